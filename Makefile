@@ -1,0 +1,36 @@
+# `make demo` and `make test` do all the set-up they need; everything lands in .venv and .build.
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench format proto clean
+MAKEFLAGS += --no-print-directory
+BIN := .venv/bin
+
+help:  ## what there is to make
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.venv/installed: pyproject.toml scripts/venv
+	@scripts/venv
+
+demo: .venv/installed  ## wire the example configuration up in namespaces of its own, prove traffic, show the picture
+	@$(BIN)/vethctl demo
+
+test: .venv/installed  ## every test, in private namespaces, and the coverage of the core
+	@scripts/test $(ARGS)
+
+check: .venv/installed  ## lint, format, types and import rules
+	@$(BIN)/ruff check --quiet --output-format concise .
+	@$(BIN)/ruff format --quiet --check . || { echo 'not formatted: make format'; exit 1; }
+	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports --no-cache > .build/imports.txt || { cat .build/imports.txt; exit 1; }
+	@echo 'check: lint, format, types and import rules hold'
+
+bench: .venv/installed  ## the benchmarks
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+format: .venv/installed  ## bring the code into shape
+	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
+
+proto: .venv/installed  ## generate the northbound model's code again
+	@$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --mypy_out=quiet:. vethlib/agent/northbound.proto
+
+clean:  ## remove all that was made
+	@rm -rf .venv .build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,1 @@
+"""Benchmarks: what vethlib costs beside what the kernel costs, taken in turn in one run."""

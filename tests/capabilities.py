@@ -1,0 +1,43 @@
+"""Dropping capabilities: by the calling thread and for a while, so that root can see what other users see."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_LINUX_CAPABILITY_VERSION_3 = 0x20080522  # include/uapi/linux/capability.h
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _Header(ctypes.Structure):
+    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+
+class _Data(ctypes.Structure):
+    _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
+
+
+@contextmanager
+def dropped() -> Iterator[None]:
+    """A block in which the calling thread, and no other, has no capability in effect."""
+    header, sets = _Header(_LINUX_CAPABILITY_VERSION_3, 0), (_Data * 2)()
+    _check(_libc.capget(ctypes.byref(header), sets))
+    effective = [one.effective for one in sets]
+    _set(header, sets, [0, 0])
+    try:
+        yield
+    finally:
+        _set(header, sets, effective)
+
+
+def _set(header: _Header, sets: ctypes.Array[_Data], effective: list[int]) -> None:
+    for one, value in zip(sets, effective, strict=True):
+        one.effective = value
+    _check(_libc.capset(ctypes.byref(header), sets))
+
+
+def _check(result: int) -> None:
+    if result != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))

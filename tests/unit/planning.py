@@ -1,0 +1,56 @@
+"""Short ways to write interfaces, to plan them and to look at the plan."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.unit.host_model import Host
+from vethlib.agent import ChangeLink, DeletePair, Interface, Namespace, Plan, plan
+
+LABEL = "vpp1"
+NS1 = Namespace(2, name="ns1")
+NS2 = Namespace(2, name="ns2")
+
+
+def end(name: str, peer: str, **fields: Any) -> Interface:
+    values: dict[str, Any] = {"enabled": True, "namespace": NS1} | fields
+    return Interface(name, peer, **values)
+
+
+VETH1 = end("veth1", "veth2")
+VETH2 = end("veth2", "veth1", namespace=NS2)
+
+
+def two_namespaces() -> Host:
+    host = Host()
+    host.add_netns("netns:ns1", "path:/run/netns/ns1")
+    host.add_netns("netns:ns2")
+    return host
+
+
+def planned(host: Host, *interfaces: Interface, prune: bool = True, label: str = LABEL) -> Plan:
+    return plan({one.name: one for one in interfaces}, host.observe(), label=label, prune=prune)
+
+
+def applied(host: Host, *interfaces: Interface, prune: bool = True, label: str = LABEL) -> Plan:
+    made = planned(host, *interfaces, prune=prune, label=label)
+    host.apply(made)
+    return made
+
+
+def ops(made: Plan) -> list[str]:
+    return [operation.op for operation in made.operations]
+
+
+def change(made: Plan) -> ChangeLink:
+    (operation,) = made.operations
+    assert isinstance(operation, ChangeLink)
+    return operation
+
+
+def deleted(made: Plan) -> list[DeletePair]:
+    return [operation for operation in made.operations if isinstance(operation, DeletePair)]
+
+
+def states(made: Plan) -> dict[str, str]:
+    return {name: str(verdict.state) for name, verdict in made.verdicts.items()}

@@ -1,0 +1,214 @@
+"""The account of an exchange, against a kernel that the test writes out byte by byte."""
+
+from __future__ import annotations
+
+import errno
+from struct import pack, unpack_from
+
+import pytest
+
+from vethlib._nl.batch import DONE, DUMP_ATTEMPTS, LOST, UNSENT, Exchange, Limits, Outcome
+from vethlib._nl.const import (
+    NLM_F_ACK,
+    NLM_F_ACK_TLVS,
+    NLM_F_CAPPED,
+    NLM_F_CREATE,
+    NLM_F_DUMP,
+    NLM_F_DUMP_INTR,
+    NLM_F_ECHO,
+    NLM_F_EXCL,
+    NLM_F_REQUEST,
+    NLMSG_DONE,
+    NLMSG_ERROR,
+    NLMSG_NOOP,
+    RTM_GETLINK,
+    RTM_NEWLINK,
+    RTM_SETLINK,
+)
+from vethlib._nl.wire import Malformed, attribute, message, messages
+
+ROOMY = Limits(send=200_000, receive=4_000_000)
+
+
+def setting(body: bytes = b"\0" * 16) -> bytes:
+    return message(RTM_SETLINK, NLM_F_REQUEST, body)
+
+
+def creation() -> bytes:
+    return message(RTM_NEWLINK, NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL | NLM_F_ECHO, b"\0" * 16)
+
+
+def dump() -> bytes:
+    return message(RTM_GETLINK, NLM_F_REQUEST | NLM_F_DUMP, b"\0" * 16)
+
+
+def reply(kind: int, sequence: int, body: bytes, flags: int = 0) -> bytes:
+    return pack("=IHHII", 16 + len(body), kind, flags, sequence, 7) + body + b"\0" * (-len(body) % 4)
+
+
+def ack(sequence: int, error: int = 0) -> bytes:
+    return reply(NLMSG_ERROR, sequence, pack("=i", -error) + bytes(16), NLM_F_CAPPED)
+
+
+def sent(chunk: bytearray | None) -> list[tuple[int, int, int]]:
+    """(type, flags, sequence) of each message of a chunk."""
+    assert chunk is not None
+    return [(kind, flags, sequence) for kind, flags, sequence, _, _ in messages(bytes(chunk))]
+
+
+def test_only_the_last_message_of_a_chunk_asks_for_an_ack() -> None:
+    exchange = Exchange([setting(), setting(), setting()], ROOMY)
+    assert sent(exchange.next_chunk(50)) == [
+        (RTM_SETLINK, NLM_F_REQUEST, 50),
+        (RTM_SETLINK, NLM_F_REQUEST, 51),
+        (RTM_SETLINK, NLM_F_REQUEST | NLM_F_ACK, 52),
+    ]
+
+
+def test_the_ack_of_the_last_message_says_that_the_silent_ones_are_done() -> None:
+    exchange = Exchange([setting(), setting(), setting()], ROOMY)
+    exchange.next_chunk(1)
+    assert exchange.awaiting
+    exchange.feed(ack(3))
+    assert not exchange.awaiting
+    assert exchange.outcomes == [DONE, DONE, DONE]
+    assert exchange.next_chunk(4) is None
+
+
+def test_every_refusal_is_matched_to_its_own_request() -> None:
+    exchange = Exchange([setting() for _ in range(5)], ROOMY)
+    exchange.next_chunk(10)
+    exchange.feed(ack(11, errno.ENODEV) + ack(13, errno.EINVAL))
+    exchange.feed(ack(14, errno.EPERM))
+    assert [outcome.errno for outcome in exchange.outcomes] == [0, errno.ENODEV, 0, errno.EINVAL, errno.EPERM]
+
+
+def test_an_echo_belongs_to_the_request_of_its_sequence_number() -> None:
+    exchange = Exchange([creation(), creation()], ROOMY)
+    exchange.next_chunk(1)
+    exchange.feed(reply(RTM_NEWLINK, 1, b"first...") + reply(RTM_NEWLINK, 2, b"second..") + ack(2))
+    assert [list(outcome.bodies) for outcome in exchange.outcomes] == [[b"first..."], [b"second.."]]
+
+
+def test_answers_of_an_earlier_exchange_are_dropped() -> None:
+    exchange = Exchange([setting()], ROOMY)
+    exchange.next_chunk(20)
+    exchange.feed(ack(19, errno.EPERM) + ack(21, errno.EPERM) + reply(RTM_NEWLINK, 5, b"stale..."))
+    assert exchange.awaiting
+    exchange.feed(ack(20))
+    assert exchange.outcomes == [DONE]
+
+
+def test_sequence_numbers_wrap_at_32_bits() -> None:
+    exchange = Exchange([setting(), setting(), setting()], ROOMY)
+    assert [sequence for _, _, sequence in sent(exchange.next_chunk(0xFFFF_FFFF))] == [0xFFFF_FFFF, 0, 1]
+    exchange.feed(ack(0, errno.EBUSY) + ack(1))
+    assert [outcome.errno for outcome in exchange.outcomes] == [0, errno.EBUSY, 0]
+
+
+def test_the_kernels_words_come_with_the_error_when_acks_are_capped() -> None:
+    exchange = Exchange([setting()], ROOMY)
+    exchange.next_chunk(1)
+    body = pack("=i", -errno.EACCES) + bytes(16) + attribute(1, b"IPv6 is disabled on this device\0")
+    exchange.feed(reply(NLMSG_ERROR, 1, body, NLM_F_CAPPED | NLM_F_ACK_TLVS))
+    assert exchange.outcomes == [Outcome(errno.EACCES, "IPv6 is disabled on this device", ())]
+
+
+def test_the_kernels_words_are_found_behind_the_whole_request_too() -> None:
+    exchange = Exchange([setting()], ROOMY)
+    exchange.next_chunk(1)
+    body = pack("=i", -errno.EINVAL) + setting(b"x" * 18) + attribute(2, bytes(4)) + attribute(1, b"no\0")
+    exchange.feed(reply(NLMSG_ERROR, 1, body, NLM_F_ACK_TLVS))
+    assert exchange.outcomes[0].extack == "no"
+
+
+def test_an_error_without_text_has_an_empty_one() -> None:
+    exchange = Exchange([setting()], ROOMY)
+    exchange.next_chunk(1)
+    exchange.feed(reply(NLMSG_ERROR, 1, pack("=i", -22) + bytes(16), NLM_F_CAPPED | NLM_F_ACK_TLVS))
+    assert exchange.outcomes == [Outcome(errno.EINVAL, "", ())]
+
+
+def test_a_chunk_ends_where_the_datagram_is_full() -> None:
+    exchange = Exchange([setting() for _ in range(5)], Limits(send=2 * len(setting()), receive=1 << 20))
+    sizes = []
+    number = 1
+    while (chunk := exchange.next_chunk(number)) is not None:
+        sizes.append(len(sent(chunk)))
+        number += sizes[-1]
+        exchange.feed(ack(number - 1))
+    assert sizes == [2, 2, 1]
+    assert exchange.outcomes == [DONE] * 5
+
+
+def test_a_chunk_ends_where_its_answers_would_no_longer_fit() -> None:
+    exchange = Exchange([creation() for _ in range(20)], Limits(send=1 << 20, receive=50_000))
+    assert len(sent(exchange.next_chunk(1))) == 10
+
+
+def test_a_request_larger_than_every_limit_is_sent_alone() -> None:
+    exchange = Exchange([setting(bytes(900)), setting()], Limits(send=100, receive=100))
+    assert len(sent(exchange.next_chunk(1))) == 1
+
+
+def test_a_dump_ends_its_chunk_and_asks_for_no_ack() -> None:
+    exchange = Exchange([setting(), dump(), setting()], ROOMY)
+    assert sent(exchange.next_chunk(1)) == [
+        (RTM_SETLINK, NLM_F_REQUEST, 1),
+        (RTM_GETLINK, NLM_F_REQUEST | NLM_F_DUMP, 2),
+    ]
+    exchange.feed(reply(RTM_NEWLINK, 2, b"one.") + reply(RTM_NEWLINK, 2, b"two."))
+    assert exchange.awaiting
+    exchange.feed(reply(NLMSG_DONE, 2, pack("=i", 0)))
+    assert not exchange.awaiting
+    assert len(sent(exchange.next_chunk(3))) == 1
+    exchange.feed(ack(3))
+    assert [list(outcome.bodies) for outcome in exchange.outcomes] == [[], [b"one.", b"two."], []]
+
+
+def test_a_dumps_error_is_the_number_in_its_done_message() -> None:
+    exchange = Exchange([dump()], ROOMY)
+    exchange.next_chunk(1)
+    exchange.feed(reply(NLMSG_DONE, 1, pack("=i", -errno.EOPNOTSUPP) + attribute(1, b"why\0"), NLM_F_ACK_TLVS))
+    assert exchange.outcomes == [Outcome(errno.EOPNOTSUPP, "why", ())]
+
+
+def test_a_torn_dump_is_sent_again_and_what_it_had_brought_is_forgotten() -> None:
+    exchange = Exchange([setting(), dump(), setting()], ROOMY)
+    exchange.next_chunk(1)
+    exchange.feed(reply(RTM_NEWLINK, 2, b"old.", NLM_F_DUMP_INTR) + reply(NLMSG_DONE, 2, pack("=i", 0)))
+    assert exchange.outcomes[0] is DONE
+    assert exchange.outcomes[1] is UNSENT
+    assert sent(exchange.next_chunk(3)) == [(RTM_GETLINK, NLM_F_REQUEST | NLM_F_DUMP, 3)]
+    exchange.feed(reply(RTM_NEWLINK, 3, b"new.") + reply(NLMSG_DONE, 3, pack("=i", 0)))
+    assert list(exchange.outcomes[1].bodies) == [b"new."]
+    assert len(sent(exchange.next_chunk(4))) == 1
+
+
+def test_a_dump_that_is_torn_every_time_fails_in_the_end() -> None:
+    exchange = Exchange([dump()], ROOMY)
+    attempts = 0
+    while (chunk := exchange.next_chunk(attempts + 1)) is not None:
+        attempts += 1
+        (number,) = unpack_from("=I", chunk, 8)
+        exchange.feed(reply(NLMSG_DONE, number, pack("=i", 0), NLM_F_DUMP_INTR))
+    assert attempts == DUMP_ATTEMPTS
+    assert exchange.outcomes[0].errno == errno.EAGAIN
+
+
+def test_after_an_overrun_what_was_answered_counts_and_the_rest_is_lost() -> None:
+    exchange = Exchange([setting(), setting(), setting()], ROOMY)
+    exchange.next_chunk(1)
+    exchange.feed(ack(1, errno.ENODEV))
+    assert sent(bytearray(exchange.barrier(9))) == [(NLMSG_NOOP, NLM_F_REQUEST | NLM_F_ACK, 9)]
+    exchange.feed(ack(9))
+    exchange.lost()
+    assert exchange.outcomes == [Outcome(errno.ENODEV, "", ()), LOST, LOST]
+    assert not exchange.awaiting
+
+
+def test_an_acknowledgement_too_short_for_its_number_is_malformed() -> None:
+    exchange = Exchange([setting()], ROOMY)
+    exchange.next_chunk(1)
+    with pytest.raises(Malformed):
+        exchange.feed(reply(NLMSG_ERROR, 1, b"\0"))

@@ -1,0 +1,197 @@
+"""Interfaces and namespaces as they are configured: one spelling, and every problem told."""
+
+from __future__ import annotations
+
+import pickle
+from ipaddress import ip_interface
+from typing import Any
+
+import pytest
+
+from vethlib import links
+from vethlib.agent import Interface, InvalidInterface, Namespace, NamespaceType
+from vethlib.errors import InvalidValue
+
+
+def problems(**fields: Any) -> dict[str, str]:
+    """What is wrong with an interface that would be right but for `fields`: field -> cure."""
+    with pytest.raises(InvalidInterface) as caught:
+        Interface(**{"name": "veth1", "peer_if_name": "veth2"} | fields)
+    return {problem.field: problem.hint for problem in caught.value.problems}
+
+
+@pytest.mark.parametrize(
+    ("namespace", "ref"),
+    [
+        (Namespace(), ""),
+        (Namespace(NamespaceType.NAMED_NS, name="blue"), "netns:blue"),
+        (Namespace(0, pid=42), "pid:42"),
+        (Namespace(3, filepath="/proc/42/task/43/ns/net"), "path:/proc/42/task/43/ns/net"),
+        (Namespace(1, microservice="vnf1"), "microservice:vnf1"),
+    ],
+)
+def test_a_namespace_has_one_reference(namespace: Namespace, ref: str) -> None:
+    assert namespace.ref == ref
+
+
+def test_every_way_to_say_the_home_namespace_is_the_same() -> None:
+    ways = [Namespace(0, pid=0), Namespace(2, name=""), Namespace(3, filepath=""), Namespace(2, name="", pid=7)]
+    assert all(way == Namespace() and hash(way) == hash(Namespace()) and way.ref == "" for way in ways)
+
+
+def test_what_the_type_does_not_read_makes_no_difference() -> None:
+    assert Namespace(2, name="blue", pid=42, filepath="/x") == Namespace(2, name="blue")
+
+
+@pytest.mark.parametrize(
+    ("fields", "where"),
+    [
+        ({"type": 4}, "namespace.type"),
+        ({"type": 0, "pid": -1}, "namespace.pid"),
+        ({"type": 0, "pid": 4_194_305}, "namespace.pid"),
+        ({"type": 0, "pid": "42"}, "namespace.pid"),
+        ({"type": 1, "microservice": ""}, "namespace.microservice"),
+        ({"type": 1, "microservice": "a\0b"}, "namespace.microservice"),
+        ({"type": 2, "name": "a/b"}, "namespace.name"),
+        ({"type": 2, "name": ".."}, "namespace.name"),
+        ({"type": 2, "name": "x" * 256}, "namespace.name"),
+        ({"type": 3, "filepath": "ns/net"}, "namespace.filepath"),
+        ({"type": 3, "filepath": "/run/\udc80"}, "namespace.filepath"),
+        ({"type": 2, "name": 3}, "namespace.name"),
+    ],
+)
+def test_a_reference_that_leads_nowhere_ever_names_its_field(fields: dict[str, Any], where: str) -> None:
+    with pytest.raises(InvalidValue) as caught:
+        Namespace(**fields)
+    assert caught.value.field == where
+
+
+def test_two_spellings_of_an_interface_are_equal() -> None:
+    one = Interface(
+        "veth1",
+        "veth2",
+        phys_address="D2-74-8C-12-67-D2",
+        ip_addresses=("", "10.0.0.1", "2001:DB8:0::1", "192.0.2.1/255.255.255.0"),
+        host_if_name="veth1",
+        namespace=Namespace(2, name=""),
+    )
+    other = Interface(
+        "veth1",
+        "veth2",
+        phys_address="d2:74:8c:12:67:d2",
+        ip_addresses=("10.0.0.1/32", "2001:db8::1/128", "192.0.2.1/24"),
+    )
+    assert one == other
+    assert hash(one) == hash(other)
+
+
+def test_addresses_without_a_prefix_are_host_addresses_and_empty_ones_are_skipped() -> None:
+    interface = Interface("veth1", "veth2", ip_addresses=("", "10.0.0.1", "2001:db8::1", ""))
+    assert interface.addresses == (ip_interface("10.0.0.1/32"), ip_interface("2001:db8::1/128"))
+
+
+def test_the_kernel_name_is_the_name_unless_another_is_given() -> None:
+    assert Interface("veth1", "veth2").kernel_name == "veth1"
+    assert Interface("a-much-longer-name-than-a-link", "veth2", host_if_name="eth0").kernel_name == "eth0"
+
+
+@pytest.mark.parametrize(
+    ("fields", "where", "cure"),
+    [
+        ({"type": 1}, "type", "VETH"),
+        ({"name": ""}, "name", "1 to 63 bytes"),
+        ({"name": "a-much-longer-name"}, "name", "host_if_name"),
+        ({"name": "x" * 64, "host_if_name": "eth0"}, "name", "1 to 63 bytes"),
+        ({"name": "a/b", "host_if_name": "eth0"}, "name", "no '/'"),
+        ({"name": "a\x01b", "host_if_name": "eth0"}, "name", "control"),
+        ({"name": "..", "host_if_name": "eth0"}, "name", "'..'"),
+        ({"host_if_name": "a b"}, "host_if_name", "space"),
+        ({"host_if_name": "x" * 16}, "host_if_name", "15 bytes"),
+        ({"peer_if_name": ""}, "veth.peer_if_name", "other end"),
+        ({"peer_if_name": "veth1"}, "veth.peer_if_name", "own peer"),
+        ({"peer_if_name": "a b"}, "veth.peer_if_name", "space"),
+        ({"phys_address": "01:00:5e:00:00:01"}, "phys_address", "unicast"),
+        ({"phys_address": "d2:74"}, "phys_address", "six pairs"),
+        ({"mtu": 67}, "mtu", "68"),
+        ({"mtu": 65536}, "mtu", "65535"),
+        ({"mtu": 1279, "ip_addresses": ["2001:db8::1/64"]}, "mtu", "1280"),
+        ({"num_queues": 5000}, "num_queues", "4096"),
+        ({"enabled": 3}, "enabled", "true or false"),
+        ({"link_only": None}, "link_only", "true or false"),
+        ({"description": 5}, "description", "text"),
+        ({"namespace": "netns:blue"}, "namespace", "Namespace"),
+        ({"ip_addresses": ["10.0.0.1/24", "10.0.0.300"]}, "ip_addresses[1]", "not an address"),
+        ({"ip_addresses": ["", "", "10.0.0.1/33"]}, "ip_addresses[2]", "not an address"),
+        ({"ip_addresses": ["224.0.0.1/4"]}, "ip_addresses[0]", "multicast"),
+        ({"ip_addresses": ["fe80::1%eth0/64"]}, "ip_addresses[0]", "scope"),
+        ({"ip_addresses": ["10.0.0.1", "10.0.0.1/32"]}, "ip_addresses[1]", "ip_addresses[0] has"),
+        ({"ip_addresses": ["2001:db8::1/64", "2001:db8::1/48"]}, "ip_addresses[1]", "ip_addresses[0] has"),
+    ],
+)
+def test_a_bad_value_names_its_field_and_the_cure(fields: dict[str, Any], where: str, cure: str) -> None:
+    found = problems(**fields)
+    assert list(found) == [where]
+    assert cure in found[where]
+
+
+def test_all_that_is_wrong_is_told_at_once() -> None:
+    found = problems(type=3, mtu=1, phys_address="x", peer_if_name="", ip_addresses=("a", "10.0.0.1/24", "b"))
+    expected = ["type", "veth.peer_if_name", "phys_address", "mtu", "ip_addresses[0]", "ip_addresses[2]"]
+    assert list(found) == expected
+
+
+def test_an_ipv4_address_may_have_two_prefixes() -> None:
+    assert len(Interface("a", "b", ip_addresses=("10.0.0.1/24", "10.0.0.1/16")).addresses) == 2
+
+
+def test_a_small_mtu_is_fine_without_ipv6_addresses_of_ours() -> None:
+    assert Interface("a", "b", mtu=576, ip_addresses=("10.0.0.1/24",)).mtu == 576
+    assert Interface("a", "b", mtu=576, ip_addresses=("2001:db8::1/64",), link_only=True).mtu == 576
+
+
+def test_link_only_with_addresses_is_worth_a_warning() -> None:
+    assert Interface("a", "b", link_only=True).warnings == ()
+    (warning,) = Interface("a", "b", link_only=True, ip_addresses=("10.0.0.1/24",)).warnings
+    assert "link_only" in warning
+    assert "ip_addresses" in warning
+
+
+def test_an_invalid_interface_tells_all_in_one_message_and_pickles() -> None:
+    with pytest.raises(InvalidValue) as caught:
+        Interface("veth1", "", mtu=3)
+    error = pickle.loads(pickle.dumps(caught.value))
+    assert str(error) == str(caught.value)
+    assert str(error).startswith("interface 'veth1': veth.peer_if_name '': ")
+    assert [problem.field for problem in error.problems] == ["veth.peer_if_name", "mtu"]
+
+
+def test_an_interface_becomes_an_end_with_its_marks() -> None:
+    interface = Interface(
+        "veth1",
+        "veth2",
+        enabled=True,
+        phys_address="d2:74:8c:12:67:d2",
+        mtu=1400,
+        ip_addresses=("10.0.0.1/24",),
+        namespace=Namespace(2, name="ns1"),
+        host_if_name="eth0",
+        num_queues=2,
+    )
+    expected = links.End(
+        "eth0",
+        "netns:ns1",
+        mac="d2:74:8c:12:67:d2",
+        mtu=1400,
+        addresses=["10.0.0.1/24"],
+        up=True,
+        num_queues=2,
+        alias="x",
+        group=7,
+        address_proto=0x76,
+    )
+    assert interface.end(group=7, alias="x", address_proto=0x76) == expected
+
+
+def test_what_is_left_open_is_the_kernels_choice_and_link_only_gives_no_address() -> None:
+    end = Interface("veth1", "veth2", ip_addresses=("10.0.0.1/24",), link_only=True).end()
+    assert end == links.End("veth1", "", up=False)

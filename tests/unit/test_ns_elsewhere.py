@@ -1,0 +1,58 @@
+"""Where there is no Linux: everything imports, and a call says what it would need."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import importlib.util
+import os
+import select
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import vethlib.ns.descriptor
+import vethlib.ns.syscalls
+from vethlib.errors import NotSupported
+from vethlib.ns.syscalls import bind
+
+
+def imported_anew(module: ModuleType) -> ModuleType:
+    """A second copy of the module, made with what is patched now; the first stays what everybody uses."""
+    spec = importlib.util.spec_from_file_location(f"{module.__name__}_elsewhere", str(module.__file__))
+    assert spec is not None
+    assert spec.loader is not None
+    copy = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(copy)
+    return copy
+
+
+def test_a_call_that_the_c_library_lacks_fails_when_called() -> None:
+    call = bind("no_such_system_call", ctypes.c_int)
+    with pytest.raises(NotSupported, match="no_such_system_call: network namespaces need Linux") as caught:
+        call(0)
+    assert caught.value.errno == errno.ENOSYS
+
+
+def test_without_a_c_library_the_calls_are_there_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise TypeError("as Windows does")
+
+    monkeypatch.setattr(ctypes, "CDLL", refuse)
+    monkeypatch.setattr(ctypes, "PyDLL", refuse)
+    syscalls = imported_anew(vethlib.ns.syscalls)
+    with pytest.raises(NotSupported, match="unshare"):
+        syscalls.unshare(0)
+    with pytest.raises(NotSupported, match="ioctl"):
+        syscalls.ns_type(0)
+
+
+def test_without_epoll_nothing_is_opened_and_nothing_leaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(select, "epoll")
+    monkeypatch.delattr(os, "O_NOCTTY")
+    descriptor = imported_anew(vethlib.ns.descriptor)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(NotSupported, match="need Linux"):
+        descriptor.opened("/dev/null")
+    assert os.listdir("/proc/self/fd") == before

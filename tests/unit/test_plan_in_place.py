@@ -1,0 +1,224 @@
+"""Planning: what is changed where it is, what takes a rebuild, and addresses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_interface
+
+import pytest
+
+from tests.unit.host_model import HOME, Host
+from tests.unit.planning import (
+    LABEL,
+    NS2,
+    VETH1,
+    VETH2,
+    applied,
+    change,
+    deleted,
+    end,
+    ops,
+    planned,
+    states,
+    two_namespaces,
+)
+from vethlib.agent import Namespace, Observed, alias_of, plan
+
+
+@pytest.fixture
+def host() -> Host:
+    return two_namespaces()
+
+
+# In place
+
+
+def test_a_right_pair_is_not_touched(host: Host) -> None:
+    applied(host, VETH1, VETH2)
+    made = planned(host, VETH1, VETH2)
+    assert made.operations == ()
+    assert set(made.found) == {"veth1", "veth2"}
+    assert made.found["veth1"].link.name == "veth1"
+
+
+def test_mac_mtu_address_and_prefix_change_in_one_go_and_nothing_else(host: Host) -> None:
+    old = replace(VETH1, phys_address="02:00:00:00:00:01", ip_addresses=("10.0.0.1/24", "10.1.0.1/24"))
+    applied(host, old, VETH2)
+    index = host["netns:ns1", "veth1"].index
+    new = replace(old, phys_address="02:00:00:00:00:02", mtu=9000, ip_addresses=("10.0.0.1/16", "10.1.0.1/24"))
+    made = change(applied(host, new, VETH2))
+    assert made.changes == {"mac": ("02:00:00:00:00:01", "02:00:00:00:00:02"), "mtu": (1500, 9000)}
+    assert (made.added, made.removed) == ((ip_interface("10.0.0.1/16"),), (ip_interface("10.0.0.1/24"),))
+    assert (made.place, made.index) == (host.places["netns:ns1"], index)
+    assert planned(host, new, VETH2).operations == ()
+
+
+def test_drift_is_put_right_in_place(host: Host) -> None:
+    applied(host, VETH1, VETH2)
+    link = host["netns:ns1", "veth1"]
+    link.name, link.mtu, link.alias = "renamed", 1000, ""
+    link.set_up(False)
+    link.alias = alias_of(LABEL, VETH1)
+    assert change(planned(host, VETH1, VETH2)).changes == {
+        "name": ("renamed", "veth1"),
+        "mtu": (1000, 1500),
+        "up": (False, True),
+    }
+
+
+def test_no_mtu_means_the_kernels_1500_and_no_mac_means_any(host: Host) -> None:
+    applied(host, replace(VETH1, mtu=9000), VETH2)
+    assert change(applied(host, VETH1, VETH2)).changes == {"mtu": (9000, 1500)}
+    host["netns:ns1", "veth1"].mac = "02:99:99:99:99:99"
+    assert planned(host, VETH1, VETH2).operations == ()
+
+
+def test_giving_a_mac_is_a_change_and_clearing_it_a_rebuild(host: Host) -> None:
+    with_mac = replace(VETH1, phys_address="02:00:00:00:00:01")
+    applied(host, VETH1, VETH2)
+    assert list(change(applied(host, with_mac, VETH2)).changes) == ["mac", "alias"]
+    made = applied(host, VETH1, VETH2)
+    assert ops(made) == ["delete", "create"]
+    assert deleted(made)[0].why == "rebuilt: the phys_address of veth1 was cleared"
+    assert host["netns:ns1", "veth1"].mac != "02:00:00:00:00:01"
+
+
+def test_another_number_of_queues_is_a_rebuild_and_none_wanted_is_any(host: Host) -> None:
+    applied(host, VETH1, VETH2)
+    made = applied(host, replace(VETH1, num_queues=8), VETH2)
+    assert ops(made) == ["delete", "create"]
+    assert deleted(made)[0].why == "rebuilt: veth1 has num_queues 2, not 8"
+    assert planned(host, VETH1, VETH2).operations == ()
+
+
+def test_a_host_name_changes_in_place_if_it_is_free(host: Host) -> None:
+    applied(host, VETH1, VETH2)
+    eth0 = replace(VETH1, host_if_name="eth0")
+    assert change(applied(host, eth0, VETH2)).changes == {"name": ("veth1", "eth0")}
+    assert host["netns:ns1", "eth0"].up
+
+
+def test_two_interfaces_that_swap_their_host_names_are_rebuilt(host: Host) -> None:
+    others = [end("c", "d", host_if_name="eth1"), end("d", "c", namespace=NS2)]
+    applied(host, replace(VETH1, host_if_name="eth0"), VETH2, *others)
+    swapped = [replace(others[0], host_if_name="eth0"), others[1]]
+    made = applied(host, replace(VETH1, host_if_name="eth1"), VETH2, *swapped)
+    assert ops(made) == ["delete", "delete", "create", "create"]
+    assert "cannot be renamed while" in deleted(made)[0].why
+    assert set(states(made).values()) == {"CONFIGURED"}
+
+
+def test_a_name_freed_by_a_rename_can_be_taken_at_once(host: Host) -> None:
+    applied(host, replace(VETH1, host_if_name="eth0"), VETH2)
+    newcomers = [end("c", "d", host_if_name="eth0"), end("d", "c")]
+    made = applied(host, replace(VETH1, host_if_name="eth1"), VETH2, *newcomers)
+    assert ops(made) == ["change", "create"]
+
+
+def test_an_alternative_name_of_its_own_stands_in_the_way_of_a_rename(host: Host) -> None:
+    applied(host, VETH1, VETH2)
+    host["netns:ns1", "veth1"].altnames = ("eth0",)
+    assert ops(applied(host, replace(VETH1, host_if_name="eth0"), VETH2)) == ["delete", "create"]
+
+
+def test_a_move_and_a_new_peer_are_rebuilds_that_keep_the_rest(host: Host) -> None:
+    home = Namespace()
+    pair = [replace(VETH1, namespace=home), replace(VETH2, namespace=home)]
+    others = [end("c", "d"), end("d", "c")]
+    applied(host, *pair, *others)
+    # One end moves to ns1 and the MTU of the other changes, at once.
+    moved = [VETH1, replace(pair[1], mtu=1400)]
+    made = applied(host, *moved, *others)
+    assert ops(made) == ["delete", "create"]
+    assert host["netns:ns1", "veth1"].up
+    assert host["", "veth2"].mtu == 1400
+    repeered = [replace(VETH1, peer_if_name="veth3"), end("veth3", "veth1"), replace(moved[1])]
+    made = applied(host, *repeered, *others)
+    assert ops(made) == ["delete", "create"]
+    assert made.verdicts["veth2"].reason == "peer veth1 points at veth3, not here"
+
+
+def test_two_spellings_of_a_namespace_are_one(host: Host) -> None:
+    applied(host, VETH1, VETH2)
+    respelt = replace(VETH1, namespace=Namespace(3, filepath="/run/netns/ns1"))
+    assert planned(host, respelt, VETH2).operations == ()
+
+
+def test_both_ends_may_live_in_one_namespace_whichever_is_read_first(host: Host) -> None:
+    pair = [end("a", "b", namespace=Namespace()), end("b", "a", namespace=Namespace())]
+    applied(host, *pair)
+    assert planned(host, *pair).operations == ()
+    assert {place for place, _ in host.links} == {HOME}
+
+
+def test_a_peer_that_only_one_end_shows_is_enough(host: Host) -> None:
+    applied(host, VETH1, VETH2)
+    observed = host.observe()
+    blind = [replace(seen, peer=None) if seen.link.name == "veth1" else seen for seen in observed.links]
+    desired = {"veth1": VETH1, "veth2": VETH2}
+    assert plan(desired, Observed(observed.netns, blind), label=LABEL, prune=True).operations == ()
+
+
+# Addresses
+
+
+def test_of_the_addresses_only_ours_are_removed(host: Host) -> None:
+    veth1 = replace(VETH1, ip_addresses=("10.0.0.1/24", "2001:db8::1/64"))
+    applied(host, veth1, VETH2)
+    link = host["netns:ns1", "veth1"]
+    link.give(ip_interface("10.9.0.1/24"), 0)
+    link.give(ip_interface("2001:db8:9::1/64"), 4)
+    made = change(planned(host, replace(veth1, ip_addresses=()), VETH2))
+    assert made.removed == veth1.addresses
+    assert made.added == ()
+
+
+def test_a_wanted_address_that_somebody_else_gave_is_fine(host: Host) -> None:
+    applied(host, VETH1, VETH2)
+    host["netns:ns1", "veth1"].give(ip_interface("10.0.0.1/24"), 0)
+    assert planned(host, replace(VETH1, ip_addresses=("10.0.0.1/24",)), VETH2).operations == ()
+
+
+def test_link_local_addresses_are_never_touched(host: Host) -> None:
+    applied(host, replace(VETH1, ip_addresses=("fe80::1/64",)), VETH2)
+    assert planned(host, VETH1, VETH2).operations == ()
+
+
+def test_link_only_looks_at_no_address(host: Host) -> None:
+    applied(host, replace(VETH1, ip_addresses=("10.0.0.1/24",)), VETH2)
+    veth1 = replace(VETH1, ip_addresses=("10.0.0.2/24",), link_only=True)
+    assert planned(host, veth1, VETH2).operations == ()
+
+
+def test_the_ipv6_addresses_the_kernel_drops_with_a_link_that_goes_down_are_given_again(host: Host) -> None:
+    veth1 = replace(VETH1, ip_addresses=("10.0.0.1/24", "2001:db8::1/64", "fe80::1/64"))
+    applied(host, veth1, VETH2)
+    down = replace(veth1, enabled=False)
+    made = change(applied(host, down, VETH2))
+    assert made.changes == {"up": (True, False)}
+    assert made.added == (ip_interface("2001:db8::1/64"), ip_interface("fe80::1/64"))
+    assert planned(host, down, VETH2).operations == ()
+    assert change(planned(host, veth1, VETH2)).added == ()
+
+
+def test_addresses_that_go_with_a_primary_one_are_given_back(host: Host) -> None:
+    first = replace(VETH1, ip_addresses=("10.0.0.1/24", "10.0.0.2/24", "10.0.0.3/24", "10.1.0.1/24"))
+    applied(host, first, VETH2)
+    link = host["netns:ns1", "veth1"]
+    link.give(ip_interface("10.0.0.9/24"), 0)
+    without = replace(first, ip_addresses=("10.0.0.2/24", "10.1.0.1/24"))
+    made = change(applied(host, without, VETH2))
+    assert made.removed == (ip_interface("10.0.0.3/24"), ip_interface("10.0.0.1/24"))
+    assert made.added == (ip_interface("10.0.0.2/24"),)
+    assert [address.interface for address in made.restored] == [ip_interface("10.0.0.9/24")]
+    assert {(str(a.interface), a.proto) for a in link.addresses if a.interface.version == 4} == {
+        ("10.0.0.2/24", 0x76),
+        ("10.1.0.1/24", 0x76),
+        ("10.0.0.9/24", 0),
+    }
+
+
+def test_removing_a_secondary_address_takes_no_other(host: Host) -> None:
+    applied(host, replace(VETH1, ip_addresses=("10.0.0.1/24", "10.0.0.2/24", "10.0.0.3/24")), VETH2)
+    made = change(planned(host, replace(VETH1, ip_addresses=("10.0.0.1/24", "10.0.0.3/24")), VETH2))
+    assert (made.added, made.removed) == ((), (ip_interface("10.0.0.2/24"),))

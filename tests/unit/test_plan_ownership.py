@@ -1,0 +1,268 @@
+"""Planning: links of others, conflicts among our own, what a crash leaves, and pruning."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.unit.host_model import HOME, Host
+from tests.unit.planning import (
+    LABEL,
+    NS2,
+    VETH1,
+    VETH2,
+    applied,
+    change,
+    deleted,
+    end,
+    ops,
+    planned,
+    states,
+    two_namespaces,
+)
+from vethlib.agent import ChangeLink, DeletePair, Namespace, Observed, State, Verdict, alias_of, group_of, plan
+
+
+@pytest.fixture
+def host() -> Host:
+    return two_namespaces()
+
+
+# Others' links
+
+
+def test_a_foreign_link_of_a_wanted_name_is_refused_and_never_touched(host: Host) -> None:
+    foreign = host.add(host.places["netns:ns1"], "veth1")
+    other = host.add(HOME, "vb0")
+    host.connect(host.places["netns:ns1"], foreign, HOME, other)
+    made = planned(host, VETH1, VETH2)
+    assert made.operations == ()
+    reason = "'veth1' in netns:ns1 exists and is not managed by this agent (kind veth)"
+    assert made.verdicts["veth1"] == Verdict(State.FAILED, reason)
+    assert made.verdicts["veth2"] == Verdict(State.PENDING, f"peer veth1 failed: {reason}")
+    host.delete((HOME, other.index))
+    assert ops(planned(host, VETH1, VETH2)) == ["create"]
+
+
+def test_a_foreign_link_of_no_kind_is_named_without_one(host: Host) -> None:
+    host.add(host.places["netns:ns1"], "veth1", kind="")
+    assert planned(host, VETH1, VETH2).verdicts["veth1"].reason.endswith("by this agent")
+
+
+def test_a_foreign_links_alternative_name_is_taken_too(host: Host) -> None:
+    host.add(HOME, "enp1s0", kind="", altnames=("veth1",))
+    made = planned(host, replace(VETH1, namespace=Namespace()), VETH2)
+    assert states(made) == {"veth1": "FAILED", "veth2": "PENDING"}
+
+
+def test_an_alternative_name_of_our_own_link_is_told_as_such(host: Host) -> None:
+    applied(host, VETH1, VETH2)
+    host["netns:ns1", "veth1"].altnames = ("eth0",)
+    made = planned(host, VETH1, VETH2, end("a", "b", host_if_name="eth0"), end("b", "a"))
+    assert made.operations == ()
+    assert made.verdicts["a"].reason == "'eth0' in netns:ns1 exists as an alternative name of 'veth1'"
+
+
+def test_both_ends_can_fail_each_for_its_own_reason(host: Host) -> None:
+    host.add(host.places["netns:ns1"], "veth1", kind="dummy")
+    host.add(host.places["netns:ns2"], "veth2", kind="bridge")
+    made = planned(host, VETH1, VETH2)
+    assert states(made) == {"veth1": "FAILED", "veth2": "FAILED"}
+    assert "(kind bridge)" in made.verdicts["veth2"].reason
+
+
+def test_a_pair_whose_new_name_is_taken_by_others_stays_as_it_is(host: Host) -> None:
+    applied(host, VETH1, VETH2)
+    host.add(host.places["netns:ns1"], "eth0", kind="dummy")
+    made = planned(host, replace(VETH1, host_if_name="eth0"), VETH2)
+    assert made.operations == ()
+    assert states(made) == {"veth1": "FAILED", "veth2": "PENDING"}
+
+
+def test_a_pair_somebody_took_over_by_its_alias_is_foreign_with_both_ends(host: Host) -> None:
+    applied(host, VETH1, VETH2)
+    host["netns:ns2", "veth2"].alias = "uplink"
+    assert planned(host).operations == ()
+    made = planned(host, VETH1, VETH2)
+    assert made.operations == ()
+    assert states(made) == {"veth1": "FAILED", "veth2": "FAILED"}
+
+
+def test_agents_of_two_labels_on_one_host_do_not_see_each_other(host: Host) -> None:
+    applied(host, VETH1, VETH2, label="vpp2")
+    assert planned(host, label="vpp1").operations == ()
+    assert states(planned(host, VETH1, VETH2, label="vpp1"))["veth1"] == "FAILED"
+    assert planned(host, VETH1, VETH2, label="vpp2").operations == ()
+
+
+def test_a_link_that_is_no_veth_is_foreign_whatever_its_marks(host: Host) -> None:
+    host.add(HOME, "x", kind="dummy", alias=alias_of(LABEL, VETH1), group=group_of(LABEL))
+    assert planned(host).operations == ()
+
+
+# Conflicts
+
+
+def test_of_two_that_want_one_name_in_one_namespace_the_first_in_order_gets_it(host: Host) -> None:
+    mine = [end("a", "b", host_if_name="eth0"), end("b", "a", namespace=NS2)]
+    late = [end("y", "z", host_if_name="eth0", namespace=Namespace(3, filepath="/run/netns/ns1")), end("z", "y")]
+    made = planned(host, *reversed(late), *mine)
+    assert ops(made) == ["create"]
+    reason = "'eth0' in path:/run/netns/ns1 is wanted by a too, which comes first"
+    assert made.verdicts["y"] == Verdict(State.FAILED, reason)
+    assert made.verdicts["z"] == Verdict(State.PENDING, f"peer y failed: {reason}")
+
+
+def test_the_two_ends_of_a_pair_can_be_in_each_others_way(host: Host) -> None:
+    made = planned(host, end("a", "b", host_if_name="eth0"), end("b", "a", host_if_name="eth0"))
+    assert states(made) == {"a": "PENDING", "b": "FAILED"}
+
+
+def test_a_newcomer_that_sorts_first_takes_the_name(host: Host) -> None:
+    late = [end("y", "z", host_if_name="eth0"), end("z", "y")]
+    applied(host, *late)
+    made = applied(host, *late, end("a", "b", host_if_name="eth0"), end("b", "a"))
+    assert ops(made) == ["delete", "create"]
+    assert states(made) == {"a": "CONFIGURED", "b": "CONFIGURED", "y": "FAILED", "z": "PENDING"}
+
+
+def test_one_kernel_name_serves_in_many_namespaces(host: Host) -> None:
+    made = applied(
+        host,
+        end("a", "b", host_if_name="eth0"),
+        end("b", "a", host_if_name="eth0", namespace=NS2),
+        end("c", "d", host_if_name="eth0", namespace=Namespace()),
+        end("d", "c"),
+    )
+    assert set(states(made).values()) == {"CONFIGURED"}
+
+
+# What a crash leaves
+
+
+def test_a_pair_left_without_its_aliases_is_adopted_if_it_is_right(host: Host) -> None:
+    applied(host, VETH1, VETH2)
+    for link in host.links.values():
+        link.alias = ""
+    made = applied(host, VETH1, VETH2)
+    assert ops(made) == ["change", "change"]
+    assert [operation.changes for operation in made.operations if isinstance(operation, ChangeLink)] == [
+        {"alias": ("", alias_of(LABEL, VETH1))},
+        {"alias": ("", alias_of(LABEL, VETH2))},
+    ]
+    assert planned(host, VETH1, VETH2).operations == ()
+
+
+def test_a_pair_left_behind_that_is_wrong_is_replaced(host: Host) -> None:
+    applied(host, end("veth1", "other"), end("other", "veth1"))
+    for link in host.links.values():
+        link.alias = ""
+    made = applied(host, VETH1, VETH2, prune=False)
+    assert ops(made) == ["delete", "create"]
+    assert deleted(made)[0].why == "replaced: 'veth1' in netns:ns1 is to be veth1"
+
+
+def test_a_pair_left_behind_that_nobody_wants_is_deleted(host: Host) -> None:
+    applied(host, VETH1, VETH2)
+    for link in host.links.values():
+        link.alias = ""
+    (delete,) = deleted(applied(host))
+    assert (delete.interface, delete.why) == ("", "left behind by a create that was cut short")
+    assert host.links == {}
+
+
+def test_a_second_link_of_the_same_interface_is_deleted_and_the_right_one_kept(host: Host) -> None:
+    applied(host, VETH1, VETH2)
+    copy = host.add(host.places["netns:ns1"], "copy", alias=alias_of(LABEL, VETH1))
+    peer = host.add(HOME, "peer", alias=alias_of(LABEL, VETH2))
+    host.connect(host.places["netns:ns1"], copy, HOME, peer)
+    made = applied(host, VETH1, VETH2)
+    assert ops(made) == ["delete"]
+    assert deleted(made)[0].why == "veth1 is elsewhere"
+    assert host["netns:ns1", "veth1"].peer is not None
+
+
+def test_a_half_seen_pair_is_deleted_by_the_end_that_is_seen(host: Host) -> None:
+    applied(host, VETH1, VETH2)
+    observed = host.observe()
+    seen = [one for one in observed.links if one.link.name == "veth1"]
+    (delete,) = plan({}, Observed(observed.netns, seen), label=LABEL, prune=True).operations
+    assert isinstance(delete, DeletePair)
+    assert (delete.index, delete.name, delete.interface) == (seen[0].link.index, "veth1", "veth1")
+
+
+# Prune, and not
+
+
+def test_deleting_veth1_leaves_veth10_alone(host: Host) -> None:
+    tens = [end("veth10", "veth20"), end("veth20", "veth10")]
+    applied(host, VETH1, VETH2, *tens)
+    (delete,) = applied(host, *tens).operations
+    assert isinstance(delete, DeletePair)
+    assert (delete.name, delete.why) == ("veth1", "veth1 is not configured")
+    assert host["netns:ns1", "veth10"].up
+
+
+def test_without_prune_what_is_not_given_stays(host: Host) -> None:
+    applied(host, VETH1, VETH2)
+    made = applied(host, end("c", "d"), end("d", "c"), prune=False)
+    assert ops(made) == ["create"]
+    assert len(host.links) == 4
+    assert planned(host, prune=False).operations == ()
+
+
+def test_without_prune_a_broken_requirement_takes_nothing_down(host: Host) -> None:
+    applied(host, VETH1, VETH2)
+    made = planned(host, replace(VETH1, peer_if_name="veth3"), prune=False)
+    assert made.operations == ()
+    assert states(made) == {"veth1": "PENDING"}
+
+
+def test_without_prune_one_end_of_a_right_pair_is_changed_in_place(host: Host) -> None:
+    applied(host, VETH1, VETH2)
+    made = applied(host, replace(VETH1, mtu=9000, host_if_name="eth0"), prune=False)
+    assert list(change(made).changes) == ["name", "mtu"]
+    assert made.verdicts == {"veth1": Verdict(State.CONFIGURED)}
+    assert states(planned(host, replace(VETH1, mtu=9000), prune=True)) == {"veth1": "PENDING"}
+
+
+def test_without_prune_one_end_alone_is_not_rebuilt(host: Host) -> None:
+    applied(host, VETH1, VETH2)
+    made = planned(host, replace(VETH1, num_queues=8), prune=False)
+    assert made.operations == ()
+    reason = "peer veth2 is not configured; veth1 has num_queues 2, not 8"
+    assert made.verdicts["veth1"] == Verdict(State.PENDING, reason)
+
+
+def test_without_prune_one_end_alone_respects_a_taken_name(host: Host) -> None:
+    applied(host, VETH1, VETH2, end("c", "d"), end("d", "c"))
+    host.add(host.places["netns:ns1"], "eth0", kind="dummy")
+    assert states(planned(host, replace(VETH1, host_if_name="eth0"), prune=False)) == {"veth1": "FAILED"}
+    made = planned(host, replace(VETH1, host_if_name="c"), prune=False)
+    assert made.verdicts["veth1"].reason == "'c' in netns:ns1 is still the link of c"
+
+
+def test_without_prune_a_name_of_ours_that_is_not_given_is_respected(host: Host) -> None:
+    applied(host, VETH1, VETH2)
+    made = planned(host, end("a", "b", host_if_name="veth1"), end("b", "a"), prune=False)
+    assert made.operations == ()
+    assert made.verdicts["a"] == Verdict(State.FAILED, "'veth1' in netns:ns1 is still the link of veth1")
+    assert ops(planned(host, end("a", "b", host_if_name="veth1"), end("b", "a"))) == ["delete", "create"]
+
+
+def test_without_prune_a_new_peer_rebuilds_and_the_old_one_loses_its_link(host: Host) -> None:
+    applied(host, VETH1, VETH2)
+    made = applied(
+        host, replace(VETH1, peer_if_name="b"), end("b", "veth1", host_if_name="veth2", namespace=NS2), prune=False
+    )
+    assert ops(made) == ["delete", "create"]
+    assert host["netns:ns2", "veth2"].alias == "vethlib label=vpp1 name=b"
+
+
+def test_without_prune_a_name_that_one_end_alone_gives_up_can_be_taken(host: Host) -> None:
+    applied(host, VETH1, VETH2)
+    made = applied(
+        host, replace(VETH1, host_if_name="eth0"), end("a", "b", host_if_name="veth1"), end("b", "a"), prune=False
+    )
+    assert ops(made) == ["change", "create"]

@@ -1,0 +1,68 @@
+"""Messages and attributes as bytes."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vethlib._nl.const import NLA_F_NESTED
+from vethlib._nl.wire import HEADER, Malformed, Template, attribute, attributes, hole, message, messages, nest
+
+
+@given(st.lists(st.tuples(st.integers(1, 0x3FFF), st.binary(max_size=40)), max_size=8))
+def test_attributes_are_read_back_as_they_were_written(pairs: list[tuple[int, bytes]]) -> None:
+    data = b"".join(attribute(kind, payload) for kind, payload in pairs)
+    assert [(kind, data[a:z]) for kind, a, z in attributes(data, 0, len(data))] == pairs
+
+
+@given(st.lists(st.tuples(st.integers(16, 200), st.integers(0, 0xFFFF), st.binary(max_size=40)), max_size=6))
+def test_messages_are_read_back_as_they_were_written(parts: list[tuple[int, int, bytes]]) -> None:
+    data = b"".join(message(kind, flags, body) for kind, flags, body in parts)
+    assert [(kind, flags, data[a:z]) for kind, flags, _seq, a, z in messages(data)] == parts
+
+
+@given(st.binary(max_size=64))
+def test_arbitrary_bytes_are_read_or_refused_but_never_read_past_their_end(data: bytes) -> None:
+    try:
+        for _kind, _flags, _seq, start, end in messages(data):
+            assert 0 <= start <= end <= len(data)
+            for _attr, first, last in attributes(data, start, end):
+                assert start <= first <= last <= end
+    except Malformed:
+        pass
+
+
+def test_a_header_that_is_cut_short_is_malformed() -> None:
+    with pytest.raises(Malformed, match="3 bytes where a message header"):
+        list(messages(b"\1\2\3"))
+
+
+def test_a_message_that_claims_more_than_there_is_is_malformed() -> None:
+    with pytest.raises(Malformed, match="a message of 99 bytes in 16"):
+        list(messages(HEADER.pack(99, 16, 0, 0, 0)))
+
+
+def test_an_attribute_shorter_than_its_header_is_malformed() -> None:
+    with pytest.raises(Malformed, match="an attribute of 3 bytes"):
+        list(attributes(b"\3\0\1\0", 0, 4))
+
+
+def test_the_flags_of_an_attribute_are_not_part_of_its_type() -> None:
+    data = attribute(18 | NLA_F_NESTED, b"")
+    assert [kind for kind, _, _ in attributes(data, 0, len(data))] == [18]
+
+
+def test_a_template_is_what_the_same_attributes_are_one_by_one() -> None:
+    template = Template(16, 5, [b"head", *hole(3, "16s"), *nest(18, [attribute(1, b"veth\0"), *hole(4, "I")])])
+    by_hand = b"head" + attribute(3, b"eth0".ljust(16, b"\0"))
+    by_hand += attribute(18 | NLA_F_NESTED, attribute(1, b"veth\0") + attribute(4, (1500).to_bytes(4, "little")))
+    assert template.fill((b"eth0", 1500)) == message(16, 5, by_hand)
+
+
+def test_a_hole_of_an_odd_size_is_padded() -> None:
+    filled = Template(16, 0, [*hole(1, "6s"), *hole(2, "B")]).fill((b"\2\0\0\0\0\1", 7))
+    assert [(kind, filled[a:z]) for kind, a, z in attributes(filled, 16, len(filled))] == [
+        (1, b"\2\0\0\0\0\1"),
+        (2, b"\7"),
+    ]

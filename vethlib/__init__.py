@@ -1,0 +1,71 @@
+"""Wire Linux network namespaces together with veth pairs, at the speed of the kernel.
+
+from vethlib import End, Session, Veth
+
+with Session() as session:
+    pair = session.create(Veth(End("veth1", netns="ns1"), End("veth2", netns="ns2")))
+"""
+
+import socket
+
+from .errors import (
+    BatchError,
+    DuplicateAddress,
+    InvalidValue,
+    LinkExists,
+    LinkNotFound,
+    NetlinkError,
+    NetnsExists,
+    NetnsNotFound,
+    NotPermitted,
+    NotSupported,
+    SessionClosed,
+    VethError,
+    WaitTimeout,
+)
+from .links import Address, End, Link, Pair, Stats, Veth
+from .ns import Netns
+from .session import Session
+
+__all__ = [
+    "Address",
+    "BatchError",
+    "DuplicateAddress",
+    "End",
+    "InvalidValue",
+    "Link",
+    "LinkExists",
+    "LinkNotFound",
+    "NetlinkError",
+    "Netns",
+    "NetnsExists",
+    "NetnsNotFound",
+    "NotPermitted",
+    "NotSupported",
+    "Pair",
+    "Session",
+    "SessionClosed",
+    "Stats",
+    "Veth",
+    "VethError",
+    "WaitTimeout",
+    "interface_index",
+]
+
+
+def __getattr__(name: str) -> str:
+    # importlib.metadata costs more to import than all of vethlib.
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("vethlib")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def interface_index(name: str) -> int:
+    """The ifindex of a link, or alternative name, in the calling thread's namespace. Raises LinkNotFound."""
+    try:
+        return socket.if_nametoindex(name)
+    except OSError as error:
+        message = f"there is no link {name!r}"
+        raise LinkNotFound(message, errno=error.errno or 0, request=f"look up {name!r}") from None

@@ -1,0 +1,91 @@
+"""Numbers of the kernel's user-space interface that we send or read; each group names its header."""
+
+# include/uapi/linux/netlink.h
+NETLINK_ROUTE = 0
+SOL_NETLINK = 270
+NETLINK_ADD_MEMBERSHIP = 1
+NETLINK_CAP_ACK = 10
+NETLINK_EXT_ACK = 11
+NETLINK_GET_STRICT_CHK = 12
+
+NLMSG_NOOP = 1
+NLMSG_ERROR = 2
+NLMSG_DONE = 3
+NLMSG_MIN_TYPE = 16
+
+NLM_F_REQUEST = 0x1
+NLM_F_ACK = 0x4
+NLM_F_ECHO = 0x8
+NLM_F_DUMP_INTR = 0x10
+NLM_F_DUMP = 0x300
+NLM_F_REPLACE = 0x100
+NLM_F_EXCL = 0x200
+NLM_F_CREATE = 0x400
+NLM_F_CAPPED = 0x100
+NLM_F_ACK_TLVS = 0x200
+
+NLMSGERR_ATTR_MSG = 1
+
+NLA_F_NESTED = 0x8000
+NLA_TYPE_MASK = 0x3FFF
+
+# include/uapi/linux/rtnetlink.h
+RTM_NEWLINK = 16
+RTM_DELLINK = 17
+RTM_GETLINK = 18
+RTM_SETLINK = 19
+RTM_NEWADDR = 20
+RTM_DELADDR = 21
+RTM_GETADDR = 22
+RTM_NEWNSID = 88
+RTM_GETNSID = 90
+RTM_NEWSTATS = 92
+RTM_GETSTATS = 94
+
+RTNLGRP_LINK = 1
+RTNLGRP_IPV4_IFADDR = 5
+RTNLGRP_IPV6_IFADDR = 9
+
+RTEXT_FILTER_SKIP_STATS = 8
+
+# include/uapi/linux/if_link.h
+IFLA_ADDRESS = 1
+IFLA_IFNAME = 3
+IFLA_MTU = 4
+IFLA_LINK = 5
+IFLA_OPERSTATE = 16
+IFLA_LINKINFO = 18
+IFLA_IFALIAS = 20
+IFLA_GROUP = 27
+IFLA_NET_NS_FD = 28
+IFLA_EXT_MASK = 29
+IFLA_NUM_TX_QUEUES = 31
+IFLA_NUM_RX_QUEUES = 32
+IFLA_LINK_NETNSID = 37
+IFLA_TARGET_NETNSID = 46
+IFLA_PROP_LIST = 52
+IFLA_ALT_IFNAME = 53
+
+IFLA_INFO_KIND = 1
+IFLA_INFO_DATA = 2
+
+IFLA_STATS_LINK_64 = 1
+
+# include/uapi/linux/veth.h
+VETH_INFO_PEER = 1
+
+# include/uapi/linux/if_addr.h
+IFA_ADDRESS = 1
+IFA_LOCAL = 2
+IFA_FLAGS = 8
+IFA_PROTO = 11
+
+# include/uapi/linux/net_namespace.h
+NETNSA_NSID = 1
+NETNSA_FD = 3
+
+# include/uapi/linux/if.h
+IFF_UP = 1
+
+# include/uapi/linux/if.h: IF_OPER_*, in the words of RFC 2863
+OPERSTATES = ("unknown", "notpresent", "down", "lowerlayerdown", "testing", "dormant", "up")

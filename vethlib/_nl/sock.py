@@ -1,0 +1,194 @@
+"""The one owner of a netlink socket: it sends chunks, receives answers, and leaves the account to :mod:`.batch`."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import threading
+from collections.abc import Collection, Sequence
+from struct import Struct
+from typing import Final
+
+from .batch import Exchange, Limits, Outcome
+from .const import (
+    NETLINK_ADD_MEMBERSHIP,
+    NETLINK_CAP_ACK,
+    NETLINK_EXT_ACK,
+    NETLINK_GET_STRICT_CHK,
+    NETLINK_ROUTE,
+    NLMSG_ERROR,
+    NLMSG_MIN_TYPE,
+    SOL_NETLINK,
+)
+from .wire import messages
+
+__all__ = ["RtnlSocket"]
+
+# Linux only; named here so that the module imports anywhere.
+_AF_NETLINK: Final = 16
+_SO_RCVBUFFORCE: Final = 33
+
+_READ_SIZE: Final = 65536
+"""A dump's parts grow up to 32 KiB for a reader that asks for as much (netlink_dump, af_netlink.c)."""
+
+_RECEIVE_BUFFER: Final = 4 << 20
+_ANSWER_TIMEOUT: Final = Struct("=qq").pack(10, 0)  # struct timeval; answers are queued before send() returns
+
+_TRACE: Final = "nl" in os.environ.get("VETHLIB_DEBUG", "").split(",")
+
+
+class RtnlSocket:
+    """An rtnetlink socket of the namespace it was made in; it stays there whoever uses it.
+
+    `groups` are the multicast groups (RTNLGRP_*) to hear. Threads may share it: one exchange at a time.
+    Raises OSError when the socket cannot be had (EMFILE, EPROTONOSUPPORT …).
+    """
+
+    __slots__ = ("_limits", "_lock", "_sequence", "_socket")
+
+    def __init__(self, groups: Collection[int] = ()) -> None:
+        self._socket = socket.socket(_AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE)
+        try:
+            self._limits = self._configure(groups)
+        except BaseException:
+            self._socket.close()
+            raise
+        self._lock = threading.Lock()
+        self._sequence = 1
+
+    def _configure(self, groups: Collection[int]) -> Limits:
+        option = self._socket.setsockopt
+        for name in (NETLINK_EXT_ACK, NETLINK_CAP_ACK, NETLINK_GET_STRICT_CHK):
+            try:
+                option(SOL_NETLINK, name, 1)
+            except OSError as error:
+                # Strict checking came with Linux 4.20, the others with 4.12 and 4.3; each is only an economy.
+                if error.errno != errno.ENOPROTOOPT:
+                    raise
+        try:
+            option(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
+        except PermissionError:
+            option(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)  # capped at net.core.rmem_max
+        option(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _ANSWER_TIMEOUT)
+        if groups:
+            # Events are not delivered to a socket without a port (do_one_broadcast skips the sender's, which is 0).
+            self._socket.bind((0, 0))
+        for group in groups:
+            option(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
+        return self._read_limits()
+
+    def _read_limits(self) -> Limits:
+        # netlink_sendmsg refuses more than the send buffer less 32 bytes (EMSGSIZE).
+        send = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) - 32
+        receive = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+        return Limits(send, receive)
+
+    def fileno(self) -> int:
+        """The file descriptor, for a poller."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Close the socket; twice is harmless."""
+        self._socket.close()
+
+    def exchange(self, requests: Sequence[bytes]) -> list[Outcome]:
+        """Send the requests, return one outcome for each. Raises OSError when the socket itself fails."""
+        exchange = self.begin(requests)
+        self.run(exchange)
+        return exchange.outcomes
+
+    def begin(self, requests: Sequence[bytes]) -> Exchange:
+        """The account of an exchange to be :meth:`run`: it keeps its outcomes when running is interrupted."""
+        return Exchange(requests, self._limits)
+
+    def run(self, exchange: Exchange) -> None:
+        """Run an exchange to its end.
+
+        Whatever interrupts it (a KeyboardInterrupt, say), the answers to what was sent are read before that goes
+        on, so that ``exchange.outcomes`` is right and no stale answer stays in the socket. For this a datagram goes
+        from the kernel into the exchange's inbox within one C call, during which no signal handler runs.
+        """
+        with self._lock:
+            try:
+                while (chunk := exchange.next_chunk(self._sequence)) is not None:
+                    self._sequence += len(exchange.outcomes) + 1
+                    self._send(chunk)
+                    while exchange.awaiting:
+                        self._receive(exchange)
+            except BaseException:
+                self._drain(exchange)
+                raise
+
+    def _send(self, data: bytes | bytearray) -> None:
+        if _TRACE:
+            _trace("→", bytes(data))
+        self._socket.send(data)
+
+    def _receive(self, exchange: Exchange) -> None:
+        try:
+            exchange.inbox.extend(map(self._socket.recv, (_READ_SIZE,)))
+        except BlockingIOError:
+            raise TimeoutError(errno.ETIMEDOUT, "the kernel did not answer a netlink request") from None
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+            self._recover(exchange)
+            return
+        if _TRACE:
+            _trace("←", exchange.inbox[-1])
+        exchange.read()
+
+    def _recover(self, exchange: Exchange) -> None:
+        """Answers were lost: read what survived, up to the ack of a no-op."""
+        number = self._sequence & 0xFFFF_FFFF
+        self._sequence += 1
+        self._send(exchange.barrier(number))
+        while True:
+            try:
+                datagram = self._socket.recv(_READ_SIZE)
+            except OSError as error:
+                if error.errno == errno.ENOBUFS:
+                    continue
+                raise
+            exchange.feed(datagram)
+            if any(kind == NLMSG_ERROR and seq == number for kind, _f, seq, _s, _e in messages(datagram)):
+                if exchange.awaiting:
+                    exchange.lost()
+                return
+
+    def _drain(self, exchange: Exchange) -> None:
+        exchange.reread()
+        while exchange.awaiting:
+            try:
+                exchange.inbox.extend(map(self._socket.recv, (_READ_SIZE,), (socket.MSG_DONTWAIT,)))
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    return
+            exchange.read()
+
+    def events(self, timeout: float | None) -> list[tuple[int, bytes]]:
+        """Wait up to `timeout` seconds for what the groups bring: (type, body) of each message of one datagram.
+
+        None waits for as long as it takes. Empty on timeout. Raises OSError(ENOBUFS) when events were lost.
+        """
+        self._socket.settimeout(timeout)
+        try:
+            datagram = self._receive_event(forever=timeout is None)
+        finally:
+            self._socket.settimeout(None)
+        return [(k, datagram[s:e]) for k, _f, _q, s, e in messages(datagram) if k >= NLMSG_MIN_TYPE]
+
+    def _receive_event(self, *, forever: bool) -> bytes:
+        while True:
+            try:
+                return self._socket.recv(_READ_SIZE)
+            except (TimeoutError, BlockingIOError):  # the latter for a timeout of 0, and after SO_RCVTIMEO
+                if not forever:
+                    return b""
+
+
+def _trace(direction: str, datagram: bytes) -> None:
+    from .trace import write  # imports pyroute2, which costs 120 ms
+
+    write(direction, datagram)

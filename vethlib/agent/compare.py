@@ -1,0 +1,93 @@
+"""One link against its interface: what differs, and what cannot be changed where it is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from vethlib.links import Address
+
+from .mark import ADDRESS_PROTO, alias_of, read_alias
+from .model import Interface
+from .observed import SeenLink
+from .operations import ChangeLink
+
+__all__ = ["change_of", "rebuild_reason"]
+
+DEFAULT_MTU = 1500  # ETH_DATA_LEN, which ether_setup() gives to a veth
+IFA_F_SECONDARY = 0x01  # include/uapi/linux/if_addr.h
+
+
+def rebuild_reason(interface: Interface, seen: SeenLink) -> str:
+    """Why the link cannot become what is wanted by changing it; "" if it can."""
+    link = seen.link
+    if interface.num_queues and interface.num_queues != link.num_queues:
+        return f"{interface.name} has num_queues {link.num_queues}, not {interface.num_queues}"
+    if not interface.phys_address:
+        mark = read_alias(link.alias)
+        if mark is not None and mark.mac:
+            return f"the phys_address of {interface.name} was cleared"
+    return ""
+
+
+def change_of(interface: Interface, seen: SeenLink, label: str) -> ChangeLink | None:
+    """What differs between the link and what is wanted; None if nothing does."""
+    link = seen.link
+    alias = alias_of(label, interface)
+    mac = interface.phys_address or link.mac
+    mtu = interface.mtu or DEFAULT_MTU
+    changes: dict[str, tuple[Any, Any]] = {}
+    if link.name != interface.kernel_name:
+        changes["name"] = link.name, interface.kernel_name
+    if link.mac != mac:
+        changes["mac"] = link.mac, mac
+    if link.mtu != mtu:
+        changes["mtu"] = link.mtu, mtu
+    if link.up != interface.enabled:
+        changes["up"] = link.up, interface.enabled
+    if link.alias != alias:
+        changes["alias"] = link.alias, alias
+    change = ChangeLink(interface, interface.namespace.ref, seen.place, link.index, link.name, changes)
+    if not interface.link_only:
+        change = _with_addresses(change, seen)
+    return change if changes or change.added or change.removed else None
+
+
+def _with_addresses(change: ChangeLink, seen: SeenLink) -> ChangeLink:
+    wanted = dict.fromkeys(change.interface.addresses)
+    unwanted = [address for address in seen.addresses if _is_ours(address) and address.interface not in wanted]
+    missing = wanted.keys() - {address.interface for address in seen.addresses}
+    if change.changes.get("up") == (True, False):
+        # addrconf_ifdown() takes the IPv6 addresses of a link that goes down (net/ipv6/addrconf.c).
+        missing |= {address for address in wanted if address.version == 6}
+    if not missing and not unwanted:
+        return change
+    losing = _secondaries(unwanted, seen)
+    missing |= {address.interface for address in losing if address.interface in wanted}
+    # Secondary ones first: those of a primary address would be gone before their turn.
+    unwanted.sort(key=lambda address: not address.flags & IFA_F_SECONDARY)
+    return replace(
+        change,
+        added=tuple(address for address in wanted if address in missing),
+        removed=tuple(address.interface for address in unwanted),
+        restored=tuple(address for address in losing if address.interface not in wanted),
+    )
+
+
+def _is_ours(address: Address) -> bool:
+    return address.proto == ADDRESS_PROTO and not address.interface.is_link_local
+
+
+def _secondaries(unwanted: list[Address], seen: SeenLink) -> list[Address]:
+    """The addresses that stay wanted, or are others', but go with the primary ones among `unwanted`."""
+    networks = {
+        address.interface.network
+        for address in unwanted
+        if address.interface.version == 4 and not address.flags & IFA_F_SECONDARY
+    }
+    return [
+        address
+        for address in seen.addresses
+        if networks and address.flags & IFA_F_SECONDARY and address.interface.network in networks
+        if address not in unwanted
+    ]

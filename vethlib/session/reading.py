@@ -1,0 +1,143 @@
+"""From the kernel's messages to :class:`Link`, :class:`Address` and :class:`Stats`."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable
+from ipaddress import IPv4Interface, IPv6Interface
+
+from .._nl.addr import AddrMessage, dump_addrs, parse_addr
+from .._nl.batch import Outcome
+from .._nl.link import LinkMessage, dump_links, get_link, get_stats, new_link, parse_link, parse_stats
+from ..errors import NetlinkError
+from ..links import Address, Interface, Link, NetnsRef, Stats, describe
+from .places import Place, Places
+from .refusal import refusal
+
+__all__ = [
+    "addresses_of",
+    "find",
+    "read_addresses",
+    "read_details",
+    "read_link",
+    "read_links",
+    "read_stats",
+    "table",
+    "to_link",
+]
+
+
+def to_link(message: LinkMessage, netns: NetnsRef, addresses: tuple[Interface, ...]) -> Link:
+    """The public view of a link message. Only a veth's IFLA_LINK is a peer; a macvlan's, say, is its lower link."""
+    is_veth = message.kind == "veth"
+    return Link(
+        message.ifindex,
+        message.name,
+        netns,
+        message.kind,
+        message.mac.hex(":"),
+        message.mtu,
+        message.up,
+        message.operstate,
+        addresses,
+        message.link if is_veth else None,
+        message.link_netnsid if is_veth else None,
+        message.alias,
+        message.group,
+        message.num_tx_queues,
+        message.altnames,
+    )
+
+
+def to_interface(message: AddrMessage) -> Interface:
+    """The address with its prefix."""
+    cls = IPv4Interface if len(message.address) == 4 else IPv6Interface
+    return cls((message.address, message.prefixlen))
+
+
+def missing(name: str, netns: NetnsRef, request: str) -> NetlinkError:
+    """LinkNotFound, in words."""
+    says = f"there is no link {describe(name, netns)}"
+    return refusal(Outcome(errno.ENODEV, "", ()), request, netns, says=says)
+
+
+def find(places: Places, place: Place, name: str, netns: NetnsRef, request: str) -> LinkMessage:
+    """The link of that name (or alternative name) in `place`. Raises LinkNotFound; `request` is for its message."""
+    (outcome,) = places.exchange(place, [get_link(name=os.fsencode(name))])
+    if outcome.errno == errno.ENODEV:
+        raise missing(name, netns, request)
+    if outcome.errno:
+        raise refusal(outcome, request, netns)
+    return parse_link(outcome.bodies[0])
+
+
+def read_details(places: Places, place: Place, name: str, netns: NetnsRef) -> dict[str, object]:
+    """Every attribute of one link, as pyroute2 decodes it. Raises LinkNotFound."""
+    from .._nl.trace import decode  # imports pyroute2
+
+    request = f"look up {describe(name, netns)}"
+    (outcome,) = places.exchange(place, [get_link(name=os.fsencode(name), stats=True)])
+    if outcome.errno == errno.ENODEV:
+        raise missing(name, netns, request)
+    if outcome.errno:
+        raise refusal(outcome, request, netns)
+    (decoded,) = decode(new_link(outcome.bodies[0]))
+    attrs = decoded["attrs"]
+    assert isinstance(attrs, list)
+    return {key: decoded[key] for key in ("index", "ifi_type", "flags")} | dict(attrs)
+
+
+def table(places: Places, place: Place, kind: bytes = b"") -> list[LinkMessage]:
+    """Every link in `place`, or those of one kind."""
+    (outcome,) = places.exchange(place, [dump_links(kind)])
+    if outcome.errno:
+        raise refusal(outcome, "list the links", place.ref)
+    return [parse_link(body) for body in outcome.bodies]
+
+
+def read_addresses(places: Places, place: Place, index: int = 0) -> list[AddrMessage]:
+    """The addresses of one link, or of every link in `place`."""
+    (outcome,) = places.exchange(place, [dump_addrs(index)])
+    # A namespace where no link ever had an IPv4 or IPv6 device refuses the filter by a link that has none.
+    if outcome.errno == errno.ENODEV:
+        return []
+    if outcome.errno:
+        raise refusal(outcome, "list the addresses", place.ref)
+    found = map(parse_addr, outcome.bodies)
+    # Kernels before 4.20 do not filter by link.
+    return [one for one in found if not index or one.ifindex == index]
+
+
+def addresses_of(messages: Iterable[AddrMessage]) -> list[Address]:
+    """The public view of address messages."""
+    return [Address(one.ifindex, to_interface(one), one.flags, one.proto) for one in messages]
+
+
+def read_link(places: Places, place: Place, name: str, netns: NetnsRef, request: str) -> Link:
+    """One link with its addresses. Raises LinkNotFound."""
+    message = find(places, place, name, netns, request)
+    found = read_addresses(places, place, message.ifindex)
+    return to_link(message, netns, tuple(map(to_interface, found)))
+
+
+def read_links(places: Places, place: Place, netns: NetnsRef) -> list[Link]:
+    """Every link in `place` with its addresses, in the kernel's order."""
+    links = table(places, place)
+    addresses: dict[int, list[Interface]] = {}
+    for one in read_addresses(places, place):
+        addresses.setdefault(one.ifindex, []).append(to_interface(one))
+    return [to_link(link, netns, tuple(addresses.get(link.ifindex, ()))) for link in links]
+
+
+def read_stats(places: Places, place: Place, name: str, netns: NetnsRef) -> Stats:
+    """The counters of one link. Raises LinkNotFound."""
+    request = f"read the counters of {describe(name, netns)}"
+    message = find(places, place, name, netns, request)
+    (outcome,) = places.exchange(place, [get_stats(message.ifindex)])
+    if outcome.errno == errno.ENODEV:
+        raise missing(name, netns, request)
+    if outcome.errno:
+        raise refusal(outcome, request, netns)
+    # struct rtnl_link_stats64 keeps rx and tx side by side in the order Stats has them.
+    return Stats(*parse_stats(outcome.bodies[0]))

@@ -1,0 +1,268 @@
+"""Session: the imperative contract. Each method checks its arguments, opens the namespaces it needs, and hands over."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Literal
+
+from .. import ns
+from .._nl.sock import RtnlSocket
+from ..errors import BatchError, InvalidValue, SessionClosed
+from ..links import (
+    Address,
+    Interface,
+    Link,
+    NetnsRef,
+    Pair,
+    Stats,
+    Veth,
+    check_addresses,
+    check_alias,
+    check_group,
+    check_mac,
+    check_mtu,
+    check_name,
+    check_proto,
+    describe,
+)
+from .change import Change, change, move
+from .create import Creation
+from .delete import DeleteItem, Deletion
+from .places import Place, Places
+from .reading import addresses_of, read_addresses, read_details, read_link, read_links, read_stats
+from .refusal import system_errors
+from .survey import Survey, survey
+from .wait import until_usable
+
+__all__ = ["Session"]
+
+
+class Session:
+    """A way into the kernel: creates, changes, moves, deletes and reads links in any namespace.
+
+    Home is the namespace of the thread that makes the session; it stays home for every thread that uses it. A
+    `resolver` turns the label of a "microservice:label" reference into another reference.
+
+    Threads may share a session. A process forked from this one may not use it. Close it, or use it in a ``with``.
+    Raises NotPermitted or NetlinkError when the kernel gives no rtnetlink socket.
+    """
+
+    def __init__(self, *, resolver: Callable[[str], str] | None = None) -> None:
+        self._closed = True  # until there is something to close
+        self._pid = os.getpid()
+        self._resolver = resolver
+        with system_errors("start a session"):
+            self._home = Place("", ns.current(), is_home=True)
+            self._home.socket = RtnlSocket()
+        self._closed = False
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not self._closed and self._pid == os.getpid():
+            warnings.warn(f"unclosed {self!r}: close it, or use `with Session()`", ResourceWarning, 2, self)
+            self.close()
+
+    def close(self) -> None:
+        """Give the socket back; twice is harmless. Links stay."""
+        if not self._closed:
+            self._closed = True
+            self._home.close()
+
+    def _places(self) -> Places:
+        if self._pid != os.getpid():
+            raise SessionClosed(
+                f"this session belongs to process {self._pid}: after a fork, the child makes a session of its own"
+            )
+        if self._closed:
+            raise SessionClosed("this session is closed")
+        return Places(self._home, self._resolver)
+
+    def create(self, veth: Veth, *, wait: float | None = None) -> Pair:
+        """Create a pair where it is to live; returns both ends with their real indexes.
+
+        With `wait`, returns when both ends are up and their addresses usable, at most so many seconds later.
+
+        Raises LinkExists (a name is taken; the message says which), NetnsNotFound, NotPermitted, NetlinkError; then
+        nothing was created. Raises WaitTimeout or DuplicateAddress; then the pair is there.
+        """
+        return self.create_many([veth], wait=wait)[0]
+
+    def create_many(
+        self,
+        veths: Iterable[Veth],
+        *,
+        on_error: Literal["rollback", "continue"] = "rollback",
+        progress: Callable[[int, int], object] | None = None,
+        wait: float | None = None,
+    ) -> list[Pair]:
+        """Create many pairs in batches; returns them in order.
+
+        on_error="rollback": the first pair that fails ends it, what had been made is deleted, and the pair's error is
+        raised, with the Veth in its ``item``. So does an interruption. on_error="continue": all that can be made is
+        made, then BatchError has one error per pair that could not. `progress(done, total)` is called now and then.
+        `wait` as for :meth:`create`.
+        """
+        if on_error not in ("rollback", "continue"):
+            raise InvalidValue("on_error", on_error, 'say "rollback" or "continue"')
+        veths = list(veths)
+        creation = Creation(self._places, veths, keep_going=on_error == "continue")
+        pairs = creation.run(progress)
+        if wait is None:
+            return pairs
+        deadline = time.monotonic() + wait
+        return [Pair(*self._wait_for(pair, wait, deadline)) for pair in pairs]
+
+    def _wait_for(self, pair: Pair, timeout: float, deadline: float) -> list[Link]:
+        with self._places() as places:
+            return until_usable(places, [(link.name, link.netns) for link in pair], timeout, deadline)
+
+    def delete(self, name: str, netns: NetnsRef = "", *, missing_ok: bool = False) -> None:
+        """Delete a pair through one of its ends.
+
+        Raises LinkNotFound, NetnsNotFound (neither with `missing_ok`), NotSupported when the link is no veth.
+        """
+        check_name(name)
+        for error in Deletion(self._places, [(name, netns)], missing_ok=missing_ok).run():
+            raise error
+
+    def delete_many(
+        self,
+        items: Iterable[DeleteItem],
+        *,
+        missing_ok: bool = True,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> None:
+        """Delete many pairs, each by one end or both, with as few unregistrations as can be.
+
+        An end is (name, netns); (name, netns, ifindex) or a :class:`Link` that was seen is deleted only if it still is
+        that one.
+
+        Does all it can, then raises BatchError with one error per item that failed.
+        """
+        items = list(items)
+        for item in items:
+            if not isinstance(item, Link):
+                check_name(item[0])
+        if failed := Deletion(self._places, items, missing_ok=missing_ok).run(progress) if items else []:
+            raise BatchError(f"{len(failed)} of {len(items)} links could not be deleted", failed)
+
+    def set(
+        self,
+        name: str,
+        netns: NetnsRef = "",
+        *,
+        index: int | None = None,
+        new_name: str | None = None,
+        up: bool | None = None,
+        mac: str | None = None,
+        mtu: int | None = None,
+        alias: str | None = None,
+        group: int | None = None,
+        addresses: Iterable[str | Interface] | None = None,
+        add_addresses: Iterable[str | Interface] = (),
+        remove_addresses: Iterable[str | Interface] = (),
+        address_proto: int = 0,
+        wait: float | None = None,
+    ) -> Link:
+        """Change what is given of a link, and nothing else; returns it as it has become.
+
+        `addresses` is the whole set the link is to have (IPv6 link-local ones aside); `add_addresses` and
+        `remove_addresses` change single ones. `alias=""` clears the alias. Taking a link down drops its IPv6 addresses.
+        With `index`, the link is changed only if that is its ifindex still. With `wait`, returns when the link is up
+        and its addresses usable, at most so many seconds later.
+
+        Raises LinkNotFound, LinkExists (`new_name` is taken), NetlinkError naming the field; then nothing has changed.
+        """
+        check_name(name)
+        check_proto(address_proto)
+        given_addresses = None if addresses is None else check_addresses(addresses)
+        add = check_addresses(add_addresses, "add_addresses")
+        remove = check_addresses(remove_addresses, "remove_addresses")
+        if given_addresses is not None and (add or remove):
+            raise InvalidValue("addresses", addresses, "give the whole set or differences, not both")
+        wanted = Change(
+            None if new_name is None else check_name(new_name, "new_name"),
+            up,
+            None if mac is None else check_mac(mac),
+            None if mtu is None else check_mtu(mtu),
+            None if alias is None else check_alias(alias),
+            None if group is None else check_group(group),
+            given_addresses,
+            add,
+            remove,
+            address_proto,
+        )
+        with self._places() as places:
+            link = change(places, places(netns), name, netns, wanted, index)
+            if wait is None:
+                return link
+            return until_usable(places, [(link.name, netns)], wait)[0]
+
+    def move(self, name: str, netns: NetnsRef = "", *, to: NetnsRef) -> Link:
+        """Move a link to another namespace; returns it as it is there.
+
+        The kernel takes it down, drops its addresses, and gives it another index where its own is taken; it needs some
+        20 ms. Creating a pair where it is to live costs nothing of the kind.
+
+        Raises LinkNotFound, LinkExists (the name is taken there), NetnsNotFound, NetlinkError; then it has not moved.
+        """
+        check_name(name)
+        with self._places() as places:
+            return move(places, places(netns), name, netns, places(to), to)
+
+    def lookup(self, name: str, netns: NetnsRef = "") -> Link:
+        """The link of that name, or alternative name, with its addresses. Raises LinkNotFound, NetnsNotFound."""
+        check_lookup_name(name)
+        with self._places() as places:
+            return read_link(places, places(netns), name, netns, f"look up {describe(name, netns)}")
+
+    def links(self, netns: NetnsRef = "") -> list[Link]:
+        """Every link of a namespace with its addresses, of any kind. Raises NetnsNotFound."""
+        with self._places() as places:
+            return read_links(places, places(netns), netns)
+
+    def addresses(self, netns: NetnsRef = "") -> list[Address]:
+        """Every address of a namespace, with what tells whose it is and whether it can be used."""
+        with self._places() as places:
+            return addresses_of(read_addresses(places, places(netns)))
+
+    def details(self, name: str, netns: NetnsRef = "") -> dict[str, object]:
+        """All that the kernel says of a link, decoded by pyroute2 (whose import costs 120 ms): {"IFLA_MTU": 1500, …}.
+
+        Raises LinkNotFound, NetnsNotFound.
+        """
+        check_lookup_name(name)
+        with self._places() as places:
+            return read_details(places, places(netns), name, netns)
+
+    def survey(self, refs: Iterable[str]) -> Survey:
+        """Look at many namespaces at once: all their links and addresses, and where each veth's other end is.
+
+        A reference that leads nowhere is not an error; its entry in ``places`` says why. Raises NotPermitted and
+        NetlinkError.
+        """
+        return survey(self._places, refs)
+
+    def stats(self, name: str, netns: NetnsRef = "") -> Stats:
+        """The 64-bit counters of a link. Raises LinkNotFound, NetnsNotFound."""
+        check_lookup_name(name)
+        with self._places() as places:
+            return read_stats(places, places(netns), name, netns)
+
+
+def check_lookup_name(name: str) -> str:
+    """An alternative name may be longer than a name (ALTIFNAMSIZ, 127 bytes)."""
+    if isinstance(name, str) and 15 < len(os.fsencode(name)) < 128:
+        return name
+    return check_name(name)
