@@ -8,6 +8,7 @@ peer in drivers/net/veth.c.
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from struct import Struct
 from typing import Final, NamedTuple
 
@@ -47,6 +48,7 @@ from .const import (
     RTM_SETLINK,
     VETH_INFO_PEER,
 )
+from .layout import Layouts
 from .wire import Malformed, Part, Template, attribute, attributes, hole, message, nest, template_cache
 
 __all__ = [
@@ -71,6 +73,24 @@ _U32: Final = Struct("=I")
 _I32: Final = Struct("=i")
 _SKIP_STATS: Final = attribute(IFLA_EXT_MASK, _U32.pack(RTEXT_FILTER_SKIP_STATS))
 _VETH_KIND: Final = attribute(IFLA_INFO_KIND, b"veth\0")
+
+
+_LAYOUTS: Final = Layouts(
+    _IFINFOMSG.size,
+    {
+        IFLA_IFNAME: "s",
+        IFLA_ADDRESS: "s",
+        IFLA_MTU: "I",
+        IFLA_LINK: "I",
+        IFLA_LINK_NETNSID: "i",
+        IFLA_OPERSTATE: "B",
+        IFLA_LINKINFO: "s",
+        IFLA_IFALIAS: "s",
+        IFLA_GROUP: "I",
+        IFLA_NUM_TX_QUEUES: "I",
+        IFLA_PROP_LIST: "s",
+    },
+)
 
 
 class NewEnd(NamedTuple):
@@ -256,81 +276,41 @@ def parse_link(body: bytes) -> LinkMessage:
     if len(body) < 16:
         raise Malformed(f"a link message of {len(body)} bytes")
     _family, _type, index, flags, _change = _IFINFOMSG.unpack_from(body)
-    name = kind = alias = ""
-    mac = b""
-    mtu = operstate = group = num_tx_queues = 0
-    link: int | None = None
-    link_netnsid: int | None = None
-    altnames: tuple[str, ...] = ()
-    for attr, start, end in attributes(body, 16, len(body)):
-        if attr == IFLA_IFNAME:
-            name = _text(body, start, end)
-        elif attr == IFLA_ADDRESS:
-            mac = body[start:end]
-        elif attr == IFLA_MTU:
-            mtu = _u32(body, start, end)
-        elif attr == IFLA_LINK:
-            link = _u32(body, start, end)
-        elif attr == IFLA_LINK_NETNSID:
-            link_netnsid = _i32(body, start, end)
-        elif attr == IFLA_OPERSTATE:
-            operstate = body[start] if end > start else 0
-        elif attr == IFLA_GROUP:
-            group = _u32(body, start, end)
-        elif attr == IFLA_NUM_TX_QUEUES:
-            num_tx_queues = _u32(body, start, end)
-        elif attr == IFLA_IFALIAS:
-            alias = _text(body, start, end)
-        elif attr == IFLA_LINKINFO:
-            kind = _kind(body, start, end)
-        elif attr == IFLA_PROP_LIST:
-            altnames = _altnames(body, start, end)
+    name, mac, mtu, link, netnsid, operstate, info, alias, group, num_tx_queues, properties = _LAYOUTS.read(body)
     return LinkMessage(
         index,
         flags,
-        name,
-        mac,
-        mtu,
+        _text(name) if name else "",
+        mac or b"",
+        mtu or 0,
         link,
-        link_netnsid,
-        OPERSTATES[operstate] if operstate < len(OPERSTATES) else "unknown",
-        kind,
-        alias,
-        group,
-        num_tx_queues,
-        altnames,
+        netnsid,
+        OPERSTATES[operstate] if operstate is not None and operstate < len(OPERSTATES) else "unknown",
+        _kind(info) if info else "",
+        _text(alias) if alias else "",
+        group or 0,
+        num_tx_queues or 0,
+        _altnames(properties) if properties else (),
     )
 
 
-def _kind(body: bytes, start: int, end: int) -> str:
-    for attr, inner, inner_end in attributes(body, start, end):
+@lru_cache(maxsize=64)  # of a kind, IFLA_LINKINFO is mostly the same to the byte
+def _kind(info: bytes) -> str:
+    for attr, start, end in attributes(info, 0, len(info)):
         if attr == IFLA_INFO_KIND:
-            return _text(body, inner, inner_end)
+            return _text(info[start:end])
     return ""
 
 
-def _altnames(body: bytes, start: int, end: int) -> tuple[str, ...]:
-    return tuple(_text(body, a, z) for attr, a, z in attributes(body, start, end) if attr == IFLA_ALT_IFNAME)
+def _altnames(properties: bytes) -> tuple[str, ...]:
+    found = attributes(properties, 0, len(properties))
+    return tuple(_text(properties[start:end]) for attr, start, end in found if attr == IFLA_ALT_IFNAME)
 
 
-def _text(body: bytes, start: int, end: int) -> str:
+def _text(raw: bytes) -> str:
     # A link's name is bytes to the kernel. fsdecode keeps what is not UTF-8 as surrogates, so that a name read can
     # be sent back.
-    return os.fsdecode(body[start:end].split(b"\0", 1)[0])
-
-
-def _u32(body: bytes, start: int, end: int) -> int:
-    if end - start < 4:
-        raise Malformed(f"a number of {end - start} bytes")
-    value: int = _U32.unpack_from(body, start)[0]
-    return value
-
-
-def _i32(body: bytes, start: int, end: int) -> int:
-    if end - start < 4:
-        raise Malformed(f"a number of {end - start} bytes")
-    value: int = _I32.unpack_from(body, start)[0]
-    return value
+    return os.fsdecode(raw.split(b"\0", 1)[0])
 
 
 # struct if_stats_msg (include/uapi/linux/if_link.h): family, padding, ifindex, filter mask

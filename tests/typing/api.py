@@ -1,0 +1,41 @@
+"""The public API as its users write it; mypy checks it, nothing runs it."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Interface, IPv6Interface
+from typing import assert_type
+
+from vethlib import Address, BatchError, End, Link, Netns, Pair, Session, Stats, Veth, VethError, interface_index, ns
+
+
+def imperative(session: Session, netns: Netns) -> None:
+    veth = Veth(End("a", netns=netns, mtu=1500, addresses=["10.0.0.1/24"]), End("b", "pid:42", up=False))
+    pair = session.create(veth, wait=1.5)
+    assert_type(pair, Pair)
+    a, b = pair
+    assert_type(a, Link)
+    assert_type(b.peer_index, int | None)
+    assert_type(a.addresses, tuple[IPv4Interface | IPv6Interface, ...])
+    assert_type(session.create_many([veth], on_error="continue", progress=print), list[Pair])
+    assert_type(session.lookup("a", netns), Link)
+    assert_type(session.links("ns1"), list[Link])
+    assert_type(session.addresses(), list[Address])
+    assert_type(session.set("a", netns=None, up=True, addresses=[IPv4Interface("10.0.0.1/24")]), Link)
+    assert_type(session.move("a", to="ns2"), Link)
+    assert_type(session.stats("a"), Stats)
+    session.delete("a", missing_ok=True)
+    session.delete_many([("a", "ns1"), ("b", netns), ("c", "", 7), a])
+    assert_type(interface_index("lo"), int)
+
+
+def errors(error: BatchError) -> None:
+    for one in error.exceptions:
+        assert_type(one, VethError)
+        assert_type(one.item, object)
+
+
+def namespaces() -> None:
+    with Netns.create("blue") as blue, ns.entered(blue), blue.entered():
+        assert_type(ns.names(), list[str])
+    assert_type(Netns.anonymous().identity, tuple[int, int])
+    ns.remove("blue", missing_ok=True)

@@ -1,0 +1,58 @@
+"""Layouts: a message read by one that was learnt is read as it is the long way."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vethlib._nl import layout
+from vethlib._nl.layout import Layouts
+from vethlib._nl.wire import attribute, attributes
+
+FORMS = {3: "s", 4: "I", 16: "B", 20: "s"}
+SIZES = {4: 4, 16: 1}
+
+some_attributes = st.lists(
+    st.tuples(st.sampled_from([3, 4, 5, 16, 20, 99]), st.binary(max_size=6)), max_size=6, unique_by=lambda one: one[0]
+)
+
+
+def long_way(body: bytes) -> list[bytes | int | None]:
+    found: dict[int, bytes | int] = {}
+    for kind, start, end in attributes(body, 4, len(body)):
+        payload = body[start:end]
+        if kind in SIZES and len(payload) == SIZES[kind]:
+            found[kind] = int.from_bytes(payload, "little")
+        elif kind in FORMS and kind not in SIZES:
+            found[kind] = payload
+    return [found.get(kind) for kind in FORMS]
+
+
+@given(st.lists(some_attributes, max_size=12))
+def test_whatever_was_learnt_before_every_message_is_read_right(
+    messages: list[list[tuple[int, bytes]]],
+) -> None:
+    layouts = Layouts(4, FORMS)
+    for message in messages:
+        body = b"head" + b"".join(attribute(kind, payload) for kind, payload in message)
+        assert list(layouts.read(body)) == long_way(body)
+
+
+def test_messages_of_one_length_and_different_attributes_are_told_apart() -> None:
+    layouts = Layouts(4, FORMS)
+    one = b"head" + attribute(3, b"abcd") + attribute(4, b"\1\0\0\0")
+    other = b"head" + attribute(3, b"abcd") + attribute(5, b"\1\0\0\0")
+    assert layouts.read(one) == (b"abcd", 1, None, None)
+    assert layouts.read(other) == (b"abcd", None, None, None)
+    assert layouts.read(one) == (b"abcd", 1, None, None)
+
+
+def test_a_message_without_attributes_has_none() -> None:
+    assert Layouts(4, FORMS).read(b"head") == (None, None, None, None)
+
+
+def test_the_memory_for_layouts_is_bounded() -> None:
+    layouts = Layouts(4, {3: "s", 20: "s"})
+    for size in range(3 * layout._MOST):
+        assert layouts.read(b"head" + attribute(20, bytes(size)))[1] == bytes(size)
+    assert len(layouts._known) <= layout._MOST
