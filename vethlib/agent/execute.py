@@ -1,17 +1,23 @@
-"""Carrying out a plan: its deletions and its creations in bulk, and what became of every interface."""
+"""Carrying out a plan: its deletions and its creations in bulk, and what became of every interface.
+
+What is there may have changed since the plan was made. So a link is touched only if it still is the one that was seen,
+by name, ifindex and namespace; and a name that somebody took meanwhile fails its pair and nothing else.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from vethlib import ns
-from vethlib.errors import BatchError, NetnsExists, VethError
+from vethlib.errors import BatchError, LinkNotFound, NetnsExists, NetnsNotFound, VethError
+from vethlib.links import describe
 from vethlib.ns import Netns
 from vethlib.session import Session
 
 from .mark import ADDRESS_PROTO
+from .observed import Place
 from .operations import AddNetns, ChangeLink, CreatePair, DeletePair, Operation, Plan
 from .state import State, Verdict
 
@@ -49,14 +55,19 @@ def _interfaces(operation: Operation) -> tuple[str, ...]:
 def execute(session: Session, plan: Plan, *, progress: Progress | None = None) -> Execution:
     """Carry out every operation of `plan` that can be; one that is refused does not stop the others.
 
-    `progress(what, done, total)` is called now and then, `what` being "delete", "change" or "create".
+    A namespace that was added for pairs of which none could be made is taken back, and so it is when an interruption
+    ends the call; pairs under way are taken back then too. `progress(what, done, total)` is called now and then, `what`
+    being "delete", "change" or "create".
     """
     execution = Execution()
-    added = _add_netns(_of(plan, AddNetns), execution)
-    _delete(session, _of(plan, DeletePair), execution, progress)
-    _change(session, _of(plan, ChangeLink), execution, progress)
-    _create(session, _of(plan, CreatePair), execution, progress)
-    _remove_unused(added, execution)
+    added: list[Netns] = []
+    try:
+        refused = _add_netns(_of(plan, AddNetns), added, execution)
+        _delete(session, _of(plan, DeletePair), execution, progress)
+        _change(session, _of(plan, ChangeLink), execution, progress)
+        _create(session, _possible(_of(plan, CreatePair), refused, execution), execution, progress)
+    finally:
+        _remove_unused(session, added, execution)
     return execution
 
 
@@ -68,34 +79,65 @@ def _step(progress: Progress | None, what: str) -> Callable[[int, int], object] 
     return None if progress is None else lambda done, total: progress(what, done, total)
 
 
-def _add_netns(operations: list[AddNetns], execution: Execution) -> list[str]:
-    """Add them; the names of those that were really added, and not by somebody else meanwhile."""
-    added: list[str] = []
+def _add_netns(operations: Iterable[AddNetns], added: list[Netns], execution: Execution) -> dict[str, VethError]:
+    """Add them; `added` gets those that somebody else has not added meanwhile. Returns why others were refused."""
+    refused: dict[str, VethError] = {}
     for operation in operations:
         try:
-            Netns.create(operation.name).close()
-            added.append(operation.name)
+            # Made and noted in one C call, between whose parts no interrupt comes: it will be taken back.
+            added.extend(map(Netns.create, [operation.name]))
+            added[-1].close()
         except NetnsExists:
-            pass
+            continue
         except VethError as error:
             execution.errors.append((operation, error))
-            continue
-        execution.done.append(operation)
-    return added
+            refused[operation.name] = error
+        else:
+            execution.done.append(operation)
+    return refused
 
 
-def _remove_unused(added: list[str], execution: Execution) -> None:
-    """Take back the namespaces that were added for pairs of which none could be made."""
+def _possible(
+    operations: Sequence[CreatePair], refused: Mapping[str, VethError], execution: Execution
+) -> Sequence[CreatePair]:
+    """Those whose namespaces were not refused; what refused one fails its pairs."""
+    if not refused:
+        return operations
+    possible = []
+    for operation in operations:
+        names = (operation.a.namespace.name, operation.b.namespace.name)
+        error = next((refused[name] for name in names if name in refused), None)
+        if error is None:
+            possible.append(operation)
+        else:
+            execution.errors.append((operation, error))
+    return possible
+
+
+def _remove_unused(session: Session, added: Iterable[Netns], execution: Execution) -> None:
+    """Take back the namespaces that were added for pairs of which none is there."""
     created = [operation for operation in execution.done if isinstance(operation, CreatePair)]
-    used = {interface.namespace.name for operation in created for interface in (operation.a, operation.b)}
-    for name in added:
-        if name not in used:
-            ns.remove(name, missing_ok=True)
-            execution.done.remove(AddNetns(name))
+    used = {interface.namespace.ref for operation in created for interface in (operation.a, operation.b)}
+    unused = [one.ref for one in added if one.ref not in used]
+    if not unused:
+        return
+    removed = set()
+    for ref in unused:
+        try:
+            if not any(link.kind == "veth" for link in session.links(ref)):
+                ns.remove(ref)
+                removed.add(ref)
+        except VethError:
+            continue  # somebody else has it now, or has removed it
+    execution.done = [one for one in execution.done if not (isinstance(one, AddNetns) and one.ref in removed)]
 
 
 def _delete(session: Session, operations: list[DeletePair], execution: Execution, progress: Progress | None) -> None:
-    links = {_seen(operation): operation for operation in operations}
+    # Its name may lead to another namespace by now, in which the same ifindex is another's link. With the one that was
+    # seen, the pair went too.
+    same = {where: _is_same(*where) for where in dict.fromkeys((one.ref, one.place) for one in operations)}
+    links = {_seen(one): one for one in operations if same[one.ref, one.place]}
+    execution.done += [one for one in operations if not same[one.ref, one.place]]
     failed: Mapping[Any, VethError] = {}
     try:
         session.delete_many(links, progress=_step(progress, "delete"))
@@ -104,27 +146,30 @@ def _delete(session: Session, operations: list[DeletePair], execution: Execution
     _account(links, failed, execution)
 
 
+def _is_same(ref: str, place: Place) -> bool:
+    """Whether `ref` still leads to the namespace it led to.
+
+    NotPermitted and the like are for others to meet. Only the session knows its home, and who a microservice is.
+    """
+    if ns.parse(ref).kind in ("home", "microservice"):
+        return True
+    try:
+        with ns.open_owned(ref) as owned:
+            return ns.identity(owned.fileno()) == place
+    except NetnsNotFound:
+        return False
+    except VethError:
+        return True
+
+
 def _seen(operation: DeletePair) -> tuple[str, str, int]:
     return operation.name, operation.ref, operation.index
 
 
 def _change(session: Session, operations: list[ChangeLink], execution: Execution, progress: Progress | None) -> None:
     for number, operation in enumerate(operations, 1):
-        new = {name: value for name, (_, value) in operation.changes.items()}
         try:
-            session.set(
-                operation.name,
-                operation.ref,
-                index=operation.index,
-                new_name=new.get("name"),
-                up=new.get("up"),
-                mac=new.get("mac"),
-                mtu=new.get("mtu"),
-                alias=new.get("alias"),
-                add_addresses=operation.added,
-                remove_addresses=operation.removed,
-                address_proto=ADDRESS_PROTO,
-            )
+            _change_one(session, operation)
         except VethError as error:
             execution.errors.append((operation, error))
         else:
@@ -133,7 +178,30 @@ def _change(session: Session, operations: list[ChangeLink], execution: Execution
             progress("change", number, len(operations))
 
 
-def _create(session: Session, operations: list[CreatePair], execution: Execution, progress: Progress | None) -> None:
+def _change_one(session: Session, operation: ChangeLink) -> None:
+    """Change one link. The session gives back the addresses of `restored` itself, as it does all that stay."""
+    if not _is_same(operation.ref, operation.place):
+        where = describe(operation.name, operation.ref)
+        raise LinkNotFound(f"set {where}: its namespace was replaced by another", netns=operation.ref)
+    new = {name: value for name, (_, value) in operation.changes.items()}
+    session.set(
+        operation.name,
+        operation.ref,
+        index=operation.index,
+        new_name=new.get("name"),
+        up=new.get("up"),
+        mac=new.get("mac"),
+        mtu=new.get("mtu"),
+        alias=new.get("alias"),
+        add_addresses=operation.added,
+        remove_addresses=operation.removed,
+        address_proto=ADDRESS_PROTO,
+    )
+
+
+def _create(
+    session: Session, operations: Sequence[CreatePair], execution: Execution, progress: Progress | None
+) -> None:
     veths = {id(operation.veth): operation for operation in operations}
     failed: Mapping[Any, VethError] = {}
     try:

@@ -1,4 +1,7 @@
-"""vethctl: the command line. Each command is imported when it is called, so that `--help` and errors come at once."""
+"""vethctl: the command line.
+
+A command's module is imported when the command is called, so that `--help` and usage errors come at once.
+"""
 
 from __future__ import annotations
 
@@ -8,80 +11,61 @@ from argparse import Namespace
 from collections.abc import Callable
 from importlib import import_module
 
-from vethlib.errors import BatchError, InvalidValue, NotPermitted, VethError
+from vethlib.errors import VethError
 
-from .arguments import UsageError, parse
+from .arguments import json_is_wanted, parse
+from .exits import DONE, INTERRUPTED, INVALID, REFUSED, report
 from .output import Output
+from .parser import UsageError
 
 __all__ = ["main"]
-
-DONE, INVALID, REFUSED, PENDING = range(4)
-"""Exit codes: done; usage or invalid configuration; refused by the kernel or a store; applied, but something waits."""
-
-_MODULE_OF = {
-    "apply": "configuration",
-    "diff": "configuration",
-    "validate": "configuration",
-    "create": "links",
-    "move": "links",
-    "delete": "links",
-    "stats": "links",
-    "show": "show",
-    "netns": "netns",
-    "doctor": "doctor",
-    "demo": "demo",
-}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     argv = sys.argv[1:] if argv is None else argv
     try:
-        args = parse(argv)
-    except UsageError as error:
-        Output(as_json="--json" in argv).error(str(error.args[0]), code="usage", hint=f"usage: {error.args[1]}")
-        return INVALID
-    if args.version:
-        import vethlib
-
-        print(f"vethctl {vethlib.__version__}")
+        return _run(argv)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        _abandon_stdout()
         return DONE
-    color = getattr(args, "color", None) or os.environ.get("VETHLIB_COLOR", "auto")
-    as_json = getattr(args, "json", False) or os.environ.get("VETHLIB_JSON", "") in ("1", "true")
-    return _guarded(args, Output(as_json=as_json, color=color))
+    except OSError as error:
+        # What the kernel refused goes through report(); this is a full disk behind stdout, or a /proc that is missing.
+        _abandon_stdout()
+        what = error.filename or "cannot write the output"
+        Output(as_json=json_is_wanted(argv)).error(f"{what}: {error.strerror or error}", code="os-error")
+        return REFUSED
 
 
-def _guarded(args: Namespace, output: Output) -> int:
-    """Run the command; whatever it raises becomes a message and an exit code."""
+def _run(argv: list[str]) -> int:
+    output = Output(as_json=json_is_wanted(argv))
     try:
-        module = import_module(f".{_MODULE_OF[args.command]}", __name__)
+        args = parse(argv)
+        output = Output(as_json=args.json, color=args.color)
+        module = import_module(f".{args.module}", __name__)
         command: Callable[[Namespace, Output], int] = getattr(module, args.command)
         code = command(args, output)
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        # The reader has gone (`| head`); Python would complain once more when it flushes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
-    except (VethError, ExceptionGroup) as error:
-        return report(output, error)
+    except UsageError as error:
+        output.error(str(error), code="usage", field=error.field, hint=error.hint)
+        code = INVALID
+    except SystemExit:
+        code = DONE  # argparse has printed the help
+    except VethError as error:
+        code = report(output, error)
+    sys.stdout.flush()
     return code
 
 
-def report(output: Output, error: BaseException) -> int:
-    """Say what went wrong; returns the exit code it stands for."""
-    if isinstance(error, BatchError):
-        return max(report(output, one) for one in error.exceptions)
-    if isinstance(error, InvalidValue):
-        output.error(str(error), code="invalid-value", field=error.field, hint=error.hint)
-        return INVALID
-    hint = ""
-    if isinstance(error, NotPermitted):
-        hint = "run it as root, or look at: vethctl doctor"
-    output.error(str(error), code=_kebab(type(error).__name__), hint=hint)
-    return INVALID if type(error).__name__ == "UnreadablePath" else REFUSED
-
-
-def _kebab(name: str) -> str:
-    return "".join(f"-{c.lower()}" if c.isupper() else c for c in name).lstrip("-")
+def _abandon_stdout() -> None:
+    """Nobody reads it any more (`| head`); Python would complain once more when it flushes stdout at exit."""
+    try:
+        stdout = sys.stdout.fileno()
+    except OSError:
+        return  # main() was called with something else for a stdout
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, stdout)
+    finally:
+        os.close(nowhere)

@@ -1,148 +1,264 @@
-"""The command line: what may be said, and what each command is called with.
+"""What may be said on the command line.
 
-A flag that is not given may come from the environment, as VETHLIB_LABEL for --label.
+Each command has its own parser, and only that of the command called is made. The flags that all commands share may
+stand before the command's name too. A flag that is not given may come from the environment: VETHLIB_LABEL for --label.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-from typing import Any, NoReturn
+from argparse import ArgumentTypeError, Namespace
+from collections.abc import Callable
+from dataclasses import dataclass
 
-__all__ = ["UsageError", "parse"]
+from .parser import Parser, UsageError, no_such, number, one_of, seconds, switch
+
+__all__ = ["json_is_wanted", "parse"]
+
+_COLORS = ("auto", "always", "never")
+_HELP = "vethctl --help"
+
+_EPILOG = """\
+A NETNS is a name (ns1, netns:ns1), pid:42, path:/proc/42/ns/net or fd:7; without one, this namespace.
+A PATH is a JSON file, a directory of *.json, or - for stdin.
+Every command takes --json, and --color[=auto|always|never]. A flag may come from the environment: VETHLIB_LABEL
+for --label. `vethctl COMMAND --help` says more.
+
+examples:
+  vethctl demo
+  vethctl apply /etc/vethlib --dry-run
+  vethctl create veth1@ns1 veth2@pid:42 --a-addr 10.0.0.1/24 --b-addr 10.0.0.2/24
+  vethctl show -br
+
+exit codes: 0 done; 1 usage or invalid configuration; 2 refused by the kernel; 3 applied, but something is pending;
+diff: 0 same, 1 different."""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """Usage errors are code 1, as invalid configuration is."""
-        raise UsageError(message, self.format_usage().removeprefix("usage: ").strip())
+@dataclass(frozen=True, slots=True)
+class _Command:
+    module: str
+    usage: str
+    summary: str
+    add_arguments: Callable[[Parser], object]
+    more: str = ""
 
 
-class UsageError(Exception):
-    """What is wrong, and how it should have been."""
+def json_is_wanted(argv: list[str]) -> bool:
+    """Whether errors are to be JSON, even that of a command line that cannot be read."""
+    try:
+        return "--json" in argv or switch(os.environ.get("VETHLIB_JSON", ""))
+    except ArgumentTypeError:
+        return False
 
 
-def _env(name: str, default: Any = None) -> Any:
-    return os.environ.get(f"VETHLIB_{name}", default)
-
-
-def _flag(name: str) -> bool:
-    return _env(name, "").lower() in ("1", "true", "yes", "on")
-
-
-def parse(argv: list[str]) -> argparse.Namespace:
-    """Read a command line; `command` says which command. Raises UsageError; exits for --help."""
-    parser = _parser()
-    args = parser.parse_args(argv)
-    if args.command is None and not args.version:
-        parser.error("which command?")
+def parse(argv: list[str]) -> Namespace:
+    """Read a command line; `command` and `module` say what to call. Raises UsageError, and SystemExit after help."""
+    argv = _with_color_joined(argv)
+    at = next((number for number, word in enumerate(argv) if not word.startswith("-")), len(argv))
+    if at == len(argv):
+        return _without_command(argv)
+    name, rest = argv[at], argv[:at] + argv[at + 1 :]
+    command = COMMANDS.get(name)
+    if command is None:
+        raise UsageError(no_such("command", name, COMMANDS), field="COMMAND", hint=f"try: {_HELP}")
+    parser = Parser(command.usage, f"{command.summary[0].upper()}{command.summary[1:]}.", command.more)
+    _add_common(parser)
+    command.add_arguments(parser)
+    args = parser.read(rest)
+    args.command, args.module = name, command.module
     return args
 
 
-def _parser() -> argparse.ArgumentParser:
-    common = _common()
-    parser = _Parser(
-        prog="vethctl",
-        description="Wire Linux network namespaces together with veth pairs.",
-        epilog="A namespace is a name (blue, netns:blue), pid:42, path:/proc/42/ns/net or fd:7; without one, this one. "
-        "Exit codes: 0 done, 1 usage or invalid configuration, 2 refused by the kernel, 3 applied but something waits.",
-        parents=[common],
+def _without_command(argv: list[str]) -> Namespace:
+    parser = Parser("COMMAND [ARGUMENT…]", _overview(), _EPILOG)
+    _add_common(parser)
+    parser.option("--version", action="version", version=_version(argv), help="print the version")
+    parser.read(argv)
+    raise UsageError("which command?", field="COMMAND", hint=f"one of: {', '.join(COMMANDS)}; try: {_HELP}")
+
+
+def _version(argv: list[str]) -> str:
+    if "--version" not in argv:
+        return ""
+    import vethlib
+
+    return f"vethctl {vethlib.__version__}"
+
+
+def _overview() -> str:
+    lines = ["Wire Linux network namespaces together with veth pairs.", "", "commands:"]
+    lines += [f"  {name:<9} {command.summary}" for name, command in COMMANDS.items()]
+    return "\n".join(lines)
+
+
+def _with_color_joined(argv: list[str]) -> list[str]:
+    """--color may stand alone, so only a word that can be its value is taken for it."""
+    joined: list[str] = []
+    for word in argv:
+        if joined and joined[-1] == "--color=always" and word in _COLORS:
+            joined[-1] = f"--color={word}"
+        else:
+            joined.append("--color=always" if word == "--color" else word)
+    return joined
+
+
+def _add_common(parser: Parser) -> None:
+    parser.option("--json", action="store_true", help="print JSON, errors too")
+    parser.option(
+        "--color",
+        type=one_of(*_COLORS),
+        default="auto",
+        metavar="auto|always|never",
+        help="colour the output (default: auto, on a terminal)",
     )
-    parser.add_argument("--version", action="store_true", help="print the version")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
-
-    def command(name: str, text: str) -> argparse.ArgumentParser:
-        return commands.add_parser(name, help=text, description=text, parents=[common])
-
-    _add_configuration(command)
-    _add_links(command)
-    _add_netns(commands, common)
-    command("doctor", "say what this host lacks, and how to get it")
-    demo = command("demo", "wire an example up in private namespaces, send traffic, show the picture")
-    demo.add_argument("paths", nargs="*", metavar="PATH", help="northbound files (default: the example pair)")
-    return parser
 
 
-def _common() -> _Parser:
-    """Flags every command takes, before or after its name."""
-    common = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
-    common.add_argument("--json", action="store_true", help="print JSON, errors too")
-    common.add_argument("--color", choices=("auto", "always", "never"), nargs="?", const="always", help="colour output")
-    return common
+def _add_paths(parser: Parser) -> None:
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="a JSON file, a directory of *.json, or - for stdin")
 
 
-def _add_configuration(command: Any) -> None:
-    for name, text in (
-        ("apply", "bring this host to northbound files, once: add and change"),
-        ("diff", "show what apply would do; exits 0 when there is nothing, 1 when there is something"),
-        ("validate", "check northbound files; needs no privilege"),
-    ):
-        parser = command(name, text)
-        parser.add_argument(
-            "paths", nargs="+", metavar="PATH", help="a JSON file, a directory of *.json, or - for stdin"
-        )
-        if name == "validate":
-            continue
-        label = _env("LABEL", os.environ.get("MICROSERVICE_LABEL", "vpp1"))
-        parser.add_argument("--label", default=label, help="whose pairs they are (default: %(default)s)")
-        prune = "also remove pairs of this label that the files no longer name"
-        parser.add_argument("--prune", action="store_true", default=_flag("PRUNE"), help=prune)
-        missing = ("create", "wait")
-        parser.add_argument(
-            "--missing-netns",
-            choices=missing,
-            default=_env("MISSING_NETNS", "create"),
-            help="what to do for a named namespace that is not there (default: %(default)s)",
-        )
-        if name == "apply":
-            parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
-            parser.add_argument(
-                "--timeout",
-                type=float,
-                default=float(_env("TIMEOUT", 0)),
-                metavar="S",
-                help="wait up to so many seconds for what is pending (default: do not wait)",
-            )
+def _add_diff(parser: Parser) -> None:
+    _add_paths(parser)
+    label = os.environ.get("MICROSERVICE_LABEL", "vpp1")
+    parser.option("--label", default=label, help="whose pairs they are (default: %(default)s)")
+    parser.option("--prune", action="store_true", help="also remove pairs of this label that the files do not name")
+    parser.option(
+        "--missing-netns",
+        type=one_of("create", "wait"),
+        default="create",
+        metavar="create|wait",
+        help="what to do for a named namespace that is not there (default: %(default)s)",
+    )
 
 
-def _add_links(command: Any) -> None:
-    create = command("create", "create a pair: vethctl create veth1@ns1 veth2@pid:42 --a-addr 10.0.0.1/24")
+def _add_apply(parser: Parser) -> None:
+    _add_diff(parser)
+    parser.option("--dry-run", action="store_true", help="only say what would be done")
+    text = "wait up to so many seconds for namespaces that are not there (default: do not wait)"
+    parser.option("--timeout", type=seconds, default=0.0, metavar="S", help=text)
+
+
+def _add_create(parser: Parser) -> None:
     for end in ("a", "b"):
-        create.add_argument(end, metavar=f"{end.upper()}[@NETNS]", help="name and namespace of an end")
+        parser.add_argument(end, metavar=f"{end.upper()}[@NETNS]", help="name and namespace of an end")
     for end in ("a", "b"):
-        create.add_argument(f"--{end}-mac", metavar="MAC", help=f"MAC address of {end.upper()}")
-        create.add_argument(
-            f"--{end}-addr", metavar="IP/PREFIX", action="append", default=[], help=f"an address for {end.upper()}"
-        )
-    create.add_argument("--mtu", type=int, metavar="BYTES", help="MTU of both ends")
-    create.add_argument("--queues", type=int, metavar="N", help="queues of both ends (default: one per CPU)")
-    create.add_argument("--down", action="store_true", help="leave both ends down")
-    create.add_argument("--wait", type=float, metavar="S", help="return when both ends can be used")
-
-    move = command("move", "move a link to another namespace")
-    move.add_argument("link", metavar="LINK[@NETNS]")
-    move.add_argument("to", metavar="NETNS", help='"" for this one')
-
-    delete = command("delete", "delete pairs, each through one of its ends")
-    delete.add_argument("links", nargs="+", metavar="LINK[@NETNS]")
-    delete.add_argument("--missing-ok", action="store_true", help="what is not there is no error")
-
-    show = command("show", "show links: of this namespace and every named one, or of those given")
-    show.add_argument("targets", nargs="*", metavar="LINK[@NETNS]|@NETNS")
-    form = show.add_mutually_exclusive_group()
-    form.add_argument("-d", "--details", action="store_true", help="all that the kernel says")
-    form.add_argument("-br", "--brief", action="store_true", help="a line each")
-    show.add_argument("-a", "--all", action="store_true", help="links of every kind, not only veth")
-
-    stats = command("stats", "show the counters of a link")
-    stats.add_argument("link", metavar="LINK[@NETNS]")
+        letter = end.upper()
+        parser.option(f"--{end}-mac", metavar="MAC", help=f"MAC address of {letter} (default: the kernel picks one)")
+        text = f"an address for {letter}, as often as wanted"
+        parser.option(f"--{end}-addr", metavar="IP/PREFIX", action="append", default=[], help=text)
+    parser.option("--mtu", type=number, metavar="BYTES", help="MTU of both ends (default: 1500)")
+    parser.option("--queues", type=number, metavar="N", help="queues of both ends (default: one per CPU)")
+    parser.option("--down", action="store_true", help="leave both ends down")
+    parser.option("--wait", type=seconds, metavar="S", help="return when both ends can be used, at most so much later")
 
 
-def _add_netns(commands: Any, common: _Parser) -> None:
-    text = "named namespaces, as `ip netns` has them"
-    netns = commands.add_parser("netns", help=text, description=text, parents=[common])
-    actions = netns.add_subparsers(dest="action", metavar="list|add|del", required=True, parser_class=_Parser)
-    actions.add_parser("list", help="the names", parents=[common])
-    for action, text in (("add", "create"), ("del", "remove")):
-        parser = actions.add_parser(action, help=f"{text} them", parents=[common])
-        parser.add_argument("names", nargs="+", metavar="NAME")
+def _add_move(parser: Parser) -> None:
+    parser.add_argument("link", metavar="LINK[@NETNS]", help="the link")
+    parser.add_argument("to", metavar="NETNS", help='where to; "" is this namespace')
+
+
+def _add_delete(parser: Parser) -> None:
+    parser.add_argument("links", nargs="+", metavar="LINK[@NETNS]", help="one end of each pair")
+    parser.option("--missing-ok", action="store_true", help="what is not there is no error")
+
+
+def _add_show(parser: Parser) -> None:
+    parser.add_argument("targets", nargs="*", metavar="LINK[@NETNS]|@NETNS", help="a link, or all of a namespace")
+    form = parser.add_mutually_exclusive_group()
+    shape = {"action": "store_const", "dest": "form", "among": form}
+    parser.option("-br", "--brief", const="brief", help="a line each", **shape)
+    parser.option("-d", "--details", const="details", help="all that the kernel says", **shape)
+    parser.option("-a", "--all", action="store_true", help="links of every kind, not only veth")
+
+
+def _add_stats(parser: Parser) -> None:
+    parser.add_argument("link", metavar="LINK[@NETNS]", help="the link")
+
+
+def _add_netns(parser: Parser) -> None:
+    parser.add_argument("action", type=one_of("list", "add", "del"), metavar="list|add|del", help="what to do")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="the namespaces to add or to delete")
+
+
+def _add_demo(parser: Parser) -> None:
+    parser.add_argument("paths", nargs="*", metavar="PATH", help="northbound files (default: an example pair)")
+
+
+def _add_nothing(_parser: Parser) -> None:
+    pass
+
+
+_DIFF_USAGE = "PATH… [--prune] [--missing-netns create|wait] [--label LABEL]"
+_CREATE_EXAMPLE = "example: vethctl create veth1@ns1 veth2@pid:42 --mtu 1400 --a-addr 10.0.0.1/24 --b-addr 10.0.0.2/24"
+_SHOW_EXAMPLE = "examples:\n  vethctl show @ns1\n  vethctl show -d veth1@ns1"
+
+COMMANDS = {
+    "apply": _Command(
+        "apply",
+        f"apply {_DIFF_USAGE} [--dry-run] [--timeout S]",
+        "bring this host to northbound files, once: add and change",
+        _add_apply,
+        "example: vethctl apply /etc/vethlib --prune --timeout 30",
+    ),
+    "diff": _Command(
+        "apply",
+        f"diff {_DIFF_USAGE}",
+        "show what apply would do; exits 0 for nothing, 1 for something",
+        _add_diff,
+        "example: vethctl diff /etc/vethlib --prune",
+    ),
+    "validate": _Command(
+        "configuration",
+        "validate PATH…",
+        "check northbound files; needs no privilege",
+        _add_paths,
+        "example: vethctl validate veth1.json veth2.json",
+    ),
+    "create": _Command(
+        "links",
+        "create A[@NETNS] B[@NETNS] [--mtu BYTES] [--a-mac MAC] [--a-addr IP/PREFIX]… [--b-…]… [--queues N] [--down] "
+        "[--wait S]",
+        "create a pair, where it is to live",
+        _add_create,
+        _CREATE_EXAMPLE,
+    ),
+    "move": _Command(
+        "links",
+        "move LINK[@NETNS] NETNS",
+        "move a link to another namespace; it goes down and loses its addresses",
+        _add_move,
+        "example: vethctl move veth1@ns1 ns2",
+    ),
+    "delete": _Command(
+        "links",
+        "delete LINK[@NETNS]… [--missing-ok]",
+        "delete pairs, each through one of its ends",
+        _add_delete,
+        "example: vethctl delete veth1@ns1 veth7@ns7",
+    ),
+    "show": _Command(
+        "show",
+        "show [LINK[@NETNS] | @NETNS]… [-br | -d] [--all]",
+        "show links: of this namespace and every named one, or those given",
+        _add_show,
+        _SHOW_EXAMPLE,
+    ),
+    "stats": _Command(
+        "links", "stats LINK[@NETNS]", "show the counters of a link", _add_stats, "example: vethctl stats veth1@ns1"
+    ),
+    "netns": _Command(
+        "netns",
+        "netns list | add NAME… | del NAME…",
+        "list, add and delete named namespaces, as `ip netns` has them",
+        _add_netns,
+        "example: vethctl netns add ns1 ns2",
+    ),
+    "doctor": _Command("doctor", "doctor", "say what this host lacks, and how to get it", _add_nothing),
+    "demo": _Command(
+        "demo",
+        "demo [PATH…]",
+        "wire an example up in private namespaces, send traffic, show the picture",
+        _add_demo,
+        "example: vethctl demo examples/star",
+    ),
+}

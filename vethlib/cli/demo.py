@@ -6,87 +6,86 @@ They end with it, so nothing is left behind however it ends.
 
 from __future__ import annotations
 
-import socket
 import time
 from argparse import Namespace
-from dataclasses import dataclass
-from ipaddress import IPv4Interface
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vethlib import ns
 from vethlib.agent.execute import execute
-from vethlib.agent.files import load
-from vethlib.agent.mark import check_label
+from vethlib.agent.model import Interface
 from vethlib.agent.observe import observe
+from vethlib.agent.operations import Plan
 from vethlib.agent.plan import plan
 from vethlib.agent.state import State
-from vethlib.errors import InvalidValue, VethError
-from vethlib.links import Interface
+from vethlib.errors import InvalidValue
 from vethlib.session import Session
-from vethlib.session.survey import SurveyedLink
 
-from . import DONE, REFUSED
+from . import configuration
+from .exits import DONE, INVALID, PENDING, REFUSED, report
+from .operations import tell_unsettled
 from .output import Output
-from .picture import draw, edges_of
-from .where import ref_text
+from .picture import draw, edge_of
+from .text import counted, paint
+from .traffic import Traffic, talk, talkers, wait_until_usable
+from .view import View
 
 __all__ = ["demo"]
 
+_LABEL = "demo"
 _ROUNDS = 1000
-_LABEL = check_label("demo")
-
-
-@dataclass(frozen=True, slots=True)
-class Traffic:
-    """What came back of `sent` datagrams, each answered, and how long one there and back took (µs, median)."""
-
-    a: str
-    b: str
-    sent: int
-    received: int
-    round_trip: float
+_PATIENCE = 10.0  # seconds
+_LISTED = 6  # pairs whose traffic is worth a line each
 
 
 def demo(args: Namespace, output: Output) -> int:
     """Run it."""
     paths = args.paths or [str(_example())]
-    configuration = load(paths)
-    for one in configuration.invalid:
-        raise InvalidValue(one.source, one.name, "; ".join(map(str, one.problems)))
-    interfaces = configuration.interfaces
-    refs = [interface.namespace.ref for interface in interfaces.values()]
+    interfaces = configuration.read(paths, output)
+    if interfaces is None:
+        return INVALID
     ns.isolate()
     with Session() as session:
         started = time.perf_counter()
-        wanted = plan(interfaces, observe(session, refs), label=_LABEL, prune=False)
-        execution = execute(session, wanted)
+        first = _plan(session, interfaces)
+        execution = execute(session, first)
         took = time.perf_counter() - started
         for _, error in execution.errors:
-            raise error
-        waiting = [f"{name}: {v.reason}" for name, v in wanted.verdicts.items() if v.state is not State.CONFIGURED]
-        if waiting:
-            raise VethError("; ".join(waiting))
-        for interface in interfaces.values():
-            if interface.enabled and interfaces[interface.peer_if_name].enabled:
-                session.set(interface.kernel_name, interface.namespace.ref, wait=10)
-        links = session.survey(dict.fromkeys(["", *refs])).links
-        traffic = [_talk(a, b, pair) for a, b, pair in _talkers(links)]
-        again = plan(interfaces, observe(session, refs), label=_LABEL, prune=False)
+            return report(output, error)
+        states = {verdict.state for verdict in first.verdicts.values()} - {State.CONFIGURED}
+        if states:
+            tell_unsettled(output, first.verdicts)
+            return PENDING if states == {State.PENDING} else REFUSED
+        view = _view_when_up(session, interfaces)
+        found = list(talkers(view.pairs()))
+        for pair in found:
+            wait_until_usable(session, pair)
+        # A thousand datagrams for each of a few pairs; for many, as much in all as for those few.
+        rounds = max(1, _ROUNDS * _LISTED // max(len(found), _LISTED))
+        traffic = [talk(pair, rounds) for pair in found]
+        second = _plan(session, interfaces)
     if output.as_json:
         output.json(
             {
-                "operations": wanted.as_dicts(),
-                "seconds": took,
-                "traffic": [
-                    {"a": t.a, "b": t.b, "sent": t.sent, "received": t.received, "round_trip_us": t.round_trip}
-                    for t in traffic
-                ],
-                "second_apply": again.as_dicts(),
+                "operations": first.as_dicts(),
+                "seconds": round(took, 6),
+                "traffic": [one.as_dict() for one in traffic],
+                "second_apply": second.as_dicts(),
             }
         )
     else:
-        _tell(output, paths, len(interfaces), took, links, traffic)
-    good = all(t.received == t.sent for t in traffic) and bool(traffic) and not again.operations
+        source = ", ".join(map(_short, paths))
+        output.line(
+            f"{paint('applied', 'good')} {source}: {counted(len(interfaces), 'interface')} in {took * 1e3:.1f} ms"
+        )
+        output.line()
+        for line in draw(edge_of(a, b) for a, b in view.pairs()):
+            output.line(f"  {line}")
+        output.line()
+        _show_traffic(output, traffic)
+        _show_second(output, second)
+        output.line(paint("All of it was in private namespaces, which end here: nothing is left behind.", "faint"))
+    good = all(one.received == one.sent for one in traffic) and not second.operations
     return DONE if good else REFUSED
 
 
@@ -99,73 +98,47 @@ def _example() -> Path:
     raise InvalidValue("PATH", "", "the examples are not installed: name a northbound file")
 
 
-def _talkers(links: list[SurveyedLink]) -> list[tuple[SurveyedLink, SurveyedLink, tuple[Interface, Interface]]]:
-    """Every pair with an address of one subnet on both ends, IPv4 if there is a choice."""
-    everything = {(one.at, one.link.index): one for one in links}
-    found = []
-    for at, one in everything.items():
-        if one.peer is None or one.peer not in everything or at > one.peer or one.link.operstate != "up":
-            continue
-        peer = everything[one.peer]
-        pairs = [
-            (mine, theirs)
-            for mine in one.link.addresses
-            for theirs in peer.link.addresses
-            if mine.network == theirs.network and not mine.is_link_local
-        ]
-        if pairs:
-            found.append((one, peer, min(pairs, key=lambda pair: pair[0].version)))
-    return found
+def _plan(session: Session, interfaces: Mapping[str, Interface]) -> Plan:
+    refs = [interface.namespace.ref for interface in interfaces.values()]
+    return plan(interfaces, observe(session, refs), label=_LABEL, prune=False)
 
 
-def _talk(a: SurveyedLink, b: SurveyedLink, addresses: tuple[Interface, Interface]) -> Traffic:
-    """Send UDP datagrams from `a` to `b`, each of them sent back, and compare every byte."""
-    mine, theirs = addresses
-    family = socket.AF_INET if isinstance(mine, IPv4Interface) else socket.AF_INET6
-    sockets = []
-    for one, address in ((a, mine), (b, theirs)):
-        with ns.entered(one.ref):
-            sockets.append(socket.socket(family, socket.SOCK_DGRAM))
-        sockets[-1].bind((str(address.ip), 0))
-        sockets[-1].settimeout(1)
-    times = []
-    received = 0
-    here, there = sockets
-    with here, there:
-        for number in range(_ROUNDS):
-            payload = f"{a.link.name}→{b.link.name} {number}".encode()
-            started = time.perf_counter()
-            try:
-                here.sendto(payload, there.getsockname())
-                data, sender = there.recvfrom(2048)
-                there.sendto(data, sender)
-                received += here.recv(2048) == payload and sender[0] == str(mine.ip)
-            except TimeoutError:
-                continue
-            times.append(time.perf_counter() - started)
-    median = sorted(times)[len(times) // 2] * 1e6 if times else 0.0
-    return Traffic(_where(a, mine), _where(b, theirs), _ROUNDS, received, median)
+def _view_when_up(session: Session, interfaces: Mapping[str, Interface]) -> View:
+    """The host once the kernel has noticed that the links are up, some milliseconds later (net/core/link_watch.c)."""
+    refs = dict.fromkeys(interface.namespace.ref for interface in interfaces.values())
+    up = [one for one in interfaces.values() if one.enabled and interfaces[one.peer_if_name].enabled]
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        view = View(session, refs)
+        if sum(one.link.operstate == "up" for one in view.links) >= len(up) or time.monotonic() > deadline:
+            return view
+        time.sleep(0.01)
 
 
-def _where(one: SurveyedLink, address: Interface) -> str:
-    return f"{one.link.name}@{ref_text(one.ref)} {address.ip}"
+def _show_traffic(output: Output, traffic: Sequence[Traffic]) -> None:
+    if not traffic:
+        output.line("no traffic: no pair that is up has addresses of one subnet at both ends")
+        return
+    listed = traffic if len(traffic) <= _LISTED else [one for one in traffic if one.received != one.sent]
+    for one in listed:
+        output.line(f"{one.a} ⇄ {one.b}: {_score(one.received, one.sent)}, {one.round_trip:.0f} µs each")
+    if len(traffic) > _LISTED:
+        sent, received = sum(one.sent for one in traffic), sum(one.received for one in traffic)
+        times = sorted(one.round_trip for one in traffic)
+        spread = f"{times[len(times) // 2]:.0f} µs each, at most {times[-1]:.0f} µs"
+        output.line(f"{len(traffic)} pairs: {_score(received, sent)}, {spread}")
 
 
-def _tell(
-    output: Output, paths: list[str], count: int, took: float, links: list[SurveyedLink], traffic: list[Traffic]
-) -> None:
-    source = ", ".join(_short(path) for path in paths)
-    output.line(f"{output.paint('applied', 'green')} {source}: {count} interfaces in {took * 1000:.1f} ms")
-    output.line()
-    for line in draw(edges_of(links), output.paint):
-        output.line(f"  {line}")
-    output.line()
-    for one in traffic:
-        style = "green" if one.received == one.sent else "red"
-        count_text = output.paint(f"{one.received} of {one.sent}", style)
-        output.line(f"{one.a} ⇄ {one.b}: {count_text} UDP datagrams there and back, {one.round_trip:.0f} µs each")
-    output.line(f"{output.paint('applied again', 'green')}: nothing to change")
-    output.line(output.paint("All of it was in private namespaces, which end here: nothing is left behind.", "dim"))
+def _score(received: int, sent: int) -> str:
+    return f"{paint(f'{received} of {sent}', 'good' if received == sent else 'bad')} UDP datagrams there and back"
+
+
+def _show_second(output: Output, second: Plan) -> None:
+    if second.operations:
+        number = counted(len(second.operations), "operation")
+        output.line(f"{paint('applied again', 'bad')}: {number}, where none was to be left")
+    else:
+        output.line(f"{paint('applied again', 'good')}: nothing to change")
 
 
 def _short(path: str) -> str:

@@ -9,7 +9,7 @@ import os
 import platform
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +18,9 @@ from vethlib.errors import VethError
 from vethlib.links import End, Veth
 from vethlib.session import Session
 
-from . import DONE, REFUSED
+from .exits import DONE, REFUSED
 from .output import Output
+from .text import counted, paint
 
 __all__ = ["doctor"]
 
@@ -29,6 +30,13 @@ _CAPABILITIES = {
     "CAP_SYS_ADMIN": (21, True, "enter and create network namespaces"),
     "CAP_SYS_PTRACE": (19, False, "open the namespaces of other users' processes (pid:…)"),
 }
+_PROC = Path("/proc")
+_USERNS_SYSCTLS = (
+    # (name, the value that forbids, one that allows)
+    ("user.max_user_namespaces", "0", "10000"),
+    ("kernel.unprivileged_userns_clone", "0", "1"),
+    ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),
+)
 _KERNEL = (
     ((4, 20), True, "dumps are filtered, links can be read in another namespace"),
     ((5, 18), False, "addresses we give are marked (IFA_PROTO): without it, an address that leaves the files stays"),
@@ -58,12 +66,22 @@ def doctor(_args: Namespace, output: Output) -> int:
             ]
         )
     else:
-        for one in findings:
-            mark = output.paint("✓", "green") if one.ok else output.paint("✗", "red" if one.needed else "yellow")
-            output.line(f"{mark} {one.what:<16} {one.detail}")
-            if not one.ok and one.cure:
-                output.line(f"  {'':<16} {output.paint('→ ' + one.cure, 'bold')}")
+        _show(output, findings)
     return DONE if all(one.ok or not one.needed for one in findings) else REFUSED
+
+
+def _show(output: Output, findings: Sequence[Finding]) -> None:
+    wide = max(len(one.what) for one in findings)
+    for one in findings:
+        mark = paint("✓", "good") if one.ok else paint("✗", "bad" if one.needed else "warning")
+        output.line(f"{mark} {one.what:<{wide}}  {one.detail}")
+        if not one.ok and one.cure:
+            output.line(f"  {'':<{wide}}  → {paint(one.cure, 'heading')}")
+    failed = [one for one in findings if not one.ok and one.needed]
+    if failed:
+        output.line(f"{paint('not ready', 'bad')}: {counted(len(failed), 'check')} failed that vethctl depends on")
+    else:
+        output.line(f"{paint('ready', 'good')}: vethctl can do its work here")
 
 
 def _look() -> Iterator[Finding]:
@@ -71,6 +89,9 @@ def _look() -> Iterator[Finding]:
     if sys.platform != "linux":
         return
     yield from _kernel()
+    if not (_PROC / "self/status").exists():
+        yield Finding("/proc", False, "is not mounted", "mount -t proc proc /proc")
+        return
     yield from _capabilities()
     yield _proc()
     yield _netns_directory()
@@ -91,7 +112,7 @@ def _kernel() -> Iterator[Finding]:
 
 
 def _capabilities() -> Iterator[Finding]:
-    status = Path("/proc/self/status").read_text()
+    status = (_PROC / "self/status").read_text()
     effective = int(status.split("CapEff:")[1].split()[0], 16)
     for name, (bit, needed, text) in _CAPABILITIES.items():
         cure = f"run as root, or grant it: systemd AmbientCapabilities={name}, docker run --cap-add {name[4:]}"
@@ -99,8 +120,8 @@ def _capabilities() -> Iterator[Finding]:
 
 
 def _proc() -> Finding:
-    path = "/proc/sys/net"
-    ok = os.path.isdir(path) and not os.statvfs(path).f_flag & os.ST_RDONLY
+    path = _PROC / "sys/net"
+    ok = path.is_dir() and not os.statvfs(path).f_flag & os.ST_RDONLY
     cure = "mount /proc, and mount it read-write: docker run --privileged, or --security-opt systempaths=unconfined"
     return Finding(
         "/proc", ok, "IPv6 can be switched on where it is off (/proc/sys/net is writable)", cure, needed=False
@@ -109,33 +130,27 @@ def _proc() -> Finding:
 
 def _netns_directory() -> Finding:
     directory = Path("/run/netns")
-    mounts = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    mounts = [line.split() for line in (_PROC / "self/mountinfo").read_text().splitlines()]
     shared = any(fields[4] == str(directory) and any(f.startswith("shared:") for f in fields) for fields in mounts)
     if not directory.exists():
         ok, detail = os.access("/run", os.W_OK), "is not there yet, and is made with the first named namespace"
     else:
         ok = os.access(directory, os.W_OK)
-        detail = f"{len(ns.names())} named namespaces" + ("" if shared else ", not a shared mount yet")
+        detail = counted(len(ns.names()), "named namespace") + ("" if shared else ", not a shared mount yet")
     return Finding("/run/netns", ok, detail, "run as root: named namespaces are files there")
 
 
 def _user_namespaces() -> Finding:
-    limits = {
-        "/proc/sys/user/max_user_namespaces": "0",
-        "/proc/sys/kernel/unprivileged_userns_clone": "0",
-        "/proc/sys/kernel/apparmor_restrict_unprivileged_userns": "1",
-    }
-    for path, closed in limits.items():
-        if Path(path).exists() and Path(path).read_text().strip() == closed:
-            name = path.removeprefix("/proc/sys/").replace("/", ".")
-            other = {"0": "1", "1": "0"}[closed] if "max" not in name else "10000"
-            cure = f"sysctl -w {name}={other}"
-            return Finding("user namespaces", False, "ordinary users cannot run the demo or tests", cure, needed=False)
+    for name, closed, opened in _USERNS_SYSCTLS:
+        path = _PROC / "sys" / name.replace(".", "/")
+        if path.exists() and path.read_text().strip() == closed:
+            detail, cure = "ordinary users cannot run the demo or the tests", f"sysctl -w {name}={opened}"
+            return Finding("user namespaces", False, detail, cure, needed=False)
     return Finding("user namespaces", True, "ordinary users can run the demo and tests", needed=False)
 
 
 def _trial() -> Finding:
-    """A pair between two namespaces that nobody else sees."""
+    """A pair in a namespace that nobody else sees."""
     try:
         pair = ns.call_in_new(_create_pair)
     except VethError as error:

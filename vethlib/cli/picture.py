@@ -6,88 +6,93 @@ right. So a pair is two boxes, a star is one box with its leaves, and a chain or
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 
-from vethlib.session.survey import LinkAt, SurveyedLink
+from vethlib.session.survey import SurveyedLink
 
+from .text import natural, paint, width
 from .where import ref_text
 
-__all__ = ["Edge", "draw", "edges_of"]
+__all__ = ["Edge", "draw", "edge_of"]
+
+_GAP = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """A pair: the namespace and the label of each end."""
+    """A pair: the namespace, the link's name and its addresses at each end."""
 
     a: str
-    a_label: str
+    a_link: str
+    a_addresses: str
     b: str
-    b_label: str
+    b_link: str
+    b_addresses: str
     up: bool
 
     def seen_from(self, box: str) -> Edge:
         """The same pair with `box` on its left."""
-        return self if self.a == box else Edge(self.b, self.b_label, self.a, self.a_label, self.up)
+        if self.a == box:
+            return self
+        return Edge(self.b, self.b_link, self.b_addresses, self.a, self.a_link, self.a_addresses, self.up)
 
 
-def edges_of(links: Iterable[SurveyedLink]) -> list[Edge]:
-    """The pairs both of whose ends were surveyed."""
-    everything: dict[LinkAt, SurveyedLink] = {(one.at, one.link.index): one for one in links}
-    edges = []
-    for at, one in everything.items():
-        if one.peer is not None and one.peer in everything and at < one.peer:
-            peer = everything[one.peer]
-            up = one.link.operstate == peer.link.operstate == "up"
-            edges.append(Edge(ref_text(one.ref), _label(one), ref_text(peer.ref), _label(peer), up))
-    return edges
+def edge_of(a: SurveyedLink, b: SurveyedLink) -> Edge:
+    """The pair with these ends."""
+    up = a.link.operstate == b.link.operstate == "up"
+    return Edge(ref_text(a.ref), a.link.name, _addresses(a), ref_text(b.ref), b.link.name, _addresses(b), up)
 
 
-def _label(one: SurveyedLink) -> str:
-    addresses = [str(address) for address in one.link.addresses if not address.is_link_local]
-    return "  ".join([one.link.name, *addresses])
+def _addresses(one: SurveyedLink) -> str:
+    return "  ".join(str(address) for address in one.link.addresses if not address.is_link_local)
 
 
-def _plain(text: str, *_styles: str) -> str:
-    return text
-
-
-def draw(edges: Iterable[Edge], paint: Callable[..., str] = _plain) -> list[str]:
-    """The lines of the picture. `paint(text, *styles)` colours a piece of it."""
+def draw(edges: Iterable[Edge]) -> list[str]:
+    """The lines of the picture, painted."""
     left = list(edges)
     lines: list[str] = []
     while left:
-        count: dict[str, int] = {}
-        for edge in left:
-            for box in {edge.a, edge.b}:
-                count[box] = count.get(box, 0) + 1
-        box = max(sorted(count), key=lambda name: count[name])
-        lines += _draw_block(box, [edge.seen_from(box) for edge in left if box in (edge.a, edge.b)], paint)
+        counts = Counter(box for edge in left for box in {edge.a, edge.b})
+        box = min(counts, key=lambda name: (-counts[name], natural(name)))
+        block = [edge.seen_from(box) for edge in left if box in (edge.a, edge.b)]
+        block.sort(key=lambda edge: (natural(edge.b), natural(edge.a_link)))
+        lines += _block(box, block)
         left = [edge for edge in left if box not in (edge.a, edge.b)]
     return lines
 
 
-def _draw_block(box: str, edges: list[Edge], paint: Callable[..., str]) -> list[str]:
-    wide = max(len(box) + 2, *(len(edge.a_label) for edge in edges))
-    wide_right = max(max(len(edge.b) + 2, len(edge.b_label)) for edge in edges)
-    lines = []
-    for number, edge in enumerate(edges):
-        first, last = number == 0, number == len(edges) - 1
-        top = _top(box, wide, paint) if first else f"│ {' ' * wide} │"
-        bottom = f"└─{'─' * wide}─┘" if last else f"│ {' ' * wide} │"
-        wire = "──────────" if edge.up else "╌╌╌╌╌╌╌╌╌╌"
-        middle = f"│ {_cell(edge.a_label, wide, paint)} ├{paint(wire, 'green' if edge.up else 'yellow')}┤ "
-        lines.append(f"{top}{' ' * 10}{_top(edge.b, wide_right, paint)}")
-        lines.append(f"{middle}{_cell(edge.b_label, wide_right, paint)} │")
-        lines.append(f"{bottom}{' ' * 10}└─{'─' * wide_right}─┘")
-    return lines
+def _block(box: str, edges: list[Edge]) -> Iterator[str]:
+    """One box on the left, and on the right one for each namespace it is joined to, with all pairs between them."""
+    wide = max(width(box) + 2, *(width(_label(edge.a_link, edge.a_addresses)) for edge in edges))
+    right = max(max(width(edge.b) + 2, width(_label(edge.b_link, edge.b_addresses))) for edge in edges)
+    blank = f"│ {' ' * wide} │{' ' * _GAP}"
+    edge_above = f"{_top(box, wide)}{' ' * _GAP}"
+    groups = [list(group) for _, group in groupby(edges, key=lambda edge: edge.b)]
+    for number, group in enumerate(groups):
+        yield f"{edge_above if number == 0 else blank}{_top(group[0].b, right)}"
+        for edge in group:
+            wire = paint("─" * _GAP, "good") if edge.up else paint("╌" * _GAP, "bad")
+            a, b = _cell(edge.a_link, edge.a_addresses, wide), _cell(edge.b_link, edge.b_addresses, right)
+            yield f"│ {a} ├{wire}┤ {b} │"
+        last = number == len(groups) - 1
+        yield f"{_bottom(wide) + ' ' * _GAP if last else blank}{_bottom(right)}"
 
 
-def _top(name: str, width: int, paint: Callable[..., str]) -> str:
-    return f"┌─ {paint(name, 'magenta', 'bold')} {'─' * (width - len(name) - 1)}┐"
+def _top(name: str, wide: int) -> str:
+    return f"┌─ {paint(name, 'heading')} {'─' * (wide - width(name) - 1)}┐"
 
 
-def _cell(label: str, width: int, paint: Callable[..., str]) -> str:
-    name, _, rest = label.partition("  ")
-    padding = " " * (width - len(label))
-    return paint(name, "cyan") + ("  " + paint(rest, "blue") if rest else "") + padding
+def _bottom(wide: int) -> str:
+    return f"└─{'─' * wide}─┘"
+
+
+def _label(link: str, addresses: str) -> str:
+    return f"{link}  {addresses}" if addresses else link
+
+
+def _cell(link: str, addresses: str, wide: int) -> str:
+    padding = " " * (wide - width(_label(link, addresses)))
+    return _label(paint(link, "link"), paint(addresses, "address")) + padding

@@ -3,130 +3,127 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from vethlib import ns
-from vethlib.errors import LinkNotFound, VethError
+from vethlib.errors import LinkNotFound
 from vethlib.links import describe
 from vethlib.session import Session
-from vethlib.session.survey import LinkAt, SurveyedLink
+from vethlib.session.survey import SurveyedLink
 
-from . import DONE
-from .links import link_json
+from .details import detail_lines
+from .exits import DONE
 from .output import Output
-from .where import ref_text, split
+from .text import counted, paint
+from .view import View
+from .where import netns, ref_text, split
 
 __all__ = ["show"]
+
+_STATE_ROLES = {"UP": "good", "DOWN": "bad"}
 
 
 def show(args: Namespace, output: Output) -> int:
     """Show what there is, or what was asked for."""
     targets = [_target(text) for text in args.targets]
-    named = [f"netns:{name}" for name in ns.names()]
     with Session() as session:
-        survey = session.survey(["", *(ref for _, ref in targets), *named])
-        for _, ref in targets:
-            if isinstance(error := survey.places[ref], VethError):
-                raise error
-        everything: dict[LinkAt, SurveyedLink] = {(one.at, one.link.index): one for one in survey.links}
-        if targets:
-            chosen = [one for name, ref in targets for one in _chosen(survey.links, survey.places[ref], name, ref)]
-        else:
-            chosen = [one for one in survey.links if args.all or one.link.kind == "veth"]
-        details = [session.details(one.link.name, one.ref) for one in chosen] if args.details else []
+        view = View(session, [ref for _, ref in targets])
+        if view.hidden:
+            output.warning(f"only links of this namespace are shown: {view.hidden}")
+        chosen = _chosen(view, targets, every_kind=args.all)
+        if args.form == "details" and not output.as_json:
+            for one in chosen:
+                output.line(paint(describe(one.link.name, one.ref), "heading"))
+                for line in detail_lines(session.details(one.link.name, one.ref)):
+                    output.line(line)
+            return DONE
     if output.as_json:
-        output.json([link_json(one.link, one.ref, _peer_json(one, everything)) for one in chosen])
-    elif args.details:
-        for one, attrs in zip(chosen, details, strict=True):
-            _show_details(output, one, attrs)
-    elif args.brief:
-        _show_brief(output, chosen, everything)
+        output.json([view.as_dict(one) for one in chosen])
+    elif args.form == "brief":
+        _show_brief(output, view, chosen)
     else:
-        _show_full(output, chosen, everything)
+        _show_full(output, view, chosen)
+    if not chosen:
+        output.remark(_nothing(targets, every_kind=args.all))
     return DONE
 
 
 def _target(text: str) -> tuple[str, str]:
     if text.startswith("@"):
-        return "", str(ns.parse(text[1:]))
+        return "", netns(text[1:], "@NETNS")
     return split(text)
 
 
-def _chosen(links: Iterable[SurveyedLink], at: object, name: str, ref: str) -> list[SurveyedLink]:
-    found = [one for one in links if one.at == at and (not name or name in (one.link.name, *one.link.altnames))]
-    if name and not found:
-        raise LinkNotFound(f"show: there is no link {describe(name, ref)}", netns=ref)
-    return found
+def _chosen(view: View, targets: Sequence[tuple[str, str]], *, every_kind: bool) -> list[SurveyedLink]:
+    """What was asked for, in that order, nothing twice; a link that was named is shown whatever its kind."""
+    wanted: list[SurveyedLink] = []
+    for name, ref in targets:
+        if name:
+            wanted.append(_find(view, name, ref))
+        else:
+            wanted += [one for one in view.within(ref) if every_kind or one.link.kind == "veth"]
+    if not targets:
+        wanted = [one for one in view.links if every_kind or one.link.kind == "veth"]
+    return list({(one.at, one.link.index): one for one in wanted}.values())
 
 
-def _peer_json(one: SurveyedLink, everything: dict[LinkAt, SurveyedLink]) -> dict[str, object] | None:
-    if one.link.peer_index is None:
-        return None
-    if one.peer is None:
-        return {"netns": None, "name": None, "index": one.link.peer_index}
-    peer = everything[one.peer]
-    return {"netns": peer.ref, "name": peer.link.name, "index": peer.link.index}
+def _find(view: View, name: str, ref: str) -> SurveyedLink:
+    try:
+        return view.find(name, ref, "show")
+    except LinkNotFound as error:
+        if not ref and name in ns.names():
+            error.add_note(f"for the namespace write @{name}")
+        raise
 
 
-def _peer_text(one: SurveyedLink, everything: dict[LinkAt, SurveyedLink]) -> str:
-    if one.link.peer_index is None:
-        return ""
-    if one.peer is None:
-        return f"⇄ index {one.link.peer_index} in an unnamed namespace"
-    peer = everything[one.peer]
-    return f"⇄ {peer.link.name}" + (f"@{ref_text(peer.ref)}" if peer.at != one.at else "")
+def _nothing(targets: Sequence[tuple[str, str]], *, every_kind: bool) -> str:
+    named = len(ns.names())
+    where = "there" if targets else "in this namespace"
+    if not targets:
+        where += f" or in the {counted(named, 'named one')}" if named else ", and there is no named one"
+    return f"no {'' if every_kind else 'veth '}links {where}" + ("" if every_kind else " (--all shows every kind)")
 
 
-def _state(output: Output, one: SurveyedLink) -> str:
+def _state(one: SurveyedLink) -> str:
     link = one.link
-    text = "UP" if link.operstate == "up" else "DOWN" if not link.up else link.operstate.upper()
-    return output.paint(text, "green" if text == "UP" else "red" if text == "DOWN" else "yellow")
+    # A loopback's state is "unknown" for ever; what matters is that it is up.
+    if link.operstate in ("up", "unknown") and link.up:
+        return "UP"
+    return link.operstate.upper() if link.up else "DOWN"
 
 
-def _show_brief(output: Output, links: list[SurveyedLink], everything: dict[LinkAt, SurveyedLink]) -> None:
+def _painted_state(one: SurveyedLink) -> str:
+    text = _state(one)
+    return paint(text, _STATE_ROLES.get(text, "warning"))
+
+
+def _show_brief(output: Output, view: View, links: Sequence[SurveyedLink]) -> None:
     rows = [
         (
             ref_text(one.ref),
-            f"{one.link.name}",
-            "UP" if one.link.operstate == "up" else "DOWN" if not one.link.up else one.link.operstate.upper(),
-            _peer_text(one, everything),
+            one.link.name,
+            _painted_state(one),
+            view.peer_text(one) or one.link.kind,
             " ".join(str(address) for address in one.link.addresses),
         )
         for one in links
     ]
-    if rows:
-        output.table(rows, styles=(("magenta",), ("cyan",), (), (), ("blue",)))
+    output.table(rows, roles=("heading", "link", "", "", "address"))
 
 
-def _show_full(output: Output, links: list[SurveyedLink], everything: dict[LinkAt, SurveyedLink]) -> None:
+def _show_full(output: Output, view: View, links: Sequence[SurveyedLink]) -> None:
     last: object = None
     for one in links:
         if one.at != last:
-            output.line(output.paint(ref_text(one.ref), "magenta", "bold"))
+            output.line(paint(ref_text(one.ref), "heading"))
             last = one.at
         link = one.link
-        kind = f"  {link.kind}" if link.kind not in ("", "veth") else ""
-        peer = f" {text}" if (text := _peer_text(one, everything)) else ""
-        head = f"  {link.index}: {output.paint(link.name, 'cyan')}{peer}{kind}"
-        output.line(f"{head}  {_state(output, one)}  mtu {link.mtu}  {output.paint(link.mac, 'yellow')}")
+        kind = "" if link.kind in ("", "veth") else f"  {link.kind}"
+        peer = f" {text}" if (text := view.peer_text(one)) else ""
+        output.line(
+            f"  {link.index}: {paint(link.name, 'link')}{peer}{kind}  {_painted_state(one)}  mtu {link.mtu}  {link.mac}"
+        )
         for address in link.addresses:
-            output.line(f"       {output.paint(address, 'blue')}")
+            output.line(f"       {paint(address, 'address')}")
         if link.alias:
-            output.line(f"       {output.paint(link.alias, 'dim')}")
-
-
-def _show_details(output: Output, one: SurveyedLink, attrs: dict[str, object]) -> None:
-    output.line(output.paint(describe(one.link.name, one.ref), "bold"))
-    for key, value in attrs.items():
-        name = key.removeprefix("IFLA_").lower()
-        _show_value(output, name, value, "    ")
-
-
-def _show_value(output: Output, name: str, value: object, indent: str) -> None:
-    if isinstance(value, dict):
-        inner = dict(value["attrs"]) if isinstance(value.get("attrs"), list) else value
-        output.line(f"{indent}{output.paint(name, 'cyan')}")
-        for key, one in inner.items():
-            _show_value(output, str(key).removeprefix("IFLA_").lower(), one, indent + "    ")
-    else:
-        output.line(f"{indent}{output.paint(name, 'cyan')} {value}")
+            output.line(f"       {paint(link.alias, 'faint')}")

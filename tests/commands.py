@@ -1,0 +1,59 @@
+"""Running vethctl in the test's own process, and looking at what it said."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import pytest
+
+from vethlib.cli import main
+
+__all__ = ["Said", "Vethctl", "runner"]
+
+
+@dataclass(frozen=True)
+class Said:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def errors(self) -> list[dict[str, str]]:
+        """What is on stderr, each line in the one form errors have."""
+        found = [json.loads(line) for line in self.err.splitlines()]
+        for one in found:
+            assert list(one) == ["error", "code", "field", "hint"]
+            assert all(isinstance(value, str) for value in one.values())
+            assert one["error"]
+            assert one["code"]
+        return found
+
+    @property
+    def error(self) -> dict[str, str]:
+        (one,) = self.errors
+        return one
+
+
+Vethctl: TypeAlias = Callable[..., Said]
+
+
+def runner(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Vethctl:
+    """A function that runs a command line; `stdin` is what it can read there."""
+
+    def run(*argv: str, stdin: str = "") -> Said:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
+        code = main(list(argv))
+        said = capsys.readouterr()
+        return Said(code, said.out, said.err)
+
+    return run

@@ -1,0 +1,71 @@
+"""Short ways to write northbound interfaces and to bring a host to them."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+from tests.witness import seen
+from vethlib import Session, ns
+from vethlib.agent import Interface, Plan, load, plan, read_value
+from vethlib.agent.execute import Execution, execute
+from vethlib.agent.observe import observe
+
+LABEL = "vpp1"
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def value(name: str, peer: str, netns: str = "", **fields: Any) -> dict[str, Any]:
+    """An interface as its JSON file has it."""
+    there = {"namespace": {"type": 2, "name": netns}} if netns else {}
+    return {"name": name, "enabled": True, "veth": {"peer_if_name": peer}} | there | fields
+
+
+def interface(name: str, peer: str, netns: str = "", **fields: Any) -> Interface:
+    parsed = read_value(value(name, peer, netns, **fields))
+    assert parsed.interface is not None, parsed.problems
+    return parsed.interface
+
+
+def example(name: str) -> list[Interface]:
+    return list(load([EXAMPLES / name]).interfaces.values())
+
+
+def planned(
+    session: Session, *interfaces: Interface, prune: bool = False, create: bool = True, label: str = LABEL
+) -> Plan:
+    refs = [one.namespace.ref for one in interfaces]
+    observed = observe(session, refs, create_missing=create)
+    return plan({one.name: one for one in interfaces}, observed, label=label, prune=prune)
+
+
+def applied(session: Session, *interfaces: Interface, **how: Any) -> Execution:
+    """Apply, and check that everything went as planned and that applying again would do nothing."""
+    made = planned(session, *interfaces, **how)
+    execution = execute(session, made)
+    assert execution.errors == []
+    assert execution.done == list(made.operations)
+    assert planned(session, *interfaces, **how).operations == ()
+    return execution
+
+
+def indexes(*links: tuple[str, str]) -> list[int]:
+    return [seen(name, netns)["ifindex"] for name, netns in links]
+
+
+def reaches(netns: str, address: str, other: str) -> bool:
+    """Whether a UDP datagram sent in one namespace arrives at `address` in another."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with ns.entered(other):
+        there = socket.socket(family, socket.SOCK_DGRAM)
+    with ns.entered(netns):
+        here = socket.socket(family, socket.SOCK_DGRAM)
+    with here, there:
+        there.bind((address, 0))
+        there.settimeout(2)
+        here.sendto(b"hello", there.getsockname())
+        try:
+            return there.recv(16) == b"hello"
+        except TimeoutError:
+            return False

@@ -1,0 +1,74 @@
+"""Fixtures of the tests that need a kernel."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.witness import open_fds
+from vethlib import Session, ns
+
+HERE = "/proc/thread-self/ns/net"
+
+
+@pytest.fixture
+def home() -> Iterator[ns.Netns]:
+    """A new network namespace in which the test runs; no link but lo, no named namespace, nothing left behind."""
+    assert ns.names() == []
+    before, fds = os.stat(HERE).st_ino, open_fds()
+    with ns.Netns.anonymous() as home, home.entered():
+        inside = os.stat(HERE).st_ino
+        yield home
+        assert os.stat(HERE).st_ino == inside, "the test was left in another namespace"
+    for name in ns.names():
+        ns.remove(name)
+    assert os.stat(HERE).st_ino == before
+    assert open_fds() == fds, "a file descriptor was leaked"
+
+
+@pytest.fixture
+def session(home: ns.Netns) -> Iterator[Session]:
+    with Session() as session:
+        yield session
+
+
+@pytest.fixture
+def make_netns(home: ns.Netns) -> Callable[..., None]:
+    """Makes named namespaces."""
+
+    def make(*names: str) -> None:
+        for name in names:
+            ns.Netns.create(name).close()
+
+    return make
+
+
+@pytest.fixture
+def blue(make_netns: Callable[..., None]) -> str:
+    make_netns("blue")
+    return "blue"
+
+
+@pytest.fixture
+def red(make_netns: Callable[..., None]) -> str:
+    make_netns("red")
+    return "red"
+
+
+@pytest.fixture
+def spawn(home: ns.Netns) -> Iterator[Callable[[str], int]]:
+    """Starts a process in a namespace, returns its pid."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(netns: str) -> int:
+        with ns.entered(netns):
+            started.append(subprocess.Popen(["sleep", "60"]))
+        return started[-1].pid
+
+    yield start
+    for one in started:
+        one.kill()
+        one.wait()

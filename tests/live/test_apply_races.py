@@ -1,0 +1,227 @@
+"""What others do between a plan and its execution, refusals half-way, and interruptions: nothing is left half-built."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.capabilities import dropped
+from tests.live.applying import applied, example, indexes, interface, planned
+from tests.witness import ip, names, open_fds, seen
+from vethlib import LinkExists, NetlinkError, Netns, NetnsNotFound, NotPermitted, Session, ns
+from vethlib.agent import AddNetns, State
+from vethlib.agent.execute import execute
+from vethlib.agent.observe import observe
+
+PAIR = (interface("a", "b", "ns1"), interface("b", "a", "ns2"))
+
+
+def test_a_name_taken_meanwhile_fails_its_pair_and_no_other(session: Session, make_netns: Callable[..., None]) -> None:
+    make_netns("ns1", "ns2")
+    made = planned(session, *PAIR, interface("x", "y", "ns1"), interface("y", "x", "ns2"))
+    ip("link", "add", "name", "b", "type", "veth", "peer", "name", "theirs", netns="ns2")
+    theirs = indexes(("b", "ns2"))
+    execution = execute(session, made)
+    ((_, error),) = execution.errors
+    assert isinstance(error, LinkExists)
+    assert "'b' already exists in netns:ns2" in str(error)
+    verdicts = execution.verdicts(made)
+    assert [verdicts[name].state for name in "abxy"] == [State.FAILED] * 2 + [State.CONFIGURED] * 2
+    assert names("ns1") == {"x"}
+    assert names("ns2") == {"b", "theirs", "y"}
+    assert indexes(("b", "ns2")) == theirs
+
+
+def test_a_namespace_added_for_a_pair_that_could_not_be_made_is_taken_back(session: Session) -> None:
+    made = planned(session, interface("a", "b", "ns1"), interface("b", "a"), *example("pair"))
+    ip("link", "add", "name", "b", "type", "veth", "peer", "name", "theirs")
+    execution = execute(session, made)
+    # The example's pair lives in ns1 too, so that one stays.
+    assert ns.names() == ["ns1", "ns2"]
+    made = planned(session, interface("c", "d", "ns3"), interface("d", "c"))
+    ip("link", "add", "name", "d", "type", "veth", "peer", "name", "theirs2")
+    execution = execute(session, made)
+    assert len(execution.errors) == 1
+    assert execution.done == []
+    assert ns.names() == ["ns1", "ns2"]
+
+
+def test_a_namespace_that_somebody_else_added_meanwhile_is_used_and_never_taken_back(session: Session) -> None:
+    made = planned(session, interface("a", "b", "ns1"), interface("b", "a"))
+    ip("netns", "add", "ns1")
+    ip("link", "add", "name", "b", "type", "veth", "peer", "name", "theirs")
+    assert len(execute(session, made).errors) == 1
+    assert ns.names() == ["ns1"]
+
+
+def test_an_added_namespace_in_which_somebody_put_a_link_is_not_taken_back(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = planned(session, interface("a", "b", "ns1"), interface("b", "a"))
+    ip("link", "add", "name", "b", "type", "veth", "peer", "name", "theirs")
+    create_many = Session.create_many
+
+    def meanwhile(self: Session, *args: Any, **kwargs: Any) -> Any:
+        ip("link", "add", "name", "guest", "type", "veth", "peer", "name", "guest2", netns="ns1")
+        return create_many(self, *args, **kwargs)
+
+    monkeypatch.setattr(Session, "create_many", meanwhile)
+    execution = execute(session, made)
+    assert execution.done == [AddNetns("ns1")]
+    assert names("ns1") == {"guest", "guest2"}
+
+
+def test_an_added_namespace_that_somebody_removed_meanwhile_is_no_trouble(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = planned(session, interface("a", "b", "ns1"), interface("b", "a"))
+    create_many = Session.create_many
+
+    def meanwhile(self: Session, *args: Any, **kwargs: Any) -> Any:
+        ip("netns", "del", "ns1")
+        return create_many(self, *args, **kwargs)
+
+    monkeypatch.setattr(Session, "create_many", meanwhile)
+    ((_, error),) = execute(session, made).errors
+    assert isinstance(error, NetnsNotFound)
+    assert (ns.names(), names()) == ([], set())
+
+
+def test_a_pair_that_somebody_deleted_meanwhile_is_as_good_as_deleted(session: Session) -> None:
+    applied(session, *PAIR)
+    made = planned(session, prune=True)
+    ip("link", "del", "dev", "a", netns="ns1")
+    execution = execute(session, made)
+    assert execution.errors == []
+    assert execution.done == list(made.operations)
+
+
+def test_a_link_replaced_meanwhile_by_one_of_the_same_name_survives(session: Session) -> None:
+    applied(session, *PAIR)
+    made = planned(session, prune=True)
+    ip("link", "del", "dev", "a", netns="ns1")
+    ip("link", "add", "name", "a", "type", "veth", "peer", "name", "theirs", netns="ns1")
+    execute(session, made)
+    assert names("ns1") == {"a", "theirs"}
+
+
+def test_a_link_of_the_same_name_and_index_in_a_new_namespace_of_the_same_name_survives(session: Session) -> None:
+    applied(session, *PAIR)
+    (index,) = indexes(("a", "ns1"))
+    made = planned(session, prune=True)
+    ns.remove("ns1")
+    ns.Netns.create("ns1").close()
+    theirs = ("name", "theirs", "index", "99")
+    ip("link", "add", "name", "a", "index", str(index), "type", "veth", "peer", *theirs, netns="ns1")
+    execution = execute(session, made)
+    assert execution.done == list(made.operations)
+    assert names("ns1") == {"a", "theirs"}
+
+
+def test_deleting_pairs_of_a_namespace_that_is_gone_is_no_error(session: Session) -> None:
+    applied(session, *PAIR)
+    made = planned(session, prune=True)
+    ns.remove("ns1")
+    assert execute(session, made).errors == []
+
+
+def test_a_deletion_that_is_refused_is_reported(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    applied(session, *PAIR)
+    made = planned(session, *PAIR[:0], prune=True)
+    with dropped():
+        execution = execute(session, made)
+    ((operation, error),) = execution.errors
+    assert operation is made.operations[0]
+    assert isinstance(error, NotPermitted)
+    assert execution.verdicts(made) == {}
+    assert names("ns1") == {"a"}
+
+
+def test_a_namespace_that_may_not_be_added_fails_its_pairs_with_the_reason(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = planned(session, *PAIR, interface("x", "y"), interface("y", "x"), interface("v", "w", "ns3"))
+    refusal = NotPermitted("cannot create /run/netns/ns2: it needs root")
+    create = Netns.create
+
+    def refuse(name: str) -> Netns:
+        if name == "ns2":
+            raise refusal
+        return create(name)
+
+    monkeypatch.setattr(Netns, "create", refuse)
+    execution = execute(session, made)
+    assert [(operation.op, error) for operation, error in execution.errors] == [
+        ("add-netns", refusal),
+        ("create", refusal),
+    ]
+    verdicts = execution.verdicts(made)
+    assert str(verdicts["a"]) == f"FAILED ({refusal})"
+    assert verdicts["x"].state is State.CONFIGURED
+    assert ns.names() == []
+    assert names() == {"x", "y"}
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_an_interrupted_apply_leaves_neither_pairs_nor_namespaces(session: Session, after: int) -> None:
+    ends = [
+        one
+        for number in range(100)
+        for one in (interface(f"a{number}", f"b{number}", "ns1"), interface(f"b{number}", f"a{number}"))
+    ]
+    made = planned(session, *ends)
+    fds = open_fds()
+    told: list[str] = []
+
+    def interrupt(what: str, done: int, total: int) -> None:
+        told.append(what)
+        if len(told) > after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        execute(session, made, progress=interrupt)
+    assert told == ["create"] * (after + 1)
+    assert names() == set()
+    assert ns.names() == []
+    assert open_fds() == fds
+
+
+def test_a_pair_that_is_there_outlives_the_interruption_of_another_apply(session: Session) -> None:
+    applied(session, *PAIR)
+    before = seen("a", "ns1")["ifindex"]
+    made = planned(session, *PAIR, interface("x", "y", "ns3"), interface("y", "x"))
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        execute(session, made, progress=interrupt)
+    assert ns.names() == ["ns1", "ns2"]
+    assert seen("a", "ns1")["ifindex"] == before
+
+
+def test_what_makes_looking_impossible_is_raised(session: Session, blue: str) -> None:
+    with dropped(), pytest.raises(NotPermitted):
+        observe(session, ["netns:blue"])
+
+
+def test_a_reference_that_leads_to_no_namespace_is_no_error(session: Session) -> None:
+    observed = observe(session, ["path:/proc/self/nothing", "pid:4194303", "netns:ns1"])
+    assert observed.netns["path:/proc/self/nothing"].reason == "/proc/self/nothing does not exist"
+    assert observed.netns["pid:4194303"].place is None
+    assert observed.netns["netns:ns1"].creatable
+    assert not observe(session, ["netns:ns1"], create_missing=False).netns["netns:ns1"].creatable
+
+
+def test_an_error_that_is_not_about_being_there_is_raised(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vethlib.session.survey import Survey
+
+    trouble = NetlinkError("out of file descriptors", errno=errno.EMFILE)
+    monkeypatch.setattr(Session, "survey", lambda *_: Survey({"": trouble}, []))
+    with pytest.raises(NetlinkError) as raised:
+        observe(session, [])
+    assert raised.value is trouble
+    assert not isinstance(trouble, NetnsNotFound)

@@ -1,0 +1,414 @@
+"""The commands of vethctl that change something, end to end: what they do, say and return."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.commands import Vethctl, runner
+from tests.live.applying import EXAMPLES, value
+from tests.witness import addresses, host_state, ip, names, seen
+from vethlib import ns
+from vethlib.agent.execute import execute
+
+PAIR = str(EXAMPLES / "pair")
+
+
+@pytest.fixture
+def vethctl(home: ns.Netns, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Vethctl]:
+    yield runner(capsys, monkeypatch)
+    monkeypatch.undo()
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., str]:
+    """Writes interfaces into a file; returns its path."""
+
+    def write(*values: dict[str, Any]) -> str:
+        path = tmp_path / "interfaces.json"
+        path.write_text(json.dumps(values))
+        return str(path)
+
+    return write
+
+
+def test_apply_says_what_it_did_and_the_second_time_that_there_was_nothing(vethctl: Vethctl) -> None:
+    first = vethctl("apply", PAIR)
+    assert first.code == 0
+    assert first.out.splitlines() == [
+        "+ namespace ns1",
+        "+ namespace ns2",
+        "+ 'veth1' in netns:ns1 ⇄ 'veth2' in netns:ns2",
+        "    veth1  up  mac d2:74:8c:12:67:d2  mtu 1500  192.168.22.1/24  2001:db8::ff00:89e3:bb42/48",
+        "    veth2  up  mtu 1500  192.168.22.2/24",
+        "applied: added 2 namespaces, created 1 pair; 2 interfaces are as configured",
+    ]
+    second = vethctl("apply", PAIR)
+    assert (second.code, second.out, second.err) == (0, "nothing to change: 2 interfaces are as configured\n", "")
+    assert (names("ns1"), names("ns2")) == ({"veth1"}, {"veth2"})
+
+
+def test_apply_prints_its_operations_as_json(vethctl: Vethctl) -> None:
+    said = vethctl("apply", PAIR, "--json")
+    assert [(one["op"], one["interface"], one["netns"]) for one in said.json] == [
+        ("add-netns", "", "netns:ns1"),
+        ("add-netns", "", "netns:ns2"),
+        ("create", "veth1", "netns:ns1"),
+        ("create", "veth2", "netns:ns2"),
+    ]
+    assert all(list(one) == ["op", "interface", "netns", "changes"] for one in said.json)
+    assert said.json[2]["changes"]["mac"] == [None, "d2:74:8c:12:67:d2"]
+    assert vethctl("apply", PAIR, "--json").json == []
+
+
+def test_apply_names_every_changed_value(vethctl: Vethctl, write: Callable[..., str]) -> None:
+    ends = [value("a", "b", "ns1", mtu=1400, ip_addresses=["10.0.0.1/24"]), value("b", "a")]
+    vethctl("apply", write(*ends))
+    ends[0] |= {"mtu": 1300, "ip_addresses": ["10.0.0.2/24"], "host_if_name": "eth0", "enabled": False}
+    said = vethctl("apply", write(*ends))
+    line = "~ 'a' in netns:ns1: name a → eth0, mtu 1400 → 1300, up → down, -10.0.0.1/24, +10.0.0.2/24"
+    assert said.out.splitlines()[0] == line
+    assert said.out.splitlines()[-1] == "applied: changed 1 link; 2 interfaces are as configured"
+    (changed,) = vethctl("diff", write(ends[0] | {"mtu": 1200}, ends[1]), "--json").json
+    assert changed == {"op": "change", "interface": "a", "netns": "netns:ns1", "changes": {"mtu": [1300, 1200]}}
+
+
+def test_prune_removes_what_the_files_no_longer_name(vethctl: Vethctl, write: Callable[..., str]) -> None:
+    vethctl("apply", PAIR)
+    other = write(value("a", "b", "ns1"), value("b", "a", num_queues=1))
+    assert "veth1" not in vethctl("apply", other).out
+    said = vethctl("apply", other, "--prune")
+    assert said.out.splitlines() == [
+        "- 'veth1' in netns:ns1 and its peer: veth1 is not configured",
+        "applied: deleted 1 pair; 2 interfaces are as configured",
+    ]
+    assert names("ns1") == {"a"}
+    assert vethctl("apply", str(EXAMPLES / "nothing"), "--prune").code == 1
+    assert names("ns1") == {"a"}
+
+
+def test_the_label_says_whose_pairs_they_are(vethctl: Vethctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    vethctl("apply", PAIR, "--label", "mine")
+    assert seen("veth2", "ns2")["ifalias"] == "vethlib label=mine name=veth2"
+    said = vethctl("apply", PAIR)
+    assert said.code == 2
+    assert "? veth1 is FAILED: 'veth1' in netns:ns1 exists and is not managed by this agent (kind veth)" in said.err
+    assert "? veth2 is " in said.err
+    monkeypatch.setenv("MICROSERVICE_LABEL", "mine")
+    assert vethctl("diff", PAIR).code == 0
+    monkeypatch.setenv("VETHLIB_LABEL", "other")
+    assert vethctl("diff", PAIR).code == 1
+    assert vethctl("diff", PAIR, "--label=mine").code == 0
+
+
+def test_a_label_that_cannot_be_one_is_refused(vethctl: Vethctl) -> None:
+    for command in ("apply", "diff"):
+        said = vethctl(command, PAIR, "--label", "a b", "--json")
+        assert (said.code, said.error["field"], said.error["code"]) == (1, "--label", "invalid-value")
+    assert ns.names() == []
+
+
+def test_a_foreign_link_in_the_way_is_refused_and_untouched(vethctl: Vethctl, blue: str) -> None:
+    ip("link", "add", "name", "a", "type", "veth", "peer", "name", "b")
+    before = host_state()
+    values = json.dumps([value("a", "z"), value("z", "a")])
+    said = vethctl("apply", "-", "--json", stdin=values)
+    assert (said.code, said.json) == (2, [])
+    assert [(one["code"], one["field"]) for one in said.errors] == [("failed", "a"), ("pending", "z")]
+    assert "'a' exists and is not managed by this agent (kind veth)" in said.errors[0]["error"]
+    assert host_state() == before
+
+
+def test_what_the_kernel_refuses_is_told_once_for_both_ends(
+    vethctl: Vethctl, write: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(value("a", "b", "ns1"), value("b", "a"), value("x", "y", "ns1"), value("y", "x"))
+
+    def meanwhile(*args: Any, **kwargs: Any) -> Any:
+        ip("link", "add", "name", "b", "type", "veth", "peer", "name", "theirs")
+        return execute(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vethlib.cli.apply.execute", meanwhile)
+        said = vethctl("apply", path)
+    assert said.code == 2
+    text = "vethctl: create veth 'a' in netns:ns1 ⇄ 'b': 'b' already exists in the home namespace\n"
+    assert said.err == text
+    summary = "applied: added 1 namespace, created 1 pair; of 4 interfaces 2 are as configured, 2 are FAILED"
+    assert said.out.splitlines()[-1] == summary
+    assert (names("ns1"), names()) == ({"x"}, {"y", "b", "theirs"})
+
+
+def test_pending_is_code_three_with_the_reason(vethctl: Vethctl) -> None:
+    said = vethctl("apply", f"{PAIR}/veth1.json")
+    assert said.code == 3
+    assert said.out == "nothing to change: 1 interface is PENDING\n"
+    assert said.err == "? veth1 is PENDING: peer veth2 is not configured\n"
+    error = vethctl("--json", "apply", f"{PAIR}/veth1.json").error
+    assert error["error"] == "veth1 is PENDING (peer veth2 is not configured)"
+    assert (error["code"], error["field"]) == ("pending", "veth1")
+
+
+def test_a_timeout_waits_for_a_namespace_that_somebody_adds(vethctl: Vethctl) -> None:
+    def add() -> None:
+        for name in ("ns1", "ns2"):
+            time.sleep(0.1)
+            ns.Netns.create(name).close()
+
+    adding = threading.Thread(target=add)
+    adding.start()
+    said = vethctl("apply", PAIR, "--missing-netns", "wait", "--timeout", "10")
+    adding.join()
+    assert said.code == 0
+    assert said.out.splitlines()[-1] == "applied: created 1 pair; 2 interfaces are as configured"
+
+
+def test_a_timeout_ends_when_nothing_comes(vethctl: Vethctl) -> None:
+    started = time.monotonic()
+    assert vethctl("apply", PAIR, "--missing-netns=wait", "--timeout=0.3").code == 3
+    assert 0.3 <= time.monotonic() - started < 2
+    assert ns.names() == []
+
+
+def test_a_timeout_is_not_spent_on_what_the_files_lack(vethctl: Vethctl) -> None:
+    started = time.monotonic()
+    assert vethctl("apply", f"{PAIR}/veth1.json", "--timeout=60").code == 3
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("command", [["apply", "--dry-run"], ["diff"]])
+def test_a_look_ahead_changes_nothing_and_adds_no_namespace(vethctl: Vethctl, command: list[str]) -> None:
+    said = vethctl(*command, PAIR)
+    assert said.code == (1 if command == ["diff"] else 0)
+    assert "+ namespace ns1\n" in said.out
+    word = "different" if command == ["diff"] else "dry run"
+    assert said.out.splitlines()[-1] == f"{word}: would add 2 namespaces, create 1 pair"
+    assert (ns.names(), names()) == ([], set())
+    assert vethctl(*command, PAIR, "--json").json[0]["op"] == "add-netns"
+    assert ns.names() == []
+
+
+def test_a_dry_run_of_what_is_pending_says_so(vethctl: Vethctl) -> None:
+    said = vethctl("apply", PAIR, "--dry-run", "--missing-netns=wait")
+    assert said.code == 3
+    assert "? veth1 is PENDING: /run/netns/ns1 does not exist" in said.err
+
+
+def test_diff_is_zero_when_the_host_is_as_the_files_say(vethctl: Vethctl) -> None:
+    vethctl("apply", PAIR)
+    same = vethctl("diff", PAIR)
+    assert (same.code, same.out) == (0, "no difference: 2 interfaces are as configured\n")
+    assert vethctl("diff", PAIR, "--json").json == []
+
+
+def test_diff_shows_a_json_consumer_what_is_pending(vethctl: Vethctl) -> None:
+    said = vethctl("diff", f"{PAIR}/veth1.json", "--json")
+    assert (said.code, said.json, said.error["code"]) == (1, [], "pending")
+    assert vethctl("diff", f"{PAIR}/veth1.json").out == ""
+
+
+def test_nothing_is_applied_of_a_configuration_with_an_error(vethctl: Vethctl) -> None:
+    values = json.dumps([value("a", "b"), value("b", "a"), value("c", "d", mtu=5)])
+    for command in ("apply", "diff"):
+        said = vethctl(command, "-", "--json", stdin=values)
+        assert (said.code, said.out) == (1, "")
+        assert (said.error["field"], said.error["code"]) == ("mtu", "invalid-value")
+        assert said.error["error"] == "stdin[2]: c: mtu 5: a veth's MTU is 68 to 65535 bytes"
+    assert names() == set()
+
+
+def test_warnings_reach_people_and_json_consumers(vethctl: Vethctl, tmp_path: Path) -> None:
+    ends = [value("a", "b") | {"linux_namespace": {"type": 2, "name": "ns1"}}, value("b", "a")]
+    said = vethctl("apply", "-", stdin=json.dumps(ends))
+    assert said.code == 0
+    assert said.err == "warning: stdin[0]: a: linux_namespace is read as namespace: write namespace\n"
+    assert vethctl("apply", "-", "--json", stdin=json.dumps(ends)).error["code"] == "warning"
+    said = vethctl("apply", str(tmp_path))
+    assert said.err == f"warning: {tmp_path} has no *.json file: an empty configuration\n"
+    assert said.out == "nothing to change: no interfaces are configured\n"
+
+
+def test_create_makes_a_pair_with_all_that_was_given(vethctl: Vethctl, blue: str, spawn: Callable[[str], int]) -> None:
+    pid = spawn("")
+    addresses_given = ("--a-addr", "10.0.0.1/24", "--a-addr", "2001:db8::1/64", "--b-addr=10.0.0.2/24")
+    said = vethctl(
+        *("create", "a@blue", "--mtu", "1400", f"b@pid:{pid}", *addresses_given),
+        *("--a-mac", "02:00:00:00:00:01", "--b-mac", "02:00:00:00:00:02", "--queues", "3", "--wait", "5"),
+    )
+    assert said.code == 0
+    a, b = seen("a", "blue"), seen("b")
+    assert said.out.splitlines() == [
+        f"+ 'a' in netns:blue  index {a['ifindex']}  02:00:00:00:00:01",
+        f"+ 'b' in pid:{pid}  index {b['ifindex']}  02:00:00:00:00:02",
+    ]
+    assert (a["mtu"], b["mtu"], a["num_tx_queues"], a["operstate"]) == (1400, 1400, 3, "UP")
+    assert (addresses("a", "blue"), addresses("b")) == (["10.0.0.1/24", "2001:db8::1/64"], ["10.0.0.2/24"])
+
+
+def test_create_down_leaves_both_ends_down_and_prints_json(vethctl: Vethctl, blue: str) -> None:
+    said = vethctl("create", "a", "b@blue", "--down", "--json")
+    a, b = said.json
+    assert (a["netns"], a["name"], a["up"], a["operstate"], a["kind"]) == ("", "a", False, "down", "veth")
+    assert a["peer"] == {"netns": "netns:blue", "name": "b", "index": seen("b", "blue")["ifindex"]}
+    assert b["peer"] == {"netns": "", "name": "a", "index": seen("a")["ifindex"]}
+    assert seen("b", "blue")["operstate"] == "DOWN"
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "field", "kind"),
+    [
+        (["a", "b", "--a-mac", "zz"], 1, "--a-mac", "invalid-value"),
+        (["a", "b", "--b-addr", "10.0.0.1"], 1, "--b-addr", "invalid-value"),
+        (["a", "b", "--mtu", "5"], 1, "--mtu", "invalid-value"),
+        (["a", "b", "--queues", "0"], 1, "--queues", "invalid-value"),
+        (["a/b", "b"], 1, "A", "invalid-value"),
+        (["a", "@blue"], 1, "B", "invalid-value"),
+        (["a", "b@bad:1"], 1, "B", "invalid-value"),
+        (["a", "a"], 1, "name", "invalid-value"),
+        (["a", "b@nowhere"], 2, "", "netns-not-found"),
+        (["lo", "b"], 2, "", "link-exists"),
+        (["a", "b", "--mtu", "many"], 1, "--mtu", "usage"),
+        (["a", "b", "--wait", "-1"], 1, "--wait", "usage"),
+        (["a"], 1, "B[@NETNS]", "usage"),
+        (["a", "b", "c"], 1, "c", "usage"),
+    ],
+)
+def test_create_says_which_argument_is_wrong(
+    vethctl: Vethctl, argv: list[str], code: int, field: str, kind: str
+) -> None:
+    said = vethctl("create", *argv, "--json")
+    assert (said.code, said.error["field"], said.error["code"]) == (code, field, kind)
+    assert said.out == ""
+    assert names() == set()
+
+
+def test_create_gives_up_waiting_with_the_reason(vethctl: Vethctl) -> None:
+    said = vethctl("create", "a", "b", "--down", "--wait", "0.05", "--json")
+    assert (said.code, said.error["code"]) == (2, "wait-timeout")
+    assert "the link is down" in said.error["error"]
+
+
+def test_move_takes_a_link_to_another_namespace_and_back(vethctl: Vethctl, blue: str) -> None:
+    vethctl("create", "a", "b", "--a-mac", "02:00:00:00:00:01")
+    said = vethctl("move", "a", "blue")
+    assert said.out == f"~ 'a' in netns:blue  index {seen('a', 'blue')['ifindex']}  02:00:00:00:00:01  down\n"
+    (a,) = vethctl("move", "a@blue", "", "--json").json
+    assert (a["netns"], a["name"], a["peer"]["name"]) == ("", "a", "b")
+    assert names() == {"a", "b"}
+
+
+def test_move_says_what_is_wrong(vethctl: Vethctl, blue: str) -> None:
+    assert vethctl("move", "a", "blue", "--json").error["code"] == "link-not-found"
+    assert vethctl("move", "lo", "nowhere", "--json").error["code"] == "netns-not-found"
+    assert vethctl("move", "a", "bad:1", "--json").error["field"] == "NETNS"
+
+
+def test_delete_deletes_pairs_through_either_end(vethctl: Vethctl, blue: str) -> None:
+    vethctl("create", "a", "b@blue")
+    vethctl("create", "c", "d@blue")
+    assert vethctl("delete", "a", "d@blue").out == ""
+    assert (names(), names("blue")) == (set(), set())
+
+
+def test_delete_does_all_it_can_and_names_what_it_could_not(vethctl: Vethctl, blue: str) -> None:
+    vethctl("create", "a", "b@blue")
+    said = vethctl("delete", "nope", "a", "lo", "x@nowhere", "--json")
+    assert said.code == 2
+    assert [one["code"] for one in said.errors] == ["link-not-found", "not-supported", "netns-not-found"]
+    assert names() == set()
+
+
+def test_delete_with_missing_ok_is_content_with_what_is_not_there(vethctl: Vethctl) -> None:
+    said = vethctl("delete", "nope", "x@nowhere", "--missing-ok", "--json")
+    assert (said.code, said.json) == (0, [{"netns": "", "name": "nope"}, {"netns": "netns:nowhere", "name": "x"}])
+
+
+def test_stats_shows_counters(vethctl: Vethctl, blue: str) -> None:
+    vethctl("create", "a", "b@blue", "--a-addr", "10.0.0.1/24")
+    said = vethctl("stats", "b@blue")
+    lines = said.out.splitlines()
+    assert lines[0] == "'b' in netns:blue"
+    assert lines[1].split() == ["packets", "bytes", "errors", "dropped"]
+    assert [line.split()[0] for line in lines[2:4]] == ["rx", "tx"]
+    assert len({len(line) for line in lines[1:4]}) == 1
+    counters = vethctl("stats", "b@blue", "--json").json
+    assert (counters["netns"], counters["name"]) == ("netns:blue", "b")
+    assert {"rx_packets", "tx_packets", "rx_bytes", "tx_bytes", "rx_errors", "rx_dropped"} <= counters.keys()
+    assert vethctl("stats", "nope", "--json").error["code"] == "link-not-found"
+
+
+def test_stats_shows_rarer_counters_where_there_are_any(vethctl: Vethctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dataclasses import fields
+
+    from vethlib import Session, Stats
+
+    counters = Stats(**{one.name: int(one.name == "multicast") * 7 for one in fields(Stats)})
+    monkeypatch.setattr(Session, "stats", lambda *_: counters)
+    assert vethctl("stats", "lo").out.splitlines()[-1] == "multicast 7"
+
+
+def test_netns_adds_lists_and_deletes(vethctl: Vethctl) -> None:
+    assert vethctl("netns", "add", "n10", "n2").code == 0
+    assert ns.names() == ["n10", "n2"]
+    assert vethctl("netns", "list").out == "n2\nn10\n"
+    assert vethctl("netns", "list", "--json").json == [{"name": "n2"}, {"name": "n10"}]
+    assert vethctl("netns", "del", "n2", "--json").json == [{"name": "n2"}]
+    assert ns.names() == ["n10"]
+
+
+def test_netns_does_all_it_can_and_names_what_it_could_not(vethctl: Vethctl) -> None:
+    said = vethctl("netns", "add", "n1", "n1", "a/b", "n2", "--json")
+    assert said.code == 2
+    assert [one["code"] for one in said.errors] == ["netns-exists", "invalid-value"]
+    assert ns.names() == ["n1", "n2"]
+    assert vethctl("netns", "del", "n3", "n1", "n2", "--json").error["code"] == "netns-not-found"
+    assert ns.names() == []
+
+
+@pytest.mark.parametrize("argv", [["list", "n1"], ["add"], ["del"], ["drop", "n1"], []])
+def test_netns_says_how_it_is_to_be_called(vethctl: Vethctl, argv: list[str]) -> None:
+    error = vethctl("netns", *argv, "--json").error
+    assert (error["code"], error["hint"]) == ("usage", "usage: vethctl netns list | add NAME… | del NAME…")
+
+
+def test_flags_come_before_or_after_the_command_or_from_the_environment(
+    vethctl: Vethctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert vethctl("--json", "netns", "list").json == []
+    assert vethctl("netns", "--json", "list").json == []
+    assert vethctl("netns", "list", "--json").json == []
+    monkeypatch.setenv("VETHLIB_JSON", "1")
+    assert vethctl("netns", "list").json == []
+    monkeypatch.setenv("VETHLIB_JSON", "0")
+    assert vethctl("netns", "list").out == ""
+
+
+def test_settings_from_the_environment_yield_to_flags(vethctl: Vethctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VETHLIB_MISSING_NETNS", "wait")
+    assert vethctl("apply", PAIR).code == 3
+    monkeypatch.setenv("VETHLIB_DRY_RUN", "yes")
+    assert vethctl("apply", PAIR, "--missing-netns=create").code == 0
+    assert ns.names() == []
+    monkeypatch.setenv("VETHLIB_DRY_RUN", "no")
+    monkeypatch.setenv("VETHLIB_TIMEOUT", "0.1")
+    monkeypatch.setenv("VETHLIB_PRUNE", "on")
+    assert vethctl("apply", PAIR, "--missing-netns=create").code == 0
+    assert vethctl("apply", "-", stdin="[]").out.splitlines()[0].startswith("- 'veth1'")
+
+
+def test_colours_are_for_terminals_or_who_asks(vethctl: Vethctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    red = "\033[31mvethctl:\033[0m"
+    assert red not in vethctl("delete", "x").err
+    assert red in vethctl("delete", "x", "--color").err
+    assert red in vethctl("--color", "delete", "x").err
+    assert red in vethctl("--color", "always", "delete", "x").err
+    assert red not in vethctl("--color=never", "delete", "x").err
+    monkeypatch.setenv("VETHLIB_COLOR", "always")
+    assert red in vethctl("delete", "x").err
+    assert red not in vethctl("delete", "x", "--color", "never").err

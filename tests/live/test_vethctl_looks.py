@@ -1,0 +1,191 @@
+"""vethctl demo and doctor in the test's own process, which is in private namespaces already; and how main() ends."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.capabilities import dropped
+from tests.commands import Vethctl, runner
+from tests.live.applying import EXAMPLES, value
+from tests.witness import ip, names
+from vethlib import ns
+from vethlib.agent import Plan
+from vethlib.agent.execute import execute
+from vethlib.cli import main
+from vethlib.cli.traffic import Traffic
+
+
+@pytest.fixture
+def vethctl(home: ns.Netns, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Vethctl]:
+    monkeypatch.setattr("vethlib.cli.demo.ns.isolate", lambda: None)
+    yield runner(capsys, monkeypatch)
+    monkeypatch.undo()
+
+
+def test_the_demo_builds_the_example_pair_and_proves_it(vethctl: Vethctl) -> None:
+    said = vethctl("demo")
+    assert (said.code, said.err) == (0, "")
+    assert "1000 of 1000 UDP datagrams there and back" in said.out
+    assert (names("ns1"), names("ns2")) == ({"veth1"}, {"veth2"})
+
+
+def test_the_demo_lists_the_traffic_of_few_pairs(vethctl: Vethctl) -> None:
+    assert vethctl("demo", str(EXAMPLES / "chain")).out.count("1000 of 1000") == 2
+
+
+def test_the_demo_sums_up_the_traffic_of_many_pairs(vethctl: Vethctl) -> None:
+    star = vethctl("demo", str(EXAMPLES / "star")).out
+    assert star.count("UDP datagrams") == 1
+    assert "20 pairs: 6000 of 6000" in star
+
+
+def test_a_demo_whose_traffic_is_lost_names_the_pairs_and_fails(
+    vethctl: Vethctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def talk(pair: Any, rounds: int) -> Traffic:
+        lost = pair[0].link.name == "to-leaf3" or pair[2].link.name == "to-leaf3"
+        return Traffic("to-leaf3@hub" if lost else "x", "y", rounds, 0 if lost else rounds, 12.0)
+
+    monkeypatch.setattr("vethlib.cli.demo.talk", talk)
+    said = vethctl("demo", str(EXAMPLES / "star"))
+    assert said.code == 2
+    assert "to-leaf3@hub ⇄ y: 0 of 300 UDP datagrams" in said.out
+    assert "20 pairs: 5700 of 6000" in said.out
+
+
+def test_datagrams_that_do_not_come_back_are_counted(vethctl: Vethctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vethlib.cli.traffic._TIMEOUT", 0.01)
+    monkeypatch.setattr("vethlib.cli.demo._ROUNDS", 3)
+    monkeypatch.setattr("socket.socket.sendto", lambda self, data, to: len(data))
+    said = vethctl("demo", "--json")
+    assert (said.code, said.json["traffic"][0]["received"], said.json["traffic"][0]["sent"]) == (2, 0, 3)
+
+
+def test_a_demo_that_is_not_the_same_the_second_time_fails(vethctl: Vethctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    from vethlib.cli import demo
+
+    plans = iter([demo._plan, lambda *_: Plan((object(),), {})])  # type: ignore[arg-type]
+    monkeypatch.setattr(demo, "_plan", lambda *args: next(plans)(*args))
+    said = vethctl("demo")
+    assert said.code == 2
+    assert "applied again: 1 operation, where none was to be left\n" in said.out
+
+
+def test_the_demo_of_what_cannot_be_built_says_why(vethctl: Vethctl) -> None:
+    said = vethctl("demo", "-", "--json", stdin=json.dumps(value("a", "b")))
+    assert (said.code, said.error["code"]) == (3, "pending")
+    assert vethctl("demo", "-", stdin="[").code == 1
+    ip("link", "add", "name", "a", "type", "veth", "peer", "name", "z")
+    said = vethctl("demo", "-", "--json", stdin=json.dumps([value("a", "b"), value("b", "a")]))
+    assert (said.code, {one["code"] for one in said.errors}) == (2, {"failed", "pending"})
+
+
+def test_the_demo_stops_at_what_the_kernel_refuses(vethctl: Vethctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    def meanwhile(*args: Any, **kwargs: Any) -> Any:
+        ip("link", "add", "name", "b", "type", "veth", "peer", "name", "theirs")
+        return execute(*args, **kwargs)
+
+    monkeypatch.setattr("vethlib.cli.demo.execute", meanwhile)
+    said = vethctl("demo", "-", "--json", stdin=json.dumps([value("a", "b"), value("b", "a")]))
+    assert (said.code, said.error["code"]) == (2, "link-exists")
+
+
+def test_the_demo_takes_ipv6_and_pairs_that_carry_nothing(vethctl: Vethctl) -> None:
+    six = [value("a", "b", "n1", ip_addresses=["fd00::1/64"]), value("b", "a", ip_addresses=["fd00::2/64"])]
+    assert "1000 of 1000" in vethctl("demo", "-", stdin=json.dumps(six)).out
+    vethctl("delete", "b")
+    said = vethctl("demo", "-", stdin=json.dumps([value("c", "d"), value("d", "c", enabled=False)]))
+    assert said.code == 0
+    assert "no traffic: no pair that is up has addresses of one subnet at both ends\n" in said.out
+
+
+def test_the_demo_without_its_examples_asks_for_a_file(
+    vethctl: Vethctl, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("vethlib.cli.demo.__file__", str(tmp_path / "a" / "b" / "demo.py"))
+    said = vethctl("demo", "--json")
+    assert (said.code, said.error["field"]) == (1, "PATH")
+
+
+def test_the_doctor_finds_nothing_missing_here(vethctl: Vethctl) -> None:
+    said = vethctl("doctor")
+    assert (said.code, said.out.splitlines()[-1]) == (0, "ready: vethctl can do its work here")
+    assert "is not there yet" in said.out or "0 named namespaces" in said.out
+    vethctl("netns", "add", "n1")
+    assert "1 named namespace\n" in vethctl("doctor").out
+    findings = vethctl("doctor", "--json").json
+    assert all(list(one) == ["check", "ok", "needed", "detail", "cure"] for one in findings)
+    assert all(one["ok"] for one in findings if one["needed"])
+
+
+def test_the_doctor_names_what_is_missing_and_its_cure(vethctl: Vethctl) -> None:
+    with dropped():
+        said = vethctl("doctor", "--json")
+        text = vethctl("doctor").out
+    assert said.code == 2
+    bad = {one["check"]: one["cure"] for one in said.json if not one["ok"]}
+    assert {"NET_ADMIN", "SYS_ADMIN", "trial"} <= bad.keys()
+    assert "run as root" in bad["NET_ADMIN"]
+    assert text.splitlines()[-1].startswith("not ready: 3 checks failed")
+
+
+def a_proc(directory: Path, userns: str = "100") -> Path:
+    for folder in ("self", "sys/user", "sys/net"):
+        (directory / folder).mkdir(parents=True)
+    (directory / "self/status").write_text("CapEff:\t000001ffffffffff\n")
+    (directory / "self/mountinfo").write_text("1 2 0:1 / /run/netns rw shared:7 - tmpfs tmpfs rw\n")
+    (directory / "sys/user/max_user_namespaces").write_text(f"{userns}\n")
+    return directory
+
+
+def test_the_doctor_names_the_sysctl_that_forbids_user_namespaces(
+    vethctl: Vethctl, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("vethlib.cli.doctor._PROC", a_proc(tmp_path, "0"))
+    said = vethctl("doctor")
+    assert said.code == 0
+    assert "→ sysctl -w user.max_user_namespaces=10000" in said.out
+
+
+def test_the_doctor_copes_without_proc(vethctl: Vethctl, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("vethlib.cli.doctor._PROC", tmp_path / "nothing")
+    said = vethctl("doctor")
+    assert said.code == 2
+    assert "→ mount -t proc proc /proc" in said.out
+
+
+def test_the_doctor_knows_old_kernels_and_other_systems(vethctl: Vethctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(platform, "release", lambda: "5.10.0-28-amd64")
+        found = {one["check"]: one["ok"] for one in vethctl("doctor", "--json").json}
+    assert (found["kernel ≥ 4.20"], found["kernel ≥ 5.18"], found["kernel ≥ 6.2"]) == (True, False, False)
+    with monkeypatch.context() as patch:
+        patch.setattr("vethlib.cli.doctor.sys.platform", "darwin")
+        said = vethctl("doctor")
+    assert (said.code, "network namespaces need Linux" in said.out) == (2, True)
+
+
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (BrokenPipeError(), 0)])
+def test_an_interrupt_and_a_reader_that_left_end_quietly(
+    vethctl: Vethctl, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("vethlib.cli.netns.netns", fail)
+    said = vethctl("netns", "list")
+    assert (said.code, said.out, said.err) == (code, "", "")
+
+
+def test_arguments_come_from_the_command_line(
+    home: ns.Netns, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["vethctl", "--version"])
+    assert main() == 0
+    assert capsys.readouterr().out.startswith("vethctl 0.")

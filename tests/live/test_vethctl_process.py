@@ -1,0 +1,186 @@
+"""vethctl as a process of its own: exit codes, signals, pipes, colours, and the demo that leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.live.applying import EXAMPLES, value
+from tests.witness import ip, names, poll
+from vethlib import ns
+
+ROOT = Path(__file__).parents[2]
+COMMAND = [sys.executable, "-m", "vethlib"]
+PAIR = str(EXAMPLES / "pair")
+
+pytestmark = pytest.mark.usefixtures("home")
+
+
+def vethctl(
+    *argv: str, env: Mapping[str, str] | None = None, command: Sequence[str] = COMMAND, stdin: str = ""
+) -> subprocess.CompletedProcess[str]:
+    environment = {key: text for key, text in os.environ.items() if key != "NO_COLOR"} | dict(env or {})
+    return subprocess.run(
+        [*command, *argv], input=stdin, capture_output=True, text=True, check=False, env=environment, cwd=ROOT
+    )
+
+
+def test_exit_codes_reach_the_shell() -> None:
+    assert vethctl("diff", PAIR).returncode == 1
+    assert vethctl("apply", PAIR).returncode == 0
+    assert vethctl("diff", PAIR).returncode == 0
+    assert vethctl("appyl", PAIR).returncode == 1
+    assert vethctl("delete", "nope").returncode == 2
+    assert vethctl("apply", "-", stdin=json.dumps(value("a", "b"))).returncode == 3
+    assert names("ns1") == {"veth1"}
+
+
+def test_results_go_to_stdout_and_errors_to_stderr() -> None:
+    done = vethctl("netns", "add", "ns1", "--json")
+    assert (json.loads(done.stdout), done.stderr) == ([{"name": "ns1"}], "")
+    done = vethctl("netns", "add", "ns1", "--json")
+    assert (done.stdout, json.loads(done.stderr)["code"]) == ("", "netns-exists")
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    for command in (["show"], ["--help"], ["show", "--json"]):
+        vethctl("apply", str(EXAMPLES / "star"))
+        piped = f"{sys.executable} -m vethlib {' '.join(command)} | head -1; echo ${{PIPESTATUS[0]}}"
+        done = subprocess.run(["bash", "-c", piped], capture_output=True, text=True, check=True, cwd=ROOT)
+        assert done.stderr == ""
+        assert done.stdout.splitlines()[1:] == ["0"]
+
+
+def test_a_full_disk_behind_stdout_is_an_error() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*COMMAND, "doctor"], stdout=full, stderr=subprocess.PIPE, text=True, check=False, cwd=ROOT
+        )
+    assert done.returncode == 2
+    assert done.stderr == "vethctl: cannot write the output: No space left on device\n"
+
+
+def test_an_output_that_is_not_utf_8_gets_escapes() -> None:
+    vethctl("create", "a", "b")
+    done = vethctl("show", env={"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0
+    assert r"a \u21c4 b" in done.stdout
+
+
+def test_no_color_keeps_a_terminal_plain_and_a_flag_wins() -> None:
+    def on_a_terminal(*argv: str, **env: str) -> str:
+        ours, theirs = os.openpty()
+        environment = {key: text for key, text in os.environ.items() if key != "NO_COLOR"} | {"TERM": "xterm"} | env
+        with os.fdopen(ours, "rb", buffering=0) as terminal:
+            subprocess.run([*COMMAND, *argv], stdout=theirs, stderr=theirs, check=False, env=environment, cwd=ROOT)
+            os.close(theirs)
+            return terminal.read(4096).decode()
+
+    assert "\033[31mvethctl:\033[0m" in on_a_terminal("delete", "nope")
+    assert "\033" not in on_a_terminal("delete", "nope", NO_COLOR="1")
+    assert "\033" not in on_a_terminal("delete", "nope", TERM="dumb")
+    assert "\033" not in on_a_terminal("delete", "nope", "--color=never")
+    assert "\033[31m" in on_a_terminal("delete", "nope", "--color=always", NO_COLOR="1")
+
+
+def test_ctrl_c_leaves_nothing_half_built(tmp_path: Path) -> None:
+    values = [
+        one
+        for number in range(3000)
+        for one in (value(f"a{number}", f"b{number}", "ns1"), value(f"b{number}", f"a{number}", "ns1"))
+    ]
+    (tmp_path / "many.json").write_text(json.dumps(values))
+    with subprocess.Popen([*COMMAND, "apply", str(tmp_path)], cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        assert poll(lambda: ns.names() == ["ns1"] and bool(names("ns1")), 20)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate()
+    assert (process.returncode, err) == (130, "")
+    assert ns.names() == []
+
+
+def host_as_others_see_it() -> tuple[str, list[str], object]:
+    return Path("/proc/self/mountinfo").read_text(), ns.names(), [one["ifname"] for one in ip("link")]
+
+
+ORDINARY = ["setpriv", "--bounding-set=-sys_admin,-net_admin", *COMMAND]
+
+
+@pytest.mark.parametrize("command", [COMMAND, ORDINARY], ids=["root", "no capabilities"])
+def test_the_demo_proves_the_main_job_and_leaves_nothing_behind(command: list[str]) -> None:
+    before = host_as_others_see_it()
+    done = vethctl("demo", command=command)
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("applied examples/pair: 2 interfaces in ")
+    assert lines[2].startswith("  ┌─ ns1 ─")
+    assert "veth1@ns1 192.168.22.1 ⇄ veth2@ns2 192.168.22.2: 1000 of 1000 UDP datagrams there and back, " in lines[6]
+    assert lines[7] == "applied again: nothing to change"
+    assert host_as_others_see_it() == before
+
+
+def test_the_demo_sums_up_the_traffic_of_many_pairs() -> None:
+    done = vethctl("demo", str(EXAMPLES / "star"))
+    assert done.returncode == 0
+    assert "20 pairs: 6000 of 6000 UDP datagrams there and back, " in done.stdout
+    leaves = [line.split("┌─ ")[-1].split()[0] for line in done.stdout.splitlines() if "┌─ leaf" in line]
+    assert leaves == [f"leaf{number}" for number in range(1, 21)]
+
+
+def test_the_demo_prints_json() -> None:
+    done = vethctl("demo", "--json", str(EXAMPLES / "chain"))
+    said = json.loads(done.stdout)
+    assert list(said) == ["operations", "seconds", "traffic", "second_apply"]
+    assert [one["received"] == one["sent"] > 0 for one in said["traffic"]] == [True, True]
+    assert said["second_apply"] == []
+
+
+def test_the_demo_takes_pairs_of_ipv6_and_pairs_without_addresses() -> None:
+    six = [value("a", "b", "n1", ip_addresses=["fd00::1/64"]), value("b", "a", ip_addresses=["fd00::2/64"])]
+    done = vethctl("demo", "-", stdin=json.dumps(six))
+    assert done.returncode == 0
+    assert "b@home fd00::2 ⇄ a@n1 fd00::1: 1000 of 1000" in done.stdout
+    done = vethctl("demo", "-", stdin=json.dumps([value("a", "b"), value("b", "a", enabled=False)]))
+    assert done.returncode == 0
+    assert "no traffic: no pair that is up has addresses of one subnet at both ends" in done.stdout
+
+
+def test_the_demo_says_why_it_cannot_build_what_it_was_given() -> None:
+    done = vethctl("demo", "-", stdin=json.dumps(value("a", "b")))
+    assert (done.returncode, done.stderr) == (3, "? a is PENDING: peer b is not configured\n")
+    done = vethctl("demo", "-", "--json", stdin="[")
+    assert (done.returncode, json.loads(done.stderr)["code"]) == (1, "invalid-value")
+
+
+@pytest.mark.parametrize("command", [COMMAND, ORDINARY], ids=["root", "no capabilities"])
+def test_the_doctor_says_what_is_missing(command: list[str]) -> None:
+    before = host_as_others_see_it()
+    done = vethctl("doctor", command=command)
+    last = done.stdout.splitlines()[-1]
+    if command is COMMAND:
+        assert (done.returncode, last) == (0, "ready: vethctl can do its work here")
+    else:
+        assert (done.returncode, last) == (2, "not ready: 3 checks failed that vethctl depends on")
+        assert "✗ NET_ADMIN" in done.stdout
+        assert "→ run as root, or grant it: systemd AmbientCapabilities=CAP_NET_ADMIN" in done.stdout
+    assert host_as_others_see_it() == before
+
+
+def test_the_version_is_printed() -> None:
+    from importlib.metadata import version
+
+    assert vethctl("--version").stdout == f"vethctl {version('vethlib')}\n"
+
+
+def test_help_and_usage_errors_import_neither_protobuf_nor_pyroute2() -> None:
+    for argv in (["--help"], ["apply", "--help"], ["bogus"], ["show", "x"]):
+        script = f"import sys; from vethlib.cli import main; main({argv!r}); print(*sys.modules)"
+        done = vethctl(command=[sys.executable, "-c", script])
+        modules = {name.split(".")[0] for name in done.stdout.split()}
+        assert modules.isdisjoint({"google", "pyroute2"})

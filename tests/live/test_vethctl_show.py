@@ -1,0 +1,196 @@
+"""vethctl show: what people and programs get to see."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.capabilities import dropped
+from tests.commands import Vethctl, runner
+from tests.witness import ip, poll, seen
+from vethlib import ns
+
+
+@pytest.fixture
+def vethctl(home: ns.Netns, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Vethctl]:
+    yield runner(capsys, monkeypatch)
+    monkeypatch.undo()
+
+
+@pytest.fixture
+def pair(vethctl: Vethctl, blue: str) -> None:
+    """a at home and b in blue, both with an address."""
+    vethctl("create", "a", "b@blue", "--a-addr", "10.0.0.1/24", "--b-addr", "10.0.0.2/24")
+    assert poll(lambda: seen("a")["operstate"] == seen("b", "blue")["operstate"] == "UP")
+
+
+def test_every_link_stands_under_its_namespace_with_its_peer(vethctl: Vethctl, pair: None) -> None:
+    a, b = seen("a"), seen("b", "blue")
+    ip("link", "set", "dev", "a", "alias", "uplink")
+    lines = vethctl("show").out.splitlines()
+    lines = [line for line in lines if "fe80:" not in line]
+    assert lines == [
+        "home",
+        f"  {a['ifindex']}: a ⇄ b@blue  UP  mtu 1500  {a['address']}",
+        "       10.0.0.1/24",
+        "       uplink",
+        "blue",
+        f"  {b['ifindex']}: b ⇄ a@home  UP  mtu 1500  {b['address']}",
+        "       10.0.0.2/24",
+    ]
+
+
+def test_brief_is_a_line_for_each_link(vethctl: Vethctl, pair: None) -> None:
+    lines = [line.split()[:6] for line in vethctl("show", "-br").out.splitlines()]
+    assert lines == [
+        ["home", "a", "UP", "⇄", "b@blue", "10.0.0.1/24"],
+        ["blue", "b", "UP", "⇄", "a@home", "10.0.0.2/24"],
+    ]
+
+
+def test_json_has_one_schema_for_every_link(vethctl: Vethctl, pair: None) -> None:
+    a, b = vethctl("show", "--json").json
+    assert list(a) == [
+        *("netns", "name", "index", "kind", "mac", "mtu", "up", "operstate", "addresses", "alias", "peer"),
+    ]
+    witness = seen("a")
+    assert (a["netns"], a["name"], a["index"], a["mac"]) == ("", "a", witness["ifindex"], witness["address"])
+    assert (a["up"], a["operstate"], a["mtu"], a["kind"], a["alias"]) == (True, "up", 1500, "veth", "")
+    assert a["addresses"][0] == "10.0.0.1/24"
+    assert a["peer"] == {"netns": "netns:blue", "name": "b", "index": b["index"]}
+    assert b["peer"] == {"netns": "", "name": "a", "index": a["index"]}
+    assert [one.keys() for one in vethctl("show", "--json", "--all").json] == [a.keys()] * 4
+
+
+def test_other_kinds_of_links_are_shown_with_all_or_by_name(vethctl: Vethctl, pair: None) -> None:
+    assert "lo" not in vethctl("show", "-br").out
+    rows = [line.split() for line in vethctl("show", "-br", "--all").out.splitlines()]
+    assert ["home", "lo", "DOWN"] in rows
+    assert "1: lo  DOWN" in vethctl("show", "lo").out
+    ip("link", "set", "dev", "lo", "up")
+    assert "1: lo  UP" in vethctl("show", "lo").out
+    (lo,) = vethctl("show", "lo", "--json").json
+    assert (lo["kind"], lo["peer"]) == ("", None)
+
+
+def test_targets_are_links_or_namespaces_and_nothing_is_shown_twice(vethctl: Vethctl, pair: None) -> None:
+    assert [one["name"] for one in vethctl("show", "@blue", "--json").json] == ["b"]
+    assert [one["name"] for one in vethctl("show", "b@blue", "a", "b@netns:blue", "@", "--json").json] == ["b", "a"]
+    assert [one["name"] for one in vethctl("show", "@blue", "-a", "--json").json] == ["lo", "b"]
+
+
+def test_an_alternative_name_names_a_link(vethctl: Vethctl, pair: None) -> None:
+    ip("link", "property", "add", "dev", "a", "altname", "uplink-to-the-world-at-large")
+    assert vethctl("show", "uplink-to-the-world-at-large", "--json").json[0]["name"] == "a"
+
+
+def test_a_state_that_is_neither_up_nor_down_is_named(vethctl: Vethctl) -> None:
+    vethctl("create", "a", "b", "--down")
+    ip("link", "set", "dev", "a", "up")
+    states = {one["name"]: one["operstate"] for one in vethctl("show", "--json").json}
+    assert states["a"] != "up"
+    assert f"a ⇄ b  {states['a'].upper()}" in vethctl("show").out
+    assert "b ⇄ a  DOWN" in vethctl("show").out
+
+
+def test_namespaces_are_in_the_order_people_count(vethctl: Vethctl) -> None:
+    vethctl("netns", "add", "n10", "n2")
+    vethctl("create", "a@n10", "b@n2")
+    assert [one["netns"] for one in vethctl("show", "--json").json] == ["netns:n2", "netns:n10"]
+
+
+def test_a_peer_in_a_namespace_without_a_name_is_known_by_its_index(vethctl: Vethctl) -> None:
+    with ns.Netns.anonymous() as nameless:
+        vethctl("create", "a", f"b@{nameless}")
+        (a,) = vethctl("show", "--json").json
+        index = seen("b", nameless)["ifindex"]
+        assert a["peer"] == {"netns": None, "name": None, "index": index}
+        assert f"a ⇄ index {index} in an unnamed namespace" in vethctl("show").out
+
+
+def test_a_namespace_called_home_is_not_taken_for_home(vethctl: Vethctl) -> None:
+    vethctl("netns", "add", "home")
+    vethctl("create", "a@home", "b")
+    assert "netns:home\n" in vethctl("show").out
+    assert "b ⇄ a@netns:home" in vethctl("show").out
+
+
+def test_where_there_is_nothing_it_says_so_beside_the_result(vethctl: Vethctl) -> None:
+    said = vethctl("show")
+    assert (said.code, said.out) == (0, "")
+    assert said.err == "no veth links in this namespace, and there is no named one (--all shows every kind)\n"
+    assert vethctl("show", "-br").out == ""
+    vethctl("netns", "add", "n1")
+    assert "or in the 1 named one (" in vethctl("show").err
+    vethctl("netns", "add", "n2")
+    assert "or in the 2 named ones (" in vethctl("show").err
+    assert vethctl("show", "@n1").err == "no veth links there (--all shows every kind)\n"
+    said = vethctl("show", "--json")
+    assert (said.json, said.err) == ([], "")
+
+
+def test_what_is_not_there_is_an_error_with_a_way_on(vethctl: Vethctl, pair: None) -> None:
+    said = vethctl("show", "nope@blue", "--json")
+    assert (said.code, said.error["code"]) == (2, "link-not-found")
+    assert said.error["error"] == "show: there is no link 'nope' in netns:blue"
+    assert said.error["hint"] == "see what is there: vethctl show --all"
+    assert "for the namespace write @blue" in vethctl("show", "blue").err
+    said = vethctl("show", "@nowhere", "--json")
+    assert (said.code, said.error["code"]) == (2, "netns-not-found")
+    assert vethctl("show", "@bad:1", "--json").error["field"] == "@NETNS"
+
+
+def test_details_are_all_that_could_be_decoded_and_nothing_else(vethctl: Vethctl, pair: None) -> None:
+    out = vethctl("show", "-d", "b@blue").out
+    assert out.startswith("'b' in netns:blue\n  index ")
+    assert "flags UP,BROADCAST,RUNNING,MULTICAST,LOWER_UP" in out
+    assert "qdisc noqueue" in out
+    assert "  linkinfo\n    info_kind veth\n" in out
+    assert "  stats64\n    rx_packets " in out
+    assert "unknown" not in out
+    assert "header" not in out
+    assert max(map(len, out.splitlines())) <= 100
+    assert vethctl("show", "-d", "b@blue", "--json").json[0]["name"] == "b"
+    assert len(vethctl("show", "-d").out) > 2 * len(out) - 200
+
+
+@pytest.mark.parametrize("name", [b"a\xff\x9b2J", b"\x1b[8mhidden", b"\x1b]0;title\x07", b"\xe2\x80\xaeevil"])
+def test_a_name_can_do_no_harm_to_a_terminal(vethctl: Vethctl, name: bytes) -> None:
+    ip("link", "add", "name", name, "type", "veth", "peer", "name", "b")
+    text = os.fsdecode(name)
+    for form in ((), ("-br",), ("-d",), ("--color",)):
+        out = vethctl("show", *form).out
+        assert text not in out
+        harmless = out.replace("\n", "")
+        for code in ("\033[36m", "\033[35m", "\033[32m", "\033[31m", "\033[2m", "\033[1m", "\033[1;35m", "\033[0m"):
+            harmless = harmless.replace(code, "")
+        assert harmless.isprintable()
+    assert text in {one["name"] for one in vethctl("show", "--json").json}
+    assert vethctl("show", text, "-br").out.count("\n") == 1
+    assert vethctl("delete", text).code == 0
+
+
+def test_a_user_who_may_not_enter_others_sees_at_least_home(vethctl: Vethctl, pair: None) -> None:
+    with dropped():
+        said = vethctl("show", "--json")
+    assert [one["name"] for one in said.json] == ["a"]
+    assert said.error["code"] == "warning"
+    assert said.error["error"].startswith("only links of this namespace are shown: ")
+    with dropped():
+        said = vethctl("show", "@blue", "--json")
+    assert (said.code, said.error["code"]) == (2, "not-permitted")
+    assert said.error["hint"] == "run it as root, or see what is missing: vethctl doctor"
+
+
+def test_a_system_error_is_reported_with_what_it_is_about(vethctl: Vethctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> list[str]:
+        raise OSError(errno.EIO, "Input/output error", "/run/netns")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vethlib.cli.view.ns.names", fail)
+        patch.setattr("vethlib.cli._abandon_stdout", lambda: None)
+        said = vethctl("show", "--json")
+    assert (said.code, said.error["code"], said.error["error"]) == (2, "os-error", "/run/netns: Input/output error")

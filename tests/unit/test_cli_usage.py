@@ -1,0 +1,119 @@
+"""What vethctl says of a command line it cannot read, and of itself."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.commands import Vethctl, runner
+from vethlib.cli.arguments import COMMANDS, parse
+from vethlib.cli.parser import UsageError
+
+
+@pytest.fixture
+def vethctl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Vethctl:
+    return runner(capsys, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message", "field"),
+    [
+        ([], "which command?", "COMMAND"),
+        (["--color"], "which command?", "COMMAND"),
+        (["aply", "x"], "there is no command 'aply'; did you mean apply?", "COMMAND"),
+        (["xyzzy"], "there is no command 'xyzzy'", "COMMAND"),
+        (["apply"], "missing: PATH", "PATH"),
+        (["apply", "x", "--prun"], "there is no flag '--prun'; did you mean --prune?", "--prun"),
+        (["apply", "x", "--lable=y"], "there is no flag '--lable'; did you mean --label?", "--lable"),
+        (["apply", "x", "--xyzzy"], "there is no flag '--xyzzy'", "--xyzzy"),
+        (["apply", "x", "--timeout", "soon"], "--timeout 'soon': write seconds, as in 2.5", "--timeout"),
+        (["apply", "x", "--timeout", "inf"], "--timeout 'inf': write seconds, as in 2.5", "--timeout"),
+        (["apply", "x", "--timeout"], "--timeout: expected one argument", "--timeout"),
+        (["diff", "x", "--missing-netns", "no"], "--missing-netns 'no': write create or wait", "--missing-netns"),
+        (["show", "--color=red"], "--color 'red': write auto, always or never", "--color"),
+        (["show", "-d", "-br"], "-br/--brief: not allowed with argument -d/--details", "-br/--brief"),
+        (["create", "a", "b", "--mtu", "big"], "--mtu 'big': write a whole number", "--mtu"),
+        (["doctor", "me"], "one argument too many: 'me'", "me"),
+        (["netns", "remove", "x"], "list|add|del 'remove': write list, add or del", "list|add|del"),
+    ],
+)
+def test_a_usage_error_names_the_argument_the_value_and_the_cure(
+    vethctl: Vethctl, argv: list[str], message: str, field: str
+) -> None:
+    said = vethctl(*argv, "--json")
+    assert (said.code, said.out) == (1, "")
+    assert (said.error["error"], said.error["code"], said.error["field"]) == (message, "usage", field)
+    assert said.error["hint"].startswith(("usage: vethctl ", "try: vethctl --help", "one of: apply, "))
+    plain = vethctl(*argv)
+    assert plain.err.splitlines() == [f"vethctl: {message}", f"  {said.error['hint']}"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("VETHLIB_TIMEOUT", "x", "VETHLIB_TIMEOUT 'x': write seconds, as in 2.5"),
+        ("VETHLIB_PRUNE", "maybe", "VETHLIB_PRUNE 'maybe': write 1 or 0"),
+        ("VETHLIB_COLOR", "red", "VETHLIB_COLOR 'red': write auto, always or never"),
+        ("VETHLIB_JSON", "please", "VETHLIB_JSON 'please': write 1 or 0"),
+    ],
+)
+def test_a_bad_environment_variable_is_named(
+    vethctl: Vethctl, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, message: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    said = vethctl("apply", "x")
+    assert (said.code, said.err.splitlines()[0]) == (1, f"vethctl: {message}")
+
+
+def test_a_form_from_the_environment_yields_to_a_flag(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VETHLIB_BRIEF", "1")
+    assert parse(["show"]).form == "brief"
+    assert parse(["show", "-d"]).form == "details"
+    monkeypatch.setenv("VETHLIB_BRIEF", "")
+    assert parse(["show"]).form is None
+
+
+def test_flags_and_arguments_come_in_any_order() -> None:
+    args = parse(["--json", "apply", "a", "--prune", "b", "--timeout=2", "c"])
+    assert (args.paths, args.prune, args.timeout, args.json) == (["a", "b", "c"], True, 2.0, True)
+    args = parse(["create", "--mtu", "1400", "a", "--a-addr", "10.0.0.1/24", "b@ns1"])
+    assert (args.a, args.b, args.mtu, args.a_addr) == ("a", "b@ns1", 1400, ["10.0.0.1/24"])
+
+
+@pytest.mark.parametrize(
+    ("argv", "color", "targets"),
+    [
+        (["show"], "auto", []),
+        (["--color", "show", "x"], "always", ["x"]),
+        (["show", "--color", "x"], "always", ["x"]),
+        (["show", "--color", "never", "x"], "never", ["x"]),
+        (["--color", "auto", "show", "x"], "auto", ["x"]),
+        (["show", "x", "--color=never"], "never", ["x"]),
+    ],
+)
+def test_the_value_of_color_may_be_left_out(argv: list[str], color: str, targets: list[str]) -> None:
+    args = parse(argv)
+    assert (args.color, args.targets) == (color, targets)
+
+
+def test_the_help_names_every_command_and_how_to_begin(vethctl: Vethctl) -> None:
+    said = vethctl("--help")
+    assert said.code == 0
+    for name, command in COMMANDS.items():
+        assert f"  {name:<9} {command.summary}\n" in said.out
+    assert "examples:\n  vethctl demo\n" in said.out
+    assert "exit codes: 0 done" in said.out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_a_help_with_its_usage(vethctl: Vethctl, name: str) -> None:
+    said = vethctl(name, "--help")
+    assert (said.code, said.err) == (0, "")
+    assert said.out.startswith(f"usage: vethctl {name}")
+    assert "--json" in said.out
+    assert "vethctl" in said.out.removeprefix("usage: vethctl") or name == "doctor"
+
+
+def test_a_usage_error_is_raised_with_all_that_is_known() -> None:
+    with pytest.raises(UsageError) as raised:
+        parse(["validate"])
+    assert (raised.value.field, raised.value.hint) == ("PATH", "usage: vethctl validate PATH…")

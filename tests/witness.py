@@ -1,0 +1,138 @@
+"""What the host looks like to others: the ``ip`` program, and a netlink socket that vethlib has no part in."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any
+
+from vethlib import ns
+
+RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_GETADDR, RTM_GETSTATS = 16, 17, 18, 22, 94
+
+
+def ip(*args: str | bytes, netns: ns.Netns | str = "") -> Any:
+    """``ip -d -j -s …`` in a namespace, parsed; for commands that change something, None."""
+    program = ["ip", "-d", "-j", "-s"]
+    if isinstance(netns, str) and netns and ":" not in netns:
+        return _run([*program, "-n", netns, *args])
+    with ns.entered(netns):
+        return _run([*program, *args])
+
+
+def _run(command: list[str | bytes]) -> Any:
+    done = subprocess.run(command, capture_output=True, text=True, errors="surrogateescape", check=False)
+    if done.returncode:
+        raise RuntimeError(f"{command}: {done.stderr}")
+    return json.loads(done.stdout) if done.stdout.strip() else None
+
+
+def seen(name: str, netns: ns.Netns | str = "") -> dict[str, Any]:
+    """A link with its addresses; KeyError if there is none."""
+    for link in ip("address", netns=netns):
+        if link["ifname"] == name:
+            assert isinstance(link, dict)
+            return link
+    raise KeyError(name)
+
+
+def names(netns: ns.Netns | str = "") -> set[str]:
+    return {link["ifname"] for link in ip("link", netns=netns)} - {"lo"}
+
+
+def addresses(name: str, netns: ns.Netns | str = "") -> list[str]:
+    """ "10.0.0.1/24" …, in the kernel's order, without the link-local ones of IPv6."""
+    found = [f"{one['local']}/{one['prefixlen']}" for one in seen(name, netns)["addr_info"]]
+    return [one for one in found if not one.startswith("fe80:")]
+
+
+def peer_of(link: dict[str, Any], netns: ns.Netns | str = "") -> tuple[int, int | None]:
+    """(ifindex of the other end, the id of its namespace here)."""
+    if "link" in link:
+        return seen(link["link"], netns)["ifindex"], None
+    return link["link_index"], link.get("link_netnsid")
+
+
+def settled(link: dict[str, Any]) -> dict[str, Any]:
+    """A link without what changes by itself: counters, operational state, the progress of IPv6."""
+    kept = {key: value for key, value in link.items() if key not in ("operstate", "stats", "stats64")}
+    kept["flags"] = [flag for flag in link["flags"] if flag != "NO-CARRIER"]
+    kept["addr_info"] = [
+        {key: value for key, value in one.items() if key != "tentative"}
+        for one in link["addr_info"]
+        if not one.get("local", "").startswith("fe80:")
+    ]
+    return kept
+
+
+def host_state() -> dict[str, list[dict[str, Any]]]:
+    """Every link and address of home and of each named namespace."""
+    return {netns: [settled(link) for link in ip("address", netns=netns)] for netns in ["", *ns.names()]}
+
+
+def open_fds() -> int:
+    gc.collect()
+    return len(os.listdir("/proc/self/fd"))
+
+
+def poll(condition: Callable[[], bool], timeout: float = 2.0) -> bool:
+    """Whether `condition` holds within `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+class Listener:
+    """Hears what the kernel says of links in the namespace it was made in."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(16, socket.SOCK_RAW, 0)
+        self._socket.bind((0, 1))  # RTMGRP_LINK
+
+    def __enter__(self) -> Listener:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def heard(self) -> list[tuple[int, str]]:
+        """(RTM_NEWLINK or RTM_DELLINK, name) of each message so far."""
+        found: list[tuple[int, str]] = []
+        while True:
+            try:
+                datagram = self._socket.recv(65536, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return found
+            for message in decoded(datagram):
+                found.append((message["header"]["type"], message.get_attr("IFLA_IFNAME")))
+
+
+def decoded(datagram: bytes) -> list[Any]:
+    from pyroute2.netlink.rtnl.marshal import MarshalRtnl
+
+    return list(MarshalRtnl().parse(datagram))
+
+
+def raw_dump(kind: int) -> list[bytes]:
+    """The messages, headers included, of a dump of links or addresses in the calling thread's namespace."""
+    with socket.socket(16, socket.SOCK_RAW, 0) as sock:
+        sock.send(struct.pack("=IHHII", 32, kind, 0x301, 1, 0) + bytes(16))
+        found: list[bytes] = []
+        while True:
+            datagram = sock.recv(1 << 20)
+            offset = 0
+            while offset < len(datagram):
+                length, this = struct.unpack_from("=IH", datagram, offset)
+                if this == 3:
+                    return found
+                found.append(datagram[offset : offset + length])
+                offset += (length + 3) & ~3

@@ -1,0 +1,135 @@
+"""apply and diff: bring this host to northbound files, or say what that would take."""
+
+from __future__ import annotations
+
+import time
+from argparse import Namespace
+from collections.abc import Mapping
+
+from vethlib.agent.execute import Execution, execute
+from vethlib.agent.mark import check_label
+from vethlib.agent.model import Interface
+from vethlib.agent.observe import observe
+from vethlib.agent.observed import Observed
+from vethlib.agent.operations import Operation, Plan
+from vethlib.agent.plan import plan
+from vethlib.agent.requirements import mutual_pairs, with_netns
+from vethlib.agent.state import State, Verdict
+from vethlib.session import Session
+
+from . import configuration
+from .exits import DONE, INVALID, PENDING, REFUSED, report
+from .operations import count_operations, count_states, show_operations, tell_unsettled
+from .output import Output
+from .progress import Progress
+from .text import paint
+
+__all__ = ["apply", "diff"]
+
+_POLL = 0.2  # seconds between looks while waiting for a namespace
+
+SAME, DIFFERENT = 0, 1
+
+
+def diff(args: Namespace, output: Output) -> int:
+    """Show what apply would do."""
+    check_label(args.label, "--label")
+    interfaces = configuration.read(args.paths, output)
+    if interfaces is None:
+        return INVALID
+    with Session() as session:
+        wanted = plan(interfaces, _observe(session, interfaces, args), label=args.label, prune=args.prune)
+    if output.as_json:
+        output.json(wanted.as_dicts())
+    else:
+        show_operations(output, wanted.operations)
+    tell_unsettled(output, wanted.verdicts)
+    same = not wanted.operations and not _unsettled(wanted.verdicts)
+    if not output.as_json:
+        if wanted.operations:
+            output.line(f"{paint('different', 'warning')}: would {count_operations(wanted.operations, done=False)}")
+        elif same:
+            output.line(f"{paint('no difference', 'good')}: {count_states(wanted.verdicts)}")
+    return SAME if same else DIFFERENT
+
+
+def apply(args: Namespace, output: Output) -> int:
+    """Bring the host to the files."""
+    check_label(args.label, "--label")
+    interfaces = configuration.read(args.paths, output)
+    if interfaces is None:
+        return INVALID
+    with Session() as session, Progress() as progress:
+        if args.dry_run:
+            wanted = plan(interfaces, _observe(session, interfaces, args), label=args.label, prune=args.prune)
+            execution, verdicts = Execution(list(wanted.operations)), dict(wanted.verdicts)
+        else:
+            execution, verdicts = _until_settled(session, interfaces, args, progress)
+    _show(output, execution, verdicts, dry_run=args.dry_run)
+    return _tell_errors(output, execution, verdicts)
+
+
+def _observe(session: Session, interfaces: Mapping[str, Interface], args: Namespace) -> Observed:
+    refs = [interface.namespace.ref for interface in interfaces.values()]
+    return observe(session, refs, create_missing=args.missing_netns == "create")
+
+
+def _until_settled(
+    session: Session, interfaces: Mapping[str, Interface], args: Namespace, progress: Progress
+) -> tuple[Execution, dict[str, Verdict]]:
+    """Carry out plan after plan, until none has a namespace to wait for or the time is up."""
+    deadline = time.monotonic() + args.timeout
+    done: list[Operation] = []
+    while True:
+        observed = _observe(session, interfaces, args)
+        wanted: Plan = plan(interfaces, observed, label=args.label, prune=args.prune)
+        execution = execute(session, wanted, progress=progress)
+        done += execution.done
+        verdicts = execution.verdicts(wanted)
+        waiting = _waiting(interfaces, observed, verdicts)
+        left = deadline - time.monotonic()
+        if not waiting or left <= 0:
+            return Execution(done, execution.errors), verdicts
+        progress.say(f"waiting up to {left:.0f} s: {waiting}")
+        time.sleep(min(_POLL, left))
+
+
+def _waiting(interfaces: Mapping[str, Interface], observed: Observed, verdicts: Mapping[str, Verdict]) -> str:
+    """What time may bring, in words: a namespace for a pair. What the files lack it does not bring."""
+    for a, b in mutual_pairs(with_netns(interfaces, observed)):
+        for one in (a, b):
+            if one.place is None and verdicts[one.name].state is State.PENDING:
+                return f"{one.name}: {verdicts[one.name].reason}"
+    return ""
+
+
+def _show(output: Output, execution: Execution, verdicts: Mapping[str, Verdict], *, dry_run: bool) -> None:
+    if output.as_json:
+        output.json([entry for operation in execution.done for entry in operation.as_dicts()])
+        return
+    show_operations(output, execution.done)
+    done = count_operations(execution.done, done=not dry_run)
+    if dry_run and done:
+        output.line(f"{paint('dry run', 'warning')}: would {done}")
+    elif done:
+        output.line(f"{paint('applied', 'good')}: {done}; {count_states(verdicts)}")
+    elif not execution.errors:
+        output.line(f"{paint('nothing to change', 'good')}: {count_states(verdicts)}")
+
+
+def _tell_errors(output: Output, execution: Execution, verdicts: Mapping[str, Verdict]) -> int:
+    told: set[str] = set()
+    for _, error in execution.errors:
+        # One refusal may fail many operations, as that of a namespace fails all the pairs in it.
+        if str(error) not in told:
+            report(output, error)
+            told.add(str(error))
+    rest = {name: verdict for name, verdict in _unsettled(verdicts).items() if verdict.reason not in told}
+    tell_unsettled(output, rest)
+    if execution.errors or any(verdict.state is not State.PENDING for verdict in rest.values()):
+        return REFUSED
+    return PENDING if rest else DONE
+
+
+def _unsettled(verdicts: Mapping[str, Verdict]) -> dict[str, Verdict]:
+    return {name: verdict for name, verdict in verdicts.items() if verdict.state is not State.CONFIGURED}

@@ -1,0 +1,59 @@
+"""All that the kernel says of one link, as lines: single values first, then groups of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .text import paint, width
+
+__all__ = ["detail_lines"]
+
+_COLUMNS = 100
+# The 32-bit counters that stats64 has in full, a struct of hardware that no virtual link has, and the statistics of
+# af_inet6, whose order in the kernel (include/uapi/linux/snmp.h) is no contract and is not the decoder's.
+_LEFT_OUT = frozenset({"stats", "map", "inet6_stats", "inet6_icmp6stats", "dummy", "unknown"})
+_FLAGS = (
+    # include/uapi/linux/if.h
+    *("UP", "BROADCAST", "DEBUG", "LOOPBACK", "POINTOPOINT", "NOTRAILERS", "RUNNING", "NOARP", "PROMISC", "ALLMULTI"),
+    *("MASTER", "SLAVE", "MULTICAST", "PORTSEL", "AUTOMEDIA", "DYNAMIC", "LOWER_UP", "DORMANT", "ECHO"),
+)
+
+
+def detail_lines(details: Mapping[str, Any]) -> Iterator[str]:
+    """The lines for what :meth:`vethlib.Session.details` gave, indented."""
+    yield from _group(_tidy(details), "  ")
+
+
+def _tidy(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Without netlink's prefixes and framing, and without what was not decoded."""
+    if isinstance(attrs.get("attrs"), list):
+        attrs = dict(attrs["attrs"])
+    tidy: dict[str, Any] = {}
+    for key, value in attrs.items():
+        name = str(key).removeprefix("IFLA_").lower()
+        if name in _LEFT_OUT or (isinstance(value, Mapping) and "header" in value):
+            continue
+        if name == "flags" and isinstance(value, int):
+            value = ",".join(flag for bit, flag in enumerate(_FLAGS) if value >> bit & 1)
+        tidy[name] = _tidy(value) if isinstance(value, Mapping) else value
+    return tidy
+
+
+def _group(values: Mapping[str, Any], indent: str) -> Iterator[str]:
+    line = ""
+    for name, value in values.items():
+        if isinstance(value, dict) or value in (None, ""):
+            continue
+        word = f"{paint(name, 'faint')} {value}"
+        if line and width(line) + 2 + width(word) > _COLUMNS - len(indent):
+            yield indent + line
+            line = ""
+        line += f"  {word}" if line else word
+    if line:
+        yield indent + line
+    for name, value in values.items():
+        lines = list(_group(value, f"{indent}  ")) if isinstance(value, dict) else []
+        if lines:
+            yield f"{indent}{paint(name, 'heading')}"
+            yield from lines

@@ -1,0 +1,129 @@
+"""argparse as we want it: errors that name the argument, the value and the cure, and defaults from the environment."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
+
+__all__ = ["Parser", "UsageError", "no_such", "number", "one_of", "seconds", "switch"]
+
+_TRUE, _FALSE = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
+
+
+class UsageError(Exception):
+    """What is wrong with a command line. `field` is the argument, `hint` how it should have been."""
+
+    def __init__(self, message: str, *, field: str = "", hint: str = "") -> None:
+        super().__init__(message)
+        self.field = field
+        self.hint = hint
+
+
+class Parser(argparse.ArgumentParser):
+    """The parser of one command. Raises UsageError where argparse would exit."""
+
+    def __init__(self, usage: str, description: str, more: str) -> None:
+        self._flags: list[str] = []
+        super().__init__(
+            prog="vethctl",
+            usage=f"vethctl {usage}",
+            description=description,
+            epilog=more,
+            formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=28),
+            allow_abbrev=False,
+        )
+
+    def option(self, *names: str, among: Any = None, **how: Any) -> None:
+        """Add a flag, whose default its environment variable may be. `among` are those it excludes."""
+        action: argparse.Action = (among or self).add_argument(*names, **how)
+        self._flags.append(names[-1])
+        if how.get("action") not in ("append", "version"):
+            self._take_from_environment(action, names[-1])
+
+    def _take_from_environment(self, action: argparse.Action, flag: str) -> None:
+        name = f"VETHLIB_{flag.removeprefix('--').replace('-', '_').upper()}"
+        text = os.environ.get(name)
+        if text is None:
+            return
+        try:
+            if action.nargs == 0:
+                if switch(text):
+                    self.set_defaults(**{action.dest: action.const})
+            else:
+                self.set_defaults(**{action.dest: action.type(text) if callable(action.type) else text})
+        except argparse.ArgumentTypeError as error:
+            raise UsageError(f"{name} {error}", field=name, hint=f"or unset it, and give {flag}") from None
+
+    def read(self, argv: list[str]) -> argparse.Namespace:
+        """Parse `argv`, flags and positional arguments in any order."""
+        args, rest = self.parse_known_intermixed_args(argv)
+        if not rest:
+            return args
+        given = rest[0].partition("=")[0]
+        if not given.startswith("-"):
+            self.error(f"one argument too many: {given!r}", field=given)
+        return self.error(no_such("flag", given, self._flags), field=given)
+
+    def error(self, message: str, field: str = "") -> NoReturn:
+        """What argparse calls, with words of its own."""
+        cause = sys.exc_info()[1]
+        if isinstance(cause, argparse.ArgumentError):
+            field, message = cause.argument_name or "", cause.message
+            # Our types begin with the value: --timeout 'soon': write seconds, as in 2.5
+            message = f"{field}{' ' if message.startswith(chr(39)) else ': '}{message}" if field else message
+        required = "the following arguments are required: "
+        if message.startswith(required):
+            field = message.removeprefix(required)
+            message = f"missing: {field}"
+        raise UsageError(message, field=field, hint=f"usage: {self.usage}")
+
+
+def no_such(what: str, given: str, known: Iterable[str]) -> str:
+    """That there is no `what` called `given`, and which one was meant."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(given, list(known), n=1, cutoff=0.5)
+    return f"there is no {what} {given!r}" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def switch(text: str) -> bool:
+    """An environment variable for a flag that has no value."""
+    if text.lower() in _TRUE:
+        return True
+    if text.lower() in _FALSE:
+        return False
+    raise argparse.ArgumentTypeError(f"{text!r}: write 1 or 0")
+
+
+def one_of(*words: str) -> Callable[[str], str]:
+    """A value that is one of a few words."""
+
+    def check(text: str) -> str:
+        if text in words:
+            return text
+        raise argparse.ArgumentTypeError(f"{text!r}: write {', '.join(words[:-1])} or {words[-1]}")
+
+    return check
+
+
+def seconds(text: str) -> float:
+    """A time to wait."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if 0 <= value < math.inf:
+        return value
+    raise argparse.ArgumentTypeError(f"{text!r}: write seconds, as in 2.5")
+
+
+def number(text: str) -> int:
+    """A whole number; whether it is in range is checked where it is used."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: write a whole number") from None

@@ -1,0 +1,66 @@
+"""Text for people: harmless to a terminal, coloured by meaning, as wide as it looks, counted in words.
+
+A colour travels through our strings as a NUL and its code, which :func:`render` turns into an escape sequence or
+nothing. No name, alias or path can hold a NUL, so what looks like an escape sequence in one of them is never obeyed.
+"""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["counted", "natural", "paint", "printable", "render", "width"]
+
+# Neither blue, which cannot be read on black, nor yellow, which cannot be read on white.
+_CODES = {
+    "heading": "1",
+    "faint": "2",
+    "bad": "31",
+    "good": "32",
+    "address": "35",
+    "warning": "1;35",
+    "link": "36",
+}
+_MARK = re.compile("\0([0-9;]*)m")
+
+
+def paint(text: object, role: str) -> str:
+    """`text` with a meaning ("good", "link", …) that :func:`render` shows as a colour; "" is none."""
+    return f"\0{_CODES[role]}m{text}\0m" if role and text != "" else str(text)
+
+
+def render(text: str, *, colored: bool) -> str:
+    """One line as it is to be written."""
+    pieces = _MARK.split(text)
+    pieces[::2] = map(printable, pieces[::2])
+    pieces[1::2] = [f"\033[{code or 0}m" if colored else "" for code in pieces[1::2]]
+    return "".join(pieces)
+
+
+def printable(text: str) -> str:
+    """`text` with what a terminal cannot show, or would obey, escaped: control codes, and bytes that are no text."""
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def width(text: str) -> int:
+    """How many columns `text` takes on a terminal."""
+    text = render(text, colored=False)
+    if text.isascii():
+        return len(text)
+    from unicodedata import combining, east_asian_width
+
+    return sum(0 if combining(c) else 2 if east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def counted(number: int, what: str) -> str:
+    """``1 interface``, ``2 interfaces``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def natural(text: str) -> list[str | int]:
+    """A key to sort by as people count: leaf2 comes before leaf10."""
+    pieces: list[str | int] = [*re.split("([0-9]+)", text)]
+    pieces[1::2] = map(int, pieces[1::2])
+    return pieces
