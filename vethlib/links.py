@@ -31,6 +31,7 @@ __all__ = [
     "check_addresses",
     "check_alias",
     "check_group",
+    "check_lookup_name",
     "check_mac",
     "check_mtu",
     "check_name",
@@ -60,6 +61,11 @@ def check_name(name: str, field: str = "name") -> str:
     if name in (".", ".."):
         raise InvalidValue(field, name, "a link cannot be called '.' or '..'")
     return name
+
+
+def check_lookup_name(name: str, field: str = "name") -> str:
+    """Return `name` if a link may have it as an alternative name: up to 127 bytes (ALTIFNAMSIZ)."""
+    return name if 15 < len(_encoded(name, field)) < 128 else check_name(name, field)
 
 
 def _encoded(text: str, field: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import gc
 import json
@@ -320,6 +321,10 @@ def test_entering_needs_a_capability_and_says_which(fds: list[int]) -> None:
 def test_other_refusals_of_the_kernel_carry_their_errno() -> None:
     # No way to have setns or unshare run out of memory on demand: what they would then say is asked for directly.
     assert str(entering._not_entered(errno.ENOMEM, 7)) == "cannot enter fd 7: Cannot allocate memory (ENOMEM)"
+    ctypes.set_errno(errno.ENOMEM)
+    with pytest.raises(NetlinkError, match="cannot make a network namespace: Cannot allocate memory") as caught:
+        entering._check_unshared(-1, None, ())
+    assert caught.value.errno == errno.ENOMEM
 
 
 def test_too_many_namespaces_name_the_limit() -> None:

@@ -64,10 +64,14 @@ def interrupts() -> Iterator[Interrupts]:
     # An interrupt that hits a __del__ is printed and swallowed there, as always in Python; and objects that were
     # made but not yet assigned when it came are unclosed. Neither is what is looked for here.
     hook, sys.unraisablehook = sys.unraisablehook, lambda unraisable: None
+    # Coverage's tracer calls Python to take a lock at each function's entry; interrupted there, it never lets go of it.
+    trace = sys.gettrace()
+    sys.settrace(None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         yield interrupts
         gc.collect()
+    sys.settrace(trace)
     sys.unraisablehook = hook
     for number, handler in before.items():
         signal.signal(number, handler)

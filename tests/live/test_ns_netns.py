@@ -184,18 +184,18 @@ def test_two_spellings_of_one_namespace_are_equal() -> None:
 
 def test_it_is_true_whatever_it_is_called() -> None:
     home = Netns.open("")
-    assert bool(home) is True
+    truths = [bool(home)]
     home.close()
-    assert bool(home) is True
+    assert [*truths, bool(home)] == [True, True]
 
 
 def test_a_closed_one_says_so_and_may_be_closed_again() -> None:
     netns = Netns.open("")
-    assert not netns.closed
+    states = [netns.closed]
     assert "closed" not in repr(netns)
     netns.close()
     netns.close()
-    assert netns.closed
+    assert [*states, netns.closed] == [False, True]
     assert repr(netns).startswith("<Netns '' ")
     assert repr(netns).endswith(" closed>")
     for use in (lambda: netns.fd, netns.fileno, netns.entered):

@@ -140,7 +140,13 @@ class RtnlSocket:
         exchange.read()
 
     def _recover(self, exchange: Exchange) -> None:
-        """Answers were lost: read what survived, up to the ack of a no-op."""
+        """Answers were lost: read what survived, up to the ack of a no-op.
+
+        It is sent when the buffer has been emptied: into a full one its ack would not fit either.
+        """
+        self._drain(exchange)
+        if not exchange.awaiting:
+            return
         number = self._sequence & 0xFFFF_FFFF
         self._sequence += 1
         self._send(exchange.barrier(number))
@@ -153,8 +159,7 @@ class RtnlSocket:
                 raise
             exchange.feed(datagram)
             if any(kind == NLMSG_ERROR and seq == number for kind, _f, seq, _s, _e in messages(datagram)):
-                if exchange.awaiting:
-                    exchange.lost()
+                exchange.lost()
                 return
 
     def _drain(self, exchange: Exchange) -> None:

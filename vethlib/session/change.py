@@ -1,19 +1,20 @@
 """Changing one link: all that is asked, or nothing.
 
-Each field is a message of its own, so that a refusal names its field; all of them go in one datagram. Each comes with
-the messages that undo it, so that when one is refused those that were done are undone, last first. What may be refused
-comes before what takes addresses away.
+Each field is a message of its own, so that a refusal names its field. Each comes with the messages that undo it, so
+that when one is refused those that were done are undone, last first. The kernel does not stop at one that it refuses,
+so they go in up to three datagrams: what may be refused and can be undone without a trace, then the name, then what
+takes something away.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from .._nl.addr import AddrMessage, del_addr, new_addr, restore_addr
-from .._nl.batch import Outcome
+from .._nl.batch import Exchange, Outcome
 from .._nl.link import LinkMessage, get_link, parse_link, set_link
 from ..errors import InvalidValue, LinkExists, NetlinkError, VethError
 from ..links import Interface, Link, NetnsRef, describe
@@ -83,7 +84,8 @@ def change(places: Places, place: Place, name: str, netns: NetnsRef, wanted: Cha
     return read_link(places, place, wanted.new_name or before.name, netns, request)
 
 
-def _steps(before: LinkMessage, present: _Present, wanted: Change) -> list[_Step]:
+def _steps(before: LinkMessage, present: _Present, wanted: Change) -> tuple[list[_Step], list[_Step], list[_Step]]:
+    """What is to be done, a list for each datagram."""
     index = before.ifindex
     add, remove = _differences(present, wanted)
     _check_mtu(before, present, wanted, add, remove)
@@ -94,17 +96,17 @@ def _steps(before: LinkMessage, present: _Present, wanted: Change) -> list[_Step
     mtu = _mtu_steps(before, wanted)
     shrinks = wanted.mtu_after(before) < before.mtu
 
-    steps = _link_steps(before, wanted) if shrinks else mtu + _link_steps(before, wanted)
+    first = _link_steps(before, wanted) if shrinks else mtu + _link_steps(before, wanted)
     if wanted.up is False:
-        steps.append(_down_step(before, present))
-    steps += [_remove_step(index, present, one, add) for one in in_the_way]
-    steps += [_add_step(index, present, one, wanted.address_proto, remove) for one in add]
+        first.append(_down_step(before, present))
+    first += [_remove_step(index, present, one, add) for one in in_the_way]
+    first += [_add_step(index, present, one, wanted.address_proto, remove) for one in add]
     if wanted.up:
-        steps.append(_up_step(before, present))
-    steps += [_remove_step(index, present, one, add) for one in rest]
+        first.append(_up_step(before, present))
+    last = [_remove_step(index, present, one, add) for one in rest]
     if any(one.version == 4 for one in rest):
-        steps += _keep_steps(index, present, wanted.address_proto, add, rest)
-    return steps + mtu if shrinks else steps
+        last += _keep_steps(index, present, wanted.address_proto, add, rest)
+    return first, _rename_steps(before, wanted), last + mtu if shrinks else last
 
 
 def _differences(present: _Present, wanted: Change) -> tuple[list[Interface], list[Interface]]:
@@ -151,11 +153,16 @@ def _link_steps(before: LinkMessage, wanted: Change) -> list[_Step]:
     if wanted.group is not None:
         undo = set_link(index, group=before.group)
         steps.append(_Step(f"group {wanted.group}", set_link(index, group=wanted.group), (undo,)))
-    if wanted.new_name is not None and wanted.new_name != before.name:
-        undo = set_link(index, name=os.fsencode(before.name))
-        request = set_link(index, name=os.fsencode(wanted.new_name))
-        steps.append(_Step(f"name {wanted.new_name!r}", request, (undo,)))
     return steps
+
+
+def _rename_steps(before: LinkMessage, wanted: Change) -> list[_Step]:
+    """The name: by it the kernel numbers the labels of the IPv4 addresses, which no undoing brings back."""
+    if wanted.new_name is None or wanted.new_name == before.name:
+        return []
+    index = before.ifindex
+    request = set_link(index, name=os.fsencode(wanted.new_name))
+    return [_Step(f"name {wanted.new_name!r}", request, (set_link(index, name=os.fsencode(before.name)),))]
 
 
 def _down_step(before: LinkMessage, present: _Present) -> _Step:
@@ -210,22 +217,35 @@ def _keep_steps(
 
 
 def _run(
-    places: Places, place: Place, steps: Sequence[_Step], before: LinkMessage, request: str, netns: NetnsRef
+    places: Places,
+    place: Place,
+    datagrams: Iterable[Sequence[_Step]],
+    before: LinkMessage,
+    request: str,
+    netns: NetnsRef,
 ) -> None:
-    exchange = places.begin(place, [step.request for step in steps])
+    sent: list[tuple[Sequence[_Step], Exchange]] = []
     enabled: list[str] = []
     try:
-        places.run(place, exchange)
-        outcomes = exchange.outcomes
-        for number, (step, outcome) in enumerate(zip(steps, outcomes, strict=True)):
-            if outcome.errno and outcome.errno not in step.fine:
-                again = _second_try(places, place, step, outcome, before, enabled)
-                if again.errno:
-                    raise _refused(step, again, request, netns)
-                outcomes[number] = again
+        for steps in datagrams:
+            exchange = places.begin(place, [step.request for step in steps])
+            sent.append((steps, exchange))
+            places.run(place, exchange)
+            outcomes = exchange.outcomes
+            for number, (step, outcome) in enumerate(zip(steps, outcomes, strict=True)):
+                if outcome.errno and outcome.errno not in step.fine:
+                    again = _second_try(places, place, step, outcome, before, enabled)
+                    if again.errno:
+                        raise _refused(step, again, request, netns)
+                    outcomes[number] = again
     except BaseException:
         disable_ipv6(place, enabled)
-        done = [step.undo for step, outcome in zip(steps, exchange.outcomes, strict=True) if not outcome.errno]
+        done = [
+            step.undo
+            for steps, exchange in sent
+            for step, outcome in zip(steps, exchange.outcomes, strict=True)
+            if not outcome.errno
+        ]
         places.exchange(place, [request for undo in reversed(done) for request in undo])
         raise
 

@@ -134,7 +134,7 @@ class Creation:
         self._pairs: list[Pair | None] = [None] * len(veths)
         self._made: dict[int, _Made] = {}
         self._under_way: Sequence[_Job] = ()
-        self._failed: list[VethError] = []
+        self._failed: dict[int, VethError] = {}
 
     def run(self, progress: Callable[[int, int], object] | None) -> list[Pair]:
         """Create them all, slab by slab."""
@@ -151,11 +151,12 @@ class Creation:
             self.undo(error)
             raise
         if self._failed:
-            raise BatchError(f"{len(self._failed)} of {len(self._veths)} pairs could not be created", self._failed)
+            errors = [error for _, error in sorted(self._failed.items())]
+            raise BatchError(f"{len(errors)} of {len(self._veths)} pairs could not be created", errors)
         return [pair for pair in self._pairs if pair is not None]
 
     def _first_failure(self) -> VethError:
-        first = self._failed[0]
+        first = self._failed[min(self._failed)]
         if len(self._failed) > 1:
             first.add_note(f"{len(self._failed) - 1} more of the pairs sent with it failed too")
         return first
@@ -178,13 +179,13 @@ class Creation:
                 jobs.append(_Job(position, veth, places))
             except VethError as error:
                 error.item = veth
-                self._failed.append(error)
+                self._failed[position] = error
         return jobs
 
     def _collect(self, places: Places, jobs: Sequence[_Job]) -> None:
         for job in jobs:
             if job.error is not None:
-                self._failed.append(job.error)
+                self._failed[job.position] = job.error
             elif job.a.link is not None and job.b.link is not None:
                 self._pairs[job.position] = Pair(job.a.link, job.b.link)
         half_made = [job for job in jobs if job.made and job.error is not None] if self._keep_going else []

@@ -23,6 +23,7 @@ from ..links import (
     check_addresses,
     check_alias,
     check_group,
+    check_lookup_name,
     check_mac,
     check_mtu,
     check_name,
@@ -259,10 +260,3 @@ class Session:
         check_lookup_name(name)
         with self._places() as places:
             return read_stats(places, places(netns), name, netns)
-
-
-def check_lookup_name(name: str) -> str:
-    """An alternative name may be longer than a name (ALTIFNAMSIZ, 127 bytes)."""
-    if isinstance(name, str) and 15 < len(os.fsencode(name)) < 128:
-        return name
-    return check_name(name)

@@ -66,7 +66,10 @@ def _missing(places: Places, place: Place, name: str, netns: NetnsRef) -> str:
     """What keeps the link from being usable, in words; "" when nothing does."""
     request = f"wait for {describe(name, netns)}"
     link = find(places, place, name, netns, request)
-    found = addresses_of(read_addresses(places, place, link.ifindex))
+    # A link-local address nobody asked for is not waited for.
+    found = [
+        one for one in addresses_of(read_addresses(places, place, link.ifindex)) if not one.interface.is_link_local
+    ]
     for one in found:
         if one.dadfailed:
             says = f"another host on the link has {one.interface.ip}"

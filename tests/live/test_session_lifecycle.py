@@ -1,0 +1,246 @@
+"""The life of a session: what it may be used for, what it keeps alive, and what it leaves behind."""
+
+from __future__ import annotations
+
+import gc
+import os
+import pickle
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.witness import ip, names, open_fds, poll
+from vethlib import (
+    BatchError,
+    End,
+    LinkExists,
+    LinkNotFound,
+    NetlinkError,
+    Netns,
+    NetnsNotFound,
+    NotPermitted,
+    Session,
+    SessionClosed,
+    Veth,
+    VethError,
+    WaitTimeout,
+    ns,
+)
+from vethlib.session import session as session_module
+
+CALLS: list[Callable[[Session], object]] = [
+    lambda session: session.create(Veth(End("va"), End("vb", "blue"))),
+    lambda session: session.create_many([Veth(End("va", "blue"), End("vb"))]),
+    lambda session: session.create(Veth(End("va", addresses=["10.0.0.1/24"]), End("vb", "blue")), wait=0.01),
+    lambda session: session.delete("peer", "blue"),
+    lambda session: session.delete_many([("peer", "blue"), ("nope", "blue")]),
+    lambda session: session.set("peer", "blue", mtu=1400, addresses=["10.0.0.1/24"]),
+    lambda session: session.set("peer", "blue", new_name="taken", addresses=[]),
+    lambda session: session.set("peer", "blue", up=True, wait=0.01),
+    lambda session: session.move("peer", "blue", to=""),
+    lambda session: session.lookup("peer", "blue"),
+    lambda session: session.lookup("nope", "blue"),
+    lambda session: session.links("blue"),
+    lambda session: session.addresses("blue"),
+    lambda session: session.stats("peer", "blue"),
+    lambda session: session.details("peer", "blue"),
+    lambda session: session.survey(["", "blue"]),
+]
+
+
+def test_a_closed_session_says_so(home: Netns, blue: str) -> None:
+    session = Session()
+    session.close()
+    session.close()
+    for call in CALLS:
+        with pytest.raises(SessionClosed, match="this session is closed"):
+            call(session)
+    with pytest.raises(SessionClosed), Session() as other:
+        other.close()
+        other.links()
+    assert (names(), names("blue")) == (set(), set())
+
+
+def test_links_outlive_the_session(home: Netns, blue: str) -> None:
+    with Session() as session:
+        session.create(Veth(End("va"), End("vb", "blue")))
+    assert (names(), names("blue")) == ({"va"}, {"vb"})
+
+
+def in_a_child(function: Callable[[], object]) -> int:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # other tests may have left threads
+        child = os.fork()
+    if child == 0:
+        try:
+            function()
+        except BaseException as error:
+            print(repr(error), file=sys.stderr)
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_a_forked_child_cannot_use_the_session_and_the_parent_can(session: Session, blue: str) -> None:
+    def child() -> None:
+        for call in CALLS:
+            with pytest.raises(SessionClosed, match=f"belongs to process {os.getppid()}: after a fork, the child makes"):
+                call(session)
+        session.close()
+        with Session() as own:
+            own.create(Veth(End("va"), End("vb", "blue")))
+
+    assert in_a_child(child) == 0
+    assert names() == {"va"}
+    assert session.lookup("va").name == "va"
+
+
+def test_a_child_that_forgets_the_session_warns_of_nothing(home: Netns) -> None:
+    with Session() as session:
+        sessions = [session]
+
+        def child() -> None:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                sessions.clear()
+                gc.collect()
+
+        assert in_a_child(child) == 0
+
+
+def test_an_unclosed_session_warns_and_is_closed(home: Netns) -> None:
+    before = open_fds()
+    session = Session()
+    with pytest.warns(ResourceWarning, match=r"unclosed <vethlib.* close it, or use `with Session\(\)`"):
+        del session
+        gc.collect()
+    assert open_fds() == before
+
+
+def test_a_session_that_could_not_start_has_nothing_to_warn_of(home: Netns, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(93, "Protocol not supported")
+
+    before = open_fds()
+    with monkeypatch.context() as patch, pytest.raises(NetlinkError, match=r"start a session: .*\(EPROTONOSUPPORT\)"):
+        patch.setattr(session_module, "RtnlSocket", refuse)
+        Session()
+    assert open_fds() == before
+    with monkeypatch.context() as patch, pytest.raises(NotPermitted, match="start a session"):
+        patch.setattr(session_module.ns, "current", lambda: os.open("/proc/1/mem", os.O_RDWR | 1 / 0))
+        raise NotPermitted("start a session")
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("way", ["name", "netns object"])
+def test_no_call_keeps_a_foreign_namespace_alive(
+    session: Session, blue: str, call: Callable[[Session], object], way: str
+) -> None:
+    ip("link", "add", "name", "witness", "type", "veth", "peer", "name", "inside", "netns", "blue")
+    ip("link", "add", "name", "peer", "type", "veth", "peer", "name", "other", netns="blue")
+    ip("link", "add", "name", "taken", "type", "bridge", netns="blue")
+    errors: list[BaseException] = []
+    try:
+        call(session)
+    except VethError as error:
+        errors.append(error)  # kept, traceback and all, as a caller may keep it
+    ip("netns", "del", "blue")
+    assert poll(lambda: "witness" not in names())
+
+
+def test_no_descriptor_is_lost_over_many_calls(session: Session, blue: str, red: str) -> None:
+    ip("link", "add", "name", "taken", "type", "bridge", netns="blue")
+
+    def mixed() -> None:
+        with Netns.open("red") as open_red:
+            session.create_many(
+                [
+                    Veth(End("a", "blue"), End("b", open_red)),
+                    Veth(End("c"), End("d", "path:/run/netns/blue")),
+                    Veth(End("e"), End("f")),
+                ]
+            )
+        session.set("a", "blue", mtu=1400, addresses=["10.0.0.1/24"])
+        session.move("b", "red", to="blue")
+        session.links("blue")
+        session.stats("c")
+        for call in (
+            lambda: session.create(Veth(End("taken", "blue"), End("x", "red"))),
+            lambda: session.create(Veth(End("y", "blue"), End("x", "nowhere"))),
+            lambda: session.set("c", new_name="e"),
+            lambda: session.lookup("nope", "red"),
+            lambda: session.create_many([Veth(End("taken", "blue"), End("x"))], on_error="continue"),
+            lambda: session.delete_many([("taken", "blue"), ("nope", "red")], missing_ok=False),
+        ):
+            with pytest.raises(VethError):
+                call()
+        session.delete_many([("a", "blue"), ("d", "blue"), ("e", "")], missing_ok=False)
+
+    mixed()
+    before = open_fds()
+    for _ in range(15):
+        mixed()
+    assert open_fds() == before
+
+
+def test_real_errors_survive_pickling(session: Session, blue: str) -> None:
+    ip("link", "add", "name", "taken", "type", "bridge", netns="blue")
+    veth = Veth(End("taken", "blue", addresses=["10.0.0.1/24"]), End("vb"))
+    errors: list[Exception] = []
+    calls: list[tuple[Callable[[], object], type[Exception]]] = [
+        (lambda: session.create(veth), LinkExists),
+        (lambda: session.create_many([veth], on_error="continue"), BatchError),
+        (lambda: session.lookup("nope", "blue"), LinkNotFound),
+        (lambda: session.links("nowhere"), NetnsNotFound),
+        (lambda: session.create(Veth(End("va"), End("vc", up=False)), wait=0), WaitTimeout),
+        (lambda: session.delete("taken", "blue"), NetlinkError),
+    ]
+    for call, kind in calls:
+        with pytest.raises(kind) as caught:
+            call()
+        errors.append(caught.value)
+    for error in errors:
+        again: Any = pickle.loads(pickle.dumps(error))
+        assert (type(again), str(again), again.item) == (type(error), str(error), error.item)  # type: ignore[attr-defined]
+        if isinstance(error, NetlinkError):
+            assert (again.errno, again.request, again.netns) == (error.errno, error.request, error.netns)
+        if isinstance(error, BatchError):
+            assert [one.item for one in again.exceptions] == [veth]
+
+
+def test_the_wire_trace_shows_every_message(home: Netns) -> None:
+    code = """
+from vethlib import End, Session, Veth
+with Session() as session:
+    session.create(Veth(End("va"), End("vb")))
+    session.links()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "VETHLIB_DEBUG": "nl"},
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+    )
+    lines = done.stderr.splitlines()
+    assert all(line.startswith(("nl → type ", "nl ← type ")) for line in lines)
+    assert "nl → type 16" in done.stderr
+    assert any("nl ← type 16" in line and "'IFLA_IFNAME', 'va'" in line for line in lines)
+
+
+def test_the_calling_thread_stays_where_it_was(session: Session, blue: str, red: str) -> None:
+    for netns in ("blue", "red"):
+        with ns.entered(netns):
+            here = os.stat("/proc/thread-self/ns/net").st_ino
+            for call in CALLS:
+                try:
+                    call(session)
+                except VethError:
+                    pass
+                assert os.stat("/proc/thread-self/ns/net").st_ino == here

@@ -1,0 +1,211 @@
+"""Reading links, addresses and counters, compared with what ip says of them, and the kernel's bytes with pyroute2."""
+
+from __future__ import annotations
+
+import socket
+from ipaddress import ip_interface
+from typing import Any
+
+import pytest
+
+from tests.live.test_session_wait import sysctl
+from tests.witness import RTM_GETADDR, RTM_GETLINK, decoded, ip, names, raw_dump, seen
+from vethlib import End, InvalidValue, Link, LinkNotFound, NetlinkError, Session, Stats, Veth, interface_index, ns
+from vethlib._nl.addr import parse_addr
+from vethlib._nl.batch import Outcome
+from vethlib._nl.const import OPERSTATES
+from vethlib._nl.link import parse_link
+from vethlib.session.places import Places
+
+
+@pytest.fixture
+def zoo(session: Session, blue: str) -> None:
+    """One of each kind there is here, in blue."""
+    session.create(Veth(End("va", "blue", addresses=["10.0.0.1/24", "2001:db8::1/64"], alias="ä b"), End("vb")))
+    session.create(Veth(End("vc", "blue", group=9, num_queues=3), End("vd", "blue", up=False)))
+    ip("link", "add", "name", "br0", "type", "bridge", netns="blue")
+    ip("link", "add", "name", "vx0", "type", "vxlan", "id", "3", "dstport", "4789", netns="blue")
+    ip("link", "add", "link", "va", "name", "mv0", "type", "macvlan", netns="blue")
+    ip("link", "set", "dev", "vc", "master", "br0", netns="blue")
+    ip("link", "property", "add", "dev", "va", "altname", "short", "altname", "an-alternative-name-of-30-bytes", netns="blue")
+    ip("address", "add", "10.9.0.1", "peer", "10.9.0.2/32", "dev", "br0", netns="blue")
+    ip("address", "add", "10.8.0.1/24", "broadcast", "+", "label", "br0:x", "dev", "br0", netns="blue")
+    ip("link", "set", "dev", "lo", "up", netns="blue")
+
+
+def check(link: Link, told: dict[str, Any]) -> None:
+    assert (link.index, link.name, link.mac, link.mtu) == (
+        told["ifindex"],
+        told["ifname"],
+        told["address"],
+        told["mtu"],
+    )
+    assert link.kind == told.get("linkinfo", {}).get("info_kind", "")
+    assert link.up == ("UP" in told["flags"])
+    assert link.operstate == told["operstate"].lower()
+    assert link.alias == told.get("ifalias", "")
+    assert str(link.group) == told["group"].replace("default", "0")
+    assert link.num_queues == told["num_tx_queues"]
+    assert list(link.altnames) == told.get("altnames", [])
+    assert [one.ip.compressed for one in link.addresses] == [one["local"] for one in told["addr_info"]]
+    assert [one.network.prefixlen for one in link.addresses] == [one["prefixlen"] for one in told["addr_info"]]
+
+
+@pytest.mark.usefixtures("zoo")
+def test_every_link_is_listed_as_ip_lists_it(session: Session) -> None:
+    told = ip("address", netns="blue")
+    links = session.links("blue")
+    assert [link.name for link in links] == [one["ifname"] for one in told]
+    assert {link.kind for link in links} >= {"", "veth", "bridge", "vxlan", "macvlan"}
+    for link, one in zip(links, told, strict=True):
+        if link.operstate == one["operstate"].lower():
+            check(link, one)
+        assert link.netns == "blue"
+        assert session.lookup(link.name, "blue").index == link.index
+
+
+@pytest.mark.usefixtures("zoo")
+def test_only_a_veth_has_a_peer(session: Session) -> None:
+    links = {link.name: link for link in session.links("blue")}
+    assert links["mv0"].peer_index is None
+    assert links["vc"].peer_index == links["vd"].index == seen("vd", "blue")["ifindex"]
+    assert links["va"].peer_index == seen("vb")["ifindex"]
+    assert links["va"].peer_netnsid == seen("va", "blue")["link_netnsid"]
+
+
+@pytest.mark.usefixtures("zoo")
+@pytest.mark.parametrize("name", ["va", "short", "an-alternative-name-of-30-bytes"])
+def test_a_link_is_looked_up_by_its_name_or_an_alternative_one(session: Session, name: str) -> None:
+    link = session.lookup(name, "netns:blue")
+    assert (link.name, link.netns, link.index) == ("va", "netns:blue", seen("va", "blue")["ifindex"])
+    assert link.altnames == ("short", "an-alternative-name-of-30-bytes")
+    assert session.stats(name, "blue").rx_errors == 0
+    with ns.entered("blue"):
+        if len(name) < 16:
+            assert interface_index(name) == link.index
+
+
+def test_what_is_not_there_is_not_found(session: Session, blue: str) -> None:
+    for name in ("nope", "an-alternative-name-of-30-bytes"):
+        for call in (session.lookup, session.stats, session.details):
+            with pytest.raises(LinkNotFound, match=f"there is no link '{name}' in netns:blue") as caught:
+                call(name, "blue")
+            assert isinstance(caught.value, LookupError)
+            assert (caught.value.netns, caught.value.errno) == ("blue", 19)
+    for call in (session.lookup, session.stats):
+        with pytest.raises(InvalidValue):
+            call("a b")
+    with pytest.raises(LinkNotFound, match="there is no link 'nope'"):
+        interface_index("nope")
+
+
+@pytest.mark.usefixtures("zoo")
+def test_addresses_are_those_ip_shows(session: Session) -> None:
+    told = [
+        (link["ifindex"], f"{one['local']}/{one['prefixlen']}", bool(one.get("tentative")))
+        for link in ip("address", netns="blue")
+        for one in link["addr_info"]
+    ]
+    found = [(one.index, one.interface, one.tentative) for one in session.addresses("blue")]
+    assert sorted((index, str(one)) for index, one, _ in found) == sorted((index, one) for index, one, _ in told)
+    assert ip_interface("10.9.0.1/32") in {one for _, one, _ in found}
+    assert not any(one.dadfailed for one in session.addresses("blue"))
+
+
+def test_a_link_without_any_ip_has_no_addresses(session: Session) -> None:
+    """Where IPv4 and IPv6 were never there: its MTU is too small for both."""
+    session.create(Veth(End("va", mtu=68, up=False), End("vb", mtu=68, up=False)))
+    ip("link", "set", "dev", "va", "mtu", "68")
+    assert session.lookup("va").addresses == ()
+
+
+def test_the_counters_are_those_ip_shows(session: Session, blue: str) -> None:
+    sysctl("", "ipv6/conf/default/disable_ipv6", "1")
+    sysctl("blue", "ipv6/conf/default/disable_ipv6", "1")
+    session.create(Veth(End("va", addresses=["10.0.0.1/24"]), End("vb", "blue", addresses=["10.0.0.2/24"])))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for _ in range(5):
+            sender.sendto(b"x" * 100, ("10.0.0.2", 9))
+    for name, netns in (("va", ""), ("vb", "blue")):
+        told, found = seen(name, netns)["stats64"], session.stats(name, netns)
+        assert isinstance(found, Stats)
+        for way in ("rx", "tx"):
+            for counter in ("packets", "bytes", "errors", "dropped"):
+                assert getattr(found, f"{way}_{counter}") == told[way][counter]
+        assert (found.multicast, found.collisions) == (told["rx"]["multicast"], told["tx"]["collisions"])
+        assert found.rx_packets > 5 or found.tx_packets > 5
+
+
+@pytest.mark.usefixtures("zoo")
+def test_details_are_all_that_the_kernel_says(session: Session) -> None:
+    details, told = session.details("short", "blue"), seen("va", "blue")
+    assert (details["IFLA_IFNAME"], details["IFLA_MTU"]) == ("va", told["mtu"])
+    assert details["index"] == told["ifindex"]
+    assert "IFLA_STATS64" in details
+
+
+def test_a_link_that_goes_between_two_looks_is_not_found(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    session.create(Veth(End("va"), End("vb")))
+    exchange, answers = Places.exchange, [Outcome(19, "", ()), Outcome(105, "lost", ())]
+
+    def second(self: Places, place: Any, requests: Any) -> list[Outcome]:
+        first = exchange(self, place, requests)
+        return [answers[0]] if b"va\0" not in requests[0] else first
+
+    monkeypatch.setattr(Places, "exchange", second)
+    with pytest.raises(LinkNotFound, match="read the counters of 'va': there is no link 'va'"):
+        session.stats("va")
+    assert session.lookup("va").addresses == ()
+    answers.pop(0)
+    with pytest.raises(NetlinkError, match="read the counters of 'va'.*lost"):
+        session.stats("va")
+    with pytest.raises(NetlinkError, match="list the addresses.*lost"):
+        session.lookup("va")
+    with pytest.raises(NetlinkError, match="list the links.*lost"):
+        session.links()
+
+
+def test_a_look_that_fails_says_so(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Places, "exchange", lambda *_: [Outcome(12, "", ())])
+    with pytest.raises(NetlinkError, match=r"look up 'va': .*\(ENOMEM\) \(the kernel is out of memory\)"):
+        session.lookup("va")
+    with pytest.raises(NetlinkError, match=r"look up 'va': .*\(ENOMEM\)"):
+        session.details("va")
+
+
+@pytest.mark.usefixtures("zoo")
+def test_every_link_the_kernel_shows_is_read_as_pyroute2_reads_it() -> None:
+    with ns.entered("blue"):
+        raw = raw_dump(RTM_GETLINK)
+    assert len(raw) == len(names("blue")) + 1
+    for message in raw:
+        ours, (theirs,) = parse_link(message[16:]), decoded(message)
+        info = theirs.get_attr("IFLA_LINKINFO")
+        properties = theirs.get_attr("IFLA_PROP_LIST")
+        assert (ours.ifindex, ours.flags) == (theirs["index"], theirs["flags"])
+        assert ours.name == theirs.get_attr("IFLA_IFNAME")
+        assert ours.mac.hex(":") == theirs.get_attr("IFLA_ADDRESS")
+        assert ours.mtu == theirs.get_attr("IFLA_MTU")
+        assert ours.link == theirs.get_attr("IFLA_LINK")
+        assert ours.link_netnsid == theirs.get_attr("IFLA_LINK_NETNSID")
+        assert ours.operstate.upper() == theirs.get_attr("IFLA_OPERSTATE")
+        assert ours.operstate in OPERSTATES
+        assert ours.kind == (info.get_attr("IFLA_INFO_KIND") if info else "")
+        assert ours.alias == (theirs.get_attr("IFLA_IFALIAS") or "")
+        assert ours.group == theirs.get_attr("IFLA_GROUP")
+        assert ours.num_tx_queues == theirs.get_attr("IFLA_NUM_TX_QUEUES")
+        assert list(ours.altnames) == [value for _, value in properties["attrs"]] if properties else not ours.altnames
+
+
+@pytest.mark.usefixtures("zoo")
+def test_every_address_the_kernel_shows_is_read_as_pyroute2_reads_it() -> None:
+    with ns.entered("blue"):
+        raw = raw_dump(RTM_GETADDR)
+    assert len(raw) >= 6
+    for message in raw:
+        ours, (theirs,) = parse_addr(message[16:]), decoded(message)
+        text = str(ip_interface((ours.address, ours.prefixlen)).ip)
+        assert text == (theirs.get_attr("IFA_LOCAL") or theirs.get_attr("IFA_ADDRESS"))
+        assert (ours.ifindex, ours.prefixlen) == (theirs["index"], theirs["prefixlen"])
+        assert ours.flags == theirs.get_attr("IFA_FLAGS")
+        assert ours.proto == (theirs.get_attr("IFA_PROTO") or 0)

@@ -1,0 +1,568 @@
+"""What goes wrong, and what is said of it. Each time the host is afterwards exactly as it was."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.capabilities import dropped
+from tests.witness import host_state, ip, names, poll, seen
+from vethlib import (
+    BatchError,
+    End,
+    InvalidValue,
+    LinkExists,
+    LinkNotFound,
+    NetlinkError,
+    Netns,
+    NetnsNotFound,
+    NotPermitted,
+    NotSupported,
+    Session,
+    Veth,
+    VethError,
+    ns,
+)
+from vethlib._nl.batch import LOST, Outcome
+from vethlib._nl.sock import RtnlSocket
+from vethlib.session import create
+from vethlib.session.places import Places
+
+ROOT = Path(__file__).parents[2]
+
+
+@contextmanager
+def nothing_changes() -> Iterator[None]:
+    before = host_state()
+    yield
+    assert host_state() == before
+
+
+@pytest.mark.parametrize(("a", "b"), [("", ""), ("", "blue"), ("blue", ""), ("blue", "red"), ("blue", "blue")])
+@pytest.mark.parametrize("taken_end", ["a", "b"])
+def test_a_taken_name_is_named_on_whichever_end(
+    session: Session, blue: str, red: str, a: str, b: str, taken_end: str
+) -> None:
+    netns = {"a": a, "b": b}[taken_end]
+    ip("link", "add", "name", "taken", "type", "bridge", netns=netns)
+    veth = Veth(End("taken", a), End("vb", b)) if taken_end == "a" else Veth(End("va", a), End("taken", b))
+    where = "netns:" + netns if netns else "the home namespace"
+    with nothing_changes(), pytest.raises(LinkExists) as caught:
+        session.create(veth)
+    assert str(caught.value) == f"create veth {veth}: 'taken' already exists in {where}"
+    assert (caught.value.errno, caught.value.request) == (errno.EEXIST, f"create veth {veth}")
+    assert isinstance(caught.value, FileExistsError)
+
+
+def test_an_alternative_name_is_taken_too(session: Session) -> None:
+    ip("link", "add", "name", "br0", "type", "bridge")
+    ip("link", "property", "add", "dev", "br0", "altname", "other")
+    with nothing_changes(), pytest.raises(LinkExists, match="'other' already exists in the home namespace"):
+        session.create(Veth(End("va"), End("other")))
+
+
+def test_a_taken_name_that_is_free_again_when_looked_for_is_still_an_error(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ip("link", "add", "name", "taken", "type", "bridge")
+    monkeypatch.setattr(create, "_is_taken", lambda *_: False)
+    with nothing_changes(), pytest.raises(LinkExists, match="a link of one of these names already exists"):
+        session.create(Veth(End("taken"), End("vb")))
+
+
+def test_a_name_whose_owner_cannot_be_looked_at_is_still_an_error(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ip("link", "add", "name", "taken", "type", "bridge")
+
+    def refuse(*_: object) -> None:
+        raise NetlinkError("no")
+
+    monkeypatch.setattr(create, "find", refuse)
+    with nothing_changes(), pytest.raises(LinkExists, match="a link of one of these names already exists"):
+        session.create(Veth(End("taken"), End("vb")))
+
+
+@pytest.mark.parametrize("ref", ["nowhere", "netns:nowhere", "path:/run/netns/nowhere", "pid:2147483647", "fd:12345"])
+def test_a_reference_that_leads_nowhere_is_not_found(session: Session, blue: str, ref: str) -> None:
+    for veth in (Veth(End("va", ref), End("vb")), Veth(End("va", "blue"), End("vb", ref))):
+        with nothing_changes(), pytest.raises(NetnsNotFound) as caught:
+            session.create(veth)
+        assert caught.value.item is veth
+        assert caught.value.netns.endswith(ref)
+    for call in (session.links, session.addresses):
+        with pytest.raises(NetnsNotFound):
+            call(ref)
+    with pytest.raises(NetnsNotFound):
+        session.stats("lo", ref)
+
+
+def test_a_dead_process_and_a_zombie_have_no_namespace(session: Session) -> None:
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    assert poll(lambda: Path(f"/proc/{child}/stat").read_text().split()[2] == "Z")
+    with nothing_changes(), pytest.raises(NetnsNotFound, match=f"process {child} is gone"):
+        session.create(Veth(End("va", f"pid:{child}"), End("vb")))
+    os.waitpid(child, 0)
+    with nothing_changes(), pytest.raises(NetnsNotFound, match=f"process {child} is gone"):
+        session.create(Veth(End("va", f"pid:{child}"), End("vb")))
+
+
+def test_a_microservice_needs_a_resolver_that_knows_it(session: Session) -> None:
+    with nothing_changes(), pytest.raises(NetnsNotFound, match="no resolver is attached"):
+        session.create(Veth(End("va", "microservice:web"), End("vb")))
+
+    def resolve(label: str) -> str:
+        raise NetnsNotFound(f"microservice {label} is not running", netns=f"microservice:{label}")
+
+    with Session(resolver=resolve) as own, pytest.raises(NetnsNotFound, match="microservice web is not running"):
+        own.create(Veth(End("va", "microservice:web"), End("vb")))
+
+
+@pytest.mark.parametrize("outer", [True, False])
+def test_a_namespace_that_vanishes_between_check_and_use_takes_the_pair_along(
+    session: Session, blue: str, monkeypatch: pytest.MonkeyPatch, outer: bool
+) -> None:
+    send_creates = create._send_creates
+
+    def removed(*args: Any) -> None:
+        ip("netns", "del", "blue")
+        send_creates(*args)
+
+    monkeypatch.setattr(create, "_send_creates", removed)
+    ends = End("va", "blue"), End("vb")
+    session.create(Veth(*ends) if outer else Veth(*reversed(ends)))
+    assert poll(lambda: names() == set())
+
+
+def test_without_a_capability_it_is_named_and_nothing_happens(session: Session, blue: str) -> None:
+    session.create(Veth(End("va"), End("vb", "blue")))
+    here, there = Veth(End("x"), End("y")), Veth(End("x", "blue"), End("y", "blue"))
+    with nothing_changes():
+        with dropped():
+            for call in (
+                lambda: session.create(here),
+                lambda: session.delete("va"),
+                lambda: session.set("va", mtu=1400),
+                lambda: session.set("va", addresses=["10.0.0.1/24"]),
+            ):
+                with pytest.raises(NotPermitted, match="this needs CAP_NET_ADMIN") as caught:
+                    call()
+                assert caught.value.errno == errno.EPERM
+                assert isinstance(caught.value, PermissionError)
+            for call in (
+                lambda: session.create(there),
+                lambda: session.delete("vb", "blue"),
+                lambda: session.set("vb", "blue", mtu=1400),
+                lambda: session.links("blue"),
+                lambda: session.lookup("vb", "blue"),
+            ):
+                with pytest.raises(NotPermitted, match="CAP_SYS_ADMIN") as caught:
+                    call()
+                assert caught.value.netns == "blue"
+            with pytest.raises(NotPermitted, match=f"^create veth {there}: .*CAP_SYS_ADMIN") as caught:
+                session.create_many([there])
+            assert caught.value.item is there
+            with pytest.raises(BatchError) as many:
+                session.create_many([here, there], on_error="continue")
+            assert [error.item for error in many.value.exceptions] == [here, there]
+            assert {type(error) for error in many.value.exceptions} == {NotPermitted}
+            with pytest.raises(NotPermitted, match=r"move 'va' to blue: .*CAP_NET_ADMIN"):
+                session.move("va", to="blue")
+            assert session.lookup("va").name == "va"  # looking needs none
+            assert len(session.links()) == 2
+            assert session.stats("va").rx_errors == 0
+
+
+def test_without_a_capability_a_session_can_be_made_and_can_look(home: Netns) -> None:
+    with dropped(), Session() as session:
+        assert [link.name for link in session.links()] == ["lo"]
+
+
+def test_continue_goes_on_where_a_namespace_cannot_be_entered(
+    session: Session, blue: str, red: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For the creating, and for what follows it in the namespace of the other end."""
+    call_in, map_in = ns.call_in, ns.map_in
+    with Netns.open("blue") as place:
+        forbidden = place.identity
+
+    def entering(fd: int, function: Callable[[], Any]) -> Any:
+        if ns.identity(fd) == forbidden:
+            raise NotPermitted("entering a network namespace needs CAP_SYS_ADMIN", errno=1, netns=f"fd:{fd}")
+        return call_in(fd, function)
+
+    def mapping(fds: list[int], function: Callable[[], Any]) -> Any:
+        if any(ns.identity(fd) == forbidden for fd in fds):
+            raise NotPermitted("entering a network namespace needs CAP_SYS_ADMIN", errno=1, netns="fd:5")
+        return map_in(fds, function)
+
+    monkeypatch.setattr(ns, "call_in", entering)
+    monkeypatch.setattr(ns, "map_in", mapping)
+    veths = [
+        Veth(End("va", "blue"), End("vb", "red")),
+        Veth(End("vc", "red"), End("vd")),
+        Veth(End("ve"), End("vf", "blue")),
+        Veth(End("vg", "red"), End("vh", "red")),
+    ]
+    with pytest.raises(BatchError) as caught:
+        session.create_many(veths, on_error="continue")
+    assert [(error.item, error.netns) for error in caught.value.exceptions] == [  # type: ignore[attr-defined]
+        (veths[0], "blue"),
+        (veths[2], "blue"),
+    ]
+    assert (names(), names("red"), names("blue")) == ({"vd"}, {"vc", "vg", "vh"}, set())
+
+
+INVALID: list[tuple[Callable[[], object], str, object]] = [
+    (lambda: End(""), "name", ""),
+    (lambda: End("x" * 16), "name", "x" * 16),
+    (lambda: End("a/b"), "name", "a/b"),
+    (lambda: End("a:b"), "name", "a:b"),
+    (lambda: End("a%d"), "name", "a%d"),
+    (lambda: End("a b"), "name", "a b"),
+    (lambda: End("."), "name", "."),
+    (lambda: End("x", mac="01:00:00:00:00:01"), "mac", "01:00:00:00:00:01"),
+    (lambda: End("x", mtu=67), "mtu", 67),
+    (lambda: End("x", mtu=65536), "mtu", 65536),
+    (lambda: End("x", num_queues=0), "num_queues", 0),
+    (lambda: End("x", group=-1), "group", -1),
+    (lambda: End("x", addresses=["10.0.0.1"]), "addresses", "10.0.0.1"),
+    (lambda: End("x", address_proto=256), "address_proto", 256),
+]
+
+
+@pytest.mark.parametrize(("make", "field", "value"), INVALID)
+def test_a_value_that_cannot_work_is_refused_before_anything_is_sent(
+    make: Callable[[], object], field: str, value: object
+) -> None:
+    with pytest.raises(InvalidValue) as caught:
+        make()
+    assert (caught.value.field, caught.value.value) == (field, value)
+    assert str(caught.value).startswith(f"{field} {value!r}: ")
+
+
+@pytest.mark.parametrize("name", ["x" * 15, "é" * 7, "a-b_c.d@e", "...", "-", "$(x)", "'\"\\", "\udcff\udce9", "'%'".strip("'%") or "q"])
+def test_every_name_the_kernel_takes_is_taken(session: Session, blue: str, name: str) -> None:
+    pair = session.create(Veth(End(name, addresses=["10.0.0.1/24", "2001:db8::1/64"]), End(name, "blue")))
+    assert (pair.a.name, pair.b.name) == (name, name)
+    assert (seen(name)["ifindex"], seen(name, "blue")["ifindex"]) == (pair.a.index, pair.b.index)
+    session.set(name, mtu=1400)
+    session.delete(name, "blue")
+    assert names() == set()
+
+
+@pytest.mark.parametrize("name", ["à", "a\xa0", "a\tb", "a\nb", "a\x0bb", "a\x85b"])
+def test_a_name_is_refused_by_us_exactly_if_it_is_refused_by_the_kernel(session: Session, name: str) -> None:
+    done = subprocess.run(["ip", "link", "add", "name", name, "type", "bridge"], capture_output=True, check=False)
+    if done.returncode:
+        with pytest.raises(InvalidValue):
+            End(name)
+    else:
+        assert session.lookup(name).name == name
+        End(name)
+
+
+def test_a_name_that_is_not_utf8_is_found_changed_and_deleted(session: Session, blue: str) -> None:
+    raw = b"\xff\xe9-v"
+    ip("link", "add", "name", raw, "type", "veth", "peer", "name", b"\xff\xe8", netns="blue")
+    name = os.fsdecode(raw)
+    assert name in {link.name for link in session.links("blue")}
+    assert session.lookup(name, "blue").index == seen(name, "blue")["ifindex"]
+    session.set(name, "blue", up=True, addresses=["10.0.0.1/24"], alias="\udcfe")
+    assert seen(name, "blue")["ifalias"] == "\udcfe"
+    with pytest.raises(LinkExists, match="already exists in netns:blue"):
+        session.create(Veth(End(name, "blue"), End("vb")))
+    session.delete(name, "blue")
+    assert names("blue") == set()
+
+
+def test_bytes_that_no_file_name_can_be_are_an_invalid_name(session: Session) -> None:
+    with pytest.raises(InvalidValue, match="cannot be encoded"):
+        session.lookup("\ud800")
+    with pytest.raises(InvalidValue, match="cannot be encoded"):
+        session.lookup("\ud800" * 20)
+    with pytest.raises(InvalidValue):
+        session.lookup("x" * 128)
+
+
+def test_an_address_the_kernel_refuses_is_named_with_its_link(session: Session, blue: str) -> None:
+    veth = Veth(End("va", "blue", addresses=["10.0.0.1/24", "::1/128"], alias="x"), End("vb"))
+    with nothing_changes(), pytest.raises(NetlinkError) as caught:
+        session.create(veth)
+    assert str(caught.value).startswith(
+        f"create veth {veth}: 'va' in netns:blue was created, but the kernel refused to give it ::1/128: Cannot assign"
+    )
+    assert (caught.value.errno, caught.value.netns, caught.value.item) == (errno.EADDRNOTAVAIL, "blue", veth)
+
+
+@pytest.mark.parametrize("what", ["alias", "up", "read"])
+def test_each_step_that_is_refused_after_the_creation_is_named(
+    session: Session, blue: str, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    said = {"alias": "set its alias", "up": "bring it up", "read": "read it"}[what]
+    number = {"alias": 1, "up": 2, "read": 3}[what]
+    exchange = Places.exchange
+
+    def refusing(self: Places, place: Any, requests: Any) -> list[Outcome]:
+        outcomes = exchange(self, place, requests)
+        if len(requests) == 4:
+            outcomes[number] = Outcome(errno.EACCES, "", ())
+        return outcomes
+
+    monkeypatch.setattr(Places, "exchange", refusing)
+    veth = Veth(End("va", "blue", addresses=["10.0.0.1/24"], alias="x"), End("vb"))
+    with nothing_changes(), pytest.raises(NetlinkError, match=f"the kernel refused to {said}: Permission denied") as one:
+        session.create(veth)
+    assert type(one.value) is NetlinkError
+    with nothing_changes(), pytest.raises(BatchError):
+        session.create_many([veth], on_error="continue")
+
+
+def test_an_address_refused_the_second_time_too_is_an_error(
+    session: Session, blue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where switching IPv6 on did not help."""
+    with ns.entered("blue"), open("/proc/sys/net/ipv6/conf/default/disable_ipv6", "w") as switch:
+        switch.write("1")
+    monkeypatch.setattr(create, "enable_ipv6", lambda *_: None)
+    with nothing_changes(), pytest.raises(NetlinkError, match="refused to give it 2001:db8::1/64: Permission denied"):
+        session.create(Veth(End("va", "blue", addresses=["2001:db8::1/64"]), End("vb")))
+
+
+def test_a_kernel_without_veth_is_told_of(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    create_veth = create.create_veth
+    monkeypatch.setattr(create, "create_veth", lambda *args: create_veth(*args).replace(b"veth\0", b"vith\0"))
+    with nothing_changes(), pytest.raises(NotSupported, match=r"this kernel has no veth \(try: modprobe veth\)"):
+        session.create(Veth(End("va"), End("vb")))
+
+
+def test_a_pair_that_is_gone_before_it_was_looked_at_is_an_error(
+    session: Session, blue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object) -> None:
+        raise LinkNotFound("gone", errno=errno.ENODEV)
+
+    create_veth = create.create_veth
+
+    def silent(*args: Any) -> bytes:
+        message = bytearray(create_veth(*args))
+        message[6] &= ~0x8
+        return bytes(message)
+
+    monkeypatch.setattr(create, "create_veth", silent)
+    monkeypatch.setattr(create, "find", gone)
+    with pytest.raises(LinkNotFound, match="create veth 'va' ⇄ 'vb' in netns:blue: gone"):
+        session.create(Veth(End("va"), End("vb", "blue")))
+
+
+@contextmanager
+def descriptors_left(count: int) -> Iterator[None]:
+    used = {int(name) for name in os.listdir("/proc/self/fd")}
+    limit = 0
+    free = 0
+    while free < count:
+        free += limit not in used
+        limit += 1
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+@pytest.mark.parametrize("left", range(7))
+def test_out_of_descriptors_is_said_wherever_it_happens(session: Session, blue: str, red: str, left: int) -> None:
+    veth = Veth(End("va", "blue"), End("vb", "red"))
+    session.create(Veth(End("vc", "blue"), End("vd", "red")))
+    before = host_state()
+    for call in (
+        lambda: session.create(veth),
+        lambda: session.create_many([veth, veth]),
+        lambda: session.delete("vc", "blue"),
+        lambda: session.set("vc", "blue", mtu=1400),
+        lambda: session.links("red"),
+        Session,
+    ):
+        failure: VethError | None = None
+        result: object = None
+        with descriptors_left(left):
+            try:
+                result = call()
+            except BatchError as error:
+                failure = error
+            except LinkExists:
+                pass  # there were enough, and create_many meant the name twice
+            except VethError as error:
+                failure = error
+        if failure is None:
+            if isinstance(result, Session):
+                result.close()
+            session.delete_many([("va", "blue"), ("vc", "blue")])
+            session.create(Veth(End("vc", "blue"), End("vd", "red")))
+        else:
+            assert isinstance(failure, NetlinkError)
+            assert failure.errno == errno.EMFILE
+            assert "ulimit -n" in str(failure)
+    session.delete_many([("vc", "blue")])
+    session.create(Veth(End("vc", "blue"), End("vd", "red")))
+    assert {netns: len(links) for netns, links in host_state().items()} == {
+        netns: len(links) for netns, links in before.items()
+    }
+
+
+@pytest.mark.parametrize("left", [6, 9, 12, 40])
+def test_out_of_descriptors_continue_does_what_can_be_done(session: Session, left: int) -> None:
+    for number in range(12):
+        Netns.create(f"n{number}").close()
+    veths = [Veth(End("va", f"n{n}"), End("vb", f"n{(n + 1) % 12}")) for n in range(12)]
+    failed: list[VethError] = []
+    with descriptors_left(left):
+        try:
+            session.create_many(veths, on_error="continue")
+        except BatchError as error:
+            failed = list(error.exceptions)
+    assert bool(failed) == (left < 40)
+    assert all(isinstance(error, NetlinkError) and error.errno == errno.EMFILE for error in failed)
+    items = [error.item for error in failed]
+    for veth in veths:
+        assert ("va" in names(str(veth.a.netns))) == (veth not in items)
+        assert ("vb" in names(str(veth.b.netns))) == (veth not in items)
+
+
+@pytest.fixture
+def tiny_buffers(monkeypatch: pytest.MonkeyPatch) -> Callable[[int | None, int | None], None]:
+    """Sets the socket buffers of every session socket to be made."""
+
+    def set_sizes(send: int | None, receive: int | None) -> None:
+        read_limits = RtnlSocket._read_limits
+
+        def lowered(self: RtnlSocket) -> Any:
+            if send is not None:
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send)
+            if receive is not None:
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive)
+            return read_limits(self)
+
+        monkeypatch.setattr(RtnlSocket, "_read_limits", lowered)
+
+    return set_sizes
+
+
+@pytest.mark.parametrize(("send", "receive"), [(1, None), (None, 1), (1, 1), (20_000, 20_000)])
+def test_small_buffers_only_make_for_more_datagrams(
+    home: Netns, blue: str, red: str, tiny_buffers: Callable[[int | None, int | None], None], send: int, receive: int
+) -> None:
+    with nothing_changes():
+        tiny_buffers(send, receive)
+        with Session() as session:
+            veths = [
+                Veth(End(f"a{n}", "blue", addresses=[f"10.0.{n}.1/24"], alias="x"), End(f"b{n}", "red"))
+                for n in range(100)
+            ]
+            session.create_many(veths)
+            assert len(session.links("blue")) == 101
+            assert session.set("a7", "blue", mtu=1400, alias="y", addresses=["10.0.7.2/24"]).mtu == 1400
+            session.delete_many([(f"a{n}", "blue") for n in range(100)], missing_ok=False)
+
+
+def test_lost_answers_are_said_and_do_not_spoil_the_next(session: Session) -> None:
+    """The receive buffer shrinks behind our back, so that the answers of a chunk do not fit it."""
+    assert session._home.socket is not None
+    session._home.socket._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    with pytest.raises(NetlinkError) as caught:
+        session.create_many([Veth(End("x", addresses=["::1/128"]), End("y"))] * 60)
+    assert caught.value.errno in (errno.ENOBUFS, errno.EEXIST, errno.EADDRNOTAVAIL)
+    assert [link.name for link in session.links()][0] == "lo"
+
+
+def test_a_create_whose_answer_was_lost_says_so(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Places.run
+
+    def losing(self: Places, place: Any, exchange: Any) -> None:
+        run(self, place, exchange)
+        exchange.outcomes[0] = LOST
+
+    monkeypatch.setattr(Places, "run", losing)
+    with pytest.raises(NetlinkError, match="its answer was lost: look before trying again"):
+        session.create(Veth(End("va"), End("vb")))
+
+
+def test_signals_that_do_not_raise_do_no_harm(session: Session, blue: str) -> None:
+    ticks: list[int] = []
+    old = signal.signal(signal.SIGALRM, lambda *_: ticks.append(1))
+    with nothing_changes():
+        signal.setitimer(signal.ITIMER_REAL, 0.0003, 0.0003)
+        try:
+            deadline = time.monotonic() + 0.3
+            while time.monotonic() < deadline:
+                session.create_many(Veth(End(f"a{n}", addresses=["10.0.0.1/24"]), End(f"b{n}", "blue")) for n in range(9))
+                session.set("b1", "blue", mtu=1400)
+                session.delete_many([(f"a{n}", "") for n in range(9)], missing_ok=False)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, old)
+    assert ticks
+
+
+SEND_FAILS = """
+import sys
+from vethlib import End, Session, Veth
+with Session() as session:
+    veths = [Veth(End(f"a{n}"), End(f"b{n}", "blue")) for n in range(3)]
+    try:
+        match sys.argv[1]:
+            case "create":
+                session.create_many(veths)
+            case "create, continue":
+                session.create_many(veths, on_error="continue")
+            case "delete":
+                session.delete_many([("o1", ""), ("o2", "")])
+            case "set":
+                session.set("o1", new_name="x", addresses=["10.0.0.2/24"], mtu=1000)
+    except OSError as error:
+        print(error.errno, error)
+    except ExceptionGroup as group:
+        print(*[f"{error.errno} {error}" for error in group.exceptions], sep="; ")
+    else:
+        print("fine")
+"""
+
+
+@pytest.mark.parametrize("when", ["1", "2", "3", "4", "1+"])
+@pytest.mark.parametrize("what", ["create", "create, continue", "delete", "set"])
+def test_a_send_that_fails_is_said_and_nothing_has_changed(session: Session, blue: str, what: str, when: str) -> None:
+    for number in (1, 2):
+        ip("link", "add", "name", f"o{number}", "mtu", "1400", "type", "veth", "peer", "name", f"p{number}")
+    ip("address", "add", "10.0.0.1/24", "dev", "o1")
+    before = host_state()
+    strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=sendto"]
+    done = subprocess.run(
+        [*strace, "-e", f"inject=sendto:error=ENOMEM:when={when}", sys.executable, "-c", SEND_FAILS, what],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    if "fine" in done.stdout:
+        assert when in "34"
+        assert host_state() != before
+    else:
+        assert done.stdout.startswith(f"{errno.ENOMEM} "), done.stdout + done.stderr
+        assert "the kernel is out of memory" in done.stdout
+        if (what, when) != ("set", "4"):  # everything was done, and what failed was to read how it has become
+            assert host_state() == before

@@ -1,0 +1,236 @@
+"""IPv6 on ends: where it is switched off, and until its addresses can be used."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from tests.witness import Listener, addresses, host_state, ip, names, seen
+from vethlib import (
+    DuplicateAddress,
+    End,
+    InvalidValue,
+    LinkNotFound,
+    NetlinkError,
+    NotPermitted,
+    Session,
+    Veth,
+    WaitTimeout,
+    ns,
+)
+from vethlib.session import ipv6, wait
+
+
+def sysctl(netns: str, name: str, value: str | None = None) -> str:
+    with ns.entered(netns):
+        if value is not None:
+            with open(f"/proc/sys/net/{name}", "w") as file:
+                file.write(value)
+        with open(f"/proc/sys/net/{name}") as file:
+            return file.read().strip()
+
+
+@pytest.fixture
+def _quick_detection(blue: str, red: str) -> None:
+    """Duplicate address detection in one second instead of up to two."""
+    for netns in ("", "blue", "red"):
+        sysctl(netns, "ipv6/conf/default/router_solicitation_delay", "0")
+
+
+def test_an_address_is_given_even_where_new_links_have_no_ipv6(session: Session, blue: str) -> None:
+    sysctl("blue", "ipv6/conf/default/disable_ipv6", "1")
+    pair = session.create(
+        Veth(End("a", "blue", addresses=["10.0.0.1/24", "2001:db8::1/64"]), End("b", "blue", addresses=["10.0.1.1/24"]))
+    )
+    assert addresses("a", "blue") == ["10.0.0.1/24", "2001:db8::1/64"] == [str(one) for one in pair.a.addresses]
+    assert [sysctl("blue", f"ipv6/conf/{name}/disable_ipv6") for name in ("a", "b", "default")] == ["0", "1", "1"]
+    session.set("b", "blue", add_addresses=["2001:db8::2/64"], new_name="c")
+    assert addresses("c", "blue") == ["10.0.1.1/24", "2001:db8::2/64"]
+    assert sysctl("blue", "ipv6/conf/c/disable_ipv6") == "0"
+
+
+def test_ipv6_is_switched_off_again_where_the_change_fails(session: Session, blue: str) -> None:
+    sysctl("blue", "ipv6/conf/default/disable_ipv6", "1")
+    session.create(Veth(End("a", "blue"), End("b")))
+    before = host_state()
+    with pytest.raises(NetlinkError, match=r"set 'a' in netns:blue address ::1/128"):
+        session.set("a", "blue", addresses=["2001:db8::1/64", "::1/128"])
+    assert host_state() == before
+    assert sysctl("blue", "ipv6/conf/a/disable_ipv6") == "1"
+
+
+def test_a_kernel_setting_that_cannot_be_written_takes_the_pair_back(
+    session: Session, blue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container whose /proc/sys is read-only."""
+    sysctl("blue", "ipv6/conf/default/disable_ipv6", "1")
+
+    def refuse(*_: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(ipv6, "open", refuse, raising=False)
+    before = host_state()
+    veth = Veth(End("a", "blue", addresses=["2001:db8::1/64"]), End("b", "blue"))
+    with pytest.raises(NetlinkError, match=r"create veth .* Read-only file system \(EROFS\)") as caught:
+        session.create_many([Veth(End("c"), End("d")), Veth(End("x"), End("y", addresses=["2001:db8::9/64"])), veth])
+    assert caught.value.item == veth
+    assert host_state() == before
+
+
+@pytest.mark.usefixtures("_quick_detection")
+@pytest.mark.parametrize("netns", ["", "blue"])
+def test_waiting_ends_when_the_addresses_can_be_used(session: Session, netns: str) -> None:
+    pair = session.create(
+        Veth(
+            End("a", netns, addresses=["2001:db8::1/64", "10.0.0.1/24"]), End("b", "red", addresses=["2001:db8::2/64"])
+        ),
+        wait=5,
+    )
+    for link, name, place in ((pair.a, "a", netns), (pair.b, "b", "red")):
+        told = seen(name, place)
+        assert told["operstate"] == "UP"
+        assert link.operstate == "up"
+        assert not any(one.get("tentative") for one in told["addr_info"])
+        assert {str(one) for one in link.addresses} == {f"{o['local']}/{o['prefixlen']}" for o in told["addr_info"]}
+        assert not any(one.tentative or one.dadfailed for one in session.addresses(place))
+
+
+@pytest.mark.usefixtures("_quick_detection")
+def test_without_waiting_an_address_is_tentative_at_first(session: Session) -> None:
+    session.create(Veth(End("a", addresses=["2001:db8::1/64"]), End("b")))
+    (told,) = [one for one in seen("a")["addr_info"] if one["local"] == "2001:db8::1"]
+    assert told.get("tentative")
+    assert any(one.tentative for one in session.addresses())
+
+
+@pytest.mark.usefixtures("_quick_detection")
+def test_a_change_waits_too(session: Session) -> None:
+    session.create(Veth(End("a", up=False), End("b", "blue")))
+    link = session.set("a", up=True, addresses=["2001:db8::1/64"], wait=5)
+    assert link.operstate == "up"
+    assert not any(one.get("tentative") for one in seen("a")["addr_info"])
+
+
+def test_a_wait_that_is_too_short_says_what_is_missing(session: Session, blue: str) -> None:
+    with pytest.raises(
+        WaitTimeout, match=r"'a' is not usable after 0.05 s: its state is (?:lowerlayer)?down \(is the other"
+    ):
+        session.create(Veth(End("a"), End("b", "blue", up=False)), wait=0.05)
+    with pytest.raises(WaitTimeout, match=r"'b' in netns:blue is not usable after 0 s: the link is down"):
+        session.set("b", "blue", alias="x", wait=0)
+    with pytest.raises(
+        WaitTimeout, match=r"'c' is not usable after 0.2 s: 2001:db8::1/64.* still in duplicate address"
+    ):
+        session.create(Veth(End("c", addresses=["2001:db8::1/64"]), End("d", "blue")), wait=0.2)
+    assert names() == {"a", "c"}
+
+
+def test_all_pairs_of_a_call_share_one_wait(session: Session) -> None:
+    sysctl("", "ipv6/conf/default/dad_transmits", "0")
+    pairs = [Veth(End(f"a{n}", up=False), End(f"b{n}")) for n in range(3)]
+    started = time.monotonic()
+    with pytest.raises(WaitTimeout, match="'a0' is not usable after 0.1 s"):
+        session.create_many(pairs, wait=0.1)
+    fine = [Veth(End(f"c{n}"), End(f"d{n}")) for n in range(3)]
+    assert len(session.create_many(fine, wait=5)) == 3
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.usefixtures("_quick_detection")
+def test_an_address_that_another_has_is_an_error(session: Session) -> None:
+    session.create(Veth(End("a", addresses=["2001:db8::1/64"]), End("b", "blue")), wait=5)
+    with pytest.raises(DuplicateAddress, match="'b' in netns:blue: another host on the link has 2001:db8::1") as caught:
+        session.set("b", "blue", add_addresses=["2001:db8::1/64"], wait=5)
+    assert caught.value.netns == "blue"
+    (told,) = [one for one in seen("b", "blue")["addr_info"] if one["local"] == "2001:db8::1"]
+    assert told["dadfailed"]
+
+
+@pytest.mark.usefixtures("_quick_detection")
+def test_the_same_address_on_both_ends_is_an_error(session: Session) -> None:
+    with pytest.raises(DuplicateAddress):
+        session.create(
+            Veth(End("a", addresses=["2001:db8::1/64"]), End("b", "blue", addresses=["2001:db8::1/64"])), wait=5
+        )
+
+
+def test_too_small_an_mtu_for_ipv6_is_refused_beforehand(session: Session, blue: str) -> None:
+    with pytest.raises(InvalidValue, match="mtu 1279: IPv6 needs 1280 bytes"):
+        End("a", mtu=1279, addresses=["2001:db8::1/64"])
+    session.create(Veth(End("a", mtu=1279), End("b", "blue", addresses=["2001:db8::1/64", "10.0.0.1/24"])))
+    before = host_state()
+    with Listener() as listener:
+        changes: tuple[dict[str, Any], ...] = (
+            {"add_addresses": ["2001:db8::2/64"]},
+            {"addresses": ["2001:db8::2/64"], "mtu": 1000},
+            {"addresses": ["2001:db8::2/64"]},
+        )
+        for change in changes:
+            with pytest.raises(InvalidValue, match=r"mtu 1\d+: IPv6 needs 1280 bytes"):
+                session.set("a", **change)  # type: ignore[arg-type]
+        assert listener.heard() == []
+    changes = ({"mtu": 1000}, {"mtu": 68, "remove_addresses": ["10.0.0.1/24"]})
+    for change in changes:
+        with pytest.raises(InvalidValue, match="IPv6 needs 1280 bytes"):
+            session.set("b", "blue", **change)  # type: ignore[arg-type]
+    assert host_state() == before
+
+
+def test_the_mtu_and_ipv6_may_come_and_go_together(session: Session) -> None:
+    session.create(Veth(End("a", mtu=1000), End("b", mtu=1000)))
+    session.set("a", mtu=1280, addresses=["2001:db8::1/64"])
+    assert (seen("a")["mtu"], addresses("a")) == (1280, ["2001:db8::1/64"])
+    session.set("a", mtu=1279, addresses=["10.0.0.1/24"])
+    assert (seen("a")["mtu"], addresses("a")) == (1279, ["10.0.0.1/24"])
+    session.set("a", mtu=1280, add_addresses=["2001:db8::1/64"])
+    session.set("a", mtu=68, remove_addresses=["2001:db8::1/64"])
+    assert (seen("a")["mtu"], addresses("a")) == (68, ["10.0.0.1/24"])
+
+
+def test_a_link_that_goes_while_it_is_waited_for_is_an_error(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    session.create(Veth(End("a"), End("b", up=False)))
+    next_event = wait._next_event
+
+    def delete_it(*args: object) -> None:
+        ip("link", "del", "dev", "a")
+        next_event(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(wait, "_next_event", delete_it)
+    with pytest.raises(LinkNotFound, match="wait for 'a': there is no link 'a'"):
+        session.set("a", alias="x", wait=5)
+
+
+@pytest.mark.parametrize("number", [105, 1])
+def test_lost_events_do_not_matter_and_other_failures_do(
+    session: Session, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    sysctl("", "ipv6/conf/default/dad_transmits", "0")
+    session.create(Veth(End("a"), End("b")))
+    calls: list[int] = []
+
+    def events(*_: object) -> list[tuple[int, bytes]]:
+        calls.append(1)
+        ip("link", "set", "dev", "b", "up")
+        raise OSError(number, "no")
+
+    ip("link", "set", "dev", "b", "down")
+    monkeypatch.setattr("vethlib.session.wait.RtnlSocket.events", events)
+    if number == 1:
+        with pytest.raises(OSError, match="no"):
+            session.set("a", alias="x", wait=5)
+    else:
+        assert session.set("a", alias="x", wait=5).operstate == "up"
+    assert calls
+
+
+def test_a_listener_that_cannot_be_had_is_an_error(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    session.create(Veth(End("a"), End("b")))
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "no")
+
+    monkeypatch.setattr("vethlib.session.wait.ns.call_in", refuse)
+    with pytest.raises(NotPermitted, match="listen for link events: Operation not permitted"):
+        session.set("a", alias="x", wait=1)
