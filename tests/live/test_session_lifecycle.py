@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import pickle
@@ -31,7 +32,6 @@ from vethlib import (
     WaitTimeout,
     ns,
 )
-from vethlib.session import session as session_module
 
 CALLS: list[Callable[[Session], object]] = [
     lambda session: session.create(Veth(End("va"), End("vb", "blue"))),
@@ -89,7 +89,9 @@ def in_a_child(function: Callable[[], object]) -> int:
 def test_a_forked_child_cannot_use_the_session_and_the_parent_can(session: Session, blue: str) -> None:
     def child() -> None:
         for call in CALLS:
-            with pytest.raises(SessionClosed, match=f"belongs to process {os.getppid()}: after a fork, the child makes"):
+            with pytest.raises(
+                SessionClosed, match=f"belongs to process {os.getppid()}: after a fork, the child makes"
+            ):
                 call(session)
         session.close()
         with Session() as own:
@@ -116,24 +118,30 @@ def test_a_child_that_forgets_the_session_warns_of_nothing(home: Netns) -> None:
 def test_an_unclosed_session_warns_and_is_closed(home: Netns) -> None:
     before = open_fds()
     session = Session()
+    assert session.links()
     with pytest.warns(ResourceWarning, match=r"unclosed <vethlib.* close it, or use `with Session\(\)`"):
         del session
-        gc.collect()
     assert open_fds() == before
+
+
+def failing(number: int) -> Callable[..., object]:
+    def fail(*_: object) -> object:
+        raise OSError(number, os.strerror(number))
+
+    return fail
 
 
 def test_a_session_that_could_not_start_has_nothing_to_warn_of(home: Netns, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError(93, "Protocol not supported")
-
     before = open_fds()
-    with monkeypatch.context() as patch, pytest.raises(NetlinkError, match=r"start a session: .*\(EPROTONOSUPPORT\)"):
-        patch.setattr(session_module, "RtnlSocket", refuse)
-        Session()
-    assert open_fds() == before
-    with monkeypatch.context() as patch, pytest.raises(NotPermitted, match="start a session"):
-        patch.setattr(session_module.ns, "current", lambda: os.open("/proc/1/mem", os.O_RDWR | 1 / 0))
-        raise NotPermitted("start a session")
+    for name, number, kind, text in (
+        ("RtnlSocket", errno.EPROTONOSUPPORT, NetlinkError, r"start a session: .*\(EPROTONOSUPPORT\)"),
+        ("RtnlSocket", errno.EACCES, NotPermitted, "start a session: Permission denied"),
+        ("ns.current", errno.EMFILE, NetlinkError, r"start a session: .*\(EMFILE\) \(.*raise `ulimit -n`\)"),
+    ):
+        with monkeypatch.context() as patch, pytest.raises(kind, match=text):
+            patch.setattr(f"vethlib.session.session.{name}", failing(number))
+            Session()
+        assert open_fds() == before
 
 
 @pytest.mark.parametrize("call", CALLS)

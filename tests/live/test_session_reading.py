@@ -27,7 +27,18 @@ def zoo(session: Session, blue: str) -> None:
     ip("link", "add", "name", "vx0", "type", "vxlan", "id", "3", "dstport", "4789", netns="blue")
     ip("link", "add", "link", "va", "name", "mv0", "type", "macvlan", netns="blue")
     ip("link", "set", "dev", "vc", "master", "br0", netns="blue")
-    ip("link", "property", "add", "dev", "va", "altname", "short", "altname", "an-alternative-name-of-30-bytes", netns="blue")
+    ip(
+        "link",
+        "property",
+        "add",
+        "dev",
+        "va",
+        "altname",
+        "short",
+        "altname",
+        "an-alternative-name-of-30-bytes",
+        netns="blue",
+    )
     ip("address", "add", "10.9.0.1", "peer", "10.9.0.2/32", "dev", "br0", netns="blue")
     ip("address", "add", "10.8.0.1/24", "broadcast", "+", "label", "br0:x", "dev", "br0", netns="blue")
     ip("link", "set", "dev", "lo", "up", netns="blue")

@@ -1,19 +1,21 @@
-"""The socket's owner against answers that no kernel gives on demand."""
+"""The socket's part of an exchange, against a kernel that the test plays."""
 
 from __future__ import annotations
 
 import errno
-import importlib
+import os
 import socket
-from collections.abc import Iterable, Iterator
-from struct import pack, unpack_from
+from collections.abc import Callable
+from struct import pack
 from typing import Any
 
 import pytest
 
-from vethlib._nl import sock
-from vethlib._nl.batch import DONE, LOST
+from vethlib._nl import sock as sock_module
+from vethlib._nl import trace as trace  # before sockets are replaced: pyroute2 makes classes of them
+from vethlib._nl.batch import DONE, LOST, UNSENT
 from vethlib._nl.const import (
+    NLM_F_ACK,
     NLM_F_CAPPED,
     NLM_F_DUMP,
     NLM_F_DUMP_INTR,
@@ -24,64 +26,13 @@ from vethlib._nl.const import (
     RTM_GETLINK,
     RTM_NEWLINK,
     RTM_SETLINK,
+    RTNLGRP_LINK,
 )
+from vethlib._nl.link import dump_links, parse_link
 from vethlib._nl.sock import RtnlSocket
-from vethlib._nl.wire import message, messages
+from vethlib._nl.wire import Malformed, message, messages
 
-SETTING = message(RTM_SETLINK, NLM_F_REQUEST, bytes(16))
-DUMP = message(RTM_GETLINK, NLM_F_REQUEST | NLM_F_DUMP, bytes(16))
-
-
-class Scripted:
-    """A socket that answers as the test says: bytes to receive, an errno or an exception to raise."""
-
-    def __init__(self, *steps: bytes | int | BaseException) -> None:
-        self.steps: Iterator[bytes | int | BaseException] = iter(steps)
-        self.sent: list[bytes] = []
-        self.options: list[tuple[int, ...]] = []
-        self.refuse: dict[tuple[int, int], int] = {}
-        self.bound = self.closed = False
-        self.timeout: float | None = None
-
-    def setsockopt(self, level: int, name: int, value: Any) -> None:
-        self.options.append((level, name))
-        if number := self.refuse.get((level, name)):
-            raise OSError(number, "refused")
-
-    def getsockopt(self, level: int, name: int) -> int:
-        return 200_000
-
-    def bind(self, address: object) -> None:
-        self.bound = True
-
-    def settimeout(self, timeout: float | None) -> None:
-        self.timeout = timeout
-
-    def fileno(self) -> int:
-        return 99
-
-    def close(self) -> None:
-        self.closed = True
-
-    def send(self, data: bytes | bytearray) -> None:
-        self.sent.append(bytes(data))
-
-    def recv(self, size: int, flags: int = 0) -> bytes:
-        step = next(self.steps, errno.EAGAIN)
-        if isinstance(step, BaseException):
-            raise step
-        if isinstance(step, int):
-            raise OSError(step, "scripted")
-        return step
-
-
-@pytest.fixture
-def plug(monkeypatch: pytest.MonkeyPatch) -> Any:
-    def make(scripted: Scripted, groups: Iterable[int] = ()) -> RtnlSocket:
-        monkeypatch.setattr(socket, "socket", lambda *_: scripted)
-        return RtnlSocket(tuple(groups))
-
-    return make
+Answer = bytes | BaseException
 
 
 def reply(kind: int, sequence: int, body: bytes, flags: int = 0) -> bytes:
@@ -92,129 +43,301 @@ def ack(sequence: int, error: int = 0) -> bytes:
     return reply(NLMSG_ERROR, sequence, pack("=i", -error) + bytes(16), NLM_F_CAPPED)
 
 
-def sequences(data: bytes) -> list[int]:
-    return [sequence for _, _, sequence, _, _ in messages(data)]
+def setting() -> bytes:
+    return message(RTM_SETLINK, NLM_F_REQUEST, bytes(16))
 
 
-def test_a_batch_goes_out_as_one_datagram_and_comes_back_as_outcomes(plug: Any) -> None:
-    scripted = Scripted(ack(1, errno.ENODEV) + ack(2))
-    outcomes = plug(scripted).exchange([SETTING, SETTING])
-    assert [outcome.errno for outcome in outcomes] == [errno.ENODEV, 0]
-    assert [sequences(data) for data in scripted.sent] == [[1, 2]]
+def dump() -> bytes:
+    return message(RTM_GETLINK, NLM_F_REQUEST | NLM_F_DUMP, bytes(16))
 
 
-def test_sequence_numbers_are_not_used_twice(plug: Any) -> None:
-    scripted = Scripted(ack(1))
-    rtnl = plug(scripted)
-    rtnl.exchange([SETTING])
-    number = rtnl._sequence
-    scripted.steps = iter([ack(1, errno.EPERM), ack(number)])
-    assert rtnl.exchange([SETTING]) == [DONE]
+class Kernel:
+    """Takes the place of the socket. `answers` says what (type, flags, sequence) is answered with."""
+
+    def __init__(
+        self, answers: Callable[[int, int, int], list[Answer]], *, refused: dict[int, int] | None = None
+    ) -> None:
+        self.answers = answers
+        self.refused = refused or {}
+        self.queue: list[Answer] = []
+        self.sent: list[bytes] = []
+        self.options: list[tuple[int, int]] = []
+        self.timeouts: list[float | None] = []
+        self.closed = self.bound = False
+
+    def setsockopt(self, level: int, name: int, value: Any) -> None:
+        self.options.append((level, name))
+        if name in self.refused:
+            raise OSError(self.refused[name], os.strerror(self.refused[name]))
+
+    def getsockopt(self, level: int, name: int) -> int:
+        return 200_000
+
+    def bind(self, address: tuple[int, int]) -> None:
+        self.bound = True
+
+    def settimeout(self, timeout: float | None) -> None:
+        self.timeouts.append(timeout)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def send(self, data: bytes) -> None:
+        self.sent.append(bytes(data))
+        for kind, flags, sequence, _, _ in messages(bytes(data)):
+            self.queue += self.answers(kind, flags, sequence)
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        if not self.queue:
+            raise BlockingIOError(errno.EAGAIN, "nothing there")
+        answer = self.queue.pop(0)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
 
 
-def test_an_overrun_is_recovered_from_and_what_was_lost_is_said(plug: Any) -> None:
-    barrier = 1 + 4
-    scripted = Scripted(ack(1, errno.EEXIST), errno.ENOBUFS, errno.ENOBUFS, ack(7), ack(barrier))
-    outcomes = plug(scripted).exchange([SETTING, SETTING, SETTING])
-    assert outcomes[0].errno == errno.EEXIST
-    assert outcomes[1:] == [LOST, LOST]
-    assert [kind for kind, *_ in messages(scripted.sent[1])] == [NLMSG_NOOP]
+def acking(kind: int, flags: int, sequence: int) -> list[Answer]:
+    return [ack(sequence)] if flags & NLM_F_ACK else []
 
 
-def test_an_overrun_that_lost_nothing_of_ours_is_no_loss(plug: Any) -> None:
-    scripted = Scripted(errno.ENOBUFS, ack(1) + ack(3))
-    assert plug(scripted).exchange([SETTING]) == [DONE]
+@pytest.fixture
+def play(monkeypatch: pytest.MonkeyPatch) -> Callable[[Kernel], RtnlSocket]:
+    def play(kernel: Kernel, groups: tuple[int, ...] = ()) -> RtnlSocket:
+        monkeypatch.setattr(socket, "socket", lambda *_: kernel)
+        return RtnlSocket(groups)
+
+    return play
 
 
-def test_a_failure_while_recovering_is_raised(plug: Any) -> None:
-    scripted = Scripted(errno.ENOBUFS, errno.EIO)
-    with pytest.raises(OSError, match="scripted") as caught:
-        plug(scripted).exchange([SETTING])
-    assert caught.value.errno == errno.EIO
+Play = Callable[..., RtnlSocket]
+
+OVERRUN = OSError(errno.ENOBUFS, "No buffer space available")
 
 
-def test_a_torn_dump_is_repeated_until_it_is_whole(plug: Any) -> None:
-    scripted = Scripted()
-    rtnl = plug(scripted)
-
-    class Answering(Scripted):
-        def send(self, data: bytes | bytearray) -> None:
-            super().send(data)
-            (number,) = unpack_from("=I", data, 8)
-            torn = NLM_F_DUMP_INTR if len(self.sent) < 3 else 0
-            name = f"try{len(self.sent)}".encode()
-            self.steps = iter([reply(RTM_NEWLINK, number, name, torn), reply(NLMSG_DONE, number, pack("=i", 0))])
-
-    rtnl._socket = Answering()
-    (outcome,) = rtnl.exchange([DUMP])
-    assert list(outcome.bodies) == [b"try3"]
+def test_what_is_asked_is_answered(play: Play) -> None:
+    kernel = Kernel(acking)
+    own = play(kernel)
+    assert own.exchange([setting(), setting()]) == [DONE, DONE]
+    assert own.exchange([]) == []
+    own.close()
+    own.close()
+    assert (len(kernel.sent), kernel.closed) == (1, True)
 
 
-def test_a_kernel_that_never_answers_is_a_timeout(plug: Any) -> None:
-    with pytest.raises(TimeoutError, match="did not answer"):
-        plug(Scripted(BlockingIOError())).exchange([SETTING])
+def test_sequence_numbers_are_never_used_twice(play: Play) -> None:
+    kernel = Kernel(acking)
+    own = play(kernel)
+    for _ in range(3):
+        own.exchange([setting(), setting()])
+    numbers = [sequence for data in kernel.sent for _, _, sequence, _, _ in messages(data)]
+    assert len(set(numbers)) == 6
 
 
-def test_any_other_failure_of_the_socket_is_raised(plug: Any) -> None:
-    with pytest.raises(OSError, match="scripted") as caught:
-        plug(Scripted(errno.EIO)).exchange([SETTING])
-    assert caught.value.errno == errno.EIO
+@pytest.mark.parametrize("number", [10, 11, 12])
+def test_an_old_kernel_may_lack_any_of_the_netlink_options(play: Play, number: int) -> None:
+    own = play(Kernel(acking, refused={number: errno.ENOPROTOOPT}))
+    assert own.exchange([setting()]) == [DONE]
 
 
-def test_an_interrupted_exchange_still_learns_what_was_done(plug: Any) -> None:
-    scripted = Scripted(KeyboardInterrupt(), errno.ENOBUFS, ack(1, errno.EEXIST), ack(2))
-    rtnl = plug(scripted)
-    exchange = rtnl.begin([SETTING, SETTING])
+def test_an_option_that_fails_otherwise_closes_the_socket(play: Play) -> None:
+    kernel = Kernel(acking, refused={11: errno.EINVAL})
+    with pytest.raises(OSError, match="Invalid argument"):
+        play(kernel)
+    assert kernel.closed
+
+
+def test_without_privilege_the_receive_buffer_is_what_the_host_allows(play: Play) -> None:
+    kernel = Kernel(acking, refused={33: errno.EPERM})  # SO_RCVBUFFORCE
+    play(kernel)
+    assert (socket.SOL_SOCKET, socket.SO_RCVBUF) in kernel.options
+
+
+def test_groups_are_joined_with_a_port(play: Play) -> None:
+    kernel = Kernel(acking)
+    play(kernel, (RTNLGRP_LINK,))
+    assert kernel.bound
+    assert (270, 1) in kernel.options
+    without = Kernel(acking)
+    play(without)
+    assert not without.bound
+
+
+def test_no_answer_is_an_error_in_the_end(play: Play) -> None:
+    own = play(Kernel(lambda *_: []))
+    with pytest.raises(TimeoutError, match="the kernel did not answer a netlink request") as caught:
+        own.exchange([setting()])
+    assert caught.value.errno == errno.ETIMEDOUT
+
+
+def test_a_receive_that_fails_is_an_error(play: Play) -> None:
+    own = play(Kernel(lambda *_: [OSError(errno.ENOMEM, "no memory")]))
+    with pytest.raises(OSError, match="no memory"):
+        own.exchange([setting()])
+
+
+def test_a_torn_dump_is_repeated(play: Play) -> None:
+    turns = iter([NLM_F_DUMP_INTR, NLM_F_DUMP_INTR, 0])
+
+    def answers(_kind: int, _flags: int, sequence: int) -> list[Answer]:
+        return [reply(RTM_NEWLINK, sequence, b"part"), reply(NLMSG_DONE, sequence, bytes(4), next(turns))]
+
+    kernel = Kernel(answers)
+    (outcome,) = play(kernel).exchange([dump()])
+    assert (list(outcome.bodies), len(kernel.sent)) == ([b"part"], 3)
+
+
+def test_what_survived_an_overrun_counts_and_the_rest_is_lost(play: Play) -> None:
+    def answers(kind: int, flags: int, sequence: int) -> list[Answer]:
+        if kind == NLMSG_NOOP:
+            return [ack(sequence)]
+        return [OVERRUN] if flags & NLM_F_ACK else [ack(sequence, errno.ENODEV)]
+
+    kernel = Kernel(answers)
+    first, second, third = play(kernel).exchange([setting(), setting(), setting()])
+    assert (first.errno, second.errno, third) == (errno.ENODEV, errno.ENODEV, LOST)
+    assert len(kernel.sent) == 2
+
+
+def test_the_buffer_is_emptied_before_the_barrier_is_sent(play: Play) -> None:
+    """Its ack would not fit into a full one."""
+    kernel: Kernel
+
+    def answers(kind: int, flags: int, sequence: int) -> list[Answer]:
+        if kind == NLMSG_NOOP:
+            return [] if kernel.queue else [ack(sequence)]
+        return [OVERRUN, ack(sequence, errno.ENODEV)] if not flags & NLM_F_ACK else []
+
+    kernel = Kernel(answers)
+    first, second = play(kernel).exchange([setting(), setting()])
+    assert (first.errno, second) == (errno.ENODEV, LOST)
+
+
+def test_an_overrun_that_lost_nothing_of_ours_needs_no_barrier(play: Play) -> None:
+    kernel = Kernel(lambda _kind, _flags, sequence: [OVERRUN, ack(sequence)])
+    assert play(kernel).exchange([setting()]) == [DONE]
+    assert len(kernel.sent) == 1
+
+
+def test_overruns_may_come_one_after_the_other(play: Play) -> None:
+    def answers(kind: int, flags: int, sequence: int) -> list[Answer]:
+        if kind == NLMSG_NOOP:
+            return [OVERRUN, ack(1), ack(sequence)]
+        return [OVERRUN, OVERRUN]
+
+    assert play(Kernel(answers)).exchange([setting()]) == [DONE]
+
+
+def test_a_barrier_without_an_ack_is_an_error(play: Play) -> None:
+    own = play(Kernel(lambda kind, *_: [] if kind == NLMSG_NOOP else [OVERRUN]))
+    with pytest.raises(BlockingIOError):
+        own.exchange([setting()])
+
+
+@pytest.mark.parametrize("interrupted", range(1, 4))
+def test_after_an_interruption_what_was_sent_is_accounted_for(play: Play, interrupted: int) -> None:
+    """Whether it comes while waiting, or instead of the answer, or of an overrun's news."""
+
+    def answers(_kind: int, flags: int, sequence: int) -> list[Answer]:
+        given: list[Answer] = [ack(sequence, 0 if flags & NLM_F_ACK else errno.ENODEV)]
+        if flags & NLM_F_ACK:
+            given.insert(0, KeyboardInterrupt())
+            if interrupted == 2:
+                given.insert(1, OVERRUN)
+        return given if interrupted != 3 or flags & NLM_F_ACK else []
+
+    kernel = Kernel(answers)
+    own = play(kernel)
+    exchange = own.begin([setting(), setting()])
     with pytest.raises(KeyboardInterrupt):
-        rtnl.run(exchange)
-    assert [outcome.errno for outcome in exchange.outcomes] == [errno.EEXIST, 0]
+        own.run(exchange)
+    assert [outcome.errno for outcome in exchange.outcomes] == [0 if interrupted == 3 else errno.ENODEV, 0]
+    assert kernel.queue == []
+    kernel.answers = acking
+    assert own.exchange([setting()]) == [DONE]
 
 
-def test_options_that_an_old_kernel_lacks_are_done_without(plug: Any) -> None:
-    scripted = Scripted()
-    scripted.refuse = {(270, 12): errno.ENOPROTOOPT, (270, 11): errno.ENOPROTOOPT}
-    assert plug(scripted).fileno() == 99
+def test_an_interruption_in_the_middle_of_accounting_loses_nothing(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answers(_kind: int, flags: int, sequence: int) -> list[Answer]:
+        return [ack(sequence)] if flags & NLM_F_ACK else [reply(RTM_NEWLINK, sequence, b"echo")]
+
+    own = play(Kernel(answers))
+    for moment in range(3):
+        exchange = own.begin([setting(), setting(), setting()])
+        account_for = type(exchange)._account_for
+        calls: list[int] = []
+
+        def interrupt(
+            self: Any, datagram: bytes, moment: int = moment, calls: list[int] = calls, account_for: Any = account_for
+        ) -> None:
+            calls.append(1)
+            if len(calls) == moment + 1:
+                account_for(self, datagram)
+                raise KeyboardInterrupt
+            account_for(self, datagram)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(type(exchange), "_account_for", interrupt)
+            own.run(exchange)
+        assert [list(outcome.bodies) for outcome in exchange.outcomes] == [[b"echo"], [b"echo"], []]
+        assert [outcome.errno for outcome in exchange.outcomes] == [0, 0, 0]
 
 
-def test_an_option_refused_for_another_reason_closes_the_socket(plug: Any) -> None:
-    scripted = Scripted()
-    scripted.refuse = {(270, 11): errno.EIO}
-    with pytest.raises(OSError, match="refused"):
-        plug(scripted)
-    assert scripted.closed
+def test_what_was_not_sent_before_an_interruption_stays_unsent(play: Play) -> None:
+    def answers(_kind: int, _flags: int, _sequence: int) -> list[Answer]:
+        raise KeyboardInterrupt
+
+    own = play(Kernel(answers))
+    exchange = own.begin([setting()])
+    with pytest.raises(KeyboardInterrupt):
+        own.run(exchange)
+    assert exchange.outcomes == [UNSENT]
 
 
-def test_without_privilege_the_receive_buffer_is_what_the_host_allows(plug: Any) -> None:
-    scripted = Scripted()
-    scripted.refuse = {(socket.SOL_SOCKET, 33): errno.EPERM}
-    plug(scripted)
-    assert (socket.SOL_SOCKET, socket.SO_RCVBUF) in scripted.options
+def test_bytes_that_make_no_sense_are_malformed(play: Play) -> None:
+    with pytest.raises(Malformed):
+        play(Kernel(lambda *_: [b"\1\2\3"])).exchange([setting()])
 
 
-def test_a_socket_that_hears_groups_is_bound(plug: Any) -> None:
-    scripted = Scripted(reply(RTM_NEWLINK, 0, b"link") + reply(NLMSG_NOOP, 0, b""))
-    rtnl = plug(scripted, [1, 5])
-    assert scripted.bound
-    assert rtnl.events(1.5) == [(RTM_NEWLINK, b"link")]
-    assert scripted.timeout is None
+def test_events_are_messages_and_a_timeout_brings_none(play: Play) -> None:
+    kernel = Kernel(acking)
+    own = play(kernel, (RTNLGRP_LINK,))
+    kernel.queue = [reply(RTM_NEWLINK, 0, b"one.") + reply(RTM_NEWLINK, 0, b"two.") + reply(NLMSG_DONE, 0, bytes(4))]
+    assert own.events(1.5) == [(RTM_NEWLINK, b"one."), (RTM_NEWLINK, b"two.")]
+    assert own.events(0) == []
+    kernel.queue = [TimeoutError()]
+    assert own.events(0.5) == []
+    assert kernel.timeouts == [1.5, None, 0, None, 0.5, None]
 
 
-def test_no_event_in_time_is_an_empty_list(plug: Any) -> None:
-    assert plug(Scripted(TimeoutError()), [1]).events(0.1) == []
-    assert plug(Scripted(BlockingIOError()), [1]).events(0) == []
+def test_events_without_a_timeout_are_waited_for_as_long_as_it_takes(play: Play) -> None:
+    kernel = Kernel(acking)
+    own = play(kernel)
+    kernel.queue = [BlockingIOError(), BlockingIOError(), reply(RTM_NEWLINK, 0, b"late")]
+    assert own.events(None) == [(RTM_NEWLINK, b"late")]
 
 
-def test_without_a_timeout_an_event_is_waited_for(plug: Any) -> None:
-    scripted = Scripted(BlockingIOError(), reply(RTM_NEWLINK, 0, b"link"))
-    assert plug(scripted, [1]).events(None) == [(RTM_NEWLINK, b"link")]
+def test_lost_events_are_an_error(play: Play) -> None:
+    kernel = Kernel(acking)
+    own = play(kernel)
+    kernel.queue = [OVERRUN]
+    with pytest.raises(OSError) as caught:
+        own.events(1)
+    assert caught.value.errno == errno.ENOBUFS
+    assert kernel.timeouts[-1] is None
 
 
-def test_the_trace_shows_what_is_sent_and_what_comes(
-    plug: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    importlib.import_module("vethlib._nl.trace")  # before the socket class is replaced: pyroute2 derives from it
-    monkeypatch.setattr(sock, "_TRACE", True)
-    plug(Scripted(ack(1))).exchange([SETTING])
-    shown = capsys.readouterr().err.splitlines()
-    assert shown[0].startswith("nl → type 19 flags 0x5 seq 1")
-    assert shown[1].startswith("nl ← type 2 flags 0x100 seq 1")
+def test_what_goes_over_the_wire_can_be_traced(play: Play, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr(sock_module, "_TRACE", True)
+    own = play(Kernel(acking))
+    own.exchange([setting()])
+    sent, received = capsys.readouterr().err.splitlines()
+    assert sent.startswith("nl → type 19 flags 0x5 ")
+    assert received.startswith("nl ← type 2 ")
+
+
+def test_a_real_socket_needs_no_privilege_to_look() -> None:
+    own = RtnlSocket()
+    (outcome,) = own.exchange([dump_links()])
+    assert "lo" in {parse_link(body).name for body in outcome.bodies}
+    assert own.fileno() > 0
+    own.close()
