@@ -102,6 +102,12 @@ def test_a_forked_child_cannot_use_the_session_and_the_parent_can(session: Sessi
     assert session.lookup("va").name == "va"
 
 
+def test_whose_a_session_is_is_known_by_the_process_id(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    with pytest.raises(SessionClosed, match="after a fork, the child makes a session of its own"):
+        session.links()
+
+
 def test_a_child_that_forgets_the_session_warns_of_nothing(home: Netns) -> None:
     with Session() as session:
         sessions = [session]

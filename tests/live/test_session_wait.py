@@ -20,7 +20,7 @@ from vethlib import (
     WaitTimeout,
     ns,
 )
-from vethlib.session import ipv6, wait
+from vethlib.session import change, ipv6, wait
 
 
 def sysctl(netns: str, name: str, value: str | None = None) -> str:
@@ -76,6 +76,20 @@ def test_a_kernel_setting_that_cannot_be_written_takes_the_pair_back(
     with pytest.raises(NetlinkError, match=r"create veth .* Read-only file system \(EROFS\)") as caught:
         session.create_many([Veth(End("c"), End("d")), Veth(End("x"), End("y", addresses=["2001:db8::9/64"])), veth])
     assert caught.value.item == veth
+    assert host_state() == before
+
+
+def test_an_address_that_is_refused_the_second_time_too_is_an_error(
+    session: Session, blue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where switching IPv6 on did not help."""
+    sysctl("blue", "ipv6/conf/default/disable_ipv6", "1")
+    monkeypatch.setattr(change, "enable_ipv6", lambda *_: None)
+    session.create(Veth(End("a", "blue"), End("b")))
+    before = host_state()
+    with pytest.raises(NetlinkError, match="set 'a' in netns:blue address 2001:db8::1/64: Permission denied") as caught:
+        session.set("a", "blue", add_addresses=["2001:db8::1/64"], alias="x")
+    assert type(caught.value) is NetlinkError
     assert host_state() == before
 
 
