@@ -10,6 +10,7 @@ import pytest
 from tests.witness import ip, peer_of, seen
 from vethlib import End, InvalidValue, NetlinkError, Netns, NetnsNotFound, NotPermitted, Session, Veth
 from vethlib._nl.batch import Outcome
+from vethlib._nl.link import get_link
 from vethlib.session import survey as survey_module
 from vethlib.session.places import Places
 from vethlib.session.survey import Survey
@@ -121,7 +122,7 @@ def test_they_are_told_apart_even_where_the_kernel_does_not_say_their_mac(
 
     def unsaid(self: Places, place: Any, requests: Any) -> list[Outcome]:
         outcomes = exchange(self, place, requests)
-        asked = survey_module.get_link(1, netnsid=0)
+        asked = get_link(1, netnsid=0)
         return [
             Outcome(95, "", ()) if len(request) == len(asked) and request[4:6] == asked[4:6] else outcome
             for request, outcome in zip(requests, outcomes, strict=True)
