@@ -482,6 +482,34 @@ def test_small_buffers_only_make_for_more_datagrams(
             session.delete_many([(f"a{n}", "blue") for n in range(100)], missing_ok=False)
 
 
+@pytest.mark.parametrize("on_error", ["rollback", "continue"])
+def test_what_was_made_before_a_send_failed_is_kept_or_taken_back(
+    home: Netns, tiny_buffers: Callable[..., None], monkeypatch: pytest.MonkeyPatch, on_error: Any
+) -> None:
+    tiny_buffers(1, None)
+    send, sent = RtnlSocket._send, [0]
+
+    def fails_once(self: RtnlSocket, data: bytes | bytearray) -> None:
+        sent[0] += 1
+        if sent[0] == 2:
+            raise OSError(errno.ENOMEM, "no")
+        send(self, data)
+
+    veths = [Veth(End(f"a{n}"), End(f"b{n}")) for n in range(60)]
+    with Session() as session:
+        monkeypatch.setattr(RtnlSocket, "_send", fails_once)
+        with pytest.raises(VethError, match=r"of 60 pairs could not be created|\(ENOMEM\)") as caught:
+            session.create_many(veths, on_error=on_error)
+        if on_error == "rollback":
+            assert names() == set()
+        else:
+            assert isinstance(caught.value, BatchError)
+            failed = [error.item for error in caught.value.exceptions]
+            assert 0 < len(failed) < 60
+            assert failed == veths[-len(failed) :]
+            assert names() == {end.name for veth in veths[: -len(failed)] for end in (veth.a, veth.b)}
+
+
 def test_lost_answers_are_said_and_do_not_spoil_the_next(session: Session) -> None:
     """The receive buffer shrinks behind our back, so that the answers of a chunk do not fit it."""
     assert session._home.socket is not None
