@@ -6,6 +6,7 @@ with Session() as session:
     pair = session.create(Veth(End("veth1", netns="ns1"), End("veth2", netns="ns2")))
 """
 
+import errno
 import socket
 
 from .errors import (
@@ -67,5 +68,6 @@ def interface_index(name: str) -> int:
     try:
         return socket.if_nametoindex(name)
     except OSError as error:
+        # Python 3.11 says "no interface with this name" without a number.
         message = f"there is no link {name!r}"
-        raise LinkNotFound(message, errno=error.errno or 0, request=f"look up {name!r}") from None
+        raise LinkNotFound(message, errno=error.errno or errno.ENODEV, request=f"look up {name!r}") from None

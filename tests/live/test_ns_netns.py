@@ -152,14 +152,14 @@ def test_an_anonymous_one_has_no_name_and_a_usable_reference() -> None:
 
 def test_an_open_one_keeps_its_namespace_alive_and_a_closed_one_does_not() -> None:
     with Netns.create("blue") as blue:
-        ip("link", "add", "witness", "type", "veth", "peer", "name", "inside", "netns", "blue")
+        ip("link", "add", "keeper", "type", "veth", "peer", "name", "inside", "netns", "blue")
         ns.remove("blue")
         time.sleep(0.05)
-        assert "witness" in link_names()
+        assert "keeper" in link_names()
         with blue.entered():
             assert "inside" in {name for _, name in socket.if_nameindex()}
     deadline = time.monotonic() + 5
-    while "witness" in link_names():
+    while "keeper" in link_names():
         assert time.monotonic() < deadline
         time.sleep(0.01)
 
@@ -217,3 +217,10 @@ def test_one_that_could_not_be_made_does_not_warn() -> None:
     with pytest.raises(TypeError):
         Netns()  # type: ignore[call-arg]
     gc.collect()
+
+
+def test_an_open_namespace_reaches_another_process_as_its_reference() -> None:
+    import pickle
+
+    with ns.Netns.anonymous() as anonymous:
+        assert pickle.loads(pickle.dumps(anonymous)) == f"fd:{anonymous.fd}"

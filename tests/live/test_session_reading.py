@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from ipaddress import ip_interface
 from typing import Any
@@ -106,8 +107,9 @@ def test_what_is_not_there_is_not_found(session: Session, blue: str) -> None:
     for call in (session.lookup, session.stats):
         with pytest.raises(InvalidValue):
             call("a b")
-    with pytest.raises(LinkNotFound, match="there is no link 'nope'"):
+    with pytest.raises(LinkNotFound, match="there is no link 'nope'") as caught:
         interface_index("nope")
+    assert caught.value.errno == errno.ENODEV
 
 
 @pytest.mark.usefixtures("zoo")

@@ -117,6 +117,10 @@ class Netns:
     def __repr__(self) -> str:
         return f"<Netns {self.ref!r} {self.identity[1]}{' closed' if self._closed else ''}>"
 
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        # A descriptor means nothing to another process: an error that names a Netns arrives there with its reference.
+        return str, (str(self),)
+
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):
             warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
