@@ -183,12 +183,12 @@ def test_too_small_an_mtu_for_ipv6_is_refused_beforehand(session: Session, blue:
         )
         for change in changes:
             with pytest.raises(InvalidValue, match=r"mtu 1\d+: IPv6 needs 1280 bytes"):
-                session.set("a", **change)  # type: ignore[arg-type]
+                session.set("a", **change)
         assert listener.heard() == []
     changes = ({"mtu": 1000}, {"mtu": 68, "remove_addresses": ["10.0.0.1/24"]})
     for change in changes:
         with pytest.raises(InvalidValue, match="IPv6 needs 1280 bytes"):
-            session.set("b", "blue", **change)  # type: ignore[arg-type]
+            session.set("b", "blue", **change)
     assert host_state() == before
 
 
@@ -248,3 +248,15 @@ def test_a_listener_that_cannot_be_had_is_an_error(session: Session, monkeypatch
     monkeypatch.setattr("vethlib.session.wait.ns.call_in", refuse)
     with pytest.raises(NotPermitted, match="listen for link events: Operation not permitted"):
         session.set("a", alias="x", wait=1)
+
+
+def test_a_link_local_address_that_was_asked_for_is_waited_for_and_the_kernels_own_is_not(
+    session: Session, blue: str
+) -> None:
+    started = time.monotonic()
+    session.create(Veth(End("a", addresses=["10.0.0.1/24"]), End("b", "blue", addresses=["10.0.0.2/24"])), wait=5)
+    assert any(one.get("tentative") for one in seen("a")["addr_info"] if one["family"] == "inet6")
+    assert time.monotonic() - started < 2
+    session.create(Veth(End("c", addresses=["fe80::1/64"]), End("d", "blue")), wait=5)
+    (asked,) = [one for one in seen("c")["addr_info"] if one["local"] == "fe80::1"]
+    assert not asked.get("tentative")

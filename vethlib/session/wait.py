@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from .. import ns
 from .._nl.batch import Outcome
-from .._nl.const import RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR, RTNLGRP_LINK
+from .._nl.const import IFAPROT_KERNEL_LL, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR, RTNLGRP_LINK
 from .._nl.sock import RtnlSocket
 from ..errors import DuplicateAddress, WaitTimeout
 from ..links import Link, NetnsRef, describe
@@ -66,10 +66,8 @@ def _missing(places: Places, place: Place, name: str, netns: NetnsRef) -> str:
     """What keeps the link from being usable, in words; "" when nothing does."""
     request = f"wait for {describe(name, netns)}"
     link = find(places, place, name, netns, request)
-    # A link-local address nobody asked for is not waited for.
-    found = [
-        one for one in addresses_of(read_addresses(places, place, link.ifindex)) if not one.interface.is_link_local
-    ]
+    # The kernel's own link-local address is nobody's wish, and an IPv4 link would wait two seconds for it.
+    found = [one for one in addresses_of(read_addresses(places, place, link.ifindex)) if one.proto != IFAPROT_KERNEL_LL]
     for one in found:
         if one.dadfailed:
             says = f"another host on the link has {one.interface.ip}"
