@@ -168,8 +168,11 @@ class Host:
         for name, (old, _) in change.changes.items():
             assert getattr(link, name) == old
         link.alias = new.get("alias", link.alias)
+        stay = [address for address in link.addresses if address.interface not in change.removed]
         for interface in change.removed:
             link.take(interface)
+        for address in stay:
+            link.give(address.interface, address.proto)
         if "name" in new:
             assert self.at(change.place, new["name"]) is None, "EEXIST"
             link.name = new["name"]
@@ -180,8 +183,6 @@ class Host:
             link.set_up(new["up"])
         for interface in change.added:
             link.give(interface, 0x76)
-        for address in change.restored:
-            link.give(address.interface, address.proto)
 
     def _create(self, create: CreatePair) -> None:
         made = []

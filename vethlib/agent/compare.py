@@ -15,7 +15,6 @@ from .operations import ChangeLink
 __all__ = ["change_of", "rebuild_reason"]
 
 DEFAULT_MTU = 1500  # ETH_DATA_LEN, which ether_setup() gives to a veth
-IFA_F_SECONDARY = 0x01  # include/uapi/linux/if_addr.h
 
 
 def rebuild_reason(interface: Interface, seen: SeenLink) -> str:
@@ -62,32 +61,12 @@ def _with_addresses(change: ChangeLink, seen: SeenLink) -> ChangeLink:
         missing |= {address for address in wanted if address.version == 6}
     if not missing and not unwanted:
         return change
-    losing = _secondaries(unwanted, seen)
-    missing |= {address.interface for address in losing if address.interface in wanted}
-    # Secondary ones first: those of a primary address would be gone before their turn.
-    unwanted.sort(key=lambda address: not address.flags & IFA_F_SECONDARY)
     return replace(
         change,
         added=tuple(address for address in wanted if address in missing),
         removed=tuple(address.interface for address in unwanted),
-        restored=tuple(address for address in losing if address.interface not in wanted),
     )
 
 
 def _is_ours(address: Address) -> bool:
     return address.proto == ADDRESS_PROTO and not address.interface.is_link_local
-
-
-def _secondaries(unwanted: list[Address], seen: SeenLink) -> list[Address]:
-    """The addresses that stay wanted, or are others', but go with the primary ones among `unwanted`."""
-    networks = {
-        address.interface.network
-        for address in unwanted
-        if address.interface.version == 4 and not address.flags & IFA_F_SECONDARY
-    }
-    return [
-        address
-        for address in seen.addresses
-        if networks and address.flags & IFA_F_SECONDARY and address.interface.network in networks
-        if address not in unwanted
-    ]

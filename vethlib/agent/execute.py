@@ -179,7 +179,7 @@ def _change(session: Session, operations: list[ChangeLink], execution: Execution
 
 
 def _change_one(session: Session, operation: ChangeLink) -> None:
-    """Change one link. The session gives back the addresses of `restored` itself, as it does all that stay."""
+    """Change one link; the session gives back the addresses that a removed one took along."""
     if not _is_same(operation.ref, operation.place):
         where = describe(operation.name, operation.ref)
         raise LinkNotFound(f"set {where}: its namespace was replaced by another", netns=operation.ref)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias
 
 from vethlib import links
-from vethlib.links import Address, Veth
+from vethlib.links import Veth
 
 from .model import Interface
 from .observed import Place, SeenLink
@@ -63,11 +63,9 @@ class ChangeLink:
 
     `name` and `index` are the link's before the change. `changes` maps name, mac, mtu, up and alias to (old, new).
     To be carried out in this order: the alias (a crash must not leave a configured MAC unmarked), `removed`, name,
-    mac, mtu, up, `added`, `restored`. An address of `removed` may be gone by then and one of `added` or `restored`
-    be there already: neither is an error.
-
-    `restored` are addresses of others that go when a removed IPv4 address goes, because they are secondary to it
-    (__inet_del_ifa, net/ipv4/devinet.c): they are to be given back with their own flags and proto.
+    mac, mtu, up, `added`. An address of `removed` may be gone by then and one of `added` be there already: neither is
+    an error. Addresses that stay, but go with a removed IPv4 one because they are secondary to it (__inet_del_ifa,
+    net/ipv4/devinet.c), are to be given back just as they were, whoever gave them.
     """
 
     op: ClassVar[str] = "change"
@@ -79,7 +77,6 @@ class ChangeLink:
     changes: Mapping[str, tuple[Any, Any]]
     added: tuple[links.Interface, ...] = ()
     removed: tuple[links.Interface, ...] = ()
-    restored: tuple[Address, ...] = ()
 
     def as_dicts(self) -> list[dict[str, Any]]:
         """The operation for JSON."""
