@@ -38,6 +38,7 @@ __all__ = [
     "check_proto",
     "check_queues",
     "describe",
+    "spell",
 ]
 
 Interface: TypeAlias = IPv4Interface | IPv6Interface
@@ -212,10 +213,13 @@ _set = object.__setattr__
 
 def describe(name: str, netns: NetnsRef) -> str:
     """``'veth1' in netns:blue``, for messages; the home namespace goes without saying."""
-    if not netns:
-        return repr(name)
-    text = str(netns)
-    return f"{name!r} in {text if ':' in text else 'netns:' + text}"
+    return f"{name!r} in {spell(netns)}" if netns else repr(name)
+
+
+def spell(netns: NetnsRef) -> str:
+    """A namespace for messages: ``netns:blue`` for "blue", ``the home namespace`` for ""."""
+    text = str(netns or "the home namespace")
+    return text if ":" in text or not netns else f"netns:{text}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -240,7 +240,7 @@ def test_an_interruption_after_everything_was_done_undoes_it(
         {"addresses": ["2001:db8::1/96"], "up": False},
     ):
         with pytest.raises(KeyboardInterrupt):
-            session.set("va", "blue", **asked)  # type: ignore[arg-type]
+            session.set("va", "blue", **asked)
         assert host_state() == pair
     with pytest.raises(KeyboardInterrupt):
         session.set("va", "blue", new_name="vx")

@@ -68,9 +68,9 @@ def test_only_the_last_message_of_a_chunk_asks_for_an_ack() -> None:
 def test_the_ack_of_the_last_message_says_that_the_silent_ones_are_done() -> None:
     exchange = Exchange([setting(), setting(), setting()], ROOMY)
     exchange.next_chunk(1)
-    assert exchange.awaiting
+    before = exchange.awaiting
     exchange.feed(ack(3))
-    assert not exchange.awaiting
+    assert (before, exchange.awaiting) == (True, False)
     assert exchange.outcomes == [DONE, DONE, DONE]
     assert exchange.next_chunk(4) is None
 
@@ -158,9 +158,9 @@ def test_a_dump_ends_its_chunk_and_asks_for_no_ack() -> None:
         (RTM_GETLINK, NLM_F_REQUEST | NLM_F_DUMP, 2),
     ]
     exchange.feed(reply(RTM_NEWLINK, 2, b"one.") + reply(RTM_NEWLINK, 2, b"two."))
-    assert exchange.awaiting
+    before = exchange.awaiting
     exchange.feed(reply(NLMSG_DONE, 2, pack("=i", 0)))
-    assert not exchange.awaiting
+    assert (before, exchange.awaiting) == (True, False)
     assert len(sent(exchange.next_chunk(3))) == 1
     exchange.feed(ack(3))
     assert [list(outcome.bodies) for outcome in exchange.outcomes] == [[], [b"one.", b"two."], []]

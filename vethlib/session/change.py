@@ -17,7 +17,7 @@ from .._nl.addr import AddrMessage, del_addr, new_addr, restore_addr
 from .._nl.batch import Exchange, Outcome
 from .._nl.link import LinkMessage, get_link, parse_link, set_link
 from ..errors import InvalidValue, LinkExists, NetlinkError, VethError
-from ..links import Interface, Link, NetnsRef, describe
+from ..links import Interface, Link, NetnsRef, describe, spell
 from .ipv6 import disable_ipv6, enable_ipv6, is_disabled
 from .places import Place, Places
 from .reading import find, missing, read_addresses, read_link, to_interface
@@ -292,7 +292,7 @@ def _refused(step: _Step, outcome: Outcome, request: str, netns: NetnsRef) -> Ve
 
 def move(places: Places, place: Place, name: str, netns: NetnsRef, target: Place, to: NetnsRef) -> Link:
     """Move a link, return it as it has become there: with a new index if its own was taken, down, without addresses."""
-    request = f"move {describe(name, netns)} to {to or 'the home namespace'}"
+    request = f"move {describe(name, netns)} to {spell(to)}"
     before = find(places, place, name, netns, request)
     if place is not target:
         (outcome,) = places.exchange(place, [set_link(before.ifindex, netns_fd=target.fd)])

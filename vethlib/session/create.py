@@ -24,7 +24,7 @@ from .._nl.addr import new_addr
 from .._nl.batch import DONE, UNSENT, Exchange, Outcome
 from .._nl.link import NewEnd, create_veth, get_link, parse_link, set_link, set_up
 from ..errors import BatchError, InvalidValue, LinkNotFound, NetlinkError, VethError
-from ..links import End, Interface, Link, Pair, Veth, describe
+from ..links import End, Interface, Link, Pair, Veth, describe, spell
 from .delete import delete_indexes
 from .ipv6 import enable_ipv6, is_disabled
 from .places import Identity, Place, Places
@@ -208,7 +208,7 @@ class Creation:
                     if place.identity == identity:
                         _delete_made(places, place, group)
             except VethError as error:
-                cause.add_note(f"{len(group)} pairs in {group[0].ref or 'the home namespace'} stay behind: {error}")
+                cause.add_note(f"{len(group)} pairs in {spell(group[0].ref)} stay behind: {error}")
 
 
 def _delete_made(places: Places, place: Place, group: Sequence[_Made]) -> None:
@@ -284,7 +284,7 @@ def _explain_create(places: Places, job: _Job, outcome: Outcome) -> None:
     says = ""
     if outcome.errno == errno.EEXIST:
         taken = [side for side in (job.a, job.b) if _is_taken(places, side)]
-        where = " and ".join(f"{side.end.name!r} already exists in {_spelt(side)}" for side in taken)
+        where = " and ".join(f"{side.end.name!r} already exists in {spell(side.end.netns)}" for side in taken)
         says = where or "a link of one of these names already exists"
     elif outcome.errno == errno.EOPNOTSUPP:
         says = "this kernel has no veth (try: modprobe veth)"
@@ -297,11 +297,6 @@ def _is_taken(places: Places, side: _Side) -> bool:
     except VethError:
         return False
     return True
-
-
-def _spelt(side: _Side) -> str:
-    netns = side.end.netns
-    return describe(side.end.name, netns).split(" in ", 1)[1] if netns else "the home namespace"
 
 
 def _finish(places: Places, jobs: Sequence[_Job]) -> None:

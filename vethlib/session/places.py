@@ -12,7 +12,7 @@ from types import TracebackType
 from .. import ns
 from .._nl.batch import Exchange, Outcome
 from .._nl.sock import RtnlSocket
-from ..links import NetnsRef
+from ..links import NetnsRef, spell
 from .refusal import system_errors
 
 __all__ = ["Identity", "Place", "Places"]
@@ -40,7 +40,7 @@ class Place:
         self._owner.close()
 
     def __str__(self) -> str:
-        return str(self.ref or "the home namespace")
+        return spell(self.ref)
 
 
 class Places:

@@ -1,0 +1,54 @@
+"""README's examples do what it says."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from vethlib import ns
+from vethlib.cli import main
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_api_example_runs_and_prints_two_indexes(capsys: pytest.CaptureFixture[str]) -> None:
+    (example,) = [block for block in BLOCKS if "with Session()" in block]
+    exec(compile(example, "README.md", "exec"), {})
+    assert re.fullmatch(r"\d+ \d+\n", capsys.readouterr().out)
+    for name in ("ns1", "ns2"):
+        ns.remove(name)
+
+
+def test_the_pytest_example_passes(tmp_path: Path) -> None:
+    (example,) = [block for block in BLOCKS if "def test_" in block]
+    (tmp_path / "test_readme.py").write_text(example)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        str(tmp_path),
+        str(tmp_path),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "1 passed" in done.stdout, done.stdout
+
+
+def test_the_apply_example_prints_what_it_shows(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])
+    shown = README.split("$ vethctl apply examples/pair\n")[1].split("\n\n")[0]
+    assert main(["apply", "examples/pair"]) == 0
+    assert capsys.readouterr().out.splitlines() == [line.removeprefix("    ") for line in shown.splitlines()]
+    main(["delete", "veth1@ns1"])
+    for name in ("ns1", "ns2"):
+        ns.remove(name)
