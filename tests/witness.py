@@ -9,7 +9,8 @@ import socket
 import struct
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from vethlib import ns
@@ -136,3 +137,10 @@ def raw_dump(kind: int) -> list[bytes]:
                     return found
                 found.append(datagram[offset : offset + length])
                 offset += (length + 3) & ~3
+
+
+@contextmanager
+def nothing_changes() -> Iterator[None]:
+    before = host_state()
+    yield
+    assert host_state() == before

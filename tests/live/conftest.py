@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
-from tests.witness import open_fds
-from vethlib import Session, ns
+from tests.witness import host_state, ip, open_fds
+from vethlib import End, Session, Veth, ns
 
 HERE = "/proc/thread-self/ns/net"
 
@@ -72,3 +73,15 @@ def spawn(home: ns.Netns) -> Iterator[Callable[[str], int]]:
     for one in started:
         one.kill()
         one.wait()
+
+
+@pytest.fixture
+def others(session: Session, blue: str, red: str) -> dict[str, list[dict[str, Any]]]:
+    """Links of all sorts that nobody names, some of them in groups; returns the state of the host with them alone."""
+    session.create(Veth(End("o1", group=7), End("o2", "blue", group=7)))
+    session.create(Veth(End("o3", "red", group=1 << 30), End("o4", "blue", group=(1 << 31) - 1)))
+    for netns in ("", "blue", "red"):
+        ip("link", "add", "name", "br", "group", "7", "type", "bridge", netns=netns)
+        ip("link", "add", "name", "vx", "type", "vxlan", "id", "3", "dstport", "4789", netns=netns)
+    ip("link", "add", "link", "o1", "name", "mv", "type", "macvlan")
+    return host_state()

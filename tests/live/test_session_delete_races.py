@@ -1,0 +1,228 @@
+"""Deleting while others delete, rename and replace, and where the kernel refuses or an interruption comes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from tests.live.test_session_create_many import Alarm
+from tests.witness import host_state, ip, names, poll, seen
+from vethlib import (
+    BatchError,
+    End,
+    Link,
+    NetlinkError,
+    Netns,
+    Session,
+    Veth,
+    ns,
+)
+from vethlib._nl.batch import Outcome
+from vethlib._nl.sock import RtnlSocket
+from vethlib.links import NetnsRef
+from vethlib.session import delete
+from vethlib.session.places import Place, Places
+
+
+@contextmanager
+def after_the_look(monkeypatch: pytest.MonkeyPatch, *command: str) -> Iterator[None]:
+    """Runs an ip command between a deletion's look and the deletion itself."""
+    find_all = delete.Deletion._find_all
+
+    def looked(self: delete.Deletion) -> Any:
+        found = find_all(self)
+        ip(*command)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(delete.Deletion, "_find_all", looked)
+        yield
+
+
+@pytest.mark.parametrize("missing_ok", [True, False])
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_link_that_vanishes_between_look_and_deletion_is_as_wanted(
+    session: Session, others: dict[str, Any], monkeypatch: pytest.MonkeyPatch, missing_ok: bool, count: int
+) -> None:
+    for netns in ("", "blue"):
+        session.create_many(Veth(End(f"a{n}", netns), End(f"b{n}", "red")) for n in range(count))
+        with after_the_look(monkeypatch, *(["-n", netns] if netns else []), "link", "del", "dev", "a0"):
+            session.delete_many([(f"a{n}", netns) for n in range(count)], missing_ok=missing_ok)
+        assert host_state() == others
+
+
+def test_a_namespace_that_vanishes_between_look_and_deletion_is_as_wanted(
+    session: Session, others: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Netns.create("gone").close()
+    session.create_many(Veth(End(f"a{n}", "gone"), End(f"b{n}", "red")) for n in range(3))
+    with after_the_look(monkeypatch, "netns", "del", "gone"):
+        session.delete_many([(f"a{n}", "gone") for n in range(3)], missing_ok=False)
+    assert poll(lambda: host_state() == others)
+
+
+def test_a_namespace_that_was_replaced_between_look_and_deletion_is_left_alone(
+    session: Session, others: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Netns.create("gone").close()
+    session.create_many(Veth(End(f"a{n}", "gone"), End(f"b{n}", "gone")) for n in range(3))
+    find_all = delete.Deletion._find_all
+
+    def replaced(self: delete.Deletion) -> Any:
+        found = find_all(self)
+        with ns.Netns.open("gone"):
+            ip("netns", "del", "gone")
+            Netns.create("gone").close()
+        session.create_many(Veth(End(f"a{n}", "gone"), End(f"b{n}", "gone")) for n in range(3))
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(delete.Deletion, "_find_all", replaced)
+        session.delete_many([(f"a{n}", "gone") for n in range(3)], missing_ok=False)
+    assert names("gone") == {f"{side}{n}" for side in "ab" for n in range(3)}
+
+
+def scripted(session: Session, netns: str, monkeypatch: pytest.MonkeyPatch, fail: Any) -> None:
+    """Sends the marks of a deletion, and then fails instead of deleting."""
+    run = Places.run
+
+    def interrupted(self: Places, place: Place, exchange: Any) -> None:
+        exchange._requests = exchange._requests[:-1]
+        run(self, place, exchange)
+        groups = {link["group"] for link in ip("link", netns=netns) if link["ifname"].startswith("a")}
+        assert len(groups) == 1
+        assert int(groups.pop()) >= 1 << 30
+        fail(exchange)
+
+    monkeypatch.setattr(Places, "run", interrupted)
+
+
+@pytest.mark.parametrize("netns", ["", "blue"])
+def test_an_interruption_between_marking_and_deleting_puts_the_groups_back(
+    session: Session, others: dict[str, Any], monkeypatch: pytest.MonkeyPatch, netns: str
+) -> None:
+    session.create_many(Veth(End(f"a{n}", netns, group=n), End(f"b{n}", "red")) for n in range(3))
+    before = host_state()
+
+    def interrupt(_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        scripted(session, netns, patch, interrupt)
+        session.delete_many([(f"a{n}", netns) for n in range(3)])
+    assert host_state() == before
+
+
+@pytest.mark.parametrize("netns", ["", "blue"])
+def test_a_deletion_that_is_refused_puts_the_groups_back_and_tells_each_item(
+    session: Session, others: dict[str, Any], monkeypatch: pytest.MonkeyPatch, netns: str
+) -> None:
+    session.create_many(Veth(End(f"a{n}", netns, group=n), End(f"b{n}", "red")) for n in range(3))
+    before = host_state()
+
+    def refuse(exchange: Any) -> None:
+        exchange.outcomes[-1] = Outcome(1, "because", ())
+
+    with monkeypatch.context() as patch, pytest.raises(BatchError) as caught:
+        scripted(session, netns, patch, refuse)
+        session.delete_many([*((f"a{n}", netns) for n in range(3)), ("nope", netns)])
+    assert [error.item for error in caught.value.exceptions] == [(f"a{n}", netns) for n in range(3)]
+    assert "Operation not permitted (EPERM): because" in str(caught.value.exceptions[0])
+    assert host_state() == before
+
+
+def test_a_look_that_fails_is_an_error_of_each_item(
+    session: Session, others: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(self: Places, place: Place, requests: Any) -> list[Outcome]:
+        return [Outcome(105, "lost", ()) for _ in requests]
+
+    with monkeypatch.context() as patch, pytest.raises(BatchError) as caught:
+        patch.setattr(Places, "exchange", lost)
+        session.delete_many([("o1", ""), ("o2", "blue"), *((f"n{n}", "red") for n in range(20))])
+    assert len(caught.value.exceptions) == 22
+    assert {type(error) for error in caught.value.exceptions} == {NetlinkError}
+    assert host_state() == others
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interruption_at_any_moment_leaves_no_link_in_a_strange_group(
+    session: Session, others: dict[str, Any]
+) -> None:
+    veths = [Veth(End(f"a{n}", "blue", group=5), End(f"b{n}", "red", group=6)) for n in range(10)]
+    for turn in range(25):
+        session.create_many(veths)
+        try:
+            with Alarm(0.0003 + 0.0002 * turn):
+                session.delete_many([(f"a{n}", "blue") for n in range(10)])
+        except KeyboardInterrupt:
+            pass
+        left = [*session.links("blue"), *session.links("red")]
+        assert {link.group for link in left if link.name[0] in "ab" and link.name != "br"} <= {5, 6}
+        session.delete_many([(f"a{n}", "blue") for n in range(10)])
+    assert host_state() == others
+
+
+def test_a_namespace_that_cannot_be_entered_fails_its_items_alone(
+    session: Session, others: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For the look, and for the deletion."""
+    veths = [Veth(End(f"{netns}{n}", netns), End(f"x{n}", netns)) for netns in ("blue", "red") for n in range(2)]
+    items: list[tuple[str, NetnsRef]] = [(veth.a.name, veth.a.netns) for veth in veths]
+    for allowed in (0, 1):
+        session.create_many(veths)
+        with monkeypatch.context() as patch, pytest.raises(BatchError) as caught:
+            socket, looks = Places.socket, [allowed]
+
+            def refused(self: Places, place: Place, socket: Any = socket, looks: list[int] = looks) -> RtnlSocket:
+                if place.ref == "blue" and place.socket is None:
+                    looks[0] -= 1
+                    if looks[0] < 0:
+                        raise NetlinkError("no", netns="blue")
+                got: RtnlSocket = socket(self, place)
+                return got
+
+            def one_by_one(self: Places, places: Any) -> None:
+                raise NetlinkError("not all at once")
+
+            patch.setattr(Places, "socket", refused)
+            patch.setattr(Places, "open_sockets", one_by_one)
+            session.delete_many(items)
+        assert [error.item for error in caught.value.exceptions] == items[:2]
+        assert (names("blue") - {"br", "vx", "o2", "o4"}, names("red")) == (
+            {"blue0", "blue1", "x0", "x1"},
+            {"br", "vx", "o3"},
+        )
+        session.delete_many(items)
+    assert host_state() == others
+
+
+def test_a_namespace_that_cannot_be_opened_again_is_an_error(
+    session: Session, others: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session.create_many(Veth(End(f"a{n}", "blue"), End(f"b{n}", "red")) for n in range(2))
+    before = host_state()
+    find_all = delete.Deletion._find_all
+
+    def refuse(self: Places, ref: NetnsRef) -> Place:
+        raise NetlinkError("out of file descriptors")
+
+    def looked(self: delete.Deletion) -> Any:
+        found = find_all(self)
+        monkeypatch.setattr(Places, "__call__", refuse)
+        return found
+
+    monkeypatch.setattr(delete.Deletion, "_find_all", looked)
+    with pytest.raises(BatchError) as caught:
+        session.delete_many([("a0", "blue"), ("a1", "blue")])
+    assert [str(error) for error in caught.value.exceptions] == ["out of file descriptors"] * 2
+    assert host_state() == before
+
+
+def test_a_link_that_was_looked_up_is_a_link(session: Session, others: dict[str, Any]) -> None:
+    link = session.lookup("o1")
+    assert isinstance(link, Link)
+    assert link.index == seen("o1")["ifindex"]
