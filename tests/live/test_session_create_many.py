@@ -282,7 +282,7 @@ def test_what_cannot_be_taken_back_is_said(session: Session, monkeypatch: pytest
     with pytest.raises(ZeroDivisionError) as caught:
         session.create_many(veths, progress=stop)
     assert sorted(caught.value.__notes__) == [
-        "1 pairs in blue stay behind: no",
+        "1 pairs in netns:blue stay behind: no",
         "1 pairs in the home namespace stay behind: no",
     ]
     assert (names("blue"), names()) == ({"a"}, {"c", "d"})

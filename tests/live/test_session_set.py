@@ -395,7 +395,7 @@ def test_a_move_that_fails_has_moved_nothing(session: Session, pair: dict[str, A
     ip("link", "add", "name", "va", "type", "bridge", netns="red")
     ip("link", "add", "name", "va", "type", "bridge")
     before = host_state()
-    with pytest.raises(LinkExists, match="move 'va' in netns:blue to red: 'va' already exists in red"):
+    with pytest.raises(LinkExists, match="move 'va' in netns:blue to netns:red: 'va' already exists in netns:red"):
         session.move("va", "blue", to="red")
     with pytest.raises(LinkExists, match="to the home namespace: 'va' already exists in the home namespace"):
         session.move("va", "blue", to="")
