@@ -403,7 +403,7 @@ def test_a_move_that_fails_has_moved_nothing(session: Session, pair: dict[str, A
         session.move("nope", "blue", to="red")
     with pytest.raises(NetnsNotFound, match="/run/netns/nowhere does not exist"):
         session.move("va", "blue", to="nowhere")
-    with pytest.raises(NetlinkError, match=r"move 'lo' to red: .*\(EINVAL\)"):
+    with pytest.raises(NetlinkError, match=r"move 'lo' to netns:red: .*\(EINVAL\)"):
         session.move("lo", to="red")
     assert host_state() == before
 
