@@ -322,7 +322,7 @@ def test_a_group_number_is_never_one_in_use(session: Session, monkeypatch: pytes
     ip("link", "add", "other1", "group", str(used), "type", "veth", "peer", "name", "other2")
     before = host_state()
     offers = iter([used, used, used + 5])
-    monkeypatch.setattr(delete._random, "randrange", lambda *_: next(offers))
+    monkeypatch.setattr(delete, "_random_group", lambda: next(offers))
     ip("link", "add", "taken", "type", "bridge")
     with pytest.raises(LinkExists):
         session.create_many([Veth(End("a"), End("b")), Veth(End("c"), End("d")), Veth(End("taken"), End("e"))])

@@ -220,7 +220,7 @@ def test_the_group_is_never_one_in_use(
     session.create_many(Veth(End(f"a{n}", "blue"), End(f"b{n}", "red")) for n in range(3))
     (used,) = [int(link["group"]) for link in others["blue"] if link["ifname"] == "o4"]
     offers = iter([used, 7, used, (1 << 30) + 1])
-    monkeypatch.setattr(delete._random, "randrange", lambda *_: next(offers))
+    monkeypatch.setattr(delete, "_random_group", lambda: next(offers))
     session.delete_many([(f"a{n}", "blue") for n in range(3)])
     assert host_state() == others
     assert next(offers, None) is None

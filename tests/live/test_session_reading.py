@@ -135,7 +135,8 @@ def test_a_link_without_any_ip_has_no_addresses(session: Session) -> None:
 def test_the_counters_are_those_ip_shows(session: Session, blue: str) -> None:
     sysctl("", "ipv6/conf/default/disable_ipv6", "1")
     sysctl("blue", "ipv6/conf/default/disable_ipv6", "1")
-    session.create(Veth(End("va", addresses=["10.0.0.1/24"]), End("vb", "blue", addresses=["10.0.0.2/24"])))
+    veth = Veth(End("va", addresses=["10.0.0.1/24"]), End("vb", "blue", addresses=["10.0.0.2/24"]))
+    session.create(veth, wait=10)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         for _ in range(5):
             sender.sendto(b"x" * 100, ("10.0.0.2", 9))

@@ -13,7 +13,9 @@ FORMS = {3: "s", 4: "I", 16: "B", 20: "s"}
 SIZES = {4: 4, 16: 1}
 
 some_attributes = st.lists(
-    st.tuples(st.sampled_from([3, 4, 5, 16, 20, 99]), st.binary(max_size=6)), max_size=6, unique_by=lambda one: one[0]
+    st.tuples(st.sampled_from([3, 4, 5, 16, 20, 99]), st.binary(max_size=6) | st.binary(min_size=30, max_size=70)),
+    max_size=6,
+    unique_by=lambda one: one[0],
 )
 
 

@@ -148,7 +148,7 @@ def test_an_option_that_fails_otherwise_closes_the_socket(play: Play) -> None:
 
 def test_without_privilege_the_receive_buffer_is_what_the_host_allows(play: Play) -> None:
     kernel = Kernel(acking, refused={33: errno.EPERM})  # SO_RCVBUFFORCE
-    play(kernel)
+    play(kernel).begin([setting()] * 9)
     assert (socket.SOL_SOCKET, socket.SO_RCVBUF) in kernel.options
 
 

@@ -5,7 +5,8 @@ Theory of operation:
 1. The kernel handles the messages of one datagram in their order, inside the system call that sends it; when
    ``send()`` returns, every answer but those of a dump is queued (netlink_rcv_skb in net/netlink/af_netlink.c).
 2. Success is silent unless NLM_F_ACK asks for an ack; failure is always answered. So only the last message of a chunk
-   asks for an ack: when that arrives, the requests before it that were not answered with an error are done.
+   asks for an ack, and not even that if it is one that is answered with an object: when its answer arrives, the
+   requests before it that were not answered with an error are done.
 3. A chunk is what is sent at once. It is cut so that it fits a datagram and so that all its answers fit the receive
    buffer even if every request is answered (an answer that does not fit is lost, and recv() says ENOBUFS).
 4. A dump is answered while it is read, ends with NLMSG_DONE, and a second one beside it is refused (EBUSY): a
@@ -55,10 +56,9 @@ _ACK_COST: Final = 1024
 _OBJECT_COST: Final = 4864
 
 _GET: Final = 2  # RTM_GET* are 2 modulo 4 (rtnetlink.h: NEW, DEL, GET, SET)
-_FLAGS_AT: Final = 6
+_TYPE_AT: Final = 4
 _SEQUENCE_AT: Final = 8
 _TYPE_FLAGS: Final = Struct("=HH")
-_U16: Final = Struct("=H")
 _U32: Final = Struct("=I")
 _I32: Final = Struct("=i")
 
@@ -90,6 +90,7 @@ class Exchange:
         "_attempts",
         "_bodies",
         "_chunk",
+        "_closing",
         "_first",
         "_limits",
         "_next",
@@ -109,6 +110,7 @@ class Exchange:
         self._next = 0  # the first request not sent yet
         self._chunk = range(0)  # the requests under way
         self._first = 0  # the sequence number of the first of them
+        self._closing = -1  # the last of them, where an object is its answer
         self._bodies: dict[int, list[bytes]] = {}
         self._torn = False
         self._attempts = 0  # at the dump under way
@@ -136,9 +138,12 @@ class Exchange:
             number += 1
             last = offset
             offset += len(request)
-        flags: int = _U16.unpack_from(data, last + _FLAGS_AT)[0]
-        if not _is_dump(requests[-1]):
-            _U16.pack_into(data, last + _FLAGS_AT, flags | NLM_F_ACK)
+        kind, flags = _TYPE_FLAGS.unpack_from(data, last + _TYPE_AT)
+        self._closing = -1
+        if kind & 3 != _GET:
+            _TYPE_FLAGS.pack_into(data, last + _TYPE_AT, kind, flags | NLM_F_ACK)
+        elif flags & NLM_F_DUMP != NLM_F_DUMP:
+            self._closing = end - 1
         self.inbox.clear()
         self._unread = 0
         self._first = sequence & 0xFFFF_FFFF
@@ -182,16 +187,22 @@ class Exchange:
         self.read()
 
     def _account_for(self, datagram: bytes) -> None:
+        start_of_chunk, end_of_chunk, first, bodies = self._chunk.start, self._chunk.stop, self._first, self._bodies
         for kind, flags, sequence, start, end in messages(datagram):
-            position = self._chunk.start + ((sequence - self._first) & 0xFFFF_FFFF)
-            if position >= self._chunk.stop:
+            position = start_of_chunk + ((sequence - first) & 0xFFFF_FFFF)
+            if position >= end_of_chunk:
                 continue
             if flags & NLM_F_DUMP_INTR:
                 self._torn = True
             if kind in (NLMSG_ERROR, NLMSG_DONE):
                 self._conclude(position, kind, flags, datagram, start, end)
+            elif position in bodies:
+                bodies[position].append(datagram[start:end])
             else:
-                self._bodies.setdefault(position, []).append(datagram[start:end])
+                bodies[position] = [datagram[start:end]]
+                if position == self._closing:
+                    self._settle(DONE)
+                    return
 
     def _conclude(self, position: int, kind: int, flags: int, datagram: bytes, start: int, end: int) -> None:
         if end - start < 4:
@@ -243,12 +254,12 @@ def _is_dump(request: bytes) -> bool:
     # The flag bits of a dump mean REPLACE and EXCL in a request that makes something (netlink.h).
     kind: int
     flags: int
-    kind, flags = _TYPE_FLAGS.unpack_from(request, 4)
+    kind, flags = _TYPE_FLAGS.unpack_from(request, _TYPE_AT)
     return kind & 3 == _GET and flags & NLM_F_DUMP == NLM_F_DUMP
 
 
 def _answer_cost(request: bytes) -> int:
-    kind, flags = _TYPE_FLAGS.unpack_from(request, 4)
+    kind, flags = _TYPE_FLAGS.unpack_from(request, _TYPE_AT)
     return _OBJECT_COST if kind & 3 == _GET or flags & NLM_F_ECHO else _ACK_COST
 
 

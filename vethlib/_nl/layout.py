@@ -1,10 +1,10 @@
-"""Reading many messages of a few layouts: learn where the attributes are once, then read them in one go.
+"""Reading many messages of few layouts: what is wanted of each in two ``Struct.unpack``, not in a walk.
 
 The kernel writes a link's attributes in one order and mostly in one size, so links of a kind come in a handful of
-layouts. A :class:`Layout` is a Struct over a whole message: the header of every attribute, and the payload of those
-that are wanted. It reads a message only if every header is what it was in the message it was learnt from, which
-makes the chain of attributes the same from end to end. Everything else goes the long way, through
-:func:`.wire.attributes`, and is learnt from.
+layouts. A :class:`Layout` knows where the header of every attribute was in the message it was learnt from, and reads a
+message only if every header there is the same, which makes the chain of attributes the same from end to end. All
+headers are compared at once, as one long number: the bytes around them are masked out, and payloads too large to be
+worth masking are left out. Everything else goes the long way, through :func:`.wire.attributes`, and is learnt from.
 """
 
 from __future__ import annotations
@@ -19,43 +19,57 @@ from .wire import attributes
 __all__ = ["Layouts"]
 
 _MOST: Final = 512  # layouts kept: they are learnt again in no time
-_HEADER: Final = Struct("=I")
+_WORTH_MASKING: Final = 32  # bytes; a gap in the struct costs as much as so many in the number
+
+_number = int.from_bytes
+_join = b"".join
 
 
 class Layout:
-    """How one message was laid out. `expected` are its attributes' headers, `wanted` the places of the values."""
+    """How one message was laid out; `forms` as for :class:`Layouts`."""
 
-    __slots__ = ("_expected", "_headers", "_unpack", "_values")
+    __slots__ = ("_expected", "_in_order", "_mask", "_regions", "_values")
 
     def __init__(self, body: bytes, fixed: int, forms: Mapping[int, str]) -> None:
-        form = f"={fixed}x"
-        headers: list[int] = []
-        found: dict[int, int] = {}
-        expected: list[int] = []
-        position = 0
+        values = f"={fixed}x"  # the wanted payloads
+        regions = f"={fixed}x"  # the headers, and what small payloads are between them
+        mask = b""
+        places: dict[int, int] = {}
+        region = 0
         for kind, start, end in attributes(body, fixed, len(body)):
-            form += "I"
-            headers.append(position)
-            expected.append(_HEADER.unpack_from(body, start - 4)[0])
-            position += 1
             size = end - start
-            if kind in forms and (forms[kind] == "s" or Struct("=" + forms[kind]).size == size):
-                form += f"{size}s" if forms[kind] == "s" else forms[kind]
-                found[kind] = position
-                position += 1
+            padded = size + min(-size & 3, len(body) - end)
+            region += 4
+            mask += b"\xff" * 4
+            if padded > _WORTH_MASKING:
+                regions += f"{region}s{padded}x"
+                region = 0
             else:
-                form += f"{size}x"
-            form += f"{min(-size & 3, len(body) - end)}x"
-        self._unpack = Struct(form).unpack_from
-        self._headers = _getter(headers)
-        self._expected = tuple(expected)
+                region += padded
+                mask += b"\0" * padded
+            form = forms.get(kind, "")
+            if form == "s" or (form and Struct("=" + form).size == size):
+                places[kind] = len(places)
+                values += f"4x{size}s" if form == "s" else f"4x{form}"
+                values += f"{padded - size}x"
+            else:
+                values += f"{4 + padded}x"
+        self._regions = Struct(f"{regions}{region}s").unpack_from
+        self._values = Struct(values).unpack_from
+        self._mask = _number(mask, "little")
+        self._expected = self._masked(body)
         # What is absent is read from the None put behind the values.
-        self._values = _getter([found.get(kind, position) for kind in forms])
+        self._in_order = _getter([places.get(kind, len(places)) for kind in forms])
+
+    def _masked(self, body: bytes) -> int:
+        return _number(_join(self._regions(body)), "little") & self._mask
 
     def read(self, body: bytes) -> tuple[Any, ...] | None:
         """The wanted payloads, None for each that is absent; None altogether for a message of another layout."""
-        values = (*self._unpack(body), None)
-        return self._values(values) if self._headers(values) == self._expected else None
+        if _number(_join(self._regions(body)), "little") & self._mask != self._expected:
+            return None
+        values: tuple[Any, ...] = self._in_order((*self._values(body), None))
+        return values
 
 
 def _getter(places: Sequence[int]) -> Any:

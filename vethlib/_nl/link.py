@@ -8,7 +8,7 @@ peer in drivers/net/veth.c.
 from __future__ import annotations
 
 import os
-from functools import lru_cache
+from functools import lru_cache, partial
 from struct import Struct
 from typing import Final, NamedTuple
 
@@ -79,18 +79,20 @@ _LAYOUTS: Final = Layouts(
     _IFINFOMSG.size,
     {
         IFLA_IFNAME: "s",
-        IFLA_ADDRESS: "s",
-        IFLA_MTU: "I",
-        IFLA_LINK: "I",
-        IFLA_LINK_NETNSID: "i",
         IFLA_OPERSTATE: "B",
-        IFLA_LINKINFO: "s",
-        IFLA_IFALIAS: "s",
+        IFLA_MTU: "I",
         IFLA_GROUP: "I",
         IFLA_NUM_TX_QUEUES: "I",
+        IFLA_ADDRESS: "s",
+        IFLA_LINKINFO: "s",
+        IFLA_LINK_NETNSID: "i",
+        IFLA_LINK: "I",
+        IFLA_IFALIAS: "s",
         IFLA_PROP_LIST: "s",
     },
 )
+_INDEX_FLAGS: Final = Struct("=iI").unpack_from
+_OPERSTATES: Final[dict[int | None, str]] = dict(enumerate(OPERSTATES))
 
 
 class NewEnd(NamedTuple):
@@ -229,9 +231,14 @@ def new_link(body: bytes) -> bytes:
     return message(RTM_NEWLINK, 0, body)
 
 
-def dump_links(kind: bytes = b"") -> bytes:
-    """RTM_GETLINK of all links, or of those of one kind (the kernel filters)."""
+def dump_links(kind: bytes = b"", *, netnsid: int | None = None) -> bytes:
+    """RTM_GETLINK of all links, or of those of one kind (the kernel filters); `netnsid` as for :func:`get_link`.
+
+    With `netnsid`, link_netnsid is an id of the socket's namespace too, made for the purpose if there was none.
+    """
     body = _IFINFOMSG.pack(0, 0, 0, 0, 0) + _SKIP_STATS
+    if netnsid is not None:
+        body += attribute(IFLA_TARGET_NETNSID, _I32.pack(netnsid))
     if kind:
         body += attribute(IFLA_LINKINFO | NLA_F_NESTED, attribute(IFLA_INFO_KIND, kind + b"\0"))
     return message(RTM_GETLINK, NLM_F_REQUEST | NLM_F_DUMP, body)
@@ -275,23 +282,29 @@ def parse_link(body: bytes) -> LinkMessage:
     """Read the body of an RTM_NEWLINK or RTM_DELLINK message. Raises Malformed."""
     if len(body) < 16:
         raise Malformed(f"a link message of {len(body)} bytes")
-    _family, _type, index, flags, _change = _IFINFOMSG.unpack_from(body)
-    name, mac, mtu, link, netnsid, operstate, info, alias, group, num_tx_queues, properties = _LAYOUTS.read(body)
-    return LinkMessage(
-        index,
-        flags,
-        _text(name) if name else "",
-        mac or b"",
-        mtu or 0,
-        link,
-        netnsid,
-        OPERSTATES[operstate] if operstate is not None and operstate < len(OPERSTATES) else "unknown",
-        _kind(info) if info else "",
-        _text(alias) if alias else "",
-        group or 0,
-        num_tx_queues or 0,
-        _altnames(properties) if properties else (),
+    index, flags = _INDEX_FLAGS(body, 4)
+    name, operstate, mtu, group, num_tx_queues, mac, info, netnsid, link, alias, properties = _LAYOUTS.read(body)
+    return _link_message(
+        (
+            index,
+            flags,
+            _text(name) if name else "",
+            mac or b"",
+            mtu or 0,
+            link,
+            netnsid,
+            _OPERSTATES.get(operstate, "unknown"),
+            _kind(info) if info else "",
+            _text(alias) if alias else "",
+            group or 0,
+            num_tx_queues or 0,
+            _altnames(properties) if properties else (),
+        )
     )
+
+
+# NamedTuple's own __new__ is Python, and takes three times as long as this.
+_link_message = partial(tuple.__new__, LinkMessage)
 
 
 @lru_cache(maxsize=64)  # of a kind, IFLA_LINKINFO is mostly the same to the byte
@@ -307,6 +320,7 @@ def _altnames(properties: bytes) -> tuple[str, ...]:
     return tuple(_text(properties[start:end]) for attr, start, end in found if attr == IFLA_ALT_IFNAME)
 
 
+@lru_cache(maxsize=4096)  # a link is read many times, and "eth0" is in every namespace
 def _text(raw: bytes) -> str:
     # A link's name is bytes to the kernel. fsdecode keeps what is not UTF-8 as surrogates, so that a name read can
     # be sent back.

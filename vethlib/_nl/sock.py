@@ -6,7 +6,8 @@ import errno
 import os
 import socket
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from itertools import chain, repeat
 from struct import Struct
 from typing import Final
 
@@ -28,11 +29,16 @@ __all__ = ["RtnlSocket"]
 # Linux only; named here so that the module imports anywhere.
 _AF_NETLINK: Final = 16
 _SO_RCVBUFFORCE: Final = 33
+_MSG_DONTWAIT: Final = 0x40
 
 _READ_SIZE: Final = 65536
 """A dump's parts grow up to 32 KiB for a reader that asks for as much (netlink_dump, af_netlink.c)."""
 
+_WAIT: Final = (0,)  # recv without a flag
+
 _RECEIVE_BUFFER: Final = 4 << 20
+_FEW: Final = 8
+_TIGHT: Final = Limits(send=4096, receive=16 << 10)  # what any host's default buffers hold
 _ANSWER_TIMEOUT: Final = Struct("=qq").pack(10, 0)  # struct timeval; answers are queued before send() returns
 
 _TRACE: Final = "nl" in os.environ.get("VETHLIB_DEBUG", "").split(",")
@@ -50,14 +56,15 @@ class RtnlSocket:
     def __init__(self, groups: Collection[int] = ()) -> None:
         self._socket = socket.socket(_AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE)
         try:
-            self._limits = self._configure(groups)
+            self._configure(groups)
         except BaseException:
             self._socket.close()
             raise
+        self._limits = _TIGHT
         self._lock = threading.Lock()
         self._sequence = 1
 
-    def _configure(self, groups: Collection[int]) -> Limits:
+    def _configure(self, groups: Collection[int]) -> None:
         option = self._socket.setsockopt
         for name in (NETLINK_EXT_ACK, NETLINK_CAP_ACK, NETLINK_GET_STRICT_CHK):
             try:
@@ -66,17 +73,22 @@ class RtnlSocket:
                 # Strict checking came with Linux 4.20, the others with 4.12 and 4.3; each is only an economy.
                 if error.errno != errno.ENOPROTOOPT:
                     raise
-        try:
-            option(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
-        except PermissionError:
-            option(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)  # capped at net.core.rmem_max
         option(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _ANSWER_TIMEOUT)
         if groups:
+            self._widen()
             # Events are not delivered to a socket without a port (do_one_broadcast skips the sender's, which is 0).
             self._socket.bind((0, 0))
         for group in groups:
             option(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
-        return self._read_limits()
+
+    def _widen(self) -> None:
+        """Make room for many answers. Sockets that carry a message or two in a foreign namespace do without."""
+        option = self._socket.setsockopt
+        try:
+            option(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
+        except PermissionError:
+            option(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)  # capped at net.core.rmem_max
+        self._limits = self._read_limits()
 
     def _read_limits(self) -> Limits:
         # netlink_sendmsg refuses more than the send buffer less 32 bytes (EMSGSIZE).
@@ -100,6 +112,8 @@ class RtnlSocket:
 
     def begin(self, requests: Sequence[bytes]) -> Exchange:
         """The account of an exchange to be :meth:`run`: it keeps its outcomes when running is interrupted."""
+        if len(requests) > _FEW and self._limits is _TIGHT:
+            self._widen()
         return Exchange(requests, self._limits)
 
     def run(self, exchange: Exchange) -> None:
@@ -107,15 +121,17 @@ class RtnlSocket:
 
         Whatever interrupts it (a KeyboardInterrupt, say), the answers to what was sent are read before that goes
         on, so that ``exchange.outcomes`` is right and no stale answer stays in the socket. For this a datagram goes
-        from the kernel into the exchange's inbox within one C call, during which no signal handler runs.
+        from the kernel into the exchange's inbox within one C call, during which no signal handler runs. The first
+        datagram is mostly the only one, an ack; where more are to come, one call takes all that are there.
         """
         with self._lock:
             try:
                 while (chunk := exchange.next_chunk(self._sequence)) is not None:
                     self._sequence += len(exchange.outcomes) + 1
                     self._send(chunk)
+                    self._receive(exchange, ())
                     while exchange.awaiting:
-                        self._receive(exchange)
+                        self._receive(exchange, repeat(_MSG_DONTWAIT))
             except BaseException:
                 self._drain(exchange)
                 raise
@@ -125,18 +141,22 @@ class RtnlSocket:
             _trace("→", bytes(data))
         self._socket.send(data)
 
-    def _receive(self, exchange: Exchange) -> None:
+    def _receive(self, exchange: Exchange, more: Iterable[int]) -> None:
+        """Wait for one datagram and account for it, and for as many `more` (flags of recv) as are there."""
+        before = len(exchange.inbox)
         try:
-            exchange.inbox.extend(map(self._socket.recv, (_READ_SIZE,)))
+            exchange.inbox.extend(map(self._socket.recv, repeat(_READ_SIZE), chain(_WAIT, more)))
         except BlockingIOError:
-            raise TimeoutError(errno.ETIMEDOUT, "the kernel did not answer a netlink request") from None
+            if len(exchange.inbox) == before:
+                raise TimeoutError(errno.ETIMEDOUT, "the kernel did not answer a netlink request") from None
         except OSError as error:
             if error.errno != errno.ENOBUFS:
                 raise
             self._recover(exchange)
             return
         if _TRACE:
-            _trace("←", exchange.inbox[-1])
+            for datagram in exchange.inbox[before:]:
+                _trace("←", datagram)
         exchange.read()
 
     def _recover(self, exchange: Exchange) -> None:

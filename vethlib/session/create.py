@@ -22,7 +22,7 @@ from typing import Final
 
 from .._nl.addr import new_addr
 from .._nl.batch import DONE, UNSENT, Exchange, Outcome
-from .._nl.link import NewEnd, create_veth, get_link, parse_link, set_link, set_up
+from .._nl.link import LinkMessage, NewEnd, create_veth, get_link, parse_link, set_link, set_up
 from ..errors import BatchError, InvalidValue, LinkNotFound, NetlinkError, VethError
 from ..links import End, Interface, Link, Pair, Veth, describe, spell
 from .delete import delete_indexes
@@ -52,7 +52,7 @@ class _Side:
 class _Job:
     """A pair being built. `outer` is the end whose namespace the creating socket is in."""
 
-    __slots__ = ("_exchange", "_number", "a", "b", "error", "outer", "peer", "position", "veth")
+    __slots__ = ("_exchange", "_number", "a", "b", "error", "outer", "peer", "peer_netnsid", "position", "veth")
 
     def __init__(self, position: int, veth: Veth, places: Places) -> None:
         self.position = position
@@ -62,6 +62,7 @@ class _Job:
         if veth.a.name == veth.b.name and self.a.place is self.b.place:
             raise InvalidValue("name", veth.a.name, f"both ends of the pair would have this name in {self.a.place}")
         self.outer, self.peer = (self.b, self.a) if self.b.place.is_home else (self.a, self.b)
+        self.peer_netnsid: int | None = None  # of the peer's namespace in the outer end's, where they differ
         self.error: VethError | None = None
         self._exchange: Exchange | None = None
         self._number = 0
@@ -270,13 +271,17 @@ def _send_creates(places: Places, jobs: Sequence[_Job]) -> None:
 
 
 def _take_indexes(places: Places, job: _Job) -> None:
-    job.outer.index, job.peer.index = job.echoed_indexes()
-    for side in (job.outer, job.peer):
-        if not side.index:
-            try:
-                side.index = find(places, side.place, side.end.name, side.place.ref, "read what was made").ifindex
-            except VethError as error:
-                job.failed(error)
+    """Both ifindexes and the netnsid from the echo, or from a look at both ends: kernels before 6.2 do not echo."""
+    try:
+        outer = parse_link(job.outcome.bodies[0]) if job.outcome.bodies else _seen(places, job.outer)
+        job.outer.index, job.peer_netnsid = outer.ifindex, outer.link_netnsid
+        job.peer.index = outer.link or _seen(places, job.peer).ifindex
+    except VethError as error:
+        job.failed(error)
+
+
+def _seen(places: Places, side: _Side) -> LinkMessage:
+    return find(places, side.place, side.end.name, side.place.ref, "read what was made")
 
 
 def _explain_create(places: Places, job: _Job, outcome: Outcome) -> None:
@@ -301,14 +306,14 @@ def _is_taken(places: Places, side: _Side) -> bool:
 
 def _finish(places: Places, jobs: Sequence[_Job]) -> None:
     """Addresses, alias and up for every end, and a read of what it has become: one datagram per namespace."""
-    by_place: dict[Identity, list[tuple[_Job, _Side]]] = {}
+    by_place: dict[Place, list[tuple[_Job, _Side]]] = {}
     for job in jobs:
         for side in (job.outer, job.peer):
-            by_place.setdefault(side.place.identity, []).append((job, side))
-    groups = [(ends[0][1].place, [job for job, _ in ends]) for ends in by_place.values()]
+            by_place.setdefault(side.place, []).append((job, side))
+    groups = [(place, [job for job, _ in ends]) for place, ends in by_place.items()]
     for place, place_jobs in _reached(places, groups):
         try:
-            _finish_in(places, place, by_place[place.identity])
+            _finish_in(places, place, by_place[place])
         except VethError as error:
             for job in place_jobs:
                 job.failed(error)
@@ -316,7 +321,7 @@ def _finish(places: Places, jobs: Sequence[_Job]) -> None:
 
 def _finish_in(places: Places, place: Place, ends: Sequence[tuple[_Job, _Side]]) -> None:
     requests: list[bytes] = []
-    steps: list[tuple[_Job, _Side, str | Interface | None]] = []
+    steps: list[tuple[_Job, _Side, str | Interface]] = []
     for job, side in ends:
         end, index = side.end, side.index
         for interface in end.interfaces:
@@ -328,18 +333,21 @@ def _finish_in(places: Places, place: Place, ends: Sequence[tuple[_Job, _Side]])
         if end.up:
             requests.append(set_up(index))
             steps.append((job, side, "bring it up"))
-        requests.append(get_link(index))
-        steps.append((job, side, None))
+    requests += [get_link(side.index) for _, side in ends]
+    outcomes = places.exchange(place, requests)
     without_ipv6: list[tuple[_Job, _Side, Interface]] = []
-    for (job, side, step), outcome in zip(steps, places.exchange(place, requests), strict=True):
-        if step is None and not outcome.errno:
-            side.link = to_link(parse_link(outcome.bodies[0]), side.end.netns, side.end.interfaces)
-        elif outcome is DONE:
+    for (job, side, step), outcome in zip(steps, outcomes, strict=False):
+        if outcome is DONE:
             continue
-        elif step is not None and not isinstance(step, str) and is_disabled(outcome, step):
+        if not isinstance(step, str) and is_disabled(outcome, step):
             without_ipv6.append((job, side, step))
         else:
             job.refused(outcome, says=_step_text(outcome, side, step), side=side)
+    for (job, side), outcome in zip(ends, outcomes[len(steps) :], strict=True):
+        if outcome.errno:
+            job.refused(outcome, says=_step_text(outcome, side, "read it"), side=side)
+        else:
+            side.link = to_link(parse_link(outcome.bodies[0]), side.end.netns, side.end.interfaces)
     if without_ipv6:
         _add_with_ipv6_enabled(places, place, without_ipv6)
 
@@ -357,7 +365,7 @@ def _add_with_ipv6_enabled(places: Places, place: Place, wanted: Sequence[tuple[
             job.refused(outcome, says=_step_text(outcome, side, one), side=side)
 
 
-def _step_text(outcome: Outcome, side: _Side, step: str | Interface | None) -> str:
+def _step_text(outcome: Outcome, side: _Side, step: str | Interface) -> str:
     name = describe(side.end.name, side.end.netns)
-    what = "read it" if step is None else step if isinstance(step, str) else f"give it {step}"
+    what = step if isinstance(step, str) else f"give it {step}"
     return f"{name} was created, but the kernel refused to {what}: {os.strerror(outcome.errno)}"

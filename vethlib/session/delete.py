@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import errno
 import os
-import random
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
@@ -39,21 +38,24 @@ _THREADS: Final = 16
 _FEW: Final = 16
 """Up to so many names are looked up one by one; for more, one dump of the namespace is cheaper."""
 
-_random = random.SystemRandom()
 
+def delete_indexes(
+    places: Places, place: Place, indexes: Sequence[int], seen: Iterable[LinkMessage] | None = None
+) -> None:
+    """Delete links of `place` by ifindex; those that are gone already are as wanted. Raises NetlinkError.
 
-def delete_indexes(places: Places, place: Place, indexes: Sequence[int]) -> None:
-    """Delete links of `place` by ifindex; those that are gone already are as wanted. Raises NetlinkError."""
+    `seen` is the whole table of links there, if it was read just now.
+    """
     if len(indexes) == 1:
         (outcome,) = places.exchange(place, [delete_link(indexes[0])])
     else:
-        outcome = _delete_as_group(places, place, indexes)
+        outcome = _delete_as_group(places, place, indexes, table(places, place) if seen is None else seen)
     if outcome.errno not in (0, errno.ENODEV):
         raise refusal(outcome, f"delete {len(indexes)} links", place.ref)
 
 
-def _delete_as_group(places: Places, place: Place, indexes: Sequence[int]) -> Outcome:
-    groups = {link.ifindex: link.group for link in table(places, place)}
+def _delete_as_group(places: Places, place: Place, indexes: Sequence[int], seen: Iterable[LinkMessage]) -> Outcome:
+    groups = {link.ifindex: link.group for link in seen}
     group = unused_group(groups.values())
     exchange = places.begin(place, [*(set_group(index, group) for index in indexes), delete_group(group)])
     try:
@@ -68,9 +70,13 @@ def _delete_as_group(places: Places, place: Place, indexes: Sequence[int]) -> Ou
 def unused_group(used: Iterable[int]) -> int:
     """A group number that is in nobody's use."""
     taken = set(used)
-    while (group := _random.randrange(1 << 30, 1 << 31)) in taken:
+    while (group := _random_group()) in taken:
         pass
     return group
+
+
+def _random_group() -> int:
+    return 1 << 30 | int.from_bytes(os.urandom(4), "little") >> 2
 
 
 class _Named(NamedTuple):
@@ -97,6 +103,7 @@ class Deletion:
         self._items = [(name, netns) for name, netns, _ in exact]
         self._indexes = [index for _, _, index in exact]
         self._missing_ok = missing_ok
+        self._seen_at_home: list[LinkMessage] | None = None
         self._errors: dict[int, VethError] = {}
 
     def run(self, progress: Callable[[int, int], object] | None = None) -> list[VethError]:
@@ -181,10 +188,11 @@ class Deletion:
     def _look_up(self, places: Places, place: Place, positions: Sequence[int]) -> list[LinkMessage | None]:
         names = [self._items[position][0] for position in positions]
         if len(names) > _FEW:
-            by_name: dict[str, LinkMessage] = {}
-            for link in table(places, place):
-                by_name[link.name] = link
-                by_name.update((altname, link) for altname in link.altnames)
+            links = table(places, place)
+            if place.is_home:
+                self._seen_at_home = links
+            by_name = {link.name: link for link in links}
+            by_name.update((altname, link) for link in links if link.altnames for altname in link.altnames)
             return [by_name.get(name) for name in names]
         outcomes = places.exchange(place, [get_link(name=os.fsencode(name)) for name in names])
         for outcome in outcomes:
@@ -197,7 +205,7 @@ class Deletion:
             return
         with self._open_places() as places:
             try:
-                delete_indexes(places, places.home, list(targets))
+                delete_indexes(places, places.home, list(targets), self._seen_at_home)
             except VethError as error:
                 for positions in targets.values():
                     self._fail(positions, error)

@@ -94,7 +94,7 @@ class Places:
 
     def open_sockets(self, places: Iterable[Place]) -> None:
         """Open the sockets of several places in one round through their namespaces (3 µs each instead of 10)."""
-        wanting = [place for place in places if place.socket is None]
+        wanting = [place for place in dict.fromkeys(places) if place.socket is None]
         if not wanting:
             return
         with system_errors("open an rtnetlink socket"):

@@ -33,6 +33,7 @@ from ..links import (
 from .change import Change, change, move
 from .create import Creation
 from .delete import DeleteItem, Deletion
+from .lookup import look_up
 from .places import Place, Places
 from .reading import addresses_of, read_addresses, read_details, read_link, read_links, read_stats
 from .refusal import system_errors
@@ -227,6 +228,17 @@ class Session:
         check_lookup_name(name)
         with self._places() as places:
             return read_link(places, places(netns), name, netns, f"look up {describe(name, netns)}")
+
+    def lookup_many(self, items: Iterable[tuple[str, NetnsRef]], *, addresses: bool = True) -> list[Link]:
+        """The link of each (name, netns), in order: what :meth:`lookup` does, for many in few exchanges.
+
+        With addresses=False they are not read, which takes a third of the time; then ``Link.addresses`` is empty.
+        Raises LinkNotFound, NetnsNotFound for the first that is not there, which is the error's ``item``.
+        """
+        items = list(items)
+        for name, _ in items:
+            check_lookup_name(name)
+        return look_up(self._places, items, addresses=addresses)
 
     def links(self, netns: NetnsRef = "") -> list[Link]:
         """Every link of a namespace with its addresses, of any kind. Raises NetnsNotFound."""
