@@ -8,6 +8,7 @@ import pytest
 
 from tests.witness import ip, open_fds, seen
 from vethlib import End, InvalidValue, LinkNotFound, Netns, NetnsNotFound, Session, Veth
+from vethlib.links import NetnsRef
 
 
 @pytest.fixture
@@ -44,7 +45,12 @@ def test_one_link_by_several_spellings_and_names_is_found_each_time(session: Ses
     session.create(Veth(End("a", "blue"), End("b")))
     ip("link", "property", "add", "dev", "a", "altname", "a-longer-name-of-it", netns="blue")
     with Netns.open("blue") as opened:
-        items = [("a", "blue"), ("a", "netns:blue"), ("a-longer-name-of-it", opened), ("a", "blue")]
+        items: list[tuple[str, NetnsRef]] = [
+            ("a", "blue"),
+            ("a", "netns:blue"),
+            ("a-longer-name-of-it", opened),
+            ("a", "blue"),
+        ]
         found = session.lookup_many(items)
         assert [(link.name, link.netns) for link in found] == [("a", netns) for _, netns in items]
     assert len({link.index for link in found}) == 1
