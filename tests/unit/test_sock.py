@@ -103,7 +103,7 @@ def acking(kind: int, flags: int, sequence: int) -> list[Answer]:
 @pytest.fixture
 def play(monkeypatch: pytest.MonkeyPatch) -> Callable[[Kernel], RtnlSocket]:
     def play(kernel: Kernel, groups: tuple[int, ...] = ()) -> RtnlSocket:
-        monkeypatch.setattr(socket, "socket", lambda *_: kernel)
+        monkeypatch.setattr(socket, "SocketType", lambda *_: kernel)
         return RtnlSocket(groups)
 
     return play

@@ -156,13 +156,15 @@ class Exchange:
         send, receive = self._limits
         # One ack more than there are requests: the last of them may be answered with an object and an ack.
         receive -= _ACK_COST
-        for position in range(start, len(self._requests)):
-            request = self._requests[position]
+        for position, request in enumerate(self._requests[start:], start):
+            kind, flags = _TYPE_FLAGS.unpack_from(request, _TYPE_AT)
+            get = kind & 3 == _GET
             send -= len(request)
-            receive -= _answer_cost(request)
+            receive -= _OBJECT_COST if get or flags & NLM_F_ECHO else _ACK_COST
             if (send < 0 or receive < 0) and position > start:
                 return position
-            if _is_dump(request):
+            # The flag bits of a dump mean REPLACE and EXCL in a request that makes something (netlink.h).
+            if get and flags & NLM_F_DUMP == NLM_F_DUMP:
                 return position + 1
         return len(self._requests)
 
@@ -248,19 +250,6 @@ class Exchange:
     def lost(self) -> None:
         """The barrier's ack came: what is open in the chunk stays unknown."""
         self._settle(LOST)
-
-
-def _is_dump(request: bytes) -> bool:
-    # The flag bits of a dump mean REPLACE and EXCL in a request that makes something (netlink.h).
-    kind: int
-    flags: int
-    kind, flags = _TYPE_FLAGS.unpack_from(request, _TYPE_AT)
-    return kind & 3 == _GET and flags & NLM_F_DUMP == NLM_F_DUMP
-
-
-def _answer_cost(request: bytes) -> int:
-    kind, flags = _TYPE_FLAGS.unpack_from(request, _TYPE_AT)
-    return _OBJECT_COST if kind & 3 == _GET or flags & NLM_F_ECHO else _ACK_COST
 
 
 def _extack(kind: int, flags: int, datagram: bytes, start: int, end: int) -> str:

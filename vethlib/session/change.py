@@ -20,7 +20,7 @@ from ..errors import InvalidValue, LinkExists, NetlinkError, VethError
 from ..links import Interface, Link, NetnsRef, describe, spell
 from .ipv6 import disable_ipv6, enable_ipv6, is_disabled
 from .places import Place, Places
-from .reading import find, missing, read_addresses, read_link, to_interface
+from .reading import find_known, missing, read_addresses, read_link, to_interface
 from .refusal import refusal
 
 __all__ = ["Change", "change", "move"]
@@ -75,7 +75,7 @@ _Present = dict[Interface, AddrMessage]
 def change(places: Places, place: Place, name: str, netns: NetnsRef, wanted: Change, index: int | None = None) -> Link:
     """Change a link, return it as it has become. Raises LinkNotFound, LinkExists (a new name taken), NetlinkError."""
     request = f"set {describe(name, netns)}"
-    before = find(places, place, name, netns, request)
+    before = find_known(places, place, name, netns, request)
     if index not in (None, before.ifindex):
         raise missing(name, netns, request)
     found = read_addresses(places, place, before.ifindex) if wanted.touches_addresses(before) else []
@@ -293,7 +293,7 @@ def _refused(step: _Step, outcome: Outcome, request: str, netns: NetnsRef) -> Ve
 def move(places: Places, place: Place, name: str, netns: NetnsRef, target: Place, to: NetnsRef) -> Link:
     """Move a link, return it as it has become there: with a new index if its own was taken, down, without addresses."""
     request = f"move {describe(name, netns)} to {spell(to)}"
-    before = find(places, place, name, netns, request)
+    before = find_known(places, place, name, netns, request)
     if place is not target:
         (outcome,) = places.exchange(place, [set_link(before.ifindex, netns_fd=target.fd)])
         if outcome.errno == errno.EEXIST:

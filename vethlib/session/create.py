@@ -347,7 +347,9 @@ def _finish_in(places: Places, place: Place, ends: Sequence[tuple[_Job, _Side]])
         if outcome.errno:
             job.refused(outcome, says=_step_text(outcome, side, "read it"), side=side)
         else:
-            side.link = to_link(parse_link(outcome.bodies[0]), side.end.netns, side.end.interfaces)
+            message = parse_link(outcome.bodies[0])
+            places.known.learn(place.identity, message)
+            side.link = to_link(message, side.end.netns, side.end.interfaces)
     if without_ipv6:
         _add_with_ipv6_enabled(places, place, without_ipv6)
 

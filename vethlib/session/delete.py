@@ -50,6 +50,7 @@ def delete_indexes(
         (outcome,) = places.exchange(place, [delete_link(indexes[0])])
     else:
         outcome = _delete_as_group(places, place, indexes, table(places, place) if seen is None else seen)
+    places.known.catch_up()
     if outcome.errno not in (0, errno.ENODEV):
         raise refusal(outcome, f"delete {len(indexes)} links", place.ref)
 

@@ -13,6 +13,7 @@ from .. import ns
 from .._nl.batch import Exchange, Outcome
 from .._nl.sock import RtnlSocket
 from ..links import NetnsRef, spell
+from .known import Known
 from .refusal import system_errors
 
 __all__ = ["Identity", "Place", "Places"]
@@ -46,10 +47,11 @@ class Place:
 class Places:
     """The places of one call; a context manager that closes them all."""
 
-    __slots__ = ("_by_identity", "_by_ref", "_resolver", "home")
+    __slots__ = ("_by_identity", "_by_ref", "_resolver", "home", "known")
 
-    def __init__(self, home: Place, resolver: Callable[[str], str] | None) -> None:
+    def __init__(self, home: Place, resolver: Callable[[str], str] | None, known: Known) -> None:
         self.home = home
+        self.known = known
         self._resolver = resolver
         self._by_ref: dict[object, Place] = {"": home, None: home}
         self._by_identity: dict[Identity, Place] = {home.identity: home}

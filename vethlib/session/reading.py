@@ -18,6 +18,7 @@ from .refusal import refusal
 __all__ = [
     "addresses_of",
     "find",
+    "find_known",
     "read_addresses",
     "read_details",
     "read_link",
@@ -69,7 +70,16 @@ def find(places: Places, place: Place, name: str, netns: NetnsRef, request: str)
         raise missing(name, netns, request)
     if outcome.errno:
         raise refusal(outcome, request, netns)
-    return parse_link(outcome.bodies[0])
+    message = parse_link(outcome.bodies[0])
+    places.known.learn(place.identity, message)
+    return message
+
+
+def find_known(places: Places, place: Place, name: str, netns: NetnsRef, request: str) -> LinkMessage:
+    """As :func:`find`, but a cache may know it. Then its peer is as of its last event: a move of that makes none."""
+    if places.known and (message := places.known.find(place.identity, name)) is not None:
+        return message
+    return find(places, place, name, netns, request)
 
 
 def read_details(places: Places, place: Place, name: str, netns: NetnsRef) -> dict[str, object]:
@@ -133,7 +143,7 @@ def read_links(places: Places, place: Place, netns: NetnsRef) -> list[Link]:
 def read_stats(places: Places, place: Place, name: str, netns: NetnsRef) -> Stats:
     """The counters of one link. Raises LinkNotFound."""
     request = f"read the counters of {describe(name, netns)}"
-    message = find(places, place, name, netns, request)
+    message = find_known(places, place, name, netns, request)
     (outcome,) = places.exchange(place, [get_stats(message.ifindex)])
     if outcome.errno == errno.ENODEV:
         raise missing(name, netns, request)

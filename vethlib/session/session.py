@@ -33,9 +33,10 @@ from ..links import (
 from .change import Change, change, move
 from .create import Creation
 from .delete import DeleteItem, Deletion
+from .known import Cache, Known
 from .lookup import look_up
 from .places import Place, Places
-from .reading import addresses_of, read_addresses, read_details, read_link, read_links, read_stats
+from .reading import addresses_of, find_known, read_addresses, read_details, read_link, read_links, read_stats
 from .refusal import system_errors
 from .survey import Survey, survey
 from .wait import until_usable
@@ -60,6 +61,7 @@ class Session:
         with system_errors("start a session"):
             self._home = Place("", ns.current(), is_home=True)
             self._home.socket = RtnlSocket()
+        self._known = Known()
         self._closed = False
 
     def __enter__(self) -> Session:
@@ -88,7 +90,18 @@ class Session:
             )
         if self._closed:
             raise SessionClosed("this session is closed")
-        return Places(self._home, self._resolver)
+        return Places(self._home, self._resolver, self._known)
+
+    def attach(self, cache: Cache) -> None:
+        """Find links by name in `cache` where it knows them, and keep it right after every change made here.
+
+        A :class:`Link` that is returned is the kernel's own answer all the same. An IfIndexCache attaches itself.
+        """
+        self._known.add(cache)
+
+    def detach(self, cache: Cache) -> None:
+        """The opposite of :meth:`attach`; of a cache that is not attached, nothing."""
+        self._known.remove(cache)
 
     def create(self, veth: Veth, *, wait: float | None = None) -> Pair:
         """Create a pair where it is to live; returns both ends with their real indexes.
@@ -222,6 +235,15 @@ class Session:
         check_name(name)
         with self._places() as places:
             return move(places, places(netns), name, netns, places(to), to)
+
+    def index(self, name: str, netns: NetnsRef = "") -> int:
+        """The ifindex of the link of that name, or alternative name. Raises LinkNotFound, NetnsNotFound.
+
+        By a cache that is attached and watches the namespace, or by one exchange with the kernel.
+        """
+        check_lookup_name(name)
+        with self._places() as places:
+            return find_known(places, places(netns), name, netns, f"look up {describe(name, netns)}").ifindex
 
     def lookup(self, name: str, netns: NetnsRef = "") -> Link:
         """The link of that name, or alternative name, with its addresses. Raises LinkNotFound, NetnsNotFound."""
