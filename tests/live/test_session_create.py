@@ -25,7 +25,7 @@ from tests.witness import (
 from vethlib import End, InvalidValue, Link, Netns, Session, Veth, ns
 from vethlib._nl import link
 from vethlib.links import NetnsRef
-from vethlib.session import create
+from vethlib.session import building
 
 PLACES = [("", ""), ("", "blue"), ("blue", ""), ("blue", "red"), ("blue", "blue")]
 
@@ -228,7 +228,7 @@ def without_echo(monkeypatch: pytest.MonkeyPatch) -> None:
         message[6] &= ~0x8
         return bytes(message)
 
-    monkeypatch.setattr(create, "create_veth", silent)
+    monkeypatch.setattr(building, "create_veth", silent)
 
 
 def test_a_link_called_default_or_all_does_not_touch_the_settings_of_that_name(session: Session, blue: str) -> None:

@@ -30,7 +30,7 @@ from vethlib import (
 )
 from vethlib._nl.batch import Outcome
 from vethlib._nl.link import create_veth
-from vethlib.session import create
+from vethlib.session import building
 from vethlib.session.places import Places
 
 ROOT = Path(__file__).parents[2]
@@ -63,7 +63,7 @@ def test_a_taken_name_that_is_free_again_when_looked_for_is_still_an_error(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ip("link", "add", "name", "taken", "type", "bridge")
-    monkeypatch.setattr(create, "_is_taken", lambda *_: False)
+    monkeypatch.setattr(building, "_is_taken", lambda *_: False)
     with nothing_changes(), pytest.raises(LinkExists, match="a link of one of these names already exists"):
         session.create(Veth(End("taken"), End("vb")))
 
@@ -76,7 +76,7 @@ def test_a_name_whose_owner_cannot_be_looked_at_is_still_an_error(
     def refuse(*_: object) -> None:
         raise NetlinkError("no")
 
-    monkeypatch.setattr(create, "find", refuse)
+    monkeypatch.setattr(building, "find", refuse)
     with nothing_changes(), pytest.raises(LinkExists, match="a link of one of these names already exists"):
         session.create(Veth(End("taken"), End("vb")))
 
@@ -122,13 +122,13 @@ def test_a_microservice_needs_a_resolver_that_knows_it(session: Session) -> None
 def test_a_namespace_that_vanishes_between_check_and_use_takes_the_pair_along(
     session: Session, blue: str, monkeypatch: pytest.MonkeyPatch, outer: bool
 ) -> None:
-    send_creates = create._send_creates
+    send_creates = building._send_creates
 
     def removed(*args: Any) -> None:
         ip("netns", "del", "blue")
         send_creates(*args)
 
-    monkeypatch.setattr(create, "_send_creates", removed)
+    monkeypatch.setattr(building, "_send_creates", removed)
     ends = End("va", "blue"), End("vb")
     session.create(Veth(*ends) if outer else Veth(*reversed(ends)))
     assert poll(lambda: names() == set())
@@ -301,12 +301,12 @@ def test_each_step_that_is_refused_after_the_creation_is_named(
     session: Session, blue: str, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     said = {"alias": "set its alias", "up": "bring it up", "read": "read it"}[what]
-    number = {"alias": 1, "up": 2, "read": 3}[what]
+    number = {"alias": 1, "up": 2, "read": 0}[what]
     exchange = Places.exchange
 
     def refusing(self: Places, place: Any, requests: Any) -> list[Outcome]:
         outcomes = exchange(self, place, requests)
-        if len(requests) == 4:
+        if len(requests) == (1 if what == "read" else 3) and str(place) == "netns:blue":
             outcomes[number] = Outcome(errno.EACCES, "", ())
         return outcomes
 
@@ -328,13 +328,13 @@ def test_an_address_refused_the_second_time_too_is_an_error(
     """Where switching IPv6 on did not help."""
     with ns.entered("blue"), open("/proc/sys/net/ipv6/conf/default/disable_ipv6", "w") as switch:
         switch.write("1")
-    monkeypatch.setattr(create, "enable_ipv6", lambda *_: None)
+    monkeypatch.setattr(building, "enable_ipv6", lambda *_: None)
     with nothing_changes(), pytest.raises(NetlinkError, match="refused to give it 2001:db8::1/64: Permission denied"):
         session.create(Veth(End("va", "blue", addresses=["2001:db8::1/64"]), End("vb")))
 
 
 def test_a_kernel_without_veth_is_told_of(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(create, "create_veth", lambda *args: create_veth(*args).replace(b"veth\0", b"vith\0"))
+    monkeypatch.setattr(building, "create_veth", lambda *args: create_veth(*args).replace(b"veth\0", b"vith\0"))
     with nothing_changes(), pytest.raises(NotSupported, match=r"this kernel has no veth \(try: modprobe veth\)"):
         session.create(Veth(End("va"), End("vb")))
 
@@ -350,7 +350,7 @@ def test_a_pair_that_is_gone_before_it_was_looked_at_is_an_error(
         message[6] &= ~0x8
         return bytes(message)
 
-    monkeypatch.setattr(create, "create_veth", silent)
-    monkeypatch.setattr(create, "find", gone)
+    monkeypatch.setattr(building, "create_veth", silent)
+    monkeypatch.setattr(building, "find", gone)
     with pytest.raises(LinkNotFound, match="create veth 'va' ⇄ 'vb' in netns:blue: gone"):
         session.create(Veth(End("va"), End("vb", "blue")))

@@ -94,6 +94,12 @@ class Places:
                 place.socket = ns.call_in(place.fd, RtnlSocket)
         return place.socket
 
+    def close_socket(self, place: Place) -> None:
+        """Close the socket in `place`, which is not needed any more in this call; that of home stays."""
+        if place.socket is not None and place is not self.home:
+            place.socket.close()
+            place.socket = None
+
     def open_sockets(self, places: Iterable[Place]) -> None:
         """Open the sockets of several places in one round through their namespaces (3 µs each instead of 10)."""
         wanting = [place for place in dict.fromkeys(places) if place.socket is None]
