@@ -19,13 +19,17 @@ class _Data(ctypes.Structure):
     _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
 
 
+CAP_NET_BROADCAST, CAP_SYS_ADMIN = 11, 21
+
+
 @contextmanager
-def dropped() -> Iterator[None]:
-    """A block in which the calling thread, and no other, has no capability in effect."""
+def dropped(*capabilities: int) -> Iterator[None]:
+    """A block in which the calling thread, and no other, has none of these capabilities in effect; of none at all."""
     header, sets = _Header(_LINUX_CAPABILITY_VERSION_3, 0), (_Data * 2)()
     _check(_libc.capget(ctypes.byref(header), sets))
     effective = [one.effective for one in sets]
-    _set(header, sets, [0, 0])
+    kept = ~sum(1 << number for number in capabilities) if capabilities else 0
+    _set(header, sets, [effective[0] & kept, effective[1] if capabilities else 0])
     try:
         yield
     finally:

@@ -5,7 +5,22 @@ from __future__ import annotations
 from ipaddress import IPv4Interface, IPv6Interface
 from typing import assert_type
 
-from vethlib import Address, BatchError, End, Link, Netns, Pair, Session, Stats, Veth, VethError, interface_index, ns
+from vethlib import (
+    Address,
+    BatchError,
+    End,
+    IfIndexCache,
+    Link,
+    LinkEvent,
+    Netns,
+    Pair,
+    Session,
+    Stats,
+    Veth,
+    VethError,
+    interface_index,
+    ns,
+)
 
 
 def imperative(session: Session, netns: Netns) -> None:
@@ -18,6 +33,8 @@ def imperative(session: Session, netns: Netns) -> None:
     assert_type(a.addresses, tuple[IPv4Interface | IPv6Interface, ...])
     assert_type(session.create_many([veth], on_error="continue", progress=print), list[Pair])
     assert_type(session.lookup("a", netns), Link)
+    assert_type(session.lookup_many([("a", netns), ("b", "ns1")], addresses=False), list[Link])
+    assert_type(session.index("a", netns), int)
     assert_type(session.links("ns1"), list[Link])
     assert_type(session.addresses(), list[Address])
     assert_type(session.set("a", netns=None, up=True, addresses=[IPv4Interface("10.0.0.1/24")]), Link)
@@ -26,6 +43,18 @@ def imperative(session: Session, netns: Netns) -> None:
     session.delete("a", missing_ok=True)
     session.delete_many([("a", "ns1"), ("b", netns), ("c", "", 7), a])
     assert_type(interface_index("lo"), int)
+
+
+async def caching(session: Session, netns: Netns) -> None:
+    with IfIndexCache(session) as cache:
+        cache.watch("ns1")
+        cache.watch_all(["", netns, None])
+        assert_type(cache.index("a", "ns1"), int)
+        assert_type(cache.name(7, netns), str)
+        assert_type(cache.links("ns1"), list[Link])
+        assert_type(cache.poll(timeout=0.5), list[LinkEvent])
+        async for event in cache.events():
+            assert_type(event.link, Link | None)
 
 
 def errors(error: BatchError) -> None:

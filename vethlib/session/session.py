@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from .. import ns
 from .._nl.sock import RtnlSocket
@@ -38,8 +38,10 @@ from .lookup import look_up
 from .places import Place, Places
 from .reading import addresses_of, find_known, read_addresses, read_details, read_link, read_links, read_stats
 from .refusal import system_errors
-from .survey import Survey, survey
 from .wait import until_usable
+
+if TYPE_CHECKING:
+    from .survey import Survey
 
 __all__ = ["Session"]
 
@@ -287,6 +289,8 @@ class Session:
         A reference that leads nowhere is not an error; its entry in ``places`` says why. Raises NotPermitted and
         NetlinkError.
         """
+        from .survey import survey  # 1 ms, for the agent
+
         return survey(self._places, refs)
 
     def stats(self, name: str, netns: NetnsRef = "") -> Stats:
