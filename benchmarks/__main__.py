@@ -1,101 +1,172 @@
-"""``python -m benchmarks``: creating and deleting in bulk, vethlib beside a bare loop.
-
-Each round makes its pairs between one home namespace and a namespace each; both sides take turns (A B A B …). It all
-happens in namespaces of the benchmark's own.
-"""
+"""``python -m benchmarks``: measure vethlib beside its peers and beside what the kernel costs."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
-import platform
-import statistics
+import signal
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
 
-from vethlib import End, Netns, Session, Veth, ns
+from vethlib import VethError, ns
 
-from . import bare
+from . import report
+from .arena import Arena
+from .chart import chart
+from .contestants import CONTESTANTS, Unavailable
+from .machine import Conditions, Machine, busy
+from .progress import Progress
+from .record import record
+from .results import Result
+from .run import run_job
+from .workloads import WORKLOADS, Job, plan
 
 
-def main() -> int:
-    """Run and print a table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("-n", type=int, default=1000, help="pairs (default: %(default)s)")
-    parser.add_argument("--repeat", type=int, default=5, help="rounds (default: %(default)s)")
-    parser.add_argument("--queues", type=int, default=1, help="queues of every end, 0 for the kernel's default")
-    parser.add_argument("--json", metavar="FILE", help="write the figures there")
-    args = parser.parse_args()
-    ns.isolate()
-    fds = bare.new_namespaces(args.n)
+class _Interrupted(BaseException):
+    """A signal asks us to stop; its number."""
+
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def _interrupt(number: int, _frame: FrameType | None) -> None:
+    for each in _SIGNALS:
+        signal.signal(each, signal.SIG_IGN)  # a second one would come in the middle of cleaning up
+    raise _Interrupted(number)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run, and print a report; 1 if a contestant failed, 2 if nothing could be run, 130 or 143 when interrupted."""
+    args = _arguments(argv)
+    if warning := busy():
+        print(f"warning: {warning}", file=sys.stderr)
+    before = os.getloadavg()[0]
+    results: list[Result] = []
+    missing: dict[str, str] = {}
+    interrupted = 0
+    for each in _SIGNALS:
+        signal.signal(each, _interrupt)
     try:
-        figures = _run(fds, args)
+        jobs = plan(args.workloads, args.n, args.peers)
+        commands = _commands(jobs, missing)
+        ns.isolate()
+        _run(jobs, commands, args, results)
+    except VethError as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 2
+    except _Interrupted as signalled:
+        (interrupted,) = signalled.args
+        print("interrupted: what was measured so far, and no files", file=sys.stderr)
+    load, versions = (before, os.getloadavg()[0]), _versions(results)
+    conditions = Conditions(Machine.here(), args.queues, args.repeat, load, versions, missing)
+    _tell(results, conditions)
+    if interrupted:
+        return 128 + interrupted
+    _write(results, conditions, args)
+    return 1 if any(result.failures for result in results) else 0
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measure vethlib beside its peers and beside what the kernel costs.",
+        epilog=f"workloads: {', '.join(WORKLOADS)}; peers: {', '.join(CONTESTANTS)}",
+    )
+    parser.add_argument("workloads", nargs="*", type=_workload, metavar="WORKLOAD", help="default: the standard set")
+    parser.add_argument("-n", type=_positive, metavar="N", help="how many pairs, links, … (growth: up to so many)")
+    parser.add_argument("--peers", type=_peers, metavar="A,B,…", help="who takes part (default: all who can)")
+    parser.add_argument("--repeat", type=_positive, default=5, metavar="R", help="rounds (default: %(default)s)")
+    parser.add_argument(
+        "--queues", type=_queues, default=1, metavar="Q", help="per end, 0: the kernel's default (default: %(default)s)"
+    )
+    parser.add_argument("--json", type=_new_file, metavar="FILE", help="write all that was measured there")
+    parser.add_argument("--svg", type=_new_file, metavar="FILE", help="draw a chart there")
+    args = parser.parse_args(argv)
+    if not plan(args.workloads, args.n, args.peers):
+        parser.error(f"none of {', '.join(args.peers)} does {', '.join(args.workloads)}")
+    return args
+
+
+def _workload(text: str) -> str:
+    if text not in WORKLOADS:
+        raise argparse.ArgumentTypeError(f"no workload {text!r}; there are {', '.join(WORKLOADS)}")
+    return text
+
+
+def _peers(text: str) -> list[str]:
+    peers = text.split(",")
+    for peer in peers:
+        if peer not in CONTESTANTS:
+            raise argparse.ArgumentTypeError(f"no peer {peer!r}; there are {', '.join(CONTESTANTS)}")
+    return peers
+
+
+def _positive(text: str) -> int:
+    return _number(text, 1, 65536)  # a pair's number is two bytes of its MACs and addresses
+
+
+def _queues(text: str) -> int:
+    return _number(text, 0, 4096)  # rtnl_create_link in net/core/rtnetlink.c takes no more
+
+
+def _number(text: str, least: int, most: int) -> int:
+    if not (text.isascii() and text.isdecimal() and least <= int(text) <= most):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from {least} to {most}")
+    return int(text)
+
+
+def _new_file(text: str) -> Path:
+    path = Path(text).absolute()
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be written")
+    return path
+
+
+def _commands(jobs: Sequence[Job], missing: dict[str, str]) -> dict[str, list[str]]:
+    """The commands of those who take part; why others cannot goes into `missing`."""
+    wanted = {peer for job in jobs for peer in job.peers}
+    commands = {}
+    for name, contestant in CONTESTANTS.items():
+        if name in wanted:
+            try:
+                commands[name] = contestant.command()
+            except Unavailable as error:
+                missing[name] = str(error)
+    return commands
+
+
+def _run(jobs: Sequence[Job], commands: dict[str, list[str]], args: argparse.Namespace, results: list[Result]) -> None:
+    """Do the jobs; `results` has what is known of them at every moment."""
+    progress = Progress(jobs, list(commands), args.repeat)
+    try:
+        with Arena() as arena:
+            for job in jobs:
+                results.append(Result(job))
+                run_job(results[-1], arena, commands, repeat=args.repeat, queues=args.queues, watcher=progress)
     finally:
-        for fd in fds:
-            os.close(fd)
-    _print(figures, args)
+        progress.clear()
+
+
+def _versions(results: Sequence[Result]) -> dict[str, str]:
+    return {run.contestant: run.version for result in results for run in result.runs if run.version}
+
+
+def _tell(results: Sequence[Result], conditions: Conditions) -> None:
+    tables = [report.table(result) for result in results]
+    print(report.header(conditions))
+    for table in filter(None, [*tables, report.growth_table(results), report.targets_table(results)]):
+        print(f"\n{table}")
+
+
+def _write(results: Sequence[Result], conditions: Conditions, args: argparse.Namespace) -> None:
     if args.json:
-        with open(args.json, "w", encoding="utf-8") as file:
-            json.dump({"machine": _machine(), "pairs": args.n, "queues": args.queues, "us_per_pair": figures}, file)
-    return 0
-
-
-def _run(fds: list[int], args: argparse.Namespace) -> dict[str, list[float]]:
-    queues = args.queues or None
-    names = [(f"h{number}", "") for number in range(len(fds))]
-    spaces = [Netns.open(f"fd:{fd}") for fd in fds]
-
-    def veths(*, up: bool) -> list[Veth]:
-        return [
-            Veth(
-                End(f"h{i}", num_queues=queues, up=up, addresses=[f"10.{i >> 8}.{i & 255}.1/30"] if up else ()),
-                End("eth0", space, num_queues=queues, up=up, addresses=[f"10.{i >> 8}.{i & 255}.2/30"] if up else ()),
-            )
-            for i, space in enumerate(spaces)
-        ]
-
-    figures: dict[str, list[float]] = {}
-
-    def timed(what: str, work: Callable[[], object]) -> None:
-        started = time.perf_counter()
-        work()
-        figures.setdefault(what, []).append((time.perf_counter() - started) / len(fds) * 1e6)
-
-    with Session() as session:
-        for number in range(args.repeat):
-            _progress(number, args.repeat)
-            creates, deletes = bare.create_messages(fds, queues=args.queues), bare.delete_messages(len(fds))
-            timed("create, bare loop", lambda messages=creates: bare.exchange(messages))  # type: ignore[misc]
-            timed("delete, bare loop", lambda messages=deletes: bare.exchange(messages))  # type: ignore[misc]
-            timed("create, create_many", lambda: session.create_many(veths(up=False)))
-            timed("delete, delete_many", lambda: session.delete_many(names, missing_ok=False))
-            timed("create + up + address, create_many", lambda: session.create_many(veths(up=True)))
-            timed("delete by the far ends, delete_many", lambda: session.delete_many([("eth0", s) for s in spaces]))
-    _progress(args.repeat, args.repeat)
-    for space in spaces:
-        space.close()
-    return figures
-
-
-def _progress(done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\rround {done}/{total} " if done < total else "\r\033[K")
-        sys.stderr.flush()
-
-
-def _machine() -> str:
-    return f"{platform.system()} {platform.release()}, {os.cpu_count()} CPUs, Python {platform.python_version()}"
-
-
-def _print(figures: dict[str, list[float]], args: argparse.Namespace) -> None:
-    print(f"{_machine()}; {args.n} pairs, {args.queues or 'default'} queues, median of {args.repeat} rounds")
-    base = {what: statistics.median(figures[f"{what}, bare loop"]) for what in ("create", "delete")}
-    for what, values in figures.items():
-        median = statistics.median(values)
-        ratio = median / base["create" if what.startswith("create") else "delete"]
-        print(f"  {what:<38} {median:7.0f} µs/pair  {min(values):6.0f}–{max(values):<6.0f} × {ratio:.2f}")
+        text = json.dumps(record(results, conditions), ensure_ascii=False, indent=1)
+        args.json.write_text(f"{text}\n", encoding="utf-8")
+    if args.svg:
+        args.svg.write_text(chart(results, conditions), encoding="utf-8")
 
 
 if __name__ == "__main__":

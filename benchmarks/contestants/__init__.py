@@ -1,0 +1,51 @@
+"""Who takes part: for each contestant the command that runs it, once what it needs is there."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from . import built
+from .unavailable import Unavailable
+
+__all__ = ["CONTESTANTS", "Contestant", "Unavailable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """One way to do the work. `command()` raises Unavailable when it cannot run here."""
+
+    name: str
+    what: str
+    command: Callable[[], list[str]]
+
+
+def _module(name: str) -> list[str]:
+    return [sys.executable, "-m", f"{__name__}.{name}"]
+
+
+def _pyroute2() -> list[str]:
+    if find_spec("pyroute2") is None:
+        raise Unavailable("the package pyroute2 is not installed: pip install pyroute2")
+    return _module("pyroute2")
+
+
+def _ip() -> list[str]:
+    if shutil.which("ip") is None:
+        raise Unavailable("there is no `ip`: install iproute2")
+    return _module("ip")
+
+
+CONTESTANTS = {
+    contestant.name: contestant
+    for contestant in (
+        Contestant("limit", "C, messages encoded beforehand: what the kernel itself costs", built.limit),
+        Contestant("vethlib", "this project, through its public API", lambda: _module("vethlib")),
+        Contestant("vishvananda", "Go, github.com/vishvananda/netlink", built.vishvananda),
+        Contestant("pyroute2", "Python, pyroute2.IPRoute", _pyroute2),
+        Contestant("ip", "the ip program with -batch", _ip),
+    )
+}

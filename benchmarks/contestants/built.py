@@ -1,0 +1,67 @@
+"""The contestants that are compiled: built on first use, and again when their source is newer."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import zlib
+from pathlib import Path
+
+from .unavailable import Unavailable
+
+__all__ = ["limit", "vishvananda"]
+
+_SOURCES = Path(__file__).parents[1]
+_BUILT = _SOURCES.parent / ".build" / "benchmarks"
+_DEBIAN = Path("/usr/share/gocode")
+
+
+def limit() -> list[str]:
+    """The C program; Unavailable without a compiler and the kernel's headers."""
+    compiler = shutil.which(os.environ.get("CC", "cc"))
+    if compiler is None:
+        raise Unavailable("there is no C compiler: install gcc and libc6-dev")
+    return _built(_SOURCES / "limit.c", "limit", [compiler, "-O2"], dict(os.environ))
+
+
+def vishvananda() -> list[str]:
+    """The Go program; Unavailable without Go and the library's source, Debian's or in VETHLIB_BENCH_GOPATH."""
+    go = shutil.which("go")
+    if go is None:
+        raise Unavailable("there is no `go`: install golang-go and golang-github-vishvananda-netlink-dev")
+    path = Path(os.environ.get("VETHLIB_BENCH_GOPATH") or _DEBIAN)
+    if not (path / "src/github.com/vishvananda/netlink").is_dir():
+        raise Unavailable(
+            f"{path} has no src/github.com/vishvananda/netlink: install golang-github-vishvananda-netlink-dev, "
+            "or say in VETHLIB_BENCH_GOPATH where it is"
+        )
+    environment = os.environ | {
+        "GO111MODULE": "off",
+        "GOPATH": str(path),
+        "GOCACHE": str(_BUILT / "go-cache"),
+        "GOFLAGS": "",
+    }
+    version = _debian_version() if path == _DEBIAN else str(path)
+    program = f"vishvananda-{zlib.crc32(os.fsencode(path)):08x}"  # one for each library
+    return _built(
+        _SOURCES / "vishvananda.go", program, [go, "build", "-ldflags", f"-X main.version={version}"], environment
+    )
+
+
+def _debian_version() -> str:
+    command = ["dpkg-query", "-W", "-f", "${Version}", "golang-github-vishvananda-netlink-dev"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout or "unknown"
+
+
+def _built(source: Path, program: str, compiler: list[str], environment: dict[str, str]) -> list[str]:
+    binary = _BUILT / program
+    if not binary.exists() or binary.stat().st_mtime <= source.stat().st_mtime:
+        _BUILT.mkdir(parents=True, exist_ok=True)
+        unfinished = binary.with_suffix(f".{os.getpid()}")  # two runs may build at the same time
+        command = [*compiler, "-o", str(unfinished), str(source)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise Unavailable(f"`{' '.join(command)}` failed:\n{done.stderr.strip()}")
+        unfinished.rename(binary)
+    return [str(binary)]

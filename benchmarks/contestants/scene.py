@@ -1,0 +1,63 @@
+"""The pairs that every contestant makes, and those it finds where making them is not what is measured."""
+
+from __future__ import annotations
+
+from vethlib import End, Session, Veth
+
+__all__ = ["MTU", "OTHER_MTU", "far_address", "far_mac", "near_address", "near_mac", "pairs", "stand"]
+
+MTU = 1400
+OTHER_MTU = 1300
+
+
+def near_mac(i: int) -> str:
+    """Of h{i}."""
+    return f"02:00:00:00:{i >> 8:02x}:{i & 255:02x}"
+
+
+def far_mac(i: int) -> str:
+    """Of eth0 in b{i}."""
+    return f"02:01:00:00:{i >> 8:02x}:{i & 255:02x}"
+
+
+def near_address(i: int) -> str:
+    """Of h{i}."""
+    return f"10.{i >> 8}.{i & 255}.1/30"
+
+
+def far_address(i: int) -> str:
+    """Of eth0 in b{i}."""
+    return f"10.{i >> 8}.{i & 255}.2/30"
+
+
+def pairs(n: int, queues: int, *, configured: bool, shared: bool = False) -> list[Veth]:
+    """h{i} at home and eth0 in b{i}, or p{i} in b0 where that is `shared`; up and with addresses if `configured`."""
+    count = queues or None
+    return [
+        Veth(
+            End(
+                f"h{i}",
+                mac=near_mac(i),
+                mtu=MTU,
+                addresses=(near_address(i),) if configured else (),
+                up=configured,
+                num_queues=count,
+            ),
+            End(
+                f"p{i}" if shared else "eth0",
+                "b0" if shared else f"b{i}",
+                mac=far_mac(i),
+                mtu=MTU,
+                addresses=(far_address(i),) if configured else (),
+                up=configured,
+                num_queues=count,
+            ),
+        )
+        for i in range(n)
+    ]
+
+
+def stand(n: int, queues: int, *, shared: bool = False) -> None:
+    """Make the pairs, down and without addresses."""
+    with Session() as session:
+        session.create_many(pairs(n, queues, configured=False, shared=shared))

@@ -1,0 +1,129 @@
+"""vethlib, through its public API. Making the values is part of the work, since its users pay for that too."""
+
+from __future__ import annotations
+
+import gc
+import os
+import tracemalloc
+
+import vethlib
+from vethlib import Session
+
+from .flap import BURST, flap
+from .importing import import_of
+from .protocol import Report, serve
+from .scene import OTHER_MTU, pairs, stand
+
+
+def lifecycle(report: Report, n: int, queues: int) -> None:
+    ends = [place for i in range(n) for place in ((f"h{i}", ""), ("eth0", f"b{i}"))]
+    with Session() as session:
+        with report.phase("create"):
+            session.create_many(pairs(n, queues, configured=True))
+        with report.phase("lookup"):
+            links = session.lookup_many(ends, addresses=False)
+        with report.phase("delete"):
+            session.delete_many([(f"h{i}", "") for i in range(n)])
+    assert all(link.index for link in links)
+
+
+def create(report: Report, n: int, queues: int) -> None:
+    with Session() as session, report.phase("create"):
+        session.create_many(pairs(n, queues, configured=False))
+
+
+def delete(report: Report, n: int, queues: int) -> None:
+    stand(n, queues)
+    with Session() as session, report.phase("delete"):
+        session.delete_many([(f"h{i}", "") for i in range(n)])
+
+
+def move(report: Report, n: int, queues: int) -> None:
+    stand(n, queues)
+    with Session() as session, report.phase("move"):
+        for i in range(n):
+            session.move("eth0", f"b{i}", to=f"c{i}")
+
+
+def set_(report: Report, n: int, queues: int) -> None:
+    stand(n, queues)
+    with Session() as session, report.phase("set"):
+        for i in range(n):
+            session.set(f"h{i}", mtu=OTHER_MTU)
+
+
+def lookup(report: Report, n: int, queues: int) -> None:
+    stand(n, queues)
+    with Session() as session, report.phase("lookup"):
+        for i in range(n):
+            session.index(f"h{i}")
+
+
+def dump(report: Report, n: int, queues: int) -> None:
+    stand(n, queues, shared=True)
+    with Session() as session:
+        with report.phase("dump"):
+            links = session.links()
+        assert len(links) == n + 1  # and lo
+
+
+def cache(report: Report, n: int, _queues: int) -> None:
+    """The links are there before, by whoever calls us."""
+    from vethlib import IfIndexCache
+
+    namespaces = [f"b{i}" for i in range(n)]
+    with Session() as session:
+        before = sockets()
+        with IfIndexCache(session) as known:
+            with report.phase("sync"):
+                known.watch_all(namespaces)
+            with report.phase("lookup"):
+                for netns in namespaces:
+                    known.index("eth0", netns)
+            report.figures["sockets"] = sockets() - before
+        # Once more, since counting bytes takes time.
+        tracemalloc.start()
+        with IfIndexCache(session) as known:
+            known.watch_all(namespaces)
+            links = sum(len(known.links(netns)) for netns in namespaces)
+            gc.collect()
+            report.figures["bytes_per_link"] = tracemalloc.get_traced_memory()[0] / links
+
+
+def sockets() -> int:
+    """How many this process has open."""
+    return sum(os.readlink(entry.path).startswith("socket:") for entry in os.scandir("/proc/self/fd"))
+
+
+def events(report: Report, n: int, queues: int) -> None:
+    from vethlib import IfIndexCache
+
+    stand(BURST, queues)
+    with Session() as session, IfIndexCache(session) as known:
+        known.watch("")
+        indexes = [known.index(f"h{i}", "") for i in range(BURST)]
+        heard = []
+        for start in range(0, n, BURST):
+            flap(indexes, start, min(start + BURST, n))
+            with report.phase("events"):
+                while changes := known.poll(0):
+                    heard += changes
+    assert [event.kind for event in heard] == ["changed"] * n
+
+
+if __name__ == "__main__":
+    serve(
+        vethlib.__version__,
+        {
+            "lifecycle": lifecycle,
+            "create": create,
+            "delete": delete,
+            "move": move,
+            "set": set_,
+            "lookup": lookup,
+            "dump": dump,
+            "cache": cache,
+            "events": events,
+            "import": import_of("vethlib"),
+        },
+    )

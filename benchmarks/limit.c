@@ -1,0 +1,543 @@
+/*
+ * What the kernel itself costs: the fewest messages that do the work, encoded beforehand, sent in the best order known.
+ *
+ *   limit WORKLOAD N QUEUES
+ *
+ * Works in the network namespace it is started in ("home") and in /run/netns/b0 … b{N-1}; prints one JSON object with
+ * the wall, user and system time of each phase. Pair i has the end h{i} at home and eth0 in b{i}.
+ *
+ *   lifecycle  create + up + address on both ends; look up both ends by name; delete
+ *   create     create alone                          (deleted afterwards, untimed)
+ *   delete     delete alone                          (created before, untimed)
+ *   set        an MTU set on every h{i}
+ *   lookup     every h{i} looked up by name, one exchange each
+ *   dump       all links at home received, and not parsed; every peer is in b0, as p{i}
+ *   cache      the links of every b{i} dumped through a socket that is opened in there
+ *
+ * The best order known: a slab of 64 pairs at a time, so that a datagram holds a slab and few descriptors are open.
+ * Creates go through home with both ends' namespaces, MACs and MTUs in one message; the echo brings both ifindexes.
+ * Addresses and up are one datagram per namespace, through a socket that was opened there. Deletion is a group. A chunk
+ * asks for the ack of its last message only: success is silent, failure is not.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/if_link.h>
+#include <linux/net_namespace.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include <linux/veth.h>
+#include <net/if.h>
+#include <sched.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/utsname.h>
+#include <time.h>
+#include <unistd.h>
+
+#define SLAB 64
+#define GROUP 0x7f000001
+#define SOCKET_BUFFER (4 << 20)
+
+static int count, queues, home_ns, home;
+static int shared; /* whether all peers are in b0 */
+static int (*index_of)[2]; /* ifindexes of h{i} and of its peer */
+static char inbox[1 << 18];
+
+static void die(const char *what)
+{
+	fprintf(stderr, "limit: %s: %s\n", what, strerror(errno));
+	exit(1);
+}
+
+/* ---- messages ---- */
+
+struct buffer {
+	size_t length, capacity;
+	char *data;
+};
+
+static void *grow(struct buffer *buffer, size_t size)
+{
+	size_t padded = NLMSG_ALIGN(size);
+	if (buffer->length + padded > buffer->capacity) {
+		buffer->capacity = 2 * (buffer->length + padded);
+		buffer->data = realloc(buffer->data, buffer->capacity);
+	}
+	void *place = buffer->data + buffer->length;
+	memset(place, 0, padded);
+	buffer->length += padded;
+	return place;
+}
+
+static size_t begin(struct buffer *buffer, int type, int flags)
+{
+	size_t at = buffer->length;
+	struct nlmsghdr *header = grow(buffer, sizeof *header);
+	header->nlmsg_type = type;
+	header->nlmsg_flags = NLM_F_REQUEST | flags;
+	return at;
+}
+
+static void end(struct buffer *buffer, size_t at)
+{
+	((struct nlmsghdr *)(buffer->data + at))->nlmsg_len = buffer->length - at;
+}
+
+static size_t attribute(struct buffer *buffer, int kind, const void *payload, size_t size)
+{
+	size_t at = buffer->length;
+	struct rtattr *header = grow(buffer, RTA_LENGTH(size));
+	header->rta_type = kind;
+	header->rta_len = RTA_LENGTH(size);
+	if (size)
+		memcpy(RTA_DATA(header), payload, size);
+	return at;
+}
+
+static void close_nest(struct buffer *buffer, size_t at)
+{
+	((struct rtattr *)(buffer->data + at))->rta_len = buffer->length - at;
+}
+
+static void number(struct buffer *buffer, int kind, uint32_t value)
+{
+	attribute(buffer, kind, &value, sizeof value);
+}
+
+static void text(struct buffer *buffer, int kind, const char *form, ...)
+{
+	char name[32];
+	va_list arguments;
+	va_start(arguments, form);
+	int size = vsnprintf(name, sizeof name, form, arguments);
+	va_end(arguments);
+	attribute(buffer, kind, name, size + 1);
+}
+
+static void link_header(struct buffer *buffer, int index, int flags)
+{
+	struct ifinfomsg *info = grow(buffer, sizeof *info);
+	info->ifi_index = index;
+	info->ifi_flags = info->ifi_change = flags;
+}
+
+static void end_of_pair(struct buffer *buffer, int i, int far)
+{
+	uint8_t mac[6] = {2, far, 0, 0, i >> 8, i & 255};
+	attribute(buffer, IFLA_ADDRESS, mac, sizeof mac);
+	number(buffer, IFLA_MTU, 1400);
+	if (queues) {
+		number(buffer, IFLA_NUM_TX_QUEUES, queues);
+		number(buffer, IFLA_NUM_RX_QUEUES, queues);
+	}
+}
+
+/* The fd of the far namespace is the last attribute; returns where in the buffer its value is. */
+static size_t create_message(struct buffer *buffer, int i)
+{
+	size_t at = begin(buffer, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL | NLM_F_ECHO);
+	link_header(buffer, 0, 0);
+	text(buffer, IFLA_IFNAME, "h%d", i);
+	end_of_pair(buffer, i, 0);
+	size_t info = attribute(buffer, IFLA_LINKINFO, NULL, 0);
+	text(buffer, IFLA_INFO_KIND, "veth");
+	size_t data = attribute(buffer, IFLA_INFO_DATA, NULL, 0);
+	size_t peer = attribute(buffer, VETH_INFO_PEER, NULL, 0);
+	link_header(buffer, 0, 0);
+	text(buffer, IFLA_IFNAME, shared ? "p%d" : "eth0", i);
+	end_of_pair(buffer, i, 1);
+	number(buffer, IFLA_NET_NS_FD, 0);
+	size_t fd_at = buffer->length - 4;
+	close_nest(buffer, peer);
+	close_nest(buffer, data);
+	close_nest(buffer, info);
+	end(buffer, at);
+	return fd_at;
+}
+
+/* Address, then up, of one end; returns where the first ifindex is, the second is at UP_INDEX behind it. */
+#define UP_INDEX 40
+static size_t configure_message(struct buffer *buffer, int i, int far)
+{
+	size_t at = begin(buffer, RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL);
+	struct ifaddrmsg *address = grow(buffer, sizeof *address);
+	address->ifa_family = AF_INET;
+	address->ifa_prefixlen = 30;
+	uint8_t ip[4] = {10, i >> 8, i & 255, 1 + far};
+	attribute(buffer, IFA_LOCAL, ip, sizeof ip);
+	attribute(buffer, IFA_ADDRESS, ip, sizeof ip);
+	end(buffer, at);
+	size_t index_at = at + sizeof(struct nlmsghdr) + offsetof(struct ifaddrmsg, ifa_index);
+	at = begin(buffer, RTM_NEWLINK, 0);
+	link_header(buffer, 0, IFF_UP);
+	end(buffer, at);
+	return index_at;
+}
+
+static void lookup_message(struct buffer *buffer, const char *form, int i)
+{
+	size_t at = begin(buffer, RTM_GETLINK, 0);
+	link_header(buffer, 0, 0);
+	text(buffer, IFLA_IFNAME, form, i);
+	number(buffer, IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+	end(buffer, at);
+}
+
+static void dump_message(struct buffer *buffer)
+{
+	size_t at = begin(buffer, RTM_GETLINK, NLM_F_DUMP);
+	link_header(buffer, 0, 0);
+	number(buffer, IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+	end(buffer, at);
+}
+
+static void put(struct buffer *buffer, size_t at, uint32_t value)
+{
+	memcpy(buffer->data + at, &value, sizeof value);
+}
+
+/* ---- the exchange ---- */
+
+static int open_socket(void)
+{
+	int one = 1, fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+	if (fd < 0)
+		die("socket");
+	/* Without it an ack brings its whole request back. */
+	setsockopt(fd, SOL_NETLINK, NETLINK_CAP_ACK, &one, sizeof one);
+	return fd;
+}
+
+typedef void answer(int number, struct nlmsghdr *header);
+
+/* Sends messages; hands on each answer that is no ack, as the taken-th. */
+static void exchange(int fd, char *data, size_t length, answer *take)
+{
+	struct nlmsghdr *last = NULL;
+	int sent = 0, taken = 0;
+	for (size_t at = 0; at < length; at += NLMSG_ALIGN(last->nlmsg_len), sent++)
+		last = (struct nlmsghdr *)(data + at);
+	/* A request for an object is answered with it, and a dump ends of itself; anything else needs to be acked. */
+	int get = (last->nlmsg_type & 3) == 2, dump = get && (last->nlmsg_flags & NLM_F_DUMP) == NLM_F_DUMP;
+	if (!get)
+		last->nlmsg_flags |= NLM_F_ACK;
+	if (send(fd, data, length, 0) < 0)
+		die("send");
+	for (;;) {
+		ssize_t size = recv(fd, inbox, sizeof inbox, 0);
+		if (size < 0)
+			die("recv");
+		struct nlmsghdr *header = (struct nlmsghdr *)inbox;
+		for (; NLMSG_OK(header, size); header = NLMSG_NEXT(header, size)) {
+			if (header->nlmsg_type == NLMSG_ERROR) {
+				errno = -*(int *)NLMSG_DATA(header);
+				if (errno)
+					die("the kernel refused");
+				return;
+			}
+			if (header->nlmsg_type == NLMSG_DONE)
+				return;
+			if (take)
+				take(taken, header);
+			if (++taken == sent && get && !dump)
+				return;
+		}
+	}
+}
+
+/* ---- phases ---- */
+
+struct moment {
+	double wall, user, system;
+};
+
+static struct moment now(void)
+{
+	struct timespec wall;
+	struct rusage usage;
+	clock_gettime(CLOCK_MONOTONIC, &wall);
+	getrusage(RUSAGE_SELF, &usage);
+	return (struct moment){
+		wall.tv_sec + wall.tv_nsec / 1e9,
+		usage.ru_utime.tv_sec + usage.ru_utime.tv_usec / 1e6,
+		usage.ru_stime.tv_sec + usage.ru_stime.tv_usec / 1e6,
+	};
+}
+
+static const char *separator = "";
+
+static void report(const char *name, struct moment since)
+{
+	struct moment until = now();
+	printf("%s{\"name\": \"%s\", \"wall\": %.9f, \"user\": %.6f, \"system\": %.6f}", separator, name,
+	       until.wall - since.wall, until.user - since.user, until.system - since.system);
+	separator = ", ";
+}
+
+static int slab_start, fds[SLAB], sockets[SLAB];
+
+static void open_slab(int start, int size)
+{
+	char path[64];
+	slab_start = start;
+	for (int i = 0; i < size; i++) {
+		snprintf(path, sizeof path, "/run/netns/b%d", shared ? 0 : start + i);
+		fds[i] = open(path, O_RDONLY | O_CLOEXEC);
+		if (fds[i] < 0)
+			die(path);
+	}
+}
+
+/* A socket in each of the namespaces that are open. */
+static void enter_slab(int size)
+{
+	for (int i = 0; i < size; i++) {
+		if (setns(fds[i], CLONE_NEWNET))
+			die("setns");
+		sockets[i] = open_socket();
+	}
+	if (setns(home_ns, CLONE_NEWNET))
+		die("setns");
+}
+
+static void close_slab(int size)
+{
+	for (int i = 0; i < size; i++)
+		close(fds[i]);
+}
+
+static void take_indexes(int number, struct nlmsghdr *header)
+{
+	struct ifinfomsg *info = NLMSG_DATA(header);
+	int length = IFLA_PAYLOAD(header);
+	index_of[slab_start + number][0] = info->ifi_index;
+	for (struct rtattr *a = IFLA_RTA(info); RTA_OK(a, length); a = RTA_NEXT(a, length))
+		if (a->rta_type == IFLA_LINK)
+			index_of[slab_start + number][1] = *(int *)RTA_DATA(a);
+}
+
+static int found;
+
+static void count_links(int number, struct nlmsghdr *header)
+{
+	(void)number;
+	found += header->nlmsg_type == RTM_NEWLINK && ((struct ifinfomsg *)NLMSG_DATA(header))->ifi_index > 0;
+}
+
+/* Messages of all pairs, encoded beforehand; offsets are into `data`, one slab after the other. */
+static struct buffer creates, near, far, lookups, marks;
+static size_t *fd_at, *near_at, *far_at;
+static size_t *creates_from, *near_from, *far_from, *lookups_from, *marks_from; /* where a slab's (far: a pair's) begin */
+static struct buffer far_lookup;
+
+static void encode(void)
+{
+	int slabs = (count + SLAB - 1) / SLAB;
+	lookup_message(&far_lookup, "eth0", 0);
+	index_of = calloc(count, sizeof *index_of);
+	fd_at = calloc(count, sizeof *fd_at), near_at = calloc(count, sizeof *near_at);
+	far_at = calloc(count, sizeof *far_at), far_from = calloc(count + 1, sizeof *far_from);
+	creates_from = calloc(slabs + 1, sizeof *creates_from), near_from = calloc(slabs + 1, sizeof *near_from);
+	lookups_from = calloc(slabs + 1, sizeof *lookups_from), marks_from = calloc(slabs + 1, sizeof *marks_from);
+	for (int slab = 0; slab < slabs; slab++) {
+		int start = slab * SLAB, stop = start + SLAB < count ? start + SLAB : count;
+		for (int i = start; i < stop; i++) {
+			fd_at[i] = create_message(&creates, i);
+			near_at[i] = configure_message(&near, i, 0);
+			far_at[i] = configure_message(&far, i, 1);
+			far_from[i + 1] = far.length;
+			lookup_message(&lookups, "h%d", i);
+			size_t at = begin(&marks, RTM_SETLINK, 0);
+			link_header(&marks, 0, 0);
+			number(&marks, IFLA_GROUP, GROUP);
+			end(&marks, at);
+		}
+		creates_from[slab + 1] = creates.length, near_from[slab + 1] = near.length;
+		lookups_from[slab + 1] = lookups.length, marks_from[slab + 1] = marks.length;
+	}
+	size_t at = begin(&marks, RTM_DELLINK, 0);
+	link_header(&marks, 0, 0);
+	number(&marks, IFLA_GROUP, GROUP);
+	end(&marks, at);
+}
+
+static void create_slab(int slab, int size)
+{
+	for (int i = 0; i < size; i++)
+		put(&creates, fd_at[slab * SLAB + i], fds[i]);
+	exchange(home, creates.data + creates_from[slab], creates_from[slab + 1] - creates_from[slab], take_indexes);
+}
+
+static void configure_slab(int slab, int size)
+{
+	int start = slab * SLAB;
+	for (int i = start; i < start + size; i++) {
+		put(&near, near_at[i], index_of[i][0]), put(&near, near_at[i] + UP_INDEX, index_of[i][0]);
+		put(&far, far_at[i], index_of[i][1]), put(&far, far_at[i] + UP_INDEX, index_of[i][1]);
+	}
+	exchange(home, near.data + near_from[slab], near_from[slab + 1] - near_from[slab], NULL);
+	enter_slab(size);
+	for (int i = 0; i < size; i++) {
+		exchange(sockets[i], far.data + far_from[start + i], far_from[start + i + 1] - far_from[start + i], NULL);
+		close(sockets[i]);
+	}
+}
+
+static void create_all(int configured)
+{
+	for (int start = 0; start < count; start += SLAB) {
+		int size = count - start < SLAB ? count - start : SLAB;
+		open_slab(start, size);
+		create_slab(start / SLAB, size);
+		if (configured)
+			configure_slab(start / SLAB, size);
+		close_slab(size);
+	}
+}
+
+static void look_up_all(void)
+{
+	for (int start = 0; start < count; start += SLAB) {
+		int size = count - start < SLAB ? count - start : SLAB, slab = start / SLAB;
+		exchange(home, lookups.data + lookups_from[slab], lookups_from[slab + 1] - lookups_from[slab], count_links);
+		open_slab(start, size);
+		enter_slab(size);
+		for (int i = 0; i < size; i++) {
+			exchange(sockets[i], far_lookup.data, far_lookup.length, count_links);
+			close(sockets[i]);
+		}
+		close_slab(size);
+	}
+}
+
+static void delete_all(void)
+{
+	size_t mark_size = marks_from[1] / (count < SLAB ? count : SLAB);
+	for (int i = 0; i < count; i++)
+		put(&marks, i * mark_size + sizeof(struct nlmsghdr) + offsetof(struct ifinfomsg, ifi_index), index_of[i][0]);
+	for (int slab = 0; slab * SLAB < count; slab++) {
+		size_t to = (slab + 1) * SLAB < count ? marks_from[slab + 1] : marks.length;
+		exchange(home, marks.data + marks_from[slab], to - marks_from[slab], NULL);
+	}
+}
+
+static void set_all(void)
+{
+	static struct buffer sets;
+	for (int i = 0; i < count; i++) {
+		size_t at = begin(&sets, RTM_SETLINK, 0);
+		link_header(&sets, index_of[i][0], 0);
+		number(&sets, IFLA_MTU, 1300);
+		end(&sets, at);
+	}
+	size_t size = sets.length / count;
+	struct moment since = now();
+	for (int start = 0; start < count; start += SLAB)
+		exchange(home, sets.data + start * size, (count - start < SLAB ? count - start : SLAB) * size, NULL);
+	report("set", since);
+}
+
+static void look_up_each(void)
+{
+	static struct buffer each;
+	size_t *from = calloc(count + 1, sizeof *from);
+	for (int i = 0; i < count; i++) {
+		lookup_message(&each, "h%d", i);
+		from[i + 1] = each.length;
+	}
+	struct moment since = now();
+	for (int i = 0; i < count; i++)
+		exchange(home, each.data + from[i], from[i + 1] - from[i], count_links);
+	report("lookup", since);
+}
+
+static void dump_home(void)
+{
+	struct buffer dump = {0};
+	dump_message(&dump);
+	struct moment since = now();
+	exchange(home, dump.data, dump.length, NULL);
+	report("dump", since);
+}
+
+static void dump_each(void)
+{
+	struct buffer dump = {0};
+	dump_message(&dump);
+	struct moment since = now();
+	for (int start = 0; start < count; start += SLAB) {
+		int size = count - start < SLAB ? count - start : SLAB;
+		open_slab(start, size);
+		enter_slab(size);
+		close_slab(size);
+		for (int i = 0; i < size; i++) {
+			exchange(sockets[i], dump.data, dump.length, count_links);
+			close(sockets[i]);
+		}
+	}
+	report("sync", since);
+}
+
+int main(int argc, char **argv)
+{
+	if (argc < 4) {
+		fprintf(stderr, "usage: limit WORKLOAD N QUEUES\n");
+		return 2;
+	}
+	const char *workload = argv[1];
+	int buffer_size = SOCKET_BUFFER;
+	struct utsname system;
+	count = atoi(argv[2]), queues = atoi(argv[3]), shared = !strcmp(workload, "dump");
+	home_ns = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+	home = open_socket();
+	setsockopt(home, SOL_SOCKET, SO_RCVBUFFORCE, &buffer_size, sizeof buffer_size);
+	encode();
+	printf("{\"phases\": [");
+	struct moment since = now();
+	if (!strcmp(workload, "lifecycle")) {
+		create_all(1);
+		report("create", since), since = now();
+		look_up_all();
+		report("lookup", since), since = now();
+		delete_all();
+		report("delete", since);
+		if (found != 2 * count)
+			die("some lookups found nothing");
+	} else if (!strcmp(workload, "create")) {
+		create_all(0);
+		report("create", since);
+		delete_all();
+	} else if (!strcmp(workload, "delete")) {
+		create_all(0);
+		since = now();
+		delete_all();
+		report("delete", since);
+	} else if (!strcmp(workload, "set")) {
+		create_all(0);
+		set_all();
+		delete_all();
+	} else if (!strcmp(workload, "lookup")) {
+		create_all(0);
+		look_up_each();
+		delete_all();
+	} else if (!strcmp(workload, "dump")) {
+		create_all(0);
+		dump_home();
+		delete_all();
+	} else if (!strcmp(workload, "cache")) {
+		dump_each();
+	} else {
+		fprintf(stderr, "limit: no workload %s\n", workload);
+		return 2;
+	}
+	uname(&system);
+	printf("], \"version\": \"Linux %s\"}\n", system.release);
+	return 0;
+}

@@ -1,0 +1,66 @@
+"""What the figures were measured on, and with."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Conditions", "Machine", "busy"]
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The machine, and what runs on it."""
+
+    cpu: str
+    cpus: int
+    memory_gib: float
+    kernel: str
+    python: str
+
+    @classmethod
+    def here(cls) -> Machine:
+        """This one."""
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+        kernel, python = f"{platform.system()} {platform.release()}", platform.python_version()
+        return cls(_cpu_model(), os.cpu_count() or 1, round(memory, 1), kernel, python)
+
+    def __str__(self) -> str:
+        return f"{self.cpu}, {self.cpus} CPUs, {self.memory_gib} GiB; {self.kernel}, Python {self.python}"
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """Under what the figures of one run came about, the same for all of them."""
+
+    machine: Machine
+    queues: int  # of each end; 0 for the kernel's default
+    repeat: int  # rounds
+    load: tuple[float, float]  # the load average before and after
+    versions: dict[str, str]  # of the contestants
+    missing: dict[str, str]  # why others did not take part
+
+    @property
+    def queues_text(self) -> str:
+        """How many queues each end had."""
+        if not self.queues:
+            return "the kernel's default number of queues, one per possible CPU"
+        return f"{self.queues} queue{'s' if self.queues != 1 else ''} per end"
+
+
+def _cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in ("model name", "Model"):
+            return value.strip()
+    return platform.machine()
+
+
+def busy() -> str | None:
+    """What to warn of when others use this machine too: measured times would be theirs as well."""
+    load = os.getloadavg()[0]
+    if load < 0.5:
+        return None
+    return f"the machine is busy (load average {load:.2f}): expect the figures to be off, and look at their spread"

@@ -1,0 +1,72 @@
+"""What is running and how long the rest will take, on a terminal."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+
+from .workloads import Job
+
+__all__ = ["Progress"]
+
+_BAR = 24
+
+
+class Progress:
+    """A line on stderr that is written over; nothing where stderr is no terminal."""
+
+    def __init__(self, jobs: Sequence[Job], contestants: Sequence[str], repeat: int) -> None:
+        self._wanted = sys.stderr.isatty()
+        self._left = [(job, peer) for job in jobs for peer in job.peers if peer in contestants for _ in range(repeat)]
+        self._total = len(self._left)
+        self._took: dict[tuple[Job, str], list[float]] = {}
+        self._now: tuple[Job, str] | None = None
+        self._since = 0.0
+
+    def prepare(self, job: Job) -> None:
+        """The namespaces for a job are being made."""
+        self._show(f"{job.title}: making namespaces")
+
+    def begin(self, job: Job, contestant: str, number: int) -> None:
+        """A run of this job in round `number` begins."""
+        self._now, self._since = (job, contestant), time.monotonic()
+        self._show(f"{job.title}: {contestant}, round {number + 1}")
+
+    def done(self) -> None:
+        """It has ended, well or not."""
+        if self._now in self._left:
+            self._left.remove(self._now)
+            self._took.setdefault(self._now, []).append(time.monotonic() - self._since)
+
+    def clear(self) -> None:
+        """Take the line away."""
+        if self._wanted:
+            sys.stderr.write("\r\033[K")
+            sys.stderr.flush()
+
+    def _show(self, what: str) -> None:
+        if self._wanted and self._total:
+            done = self._total - len(self._left)
+            bar = "━" * (_BAR * done // self._total)
+            line = f"{bar:╌<{_BAR}} {100 * done // self._total:>3}%{self._eta()}  {what}"
+            sys.stderr.write(f"\r\033[K{line[: _columns() - 1]}")
+            sys.stderr.flush()
+
+    def _eta(self) -> str:
+        """As long as each took before; a job that has not begun, as long as those that have."""
+        if not self._took:
+            return ""
+        known = {what: statistics.mean(times) for what, times in self._took.items()}
+        unknown = statistics.mean(known.values())
+        seconds = sum(known.get(what, unknown) for what in self._left)
+        return f" {seconds / 60:>4.0f} min left" if seconds >= 90 else f" {seconds:>4.0f} s left"
+
+
+def _columns() -> int:
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    except OSError:
+        return 80

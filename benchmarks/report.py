@@ -1,0 +1,122 @@
+"""The report that people read: what was measured on, one table per job, what did not run and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from .machine import Conditions
+from .results import Result, Row, Spread
+from .targets import growth, outcomes
+
+__all__ = ["duration", "growth_table", "header", "table", "targets_table"]
+
+
+def duration(seconds: float, *, milliseconds: bool = False) -> str:
+    """Three digits that count, in µs or ms: "0.214", "16 250"."""
+    value = seconds * (1e3 if milliseconds else 1e6)
+    digits = 0 if value >= 100 or not value else 1 if value >= 10 else 2 if value >= 1 else 3
+    return f"{value:,.{digits}f}".replace(",", " ")
+
+
+def header(conditions: Conditions) -> str:
+    """What the figures were measured on and with."""
+    machine = conditions.machine
+    lines = [
+        ("machine", f"{machine.cpu}, {machine.cpus} CPUs, {machine.memory_gib} GiB"),
+        ("kernel", machine.kernel),
+        ("Python", machine.python),
+        ("queues", conditions.queues_text),
+        ("load", "{:.2f} before, {:.2f} after".format(*conditions.load)),
+        *conditions.versions.items(),
+        *((name, f"does not take part: {why}") for name, why in conditions.missing.items()),
+    ]
+    return "\n".join(f"  {name:<12} {text}" for name, text in lines)
+
+
+def table(result: Result) -> str:
+    """Every phase by every contestant: the median of its rounds, how far they lie apart, and the ratio."""
+    job = result.job
+    unit = "ms" if job.workload.milliseconds else "µs"
+    repeat = max((run.round for run in result.runs), default=-1) + 1
+    lines = [f"{job.title}: {job.workload.what}"]
+    if rows := result.rows():
+        title = ["", f"{unit} per {job.workload.item}", "median", "min–max", "user", "system", f"÷ {rows[0].base}"]
+        cells = [title, *_cells(rows, milliseconds=job.workload.milliseconds)]
+        lines += _aligned(cells)
+        lines.append(f"    medians of {repeat} round{'s' if repeat != 1 else ''}")
+    lines += [
+        f"    {contestant}: {name.replace('_', ' ')} {_spread(spread)}"
+        for contestant, name in result.figures
+        if (spread := result.figure(contestant, name))
+    ]
+    notes = {(run.contestant, run.notes): None for run in result.runs if run.notes}
+    lines += [f"    {contestant}: {text}" for contestant, text in notes]
+    lines += [f"    {contestant}: failed: {why}" for contestant, why in result.failures.items()]
+    return "\n".join(lines)
+
+
+def growth_table(results: Sequence[Result]) -> str:
+    """How the cost of a pair grows with their number; nothing where that was not measured."""
+    sizes = growth(results)
+    if not sizes:
+        return ""
+    contestants = list(sizes[0][1])  # without a first cost, there is nothing to compare with
+    cells = [["", "pairs", *contestants]]
+    for n, factors in sizes:
+        cells.append(["", str(n), *(f"{factors[name]:.2f}" if name in factors else "" for name in contestants)])
+    return "\n".join([f"growth: what a pair costs beside what it costs among {sizes[0][0]}", *_aligned(cells)])
+
+
+def targets_table(results: Sequence[Result]) -> str:
+    """What was measured beside the goals; nothing where no goal is concerned."""
+    found = outcomes(results)
+    if not found:
+        return ""
+    cells = [["", "", "measured", "goal"]]
+    for outcome in found:
+        sign = "≤" if outcome.at_most else "≥"
+        measured, goal = (f"{_plain(value)} {outcome.unit}".rstrip() for value in (outcome.measured, outcome.goal))
+        cells.append(["✓" if outcome.met else "✗", outcome.what, measured, f"{sign} {goal}"])
+    return "\n".join(["targets", *_aligned(cells)])
+
+
+def _plain(value: float) -> str:
+    return (f"{value:,.0f}" if value >= 1000 else f"{value:.3g}").replace(",", " ")
+
+
+def _cells(rows: Iterable[Row], *, milliseconds: bool) -> list[list[str]]:
+    def time(seconds: float) -> str:
+        return duration(seconds, milliseconds=milliseconds)
+
+    cells = []
+    last = ""
+    for row in rows:
+        cells.append(
+            [
+                row.phase if row.phase != last else "",
+                row.contestant,
+                time(row.wall.median),
+                f"{time(row.wall.low)}–{time(row.wall.high)}",
+                time(row.user),
+                time(row.system),
+                f"{row.ratio:.2f}" if row.ratio is not None else "",
+            ]
+        )
+        last = row.phase
+    return cells
+
+
+def _aligned(cells: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
+    return [
+        "    "
+        + "  ".join(
+            f"{text:<{width}}" if column < 2 else f"{text:>{width}}"
+            for column, (text, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in cells
+    ]
+
+
+def _spread(spread: Spread) -> str:
+    return f"{spread.median:,.4g} ({spread.low:,.4g}–{spread.high:,.4g})".replace(",", " ")

@@ -1,0 +1,151 @@
+"""What the speed must reach, and whether it did: ratios within one run, so that they hold on any machine. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from .results import WHOLE, Result
+
+__all__ = ["Outcome", "growth", "outcomes"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A goal and what was measured: at most, or at least, so much."""
+
+    what: str
+    measured: float
+    goal: float
+    at_most: bool = True
+    unit: str = ""
+
+    @property
+    def met(self) -> bool:
+        """Whether the goal is reached."""
+        return self.measured <= self.goal if self.at_most else self.measured >= self.goal
+
+
+@dataclass(frozen=True, slots=True)
+class _Ratio:
+    """How many times as long as `base` `contestant` may, or must, take."""
+
+    workload: str
+    phase: str
+    contestant: str
+    base: str
+    goal: float
+    at_most: bool = True
+
+    def of(self, result: Result) -> Outcome | None:
+        ratio = result.ratio(self.contestant, self.phase, self.base)
+        if ratio is None:
+            return None
+        phase = "" if self.phase in (WHOLE, self.workload) else f", {self.phase}"
+        what = f"{result.job.title}{phase}: {self.contestant} ÷ {self.base}"
+        return Outcome(what, ratio, self.goal, self.at_most)
+
+
+@dataclass(frozen=True, slots=True)
+class _Time:
+    """How long vethlib may take for one item, in `unit`, of which a second has `per_second`."""
+
+    workload: str
+    phase: str
+    goal: float
+    unit: str
+    per_second: float
+
+    def of(self, result: Result) -> Outcome | None:
+        wall = result.wall("vethlib", self.phase)
+        if wall is None:
+            return None
+        what = f"{result.job.title}: {self.phase} by vethlib"
+        return Outcome(what, wall * self.per_second, self.goal, True, self.unit)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rate:
+    """How many items a second vethlib must do."""
+
+    workload: str
+    phase: str
+    goal: float
+
+    def of(self, result: Result) -> Outcome | None:
+        wall = result.wall("vethlib", self.phase)
+        if not wall:
+            return None
+        what = f"{result.job.title}: {result.job.workload.item}s a second by vethlib"
+        return Outcome(what, 1 / wall, self.goal, False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Figure:
+    """What a figure of vethlib's may be."""
+
+    workload: str
+    name: str
+    what: str
+    goal: float
+    unit: str = ""
+
+    def of(self, result: Result) -> Outcome | None:
+        spread = result.figure("vethlib", self.name)
+        if spread is None:
+            return None
+        return Outcome(f"{result.job.title}: {self.what}", spread.median, self.goal, True, self.unit)
+
+
+_GOALS: tuple[_Ratio | _Time | _Rate | _Figure, ...] = (
+    _Ratio("lifecycle", WHOLE, "vethlib", "limit", 1.05),
+    _Ratio("lifecycle", WHOLE, "vishvananda", "vethlib", 30, at_most=False),
+    _Ratio("create", "create", "vishvananda", "vethlib", 1.5, at_most=False),
+    _Ratio("lifecycle", WHOLE, "pyroute2", "vethlib", 35, at_most=False),
+    _Ratio("create", "create", "pyroute2", "vethlib", 3, at_most=False),
+    _Ratio("lifecycle", WHOLE, "ip", "vethlib", 25, at_most=False),
+    _Time("cache", "lookup", 0.5, "µs", 1e6),
+    _Ratio("lookup", "lookup", "vethlib", "limit", 1.5),
+    _Ratio("cache", "sync", "vethlib", "limit", 2.5),
+    _Figure("cache", "bytes_per_link", "memory for a link", 600, "B"),
+    _Rate("events", "events", 50_000),
+    _Ratio("dump", "dump", "vethlib", "limit", 1.5),
+    _Time("import", "import", 25, "ms", 1e3),
+    _Figure("import", "rss_mib", "memory of vethlib", 4, "MiB"),
+)
+_GROWTH = 1.1
+
+
+def outcomes(results: Sequence[Result]) -> list[Outcome]:
+    """Every goal of which something was measured."""
+    found = [
+        outcome
+        for goal in _GOALS
+        for result in results
+        if result.job.workload.name == goal.workload and (outcome := goal.of(result))
+    ]
+    return [*found, *_growth_outcome(results)]
+
+
+def growth(results: Iterable[Result]) -> list[tuple[int, dict[str, float]]]:
+    """(pairs, by contestant the cost of one beside its cost among the fewest) for each size of the workload growth."""
+    sizes = sorted((result for result in results if result.job.workload.name == "growth"), key=lambda it: it.job.n)
+    found = []
+    for result in sizes:
+        factors = {}
+        for contestant in result.contestants:
+            wall, first = result.wall(contestant, WHOLE), sizes[0].wall(contestant, WHOLE)
+            if wall and first:
+                factors[contestant] = wall / first
+        found.append((result.job.n, factors))
+    return found
+
+
+def _growth_outcome(results: Iterable[Result]) -> Iterator[Outcome]:
+    sizes = growth(results)
+    if len(sizes) < 2:
+        return
+    (few, _), (many, factors) = sizes[0], sizes[-1]
+    if "vethlib" in factors and "limit" in factors:
+        what = f"growth, cost of a pair at {many} ÷ at {few}: vethlib ÷ limit"
+        yield Outcome(what, factors["vethlib"] / factors["limit"], _GROWTH)

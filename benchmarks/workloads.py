@@ -1,0 +1,125 @@
+"""What is measured: each workload, its size, and who takes part; and how a command line becomes a plan of jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+__all__ = ["STANDARD", "WORKLOADS", "Job", "Workload", "plan"]
+
+EVERYBODY = ("limit", "vethlib", "vishvananda", "pyroute2", "ip")
+LIBRARIES = EVERYBODY[1:]
+PYTHON = ("vethlib", "pyroute2")
+OURS = ("limit", "vethlib")
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """One kind of work, of which `n` items are done at a time."""
+
+    name: str
+    what: str
+    n: int
+    item: str
+    peers: tuple[str, ...] = EVERYBODY
+    destinations: bool = False  # whether it needs namespaces c0 … beside b0 …
+    namespaces: int | None = None  # how many namespaces it needs, where that is not n
+    furnished: bool = False  # whether the pairs h{i}–eth0 are there before, and stay for the next round
+    deletes: bool = False  # whether deleting what was made is part of the work
+    adds_up: bool = False  # whether its phases are parts of one whole
+    milliseconds: bool = False  # a unit that suits it better than µs
+    asks: str = ""  # what a contestant is asked for, where that is another workload
+
+    @property
+    def request(self) -> str:
+        """The workload that a contestant is asked for."""
+        return self.asks or self.name
+
+
+WORKLOADS = {
+    workload.name: workload
+    for workload in (
+        Workload(
+            "lifecycle",
+            "create pairs across namespaces with MAC, MTU and addresses, up; look every end up; delete all",
+            500,
+            "pair",
+            deletes=True,
+            adds_up=True,
+        ),
+        Workload("create", "create pairs across namespaces with MAC and MTU, down", 500, "pair"),
+        Workload("delete", "delete pairs", 500, "pair", deletes=True),
+        Workload("move", "move one end of a pair to another namespace", 50, "link", peers=LIBRARIES, destinations=True),
+        Workload("set", "change the MTU of a link", 500, "link"),
+        Workload("lookup", "find a link by name, one by one", 500, "link"),
+        Workload("dump", "read every link of a namespace", 4000, "link", namespaces=1),
+        Workload("events", "follow what happens to links", 20000, "event", peers=PYTHON, namespaces=32),
+        Workload(
+            "import",
+            "import the library into an interpreter that has socket and struct",
+            10,
+            "import",
+            peers=PYTHON,
+            namespaces=0,
+            milliseconds=True,
+        ),
+        Workload(
+            "growth",
+            "lifecycle among ever more namespaces",
+            8000,
+            "pair",
+            peers=OURS,
+            deletes=True,
+            adds_up=True,
+            asks="lifecycle",
+        ),
+        Workload("cache", "know every link of many namespaces", 8000, "namespace", peers=OURS, furnished=True),
+    )
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One workload of one size."""
+
+    workload: Workload
+    n: int
+    peers: tuple[str, ...]
+
+    @property
+    def namespaces(self) -> int:
+        """How many namespaces b0 … it needs."""
+        return self.n if self.workload.namespaces is None else self.workload.namespaces
+
+    @property
+    def title(self) -> str:
+        """What to call it."""
+        return f"{self.workload.name}, {self.n} {self.workload.item}{'s' if self.n != 1 else ''}"
+
+
+# (workload, size or None for its own, contestants or None for its own)
+STANDARD: tuple[tuple[str, int | None, tuple[str, ...] | None], ...] = (
+    ("lifecycle", None, None),
+    ("lifecycle", 2000, OURS),
+    *((name, None, None) for name in WORKLOADS if name != "lifecycle"),
+)
+
+
+def plan(names: Sequence[str], n: int | None = None, peers: Iterable[str] | None = None) -> list[Job]:
+    """The jobs for these workloads, or the standard set; `n` and `peers` override what they would take."""
+    chosen = [(name, None, None) for name in names] if names else STANDARD
+    wanted = None if peers is None else frozenset(peers)
+    jobs: list[Job] = []
+    for name, size, own in chosen:
+        workload = WORKLOADS[name]
+        takes_part = tuple(peer for peer in own or workload.peers if wanted is None or peer in wanted)
+        for each in _sizes(workload, n or size or workload.n):
+            job = Job(workload, each, takes_part)
+            if takes_part and (workload, each) not in [(other.workload, other.n) for other in jobs]:
+                jobs.append(job)
+    return jobs
+
+
+def _sizes(workload: Workload, n: int) -> list[int]:
+    """Growth goes up to n in five steps, each twice the last."""
+    return sorted({max(1, n >> shift) for shift in range(5)}) if workload.name == "growth" else [n]

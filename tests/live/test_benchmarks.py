@@ -1,0 +1,53 @@
+"""The benchmarks run from end to end, and leave nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+from tests.witness import names, poll
+from vethlib import ns
+
+ROOT = Path(__file__).parents[2]
+COMMAND = [sys.executable, "-m", "benchmarks"]
+
+
+def test_a_small_lifecycle_is_measured_and_nothing_is_left(home: ns.Netns, tmp_path: Path) -> None:
+    files = ["--json", str(tmp_path / "figures.json"), "--svg", str(tmp_path / "chart.svg")]
+    arguments = ["lifecycle", "-n", "4", "--repeat", "1", "--peers", "vethlib,ip", *files]
+    done = subprocess.run([*COMMAND, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "lifecycle, 4 pairs: ip ÷ vethlib" in done.stdout
+    (job,) = json.loads((tmp_path / "figures.json").read_text())["jobs"]
+    assert job["failures"] == {}
+    assert [run["contestant"] for run in job["runs"]] == ["vethlib", "ip"]
+    assert [phase["name"] for phase in job["runs"][0]["phases"]] == ["create", "lookup", "delete"]
+    ElementTree.parse(tmp_path / "chart.svg")
+    assert names() == set()
+    assert ns.names() == []
+
+
+def test_interrupted_it_ends_the_contestant_at_work_and_shows_what_it_has(home: ns.Netns, tmp_path: Path) -> None:
+    file, pipe = tmp_path / "figures.json", subprocess.PIPE
+    arguments = ["lifecycle", "-n", "40", "--repeat", "1000", "--peers", "vethlib", "--json", str(file)]
+    with subprocess.Popen([*COMMAND, *arguments], cwd=ROOT, stdout=pipe, stderr=pipe) as benchmarks:
+        assert poll(lambda: bool(children(benchmarks.pid)), 4.0)
+        (contestant,) = children(benchmarks.pid)
+        benchmarks.send_signal(signal.SIGTERM)
+        output, errors = benchmarks.communicate(timeout=4.0)
+    assert benchmarks.returncode == 128 + signal.SIGTERM
+    assert b"lifecycle, 40 pairs" in output
+    assert b"interrupted" in errors
+    assert not file.exists()
+    assert not os.path.exists(f"/proc/{contestant}")
+    assert names() == set()
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process of one thread has started."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
