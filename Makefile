@@ -23,7 +23,7 @@ check: .venv/installed  ## lint, format, types and import rules
 	@$(BIN)/lint-imports --no-cache > .build/imports.txt || { cat .build/imports.txt; exit 1; }
 	@echo 'check: lint, format, types and import rules hold'
 
-bench: .venv/installed  ## the benchmarks
+bench: .venv/installed  ## measure vethlib beside its peers and beside what the kernel costs
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 format: .venv/installed  ## bring the code into shape

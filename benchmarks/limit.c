@@ -11,7 +11,7 @@
  *   delete     delete alone                          (created before, untimed)
  *   set        an MTU set on every h{i}
  *   lookup     every h{i} looked up by name, one exchange each
- *   dump       all links at home received, and not parsed; every peer is in b0, as p{i}
+ *   dump       all links at home received, and not parsed; once more with their addresses; every peer is in b0, as p{i}
  *   cache      the links of every b{i} dumped through a socket that is opened in there
  *
  * The best order known: a slab of 64 pairs at a time, so that a datagram holds a slab and few descriptors are open.
@@ -460,11 +460,17 @@ static void look_up_each(void)
 
 static void dump_home(void)
 {
-	struct buffer dump = {0};
-	dump_message(&dump);
+	struct buffer links = {0}, addresses = {0};
+	dump_message(&links);
+	size_t at = begin(&addresses, RTM_GETADDR, NLM_F_DUMP);
+	grow(&addresses, sizeof(struct ifaddrmsg));
+	end(&addresses, at);
 	struct moment since = now();
-	exchange(home, dump.data, dump.length, NULL);
-	report("dump", since);
+	exchange(home, links.data, links.length, NULL);
+	report("dump", since), since = now();
+	exchange(home, links.data, links.length, NULL);
+	exchange(home, addresses.data, addresses.length, NULL);
+	report("with addresses", since);
 }
 
 static void dump_each(void)

@@ -54,18 +54,20 @@ func timed(name string, work func()) {
 	})
 }
 
-// arena is the namespaces b0 … with what is open there; handles are opened when first needed.
+// arena is the namespaces b0 … with what is open there; handles are opened when first needed. If it is shared, all peers
+// are in b0.
 type arena struct {
 	n, queues int
+	shared    bool
 	home      *netlink.Handle
 	spaces    []netns.NsHandle
 	handles   []*netlink.Handle
 }
 
-func enter(n, queues int) *arena {
+func enter(n, queues int, shared bool) *arena {
 	home, err := netlink.NewHandle(syscall.NETLINK_ROUTE)
 	check(err)
-	return &arena{n, queues, home, make([]netns.NsHandle, n), make([]*netlink.Handle, n)}
+	return &arena{n, queues, shared, home, make([]netns.NsHandle, n), make([]*netlink.Handle, n)}
 }
 
 func (a *arena) space(letter string, i int) netns.NsHandle {
@@ -89,7 +91,13 @@ func near(i int) string {
 
 func (a *arena) create() {
 	for i := 0; i < a.n; i++ {
-		a.spaces[i] = a.space("b", i)
+		peer := "eth0"
+		if a.shared {
+			peer = fmt.Sprintf("p%d", i)
+			a.spaces[i] = a.space("b", 0)
+		} else {
+			a.spaces[i] = a.space("b", i)
+		}
 		attributes := netlink.NewLinkAttrs()
 		attributes.Name = near(i)
 		attributes.MTU = 1400
@@ -97,7 +105,7 @@ func (a *arena) create() {
 		attributes.NumTxQueues, attributes.NumRxQueues = a.queues, a.queues
 		check(a.home.LinkAdd(&netlink.Veth{
 			LinkAttrs:        attributes,
-			PeerName:         "eth0",
+			PeerName:         peer,
 			PeerHardwareAddr: net.HardwareAddr{2, 1, 0, 0, byte(i >> 8), byte(i)},
 			PeerNamespace:    netlink.NsFd(int(a.spaces[i])),
 		}))
@@ -172,7 +180,7 @@ func main() {
 	check(err)
 	queues, err := strconv.Atoi(os.Args[3])
 	check(err)
-	a := enter(n, queues)
+	a := enter(n, queues, os.Args[1] == "dump")
 	switch workload := os.Args[1]; workload {
 	case "lifecycle":
 		var links []netlink.Link

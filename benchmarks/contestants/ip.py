@@ -69,19 +69,20 @@ def lookup(report: Report, n: int, queues: int) -> None:
 
 
 def dump(report: Report, n: int, queues: int) -> None:
-    ip(lines=creates(n, queues))
+    ip(lines=creates(n, queues, shared=True))
     with report.phase("dump"):
         links = json.loads(ip("-d", "-j", "address"))
     assert len(links) == n + 1  # and lo
 
 
-def creates(n: int, queues: int) -> list[str]:
+def creates(n: int, queues: int, *, shared: bool = False) -> list[str]:
     """The lines that make the pairs."""
     counts = f" numtxqueues {queues} numrxqueues {queues}" if queues else ""
+    peers = [f"p{i} netns b0" if shared else f"eth0 netns b{i}" for i in range(n)]
     return [
         f"link add h{i} address {scene.near_mac(i)} mtu {scene.MTU}{counts} "
-        f"type veth peer name eth0 netns b{i} address {scene.far_mac(i)} mtu {scene.MTU}{counts}"
-        for i in range(n)
+        f"type veth peer name {peer} address {scene.far_mac(i)} mtu {scene.MTU}{counts}"
+        for i, peer in enumerate(peers)
     ]
 
 

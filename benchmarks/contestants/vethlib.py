@@ -8,6 +8,8 @@ import tracemalloc
 
 import vethlib
 from vethlib import Session
+from vethlib._nl.link import dump_links, parse_link
+from vethlib._nl.sock import RtnlSocket
 
 from .flap import BURST, flap
 from .importing import import_of
@@ -60,11 +62,16 @@ def lookup(report: Report, n: int, queues: int) -> None:
 
 
 def dump(report: Report, n: int, queues: int) -> None:
+    """Received and parsed, by the modules that a session stands on; then as its user gets them, with addresses."""
     stand(n, queues, shared=True)
+    rtnl = RtnlSocket()
+    with report.phase("dump"):
+        messages = rtnl.dump(dump_links(), parse_link).bodies
+    rtnl.close()
     with Session() as session:
-        with report.phase("dump"):
+        with report.phase("with addresses"):
             links = session.links()
-        assert len(links) == n + 1  # and lo
+        assert len(links) == len(messages) == n + 1  # and lo
 
 
 def cache(report: Report, n: int, _queues: int) -> None:

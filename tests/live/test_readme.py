@@ -17,9 +17,24 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_the_api_example_runs_and_prints_two_indexes(capsys: pytest.CaptureFixture[str]) -> None:
-    (example,) = [block for block in BLOCKS if "with Session()" in block]
+    (example,) = [block for block in BLOCKS if "with Session()" in block and "IfIndexCache" not in block]
     exec(compile(example, "README.md", "exec"), {})
     assert re.fullmatch(r"\d+ \d+\n", capsys.readouterr().out)
+    for name in ("ns1", "ns2"):
+        ns.remove(name)
+
+
+def test_the_cache_example_prints_an_index_and_what_happened(capsys: pytest.CaptureFixture[str]) -> None:
+    (example,) = [block for block in BLOCKS if "IfIndexCache" in block]
+    exec(compile(example, "README.md", "exec"), {})
+    index, *events = capsys.readouterr().out.splitlines()
+    assert index.isdecimal()
+    ends = {"ns1 veth1", "ns2 veth2"}
+    assert {event.partition(" ")[2] for event in events} == ends
+    assert {event for event in events if not event.startswith("changed ")} == {
+        f"{kind} {end}" for kind in ("new", "deleted") for end in ends
+    }
+    assert events[0] == "new ns2 veth2"
     for name in ("ns1", "ns2"):
         ns.remove(name)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.live.answers import refuse_all
 from tests.live.test_session_create_many import Alarm
 from tests.witness import host_state, ip, names, poll, seen
 from vethlib import (
@@ -137,11 +138,8 @@ def test_a_deletion_that_is_refused_puts_the_groups_back_and_tells_each_item(
 def test_a_look_that_fails_is_an_error_of_each_item(
     session: Session, others: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lost(self: Places, place: Place, requests: Any) -> list[Outcome]:
-        return [Outcome(105, "lost", ()) for _ in requests]
-
     with monkeypatch.context() as patch, pytest.raises(BatchError) as caught:
-        patch.setattr(Places, "exchange", lost)
+        refuse_all(patch, Outcome(105, "lost", ()))
         session.delete_many([("o1", ""), ("o2", "blue"), *((f"n{n}", "red") for n in range(20))])
     assert len(caught.value.exceptions) == 22
     assert {type(error) for error in caught.value.exceptions} == {NetlinkError}
@@ -185,11 +183,8 @@ def test_a_namespace_that_cannot_be_entered_fails_its_items_alone(
                 got: RtnlSocket = socket(self, place)
                 return got
 
-            def one_by_one(self: Places, places: Any) -> None:
-                raise NetlinkError("not all at once")
-
             patch.setattr(Places, "socket", refused)
-            patch.setattr(Places, "open_sockets", one_by_one)
+            patch.setattr(Places, "open_sockets", lambda *_: None)  # not all at once
             session.delete_many(items)
         assert [error.item for error in caught.value.exceptions] == items[:2]
         assert (names("blue") - {"br", "vx", "o2", "o4"}, names("red")) == (

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.live.answers import edit_answers, refuse_all
 from tests.live.test_session_wait import sysctl
 from tests.witness import RTM_GETADDR, RTM_GETLINK, decoded, ip, names, raw_dump, seen
 from vethlib import End, InvalidValue, Link, LinkNotFound, NetlinkError, Session, Stats, Veth, interface_index, ns
@@ -16,7 +17,6 @@ from vethlib._nl.addr import parse_addr
 from vethlib._nl.batch import Outcome
 from vethlib._nl.const import OPERSTATES
 from vethlib._nl.link import parse_link
-from vethlib.session.places import Places
 
 
 @pytest.fixture
@@ -160,13 +160,8 @@ def test_details_are_all_that_the_kernel_says(session: Session) -> None:
 
 def test_a_link_that_goes_between_two_looks_is_not_found(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     session.create(Veth(End("va"), End("vb")))
-    exchange, answers = Places.exchange, [Outcome(19, "", ()), Outcome(105, "lost", ())]
-
-    def second(self: Places, place: Any, requests: Any) -> list[Outcome]:
-        first = exchange(self, place, requests)
-        return [answers[0]] if b"va\0" not in requests[0] else first
-
-    monkeypatch.setattr(Places, "exchange", second)
+    answers = [Outcome(19, "", ()), Outcome(105, "lost", ())]
+    edit_answers(monkeypatch, lambda _, requests, first: [answers[0]] if b"va\0" not in requests[0] else first)
     with pytest.raises(LinkNotFound, match="read the counters of 'va': there is no link 'va'"):
         session.stats("va")
     assert session.lookup("va").addresses == ()
@@ -180,7 +175,7 @@ def test_a_link_that_goes_between_two_looks_is_not_found(session: Session, monke
 
 
 def test_a_look_that_fails_says_so(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Places, "exchange", lambda *_: [Outcome(12, "", ())])
+    refuse_all(monkeypatch, Outcome(12, "", ()))
     with pytest.raises(NetlinkError, match=r"look up 'va': .*\(ENOMEM\) \(the kernel is out of memory\)"):
         session.lookup("va")
     with pytest.raises(NetlinkError, match=r"look up 'va': .*\(ENOMEM\)"):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.capabilities import dropped
+from tests.live.answers import edit_answers
 from tests.witness import ip, names, nothing_changes, poll, seen
 from vethlib import (
     BatchError,
@@ -31,7 +32,7 @@ from vethlib import (
 from vethlib._nl.batch import Outcome
 from vethlib._nl.link import create_veth
 from vethlib.session import building
-from vethlib.session.places import Places
+from vethlib.session.places import Place
 
 ROOT = Path(__file__).parents[2]
 
@@ -302,15 +303,13 @@ def test_each_step_that_is_refused_after_the_creation_is_named(
 ) -> None:
     said = {"alias": "set its alias", "up": "bring it up", "read": "read it"}[what]
     number = {"alias": 1, "up": 2, "read": 0}[what]
-    exchange = Places.exchange
 
-    def refusing(self: Places, place: Any, requests: Any) -> list[Outcome]:
-        outcomes = exchange(self, place, requests)
+    def refusing(place: Place, requests: Sequence[bytes], outcomes: list[Outcome]) -> list[Outcome]:
         if len(requests) == (1 if what == "read" else 3) and str(place) == "netns:blue":
             outcomes[number] = Outcome(errno.EACCES, "", ())
         return outcomes
 
-    monkeypatch.setattr(Places, "exchange", refusing)
+    edit_answers(monkeypatch, refusing)
     veth = Veth(End("va", "blue", addresses=["10.0.0.1/24"], alias="x"), End("vb"))
     with (
         nothing_changes(),

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.live.answers import edit_answers, refuse_all
 from tests.witness import ip, peer_of, seen
 from vethlib import End, InvalidValue, NetlinkError, Netns, NetnsNotFound, NotPermitted, Session, Veth
 from vethlib._nl.batch import Outcome
@@ -118,17 +119,14 @@ def test_they_are_told_apart_even_where_the_kernel_does_not_say_their_mac(
     session: Session, ring: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """IFLA_TARGET_NETNSID came with Linux 4.16."""
-    exchange = Places.exchange
-
-    def unsaid(self: Places, place: Any, requests: Any) -> list[Outcome]:
-        outcomes = exchange(self, place, requests)
-        asked = get_link(1, netnsid=0)
-        return [
+    asked = get_link(1, netnsid=0)
+    edit_answers(
+        monkeypatch,
+        lambda _, requests, outcomes: [
             Outcome(95, "", ()) if len(request) == len(asked) and request[4:6] == asked[4:6] else outcome
             for request, outcome in zip(requests, outcomes, strict=True)
-        ]
-
-    monkeypatch.setattr(Places, "exchange", unsaid)
+        ],
+    )
     assert pairs(session.survey(ring)) == ring_pairs(ring)
 
 
@@ -182,6 +180,6 @@ def test_a_peer_is_the_one_ip_says(session: Session, blue: str) -> None:
 
 
 def test_a_list_that_cannot_be_had_is_an_error(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Places, "exchange", lambda *_: [Outcome(12, "", ())])
+    refuse_all(monkeypatch, Outcome(12, "", ()))
     with pytest.raises(NetlinkError, match="list the links"):
         session.survey([""])

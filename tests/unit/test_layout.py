@@ -34,14 +34,14 @@ def long_way(body: bytes) -> list[bytes | int | None]:
 def test_whatever_was_learnt_before_every_message_is_read_right(
     messages: list[list[tuple[int, bytes]]],
 ) -> None:
-    layouts = Layouts(4, FORMS)
+    layouts = Layouts("=4x", FORMS)
     for message in messages:
         body = b"head" + b"".join(attribute(kind, payload) for kind, payload in message)
         assert list(layouts.read(body)) == long_way(body)
 
 
 def test_messages_of_one_length_and_different_attributes_are_told_apart() -> None:
-    layouts = Layouts(4, FORMS)
+    layouts = Layouts("=4x", FORMS)
     one = b"head" + attribute(3, b"abcd") + attribute(4, b"\1\0\0\0")
     other = b"head" + attribute(3, b"abcd") + attribute(5, b"\1\0\0\0")
     assert layouts.read(one) == (b"abcd", 1, None, None)
@@ -50,11 +50,11 @@ def test_messages_of_one_length_and_different_attributes_are_told_apart() -> Non
 
 
 def test_a_message_without_attributes_has_none() -> None:
-    assert Layouts(4, FORMS).read(b"head") == (None, None, None, None)
+    assert Layouts("=4x", FORMS).read(b"head") == (None, None, None, None)
 
 
 def test_the_memory_for_layouts_is_bounded() -> None:
-    layouts = Layouts(4, {3: "s", 20: "s"})
+    layouts = Layouts("=4x", {3: "s", 20: "s"})
     for size in range(3 * layout._MOST):
         assert layouts.read(b"head" + attribute(20, bytes(size)))[1] == bytes(size)
     assert len(layouts._known) <= layout._MOST

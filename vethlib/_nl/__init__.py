@@ -1,1 +1,1 @@
-"""Raw rtnetlink: bytes and one socket. Knows nothing of namespaces, files or policy."""
+"""Raw rtnetlink: bytes and sockets. Knows nothing of namespaces, files or policy."""

@@ -27,9 +27,9 @@ received until nothing is awaited.
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from struct import Struct
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from .const import (
     NLM_F_ACK,
@@ -46,7 +46,7 @@ from .const import (
 )
 from .wire import HEADER, Malformed, attributes, messages
 
-__all__ = ["DONE", "DUMP_ATTEMPTS", "LOST", "UNSENT", "Exchange", "Limits", "Outcome"]
+__all__ = ["DONE", "DUMP_ATTEMPTS", "LOST", "SEQUENCE_AT", "UNSENT", "Exchange", "Limits", "Outcome"]
 
 DUMP_ATTEMPTS: Final = 8
 
@@ -57,18 +57,21 @@ _OBJECT_COST: Final = 4864
 
 _GET: Final = 2  # RTM_GET* are 2 modulo 4 (rtnetlink.h: NEW, DEL, GET, SET)
 _TYPE_AT: Final = 4
-_SEQUENCE_AT: Final = 8
+SEQUENCE_AT: Final = 8
 _TYPE_FLAGS: Final = Struct("=HH")
 _U32: Final = Struct("=I")
 _I32: Final = Struct("=i")
 
 
 class Outcome(NamedTuple):
-    """What became of one request: errno 0 is success; `bodies` are the messages it was answered with."""
+    """What became of one request: errno 0 is success; `bodies` are the messages it was answered with.
+
+    Or what was made of each, where the exchange was given something that parses them.
+    """
 
     errno: int
     extack: str
-    bodies: Sequence[bytes]
+    bodies: Sequence[Any]
 
 
 DONE: Final = Outcome(0, "", ())
@@ -84,7 +87,11 @@ class Limits(NamedTuple):
 
 
 class Exchange:
-    """The account of one batch; `outcomes` has one entry per request, `UNSENT` until it is known."""
+    """The account of one batch; `outcomes` has one entry per request, `UNSENT` until it is known.
+
+    With `parse` it is for a lone dump, of any length: each message body is parsed as it comes, while it is in the CPU's
+    cache, and what was received is not kept.
+    """
 
     __slots__ = (
         "_attempts",
@@ -94,6 +101,7 @@ class Exchange:
         "_first",
         "_limits",
         "_next",
+        "_parse",
         "_requests",
         "_torn",
         "_unread",
@@ -101,7 +109,8 @@ class Exchange:
         "outcomes",
     )
 
-    def __init__(self, requests: Sequence[bytes], limits: Limits) -> None:
+    def __init__(self, requests: Sequence[bytes], limits: Limits, parse: Callable[[bytes], Any] | None = None) -> None:
+        self._parse = parse
         self.outcomes: list[Outcome] = [UNSENT] * len(requests)
         self.inbox: list[bytes] = []  # the datagrams received of the chunk under way
         self._unread = 0  # the first of them not accounted for
@@ -111,7 +120,7 @@ class Exchange:
         self._chunk = range(0)  # the requests under way
         self._first = 0  # the sequence number of the first of them
         self._closing = -1  # the last of them, where an object is its answer
-        self._bodies: dict[int, list[bytes]] = {}
+        self._bodies: dict[int, list[Any]] = {}
         self._torn = False
         self._attempts = 0  # at the dump under way
 
@@ -134,7 +143,7 @@ class Exchange:
         offset = last = 0
         number = sequence
         for request in requests:
-            _U32.pack_into(data, offset + _SEQUENCE_AT, number & 0xFFFF_FFFF)
+            _U32.pack_into(data, offset + SEQUENCE_AT, number & 0xFFFF_FFFF)
             number += 1
             last = offset
             offset += len(request)
@@ -178,18 +187,22 @@ class Exchange:
         while self._unread < len(self.inbox):
             self._account_for(self.inbox[self._unread])
             self._unread += 1
+        if self._parse is not None:
+            self.inbox.clear()
+            self._unread = 0
 
     def reread(self) -> None:
         """Account for the whole inbox again, where reading it was interrupted (rule 8). Raises Malformed."""
         for position in self._chunk:
             self.outcomes[position] = UNSENT
         self._bodies.clear()
-        self._torn = False
+        self._torn = self._parse is not None  # then the inbox is empty, and a dump has to be sent again
         self._unread = 0
         self.read()
 
     def _account_for(self, datagram: bytes) -> None:
-        start_of_chunk, end_of_chunk, first, bodies = self._chunk.start, self._chunk.stop, self._first, self._bodies
+        start_of_chunk, end_of_chunk, first = self._chunk.start, self._chunk.stop, self._first
+        bodies, parse = self._bodies, self._parse
         for kind, flags, sequence, start, end in messages(datagram):
             position = start_of_chunk + ((sequence - first) & 0xFFFF_FFFF)
             if position >= end_of_chunk:
@@ -198,13 +211,15 @@ class Exchange:
                 self._torn = True
             if kind in (NLMSG_ERROR, NLMSG_DONE):
                 self._conclude(position, kind, flags, datagram, start, end)
-            elif position in bodies:
-                bodies[position].append(datagram[start:end])
             else:
-                bodies[position] = [datagram[start:end]]
-                if position == self._closing:
-                    self._settle(DONE)
-                    return
+                body = datagram[start:end] if parse is None else parse(datagram[start:end])
+                if position in bodies:
+                    bodies[position].append(body)
+                else:
+                    bodies[position] = [body]
+                    if position == self._closing:
+                        self._settle(DONE)
+                        return
 
     def _conclude(self, position: int, kind: int, flags: int, datagram: bytes, start: int, end: int) -> None:
         if end - start < 4:

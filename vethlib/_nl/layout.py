@@ -9,7 +9,7 @@ worth masking are left out. Everything else goes the long way, through :func:`.w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from operator import itemgetter
 from struct import Struct
 from typing import Any, Final
@@ -28,15 +28,15 @@ _join = b"".join
 class Layout:
     """How one message was laid out; `forms` as for :class:`Layouts`."""
 
-    __slots__ = ("_expected", "_in_order", "_mask", "_regions", "_values")
+    __slots__ = ("_absent", "_expected", "_in_order", "_mask", "_regions", "_values")
 
-    def __init__(self, body: bytes, fixed: int, forms: Mapping[int, str]) -> None:
-        values = f"={fixed}x"  # the wanted payloads
-        regions = f"={fixed}x"  # the headers, and what small payloads are between them
+    def __init__(self, body: bytes, fixed: Struct, forms: Mapping[int, str]) -> None:
+        values = fixed.format  # of the wanted payloads
+        regions = f"={fixed.size}x"  # the headers, and what small payloads are between them
         mask = b""
         places: dict[int, int] = {}
         region = 0
-        for kind, start, end in attributes(body, fixed, len(body)):
+        for kind, start, end in attributes(body, fixed.size, len(body)):
             size = end - start
             padded = size + min(-size & 3, len(body) - end)
             region += 4
@@ -58,46 +58,43 @@ class Layout:
         self._values = Struct(values).unpack_from
         self._mask = _number(mask, "little")
         self._expected = self._masked(body)
-        # What is absent is read from the None put behind the values.
-        self._in_order = _getter([places.get(kind, len(places)) for kind in forms])
+        # What is absent is read from the Nones put behind the values; mostly that is where it belongs anyway.
+        first, present = len(fixed.unpack_from(body)), list(places)
+        self._absent = (None,) * (len(forms) - len(places))
+        order = [*range(first), *(first + places.get(kind, len(places)) for kind in forms)]
+        self._in_order = None if list(forms)[: len(present)] == present else itemgetter(*order)
 
     def _masked(self, body: bytes) -> int:
         return _number(_join(self._regions(body)), "little") & self._mask
 
     def read(self, body: bytes) -> tuple[Any, ...] | None:
-        """The wanted payloads, None for each that is absent; None altogether for a message of another layout."""
+        """What is wanted, None for each that is absent; None altogether for a message of another layout."""
         if _number(_join(self._regions(body)), "little") & self._mask != self._expected:
             return None
-        values: tuple[Any, ...] = self._in_order((*self._values(body), None))
-        return values
-
-
-def _getter(places: Sequence[int]) -> Any:
-    # itemgetter of one place gives the item itself, of none fails.
-    if len(places) < 2:
-        return lambda values: tuple(values[place] for place in places)
-    return itemgetter(*places)
+        values = self._values(body) + self._absent
+        return values if self._in_order is None else self._in_order(values)
 
 
 class Layouts:
     """The layouts of one message family.
 
-    `fixed` is the size of the family's struct before the attributes; `forms` has the struct format of each wanted
-    attribute's payload, "s" for bytes of any length. What is read comes in the order of `forms`. An attribute that
-    has not the size of its format is as good as absent.
+    `fixed` is the family's struct before the attributes, with what is wanted of it; `forms` has the struct format of
+    each wanted attribute's payload, "s" for bytes of any length. What is read comes in the order of `fixed` and `forms`
+    (the kernel's own order is the quickest). An attribute that has not the size of its format is as good as absent.
     """
 
-    __slots__ = ("_fixed", "_forms", "_known")
+    __slots__ = ("_fixed", "_forms", "_known", "_size")
 
-    def __init__(self, fixed: int, forms: Mapping[int, str]) -> None:
-        self._fixed = fixed
+    def __init__(self, fixed: str, forms: Mapping[int, str]) -> None:
+        self._fixed = Struct(fixed)
+        self._size = self._fixed.size
         self._forms = dict(forms)
         self._known: dict[tuple[int, bytes], Layout] = {}
 
     def read(self, body: bytes) -> tuple[Any, ...]:
-        """The wanted payloads of a message, None for each that is absent. Raises Malformed."""
+        """What is wanted of a message, None for each that is absent. Raises Malformed."""
         # The first attribute of a link is its name, whose length moves all that follows.
-        key = len(body), body[self._fixed : self._fixed + 2]
+        key = len(body), body[self._size : self._size + 2]
         layout = self._known.get(key)
         if layout is not None and (values := layout.read(body)) is not None:
             return values

@@ -7,7 +7,7 @@ peer in drivers/net/veth.c.
 
 from __future__ import annotations
 
-import os
+import sys
 from functools import lru_cache, partial
 from struct import Struct
 from typing import Final, NamedTuple
@@ -60,6 +60,7 @@ __all__ = [
     "dump_links",
     "get_link",
     "get_stats",
+    "index_of",
     "new_link",
     "parse_link",
     "parse_stats",
@@ -76,7 +77,7 @@ _VETH_KIND: Final = attribute(IFLA_INFO_KIND, b"veth\0")
 
 
 _LAYOUTS: Final = Layouts(
-    _IFINFOMSG.size,
+    "=4xiI4x",
     {
         IFLA_IFNAME: "s",
         IFLA_OPERSTATE: "B",
@@ -91,7 +92,6 @@ _LAYOUTS: Final = Layouts(
         IFLA_PROP_LIST: "s",
     },
 )
-_INDEX_FLAGS: Final = Struct("=iI").unpack_from
 _OPERSTATES: Final[dict[int | None, str]] = dict(enumerate(OPERSTATES))
 
 
@@ -282,8 +282,9 @@ def parse_link(body: bytes) -> LinkMessage:
     """Read the body of an RTM_NEWLINK or RTM_DELLINK message. Raises Malformed."""
     if len(body) < 16:
         raise Malformed(f"a link message of {len(body)} bytes")
-    index, flags = _INDEX_FLAGS(body, 4)
-    name, operstate, mtu, group, num_tx_queues, mac, info, netnsid, link, alias, properties = _LAYOUTS.read(body)
+    index, flags, name, operstate, mtu, group, num_tx_queues, mac, info, netnsid, link, alias, properties = (
+        _LAYOUTS.read(body)
+    )
     return _link_message(
         (
             index,
@@ -303,6 +304,12 @@ def parse_link(body: bytes) -> LinkMessage:
     )
 
 
+def index_of(body: bytes) -> int:
+    """Only the ifindex of such a message."""
+    index: int = _I32.unpack_from(body, 4)[0]
+    return index
+
+
 # NamedTuple's own __new__ is Python, and takes three times as long as this.
 _link_message = partial(tuple.__new__, LinkMessage)
 
@@ -320,11 +327,14 @@ def _altnames(properties: bytes) -> tuple[str, ...]:
     return tuple(_text(properties[start:end]) for attr, start, end in found if attr == IFLA_ALT_IFNAME)
 
 
-@lru_cache(maxsize=4096)  # a link is read many times, and "eth0" is in every namespace
+_ENCODING: Final = sys.getfilesystemencoding()
+_ERRORS: Final = sys.getfilesystemencodeerrors()
+
+
 def _text(raw: bytes) -> str:
-    # A link's name is bytes to the kernel. fsdecode keeps what is not UTF-8 as surrogates, so that a name read can
-    # be sent back.
-    return os.fsdecode(raw.split(b"\0", 1)[0])
+    # A link's name is bytes to the kernel. What os.fsdecode does keeps what is not UTF-8 as surrogates, so that a name
+    # read can be sent back; done here, it takes half as long.
+    return str(raw.rstrip(b"\0"), _ENCODING, _ERRORS)
 
 
 # struct if_stats_msg (include/uapi/linux/if_link.h): family, padding, ifindex, filter mask

@@ -69,8 +69,7 @@ class IfIndexCache:
         self._watches = self._watching.watches
         self._closed = False
         self._session = session
-        self._attached = _Attached(self)
-        session.attach(self._attached)
+        session.attach(self)
         _open_caches.add(self)
 
     def __enter__(self) -> IfIndexCache:
@@ -98,7 +97,7 @@ class IfIndexCache:
             if not self._closed:
                 self._closed = True
                 self._watches = {}
-                self._session.detach(self._attached)
+                self._session.detach(self)
                 self._watching.close()
 
     def _check(self) -> None:
@@ -285,27 +284,6 @@ class IfIndexCache:
             watching.catch_up()
             if (watch := watching.at(identity)) is not None:
                 watching.learn(watch, message)
-
-
-class _Attached:
-    """The cache as its session has it, which is not to keep alive a cache that nobody else has."""
-
-    __slots__ = ("_cache",)
-
-    def __init__(self, cache: IfIndexCache) -> None:
-        self._cache = weakref.ref(cache)
-
-    def find(self, identity: tuple[int, int], name: str) -> LinkMessage | None:
-        cache = self._cache()
-        return None if cache is None else cache.find(identity, name)
-
-    def learn(self, identity: tuple[int, int], message: LinkMessage) -> None:
-        if (cache := self._cache()) is not None:
-            cache.learn(identity, message)
-
-    def catch_up(self) -> None:
-        if (cache := self._cache()) is not None:
-            cache.catch_up()
 
 
 def _open(session: Session, ref: NetnsRef) -> ns.Descriptor:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from .._nl.addr import new_addr
 from .._nl.batch import DONE, UNSENT, Exchange, Outcome
-from .._nl.link import NewEnd, create_veth, get_link, parse_link, set_link, set_up
+from .._nl.link import LinkMessage, NewEnd, create_veth, get_link, parse_link, set_link, set_up
 from ..errors import InvalidValue, NetlinkError, VethError
 from ..links import End, Interface, Link, Veth, describe, spell
 from .ipv6 import enable_ipv6, is_disabled
@@ -42,11 +42,17 @@ class _Side:
         self.index = 0
         self.link: Link | None = None
 
+    @property
+    def wants_more(self) -> bool:
+        """Whether there is something that cannot be in the creating message."""
+        end = self.end
+        return end.up or end.alias is not None or bool(end.addresses)
+
 
 class Job:
     """A pair being built. `outer` is the end whose namespace the creating socket is in."""
 
-    __slots__ = ("_exchange", "_number", "a", "b", "error", "outer", "peer", "position", "request", "veth")
+    __slots__ = ("_echo", "_exchange", "_number", "a", "b", "error", "outer", "peer", "position", "request", "veth")
 
     def __init__(self, position: int, veth: Veth, places: Places) -> None:
         self.position = position
@@ -61,6 +67,7 @@ class Job:
         self.error: VethError | None = None
         self._exchange: Exchange | None = None
         self._number = 0
+        self._echo: LinkMessage | None = None
 
     def sent_as(self, exchange: Exchange, number: int) -> None:
         """The pair is request `number` of `exchange`, whose account says what became of it."""
@@ -77,13 +84,12 @@ class Job:
         """Whether the pair was created."""
         return not self.outcome.errno
 
-    def echoed_indexes(self) -> tuple[int, int]:
-        """(outer, peer) as the kernel echoed them, or zeros: kernels before 6.2 do not."""
-        bodies = self.outcome.bodies
-        if not bodies:
-            return 0, 0
-        link = parse_link(bodies[0])
-        return link.ifindex, link.link or 0
+    @property
+    def echo(self) -> LinkMessage | None:
+        """The outer end as the kernel echoed it, its peer's ifindex in `link`; kernels before 6.2 do not."""
+        if self._echo is None and (bodies := self.outcome.bodies):
+            self._echo = parse_link(bodies[0])
+        return self._echo
 
     def refused(self, outcome: Outcome, *, says: str = "", side: _Side | None = None) -> None:
         """Take note that a step failed; the first error is the one that counts."""
@@ -127,50 +133,39 @@ class Slab:
 
     def finish(self) -> None:
         """Everything after the creation, for each pair that is there."""
-        by_place: dict[Place, _Ends] = {}
+        to_configure: dict[Place, _Ends] = {}
+        to_read: dict[Place, _Ends] = {}
         for job in self.jobs:
             if job.made and job.error is None:
-                by_place.setdefault(job.outer.place, []).append((job, job.outer))
-                by_place.setdefault(job.peer.place, []).append((job, job.peer))
-        for place, ends in by_place.items():
+                for side in (job.outer, job.peer):
+                    if side.wants_more:
+                        to_configure.setdefault(side.place, []).append((job, side))
+                    elif side is job.outer and job.echo is not None:
+                        side.link = to_link(job.echo, side.end.netns, ())
+                        continue
+                    to_read.setdefault(side.place, []).append((job, side))
+        self._places.open_sockets(to_read)
+        for place, ends in to_configure.items():
             _try(_configure, self._places, place, ends)
-        for place, ends in by_place.items():
+        for place, ends in to_read.items():
             _try(_read, self._places, place, ends)
 
 
-def _by_outer_place(jobs: Iterable[Job]) -> list[tuple[Place, list[Job]]]:
+def _by_outer_place(jobs: Iterable[Job]) -> dict[Place, list[Job]]:
     groups: dict[Place, list[Job]] = {}
     for job in jobs:
         groups.setdefault(job.outer.place, []).append(job)
-    return list(groups.items())
-
-
-def _reached(places: Places, groups: Sequence[tuple[Place, list[Job]]]) -> list[tuple[Place, list[Job]]]:
-    """Those of the groups whose namespace has a socket now; in the others, every job failed."""
-    try:
-        places.open_sockets(place for place, _ in groups)
-    except VethError:
-        # Somewhere. One by one says where, and leaves the others unharmed.
-        return [(place, jobs) for place, jobs in groups if _is_reached(places, place, jobs)]
-    return list(groups)
-
-
-def _is_reached(places: Places, place: Place, jobs: Iterable[Job]) -> bool:
-    try:
-        places.socket(place)
-    except VethError as error:
-        for job in jobs:
-            job.failed(error)
-        return False
-    return True
+    return groups
 
 
 def _send_creates(places: Places, jobs: Sequence[Job]) -> None:
-    for place, group in _reached(places, _by_outer_place(jobs)):
-        exchange = places.begin(place, [job.request for job in group])
-        for number, job in enumerate(group):
-            job.sent_as(exchange, number)
+    groups = _by_outer_place(jobs)
+    places.open_sockets(groups)
+    for place, group in groups.items():
         try:
+            exchange = places.begin(place, [job.request for job in group])
+            for number, job in enumerate(group):
+                job.sent_as(exchange, number)
             places.run(place, exchange)
         except VethError as error:
             for job in group:
@@ -184,7 +179,8 @@ def _send_creates(places: Places, jobs: Sequence[Job]) -> None:
 
 
 def _take_indexes(places: Places, job: Job) -> None:
-    job.outer.index, job.peer.index = job.echoed_indexes()
+    if (echo := job.echo) is not None:
+        job.outer.index, job.peer.index = echo.ifindex, echo.link or 0
     for side in (job.outer, job.peer):
         if not side.index:
             try:
@@ -249,7 +245,7 @@ def _configure(places: Places, place: Place, ends: _Ends) -> None:
 
 
 def _read(places: Places, place: Place, ends: _Ends) -> None:
-    outcomes = places.exchange(place, [get_link(side.index) for _, side in ends])
+    outcomes = places.ask_all(place, [get_link(side.index) for _, side in ends])
     for (job, side), outcome in zip(ends, outcomes, strict=True):
         if outcome.errno:
             job.refused(outcome, says=_step_text(outcome, side, "read it"), side=side)

@@ -31,7 +31,7 @@ class _Made:
     def __init__(self, job: Job) -> None:
         self.ref = job.outer.place.ref
         self.identity: Identity = job.outer.place.identity
-        self.index = job.outer.index or job.echoed_indexes()[0]
+        self.index = job.outer.index or (job.echo.ifindex if job.echo else 0)
         self.name = job.outer.end.name
 
 

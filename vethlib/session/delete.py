@@ -151,19 +151,13 @@ class Deletion:
             else:
                 by_place.setdefault(place.identity, (place, []))[1].extend(positions)
         found: list[_Named] = []
-        self._open_sockets(places, [place for place, _ in by_place.values()])
+        places.open_sockets(place for place, _ in by_place.values())
         for place, positions in by_place.values():
             try:
                 found += self._find_in(places, place, positions)
             except VethError as error:
                 self._fail(positions, error)
         return found
-
-    def _open_sockets(self, places: Places, wanted: Sequence[Place]) -> None:
-        try:
-            places.open_sockets(wanted)
-        except VethError:
-            pass  # whoever needs the one that failed will try again, and hear of it
 
     def _fail(self, positions: Iterable[int], error: VethError) -> None:
         """Take note of what befell several items; each has its own copy, which names it."""
@@ -217,7 +211,7 @@ class Deletion:
             with self._open_places() as places:
                 opened = [(self._reopen(places, group), group) for group in slab]
                 ready = [(place, group) for place, group in opened if place is not None]
-                self._open_sockets(places, [place for place, _ in ready])
+                places.open_sockets(place for place, _ in ready)
                 self._delete_in_threads(places, ready)
 
     def _reopen(self, places: Places, group: Sequence[_Named]) -> Place | None:

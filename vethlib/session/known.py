@@ -6,6 +6,8 @@ after a call knows all that it did. A session sees to that after each of its own
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Iterator
 from typing import Protocol
 
 from .._nl.link import LinkMessage
@@ -30,37 +32,40 @@ class Cache(Protocol):
 
 
 class Known:
-    """The caches of a session, mostly none. One that fails is as good as none: its own user will hear of that."""
+    """The caches of a session, mostly none; they are not kept alive. One that fails is as good as none."""
 
-    __slots__ = ("_caches",)
+    __slots__ = ("_attached",)
 
     def __init__(self) -> None:
-        self._caches: tuple[Cache, ...] = ()
+        self._attached: tuple[weakref.ref[Cache], ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self._caches)
+        return bool(self._attached)
+
+    def _caches(self) -> Iterator[Cache]:
+        return (cache for one in self._attached if (cache := one()) is not None)
 
     def add(self, cache: Cache) -> None:
         """Attach a cache."""
-        self._caches += (cache,)
+        self._attached += (weakref.ref(cache),)
 
     def remove(self, cache: Cache) -> None:
         """Detach it; one that is not attached is no error."""
-        self._caches = tuple(one for one in self._caches if one is not cache)
+        self._attached = tuple(one for one in self._attached if one() not in (cache, None))
 
     def find(self, identity: Identity, name: str) -> LinkMessage | None:
         """The link, if a cache knows it for sure."""
-        for cache in self._caches:
+        for cache in self._caches():
             try:
                 if (message := cache.find(identity, name)) is not None:
                     return message
             except VethError:
-                continue
+                continue  # its own user will hear of that
         return None
 
     def learn(self, identity: Identity, message: LinkMessage) -> None:
         """Tell every cache what the kernel answered."""
-        for cache in self._caches:
+        for cache in self._caches():
             try:
                 cache.learn(identity, message)
             except VethError:
@@ -68,7 +73,7 @@ class Known:
 
     def catch_up(self) -> None:
         """Have every cache apply what is queued."""
-        for cache in self._caches:
+        for cache in self._caches():
             try:
                 cache.catch_up()
             except VethError:

@@ -7,18 +7,14 @@ itself on the way, which stays (rtnl_fill_link_netnsid in net/core/rtnetlink.c).
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from .._nl.batch import Outcome
 from .._nl.link import LinkMessage, get_link, parse_link
-from ..errors import NetlinkError
-from ..links import Interface, Link, NetnsRef, describe
+from ..links import Interface, Link, NetnsRef
 from .places import Place, Places
-from .reading import missing, read_addresses, to_interface, to_link
-from .refusal import refusal
+from .reading import not_found, read_addresses, to_interface, to_link
 
 __all__ = ["look_up"]
 
@@ -47,10 +43,12 @@ def look_up(open_places: Callable[[], Places], items: Sequence[Named], *, addres
 
 def _links(places: Places, place: Place, wanted: Sequence[Named], *, addresses: bool) -> list[Link]:
     messages: list[LinkMessage] = []
-    outcomes = places.exchange(place, [get_link(name=os.fsencode(name)) for name, _ in wanted])
-    for item, outcome in zip(wanted, outcomes, strict=True):
+    requests = [get_link(name=os.fsencode(name)) for name, _ in wanted]
+    for item, outcome in zip(wanted, places.ask_all(place, requests), strict=True):
         if outcome.errno:
-            raise _not_found(outcome, item)
+            error = not_found(outcome, *item)
+            error.item = item
+            raise error
         messages.append(parse_link(outcome.bodies[0]))
     own: dict[int, list[Interface]] = {}
     if addresses:
@@ -63,10 +61,3 @@ def _links(places: Places, place: Place, wanted: Sequence[Named], *, addresses: 
         to_link(message, netns, tuple(own.get(message.ifindex, ())))
         for message, (_, netns) in zip(messages, wanted, strict=True)
     ]
-
-
-def _not_found(outcome: Outcome, item: Named) -> NetlinkError:
-    request = f"look up {describe(*item)}"
-    error = missing(*item, request) if outcome.errno == errno.ENODEV else refusal(outcome, request, item[1])
-    error.item = item
-    return error

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
+from typing import Any
 
 from .. import ns
 from .._nl.batch import Exchange, Outcome
 from .._nl.sock import RtnlSocket
+from ..errors import VethError
 from ..links import NetnsRef, spell
 from .known import Known
 from .refusal import system_errors
@@ -66,11 +68,12 @@ class Places:
 
     def close(self) -> None:
         """Close every fd and socket but those of home."""
-        for place in self._by_identity.values():
-            if place is not self.home:
-                place.close()
-        self._by_identity = {self.home.identity: self.home}
-        self._by_ref = {"": self.home, None: self.home}
+        if len(self._by_identity) > 1:
+            for place in self._by_identity.values():
+                if place is not self.home:
+                    place.close()
+            self._by_identity = {self.home.identity: self.home}
+            self._by_ref = {"": self.home, None: self.home}
 
     def __call__(self, ref: NetnsRef) -> Place:
         """The place `ref` leads to. Raises NetnsNotFound, NotPermitted, InvalidValue."""
@@ -94,27 +97,40 @@ class Places:
                 place.socket = ns.call_in(place.fd, RtnlSocket)
         return place.socket
 
-    def close_socket(self, place: Place) -> None:
-        """Close the socket in `place`, which is not needed any more in this call; that of home stays."""
-        if place.socket is not None and place is not self.home:
-            place.socket.close()
-            place.socket = None
-
     def open_sockets(self, places: Iterable[Place]) -> None:
-        """Open the sockets of several places in one round through their namespaces (3 µs each instead of 10)."""
+        """Open the sockets of several places in one round through their namespaces (2 µs each instead of 8).
+
+        If that fails somewhere, none is open afterwards: who needs one will try again, and hear of it.
+        """
         wanting = [place for place in dict.fromkeys(places) if place.socket is None]
-        if not wanting:
+        try:
+            sockets = ns.map_in([place.fd for place in wanting], RtnlSocket) if wanting else []
+        except (VethError, OSError):
             return
-        with system_errors("open an rtnetlink socket"):
-            sockets = ns.map_in([place.fd for place in wanting], RtnlSocket)
         for place, socket in zip(wanting, sockets, strict=True):
             place.socket = socket
+
+    def ask(self, place: Place, request: bytes) -> Outcome:
+        """Send one request that is answered with an object in `place`."""
+        socket = self.socket(place)
+        with system_errors("talk rtnetlink", place.ref):
+            return socket.ask(request)
 
     def exchange(self, place: Place, requests: Sequence[bytes]) -> list[Outcome]:
         """Send the requests in `place`; one outcome for each."""
         socket = self.socket(place)
         with system_errors("talk rtnetlink", place.ref):
             return socket.exchange(requests)
+
+    def ask_all(self, place: Place, requests: Sequence[bytes]) -> Sequence[Outcome]:
+        """The outcomes of requests each of which is answered with an object; mostly it is one."""
+        return [self.ask(place, requests[0])] if len(requests) == 1 else self.exchange(place, requests)
+
+    def dump(self, place: Place, request: bytes, parse: Callable[[bytes], Any]) -> Outcome:
+        """A dump in `place`, each of its messages parsed."""
+        socket = self.socket(place)
+        with system_errors("talk rtnetlink", place.ref):
+            return socket.dump(request, parse)
 
     def begin(self, place: Place, requests: Sequence[bytes]) -> Exchange:
         """An exchange to be :meth:`run`, whose outcomes survive an interruption."""

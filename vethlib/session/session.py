@@ -28,7 +28,6 @@ from ..links import (
     check_mtu,
     check_name,
     check_proto,
-    describe,
 )
 from .change import Change, change, move
 from .create import Creation
@@ -36,7 +35,7 @@ from .delete import DeleteItem, Deletion
 from .known import Cache, Known
 from .lookup import look_up
 from .places import Place, Places
-from .reading import addresses_of, find_known, read_addresses, read_details, read_link, read_links, read_stats
+from .reading import addresses_of, find_index, read_addresses, read_details, read_link, read_links, read_stats
 from .refusal import system_errors
 from .wait import until_usable
 
@@ -97,7 +96,8 @@ class Session:
     def attach(self, cache: Cache) -> None:
         """Find links by name in `cache` where it knows them, and keep it right after every change made here.
 
-        A :class:`Link` that is returned is the kernel's own answer all the same. An IfIndexCache attaches itself.
+        A :class:`Link` that is returned is the kernel's own answer all the same. The cache is not kept alive. An
+        IfIndexCache attaches itself, and detaches when it is closed.
         """
         self._known.add(cache)
 
@@ -245,13 +245,13 @@ class Session:
         """
         check_lookup_name(name)
         with self._places() as places:
-            return find_known(places, places(netns), name, netns, f"look up {describe(name, netns)}").ifindex
+            return find_index(places, places(netns), name, netns)
 
     def lookup(self, name: str, netns: NetnsRef = "") -> Link:
         """The link of that name, or alternative name, with its addresses. Raises LinkNotFound, NetnsNotFound."""
         check_lookup_name(name)
         with self._places() as places:
-            return read_link(places, places(netns), name, netns, f"look up {describe(name, netns)}")
+            return read_link(places, places(netns), name, netns)
 
     def lookup_many(self, items: Iterable[tuple[str, NetnsRef]], *, addresses: bool = True) -> list[Link]:
         """The link of each (name, netns), in order: what :meth:`lookup` does, for many in few exchanges.
