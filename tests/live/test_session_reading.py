@@ -151,6 +151,19 @@ def test_the_counters_are_those_ip_shows(session: Session, blue: str) -> None:
 
 
 @pytest.mark.usefixtures("zoo")
+def test_the_index_of_a_link_is_that_ip_shows(session: Session) -> None:
+    for name in ("va", "br0"):
+        assert session.index(name, "blue") == seen(name, "blue")["ifindex"]
+    for name in ("short", "an-alternative-name-of-30-bytes"):
+        assert session.index(name, "blue") == seen("va", "blue")["ifindex"]
+    assert session.index("vb") == seen("vb")["ifindex"] == interface_index("vb")
+    with pytest.raises(LinkNotFound, match="look up 'va': there is no link 'va'"):
+        session.index("va")
+    with pytest.raises(InvalidValue):
+        session.index("a/b")
+
+
+@pytest.mark.usefixtures("zoo")
 def test_details_are_all_that_the_kernel_says(session: Session) -> None:
     details, told = session.details("short", "blue"), seen("va", "blue")
     assert (details["IFLA_IFNAME"], details["IFLA_MTU"]) == ("va", told["mtu"])

@@ -42,6 +42,10 @@ def dump() -> bytes:
     return message(RTM_GETLINK, NLM_F_REQUEST | NLM_F_DUMP, b"\0" * 16)
 
 
+def look() -> bytes:
+    return message(RTM_GETLINK, NLM_F_REQUEST, b"\0" * 16)
+
+
 def reply(kind: int, sequence: int, body: bytes, flags: int = 0) -> bytes:
     return pack("=IHHII", 16 + len(body), kind, flags, sequence, 7) + body + b"\0" * (-len(body) % 4)
 
@@ -183,6 +187,47 @@ def test_a_torn_dump_is_sent_again_and_what_it_had_brought_is_forgotten() -> Non
     exchange.feed(reply(RTM_NEWLINK, 3, b"new.") + reply(NLMSG_DONE, 3, pack("=i", 0)))
     assert list(exchange.outcomes[1].bodies) == [b"new."]
     assert len(sent(exchange.next_chunk(4))) == 1
+
+
+def test_a_parsed_dump_has_what_was_made_of_each_message() -> None:
+    exchange = Exchange([dump()], ROOMY, bytes.upper)
+    exchange.next_chunk(1)
+    exchange.feed(reply(RTM_NEWLINK, 1, b"one.") + reply(RTM_NEWLINK, 1, b"two."))
+    exchange.feed(reply(NLMSG_DONE, 1, pack("=i", 0)))
+    assert list(exchange.outcomes[0].bodies) == [b"ONE.", b"TWO."]
+    assert exchange.inbox == []
+
+
+def test_a_parsed_dump_that_was_read_in_part_is_sent_again() -> None:
+    """What was received of it is not kept, so that nobody can say what is missing."""
+    exchange = Exchange([dump()], ROOMY, bytes.upper)
+    exchange.next_chunk(1)
+    exchange.feed(reply(RTM_NEWLINK, 1, b"one."))
+    exchange.reread()
+    exchange.feed(reply(RTM_NEWLINK, 1, b"two.") + reply(NLMSG_DONE, 1, pack("=i", 0)))
+    assert exchange.outcomes == [UNSENT]
+    assert sent(exchange.next_chunk(2)) == [(RTM_GETLINK, NLM_F_REQUEST | NLM_F_DUMP, 2)]
+    exchange.feed(reply(RTM_NEWLINK, 2, b"one.") + reply(RTM_NEWLINK, 2, b"two."))
+    exchange.feed(reply(NLMSG_DONE, 2, pack("=i", 0)))
+    assert list(exchange.outcomes[0].bodies) == [b"ONE.", b"TWO."]
+
+
+def test_a_request_for_an_object_is_done_with_its_answer() -> None:
+    exchange = Exchange([setting(), look()], ROOMY)
+    assert sent(exchange.next_chunk(1)) == [(RTM_SETLINK, NLM_F_REQUEST, 1), (RTM_GETLINK, NLM_F_REQUEST, 2)]
+    exchange.feed(ack(1, errno.EPERM))
+    assert exchange.awaiting
+    exchange.feed(reply(RTM_NEWLINK, 2, b"here"))
+    assert not exchange.awaiting
+    assert [outcome.errno for outcome in exchange.outcomes] == [errno.EPERM, 0]
+    assert list(exchange.outcomes[1].bodies) == [b"here"]
+
+
+def test_an_object_that_is_not_there_is_an_error_of_its_request() -> None:
+    exchange = Exchange([look()], ROOMY)
+    exchange.next_chunk(1)
+    exchange.feed(ack(1, errno.ENODEV))
+    assert (exchange.awaiting, exchange.outcomes[0].errno) == (False, errno.ENODEV)
 
 
 def test_a_dump_that_is_torn_every_time_fails_in_the_end() -> None:

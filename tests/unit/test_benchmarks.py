@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from benchmarks import readme
 from benchmarks.__main__ import main
 from benchmarks.chart import chart
 from benchmarks.contestants import CONTESTANTS
@@ -246,3 +247,9 @@ def test_a_directory_is_no_file_to_write(tmp_path: Path, capsys: pytest.CaptureF
     with pytest.raises(SystemExit):
         main(["--svg", str(tmp_path)])
     assert "cannot be written" in capsys.readouterr().err
+
+
+def test_the_figures_in_readme_are_those_of_the_record_beside_it() -> None:
+    recorded = json.loads(readme.RECORD.read_text(encoding="utf-8"))
+    text = readme.README.read_text(encoding="utf-8")
+    assert text.split(readme.BEGIN)[1].split(readme.END)[0] == readme.figures(recorded)

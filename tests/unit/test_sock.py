@@ -256,6 +256,29 @@ def test_after_an_interruption_what_was_sent_is_accounted_for(play: Play, interr
     assert own.exchange([setting()]) == [DONE]
 
 
+def look() -> bytes:
+    return message(RTM_GETLINK, NLM_F_REQUEST, bytes(16))
+
+
+def test_one_question_has_one_answer(play: Play) -> None:
+    own = play(Kernel(lambda _kind, flags, sequence: [reply(RTM_NEWLINK, sequence, bytes([flags]))]))
+    assert [list(own.ask(look()).bodies) for _ in range(2)] == [[bytes([NLM_F_REQUEST])]] * 2
+
+
+@pytest.mark.parametrize("first", [reply(RTM_NEWLINK, 0, b"stale"), OVERRUN, BlockingIOError(errno.EAGAIN, "late")])
+def test_a_question_whose_answer_does_not_come_at_once_is_asked_again(play: Play, first: Answer) -> None:
+    answers = iter([[first], []])
+    kernel = Kernel(lambda _kind, _flags, sequence: [*next(answers, []), reply(RTM_NEWLINK, sequence, b"here")])
+    own = play(kernel)
+    assert own.ask(look()) == (0, "", [b"here"])
+    assert own.exchange([look()])[0] == (0, "", [b"here"])
+
+
+def test_a_question_that_is_refused_has_an_error(play: Play) -> None:
+    own = play(Kernel(lambda _kind, _flags, sequence: [ack(sequence, errno.ENODEV)]))
+    assert own.ask(look()).errno == errno.ENODEV
+
+
 def test_an_interruption_in_the_middle_of_accounting_loses_nothing(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     def answers(_kind: int, flags: int, sequence: int) -> list[Answer]:
         return [ack(sequence)] if flags & NLM_F_ACK else [reply(RTM_NEWLINK, sequence, b"echo")]

@@ -49,10 +49,11 @@ def messages(buffer: bytes) -> Iterator[tuple[int, int, int, int, int]]:
         if size - offset < 16:
             raise Malformed(f"{size - offset} bytes where a message header should be")
         length, kind, flags, sequence, _port = _read_header(buffer, offset)
-        if not 16 <= length <= size - offset:
+        end = offset + length
+        if length < 16 or end > size:
             raise Malformed(f"a message of {length} bytes in {size - offset}")
-        yield kind, flags, sequence, offset + 16, offset + length
-        offset += (length + 3) & ~3
+        yield kind, flags, sequence, offset + 16, end
+        offset = (end + 3) & ~3
 
 
 def attributes(buffer: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:

@@ -227,7 +227,7 @@ def _run(
     sent: list[tuple[Sequence[_Step], Exchange]] = []
     enabled: list[str] = []
     try:
-        for steps in datagrams:
+        for steps in filter(None, datagrams):
             exchange = places.begin(place, [step.request for step in steps])
             sent.append((steps, exchange))
             places.run(place, exchange)
