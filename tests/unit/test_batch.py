@@ -216,9 +216,9 @@ def test_a_request_for_an_object_is_done_with_its_answer() -> None:
     exchange = Exchange([setting(), look()], ROOMY)
     assert sent(exchange.next_chunk(1)) == [(RTM_SETLINK, NLM_F_REQUEST, 1), (RTM_GETLINK, NLM_F_REQUEST, 2)]
     exchange.feed(ack(1, errno.EPERM))
-    assert exchange.awaiting
+    before = exchange.awaiting
     exchange.feed(reply(RTM_NEWLINK, 2, b"here"))
-    assert not exchange.awaiting
+    assert (before, exchange.awaiting) == (True, False)
     assert [outcome.errno for outcome in exchange.outcomes] == [errno.EPERM, 0]
     assert list(exchange.outcomes[1].bodies) == [b"here"]
 
