@@ -14,13 +14,12 @@ from .results import WHOLE, Result, Row
 __all__ = ["chart"]
 
 _WIDTH, _MARGIN = 880, 28
-_LABELS, _VALUES = 128, 150  # left and right of the bars
+_LABELS, _VALUES = 172, 150  # left and right of the bars
 _PLOT = _WIDTH - 2 * _MARGIN - _LABELS - _VALUES
 _ROW, _BAR = 24, 14
 _TITLE, _AXIS, _GAP = 46, 22, 26
-_LOG_FROM = (
-    12.0  # where the longest is so many times the shortest, bars of a linear scale say nothing of the short ones
-)
+# Where the longest is so many times the shortest, bars of a linear scale say nothing of the short ones.
+_LOG_FROM = 12.0
 
 _LEGEND = (
     "limit: a C program that sends the fewest messages; ×: so many times limit, or else vethlib; thin line: the spread"
