@@ -107,6 +107,7 @@ _GOALS: tuple[_Ratio | _Time | _Rate | _Figure, ...] = (
     _Time("cache", "lookup", 0.5, "µs", 1e6),
     _Ratio("lookup", "lookup", "vethlib", "limit", 1.5),
     _Ratio("cache", "sync", "vethlib", "limit", 2.5),
+    _Figure("cache", "sockets", "sockets that it opens", 1),
     _Figure("cache", "bytes_per_link", "memory for a link", 600, "B"),
     _Rate("events", "events", 50_000),
     _Ratio("dump", "dump", "vethlib", "limit", 1.5),

@@ -47,7 +47,7 @@ class Known:
 
     def add(self, cache: Cache) -> None:
         """Attach a cache."""
-        self._attached += (weakref.ref(cache),)
+        self._attached = (*(one for one in self._attached if one() is not None), weakref.ref(cache))
 
     def remove(self, cache: Cache) -> None:
         """Detach it; one that is not attached is no error."""

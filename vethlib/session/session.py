@@ -256,7 +256,7 @@ class Session:
     def lookup_many(self, items: Iterable[tuple[str, NetnsRef]], *, addresses: bool = True) -> list[Link]:
         """The link of each (name, netns), in order: what :meth:`lookup` does, for many in few exchanges.
 
-        With addresses=False they are not read, which takes a third of the time; then ``Link.addresses`` is empty.
+        With addresses=False they are not read, which takes less than half the time; then ``Link.addresses`` is empty.
         Raises LinkNotFound, NetnsNotFound for the first that is not there, which is the error's ``item``.
         """
         items = list(items)
