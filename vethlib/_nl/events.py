@@ -18,6 +18,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Iterable
 from struct import Struct
 from typing import Final
 
@@ -44,7 +45,7 @@ OWN: Final = -1
 
 
 class EventSocket:
-    """Hears a group (RTNLGRP_*) in its own namespace, with `everywhere` in all that have an id there, too. Never waits.
+    """Hears groups (RTNLGRP_*) in its own namespace, with `everywhere` in all that have an id there, too. Never waits.
 
     `receive_buffer` is in bytes as the kernel counts them, some 2 300 for an event. Raises OSError when the socket
     cannot be had: PermissionError, for `everywhere`, without CAP_NET_BROADCAST.
@@ -52,17 +53,17 @@ class EventSocket:
 
     __slots__ = ("_socket", "capacity")
 
-    def __init__(self, group: int, receive_buffer: int, *, everywhere: bool = False) -> None:
+    def __init__(self, groups: Iterable[int], receive_buffer: int, *, everywhere: bool = False) -> None:
         self._socket = socket.socket(_AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE)
         try:
-            self._configure(group, receive_buffer, everywhere)
+            self._configure(groups, receive_buffer, everywhere)
         except BaseException:
             self._socket.close()
             raise
         self.capacity = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // _LEAST_COST
         """More events than can be queued at one time."""
 
-    def _configure(self, group: int, receive_buffer: int, everywhere: bool) -> None:
+    def _configure(self, groups: Iterable[int], receive_buffer: int, everywhere: bool) -> None:
         option = self._socket.setsockopt
         if everywhere:
             option(SOL_NETLINK, NETLINK_LISTEN_ALL_NSID, 1)
@@ -73,7 +74,8 @@ class EventSocket:
             option(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer // 2)  # capped at net.core.rmem_max
         # Events are not delivered to a socket without a port (do_one_broadcast skips the sender's, which is 0).
         self._socket.bind((0, 0))
-        option(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
+        for group in groups:
+            option(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
 
     def fileno(self) -> int:
         """The file descriptor, for a poller."""

@@ -15,11 +15,12 @@ from types import TracebackType
 from typing import Final
 
 from .. import ns
+from .._nl.addr import AddrMessage
 from .._nl.link import LinkMessage
 from ..errors import LinkNotFound, NetnsNotFound, SessionClosed
 from ..links import Link, NetnsRef, describe, spell
 from ..session import Session
-from ..session.reading import to_link
+from ..session.reading import addresses_of, to_link
 from .event import LinkEvent
 from .table import Change, Watch
 from .watching import Watching
@@ -54,18 +55,19 @@ class IfIndexCache:
     `session` opens the references, and in turn finds links here instead of asking the kernel, and sees to it that what
     it does is known here at once; it is not closed with the cache. `receive_buffer` is what the kernel may queue
     between two calls, in bytes of its memory, taken when needed: an event is charged some 2 300. When it overflows, the
-    watched namespaces are read anew and the differences told, after one "resync" event.
+    watched namespaces are read anew and the differences told, after one "resync" event. With `addresses`, there are
+    events when an address comes or goes, too; of those no difference is told.
 
     Threads may share a cache; each event goes to one of them. A process forked from this one may not use it. Close it,
     or use it in a ``with``.
     """
 
-    def __init__(self, session: Session, *, receive_buffer: int = _RECEIVE_BUFFER) -> None:
+    def __init__(self, session: Session, *, receive_buffer: int = _RECEIVE_BUFFER, addresses: bool = False) -> None:
         self._closed = True  # until there is something to close
         self._pid = os.getpid()
         self._lock = threading.Lock()
         session._places()  # raises SessionClosed
-        self._watching = Watching(partial(_open, session), receive_buffer, _MOST_PENDING)
+        self._watching = Watching(partial(_open, session), receive_buffer, _MOST_PENDING, addresses=addresses)
         self._watches = self._watching.watches
         self._closed = False
         self._session = session
@@ -294,6 +296,9 @@ def _open(session: Session, ref: NetnsRef) -> ns.Descriptor:
 def _event(watch: Watch | None, change: Change) -> LinkEvent:
     kind, new, old = change
     netns = None if watch is None else watch.netns
+    if isinstance(old, AddrMessage):
+        assert new is not None
+        return LinkEvent(kind, netns, to_link(new, netns, ()), None, *addresses_of([old]))
     return LinkEvent(
         kind,
         netns,

@@ -30,7 +30,7 @@ from itertools import count
 from typing import Final
 
 from .. import ns
-from .._nl.const import RTNLGRP_LINK, RTNLGRP_NSID
+from .._nl.const import RTNLGRP_NSID
 from .._nl.events import EventSocket
 from .._nl.link import LinkMessage, dump_links
 from .._nl.nsid import get_nsid, new_nsid, parse_nsid, translate_nsid
@@ -50,16 +50,18 @@ _ENDS_BUFFER: Final = 4 << 20
 class Observatory:
     """The namespace and its sockets: for questions, for `links` events, for `ends` of namespaces. Takes no lock.
 
-    `watched` is how many namespaces are watched from here, `lost` that events were lost: both are kept by who uses it.
+    `groups` are the multicast groups whose events `links` gives. `watched` is how many namespaces are watched from
+    here, `lost` that events were lost: both are kept by who uses it.
+
     Raises NotPermitted without CAP_SYS_ADMIN (to make a namespace) or CAP_NET_BROADCAST (to hear others), NetlinkError.
     """
 
-    def __init__(self, ids: count[int], receive_buffer: int) -> None:
+    def __init__(self, ids: count[int], groups: Sequence[int], receive_buffer: int) -> None:
         self._ids = ids
         self.watched = 0
         self.lost = False
         with system_errors("watch namespaces"):
-            self._requests, self.links, self.ends = ns.call_in_new(lambda: _sockets(receive_buffer))
+            self._requests, self.links, self.ends = ns.call_in_new(lambda: _sockets(groups, receive_buffer))
 
     def close(self) -> None:
         """End the namespace."""
@@ -105,12 +107,12 @@ class Observatory:
         return found
 
 
-def _sockets(receive_buffer: int) -> tuple[RtnlSocket, EventSocket, EventSocket]:
+def _sockets(groups: Sequence[int], receive_buffer: int) -> tuple[RtnlSocket, EventSocket, EventSocket]:
     with ExitStack() as opened:
         requests = opened.enter_context(closing(RtnlSocket()))
-        ends = opened.enter_context(closing(EventSocket(RTNLGRP_NSID, _ENDS_BUFFER)))
+        ends = opened.enter_context(closing(EventSocket([RTNLGRP_NSID], _ENDS_BUFFER)))
         try:
-            links = EventSocket(RTNLGRP_LINK, receive_buffer, everywhere=True)
+            links = EventSocket(groups, receive_buffer, everywhere=True)
         except PermissionError as error:
             message = "hearing the events of others needs CAP_NET_BROADCAST"
             raise NotPermitted(message, errno=error.errno or 0) from None

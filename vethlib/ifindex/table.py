@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from .._nl.addr import AddrMessage
 from .._nl.const import IFF_UP
 from .._nl.link import LinkMessage, parse_link
 from ..links import NetnsRef
@@ -23,8 +24,8 @@ One dict a namespace: two would cost 230 bytes more where there are two links. R
 moment it holds what was or what is.
 """
 
-Change: TypeAlias = tuple[EventKind, LinkMessage | None, LinkMessage | None]
-"""(kind, link, old) of a :class:`~vethlib.ifindex.LinkEvent` to be."""
+Change: TypeAlias = tuple[EventKind, LinkMessage | None, LinkMessage | AddrMessage | None]
+"""(kind, link, old or address) of a :class:`~vethlib.ifindex.LinkEvent` to be."""
 
 
 class Watch:

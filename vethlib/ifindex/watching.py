@@ -21,7 +21,17 @@ from struct import Struct
 from typing import Final
 
 from .. import ns
-from .._nl.const import RTM_DELLINK, RTM_DELNSID, RTM_NEWLINK
+from .._nl.addr import AddrMessage, parse_addr
+from .._nl.const import (
+    RTM_DELADDR,
+    RTM_DELLINK,
+    RTM_DELNSID,
+    RTM_NEWADDR,
+    RTM_NEWLINK,
+    RTNLGRP_IPV4_IFADDR,
+    RTNLGRP_IPV6_IFADDR,
+    RTNLGRP_LINK,
+)
 from .._nl.dump import link_bodies
 from .._nl.events import EventSocket
 from .._nl.link import LinkMessage, parse_link
@@ -30,6 +40,7 @@ from .._nl.wire import messages
 from ..errors import NetnsNotFound, VethError
 from ..links import NetnsRef
 from ..session.refusal import system_errors
+from .event import EventKind
 from .news import News
 from .observatory import FIRST_ID, ROOM, Observatory
 from .table import Change, Watch, differences, put, record_of, records, remove, table_of
@@ -40,6 +51,10 @@ _SLAB: Final = 128  # namespaces open at one time
 _RESYNCS: Final = 3  # at one time; in a storm that never ends they would never end
 _INDEX: Final = Struct("=4xi")  # of struct ifinfomsg
 
+_LINKS: Final = (RTNLGRP_LINK,)
+_WITH_ADDRESSES: Final = (RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR)
+_OF_ADDRESSES: Final[dict[int, EventKind]] = {RTM_NEWADDR: "address", RTM_DELADDR: "address-gone"}
+
 _RESYNC: Final[Change] = ("resync", None, None)
 _GONE: Final[Change] = ("netns-gone", None, None)
 
@@ -48,11 +63,19 @@ class Watching:
     """Not for several threads at once: the cache sees to that.
 
     `open_ref` opens a reference. At most `most_pending` changes are kept for a user who does not fetch them; after that
-    the oldest go, and `dropped` says so.
+    the oldest go, and `dropped` says so. With `addresses`, those that come and go are told, too.
     """
 
-    def __init__(self, open_ref: Callable[[NetnsRef], ns.Descriptor], receive_buffer: int, most_pending: int) -> None:
+    def __init__(
+        self,
+        open_ref: Callable[[NetnsRef], ns.Descriptor],
+        receive_buffer: int,
+        most_pending: int,
+        *,
+        addresses: bool = False,
+    ) -> None:
         self._open = open_ref
+        self._groups = _WITH_ADDRESSES if addresses else _LINKS
         self._receive_buffer = receive_buffer
         self._ids = count(FIRST_ID)
         self._by_nsid: dict[int, Watch] = {}
@@ -89,7 +112,7 @@ class Watching:
         for observatory in self._observatories:
             if observatory.watched < ROOM:
                 return observatory
-        observatory = Observatory(self._ids, self._receive_buffer)
+        observatory = Observatory(self._ids, self._groups, self._receive_buffer)
         self._observatories.append(observatory)
         for socket in (observatory.links, observatory.ends):
             self._by_fd[socket.fileno()] = observatory
@@ -245,12 +268,19 @@ class Watching:
         if watch is None:
             return
         for kind, _flags, _sequence, start, end in messages(datagram):
-            if datagram[start]:
+            if kind in _OF_ADDRESSES:
+                self._tell_address(watch, _OF_ADDRESSES[kind], parse_addr(datagram[start:end]))
+            elif datagram[start]:
                 continue  # a family of its own, as AF_BRIDGE: the link as a port of a bridge, or leaving it
-            if kind == RTM_NEWLINK:
+            elif kind == RTM_NEWLINK:
                 self._put(watch, record_of(parse_link(datagram[start:end])))
             elif kind == RTM_DELLINK:
                 self._remove(watch, _INDEX.unpack_from(datagram, start)[0])
+
+    def _tell_address(self, watch: Watch, kind: EventKind, address: AddrMessage) -> None:
+        record = watch.table.get(address.ifindex)
+        if watch.fresh is None and record is not None:
+            self.tell(watch, (kind, record, address))
 
     def _put(self, watch: Watch, record: LinkMessage) -> None:
         if watch.fresh is None:
