@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from vethlib.links import Address
+from vethlib.links import Address, Link
 
 from .mark import ADDRESS_PROTO, alias_of, read_alias
 from .model import Interface
 from .observed import SeenLink
 from .operations import ChangeLink
 
-__all__ = ["change_of", "rebuild_reason"]
+__all__ = ["change_of", "link_differences", "rebuild_reason"]
 
 DEFAULT_MTU = 1500  # ETH_DATA_LEN, which ether_setup() gives to a veth
 
@@ -29,23 +29,22 @@ def rebuild_reason(interface: Interface, seen: SeenLink) -> str:
     return ""
 
 
+def link_differences(interface: Interface, link: Link, label: str) -> dict[str, tuple[Any, Any]]:
+    """What differs between the link and what is wanted, without its addresses: field → (is, wanted)."""
+    is_and_wanted = {
+        "name": (link.name, interface.kernel_name),
+        "mac": (link.mac, interface.phys_address or link.mac),
+        "mtu": (link.mtu, interface.mtu or DEFAULT_MTU),
+        "up": (link.up, interface.enabled),
+        "alias": (link.alias, alias_of(label, interface)),
+    }
+    return {name: (now, wanted) for name, (now, wanted) in is_and_wanted.items() if now != wanted}
+
+
 def change_of(interface: Interface, seen: SeenLink, label: str) -> ChangeLink | None:
     """What differs between the link and what is wanted; None if nothing does."""
     link = seen.link
-    alias = alias_of(label, interface)
-    mac = interface.phys_address or link.mac
-    mtu = interface.mtu or DEFAULT_MTU
-    changes: dict[str, tuple[Any, Any]] = {}
-    if link.name != interface.kernel_name:
-        changes["name"] = link.name, interface.kernel_name
-    if link.mac != mac:
-        changes["mac"] = link.mac, mac
-    if link.mtu != mtu:
-        changes["mtu"] = link.mtu, mtu
-    if link.up != interface.enabled:
-        changes["up"] = link.up, interface.enabled
-    if link.alias != alias:
-        changes["alias"] = link.alias, alias
+    changes = link_differences(interface, link, label)
     change = ChangeLink(interface, interface.namespace.ref, seen.place, link.index, link.name, changes)
     if not interface.link_only:
         change = _with_addresses(change, seen)

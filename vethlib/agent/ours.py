@@ -5,7 +5,7 @@ A pair is ours only if every end of it that was seen is: whoever puts another al
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from .mark import Mark, check_label, group_of, read_alias
 from .model import Interface
@@ -56,6 +56,10 @@ class OurPairs:
     def owners(self, seen: SeenLink) -> set[str]:
         """The interfaces that the pair was built for, as far as it says."""
         return {owner for end in self.ends(seen) if (owner := self.owner(end))}
+
+    def names(self) -> Iterable[str]:
+        """The interfaces that an end says it was built for."""
+        return self._named.keys()
 
     def built_for(self, name: str) -> list[SeenLink]:
         """Every end that says it was built for the interface `name`."""

@@ -9,14 +9,15 @@ How an interface is judged; the first rule that applies decides:
 4. A pair that is there keeps its links where all that differs can be changed in place.
 5. Any other pair is created, once every pair of ours that bears the same marks or holds a name of it is deleted.
 
-With `prune`, the desired interfaces are all that this label should have: pairs of ours that no rule keeps are
-deleted. Without, pairs of interfaces that are not given are left alone, and where only one end of a pair that is
-there is given, that end is changed in place.
+With a `prune` of True, the desired interfaces are all that this label should have: pairs of ours that no rule keeps
+are deleted. With some names, this holds for the interfaces of those names, configured or not. With False, pairs of
+interfaces that are not given are left alone, and where only one end of a pair that is there is given, that end is
+changed in place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Set
 
 from vethlib.links import Veth
 
@@ -34,31 +35,49 @@ __all__ = ["plan"]
 CONFIGURED = Verdict(State.CONFIGURED)
 
 
-def plan(desired: Mapping[str, Interface], observed: Observed, *, label: str, prune: bool) -> Plan:
+def plan(
+    desired: Mapping[str, Interface],
+    observed: Observed,
+    *,
+    label: str,
+    prune: bool | Set[str],
+    leave: Iterable[str] = (),
+    ours: OurPairs | None = None,
+) -> Plan:
     """Compare the `desired` interfaces (by name) with what was `observed`; `label` says which pairs are ours.
+
+    What is there of the interfaces called in `leave` stays as it is: nobody knows what they should be. `ours` are the
+    pairs of the label in `observed`, if the caller has them already.
 
     Raises :class:`vethlib.errors.InvalidValue` for a label that cannot be one.
     """
-    planner = _Planner(desired, observed, label, prune)
+    planner = _Planner(desired, observed, label, prune, ours or OurPairs(observed, label))
+    planner.leave(leave)
     planner.refuse_conflicts()
     planner.keep_what_is_unknown()
     planner.change_lone_ends()
     planner.judge_pairs()
     planner.build_pairs()
     planner.leave_the_rest_pending()
-    if prune:
-        planner.delete_unwanted()
+    planner.delete_unwanted()
     return planner.result()
 
 
 class _Planner:
     """What is decided so far; the methods are the steps, in their order."""
 
-    def __init__(self, desired: Mapping[str, Interface], observed: Observed, label: str, prune: bool) -> None:
+    def __init__(
+        self,
+        desired: Mapping[str, Interface],
+        observed: Observed,
+        label: str,
+        prune: bool | Set[str],
+        ours: OurPairs,
+    ) -> None:
         self.observed = observed
         self.label = label
         self.prune = prune
-        self.ours = OurPairs(observed, label)
+        self.ours = ours
         self.wanted = with_netns(desired, observed)
         self.verdicts: dict[str, Verdict] = {}
         self.found: dict[str, SeenLink] = {}
@@ -69,6 +88,12 @@ class _Planner:
         self.changes: list[ChangeLink] = []
         self.creates: list[CreatePair] = []
         self.new_netns: dict[Place, AddNetns] = {}
+
+    def leave(self, names: Iterable[str]) -> None:
+        """Shield the pairs of these interfaces."""
+        for name in names:
+            for end in self.ours.built_for(name):
+                self.shielded.update(one.id for one in self.ours.ends(end))
 
     def refuse_conflicts(self) -> None:
         """Rule 1."""
@@ -85,7 +110,7 @@ class _Planner:
 
     def change_lone_ends(self) -> None:
         """Without `prune`, an interface whose peer is not given may be one end of a pair that is there."""
-        if self.prune:
+        if self.prune is not False:
             return
         lone = []
         for one in self.wanted.values():
@@ -164,7 +189,13 @@ class _Planner:
         if seen.id in self.shielded:
             return False
         owners = self.ours.owners(seen)
-        return self.prune or not owners or not owners.isdisjoint(self.wanted)
+        return not owners or not owners.isdisjoint(self.wanted) or self._prunes(owners)
+
+    def _prunes(self, owners: Set[str]) -> bool:
+        """Whether a pair built for these interfaces is deleted if no rule keeps it."""
+        if isinstance(self.prune, bool):
+            return self.prune
+        return not self.prune.isdisjoint(owners)
 
     def _rebuild_reason(self, one: Wanted, own: SeenLink) -> str:
         return rebuild_reason(one.interface, own) or self._blocked_rename(one, own)
@@ -230,6 +261,8 @@ class _Planner:
         staying = self.kept | self.shielded
         for seen in self.ours:
             if not staying.isdisjoint(end.id for end in self.ours.ends(seen)):
+                continue
+            if not self._prunes(self.ours.owners(seen)):
                 continue
             owner = self.ours.owner(self._deleted_end(seen))
             verdict = self.verdicts.get(owner)
