@@ -80,9 +80,8 @@ def read_value(value: object, source: str = "") -> Parsed:
     reader = _Reader()
     fields = reader.message(value, pb.Interface.DESCRIPTOR, "")
     name = fields.get("name", "")
-    message = json_format.ParseDict(fields, pb.Interface())
-    reader.namespace_warnings(message.namespace)
-    interface = _from_message(message, reader.problems)
+    reader.namespace_warnings(fields.get("namespace", {}))
+    interface = _from_fields(fields, reader.problems)
     warnings = (*reader.warnings, *(interface.warnings if interface else ()))
     return Parsed(interface, name, tuple(reader.problems), warnings, source)
 
@@ -116,32 +115,17 @@ def to_json(interface: Interface, *, indent: int | None = None) -> str:
     return json.dumps(to_dict(interface), indent=indent, separators=separators, ensure_ascii=False)
 
 
-def _from_message(message: pb.Interface, problems: list[InvalidValue]) -> Interface | None:
-    """The interface `message` describes. Adds to `problems`, but nothing on a field that is there already."""
+def _from_fields(fields: dict[str, Any], problems: list[InvalidValue]) -> Interface | None:
+    """The interface that has these. Adds to `problems`, but nothing on a field that is there already."""
     found: list[InvalidValue] = []
-    namespace = Namespace()
+    given = {name: value for name, value in fields.items() if name not in ("name", "veth", "namespace")}
     try:
-        namespace = Namespace(
-            message.namespace.type, **{name: getattr(message.namespace, name) for name in FIELD_READ.values()}
-        )
+        given["namespace"] = Namespace(**fields.get("namespace", {}))
     except InvalidValue as error:
         found.append(error)
     interface = None
     try:
-        interface = Interface(
-            message.name,
-            message.veth.peer_if_name,
-            description=message.description,
-            type=message.type,
-            enabled=message.enabled,
-            phys_address=message.phys_address,
-            mtu=message.mtu,
-            ip_addresses=tuple(message.ip_addresses),
-            namespace=namespace,
-            host_if_name=message.host_if_name,
-            num_queues=message.num_queues,
-            link_only=message.link_only,
-        )
+        interface = Interface(fields.get("name", ""), fields.get("veth", {}).get("peer_if_name", ""), **given)
     except InvalidInterface as error:
         found.extend(error.problems)
     told = {problem.field for problem in problems}
@@ -207,22 +191,22 @@ class _Reader:
             else:
                 self.wrong(path, value, f"write an object, not {_kind(value)}")
             return
-        accepts, cure = _SCALARS[field.type]
+        accepts, read, cure = _SCALARS[field.type]
         if accepts(field, value):
-            into[key] = value
+            into[key] = read(field, value)
         else:
             self.wrong(path, value, cure(field))
 
     def wrong(self, path: str, value: object, cure: str) -> None:
         self.problems.append(InvalidValue(path, _short(value), cure))
 
-    def namespace_warnings(self, namespace: pb.Namespace) -> None:
+    def namespace_warnings(self, namespace: dict[str, Any]) -> None:
         """Warn of fields that the namespace's type leaves unread."""
         if any(problem.field.startswith("namespace") for problem in self.problems):
             return
-        kind = NamespaceType(namespace.type)
+        kind = NamespaceType(namespace.get("type", 0))
         for name in FIELD_READ.values():
-            if name != FIELD_READ[kind] and getattr(namespace, name):
+            if name != FIELD_READ[kind] and namespace.get(name):
                 reads = f"{kind.name} ({kind.value}), which reads namespace.{FIELD_READ[kind]}"
                 self.warnings.append(f"namespace.{name} is not read: namespace.type is {reads}")
 
@@ -247,7 +231,7 @@ NEAR = 64  # difflib takes quadratic time, and no key of ours is longer
 
 
 def _is_text(_field: FieldDescriptor, value: object) -> bool:
-    return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)
+    return isinstance(value, str) and (value.isascii() or not any("\ud800" <= c <= "\udfff" for c in value))
 
 
 def _is_flag(_field: FieldDescriptor, value: object) -> bool:
@@ -276,11 +260,32 @@ def _enum_cure(field: FieldDescriptor) -> str:
     return f"give one of {', '.join(values)}" if len(values) > 1 else f"the only one is {values[0]}"
 
 
-_SCALARS: dict[int, tuple[Callable[[FieldDescriptor, Any], bool], Callable[[FieldDescriptor], str]]] = {
-    FieldDescriptor.TYPE_STRING: (_is_text, lambda _: "write text in quotes"),
-    FieldDescriptor.TYPE_BOOL: (_is_flag, lambda _: "write true or false"),
-    FieldDescriptor.TYPE_UINT32: (_is_uint32, lambda _: "write a whole number from 0 to 4294967295"),
-    FieldDescriptor.TYPE_ENUM: (_is_enum, _enum_cure),
+def _as_given(_field: FieldDescriptor, value: Any) -> Any:
+    return value
+
+
+def _as_number(_field: FieldDescriptor, value: Any) -> int:
+    return int(value)
+
+
+def _enum_number(field: FieldDescriptor, value: Any) -> int:
+    assert field.enum_type is not None
+    return field.enum_type.values_by_name[value].number if isinstance(value, str) else int(value)
+
+
+# By type: whether a value is of it, the value as the model has it, and what to write instead of one that is not.
+_SCALARS: dict[
+    int,
+    tuple[
+        Callable[[FieldDescriptor, Any], bool],
+        Callable[[FieldDescriptor, Any], Any],
+        Callable[[FieldDescriptor], str],
+    ],
+] = {
+    FieldDescriptor.TYPE_STRING: (_is_text, _as_given, lambda _: "write text in quotes"),
+    FieldDescriptor.TYPE_BOOL: (_is_flag, _as_given, lambda _: "write true or false"),
+    FieldDescriptor.TYPE_UINT32: (_is_uint32, _as_number, lambda _: "write a whole number from 0 to 4294967295"),
+    FieldDescriptor.TYPE_ENUM: (_is_enum, _enum_number, _enum_cure),
 }
 
 
