@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,9 +14,10 @@ from tests.live.answers import edit_answers, refuse_all
 from tests.witness import ip, peer_of, seen
 from vethlib import End, InvalidValue, NetlinkError, Netns, NetnsNotFound, NotPermitted, Session, Veth
 from vethlib._nl.batch import Outcome
-from vethlib._nl.link import get_link
+from vethlib._nl.link import dump_links, get_link
+from vethlib._nl.nsid import get_nsid
 from vethlib.session import survey as survey_module
-from vethlib.session.places import Places
+from vethlib.session.places import Place, Places
 from vethlib.session.survey import Survey
 
 
@@ -183,3 +187,274 @@ def test_a_list_that_cannot_be_had_is_an_error(session: Session, monkeypatch: py
     refuse_all(monkeypatch, Outcome(12, "", ()))
     with pytest.raises(NetlinkError, match="list the links"):
         session.survey([""])
+
+
+# Ends that look alike: same ifindexes both ways, and same MACs, so that only the ids of the namespaces tell.
+
+
+def wire(a: str, a_netns: str, a_index: int, b: str, b_netns: str, b_index: int) -> None:
+    mac = "02:00:00:00:00:"
+    ip(
+        *("link", "add", "name", a, "index", str(a_index), "address", f"{mac}{a_index}", "type", "veth"),
+        *("peer", "name", b, "index", str(b_index), "address", f"{mac}{b_index}", "netns", b_netns),
+        netns=a_netns,
+    )
+
+
+@pytest.fixture
+def crossed(session: Session, blue: str, red: str, make_netns: Callable[..., None]) -> None:
+    """At home 22 and in blue 33 point at each other's indexes, but belong to others; blue and home are joined, too."""
+    make_netns("green")
+    wire("e", "", 22, "f", "green", 33)
+    wire("a", "blue", 33, "b", "red", 22)
+    wire("c", "", 44, "d", "blue", 55)
+    told = {
+        name: (seen(name, ref)["ifindex"], *peer_of(seen(name, ref), ref)) for name, ref in (("e", ""), ("a", "blue"))
+    }
+    assert {name: one[:2] for name, one in told.items()} == {"e": (22, 33), "a": (33, 22)}
+
+
+CROSSED = [("", "e"), ("blue", "a"), ("", "c"), ("blue", "d"), ("red", "b"), ("green", "f")]
+
+
+@pytest.mark.usefixtures("crossed")
+def test_ends_that_point_at_each_other_by_chance_are_not_joined(session: Session) -> None:
+    right = [pair(("", "e"), ("green", "f")), pair(("blue", "a"), ("red", "b")), pair(("", "c"), ("blue", "d"))]
+    for count in range(1, len(CROSSED) + 1):
+        for links in itertools.combinations(CROSSED, count):
+            refs = [ref for ref, _ in links]
+            among_namespaces = {one for one in right if {ref for ref, _ in one} <= set(refs)}
+            assert pairs(session.survey(refs)) == among_namespaces
+            assert pairs(session.survey(refs[::-1])) == among_namespaces
+            among_links = {one for one in right if one <= set(links)}
+            assert pairs(session.inspect(links)) == among_links
+            assert pairs(session.inspect(links[::-1])) == among_links
+
+
+@pytest.mark.usefixtures("crossed")
+@pytest.mark.parametrize("refusing", ["", "blue", "red", "green"])
+def test_all_are_found_even_where_one_namespace_does_not_say_which_ids_it_has(
+    session: Session, refusing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get_id = get_nsid(0)[4:6]
+    edit_answers(
+        monkeypatch,
+        lambda place, requests, outcomes: [
+            Outcome(95, "", ()) if request[4:6] == get_id and place.ref == refusing else outcome
+            for request, outcome in zip(requests, outcomes, strict=True)
+        ],
+    )
+    right = {pair(("", "e"), ("green", "f")), pair(("blue", "a"), ("red", "b")), pair(("", "c"), ("blue", "d"))}
+    for survey in (session.survey(["", "blue", "red", "green"]), session.inspect(CROSSED)):
+        assert pairs(survey) == right
+
+
+def test_home_is_home_whenever_and_however_it_is_named(session: Session, blue: str) -> None:
+    session.create_many([Veth(End("a"), End("b", "blue")), Veth(End("c"), End("d"))])
+    told = session.survey(["", "blue"])
+    for refs in (["blue", ""], [f"pid:{os.getpid()}", "", "blue"], ["blue", f"pid:{os.getpid()}"]):
+        found = session.survey(refs)
+        assert {(one.at, one.link.name, one.peer) for one in found.links} == {
+            (one.at, one.link.name, one.peer) for one in told.links
+        }
+    assert len(pairs(told)) == 2
+
+
+@pytest.fixture
+def asked_for_ids(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The references of the namespaces that are asked which id another one has there."""
+    asked: list[str] = []
+    get_id = get_nsid(0)[4:6]
+
+    def note(place: Place, requests: Sequence[bytes], outcomes: list[Outcome]) -> list[Outcome]:
+        asked.extend(str(place.ref) for request in requests if request[4:6] == get_id)
+        return outcomes
+
+    edit_answers(monkeypatch, note)
+    return asked
+
+
+@pytest.mark.parametrize("with_lookalike", [False, True])
+def test_the_namespace_where_the_other_has_the_lower_id_is_asked(
+    session: Session,
+    blue: str,
+    red: str,
+    make_netns: Callable[..., None],
+    asked_for_ids: list[str],
+    with_lookalike: bool,
+) -> None:
+    """Blue stands for one with thousands of ids."""
+    make_netns("green")
+    ip("netns", "set", "red", "3000", netns="blue")
+    ip("netns", "set", "green", "4000", netns="blue")
+    wire("a", "blue", 22, "b", "red", 33)
+    if with_lookalike:
+        wire("x", "green", 33, "y", "red", 22)
+    assert peer_of(seen("a", "blue"), "blue") == (33, 3000)
+    assert pairs(session.survey(["blue", "green"])) == set()
+    assert pairs(session.inspect([("blue", "a"), ("red", "b")])) == {pair(("blue", "a"), ("red", "b"))}
+    if not with_lookalike:
+        assert asked_for_ids == ["red"]
+    assert pair(("blue", "a"), ("red", "b")) in pairs(session.survey(["blue", "green", "red"]))
+
+
+# Single links.
+
+
+def test_only_the_links_asked_for_are_looked_at(session: Session, blue: str, red: str) -> None:
+    session.create_many(
+        [
+            Veth(End("a", addresses=["10.0.0.1/24"], address_proto=9), End("b", "blue", addresses=["2001:db8::1/64"])),
+            Veth(End("c"), End("d", "blue")),
+            Veth(End("e", "blue"), End("f", "red")),
+            Veth(End("g", "red"), End("h", "red")),
+        ]
+    )
+    ip("link", "property", "add", "dev", "e", "altname", "a-rather-long-name-of-e", netns="blue")
+    whole = session.survey(["", "blue", "red"])
+    f, h = seen("f", "red")["ifindex"], seen("h", "red")["ifindex"]
+    survey = session.inspect(
+        [("", "a"), ("blue", "b"), ("", "c"), ("blue", "a-rather-long-name-of-e"), ("red", f), ("red", "g"), ("red", h)]
+    )
+    assert pairs(survey) == {
+        pair(("", "a"), ("blue", "b")),
+        pair(("blue", "e"), ("red", "f")),
+        pair(("red", "g"), ("red", "h")),
+    }
+    d = (whole.places["blue"], seen("d", "blue")["ifindex"])
+    for one in survey.links:
+        expected = {(other.at, other.link.index): other for other in whole.links}[one.at, one.link.index]
+        assert one == (replace(expected, peer=None) if expected.peer == d else expected)
+    assert [(one.ref, one.link.name) for one in survey.links] == [
+        *[("", "a"), ("", "c"), ("blue", "b"), ("blue", "e"), ("red", "f"), ("red", "g"), ("red", "h")]
+    ]
+    (a,) = [one for one in survey.links if one.link.name == "a"]
+    assert [(str(one.interface), one.proto) for one in a.addresses if one.interface.version == 4] == [
+        ("10.0.0.1/24", 9)
+    ]
+
+
+def test_what_is_not_there_is_not_in_the_result(session: Session, blue: str) -> None:
+    session.create(Veth(End("a"), End("b", "blue")))
+    gone = 1 + max(link["ifindex"] for link in ip("link"))
+    survey = session.inspect(
+        [("", "nope"), ("blue", 2147483647), ("", gone), ("nowhere", "a"), ("", "a"), ("color:blue", 7)],
+        ["pid:2147483647", "path:/run/netns/blue", ""],
+    )
+    assert [one.link.name for one in survey.links] == ["a"]
+    assert list(survey.places) == ["", "blue", "nowhere", "color:blue", "pid:2147483647", "path:/run/netns/blue"]
+    assert isinstance(survey.places["nowhere"], NetnsNotFound)
+    assert isinstance(survey.places["pid:2147483647"], NetnsNotFound)
+    assert isinstance(survey.places["color:blue"], InvalidValue)
+    assert survey.places["blue"] == survey.places["path:/run/netns/blue"] == session.identity("blue")
+    assert session.inspect([]) == Survey({}, [])
+    assert session.inspect([], [""]) == Survey({"": session.identity()}, [])
+
+
+def test_a_link_is_there_once_however_it_is_named(session: Session, blue: str) -> None:
+    b = session.create(Veth(End("a"), End("b", "blue"))).b
+    spelt = [(ref, key) for ref in ("netns:blue", "blue", "path:/run/netns/blue") for key in ("b", b.index)]
+    filler = [(f"nowhere{number}", 1) for number in range(RING)]  # the spellings are not open at the same time
+    for links in (spelt, [*spelt[:3], *filler, *spelt[3:]]):
+        survey = session.inspect([*links, ("", "a")])
+        assert [(one.ref, one.link.index) for one in survey.links if one.ref] == [("netns:blue", b.index)]
+        assert pairs(survey) == {pair(("", "a"), ("netns:blue", "b"))}
+
+
+def test_links_of_many_namespaces_are_inspected(session: Session, ring: list[str]) -> None:
+    session.create_many(Veth(End(f"to{ref}"), End("home", ref)) for ref in ring)
+    spokes = {pair(("", f"to{ref}"), (ref, "home")) for ref in ring}
+    links = [link for ref in ring for link in ((ref, "left"), (ref, "right"), (ref, "home"), ("", f"to{ref}"))]
+    assert pairs(session.inspect(links)) == ring_pairs(ring) | spokes
+    assert pairs(session.survey(["", *ring])) == ring_pairs(ring) | spokes
+    assert pairs(session.inspect(links[: 4 * 10])) == {
+        one for one in ring_pairs(ring) | spokes if {ref for ref, _ in one} <= {"", *ring[:10]}
+    }
+
+
+def test_the_addresses_of_many_links_are_those_of_each(
+    session: Session, blue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session.create_many(Veth(End(f"a{n}", addresses=[f"10.0.{n}.1/24"]), End(f"b{n}", "blue")) for n in range(6))
+    links = [("", f"a{n}") for n in range(5)]
+    told = {name: [info["local"] for info in seen(name)["addr_info"]] for _, name in links}
+    for few in (0, 512):
+        monkeypatch.setattr(survey_module, "_FEW", few)
+        survey = session.inspect(links)
+        assert {one.link.name: [str(address.interface.ip) for address in one.addresses] for one in survey.links} == told
+        assert all(one.link.addresses == tuple(address.interface for address in one.addresses) for one in survey.links)
+
+
+def test_inspecting_never_lists_the_links_of_a_namespace(
+    session: Session, blue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session.create(Veth(End("a"), End("b", "blue")))
+    sent: list[tuple[bytes, bytes]] = []
+
+    def note(_: Place, requests: Sequence[bytes], outcomes: list[Outcome]) -> list[Outcome]:
+        sent.extend((request[4:6], request[6:8]) for request in requests)
+        return outcomes
+
+    edit_answers(monkeypatch, note)
+    assert len(pairs(session.inspect([("", "a"), ("blue", "b")]))) == 1
+    assert (dump_links()[4:6], dump_links()[6:8]) not in sent
+    assert len(sent) == 5  # two links, the addresses of each, and one id
+
+
+@pytest.mark.parametrize("key", ["", "no/name", "x" * 128, 0, -1, 1 << 31, True, 1.5, None])
+def test_a_link_goes_by_name_or_ifindex(session: Session, key: Any) -> None:
+    with pytest.raises(InvalidValue):
+        session.inspect([("", key)])
+
+
+def test_what_makes_inspecting_impossible_is_raised(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        refuse_all(patch, Outcome(12, "", ()))
+        with pytest.raises(NetlinkError, match="look up 'lo'"):
+            session.inspect([("", "lo")])
+
+    def refuse(*_: object) -> None:
+        raise NotPermitted("no")
+
+    monkeypatch.setattr(Places, "__call__", refuse)
+    with pytest.raises(NotPermitted):
+        session.inspect([], ["blue"])
+
+
+# Where a reference leads.
+
+
+def test_an_identity_is_the_same_for_every_spelling_of_a_namespace(session: Session, blue: str, red: str) -> None:
+    status = os.stat("/run/netns/blue")
+    with Netns.open("blue") as opened:
+        spellings: list[Any] = ["blue", "netns:blue", "path:/run/netns/blue", f"fd:{opened.fileno()}", opened]
+        assert {session.identity(ref) for ref in spellings} == {(status.st_dev, status.st_ino)}
+    here = os.stat("/proc/thread-self/ns/net")
+    assert session.identity() == session.identity("") == session.identity(None) == (here.st_dev, here.st_ino)
+    assert session.identity("red") not in (session.identity("blue"), session.identity())
+    with pytest.raises(NetnsNotFound):
+        session.identity("nowhere")
+    with pytest.raises(InvalidValue):
+        session.identity("color:blue")
+
+
+def test_the_resolver_is_asked_anew_for_a_microservice(session: Session, blue: str, red: str) -> None:
+    where = {"vnf": "netns:blue"}
+
+    def resolve(label: str) -> str:
+        try:
+            return where[label]
+        except KeyError:
+            raise NetnsNotFound(f"microservice {label} is not running") from None
+
+    assert session.resolver is None
+    with pytest.raises(NetnsNotFound, match="no resolver"):
+        session.identity("microservice:vnf")
+    with Session(resolver=resolve) as resolving:
+        assert resolving.resolver is resolve
+        assert resolving.identity("microservice:vnf") == resolving.identity("blue")
+        where["vnf"] = "netns:red"
+        assert resolving.identity("microservice:vnf") == resolving.identity("red")
+        survey = resolving.inspect([("microservice:vnf", "lo"), ("red", 1)], ["microservice:other"])
+        assert [(one.ref, one.at) for one in survey.links] == [("microservice:vnf", resolving.identity("red"))]
+        assert isinstance(survey.places["microservice:other"], NetnsNotFound)
