@@ -1,0 +1,281 @@
+"""Processes, followed: their end is told once, and whoever gets their number is somebody else."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.live.test_session_resources import descriptors_left
+from tests.witness import open_fds
+from vethlib import NetlinkError, ns
+from vethlib.agent.follow import Follower
+from vethlib.agent.follow.processes import PIDFD_THREAD
+
+
+def heard(follower: Follower, within: float = 2.0) -> set[str]:
+    """What is told when the descriptor says that there is something; empty if it does not."""
+    select.select([follower], [], [], within)
+    return follower.changed()
+
+
+@pytest.fixture
+def follower(home: ns.Netns) -> Iterator[Follower]:
+    with Follower() as follower:
+        yield follower
+
+
+@pytest.fixture
+def sleeper(home: ns.Netns) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start() -> subprocess.Popen[bytes]:
+        started.append(subprocess.Popen(["sleep", "60"]))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.kill()
+        one.wait()
+
+
+def wait_for_zombie(pid: int) -> None:
+    while Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z":
+        time.sleep(0.001)
+
+
+Sleeper = Callable[[], "subprocess.Popen[bytes]"]
+
+
+def test_the_end_of_a_process_is_told_once_to_every_spelling(follower: Follower, sleeper: Sleeper) -> None:
+    one, another = sleeper(), sleeper()
+    refs = {f"pid:{one.pid}", f"path:/proc/{one.pid}/ns/net", f"path:/proc/{one.pid}/task/{one.pid}/ns/net"}
+    follower.follow([*refs, f"pid:{another.pid}"])
+    assert follower.changed() == set()
+    assert {follower.gone(ref) for ref in refs} == {""}
+    one.kill()
+    assert heard(follower, 0.5) == refs
+    assert {follower.gone(ref) for ref in refs} == {f"process {one.pid} is gone"}
+    one.wait()
+    assert not select.select([follower], [], [], 0.02)[0]
+    assert follower.changed() == set()
+    assert follower.gone(f"pid:{another.pid}") == follower.gone("pid:1") == ""
+
+
+def test_a_zombie_is_gone(follower: Follower, sleeper: Sleeper) -> None:
+    process = sleeper()
+    process.kill()
+    wait_for_zombie(process.pid)
+    follower.follow([f"pid:{process.pid}"])
+    assert follower.gone(f"pid:{process.pid}") == f"process {process.pid} is gone"
+    assert not select.select([follower], [], [], 0)[0]
+
+
+def test_a_process_that_is_not_there_is_gone_at_once(follower: Follower, sleeper: Sleeper) -> None:
+    process = sleeper()
+    process.kill()
+    process.wait()
+    ref = f"path:/proc/{process.pid}/ns/net"
+    never = "path:/proc/99999999999999999999/ns/net"
+    follower.follow([ref, never])
+    assert follower.gone(ref) == f"process {process.pid} is gone"
+    assert follower.gone(never) == "process 99999999999999999999 is gone"
+    follower.unfollow([ref])
+    assert follower.gone(ref) == ""
+
+
+REUSE = """
+import os, select, signal
+from vethlib.agent.follow import Follower
+
+def sleeper():
+    pid = os.fork()
+    if pid == 0:
+        signal.pause()
+    return pid
+
+with Follower() as follower:
+    first = sleeper()
+    ref = f"pid:{first}"
+    follower.follow([ref])
+    os.kill(first, signal.SIGKILL)
+    os.waitpid(first, 0)
+    with open("/proc/sys/kernel/ns_last_pid", "w") as last:
+        last.write(str(first - 1))
+    assert sleeper() == first, "the number was not given out again"
+    select.select([follower], [], [])
+    assert follower.changed() == {ref}
+    assert os.path.exists(f"/proc/{first}/ns/net")
+    assert follower.gone(ref) == f"process {first} is gone"
+    follower.follow([ref])
+    assert follower.gone(ref) == f"process {first} is gone"
+    follower.unfollow([ref])
+    follower.follow([ref])
+    assert follower.gone(ref) == ""
+    os.kill(first, signal.SIGKILL)
+    select.select([follower], [], [])
+    assert follower.changed() == {ref}
+print("done")
+"""
+
+
+def test_a_process_that_gets_the_number_of_another_is_not_meant(home: ns.Netns) -> None:
+    # In a pid namespace of its own, where nobody else takes a number in between.
+    command = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", sys.executable, "-c", REUSE]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=20, env={**os.environ, "PYTHONPATH": os.getcwd()}
+    )
+    assert done.stdout == "done\n", done.stderr
+
+
+class Thread:
+    """A thread that lives until it is told to end."""
+
+    def __init__(self) -> None:
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._end.wait)
+        self._thread.start()
+        self.number = self._thread.native_id
+        self.task = f"/proc/self/task/{self.number}"
+
+    def end(self) -> None:
+        self._end.set()
+        self._thread.join()
+        while os.path.exists(self.task):
+            time.sleep(0.001)
+
+
+def test_the_end_of_a_thread_is_told(follower: Follower) -> None:
+    thread = Thread()
+    task, pid = f"path:/proc/{os.getpid()}/task/{thread.number}/ns/net", f"pid:{thread.number}"
+    follower.follow([task, pid, f"pid:{os.getpid()}"])
+    assert follower.changed() == set()
+    thread.end()
+    assert heard(follower) == {task, pid}
+    assert follower.gone(task) == f"thread {thread.number} of process {os.getpid()} is gone"
+    assert follower.gone(pid) == f"process {thread.number} is gone"
+
+
+def test_where_threads_have_no_descriptors_the_end_of_their_process_is_told(
+    follower: Follower, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "import threading, time; t = threading.Thread(target=time.sleep, args=[60]); t.start(); print(t.native_id)"
+    process = subprocess.Popen([sys.executable, "-uc", code], stdout=subprocess.PIPE)
+    with process:
+        assert process.stdout is not None
+        number = int(process.stdout.readline())
+        pidfd_open = os.pidfd_open
+
+        def before_linux_6_9(pid: int, flags: int = 0) -> int:
+            if flags & PIDFD_THREAD or pid == number:
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+            return pidfd_open(pid, flags)
+
+        monkeypatch.setattr(os, "pidfd_open", before_linux_6_9)
+        ref = f"path:/proc/{process.pid}/task/{number}/ns/net"
+        follower.follow([ref])
+        assert follower.gone(ref) == ""
+        process.kill()
+    assert heard(follower) == {ref}
+    assert follower.gone(ref)
+
+
+@pytest.mark.parametrize("left", [0, 1, 2, 5])
+def test_out_of_descriptors_is_said_and_nothing_of_that_call_is_followed(
+    follower: Follower, sleeper: Sleeper, left: int
+) -> None:
+    first, *others = [sleeper() for _ in range(9)]
+    follower.follow([f"pid:{first.pid}"])
+    before = open_fds()
+    with descriptors_left(left), pytest.raises(NetlinkError, match=r"out of file descriptors.*ulimit -n") as caught:
+        follower.follow(["blue", *(f"pid:{one.pid}" for one in others)])
+    assert caught.value.errno == errno.EMFILE
+    assert caught.value.netns in {f"pid:{one.pid}" for one in others}
+    assert open_fds() == before
+    for process in others:
+        process.kill()
+        process.wait()
+    subprocess.run(["ip", "netns", "add", "blue"], check=True)
+    assert follower.changed() == set()
+    first.kill()
+    assert heard(follower) == {f"pid:{first.pid}"}
+    follower.follow(["blue", f"pid:{others[0].pid}"])
+    assert follower.gone(f"pid:{others[0].pid}")
+
+
+def test_a_link_that_comes_to_a_process_while_descriptors_are_out_is_followed_later(
+    follower: Follower, sleeper: Sleeper
+) -> None:
+    process = sleeper()
+    follower.follow(["blue"])
+    os.symlink(f"/proc/{process.pid}/ns/net", "/run/netns/blue")
+    with descriptors_left(0):
+        assert heard(follower) == {"blue"}
+    due = follower.due()
+    assert due is not None
+    assert 0.5 < due <= 1
+    time.sleep(due)
+    follower.changed()
+    assert follower.due() is None
+    process.kill()
+    assert heard(follower) == {"blue"}
+    assert follower.gone("blue") == f"process {process.pid} is gone"
+
+
+def test_what_is_not_followed_any_more_is_not_told(follower: Follower, sleeper: Sleeper) -> None:
+    process = sleeper()
+    ref = f"pid:{process.pid}"
+    before = open_fds()
+    follower.follow([ref, ref])
+    assert open_fds() == before + 1
+    follower.unfollow([ref, ref, "pid:1"])
+    assert open_fds() == before
+    process.kill()
+    assert not select.select([follower], [], [], 0.02)[0]
+    assert follower.changed() == set()
+
+
+def test_a_forked_child_s_copies_do_not_keep_an_end_from_being_told_once(follower: Follower, sleeper: Sleeper) -> None:
+    process = sleeper()
+    ref = f"pid:{process.pid}"
+    follower.follow([ref])
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+        os._exit(0)
+    try:
+        process.kill()
+        assert heard(follower) == {ref}
+        assert not select.select([follower], [], [], 0.02)[0]
+    finally:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+
+
+def test_hundreds_of_processes_that_end_at_once_are_all_told(home: ns.Netns) -> None:
+    code = "import os, signal\npids = []\nfor n in range(600):\n    pid = os.fork()\n    if not pid: signal.pause()\n"
+    code += "    pids.append(pid)\nprint(*pids, flush=True)\ninput()\nfor pid in pids: os.kill(pid, 9)\ninput()"
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with process, Follower() as follower:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        refs = {f"pid:{pid}" for pid in process.stdout.readline().split()}
+        assert len(refs) == 600
+        follower.follow(refs)
+        process.stdin.write("\n")
+        process.stdin.flush()
+        missing = set(refs)
+        while missing:
+            new = heard(follower)
+            assert new
+            missing -= new
+        assert all(map(follower.gone, refs))
+        process.stdin.write("\n")

@@ -1,0 +1,485 @@
+"""A follower as a whole: microservices, waiting for it, its price, storms, interruptions and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.live.test_session_resources import descriptors_left
+from tests.witness import names, open_fds, poll
+from vethlib import (
+    End,
+    InvalidValue,
+    LinkNotFound,
+    NetlinkError,
+    NetnsNotFound,
+    Session,
+    SessionClosed,
+    Veth,
+    ns,
+)
+from vethlib.agent.follow import Follower, MemoryResolver, Resolver, ResolverDown
+from vethlib.ns.syscalls import MNT_DETACH, MS_BIND, mount, umount2
+
+DIRECTORY = "/run/netns"
+VNF1 = "microservice:vnf1"
+
+
+def heard(follower: Follower, within: float = 2.0) -> set[str]:
+    """What is told first; empty if nothing is within that many seconds."""
+    deadline = time.monotonic() + within
+    while True:
+        left, due = deadline - time.monotonic(), follower.due()
+        select.select([follower], [], [], max(0.0, left if due is None else min(left, due)))
+        refs = follower.changed()
+        if refs or left < 0:
+            return refs
+
+
+def settle(follower: Follower) -> None:
+    """Take what there is, until there is nothing to wait for."""
+    while follower.due() is not None or select.select([follower], [], [], 0)[0]:
+        time.sleep(follower.due() or 0)
+        follower.changed()
+
+
+@pytest.fixture
+def resolver() -> Iterator[MemoryResolver]:
+    resolver = MemoryResolver()
+    yield resolver
+    resolver.close()
+
+
+@pytest.fixture
+def follower(home: ns.Netns, resolver: MemoryResolver) -> Iterator[Follower]:
+    with Follower(resolver) as follower:
+        yield follower
+
+
+@pytest.fixture
+def sleeper(home: ns.Netns) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start() -> subprocess.Popen[bytes]:
+        started.append(subprocess.Popen(["sleep", "60"]))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.kill()
+        one.wait()
+
+
+Sleeper = Callable[[], "subprocess.Popen[bytes]"]
+
+# --- microservices
+
+
+def test_a_session_takes_the_same_resolver(home: ns.Netns, resolver: MemoryResolver, blue: str) -> None:
+    with Session(resolver=resolver) as session:
+        with pytest.raises(NetnsNotFound, match=r"^microservice vnf1 is not running$"):
+            session.lookup("lo", VNF1)
+        resolver.set("vnf1", "netns:blue")
+        assert session.lookup("lo", VNF1).name == "lo"
+        with pytest.raises(LinkNotFound):
+            session.lookup("va", VNF1)
+        resolver.down("the engine does not answer")
+        with pytest.raises(ResolverDown, match=r"^the engine does not answer$"):
+            session.lookup("lo", VNF1)
+    assert isinstance(resolver, Resolver)
+
+
+def test_another_answer_of_the_resolver_is_told(follower: Follower, resolver: MemoryResolver) -> None:
+    follower.follow([VNF1, "microservice:vnf2"])
+    assert follower.changed() == set()
+    resolver.set("vnf1", "pid:1")
+    resolver.set("vnf3", "pid:1")
+    assert heard(follower) == {VNF1}
+    resolver.remove("vnf1")
+    resolver.set("vnf2", "pid:1")
+    assert heard(follower) == {VNF1, "microservice:vnf2"}
+    assert not select.select([follower], [], [], 0)[0]
+
+
+def test_the_end_of_a_microservice_s_process_is_told_though_the_resolver_says_nothing(
+    follower: Follower, resolver: MemoryResolver, sleeper: Sleeper
+) -> None:
+    first, second = sleeper(), sleeper()
+    resolver.set("vnf1", f"pid:{first.pid}")
+    follower.follow([VNF1])
+    settle(follower)
+    first.kill()
+    assert heard(follower) == {VNF1}
+    assert follower.gone(VNF1) == f"process {first.pid} is gone"
+    resolver.set("vnf1", f"pid:{second.pid}")
+    assert heard(follower) == {VNF1}
+    assert follower.gone(VNF1) == ""
+    second.kill()
+    assert heard(follower) == {VNF1}
+    assert follower.gone(VNF1) == f"process {second.pid} is gone"
+
+
+def test_a_microservice_with_a_name_or_a_file_is_followed_there(follower: Follower, resolver: MemoryResolver) -> None:
+    resolver.set("vnf1", "blue")
+    follower.follow([VNF1])
+    settle(follower)
+    subprocess.run(["ip", "netns", "add", "blue"], check=True)
+    assert heard(follower) == {VNF1}
+    settle(follower)
+    resolver.set("vnf1", "netns:red")
+    assert heard(follower) == {VNF1}
+    subprocess.run(["ip", "netns", "del", "blue"], check=True)
+    assert heard(follower, 0.02) == set()
+
+
+def test_while_the_resolver_is_down_what_was_known_is_followed(
+    follower: Follower, resolver: MemoryResolver, sleeper: Sleeper
+) -> None:
+    process = sleeper()
+    resolver.set("vnf1", f"pid:{process.pid}")
+    follower.follow([VNF1])
+    resolver.down("away")
+    follower.follow(["microservice:vnf2"])
+    assert heard(follower) >= {VNF1}
+    process.kill()
+    assert heard(follower) == {VNF1}
+    assert follower.gone(VNF1) == f"process {process.pid} is gone"
+    resolver.up()
+    assert heard(follower) == {VNF1, "microservice:vnf2"}
+
+
+def test_a_resolver_that_answers_nonsense_leaves_the_rest_alone(home: ns.Netns) -> None:
+    answers = iter(["pid:none", "microservice:other", ""])
+    with Follower(lambda label: next(answers)) as follower:
+        follower.follow([f"microservice:{n}" for n in range(3)])
+        assert follower.changed() == set()
+    with Follower() as follower:
+        follower.follow([VNF1])
+        assert follower.gone(VNF1) == ""
+        assert follower.changed() == set()
+
+
+def test_out_of_descriptors_a_microservice_is_followed_later(
+    follower: Follower, resolver: MemoryResolver, sleeper: Sleeper
+) -> None:
+    process = sleeper()
+    follower.follow([VNF1])
+    resolver.set("vnf1", f"pid:{process.pid}")
+    with descriptors_left(0):
+        assert heard(follower) == {VNF1}
+    due = follower.due()
+    assert due is not None
+    time.sleep(due)
+    follower.changed()
+    assert follower.due() is None
+    process.kill()
+    assert heard(follower) == {VNF1}
+    assert follower.gone(VNF1) == f"process {process.pid} is gone"
+
+
+def test_a_label_that_stands_for_no_reference_is_refused(resolver: MemoryResolver) -> None:
+    with pytest.raises(InvalidValue):
+        resolver.set("vnf1", "pid:none")
+
+
+# --- what is followed
+
+
+def test_what_is_no_reference_is_refused_and_nothing_of_that_call_is_followed(follower: Follower) -> None:
+    with pytest.raises(InvalidValue):
+        follower.follow(["blue", "path:relative"])
+    subprocess.run(["ip", "netns", "add", "blue"], check=True)
+    assert heard(follower, 0.02) == set()
+
+
+def test_home_and_descriptors_never_change(follower: Follower) -> None:
+    before = open_fds()
+    follower.follow(["", "fd:0"])
+    assert open_fds() == before
+    assert follower.changed() == set()
+    follower.unfollow(["", "fd:0"])
+
+
+def test_following_twice_and_unfollowing_once_is_not_following(follower: Follower) -> None:
+    follower.follow(["blue", "blue"])
+    follower.follow(["blue", "netns:blue"])
+    follower.unfollow(["blue"])
+    subprocess.run(["ip", "netns", "add", "blue"], check=True)
+    assert heard(follower) == {"netns:blue"}
+
+
+# --- waiting
+
+
+def mounted_over(path: str) -> None:
+    mount(b"/proc/thread-self/ns/net", path.encode(), b"none", MS_BIND, None)
+
+
+@pytest.fixture
+def file(home: ns.Netns) -> str:
+    """A file in /run/netns with nothing mounted over it yet."""
+    ns.Netns.create("red").close()
+    Path(f"{DIRECTORY}/blue").touch()
+    return f"{DIRECTORY}/blue"
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_asking_whether_there_is_something_does_not_take_a_mount_away(
+    follower: Follower, file: str, depth: int, request: pytest.FixtureRequest
+) -> None:
+    follower.follow(["blue"])
+    settle(follower)
+    outer: list[select.epoll] = []
+    inner: Follower | select.epoll = follower
+    for _ in range(depth):
+        outer.append(select.epoll())
+        request.addfinalizer(outer[-1].close)
+        outer[-1].register(inner, select.EPOLLIN)
+        inner = outer[-1]
+    mounted_over(file)
+    for _ in range(3):
+        assert select.select([inner], [], [], 0)[0]
+        poll = select.poll()
+        poll.register(inner, select.POLLIN)
+        assert poll.poll(0)
+        assert all(one.poll(0) for one in reversed(outer))
+    assert follower.changed() == {"blue"}
+    settle(follower)
+    assert not select.select([inner], [], [], 0)[0]
+
+
+def test_an_event_loop_is_woken_by_a_mount(follower: Follower, file: str) -> None:
+    follower.follow(["blue"])
+    settle(follower)
+
+    async def waiting() -> None:
+        loop, woken = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(follower.fileno(), woken.set)
+        try:
+            loop.call_later(0.02, mounted_over, file)
+            await asyncio.wait_for(woken.wait(), 2)
+        finally:
+            loop.remove_reader(follower.fileno())
+        assert follower.changed() == {"blue"}
+
+    asyncio.run(waiting())
+
+
+class Interrupting(MemoryResolver):
+    """Is interrupted, once, right after it has told what has changed."""
+
+    interrupt = True
+
+    def __call__(self, label: str) -> str:
+        if self.interrupt and "vnf1" in self._answers:
+            self.interrupt = False
+            raise KeyboardInterrupt
+        return super().__call__(label)
+
+
+def test_an_interrupted_call_is_made_up_for_by_the_next(home: ns.Netns, file: str, sleeper: Sleeper) -> None:
+    process, resolver = sleeper(), Interrupting()
+    with Follower(resolver) as follower:
+        follower.follow(["blue", "red", "pid:1", VNF1])
+        mounted_over(file)
+        resolver.set("vnf1", f"pid:{process.pid}")
+        with pytest.raises(KeyboardInterrupt):
+            follower.changed()
+        assert follower.due() == 0
+        assert follower.changed() == {"blue", "red", "pid:1", VNF1}
+        settle(follower)
+        assert follower.changed() == set()
+        process.kill()
+        assert heard(follower) == {VNF1}
+        assert follower.gone(VNF1) == f"process {process.pid} is gone"
+    resolver.close()
+
+
+# --- much
+
+
+def identity(name: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(f"{DIRECTORY}/{name}")
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def test_in_a_storm_of_creations_and_deletions_nothing_is_lost(follower: Follower) -> None:
+    wanted = [f"n{n}" for n in range(300)]
+    follower.follow(wanted)
+    storm = subprocess.Popen(
+        ["ip", "-batch", "-"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True
+    )
+    with storm:
+        assert storm.stdin is not None
+        for name in wanted:
+            storm.stdin.write(f"netns add {name}\n")
+        for name in wanted[::3]:
+            storm.stdin.write(f"netns del {name}\n")
+        for name in wanted[::6]:
+            storm.stdin.write(f"netns add {name}\n")
+        storm.stdin.close()
+        known: dict[str, tuple[int, int] | None] = dict.fromkeys(wanted)
+        while storm.poll() is None:
+            for name in heard(follower, min(0.05, 0.05 if (due := follower.due()) is None else due)):
+                known[name] = identity(name)
+    while follower.due() is not None or select.select([follower], [], [], 0)[0]:
+        time.sleep(follower.due() or 0)
+        for name in follower.changed():
+            known[name] = identity(name)
+    assert known == {name: identity(name) for name in wanted}
+    assert sum(one is not None for one in known.values()) == 250
+
+
+def test_more_events_than_the_kernel_queues_make_everything_told(follower: Follower, file: str) -> None:
+    follower.follow(["blue", "red", "pid:1"])
+    limit = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    for number in range(limit // 2 + 1):
+        os.mknod(f"{DIRECTORY}/x{number}")
+    for number in range(limit // 2 + 1):
+        os.unlink(f"{DIRECTORY}/x{number}")
+    os.unlink(file)  # the event that does not fit
+    assert follower.changed() == {"blue", "red"}
+    Path(file).touch()
+    assert heard(follower) == {"blue"}
+    mounted_over(file)
+    assert heard(follower) == {"blue"}
+
+
+def watches() -> int:
+    """How many inotify watches this process has, as the kernel says."""
+    inotify = [fd for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink() and "inotify" in os.readlink(fd)]
+    return sum(Path(f"/proc/self/fdinfo/{fd.name}").read_text().count("inotify wd:") for fd in inotify)
+
+
+def test_thousands_of_names_cost_one_watch_and_little_time(follower: Follower) -> None:
+    ns.Netns.create("red").close()
+    for number in range(4000):
+        os.mknod(f"{DIRECTORY}/n{number}")
+    bare = best(lambda: [os.lstat(f"{DIRECTORY}/n{number}") for number in range(4000)])
+    refs = [f"netns:n{number}" for number in range(4000)]
+
+    def follow() -> None:
+        follower.unfollow(refs)
+        follower.follow(refs)
+
+    assert best(follow) < 10 * bare, "beside looking once at each, which is 6 ms where following them is 20"
+    assert watches() == 3, "/, /run and /run/netns"
+    event = best(lambda: hundred_events(follower)) / 100
+    assert event < 30 * bare / 4000, "about 7 µs, and what makes it"
+
+
+def best(function: Callable[[], object]) -> float:
+    """CPU seconds, the best of five."""
+    times = []
+    for _ in range(5):
+        begun = time.thread_time()
+        function()
+        times.append(time.thread_time() - begun)
+    return min(times)
+
+
+def hundred_events(follower: Follower) -> None:
+    for _ in range(50):
+        os.unlink(f"{DIRECTORY}/n7")
+        assert follower.changed() == {"netns:n7"}
+        os.mknod(f"{DIRECTORY}/n7")
+        assert follower.changed() == {"netns:n7"}
+
+
+def test_mounts_elsewhere_make_all_names_be_looked_at_for_a_tenth_of_the_time(follower: Follower) -> None:
+    wanted = [f"n{n}" for n in range(1000)]
+    ns.Netns.create("red").close()
+    for name in wanted:
+        os.mknod(f"{DIRECTORY}/{name}")
+        mounted_over(f"{DIRECTORY}/{name}")
+    follower.follow(wanted)
+    settle(follower)
+    other = f"{DIRECTORY}/other"
+    Path(other).touch()
+    times = []
+    ending = time.monotonic() + 0.5
+    while time.monotonic() < ending:
+        mounted_over(other)
+        umount2(other.encode(), MNT_DETACH)
+        begun = time.thread_time()
+        assert follower.changed() == set()
+        times.append(time.thread_time() - begun)
+    assert len(times) > 100
+    assert sorted(times)[len(times) // 2] < max(times) / 4, "mostly the names are not looked at"
+    umount2(f"{DIRECTORY}/n7".encode(), MNT_DETACH)
+    assert heard(follower) == {"n7"}
+    settle(follower)
+    assert follower.due() is None
+
+
+# --- the end
+
+
+def inheritable() -> set[str]:
+    fds = [fd for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")]
+    return {fd for fd in fds if os.get_inheritable(int(fd))}
+
+
+def test_closing_gives_everything_back_and_ends_all(home: ns.Netns, resolver: MemoryResolver, sleeper: Sleeper) -> None:
+    process = sleeper()
+    before = open_fds()
+    passed_on = inheritable()
+    for _ in range(3):
+        follower = Follower(resolver)
+        follower.follow(["blue", f"pid:{process.pid}", f"path:/proc/{process.pid}/ns/net", "path:/a/b", VNF1])
+        assert open_fds() > before
+        assert inheritable() == passed_on
+        follower.close()
+        follower.close()
+        assert open_fds() == before
+    for call in (
+        follower.changed,
+        follower.due,
+        follower.fileno,
+        lambda: follower.follow([]),
+        lambda: follower.unfollow([]),
+    ):
+        with pytest.raises(SessionClosed, match="this follower is closed"):
+            call()
+    resolver.set("vnf1", "pid:1")
+    assert list(resolver.changed() or ()) == ["vnf1"], "the resolver is the caller's"
+
+
+@pytest.mark.parametrize("left", range(8))
+def test_without_descriptors_there_is_no_follower(home: ns.Netns, left: int) -> None:
+    Follower().close()
+    before = open_fds()
+    failure = None
+    with descriptors_left(left):
+        try:
+            Follower().close()
+        except NetlinkError as error:
+            failure = error
+    assert left not in (0, 1) or failure is not None
+    assert left != 7 or failure is None
+    assert failure is None or "ulimit -n" in str(failure)
+    assert open_fds() == before
+
+
+def test_a_follower_keeps_no_namespace_alive(follower: Follower, resolver: MemoryResolver) -> None:
+    with Session() as session, ns.Netns.create("blue") as blue:
+        with blue.entered():
+            process = subprocess.Popen(["sleep", "60"])
+        session.create(Veth(End("va"), End("vb", netns=blue)))
+    resolver.set("vnf1", f"pid:{process.pid}")
+    follower.follow(["blue", f"pid:{process.pid}", f"path:/proc/{process.pid}/ns/net", VNF1])
+    process.kill()
+    process.wait()
+    assert names() == {"va"}
+    subprocess.run(["ip", "netns", "del", "blue"], check=True)
+    assert poll(lambda: names() == set()), "the namespace is still there"
