@@ -47,6 +47,22 @@ class _Ratio:
 
 
 @dataclass(frozen=True, slots=True)
+class _Phases:
+    """How many times as long as its phase `base` vethlib's `phase` may take."""
+
+    workload: str
+    phase: str
+    base: str
+    goal: float
+
+    def of(self, result: Result) -> Outcome | None:
+        wall, base = result.wall("vethlib", self.phase), result.wall("vethlib", self.base)
+        if not wall or not base:
+            return None
+        return Outcome(f"{result.job.title}: {self.phase} ÷ {self.base}", wall / base, self.goal)
+
+
+@dataclass(frozen=True, slots=True)
 class _Time:
     """How long vethlib may take for one item, in `unit`, of which a second has `per_second`."""
 
@@ -97,7 +113,7 @@ class _Figure:
         return Outcome(f"{result.job.title}: {self.what}", spread.median, self.goal, True, self.unit)
 
 
-_GOALS: tuple[_Ratio | _Time | _Rate | _Figure, ...] = (
+_GOALS: tuple[_Ratio | _Phases | _Time | _Rate | _Figure, ...] = (
     _Ratio("lifecycle", WHOLE, "vethlib", "limit", 1.05),
     _Ratio("lifecycle", WHOLE, "vishvananda", "vethlib", 30, at_most=False),
     _Ratio("create", "create", "vishvananda", "vethlib", 1.5, at_most=False),
@@ -113,6 +129,9 @@ _GOALS: tuple[_Ratio | _Time | _Rate | _Figure, ...] = (
     _Ratio("dump", "dump", "vethlib", "limit", 1.5),
     _Time("import", "import", 25, "ms", 1e3),
     _Figure("import", "rss_mib", "memory of vethlib", 4, "MiB"),
+    _Phases("agent", "start", "create_many", 1.3),
+    _Figure("agent", "resync", "looking at all again, with nothing to do", 0.5, "s"),
+    _Figure("agent", "put_ms", "one more put, until it is up, beyond what a create takes", 5, "ms"),
 )
 _GROWTH = 1.1
 

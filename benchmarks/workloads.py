@@ -74,6 +74,7 @@ WORKLOADS = {
             asks="lifecycle",
         ),
         Workload("cache", "know every link of many namespaces", 8000, "namespace", peers=OURS, furnished=True),
+        Workload("agent", "start an agent on so many configured pairs", 4000, "pair", peers=("vethlib",)),
     )
 }
 

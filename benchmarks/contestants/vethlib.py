@@ -118,10 +118,17 @@ def events(report: Report, n: int, queues: int) -> None:
     assert [event.kind for event in heard] == ["changed"] * n
 
 
+def agent(report: Report, n: int, queues: int) -> None:
+    from .agent import agent
+
+    agent(report, n, queues)
+
+
 if __name__ == "__main__":
     serve(
         vethlib.__version__,
         {
+            "agent": agent,
             "lifecycle": lifecycle,
             "create": create,
             "delete": delete,

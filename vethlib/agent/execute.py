@@ -21,7 +21,7 @@ from .observed import Place
 from .operations import AddNetns, ChangeLink, CreatePair, DeletePair, Operation, Plan
 from .state import State, Verdict
 
-__all__ = ["Execution", "execute"]
+__all__ = ["Execution", "execute", "interfaces_of"]
 
 T = TypeVar("T", bound=Operation)
 Progress = Callable[[str, int, int], object]
@@ -38,18 +38,19 @@ class Execution:
         """The state of every interface after it: the plan's verdict, or FAILED with what the kernel said."""
         verdicts = dict(plan.verdicts)
         for operation, error in self.errors:
-            for name in _interfaces(operation):
+            for name in interfaces_of(operation):
                 if name in verdicts:
                     verdicts[name] = Verdict(State.FAILED, str(error))
         return verdicts
 
 
-def _interfaces(operation: Operation) -> tuple[str, ...]:
+def interfaces_of(operation: Operation) -> tuple[str, ...]:
+    """The names of the interfaces an operation is for."""
     if isinstance(operation, CreatePair):
         return operation.a.name, operation.b.name
     if isinstance(operation, ChangeLink):
         return (operation.interface.name,)
-    return (operation.interface,) if isinstance(operation, DeletePair) else ()
+    return (operation.interface,) if isinstance(operation, DeletePair) and operation.interface else ()
 
 
 def execute(session: Session, plan: Plan, *, progress: Progress | None = None) -> Execution:
@@ -135,7 +136,7 @@ def _remove_unused(session: Session, added: Iterable[Netns], execution: Executio
 def _delete(session: Session, operations: list[DeletePair], execution: Execution, progress: Progress | None) -> None:
     # Its name may lead to another namespace by now, in which the same ifindex is another's link. With the one that was
     # seen, the pair went too.
-    same = {where: _is_same(*where) for where in dict.fromkeys((one.ref, one.place) for one in operations)}
+    same = {where: _is_same(session, *where) for where in dict.fromkeys((one.ref, one.place) for one in operations)}
     links = {_seen(one): one for one in operations if same[one.ref, one.place]}
     execution.done += [one for one in operations if not same[one.ref, one.place]]
     failed: Mapping[Any, VethError] = {}
@@ -146,16 +147,10 @@ def _delete(session: Session, operations: list[DeletePair], execution: Execution
     _account(links, failed, execution)
 
 
-def _is_same(ref: str, place: Place) -> bool:
-    """Whether `ref` still leads to the namespace it led to.
-
-    NotPermitted and the like are for others to meet. Only the session knows its home, and who a microservice is.
-    """
-    if ns.parse(ref).kind in ("home", "microservice"):
-        return True
+def _is_same(session: Session, ref: str, place: Place) -> bool:
+    """Whether `ref` still leads to the namespace it led to. NotPermitted and the like are for others to meet."""
     try:
-        with ns.open_owned(ref) as owned:
-            return ns.identity(owned.fileno()) == place
+        return session.identity(ref) == place
     except NetnsNotFound:
         return False
     except VethError:
@@ -180,7 +175,7 @@ def _change(session: Session, operations: list[ChangeLink], execution: Execution
 
 def _change_one(session: Session, operation: ChangeLink) -> None:
     """Change one link; the session gives back the addresses that a removed one took along."""
-    if not _is_same(operation.ref, operation.place):
+    if not _is_same(session, operation.ref, operation.place):
         where = describe(operation.name, operation.ref)
         raise LinkNotFound(f"set {where}: its namespace was replaced by another", netns=operation.ref)
     new = {name: value for name, (_, value) in operation.changes.items()}

@@ -13,7 +13,7 @@ from vethlib.errors import InvalidValue, VethError
 from .model import Interface
 from .northbound import Parsed, read
 
-__all__ = ["Configuration", "UnreadablePath", "load"]
+__all__ = ["Configuration", "UnreadablePath", "is_configuration", "load", "refuse_twin"]
 
 STDIN = "-"
 
@@ -78,13 +78,28 @@ def load(paths: Iterable[str | os.PathLike[str]], stdin: IO[str] | IO[bytes] | N
     return Configuration(tuple(_without_twins(parsed)), tuple(warnings))
 
 
+def is_configuration(name: str) -> bool:
+    """Whether a file of this name is read where a directory is given."""
+    # A dot file is an editor's or a writer's half-finished one (as with a shell's *.json).
+    return name.endswith(".json") and not name.startswith(".")
+
+
+def refuse_twin(one: Parsed, sources: Iterable[str]) -> Parsed:
+    """`one` as it is where its name stands in all these `sources`, its own among them: refused if there are others."""
+    others = list(sources)
+    if len(others) < 2:
+        return one
+    others.remove(one.source)
+    where = ", ".join(dict.fromkeys(others))
+    return one.refused(InvalidValue("name", one.name, f"configured in {one.source} and in {where}: keep one"))
+
+
 def _json_files(directory: str) -> list[str]:
     try:
         names = sorted(os.listdir(directory))
     except OSError as error:
         raise _unreadable(directory, error) from error
-    # A dot file is an editor's or a writer's half-finished one (as with a shell's *.json).
-    found = (os.path.join(directory, n) for n in names if n.endswith(".json") and not n.startswith("."))
+    found = (os.path.join(directory, name) for name in names if is_configuration(name))
     return [path for path in found if not os.path.isdir(path)]
 
 
@@ -104,13 +119,4 @@ def _without_twins(parsed: list[Parsed]) -> list[Parsed]:
     for one in parsed:
         if one.name:
             sources.setdefault(one.name, []).append(one.source)
-    return [_refuse_twin(one, sources.get(one.name, ())) for one in parsed]
-
-
-def _refuse_twin(one: Parsed, sources: Iterable[str]) -> Parsed:
-    others = list(sources)
-    if len(others) < 2:
-        return one
-    others.remove(one.source)
-    where = ", ".join(dict.fromkeys(others))
-    return one.refused(InvalidValue("name", one.name, f"configured in {one.source} and in {where}: keep one"))
+    return [refuse_twin(one, sources.get(one.name, ())) for one in parsed]

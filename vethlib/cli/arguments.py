@@ -41,6 +41,7 @@ class _Command:
     summary: str
     add_arguments: Callable[[Parser], object]
     more: str = ""
+    function: str = ""  # what to call in the module; "": as the command
 
 
 def json_is_wanted(argv: list[str]) -> bool:
@@ -65,7 +66,7 @@ def parse(argv: list[str]) -> Namespace:
     _add_common(parser)
     command.add_arguments(parser)
     args = parser.read(rest)
-    args.command, args.module = name, command.module
+    args.command, args.module = command.function or name, command.module
     return args
 
 
@@ -119,8 +120,7 @@ def _add_paths(parser: Parser) -> None:
 
 def _add_diff(parser: Parser) -> None:
     _add_paths(parser)
-    label = os.environ.get("MICROSERVICE_LABEL", "vpp1")
-    parser.option("--label", default=label, help="whose pairs they are (default: %(default)s)")
+    _add_label(parser)
     parser.option("--prune", action="store_true", help="also remove pairs of this label that the files do not name")
     parser.option(
         "--missing-netns",
@@ -136,6 +136,68 @@ def _add_apply(parser: Parser) -> None:
     parser.option("--dry-run", action="store_true", help="only say what would be done")
     text = "wait up to so many seconds for namespaces that are not there (default: do not wait)"
     parser.option("--timeout", type=seconds, default=0.0, metavar="S", help=text)
+
+
+def _add_label(parser: Parser) -> None:
+    label = os.environ.get("MICROSERVICE_LABEL", "vpp1")
+    parser.option("--label", default=label, help="whose pairs they are (default: %(default)s)")
+
+
+def _add_status_directory(parser: Parser) -> None:
+    text = "where the agent writes its status (default: /run/vethlib/LABEL/status)"
+    parser.option("--status-dir", metavar="DIR", default="", help=text)
+
+
+def _add_agent(parser: Parser) -> None:
+    parser.option("--store", metavar="URL", required=True, help="where the configuration is: dir:PATH")
+    _add_label(parser)
+    _add_status_directory(parser)
+    parser.option(
+        "--missing-netns",
+        type=one_of("create", "wait"),
+        default="create",
+        metavar="create|wait",
+        help="what to do for a named namespace that is not there (default: %(default)s)",
+    )
+    parser.option("--once", action="store_true", help="do what can be done now, say what came of it, and end")
+    parser.option(
+        "--log",
+        type=one_of("text", "json"),
+        default="text",
+        metavar="text|json",
+        help="how to write the log, to stderr (default: %(default)s)",
+    )
+
+
+def _add_status(parser: Parser) -> None:
+    parser.add_argument("names", nargs="*", metavar="NAME", help="interfaces (default: all)")
+    _add_label(parser)
+    _add_status_directory(parser)
+    parser.option("--watch", action="store_true", help="show it again each time something changes")
+
+
+def _add_store(parser: Parser) -> None:
+    parser.option("--store", metavar="dir:PATH", help="where the configuration is; may come from VETHLIB_STORE")
+    _add_label(parser)
+
+
+def _add_put(parser: Parser) -> None:
+    parser.add_argument("key", nargs="?", metavar="KEY", help="a name or a full key that the one value has to have")
+    parser.add_argument("file", metavar="FILE", help="a JSON file with one interface or a list, or - for stdin")
+    _add_store(parser)
+    parser.option("--no-validate", action="store_true", help="store any JSON object that has a name")
+
+
+def _add_names(parser: Parser) -> None:
+    parser.add_argument("names", nargs="+", metavar="NAME", help="interfaces, by name or by full key")
+    _add_store(parser)
+
+
+def _add_del(parser: Parser) -> None:
+    _add_names(parser)
+    # Not an option(): what is deleted is not to depend on a VETHLIB_PREFIX.
+    parser.add_argument("--prefix", action="store_true", help="delete all whose names begin with a NAME")
+    parser.option("--missing-ok", action="store_true", help="what is not there is no error")
 
 
 def _add_create(parser: Parser) -> None:
@@ -189,6 +251,7 @@ def _add_nothing(_parser: Parser) -> None:
 
 
 _DIFF_USAGE = "PATH… [--prune] [--missing-netns create|wait] [--label LABEL]"
+_STORE_USAGE = "--store dir:PATH [--label LABEL]"
 _CREATE_EXAMPLE = "example: vethctl create veth1@ns1 veth2@pid:42 --mtu 1400 --a-addr 10.0.0.1/24 --b-addr 10.0.0.2/24"
 _SHOW_EXAMPLE = "examples:\n  vethctl show @ns1\n  vethctl show -d veth1@ns1"
 
@@ -213,6 +276,58 @@ COMMANDS = {
         "check northbound files; needs no privilege",
         _add_paths,
         "example: vethctl validate veth1.json veth2.json",
+    ),
+    "agent": _Command(
+        "agent",
+        "agent --store dir:PATH [--label LABEL] [--once] [--status-dir DIR] [--missing-netns create|wait] "
+        "[--log text|json]",
+        "keep this host as a store says, until stopped",
+        _add_agent,
+        "example: vethctl agent --store dir:/etc/vethlib --label vpp1",
+    ),
+    "status": _Command(
+        "status",
+        "status [NAME…] [--label LABEL] [--status-dir DIR] [--watch]",
+        "show what the agent says of its interfaces: state, reason, since when",
+        _add_status,
+        "example: vethctl status --watch",
+    ),
+    "put": _Command(
+        "store",
+        f"put [KEY] FILE {_STORE_USAGE} [--no-validate]",
+        "store interfaces, for an agent to read: those of a file",
+        _add_put,
+        "example: vethctl put veth1 veth1.json --store dir:/etc/vethlib",
+    ),
+    "get": _Command(
+        "store",
+        f"get NAME… {_STORE_USAGE}",
+        "print what is stored of interfaces",
+        _add_names,
+        "example: vethctl get veth1 --store dir:/etc/vethlib",
+    ),
+    "del": _Command(
+        "store",
+        f"del NAME… {_STORE_USAGE} [--prefix] [--missing-ok]",
+        "delete interfaces from the store",
+        _add_del,
+        "example: vethctl del veth1 veth2 --store dir:/etc/vethlib",
+        function="delete",
+    ),
+    "list": _Command(
+        "store",
+        f"list {_STORE_USAGE}",
+        "list the interfaces of the store, and what is wrong with them",
+        _add_store,
+        "example: vethctl list --store dir:/etc/vethlib",
+        function="table",
+    ),
+    "dump": _Command(
+        "store",
+        f"dump {_STORE_USAGE}",
+        "print all that is stored, as put takes it",
+        _add_store,
+        "example: vethctl dump --store dir:/etc/vethlib >backup.json",
     ),
     "create": _Command(
         "links",

@@ -16,17 +16,17 @@ from .exits import DONE, INVALID
 from .output import Output
 from .text import counted, paint
 
-__all__ = ["read", "validate"]
+__all__ = ["doubts", "read", "validate"]
 
 
 def validate(args: Namespace, output: Output) -> int:
     """Check the files."""
     parsed, interfaces = _load(args.paths, output)
-    doubts = _doubts(interfaces or {})
-    for name, doubt in doubts.items():
+    found = doubts(interfaces or {})
+    for name, doubt in found.items():
         output.warning(f"{name}: {doubt}")
     if output.as_json:
-        output.json([_as_dict(one, doubts) for one in parsed])
+        output.json([_as_dict(one, found) for one in parsed])
     elif interfaces is not None:
         are = "is" if len(interfaces) == 1 else "are"
         output.line(f"{paint('valid', 'good')}: {counted(len(interfaces), 'interface')} {are} well-formed")
@@ -64,10 +64,10 @@ def _as_dict(one: Parsed, doubts: Mapping[str, str]) -> dict[str, object]:
     }
 
 
-def _doubts(interfaces: Mapping[str, Interface]) -> dict[str, str]:
+def doubts(interfaces: Mapping[str, Interface]) -> dict[str, str]:
     """What these interfaces would still lack, applied by themselves where every namespace is there."""
     refs = {interface.namespace.ref for interface in interfaces.values()}
     wanted = with_netns(interfaces, Observed({ref: SeenNetns(ref, ref) for ref in refs}))
     conflicts = name_conflicts(wanted)
-    doubts = {name: conflicts.get(name) or unmet(one, wanted) for name, one in wanted.items()}
-    return {name: doubt for name, doubt in doubts.items() if doubt}
+    found = {name: conflicts.get(name) or unmet(one, wanted) for name, one in wanted.items()}
+    return {name: doubt for name, doubt in found.items() if doubt}

@@ -35,6 +35,19 @@ class Output:
         """A line of the result."""
         self._write(text, sys.stdout)
 
+    @property
+    def is_terminal(self) -> bool:
+        """Whether people watch the result as it comes."""
+        return sys.stdout.isatty() and not self.as_json
+
+    def clear(self) -> None:
+        """Begin anew at the top of an empty terminal (ECMA-48: cursor home, erase in display)."""
+        sys.stdout.write("\033[H\033[J")
+
+    def flush(self) -> None:
+        """Let it be seen now."""
+        sys.stdout.flush()
+
     def json(self, value: Any) -> None:
         """The result, where JSON was asked for. All ASCII: a name may hold bytes that are no text."""
         json.dump(value, sys.stdout, indent=2)

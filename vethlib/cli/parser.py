@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
-__all__ = ["Parser", "UsageError", "no_such", "number", "one_of", "seconds", "switch"]
+__all__ = ["Parser", "UsageError", "given", "no_such", "number", "one_of", "seconds", "switch"]
 
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
 
@@ -80,6 +80,14 @@ class Parser(argparse.ArgumentParser):
             field = message.removeprefix(required)
             message = f"missing: {field}"
         raise UsageError(message, field=field, hint=f"usage: {self.usage}")
+
+
+def given(value: str | None, flag: str, example: str) -> str:
+    """The value of a flag that is needed, and may come from the environment."""
+    if value:
+        return value
+    variable = f"VETHLIB_{flag.removeprefix('--').upper()}"
+    raise UsageError(f"missing: {flag}", field=flag, hint=f"give {flag} {example}, or set {variable}")
 
 
 def no_such(what: str, given: str, known: Iterable[str]) -> str:

@@ -1,0 +1,41 @@
+"""Agents in processes of their own, on a directory, which tests end as they like."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import traceback
+from pathlib import Path
+
+from vethlib import Session
+from vethlib.agent.configurator import Configurator
+from vethlib.agent.service import Service
+from vethlib.agent.stores.directory import DirectoryStore
+
+__all__ = ["LABEL", "run_agent", "started"]
+
+LABEL = "agents"
+
+
+def run_agent(store: Path, *, once: bool = False) -> None:
+    """An agent in this process, until it is told to stop."""
+    directory = DirectoryStore(store, status_dir=store / "status")
+    with Session() as session, Configurator(session, label=LABEL) as configurator:
+        asyncio.run(Service(configurator, directory, once=once).run())
+    directory.close()
+
+
+def started(store: Path) -> int:
+    """The pid of an agent in a process of its own, which has everything imported already."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the service listens to it
+    pid = os.fork()
+    if pid:
+        signal.signal(signal.SIGHUP, before)
+        return pid
+    try:
+        run_agent(store)
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)

@@ -1,0 +1,168 @@
+"""What the tests of the configurator share: waiting for it by its descriptor, and ways to say what is wanted."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.witness import ip
+from vethlib import ns
+from vethlib._nl.const import NLMSG_MIN_TYPE, RTM_GETLINK, RTM_NEWNSID
+from vethlib._nl.sock import RtnlSocket
+from vethlib.agent import Interface, Namespace, NamespaceType, State
+from vethlib.agent.configurator import Configurator
+from vethlib.agent.status import Status
+from vethlib.ns.syscalls import MNT_DETACH, MS_BIND, mount, umount2
+
+from .applying import interface
+
+Statuses = dict[str, "Status | None"]
+
+NETNS_DIR = Path("/run/netns")
+SOON = 0.05  # seconds in which an event has to have had its effect
+
+
+def by_pid(pid: int) -> Namespace:
+    return Namespace(pid=pid)
+
+
+def by_file(path: str | Path) -> Namespace:
+    return Namespace(NamespaceType.FILE_REF_NS, filepath=str(path))
+
+
+def by_label(label: str) -> Namespace:
+    return Namespace(NamespaceType.MICROSERVICE_REF_NS, microservice=label)
+
+
+def placed(name: str, peer: str, namespace: Namespace, **fields: Any) -> Interface:
+    """An enabled interface in a namespace that is not a named one."""
+    return Interface(name, peer, enabled=True, namespace=namespace, **fields)
+
+
+def pair(a: str, b: str, at: str = "", bt: str = "", **fields: Any) -> tuple[Interface, Interface]:
+    """Two interfaces that point at each other, with these fields both."""
+    return interface(a, b, at, **fields), interface(b, a, bt, **fields)
+
+
+def put(configurator: Configurator, *interfaces: Interface) -> None:
+    for one in interfaces:
+        configurator.put(one)
+
+
+# --- waiting
+
+
+def readable(configurator: Configurator, within: float = 0) -> bool:
+    return bool(select.select([configurator], [], [], within)[0])
+
+
+def settle(configurator: Configurator) -> Statuses:
+    """Poll until there is nothing to do now; returns all that was told."""
+    told: Statuses = {}
+    deadline = time.monotonic() + 5
+    while True:
+        told |= configurator.poll(0)
+        if not readable(configurator) and configurator.due() != 0:
+            return told
+        assert time.monotonic() < deadline, f"it does not come to rest: {states(configurator)}"
+
+
+def until(configurator: Configurator, condition: Callable[[], object], within: float = 2.0) -> float:
+    """Wait as an event loop does until `condition` holds; returns how many seconds that took."""
+    began = time.monotonic()
+    while not condition():
+        left = began + within - time.monotonic()
+        assert left > 0, f"not within {within} s: {states(configurator)}"
+        due = configurator.due()
+        readable(configurator, left if due is None else min(left, due))
+        configurator.poll(0)
+    return time.monotonic() - began
+
+
+def state_of(configurator: Configurator, name: str) -> str:
+    """``PENDING (peer veth2 is not configured)``; "" for an interface nobody knows."""
+    found = configurator.status(name)
+    if not found:
+        return ""
+    (status,) = found
+    return f"{status.state} ({status.reason})" if status.reason else str(status.state)
+
+
+def states(configurator: Configurator) -> dict[str, str]:
+    return {status.name: state_of(configurator, status.name) for status in configurator.status()}
+
+
+def is_state(configurator: Configurator, state: State, *names: str) -> Callable[[], bool]:
+    return lambda: all([one.state for one in configurator.status(name)] == [state] for name in names)
+
+
+def configured(configurator: Configurator, *names: str) -> Callable[[], bool]:
+    """Whether all of these are."""
+    return is_state(configurator, State.CONFIGURED, *names)
+
+
+def best_of(times: int, one: Callable[[], float]) -> float:
+    """The quickest of several tries: on a busy machine any one of them may have to wait for a CPU."""
+    best = one()
+    for _ in range(times - 1):
+        if best < SOON / 2:
+            break
+        best = min(best, one())
+    return best
+
+
+# --- what others do
+
+
+def bind(source: str | Path, target: str | Path) -> None:
+    mount(os.fsencode(source), os.fsencode(target), b"none", MS_BIND, None)
+
+
+def unbind(target: str | Path) -> None:
+    umount2(os.fsencode(target), MNT_DETACH)
+
+
+def foreign(name: str, netns: str = "", peer: str = "theirs") -> None:
+    """A veth pair in one namespace that nobody manages."""
+    ip("link", "add", "name", name, "type", "veth", "peer", "name", peer, netns=netns)
+
+
+def quickly(*lines: str, netns: str = "") -> None:
+    """Several commands of ``ip`` in one process: ``ip -batch``."""
+    with ns.entered(netns):
+        subprocess.run(["ip", "-batch", "-"], input="\n".join(lines).encode(), check=True, capture_output=True)
+
+
+# --- what is sent
+
+
+@contextmanager
+def requests(patch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """The types of all rtnetlink requests that sessions send meanwhile: those that change something.
+
+    Reading is RTM_GET…, whose number's two low bits are 2 (rtnl_msgtype_kind, include/net/rtnetlink.h). A netnsid that
+    is given out in a namespace of a cache's own changes nothing of the host's.
+    """
+    sent: list[int] = []
+    send = RtnlSocket._send
+
+    def counted(self: RtnlSocket, data: bytes | bytearray) -> None:
+        offset = 0
+        while offset < len(data):
+            kind = int.from_bytes(data[offset + 4 : offset + 6], "little")
+            if kind >= NLMSG_MIN_TYPE and kind & 3 != RTM_GETLINK & 3 and kind != RTM_NEWNSID:
+                sent.append(kind)
+            offset += (int.from_bytes(data[offset : offset + 4], "little") + 3) & ~3
+        send(self, data)
+
+    with patch.context() as inner:
+        inner.setattr(RtnlSocket, "_send", counted)
+        yield sent

@@ -1,0 +1,74 @@
+"""Whether a host is as its configuration says: judged from the JSON of the files and from ``ip -j`` alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from tests.witness import ip, poll
+from vethlib import ns
+
+__all__ = ["assert_converges", "differences"]
+
+Value = Mapping[str, Any]
+End = tuple[str, str]
+"""(namespace, name): where a link is, and what it is called."""
+
+
+def assert_converges(values: Iterable[Value], others: Iterable[End] = (), timeout: float = 20.0) -> None:
+    """Within `timeout` seconds the veths of the host are those of `values` and the `others`, and no more."""
+    wanted = {value["name"]: value for value in values}
+    assert poll(lambda: not differences(wanted, others), timeout), differences(wanted, others)[:8]
+
+
+def differences(wanted: Mapping[str, Value], others: Iterable[End] = ()) -> list[str]:
+    """What is not as the configuration says, in words. All its namespaces have to be named ones, or home."""
+    there = _veths()
+    ends = {_end(value): value for value in wanted.values() if _is_mutual(value, wanted)}
+    found = [f"{end} is not wanted" for end in there.keys() - ends.keys() - set(others)]
+    found += [f"{end} is not there" for end in set(others) - there.keys()]
+    for end, value in ends.items():
+        if end not in there:
+            found.append(f"{end} is not there")
+            continue
+        found += _wrong(end, value, there[end])
+        peer = there.get(_end(wanted[value["veth"]["peer_if_name"]]))
+        if peer is None or (peer["ifindex"], peer.get("link_index")) != (
+            there[end].get("link_index", peer["ifindex"]),
+            there[end]["ifindex"] if "link_index" in peer else None,
+        ):
+            found.append(f"{end} has another peer")
+    return found
+
+
+def _veths() -> dict[End, dict[str, Any]]:
+    found = {}
+    for netns in ("", *ns.names()):
+        for link in ip("address", netns=netns):
+            if link.get("linkinfo", {}).get("info_kind") == "veth":
+                found[netns, link["ifname"]] = link
+    return found
+
+
+def _end(value: Value) -> End:
+    return value.get("namespace", {}).get("name", ""), value.get("host_if_name") or value["name"]
+
+
+def _is_mutual(value: Value, wanted: Mapping[str, Value]) -> bool:
+    peer = wanted.get(value["veth"]["peer_if_name"])
+    return peer is not None and peer["veth"]["peer_if_name"] == value["name"]
+
+
+def _wrong(end: End, value: Value, link: dict[str, Any]) -> list[str]:
+    is_up = "UP" in link["flags"]
+    found = []
+    if link["mtu"] != value.get("mtu", 1500):
+        found.append(f"{end} has MTU {link['mtu']}")
+    if is_up != value.get("enabled", False):
+        found.append(f"{end} is {'up' if is_up else 'down'}")
+    if value.get("phys_address", link["address"]) != link["address"]:
+        found.append(f"{end} has MAC {link['address']}")
+    has = {f"{one['local']}/{one['prefixlen']}" for one in link["addr_info"] if one.get("scope") == "global"}
+    if has != set(value.get("ip_addresses", ())):
+        found.append(f"{end} has addresses {sorted(has)}")
+    return found

@@ -1,0 +1,328 @@
+"""What others do to links that are kept is put right, and what they may do is left alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.live.applying import LABEL, interface
+from tests.live.configuring import SOON, best_of, configured, is_state, pair, put, quickly, settle, state_of, until
+from tests.witness import addresses, ip, names, nothing_changes, seen, settled
+from vethlib import Session
+from vethlib.agent import ADDRESS_PROTO, State, group_of
+from vethlib.agent.configurator import Configurator
+
+MAC = "d2:74:8c:12:67:d2"
+
+
+@pytest.fixture
+def configurator(session: Session) -> Iterator[Configurator]:
+    with Configurator(session) as configurator:
+        yield configurator
+
+
+@pytest.fixture
+def kept(configurator: Configurator, blue: str) -> Configurator:
+    """With the pair a (in blue) and b (at home), of which a has everything configured."""
+    put(
+        configurator,
+        interface("a", "b", "blue", phys_address=MAC, mtu=1400, ip_addresses=["10.0.0.1/24", "2001:db8::1/64"]),
+        interface("b", "a", ip_addresses=["10.0.0.2/24"]),
+    )
+    settle(configurator)
+    assert configured(configurator, "a", "b")()
+    return configurator
+
+
+def right() -> bool:
+    """Whether the pair is as `kept` wants it, as the kernel says."""
+    if "a" not in names("blue") or "b" not in names():
+        return False
+    a, b = seen("a", "blue"), seen("b")
+    return (
+        (a["address"], a["mtu"], b["mtu"]) == (MAC, 1400, 1500)
+        and all("UP" in link["flags"] for link in (a, b))
+        and set(addresses("a", "blue")) == {"10.0.0.1/24", "2001:db8::1/64"}
+        and "10.0.0.2/24" in addresses("b")
+        and (a["link_index"], b["link_index"]) == (b["ifindex"], a["ifindex"])
+        and a["ifalias"] == f"vethlib label={LABEL} name=a mac"
+    )
+
+
+DRIFTS = {
+    "deleted": ("link", "del", "dev", "a"),
+    "renamed": ("link", "set", "dev", "a", "name", "other"),
+    "set down": ("link", "set", "dev", "a", "down"),
+    "mtu": ("link", "set", "dev", "a", "mtu", "1300"),
+    "mtu too small for IPv6": ("link", "set", "dev", "a", "mtu", "1000"),
+    "mac": ("link", "set", "dev", "a", "address", "02:00:00:00:00:01"),
+    "address removed": ("address", "del", "10.0.0.1/24", "dev", "a"),
+    "IPv6 address removed": ("address", "del", "2001:db8::1/64", "dev", "a"),
+    "all addresses removed": ("address", "flush", "dev", "a"),
+    "moved": ("link", "set", "dev", "a", "netns", "red"),
+    "moved home": ("link", "set", "dev", "a", "netns", "{home}"),
+    "moved and renamed": ("link", "set", "dev", "a", "netns", "red", "name", "other"),
+}
+IN_PLACE = DRIFTS.keys() - {"deleted", "moved", "moved home", "moved and renamed"}
+
+
+@pytest.mark.parametrize("drift", DRIFTS)
+def test_it_is_put_right(kept: Configurator, red: str, spawn: Callable[[str], int], drift: str) -> None:
+    index = seen("a", "blue")["ifindex"]
+    quickly(" ".join(str(spawn("")) if word == "{home}" else word for word in DRIFTS[drift]), netns="blue")
+    until(kept, right)
+    settle(kept)
+    assert configured(kept, "a", "b")()
+    assert right()
+    assert names("blue") == {"a"}
+    assert names() == {"b"}
+    assert names("red") == set()
+    assert (seen("a", "blue")["ifindex"] == index) == (drift in IN_PLACE)
+    status = kept.status("a")[0]
+    assert status.link is not None
+    assert status.link.index == seen("a", "blue")["ifindex"]
+
+
+def test_it_is_put_right_within_50_ms(kept: Configurator) -> None:
+    def once() -> float:
+        ip("link", "set", "dev", "b", "down")
+        index = seen("b")["ifindex"]
+        began = time.monotonic()
+        settle(kept)
+        took = time.monotonic() - began
+        assert "UP" in seen("b")["flags"]
+        assert seen("b")["ifindex"] == index
+        return took
+
+    assert best_of(3, once) < SOON
+
+
+def test_an_end_that_moves_into_a_watched_namespace_is_found_there(
+    configurator: Configurator, blue: str, red: str
+) -> None:
+    put(configurator, *pair("a", "b", "blue"), *pair("x", "y", "red"))
+    settle(configurator)
+    ip("link", "set", "dev", "a", "netns", "red", netns="blue")
+    until(configurator, lambda: names("blue") == {"a"} and names("red") == {"x"})
+    settle(configurator)
+    assert configured(configurator, "a", "b", "x", "y")()
+    assert names() == {"b", "y"}
+
+
+def test_both_ends_moved_to_where_nothing_is_wanted_are_found_by_the_next_resync(
+    configurator: Configurator, blue: str, red: str
+) -> None:
+    configurator.resync(pair("a", "b", "blue"))
+    settle(configurator)
+    ip("link", "set", "dev", "b", "netns", "red", "name", "other")
+    ip("link", "set", "dev", "a", "netns", "red", netns="blue")
+    until(configurator, lambda: names("blue") == {"a"} and names() == {"b"})
+    settle(configurator)
+    assert configured(configurator, "a", "b")()
+    index = seen("b")["ifindex"]
+    configurator.resync()
+    settle(configurator)
+    assert names("red") == set()
+    assert seen("b")["ifindex"] == index
+
+
+def test_whoever_writes_another_alias_has_taken_the_pair_over(kept: Configurator) -> None:
+    """Then the pair is foreign, and its names are held by it."""
+    ip("link", "set", "dev", "b", "alias", "mine now")
+    with nothing_changes():
+        until(kept, is_state(kept, State.FAILED, "b"))
+        settle(kept)
+    assert state_of(kept, "b") == "FAILED ('b' exists and is not managed by this agent (kind veth))"
+    with nothing_changes():
+        kept.delete("a")
+        kept.delete("b")
+        settle(kept)
+        kept.resync([])
+        settle(kept)
+
+
+def test_a_pair_taken_over_and_given_back_is_kept_again(kept: Configurator) -> None:
+    index = seen("b")["ifindex"]
+    ip("link", "set", "dev", "b", "alias", "mine now")
+    until(kept, is_state(kept, State.FAILED, "b"))
+    ip("link", "set", "dev", "b", "alias", f"vethlib label={LABEL} name=b")
+    until(kept, configured(kept, "a", "b"))
+    assert seen("b")["ifindex"] == index
+    ip("link", "set", "dev", "b", "down")
+    until(kept, lambda: "UP" in seen("b")["flags"])
+
+
+def test_addresses_of_others_and_their_changes_are_left_alone(kept: Configurator) -> None:
+    ip("address", "add", "10.9.9.9/24", "dev", "a", netns="blue")
+    ip("address", "add", "2001:db8:9::9/64", "dev", "a", netns="blue")
+    before = set(addresses("a", "blue"))
+    settle(kept)
+    ip("address", "del", "10.0.0.1/24", "dev", "a", netns="blue")
+    until(kept, lambda: "10.0.0.1/24" in addresses("a", "blue"))
+    settle(kept)
+    assert set(addresses("a", "blue")) == before
+    kept.put(interface("a", "b", "blue", phys_address=MAC, mtu=1400, ip_addresses=["10.0.0.3/24"]))
+    settle(kept)
+    assert set(addresses("a", "blue")) == {"10.0.0.3/24", "10.9.9.9/24", "2001:db8:9::9/64"}
+
+
+def give_as_agent(name: str, netns: str, address: str) -> None:
+    """An address with the mark of an agent, which not every ``ip`` can write."""
+    with Session() as other:
+        other.set(name, netns, add_addresses=[address], address_proto=ADDRESS_PROTO)
+
+
+def test_an_address_that_bears_our_mark_and_is_not_wanted_goes(kept: Configurator) -> None:
+    give_as_agent("a", "blue", "10.9.9.9/24")
+    assert "10.9.9.9/24" in addresses("a", "blue")
+    until(kept, lambda: "10.9.9.9/24" not in addresses("a", "blue"))
+    assert right()
+
+
+def test_link_only_leaves_addresses_alone(configurator: Configurator, blue: str) -> None:
+    put(configurator, *pair("a", "b", "blue", link_only=True, mtu=1400))
+    settle(configurator)
+    ip("address", "add", "10.0.0.1/24", "dev", "a", netns="blue")
+    give_as_agent("a", "blue", "10.0.0.2/24")
+    settle(configurator)
+    assert addresses("a", "blue") == ["10.0.0.1/24", "10.0.0.2/24"]
+    ip("link", "set", "dev", "a", "mtu", "1300", netns="blue")
+    until(configurator, lambda: seen("a", "blue")["mtu"] == 1400)
+    ip("address", "del", "10.0.0.2/24", "dev", "a", netns="blue")
+    settle(configurator)
+    assert addresses("a", "blue") == ["10.0.0.1/24"]
+
+
+# --- a fight
+
+
+def strike(configurator: Configurator) -> None:
+    ip("link", "set", "dev", "b", "mtu", "1300")
+    settle(configurator)
+
+
+def test_after_four_repairs_in_a_row_a_fight_is_held_and_said(kept: Configurator) -> None:
+    for _ in range(4):
+        strike(kept)
+        assert seen("b")["mtu"] == 1500
+        assert state_of(kept, "b") == "CONFIGURED"
+    before = time.time()
+    strike(kept)
+    assert seen("b")["mtu"] == 1300
+    status = kept.status("b")[0]
+    assert status.state is State.RETRYING
+    assert status.reason == "mtu is 1300, not 1500; put right 4 times in a row, and changed by somebody again"
+    assert status.attempt == 4
+    assert 0 < status.due - before < 1
+    due = kept.due()
+    assert due is not None
+    assert abs(time.time() + due - status.due) < 0.05
+    assert state_of(kept, "a") == "CONFIGURED"
+    strike(kept)  # which is no occasion for another repair
+    assert seen("b")["mtu"] == 1300
+    took = until(kept, configured(kept, "b"))
+    assert 0.1 < took < 1
+    assert seen("b")["mtu"] == 1500
+
+
+def test_each_round_of_a_fight_waits_longer(kept: Configurator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vethlib.agent.repair.FIRST_DELAY", 0.02)
+    for _ in range(4):
+        strike(kept)
+    waits = []
+    for _ in range(2):
+        strike(kept)
+        assert seen("b")["mtu"] == 1300
+        waits.append(until(kept, configured(kept, "b")))
+    assert waits[1] > waits[0] * 1.1
+
+
+def test_a_put_ends_the_hold_at_once(kept: Configurator) -> None:
+    for _ in range(5):
+        strike(kept)
+    assert kept.status("b")[0].state is State.RETRYING
+    kept.put(interface("b", "a", ip_addresses=["10.0.0.2/24"]))
+    settle(kept)
+    assert configured(kept, "b")()
+    assert right()
+    assert kept.due() is None
+
+
+def test_a_fight_over_one_pair_holds_no_other(kept: Configurator, red: str) -> None:
+    put(kept, *pair("x", "y", "red"))
+    settle(kept)
+    for _ in range(5):
+        strike(kept)
+    assert kept.status("b")[0].state is State.RETRYING
+    ip("link", "set", "dev", "y", "down")
+    ip("link", "set", "dev", "a", "down", netns="blue")
+    settle(kept)
+    assert "UP" in seen("y")["flags"]
+    assert "UP" in seen("a", "blue")["flags"]
+
+
+def test_a_fight_over_the_very_existence_of_a_pair_is_held_for_both_ends(configurator: Configurator) -> None:
+    put(configurator, *pair("a", "b"))
+    settle(configurator)
+    for _ in range(5):
+        ip("link", "del", "dev", "a")
+        settle(configurator)
+    for name in "ab":
+        assert state_of(configurator, name).startswith("RETRYING (the pair is not there; put right 4 times")
+        assert configurator.status(name)[0].link is None
+    assert names() == set()
+    until(configurator, configured(configurator, "a", "b"))
+    assert names() == {"a", "b"}
+
+
+def test_an_interface_whose_fight_is_held_can_be_deleted_at_once(kept: Configurator) -> None:
+    for _ in range(5):
+        strike(kept)
+    kept.delete("b")
+    settle(kept)
+    assert names() == names("blue") == set()
+    assert kept.status("b") == []
+    assert kept.due() is None
+
+
+def test_a_held_end_does_not_cost_its_pair_the_link_while_it_is_held(kept: Configurator, red: str) -> None:
+    """Deleting what is to be replaced, and not creating what replaces it, would leave nothing."""
+    for _ in range(5):
+        strike(kept)
+    ip("link", "set", "dev", "a", "netns", "red", netns="blue")
+    settle(kept)
+    assert "b" in names() or configured(kept, "a", "b")()
+    until(kept, configured(kept, "a", "b"))
+    assert right()
+
+
+# --- many at once
+
+
+def test_two_hundred_pairs_deleted_at_once_are_back_together(configurator: Configurator, blue: str) -> None:
+    for number in range(200):
+        put(configurator, *pair(f"a{number}", f"b{number}", "blue"))
+    settle(configurator)
+    before = {link["ifname"]: settled(link) for link in ip("address")}
+    assert len(names("blue")) == 200
+    ip("link", "del", "group", str(group_of(LABEL)))
+    assert names("blue") == set()
+    began = time.monotonic()
+    until(configurator, lambda: len(names()) == 200)
+    settle(configurator)
+    assert time.monotonic() - began < 1.5  # one at a time, with a look at all for each, would be many
+    assert names("blue") == {f"a{number}" for number in range(200)}
+    assert names() == before.keys() - {"lo"}
+    assert all(status.state is State.CONFIGURED for status in configurator.status())
+
+
+def test_changes_of_many_links_are_put_right_together(configurator: Configurator, blue: str) -> None:
+    for number in range(50):
+        put(configurator, *pair(f"a{number}", f"b{number}", "blue"))
+    settle(configurator)
+    quickly(*[f"link set dev a{number} mtu 1300" for number in range(50)], netns="blue")
+    until(configurator, lambda: all(link["mtu"] != 1300 for link in ip("link", netns="blue")))
+    settle(configurator)
+    assert all(status.state is State.CONFIGURED for status in configurator.status())

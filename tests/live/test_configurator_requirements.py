@@ -1,0 +1,559 @@
+"""What a pair needs comes and goes, and is heard of: namespaces of every kind, and names that others hold."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.live.applying import interface, reaches
+from tests.live.configuring import (
+    NETNS_DIR,
+    SOON,
+    best_of,
+    bind,
+    by_file,
+    by_label,
+    by_pid,
+    configured,
+    foreign,
+    is_state,
+    pair,
+    placed,
+    put,
+    settle,
+    state_of,
+    states,
+    unbind,
+    until,
+)
+from tests.witness import ip, names, nothing_changes, poll, seen
+from vethlib import Session, ns
+from vethlib.agent import State
+from vethlib.agent.configurator import Configurator
+from vethlib.agent.follow import MemoryResolver
+from vethlib.ns import Netns
+from vethlib.ns.syscalls import CLONE_NEWNS, MS_PRIVATE, MS_REC, mount, unshare
+
+
+@pytest.fixture
+def configurator(session: Session) -> Iterator[Configurator]:
+    """It waits for named namespaces."""
+    with Configurator(session, missing_netns="wait") as configurator:
+        yield configurator
+
+
+@pytest.fixture
+def resolver() -> Iterator[MemoryResolver]:
+    resolver = MemoryResolver()
+    yield resolver
+    resolver.close()
+
+
+Spawn = Callable[[str], int]
+
+
+def pending(configurator: Configurator, *interfaces: str) -> Callable[[], bool]:
+    return is_state(configurator, State.PENDING, *interfaces)
+
+
+# --- named namespaces
+
+
+def test_a_named_namespace_comes_and_goes_and_each_has_its_effect_within_50_ms(configurator: Configurator) -> None:
+    put(configurator, *pair("a", "b", "blue"))
+    settle(configurator)
+    coming, going = [], []
+    for _ in range(3):
+        assert state_of(configurator, "a") == "PENDING (/run/netns/blue does not exist)"
+        assert state_of(configurator, "b") == "PENDING (peer a: /run/netns/blue does not exist)"
+        assert names() == set()
+        Netns.create("blue").close()
+        coming.append(until(configurator, configured(configurator, "a", "b")))
+        assert (names("blue"), names()) == ({"a"}, {"b"})
+        ns.remove("blue")
+        going.append(until(configurator, pending(configurator, "a", "b")))
+    assert min(coming) < SOON
+    assert min(going) < SOON
+
+
+def test_a_namespace_that_comes_and_goes_many_times_is_no_fight(configurator: Configurator) -> None:
+    """Nobody has changed what was put right: it was not there to be right."""
+    put(configurator, *pair("a", "b", "blue"))
+    settle(configurator)
+    for _ in range(8):
+        Netns.create("blue").close()
+        settle(configurator)
+        assert configured(configurator, "a", "b")()
+        ns.remove("blue")
+        settle(configurator)
+        assert pending(configurator, "a", "b")()
+
+
+def test_somebody_s_ip_netns_add_builds_the_pair(configurator: Configurator) -> None:
+    put(configurator, *pair("a", "b", "blue", ip_addresses=[]))
+    settle(configurator)
+    process = subprocess.Popen(["ip", "netns", "add", "blue"])
+    until(configurator, configured(configurator, "a", "b"))
+    process.wait()
+    assert (names("blue"), names()) == ({"a"}, {"b"})
+
+
+def test_a_removed_name_takes_the_other_end_too_though_a_process_keeps_the_namespace(
+    configurator: Configurator, blue: str, spawn: Spawn
+) -> None:
+    pid = spawn("blue")
+    put(configurator, *pair("a", "b", "blue"))
+    settle(configurator)
+    ns.remove("blue")
+    until(configurator, pending(configurator, "a", "b"))
+    settle(configurator)
+    assert names() == set()
+    assert names(f"pid:{pid}") == set()
+
+
+def test_a_namespace_remade_under_the_name_while_the_old_one_lives_gets_the_pair(
+    configurator: Configurator, blue: str, spawn: Spawn
+) -> None:
+    pid = spawn("blue")
+    put(configurator, *pair("a", "b", "blue"))
+    settle(configurator)
+    ns.remove("blue")
+    Netns.create("blue").close()
+    settle(configurator)
+    until(configurator, configured(configurator, "a", "b"))
+    assert (names("blue"), names(), names(f"pid:{pid}")) == ({"a"}, {"b"}, set())
+    assert seen("b")["link_index"] == seen("a", "blue")["ifindex"]
+    # And there it is followed from now on.
+    ip("link", "del", "dev", "a", netns="blue")
+    until(configurator, lambda: names() == {"b"} and names("blue") == {"a"})
+
+
+def test_links_of_a_namespace_that_changed_before_it_ended_do_no_harm(configurator: Configurator, blue: str) -> None:
+    """Both are heard at once."""
+    put(configurator, *pair("a", "b", "blue"))
+    settle(configurator)
+    for _ in range(3):
+        ip("link", "set", "dev", "a", "mtu", "1400", netns="blue")
+        foreign("f", "blue")
+        ns.remove("blue")
+        poll(lambda: names() == set())  # the kernel ends a namespace in its own time
+        settle(configurator)
+        until(configurator, pending(configurator, "a", "b"))
+        ip("netns", "add", "blue")
+        until(configurator, configured(configurator, "a", "b"))
+
+
+def test_with_create_a_removed_namespace_is_made_again(session: Session) -> None:
+    with Configurator(session) as configurator:
+        put(configurator, *pair("a", "b", "blue"))
+        settle(configurator)
+        old = os.stat("/run/netns/blue").st_ctime_ns
+        ns.remove("blue")
+        until(configurator, lambda: "blue" in ns.names() and bool(names("blue")))
+        settle(configurator)
+        assert configured(configurator, "a", "b")()
+        assert (names("blue"), names()) == ({"a"}, {"b"})
+        assert os.stat("/run/netns/blue").st_ctime_ns != old
+
+
+def test_the_namespace_of_a_deleted_interface_is_still_heard_of_by_the_others_in_it(
+    configurator: Configurator, blue: str
+) -> None:
+    put(configurator, *pair("a", "b", "blue"), *pair("x", "y", "blue"))
+    settle(configurator)
+    configurator.delete("a")
+    settle(configurator)
+    ns.remove("blue")
+    until(configurator, pending(configurator, "x", "y"))
+    ip("netns", "add", "blue")
+    until(configurator, configured(configurator, "x", "y"))
+    ip("link", "del", "dev", "x", netns="blue")
+    until(configurator, lambda: names("blue") == {"x"})
+
+
+def test_the_namespace_an_interface_was_moved_from_is_still_heard_of_by_the_others_in_it(
+    configurator: Configurator, blue: str, red: str
+) -> None:
+    put(configurator, *pair("a", "b", "blue"), *pair("x", "y", "blue"))
+    settle(configurator)
+    configurator.put(interface("a", "b", "red"))
+    settle(configurator)
+    ns.remove("blue")
+    until(configurator, pending(configurator, "x", "y"))
+    ip("netns", "add", "blue")
+    until(configurator, configured(configurator, "a", "b", "x", "y"))
+
+
+def test_run_netns_absent_at_the_start_is_waited_for(home: ns.Netns) -> None:
+    failures: list[BaseException] = []
+
+    def elsewhere() -> None:
+        try:
+            unshare(CLONE_NEWNS)
+            mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None)
+            while f" {NETNS_DIR} " in Path("/proc/thread-self/mountinfo").read_text():
+                unbind(NETNS_DIR)
+            NETNS_DIR.rmdir()
+            with Session() as session, Configurator(session, missing_netns="wait") as configurator:
+                put(configurator, *pair("a", "b", "blue"))
+                settle(configurator)
+                assert state_of(configurator, "a") == "PENDING (/run/netns/blue does not exist)"
+                Netns.create("blue").close()
+                until(configurator, configured(configurator, "a", "b"))
+                assert names("blue") == {"a"}
+                ns.remove("blue")
+        except BaseException as failure:
+            failures.append(failure)
+
+    # unshare(CLONE_NEWNS) is the thread's own; the directory is everybody's, and made again.
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    NETNS_DIR.mkdir(exist_ok=True)
+    if failures:
+        raise failures[0]
+
+
+# --- processes
+
+
+def test_a_killed_process_takes_both_ends_though_another_keeps_the_namespace(
+    configurator: Configurator, spawn: Spawn
+) -> None:
+    took = []
+    for _ in range(3):
+        with Netns.anonymous() as netns:
+            pid, keeper = spawn(netns.ref), spawn(netns.ref)
+        put(configurator, placed("a", "b", by_pid(pid)), interface("b", "a"))
+        until(configurator, configured(configurator, "a", "b"))
+        assert (names(f"pid:{keeper}"), names()) == ({"a"}, {"b"})
+        os.kill(pid, 9)
+        took.append(until(configurator, pending(configurator, "a", "b")))
+        assert states(configurator) == {
+            "a": f"PENDING (process {pid} is gone)",
+            "b": f"PENDING (peer a: process {pid} is gone)",
+        }
+        assert names(f"pid:{keeper}") == names() == set()
+    assert min(took) < SOON
+
+
+def test_a_process_of_the_same_number_counts_only_when_it_is_put_again(
+    configurator: Configurator, spawn: Spawn
+) -> None:
+    last = Path("/proc/sys/kernel/ns_last_pid")
+    first = subprocess.Popen(["sleep", "60"])
+    put(configurator, placed("a", "b", by_pid(first.pid), host_if_name="eth9"), interface("b", "a"))
+    settle(configurator)
+    first.kill()
+    first.wait()
+    until(configurator, pending(configurator, "a", "b"))
+    with Netns.anonymous() as netns, netns.entered():
+        for _ in range(50):
+            try:
+                last.write_text(str(first.pid - 1))
+            except OSError:
+                pytest.skip("the number of the next process cannot be chosen here")
+            second = subprocess.Popen(["sleep", "60"])
+            if second.pid == first.pid:
+                break
+            second.kill()
+            second.wait()
+        else:
+            pytest.skip("others took the number")
+    try:
+        settle(configurator)
+        configurator.resync()
+        configurator.put(interface("b", "a", mtu=1400))
+        settle(configurator)
+        assert state_of(configurator, "a") == f"PENDING (process {first.pid} is gone)"
+        assert names(f"pid:{second.pid}") == names() == set()
+        configurator.put(placed("a", "b", by_pid(first.pid), host_if_name="eth9"))
+        settle(configurator)
+        assert configured(configurator, "a", "b")()
+        assert names(f"pid:{second.pid}") == {"eth9"}
+        second.kill()
+        until(configurator, pending(configurator, "a", "b"))
+    finally:
+        second.kill()
+        second.wait()
+
+
+def test_a_zombie_has_no_namespace_and_is_gone(configurator: Configurator, home: ns.Netns) -> None:
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    try:
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+        put(configurator, placed("a", "b", by_pid(child)), interface("b", "a"))
+        settle(configurator)
+        assert state_of(configurator, "a") == f"PENDING (process {child} is gone)"
+        assert names() == set()
+    finally:
+        os.waitpid(child, 0)
+
+
+def test_two_interfaces_of_one_process_go_and_come_with_it(configurator: Configurator, spawn: Spawn) -> None:
+    with Netns.anonymous() as netns:
+        pid = spawn(netns.ref)
+    put(configurator, placed("a", "b", by_pid(pid)), interface("b", "a"))
+    put(configurator, placed("x", "y", by_pid(pid)), interface("y", "x"))
+    settle(configurator)
+    configurator.delete("a")
+    settle(configurator)
+    assert names() == {"y"}
+    os.kill(pid, 9)
+    until(configurator, pending(configurator, "x", "y"))
+    assert state_of(configurator, "x") == f"PENDING (process {pid} is gone)"
+
+
+# --- files
+
+
+def test_a_file_elsewhere_comes_and_goes(configurator: Configurator, blue: str, red: str, tmp_path: Path) -> None:
+    file = tmp_path / "net"
+    put(configurator, placed("a", "b", by_file(file)), interface("b", "a", "red"))
+    settle(configurator)
+    assert state_of(configurator, "a") == f"PENDING ({file} does not exist)"
+    file.touch()
+    coming, going = [], []
+    for _ in range(3):
+        settle(configurator)
+        assert state_of(configurator, "a").startswith("PENDING (")
+        bind("/run/netns/blue", file)
+        coming.append(until(configurator, configured(configurator, "a", "b")))
+        assert (names("blue"), names("red")) == ({"a"}, {"b"})
+        unbind(file)
+        going.append(until(configurator, pending(configurator, "a", "b")))
+        settle(configurator)
+        assert names("blue") == names("red") == set()
+    assert min(coming) < SOON
+    assert min(going) < SOON
+
+
+def test_a_file_that_leads_to_another_namespace_moves_the_pair(
+    configurator: Configurator, blue: str, red: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "net"
+    file.symlink_to("/run/netns/blue")
+    put(configurator, placed("a", "b", by_file(file)), interface("b", "a"))
+    settle(configurator)
+    assert names("blue") == {"a"}
+    (tmp_path / "new").symlink_to("/run/netns/red")
+    (tmp_path / "new").rename(file)
+    until(configurator, lambda: names("red") == {"a"} and not names("blue"))
+    settle(configurator)
+    assert configured(configurator, "a", "b")()
+    assert seen("b")["link_index"] == seen("a", "red")["ifindex"]
+
+
+def test_one_namespace_by_two_spellings_is_one(configurator: Configurator, blue: str) -> None:
+    put(configurator, interface("a", "b", "blue"), placed("b", "a", by_file("/run/netns/blue")))
+    settle(configurator)
+    before = seen("a", "blue")["ifindex"], seen("b", "blue")["ifindex"]
+    put(configurator, placed("a", "b", by_file("/run/netns/blue")), interface("b", "a", "blue"))
+    settle(configurator)
+    assert (seen("a", "blue")["ifindex"], seen("b", "blue")["ifindex"]) == before
+    assert configured(configurator, "a", "b")()
+    ip("link", "set", "dev", "a", "down", netns="blue")
+    until(configurator, lambda: "UP" in seen("a", "blue")["flags"])
+    configurator.delete("a")
+    settle(configurator)
+    configurator.put(interface("a", "b"))
+    settle(configurator)
+    ip("link", "set", "dev", "b", "down", netns="blue")
+    until(configurator, lambda: "UP" in seen("b", "blue")["flags"])
+
+
+# --- the end of a namespace
+
+
+def test_the_end_of_a_namespace_takes_the_other_end_and_is_heard_by_its_links(
+    configurator: Configurator, red: str, tmp_path: Path
+) -> None:
+    """Its process ends, which kept it; the pair's other end goes by the kernel, and a new process gets a new one."""
+    with Netns.anonymous() as netns, netns.entered():
+        process = subprocess.Popen(["sleep", "60"])
+    put(configurator, placed("a", "b", by_file(f"/proc/{process.pid}/ns/net")), interface("b", "a", "red"))
+    settle(configurator)
+    assert names("red") == {"b"}
+    process.kill()
+    process.wait()
+    until(configurator, pending(configurator, "a", "b"))
+    assert poll(lambda: names("red") == set())
+    assert state_of(configurator, "a") == f"PENDING (process {process.pid} is gone)"
+
+
+# --- microservices
+
+
+def test_a_microservice_comes_goes_and_changes_within_50_ms(resolver: MemoryResolver, blue: str, red: str) -> None:
+    with Session(resolver=resolver) as session, Configurator(session) as configurator:
+        put(configurator, placed("port1", "port2", by_label("vnf1")), interface("port2", "port1"))
+        settle(configurator)
+        took = []
+        for netns in ("blue", "red", "blue"):
+            resolver.set("vnf1", netns)
+            took.append(until(configurator, lambda netns=netns: names(netns) == {"port1"}))  # type: ignore[misc]
+            settle(configurator)
+            assert names("blue" if netns == "red" else "red") == set()
+            assert names() == {"port2"}
+            assert configured(configurator, "port1", "port2")()
+        resolver.remove("vnf1")
+        took.append(until(configurator, pending(configurator, "port1", "port2")))
+        assert state_of(configurator, "port1") == "PENDING (microservice vnf1 is not running)"
+        assert names() == names("blue") == set()
+        assert min(took) < SOON
+
+
+def test_a_resolver_that_does_not_answer_takes_nothing_down(resolver: MemoryResolver, blue: str, red: str) -> None:
+    resolver.set("vnf1", "blue")
+    with Session(resolver=resolver) as session, Configurator(session) as configurator:
+        put(configurator, placed("port1", "port2", by_label("vnf1"), ip_addresses=("10.0.0.1/24",)))
+        put(configurator, interface("port2", "port1", "red", ip_addresses=["10.0.0.2/24"]))
+        put(configurator, placed("x", "y", by_label("vnf2")), interface("y", "x"))
+        settle(configurator)
+        with nothing_changes():
+            resolver.down("the engine does not answer")
+            settle(configurator)
+            configurator.resync()
+            settle(configurator)
+            configurator.resync(
+                [
+                    placed("port1", "port2", by_label("vnf1"), ip_addresses=("10.0.0.1/24",)),
+                    interface("port2", "port1", "red", ip_addresses=["10.0.0.2/24"]),
+                    placed("x", "y", by_label("vnf2")),
+                    interface("y", "x"),
+                ]
+            )
+            settle(configurator)
+        assert "the engine does not answer" in state_of(configurator, "port1")
+        assert "the engine does not answer" in state_of(configurator, "x")
+        assert reaches("blue", "10.0.0.2", "red")
+        with nothing_changes():
+            resolver.up()
+            settle(configurator)
+        assert configured(configurator, "port1", "port2")()
+        assert state_of(configurator, "x") == "PENDING (microservice vnf2 is not running)"
+
+
+def test_what_stopped_while_the_resolver_was_down_is_taken_down_afterwards(
+    resolver: MemoryResolver, blue: str, red: str
+) -> None:
+    resolver.set("vnf1", "blue")
+    with Session(resolver=resolver) as session, Configurator(session) as configurator:
+        put(configurator, placed("port1", "port2", by_label("vnf1")), interface("port2", "port1", "red"))
+        settle(configurator)
+        resolver.down("away")
+        settle(configurator)
+        resolver.remove("vnf1")
+        settle(configurator)
+        assert names("red") == {"port2"}
+        resolver.up()
+        settle(configurator)
+        assert names("red") == names("blue") == set()
+
+
+def test_a_pair_deleted_while_the_resolver_is_down_is_gone_at_the_latest_when_it_answers(
+    resolver: MemoryResolver, blue: str, red: str
+) -> None:
+    """Both its ends are where nobody can say how to get there."""
+    resolver.set("vnf1", "blue")
+    resolver.set("vnf2", "red")
+    with Session(resolver=resolver) as session, Configurator(session) as configurator:
+        put(configurator, placed("p1", "p2", by_label("vnf1")), placed("p2", "p1", by_label("vnf2")))
+        put(configurator, placed("x", "y", by_label("vnf1")), placed("y", "x", by_label("vnf2")))
+        settle(configurator)
+        resolver.down("away")
+        settle(configurator)
+        configurator.delete("p1")
+        configurator.delete("p2")
+        settle(configurator)
+        resolver.up()
+        settle(configurator)
+        assert names("blue") == {"x"}
+        assert names("red") == {"y"}
+
+
+# --- names that others hold
+
+
+@pytest.mark.parametrize("netns", ["", "blue"])
+@pytest.mark.parametrize("way", ["del", "name", "netns", "altname"])
+def test_a_foreign_link_in_the_way_that_goes_lets_the_pair_be_built_within_50_ms(
+    configurator: Configurator, blue: str, red: str, netns: str, way: str
+) -> None:
+    def once() -> float:
+        if way == "altname":
+            foreign("f", netns)
+            ip("link", "set", "dev", "f", "up", netns=netns)  # of a link that is down, no event tells of its names
+            ip("link", "property", "add", "dev", "f", "altname", "b", netns=netns)
+        else:
+            foreign("b", netns)
+        put(configurator, *pair("a", "b", "red", netns))
+        settle(configurator)
+        assert state_of(configurator, "b").startswith("FAILED ('b'")
+        assert "exists and is not managed by this agent" in state_of(configurator, "b")
+        assert names("red") == set()
+        command = {
+            "del": ("link", "del", "dev", "b"),
+            "name": ("link", "set", "dev", "b", "name", "f"),
+            "netns": ("link", "set", "dev", "b", "netns", "red", "name", "f"),
+            "altname": ("link", "property", "del", "dev", "f", "altname", "b"),
+        }[way]
+        ip(*command, netns=netns)
+        took = until(configurator, configured(configurator, "a", "b"))
+        settle(configurator)
+        assert seen("b", netns)["link_index"] == seen("a", "red")["ifindex"]
+        configurator.delete("a")
+        configurator.delete("b")
+        settle(configurator)
+        for place in ("", "blue", "red"):
+            for left in ("f", "theirs"):
+                if left in names(place):
+                    ip("link", "del", "dev", left, netns=place)
+        settle(configurator)
+        return took
+
+    assert best_of(3, once) < SOON
+
+
+def test_a_foreign_name_in_a_new_namespace_is_heard_of_as_well(configurator: Configurator) -> None:
+    """The namespace, never watched before, comes with the link in it."""
+    put(configurator, *pair("a", "b", "blue"))
+    settle(configurator)
+    with Netns.anonymous() as netns, netns.entered():
+        ip("link", "add", "name", "a", "type", "bridge")
+        (NETNS_DIR / "blue").touch()
+        bind("/proc/thread-self/ns/net", NETNS_DIR / "blue")
+    until(configurator, is_state(configurator, State.FAILED, "a"))
+    ip("link", "set", "dev", "a", "name", "theirs", netns="blue")
+    until(configurator, configured(configurator, "a", "b"))
+
+
+def test_a_foreign_link_that_takes_the_name_of_a_renamed_end_is_left_alone(
+    configurator: Configurator, blue: str
+) -> None:
+    put(configurator, *pair("a", "b", "blue"))
+    settle(configurator)
+    index = seen("a", "blue")["ifindex"]
+    began = time.monotonic()
+    with ns.entered("blue"):
+        subprocess.run(
+            ["ip", "-batch", "-"],
+            input=b"link set dev a name moved\nlink add name a type bridge\n",
+            check=True,
+            capture_output=True,
+        )
+    until(configurator, is_state(configurator, State.FAILED, "a"))
+    assert time.monotonic() - began < 1
+    assert names("blue") == {"moved", "a"}
+    assert seen("moved", "blue")["ifindex"] == index  # what is there of a FAILED pair stays
+    ip("link", "del", "dev", "a", netns="blue")
+    until(configurator, configured(configurator, "a", "b"))
+    assert names("blue") == {"a"}

@@ -1,0 +1,430 @@
+"""vethctl agent as its operators and its service manager meet it, and vethctl status beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from itertools import count, pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.live.applying import EXAMPLES, value
+from tests.live.convergence import assert_converges
+from tests.witness import ip, names, poll, seen
+from vethlib import ns
+
+ROOT = Path(__file__).parents[2]
+VETHCTL = [sys.executable, "-m", "vethlib"]
+LABEL = "tested"
+
+pytestmark = pytest.mark.usefixtures("home")
+
+Start = Callable[..., "Agent"]
+
+_agents = count()
+
+
+class Agent:
+    """A running vethctl agent, and what it tells its service manager."""
+
+    def __init__(self, directory: Path, *options: str, **environment: str) -> None:
+        self.store = directory / "store"
+        self.status = directory / "status"
+        self.errors = directory / "errors"
+        self._manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        address = f"{directory}#{next(_agents)}"
+        self._manager.bind(f"\0{address}")
+        self._manager.settimeout(10)
+        command = [*VETHCTL, "agent", "--store", f"dir:{self.store}", "--label", LABEL]
+        command += ["--status-dir", str(self.status), *options]
+        # Not under our own manager, whatever runs us.
+        env = {key: text for key, text in os.environ.items() if key != "JOURNAL_STREAM"}
+        with self.errors.open("ab") as errors:
+            self.process = subprocess.Popen(
+                command, env=env | {"NOTIFY_SOCKET": f"@{address}"} | environment, stderr=errors, cwd=ROOT
+            )
+
+    def told(self) -> dict[str, str]:
+        """The next notification."""
+        return dict(line.split("=", 1) for line in self._manager.recv(4096).decode().splitlines())
+
+    def wait_until(self, key: str) -> dict[str, str]:
+        while key not in (told := self.told()):
+            pass
+        return told
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        code = self.process.wait(10)
+        self._manager.close()
+        return code
+
+    @property
+    def log(self) -> str:
+        return self.errors.read_text()
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts agents on the example pair, or on what is in the store already; ends those that run at the end."""
+    started: list[Agent] = []
+    (tmp_path / "store").mkdir()
+
+    def begin(*options: str, **environment: str) -> Agent:
+        if not list((tmp_path / "store").iterdir()):
+            for file in (EXAMPLES / "pair").iterdir():
+                shutil.copy(file, tmp_path / "store")
+        started.append(Agent(tmp_path, *options, **environment))
+        return started[-1]
+
+    yield begin
+    for one in started:
+        if one.process.poll() is None:
+            one.end(signal.SIGKILL)
+        one._manager.close()
+
+
+def values_of(agent: Agent) -> list[dict[str, Any]]:
+    return [json.loads(file.read_text()) for file in agent.store.glob("*.json")]
+
+
+def vethctl(*argv: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*VETHCTL, *argv], capture_output=True, text=True, check=False, cwd=ROOT)
+
+
+def status(agent: Agent, *argv: str) -> subprocess.CompletedProcess[str]:
+    return vethctl("status", "--label", LABEL, "--status-dir", str(agent.status), *argv)
+
+
+def write(agent: Agent, **fields: Any) -> None:
+    """Put a value as `vethctl put` does."""
+    done = subprocess.run(
+        [*VETHCTL, "put", "-", "--store", f"dir:{agent.store}", "--label", LABEL],
+        input=json.dumps(fields),
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_service_manager_is_told_that_it_is_ready_once_the_host_is_as_configured(start: Start) -> None:
+    agent = start()
+    assert agent.wait_until("READY")["STATUS"] == "2 CONFIGURED"
+    assert names("ns1") == {"veth1"}
+    assert_converges(values_of(agent), timeout=0)
+
+
+def test_the_watchdog_is_fed_in_time(start: Start) -> None:
+    agent = start(WATCHDOG_USEC="400000")
+    agent.wait_until("READY")
+    fed = []
+    for _ in range(4):
+        agent.wait_until("WATCHDOG")
+        fed.append(time.monotonic())
+    assert all(after - before < 0.4 for before, after in pairwise(fed))
+
+
+def test_a_watchdog_of_another_process_is_not_fed(start: Start) -> None:
+    agent = start(WATCHDOG_USEC="100000", WATCHDOG_PID="1")
+    agent.wait_until("READY")
+    agent._manager.settimeout(0.3)
+    with pytest.raises(TimeoutError):
+        agent.wait_until("WATCHDOG")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_end_leaves_the_host_as_it_is(start: Start, number: int) -> None:
+    agent = start()
+    agent.wait_until("READY")
+    before = seen("veth1", "ns1")["ifindex"]
+    agent.process.send_signal(number)
+    agent.wait_until("STOPPING")
+    assert agent.process.wait(10) == 0
+    assert seen("veth1", "ns1")["ifindex"] == before
+    assert_converges(values_of(agent), timeout=0)
+
+
+def test_links_and_open_connections_live_through_a_restart(start: Start) -> None:
+    agent = start()
+    agent.wait_until("READY")
+    before = [seen(name, netns)["ifindex"] for name, netns in (("veth1", "ns1"), ("veth2", "ns2"))]
+    with ns.entered("ns2"):
+        listener = socket.create_server(("192.168.22.2", 0))
+    with ns.entered("ns1"):
+        client = socket.create_connection(listener.getsockname(), timeout=5)
+    with listener, client:
+        server, _ = listener.accept()
+        with server:
+            agent.end()
+            start().wait_until("READY")
+            client.send(b"still there")
+            server.settimeout(5)
+            assert server.recv(100) == b"still there"
+    assert [seen(name, netns)["ifindex"] for name, netns in (("veth1", "ns1"), ("veth2", "ns2"))] == before
+    assert agent.log.count("created") == 2  # by the first one
+
+
+def test_a_hangup_has_everything_looked_at_and_the_manager_told(start: Start) -> None:
+    agent = start()
+    agent.wait_until("READY")
+    agent.process.send_signal(signal.SIGHUP)
+    assert int(agent.wait_until("RELOADING")["MONOTONIC_USEC"]) > 0
+    assert agent.wait_until("READY")["STATUS"] == "2 CONFIGURED"
+
+
+def test_a_hangup_tries_at_once_what_was_put_off(start: Start) -> None:
+    agent = start()
+    agent.wait_until("READY")
+    for _ in range(30):
+        ip("link", "set", "veth1", "mtu", "1400", netns="ns1")
+        time.sleep(0.01)
+    assert poll(lambda: "put right" in agent.log)
+    agent.process.send_signal(signal.SIGHUP)
+    agent.wait_until("RELOADING")
+    agent.wait_until("READY")
+    assert seen("veth1", "ns1")["mtu"] == 1500
+
+
+def test_a_second_agent_of_the_label_is_refused(start: Start) -> None:
+    agent = start()
+    agent.wait_until("READY")
+    done = vethctl("agent", "--store", f"dir:{agent.store}", "--label", LABEL)
+    assert done.returncode == 2
+    assert f"runs on this host already (process {agent.process.pid})" in done.stderr
+    assert vethctl("agent", "--store", f"dir:{agent.store}", "--label", "other", "--once").returncode != 0
+    assert agent.process.poll() is None
+    agent.end(signal.SIGKILL)
+    start().wait_until("READY")  # a killed one holds nothing
+
+
+def test_two_labels_on_one_host_leave_each_other_alone(start: Start, tmp_path: Path) -> None:
+    agent = start()
+    agent.wait_until("READY")
+    other = tmp_path / "other"
+    other.mkdir()
+    for name, peer in ("x1", "x2"), ("x2", "x1"):
+        (other / f"{name}.json").write_text(json.dumps(value(name, peer)))
+    done = vethctl("agent", "--store", f"dir:{other}", "--label", "other", "--once", "--status-dir", f"{tmp_path}/so")
+    assert (done.returncode, done.stdout) == (0, "2 CONFIGURED\n")
+    assert names() == {"x1", "x2"}
+    assert_converges([*values_of(agent), *(value(*ends) for ends in (("x1", "x2"), ("x2", "x1")))], timeout=0)
+
+
+def test_every_change_is_a_line_with_its_key_and_its_cause(start: Start) -> None:
+    agent = start()
+    agent.wait_until("READY")
+    ip("link", "set", "veth1", "mtu", "1400", netns="ns1")
+    assert poll(lambda: "mtu 1400 → 1500" in agent.log)
+    created, _, changed = agent.log.splitlines()
+    assert created.split(" ", 1)[1].startswith("veth")
+    assert created.endswith("for: configuration")
+    assert changed.split(" ", 1)[1] == "veth1: CONFIGURED, mtu 1400 → 1500, for: its link is not as it was"
+
+
+def test_the_log_may_be_json(start: Start) -> None:
+    agent = start("--log", "json")
+    agent.wait_until("READY")
+    lines = [json.loads(line) for line in agent.log.splitlines()]
+    assert {line["key"] for line in lines} == {"veth1", "veth2"}
+    for line in lines:
+        assert line["level"] == "info"
+        assert line["state"] == "CONFIGURED"
+        assert line["cause"] == "configuration"
+        assert line["done"].startswith("created")
+        assert line["time"].endswith("Z")
+
+
+def test_a_journal_has_times_of_its_own(start: Start) -> None:
+    agent = start(JOURNAL_STREAM="1:2")
+    agent.wait_until("READY")
+    assert agent.log.startswith("veth")
+
+
+def test_once_says_what_came_of_it(start: Start) -> None:
+    agent = start("--once")
+    assert agent.process.wait(10) == 0
+    assert_converges(values_of(agent), timeout=0)
+    (agent.store / "lonely.json").write_text(json.dumps(value("lonely", "nobody")))
+    again = start("--once")
+    assert again.process.wait(10) == 3
+    (agent.store / "lonely.json").write_text("{")
+    assert start("--once").process.wait(10) == 2
+
+
+def test_once_without_a_store_is_refused(start: Start, tmp_path: Path) -> None:
+    done = vethctl("agent", "--store", f"dir:{tmp_path}/nowhere", "--label", LABEL, "--once")
+    assert done.returncode == 2
+    assert f"{tmp_path}/nowhere does not exist" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("argv", "field"),
+    [
+        ((), "--store"),
+        (("--store", "ftp:x"), "--store"),
+        (("--store", "dir:/tmp", "--label", "a b"), "--label"),
+        (("--store", "dir:/tmp", "--missing-netns", "maybe"), "--missing-netns"),
+    ],
+)
+def test_bad_arguments_name_the_flag(argv: tuple[str, ...], field: str) -> None:
+    done = vethctl("agent", *argv, "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stderr)["field"] == field
+
+
+def test_what_is_put_and_deleted_is_done(start: Start) -> None:
+    agent = start()
+    agent.wait_until("READY")
+    (veth1,) = (one for one in values_of(agent) if one["name"] == "veth1")
+    write(agent, **veth1 | {"mtu": 1400})
+    assert poll(lambda: seen("veth1", "ns1")["mtu"] == 1400)
+    done = vethctl("del", "veth1", "--store", f"dir:{agent.store}", "--label", LABEL)
+    assert done.returncode == 0
+    assert poll(lambda: not names("ns1") and not names("ns2"))
+
+
+def test_a_store_that_goes_away_changes_nothing(start: Start) -> None:
+    agent = start()
+    agent.wait_until("READY")
+    before = seen("veth1", "ns1")["ifindex"]
+    agent.store.rename(agent.store.parent / "away")
+    assert poll(lambda: "the store is down, and the host stays as it is" in agent.log)
+    (agent.store.parent / "away").rename(agent.store)
+    assert poll(lambda: "the store is back" in agent.log)
+    assert seen("veth1", "ns1")["ifindex"] == before
+    assert "deleted" not in agent.log
+
+
+def test_an_agent_starts_without_its_store_and_with_it_when_it_comes(start: Start) -> None:
+    agent = start()
+    agent.end(signal.SIGKILL)
+    agent.store.rename(agent.store.parent / "away")
+    agent = Agent(agent.store.parent)
+    try:
+        assert poll(lambda: "does not exist" in agent.log, 10)
+        (agent.store.parent / "away").rename(agent.store)
+        agent.wait_until("READY")
+        assert_converges(values_of(agent), timeout=0)
+    finally:
+        agent.end()
+
+
+def test_a_bad_value_is_invalid_and_the_last_good_one_stays_in_force(start: Start) -> None:
+    agent = start()
+    agent.wait_until("READY")
+    before = seen("veth1", "ns1")["ifindex"]
+    good = (agent.store / "veth1.json").read_text()
+    (agent.store / "veth1.json").write_text(good[: len(good) // 2])
+    assert poll(lambda: "veth1: INVALID" in agent.log)
+    (entry,) = json.loads(status(agent, "veth1", "--json").stdout)
+    assert entry["state"] == "INVALID"
+    assert entry["reason"].endswith("the last valid value stays in force")
+    assert seen("veth1", "ns1")["ifindex"] == before
+    agent.end()
+    agent = start()  # which does not know what was valid
+    agent.wait_until("READY")
+    assert seen("veth1", "ns1")["ifindex"] == before
+    (agent.store / "veth1.json").write_text(good)
+    assert poll(lambda: json.loads(status(agent, "veth1", "--json").stdout)[0]["state"] == "CONFIGURED")
+    assert seen("veth1", "ns1")["ifindex"] == before
+
+
+def test_status_says_what_is(start: Start) -> None:
+    agent = start()
+    agent.wait_until("READY")
+    done = status(agent, "--json")
+    assert done.returncode == 0
+    one, other = json.loads(done.stdout)
+    assert list(one)[:8] == ["name", "state", "reason", "netns", "host_name", "ifindex", "peer", "since"]
+    assert (one["name"], one["state"], one["netns"], one["peer"]) == ("veth1", "CONFIGURED", "netns:ns1", "veth2")
+    assert one["ifindex"] == seen("veth1", "ns1")["ifindex"]
+    assert one["peer_ifindex"] == seen("veth2", "ns2")["ifindex"] == other["ifindex"]
+    table = status(agent).stdout
+    assert [line.split()[0] for line in table.splitlines()] == ["INTERFACE", "veth1", "veth2"]
+
+
+def test_status_has_the_operational_state_as_it_becomes(start: Start) -> None:
+    agent = start()
+    agent.wait_until("READY")
+    assert poll(lambda: json.loads(status(agent, "veth1", "--json").stdout)[0]["operstate"] == "up")
+
+
+def test_status_says_why_something_waits_and_exits_so(start: Start) -> None:
+    agent = start()
+    agent.wait_until("READY")
+    (agent.store / "veth2.json").unlink()
+    assert poll(lambda: "PENDING" in status(agent).stdout)
+    done = status(agent)
+    assert done.returncode == 3
+    assert "peer veth2 is not configured" in done.stdout
+    assert "veth2 " not in done.stdout.splitlines()[1].split("peer")[0].split("veth2", 1)[1]
+
+
+def test_status_of_an_interface_that_is_not_there_is_an_error(start: Start) -> None:
+    agent = start()
+    agent.wait_until("READY")
+    done = status(agent, "nope", "--json")
+    assert (done.returncode, json.loads(done.stdout)) == (1, [])
+    assert json.loads(done.stderr)["code"] == "no-such-interface"
+
+
+def test_status_tells_when_no_agent_runs(start: Start) -> None:
+    agent = start()
+    agent.wait_until("READY")
+    agent.end(signal.SIGKILL)
+    done = status(agent)
+    assert done.returncode == 2
+    assert "veth1" in done.stdout  # what the last one said
+    assert f"no agent with the label {LABEL} runs on this host" in done.stderr
+
+
+def test_status_watch_writes_a_line_for_each_change(start: Start) -> None:
+    agent = start()
+    agent.wait_until("READY")
+    command = [*VETHCTL, "status", "--watch", "--json", "--label", LABEL, "--status-dir", str(agent.status)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as watching:
+        assert watching.stdout is not None
+        assert [json.loads(watching.stdout.readline())["name"] for _ in range(2)] == ["veth1", "veth2"]
+        (agent.store / "veth2.json").unlink()
+        lines = [json.loads(watching.stdout.readline()) for _ in range(2)]
+        assert {(line["name"], line["state"]) for line in lines} == {("veth2", "removed"), ("veth1", "PENDING")}
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(10) == 130
+
+
+def test_status_watch_draws_a_terminal_anew(start: Start) -> None:
+    agent = start()
+    agent.wait_until("READY")
+    ours, theirs = pty.openpty()
+    command = [*VETHCTL, "status", "--watch", "--label", LABEL, "--status-dir", str(agent.status)]
+    with subprocess.Popen(command, stdout=theirs, cwd=ROOT, env=os.environ | {"TERM": "xterm"}) as watching:
+        os.close(theirs)
+        screens = _read_until(ours, b"veth2", 2)
+        watching.send_signal(signal.SIGTERM)
+    os.close(ours)
+    assert b"\x1b[H\x1b[J" in screens
+    assert f"agent {agent.process.pid}".encode() in screens
+
+
+def _read_until(fd: int, text: bytes, times: int) -> bytes:
+    """What a terminal shows until `text` was drawn so often."""
+    read = b""
+    deadline = time.monotonic() + 10
+    while read.count(b"\x1b[H") < times and time.monotonic() < deadline:
+        if select.select([fd], [], [], 0.1)[0]:
+            read += os.read(fd, 65536)
+    assert text in read
+    return read

@@ -1,0 +1,101 @@
+"""What is wanted, by name, and whom a change of it concerns."""
+
+from __future__ import annotations
+
+from tests.live.applying import interface
+from vethlib import InvalidValue
+from vethlib.agent.desired import Desired
+
+HERE, THERE = (1, 1), (1, 2)
+
+
+def wanted(*pairs: tuple[str, str]) -> Desired:
+    desired = Desired()
+    for name, peer in pairs:
+        desired.put(interface(name, peer))
+    return desired
+
+
+def test_a_put_concerns_itself_its_peer_and_those_that_name_it() -> None:
+    desired = wanted(("c", "a"), ("d", "a"))
+    assert desired.put(interface("a", "b")) == {"a", "b", "c", "d"}
+
+
+def test_another_peer_concerns_the_one_before_as_well() -> None:
+    desired = wanted(("a", "b"))
+    assert desired.put(interface("a", "c")) == {"a", "b", "c"}
+    assert desired.delete("a") == {"a", "c"}
+    assert desired.delete("a") == {"a"}
+
+
+def test_a_deletion_forgets_everything() -> None:
+    desired = wanted(("a", "b"))
+    desired.put(interface("b", "a", "blue"))
+    desired.claim("b", HERE)
+    desired.refuse("b", [])
+    assert "b" in desired
+    desired.delete("b")
+    assert "b" not in desired
+    assert desired.names() == {"a"}
+    assert desired.at("netns:blue") == set()
+    assert set(desired.refs) == {""}
+    assert desired.claimants(HERE, "b") == set()
+
+
+def test_a_bad_value_leaves_the_last_good_one_and_a_good_one_ends_it() -> None:
+    desired = wanted(("a", "b"))
+    problem = InvalidValue("mtu", 3, "no")
+    assert desired.refuse("a", [problem]) == {"a"}
+    assert desired.interfaces["a"] == interface("a", "b")
+    assert desired.refused == {"a": (problem,)}
+    desired.put(interface("a", "b"))
+    assert desired.refused == {}
+
+
+def test_interfaces_are_found_by_the_spelling_of_their_namespace() -> None:
+    desired = Desired()
+    desired.put(interface("a", "b", "blue"))
+    desired.put(interface("c", "d", "blue"))
+    assert desired.at("netns:blue") == {"a", "c"}
+    desired.put(interface("a", "b", "red"))
+    assert (desired.at("netns:blue"), desired.at("netns:red"), desired.at("")) == ({"c"}, {"a"}, set())
+
+
+def test_who_wants_the_same_kernel_name_in_the_same_namespace_is_a_rival() -> None:
+    desired = Desired()
+    for name in "abc":
+        desired.put(interface(name, "z", host_if_name="eth0"))
+        desired.claim(name, THERE if name == "c" else HERE)
+    assert desired.rivals("a") == {"a", "b"}
+    assert desired.rivals("c") == set()
+    assert desired.claimants(HERE, "eth0") == {"a", "b"}
+    desired.claim("b", THERE)
+    assert desired.rivals("a") == set()
+    assert desired.rivals("b") == {"b", "c"}
+    desired.claim("b", None)
+    assert desired.claimants(THERE, "eth0") == {"c"}
+    desired.claim("nobody", HERE)
+    assert desired.claimants(HERE, "nobody") == set()
+
+
+def test_what_gives_up_a_name_concerns_who_wants_it_too() -> None:
+    for change in ("delete", "put"):
+        desired = Desired()
+        for name in "ab":
+            desired.put(interface(name, "z", host_if_name="eth0"))
+            desired.claim(name, HERE)
+        concerned = desired.delete("a") if change == "delete" else desired.put(interface("a", "z"))
+        assert "b" in concerned
+
+
+def test_judged_together_are_peers_of_peers_and_those_that_name_them() -> None:
+    desired = wanted(("a", "b"), ("b", "c"), ("c", "d"), ("x", "a"), ("y", "x"))
+    assert desired.with_peers(["a"]) == {"a", "b", "c", "d", "x"}
+    assert desired.with_peers(["nobody"]) == {"nobody"}
+    round_trip = wanted(("a", "b"), ("b", "c"), ("c", "a"))
+    assert round_trip.with_peers("a") == {"a", "b", "c"}
+
+
+def test_only_what_is_wanted_is_among_it() -> None:
+    desired = wanted(("a", "b"))
+    assert desired.among("ab") == {"a": interface("a", "b")}

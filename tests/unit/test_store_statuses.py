@@ -1,0 +1,191 @@
+"""Statuses as files."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.capabilities import dropped
+from vethlib.agent import State
+from vethlib.agent.status import Status
+from vethlib.agent.stores.directory import DirectoryStore
+from vethlib.agent.stores.protocol import StoreError
+from vethlib.agent.stores.statuses import StatusFiles, status_file
+
+
+def status(name: str, reason: str = "") -> Status:
+    return Status(name, State.PENDING if reason else State.CONFIGURED, reason, 1_700_000_000.25)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "run" / "status"
+
+
+def written(path: Path) -> dict[str, str]:
+    """The reason of each status by its file; nothing else may be there."""
+    return {name: json.loads((path / name).read_text())["reason"] for name in sorted(os.listdir(path))}
+
+
+def test_each_status_is_a_file_with_all_that_is_known(path: Path) -> None:
+    StatusFiles(path).publish({"a": status("a", "waits"), "b": status("b")})
+    assert json.loads((path / "a.json").read_text()) == status("a", "waits").as_dict()
+    assert written(path) == {"a.json": "waits", "b.json": ""}
+
+
+def test_everybody_may_read_them(path: Path) -> None:
+    old = os.umask(0o077)
+    try:
+        StatusFiles(path).publish({"a": status("a")})
+    finally:
+        os.umask(old)
+    assert path.stat().st_mode & 0o777 == 0o755
+    assert (path / "a.json").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_status_is_replaced_and_taken_away(path: Path) -> None:
+    files = StatusFiles(path)
+    files.publish({"a": status("a", "waits"), "b": status("b")})
+    files.publish({"a": status("a"), "b": None, "nobody": None})
+    assert written(path) == {"a.json": ""}
+
+
+def test_no_reader_ever_sees_half_a_status(path: Path) -> None:
+    files = StatusFiles(path)
+    files.publish({"a": status("a")})
+    done = threading.Event()
+    seen: set[int] = set()
+
+    def read() -> None:
+        while not done.is_set():
+            seen.add(len(json.loads((path / "a.json").read_text())["reason"]))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for number in range(500):
+        files.publish({"a": status("a", "x" * (number % 2) * 60_000)})
+    done.set()
+    reader.join()
+    assert seen <= {0, 60_000}
+
+
+def test_what_an_earlier_run_left_is_removed_and_what_is_none_of_ours_is_not(path: Path) -> None:
+    StatusFiles(path).publish({name: status(name, "old") for name in "abc"})
+    (path / ".status").write_text("half a st")
+    (path / "notes.json").write_text('{"name": "notes"}')
+    (path / "lie.json").write_text((path / "a.json").read_text())
+    (path / "odd.json").write_text("[]")
+    files = StatusFiles(path)
+    files.publish({"a": status("a", "new"), "b": None})
+    assert sorted(os.listdir(path)) == ["a.json", "lie.json", "notes.json", "odd.json"]
+    assert json.loads((path / "a.json").read_text())["reason"] == "new"
+
+
+def test_nothing_to_say_still_removes_what_an_earlier_run_left(path: Path) -> None:
+    StatusFiles(path).publish({"a": status("a")})
+    StatusFiles(path).publish({})
+    assert os.listdir(path) == []
+
+
+def test_a_directory_that_was_removed_is_filled_again(path: Path) -> None:
+    files = StatusFiles(path)
+    files.publish({"a": status("a"), "b": status("b"), "c": status("c")})
+    shutil.rmtree(path)
+    files.publish({"b": status("b", "waits"), "c": None})
+    assert written(path) == {"a.json": "", "b.json": "waits"}
+
+
+def test_what_could_not_be_written_is_written_with_the_next(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_text("in the way")
+    files = StatusFiles(path)
+    with pytest.raises(StoreError) as raised:
+        files.publish({"a": status("a")})
+    error = pickle.loads(pickle.dumps(raised.value))
+    assert str(error) == f"cannot write statuses to {path}: Not a directory"
+    assert (error.path, error.reason, error.errno) == (str(path), "Not a directory", 20)
+    path.unlink()
+    files.publish({"b": status("b")})
+    assert written(path) == {"a.json": "", "b.json": ""}
+
+
+def test_a_directory_that_may_not_be_written_is_an_error_that_names_it(path: Path) -> None:
+    files = StatusFiles(path)
+    files.publish({})
+    path.chmod(0o500)
+    with dropped(), pytest.raises(StoreError, match=f"cannot write statuses to {path}: Permission denied"):
+        files.publish({"a": status("a")})
+    path.chmod(0o700)
+    files.publish({})
+    assert written(path) == {"a.json": ""}
+
+
+def test_a_link_in_the_place_of_a_file_is_not_written_through(path: Path, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("keep")
+    files = StatusFiles(path)
+    files.publish({})
+    for name in ("a.json", ".status"):
+        (path / name).symlink_to(precious)
+    with pytest.raises(StoreError):
+        files.publish({"a": status("a")})
+    (path / ".status").unlink()
+    files.publish({})
+    assert precious.read_text() == "keep"
+    assert written(path) == {"a.json": ""}
+
+
+KEYS = [
+    "veth1",
+    "..",
+    ".hidden",
+    "../../etc/passwd",
+    "file:a.json[2]",
+    "/",
+    "%2F",
+    "a\0b",
+    "ä" * 200,
+    "x" * 300,
+    "x" * 301,
+]
+
+
+def test_no_key_leads_out_of_the_directory_or_to_the_file_of_another(path: Path) -> None:
+    files = StatusFiles(path)
+    files.publish({key: status(key) for key in KEYS})
+    names = os.listdir(path)
+    assert len(names) == len(KEYS)
+    assert not [name for name in names if name.startswith(".") or not name.endswith(".json")]
+    assert {json.loads((path / name).read_text())["name"] for name in names} == set(KEYS)
+    assert status_file("veth1") == "veth1.json"
+    StatusFiles(path).publish(dict.fromkeys(KEYS[:2]))
+    assert os.listdir(path) == []
+
+
+@pytest.fixture
+def store(tmp_path: Path, path: Path) -> Iterator[DirectoryStore]:
+    store = DirectoryStore(tmp_path, status_dir=path)
+    yield store
+    store.close()
+
+
+def test_a_store_publishes_to_its_directory_and_without_one_nowhere(
+    store: DirectoryStore, tmp_path: Path, path: Path
+) -> None:
+    store.publish({"a": status("a")})
+    assert written(path) == {"a.json": ""}
+    other = DirectoryStore(tmp_path)
+    other.publish({"b": status("b")})
+    other.close()
+    assert [str(one.relative_to(tmp_path)) for one in sorted(tmp_path.rglob("*"))] == [
+        "run",
+        "run/status",
+        "run/status/a.json",
+    ]

@@ -1,0 +1,396 @@
+"""vethctl put, get, del, list and dump."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.capabilities import dropped
+from tests.commands import Said, Vethctl, runner
+from tests.live.applying import EXAMPLES, value
+from tests.stores import changed, is_readable, snapshot, write
+from vethlib.agent import load
+from vethlib.agent.stores.directory import DirectoryStore
+
+ROOT = Path(__file__).parents[2]
+KEY = "/vnf-agent/vpp1/linux/config/v1/interface/"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "conf"
+
+
+@pytest.fixture
+def vethctl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, path: Path) -> Vethctl:
+    monkeypatch.setenv("VETHLIB_STORE", f"dir:{path}")
+    return runner(capsys, monkeypatch)
+
+
+@pytest.fixture
+def pair(vethctl: Vethctl, path: Path) -> None:
+    assert vethctl("put", str(EXAMPLES / "pair")).code == 0
+    assert sorted(os.listdir(path)) == ["veth1.json", "veth2.json"]
+
+
+def names(path: Path) -> list[str]:
+    configuration = load([path])
+    assert configuration.invalid == ()
+    return list(configuration.interfaces)
+
+
+def text(*values: dict[str, Any]) -> str:
+    return json.dumps(values[0] if len(values) == 1 else values)
+
+
+def test_put_stores_the_interfaces_of_a_file(vethctl: Vethctl, path: Path, tmp_path: Path) -> None:
+    file = write(tmp_path / "both.json", value("a", "b"), value("b", "a"))
+    with dropped():
+        said = vethctl("put", str(file))
+    assert (said.code, said.err) == (0, "")
+    assert said.out.splitlines() == [f"+ a  {path}/a.json", f"+ b  {path}/b.json", "stored: added 2 interfaces"]
+    assert load([path]).interfaces == load([file]).interfaces
+
+
+def test_put_says_what_it_changed_and_what_it_did_not(vethctl: Vethctl, path: Path) -> None:
+    vethctl("put", "-", stdin=text(value("a", "b"), value("b", "a")))
+    said = vethctl("put", "-", stdin=text(value("a", "b", mtu=1400), value("b", "a")))
+    assert said.out.splitlines() == [f"~ a  {path}/a.json", "stored: changed 1 interface"]
+    said = vethctl("put", "b", "-", stdin=text(value("b", "a")))
+    assert said.out == "nothing to change: 1 interface stored just so\n"
+    said = vethctl("put", "-", "--json", stdin=text(value("b", "a", mtu=1300), value("c", "a")))
+    assert said.json == [
+        {"op": "change", "name": "b", "source": f"{path}/b.json"},
+        {"op": "add", "name": "c", "source": f"{path}/c.json"},
+    ]
+    assert vethctl("put", "b", "-", "--json", stdin=text(value("b", "a", mtu=1300))).json == []
+
+
+@pytest.mark.parametrize("key", ["a", f"{KEY}a"])
+def test_put_takes_a_name_or_a_full_key(vethctl: Vethctl, path: Path, key: str) -> None:
+    assert vethctl("put", key, "-", stdin=text(value("a", "b"))).code == 0
+    assert names(path) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "stdin", "message"),
+    [
+        (["put", "b", "-"], text(value("a", "b")), "name 'a': the key is for 'b': name and key have to agree"),
+        (
+            ["put", "a", "-"],
+            text(value("a", "b"), value("b", "a")),
+            "FILE '-': holds 2 interfaces: give one for a, or no KEY for all of them",
+        ),
+        (["put", "a", "-"], "[]", "FILE '-': holds 0 interfaces: give one for a, or no KEY for all of them"),
+        (
+            ["put", KEY.replace("vpp1", "vpp2") + "a", "-"],
+            text(value("a", "b")),
+            f"KEY '{KEY.replace('vpp1', 'vpp2')}a': the key is of label vpp2, not of vpp1: give its label, or its name",
+        ),
+        (["put", "x/a", "-"], text(value("a", "b")), f"KEY 'x/a': write a name, or {KEY}NAME"),
+        (["put", KEY, "-"], text(value("a", "b")), f"KEY '{KEY}': name an interface"),
+        (["put", "-", "--label", "x y"], "", "--label 'x y': a label is 1 to 63 of the characters A-Z a-z 0-9 . _ -"),
+    ],
+)
+def test_put_refuses_a_key_that_is_not_the_values(
+    vethctl: Vethctl, path: Path, argv: list[str], stdin: str, message: str
+) -> None:
+    said = vethctl(*argv, stdin=stdin)
+    assert (said.code, said.out, said.err.splitlines()[0]) == (1, "", f"vethctl: {message}")
+    assert not path.exists()
+
+
+def test_a_key_is_of_the_label_that_is_given(vethctl: Vethctl, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = KEY.replace("vpp1", "vpp2") + "a"
+    assert vethctl("put", key, "-", "--label", "vpp2", stdin=text(value("a", "b"))).code == 0
+    monkeypatch.setenv("MICROSERVICE_LABEL", "vpp2")
+    assert vethctl("get", key).json == value("a", "b")
+    assert vethctl("del", key).code == 0
+    assert names(path) == []
+
+
+def test_put_stores_nothing_of_what_is_not_valid_throughout(vethctl: Vethctl, path: Path) -> None:
+    said = vethctl("put", "-", stdin=text(value("a", "b"), value("b", "a", mtu=5)))
+    assert (said.code, said.out) == (1, "")
+    assert said.err == "vethctl: stdin[1]: b: mtu 5: a veth's MTU is 68 to 65535 bytes\n"
+    assert vethctl("put", "-", stdin="{").code == 1
+    assert vethctl("put", "-", stdin=text(value("a", "b"), value("a", "b"))).code == 1
+    assert vethctl("put", "a", "/nowhere/a.json").code == 1
+    assert not path.exists()
+
+
+def test_put_warns_of_what_is_hardly_meant_as_validate_does(vethctl: Vethctl, pair: None) -> None:
+    odd = {"name": "c", "veth": {"peer_if_name": "d"}, "linux_namespace": {"type": 2, "name": "ns1"}}
+    said = vethctl("put", "-", stdin=text(odd, value("e", "veth1")))
+    assert said.code == 0
+    assert said.err.splitlines() == [
+        "warning: stdin[0]: c: linux_namespace is read as namespace: write namespace",
+        "warning: c: peer d is not configured",
+        "warning: e: peer veth1 points at veth2, not here",
+    ]
+    assert vethctl("put", "-", stdin=text(value("d", "c"))).err == ""  # c is in the store
+
+
+def test_what_this_version_does_not_know_can_be_stored_unchecked(vethctl: Vethctl, path: Path) -> None:
+    tap = '{"name": "tap1", "tap": {"version": 2}}'
+    assert vethctl("put", "tap1", "-", stdin=tap).code == 1
+    said = vethctl("put", "tap1", "-", "--no-validate", stdin=tap)
+    assert (said.code, said.out.splitlines()[-1]) == (0, "stored: added 1 interface")
+    assert (path / "tap1.json").read_text() == f"{tap}\n"
+    many = '[{"name": "tap2", "x": 1.50},\n {"name": "tap3"}]'
+    assert vethctl("put", "-", "--no-validate", stdin=many).code == 0
+    assert (path / "tap2.json").read_text() == '{"name": "tap2", "x": 1.50}\n'
+    assert vethctl("get", "tap1").json == json.loads(tap)
+
+
+@pytest.mark.parametrize(
+    ("stdin", "message"),
+    [
+        ("{", "line 1, column 2: not JSON"),
+        ('{"nam": "a"}', "FILE '-': write an object with a name"),
+        ("7", "FILE '-': write an object with a name"),
+        ('[{"name": "a"}, 7]', "FILE '-': element 1: write an object with a name"),
+        ('[{"name": "a"}, {"name": "a"}]', "FILE '-': element 1: 'a' was there before: keep one"),
+        ('{"name": "a/b"}', "name 'a/b': an interface's name has no '/'"),
+    ],
+)
+def test_but_only_an_object_with_a_name(vethctl: Vethctl, path: Path, stdin: str, message: str) -> None:
+    said = vethctl("put", "-", "--no-validate", stdin=stdin)
+    assert (said.code, said.out) == (1, "")
+    assert message in said.err
+    assert not path.exists()
+
+
+def test_get_prints_one_as_an_object_and_more_as_a_list(vethctl: Vethctl, pair: None) -> None:
+    example = json.loads((EXAMPLES / "pair" / "veth1.json").read_text())
+    assert vethctl("get", "veth1").json == {field: one for field, one in example.items() if field != "type"}
+    assert [each["name"] for each in vethctl("get", f"{KEY}veth2", "veth1").json] == ["veth2", "veth1"]
+
+
+def test_what_get_prints_can_be_edited_and_put_back(vethctl: Vethctl, pair: None, path: Path) -> None:
+    printed = vethctl("get", "veth1").out.replace("1500", "1400")
+    assert vethctl("put", "veth1", "-", stdin=printed).code == 0
+    assert load([path]).interfaces["veth1"].mtu == 1400
+
+
+def test_what_is_not_there_is_an_error_that_names_what_is_meant(vethctl: Vethctl, pair: None, path: Path) -> None:
+    said = vethctl("get", "veth1", "vet2")
+    assert (said.code, said.out) == (2, "")
+    assert said.err.splitlines() == [
+        f"vethctl: there is no interface 'vet2'; did you mean veth2?, in dir:{path}",
+        f"  see what is there: vethctl list --store dir:{path}",
+    ]
+    error = vethctl("get", "nobody", "--json").error
+    assert (error["code"], error["field"]) == ("not-stored", "NAME")
+    (path / "broken.json").write_text("{")
+    assert f"warning: {path}/broken.json: line 1, column 2: not JSON" in vethctl("get", "nobody").err
+
+
+def test_get_does_not_choose_between_two(vethctl: Vethctl, pair: None, path: Path) -> None:
+    write(path / "other.json", value("veth1", "x"))
+    said = vethctl("get", "veth1")
+    assert (said.code, said.out) == (1, "")
+    assert said.err == f"vethctl: name 'veth1': configured in {path}/other.json and in {path}/veth1.json: keep one\n"
+
+
+def test_del_deletes_exactly_what_is_named(vethctl: Vethctl, path: Path) -> None:
+    """Deleting veth1 by prefix also deleted veth10, once."""
+    vethctl("put", "-", stdin=text(value("veth1", "x"), value("veth10", "x"), value("veth", "x")))
+    said = vethctl("del", "veth1")
+    assert (said.code, said.err) == (0, "")
+    assert said.out.splitlines() == [f"- veth1  {path}/veth1.json", "stored: deleted 1 interface"]
+    assert names(path) == ["veth", "veth10"]
+    assert vethctl("del", f"{KEY}veth", "--json").json == [
+        {"op": "delete", "name": "veth", "source": f"{path}/veth.json"}
+    ]
+    assert names(path) == ["veth10"]
+
+
+def test_del_deletes_by_prefix_only_when_told_to(vethctl: Vethctl, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VETHLIB_PREFIX", "1")
+    vethctl("put", "-", stdin=text(*(value(name, "x") for name in ("veth1", "veth10", "veth2", "a1", "b1"))))
+    assert vethctl("del", "veth").code == 2
+    assert len(names(path)) == 5
+    said = vethctl("del", "veth1", "a", "c", "--prefix")
+    assert said.code == 2
+    assert said.out.splitlines()[-1] == "stored: deleted 3 interfaces"
+    assert said.err == f"vethctl: no interface begins with 'c', in dir:{path}\n"
+    assert names(path) == ["b1", "veth2"]
+    assert vethctl("del", "", "--prefix").code == 1
+    assert names(path) == ["b1", "veth2"]
+
+
+def test_del_does_what_it_can_and_tells_what_was_not_there(vethctl: Vethctl, pair: None, path: Path) -> None:
+    said = vethctl("del", "veth1", "veth3")
+    assert said.code == 2
+    assert said.out.splitlines()[0] == f"- veth1  {path}/veth1.json"
+    assert "there is no interface 'veth3'; did you mean veth2?" in said.err
+    said = vethctl("del", "veth2", "veth1", "--missing-ok")
+    assert (said.code, said.err) == (0, "")
+    said = vethctl("del", "veth2", "--missing-ok")
+    assert (said.code, said.out, said.err) == (0, "", "")
+    assert os.listdir(path) == []
+
+
+def test_list_shows_what_is_stored_and_what_is_wrong_with_it(vethctl: Vethctl, pair: None, path: Path) -> None:
+    write(path / "more.json", value("veth10", "veth1", enabled=False), value("veth3", "x", mtu=5))
+    (path / "lost.json").write_text("[{]")
+    said = vethctl("list")
+    assert (said.code, said.err) == (0, "")
+    rows = [line.split(maxsplit=5) for line in said.out.splitlines()]
+    assert rows[0] == ["NAME", "NETNS", "PEER", "ADDRESSES", "ENABLED", "PROBLEM"]
+    assert [row[0] for row in rows[1:]] == ["lost", "veth1", "veth2", "veth3", "veth10"]
+    assert "lost  " in said.out
+    assert said.out.splitlines()[2].split() == [
+        *("veth1", "ns1", "veth2", "192.168.22.1/24", "2001:db8::ff00:89e3:bb42/48", "yes")
+    ]
+    assert said.out.splitlines()[4].split(maxsplit=1)[1] == "mtu 5: a veth's MTU is 68 to 65535 bytes"
+    assert said.out.splitlines()[5].split(maxsplit=4) == [
+        *("veth10", "home", "veth1", "no", "peer veth1 points at veth2, not here")
+    ]
+
+
+def test_list_has_one_schema_for_good_and_bad(vethctl: Vethctl, pair: None, path: Path) -> None:
+    write(path / "bad.json", value("veth3", "x", mtu=5))
+    found = vethctl("list", "--json").json
+    assert {tuple(one) for one in found} == {
+        ("name", "valid", "netns", "peer", "addresses", "enabled", "problem", "source")
+    }
+    assert found[1] == {
+        "name": "veth2",
+        "valid": True,
+        "netns": "netns:ns2",
+        "peer": "veth1",
+        "addresses": ["192.168.22.2/24"],
+        "enabled": True,
+        "problem": "",
+        "source": f"{path}/veth2.json",
+    }
+    assert (found[2]["valid"], found[2]["peer"], found[2]["problem"][:5]) == (False, None, "mtu 5")
+
+
+def test_an_empty_store_is_no_error(vethctl: Vethctl, path: Path) -> None:
+    path.mkdir()
+    said = vethctl("list")
+    assert (said.code, said.out, said.err) == (0, "", f"no interfaces in dir:{path}\n")
+    assert vethctl("list", "--json").json == []
+    assert vethctl("dump").json == []
+
+
+def test_put_restores_a_dump(vethctl: Vethctl, pair: None, path: Path) -> None:
+    write(path / "star.json", *json.loads((EXAMPLES / "star" / "star.json").read_text()))
+    before = load([path]).interfaces
+    dumped = vethctl("dump")
+    assert (dumped.code, dumped.err) == (0, "")
+    for file in path.iterdir():
+        file.unlink()
+    assert vethctl("put", "-", stdin=dumped.out).code == 0
+    assert load([path]).interfaces == before
+    assert len(before) == 42
+    again = vethctl("put", "-", stdin=dumped.out)
+    assert again.out == "nothing to change: 42 interfaces stored just so\n"
+
+
+def test_a_dump_holds_what_this_version_does_not_know(vethctl: Vethctl) -> None:
+    tap = {"name": "tap1", "tap": {"version": 2}}
+    vethctl("put", "-", "--no-validate", stdin=text(tap))
+    dumped = vethctl("dump")
+    assert dumped.json == [tap]
+    assert vethctl("put", "-", "--no-validate", stdin=dumped.out).code == 0
+
+
+def test_a_dump_that_lacks_something_says_so_and_does_not_look_like_success(
+    vethctl: Vethctl, pair: None, path: Path
+) -> None:
+    (path / "broken.json").write_text("{")
+    (path / "odd.json").write_text("[7]")
+    said = vethctl("dump")
+    assert said.code == 1
+    assert [one["name"] for one in said.json] == ["veth1", "veth2"]
+    assert said.err.splitlines() == [
+        f"vethctl: not in the dump: {path}/broken.json: line 1, column 2: not JSON: "
+        "Expecting property name enclosed in double quotes",
+        f"vethctl: not in the dump: {path}/odd.json[0]: no interface: write an object with a name",
+    ]
+
+
+COMMANDS = (["put", "-"], ["get", "a"], ["del", "a"], ["list"], ["dump"])
+
+
+@pytest.mark.parametrize("argv", COMMANDS, ids=lambda argv: argv[0])
+def test_every_command_needs_a_store_that_it_knows(
+    vethctl: Vethctl, argv: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("VETHLIB_STORE")
+
+    def run(*more: str) -> Said:
+        return vethctl(*argv, *more, "--json", stdin=text(value("a", "b")))
+
+    said = run()
+    assert (said.code, said.error["code"], said.error["field"]) == (1, "usage", "--store")
+    assert said.error["hint"] == "give --store dir:PATH, or set VETHLIB_STORE"
+    said = run("--store", "etcd://localhost")
+    assert (said.code, said.error["code"], said.error["field"]) == (1, "invalid-value", "--store")
+
+
+@pytest.mark.parametrize("argv", COMMANDS[1:], ids=lambda argv: argv[0])
+def test_a_store_that_is_not_there_is_refused_and_not_empty(vethctl: Vethctl, path: Path, argv: list[str]) -> None:
+    said = vethctl(*argv, "--json")
+    assert (said.code, said.out, said.error["code"]) == (2, "", "store-error")
+    assert said.error["error"] == f"{path} does not exist: make the directory"
+    assert not path.exists()
+
+
+def test_a_process_that_puts_is_seen_at_once_by_a_store_that_follows(path: Path) -> None:
+    path.mkdir()
+    store = DirectoryStore(path)
+    assert snapshot(store) == {}
+    command = [sys.executable, "-m", "vethlib", "put", "-", "--store", f"dir:{path}"]
+    writers = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, cwd=ROOT) for _ in range(3)]
+    for number, writer in enumerate(writers):
+        assert writer.stdin is not None
+        writer.stdin.write(text(value(f"a{number}", f"b{number}"), value(f"b{number}", f"a{number}")).encode())
+        writer.stdin.close()
+    told: set[str] = set()
+    while len(told) < 6:
+        for name, one in changed(store).items():
+            assert one is not None
+            assert one.interface is not None
+            assert name not in told
+            told.add(name)
+    assert [writer.wait() for writer in writers] == [0, 0, 0]
+    assert store.read() == []
+    assert not is_readable(store, 0)
+    store.close()
+
+
+def test_two_processes_that_put_into_one_list_lose_nothing(path: Path) -> None:
+    path.mkdir()
+    many = [f"veth{number}" for number in range(8)]
+    write(path / "list.json", *[value(name, "x") for name in many])
+    store = DirectoryStore(path)
+    snapshot(store)
+    command = [sys.executable, "-m", "vethlib", "put", "--store", f"dir:{path}"]
+    writers = [
+        subprocess.Popen(
+            [*command, name, "-"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT
+        )
+        for name in many
+    ]
+    for name, writer in zip(many, writers, strict=True):
+        assert writer.stdin is not None
+        writer.stdin.write(text(value(name, "y")).encode())
+        writer.stdin.close()
+    told: set[str] = set()
+    while len(told) < len(many):
+        told |= changed(store).keys()
+    assert [writer.wait() for writer in writers] == [0] * len(many)
+    assert {one.peer_if_name for one in load([path]).interfaces.values()} == {"y"}
+    assert os.listdir(path) == ["list.json"]
+    store.close()

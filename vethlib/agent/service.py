@@ -1,0 +1,153 @@
+"""An agent that runs by itself: a store, a configurator and the signals of its process, on asyncio.
+
+It only carries from one to the other. What the store says goes to the configurator, what that says goes back to the
+store; a store that is down changes nothing on the host.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections import Counter
+from collections.abc import Iterable
+
+from vethlib.errors import VethError
+
+from .configurator import Configurator
+from .notify import Notifier
+from .repair import delay
+from .state import State
+from .status import Status
+from .stores.protocol import Change, News, Outage, Snapshot, Store
+
+__all__ = ["Service", "summary"]
+
+_log = logging.getLogger("vethlib.agent")
+
+
+class Service:
+    """Runs a `configurator` on what a `store` says. Neither is closed by it.
+
+    `ready` tells whether the store has said what there is, and that was worked on; `outage` why it cannot say, while it
+    cannot. With `once`, :meth:`run` ends with the first of either.
+    """
+
+    def __init__(self, configurator: Configurator, store: Store, *, once: bool = False) -> None:
+        self._configurator = configurator
+        self._store = store
+        self._once = once
+        self._notifier = Notifier()
+        self._news = asyncio.Event()
+        self._stopping = False
+        self._reloading = False
+        self._heard = False  # a snapshot
+        self._unpublished: dict[str, Status | None] = {}
+        self._published = False  # at least once, so that what an earlier run has left there goes
+        self._publish_at = 0.0
+        self._refusals = 0  # of the store to take a status, in a row
+        self.ready = False
+        self.outage = ""
+
+    async def run(self) -> None:
+        """Run until SIGTERM or SIGINT; SIGHUP has the host looked at again. The host stays as it is."""
+        loop = asyncio.get_running_loop()
+        signals = {signal.SIGTERM: self.stop, signal.SIGINT: self.stop, signal.SIGHUP: self.reload}
+        for number, action in signals.items():
+            loop.add_signal_handler(number, action)
+        for source in (self._store, self._configurator):
+            loop.add_reader(source.fileno(), self._news.set)
+        try:
+            while not self._stopping:
+                self._step(loop.time())
+                if self._once and (self.ready or self.outage):
+                    break
+                self._news.clear()
+                try:
+                    await asyncio.wait_for(self._news.wait(), self._due(loop.time()))
+                except TimeoutError:
+                    pass
+        finally:
+            for source in (self._store, self._configurator):
+                loop.remove_reader(source.fileno())
+            for number in signals:
+                loop.remove_signal_handler(number)
+            self._notifier.stopping()
+
+    def stop(self) -> None:
+        """End :meth:`run`, after what it is at."""
+        self._stopping = True
+        self._news.set()
+
+    def reload(self) -> None:
+        """Have everything on the host looked at again."""
+        self._reloading = True
+        self._news.set()
+
+    def _step(self, now: float) -> None:
+        """Carry what there is, both ways."""
+        for news in self._store.read():
+            self._take(news)
+        if self._reloading:
+            self._notifier.reloading()
+            self._configurator.resync()
+        self._unpublished |= self._configurator.poll()
+        self._publish(now)
+        was_ready, self.ready = self.ready, self._heard
+        if self._reloading or self.ready > was_ready:
+            self._reloading = False
+            self._notifier.ready(summary(self._configurator.status()))
+        if self._notifier.interval is not None:
+            self._notifier.alive()
+
+    def _take(self, news: News) -> None:
+        if isinstance(news, Outage):
+            if news.reason != self.outage:
+                _log.warning("the store is down, and the host stays as it is: %s", news.reason)
+            self.outage = news.reason
+            return
+        if self.outage:
+            _log.info("the store is back")
+            self.outage = ""
+        if isinstance(news, Snapshot):
+            good = [parsed.interface for parsed in news.values.values() if parsed.interface is not None]
+            bad = {name: parsed.problems for name, parsed in news.values.items() if parsed.interface is None}
+            self._configurator.resync(good, refused=bad, complete=news.complete)
+            self._heard = True
+        elif isinstance(news, Change):
+            parsed = news.value
+            if parsed is None:
+                self._configurator.delete(news.name)
+            elif parsed.interface is None:
+                self._configurator.refuse(news.name, parsed.problems)
+            else:
+                self._configurator.put(parsed.interface)
+
+    def _publish(self, now: float) -> None:
+        """Give the store what it has not got yet; one that refuses is asked again later."""
+        if now < self._publish_at or not (self._unpublished or (self._heard and not self._published)):
+            return
+        try:
+            self._store.publish(self._unpublished)
+        except VethError as error:
+            if not self._refusals:
+                _log.warning("the status cannot be written: %s", error)
+            self._publish_at = now + delay(self._refusals)
+            self._refusals += 1
+        else:
+            self._refusals = 0
+            self._unpublished = {}
+            self._published = True
+
+    def _due(self, now: float) -> float | None:
+        """In how many seconds there is something to do though nothing happens."""
+        times = [self._configurator.due(), self._store.due(), self._notifier.interval]
+        if self._unpublished:
+            times.append(max(0.0, self._publish_at - now))
+        return min((time for time in times if time is not None), default=None)
+
+
+def summary(statuses: Iterable[Status]) -> str:
+    """How many are in which state: ``498 CONFIGURED, 2 PENDING``."""
+    counts = Counter(status.state for status in statuses)
+    return ", ".join(f"{counts[state]} {state}" for state in State if counts[state]) or "no interface is configured"

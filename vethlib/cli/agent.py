@@ -1,0 +1,107 @@
+"""agent: keep this host as a store says, until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from argparse import Namespace
+
+from vethlib.agent.configurator import Configurator
+from vethlib.agent.instance import Instance, status_directory
+from vethlib.agent.mark import check_label
+from vethlib.agent.service import Service, summary
+from vethlib.agent.state import State
+from vethlib.agent.stores.opening import open_store
+from vethlib.session import Session
+
+from .exits import DONE, PENDING, REFUSED
+from .output import Output
+from .parser import given
+from .text import printable
+
+__all__ = ["agent"]
+
+
+def agent(args: Namespace, output: Output) -> int:
+    """Run until SIGTERM or SIGINT; with --once, until the host is as far as it can be brought now."""
+    check_label(args.label, "--label")
+    url = given(args.store, "--store", "dir:PATH")
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nothing is loaded yet that could be loaded again
+    _log_to_stderr(as_json=args.json or args.log == "json")
+    instance = Instance(args.label)
+    try:
+        store = open_store(url, status_dir=args.status_dir or status_directory(args.label))
+        try:
+            with (
+                Session() as session,
+                Configurator(session, label=args.label, missing_netns=args.missing_netns) as configurator,
+            ):
+                service = Service(configurator, store, once=args.once)
+                asyncio.run(service.run())
+                return _tell(output, service, configurator) if args.once else DONE
+        finally:
+            store.close()
+    finally:
+        instance.close()
+
+
+def _tell(output: Output, service: Service, configurator: Configurator) -> int:
+    """What a run with --once has come to."""
+    statuses = configurator.status()
+    if output.as_json:
+        output.json([status.as_dict() for status in statuses])
+    else:
+        output.line(summary(statuses))
+    if not service.ready:
+        output.error(service.outage or "stopped before the store said anything", code="store")
+        return REFUSED
+    states = {status.state for status in statuses}
+    if states <= {State.CONFIGURED}:
+        return DONE
+    return PENDING if states <= {State.CONFIGURED, State.PENDING} else REFUSED
+
+
+def _log_to_stderr(*, as_json: bool) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonLines() if as_json else _Lines())
+    log = logging.getLogger("vethlib")
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
+class _Lines(logging.Formatter):
+    """A line for people. The journal has times of its own ($JOURNAL_STREAM, systemd.exec(5))."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._with_time = "JOURNAL_STREAM" not in os.environ
+
+    def format(self, record: logging.LogRecord) -> str:
+        words = [_at(record.created)] if self._with_time else []
+        if record.levelno >= logging.WARNING:
+            words.append(record.levelname.lower() + ":")
+        words.append(printable(record.getMessage()))
+        if record.exc_info:
+            words.append("\n" + self.formatException(record.exc_info))
+        return " ".join(words)
+
+
+class _JsonLines(logging.Formatter):
+    """An object a line: time, level, message, and for a change key, state, done and cause."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {"time": _at(record.created), "level": record.levelname.lower(), "message": record.getMessage()}
+        entry |= {name: getattr(record, name) for name in ("key", "state", "done", "cause") if hasattr(record, name)}
+        if record.exc_info:
+            entry["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(entry)
+
+
+def _at(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds * 1000) % 1000:03d}Z"

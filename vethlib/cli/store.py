@@ -1,0 +1,247 @@
+"""put, get, del, list and dump: the configuration in a store, as an agent reads it from there."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from vethlib.agent.files import STDIN, UnreadablePath
+from vethlib.agent.jsontext import Undecodable, decode
+from vethlib.agent.mark import check_label
+from vethlib.agent.model import Interface
+from vethlib.agent.northbound import Parsed
+from vethlib.agent.stores.keys import name_of
+from vethlib.agent.stores.listtext import read_elements
+from vethlib.agent.stores.opening import open_editor
+from vethlib.agent.stores.protocol import Edit, Editor, Stored
+from vethlib.errors import InvalidValue
+
+from . import configuration
+from .exits import DONE, INVALID, REFUSED
+from .output import Output
+from .parser import given, no_such
+from .text import counted, natural, paint
+from .where import ref_text
+
+__all__ = ["delete", "dump", "get", "put", "table"]
+
+_SIGNS = {"add": paint("+", "good"), "change": paint("~", "warning"), "delete": paint("-", "bad")}
+_DONE = {"add": "added", "change": "changed", "delete": "deleted"}
+
+
+def put(args: Namespace, output: Output) -> int:
+    """Store what a file holds."""
+    editor = _editor(args)
+    name = None if args.key is None else _name(args.key, args, "KEY")
+    if args.no_validate:
+        texts = _texts(args.file)
+        _check_key(name, texts, args)
+        _show(output, editor.put_text(texts), len(texts))
+        return DONE
+    interfaces = configuration.read([args.file], output)
+    if interfaces is None:
+        return INVALID
+    _check_key(name, interfaces, args)
+    edits = editor.put(*interfaces.values())
+    for one, doubt in _doubts(editor.values()).items():
+        if one in interfaces:
+            output.warning(f"{one}: {doubt}")
+    _show(output, edits, len(interfaces))
+    return DONE
+
+
+def get(args: Namespace, output: Output) -> int:
+    """Print what is stored, as it is stored: for one name an object, for more a list."""
+    names = [_name(text, args, "NAME") for text in args.names]
+    found, nameless = _stored(_editor(args))
+    missing = [name for name in names if name not in found]
+    if missing:
+        for one in nameless:
+            output.warning(_problem(one))
+        _tell_missing(missing, found, args, output)
+        return REFUSED
+    values = [decode(_only(name, found[name]).text) for name in names]
+    output.json(values if len(values) > 1 else values[0])
+    return DONE
+
+
+def _only(name: str, places: Sequence[Stored]) -> Stored:
+    if len(places) > 1:
+        where = " and in ".join(one.source for one in places)
+        raise InvalidValue("name", name, f"configured in {where}: keep one")
+    return places[0]
+
+
+def delete(args: Namespace, output: Output) -> int:
+    """Delete the interfaces of exactly these names; with --prefix, those of all names that begin so."""
+    editor = _editor(args)
+    wanted = [_name(text, args, "NAME") for text in args.names]
+    names = wanted
+    if args.prefix:
+        names = [name for name in _stored(editor)[0] if name.startswith(tuple(wanted))]
+    edits = editor.delete(*names)
+    _show(output, edits)
+    done = {edit.name for edit in edits}
+    missing = [name for name in wanted if not (_any_begins(done, name) if args.prefix else name in done)]
+    if not missing or args.missing_ok:
+        return DONE
+    if args.prefix:
+        for prefix in missing:
+            output.error(f"no interface begins with {prefix!r}, in {args.store}", code="not-stored", field="NAME")
+    else:
+        _tell_missing(missing, _stored(editor)[0], args, output)
+    return REFUSED
+
+
+def _any_begins(names: Iterable[str], prefix: str) -> bool:
+    return any(name.startswith(prefix) for name in names)
+
+
+def table(args: Namespace, output: Output) -> int:
+    """List what is stored, and what is wrong with it."""
+    values = _editor(args).values()
+    doubts = _doubts(values)
+    if output.as_json:
+        output.json([_entry(values[key], doubts.get(key, "")) for key in sorted(values, key=natural)])
+        return DONE
+    if not values:
+        output.remark(f"no interfaces in {args.store}")
+        return DONE
+    rows = [[paint(title, "heading") for title in ("NAME", "NETNS", "PEER", "ADDRESSES", "ENABLED", "PROBLEM")]]
+    rows += [_row(values[key], doubts.get(key, "")) for key in sorted(values, key=natural)]
+    output.table(rows)
+    return DONE
+
+
+def _row(one: Parsed, doubt: str) -> list[str]:
+    interface, problem = one.interface, _problems(one, doubt)
+    if interface is None:
+        return [paint(one.name, "link"), "", "", "", "", paint(problem, "bad")]
+    return [
+        paint(one.name, "link"),
+        ref_text(interface.namespace.ref),
+        interface.peer_if_name,
+        paint(" ".join(interface.ip_addresses), "address"),
+        "yes" if interface.enabled else "no",
+        paint(problem, "warning"),
+    ]
+
+
+def _entry(one: Parsed, doubt: str) -> dict[str, object]:
+    interface = one.interface
+    entry: dict[str, object] = {"name": one.name, "valid": interface is not None}
+    if interface is None:
+        entry |= {"netns": None, "peer": None, "addresses": None, "enabled": None}
+    else:
+        entry |= {
+            "netns": interface.namespace.ref,
+            "peer": interface.peer_if_name,
+            "addresses": list(interface.ip_addresses),
+            "enabled": interface.enabled,
+        }
+    return entry | {"problem": _problems(one, doubt), "source": one.source}
+
+
+def _problems(one: Parsed, doubt: str) -> str:
+    """Everything that is wrong or hardly meant, in words."""
+    return "; ".join([*map(str, one.problems), *([doubt] if doubt else []), *one.warnings])
+
+
+def dump(args: Namespace, output: Output) -> int:
+    """Print everything, as a list that put takes."""
+    found, broken = _stored(_editor(args))
+    output.json([decode(one.text) for places in found.values() for one in places])
+    for one in broken:
+        output.error(f"not in the dump: {_problem(one)}", code="invalid-value")
+    return INVALID if broken else DONE
+
+
+def _editor(args: Namespace) -> Editor:
+    check_label(args.label, "--label")
+    return open_editor(given(args.store, "--store", "dir:PATH"))
+
+
+def _name(text: str, args: Namespace, field: str) -> str:
+    name = name_of(text, args.label, field)
+    if not name:
+        raise InvalidValue(field, text, "name an interface")
+    return name
+
+
+def _texts(path: str) -> dict[str, str]:
+    """The JSON objects of a file by their names, otherwise unread."""
+    try:
+        text, found = read_elements(sys.stdin.buffer.read() if path == STDIN else Path(path).read_bytes())
+    except Undecodable as error:
+        raise InvalidValue("FILE", path, str(error)) from None
+    except OSError as error:
+        raise UnreadablePath(path, error.strerror or str(error), error.errno) from error
+    texts: dict[str, str] = {}
+    for one in found:
+        name = one.value.get("name") if isinstance(one.value, dict) else None
+        where = "" if one.number is None else f"element {one.number}: "
+        if not isinstance(name, str) or not name:
+            raise InvalidValue("FILE", path, f"{where}write an object with a name")
+        if name in texts:
+            raise InvalidValue("FILE", path, f"{where}{name!r} was there before: keep one")
+        texts[name] = text[one.start : one.end]
+    return texts
+
+
+def _check_key(name: str | None, found: Iterable[str], args: Namespace) -> None:
+    """That a file for one key holds the value of that key, and nothing else."""
+    names = list(found)
+    if name is None or names == [name]:
+        return
+    if len(names) != 1:
+        cure = f"holds {counted(len(names), 'interface')}: give one for {name}, or no KEY for all of them"
+        raise InvalidValue("FILE", args.file, cure)
+    raise InvalidValue("name", names[0], f"the key is for {name!r}: name and key have to agree")
+
+
+def _stored(editor: Editor) -> tuple[dict[str, list[Stored]], list[Stored]]:
+    """What is stored by name, and what has none."""
+    found: dict[str, list[Stored]] = {}
+    nameless: list[Stored] = []
+    for one in editor.stored():
+        if one.name:
+            found.setdefault(one.name, []).append(one)
+        else:
+            nameless.append(one)
+    return found, nameless
+
+
+def _problem(one: Stored) -> str:
+    return f"{one.source}: {one.problem or 'no interface: write an object with a name'}"
+
+
+def _tell_missing(missing: Iterable[str], known: Iterable[str], args: Namespace, output: Output) -> None:
+    hint = f"see what is there: vethctl list --store {args.store}"
+    for name in missing:
+        message = f"{no_such('interface', name, known)}, in {args.store}"
+        output.error(message, code="not-stored", field="NAME", hint=hint)
+
+
+def _doubts(values: Mapping[str, Parsed]) -> dict[str, str]:
+    """What the valid ones would still lack, were they all that there is."""
+    interfaces: dict[str, Interface] = {key: one.interface for key, one in values.items() if one.interface is not None}
+    return configuration.doubts(interfaces)
+
+
+def _show(output: Output, edits: Sequence[Edit], unchanged: int = 0) -> None:
+    if output.as_json:
+        output.json([{"op": edit.op, "name": edit.name, "source": edit.source} for edit in edits])
+        return
+    for edit in edits:
+        output.line(f"{_SIGNS[edit.op]} {paint(edit.name, 'link')}  {paint(edit.source, 'faint')}")
+    done = ", ".join(
+        f"{word} {counted(number, 'interface')}"
+        for op, word in _DONE.items()
+        if (number := sum(edit.op == op for edit in edits))
+    )
+    if done:
+        output.line(f"{paint('stored', 'good')}: {done}")
+    elif unchanged:
+        output.line(f"{paint('nothing to change', 'good')}: {counted(unchanged, 'interface')} stored just so")
