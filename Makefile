@@ -1,6 +1,6 @@
 # `make demo` and `make test` do all the set-up they need; everything lands in .venv and .build.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench format proto clean
+.PHONY: help demo test soak check bench format proto clean
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 
@@ -15,6 +15,9 @@ demo: .venv/installed  ## wire the example configuration up in namespaces of its
 
 test: .venv/installed  ## every test, in private namespaces, and the coverage of the core
 	@scripts/test $(ARGS)
+
+soak: .venv/installed  ## an agent with 500 interfaces, killed and meddled with, for SECONDS (600)
+	@VETHLIB_SOAK=$(or $(SECONDS),600) $(BIN)/python -m pytest -q -s tests/live/test_agent_soak.py
 
 check: .venv/installed  ## lint, format, types and import rules
 	@$(BIN)/ruff check --quiet --output-format concise .

@@ -15,9 +15,7 @@ import time
 from collections import Counter
 
 from vethlib import Session, ns
-from vethlib.agent import Interface, Namespace, NamespaceType
-from vethlib.agent.configurator import Configurator
-from vethlib.agent.packet import PacketPort
+from vethlib.agent import Configurator, Interface, Namespace, NamespaceType, PacketPort
 
 ADDRESSES = {"left": "10.0.0.1", "right": "10.0.0.2"}
 

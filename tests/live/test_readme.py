@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.witness import seen
 from vethlib import ns
 from vethlib.cli import main
 
@@ -17,7 +18,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_the_api_example_runs_and_prints_two_indexes(capsys: pytest.CaptureFixture[str]) -> None:
-    (example,) = [block for block in BLOCKS if "with Session()" in block and "IfIndexCache" not in block]
+    (example,) = [block for block in BLOCKS if "session.create(" in block and "IfIndexCache" not in block]
     exec(compile(example, "README.md", "exec"), {})
     assert re.fullmatch(r"\d+ \d+\n", capsys.readouterr().out)
     for name in ("ns1", "ns2"):
@@ -37,6 +38,16 @@ def test_the_cache_example_prints_an_index_and_what_happened(capsys: pytest.Capt
     assert events[0] == "new ns2 veth2"
     for name in ("ns1", "ns2"):
         ns.remove(name)
+
+
+def test_the_embedding_example_has_its_pair_configured(capsys: pytest.CaptureFixture[str]) -> None:
+    (example,) = [block for block in BLOCKS if "Configurator(" in block]
+    assert len(example.splitlines()) < 30
+    exec(compile(example, "README.md", "exec"), {})
+    *lines, index = capsys.readouterr().out.splitlines()
+    assert {"veth1 CONFIGURED ", "veth2 CONFIGURED "} <= set(lines)
+    assert int(index) == seen("veth2", "blue")["ifindex"]
+    ns.remove("blue")
 
 
 def test_the_pytest_example_passes(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ examples:
   vethctl create veth1@ns1 veth2@pid:42 --a-addr 10.0.0.1/24 --b-addr 10.0.0.2/24
   vethctl show -br
 
-exit codes: 0 done; 1 usage or invalid configuration; 2 refused by the kernel; 3 applied, but something is pending;
+exit codes: 0 done; 1 usage or invalid configuration; 2 refused by kernel or store; 3 applied, but something is pending;
 diff: 0 same, 1 different."""
 
 
