@@ -23,8 +23,10 @@ def edit_answers(patch: pytest.MonkeyPatch, edit: Edit) -> None:
     def edited_ask(self: Places, place: Place, request: bytes) -> Outcome:
         return edit(place, [request], [ask(self, place, request)])[0]
 
-    def edited_dump(self: Places, place: Place, request: bytes, parse: Callable[[bytes], Any]) -> Outcome:
-        return edit(place, [request], [dump(self, place, request, parse)])[0]
+    def edited_dump(
+        self: Places, place: Place, request: bytes, parse: Callable[[bytes], Any], *attempts: int
+    ) -> Outcome:
+        return edit(place, [request], [dump(self, place, request, parse, *attempts)])[0]
 
     patch.setattr(Places, "exchange", edited_exchange)
     patch.setattr(Places, "ask", edited_ask)

@@ -27,11 +27,12 @@ from tests.live.configuring import (
 )
 from tests.live.test_configurator_failures import refused
 from tests.witness import ip, names, nothing_changes, open_fds, poll, seen
-from vethlib import Session, ns
+from vethlib import LinkNotFound, Session, ns
 from vethlib._nl.const import RTM_NEWADDR, RTM_NEWLINK, RTM_SETLINK
 from vethlib.agent import State, read_value
 from vethlib.agent.configurator import Configurator
 from vethlib.agent.follow import MemoryResolver
+from vethlib.agent.indexes import IndexEvent
 from vethlib.ns import Netns
 
 
@@ -209,6 +210,91 @@ def test_10_no_descriptor_is_left_by_errors(
         configurator.delete(name)
     settle(configurator)
     assert open_fds() == fds
+
+
+def test_11_a_slow_subscriber_loses_nothing(configurator: Configurator, blue: str) -> None:
+    """It takes what has happened once all is over; another has had each event at once."""
+    at_once: list[IndexEvent] = []
+    configurator.indexes.subscribe(at_once.append)
+    with configurator.indexes.subscribe() as slow:
+        for round in range(50):
+            put(configurator, *pair("a", "b", "blue", mtu=1400 + round))
+            settle(configurator)
+            if round % 10 == 9:
+                configurator.delete("a")
+                settle(configurator)
+        events = slow.take()
+    assert events == at_once
+    mtus = [one.entry.link.mtu for one in events if one.entry is not None and one.entry.name == "a"]
+    assert list(dict.fromkeys(mtus)) == list(range(1400, 1450))
+    assert [one.kind for one in events if one.old is not None and one.old.name == "a"].count("removed") == 5
+
+
+def test_11_a_late_subscriber_is_told_what_there_is(configurator: Configurator, blue: str) -> None:
+    put(configurator, *pair("a", "b", "blue"))
+    settle(configurator)
+    with configurator.indexes.subscribe() as late:
+        found = {(one.kind, one.entry.name, one.entry.index) for one in late.take() if one.entry is not None}
+    assert found == {
+        ("added", "a", seen("a", "blue")["ifindex"]),
+        ("added", "b", seen("b")["ifindex"]),
+        ("added", "lo", seen("lo")["ifindex"]),
+    }
+
+
+def test_11_who_unsubscribes_is_told_nothing_more(configurator: Configurator, blue: str) -> None:
+    called: list[IndexEvent] = []
+    by_callback, by_taking = configurator.indexes.subscribe(called.append), configurator.indexes.subscribe()
+    settle(configurator)
+    assert [one.kind for one in called] == ["added"]  # lo
+    by_callback.unsubscribe()
+    by_taking.unsubscribe()
+    put(configurator, *pair("a", "b", "blue"))
+    settle(configurator)
+    assert names("blue") == {"a"}
+    assert (len(called), by_taking.take()) == (1, [])
+
+
+def test_11_one_ifindex_in_two_namespaces_leads_to_the_name_of_each(
+    configurator: Configurator, blue: str, red: str
+) -> None:
+    put(configurator, *pair("a", "b", "blue", "red"))
+    settle(configurator)
+    index = seen("a", "blue")["ifindex"]
+    assert seen("b", "red")["ifindex"] == index
+    assert [configurator.indexes.name(index, netns) for netns in ("blue", "red")] == ["a", "b"]
+    assert configurator.indexes.index("a") == configurator.indexes.index("b") == index
+    configurator.delete("a")
+    settle(configurator)
+    for netns in ("blue", "red"):
+        with pytest.raises(LinkNotFound):
+            configurator.indexes.name(index, netns)
+
+
+@pytest.mark.parametrize("deleted_by_others", [False, True])
+def test_12_a_deleted_link_is_never_registered_again_as_new(
+    configurator: Configurator, blue: str, deleted_by_others: bool
+) -> None:
+    """What is still queued of it, from before its end, is heard after that."""
+    put(configurator, *pair("a", "b", "blue"))
+    settle(configurator)
+    with configurator.indexes.subscribe() as told:
+        told.take()
+        ip("link", "set", "dev", "a", "mtu", "1400", netns="blue")
+        ip("link", "set", "dev", "b", "mtu", "1400")
+        ip("link", "set", "dev", "b", "down")
+        if deleted_by_others:
+            ip("link", "del", "dev", "b")
+        configurator.delete("a")
+        configurator.delete("b")
+        for _ in range(3):
+            settle(configurator)
+        kinds = [one.kind for one in told.take()]
+    assert kinds.count("added") == 0
+    assert kinds.count("removed") == 2
+    assert [entry.name for entry in configurator.indexes.entries()] == ["lo"]
+    with pytest.raises(LinkNotFound):
+        configurator.indexes.index("b")
 
 
 def test_12_a_deleted_link_is_not_taken_for_a_new_one(configurator: Configurator, blue: str) -> None:

@@ -12,7 +12,7 @@ Theory of operation:
 4. A dump is answered while it is read, ends with NLMSG_DONE, and a second one beside it is refused (EBUSY): a
    dump ends its chunk.
 5. NLM_F_DUMP_INTR on any part says that the table changed while it was read: the dump is torn and sent again, at
-   most `DUMP_ATTEMPTS` times.
+   most `DUMP_ATTEMPTS` times, or as often as is asked for.
 6. Each request has a sequence number of its own. An answer that bears another one belongs to an exchange that
    was interrupted; it is dropped.
 7. If answers were lost all the same, a no-op that the kernel acks (`barrier`) shows when the last surviving answer
@@ -100,6 +100,7 @@ class Exchange:
         "_closing",
         "_first",
         "_limits",
+        "_most_attempts",
         "_next",
         "_parse",
         "_requests",
@@ -109,8 +110,15 @@ class Exchange:
         "outcomes",
     )
 
-    def __init__(self, requests: Sequence[bytes], limits: Limits, parse: Callable[[bytes], Any] | None = None) -> None:
+    def __init__(
+        self,
+        requests: Sequence[bytes],
+        limits: Limits,
+        parse: Callable[[bytes], Any] | None = None,
+        attempts: int = DUMP_ATTEMPTS,
+    ) -> None:
         self._parse = parse
+        self._most_attempts = attempts
         self.outcomes: list[Outcome] = [UNSENT] * len(requests)
         self.inbox: list[bytes] = []  # the datagrams received of the chunk under way
         self._unread = 0  # the first of them not accounted for
@@ -237,8 +245,8 @@ class Exchange:
         """Rule 5; the requests before the dump in its chunk are done, only the dump is repeated."""
         self._bodies.pop(position, None)
         self._attempts += 1
-        if self._attempts >= DUMP_ATTEMPTS:
-            text = f"the table changed during each of {DUMP_ATTEMPTS} dumps"
+        if self._attempts >= self._most_attempts:
+            text = f"the table changed during each of {self._most_attempts} dumps"
             self.outcomes[position] = Outcome(errno.EAGAIN, text, ())
             self._settle(DONE)
             return

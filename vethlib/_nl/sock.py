@@ -11,7 +11,7 @@ from itertools import chain, repeat
 from struct import Struct
 from typing import Any, Final
 
-from .batch import SEQUENCE_AT, Exchange, Limits, Outcome
+from .batch import DUMP_ATTEMPTS, SEQUENCE_AT, Exchange, Limits, Outcome
 from .const import (
     NETLINK_ADD_MEMBERSHIP,
     NETLINK_CAP_ACK,
@@ -136,9 +136,12 @@ class RtnlSocket:
         # Whatever else came has its account there.
         return self.exchange([request])[0]
 
-    def dump(self, request: bytes, parse: Callable[[bytes], Any]) -> Outcome:
-        """The outcome of a dump; its bodies are what `parse` made of each message. Raises OSError, and as `parse`."""
-        exchange = Exchange([request], self._limits, parse)
+    def dump(self, request: bytes, parse: Callable[[bytes], Any], attempts: int = DUMP_ATTEMPTS) -> Outcome:
+        """The outcome of a dump; its bodies are what `parse` made of each message. Raises OSError, and as `parse`.
+
+        EAGAIN: the table changed during each of so many `attempts`.
+        """
+        exchange = Exchange([request], self._limits, parse, attempts)
         self._run(exchange, more=())
         return exchange.outcomes[0]
 

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from .. import ns
-from .._nl.batch import Exchange, Outcome
+from .._nl.batch import DUMP_ATTEMPTS, Exchange, Outcome
 from .._nl.sock import RtnlSocket
 from ..errors import VethError
 from ..links import NetnsRef, spell
@@ -126,11 +126,13 @@ class Places:
         """The outcomes of requests each of which is answered with an object; mostly it is one."""
         return [self.ask(place, requests[0])] if len(requests) == 1 else self.exchange(place, requests)
 
-    def dump(self, place: Place, request: bytes, parse: Callable[[bytes], Any]) -> Outcome:
+    def dump(
+        self, place: Place, request: bytes, parse: Callable[[bytes], Any], attempts: int = DUMP_ATTEMPTS
+    ) -> Outcome:
         """A dump in `place`, each of its messages parsed."""
         socket = self.socket(place)
         with system_errors("talk rtnetlink", place.ref):
-            return socket.dump(request, parse)
+            return socket.dump(request, parse, attempts)
 
     def begin(self, place: Place, requests: Sequence[bytes]) -> Exchange:
         """An exchange to be :meth:`run`, whose outcomes survive an interruption."""

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from ipaddress import IPv4Interface, IPv6Interface
 
 from .._nl.addr import AddrMessage, dump_addrs, parse_addr
-from .._nl.batch import Outcome
+from .._nl.batch import DUMP_ATTEMPTS, Outcome
 from .._nl.link import LinkMessage, dump_links, get_link, get_stats, index_of, new_link, parse_link, parse_stats
 from ..errors import NetlinkError
 from ..links import Address, Interface, Link, NetnsRef, Stats, describe
@@ -119,9 +119,9 @@ def table(places: Places, place: Place, kind: bytes = b"") -> list[LinkMessage]:
     return list(outcome.bodies)
 
 
-def read_addresses(places: Places, place: Place, index: int = 0) -> list[AddrMessage]:
-    """The addresses of one link, or of every link in `place`."""
-    outcome = places.dump(place, dump_addrs(index), parse_addr)
+def read_addresses(places: Places, place: Place, index: int = 0, attempts: int = DUMP_ATTEMPTS) -> list[AddrMessage]:
+    """The addresses of one link, or of every link in `place`. Raises EAGAIN if they change during all attempts."""
+    outcome = places.dump(place, dump_addrs(index), parse_addr, attempts)
     # A namespace where no link ever had an IPv4 or IPv6 device refuses the filter by a link that has none.
     if outcome.errno == errno.ENODEV:
         return []

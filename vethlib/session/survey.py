@@ -72,7 +72,8 @@ def survey(open_places: Callable[[], Places], refs: Iterable[str]) -> Survey:
             new = [place for ref, place in opened if seen.ref_of[place.identity] == ref]
             places.open_sockets(new)
             for place in new:
-                seen.add(places, place, table(places, place), read_addresses(places, place))
+                found = {message.ifindex: message for message in table(places, place)}
+                seen.add(places, place, found.values(), _all_addresses(places, place, found))
     return seen.survey(_Peers(open_places, seen).find())
 
 
@@ -129,9 +130,20 @@ def _links(places: Places, place: Place, keys: Iterable[str | int]) -> dict[int,
 
 
 def _addresses(places: Places, place: Place, indexes: dict[int, LinkMessage]) -> list[AddrMessage]:
-    if len(indexes) <= _FEW:
-        return [one for index in indexes for one in read_addresses(places, place, index)]
-    return [one for one in read_addresses(places, place) if one.ifindex in indexes]
+    if len(indexes) > _FEW:
+        try:
+            return [one for one in read_addresses(places, place, attempts=1) if one.ifindex in indexes]
+        except NetlinkError as error:
+            if error.errno != errno.EAGAIN:
+                raise
+    # Those of one link come in one datagram, and so they are never torn: of thousands of links whose IPv6 addresses
+    # become usable just now (duplicate address detection), no dump of all would come through.
+    return [one for index in indexes for one in read_addresses(places, place, index)]
+
+
+def _all_addresses(places: Places, place: Place, indexes: dict[int, LinkMessage]) -> list[AddrMessage]:
+    """As :func:`_addresses`, of all the links that there are in `place`."""
+    return _addresses(places, place, indexes) if len(indexes) > _FEW else read_addresses(places, place)
 
 
 class _Seen:
