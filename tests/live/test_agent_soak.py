@@ -160,9 +160,13 @@ class Soak:
         }
 
 
+def _is_mounted(netns: str) -> bool:
+    return os.stat(f"/run/netns/{netns}").st_dev == os.stat("/proc/self/ns/net").st_dev
+
+
 def _take_foreign_addresses() -> None:
     for netns in ("", *ns.names()):
-        for link in ip("address", netns=netns):
+        for link in ip("address", netns=netns) if not netns or _is_mounted(netns) else ():
             if any(one["local"] == "10.99.0.1" for one in link["addr_info"]):
                 program = ["ip", "-n", netns] if netns else ["ip"]
                 command = f"address del 10.99.0.1/32 dev {link['ifname']}"

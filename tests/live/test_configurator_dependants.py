@@ -345,6 +345,13 @@ def test_while_its_namespace_is_away_it_is_kept(session: Session, blue: str) -> 
 # --- links that nobody manages
 
 
+def reach_in(netns: str) -> None:
+    """A pair of others, up: inside at home, which goes when the namespace ends, and o1 there."""
+    ip("link", "add", "name", "inside", "type", "veth", "peer", "name", "o1", "netns", netns)
+    ip("link", "set", "dev", "inside", "up")
+    ip("link", "set", "dev", "o1", "up", netns=netns)
+
+
 @pytest.mark.parametrize("netns", ["", "blue"])
 def test_a_link_of_others_has_it_attached_as_that_comes_and_goes(
     configurator: Configurator, blue: str, netns: str
@@ -383,6 +390,24 @@ def test_a_link_of_others_that_went_while_nobody_looked_there_has_nobody_attache
     attachment = configurator.attach(tap)
     settle(configurator)
     assert (tap.calls, attachment.link) == ([], None)
+
+
+def test_a_namespace_made_anew_before_the_end_of_the_old_one_was_heard_of_has_it_attached(
+    configurator: Configurator, blue: str
+) -> None:
+    reach_in("blue")
+    tap = Tap("o1", "blue")
+    attachment = configurator.attach(tap)
+    ns.remove("blue")
+    until(configurator, lambda: attachment.link is None)
+    assert poll(lambda: names() == set(), 5), "the old namespace has ended"
+    ns.Netns.create("blue").close()
+    reach_in("blue")
+    until(configurator, lambda: attachment.link is not None)
+    assert tap.calls[-1] == ("attached", seen("o1", "blue")["ifindex"], "o1 up")
+    ip("link", "del", "dev", "inside")
+    settle(configurator)
+    assert attachment.link is None
 
 
 def test_a_link_of_others_keeps_it_attached_when_the_last_interface_there_goes(
@@ -488,6 +513,23 @@ def test_a_packet_port_does_not_keep_a_removed_namespace_alive(
         assert poll(lambda: names() == {"b"}, 5), "the old namespace has ended"
         assert receives(port, "b", "", b"anew")
         assert open_fds() == fds
+
+
+def test_a_packet_port_on_a_link_of_others_does_not_keep_a_removed_namespace_alive(
+    session: Session, configurator: Configurator, blue: str
+) -> None:
+    """Nothing that is managed is there, which would be deleted and take the port off."""
+    attachment = configurator.attach(PacketPort("o1", "blue", session=session))
+    for _ in range(2):
+        reach_in("blue")
+        until(configurator, lambda: attachment.link is not None)
+        fds = open_fds()
+        ns.remove("blue")
+        until(configurator, lambda: attachment.link is None)
+        assert open_fds() == fds - 1
+        assert poll(lambda: names() == set(), 5), "the namespace has ended"
+        settle(configurator)
+        ns.Netns.create("blue").close()
 
 
 def test_a_packet_port_does_not_keep_alive_what_ends_with_its_process(

@@ -6,9 +6,12 @@ by name, ifindex and namespace; and a name that somebody took meanwhile fails it
 
 from __future__ import annotations
 
+import os
+import stat
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from vethlib import ns
 from vethlib.errors import BatchError, LinkNotFound, NetnsExists, NetnsNotFound, VethError
@@ -22,6 +25,8 @@ from .operations import AddNetns, ChangeLink, CreatePair, DeletePair, Operation,
 from .state import State, Verdict
 
 __all__ = ["Execution", "execute", "interfaces_of"]
+
+_CREATION: Final = 1.0  # seconds; between its file and its mount a namespace needs one thousandth of that
 
 T = TypeVar("T", bound=Operation)
 Progress = Callable[[str, int, int], object]
@@ -85,6 +90,7 @@ def _add_netns(operations: Iterable[AddNetns], added: list[Netns], execution: Ex
     refused: dict[str, VethError] = {}
     for operation in operations:
         try:
+            _remove_leftover(operation)
             # Made and noted in one C call, between whose parts no interrupt comes: it will be taken back.
             added.extend(map(Netns.create, [operation.name]))
             added[-1].close()
@@ -96,6 +102,20 @@ def _add_netns(operations: Iterable[AddNetns], added: list[Netns], execution: Ex
         else:
             execution.done.append(operation)
     return refused
+
+
+def _remove_leftover(operation: AddNetns) -> None:
+    """Remove the file that is left where a creator was killed before the namespace was mounted over it.
+
+    Neither we nor ``ip netns`` could ever create that name again. A file that is a mount point cannot be unlinked.
+    """
+    path = ns.parse(operation.ref).path
+    try:
+        found = os.lstat(path)
+        if found.st_mode == stat.S_IFREG and not found.st_size and time.time() - found.st_mtime > _CREATION:
+            os.unlink(path)
+    except OSError:
+        pass  # creating will say why
 
 
 def _possible(
