@@ -78,8 +78,10 @@ def refused(
     def refusing_ask(self: Places, place: Place, request: bytes) -> Outcome:
         return Outcome(number, "", ()) if is_refused(request) else ask(self, place, request)
 
-    def refusing_dump(self: Places, place: Place, request: bytes, parse: Callable[[bytes], Any]) -> Outcome:
-        return Outcome(number, "", ()) if is_refused(request) else dump(self, place, request, parse)
+    def refusing_dump(
+        self: Places, place: Place, request: bytes, parse: Callable[[bytes], Any], *attempts: int
+    ) -> Outcome:
+        return Outcome(number, "", ()) if is_refused(request) else dump(self, place, request, parse, *attempts)
 
     def refusing_begin(self: Places, place: Place, requests: Sequence[bytes]) -> Any:
         refuse = [is_refused(request) for request in requests]

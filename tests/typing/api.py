@@ -21,6 +21,7 @@ from vethlib import (
     interface_index,
     ns,
 )
+from vethlib.agent import Configurator, Interface, PacketPort, Status, StatusChange
 
 
 def imperative(session: Session, netns: Netns) -> None:
@@ -55,6 +56,19 @@ async def caching(session: Session, netns: Netns) -> None:
         assert_type(cache.poll(timeout=0.5), list[LinkEvent])
         async for event in cache.events():
             assert_type(event.link, Link | None)
+
+
+def configuring(session: Session) -> None:
+    with Configurator(session, label="mine", missing_netns="wait") as configurator:
+        configurator.put(Interface("a", "b"))
+        configurator.delete("a")
+        configurator.resync([Interface("a", "b")])
+        assert_type(configurator.poll(timeout=0.5), dict[str, Status | None])
+        assert_type(configurator.status("a"), list[Status])
+        assert_type(configurator.due(), float | None)
+        assert_type(configurator.indexes.index("a"), int)
+        assert_type(configurator.subscribe().take(), list[StatusChange])
+        assert_type(configurator.attach(PacketPort("a", session=session)).link, Link | None)
 
 
 def errors(error: BatchError) -> None:

@@ -358,8 +358,9 @@ class Configurator:
                 self._dirty.setdefault(name, "its link is not as it was")
         for name in heard.bereft:
             self._dirty.setdefault(name, "its namespace has ended")
-        for name, link in heard.right.items():
-            self._statuses.refresh(name, link)
+        for name, (place, link) in heard.right.items():
+            if (fresh := self._statuses.refresh(name, link)) is not None:
+                self.indexes.set_managed(name, place, self._desired.interfaces[name].namespace.ref, fresh)
         for name, address, given in heard.addresses:
             self._statuses.refresh_address(name, address, given)
 
@@ -377,6 +378,9 @@ class Configurator:
                 self._dependants.link_is(place, link)
         for place in heard.ended:
             self._dependants.place_is_gone(place)
+        if heard.ended:
+            # Another one may be there under the name since before its end was heard of.
+            self._find_for_dependants(self._dependants.refs)
 
     def _work(self) -> None:
         self._follow_the_rest()
@@ -416,7 +420,8 @@ class Configurator:
         kept = self._dependants.refs
         left = {ref for ref in self._left if not self._sight.known_at(ref)}
         self._follower.unfollow(ref for ref in left if ref not in kept and not self._desired.at(ref))
-        self._sight.release(self._desired, left, kept)
+        for place in self._sight.release(self._desired, left, kept):
+            self._dependants.place_is_gone(place)
         self._left -= left
 
     def _may_act(self, names: Sequence[str]) -> str:

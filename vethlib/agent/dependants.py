@@ -154,7 +154,7 @@ class Dependants:
             place, link = self._wanted(attachment)  # it may have had itself removed
         if place is None or link is None:
             attachment._refused = None
-        elif attachment.link is None and attachment._refused != (place, link):
+        elif attachment.link is None and attachment._refused != (place, _plain(link)):
             self._attach(attachment, place, link)
 
     def _wanted(self, attachment: Attachment) -> tuple[Place | None, Link | None]:
@@ -169,7 +169,7 @@ class Dependants:
         try:
             attachment.dependant.attached(mine)
         except Exception:
-            attachment._refused = place, link
+            attachment._refused = place, _plain(link)
             if attachment.link is mine:
                 attachment.link = None
             _log.exception("%s cannot be attached; it is tried again when the link changes", attachment)
@@ -180,3 +180,8 @@ class Dependants:
             attachment.dependant.detached(link)
         except Exception:
             _log.exception("%s was detached, but not without an error", attachment)
+
+
+def _plain(link: Link) -> Link:
+    """A link as all tell it, those who know its addresses and those who do not."""
+    return replace(link, netns="", addresses=())

@@ -41,7 +41,7 @@ class Heard:
 
     wrong: set[str] = field(default_factory=set)
     bereft: set[str] = field(default_factory=set)
-    right: dict[str, Link] = field(default_factory=dict)
+    right: dict[str, tuple[Place, Link]] = field(default_factory=dict)
     addresses: list[tuple[str, Address, bool]] = field(default_factory=list)
     links: dict[LinkId, Link | None] = field(default_factory=dict)
     ended: list[Place] = field(default_factory=list)
@@ -199,18 +199,24 @@ class Sight:
         except (LinkNotFound, NetnsNotFound):
             return None
 
-    def release(self, desired: Desired, refs: Iterable[str], kept: Container[str]) -> None:
-        """Hear no more of the namespaces of these references, if nobody wants anything there; of home always."""
+    def release(self, desired: Desired, refs: Iterable[str], kept: Container[str]) -> list[Place]:
+        """Hear no more of the namespaces of these references, if nobody wants anything there; of home always.
+
+        Returns of which.
+        """
+        released: list[Place] = []
         for ref in refs:
             place = self._watched.get(ref)
             if place is None or any(not other or other in kept or desired.at(other) for other in self._refs[place]):
                 continue
             for other in self._refs[place].copy():
                 self._forget(other)
+            released.append(place)
             try:
                 self.cache.unwatch(ref)
             except VethError:
                 continue  # it has ended
+        return released
 
     def concerned(self, desired: Desired, events: Iterable[LinkEvent]) -> Heard:
         """What these events come to."""
@@ -272,7 +278,7 @@ class Sight:
         if interface is None or link is None or link_differences(interface, link, self._label):
             heard.wrong.add(owner)
         else:
-            heard.right[owner] = link
+            heard.right[owner] = place, link
 
     def link(self, place: Place, index: int) -> Link | None:
         """A link of a watched namespace as the last event left it; None if there is no such link."""

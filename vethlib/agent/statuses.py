@@ -80,13 +80,15 @@ class Statuses:
             self._set(name, status, before)
         return before is None or not same or before.reason != verdict.reason
 
-    def refresh(self, name: str, link: Link) -> None:
-        """The link of an interface may have changed, but not so that it is not right any more."""
+    def refresh(self, name: str, link: Link) -> Link | None:
+        """The link of an interface may have changed, but not so that it is not right any more; as it is now, if so."""
         status = self.now.get(name)
         if status is not None and status.link is not None and status.link.index == link.index:
             fresh = replace(link, netns=status.link.netns, addresses=status.link.addresses)
             if fresh != status.link:
                 self._set(name, replace(status, link=fresh), status)
+                return fresh
+        return None
 
     def refresh_address(self, name: str, address: Address, given: bool) -> None:
         """An address has come to the link of an interface, or has gone from it."""

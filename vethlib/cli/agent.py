@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -32,6 +33,9 @@ def agent(args: Namespace, output: Output) -> int:
     check_label(args.label, "--label")
     url = given(args.store, "--store", "dir:PATH")
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nothing is loaded yet that could be loaded again
+    # An agent of thousands of interfaces has hundreds of thousands of objects, and no cycles among them: to look for
+    # some less often makes a resync 10 % faster.
+    gc.set_threshold(100_000, 20, 100)
     _log_to_stderr(as_json=args.json or args.log == "json")
     instance = Instance(args.label)
     try:
