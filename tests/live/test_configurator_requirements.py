@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -33,10 +35,10 @@ from tests.live.configuring import (
     until,
 )
 from tests.witness import ip, names, nothing_changes, poll, seen
-from vethlib import Session, ns
-from vethlib.agent import State
+from vethlib import IfIndexCache, LinkEvent, NetlinkError, Session, ns
+from vethlib.agent import Namespace, State
 from vethlib.agent.configurator import Configurator
-from vethlib.agent.follow import MemoryResolver
+from vethlib.agent.follow import Follower, MemoryResolver
 from vethlib.ns import Netns
 from vethlib.ns.syscalls import CLONE_NEWNS, MS_PRIVATE, MS_REC, mount, unshare
 
@@ -557,3 +559,42 @@ def test_a_foreign_link_that_takes_the_name_of_a_renamed_end_is_left_alone(
     ip("link", "del", "dev", "a", netns="blue")
     until(configurator, configured(configurator, "a", "b"))
     assert names("blue") == {"a"}
+
+
+def test_a_reference_that_could_not_be_followed_is_followed_when_it_can(
+    session: Session, spawn: Callable[[str], int], blue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid, keeper = spawn(blue), spawn(blue)
+    with Configurator(session, label="late") as configurator:
+        with monkeypatch.context() as patch:
+            patch.setattr(Follower, "follow", _no_descriptors)
+            put(configurator, placed("a", "b", by_pid(pid)), placed("b", "a", Namespace()))
+            settle(configurator)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        until(configurator, is_state(configurator, State.PENDING, "a", "b"), 3)
+        assert state_of(configurator, "a") == f"PENDING (process {pid} is gone)"
+        assert names() == set()
+    os.kill(keeper, 0)
+
+
+def _no_descriptors(_follower: Follower, _refs: object) -> None:
+    raise NetlinkError("out of file descriptors", errno=errno.EMFILE)
+
+
+def test_lost_events_and_no_descriptors_to_look_again_are_survived(
+    session: Session, blue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Configurator(session, label="late") as configurator:
+        put(configurator, *pair("a", "b", blue))
+        settle(configurator)
+        with monkeypatch.context() as patch:
+            patch.setattr(IfIndexCache, "poll", _cannot_be_read)
+            assert {status.state for status in configurator.poll().values() if status} == {State.RETRYING}
+            ip("link", "del", "dev", "b")
+        until(configurator, configured(configurator, "a", "b"), 3)
+        assert names() == {"b"}
+
+
+def _cannot_be_read(_cache: IfIndexCache) -> list[LinkEvent]:
+    raise NetlinkError("out of file descriptors", errno=errno.EMFILE)

@@ -23,6 +23,7 @@ from tests.live.applying import EXAMPLES, value
 from tests.live.convergence import assert_converges
 from tests.witness import ip, names, poll, seen
 from vethlib import ns
+from vethlib.agent.instance import running
 
 ROOT = Path(__file__).parents[2]
 VETHCTL = [sys.executable, "-m", "vethlib"]
@@ -81,8 +82,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
     started: list[Agent] = []
     (tmp_path / "store").mkdir()
 
-    def begin(*options: str, **environment: str) -> Agent:
-        if not list((tmp_path / "store").iterdir()):
+    def begin(*options: str, wanted: bool = True, **environment: str) -> Agent:
+        if wanted and not list((tmp_path / "store").iterdir()):
             for file in (EXAMPLES / "pair").iterdir():
                 shutil.copy(file, tmp_path / "store")
         started.append(Agent(tmp_path, *options, **environment))
@@ -228,7 +229,8 @@ def test_every_change_is_a_line_with_its_key_and_its_cause(start: Start) -> None
     agent.wait_until("READY")
     ip("link", "set", "veth1", "mtu", "1400", netns="ns1")
     assert poll(lambda: "mtu 1400 → 1500" in agent.log)
-    created, _, changed = agent.log.splitlines()
+    created, _, started, changed = agent.log.splitlines()
+    assert started.endswith(" started: 2 CONFIGURED")
     assert created.split(" ", 1)[1].startswith("veth")
     assert created.endswith("for: configuration")
     assert changed.split(" ", 1)[1] == "veth1: CONFIGURED, mtu 1400 → 1500, for: its link is not as it was"
@@ -237,7 +239,8 @@ def test_every_change_is_a_line_with_its_key_and_its_cause(start: Start) -> None
 def test_the_log_may_be_json(start: Start) -> None:
     agent = start("--log", "json")
     agent.wait_until("READY")
-    lines = [json.loads(line) for line in agent.log.splitlines()]
+    *lines, started = [json.loads(line) for line in agent.log.splitlines()]
+    assert started["message"] == "started: 2 CONFIGURED"
     assert {line["key"] for line in lines} == {"veth1", "veth2"}
     for line in lines:
         assert line["level"] == "info"
@@ -379,6 +382,51 @@ def test_status_of_an_interface_that_is_not_there_is_an_error(start: Start) -> N
     done = status(agent, "nope", "--json")
     assert (done.returncode, json.loads(done.stdout)) == (1, [])
     assert json.loads(done.stderr)["code"] == "no-such-interface"
+
+
+def test_asking_often_does_not_wear_the_answer_out(start: Start) -> None:
+    agent = start()
+    agent.wait_until("READY")
+    for _ in range(400):
+        time.sleep(0.001)
+        assert running(LABEL) == agent.process.pid
+
+
+def test_what_is_no_status_in_the_directory_is_passed_over(start: Start) -> None:
+    agent = start()
+    agent.wait_until("READY")
+    for name, text in (("a.json", "{"), ("b.json", "[]"), ("c.json", "{}"), ("d.json", "[" * 100_000)):
+        (agent.status / name).write_text(text)
+    assert [entry["name"] for entry in json.loads(status(agent, "--json").stdout)] == ["veth1", "veth2"]
+    agent.end()
+    start().wait_until("READY")
+
+
+def test_a_hangup_before_the_store_was_read_does_not_say_that_it_is_ready(start: Start) -> None:
+    agent = start()
+    agent.end(signal.SIGKILL)
+    agent.store.rename(agent.store.parent / "away")
+    agent = start("--missing-netns", "wait", wanted=False)
+    assert poll(lambda: "the store is down" in agent.log, 10)
+    agent.process.send_signal(signal.SIGHUP)
+    agent._manager.settimeout(0.5)
+    with pytest.raises(TimeoutError):
+        agent.wait_until("READY")
+
+
+def test_status_watch_goes_on_when_its_directory_is_made_anew(start: Start) -> None:
+    agent = start()
+    agent.wait_until("READY")
+    command = [*VETHCTL, "status", "--watch", "--json", "--label", LABEL, "--status-dir", str(agent.status)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as watching:
+        assert watching.stdout is not None
+        assert [json.loads(watching.stdout.readline())["state"] for _ in range(2)] == ["CONFIGURED"] * 2
+        agent.end()
+        shutil.rmtree(agent.status)
+        assert [json.loads(watching.stdout.readline())["state"] for _ in range(2)] == ["removed"] * 2
+        start().wait_until("READY")
+        assert [json.loads(watching.stdout.readline())["state"] for _ in range(2)] == ["CONFIGURED"] * 2
+        watching.send_signal(signal.SIGINT)
 
 
 def test_status_tells_when_no_agent_runs(start: Start) -> None:

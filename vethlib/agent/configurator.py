@@ -86,6 +86,7 @@ class Configurator:
         self._unfollowed: set[str] = set()
         self._attempts: dict[str, Attempts] = {}
         self._looking = Attempts()  # at anything
+        self._following = Attempts()  # what could not be followed
         self._leftovers = Attempts()  # at deleting what no interface bears the name of
         self._deleted: set[str] = set()  # names that are not wanted any more, while it is not known what is
         self._torn = False  # a poll was interrupted
@@ -142,7 +143,8 @@ class Configurator:
         """Want no such interface any more. The name of one that was never put is no error."""
         self._check()
         self._follow(self._desired.interfaces.get(name), None)
-        self._deleted.add(name)
+        if not self._whole:
+            self._deleted.add(name)
         self._take(self._desired.delete(name))
 
     def refuse(self, name: str, problems: Iterable[InvalidValue]) -> None:
@@ -177,8 +179,7 @@ class Configurator:
             for name, problems in refused.items():
                 self.refuse(name, problems)
             self._whole = complete
-            if complete:
-                self._deleted.clear()
+            self._deleted.clear()
         self._attempts.clear()
         self._looking.succeed()
         self._everything = self._everything or "resync"
@@ -209,18 +210,31 @@ class Configurator:
             for name in self._desired.at(new):
                 self._dirty.setdefault(name, "configuration")
         if now is not None:
-            self._unfollowed.add(new)
-            self._follow_the_rest()
+            self._follow_also(new)
 
-    def _follow_the_rest(self) -> None:
-        """Follow what could not be followed for want of descriptors."""
-        for ref in self._unfollowed.copy():
-            try:
-                self._follower.follow([ref])
-            except NetlinkError as error:
+    def _follow_also(self, ref: str) -> None:
+        """Follow this one, too; later, if there are no descriptors for it now."""
+        try:
+            self._follower.follow([ref])
+        except NetlinkError as error:
+            if not self._unfollowed:
                 _log.warning("%s is not followed for now: %s", ref, error)
-                return
-            self._unfollowed.discard(ref)
+                self._following.fail(time.monotonic())
+            self._unfollowed.add(ref)
+
+    def _follow_the_rest(self, now: float) -> None:
+        """Follow what could not be followed before; what has happened to it since is found by looking."""
+        try:
+            while self._unfollowed:
+                ref = next(iter(self._unfollowed))
+                self._follower.follow([ref])
+                self._unfollowed.discard(ref)
+                for name in self._desired.at(ref):
+                    self._dirty.setdefault(name, f"{ref} can be followed")
+        except NetlinkError:
+            self._following.fail(now)
+        else:
+            self._following.succeed()
 
     # --- what is
 
@@ -253,14 +267,19 @@ class Configurator:
         """
         self._check()
         attachment = self._dependants.add(dependant)
-        self._unfollowed.add(dependant.netns)
-        self._follow_the_rest()
+        self._follow_also(dependant.netns)
         self._find_for_dependants({dependant.netns})
         return attachment
 
     def _find_for_dependants(self, refs: set[str]) -> None:
         """These references, of which dependants wait for a link, may lead elsewhere than before."""
-        self._sight.watch_also(refs)
+        try:
+            self._sight.watch_also(refs)
+        except VethError as error:
+            _log.warning("nothing is heard of the links that dependants wait for: %s", error)
+            self._everything = self._everything or "another try"
+            self._looking.fail(time.monotonic())
+            return
         for ref in refs:
             place = self._sight.place(ref)
             for name in self._dependants.names_at(ref):
@@ -283,7 +302,7 @@ class Configurator:
     def _due(self) -> float | None:
         if self.indexes.pending or self._statuses.subscribers.pending:
             return 0.0
-        attempts = (self._looking, self._leftovers, *self._attempts.values())
+        attempts = (self._looking, self._leftovers, self._following, *self._attempts.values())
         times = [one.due for one in attempts if one.due is not None]
         following = self._follower.due()
         left = min(times) - time.monotonic() if times else None
@@ -336,10 +355,17 @@ class Configurator:
             if attempts.due is not None and attempts.due <= now:
                 attempts.due = None
                 self._dirty.setdefault(name, "another try")
+        if self._following.due is not None and self._following.due <= now:
+            self._follow_the_rest(now)
         if self._leftovers.due is not None and self._leftovers.due <= now:
             self._leftovers.due = None
             self._everything = self._everything or "another try"
-        self._hear(self._sight.cache.poll())
+        try:
+            self._hear(self._sight.cache.poll())
+        except VethError as error:
+            # It stays due in the cache, too.
+            self._everything = self._everything or "events of links cannot be read"
+            self._fail(self._desired.names(), error)
 
     def _hear(self, events: list[LinkEvent]) -> None:
         if any(event.kind == "resync" for event in events):
@@ -383,7 +409,6 @@ class Configurator:
             self._find_for_dependants(self._dependants.refs)
 
     def _work(self) -> None:
-        self._follow_the_rest()
         dirty, everything = self._dirty, self._everything
         self._dirty, self._everything = {}, ""
         work = Work(
@@ -417,6 +442,8 @@ class Configurator:
 
     def _leave(self) -> None:
         """Follow no more what nobody needs any more."""
+        if not self._left:
+            return
         kept = self._dependants.refs
         left = {ref for ref in self._left if not self._sight.known_at(ref)}
         self._follower.unfollow(ref for ref in left if ref not in kept and not self._desired.at(ref))
@@ -479,6 +506,8 @@ class Configurator:
                 self._attempts.setdefault(name, Attempts()).fail(now)
         elif attempts is not None:
             attempts.succeed()
+            if attempts.is_over(now):
+                del self._attempts[name]
         if follows is Outcome.TERMINAL:
             verdict = Verdict(State.FAILED, str(error))
         if verdict is not None and verdict.state is State.CONFIGURED:

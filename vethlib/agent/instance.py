@@ -34,7 +34,8 @@ class Instance:
     """The right to be the agent of a label here, until :meth:`close` or the end of the process."""
 
     def __init__(self, label: str) -> None:
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        kind = socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+        self._socket = socket.socket(socket.AF_UNIX, kind)
         try:
             self._socket.bind(_address(label))
             self._socket.listen()
@@ -43,6 +44,18 @@ class Instance:
             if error.errno != errno.EADDRINUSE:
                 raise
             raise AlreadyRunning(label, running(label) or 0) from None
+
+    def fileno(self) -> int:
+        """Readable when somebody has asked."""
+        return self._socket.fileno()
+
+    def answer(self) -> None:
+        """Let go of those who have asked; being there was the answer."""
+        try:
+            while True:
+                self._socket.accept()[0].close()
+        except BlockingIOError:
+            pass
 
     def close(self) -> None:
         """Let another one be it."""

@@ -88,13 +88,21 @@ class Attempts:
 
     def repaired(self, now: float) -> None:
         """Count a repair of what somebody else has changed."""
-        # The longer the last one had to wait, the longer the peace has to be that ends a fight.
-        if now - self.repaired_at > max(FIGHT_WINDOW, 2 * (self.held - self.repaired_at)):
+        if now - self.repaired_at > self._window:
             self.repairs = 0
         self.repairs += 1
         self.repaired_at = now
         if self.repairs >= FREE_REPAIRS:
             self.held = now + delay(self.repairs - FREE_REPAIRS + 3)
+
+    def is_over(self, now: float) -> bool:
+        """Whether there is nothing here to remember."""
+        return not self.failed and now - self.repaired_at > self._window
+
+    @property
+    def _window(self) -> float:
+        # The longer the last one had to wait, the longer the peace has to be that ends a fight.
+        return max(FIGHT_WINDOW, 2 * (self.held - self.repaired_at))
 
     def hold(self, now: float) -> bool:
         """Whether a repair has to wait; then it is `due`."""

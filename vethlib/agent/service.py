@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from vethlib.errors import VethError
 
 from .configurator import Configurator
+from .instance import Instance
 from .notify import Notifier
 from .repair import delay
 from .state import State
@@ -30,13 +31,16 @@ class Service:
     """Runs a `configurator` on what a `store` says. Neither is closed by it.
 
     `ready` tells whether the store has said what there is, and that was worked on; `outage` why it cannot say, while it
-    cannot. With `once`, :meth:`run` ends with the first of either.
+    cannot. With `once`, :meth:`run` ends with the first of either. An `instance` is answered for meanwhile.
     """
 
-    def __init__(self, configurator: Configurator, store: Store, *, once: bool = False) -> None:
+    def __init__(
+        self, configurator: Configurator, store: Store, *, once: bool = False, instance: Instance | None = None
+    ) -> None:
         self._configurator = configurator
         self._store = store
         self._once = once
+        self._instance = instance
         self._notifier = Notifier()
         self._news = asyncio.Event()
         self._stopping = False
@@ -57,6 +61,8 @@ class Service:
             loop.add_signal_handler(number, action)
         for source in (self._store, self._configurator):
             loop.add_reader(source.fileno(), self._news.set)
+        if self._instance is not None:
+            loop.add_reader(self._instance.fileno(), self._instance.answer)
         try:
             while not self._stopping:
                 self._step(loop.time())
@@ -70,6 +76,8 @@ class Service:
         finally:
             for source in (self._store, self._configurator):
                 loop.remove_reader(source.fileno())
+            if self._instance is not None:
+                loop.remove_reader(self._instance.fileno())
             for number in signals:
                 loop.remove_signal_handler(number)
             self._notifier.stopping()
@@ -88,15 +96,17 @@ class Service:
         """Carry what there is, both ways."""
         for news in self._store.read():
             self._take(news)
-        if self._reloading:
+        if self._reloading and self._heard:
             self._notifier.reloading()
             self._configurator.resync()
         self._unpublished |= self._configurator.poll()
         self._publish(now)
         was_ready, self.ready = self.ready, self._heard
-        if self._reloading or self.ready > was_ready:
-            self._reloading = False
-            self._notifier.ready(summary(self._configurator.status()))
+        if self.ready and (self._reloading or not was_ready):
+            said = summary(self._configurator.status())
+            _log.info("%s: %s", "looked at everything" if was_ready else "started", said)
+            self._notifier.ready(said)
+        self._reloading = False
         if self._notifier.interval is not None:
             self._notifier.alive()
 
@@ -125,7 +135,7 @@ class Service:
 
     def _publish(self, now: float) -> None:
         """Give the store what it has not got yet; one that refuses is asked again later."""
-        if now < self._publish_at or not (self._unpublished or (self._heard and not self._published)):
+        if now < self._publish_at or not self._has_to_publish:
             return
         try:
             self._store.publish(self._unpublished)
@@ -139,10 +149,14 @@ class Service:
             self._unpublished = {}
             self._published = True
 
+    @property
+    def _has_to_publish(self) -> bool:
+        return bool(self._unpublished) or (self._heard and not self._published)
+
     def _due(self, now: float) -> float | None:
         """In how many seconds there is something to do though nothing happens."""
         times = [self._configurator.due(), self._store.due(), self._notifier.interval]
-        if self._unpublished:
+        if self._has_to_publish:
             times.append(max(0.0, self._publish_at - now))
         return min((time for time in times if time is not None), default=None)
 

@@ -149,6 +149,7 @@ class Sight:
         return bool(wanted) and self._watch_refs(wanted)
 
     def _watch_refs(self, refs: Iterable[str]) -> bool:
+        refs = list(refs)
         try:
             self.cache.watch_all(refs)
         except NetnsNotFound:
@@ -227,6 +228,8 @@ class Sight:
             if place is None:
                 continue
             if event.kind == "netns-gone":
+                if not self._is_over(str(event.netns or "")):
+                    continue  # it was another one of that name, whose end was known when this one was watched
                 heard.ended.append(place)
                 heard.bereft |= self._ended(desired, place)
             elif event.address is not None:
@@ -239,6 +242,14 @@ class Sight:
             heard.links[place, index] = link = self.link(place, index)
             self._by_link(desired, (place, index), link, names, heard)
         return heard
+
+    def _is_over(self, ref: str) -> bool:
+        """Whether the cache watches nothing by this reference any more."""
+        try:
+            self.cache.links(ref)
+        except NetnsNotFound:
+            return True
+        return False
 
     def _ended(self, desired: Desired, place: Place) -> set[str]:
         found = set(self._owners.get(place, {}).values())

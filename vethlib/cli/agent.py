@@ -45,7 +45,7 @@ def agent(args: Namespace, output: Output) -> int:
                 Session() as session,
                 Configurator(session, label=args.label, missing_netns=args.missing_netns) as configurator,
             ):
-                service = Service(configurator, store, once=args.once)
+                service = Service(configurator, store, once=args.once, instance=instance)
                 asyncio.run(service.run())
                 return _tell(output, service, configurator) if args.once else DONE
         finally:

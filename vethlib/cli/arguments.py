@@ -183,7 +183,7 @@ def _add_store(parser: Parser) -> None:
 
 def _add_put(parser: Parser) -> None:
     parser.add_argument("key", nargs="?", metavar="KEY", help="a name or a full key that the one value has to have")
-    parser.add_argument("file", metavar="FILE", help="a JSON file with one interface or a list, or - for stdin")
+    parser.add_argument("file", metavar="FILE", help="a JSON file (one interface or a list), a directory of them, or -")
     _add_store(parser)
     parser.option("--no-validate", action="store_true", help="store any JSON object that has a name")
 
@@ -283,6 +283,7 @@ COMMANDS = {
         "[--log text|json]",
         "keep this host as a store says, until stopped",
         _add_agent,
+        "SIGTERM ends it and leaves the host as it is; SIGHUP has everything looked at again.\n"
         "example: vethctl agent --store dir:/etc/vethlib --label vpp1",
     ),
     "status": _Command(

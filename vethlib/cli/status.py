@@ -16,8 +16,13 @@ from vethlib.agent.mark import check_label
 from .exits import DONE, INVALID, PENDING, REFUSED
 from .output import Output
 from .text import counted, natural, paint
+from .where import ref_text
 
 __all__ = ["status"]
+
+_KEYS = {"name", "state", "reason", "netns", "host_name", "ifindex", "peer", "since"}
+
+_CHANGES = flags.MOVED_TO | flags.DELETE | flags.CLOSE_WRITE | flags.DELETE_SELF
 
 _ROLES = {"CONFIGURED": "good", "PENDING": "warning", "RETRYING": "bad", "FAILED": "bad", "INVALID": "bad"}
 
@@ -48,22 +53,23 @@ def _read(directory: str, names: list[str]) -> list[dict[str, Any]]:
         try:
             with open(os.path.join(directory, name), encoding="utf-8") as file:
                 entry = json.load(file)
-        except FileNotFoundError:
-            continue  # it went away just now
-        if not names or entry["name"] in names:
+        except (FileNotFoundError, ValueError, RecursionError):
+            continue  # it went away just now, or is none of an agent's
+        if isinstance(entry, dict) and entry.keys() >= _KEYS and (not names or entry["name"] in names):
             entries.append(entry)
     return sorted(entries, key=lambda entry: natural(entry["name"]))
 
 
 def _show(output: Output, entries: list[dict[str, Any]]) -> None:
     if not entries:
+        output.remark("no interface is configured")
         return
     rows = [(paint("INTERFACE", "heading"), "NETNS", "LINK", "PEER", "STATE", "SINCE", "REASON")]
     for entry in entries:
         state = paint(entry["state"], _ROLES.get(entry["state"], ""))
         link = f"{entry['host_name']}#{entry['ifindex']}" if entry["ifindex"] else entry["host_name"]
         rows.append(
-            (entry["name"], entry["netns"] or "home", link, entry["peer"], state, _age(entry["since"]), entry["reason"])
+            (entry["name"], ref_text(entry["netns"]), link, entry["peer"], state, _age(entry["since"]), entry["reason"])
         )
     output.table(rows, roles=("link", "", "", "link"))
 
@@ -99,7 +105,7 @@ def _tell_not_running(output: Output, entries: list[dict[str, Any]], label: str,
         f"no agent with the label {label} runs on this host{said}",
         code="not-running",
         field="--label",
-        hint="start one: vethctl agent --store dir:PATH",
+        hint=f"start one: vethctl agent --store dir:PATH --label {label}",
     )
 
 
@@ -108,12 +114,14 @@ def _watch(directory: str, args: Namespace, output: Output) -> int:
 
     On a terminal the table is drawn anew; anywhere else only what changed is written, a line each.
     """
-    os.makedirs(directory, exist_ok=True)
     terminal = output.is_terminal
     shown: dict[str, dict[str, Any]] = {}
     with INotify() as inotify:
-        inotify.add_watch(directory, flags.MOVED_TO | flags.DELETE | flags.CLOSE_WRITE)
+        watched = -1
         while True:
+            if watched < 0:
+                os.makedirs(directory, exist_ok=True)
+                watched = inotify.add_watch(directory, _CHANGES)
             entries = _read(directory, args.names)
             if terminal:
                 output.clear()
@@ -125,7 +133,9 @@ def _watch(directory: str, args: Namespace, output: Output) -> int:
                 _show_changes(output, shown, {entry["name"]: entry for entry in entries})
             output.flush()
             # A second: so that ages and the agent's end are shown. 100 ms: many changes are one picture.
-            inotify.read(timeout=1000 if terminal else None, read_delay=100)
+            for event in inotify.read(timeout=1000 if terminal else None, read_delay=100):
+                if event.mask & flags.IGNORED:
+                    watched = -1  # somebody has removed the directory
 
 
 def _show_changes(output: Output, shown: dict[str, dict[str, Any]], now: dict[str, dict[str, Any]]) -> None:

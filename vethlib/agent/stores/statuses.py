@@ -119,5 +119,5 @@ def _is_status(file: str, directory: int) -> bool:
         found = content(file, directory, follow=False)
         value = {} if found is None else json.loads(found.raw)
         return value["state"] in State.__members__ and file == status_file(value["name"])
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return False
