@@ -53,7 +53,7 @@ def test_put_stores_the_interfaces_of_a_file(vethctl: Vethctl, path: Path, tmp_p
     file = write(tmp_path / "both.json", value("a", "b"), value("b", "a"))
     with dropped():
         said = vethctl("put", str(file))
-    assert (said.code, said.err) == (0, "")
+    assert (said.code, said.err) == (0, f"warning: {path} was not there: it was made\n")
     assert said.out.splitlines() == [f"+ a  {path}/a.json", f"+ b  {path}/b.json", "stored: added 2 interfaces"]
     assert load([path]).interfaces == load([file]).interfaces
 
@@ -183,7 +183,7 @@ def test_what_is_not_there_is_an_error_that_names_what_is_meant(vethctl: Vethctl
     said = vethctl("get", "veth1", "vet2")
     assert (said.code, said.out) == (2, "")
     assert said.err.splitlines() == [
-        f"vethctl: there is no interface 'vet2'; did you mean veth2?, in dir:{path}",
+        f"vethctl: dir:{path}: there is no interface 'vet2'; did you mean veth2?",
         f"  see what is there: vethctl list --store dir:{path}",
     ]
     error = vethctl("get", "nobody", "--json").error
@@ -220,7 +220,7 @@ def test_del_deletes_by_prefix_only_when_told_to(vethctl: Vethctl, path: Path, m
     said = vethctl("del", "veth1", "a", "c", "--prefix")
     assert said.code == 2
     assert said.out.splitlines()[-1] == "stored: deleted 3 interfaces"
-    assert said.err == f"vethctl: no interface begins with 'c', in dir:{path}\n"
+    assert said.err == f"vethctl: dir:{path}: no interface begins with 'c'\n"
     assert names(path) == ["b1", "veth2"]
     assert vethctl("del", "", "--prefix").code == 1
     assert names(path) == ["b1", "veth2"]

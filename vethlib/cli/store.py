@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Iterable, Mapping, Sequence
@@ -44,7 +45,11 @@ def put(args: Namespace, output: Output) -> int:
     if interfaces is None:
         return INVALID
     _check_key(name, interfaces, args)
+    directory = args.store.removeprefix("dir:")
+    is_new = not os.path.isdir(directory)
     edits = editor.put(*interfaces.values())
+    if is_new:
+        output.warning(f"{directory} was not there: it was made")
     for one, doubt in _doubts(editor.values()).items():
         if one in interfaces:
             output.warning(f"{one}: {doubt}")
@@ -89,7 +94,7 @@ def delete(args: Namespace, output: Output) -> int:
         return DONE
     if args.prefix:
         for prefix in missing:
-            output.error(f"no interface begins with {prefix!r}, in {args.store}", code="not-stored", field="NAME")
+            output.error(f"{args.store}: no interface begins with {prefix!r}", code="not-stored", field="NAME")
     else:
         _tell_missing(missing, _stored(editor)[0], args, output)
     return REFUSED
@@ -220,7 +225,7 @@ def _problem(one: Stored) -> str:
 def _tell_missing(missing: Iterable[str], known: Iterable[str], args: Namespace, output: Output) -> None:
     hint = f"see what is there: vethctl list --store {args.store}"
     for name in missing:
-        message = f"{no_such('interface', name, known)}, in {args.store}"
+        message = f"{args.store}: {no_such('interface', name, known)}"
         output.error(message, code="not-stored", field="NAME", hint=hint)
 
 
