@@ -267,6 +267,16 @@ def test_once_says_what_came_of_it(start: Start) -> None:
     assert start("--once").process.wait(10) == 2
 
 
+def test_the_store_may_come_from_the_environment(start: Start) -> None:
+    agent = start()
+    agent.wait_until("READY")
+    agent.end()
+    command = [*VETHCTL, "agent", "--once", "--label", LABEL, "--status-dir", str(agent.status)]
+    environment = os.environ | {"VETHLIB_STORE": f"dir:{agent.store}"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (0, "2 CONFIGURED\n")
+
+
 def test_once_without_a_store_is_refused(start: Start, tmp_path: Path) -> None:
     done = vethctl("agent", "--store", f"dir:{tmp_path}/nowhere", "--label", LABEL, "--once")
     assert done.returncode == 2

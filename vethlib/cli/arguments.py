@@ -149,8 +149,7 @@ def _add_status_directory(parser: Parser) -> None:
 
 
 def _add_agent(parser: Parser) -> None:
-    parser.option("--store", metavar="URL", required=True, help="where the configuration is: dir:PATH")
-    _add_label(parser)
+    _add_store(parser)
     _add_status_directory(parser)
     parser.option(
         "--missing-netns",
