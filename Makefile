@@ -32,12 +32,12 @@ bench: .venv/installed  ## measure vethlib beside its peers and beside what the 
 format: .venv/installed  ## bring the code into shape
 	@$(BIN)/ruff check --quiet --fix . ; $(BIN)/ruff format --quiet .
 
-proto: .venv/installed  ## generate the northbound model's code again
+proto: .venv/installed  ## generate the code of the northbound model and of etcd's messages again
 	@# An old protoc on purpose: its code runs on every protobuf that pyproject.toml admits.
 	@test -x .build/proto/bin/python || python3 -m venv .build/proto
 	@.build/proto/bin/pip install -qq grpcio-tools==1.71.2
 	@.build/proto/bin/python -m grpc_tools.protoc -I. --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy \
-		--python_out=. --mypy_out=quiet:. vethlib/agent/northbound.proto
+		--python_out=. --mypy_out=quiet:. vethlib/agent/northbound.proto vethlib/agent/stores/etcd/etcd.proto
 
 clean:  ## remove all that was made
 	@rm -rf .venv .build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -46,6 +46,7 @@ class Service:
         self._stopping = False
         self._reloading = False
         self._heard = False  # a snapshot
+        self._has_read = False  # something since it was published last; a store may have to tell what that led to
         self._unpublished: dict[str, Status | None] = {}
         self._published = False  # at least once, so that what an earlier run has left there goes
         self._publish_at = 0.0
@@ -96,6 +97,7 @@ class Service:
         """Carry what there is, both ways."""
         for news in self._store.read():
             self._take(news)
+            self._has_read = True
         if self._reloading and self._heard:
             self._notifier.reloading()
             self._configurator.resync()
@@ -147,11 +149,12 @@ class Service:
         else:
             self._refusals = 0
             self._unpublished = {}
+            self._has_read = False
             self._published = True
 
     @property
     def _has_to_publish(self) -> bool:
-        return bool(self._unpublished) or (self._heard and not self._published)
+        return bool(self._unpublished) or (self._heard and (self._has_read or not self._published))
 
     def _due(self, now: float) -> float | None:
         """In how many seconds there is something to do though nothing happens."""

@@ -6,7 +6,7 @@ import re
 
 from vethlib.errors import InvalidValue
 
-__all__ = ["key_of", "name_of"]
+__all__ = ["key_of", "liveness_key", "name_of", "status_key"]
 
 _KEY = re.compile(r"/vnf-agent/([^/]*)/linux/config/v1/interface/([^/]*)")
 
@@ -14,6 +14,16 @@ _KEY = re.compile(r"/vnf-agent/([^/]*)/linux/config/v1/interface/([^/]*)")
 def key_of(label: str, name: str) -> str:
     """``/vnf-agent/LABEL/linux/config/v1/interface/NAME``."""
     return f"/vnf-agent/{label}/linux/config/v1/interface/{name}"
+
+
+def status_key(label: str, name: str) -> str:
+    """``/vnf-agent/LABEL/linux/status/v1/interface/NAME``: what the agent says of an interface."""
+    return f"/vnf-agent/{label}/linux/status/v1/interface/{name}"
+
+
+def liveness_key(label: str) -> str:
+    """``/vnf-agent/LABEL/check/status/v1/agent``: there while the agent is alive."""
+    return f"/vnf-agent/{label}/check/status/v1/agent"
 
 
 def name_of(key: str, label: str, field: str = "key") -> str:

@@ -1,12 +1,12 @@
 """What an agent asks of a store, and what a store tells it; and what an operator asks of one.
 
-A store is read without waiting. What it tells is one of three things, in order:
+A store is read without waiting. What it tells is one of these, in order:
 
 * :class:`Snapshot`: all that there is now. The first thing a store tells, and again whenever it may have missed
   something (a connection that was lost, a directory that was away).
 * :class:`Change`: one key has another value, or none.
-* :class:`Outage`: the store cannot be read. Nothing is known to be deleted then; what was told last stays in force
-  until the next snapshot.
+* :class:`Outage`: the store cannot be read. Nothing is known to be deleted then; what was told last stays in force.
+* :class:`Back`: it can be read again. What was told holds, except for what is told from here on.
 
 A key is an interface's name. What is wrong and has no name that can be read is told under the place where it stands,
 as in ``file:star.json[2]``; no interface can have such a name, since none has a ':'.
@@ -23,7 +23,7 @@ from vethlib.agent.northbound import Parsed
 from vethlib.agent.status import Status
 from vethlib.errors import InvalidValue, VethError
 
-__all__ = ["Change", "Edit", "Editor", "News", "Outage", "Snapshot", "Store", "StoreError", "Stored"]
+__all__ = ["Back", "Change", "Edit", "Editor", "News", "Outage", "Snapshot", "Store", "StoreError", "Stored"]
 
 
 class StoreError(VethError, OSError):
@@ -69,7 +69,12 @@ class Outage:
     reason: str
 
 
-News: TypeAlias = Snapshot | Change | Outage
+@dataclass(frozen=True, slots=True)
+class Back:
+    """The store can be read again, and has missed nothing; a snapshot says that, too."""
+
+
+News: TypeAlias = Snapshot | Change | Outage | Back
 
 
 class Store(Protocol):
@@ -85,13 +90,13 @@ class Store(Protocol):
         """In how many seconds :meth:`read` is to be called though the descriptor is not readable; None: need not."""
 
     def publish(self, statuses: Mapping[str, Status | None]) -> None:
-        """Write the status of these interfaces; None takes one away.
+        """Write the status of these interfaces; None takes one away. Called after all that was read was acted upon.
 
         Raises :class:`StoreError` where that fails; the next call then writes what is still to be written, too.
         """
 
     def close(self) -> None:
-        """Give everything back; the values stay, and so does the status."""
+        """Give everything back; the values stay. A status that says who is alive goes."""
 
 
 @dataclass(frozen=True, slots=True)

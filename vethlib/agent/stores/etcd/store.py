@@ -1,0 +1,221 @@
+"""Configuration in etcd, followed as it changes; and status, written back.
+
+A thread attends to one member after the other: it reads all keys of the label once, and hears of changes from then on.
+After a connection was lost it goes on where it was, if who answers has the same history; otherwise it reads them all
+again, and tells what is different. Whatever happens in between, nothing is told but that there is an outage.
+
+Who reads does not wait for it: news are left for :meth:`EtcdStore.read`, and a descriptor says so.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import random
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from typing import NoReturn
+
+from vethlib.agent.mark import check_label
+from vethlib.agent.status import Status
+from vethlib.agent.stores.protocol import Back, News, Outage, StoreError
+
+from .address import Address, parse_url
+from .connection import Connection, LeaseGone, Silent, Watch
+from .mirror import Mirror
+from .publishing import ANSWER, Publisher
+from .reading import prefix_of
+
+__all__ = ["EtcdStore"]
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 3.0  # seconds between rounds of attempts
+_ESTABLISHED = 1.0  # seconds after which a watch was a good one, and its end is the first failure
+
+_log = logging.getLogger("vethlib.agent")
+
+
+class EtcdStore:
+    """The interfaces of a `label` in the etcd of a `url`, and their status.
+
+    Raises :class:`InvalidValue` for a bad URL or label. That no etcd is there is news: an :class:`Outage`.
+    """
+
+    def __init__(self, url: str, label: str) -> None:
+        self._address: Address = parse_url(url)
+        self._mirror = Mirror(prefix_of(check_label(label)))
+        self._prefix = prefix_of(label)
+        self._lock = threading.Lock()
+        self._news: list[News] = []
+        self._revisions: dict[str, int] = {}  # of what is in the news
+        self._read: dict[str, int] = {}  # and of what was read, and is yet to be published
+        self._refusals: dict[str, str] = {}  # why each member could not be followed last
+        self._outage = ""  # that was told
+        self._closing = threading.Event()
+        self._connection: Connection | None = None
+        self._failures = 0  # in a row
+        self._followed = math.inf  # since when the keys are followed, by time.monotonic()
+        self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._publisher = Publisher(self._address, label)
+        self._thread = threading.Thread(target=self._run, name="vethlib-etcd", daemon=True)
+        self._thread.start()
+
+    def __repr__(self) -> str:
+        return f"<EtcdStore {self._address.url}>"
+
+    # --- as in stores.protocol.Store
+
+    def read(self) -> list[News]:
+        """What is new since the last call; does not wait, and raises nothing."""
+        with self._lock:
+            if self._event < 0:
+                return []
+            try:
+                os.eventfd_read(self._event)
+            except BlockingIOError:
+                pass
+            news, self._news = self._news, []
+            self._read |= self._revisions
+            self._revisions = {}
+        return news
+
+    def fileno(self) -> int:
+        """Readable when :meth:`read` has something."""
+        return self._event
+
+    def due(self) -> float | None:
+        """Never: all that is new makes the descriptor readable."""
+        return None
+
+    def publish(self, statuses: Mapping[str, Status | None]) -> None:
+        """Have these written, with the revision of the configuration that was read last. Does not wait."""
+        revisions, self._read = self._read, {}
+        self._publisher.publish(statuses, revisions)
+
+    def close(self) -> None:
+        """Take the status and the sign of life away, and end the connection; a second time, nothing."""
+        if self._event < 0:
+            return
+        self._closing.set()
+        self._publisher.close()
+        connection = self._connection
+        if connection is not None:
+            connection.close()
+        self._thread.join(ANSWER)
+        with self._lock:
+            os.close(self._event)
+            self._event = -1
+
+    # --- in the thread
+
+    def _run(self) -> None:
+        endpoints = self._address.endpoints
+        turn = 0
+        while not self._closing.is_set():
+            endpoint = endpoints[turn % len(endpoints)]
+            error = self._attend(endpoint)
+            if self._closing.is_set():
+                return
+            if time.monotonic() - self._followed > _ESTABLISHED:
+                self._failures = 0
+            self._followed = math.inf
+            turn += 1
+            self._failures += 1
+            # One that was lost may be there again at once; but silence has lasted for a while already.
+            patience = len(endpoints) if self._mirror.resume else len(endpoints) - 1
+            self._refusals[endpoint] = str(error)
+            if self._failures > patience or isinstance(error, Silent):
+                self._tell_outage("; ".join(self._refusals[one] for one in endpoints if one in self._refusals))
+            self._closing.wait(_pause(self._failures // len(endpoints)))
+
+    def _attend(self, endpoint: str) -> StoreError:
+        """Follow the keys over one connection, until it fails; and why it did."""
+        try:
+            with Connection(self._address, endpoint) as connection:
+                self._connection = connection
+                if self._closing.is_set():
+                    connection.close()
+                try:
+                    self._follow(connection)
+                finally:
+                    self._publisher.use(None)
+        except StoreError as error:
+            return error
+        except Exception as error:
+            _log.exception("following %s failed", self._address.url)
+            return StoreError(f"{endpoint}: {error!r}", path=endpoint, reason=repr(error))
+
+    def _follow(self, connection: Connection) -> NoReturn:
+        """Hear of changes. Ends only by an error, as everything does that has to do with a connection."""
+        mirror = self._mirror
+        connection.authenticate()
+        if not (mirror.resume and self._is_lease_alive(connection)):
+            self._read_all(connection)
+        self._publisher.use(connection)
+        while True:
+            watch = connection.watch(self._prefix, mirror.resume)
+            try:
+                first = watch.first()
+                if first.canceled:
+                    raise watch.refusal(first.cancel_reason)
+                if mirror.fits(first.header):
+                    self._hear(watch)
+                else:
+                    _log.warning("%s: the history has gone back, as if it was wiped or restored", connection.endpoint)
+            finally:
+                watch.cancel()
+            self._read_all(connection)
+
+    def _is_lease_alive(self, connection: Connection) -> bool:
+        """Whether this etcd still knows the lease that it gave: then it has not been replaced by another meanwhile."""
+        if not self._publisher.lease:
+            return False
+        try:
+            connection.keep_alive(self._publisher.lease, ANSWER)
+        except LeaseGone:
+            return False
+        return True
+
+    def _hear(self, watch: Watch) -> None:
+        """Tell what a watch says, until what it should say is history that was given up."""
+        self._followed = time.monotonic()
+        self._tell(())
+        for answer in watch:
+            if answer.compact_revision:
+                return
+            if answer.canceled:
+                raise watch.refusal(answer.cancel_reason)
+            self._tell(self._mirror.apply(answer))
+
+    def _read_all(self, connection: Connection) -> None:
+        self._tell(self._mirror.replace(connection.read(self._prefix)))
+
+    def _tell_outage(self, reason: str) -> None:
+        if reason != self._outage:
+            self._outage = reason
+            self._leave([Outage(reason)])
+
+    def _tell(self, news: Iterable[News]) -> None:
+        """Tell these news, and so that an outage before is over."""
+        back: list[News] = [Back()] if self._outage else []
+        self._outage = ""
+        self._refusals.clear()
+        self._leave([*back, *news])
+
+    def _leave(self, news: list[News]) -> None:
+        """Leave news to be read."""
+        moved, self._mirror.moved = self._mirror.moved, {}
+        with self._lock:
+            self._revisions |= moved
+            if (news or moved) and self._event >= 0:
+                self._news += news
+                os.eventfd_write(self._event, 1)
+
+
+def _pause(rounds: int) -> float:
+    """Seconds before the next attempt: none in the first round, then longer and longer, and not for all the same."""
+    if not rounds:
+        return 0.0
+    longest: float = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(rounds - 1, 10))
+    return longest * random.uniform(0.5, 1.0)
