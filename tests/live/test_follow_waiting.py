@@ -26,6 +26,7 @@ from vethlib import (
     ns,
 )
 from vethlib.agent.follow import Follower, MemoryResolver, Resolver, ResolverDown
+from vethlib.agent.observe import observe
 from vethlib.ns.syscalls import MNT_DETACH, MS_BIND, mount, umount2
 
 DIRECTORY = "/run/netns"
@@ -117,13 +118,70 @@ def test_the_end_of_a_microservice_s_process_is_told_though_the_resolver_says_no
     settle(follower)
     first.kill()
     assert heard(follower) == {VNF1}
-    assert follower.gone(VNF1) == f"process {first.pid} is gone"
+    assert follower.gone(VNF1) == "microservice vnf1 is not running"
     resolver.set("vnf1", f"pid:{second.pid}")
     assert heard(follower) == {VNF1}
     assert follower.gone(VNF1) == ""
     second.kill()
     assert heard(follower) == {VNF1}
-    assert follower.gone(VNF1) == f"process {second.pid} is gone"
+    assert follower.gone(VNF1) == "microservice vnf1 is not running"
+
+
+def test_a_look_at_a_microservice_whose_process_has_just_ended_says_so_of_the_microservice(
+    home: ns.Netns, resolver: MemoryResolver, sleeper: Sleeper
+) -> None:
+    """Nobody has heard of it yet."""
+    process = sleeper()
+    resolver.set("vnf1", f"pid:{process.pid}")
+    resolver.set("vnf2", "netns:blue")
+    process.kill()
+    process.wait()
+    with Session(resolver=resolver) as session:
+        seen = observe(session, [VNF1, "microservice:vnf2"]).netns
+    assert seen[VNF1].reason == "microservice vnf1 is not running"
+    assert seen["microservice:vnf2"].reason == "/run/netns/blue does not exist"
+
+
+def test_what_a_resolver_remarks_is_told_and_is_a_change(follower: Follower, resolver: MemoryResolver) -> None:
+    follower.follow([VNF1, "blue"])
+    resolver.set("vnf1", "blue")
+    settle(follower)
+    assert (follower.remark(VNF1), follower.remark("blue"), follower.remark("")) == ("", "", "")
+    resolver.set("vnf1", "blue", "there are two of them")
+    assert heard(follower) == {VNF1}
+    assert follower.remark(VNF1) == "there are two of them"
+    resolver.down("away")
+    assert follower.remark(VNF1) == ""
+    resolver.up()
+    resolver.remove("vnf1")
+    assert follower.remark(VNF1) == ""
+
+
+def test_a_resolver_without_remarks_makes_none(home: ns.Netns) -> None:
+    class Plain:
+        """All that a resolver has to be."""
+
+        def __call__(self, label: str) -> str:
+            return "blue"
+
+        def fileno(self) -> int:
+            return self.news
+
+        def changed(self) -> list[str]:
+            return []
+
+        def close(self) -> None:
+            os.close(self.news)
+
+        def __init__(self) -> None:
+            self.news = os.eventfd(0)
+
+    resolver = Plain()
+    assert isinstance(resolver, Resolver)
+    with Follower(resolver) as follower:
+        follower.follow([VNF1])
+        assert follower.remark(VNF1) == ""
+    resolver.close()
 
 
 def test_a_microservice_with_a_name_or_a_file_is_followed_there(follower: Follower, resolver: MemoryResolver) -> None:
@@ -150,7 +208,7 @@ def test_while_the_resolver_is_down_what_was_known_is_followed(
     assert heard(follower) >= {VNF1}
     process.kill()
     assert heard(follower) == {VNF1}
-    assert follower.gone(VNF1) == f"process {process.pid} is gone"
+    assert follower.gone(VNF1) == "microservice vnf1 is not running"
     resolver.up()
     assert heard(follower) == {VNF1, "microservice:vnf2"}
 
@@ -181,7 +239,7 @@ def test_out_of_descriptors_a_microservice_is_followed_later(
     assert follower.due() is None
     process.kill()
     assert heard(follower) == {VNF1}
-    assert follower.gone(VNF1) == f"process {process.pid} is gone"
+    assert follower.gone(VNF1) == "microservice vnf1 is not running"
 
 
 def test_a_label_that_stands_for_no_reference_is_refused(resolver: MemoryResolver) -> None:
@@ -298,7 +356,7 @@ def test_an_interrupted_call_is_made_up_for_by_the_next(home: ns.Netns, file: st
         assert follower.changed() == set()
         process.kill()
         assert heard(follower) == {VNF1}
-        assert follower.gone(VNF1) == f"process {process.pid} is gone"
+        assert follower.gone(VNF1) == "microservice vnf1 is not running"
     resolver.close()
 
 

@@ -2,60 +2,137 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
 from vethlib.agent.stores.directory import DirectoryStore
 from vethlib.agent.stores.editing import DirectoryEditor
-from vethlib.agent.stores.keys import key_of, name_of
+from vethlib.agent.stores.etcd.editor import EtcdEditor
+from vethlib.agent.stores.keys import beginning_of, key_of, name_of, place_of
 from vethlib.agent.stores.memory import MemoryStore
-from vethlib.agent.stores.opening import open_editor, open_store
+from vethlib.agent.stores.opening import open_editor, open_statuses, open_store, shown
 from vethlib.errors import InvalidValue
+
+KINDS = "dir:PATH (a directory of *.json files), etcd://HOST:PORT or memory:"
+
+Opener: TypeAlias = Callable[..., object]
 
 
 def test_a_url_names_a_store(tmp_path: Path) -> None:
-    store = open_store(f"dir:{tmp_path}", status_dir=tmp_path / "status")
+    store = open_store(f"dir:{tmp_path}", label="vpp1", status_dir=tmp_path / "status")
     assert isinstance(store, DirectoryStore)
     store.close()
-    store = open_store("memory:")
+    store = open_store("memory:", label="vpp1")
     assert isinstance(store, MemoryStore)
     store.close()
-    assert isinstance(open_editor(f"dir:{tmp_path}"), DirectoryEditor)
+    assert isinstance(open_editor(f"dir:{tmp_path}", label="vpp1"), DirectoryEditor)
+    assert isinstance(open_editor("etcd://127.0.0.1:1", label="vpp1"), EtcdEditor)
 
 
 @pytest.mark.parametrize(
     ("url", "hint"),
     [
-        ("etcd://127.0.0.1:2379", "etcd is not supported yet: give dir:PATH"),
         ("/tmp", "for this directory write dir:/tmp"),
-        ("dir:", "give dir:PATH, a directory of *.json files, or memory:"),
-        ("memory:x", "give dir:PATH, a directory of *.json files, or memory:"),
-        ("consul://x", "give dir:PATH, a directory of *.json files, or memory:"),
-        ("", "give dir:PATH, a directory of *.json files, or memory:"),
+        ("dir:", f"give {KINDS}"),
+        ("memory:x", f"give {KINDS}"),
+        ("consul://x", f"give {KINDS}"),
+        ("etc://x", f"give {KINDS}"),
+        ("", f"give {KINDS}"),
     ],
 )
 def test_any_other_is_refused_with_what_there_is(url: str, hint: str) -> None:
-    for opener in (open_store, open_editor):
+    openers: tuple[Opener, ...] = (open_store, open_editor, open_statuses)
+    for opener in openers if url else openers[:2]:
         with pytest.raises(InvalidValue) as raised:
-            opener(url)
+            opener(url, label="vpp1")
         assert (raised.value.field, raised.value.value, raised.value.hint) == ("--store", url, hint)
+
+
+@pytest.mark.parametrize("url", ["etcd:h", "etcd://", "etcd:/h:1", "etcd://u@h", "etcd://h:0", "etcd://h?tls=2"])
+def test_a_bad_url_of_an_etcd_is_refused_before_anything_is_opened(url: str) -> None:
+    openers: tuple[Opener, ...] = (open_store, open_editor, open_statuses)
+    for opener in openers:
+        with pytest.raises(InvalidValue) as raised:
+            opener(url, label="vpp1")
+        assert (raised.value.field, raised.value.value) == ("--store", url)
 
 
 def test_what_is_in_memory_cannot_be_edited_from_outside() -> None:
     with pytest.raises(InvalidValue, match="within one process"):
-        open_editor("memory:")
+        open_editor("memory:", label="vpp1")
+
+
+def test_statuses_are_those_of_this_host_unless_an_etcd_is_named(tmp_path: Path) -> None:
+    for url in ("", "dir:/etc/vethlib", "memory:"):
+        assert open_statuses(url, label="vpp1").place == "/run/vethlib/vpp1/status"
+    assert open_statuses("etcd://u:secret@h", label="vpp1").place == "etcd://u:…@h"
+    assert open_statuses("etcd://h", label="vpp1", status_dir=str(tmp_path)).place == str(tmp_path)
+
+
+def test_a_store_that_lacks_its_package_says_how_to_get_it() -> None:
+    script = """
+import sys
+sys.modules["grpc"] = None
+from vethlib.agent.stores.opening import open_editor, open_statuses, open_store
+from vethlib.errors import VethError
+for opener in (open_store, open_editor, open_statuses):
+    try:
+        opener("etcd://127.0.0.1:1", label="vpp1")
+    except VethError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert len(done.stdout.splitlines()) == 3
+    assert all(line.endswith("pip install 'vethlib[etcd]'") for line in done.stdout.splitlines())
+
+
+def test_a_url_is_shown_without_the_password() -> None:
+    assert shown("etcd://u:secret@h:1") == "etcd://u:…@h:1"
+    assert shown("dir:/home/a:b@c") == "dir:/home/a:b@c"
 
 
 def test_a_key_and_a_name_mean_the_same() -> None:
     key = "/vnf-agent/vpp1/linux/config/v1/interface/veth1"
     assert key_of("vpp1", "veth1") == key
-    assert name_of(key, "vpp1") == name_of("veth1", "vpp1") == "veth1"
+    for read in (name_of, place_of, beginning_of):
+        assert read(key, "vpp1") == read("veth1", "vpp1") == "veth1"
 
 
 def test_a_key_of_another_label_is_refused() -> None:
     with pytest.raises(InvalidValue, match="the key is of label vpp2, not of vpp1"):
         name_of(key_of("vpp2", "veth1"), "vpp1", "KEY")
+
+
+def test_a_key_of_another_label_is_refused_wherever_keys_are_read() -> None:
+    for read in (place_of, beginning_of):
+        with pytest.raises(InvalidValue, match="the key is of label vpp2, not of vpp1"):
+            read(key_of("vpp2", "veth1"), "vpp1")
+
+
+@pytest.mark.parametrize(
+    ("key", "place"),
+    [
+        (key_of("vpp1", "a/b"), "key:a/b"),
+        (key_of("vpp1", "a b"), "key:a b"),
+        (key_of("vpp1", ""), "key:"),
+        (key_of("vpp1", "a\udcff"), "key:a\\xff"),
+        ("key:a/b", "key:a/b"),
+    ],
+)
+def test_a_key_that_no_interface_can_have_is_called_as_stores_tell_it(key: str, place: str) -> None:
+    assert place_of(key, "vpp1") == place
+
+
+def test_the_beginning_of_a_key_is_that_of_a_name() -> None:
+    assert beginning_of(key_of("vpp1", "ve"), "vpp1") == "ve"
+    assert beginning_of(key_of("vpp1", "a/"), "vpp1") == "a/"
+    with pytest.raises(InvalidValue, match="write a name"):
+        beginning_of("/vnf-agent/vpp1/linux/", "vpp1")
 
 
 @pytest.mark.parametrize("key", ["/veth1", "a/b", "/vnf-agent/vpp1/linux/config/v1/interface/a/b", "/vnf-agent/vpp1/"])

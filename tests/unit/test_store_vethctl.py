@@ -334,8 +334,8 @@ def test_every_command_needs_a_store_that_it_knows(
 
     said = run()
     assert (said.code, said.error["code"], said.error["field"]) == (1, "usage", "--store")
-    assert said.error["hint"] == "give --store dir:PATH, or set VETHLIB_STORE"
-    said = run("--store", "etcd://localhost")
+    assert said.error["hint"] == "give --store dir:PATH or etcd://HOST:PORT, or set VETHLIB_STORE"
+    said = run("--store", "redis://localhost")
     assert (said.code, said.error["code"], said.error["field"]) == (1, "invalid-value", "--store")
 
 

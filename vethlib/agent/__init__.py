@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .follow import MemoryResolver as MemoryResolver
     from .follow import Resolver as Resolver
     from .follow import ResolverDown as ResolverDown
+    from .follow.docker import DockerResolver as DockerResolver
     from .indexes import IndexEntry as IndexEntry
     from .indexes import Indexes as Indexes
     from .indexes import IndexEvent as IndexEvent
@@ -41,6 +42,7 @@ _MODULES = {
     "Configurator": "configurator",
     "Dependant": "dependants",
     "DirectoryStore": "stores.directory",
+    "DockerResolver": "follow.docker",
     "IndexEntry": "indexes",
     "IndexEvent": "indexes",
     "Indexes": "indexes",
@@ -66,6 +68,7 @@ __all__ = [
     "DeletePair",
     "Dependant",
     "DirectoryStore",
+    "DockerResolver",
     "IndexEntry",
     "IndexEvent",
     "Indexes",

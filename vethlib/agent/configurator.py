@@ -537,7 +537,8 @@ class Configurator:
             attempt = attempts.failed or attempts.repairs
             due = time.time() + attempts.due - time.monotonic()
         interface = self._desired.interfaces.get(name)
-        return self._statuses.say(name, verdict, interface, seen, attempt=attempt, due=due)
+        warning = "" if interface is None else self._follower.remark(interface.namespace.ref)
+        return self._statuses.say(name, verdict, interface, seen, attempt=attempt, due=due, warning=warning)
 
     def _fail(self, names: Iterable[str], error: VethError) -> None:
         """Looking is impossible: none of these is known to be as it should."""

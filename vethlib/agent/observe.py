@@ -63,5 +63,9 @@ def _seen_netns(ref: str, survey: Survey, create_missing: bool, gone: Mapping[st
         if gone is None:
             raise found
         return SeenNetns(ref, None, str(found), unknown=True)
-    missing = ns.parse(ref).kind == "netns"
-    return SeenNetns(ref, ref if missing and create_missing else None, str(found), missing)
+    kind, label = ns.parse(ref).kind, ref.partition(":")[2]
+    missing = kind == "netns"
+    # Its process has ended, and who says what it stands for has not heard of it yet.
+    stopped = kind == "microservice" and found.netns.startswith("pid:")
+    reason = f"microservice {label} is not running" if stopped else str(found)
+    return SeenNetns(ref, ref if missing and create_missing else None, reason, missing)

@@ -20,6 +20,7 @@ class Status:
     `netns` is the reference of its configuration, `host_name` its kernel name, `peer` the name of the interface at the
     other end. `link` is what the kernel said of it last, None while there is none; `peer_index` the other end's
     ifindex. A RETRYING one has the number of attempts made and the seconds since 1970 of the next (`attempt`, `due`).
+    `warning` is what an operator should know, though it is no reason for the state.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Status:
     peer_index: int | None = None
     attempt: int = 0
     due: float = 0.0
+    warning: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """The status for JSON: name, state, reason, netns, host_name, ifindex, peer, since, and what else is known.
@@ -59,6 +61,8 @@ class Status:
                 "operstate": link.operstate,
                 "addresses": [str(address) for address in link.addresses],
             }
+        if self.warning:
+            entry["warning"] = self.warning
         if self.state is State.RETRYING:
             entry |= {"attempt": self.attempt, "next_try": _iso(self.due)}
         return entry

@@ -59,6 +59,7 @@ class Statuses:
         *,
         attempt: int = 0,
         due: float = 0.0,
+        warning: str = "",
     ) -> bool:
         """The state of an interface, and the link it has; whether its state or the reason for it is another now."""
         before = self.now.get(name)
@@ -70,6 +71,7 @@ class Statuses:
             before.since if before is not None and same else time.time(),
             attempt=attempt,
             due=due,
+            warning=warning,
         )
         if interface is not None:
             ref, kernel_name, peer = interface.namespace.ref, interface.kernel_name, interface.peer_if_name

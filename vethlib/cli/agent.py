@@ -11,8 +11,11 @@ import signal
 import sys
 import time
 from argparse import Namespace
+from contextlib import AbstractContextManager, closing, nullcontext
 
 from vethlib.agent.configurator import Configurator
+from vethlib.agent.follow.docker import DockerResolver
+from vethlib.agent.follow.engine import socket_path
 from vethlib.agent.instance import Instance, status_directory
 from vethlib.agent.mark import check_label
 from vethlib.agent.service import Service, summary
@@ -22,16 +25,18 @@ from vethlib.session import Session
 
 from .exits import DONE, PENDING, REFUSED
 from .output import Output
-from .parser import given
+from .parser import STORES, given
 from .text import printable
 
 __all__ = ["agent"]
+
+_PATIENCE = 5.0  # seconds that a run with --once waits for an engine that is there
 
 
 def agent(args: Namespace, output: Output) -> int:
     """Run until SIGTERM or SIGINT; with --once, until the host is as far as it can be brought now."""
     check_label(args.label, "--label")
-    url = given(args.store, "--store", "dir:PATH")
+    url = given(args.store, "--store", STORES)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nothing is loaded yet that could be loaded again
     # An agent of thousands of interfaces has hundreds of thousands of objects, and no cycles among them: to look for
     # some less often makes a resync 10 % faster.
@@ -39,10 +44,11 @@ def agent(args: Namespace, output: Output) -> int:
     _log_to_stderr(as_json=args.json or args.log == "json")
     instance = Instance(args.label)
     try:
-        store = open_store(url, status_dir=args.status_dir or status_directory(args.label))
+        store = open_store(url, label=args.label, status_dir=args.status_dir or status_directory(args.label))
         try:
             with (
-                Session() as session,
+                _microservices(args) as resolver,
+                Session(resolver=resolver) as session,
                 Configurator(session, label=args.label, missing_netns=args.missing_netns) as configurator,
             ):
                 service = Service(configurator, store, once=args.once, instance=instance)
@@ -52,6 +58,14 @@ def agent(args: Namespace, output: Output) -> int:
             store.close()
     finally:
         instance.close()
+
+
+def _microservices(args: Namespace) -> AbstractContextManager[DockerResolver | None]:
+    """Who says what they are: --docker."""
+    if args.docker == "off":
+        return nullcontext()
+    path = socket_path(args.docker, "--docker")
+    return closing(DockerResolver(path, patience=_PATIENCE if args.once else 0.0))
 
 
 def _tell(output: Output, service: Service, configurator: Configurator) -> int:

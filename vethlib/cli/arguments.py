@@ -158,6 +158,8 @@ def _add_agent(parser: Parser) -> None:
         metavar="create|wait",
         help="what to do for a named namespace that is not there (default: %(default)s)",
     )
+    text = "the Docker Engine whose containers are microservices (default: %(default)s)"
+    parser.option("--docker", metavar="SOCKET|off", default="unix:///var/run/docker.sock", help=text)
     parser.option("--once", action="store_true", help="do what can be done now, say what came of it, and end")
     parser.option(
         "--log",
@@ -169,14 +171,16 @@ def _add_agent(parser: Parser) -> None:
 
 
 def _add_status(parser: Parser) -> None:
-    parser.add_argument("names", nargs="*", metavar="NAME", help="interfaces (default: all)")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="interfaces, by name or by full key (default: all)")
+    parser.option("--store", metavar="URL", help="an etcd to ask instead of this host; may come from VETHLIB_STORE")
     _add_label(parser)
+    parser.option("--all-labels", action="store_true", help="a line for each label in that etcd")
     _add_status_directory(parser)
     parser.option("--watch", action="store_true", help="show it again each time something changes")
 
 
 def _add_store(parser: Parser) -> None:
-    parser.option("--store", metavar="dir:PATH", help="where the configuration is; may come from VETHLIB_STORE")
+    parser.option("--store", metavar="URL", help="where the configuration is; may come from VETHLIB_STORE")
     _add_label(parser)
 
 
@@ -197,6 +201,12 @@ def _add_del(parser: Parser) -> None:
     # Not an option(): what is deleted is not to depend on a VETHLIB_PREFIX.
     parser.add_argument("--prefix", action="store_true", help="delete all whose names begin with a NAME")
     parser.option("--missing-ok", action="store_true", help="what is not there is no error")
+
+
+def _add_dump(parser: Parser) -> None:
+    _add_store(parser)
+    # Nor this one: a backup is not to depend on a VETHLIB_TABLE.
+    parser.add_argument("--table", action="store_true", help="print a line for each value, for people")
 
 
 def _add_create(parser: Parser) -> None:
@@ -250,7 +260,20 @@ def _add_nothing(_parser: Parser) -> None:
 
 
 _DIFF_USAGE = "PATH… [--prune] [--missing-netns create|wait] [--label LABEL]"
-_STORE_USAGE = "--store dir:PATH [--label LABEL]"
+_ETCD = "etcd://[USER[:PASSWORD]@]HOST:PORT[,…][?…]"
+_STORE_USAGE = f"--store dir:PATH|{_ETCD} [--label LABEL]"
+_STORE_HELP = """\
+
+A store is dir:PATH, a directory of *.json files, or an etcd, of which several members may be given; a plain NAME
+stands there for /vnf-agent/LABEL/linux/config/v1/interface/NAME. Options of an etcd, after ? and joined by &:
+  password-file=FILE   holds the password of USER, instead of the URL, which others may see
+  cacert=FILE          the CA of the server's certificate; with it, cert, key, server-name or tls=1, TLS is spoken
+  cert=FILE, key=FILE  the client's own certificate
+  server-name=NAME     the name that is in the server's certificate, if it is not HOST
+  tls=1                TLS with the CAs that this host trusts"""
+_AGENT_HELP = f"""{_STORE_HELP}
+  lease=S              what the agent says of itself and its interfaces is gone S seconds after it is (15)
+  heartbeat=S          it says every S seconds that it is there (2)"""
 _CREATE_EXAMPLE = "example: vethctl create veth1@ns1 veth2@pid:42 --mtu 1400 --a-addr 10.0.0.1/24 --b-addr 10.0.0.2/24"
 _SHOW_EXAMPLE = "examples:\n  vethctl show @ns1\n  vethctl show -d veth1@ns1"
 
@@ -278,26 +301,29 @@ COMMANDS = {
     ),
     "agent": _Command(
         "agent",
-        "agent --store dir:PATH [--label LABEL] [--once] [--status-dir DIR] [--missing-netns create|wait] "
-        "[--log text|json]",
+        f"agent {_STORE_USAGE} [--once] [--status-dir DIR] [--missing-netns create|wait] "
+        "[--docker SOCKET|off] [--log text|json]",
         "keep this host as a store says, until stopped",
         _add_agent,
         "SIGTERM ends it and leaves the host as it is; SIGHUP has everything looked at again.\n"
-        "example: vethctl agent --store dir:/etc/vethlib --label vpp1",
+        "examples:\n  vethctl agent --store dir:/etc/vethlib --label vpp1\n"
+        f"  vethctl agent --store 'etcd://vethlib@etcd1:2379,etcd2:2379?password-file=/etc/vethlib.pw'\n{_AGENT_HELP}",
     ),
     "status": _Command(
         "status",
-        "status [NAME…] [--label LABEL] [--status-dir DIR] [--watch]",
+        f"status [NAME…] [--store {_ETCD}] [--label LABEL | --all-labels] [--status-dir DIR] [--watch]",
         "show what the agent says of its interfaces: state, reason, since when",
         _add_status,
-        "example: vethctl status --watch",
+        "Without an etcd it is the agent of this host that is asked.\n"
+        "examples:\n  vethctl status --watch\n  vethctl status --store etcd://etcd1:2379 --all-labels",
     ),
     "put": _Command(
         "store",
         f"put [KEY] FILE {_STORE_USAGE} [--no-validate]",
         "store interfaces, for an agent to read: those of a file",
         _add_put,
-        "example: vethctl put veth1 veth1.json --store dir:/etc/vethlib",
+        "examples:\n  vethctl put veth1 veth1.json --store dir:/etc/vethlib\n"
+        f"  vethctl put /etc/vethlib --store etcd://etcd1:2379 --label vpp1\n{_STORE_HELP}",
     ),
     "get": _Command(
         "store",
@@ -324,9 +350,9 @@ COMMANDS = {
     ),
     "dump": _Command(
         "store",
-        f"dump {_STORE_USAGE}",
+        f"dump {_STORE_USAGE} [--table]",
         "print all that is stored, as put takes it",
-        _add_store,
+        _add_dump,
         "example: vethctl dump --store dir:/etc/vethlib >backup.json",
     ),
     "create": _Command(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vethlib import ns
+from vethlib.agent.follow.engine import DEFAULT_URL, engine_version, socket_path
 from vethlib.errors import VethError
 from vethlib.links import End, Veth
 from vethlib.session import Session
@@ -96,6 +97,8 @@ def _look() -> Iterator[Finding]:
     yield _proc()
     yield _netns_directory()
     yield _user_namespaces()
+    if (socket := os.environ.get("VETHLIB_DOCKER", DEFAULT_URL)) != "off":
+        yield _engine(socket)
     yield _trial()
 
 
@@ -147,6 +150,16 @@ def _user_namespaces() -> Finding:
             detail, cure = "ordinary users cannot run the demo or the tests", f"sysctl -w {name}={opened}"
             return Finding("user namespaces", False, detail, cure, needed=False)
     return Finding("user namespaces", True, "ordinary users can run the demo and tests", needed=False)
+
+
+def _engine(url: str) -> Finding:
+    """Whether containers can be microservices."""
+    try:
+        detail = f"{engine_version(socket_path(url))}: its containers can be microservices"
+    except VethError as error:
+        cure = "only microservices need it: start it, or name its socket in VETHLIB_DOCKER"
+        return Finding("Docker Engine", False, str(error), cure, needed=False)
+    return Finding("Docker Engine", True, detail, needed=False)
 
 
 def _trial() -> Finding:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import IO, Any
 
-from .text import paint, printable, render, width
+from .text import paint, printable, render, width, without_password
 
 __all__ = ["Output"]
 
@@ -67,6 +67,7 @@ class Output:
 
     def error(self, message: str, *, code: str, field: str = "", hint: str = "") -> None:
         """What went wrong and its cure: with JSON an object on a line of its own, for each error."""
+        message, field, hint = map(without_password, (message, field, hint))
         if self.as_json:
             value = {"error": printable(message), "code": code, "field": printable(field), "hint": printable(hint)}
             print(json.dumps(value), file=sys.stderr)

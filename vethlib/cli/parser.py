@@ -9,8 +9,9 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
-__all__ = ["Parser", "UsageError", "given", "no_such", "number", "one_of", "seconds", "switch"]
+__all__ = ["STORES", "Parser", "UsageError", "given", "no_such", "number", "one_of", "seconds", "switch"]
 
+STORES = "dir:PATH or etcd://HOST:PORT"  # of --store
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
 
 

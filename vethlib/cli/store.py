@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import os
+import json
 import sys
 from argparse import Namespace
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from shlex import quote
+from typing import Any
 
 from vethlib.agent.files import STDIN, UnreadablePath
 from vethlib.agent.jsontext import Undecodable, decode
 from vethlib.agent.mark import check_label
 from vethlib.agent.model import Interface
 from vethlib.agent.northbound import Parsed
-from vethlib.agent.stores.keys import name_of
+from vethlib.agent.stores.keys import beginning_of, name_of, place_of
 from vethlib.agent.stores.listtext import read_elements
-from vethlib.agent.stores.opening import open_editor
+from vethlib.agent.stores.opening import open_editor, shown
 from vethlib.agent.stores.protocol import Edit, Editor, Stored
 from vethlib.errors import InvalidValue
 
 from . import configuration
 from .exits import DONE, INVALID, REFUSED
 from .output import Output
-from .parser import given, no_such
+from .parser import STORES, given, no_such
+from .progress import Progress
 from .text import counted, natural, paint
 from .where import ref_text
 
@@ -34,32 +37,29 @@ _DONE = {"add": "added", "change": "changed", "delete": "deleted"}
 
 def put(args: Namespace, output: Output) -> int:
     """Store what a file holds."""
-    editor = _editor(args)
-    name = None if args.key is None else _name(args.key, args, "KEY")
-    if args.no_validate:
-        texts = _texts(args.file)
-        _check_key(name, texts, args)
-        _show(output, editor.put_text(texts), len(texts))
-        return DONE
-    interfaces = configuration.read([args.file], output)
-    if interfaces is None:
-        return INVALID
-    _check_key(name, interfaces, args)
-    directory = args.store.removeprefix("dir:")
-    is_new = not os.path.isdir(directory)
-    edits = editor.put(*interfaces.values())
-    if is_new:
-        output.warning(f"{directory} was not there: it was made")
-    for one, doubt in _doubts(editor.values()).items():
-        if one in interfaces:
-            output.warning(f"{one}: {doubt}")
-    _show(output, edits, len(interfaces))
+    name = None if args.key is None else _given(args.key, args, "KEY", name_of)
+    with Progress() as progress:
+        editor = _editor(args, progress)
+        if args.no_validate:
+            texts = _texts(args.file)
+            _check_key(name, texts, args)
+            edits, count, doubts = editor.put_text(texts), len(texts), {}
+        else:
+            interfaces = configuration.read([args.file], output)
+            if interfaces is None:
+                return INVALID
+            _check_key(name, interfaces, args)
+            edits, count = editor.put(*interfaces.values()), len(interfaces)
+            doubts = {one: doubt for one, doubt in _doubts(editor.values()).items() if one in interfaces}
+    for one, doubt in doubts.items():
+        output.warning(f"{one}: {doubt}")
+    _show(output, edits, count)
     return DONE
 
 
 def get(args: Namespace, output: Output) -> int:
     """Print what is stored, as it is stored: for one name an object, for more a list."""
-    names = [_name(text, args, "NAME") for text in args.names]
+    names = [_given(text, args, "NAME", place_of) for text in args.names]
     found, nameless = _stored(_editor(args))
     missing = [name for name in names if name not in found]
     if missing:
@@ -67,7 +67,7 @@ def get(args: Namespace, output: Output) -> int:
             output.warning(_problem(one))
         _tell_missing(missing, found, args, output)
         return REFUSED
-    values = [decode(_only(name, found[name]).text) for name in names]
+    values = [_value(_only(name, found[name])) for name in names]
     output.json(values if len(values) > 1 else values[0])
     return DONE
 
@@ -79,29 +79,37 @@ def _only(name: str, places: Sequence[Stored]) -> Stored:
     return places[0]
 
 
+def _value(one: Stored) -> Any:
+    try:
+        return decode(one.text)
+    except Undecodable as error:
+        raise InvalidValue("NAME", one.name, f"{one.source}: {error}") from None
+
+
 def delete(args: Namespace, output: Output) -> int:
     """Delete the interfaces of exactly these names; with --prefix, those of all names that begin so."""
-    editor = _editor(args)
-    wanted = [_name(text, args, "NAME") for text in args.names]
-    names = wanted
-    if args.prefix:
-        names = [name for name in _stored(editor)[0] if name.startswith(tuple(wanted))]
-    edits = editor.delete(*names)
+    wanted = [_given(text, args, "NAME", beginning_of if args.prefix else place_of) for text in args.names]
+    with Progress() as progress:
+        editor = _editor(args, progress)
+        names = wanted
+        if args.prefix:
+            names = [name for name in _stored(editor)[0] if any(_begins(name, prefix) for prefix in wanted)]
+        edits = editor.delete(*names)
     _show(output, edits)
     done = {edit.name for edit in edits}
-    missing = [name for name in wanted if not (_any_begins(done, name) if args.prefix else name in done)]
+    missing = [one for one in wanted if not (any(_begins(name, one) for name in done) if args.prefix else one in done)]
     if not missing or args.missing_ok:
         return DONE
     if args.prefix:
         for prefix in missing:
-            output.error(f"{args.store}: no interface begins with {prefix!r}", code="not-stored", field="NAME")
+            output.error(f"{shown(args.store)}: no interface begins with {prefix!r}", code="not-stored", field="NAME")
     else:
         _tell_missing(missing, _stored(editor)[0], args, output)
     return REFUSED
 
 
-def _any_begins(names: Iterable[str], prefix: str) -> bool:
-    return any(name.startswith(prefix) for name in names)
+def _begins(name: str, prefix: str) -> bool:
+    return name.startswith(prefix) or name.removeprefix("key:").startswith(prefix)
 
 
 def table(args: Namespace, output: Output) -> int:
@@ -112,7 +120,7 @@ def table(args: Namespace, output: Output) -> int:
         output.json([_entry(values[key], doubts.get(key, "")) for key in sorted(values, key=natural)])
         return DONE
     if not values:
-        output.remark(f"no interfaces in {args.store}")
+        output.remark(f"no interfaces in {shown(args.store)}")
         return DONE
     rows = [[paint(title, "heading") for title in ("NAME", "NETNS", "PEER", "ADDRESSES", "ENABLED", "PROBLEM")]]
     rows += [_row(values[key], doubts.get(key, "")) for key in sorted(values, key=natural)]
@@ -155,21 +163,45 @@ def _problems(one: Parsed, doubt: str) -> str:
 
 
 def dump(args: Namespace, output: Output) -> int:
-    """Print everything, as a list that put takes."""
-    found, broken = _stored(_editor(args))
-    output.json([decode(one.text) for places in found.values() for one in places])
+    """Print everything, as a list that put takes; with --table for people, and what put would not take, too."""
+    stored = _editor(args).stored()
+    if args.table and not output.as_json:
+        _show_stored(output, stored, args)
+        return DONE
+    output.json([decode(one.text) for one in stored if _can_be_put(one)])
+    broken = [one for one in stored if not _can_be_put(one)]
     for one in broken:
         output.error(f"not in the dump: {_problem(one)}", code="invalid-value")
     return INVALID if broken else DONE
 
 
-def _editor(args: Namespace) -> Editor:
+def _can_be_put(one: Stored) -> bool:
+    return one.problem is None and one.name != ""
+
+
+def _show_stored(output: Output, stored: Sequence[Stored], args: Namespace) -> None:
+    """A line for each value, with where it stands."""
+    if not stored:
+        output.remark(f"no interfaces in {shown(args.store)}")
+        return
+    rows = [[paint(title, "heading") for title in ("NAME", "SOURCE", "VALUE")]]
+    for one in sorted(stored, key=lambda one: natural(one.name)):
+        try:
+            value = json.dumps(decode(one.text), ensure_ascii=False)
+        except Undecodable as error:
+            value = paint(str(error), "bad")
+        rows.append([paint(one.name, "link"), paint(one.source, "faint"), value])
+    output.table(rows)
+
+
+def _editor(args: Namespace, progress: Progress | None = None) -> Editor:
     check_label(args.label, "--label")
-    return open_editor(given(args.store, "--store", "dir:PATH"))
+    return open_editor(given(args.store, "--store", STORES), label=args.label, progress=progress)
 
 
-def _name(text: str, args: Namespace, field: str) -> str:
-    name = name_of(text, args.label, field)
+def _given(text: str, args: Namespace, field: str, read: Callable[[str, str, str], str]) -> str:
+    """What a name or a full key means."""
+    name = read(text, args.label, field)
     if not name:
         raise InvalidValue(field, text, "name an interface")
     return name
@@ -223,9 +255,10 @@ def _problem(one: Stored) -> str:
 
 
 def _tell_missing(missing: Iterable[str], known: Iterable[str], args: Namespace, output: Output) -> None:
-    hint = f"see what is there: vethctl list --store {args.store}"
+    store = shown(args.store)
+    hint = f"see what is there: vethctl list --store {quote(store)}"
     for name in missing:
-        message = f"{args.store}: {no_such('interface', name, known)}"
+        message = f"{store}: {no_such('interface', name, known)}"
         output.error(message, code="not-stored", field="NAME", hint=hint)
 
 
@@ -236,6 +269,9 @@ def _doubts(values: Mapping[str, Parsed]) -> dict[str, str]:
 
 
 def _show(output: Output, edits: Sequence[Edit], unchanged: int = 0) -> None:
+    for edit in edits:
+        if edit.made:
+            output.warning(f"{edit.made} was not there: it was made")
     if output.as_json:
         output.json([{"op": edit.op, "name": edit.name, "source": edit.source} for edit in edits])
         return

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["counted", "natural", "paint", "printable", "render", "width"]
+__all__ = ["counted", "natural", "paint", "printable", "render", "width", "without_password"]
 
 # Neither blue, which cannot be read on black, nor yellow, which cannot be read on white.
 _CODES = {
@@ -21,6 +21,7 @@ _CODES = {
     "link": "36",
 }
 _MARK = re.compile("\0([0-9;]*)m")
+_PASSWORD = re.compile("(etcd:/*[^:@/?\\s]*):.*@", re.DOTALL)
 
 
 def paint(text: object, role: str) -> str:
@@ -42,6 +43,11 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def without_password(text: str) -> str:
+    """A message in which somebody may have given the URL of a store in the wrong place."""
+    return _PASSWORD.sub(r"\1:…@", text)
 
 
 def width(text: str) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import select
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing
 
 from vethlib.errors import NetlinkError, NetnsNotFound, SessionClosed, VethError, errno_text
@@ -20,7 +20,7 @@ from vethlib.ns.reference import not_opened
 
 from .paths import Paths
 from .processes import Processes, is_of_process
-from .resolver import Resolver
+from .resolver import Remarks, Resolver
 
 __all__ = ["Follower"]
 
@@ -54,6 +54,7 @@ class Follower:
         self._torn = False
         self._closed = False
         self._news = resolver.fileno() if isinstance(resolver, Resolver) else -1
+        self._remark: Callable[[str], str] | None = resolver.remark if isinstance(resolver, Remarks) else None
         try:
             with ExitStack() as undo:
                 self._epoll = undo.enter_context(select.epoll())
@@ -136,9 +137,15 @@ class Follower:
         """``process 42 is gone`` where `ref` led to a process that has ended since it was followed; else "".
 
         Its number may have another process by now, which is not meant: to mean that one, unfollow and follow anew. What
-        a symbolic link or a resolver says is taken anew when they change.
+        a symbolic link or a resolver says is taken anew when they change. A microservice whose process has ended ``is
+        not running``, which its resolver may hear of later.
         """
-        return self._processes.gone(ref)
+        reason = self._processes.gone(ref)
+        return f"microservice {ref.removeprefix(MICROSERVICE)} is not running" if _is_label(ref) and reason else reason
+
+    def remark(self, ref: str) -> str:
+        """What its resolver has to say of a microservice; "" for nothing. Another one makes `ref` a changed one."""
+        return self._remark(ref.removeprefix(MICROSERVICE)) if self._remark is not None and _is_label(ref) else ""
 
     def _attach(self, ref: str, reference: Reference | None) -> None:
         """Follow what `ref` leads to: the file or the process of `reference`."""
@@ -224,7 +231,7 @@ class Follower:
     def _ask_again(self, everything: bool) -> set[str]:
         labels = self._resolver.changed() if isinstance(self._resolver, Resolver) else ()
         if labels is None or everything:
-            told = {ref for ref in self._followed if ref.startswith(MICROSERVICE)}
+            told = {ref for ref in self._followed if _is_label(ref)}
         else:
             told = {ref for label in labels if (ref := MICROSERVICE + label) in self._followed}
         for ref in told:
@@ -244,11 +251,15 @@ class Follower:
     def _try_again(self) -> set[str]:
         refs, self._unfollowable = self._unfollowable, set()
         for ref in refs:
-            if ref.startswith(MICROSERVICE):
+            if _is_label(ref):
                 self._ask_once_more(ref)
             else:
                 self._pass_on(ref, self._followed[ref])
         return refs
+
+
+def _is_label(ref: str) -> bool:
+    return ref.startswith(MICROSERVICE)
 
 
 def _not_made(error: OSError) -> NetlinkError:

@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 from vethlib.errors import NetnsNotFound, VethError
 from vethlib.ns import parse
 
-__all__ = ["MemoryResolver", "Resolver", "ResolverDown"]
+__all__ = ["MemoryResolver", "Remarks", "Resolver", "ResolverDown"]
 
 
 class ResolverDown(VethError):
@@ -41,24 +41,35 @@ class Resolver(Protocol):
         """Give everything back; for whoever made it."""
 
 
+@runtime_checkable
+class Remarks(Protocol):
+    """What a resolver may have besides: something to say of an answer that an operator should know."""
+
+    def remark(self, label: str) -> str:
+        """That, in words; "" for nothing. Other words count as a change of the answer."""
+
+
 class MemoryResolver:
     """A resolver that is told the answers: for programs that know their microservices themselves, and for tests."""
 
     def __init__(self) -> None:
         self._answers: dict[str, str] = {}
+        self._remarks: dict[str, str] = {}
         self._reason = ""
         self._changed: set[str] | None = set()
         self._news = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
-    def set(self, label: str, ref: str) -> None:
-        """From now on `label` stands for `ref`; InvalidValue if that is no reference."""
+    def set(self, label: str, ref: str, remark: str = "") -> None:
+        """From now on `label` stands for `ref`, of which there is this to say; InvalidValue if that is no reference."""
         parse(ref)
         self._answers[label] = ref
+        self._remarks[label] = remark
         self._tell(label)
 
     def remove(self, label: str) -> None:
         """From now on `label` stands for nothing."""
         self._answers.pop(label, None)
+        self._remarks.pop(label, None)
         self._tell(label)
 
     def down(self, reason: str) -> None:
@@ -85,6 +96,10 @@ class MemoryResolver:
         if label not in self._answers:
             raise NetnsNotFound(f"microservice {label} is not running", netns=f"microservice:{label}")
         return self._answers[label]
+
+    def remark(self, label: str) -> str:
+        """As in :class:`Remarks`."""
+        return "" if self._reason else self._remarks.get(label, "")
 
     def fileno(self) -> int:
         """As in :class:`Resolver`."""

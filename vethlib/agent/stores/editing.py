@@ -12,20 +12,20 @@ import fcntl
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from stat import S_IMODE
-from typing import Any
 
-from vethlib.agent.jsontext import Undecodable, decode
-from vethlib.agent.model import Interface, check_interface_name
-from vethlib.agent.northbound import Parsed, read, read_value, to_json
+from vethlib.agent.jsontext import Undecodable
+from vethlib.agent.model import Interface
+from vethlib.agent.northbound import Parsed, read, to_json
 from vethlib.errors import InvalidValue
 
 from .contents import Contents
 from .listtext import Element, edited, read_elements
 from .protocol import Edit, Stored, StoreError
 from .reading import content, file_names, opened, real_path, unreadable, why
+from .texts import check_names, means, name_in
 
 __all__ = ["DirectoryEditor"]
 
@@ -85,7 +85,7 @@ class DirectoryEditor:
             if file.problem is not None:
                 stored.append(Stored("", "", self._source(file), file.problem))
             for one in file.elements:
-                stored.append(Stored(_name(one.value), file.text[one.start : one.end], self._source(file, one)))
+                stored.append(Stored(name_in(one.value), file.text[one.start : one.end], self._source(file, one)))
         return stored
 
     def put(self, *interfaces: Interface) -> list[Edit]:
@@ -98,10 +98,7 @@ class DirectoryEditor:
 
     def put_text(self, texts: Mapping[str, str]) -> list[Edit]:
         """Store these JSON objects by the names that are in them, unchecked otherwise."""
-        for name, text in texts.items():
-            check_interface_name(name)
-            if (found := _name(decode(text))) != name:
-                raise InvalidValue("name", found, f"the key is for {name!r}: name and key have to agree")
+        check_names(texts)
         return self._put(texts)
 
     def delete(self, *names: str) -> list[Edit]:
@@ -123,10 +120,7 @@ class DirectoryEditor:
         return edits
 
     def _put(self, wanted: Mapping[str, str]) -> list[Edit]:
-        try:
-            os.makedirs(self._path, exist_ok=True)
-        except OSError as error:
-            raise _refusal(self._path, error) from error
+        made = self._path if self._make() else ""
         with self._locked() as directory:
             files = self._files(directory)
             spots = _spots(files)
@@ -136,7 +130,7 @@ class DirectoryEditor:
             for name, text in wanted.items():
                 spot = self._only_spot(name, spots)
                 if spot is not None:
-                    if not _means(spot.element.value, text):
+                    if not means(spot.element.value, text):
                         texts.edit(spot, text)
                         edits.append(Edit("change", name, self._source(spot.file, spot.element)))
                     continue
@@ -145,7 +139,19 @@ class DirectoryEditor:
                 texts.replace(file, f"{text.strip()}\n")
                 edits.append(Edit("change" if broken else "add", name, self._source(file)))
             self._write(directory, texts)
+        if made and edits:
+            edits[0] = replace(edits[0], made=made)
         return edits
+
+    def _make(self) -> bool:
+        """Make the directory, if it is not there."""
+        if os.path.isdir(self._path):
+            return False
+        try:
+            os.makedirs(self._path, exist_ok=True)
+        except OSError as error:
+            raise _refusal(self._path, error) from error
+        return True
 
     def _only_spot(self, name: str, spots: Mapping[str, list[_Spot]]) -> _Spot | None:
         found = spots.get(name, [])
@@ -276,21 +282,9 @@ def _spots(files: list[_File]) -> dict[str, list[_Spot]]:
     spots: dict[str, list[_Spot]] = {}
     for file in files:
         for place, element in enumerate(file.elements):
-            if name := _name(element.value):
+            if name := name_in(element.value):
                 spots.setdefault(name, []).append(_Spot(file, place))
     return spots
-
-
-def _name(value: Any) -> str:
-    name = value.get("name") if isinstance(value, dict) else None
-    return name if isinstance(name, str) else ""
-
-
-def _means(value: Any, text: str) -> bool:
-    """Whether a value that is stored means what `text` does."""
-    new = decode(text)
-    interface = read_value(new).interface
-    return value == new if interface is None else read_value(value).interface == interface
 
 
 def _file_name(name: str, number: int = 1) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 
+from vethlib.agent.model import check_interface_name
 from vethlib.errors import InvalidValue
 
-__all__ = ["key_of", "liveness_key", "name_of", "status_key"]
+__all__ = ["beginning_of", "key_of", "liveness_key", "name_of", "place_of", "status_key", "told_as"]
 
-_KEY = re.compile(r"/vnf-agent/([^/]*)/linux/config/v1/interface/([^/]*)")
+_KEY = re.compile(r"/vnf-agent/([^/]*)/linux/config/v1/interface/(.*)", re.DOTALL)
+_PLACE = "key:"
 
 
 def key_of(label: str, name: str) -> str:
@@ -28,11 +30,38 @@ def liveness_key(label: str) -> str:
 
 def name_of(key: str, label: str, field: str = "key") -> str:
     """The interface's name of a key, or of the plain name that it may be. Raises InvalidValue for another label's."""
+    end = beginning_of(key, label, field)
+    if "/" in end:
+        raise _neither(key, label, field)
+    return end
+
+
+def place_of(key: str, label: str, field: str = "key") -> str:
+    """As :func:`name_of`, for what is stored already: a key that no interface can have is what a store tells it as."""
+    if key.startswith(_PLACE) or "/" not in key:
+        return key
+    return told_as(beginning_of(key, label, field).encode(errors="surrogateescape"))
+
+
+def beginning_of(key: str, label: str, field: str = "key") -> str:
+    """What a key, which may be a beginning of one, says of the name; or what of it is given plainly."""
     if "/" not in key:
         return key
     found = _KEY.fullmatch(key)
     if found is None:
-        raise InvalidValue(field, key, f"write a name, or {key_of(label, 'NAME')}")
+        raise _neither(key, label, field)
     if found[1] != label:
         raise InvalidValue(field, key, f"the key is of label {found[1]}, not of {label}: give its label, or its name")
     return found[2]
+
+
+def told_as(end: bytes) -> str:
+    """The name for the end of a key; ``key:…`` where it can be no interface's."""
+    try:
+        return check_interface_name(end.decode())
+    except (UnicodeDecodeError, InvalidValue):
+        return f"{_PLACE}{end.decode(errors='backslashreplace')}"
+
+
+def _neither(key: str, label: str, field: str) -> InvalidValue:
+    return InvalidValue(field, key, f"write a name, or {key_of(label, 'NAME')}")

@@ -101,9 +101,9 @@ class Store(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One value as it is written: its `text`, and the `name` in it, "" where none can be read.
+    """One value as it is written: its `text`, and the `name` by which it is got, "" where there is none.
 
-    A place that holds no value at all says why in `problem`.
+    What a store could not take as a value says why in `problem`.
     """
 
     name: str
@@ -114,11 +114,15 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """What was done to one key: `op` is "add", "change" or "delete", `source` the place where it stands or stood."""
+    """What was done to one key: `op` is "add", "change" or "delete", `source` the place where it stands or stood.
+
+    `made` is what had to be made first to store anything in.
+    """
 
     op: str
     name: str
     source: str
+    made: str = ""
 
 
 class Editor(Protocol):
@@ -140,4 +144,4 @@ class Editor(Protocol):
         """Store these JSON objects by the names that are in them, unchecked."""
 
     def delete(self, *names: str) -> list[Edit]:
-        """Delete the interfaces of exactly these names; those that are not stored have no edit."""
+        """Delete what has exactly these names; those that are not stored have no edit."""

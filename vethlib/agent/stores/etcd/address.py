@@ -20,7 +20,9 @@ __all__ = ["Address", "masked", "parse_url"]
 
 PORT = 2379  # of clients, as registered
 _FORM = "write etcd://HOST:PORT, or etcd://USER@HOST:PORT,HOST:PORT?password-file=FILE&cacert=FILE"
-_USERINFO = re.compile("//([^:@/?]*):.*@")
+_SCHEME = re.compile("(?:etcd:|[a-z]+:(?=//))?/*")
+# Outside the brackets of an IPv6 address a ':' is before a port. What else stands there may be a password.
+_NO_PORT = re.compile(r"(\[[^\]/]*\])|:(?!\d{1,5}(?:[,/]|$))[^,/]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +48,24 @@ class Address:
 
 
 def masked(url: str) -> str:
-    """A URL that can be shown: without the password."""
-    return _USERINFO.sub(r"//\1:…@", url)
+    """A URL that can be shown: without the password, also where that stands in a wrong place, or has an '@' in it."""
+    scheme = _SCHEME.match(url)
+    assert scheme is not None
+    rest = url[scheme.end() :]
+    userinfo, at, hosts = rest.rpartition("@")
+    user, colon, _ = userinfo.partition(":")
+    if at and colon:
+        userinfo = f"{user}:…"
+    place, mark, query = hosts.partition("?")
+    if not at:
+        place = _NO_PORT.sub(lambda found: found[1] or ":…", place)
+    options = [_masked_option(one) for one in query.split("&")]
+    return f"{scheme[0]}{userinfo}{at}{place}{mark}{'&'.join(options)}"
+
+
+def _masked_option(option: str) -> str:
+    name, equals, _ = option.partition("=")
+    return option if not equals or name in _OPTIONS else f"{name}=…"
 
 
 def parse_url(url: str) -> Address:
@@ -89,13 +107,16 @@ def _options(url: str, query: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, text in parse_qsl(query, keep_blank_values=True):
         if name not in _OPTIONS:
+            # What has an '@' in it may be the end of a password, of which a '?' was taken for the end of the place.
+            if "@" in query:
+                raise _wrong(url, "there is no such option; a '?' in a password is written %3F")
             near = get_close_matches(name, _OPTIONS, n=1, cutoff=0.0)[0]
             raise _wrong(url, f"there is no option {name!r}; the nearest one is {near}")
         read, cure = _OPTIONS[name]
         try:
             found[name.replace("-", "_")] = read(text)
         except ValueError:
-            raise _wrong(url, f"{name}={text}: {cure}") from None
+            raise _wrong(url, f"{name}: {cure}") from None
     return found
 
 
@@ -140,9 +161,9 @@ def _endpoint(url: str, host: str) -> str:
     if not colon or host.endswith("]"):
         name, port = host, str(PORT)
     if not name or (":" in name and not name.startswith("[")) or any(character.isspace() for character in name):
-        raise _wrong(url, f"{host!r} is no HOST:PORT: {_FORM}")
-    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
-        raise _wrong(url, f"{host!r}: the port has to be from 1 to 65535")
+        raise _wrong(url, f"{masked(host)!r} is no HOST:PORT: {_FORM}")
+    if not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536):
+        raise _wrong(url, f"the port of {name} has to be from 1 to 65535")
     return f"{name}:{port}"
 
 

@@ -1,7 +1,9 @@
 """What is known of the keys of a label, and how etcd's answers change that: pure.
 
-Where to go on after a connection was lost follows from what was heard last, key by key, and not from the revision in an
-answer's header: that one may be ahead of the events that are still to come.
+Events are heard over one connection only, from the revision on that was read over it. What happened between two
+connections is found by reading everything again: that tells what is different, where events would tell all that was
+done and undone meanwhile; and it is right whatever became of the history, be it compacted, wiped or restored from a
+backup.
 """
 
 from __future__ import annotations
@@ -19,7 +21,10 @@ __all__ = ["Mirror"]
 
 
 class Mirror:
-    """The keys that begin with `prefix`, as far as is known. `resume` is the revision of the first event not heard."""
+    """The keys that begin with `prefix`, as far as is known.
+
+    `start` is the revision from which on events are to be heard after what was read, 0 before anything was.
+    """
 
     def __init__(self, prefix: bytes) -> None:
         self._prefix = prefix
@@ -27,27 +32,27 @@ class Mirror:
         self._values: dict[str, Parsed] = {}
         self._cluster = 0
         self._term = 0
-        self.resume = 0
+        self.start = 0
         self.moved: dict[str, int] = {}
         """Names of which the revision has changed, and that revision, 0 where the key is gone; to be taken away."""
 
     def replace(self, found: Found) -> list[News]:
         """These are all that there is. The first time, a snapshot says so; later, what has changed is told."""
-        is_first = not self.resume
+        is_first = not self.start
         before, self._keys = self._keys, found.values
         changes: list[News] = [self._gone(key) for key in before if key not in found.values]
         for key, (raw, revision) in found.values.items():
             self.moved[self._name(key)] = revision
             if key not in before or before[key][0] != raw:
                 changes += self._came(key, raw)
-        self.resume = found.revision + 1
+        self.start = found.revision + 1
         self._cluster, self._term = found.cluster, found.term
         return [Snapshot(dict(self._values))] if is_first else changes
 
     def fits(self, header: pb.ResponseHeader) -> bool:
-        """Whether who answers has the history that is known here: not one that was wiped, or restored from a backup."""
+        """Whether who answers has the history that was read: the other end may have changed since, unseen."""
         return (
-            header.cluster_id == self._cluster and header.raft_term >= self._term and header.revision + 1 >= self.resume
+            header.cluster_id == self._cluster and header.raft_term >= self._term and header.revision + 1 >= self.start
         )
 
     def apply(self, answer: pb.WatchResponse) -> list[News]:
@@ -65,11 +70,6 @@ class Mirror:
                 self.moved[self._name(key)] = revision
                 if known is None or known[0] != event.kv.value:
                     news += self._came(key, event.kv.value)
-        if answer.events:
-            # What one transaction did has one revision, and may come in pieces.
-            last = answer.events[-1].kv.mod_revision
-            self.resume = max(self.resume, last if answer.fragment else last + 1)
-        self._term = max(self._term, answer.header.raft_term)
         return news
 
     def _came(self, key: bytes, raw: bytes) -> Iterable[News]:

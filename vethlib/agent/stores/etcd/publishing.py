@@ -21,7 +21,7 @@ from vethlib.agent.stores.protocol import StoreError
 
 from . import etcd_pb2 as pb
 from .address import Address
-from .connection import OPS, Connection, Denied, LeaseGone
+from .connection import OPS, Connection, Denied, LeaseGone, Pulse
 
 __all__ = ["ANSWER", "Publisher"]
 
@@ -46,6 +46,7 @@ class Publisher:
         self._started = int(time.time())
         self._condition = threading.Condition()
         self._connection: Connection | None = None
+        self._pulse: Pulse | None = None
         self._statuses: dict[str, Status] = {}  # all of them
         self._revisions: dict[str, int] = {}
         self._unwritten: set[str] = set()
@@ -140,7 +141,7 @@ class Publisher:
             self.lease = connection.grant(self._address.lease)
             self._next = now + self._address.heartbeat
         elif now >= self._next:
-            connection.keep_alive(self.lease, ANSWER)
+            self._beat(connection)
             self._next = now + self._address.heartbeat
         if now < self._put_off:
             return
@@ -162,6 +163,14 @@ class Publisher:
                     self._unwritten.update(names)
                 raise
         self._put_off = 0.0
+
+    def _beat(self, connection: Connection) -> None:
+        pulse = self._pulse
+        if pulse is None or pulse.connection is not connection or pulse.lease != self.lease:
+            if pulse is not None:
+                pulse.close()
+            pulse = self._pulse = connection.pulse(self.lease)
+        pulse.beat(ANSWER)
 
     def _operation(self, name: str) -> pb.RequestOp:
         key = status_key(self._label, name).encode()

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["explain", "is_final"]
+__all__ = ["explain", "is_final", "is_silence"]
 
 _NOT_SIGNED = "its certificate is not signed by a CA that is known here: give that CA's file as cacert=FILE"
 _NO_CLIENT = "it ended the TLS handshake: it may want a client's certificate (cert=FILE&key=FILE) of a CA that it knows"
+_TOO_LARGE = "the value is too large for it (--max-request-bytes)"
 _TEXTS: tuple[tuple[str, str], ...] = (
     # The first one counts whose words are in what was said.
     ("CERTIFICATE_VERIFY_FAILED", _NOT_SIGNED),
@@ -25,14 +26,19 @@ _TEXTS: tuple[tuple[str, str], ...] = (
     ("invalid auth token", "the login is not valid any more"),
     ("permission denied", "this user may not do that: grant its role the keys below /vnf-agent/"),
     ("Deadline Exceeded", "no answer"),
+    ("ping timeout", "no answer"),
+    ("keepalive watchdog", "no answer"),
     ("no leader", "it has lost its leader: too few members of the cluster are up"),
     ("request timed out", "no answer from the other members: too few of the cluster are up"),
     ("requested lease not found", "the lease has ended"),
     ("database space exceeded", "it is full (alarm NOSPACE): compact and defragment it, then disarm the alarm"),
-    ("request is too large", "the value is too large for it (--max-request-bytes)"),
+    ("request is too large", _TOO_LARGE),
+    ("received message larger than max", _TOO_LARGE),
 )
 # Before TLS is known to be wanted, its absence looks like this: the server hangs up on what it cannot read.
 _HUNG_UP = "closed the connection: it may want TLS (cacert=FILE, or tls=1)"
+# Where exactly it was noticed differs from one attempt to the next.
+_LOST = ("Connection reset", "Socket closed", "Broken pipe", "GOAWAY")
 _LAST = re.compile(r".*last error: (?:[A-Z_]+: )?(?:ipv[46]:\S+?: )?(?:connect failed: addr: \S+ error: )?")
 
 
@@ -41,14 +47,23 @@ def explain(code: str, details: str, *, tls: bool) -> str:
     for said, words in _TEXTS:
         if said in details:
             return words
-    text = _LAST.sub("", details).removeprefix("Failed to connect to remote host: ").removeprefix("etcdserver: ")
-    if not tls and "failed to connect" in details and "Socket closed" in text:
+    if not tls and "failed to connect" in details and "Socket closed" in details:
         return _HUNG_UP
+    if any(said in details for said in _LOST):
+        return "the connection was lost"
+    text = _LAST.sub("", details).removeprefix("Failed to connect to remote host: ").removeprefix("etcdserver: ")
     if "errors resolving" in details:
         return "its name cannot be resolved"
     return f"{text[:1].lower()}{text[1:]}".rstrip(".") or code.lower().replace("_", " ")
 
 
+def is_silence(details: str) -> bool:
+    """Whether nothing was said at all."""
+    return any(said in details for said in ("Deadline Exceeded", "ping timeout", "keepalive watchdog"))
+
+
 def is_final(code: str, details: str) -> bool:
     """Whether it was understood and refused, so that asking again, or another member, changes nothing."""
-    return code in ("PERMISSION_DENIED", "INVALID_ARGUMENT") or "request is too large" in details
+    return code in ("PERMISSION_DENIED", "INVALID_ARGUMENT") or any(
+        said in details for said in ("request is too large", "received message larger than max")
+    )

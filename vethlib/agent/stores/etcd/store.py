@@ -1,8 +1,8 @@
 """Configuration in etcd, followed as it changes; and status, written back.
 
-A thread attends to one member after the other: it reads all keys of the label once, and hears of changes from then on.
-After a connection was lost it goes on where it was, if who answers has the same history; otherwise it reads them all
-again, and tells what is different. Whatever happens in between, nothing is told but that there is an outage.
+A thread attends to one member after the other: it reads all keys of the label, and hears of changes from then on. After
+a connection was lost it reads them again, and tells what is different. In between nothing is told but that there is an
+outage.
 
 Who reads does not wait for it: news are left for :meth:`EtcdStore.read`, and a descriptor says so.
 """
@@ -21,9 +21,10 @@ from typing import NoReturn
 from vethlib.agent.mark import check_label
 from vethlib.agent.status import Status
 from vethlib.agent.stores.protocol import Back, News, Outage, StoreError
+from vethlib.agent.stores.statuses import StatusFiles
 
 from .address import Address, parse_url
-from .connection import Connection, LeaseGone, Silent, Watch
+from .connection import Connection, Silent, Watch
 from .mirror import Mirror
 from .publishing import ANSWER, Publisher
 from .reading import prefix_of
@@ -39,10 +40,11 @@ _log = logging.getLogger("vethlib.agent")
 class EtcdStore:
     """The interfaces of a `label` in the etcd of a `url`, and their status.
 
+    With `status_dir`, the statuses are files there as well, for those who look when etcd cannot be reached.
     Raises :class:`InvalidValue` for a bad URL or label. That no etcd is there is news: an :class:`Outage`.
     """
 
-    def __init__(self, url: str, label: str) -> None:
+    def __init__(self, url: str, label: str, *, status_dir: str | os.PathLike[str] | None = None) -> None:
         self._address: Address = parse_url(url)
         self._mirror = Mirror(prefix_of(check_label(label)))
         self._prefix = prefix_of(label)
@@ -56,6 +58,7 @@ class EtcdStore:
         self._connection: Connection | None = None
         self._failures = 0  # in a row
         self._followed = math.inf  # since when the keys are followed, by time.monotonic()
+        self._files = None if status_dir is None else StatusFiles(status_dir)
         self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._publisher = Publisher(self._address, label)
         self._thread = threading.Thread(target=self._run, name="vethlib-etcd", daemon=True)
@@ -89,9 +92,11 @@ class EtcdStore:
         return None
 
     def publish(self, statuses: Mapping[str, Status | None]) -> None:
-        """Have these written, with the revision of the configuration that was read last. Does not wait."""
+        """Have these written, with the revision of the configuration that was read last. Does not wait for etcd."""
         revisions, self._read = self._read, {}
         self._publisher.publish(statuses, revisions)
+        if self._files is not None:
+            self._files.publish(statuses)
 
     def close(self) -> None:
         """Take the status and the sign of life away, and end the connection; a second time, nothing."""
@@ -123,7 +128,7 @@ class EtcdStore:
             turn += 1
             self._failures += 1
             # One that was lost may be there again at once; but silence has lasted for a while already.
-            patience = len(endpoints) if self._mirror.resume else len(endpoints) - 1
+            patience = len(endpoints) if self._mirror.start else len(endpoints) - 1
             self._refusals[endpoint] = str(error)
             if self._failures > patience or isinstance(error, Silent):
                 self._tell_outage("; ".join(self._refusals[one] for one in endpoints if one in self._refusals))
@@ -150,32 +155,20 @@ class EtcdStore:
         """Hear of changes. Ends only by an error, as everything does that has to do with a connection."""
         mirror = self._mirror
         connection.authenticate()
-        if not (mirror.resume and self._is_lease_alive(connection)):
-            self._read_all(connection)
+        self._read_all(connection)
         self._publisher.use(connection)
         while True:
-            watch = connection.watch(self._prefix, mirror.resume)
+            watch = connection.watch(self._prefix, mirror.start)
             try:
                 first = watch.first()
                 if first.canceled:
                     raise watch.refusal(first.cancel_reason)
-                if mirror.fits(first.header):
-                    self._hear(watch)
-                else:
-                    _log.warning("%s: the history has gone back, as if it was wiped or restored", connection.endpoint)
+                if not mirror.fits(first.header):
+                    raise watch.refusal("it has another history than what was read over the same connection")
+                self._hear(watch)
             finally:
                 watch.cancel()
             self._read_all(connection)
-
-    def _is_lease_alive(self, connection: Connection) -> bool:
-        """Whether this etcd still knows the lease that it gave: then it has not been replaced by another meanwhile."""
-        if not self._publisher.lease:
-            return False
-        try:
-            connection.keep_alive(self._publisher.lease, ANSWER)
-        except LeaseGone:
-            return False
-        return True
 
     def _hear(self, watch: Watch) -> None:
         """Tell what a watch says, until what it should say is history that was given up."""

@@ -1,0 +1,182 @@
+"""What the URL of an etcd says, and that nothing of it that is shown has the password."""
+
+from __future__ import annotations
+
+import traceback
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vethlib.agent.stores.etcd.address import Address, masked, parse_url
+from vethlib.errors import InvalidValue
+
+
+@pytest.mark.parametrize(
+    ("hosts", "endpoints"),
+    [
+        ("etcd1", ["etcd1:2379"]),
+        ("etcd1:1", ["etcd1:1"]),
+        ("etcd1:65535/", ["etcd1:65535"]),
+        ("10.0.0.1,10.0.0.2:2380,c", ["10.0.0.1:2379", "10.0.0.2:2380", "c:2379"]),
+        ("[::1]", ["[::1]:2379"]),
+        ("[2001:db8::1]:2380,[::2]", ["[2001:db8::1]:2380", "[::2]:2379"]),
+    ],
+)
+def test_each_member_has_a_port_which_may_be_left_out(hosts: str, endpoints: list[str]) -> None:
+    address = parse_url(f"etcd://{hosts}")
+    assert list(address.endpoints) == endpoints
+    assert address.url == f"etcd://{hosts}"
+
+
+@pytest.mark.parametrize(
+    ("userinfo", "user", "password"),
+    [
+        ("vethlib:secret", "vethlib", "secret"),
+        ("vethlib:", "vethlib", ""),
+        ("a%40b:p%3Fq%25%2F%3a%C3%A9", "a@b", "p?q%/:é"),
+        ("u:a:b@c/d", "u", "a:b@c/d"),
+        ("u:a+b c", "u", "a+b c"),
+    ],
+)
+def test_a_user_and_a_password_stand_before_the_host(userinfo: str, user: str, password: str) -> None:
+    address = parse_url(f"etcd://{userinfo}@h:1")
+    assert (address.user, address.password) == (user, password)
+    assert address.endpoints == ("h:1",)
+    assert address.url == f"etcd://{userinfo.split(':')[0]}:…@h:1"
+
+
+def test_a_password_may_be_in_a_file() -> None:
+    address = parse_url("etcd://u@h?password-file=/etc/pw")
+    assert (address.user, address.password, address.password_file) == ("u", "", "/etc/pw")
+    assert address.url == "etcd://u@h?password-file=/etc/pw"
+
+
+@pytest.mark.parametrize(
+    ("query", "tls"),
+    [
+        ("", False),
+        ("?tls=1", True),
+        ("?tls=0", False),
+        ("?cacert=ca.pem", True),
+        ("?cert=c&key=k", True),
+        ("?server-name=etcd", True),
+        ("?cacert=ca.pem&tls=1", True),
+        ("?lease=5", False),
+    ],
+)
+def test_tls_is_spoken_where_something_of_it_is_given(query: str, tls: bool) -> None:
+    assert parse_url(f"etcd://h{query}").tls is tls
+
+
+def test_every_option_is_read() -> None:
+    address = parse_url("etcd://h?cacert=a&cert=b&key=%2Fc%20d&server-name=e&lease=30&heartbeat=2.5")
+    assert (address.cacert, address.cert, address.key, address.server_name) == ("a", "b", "/c d", "e")
+    assert (address.lease, address.heartbeat) == (30, 2.5)
+
+
+@pytest.mark.parametrize(
+    ("url", "cure"),
+    [
+        ("etcd:", "write etcd://HOST:PORT"),
+        ("etcd://", "write etcd://HOST:PORT"),
+        ("etcd:h:1", "write etcd://HOST:PORT"),
+        ("etcd://h/path", "write etcd://HOST:PORT"),
+        ("etcd://@h", "write etcd://HOST:PORT"),
+        ("etcd://:p@h", "write etcd://HOST:PORT"),
+        ("etcd://u:p@", "write etcd://HOST:PORT"),
+        ("etcd://a,,b", "'' is no HOST:PORT"),
+        ("etcd://:2379", "':2379' is no HOST:PORT"),
+        ("etcd://::1", "is no HOST:PORT"),
+        ("etcd://a b", "'a b' is no HOST:PORT"),
+        ("etcd://h:0", "the port of h has to be from 1 to 65535"),
+        ("etcd://h:65536", "the port of h has to be from 1 to 65535"),
+        ("etcd://h:٣", "the port of h has to be from 1 to 65535"),
+        ("etcd://h:", "the port of h has to be from 1 to 65535"),
+        ("etcd://u@h", "no password for u: add ?password-file=FILE, or write USER:PASSWORD@"),
+        ("etcd://u:p@h?password-file=f", "two passwords: keep the password-file"),
+        ("etcd://h?password-file=f", "a password-file is for a user: write USER@ before the host"),
+        ("etcd://h?cert=c", "cert and key go together: give both files, or none"),
+        ("etcd://h?key=k", "cert and key go together: give both files, or none"),
+        ("etcd://h?tls=0&cacert=c", "tls=0 and certificates: leave one out"),
+        ("etcd://h?tls=yes", "tls: write 1 or 0"),
+        ("etcd://h?cacert=", "cacert: name the file of the CA that signed the server's certificate"),
+        ("etcd://h?lease=1", "lease: write whole seconds from 2 to 86400"),
+        ("etcd://h?lease=2.5", "lease: write whole seconds from 2 to 86400"),
+        ("etcd://h?heartbeat=nan", "heartbeat: write seconds from 0.1 to 3600"),
+        ("etcd://h?lease=3", "a lease of 3 s may end between heartbeats: make it 4 or more"),
+        ("etcd://h?ca=c", "there is no option 'ca'; the nearest one is cacert"),
+        ("etcd://h?passwordfile=c", "there is no option 'passwordfile'; the nearest one is password-file"),
+        ("etcd://h?xyzzy", "there is no option 'xyzzy'; the nearest one is "),
+    ],
+)
+def test_what_is_wrong_is_told_with_the_cure(url: str, cure: str) -> None:
+    with pytest.raises(InvalidValue) as raised:
+        parse_url(url)
+    assert (raised.value.field, raised.value.value) == ("--store", masked(url))
+    assert cure in raised.value.hint
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("etcd://h:2379,[::1]:2379/?cacert=/a:b&lease=9", "etcd://h:2379,[::1]:2379/?cacert=/a:b&lease=9"),
+        ("etcd://u@h?password-file=f", "etcd://u@h?password-file=f"),
+        ("etcd://u:s3cret@h", "etcd://u:…@h"),
+        ("etcd://u:s3c@ret@h", "etcd://u:…@h"),
+        ("etcd://u:s3?c/r,et@h?lease=9", "etcd://u:…@h?lease=9"),
+        ("etcd:/u:s3cret@h", "etcd:/u:…@h"),
+        ("etcd:u:s3cret@h", "etcd:u:…@h"),
+        ("http://u:s3cret@h", "http://u:…@h"),
+        ("u:s3cret@h", "u:…@h"),
+        ("etcd://u:s3cret", "etcd://u:…"),
+        ("etcd://u:s3cret,h:2379", "etcd://u:…,h:2379"),
+        ("etcd://h?password=s3cret&lease=9", "etcd://h?password=…&lease=9"),
+    ],
+)
+def test_a_url_is_shown_without_the_password_even_where_that_stands_in_a_wrong_place(url: str, shown: str) -> None:
+    assert masked(url) == shown
+
+
+_SECRET = st.text(st.characters(categories=("L", "N"), include_characters="@:/?&=#,%[] \n+"), min_size=1).map(
+    lambda text: f"s3{text}cr3t"
+)
+_FORMS = st.sampled_from(
+    [
+        "etcd://user:{}@host:2379",
+        "etcd://user:{}@host:2379,[::1]?lease=30&cacert=a",
+        "etcd://user:{}@host?password-file=x",
+        "etcd://user:{}@host:99999",
+        "etcd://user:{}@host?nothing=x",
+        "etcd://user:{}@",
+        "etcd://:{}@host",
+        "etcd:/user:{}@host",
+        "etcd:user:{}@host",
+        "user:{}@host",
+    ]
+)
+
+
+@given(_SECRET, _FORMS)
+def test_no_password_is_in_anything_that_is_shown(secret: str, form: str) -> None:
+    url = form.format(secret)
+    shown = masked(url)
+    try:
+        address = parse_url(url)
+    except InvalidValue as error:
+        shown += f"{error} {error!r} {error.hint} {error.value} {''.join(traceback.format_exception(error))}"
+    else:
+        shown += f"{address} {address!r} {address.url}"
+    assert "s3" not in shown
+    assert "cr3t" not in shown
+
+
+@given(_SECRET)
+def test_a_password_may_have_any_character_that_is_encoded(secret: str) -> None:
+    encoded = "".join(f"%{byte:02X}" for byte in secret.encode())
+    assert parse_url(f"etcd://u:{encoded}@h").password == secret
+
+
+def test_an_address_does_not_show_the_password() -> None:
+    address = Address("etcd://u:…@h", ("h:2379",), "u", "s3cret")
+    assert "s3cret" not in repr(address)

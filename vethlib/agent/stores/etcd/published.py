@@ -1,0 +1,180 @@
+"""What agents have said in an etcd: of their interfaces, and that they are alive."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections.abc import Generator, Iterator, Mapping
+from queue import Empty, SimpleQueue
+from typing import TypeAlias
+
+from vethlib.agent.mark import check_label
+from vethlib.agent.stores.keys import liveness_key, status_key
+from vethlib.agent.stores.protocol import StoreError
+from vethlib.agent.stores.published import BATCH, Alive, Published, as_entry
+
+from . import etcd_pb2 as pb
+from .address import parse_url
+from .connection import Connection, Denied, Found, Watch
+from .member import answering
+from .reading import name_at, prefix_of
+
+__all__ = ["EtcdStatuses", "read_all"]
+
+_PAUSE = 1.0  # seconds between attempts to connect again
+_ROOT = b"/vnf-agent/"
+_OF_A_LABEL = re.compile(
+    rb"/vnf-agent/([^/]+)/(?:linux/(?:config|status)/v1/interface/.*|check/status/v1/agent)", re.DOTALL
+)
+
+_Revisions: TypeAlias = Mapping[str, int]
+_News: TypeAlias = SimpleQueue[pb.WatchResponse | StoreError]
+
+
+class EtcdStatuses:
+    """What the agent of a label says in the etcd of a URL; see :class:`~vethlib.agent.stores.published.Statuses`.
+
+    Raises InvalidValue for a bad URL or label.
+    """
+
+    def __init__(self, url: str, label: str) -> None:
+        self._address = parse_url(url)
+        self.place = self._address.url
+        self.life = f"has given a sign of life in {self._address.url}"
+        self._config = prefix_of(check_label(label))
+        self._prefix = status_key(label, "").encode()
+        self._alive = liveness_key(label).encode()
+
+    def read(self) -> Published:
+        """What is said now, and what is configured."""
+        with answering(self._address, self._look) as (_, published):
+            return published
+
+    def watch(self, interval: float | None) -> Generator[Published | StoreError, None, None]:
+        """What is said now, and again whenever something of it changes; of the configuration nothing is said."""
+        was_there = False
+        while True:
+            try:
+                with answering(self._address, self._read) as (connection, found):
+                    for published in self._follow(connection, found, interval):
+                        yield published
+                        was_there = True
+            except StoreError as error:
+                if not was_there:
+                    raise
+                yield error
+                time.sleep(_PAUSE)
+
+    def _look(self, connection: Connection) -> Published:
+        # In this order, what is said is no older than what it may speak of.
+        revisions = self._configured(connection)
+        return self._published(connection, _raw(self._read(connection)), revisions)
+
+    def _read(self, connection: Connection) -> Found:
+        return connection.read(self._prefix)
+
+    def _configured(self, connection: Connection) -> _Revisions:
+        """The revisions of what is configured."""
+        try:
+            found = connection.read(self._config, keys_only=True)
+        except Denied:
+            return {}  # who may look at statuses need not be allowed to look there
+        return {name_at(key, self._config): revision for key, (_, revision) in found.values.items()}
+
+    def _published(self, connection: Connection, raw: Mapping[bytes, bytes], revisions: _Revisions) -> Published:
+        entries = {entry["name"]: entry for entry in map(as_entry, raw.values()) if entry is not None}
+        for name, entry in entries.items():
+            if name in revisions:
+                entry["stored_revision"] = revisions[name]
+        found = connection.get(self._alive)
+        agent = None if found is None else _alive(found.value)
+        return Published(entries, agent, tuple(name for name in revisions if name not in entries))
+
+    def _follow(self, connection: Connection, found: Found, interval: float | None) -> Iterator[Published]:
+        """What is said, again and again, until what should be heard is history that was given up."""
+        raw = _raw(found)
+        news: _News = SimpleQueue()
+        watch = connection.watch(self._prefix, found.revision + 1)
+        # Nothing but a thread can wait for a watch no longer than so long.
+        thread = threading.Thread(target=_hear, args=(watch, news), name="vethlib-etcd-watch", daemon=True)
+        thread.start()
+        try:
+            while True:
+                yield self._published(connection, raw, {})
+                for answer in _next(news, interval):
+                    if isinstance(answer, StoreError):
+                        raise answer
+                    if answer.compact_revision:
+                        return
+                    if answer.canceled:
+                        raise watch.refusal(answer.cancel_reason)
+                    _apply(answer, raw)
+        finally:
+            watch.cancel()
+            thread.join()
+
+
+def read_all(url: str) -> dict[str, Published]:
+    """What is said of every label that is in the etcd of a URL, the configured ones too."""
+    address = parse_url(url)
+    with answering(address, lambda connection: connection.read(_ROOT, keys_only=True)) as (connection, found):
+        matches = map(_OF_A_LABEL.fullmatch, found.values)
+        labels = {match[1].decode(errors="replace") for match in matches if match is not None}
+        return {label: EtcdStatuses(url, label)._look(connection) for label in labels if _is_label(label)}
+
+
+def _is_label(text: str) -> bool:
+    try:
+        check_label(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _raw(found: Found) -> dict[bytes, bytes]:
+    return {key: raw for key, (raw, _) in found.values.items()}
+
+
+def _alive(raw: bytes) -> Alive:
+    """Who it is that is alive, as far as that can be read: agents of other kinds say less."""
+    try:
+        said = json.loads(raw)
+    except ValueError:
+        said = None
+    if not isinstance(said, dict):
+        return Alive(0)
+    pid, host, since = said.get("pid"), said.get("host"), said.get("start_time")
+    return Alive(
+        pid if isinstance(pid, int) else 0,
+        host if isinstance(host, str) else "",
+        since if isinstance(since, int | float) else None,
+    )
+
+
+def _hear(watch: Watch, news: _News) -> None:
+    try:
+        for answer in watch:
+            news.put(answer)
+    except StoreError as error:
+        news.put(error)
+
+
+def _next(news: _News, interval: float | None) -> Iterator[pb.WatchResponse | StoreError]:
+    """What comes, and all that comes soon after; nothing, after so many seconds."""
+    try:
+        yield news.get(timeout=interval)
+        deadline = time.monotonic() + BATCH
+        while (left := deadline - time.monotonic()) > 0:
+            yield news.get(timeout=left)
+    except Empty:
+        return
+
+
+def _apply(answer: pb.WatchResponse, raw: dict[bytes, bytes]) -> None:
+    for event in answer.events:
+        if event.type == pb.Event.DELETE:
+            raw.pop(event.kv.key, None)
+        else:
+            raw[event.kv.key] = event.kv.value
