@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import re
+import subprocess
 from collections.abc import Generator
 
 import pytest
@@ -17,9 +19,19 @@ def pytest_configure(config: pytest.Config) -> None:
     ns.isolate()
 
 
-def pytest_report_header() -> str:
+def pytest_report_header() -> list[str]:
     who = "root" if PRIVILEGED else "an ordinary user, in a user namespace"
-    return f"kernel {platform.release()}, as {who}"
+    backends = ", ".join(f"{name} {_version(program)}" for name, program in (("etcd", "etcd"), ("engine", "dockerd")))
+    return [f"kernel {platform.release()}, as {who}", backends]
+
+
+def _version(program: str) -> str:
+    try:
+        told = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
+    except OSError:
+        return "missing"
+    found = re.search(r"[vV]ersion:? v?([^\s,]+)", told)
+    return found[1] if found else "of an unknown version"
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,0 +1,79 @@
+"""An etcd for one measurement, and what it says of itself."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from vethlib import VethError
+
+__all__ = ["Server"]
+
+_UP = 20.0  # seconds
+
+
+class Server:
+    """etcd on all addresses of this network namespace, with its data in `directory`; not the fsync of each write."""
+
+    def __init__(self, directory: Path) -> None:
+        if shutil.which("etcd") is None:
+            raise VethError("etcd is not installed: apt-get install etcd-server")
+        self._directory = directory
+        self.port = 2379
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Server:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def start(self) -> None:
+        """Start it, and wait until it serves."""
+        command = ["etcd", "--data-dir", str(self._directory / "data"), "--unsafe-no-fsync"]
+        command += ["--listen-client-urls", f"http://0.0.0.0:{self.port}"]
+        command += ["--advertise-client-urls", f"http://127.0.0.1:{self.port}"]
+        with open(self._directory / "log", "ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        deadline = time.monotonic() + _UP
+        while not self._serves():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise VethError(f"etcd does not start: see {self._directory}/log")
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        """End it as a crash does; a second time, nothing."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def metrics(self) -> dict[str, float]:
+        """Its metrics by name, of those with labels the sum."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=_UP) as answer:
+            lines = answer.read().decode().splitlines()
+        found: dict[str, float] = {}
+        for line in lines:
+            if not line.startswith("#"):
+                name, _, value = line.rpartition(" ")
+                name = name.partition("{")[0]
+                found[name] = found.get(name, 0.0) + float(value)
+        return found
+
+    def _serves(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=1) as answer:
+                found: Any = answer.status
+                return bool(found == 200)
+        except OSError:
+            return False

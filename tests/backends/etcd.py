@@ -1,0 +1,330 @@
+"""Real etcd servers on loopback, and etcdctl as a witness and a writer that vethlib has no part in."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.backends.ports import free_port
+
+__all__ = ["ROOT", "Cluster", "Etcd", "Tls", "missing"]
+
+ROOT = "root", "t0p/s:cr@t"  # who may do everything, where a password is asked for
+_SPEED = ("--unsafe-no-fsync", "--heartbeat-interval", "10", "--election-timeout", "100")
+_UP = 10.0  # seconds; 0.1 is usual
+
+
+def missing() -> str:
+    """Why there can be no server, or ""."""
+    absent = [program for program in ("etcd", "etcdctl") if shutil.which(program) is None]
+    return f"{' and '.join(absent)} not installed: apt-get install etcd-server etcd-client" if absent else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Files of certificates: of a server that asks its clients for one, where `asks` is set, and of such a client."""
+
+    cacert: Path
+    server_cert: Path
+    server_key: Path
+    cert: Path
+    key: Path
+    asks: bool = False
+
+    @property
+    def of_server(self) -> tuple[str, ...]:
+        options = ["--cert-file", self.server_cert, "--key-file", self.server_key]
+        if self.asks:
+            options += ["--client-cert-auth", "--trusted-ca-file", self.cacert]
+        return tuple(map(str, options))
+
+    @property
+    def of_client(self) -> tuple[str, ...]:
+        options = ["--cacert", self.cacert, *(("--cert", self.cert, "--key", self.key) if self.asks else ())]
+        return tuple(map(str, options))
+
+    @property
+    def query(self) -> str:
+        """What a URL has to say of it."""
+        return f"?cacert={self.cacert}" + (f"&cert={self.cert}&key={self.key}" if self.asks else "")
+
+
+class Etcd:
+    """A server that keeps its data in `directory`, and its ports as long as the test run; :meth:`start` starts it."""
+
+    def __init__(self, directory: Path, *options: str, tls: Tls | None = None, name: str = "alone") -> None:
+        self.name = name
+        self.data = directory / f"{name}.etcd"
+        self.tls = tls
+        self.address = "127.0.0.1", free_port()
+        self.peer_url = f"http://127.0.0.1:{free_port()}"
+        self._health = "127.0.0.1", free_port()
+        self._log = directory / f"{name}.log"
+        self._options = options
+        self._cluster: tuple[str, ...] = ("--initial-cluster", f"{name}={self.peer_url}")
+        self._user: tuple[str, str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._begun_at = 0  # of the log
+        self._paused = False
+
+    # --- the process
+
+    def start(self, *options: str) -> None:
+        """Start it, and wait until it serves. `options` are for this time."""
+        self.begin(*options)
+        self.wait()
+
+    def begin(self, *options: str) -> None:
+        """Start it."""
+        assert self._process is None
+        client_url = f"{'https' if self.tls else 'http'}://127.0.0.1:{self.address[1]}"
+        command = ["setpriv", "--pdeathsig", "KILL", "etcd", "--name", self.name, "--data-dir", str(self.data), *_SPEED]
+        command += ["--listen-client-urls", client_url, "--advertise-client-urls", client_url]
+        command += ["--listen-peer-urls", self.peer_url, "--initial-advertise-peer-urls", self.peer_url, *self._cluster]
+        command += ["--listen-metrics-urls", "http://{}:{}".format(*self._health)]
+        command += [*(self.tls.of_server if self.tls else ()), *self._options, *options]
+        with self._log.open("ab") as log:
+            self._begun_at = log.tell()
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+
+    def wait(self) -> None:
+        """Wait until it serves."""
+        deadline = time.monotonic() + _UP
+        while not self._is_healthy():
+            assert self._process is not None
+            ended = self._process.poll() is not None
+            if ended or time.monotonic() > deadline:
+                told = self._log.read_bytes()[self._begun_at :].decode(errors="replace").splitlines()
+                shown = "\n".join(told if len(told) < 30 else [*told[:3], "…", *told[-26:]])
+                raise AssertionError(f"etcd {'ended' if ended else f'does not serve after {_UP:g} s'}:\n{shown}")
+            time.sleep(0.005)
+
+    def _is_healthy(self) -> bool:
+        # The answer is put off by up to a second where a leader is yet to be found: it is better to ask again.
+        connection = http.client.HTTPConnection(*self._health, timeout=0.25)
+        try:
+            connection.request("GET", "/health")
+            return connection.getresponse().status == 200
+        except OSError:
+            return False
+        finally:
+            connection.close()
+
+    @property
+    def runs(self) -> bool:
+        return self._process is not None and not self._paused
+
+    def kill(self) -> None:
+        """End it as a crash does; if it does not run, nothing."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """End it as its service manager does."""
+        self._end(signal.SIGTERM)
+
+    def _end(self, number: int) -> None:
+        process, self._process, self._paused = self._process, None, False
+        if process is not None:
+            process.send_signal(number)
+            try:
+                process.wait(_UP)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                raise
+
+    def restart(self) -> None:
+        """Kill it, and start it on the same data."""
+        self.kill()
+        self.start()
+
+    def wipe(self) -> None:
+        """Kill it, and delete its data."""
+        self.kill()
+        shutil.rmtree(self.data)
+        self._user = None
+
+    def pause(self) -> None:
+        """Have it do nothing, while the kernel goes on to take connections for it."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        self._paused = True
+
+    def resume(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+        self._paused = False
+
+    # --- how it is reached
+
+    @property
+    def endpoint(self) -> str:
+        return "{}:{}".format(*self.address)
+
+    @property
+    def url(self) -> str:
+        """For a store, if nobody has to prove who he is."""
+        return f"etcd://{self.endpoint}{self.tls.query if self.tls else ''}"
+
+    def ctl(self, *args: str, stdin: str | bytes = "") -> str:
+        """What etcdctl says; as root, where somebody has to be named. Raises AssertionError with its complaints."""
+        command = ["etcdctl", "--endpoints", self.endpoint, *(self.tls.of_client if self.tls else ())]
+        env = {"PATH": os.environ["PATH"], "ETCDCTL_API": "3"}
+        if self._user is not None:
+            command += ["--user", self._user[0], "--password", self._user[1]]
+        given = stdin.encode() if isinstance(stdin, str) else stdin
+        done = subprocess.run([*command, *args], input=given, capture_output=True, env=env, check=False)
+        assert done.returncode == 0, f"etcdctl {' '.join(args)}: {done.stderr.decode(errors='replace')}"
+        return done.stdout.decode()
+
+    def put(self, key: str, value: str | bytes, *options: str) -> None:
+        self.ctl("put", *options, "--", key, stdin=value)
+
+    def delete(self, key: str) -> None:
+        """Delete one key, which is there."""
+        assert self.ctl("del", "--", key) == "1\n"
+
+    def delete_prefix(self, prefix: str) -> int:
+        return int(self.ctl("del", "--prefix", "--", prefix))
+
+    def values(self, prefix: str) -> dict[bytes, bytes]:
+        """What is at the keys that begin so."""
+        found = json.loads(self.ctl("get", "--prefix", "-w", "json", "--", prefix)).get("kvs", ())
+        return {base64.b64decode(one["key"]): base64.b64decode(one.get("value", "")) for one in found}
+
+    def txn(self, *operations: str) -> None:
+        """Do these, written as etcdctl has them, in one transaction."""
+        told = self.ctl("txn", stdin="\n" + "\n".join(operations) + "\n\n\n")
+        assert told.startswith("SUCCESS"), told
+
+    @property
+    def status(self) -> dict[str, Any]:
+        (found,) = json.loads(self.ctl("endpoint", "status", "-w", "json"))
+        status = found["Status"]
+        assert isinstance(status, dict)
+        return status
+
+    @property
+    def revision(self) -> int:
+        return int(self.status["header"]["revision"])
+
+    def compact(self) -> None:
+        """Give up all history."""
+        self.ctl("compaction", "--physical", "--", str(self.revision))
+
+    def save(self) -> Path:
+        """A backup of all there is; the file."""
+        file = self.data.with_suffix(".backup")
+        self.ctl("snapshot", "save", str(file))
+        return file
+
+    def restore(self, backup: Path) -> None:
+        """Kill it, and put its data back to what they were then."""
+        self.wipe()
+        where = ("--data-dir", str(self.data), "--name", self.name, *self._cluster)
+        self.ctl("snapshot", "restore", str(backup), *where, "--initial-advertise-peer-urls", self.peer_url)
+
+    def fill(self, values: Mapping[str, str], *, at_once: int = 100) -> None:
+        """Put many, so many in one transaction: through its HTTP gateway, since etcdctl takes 40 ms to start."""
+        self.transact(({"requestPut": {"key": _b64(key), "value": _b64(values[key])}} for key in values), at_once)
+
+    def empty(self, keys: Iterable[str], *, at_once: int = 100) -> None:
+        """Delete many, likewise."""
+        self.transact(({"requestDeleteRange": {"key": _b64(key)}} for key in keys), at_once)
+
+    def transact(self, operations: Iterable[dict[str, Any]], at_once: int) -> None:
+        assert self.tls is None
+        assert self._user is None
+        connection = http.client.HTTPConnection(*self.address, timeout=_UP)
+        waiting = list(operations)
+        try:
+            for start in range(0, len(waiting), at_once):
+                connection.request("POST", "/v3/kv/txn", json.dumps({"success": waiting[start : start + at_once]}))
+                answer = connection.getresponse()
+                said = answer.read()
+                assert answer.status == 200, said
+        finally:
+            connection.close()
+
+    # --- who may do what
+
+    def enable_auth(self) -> None:
+        """From now on only the user root may do everything (:data:`ROOT`)."""
+        self.ctl("user", "add", "--interactive=false", ROOT[0], stdin=ROOT[1] + "\n")
+        self.ctl("user", "grant-role", ROOT[0], "root")
+        self.ctl("auth", "enable")
+        self._user = ROOT
+
+    def add_user(self, name: str, password: str, *prefixes: str, kind: str = "readwrite") -> None:
+        """A user who may read and write the keys that begin with these."""
+        self.ctl("user", "add", "--interactive=false", name, stdin=password + "\n")
+        self.ctl("role", "add", name)
+        self.grant(name, *prefixes, kind=kind)
+        self.ctl("user", "grant-role", name, name)
+
+    def grant(self, name: str, *prefixes: str, kind: str = "readwrite") -> None:
+        for prefix in prefixes:
+            self.ctl("role", "grant-permission", name, "--prefix=true", kind, prefix)
+
+
+def _b64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+class Cluster:
+    """Three servers that are one etcd. :meth:`start` starts them."""
+
+    def __init__(self, directory: Path) -> None:
+        self.members = [Etcd(directory, name=name) for name in ("one", "two", "three")]
+        all_of_them = ",".join(f"{member.name}={member.peer_url}" for member in self.members)
+        for member in self.members:
+            member._cluster = "--initial-cluster", all_of_them
+
+    def start(self) -> None:
+        """Start those that do not run, and wait until each serves."""
+        begun = [member for member in self.members if member._process is None]
+        for member in begun:
+            member.begin()
+        for member in begun:
+            member.wait()
+
+    def kill(self) -> None:
+        for member in self.members:
+            member.kill()
+
+    @property
+    def url(self) -> str:
+        """For a store, with all of them."""
+        return f"etcd://{','.join(member.endpoint for member in self.members)}"
+
+    def leader(self) -> Etcd:
+        """The one that leads, of those that run; waits for there to be one."""
+        deadline = time.monotonic() + _UP
+        while time.monotonic() < deadline:
+            for member in self.members:
+                if member.runs:
+                    status = member.status
+                    if status.get("leader") == status["header"]["member_id"]:
+                        return member
+            time.sleep(0.02)
+        raise AssertionError(f"no leader after {_UP:g} s")
+
+    def followers(self) -> list[Etcd]:
+        leader = self.leader()
+        return [member for member in self.members if member.runs and member is not leader]
+
+    def move_leader(self) -> Etcd:
+        """Have another one lead, which is returned."""
+        before, after = self.leader(), self.followers()[0]
+        before.ctl("move-leader", f"{after.status['header']['member_id']:x}")
+        return after

@@ -1,0 +1,129 @@
+"""Servers for one test each, and networks between it and them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import trustme
+
+from tests.backends.etcd import Cluster, Etcd, Tls, missing
+from tests.backends.etcd_consumer import LABEL, Consumer
+from tests.backends.proxy import Proxy
+from tests.witness import open_fds, poll
+
+__all__ = ["cluster", "etcd", "etcd_with_auth", "follow", "make_etcd", "make_proxy", "nothing_open", "proxy", "tls"]
+
+Follow = Callable[..., Consumer]
+MakeEtcd = Callable[..., Etcd]
+MakeProxy = Callable[..., Proxy]
+
+
+@pytest.fixture
+def make_etcd(tmp_path: Path) -> Iterator[MakeEtcd]:
+    """Makes servers, which are yet to be started; they end with the test."""
+    if why := missing():
+        pytest.skip(why)
+    made: list[Etcd] = []
+
+    def make(*options: str, tls: Tls | None = None) -> Etcd:
+        made.append(Etcd(tmp_path, *options, tls=tls, name=f"alone{len(made) or ''}"))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.kill()
+
+
+@pytest.fixture
+def etcd(make_etcd: MakeEtcd) -> Etcd:
+    """A server that runs, and has nothing in it."""
+    server = make_etcd()
+    server.start()
+    return server
+
+
+@pytest.fixture
+def etcd_with_auth(etcd: Etcd) -> Etcd:
+    """One that wants to know who asks."""
+    etcd.enable_auth()
+    return etcd
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """Three servers that run."""
+    if why := missing():
+        pytest.skip(why)
+    servers = Cluster(tmp_path)
+    try:
+        servers.start()
+        yield servers
+    finally:
+        servers.kill()
+
+
+@pytest.fixture
+def nothing_open() -> Iterator[None]:
+    """Checks that the test leaves no descriptor open: gRPC closes its own a little after the last connection."""
+    before = open_fds()
+    yield
+    assert poll(lambda: open_fds() == before, 5), "a file descriptor was leaked"
+
+
+@pytest.fixture
+def make_proxy(nothing_open: None) -> Iterator[MakeProxy]:
+    """Makes networks in between, as :class:`Proxy` does."""
+    made: list[Proxy] = []
+
+    def make(*args: object, **how: object) -> Proxy:
+        made.append(Proxy(*args, **how))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def proxy(etcd: Etcd, make_proxy: MakeProxy) -> Proxy:
+    """The network between the test and `etcd`."""
+    return make_proxy(etcd.address)
+
+
+@pytest.fixture
+def follow(nothing_open: None) -> Iterator[Follow]:
+    """Follows the store of a URL; every store is closed with the test."""
+    from vethlib.agent.stores.etcd.store import EtcdStore
+
+    made: list[Consumer] = []
+
+    def begin(url: str, label: str = LABEL) -> Consumer:
+        made.append(Consumer(EtcdStore(url, label)))
+        return made[-1]
+
+    yield begin
+    for one in made:
+        one.store.close()
+
+
+@pytest.fixture(scope="session")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Tls]:
+    """Makes certificates of one CA; `name` is the server's, `asks` whether it wants to see one of its clients."""
+    directory = tmp_path_factory.mktemp("tls")
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(directory / "ca.pem")
+    client = authority.issue_cert("agent@host")
+    (directory / "client.pem").write_bytes(b"".join(one.bytes() for one in client.cert_chain_pems))
+    client.private_key_pem.write_to_path(directory / "client.key")
+
+    def make(name: str = "127.0.0.1", *, asks: bool = False) -> Tls:
+        cert, key = directory / f"{name}.pem", directory / f"{name}.key"
+        if not cert.exists():
+            server = authority.issue_cert(name)
+            cert.write_bytes(b"".join(one.bytes() for one in server.cert_chain_pems))
+            server.private_key_pem.write_to_path(key)
+        return Tls(directory / "ca.pem", cert, key, directory / "client.pem", directory / "client.key", asks=asks)
+
+    return make
