@@ -1,17 +1,20 @@
 # `make demo` and `make test` do all the set-up they need; everything lands in .venv and .build.
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak check bench format proto clean
+.PHONY: help demo fleet-demo test soak check bench format proto clean
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 
 help:  ## what there is to make
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .venv/installed: pyproject.toml scripts/venv
 	@scripts/venv
 
 demo: .venv/installed  ## wire the example configuration up in namespaces of its own, prove traffic, show the picture
 	@$(BIN)/vethctl demo
+
+fleet-demo: .venv/installed  ## etcd, a container engine and an agent, all private: wire three containers, restart one
+	@scripts/install etcd:etcd-server dockerd:docker.io busybox:busybox-static && PATH=$$PATH:/usr/sbin:/sbin $(BIN)/python examples/fleet/demo.py
 
 test: .venv/installed  ## every test, in private namespaces, and the coverage of the core
 	@scripts/test $(ARGS)

@@ -91,7 +91,9 @@ def _start_engine(stack: ExitStack, directory: Path) -> Any:
 
     environment = os.environ | {"ENGINE_DIR": str(directory / "engine")}
     stack.callback(subprocess.run, [ENGINE, "down"], env=environment, check=False)
-    found = subprocess.run([ENGINE, "up"], env=environment, check=True, capture_output=True, text=True)
+    found = subprocess.run([ENGINE, "up"], env=environment, check=False, capture_output=True, text=True)
+    if found.returncode:
+        raise SystemExit(f"fleet-demo: the engine does not start: {found.stderr.strip()}")
     path = found.stdout.strip()
     os.environ["VETHLIB_DOCKER"] = f"unix://{path}"
     return stack.enter_context(closing(docker.DockerClient(f"unix://{path}")))
