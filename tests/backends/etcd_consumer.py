@@ -84,7 +84,7 @@ class Consumer:
         assert not more, f"at rest, and then: {more}"
         return found
 
-    def wait_a_while(self, seconds: float = 0.3) -> list[News]:
+    def wait_a_while(self, seconds: float = 0.15) -> list[News]:
         """What is told within so long."""
         return self._take(self.store.read()) if is_readable(self.store, seconds) else []
 

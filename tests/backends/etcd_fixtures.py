@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -66,10 +68,11 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 @pytest.fixture
 def nothing_open() -> Iterator[None]:
-    """Checks that the test leaves no descriptor open: gRPC closes its own a little after the last connection."""
-    before = open_fds()
+    """Checks that the test leaves no descriptor and no thread: gRPC's end a little after the last connection."""
+    fds, threads = open_fds(), set(threading.enumerate())
     yield
-    assert poll(lambda: open_fds() == before, 5), "a file descriptor was leaked"
+    assert poll(lambda: open_fds() == fds, 5), "a file descriptor was leaked"
+    assert poll(lambda: set(threading.enumerate()) <= threads, 5), set(threading.enumerate()) - threads
 
 
 @pytest.fixture
@@ -93,8 +96,8 @@ def proxy(etcd: Etcd, make_proxy: MakeProxy) -> Proxy:
 
 
 @pytest.fixture
-def follow(nothing_open: None) -> Iterator[Follow]:
-    """Follows the store of a URL; every store is closed with the test."""
+def follow(nothing_open: None, caplog: pytest.LogCaptureFixture) -> Iterator[Follow]:
+    """Follows the store of a URL; every store is closed with the test. None may have met what it was not made for."""
     from vethlib.agent.stores.etcd.store import EtcdStore
 
     made: list[Consumer] = []
@@ -106,6 +109,7 @@ def follow(nothing_open: None) -> Iterator[Follow]:
     yield begin
     for one in made:
         one.store.close()
+    assert [one.getMessage() for one in caplog.get_records("call") if one.levelno >= logging.ERROR] == []
 
 
 @pytest.fixture(scope="session")
@@ -124,6 +128,7 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Tls]:
             server = authority.issue_cert(name)
             cert.write_bytes(b"".join(one.bytes() for one in server.cert_chain_pems))
             server.private_key_pem.write_to_path(key)
-        return Tls(directory / "ca.pem", cert, key, directory / "client.pem", directory / "client.key", asks=asks)
+        client = directory / "client.pem", directory / "client.key"
+        return Tls(directory / "ca.pem", cert, key, *client, asks=asks, name=name)
 
     return make

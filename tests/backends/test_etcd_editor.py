@@ -243,6 +243,18 @@ def test_an_edit_is_done_over_where_another_was_faster_and_says_what_came_of_it(
     assert wanted(etcd) == {"a": to_dict(A), "b": to_dict(B)}
 
 
+def test_an_edit_that_cannot_be_done_over_says_what_was_done(
+    etcd: Etcd, editor: Editor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise StoreError("gone")
+
+    _meanwhile(monkeypatch, lambda: etcd.put(key("a"), text("a", mtu=1300)), refuse)
+    with pytest.raises(StoreError) as raised:
+        editor.put(A, B)
+    assert str(raised.value) == "gone; stored 0 of 2 before"
+
+
 def test_a_value_that_is_written_again_while_it_is_deleted_is_deleted_and_one_that_went_is_not_told(
     etcd: Etcd, editor: Editor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -359,6 +371,13 @@ def test_what_cannot_be_put_at_its_key_says_why(etcd: Etcd, editor: Editor) -> N
     assert problems.keys() == {"bad", "list", "other", "nameless"}
     assert "not JSON" in problems["bad"]
     assert problems["other"] == "name 'x': the key is for 'other': name and key have to agree"
+
+
+@pytest.mark.parametrize("odd", ['"x"', '{"veth":7}', '{"veth":{"peer_if_name":"\\ud800"}}', '{"veth":{}}', "[1", "\0"])
+def test_whatever_is_at_a_key_can_be_deleted(etcd: Etcd, editor: Editor, odd: str) -> None:
+    etcd.put(key("a"), odd)
+    assert editor.delete("a") == [Edit("delete", "a", key("a"))]
+    assert etcd.values("") == {}
 
 
 def test_values_are_what_an_agent_is_told(etcd: Etcd, editor: Editor, follow: Follow) -> None:

@@ -58,7 +58,7 @@ class Source:
 
 
 @pytest.fixture
-def source() -> Iterator[Source]:
+def source(nothing_open: None) -> Iterator[Source]:
     server = Source()
     yield server
     server.close()

@@ -129,8 +129,11 @@ def test_the_directory_is_made_by_a_put_and_by_nothing_else(tmp_path: Path) -> N
             read()
         assert str(raised.value) == f"{missing} does not exist: make the directory"
     assert not missing.parent.exists()
-    editor.put(A)
-    assert interfaces(missing) == {"a": A}
+    assert editor.put(A, B) == [
+        Edit("add", "a", f"{missing}/a.json", made=str(missing)),
+        Edit("add", "b", f"{missing}/b.json"),
+    ]
+    assert interfaces(missing) == {"a": A, "b": B}
 
 
 def test_an_interface_that_stands_in_two_places_is_not_put_into_a_third(path: Path, editor: DirectoryEditor) -> None:

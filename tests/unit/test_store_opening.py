@@ -91,6 +91,19 @@ for opener in (open_store, open_editor, open_statuses):
     assert all(line.endswith("pip install 'vethlib[etcd]'") for line in done.stdout.splitlines())
 
 
+def test_a_directory_needs_nothing_of_an_etcd() -> None:
+    script = """
+import sys
+from vethlib.agent.stores.opening import open_editor, open_statuses, open_store
+for opener in (open_editor, open_statuses, open_store):
+    opener("dir:/nowhere", label="vpp1")
+print("grpc" in sys.modules)
+"""
+    assert (
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "False\n"
+    )
+
+
 def test_a_url_is_shown_without_the_password() -> None:
     assert shown("etcd://u:secret@h:1") == "etcd://u:…@h:1"
     assert shown("dir:/home/a:b@c") == "dir:/home/a:b@c"

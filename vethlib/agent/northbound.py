@@ -25,7 +25,7 @@ from . import northbound_pb2 as pb
 from .jsontext import JsonObject, Undecodable, decode
 from .model import FIELD_READ, Interface, InvalidInterface, Namespace, NamespaceType
 
-__all__ = ["Parsed", "read", "read_one", "read_value", "to_dict", "to_json"]
+__all__ = ["Parsed", "read", "read_one", "read_value", "same", "to_dict", "to_json"]
 
 # What clients of older agents wrote for a key of ours.
 _FORMER_NAMES = {"linux_namespace": "namespace", "linuxNamespace": "namespace"}
@@ -47,6 +47,19 @@ class Parsed:
     def refused(self, *problems: InvalidValue) -> Parsed:
         """The same value with more problems, and so without an interface."""
         return replace(self, interface=None, problems=self.problems + problems)
+
+
+def same(one: Parsed | None, other: Parsed | None) -> bool:
+    """Whether two values mean the same. Where a valid one stands does not matter; problems compare by their words."""
+    if one is None or other is None:
+        return one is other
+    if (one.interface, one.warnings) != (other.interface, other.warnings):
+        return False
+    return one.interface is not None or (one.source, _words(one)) == (other.source, _words(other))
+
+
+def _words(one: Parsed) -> list[str]:
+    return [str(problem) for problem in one.problems]
 
 
 def read(text: str | bytes, source: str = "") -> list[Parsed]:

@@ -314,7 +314,8 @@ COMMANDS = {
         f"status [NAME…] [--store {_ETCD}] [--label LABEL | --all-labels] [--status-dir DIR] [--watch]",
         "show what the agent says of its interfaces: state, reason, since when",
         _add_status,
-        "Without an etcd it is the agent of this host that is asked.\n"
+        "Without an etcd it is the agent of this host that is asked. With one, an interface is pending, too, as long\n"
+        "as its agent has yet to see what is stored.\n"
         "examples:\n  vethctl status --watch\n  vethctl status --store etcd://etcd1:2379 --all-labels",
     ),
     "put": _Command(

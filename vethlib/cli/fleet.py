@@ -48,9 +48,16 @@ def _row(label: str, one: Published) -> list[str]:
     agent, since = paint("no agent", "bad"), ""
     if one.agent is not None:
         agent, since = f"{one.agent.host or '?'} {one.agent.pid or ''}".rstrip(), age_of(one.agent.since)
-    counts = ", ".join(f"{count} {state_text(state)}" for state, count in _states(one).items())
+    counts = [f"{count} {state_text(state)}" for state, count in _states(one).items()]
+    counts += [f"{len(one.untold)} untold"] if one.untold else []
     worst = _worst(one)
-    return [paint(label, "link"), agent, since, counts, f"{worst['name']}: {reason_of(worst)}" if worst else ""]
+    return [
+        paint(label, "link"),
+        agent,
+        since,
+        ", ".join(counts),
+        f"{worst['name']}: {reason_of(worst)}" if worst else "",
+    ]
 
 
 def _as_dict(label: str, one: Published) -> dict[str, Any]:
@@ -59,6 +66,7 @@ def _as_dict(label: str, one: Published) -> dict[str, Any]:
         "label": label,
         "agent": None if one.agent is None else _agent(one.agent),
         "states": _states(one),
+        "untold": len(one.untold),
         "worst": worst and {"name": worst["name"], "state": worst["state"], "reason": reason_of(worst)},
     }
 
@@ -69,10 +77,9 @@ def _agent(agent: Alive) -> dict[str, Any]:
 
 
 def _states(one: Published) -> dict[str, int]:
-    """How many interfaces there are in each state, the worst last; and how many of which nothing is said."""
+    """How many interfaces there are in each state, the worst last."""
     counts = Counter(entry["state"] for entry in one.entries.values())
-    states = {state: counts[state] for state in sorted(counts, key=_severity)}
-    return states | ({"UNTOLD": len(one.untold)} if one.untold else {})
+    return {state: counts[state] for state in sorted(counts, key=_severity)}
 
 
 def _worst(one: Published) -> Entry | None:

@@ -24,13 +24,18 @@ def state_text(state: str) -> str:
 
 def reason_of(entry: Entry) -> str:
     """Why it is in its state, and what else there is to know."""
-    late = "the agent has yet to see its last change" if is_late(entry) else ""
+    late = ""
+    if is_late(entry):
+        late = f"the agent has yet to see {'its last change' if entry['stored_revision'] else 'that it was deleted'}"
     return "; ".join(filter(None, (entry["reason"], entry.get("warning"), late)))
 
 
 def is_late(entry: Entry) -> bool:
     """Whether it speaks of a configuration that is not the stored one any more."""
-    return bool(entry.get("config_revision", 0) < entry.get("stored_revision", 0))
+    if "stored_revision" not in entry:
+        return False
+    told, stored = entry.get("config_revision", 0), entry["stored_revision"]
+    return bool(told < stored or (told and not stored))
 
 
 def code_of(entries: Iterable[Entry]) -> int:

@@ -137,7 +137,10 @@ def _heading(label: str, published: Published, count: int, lost: str) -> str:
     return f"label {label}, {alive}, {counted(count, 'interface')}" + (f"; {paint(lost, 'bad')}" if lost else "")
 
 
-def _show_changes(output: Output, before: dict[str, Entry], now: Mapping[str, Entry]) -> None:
+def _show_changes(output: Output, before: dict[str, Entry], entries: Mapping[str, Entry]) -> None:
+    # That an agent has seen what changes nothing is no line for people.
+    hidden = () if output.as_json else ("config_revision",)
+    now = {name: {key: entry[key] for key in entry if key not in hidden} for name, entry in entries.items()}
     for name in sorted(before.keys() - now.keys(), key=natural):
         _show_change(output, {"name": name, "state": "removed", "reason": ""})
         del before[name]

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 
 from vethlib.agent.files import refuse_twin
 from vethlib.agent.model import check_interface_name
-from vethlib.agent.northbound import Parsed
+from vethlib.agent.northbound import Parsed, same
 from vethlib.errors import InvalidValue
 
 from .protocol import Change
@@ -119,7 +119,7 @@ class Contents:
                 self.values.pop(key, None)
             else:
                 self.values[key] = value
-            if not _same(value, old):
+            if not same(value, old):
                 changes.append(Change(key, value))
         self._touched.clear()
         self._before.clear()
@@ -190,16 +190,3 @@ def _named(key: str, files: list[_File], *, vanished: bool) -> list[Parsed]:
     """What the files that name `key` say; a file that is there under two names speaks once."""
     by_path = {file.real: file for file in reversed(files) if file.vanished is vanished}
     return [one for file in reversed(by_path.values()) for one in file.named.get(key, ())]
-
-
-def _same(one: Parsed | None, other: Parsed | None) -> bool:
-    """Whether two values mean the same. Where a valid one stands does not matter; problems compare by their words."""
-    if one is None or other is None:
-        return one is other
-    if (one.interface, one.warnings) != (other.interface, other.warnings):
-        return False
-    return one.interface is not None or (one.source, _words(one)) == (other.source, _words(other))
-
-
-def _words(one: Parsed) -> list[str]:
-    return [str(problem) for problem in one.problems]

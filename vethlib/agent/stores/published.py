@@ -42,8 +42,8 @@ class Published:
     """The statuses by name, and who is there to answer for them; `agent` is None if nobody is.
 
     An entry from an etcd has a `config_revision`, that of the configuration of which it speaks, and, where it could
-    be read, a `stored_revision`, that of the configuration as it is. `untold` are those that are configured, and of
-    which nothing is said.
+    be read, a `stored_revision`, that of the configuration as it is; 0 is that of none. `untold` are those that are
+    configured, and of which nothing is said.
     """
 
     entries: Mapping[str, Entry]

@@ -1,46 +1,25 @@
 """One connection to one member of etcd: calls that wait, each for so long at most, and errors in words.
 
-Only this module knows grpc. Every call has a deadline, since a peer that says nothing is no error to TCP; and each
+Every call has a deadline, since a peer that says nothing is no error to TCP; and each
 connection has a channel that shares nothing with others, so that no back-off of an earlier one delays it.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from queue import SimpleQueue
-from threading import Event, Thread
 from typing import Any
 
 from vethlib.agent.stores.protocol import StoreError
-from vethlib.errors import VethError
 
 from . import etcd_pb2 as pb
 from .address import Address
-from .refusal import explain, is_final, is_silence
+from .refusal import AuthOff, Compacted, Denied, refused
+from .rpc import FAILURES, grpc
+from .streams import Pulse, Watch
 
-# C-core writes failed handshakes to stderr by itself. They come as errors here, which are told where they matter.
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-try:
-    import grpc
-except ImportError as error:
-    raise VethError(f"etcd needs grpcio ({error}): pip install 'vethlib[etcd]'") from None
-
-__all__ = [
-    "CALL",
-    "OPS",
-    "Compacted",
-    "Connection",
-    "Denied",
-    "Found",
-    "LeaseGone",
-    "Pulse",
-    "Silent",
-    "Watch",
-    "end_of",
-]
+__all__ = ["CALL", "OPS", "Connection", "Found", "end_of"]
 
 CALL = 4.0  # seconds that an answer may take
 _PAGE = 2000  # keys in one answer: it has to fit into CALL on a slow line
@@ -58,26 +37,6 @@ _OPTIONS = (
 )
 
 
-class Denied(StoreError):
-    """etcd has answered, and does not allow it: to try again, or elsewhere, is of no use."""
-
-
-class AuthOff(StoreError):
-    """etcd lets in everybody, and so nobody by name."""
-
-
-class Silent(StoreError):
-    """No answer came in time."""
-
-
-class LeaseGone(StoreError):
-    """There is no such lease any more, and nothing of what was bound to it."""
-
-
-class Compacted(StoreError):
-    """The revision that was asked for is history that etcd has given up."""
-
-
 @dataclass(frozen=True, slots=True)
 class Found:
     """What was read of a prefix at one revision: each key's value and mod_revision. `term` is raft's."""
@@ -91,13 +50,6 @@ class Found:
 def end_of(prefix: bytes) -> bytes:
     """The range_end with which a key means all that begin with it; of a prefix that ends with '/'."""
     return prefix[:-1] + bytes([prefix[-1] + 1])
-
-
-_KINDS: dict[str, type[StoreError]] = {
-    "requested lease not found": LeaseGone,
-    "authentication is not enabled": AuthOff,
-    "has been compacted": Compacted,
-}
 
 
 class Connection:
@@ -212,7 +164,7 @@ class Connection:
     def _call(self, path: str, request: Any, answer: type[Any], timeout: float = CALL) -> Any:
         try:
             return self._method(path, answer)(request, timeout=timeout, metadata=self.metadata)
-        except (grpc.RpcError, ValueError) as error:
+        except FAILURES as error:
             raise self.refusal(error) from None
 
     def _method(self, path: str, answer: type[Any], *, streams: bool = False) -> Any:
@@ -233,107 +185,21 @@ class Connection:
 
     def refused(self, code: str, details: str) -> StoreError:
         """The error for what the other side has said."""
-        reason = explain(code, details, tls=self._address.tls)
-        kind = next((kind for said, kind in _KINDS.items() if said in details), StoreError)
-        if is_silence(details):
-            kind = Silent
-        elif is_final(code, details):
-            kind = Denied
-        return kind(f"{self.endpoint}: {reason}", path=self.endpoint, reason=reason)
+        return refused(self.endpoint, code, details, tls=self._address.tls)
 
     def _content(self, option: str, path: str) -> bytes | None:
         if not path:
             return None
         try:
-            return Path(path).read_bytes()
+            content = Path(path).read_bytes()
         except OSError as error:
             reason = f"{option} {path} cannot be read: {error.strerror or error}"
             raise Denied(reason, path=path, reason=reason, errno=error.errno) from None
+        if not content.strip():  # gRPC takes that for none, and goes on with those of the system
+            reason = f"{option} {path} is empty"
+            raise Denied(reason, path=path, reason=reason)
+        return content
 
 
 def _serialized(request: Any) -> bytes:
     return bytes(request.SerializeToString())
-
-
-class Pulse:
-    """A lease that is kept alive, and with it the certainty that somebody is at the other end of a connection.
-
-    All heartbeats go over one stream: one that is opened for each costs etcd three times as much, and us five times.
-    """
-
-    def __init__(self, connection: Connection, method: Any, lease: int) -> None:
-        self.connection = connection
-        self.lease = lease
-        self._requests: SimpleQueue[pb.LeaseKeepAliveRequest | None] = SimpleQueue()
-        self._answered = Event()
-        self._seconds = 0
-        self._error: StoreError | None = None
-        self._answers = method(iter(self._requests.get, None), metadata=connection.metadata)
-        Thread(target=self._hear, name="vethlib-etcd-pulse", daemon=True).start()
-
-    def beat(self, timeout: float) -> None:
-        """Give the lease its whole time again. Raises :class:`Silent` and :class:`LeaseGone`, too."""
-        endpoint = self.connection.endpoint
-        self._answered.clear()
-        self._requests.put(pb.LeaseKeepAliveRequest(ID=self.lease))
-        if not self._answered.wait(timeout) and self._error is None:
-            raise Silent(f"{endpoint}: no answer", path=endpoint, reason="no answer")
-        if self._error is not None:
-            raise self._error
-        if self._seconds <= 0:
-            raise LeaseGone(f"{endpoint}: the lease has ended", path=endpoint, reason="the lease has ended")
-
-    def close(self) -> None:
-        """End it; the lease stays as long as it has time."""
-        self._requests.put(None)
-        self._answers.cancel()
-
-    def _hear(self) -> None:
-        """A thread: a stream has no deadline, so who waits for an answer must not wait on it."""
-        reason = "the stream has ended"
-        error = StoreError(f"{self.connection.endpoint}: {reason}", path=self.connection.endpoint, reason=reason)
-        try:
-            for answer in self._answers:
-                self._seconds = answer.TTL
-                self._answered.set()
-        except (grpc.RpcError, ValueError) as failure:
-            error = self.connection.refusal(failure)
-        self._error = error
-        self._answered.set()
-
-
-class Watch:
-    """The answers of one watch, which waits for them. It ends with its connection, or by :meth:`cancel`."""
-
-    def __init__(self, connection: Connection, method: Any, request: pb.WatchRequest) -> None:
-        self._connection = connection
-        # The stream of requests stays open: a proxy may take its end for the end of the watch.
-        self._requests: SimpleQueue[pb.WatchRequest | None] = SimpleQueue()
-        self._requests.put(request)
-        self._answers = method(iter(self._requests.get, None), metadata=connection.metadata)
-
-    def first(self) -> pb.WatchResponse:
-        """The answer that says whether the watch was made."""
-        return next(self)
-
-    def __iter__(self) -> Iterator[pb.WatchResponse]:
-        return self
-
-    def __next__(self) -> pb.WatchResponse:
-        try:
-            answer: pb.WatchResponse = next(self._answers)
-        except StopIteration:
-            reason = "the watch has ended"
-            raise StoreError(f"{self._connection.endpoint}: {reason}", reason=reason) from None
-        except (grpc.RpcError, ValueError) as error:
-            raise self._connection.refusal(error) from None
-        return answer
-
-    def refusal(self, reason: str) -> StoreError:
-        """The error for which the other side has ended it."""
-        return self._connection.refused("", reason)
-
-    def cancel(self) -> None:
-        """End it."""
-        self._requests.put(None)
-        self._answers.cancel()

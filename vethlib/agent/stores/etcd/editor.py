@@ -23,9 +23,10 @@ from vethlib.errors import InvalidValue
 
 from . import etcd_pb2 as pb
 from .address import parse_url
-from .connection import OPS, Connection, Denied, Found
+from .connection import OPS, Connection, Found
 from .member import answering
 from .reading import name_at, prefix_of, read_key
+from .refusal import Denied
 
 __all__ = ["EtcdEditor"]
 
@@ -88,6 +89,7 @@ class EtcdEditor:
     def _carry_out(self, connection: Connection, found: Found, wanted: _Wanted) -> list[Edit]:
         """Have these texts at these keys, None for nothing."""
         edits: dict[bytes, Edit] = {}
+        what = "delete" if None in wanted.values() else "store"
         left = dict(wanted)
         batch: list[bytes] = []
         try:
@@ -100,7 +102,7 @@ class EtcdEditor:
                     for key in batch:
                         edits[key] = self._edit(key, left.pop(key), found.values)
                     if self._progress is not None:
-                        self._progress("store", len(edits), len(edits) + len(left))
+                        self._progress(what, len(edits), len(edits) + len(left))
         except StoreError as error:
             raise self._cut_short(error, edits, left, batch) from None
         return [edits[key] for key in wanted if key in edits]
@@ -110,7 +112,7 @@ class EtcdEditor:
     ) -> StoreError:
         """The error with what it was about, and what was done before it."""
         message = str(error)
-        if len(batch) <= 2:
+        if 0 < len(batch) <= 2:
             message = " and ".join(name_at(key, self._prefix) for key in batch) + f": {message}"
         if len(edits) + len(left) > len(batch):
             done = "deleted" if None in left.values() else "stored"
@@ -162,7 +164,8 @@ class EtcdEditor:
         return Edit(op, name_at(key, self._prefix), _text(key))
 
     def _key(self, name: str) -> bytes:
-        return key_of(self._label, name).encode(errors="surrogateescape")
+        # A value of others may have anything for the name of a peer.
+        return key_of(self._label, name).encode(errors="replace")
 
 
 def _write(connection: Connection, batch: list[bytes], wanted: _Wanted, known: _Known) -> bool:

@@ -9,7 +9,8 @@ from typing import TypeVar
 from vethlib.agent.stores.protocol import StoreError
 
 from .address import Address
-from .connection import Connection, Denied
+from .connection import Connection
+from .refusal import Denied
 
 __all__ = ["answering"]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from vethlib.agent.northbound import Parsed
+from vethlib.agent.northbound import Parsed, same
 from vethlib.agent.stores.protocol import Change, News, Snapshot
 
 from . import etcd_pb2 as pb
@@ -74,7 +74,7 @@ class Mirror:
 
     def _came(self, key: bytes, raw: bytes) -> Iterable[News]:
         name, value = read_key(key, raw, self._prefix)
-        if self._values.get(name) == value:
+        if same(self._values.get(name), value):
             return ()
         self._values[name] = value
         return (Change(name, value),)

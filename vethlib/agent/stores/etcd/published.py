@@ -17,9 +17,11 @@ from vethlib.agent.stores.published import BATCH, Alive, Published, as_entry
 
 from . import etcd_pb2 as pb
 from .address import parse_url
-from .connection import Connection, Denied, Found, Watch
+from .connection import Connection, Found
 from .member import answering
 from .reading import name_at, prefix_of
+from .refusal import Denied
+from .streams import Watch
 
 __all__ = ["EtcdStatuses", "read_all"]
 
@@ -75,22 +77,24 @@ class EtcdStatuses:
     def _read(self, connection: Connection) -> Found:
         return connection.read(self._prefix)
 
-    def _configured(self, connection: Connection) -> _Revisions:
-        """The revisions of what is configured."""
+    def _configured(self, connection: Connection) -> _Revisions | None:
+        """The revisions of what is configured; None for one who may look at statuses, and not there."""
         try:
             found = connection.read(self._config, keys_only=True)
         except Denied:
-            return {}  # who may look at statuses need not be allowed to look there
+            return None
         return {name_at(key, self._config): revision for key, (_, revision) in found.values.items()}
 
-    def _published(self, connection: Connection, raw: Mapping[bytes, bytes], revisions: _Revisions) -> Published:
+    def _published(
+        self, connection: Connection, raw: Mapping[bytes, bytes], revisions: _Revisions | None = None
+    ) -> Published:
         entries = {entry["name"]: entry for entry in map(as_entry, raw.values()) if entry is not None}
-        for name, entry in entries.items():
-            if name in revisions:
-                entry["stored_revision"] = revisions[name]
+        if revisions is not None:
+            for name, entry in entries.items():
+                entry["stored_revision"] = revisions.get(name, 0)
         found = connection.get(self._alive)
         agent = None if found is None else _alive(found.value)
-        return Published(entries, agent, tuple(name for name in revisions if name not in entries))
+        return Published(entries, agent, tuple(name for name in revisions or () if name not in entries))
 
     def _follow(self, connection: Connection, found: Found, interval: float | None) -> Iterator[Published]:
         """What is said, again and again, until what should be heard is history that was given up."""
@@ -102,7 +106,7 @@ class EtcdStatuses:
         thread.start()
         try:
             while True:
-                yield self._published(connection, raw, {})
+                yield self._published(connection, raw)
                 for answer in _next(news, interval):
                     if isinstance(answer, StoreError):
                         raise answer

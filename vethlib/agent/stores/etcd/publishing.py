@@ -21,7 +21,9 @@ from vethlib.agent.stores.protocol import StoreError
 
 from . import etcd_pb2 as pb
 from .address import Address
-from .connection import OPS, Connection, Denied, LeaseGone, Pulse
+from .connection import OPS, Connection
+from .refusal import Denied, LeaseGone
+from .streams import Pulse
 
 __all__ = ["ANSWER", "Publisher"]
 

@@ -1,4 +1,4 @@
-"""From what etcd or gRPC says of a failed call to words for an operator, with the cure where one is known.
+"""From what etcd or gRPC says of a failed call to an error with words for an operator, and the cure where one is known.
 
 The texts of etcd are those of its ``etcdserver/api/v3rpc/rpctypes/error.go``; those of gRPC are no contract, and what
 is not known is told as it came.
@@ -8,7 +8,40 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["explain", "is_final", "is_silence"]
+from vethlib.agent.stores.protocol import StoreError
+
+__all__ = [
+    "AuthOff",
+    "Compacted",
+    "Denied",
+    "LeaseGone",
+    "Silent",
+    "explain",
+    "is_final",
+    "is_silence",
+    "refused",
+]
+
+
+class Denied(StoreError):
+    """etcd has answered, and does not allow it: to try again, or elsewhere, is of no use."""
+
+
+class AuthOff(StoreError):
+    """etcd lets in everybody, and so nobody by name."""
+
+
+class Silent(StoreError):
+    """No answer came in time."""
+
+
+class LeaseGone(StoreError):
+    """There is no such lease any more, and nothing of what was bound to it."""
+
+
+class Compacted(StoreError):
+    """The revision that was asked for is history that etcd has given up."""
+
 
 _NOT_SIGNED = "its certificate is not signed by a CA that is known here: give that CA's file as cacert=FILE"
 _NO_CLIENT = "it ended the TLS handshake: it may want a client's certificate (cert=FILE&key=FILE) of a CA that it knows"
@@ -39,6 +72,11 @@ _TEXTS: tuple[tuple[str, str], ...] = (
 _HUNG_UP = "closed the connection: it may want TLS (cacert=FILE, or tls=1)"
 # Where exactly it was noticed differs from one attempt to the next.
 _LOST = ("Connection reset", "Socket closed", "Broken pipe", "GOAWAY")
+_KINDS: dict[str, type[StoreError]] = {
+    "requested lease not found": LeaseGone,
+    "authentication is not enabled": AuthOff,
+    "has been compacted": Compacted,
+}
 _LAST = re.compile(r".*last error: (?:[A-Z_]+: )?(?:ipv[46]:\S+?: )?(?:connect failed: addr: \S+ error: )?")
 
 
@@ -67,3 +105,14 @@ def is_final(code: str, details: str) -> bool:
     return code in ("PERMISSION_DENIED", "INVALID_ARGUMENT") or any(
         said in details for said in ("request is too large", "received message larger than max")
     )
+
+
+def refused(endpoint: str, code: str, details: str, *, tls: bool) -> StoreError:
+    """The error for what was said at an endpoint."""
+    reason = explain(code, details, tls=tls)
+    kind = next((kind for said, kind in _KINDS.items() if said in details), StoreError)
+    if is_silence(details):
+        kind = Silent
+    elif is_final(code, details):
+        kind = Denied
+    return kind(f"{endpoint}: {reason}", path=endpoint, reason=reason)

@@ -24,10 +24,12 @@ from vethlib.agent.stores.protocol import Back, News, Outage, StoreError
 from vethlib.agent.stores.statuses import StatusFiles
 
 from .address import Address, parse_url
-from .connection import Connection, Silent, Watch
+from .connection import Connection
 from .mirror import Mirror
 from .publishing import ANSWER, Publisher
 from .reading import prefix_of
+from .refusal import Silent
+from .streams import Watch
 
 __all__ = ["EtcdStore"]
 
@@ -79,8 +81,12 @@ class EtcdStore:
             except BlockingIOError:
                 pass
             news, self._news = self._news, []
-            self._read |= self._revisions
-            self._revisions = {}
+            revisions, self._revisions = self._revisions, {}
+        if news:
+            self._read |= revisions
+        elif revisions:
+            # Values were written again as they were. Nothing is to be done for them, and so nobody will publish.
+            self._publisher.publish({}, revisions)
         return news
 
     def fileno(self) -> int:

@@ -1,0 +1,237 @@
+"""What an agent says of itself and its interfaces in etcd: there while it lives, and not a lease longer."""
+
+from __future__ import annotations
+
+import base64
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.backends.etcd import Etcd
+from tests.backends.etcd_consumer import LABEL, Consumer, key, many, text
+from tests.backends.etcd_fixtures import Follow
+from tests.backends.proxy import Proxy
+from tests.stores import nothing
+from tests.witness import poll
+from vethlib.agent import State
+from vethlib.agent.status import Status
+from vethlib.agent.stores.keys import liveness_key, status_key
+from vethlib.agent.stores.protocol import Outage
+
+ROOT = Path(__file__).parents[2]
+ALIVE = liveness_key(LABEL)
+STATUSES = status_key(LABEL, "")
+LEASE = 2  # seconds, the least there can be
+GONE = 3 * LEASE  # etcd looks for leases that have ended twice a second, and gives one more time when it starts
+
+
+def status(name: str, reason: str = "") -> Status:
+    return Status(name, State.PENDING if reason else State.CONFIGURED, reason, 1_700_000_000.25)
+
+
+def said(etcd: Etcd) -> dict[str, str]:
+    """The reason in each status by its name."""
+    found = {each.decode(): json.loads(raw) for each, raw in etcd.values(STATUSES).items()}
+    for each, entry in found.items():
+        assert each == status_key(LABEL, entry["name"])
+    return {entry["name"]: entry["reason"] for entry in found.values()}
+
+
+def comes_to_say(etcd: Etcd, expected: dict[str, str], timeout: float = 2.0) -> None:
+    poll(lambda: said(etcd) == expected, timeout)
+    assert said(etcd) == expected
+
+
+def leases(etcd: Etcd) -> dict[str, set[str]]:
+    """The keys under each lease."""
+    found = {}
+    for line in etcd.ctl("lease", "list").splitlines()[1:]:
+        of_it = json.loads(etcd.ctl("lease", "timetolive", line, "--keys", "-w", "json"))
+        found[line] = {base64.b64decode(one).decode() for one in of_it.get("keys") or ()}
+    return found
+
+
+@pytest.fixture
+def consumer(etcd: Etcd, proxy: Proxy, follow: Follow) -> Consumer:
+    """One with a short lease who has said something of v0 and v1."""
+    etcd.fill(many(2))
+    consumer = follow(f"{proxy.url}?lease={LEASE}&heartbeat=0.5")
+    consumer.come_to(etcd)
+    consumer.store.publish({"v0": status("v0"), "v1": status("v1", "waits")})
+    comes_to_say(etcd, {"v0": "", "v1": "waits"})
+    return consumer
+
+
+def test_all_that_is_said_is_under_one_lease_which_is_kept_alive(etcd: Etcd, consumer: Consumer) -> None:
+    (lease,) = leases(etcd).items()
+    assert lease[1] == {ALIVE, STATUSES + "v0", STATUSES + "v1"}
+    nothing(consumer.store, GONE)
+    assert leases(etcd) == dict([lease])
+    granted = json.loads(etcd.ctl("lease", "timetolive", lease[0], "-w", "json"))["granted-ttl"]
+    assert granted == LEASE
+
+
+def test_a_status_is_all_that_is_known_and_the_revision_it_is_of(etcd: Etcd, consumer: Consumer) -> None:
+    etcd.put(key("v1"), text("v1", mtu=1400))
+    revision = etcd.revision
+    consumer.hear()
+    consumer.store.publish({"v1": status("v1", "waits for more")})
+    comes_to_say(etcd, {"v0": "", "v1": "waits for more"})
+    entry = json.loads(etcd.values(STATUSES + "v1")[f"{STATUSES}v1".encode()])
+    assert entry == status("v1", "waits for more").as_dict() | {"config_revision": revision}
+
+
+def test_the_revision_is_told_though_nothing_else_is_new(etcd: Etcd, consumer: Consumer) -> None:
+    etcd.put(key("v1"), text("v1", description="nothing that shows"))
+    revision = etcd.revision
+    consumer.hear()
+    consumer.store.publish({})
+    assert poll(lambda: _revision(etcd, "v1") == revision)
+
+
+def _revision(etcd: Etcd, name: str) -> Any:
+    return json.loads(etcd.values(STATUSES + name)[f"{STATUSES}{name}".encode()])["config_revision"]
+
+
+def test_a_status_is_replaced_and_taken_away(etcd: Etcd, consumer: Consumer) -> None:
+    consumer.store.publish({"v0": None, "v1": status("v1"), "nobody": None})
+    comes_to_say(etcd, {"v1": ""})
+
+
+def test_the_agent_says_that_it_lives_before_it_knows_anything_of_interfaces(etcd: Etcd, follow: Follow) -> None:
+    consumer = follow(etcd.url)
+    consumer.come_to(etcd)
+    assert poll(lambda: set(etcd.values("/")) == {ALIVE.encode()})
+    entry = json.loads(etcd.values(ALIVE)[ALIVE.encode()])
+    assert entry["state"] == 1
+    assert abs(entry["start_time"] - time.time()) < 60
+
+
+def test_closed_it_is_gone_at_once(etcd: Etcd, consumer: Consumer) -> None:
+    consumer.store.close()
+    assert set(etcd.values("/")) == {key("v0").encode(), key("v1").encode()}
+    assert leases(etcd) == {}
+
+
+def test_closed_out_of_reach_it_is_gone_with_the_lease(etcd: Etcd, proxy: Proxy, consumer: Consumer) -> None:
+    proxy.refuse()
+    proxy.cut()
+    consumer.wait_for_outage()
+    consumer.store.close()
+    assert poll(lambda: leases(etcd) == {}, GONE)
+    assert set(etcd.values("/")) == {key("v0").encode(), key("v1").encode()}
+
+
+def test_after_an_outage_longer_than_the_lease_all_is_said_again(etcd: Etcd, proxy: Proxy, consumer: Consumer) -> None:
+    (before,) = leases(etcd)
+    proxy.refuse()
+    proxy.cut()
+    consumer.wait_for_outage()
+    consumer.store.publish({"v1": status("v1", "changed meanwhile")})
+    assert poll(lambda: leases(etcd) == {}, GONE)
+    assert said(etcd) == {}
+    proxy.accept()
+    comes_to_say(etcd, {"v0": "", "v1": "changed meanwhile"}, 5.0)
+    (after,) = leases(etcd).items()
+    assert after[0] != before
+    assert after[1] == {ALIVE, STATUSES + "v0", STATUSES + "v1"}
+
+
+def test_a_lease_that_somebody_ends_is_replaced_without_an_outage(etcd: Etcd, consumer: Consumer) -> None:
+    (lease,) = leases(etcd)
+    etcd.ctl("lease", "revoke", lease)
+    assert said(etcd) == {}
+    comes_to_say(etcd, {"v0": "", "v1": "waits"}, 5.0)
+    assert poll(lambda: ALIVE.encode() in etcd.values("/"))
+    assert not any(isinstance(one, Outage) for one in consumer.told)
+
+
+def test_a_wiped_server_is_told_everything_again(etcd: Etcd, consumer: Consumer) -> None:
+    etcd.wipe()
+    etcd.start()
+    consumer.come_to(etcd)
+    comes_to_say(etcd, {"v0": "", "v1": "waits"}, 5.0)
+    assert poll(lambda: ALIVE.encode() in etcd.values("/"))
+    assert len(leases(etcd)) == 1
+
+
+def test_a_killed_server_keeps_what_was_said_and_hears_on(etcd: Etcd, consumer: Consumer) -> None:
+    (lease,) = leases(etcd).items()
+    etcd.kill()
+    consumer.wait_for_outage()
+    consumer.store.publish({"v1": status("v1", "changed meanwhile")})
+    etcd.start()
+    comes_to_say(etcd, {"v0": "", "v1": "changed meanwhile"}, 5.0)
+    assert leases(etcd) == dict([lease])
+
+
+def test_what_an_earlier_run_has_said_goes_where_it_is_not_said_again(etcd: Etcd, follow: Follow) -> None:
+    for name in ("v0", "former"):
+        etcd.put(STATUSES + name, json.dumps(status(name, "of an earlier run").as_dict()))
+    etcd.put(f"/vnf-agent/{LABEL}2/linux/status/v1/interface/former", "{}")
+    consumer = follow(etcd.url)
+    consumer.come_to(etcd)
+    nothing(consumer.store, 0.5)
+    assert said(etcd) == {"v0": "of an earlier run", "former": "of an earlier run"}  # nothing is known yet
+    consumer.store.publish({"v0": status("v0")})
+    comes_to_say(etcd, {"v0": ""})
+    assert etcd.values(f"/vnf-agent/{LABEL}2/")
+
+
+def test_4000_statuses_are_written_soon_and_in_few_transactions(etcd: Etcd, follow: Follow) -> None:
+    consumer = follow(etcd.url)
+    consumer.come_to(etcd)
+    before = etcd.revision
+    consumer.store.publish({f"v{number}": status(f"v{number}") for number in range(4000)})
+    assert poll(lambda: len(etcd.values(STATUSES)) == 4000, 10)
+    assert etcd.revision - before <= 45
+
+
+# --- a process that ends without taking leave
+
+_AGENT = """
+import sys, time
+from tests.backends.test_etcd_store_status import status
+from vethlib.agent.stores.etcd.store import EtcdStore
+store = EtcdStore(sys.argv[1], sys.argv[2])
+store.publish({"v0": status("v0")})
+print("up", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def process(etcd: Etcd) -> Iterator[subprocess.Popen[str]]:
+    """A process that has said something of v0."""
+    command = [sys.executable, "-c", _AGENT, f"{etcd.url}?lease={LEASE}&heartbeat=0.5", LABEL]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "up\n"
+        comes_to_say(etcd, {"v0": ""})
+        yield running
+        running.kill()
+
+
+def test_what_a_killed_process_has_said_is_gone_with_the_lease(etcd: Etcd, process: subprocess.Popen[str]) -> None:
+    assert ALIVE.encode() in etcd.values("/")
+    process.kill()
+    process.wait()
+    assert set(etcd.values("/")) == {ALIVE.encode(), f"{STATUSES}v0".encode()}
+    assert poll(lambda: etcd.values("/") == {}, GONE)
+
+
+def test_a_process_that_hangs_is_taken_for_dead_and_says_all_again_when_it_goes_on(
+    etcd: Etcd, process: subprocess.Popen[str]
+) -> None:
+    process.send_signal(signal.SIGSTOP)
+    assert poll(lambda: etcd.values("/") == {}, GONE)
+    process.send_signal(signal.SIGCONT)
+    comes_to_say(etcd, {"v0": ""}, 5.0)
+    assert poll(lambda: ALIVE.encode() in etcd.values("/"))
