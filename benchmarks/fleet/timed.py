@@ -36,6 +36,7 @@ def _time(owner: Any, name: str, phase: str) -> None:
 def main() -> int:
     """Run it."""
     begun = float(os.environ["VETHLIB_BEGIN"])
+    import vethlib.agent.execute as execution
     from vethlib.agent import work
     from vethlib.agent.configurator import Configurator
     from vethlib.agent.sight import Sight
@@ -52,7 +53,8 @@ def main() -> int:
         (Configurator, "resync", "take them over"),
         (Sight, "look_everywhere", "first look"),
         (work, "plan", "plan"),
-        (work, "execute", "create"),
+        (execution, "_add_netns", "make namespaces"),
+        (execution, "_create", "create pairs"),
         (work.Work, "_watch", "watch"),
         (Sight, "look", "second look"),
         (Publisher, "_work", "write status (a thread beside)"),

@@ -123,7 +123,7 @@ def test_an_agent_may_do_without(start: Start, engine: Engine, tmp_path: Path) -
     agent = start("--docker", "off", "--once")
     out, _ = agent.communicate(timeout=20)
     assert (agent.returncode, out.decode()) == (3, "2 PENDING\n")
-    assert reason(tmp_path) == "PENDING microservice vnf1 cannot be found: no resolver is attached"
+    assert reason(tmp_path) == "PENDING microservices are not known: this agent runs with --docker off"
 
 
 @pytest.mark.parametrize("url", ["tcp://10.0.0.1:2375", "docker.sock"])

@@ -11,11 +11,12 @@ import signal
 import sys
 import time
 from argparse import Namespace
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import closing
 
 from vethlib.agent.configurator import Configurator
 from vethlib.agent.follow.docker import DockerResolver
 from vethlib.agent.follow.engine import socket_path
+from vethlib.agent.follow.resolver import MemoryResolver
 from vethlib.agent.instance import Instance, status_directory
 from vethlib.agent.mark import check_label
 from vethlib.agent.service import Service, summary
@@ -60,10 +61,12 @@ def agent(args: Namespace, output: Output) -> int:
         instance.close()
 
 
-def _microservices(args: Namespace) -> AbstractContextManager[DockerResolver | None]:
+def _microservices(args: Namespace) -> closing[DockerResolver] | closing[MemoryResolver]:
     """Who says what they are: --docker."""
     if args.docker == "off":
-        return nullcontext()
+        nobody = MemoryResolver()
+        nobody.down("microservices are not known: this agent runs with --docker off")
+        return closing(nobody)
     path = socket_path(args.docker, "--docker")
     return closing(DockerResolver(path, patience=_PATIENCE if args.once else 0.0))
 

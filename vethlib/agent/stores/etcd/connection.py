@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from vethlib.agent.stores.protocol import StoreError
@@ -61,7 +62,7 @@ class Connection:
     def __init__(self, address: Address, endpoint: str) -> None:
         self.endpoint = endpoint
         self._address = address
-        self.metadata: tuple[tuple[str, str], ...] = (("hasleader", "true"),)
+        self._metadata: tuple[tuple[str, str], ...] = (("hasleader", "true"),)
         self._ended: StoreError | None = None
         options = list(_OPTIONS)
         if address.tls:
@@ -104,7 +105,7 @@ class Connection:
             answer = self._call("Auth/Authenticate", request, pb.AuthenticateResponse)
         except AuthOff:
             return
-        self.metadata = (*self.metadata, ("token", answer.token))
+        self._metadata = (*self._metadata, ("token", answer.token))
 
     def read(self, prefix: bytes, *, keys_only: bool = False) -> Found:
         """All keys that begin with `prefix`, as they were at one revision."""
@@ -163,7 +164,7 @@ class Connection:
 
     def _call(self, path: str, request: Any, answer: type[Any], timeout: float = CALL) -> Any:
         try:
-            return self._method(path, answer)(request, timeout=timeout, metadata=self.metadata)
+            return self._method(path, answer)(request, timeout=timeout, metadata=self._metadata)
         except FAILURES as error:
             raise self.refusal(error) from None
 
@@ -174,6 +175,13 @@ class Connection:
             method = make(f"/etcdserverpb.{path}", _serialized, answer.FromString)
             self._methods[path] = method
         return method
+
+    def open(self, method: Any, requests: SimpleQueue[Any]) -> Any:
+        """Begin a stream with the requests of a queue, None being the end of them; what it says is iterated over."""
+        try:
+            return method(iter(requests.get, None), metadata=self._metadata)
+        except FAILURES as error:
+            raise self.refusal(error) from None
 
     def refusal(self, error: BaseException) -> StoreError:
         """The error for what gRPC has raised."""

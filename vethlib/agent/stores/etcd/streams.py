@@ -32,7 +32,7 @@ class Pulse:
         self._answered = Event()
         self._seconds = 0
         self._error: StoreError | None = None
-        self._answers = method(iter(self._requests.get, None), metadata=connection.metadata)
+        self._answers = connection.open(method, self._requests)
         Thread(target=self._hear, name="vethlib-etcd-pulse", daemon=True).start()
 
     def beat(self, timeout: float) -> None:
@@ -75,7 +75,7 @@ class Watch:
         # The stream of requests stays open: a proxy may take its end for the end of the watch.
         self._requests: SimpleQueue[pb.WatchRequest | None] = SimpleQueue()
         self._requests.put(request)
-        self._answers = method(iter(self._requests.get, None), metadata=connection.metadata)
+        self._answers = connection.open(method, self._requests)
 
     def first(self) -> pb.WatchResponse:
         """The answer that says whether the watch was made."""
