@@ -39,6 +39,7 @@ from .mark import check_label
 from .model import Interface
 from .observed import Observed, SeenLink
 from .operations import ChangeLink, DeletePair, Operation, Plan
+from .records import Records
 from .repair import Attempts, Outcome, outcome
 from .sight import Heard, Sight
 from .state import State, Verdict
@@ -81,10 +82,9 @@ class Configurator:
         self._dirty: dict[str, str] = {}  # each with the first occasion, for the log
         self._everything = "start"  # is to be looked at, on this occasion
         self._whole = False  # the configuration is known to be all there is
-        self._settled: set[str] = set()  # they were as they are wanted, and nothing else was wanted since
         self._left: set[str] = set()  # references that an interface had before
         self._unfollowed: set[str] = set()
-        self._attempts: dict[str, Attempts] = {}
+        self._records = Records()
         self._looking = Attempts()  # at anything
         self._following = Attempts()  # what could not be followed
         self._leftovers = Attempts()  # at deleting what no interface bears the name of
@@ -180,7 +180,7 @@ class Configurator:
                 self.refuse(name, problems)
             self._whole = complete
             self._deleted.clear()
-        self._attempts.clear()
+        self._records.try_all()
         self._looking.succeed()
         self._everything = self._everything or "resync"
         os.eventfd_write(self._wake, 1)
@@ -192,8 +192,7 @@ class Configurator:
     def _take(self, names: Iterable[str]) -> None:
         """Mark them as dirty, because another configuration concerns them."""
         for name in names:
-            self._attempts.pop(name, None)
-            self._settled.discard(name)
+            self._records.forget(name)
             self._dirty.setdefault(name, "configuration")
         self._looking.due = None
         os.eventfd_write(self._wake, 1)
@@ -302,8 +301,8 @@ class Configurator:
     def _due(self) -> float | None:
         if self.indexes.pending or self._statuses.subscribers.pending:
             return 0.0
-        attempts = (self._looking, self._leftovers, self._following, *self._attempts.values())
-        times = [one.due for one in attempts if one.due is not None]
+        dues = (self._looking.due, self._leftovers.due, self._following.due, self._records.next_due())
+        times = [due for due in dues if due is not None]
         following = self._follower.due()
         left = min(times) - time.monotonic() if times else None
         if following is not None:
@@ -351,10 +350,8 @@ class Configurator:
         if waited_in := refs & self._dependants.refs:
             self._find_for_dependants(waited_in)
         now = time.monotonic()
-        for name, attempts in self._attempts.items():
-            if attempts.due is not None and attempts.due <= now:
-                attempts.due = None
-                self._dirty.setdefault(name, "another try")
+        for name in self._records.take_due(now):
+            self._dirty.setdefault(name, "another try")
         if self._following.due is not None and self._following.due <= now:
             self._follow_the_rest(now)
         if self._leftovers.due is not None and self._leftovers.due <= now:
@@ -377,10 +374,8 @@ class Configurator:
         for name in heard.wrong:
             # The next try is due by itself, be it after a failure, which has events of its own (what was made half is
             # taken back), or in a fight, of which each stroke is one.
-            attempts = self._attempts.get(name)
             status = self._statuses.now.get(name)
-            told = status is not None and status.state is State.RETRYING
-            if not told or attempts is None or attempts.due is None or attempts.due <= now:
+            if status is None or status.state is not State.RETRYING or not self._records.waits(name, now):
                 self._dirty.setdefault(name, "its link is not as it was")
         for name in heard.bereft:
             self._dirty.setdefault(name, "its namespace has ended")
@@ -452,13 +447,7 @@ class Configurator:
         self._left -= left
 
     def _may_act(self, names: Sequence[str]) -> str:
-        """Why nothing is to be done for these interfaces now; "" if it is."""
-        now = time.monotonic()
-        for name in names:
-            attempts = self._attempts.get(name)
-            if attempts is not None and attempts.hold(now):
-                return f"put right {attempts.repairs} times in a row, and changed by somebody again"
-        return ""
+        return self._records.may_act(names, time.monotonic())
 
     def _before(self, operations: Sequence[Operation], observed: Observed, planned: Plan) -> None:
         """Detach whoever is attached to a link that is about to go, or to go down; and note whom this repairs."""
@@ -471,10 +460,10 @@ class Configurator:
                 self._dependants.link_is_gone(operation.place, operation.index)
         # Who was as wanted, has not been put since, and lacks nothing that it needs.
         now = time.monotonic()
-        for name in {name for operation in operations for name in interfaces_of(operation)} & self._settled:
+        for name in self._records.settled({name for operation in operations for name in interfaces_of(operation)}):
             verdict = planned.verdicts.get(name)
             if verdict is not None and verdict.state is State.CONFIGURED:
-                self._attempts.setdefault(name, Attempts()).repaired(now)
+                self._records.repaired(name, now)
 
     def _settle(self, findings: Findings, dirty: Mapping[str, str], everything: str) -> None:
         """Say what has become of every interface that was worked on, and when to go on with it."""
@@ -499,21 +488,10 @@ class Configurator:
         verdict = findings.verdict(name)
         error = findings.errors.get(name)
         follows = Outcome.DONE if verdict is None else outcome(verdict, error)
-        attempts = self._attempts.get(name)
-        if follows is Outcome.RETRY:
-            # Who is held back knows already when to go on.
-            if name not in findings.held or attempts is None or attempts.due is None:
-                self._attempts.setdefault(name, Attempts()).fail(now)
-        elif attempts is not None:
-            attempts.succeed()
-            if attempts.is_over(now):
-                del self._attempts[name]
+        configured = verdict is not None and verdict.state is State.CONFIGURED
+        self._records.fared(name, follows, now, configured=configured, held=name in findings.held)
         if follows is Outcome.TERMINAL:
             verdict = Verdict(State.FAILED, str(error))
-        if verdict is not None and verdict.state is State.CONFIGURED:
-            self._settled.add(name)
-        elif name not in findings.held:
-            self._settled.discard(name)
         problems = self._desired.refused.get(name)
         if problems is not None:
             reason = "; ".join(map(str, problems))
@@ -532,7 +510,7 @@ class Configurator:
     def _say(self, name: str, verdict: Verdict, seen: SeenLink | None) -> bool:
         attempt, due = 0, 0.0
         if verdict.state is State.RETRYING:
-            attempts = self._looking if self._looking.failed else self._attempts[name]
+            attempts = self._looking if self._looking.failed else self._records.of(name)
             assert attempts.due is not None
             attempt = attempts.failed or attempts.repairs
             due = time.time() + attempts.due - time.monotonic()
