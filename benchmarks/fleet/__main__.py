@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 
 from benchmarks.machine import Machine
 from vethlib import VethError, ns
@@ -14,14 +16,29 @@ from .many import many
 from .start import start
 
 
+class _Interrupted(BaseException):
+    """A signal asks us to stop; its number."""
+
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def _interrupt(number: int, _frame: FrameType | None) -> None:
+    for each in _SIGNALS:
+        signal.signal(each, signal.SIG_IGN)  # a second one would come in the middle of cleaning up
+    raise _Interrupted(number)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run, and print what was measured as JSON; 2 if nothing could be run."""
+    """Run, and print what was measured as JSON; 2 if nothing could be run, 130 or 143 when interrupted."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fleet", description=__doc__)
     parser.add_argument("what", choices=("many", "start"), help="many agents, or the start of one with much to do")
     parser.add_argument("--agents", type=int, default=50, metavar="N", help="of many (default: %(default)s)")
     parser.add_argument("--interfaces", type=int, metavar="N", help="of each agent (default: 20; of start: 10000)")
     parser.add_argument("--quiet", type=float, default=20.0, metavar="S", help="of many: how long nothing happens")
     args = parser.parse_args(argv)
+    for each in _SIGNALS:
+        signal.signal(each, _interrupt)
     try:
         ns.isolate()
         if args.what == "many":
@@ -31,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except VethError as error:
         print(f"benchmarks.fleet: {error}", file=sys.stderr)
         return 2
+    except _Interrupted as signalled:
+        print("interrupted", file=sys.stderr)
+        return 128 + int(signalled.args[0])
     print(json.dumps({"machine": str(Machine.here())} | figures, indent=1))
     return 0
 

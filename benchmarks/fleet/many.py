@@ -13,12 +13,13 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-from vethlib import Session, VethError
+from vethlib import Session
 from vethlib.agent import Interface, Namespace, NamespaceType
 from vethlib.agent.stores.etcd.address import parse_url
 from vethlib.agent.stores.etcd.connection import Connection
 from vethlib.agent.stores.keys import status_key
 from vethlib.agent.stores.opening import open_editor
+from vethlib.agent.stores.protocol import StoreError
 
 from .hosts import Host, Usage, open_hosts
 from .server import Server
@@ -202,8 +203,12 @@ class _Connection(Connection):
     def __init__(self, url: str) -> None:
         address = parse_url(url)
         super().__init__(address, address.endpoints[0])
-        self._timer = threading.Timer(PATIENCE, self.close, [VethError(f"it took more than {PATIENCE:g} s")])
+        self._timer = threading.Timer(PATIENCE, self._give_up)
         self._timer.start()
+
+    def _give_up(self) -> None:
+        reason = f"it took more than {PATIENCE:g} s"
+        self.close(StoreError(f"{self.endpoint}: {reason}", path=self.endpoint, reason=reason))
 
     def __exit__(self, *_: object) -> None:
         self._timer.cancel()

@@ -40,10 +40,18 @@ class Server:
         command += ["--advertise-client-urls", f"http://127.0.0.1:{self.port}"]
         with open(self._directory / "log", "ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        try:
+            self._wait(self._process)
+        except BaseException:
+            self.kill()  # with an exception out of __enter__ there is no __exit__
+            raise
+
+    def _wait(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + _UP
         while not self._serves():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise VethError(f"etcd does not start: see {self._directory}/log")
+            if process.poll() is not None or time.monotonic() > deadline:
+                end = (self._directory / "log").read_text(errors="replace")[-500:].strip()
+                raise VethError(f"etcd does not start: {end or 'it says nothing'}")
             time.sleep(0.02)
 
     def kill(self) -> None:

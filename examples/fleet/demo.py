@@ -16,59 +16,113 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
-from vethlib import LinkNotFound, NetnsNotFound, Session, ns
+from vethlib import LinkNotFound, NetnsNotFound, Session, VethError, ns
 
 HERE = Path(__file__).parent
 ENGINE = HERE.parents[1] / "scripts" / "engine"
 IMAGE = "vethlib-test:latest"
 SERVICES = ("web", "api", "db")
 PATIENCE = 30.0  # seconds
+ENDS_WITHIN = 10.0  # seconds that etcd and the agent get for it
+TAIL = 5  # lines of a log
 FAINT, BOLD, GREEN, PLAIN = ("\033[2m", "\033[1m", "\033[32m", "\033[0m") if sys.stdout.isatty() else ("",) * 4
 
 
+class _Interrupted(BaseException):
+    """A signal asks us to stop; its number."""
+
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def _interrupt(number: int, _frame: FrameType | None) -> None:
+    _ignore_signals()
+    raise _Interrupted(number)
+
+
+def _ignore_signals() -> None:
+    """From here on it is cleaned up; what is run for that inherits that no signal ends it in the middle."""
+    for each in _SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """A process of ours, and where it writes to."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+
 def main() -> int:
-    """Run it; 1 if any traffic was lost."""
+    """Run it; 1 if any traffic was lost or something failed, 2 if it cannot be run, 128 + N after signal N."""
     if reason := _missing():
         print(f"fleet-demo: {reason}", file=sys.stderr)
         return 2
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    ns.isolate()
-    with ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vethlib-fleet-")))
-        port = _free_port()
-        os.environ |= {"VETHLIB_STORE": f"etcd://127.0.0.1:{port}", "VETHLIB_LABEL": "host1"}
-        _say("etcd", "starts, on loopback")
-        _start_etcd(stack, directory, port)
-        _say("engine", "starts, on a socket of its own")
-        engine = _start_engine(stack, directory)
-        containers = {name: _run(engine, name) for name in SERVICES}
-        for name in SERVICES:
-            _say(
-                "container", f"{name} runs with MICROSERVICE_LABEL={name}, as process {_pid(engine, name)}, no network"
-            )
-        _say("agent", "starts")
-        _start_agent(stack, directory)
-        _show("put", str(HERE / "fleet.json"))
-        _wait("all is configured", lambda: _vethctl("status", shown=False) == 0)
-        _show("status")
-        lost = _talk(containers)
-        before = _pid(engine, "api")
-        _say("container", "api is restarted: its namespace ends, and with it two pairs")
-        containers["api"].restart(timeout=0)
-        took = _wait_for_links(pid := _pid(engine, "api"))
-        _say(
-            "agent",
-            f"api is another process ({before} → {pid}), and was wired again {took * 1e3:.0f} ms after that was known",
-        )
-        _wait("all is configured", lambda: _vethctl("status", shown=False) == 0)
-        lost += _talk(containers)
-        _show("status")
-        _say("end", "the agent, the containers, the engine and etcd are stopped")
+    for each in _SIGNALS:
+        signal.signal(each, _interrupt)
+    code = 0
+    try:
+        ns.isolate()
+        with ExitStack() as stack:
+            running: list[_Running] = []
+            try:
+                code = 1 if _play(stack, running) else 0
+            except (OSError, VethError) as error:  # a TimeoutError too, and what an engine refuses
+                code = 1
+                print(f"fleet-demo: {error}", file=sys.stderr)
+                for one in running:
+                    _show_log(one)
+            finally:
+                _ignore_signals()
+    except (OSError, VethError) as error:
+        print(f"fleet-demo: {error}", file=sys.stderr)
+        return 1
+    except _Interrupted as signalled:
+        code = 128 + signalled.args[0]
     print(f"{FAINT}All of it was private, and nothing is left behind.{PLAIN}")
-    return 1 if lost else 0
+    return code
+
+
+def _play(stack: ExitStack, running: list[_Running]) -> int:
+    """The whole of it, which `stack` undoes; how much traffic was lost."""
+    directory = Path(tempfile.mkdtemp(prefix="vethlib-fleet-"))
+    stack.callback(_remove, directory)
+    port = _free_port()
+    os.environ |= {"VETHLIB_STORE": f"etcd://127.0.0.1:{port}", "VETHLIB_LABEL": "host1"}
+    _say("etcd", "starts, on loopback")
+    _start_etcd(stack, running, directory, port)
+    _say("engine", "starts, on a socket of its own")
+    engine = _start_engine(stack, directory)
+    containers = {name: _run(engine, name) for name in SERVICES}
+    for name in SERVICES:
+        _say("container", f"{name} runs with MICROSERVICE_LABEL={name}, as process {_pid(engine, name)}, no network")
+    _say("agent", "starts")
+    _start_agent(stack, running, directory)
+    if code := _show("put", str(HERE / "fleet.json")):
+        raise ChildProcessError(f"vethctl put has ended with code {code}")
+    _wait("all is configured", lambda: _vethctl("status", shown=False) == 0, running)
+    _show("status")
+    lost = _talk(containers)
+    before = _pid(engine, "api")
+    _say("container", "api is restarted: its namespace ends, and with it two pairs")
+    containers["api"].restart(timeout=0)
+    took = _wait_for_links(pid := _pid(engine, "api"), running)
+    _say(
+        "agent",
+        f"api is another process ({before} → {pid}), and was wired again {took * 1e3:.0f} ms after that was known",
+    )
+    _wait("all is configured", lambda: _vethctl("status", shown=False) == 0, running)
+    lost += _talk(containers)
+    _show("status")
+    _say("end", "the agent, the containers, the engine and etcd are stopped")
+    return lost
 
 
 def _missing() -> str:
@@ -78,38 +132,80 @@ def _missing() -> str:
     return f"{', '.join(absent)} not installed: `make fleet-demo` does that" if absent else ""
 
 
-def _start_etcd(stack: ExitStack, directory: Path, port: int) -> None:
+def _start_etcd(stack: ExitStack, running: list[_Running], directory: Path, port: int) -> None:
     url = f"http://127.0.0.1:{port}"
     command = ["etcd", "--data-dir", str(directory / "etcd"), "--unsafe-no-fsync", "--listen-client-urls", url]
     command += ["--advertise-client-urls", url, "--listen-peer-urls", f"http://127.0.0.1:{_free_port()}"]
-    _start(stack, command, directory / "etcd.log")
-    _wait("etcd serves", lambda: _answers(port))
+    running.append(_start(stack, "etcd", command, directory))
+    _wait("etcd serves", lambda: _answers(port), running)
 
 
 def _start_engine(stack: ExitStack, directory: Path) -> Any:
     import docker  # the agent's extra: vethlib[docker]
 
     environment = os.environ | {"ENGINE_DIR": str(directory / "engine")}
-    stack.callback(subprocess.run, [ENGINE, "down"], env=environment, check=False)
-    found = subprocess.run([ENGINE, "up"], env=environment, check=False, capture_output=True, text=True)
-    if found.returncode:
-        raise SystemExit(f"fleet-demo: the engine does not start: {found.stderr.strip()}")
-    path = found.stdout.strip()
+    stack.callback(_end_engine, environment)
+    # A session of its own, so that ^C is told to us alone; what is half started could not be ended.
+    up = subprocess.Popen(
+        [ENGINE, "up"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        out, err = up.communicate()
+    except BaseException:
+        up.communicate()
+        raise
+    if up.returncode:
+        raise ChildProcessError(f"the engine does not start: {err.strip()}")
+    path = out.strip()
     os.environ["VETHLIB_DOCKER"] = f"unix://{path}"
     return stack.enter_context(closing(docker.DockerClient(f"unix://{path}")))
 
 
-def _start_agent(stack: ExitStack, directory: Path) -> None:
+def _end_engine(environment: dict[str, str]) -> None:
+    done = subprocess.run([ENGINE, "down"], env=environment, check=False, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        again = f"ENGINE_DIR={environment['ENGINE_DIR']} {ENGINE} down"
+        raise ChildProcessError(f"the engine is not gone altogether: {done.stderr.strip()}\nto try again: {again}")
+
+
+def _start_agent(stack: ExitStack, running: list[_Running], directory: Path) -> None:
     command = [sys.executable, "-m", "vethlib", "agent", "--status-dir", str(directory / "status")]
-    _start(stack, command, directory / "agent.log")
+    running.append(_start(stack, "agent", command, directory))
 
 
-def _start(stack: ExitStack, command: list[str], log: Path) -> None:
+def _start(stack: ExitStack, name: str, command: list[str], directory: Path) -> _Running:
     """Start a process that ends with us."""
+    log = directory / f"{name}.log"
     with log.open("wb") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file, stdin=subprocess.DEVNULL)
-    stack.callback(process.wait)
-    stack.callback(process.terminate)
+    stack.callback(_end, process)
+    return _Running(name, process, log)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(ENDS_WITHIN)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _show_log(one: _Running) -> None:
+    print(f"the end of {one.log.name}:", file=sys.stderr)
+    for line in one.log.read_text(errors="replace").splitlines()[-TAIL:]:
+        print(f"  {line}", file=sys.stderr)
+
+
+def _remove(directory: Path) -> None:
+    """Remove it, but for an engine that is not gone."""
+    if not (directory / "engine").exists():
+        shutil.rmtree(directory)
 
 
 def _run(engine: Any, name: str) -> Any:
@@ -127,11 +223,11 @@ def _pid(engine: Any, name: str) -> int:
     return int(engine.api.inspect_container(name)["State"]["Pid"])
 
 
-def _wait_for_links(pid: int) -> float:
+def _wait_for_links(pid: int, running: list[_Running]) -> float:
     """Seconds until both links of api are there, looked for without any agent's help."""
     begin = time.monotonic()
     with Session() as session:
-        _wait("api is wired again", lambda: all(_is_up(session, name, f"pid:{pid}") for name in ("web", "db")))
+        _wait("api is wired again", lambda: all(_is_up(session, name, f"pid:{pid}") for name in ("web", "db")), running)
     return time.monotonic() - begin
 
 
@@ -157,11 +253,12 @@ def _talk(containers: dict[str, Any]) -> int:
     return lost
 
 
-def _show(*args: str) -> None:
-    """Run vethctl as an operator does, where all can see it."""
+def _show(*args: str) -> int:
+    """Run vethctl as an operator does, where all can see it; its exit code."""
     print(f"\n{BOLD}$ vethctl {' '.join(args).replace(f'{HERE.parents[1]}/', '')}{PLAIN}", flush=True)
-    _vethctl(*args)
+    code = _vethctl(*args)
     print(flush=True)
+    return code
 
 
 def _vethctl(*args: str, shown: bool = True) -> int:
@@ -169,9 +266,13 @@ def _vethctl(*args: str, shown: bool = True) -> int:
     return subprocess.run([sys.executable, "-m", "vethlib", *args], stdout=to, stderr=to, check=False).returncode
 
 
-def _wait(what: str, holds: Callable[[], bool]) -> None:
+def _wait(what: str, holds: Callable[[], bool], running: list[_Running]) -> None:
+    """Until it `holds`, which takes those that are `running`."""
     deadline = time.monotonic() + PATIENCE
     while not holds():
+        for one in running:
+            if (code := one.process.poll()) is not None:
+                raise ChildProcessError(f"{one.name} has ended, with code {code}, before this was so: {what}")
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what}: not after {PATIENCE:g} s")
         time.sleep(0.002)

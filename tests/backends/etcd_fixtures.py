@@ -35,7 +35,7 @@ def make_etcd(tmp_path: Path) -> Iterator[MakeEtcd]:
 
     yield make
     for one in made:
-        one.kill()
+        one.close()
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
         servers.start()
         yield servers
     finally:
-        servers.kill()
+        servers.close()
 
 
 @pytest.fixture
@@ -71,7 +71,8 @@ def nothing_open() -> Iterator[None]:
     """Checks that the test leaves no descriptor and no thread: gRPC's end a little after the last connection."""
     fds, threads = open_fds(), set(threading.enumerate())
     yield
-    assert poll(lambda: open_fds() == fds, 5), "a file descriptor was leaked"
+    # Fewer, where those of a test before this one were yet to end.
+    assert poll(lambda: open_fds() <= fds, 5), "a file descriptor was leaked"
     assert poll(lambda: set(threading.enumerate()) <= threads, 5), set(threading.enumerate()) - threads
 
 

@@ -372,6 +372,53 @@ def test_an_engine_that_fails_to_answer_is_asked_again(fake: Fake, to_fake: Dock
     assert until(to_fake, NOT_RUNNING) < 2
 
 
+@pytest.mark.parametrize("status", [409, 500])
+def test_a_container_that_cannot_be_looked_at_hides_no_other_one(
+    fake: Fake, to_fake: DockerResolver, tmp_path: Path, caplog: pytest.LogCaptureFixture, status: int
+) -> None:
+    """It may run, so of the labels that nobody has none is known not to; it is looked at again, without any event."""
+    (tmp_path / "fake.sock.status").write_text(str(status))
+    fake("sick")
+    until(to_fake, "pid:1")
+    unknown = answer(to_fake, "vnf2")
+    assert unknown.startswith(
+        f"whether microservice vnf2 is running is not known: container 000000000002 cannot be looked at: {status} "
+    )
+    assert unknown.endswith('("it is broken")')
+    with pytest.raises(ResolverDown):
+        to_fake("vnf2")
+    to_fake.changed()
+    (tmp_path / "fake.sock.refused").unlink()
+    assert poll((tmp_path / "fake.sock.refused").exists, 5)  # a second time, of which there is nothing to tell
+    assert not select.select([to_fake], [], [], 0.1)[0]
+    (tmp_path / "fake.sock.status").unlink()
+    assert poll(lambda: answer(to_fake, "vnf2") == "pid:2", 5)
+    assert answer(to_fake) == "pid:1"
+    assert answer(to_fake, "vnf3") == "microservice vnf3 is not running"
+    (warning,) = [one for one in caplog.messages if "cannot be looked at" in one]
+    assert warning.startswith("container 000000000002 cannot be looked at, and what was known of it holds: ")
+    assert not [one for one in caplog.messages if "microservices are not known" in one]
+
+
+@pytest.mark.parametrize("status", [409, 500])
+def test_a_container_that_cannot_be_looked_at_any_more_is_what_it_was(
+    fake: Fake, to_fake: DockerResolver, tmp_path: Path, caplog: pytest.LogCaptureFixture, status: int
+) -> None:
+    fake("sick")
+    until(to_fake, "pid:1")
+    (tmp_path / "fake.sock.status").write_text(str(status))
+    for _ in range(2):
+        (tmp_path / "fake.sock.refused").unlink(missing_ok=True)
+        (tmp_path / "fake.sock.event").touch()
+        assert poll((tmp_path / "fake.sock.refused").exists)
+        assert poll(lambda: "cannot be looked at" in caplog.text)
+        assert (answer(to_fake), answer(to_fake, "vnf2")) == ("pid:1", "pid:2")
+        assert answer(to_fake, "vnf3") == "microservice vnf3 is not running"
+    assert len(caplog.messages) == 1
+    (tmp_path / "fake.sock.status").unlink()
+    assert (answer(to_fake), answer(to_fake, "vnf2")) == ("pid:1", "pid:2")
+
+
 def test_a_rootless_engine_is_refused(fake: Fake, to_fake: DockerResolver, tmp_path: Path) -> None:
     fake("rootless")
     until(to_fake, lambda said: "runs rootless" in said)
@@ -491,6 +538,46 @@ def test_an_engine_that_hangs_is_not_waited_for(tmp_path: Path) -> None:
         assert time.monotonic() - began < 1
         assert closed(resolver) < 0.3
     assert poll(lambda: threads() == [])  # the end of the socket is an answer
+
+
+def test_an_engine_that_takes_a_connection_and_says_nothing_does_not_answer(tmp_path: Path) -> None:
+    path = str(tmp_path / "hangs")
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path)
+        listening.listen(8)
+        resolver = DockerResolver(path)
+        until(resolver, f"the Docker Engine at {path} cannot be asked: it does not answer", 10)
+        resolver.close()
+    assert poll(lambda: threads() == [], 10)
+
+
+def test_whoever_waits_for_an_engine_that_hangs_waits_no_longer_than_until_it_is_closed(tmp_path: Path) -> None:
+    said: list[str] = []
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "hangs"))
+        listening.listen(8)
+        resolver = DockerResolver(str(tmp_path / "hangs"), patience=60.0)
+        waiting = threading.Thread(target=lambda: said.append(answer(resolver)))
+        waiting.start()
+        assert poll(lambda: bool(select.select([listening], [], [], 0)[0]))
+        resolver.close()
+        waiting.join(1)
+        assert said == ["this resolver is closed"]
+    assert poll(lambda: threads() == [])
+
+
+def test_what_the_engine_says_after_the_end_is_not_heard(
+    fake: Fake, to_fake: DockerResolver, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "vethlib.agent")
+    fake("gated")
+    answer(to_fake)
+    assert poll((tmp_path / "fake.sock.asked").exists)
+    to_fake.close()
+    (tmp_path / "fake.sock.go").touch()
+    assert poll(lambda: threads() == [])
+    assert answer(to_fake) == "this resolver is closed"
+    assert caplog.messages == []
 
 
 def test_its_thread_stays_at_home_wherever_it_is_asked(

@@ -350,6 +350,18 @@ def test_a_key_that_is_no_text_is_told_and_can_be_deleted(etcd: Etcd, editor: Ed
     assert etcd.ctl("get", "--prefix", "") == ""
 
 
+def test_a_key_that_looks_as_another_is_told_is_another(etcd: Etcd, editor: Editor) -> None:
+    ends = {b"\xff/": r"key:\xff/", rb"\xff/": r"key:\\xff/"}
+    requests = [{"requestPut": {"key": _encoded(PREFIX.encode() + end), "value": _encoded(b"{}")}} for end in ends]
+    etcd.transact(requests, 1)
+    assert editor.values().keys() == set(ends.values())
+    assert {one.name for one in editor.stored()} == set(ends.values())
+    for end, name in ends.items():
+        assert [edit.name for edit in editor.delete(name)] == [name]
+        assert PREFIX.encode() + end not in etcd.values(PREFIX)
+    assert etcd.values("") == {}
+
+
 def _encoded(raw: bytes) -> str:
     return b64encode(raw).decode()
 

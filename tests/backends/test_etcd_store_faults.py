@@ -10,12 +10,13 @@ import pytest
 
 from tests.backends.etcd import Etcd
 from tests.backends.etcd_consumer import Consumer, changes, key, many, put, text
-from tests.backends.etcd_fixtures import Follow, MakeEtcd, MakeProxy
+from tests.backends.etcd_fixtures import Follow
 from tests.backends.proxy import Proxy
 from tests.stores import nothing
 from vethlib.agent.stores.protocol import Back, Change, Outage, Snapshot
 
 NOTICED = 5.0  # seconds within which silence is noticed
+BEATS_OFTEN = "?heartbeat=0.5"  # and then it is in 3
 
 
 # --- the server
@@ -87,7 +88,7 @@ def test_a_long_outage_changes_nothing_and_then_exactly_the_differences_are_told
     etcd.put(key("w"), text("w"))
     etcd.put(key("x"), text("x"))
     etcd.delete(key("x"))
-    nothing(consumer.store, 3.0)
+    nothing(consumer.store)
     proxy.accept()
     told = consumer.come_to(etcd)
     assert isinstance(told[0], Back)
@@ -102,13 +103,13 @@ def test_a_connection_that_is_cut_is_replaced_before_anybody_has_to_know(
 ) -> None:
     consumer = follow(proxy.url)
     consumer.come_to(etcd)
-    for round_ in range(3):
+    for round_ in range(2):
         nothing(consumer.store, 1.0)  # longer than what is taken for a failed attempt
         proxy.cut()
         etcd.put(key("a"), text("a", mtu=1000 + round_))
         assert changes(consumer.come_to(etcd)) == ["a"]
     assert not any(isinstance(one, Outage) for one in consumer.told)
-    assert proxy.accepted == 4
+    assert proxy.accepted == 3
 
 
 def test_cuts_amid_a_stream_of_writes_lose_nothing_and_tell_nothing_twice(
@@ -132,7 +133,7 @@ def test_cuts_amid_a_stream_of_writes_lose_nothing_and_tell_nothing_twice(
     consumer.come_to(etcd)
 
 
-@pytest.mark.parametrize("count", [1, 60, 1_000, 200_000, 500_000])
+@pytest.mark.parametrize("count", [1, 1_000, 200_000, 500_000])
 def test_a_first_read_of_4000_keys_that_is_cut_is_read_again_whole(
     etcd: Etcd, proxy: Proxy, follow: Follow, count: int
 ) -> None:
@@ -144,7 +145,7 @@ def test_a_first_read_of_4000_keys_that_is_cut_is_read_again_whole(
     assert isinstance(consumer.told[-1], Snapshot)
 
 
-@pytest.mark.parametrize("count", [1, 60, 1_000, 200_000, 500_000])
+@pytest.mark.parametrize("count", [60, 300_000])
 def test_4000_differences_that_are_cut_are_told_once(etcd: Etcd, proxy: Proxy, follow: Follow, count: int) -> None:
     etcd.fill(many(4000))
     consumer = follow(proxy.url)
@@ -187,21 +188,25 @@ def test_changes_between_the_first_read_and_what_follows_are_told_though_they_co
 # --- silence
 
 
-@pytest.mark.parametrize("ways", [{}, {"down": False}, {"up": False}], ids=["both ways", "up", "down"])
+@pytest.mark.parametrize(
+    ("ways", "query", "seconds"),
+    [({}, "", NOTICED), ({"down": False}, BEATS_OFTEN, 3.5), ({"up": False}, BEATS_OFTEN, 3.5)],
+    ids=["both ways", "up", "down"],
+)
 def test_silence_is_noticed_and_is_over_when_it_ends(
-    etcd: Etcd, proxy: Proxy, follow: Follow, ways: dict[str, bool]
+    etcd: Etcd, proxy: Proxy, follow: Follow, ways: dict[str, bool], query: str, seconds: float
 ) -> None:
     etcd.fill(many(10))
-    consumer = follow(proxy.url)
+    consumer = follow(proxy.url + query)
     consumer.come_to(etcd)
     proxy.silence(**ways)
     etcd.put(key("v1"), text("v1", mtu=1400))
     etcd.delete(key("v2"))
     if ways.get("down", True):
-        outage_within(consumer, NOTICED)
+        outage_within(consumer, seconds)
         assert not any(isinstance(one, Change) for one in consumer.told)
     else:
-        consumer.wait_for_outage(NOTICED)
+        consumer.wait_for_outage(seconds)
     proxy.speak()
     consumer.come_to(etcd)
     assert sorted(changes(consumer.told)) == ["-v2", "v1"]
@@ -215,10 +220,10 @@ def outage_within(consumer: Consumer, seconds: float) -> None:
 
 def test_a_server_that_hangs_is_noticed_and_followed_again_when_it_goes_on(etcd: Etcd, follow: Follow) -> None:
     etcd.fill(many(10))
-    consumer = follow(etcd.url)
+    consumer = follow(etcd.url + BEATS_OFTEN)
     consumer.come_to(etcd)
     etcd.pause()
-    outage_within(consumer, NOTICED)
+    outage_within(consumer, 3.5)
     etcd.resume()
     etcd.put(key("v1"), text("v1", mtu=1400))
     assert changes(consumer.come_to(etcd)) == ["v1"]
@@ -247,25 +252,23 @@ def test_silence_amid_4000_keys_is_noticed_and_they_are_all_told_after_it(
 
 
 def test_a_quiet_store_is_no_silent_one(etcd: Etcd, proxy: Proxy, follow: Follow) -> None:
-    consumer = follow(proxy.url)
+    consumer = follow(proxy.url + BEATS_OFTEN)
     consumer.come_to(etcd)
-    nothing(consumer.store, 8.0)
+    nothing(consumer.store, 3.5)  # longer than silence takes to be noticed
     assert proxy.accepted == 1
 
 
 # --- what it costs
 
 
-def test_while_a_server_is_down_it_is_not_besieged(
-    etcd: Etcd, make_proxy: MakeProxy, follow: Follow, make_etcd: MakeEtcd
+def test_a_server_that_is_down_is_not_besieged_and_is_asked_again_soon(
+    etcd: Etcd, proxy: Proxy, follow: Follow
 ) -> None:
-    proxy = make_proxy(etcd.address)
     etcd.kill()
     consumer = follow(proxy.url)
     consumer.wait_for_outage()
-    begun = time.monotonic()
-    nothing(consumer.store, 6.0)
-    assert proxy.accepted < 3 + 2 * (time.monotonic() - begun) + 10
+    nothing(consumer.store, 3.0)
+    assert 3 < proxy.accepted < 12
     etcd.start()
     consumer.come_to(etcd, 5.0)
 
@@ -273,12 +276,12 @@ def test_while_a_server_is_down_it_is_not_besieged(
 def test_a_store_that_is_closed_is_closed_soon_whatever_the_network_does(
     etcd: Etcd, proxy: Proxy, follow: Follow
 ) -> None:
-    waits: list[Callable[[], None]] = [proxy.cut, proxy.silence, etcd.kill]
-    for wait in waits:
+    faults: list[Callable[[], None]] = [proxy.cut, proxy.silence, etcd.kill]
+    for fault in faults:
+        proxy.speak()
         consumer = follow(proxy.url)
-        if wait is not etcd.kill:
-            consumer.hear()
-        wait()
+        consumer.hear()
+        fault()
         begun = time.monotonic()
         consumer.store.close()
         assert time.monotonic() - begun < 3.0

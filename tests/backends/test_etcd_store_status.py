@@ -72,7 +72,7 @@ def consumer(etcd: Etcd, proxy: Proxy, follow: Follow) -> Consumer:
 def test_all_that_is_said_is_under_one_lease_which_is_kept_alive(etcd: Etcd, consumer: Consumer) -> None:
     (lease,) = leases(etcd).items()
     assert lease[1] == {ALIVE, STATUSES + "v0", STATUSES + "v1"}
-    nothing(consumer.store, GONE)
+    nothing(consumer.store, 1.5 * LEASE)
     assert leases(etcd) == dict([lease])
     granted = json.loads(etcd.ctl("lease", "timetolive", lease[0], "-w", "json"))["granted-ttl"]
     assert granted == LEASE

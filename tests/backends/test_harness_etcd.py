@@ -27,7 +27,8 @@ class Source:
         self._listener = socket.create_server(("127.0.0.1", free_port()))
         self.address = self._listener.getsockname()
         self._connections: list[socket.socket] = []
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
 
     def _listen(self) -> None:
         while True:
@@ -49,7 +50,12 @@ class Source:
             pass
 
     def close(self) -> None:
-        for one in (self._listener, *self._connections):
+        if not self._thread.is_alive():
+            return
+        self._listener.shutdown(socket.SHUT_RDWR)  # which ends accept()
+        self._thread.join()
+        self._listener.close()
+        for one in self._connections:
             try:
                 one.shutdown(socket.SHUT_RDWR)
             except OSError:

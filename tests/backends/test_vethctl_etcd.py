@@ -238,6 +238,7 @@ def test_an_empty_etcd_is_no_error_and_one_that_is_not_there_is(vethctl: Vethctl
             f"  see what is there: vethctl list --store {etcd.url}",
         ],
     )
+    assert vethctl("get", "eth0@ns1").err.splitlines()[0] == f"vethctl: {etcd.url}: there is no interface 'eth0@ns1'"
     etcd.kill()
     for argv in (["put", "-"], ["get", "a"], ["del", "a"], ["list"], ["dump"], ["status"], ["status", "--watch"]):
         said = vethctl(*argv, "--json", stdin=text(value("a", "b")))
@@ -470,13 +471,53 @@ def test_no_agent_is_told_with_what_waits_for_one(vethctl: Vethctl, etcd: Etcd, 
     assert (said.code, said.json, said.error["code"]) == (2, [], "not-running")
 
 
+JUNK: tuple[dict[str, Any], ...] = (
+    {"state": []},
+    {"since": 5},
+    {"since": "yesterday"},
+    {"config_revision": "a"},
+    {"reason": 5},
+    {"netns": 7},
+    {"peer": None},
+    {"name": "veth1"},
+)
+
+
+def test_a_status_that_no_agent_writes_is_shown_as_none(
+    vethctl: Vethctl, etcd: Etcd, pair: None, store: EtcdStore
+) -> None:
+    publish(etcd, store, status("veth1"), status("veth2"))
+    settled(etcd, store)
+    vethctl("put", "-", "--label", "other", stdin=text(value("a", "b")))
+    for junk in JUNK:
+        etcd.put(STATUS + "veth2", json.dumps(status("veth2").as_dict() | {"config_revision": 1} | junk))
+        etcd.put(STATUS.replace("vpp1", "other") + "a", json.dumps(status("a").as_dict() | junk))
+        said = vethctl("status")
+        assert (said.code, said.err) == (3, "")
+        assert [line.split()[0] for line in said.out.splitlines()[1:]] == ["veth1", "veth2"]
+        assert said.out.rstrip().endswith("the agent has yet to see it")
+        found = {one["label"]: one for one in vethctl("status", "--all-labels", "--json").json}
+        assert (found["vpp1"]["states"], found["vpp1"]["untold"]) == ({"CONFIGURED": 1}, 1)
+        assert (found["other"]["states"], found["other"]["untold"]) == ({}, 1)
+        assert "1 untold" in vethctl("status", "--all-labels").out
+
+
+@pytest.mark.parametrize("since", ["1e30", "1700000000000000000", "-1", "NaN", "true", '"x"', "253402300799.9999999"])
+def test_an_agent_that_is_alive_since_a_time_that_is_none_is_alive(vethctl: Vethctl, etcd: Etcd, since: str) -> None:
+    etcd.put(ALIVE, f'{{"pid": true, "host": "h", "start_time": {since}}}')
+    assert vethctl("status").code == 0
+    assert vethctl("status", "--all-labels").out.splitlines()[1].split() == ["vpp1", "h"]
+    (found,) = vethctl("status", "--all-labels", "--json").json
+    assert found["agent"] == {"host": "h", "pid": 0, "since": None}
+
+
 def test_what_is_none_of_an_agents_is_passed_over(vethctl: Vethctl, etcd: Etcd, store: EtcdStore) -> None:
     publish(etcd, store, status("veth1"))
     odd: tuple[str | bytes, ...] = ("{", "[]", "{}", b"\xff", "[" * 100_000)
     for name, raw in zip("abcde", odd, strict=True):
         etcd.put(STATUS + name, raw)
     assert [one["name"] for one in vethctl("status", "--json").json] == ["veth1"]
-    for raw in ("{", "[]", '{"state":1}', '{"pid":"x","host":7,"start_time":"?"}'):
+    for raw in ("{", "[]", "[" * 100_000, '{"state":1}', '{"pid":"x","host":7,"start_time":"?"}'):
         etcd.put(ALIVE, raw)
         assert vethctl("status").code == 0
         assert vethctl("status", "--all-labels").code == 0

@@ -31,6 +31,7 @@ from vethlib.cli.text import counted, natural, paint, printable, render, width
         ("x\udcff\udc9b", r"x\xff\x9b"),
         ("\u202eevil", r"\u202eevil"),
         ("\x00", r"\x00"),
+        ("\ud800x\udcff", r"\ud800x\xff"),
     ],
 )
 def test_what_a_terminal_would_obey_or_cannot_show_is_escaped(text: str, shown: str) -> None:
@@ -59,6 +60,7 @@ def test_width_counts_columns_and_not_characters() -> None:
 def test_numbers_sort_as_people_count_them() -> None:
     names = ["leaf10", "leaf2", "leaf1", "10", "9", "a", ""]
     assert sorted(names, key=natural) == ["", "9", "10", "a", "leaf1", "leaf2", "leaf10"]
+    assert sorted(["1" + "0" * 5000, "9" * 5000, "007", "8"], key=natural) == ["007", "8", "9" * 5000, "1" + "0" * 5000]
 
 
 def test_one_is_singular() -> None:
@@ -133,6 +135,18 @@ def test_errors_of_a_batch_are_told_one_by_one_with_their_notes(capsys: pytest.C
         "vethctl: gone; 2 pairs stay behind",
         "  see what is there: vethctl show --all",
     ]
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_whatever_is_said_beside_the_result_has_no_password(capsys: pytest.CaptureFixture[str], as_json: bool) -> None:
+    output = Output(as_json=as_json)
+    text = "etcd://u:s3cret@h:1: 'a@b'"
+    output.error(text, code="x", field=text, hint=f"not {text}")
+    output.warning(text)
+    output.remark(text)
+    said = capsys.readouterr().err
+    assert "s3cret" not in said
+    assert said.count("etcd://u:…@h:1: 'a@b'".replace("…", "\\u2026" if as_json else "…")) == 4
 
 
 class Terminal(io.StringIO):

@@ -32,6 +32,8 @@ def vethctl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
         (["show", "--color=red"], "--color 'red': write auto, always or never", "--color"),
         (["show", "-d", "-br"], "-br/--brief: not allowed with argument -d/--details", "-br/--brief"),
         (["create", "a", "b", "--mtu", "big"], "--mtu 'big': write a whole number", "--mtu"),
+        (["show", "etcd://h:1"], "'etcd://h:1' is a store", "--store"),
+        (["get", "--label", "etcd://u:s3@cret@h"], "'etcd://u:…@h' is a store", "--store"),
         (["doctor", "me"], "one argument too many: 'me'", "me"),
         (["netns", "remove", "x"], "list|add|del 'remove': write list, add or del", "list|add|del"),
     ],
@@ -42,7 +44,7 @@ def test_a_usage_error_names_the_argument_the_value_and_the_cure(
     said = vethctl(*argv, "--json")
     assert (said.code, said.out) == (1, "")
     assert (said.error["error"], said.error["code"], said.error["field"]) == (message, "usage", field)
-    assert said.error["hint"].startswith(("usage: vethctl ", "try: vethctl --help", "one of: apply, "))
+    assert said.error["hint"].startswith(("usage: vethctl ", "try: vethctl --help", "one of: apply, ", "write "))
     plain = vethctl(*argv)
     assert plain.err.splitlines() == [f"vethctl: {message}", f"  {said.error['hint']}"]
 
@@ -111,6 +113,16 @@ def test_every_command_has_a_help_with_its_usage(vethctl: Vethctl, name: str) ->
     assert said.out.startswith(f"usage: vethctl {name}")
     assert "--json" in said.out
     assert "vethctl" in said.out.removeprefix("usage: vethctl") or name == "doctor"
+
+
+@pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if command.module == "store"])
+def test_the_forms_of_a_store_are_in_the_help_and_not_in_the_usage(vethctl: Vethctl, name: str) -> None:
+    said = vethctl(name, "--help")
+    usage, _, rest = said.out.partition("\n")
+    assert "--store URL" in usage
+    assert len(usage) <= 100
+    assert "dir:PATH or" in rest
+    assert "etcd://[USER[:PASSWORD]@]HOST:PORT[,HOST:PORT…]" in vethctl("put", "--help").out
 
 
 def test_a_usage_error_is_raised_with_all_that_is_known() -> None:

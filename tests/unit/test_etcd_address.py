@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vethlib.agent.stores.etcd.address import Address, masked, parse_url
+from vethlib.agent.stores.etcd.address import Address, masked, masked_in, parse_url
 from vethlib.errors import InvalidValue
 
 
@@ -131,6 +131,13 @@ def test_what_is_wrong_is_told_with_the_cure(url: str, cure: str) -> None:
         ("u:s3cret@h", "u:…@h"),
         ("etcd://u:s3cret", "etcd://u:…"),
         ("etcd://u:s3cret,h:2379", "etcd://u:…,h:2379"),
+        ("etcd://u:s3c@h/r3t", "etcd://u:…@h/…"),
+        ("etcd://u:s3c/r3t", "etcd://u:…/…"),
+        ("etcd://u:s3c,r3t", "etcd://u:…,…"),
+        ("etcd://h:1,u:s3c,r3t,i:2", "etcd://h:1,u:…,…,i:2"),
+        ("etcd://u:s3c?r3t", "etcd://u:…?…"),
+        ("etcd://h/path?x", "etcd://h/path?x"),
+        ("etcd://u:s3cret@a,[::1],b.c:2379/", "etcd://u:…@a,[::1],b.c:2379/"),
         ("etcd://h?password=s3cret&lease=9", "etcd://h?password=…&lease=9"),
     ],
 )
@@ -157,8 +164,16 @@ _FORMS = st.sampled_from(
 )
 
 
-@given(_SECRET, _FORMS)
-def test_no_password_is_in_anything_that_is_shown(secret: str, form: str) -> None:
+_FORMS_WITHOUT_HOST = st.sampled_from(["etcd://user:{}", "etcd:/user:{}", "etcd:user:{}", "etcd://user:{},host:2379"])
+
+
+@given(
+    st.tuples(_SECRET, _FORMS)
+    # Without a host, what follows an '@' in a password is one.
+    | st.tuples(_SECRET.filter(lambda secret: "@" not in secret), _FORMS_WITHOUT_HOST)
+)
+def test_no_password_is_in_anything_that_is_shown(case: tuple[str, str]) -> None:
+    secret, form = case
     url = form.format(secret)
     shown = masked(url)
     try:
@@ -169,6 +184,41 @@ def test_no_password_is_in_anything_that_is_shown(secret: str, form: str) -> Non
         shown += f"{address} {address!r} {address.url}"
     assert "s3" not in shown
     assert "cr3t" not in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("etcd://h:21000: there is no 'a@ns1'; did you mean b?", None),
+        ("write etcd://HOST:PORT, or etcd://USER@HOST:PORT,HOST:PORT?password-file=FILE&cacert=FILE", None),
+        ("give dir:PATH (a directory of *.json files), etcd://HOST:PORT or memory:", None),
+        ("no 'a@b' in etcd://[::1]:1, nor (etcd://[::1]) an interface's 'c:d@e'", None),
+        ("unix:///var/run/docker.sock: x:y@z", None),
+        ("etcd://u:s3cret@h:1: a:b@c", "etcd://u:…@h:1: a:b@c"),
+        (
+            "at etcd://u:s3c@ret@h, etcd:u:s3cret@h and http://u:s3cret@h; x@y",
+            "at etcd://u:…@h, etcd:u:…@h and http://u:…@h; x@y",
+        ),
+        ("'--store=etcd://u:s3 c'", "'--store=etcd://u:…'"),
+        ("etcd://u:s3cret", "etcd://u:…"),
+    ],
+)
+def test_in_a_message_each_url_is_shown_so_and_all_else_as_it_is(text: str, shown: str | None) -> None:
+    assert masked_in(text) == (text if shown is None else shown)
+
+
+@given(_SECRET, _FORMS.filter(lambda form: form.startswith("etcd:")))
+def test_no_password_is_in_a_message_with_a_url(secret: str, form: str) -> None:
+    url = form.format(secret)
+    texts = [f"no {url!r}; x@y"]
+    if not any(character.isspace() for character in secret):
+        texts.append(f"no {url}; x@y")
+    for text in texts:
+        shown = masked_in(text)
+        assert "s3" not in shown
+        assert "cr3t" not in shown
+        assert (shown[:3], shown[-5:]) == ("no ", "; x@y")
+        assert masked_in(shown) == shown
 
 
 @given(_SECRET)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from vethlib.agent.stores.etcd.refusal import explain, is_final, is_silence
+from vethlib.agent.stores.etcd.refusal import AuthOff, Compacted, Denied, LeaseGone, Silent, TooLarge, refused
+from vethlib.agent.stores.protocol import StoreError
 
 CONNECT = "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: "
 UNAVAILABLE = "failed to connect to all addresses; last error: UNAVAILABLE: ipv4:127.0.0.1:1: "
@@ -23,7 +24,7 @@ UNAVAILABLE = "failed to connect to all addresses; last error: UNAVAILABLE: ipv4
         ("UNAVAILABLE", "ping timeout", "no answer"),
         ("UNAVAILABLE", "keepalive watchdog timeout", "no answer"),
         ("UNAVAILABLE", "etcdserver: no leader", "it has lost its leader"),
-        ("UNAVAILABLE", "etcdserver: request timed out", "too few of the cluster are up"),
+        ("UNAVAILABLE", "etcdserver: request timed out", "too few members of the cluster are up"),
         (
             "INVALID_ARGUMENT",
             "etcdserver: authentication failed, invalid user ID or password",
@@ -41,7 +42,9 @@ UNAVAILABLE = "failed to connect to all addresses; last error: UNAVAILABLE: ipv4
     ],
 )
 def test_a_refusal_is_told_in_words(code: str, details: str, words: str) -> None:
-    assert words in explain(code, details, tls=False)
+    error = refused("here:2379", code, details, tls=False)
+    assert str(error) == f"here:2379: {error.reason}"
+    assert words in error.reason
 
 
 @pytest.mark.parametrize(
@@ -56,19 +59,39 @@ def test_a_refusal_is_told_in_words(code: str, details: str, words: str) -> None
     ],
 )
 def test_what_tls_says_is_told_with_the_option_that_cures_it(details: str, words: str) -> None:
-    assert words in explain("UNAVAILABLE", details, tls=True)
+    assert words in refused("here:2379", "UNAVAILABLE", details, tls=True).reason
 
 
-def test_only_what_was_understood_and_refused_is_final() -> None:
-    assert is_final("PERMISSION_DENIED", "etcdserver: permission denied")
-    assert is_final("INVALID_ARGUMENT", "etcdserver: authentication failed, invalid user ID or password")
-    assert is_final("RESOURCE_EXHAUSTED", "grpc: received message larger than max (3 vs. 2)")
-    assert not is_final("UNAVAILABLE", "etcdserver: no leader")
-    assert not is_final("DEADLINE_EXCEEDED", "Deadline Exceeded")
-    assert not is_final("RESOURCE_EXHAUSTED", "etcdserver: mvcc: database space exceeded")
+@pytest.mark.parametrize(
+    ("code", "details", "kind"),
+    [
+        ("PERMISSION_DENIED", "etcdserver: permission denied", Denied),
+        ("INVALID_ARGUMENT", "etcdserver: authentication failed, invalid user ID or password", Denied),
+        ("INVALID_ARGUMENT", "etcdserver: user name is empty", Denied),
+        ("INVALID_ARGUMENT", "etcdserver: something that is yet to be refused", Denied),
+        ("RESOURCE_EXHAUSTED", "etcdserver: mvcc: database space exceeded", Denied),
+        ("RESOURCE_EXHAUSTED", "etcdserver: too many requests", Denied),
+        ("INVALID_ARGUMENT", "etcdserver: request is too large", TooLarge),
+        ("RESOURCE_EXHAUSTED", "grpc: received message larger than max (3 vs. 2)", TooLarge),
+        ("INVALID_ARGUMENT", "etcdserver: too many operations in txn request", TooLarge),
+        ("NOT_FOUND", "etcdserver: requested lease not found", LeaseGone),
+        ("OUT_OF_RANGE", "etcdserver: mvcc: required revision has been compacted", Compacted),
+        ("FAILED_PRECONDITION", "etcdserver: authentication is not enabled", AuthOff),
+        ("DEADLINE_EXCEEDED", "Deadline Exceeded", Silent),
+        ("UNAVAILABLE", "ping timeout", Silent),
+        # What ends a connection, after which another may do better.
+        ("UNAVAILABLE", "etcdserver: no leader", StoreError),
+        ("UNAVAILABLE", "etcdserver: request timed out", StoreError),
+        ("UNAUTHENTICATED", "etcdserver: invalid auth token", StoreError),
+        ("INVALID_ARGUMENT", "etcdserver: revision of auth store is old", StoreError),
+        ("UNAVAILABLE", "recvmsg:Connection reset by peer", StoreError),
+    ],
+)
+def test_what_follows_from_a_refusal_is_its_class(code: str, details: str, kind: type[StoreError]) -> None:
+    assert type(refused("here:2379", code, details, tls=False)) is kind
 
 
-def test_silence_is_told_from_an_answer() -> None:
-    assert is_silence("Deadline Exceeded")
-    assert is_silence("ping timeout")
-    assert not is_silence("etcdserver: request timed out")
+def test_who_has_a_user_and_was_not_asked_for_it_logs_in_anew() -> None:
+    error = refused("here:2379", "INVALID_ARGUMENT", "etcdserver: user name is empty", tls=False, user=True)
+    assert type(error) is StoreError
+    assert error.reason == "the login is not valid any more"

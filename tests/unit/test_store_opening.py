@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TypeAlias
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from vethlib.agent.stores.directory import DirectoryStore
 from vethlib.agent.stores.editing import DirectoryEditor
 from vethlib.agent.stores.etcd.editor import EtcdEditor
-from vethlib.agent.stores.keys import beginning_of, key_of, name_of, place_of
+from vethlib.agent.stores.keys import beginning_of, begins, key_of, name_of, place_of, told_as
 from vethlib.agent.stores.memory import MemoryStore
 from vethlib.agent.stores.opening import open_editor, open_statuses, open_store, shown
 from vethlib.errors import InvalidValue
@@ -134,11 +136,35 @@ def test_a_key_of_another_label_is_refused_wherever_keys_are_read() -> None:
         (key_of("vpp1", "a b"), "key:a b"),
         (key_of("vpp1", ""), "key:"),
         (key_of("vpp1", "a\udcff"), "key:a\\xff"),
+        (key_of("vpp1", r"a\xff/"), r"key:a\\xff/"),
         ("key:a/b", "key:a/b"),
     ],
 )
 def test_a_key_that_no_interface_can_have_is_called_as_stores_tell_it(key: str, place: str) -> None:
     assert place_of(key, "vpp1") == place
+
+
+@given(st.sets(st.binary(max_size=6) | st.text(r"\xf/ ", max_size=6).map(str.encode)))
+@example({b"\xff/", rb"\xff/", rb"\\xff/", b"\\xff", b"\xff"})
+def test_no_two_keys_are_told_as_one(ends: set[bytes]) -> None:
+    assert len({told_as(end)[0] for end in ends}) == len(ends)
+
+
+@pytest.mark.parametrize(
+    ("name", "beginning", "does"),
+    [
+        ("veth1", "ve", True),
+        ("veth1", "eth", False),
+        ("key:a/b", "a/", True),
+        ("key:a/b", "key:a", True),
+        ("key:a/b", "ke", False),
+        (r"key:a\\xff", r"a\x", True),
+        (r"key:a\xff", r"a\x", False),
+        (r"key:a\xff", "a\udcff", True),
+    ],
+)
+def test_a_key_begins_as_it_is_written_or_as_it_is_told(name: str, beginning: str, does: bool) -> None:
+    assert begins(name, beginning) is does
 
 
 def test_the_beginning_of_a_key_is_that_of_a_name() -> None:

@@ -10,6 +10,7 @@ import os
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from .parser import Parser, UsageError, no_such, number, one_of, seconds, switch
 
@@ -55,6 +56,7 @@ def json_is_wanted(argv: list[str]) -> bool:
 def parse(argv: list[str]) -> Namespace:
     """Read a command line; `command` and `module` say what to call. Raises UsageError, and SystemExit after help."""
     argv = _with_color_joined(argv)
+    _check_stores(argv)
     at = next((number for number, word in enumerate(argv) if not word.startswith("-")), len(argv))
     if at == len(argv):
         return _without_command(argv)
@@ -90,6 +92,13 @@ def _overview() -> str:
     lines = ["Wire Linux network namespaces together with veth pairs.", "", "commands:"]
     lines += [f"  {name:<9} {command.summary}" for name, command in COMMANDS.items()]
     return "\n".join(lines)
+
+
+def _check_stores(argv: list[str]) -> None:
+    """That no etcd is where something else belongs: what splits it would show parts of its password."""
+    for before, word in pairwise(["", *argv]):
+        if word.startswith("etcd:") and before != "--store":
+            raise UsageError(f"{word!r} is a store", field="--store", hint="write --store before it")
 
 
 def _with_color_joined(argv: list[str]) -> list[str]:
@@ -172,7 +181,8 @@ def _add_agent(parser: Parser) -> None:
 
 def _add_status(parser: Parser) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help="interfaces, by name or by full key (default: all)")
-    parser.option("--store", metavar="URL", help="an etcd to ask instead of this host; may come from VETHLIB_STORE")
+    text = "an etcd to ask instead of this host: etcd://HOST:PORT; may come from VETHLIB_STORE"
+    parser.option("--store", metavar="URL", help=text)
     _add_label(parser)
     parser.option("--all-labels", action="store_true", help="a line for each label in that etcd")
     _add_status_directory(parser)
@@ -180,7 +190,8 @@ def _add_status(parser: Parser) -> None:
 
 
 def _add_store(parser: Parser) -> None:
-    parser.option("--store", metavar="URL", help="where the configuration is; may come from VETHLIB_STORE")
+    text = "where the configuration is: dir:PATH or etcd://HOST:PORT; may come from VETHLIB_STORE"
+    parser.option("--store", metavar="URL", help=text)
     _add_label(parser)
 
 
@@ -260,17 +271,21 @@ def _add_nothing(_parser: Parser) -> None:
 
 
 _DIFF_USAGE = "PATH… [--prune] [--missing-netns create|wait] [--label LABEL]"
-_ETCD = "etcd://[USER[:PASSWORD]@]HOST:PORT[,…][?…]"
-_STORE_USAGE = f"--store dir:PATH|{_ETCD} [--label LABEL]"
+_STORE_USAGE = "--store URL [--label LABEL]"
 _STORE_HELP = """\
 
-A store is dir:PATH, a directory of *.json files, or an etcd, of which several members may be given; a plain NAME
-stands there for /vnf-agent/LABEL/linux/config/v1/interface/NAME. Options of an etcd, after ? and joined by &:
+the URL of a store:
+  dir:PATH             a directory of *.json files
+  etcd://[USER[:PASSWORD]@]HOST:PORT[,HOST:PORT…][?OPTION[&OPTION…]]
+                       an etcd, by one or several of its members; a plain NAME stands there for
+                       /vnf-agent/LABEL/linux/config/v1/interface/NAME
+options of an etcd:
   password-file=FILE   holds the password of USER, instead of the URL, which others may see
   cacert=FILE          the CA of the server's certificate; with it, cert, key, server-name or tls=1, TLS is spoken
   cert=FILE, key=FILE  the client's own certificate
   server-name=NAME     the name that is in the server's certificate, if it is not HOST
   tls=1                TLS with the CAs that this host trusts"""
+_SEE_PUT = "\nWhat else the URL of a store may say: vethctl put --help"
 _AGENT_HELP = f"""{_STORE_HELP}
   lease=S              what the agent says of itself and its interfaces is gone S seconds after it is (15)
   heartbeat=S          it says every S seconds that it is there (2)"""
@@ -311,12 +326,13 @@ COMMANDS = {
     ),
     "status": _Command(
         "status",
-        f"status [NAME…] [--store {_ETCD}] [--label LABEL | --all-labels] [--status-dir DIR] [--watch]",
+        "status [NAME…] [--store URL] [--label LABEL | --all-labels] [--status-dir DIR] [--watch]",
         "show what the agent says of its interfaces: state, reason, since when",
         _add_status,
         "Without an etcd it is the agent of this host that is asked. With one, an interface is pending, too, as long\n"
         "as its agent has yet to see what is stored.\n"
-        "examples:\n  vethctl status --watch\n  vethctl status --store etcd://etcd1:2379 --all-labels",
+        "examples:\n  vethctl status --watch\n  vethctl status --store etcd://etcd1:2379 --all-labels\n"
+        f"{_SEE_PUT}",
     ),
     "put": _Command(
         "store",
@@ -331,14 +347,14 @@ COMMANDS = {
         f"get NAME… {_STORE_USAGE}",
         "print what is stored of interfaces",
         _add_names,
-        "example: vethctl get veth1 --store dir:/etc/vethlib",
+        f"example: vethctl get veth1 --store dir:/etc/vethlib\n{_SEE_PUT}",
     ),
     "del": _Command(
         "store",
         f"del NAME… {_STORE_USAGE} [--prefix] [--missing-ok]",
         "delete interfaces from the store",
         _add_del,
-        "example: vethctl del veth1 veth2 --store dir:/etc/vethlib",
+        f"example: vethctl del veth1 veth2 --store dir:/etc/vethlib\n{_SEE_PUT}",
         function="delete",
     ),
     "list": _Command(
@@ -346,7 +362,7 @@ COMMANDS = {
         f"list {_STORE_USAGE}",
         "list the interfaces of the store, and what is wrong with them",
         _add_store,
-        "example: vethctl list --store dir:/etc/vethlib",
+        f"example: vethctl list --store dir:/etc/vethlib\n{_SEE_PUT}",
         function="table",
     ),
     "dump": _Command(
@@ -354,7 +370,7 @@ COMMANDS = {
         f"dump {_STORE_USAGE} [--table]",
         "print all that is stored, as put takes it",
         _add_dump,
-        "example: vethctl dump --store dir:/etc/vethlib >backup.json",
+        f"example: vethctl dump --store dir:/etc/vethlib >backup.json\n{_SEE_PUT}",
     ),
     "create": _Command(
         "links",

@@ -56,14 +56,14 @@ class Output:
     def remark(self, text: str) -> None:
         """A line beside the result, for people only."""
         if not self.as_json:
-            self._write(text, sys.stderr)
+            self._write(without_password(text), sys.stderr)
 
     def warning(self, text: str) -> None:
         """Something that is accepted, but hardly meant."""
         if self.as_json:
             self.error(text, code="warning")
         else:
-            self._write(f"{paint('warning:', 'warning')} {text}", sys.stderr)
+            self._write(f"{paint('warning:', 'warning')} {without_password(text)}", sys.stderr)
 
     def error(self, message: str, *, code: str, field: str = "", hint: str = "") -> None:
         """What went wrong and its cure: with JSON an object on a line of its own, for each error."""

@@ -15,10 +15,11 @@ from vethlib.agent.jsontext import Undecodable, decode
 from vethlib.agent.mark import check_label
 from vethlib.agent.model import Interface
 from vethlib.agent.northbound import Parsed
-from vethlib.agent.stores.keys import beginning_of, name_of, place_of
+from vethlib.agent.stores.keys import beginning_of, begins, name_of, place_of
 from vethlib.agent.stores.listtext import read_elements
 from vethlib.agent.stores.opening import open_editor, shown
 from vethlib.agent.stores.protocol import Edit, Editor, Stored
+from vethlib.agent.stores.texts import name_in
 from vethlib.errors import InvalidValue
 
 from . import configuration
@@ -93,11 +94,11 @@ def delete(args: Namespace, output: Output) -> int:
         editor = _editor(args, progress)
         names = wanted
         if args.prefix:
-            names = [name for name in _stored(editor)[0] if any(_begins(name, prefix) for prefix in wanted)]
+            names = [name for name in _stored(editor)[0] if any(begins(name, prefix) for prefix in wanted)]
         edits = editor.delete(*names)
     _show(output, edits)
     done = {edit.name for edit in edits}
-    missing = [one for one in wanted if not (any(_begins(name, one) for name in done) if args.prefix else one in done)]
+    missing = [one for one in wanted if not (any(begins(name, one) for name in done) if args.prefix else one in done)]
     if not missing or args.missing_ok:
         return DONE
     if args.prefix:
@@ -106,10 +107,6 @@ def delete(args: Namespace, output: Output) -> int:
     else:
         _tell_missing(missing, _stored(editor)[0], args, output)
     return REFUSED
-
-
-def _begins(name: str, prefix: str) -> bool:
-    return name.startswith(prefix) or name.removeprefix("key:").startswith(prefix)
 
 
 def table(args: Namespace, output: Output) -> int:
@@ -217,9 +214,9 @@ def _texts(path: str) -> dict[str, str]:
         raise UnreadablePath(path, error.strerror or str(error), error.errno) from error
     texts: dict[str, str] = {}
     for one in found:
-        name = one.value.get("name") if isinstance(one.value, dict) else None
+        name = name_in(one.value)
         where = "" if one.number is None else f"element {one.number}: "
-        if not isinstance(name, str) or not name:
+        if not name:
             raise InvalidValue("FILE", path, f"{where}write an object with a name")
         if name in texts:
             raise InvalidValue("FILE", path, f"{where}{name!r} was there before: keep one")

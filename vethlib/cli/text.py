@@ -21,7 +21,8 @@ _CODES = {
     "link": "36",
 }
 _MARK = re.compile("\0([0-9;]*)m")
-_PASSWORD = re.compile("(etcd:/*[^:@/?\\s]*):.*@", re.DOTALL)
+_URL = re.compile("etcd:|://", re.IGNORECASE)
+_LONE = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # what no byte stands for (PEP 383)
 
 
 def paint(text: object, role: str) -> str:
@@ -39,6 +40,7 @@ def render(text: str, *, colored: bool) -> str:
 
 def printable(text: str) -> str:
     """`text` with what a terminal cannot show, or would obey, escaped: control codes, and bytes that are no text."""
+    text = _LONE.sub(lambda found: repr(found[0])[1:-1], text)
     text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     if text.isprintable():
         return text
@@ -46,8 +48,12 @@ def printable(text: str) -> str:
 
 
 def without_password(text: str) -> str:
-    """A message in which somebody may have given the URL of a store in the wrong place."""
-    return _PASSWORD.sub(r"\1:…@", text)
+    """A message that may hold the URL of a store, as where that was given in the wrong place."""
+    if not _URL.search(text):
+        return text
+    from vethlib.agent.stores.etcd.address import masked_in  # with all of the agent: most messages have no URL
+
+    return masked_in(text)
 
 
 def width(text: str) -> int:
@@ -65,8 +71,9 @@ def counted(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
-def natural(text: str) -> list[str | int]:
+def natural(text: str) -> list[str | tuple[int, str]]:
     """A key to sort by as people count: leaf2 comes before leaf10."""
-    pieces: list[str | int] = [*re.split("([0-9]+)", text)]
-    pieces[1::2] = map(int, pieces[1::2])
+    pieces: list[str | tuple[int, str]] = [*re.split("([0-9]+)", text)]
+    # Not by int(), which refuses more than 4300 digits.
+    pieces[1::2] = [(len(digits), digits) for digits in (piece.lstrip("0") for piece in re.findall("[0-9]+", text))]
     return pieces

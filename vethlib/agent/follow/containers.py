@@ -98,6 +98,10 @@ class Containers:
             affected |= self.put(id_, now.get(id_))
         return affected
 
+    def get(self, id_: str) -> Container | None:
+        """What was said of one last; None if it did not count."""
+        return self._by_id.get(id_)
+
     def answering(self, label: str) -> Container | None:
         """The one that `label` stands for; None if none runs."""
         rivals = self._by_label.get(label)

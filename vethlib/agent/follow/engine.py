@@ -21,7 +21,16 @@ from .resolver import ResolverDown
 if TYPE_CHECKING:
     from docker import APIClient
 
-__all__ = ["DEFAULT_URL", "NOT_INSTALLED", "NotConnected", "connect", "engine_version", "failure", "socket_path"]
+__all__ = [
+    "DEFAULT_URL",
+    "NOT_INSTALLED",
+    "NotConnected",
+    "connect",
+    "engine_version",
+    "failure",
+    "said",
+    "socket_path",
+]
 
 DEFAULT_URL = "unix:///var/run/docker.sock"
 NOT_INSTALLED = "the Docker SDK for Python is not installed: pip install 'vethlib[docker]', and start this anew"
@@ -86,8 +95,22 @@ def failure(path: str, error: Exception) -> str:
     """What to say of anything that came of talking to it."""
     if isinstance(error, ResolverDown):
         return str(error)
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = "it does not answer" if _is_late(error) else said(error)
     return f"the Docker Engine at {path} cannot be asked: {text}"
+
+
+def said(error: Exception) -> str:
+    """Its text, on one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _is_late(error: Exception) -> bool:
+    """Whether it comes of an engine that takes a connection and says nothing, or stops in the middle of an answer."""
+    from requests.exceptions import Timeout
+    from urllib3.exceptions import TimeoutError as Late
+
+    # What comes in the middle is the only argument of a ConnectionError.
+    return any(isinstance(one, (TimeoutError, Timeout, Late)) for one in (error, *error.args))
 
 
 def _check_peer(path: str) -> None:

@@ -7,7 +7,7 @@ import re
 from vethlib.agent.model import check_interface_name
 from vethlib.errors import InvalidValue
 
-__all__ = ["beginning_of", "key_of", "liveness_key", "name_of", "place_of", "status_key", "told_as"]
+__all__ = ["beginning_of", "begins", "key_of", "liveness_key", "name_of", "place_of", "status_key", "told_as"]
 
 _KEY = re.compile(r"/vnf-agent/([^/]*)/linux/config/v1/interface/(.*)", re.DOTALL)
 _PLACE = "key:"
@@ -40,7 +40,8 @@ def place_of(key: str, label: str, field: str = "key") -> str:
     """As :func:`name_of`, for what is stored already: a key that no interface can have is what a store tells it as."""
     if key.startswith(_PLACE) or "/" not in key:
         return key
-    return told_as(beginning_of(key, label, field).encode(errors="surrogateescape"))
+    name, _ = told_as(beginning_of(key, label, field).encode(errors="surrogateescape"))
+    return name
 
 
 def beginning_of(key: str, label: str, field: str = "key") -> str:
@@ -55,12 +56,27 @@ def beginning_of(key: str, label: str, field: str = "key") -> str:
     return found[2]
 
 
-def told_as(end: bytes) -> str:
-    """The name for the end of a key; ``key:…`` where it can be no interface's."""
+def begins(name: str, beginning: str) -> bool:
+    """Whether a name, or the end of the key that is told as this, begins so."""
+    if name.startswith(_PLACE) and not beginning.startswith(_PLACE):
+        return name.removeprefix(_PLACE).startswith(_escaped(beginning.encode(errors="surrogateescape")))
+    return name.startswith(beginning)
+
+
+def told_as(end: bytes) -> tuple[str, str]:
+    """The name for the end of a key, and why that can be no interface's: ``key:…`` then, another one for each key."""
     try:
-        return check_interface_name(end.decode())
-    except (UnicodeDecodeError, InvalidValue):
-        return f"{_PLACE}{end.decode(errors='backslashreplace')}"
+        return check_interface_name(end.decode()), ""
+    except UnicodeDecodeError:
+        problem = "the name of an interface is text in UTF-8"
+    except InvalidValue as error:
+        problem = error.hint
+    return f"{_PLACE}{_escaped(end)}", problem
+
+
+def _escaped(end: bytes) -> str:
+    # Were a backslash left alone, the byte ff and the four characters of \xff would be told as the same.
+    return end.replace(b"\\", rb"\\").decode(errors="backslashreplace")
 
 
 def _neither(key: str, label: str, field: str) -> InvalidValue:

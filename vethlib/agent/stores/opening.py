@@ -66,9 +66,9 @@ def open_statuses(url: str, *, label: str, status_dir: str = "") -> Statuses:
 
 def read_all_statuses(url: str) -> dict[str, Published]:
     """What is said in the etcd of ``etcd://…``, by label. Raises as :func:`open_statuses`, and StoreError."""
-    from .etcd.published import read_all
+    from .etcd.published import read_labels
 
-    return read_all(url)
+    return read_labels(url)
 
 
 def is_etcd(url: str) -> bool:

@@ -10,12 +10,14 @@ import json
 import os
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol, TypeAlias
 
 from vethlib.agent.inotify import INotify, flags
 from vethlib.agent.instance import running
 
 from .protocol import StoreError
+from .statuses import status_file
 
 __all__ = ["BATCH", "Alive", "DirectoryStatuses", "Entry", "Published", "Statuses", "as_entry"]
 
@@ -24,7 +26,17 @@ Entry: TypeAlias = dict[str, Any]
 
 BATCH = 0.1  # seconds: many changes are one picture
 
-_KEYS = {"name", "state", "reason", "netns", "host_name", "ifindex", "peer", "since"}
+_FIELDS: Mapping[str, tuple[type, ...]] = {
+    "name": (str,),
+    "state": (str,),
+    "reason": (str,),
+    "netns": (str,),
+    "host_name": (str,),
+    "ifindex": (int, type(None)),
+    "peer": (str,),
+    "since": (str,),
+}
+_MORE: Mapping[str, tuple[type, ...]] = {"warning": (str,), "config_revision": (int,), "stored_revision": (int,)}
 _CHANGES = flags.MOVED_TO | flags.DELETE | flags.CLOSE_WRITE | flags.DELETE_SELF
 
 
@@ -107,17 +119,27 @@ class DirectoryStatuses:
     def _entry(self, file: str) -> Entry | None:
         try:
             with open(os.path.join(self.place, file), "rb") as found:
-                return as_entry(found.read())
+                entry = as_entry(found.read())
         except FileNotFoundError:
             return None  # it went away just now
+        return entry if entry is not None and status_file(entry["name"]) == file else None
 
 
 def as_entry(raw: bytes) -> Entry | None:
-    """The status that some bytes are; None if they are none of an agent's."""
+    """The status that some bytes are; None if they are none of an agent's. Who may write there may write anything."""
     try:
         value = json.loads(raw)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(value, dict) or not value.keys() >= _KEYS or not isinstance(value["name"], str):
+        if not isinstance(value, dict) or not _has_fields(value):
+            return None
+        value["name"].encode()
+        datetime.fromisoformat(value["since"]).timestamp()
+    except (ValueError, OverflowError, RecursionError):
         return None
     return value
+
+
+def _has_fields(value: Entry) -> bool:
+    # By type(): True is an int, too.
+    return all(type(value.get(name, ())) in types for name, types in _FIELDS.items()) and all(
+        type(value[name]) in types for name, types in _MORE.items() if name in value
+    )

@@ -16,13 +16,20 @@ from urllib.parse import parse_qsl, unquote
 
 from vethlib.errors import InvalidValue
 
-__all__ = ["Address", "masked", "parse_url"]
+__all__ = ["Address", "masked", "masked_in", "parse_url"]
 
 PORT = 2379  # of clients, as registered
 _FORM = "write etcd://HOST:PORT, or etcd://USER@HOST:PORT,HOST:PORT?password-file=FILE&cacert=FILE"
 _SCHEME = re.compile("(?:etcd:|[a-z]+:(?=//))?/*")
 # Outside the brackets of an IPv6 address a ':' is before a port. What else stands there may be a password.
-_NO_PORT = re.compile(r"(\[[^\]/]*\])|:(?!\d{1,5}(?:[,/]|$))[^,/]*")
+_NO_PORT = re.compile(r"(\[[^\]/]*\])|:(?!(?:\d{1,5}|PORT)(?:[,/]|$))[^,/]*")
+_HOST = re.compile(r"[\w.-]+:\d{1,5}/?", re.ASCII)
+_URL = "(?i:etcd:|[a-z]+://)"
+_QUOTED = r"""(?<!\w)(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")"""
+# In quotes, as repr() writes them, a URL goes on to their end, since a password may hold anything; elsewhere it is a
+# word, without the punctuation that a sentence puts behind it.
+_IN_TEXT = re.compile(rf"(?P<quoted>{_QUOTED})|{_URL}[^\s\0]*[^\s\0.,:;)'\"]", re.DOTALL)
+_IN_QUOTES = re.compile(rf"{_URL}.*(?=.)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +64,43 @@ def masked(url: str) -> str:
     if at and colon:
         userinfo = f"{user}:…"
     place, mark, query = hosts.partition("?")
-    if not at:
-        place = _NO_PORT.sub(lambda found: found[1] or ":…", place)
-    options = [_masked_option(one) for one in query.split("&")]
-    return f"{scheme[0]}{userinfo}{at}{place}{mark}{'&'.join(options)}"
+    shown = place if at else _masked_hosts(place)
+    hidden = bool(at and colon) or shown != place
+    if hidden:  # what seems to be a path or an option may be the end of a password
+        shown = re.sub("/.+", "/…", shown, flags=re.DOTALL)
+    options = [_masked_option(one, hidden) for one in query.split("&")]
+    return f"{scheme[0]}{userinfo}{at}{shown}{mark}{'&'.join(options)}"
 
 
-def _masked_option(option: str) -> str:
+def _masked_hosts(place: str) -> str:
+    """Hosts, one of which may be a user with a password; what follows may be the rest of one with a ',' in it."""
+    shown: list[str] = []
+    hidden = False
+    for one in place.split(","):
+        if hidden and not _HOST.fullmatch(one):
+            shown.append("…")
+            continue
+        shown.append(_NO_PORT.sub(lambda found: found[1] or ":…", one))
+        hidden = hidden or shown[-1] != one
+    return ",".join(shown)
+
+
+def masked_in(text: str) -> str:
+    """A message as it can be shown: each URL in it without the password, and all else as it is."""
+    return _IN_TEXT.sub(_masked_word, text)
+
+
+def _masked_word(found: re.Match[str]) -> str:
+    if found["quoted"] is None:
+        return masked(found[0])
+    return _IN_QUOTES.sub(lambda url: masked(url[0]), found[0])
+
+
+def _masked_option(option: str, hidden: bool) -> str:
     name, equals, _ = option.partition("=")
-    return option if not equals or name in _OPTIONS else f"{name}=…"
+    if name in _OPTIONS or not option:
+        return option
+    return f"{'…' if hidden else name}{equals}{'…' if equals else ''}"
 
 
 def parse_url(url: str) -> Address:
@@ -107,10 +142,11 @@ def _options(url: str, query: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, text in parse_qsl(query, keep_blank_values=True):
         if name not in _OPTIONS:
-            # What has an '@' in it may be the end of a password, of which a '?' was taken for the end of the place.
-            if "@" in query:
-                raise _wrong(url, "there is no such option; a '?' in a password is written %3F")
             near = get_close_matches(name, _OPTIONS, n=1, cutoff=0.0)[0]
+            # It may be the end of a password, of which a '?' was taken for the end of the place.
+            if "@" in query or name not in masked(url):
+                cure = f"there is no such option, the nearest one is {near}; a '?' in a password is written %3F"
+                raise _wrong(url, cure)
             raise _wrong(url, f"there is no option {name!r}; the nearest one is {near}")
         read, cure = _OPTIONS[name]
         try:

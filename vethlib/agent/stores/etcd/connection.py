@@ -6,6 +6,9 @@ connection has a channel that shares nothing with others, so that no back-off of
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +40,9 @@ _OPTIONS = (
     ("grpc.enable_http_proxy", 0),
 )
 
+# Whoever has lost its leader is to say so instead of being silent.
+_METADATA = (("hasleader", "true"),)
+
 
 @dataclass(frozen=True, slots=True)
 class Found:
@@ -62,7 +68,7 @@ class Connection:
     def __init__(self, address: Address, endpoint: str) -> None:
         self.endpoint = endpoint
         self._address = address
-        self._metadata: tuple[tuple[str, str], ...] = (("hasleader", "true"),)
+        self._metadata: tuple[tuple[str, str], ...] = _METADATA
         self._ended: StoreError | None = None
         options = list(_OPTIONS)
         if address.tls:
@@ -105,7 +111,7 @@ class Connection:
             answer = self._call("Auth/Authenticate", request, pb.AuthenticateResponse)
         except AuthOff:
             return
-        self._metadata = (*self._metadata, ("token", answer.token))
+        self._metadata = (*_METADATA, ("token", answer.token))
 
     def read(self, prefix: bytes, *, keys_only: bool = False) -> Found:
         """All keys that begin with `prefix`, as they were at one revision."""
@@ -193,12 +199,15 @@ class Connection:
 
     def refused(self, code: str, details: str) -> StoreError:
         """The error for what the other side has said."""
-        return refused(self.endpoint, code, details, tls=self._address.tls)
+        address = self._address
+        return refused(self.endpoint, code, details, tls=address.tls, user=bool(address.user))
 
     def _content(self, option: str, path: str) -> bytes | None:
         if not path:
             return None
         try:
+            if not stat.S_ISREG(os.stat(path).st_mode):  # others may never end
+                raise OSError(errno.EINVAL, "not a regular file")
             content = Path(path).read_bytes()
         except OSError as error:
             reason = f"{option} {path} cannot be read: {error.strerror or error}"

@@ -82,7 +82,7 @@ class Mirror:
     def _gone(self, key: bytes) -> Change:
         name = self._name(key)
         self.moved[name] = 0
-        del self._values[name]
+        self._values.pop(name, None)
         return Change(name, None)
 
     def _name(self, key: bytes) -> str:

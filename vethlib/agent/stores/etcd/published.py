@@ -7,13 +7,14 @@ import re
 import threading
 import time
 from collections.abc import Generator, Iterator, Mapping
+from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
 from typing import TypeAlias
 
 from vethlib.agent.mark import check_label
 from vethlib.agent.stores.keys import liveness_key, status_key
 from vethlib.agent.stores.protocol import StoreError
-from vethlib.agent.stores.published import BATCH, Alive, Published, as_entry
+from vethlib.agent.stores.published import BATCH, Alive, Entry, Published, as_entry
 
 from . import etcd_pb2 as pb
 from .address import parse_url
@@ -23,9 +24,10 @@ from .reading import name_at, prefix_of
 from .refusal import Denied
 from .streams import Watch
 
-__all__ = ["EtcdStatuses", "read_all"]
+__all__ = ["EtcdStatuses", "read_labels"]
 
 _PAUSE = 1.0  # seconds between attempts to connect again
+_END = datetime(9999, 1, 1, tzinfo=UTC).timestamp()  # no time after it can be shown
 _ROOT = b"/vnf-agent/"
 _OF_A_LABEL = re.compile(
     rb"/vnf-agent/([^/]+)/(?:linux/(?:config|status)/v1/interface/.*|check/status/v1/agent)", re.DOTALL
@@ -45,13 +47,12 @@ class EtcdStatuses:
         self._address = parse_url(url)
         self.place = self._address.url
         self.life = f"has given a sign of life in {self._address.url}"
-        self._config = prefix_of(check_label(label))
+        self._label = check_label(label)
         self._prefix = status_key(label, "").encode()
-        self._alive = liveness_key(label).encode()
 
     def read(self) -> Published:
         """What is said now, and what is configured."""
-        with answering(self._address, self._look) as (_, published):
+        with answering(self._address, lambda connection: _read(connection, self._label)) as (_, published):
             return published
 
     def watch(self, interval: float | None) -> Generator[Published | StoreError, None, None]:
@@ -59,7 +60,7 @@ class EtcdStatuses:
         was_there = False
         while True:
             try:
-                with answering(self._address, self._read) as (connection, found):
+                with answering(self._address, lambda one: one.read(self._prefix)) as (connection, found):
                     for published in self._follow(connection, found, interval):
                         yield published
                         was_there = True
@@ -68,33 +69,6 @@ class EtcdStatuses:
                     raise
                 yield error
                 time.sleep(_PAUSE)
-
-    def _look(self, connection: Connection) -> Published:
-        # In this order, what is said is no older than what it may speak of.
-        revisions = self._configured(connection)
-        return self._published(connection, _raw(self._read(connection)), revisions)
-
-    def _read(self, connection: Connection) -> Found:
-        return connection.read(self._prefix)
-
-    def _configured(self, connection: Connection) -> _Revisions | None:
-        """The revisions of what is configured; None for one who may look at statuses, and not there."""
-        try:
-            found = connection.read(self._config, keys_only=True)
-        except Denied:
-            return None
-        return {name_at(key, self._config): revision for key, (_, revision) in found.values.items()}
-
-    def _published(
-        self, connection: Connection, raw: Mapping[bytes, bytes], revisions: _Revisions | None = None
-    ) -> Published:
-        entries = {entry["name"]: entry for entry in map(as_entry, raw.values()) if entry is not None}
-        if revisions is not None:
-            for name, entry in entries.items():
-                entry["stored_revision"] = revisions.get(name, 0)
-        found = connection.get(self._alive)
-        agent = None if found is None else _alive(found.value)
-        return Published(entries, agent, tuple(name for name in revisions or () if name not in entries))
 
     def _follow(self, connection: Connection, found: Found, interval: float | None) -> Iterator[Published]:
         """What is said, again and again, until what should be heard is history that was given up."""
@@ -106,7 +80,7 @@ class EtcdStatuses:
         thread.start()
         try:
             while True:
-                yield self._published(connection, raw)
+                yield _published(connection, self._label, raw)
                 for answer in _next(news, interval):
                     if isinstance(answer, StoreError):
                         raise answer
@@ -120,13 +94,13 @@ class EtcdStatuses:
             thread.join()
 
 
-def read_all(url: str) -> dict[str, Published]:
+def read_labels(url: str) -> dict[str, Published]:
     """What is said of every label that is in the etcd of a URL, the configured ones too."""
     address = parse_url(url)
     with answering(address, lambda connection: connection.read(_ROOT, keys_only=True)) as (connection, found):
         matches = map(_OF_A_LABEL.fullmatch, found.values)
         labels = {match[1].decode(errors="replace") for match in matches if match is not None}
-        return {label: EtcdStatuses(url, label)._look(connection) for label in labels if _is_label(label)}
+        return {label: _read(connection, label) for label in labels if _is_label(label)}
 
 
 def _is_label(text: str) -> bool:
@@ -137,6 +111,41 @@ def _is_label(text: str) -> bool:
     return True
 
 
+def _read(connection: Connection, label: str) -> Published:
+    """What is said of a label now, and what is configured."""
+    # In this order, what is said is no older than what it may speak of.
+    revisions = _configured(connection, label)
+    return _published(connection, label, _raw(connection.read(status_key(label, "").encode())), revisions)
+
+
+def _configured(connection: Connection, label: str) -> _Revisions | None:
+    """The revisions of what is configured; None for one who may look at statuses, and not there."""
+    prefix = prefix_of(label)
+    try:
+        found = connection.read(prefix, keys_only=True)
+    except Denied:
+        return None
+    return {name_at(key, prefix): revision for key, (_, revision) in found.values.items()}
+
+
+def _published(
+    connection: Connection, label: str, raw: Mapping[bytes, bytes], revisions: _Revisions | None = None
+) -> Published:
+    entries = {entry["name"]: entry for key, value in raw.items() if (entry := _entry(key, value, label)) is not None}
+    if revisions is not None:
+        for name, entry in entries.items():
+            entry["stored_revision"] = revisions.get(name, 0)
+    found = connection.get(liveness_key(label).encode())
+    agent = None if found is None else _alive(found.value)
+    return Published(entries, agent, tuple(name for name in revisions or () if name not in entries))
+
+
+def _entry(key: bytes, raw: bytes, label: str) -> Entry | None:
+    """The status at a key, which has to be that of its name."""
+    entry = as_entry(raw)
+    return entry if entry is not None and status_key(label, entry["name"]).encode() == key else None
+
+
 def _raw(found: Found) -> dict[bytes, bytes]:
     return {key: raw for key, (raw, _) in found.values.items()}
 
@@ -145,15 +154,16 @@ def _alive(raw: bytes) -> Alive:
     """Who it is that is alive, as far as that can be read: agents of other kinds say less."""
     try:
         said = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         said = None
     if not isinstance(said, dict):
         return Alive(0)
     pid, host, since = said.get("pid"), said.get("host"), said.get("start_time")
+    # By type(): True is an int, too.
     return Alive(
-        pid if isinstance(pid, int) else 0,
+        pid if type(pid) is int else 0,
         host if isinstance(host, str) else "",
-        since if isinstance(since, int | float) else None,
+        since if (type(since) is int or type(since) is float) and 0 <= since < _END else None,
     )
 
 

@@ -2,6 +2,8 @@
 
 The same lease is the pulse of the connection. A peer that is silent looks like one that has nothing to say; only a
 question that has to be answered tells them apart, and it has to be asked often enough.
+
+What was written is looked after, too: somebody may delete it, or an agent of the same label overwrite it and end.
 """
 
 from __future__ import annotations
@@ -13,22 +15,26 @@ import platform
 import threading
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from vethlib import __version__
 from vethlib.agent.status import Status
-from vethlib.agent.stores.keys import liveness_key, status_key
+from vethlib.agent.stores.keys import liveness_key
 from vethlib.agent.stores.protocol import StoreError
 
 from . import etcd_pb2 as pb
 from .address import Address
-from .connection import OPS, Connection
-from .refusal import Denied, LeaseGone
+from .connection import OPS, Connection, end_of
+from .ledger import Ledger, as_json
+from .refusal import Denied, LeaseGone, TooLarge
 from .streams import Pulse
 
 __all__ = ["ANSWER", "Publisher"]
 
 ANSWER = 2.5  # seconds that a heartbeat's answer may take
-_AGAIN = 30.0  # seconds after which what is not allowed is tried again
+_AGAIN = 30.0  # seconds after which what was refused is tried again
+_CHECK = 5  # heartbeats between two looks at what was written
+_LONGEST_CHECK = 300.0  # seconds between them, where another agent of the label is there, too
 _PARTING = 1.0  # seconds that taking leave may take
 _OK = 1  # of the states of an agent: 0 it starts, 1 it works, 2 it has failed
 
@@ -38,25 +44,29 @@ _log = logging.getLogger("vethlib.agent")
 class Publisher:
     """A thread that keeps a lease alive and writes under it, over the connection that it was given last.
 
-    `failed` is called with a connection that does not answer, and why.
+    A connection that fails is closed with the error, and so whoever else uses it hears of that. That etcd refuses to do
+    something is no failure of the connection.
     """
 
     def __init__(self, address: Address, label: str) -> None:
-        self.lease = 0
         self._address = address
         self._label = label
+        self._liveness = liveness_key(label).encode()
         self._started = int(time.time())
-        self._condition = threading.Condition()
+        self._condition = threading.Condition()  # over all that follows, and the ledger; not while etcd is asked
+        self._ledger = Ledger(label)
+        self._begun = False  # there is something to be said of interfaces, if only that there are none
         self._connection: Connection | None = None
         self._pulse: Pulse | None = None
-        self._statuses: dict[str, Status] = {}  # all of them
-        self._revisions: dict[str, int] = {}
-        self._unwritten: set[str] = set()
-        self._is_first = True  # of this process: others may have left something
-        self._begun = False  # there is something to be said of interfaces, if only that there are none
+        self._lease = 0
         self._alive = False  # is written
+        self._alone = False  # what others have said of interfaces is to go
         self._next = 0.0  # heartbeat
-        self._put_off = 0.0
+        self._check_at = 0.0
+        self._check_every = _CHECK * address.heartbeat
+        self._put_off = 0.0  # no writing before this
+        self._refusal = ""  # that was told
+        self._other = ""  # agent of the label, that was told
         self._ending = False
         self._thread = threading.Thread(target=self._run, name="vethlib-etcd-status", daemon=True)
         self._thread.start()
@@ -65,27 +75,14 @@ class Publisher:
         """Write these as soon as that can be done. `revisions` are those of the configuration that was worked on."""
         with self._condition:
             self._begun = True
-            for name, revision in revisions.items():
-                if revision:
-                    self._revisions[name] = revision
-                else:
-                    self._revisions.pop(name, None)
-                if name in self._statuses:
-                    self._unwritten.add(name)
-            for name, status in statuses.items():
-                if status is None:
-                    self._statuses.pop(name, None)
-                else:
-                    self._statuses[name] = status
-                self._unwritten.add(name)
+            self._ledger.say(statuses, revisions)
             self._condition.notify()
 
     def use(self, connection: Connection | None) -> None:
         """Go on over this connection; None: wait for another."""
         with self._condition:
             self._connection = connection
-            self._next = 0.0
-            self._put_off = 0.0
+            self._next = self._put_off = 0.0
             self._condition.notify()
 
     def close(self) -> None:
@@ -95,11 +92,13 @@ class Publisher:
             self._condition.notify()
         self._thread.join(2 * _PARTING)  # longer only where an answer is waited for that does not come
 
+    # --- in the thread
+
     def _run(self) -> None:
         while True:
             with self._condition:
-                while not (self._ending or self._is_due):
-                    self._condition.wait(self._left)
+                while not self._ending and (left := self._left) != 0.0:
+                    self._condition.wait(left)
                 connection, ending = self._connection, self._ending
             if ending:
                 self._leave(connection)
@@ -110,133 +109,160 @@ class Publisher:
             except LeaseGone:
                 self._forget()
             except Denied as error:
-                self._wait_for_permission(error)
+                self._refused(str(error))
             except StoreError as error:
-                # Who follows the keys over this connection finds it closed, and makes another.
                 connection.close(error)
                 self._drop(connection)
-            except Exception:
+            except Exception as error:
                 _log.exception("the status cannot be written")
-                connection.close()
-                self._drop(connection)
-
-    @property
-    def _is_due(self) -> bool:
-        return self._connection is not None and (
-            time.monotonic() >= self._next or (self._can_write and time.monotonic() >= self._put_off)
-        )
-
-    @property
-    def _can_write(self) -> bool:
-        return self._begun and (bool(self._unwritten) or self._is_first)
+                self._refused(repr(error))
 
     @property
     def _left(self) -> float | None:
+        """Seconds until there is something to do; None: not before somebody says so."""
         if self._connection is None:
             return None
-        times = [self._next, self._put_off] if self._can_write else [self._next]
-        return max(0.0, min(times) - time.monotonic())
+        has_to_write = self._begun and not (self._ledger.is_written and self._alone)
+        due = min(self._next, self._put_off) if has_to_write else self._next
+        return max(0.0, due - time.monotonic())
 
     def _work(self, connection: Connection) -> None:
         now = time.monotonic()
-        if not self.lease:
-            self.lease = connection.grant(self._address.lease)
+        if not self._lease:
+            self._lease = connection.grant(self._address.lease)
             self._next = now + self._address.heartbeat
         elif now >= self._next:
             self._beat(connection)
             self._next = now + self._address.heartbeat
         if now < self._put_off:
             return
+        if self._refusal:
+            connection.authenticate()  # the login may be what is refused
+        if self._alive and now >= self._check_at:
+            self._check(connection)
         if not self._alive:
             self._say_alive(connection)
-        if self._begun and self._is_first:
-            self._take_over(connection)
-            self._is_first = False
-        while True:
-            with self._condition:
-                names = sorted(self._unwritten)[:OPS]
-                self._unwritten.difference_update(names)
-            if not names:
-                break
-            try:
-                connection.write([self._operation(name) for name in names])
-            except BaseException:
-                with self._condition:
-                    self._unwritten.update(names)
-                raise
+        if self._begun and not self._alone:
+            self._clear_others(connection)
+        self._write(connection)
+        if self._refusal:
+            _log.info("the status is written again")
+            self._refusal = ""
         self._put_off = 0.0
 
     def _beat(self, connection: Connection) -> None:
         pulse = self._pulse
-        if pulse is None or pulse.connection is not connection or pulse.lease != self.lease:
+        if pulse is None or pulse.has_ended or pulse.connection is not connection or pulse.lease != self._lease:
             if pulse is not None:
                 pulse.close()
-            pulse = self._pulse = connection.pulse(self.lease)
+            pulse = self._pulse = connection.pulse(self._lease)
         pulse.beat(ANSWER)
 
-    def _operation(self, name: str) -> pb.RequestOp:
-        key = status_key(self._label, name).encode()
-        status = self._statuses.get(name)
-        if status is None:
-            return pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=key))
-        entry = status.as_dict() | {"config_revision": self._revisions.get(name, 0)}
-        return pb.RequestOp(request_put=pb.PutRequest(key=key, value=_json(entry), lease=self.lease))
+    def _write(self, connection: Connection) -> None:
+        """Write what there is to be written, in as few transactions as etcd takes."""
+        count = OPS
+        while True:
+            with self._condition:
+                operations = self._ledger.take(count, self._lease)
+            if not operations:
+                return
+            try:
+                connection.write(list(operations.values()))
+            except TooLarge as error:
+                if count > 1:
+                    self._give_back(operations)
+                    count = max(1, len(operations) // 2)
+                else:
+                    _log.warning("a status cannot be written: %s", error)
+            except BaseException:
+                self._give_back(operations)
+                raise
+
+    def _give_back(self, operations: Mapping[bytes, object]) -> None:
+        with self._condition:
+            self._ledger.give_back(operations)
 
     def _say_alive(self, connection: Connection) -> None:
-        key = liveness_key(self._label).encode()
-        host = platform.node()
-        if self._is_first:
-            self._tell_of_another(connection, key, host)
         entry = {
             "build_version": __version__,
             "state": _OK,
             "start_time": self._started,
             "last_change": self._started,
-            "last_update": int(time.time()),
-            "host": host,
+            "host": platform.node(),
             "pid": os.getpid(),
         }
-        connection.write([pb.RequestOp(request_put=pb.PutRequest(key=key, value=_json(entry), lease=self.lease))])
+        put = pb.PutRequest(key=self._liveness, value=as_json(entry), lease=self._lease)
+        connection.write([pb.RequestOp(request_put=put)])
         self._alive = True
+        self._check_at = time.monotonic() + self._check_every
 
-    def _tell_of_another(self, connection: Connection, key: bytes, host: str) -> None:
-        """Warn of an agent of this label on another host. One of this host was here before: there can be only one."""
-        found = connection.get(key)
+    def _check(self, connection: Connection) -> None:
+        """Look whether what was written is still there, and say it again where it is not."""
+        self._check_at = time.monotonic() + self._check_every
+        prefix = self._ledger.prefix
+        look = [
+            pb.RequestOp(request_range=pb.RangeRequest(key=self._liveness)),
+            pb.RequestOp(request_range=pb.RangeRequest(key=prefix, range_end=end_of(prefix), count_only=True)),
+        ]
         try:
-            other = json.loads(found.value) if found else {}
-            where, pid = other.get("host", host), other.get("pid", "?")
-        except (ValueError, AttributeError):
+            alive, statuses = (one.response_range for one in connection.write(look).responses)
+        except Denied:
+            self._check_at = float("inf")  # who may not read can but write
             return
-        if where != host:
+        is_ours = bool(alive.kvs) and alive.kvs[0].lease == self._lease
+        with self._condition:
+            if is_ours and (not self._ledger.is_written or statuses.count == len(self._ledger)):
+                return
+            self._ledger.repeat()
+            self._alone = False
+        if not is_ours:
+            self._alive = False
+            if alive.kvs:
+                self._tell_of_another(alive.kvs[0])
+
+    def _tell_of_another(self, found: pb.KeyValue) -> None:
+        """Warn of another agent that says it is the one of this label."""
+        self._check_every = min(
+            2 * self._check_every, _LONGEST_CHECK
+        )  # two that write in turn are not to do so all day
+        entry = _entry(found.value)
+        other = f"process {entry.get('pid', '?')} on {entry.get('host', '?')}"
+        if other != self._other:
+            self._other = other
             _log.warning(
-                "an agent with the label %s is alive on %s (process %s): two agents of one label keep the same "
-                "interfaces, and overwrite each other's status: give each its own label",
+                "another agent has the label %s, too: %s. Both keep the same interfaces, and overwrite each other's "
+                "status: give each a label of its own",
                 self._label,
-                where,
-                pid,
+                other,
             )
 
-    def _take_over(self, connection: Connection) -> None:
+    def _clear_others(self, connection: Connection) -> None:
         """Have all that an earlier run said of interfaces that are no more removed."""
-        prefix = status_key(self._label, "").encode()
-        found = connection.read(prefix, keys_only=True)
-        names = {key[len(prefix) :].decode(errors="surrogateescape") for key in found.values}
-        with self._condition:
-            self._unwritten |= names - self._statuses.keys()
+        try:
+            found = connection.read(self._ledger.prefix, keys_only=True)
+        except Denied:
+            pass  # what nobody may read can stay: it ends with its lease
+        else:
+            with self._condition:
+                self._ledger.clear(found.values)
+        self._alone = True
 
     def _forget(self) -> None:
         """The lease has ended, and with it all that was written."""
         with self._condition:
-            self.lease = 0
+            self._lease = 0
             self._alive = False
             self._next = 0.0
-            self._unwritten |= self._statuses.keys()
+            self._ledger.repeat()
 
-    def _wait_for_permission(self, error: Denied) -> None:
-        if not self._put_off:
-            _log.warning("the status cannot be written: %s", error)
-        self._put_off = time.monotonic() + _AGAIN
-        self._next = max(self._next, time.monotonic() + self._address.heartbeat)
+    def _refused(self, reason: str) -> None:
+        """etcd does not do it. What is said already stays as long as the heart beats."""
+        if reason != self._refusal:
+            _log.warning("the status cannot be written: %s", reason)
+            self._refusal = reason
+        now = time.monotonic()
+        self._put_off = now + _AGAIN
+        self._next = max(self._next, now + self._address.heartbeat if self._lease else self._put_off)
 
     def _drop(self, connection: Connection) -> None:
         with self._condition:
@@ -244,13 +270,18 @@ class Publisher:
                 self._connection = None
 
     def _leave(self, connection: Connection | None) -> None:
-        if connection is None or not self.lease:
+        if connection is None or not self._lease:
             return
         try:
-            connection.revoke(self.lease, _PARTING)
+            connection.revoke(self._lease, _PARTING)
         except StoreError:
             pass  # it ends by itself
 
 
-def _json(entry: Mapping[str, object]) -> bytes:
-    return json.dumps(entry, separators=(",", ":"), ensure_ascii=False).encode(errors="surrogateescape")
+def _entry(raw: bytes) -> dict[str, Any]:
+    """The object that somebody wrote; an empty one, if it is none."""
+    try:
+        entry = json.loads(raw)
+    except ValueError:
+        return {}
+    return entry if isinstance(entry, dict) else {}

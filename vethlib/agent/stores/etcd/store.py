@@ -15,6 +15,7 @@ import os
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import NoReturn
 
@@ -28,13 +29,15 @@ from .connection import Connection
 from .mirror import Mirror
 from .publishing import ANSWER, Publisher
 from .reading import prefix_of
-from .refusal import Silent
+from .refusal import Denied, Silent
 from .streams import Watch
 
 __all__ = ["EtcdStore"]
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 3.0  # seconds between rounds of attempts
+_LONGEST_IF_DENIED = 30.0  # each login costs etcd 50 ms
 _ESTABLISHED = 1.0  # seconds after which a watch was a good one, and its end is the first failure
+_OFTEN, _LATELY = 5, 60.0  # so many good ones that ended in so many seconds are an outage, too
 
 _log = logging.getLogger("vethlib.agent")
 
@@ -48,8 +51,8 @@ class EtcdStore:
 
     def __init__(self, url: str, label: str, *, status_dir: str | os.PathLike[str] | None = None) -> None:
         self._address: Address = parse_url(url)
-        self._mirror = Mirror(prefix_of(check_label(label)))
-        self._prefix = prefix_of(label)
+        self._prefix = prefix_of(check_label(label))
+        self._mirror = Mirror(self._prefix)
         self._lock = threading.Lock()
         self._news: list[News] = []
         self._revisions: dict[str, int] = {}  # of what is in the news
@@ -59,6 +62,7 @@ class EtcdStore:
         self._closing = threading.Event()
         self._connection: Connection | None = None
         self._failures = 0  # in a row
+        self._lost: deque[float] = deque(maxlen=_OFTEN)  # when good connections ended
         self._followed = math.inf  # since when the keys are followed, by time.monotonic()
         self._files = None if status_dir is None else StatusFiles(status_dir)
         self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -128,17 +132,25 @@ class EtcdStore:
             error = self._attend(endpoint)
             if self._closing.is_set():
                 return
-            if time.monotonic() - self._followed > _ESTABLISHED:
-                self._failures = 0
-            self._followed = math.inf
             turn += 1
-            self._failures += 1
-            # One that was lost may be there again at once; but silence has lasted for a while already.
-            patience = len(endpoints) if self._mirror.start else len(endpoints) - 1
             self._refusals[endpoint] = str(error)
-            if self._failures > patience or isinstance(error, Silent):
+            if self._is_outage(error):
                 self._tell_outage("; ".join(self._refusals[one] for one in endpoints if one in self._refusals))
-            self._closing.wait(_pause(self._failures // len(endpoints)))
+            longest = _LONGEST_IF_DENIED if isinstance(error, Denied) else _LONGEST_PAUSE
+            self._closing.wait(_pause(self._failures // len(endpoints), longest))
+
+    def _is_outage(self, error: StoreError) -> bool:
+        """Count a connection that failed; and whether that has to be told."""
+        now = time.monotonic()
+        if now - self._followed > _ESTABLISHED:
+            self._failures = 0
+            self._lost.append(now)
+        self._followed = math.inf
+        self._failures += 1
+        # One that was lost may be there again at once; but silence has lasted for a while already.
+        patience = len(self._address.endpoints) - (0 if self._mirror.start else 1)
+        is_often = len(self._lost) == _OFTEN and now - self._lost[0] < _LATELY
+        return self._failures > patience or isinstance(error, Silent) or is_often
 
     def _attend(self, endpoint: str) -> StoreError:
         """Follow the keys over one connection, until it fails; and why it did."""
@@ -155,21 +167,21 @@ class EtcdStore:
             return error
         except Exception as error:
             _log.exception("following %s failed", self._address.url)
+            self._mirror = Mirror(self._prefix)  # what is known is not to be relied on: it begins with a snapshot
             return StoreError(f"{endpoint}: {error!r}", path=endpoint, reason=repr(error))
 
     def _follow(self, connection: Connection) -> NoReturn:
         """Hear of changes. Ends only by an error, as everything does that has to do with a connection."""
-        mirror = self._mirror
         connection.authenticate()
         self._read_all(connection)
         self._publisher.use(connection)
         while True:
-            watch = connection.watch(self._prefix, mirror.start)
+            watch = connection.watch(self._prefix, self._mirror.start)
             try:
                 first = watch.first()
                 if first.canceled:
                     raise watch.refusal(first.cancel_reason)
-                if not mirror.fits(first.header):
+                if not self._mirror.fits(first.header):
                     raise watch.refusal("it has another history than what was read over the same connection")
                 self._hear(watch)
             finally:
@@ -212,9 +224,9 @@ class EtcdStore:
                 os.eventfd_write(self._event, 1)
 
 
-def _pause(rounds: int) -> float:
+def _pause(rounds: int, longest: float) -> float:
     """Seconds before the next attempt: none in the first round, then longer and longer, and not for all the same."""
     if not rounds:
         return 0.0
-    longest: float = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(rounds - 1, 10))
-    return longest * random.uniform(0.5, 1.0)
+    doubled: float = min(longest, _FIRST_PAUSE * 2 ** min(rounds - 1, 10))
+    return doubled * random.uniform(0.5, 1.0)

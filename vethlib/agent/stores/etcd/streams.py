@@ -39,6 +39,8 @@ class Pulse:
         """Give the lease its whole time again. Raises :class:`Silent` and :class:`LeaseGone`, too."""
         endpoint = self.connection.endpoint
         self._answered.clear()
+        if self._error is not None:
+            raise self._error
         self._requests.put(pb.LeaseKeepAliveRequest(ID=self.lease))
         if not self._answered.wait(timeout) and self._error is None:
             raise Silent(f"{endpoint}: no answer", path=endpoint, reason="no answer")
@@ -46,6 +48,11 @@ class Pulse:
             raise self._error
         if self._seconds <= 0:
             raise LeaseGone(f"{endpoint}: the lease has ended", path=endpoint, reason="the lease has ended")
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether no heartbeat can come through any more."""
+        return self._error is not None
 
     def close(self) -> None:
         """End it; the lease stays as long as it has time."""
