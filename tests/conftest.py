@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import signal
 import subprocess
 from collections.abc import Generator
 
@@ -17,6 +18,8 @@ PRIVILEGED = os.geteuid() == 0
 
 def pytest_configure(config: pytest.Config) -> None:
     ns.isolate()
+    # A shell that starts us in the background has SIGINT ignored, and so would have all that the tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> list[str]:

@@ -414,7 +414,7 @@ def test_a_container_that_cannot_be_looked_at_any_more_is_what_it_was(
         assert poll(lambda: "cannot be looked at" in caplog.text)
         assert (answer(to_fake), answer(to_fake, "vnf2")) == ("pid:1", "pid:2")
         assert answer(to_fake, "vnf3") == "microservice vnf3 is not running"
-    assert len(caplog.messages) == 1
+    assert len([one for one in caplog.messages if "cannot be looked at" in one]) == 1
     (tmp_path / "fake.sock.status").unlink()
     assert (answer(to_fake), answer(to_fake, "vnf2")) == ("pid:1", "pid:2")
 

@@ -425,7 +425,8 @@ def test_no_member_answers_and_each_says_why() -> None:
     for call in (editor.values, editor.stored, lambda: editor.put(A), lambda: editor.delete("a")):
         with pytest.raises(StoreError) as raised:
             call()
-        assert str(raised.value) == "; ".join(f"127.0.0.1:{port}: connection refused" for port in ports)
+        each = [f"127.0.0.1:{port}: connection refused: no etcd listens there" for port in ports]
+        assert str(raised.value) == "; ".join(each)
 
 
 def test_who_is_refused_is_not_refused_again_by_every_member(etcd_with_auth: Etcd) -> None:

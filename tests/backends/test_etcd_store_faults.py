@@ -28,7 +28,7 @@ def test_a_store_without_a_server_says_so_at_once_and_has_everything_when_it_com
     consumer = follow(etcd.url)
     (outage,) = consumer.hear(1.0)
     assert isinstance(outage, Outage)
-    assert outage.reason == f"{etcd.endpoint}: connection refused"
+    assert outage.reason == f"{etcd.endpoint}: connection refused: no etcd listens there"
     nothing(consumer.store)
     etcd.start()
     consumer.come_to(etcd)

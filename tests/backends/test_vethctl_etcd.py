@@ -243,7 +243,7 @@ def test_an_empty_etcd_is_no_error_and_one_that_is_not_there_is(vethctl: Vethctl
     for argv in (["put", "-"], ["get", "a"], ["del", "a"], ["list"], ["dump"], ["status"], ["status", "--watch"]):
         said = vethctl(*argv, "--json", stdin=text(value("a", "b")))
         assert (said.code, said.out, said.error["code"]) == (2, "", "store-error")
-        assert said.error["error"] == f"{etcd.endpoint}: connection refused"
+        assert said.error["error"] == f"{etcd.endpoint}: connection refused: no etcd listens there"
 
 
 def test_a_label_has_its_own_keys(vethctl: Vethctl, etcd: Etcd, pair: None) -> None:
@@ -663,7 +663,7 @@ def test_watch_goes_on_when_the_connection_was_lost_and_says_so(
         watching.wait_for("veth1 CONFIGURED", "veth2 CONFIGURED")
         proxy.refuse()
         proxy.cut()
-        assert poll(lambda: any("connection refused; trying again" in line for line in watching.err), 10)
+        assert poll(lambda: any("no etcd listens there; trying again" in line for line in watching.err), 10)
         publish(etcd, store, status("veth2", State.RETRYING, "once more"))
         etcd.compact()
         proxy.accept()

@@ -11,7 +11,8 @@ import signal
 import sys
 import time
 from argparse import Namespace
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 
 from vethlib.agent.configurator import Configurator
 from vethlib.agent.follow.docker import DockerResolver
@@ -42,23 +43,17 @@ def agent(args: Namespace, output: Output) -> int:
     # An agent of thousands of interfaces has hundreds of thousands of objects, and no cycles among them: to look for
     # some less often makes a resync 10 % faster.
     gc.set_threshold(100_000, 20, 100)
-    _log_to_stderr(as_json=args.json or args.log == "json")
-    instance = Instance(args.label)
-    try:
-        store = open_store(url, label=args.label, status_dir=args.status_dir or status_directory(args.label))
-        try:
-            with (
-                _microservices(args) as resolver,
-                Session(resolver=resolver) as session,
-                Configurator(session, label=args.label, missing_netns=args.missing_netns) as configurator,
-            ):
-                service = Service(configurator, store, once=args.once, instance=instance)
-                asyncio.run(service.run())
-                return _tell(output, service, configurator) if args.once else DONE
-        finally:
-            store.close()
-    finally:
-        instance.close()
+    with _log_to_stderr(as_json=args.json or args.log == "json"), closing(Instance(args.label)) as instance:
+        status_dir = args.status_dir or status_directory(args.label)
+        with (
+            closing(open_store(url, label=args.label, status_dir=status_dir)) as store,
+            _microservices(args) as resolver,
+            Session(resolver=resolver) as session,
+            Configurator(session, label=args.label, missing_netns=args.missing_netns) as configurator,
+        ):
+            service = Service(configurator, store, once=args.once, instance=instance)
+            asyncio.run(service.run())
+            return _tell(output, service, configurator) if args.once else DONE
 
 
 def _microservices(args: Namespace) -> closing[DockerResolver] | closing[MemoryResolver]:
@@ -87,13 +82,22 @@ def _tell(output: Output, service: Service, configurator: Configurator) -> int:
     return PENDING if states <= {State.CONFIGURED, State.PENDING} else REFUSED
 
 
-def _log_to_stderr(*, as_json: bool) -> None:
+@contextmanager
+def _log_to_stderr(*, as_json: bool) -> Iterator[None]:
+    """A block in which what vethlib logs goes there, and nowhere else."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLines() if as_json else _Lines())
     log = logging.getLogger("vethlib")
+    level, propagate = log.level, log.propagate
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+        log.propagate = propagate
 
 
 class _Lines(logging.Formatter):

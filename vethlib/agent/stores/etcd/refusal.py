@@ -52,6 +52,7 @@ _SAID: tuple[tuple[str, str, type[StoreError]], ...] = (
     ("Unwrap failed", _NO_CLIENT, StoreError),
     ("CERTIFICATE_REQUIRED", _NO_CLIENT, StoreError),
     ("create security handshaker", "the files of cacert, cert and key are no certificates and key in PEM", StoreError),
+    ("Connection refused", "connection refused: no etcd listens there", StoreError),
     ("invalid user ID or password", "wrong user or password", Denied),
     ("user name is empty", _WHO, Denied),
     ("invalid auth token", _OLD_LOGIN, StoreError),
