@@ -8,9 +8,16 @@ from tests.backends.etcd import Cluster
 from tests.backends.etcd_consumer import Consumer, changes, key, many, text
 from tests.backends.etcd_fixtures import Follow, MakeProxy
 from tests.stores import nothing
+from vethlib.agent.stores.etcd import store
 from vethlib.agent.stores.protocol import Outage
 
 NOTICED = 6.0  # seconds within which it is noticed that a cluster cannot agree any more
+
+
+@pytest.fixture(autouse=True)
+def in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Members are tried as they are given, though stores begin with any of them."""
+    monkeypatch.setattr(store, "_any_of", lambda count: 0)
 
 
 @pytest.fixture
@@ -127,3 +134,16 @@ def test_a_member_that_lags_behind_takes_nothing_back(cluster: Cluster, make_pro
         to_laggard.cut()
         leader.put(key("b"), text("b", mtu=1000 + round_))
         consumer.come_to(leader)
+
+
+def test_many_stores_are_shared_out_among_the_members(
+    cluster: Cluster, make_proxy: MakeProxy, follow: Follow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    cluster.members[0].fill(many(1))
+    proxies = [make_proxy(member.address) for member in cluster.members]
+    url = f"etcd://{','.join(proxy.endpoint for proxy in proxies)}"
+    for consumer in [follow(url) for _ in range(24)]:  # one proxy has none of them once in 5 000 times
+        consumer.hear()
+    assert all(proxy.connections for proxy in proxies)
+    assert sum(proxy.connections for proxy in proxies) == 24

@@ -19,7 +19,7 @@ from vethlib.agent.stores.protocol import Outage
 
 ALIVE = liveness_key(LABEL)
 STATUSES = status_key(LABEL, "")
-OFTEN = "?lease=2&heartbeat=0.1"  # so what was written is looked at twice a second
+OFTEN = "?lease=2&heartbeat=0.1"  # so what was written is looked at every 1.5 seconds
 
 
 def status(name: str, reason: str = "") -> Status:

@@ -126,7 +126,7 @@ class EtcdStore:
 
     def _run(self) -> None:
         endpoints = self._address.endpoints
-        turn = 0
+        turn = _any_of(len(endpoints))
         while not self._closing.is_set():
             endpoint = endpoints[turn % len(endpoints)]
             error = self._attend(endpoint)
@@ -222,6 +222,11 @@ class EtcdStore:
             if (news or moved) and self._event >= 0:
                 self._news += news
                 os.eventfd_write(self._event, 1)
+
+
+def _any_of(count: int) -> int:
+    """The number of the member to begin with, so that a fleet is shared out among them."""
+    return random.randrange(count)
 
 
 def _pause(rounds: int, longest: float) -> float:
