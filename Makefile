@@ -14,7 +14,8 @@ demo: .venv/installed  ## wire the example configuration up in namespaces of its
 	@$(BIN)/vethctl demo
 
 fleet-demo: .venv/installed  ## etcd, a container engine and an agent, all private: wire three containers, restart one
-	@scripts/install etcd:etcd-server dockerd:docker.io busybox:busybox-static && PATH=$$PATH:/usr/sbin:/sbin $(BIN)/python examples/fleet/demo.py
+	@scripts/install etcd:etcd-server dockerd:docker.io busybox:busybox-static
+	@PATH=$$PATH:/usr/sbin:/sbin $(BIN)/python examples/fleet/demo.py
 
 test: .venv/installed  ## every test, in private namespaces, and the coverage of the core
 	@scripts/test $(ARGS)
