@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.backends.engine_fixtures import docker_engine, engine, home, make_engine, resolver
+from tests.backends.engine_fixtures import docker_engine, engine, home, make_engine, resolver, short_path
 from tests.backends.etcd_fixtures import (
     cluster,
     etcd,
@@ -29,5 +29,6 @@ __all__ = [
     "nothing_open",
     "proxy",
     "resolver",
+    "short_path",
     "tls",
 ]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -12,22 +14,36 @@ from tests.live.conftest import home
 from vethlib import ns
 from vethlib.agent import DockerResolver
 
-__all__ = ["docker_engine", "engine", "home", "make_engine", "resolver"]
+__all__ = ["docker_engine", "engine", "home", "make_engine", "resolver", "short_path"]
 
 MakeEngine = Callable[[], Engine]
 
 
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A directory whose path is short, because a socket's has 108 bytes at most; pytest's own may be longer."""
+    with _short_path() as path:
+        yield path
+
+
+@contextmanager
+def _short_path() -> Iterator[Path]:
+    with TemporaryDirectory(prefix="engine-", dir="/tmp") as directory:
+        yield Path(directory)
+
+
 @pytest.fixture(scope="session")
-def docker_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+def docker_engine() -> Iterator[Engine]:
     """One engine for all tests; take `engine`, which is this one without the containers of others."""
     if why := missing():
         pytest.skip(why)
-    engine = Engine(tmp_path_factory.mktemp("engine"))
-    try:
-        engine.up()
-        yield engine
-    finally:
-        engine.down()
+    with _short_path() as path:
+        engine = Engine(path / "e")
+        try:
+            engine.up()
+            yield engine
+        finally:
+            engine.down()
 
 
 @pytest.fixture
@@ -39,14 +55,14 @@ def engine(docker_engine: Engine) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def make_engine(home: ns.Netns, tmp_path: Path) -> Iterator[MakeEngine]:
+def make_engine(home: ns.Netns, short_path: Path) -> Iterator[MakeEngine]:
     """Makes engines in the test's own namespace, which are yet to be started."""
     if why := missing():
         pytest.skip(why)
     made: list[Engine] = []
 
     def make() -> Engine:
-        made.append(Engine(tmp_path / f"e{len(made)}"))
+        made.append(Engine(short_path / f"e{len(made)}"))
         return made[-1]
 
     yield make

@@ -89,11 +89,11 @@ def test_down_ends_no_shim_of_an_engine_whose_socket_ends_alike(
 
 
 def test_an_engine_that_was_killed_goes_down_with_its_containers_and_none_of_another_one_s(
-    tmp_path: Path, home: object
+    short_path: Path, home: object
 ) -> None:
     if why := missing():
         pytest.skip(why)
-    places = tmp_path / "a" / "b", tmp_path / "a_b"
+    places = short_path / "a" / "b", short_path / "a_b"
     going, staying = map(Engine, places)
     try:
         going.up()
@@ -109,3 +109,11 @@ def test_an_engine_that_was_killed_goes_down_with_its_containers_and_none_of_ano
     finally:
         going.down()
         staying.down()
+
+
+def test_a_path_that_is_too_long_for_sockets_is_refused(tmp_path: Path) -> None:
+    directory = tmp_path / ("x" * 100)
+    done = script("up", directory)
+    assert done.returncode == 1
+    assert f"{directory} is too long" in done.stderr
+    assert not directory.exists()

@@ -441,7 +441,8 @@ def test_a_link_to_a_process_on_the_way_is_told_when_the_process_ends(
     first.kill()
     assert told(follower, 0.5) == {ref}
     assert follower.gone(ref) == f"process {first.pid} is gone"
-    sh(f"ln -sfn ../../../../..//proc/./{second.pid} {tree}/process")
+    up = "../" * len(tree.parts)
+    sh(f"ln -sfn {up}/proc/./{second.pid} {tree}/process")
     assert told(follower, 0.05) == {ref}
     assert follower.gone(ref) == follower.gone(own) == ""
     second.kill()
