@@ -267,7 +267,7 @@ def test_a_server_that_is_down_is_not_besieged_and_is_asked_again_soon(
     etcd.kill()
     consumer = follow(proxy.url)
     consumer.wait_for_outage()
-    nothing(consumer.store, 3.0)
+    assert consumer.wait_a_while(3.0) == []
     assert 3 < proxy.accepted < 12
     etcd.start()
     consumer.come_to(etcd, 5.0)

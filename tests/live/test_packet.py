@@ -299,7 +299,7 @@ def test_a_link_that_is_set_down_and_up_again_is_no_error(port: PacketPort, peer
 
 def test_a_link_that_others_delete_is_no_error(port: PacketPort) -> None:
     ip("link", "del", "vb", netns="red")
-    assert port.receive() is None
+    assert ours(port.receive) == []  # the kernel may have sent its own before
     assert not port.send(frame())
 
 
