@@ -96,6 +96,8 @@ def _play(stack: ExitStack, running: list[_Running]) -> int:
     stack.callback(_remove, directory)
     port = _free_port()
     os.environ |= {"VETHLIB_STORE": f"etcd://127.0.0.1:{port}", "VETHLIB_LABEL": "host1"}
+    print("Three containers are wired to each other and to the host, as one etcd says: host — web — api — db.")
+    print(f"{FAINT}export VETHLIB_STORE=etcd://127.0.0.1:{port} VETHLIB_LABEL=host1{PLAIN}\n", flush=True)
     _say("etcd", "starts, on loopback")
     _start_etcd(stack, running, directory, port)
     _say("engine", "starts, on a socket of its own")

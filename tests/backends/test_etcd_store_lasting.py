@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import platform
 
 import pytest
 
@@ -73,6 +74,17 @@ def test_after_another_agent_of_the_label_has_come_and_gone_all_is_said_again(
         other.store.close()
         comes_to_say(etcd, {"v0": "", "v1": "waits"})
     assert etcd.values(ALIVE) == mine
+
+
+@pytest.mark.parametrize(("host", "warned"), [("elsewhere", True), (platform.node(), False)])
+def test_who_begins_where_another_host_s_agent_is_alive_says_so_at_once(
+    etcd: Etcd, follow: Follow, caplog: pytest.LogCaptureFixture, host: str, warned: bool
+) -> None:
+    """One on this host may be a former run, whose lease has yet to end: only one that comes again is another."""
+    etcd.put(ALIVE, json.dumps({"host": host, "pid": 42}))
+    with caplog.at_level(logging.WARNING, "vethlib.agent"):
+        begun(etcd, follow, etcd.url)
+    assert ("another agent has the label tested, too: process 42 on elsewhere" in caplog.text) is warned
 
 
 def test_a_key_that_is_no_text_among_the_statuses_goes_and_harms_none(etcd: Etcd, follow: Follow) -> None:

@@ -458,7 +458,7 @@ def test_no_agent_is_told_with_what_waits_for_one(vethctl: Vethctl, etcd: Etcd, 
     store.close()
     said = vethctl("status")
     assert said.code == 2
-    told = f"no agent with the label vpp1 has given a sign of life in {etcd.url}"
+    told = f"no agent with the label vpp1 is alive in {etcd.url}"
     assert said.err.splitlines() == [
         "no interface is configured",
         f"vethctl: {told}",
@@ -466,7 +466,11 @@ def test_no_agent_is_told_with_what_waits_for_one(vethctl: Vethctl, etcd: Etcd, 
     ]
     vethctl("put", str(EXAMPLES / "pair"))
     said = vethctl("status")
-    assert (said.code, said.out, said.err.splitlines()[0]) == (2, "", f"vethctl: {told}; 2 interfaces wait")
+    assert (said.code, said.out, said.err.splitlines()[0]) == (
+        2,
+        "",
+        f"vethctl: {told}; what has become of 2 interfaces is not known",
+    )
     said = vethctl("status", "veth1", "--json")
     assert (said.code, said.json, said.error["code"]) == (2, [], "not-running")
 
@@ -499,7 +503,7 @@ def test_a_status_that_no_agent_writes_is_shown_as_none(
         found = {one["label"]: one for one in vethctl("status", "--all-labels", "--json").json}
         assert (found["vpp1"]["states"], found["vpp1"]["untold"]) == ({"CONFIGURED": 1}, 1)
         assert (found["other"]["states"], found["other"]["untold"]) == ({}, 1)
-        assert "1 untold" in vethctl("status", "--all-labels").out
+        assert "1 unknown" in vethctl("status", "--all-labels").out
 
 
 @pytest.mark.parametrize("since", ["1e30", "1700000000000000000", "-1", "NaN", "true", '"x"', "253402300799.9999999"])
@@ -558,7 +562,7 @@ def test_all_labels_are_shown_a_line_each(vethctl: Vethctl, etcd: Etcd, pair: No
     assert said.code == 2
     lines = [" ".join(line.split()) for line in said.out.splitlines()]
     assert lines[0] == "LABEL AGENT SINCE INTERFACES WORST"
-    assert lines[1] == "other no agent 2 untold"
+    assert lines[1] == "other no agent 2 unknown"
     assert lines[2].startswith(f"vpp1 {os.uname().nodename} {os.getpid()} ")
     assert lines[2].endswith(" 1 CONFIGURED, 1 FAILED veth2: no such device")
     assert lines[3:] == ["vpp10 h2 42"]
@@ -721,4 +725,4 @@ def test_what_is_put_is_built_and_told(vethctl: Vethctl, etcd: Etcd, tmp_path: P
                 ns.remove(netns)
     said: Said = vethctl("status")
     assert said.code == 2
-    assert said.err.splitlines()[0].endswith("; 2 interfaces wait")
+    assert said.err.splitlines()[0].endswith("; what has become of 2 interfaces is not known")

@@ -49,7 +49,7 @@ def _row(label: str, one: Published) -> list[str]:
     if one.agent is not None:
         agent, since = f"{one.agent.host or '?'} {one.agent.pid or ''}".rstrip(), age_of(one.agent.since)
     counts = [f"{count} {state_text(state)}" for state, count in _states(one).items()]
-    counts += [f"{len(one.untold)} untold"] if one.untold else []
+    counts += [f"{len(one.untold)} unknown"] if one.untold else []
     worst = _worst(one)
     return [
         paint(label, "link"),

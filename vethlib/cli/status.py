@@ -89,7 +89,7 @@ def _code(
 def _tell_not_running(output: Output, published: Published, statuses: Statuses, args: Namespace) -> None:
     said = f"; this is what the last one said, in {statuses.place}" if published.entries else ""
     if published.untold:
-        said += f"; {counted(len(published.untold), 'interface')} {'waits' if len(published.untold) == 1 else 'wait'}"
+        said += f"; what has become of {counted(len(published.untold), 'interface')} is not known"
     store = quote(shown(args.store)) if is_etcd(args.store or "") else "dir:PATH"
     output.error(
         f"no agent with the label {args.label} {statuses.life}{said}",

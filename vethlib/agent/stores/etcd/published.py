@@ -46,7 +46,7 @@ class EtcdStatuses:
     def __init__(self, url: str, label: str) -> None:
         self._address = parse_url(url)
         self.place = self._address.url
-        self.life = f"has given a sign of life in {self._address.url}"
+        self.life = f"is alive in {self._address.url}"
         self._label = check_label(label)
         self._prefix = status_key(label, "").encode()
 

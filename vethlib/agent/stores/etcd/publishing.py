@@ -66,6 +66,7 @@ class Publisher:
         self._check_every = _CHECK * address.heartbeat
         self._put_off = 0.0  # no writing before this
         self._refusal = ""  # that was told
+        self._looked = False  # who said before us that he is alive
         self._other = ""  # agent of the label, that was told
         self._ending = False
         self._thread = threading.Thread(target=self._run, name="vethlib-etcd-status", daemon=True)
@@ -183,6 +184,9 @@ class Publisher:
             self._ledger.give_back(operations)
 
     def _say_alive(self, connection: Connection) -> None:
+        if not self._looked:
+            self._looked = True
+            self._look_who_was_there(connection)
         entry = {
             "build_version": __version__,
             "state": _OK,
@@ -195,6 +199,15 @@ class Publisher:
         connection.write([pb.RequestOp(request_put=put)])
         self._alive = True
         self._check_at = time.monotonic() + self._check_every
+
+    def _look_who_was_there(self, connection: Connection) -> None:
+        """Warn of an agent on another host. One on this host may be our predecessor, whose lease has yet to end."""
+        try:
+            found = connection.get(self._liveness)
+        except Denied:
+            return  # who may not read can but write
+        if found is not None and _entry(found.value).get("host", platform.node()) != platform.node():
+            self._tell_of_another(found)
 
     def _check(self, connection: Connection) -> None:
         """Look whether what was written is still there, and say it again where it is not."""
