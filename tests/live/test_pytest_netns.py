@@ -8,7 +8,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from vethlib import ns
-from vethlib.nodes import Node
+from vethlib.topology import Node
 
 if TYPE_CHECKING:
     from vethlib.pytest_netns import Connected, NetnsFactory, VethFactory

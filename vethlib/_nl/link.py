@@ -25,6 +25,7 @@ from .const import (
     IFLA_LINK,
     IFLA_LINK_NETNSID,
     IFLA_LINKINFO,
+    IFLA_MASTER,
     IFLA_MTU,
     IFLA_NET_NS_FD,
     IFLA_NUM_RX_QUEUES,
@@ -54,6 +55,7 @@ from .wire import Malformed, Part, Template, attribute, attributes, hole, messag
 __all__ = [
     "LinkMessage",
     "NewEnd",
+    "create_bridge",
     "create_veth",
     "delete_group",
     "delete_link",
@@ -66,6 +68,7 @@ __all__ = [
     "parse_stats",
     "set_group",
     "set_link",
+    "set_master",
     "set_up",
 ]
 
@@ -162,6 +165,19 @@ def _end_parts(present: tuple[bool, ...]) -> list[Part]:
     if group:
         parts += hole(IFLA_GROUP, "I")
     return parts
+
+
+def create_bridge(name: bytes) -> bytes:
+    """RTM_NEWLINK for a bridge, which is up at once (br_dev_newlink, net/bridge/br_netlink.c)."""
+    body = _IFINFOMSG.pack(0, 0, 0, IFF_UP, IFF_UP) + attribute(IFLA_IFNAME, name + b"\0")
+    body += attribute(IFLA_LINKINFO | NLA_F_NESTED, attribute(IFLA_INFO_KIND, b"bridge\0"))
+    return message(RTM_NEWLINK, NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL, body)
+
+
+def set_master(index: int, master: int) -> bytes:
+    """RTM_SETLINK: make link `index` a port of the bridge `master`."""
+    body = _IFINFOMSG.pack(0, 0, index, 0, 0) + attribute(IFLA_MASTER, _U32.pack(master))
+    return message(RTM_SETLINK, NLM_F_REQUEST, body)
 
 
 _SET_UP: Final = Template(RTM_NEWLINK, NLM_F_REQUEST, [b"\0\0\0\0", "i", _U32.pack(IFF_UP), _U32.pack(IFF_UP)])

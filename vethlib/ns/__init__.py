@@ -10,7 +10,7 @@ those of ``ip netns``, either sees what the other made.
 """
 
 from .descriptor import Descriptor, current
-from .entering import call_in, call_in_new, entered, map_in
+from .entering import call_in, call_in_new, entered, map_in, map_in_new
 from .isolation import isolate
 from .named import names, remove
 from .netns import Netns
@@ -28,6 +28,7 @@ __all__ = [
     "identity",
     "isolate",
     "map_in",
+    "map_in_new",
     "names",
     "open_fd",
     "open_owned",

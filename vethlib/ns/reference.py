@@ -196,9 +196,9 @@ def _resolved(reference: Reference, resolver: Resolver | None) -> Reference:
     if reference.kind != "microservice":
         return reference
     if resolver is None:
-        raise NetnsNotFound(
-            f"microservice {reference.value} cannot be found: no resolver is attached", netns=str(reference)
-        )
+        cure = "Session(resolver=…) takes one, `vethctl agent` asks the Docker Engine"
+        message = f"microservice {reference.value} cannot be found: no resolver is attached ({cure})"
+        raise NetnsNotFound(message, netns=str(reference))
     resolved = parse(resolver(reference.value))
     if resolved.kind == "microservice":
         raise InvalidValue("netns", str(resolved), f"the resolver gave this for {reference}: a label for a label")

@@ -1,0 +1,208 @@
+"""Building topologies: what the kernel says of them, that packets arrive, and that nothing is left."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import ipaddress
+import json
+import os
+import socket
+import subprocess
+import sys
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import witness
+from vethlib import InvalidValue, NetlinkError, Session, ns
+from vethlib.topology import Node, Topology, fat_tree, line, mesh, ring, star
+from vethlib.topology import build as building
+from vethlib.topology.description import Layout, Route
+from vethlib.topology.layout import lay_out
+from vethlib.topology.text import parse
+
+
+def of(node: Node, *arguments: str) -> Any:
+    return json.loads(node.run(["ip", "-j", *arguments]).stdout)
+
+
+def addresses(node: Node, link: str) -> set[str]:
+    (seen,) = of(node, "address", "show", link)
+    return {f"{one['local']}/{one['prefixlen']}" for one in seen["addr_info"] if one["scope"] != "link"}
+
+
+def reaches(a: Node, b: Node, address: str) -> bool:
+    """Whether a datagram from `a` to `address` arrives in `b`, and an answer comes back."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with b.socket(family, socket.SOCK_DGRAM) as server, a.socket(family, socket.SOCK_DGRAM) as client:
+        server.settimeout(2)
+        client.settimeout(2)
+        server.bind((address, 7))
+        try:
+            client.connect((address, 7))
+            client.send(b"there")
+            message, sender = server.recvfrom(16)
+            server.sendto(message, sender)
+            return client.recv(16) == b"there"
+        except (TimeoutError, OSError):
+            return False
+
+
+def all_reach_all(net: Topology) -> bool:
+    pairs = permutations((node for node in net.values() if node.addresses), 2)
+    return all(reaches(a, b, address) for a, b in pairs for address in (b.ipv4, b.ipv6))
+
+
+def test_two_nodes_have_a_wire_with_addresses_of_both_families() -> None:
+    with Topology.build("a -- b") as net:
+        assert addresses(net["a"], "eth0") == {"10.0.0.1/24", "fd00::1/64"}
+        assert addresses(net["b"], "eth0") == {"10.0.0.2/24", "fd00::2/64"}
+        assert net["a"].ipv4 == "10.0.0.1"
+        assert net["b"].ipv6 == "fd00::2"
+
+
+def test_no_address_is_tentative_when_it_is_built() -> None:
+    with Topology.build(ring(8)) as net:
+        for node in net.values():
+            flags = [one for link in of(node, "-6", "address") for one in link["addr_info"]]
+            assert flags
+            assert not any("tentative" in one for one in flags)
+
+
+def test_names_addresses_and_mtu_are_what_the_description_says() -> None:
+    with Topology.build("a:wan0(192.0.2.1/30, 2001:db8::1/127) -- b(192.0.2.2/30)  mtu=1400") as net:
+        (wan0,) = of(net["a"], "address", "show", "wan0")
+        assert wan0["mtu"] == 1400
+        assert addresses(net["a"], "wan0") == {"192.0.2.1/30", "2001:db8::1/127"}
+        assert addresses(net["b"], "eth0") == {"192.0.2.2/30"}
+
+
+def test_the_nodes_of_a_switch_are_on_one_bridge_and_reach_each_other() -> None:
+    with Topology.build("switch s; a -- s; b -- s; c -- s") as net:
+        bridged = [link["ifname"] for link in of(net["s"], "link", "show", "master", "br0")]
+        assert bridged == ["eth0", "eth1", "eth2"]
+        assert not net["s"].addresses
+        assert all_reach_all(net)
+
+
+def test_switches_may_be_joined_to_each_other() -> None:
+    with Topology.build("switch s1 s2; a -- s1 -- s2 -- b") as net:
+        assert all_reach_all(net)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [line(4), ring(5), star(3), star(3, hub="router"), mesh(4), fat_tree(2)],
+    ids=lambda shape: len(shape.wires),
+)
+def test_with_routes_every_node_of_every_shape_reaches_every_other(shape: Any) -> None:
+    with Topology.build(shape, routes=True) as net:
+        assert all_reach_all(net)
+
+
+def test_without_routes_only_neighbours_reach_each_other() -> None:
+    with Topology.build("a -- b -- c") as net:
+        assert reaches(net["a"], net["b"], net["b"].ipv4)
+        assert not reaches(net["a"], net["c"], net["c"].ipv4)
+
+
+def test_only_routers_and_nodes_in_between_forward() -> None:
+    with Topology.build("router r; a -- r", routes=True) as net:
+        assert net["a"].run(["cat", "/proc/sys/net/ipv4/ip_forward"]).stdout == "0\n"
+        assert net["r"].run(["cat", "/proc/sys/net/ipv4/ip_forward"]).stdout == "1\n"
+        assert net["r"].run(["cat", "/proc/sys/net/ipv6/conf/all/forwarding"]).stdout == "1\n"
+
+
+def test_a_host_that_forwards_does_not_make_nodes_forward() -> None:
+    # New namespaces take it over from the host's, which a test cannot change: what is in one is written by hand here.
+    settings = building._Settings({"ipv4/ip_forward": "0"})
+
+    def as_on_such_a_host() -> ns.Descriptor:
+        with open("/proc/sys/net/ipv4/ip_forward", "w") as file:
+            file.write("1")
+        return settings.settle()
+
+    (owner,) = ns.map_in_new(1, as_on_such_a_host)
+    with ns.Netns(owner) as netns, netns.entered():
+        assert Path("/proc/sys/net/ipv4/ip_forward").read_text() == "0\n"
+
+
+def test_wire_tells_the_ports_as_seen_from_either_side() -> None:
+    with Topology.build("a:x -- b:y; node c") as net:
+        assert (net.wire("a", "b").a.link, net.wire("b", "a").a.link) == ("x", "y")
+        with pytest.raises(LookupError, match="no wire between a and c"):
+            net.wire("a", "c")
+        with pytest.raises(KeyError, match="no node 'd'; there are a, b, c"):
+            net["d"]
+
+
+def test_a_topology_is_a_mapping_of_its_nodes_and_prints_as_a_picture() -> None:
+    with Topology.build("a -- b") as net:
+        assert list(net) == ["a", "b"]
+        assert len(net) == 2
+        assert "eth0" in str(net)
+        assert "10.0.0.2" in str(net)
+
+
+def test_nothing_of_it_is_in_the_namespace_or_the_names_of_the_caller() -> None:
+    links, names = witness.names(), ns.names()
+    with Topology.build(ring(4)):
+        assert witness.names() == links
+        assert ns.names() == names
+
+
+def test_a_bad_description_makes_nothing() -> None:
+    before = _descriptors()
+    with pytest.raises(InvalidValue):
+        Topology.build("a -- a")
+    assert _descriptors() == before
+
+
+def test_what_the_kernel_refuses_halfway_leaves_nothing() -> None:
+    # A route through an address that is no neighbour is refused after everything else was built.
+    layout = lay_out(parse("a -- b"))
+    broken = {"a": (Route(ipaddress.ip_network("10.9.0.0/24"), ipaddress.ip_address("172.16.0.1")),)}
+    gc.collect()
+    before = _descriptors()
+    with Session() as session:
+        with pytest.raises(NetlinkError, match=r"node a: add the route to 10.9.0.0/24 via 172.16.0.1") as caught:
+            building.build(session, Layout(layout.members, layout.wires, broken, layout.forwarding))
+        assert caught.value.errno == errno.ENETUNREACH
+    assert _descriptors() == before
+
+
+def test_closing_a_topology_closes_every_descriptor_and_twice_is_harmless() -> None:
+    gc.collect()
+    before = _descriptors()
+    net = Topology.build(star(5))
+    was_closed = net.closed
+    net.close()
+    net.close()
+    assert (was_closed, net.closed) == (False, True)
+    assert _descriptors() == before
+
+
+def test_more_nodes_than_the_usual_limit_of_open_files() -> None:
+    code = """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 2048))
+from vethlib.topology import Topology, star
+with Topology.build(star(100)) as net:
+    print(len(net))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "101\n", done.stderr
+
+
+def test_its_session_may_be_somebody_elses_and_stays_open() -> None:
+    with Session() as session:
+        with Topology.build("a -- b", session=session):
+            pass
+        assert session.links()
+
+
+def _descriptors() -> set[str]:
+    return set(os.listdir("/proc/self/fd"))

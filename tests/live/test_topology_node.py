@@ -1,0 +1,274 @@
+"""A node of a topology: entering it, running things in it, and its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from vethlib import LinkNotFound, NetnsNotFound, WaitTimeout
+from vethlib.topology import Node, Topology
+
+HERE = "/proc/thread-self/ns/net"
+
+
+@pytest.fixture
+def net() -> Iterator[Topology]:
+    with Topology.build("a -- b; node lonely") as built:
+        yield built
+
+
+@pytest.fixture
+def node(net: Topology) -> Node:
+    return net["a"]
+
+
+def inode() -> int:
+    return os.stat(HERE).st_ino
+
+
+def test_a_node_without_wires_has_its_loopback_up_and_nothing_else(net: Topology) -> None:
+    (lo,) = json.loads(net["lonely"].run(["ip", "-j", "addr"]).stdout)
+    assert lo["ifname"] == "lo"
+    assert "UP" in lo["flags"]
+    assert {address["local"] for address in lo["addr_info"]} == {"127.0.0.1", "::1"}
+
+
+def test_inside_a_with_the_thread_is_in_the_node_and_after_it_home(net: Topology) -> None:
+    home = inode()
+    a, b = net["a"], net["b"]
+    with a:
+        assert inode() == a.netns.identity[1]
+        with b, a:
+            assert inode() == a.netns.identity[1]
+        assert inode() == a.netns.identity[1]
+    assert inode() == home
+
+
+def test_an_exception_inside_a_with_comes_out_at_home(node: Node) -> None:
+    home = inode()
+    with pytest.raises(ZeroDivisionError), node:
+        _ = 1 / 0
+    assert inode() == home
+
+
+def test_two_threads_may_be_in_one_node_at_once(node: Node) -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    def stay() -> None:
+        with node:
+            entered.set()
+            leave.wait(10)
+
+    thread = threading.Thread(target=stay)
+    thread.start()
+    home = inode()
+    try:
+        assert entered.wait(10)
+        with node:
+            pass
+        assert inode() == home
+    finally:
+        leave.set()
+        thread.join()
+
+
+def test_call_runs_a_function_inside_in_a_thread_of_its_own(node: Node) -> None:
+    def look(number: int, *, word: str) -> tuple[int, str, int, int]:
+        return number, word, inode(), threading.get_ident()
+
+    number, word, where, thread = node.call(look, 7, word="seven")
+    assert (number, word, where) == (7, "seven", node.netns.identity[1])
+    assert thread != threading.get_ident()
+
+
+def test_what_a_called_function_raises_is_raised_here(node: Node) -> None:
+    def fail() -> None:
+        raise ValueError("from inside")
+
+    with pytest.raises(ValueError, match="from inside"):
+        node.call(fail)
+
+
+def test_submit_does_not_wait(node: Node) -> None:
+    leave = threading.Event()
+    future = node.submit(leave.wait, 10)
+    try:
+        assert not future.done()
+    finally:
+        leave.set()
+    assert future.result(10) is True
+
+
+def test_a_submitted_function_cannot_be_cancelled_once_it_runs(node: Node) -> None:
+    leave = threading.Event()
+    future = node.submit(leave.wait, 10)
+    assert not future.cancel()
+    leave.set()
+    assert future.result(10)
+
+
+def test_a_socket_of_the_node_works_from_outside(net: Topology) -> None:
+    a, b = net["a"], net["b"]
+    for family, server_at in ((socket.AF_INET, b.ipv4), (socket.AF_INET6, b.ipv6)):
+        with b.socket(family) as server, a.socket(family) as client:
+            server.bind((server_at, 7))
+            server.listen()
+            client.settimeout(10)
+            client.connect((server_at, 7))
+            accepted, peer = server.accept()
+            with accepted:
+                client.sendall(b"hello")
+                assert accepted.recv(5) == b"hello"
+            assert peer[0] == (a.ipv4 if family == socket.AF_INET else a.ipv6)
+
+
+def test_run_gives_the_output_as_text(node: Node) -> None:
+    links = json.loads(node.run(["ip", "-j", "link"]).stdout)
+    assert [link["ifname"] for link in links] == ["lo", "eth0"]
+
+
+def test_a_program_that_fails_raises_with_what_it_said_in_the_notes(node: Node) -> None:
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        node.run(["ip", "link", "show", "nothing"])
+    assert any("nothing" in note for note in caught.value.__notes__)
+
+
+def test_options_of_run_are_those_of_subprocess(node: Node) -> None:
+    assert node.run(["sh", "-c", "cat; exit 3"], input="in", check=False).returncode == 3
+
+
+def test_a_program_that_does_not_exist_leaves_the_thread_at_home(node: Node) -> None:
+    home = inode()
+    with pytest.raises(FileNotFoundError):
+        node.run(["/no/such/program"])
+    assert inode() == home
+
+
+def test_a_started_program_runs_inside_and_ends_with_the_node(net: Topology) -> None:
+    a = net["a"]
+    process = a.start(["sleep", "60"])
+    assert os.stat(f"/proc/{process.pid}/ns/net").st_ino == a.netns.identity[1]
+    a.close()
+    assert process.returncode == -signal.SIGTERM
+
+
+def test_what_a_started_program_starts_ends_with_it(net: Topology) -> None:
+    process = net["a"].start(["sh", "-c", "sleep 60 & echo $!; wait"], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    grandchild = int(process.stdout.readline())
+    net.close()
+    deadline = time.monotonic() + 10
+    while _runs(grandchild):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_started_program_that_ignores_sigterm_is_killed(net: Topology) -> None:
+    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+    process = net["a"].start([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    net.close()
+    assert process.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(("kind", "udp"), [(socket.SOCK_STREAM, False), (socket.SOCK_DGRAM, True)])
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_wait_listening_returns_when_something_listens(node: Node, family: int, kind: int, udp: bool) -> None:
+    def listen_later() -> None:
+        time.sleep(0.1)
+        server.bind(("::" if family == socket.AF_INET6 else "", 80))
+        if not udp:
+            server.listen()
+
+    with node.socket(family, kind) as server:
+        listening = threading.Thread(target=listen_later)
+        listening.start()
+        node.wait_listening(80, udp=udp)
+        listening.join()
+
+
+def test_wait_listening_gives_up_in_time(node: Node) -> None:
+    with node.socket() as bound:
+        bound.bind(("", 80))  # which is not to listen
+        with pytest.raises(WaitTimeout, match=r"nothing listens on TCP port 80 in node a after 0.05 s"):
+            node.wait_listening(80, timeout=0.05)
+
+
+def test_wait_listening_does_not_wait_for_a_program_that_has_ended(node: Node) -> None:
+    node.start(["sh", "-c", "exit 3"])
+    with pytest.raises(WaitTimeout, match="port 80 in node a; sh ended with exit code 3"):
+        node.wait_listening(80, timeout=60)
+
+
+def test_links_of_a_node_have_their_addresses(node: Node) -> None:
+    eth0 = next(link for link in node.links() if link.name == "eth0")
+    assert {str(one) for one in eth0.addresses} >= {"10.0.0.1/24", "fd00::1/64"}
+
+
+def test_set_changes_a_link_of_the_node(net: Topology) -> None:
+    net["a"].set("eth0", up=False)
+    (link,) = json.loads(net["a"].run(["ip", "-j", "link", "show", "eth0"]).stdout)
+    assert "UP" not in link["flags"]
+    with pytest.raises(LinkNotFound):
+        net["a"].set("eth7", up=False)
+
+
+def test_stats_count_what_passed(net: Topology) -> None:
+    before = net["b"].stats("eth0").rx_packets
+    with net["a"].socket(type=socket.SOCK_DGRAM) as sender:
+        for _ in range(5):
+            sender.sendto(b"x", (net["b"].ipv4, 9))
+    assert net["b"].stats("eth0").rx_packets >= before + 5
+
+
+def test_a_node_without_addresses_says_so(net: Topology) -> None:
+    with pytest.raises(LookupError, match="lonely was given no IPv4 address"):
+        _ = net["lonely"].ipv4
+
+
+def test_a_closed_node_cannot_be_entered(net: Topology) -> None:
+    node = net["a"]
+    node.close()
+    node.close()
+    assert node.closed
+    with pytest.raises(NetnsNotFound), node:
+        pass
+    with pytest.raises(NetnsNotFound):
+        node.call(inode)
+    with pytest.raises(NetnsNotFound):
+        node.socket()
+
+
+@pytest.mark.parametrize("use", ["with", "run", "start", "call", "submit"])
+def test_a_node_knows_that_something_was_run_in_it(node: Node, use: str) -> None:
+    assert not node.was_entered
+    if use == "with":
+        with node:
+            pass
+    elif use == "run":
+        node.run(["true"])
+    elif use == "start":
+        node.start(["true"])
+    elif use == "call":
+        node.call(inode)
+    else:
+        node.submit(inode).result()
+    assert node.was_entered

@@ -1,0 +1,74 @@
+"""pytest-netns: real networks in tests, in milliseconds. The plugin, whose entry point is this package.
+
+What it is for and how it is used: docs/pytest-netns.md. Its parts: names, options, isolation (where the tests run),
+fixtures and live (what they have built), leaks (what a test left behind), failures (what a failure's report shows).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from . import options
+from .fixtures import ISOLATION, Connected, NetnsFactory, TopologyFactory, VethFactory, make_fixtures, netns_session
+from .isolation import arrange, tell_worker
+from .live import LIVE, Live
+from .names import SCOPES, is_used
+
+if TYPE_CHECKING:
+    from ..topology import Node, Topology
+
+__all__ = ["Connected", "NetnsFactory", "Node", "Topology", "TopologyFactory", "VethFactory", "netns_session"]
+
+for _scope in SCOPES:
+    globals().update(make_fixtures(_scope))
+
+
+def __getattr__(name: str) -> Any:
+    # For annotations; who imports them pays for them.
+    if name in ("Node", "Topology"):
+        from .. import topology
+
+        return getattr(topology, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Register the options."""
+    options.add_options(parser)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Read the options, and go where the tests are to run."""
+    config.addinivalue_line("markers", options.MARKER)
+    settings = options.read(config)
+    config.stash[options.SETTINGS] = settings
+    config.stash[LIVE] = Live()
+    config.stash[ISOLATION] = arrange(config, settings.isolate)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Hook of pytest-xdist: a worker is about to start."""
+    tell_worker(node, node.config.stash[ISOLATION])
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Where the tests run, and what is switched on."""
+    settings = config.stash[options.SETTINGS]
+    return f"netns: {config.stash[ISOLATION]}, leaks: {settings.leaks}, pcap: {settings.pcap}" + (
+        ", keep" if settings.keep else ""
+    )
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Check the markers."""
+    options.check_marker(item)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Bring up what only tests that use the plugin need."""
+    if not any(is_used(item) for item in session.items):
+        return

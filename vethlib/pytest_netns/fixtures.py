@@ -1,0 +1,205 @@
+"""The fixtures, one set for each scope: netns, veth and topology, class_netns, module_netns and so on.
+
+vethlib.topology is imported when the first one is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+import pytest
+
+from .isolation import Isolation
+from .live import LIVE
+from .names import SCOPES
+
+if TYPE_CHECKING:
+    from .. import Session
+    from ..topology import Description, Node, Topology
+
+__all__ = ["ISOLATION", "Connected", "NetnsFactory", "TopologyFactory", "VethFactory", "make_fixtures"]
+
+ISOLATION = pytest.StashKey[Isolation]()
+
+
+class Connected(NamedTuple):
+    """Two nodes joined by a veth pair; each has a link called eth0 with addresses."""
+
+    a: Node
+    b: Node
+
+
+class NetnsFactory(Protocol):
+    """Call it for another node: a fresh anonymous namespace with its loopback up."""
+
+    def __call__(self, name: str = "") -> Node:
+        """The node; without a `name` it is node0, node1, …"""
+
+
+class VethFactory(Protocol):
+    """Call it for two more nodes, joined by a veth pair with addresses."""
+
+    def __call__(self) -> Connected:
+        """The nodes, a and b: the N-th pair (from 0) has 10.0.N.1 and .2, fd00:N::1 and ::2."""
+
+
+class TopologyFactory:
+    """Call it for a topology, or for one of the shapes; each may be called any number of times.
+
+    Arguments are those of :meth:`vethlib.topology.Topology.build` and of the shapes in :mod:`vethlib.topology.shapes`.
+    """
+
+    def __init__(self, scope: _Scope) -> None:
+        self._scope = scope
+
+    def __call__(
+        self,
+        description: str | Iterable[str] | Description,
+        *,
+        ipv4: bool = True,
+        ipv6: bool = True,
+        routes: bool = False,
+    ) -> Topology:
+        """Build what is described: by a text, by its statements, or by a Description. Raises InvalidValue."""
+        from ..topology import Description
+
+        if not isinstance(description, (str, Description)):
+            description = "\n".join(description)
+        return self._scope.build(description, ipv4=ipv4, ipv6=ipv6, routes=routes)
+
+    def line(self, n: int, *, mtu: int | None = None, **options: bool) -> Topology:
+        """n0 – n1 – …"""
+        from ..topology import line
+
+        return self(line(n, mtu=mtu), **options)
+
+    def ring(self, n: int, *, mtu: int | None = None, **options: bool) -> Topology:
+        """A line whose ends are joined."""
+        from ..topology import ring
+
+        return self(ring(n, mtu=mtu), **options)
+
+    def star(
+        self, n: int, *, hub: Literal["switch", "router", "node"] = "switch", mtu: int | None = None, **options: bool
+    ) -> Topology:
+        """leaf0, leaf1, … around a hub."""
+        from ..topology import star
+
+        return self(star(n, hub=hub, mtu=mtu), **options)
+
+    def mesh(self, n: int, *, mtu: int | None = None, **options: bool) -> Topology:
+        """n0, n1, …, each joined to each."""
+        from ..topology import mesh
+
+        return self(mesh(n, mtu=mtu), **options)
+
+    def fat_tree(self, k: int, *, mtu: int | None = None, **options: bool) -> Topology:
+        """A fat tree of routers with k ports each, and its hosts."""
+        from ..topology import fat_tree
+
+        return self(fat_tree(k, mtu=mtu), **options)
+
+
+class _Scope:
+    """What the fixtures of one scope build, to be closed all at once."""
+
+    def __init__(self, config: pytest.Config, session: Session) -> None:
+        self._live = config.stash[LIVE]
+        self._session = session
+        self._topologies: list[Topology] = []
+        self._nodes = 0
+        self._pairs = 0
+
+    def build(self, description: str | Description, **options: bool) -> Topology:
+        """A topology, noted."""
+        from ..topology import Topology
+
+        return self._noted(lambda: Topology.build(description, session=self._session, **options))
+
+    def node(self, name: str = "") -> Node:
+        """A single node."""
+        from ..topology import Description, Member
+
+        name = name or f"node{self._nodes}"
+        self._nodes += 1
+        return self.build(Description((Member(name),), ()))[name]
+
+    def pair(self) -> Connected:
+        """Two nodes and a wire."""
+        from ..topology import Topology
+
+        first = self._pairs
+        self._pairs += 1
+        net = self._noted(lambda: Topology.build("a -- b", session=self._session, first=first))
+        return Connected(net["a"], net["b"])
+
+    def _noted(self, build: Callable[[], Topology]) -> Topology:
+        from ..errors import NotPermitted
+
+        try:
+            topology = build()
+        except NotPermitted as error:
+            pytest.skip(f"{error}; run as root, or with --netns-isolate=always")
+        self._topologies.append(topology)
+        self._live.built(topology)
+        return topology
+
+    def close(self) -> None:
+        """End all of it."""
+        self._live.close(self._topologies)
+
+
+@pytest.fixture(scope="session")
+def netns_session(request: pytest.FixtureRequest) -> Iterator[Session]:
+    """A vethlib Session whose home is the test process's own namespace."""
+    from .. import Session
+
+    if missing := request.config.stash[ISOLATION].missing:
+        pytest.skip(missing)
+    with Session() as session:
+        yield session
+
+
+def make_fixtures(scope: str) -> dict[str, Any]:
+    """The fixtures of a scope by their names."""
+    prefix = SCOPES[scope]
+    base = f"_{prefix}netns_scope"
+
+    def fixture(function: Callable[..., Any], name: str) -> Any:
+        return pytest.fixture(scope=scope, name=name)(function)  # type: ignore[call-overload]
+
+    def the_scope(request: pytest.FixtureRequest, netns_session: Session) -> Iterator[_Scope]:
+        one = _Scope(request.config, netns_session)
+        yield one
+        one.close()
+
+    def netns(request: pytest.FixtureRequest) -> Node:
+        """A node: a fresh anonymous namespace with its loopback up."""
+        return scope_of(request).node()
+
+    def netns_factory(request: pytest.FixtureRequest) -> NetnsFactory:
+        """Call it for another node: a fresh anonymous namespace with its loopback up."""
+        return scope_of(request).node
+
+    def veth(request: pytest.FixtureRequest) -> Connected:
+        """Two nodes joined by a veth pair with addresses: ``a, b = veth``."""
+        return scope_of(request).pair()
+
+    def veth_factory(request: pytest.FixtureRequest) -> VethFactory:
+        """Call it for two more nodes, joined by a veth pair: 10.0.N.1 and 10.0.N.2, fd00:N::1 and ::2."""
+        return scope_of(request).pair
+
+    def topology(request: pytest.FixtureRequest) -> TopologyFactory:
+        """Call it for nodes and the wires between them: topology("a -- b -- c", routes=True), topology.ring(10)."""
+        return TopologyFactory(scope_of(request))
+
+    def scope_of(request: pytest.FixtureRequest) -> _Scope:
+        found: _Scope = request.getfixturevalue(base)
+        return found
+
+    made = {base: fixture(the_scope, base)}
+    for function in (netns, netns_factory, veth, veth_factory, topology):
+        name = prefix + function.__name__
+        made[name] = fixture(function, name)
+    return made

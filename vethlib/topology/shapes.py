@@ -1,0 +1,79 @@
+"""Ready-made descriptions: the shapes that networks are tested in."""
+
+from __future__ import annotations
+
+from itertools import combinations, pairwise, product
+
+from ..errors import InvalidValue
+from .description import Description, Kind, Member, Port, Wire
+
+__all__ = ["fat_tree", "line", "mesh", "ring", "star"]
+
+
+def line(n: int, *, mtu: int | None = None) -> Description:
+    """n0 – n1 – … : `n` nodes one behind the other, from 2 on."""
+    names = _names(n, 2, "line")
+    return _described(names, list(pairwise(names)), mtu)
+
+
+def ring(n: int, *, mtu: int | None = None) -> Description:
+    """A line whose ends are joined: `n` nodes, from 3 on."""
+    names = _names(n, 3, "ring")
+    return _described(names, list(zip(names, [*names[1:], names[0]], strict=True)), mtu)
+
+
+def mesh(n: int, *, mtu: int | None = None) -> Description:
+    """`n` nodes, from 2 on, each joined to each."""
+    names = _names(n, 2, "mesh")
+    return _described(names, list(combinations(names, 2)), mtu)
+
+
+def star(n: int, *, hub: Kind = "switch", mtu: int | None = None) -> Description:
+    """leaf0, leaf1, … around a `hub`, which is a switch, a router or a plain node: `n` leaves, from 1 on."""
+    if hub not in ("switch", "router", "node"):
+        raise InvalidValue("hub", hub, 'say "switch", "router" or "node"')
+    leaves = [f"leaf{number}" for number in range(_count(n, 1, "star"))]
+    return _described(["hub", *leaves], [(leaf, "hub") for leaf in leaves], mtu, {"hub": hub})
+
+
+def fat_tree(k: int, *, mtu: int | None = None) -> Description:
+    """A fat tree of switches with `k` ports each (k even, from 2 on), all of which are routers here.
+
+    (k/2)² core routers, k pods of k/2 aggregation and k/2 edge routers, k/2 hosts at each of these: core0 …, agg0_0 …
+    (pod, number), edge0_0 …, host0_0_0 … (pod, edge, number).
+    """
+    if type(k) is not int or k < 2 or k % 2:
+        raise InvalidValue("k", k, "a fat tree has an even number of ports, from 2 on")
+    half = k // 2
+    core = [f"core{number}" for number in range(half * half)]
+    routers, hosts, pairs = list(core), [], []
+    for pod in range(k):
+        agg = [f"agg{pod}_{number}" for number in range(half)]
+        edge = [f"edge{pod}_{number}" for number in range(half)]
+        routers += agg + edge
+        for number, name in enumerate(agg):
+            pairs += [(one, name) for one in core[number * half : (number + 1) * half]]
+        pairs += list(product(agg, edge))
+        for at, name in enumerate(edge):
+            here = [f"host{pod}_{at}_{number}" for number in range(half)]
+            hosts += here
+            pairs += [(name, host) for host in here]
+    return _described(routers + hosts, pairs, mtu, dict.fromkeys(routers, "router"))
+
+
+def _count(n: int, least: int, shape: str) -> int:
+    if type(n) is not int or n < least:
+        raise InvalidValue("n", n, f"a {shape} has {least} nodes or more")
+    return n
+
+
+def _names(n: int, least: int, shape: str) -> list[str]:
+    return [f"n{number}" for number in range(_count(n, least, shape))]
+
+
+def _described(
+    names: list[str], pairs: list[tuple[str, str]], mtu: int | None, kinds: dict[str, Kind] | None = None
+) -> Description:
+    kinds = kinds or {}
+    members = tuple(Member(name, kinds.get(name, "node")) for name in names)
+    return Description(members, tuple(Wire(Port(a), Port(b), mtu) for a, b in pairs))
