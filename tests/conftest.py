@@ -1,4 +1,4 @@
-"""The whole test run happens in namespaces of its own: root or not, it neither sees nor touches the host's network."""
+"""The whole test run is in namespaces of its own (netns_isolate): it neither sees nor touches the host's network."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from collections.abc import Generator
 
 import pytest
 
-from vethlib import ns
+pytest_plugins = ["pytester"]
 
 PRIVILEGED = os.geteuid() == 0
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    ns.isolate()
     # A shell that starts us in the background has SIGINT ignored, and so would have all that the tests start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -1,0 +1,65 @@
+"""Test runs within tests: a project of a few lines, run by a pytest of its own with the plugin as users have it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+__all__ = ["Project", "unprivileged"]
+
+UNPRIVILEGED = ["setpriv", "--bounding-set=-all,+setfcap", "--inh-caps=-all"]
+"""Before a command: without capabilities it can do what an ordinary user can, whoever runs these tests.
+
+But for one: who is user 0 needs CAP_SETFCAP to map that into a user namespace (verify_root_map,
+kernel/user_namespace.c), which others need not.
+"""
+
+_QUIET = ["-p", "no:randomly", "-p", "no:cacheprovider"]
+
+
+class Project:
+    """A directory with tests, and the pytest that runs them."""
+
+    def __init__(self, pytester: pytest.Pytester) -> None:
+        self._pytester = pytester
+        self.path = pytester.path
+
+    def write(self, source: str, name: str = "test_it.py") -> Path:
+        """Write a file of it."""
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source)
+        return path
+
+    def run(
+        self,
+        *arguments: str,
+        before: list[str] | None = None,
+        module: str = "pytest",
+        asyncio: bool = False,
+        stdin: str = "",
+        timeout: float = 120,
+    ) -> pytest.RunResult:
+        """Run it, with a command in front of it or none; `module` is what Python is to run, with its arguments."""
+        plugins = _QUIET if asyncio else [*_QUIET, "-p", "no:asyncio"]
+        command = [*(before or []), sys.executable, "-m", *module.split(), *plugins, *arguments]
+        return self._pytester.run(*command, timeout=timeout, stdin=stdin.encode())
+
+
+def unprivileged(*command: str) -> list[str]:
+    """A command without a capability, to go before another one."""
+    return [*UNPRIVILEGED, *command]
+
+
+def has_program(name: str) -> bool:
+    """Whether a program is there; those of administrators are not in everybody's PATH."""
+    return shutil.which(name, path="/usr/sbin:/usr/bin:/sbin:/bin") is not None
+
+
+def run(command: list[str]) -> str:
+    """The output of a command that succeeds."""
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout

@@ -1,0 +1,102 @@
+"""Options, ini settings and the marker: what is accepted, refused and told."""
+
+from __future__ import annotations
+
+import pytest
+
+from .plugin import Project
+
+USES_IT = "def test_it(netns): pass\n"
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester) -> Project:
+    return Project(pytester)
+
+
+def ini(project: Project, *lines: str) -> None:
+    project.write("\n".join(["[pytest]", *lines]), "pytest.ini")
+
+
+def test_help_lists_every_option_with_its_values(project: Project) -> None:
+    told = " ".join(project.run("--help").outlines)
+    for option in (
+        "--netns-isolate=auto|always|never",
+        "--netns-leaks=fail|warn|off",
+        "--netns-pcap=[off|failed|all]",
+        "--netns-keep",
+        "--netns-dir=DIR",
+        "--netns-nodes=NUMBER",
+    ):
+        assert option in told
+    for name in ("isolate", "leaks", "pcap", "keep", "dir", "nodes"):
+        assert f"netns_{name} " in told
+
+
+def test_the_header_says_where_the_tests_run_and_what_is_on(project: Project) -> None:
+    project.write(USES_IT)
+    result = project.run("--netns-leaks=warn", "--netns-pcap")
+    result.stdout.fnmatch_lines(
+        ["netns: isolated in network and mount namespaces (test_it.py uses netns), leaks: warn, pcap: failed"]
+    )
+    result.assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ("--netns-isolate=sometimes", "--netns-isolate: 'sometimes' is not one of auto, always, never"),
+        ("--netns-leaks=", "--netns-leaks: '' is not one of fail, warn, off"),
+        ("--netns-pcap=some", "--netns-pcap: 'some' is not one of off, failed, all"),
+        ("--netns-nodes=few", "--netns-nodes: 'few' is not a number of nodes, 0 or more"),
+    ],
+)
+def test_an_unknown_value_is_a_usage_error_that_lists_the_valid_ones(project: Project, option: str, told: str) -> None:
+    project.write(USES_IT)
+    result = project.run(option)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"ERROR: {told}"])
+
+
+def test_an_unknown_value_in_the_ini_file_names_the_file(project: Project) -> None:
+    ini(project, "netns_leaks = ignore")
+    result = project.run()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: netns_leaks in pytest.ini: 'ignore' is not one of fail, warn, off"])
+
+
+def test_the_command_line_wins_over_the_ini_file(project: Project) -> None:
+    ini(project, "netns_leaks = warn", "netns_pcap = all", "netns_keep = yes")
+    project.write(USES_IT)
+    result = project.run("--netns-leaks=off")
+    result.stdout.fnmatch_lines(["netns: *, leaks: off, pcap: all, keep"])
+
+
+@pytest.mark.parametrize(
+    ("mark", "told"),
+    [
+        ("netns(leak='off')", "marker netns has no 'leak'; it has leaks, pcap"),
+        ("netns('off')", "marker netns takes keywords only: leaks, pcap"),
+        ("netns(leaks='never')", "marker netns, leaks: 'never' is not one of fail, warn, off"),
+        ("netns(pcap=True)", "marker netns, pcap: True is not one of off, failed, all"),
+    ],
+)
+def test_a_wrong_marker_is_a_usage_error_that_names_the_test(project: Project, mark: str, told: str) -> None:
+    project.write(f"import pytest\n@pytest.mark.{mark}\ndef test_it(): pass\n")
+    result = project.run()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"ERROR: test_it.py::test_it: {told}"])
+
+
+def test_the_marker_is_registered(project: Project) -> None:
+    project.write("import pytest\n@pytest.mark.netns(leaks='off')\ndef test_it(): pass\n")
+    project.run("--strict-markers").assert_outcomes(passed=1)
+    project.run("--markers").stdout.fnmatch_lines(["@pytest.mark.netns(leaks=…, pcap=…)*"])
+
+
+def test_the_fixtures_are_listed_with_what_they_are(project: Project) -> None:
+    told = "\n".join(project.run("--fixtures").outlines)
+    for name in ("netns", "veth", "topology", "netns_factory", "veth_factory"):
+        for prefix in ("", "class_", "module_", "session_"):
+            assert f"\n{prefix}{name}" in told
+    assert "no docstring available" not in told.partition("vethlib.pytest_netns")[2].partition("fixtures defined")[0]
