@@ -18,7 +18,7 @@ But for one: who is user 0 needs CAP_SETFCAP to map that into a user namespace (
 kernel/user_namespace.c), which others need not.
 """
 
-_QUIET = ["-p", "no:randomly", "-p", "no:cacheprovider"]
+_QUIET = ["-p", "no:randomly", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
 
 
 class Project:

@@ -1,25 +1,34 @@
-"""Routes on the wire (struct rtmsg and RTA_* of include/uapi/linux/rtnetlink.h): making static ones."""
+"""Routes on the wire (struct rtmsg and RTA_* of include/uapi/linux/rtnetlink.h): making static ones, reading all."""
 
 from __future__ import annotations
 
 from socket import AF_INET, AF_INET6
-from typing import Final
+from struct import Struct
+from typing import Final, NamedTuple
 
 from .const import (
     NLM_F_CREATE,
+    NLM_F_DUMP,
     NLM_F_EXCL,
     NLM_F_REQUEST,
     RT_SCOPE_UNIVERSE,
     RT_TABLE_MAIN,
     RTA_DST,
     RTA_GATEWAY,
+    RTA_OIF,
+    RTA_TABLE,
+    RTM_GETROUTE,
     RTM_NEWROUTE,
     RTN_UNICAST,
     RTPROT_STATIC,
 )
-from .wire import Part, Template, hole, template_cache
+from .wire import Malformed, Part, Template, attribute, attributes, hole, message, template_cache
 
-__all__ = ["new_route"]
+__all__ = ["RouteMessage", "dump_routes", "new_route", "parse_route"]
+
+# family, destination's and source's prefix length, tos, table, protocol, scope, type, flags
+_RTMSG: Final = Struct("=BBBBBBBBI")
+_U32: Final = Struct("=I")
 
 # struct rtmsg from its fourth byte on: tos, table, protocol, scope, type, flags
 _STATIC: Final = bytes([0, RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RTN_UNICAST]) + b"\0\0\0\0"
@@ -48,3 +57,40 @@ def _template(size: int) -> Template:
         *hole(RTA_GATEWAY, f"{size}s"),
     ]
     return Template(RTM_NEWROUTE, NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL, parts)
+
+
+def dump_routes(family: int) -> bytes:
+    """RTM_GETROUTE of the main table (with NETLINK_GET_STRICT_CHK the kernel filters, Linux 4.20)."""
+    body = _RTMSG.pack(family, 0, 0, 0, RT_TABLE_MAIN, 0, 0, 0, 0) + attribute(RTA_TABLE, _U32.pack(RT_TABLE_MAIN))
+    return message(RTM_GETROUTE, NLM_F_REQUEST | NLM_F_DUMP, body)
+
+
+class RouteMessage(NamedTuple):
+    """What we read of an RTM_NEWROUTE: `network` and `gateway` have 4 or 16 bytes or none, `ifindex` is 0 for none."""
+
+    network: bytes
+    prefixlen: int
+    gateway: bytes
+    ifindex: int
+    table: int
+    kind: int
+    protocol: int
+
+
+def parse_route(body: bytes) -> RouteMessage:
+    """Read the body of an RTM_NEWROUTE message. Raises Malformed."""
+    if len(body) < _RTMSG.size:
+        raise Malformed(f"a route message of {len(body)} bytes")
+    _family, prefixlen, _source, _tos, table, protocol, _scope, kind, _flags = _RTMSG.unpack_from(body)
+    network = gateway = b""
+    index = 0
+    for attr, start, end in attributes(body, _RTMSG.size, len(body)):
+        if attr == RTA_DST:
+            network = body[start:end]
+        elif attr == RTA_GATEWAY:
+            gateway = body[start:end]
+        elif attr == RTA_OIF and end - start >= 4:
+            index = _U32.unpack_from(body, start)[0]
+        elif attr == RTA_TABLE and end - start >= 4:
+            table = _U32.unpack_from(body, start)[0]
+    return RouteMessage(network, prefixlen, gateway, index, table, kind, protocol)

@@ -27,7 +27,7 @@ from .syscalls import (
     unshare,
 )
 
-__all__ = ["isolate"]
+__all__ = ["isolate", "isolate_names"]
 
 
 def isolate() -> None:
@@ -49,6 +49,19 @@ def isolate() -> None:
         _isolate_as_user()
     _mount_private()
     _set_loopback_up()
+
+
+def isolate_names() -> None:
+    """Move this process into a mount namespace of its own, whose /run/netns is empty; its network stays what it is.
+
+    Needs CAP_SYS_ADMIN. Raises :class:`NotPermitted`, :class:`NetlinkError`.
+    """
+    try:
+        unshare(CLONE_NEWNS)
+        mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None)
+        _mount_run()
+    except OSError as error:
+        raise _failed(error) from None
 
 
 def _isolate_as_user() -> None:

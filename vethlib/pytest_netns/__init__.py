@@ -11,15 +11,26 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from . import options
-from .fixtures import ISOLATION, Connected, NetnsFactory, TopologyFactory, VethFactory, make_fixtures, netns_session
-from .isolation import arrange, tell_worker
+from .fixtures import Connected, NetnsFactory, TopologyFactory, VethFactory, make_fixtures, netns_session
+from .isolation import ISOLATION, arrange, tell_worker
 from .live import LIVE, Live
 from .names import SCOPES, is_used
+from .summary import tell_kept
 
 if TYPE_CHECKING:
     from ..topology import Node, Topology
+    from .leaks import NetnsLeakWarning
 
-__all__ = ["Connected", "NetnsFactory", "Node", "Topology", "TopologyFactory", "VethFactory", "netns_session"]
+__all__ = [
+    "Connected",
+    "NetnsFactory",
+    "NetnsLeakWarning",
+    "Node",
+    "Topology",
+    "TopologyFactory",
+    "VethFactory",
+    "netns_session",
+]
 
 for _scope in SCOPES:
     globals().update(make_fixtures(_scope))
@@ -31,6 +42,10 @@ def __getattr__(name: str) -> Any:
         from .. import topology
 
         return getattr(topology, name)
+    if name == "NetnsLeakWarning":
+        from .leaks import NetnsLeakWarning
+
+        return NetnsLeakWarning
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -72,3 +87,13 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Bring up what only tests that use the plugin need."""
     if not any(is_used(item) for item in session.items):
         return
+    from .failures import attend
+    from .leaks import watch
+
+    attend(session.config)
+    watch(session.config)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Tell what is kept."""
+    tell_kept(terminalreporter)

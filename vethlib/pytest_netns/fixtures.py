@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import pytest
 
-from .isolation import Isolation
+from .isolation import ISOLATION
 from .live import LIVE
 from .names import SCOPES
 
@@ -18,9 +18,7 @@ if TYPE_CHECKING:
     from .. import Session
     from ..topology import Description, Node, Topology
 
-__all__ = ["ISOLATION", "Connected", "NetnsFactory", "TopologyFactory", "VethFactory", "make_fixtures"]
-
-ISOLATION = pytest.StashKey[Isolation]()
+__all__ = ["Connected", "NetnsFactory", "TopologyFactory", "VethFactory", "make_fixtures"]
 
 
 class Connected(NamedTuple):
@@ -104,8 +102,9 @@ class TopologyFactory:
 class _Scope:
     """What the fixtures of one scope build, to be closed all at once."""
 
-    def __init__(self, config: pytest.Config, session: Session) -> None:
+    def __init__(self, config: pytest.Config, nodeid: str, session: Session) -> None:
         self._live = config.stash[LIVE]
+        self._nodeid = nodeid
         self._session = session
         self._topologies: list[Topology] = []
         self._nodes = 0
@@ -142,7 +141,7 @@ class _Scope:
         except NotPermitted as error:
             pytest.skip(f"{error}; run as root, or with --netns-isolate=always")
         self._topologies.append(topology)
-        self._live.built(topology)
+        self._live.built(topology, self._nodeid)
         return topology
 
     def close(self) -> None:
@@ -154,9 +153,13 @@ class _Scope:
 def netns_session(request: pytest.FixtureRequest) -> Iterator[Session]:
     """A vethlib Session whose home is the test process's own namespace."""
     from .. import Session
+    from .failures import attend
+    from .leaks import watch
 
     if missing := request.config.stash[ISOLATION].missing:
         pytest.skip(missing)
+    attend(request.config)
+    watch(request.config, begun=True)  # where a test has asked by getfixturevalue, nobody knew before
     with Session() as session:
         yield session
 
@@ -170,7 +173,7 @@ def make_fixtures(scope: str) -> dict[str, Any]:
         return pytest.fixture(scope=scope, name=name)(function)  # type: ignore[call-overload]
 
     def the_scope(request: pytest.FixtureRequest, netns_session: Session) -> Iterator[_Scope]:
-        one = _Scope(request.config, netns_session)
+        one = _Scope(request.config, request.node.nodeid, netns_session)
         yield one
         one.close()
 

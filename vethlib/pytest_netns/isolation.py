@@ -23,7 +23,7 @@ import pytest
 
 from .names import mention
 
-__all__ = ["Isolation", "arrange"]
+__all__ = ["ISOLATION", "Isolation", "arrange", "tell_worker"]
 
 _ALWAYS: Final = "--netns-isolate=always"
 _LARGEST: Final = 4 << 20  # bytes of a source file that is searched
@@ -43,6 +43,8 @@ class Isolation:
         because = f" ({self.because})" if self.because else ""
         return where + because + (f", and no namespaces to be had: {self.missing}" if self.missing else "")
 
+
+ISOLATION: Final = pytest.StashKey[Isolation]()
 
 _done: Isolation | None = None
 """There is no way back, so a second run in the same process stays where the first one went."""

@@ -74,7 +74,7 @@ def add_options(parser: pytest.Parser) -> None:
         bare: dict[str, Any] = {} if choice.bare is None else {"nargs": "?", "const": choice.bare}
         text = f"{choice.help} (default: {choice.values[0]})"
         group.addoption(f"--netns-{choice.name}", metavar="|".join(choice.values), help=text, **bare)
-        parser.addini(f"netns_{choice.name}", f"{choice.help}: {', '.join(choice.values)}", default=choice.values[0])
+        parser.addini(f"netns_{choice.name}", f"{choice.help} [{'|'.join(choice.values)}]", default=choice.values[0])
     group.addoption("--netns-keep", action="store_true", default=None, help=_KEEP)
     parser.addini("netns_keep", _KEEP, type="bool", default=False)
     group.addoption("--netns-dir", metavar="DIR", help=_DIR)

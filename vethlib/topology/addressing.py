@@ -2,22 +2,24 @@
 
 A segment is what frames reach without a router: a wire between two nodes, or all that is joined by switches. An open
 one has the next IPv4 network out of 10.0.0.0/8, a /24 or as large as its ports need, and the IPv6 network fd00:N::/64,
-N its number in hexadecimal; its ports are numbered from 1. In one where an address is given, only what is given counts:
-the open ports get free addresses of the same networks.
+N its number in hexadecimal; its ports are numbered from 1. Where a wire is too narrow for IPv6, it has IPv4 alone. In
+one where an address is given, only what is given counts: the open ports get free addresses of the same networks.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from operator import itemgetter
 from typing import Final
 
 from ..errors import InvalidValue
 from ..links import Interface
 from .description import Member, Port, Wire
 
-__all__ = ["Segment", "give_addresses", "segments"]
+__all__ = ["PortAt", "Segment", "give_addresses", "port_at", "segments", "spell", "too_narrow"]
 
 PortAt = tuple[int, int]
 """Which wire, and which end of it: 0 is a."""
@@ -30,7 +32,7 @@ _MOST_V6: Final = 1 << 16
 
 @dataclass(slots=True)
 class Segment:
-    """The ports of it that are no switch's, in order."""
+    """Its ports in order, without those of switches."""
 
     ports: list[PortAt]
 
@@ -72,68 +74,95 @@ def give_addresses(
     wires: Sequence[Wire], found: Sequence[Segment], *, ipv4: bool, ipv6: bool, first: int
 ) -> dict[PortAt, tuple[Interface, ...]]:
     """The addresses of every port in the segments."""
-    given = [port.addresses for wire in wires for port in (wire.a, wire.b) if port.addresses]
-    pool = _Pool({one.network for addresses in given for one in addresses}, first)
+    given = [one for wire in wires for port in (wire.a, wire.b) for one in port.addresses or ()]
+    pool = _Pool(given, first)
+    taken = {one.ip for one in given}
     result: dict[PortAt, tuple[Interface, ...]] = {}
     for segment in found:
-        ports = {at: _port(wires, at) for at in segment.ports}
-        fixed = [one for port in ports.values() for one in port.addresses or ()]
-        opened = [at for at, port in ports.items() if port.addresses is None]
-        if fixed:
-            result |= _beside(fixed, opened, wires)
-        else:
-            narrow = any((wires[wire].mtu or 1500) < 1280 for wire, _ in segment.ports)
-            result |= pool.number(opened, ipv4=ipv4, ipv6=ipv6 and not narrow)
-        result |= {at: tuple(port.addresses) for at, port in ports.items() if port.addresses is not None}
+        fixed: list[Interface] = []
+        opened: list[PortAt] = []
+        for at in segment.ports:
+            addresses = port_at(wires, at).addresses
+            if addresses is None:
+                opened.append(at)
+            else:
+                fixed += addresses
+                result[at] = addresses
+        if fixed and opened:
+            result |= _beside(fixed, opened, wires, taken)
+        elif opened:
+            narrow = any(too_narrow(wires[wire].mtu) for wire, _ in segment.ports)
+            pool.number(opened, result, ipv4=ipv4, ipv6=ipv6, narrow=narrow)
     return result
 
 
-def _port(wires: Sequence[Wire], at: PortAt) -> Port:
+def port_at(wires: Sequence[Wire], at: PortAt) -> Port:
+    """The port that is there."""
     wire = wires[at[0]]
     return wire.b if at[1] else wire.a
 
 
+def too_narrow(mtu: int | None) -> bool:
+    """Whether IPv6 cannot be on a link of this MTU: it needs 1280 bytes (IPV6_MIN_MTU, include/uapi/linux/ipv6.h)."""
+    return mtu is not None and mtu < 1280
+
+
 def _beside(
-    fixed: Sequence[Interface], opened: Iterable[PortAt], wires: Sequence[Wire]
+    fixed: Iterable[Interface], opened: Iterable[PortAt], wires: Sequence[Wire], taken: set[IPv4Address | IPv6Address]
 ) -> dict[PortAt, tuple[Interface, ...]]:
-    networks = list(dict.fromkeys(one.network for one in fixed))
-    taken = {one.ip for one in fixed}
-    free = [iter(network.hosts()) for network in networks]
+    """Addresses for the open ports of a segment in the networks of the fixed ones, none of which is `taken`."""
+    free = {network: network.hosts() for network in dict.fromkeys(one.network for one in fixed)}
     result = {}
     for at in opened:
-        addresses = []
-        for network, hosts in zip(networks, free, strict=True):
+        addresses: list[Interface] = []
+        for network, hosts in free.items():
+            if network.version == 6 and too_narrow(wires[at[0]].mtu):
+                continue
             host = next((one for one in hosts if one not in taken), None)
             if host is None:
                 hint = f"{network} has no address left for it: give a larger network"
-                raise InvalidValue("topology", _port(wires, at).node, hint)
+                raise InvalidValue("topology", spell(port_at(wires, at)), hint)
+            taken.add(host)
             cls = IPv4Interface if network.version == 4 else IPv6Interface
             addresses.append(cls((int(host), network.prefixlen)))
         result[at] = tuple(addresses)
     return result
 
 
-class _Pool:
-    """Where open segments have their networks from: none that overlaps one that is `used`."""
+def spell(port: Port) -> str:
+    """The port as a description has it, for messages."""
+    return f"{port.node}:{port.link}" if port.link else port.node
 
-    def __init__(self, used: Iterable[IPv4Network | IPv6Network], first: int) -> None:
-        self._used = [(int(one[0]), int(one[-1]), one.version) for one in used]
+
+class _Pool:
+    """Where open segments have their networks from: none that overlaps one that is given."""
+
+    def __init__(self, given: Iterable[Interface], first: int) -> None:
+        networks = {one.network for one in given}
+        self._used = {version: _outermost(networks, version) for version in (4, 6)}
         self._next_v4 = _FIRST_V4 + (first << 8)
         self._next_v6 = first
 
-    def number(self, opened: Sequence[PortAt], *, ipv4: bool, ipv6: bool) -> dict[PortAt, tuple[Interface, ...]]:
-        """The addresses of the ports of an open segment."""
+    def number(
+        self,
+        opened: Sequence[PortAt],
+        result: dict[PortAt, tuple[Interface, ...]],
+        *,
+        ipv4: bool,
+        ipv6: bool,
+        narrow: bool,
+    ) -> None:
+        """Give the ports of an open segment their addresses; a `narrow` one leaves its IPv6 network unused."""
         v4, prefix = self._network_v4(len(opened)) if ipv4 else (0, 0)
         v6 = self._network_v6() if ipv6 else 0
-        result: dict[PortAt, tuple[Interface, ...]] = {}
+        ipv6 = ipv6 and not narrow
         for host, at in enumerate(opened, 1):
-            addresses: list[Interface] = []
-            if ipv4:
-                addresses.append(IPv4Interface((v4 + host, prefix)))
-            if ipv6:
-                addresses.append(IPv6Interface((v6 + host, 64)))
-            result[at] = tuple(addresses)
-        return result
+            if ipv4 and ipv6:
+                result[at] = (IPv4Interface((v4 + host, prefix)), IPv6Interface((v6 + host, 64)))
+            elif ipv4:
+                result[at] = (IPv4Interface((v4 + host, prefix)),)
+            else:
+                result[at] = (IPv6Interface((v6 + host, 64)),) if ipv6 else ()
 
     def _network_v4(self, ports: int) -> tuple[int, int]:
         size = 256
@@ -143,7 +172,8 @@ class _Pool:
         while clash := self._clash(start, start + size - 1, 4):
             start = -(-(clash + 1) // size) * size
         if start + size > _END_V4:
-            raise InvalidValue("topology", f"{ports} ports", "10.0.0.0/8 is used up: give addresses, or ipv4=False")
+            hint = "10.0.0.0/8 is used up: give addresses, or leave IPv4 out (ipv4=False)"
+            raise InvalidValue("topology", f"{ports} ports", hint)
         self._next_v4 = start + size
         return start, 33 - size.bit_length()
 
@@ -151,15 +181,24 @@ class _Pool:
         while True:
             number, self._next_v6 = self._next_v6, self._next_v6 + 1
             if number >= _MOST_V6:
-                raise InvalidValue(
-                    "topology", f"{number} segments", "fd00::/16 is used up: give addresses, or ipv6=False"
-                )
+                hint = "fd00::/16 is used up: give addresses, or leave IPv6 out (ipv6=False)"
+                raise InvalidValue("topology", f"{number} segments", hint)
             start = _FIRST_V6 + (number << 96)
             if not self._clash(start, start + (1 << 64) - 1, 6):
                 return start
 
     def _clash(self, first: int, last: int, version: int) -> int:
-        """The last address of a used network that overlaps, or 0."""
-        return max(
-            (end for begin, end, kind in self._used if kind == version and begin <= last and first <= end), default=0
-        )
+        """The last address of a given network that overlaps, or 0."""
+        used = self._used[version]
+        at = bisect_left(used, first, key=itemgetter(1))
+        return used[at][1] if at < len(used) and used[at][0] <= last else 0
+
+
+def _outermost(networks: Iterable[IPv4Network | IPv6Network], version: int) -> list[tuple[int, int]]:
+    """First and last address of each network that is in no other, in order."""
+    bounds = sorted((int(one[0]), -int(one[-1])) for one in networks if one.version == version)
+    found: list[tuple[int, int]] = []
+    for begin, last in bounds:
+        if not found or begin > found[-1][1]:
+            found.append((begin, -last))
+    return found

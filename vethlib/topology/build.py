@@ -36,14 +36,11 @@ from ..links import End, Interface, Pair, Veth
 from ..ns import Netns
 from ..session import Session
 from ..session.refusal import refusal, system_errors
-from .description import Layout, Port, Route
+from .description import BRIDGE, Layout, Port, Route
 from .node import Node
 from .topology import Topology
 
-__all__ = ["BRIDGE", "build"]
-
-BRIDGE = "br0"
-"""The bridge of a switch."""
+__all__ = ["build"]
 
 _SYS = "/proc/sys/net/"
 _FORWARDING = ("ipv4/ip_forward", "ipv6/conf/all/forwarding")

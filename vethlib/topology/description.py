@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
-__all__ = ["Description", "Kind", "Layout", "Member", "Port", "Route", "Wire"]
+__all__ = ["BRIDGE", "Description", "Kind", "Layout", "Member", "Port", "Route", "Wire"]
+
+BRIDGE: Final = "br0"
+"""The bridge of a switch."""
 
 Kind: TypeAlias = Literal["node", "router", "switch"]
 

@@ -1,46 +1,78 @@
-"""A topology as text: one line for each wire, what is the same on many lines left out."""
+"""A topology as text: a line for each wire, first those between two nodes, then each switch with all that is on it.
+
+    client  eth0  10.0.0.1/24  fd00::1/64    ──  eth0  10.0.0.2/24  fd00::2/64    r (router)
+    r       eth1  10.0.1.1/24  fd00:1::1/64  ──  eth0  10.0.1.2/24  fd00:1::2/64  server      mtu 1400
+    s (switch)  eth0  ──  eth0  10.0.2.1/24  fd00:2::1/64  a
+                eth1  ──  eth0  10.0.2.2/24  fd00:2::2/64  b
+
+A column is as wide as its widest cell, and is left out where all of its cells are empty.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final
 
 from .description import Layout, Port, Wire
 
 __all__ = ["draw"]
 
-_MOST = 60  # wires that are drawn
+_MOST: Final = 60
+"""Wires that are drawn, and nodes without one that are named."""
 
 
 def draw(layout: Layout) -> list[str]:
-    """The lines of the picture; of more than 60 wires the first, and how many more there are."""
-    kinds = {member.name: member.kind for member in layout.members}
-    wired = {port.node for wire in layout.wires for port in (wire.a, wire.b)}
-    rows = [_row(wire, kinds) for wire in layout.wires[:_MOST]]
-    widths = [max((len(row[column]) for row in rows), default=0) for column in range(4)]
-    lines = [_line(row, widths) for row in rows]
+    """The lines of the picture; of more than 60 wires the first 60, and how many more there are."""
+    names = {one.name: one.name if one.kind == "node" else f"{one.name} ({one.kind})" for one in layout.members}
+    switches = {one.name for one in layout.members if one.kind == "switch"}
+    lines: list[str] = []
+    room = _MOST
+    for wires in _groups(layout.wires, switches):
+        rows = [_row(wire, names) for wire in wires[:room]]
+        if wires and wires[0].a.node in switches:
+            rows[1:] = [["", *row[1:]] for row in rows[1:]]
+        lines += _table(rows)
+        room -= len(rows)
     if len(layout.wires) > _MOST:
-        lines.append(f"… and {len(layout.wires) - _MOST} more wires")
-    alone = [member.name for member in layout.members if member.name not in wired]
+        lines.append(f"… and {_more(len(layout.wires) - _MOST, 'wire')}")
+    wired = {port.node for wire in layout.wires for port in (wire.a, wire.b)}
+    alone = [names[one.name] for one in layout.members if one.name not in wired]
     if alone:
-        lines.append(f"without a wire: {', '.join(alone)}")
+        rest = f", … and {_more(len(alone) - _MOST, 'node')}" if len(alone) > _MOST else ""
+        lines.append(f"without a wire: {', '.join(alone[:_MOST])}{rest}")
     return lines
 
 
-def _row(wire: Wire, kinds: Mapping[str, str]) -> tuple[str, str, str, str]:
-    a, b = wire.a, wire.b
-    mtu = f"  mtu {wire.mtu}" if wire.mtu else ""
-    return _name(a.node, kinds), _port(a), _port(b), _name(b.node, kinds) + mtu
+def _more(count: int, noun: str) -> str:
+    return f"{count} more {noun}{'s' if count > 1 else ''}"
 
 
-def _name(node: str, kinds: Mapping[str, str]) -> str:
-    kind = kinds[node]
-    return node if kind == "node" else f"{node} ({kind})"
+def _groups(wires: Sequence[Wire], switches: set[str]) -> Iterator[list[Wire]]:
+    """The wires between nodes, then those of each switch, as seen from it. One between two switches is the first's."""
+    between: list[Wire] = []
+    of_switch: dict[str, list[Wire]] = {}
+    for wire in wires:
+        ends = [port.node for port in (wire.a, wire.b) if port.node in switches]
+        if not ends:
+            between.append(wire)
+            continue
+        owner = next((node for node in ends if node in of_switch), ends[0])
+        of_switch.setdefault(owner, []).append(wire.seen_from(owner))
+    yield between
+    yield from of_switch.values()
 
 
-def _port(port: Port) -> str:
-    return "  ".join([port.link, *map(str, port.addresses or ())])
+def _row(wire: Wire, names: Mapping[str, str]) -> list[str]:
+    mtu = f"mtu {wire.mtu}" if wire.mtu else ""
+    return [names[wire.a.node], *_port(wire.a), "──", *_port(wire.b), names[wire.b.node], mtu]
 
 
-def _line(row: Iterable[str], widths: Iterable[int]) -> str:
-    cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-    return f"{cells[0]}  {cells[1]} ── {cells[2]}  {cells[3]}".rstrip()
+def _port(port: Port) -> tuple[str, str, str]:
+    v4, v6 = (", ".join(str(one) for one in port.addresses or () if one.version == version) for version in (4, 6))
+    return port.link, v4, v6
+
+
+def _table(rows: Sequence[Sequence[str]]) -> Iterable[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True) if width).rstrip()

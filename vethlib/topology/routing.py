@@ -7,26 +7,32 @@
    become that network. A node that has everything behind one neighbour has a default route, and no other.
 4. The automatic IPv6 networks are far apart (fd00:N::/64), so a route to one takes the whole fd00:N::/32, if there is
    nothing else in it: halves become one, here too.
+5. Networks that overlap are refused. So no route of (3) covers a network its node is in, but the default route, and a
+   link's own network is more specific than that.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from itertools import pairwise
 from typing import Final, NamedTuple, TypeAlias
 
 from ..errors import InvalidValue
-from .addressing import Segment
+from .addressing import Segment, port_at
 from .description import Route, Wire
 
-__all__ = ["collapse", "find_routes"]
+__all__ = ["find_routes", "prefixes"]
 
-Block: TypeAlias = tuple[int, int]
-"""A network: its first address, and how many bits its hosts have."""
+Span: TypeAlias = tuple[int, int]
+"""The first address of a network, and the one after its last."""
 
 Neighbour: TypeAlias = tuple[int, int]
 """A node in a network: the number of the network, and which of its members."""
+
+Behind: TypeAlias = Mapping[str, Mapping[Neighbour, Sequence[int]]]
+"""For each node, the networks it is not in by the neighbour that they are behind."""
 
 _BITS: Final = {4: 32, 6: 128}
 _WIDE: Final = 96  # bits of the hosts in fd00:N::/32
@@ -35,7 +41,7 @@ _WIDE: Final = 96  # bits of the hosts in fd00:N::/32
 class _Network(NamedTuple):
     """A network as it is on one segment: who has an address in it."""
 
-    block: Block
+    span: Span
     nodes: tuple[str, ...]
     addresses: tuple[int, ...]
 
@@ -45,46 +51,48 @@ def find_routes(
 ) -> dict[str, tuple[Route, ...]]:
     """The routes of every node that needs any. All ports have addresses, or () for none.
 
-    InvalidValue if one network is in two places.
+    InvalidValue if networks overlap.
     """
     found: dict[str, list[Route]] = {}
-    known: dict[tuple[tuple[str, ...], ...], Mapping[str, Mapping[Neighbour, list[int]]]] = {}
+    known: dict[object, Behind] = {}
     for version in (4, 6):
         networks = [one for segment in segments for one in _networks(wires, segment, version)]
-        _check_once(networks)
+        order = sorted(range(len(networks)), key=lambda number: networks[number].span)
+        _check_apart([networks[number] for number in order], version)
         members = tuple(network.nodes for network in networks)
-        if members not in known:
-            known[members] = _behind(members, forwarding)
-        blocks = _widened([network.block for network in networks]) if version == 6 else [one.block for one in networks]
-        for node, behind in known[members].items():
-            found.setdefault(node, []).extend(_routes(behind, version, networks, blocks))
+        key = (members, tuple(order))
+        if key not in known:
+            known[key] = _behind(members, order, forwarding)
+        spans = _widened([network.span for network in networks]) if version == 6 else [one.span for one in networks]
+        for node, behind in known[key].items():
+            found.setdefault(node, []).extend(_routes(behind, version, networks, spans))
     return {node: tuple(routes) for node, routes in found.items()}
 
 
-def _check_once(networks: Iterable[_Network]) -> None:
-    places: dict[Block, _Network] = {}
-    for one in networks:
-        if (other := places.setdefault(one.block, one)) is not one:
-            where = f"between {' and '.join(other.nodes[:2])}, and between {' and '.join(one.nodes[:2])}"
-            hint = f"this network is in two places, {where}: no route can tell them apart"
-            version = 6 if one.addresses[0] >> 32 else 4
-            raise InvalidValue("topology", str(_route(version, one.block, 0).network), hint)
-
-
 def _networks(wires: Sequence[Wire], segment: Segment, version: int) -> Iterator[_Network]:
-    of_block: dict[Block, dict[str, int]] = {}
-    for number, end in segment.ports:
-        port = wires[number].b if end else wires[number].a
+    """The networks of a segment; a link-local one is every segment's, and nobody's goal."""
+    of_span: dict[Span, dict[str, int]] = {}
+    for at in segment.ports:
+        port = port_at(wires, at)
         for one in port.addresses or ():
-            if one.version == version:
-                bits = one.max_prefixlen - one.network.prefixlen
-                of_block.setdefault((int(one) >> bits << bits, bits), {}).setdefault(port.node, int(one))
-    for block, members in of_block.items():
-        yield _Network(block, tuple(members), tuple(members.values()))
+            if one.version == version and not (version == 6 and one.ip.is_link_local):
+                size = 1 << (one.max_prefixlen - one.network.prefixlen)
+                begin = int(one) & -size
+                of_span.setdefault((begin, begin + size), {}).setdefault(port.node, int(one))
+    for span, members in of_span.items():
+        yield _Network(span, tuple(members), tuple(members.values()))
 
 
-def _behind(members: Sequence[Sequence[str]], forwarding: Set[str]) -> dict[str, dict[Neighbour, list[int]]]:
-    """For each node, the networks it is not in by the neighbour that they are behind (1)."""
+def _check_apart(networks: Iterable[_Network], version: int) -> None:
+    for one, other in pairwise(networks):
+        if other.span[0] < one.span[1]:
+            small, large = (f"{_prefix(version, *these.span)} (of {these.nodes[0]})" for these in (other, one))
+            hint = f"no route can tell it from {large}: give networks that do not overlap, or leave routes out"
+            raise InvalidValue("topology", small, hint)
+
+
+def _behind(members: Sequence[Sequence[str]], order: Iterable[int], forwarding: Set[str]) -> Behind:
+    """Rule 1. What is behind a neighbour is in the order that the goals are taken in."""
     numbers = {node: number for number, node in enumerate(dict.fromkeys(node for those in members for node in those))}
     inside = [[numbers[node] for node in those] for those in members]
     neighbours: list[list[tuple[int, Neighbour]]] = [[] for _ in numbers]  # of those that forward
@@ -93,15 +101,18 @@ def _behind(members: Sequence[Sequence[str]], forwarding: Set[str]) -> dict[str,
         for position, node in enumerate(those):
             if forwards[node]:
                 neighbours[node].append((network, (network, position)))
-    behind: list[defaultdict[Neighbour, list[int]]] = [defaultdict(list) for _ in numbers]
-    for goal, those in enumerate(inside):
+    behind: list[dict[Neighbour, list[int]]] = [{} for _ in numbers]
+    for goal in order:
         crossed = bytearray(len(inside))
         crossed[goal] = 1
         reached = bytearray(len(numbers))
-        for node in those:
+        for node in inside[goal]:
             reached[node] = 1
-        waiting = [node for node in those if forwards[node]]
+        left = len(numbers) - len(inside[goal])
+        waiting = [node for node in inside[goal] if forwards[node]]
         for router in waiting:
+            if not left:
+                break
             for network, neighbour in neighbours[router]:
                 if crossed[network]:
                     continue
@@ -109,46 +120,56 @@ def _behind(members: Sequence[Sequence[str]], forwarding: Set[str]) -> dict[str,
                 for node in inside[network]:
                     if not reached[node]:
                         reached[node] = 1
-                        behind[node][neighbour].append(goal)
+                        left -= 1
+                        behind[node].setdefault(neighbour, []).append(goal)
                         if forwards[node]:
                             waiting.append(node)
     return {node: behind[number] for node, number in numbers.items() if behind[number]}
 
 
-def _widened(blocks: Sequence[Block]) -> list[Block]:
+def _widened(spans: Sequence[Span]) -> list[Span]:
     """The same, each automatic IPv6 network with all that is near it (4)."""
-    near = Counter(start >> _WIDE for start, _ in set(blocks))
+    near = Counter(begin >> _WIDE for begin, _ in spans)
+    size = 1 << _WIDE
     return [
-        (start >> _WIDE << _WIDE, _WIDE) if start >> 112 == 0xFD00 and near[start >> _WIDE] == 1 else (start, bits)
-        for start, bits in blocks
+        (begin & -size, (begin & -size) + size)
+        if begin >> 112 == 0xFD00 and end - begin < size and near[begin >> _WIDE] == 1
+        else (begin, end)
+        for begin, end in spans
     ]
 
 
 def _routes(
-    behind: Mapping[Neighbour, Sequence[int]], version: int, networks: Sequence[_Network], blocks: Sequence[Block]
+    behind: Mapping[Neighbour, Sequence[int]], version: int, networks: Sequence[_Network], spans: Sequence[Span]
 ) -> Iterator[Route]:
     for (network, position), goals in behind.items():
-        via = networks[network].addresses[position]
-        everything = [(0, _BITS[version])] if len(behind) == 1 else collapse(blocks[goal] for goal in goals)
-        for block in everything:
-            yield _route(version, block, via)
+        address = networks[network].addresses[position]
+        via = IPv4Address(address) if version == 4 else IPv6Address(address)
+        everything = [(0, 1 << _BITS[version])] if len(behind) == 1 else prefixes(spans[goal] for goal in goals)
+        for begin, end in everything:
+            yield Route(_prefix(version, begin, end), via)
 
 
-def collapse(blocks: Iterable[Block]) -> list[Block]:
-    """The fewest blocks that cover the same (3)."""
-    merged: list[Block] = []
-    for start, bits in sorted(blocks, key=lambda block: (block[0], -block[1])):
-        if merged and start < merged[-1][0] + (1 << merged[-1][1]):
-            continue  # it is inside the one before
-        while merged and merged[-1] == (start - (1 << bits), bits) and not merged[-1][0] & (1 << bits):
-            start, _ = merged.pop()
-            bits += 1
-        merged.append((start, bits))
-    return merged
+def prefixes(spans: Iterable[Span]) -> Iterator[Span]:
+    """The fewest prefixes that cover just these spans, which are in order and do not overlap (3)."""
+    begin = end = 0
+    for first, stop in spans:
+        if first != end:
+            yield from _cut(begin, end)
+            begin = first
+        end = stop
+    yield from _cut(begin, end)
 
 
-def _route(version: int, block: Block, via: int) -> Route:
-    start, bits = block
-    if version == 4:
-        return Route(IPv4Network((start, 32 - bits)), IPv4Address(via))
-    return Route(IPv6Network((start, 128 - bits)), IPv6Address(via))
+def _cut(begin: int, end: int) -> Iterator[Span]:
+    while begin < end:
+        size = 1 << ((end - begin).bit_length() - 1)
+        if begin:
+            size = min(size, begin & -begin)
+        yield begin, begin + size
+        begin += size
+
+
+def _prefix(version: int, begin: int, end: int) -> IPv4Network | IPv6Network:
+    length = _BITS[version] - (end - begin).bit_length() + 1
+    return IPv4Network((begin, length)) if version == 4 else IPv6Network((begin, length))

@@ -32,7 +32,7 @@ def star(n: int, *, hub: Kind = "switch", mtu: int | None = None) -> Description
     """leaf0, leaf1, … around a `hub`, which is a switch, a router or a plain node: `n` leaves, from 1 on."""
     if hub not in ("switch", "router", "node"):
         raise InvalidValue("hub", hub, 'say "switch", "router" or "node"')
-    leaves = [f"leaf{number}" for number in range(_count(n, 1, "star"))]
+    leaves = [f"leaf{number}" for number in range(_count(n, 1, "a star has 1 leaf or more"))]
     return _described(["hub", *leaves], [(leaf, "hub") for leaf in leaves], mtu, {"hub": hub})
 
 
@@ -61,14 +61,14 @@ def fat_tree(k: int, *, mtu: int | None = None) -> Description:
     return _described(routers + hosts, pairs, mtu, dict.fromkeys(routers, "router"))
 
 
-def _count(n: int, least: int, shape: str) -> int:
+def _count(n: int, least: int, hint: str) -> int:
     if type(n) is not int or n < least:
-        raise InvalidValue("n", n, f"a {shape} has {least} nodes or more")
+        raise InvalidValue("n", n, hint)
     return n
 
 
 def _names(n: int, least: int, shape: str) -> list[str]:
-    return [f"n{number}" for number in range(_count(n, least, shape))]
+    return [f"n{number}" for number in range(_count(n, least, f"a {shape} has {least} nodes or more"))]
 
 
 def _described(

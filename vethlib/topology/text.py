@@ -6,7 +6,7 @@
     switch s1 s2                          # kinds: switch, router, node, and whose they are
 
 A statement is a line, or what is between ";"; "#" begins a comment. The names of nodes are 1 to 64 letters, digits,
-"_", "." and "-", the first of which is a letter or digit.
+"_", "." and "-", the first of which is a letter or digit, without "--". Around the "--" of a wire are spaces.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ _KINDS: tuple[Kind, ...] = get_args(Kind)
 _NODE = re.compile(r"[A-Za-z0-9](?:[\w.]|-(?!-)){0,63}", re.ASCII)
 _ATTRIBUTE = re.compile(r"\s+(\w+)=(\S*)\s*$")
 _PORT = re.compile(r"(?P<node>[^\s:()]+)(?::(?P<link>[^\s()]*))?(?:\s*\((?P<addresses>[^()]*)\))?")
-_WIRE = re.compile(r"(?:^|\s+)--(?:\s+|$)")
+_GLUED = re.compile(r"(?:^|\s)[^\s:(]*--")  # in the name of a link it may be
+_WIRE = re.compile(r"(?:^|\s+)--(?=\s|$)")
 
 
 def parse(text: str) -> Description:
@@ -52,7 +53,7 @@ def parse(text: str) -> Description:
 def check_node_name(name: str) -> str:
     """Return `name` if a node can have it; InvalidValue otherwise."""
     if not isinstance(name, str) or not _NODE.fullmatch(name):
-        hint = 'a node has a name of 1 to 64 letters, digits, "_", "." and "-", but "--", a letter or digit first'
+        hint = 'a node has a name of 1 to 64 letters, digits, "_", "." and "-", a letter or digit first, and no "--"'
         raise InvalidValue("topology", name, hint)
     return name
 
@@ -91,20 +92,31 @@ class _Statement:
             name, value = found.groups()
             if name != "mtu":
                 raise self.wrong(f"there is no attribute {name!r}: what a wire can have is mtu=BYTES")
-            if not value.isdecimal():
+            if mtu is not None:
+                raise self.wrong("mtu is given twice: give it once, it is of every wire of the statement")
+            if not (value.isascii() and value.isdecimal()):
                 raise self.wrong(f"mtu={value}: write a number of bytes, mtu=1400")
             mtu = self.checked(check_mtu, int(value))
             rest = rest[: found.start()]
-        parts = _WIRE.split(rest)
+        parts = [part.strip() for part in _WIRE.split(rest)]
         ports = [self._port(part) for part in parts]
         if len(ports) < 2:
             hint = f'write a wire as "a -- b", or "{_KINDS[0]} {parts[0]}" for a node without one'
             raise self.wrong(hint if " " not in parts[0] else 'write wires as "a -- b -- c"')
+        for a, b in pairwise(ports):
+            if a.node == b.node:
+                raise self.wrong(f"a wire is between two nodes, this one begins and ends at {a.node}")
+        for port in ports[1:-1]:
+            if port.link or port.addresses:
+                hint = "is in the middle of a chain, so that this would be of two links: make it two statements"
+                raise self.wrong(f"{port.node} {hint}")
         return ports, mtu
 
     def _port(self, text: str) -> Port:
         if not text:
             raise self.wrong('there is no node beside a "--"')
+        if _GLUED.search(text):
+            raise self.wrong(f'{text!r}: put a space on either side of "--"')
         found = _PORT.fullmatch(text)
         if found is None:
             raise self.wrong(f"{text!r} is no port: write node, node:link or node:link(10.0.0.1/24)")

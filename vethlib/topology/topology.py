@@ -111,6 +111,10 @@ class Topology(Mapping[str, Node]):
     def close(self) -> None:
         """End what was started in its nodes, and let go of their namespaces, which end with that. Twice is harmless."""
         end_processes([process for node in self._nodes.values() for process in node.started])
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Let go of the namespaces only: they end if nobody else keeps them, and what runs in them goes on."""
         for node in self._nodes.values():
             node.netns.close()
         if self._session is not None:

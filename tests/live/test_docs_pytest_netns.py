@@ -1,0 +1,40 @@
+"""The page about the plugin: each of its examples is a test file that passes, and its options are those there are."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from .plugin import Project
+
+PAGE = (Path(__file__).parents[2] / "docs" / "pytest-netns.md").read_text()
+EXAMPLES = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+RECIPES = PAGE.partition("## Six recipes")[2].partition("\n## ")[0]
+
+
+def _first_test(source: str) -> str:
+    return source.partition("def test_")[2].partition("(")[0]
+
+
+@pytest.mark.parametrize("source", EXAMPLES, ids=_first_test)
+def test_an_example_of_the_page_passes(pytester: pytest.Pytester, source: str) -> None:
+    project = Project(pytester)
+    project.write(source)
+    result = project.run("-W", "error", "--strict-markers")
+    result.assert_outcomes(passed=len(re.findall(r"^(?:async )?def test_", source, re.MULTILINE)))
+
+
+def test_there_are_six_recipes_each_with_an_example() -> None:
+    recipes = RECIPES.split("\n### ")[1:]
+    assert len(recipes) == 6
+    assert all("```python" in recipe for recipe in recipes)
+
+
+def test_the_page_names_every_option_and_setting(pytester: pytest.Pytester) -> None:
+    told = Project(pytester).run("--help").stdout.str()
+    options = set(re.findall(r"--netns-\w+", told))
+    settings = set(re.findall(r"\bnetns_(?:isolate|leaks|pcap|keep|dir|nodes)\b", told))
+    assert options == set(re.findall(r"--netns-\w+", PAGE))
+    assert settings <= set(re.findall(r"\bnetns_\w+", PAGE))

@@ -1,0 +1,231 @@
+"""What the report of a failed test shows, captures of tests, and topologies that stay up."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .plugin import Project, unprivileged
+
+FAILS = """
+import socket
+def test_it(topology):
+    net = topology("switch s; a -- r; r -- s; b -- s", routes=True)
+    with net["a"].socket(type=socket.SOCK_DGRAM) as sender:
+        sender.sendto(b"said-before-it-failed", (net["b"].ipv4, 7))
+    net["b"].start(["sleep", "1000"])
+    assert False
+"""
+PASSES = FAILS.replace("assert False", "assert True")
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester) -> Project:
+    return Project(pytester)
+
+
+def test_a_failure_shows_the_topology_and_every_node(project: Project) -> None:
+    project.write(FAILS)
+    result = project.run()
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*- netns topology -*",
+            "a *eth0  10.0.0.1/24 *──*eth0  10.0.0.2/24 *r",
+            "s (switch) *eth0 *──*eth1  10.0.1.1/24 *r",
+            "*- netns node s -*",
+            "br0 *",
+            "*- netns node a -*",
+            "eth0 *UP *mtu 1500 *10.0.0.1/24*",
+            "routes:",
+            "  default *via 10.0.0.2 *dev eth0",
+            "counters:",
+            "  eth0 tx *",
+            "*- netns node b -*",
+        ]
+    )
+
+
+def test_a_test_that_passes_shows_nothing(project: Project) -> None:
+    project.write(PASSES)
+    result = project.run("-rA")
+    result.assert_outcomes(passed=1)
+    assert "netns topology" not in result.stdout.str()
+
+
+def test_a_failure_in_the_setup_shows_what_was_up_by_then(project: Project) -> None:
+    project.write(
+        "import pytest\n@pytest.fixture\ndef server(veth):\n    raise RuntimeError('no server')\n"
+        "def test_it(server): pass\n"
+    )
+    result = project.run()
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*- netns node a -*", "*- netns node b -*"])
+
+
+def test_topologies_of_a_module_are_shown_too(project: Project) -> None:
+    project.write(
+        "import pytest\n@pytest.fixture(scope='module')\ndef net(module_topology): return module_topology('x -- y')\n"
+        "def test_it(net): assert False\n"
+    )
+    project.run().stdout.fnmatch_lines(["*- netns node x -*", "*- netns node y -*"])
+
+
+def test_of_many_nodes_only_some_are_shown_and_the_option_that_shows_all(project: Project) -> None:
+    project.write("def test_it(topology, netns):\n    topology.ring(5)\n    assert False\n")
+    told = project.run("--netns-nodes=3").stdout.str()
+    assert len(re.findall("netns node n", told)) == 3
+    assert "3 more, which --netns-nodes=6 shows" in told
+    assert "netns node " not in project.run("--netns-nodes=0").stdout.str()
+    assert len(re.findall("netns node n", project.run("--netns-nodes=6").stdout.str())) == 6
+
+
+def test_sections_reach_the_report_of_xdist_and_of_junit(project: Project) -> None:
+    project.write(FAILS)
+    result = project.run("-n", "2", "--junitxml=junit.xml", "-o", "junit_logging=all")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*- netns node a -*"])
+
+
+def captures(project: Project) -> list[Path]:
+    return sorted((project.path / ".netns").rglob("*.pcap"))
+
+
+@pytest.mark.parametrize("before", [None, unprivileged()], ids=["root", "anybody"])
+def test_a_failed_test_leaves_its_captures_and_tells_where(project: Project, before: list[str] | None) -> None:
+    project.write(FAILS)
+    result = project.run("--netns-pcap", before=before)
+    found = captures(project)
+    assert [path.name for path in found] == ["a-eth0--r-eth0.pcap", "b-eth0--s-eth1.pcap", "r-eth1--s-eth0.pcap"]
+    assert found[0].parent.name == "test_it.py_test_it"
+    assert all(b"said-before-it-failed" in path.read_bytes() for path in found)
+    result.stdout.fnmatch_lines(["*- netns captures -*", *(str(found[number]) for number in (0, 2, 1))])
+
+
+def test_a_test_that_passes_leaves_no_capture_and_no_directory(project: Project) -> None:
+    project.write(PASSES)
+    project.run("--netns-pcap").assert_outcomes(passed=1)
+    assert not (project.path / ".netns").exists()
+
+
+def test_captures_of_all_tests_stay_where_that_is_wanted(project: Project) -> None:
+    project.write(PASSES)
+    project.run("--netns-pcap=all", "--netns-dir=somewhere/else").assert_outcomes(passed=1)
+    assert len(list((project.path / "somewhere" / "else").rglob("*.pcap"))) == 3
+
+
+def test_the_marker_captures_for_one_test_only(project: Project) -> None:
+    project.write(
+        "import pytest\n@pytest.mark.netns(pcap='all')\ndef test_with(veth): pass\ndef test_without(veth): pass\n"
+    )
+    project.run().assert_outcomes(passed=2)
+    assert [path.parent.name for path in captures(project)] == ["test_it.py_test_with"]
+
+
+def test_two_pairs_of_a_test_have_captures_of_their_own(project: Project) -> None:
+    project.write("def test_it(veth, veth_factory):\n    veth_factory()\n")
+    project.run("--netns-pcap=all").assert_outcomes(passed=1)
+    assert [str(path.relative_to(project.path / ".netns")) for path in captures(project)] == [
+        "test_it.py_test_it/2/a-eth0--b-eth0.pcap",
+        "test_it.py_test_it/a-eth0--b-eth0.pcap",
+    ]
+
+
+@pytest.fixture
+def holders() -> Iterator[list[int]]:
+    """The process ids of holders, which are ended with the test if they are there still."""
+    pids: list[int] = []
+    yield pids
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGTERM)
+        except ProcessLookupError:
+            pass
+
+
+def kept_by(result: pytest.RunResult, holders: list[int]) -> tuple[int, list[str]]:
+    """The holder, and the command before another one that enters."""
+    found = re.findall(r"a shell in one:  (nsenter --target (\d+) .*?)ip netns exec", result.stdout.str())
+    assert len(set(found)) == 1
+    assert len(found) == 2  # in the report, and at the end of the run
+    pid = int(found[0][1])
+    holders.append(pid)
+    return pid, found[0][0].split()
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "xdist"])
+@pytest.mark.parametrize("before", [None, unprivileged()], ids=["root", "anybody"])
+def test_a_failed_topology_stays_up_and_can_be_entered_and_ended(
+    project: Project, holders: list[int], before: list[str] | None, workers: list[str]
+) -> None:
+    project.write(FAILS)
+    result = project.run("--netns-keep", *workers, before=before)
+    result.assert_outcomes(failed=1)
+    pid, enter = kept_by(result, holders)
+
+    def inside(*command: str) -> str:
+        return subprocess.run([*enter, *command], check=True, capture_output=True, text=True).stdout
+
+    assert sorted(line.split()[0] for line in inside("ip", "netns").splitlines()) == ["a", "b", "r", "s"]
+    # A packet from a to b still takes its way through the router and the switch.
+    inside("ip", "netns", "exec", "a", "python3", "-c", _CONNECT_TO_CLOSED_PORT)
+    sleeping = [int(line) for line in inside("ip", "netns", "pids", "b").split()]
+    assert [Path(f"/proc/{one}/comm").read_text() for one in sleeping] == ["sleep\n"]
+    namespace = os.stat(f"/proc/{sleeping[0]}/ns/net").st_ino
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + 10
+    while is_running(pid) or is_running(sleeping[0]):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert namespace not in {_namespace(one) for one in filter(str.isdecimal, os.listdir("/proc"))}
+
+
+_CONNECT_TO_CLOSED_PORT = """
+import socket
+try:
+    socket.create_connection(("10.0.1.2", 9), timeout=5)
+except ConnectionRefusedError:
+    pass
+"""
+
+
+def _namespace(pid: str) -> int:
+    try:
+        return os.stat(f"/proc/{pid}/ns/net").st_ino
+    except OSError:
+        return 0
+
+
+def test_kept_nodes_of_one_name_are_told_apart(project: Project, holders: list[int]) -> None:
+    project.write("def test_it(veth, veth_factory):\n    veth_factory()\n    assert False\n")
+    _, enter = kept_by(project.run("--netns-keep"), holders)
+    told = subprocess.run([*enter, "ip", "netns"], check=True, capture_output=True, text=True).stdout
+    assert sorted(line.split()[0] for line in told.splitlines()) == ["a", "a.2", "b", "b.2"]
+
+
+def test_the_names_in_run_netns_are_the_holders_own(project: Project, holders: list[int]) -> None:
+    project.write(FAILS)
+    before = os.listdir("/run/netns")
+    kept_by(project.run("--netns-keep", "--netns-isolate=never"), holders)
+    assert os.listdir("/run/netns") == before
+
+
+def test_a_test_that_passes_is_not_kept(project: Project) -> None:
+    project.write(PASSES)
+    result = project.run("--netns-keep")
+    result.assert_outcomes(passed=1)
+    assert "nsenter" not in result.stdout.str()

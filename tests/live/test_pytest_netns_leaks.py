@@ -1,0 +1,652 @@
+"""The leak watch, as projects that use the plugin see it: each test here runs one, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import textwrap
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
+
+import pytest
+
+from tests.live.test_ns_isolation import ORDINARY
+
+Project: TypeAlias = Callable[..., pytest.RunResult]
+
+# A dummy would be the natural link to leave, but not every kernel has them.
+PREAMBLE = """
+import os, signal, socket, subprocess, threading, time
+import pytest
+from vethlib import End, Netns, Veth, ns
+
+KEPT = []
+
+def add_link(name):
+    subprocess.run(["ip", "link", "add", name, "type", "bridge"], check=True)
+
+def names():
+    said = subprocess.run(["ip", "-br", "link"], check=True, capture_output=True, text=True).stdout
+    return {line.split()[0].split("@")[0] for line in said.splitlines()} - {"lo"}
+"""
+
+
+# In the order of the file, and without plugins that have no part in this: Hypothesis's takes a second to load.
+OPTIONS = ["-rA", "-pno:randomly", "-pno:cacheprovider", "-pno:asyncio", "-pno:hypothesispytest"]
+
+
+@pytest.fixture
+def project(pytester: pytest.Pytester) -> Project:
+    """Runs a test module with the plugin, in its order."""
+
+    def run(source: str, *options: str) -> pytest.RunResult:
+        pytester.makepyfile(PREAMBLE + textwrap.dedent(source))
+        return pytester.runpytest_subprocess(*OPTIONS, *options)
+
+    return run
+
+
+@pytest.fixture
+def pids(pytester: pytest.Pytester) -> Iterator[Callable[[], list[int]]]:
+    """The processes that the project has written into the file pids; those that are left are ended."""
+
+    def alive() -> list[int]:
+        file = pytester.path / "pids"
+        found = [int(line) for line in file.read_text().split()] if file.exists() else []
+        return [pid for pid in found if os.path.exists(f"/proc/{pid}/ns/net")]
+
+    yield alive
+    for pid in alive():
+        os.kill(pid, signal.SIGKILL)
+
+
+def said(result: pytest.RunResult) -> str:
+    return result.stdout.str()
+
+
+def leaks(result: pytest.RunResult) -> list[str]:
+    """What was told of as left, each with how to end it."""
+    lines = said(result).split("short test summary info")[0].splitlines()
+    return [line.split(maxsplit=2 if line.startswith("left behind: ") else 1)[-1] for line in lines if _tells(line)]
+
+
+def _tells(line: str) -> bool:
+    return line.startswith(("left behind: ", "  and "))
+
+
+def test_a_test_that_leaves_nothing_passes(project: Project) -> None:
+    result = project("""
+        def test_all_sorts_of_things_that_end(veth):
+            a, b = veth
+            with b.socket() as server, a.socket() as client:
+                server.bind((b.ipv4, 7))
+                server.listen()
+                client.connect((b.ipv4, 7))
+            with a:
+                add_link("br7")
+            a.run(["true"])
+            a.start(["sleep", "60"])
+            assert b.call(socket.if_nameindex)
+            add_link("br8")
+            subprocess.run(["ip", "link", "del", "br8"], check=True)
+            with Netns.anonymous() as other, other.entered():
+                add_link("br9")
+            ns.Netns.create("blue").close()
+            ns.remove("blue")
+
+        def test_at_home():
+            assert names() == set()
+    """)
+    result.assert_outcomes(passed=2)
+
+
+def test_a_link_left_at_home_fails_its_test_and_is_gone_for_the_next(project: Project) -> None:
+    result = project("""
+        def test_leaves(netns):
+            add_link("br7")
+
+        def test_next(netns):
+            assert names() == set()
+    """)
+    result.assert_outcomes(passed=2, errors=1)
+    result.stdout.fnmatch_lines(["*ERROR at teardown of test_leaves*", "left behind: link br7 in the home namespace:*"])
+
+
+def test_a_named_namespace_that_is_left_is_told_of_and_gone_for_the_next(project: Project) -> None:
+    result = project("""
+        def test_leaves(netns):
+            ns.Netns.create("blue").close()
+
+        def test_next(netns):
+            assert os.listdir("/run/netns") == []
+    """)
+    result.assert_outcomes(passed=2, errors=1)
+    assert leaks(result) == ["namespace blue, in /run/netns: remove it, by ns.remove() or by `ip netns del`"]
+
+
+def test_what_keeps_the_namespace_of_a_node_is_told_of_with_the_node(project: Project) -> None:
+    result = project("""
+        def test_leaves_a_descriptor(veth):
+            KEPT.append(Netns.open(veth.a.netns))
+
+        def test_leaves_a_socket(veth):
+            KEPT.append(veth.b.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            KEPT[-1].bind(("127.0.0.1", 53))
+
+        def test_leaves_neither(veth):
+            with Netns.open(veth.a.netns), veth.b.socket():
+                pass
+    """)
+    result.assert_outcomes(passed=3, errors=2)
+    descriptor, sock = leaks(result)
+    assert "open on node a: it keeps the namespace alive" in descriptor
+    assert "(AF_INET, SOCK_DGRAM, bound to ('127.0.0.1', 53)) of node b: " in sock
+
+
+def test_a_namespace_that_the_test_made_itself_is_no_exception(project: Project) -> None:
+    result = project("""
+        from vethlib.topology import Topology
+
+        def test_leaves_a_topology(netns):
+            KEPT.append(Topology.build("left -- right"))
+
+        def test_leaves_a_namespace(netns):
+            KEPT.append(Netns.anonymous())
+    """)
+    result.assert_outcomes(passed=2, errors=2)
+    left, right, anonymous = leaks(result)
+    assert "open on node left" in left
+    assert "open on node right" in right
+    assert "open on network namespace 4" in anonymous
+
+
+def test_what_only_a_reference_cycle_keeps_is_no_leak(project: Project) -> None:
+    result = project("""
+        class Client:
+            def __init__(self, socket):
+                self.socket, self.me = socket, self
+
+        @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+        def test_drops_a_cycle(netns):
+            Client(netns.socket())
+    """)
+    result.assert_outcomes(passed=1)
+
+
+def test_what_the_traceback_of_a_failed_test_keeps_is_no_leak_but_what_it_left_besides_is(project: Project) -> None:
+    result = project("""
+        def test_fails(netns):
+            local, kept = netns.socket(), netns.socket(socket.AF_INET6)
+            KEPT.append(kept)
+            assert local.fileno() < 0
+
+        def test_next(netns):
+            pass
+
+        def test_last(netns):
+            pass
+    """)
+    result.assert_outcomes(passed=2, failed=1, errors=1)
+    assert "ERROR at teardown of test_next" in said(result)
+    (line,) = leaks(result)
+    assert "AF_INET6" in line
+    assert "(left by test_what_the_traceback" in line
+    assert "::test_fails)" in line
+
+
+def test_a_thread_left_in_a_node_is_told_of_by_name_and_one_that_is_about_to_end_is_not(project: Project) -> None:
+    result = project("""
+        GO = threading.Event()
+
+        def wait_for_all():
+            GO.wait()
+
+        def test_leaves(netns):
+            netns.submit(wait_for_all)
+
+        def test_waits(netns):
+            netns.submit(time.sleep, 0.05)
+
+        def test_lets_go(netns):
+            GO.set()
+    """)
+    result.assert_outcomes(passed=3, errors=1)
+    (line,) = leaks(result)
+    assert line.startswith("thread ")
+    assert "wait_for_all') in node " in line
+
+
+def test_the_thread_of_the_tests_is_brought_home_before_anything_else_happens(project: Project) -> None:
+    result = project("""
+        def here():
+            return os.stat("/proc/thread-self/ns/net").st_ino
+
+        HOME = []
+
+        @pytest.fixture
+        def at_home():
+            yield HOME.append(here())
+            assert here() == HOME[0]
+
+        def test_stays_in_a_node(at_home, netns):
+            netns.__enter__()
+
+        @pytest.fixture
+        def inside(netns):
+            netns.__enter__()
+
+        def test_of_a_fixture_that_stays(inside):
+            assert here() != HOME[0]
+
+        def test_next(netns):
+            assert here() == HOME[0]
+    """)
+    result.assert_outcomes(passed=3, errors=2)
+    result.stdout.no_fnmatch_line("E*AssertionError*")
+    result.stdout.no_fnmatch_line("E*assert*")
+    assert [line.split(",")[0] for line in leaks(result)] == ["the thread that runs the tests"] * 2
+
+
+def test_a_fixture_may_have_its_test_run_in_a_node(project: Project) -> None:
+    result = project("""
+        @pytest.fixture(params=["each", "all"])
+        def inside(request):
+            return request.getfixturevalue(request.param)
+
+        @pytest.fixture
+        def each(netns):
+            with netns:
+                yield netns
+
+        @pytest.fixture(scope="module")
+        def all(module_netns):
+            with module_netns:
+                yield module_netns
+
+        @pytest.mark.parametrize("number", range(2))
+        def test_is_inside(inside, netns, number):
+            assert os.stat("/proc/thread-self/ns/net").st_ino == inside.netns.identity[1]
+    """)
+    result.assert_outcomes(passed=4)
+
+
+def test_processes_left_in_a_node_are_killed_and_told_of(project: Project, pids: Callable[[], list[int]]) -> None:
+    result = project("""
+        def test_leaves_a_child(netns):
+            with netns:
+                KEPT.append(subprocess.Popen(["sleep", "61"]))
+            with open("pids", "a") as file:
+                print(KEPT[-1].pid, file=file)
+
+        def test_leaves_a_daemon(netns):
+            netns.run(["sh", "-c", "setsid sleep 62 >/dev/null 2>&1 & echo $! >>pids"])
+
+        def test_starts(netns):
+            netns.start(["sleep", "63"])
+
+        def test_ends_what_it_has_begun(netns):
+            with netns:
+                process = subprocess.Popen(["sleep", "64"])
+            process.terminate()
+            KEPT.append(process)
+    """)
+    result.assert_outcomes(passed=4, errors=2)
+    child, daemon = leaks(result)
+    assert "(sleep 61) in node " in child
+    assert "(sleep 62) in node " in daemon
+    assert "it was killed" in daemon
+    assert pids() == []
+
+
+def test_processes_in_namespaces_that_are_no_node_are_left_alone(
+    project: Project, pids: Callable[[], list[int]]
+) -> None:
+    result = project("""
+        def test_starts_one_elsewhere(netns):
+            netns.run(["true"])
+            with Netns.anonymous() as other, other.entered():
+                KEPT.append(subprocess.Popen(["sleep", "65"]))
+            with open("pids", "w") as file:
+                print(KEPT[-1].pid, file=file)
+    """)
+    result.assert_outcomes(passed=1)
+    assert len(pids()) == 1
+
+
+def test_a_link_left_in_a_node_of_wider_scope_is_told_of_and_gone_for_the_next(project: Project) -> None:
+    result = project("""
+        @pytest.fixture(scope="module")
+        def furnished(module_netns):
+            with module_netns:
+                add_link("br1")
+            return module_netns
+
+        def test_leaves(furnished):
+            with furnished:
+                add_link("br2")
+
+        def test_next(furnished):
+            with furnished:
+                assert names() == {"br1"}
+    """)
+    result.assert_outcomes(passed=2, errors=1)
+    (line,) = leaks(result)
+    assert line.startswith("link br2 in node ")
+
+
+def test_a_topology_of_wider_scope_that_a_test_asks_for_is_no_leak(project: Project) -> None:
+    result = project("""
+        def test_asks(module_topology):
+            net = module_topology("r1 -- r2")
+            net["r1"].run(["true"])
+
+        def test_next(netns):
+            pass
+    """)
+    result.assert_outcomes(passed=2)
+
+
+def test_a_topology_may_outlive_the_fixture_that_asked_for_it(project: Project) -> None:
+    result = project("""
+        @pytest.fixture(scope="class")
+        def net(session_topology):
+            return session_topology("r1 -- r2")
+
+        class TestNet:
+            def test_it(self, net):
+                pass
+
+        def test_next(session_netns):
+            pass
+    """)
+    result.assert_outcomes(passed=2)
+
+
+def test_a_pair_between_home_and_a_node_ends_with_the_node(project: Project) -> None:
+    result = project("""
+        @pytest.mark.parametrize("number", range(20))
+        def test_connects_home(netns, netns_session, number):
+            assert names() == set()
+            netns_session.create(Veth(End("up"), End("down", netns.netns)))
+    """)
+    result.assert_outcomes(passed=20)
+
+
+def test_a_pair_between_home_and_a_node_that_stays_is_a_leak_of_two_links(project: Project) -> None:
+    result = project("""
+        def test_connects_home(module_netns, netns_session):
+            netns_session.create(Veth(End("up"), End("down", module_netns.netns)))
+
+        def test_next(module_netns):
+            assert names() == set()
+    """)
+    result.assert_outcomes(passed=2, errors=1)
+    assert sorted(line.split()[1] for line in leaks(result)) == ["down", "up"]
+
+
+def test_what_a_fixture_of_wider_scope_made_is_its_own_until_it_has_ended(project: Project) -> None:
+    result = project("""
+        @pytest.fixture(scope="module")
+        def tidy(module_netns):
+            stop = threading.Event()
+            waiting = module_netns.submit(stop.wait)
+            ns.Netns.create("tidy").close()
+            add_link("br1")
+            yield
+            subprocess.run(["ip", "link", "del", "br1"], check=True)
+            ns.remove("tidy")
+            stop.set()
+            waiting.result()
+
+        @pytest.fixture(scope="class")
+        def untidy():
+            ns.Netns.create("untidy").close()
+            yield
+            ns.Netns.create("worse").close()
+
+        class TestThings:
+            def test_one(self, netns, tidy, untidy):
+                assert sorted(os.listdir("/run/netns")) == ["tidy", "untidy"]
+
+            def test_two(self, netns, tidy, untidy):
+                pass
+
+        def test_three(netns, tidy):
+            assert os.listdir("/run/netns") == ["tidy"]
+    """)
+    result.assert_outcomes(passed=3, errors=1)
+    assert "ERROR at teardown of TestThings.test_two" in said(result)
+    untidy, worse = leaks(result)
+    assert untidy.startswith("namespace untidy, in /run/netns (left by the fixture untidy): ")
+    assert worse.startswith("namespace worse, in /run/netns: ")
+
+
+def test_a_socket_of_a_topology_that_is_up_is_told_of_when_that_ends_with_its_test(project: Project) -> None:
+    result = project("""
+        def test_leaves(module_netns):
+            KEPT.append(module_netns.socket())
+
+        def test_between(module_netns):
+            pass
+
+        def test_not_watched():
+            pass
+    """)
+    result.assert_outcomes(passed=3, errors=1)
+    assert "ERROR at teardown of test_not_watched" in said(result)
+    (line,) = leaks(result)
+    assert "::test_leaves): it keeps the namespace alive" in line
+
+
+def test_only_tests_that_use_the_plugin_are_watched(project: Project) -> None:
+    result = project("""
+        def test_does_not_use_it():
+            add_link("br1")
+
+        @pytest.mark.netns
+        def test_is_marked():
+            add_link("br2")
+
+        def test_asks_at_last(request):
+            request.getfixturevalue("netns")
+            add_link("br3")
+
+        def test_uses_it(netns):
+            assert names() == {"br1"}
+    """)
+    result.assert_outcomes(passed=4, errors=2)
+    assert [line.split()[1] for line in leaks(result)] == ["br2", "br3"]
+
+
+def test_a_project_may_ask_for_all_fixtures_at_last(project: Project) -> None:
+    result = project("""
+        def test_asks(request):
+            request.getfixturevalue("netns")
+            add_link("br1")
+
+        def test_does_not():
+            assert names() == set()
+    """)
+    result.assert_outcomes(passed=2, errors=1)
+
+
+@pytest.mark.parametrize("how", ["option", "ini", "marker"])
+def test_leaks_can_be_warned_of_and_are_then_left(project: Project, pytester: pytest.Pytester, how: str) -> None:
+    if how == "ini":
+        pytester.makeini("[pytest]\nnetns_leaks = warn")
+    mark = '@pytest.mark.netns(leaks="warn")' if how == "marker" else ""
+    result = project(
+        f"""
+        {mark}
+        def test_leaves(netns):
+            add_link("br7")
+
+        def test_next(netns):
+            assert names() == {{"br7"}}
+        """,
+        *(["--netns-leaks=warn"] if how == "option" else []),
+    )
+    result.assert_outcomes(passed=2, warnings=1)
+    result.stdout.fnmatch_lines(["*NetnsLeakWarning: left behind: link br7 in the home namespace: *"])
+
+
+def test_the_warning_can_be_made_an_error(project: Project) -> None:
+    result = project(
+        """
+        def test_leaves(netns):
+            add_link("br7")
+        """,
+        "--netns-leaks=warn",
+        "-Werror::vethlib.pytest_netns.NetnsLeakWarning",
+    )
+    result.assert_outcomes(passed=1, errors=1)
+
+
+@pytest.mark.parametrize("how", ["option", "ini", "marker"])
+def test_the_watch_can_be_off(project: Project, pytester: pytest.Pytester, how: str) -> None:
+    if how == "ini":
+        pytester.makeini("[pytest]\nnetns_leaks = off")
+    mark = '@pytest.mark.netns(leaks="off")' if how == "marker" else ""
+    result = project(
+        f"""
+        {mark}
+        def test_leaves(netns):
+            add_link("br7")
+
+        def test_next(netns):
+            assert names() == {{"br7"}}
+        """,
+        *(["--netns-leaks=off"] if how == "option" else []),
+    )
+    result.assert_outcomes(passed=2)
+
+
+def test_the_marker_is_stronger_than_the_option(project: Project) -> None:
+    result = project(
+        """
+        @pytest.mark.netns(leaks="fail")
+        def test_leaves(netns):
+            add_link("br7")
+        """,
+        "--netns-leaks=off",
+    )
+    result.assert_outcomes(passed=1, errors=1)
+
+
+def test_a_leak_hides_no_failure_of_the_test_and_none_of_its_teardown(project: Project) -> None:
+    result = project("""
+        def test_fails(netns):
+            add_link("br7")
+            assert names() == set()
+
+        @pytest.fixture
+        def breaks():
+            yield
+            raise RuntimeError("broken in teardown")
+
+        def test_breaks(netns, breaks):
+            add_link("br8")
+    """)
+    result.assert_outcomes(passed=1, failed=1, errors=2)
+    result.stdout.fnmatch_lines(
+        [
+            "*ERROR at teardown of test_fails*",
+            "left behind: link br7 *",
+            "*ERROR at teardown of test_breaks*",
+            "E*RuntimeError: broken in teardown",
+            "*netns leaks*",
+            "left behind: link br8 *",
+            "*= FAILURES =*",
+            "E*assert {'br7'} == set()",
+        ]
+    )
+
+
+def test_what_is_kept_on_purpose_is_no_leak(project: Project, pids: Callable[[], list[int]]) -> None:
+    result = project(
+        """
+        def test_fails(netns):
+            KEPT.append(netns.socket())
+            netns.start(["sleep", "66"])
+            netns.run(["sh", "-c", "setsid sleep 67 >/dev/null 2>&1 & echo $! >pids"])
+            assert names() == None
+
+        def test_next(netns):
+            pass
+        """,
+        "--netns-keep",
+    )
+    (end,) = set(re.findall(r"end it: +kill (\d+)", said(result)))
+    try:
+        result.assert_outcomes(passed=1, failed=1)
+        assert len(pids()) == 1
+    finally:
+        os.kill(int(end), signal.SIGTERM)
+
+
+def test_more_than_can_be_read_is_only_counted(project: Project) -> None:
+    result = project("""
+        def test_leaves(netns):
+            for number in range(100):
+                add_link(f"br{number}")
+    """)
+    assert len(leaks(result)) == 13
+    assert leaks(result)[-1] == "88 more of the kind: link"
+
+
+def test_at_a_home_that_is_shared_with_others_links_and_names_may_be_theirs(project: Project) -> None:
+    # What runs this test has a home of its own, but nothing has told the project that.
+    result = project(
+        """
+        def test_leaves_what_others_could_have_made(netns):
+            add_link("br7")
+            ns.Netns.create("blue").close()
+
+        def test_leaves_what_it_alone_can_have(netns):
+            subprocess.run(["ip", "link", "del", "br7"], check=True)
+            ns.remove("blue")
+            KEPT.append(netns.socket())
+        """,
+        "--netns-isolate=never",
+    )
+    result.assert_outcomes(passed=2, errors=1)
+    (line,) = leaks(result)
+    assert line.startswith("socket ")
+
+
+def test_an_ordinary_user_is_told_the_same(project: Project, pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        PREAMBLE
+        + textwrap.dedent("""
+        def test_leaves(netns, module_netns):
+            add_link("br7")
+            ns.Netns.create("blue").close()
+            KEPT.append(netns.socket())
+            netns.run(["sh", "-c", "setsid sleep 61 >/dev/null 2>&1 &"])
+            with module_netns:
+                add_link("br8")
+
+        def test_next(netns):
+            assert names() == set()
+    """)
+    )
+    result = pytester.run(*ORDINARY, *pytester._getpytestargs(), *OPTIONS)
+    result.assert_outcomes(passed=2, errors=1)
+    assert [line.split()[0] for line in leaks(result)] == ["link", "link", "namespace", "process", "socket"]
+
+
+def test_a_worker_of_xdist_watches_what_its_own_tests_leave(project: Project) -> None:
+    pytest.importorskip("xdist")
+    result = project(
+        """
+        @pytest.mark.parametrize("number", range(6))
+        def test_leaves(netns, number):
+            assert names() == set()
+            if number % 2:
+                add_link("br7")
+        """,
+        "-n2",
+    )
+    result.assert_outcomes(passed=6, errors=3)
+    assert {line.split(":")[0] for line in leaks(result)} == {"link br7 in the home namespace"}

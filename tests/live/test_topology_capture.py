@@ -1,0 +1,149 @@
+"""Captures: what is in the files, in nothing but the format's own words."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from vethlib import NetlinkError
+from vethlib.topology import Topology
+from vethlib.topology.capture import Capture
+
+from .plugin import has_program, run
+
+
+@pytest.fixture
+def net() -> Iterator[Topology]:
+    with Topology.build("a -- r -- b", routes=True) as built:
+        yield built
+
+
+def frames(path: Path) -> list[tuple[float, bytes]]:
+    """The frames of a capture file with their times (pcap, draft-ietf-opsawg-pcap)."""
+    data = path.read_bytes()
+    magic, major, minor, _zone, _figures, snaplen, link_type = struct.unpack_from("=IHHiIII", data)
+    assert (magic, major, minor, link_type) == (0xA1B23C4D, 2, 4, 1)
+    found, at = [], 24
+    while at < len(data):
+        seconds, nanoseconds, size, original = struct.unpack_from("=IIII", data, at)
+        assert size == original <= snaplen
+        assert nanoseconds < 1_000_000_000
+        at += 16
+        found.append((seconds + nanoseconds / 1e9, data[at : at + size]))
+        at += size
+    return found
+
+
+def send(net: Topology, *payloads: bytes, back: bool = False) -> None:
+    with net["b"].socket(type=socket.SOCK_DGRAM) as server, net["a"].socket(type=socket.SOCK_DGRAM) as client:
+        server.bind(("", 7))
+        server.settimeout(5)
+        for payload in payloads:
+            client.sendto(payload, (net["b"].ipv4, 7))
+            message, sender = server.recvfrom(70000)
+            assert message == payload
+            if back:
+                server.sendto(b"back:" + payload, sender)
+
+
+def with_payload(path: Path, payload: bytes) -> list[bytes]:
+    return [frame for _, frame in frames(path) if frame.endswith(payload)]
+
+
+def test_every_wire_has_a_file_with_what_passed_it(net: Topology, tmp_path: Path) -> None:
+    before = time.time()
+    with Capture(net, tmp_path / "new" / "directory") as capture:
+        send(net, b"payload-of-this-test")
+    assert [path.name for path in capture.files] == ["a-eth0--r-eth0.pcap", "r-eth1--b-eth0.pcap"]
+    for path in capture.files:
+        (frame,) = with_payload(path, b"payload-of-this-test")
+        assert frame[12:14] == b"\x08\x00"
+        assert frame[23] == socket.IPPROTO_UDP
+        assert socket.inet_ntoa(frame[26:30]) == net["a"].ipv4
+        assert socket.inet_ntoa(frame[30:34]) == net["b"].ipv4
+        assert all(before - 1 < at < time.time() + 1 for at, _ in frames(path))
+    assert capture.drops == {}
+
+
+def test_both_directions_are_in_it_in_their_order(net: Topology, tmp_path: Path) -> None:
+    with Capture(net, tmp_path) as capture:
+        send(net, b"ping-1", b"ping-2", back=True)
+    seen = [frame[42:] for _, frame in frames(capture.files[1]) if b"ping-" in frame]
+    assert seen == [b"ping-1", b"back:ping-1", b"ping-2", b"back:ping-2"]
+    times = [at for at, _ in frames(capture.files[1])]
+    assert times == sorted(times)
+
+
+def test_nothing_that_was_sent_before_the_end_is_missing(net: Topology, tmp_path: Path) -> None:
+    numbers = [b"number-%05d" % number for number in range(2000)]
+    capture = Capture(net, tmp_path)
+    send(net, *numbers)
+    capture.stop()
+    assert [frame[42:] for _, frame in frames(capture.files[0]) if b"number-" in frame] == numbers
+
+
+def test_a_file_can_be_read_while_it_is_written(net: Topology, tmp_path: Path) -> None:
+    with Capture(net, tmp_path) as capture:
+        assert frames(capture.files[0]) == []
+        send(net, b"early")
+        deadline = time.monotonic() + 5
+        while not with_payload(capture.files[0], b"early"):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def test_a_vlan_tag_is_put_back(tmp_path: Path) -> None:
+    # On the way in the kernel takes it out of the frame; the capture is at the end of `a`.
+    tagged = b"\xff" * 6 + bytes(6) + struct.pack(">HHH", 0x8100, 7, 0x88B5) + b"tagged" + bytes(40)
+    with (
+        Topology.build("a -- b") as net,
+        Capture(net, tmp_path) as capture,
+        net["b"].socket(socket.AF_PACKET, socket.SOCK_RAW) as sender,
+    ):
+        sender.bind(("eth0", 0))
+        sender.send(tagged)
+    assert [frame for _, frame in frames(capture.files[0]) if b"tagged" in frame] == [tagged]
+
+
+def test_a_link_that_flaps_is_captured_again_when_it_is_up(net: Topology, tmp_path: Path) -> None:
+    with Capture(net, tmp_path) as capture:
+        send(net, b"before")
+        net["a"].set("eth0", up=False)
+        net["a"].set("eth0", up=True)
+        net["a"].run(["ip", "route", "add", "default", "via", net["r"].ipv4])
+        send(net, b"after")
+    assert with_payload(capture.files[0], b"before")
+    assert with_payload(capture.files[0], b"after")
+
+
+def test_stopping_twice_is_harmless_and_leaves_no_descriptor(net: Topology, tmp_path: Path) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    capture = Capture(net, tmp_path)
+    capture.stop()
+    capture.stop()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_capture_that_cannot_begin_leaves_nothing_open(net: Topology, tmp_path: Path) -> None:
+    (tmp_path / "r-eth1--b-eth0.pcap").mkdir()
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises((OSError, NetlinkError)):
+        Capture(net, tmp_path)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.skipif(not has_program("tcpdump"), reason="tcpdump is not installed")
+def test_tcpdump_reads_it(net: Topology, tmp_path: Path) -> None:
+    with Capture(net, tmp_path) as capture:
+        send(net, b"seven..")
+    told = subprocess.run(["tcpdump", "-nr", capture.files[0]], capture_output=True, text=True, check=True).stdout
+    assert f"IP {net['a'].ipv4}." in told
+    assert "UDP, length 7" in told
+    assert run(["tcpdump", "--count", "-nr", str(capture.files[0])])

@@ -1,0 +1,59 @@
+"""What a node looks like as text, for the report of a failure."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+
+from vethlib.topology import Topology
+from vethlib.topology.state import describe
+
+
+def test_links_addresses_routes_and_counters_are_those_that_ip_tells() -> None:
+    with Topology.build("a -- r -- b mtu=1400", routes=True) as net:
+        a = net["a"]
+        with a.socket(type=socket.SOCK_DGRAM) as sender:
+            sender.sendto(b"x" * 100, (net["b"].ipv4, 9))
+        lines = describe(a)
+        (link,) = json.loads(a.run(["ip", "-j", "-s", "addr", "show", "eth0"]).stdout)
+    told = " ".join(next(line for line in lines if line.startswith("eth0")).split())
+    addresses = " ".join(f"{one['local']}/{one['prefixlen']}" for one in link["addr_info"])
+    assert told == f"eth0 UP mtu 1400 {link['address']} {addresses}"
+    routes = [" ".join(line.split()) for line in lines]
+    assert "default via 10.0.0.2 dev eth0" in routes
+    assert "10.0.0.0/24 dev eth0" in routes
+    assert "default via fd00::2 dev eth0" in routes
+    counters = next(line for line in lines if line.startswith("  eth0 tx")).split()
+    assert int(counters[2]) >= 1
+    assert int(counters[3]) >= 142
+
+
+def test_a_link_that_is_down_is_told_from_one_whose_peer_is() -> None:
+    with Topology.build("a -- b") as net:
+        net["b"].set("eth0", up=False)
+        assert " DOWN " in next(line for line in describe(net["b"]) if line.startswith("eth0"))
+        deadline = time.monotonic() + 5
+        while " NO-CARRIER " not in next(line for line in describe(net["a"]) if line.startswith("eth0")):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def test_a_closed_node_is_a_line_that_says_so() -> None:
+    with Topology.build("a -- b") as net:
+        net["a"].close()
+        assert describe(net["a"]) == ["closed"]
+
+
+def test_a_node_that_cannot_be_read_is_a_line_that_says_so() -> None:
+    with Topology.build("a -- b") as net:
+        fd = net["a"].netns.fd
+        kept = os.dup(fd)
+        os.dup2(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC), fd)  # as a test that closes what is not its own
+        try:
+            (line,) = describe(net["a"])
+        finally:
+            os.dup2(kept, fd)
+            os.close(kept)
+    assert line.startswith("cannot be read: ")
