@@ -118,7 +118,7 @@ def test_only_routers_and_nodes_in_between_forward() -> None:
 
 def test_a_host_that_forwards_does_not_make_nodes_forward() -> None:
     # New namespaces take it over from the host's, which a test cannot change: what is in one is written by hand here.
-    settings = building._Settings({"ipv4/ip_forward": "0"})
+    settings = building._Settings({"ipv4/ip_forward": "0"})  # which no other test asks for alone
 
     def as_on_such_a_host() -> ns.Descriptor:
         with open("/proc/sys/net/ipv4/ip_forward", "w") as file:

@@ -7,8 +7,8 @@ What a test must not have to wait for, or depend on the host for, is settled in 
 - A new namespace takes the IPv4 settings of the host's first one over (devinet_init_net, net/ipv4/devinet.c), on a
   host of containers ip_forward=1 with them: forwarding and reverse path filtering are set to what the layout says.
 
-A file of /proc/sys costs 10 µs to write, so the values that are right already, which one namespace tells of all, are
-not written.
+A file of /proc/sys costs 40 µs to write or read in a namespace that is new (its directory entries are), so the values
+that are right already are not written; what new namespaces have is read in one of them, for a second.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ _PATIENCE = 10.0  # seconds for addresses to become usable; where detection cann
 _POLL = 0.0005
 _LINK_LOCAL = 0xFE  # the first byte of fe80::/10: such an address is the kernel's own affair
 _SLAB = 64  # sockets that are open at a time
+_FRESH_FOR = 1.0  # seconds
 _SPARE = 768  # descriptors for what a topology takes while it is built, and for its user
 
 
@@ -146,15 +147,13 @@ class _Settings:
         return ns.current()
 
     def _different(self) -> dict[str, bytes]:
-        different = {}
-        for name, value in self._wanted.items():
-            try:
-                with open(_SYS + name) as file:
-                    if file.read().strip() != value:
-                        different[_SYS + name] = value.encode()
-            except FileNotFoundError:
-                pass  # a kernel without IPv6 has none of its settings
-        return different
+        global _fresh
+        until, values = _fresh
+        if time.monotonic() > until or values.keys() != self._wanted.keys():
+            values = {name: _read(_SYS + name) for name in self._wanted}
+            _fresh = time.monotonic() + _FRESH_FOR, values
+        wanted = self._wanted.items()
+        return {_SYS + name: value.encode() for name, value in wanted if values[name] not in ("", value)}
 
     def check_forwarding(self, wanted: str) -> None:
         """Raise NotPermitted if a namespace was to forward and cannot."""
@@ -164,6 +163,18 @@ class _Settings:
                 if number == errno.EROFS:
                     message += " (a container has /proc/sys read-only, unless it is privileged)"
                 raise NotPermitted(message, errno=number)
+
+
+_fresh: tuple[float, Mapping[str, str]] = (0.0, {})
+"""What these settings are in a new namespace, which is the host's affair, and until when we take that for granted."""
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path) as file:
+            return file.read().strip()
+    except FileNotFoundError:
+        return ""  # a kernel without IPv6 has none of its settings
 
 
 def _write(path: str, value: bytes) -> None:
