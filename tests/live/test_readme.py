@@ -65,7 +65,7 @@ def test_the_pytest_example_passes(tmp_path: Path) -> None:
         str(tmp_path),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert "1 passed" in done.stdout, done.stdout
+    assert "2 passed" in done.stdout, done.stdout
 
 
 def test_the_apply_example_prints_what_it_shows(
