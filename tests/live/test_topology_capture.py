@@ -69,7 +69,7 @@ def test_every_wire_has_a_file_with_what_passed_it(net: Topology, tmp_path: Path
         assert socket.inet_ntoa(frame[26:30]) == net["a"].ipv4
         assert socket.inet_ntoa(frame[30:34]) == net["b"].ipv4
         assert all(before - 1 < at < time.time() + 1 for at, _ in frames(path))
-    assert capture.drops == {}
+    assert capture.missing == {}
 
 
 def test_both_directions_are_in_it_in_their_order(net: Topology, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ fails, for its report to say how to enter it.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Generator, Iterator
@@ -53,11 +54,14 @@ class Failures:
         self._isolation = isolation
         self._captures: dict[Topology, tuple[Capture, Path]] = {}
         self._failed: set[Topology] = set()  # those that were up when a test failed
+        self._nodeid = ""
+        self._directories: set[Path] = set()  # those with captures of this run
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
         """The settings of the test that runs, which are those of what it builds."""
         self._settings = for_item(item)
+        self._nodeid = item.nodeid
         return (yield)
 
     @pytest.hookimpl(wrapper=True)
@@ -70,27 +74,27 @@ class Failures:
         return report
 
     def _sections(self) -> Iterator[tuple[str, str]]:
-        left = self._settings.nodes
-        for topology in self._live.up:
-            if topology.closed:
-                continue
+        up = [topology for topology in self._live.up if not topology.closed]
+        shown = 0
+        for topology in up:
             if topology.layout.wires:
                 yield "netns topology", str(topology)
-            for name, node in list(topology.items())[:left]:
+            for name, node in list(topology.items())[: self._settings.nodes - shown]:
                 yield f"netns node {name}", "\n".join(describe(node))
-            more = len(topology) - left
-            left = max(0, -more)
-            if more > 0:
-                yield "netns nodes", f"{more} more, which --netns-nodes={self._settings.nodes + more} shows"
-        files = [path for topology in self._live.up if topology in self._captures for path in self._files(topology)]
-        if files:
-            yield "netns captures", "\n".join(map(str, files))
+                shown += 1
+        total = sum(map(len, up))
+        if total > shown:
+            yield "netns nodes", f"{total - shown} more, which --netns-nodes={total} shows"
+        if files := [line for topology in up if topology in self._captures for line in self._files(topology)]:
+            yield "netns captures", "\n".join(files)
         if self._settings.keep:
             yield from self._keep()
 
-    def _files(self, topology: Topology) -> list[Path]:
+    def _files(self, topology: Topology) -> Iterator[str]:
         capture, _ = self._captures[topology]
-        return capture.files
+        missing = capture.missing
+        for path in capture.files:
+            yield f"{path}  ({missing[path]})" if path in missing else str(path)
 
     def _keep(self) -> Iterator[tuple[str, str]]:
         new = [topology for topology in self._live.up if topology not in self._live.kept and not topology.closed]
@@ -121,12 +125,14 @@ class Failures:
     def _free_directory(self, nodeid: str) -> Path:
         """The directory for one more topology of a test, class, module or session."""
         name = _NOT_IN_A_NAME.sub("_", nodeid).strip("_")[-_LONGEST:] or "session"
+        if nodeid != self._nodeid and (worker := os.environ.get("PYTEST_XDIST_WORKER")):
+            name += f"-{worker}"  # each worker has the module, or what else it is, for its own
         first = self._settings.directory / name
-        taken = {directory for _, directory in self._captures.values()}
         number, directory = 1, first
-        while directory in taken:
+        while directory in self._directories:
             number += 1
             directory = first / str(number)
+        self._directories.add(directory)
         return directory
 
     def closing(self, topologies: list[Topology]) -> None:
@@ -137,6 +143,7 @@ class Failures:
                 capture.stop()
                 if self._settings.pcap != "all" and topology not in self._failed:
                     _remove(capture.files, directory, self._settings.directory)
+                    self._directories.discard(directory)
             self._failed.discard(topology)
 
 

@@ -18,13 +18,14 @@ import os
 import select
 import socket
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from struct import Struct
 from typing import BinaryIO, Final
 
 from .. import ns
+from ..errors import errno_text
 from ..session.refusal import system_errors
 from .description import Wire
 from .node import Node
@@ -54,7 +55,7 @@ _SNAPLEN: Final = 262144
 _FILE_HEADER: Final = Struct("=IHHiIII").pack(0xA1B23C4D, 2, 4, 0, 0, _SNAPLEN, 1)
 _RECORD: Final = Struct("=IIII")  # seconds, nanoseconds, bytes that follow, bytes there were
 
-_BUFFER: Final = 4 << 20
+_BUFFER: Final = 32 << 20  # of a socket, as a limit: 500 of the largest packets
 _CONTROL: Final = 128  # room for both control messages
 _CLOSERS: Final = 32  # threads that close sockets
 
@@ -69,6 +70,8 @@ class _Tap:
 
     def __init__(self, wire: Wire, node: Node, directory: Path) -> None:
         self.path = directory / file_name(wire)
+        self.drops = 0
+        self.error = ""  # why nothing more is written to the file
         with system_errors(f"capture at {wire.a.link}", node.name):
             self.socket = ns.call_in(node.netns.fd, lambda: socket.socket(_AF_PACKET, socket.SOCK_RAW, 0))
             try:
@@ -93,24 +96,37 @@ class _Tap:
         self.socket.setblocking(False)
 
     def read(self) -> None:
-        """Write what has come to the file."""
-        wrote = False
+        """Write what has come to the file. A file that cannot be written ends there, and the test goes on."""
+        records = self._records()
+        try:
+            for record in records:
+                self.file.write(record)
+            self.file.flush()
+        except OSError as error:
+            self.error = self.error or errno_text(error.errno or 0)
+            for _ in records:
+                pass
+
+    def _records(self) -> Iterator[bytes]:
         while True:
             try:
                 frame, control, _flags, _address = self.socket.recvmsg(_SNAPLEN, _CONTROL, _MSG_TRUNC)
-            except BlockingIOError:
-                break
             except OSError:
-                break  # ENETDOWN: told once when the link goes down; it may come up again
-            self.file.write(_record(frame, control))
-            wrote = True
-        if wrote:
-            self.file.flush()
+                return  # nothing more; or ENETDOWN, told once when the link goes down, and it may come up again
+            yield _record(frame, control)
 
-    def drops(self) -> int:
-        """How many packets there was no room for, since this was asked last."""
+    def count_drops(self) -> None:
+        """Add the packets there was no room for since the kernel was asked last, which begins again from 0."""
         told = self.socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, _STATISTICS.size)
-        return int(_STATISTICS.unpack(told)[1])
+        self.drops += _STATISTICS.unpack(told)[1]
+
+    def close(self) -> None:
+        """Close the socket, which waits, and the file."""
+        self.socket.close()
+        try:
+            self.file.close()
+        except OSError as error:  # what could not be written before is tried once more
+            self.error = self.error or errno_text(error.errno or 0)
 
 
 def _record(frame: bytes, control: Iterable[tuple[int, int, bytes]]) -> bytes:
@@ -139,7 +155,6 @@ class Capture:
     def __init__(self, net: Topology, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._taps: list[_Tap] = []
-        self._drops: dict[Path, int] = {}
         self._epoll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopped = False
@@ -167,21 +182,27 @@ class Capture:
         return [tap.path for tap in self._taps]
 
     @property
-    def drops(self) -> dict[Path, int]:
-        """How many packets are missing from a file, for those where it is any; known when it is stopped."""
-        return self._drops
+    def missing(self) -> dict[Path, str]:
+        """What is missing from a file, for those that lack anything; so far, if it is not stopped yet."""
+        return {tap.path: text for tap in self._taps if (text := self._missing(tap))}
+
+    def _missing(self, tap: _Tap) -> str:
+        if tap.error:
+            return f"ends early: {tap.error}"
+        if not self._stopped:
+            tap.count_drops()
+        return f"{tap.drops} packets are missing, there was no room for them (net.core.rmem_max)" if tap.drops else ""
 
     def stop(self) -> None:
         """Write what has come until now, and close everything. Twice is harmless."""
         if self._stopped:
             return
-        self._stopped = True
         os.eventfd_write(self._wake, 1)
         self._thread.join()
         for tap in self._taps:
             tap.read()
-            if drops := tap.drops():
-                self._drops[tap.path] = drops
+            tap.count_drops()
+        self._stopped = True
         self._close()
 
     def _run(self) -> None:
@@ -195,11 +216,8 @@ class Capture:
     def _close(self) -> None:
         self._epoll.close()
         os.close(self._wake)
-        for tap in self._taps:
-            tap.file.close()
-        if len(self._taps) > 1:
+        if len(self._taps) == 1:
+            self._taps[0].close()
+        elif self._taps:
             with ThreadPoolExecutor(min(_CLOSERS, len(self._taps)), "closing captures") as pool:
-                list(pool.map(lambda tap: tap.socket.close(), self._taps))
-        else:
-            for tap in self._taps:
-                tap.socket.close()
+                list(pool.map(_Tap.close, self._taps))

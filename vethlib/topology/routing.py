@@ -1,7 +1,7 @@
 """Static routes by the shortest paths, in as few entries as say the same.
 
 1. From each network outwards, breadth first, through nodes that forward: whoever is reached has that network behind
-   the node it was reached from. Where two ways are as short, the first wire that was described wins.
+   the node it was reached from. Where two ways are as short, what was described first wins.
 2. IPv4 and IPv6 go their own ways, since a segment may have but one of them; mostly they are the same.
 3. What a node has behind one neighbour becomes as few prefixes as cover just that: two halves of a larger network
    become that network. A node that has everything behind one neighbour has a default route, and no other.

@@ -19,7 +19,6 @@ __all__ = ["describe"]
 
 _LINK_LOCAL: Final = bytes([0xFE, 0x80])
 
-
 # Which of the two the kernel says where the other end is down depends on where that is (default_operstate,
 # net/core/link_watch.c); and lo has none at all.
 _STATES = {"up": "UP", "unknown": "UP", "down": "NO-CARRIER", "lowerlayerdown": "NO-CARRIER"}
