@@ -229,3 +229,21 @@ def test_a_test_that_passes_is_not_kept(project: Project) -> None:
     result = project.run("--netns-keep")
     result.assert_outcomes(passed=1)
     assert "nsenter" not in result.stdout.str()
+
+
+def test_captures_of_a_module_are_each_workers_own(project: Project) -> None:
+    project.write(
+        "import pytest, time\n@pytest.mark.parametrize('n', range(4))\n"
+        "def test_it(module_veth, n):\n    time.sleep(0.3)\n    assert n\n"
+    )
+    project.run("-n", "2", "--netns-pcap=all").assert_outcomes(passed=3, failed=1)
+    assert {path.parent.name for path in captures(project)} == {"test_it.py-gw0", "test_it.py-gw1"}
+
+
+def test_two_tests_whose_ids_are_one_file_name_keep_their_captures_apart(project: Project) -> None:
+    project.write("import pytest\n@pytest.mark.parametrize('it', ['a/b', 'a b'])\ndef test_it(veth, it): pass\n")
+    project.run("--netns-pcap=all").assert_outcomes(passed=2)
+    assert {str(path.parent.relative_to(project.path / ".netns")) for path in captures(project)} == {
+        "test_it.py_test_it_a_b",
+        "test_it.py_test_it_a_b/2",
+    }

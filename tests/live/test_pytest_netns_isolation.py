@@ -91,6 +91,16 @@ def test_never_skips_the_tests_of_an_ordinary_user_and_says_what_would_help(proj
     result.stdout.fnmatch_lines(["SKIPPED*an ordinary user needs a user namespace: --netns-isolate=always"])
 
 
+@pytest.mark.parametrize("workers", [[], ["-n", "1"]], ids=["alone", "xdist"])
+def test_temporary_directories_are_those_of_the_user_whatever_the_environment_says(
+    project: Project, workers: list[str]
+) -> None:
+    project.write("import getpass\ndef test_it(netns, tmp_path):\n    assert getpass.getuser() == 'user1234'\n")
+    somebody = ["unshare", "--user", "--map-user=1234", "--map-group=1234"]
+    nameless = ["env", "-u", "USER", "-u", "LOGNAME", "-u", "LNAME", "-u", "USERNAME"]
+    project.run(*workers, before=[*somebody, *nameless]).assert_outcomes(passed=1)
+
+
 FORBIDDING = ["unshare", "-Ur", "sh", "-c", 'echo 0 >/proc/sys/user/max_user_namespaces; exec "$@"', "sh"]
 
 

@@ -139,6 +139,35 @@ def test_a_capture_that_cannot_begin_leaves_nothing_open(net: Topology, tmp_path
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+def test_a_full_disk_ends_the_file_and_is_told_and_harms_nothing_else(net: Topology, tmp_path: Path) -> None:
+    run(["mount", "-t", "tmpfs", "-o", "size=16k", "none", str(tmp_path)])
+    try:
+        with Capture(net, tmp_path) as capture:
+            send(net, *[b"%05d" % number + bytes(995) for number in range(40)])
+        assert "No space left on device" in " ".join(capture.missing.values())
+        for path in capture.missing:
+            assert path.stat().st_size >= 4096
+    finally:
+        run(["umount", str(tmp_path)])
+
+
+def test_packets_there_was_no_room_for_are_counted(tmp_path: Path) -> None:
+    with Topology.build("a -- b") as net, Capture(net, tmp_path) as capture:
+        frame = b"\xff" * 6 + bytes(6) + b"\x88\xb5" + b"not-read" + bytes(1400)
+        capture._epoll.modify(capture._taps[0].socket, 0)  # as if the thread never had its turn
+        with net["b"].socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
+            sender.bind(("eth0", 0))
+            while capture.missing == {}:
+                for _ in range(500):
+                    sender.send(frame)
+        (told,) = capture.missing.values()
+        counted = int(told.split()[0])
+    assert counted > 0
+    (told,) = capture.missing.values()
+    assert int(told.split()[0]) >= counted
+    assert with_payload(capture.files[0], b"not-read" + bytes(1400))
+
+
 @pytest.mark.skipif(not has_program("tcpdump"), reason="tcpdump is not installed")
 def test_tcpdump_reads_it(net: Topology, tmp_path: Path) -> None:
     with Capture(net, tmp_path) as capture:

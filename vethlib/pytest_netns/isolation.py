@@ -11,6 +11,7 @@ themselves in its user namespace, in which each may make a network and a mount n
 
 from __future__ import annotations
 
+import getpass
 import os
 import threading
 from collections.abc import Iterator
@@ -72,12 +73,24 @@ def _isolate(because: str) -> Isolation:
     from ..errors import VethError
 
     as_user = not _may_make_namespaces()
+    name = _user_name()
     threads = len(os.listdir("/proc/self/task"))
     try:
         ns.isolate()
     except VethError as error:
         return Isolation("", because, _threads() if as_user and threads > 1 else str(error))
-    return Isolation("user, network and mount namespaces" if as_user else "network and mount namespaces", because, "")
+    if not as_user:
+        return Isolation("network and mount namespaces", because, "")
+    os.environ.setdefault("LOGNAME", name)
+    return Isolation("user, network and mount namespaces", because, "")
+
+
+def _user_name() -> str:
+    """Who runs this: getpass.getuser() would say root afterwards, whose temporary directory of pytest is another's."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user{os.geteuid()}"
 
 
 def _threads() -> str:

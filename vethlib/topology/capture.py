@@ -18,8 +18,9 @@ import os
 import select
 import socket
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from struct import Struct
 from typing import BinaryIO, Final
@@ -97,15 +98,11 @@ class _Tap:
 
     def read(self) -> None:
         """Write what has come to the file. A file that cannot be written ends there, and the test goes on."""
-        records = self._records()
-        try:
-            for record in records:
-                self.file.write(record)
-            self.file.flush()
-        except OSError as error:
-            self.error = self.error or errno_text(error.errno or 0)
-            for _ in records:
-                pass
+        for record in self._records():
+            if not self.error:
+                self._attempt(partial(self.file.write, record))
+        if not self.error:
+            self._attempt(self.file.flush)
 
     def _records(self) -> Iterator[bytes]:
         while True:
@@ -123,9 +120,12 @@ class _Tap:
     def close(self) -> None:
         """Close the socket, which waits, and the file."""
         self.socket.close()
+        self._attempt(self.file.close)
+
+    def _attempt(self, function: Callable[[], object]) -> None:
         try:
-            self.file.close()
-        except OSError as error:  # what could not be written before is tried once more
+            function()
+        except OSError as error:
             self.error = self.error or errno_text(error.errno or 0)
 
 

@@ -96,6 +96,8 @@ def _hold(arguments: Sequence[str]) -> NoReturn:
         print(_READY, pid, flush=True)
         os._exit(0)
     os.setsid()
+    os.chdir("/")
+    # The descriptors of the namespaces stay open: with one gone, another namespace could get its identity.
     nothing = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(nothing, fd)
