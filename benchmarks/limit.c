@@ -13,6 +13,7 @@
  *   lookup     every h{i} looked up by name, one exchange each
  *   dump       all links at home received, and not parsed; once more with their addresses; every peer is in b0, as p{i}
  *   cache      the links of every b{i} dumped through a socket that is opened in there
+ *   ring       N namespaces without names, each joined to the next, with addresses; all closed; until the last has ended
  *
  * The best order known: a slab of 64 pairs at a time, so that a datagram holds a slab and few descriptors are open.
  * Creates go through home with both ends' namespaces, MACs and MTUs in one message; the echo brings both ifindexes.
@@ -22,12 +23,14 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/if_addr.h>
 #include <linux/if_link.h>
 #include <linux/net_namespace.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <linux/veth.h>
 #include <net/if.h>
+#include <netinet/in.h>
 #include <sched.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -35,6 +38,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/utsname.h>
@@ -491,6 +495,201 @@ static void dump_each(void)
 	report("sync", since);
 }
 
+/* ---- a ring: its namespaces are made here, and nothing has a name ---- */
+
+#define EAST 10 /* ifindex of the end of pair i in namespace i */
+#define WEST 11 /* and of that in namespace i + 1 */
+
+struct node {
+	int fd, rtnl, udp[2]; /* IPv4, IPv6 */
+};
+
+static void enter(int fd)
+{
+	if (setns(fd, CLONE_NEWNET))
+		die("setns");
+}
+
+static int new_namespace(void)
+{
+	if (unshare(CLONE_NEWNET))
+		die("unshare");
+	return open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+}
+
+static void settle_namespace(void)
+{
+	struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP};
+	int any = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	int dad = open("/proc/sys/net/ipv6/conf/default/accept_dad", O_WRONLY | O_CLOEXEC);
+	if (dad < 0 || write(dad, "0", 1) != 1 || ioctl(any, SIOCSIFFLAGS, &request))
+		die("a namespace cannot be settled");
+	close(dad);
+	close(any);
+}
+
+static void address_of(int wire, int far, int family, void *address)
+{
+	uint8_t four[4] = {10, wire >> 8, wire & 255, 1 + far};
+	uint8_t six[16] = {0xfd, 0, wire >> 8, wire & 255, [15] = 1 + far};
+	memcpy(address, family == AF_INET ? four : six, family == AF_INET ? 4 : 16);
+}
+
+static void address_message(struct buffer *buffer, int wire, int far, int family)
+{
+	uint8_t address[16];
+	int size = family == AF_INET ? 4 : 16;
+	size_t at = begin(buffer, RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL);
+	struct ifaddrmsg *info = grow(buffer, sizeof *info);
+	info->ifa_family = family;
+	info->ifa_prefixlen = family == AF_INET ? 24 : 64;
+	info->ifa_index = far ? WEST : EAST;
+	address_of(wire, far, family, address);
+	attribute(buffer, IFA_LOCAL, address, size);
+	attribute(buffer, IFA_ADDRESS, address, size);
+	end(buffer, at);
+}
+
+static void ring_pair(struct buffer *buffer, int other)
+{
+	size_t at = begin(buffer, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL);
+	link_header(buffer, EAST, 0);
+	text(buffer, IFLA_IFNAME, "eth0");
+	if (queues)
+		number(buffer, IFLA_NUM_TX_QUEUES, queues), number(buffer, IFLA_NUM_RX_QUEUES, queues);
+	size_t info = attribute(buffer, IFLA_LINKINFO | NLA_F_NESTED, NULL, 0);
+	text(buffer, IFLA_INFO_KIND, "veth");
+	size_t inside = attribute(buffer, IFLA_INFO_DATA | NLA_F_NESTED, NULL, 0);
+	size_t peer = attribute(buffer, VETH_INFO_PEER | NLA_F_NESTED, NULL, 0);
+	link_header(buffer, WEST, 0);
+	text(buffer, IFLA_IFNAME, "eth1");
+	if (queues)
+		number(buffer, IFLA_NUM_TX_QUEUES, queues), number(buffer, IFLA_NUM_RX_QUEUES, queues);
+	number(buffer, IFLA_NET_NS_FD, other);
+	close_nest(buffer, peer), close_nest(buffer, inside), close_nest(buffer, info);
+	end(buffer, at);
+}
+
+static void up_message(struct buffer *buffer, int index)
+{
+	size_t at = begin(buffer, RTM_NEWLINK, 0);
+	link_header(buffer, index, IFF_UP);
+	end(buffer, at);
+}
+
+/* A read brings a link's queue up at once, which the kernel had put off (linkwatch_sync_dev). */
+static void read_message(struct buffer *buffer, int index)
+{
+	size_t at = begin(buffer, RTM_GETLINK, 0);
+	link_header(buffer, index, 0);
+	number(buffer, IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+	end(buffer, at);
+}
+
+static void build_ring(struct node *nodes)
+{
+	struct buffer buffer = {0};
+	for (int i = 0; i < count; i++) {
+		nodes[i].fd = new_namespace();
+		settle_namespace();
+		nodes[i].rtnl = open_socket();
+	}
+	enter(home_ns);
+	for (int i = 0; i < count; i++) {
+		buffer.length = 0;
+		ring_pair(&buffer, nodes[(i + 1) % count].fd);
+		exchange(nodes[i].rtnl, buffer.data, buffer.length, NULL);
+	}
+	for (int i = 0; i < count; i++) {
+		buffer.length = 0;
+		for (int far = 0; far < 2; far++) {
+			int wire = far ? (i + count - 1) % count : i;
+			address_message(&buffer, wire, far, AF_INET);
+			address_message(&buffer, wire, far, AF_INET6);
+			up_message(&buffer, far ? WEST : EAST);
+		}
+		exchange(nodes[i].rtnl, buffer.data, buffer.length, NULL);
+	}
+	for (int i = 0; i < count; i++) {
+		buffer.length = 0;
+		read_message(&buffer, EAST), read_message(&buffer, WEST);
+		exchange(nodes[i].rtnl, buffer.data, buffer.length, NULL);
+	}
+}
+
+static void send_along(struct node *from, struct node *to, int wire, int far, int family)
+{
+	char byte;
+	struct sockaddr_in four = {.sin_family = AF_INET, .sin_port = htons(7)};
+	struct sockaddr_in6 six = {.sin6_family = AF_INET6, .sin6_port = htons(7)};
+	struct sockaddr *address = family == AF_INET ? (void *)&four : (void *)&six;
+	socklen_t size = family == AF_INET ? sizeof four : sizeof six;
+	address_of(wire, far, family, family == AF_INET ? (void *)&four.sin_addr : (void *)&six.sin6_addr);
+	if (sendto(from->udp[family == AF_INET6], "x", 1, 0, address, size) != 1)
+		die("a node cannot send to its neighbour");
+	if (recv(to->udp[family == AF_INET6], &byte, 1, 0) != 1)
+		die("a node does not hear its neighbour");
+}
+
+/* Every node sends to both its neighbours, by both families. */
+static void prove_ring(struct node *nodes)
+{
+	struct timeval patience = {.tv_sec = 5};
+	usleep(100000); /* IPv6 addresses become usable in a work queue */
+	for (int i = 0; i < count; i++) {
+		enter(nodes[i].fd);
+		for (int six = 0; six < 2; six++) {
+			struct sockaddr_in6 any6 = {.sin6_family = AF_INET6, .sin6_port = htons(7)};
+			struct sockaddr_in any4 = {.sin_family = AF_INET, .sin_port = htons(7)};
+			int one = 1, udp = socket(six ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+			if (six)
+				setsockopt(udp, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
+			setsockopt(udp, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+			if (bind(udp, six ? (void *)&any6 : (void *)&any4, six ? sizeof any6 : sizeof any4))
+				die("bind");
+			nodes[i].udp[six] = udp;
+		}
+	}
+	enter(home_ns);
+	for (int i = 0; i < count; i++)
+		for (int six = 0; six < 2; six++) {
+			struct node *east = &nodes[(i + 1) % count];
+			send_along(&nodes[i], east, i, 1, six ? AF_INET6 : AF_INET);
+			send_along(east, &nodes[i], i, 0, six ? AF_INET6 : AF_INET);
+		}
+	for (int i = 0; i < count; i++)
+		close(nodes[i].udp[0]), close(nodes[i].udp[1]);
+}
+
+static void ring(void)
+{
+	struct rlimit files;
+	getrlimit(RLIMIT_NOFILE, &files);
+	files.rlim_cur = files.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &files);
+	struct node *nodes = calloc(count, sizeof *nodes);
+	/* Namespaces end in the order they were let go of: when this one's link has gone, so have all the others'. */
+	struct buffer buffer = {0};
+	int marker = new_namespace();
+	int there = open_socket();
+	enter(home_ns);
+	ring_pair(&buffer, home_ns);
+	exchange(there, buffer.data, buffer.length, NULL);
+	close(there);
+	struct moment since = now();
+	build_ring(nodes);
+	report("build", since);
+	prove_ring(nodes);
+	since = now();
+	for (int i = 0; i < count; i++)
+		close(nodes[i].rtnl), close(nodes[i].fd);
+	report("teardown", since), since = now();
+	close(marker);
+	while (if_nametoindex("eth1"))
+		usleep(200);
+	report("gone", since);
+}
+
 int main(int argc, char **argv)
 {
 	if (argc < 4) {
@@ -539,6 +738,8 @@ int main(int argc, char **argv)
 		delete_all();
 	} else if (!strcmp(workload, "cache")) {
 		dump_each();
+	} else if (!strcmp(workload, "ring")) {
+		ring();
 	} else {
 		fprintf(stderr, "limit: no workload %s\n", workload);
 		return 2;

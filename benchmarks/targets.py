@@ -129,6 +129,8 @@ _GOALS: tuple[_Ratio | _Phases | _Time | _Rate | _Figure, ...] = (
     _Ratio("dump", "dump", "vethlib", "limit", 1.5),
     _Time("import", "import", 25, "ms", 1e3),
     _Figure("import", "rss_mib", "memory of vethlib", 4, "MiB"),
+    _Ratio("ring", WHOLE, "vethlib", "limit", 2),
+    _Ratio("ring", WHOLE, "munet", "vethlib", 100, at_most=False),
     _Phases("agent", "start", "create_many", 1.3),
     _Figure("agent", "resync", "looking at all again, with nothing to do", 0.5, "s"),
     _Figure("agent", "put_ms", "one more put, until it is up, beyond what a create takes", 5, "ms"),

@@ -74,6 +74,15 @@ WORKLOADS = {
             asks="lifecycle",
         ),
         Workload("cache", "know every link of many namespaces", 8000, "namespace", peers=OURS, furnished=True),
+        Workload(
+            "ring",
+            "build a ring of namespaces with IPv4 and IPv6 on every wire, and take it down, until the kernel is done",
+            100,
+            "node",
+            peers=("limit", "vethlib", "munet"),
+            namespaces=0,
+            adds_up=True,
+        ),
         Workload("agent", "start an agent on so many configured pairs", 4000, "pair", peers=("vethlib",)),
     )
 }
@@ -102,6 +111,7 @@ class Job:
 STANDARD: tuple[tuple[str, int | None, tuple[str, ...] | None], ...] = (
     ("lifecycle", None, None),
     ("lifecycle", 2000, OURS),
+    ("ring", 1000, OURS),
     *((name, None, None) for name in WORKLOADS if name != "lifecycle"),
 )
 

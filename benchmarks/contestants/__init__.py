@@ -33,6 +33,11 @@ def _pyroute2() -> list[str]:
     return _module("pyroute2")
 
 
+def _munet() -> list[str]:
+    built.munet()
+    return _module("munet")
+
+
 def _ip() -> list[str]:
     if shutil.which("ip") is None:
         raise Unavailable("there is no `ip`: install iproute2")
@@ -46,6 +51,7 @@ CONTESTANTS = {
         Contestant("vethlib", "this project, through its public API", lambda: _module("vethlib")),
         Contestant("vishvananda", "Go, github.com/vishvananda/netlink", built.vishvananda),
         Contestant("pyroute2", "Python, pyroute2.IPRoute", _pyroute2),
+        Contestant("munet", "Python, munet.base.BaseMunet", _munet),
         Contestant("ip", "the ip program with -batch", _ip),
     )
 }

@@ -1,20 +1,22 @@
-"""The contestants that are compiled: built on first use, and again when their source is newer."""
+"""The contestants that are compiled or installed: on first use, and again when their source is newer."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
+import sys
 import zlib
 from pathlib import Path
 
 from .unavailable import Unavailable
 
-__all__ = ["limit", "vishvananda"]
+__all__ = ["limit", "munet", "vishvananda"]
 
 _SOURCES = Path(__file__).parents[1]
 _BUILT = _SOURCES.parent / ".build" / "benchmarks"
 _DEBIAN = Path("/usr/share/gocode")
+_MUNET = "0.17.3"
 
 
 def limit() -> list[str]:
@@ -47,6 +49,21 @@ def vishvananda() -> list[str]:
     return _built(
         _SOURCES / "vishvananda.go", program, [go, "build", "-ldflags", f"-X main.version={version}"], environment
     )
+
+
+def munet() -> None:
+    """Have munet in .build; Unavailable where it cannot be had from the package index."""
+    directory = _BUILT / "munet"
+    if (directory / "munet").is_dir():
+        return
+    unfinished = directory.with_suffix(f".{os.getpid()}")
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(unfinished), f"munet=={_MUNET}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise Unavailable(f"munet {_MUNET} cannot be installed: {done.stderr.strip().splitlines()[-1]}")
+    shutil.rmtree(directory, ignore_errors=True)
+    unfinished.rename(directory)
 
 
 def _debian_version() -> str:

@@ -118,6 +118,23 @@ def events(report: Report, n: int, queues: int) -> None:
     assert [event.kind for event in heard] == ["changed"] * n
 
 
+def ring(report: Report, n: int, queues: int) -> None:
+    """Its links have one queue, whatever is asked for."""
+    from vethlib import topology
+    from vethlib.topology import build, layout  # noqa: F401 - what Topology.build imports when it is called first
+
+    from .ring import prove, until_gone
+
+    if queues != 1:
+        report.notes = "a topology has one queue an end"
+    with Session() as session, until_gone(report):
+        with report.phase("build"):
+            net = topology.Topology.build(topology.ring(n), session=session)
+        prove([node.netns.fd for node in net.values()])
+        with report.phase("teardown"):
+            net.close()
+
+
 def agent(report: Report, n: int, queues: int) -> None:
     from .agent import agent
 
@@ -139,5 +156,6 @@ if __name__ == "__main__":
             "cache": cache,
             "events": events,
             "import": import_of("vethlib"),
+            "ring": ring,
         },
     )

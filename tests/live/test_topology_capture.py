@@ -172,7 +172,9 @@ def test_packets_there_was_no_room_for_are_counted(tmp_path: Path) -> None:
 def test_tcpdump_reads_it(net: Topology, tmp_path: Path) -> None:
     with Capture(net, tmp_path) as capture:
         send(net, b"seven..")
-    told = subprocess.run(["tcpdump", "-nr", capture.files[0]], capture_output=True, text=True, check=True).stdout
-    assert f"IP {net['a'].ipv4}." in told
-    assert "UDP, length 7" in told
-    assert run(["tcpdump", "--count", "-nr", str(capture.files[0])])
+    told = subprocess.run(["tcpdump", "-nr", capture.files[0]], capture_output=True, text=True, check=False)
+    if "Couldn't change to" in told.stderr:
+        pytest.skip("tcpdump wants to be a user whom this user namespace does not have")
+    assert told.returncode == 0
+    assert f"IP {net['a'].ipv4}." in told.stdout
+    assert "UDP, length 7" in told.stdout

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Interface, IPv6Interface
+from collections import defaultdict
+from ipaddress import IPv4Address, IPv6Address
+from typing import TypeAlias
 
 from hypothesis import strategies as st
 
+from vethlib.links import Interface
 from vethlib.topology.description import Description, Kind, Layout, Member, Port, Wire
+
+Address: TypeAlias = IPv4Address | IPv6Address
 
 KINDS: list[Kind] = ["node", "node", "router", "switch"]
 
@@ -37,55 +42,54 @@ class Walk:
         self.ports = [port for wire in layout.wires for port in (wire.a, wire.b)]
         self.nodes = sorted({port.node for port in self.ports if port.addresses})
         self.addresses = [one for port in self.ports for one in port.addresses or ()]
+        self._of: dict[str, list[Port]] = defaultdict(list)
+        self._owners: dict[tuple[int, Address], str] = {}
+        self._inside: dict[int, set[str]] = defaultdict(set)
+        for port in self.ports:
+            domain = self.domains[port.node, port.link]
+            self._of[port.node].append(port)
+            self._inside[domain].add(port.node)
+            self._owners |= {(domain, one.ip): port.node for one in port.addresses or ()}
 
-    def hops(self, source: str, address: IPv4Interface | IPv6Interface) -> int:
+    def hops(self, source: str, address: Interface) -> int:
         """Over how many segments a packet goes from the node to the address."""
         node = source
         for count in range(len(self.nodes) + 1):
-            if any(one.ip == address.ip for port in self.ports if port.node == node for one in port.addresses or ()):
+            if any(one.ip == address.ip for port in self._of[node] for one in port.addresses or ()):
                 return count
             assert count == 0 or node in self.layout.forwarding, f"{node} does not forward"
-            node = self._next(node, address)
+            node = self._next(node, address.ip)
         raise AssertionError(f"a packet from {source} to {address} goes in circles")
 
-    def _next(self, node: str, address: IPv4Interface | IPv6Interface) -> str:
-        found = [(one.network, address.ip) for port in self._of(node) for one in port.addresses or ()]
-        found += [(route.network, route.via) for route in self.layout.routes.get(node, ())]
-        fitting = [(network, via) for network, via in found if address.ip in network]
-        assert fitting, f"{node} has no route to {address}"
-        longest = max(network.prefixlen for network, _ in fitting)
-        via = {via for network, via in fitting if network.prefixlen == longest}
-        assert len(via) == 1, f"{node} has two routes to {address}"
-        return self._neighbour(node, via.pop())
-
-    def _neighbour(self, node: str, via: object) -> str:
-        inside = {
-            self.domains[port.node, port.link]
-            for port in self._of(node)
-            if any(via in one.network for one in port.addresses or ())
-        }
-        (owner,) = {
-            port.node
-            for port in self.ports
-            if self.domains[port.node, port.link] in inside and any(one.ip == via for one in port.addresses or ())
-        }
+    def _next(self, node: str, address: Address) -> str:
+        """Who has the packet next; it fails, as the kernel would, where nobody on that segment has that address."""
+        links = [(one.network, port) for port in self._of[node] for one in port.addresses or ()]
+        found: list[tuple[int, Address]]
+        found = [(network.prefixlen, address) for network, _ in links if address in network]
+        for route in self.layout.routes.get(node, ()):
+            if address in route.network:
+                found.append((route.network.prefixlen, route.via))
+        assert found, f"{node} has no route to {address}"
+        longest = max(length for length, _ in found)
+        ways = {via for length, via in found if length == longest}
+        assert len(ways) == 1, f"{node} has two routes to {address}"
+        (via,) = ways
+        domains = {self.domains[node, port.link] for network, port in links if via in network}
+        (owner,) = {self._owners[domain, via] for domain in domains}
         return owner
 
-    def _of(self, node: str) -> list[Port]:
-        return [port for port in self.ports if port.node == node]
-
-    def distance(self, source: str, address: IPv4Interface | IPv6Interface) -> int:
+    def distance(self, source: str, address: Interface) -> int:
         """The fewest segments between the node and the segment of the address, that one included; 0 for its own."""
-        if any(address in (port.addresses or ()) for port in self._of(source)):
+        if any(address in (port.addresses or ()) for port in self._of[source]):
             return 0
-        (goal,) = {self.domains[port.node, port.link] for port in self.ports if address in (port.addresses or ())}
+        (goal,) = {domain for domain, ip in self._owners if ip == address.ip}
         seen, here, count = {source}, {source}, 0
         while here:
             count += 1
-            domains = {self.domains[port.node, port.link] for node in here for port in self._of(node)}
+            domains = {self.domains[port.node, port.link] for node in here for port in self._of[node]}
             if goal in domains:
                 return count
-            there = {port.node for port in self.ports if self.domains[port.node, port.link] in domains}
+            there = set[str]().union(*(self._inside[domain] for domain in domains))
             here = (there & self.layout.forwarding) - seen
             seen |= here
         raise AssertionError(f"there is no way from {source} to {address}")

@@ -36,6 +36,7 @@ def lay_out(
     wires = [_check_wire(wire, kinds) for wire in description.wires]
     links = _links(wires, kinds)
     found = segments(description.members, wires)
+    _check_unique(wires, found)
     given = give_addresses(wires, found, ipv4=ipv4, ipv6=ipv6, first=first)
     settled = tuple(
         Wire(
@@ -45,7 +46,6 @@ def lay_out(
         )
         for number, wire in enumerate(wires)
     )
-    _check_unique(settled, found)
     forwarding = {name for name, kind in kinds.items() if kind == "router"}
     if not routes:
         return Layout(description.members, settled, {}, frozenset(forwarding))
@@ -133,7 +133,7 @@ def _named(wires: Sequence[Wire], taken: Mapping[str, set[str]]) -> Iterator[str
 
 
 def _check_unique(wires: Sequence[Wire], found: Sequence[Segment]) -> None:
-    """No two nodes have one address, but a link-local one in two segments. Links of one node may share theirs."""
+    """No two nodes are given one address, but a link-local one in two segments. Links of one node may share theirs."""
     owners: dict[object, str] = {}
     for number, segment in enumerate(found):
         for at in segment.ports:

@@ -4,7 +4,8 @@
    the node it was reached from. Where two ways are as short, what was described first wins.
 2. IPv4 and IPv6 go their own ways, since a segment may have but one of them; mostly they are the same.
 3. What a node has behind one neighbour becomes as few prefixes as cover just that: two halves of a larger network
-   become that network. A node that has everything behind one neighbour has a default route, and no other.
+   become that network. A node that does not forward and has everything behind one neighbour has a default route, and no
+   other. Routers have none: what is for nobody is refused at the first of them, and does not circle between two.
 4. The automatic IPv6 networks are far apart (fd00:N::/64), so a route to one takes the whole fd00:N::/32, if there is
    nothing else in it: halves become one, here too.
 5. Networks that overlap are refused. So no route of (3) covers a network its node is in, but the default route, and a
@@ -65,7 +66,8 @@ def find_routes(
             known[key] = _behind(members, order, forwarding)
         spans = _widened([network.span for network in networks]) if version == 6 else [one.span for one in networks]
         for node, behind in known[key].items():
-            found.setdefault(node, []).extend(_routes(behind, version, networks, spans))
+            default = node not in forwarding
+            found.setdefault(node, []).extend(_routes(behind, version, networks, spans, default=default))
     return {node: tuple(routes) for node, routes in found.items()}
 
 
@@ -95,12 +97,12 @@ def _behind(members: Sequence[Sequence[str]], order: Iterable[int], forwarding: 
     """Rule 1. What is behind a neighbour is in the order that the goals are taken in."""
     numbers = {node: number for number, node in enumerate(dict.fromkeys(node for those in members for node in those))}
     inside = [[numbers[node] for node in those] for those in members]
-    neighbours: list[list[tuple[int, Neighbour]]] = [[] for _ in numbers]  # of those that forward
+    ways: list[list[tuple[int, Neighbour]]] = [[] for _ in numbers]  # through a node that forwards, else none
     forwards = [node in forwarding for node in numbers]
     for network, those in enumerate(inside):
         for position, node in enumerate(those):
             if forwards[node]:
-                neighbours[node].append((network, (network, position)))
+                ways[node].append((network, (network, position)))
     behind: list[dict[Neighbour, list[int]]] = [{} for _ in numbers]
     for goal in order:
         crossed = bytearray(len(inside))
@@ -109,11 +111,11 @@ def _behind(members: Sequence[Sequence[str]], order: Iterable[int], forwarding: 
         for node in inside[goal]:
             reached[node] = 1
         left = len(numbers) - len(inside[goal])
-        waiting = [node for node in inside[goal] if forwards[node]]
-        for router in waiting:
+        waiting = list(inside[goal])
+        for through in waiting:
             if not left:
                 break
-            for network, neighbour in neighbours[router]:
+            for network, neighbour in ways[through]:
                 if crossed[network]:
                     continue
                 crossed[network] = 1
@@ -122,8 +124,7 @@ def _behind(members: Sequence[Sequence[str]], order: Iterable[int], forwarding: 
                         reached[node] = 1
                         left -= 1
                         behind[node].setdefault(neighbour, []).append(goal)
-                        if forwards[node]:
-                            waiting.append(node)
+                        waiting.append(node)
     return {node: behind[number] for node, number in numbers.items() if behind[number]}
 
 
@@ -140,12 +141,19 @@ def _widened(spans: Sequence[Span]) -> list[Span]:
 
 
 def _routes(
-    behind: Mapping[Neighbour, Sequence[int]], version: int, networks: Sequence[_Network], spans: Sequence[Span]
+    behind: Mapping[Neighbour, Sequence[int]],
+    version: int,
+    networks: Sequence[_Network],
+    spans: Sequence[Span],
+    *,
+    default: bool,
 ) -> Iterator[Route]:
     for (network, position), goals in behind.items():
         address = networks[network].addresses[position]
         via = IPv4Address(address) if version == 4 else IPv6Address(address)
-        everything = [(0, 1 << _BITS[version])] if len(behind) == 1 else prefixes(spans[goal] for goal in goals)
+        everything = (
+            [(0, 1 << _BITS[version])] if default and len(behind) == 1 else prefixes(spans[goal] for goal in goals)
+        )
         for begin, end in everything:
             yield Route(_prefix(version, begin, end), via)
 

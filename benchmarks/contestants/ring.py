@@ -1,0 +1,69 @@
+"""The ring that every contestant makes: what it is, the proof that it is one, and when the last of it has ended."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from vethlib import End, Session, Veth, ns
+
+from .protocol import Report
+
+__all__ = ["address", "prove", "until_gone"]
+
+_PORT = 7
+_PATIENCE = 5.0
+
+
+def address(wire: int, far: int, family: int) -> str:
+    """Of an end of the wire from node `wire` to the next, whose end is the `far` one (1, else 0)."""
+    if family == socket.AF_INET:
+        return f"10.{wire >> 8}.{wire & 255}.{1 + far}"
+    return f"fd00:{wire:x}::{1 + far}"
+
+
+def prove(descriptors: Sequence[int]) -> None:
+    """Have every node send to both its neighbours, by both families, and these hear it; raises OSError otherwise."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        sockets = ns.map_in(descriptors, lambda family=family: _bound(family))  # type: ignore[misc]
+        try:
+            for wire, node in enumerate(sockets):
+                following = sockets[(wire + 1) % len(sockets)]
+                _send(node, following, address(wire, 1, family))
+                _send(following, node, address(wire, 0, family))
+        finally:
+            for one in sockets:
+                one.close()
+
+
+def _bound(family: int) -> socket.socket:
+    udp = socket.socket(family, socket.SOCK_DGRAM)
+    if family == socket.AF_INET6:
+        udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    udp.settimeout(_PATIENCE)
+    udp.bind(("", _PORT))
+    return udp
+
+
+def _send(sender: socket.socket, receiver: socket.socket, to: str) -> None:
+    sender.sendto(b"x", (to, _PORT))
+    receiver.recv(1)
+
+
+@contextmanager
+def until_gone(report: Report) -> Iterator[None]:
+    """Around the work: time, as the phase "gone", from its end until the kernel has taken all of it apart.
+
+    Namespaces end in the order they were let go of. So one with a link to home is let go of last: when that has gone,
+    so have those of all the others.
+    """
+    with Session() as session:
+        marker = ns.Netns.anonymous()
+        session.create(Veth(End("marker"), End("marker", marker)))
+        yield
+        with report.phase("gone"):
+            marker.close()
+            while "marker" in {name for _, name in socket.if_nameindex()}:
+                time.sleep(0.0002)

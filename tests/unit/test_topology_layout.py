@@ -1,0 +1,240 @@
+"""What a layout settles (link names, addresses, who forwards), and which descriptions it refuses."""
+
+from __future__ import annotations
+
+from collections import Counter
+from ipaddress import ip_interface, ip_network
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+
+from tests.unit.topologies import Walk, descriptions
+from vethlib.errors import InvalidValue
+from vethlib.topology.description import Description, Layout, Member, Port, Wire
+from vethlib.topology.layout import lay_out
+from vethlib.topology.shapes import line, star
+from vethlib.topology.text import parse
+
+
+def laid(text: str, **options: Any) -> Layout:
+    return lay_out(parse(text), **options)
+
+
+def addresses(layout: Layout) -> list[str]:
+    """As text, in the order of the ports: "10.0.0.1/24 fd00::1/64"."""
+    return [" ".join(map(str, port.addresses or ())) for wire in layout.wires for port in (wire.a, wire.b)]
+
+
+def links(layout: Layout) -> list[str]:
+    return [f"{port.node}:{port.link}" for wire in layout.wires for port in (wire.a, wire.b)]
+
+
+def test_links_are_numbered_in_the_order_of_the_nodes_wires() -> None:
+    assert links(laid("a -- b -- c; a -- c")) == ["a:eth0", "b:eth0", "b:eth1", "c:eth0", "a:eth1", "c:eth1"]
+
+
+def test_a_number_that_is_given_to_a_link_is_left_out() -> None:
+    assert links(laid("a -- b; a -- c; a:eth1 -- d"))[::2] == ["a:eth0", "a:eth2", "a:eth1"]
+
+
+def test_each_wire_has_the_next_network_and_hosts_are_numbered_from_one() -> None:
+    assert addresses(laid("a -- b; c -- d")) == [
+        "10.0.0.1/24 fd00::1/64",
+        "10.0.0.2/24 fd00::2/64",
+        "10.0.1.1/24 fd00:1::1/64",
+        "10.0.1.2/24 fd00:1::2/64",
+    ]
+
+
+def test_the_number_of_an_ipv6_network_is_in_hexadecimal() -> None:
+    assert addresses(lay_out(line(300)))[2 * 298] == "10.1.42.1/24 fd00:12a::1/64"
+
+
+def test_the_first_number_may_be_another() -> None:
+    assert addresses(laid("a -- b", first=3))[0] == "10.0.3.1/24 fd00:3::1/64"
+    assert addresses(laid("a -- b", first=300))[0] == "10.1.44.1/24 fd00:12c::1/64"
+
+
+def test_a_family_can_be_left_out() -> None:
+    assert addresses(laid("a -- b", ipv6=False)) == ["10.0.0.1/24", "10.0.0.2/24"]
+    assert addresses(laid("a -- b", ipv4=False)) == ["fd00::1/64", "fd00::2/64"]
+    assert addresses(laid("a -- b", ipv4=False, ipv6=False)) == ["", ""]
+
+
+def test_all_that_is_joined_by_switches_is_one_network_and_switches_have_no_address() -> None:
+    assert addresses(laid("switch s t; a -- s -- t -- b; c -- d; e -- s", ipv6=False)) == [
+        *("10.0.0.1/24", "", "", "", "", "10.0.0.2/24"),
+        *("10.0.1.1/24", "10.0.1.2/24"),
+        *("10.0.0.3/24", ""),
+    ]
+
+
+@pytest.mark.parametrize(("leaves", "network"), [(254, "10.0.0.0/24"), (255, "10.0.0.0/23"), (1022, "10.0.0.0/22")])
+def test_a_network_is_larger_where_there_are_more_ports(leaves: int, network: str) -> None:
+    layout = lay_out(star(leaves))
+    assert {port.network for wire in layout.wires for port in wire.a.addresses or () if port.version == 4} == {
+        ip_network(network)
+    }
+
+
+def test_a_larger_network_begins_where_it_can_and_the_next_goes_on_behind_it() -> None:
+    star_wires = "; ".join(f"l{number} -- s" for number in range(300))
+    layout = laid(f"a -- b; switch s; {star_wires}; c -- d", ipv6=False)
+    assert addresses(layout)[0] == "10.0.0.1/24"
+    assert addresses(layout)[2] == "10.0.2.1/23"
+    assert addresses(layout)[-1] == "10.0.4.2/24"
+
+
+def test_beside_given_addresses_the_open_port_has_free_ones_of_the_same_networks_and_no_other() -> None:
+    assert addresses(laid("a(192.0.2.1/30) -- b"))[1] == "192.0.2.2/30"
+    assert addresses(laid("a -- b(192.0.2.1/30)"))[0] == "192.0.2.2/30"
+    assert addresses(laid("a(192.0.2.2/30, 2001:db8::1/64) -- b"))[1] == "192.0.2.1/30 2001:db8::2/64"
+
+
+def test_free_means_that_no_port_anywhere_has_the_address() -> None:
+    layout = laid("a(192.0.2.1/24) -- b; c(192.0.2.3/24) -- d; e(192.0.2.9/16) -- f", ipv6=False)
+    assert addresses(layout)[1::2] == ["192.0.2.2/24", "192.0.2.4/24", "192.0.0.1/16"]
+
+
+def test_a_port_that_is_to_have_no_address_has_none_and_its_neighbour_is_not_concerned() -> None:
+    assert addresses(laid("a() -- b")) == ["", "10.0.0.1/24 fd00::1/64"]
+
+
+def test_segments_without_an_open_port_take_no_network() -> None:
+    assert addresses(laid("a() -- b(); switch s t; s -- t; c -- d"))[4] == "10.0.0.1/24 fd00::1/64"
+
+
+def test_chosen_networks_keep_clear_of_given_ones() -> None:
+    layout = laid("a -- b; c -- d; e(10.0.0.77/28, fd00:1::7/80) -- f")
+    assert addresses(layout)[0] == "10.0.1.1/24 fd00::1/64"
+    assert addresses(layout)[2] == "10.0.2.1/24 fd00:2::1/64"
+
+
+def test_chosen_networks_begin_behind_a_given_one_that_is_larger() -> None:
+    text = "a -- b; e(10.0.0.1/9, 10.3.0.1/24, 10.4.0.1/24) -- f"
+    assert addresses(laid(text, ipv6=False))[0] == "10.128.0.1/24"
+    assert addresses(laid(text, ipv6=False, first=0x500))[0] == "10.128.0.1/24"
+
+
+def test_a_wire_too_narrow_for_ipv6_has_ipv4_alone_and_its_number_counts() -> None:
+    layout = laid("a -- b mtu=1279; c -- d mtu=1280")
+    assert addresses(layout)[0] == "10.0.0.1/24"
+    assert addresses(layout)[2] == "10.0.1.1/24 fd00:1::1/64"
+
+
+def test_beside_given_addresses_a_port_too_narrow_for_ipv6_has_none_of_it() -> None:
+    layout = laid("switch s; a(10.0.0.1/24, fd00::1/64) -- s; b -- s mtu=1000")
+    assert addresses(layout)[2] == "10.0.0.2/24"
+
+
+def test_link_local_addresses_may_be_the_same_on_every_wire() -> None:
+    assert addresses(laid("a(fe80::1/64) -- b(fe80::2/64); c(fe80::1/64) -- d(fe80::2/64)", routes=True))[2] == (
+        "fe80::1/64"
+    )
+
+
+def test_links_of_one_node_may_share_an_address() -> None:
+    assert addresses(laid("a(192.0.2.1/32) -- b(); a(192.0.2.1/32) -- c()"))[::2] == ["192.0.2.1/32", "192.0.2.1/32"]
+
+
+def test_routers_forward_and_with_routes_those_in_two_segments() -> None:
+    text = "router r; a -- b -- c; r -- c; switch s; x -- s -- y; x -- s"
+    assert laid(text).forwarding == {"r"}
+    assert laid(text, routes=True).forwarding == {"r", "b", "c"}
+
+
+def test_a_description_without_wires_can_be_laid_out() -> None:
+    layout = laid("node a; switch s", routes=True)
+    assert (layout.wires, layout.routes) == ((), {})
+
+
+def wire(a: str = "a", b: str = "b", **port: Any) -> Wire:
+    return Wire(Port(a, **port), Port(b))
+
+
+def by_hand(*wires: Wire, members: tuple[Member, ...] = (Member("a"), Member("b"))) -> Description:
+    return Description(members, wires)
+
+
+NO_KIND: Any = "hub"
+WRONG: list[tuple[Description, str, str]] = [
+    (parse("a:x -- b; a:x -- c"), "a:x", "this node has two links of this name"),
+    (parse("a:lo -- b"), "a:lo", "the node's loopback has this name"),
+    (parse("switch s; a -- s:br0"), "s:br0", "the node's bridge has this name"),
+    (parse("switch s; a -- s:lo"), "s:lo", "the node's loopback has this name"),
+    (parse("switch s; a -- s:x(10.0.0.1/24)"), "s:x", "a switch has no addresses"),
+    (parse("a(10.0.0.1/24) -- b(10.0.0.1/24)"), "10.0.0.1/24", "two nodes have this address, a and b"),
+    (parse("a(fd00::1/64) -- b; c(fd00::1/48) -- d"), "fd00::1/48", "two nodes have this address, a and c"),
+    (parse("a(fe80::1/64) -- b(fe80::1/64)"), "fe80::1/64", "two nodes have this address, a and b"),
+    (parse("a(10.0.0.1/32) -- b:x"), "b:x", "10.0.0.1/32 has no address left for it"),
+    (parse("switch s; a(10.0.0.1/30) -- s; b -- s; c -- s"), "c", "10.0.0.0/30 has no address left for it"),
+    (parse("a(fd00::1/64) -- b mtu=1279"), "mtu=1279", "IPv6 needs 1280 bytes, and a has an address of it"),
+    (parse("a -- b; c(10.0.0.1/8) -- d"), "2 ports", "10.0.0.0/8 is used up: give addresses"),
+    (parse("a -- b; c(fd00::1/16) -- d"), "65536 segments", "fd00::/16 is used up: give addresses"),
+    (parse("switch s t; s -- t; s -- t"), "s -- t", "closes a loop of switches"),
+    (parse("switch s t u; s -- t -- u -- s"), "u -- s", "frames would circle for ever: leave it out"),
+    (star(1024), "hub", "it has 1024 wires, and a bridge has at most 1023 ports"),
+    (by_hand(wire("a", "c")), "c", "there is no node of this name"),
+    (by_hand(wire("a", "a")), "a -- a", "a wire is between two nodes"),
+    (by_hand(members=(Member("a"), Member("a"))), "a", "there are two nodes of this name"),
+    (by_hand(members=(Member("a b"),)), "a b", "a node has a name of"),
+    (by_hand(members=(Member("a", NO_KIND),)), "hub", "a is of no such kind: node, router or switch"),
+    (by_hand(wire(link="a b")), "a b", "a link name has no"),
+    (by_hand(wire(addresses=(ip_interface("224.0.0.1/4"),))), "224.0.0.1/4", "a multicast address"),
+]
+
+
+@pytest.mark.parametrize(("description", "value", "hint"), WRONG, ids=[one[2][:30] for one in WRONG])
+def test_what_cannot_be_built_is_refused_with_what_and_why(description: Description, value: str, hint: str) -> None:
+    with pytest.raises(InvalidValue) as caught:
+        lay_out(description)
+    assert (caught.value.field, caught.value.value) == ("topology", value)
+    assert hint in caught.value.hint
+
+
+def test_as_many_ports_as_a_bridge_has_are_taken() -> None:
+    assert len(lay_out(star(1023)).wires) == 1023
+
+
+def test_an_mtu_no_link_can_have_is_refused() -> None:
+    with pytest.raises(InvalidValue, match="mtu 9: a veth's MTU is 68 to 65535 bytes"):
+        lay_out(by_hand(Wire(Port("a"), Port("b"), 9)))
+
+
+@pytest.mark.parametrize("first", [-1, 65536, "0", 1.0, None])
+def test_a_first_number_that_no_segment_has_is_refused(first: Any) -> None:
+    with pytest.raises(InvalidValue, match="first .*: the number of a segment is 0 to 65535"):
+        laid("a -- b", first=first)
+
+
+def test_text_has_to_be_parsed_first() -> None:
+    text: Any = "a -- b"
+    with pytest.raises(InvalidValue, match="or by a Description"):
+        lay_out(text)
+
+
+@given(descriptions(connected=False))
+@settings(deadline=None)
+def test_every_port_has_a_link_of_its_own_and_every_node_unique_addresses(description: Description) -> None:
+    layout = lay_out(description)
+    kinds = {member.name: member.kind for member in layout.members}
+    assert max(Counter(links(layout)).values(), default=1) == 1
+    seen = Walk(layout)
+    for port in seen.ports:
+        families = [one.version for one in port.addresses or ()]
+        assert families == ([] if kinds[port.node] == "switch" else [4, 6])
+    assert len({one.ip for one in seen.addresses}) == len(seen.addresses)
+
+
+@given(descriptions(connected=False))
+@settings(deadline=None)
+def test_ports_are_in_one_network_just_where_frames_go_between_them(description: Description) -> None:
+    seen = Walk(lay_out(description))
+    addressed = [port for port in seen.ports if port.addresses]
+    for one in addressed:
+        for other in addressed:
+            joined = seen.domains[one.node, one.link] == seen.domains[other.node, other.link]
+            networks = [[each.network for each in port.addresses or ()] for port in (one, other)]
+            assert (networks[0] == networks[1]) is joined
+            assert any(a.overlaps(b) for a, b in zip(*networks, strict=True)) is joined

@@ -1,0 +1,147 @@
+"""The compact description: what it says, and what is wrong with it."""
+
+from __future__ import annotations
+
+from ipaddress import ip_interface
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vethlib.errors import InvalidValue
+from vethlib.topology.description import Description, Member, Port, Wire
+from vethlib.topology.text import check_node_name, parse
+
+
+def test_a_chain_makes_its_nodes_and_a_wire_between_each_two() -> None:
+    assert parse("a -- b -- c") == Description(
+        (Member("a"), Member("b"), Member("c")), (Wire(Port("a"), Port("b")), Wire(Port("b"), Port("c")))
+    )
+
+
+def test_nodes_are_in_the_order_in_which_they_are_first_named() -> None:
+    assert [member.name for member in parse("z -- y; switch s; x -- z").members] == ["z", "y", "s", "x"]
+
+
+def test_statements_are_lines_or_stand_between_semicolons_and_comments_end_with_the_line() -> None:
+    text = """
+        a -- b;; b -- c   # and so on; x -- y
+        # nothing
+
+        c -- d
+    """
+    assert [(wire.a.node, wire.b.node) for wire in parse(text).wires] == [("a", "b"), ("b", "c"), ("c", "d")]
+
+
+@pytest.mark.parametrize("kind", ["node", "router", "switch"])
+def test_a_kind_is_said_before_or_after_the_node_is_wired(kind: str) -> None:
+    assert parse(f"{kind} x y; x -- y").members == parse(f"x -- y; {kind} x y").members
+    assert {member.kind for member in parse(f"{kind} x y").members} == {kind}
+
+
+def test_a_node_may_be_called_as_a_kind_is() -> None:
+    assert parse("switch -- router").members == (Member("switch"), Member("router"))
+    assert parse("switch switch; switch -- a").members == (Member("switch", "switch"), Member("a"))
+
+
+def test_a_port_has_a_link_name_and_addresses_where_they_are_given() -> None:
+    (wire,) = parse("a:wan0(10.0.0.1/24, fd00::1/64) -- b()").wires
+    assert wire.a == Port("a", "wan0", (ip_interface("10.0.0.1/24"), ip_interface("fd00::1/64")))
+    assert wire.b == Port("b", "", ())
+
+
+def test_a_node_in_the_middle_of_a_chain_may_be_without_addresses_on_both_sides() -> None:
+    first, second = parse("a -- b() -- c").wires
+    assert first.b == second.a == Port("b", "", ())
+
+
+def test_what_is_open_stays_open() -> None:
+    (wire,) = parse("a -- b").wires
+    assert (wire.a.link, wire.a.addresses, wire.mtu) == ("", None, None)
+
+
+def test_an_mtu_is_of_every_wire_of_its_statement_and_of_no_other() -> None:
+    assert [wire.mtu for wire in parse("a -- b -- c  mtu=1400; c -- d").wires] == [1400, 1400, None]
+
+
+def test_dashes_in_names_are_no_wires() -> None:
+    (wire,) = parse("a-b:x--y -- c-").wires
+    assert wire == Wire(Port("a-b", "x--y"), Port("c-"))
+
+
+def test_an_empty_text_describes_nothing() -> None:
+    assert parse(" \n # only this\n ;") == Description((), ())
+
+
+WRONG: list[tuple[str, int, str, str]] = [
+    ("a", 1, "a", 'write a wire as "a -- b", or "node a" for a node without one'),
+    ("a b", 1, "a b", "'a b' is no port"),
+    ("a - b", 1, "a - b", "is no port: write node, node:link or node:link(10.0.0.1/24)"),
+    ("a -- b\na--c", 2, "a--c", 'put a space on either side of "--"'),
+    ("a --b", 1, "a --b", 'put a space on either side of "--"'),
+    ("a --", 1, "a --", 'there is no node beside a "--"'),
+    ("-- a", 1, "-- a", 'there is no node beside a "--"'),
+    ("a -- -- b", 1, "a -- -- b", 'there is no node beside a "--"'),
+    ("a -- a", 1, "a -- a", "begins and ends at a"),
+    ("a -- b:x -- b:y", 1, "a -- b:x -- b:y", "begins and ends at b"),
+    ("a -- b:x -- c", 1, "a -- b:x -- c", "b is in the middle of a chain"),
+    ("a -- b(10.0.0.1/24) -- c", 1, "a -- b(10.0.0.1/24) -- c", "make it two statements"),
+    ("switch", 1, "switch", "write a wire"),
+    ("switch s\n\nrouter s", 3, "router s", "s is a switch already: a node is of one kind"),
+    ("switch s, t", 1, "switch s, t", "a node has a name of"),
+    ("ä -- b", 1, "ä -- b", "a node has a name of"),
+    ("_a -- b", 1, "_a -- b", "a letter or digit first"),
+    (f"{'n' * 65} -- b", 1, f"{'n' * 65} -- b", "1 to 64"),
+    ("a: -- b", 1, "a: -- b", "a link name has 1 to 15 bytes"),
+    ("a:sixteen-letters- -- b", 1, "a:sixteen-letters- -- b", "a link name has 1 to 15 bytes"),
+    ("a:x:y -- b", 1, "a:x:y -- b", "no '/', ':'"),
+    ("a(10.0.0.1) -- b", 1, "a(10.0.0.1) -- b", "write the prefix too"),
+    ("a(10.0.0.1/33) -- b", 1, "a(10.0.0.1/33) -- b", "not an address with a prefix"),
+    ("a(10.0.0.1/24 -- b", 1, "a(10.0.0.1/24 -- b", "is no port"),
+    ("a(10.0.0.1/24,10.0.0.1/24) -- b", 1, "a(10.0.0.1/24,10.0.0.1/24) -- b", "the same address is given twice"),
+    ("a -- b mtu=big", 1, "a -- b mtu=big", "write a number of bytes"),
+    ("a -- b mtu=67", 1, "a -- b mtu=67", "68 to 65535"),
+    ("a -- b mtu=65536", 1, "a -- b mtu=65536", "68 to 65535"),
+    ("a -- b mtu=1400 mtu=1500", 1, "a -- b mtu=1400 mtu=1500", "mtu is given twice"),
+    ("a -- b\n  a -- c loss=1", 2, "a -- c loss=1", "there is no attribute 'loss': what a wire can have is mtu=BYTES"),
+]
+
+
+@pytest.mark.parametrize(("text", "line", "statement", "hint"), WRONG, ids=[one[0][:20] for one in WRONG])
+def test_an_error_names_line_and_statement_and_says_what_would_do(
+    text: str, line: int, statement: str, hint: str
+) -> None:
+    with pytest.raises(InvalidValue) as caught:
+        parse(text)
+    assert caught.value.field == "topology"
+    assert caught.value.value == statement
+    assert caught.value.hint.startswith(f"line {line}: ")
+    assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize("text", [None, 7, b"a -- b", ["a", "b"]])
+def test_what_is_no_text_is_refused(text: Any) -> None:
+    with pytest.raises(InvalidValue, match="describe it by text"):
+        parse(text)
+
+
+@pytest.mark.parametrize("name", ["a", "9", "r1.lab_2-x", "n" * 64, "a-"])
+def test_names_a_node_can_have(name: str) -> None:
+    assert check_node_name(name) == name
+
+
+@pytest.mark.parametrize("name", ["", "-a", ".", "a--b", "a b", "a/b", "a\n", "n" * 65, 7, None])
+def test_names_a_node_cannot_have(name: Any) -> None:
+    with pytest.raises(InvalidValue, match="a node has a name of 1 to 64 letters"):
+        check_node_name(name)
+
+
+@given(st.text(alphabet="ab1-:()./ ,;#=\nmtuswich", max_size=40))
+def test_any_text_is_a_description_or_an_invalid_value(text: str) -> None:
+    try:
+        described = parse(text)
+    except InvalidValue:
+        return  # and no other error
+    names = {member.name for member in described.members}
+    assert {port.node for wire in described.wires for port in (wire.a, wire.b)} <= names
