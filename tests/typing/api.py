@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Interface, IPv6Interface
+from socket import socket
 from typing import assert_type
 
 from vethlib import (
@@ -22,6 +23,8 @@ from vethlib import (
     ns,
 )
 from vethlib.agent import Configurator, Interface, PacketPort, Status, StatusChange
+from vethlib.pytest_netns import Connected, NetnsFactory, Node, Topology, TopologyFactory
+from vethlib.topology import ring
 
 
 def imperative(session: Session, netns: Netns) -> None:
@@ -82,3 +85,23 @@ def namespaces() -> None:
         assert_type(ns.names(), list[str])
     assert_type(Netns.anonymous().identity, tuple[int, int])
     ns.remove("blue", missing_ok=True)
+
+
+def topologies(topology: TopologyFactory, veth: Connected, netns: Node, netns_factory: NetnsFactory) -> None:
+    net = topology("a -- b", routes=True)
+    assert_type(net, Topology)
+    assert_type(net["a"], Node)
+    assert_type(topology.ring(3, mtu=1400, ipv6=False)["n0"].ipv4, str)
+    assert_type(topology.star(3, hub="router"), Topology)
+    a, b = veth
+    assert_type(a, Node)
+    assert_type(b.socket(), socket)
+    assert_type(netns.run(["true"]).stdout, str)
+    assert_type(netns.call(len, "text"), int)
+    assert_type(netns.submit(len, "text").result(), int)
+    assert_type(netns.links(), list[Link])
+    assert_type(netns.set("eth0", up=False), Link)
+    assert_type(netns_factory("x").stats("lo"), Stats)
+    assert_type(net.wire("a", "b").a.link, str)
+    with Topology.build(ring(3)) as built, built["n0"] as entered:
+        assert_type(entered, Node)
