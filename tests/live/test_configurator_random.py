@@ -87,11 +87,11 @@ class World:
 
     def remove_foreign(self) -> None:
         if found := self.links(ours=False):
-            self.others.delete(*self.random.choice(found))
+            self.others.delete(*self.random.choice(found), missing_ok=True)  # it may end with its peer's namespace
 
     def unlink(self) -> None:
         if found := self.links(ours=True):
-            self.others.delete(*self.random.choice(found))
+            self.others.delete(*self.random.choice(found), missing_ok=True)  # it may end with its peer's namespace
 
     def break_link(self) -> None:
         if found := self.links(ours=True):

@@ -207,13 +207,15 @@ def test_what_will_not_be_collected_does_not_count(project: Project) -> None:
 def test_coverage_measures_what_runs_in_the_tests(project: Project) -> None:
     project.write("def seven():\n    return 7\n", "mine.py")
     project.write("import mine\ndef test_it(netns):\n    assert netns.call(mine.seven) == 7\n")
-    told = project.run("--cov=mine", "--cov-report=term", before=unprivileged("env", f"PYTHONPATH={project.path}"))
+    environment = ["env", "-u", "COVERAGE_FILE", f"PYTHONPATH={project.path}"]
+    told = project.run("--cov=mine", "--cov-report=term", before=unprivileged(*environment))
     told.stdout.fnmatch_lines(["mine.py*100%"])
 
 
 def test_a_run_by_coverage_is_isolated_too(project: Project) -> None:
     project.write(USES_IT)
-    project.run(module="coverage run --source=. -m pytest", before=unprivileged()).assert_outcomes(passed=1)
+    before = unprivileged("env", "-u", "COVERAGE_FILE")
+    project.run(module="coverage run --source=. -m pytest", before=before).assert_outcomes(passed=1)
     assert where(project)[0] != here()[0]
     assert (project.path / ".coverage").exists()
 
