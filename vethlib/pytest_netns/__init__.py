@@ -1,7 +1,8 @@
 """pytest-netns: real networks in tests, in milliseconds. The plugin, whose entry point is this package.
 
 What it is for and how it is used: docs/pytest-netns.md. Its parts: names, options, isolation (where the tests run),
-fixtures and live (what they have built), leaks (what a test left behind), failures (what a failure's report shows).
+search and mentions (who uses the plugin), fixtures and live (what they have built), leaks (what a test left behind),
+failures (what a failure's report shows).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import pytest
 
 from . import options
 from .fixtures import Connected, NetnsFactory, TopologyFactory, VethFactory, make_fixtures, netns_session
-from .isolation import ISOLATION, arrange, tell_worker
+from .isolation import ISOLATION, arrange, arrange_late, tell_worker
 from .live import LIVE, Live
 from .names import SCOPES, is_used
 from .summary import tell_kept
@@ -31,6 +32,8 @@ __all__ = [
     "VethFactory",
     "netns_session",
 ]
+
+_IS_LATE = pytest.StashKey[bool]()
 
 for _scope in SCOPES:
     globals().update(make_fixtures(_scope))
@@ -83,15 +86,24 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     options.check_marker(item)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Bring up what only tests that use the plugin need."""
     if not any(is_used(item) for item in session.items):
         return
+    stash = session.config.stash
+    before, stash[ISOLATION] = stash[ISOLATION], arrange_late(stash[ISOLATION], session.items)
+    stash[_IS_LATE] = stash[ISOLATION] is not before
     from .failures import attend
     from .leaks import watch
 
     attend(session.config)
     watch(session.config)
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
+    """Where the tests run, if that is another place than the header has said."""
+    return [f"netns: {config.stash[ISOLATION]}"] if config.stash.get(_IS_LATE, False) else []
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -6,13 +6,14 @@ vethlib.topology is imported when the first one is asked for.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from inspect import Parameter, Signature
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import pytest
 
 from .isolation import ISOLATION
 from .live import LIVE
-from .names import SCOPES
+from .names import SCOPES, base_of
 
 if TYPE_CHECKING:
     from .. import Session
@@ -167,42 +168,49 @@ def netns_session(request: pytest.FixtureRequest) -> Iterator[Session]:
 def make_fixtures(scope: str) -> dict[str, Any]:
     """The fixtures of a scope by their names."""
     prefix = SCOPES[scope]
-    base = f"_{prefix}netns_scope"
-
-    def fixture(function: Callable[..., Any], name: str) -> Any:
-        return pytest.fixture(scope=scope, name=name)(function)  # type: ignore[call-overload]
+    base = base_of(scope)
 
     def the_scope(request: pytest.FixtureRequest, netns_session: Session) -> Iterator[_Scope]:
         one = _Scope(request.config, request.node.nodeid, netns_session)
         yield one
         one.close()
 
-    def netns(request: pytest.FixtureRequest) -> Node:
+    def netns(scope: _Scope) -> Node:
         """A node: a fresh anonymous namespace with its loopback up."""
-        return scope_of(request).node()
+        return scope.node()
 
-    def netns_factory(request: pytest.FixtureRequest) -> NetnsFactory:
+    def netns_factory(scope: _Scope) -> NetnsFactory:
         """Call it for another node: a fresh anonymous namespace with its loopback up."""
-        return scope_of(request).node
+        return scope.node
 
-    def veth(request: pytest.FixtureRequest) -> Connected:
+    def veth(scope: _Scope) -> Connected:
         """Two nodes joined by a veth pair with addresses: ``a, b = veth``."""
-        return scope_of(request).pair()
+        return scope.pair()
 
-    def veth_factory(request: pytest.FixtureRequest) -> VethFactory:
+    def veth_factory(scope: _Scope) -> VethFactory:
         """Call it for two more nodes, joined by a veth pair: 10.0.N.1 and 10.0.N.2, fd00:N::1 and ::2."""
-        return scope_of(request).pair
+        return scope.pair
 
-    def topology(request: pytest.FixtureRequest) -> TopologyFactory:
+    def topology(scope: _Scope) -> TopologyFactory:
         """Call it for nodes and the wires between them: topology("a -- b -- c", routes=True), topology.ring(10)."""
-        return TopologyFactory(scope_of(request))
+        return TopologyFactory(scope)
 
-    def scope_of(request: pytest.FixtureRequest) -> _Scope:
-        found: _Scope = request.getfixturevalue(base)
-        return found
+    def fixture(function: Callable[..., Any], name: str) -> Any:
+        return pytest.fixture(scope=scope, name=name)(function)  # type: ignore[call-overload]
 
     made = {base: fixture(the_scope, base)}
     for function in (netns, netns_factory, veth, veth_factory, topology):
         name = prefix + function.__name__
-        made[name] = fixture(function, name)
+        made[name] = fixture(_asking_for(base, function), name)
+    return made
+
+
+def _asking_for(base: str, function: Callable[[_Scope], Any]) -> Callable[..., Any]:
+    """A function for pytest, which gives it what its signature names: the fixture `base`, as `function` has none."""
+
+    def made(**given: _Scope) -> Any:
+        return function(given[base])
+
+    made.__name__, made.__doc__ = function.__name__, function.__doc__
+    made.__signature__ = Signature([Parameter(base, Parameter.KEYWORD_ONLY)])  # type: ignore[attr-defined]
     return made

@@ -3,7 +3,9 @@
 Why before: a user namespace takes a process of one thread only (unshare(2), EINVAL), and what test modules do while
 they are imported is not known. Why not always: in there is no network but loopback, and an ordinary user is user 0; a
 project that merely has vethlib installed is to notice nothing. So with "auto" the files that are about to be
-collected are searched for a fixture of the plugin first.
+collected are searched for a fixture of the plugin first (search.py), and where in doubt it is not ours. After the
+collection pytest itself knows who uses what: that is the time for what the search has missed, where there is still
+a way, which there is for root always and for others while there is one thread.
 
 Workers of pytest-xdist have threads from the start. So the process that starts them goes first, and they find
 themselves in its user namespace, in which each may make a network and a mount namespace of its own.
@@ -14,20 +16,21 @@ from __future__ import annotations
 import getpass
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatch
-from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
-from .names import mention
+from .names import is_used
+from .search import find_use
 
-__all__ = ["ISOLATION", "Isolation", "arrange", "tell_worker"]
+__all__ = ["ISOLATION", "Isolation", "arrange", "arrange_late", "tell_worker"]
 
 _ALWAYS: Final = "--netns-isolate=always"
-_LARGEST: Final = 4 << 20  # bytes of a source file that is searched
+_NEEDS_USER_NAMESPACE: Final = f"an ordinary user needs a user namespace: {_ALWAYS}"
+_UNUSED: Final = "no test uses it"
+_IN_WORKER: Final = "netns_isolation"  # the key of what a worker of pytest-xdist is told
 _CAP_SYS_ADMIN: Final = 21  # include/uapi/linux/capability.h
 
 
@@ -53,36 +56,52 @@ _done: Isolation | None = None
 
 def arrange(config: pytest.Config, mode: str) -> Isolation:
     """Isolate the process as `mode` says: auto, always or never. UsageError if it is to be, and cannot."""
-    global _done
     if _done is not None:
         return _done
-    because = _reason(config, mode)
+    because, missing = _told(config) or (_reason(config, mode), "")
+    if missing:
+        return Isolation("", because, missing)
     if not because:
-        missing = "" if _may_make_namespaces() else f"an ordinary user needs a user namespace: {_ALWAYS}"
-        return Isolation("", "no test uses it" if mode == "auto" else "", missing)
+        missing = "" if _may_make_namespaces() else _NEEDS_USER_NAMESPACE
+        return Isolation("", _UNUSED if mode == "auto" else "", missing)
     isolation = _isolate(because)
     if mode == "always" and isolation.missing:
         raise pytest.UsageError(f"{_ALWAYS}: {isolation.missing}")
-    if isolation.namespaces:
-        _done = isolation
     return isolation
 
 
+def arrange_late(before: Isolation, items: Sequence[pytest.Item]) -> Isolation:
+    """After the collection: isolate the process where a test uses the plugin though the search has not seen it.
+
+    What was imported meanwhile may have started threads. Those stay outside, as root's may; nobody else can go then.
+    """
+    user = next((item for item in items if is_used(item)), None)
+    if before.because != _UNUSED or user is None or (before.missing and _count_threads() > 1):
+        return before
+    return _isolate(f"{user.nodeid} uses it")
+
+
 def _isolate(because: str) -> Isolation:
+    global _done
     from .. import ns
     from ..errors import VethError
 
     as_user = not _may_make_namespaces()
     name = _user_name()
-    threads = len(os.listdir("/proc/self/task"))
+    threads = _count_threads()
     try:
         ns.isolate()
     except VethError as error:
         return Isolation("", because, _threads() if as_user and threads > 1 else str(error))
-    if not as_user:
-        return Isolation("network and mount namespaces", because, "")
-    os.environ.setdefault("LOGNAME", name)
-    return Isolation("user, network and mount namespaces", because, "")
+    if as_user:
+        os.environ.setdefault("LOGNAME", name)
+    kinds = "user, network and mount" if as_user else "network and mount"
+    _done = Isolation(f"{kinds} namespaces", because, "")
+    return _done
+
+
+def _count_threads() -> int:
+    return len(os.listdir("/proc/self/task"))
 
 
 def _user_name() -> str:
@@ -112,56 +131,18 @@ def _may_make_namespaces() -> bool:
 
 def _reason(config: pytest.Config, mode: str) -> str:
     """Why this process is to be isolated, or ""."""
-    if mode == "never":
-        return ""
-    if mode == "always":
-        return _ALWAYS
-    if (told := getattr(config, "workerinput", {}).get("netns_because")) is not None:
-        return str(told)
-    for path in _to_collect(config):
-        try:
-            source = path.read_bytes() if path.stat().st_size <= _LARGEST else b""
-        except OSError:
-            continue
-        if name := mention(source):
-            return f"{_relative(path, config)} uses {name}"
-    return ""
+    return {"never": "", "always": _ALWAYS}[mode] if mode != "auto" else find_use(config)
 
 
 def tell_worker(node: Any, isolation: Isolation) -> None:
-    """Let a worker of pytest-xdist do what this process has done, without another search."""
-    node.workerinput["netns_because"] = isolation.because if isolation.namespaces else ""
+    """Let a worker of pytest-xdist do what this process has done, without another search, and know why it cannot."""
+    node.workerinput[_IN_WORKER] = (isolation.because, isolation.missing)
 
 
-def _relative(path: Path, config: pytest.Config) -> str:
-    return str(path.relative_to(config.rootpath)) if path.is_relative_to(config.rootpath) else str(path)
-
-
-def _to_collect(config: pytest.Config) -> Iterator[Path]:
-    """The Python files that will be collected, and the conftest.py that they have."""
-    patterns = [*config.getini("python_files"), "conftest.py"]
-    skipped = config.getini("norecursedirs")
-    seen: set[Path] = set()
-    for argument in config.args:
-        path = config.invocation_params.dir / str(argument).partition("::")[0]
-        for above in path.resolve().parents:
-            if above.is_relative_to(config.rootpath) and (conftest := above / "conftest.py") not in seen:
-                seen.add(conftest)
-                yield conftest
-        if path.is_file():
-            yield path
-        else:
-            yield from _below(path, patterns, skipped)
-
-
-def _below(root: Path, patterns: list[str], skipped: list[str]) -> Iterator[Path]:
-    for directory, directories, files in os.walk(root):
-        directories[:] = sorted(
-            name
-            for name in directories
-            if not any(fnmatch(name, pattern) for pattern in skipped)
-            and not os.path.exists(os.path.join(directory, name, "pyvenv.cfg"))
-        )
-        for name in sorted(files):
-            if any(fnmatch(name, pattern) for pattern in patterns):
-                yield Path(directory, name)
+def _told(config: pytest.Config) -> tuple[str, str] | None:
+    """What this process was told, if it is a worker: why to isolate, or why there is no way."""
+    told: tuple[str, str] | None = getattr(config, "workerinput", {}).get(_IN_WORKER)
+    if told is None:
+        return None
+    because, missing = told
+    return ("", "") if because in ("", _UNUSED) else (because, missing)

@@ -40,7 +40,7 @@ from .found import Found, Identity
 from .isolation import ISOLATION
 from .leftovers import delete_links, doomed_links, kill, names_of_nodes, remove_names, sentences
 from .live import LIVE, Live
-from .names import FIXTURES, is_used
+from .names import BASES, is_used
 from .options import SETTINGS, for_item
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class LeakWatch:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Generator[None, object, object]:
         """See what a fixture of wider scope brings about."""
-        if self._test is None and self._mode != "off" and fixturedef.argname in FIXTURES:
+        if self._test is None and self._mode != "off" and fixturedef.argname in BASES:
             self.begin()  # asked for by getfixturevalue: nobody could know
         if self._test is None or fixturedef.scope == "function":
             return (yield)

@@ -1,0 +1,107 @@
+"""Which fixtures of the plugin a source asks for, and which names are its own."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+
+from vethlib.pytest_netns.mentions import MARKER, NOTHING, look
+
+
+def asked(source: str) -> tuple[str, ...]:
+    return look(source.encode(), lambda name: name.startswith("test")).asked
+
+
+def given(source: str) -> frozenset[str]:
+    return look(source.encode(), lambda name: name.startswith("test")).given
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("def test_it(tmp_path, veth): pass", "veth"),
+        ("async def test_it(*, class_veth): pass", "class_veth"),
+        ("class TestIt:\n    def test_it(self, module_topology): pass", "module_topology"),
+        ("def test_it(\n    x: dict[str, int],  # a ): in a comment\n    netns: Node,\n) -> None: pass", "netns"),
+        ("@pytest.fixture\ndef net(topology): pass", "topology"),
+        ("@fixture(scope='module')\ndef net(module_topology): pass", "module_topology"),
+        ("@pytest_asyncio.fixture\nasync def net(veth): pass", "veth"),
+        ("pytestmark = pytest.mark.usefixtures('tmp_path', 'netns')", "netns"),
+        ("@pytest.mark.usefixtures('veth')\nclass TestIt: pass", "veth"),
+        ("def test_it(request): request.getfixturevalue('session_veth')", "session_veth"),
+        ("@pytest.mark.netns\ndef test_it(): pass  # no netns", MARKER),
+        ("from pytest import mark\npytestmark = [mark.netns(leaks='off')]", MARKER),
+    ],
+)
+def test_every_way_of_asking_is_seen(source: str, name: str) -> None:
+    assert asked(source) == (name,)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "def add(netns, name): pass",
+        "class Fake:\n    def enter(self, veth): pass",
+        "def test_it(topology=None, *, veth=1): pass",
+        "def test_it(): topology = 1; add(netns='x', veth=veth)",
+        "PROJECT = '''\ndef test_it(veth): pass\n'''",
+        "# def test_it(veth): pass",
+        "def test_it(topology",
+        "def test_it(veth\0): pass",
+        "def test_it(netns_, my_veth, topology2): pass",
+    ],
+)
+def test_what_is_only_called_so_is_not_asked_for(source: str) -> None:
+    assert asked(source) == ()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "@pytest.fixture\ndef topology(): pass\ndef test_it(topology): pass",
+        "@pytest.fixture(name='topology')\ndef _topology(): pass\ndef test_it(topology): pass",
+        "from mine import topology\ndef test_it(topology): pass",
+        "from mine import net as topology\ndef test_it(topology): pass",
+        "topology = make_fixture()\ndef test_it(topology): pass",
+        "@pytest.mark.parametrize('x, topology', [])\ndef test_it(x, topology): pass",
+        "@pytest.mark.parametrize(['x', 'topology'], [])\ndef test_it(x, topology): pass",
+        "pytestmark = pytest.mark.parametrize('topology', [])\ndef test_it(topology): pass",
+        "def pytest_generate_tests(metafunc): metafunc.parametrize('topology', [])\ndef test_it(topology): pass",
+        "@given(topology=st.text())\ndef test_it(topology): pass",
+        "@mock.patch('mine.topology')\ndef test_it(topology): pass",
+        "@patch.object(mine, 'topology')\ndef test_it(topology): pass",
+    ],
+)
+def test_a_name_that_the_source_gives_a_meaning_is_its_own(source: str) -> None:
+    assert asked(source) == ()
+    assert given(source) == {"topology"}
+
+
+def test_other_names_are_still_asked_for() -> None:
+    source = "@pytest.fixture\ndef topology(): pass\ndef test_it(topology, veth): pass"
+    assert asked(source) == ("veth",)
+
+
+def test_a_fixture_that_extends_the_one_of_its_name_asks_for_it() -> None:
+    source = "@pytest.fixture\ndef topology(topology): pass\ndef test_it(topology): pass"
+    assert asked(source) == ("topology",)
+
+
+def test_a_module_of_ours_with_the_name_is_no_fixture_of_the_project() -> None:
+    assert asked("from vethlib import topology\ndef test_it(topology): pass") == ("topology",)
+
+
+def test_a_source_that_warns_is_read_in_silence() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert asked(r"x = '\d'" + "\ndef test_it(veth): pass") == ("veth",)
+
+
+def test_a_source_without_the_words_is_not_even_parsed() -> None:
+    assert look(b"this is ( no Python", bool) is NOTHING
+
+
+def test_a_source_that_ends_nowhere_costs_no_more_than_its_length() -> None:
+    # A search that begins again at each "def" would take minutes for this.
+    assert asked("def f(a, b\n" * 20_000 + "veth") == ()

@@ -1,0 +1,115 @@
+"""Which fixtures of ours a Python source asks for, and which of their names it gives a meaning of its own.
+
+Pure, and without importing the source. Names like `topology` are everybody's: a function with such a parameter asks
+for a fixture only if it is a test or a fixture itself, and not for ours where the project has one of that name. What
+cannot be told from the source counts as not ours.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from .names import FIXTURES
+
+__all__ = ["MARKER", "NOTHING", "Mentions", "look"]
+
+_Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@dataclass(frozen=True, slots=True)
+class Mentions:
+    """`asked`: the names asked for, unless a conftest.py above has them. `given`: those with a meaning of its own."""
+
+    asked: tuple[str, ...]
+    given: frozenset[str]
+
+
+NOTHING: Final = Mentions((), frozenset())
+MARKER: Final = "the marker netns"
+
+# Few files have even one of the words, and only those are parsed.
+_WORD: Final = re.compile(rf"\b(?:{'|'.join(sorted(FIXTURES))})\b".encode())
+
+
+def look(source: bytes, is_test: Callable[[str], bool]) -> Mentions:
+    """What a source mentions; `is_test` says of a function's name whether pytest takes it for a test."""
+    if not _WORD.search(source):
+        return NOTHING
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what the source is to be blamed for is told when it is imported
+            tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return NOTHING
+    nodes = list(ast.walk(tree))
+    given = FIXTURES.intersection(name for node in nodes for name in _given(node))
+    given |= FIXTURES.intersection(name for node in tree.body for name in _bound(node))
+    return Mentions(tuple(name for node in nodes for name in _asked(node, is_test, given)), given)
+
+
+def _asked(node: ast.AST, is_test: Callable[[str], bool], given: frozenset[str]) -> Iterator[str]:
+    if isinstance(node, ast.Attribute) and node.attr == "netns" and _last_name(node.value) == "mark":
+        yield MARKER
+    elif isinstance(node, ast.Call) and _last_name(node.func) in ("usefixtures", "getfixturevalue"):
+        yield from (name for name in _texts(node.args) if name in FIXTURES and name not in given)
+    elif isinstance(node, _Function):
+        fixture = _name_as_fixture(node)
+        if fixture or is_test(node.name):
+            # A fixture that asks for its own name extends the one that it replaces.
+            yield from (n for n in _parameters(node) if n in FIXTURES and (n not in given or n == fixture))
+
+
+def _given(node: ast.AST) -> Iterator[str]:
+    """The names that get a meaning by a fixture, by parameters or by a patch."""
+    if isinstance(node, _Function):
+        yield _name_as_fixture(node)
+        for decorator in node.decorator_list:
+            if isinstance(decorator, ast.Call):
+                yield from (keyword.arg for keyword in decorator.keywords if keyword.arg)
+                if "patch" in ast.dump(decorator.func):
+                    yield from (text.rpartition(".")[2] for text in _texts(decorator.args))
+    elif isinstance(node, ast.Call) and _last_name(node.func) == "parametrize" and node.args:
+        names = node.args[0]
+        for text in _texts(names.elts if isinstance(names, (ast.List, ast.Tuple)) else [names]):
+            yield from (name.strip() for name in text.split(","))
+
+
+def _bound(statement: ast.stmt) -> Iterator[str]:
+    """The names that a statement of the module binds, perhaps to a fixture from elsewhere."""
+    if isinstance(statement, ast.ImportFrom) and not (statement.module or "").startswith("vethlib"):
+        yield from (alias.asname or alias.name for alias in statement.names)
+    elif isinstance(statement, ast.Assign):
+        yield from (target.id for target in statement.targets if isinstance(target, ast.Name))
+
+
+def _name_as_fixture(function: _Function) -> str:
+    """Under which name pytest knows a function as a fixture, or ""."""
+    for decorator in function.decorator_list:
+        called = decorator.func if isinstance(decorator, ast.Call) else decorator
+        if not _last_name(called).endswith("fixture"):
+            continue
+        keywords = decorator.keywords if isinstance(decorator, ast.Call) else []
+        named = _texts([keyword.value for keyword in keywords if keyword.arg == "name"])
+        return next(named, function.name)
+    return ""
+
+
+def _parameters(function: _Function) -> Iterator[str]:
+    """Those without a default, which are the ones that pytest fills in."""
+    arguments = function.args
+    positional = [*arguments.posonlyargs, *arguments.args]
+    yield from (one.arg for one in positional[: len(positional) - len(arguments.defaults)])
+    yield from (one.arg for one, value in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if not value)
+
+
+def _last_name(node: ast.expr) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+def _texts(nodes: list[ast.expr]) -> Iterator[str]:
+    return (node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))
