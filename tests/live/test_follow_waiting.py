@@ -430,9 +430,7 @@ def test_thousands_of_names_cost_one_watch_and_little_time(follower: Follower) -
         follower.unfollow(refs)
         follower.follow(refs)
 
-    assert best(follow) < 20 * bare, (
-        "beside looking once at each, which is 6 ms where following them is 20; a walk over all for each would be thousands"
-    )
+    assert best(follow) < 20 * bare, "beside looking once at each, which is 6 ms where following them is 20"
     assert watches() == 3, "/, /run and /run/netns"
     event = best(lambda: hundred_events(follower)) / 100
     assert event < 30 * bare / 4000, "about 7 µs, and what makes it"
