@@ -670,14 +670,14 @@ static void ring(void)
 	files.rlim_cur = files.rlim_max;
 	setrlimit(RLIMIT_NOFILE, &files);
 	struct node *nodes = calloc(count, sizeof *nodes);
-	/* Namespaces end in the order they were let go of: when this one's link has gone, so have all the others'. */
+	/* Namespaces end in the order they were let go of, those with a netlink socket some milliseconds later (it is freed
+	   by RCU): when the link of this one, which has a socket to the last, has gone, so have all the others'. */
 	struct buffer buffer = {0};
 	int marker = new_namespace();
 	int there = open_socket();
 	enter(home_ns);
 	ring_pair(&buffer, home_ns);
 	exchange(there, buffer.data, buffer.length, NULL);
-	close(there);
 	struct moment since = now();
 	build_ring(nodes);
 	report("build", since);
@@ -686,7 +686,7 @@ static void ring(void)
 	for (int i = 0; i < count; i++)
 		close(nodes[i].rtnl), close(nodes[i].fd);
 	report("teardown", since), since = now();
-	close(marker);
+	close(there), close(marker);
 	while (if_nametoindex("eth1"))
 		usleep(200);
 	report("gone", since);

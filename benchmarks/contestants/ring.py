@@ -58,14 +58,16 @@ def _send(sender: socket.socket, receiver: socket.socket, to: str) -> None:
 def until_gone(report: Report) -> Iterator[None]:
     """Around the work: time, as the phase "gone", from its end until the kernel has taken all of it apart.
 
-    Namespaces end in the order they were let go of. So one with a link to home is let go of last: when that has gone,
-    so have those of all the others.
+    Namespaces end in the order they were let go of, those with a netlink socket some milliseconds later (it is freed by
+    RCU). So one with such a socket and a link to home is let go of last: when that link has gone, so have all others.
     """
     with Session() as session:
         marker = ns.Netns.anonymous()
         session.create(Veth(End("marker"), End("marker", marker)))
+        there = ns.call_in(marker.fd, lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW))
         yield
         with report.phase("gone"):
+            there.close()
             marker.close()
             while "marker" in {name for _, name in socket.if_nameindex()}:
                 time.sleep(0.0002)
