@@ -78,6 +78,34 @@ def test_topologies_of_a_module_are_shown_too(project: Project) -> None:
     project.run().stdout.fnmatch_lines(["*- netns node x -*", "*- netns node y -*"])
 
 
+def test_a_test_that_has_no_part_in_a_modules_topology_does_not_show_it(project: Project) -> None:
+    project.write(
+        "import pytest\n@pytest.fixture(scope='module')\ndef net(module_topology): return module_topology('x -- y')\n"
+        "def test_first(net): pass\ndef test_other(veth): assert False\ndef test_plain(): assert False\n"
+    )
+    result = project.run()
+    result.assert_outcomes(passed=1, failed=2)
+    told = result.stdout.str()
+    assert "netns node x" not in told
+    assert told.count("netns node a") == 1
+
+
+def test_a_program_that_fails_shows_the_line_of_the_test_and_what_it_said(project: Project) -> None:
+    project.write("def test_it(netns):\n    netns.run(['ip', 'link', 'show', 'nothing'])\n")
+    told = project.run("--netns-nodes=0").stdout.str()
+    assert "does not exist" in told
+    assert ">       netns.run(['ip', 'link', 'show', 'nothing'])" in told
+    assert "subprocess.py" not in told
+    assert len(told.splitlines()) < 30
+
+
+def test_a_wrong_description_shows_the_line_of_the_test_and_no_other(project: Project) -> None:
+    project.write("def test_it(topology):\n    topology('a - b')\n")
+    told = project.run().stdout.str()
+    assert ">       topology('a - b')" in told
+    assert "vethlib/topology" not in told
+
+
 def test_of_many_nodes_only_some_are_shown_and_the_option_that_shows_all(project: Project) -> None:
     project.write("def test_it(topology, netns):\n    topology.ring(5)\n    assert False\n")
     told = project.run("--netns-nodes=3").stdout.str()

@@ -58,6 +58,21 @@ def test_an_unknown_value_is_a_usage_error_that_lists_the_valid_ones(project: Pr
     result.stderr.fnmatch_lines([f"ERROR: {told}"])
 
 
+def test_a_path_that_was_taken_for_a_value_is_a_usage_error_with_the_way_out(project: Project) -> None:
+    project.write(USES_IT)
+    result = project.run("--netns-pcap", "test_it.py")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: --netns-pcap: 'test_it.py' *; before a path write --netns-pcap=failed"])
+
+
+def test_a_directory_that_cannot_be_is_a_usage_error_if_anything_is_to_be_captured(project: Project) -> None:
+    project.write(USES_IT)
+    result = project.run("--netns-pcap", "--netns-dir=test_it.py/captures")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: --netns-dir: *test_it.py cannot be written to"])
+    project.run("--netns-dir=test_it.py/captures").assert_outcomes(passed=1)
+
+
 def test_an_unknown_value_in_the_ini_file_names_the_file(project: Project) -> None:
     ini(project, "netns_leaks = ignore")
     result = project.run()

@@ -139,6 +139,36 @@ def test_wire_tells_the_ports_as_seen_from_either_side() -> None:
             net["d"]
 
 
+def test_addresses_of_both_families_outlive_a_link_that_flaps() -> None:
+    with Topology.build("a -- b") as net:
+        for node in net.values():
+            node.set("eth0", up=False)
+            node.set("eth0", up=True)
+        assert addresses(net["b"], "eth0") == {"10.0.0.2/24", "fd00::2/64"}
+        assert all(reaches(net["a"], net["b"], one) for one in (net["b"].ipv4, net["b"].ipv6))
+
+
+def test_a_wire_that_was_down_is_up_again_with_the_routes_of_both_ends() -> None:
+    with Topology.build("a -- r1 -- r2 -- b", routes=True) as net:
+        net.down("r2", "r1")
+        assert not reaches(net["a"], net["b"], net["b"].ipv4)
+        assert of(net["r1"], "route", "show", "10.0.2.0/24") == []
+        net.up("r2", "r1")
+        assert all_reach_all(net)
+        net.up("r1", "r2")  # which it is already
+        with pytest.raises(LookupError, match="no wire between a and b"):
+            net.down("a", "b")
+
+
+def test_of_a_wire_that_comes_up_routes_through_another_that_is_down_stay_away() -> None:
+    with Topology.build("a -- r -- b; r -- c", routes=True) as net:
+        net.down("r", "b")
+        net.down("r", "a")
+        net.up("r", "a")
+        assert reaches(net["a"], net["c"], net["c"].ipv4)
+        assert not reaches(net["a"], net["b"], net["b"].ipv4)
+
+
 def test_a_topology_is_a_mapping_of_its_nodes_and_prints_as_a_picture() -> None:
     with Topology.build("a -- b") as net:
         assert list(net) == ["a", "b"]

@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Generator, Iterator
+from collections import Counter
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -33,6 +34,8 @@ __all__ = ["Failures", "attend"]
 
 _NAME: Final = "netns-failures"
 _NOT_IN_A_NAME: Final = re.compile(r"[^\w.\-]+")
+_IGNORE: Final = ".gitignore"
+_MOST_FILES: Final = 8  # that are named one by one
 _LONGEST: Final = 120  # characters of a directory's name
 
 
@@ -65,39 +68,49 @@ class Failures:
         return (yield)
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(self) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Add what there is to a failed report."""
         report = yield
-        if report.failed and report.when in ("setup", "call") and self._live.up:
-            self._failed.update(self._live.up)
-            report.sections.extend(self._sections())
+        if report.failed and report.when in ("setup", "call") and (used := self._live.used_by(item)):
+            self._failed.update(used)
+            report.sections.extend(self._sections(used))
         return report
 
-    def _sections(self) -> Iterator[tuple[str, str]]:
-        up = [topology for topology in self._live.up if not topology.closed]
-        shown = 0
-        for topology in up:
+    def _sections(self, used: Sequence[Topology]) -> Iterator[tuple[str, str]]:
+        room = self._settings.nodes
+        names: Counter[str] = Counter()
+        for topology in used:
             if topology.layout.wires:
                 yield "netns topology", str(topology)
-            for name, node in list(topology.items())[: self._settings.nodes - shown]:
-                yield f"netns node {name}", "\n".join(describe(node))
-                shown += 1
-        total = sum(map(len, up))
-        if total > shown:
-            yield "netns nodes", f"{total - shown} more, which --netns-nodes={total} shows"
-        if files := [line for topology in up if topology in self._captures for line in self._files(topology)]:
+            nodes = list(topology.items())
+            if len(nodes) > room:  # then those first that the test had to do with
+                nodes.sort(key=lambda item: not item[1].was_entered)
+            for name, node in nodes[:room]:
+                names[name] += 1
+                title = name if names[name] == 1 else f"{name}.{names[name]}"  # as where they are kept
+                yield f"netns node {title}", "\n".join(describe(node))
+                room -= 1
+        total = sum(map(len, used))
+        if total > names.total():
+            yield "netns nodes", f"{total - names.total()} more, which --netns-nodes={total} shows"
+        if files := [line for topology in used if topology in self._captures for line in self._files(topology)]:
             yield "netns captures", "\n".join(files)
         if self._settings.keep:
-            yield from self._keep()
+            yield from self._keep(used)
 
     def _files(self, topology: Topology) -> Iterator[str]:
-        capture, _ = self._captures[topology]
+        capture, directory = self._captures[topology]
         missing = capture.missing
+        if len(capture.files) > _MOST_FILES:
+            yield f"{len(capture.files)} files in {directory}"
         for path in capture.files:
-            yield f"{path}  ({missing[path]})" if path in missing else str(path)
+            if path in missing:
+                yield f"{path}  ({missing[path]})"
+            elif len(capture.files) <= _MOST_FILES:
+                yield str(path)
 
-    def _keep(self) -> Iterator[tuple[str, str]]:
-        new = [topology for topology in self._live.up if topology not in self._live.kept and not topology.closed]
+    def _keep(self, used: Sequence[Topology]) -> Iterator[tuple[str, str]]:
+        new = [topology for topology in used if topology not in self._live.kept]
         nodes = [node for topology in new for node in topology.values()]
         if not nodes:
             return
@@ -110,7 +123,7 @@ class Failures:
         listed = ", ".join(kept.nodes[:8]) + (f", … ({len(kept.nodes)} in all)" if len(kept.nodes) > 8 else "")
         yield (
             KEPT,
-            f"{listed}\n"
+            f"{self._nodeid}: {listed}\n"
             f"a shell in one:  {kept.enter} ip netns exec {kept.nodes[0]} bash\n"
             f"all of them:     {kept.enter} {sys.executable} -m vethlib show\n"
             f"end it:          {kept.end}",
@@ -120,6 +133,7 @@ class Failures:
         """Begin to capture, if that is wanted."""
         if self._settings.pcap != "off" and topology.layout.wires:
             directory = self._free_directory(nodeid)
+            _make_unversioned(self._settings.directory)
             self._captures[topology] = Capture(topology, directory), directory
 
     def _free_directory(self, nodeid: str) -> Path:
@@ -147,12 +161,21 @@ class Failures:
             self._failed.discard(topology)
 
 
+def _make_unversioned(directory: Path) -> None:
+    """Make the directory of all captures, which is nothing for git to show."""
+    if not directory.exists():
+        directory.mkdir(parents=True)
+        (directory / _IGNORE).write_text("# by pytest's plugin netns\n*\n")
+
+
 def _remove(files: list[Path], directory: Path, last: Path) -> None:
     """Remove files, and the directories that are empty then, up to and with `last`."""
     for path in files:
         path.unlink(missing_ok=True)
     for one in (directory, *directory.parents):
         try:
+            if one == last and os.listdir(one) == [_IGNORE]:
+                (one / _IGNORE).unlink()
             one.rmdir()
         except OSError:
             return  # somebody else's files are in it

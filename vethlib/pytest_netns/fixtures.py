@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from inspect import Parameter, Signature
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypedDict, Unpack
 
 import pytest
 
@@ -43,6 +43,12 @@ class VethFactory(Protocol):
         """The nodes, a and b: the N-th pair (from 0) has 10.0.N.1 and .2, fd00:N::1 and ::2."""
 
 
+class _Options(TypedDict, total=False):
+    ipv4: bool
+    ipv6: bool
+    routes: bool
+
+
 class TopologyFactory:
     """Call it for a topology, or for one of the shapes; each may be called any number of times.
 
@@ -63,49 +69,61 @@ class TopologyFactory:
         """Build what is described: by a text, by its statements, or by a Description. Raises InvalidValue."""
         from ..topology import Description
 
+        __tracebackhide__ = True
         if not isinstance(description, (str, Description)):
             description = "\n".join(description)
         return self._scope.build(description, ipv4=ipv4, ipv6=ipv6, routes=routes)
 
-    def line(self, n: int, *, mtu: int | None = None, **options: bool) -> Topology:
+    def line(self, n: int, *, mtu: int | None = None, **options: Unpack[_Options]) -> Topology:
         """n0 – n1 – …"""
         from ..topology import line
 
+        __tracebackhide__ = True
         return self(line(n, mtu=mtu), **options)
 
-    def ring(self, n: int, *, mtu: int | None = None, **options: bool) -> Topology:
+    def ring(self, n: int, *, mtu: int | None = None, **options: Unpack[_Options]) -> Topology:
         """A line whose ends are joined."""
         from ..topology import ring
 
+        __tracebackhide__ = True
         return self(ring(n, mtu=mtu), **options)
 
     def star(
-        self, n: int, *, hub: Literal["switch", "router", "node"] = "switch", mtu: int | None = None, **options: bool
+        self,
+        n: int,
+        *,
+        hub: Literal["switch", "router", "node"] = "switch",
+        mtu: int | None = None,
+        **options: Unpack[_Options],
     ) -> Topology:
         """leaf0, leaf1, … around a hub."""
         from ..topology import star
 
+        __tracebackhide__ = True
         return self(star(n, hub=hub, mtu=mtu), **options)
 
-    def mesh(self, n: int, *, mtu: int | None = None, **options: bool) -> Topology:
+    def mesh(self, n: int, *, mtu: int | None = None, **options: Unpack[_Options]) -> Topology:
         """n0, n1, …, each joined to each."""
         from ..topology import mesh
 
+        __tracebackhide__ = True
         return self(mesh(n, mtu=mtu), **options)
 
-    def fat_tree(self, k: int, *, mtu: int | None = None, **options: bool) -> Topology:
+    def fat_tree(self, k: int, *, mtu: int | None = None, **options: Unpack[_Options]) -> Topology:
         """A fat tree of routers with k ports each, and its hosts."""
         from ..topology import fat_tree
 
+        __tracebackhide__ = True
         return self(fat_tree(k, mtu=mtu), **options)
 
 
 class _Scope:
     """What the fixtures of one scope build, to be closed all at once."""
 
-    def __init__(self, config: pytest.Config, nodeid: str, session: Session) -> None:
+    def __init__(self, config: pytest.Config, nodeid: str, base: str, session: Session) -> None:
         self._live = config.stash[LIVE]
         self._nodeid = nodeid
+        self._base = base
         self._session = session
         self._topologies: list[Topology] = []
         self._nodes = 0
@@ -115,6 +133,7 @@ class _Scope:
         """A topology, noted."""
         from ..topology import Topology
 
+        __tracebackhide__ = True
         return self._noted(lambda: Topology.build(description, session=self._session, **options))
 
     def node(self, name: str = "") -> Node:
@@ -135,14 +154,17 @@ class _Scope:
         return Connected(net["a"], net["b"])
 
     def _noted(self, build: Callable[[], Topology]) -> Topology:
-        from ..errors import NotPermitted
+        from ..errors import InvalidValue, NotPermitted
 
+        __tracebackhide__ = True
         try:
             topology = build()
+        except InvalidValue as error:
+            raise error.with_traceback(None) from None  # it is the description's, and so the test's
         except NotPermitted as error:
             pytest.skip(f"{error}; run as root, or with --netns-isolate=always")
         self._topologies.append(topology)
-        self._live.built(topology, self._nodeid)
+        self._live.built(topology, self._nodeid, self._base)
         return topology
 
     def close(self) -> None:
@@ -171,7 +193,7 @@ def make_fixtures(scope: str) -> dict[str, Any]:
     base = base_of(scope)
 
     def the_scope(request: pytest.FixtureRequest, netns_session: Session) -> Iterator[_Scope]:
-        one = _Scope(request.config, request.node.nodeid, netns_session)
+        one = _Scope(request.config, request.node.nodeid, base, netns_session)
         yield one
         one.close()
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import pytest
 
+from .names import base_of
+
 if TYPE_CHECKING:
     from ..topology import Topology
 
@@ -31,11 +33,18 @@ class Live:
 
     def __init__(self) -> None:
         self.up: list[Topology] = []
+        self._bases: dict[Topology, str] = {}
         self.kept: set[Topology] = set()
         self.listeners: list[Listener] = []
 
-    def built(self, topology: Topology, nodeid: str) -> None:
-        """Take up one that a fixture has built."""
+    def used_by(self, item: pytest.Item) -> list[Topology]:
+        """Those that are up and a test has a part in: its own, and of a wider scope if it has a fixture of that."""
+        bases = {base_of("function"), *getattr(item, "fixturenames", ())}
+        return [one for one in self.up if self._bases[one] in bases and not one.closed]
+
+    def built(self, topology: Topology, nodeid: str, base: str) -> None:
+        """Take up one that a fixture has built; `base` is the fixture of its scope that all others stand on."""
+        self._bases[topology] = base
         self.up.append(topology)
         for listener in self.listeners:
             listener.built(topology, nodeid)
@@ -49,6 +58,7 @@ class Live:
         finally:
             for topology in closing:
                 self.up.remove(topology)
+                del self._bases[topology]
                 if topology in self.kept:
                     topology.let_go()
                 else:

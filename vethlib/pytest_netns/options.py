@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -87,13 +88,16 @@ def read(config: pytest.Config) -> Settings:
     """The settings of this run; the command line wins. UsageError names the option, the value and the valid ones."""
     chosen = {name: _checked(choice, *_given(config, name)) for name, choice in _CHOICES.items()}
     keep, _ = _given(config, "keep")
-    directory, _ = _given(config, "dir")
+    directory, where = _given(config, "dir")
+    path = config.rootpath / str(directory)
+    if chosen["pcap"] != "off":
+        _check_directory(path, where)
     return Settings(
         isolate=chosen["isolate"],
         leaks=chosen["leaks"],
         pcap=chosen["pcap"],
         keep=bool(keep),
-        directory=config.rootpath / str(directory),
+        directory=path,
         nodes=_number(*_given(config, "nodes")),
     )
 
@@ -110,8 +114,16 @@ def _given(config: pytest.Config, name: str) -> tuple[Any, str]:
 
 def _checked(choice: _Choice, value: object, where: str) -> str:
     if value not in choice.values:
-        raise pytest.UsageError(f"{where}: {value!r} is not one of {', '.join(choice.values)}")
+        # What follows an option is its value, even where it needs none and is a path.
+        hint = f"; before a path write {where}={choice.bare}" if choice.bare and os.path.exists(str(value)) else ""
+        raise pytest.UsageError(f"{where}: {value!r} is not one of {', '.join(choice.values)}{hint}")
     return str(value)
+
+
+def _check_directory(path: Path, where: str) -> None:
+    there = next(one for one in (path, *path.parents) if one.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise pytest.UsageError(f"{where}: {path} is no directory for capture files: {there} cannot be written to")
 
 
 def _number(value: object, where: str) -> int:

@@ -4,6 +4,7 @@ What a test must not have to wait for, or depend on the host for, is settled in 
 
 - Duplicate address detection takes a second or two per IPv6 address, and nobody else is on these wires: off
   (net.ipv6.conf.default.accept_dad, addrconf_dad_begin in net/ipv6/addrconf.c).
+- A link that goes down loses its IPv6 addresses, and keeps those of IPv4: here it keeps both (keep_addr_on_down).
 - A new namespace takes the IPv4 settings of the host's first one over (devinet_init_net, net/ipv4/devinet.c), on a
   host of containers ip_forward=1 with them: forwarding and reverse path filtering are set to what the layout says.
 
@@ -19,7 +20,7 @@ import resource
 import socket
 import struct
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from fcntl import ioctl
 from types import TracebackType
@@ -40,12 +41,13 @@ from .description import BRIDGE, Layout, Port, Route
 from .node import Node
 from .topology import Topology
 
-__all__ = ["build"]
+__all__ = ["build", "restore"]
 
 _SYS = "/proc/sys/net/"
 _FORWARDING = ("ipv4/ip_forward", "ipv6/conf/all/forwarding")
 _ALWAYS = {
     "ipv6/conf/default/accept_dad": "0",
+    "ipv6/conf/all/keep_addr_on_down": "1",
     "ipv4/conf/all/rp_filter": "0",
     "ipv4/conf/default/rp_filter": "0",
 }
@@ -215,20 +217,36 @@ def _make_bridges(layout: Layout, pairs: Sequence[Pair], namespaces: Mapping[str
             sockets.check(switch, "join its links", joined)
 
 
-def _add_routes(routes: Mapping[str, Sequence[Route]], namespaces: Mapping[str, Netns]) -> None:
+def _add_routes(
+    routes: Mapping[str, Sequence[Route]], namespaces: Mapping[str, Netns], *, tolerated: Container[int] = ()
+) -> None:
     with _Sockets(routes, namespaces) as sockets:
         for node, wanted in routes.items():
             outcomes = sockets.exchange(node, [_request(route) for route in wanted])
             for route, outcome in zip(wanted, outcomes, strict=True):
-                sockets.check(node, f"add the route to {route.network} via {route.via}", [outcome])
+                if outcome.errno not in tolerated:
+                    sockets.check(node, f"add the route to {route.network} via {route.via}", [outcome])
+
+
+def restore(layout: Layout, nodes: Mapping[str, Netns], links: Mapping[str, int]) -> None:
+    """Give some nodes the routes of the layout again that they have lost: with a link that goes down go its routes.
+
+    `links` has the ifindex of the link that is up again, of each node. A route through a link that is still down is not
+    to be had. Raises WaitTimeout, NetlinkError.
+    """
+    of_these = {name: layout.routes[name] for name in nodes if name in layout.routes}
+    _wait_until_usable(list(nodes), nodes, links)
+    _add_routes(of_these, nodes, tolerated=(errno.EEXIST, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN))
 
 
 def _request(route: Route) -> bytes:
     return new_route(route.network.network_address.packed, route.network.prefixlen, route.via.packed)
 
 
-def _wait_until_usable(nodes: Sequence[str], namespaces: Mapping[str, Netns]) -> None:
-    """Return when no IPv6 address is tentative.
+def _wait_until_usable(
+    nodes: Sequence[str], namespaces: Mapping[str, Netns], links: Mapping[str, int] | None = None
+) -> None:
+    """Return when no IPv6 address of the nodes is tentative, or of one link of each.
 
     Without detection, too, it is a work queue of the kernel that makes them usable, some time after the link has its
     carrier (addrconf_dad_work, net/ipv6/addrconf.c).
@@ -237,7 +255,7 @@ def _wait_until_usable(nodes: Sequence[str], namespaces: Mapping[str, Netns]) ->
     for start in range(0, len(nodes), _SLAB):
         waiting = list(nodes[start : start + _SLAB])
         with _Sockets(waiting, namespaces) as sockets:
-            while waiting := [node for node in waiting if sockets.has_tentative(node)]:
+            while waiting := [node for node in waiting if sockets.has_tentative(node, links[node] if links else 0)]:
                 if time.monotonic() > deadline:
                     raise WaitTimeout(f"node {waiting[0]}: an IPv6 address is not usable after {_PATIENCE:g} s")
                 time.sleep(_POLL)
@@ -266,12 +284,15 @@ class _Sockets:
         with system_errors("talk rtnetlink", node):
             return self._of[node].exchange(requests)
 
-    def has_tentative(self, node: str) -> bool:
-        """Whether an IPv6 address of `node` that was given cannot be used yet."""
+    def has_tentative(self, node: str, index: int) -> bool:
+        """Whether an IPv6 address of `node` that was given cannot be used yet; on one link, or on any with 0."""
         with system_errors("talk rtnetlink", node):
-            outcome = self._of[node].dump(dump_addrs(), parse_addr)
+            outcome = self._of[node].dump(dump_addrs(index), parse_addr)
         self.check(node, "read its addresses", [outcome])
-        return any(one.flags & IFA_F_TENTATIVE and one.address[0] != _LINK_LOCAL for one in outcome.bodies)
+        return any(
+            one.flags & IFA_F_TENTATIVE and one.address[0] != _LINK_LOCAL and index in (0, one.ifindex)
+            for one in outcome.bodies
+        )
 
     def check(self, node: str, what: str, outcomes: Iterable[Outcome]) -> None:
         """Raise NetlinkError for the first that was refused."""

@@ -113,15 +113,18 @@ class Node:
 
         What a failed program said is in the exception's notes.
         """
+        __tracebackhide__ = True  # pytest: what is of interest is the line of the test
         options = {"check": True, "capture_output": True, "text": True} | options
         try:
             with self:
                 result: subprocess.CompletedProcess[str] = subprocess.run(command, **options)
-        except subprocess.CalledProcessError as error:
-            for stream in (error.stdout, error.stderr):
+        except (subprocess.SubprocessError, OSError) as error:
+            for stream in (getattr(error, "stdout", None), getattr(error, "stderr", None)):
                 if stream:
                     error.add_note(stream.rstrip() if isinstance(stream, str) else repr(stream))
-            raise
+            if isinstance(error, FileNotFoundError) and isinstance(command, str):
+                error.add_note("a command is a list of words: node.run(['ip', 'addr'])")
+            raise error.with_traceback(None) from None
         return result
 
     def start(self, command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:

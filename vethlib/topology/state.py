@@ -24,6 +24,9 @@ _LINK_LOCAL: Final = bytes([0xFE, 0x80])
 _STATES = {"up": "UP", "unknown": "UP", "down": "NO-CARRIER", "lowerlayerdown": "NO-CARRIER"}
 
 
+_MOST_ROUTES = 12
+
+
 def describe(node: Node) -> list[str]:
     """The lines. What cannot be read any more is a line that says so: this is for reports, and raises nothing."""
     if node.closed:
@@ -36,7 +39,7 @@ def describe(node: Node) -> list[str]:
         return [f"cannot be read: {error}"]
     return [
         *_aligned([_link(link) for link in links]),
-        *_indented("routes", _aligned([_route(one, links) for one in routes])),
+        *_indented("routes", _shortened(_aligned([_route(one, links) for one in routes]))),
         *_indented("counters", _aligned(list(_counters(counters)))),
     ]
 
@@ -75,6 +78,11 @@ def _counters(counters: dict[str, Stats]) -> Iterator[tuple[str, ...]]:
             continue
         yield f"{name} rx", *map(str, (one.rx_packets, one.rx_bytes, one.rx_errors, one.rx_dropped))
         yield f"{name} tx", *map(str, (one.tx_packets, one.tx_bytes, one.tx_errors, one.tx_dropped))
+
+
+def _shortened(lines: list[str]) -> list[str]:
+    more = len(lines) - _MOST_ROUTES
+    return [*lines[:_MOST_ROUTES], f"… and {more} more, which ip route shows"] if more > 1 else lines
 
 
 def _indented(title: str, lines: list[str]) -> list[str]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from difflib import get_close_matches
 from itertools import pairwise
 from typing import TypeVar, get_args
 
@@ -91,7 +92,9 @@ class _Statement:
         while found := _ATTRIBUTE.search(rest):
             name, value = found.groups()
             if name != "mtu":
-                raise self.wrong(f"there is no attribute {name!r}: what a wire can have is mtu=BYTES")
+                raise self.wrong(
+                    f"there is no attribute {name!r}: what a wire can have is mtu=BYTES (others: tc, by node.run)"
+                )
             if mtu is not None:
                 raise self.wrong("mtu is given twice: give it once, it is of every wire of the statement")
             if not (value.isascii() and value.isdecimal()):
@@ -119,7 +122,7 @@ class _Statement:
             raise self.wrong(f'{text!r}: put a space on either side of "--"')
         found = _PORT.fullmatch(text)
         if found is None:
-            raise self.wrong(f"{text!r} is no port: write node, node:link or node:link(10.0.0.1/24)")
+            raise self.wrong(self._cure(text))
         node, link, listed = found.group("node", "link", "addresses")
         self.checked(check_node_name, node)
         if link is not None:
@@ -128,6 +131,19 @@ class _Statement:
             return Port(node, link or "")
         addresses = self.checked(check_addresses, [one.strip() for one in listed.split(",")] if listed.strip() else [])
         return Port(node, link or "", addresses)
+
+    def _cure(self, text: str) -> str:
+        """What is to be said of a port that is none: by far the most are one of a few slips."""
+        first, *others = text.split()
+        if others and others[0] in ("-", "->", "<->", "—", "–", "---"):
+            return f'{text!r}: a wire is written "--", with a space on either side'
+        if others and first in _KINDS:
+            return f"{text!r}: write what kind a node is as a statement of its own, on another line or behind ';'"
+        if others and (meant := get_close_matches(first.lower(), _KINDS, 1)):
+            return f"{text!r}: do you mean {' '.join([meant[0], *others])!r}?"
+        if found := re.fullmatch(r"(\S+)\s+mtu[\s:]\s*(\d+)", text):
+            return f"{text!r}: write the attribute as mtu={found[2]}"
+        return f"{text!r} is no port: write node, node:link or node:link(10.0.0.1/24)"
 
     def checked(self, check: Callable[[V], T], value: V) -> T:
         """What `check` makes of a value; what it refuses is told as this statement's."""

@@ -104,6 +104,22 @@ class Topology(Mapping[str, Node]):
                 return wire.seen_from(a)
         raise LookupError(f"there is no wire between {a} and {b}")
 
+    def down(self, a: str, b: str) -> None:
+        """Take the first wire between two nodes down, at both ends. LookupError if there is none."""
+        self._set(a, b, up=False)
+
+    def up(self, a: str, b: str) -> None:
+        """Bring it up again, and give both nodes back the routes that went with it. LookupError if there is none."""
+        from .build import restore
+
+        links = self._set(a, b, up=True)
+        restore(self.layout, {name: self[name].netns for name in links}, links)
+
+    def _set(self, a: str, b: str, *, up: bool) -> dict[str, int]:
+        """Set both ends up or down; returns their ifindexes by node."""
+        wire = self.wire(a, b)
+        return {port.node: self[port.node].set(port.link, up=up).index for port in (wire.a, wire.b)}
+
     @property
     def closed(self) -> bool:
         """Whether :meth:`close` was called."""
