@@ -574,10 +574,11 @@ def test_what_the_engine_says_after_the_end_is_not_heard(
     answer(to_fake)
     assert poll((tmp_path / "fake.sock.asked").exists)
     to_fake.close()
+    before = list(caplog.messages)  # that it was asked before it listened, perhaps
     (tmp_path / "fake.sock.go").touch()
     assert poll(lambda: threads() == [])
     assert answer(to_fake) == "this resolver is closed"
-    assert caplog.messages == []
+    assert caplog.messages == before
 
 
 def test_its_thread_stays_at_home_wherever_it_is_asked(
