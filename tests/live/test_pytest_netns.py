@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -81,6 +81,21 @@ def test_options_of_a_shape_are_those_of_a_topology(topology: TopologyFactory) -
     net = topology.line(3, routes=True, ipv6=False)
     assert [str(one) for one in net["n0"].addresses] == ["10.0.0.1/24"]
     assert "default via 10.0.0.2" in net["n0"].run(["ip", "route"]).stdout
+
+
+def test_first_numbers_the_first_segment(topology: TopologyFactory) -> None:
+    assert topology.line(2, first=3)["n0"].ipv4 == "10.0.3.1"
+
+
+@pytest.mark.parametrize("description", [None, 5, [1], b"a -- b", "", [], Description((), ())])
+def test_what_describes_nothing_is_told_as_such(topology: TopologyFactory, description: Any) -> None:
+    with pytest.raises(InvalidValue, match="describe it by text"):
+        topology(description)
+
+
+def test_a_description_of_lists_is_as_good_as_one_of_tuples(topology: TopologyFactory) -> None:
+    described: Any = Description([Member("a"), Member("b")], [Wire(Port("a"), Port("b"))])  # type: ignore[arg-type]
+    assert topology(described)["b"].ipv4 == "10.0.0.2"
 
 
 def test_what_cannot_be_built_says_why(topology: TopologyFactory) -> None:

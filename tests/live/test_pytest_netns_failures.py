@@ -143,6 +143,30 @@ def test_a_test_that_passes_leaves_no_capture_and_no_directory(project: Project)
     assert not (project.path / ".netns").exists()
 
 
+def test_a_test_that_fails_in_its_teardown_leaves_its_captures(project: Project) -> None:
+    project.write(
+        "import pytest\n@pytest.fixture\ndef bad():\n    yield\n    raise RuntimeError\n"
+        "def test_it(bad, veth): pass\ndef test_good(veth): pass\n"
+    )
+    result = project.run("--netns-pcap")
+    result.assert_outcomes(passed=2, errors=1)
+    assert [path.parent.name for path in captures(project)] == ["test_it.py_test_it"]
+    result.stdout.fnmatch_lines(["*- netns captures -*", str(captures(project)[0])])
+
+
+def test_a_directory_that_was_there_before_stays(project: Project) -> None:
+    project.write(PASSES)
+    (project.path / "mine").mkdir()
+    project.run("--netns-pcap", "--netns-dir=mine").assert_outcomes(passed=1)
+    assert list((project.path / "mine").iterdir()) == []
+
+
+def test_captures_are_nothing_for_git_to_show(project: Project) -> None:
+    project.write(FAILS)
+    project.run("--netns-pcap").assert_outcomes(failed=1)
+    assert (project.path / ".netns" / ".gitignore").read_text().endswith("\n*\n")
+
+
 def test_captures_of_all_tests_stay_where_that_is_wanted(project: Project) -> None:
     project.write(PASSES)
     project.run("--netns-pcap=all", "--netns-dir=somewhere/else").assert_outcomes(passed=1)

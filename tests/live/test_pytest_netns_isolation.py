@@ -101,6 +101,14 @@ def test_temporary_directories_are_those_of_the_user_whatever_the_environment_sa
     project.run(*workers, before=[*somebody, *nameless]).assert_outcomes(passed=1)
 
 
+def test_root_without_cap_net_admin_is_as_anybody_else(project: Project) -> None:
+    project.write(USES_IT)
+    before = ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-all"]
+    result = project.run(before=before)
+    result.assert_outcomes(passed=1)
+    assert where(project)[0] != here()[0]
+
+
 FORBIDDING = ["unshare", "-Ur", "sh", "-c", 'echo 0 >/proc/sys/user/max_user_namespaces; exec "$@"', "sh"]
 
 

@@ -103,6 +103,21 @@ def test_a_wrong_marker_is_a_usage_error_that_names_the_test(project: Project, m
     result.stderr.fnmatch_lines([f"ERROR: test_it.py::test_it: {told}"])
 
 
+@pytest.mark.parametrize("workers", [[], ["-n", "1"]], ids=["alone", "xdist"])
+def test_a_wrong_marker_that_comes_late_or_in_a_worker_is_an_error_of_its_test(
+    project: Project, workers: list[str]
+) -> None:
+    project.write(
+        "import pytest\ndef pytest_collection_modifyitems(items):\n"
+        "    items[0].add_marker(pytest.mark.netns(leaks='nope', foo=1))\n",
+        "conftest.py",
+    )
+    project.write("def test_it(netns): pass\ndef test_other(netns): pass\n")
+    result = project.run(*workers)
+    result.assert_outcomes(errors=1, passed=1)
+    assert "test_it.py::test_it: marker netns, leaks: 'nope' is not one of fail, warn, off" in result.stdout.str()
+
+
 def test_the_marker_is_registered(project: Project) -> None:
     project.write("import pytest\n@pytest.mark.netns(leaks='off')\ndef test_it(): pass\n")
     project.run("--strict-markers").assert_outcomes(passed=1)

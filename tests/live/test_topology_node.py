@@ -180,6 +180,61 @@ def _runs(pid: int) -> bool:
         return False
 
 
+def test_what_a_started_program_leaves_behind_is_killed(net: Topology) -> None:
+    code = "(trap '' TERM; while :; do sleep 1; done) & echo $!; wait"
+    process = net["a"].start(["sh", "-c", code], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    stubborn = int(process.stdout.readline())
+    net.close()
+    deadline = time.monotonic() + 10
+    while _runs(stubborn):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_what_was_written_to_a_program_and_not_read_is_no_obstacle(net: Topology) -> None:
+    process = net["a"].start(["sleep", "60"], stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    process.stdin.write("never read")
+    net.close()
+    assert process.returncode is not None
+
+
+def test_an_interruption_of_the_end_kills_what_was_to_end(net: Topology) -> None:
+    process = net["a"].start(["sh", "-c", "trap '' TERM; echo up; sleep 60"], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            net.close()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert process.returncode == -signal.SIGKILL
+    assert net.closed
+
+
+def test_what_was_started_ends_with_a_script_that_closes_nothing() -> None:
+    code = """
+from vethlib.topology import Topology
+net = Topology.build("a -- b")
+print(net["a"].start(["sleep", "60"]).pid)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not _runs(int(done.stdout))
+
+
+def test_a_node_within_a_node_that_cannot_be_entered_leaves_the_outer_one_whole(net: Topology) -> None:
+    home = inode()
+    net["b"].close()
+    with net["a"]:
+        with pytest.raises(NetnsNotFound), net["b"]:
+            pass
+        assert inode() == net["a"].netns.identity[1]
+    assert inode() == home
+
+
 def test_a_started_program_that_ignores_sigterm_is_killed(net: Topology) -> None:
     code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
     process = net["a"].start([sys.executable, "-c", code], stdout=subprocess.PIPE)
@@ -210,6 +265,12 @@ def test_wait_listening_gives_up_in_time(node: Node) -> None:
         bound.bind(("", 80))  # which is not to listen
         with pytest.raises(WaitTimeout, match=r"nothing listens on TCP port 80 in node a after 0.05 s"):
             node.wait_listening(80, timeout=0.05)
+
+
+def test_wait_listening_waits_for_a_program_that_goes_to_the_background(node: Node) -> None:
+    server = "import socket, time; s = socket.create_server(('', 80)); time.sleep(60)"
+    node.start(["sh", "-c", f'(sleep 0.2; exec {sys.executable} -c "{server}") &'])
+    node.wait_listening(80, timeout=10)
 
 
 def test_wait_listening_does_not_wait_for_a_program_that_has_ended(node: Node) -> None:

@@ -71,8 +71,8 @@ def test_nodes_without_a_wire_are_named() -> None:
     assert drawn("node a; switch s") == ["without a wire: a, s (switch)"]
 
 
-def test_nothing_is_no_line() -> None:
-    assert drawn("") == []
+def test_a_node_alone_is_a_line() -> None:
+    assert drawn("node a") == ["without a wire: a"]
 
 
 @pytest.mark.parametrize(

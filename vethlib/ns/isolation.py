@@ -48,7 +48,10 @@ def isolate() -> None:
             raise _failed(error) from None
         _isolate_as_user()
     _mount_private()
-    _set_loopback_up()
+    try:
+        _set_loopback_up()
+    except OSError as error:
+        raise NotPermitted("isolate() needs CAP_NET_ADMIN beside CAP_SYS_ADMIN", errno=error.errno or 0) from None
 
 
 def isolate_names() -> None:

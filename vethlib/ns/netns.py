@@ -33,10 +33,10 @@ class Netns:
     identity: tuple[int, int]
 
     def __init__(self, owner: Descriptor, ref: str | None = None) -> None:
-        self._closed = False
         self._owner = owner
         self.ref = f"fd:{owner.fileno()}" if ref is None else ref
         self.identity = identity(owner.fileno())
+        self._closed = False  # last: before, an interruption leaves nothing that could be shown or warned of
 
     @classmethod
     def open(cls, ref: str | HasFileno | None, resolver: Resolver | None = None) -> Netns:

@@ -82,7 +82,13 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Check the markers."""
+    """Check the markers. An error in a worker of pytest-xdist would be lost: there the test fails when it is set up."""
+    if not hasattr(item.config, "workerinput"):
+        options.check_marker(item)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Check the markers again: some come after the collection."""
     options.check_marker(item)
 
 

@@ -56,6 +56,7 @@ class Failures:
         self._live = live
         self._isolation = isolation
         self._captures: dict[Topology, tuple[Capture, Path]] = {}
+        self._undecided: list[tuple[list[Path], Path]] = []  # captures of what the test closes that is being torn down
         self._failed: set[Topology] = set()  # those that were up when a test failed
         self._nodeid = ""
         self._directories: set[Path] = set()  # those with captures of this run
@@ -74,7 +75,19 @@ class Failures:
         if report.failed and report.when in ("setup", "call") and (used := self._live.used_by(item)):
             self._failed.update(used)
             report.sections.extend(self._sections(used))
+        if report.when == "teardown" and self._undecided:
+            undecided, self._undecided = self._undecided, []
+            if report.failed:
+                files = [str(path) for paths, _ in undecided for path in paths]
+                report.sections.append(("netns captures", "\n".join(files)))
+            else:
+                self._remove(undecided)
         return report
+
+    def _remove(self, captures: Sequence[tuple[list[Path], Path]]) -> None:
+        for files, directory in captures:
+            _remove(files, directory, self._settings.directory)
+            self._directories.discard(directory)
 
     def _sections(self, used: Sequence[Topology]) -> Iterator[tuple[str, str]]:
         room = self._settings.nodes
@@ -111,7 +124,7 @@ class Failures:
 
     def _keep(self, used: Sequence[Topology]) -> Iterator[tuple[str, str]]:
         new = [topology for topology in used if topology not in self._live.kept]
-        nodes = [node for topology in new for node in topology.values()]
+        nodes = [node for topology in new for node in topology.values() if not node.closed]
         if not nodes:
             return
         try:
@@ -139,8 +152,8 @@ class Failures:
     def _free_directory(self, nodeid: str) -> Path:
         """The directory for one more topology of a test, class, module or session."""
         name = _NOT_IN_A_NAME.sub("_", nodeid).strip("_")[-_LONGEST:] or "session"
-        if nodeid != self._nodeid and (worker := os.environ.get("PYTEST_XDIST_WORKER")):
-            name += f"-{worker}"  # each worker has the module, or what else it is, for its own
+        if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+            name += f"-{worker}"  # workers know nothing of each other's directories
         first = self._settings.directory / name
         number, directory = 1, first
         while directory in self._directories:
@@ -150,14 +163,13 @@ class Failures:
         return directory
 
     def closing(self, topologies: list[Topology]) -> None:
-        """End the captures of these, and remove those that nobody wants."""
+        """End the captures of these. Whether they are wanted is known when the teardown has ended, too."""
         for topology in topologies:
             if topology in self._captures:
                 capture, directory = self._captures.pop(topology)
                 capture.stop()
                 if self._settings.pcap != "all" and topology not in self._failed:
-                    _remove(capture.files, directory, self._settings.directory)
-                    self._directories.discard(directory)
+                    self._undecided.append((capture.files, directory))
             self._failed.discard(topology)
 
 
@@ -174,7 +186,9 @@ def _remove(files: list[Path], directory: Path, last: Path) -> None:
         path.unlink(missing_ok=True)
     for one in (directory, *directory.parents):
         try:
-            if one == last and os.listdir(one) == [_IGNORE]:
+            if one == last:
+                if os.listdir(one) != [_IGNORE]:
+                    return  # it was there before, or has something in it
                 (one / _IGNORE).unlink()
             one.rmdir()
         except OSError:

@@ -5,7 +5,7 @@ vethlib.topology is imported when the first one is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from inspect import Parameter, Signature
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypedDict, Unpack
 
@@ -47,6 +47,7 @@ class _Options(TypedDict, total=False):
     ipv4: bool
     ipv6: bool
     routes: bool
+    first: int
 
 
 class TopologyFactory:
@@ -60,19 +61,19 @@ class TopologyFactory:
 
     def __call__(
         self,
-        description: str | Iterable[str] | Description,
+        description: str | Sequence[str] | Description,
         *,
         ipv4: bool = True,
         ipv6: bool = True,
         routes: bool = False,
+        first: int = 0,
     ) -> Topology:
-        """Build what is described: by a text, by its statements, or by a Description. Raises InvalidValue."""
-        from ..topology import Description
+        """Build what is described: by a text, a list of its statements, or a Description. Raises InvalidValue."""
 
         __tracebackhide__ = True
-        if not isinstance(description, (str, Description)):
+        if isinstance(description, (list, tuple)) and all(isinstance(one, str) for one in description):
             description = "\n".join(description)
-        return self._scope.build(description, ipv4=ipv4, ipv6=ipv6, routes=routes)
+        return self._scope.build(description, ipv4=ipv4, ipv6=ipv6, routes=routes, first=first)
 
     def line(self, n: int, *, mtu: int | None = None, **options: Unpack[_Options]) -> Topology:
         """n0 – n1 – …"""
@@ -129,7 +130,7 @@ class _Scope:
         self._nodes = 0
         self._pairs = 0
 
-    def build(self, description: str | Description, **options: bool) -> Topology:
+    def build(self, description: Any, **options: Any) -> Topology:
         """A topology, noted."""
         from ..topology import Topology
 

@@ -31,7 +31,7 @@ _ALWAYS: Final = "--netns-isolate=always"
 _NEEDS_USER_NAMESPACE: Final = f"an ordinary user needs a user namespace: {_ALWAYS}"
 _UNUSED: Final = "no test uses it"
 _IN_WORKER: Final = "netns_isolation"  # the key of what a worker of pytest-xdist is told
-_CAP_SYS_ADMIN: Final = 21  # include/uapi/linux/capability.h
+_CAPABILITIES: Final = 1 << 12 | 1 << 21  # CAP_NET_ADMIN, CAP_SYS_ADMIN (include/uapi/linux/capability.h)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ def _may_make_namespaces() -> bool:
             line = next(line for line in status if line.startswith("CapEff:"))
     except (OSError, StopIteration):
         return os.geteuid() == 0
-    return bool(int(line.split()[1], 16) >> _CAP_SYS_ADMIN & 1)
+    return int(line.split()[1], 16) & _CAPABILITIES == _CAPABILITIES
 
 
 def _reason(config: pytest.Config, mode: str) -> str:

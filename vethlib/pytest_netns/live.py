@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, Protocol
 
 import pytest
@@ -56,13 +57,11 @@ class Live:
             for listener in self.listeners:
                 listener.closing(closing)
         finally:
-            for topology in closing:
-                self.up.remove(topology)
-                del self._bases[topology]
-                if topology in self.kept:
-                    topology.let_go()
-                else:
-                    topology.close()
+            with ExitStack() as ending:
+                for topology in closing:
+                    self.up.remove(topology)
+                    del self._bases[topology]
+                    ending.callback(topology.let_go if topology in self.kept else topology.close)
 
 
 LIVE: Final = pytest.StashKey[Live]()

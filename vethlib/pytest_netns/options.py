@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -137,20 +136,24 @@ def for_item(item: pytest.Item) -> Settings:
     """The settings of a test: those of the run, with its markers', the nearest of which wins."""
     settings = item.config.stash[SETTINGS]
     for mark in reversed(list(item.iter_markers("netns"))):
-        settings = replace(settings, **mark.kwargs)
+        if not _what_is_wrong(mark):  # which is told where the test is collected, or set up
+            settings = replace(settings, **mark.kwargs)
     return settings
 
 
 def check_marker(item: pytest.Item) -> None:
     """Raise UsageError if a marker ``netns`` of the test has something that it cannot have."""
     for mark in item.iter_markers("netns"):
-        if mark.args:
-            raise pytest.UsageError(f"{item.nodeid}: marker netns takes keywords only: {', '.join(_IN_MARKER)}")
-        _check_keywords(item, mark.kwargs)
+        if wrong := _what_is_wrong(mark):
+            raise pytest.UsageError(f"{item.nodeid}: marker netns{wrong}")
 
 
-def _check_keywords(item: pytest.Item, given: Mapping[str, object]) -> None:
-    for name, value in given.items():
+def _what_is_wrong(mark: pytest.Mark) -> str:
+    if mark.args:
+        return f" takes keywords only: {', '.join(_IN_MARKER)}"
+    for name, value in mark.kwargs.items():
         if name not in _IN_MARKER:
-            raise pytest.UsageError(f"{item.nodeid}: marker netns has no {name!r}; it has {', '.join(_IN_MARKER)}")
-        _checked(_CHOICES[name], value, f"{item.nodeid}: marker netns, {name}")
+            return f" has no {name!r}; it has {', '.join(_IN_MARKER)}"
+        if value not in _CHOICES[name].values:
+            return f", {name}: {value!r} is not one of {', '.join(_CHOICES[name].values)}"
+    return ""

@@ -6,7 +6,8 @@
         net["client"].run(["ping", "-c1", net["server"].ipv4])
 
 How a description is written: text.py; ready-made shapes: shapes.py. Everything is anonymous: no name of it is on disk,
-no link of it in the namespace of the caller, and all of it ends with :meth:`Topology.close` or with the process.
+no link of it in the namespace of the caller, and all of it ends with :meth:`Topology.close` or with the process; but
+what a node has started outlives a process that is killed.
 """
 
 from .description import Description, Layout, Member, Port, Route, Wire

@@ -35,6 +35,7 @@ from .._nl.sock import RtnlSocket
 from ..errors import NotPermitted, WaitTimeout, errno_text
 from ..links import End, Interface, Pair, Veth
 from ..ns import Netns
+from ..ns.descriptor import opened
 from ..session import Session
 from ..session.refusal import refusal, system_errors
 from .description import BRIDGE, Layout, Port, Route
@@ -180,11 +181,8 @@ def _read(path: str) -> str:
 
 
 def _write(path: str, value: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, value)
-    finally:
-        os.close(fd)
+    with opened(path, os.O_WRONLY | os.O_CLOEXEC) as owned:
+        os.write(owned.fileno(), value)
 
 
 _LO_UP = struct.pack("16sh14x", b"lo", 0x1)  # struct ifreq with IFF_UP

@@ -32,6 +32,8 @@ def lay_out(
         raise InvalidValue("topology", description, 'describe it by text, "a -- b", or by a Description')
     if type(first) is not int or not 0 <= first < _MOST_SEGMENTS:
         raise InvalidValue("first", first, f"the number of a segment is 0 to {_MOST_SEGMENTS - 1}")
+    if not description.members:
+        raise InvalidValue("topology", "", 'there is no node in it: describe it by text, "a -- b"')
     kinds = _check_members(description.members)
     wires = [_check_wire(wire, kinds) for wire in description.wires]
     links = _links(wires, kinds)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import socket
 import subprocess
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar
 
@@ -20,7 +22,7 @@ from ..links import Interface, Link, Stats
 from ..ns import Netns
 from ..session import Session
 
-__all__ = ["Node", "end_processes"]
+__all__ = ["Node", "end_processes", "forget"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -53,8 +55,8 @@ class Node:
         self.was_entered = True
         block = self.netns.entered()
         stack: list[AbstractContextManager[None]] = self._blocks.__dict__.setdefault("stack", [])
-        stack.append(block)
         block.__enter__()
+        stack.append(block)
         return self
 
     def __exit__(
@@ -116,7 +118,7 @@ class Node:
         __tracebackhide__ = True  # pytest: what is of interest is the line of the test
         options = {"check": True, "capture_output": True, "text": True} | options
         try:
-            with self:
+            with self._entered():
                 result: subprocess.CompletedProcess[str] = subprocess.run(command, **options)
         except (subprocess.SubprocessError, OSError) as error:
             for stream in (getattr(error, "stdout", None), getattr(error, "stderr", None)):
@@ -130,23 +132,30 @@ class Node:
     def start(self, command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
         """Start a program inside, as ``subprocess.Popen`` does, and leave it running; it ends with the node.
 
-        It gets a process group of its own, and at the end the group is sent SIGTERM, and SIGKILL where that does not
-        help within two seconds. Output is text, and goes where the caller's goes unless `options` say otherwise.
+        It gets a process group of its own. At the end that is sent SIGTERM, and what is left of it SIGKILL when the program
+        has ended, or after two seconds. So it is when Python ends before the node does, but not where Python is killed.
+        Output is text, and goes where the caller's goes unless `options` say otherwise.
         """
         options = {"stdin": subprocess.DEVNULL, "text": True, "process_group": 0} | options
-        with self:
+        with self._entered():
             process = subprocess.Popen(command, **options)
         self.started.append(process)
+        _running.add(process)
         return process
+
+    def _entered(self) -> AbstractContextManager[None]:
+        self.was_entered = True
+        return self.netns.entered()
 
     def wait_listening(self, port: int, *, udp: bool = False, timeout: float = 5.0) -> None:
         """Return when something in the node listens on a TCP port, or has a UDP one: when a daemon is ready.
 
-        Raises WaitTimeout after `timeout` seconds; at once, if all that was started in the node has ended by then.
+        Raises WaitTimeout after `timeout` seconds; at once, if all that was started in the node has failed by then (what
+        has ended well may be in the background).
         """
         deadline = time.monotonic() + timeout
         while not ns.call_in(self.netns.fd, lambda: _is_listening(port, udp=udp)):
-            ended = [process for process in self.started if process.poll() is not None]
+            ended = [process for process in self.started if process.poll()]
             if time.monotonic() > deadline or (self.started and ended == self.started):
                 what = f"nothing listens on {'UDP' if udp else 'TCP'} port {port} in node {self.name}"
                 told = "".join(f"; {_program(one)} ended with exit code {one.returncode}" for one in ended)
@@ -203,30 +212,64 @@ def _name(function: Callable[..., object]) -> str:
     return getattr(function, "__qualname__", type(function).__qualname__)
 
 
+_running: weakref.WeakSet[subprocess.Popen[Any]] = weakref.WeakSet()
+"""What was started and is to end with Python at the latest."""
+
+
+@atexit.register
+def _end_with_python(mine: int = os.getpid()) -> None:
+    if os.getpid() == mine:  # and not a child that was forked
+        end_processes(_running)
+
+
+def forget(processes: Iterable[subprocess.Popen[Any]]) -> None:
+    """Let these run on when Python ends."""
+    _running.difference_update(processes)
+
+
 def end_processes(processes: Iterable[subprocess.Popen[Any]]) -> None:
-    """End the process groups of all these, at the same time: SIGTERM, and after two seconds SIGKILL."""
+    """End the process groups of all these, at the same time: SIGTERM, and SIGKILL what is left after two seconds.
+
+    Whatever interrupts it, they are killed.
+    """
+    processes = list(processes)
     running = [process for process in processes if process.poll() is None]
-    for process in running:
-        _signal(process, signal.SIGTERM)
     deadline = time.monotonic() + _GRACE
-    for process in running:
-        try:
-            process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
+    try:
+        for process in running:
+            _signal(process, signal.SIGTERM)
+        for process in running:
+            _wait_without_reaping(process, deadline)
+    finally:
+        # While a leader has not been waited for, the number of its group cannot become another's.
+        for process in running:
             _signal(process, signal.SIGKILL)
+        for process in running:
             process.wait()
-    for process in processes:
-        for pipe in (process.stdin, process.stdout, process.stderr):
-            if pipe is not None:
-                pipe.close()
+        for process in processes:
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                if pipe is not None:
+                    with suppress(OSError):  # what was written to it and not read is of no use any more
+                        pipe.close()
+        forget(processes)
+
+
+def _wait_without_reaping(process: subprocess.Popen[Any], deadline: float) -> None:
+    while time.monotonic() < deadline:
+        try:
+            if os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                return
+        except ChildProcessError:
+            return  # somebody else has waited for it
+        time.sleep(_POLL / 10)
 
 
 def _signal(process: subprocess.Popen[Any], number: signal.Signals) -> None:
-    # Not yet waited for, so the number is still this process's; whether it leads a group is the caller's choice.
+    # Whether it leads a group is the caller's choice.
     try:
         if os.getpgid(process.pid) == process.pid:
             os.killpg(process.pid, number)
         else:
-            process.send_signal(number)
-    except ProcessLookupError:
+            os.kill(process.pid, number)
+    except (ProcessLookupError, PermissionError):
         pass

@@ -9,7 +9,7 @@ from types import TracebackType
 from ..errors import InvalidValue
 from ..session import Session
 from .description import Description, Layout, Wire
-from .node import Node, end_processes
+from .node import Node, end_processes, forget
 
 __all__ = ["Topology"]
 
@@ -51,7 +51,10 @@ class Topology(Mapping[str, Node]):
 
         if not isinstance(description, (str, Description)):
             raise InvalidValue("topology", description, 'describe it by text, "a -- b", or by a Description')
-        layout = _laid_out(description, ipv4, ipv6, routes, first)
+        try:
+            layout = _laid_out(description, ipv4, ipv6, routes, first)
+        except TypeError:  # a description of lists, which cannot be remembered by
+            layout = _laid_out.__wrapped__(description, ipv4, ipv6, routes, first)
         if session is not None:
             return build(session, layout)
         session = Session()
@@ -127,12 +130,15 @@ class Topology(Mapping[str, Node]):
 
     def close(self) -> None:
         """End what was started in its nodes, and let go of their namespaces, which end with that. Twice is harmless."""
-        end_processes([process for node in self._nodes.values() for process in node.started])
-        self.let_go()
+        try:
+            end_processes([process for node in self._nodes.values() for process in node.started])
+        finally:
+            self.let_go()
 
     def let_go(self) -> None:
         """Let go of the namespaces only: they end if nobody else keeps them, and what runs in them goes on."""
         for node in self._nodes.values():
+            forget(node.started)
             node.netns.close()
         if self._session is not None:
             self._session.close()
