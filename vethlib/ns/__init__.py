@@ -11,7 +11,7 @@ those of ``ip netns``, either sees what the other made.
 
 from .descriptor import Descriptor, current
 from .entering import call_in, call_in_new, entered, map_in, map_in_new
-from .isolation import isolate, isolate_names
+from .isolation import is_privileged, isolate, isolate_names
 from .named import names, remove
 from .netns import Netns
 from .reference import Reference, Resolver, identity, open_fd, open_owned, parse
@@ -26,6 +26,7 @@ __all__ = [
     "current",
     "entered",
     "identity",
+    "is_privileged",
     "isolate",
     "isolate_names",
     "map_in",

@@ -27,7 +27,9 @@ from .syscalls import (
     unshare,
 )
 
-__all__ = ["isolate", "isolate_names"]
+__all__ = ["is_privileged", "isolate", "isolate_names"]
+
+_CAPABILITIES = 1 << 12 | 1 << 21  # CAP_NET_ADMIN, CAP_SYS_ADMIN (include/uapi/linux/capability.h)
 
 
 def isolate() -> None:
@@ -35,23 +37,32 @@ def isolate() -> None:
 
     Afterwards there is a loopback that is up and no other link, /run/netns is empty, and /sys/class/net shows our
     links (where the kernel permits mounting sysfs). Everything else in /run is what it was. A caller without
-    CAP_SYS_ADMIN is user 0 from then on, in a user namespace that maps nobody else.
+    CAP_SYS_ADMIN and CAP_NET_ADMIN is user 0 from then on, in a user namespace that maps nobody else.
 
     For a process of one thread: others would stay outside, and with them no user namespace can be entered at all.
     There is no way back. Raises :class:`NotPermitted`, which names the sysctl that forbids it, and
     :class:`NotSupported`.
     """
     try:
+        if not is_privileged():
+            raise PermissionError(errno.EPERM, "")
         unshare(CLONE_NEWNS | CLONE_NEWNET)
     except OSError as error:
-        if error.errno != errno.EPERM:
+        if error.errno != errno.EPERM:  # which a container's seccomp profile may say, whatever the capabilities are
             raise _failed(error) from None
         _isolate_as_user()
     _mount_private()
+    _set_loopback_up()
+
+
+def is_privileged() -> bool:
+    """Whether this process has CAP_SYS_ADMIN and CAP_NET_ADMIN: can make network namespaces and work in them."""
     try:
-        _set_loopback_up()
-    except OSError as error:
-        raise NotPermitted("isolate() needs CAP_NET_ADMIN beside CAP_SYS_ADMIN", errno=error.errno or 0) from None
+        with open("/proc/thread-self/status") as status:
+            effective = next(int(line.split()[1], 16) for line in status if line.startswith("CapEff:"))
+    except (OSError, StopIteration):
+        return os.geteuid() == 0
+    return effective & _CAPABILITIES == _CAPABILITIES
 
 
 def isolate_names() -> None:

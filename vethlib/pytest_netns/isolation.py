@@ -22,6 +22,8 @@ from typing import Any, Final
 
 import pytest
 
+from .. import ns
+from ..errors import VethError
 from .names import is_used
 from .search import find_use
 
@@ -31,7 +33,6 @@ _ALWAYS: Final = "--netns-isolate=always"
 _NEEDS_USER_NAMESPACE: Final = f"an ordinary user needs a user namespace: {_ALWAYS}"
 _UNUSED: Final = "no test uses it"
 _IN_WORKER: Final = "netns_isolation"  # the key of what a worker of pytest-xdist is told
-_CAPABILITIES: Final = 1 << 12 | 1 << 21  # CAP_NET_ADMIN, CAP_SYS_ADMIN (include/uapi/linux/capability.h)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ def arrange(config: pytest.Config, mode: str) -> Isolation:
     if missing:
         return Isolation("", because, missing)
     if not because:
-        missing = "" if _may_make_namespaces() else _NEEDS_USER_NAMESPACE
+        missing = "" if ns.is_privileged() else _NEEDS_USER_NAMESPACE
         return Isolation("", _UNUSED if mode == "auto" else "", missing)
     isolation = _isolate(because)
     if mode == "always" and isolation.missing:
@@ -83,10 +84,8 @@ def arrange_late(before: Isolation, items: Sequence[pytest.Item]) -> Isolation:
 
 def _isolate(because: str) -> Isolation:
     global _done
-    from .. import ns
-    from ..errors import VethError
 
-    as_user = not _may_make_namespaces()
+    as_user = not ns.is_privileged()
     name = _user_name()
     threads = _count_threads()
     try:
@@ -118,15 +117,6 @@ def _threads() -> str:
         f"threads are running already ({', '.join(names) or 'none of Python’s'}), and a user namespace takes a process "
         "of one thread; begin in one: unshare --user --map-root-user --net --mount python -m pytest"
     )
-
-
-def _may_make_namespaces() -> bool:
-    try:
-        with open("/proc/self/status") as status:
-            line = next(line for line in status if line.startswith("CapEff:"))
-    except (OSError, StopIteration):
-        return os.geteuid() == 0
-    return int(line.split()[1], 16) & _CAPABILITIES == _CAPABILITIES
 
 
 def _reason(config: pytest.Config, mode: str) -> str:

@@ -132,9 +132,9 @@ class Node:
     def start(self, command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
         """Start a program inside, as ``subprocess.Popen`` does, and leave it running; it ends with the node.
 
-        It gets a process group of its own. At the end that is sent SIGTERM, and what is left of it SIGKILL when the program
-        has ended, or after two seconds. So it is when Python ends before the node does, but not where Python is killed.
-        Output is text, and goes where the caller's goes unless `options` say otherwise.
+        It gets a process group of its own. At the end that is sent SIGTERM, and what is left of it SIGKILL when the
+        program has ended, or after two seconds. So it is when Python ends before the node does, but not where Python is
+        killed. Output is text, and goes where the caller's goes unless `options` say otherwise.
         """
         options = {"stdin": subprocess.DEVNULL, "text": True, "process_group": 0} | options
         with self._entered():
@@ -150,8 +150,8 @@ class Node:
     def wait_listening(self, port: int, *, udp: bool = False, timeout: float = 5.0) -> None:
         """Return when something in the node listens on a TCP port, or has a UDP one: when a daemon is ready.
 
-        Raises WaitTimeout after `timeout` seconds; at once, if all that was started in the node has failed by then (what
-        has ended well may be in the background).
+        Raises WaitTimeout after `timeout` seconds; at once, if all that was started in the node has failed by then
+        (what ended well may be in the background).
         """
         deadline = time.monotonic() + timeout
         while not ns.call_in(self.netns.fd, lambda: _is_listening(port, udp=udp)):
