@@ -29,8 +29,10 @@ def listed() -> list[str]:
 
 
 def mounts(place: str) -> list[str]:
-    """The lines of mountinfo for mounts on exactly `place`."""
-    return [line for line in Path("/proc/thread-self/mountinfo").read_text().splitlines() if line.split()[4] == place]
+    """The lines of mountinfo for mounts on exactly `place`, without those of the host, which our own /run hides."""
+    lines = [line.split() for line in Path("/proc/thread-self/mountinfo").read_text().splitlines()]
+    run = max((int(fields[0]) for fields in lines if fields[4] == "/run"), default=0)
+    return [" ".join(fields) for fields in lines if fields[4] == place and int(fields[0]) > run]
 
 
 def unmount_everything() -> None:
