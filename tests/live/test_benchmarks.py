@@ -10,8 +10,13 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+import pytest
+
+from benchmarks.contestants.ring import prove
 from tests.witness import names, poll
 from vethlib import ns
+from vethlib.topology import Topology
+from vethlib.topology import ring as ring_of
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "benchmarks"]
@@ -30,6 +35,31 @@ def test_a_small_lifecycle_is_measured_and_nothing_is_left(home: ns.Netns, tmp_p
     ElementTree.parse(tmp_path / "chart.svg")
     assert names() == set()
     assert ns.names() == []
+
+
+def test_a_small_ring_is_measured_until_the_kernel_is_done_and_nothing_is_left(home: ns.Netns, tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    arguments = ["ring", "-n", "4", "--repeat", "1", "--peers", "limit,vethlib", "--json", str(file)]
+    done = subprocess.run([*COMMAND, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    whole = json.loads(file.read_text())
+    (job,) = whole["jobs"]
+    assert job["failures"] == {}
+    assert {run["contestant"] for run in job["runs"]} == {"limit", "vethlib"} - set(whole["missing"])
+    for run in job["runs"]:
+        assert [phase["name"] for phase in run["phases"]] == ["build", "teardown", "gone"]
+    assert names() == set()
+    assert ns.names() == []
+
+
+@pytest.mark.parametrize("wire", [("n0", "n1"), ("n3", "n0")])
+def test_a_ring_with_a_wire_that_is_down_is_not_proved(home: ns.Netns, wire: tuple[str, str]) -> None:
+    with Topology.build(ring_of(4)) as net:
+        descriptors = [node.netns.fd for node in net.values()]
+        prove(descriptors)
+        net.down(*wire)
+        with pytest.raises(OSError, match="unreachable"):
+            prove(descriptors)
 
 
 def test_interrupted_it_ends_the_contestant_at_work_and_shows_what_it_has(home: ns.Netns, tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 from dataclasses import replace
+from ipaddress import ip_interface
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -12,7 +14,8 @@ import pytest
 from benchmarks import readme
 from benchmarks.__main__ import main
 from benchmarks.chart import chart
-from benchmarks.contestants import CONTESTANTS
+from benchmarks.contestants import CONTESTANTS, Unavailable, built
+from benchmarks.contestants.ring import address
 from benchmarks.machine import Conditions, Machine
 from benchmarks.record import SCHEMA, record
 from benchmarks.report import duration, growth_table, header, table, targets_table
@@ -20,6 +23,8 @@ from benchmarks.results import WHOLE, Phase, Result, Run
 from benchmarks.run import Failed, parsed, rounds
 from benchmarks.targets import growth, outcomes
 from benchmarks.workloads import WORKLOADS, Job, plan
+from vethlib.topology import ring
+from vethlib.topology.layout import lay_out
 
 CONDITIONS = Conditions(
     Machine("a CPU", 2, 4.0, "Linux <6.1>", "3.11.0"),
@@ -86,10 +91,12 @@ def test_everybody_is_first_in_turn() -> None:
     assert list(rounds(["a", "b", "c"], 2)) == [(0, "a"), (0, "b"), (0, "c"), (1, "b"), (1, "c"), (1, "a")]
 
 
-def test_the_standard_set_has_every_workload_and_lifecycle_at_two_sizes() -> None:
+def test_the_standard_set_has_every_workload_and_lifecycle_and_the_ring_at_two_sizes() -> None:
     jobs = plan([])
     assert {job.workload.name for job in jobs} == set(WORKLOADS)
     assert [job.n for job in jobs if job.workload.name == "lifecycle"] == [500, 2000]
+    rings = {job.n: job.peers for job in jobs if job.workload.name == "ring"}
+    assert rings == {100: ("limit", "vethlib", "munet"), 1000: ("limit", "vethlib")}
 
 
 def test_growth_doubles_up_to_its_size() -> None:
@@ -133,6 +140,47 @@ def test_rates_times_and_figures_have_goals_too() -> None:
     assert [speed.measured, time.measured, memory.measured] == pytest.approx([100_000, 20, 5])
     assert [speed.unit, time.unit, memory.unit] == ["", "ms", "MiB"]
     assert [speed.met, time.met, memory.met] == [True, True, False]
+
+
+def test_the_goals_of_a_ring_are_for_the_whole_of_it_until_the_kernel_is_done() -> None:
+    whole = result(
+        "ring",
+        100,
+        limit={"build": [1.0], "teardown": [0.1], "gone": [0.9]},
+        vethlib={"build": [1.0], "teardown": [0.5], "gone": [1.5]},
+        munet={"build": [400.0], "teardown": [1.0], "gone": [1.0]},
+    )
+    of_limit, of_munet = outcomes([whole])
+    assert (of_limit.what, of_munet.what) == (
+        "ring, 100 nodes: vethlib ÷ limit",
+        "ring, 100 nodes: munet ÷ vethlib",
+    )
+    assert [of_limit.measured, of_munet.measured] == pytest.approx([1.5, 134])
+    assert [of_limit.met, of_munet.met] == [True, True]
+
+
+def test_the_ring_that_is_proved_has_the_addresses_of_a_topology() -> None:
+    wires = lay_out(ring(300)).wires  # beyond 256, the third byte of 10.0.0.0/8 carries over
+    proved = [
+        [
+            ip_interface(f"{address(wire, far, family)}/{prefix}")
+            for family, prefix in ((socket.AF_INET, 24), (socket.AF_INET6, 64))
+        ]
+        for wire in range(300)
+        for far in (0, 1)
+    ]
+    assert [list(port.addresses or ()) for wire in wires for port in (wire.a, wire.b)] == proved
+
+
+def test_munet_that_cannot_be_had_is_unavailable_and_leaves_nothing_half_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(built, "_BUILT", tmp_path / "built")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    with pytest.raises(Unavailable, match=r"munet \S+ cannot be installed: .*munet"):
+        built.munet()
+    assert not list(tmp_path.glob("built/*"))
 
 
 def test_growth_is_the_cost_among_many_beside_that_among_few() -> None:
