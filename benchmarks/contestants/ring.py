@@ -60,6 +60,9 @@ def until_gone(report: Report) -> Iterator[None]:
 
     Namespaces end in the order they were let go of, those with a netlink socket some milliseconds later (it is freed by
     RCU). So one with such a socket and a link to home is let go of last: when that link has gone, so have all others.
+    How one asks decides what is seen: a dump waits for RTNL, and so until the links of all that end together have gone;
+    an ioctl (if_nametoindex) finds the link gone while they are being taken away. All contestants ask by a dump. What
+    the kernel frees of the namespaces themselves after that is not waited for.
     """
     with Session() as session:
         marker = ns.Netns.anonymous()
