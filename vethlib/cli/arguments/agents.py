@@ -1,0 +1,68 @@
+"""agent and status."""
+
+from __future__ import annotations
+
+from ..parser import Parser, one_of
+from .command import Command
+from .shared import SEE_PUT, STORE_HELP, STORE_USAGE, add_label, add_missing_netns, add_store
+
+__all__ = ["COMMANDS"]
+
+_AGENT_HELP = f"""{STORE_HELP}
+  lease=S              what the agent says of itself and its interfaces is gone S seconds after it is (15)
+  heartbeat=S          it says every S seconds that it is there (2)"""
+
+
+def _add_status_directory(parser: Parser) -> None:
+    text = "where the agent writes its status (default: /run/vethlib/LABEL/status)"
+    parser.option("--status-dir", metavar="DIR", default="", help=text)
+
+
+def _add_agent(parser: Parser) -> None:
+    add_store(parser)
+    _add_status_directory(parser)
+    add_missing_netns(parser)
+    text = "the Docker Engine whose containers are microservices (default: %(default)s)"
+    parser.option("--docker", metavar="SOCKET|off", default="unix:///var/run/docker.sock", help=text)
+    parser.option("--once", action="store_true", help="do what can be done now, say what came of it, and end")
+    parser.option(
+        "--log",
+        type=one_of("text", "json"),
+        default="text",
+        metavar="text|json",
+        help="how to write the log, to stderr (default: %(default)s)",
+    )
+
+
+def _add_status(parser: Parser) -> None:
+    parser.add_argument("names", nargs="*", metavar="NAME", help="interfaces, by name or by full key (default: all)")
+    text = "an etcd to ask instead of this host: etcd://HOST:PORT; may come from VETHLIB_STORE"
+    parser.option("--store", metavar="URL", help=text)
+    add_label(parser)
+    parser.option("--all-labels", action="store_true", help="a line for each label in that etcd")
+    _add_status_directory(parser)
+    parser.option("--watch", action="store_true", help="show it again each time something changes")
+
+
+COMMANDS = {
+    "agent": Command(
+        "agent",
+        f"agent {STORE_USAGE} [--once] [--status-dir DIR] [--missing-netns create|wait] "
+        "[--docker SOCKET|off] [--log text|json]",
+        "keep this host as a store says, until stopped",
+        _add_agent,
+        "SIGTERM ends it and leaves the host as it is; SIGHUP has everything looked at again.\n"
+        "examples:\n  vethctl agent --store dir:/etc/vethlib --label vpp1\n"
+        f"  vethctl agent --store 'etcd://vethlib@etcd1:2379,etcd2:2379?password-file=/etc/vethlib.pw'\n{_AGENT_HELP}",
+    ),
+    "status": Command(
+        "status",
+        "status [NAME…] [--store URL] [--label LABEL | --all-labels] [--status-dir DIR] [--watch]",
+        "show what the agent says of its interfaces: state, reason, since when",
+        _add_status,
+        "Without an etcd it is the agent of this host that is asked. With one, an interface is pending, too, as long\n"
+        "as its agent has yet to see what is stored.\n"
+        "examples:\n  vethctl status --watch\n  vethctl status --store etcd://etcd1:2379 --all-labels\n"
+        f"{SEE_PUT}",
+    ),
+}
