@@ -25,8 +25,8 @@ def vethctl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
         (["apply", "x", "--prun"], "there is no flag '--prun'; did you mean --prune?", "--prun"),
         (["apply", "x", "--lable=y"], "there is no flag '--lable'; did you mean --label?", "--lable"),
         (["apply", "x", "--xyzzy"], "there is no flag '--xyzzy'", "--xyzzy"),
-        (["apply", "x", "--timeout", "soon"], "--timeout 'soon': write seconds, as in 2.5", "--timeout"),
-        (["apply", "x", "--timeout", "inf"], "--timeout 'inf': write seconds, as in 2.5", "--timeout"),
+        (["apply", "x", "--timeout", "soon"], "--timeout 'soon': write seconds, or a time as in 1m30s", "--timeout"),
+        (["apply", "x", "--timeout", "inf"], "--timeout 'inf': write seconds, or a time as in 1m30s", "--timeout"),
         (["apply", "x", "--timeout"], "--timeout: expected one argument", "--timeout"),
         (["diff", "x", "--missing-netns", "no"], "--missing-netns 'no': write create or wait", "--missing-netns"),
         (["show", "--color=red"], "--color 'red': write auto, always or never", "--color"),
@@ -52,7 +52,7 @@ def test_a_usage_error_names_the_argument_the_value_and_the_cure(
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
-        ("VETHLIB_TIMEOUT", "x", "VETHLIB_TIMEOUT 'x': write seconds, as in 2.5"),
+        ("VETHLIB_TIMEOUT", "x", "VETHLIB_TIMEOUT 'x': write seconds, or a time as in 1m30s"),
         ("VETHLIB_PRUNE", "maybe", "VETHLIB_PRUNE 'maybe': write 1 or 0"),
         ("VETHLIB_COLOR", "red", "VETHLIB_COLOR 'red': write auto, always or never"),
         ("VETHLIB_JSON", "please", "VETHLIB_JSON 'please': write 1 or 0"),
@@ -101,7 +101,7 @@ def test_the_help_names_every_command_and_how_to_begin(vethctl: Vethctl) -> None
     said = vethctl("--help")
     assert said.code == 0
     for name, command in COMMANDS.items():
-        assert f"  {name:<9} {command.summary}\n" in said.out
+        assert f"  {name:<10} {command.summary}\n" in said.out
     assert "examples:\n  vethctl demo\n" in said.out
     assert "exit codes: 0 done" in said.out
 

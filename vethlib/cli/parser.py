@@ -5,11 +5,24 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
-__all__ = ["STORES", "Parser", "UsageError", "given", "no_such", "number", "one_of", "seconds", "switch"]
+__all__ = [
+    "STORES",
+    "Parser",
+    "UsageError",
+    "count",
+    "given",
+    "no_such",
+    "number",
+    "one_of",
+    "seconds",
+    "some_of",
+    "switch",
+]
 
 STORES = "dir:PATH or etcd://HOST:PORT"  # of --store
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
@@ -119,15 +132,40 @@ def one_of(*words: str) -> Callable[[str], str]:
     return check
 
 
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"([0-9]*\.?[0-9]+)\s*(ms|s|min|m|h)")
+
+
 def seconds(text: str) -> float:
-    """A time to wait."""
+    """A time to wait: seconds, or with units: 2.5, 30s, 1m30s, 500ms."""
+    if re.fullmatch(rf"(?:{_DURATION.pattern}\s*)+", text, re.ASCII):
+        return sum(float(count) * _UNITS[unit] for count, unit in _DURATION.findall(text))
     try:
         value = float(text)
     except ValueError:
         value = -1
     if 0 <= value < math.inf:
         return value
-    raise argparse.ArgumentTypeError(f"{text!r}: write seconds, as in 2.5")
+    raise argparse.ArgumentTypeError(f"{text!r}: write seconds, or a time as in 1m30s")
+
+
+def some_of(*words: str) -> Callable[[str], tuple[str, ...]]:
+    """A value that is some of a few words, with commas between them."""
+
+    def check(text: str) -> tuple[str, ...]:
+        found = tuple(filter(None, text.split(",")))
+        if found and all(word in words for word in found):
+            return found
+        raise argparse.ArgumentTypeError(f"{text!r}: write some of {', '.join(words)}, with commas between them")
+
+    return check
+
+
+def count(text: str) -> int:
+    """How many: a whole number from 1 on."""
+    if text.isascii() and text.isdecimal() and 0 < len(text) < 19 and (value := int(text)) > 0:
+        return value
+    raise argparse.ArgumentTypeError(f"{text!r}: write a whole number from 1 on")
 
 
 def number(text: str) -> int:

@@ -13,14 +13,13 @@ from vethlib.session.survey import SurveyedLink
 
 from .details import detail_lines
 from .exits import DONE
+from .linktext import painted_state
 from .output import Output
 from .text import counted, paint
 from .view import View
 from .where import netns, ref_text, split
 
 __all__ = ["show"]
-
-_STATE_ROLES = {"UP": "good", "DOWN": "bad"}
 
 
 def show(args: Namespace, output: Output) -> int:
@@ -84,25 +83,12 @@ def _nothing(targets: Sequence[tuple[str, str]], *, every_kind: bool) -> str:
     return f"no {'' if every_kind else 'veth '}links {where}" + ("" if every_kind else " (--all shows every kind)")
 
 
-def _state(one: SurveyedLink) -> str:
-    link = one.link
-    # A loopback's state is "unknown" for ever; what matters is that it is up.
-    if link.operstate in ("up", "unknown") and link.up:
-        return "UP"
-    return link.operstate.upper() if link.up else "DOWN"
-
-
-def _painted_state(one: SurveyedLink) -> str:
-    text = _state(one)
-    return paint(text, _STATE_ROLES.get(text, "warning"))
-
-
 def _show_brief(output: Output, view: View, links: Sequence[SurveyedLink]) -> None:
     rows = [
         (
             ref_text(one.ref),
             one.link.name,
-            _painted_state(one),
+            painted_state(one.link),
             view.peer_text(one) or one.link.kind,
             " ".join(str(address) for address in one.link.addresses),
         )
@@ -121,7 +107,7 @@ def _show_full(output: Output, view: View, links: Sequence[SurveyedLink]) -> Non
         kind = "" if link.kind in ("", "veth") else f"  {link.kind}"
         peer = f" {text}" if (text := view.peer_text(one)) else ""
         output.line(
-            f"  {link.index}: {paint(link.name, 'link')}{peer}{kind}  {_painted_state(one)}  mtu {link.mtu}  {link.mac}"
+            f"  {link.index}: {paint(link.name, 'link')}{peer}{kind}  {painted_state(link)}  mtu {link.mtu}  {link.mac}"
         )
         for address in link.addresses:
             output.line(f"       {paint(address, 'address')}")

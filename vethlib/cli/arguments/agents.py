@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..parser import Parser, one_of
 from .command import Command
-from .shared import SEE_PUT, STORE_HELP, STORE_USAGE, add_label, add_missing_netns, add_store
+from .shared import SEE_PUT, STORE_HELP, STORE_USAGE, add_label, add_missing_netns, add_status_directory, add_store
 
 __all__ = ["COMMANDS"]
 
@@ -13,14 +13,9 @@ _AGENT_HELP = f"""{STORE_HELP}
   heartbeat=S          it says every S seconds that it is there (2)"""
 
 
-def _add_status_directory(parser: Parser) -> None:
-    text = "where the agent writes its status (default: /run/vethlib/LABEL/status)"
-    parser.option("--status-dir", metavar="DIR", default="", help=text)
-
-
 def _add_agent(parser: Parser) -> None:
     add_store(parser)
-    _add_status_directory(parser)
+    add_status_directory(parser)
     add_missing_netns(parser)
     text = "the Docker Engine whose containers are microservices (default: %(default)s)"
     parser.option("--docker", metavar="SOCKET|off", default="unix:///var/run/docker.sock", help=text)
@@ -40,7 +35,7 @@ def _add_status(parser: Parser) -> None:
     parser.option("--store", metavar="URL", help=text)
     add_label(parser)
     parser.option("--all-labels", action="store_true", help="a line for each label in that etcd")
-    _add_status_directory(parser)
+    add_status_directory(parser)
     parser.option("--watch", action="store_true", help="show it again each time something changes")
 
 

@@ -15,6 +15,7 @@ __all__ = [
     "add_label",
     "add_missing_netns",
     "add_paths",
+    "add_status_directory",
     "add_store",
 ]
 
@@ -75,3 +76,9 @@ def add_store(parser: Parser) -> None:
     text = "where the configuration is: dir:PATH or etcd://HOST:PORT; may come from VETHLIB_STORE"
     parser.option("--store", metavar="URL", help=text)
     add_label(parser)
+
+
+def add_status_directory(parser: Parser) -> None:
+    """--status-dir."""
+    text = "where the agent writes its status (default: /run/vethlib/LABEL/status)"
+    parser.option("--status-dir", metavar="DIR", default="", help=text)

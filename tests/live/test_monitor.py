@@ -1,0 +1,165 @@
+"""The monitor tells what others do to this host's namespaces, links and addresses; `ip` does it."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.witness import ip
+from vethlib import Session
+from vethlib.errors import NetnsNotFound, SessionClosed
+from vethlib.monitor import HostEvent, Monitor
+
+
+@pytest.fixture
+def monitor(session: Session, make_netns: Callable[..., None]) -> Iterator[Monitor]:
+    make_netns("blue")
+    with Monitor(session) as one:
+        yield one
+
+
+def heard(monitor: Monitor, until: Callable[[HostEvent], bool], seconds: float = 5.0) -> list[HostEvent]:
+    """All that is told up to and with the one that is waited for."""
+    deadline = time.monotonic() + seconds
+    told: list[HostEvent] = []
+    while (left := deadline - time.monotonic()) > 0:
+        told += monitor.poll(left)
+        if any(map(until, told)):
+            return told
+    raise AssertionError(f"not told: {told}")
+
+
+def brief(events: list[HostEvent]) -> list[tuple[str, str, str, str]]:
+    return [(one.what, one.action, one.netns, one.name) for one in events]
+
+
+def test_a_pair_that_comes_and_goes_is_told_with_its_addresses(monitor: Monitor) -> None:
+    ip("link", "add", "v1", "type", "veth", "peer", "name", "v2", "netns", "blue")
+    ip("addr", "add", "10.7.0.1/24", "dev", "v1")
+    told = heard(monitor, lambda one: one.what == "address")
+    assert ("link", "new", "", "v1") in brief(told)
+    assert ("link", "new", "netns:blue", "v2") in brief(told)
+    assert str(told[-1].address.interface) == "10.7.0.1/24"  # type: ignore[union-attr]
+    ip("link", "del", "v1")
+    told = heard(monitor, lambda one: one.what == "link" and one.action == "deleted" and one.netns == "netns:blue")
+    assert ("address", "deleted", "", "v1") in brief(told)
+
+
+def test_what_changes_is_told_as_it_was_and_as_it_is(monitor: Monitor) -> None:
+    ip("link", "add", "v1", "type", "veth", "peer", "name", "v2", "netns", "blue")
+    ip("link", "set", "v1", "mtu", "1400")
+    told = heard(monitor, lambda one: "mtu" in one.changes)
+    assert told[-1].changes["mtu"] == (1500, 1400)
+    ip("link", "set", "v1", "name", "w1")
+    told = heard(monitor, lambda one: "name" in one.changes)
+    assert (told[-1].name, told[-1].changes["name"]) == ("w1", ("v1", "w1"))
+    assert told[-1].peer == ("netns:blue", "v2")
+
+
+def test_the_other_end_is_known_when_a_pair_comes_up(monitor: Monitor) -> None:
+    ip("link", "add", "v1", "type", "veth", "peer", "name", "v2", "netns", "blue")
+    ip("link", "set", "v1", "up")
+    told = heard(monitor, lambda one: one.what == "link" and one.peer is not None)
+    assert told[-1].peer in (("netns:blue", "v2"), ("", "v1"))
+
+
+def test_a_namespace_is_told_when_it_comes_and_when_it_goes(monitor: Monitor) -> None:
+    ip("netns", "add", "green")
+    told = heard(monitor, lambda one: one.what == "netns")
+    assert brief(told)[0] == ("netns", "new", "netns:green", "")
+    heard(monitor, lambda one: one.name == "lo") if not any(one.name == "lo" for one in told) else None
+    ip("link", "set", "lo", "up", netns="green")
+    told = heard(monitor, lambda one: one.what == "address")
+    assert {one.netns for one in told} == {"netns:green"}
+    ip("netns", "del", "green")
+    told = heard(monitor, lambda one: one.what == "netns")
+    assert brief(told)[-1] == ("netns", "deleted", "netns:green", "")
+    assert "netns:green" not in monitor.netns
+
+
+def test_a_namespace_that_is_made_anew_under_its_name_is_another_one(monitor: Monitor) -> None:
+    for _ in range(5):
+        ip("netns", "del", "blue")
+        ip("netns", "add", "blue")
+        ip("link", "set", "lo", "up", netns="blue")
+        told = heard(monitor, lambda one: one.what == "address" and one.netns == "netns:blue")
+        assert brief([one for one in told if one.what == "netns"])[-1] == ("netns", "new", "netns:blue", "")
+        while monitor.poll(0.05):
+            pass
+
+
+def test_a_second_name_of_a_namespace_may_go_without_the_first(monitor: Monitor) -> None:
+    Path("/run/netns/azure").touch()
+    os.system("mount --bind /run/netns/blue /run/netns/azure")
+    heard(monitor, lambda one: one.what == "netns" and one.netns == "netns:azure")
+    ip("netns", "del", "azure")
+    heard(monitor, lambda one: one.what == "netns" and one.action == "deleted")
+    ip("link", "set", "lo", "up", netns="blue")
+    heard(monitor, lambda one: one.name == "lo" and "up" in one.changes)
+
+
+def test_a_snapshot_has_all_that_ip_shows(session: Session, monitor: Monitor) -> None:
+    ip("link", "add", "v1", "type", "veth", "peer", "name", "v2", "netns", "blue")
+    ip("addr", "add", "10.7.0.1/24", "dev", "v1")
+    ip("link", "set", "v1", "up")
+    ip("link", "set", "v2", "up", netns="blue")
+    heard(monitor, lambda one: one.name == "v2" and one.link is not None and one.link.operstate == "up")
+    told = monitor.snapshot()
+    for ref, where in (("", ""), ("netns:blue", "blue")):
+        shown = {(link["ifname"], link["ifindex"]) for link in ip("link", netns=where)}
+        links = {(one.name, one.link.index) for one in told if one.what == "link" and one.netns == ref if one.link}
+        assert links == shown
+        assert ("netns", "is", ref, "") in brief(told)
+    assert ("address", "is", "", "v1") in brief(told)
+    assert [one.peer for one in told if (one.what, one.name) == ("link", "v1")] == [("netns:blue", "v2")]
+
+
+def test_what_an_agent_says_of_its_interfaces_is_told(session: Session, tmp_path: Path) -> None:
+    def say(name: str, state: str, reason: str) -> None:
+        entry = {"name": name, "state": state, "reason": reason, "netns": "", "host_name": name, "ifindex": None}
+        entry |= {"peer": "v2", "since": "2026-01-01T00:00:00Z"}
+        (tmp_path / ".new").write_text(json.dumps(entry))
+        (tmp_path / ".new").rename(tmp_path / f"{name}.json")
+
+    say("v1", "PENDING", "peer v2 is not configured")
+    with Monitor(session, label="mine", status_dir=str(tmp_path)) as monitor:
+        assert [one.state["state"] for one in monitor.snapshot() if one.what == "state"] == ["PENDING"]
+        say("v1", "CONFIGURED", "")
+        [told] = heard(monitor, lambda one: one.what == "state")
+        assert (told.action, told.name, told.changes["state"]) == ("changed", "v1", ("PENDING", "CONFIGURED"))
+        (tmp_path / "v1.json").unlink()
+        [told] = heard(monitor, lambda one: one.what == "state")
+        assert (told.action, told.changes["state"]) == ("deleted", ("CONFIGURED", None))
+
+
+def test_a_process_s_namespace_is_watched_where_it_is_asked_for(
+    session: Session, make_netns: Callable[..., None], spawn: Callable[[str], int]
+) -> None:
+    make_netns("mortal")
+    pid = spawn("mortal")
+    ip("netns", "del", "mortal")
+    with Monitor(session, [f"pid:{pid}"]) as monitor:
+        os.system(f"nsenter -t {pid} -n ip link set lo up")
+        told = heard(monitor, lambda one: one.what == "address")
+        assert {one.netns for one in told} == {f"pid:{pid}"}
+        os.kill(pid, 9)
+        told = heard(monitor, lambda one: one.what == "netns")
+        assert brief(told)[-1] == ("netns", "deleted", f"pid:{pid}", "")
+
+
+def test_a_reference_that_leads_nowhere_is_refused_at_once(session: Session) -> None:
+    with pytest.raises(NetnsNotFound, match="/run/netns/nowhere does not exist"):
+        Monitor(session, ["nowhere"])
+
+
+def test_a_closed_monitor_says_so(session: Session) -> None:
+    monitor = Monitor(session)
+    monitor.close()
+    monitor.close()
+    with pytest.raises(SessionClosed):
+        monitor.poll()

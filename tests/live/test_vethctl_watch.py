@@ -1,0 +1,150 @@
+"""vethctl watch: every change as a line, for people and for programs."""
+
+from __future__ import annotations
+
+import json
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.commands import Vethctl, runner
+from tests.witness import ip
+
+COMMAND = [sys.executable, "-m", "vethlib", "watch"]
+
+
+class Watching:
+    def __init__(self, *argv: str) -> None:
+        # What is there is told first, so that its first line says that it listens.
+        command = [*COMMAND, "--initial", *argv]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0)
+        self._rest = b""
+        self._lines: list[str] = []
+
+    def until(self, text: str, seconds: float = 10.0) -> list[str]:
+        """The lines up to the first that has this text."""
+        assert self.process.stdout
+        deadline = time.monotonic() + seconds
+        while (at := next((n for n, line in enumerate(self._lines) if text in line), None)) is None:
+            ready, _, _ = select.select([self.process.stdout], [], [], max(0.0, deadline - time.monotonic()))
+            more = self.process.stdout.read(65536) if ready else b""
+            assert more, f"{text!r} was not told: {self._lines}"
+            *whole, self._rest = (self._rest + more).split(b"\n")
+            self._lines += [line.decode() for line in whole]
+        told, self._lines = self._lines[: at + 1], self._lines[at + 1 :]
+        return told
+
+
+@pytest.fixture
+def watching(blue: str) -> Iterator[Callable[..., Watching]]:
+    started: list[Watching] = []
+
+    def start(*argv: str) -> Watching:
+        started.append(Watching(*argv))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.process.kill()
+        one.process.communicate()
+
+
+@pytest.fixture
+def vethctl(blue: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Vethctl:
+    return runner(capsys, monkeypatch)
+
+
+def test_what_is_there_is_told_first_and_then_what_happens(watching: Callable[..., Watching]) -> None:
+    watch = watching()
+    assert [line.split(maxsplit=1)[1] for line in watch.until("blue  lo")] == [
+        "= home  namespace",
+        "= home  lo  DOWN  mtu 65536  00:00:00:00:00:00",
+        "= blue  namespace",
+        "= blue  lo  DOWN  mtu 65536  00:00:00:00:00:00",
+    ]
+    ip("link", "set", "lo", "mtu", "1500", netns="blue")
+    assert watch.until("mtu")[-1].endswith("~ blue  lo  mtu 65536 → 1500")
+    ip("link", "set", "lo", "up", netns="blue")
+    assert watch.until("127.0.0.1")[-1].endswith("+ blue  lo  127.0.0.1/8")
+    ip("netns", "add", "green")
+    assert watch.until("namespace")[-1].endswith("+ green  namespace")
+    ip("netns", "del", "green")
+    assert watch.until("namespace")[-1].endswith("- green  namespace")
+
+
+def test_each_line_is_an_object_for_programs(watching: Callable[..., Watching]) -> None:
+    watch = watching("--json", "--only", "link", "@blue")
+    first = json.loads(watch.until("{")[0])
+    assert list(first) == [
+        *("time", "what", "action", "netns", "name", "index", "link", "peer", "address", "state", "changes")
+    ]
+    assert (first["what"], first["action"], first["netns"], first["name"]) == ("link", "is", "netns:blue", "lo")
+    ip("link", "add", "v1", "mtu", "1400", "type", "veth", "peer", "name", "v2", "netns", "blue")
+    told: dict[str, Any] = json.loads(watch.until("v2")[-1])
+    shown = ip("link", "show", "v2", netns="blue")[0]
+    assert (told["action"], told["index"], told["link"]["mac"]) == ("new", shown["ifindex"], shown["address"])
+
+
+def test_only_what_is_asked_for_is_told(watching: Callable[..., Watching]) -> None:
+    ip("link", "add", "v0", "type", "veth", "peer", "name", "v9", "netns", "blue")
+    watch = watching("v*@blue", "--type", "veth", "--only", "link,address")
+    watch.until("blue  v9")
+    ip("link", "add", "v1", "type", "veth", "peer", "name", "v2", "netns", "blue")
+    ip("link", "add", "x1", "type", "veth", "peer", "name", "x2", "netns", "blue")
+    ip("link", "del", "v1")
+    lines = watch.until("- blue  v2")
+    assert all(" blue  v2" in line for line in lines)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_ends_it(watching: Callable[..., Watching], number: int, code: int) -> None:
+    watch = watching()
+    watch.until("home")
+    watch.process.send_signal(number)
+    assert watch.process.wait(5) == code
+    assert watch.process.stderr
+    assert watch.process.stderr.read() == b""
+
+
+def test_a_reader_that_leaves_ends_it(watching: Callable[..., Watching]) -> None:
+    watch = watching("--timeout", "20s")
+    watch.until("home")
+    assert watch.process.stdout
+    watch.process.stdout.close()
+    ip("link", "set", "lo", "up", netns="blue")
+    assert watch.process.wait(5) == 0
+
+
+def test_it_ends_after_so_many_events(watching: Callable[..., Watching]) -> None:
+    watch = watching("--count", "1", "--only", "link")  # what is there already does not count
+    watch.until("blue  lo")
+    ip("link", "set", "lo", "mtu", "1500", netns="blue")
+    assert watch.process.wait(5) == 0
+    assert len(watch.until("mtu 65536 → 1500")) == 1
+
+
+def test_it_ends_after_so_long(vethctl: Vethctl) -> None:
+    assert vethctl("watch", "--timeout", "10ms").code == 0
+
+
+@pytest.mark.parametrize(
+    ("argv", "message", "field"),
+    [
+        (["@"], "LINK@NETNS '@': write a name, @NETNS or NAME@NETNS, as in 'veth*@ns1'", "LINK@NETNS"),
+        (["@pid:x"], "LINK@NETNS 'pid:x': ", "LINK@NETNS"),
+        (["--only", "links"], "--only 'links': write some of netns, link, address, state", "--only"),
+        (["--count", "0"], "--count '0': write a whole number from 1 on", "--count"),
+        (["@pid:4194304"], "process 4194304 is gone", ""),
+    ],
+)
+def test_what_cannot_be_watched_is_said(vethctl: Vethctl, argv: list[str], message: str, field: str) -> None:
+    said = vethctl("watch", *argv, "--json", "--timeout", "2s")
+    assert said.code in (1, 2)
+    assert message in said.error["error"]
+    assert said.error["field"] == field
