@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -420,6 +421,7 @@ def test_a_resolver_that_does_not_answer_takes_nothing_down(resolver: MemoryReso
         put(configurator, interface("port2", "port1", "red", ip_addresses=["10.0.0.2/24"]))
         put(configurator, placed("x", "y", by_label("vnf2")), interface("y", "x"))
         settle(configurator)
+        before = [status for status in configurator.status() if status.name.startswith("port")]
         with nothing_changes():
             resolver.down("the engine does not answer")
             settle(configurator)
@@ -434,8 +436,12 @@ def test_a_resolver_that_does_not_answer_takes_nothing_down(resolver: MemoryReso
                 ]
             )
             settle(configurator)
-        assert "the engine does not answer" in state_of(configurator, "port1")
-        assert "the engine does not answer" in state_of(configurator, "x")
+        doubt = "it stands, but cannot be checked: the engine does not answer"
+        after = [status for status in configurator.status() if status.name.startswith("port")]
+        assert [status.warning for status in after] == [doubt, doubt.replace("the engine", "peer port1: the engine")]
+        assert [replace(status, warning="") for status in after] == before
+        assert configurator.indexes.index("port1") == before[0].link.index
+        assert state_of(configurator, "x") == "PENDING (the engine does not answer)"
         assert reaches("blue", "10.0.0.2", "red")
         with nothing_changes():
             resolver.up()
@@ -453,12 +459,46 @@ def test_what_stopped_while_the_resolver_was_down_is_taken_down_afterwards(
         settle(configurator)
         resolver.down("away")
         settle(configurator)
+        assert configured(configurator, "port1", "port2")()
         resolver.remove("vnf1")
         settle(configurator)
         assert names("red") == {"port2"}
         resolver.up()
         settle(configurator)
         assert names("red") == names("blue") == set()
+
+
+@pytest.mark.parametrize("command", ["set port1 mtu 1400", "set port1 down", "del port1"])
+def test_a_link_that_others_change_while_the_resolver_is_down_is_not_said_to_stand(
+    resolver: MemoryResolver, blue: str, red: str, command: str
+) -> None:
+    resolver.set("vnf1", "blue")
+    with Session(resolver=resolver) as session, Configurator(session) as configurator:
+        put(configurator, placed("port1", "port2", by_label("vnf1")), interface("port2", "port1", "red"))
+        settle(configurator)
+        resolver.down("away")
+        settle(configurator)
+        ip("link", *command.split(), netns="blue")
+        until(configurator, lambda: state_of(configurator, "port1") == "PENDING (away)")
+        resolver.up()
+        settle(configurator)
+        assert configured(configurator, "port1", "port2")()
+        assert names("blue") == {"port1"}
+
+
+def test_what_is_wanted_otherwise_while_the_resolver_is_down_is_not_said_to_stand(
+    resolver: MemoryResolver, blue: str, red: str
+) -> None:
+    resolver.set("vnf1", "blue")
+    with Session(resolver=resolver) as session, Configurator(session) as configurator:
+        put(configurator, placed("port1", "port2", by_label("vnf1")), interface("port2", "port1", "red"))
+        settle(configurator)
+        resolver.down("away")
+        settle(configurator)
+        configurator.put(placed("port1", "port2", by_label("vnf1"), ip_addresses=("10.0.0.1/24",)))
+        settle(configurator)
+        assert state_of(configurator, "port1") == "PENDING (away)"
+        assert state_of(configurator, "port2") == "PENDING (peer port1: away)"
 
 
 def test_a_pair_deleted_while_the_resolver_is_down_is_gone_at_the_latest_when_it_answers(

@@ -39,6 +39,7 @@ from .mark import check_label
 from .model import Interface
 from .observed import Observed, SeenLink
 from .operations import ChangeLink, DeletePair, Operation, Plan
+from .plan import CONFIGURED
 from .records import Records
 from .repair import Attempts, Outcome, outcome
 from .sight import Heard, Sight
@@ -474,21 +475,42 @@ class Configurator:
                 done.setdefault(name, []).append(operation)
         cause = everything or ", ".join(dict.fromkeys(dirty.values()))
         for name in findings.names | (self._statuses.now.keys() if everything else set()):
-            verdict = self._judge(name, findings, now)
+            standing = self._standing(name, findings)
+            verdict = self._judge(name, findings, now, standing=bool(standing))
             if verdict is None:
                 changed = self._statuses.remove(name)
+            elif standing:
+                # Who follows the link goes on with what was found last.
+                verdict = CONFIGURED
+                changed = self._say(name, verdict, None, standing, unseen=True)
             else:
                 changed = self._say(name, verdict, findings.plan.found.get(name))
-            self._register(name, verdict, findings.plan.found.get(name))
+            if not standing:
+                self._register(name, verdict, findings.plan.found.get(name))
             if changed or name in done:
                 self._statuses.log(name, verdict, done.get(name, ()), dirty.get(name, cause))
 
-    def _judge(self, name: str, findings: Findings, now: float) -> Verdict | None:
+    def _standing(self, name: str, findings: Findings) -> str:
+        """What to say of one that was as it is wanted, and is so still as far as events tell, while nobody says where
+        its namespace is; "" for any other.
+        """
+        status, verdict = self._statuses.now.get(name), findings.verdict(name)
+        if name not in findings.plan.doubtful or verdict is None or verdict.state is not State.PENDING:
+            return ""
+        if status is None or status.state is not State.CONFIGURED or status.link is None:
+            return ""
+        if not self._records.settled({name}) or name in self._desired.refused:
+            return ""
+        if not self._sight.stands(self._desired.interfaces[name], status.link):
+            return ""
+        return f"it stands, but cannot be checked: {verdict.reason}"
+
+    def _judge(self, name: str, findings: Findings, now: float, *, standing: bool) -> Verdict | None:
         """The state of one, None if it is not wanted and nothing is left of it; and what follows from it."""
         verdict = findings.verdict(name)
         error = findings.errors.get(name)
         follows = Outcome.DONE if verdict is None else outcome(verdict, error)
-        configured = verdict is not None and verdict.state is State.CONFIGURED
+        configured = standing or (verdict is not None and verdict.state is State.CONFIGURED)
         self._records.fared(name, follows, now, configured=configured, held=name in findings.held)
         if follows is Outcome.TERMINAL:
             verdict = Verdict(State.FAILED, str(error))
@@ -507,7 +529,10 @@ class Configurator:
             self.indexes.set_managed(name, seen.place, self._desired.interfaces[name].namespace.ref, seen.link)
             self._dependants.link_is(seen.place, seen.link)
 
-    def _say(self, name: str, verdict: Verdict, seen: SeenLink | None) -> bool:
+    def _say(
+        self, name: str, verdict: Verdict, seen: SeenLink | None, doubt: str = "", *, unseen: bool = False
+    ) -> bool:
+        """The status of an interface and its link, if it was `seen`; `unseen`: the one that was seen last."""
         attempt, due = 0, 0.0
         if verdict.state is State.RETRYING:
             attempts = self._looking if self._looking.failed else self._records.of(name)
@@ -515,13 +540,15 @@ class Configurator:
             attempt = attempts.failed or attempts.repairs
             due = time.time() + attempts.due - time.monotonic()
         interface = self._desired.interfaces.get(name)
-        warning = "" if interface is None else self._follower.remark(interface.namespace.ref)
-        return self._statuses.say(name, verdict, interface, seen, attempt=attempt, due=due, warning=warning)
+        warning = doubt or ("" if interface is None else self._follower.remark(interface.namespace.ref))
+        return self._statuses.say(
+            name, verdict, interface, seen, attempt=attempt, due=due, warning=warning, unseen=unseen
+        )
 
     def _fail(self, names: Iterable[str], error: VethError) -> None:
         """Looking is impossible: none of these is known to be as it should."""
         self._looking.fail(time.monotonic())
         verdict = Verdict(State.RETRYING, str(error))
         for name in names:
-            if self._say(name, verdict, None):
+            if self._say(name, verdict, None, unseen=True):
                 self._statuses.log(name, verdict, (), "looking is impossible")

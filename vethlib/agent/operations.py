@@ -110,12 +110,14 @@ Operation: TypeAlias = AddNetns | DeletePair | ChangeLink | CreatePair
 class Plan:
     """What to do, and what each interface's state is once it is done.
 
-    `found` are the links that stay, by the name of their interface, as they were before any operation.
+    `found` are the links that stay, by the name of their interface, as they were before any operation. `doubtful` are
+    the interfaces whose pair lacks nothing but somebody who says where its namespaces are: it is left as it is.
     """
 
     operations: tuple[Operation, ...]
     verdicts: Mapping[str, Verdict]
     found: Mapping[str, SeenLink] = field(default_factory=dict)
+    doubtful: frozenset[str] = frozenset()
 
     def as_dicts(self) -> list[dict[str, Any]]:
         """The operations for JSON, in order: objects with op, interface, netns and changes."""

@@ -88,6 +88,7 @@ class _Planner:
         self.changes: list[ChangeLink] = []
         self.creates: list[CreatePair] = []
         self.new_netns: dict[Place, AddNetns] = {}
+        self.doubtful: set[str] = set()
 
     def leave(self, names: Iterable[str]) -> None:
         """Shield the pairs of these interfaces."""
@@ -104,6 +105,8 @@ class _Planner:
         """Shield the pairs of interfaces whose namespace may be there: not knowing is no reason to delete."""
         for a, b in mutual_pairs(self.wanted):
             if a.netns.unknown or b.netns.unknown:
+                if all(one.netns.unknown or one.place is not None for one in (a, b)):
+                    self.doubtful.update((a.name, b.name))
                 for end in [*self.ours.built_for(a.name), *self.ours.built_for(b.name)]:
                     if self.ours.owners(end) <= {a.name, b.name}:
                         self.shielded.update(one.id for one in self.ours.ends(end))
@@ -286,4 +289,5 @@ class _Planner:
             ),
             {name: self.verdicts[name] for name in self.wanted},
             self.found,
+            frozenset(self.doubtful),
         )

@@ -20,6 +20,7 @@ from .compare import link_differences
 from .desired import Desired
 from .follow import Follower
 from .mark import ADDRESS_PROTO, read_alias
+from .model import Interface
 from .observe import look_at, observe
 from .observed import LinkId, Observed, Place
 from .ours import OurPairs
@@ -129,6 +130,18 @@ class Sight:
         """Why an end of this interface that is known could not be seen; "" if there is none such."""
         refs = self.known.get(name, {}).values()
         return next((observed.netns[ref].reason for ref in refs if _is_unknown(observed, ref)), "")
+
+    def stands(self, interface: Interface, link: Link) -> bool:
+        """Whether the link of an interface is as it was and should be, as far as events tell: for who may not look."""
+        for place, index in self.known.get(interface.name, {}):
+            if index != link.index:
+                continue
+            try:
+                now = self.link(place, index)
+            except VethError:
+                return False
+            return now is not None and not link_differences(interface, now, self._label)
+        return False
 
     def known_at(self, ref: str) -> set[str]:
         """The interfaces of which an end is known that is reached by this reference."""

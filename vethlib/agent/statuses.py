@@ -60,8 +60,12 @@ class Statuses:
         attempt: int = 0,
         due: float = 0.0,
         warning: str = "",
+        unseen: bool = False,
     ) -> bool:
-        """The state of an interface, and the link it has; whether its state or the reason for it is another now."""
+        """The state of an interface, and the link it has; whether its state or the reason for it is another now.
+
+        `unseen` says that nobody could look at its link, of which what was known last holds.
+        """
         before = self.now.get(name)
         same = before is not None and before.state is verdict.state
         status = Status(
@@ -78,6 +82,8 @@ class Statuses:
             status = replace(status, netns=ref, host_name=kernel_name, peer=peer)
         if seen is not None:
             status = replace(status, link=seen.link, peer_index=None if seen.peer is None else seen.peer[1])
+        elif unseen and before is not None:
+            status = replace(status, link=before.link, peer_index=before.peer_index)
         if status != before:
             self._set(name, status, before)
         return before is None or not same or before.reason != verdict.reason
