@@ -52,7 +52,11 @@ def pending(configurator: Configurator, *interfaces: str) -> Callable[[], bool]:
 
 
 def says(configurator: Configurator, text: str, name: str = "port1") -> Callable[[], bool]:
-    return lambda: text in state_of(configurator, name)
+    def said() -> bool:
+        (status,) = configurator.status(name)
+        return text in f"{status.reason}{status.warning}"
+
+    return said
 
 
 def while_it_happens(configurator: Configurator, act: Callable[[], object], condition: Callable[[], object]) -> float:

@@ -191,7 +191,7 @@ def test_a_value_that_is_no_value_is_listed_and_not_dumped_as_if_it_were(
     assert (said.code, [one["name"] for one in said.json]) == (1, ["veth1", "veth2"])
     assert said.err.splitlines() == [
         f"vethctl: not in the dump: {KEY}bad: line 1, column 2: not JSON: "
-        "Expecting property name enclosed in double quotes",
+        "expecting property name enclosed in double quotes",
         f"vethctl: not in the dump: {KEY}other: name 'x': the key is for 'other': name and key have to agree",
     ]
     said = vethctl("get", "bad")

@@ -27,6 +27,7 @@ from .applying import interface
 Statuses = dict[str, "Status | None"]
 
 NETNS_DIR = Path("/run/netns")
+CURE = "delete or rename it, or give another host_if_name"  # of a link that is in the way
 SOON = 0.05  # seconds in which an event has to have had its effect
 
 

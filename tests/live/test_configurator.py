@@ -13,6 +13,7 @@ import pytest
 
 from tests.live.applying import LABEL, example, interface, reaches
 from tests.live.configuring import (
+    CURE,
     by_file,
     by_label,
     by_pid,
@@ -365,7 +366,7 @@ def test_a_foreign_link_of_the_name_is_refused_and_left_alone_until_it_goes(
     with nothing_changes():
         settle(configurator)
     where = f"'b' in netns:{netns}" if netns else "'b'"
-    reason = f"{where} exists and is not managed by this agent (kind veth)"
+    reason = f"{where} exists and is not managed by this agent (kind veth): {CURE}"
     assert states(configurator) == {"a": f"PENDING (peer b failed: {reason})", "b": f"FAILED ({reason})"}
     ip("link", "del", "dev", "b", netns=netns)
     until(configurator, configured(configurator, "a", "b"))

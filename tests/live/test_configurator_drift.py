@@ -8,7 +8,19 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.live.applying import LABEL, interface
-from tests.live.configuring import SOON, best_of, configured, is_state, pair, put, quickly, settle, state_of, until
+from tests.live.configuring import (
+    CURE,
+    SOON,
+    best_of,
+    configured,
+    is_state,
+    pair,
+    put,
+    quickly,
+    settle,
+    state_of,
+    until,
+)
 from tests.witness import addresses, ip, names, nothing_changes, seen, settled
 from vethlib import Session
 from vethlib.agent import ADDRESS_PROTO, State, group_of
@@ -134,7 +146,7 @@ def test_whoever_writes_another_alias_has_taken_the_pair_over(kept: Configurator
     with nothing_changes():
         until(kept, is_state(kept, State.FAILED, "b"))
         settle(kept)
-    assert state_of(kept, "b") == "FAILED ('b' exists and is not managed by this agent (kind veth))"
+    assert state_of(kept, "b") == f"FAILED ('b' exists and is not managed by this agent (kind veth): {CURE})"
     with nothing_changes():
         kept.delete("a")
         kept.delete("b")

@@ -23,6 +23,7 @@ import pytest
 import vethlib.agent.configurator as module
 from tests.live.applying import interface
 from tests.live.configuring import (
+    CURE,
     by_file,
     by_pid,
     configured,
@@ -302,7 +303,7 @@ def test_a_name_taken_between_look_and_create_fails_its_pair_until_it_goes(
     monkeypatch.setattr(Session, "create_many", meanwhile)
     put(configurator, *pair("a", "b"), *pair("x", "y"))
     settle(configurator)
-    assert state_of(configurator, "b") == "FAILED ('b' exists and is not managed by this agent (kind bridge))"
+    assert state_of(configurator, "b") == f"FAILED ('b' exists and is not managed by this agent (kind bridge): {CURE})"
     assert configured(configurator, "x", "y")()
     assert names() == {"b", "x", "y"}
     ip("link", "del", "dev", "b")

@@ -241,7 +241,7 @@ def test_the_log_may_be_json(start: Start) -> None:
     agent.wait_until("READY")
     *lines, started = [json.loads(line) for line in agent.log.splitlines()]
     assert started["message"] == "started: 2 CONFIGURED"
-    assert {line["key"] for line in lines} == {"veth1", "veth2"}
+    assert {line["interface"] for line in lines} == {"veth1", "veth2"}
     for line in lines:
         assert line["level"] == "info"
         assert line["state"] == "CONFIGURED"

@@ -30,7 +30,7 @@ def vethctl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
         (["apply", "x", "--timeout"], "--timeout: expected one argument", "--timeout"),
         (["diff", "x", "--missing-netns", "no"], "--missing-netns 'no': write create or wait", "--missing-netns"),
         (["show", "--color=red"], "--color 'red': write auto, always or never", "--color"),
-        (["show", "-d", "-br"], "-br/--brief: not allowed with argument -d/--details", "-br/--brief"),
+        (["show", "-d", "-br"], "-br/--brief: not allowed with -d/--details", "-br/--brief"),
         (["create", "a", "b", "--mtu", "big"], "--mtu 'big': write a whole number", "--mtu"),
         (["show", "etcd://h:1"], "'etcd://h:1' is a store", "--store"),
         (["get", "--label", "etcd://u:s3@cret@h"], "'etcd://u:…@h' is a store", "--store"),

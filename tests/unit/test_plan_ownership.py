@@ -23,6 +23,8 @@ from tests.unit.planning import (
 )
 from vethlib.agent import ChangeLink, DeletePair, Namespace, Observed, State, Verdict, alias_of, group_of, plan
 
+CURE = "delete or rename it, or give another host_if_name"
+
 
 @pytest.fixture
 def host() -> Host:
@@ -38,7 +40,7 @@ def test_a_foreign_link_of_a_wanted_name_is_refused_and_never_touched(host: Host
     host.connect(host.places["netns:ns1"], foreign, HOME, other)
     made = planned(host, VETH1, VETH2)
     assert made.operations == ()
-    reason = "'veth1' in netns:ns1 exists and is not managed by this agent (kind veth)"
+    reason = f"'veth1' in netns:ns1 exists and is not managed by this agent (kind veth): {CURE}"
     assert made.verdicts["veth1"] == Verdict(State.FAILED, reason)
     assert made.verdicts["veth2"] == Verdict(State.PENDING, f"peer veth1 failed: {reason}")
     host.delete((HOME, other.index))
@@ -47,7 +49,7 @@ def test_a_foreign_link_of_a_wanted_name_is_refused_and_never_touched(host: Host
 
 def test_a_foreign_link_of_no_kind_is_named_without_one(host: Host) -> None:
     host.add(host.places["netns:ns1"], "veth1", kind="")
-    assert planned(host, VETH1, VETH2).verdicts["veth1"].reason.endswith("by this agent")
+    assert planned(host, VETH1, VETH2).verdicts["veth1"].reason.endswith(f"by this agent: {CURE}")
 
 
 def test_a_foreign_links_alternative_name_is_taken_too(host: Host) -> None:

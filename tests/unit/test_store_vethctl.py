@@ -242,7 +242,8 @@ def test_list_shows_what_is_stored_and_what_is_wrong_with_it(vethctl: Vethctl, p
     write(path / "more.json", value("veth10", "veth1", enabled=False), value("veth3", "x", mtu=5))
     (path / "lost.json").write_text("[{]")
     said = vethctl("list")
-    assert (said.code, said.err) == (0, "")
+    assert (said.code, said.err) == (1, "")
+    assert vethctl("list", "--json").code == 1
     rows = [line.split(maxsplit=5) for line in said.out.splitlines()]
     assert rows[0] == ["NAME", "NETNS", "PEER", "ADDRESSES", "ENABLED", "PROBLEM"]
     assert [row[0] for row in rows[1:]] == ["lost", "veth1", "veth2", "veth3", "veth10"]
@@ -315,7 +316,7 @@ def test_a_dump_that_lacks_something_says_so_and_does_not_look_like_success(
     assert [one["name"] for one in said.json] == ["veth1", "veth2"]
     assert said.err.splitlines() == [
         f"vethctl: not in the dump: {path}/broken.json: line 1, column 2: not JSON: "
-        "Expecting property name enclosed in double quotes",
+        "expecting property name enclosed in double quotes",
         f"vethctl: not in the dump: {path}/odd.json[0]: no interface: write an object with a name",
     ]
 

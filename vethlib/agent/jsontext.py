@@ -40,7 +40,9 @@ def decode(text: str | bytes) -> Any:
     try:
         return json.loads(text.removeprefix("\ufeff"), object_pairs_hook=_object, parse_int=_integer)
     except json.JSONDecodeError as error:
-        raise Undecodable(f"not JSON: {error.msg}", line=error.lineno, column=error.colno) from None
+        raise Undecodable(
+            f"not JSON: {error.msg[:1].lower()}{error.msg[1:]}", line=error.lineno, column=error.colno
+        ) from None
     except RecursionError:
         raise Undecodable("not a configuration: nested too deeply") from None
 

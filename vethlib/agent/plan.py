@@ -19,10 +19,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
 
-from vethlib.links import Veth
+from vethlib.links import Link, Veth
 
 from .compare import change_of, rebuild_reason
-from .mark import ADDRESS_PROTO, alias_of, group_of
+from .mark import ADDRESS_PROTO, alias_of, group_of, read_alias
 from .model import Interface
 from .observed import LinkId, Observed, Place, SeenLink
 from .operations import AddNetns, ChangeLink, CreatePair, DeletePair, Plan
@@ -176,13 +176,25 @@ class _Planner:
         if holder is None or holder is own:
             return ""
         if holder not in self.ours:
-            kind = f" (kind {holder.link.kind})" if holder.link.kind else ""
-            return f"{one} exists and is not managed by this agent{kind}"
+            return f"{one} exists and is not managed by this agent{self._whose(holder.link)}"
         if holder.link.name != one.interface.kernel_name:
             return f"{one} exists as an alternative name of {holder.link.name!r}"
         if self._may_go(holder):
             return ""
         return f"{one} is still the link of {self.ours.owner(holder) or 'another interface'}"
+
+    def _whose(self, link: Link) -> str:
+        """Whose a link is that is not ours, as far as it says, and what to do about it."""
+        mark = read_alias(link.alias)
+        if mark is not None and mark.label != self.label:
+            return f" (kind {link.kind}): it is {mark.name} of the agent with the label {mark.label}"
+        if mark is not None:
+            return (
+                f" (kind {link.kind}): it was {mark.name}, and its other end is marked otherwise; delete or rename it"
+            )
+        said = [f"kind {link.kind}"] if link.kind else []
+        said += [f"alias {link.alias!r}"] if link.alias else []
+        return f"{' (' + ', '.join(said) + ')' if said else ''}: delete or rename it, or give another host_if_name"
 
     def _may_go(self, seen: SeenLink) -> bool:
         """Whether a pair of ours may be deleted, or is about to be renamed, to make room for another."""

@@ -12,14 +12,16 @@ import signal
 from collections import Counter
 from collections.abc import Iterable
 
-from vethlib.errors import VethError
+from vethlib.errors import InvalidValue, VethError
 
 from .configurator import Configurator
 from .instance import Instance
+from .northbound import Parsed
 from .notify import Notifier
 from .repair import delay
 from .state import State
 from .status import Status
+from .stores.agentfile import AgentFile
 from .stores.protocol import Change, News, Outage, Snapshot, Store
 
 __all__ = ["Service", "summary"]
@@ -31,16 +33,24 @@ class Service:
     """Runs a `configurator` on what a `store` says. Neither is closed by it.
 
     `ready` tells whether the store has said what there is, and that was worked on; `outage` why it cannot say, while it
-    cannot. With `once`, :meth:`run` ends with the first of either. An `instance` is answered for meanwhile.
+    cannot. With `once`, :meth:`run` ends with the first of either. An `instance` is answered for meanwhile, and
+    `agent_file` has what is to be known of the store.
     """
 
     def __init__(
-        self, configurator: Configurator, store: Store, *, once: bool = False, instance: Instance | None = None
+        self,
+        configurator: Configurator,
+        store: Store,
+        *,
+        once: bool = False,
+        instance: Instance | None = None,
+        agent_file: AgentFile | None = None,
     ) -> None:
         self._configurator = configurator
         self._store = store
         self._once = once
         self._instance = instance
+        self._agent_file = agent_file
         self._notifier = Notifier()
         self._news = asyncio.Event()
         self._stopping = False
@@ -57,13 +67,15 @@ class Service:
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT; SIGHUP has the host looked at again. The host stays as it is."""
         loop = asyncio.get_running_loop()
-        signals = {signal.SIGTERM: self.stop, signal.SIGINT: self.stop, signal.SIGHUP: self.reload}
-        for number, action in signals.items():
-            loop.add_signal_handler(number, action)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop_for, number)
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
         for source in (self._store, self._configurator):
             loop.add_reader(source.fileno(), self._news.set)
         if self._instance is not None:
             loop.add_reader(self._instance.fileno(), self._instance.answer)
+        if self._agent_file is not None:
+            self._agent_file.say()
         try:
             while not self._stopping:
                 self._step(loop.time())
@@ -79,14 +91,22 @@ class Service:
                 loop.remove_reader(source.fileno())
             if self._instance is not None:
                 loop.remove_reader(self._instance.fileno())
-            for number in signals:
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 loop.remove_signal_handler(number)
+            if self._agent_file is not None:
+                self._agent_file.remove()
             self._notifier.stopping()
 
     def stop(self) -> None:
         """End :meth:`run`, after what it is at."""
         self._stopping = True
         self._news.set()
+
+    def _stop_for(self, number: int) -> None:
+        if not self._stopping:
+            said = summary(self._configurator.status())
+            _log.info("stopped by %s, and the host stays as it is: %s", signal.Signals(number).name, said)
+        self.stop()
 
     def reload(self) -> None:
         """Have everything on the host looked at again."""
@@ -116,14 +136,14 @@ class Service:
         if isinstance(news, Outage):
             if news.reason != self.outage:
                 _log.warning("the store is down, and the host stays as it is: %s", news.reason)
-            self.outage = news.reason
+                self._set_outage(news.reason)
             return
         if self.outage:
             _log.info("the store is back")
-            self.outage = ""
+            self._set_outage("")
         if isinstance(news, Snapshot):
             good = [parsed.interface for parsed in news.values.values() if parsed.interface is not None]
-            bad = {name: parsed.problems for name, parsed in news.values.items() if parsed.interface is None}
+            bad = {name: _problems(parsed) for name, parsed in news.values.items() if parsed.interface is None}
             self._configurator.resync(good, refused=bad, complete=news.complete)
             self._heard = True
         elif isinstance(news, Change):
@@ -131,9 +151,14 @@ class Service:
             if parsed is None:
                 self._configurator.delete(news.name)
             elif parsed.interface is None:
-                self._configurator.refuse(news.name, parsed.problems)
+                self._configurator.refuse(news.name, _problems(parsed))
             else:
                 self._configurator.put(parsed.interface)
+
+    def _set_outage(self, reason: str) -> None:
+        self.outage = reason
+        if self._agent_file is not None:
+            self._agent_file.say(reason)
 
     def _publish(self, now: float) -> None:
         """Give the store what it has not got yet; one that refuses is asked again later."""
@@ -151,6 +176,8 @@ class Service:
             self._unpublished = {}
             self._has_read = False
             self._published = True
+            if self._agent_file is not None and self._heard:
+                self._agent_file.published()
 
     @property
     def _has_to_publish(self) -> bool:
@@ -162,6 +189,22 @@ class Service:
         if self._has_to_publish:
             times.append(max(0.0, self._publish_at - now))
         return min((time for time in times if time is not None), default=None)
+
+
+class _Located(InvalidValue):
+    """A problem with the place where the value stands that has it."""
+
+    def __init__(self, problem: InvalidValue, source: str) -> None:
+        super().__init__(problem.field, problem.value, problem.hint)
+        self.args = (f"{source}: {problem}",)
+
+
+def _problems(parsed: Parsed) -> tuple[InvalidValue, ...]:
+    """What is wrong with a value, and where that stands, unless it is said or its name says it, as a key's does."""
+    source, problems = parsed.source, parsed.problems
+    if not problems or source in str(problems[0]) or source.endswith(f"/{parsed.name}"):
+        return problems
+    return (_Located(problems[0], source), *problems[1:])
 
 
 def summary(statuses: Iterable[Status]) -> str:

@@ -6,8 +6,9 @@ import logging
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
-from vethlib.links import Address, Link
+from vethlib.links import Address, Link, describe
 
 from .model import Interface
 from .observed import SeenLink
@@ -20,6 +21,7 @@ __all__ = ["StatusChange", "Statuses"]
 
 _log = logging.getLogger("vethlib.agent")
 
+_LOGGED = ("netns", "host_name", "ifindex", "peer", "warning", "attempt", "next_try")
 _LEVELS = {State.RETRYING: logging.WARNING, State.FAILED: logging.WARNING, State.INVALID: logging.WARNING}
 
 
@@ -121,18 +123,28 @@ class Statuses:
         self.subscribers.tell(StatusChange(name, status, before))
 
     def log(self, name: str, verdict: Verdict | None, done: Iterable[Operation], cause: str) -> None:
-        """A line for one change of one interface: its state, what was done, and what it was done for."""
+        """A line for one change of one interface: its state, what was done, and what it was done for.
+
+        The record has more: `interface`, `state`, `reason`, `done` and `cause` in words, and, where they are known,
+        `netns`, `host_name`, `ifindex`, `peer`, `warning`, `attempt` and `next_try`, as the status has them.
+        """
         level = logging.INFO if verdict is None else _LEVELS.get(verdict.state, logging.INFO)
         if not _log.isEnabledFor(level):
             return
-        state = "removed" if verdict is None else str(verdict)
-        acts = "; ".join(act for operation in done if (act := _told(operation, name)))
-        fields = {"key": name, "state": state, "done": acts, "cause": cause}
-        _log.log(level, "%s: %s%s, for: %s", name, state, f", {acts}" if acts else "", cause, extra=fields)
+        state, reason = ("removed", "") if verdict is None else (str(verdict.state), verdict.reason)
+        acts = "; ".join(act for operation in done if (act := _told(operation, name, reason)))
+        fields: dict[str, Any] = {"interface": name, "state": state, "reason": reason, "done": acts, "cause": cause}
+        if verdict is not None and (status := self.now.get(name)) is not None:
+            said = status.as_dict()
+            fields |= {field: said[field] for field in _LOGGED if said.get(field) not in (None, "")}
+        text = f"{state} ({reason})" if reason else state
+        warning = f" ({fields['warning']})" if "warning" in fields else ""
+        extra = {"vethlib": fields}
+        _log.log(level, "%s: %s%s%s, for: %s", name, text, warning, f", {acts}" if acts else "", cause, extra=extra)
 
 
-def _told(operation: Operation, name: str) -> str:
-    """What was done for an interface, in words."""
+def _told(operation: Operation, name: str, reason: str) -> str:
+    """What was done for an interface, in words; not once more why, if that is the `reason` for its state."""
     if isinstance(operation, CreatePair):
         end = operation.veth.a if operation.a.name == name else operation.veth.b
         return f"created {end}"
@@ -141,4 +153,7 @@ def _told(operation: Operation, name: str) -> str:
         parts += [f"address {one} added" for one in operation.added]
         parts += [f"address {one} removed" for one in operation.removed]
         return ", ".join(parts)
-    return f"deleted {operation.name!r} ({operation.why})" if isinstance(operation, DeletePair) else ""
+    if isinstance(operation, DeletePair):
+        where = describe(operation.name, operation.ref)
+        return f"deleted {where}" + (f" ({operation.why})" if operation.why != reason else "")
+    return ""

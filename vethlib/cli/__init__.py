@@ -17,14 +17,18 @@ from .arguments import json_is_wanted, parse
 from .exits import DONE, INTERRUPTED, INVALID, REFUSED, report
 from .output import Output
 from .parser import UsageError
+from .unexpected import be_quiet, report_os_error, report_unexpected
 
 __all__ = ["main"]
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit code."""
+    is_process = argv is None
     argv = sys.argv[1:] if argv is None else argv
     try:
+        if is_process:
+            be_quiet(Output(as_json=json_is_wanted(argv)))
         return _run(argv)
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -32,10 +36,11 @@ def main(argv: list[str] | None = None) -> int:
         _abandon_stdout()
         return DONE
     except OSError as error:
-        # What the kernel refused goes through report(); this is a full disk behind stdout, or a /proc that is missing.
         _abandon_stdout()
-        what = error.filename or "cannot write the output"
-        Output(as_json=json_is_wanted(argv)).error(f"{what}: {error.strerror or error}", code="os-error")
+        report_os_error(Output(as_json=json_is_wanted(argv)), error)
+        return REFUSED
+    except Exception as error:
+        report_unexpected(Output(as_json=json_is_wanted(argv)), error)
         return REFUSED
 
 

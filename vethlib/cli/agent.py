@@ -22,13 +22,15 @@ from vethlib.agent.instance import Instance, status_directory
 from vethlib.agent.mark import check_label
 from vethlib.agent.service import Service, summary
 from vethlib.agent.state import State
-from vethlib.agent.stores.opening import open_store
+from vethlib.agent.stores.agentfile import AgentFile
+from vethlib.agent.stores.opening import open_store, place
 from vethlib.session import Session
 
 from .exits import DONE, PENDING, REFUSED
 from .output import Output
 from .parser import STORES, given
 from .text import printable
+from .unexpected import with_tracebacks
 
 __all__ = ["agent"]
 
@@ -51,7 +53,8 @@ def agent(args: Namespace, output: Output) -> int:
             Session(resolver=resolver) as session,
             Configurator(session, label=args.label, missing_netns=args.missing_netns) as configurator,
         ):
-            service = Service(configurator, store, once=args.once, instance=instance)
+            agent_file = AgentFile(status_dir, place(url))
+            service = Service(configurator, store, once=args.once, instance=instance, agent_file=agent_file)
             asyncio.run(service.run())
             return _tell(output, service, configurator) if args.once else DONE
 
@@ -113,19 +116,28 @@ class _Lines(logging.Formatter):
             words.append(record.levelname.lower() + ":")
         words.append(printable(record.getMessage()))
         if record.exc_info:
-            words.append("\n" + self.formatException(record.exc_info))
+            words.append(_raised(record, self))
         return " ".join(words)
 
 
 class _JsonLines(logging.Formatter):
-    """An object a line: time, level, message, and for a change key, state, done and cause."""
+    """An object a line: time, level and message; and what an interface has come to, field by field (`Statuses.log`)."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry = {"time": _at(record.created), "level": record.levelname.lower(), "message": record.getMessage()}
-        entry |= {name: getattr(record, name) for name in ("key", "state", "done", "cause") if hasattr(record, name)}
+        entry |= getattr(record, "vethlib", {})
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
         return json.dumps(entry)
+
+
+def _raised(record: logging.LogRecord, formatter: logging.Formatter) -> str:
+    """What was raised, in one line; where, for those who ask for it."""
+    assert record.exc_info is not None
+    if with_tracebacks():
+        return "\n" + formatter.formatException(record.exc_info)
+    error = record.exc_info[1]
+    return f"({type(error).__name__}: {printable(' '.join(str(error).split()))}; VETHLIB_DEBUG=traceback shows where)"
 
 
 def _at(seconds: float) -> str:

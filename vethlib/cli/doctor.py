@@ -10,17 +10,16 @@ import platform
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from vethlib import ns
-from vethlib.agent.follow.engine import DEFAULT_URL, engine_version, socket_path
 from vethlib.errors import VethError
 from vethlib.links import End, Veth
 from vethlib.session import Session
 
 from .exits import DONE, REFUSED
 from .output import Output
+from .surroundings import Finding, agents, packages, store, variables
 from .text import counted, paint
 
 __all__ = ["doctor"]
@@ -28,6 +27,7 @@ __all__ = ["doctor"]
 # include/uapi/linux/capability.h
 _CAPABILITIES = {
     "CAP_NET_ADMIN": (12, True, "create and change links"),
+    "CAP_NET_BROADCAST": (11, False, "hear of links in other namespaces: agent, IfIndexCache"),
     "CAP_SYS_ADMIN": (21, True, "enter and create network namespaces"),
     "CAP_SYS_PTRACE": (19, False, "open the namespaces of other users' processes (pid:…)"),
 }
@@ -43,17 +43,6 @@ _KERNEL = (
     ((5, 18), False, "addresses we give are marked (IFA_PROTO): without it, an address that leaves the files stays"),
     ((6, 2), False, "a create returns both indexes at once: without it, each pair costs two more requests"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing looked at. `needed` says whether the main job fails without it."""
-
-    what: str
-    ok: bool
-    detail: str
-    cure: str = ""
-    needed: bool = True
 
 
 def doctor(_args: Namespace, output: Output) -> int:
@@ -97,8 +86,11 @@ def _look() -> Iterator[Finding]:
     yield _proc()
     yield _netns_directory()
     yield _user_namespaces()
-    if (socket := os.environ.get("VETHLIB_DOCKER", DEFAULT_URL)) != "off":
-        yield _engine(socket)
+    yield from packages()
+    yield from _engine()
+    yield from variables()
+    yield from store()
+    yield from agents()
     yield _trial()
 
 
@@ -152,14 +144,22 @@ def _user_namespaces() -> Finding:
     return Finding("user namespaces", True, "ordinary users can run the demo and tests", needed=False)
 
 
-def _engine(url: str) -> Finding:
+def _engine() -> Iterator[Finding]:
     """Whether containers can be microservices."""
     try:
-        detail = f"{engine_version(socket_path(url))}: its containers can be microservices"
+        from vethlib.agent.follow.engine import DEFAULT_URL, engine_version, socket_path
+    except ImportError:
+        return  # a package that the agent needs, and that was told
+    url = os.environ.get("VETHLIB_DOCKER", DEFAULT_URL)
+    if url == "off":
+        return
+    try:
+        detail = f"{engine_version(socket_path(url, 'VETHLIB_DOCKER'))}: its containers can be microservices"
     except VethError as error:
-        cure = "only microservices need it: start it, or name its socket in VETHLIB_DOCKER"
-        return Finding("Docker Engine", False, str(error), cure, needed=False)
-    return Finding("Docker Engine", True, detail, needed=False)
+        cure = "only microservices need it: start it, name its socket in VETHLIB_DOCKER, or set that to off"
+        yield Finding("Docker Engine", False, str(error), cure, needed=False)
+    else:
+        yield Finding("Docker Engine", True, detail, needed=False)
 
 
 def _trial() -> Finding:

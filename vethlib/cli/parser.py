@@ -41,7 +41,7 @@ class Parser(argparse.ArgumentParser):
     """The parser of one command. Raises UsageError where argparse would exit."""
 
     def __init__(self, usage: str, description: str, more: str) -> None:
-        self._flags: list[str] = []
+        self.flags: list[str] = []
         super().__init__(
             prog="vethctl",
             usage=f"vethctl {usage}",
@@ -54,7 +54,7 @@ class Parser(argparse.ArgumentParser):
     def option(self, *names: str, among: Any = None, **how: Any) -> None:
         """Add a flag, whose default its environment variable may be. `among` are those it excludes."""
         action: argparse.Action = (among or self).add_argument(*names, **how)
-        self._flags.append(names[-1])
+        self.flags.append(names[-1])
         if how.get("action") not in ("append", "version"):
             self._take_from_environment(action, names[-1])
 
@@ -80,13 +80,13 @@ class Parser(argparse.ArgumentParser):
         given = rest[0].partition("=")[0]
         if not given.startswith("-"):
             self.error(f"one argument too many: {given!r}", field=given)
-        return self.error(no_such("flag", given, self._flags), field=given)
+        return self.error(no_such("flag", given, self.flags), field=given)
 
     def error(self, message: str, field: str = "") -> NoReturn:
         """What argparse calls, with words of its own."""
         cause = sys.exc_info()[1]
         if isinstance(cause, argparse.ArgumentError):
-            field, message = cause.argument_name or "", cause.message
+            field, message = cause.argument_name or "", cause.message.replace("with argument ", "with ")
             # Our types begin with the value: --timeout 'soon': write seconds, as in 2.5
             message = f"{field}{' ' if message.startswith(chr(39)) else ': '}{message}" if field else message
         required = "the following arguments are required: "

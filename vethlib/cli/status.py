@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from shlex import quote
 
 from vethlib.agent.mark import check_label
+from vethlib.agent.stores.agentfile import Said
 from vethlib.agent.stores.keys import place_of
-from vethlib.agent.stores.opening import is_etcd, open_statuses, shown
+from vethlib.agent.stores.opening import is_etcd, open_statuses, place, shown
 from vethlib.agent.stores.protocol import StoreError
-from vethlib.agent.stores.published import Entry, Published, Statuses
+from vethlib.agent.stores.published import Alive, Entry, Published, Statuses
 
 from . import fleet
-from .exits import DONE, INVALID, REFUSED
+from .exits import DONE, INVALID, PENDING, REFUSED
 from .output import Output
-from .states import age, code_of, reason_of, state_text
+from .parser import no_such
+from .states import age, age_of, code_of, reason_of, state_text
 from .text import counted, natural, paint
 from .where import ref_text
 
@@ -39,8 +41,8 @@ def status(args: Namespace, output: Output) -> int:
     entries = _chosen(published, names)
     if output.as_json:
         output.json(entries)
-    else:
-        _show(output, entries, published)
+    elif entries:
+        _show(output, entries)
     return _code(output, entries, names, published, statuses, args)
 
 
@@ -59,11 +61,7 @@ def _untold(name: str) -> Entry:
     return entry | {"netns": None, "host_name": "", "ifindex": None, "peer": "", "since": None}
 
 
-def _show(output: Output, entries: list[Entry], published: Published) -> None:
-    if not entries:
-        if not published.untold:
-            output.remark("no interface is configured")
-        return
+def _show(output: Output, entries: list[Entry]) -> None:
     rows = [(paint("INTERFACE", "heading"), "NETNS", "LINK", "PEER", "STATE", "SINCE", "REASON")]
     for entry in entries:
         netns = "" if entry["netns"] is None else ref_text(entry["netns"])
@@ -76,21 +74,70 @@ def _show(output: Output, entries: list[Entry], published: Published) -> None:
 def _code(
     output: Output, entries: list[Entry], names: set[str], published: Published, statuses: Statuses, args: Namespace
 ) -> int:
-    """The exit code: of the states that are shown, of an interface that is not there, of an agent that is not."""
-    missing = names - published.entries.keys() - set(published.untold)
+    """The exit code: of the states that are shown, of an interface that is not there, of an agent that is not, or whose
+    store is not.
+    """
+    known = {*published.entries, *published.untold}
+    missing = names - known
     for name in sorted(missing):
-        output.error(f"{name}: the agent with the label {args.label} has no such interface", code="no-such-interface")
-    if published.agent is None:
+        message = f"label {args.label}: {no_such('interface', name, known)}"
+        output.error(message, code="no-such-interface", field="NAME", hint="see what there is: vethctl status")
+    agent = published.agent
+    if agent is None:
         _tell_not_running(output, published, statuses, args)
         return REFUSED
+    for warning in _doubts(published, args):
+        output.warning(warning)
+    if agent.said is not None and agent.said.outage:
+        hint = "what is shown is about the configuration that was read last"
+        output.error(_outage(agent.said), code="store-down", field="--store", hint=hint)
+        return REFUSED
+    if not published.entries and not _has_begun(agent, args):
+        remark = f"the agent with the label {args.label} (process {agent.pid}) has said nothing yet in {statuses.place}"
+        output.remark(f"{remark}; if it was started with another --status-dir, give that")
+        return PENDING
+    if not entries and not missing:
+        output.remark("no interface is configured")
     return INVALID if missing else code_of(entries)
+
+
+def _has_begun(agent: Alive, args: Namespace) -> bool:
+    """Whether an agent that says nothing of interfaces has none: it may have yet to read its store."""
+    if is_etcd(args.store or "") and not args.status_dir:
+        return True
+    return agent.said is not None and agent.said.ready
+
+
+def two_agents(label: str, published: Published) -> str:
+    """That several hosts have agents of one label, and which."""
+    agents = [one for one in (published.agent, *published.others) if one is not None]
+    who = " and ".join(f"process {one.pid or '?'} on {one.host or '?'}" for one in agents)
+    return f"{len(agents)} agents have the label {label}, and overwrite each other's status: {who}"
+
+
+def _outage(said: Said) -> str:
+    return (
+        f"the agent's store has been down for {age_of(said.outage_since)}, and the host stays as it is: {said.outage}"
+    )
+
+
+def _doubts(published: Published, args: Namespace) -> Iterator[str]:
+    """Where what is asked and what answers may not be the same thing."""
+    assert published.agent is not None
+    said = published.agent.said
+    if is_etcd(args.store or "") and not args.status_dir:
+        if published.others:
+            yield f"{two_agents(args.label, published)}: give each a label of its own"
+    elif said is not None and args.store and (asked := place(args.store)) != said.store:
+        yield f"the agent of this host with the label {args.label} follows {said.store}, not {asked}"
 
 
 def _tell_not_running(output: Output, published: Published, statuses: Statuses, args: Namespace) -> None:
     said = f"; this is what the last one said, in {statuses.place}" if published.entries else ""
     if published.untold:
-        said += f"; what has become of {counted(len(published.untold), 'interface')} is not known"
-    store = quote(shown(args.store)) if is_etcd(args.store or "") else "dir:PATH"
+        count = counted(len(published.untold), "interface")
+        said += f"; what was built stays, and what has become of {count} is not known"
+    store = quote(shown(args.store)) if args.store else "dir:PATH"
     output.error(
         f"no agent with the label {args.label} {statuses.life}{said}",
         code="not-running",
@@ -107,7 +154,7 @@ def _watch(statuses: Statuses, names: set[str], args: Namespace, output: Output)
     terminal = output.is_terminal
     before: dict[str, Entry] = {}
     published = Published({}, None)
-    lost = ""
+    lost = outage = ""
     with closing(statuses.watch(_TICK if terminal else None)) as news:
         for one in news:
             if isinstance(one, StoreError):
@@ -122,9 +169,11 @@ def _watch(statuses: Statuses, names: set[str], args: Namespace, output: Output)
             if terminal:
                 output.clear()
                 output.line(_heading(args.label, published, len(entries), lost))
-                _show(output, entries, published)
+                if entries:
+                    _show(output, entries)
             else:
                 _show_changes(output, before, {entry["name"]: entry for entry in entries})
+                outage = _show_outage(output, outage, published)
             output.flush()
     return DONE
 
@@ -134,7 +183,20 @@ def _heading(label: str, published: Published, count: int, lost: str) -> str:
     alive = paint("no agent is running", "bad")
     if agent is not None:
         alive = paint(f"agent {agent.pid or ''}".rstrip() + (f" on {agent.host}" if agent.host else ""), "good")
+    if agent is not None and agent.said is not None and agent.said.outage:
+        lost = lost or _outage(agent.said)
     return f"label {label}, {alive}, {counted(count, 'interface')}" + (f"; {paint(lost, 'bad')}" if lost else "")
+
+
+def _show_outage(output: Output, before: str, published: Published) -> str:
+    """Tell of an outage of the agent's store that begins or ends; returns why it is out now."""
+    said = None if published.agent is None else published.agent.said
+    now = "" if said is None else said.outage
+    if now and now != before and said is not None:
+        output.warning(_outage(said))
+    elif before and not now and published.agent is not None:
+        output.remark("the agent's store is back")
+    return now
 
 
 def _show_changes(output: Output, before: dict[str, Entry], entries: Mapping[str, Entry]) -> None:

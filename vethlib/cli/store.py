@@ -110,19 +110,20 @@ def delete(args: Namespace, output: Output) -> int:
 
 
 def table(args: Namespace, output: Output) -> int:
-    """List what is stored, and what is wrong with it."""
+    """List what is stored, and what is wrong with it; INVALID if an agent could not use some of it."""
     values = _editor(args).values()
     doubts = _doubts(values)
+    code = DONE if all(one.interface is not None for one in values.values()) else INVALID
     if output.as_json:
         output.json([_entry(values[key], doubts.get(key, "")) for key in sorted(values, key=natural)])
-        return DONE
+        return code
     if not values:
         output.remark(f"no interfaces in {shown(args.store)}")
         return DONE
     rows = [[paint(title, "heading") for title in ("NAME", "NETNS", "PEER", "ADDRESSES", "ENABLED", "PROBLEM")]]
     rows += [_row(values[key], doubts.get(key, "")) for key in sorted(values, key=natural)]
     output.table(rows)
-    return DONE
+    return code
 
 
 def _row(one: Parsed, doubt: str) -> list[str]:

@@ -15,7 +15,7 @@ from .memory import MemoryStore
 from .protocol import Editor, Store
 from .published import DirectoryStatuses, Published, Statuses
 
-__all__ = ["is_etcd", "open_editor", "open_statuses", "open_store", "read_all_statuses", "shown"]
+__all__ = ["is_etcd", "open_editor", "open_statuses", "open_store", "place", "read_all_statuses", "shown"]
 
 _DIRECTORY, _ETCD = "dir:PATH (a directory of *.json files)", "etcd://HOST:PORT"
 
@@ -79,6 +79,12 @@ def is_etcd(url: str) -> bool:
 def shown(url: str) -> str:
     """A URL as it can be shown: without the password."""
     return url if url.startswith(("dir:", "memory:")) else masked(url)
+
+
+def place(url: str) -> str:
+    """A URL as it means the same to whoever reads it: without the password, and a directory by its whole path."""
+    kind, rest = _split(url)
+    return f"dir:{os.path.abspath(rest)}" if kind == "dir" else shown(url)
 
 
 def _split(url: str) -> tuple[str, str]:

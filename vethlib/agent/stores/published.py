@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeAlias
 from vethlib.agent.inotify import INotify, flags
 from vethlib.agent.instance import running
 
+from .agentfile import Said, read_said
 from .protocol import StoreError
 from .statuses import status_file
 
@@ -42,11 +43,15 @@ _CHANGES = flags.MOVED_TO | flags.DELETE | flags.CLOSE_WRITE | flags.DELETE_SELF
 
 @dataclass(frozen=True, slots=True)
 class Alive:
-    """An agent that runs: its process, on which host (of another one), and since when, in seconds since 1970."""
+    """An agent that runs: its process, on which host (of another one), and since when, in seconds since 1970.
+
+    `said` is what it says of its store; None if it says nothing, and for one of an etcd, which has the status itself.
+    """
 
     pid: int
     host: str = ""
     since: float | None = None
+    said: Said | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +60,13 @@ class Published:
 
     An entry from an etcd has a `config_revision`, that of the configuration of which it speaks, and, where it could
     be read, a `stored_revision`, that of the configuration as it is; 0 is that of none. `untold` are those that are
-    configured, and of which nothing is said.
+    configured, and of which nothing is said. `others` are agents of the same label that run elsewhere at the same time.
     """
 
     entries: Mapping[str, Entry]
     agent: Alive | None
     untold: tuple[str, ...] = ()
+    others: tuple[Alive, ...] = ()
 
 
 class Statuses(Protocol):
@@ -93,8 +99,9 @@ class DirectoryStatuses:
     def read(self) -> Published:
         """What is said now; nothing, if there is no directory."""
         entries = filter(None, map(self._entry, self._files()))
-        agent = running(self._label)
-        return Published({entry["name"]: entry for entry in entries}, None if agent is None else Alive(agent))
+        pid = running(self._label)
+        agent = None if pid is None else Alive(pid, said=read_said(self.place))
+        return Published({entry["name"]: entry for entry in entries}, agent)
 
     def watch(self, interval: float | None) -> Generator[Published | StoreError, None, None]:
         """What is said now, and again whenever something changes. Makes the directory."""

@@ -33,8 +33,9 @@ def _add_status(parser: Parser) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help="interfaces, by name or by full key (default: all)")
     text = "an etcd to ask instead of this host: etcd://HOST:PORT; may come from VETHLIB_STORE"
     parser.option("--store", metavar="URL", help=text)
-    add_label(parser)
-    parser.option("--all-labels", action="store_true", help="a line for each label in that etcd")
+    which = parser.add_mutually_exclusive_group()
+    add_label(parser, among=which)
+    parser.option("--all-labels", action="store_true", help="a line for each label in that etcd", among=which)
     add_status_directory(parser)
     parser.option("--watch", action="store_true", help="show it again each time something changes")
 
@@ -57,7 +58,13 @@ COMMANDS = {
         _add_status,
         "Without an etcd it is the agent of this host that is asked. With one, an interface is pending, too, as long\n"
         "as its agent has yet to see what is stored.\n"
+        "exit codes:\n"
+        "  0  every interface that is shown is CONFIGURED\n"
+        "  1  usage, or a NAME that the agent does not have\n"
+        "  2  one is RETRYING, FAILED or INVALID; no agent runs; its store, or the one that is asked, is down\n"
+        "  3  one is PENDING, and none is worse\n"
         "examples:\n  vethctl status --watch\n  vethctl status --store etcd://etcd1:2379 --all-labels\n"
+        "  while vethctl status; [ $? = 3 ]; do sleep 1; done   # wait as long as something is pending\n"
         f"{SEE_PUT}",
     ),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from ..parser import Parser, one_of
 
@@ -54,10 +55,10 @@ def add_paths(parser: Parser) -> None:
     parser.add_argument("paths", nargs="+", metavar="PATH", help="a JSON file, a directory of *.json, or - for stdin")
 
 
-def add_label(parser: Parser) -> None:
-    """--label, whose default the original's variable may be, too."""
+def add_label(parser: Parser, among: Any = None) -> None:
+    """--label, whose default the original's variable may be, too. `among` are flags that it excludes."""
     label = os.environ.get("MICROSERVICE_LABEL", "vpp1")
-    parser.option("--label", default=label, help="whose pairs they are (default: %(default)s)")
+    parser.option("--label", default=label, help="whose pairs they are (default: %(default)s)", among=among)
 
 
 def add_missing_netns(parser: Parser) -> None:

@@ -63,6 +63,7 @@ COMMANDS = {
         f"list {STORE_USAGE}",
         "list the interfaces of the store, and what is wrong with them",
         add_store,
+        "exit codes: 0 all can be used, 1 some value is wrong (its last good one stays in force), 2 the store refused\n"
         f"example: vethctl list --store dir:/etc/vethlib\n{SEE_PUT}",
         function="table",
     ),
@@ -71,6 +72,7 @@ COMMANDS = {
         f"dump {STORE_USAGE} [--table]",
         "print all that is stored, as put takes it",
         _add_dump,
+        "exit codes: 0 all is in it, 1 some value is none that put would take, and is left out; 2 the store refused\n"
         f"example: vethctl dump --store dir:/etc/vethlib >backup.json\n{SEE_PUT}",
     ),
 }
