@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import platform
 
 import pytest
@@ -11,14 +12,16 @@ import pytest
 from tests.backends.etcd import ROOT, Etcd
 from tests.backends.etcd_consumer import LABEL, Consumer, changes, key, many, text
 from tests.backends.etcd_fixtures import Follow, MakeEtcd
+from tests.commands import runner
 from tests.witness import poll
 from vethlib.agent import State
 from vethlib.agent.status import Status
 from vethlib.agent.stores.etcd import publishing
-from vethlib.agent.stores.keys import liveness_key, status_key
+from vethlib.agent.stores.keys import liveness_key, presence_key, status_key
 from vethlib.agent.stores.protocol import Outage
 
 ALIVE = liveness_key(LABEL)
+PRESENT = presence_key(LABEL, "")
 STATUSES = status_key(LABEL, "")
 OFTEN = "?lease=2&heartbeat=0.1"  # so what was written is looked at every 1.5 seconds
 
@@ -74,6 +77,41 @@ def test_after_another_agent_of_the_label_has_come_and_gone_all_is_said_again(
         other.store.close()
         comes_to_say(etcd, {"v0": "", "v1": "waits"})
     assert etcd.values(ALIVE) == mine
+
+
+def test_agents_of_one_label_on_two_hosts_hear_of_each_other_at_once_and_status_tells_of_both(
+    etcd: Etcd,
+    follow: Follow,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    vethctl = runner(capsys, monkeypatch)
+
+    def begin(host: str) -> Consumer:
+        with monkeypatch.context() as patch:
+            patch.setattr(publishing, "_this_agent", lambda: f"{host}:4026531840")
+            patch.setattr(publishing.platform, "node", lambda: host)
+            consumer = follow(etcd.url)
+            consumer.hear()
+            assert poll(lambda: f"/{host}:".encode() in b"".join(etcd.values(PRESENT)), 5.0)
+        return consumer
+
+    with caplog.at_level(logging.INFO, "vethlib.agent"):
+        first = begin("h1")
+        assert vethctl("status", "--store", etcd.url, "--label", LABEL).err == "no interface is configured\n"
+        second = begin("h2")
+        told = [f"another agent has the label tested, too: process {os.getpid()} on {host}" for host in ("h1", "h2")]
+        assert poll(lambda: all(one in caplog.text for one in told), 2.0), caplog.text
+        assert caplog.text.count("another agent") == 2
+        for argv in (["--label", LABEL], ["--all-labels"]):
+            said = vethctl("status", "--store", etcd.url, *argv)
+            assert f"warning: 2 agents have the label {LABEL}, and overwrite each other's status: process" in said.err
+        second.store.close()
+        assert poll(lambda: f"no other agent has the label {LABEL} any more" in caplog.text, 2.0)
+        assert "agents have" not in vethctl("status", "--store", etcd.url, "--label", LABEL).err
+        first.store.close()
+    assert etcd.values(PRESENT) == {}
 
 
 @pytest.mark.parametrize(("host", "warned"), [("elsewhere", True), (platform.node(), False)])

@@ -146,7 +146,8 @@ def test_whoever_writes_another_alias_has_taken_the_pair_over(kept: Configurator
     with nothing_changes():
         until(kept, is_state(kept, State.FAILED, "b"))
         settle(kept)
-    assert state_of(kept, "b") == f"FAILED ('b' exists and is not managed by this agent (kind veth): {CURE})"
+    foreign = "'b' exists and is not managed by this agent (kind veth, alias 'mine now')"
+    assert state_of(kept, "b") == f"FAILED ({foreign}: {CURE})"
     with nothing_changes():
         kept.delete("a")
         kept.delete("b")

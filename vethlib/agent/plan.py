@@ -189,9 +189,8 @@ class _Planner:
         if mark is not None and mark.label != self.label:
             return f" (kind {link.kind}): it is {mark.name} of the agent with the label {mark.label}"
         if mark is not None:
-            return (
-                f" (kind {link.kind}): it was {mark.name}, and its other end is marked otherwise; delete or rename it"
-            )
+            other = "its other end has another alias"
+            return f" (kind {link.kind}): it was {mark.name}, but {other}: clear that, or delete the link"
         said = [f"kind {link.kind}"] if link.kind else []
         said += [f"alias {link.alias!r}"] if link.alias else []
         return f"{' (' + ', '.join(said) + ')' if said else ''}: delete or rename it, or give another host_if_name"

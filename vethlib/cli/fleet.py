@@ -13,7 +13,7 @@ from vethlib.agent.stores.published import Alive, Entry, Published
 from .exits import DONE, PENDING, REFUSED
 from .output import Output
 from .parser import UsageError
-from .states import SEVERITY, age_of, code_of, reason_of, state_text
+from .states import SEVERITY, age_of, code_of, reason_of, state_text, two_agents
 from .text import natural, paint
 
 __all__ = ["show"]
@@ -33,6 +33,9 @@ def show(args: Namespace, output: Output) -> int:
     else:
         rows = [[paint(title, "heading") for title in ("LABEL", "AGENT", "SINCE", "INTERFACES", "WORST")]]
         output.table(rows + [_row(label, found[label]) for label in labels])
+    for label in labels:
+        if found[label].others:
+            output.warning(two_agents(label, found[label]))
     codes = {_code(one) for one in found.values()}
     return next((code for code in (REFUSED, PENDING) if code in codes), DONE)
 

@@ -6,12 +6,12 @@ import time
 from collections.abc import Iterable
 from datetime import datetime
 
-from vethlib.agent.stores.published import Entry
+from vethlib.agent.stores.published import Entry, Published
 
 from .exits import DONE, PENDING, REFUSED
 from .text import paint
 
-__all__ = ["SEVERITY", "age", "age_of", "code_of", "is_late", "reason_of", "state_text"]
+__all__ = ["SEVERITY", "age", "age_of", "code_of", "is_late", "reason_of", "state_text", "two_agents"]
 
 _ROLES = {"CONFIGURED": "good", "PENDING": "warning", "RETRYING": "bad", "FAILED": "bad", "INVALID": "bad"}
 SEVERITY = ("CONFIGURED", "PENDING", "RETRYING", "INVALID", "FAILED")  # the last is the worst
@@ -60,3 +60,11 @@ def age_of(since: float | None) -> str:
         if seconds >= 2 * size:
             return f"{seconds // size:.0f} {unit}"
     return f"{max(0.0, seconds):.0f} s"
+
+
+def two_agents(label: str, published: Published) -> str:
+    """That several hosts have agents of one label, and which."""
+    agents = [one for one in (published.agent, *published.others) if one is not None]
+    who = " and ".join(f"process {one.pid or '?'} on {one.host or '?'}" for one in agents)
+    cure = "give each a label of its own"
+    return f"{len(agents)} agents have the label {label}, and overwrite each other's status: {who}; {cure}"

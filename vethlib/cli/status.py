@@ -19,7 +19,7 @@ from . import fleet
 from .exits import DONE, INVALID, PENDING, REFUSED
 from .output import Output
 from .parser import no_such
-from .states import age, age_of, code_of, reason_of, state_text
+from .states import age, age_of, code_of, reason_of, state_text, two_agents
 from .text import counted, natural, paint
 from .where import ref_text
 
@@ -108,13 +108,6 @@ def _has_begun(agent: Alive, args: Namespace) -> bool:
     return agent.said is not None and agent.said.ready
 
 
-def two_agents(label: str, published: Published) -> str:
-    """That several hosts have agents of one label, and which."""
-    agents = [one for one in (published.agent, *published.others) if one is not None]
-    who = " and ".join(f"process {one.pid or '?'} on {one.host or '?'}" for one in agents)
-    return f"{len(agents)} agents have the label {label}, and overwrite each other's status: {who}"
-
-
 def _outage(said: Said) -> str:
     return (
         f"the agent's store has been down for {age_of(said.outage_since)}, and the host stays as it is: {said.outage}"
@@ -127,7 +120,7 @@ def _doubts(published: Published, args: Namespace) -> Iterator[str]:
     said = published.agent.said
     if is_etcd(args.store or "") and not args.status_dir:
         if published.others:
-            yield f"{two_agents(args.label, published)}: give each a label of its own"
+            yield two_agents(args.label, published)
     elif said is not None and args.store and (asked := place(args.store)) != said.store:
         yield f"the agent of this host with the label {args.label} follows {said.store}, not {asked}"
 
@@ -185,6 +178,8 @@ def _heading(label: str, published: Published, count: int, lost: str) -> str:
         alive = paint(f"agent {agent.pid or ''}".rstrip() + (f" on {agent.host}" if agent.host else ""), "good")
     if agent is not None and agent.said is not None and agent.said.outage:
         lost = lost or _outage(agent.said)
+    if published.others:
+        lost = lost or two_agents(label, published)
     return f"label {label}, {alive}, {counted(count, 'interface')}" + (f"; {paint(lost, 'bad')}" if lost else "")
 
 

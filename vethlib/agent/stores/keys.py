@@ -7,7 +7,17 @@ import re
 from vethlib.agent.model import check_interface_name
 from vethlib.errors import InvalidValue
 
-__all__ = ["beginning_of", "begins", "key_of", "liveness_key", "name_of", "place_of", "status_key", "told_as"]
+__all__ = [
+    "beginning_of",
+    "begins",
+    "key_of",
+    "liveness_key",
+    "name_of",
+    "place_of",
+    "presence_key",
+    "status_key",
+    "told_as",
+]
 
 _KEY = re.compile(r"/vnf-agent/([^/]*)/linux/config/v1/interface/(.*)", re.DOTALL)
 _PLACE = "key:"
@@ -26,6 +36,14 @@ def status_key(label: str, name: str) -> str:
 def liveness_key(label: str) -> str:
     """``/vnf-agent/LABEL/check/status/v1/agent``: there while the agent is alive."""
     return f"/vnf-agent/{label}/check/status/v1/agent"
+
+
+def presence_key(label: str, agent: str) -> str:
+    """``/vnf-agent/LABEL/check/status/v1/vethlib/AGENT``: there while this one of the agents of a label is alive.
+
+    There is to be but one. Two cannot hide each other here, as they do where both write the same key.
+    """
+    return f"/vnf-agent/{label}/check/status/v1/vethlib/{agent}"
 
 
 def name_of(key: str, label: str, field: str = "key") -> str:

@@ -162,11 +162,15 @@ class Connection:
         """End a lease, and all that is bound to it."""
         self._call("Lease/LeaseRevoke", pb.LeaseRevokeRequest(ID=lease), pb.LeaseRevokeResponse, timeout)
 
-    def watch(self, prefix: bytes, revision: int) -> Watch:
-        """What happens to the keys that begin with `prefix`, from `revision` on."""
+    def watch(self, prefix: bytes, revision: int, also: bytes = b"") -> Watch:
+        """What happens to the keys that begin with `prefix`, from `revision` on; and, from now on, `also` with this."""
         method = self._method("Watch/Watch", pb.WatchResponse, streams=True)
         create = pb.WatchCreateRequest(key=prefix, range_end=end_of(prefix), start_revision=revision, fragment=True)
-        return Watch(self, method, pb.WatchRequest(create_request=create))
+        requests = [pb.WatchRequest(create_request=create)]
+        if also:
+            create = pb.WatchCreateRequest(key=also, range_end=end_of(also), fragment=True)
+            requests.append(pb.WatchRequest(create_request=create))
+        return Watch(self, method, requests)
 
     def _call(self, path: str, request: Any, answer: type[Any], timeout: float = CALL) -> Any:
         try:

@@ -12,7 +12,7 @@ from queue import Empty, SimpleQueue
 from typing import TypeAlias
 
 from vethlib.agent.mark import check_label
-from vethlib.agent.stores.keys import liveness_key, status_key
+from vethlib.agent.stores.keys import liveness_key, presence_key, status_key
 from vethlib.agent.stores.protocol import StoreError
 from vethlib.agent.stores.published import BATCH, Alive, Entry, Published, as_entry
 
@@ -137,7 +137,18 @@ def _published(
             entry["stored_revision"] = revisions.get(name, 0)
     found = connection.get(liveness_key(label).encode())
     agent = None if found is None else _alive(found.value)
-    return Published(entries, agent, tuple(name for name in revisions or () if name not in entries))
+    untold = tuple(name for name in revisions or () if name not in entries)
+    return Published(entries, agent, untold, _others(connection, label, agent))
+
+
+def _others(connection: Connection, label: str, agent: Alive | None) -> tuple[Alive, ...]:
+    """The agents of a label that are alive, but for the one that says so last."""
+    try:
+        found = connection.read(presence_key(label, "").encode())
+    except Denied:
+        return ()
+    present = [_alive(raw) for raw in _raw(found).values()]
+    return tuple(one for one in present if agent is not None and (one.host, one.pid) != (agent.host, agent.pid))
 
 
 def _entry(key: bytes, raw: bytes, label: str) -> Entry | None:

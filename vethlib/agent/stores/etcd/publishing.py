@@ -19,7 +19,7 @@ from typing import Any
 
 from vethlib import __version__
 from vethlib.agent.status import Status
-from vethlib.agent.stores.keys import liveness_key
+from vethlib.agent.stores.keys import liveness_key, presence_key
 from vethlib.agent.stores.protocol import StoreError
 
 from . import etcd_pb2 as pb
@@ -52,6 +52,7 @@ class Publisher:
         self._address = address
         self._label = label
         self._liveness = liveness_key(label).encode()
+        self._presence = presence_key(label, _this_agent()).encode()
         self._started = int(time.time())
         self._condition = threading.Condition()  # over all that follows, and the ledger; not while etcd is asked
         self._ledger = Ledger(label)
@@ -68,6 +69,8 @@ class Publisher:
         self._refusal = ""  # that was told
         self._looked = False  # who said before us that he is alive
         self._other = ""  # agent of the label, that was told
+        self._looking = False  # who else says that he is alive
+        self._others: set[str] = set()  # that were told
         self._ending = False
         self._thread = threading.Thread(target=self._run, name="vethlib-etcd-status", daemon=True)
         self._thread.start()
@@ -84,6 +87,13 @@ class Publisher:
         with self._condition:
             self._connection = connection
             self._next = self._put_off = 0.0
+            self._condition.notify()
+
+    def look_around(self) -> None:
+        """Another agent of the label has come, or one has gone."""
+        with self._condition:
+            self._looking = True
+            self._next = 0.0
             self._condition.notify()
 
     def close(self) -> None:
@@ -143,6 +153,9 @@ class Publisher:
             self._check(connection)
         if not self._alive:
             self._say_alive(connection)
+        if self._looking:
+            self._looking = False
+            self._look_around(connection)
         if self._begun and not self._alone:
             self._clear_others(connection)
         self._write(connection)
@@ -197,7 +210,12 @@ class Publisher:
         }
         put = pb.PutRequest(key=self._liveness, value=as_json(entry), lease=self._lease)
         connection.write([pb.RequestOp(request_put=put)])
-        self._alive = True
+        try:
+            put = pb.PutRequest(key=self._presence, value=as_json(entry), lease=self._lease)
+            connection.write([pb.RequestOp(request_put=put)])
+        except Denied:
+            pass  # it may write what it has to, and no more
+        self._alive = self._looking = True
         self._check_at = time.monotonic() + self._check_every
 
     def _look_who_was_there(self, connection: Connection) -> None:
@@ -233,13 +251,24 @@ class Publisher:
             if alive.kvs:
                 self._tell_of_another(alive.kvs[0])
 
-    def _tell_of_another(self, found: pb.KeyValue) -> None:
-        """Warn of another agent that says it is the one of this label."""
-        self._check_every = min(
-            2 * self._check_every, _LONGEST_CHECK
-        )  # two that write in turn are not to do so all day
-        entry = _entry(found.value)
-        other = f"process {entry.get('pid', '?')} on {entry.get('host', '?')}"
+    def _look_around(self, connection: Connection) -> None:
+        """Warn of every other agent of the label that is alive, wherever it runs; and say when that is over."""
+        prefix = presence_key(self._label, "").encode()
+        try:
+            found = connection.read(prefix)
+        except Denied:
+            return
+        others = {_process(raw) for key, (raw, _) in found.values.items() if key != self._presence}
+        for other in sorted(others - self._others):
+            self._warn_of(other)
+        if self._others and not others:
+            _log.info("no other agent has the label %s any more", self._label)
+            self._other = ""
+            with self._condition:
+                self._ledger.repeat()  # it may have written over any of it, and taken it away
+        self._others = others
+
+    def _warn_of(self, other: str) -> None:
         if other != self._other:
             self._other = other
             _log.warning(
@@ -248,6 +277,13 @@ class Publisher:
                 self._label,
                 other,
             )
+
+    def _tell_of_another(self, found: pb.KeyValue) -> None:
+        """Warn of another agent that says it is the one of this label."""
+        self._check_every = min(
+            2 * self._check_every, _LONGEST_CHECK
+        )  # two that write in turn are not to do so all day
+        self._warn_of(_process(found.value))
 
     def _clear_others(self, connection: Connection) -> None:
         """Have all that an earlier run said of interfaces that are no more removed."""
@@ -289,6 +325,16 @@ class Publisher:
             connection.revoke(self._lease, _PARTING)
         except StoreError:
             pass  # it ends by itself
+
+
+def _this_agent() -> str:
+    """What tells this agent from those of other hosts: one of a label runs in a network namespace (`instance.py`)."""
+    return f"{platform.node()}:{os.stat('/proc/self/ns/net').st_ino}"
+
+
+def _process(raw: bytes) -> str:
+    entry = _entry(raw)
+    return f"process {entry.get('pid', '?')} on {entry.get('host', '?')}"
 
 
 def _entry(raw: bytes) -> dict[str, Any]:

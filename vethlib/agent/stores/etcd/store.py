@@ -21,6 +21,7 @@ from typing import NoReturn
 
 from vethlib.agent.mark import check_label
 from vethlib.agent.status import Status
+from vethlib.agent.stores.keys import presence_key
 from vethlib.agent.stores.protocol import Back, News, Outage, StoreError
 from vethlib.agent.stores.statuses import StatusFiles
 
@@ -52,6 +53,7 @@ class EtcdStore:
     def __init__(self, url: str, label: str, *, status_dir: str | os.PathLike[str] | None = None) -> None:
         self._address: Address = parse_url(url)
         self._prefix = prefix_of(check_label(label))
+        self._presence = presence_key(label, "").encode()
         self._mirror = Mirror(self._prefix)
         self._lock = threading.Lock()
         self._news: list[News] = []
@@ -176,23 +178,30 @@ class EtcdStore:
         self._read_all(connection)
         self._publisher.use(connection)
         while True:
-            watch = connection.watch(self._prefix, self._mirror.start)
+            watch = connection.watch(self._prefix, self._mirror.start, also=self._presence)
             try:
                 first = watch.first()
                 if first.canceled:
                     raise watch.refusal(first.cancel_reason)
                 if not self._mirror.fits(first.header):
                     raise watch.refusal("it has another history than what was read over the same connection")
-                self._hear(watch)
+                self._hear(watch, first.watch_id)
             finally:
                 watch.cancel()
             self._read_all(connection)
 
-    def _hear(self, watch: Watch) -> None:
-        """Tell what a watch says, until what it should say is history that was given up."""
+    def _hear(self, watch: Watch, id_: int) -> None:
+        """Tell what a watch says, until what it should say is history that was given up.
+
+        The other watch on the stream is of those who say that they are alive. Who may not look at them gets none.
+        """
         self._followed = time.monotonic()
         self._tell(())
         for answer in watch:
+            if answer.created or answer.watch_id != id_:
+                if answer.events:
+                    self._publisher.look_around()
+                continue
             if answer.compact_revision:
                 return
             if answer.canceled:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from queue import SimpleQueue
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
@@ -75,13 +75,16 @@ class Pulse:
 
 
 class Watch:
-    """The answers of one watch, which waits for them. It ends with its connection, or by :meth:`cancel`."""
+    """The answers of one watch, which waits for them, and of those that go over the same stream: they are told apart by
+    their ids. It ends with its connection, or by :meth:`cancel`.
+    """
 
-    def __init__(self, connection: Connection, method: Any, request: pb.WatchRequest) -> None:
+    def __init__(self, connection: Connection, method: Any, requests: Iterable[pb.WatchRequest]) -> None:
         self._connection = connection
         # The stream of requests stays open: a proxy may take its end for the end of the watch.
         self._requests: SimpleQueue[pb.WatchRequest | None] = SimpleQueue()
-        self._requests.put(request)
+        for request in requests:
+            self._requests.put(request)
         self._answers = connection.open(method, self._requests)
 
     def first(self) -> pb.WatchResponse:
