@@ -294,3 +294,15 @@ def test_no_json_value_is_too_strange_to_be_reported(value: Any) -> None:
 def test_no_text_is_too_strange_to_be_reported(text: str | bytes) -> None:
     for parsed in read(text, "x"):
         assert parsed.problems
+
+
+def test_what_was_written_out_though_it_is_a_default_is_written_out_again() -> None:
+    given = {"name": "a", "type": 0, "mtu": 0, "ip_addresses": [], "namespace": {"type": 0, "pid": 42}}
+    given |= {"veth": {"peer_if_name": "b"}, "link_only": False}
+    parsed = read_value(given)
+    assert parsed.interface is not None
+    assert to_dict(parsed.interface) == given
+    bare = read_value({"name": "a", "namespace": {"pid": 42}, "veth": {"peer_if_name": "b"}}).interface
+    assert parsed.interface == bare
+    assert bare is not None
+    assert list(to_dict(bare)) == ["name", "namespace", "veth"]

@@ -151,7 +151,8 @@ class Interface:
     """One end of a veth pair as its configuration wants it; the fields are those of the northbound model.
 
     `peer_if_name` names the interface at the other end. Left at their defaults, `phys_address`, `mtu` (bytes)
-    and `num_queues` are the kernel's choice. `addresses` are the `ip_addresses` as ``ipaddress`` interfaces.
+    and `num_queues` are the kernel's choice. `addresses` are the `ip_addresses` as ``ipaddress`` interfaces. `explicit`
+    names the fields that were written out though they are at their default; it makes no difference but in writing.
 
     Raises :class:`InvalidInterface`, which lists everything that is wrong.
     """
@@ -169,6 +170,7 @@ class Interface:
     host_if_name: str = ""
     num_queues: int = 0
     link_only: bool = False
+    explicit: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
     addresses: tuple[links.Interface, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

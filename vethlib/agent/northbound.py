@@ -100,7 +100,9 @@ def read_value(value: object, source: str = "") -> Parsed:
 
 
 def to_dict(interface: Interface) -> dict[str, Any]:
-    """The interface as a JSON object: snake_case, enums as numbers, defaults left out, one fixed order."""
+    """The interface as a JSON object: snake_case, enums as numbers, one fixed order; defaults are left out unless they
+    were written out where it was read from.
+    """
     namespace = interface.namespace
     message = pb.Interface(
         name=interface.name,
@@ -119,7 +121,14 @@ def to_dict(interface: Interface) -> dict[str, Any]:
         message.namespace.type = pb.NamespaceType.ValueType(namespace.type)
         for field in FIELD_READ.values():
             setattr(message.namespace, field, getattr(namespace, field))
-    return json_format.MessageToDict(message, preserving_proto_field_name=True, use_integers_for_enums=True)
+    found = json_format.MessageToDict(message, preserving_proto_field_name=True, use_integers_for_enums=True)
+    if not interface.explicit:
+        return found
+    if "namespace.type" in interface.explicit and namespace.ref:
+        found["namespace"] = {"type": 0} | found["namespace"]
+    fields = pb.Interface.DESCRIPTOR.fields
+    written = {one.name: one.default_value for one in fields if one.name in interface.explicit} | found
+    return {one.name: written[one.name] for one in fields if one.name in written}
 
 
 def to_json(interface: Interface, *, indent: int | None = None) -> str:
@@ -131,11 +140,15 @@ def to_json(interface: Interface, *, indent: int | None = None) -> str:
 def _from_fields(fields: dict[str, Any], problems: list[InvalidValue]) -> Interface | None:
     """The interface that has these. Adds to `problems`, but nothing on a field that is there already."""
     found: list[InvalidValue] = []
+    explicit = {name for name, value in fields.items() if not value and not isinstance(value, dict)}
+    if fields.get("namespace", {}).get("type") == 0:
+        explicit.add("namespace.type")
     given = {name: value for name, value in fields.items() if name not in ("name", "veth", "namespace")}
     try:
         given["namespace"] = Namespace(**fields.get("namespace", {}))
     except InvalidValue as error:
         found.append(error)
+    given["explicit"] = frozenset(explicit)
     interface = None
     try:
         interface = Interface(fields.get("name", ""), fields.get("veth", {}).get("peer_if_name", ""), **given)
