@@ -168,8 +168,8 @@ def _parse_address(text: str, field: str) -> Interface:
         pass
     try:
         return ip_interface(text)
-    except ValueError as error:
-        raise InvalidValue(field, text, f"not an address with a prefix: {error}") from None
+    except ValueError:
+        raise InvalidValue(field, text, "not an address with a prefix: write 10.0.0.1/24 or 2001:db8::1/64") from None
 
 
 @dataclass(frozen=True, slots=True)

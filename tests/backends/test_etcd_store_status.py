@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import platform
 import signal
 import subprocess
 import sys
@@ -22,11 +24,12 @@ from tests.stores import nothing
 from tests.witness import poll
 from vethlib.agent import State
 from vethlib.agent.status import Status
-from vethlib.agent.stores.keys import liveness_key, status_key
+from vethlib.agent.stores.keys import liveness_key, presence_key, status_key
 from vethlib.agent.stores.protocol import Outage
 
 ROOT = Path(__file__).parents[2]
 ALIVE = liveness_key(LABEL)
+PRESENT = presence_key(LABEL, f"{platform.node()}:{os.stat('/proc/self/ns/net').st_ino}")
 STATUSES = status_key(LABEL, "")
 LEASE = 2  # seconds, the least there can be
 GONE = 3 * LEASE  # etcd looks for leases that have ended twice a second, and gives one more time when it starts
@@ -71,7 +74,7 @@ def consumer(etcd: Etcd, proxy: Proxy, follow: Follow) -> Consumer:
 
 def test_all_that_is_said_is_under_one_lease_which_is_kept_alive(etcd: Etcd, consumer: Consumer) -> None:
     (lease,) = leases(etcd).items()
-    assert lease[1] == {ALIVE, STATUSES + "v0", STATUSES + "v1"}
+    assert lease[1] == {ALIVE, PRESENT, STATUSES + "v0", STATUSES + "v1"}
     nothing(consumer.store, 1.5 * LEASE)
     assert leases(etcd) == dict([lease])
     granted = json.loads(etcd.ctl("lease", "timetolive", lease[0], "-w", "json"))["granted-ttl"]
@@ -108,7 +111,7 @@ def test_a_status_is_replaced_and_taken_away(etcd: Etcd, consumer: Consumer) -> 
 def test_the_agent_says_that_it_lives_before_it_knows_anything_of_interfaces(etcd: Etcd, follow: Follow) -> None:
     consumer = follow(etcd.url)
     consumer.come_to(etcd)
-    assert poll(lambda: set(etcd.values("/")) == {ALIVE.encode()})
+    assert poll(lambda: set(etcd.values("/")) == {ALIVE.encode(), PRESENT.encode()})
     entry = json.loads(etcd.values(ALIVE)[ALIVE.encode()])
     assert entry["state"] == 1
     assert abs(entry["start_time"] - time.time()) < 60
@@ -141,15 +144,15 @@ def test_after_an_outage_longer_than_the_lease_all_is_said_again(etcd: Etcd, pro
     comes_to_say(etcd, {"v0": "", "v1": "changed meanwhile"}, 5.0)
     (after,) = leases(etcd).items()
     assert after[0] != before
-    assert after[1] == {ALIVE, STATUSES + "v0", STATUSES + "v1"}
+    assert after[1] == {ALIVE, PRESENT, STATUSES + "v0", STATUSES + "v1"}
 
 
 def test_a_lease_that_somebody_ends_is_replaced_without_an_outage(etcd: Etcd, consumer: Consumer) -> None:
     (lease,) = leases(etcd)
     etcd.ctl("lease", "revoke", lease)
-    assert said(etcd) == {}
     comes_to_say(etcd, {"v0": "", "v1": "waits"}, 5.0)
     assert poll(lambda: ALIVE.encode() in etcd.values("/"))
+    assert lease not in leases(etcd)
     assert not any(isinstance(one, Outage) for one in consumer.told)
 
 
@@ -223,7 +226,7 @@ def test_what_a_killed_process_has_said_is_gone_with_the_lease(etcd: Etcd, proce
     assert ALIVE.encode() in etcd.values("/")
     process.kill()
     process.wait()
-    assert set(etcd.values("/")) == {ALIVE.encode(), f"{STATUSES}v0".encode()}
+    assert set(etcd.values("/")) == {ALIVE.encode(), PRESENT.encode(), f"{STATUSES}v0".encode()}
     assert poll(lambda: etcd.values("/") == {}, GONE)
 
 

@@ -70,7 +70,7 @@ def test_what_is_put_is_what_etcdctl_gets(vethctl: Vethctl, etcd: Etcd) -> None:
         "stored: added 2 interfaces",
     ]
     assert etcd.ctl("get", f"{KEY}veth2", "--print-value-only") == (
-        '{"name":"veth2","enabled":true,"mtu":1500,"ip_addresses":["192.168.22.2/24"],'
+        '{"name":"veth2","type":0,"enabled":true,"mtu":1500,"ip_addresses":["192.168.22.2/24"],'
         '"namespace":{"type":2,"name":"ns2"},"veth":{"peer_if_name":"veth1"}}\n'
     )
     before = etcd.revision
@@ -112,9 +112,13 @@ def test_what_other_clients_write_is_read_in_every_spelling(vethctl: Vethctl, et
     assert etcd.revision == before
     etcd.delete_prefix(KEY)
     assert vethctl("put", "-", stdin=dumped.out).code == 0
-    strict = '"enabled":true,"ip_addresses":["10.0.0.1/24"],"namespace":{"type":2,"name":"ns1"}'
+    namespace = '"namespace":{"type":2,"name":"ns1"}'
+    strict = f'"enabled":true,"ip_addresses":["10.0.0.1/24"],{namespace}'
+    # Defaults that were written out are so again.
+    written = {"integers": f'"type":0,{strict}', "names": f'"type":0,{strict}', "sample": strict}
+    written["camel"] = f'"enabled":true,"phys_address":"","ip_addresses":["10.0.0.1/24"],{namespace},"host_if_name":""'
     for name in OTHERS:
-        raw = f'{{"name":"{name}",{strict},"veth":{{"peer_if_name":"peer"}}}}'
+        raw = f'{{"name":"{name}",{written[name]},"veth":{{"peer_if_name":"peer"}}}}'
         assert etcd.values(KEY + name) == {(KEY + name).encode(): raw.encode()}
 
 
@@ -460,7 +464,6 @@ def test_no_agent_is_told_with_what_waits_for_one(vethctl: Vethctl, etcd: Etcd, 
     assert said.code == 2
     told = f"no agent with the label vpp1 is alive in {etcd.url}"
     assert said.err.splitlines() == [
-        "no interface is configured",
         f"vethctl: {told}",
         f"  start one: vethctl agent --store {etcd.url} --label vpp1",
     ]
@@ -469,7 +472,7 @@ def test_no_agent_is_told_with_what_waits_for_one(vethctl: Vethctl, etcd: Etcd, 
     assert (said.code, said.out, said.err.splitlines()[0]) == (
         2,
         "",
-        f"vethctl: {told}; what has become of 2 interfaces is not known",
+        f"vethctl: {told}; what was built stays, and what has become of 2 interfaces is not known",
     )
     said = vethctl("status", "veth1", "--json")
     assert (said.code, said.json, said.error["code"]) == (2, [], "not-running")
@@ -725,4 +728,4 @@ def test_what_is_put_is_built_and_told(vethctl: Vethctl, etcd: Etcd, tmp_path: P
                 ns.remove(netns)
     said: Said = vethctl("status")
     assert said.code == 2
-    assert said.err.splitlines()[0].endswith("; what has become of 2 interfaces is not known")
+    assert said.err.splitlines()[0].endswith("; what was built stays, and what has become of 2 interfaces is not known")

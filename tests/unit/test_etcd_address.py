@@ -191,7 +191,7 @@ def test_no_password_is_in_anything_that_is_shown(case: tuple[str, str]) -> None
     [
         ("etcd://h:21000: there is no 'a@ns1'; did you mean b?", None),
         ("write etcd://HOST:PORT, or etcd://USER@HOST:PORT,HOST:PORT?password-file=FILE&cacert=FILE", None),
-        ("give dir:PATH (a directory of *.json files), etcd://HOST:PORT or memory:", None),
+        ("give dir:PATH (a directory of *.json files) or etcd://HOST:PORT", None),
         ("no 'a@b' in etcd://[::1]:1, nor (etcd://[::1]) an interface's 'c:d@e'", None),
         ("unix:///var/run/docker.sock: x:y@z", None),
         ("etcd://u:s3cret@h:1: a:b@c", "etcd://u:…@h:1: a:b@c"),

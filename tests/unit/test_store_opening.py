@@ -20,7 +20,7 @@ from vethlib.agent.stores.memory import MemoryStore
 from vethlib.agent.stores.opening import open_editor, open_statuses, open_store, shown
 from vethlib.errors import InvalidValue
 
-KINDS = "dir:PATH (a directory of *.json files), etcd://HOST:PORT or memory:"
+KINDS = "dir:PATH (a directory of *.json files) or etcd://HOST:PORT"
 
 Opener: TypeAlias = Callable[..., object]
 

@@ -247,8 +247,12 @@ def _field(descriptor: Descriptor, key: str) -> FieldDescriptor | None:
 
 def _unknown(descriptor: Descriptor, key: str, path: str) -> str:
     known = [*descriptor.fields_by_name, *descriptor.fields_by_camelcase_name]
-    nearest = get_close_matches(key[:NEAR], known, n=1, cutoff=0.0)[0]
-    field = _field(descriptor, nearest)
+    near = get_close_matches(key[:NEAR], known, n=1, cutoff=0.4)
+    # What is a part of one that holds a name is meant by it: "peer", "veth.peer".
+    near += [name for name in known if key and key in name]
+    if not near:
+        return f"no such key; there are {', '.join(path + name for name in descriptor.fields_by_name)}"
+    field = _field(descriptor, near[0])
     assert field is not None
     return f"no such key; the nearest one is {path}{field.name}"
 

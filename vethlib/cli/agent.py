@@ -24,6 +24,8 @@ from vethlib.agent.service import Service, summary
 from vethlib.agent.state import State
 from vethlib.agent.stores.agentfile import AgentFile
 from vethlib.agent.stores.opening import open_store, place
+from vethlib.agent.stores.protocol import Store
+from vethlib.errors import InvalidValue
 from vethlib.session import Session
 
 from .exits import DONE, PENDING, REFUSED
@@ -41,6 +43,8 @@ def agent(args: Namespace, output: Output) -> int:
     """Run until SIGTERM or SIGINT; with --once, until the host is as far as it can be brought now."""
     check_label(args.label, "--label")
     url = given(args.store, "--store", STORES)
+    if url == "memory:":
+        raise InvalidValue("--store", url, f"nobody could put anything there: give {STORES}")
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nothing is loaded yet that could be loaded again
     # An agent of thousands of interfaces has hundreds of thousands of objects, and no cycles among them: to look for
     # some less often makes a resync 10 % faster.
@@ -48,7 +52,7 @@ def agent(args: Namespace, output: Output) -> int:
     with _log_to_stderr(as_json=args.json or args.log == "json"), closing(Instance(args.label)) as instance:
         status_dir = args.status_dir or status_directory(args.label)
         with (
-            closing(open_store(url, label=args.label, status_dir=status_dir)) as store,
+            closing(_store(url, args.label, status_dir)) as store,
             _microservices(args) as resolver,
             Session(resolver=resolver) as session,
             Configurator(session, label=args.label, missing_netns=args.missing_netns) as configurator,
@@ -57,6 +61,14 @@ def agent(args: Namespace, output: Output) -> int:
             service = Service(configurator, store, once=args.once, instance=instance, agent_file=agent_file)
             asyncio.run(service.run())
             return _tell(output, service, configurator) if args.once else DONE
+
+
+def _store(url: str, label: str, status_dir: str) -> Store:
+    try:
+        return open_store(url, label=label, status_dir=status_dir)
+    except InvalidValue as error:
+        field = "--status-dir" if error.field == "status_dir" else error.field
+        raise InvalidValue(field, error.value, error.hint) from None
 
 
 def _microservices(args: Namespace) -> closing[DockerResolver] | closing[MemoryResolver]:
@@ -74,7 +86,7 @@ def _tell(output: Output, service: Service, configurator: Configurator) -> int:
     statuses = configurator.status()
     if output.as_json:
         output.json([status.as_dict() for status in statuses])
-    else:
+    elif service.ready:
         output.line(summary(statuses))
     if not service.ready:
         output.error(service.outage or "stopped before the store said anything", code="store")

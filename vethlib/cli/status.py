@@ -14,11 +14,12 @@ from vethlib.agent.stores.keys import place_of
 from vethlib.agent.stores.opening import is_etcd, open_statuses, place, shown
 from vethlib.agent.stores.protocol import StoreError
 from vethlib.agent.stores.published import Alive, Entry, Published, Statuses
+from vethlib.errors import InvalidValue
 
 from . import fleet
 from .exits import DONE, INVALID, PENDING, REFUSED
 from .output import Output
-from .parser import no_such
+from .parser import STORES, no_such
 from .states import age, age_of, code_of, reason_of, state_text, two_agents
 from .text import counted, natural, paint
 from .where import ref_text
@@ -33,6 +34,8 @@ def status(args: Namespace, output: Output) -> int:
     if args.all_labels:
         return fleet.show(args, output)
     check_label(args.label, "--label")
+    if args.store == "memory:":
+        raise InvalidValue("--store", args.store, f"what is in another process cannot be asked: give {STORES}")
     names = {place_of(name, args.label, "NAME") for name in args.names}
     statuses = open_statuses(args.store or "", label=args.label, status_dir=args.status_dir)
     if args.watch:

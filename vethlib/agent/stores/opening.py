@@ -93,4 +93,7 @@ def _split(url: str) -> tuple[str, str]:
         return kind, rest
     if os.path.isdir(url):
         raise InvalidValue("--store", url, f"for this directory write dir:{url}")
-    raise InvalidValue("--store", shown(url), f"give {_DIRECTORY}, {_ETCD} or memory:")
+    if kind in ("http", "https") and rest.startswith("//"):
+        tls = "?tls=1" if kind == "https" else ""
+        raise InvalidValue("--store", shown(url), f"for this etcd write {shown('etcd:' + rest.rstrip('/'))}{tls}")
+    raise InvalidValue("--store", shown(url), f"give {_DIRECTORY} or {_ETCD}")

@@ -112,8 +112,10 @@ def parse_url(url: str) -> Address:
     userinfo, at, hosts = place.rpartition("@")
     user, colon, password = userinfo.partition(":")
     hosts = hosts.removesuffix("/")
-    if (at and not user) or not hosts or "/" in hosts:
+    if (at and not user) or not hosts:
         raise _wrong(url, _FORM)
+    if "/" in hosts:
+        raise _wrong(url, f"no path: the keys are always those below /vnf-agent/LABEL/; {_FORM}")
     found = _options(url, query)
     if colon and "password_file" in found:
         raise _wrong(url, "two passwords: keep the password-file")
