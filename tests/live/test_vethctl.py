@@ -139,7 +139,7 @@ def test_what_the_kernel_refuses_is_told_once_for_both_ends(
         said = vethctl("apply", path)
     assert said.code == 2
     text = "vethctl: create veth 'a' in netns:ns1 ⇄ 'b': 'b' already exists in the home namespace\n"
-    assert said.err == text
+    assert said.err == f"{text}  see what it is: vethctl show --all\n"
     summary = "applied: added 1 namespace, created 1 pair; of 4 interfaces 2 are as configured, 2 are FAILED"
     assert said.out.splitlines()[-1] == summary
     assert (names("ns1"), names()) == ({"x"}, {"y", "b", "theirs"})

@@ -244,10 +244,73 @@ def test_the_log_may_be_json(start: Start) -> None:
     assert {line["interface"] for line in lines} == {"veth1", "veth2"}
     for line in lines:
         assert line["level"] == "info"
-        assert line["state"] == "CONFIGURED"
+        assert (line["state"], line["reason"]) == ("CONFIGURED", "")
+        assert line["netns"] == f"netns:{line['interface'].replace('veth', 'ns')}"
+        assert line["ifindex"] == seen(line["host_name"], line["netns"].removeprefix("netns:"))["ifindex"]
         assert line["cause"] == "configuration"
         assert line["done"].startswith("created")
         assert line["time"].endswith("Z")
+    (agent.store / "veth2.json").write_text("{")
+    (agent.store / "veth1.json").unlink()
+    assert poll(lambda: agent.log.count("\n") >= 5)
+    refused, waits = sorted(map(json.loads, agent.log.splitlines()[3:5]), key=lambda line: line["state"])
+    place = f"{agent.store}/veth2.json: line 1, column 2: not JSON: "
+    assert (refused["interface"], refused["state"], refused["level"]) == ("veth2", "INVALID", "warning")
+    assert refused["reason"].startswith(place)
+    assert (waits["interface"], waits["state"], waits["done"]) == ("veth1", "removed", "deleted 'veth1' in netns:ns1")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_last_line_tells_which_signal_has_ended_it_and_what_stays(start: Start, number: signal.Signals) -> None:
+    agent = start()
+    agent.wait_until("READY")
+    assert agent.end(number) == 0
+    last = agent.log.splitlines()[-1].split(" ", 1)[1]
+    assert last == f"stopped by {number.name}, and the host stays as it is: 2 CONFIGURED"
+    assert names("ns1") == {"veth1"}
+
+
+def test_a_reason_is_told_once(start: Start) -> None:
+    agent = start()
+    agent.wait_until("READY")
+    (agent.store / "veth2.json").unlink()
+    reason = "peer veth2 is not configured"
+    assert poll(lambda: reason in agent.log)
+    (line,) = [line for line in agent.log.splitlines() if reason in line]
+    assert line.endswith(f" veth1: PENDING ({reason}), deleted 'veth1' in netns:ns1, for: configuration")
+
+
+def test_status_tells_that_the_store_of_the_agent_is_down_and_that_all_stays(start: Start) -> None:
+    agent = start()
+    agent.wait_until("READY")
+    before = json.loads(status(agent, "--json").stdout)
+    away = agent.store.rename(agent.store.parent / "away")
+    assert poll(lambda: "the store is down" in agent.log)
+    done = status(agent, "--json")
+    assert (done.returncode, json.loads(done.stdout)) == (2, before)
+    said = json.loads(done.stderr)
+    assert (said["code"], said["field"]) == ("store-down", "--store")
+    assert said["error"].endswith(f"and the host stays as it is: {agent.store} does not exist: make the directory")
+    away.rename(agent.store)
+    assert poll(lambda: "the store is back" in agent.log)
+    other = status(agent, "--store", "dir:/elsewhere")
+    assert other.returncode == 0
+    follows = f"the agent of this host with the label {LABEL} follows dir:{agent.store}, not dir:/elsewhere"
+    assert other.stderr == f"warning: {follows}\n"
+    assert status(agent, "--store", f"dir:{agent.store}/.").stderr == ""
+    agent.end()
+    assert not (agent.status / ".agent").exists()
+
+
+def test_an_agent_that_has_said_nothing_yet_is_waited_for(start: Start, tmp_path: Path) -> None:
+    agent = start()
+    agent.wait_until("READY")
+    done = vethctl("status", "--label", LABEL, "--status-dir", f"{tmp_path}/elsewhere")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert f"(process {agent.process.pid}) has said nothing yet in {tmp_path}/elsewhere; " in done.stderr
+    missing = status(agent, "veth", "--json")
+    assert missing.returncode == 1
+    assert json.loads(missing.stderr)["error"] == f"label {LABEL}: there is no interface 'veth'; did you mean veth2?"
 
 
 def test_a_journal_has_times_of_its_own(start: Start) -> None:

@@ -109,7 +109,11 @@ def test_details_leave_out_what_was_not_decoded_or_says_nothing() -> None:
     ("error", "code", "said"),
     [
         (errors.InvalidValue("mtu", 5, "more"), INVALID, ("mtu 5: more", "invalid-value", "mtu", "more")),
-        (errors.LinkExists("taken", errno=17), REFUSED, ("taken", "link-exists", "", "")),
+        (
+            errors.LinkExists("taken", errno=17),
+            REFUSED,
+            ("taken", "link-exists", "", "see what it is: vethctl show --all"),
+        ),
         (errors.NetlinkError("no"), REFUSED, ("no", "netlink-error", "", "")),
         (errors.SessionClosed("closed"), REFUSED, ("closed", "session-closed", "", "")),
         (

@@ -268,3 +268,13 @@ def test_without_prune_a_name_that_one_end_alone_gives_up_can_be_taken(host: Hos
         host, replace(VETH1, host_if_name="eth0"), end("a", "b", host_if_name="veth1"), end("b", "a"), prune=False
     )
     assert ops(made) == ["change", "create"]
+
+
+def test_a_link_in_the_way_says_whose_it_is(host: Host) -> None:
+    at = host.places["netns:ns1"]
+    host.add(at, "veth1", alias="vethlib label=other name=uplink")
+    reason = planned(host, VETH1, VETH2).verdicts["veth1"].reason
+    assert reason.endswith(" (kind veth): it is uplink of the agent with the label other")
+    host["netns:ns1", "veth1"].alias = "to the lab"
+    reason = planned(host, VETH1, VETH2).verdicts["veth1"].reason
+    assert reason.endswith(f" (kind veth, alias 'to the lab'): {CURE}")

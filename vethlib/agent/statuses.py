@@ -132,7 +132,8 @@ class Statuses:
         if not _log.isEnabledFor(level):
             return
         state, reason = ("removed", "") if verdict is None else (str(verdict.state), verdict.reason)
-        acts = "; ".join(act for operation in done if (act := _told(operation, name, reason)))
+        known = reason or ("" if verdict else f"{name} is not configured")
+        acts = "; ".join(act for operation in done if (act := _told(operation, name, known)))
         fields: dict[str, Any] = {"interface": name, "state": state, "reason": reason, "done": acts, "cause": cause}
         if verdict is not None and (status := self.now.get(name)) is not None:
             said = status.as_dict()

@@ -1,0 +1,75 @@
+"""What an agent says of itself beside its statuses, and what a reader makes of whatever stands there."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from vethlib.agent.stores.agentfile import AgentFile, read_said
+
+
+def test_what_is_said_is_read_and_an_outage_begins_once(tmp_path: Path) -> None:
+    file = AgentFile(tmp_path / "status", "dir:/etc/vethlib")
+    file.say()
+    said = read_said(str(tmp_path / "status"))
+    assert said is not None
+    assert (said.store, said.ready, said.outage) == ("dir:/etc/vethlib", False, "")
+    file.published()
+    file.say("it is away")
+    first = read_said(str(tmp_path / "status"))
+    file.say("it is away otherwise")
+    second = read_said(str(tmp_path / "status"))
+    assert first is not None
+    assert second is not None
+    assert first.ready
+    assert second.outage == "it is away otherwise"
+    assert second.outage_since == first.outage_since > 0
+    assert os.listdir(tmp_path / "status") == [".agent"]
+    file.remove()
+    assert read_said(str(tmp_path / "status")) is None
+
+
+def test_a_file_that_somebody_removes_comes_back_with_the_next_statuses(tmp_path: Path) -> None:
+    file = AgentFile(tmp_path, "memory:")
+    file.say()
+    file.published()
+    (tmp_path / ".agent").unlink()
+    file.published()
+    said = read_said(str(tmp_path))
+    assert said is not None
+    assert said.ready
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        "[" * 100_000,
+        json.dumps({"store": 1, "ready": True, "outage": "", "outage_since": 0}),
+        json.dumps({"store": "", "ready": 1, "outage": "", "outage_since": 0}),
+        json.dumps({"store": "", "ready": True, "outage": "", "outage_since": "x"}),
+        json.dumps({"store": "", "ready": True, "outage": "", "outage_since": 1e300}),
+        json.dumps({"store": "", "ready": True}),
+    ],
+)
+def test_what_others_write_there_is_nothing_said(tmp_path: Path, content: str) -> None:
+    (tmp_path / ".agent").write_text(content)
+    assert read_said(str(tmp_path)) is None
+
+
+def test_that_it_cannot_be_written_is_told_once_and_harms_nobody(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "status").write_text("a file")
+    file = AgentFile(tmp_path / "status", "memory:")
+    file.say()
+    file.say("down")
+    (message,) = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
+    assert message.startswith("`vethctl status` will not tell whether the store can be read, for ")
+    file.remove()
