@@ -10,7 +10,7 @@ import errno
 import socket
 import struct
 
-from vethlib.errors import VethError
+from vethlib.errors import VethError, errno_text
 
 from .mark import check_label
 
@@ -35,14 +35,17 @@ class Instance:
 
     def __init__(self, label: str) -> None:
         kind = socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-        self._socket = socket.socket(socket.AF_UNIX, kind)
+        try:
+            self._socket = socket.socket(socket.AF_UNIX, kind)
+        except OSError as error:
+            raise _refused(label, error) from None
         try:
             self._socket.bind(_address(label))
             self._socket.listen()
         except OSError as error:
             self._socket.close()
             if error.errno != errno.EADDRINUSE:
-                raise
+                raise _refused(label, error) from None
             raise AlreadyRunning(label, running(label) or 0) from None
 
     def fileno(self) -> int:
@@ -60,6 +63,12 @@ class Instance:
     def close(self) -> None:
         """Let another one be it."""
         self._socket.close()
+
+
+def _refused(label: str, error: OSError) -> VethError:
+    cure = "let this process have UNIX sockets (RestrictAddressFamilies= of systemd, seccomp, LSM)"
+    why = errno_text(error.errno or 0)
+    return VethError(f"cannot be the agent with the label {label}: no abstract UNIX socket: {why}; {cure}")
 
 
 def running(label: str) -> int | None:

@@ -64,7 +64,7 @@ def _check_unshared(result: int, _function: Any, _arguments: tuple[Any, ...]) ->
         raise NotPermitted("making a network namespace needs CAP_SYS_ADMIN", errno=number)
     reason = errno_text(number)
     if number == errno.ENOSPC:
-        reason = "as many as the sysctl user.max_net_namespaces allows are there"
+        reason = "as many as the sysctl user.max_net_namespaces allows are there: raise it, or delete some"
     raise NetlinkError(f"cannot make a network namespace: {reason}", errno=number)
 
 

@@ -93,6 +93,8 @@ class AgentFile:
 
     def _make_directory(self) -> None:
         if not os.path.isdir(self._directory):
+            if os.path.lexists(self._directory):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
             os.makedirs(self._directory, exist_ok=True)
             os.chmod(self._directory, 0o755)
         self._is_there = True
