@@ -91,7 +91,7 @@ def test_agents_of_one_label_on_two_hosts_hear_of_each_other_at_once_and_status_
     def begin(host: str) -> Consumer:
         with monkeypatch.context() as patch:
             patch.setattr(publishing, "_this_agent", lambda: f"{host}:4026531840")
-            patch.setattr(publishing.platform, "node", lambda: host)
+            patch.setattr(platform, "node", lambda: host)
             consumer = follow(etcd.url)
             consumer.hear()
             assert poll(lambda: f"/{host}:".encode() in b"".join(etcd.values(PRESENT)), 5.0)

@@ -440,6 +440,7 @@ def test_a_resolver_that_does_not_answer_takes_nothing_down(resolver: MemoryReso
         after = [status for status in configurator.status() if status.name.startswith("port")]
         assert [status.warning for status in after] == [doubt, doubt.replace("the engine", "peer port1: the engine")]
         assert [replace(status, warning="") for status in after] == before
+        assert before[0].link is not None
         assert configurator.indexes.index("port1") == before[0].link.index
         assert state_of(configurator, "x") == "PENDING (the engine does not answer)"
         assert reaches("blue", "10.0.0.2", "red")

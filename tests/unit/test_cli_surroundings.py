@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def by_name(findings: object) -> dict[str, Finding]:
 def test_a_missing_extra_comes_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
     there = by_name(surroundings.packages())
     assert all(one.ok for one in there.values())
-    monkeypatch.setattr(surroundings.util, "find_spec", lambda module: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda module: None)
     missing = by_name(surroundings.packages())
     assert missing["grpcio"].detail == "grpcio is not installed: it speaks to etcd: --store etcd://"
     assert {name: (one.cure, one.needed) for name, one in missing.items()} == {
