@@ -60,10 +60,12 @@ __all__ = [
     "delete_group",
     "delete_link",
     "dump_links",
+    "dump_stats",
     "get_link",
     "get_stats",
     "index_of",
     "new_link",
+    "parse_indexed_stats",
     "parse_link",
     "parse_stats",
     "set_group",
@@ -362,6 +364,16 @@ def get_stats(index: int) -> bytes:
     """RTM_GETSTATS of one link: its struct rtnl_link_stats64 alone (net/core/rtnetlink.c, since Linux 4.7)."""
     body = _IF_STATS_MSG.pack(0, index, 1 << (IFLA_STATS_LINK_64 - 1))
     return message(RTM_GETSTATS, NLM_F_REQUEST, body)
+
+
+def dump_stats() -> bytes:
+    """RTM_GETSTATS of every link here, as :func:`get_stats`."""
+    return message(RTM_GETSTATS, NLM_F_REQUEST | NLM_F_DUMP, _IF_STATS_MSG.pack(0, 0, 1 << (IFLA_STATS_LINK_64 - 1)))
+
+
+def parse_indexed_stats(body: bytes) -> tuple[int, tuple[int, ...]]:
+    """The ifindex and the counters of an RTM_NEWSTATS. Raises Malformed."""
+    return index_of(body), parse_stats(body)
 
 
 def parse_stats(body: bytes) -> tuple[int, ...]:
