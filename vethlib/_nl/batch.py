@@ -108,6 +108,7 @@ class Exchange:
         "_unread",
         "inbox",
         "outcomes",
+        "refused",
     )
 
     def __init__(
@@ -120,6 +121,7 @@ class Exchange:
         self._parse = parse
         self._most_attempts = attempts
         self.outcomes: list[Outcome] = [UNSENT] * len(requests)
+        self.refused = False  # whether one of them has an errno
         self.inbox: list[bytes] = []  # the datagrams received of the chunk under way
         self._unread = 0  # the first of them not accounted for
         self._requests = requests
@@ -235,6 +237,7 @@ class Exchange:
         error = -_I32.unpack_from(datagram, start)[0]
         if error:
             self.outcomes[position] = Outcome(error, _extack(kind, flags, datagram, start, end), ())
+            self.refused = True
         if position == self._chunk.stop - 1:
             if self._torn and not error:
                 self._send_again(position)
@@ -248,6 +251,7 @@ class Exchange:
         if self._attempts >= self._most_attempts:
             text = f"the table changed during each of {self._most_attempts} dumps"
             self.outcomes[position] = Outcome(errno.EAGAIN, text, ())
+            self.refused = True
             self._settle(DONE)
             return
         attempts, self._chunk = self._attempts, range(self._chunk.start, position)
@@ -273,6 +277,7 @@ class Exchange:
     def lost(self) -> None:
         """The barrier's ack came: what is open in the chunk stays unknown."""
         self._settle(LOST)
+        self.refused = True
 
 
 def _extack(kind: int, flags: int, datagram: bytes, start: int, end: int) -> str:

@@ -15,6 +15,7 @@ from typing import Final
 
 from .batch import DUMP_ATTEMPTS
 from .const import NETLINK_ROUTE, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR
+from .counts import counts
 from .link import dump_links
 from .wire import messages
 
@@ -33,6 +34,7 @@ def link_bodies() -> list[bytes]:
     try:
         for _ in range(DUMP_ATTEMPTS):
             sock.send(_REQUEST)
+            counts.requests += 1
             if (bodies := _read(sock)) is not None:
                 return bodies
     finally:
@@ -51,6 +53,7 @@ def _read(sock: socket.SocketType) -> list[bytes] | None:
             if kind in (NLMSG_DONE, NLMSG_ERROR):
                 number = -_I32.unpack_from(datagram, start)[0]
                 if number:
+                    counts.refused(number)
                     raise OSError(number, os.strerror(number))
                 return None if torn else bodies
             bodies.append(datagram[start:end])

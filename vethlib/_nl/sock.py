@@ -22,6 +22,7 @@ from .const import (
     NLMSG_MIN_TYPE,
     SOL_NETLINK,
 )
+from .counts import counts
 from .wire import HEADER, messages
 
 __all__ = ["RtnlSocket"]
@@ -132,6 +133,7 @@ class RtnlSocket:
                 except OSError:
                     kind = NLMSG_ERROR
             if kind >= NLMSG_MIN_TYPE and sequence == number and length == len(datagram):
+                counts.requests += 1
                 return Outcome(0, "", (datagram[HEADER.size :],))
         # Whatever else came has its account there.
         return self.exchange([request])[0]
@@ -173,6 +175,11 @@ class RtnlSocket:
             except BaseException:
                 self._drain(exchange)
                 raise
+        counts.requests += len(exchange.outcomes)
+        if exchange.refused:
+            for outcome in exchange.outcomes:
+                if outcome.errno:
+                    counts.refused(outcome.errno)
 
     def _send(self, data: bytes | bytearray) -> None:
         if _TRACE:

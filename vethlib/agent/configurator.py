@@ -47,6 +47,7 @@ from .state import State, Verdict
 from .status import Status
 from .statuses import StatusChange, Statuses
 from .subscriptions import Subscription
+from .tally import Load, Tally
 from .work import Findings, Work
 
 __all__ = ["Configurator"]
@@ -78,7 +79,9 @@ class Configurator:
         self.label = check_label(label)
         if missing_netns not in ("create", "wait"):
             raise InvalidValue("missing_netns", missing_netns, 'say "create" or "wait"')
-        self._session = session
+        self.session = session
+        self.tally = Tally()
+        """What was done, in numbers."""
         self._desired = Desired()
         self._dirty: dict[str, str] = {}  # each with the first occasion, for the log
         self._everything = "start"  # is to be looked at, on this occasion
@@ -253,6 +256,10 @@ class Configurator:
             Status(link.name, State.UNMANAGED, "", 0.0, "", link.name, "", link, link.peer_index) for link in others
         ]
 
+    def load(self) -> Load:
+        """What there is to do, and to watch."""
+        return Load(len(self._dirty), self._records.waiting(), len(self._sight.cache.netns()))
+
     def subscribe(self, callback: Callable[[StatusChange], object] | None = None) -> Subscription[StatusChange]:
         """Be told of the status of every interface, and then of every change, in order.
 
@@ -367,6 +374,7 @@ class Configurator:
 
     def _hear(self, events: list[LinkEvent]) -> None:
         if any(event.kind == "resync" for event in events):
+            self.tally.overflows += 1
             self._everything = self._everything or "events of links were lost"
             self.indexes.reset_unmanaged(self._sight.cache.links(""))
         heard = self._sight.concerned(self._desired, events)
@@ -408,7 +416,7 @@ class Configurator:
         dirty, everything = self._dirty, self._everything
         self._dirty, self._everything = {}, ""
         work = Work(
-            self._session,
+            self.session,
             self._sight,
             self._desired,
             self.label,
@@ -417,9 +425,13 @@ class Configurator:
             prune=self._whole or self._deleted,
             may_act=self._may_act,
             before=self._before,
+            tally=self.tally,
         )
+        if everything:
+            self.tally.resyncs[everything] += 1
         try:
-            findings = work.run()
+            with self.tally.timing("bout"):
+                findings = work.run()
         except BaseException as error:
             # What is there is not known any more, least of all after an interruption.
             self._dirty = dirty | self._dirty
@@ -510,6 +522,7 @@ class Configurator:
         verdict = findings.verdict(name)
         error = findings.errors.get(name)
         follows = Outcome.DONE if verdict is None else outcome(verdict, error)
+        self.tally.outcomes[follows.value] += 1
         configured = standing or (verdict is not None and verdict.state is State.CONFIGURED)
         self._records.fared(name, follows, now, configured=configured, held=name in findings.held)
         if follows is Outcome.TERMINAL:

@@ -44,6 +44,10 @@ class Records:
             heappop(self._due)
         return self._due[0][0] if self._due else None
 
+    def waiting(self) -> int:
+        """How many wait for the time of another try."""
+        return sum(attempts.due is not None for attempts in self._attempts.values())
+
     def take_due(self, now: float) -> list[str]:
         """Those that are to be tried now; it is for the caller to do it."""
         names = []

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 from vethlib.errors import InvalidValue, VethError
 
@@ -33,8 +35,9 @@ class Service:
     """Runs a `configurator` on what a `store` says. Neither is closed by it.
 
     `ready` tells whether the store has said what there is, and that was worked on; `outage` why it cannot say, while it
-    cannot. With `once`, :meth:`run` ends with the first of either. An `instance` is answered for meanwhile, and
-    `agent_file` has what is to be known of the store.
+    cannot; the other attributes what there was of that, for metrics. With `once`, :meth:`run` ends with the first of
+    either. An `instance` is answered for meanwhile, and `agent_file` has what is to be known of the store. What is
+    `beside` is made of this and entered, in order, for as long as it runs.
     """
 
     def __init__(
@@ -45,24 +48,29 @@ class Service:
         once: bool = False,
         instance: Instance | None = None,
         agent_file: AgentFile | None = None,
+        beside: Iterable[Callable[[Service], AbstractAsyncContextManager[object]]] = (),
     ) -> None:
         self._configurator = configurator
         self._store = store
         self._once = once
         self._instance = instance
         self._agent_file = agent_file
+        self._beside = list(beside)
         self._notifier = Notifier()
         self._news = asyncio.Event()
         self._stopping = False
         self._reloading = False
-        self._heard = False  # a snapshot
         self._has_read = False  # something since it was published last; a store may have to tell what that led to
         self._unpublished: dict[str, Status | None] = {}
         self._published = False  # at least once, so that what an earlier run has left there goes
         self._publish_at = 0.0
         self._refusals = 0  # of the store to take a status, in a row
         self.ready = False
+        self.heard = False  # a snapshot
         self.outage = ""
+        self.outages = 0
+        self.changed_at: float | None = None  # when the store went up or down, in seconds since 1970
+        self.publish_failures = 0
 
     async def run(self) -> None:
         """Run until SIGTERM or SIGINT; SIGHUP has the host looked at again. The host stays as it is."""
@@ -77,15 +85,10 @@ class Service:
         if self._agent_file is not None:
             self._agent_file.say()
         try:
-            while not self._stopping:
-                self._step(loop.time())
-                if self._once and (self.ready or self.outage):
-                    break
-                self._news.clear()
-                try:
-                    await asyncio.wait_for(self._news.wait(), self._due(loop.time()))
-                except TimeoutError:
-                    pass
+            async with AsyncExitStack() as stack:
+                for one in self._beside:
+                    await stack.enter_async_context(one(self))
+                await self._serve(loop)
         finally:
             for source in (self._store, self._configurator):
                 loop.remove_reader(source.fileno())
@@ -96,6 +99,21 @@ class Service:
             if self._agent_file is not None:
                 self._agent_file.remove()
             self._notifier.stopping()
+
+    async def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        while not self._stopping:
+            self._step(loop.time())
+            if self._once and (self.ready or self.outage):
+                return
+            self._news.clear()
+            try:
+                await asyncio.wait_for(self._news.wait(), self._due(loop.time()))
+            except TimeoutError:
+                pass
+
+    def health(self) -> str:
+        """Why this agent is of no use yet; "" once it is, an outage of the store or not: the host stays as it is."""
+        return "" if self.ready else f"the store has not said yet what there is: {self.outage or 'it is being read'}"
 
     def stop(self) -> None:
         """End :meth:`run`, after what it is at."""
@@ -118,12 +136,12 @@ class Service:
         for news in self._store.read():
             self._take(news)
             self._has_read = True
-        if self._reloading and self._heard:
+        if self._reloading and self.heard:
             self._notifier.reloading()
             self._configurator.resync()
         self._unpublished |= self._configurator.poll()
         self._publish(now)
-        was_ready, self.ready = self.ready, self._heard
+        was_ready, self.ready = self.ready, self.heard
         if self.ready and (self._reloading or not was_ready):
             said = summary(self._configurator.status())
             _log.info("%s: %s", "looked at everything" if was_ready else "started", said)
@@ -145,7 +163,8 @@ class Service:
             good = [parsed.interface for parsed in news.values.values() if parsed.interface is not None]
             bad = {name: _problems(parsed) for name, parsed in news.values.items() if parsed.interface is None}
             self._configurator.resync(good, refused=bad, complete=news.complete)
-            self._heard = True
+            if not self.heard:
+                self.heard, self.changed_at = True, time.time()
         elif isinstance(news, Change):
             parsed = news.value
             if parsed is None:
@@ -155,7 +174,15 @@ class Service:
             else:
                 self._configurator.put(parsed.interface)
 
+    @property
+    def unpublished(self) -> int:
+        """How many statuses the store has not taken yet."""
+        return len(self._unpublished)
+
     def _set_outage(self, reason: str) -> None:
+        if bool(reason) != bool(self.outage):
+            self.outages += bool(reason)
+            self.changed_at = time.time()
         self.outage = reason
         if self._agent_file is not None:
             self._agent_file.say(reason)
@@ -171,17 +198,18 @@ class Service:
                 _log.warning("the status cannot be written: %s", error)
             self._publish_at = now + delay(self._refusals)
             self._refusals += 1
+            self.publish_failures += 1
         else:
             self._refusals = 0
             self._unpublished = {}
             self._has_read = False
             self._published = True
-            if self._agent_file is not None and self._heard:
+            if self._agent_file is not None and self.heard:
                 self._agent_file.published()
 
     @property
     def _has_to_publish(self) -> bool:
-        return bool(self._unpublished) or (self._heard and (self._has_read or not self._published))
+        return bool(self._unpublished) or (self.heard and (self._has_read or not self._published))
 
     def _due(self, now: float) -> float | None:
         """In how many seconds there is something to do though nothing happens."""

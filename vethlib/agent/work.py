@@ -22,6 +22,7 @@ from .ours import OurPairs
 from .plan import plan
 from .sight import Sight
 from .state import State, Verdict
+from .tally import Tally
 
 __all__ = ["Findings", "Work"]
 
@@ -63,7 +64,7 @@ class Work:
 
     `prune` says of which interfaces a pair is deleted if nobody wants it; True for any. `may_act(names)` is asked
     before something is done to have these interfaces as they are wanted: "" lets it happen, anything else is why not.
-    `before(operations, observed, plan)` is called before they happen.
+    `before(operations, observed, plan)` is called before they happen. The `tally` is kept.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Work:
         prune: Literal[True] | Set[str],
         may_act: Callable[[Sequence[str]], str],
         before: Callable[[Sequence[Operation], Observed, Plan], None],
+        tally: Tally,
     ) -> None:
         self._session = session
         self._sight = sight
@@ -88,6 +90,7 @@ class Work:
         self._prune = prune
         self._may_act = may_act
         self._before = before
+        self._tally = tally
         self._done: list[Operation] = []
         self._errors: dict[str, VethError] = {}
         self._freed: set[str] = set()  # who may have a name that another has given up
@@ -96,8 +99,10 @@ class Work:
     def run(self) -> Findings:
         """Do it. Raises what makes looking impossible."""
         for left in reversed(range(_ROUNDS)):
-            observed, ours = self._look()
-            planned = self._plan(observed, ours)
+            with self._tally.timing("look"):
+                observed, ours = self._look()
+            with self._tally.timing("plan"):
+                planned = self._plan(observed, ours)
             operations, findings = self._choose(observed, planned)
             acting = bool(operations) and left > 0
             if acting:
@@ -175,7 +180,10 @@ class Work:
 
     def _act(self, operations: Sequence[Operation], planned: Plan, observed: Observed) -> None:
         self._before(operations, observed, planned)
-        execution = execute(self._session, Plan(tuple(operations), planned.verdicts, planned.found))
+        with self._tally.timing("execute"):
+            execution = execute(self._session, Plan(tuple(operations), planned.verdicts, planned.found))
+        self._tally.done.update(operation.op for operation in execution.done)
+        self._tally.failed.update(operation.op for operation, _ in execution.errors)
         self._done += execution.done
         for operation, error in execution.errors:
             names = interfaces_of(operation)

@@ -11,8 +11,10 @@ import signal
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
 
 from vethlib.agent.configurator import Configurator
 from vethlib.agent.follow.docker import DockerResolver
@@ -25,14 +27,17 @@ from vethlib.agent.state import State
 from vethlib.agent.stores.agentfile import AgentFile
 from vethlib.agent.stores.opening import open_store, place
 from vethlib.agent.stores.protocol import Store
-from vethlib.errors import InvalidValue
+from vethlib.errors import InvalidValue, VethError
 from vethlib.session import Session
 
 from .exits import DONE, PENDING, REFUSED
 from .output import Output
-from .parser import STORES, given
+from .parser import STORES, UsageError, given
 from .text import printable
 from .unexpected import with_tracebacks
+
+if TYPE_CHECKING:
+    from vethlib.agent.metrics import Endpoint
 
 __all__ = ["agent"]
 
@@ -45,6 +50,7 @@ def agent(args: Namespace, output: Output) -> int:
     url = given(args.store, "--store", STORES)
     if url == "memory:":
         raise InvalidValue("--store", url, f"nobody could put anything there: give {STORES}")
+    metrics = _metrics(args)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nothing is loaded yet that could be loaded again
     # An agent of thousands of interfaces has hundreds of thousands of objects, and no cycles among them: to look for
     # some less often makes a resync 10 % faster.
@@ -58,7 +64,10 @@ def agent(args: Namespace, output: Output) -> int:
             Configurator(session, label=args.label, missing_netns=args.missing_netns) as configurator,
         ):
             agent_file = AgentFile(status_dir, place(url))
-            service = Service(configurator, store, once=args.once, instance=instance, agent_file=agent_file)
+            beside = [] if metrics is None else [metrics(configurator)]
+            service = Service(
+                configurator, store, once=args.once, instance=instance, agent_file=agent_file, beside=beside
+            )
             asyncio.run(service.run())
             return _tell(output, service, configurator) if args.once else DONE
 
@@ -69,6 +78,28 @@ def _store(url: str, label: str, status_dir: str) -> Store:
     except InvalidValue as error:
         field = "--status-dir" if error.field == "status_dir" else error.field
         raise InvalidValue(field, error.value, error.hint) from None
+
+
+def _metrics(args: Namespace) -> Callable[[Configurator], Callable[[Service], Endpoint]] | None:
+    """What serves the metrics of a configurator and a service: --metrics."""
+    if not args.metrics:
+        if args.metrics_links:
+            raise UsageError(
+                "--metrics-links without --metrics", field="--metrics-links", hint="give --metrics ADDRESS"
+            )
+        return None
+    try:
+        from vethlib.agent.metrics import Endpoint, parse_address, registry_of
+    except ImportError as error:
+        if error.name != "prometheus_client":
+            raise
+        raise VethError("--metrics needs the package prometheus-client: pip install 'vethlib[metrics]'") from None
+    address = parse_address(args.metrics)
+
+    def serve(configurator: Configurator, service: Service) -> Endpoint:
+        return Endpoint(address, registry_of(configurator, service, links=args.metrics_links), service.health)
+
+    return lambda configurator: partial(serve, configurator)
 
 
 def _microservices(args: Namespace) -> closing[DockerResolver] | closing[MemoryResolver]:

@@ -146,6 +146,11 @@ class IfIndexCache:
         with self._at_work() as watching:
             watching.drop(self._watch_of(netns))
 
+    def netns(self) -> list[NetnsRef]:
+        """The references of the namespaces that are watched, each as it was given first."""
+        with self._at_work() as watching:
+            return watching.netns()
+
     def _watch_of(self, netns: NetnsRef) -> Watch:
         if netns is None or isinstance(netns, str):
             watch = self._watches.get(netns or "")

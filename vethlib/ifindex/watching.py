@@ -198,6 +198,10 @@ class Watching:
         except NetnsNotFound:
             return None
 
+    def netns(self) -> list[NetnsRef]:
+        """How each namespace that is watched was asked for first."""
+        return [watch.netns for watch in self._by_nsid.values() if watch.fresh is None]
+
     def at(self, identity: tuple[int, int]) -> Watch | None:
         """The watch of a namespace that is open, after :meth:`catch_up`."""
         return self._by_inode.get(identity[1])

@@ -19,6 +19,10 @@ def _add_agent(parser: Parser) -> None:
     add_missing_netns(parser)
     text = "the Docker Engine whose containers are microservices (default: %(default)s)"
     parser.option("--docker", metavar="SOCKET|off", default="unix:///var/run/docker.sock", help=text)
+    text = "serve /metrics for Prometheus, and /healthz, there: HOST:PORT, [IPV6]:PORT or :PORT"
+    parser.option("--metrics", metavar="ADDRESS", default="", help=text)
+    text = "with --metrics: the counters of every link that is kept, too"
+    parser.option("--metrics-links", action="store_true", help=text)
     parser.option("--once", action="store_true", help="do what can be done now, say what came of it, and end")
     parser.option(
         "--log",
@@ -44,7 +48,7 @@ COMMANDS = {
     "agent": Command(
         "agent",
         f"agent {STORE_USAGE} [--once] [--status-dir DIR] [--missing-netns create|wait] "
-        "[--docker SOCKET|off] [--log text|json]",
+        "[--docker SOCKET|off] [--metrics ADDRESS] [--metrics-links] [--log text|json]",
         "keep this host as a store says, until stopped",
         _add_agent,
         "SIGTERM ends it and leaves the host as it is; SIGHUP has everything looked at again.\n"

@@ -1,0 +1,161 @@
+"""The numbers of an agent, as a collector of prometheus_client: all are read when they are asked for.
+
+No label has a value that others choose freely but the names of interfaces, of namespaces and of links, and those only
+where links were asked for.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import accumulate
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from vethlib import __version__
+from vethlib._nl.counts import counts
+from vethlib.errors import VethError
+
+from ..configurator import Configurator
+from ..state import State
+from ..tally import BOUNDS, Durations
+
+if TYPE_CHECKING:
+    from ..service import Service
+
+__all__ = ["AgentCollector", "registry_of"]
+
+_COUNTERS: Final = ("packets", "bytes", "errors", "dropped")
+_STATES: Final = tuple(state for state in State if state is not State.UNMANAGED)
+
+
+class AgentCollector(Collector):
+    """The numbers of a `configurator`, of the `service` that runs it, if one does, and of this process's netlink.
+
+    With `links`, the counters of every link that it keeps, too, which are asked of the kernel at each collection: 0.1
+    ms a link. To be collected by the thread that polls the configurator.
+    """
+
+    def __init__(self, configurator: Configurator, service: Service | None = None, *, links: bool = False) -> None:
+        self._configurator = configurator
+        self._service = service
+        self._links = links
+
+    def collect(self) -> Iterator[Metric]:
+        """Every metric as it is now."""
+        yield _info(self._configurator.label)
+        yield from self._interfaces()
+        yield from self._work()
+        yield from _netlink()
+        if self._service is not None:
+            yield from _store(self._service)
+        if self._links:
+            yield from self._link_counters()
+
+    def _interfaces(self) -> Iterator[Metric]:
+        states = Counter(status.state for status in self._configurator.status())
+        yield _gauges("vethlib_interfaces", "Interfaces by state.", "state", {one: states[one] for one in _STATES})
+        load = self._configurator.load()
+        yield _gauge("vethlib_dirty_interfaces", "Interfaces that wait for the next bout of work.", load.dirty)
+        yield _gauge("vethlib_waiting_retries", "Interfaces that wait for the time of their next try.", load.retries)
+        yield _gauge("vethlib_watched_namespaces", "Namespaces whose links are watched.", load.watched)
+
+    def _work(self) -> Iterator[Metric]:
+        tally = self._configurator.tally
+        text = "Interfaces judged, by what followed: done, wait for an event, retry later, or terminal."
+        yield _counters("vethlib_reconcile_outcomes", text, "outcome", tally.outcomes)
+        name, text = "vethlib_reconcile_duration_seconds", "Bouts of work, and their parts."
+        bouts = HistogramMetricFamily(name, text, labels=["part"])
+        for part, durations in tally.durations.items():
+            bouts.add_metric([part], _buckets(durations), durations.total)
+        yield bouts
+        yield _counters("vethlib_operations_done", "Operations carried out.", "op", tally.done)
+        yield _counters("vethlib_operations_failed", "Operations that were refused.", "op", tally.failed)
+        yield _counters("vethlib_resyncs", "Looks at the whole host, by occasion.", "occasion", tally.resyncs)
+        text = "How often the kernel dropped events of links because they were not read in time."
+        yield CounterMetricFamily("vethlib_event_overflows", text, value=tally.overflows)
+
+    def _link_counters(self) -> Iterator[Metric]:
+        families = {
+            (way, what): CounterMetricFamily(
+                f"vethlib_link_{'receive' if way == 'rx' else 'transmit'}_{what}",
+                f"Counter {way}_{what} of the link of an interface.",
+                labels=["interface", "netns", "link"],
+            )
+            for way in ("rx", "tx")
+            for what in _COUNTERS
+        }
+        there = [status for status in self._configurator.status() if status.link is not None]
+        try:
+            named = [(one.host_name, one.netns) for one in there]
+            found = self._configurator.session.stats_many(named, missing_ok=True)
+        except VethError:
+            found = []  # looking is impossible, which the states tell
+        for status, sample in zip(there, found, strict=False):
+            if sample is not None:
+                for (way, what), family in families.items():
+                    value = getattr(sample.stats, f"{way}_{what}")
+                    family.add_metric([status.name, status.netns or "home", status.host_name], value)
+        yield from families.values()
+
+
+def registry_of(configurator: Configurator, service: Service, *, links: bool) -> CollectorRegistry:
+    """All that an agent serves: its own numbers, and those of its process."""
+    registry = CollectorRegistry()
+    registry.register(AgentCollector(configurator, service, links=links))
+    ProcessCollector(registry=registry)
+    return registry
+
+
+def _info(label: str) -> Metric:
+    text = "The version and the label of this agent."
+    info = GaugeMetricFamily("vethlib_agent_info", text, labels=["version", "label"])
+    info.add_metric([__version__, label], 1)
+    return info
+
+
+def _netlink() -> Iterator[Metric]:
+    yield CounterMetricFamily("vethlib_netlink_requests", "Requests sent to the kernel.", value=counts.requests)
+    names = {errno.errorcode.get(number, str(number)): count for number, count in counts.errors.copy().items()}
+    yield _counters("vethlib_netlink_errors", "Requests that the kernel refused, by errno.", "errno", names)
+
+
+def _store(service: Service) -> Iterator[Metric]:
+    up = service.heard and not service.outage
+    yield _gauge("vethlib_store_up", "1 while the store can be read, 0 before and during an outage.", int(up))
+    yield CounterMetricFamily("vethlib_store_outages", "Outages of the store.", value=service.outages)
+    if service.changed_at is not None:
+        text = "When the store went up or down last, in seconds since 1970."
+        yield _gauge("vethlib_store_changed_timestamp_seconds", text, service.changed_at)
+    yield _gauge("vethlib_unpublished_statuses", "Statuses that the store has not taken yet.", service.unpublished)
+    yield CounterMetricFamily(
+        "vethlib_publish_failures", "Attempts to publish statuses that failed.", value=service.publish_failures
+    )
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, text, value=value)
+
+
+def _gauges(name: str, text: str, label: str, values: Mapping[State, int]) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=[label])
+    for key, value in values.items():
+        family.add_metric([str(key)], value)
+    return family
+
+
+def _counters(name: str, text: str, label: str, values: Mapping[str, int]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=[label])
+    for key, value in values.items():
+        family.add_metric([key], value)
+    return family
+
+
+def _buckets(durations: Durations) -> list[tuple[str, float]]:
+    bounds: Iterable[str] = [*map(str, BOUNDS), "+Inf"]
+    return list(zip(bounds, map(float, accumulate(durations.counts)), strict=True))
