@@ -161,7 +161,7 @@ def test_a_configurator_of_ones_own_can_be_collected(session: Session) -> None:
     [
         (["--metrics", "9750"], "--metrics '9750': write HOST:PORT, as in 127.0.0.1:9750", "--metrics"),
         (["--metrics", "x:70000"], "--metrics 'x:70000': write HOST:PORT", "--metrics"),
-        (["--metrics", "127.0.0.1:9750"], "cannot serve metrics at 127.0.0.1:9750: address already in use", ""),
+        (["--metrics", "127.0.0.1:9750"], "cannot serve metrics at 127.0.0.1:9750: Address already in use", ""),
         (["--metrics-links"], "--metrics-links without --metrics", "--metrics-links"),
     ],
 )

@@ -1,0 +1,423 @@
+"""Where everything is in a picture: pure geometry, in pixels, of text that is all of one width.
+
+1. What no edge joins is laid out by itself, and then all parts are packed in rows.
+2. A part is drawn in columns. Its most joined box is in the middle, and what would fall apart without it goes to its
+   right and its left, in equal shares; each further column has what is joined to the one before. So an edge joins
+   neighbouring columns, or two boxes of one column: it runs in the gap beside them, and through no box.
+3. Long chains and rings would be one row or two columns of a hundred: they are wound, each row the other way round.
+4. In a box every port has a row of its own, on the side where its edge leaves, in the order in which the other ends
+   stand. So texts are in boxes, and edges need none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import ceil, sqrt
+from typing import Final, Literal, TypeAlias
+
+from .model import Box, Edge, Graph, Port, natural
+from .text import columns
+
+__all__ = ["Curve", "PlacedBox", "PlacedGraph", "Row", "place"]
+
+Side: TypeAlias = Literal["left", "right"]
+_SIDES: Final[tuple[Side, ...]] = ("left", "right")
+
+CHAR: Final = 7.3  # of 12 px in the fonts there are: DejaVu Sans Mono 7.22, Liberation Mono 7.2, Menlo 7.22
+ROW: Final = 18.0
+HEAD: Final = 24.0
+PAD: Final = 10.0
+BETWEEN: Final = 16.0  # boxes of a column
+_GAP: Final = (70.0, 260.0)  # columns: at least, at most
+_APART: Final = 44.0  # parts of a picture
+_MARGIN: Final = 24.0
+_WIDTH: Final = 1500.0  # that parts are packed into, unless one is wider
+_CANDIDATES: Final = 32  # for the middle of a part
+_WOUND: Final = 9  # boxes of a chain from which on it is wound
+
+
+@dataclass(slots=True)
+class Row:
+    """The text of a port, and where its edge leaves."""
+
+    port: Port
+    text: str
+    side: Side
+    x: float = 0.0
+    y: float = 0.0  # the middle
+
+
+@dataclass(slots=True)
+class PlacedBox:
+    """A box with its corner and its size; `rows` of its ports on either side."""
+
+    box: Box
+    width: float
+    height: float = 0.0
+    x: float = 0.0
+    y: float = 0.0
+    rows: list[Row] = field(default_factory=list)
+
+    @property
+    def middle(self) -> float:
+        """Halfway down."""
+        return self.y + self.height / 2
+
+
+@dataclass(slots=True)
+class Curve:
+    """An edge from the row of its one end to that of the other. `bulge` is how far it has to go out beside a column."""
+
+    edge: Edge
+    a: Row
+    b: Row
+    bulge: float = 0.0
+
+
+@dataclass(slots=True)
+class PlacedGraph:
+    """A picture, all of it at or right of and below (0, 0)."""
+
+    boxes: list[PlacedBox]
+    curves: list[Curve]
+    width: float
+    height: float
+
+
+def place(graph: Graph) -> PlacedGraph:
+    """Lay it out. The same graph is the same picture."""
+    parts = [_Part(part).place() for part in graph.components()]
+    return _pack(parts)
+
+
+def _pack(parts: list[PlacedGraph]) -> PlacedGraph:
+    """Parts side by side in rows, the tall ones first."""
+    whole = max([_WIDTH, *(part.width for part in parts)])
+    area = sum((part.width + _APART) * (part.height + _APART) for part in parts)
+    whole = max(whole, min(sqrt(area) * 1.3, 2 * whole))
+    boxes: list[PlacedBox] = []
+    curves: list[Curve] = []
+    x = y = _MARGIN
+    tall = right = 0.0
+    order = sorted(parts, key=lambda part: (-round(part.height), natural(part.boxes[0].box.name)))
+    for part in order:
+        if x > _MARGIN and x + part.width > whole:
+            x, y, tall = _MARGIN, y + tall + _APART, 0.0
+        for box in part.boxes:
+            box.x, box.y = box.x + x, box.y + y
+            for row in box.rows:
+                row.x, row.y = row.x + x, row.y + y
+        boxes += part.boxes
+        curves += part.curves
+        x += part.width + _APART
+        right, tall = max(right, x - _APART), max(tall, part.height)
+    return PlacedGraph(boxes, curves, right + _MARGIN, y + tall + _MARGIN)
+
+
+class _Part:
+    """A part that edges hold together."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._boxes = {box.name: box for box in graph.boxes}
+        self._edges = graph.edges
+        self._near: dict[str, list[str]] = {name: [] for name in self._boxes}
+        for edge in graph.edges:
+            self._near[edge.a.box].append(edge.b.box)
+            if edge.a.box != edge.b.box:
+                self._near[edge.b.box].append(edge.a.box)
+        self._neighbours = {name: sorted(set(near) - {name}, key=natural) for name, near in self._near.items()}
+        self._placed: dict[str, PlacedBox] = {}
+        self._curves: list[Curve] = []
+
+    def place(self) -> PlacedGraph:
+        if len(self._boxes) >= _WOUND and all(len(near) <= 2 for near in self._neighbours.values()):
+            self._wind()
+        else:
+            self._stand(self._columns())
+        return self._cropped()
+
+    # --- in columns
+
+    def _columns(self) -> list[list[str]]:
+        """The boxes column by column, from left to right."""
+        middle = min(
+            self._boxes, key=lambda name: (-len(self._neighbours[name]), -len(self._near[name]), natural(name))
+        )
+        right = [[middle]]
+        left: list[list[str]] = []
+        groups = self._without(middle)
+        half, size = (len(self._boxes) - 1) / 2, 0
+        for group in groups:
+            # The larger ones come first, and go to the right, as one reads; so does one alone.
+            to_right = size < half or len(groups) == 1
+            size += len(group)
+            columns, offset = (right, 1) if to_right else (left, 0)
+            for depth, names in enumerate(self._depths(middle, group)):
+                while len(columns) <= depth + offset:
+                    columns.append([])
+                columns[depth + offset] += names
+        return [*reversed(left), *right]
+
+    def _without(self, middle: str) -> list[set[str]]:
+        """What the part falls into without that box."""
+        groups: list[set[str]] = []
+        seen = {middle}
+        for name in self._neighbours[middle]:
+            if name in seen:
+                continue
+            group = {name}
+            queue = [name]
+            while queue:
+                for other in self._neighbours[queue.pop()]:
+                    if other not in group and other != middle:
+                        group.add(other)
+                        queue.append(other)
+            seen |= group
+            groups.append(group)
+        groups.sort(key=lambda group: (-len(group), natural(min(group, key=natural))))
+        return groups
+
+    def _depths(self, middle: str, group: set[str]) -> list[list[str]]:
+        """The group by how many edges away each is, each column in the order of the one before."""
+        columns: list[list[str]] = []
+        column = [name for name in self._neighbours[middle] if name in group]
+        seen = {middle, *column}
+        while column:
+            columns.append(column)
+            following = [
+                other for name in column for other in self._neighbours[name] if other in group and other not in seen
+            ]
+            column = list(dict.fromkeys(following))
+            seen.update(column)
+        return columns
+
+    def _stand(self, columns: Sequence[Sequence[str]]) -> None:
+        at = {name: number for number, column in enumerate(columns) for name in column}
+        order = _untangled(columns, self._neighbours)
+
+        def sides_of(edge: Edge) -> tuple[Side, Side]:
+            a, b = at[edge.a.box], at[edge.b.box]
+            if a == b:
+                return "right", "right"
+            return ("right", "left") if a < b else ("left", "right")
+
+        self._make_boxes(sides_of)
+        self._align(order)
+        self._sort_rows()
+        x = 0.0
+        for number, column in enumerate(order):
+            wide = max(self._placed[name].width for name in column)
+            for name in column:
+                self._placed[name].width = wide  # one column, one width: it is quieter so
+                self._placed[name].x = x
+            x += wide + self._gap_after(number, at)
+        self._place_rows()
+
+    def _align(self, order: Sequence[Sequence[str]]) -> None:
+        """Each box as high as the middle of those it is joined to, as far as there is room for all of a column."""
+        heights = [sum(self._placed[name].height + BETWEEN for name in column) for column in order]
+        tallest = heights.index(max(heights))
+        y = 0.0
+        for name in order[tallest]:
+            self._placed[name].y = y
+            y += self._placed[name].height + BETWEEN
+        for numbers, before in ((range(tallest - 1, -1, -1), 1), (range(tallest + 1, len(order)), -1)):
+            for number in numbers:
+                beside = set(order[number + before])
+                wanted: list[float] = []
+                for name in order[number]:
+                    near = [self._placed[one].middle for one in self._neighbours[name] if one in beside]
+                    height = self._placed[name].height
+                    wanted.append((sum(near) / len(near) if near else 0.0) - height / 2)
+                sizes = [self._placed[name].height + BETWEEN for name in order[number]]
+                for name, top in zip(order[number], _spread(wanted, sizes), strict=True):
+                    self._placed[name].y = top
+
+    def _gap_after(self, number: int, at: Mapping[str, int]) -> float:
+        """Wide enough for what runs there: the steeper, the wider; and for what comes back to the same column."""
+        steepest = bulge = 0.0
+        for curve in self._curves:
+            a, b = at[curve.edge.a.box], at[curve.edge.b.box]
+            rise = abs(curve.a.y - curve.b.y)
+            if a == b == number:
+                curve.bulge = 30 + min(rise * 0.12, 180)
+                bulge = max(bulge, curve.bulge)
+            elif min(a, b) == number:
+                steepest = max(steepest, rise)
+        return max(min(max(_GAP[0], steepest * 0.12), _GAP[1]), bulge + 30)
+
+    # --- wound
+
+    def _wind(self) -> None:
+        """A chain or a ring, in rows: every second one from right to left."""
+        names, closed = self._in_order()
+        count = len(names)
+        per_row = max(3, ceil(sqrt(count * 0.45)))
+        rows = ceil(count / per_row)
+        if closed and rows % 2:
+            rows += 1  # so that it ends below where it began
+            per_row = ceil(count / rows)
+        at: dict[str, tuple[int, int]] = {}
+        for number, name in enumerate(names):
+            row, step = divmod(number, per_row)
+            at[name] = row, step if row % 2 == 0 else per_row - 1 - step
+        if closed and count % per_row:  # the last row ends at its left border, too
+            last = rows - 1
+            for name in names[last * per_row :]:
+                row, column = at[name]
+                at[name] = row, column - (per_row - count % per_row)
+        self._make_boxes(lambda edge: self._wound_sides(edge, at, {names[0], names[-1]} if closed else set()))
+        widths = [max((self._placed[n].width for n in names if at[n][1] == c), default=0.0) for c in range(per_row)]
+        heights = [max((self._placed[n].height for n in names if at[n][0] == r), default=0.0) for r in range(rows)]
+        gap = _GAP[0]
+        for name in names:
+            row, column = at[name]
+            one = self._placed[name]
+            one.x = 60 + sum(widths[:column]) + gap * column + (widths[column] - one.width) / 2
+            one.y = sum(heights[:row]) + 40 * row + (heights[row] - one.height) / 2
+        self._sort_rows()
+        self._place_rows()
+        for curve in self._curves:
+            (row_a, _), (row_b, _) = at[curve.edge.a.box], at[curve.edge.b.box]
+            if row_a != row_b:
+                curve.bulge = 45.0 if abs(row_a - row_b) > 1 else 30.0
+
+    def _in_order(self) -> tuple[list[str], bool]:
+        ends = [name for name, near in self._neighbours.items() if len(near) == 1]
+        names = [min(ends or self._boxes, key=natural)]
+        seen = set(names)
+        while following := [one for one in self._neighbours[names[-1]] if one not in seen]:
+            names.append(following[0])
+            seen.add(following[0])
+        return names, not ends
+
+    def _wound_sides(self, edge: Edge, at: Mapping[str, tuple[int, int]], ends: set[str]) -> tuple[Side, Side]:
+        (row_a, column_a), (row_b, column_b) = at[edge.a.box], at[edge.b.box]
+        if row_a == row_b:
+            return ("right", "left") if column_a <= column_b else ("left", "right")
+        if {edge.a.box, edge.b.box} == ends:
+            return "left", "left"
+        side: Side = "right" if min(row_a, row_b) % 2 == 0 else "left"
+        return side, side
+
+    # --- the boxes
+
+    def _make_boxes(self, sides_of: Callable[[Edge], tuple[Side, Side]]) -> None:
+        rows: dict[str, dict[Side, list[Row]]] = {name: {"left": [], "right": []} for name in self._boxes}
+        self._curves = []
+        for edge in self._edges:
+            side_a, side_b = sides_of(edge)
+            a, b = Row(edge.a, row_text(edge.a), side_a), Row(edge.b, row_text(edge.b), side_b)
+            rows[edge.a.box][side_a].append(a)
+            rows[edge.b.box][side_b].append(b)
+            self._curves.append(Curve(edge, a, b))
+        for name, box in self._boxes.items():
+            left, right = rows[name]["left"], rows[name]["right"]
+            for port in box.loose:
+                shorter: Side = "left" if len(left) < len(right) else "right"
+                rows[name][shorter].append(Row(port, row_text(port), shorter))
+            wide_left = max((columns(row.text) for row in left), default=0)
+            wide_right = max((columns(row.text) for row in right), default=0)
+            between = 3 if left and right else 0
+            wide = max(wide_left + wide_right + between, columns(title_of(box)))
+            count = max(len(left), len(right))
+            height = HEAD + (count * ROW + PAD if count else 0)
+            self._placed[name] = PlacedBox(box, wide * CHAR + 2 * PAD, height, rows=[*left, *right])
+
+    def _sort_rows(self) -> None:
+        """Each port in the order in which the other ends stand."""
+        other: dict[int, Port] = {}
+        for curve in self._curves:
+            other[id(curve.a)], other[id(curve.b)] = curve.b.port, curve.a.port
+        for one in self._placed.values():
+
+            def key(row: Row) -> tuple[float, list[tuple[int, str]]]:
+                far = other.get(id(row))
+                return (float("inf") if far is None else self._placed[far.box].middle, natural(row.port.name))
+
+            one.rows.sort(key=key)
+            self._number_rows(one)
+
+    def _number_rows(self, one: PlacedBox) -> None:
+        count: dict[Side, int] = {"left": 0, "right": 0}
+        for row in one.rows:
+            row.y = one.y + HEAD + (count[row.side] + 0.5) * ROW
+            count[row.side] += 1
+
+    def _place_rows(self) -> None:
+        for one in self._placed.values():
+            self._number_rows(one)
+            for row in one.rows:
+                row.x = one.x if row.side == "left" else one.x + one.width
+
+    def _cropped(self) -> PlacedGraph:
+        boxes = list(self._placed.values())
+        beside = {side: [curve for curve in self._curves if curve.a.side == curve.b.side == side] for side in _SIDES}
+        left = min(box.x for box in boxes) - max((curve.bulge for curve in beside["left"]), default=0.0)
+        top = min(box.y for box in boxes)
+        for box in boxes:
+            box.x, box.y = box.x - left, box.y - top
+            for row in box.rows:
+                row.x, row.y = row.x - left, row.y - top
+        furthest = [max(curve.a.x, curve.b.x) + curve.bulge for curve in beside["right"]]
+        width = max([*(box.x + box.width for box in boxes), *furthest])
+        return PlacedGraph(boxes, self._curves, width, max(box.y + box.height for box in boxes))
+
+
+def _spread(wanted: Sequence[float], sizes: Sequence[float]) -> list[float]:
+    """Where to put things of these sizes, one below the other, each as near as can be to where it is wanted.
+
+    That is isotonic regression (pool adjacent violators) of what is wanted less what lies above.
+    """
+    above = [0.0]
+    for size in sizes:
+        above.append(above[-1] + size)
+    pools: list[tuple[float, int]] = []  # the mean, and of how many
+    for want, offset in zip(wanted, above, strict=False):
+        mean, count = want - offset, 1
+        while pools and pools[-1][0] > mean:
+            other, more = pools.pop()
+            mean, count = (mean * count + other * more) / (count + more), count + more
+        pools.append((mean, count))
+    means = [mean for mean, count in pools for _ in range(count)]
+    return [mean + offset for mean, offset in zip(means, above, strict=False)]
+
+
+def _untangled(order: Sequence[Sequence[str]], near: Mapping[str, Iterable[str]]) -> list[list[str]]:
+    """The columns with fewer crossings: each box goes where the middle of its neighbours is, a few times over."""
+    found = [list(column) for column in order]
+    for number in range(6):
+        sweep = range(len(found)) if number % 2 == 0 else range(len(found) - 1, -1, -1)
+        for column in sweep:
+            rank: dict[str, float] = {}
+            for other in (column - 1, column + 1):
+                if 0 <= other < len(found):
+                    size = max(1, len(found[other]))
+                    rank.update({name: (place + 0.5) / size for place, name in enumerate(found[other])})
+            size = len(found[column])
+
+            def key(item: tuple[int, str], rank: Mapping[str, float] = rank, size: int = size) -> float:
+                place, name = item
+                places = [rank[one] for one in near[name] if one in rank]
+                return sum(places) / len(places) if places else (place + 0.5) / size
+
+            found[column] = [name for _, name in sorted(enumerate(found[column]), key=key)]
+    return found
+
+
+def row_text(port: Port) -> str:
+    """A port in a row: its name, addresses, MTU, and its state where that is not simply up."""
+    words = [port.name, *port.addresses[:2]]
+    words += [f"+{len(port.addresses) - 2}"] if len(port.addresses) > 2 else []
+    words += [f"mtu {port.mtu}"] if port.mtu else []
+    words += [f"{SIGNS[port.mood]} {port.state}"] if port.state not in ("", "up") else []
+    return "  ".join(words)
+
+
+SIGNS: Final = {"good": "✓", "bad": "✕", "waiting": "…", "planned": "+", "plain": "·"}
+
+
+def title_of(box: Box) -> str:
+    """What stands above the ports."""
+    return f"{box.name} (not there)" if box.missing else box.name

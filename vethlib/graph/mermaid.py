@@ -1,0 +1,42 @@
+"""A graph for Mermaid, as GitHub and GitLab show it in Markdown: https://mermaid.js.org/syntax/flowchart.html."""
+
+from __future__ import annotations
+
+from .model import Graph, Port
+
+__all__ = ["mermaid"]
+
+_COLORS = {"good": "#2e7d32", "bad": "#c62828", "waiting": "#9a6700", "planned": "#1565c0", "plain": "#777777"}
+
+
+def mermaid(graph: Graph) -> str:
+    """The text of a flowchart: a node for each box, an edge with a label for each pair."""
+    ids = {box.name: f"n{number}" for number, box in enumerate(graph.boxes)}
+    lines = ["flowchart LR"]
+    for box in graph.boxes:
+        words = [box.name + (" (not there)" if box.missing else ""), *map(_label, box.loose)]
+        lines.append(f"  {ids[box.name]}[{_quoted(words)}]")
+        if box.missing:
+            lines.append(f"  style {ids[box.name]} stroke-dasharray: 4 4")
+    for edge in graph.edges:
+        line = "---" if edge.mood in ("good", "plain") else "-.-"
+        label = _quoted([f"{_label(edge.a)} ⇄ {_label(edge.b)}"])
+        lines.append(f"  {ids[edge.a.box]} {line}|{label}| {ids[edge.b.box]}")
+    lines += [f"  linkStyle {number} stroke:{_COLORS[edge.mood]}" for number, edge in enumerate(graph.edges)]
+    return "\n".join([*lines, ""])
+
+
+def _label(port: Port) -> str:
+    words = [port.name, *port.addresses]
+    words += [f"mtu {port.mtu}"] if port.mtu else []
+    words += [port.state] if port.state not in ("", "up") else []
+    return " ".join(words)
+
+
+def _quoted(lines: list[str]) -> str:
+    # Within quotes only characters that are markup elsewhere have to be entities, which mermaid writes #35;.
+    return '"' + "<br>".join("".join(_safe(c) for c in line) for line in lines) + '"'
+
+
+def _safe(character: str) -> str:
+    return character if character.isalnum() or character in " .:/_-⇄()," else f"#{ord(character)};"
