@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from socket import AF_INET, AF_INET6, inet_pton
 from typing import TYPE_CHECKING, TypeAlias
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Address",
+    "Borne",
     "End",
     "Interface",
     "Link",
@@ -294,12 +295,40 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """An address on a link: whose it is (`proto`, IFA_PROTO: 0 = not said) and its IFA_FLAGS."""
+    """An address on a link: whose it is (`proto`, IFA_PROTO: 0 = not said) and its IFA_FLAGS.
+
+    `message` is the body of the RTM_NEWADDR it was seen in, by which it can be given back just as it was.
+    """
 
     index: int
     interface: Interface
     flags: int
     proto: int
+    message: bytes = field(default=b"", repr=False, compare=False)
+
+    @property
+    def permanent(self) -> bool:
+        """It does not expire."""
+        return bool(self.flags & 0x80)  # IFA_F_PERMANENT
+
+    @property
+    def by_kernel(self) -> bool:
+        """The link-local address that the kernel makes of a link's MAC, and makes again (Linux 5.18 says so)."""
+        return self.proto == 3  # IFAPROT_KERNEL_LL
+
+    def same(self, other: Address) -> bool:
+        """Whether both are one address, with the same label, lifetimes and flags; how far IPv6 has got does not count."""
+        from ._nl.addr import lasting, parse_addr
+
+        if self.message and other.message:
+            return lasting(parse_addr(self.message)) == lasting(parse_addr(other.message))
+        return (self.interface, self.proto) == (other.interface, other.proto)
+
+    def is_plain(self, name: str) -> bool:
+        """Whether it is all that a link called `name` gets with an address: it does not expire, and has no extras."""
+        from ._nl.addr import is_plain, parse_addr
+
+        return self.permanent and (not self.message or is_plain(parse_addr(self.message), name))
 
     @property
     def tentative(self) -> bool:
@@ -310,6 +339,22 @@ class Address:
     def dadfailed(self) -> bool:
         """Duplicate address detection found another owner: the address cannot be used."""
         return bool(self.flags & 0x08)  # IFA_F_DADFAILED
+
+
+@dataclass(frozen=True, slots=True)
+class Borne:
+    """What others have put on a link.
+
+    `routes` counts those that the kernel did not make by itself, `neighbours` the permanent ones. `stacked` names the
+    links on top of it (VLANs, macvlans); `fixed` says in words what else hangs on it: a master, queueing disciplines,
+    programs, alternative names. `ipv6_off`: net.ipv6.conf.NAME.disable_ipv6 is set.
+    """
+
+    routes: int = 0
+    neighbours: int = 0
+    stacked: tuple[str, ...] = ()
+    fixed: tuple[str, ...] = ()
+    ipv6_off: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,16 +6,28 @@ when a link goes down or gets too small an MTU, and secondary IPv4 addresses go 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from ipaddress import ip_interface
 
 from vethlib import links
-from vethlib.agent import AddNetns, ChangeLink, CreatePair, DeletePair, Observed, Place, Plan, SeenLink, SeenNetns
+from vethlib.agent import (
+    AddNetns,
+    ChangeLink,
+    CreatePair,
+    DeletePair,
+    Observed,
+    Place,
+    Plan,
+    RemoveNetns,
+    SeenLink,
+    SeenNetns,
+)
 from vethlib.agent.observed import LinkId
 from vethlib.links import Address, Link
 
-SECONDARY = 0x01
+SECONDARY, PERMANENT = 0x01, 0x80
 HOME: Place = (4, 1)
 
 
@@ -59,6 +71,14 @@ class HostLink:
                 if interface.version == 4 and not there.flags & SECONDARY:
                     self.addresses = [a for a in self.addresses if not _depends(a, interface)]
                 return
+
+    def lay(self, addresses: Sequence[Address]) -> None:
+        """Have these addresses, given anew in this order; link-local ones of the kernel stay."""
+        stay = [a for a in self.addresses if a.proto == 3]
+        self.addresses = []
+        for address in addresses:
+            self.give(address.interface, address.proto)
+        self.addresses += stay
 
     def lose_ipv6(self) -> None:
         self.addresses = [a for a in self.addresses if a.interface.version == 4]
@@ -141,7 +161,7 @@ class Host:
             link.num_queues,
             link.altnames,
         )
-        addresses = tuple(Address(index, a.interface, a.flags, a.proto) for a in link.addresses)
+        addresses = tuple(Address(index, a.interface, a.flags | PERMANENT, a.proto) for a in link.addresses)
         return SeenLink(place, ref, seen, addresses, link.peer)
 
     def apply(self, plan: Plan) -> None:
@@ -156,6 +176,9 @@ class Host:
                     self._change(operation)
                 case CreatePair():
                     self._create(operation)
+                case RemoveNetns():
+                    assert self.places.pop(operation.ref) == operation.place
+                    assert all(place != operation.place for place, _ in self.links)
 
     def delete(self, end: LinkId) -> None:
         peer = self.links.pop(end).peer
@@ -181,6 +204,9 @@ class Host:
             link.set_mtu(new["mtu"])
         if "up" in new:
             link.set_up(new["up"])
+        if change.restored is not None:
+            link.lay(change.restored)
+            return
         for interface in change.added:
             link.give(interface, 0x76)
 

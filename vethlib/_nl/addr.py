@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from socket import AF_INET, AF_INET6
 from struct import Struct
 from typing import Final, NamedTuple
 
 from .const import (
     IFA_ADDRESS,
+    IFA_CACHEINFO,
+    IFA_F_DADFAILED,
+    IFA_F_PERMANENT,
+    IFA_F_SECONDARY,
+    IFA_F_TENTATIVE,
     IFA_FLAGS,
+    IFA_LABEL,
     IFA_LOCAL,
     IFA_PROTO,
     NLM_F_CREATE,
@@ -21,7 +28,7 @@ from .const import (
 )
 from .wire import Malformed, Part, Template, attributes, hole, message, template_cache
 
-__all__ = ["AddrMessage", "del_addr", "dump_addrs", "new_addr", "parse_addr", "restore_addr"]
+__all__ = ["AddrMessage", "del_addr", "dump_addrs", "is_plain", "lasting", "new_addr", "parse_addr", "restore_addr"]
 
 # family, prefix length, flags (the old 8 bits of them), scope, ifindex
 _IFADDRMSG: Final = Struct("=BBBBI")
@@ -76,6 +83,36 @@ class AddrMessage(NamedTuple):
 def restore_addr(there: AddrMessage) -> bytes:
     """RTM_NEWADDR that gives an address back just as it was seen: label, lifetimes, flags and all."""
     return message(RTM_NEWADDR, NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL, there.body)
+
+
+_PLAIN: Final = {IFA_ADDRESS, IFA_LOCAL, IFA_LABEL, IFA_CACHEINFO, IFA_FLAGS, IFA_PROTO}
+_FLAGS_OF_NEW: Final = IFA_F_PERMANENT | IFA_F_SECONDARY | IFA_F_TENTATIVE | IFA_F_DADFAILED
+
+
+def lasting(there: AddrMessage) -> tuple[object, ...]:
+    """What makes two sights of an address the same: all but when it was made, and how far IPv6 has got with it."""
+    body = there.body
+    found: dict[int, bytes] = {attr: body[start:end] for attr, start, end in attributes(body, 8, len(body))}
+    # struct ifa_cacheinfo: preferred and valid lifetime, then two times of the clock since the start of the host.
+    lifetimes = found.pop(IFA_CACHEINFO, b"")[:8]
+    found.pop(IFA_FLAGS, None)
+    flags = there.flags & ~(IFA_F_TENTATIVE | IFA_F_DADFAILED)
+    return there.prefixlen, flags, body[3], lifetimes, tuple(sorted(found.items()))
+
+
+def is_plain(there: AddrMessage, name: str) -> bool:
+    """Whether it is as :func:`new_addr` would make it on a link of that name: it expires never, and has no extras."""
+    body = there.body
+    found = {attr: body[start:end] for attr, start, end in attributes(body, 8, len(body))}
+    label, scope = found.get(IFA_LABEL), body[3]
+    return (
+        found.keys() <= _PLAIN
+        and not there.flags & ~_FLAGS_OF_NEW
+        and bool(there.flags & IFA_F_PERMANENT)
+        and found.get(IFA_LOCAL, there.address) == found.get(IFA_ADDRESS, there.address)
+        and (len(there.address) == 16 or not scope)
+        and (label is None or label.rstrip(b"\0") == os.fsencode(name))
+    )
 
 
 def parse_addr(body: bytes) -> AddrMessage:

@@ -24,7 +24,7 @@ from .const import (
 )
 from .wire import Malformed, Part, Template, attribute, attributes, hole, message, template_cache
 
-__all__ = ["RouteMessage", "dump_routes", "new_route", "parse_route"]
+__all__ = ["RouteMessage", "dump_routes", "dump_routes_over", "new_route", "parse_route"]
 
 # family, destination's and source's prefix length, tos, table, protocol, scope, type, flags
 _RTMSG: Final = Struct("=BBBBBBBBI")
@@ -65,6 +65,15 @@ def dump_routes(family: int) -> bytes:
     return message(RTM_GETROUTE, NLM_F_REQUEST | NLM_F_DUMP, body)
 
 
+def dump_routes_over(family: int, index: int) -> bytes:
+    """RTM_GETROUTE of the routes in any table that use link `index`, one of several next hops included.
+
+    The kernel filters with NETLINK_GET_STRICT_CHK; ENODEV: there is no such link.
+    """
+    body = _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0) + attribute(RTA_OIF, _U32.pack(index))
+    return message(RTM_GETROUTE, NLM_F_REQUEST | NLM_F_DUMP, body)
+
+
 class RouteMessage(NamedTuple):
     """What we read of an RTM_NEWROUTE: `network` and `gateway` have 4 or 16 bytes or none, `ifindex` is 0 for none."""
 
@@ -75,13 +84,14 @@ class RouteMessage(NamedTuple):
     table: int
     kind: int
     protocol: int
+    flags: int = 0
 
 
 def parse_route(body: bytes) -> RouteMessage:
     """Read the body of an RTM_NEWROUTE message. Raises Malformed."""
     if len(body) < _RTMSG.size:
         raise Malformed(f"a route message of {len(body)} bytes")
-    _family, prefixlen, _source, _tos, table, protocol, _scope, kind, _flags = _RTMSG.unpack_from(body)
+    _family, prefixlen, _source, _tos, table, protocol, _scope, kind, flags = _RTMSG.unpack_from(body)
     network = gateway = b""
     index = 0
     for attr, start, end in attributes(body, _RTMSG.size, len(body)):
@@ -93,4 +103,4 @@ def parse_route(body: bytes) -> RouteMessage:
             index = _U32.unpack_from(body, start)[0]
         elif attr == RTA_TABLE and end - start >= 4:
             table = _U32.unpack_from(body, start)[0]
-    return RouteMessage(network, prefixlen, gateway, index, table, kind, protocol)
+    return RouteMessage(network, prefixlen, gateway, index, table, kind, protocol, flags)

@@ -8,12 +8,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .files import Configuration, UnreadablePath, load
+from .inverse import Inverse, Irreversible, inverse, irreversible, links_at_stake
 from .jsontext import Undecodable
 from .mark import ADDRESS_PROTO, Mark, alias_of, check_label, group_of, is_ours, read_alias
 from .model import Interface, InterfaceType, InvalidInterface, Namespace, NamespaceType
 from .northbound import Parsed, read, read_one, read_value, to_dict, to_json
 from .observed import LinkId, Observed, Place, SeenLink, SeenNetns
-from .operations import AddNetns, ChangeLink, CreatePair, DeletePair, Operation, Plan
+from .operations import AddNetns, ChangeLink, CreatePair, DeletePair, Operation, Plan, RemoveNetns
 from .plan import plan
 from .state import State, Verdict
 
@@ -75,6 +76,8 @@ __all__ = [
     "Interface",
     "InterfaceType",
     "InvalidInterface",
+    "Inverse",
+    "Irreversible",
     "LinkId",
     "Mark",
     "MemoryResolver",
@@ -87,6 +90,7 @@ __all__ = [
     "Parsed",
     "Place",
     "Plan",
+    "RemoveNetns",
     "Resolver",
     "ResolverDown",
     "SeenLink",
@@ -102,7 +106,10 @@ __all__ = [
     "alias_of",
     "check_label",
     "group_of",
+    "inverse",
+    "irreversible",
     "is_ours",
+    "links_at_stake",
     "load",
     "plan",
     "read",

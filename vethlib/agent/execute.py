@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -21,15 +21,23 @@ from vethlib.session import Session
 
 from .mark import ADDRESS_PROTO
 from .observed import Place
-from .operations import AddNetns, ChangeLink, CreatePair, DeletePair, Operation, Plan
+from .operations import AddNetns, ChangeLink, CreatePair, DeletePair, Operation, Plan, RemoveNetns
 from .state import State, Verdict
 
-__all__ = ["Execution", "execute", "interfaces_of"]
+__all__ = ["Execution", "NetnsInUse", "execute", "interfaces_of"]
 
 _CREATION: Final = 1.0  # seconds; between its file and its mount a namespace needs one thousandth of that
 
 T = TypeVar("T", bound=Operation)
 Progress = Callable[[str, int, int], object]
+
+
+class NetnsInUse(VethError):
+    """A namespace that was added for a trial and that others use by now; ``netns`` is its reference."""
+
+    def __init__(self, netns: str, inside: Sequence[str]) -> None:
+        super().__init__(f"{netns} stays: {', '.join(inside)} {'is' if len(inside) == 1 else 'are'} in it")
+        self.netns = netns
 
 
 @dataclass(slots=True)
@@ -72,6 +80,7 @@ def execute(session: Session, plan: Plan, *, progress: Progress | None = None) -
         _delete(session, _of(plan, DeletePair), execution, progress)
         _change(session, _of(plan, ChangeLink), execution, progress)
         _create(session, _possible(_of(plan, CreatePair), refused, execution), execution, progress)
+        _remove_netns(session, _of(plan, RemoveNetns), execution)
     finally:
         _remove_unused(session, added, execution)
     return execution
@@ -208,10 +217,13 @@ def _change_one(session: Session, operation: ChangeLink) -> None:
         mac=new.get("mac"),
         mtu=new.get("mtu"),
         alias=new.get("alias"),
-        add_addresses=operation.added,
+        add_addresses=operation.added if operation.restored is None else (),
         remove_addresses=operation.removed,
         address_proto=ADDRESS_PROTO,
     )
+    if operation.restored is not None:
+        name = new.get("name", operation.name)
+        session.restore_addresses(name, operation.ref, addresses=operation.restored, index=operation.index)
 
 
 def _create(
@@ -226,6 +238,37 @@ def _create(
     except BatchError as batch:
         failed = {id(error.item): error for error in batch.exceptions}
     _account(veths, failed, execution)
+
+
+def _remove_netns(session: Session, operations: Iterable[RemoveNetns], execution: Execution) -> None:
+    for operation in operations:
+        try:
+            if _is_same(session, operation.ref, operation.place):
+                _check_unused(session, operation)
+                ns.remove(operation.name)
+        except VethError as error:
+            execution.errors.append((operation, error))
+        else:
+            execution.done.append(operation)
+
+
+def _check_unused(session: Session, operation: RemoveNetns) -> None:
+    inside = [repr(link.name) for link in session.links(operation.ref) if link.name != "lo"]
+    inside += [f"process {pid}" for pid in _processes_in(operation.place)]
+    if inside:
+        raise NetnsInUse(operation.ref, inside)
+
+
+def _processes_in(place: Place) -> Iterator[int]:
+    """Whose main thread is in the namespace, as far as /proc says."""
+    for name in os.listdir("/proc"):
+        if name.isdecimal():
+            try:
+                found = os.stat(f"/proc/{name}/ns/net")
+            except OSError:
+                continue  # it has ended
+            if (found.st_dev, found.st_ino) == place:
+                yield int(name)
 
 
 def _account(operations: Mapping[Any, T], failed: Mapping[Any, VethError], execution: Execution) -> None:

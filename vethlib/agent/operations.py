@@ -1,7 +1,8 @@
 """What there is to do: the operations of a plan, and the plan itself.
 
 A plan's operations are in the order in which they are to be carried out: namespaces are added first, then pairs are
-deleted (which frees names), then links are changed (which frees names too), then pairs are created.
+deleted (which frees names), then links are changed (which frees names too), then pairs are created. What only an
+inverse plan has comes last: namespaces are removed.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias
 
 from vethlib import links
-from vethlib.links import Veth
+from vethlib.links import Address, Veth
 
 from .model import Interface
 from .observed import Place, SeenLink
 from .state import Verdict
 
-__all__ = ["AddNetns", "ChangeLink", "CreatePair", "DeletePair", "Operation", "Plan"]
+__all__ = ["AddNetns", "ChangeLink", "CreatePair", "DeletePair", "Operation", "Plan", "RemoveNetns"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,9 @@ class ChangeLink:
     mac, mtu, up, `added`. An address of `removed` may be gone by then and one of `added` be there already: neither is
     an error. Addresses that stay, but go with a removed IPv4 one because they are secondary to it (__inet_del_ifa,
     net/ipv4/devinet.c), are to be given back just as they were, whoever gave them.
+
+    With `restored`, these are all the addresses the link is to have in the end, each as it was seen, in that order; then
+    `added` and `removed` say to people what that comes to.
     """
 
     op: ClassVar[str] = "change"
@@ -77,6 +81,7 @@ class ChangeLink:
     changes: Mapping[str, tuple[Any, Any]]
     added: tuple[links.Interface, ...] = ()
     removed: tuple[links.Interface, ...] = ()
+    restored: tuple[Address, ...] | None = None
 
     def as_dicts(self) -> list[dict[str, Any]]:
         """The operation for JSON."""
@@ -103,7 +108,25 @@ class CreatePair:
         ]
 
 
-Operation: TypeAlias = AddNetns | DeletePair | ChangeLink | CreatePair
+@dataclass(frozen=True, slots=True)
+class RemoveNetns:
+    """Remove a named namespace that was added for a trial, if `name` leads to `place` still and nobody uses it."""
+
+    op: ClassVar[str] = "remove-netns"
+    name: str
+    place: Place
+
+    @property
+    def ref(self) -> str:
+        """The namespace's reference."""
+        return f"netns:{self.name}"
+
+    def as_dicts(self) -> list[dict[str, Any]]:
+        """The operation for JSON."""
+        return [_entry(self.op, "", self.ref, {})]
+
+
+Operation: TypeAlias = AddNetns | DeletePair | ChangeLink | CreatePair | RemoveNetns
 
 
 @dataclass(frozen=True, slots=True)

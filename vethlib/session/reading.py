@@ -133,7 +133,7 @@ def read_addresses(places: Places, place: Place, index: int = 0, attempts: int =
 
 def addresses_of(messages: Iterable[AddrMessage]) -> list[Address]:
     """The public view of address messages."""
-    return [Address(one.ifindex, to_interface(one), one.flags, one.proto) for one in messages]
+    return [Address(one.ifindex, to_interface(one), one.flags, one.proto, one.body) for one in messages]
 
 
 def read_link(places: Places, place: Place, name: str, netns: NetnsRef, request: str = "") -> Link:

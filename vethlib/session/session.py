@@ -14,6 +14,7 @@ from .._nl.sock import RtnlSocket
 from ..errors import BatchError, InvalidValue, SessionClosed, VethError
 from ..links import (
     Address,
+    Borne,
     Interface,
     Link,
     NetnsRef,
@@ -28,6 +29,7 @@ from ..links import (
     check_mtu,
     check_name,
     check_proto,
+    describe,
 )
 from .change import Change, change, move
 from .create import Creation
@@ -35,8 +37,19 @@ from .delete import DeleteItem, Deletion
 from .known import Cache, Known
 from .lookup import look_up
 from .places import Place, Places
-from .reading import addresses_of, find_index, read_addresses, read_details, read_link, read_links, read_stats
+from .reading import (
+    addresses_of,
+    find,
+    find_index,
+    missing,
+    read_addresses,
+    read_details,
+    read_link,
+    read_links,
+    read_stats,
+)
 from .refusal import system_errors
+from .restore import restore_addresses
 from .wait import until_usable
 
 if TYPE_CHECKING:
@@ -232,6 +245,22 @@ class Session:
                 return link
             return until_usable(places, [(link.name, netns)], wait)[0]
 
+    def restore_addresses(
+        self, name: str, netns: NetnsRef = "", *, addresses: Iterable[Address], index: int | None = None
+    ) -> None:
+        """Give a link back the addresses that were seen on it: label, lifetimes, flags, owner, and the order of IPv4.
+
+        Others are taken away. The link-local address that the kernel makes of a MAC is left to the kernel. With `index`,
+        only if that is the link's ifindex still. Raises LinkNotFound, NetnsNotFound, NetlinkError.
+        """
+        check_name(name)
+        with self._places() as places:
+            place = places(netns)
+            link = find(places, place, name, netns)
+            if index not in (None, link.ifindex):
+                raise missing(name, netns, f"give back the addresses of {describe(name, netns)}")
+            restore_addresses(places, place, link.ifindex, name, netns, list(addresses))
+
     def move(self, name: str, netns: NetnsRef = "", *, to: NetnsRef) -> Link:
         """Move a link to another namespace; returns it as it is there.
 
@@ -318,6 +347,15 @@ class Session:
         """
         with self._places() as places:
             return places(netns).identity
+
+    def borne(self, links: Iterable[tuple[str, int]]) -> list[Borne]:
+        """What others have put on each link, (reference, ifindex): routes, neighbours, qdiscs, links on top of it.
+
+        What is lost when the link is deleted, and part of it when the link is down. Raises NetnsNotFound, NetlinkError.
+        """
+        from .borne import read_borne  # as above
+
+        return read_borne(self._places, links)
 
     def stats(self, name: str, netns: NetnsRef = "") -> Stats:
         """The 64-bit counters of a link. Raises LinkNotFound, NetnsNotFound."""

@@ -1,0 +1,87 @@
+"""What others put on a link, on the wire: its master, queueing disciplines, programs, and permanent neighbours.
+
+struct ndmsg is from include/uapi/linux/neighbour.h, struct tcmsg from include/uapi/linux/rtnetlink.h.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import Final, NamedTuple
+
+from .const import (
+    IFLA_MASTER,
+    IFLA_XDP,
+    IFLA_XDP_ATTACHED,
+    NDA_IFINDEX,
+    NLM_F_DUMP,
+    NLM_F_REQUEST,
+    NUD_PERMANENT,
+    RTM_GETNEIGH,
+    RTM_GETQDISC,
+    TCA_KIND,
+)
+from .wire import Malformed, attribute, attributes, message
+
+__all__ = ["Mounted", "Qdisc", "dump_neighbours", "dump_qdiscs", "is_permanent", "parse_mounted", "parse_qdisc"]
+
+_U32: Final = Struct("=I")
+_NDMSG: Final = Struct("=BxxxiHBB")  # family, ifindex, state, flags, type
+_TCMSG: Final = Struct("=BxxxiIII")  # family, ifindex, handle, parent, info
+
+
+class Mounted(NamedTuple):
+    """What an RTM_NEWLINK says of these: the master's ifindex (0 = none), and whether an XDP program is attached."""
+
+    master: int
+    xdp: bool
+
+
+def parse_mounted(body: bytes) -> Mounted:
+    """Read the body of an RTM_NEWLINK message. Raises Malformed."""
+    if len(body) < 16:
+        raise Malformed(f"a link message of {len(body)} bytes")
+    master, xdp = 0, False
+    for attr, start, end in attributes(body, 16, len(body)):
+        if attr == IFLA_MASTER and end - start >= 4:
+            master = _U32.unpack_from(body, start)[0]
+        elif attr == IFLA_XDP:
+            inner = attributes(body, start, end)
+            xdp = any(kind == IFLA_XDP_ATTACHED and body[at] for kind, at, _ in inner)
+    return Mounted(master, xdp)
+
+
+def dump_neighbours(index: int) -> bytes:
+    """RTM_GETNEIGH of one link's neighbours (the kernel filters since Linux 4.20, net/core/neighbour.c)."""
+    body = _NDMSG.pack(0, 0, 0, 0, 0) + attribute(NDA_IFINDEX, _U32.pack(index))
+    return message(RTM_GETNEIGH, NLM_F_REQUEST | NLM_F_DUMP, body)
+
+
+def is_permanent(body: bytes, index: int) -> bool:
+    """Whether an RTM_NEWNEIGH is of a neighbour that somebody entered for good on that link."""
+    if len(body) < _NDMSG.size:
+        raise Malformed(f"a neighbour message of {len(body)} bytes")
+    _family, ifindex, state, _flags, _kind = _NDMSG.unpack_from(body)
+    return ifindex == index and bool(state & NUD_PERMANENT)
+
+
+class Qdisc(NamedTuple):
+    """Where a queueing discipline is, and its kind."""
+
+    ifindex: int
+    parent: int
+    kind: str
+
+
+def dump_qdiscs() -> bytes:
+    """RTM_GETQDISC of every link of a namespace: the kernel does not filter (tc_dump_qdisc, net/sched/sch_api.c)."""
+    return message(RTM_GETQDISC, NLM_F_REQUEST | NLM_F_DUMP, _TCMSG.pack(0, 0, 0, 0, 0))
+
+
+def parse_qdisc(body: bytes) -> Qdisc:
+    """Read the body of an RTM_NEWQDISC message. Raises Malformed."""
+    if len(body) < _TCMSG.size:
+        raise Malformed(f"a qdisc message of {len(body)} bytes")
+    _family, index, _handle, parent, _info = _TCMSG.unpack_from(body)
+    found = attributes(body, _TCMSG.size, len(body))
+    kinds = [body[start:end].rstrip(b"\0").decode("ascii", "replace") for attr, start, end in found if attr == TCA_KIND]
+    return Qdisc(index, parent, kinds[0] if kinds else "")
