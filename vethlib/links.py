@@ -317,7 +317,7 @@ class Address:
         return self.proto == 3  # IFAPROT_KERNEL_LL
 
     def same(self, other: Address) -> bool:
-        """Whether both are one address, with the same label, lifetimes and flags; how far IPv6 has got does not count."""
+        """Whether both are one address, with the same label, lifetimes and flags; how far IPv6 has got is nothing."""
         from ._nl.addr import lasting, parse_addr
 
         if self.message and other.message:

@@ -186,7 +186,7 @@ def test_a_timeout_is_not_spent_on_what_the_files_lack(vethctl: Vethctl) -> None
 def test_a_look_ahead_changes_nothing_and_adds_no_namespace(vethctl: Vethctl, command: list[str]) -> None:
     said = vethctl(*command, PAIR)
     assert said.code == (1 if command == ["diff"] else 0)
-    assert "+ namespace ns1\n" in said.out
+    assert "@@ veth1 in netns:ns1 @@\n+peer veth2 in netns:ns2\n+mac d2:74:8c:12:67:d2\n" in said.out
     word = "different" if command == ["diff"] else "dry run"
     assert said.out.splitlines()[-1] == f"{word}: would add 2 namespaces, create 1 pair"
     assert (ns.names(), names()) == ([], set())
@@ -205,6 +205,47 @@ def test_diff_is_zero_when_the_host_is_as_the_files_say(vethctl: Vethctl) -> Non
     same = vethctl("diff", PAIR)
     assert (same.code, same.out) == (0, "no difference: 2 interfaces are as configured\n")
     assert vethctl("diff", PAIR, "--json").json == []
+
+
+def test_diff_reads_like_a_unified_diff(vethctl: Vethctl, write: Callable[..., str]) -> None:
+    one = value("a", "b", "ns1", mtu=1500, ip_addresses=["192.168.1.1/24", "10.0.0.1/24"])
+    vethctl("apply", write(one, value("b", "a")))
+    path = write(one | {"mtu": 9000, "enabled": False, "ip_addresses": ["10.0.0.1/24"]}, value("b", "a"))
+    assert vethctl("diff", path).out.splitlines() == [
+        "--- host",
+        f"+++ {path}",
+        "@@ a in netns:ns1 @@",
+        " peer b in home",
+        "-mtu 1500",
+        "+mtu 9000",
+        "-up",
+        "+down",
+        "-192.168.1.1/24",
+        "different: would change 1 link",
+    ]
+
+
+def test_diff_shows_both_ends_of_what_prune_would_delete(vethctl: Vethctl, write: Callable[..., str]) -> None:
+    mac = "02:00:00:00:00:0a"
+    vethctl("apply", write(value("a", "b", "ns1", phys_address=mac, ip_addresses=["10.0.0.1/24"]), value("b", "a")))
+    lines = vethctl("diff", write(), "--prune").out.splitlines()
+    assert lines[2:8] == [
+        "@@ a in netns:ns1 @@ a is not configured",
+        "-peer b in home",
+        f"-mac {mac}",
+        "-mtu 1500",
+        "-up",
+        "-10.0.0.1/24",
+    ]
+    assert lines[8:10] == ["@@ b in home @@ a is not configured", "-peer a in netns:ns1"]
+    assert lines[-1] == "different: would delete 1 pair"
+
+
+def test_the_colours_of_a_diff_are_those_of_its_signs(vethctl: Vethctl) -> None:
+    lines = vethctl("--color=always", "diff", PAIR).out.splitlines()
+    assert lines[0] == "\033[1m--- host\033[0m"
+    assert lines[3] == "\033[32m+namespace ns1\033[0m"
+    assert lines[6] == "\033[36m@@ veth1 in netns:ns1 @@\033[0m"
 
 
 def test_diff_shows_a_json_consumer_what_is_pending(vethctl: Vethctl) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
+from pathlib import Path
+
 import pytest
 
 from tests.commands import Vethctl, runner
 from vethlib.cli.arguments import COMMANDS, parse
-from vethlib.cli.parser import UsageError
+from vethlib.cli.parser import UsageError, seconds
 
 
 @pytest.fixture
@@ -24,7 +27,7 @@ def vethctl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
         (["apply"], "missing: PATH", "PATH"),
         (["apply", "x", "--prun"], "there is no flag '--prun'; did you mean --prune?", "--prun"),
         (["apply", "x", "--lable=y"], "there is no flag '--lable'; did you mean --label?", "--lable"),
-        (["apply", "x", "--xyzzy"], "there is no flag '--xyzzy'", "--xyzzy"),
+        (["apply", "x", "--qqqq"], "there is no flag '--qqqq'", "--qqqq"),
         (["apply", "x", "--timeout", "soon"], "--timeout 'soon': write seconds, or a time as in 1m30s", "--timeout"),
         (["apply", "x", "--timeout", "inf"], "--timeout 'inf': write seconds, or a time as in 1m30s", "--timeout"),
         (["apply", "x", "--timeout"], "--timeout: expected one argument", "--timeout"),
@@ -47,6 +50,12 @@ def test_a_usage_error_names_the_argument_the_value_and_the_cure(
     assert said.error["hint"].startswith(("usage: vethctl ", "try: vethctl --help", "one of: apply, ", "write "))
     plain = vethctl(*argv)
     assert plain.err.splitlines() == [f"vethctl: {message}", f"  {said.error['hint']}"]
+
+
+@pytest.mark.parametrize("text", ["s", "-1", "nan", "1e400", "9" * 400, "9" * 400 + "s"])
+def test_a_time_that_never_ends_or_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ArgumentTypeError, match="write seconds, or a time as in 1m30s"):
+        seconds(text)
 
 
 @pytest.mark.parametrize(
@@ -129,3 +138,10 @@ def test_a_usage_error_is_raised_with_all_that_is_known() -> None:
     with pytest.raises(UsageError) as raised:
         parse(["validate"])
     assert (raised.value.field, raised.value.hint) == ("PATH", "usage: vethctl validate PATH…")
+
+
+def test_a_trial_neither_waits_nor_takes_no_time(vethctl: Vethctl, tmp_path: Path) -> None:
+    (tmp_path / "none.json").write_text("[]")
+    for more in (["--try", "0"], ["--try", "1s", "--timeout", "1s"]):
+        said = vethctl("apply", str(tmp_path), *more, "--json")
+        assert (said.code, said.out, said.error["field"], said.error["code"]) == (1, "", "--try", "usage")

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from ipaddress import ip_interface
 from typing import Any
 
-from hypothesis import event, given
+from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.host_model import Host
-from tests.unit.test_plan_properties import LABEL, MEDDLING, hosts, interface_lists, thorough
-from vethlib.agent import Interface, RemoveNetns, inverse, irreversible, plan
+from tests.unit.test_plan_properties import LABEL, MEDDLING, thorough
+from vethlib.agent import ChangeLink, Interface, Namespace, inverse, irreversible, plan
+
+ADDRESSES = ["10.0.0.1/24", "10.0.0.2/24", "10.0.0.3/24", "10.0.1.1/24", "2001:db8::1/64", "2001:db8::2/64"]
+THEIRS = ip_interface("10.77.0.1/16")
+
+often = settings(thorough, max_examples=60)
 
 
 def _state(host: Host) -> dict[Any, Any]:
@@ -30,11 +36,44 @@ def _state(host: Host) -> dict[Any, Any]:
     }
 
 
-@thorough
-@given(host=hosts(), desired=interface_lists(), prune=st.booleans())
-def test_a_plan_and_its_inverse_leave_the_host_as_it_was(
-    host: Host, desired: dict[str, Interface], prune: bool
-) -> None:
+@st.composite
+def trials(draw: st.DrawFn) -> tuple[Host, dict[str, Interface]]:
+    """A host with pairs of ours, meddled with, and something else that is wanted of them now."""
+    host = Host()
+    places = [host.add_netns("netns:a"), host.add_netns("netns:b"), host.places[""]]
+    host.apply(plan(_pairs(draw, 3), host.observe(), label=LABEL, prune=True))
+    for _ in range(draw(st.integers(0, 4))):
+        draw(st.sampled_from(MEDDLING))(draw, host, draw(st.sampled_from(sorted(host.links, key=str))))
+    for place in places:
+        if draw(st.integers(0, 5)) == 5 and host.at(place, "eth1") is None:
+            host.add(place, "eth1", kind="dummy")
+    return host, _pairs(draw, draw(st.integers(0, 3)))
+
+
+def _pairs(draw: st.DrawFn, count: int) -> dict[str, Interface]:
+    """Complete pairs, each end somewhere, with values that often differ from those of another draw."""
+    made = {}
+    for number in range(count):
+        for name, peer in ((f"veth{number}", f"peer{number}"), (f"peer{number}", f"veth{number}")):
+            made[name] = Interface(
+                name,
+                peer,
+                enabled=draw(st.booleans()),
+                phys_address=draw(st.sampled_from([f"02:00:00:00:0{number}:0{digit}" for digit in (1, 2)]))
+                if number
+                else "",
+                mtu=draw(st.sampled_from([1400, 1400, 9000])),
+                ip_addresses=tuple(draw(st.lists(st.sampled_from(ADDRESSES), max_size=4, unique=True))),
+                namespace=Namespace(2, name=draw(st.sampled_from("aaaaabn" if name < peer else "bbbbbn"))),
+                host_if_name=draw(st.sampled_from(["", "", "eth1"])) if number == 0 else "",
+            )
+    return made
+
+
+@often
+@given(trial=trials(), prune=st.booleans())
+def test_a_plan_and_its_inverse_leave_the_host_as_it_was(trial: tuple[Host, dict[str, Interface]], prune: bool) -> None:
+    host, desired = trial
     before, state, places = host.observe(), _state(host), dict(host.places)
     made = plan(desired, before, label=LABEL, prune=prune)
     refused = irreversible(made, before, {})
@@ -50,27 +89,45 @@ def test_a_plan_and_its_inverse_leave_the_host_as_it_was(
     assert host.places == places
 
 
-@thorough
-@given(host=hosts(), desired=interface_lists(), prune=st.booleans(), data=st.data())
-def test_undoing_leaves_what_others_have_changed_meanwhile(
-    host: Host, desired: dict[str, Interface], prune: bool, data: st.DataObject
+@often
+@given(trial=trials(), data=st.data())
+def test_undoing_keeps_what_others_did_to_a_link_meanwhile(
+    trial: tuple[Host, dict[str, Interface]], data: st.DataObject
 ) -> None:
+    host, desired = trial
     before = host.observe()
-    made = plan(desired, before, label=LABEL, prune=prune)
-    if irreversible(made, before, {}):
+    made = plan(desired, before, label=LABEL, prune=False)
+    changed = [one for one in made.operations if isinstance(one, ChangeLink)]
+    if irreversible(made, before, {}) or not changed:
         return
     host.apply(made)
-    after, kept = host.observe(), deepcopy(host.links)
-    for _ in range(data.draw(st.integers(1, 3))):
-        if host.links:
-            end = data.draw(st.sampled_from(sorted(host.links, key=str)))
-            data.draw(st.sampled_from(MEDDLING))(data.draw, host, end)
-    meddled = deepcopy(host.links)
+    after = host.observe()
+    change = data.draw(st.sampled_from(changed))
+    link = host.links[change.place, change.index]
+    link.mtu = 1333
+    link.give(THEIRS, 0)
     undo = inverse(made.operations, before, after, host.observe())
-    for operation in undo.plan.operations:
-        if not isinstance(operation, RemoveNetns) and hasattr(operation, "changes"):
-            link, was = meddled[operation.place, operation.index], kept[operation.place, operation.index]
-            for name in operation.changes:
-                assert getattr(link, name) == getattr(was, name), "somebody else has set it"
-            theirs = {a.interface for a in link.addresses} - {a.interface for a in was.addresses}
-            assert theirs.isdisjoint(operation.removed)
+    host.apply(undo.plan)
+    assert link.mtu == 1333
+    assert THEIRS in {one.interface for one in link.addresses}
+    assert any("mtu stays 1333" in text for text in undo.left) == ("mtu" in change.changes)
+
+
+@often
+@given(trial=trials(), data=st.data())
+def test_a_link_that_somebody_took_over_meanwhile_is_left_alone(
+    trial: tuple[Host, dict[str, Interface]], data: st.DataObject
+) -> None:
+    host, desired = trial
+    before = host.observe()
+    made = plan(desired, before, label=LABEL, prune=False)
+    if irreversible(made, before, {}) or not made.operations:
+        return
+    host.apply(made)
+    after = host.observe()
+    end = data.draw(st.sampled_from(sorted(host.links, key=str)))
+    host.links[end].alias = "mine now"
+    taken = deepcopy(host.links[end])
+    undo = inverse(made.operations, before, after, host.observe())
+    host.apply(undo.plan)
+    assert host.links[end] == taken

@@ -66,14 +66,17 @@ def interfaces_of(operation: Operation) -> tuple[str, ...]:
     return (operation.interface,) if isinstance(operation, DeletePair) and operation.interface else ()
 
 
-def execute(session: Session, plan: Plan, *, progress: Progress | None = None) -> Execution:
+def execute(
+    session: Session, plan: Plan, *, progress: Progress | None = None, account: Execution | None = None
+) -> Execution:
     """Carry out every operation of `plan` that can be; one that is refused does not stop the others.
 
     A namespace that was added for pairs of which none could be made is taken back, and so it is when an interruption
     ends the call; pairs under way are taken back then too. `progress(what, done, total)` is called now and then, `what`
-    being "delete", "change" or "create".
+    being "delete", "change" or "create". `account`, if given, is filled in and returned: it says what was done even
+    where an interruption ends the call.
     """
-    execution = Execution()
+    execution = Execution() if account is None else account
     added: list[Netns] = []
     try:
         refused = _add_netns(_of(plan, AddNetns), added, execution)

@@ -8,12 +8,13 @@ For whoever wants to try a configuration and to have the host back as it was:
     borne = session.borne([(one.ref, one.link.index) for one in at_stake])
     if not irreversible(wanted, before, {one.id: it for one, it in zip(at_stake, borne)}):
         done = execute(session, wanted).done
+        refs += [one.ref for one in at_stake]
         after = observe(session, refs)
         ...                                      # is it good?
         undo = inverse(done, before, after, observe(session, refs))
         execute(session, undo.plan)
 
-`refs` are the namespaces of the interfaces; those of what is deleted are named, and seen anyway, or were seen by them.
+`refs` are the namespaces of the interfaces, and for the last two looks those of :func:`links_at_stake` as well.
 
 1. What was created is deleted, and what was changed is changed back, with addresses in their old order and with their
    old labels, flags and owners.
@@ -26,8 +27,8 @@ For whoever wants to try a configuration and to have the host back as it was:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 
 from vethlib import links
 from vethlib.errors import InvalidValue
@@ -38,7 +39,7 @@ from .model import IPV6_MIN_MTU, Interface, Namespace, NamespaceType
 from .observed import LinkId, Observed, SeenLink
 from .operations import AddNetns, ChangeLink, CreatePair, DeletePair, Operation, Plan, RemoveNetns
 
-__all__ = ["Inverse", "Irreversible", "inverse", "irreversible", "links_at_stake"]
+__all__ = ["Inverse", "Irreversible", "ends_of", "inverse", "irreversible", "links_at_stake"]
 
 _NOTHING = Borne()
 
@@ -68,7 +69,7 @@ def links_at_stake(plan: Plan, before: Observed) -> list[SeenLink]:
     for operation in plan.operations:
         if isinstance(operation, ChangeLink | DeletePair):
             seen = before.by_index.get((operation.place, operation.index))
-            ends = _ends(before, seen) if isinstance(operation, DeletePair) else [seen]
+            ends = ends_of(before, seen) if isinstance(operation, DeletePair) else [seen]
             found.update((end.id, end) for end in ends if end is not None)
     return list(found.values())
 
@@ -123,7 +124,7 @@ def _lost_by_change(change: ChangeLink, seen: SeenLink, borne: Borne) -> Iterato
 
 
 def _lost_by_deletion(delete: DeletePair, before: Observed, borne: Mapping[LinkId, Borne]) -> Iterator[str]:
-    ends = _ends(before, before.by_index.get((delete.place, delete.index)))
+    ends = ends_of(before, before.by_index.get((delete.place, delete.index)))
     where = describe(delete.name, delete.ref)
     if len(ends) < 2:
         yield f"{where}: its pair is deleted, and nobody knows what its other end was like"
@@ -151,7 +152,7 @@ def _not_ours(end: SeenLink, borne: Borne) -> Iterator[str]:
     yield from borne.fixed
 
 
-def _ends(observed: Observed, seen: SeenLink | None) -> list[SeenLink]:
+def ends_of(observed: Observed, seen: SeenLink | None) -> list[SeenLink]:
     """Both ends of a pair by one of them, or what is known of it."""
     if seen is None:
         return []
@@ -198,8 +199,35 @@ class _Undoing:
                 self.added.append(operation)
 
     def result(self) -> Inverse:
+        self.changes = [change for one in self.changes if (change := self._with_free_name(one)) is not None]
+        renamed = {(one.place, one.index) for one in self.changes if "name" in one.changes}
+        creates = [one for one in self.creates if self._has_free_names(one, renamed)]
         removals = [removal for one in self.added if (removal := self._removal(one)) is not None]
-        return Inverse(Plan((*self.deletes, *self.changes, *self.creates, *removals), {}), tuple(self.left))
+        return Inverse(Plan((*self.deletes, *self.changes, *creates, *removals), {}), tuple(self.left))
+
+    def _going(self) -> set[LinkId]:
+        return {end.id for one in self.deletes for end in ends_of(self.now, self.now.by_index[one.place, one.index])}
+
+    def _with_free_name(self, change: ChangeLink) -> ChangeLink | None:
+        """The change without the name where somebody else has that by now; None if nothing remains."""
+        if "name" not in change.changes:
+            return change
+        now, old = change.changes["name"]
+        holder = self.now.by_name.get((change.place, old))
+        if holder is None or holder.id in self._going():
+            return change
+        self.left.append(f"{describe(now, change.ref)} keeps its name: {old!r} is another link now")
+        changes = {name: values for name, values in change.changes.items() if name != "name"}
+        return replace(change, changes=changes) if changes or change.restored is not None else None
+
+    def _has_free_names(self, create: CreatePair, renamed: Set[LinkId]) -> bool:
+        for end in (create.veth.a, create.veth.b):
+            place = self.now.netns[str(end.netns)].place
+            holder = None if place is None else self.now.by_name.get((place, end.name))
+            if holder is not None and holder.id not in self._going() | renamed:
+                self.left.append(f"{create.veth} stays deleted: {end.name!r} is another link now")
+                return False
+        return True
 
     def _undo_create(self, create: CreatePair) -> None:
         ends = []
@@ -227,14 +255,14 @@ class _Undoing:
         self.deletes.append(DeletePair(ref, there.place, there.link.index, there.link.name, interface.name, "tried"))
 
     def _undo_delete(self, delete: DeletePair) -> None:
-        ends = _ends(self.before, self.before.by_index.get((delete.place, delete.index)))
+        ends = ends_of(self.before, self.before.by_index.get((delete.place, delete.index)))
         where = describe(delete.name, delete.ref)
         if len(ends) < 2:
             self.left.append(f"{where} stays deleted: nobody knows what its other end was like")
             return
         for end in ends:
             netns = self.now.netns.get(end.ref)
-            if netns is not None and netns.place != end.place:
+            if netns is None or netns.place != end.place:
                 self.left.append(f"{where} stays deleted: {end.ref} is gone, or is another namespace now")
                 return
         try:
@@ -288,7 +316,7 @@ class _Undoing:
         place = None if added is None else added.place
         if place is None or isinstance(place, str) or there is None or there.place != place:
             return None  # it is gone already, and another one of its name is another's
-        going = {end.id for one in self.deletes for end in _ends(self.now, self.now.by_index[one.place, one.index])}
+        going = self._going()
         others = [one for one in self.now.links if one.place == place and one.id not in going and one.link.name != "lo"]
         if others:
             inside = ", ".join(sorted(repr(one.link.name) for one in others))

@@ -68,8 +68,8 @@ class ChangeLink:
     an error. Addresses that stay, but go with a removed IPv4 one because they are secondary to it (__inet_del_ifa,
     net/ipv4/devinet.c), are to be given back just as they were, whoever gave them.
 
-    With `restored`, these are all the addresses the link is to have in the end, each as it was seen, in that order; then
-    `added` and `removed` say to people what that comes to.
+    With `restored`, these are all the addresses the link is to have in the end, each as it was seen, in that order;
+    then `added` and `removed` say to people what that comes to.
     """
 
     op: ClassVar[str] = "change"

@@ -5,7 +5,6 @@ A command's module is imported when the command is called, so that `--help` and 
 
 from __future__ import annotations
 
-import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from vethlib.errors import VethError
 
 from .arguments import json_is_wanted, parse
 from .exits import DONE, INTERRUPTED, INVALID, REFUSED, report
-from .output import Output
+from .output import Output, abandon_stdout
 from .parser import UsageError
 from .unexpected import be_quiet, report_os_error, report_unexpected
 
@@ -33,10 +32,10 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        _abandon_stdout()
+        abandon_stdout()
         return DONE
     except OSError as error:
-        _abandon_stdout()
+        abandon_stdout()
         report_os_error(Output(as_json=json_is_wanted(argv)), error)
         return REFUSED
     except Exception as error:
@@ -61,16 +60,3 @@ def _run(argv: list[str]) -> int:
         code = report(output, error)
     sys.stdout.flush()
     return code
-
-
-def _abandon_stdout() -> None:
-    """Nobody reads it any more (`| head`); Python would complain once more when it flushes stdout at exit."""
-    try:
-        stdout = sys.stdout.fileno()
-    except OSError:
-        return  # main() was called with something else for a stdout
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, stdout)
-    finally:
-        os.close(nowhere)

@@ -18,9 +18,11 @@ from vethlib.agent.state import State, Verdict
 from vethlib.session import Session
 
 from . import configuration
+from .difference import show_difference
 from .exits import DONE, INVALID, PENDING, REFUSED, report
 from .operations import count_operations, count_states, show_operations, tell_unsettled
 from .output import Output
+from .parser import UsageError
 from .progress import Progress
 from .text import paint
 
@@ -38,11 +40,12 @@ def diff(args: Namespace, output: Output) -> int:
     if interfaces is None:
         return INVALID
     with Session() as session:
-        wanted = plan(interfaces, _observe(session, interfaces, args), label=args.label, prune=args.prune)
+        observed = _observe(session, interfaces, args)
+    wanted = plan(interfaces, observed, label=args.label, prune=args.prune)
     if output.as_json:
         output.json(wanted.as_dicts())
     else:
-        show_operations(output, wanted.operations)
+        show_difference(output, wanted, observed, args.paths)
     tell_unsettled(output, wanted.verdicts)
     same = not wanted.operations and not _unsettled(wanted.verdicts)
     if not output.as_json:
@@ -59,14 +62,77 @@ def apply(args: Namespace, output: Output) -> int:
     interfaces = configuration.read(args.paths, output)
     if interfaces is None:
         return INVALID
-    with Session() as session, Progress() as progress:
+    if args.trial is not None:
+        _check_trial(args)
+    with Session() as session:
         if args.dry_run:
-            wanted = plan(interfaces, _observe(session, interfaces, args), label=args.label, prune=args.prune)
-            execution, verdicts = Execution(list(wanted.operations)), dict(wanted.verdicts)
-        else:
+            return _foretell(session, interfaces, args, output)
+        if args.trial is not None:
+            return _try(session, interfaces, args, output)
+        with Progress() as progress:
             execution, verdicts = _until_settled(session, interfaces, args, progress)
-    _show(output, execution, verdicts, dry_run=args.dry_run)
+    _show(output, execution, verdicts)
     return _tell_errors(output, execution, verdicts)
+
+
+def _check_trial(args: Namespace) -> None:
+    if not args.trial:
+        raise UsageError("--try 0: write how long to try it", field="--try", hint="as in --try 30s")
+    if args.timeout:
+        raise UsageError("--try does not wait for namespaces", field="--try", hint="leave out --timeout")
+
+
+def _foretell(session: Session, interfaces: Mapping[str, Interface], args: Namespace, output: Output) -> int:
+    """A dry run: what would be done, and with --try what of it could not be undone."""
+    observed = _observe(session, interfaces, args)
+    wanted = plan(interfaces, observed, label=args.label, prune=args.prune)
+    execution, verdicts = Execution(list(wanted.operations)), dict(wanted.verdicts)
+    if output.as_json:
+        output.json(wanted.as_dicts())
+    elif execution.done:
+        show_difference(output, wanted, observed, args.paths)
+        would = count_operations(execution.done, done=False)
+        output.line(f"{paint('dry run', 'warning')}: would {would}")
+    else:
+        output.line(f"{paint('nothing to change', 'good')}: {count_states(verdicts)}")
+    code = _tell_errors(output, execution, verdicts)
+    if args.trial is None:
+        return code
+    from .trying import tell_irreversible, what_cannot_be_undone
+
+    found = what_cannot_be_undone(session, wanted, observed)
+    return tell_irreversible(output, found) if found else code
+
+
+def _try(session: Session, interfaces: Mapping[str, Interface], args: Namespace, output: Output) -> int:
+    from .trying import attempt, tell_undone  # termios, signals: 3 ms that others do not need
+
+    def show(execution: Execution, wanted: Plan) -> None:
+        if not output.as_json:
+            show_operations(output, execution.done)
+            tell_unsettled(output, wanted.verdicts)
+
+    tried = attempt(session, interfaces, args, output, show)
+    if isinstance(tried, int):
+        return tried
+    outcome, wanted = tried
+    if not outcome.kept:
+        return tell_undone(output, outcome)
+    verdicts = outcome.execution.verdicts(wanted)
+    if output.as_json:
+        output.json(outcome.as_dict())
+        return _tell_errors(output, outcome.execution, verdicts)
+    if not outcome.execution.done:
+        output.line(f"{paint('nothing to change', 'good')}: {count_states(verdicts)}")
+    else:
+        done = count_operations(outcome.execution.done, done=True)
+        output.line(f"{paint('kept', 'good')}: {done}; {count_states(verdicts)}")
+    # What is unsettled was told before it was asked.
+    return REFUSED if any(one.state is State.FAILED for one in verdicts.values()) else _code(verdicts)
+
+
+def _code(verdicts: Mapping[str, Verdict]) -> int:
+    return PENDING if _unsettled(verdicts) else DONE
 
 
 def _observe(session: Session, interfaces: Mapping[str, Interface], args: Namespace) -> Observed:
@@ -103,15 +169,13 @@ def _waiting(interfaces: Mapping[str, Interface], observed: Observed, verdicts: 
     return ""
 
 
-def _show(output: Output, execution: Execution, verdicts: Mapping[str, Verdict], *, dry_run: bool) -> None:
+def _show(output: Output, execution: Execution, verdicts: Mapping[str, Verdict]) -> None:
     if output.as_json:
         output.json([entry for operation in execution.done for entry in operation.as_dicts()])
         return
     show_operations(output, execution.done)
-    done = count_operations(execution.done, done=not dry_run)
-    if dry_run and done:
-        output.line(f"{paint('dry run', 'warning')}: would {done}")
-    elif done:
+    done = count_operations(execution.done, done=True)
+    if done:
         output.line(f"{paint('applied', 'good')}: {done}; {count_states(verdicts)}")
     elif not execution.errors:
         output.line(f"{paint('nothing to change', 'good')}: {count_states(verdicts)}")

@@ -17,12 +17,13 @@ from vethlib.errors import (
 
 from .output import Output
 
-__all__ = ["DONE", "INTERRUPTED", "INVALID", "PENDING", "REFUSED", "report"]
+__all__ = ["DONE", "INTERRUPTED", "INVALID", "PENDING", "REFUSED", "UNDONE", "report"]
 
 DONE = 0
 INVALID = 1  # usage, or invalid configuration
 REFUSED = 2  # by the kernel
 PENDING = 3  # applied, but something waits
+UNDONE = 4  # tried, and taken back
 INTERRUPTED = 130  # as a shell counts SIGINT
 
 _HINTS: tuple[tuple[type[VethError], str], ...] = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
-from vethlib.agent.operations import AddNetns, ChangeLink, CreatePair, DeletePair, Operation
+from vethlib.agent.operations import AddNetns, ChangeLink, CreatePair, DeletePair, Operation, RemoveNetns
 from vethlib.agent.state import State, Verdict
 from vethlib.links import End, describe
 
@@ -19,6 +19,7 @@ _COUNTED = (
     (CreatePair, "pair", "create", "created"),
     (ChangeLink, "link", "change", "changed"),
     (DeletePair, "pair", "delete", "deleted"),
+    (RemoveNetns, "namespace", "remove", "removed"),
 )
 
 
@@ -67,6 +68,8 @@ def show_operations(output: Output, operations: Iterable[Operation]) -> None:
         match operation:
             case AddNetns():
                 output.line(f"{paint('+', 'good')} namespace {operation.name}")
+            case RemoveNetns():
+                output.line(f"{paint('-', 'bad')} namespace {operation.name}")
             case DeletePair():
                 where = describe(operation.name, operation.ref)
                 output.line(f"{paint('-', 'bad')} {where} and its peer: {operation.why}")

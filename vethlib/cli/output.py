@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from .text import paint, printable, render, width, without_password
 
-__all__ = ["Output"]
+__all__ = ["Output", "abandon_stdout"]
 
 
 class Output:
@@ -87,3 +87,16 @@ class Output:
                 padding = " " * (wide - width(cell))
                 cells.append(padding + painted if right else painted + padding)
             self.line("  ".join(cells).rstrip())
+
+
+def abandon_stdout() -> None:
+    """Nobody reads it any more (`| head`); Python would complain once more when it flushes stdout at exit."""
+    try:
+        stdout = sys.stdout.fileno()
+    except OSError:
+        return  # main() was called with something else for a stdout
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, stdout)
+    finally:
+        os.close(nowhere)

@@ -138,10 +138,11 @@ _DURATION = re.compile(r"([0-9]*\.?[0-9]+)\s*(ms|s|min|m|h)")
 
 def seconds(text: str) -> float:
     """A time to wait: seconds, or with units: 2.5, 30s, 1m30s, 500ms."""
-    if re.fullmatch(rf"(?:{_DURATION.pattern}\s*)+", text, re.ASCII):
-        return sum(float(count) * _UNITS[unit] for count, unit in _DURATION.findall(text))
     try:
-        value = float(text)
+        if re.fullmatch(rf"(?:{_DURATION.pattern}\s*)+", text, re.ASCII):
+            value = sum(float(count) * _UNITS[unit] for count, unit in _DURATION.findall(text))
+        else:
+            value = float(text)
     except ValueError:
         value = -1
     if 0 <= value < math.inf:

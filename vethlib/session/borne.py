@@ -3,8 +3,8 @@
 What the kernel takes away, and never gives back:
 
 * with the link: everything (unregister_netdevice_many, net/core/dev.c).
-* down: its routes (fib_disable_ip, net/ipv4/fib_frontend.c; addrconf_ifdown, net/ipv6/addrconf.c) and its neighbours, the
-  permanent ones too (neigh_ifdown, net/core/neighbour.c). Links that are stacked on it go down, too.
+* down: its routes (fib_disable_ip, net/ipv4/fib_frontend.c; addrconf_ifdown, net/ipv6/addrconf.c) and its neighbours,
+  the permanent ones too (neigh_ifdown, net/core/neighbour.c). Links that are stacked on it go down, too.
 * another MAC: its neighbours (neigh_changeaddr). Those stacked on it may take the new one (vlan_sync_address).
 * an IPv4 address: the routes that have it for a source, and with the last one of the link all of its routes.
 

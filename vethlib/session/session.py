@@ -250,8 +250,8 @@ class Session:
     ) -> None:
         """Give a link back the addresses that were seen on it: label, lifetimes, flags, owner, and the order of IPv4.
 
-        Others are taken away. The link-local address that the kernel makes of a MAC is left to the kernel. With `index`,
-        only if that is the link's ifindex still. Raises LinkNotFound, NetnsNotFound, NetlinkError.
+        Others are taken away. The link-local address that the kernel makes of a MAC is left to it. With `index`, only
+        if that is the link's ifindex still. Raises LinkNotFound, NetnsNotFound, NetlinkError.
         """
         check_name(name)
         with self._places() as places:

@@ -34,7 +34,7 @@ examples:
   vethctl show -br
 
 exit codes: 0 done; 1 usage or invalid configuration; 2 refused by kernel or store; 3 applied, but something is pending;
-diff: 0 same, 1 different."""
+4 tried, and taken back (apply --try); diff: 0 same, 1 different."""
 
 
 def json_is_wanted(argv: list[str]) -> bool:

@@ -1,0 +1,371 @@
+"""apply --try: what is tried is taken back, to the letter, unless somebody says that it is good."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+import termios
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.commands import Said, Vethctl, runner
+from tests.live.applying import EXAMPLES, value
+from tests.witness import host_state, ip, names, seen
+from vethlib import ns
+from vethlib.agent.trial import NoTrial, settle
+from vethlib.cli.question import ask
+
+PAIR = str(EXAMPLES / "pair")
+LABEL = "vpp1"
+Write = Callable[..., str]
+
+
+@pytest.fixture
+def vethctl(home: ns.Netns, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Vethctl]:
+    # Whoever runs the tests is not to be asked.
+    monkeypatch.setattr("vethlib.cli.question._open_terminal", lambda: None)
+    yield runner(capsys, monkeypatch)
+    monkeypatch.undo()
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def write(*values: dict[str, Any]) -> str:
+        path = tmp_path / "interfaces.json"
+        path.write_text(json.dumps(values))
+        return str(path)
+
+    return write
+
+
+class Terminal:
+    """vethctl on a terminal of its own, of which we are the other side."""
+
+    def __init__(self, *argv: str, stdout: int | None = None) -> None:
+        self.master, slave = pty.openpty()
+        self.said = ""
+
+        def take_terminal() -> None:
+            fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+
+        command = [sys.executable, "-m", "vethlib", *argv]
+        self.process = subprocess.Popen(
+            command,
+            stdin=slave,
+            stdout=slave if stdout is None else stdout,
+            stderr=slave,
+            start_new_session=True,
+            preexec_fn=take_terminal,
+            env=os.environ | {"NO_COLOR": "1"},
+        )
+        os.close(slave)
+
+    def until(self, text: str) -> Terminal:
+        deadline = time.monotonic() + 10
+        while text not in self.said:
+            ready, _, _ = select.select([self.master], [], [], deadline - time.monotonic())
+            assert ready, self.said
+            self.said += self._read()
+        return self
+
+    def _read(self) -> str:
+        try:
+            return os.read(self.master, 4096).decode()
+        except OSError:  # EIO: nobody has the other side any more
+            return ""
+
+    def press(self, keys: str) -> Terminal:
+        os.write(self.master, keys.encode())
+        return self
+
+    def end(self) -> int:
+        while text := self._read():
+            self.said += text
+        os.close(self.master)
+        return self.process.wait(10)
+
+    def hang_up(self) -> int:
+        os.close(self.master)
+        return self.process.wait(10)
+
+
+def ends(**fields: Any) -> list[dict[str, Any]]:
+    one = value("one", "two", "ns1", mtu=1400, ip_addresses=["10.0.0.1/24", "10.0.0.2/24", "2001:db8::1/64"])
+    return [one | fields, value("two", "one", "ns2")]
+
+
+@pytest.fixture
+def during(vethctl: Vethctl, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Said]:
+    """A trial during which somebody does something, and then gives the word."""
+
+    def run(meddle: Callable[[], None], word: str, *argv: str) -> Said:
+        asked = threading.Event()
+        failed: list[BaseException] = []
+
+        def asking(*args: Any) -> str:
+            asked.set()
+            return ask(*args)
+
+        def elsewhere() -> None:
+            try:
+                assert asked.wait(5)
+                meddle()
+                settle(LABEL, word)
+            except BaseException as error:
+                failed.append(error)
+
+        monkeypatch.setattr("vethlib.cli.trying.ask", asking)
+        thread = threading.Thread(target=elsewhere)
+        thread.start()
+        said = vethctl("apply", *argv, "--try", "10s")
+        thread.join()
+        assert failed == []
+        return said
+
+    return run
+
+
+def other_ends() -> list[dict[str, Any]]:
+    return ends(mtu=1300, ip_addresses=["10.0.0.2/24", "10.0.1.1/24"], host_if_name="eth0", enabled=False)
+
+
+def without_indexes(state: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    volatile = ("ifindex", "link_index", "link_netnsid")
+    return {
+        netns: [{key: one for key, one in link.items() if key not in volatile} for link in links]
+        for netns, links in state.items()
+    }
+
+
+@pytest.mark.parametrize("key", ["y", "n"])
+def test_the_terminal_is_asked_and_a_key_decides(home: ns.Netns, key: str) -> None:
+    before = host_state()
+    terminal = Terminal("apply", PAIR, "--try", "30s").until("keep these changes? y or n, 30 s left")
+    assert names("ns1") == {"veth1"}
+    code = terminal.press("x").press(key).end()  # x is no answer
+    if key == "y":
+        assert code == 0
+        assert "kept: added 2 namespaces, created 1 pair" in terminal.said
+        assert names("ns1") == {"veth1"}
+    else:
+        assert code == 4
+        assert "undone: the answer was no; deleted 1 pair, removed 2 namespaces" in terminal.said
+        assert host_state() == before
+
+
+@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "SIGHUP", "ctrl-c", "hang up", "no answer", "no reader"])
+def test_every_way_of_leaving_takes_it_back_to_the_letter(vethctl: Vethctl, write: Write, how: str) -> None:
+    vethctl("apply", write(*ends()))
+    before = host_state()
+    path = write(*other_ends())
+    if how == "no reader":
+        reader, writer = os.pipe()
+        os.close(reader)
+        code = Terminal("apply", path, "--try", "30s", stdout=writer).end()
+        os.close(writer)
+    else:
+        terminal = Terminal("apply", path, "--try", "300ms" if how == "no answer" else "1m").until(
+            "keep these changes?"
+        )
+        assert names("ns1") == {"eth0"}
+        if how.startswith("SIG"):
+            terminal.process.send_signal(getattr(signal, how))
+        elif how == "ctrl-c":
+            terminal.press("\x03")
+        code = terminal.hang_up() if how == "hang up" else terminal.end()
+    assert code == 4
+    assert host_state() == before
+
+
+def test_a_pair_that_was_deleted_comes_back_as_it_was_but_for_its_indexes(vethctl: Vethctl, write: Write) -> None:
+    vethctl("apply", write(*ends(num_queues=2, enabled=False)))
+    before = host_state()
+    said = vethctl("apply", write(), "--prune", "--try", "50ms")
+    assert (said.code, said.out.splitlines()[-1]) == (4, "undone: nobody has answered in time; created 1 pair")
+    after = host_state()
+    assert without_indexes(after) == without_indexes(before)
+    assert after != before
+
+
+def test_a_pair_that_has_to_be_rebuilt_can_be_tried(vethctl: Vethctl, write: Write) -> None:
+    vethctl("apply", write(*ends(num_queues=2)))
+    before = host_state()
+    assert vethctl("apply", write(*ends(num_queues=3, mtu=1500)), "--try", "50ms").code == 4
+    assert without_indexes(host_state()) == without_indexes(before)
+    assert vethctl("diff", write(*ends(num_queues=2))).code == 0
+
+
+def test_label_lifetimes_and_order_of_addresses_come_back(vethctl: Vethctl, write: Write) -> None:
+    vethctl("apply", write(*ends()))
+    ip("address", "add", "10.9.0.1/24", "dev", "one", "label", "one:x", "broadcast", "+", netns="ns1")
+    ip("address", "add", "10.0.0.9/24", "dev", "one", "metric", "77", netns="ns1")
+    before = host_state()
+    assert vethctl("apply", write(*other_ends()), "--try", "50ms").code == 4
+    assert host_state() == before
+
+
+BURDENS = {
+    "route": ["route", "add", "10.7.0.0/16", "via", "10.0.0.77"],
+    "permanent neighbour": ["neighbour", "add", "10.0.0.7", "lladdr", "02:00:00:00:00:07", "dev", "one"],
+    "10.0.5.1/24": ["address", "add", "10.0.5.1/24", "dev", "one"],
+    "alternative name": ["link", "property", "add", "dev", "one", "altname", "long"],
+    "'mv' on top of it": ["link", "add", "link", "one", "name", "mv", "type", "macvlan"],
+    "expires": ["address", "change", "2001:db8::1/64", "dev", "one", "valid_lft", "99", "preferred_lft", "99"],
+}
+
+
+@pytest.mark.parametrize("burden", BURDENS)
+def test_a_deletion_that_would_lose_what_others_put_on_a_link_is_refused(
+    vethctl: Vethctl, write: Write, burden: str
+) -> None:
+    vethctl("apply", write(*ends()))
+    ip(*BURDENS[burden], netns="ns1")
+    before = host_state()
+    said = vethctl("apply", write(), "--prune", "--try", "10s", "--json")
+    assert (said.code, said.out) == (2, "")
+    refusal = said.errors[-1]
+    assert refusal["code"] == "irreversible"
+    assert ("2001:db8::1/64" if burden == "expires" else burden) in refusal["error"]
+    assert host_state() == before
+    assert vethctl("apply", write(), "--prune", "--try", "10s", "--dry-run").code == 2
+
+
+@pytest.mark.parametrize("burden", ["route", "permanent neighbour", "'mv' on top of it", "expires"])
+def test_a_change_that_would_lose_what_others_put_on_a_link_is_refused(
+    vethctl: Vethctl, write: Write, burden: str
+) -> None:
+    vethctl("apply", write(*ends()))
+    ip(*BURDENS[burden], netns="ns1")
+    before = host_state()
+    said = vethctl("apply", write(*ends(enabled=False)), "--try", "10s")
+    assert (said.code, said.out) == (2, "")
+    assert burden in said.err
+    assert host_state() == before
+    if burden != "'mv' on top of it":  # what a change does not take may stay
+        assert vethctl("apply", write(*ends(mtu=1450)), "--try", "10ms").code == 4
+        assert host_state() == before
+
+
+def test_what_others_change_meanwhile_stays_and_is_told(
+    vethctl: Vethctl, during: Callable[..., Said], write: Write
+) -> None:
+    vethctl("apply", write(*ends()))
+
+    def meddle() -> None:
+        ip("link", "set", "one", "mtu", "1350", netns="ns1")
+        ip("address", "add", "10.0.7.1/24", "dev", "one", netns="ns1")
+
+    path = write(*ends(mtu=1300, ip_addresses=["10.0.0.3/24"]))
+    said = during(meddle, "undo", path)
+    assert said.code == 4
+    assert "'one' in netns:ns1: mtu stays 1350, as somebody has set it meanwhile" in said.err
+    link = seen("one", "ns1")
+    assert link["mtu"] == 1350
+    there = [one["local"] for one in link["addr_info"] if not one["local"].startswith("fe80")]
+    assert there == ["10.0.0.1", "10.0.7.1", "10.0.0.2", "2001:db8::1"]
+
+
+def test_a_namespace_that_somebody_uses_meanwhile_stays_and_is_told(
+    during: Callable[..., Said], write: Write, spawn: Callable[[str], int]
+) -> None:
+    def meddle() -> None:
+        spawn("ns1")
+        ip("link", "add", "name", "theirs", "type", "bridge", netns="ns2")
+
+    said = during(meddle, "undo", write(*ends()))
+    assert said.code == 4
+    assert "netns:ns2 stays: 'theirs' is in it" in said.err
+    assert "netns:ns1 stays: process " in said.err
+    assert (names("ns1"), names("ns2")) == (set(), {"theirs"})
+
+
+def test_another_process_keeps_or_undoes_it(during: Callable[..., Said], write: Write) -> None:
+    path = write(*ends())
+    undone = during(lambda: None, "undo", path)
+    assert (undone.code, ns.names()) == (4, [])
+    assert "undone: vethctl confirm --undo" in undone.out
+    assert during(lambda: None, "keep", path, "--json").json["outcome"] == "kept"
+    assert names("ns1") == {"one"}
+
+
+def test_confirm_says_what_became_of_the_trial(vethctl: Vethctl, write: Write) -> None:
+    trial = subprocess.Popen(
+        [sys.executable, "-m", "vethlib", "apply", write(*ends()), "--try", "20s", "--json"],
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    said = vethctl("confirm", "--timeout", "5s")
+    assert (said.code, said.out) == (0, "kept: the trial with the label vpp1\n")
+    out, _ = trial.communicate(timeout=10)
+    told = json.loads(out)
+    assert (trial.returncode, told["outcome"], told["reason"], told["undone"], told["left"]) == (0, "kept", "", [], [])
+    assert [one["op"] for one in told["done"]] == ["add-netns", "add-netns", "create", "create"]
+    late = vethctl("confirm", "--json")
+    assert (late.code, late.error["code"]) == (2, "no-trial")
+
+
+def test_there_is_one_trial_of_a_label_at_a_time(during: Callable[..., Said], write: Write) -> None:
+    path = write(*ends())
+    said: list[int] = []
+
+    def meddle() -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", "vethlib", "apply", path, "--try", "1s"],
+            capture_output=True,
+            text=True,
+            check=False,
+            start_new_session=True,
+        )
+        said.append(done.returncode)
+        assert "a trial with the label vpp1 is under way" in done.stderr
+
+    assert during(meddle, "undo", path).code == 4
+    assert said == [2]
+
+
+def test_the_json_of_a_trial_that_was_undone_has_both_ways(vethctl: Vethctl, write: Write) -> None:
+    told = vethctl("apply", write(*ends()), "--try", "10ms", "--json").json
+    assert (told["outcome"], told["reason"]) == ("undone", "nobody has answered in time")
+    assert [one["op"] for one in told["undone"]] == ["delete", "remove-netns", "remove-netns"]
+
+
+def test_nothing_is_asked_where_nothing_changes(vethctl: Vethctl, write: Write) -> None:
+    vethctl("apply", write(*ends()))
+    said = vethctl("apply", write(*ends()), "--try", "1h")
+    assert (said.code, said.out) == (0, "nothing to change: 2 interfaces are as configured\n")
+
+
+def test_without_a_trial_there_is_nobody_to_confirm_it_to(home: ns.Netns) -> None:
+    with pytest.raises(NoTrial, match="no trial with the label vpp1 is under way on this host"):
+        settle(LABEL, "keep")
+
+
+def test_a_connection_without_a_terminal_that_is_lost_takes_it_back(home: ns.Netns) -> None:
+    before = host_state()
+    trial = subprocess.Popen(
+        [sys.executable, "-m", "vethlib", "apply", PAIR, "--try", "1m"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert trial.stdout is not None
+    assert trial.stderr is not None
+    assert trial.stderr.readline() == "tried for 1 min: y keeps it here, `vethctl confirm` from elsewhere\n"
+    assert names("ns1") == {"veth1"}
+    trial.stdout.close()
+    assert trial.wait(10) == 4
+    trial.stderr.close()
+    assert host_state() == before
