@@ -52,6 +52,13 @@ def test_a_usage_error_names_the_argument_the_value_and_the_cure(
     assert plain.err.splitlines() == [f"vethctl: {message}", f"  {said.error['hint']}"]
 
 
+@pytest.mark.parametrize(
+    ("text", "value"), [("30", 30), ("2.5", 2.5), ("30s", 30), ("2m", 120), ("1m30s", 90), ("1h", 3600), ("500ms", 0.5)]
+)
+def test_a_time_is_seconds_or_has_units(text: str, value: float) -> None:
+    assert seconds(text) == pytest.approx(value)
+
+
 @pytest.mark.parametrize("text", ["s", "-1", "nan", "1e400", "9" * 400, "9" * 400 + "s"])
 def test_a_time_that_never_ends_or_is_none_is_refused(text: str) -> None:
     with pytest.raises(ArgumentTypeError, match="write seconds, or a time as in 1m30s"):
