@@ -12,7 +12,6 @@ from .const import (
     IFLA_MASTER,
     IFLA_XDP,
     IFLA_XDP_ATTACHED,
-    NDA_IFINDEX,
     NLM_F_DUMP,
     NLM_F_REQUEST,
     NUD_PERMANENT,
@@ -20,9 +19,9 @@ from .const import (
     RTM_GETQDISC,
     TCA_KIND,
 )
-from .wire import Malformed, attribute, attributes, message
+from .wire import Malformed, attributes, message
 
-__all__ = ["Mounted", "Qdisc", "dump_neighbours", "dump_qdiscs", "is_permanent", "parse_mounted", "parse_qdisc"]
+__all__ = ["Mounted", "Qdisc", "dump_neighbours", "dump_qdiscs", "parse_mounted", "parse_qdisc", "permanent_on"]
 
 _U32: Final = Struct("=I")
 _NDMSG: Final = Struct("=BxxxiHBB")  # family, ifindex, state, flags, type
@@ -50,18 +49,17 @@ def parse_mounted(body: bytes) -> Mounted:
     return Mounted(master, xdp)
 
 
-def dump_neighbours(index: int) -> bytes:
-    """RTM_GETNEIGH of one link's neighbours (the kernel filters since Linux 4.20, net/core/neighbour.c)."""
-    body = _NDMSG.pack(0, 0, 0, 0, 0) + attribute(NDA_IFINDEX, _U32.pack(index))
-    return message(RTM_GETNEIGH, NLM_F_REQUEST | NLM_F_DUMP, body)
+def dump_neighbours() -> bytes:
+    """RTM_GETNEIGH of all neighbours of a namespace."""
+    return message(RTM_GETNEIGH, NLM_F_REQUEST | NLM_F_DUMP, _NDMSG.pack(0, 0, 0, 0, 0))
 
 
-def is_permanent(body: bytes, index: int) -> bool:
-    """Whether an RTM_NEWNEIGH is of a neighbour that somebody entered for good on that link."""
+def permanent_on(body: bytes) -> int:
+    """The link of a neighbour that somebody entered for good, by an RTM_NEWNEIGH; 0 for another neighbour."""
     if len(body) < _NDMSG.size:
         raise Malformed(f"a neighbour message of {len(body)} bytes")
     _family, ifindex, state, _flags, _kind = _NDMSG.unpack_from(body)
-    return ifindex == index and bool(state & NUD_PERMANENT)
+    return int(ifindex) if state & NUD_PERMANENT else 0
 
 
 class Qdisc(NamedTuple):

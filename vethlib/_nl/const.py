@@ -56,6 +56,7 @@ RTEXT_FILTER_SKIP_STATS = 8
 RTA_DST = 1
 RTA_OIF = 4
 RTA_GATEWAY = 5
+RTA_MULTIPATH = 9
 RTA_TABLE = 15
 
 RT_TABLE_MAIN = 254
@@ -66,6 +67,10 @@ RT_SCOPE_UNIVERSE = 0
 RTN_UNICAST = 1
 
 TCA_KIND = 1
+
+# include/uapi/linux/pkt_sched.h; clsact is there too
+TC_H_ROOT = 0xFFFFFFFF
+TC_H_INGRESS = 0xFFFFFFF1
 
 # include/uapi/linux/if_link.h
 IFLA_ADDRESS = 1
@@ -113,7 +118,6 @@ IFA_F_PERMANENT = 0x80
 IFAPROT_KERNEL_LL = 3
 
 # include/uapi/linux/neighbour.h
-NDA_IFINDEX = 8
 NUD_PERMANENT = 0x80
 
 # include/uapi/linux/net_namespace.h

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from socket import AF_INET, AF_INET6
 from struct import Struct
 from typing import Final, NamedTuple
@@ -15,6 +16,7 @@ from .const import (
     RT_TABLE_MAIN,
     RTA_DST,
     RTA_GATEWAY,
+    RTA_MULTIPATH,
     RTA_OIF,
     RTA_TABLE,
     RTM_GETROUTE,
@@ -28,6 +30,7 @@ __all__ = ["RouteMessage", "dump_routes", "dump_routes_over", "new_route", "pars
 
 # family, destination's and source's prefix length, tos, table, protocol, scope, type, flags
 _RTMSG: Final = Struct("=BBBBBBBBI")
+_RTNEXTHOP: Final = Struct("=HxxI")  # struct rtnexthop: its length, flags and hops, ifindex
 _U32: Final = Struct("=I")
 
 # struct rtmsg from its fourth byte on: tos, table, protocol, scope, type, flags
@@ -65,17 +68,22 @@ def dump_routes(family: int) -> bytes:
     return message(RTM_GETROUTE, NLM_F_REQUEST | NLM_F_DUMP, body)
 
 
-def dump_routes_over(family: int, index: int) -> bytes:
-    """RTM_GETROUTE of the routes in any table that use link `index`, one of several next hops included.
+def dump_routes_over(family: int, index: int = 0) -> bytes:
+    """RTM_GETROUTE of the routes in any table, or of those that use link `index`, one of several next hops included.
 
     The kernel filters with NETLINK_GET_STRICT_CHK; ENODEV: there is no such link.
     """
-    body = _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0) + attribute(RTA_OIF, _U32.pack(index))
+    body = _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
+    if index:
+        body += attribute(RTA_OIF, _U32.pack(index))
     return message(RTM_GETROUTE, NLM_F_REQUEST | NLM_F_DUMP, body)
 
 
 class RouteMessage(NamedTuple):
-    """What we read of an RTM_NEWROUTE: `network` and `gateway` have 4 or 16 bytes or none, `ifindex` is 0 for none."""
+    """What we read of an RTM_NEWROUTE: `network` and `gateway` have 4 or 16 bytes or none, `ifindex` is 0 for none.
+
+    `next_hops` are the ifindexes of a route that has several (RTA_MULTIPATH).
+    """
 
     network: bytes
     prefixlen: int
@@ -85,6 +93,7 @@ class RouteMessage(NamedTuple):
     kind: int
     protocol: int
     flags: int = 0
+    next_hops: tuple[int, ...] = ()
 
 
 def parse_route(body: bytes) -> RouteMessage:
@@ -94,6 +103,7 @@ def parse_route(body: bytes) -> RouteMessage:
     _family, prefixlen, _source, _tos, table, protocol, _scope, kind, flags = _RTMSG.unpack_from(body)
     network = gateway = b""
     index = 0
+    next_hops: tuple[int, ...] = ()
     for attr, start, end in attributes(body, _RTMSG.size, len(body)):
         if attr == RTA_DST:
             network = body[start:end]
@@ -103,4 +113,15 @@ def parse_route(body: bytes) -> RouteMessage:
             index = _U32.unpack_from(body, start)[0]
         elif attr == RTA_TABLE and end - start >= 4:
             table = _U32.unpack_from(body, start)[0]
-    return RouteMessage(network, prefixlen, gateway, index, table, kind, protocol, flags)
+        elif attr == RTA_MULTIPATH:
+            next_hops = tuple(_next_hops(body, start, end))
+    return RouteMessage(network, prefixlen, gateway, index, table, kind, protocol, flags, next_hops)
+
+
+def _next_hops(body: bytes, start: int, end: int) -> Iterator[int]:
+    while end - start >= _RTNEXTHOP.size:
+        length, index = _RTNEXTHOP.unpack_from(body, start)
+        if not _RTNEXTHOP.size <= length <= end - start:
+            raise Malformed(f"a next hop of {length} bytes in {end - start}")
+        yield index
+        start += (length + 3) & ~3

@@ -186,6 +186,7 @@ class _Undoing:
         self.creates: list[CreatePair] = []
         self.added: list[AddNetns] = []
         self.left: list[str] = []
+        self.going: set[LinkId] = set()  # both ends of what is deleted
 
     def undo(self, operation: Operation) -> None:
         match operation:
@@ -199,14 +200,14 @@ class _Undoing:
                 self.added.append(operation)
 
     def result(self) -> Inverse:
+        self.going = {
+            end.id for one in self.deletes for end in ends_of(self.now, self.now.by_index[one.place, one.index])
+        }
         self.changes = [change for one in self.changes if (change := self._with_free_name(one)) is not None]
-        renamed = {(one.place, one.index) for one in self.changes if "name" in one.changes}
-        creates = [one for one in self.creates if self._has_free_names(one, renamed)]
+        freed = self.going | {(one.place, one.index) for one in self.changes if "name" in one.changes}
+        creates = [one for one in self.creates if self._has_free_names(one, freed)]
         removals = [removal for one in self.added if (removal := self._removal(one)) is not None]
         return Inverse(Plan((*self.deletes, *self.changes, *creates, *removals), {}), tuple(self.left))
-
-    def _going(self) -> set[LinkId]:
-        return {end.id for one in self.deletes for end in ends_of(self.now, self.now.by_index[one.place, one.index])}
 
     def _with_free_name(self, change: ChangeLink) -> ChangeLink | None:
         """The change without the name where somebody else has that by now; None if nothing remains."""
@@ -214,17 +215,17 @@ class _Undoing:
             return change
         now, old = change.changes["name"]
         holder = self.now.by_name.get((change.place, old))
-        if holder is None or holder.id in self._going():
+        if holder is None or holder.id in self.going:
             return change
         self.left.append(f"{describe(now, change.ref)} keeps its name: {old!r} is another link now")
         changes = {name: values for name, values in change.changes.items() if name != "name"}
         return replace(change, changes=changes) if changes or change.restored is not None else None
 
-    def _has_free_names(self, create: CreatePair, renamed: Set[LinkId]) -> bool:
+    def _has_free_names(self, create: CreatePair, freed: Set[LinkId]) -> bool:
         for end in (create.veth.a, create.veth.b):
             place = self.now.netns[str(end.netns)].place
             holder = None if place is None else self.now.by_name.get((place, end.name))
-            if holder is not None and holder.id not in self._going() | renamed:
+            if holder is not None and holder.id not in freed:
                 self.left.append(f"{create.veth} stays deleted: {end.name!r} is another link now")
                 return False
         return True
@@ -316,8 +317,9 @@ class _Undoing:
         place = None if added is None else added.place
         if place is None or isinstance(place, str) or there is None or there.place != place:
             return None  # it is gone already, and another one of its name is another's
-        going = self._going()
-        others = [one for one in self.now.links if one.place == place and one.id not in going and one.link.name != "lo"]
+        others = [
+            one for one in self.now.links if one.place == place and one.id not in self.going and one.link.name != "lo"
+        ]
         if others:
             inside = ", ".join(sorted(repr(one.link.name) for one in others))
             self.left.append(f"{add.ref} stays: {inside} {'is' if len(others) == 1 else 'are'} in it")
