@@ -49,7 +49,6 @@ from .reading import (
     read_stats,
 )
 from .refusal import system_errors
-from .restore import restore_addresses
 from .wait import until_usable
 
 if TYPE_CHECKING:
@@ -253,6 +252,8 @@ class Session:
         Others are taken away. The link-local address that the kernel makes of a MAC is left to it. With `index`, only
         if that is the link's ifindex still. Raises LinkNotFound, NetnsNotFound, NetlinkError.
         """
+        from .restore import restore_addresses  # for a rollback
+
         check_name(name)
         with self._places() as places:
             place = places(netns)
