@@ -129,6 +129,7 @@ class _Part:
         self._neighbours = {name: sorted(set(near) - {name}, key=natural) for name, near in self._near.items()}
         self._placed: dict[str, PlacedBox] = {}
         self._curves: list[Curve] = []
+        self._middle = ""
 
     def place(self) -> PlacedGraph:
         if len(self._boxes) >= _WOUND and all(len(near) <= 2 for near in self._neighbours.values()):
@@ -144,6 +145,7 @@ class _Part:
         middle = min(
             self._boxes, key=lambda name: (-len(self._neighbours[name]), -len(self._near[name]), natural(name))
         )
+        self._middle = middle
         right = [[middle]]
         left: list[list[str]] = []
         groups = self._without(middle)
@@ -215,24 +217,38 @@ class _Part:
         self._place_rows()
 
     def _align(self, order: Sequence[Sequence[str]]) -> None:
-        """Each box as high as the middle of those it is joined to, as far as there is room for all of a column."""
-        heights = [sum(self._placed[name].height + BETWEEN for name in column) for column in order]
-        tallest = heights.index(max(heights))
-        y = 0.0
-        for name in order[tallest]:
-            self._placed[name].y = y
-            y += self._placed[name].height + BETWEEN
-        for numbers, before in ((range(tallest - 1, -1, -1), 1), (range(tallest + 1, len(order)), -1)):
-            for number in numbers:
-                beside = set(order[number + before])
-                wanted: list[float] = []
-                for name in order[number]:
-                    near = [self._placed[one].middle for one in self._neighbours[name] if one in beside]
-                    height = self._placed[name].height
-                    wanted.append((sum(near) / len(near) if near else 0.0) - height / 2)
-                sizes = [self._placed[name].height + BETWEEN for name in order[number]]
-                for name, top in zip(order[number], _spread(wanted, sizes), strict=True):
-                    self._placed[name].y = top
+        """Each box as high as the middle of those it is joined to, as far as there is room for all of a column.
+
+        The columns on either side of the middle one are by themselves: the tallest of them has no gaps, and the others
+        follow it, one by one.
+        """
+        middle = next(number for number, column in enumerate(order) if self._middle in column)
+        for half in (range(middle), range(middle + 1, len(order))):
+            if half:
+                tallest = max(half, key=lambda number: sum(map(self._room, order[number])))
+                self._put(order[tallest], [0.0] * len(order[tallest]))
+                for number in range(tallest - 1, half.start - 1, -1):
+                    self._follow(order[number], order[number + 1])
+                for number in range(tallest + 1, half.stop):
+                    self._follow(order[number], order[number - 1])
+        self._follow(order[middle], [name for column in order for name in column])
+
+    def _room(self, name: str) -> float:
+        return self._placed[name].height + BETWEEN
+
+    def _follow(self, column: Sequence[str], others: Iterable[str]) -> None:
+        """Put a column beside others that have their places."""
+        there = set(others) - set(column)
+        wanted: list[float] = []
+        for name in column:
+            near = [self._placed[one].middle for one in self._neighbours[name] if one in there]
+            wanted.append(sum(near) / len(near) if near else 0.0)
+        self._put(column, wanted)
+
+    def _put(self, column: Sequence[str], middles: Sequence[float]) -> None:
+        tops = [middle - self._placed[name].height / 2 for name, middle in zip(column, middles, strict=True)]
+        for name, top in zip(column, _spread(tops, list(map(self._room, column))), strict=True):
+            self._placed[name].y = top
 
     def _gap_after(self, number: int, at: Mapping[str, int]) -> float:
         """Wide enough for what runs there: the steeper, the wider; and for what comes back to the same column."""
