@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from vethlib.cli.picture import Edge, draw
+from vethlib.cli.picture import draw
 from vethlib.cli.text import render, width
+from vethlib.graph import Box, Edge, Graph, Port
 
 
 def edge(a: str, a_link: str, b: str, b_link: str, *, up: bool = True, a_addr: str = "", b_addr: str = "") -> Edge:
-    return Edge(a, a_link, a_addr, b, b_link, b_addr, up)
+    ends = ((a, a_link, a_addr), (b, b_link, b_addr))
+    state = "up" if up else "down"
+    return Edge(*(Port(box, link, tuple(filter(None, [address])), state=state) for box, link, address in ends))
+
+
+def graph(*edges: Edge) -> Graph:
+    names = dict.fromkeys(port.box for edge in edges for port in (edge.a, edge.b))
+    return Graph(tuple(map(Box, names)), edges)
 
 
 def picture(*edges: Edge) -> str:
-    lines = [render(line, colored=False) for line in draw(edges)]
+    lines = [render(line, colored=False) for line in draw(graph(*edges))]
     assert {line.rstrip() for line in lines} == set(lines)
     return "\n".join(["", *lines, ""])
 
@@ -95,17 +103,19 @@ def test_separate_pairs_stand_below_each_other_in_order() -> None:
 
 
 def test_every_line_is_as_wide_as_it_looks_whatever_the_names() -> None:
-    lines = draw([edge("龙龙龙", "龙", "n\033[31m", "x\udcff"), edge("a" * 40, "y", "龙龙龙", "e\u0301")])
+    lines = draw(graph(edge("龙龙龙", "龙", "n\033[31m", "x\udcff"), edge("a" * 40, "y", "龙龙龙", "e\u0301")))
     assert len({width(line) for line in lines}) == 1
     assert "\\x1b[31m" in render(lines[0] + lines[3], colored=True)
 
 
 def test_nothing_is_an_empty_picture() -> None:
-    assert draw([]) == []
+    assert draw(graph()) == []
 
 
 def test_names_addresses_and_lines_have_colours_of_their_own() -> None:
-    (top, middle, _) = (render(line, colored=True) for line in draw([edge("n1", "a", "n2", "b", a_addr="10.0.0.1/8")]))
+    (top, middle, _) = (
+        render(line, colored=True) for line in draw(graph(edge("n1", "a", "n2", "b", a_addr="10.0.0.1/8")))
+    )
     assert "\033[1mn1\033[0m" in top
     assert "\033[36ma\033[0m  \033[35m10.0.0.1/8\033[0m" in middle
     assert "\033[32m──────────\033[0m" in middle

@@ -25,7 +25,8 @@ from . import configuration
 from .exits import DONE, INVALID, PENDING, REFUSED, report
 from .operations import tell_unsettled
 from .output import Output
-from .picture import draw, edge_of
+from .picture import draw
+from .picturing import of_host
 from .text import counted, paint
 from .traffic import Traffic, talk, talkers, wait_until_usable
 from .view import View
@@ -79,7 +80,7 @@ def demo(args: Namespace, output: Output) -> int:
             f"{paint('applied', 'good')} {source}: {counted(len(interfaces), 'interface')} in {took * 1e3:.1f} ms"
         )
         output.line()
-        for line in draw(edge_of(a, b) for a, b in view.pairs()):
+        for line in draw(of_host(view)):
             output.line(f"  {line}")
         output.line()
         _show_traffic(output, traffic)

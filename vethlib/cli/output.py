@@ -35,6 +35,10 @@ class Output:
         """A line of the result."""
         self._write(text, sys.stdout)
 
+    def raw(self, text: str) -> None:
+        """A result that is a document of its own."""
+        sys.stdout.write(text)
+
     @property
     def is_terminal(self) -> bool:
         """Whether people watch the result as it comes."""

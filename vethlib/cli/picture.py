@@ -2,81 +2,60 @@
 
 The namespace with the most pairs that are not drawn yet comes next, on the left; what it is joined to stands on the
 right. So a pair is two boxes, a star is one box with its leaves, and a chain or a ring falls into such pieces.
+What has no pair comes last, a line each.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from itertools import groupby
 
-from vethlib.session.survey import SurveyedLink
+from vethlib.graph import Edge, Graph, Port
 
 from .text import natural, paint, width
-from .where import ref_text
 
-__all__ = ["Edge", "draw", "edge_of"]
+__all__ = ["draw"]
 
 _GAP = 10
+_ROLES = {"good": "good", "bad": "bad", "waiting": "warning", "planned": "link", "plain": ""}
+_SOLID = ("good", "plain")
 
 
-@dataclass(frozen=True, slots=True)
-class Edge:
-    """A pair: the namespace, the link's name and its addresses at each end."""
-
-    a: str
-    a_link: str
-    a_addresses: str
-    b: str
-    b_link: str
-    b_addresses: str
-    up: bool
-
-    def seen_from(self, box: str) -> Edge:
-        """The same pair with `box` on its left."""
-        if self.a == box:
-            return self
-        return Edge(self.b, self.b_link, self.b_addresses, self.a, self.a_link, self.a_addresses, self.up)
-
-
-def edge_of(a: SurveyedLink, b: SurveyedLink) -> Edge:
-    """The pair with these ends."""
-    up = a.link.operstate == b.link.operstate == "up"
-    return Edge(ref_text(a.ref), a.link.name, _addresses(a), ref_text(b.ref), b.link.name, _addresses(b), up)
-
-
-def _addresses(one: SurveyedLink) -> str:
-    return "  ".join(str(address) for address in one.link.addresses if not address.is_link_local)
-
-
-def draw(edges: Iterable[Edge]) -> list[str]:
+def draw(graph: Graph) -> list[str]:
     """The lines of the picture, painted."""
-    left = list(edges)
+    left = list(graph.edges)
     lines: list[str] = []
     while left:
-        counts = Counter(box for edge in left for box in {edge.a, edge.b})
+        counts = Counter(box for edge in left for box in {edge.a.box, edge.b.box})
         box = min(counts, key=lambda name: (-counts[name], natural(name)))
-        block = [edge.seen_from(box) for edge in left if box in (edge.a, edge.b)]
-        block.sort(key=lambda edge: (natural(edge.b), natural(edge.a_link)))
+        block = [_seen_from(edge, box) for edge in left if box in (edge.a.box, edge.b.box)]
+        block.sort(key=lambda edge: (natural(edge.b.box), natural(edge.a.name)))
         lines += _block(box, block)
-        left = [edge for edge in left if box not in (edge.a, edge.b)]
+        left = [edge for edge in left if box not in (edge.a.box, edge.b.box)]
+    for one in graph.boxes:
+        for port in one.loose:
+            lines.append(f"{paint(one.name, 'heading')}  {_painted(port)}")
     return lines
+
+
+def _seen_from(edge: Edge, box: str) -> Edge:
+    """The same pair with `box` on its left."""
+    return edge if edge.a.box == box else Edge(edge.b, edge.a)
 
 
 def _block(box: str, edges: list[Edge]) -> Iterator[str]:
     """One box on the left, and on the right one for each namespace it is joined to, with all pairs between them."""
-    wide = max(width(box) + 2, *(width(_label(edge.a_link, edge.a_addresses)) for edge in edges))
-    right = max(max(width(edge.b) + 2, width(_label(edge.b_link, edge.b_addresses))) for edge in edges)
+    wide = max(width(box) + 2, *(width(_painted(edge.a)) for edge in edges))
+    right = max(max(width(edge.b.box) + 2, width(_painted(edge.b))) for edge in edges)
     blank = f"│ {' ' * wide} │{' ' * _GAP}"
     edge_above = f"{_top(box, wide)}{' ' * _GAP}"
-    groups = [list(group) for _, group in groupby(edges, key=lambda edge: edge.b)]
+    groups = [list(group) for _, group in groupby(edges, key=lambda edge: edge.b.box)]
     for number, group in enumerate(groups):
-        yield f"{edge_above if number == 0 else blank}{_top(group[0].b, right)}"
+        yield f"{edge_above if number == 0 else blank}{_top(group[0].b.box, right)}"
         for edge in group:
-            wire = paint("─" * _GAP, "good") if edge.up else paint("╌" * _GAP, "bad")
-            a, b = _cell(edge.a_link, edge.a_addresses, wide), _cell(edge.b_link, edge.b_addresses, right)
-            yield f"│ {a} ├{wire}┤ {b} │"
+            wire = paint(("─" if edge.mood in _SOLID else "╌") * _GAP, _ROLES[edge.mood])
+            yield f"│ {_cell(edge.a, wide)} ├{wire}┤ {_cell(edge.b, right)} │"
         last = number == len(groups) - 1
         yield f"{_bottom(wide) + ' ' * _GAP if last else blank}{_bottom(right)}"
 
@@ -89,10 +68,17 @@ def _bottom(wide: int) -> str:
     return f"└─{'─' * wide}─┘"
 
 
-def _label(link: str, addresses: str) -> str:
-    return f"{link}  {addresses}" if addresses else link
+def _cell(port: Port, wide: int) -> str:
+    text = _painted(port)
+    return text + " " * (wide - width(text))
 
 
-def _cell(link: str, addresses: str, wide: int) -> str:
-    padding = " " * (wide - width(_label(link, addresses)))
-    return _label(paint(link, "link"), paint(addresses, "address")) + padding
+def _painted(port: Port) -> str:
+    words = [paint(port.name, "link")]
+    words += [paint("  ".join(port.addresses), "address")] if port.addresses else []
+    words += [f"mtu {port.mtu}"] if port.mtu not in (None, 1500) else []
+    if port.state not in ("", "up"):
+        words.append(paint(port.state, _ROLES[port.mood]) + (f": {port.reason}" if port.reason else ""))
+    elif port.reason:
+        words.append(f"⇄ {port.reason}")
+    return "  ".join(words)

@@ -38,6 +38,11 @@ class View:
         self._places = survey.places
         self._by_id: dict[LinkAt, SurveyedLink] = {(one.at, one.link.index): one for one in survey.links}
 
+    def refs(self) -> list[str]:
+        """The namespaces that could be looked at, each once."""
+        places = {place: ref for ref, place in reversed(self._places.items()) if isinstance(place, tuple)}
+        return sorted(places.values(), key=natural)
+
     def within(self, ref: str) -> list[SurveyedLink]:
         """Every link of one namespace."""
         return [one for one in self.links if one.at == self._places[ref]]

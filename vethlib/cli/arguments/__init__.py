@@ -11,12 +11,20 @@ from argparse import ArgumentTypeError, Namespace
 from itertools import pairwise
 
 from ..parser import Parser, UsageError, no_such, switch
-from . import agents, files, links, shell, stores, watching
+from . import agents, files, links, pictures, shell, stores, watching
 from .shared import COLORS, add_common
 
 __all__ = ["COMMANDS", "json_is_wanted", "parse"]
 
-COMMANDS = files.COMMANDS | agents.COMMANDS | stores.COMMANDS | links.COMMANDS | watching.COMMANDS | shell.COMMANDS
+COMMANDS = (
+    files.COMMANDS
+    | agents.COMMANDS
+    | stores.COMMANDS
+    | links.COMMANDS
+    | watching.COMMANDS
+    | pictures.COMMANDS
+    | shell.COMMANDS
+)
 """By name, in the order in which the help has them."""
 
 _HELP = "vethctl --help"
