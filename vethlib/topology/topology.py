@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from ..errors import InvalidValue
 from ..session import Session
 from .description import Description, Layout, Wire
 from .node import Node, end_processes, forget
+
+if TYPE_CHECKING:
+    from ..graph import Graph
 
 __all__ = ["Topology"]
 
@@ -82,6 +86,12 @@ class Topology(Mapping[str, Node]):
 
     def __eq__(self, other: object) -> bool:
         return self is other
+
+    def graph(self) -> Graph:
+        """The topology as it was described, for a picture: ``Path("net.svg").write_text(svg(net.graph()))``."""
+        from .graph import graph_of
+
+        return graph_of(self.layout)
 
     def __str__(self) -> str:
         from .picture import draw

@@ -1,0 +1,127 @@
+"""vethctl graph: pictures of this host and of files."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.commands import Vethctl, runner
+from tests.live.applying import EXAMPLES
+from tests.witness import ip, poll
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def vethctl(home: object, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Vethctl:
+    return runner(capsys, monkeypatch)
+
+
+def test_this_host_is_drawn_as_it_is(vethctl: Vethctl, make_netns: Callable[..., None]) -> None:
+    make_netns("blue", "empty")
+    ip("link", "add", "v1", "mtu", "1400", "type", "veth", "peer", "name", "v2", "netns", "blue")
+    ip("addr", "add", "10.7.0.1/24", "dev", "v1")
+    found = vethctl("graph", "--json").json
+    assert [box["name"] for box in found["boxes"]] == ["blue", "empty", "home"]
+    [pair] = found["edges"]
+    ends = sorted([pair["a"], pair["b"]], key=lambda end: str(end["netns"]))
+    shown = ip("link", "show", "v2", netns="blue")[0]
+    assert (ends[0]["netns"], ends[0]["name"], ends[0]["mac"]) == ("blue", "v2", shown["address"])
+    assert (ends[1]["netns"], ends[1]["addresses"], ends[1]["mtu"]) == ("home", ["10.7.0.1/24"], 1400)
+    assert ends[1]["state"] == "down"
+    text = vethctl("graph").out
+    assert "v1  10.7.0.1/24  mtu 1400  down ├╌╌╌╌" in text or "v2  down ├╌╌╌╌" in text
+
+
+def test_an_end_whose_peer_cannot_be_seen_is_drawn_alone(vethctl: Vethctl, make_netns: Callable[..., None]) -> None:
+    make_netns("blue")
+    process = subprocess.Popen(["unshare", "-n", "sleep", "60"])
+    try:
+        there, here = Path(f"/proc/{process.pid}/ns/net"), Path("/proc/self/ns/net")
+        assert poll(lambda: there.stat().st_ino != here.stat().st_ino)
+        ip("link", "add", "v1", "type", "veth", "peer", "name", "v2", "netns", str(process.pid))
+        assert vethctl("graph").out == "home  v1  down: index 2 in an unnamed namespace\n"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_files_are_drawn_with_how_far_this_host_is_from_them(vethctl: Vethctl) -> None:
+    pair = str(EXAMPLES / "pair")
+    found = vethctl("graph", pair, "--json").json
+    assert {box["name"]: box["missing"] for box in found["boxes"]} == {"ns1": True, "ns2": True}
+    assert found["edges"][0]["a"]["state"] == "to be created"
+    assert vethctl("apply", pair).code == 0
+    ip("link", "set", "veth1", "mtu", "1400", netns="ns1")
+    [edge] = vethctl("graph", pair, "--json").json["edges"]
+    ends = {end["name"]: (end["state"], end["reason"]) for end in (edge["a"], edge["b"])}
+    assert ends["veth1"] == ("to be changed", "mtu 1400 → 1500")
+    assert ends["veth2"][0] in ("up", "down", "lowerlayerdown")
+    [edge] = vethctl("graph", pair, "--offline", "--json").json["edges"]
+    assert edge["a"]["state"] == ""
+
+
+def test_what_waits_says_for_what(vethctl: Vethctl) -> None:
+    one = {"name": "v1", "veth": {"peer_if_name": "v2"}}
+    found = json.loads(vethctl("graph", "-", "--json", stdin=json.dumps(one)).out)
+    [port] = found["boxes"][0]["links"]
+    assert (port["state"], port["reason"]) == ("PENDING", "peer v2 is not configured")
+
+
+@pytest.mark.parametrize(("ending", "begins"), [("svg", "<svg "), ("dot", "graph "), ("mmd", "flowchart ")])
+def test_the_ending_of_a_file_says_what_is_written(vethctl: Vethctl, tmp_path: Path, ending: str, begins: str) -> None:
+    file = tmp_path / f"net.{ending}"
+    file.write_text("old")
+    assert vethctl("graph", str(EXAMPLES / "star"), "-o", str(file)).code == 0
+    assert file.read_text().startswith(begins)
+    assert [one.name for one in tmp_path.iterdir()] == [file.name]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message", "field"),
+    [
+        (["-o", "x.png"], "--output 'x.png': in which format?", "--output"),
+        (["--watch"], "--watch rewrites a file", "--watch"),
+        (["--watch", "-o", "x.svg", str(EXAMPLES)], "--watch is for this host, not for files", "--watch"),
+    ],
+)
+def test_what_cannot_be_drawn_is_said(vethctl: Vethctl, argv: list[str], message: str, field: str) -> None:
+    said = vethctl("graph", *argv, "--json")
+    if argv[0] == "-o":
+        said = vethctl("graph", *argv)
+        assert said.err.splitlines()[0] == f"vethctl: {message}"
+        return
+    assert (said.code, said.error["error"], said.error["field"]) == (1, message, field)
+
+
+def test_a_watched_picture_is_written_again_when_something_changes(home: object, tmp_path: Path) -> None:
+    file = tmp_path / "net.svg"
+    command = [sys.executable, "-m", "vethlib", "graph", "--watch", "-o", str(file)]
+    process = subprocess.Popen(command, cwd=ROOT)
+    try:
+        assert poll(file.exists, 10)
+        ip("netns", "add", "late")
+        ip("link", "add", "v1", "type", "veth", "peer", "name", "v2", "netns", "late")
+        assert poll(lambda: "to v2" in file.read_text() or ">v2" in file.read_text(), 10)
+        ElementTree.fromstring(file.read_text())
+        ip("netns", "del", "late")
+        assert poll(lambda: ">v2" not in file.read_text(), 10)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(5) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_the_picture_in_the_readme_is_what_its_command_makes(vethctl: Vethctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    made = vethctl("graph", "examples/chain", "--offline", "--svg").out
+    assert made == (ROOT / "docs/pictures/chain.svg").read_text()
+    assert "vethctl graph examples/chain --offline -o docs/pictures/chain.svg" in (ROOT / "README.md").read_text()

@@ -1,0 +1,148 @@
+"""Pictures: where things are in them, and what is written."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterable
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vethlib.graph import Box, Edge, Graph, Port, dot, mermaid, svg
+from vethlib.graph.layout import CHAR, HEAD, PlacedBox, PlacedGraph, place
+from vethlib.graph.text import columns
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def edge(a: str, b: str, number: int = 0, state: str = "up") -> Edge:
+    ends = (a, f"to-{b}", 1), (b, f"to-{a}", 2)
+    a_port, b_port = (Port(box, link, (f"10.{number}.0.{host}/24",), 1500, state=state) for box, link, host in ends)
+    return Edge(a_port, b_port)
+
+
+def graph(pairs: Iterable[tuple[str, str]]) -> Graph:
+    edges = tuple(edge(a, b, number) for number, (a, b) in enumerate(pairs))
+    return Graph(tuple(map(Box, dict.fromkeys(port.box for one in edges for port in (one.a, one.b)))), edges)
+
+
+SHAPES = {
+    "pair": [("a", "b")],
+    "loop": [("a", "a")],
+    "twice": [("a", "b"), ("a", "b")],
+    "star": [("hub", f"leaf{n}") for n in range(150)],
+    "chain": [(f"n{n}", f"n{n + 1}") for n in range(60)],
+    "ring": [(f"n{n}", f"n{(n + 1) % 41}") for n in range(41)],
+    "small ring": [(f"n{n}", f"n{(n + 1) % 5}") for n in range(5)],
+    "ring of nine": [(f"n{n}", f"n{(n + 1) % 9}") for n in range(9)],
+    "mesh": list(itertools.combinations([f"m{n}" for n in range(8)], 2)),
+    "tree": [(f"t{(n - 1) // 3}", f"t{n}") for n in range(1, 200)],
+    "pairs": [(f"a{n}", f"b{n}") for n in range(100)],
+    "leaves and spines": [(f"spine{s}", f"leaf{n}") for s in range(4) for n in range(12)],
+}
+
+
+def overlaps(a: PlacedBox, b: PlacedBox) -> bool:
+    return a.x < b.x + b.width and b.x < a.x + a.width and a.y < b.y + b.height and b.y < a.y + a.height
+
+
+def assert_readable(placed: PlacedGraph) -> None:
+    for a, b in itertools.combinations(placed.boxes, 2):
+        assert not overlaps(a, b), (a.box.name, b.box.name)
+    for box in placed.boxes:
+        assert box.x >= 0
+        assert box.y >= 0
+        assert box.x + box.width <= placed.width
+        assert box.y + box.height <= placed.height
+        lines: dict[float, float] = {}
+        for row in box.rows:
+            assert box.y + HEAD <= row.y <= box.y + box.height
+            assert row.x == pytest.approx(box.x if row.side == "left" else box.x + box.width)
+            lines[row.y] = lines.get(row.y, 0) + columns(row.text) * CHAR
+        assert all(wide < box.width for wide in lines.values())
+        assert len({(row.side, row.y) for row in box.rows}) == len(box.rows)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_no_box_lies_on_another_and_every_text_is_in_its_box(shape: str) -> None:
+    assert_readable(place(graph(SHAPES[shape])))
+
+
+@given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), max_size=30))
+def test_so_it_is_for_any_graph(pairs: list[tuple[int, int]]) -> None:
+    assert_readable(place(graph((f"n{a}", f"n{b}") for a, b in pairs)))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_edges_run_in_the_gaps_between_columns_and_through_no_box(shape: str) -> None:
+    placed = place(graph(SHAPES[shape]))
+    for curve in placed.curves:
+        if curve.a.side == curve.b.side:
+            continue
+        left, right = sorted((curve.a, curve.b), key=lambda row: row.x)
+        assert left.side == "right"
+        for box in placed.boxes:
+            between = left.x < box.x + box.width and box.x < right.x
+            assert not (between and box.y < max(left.y, right.y) and min(left.y, right.y) < box.y + box.height)
+
+
+def test_the_same_graph_is_the_same_picture_and_names_are_in_the_order_of_people() -> None:
+    assert svg(graph(SHAPES["mesh"])) == svg(graph(SHAPES["mesh"]))
+    placed = place(graph(SHAPES["star"]))
+    right = sorted((box for box in placed.boxes if box.x > placed.width / 2), key=lambda box: box.y)
+    assert [box.box.name for box in right][:3] == ["leaf0", "leaf1", "leaf2"]
+    assert len(right) == 75
+
+
+def test_two_hundred_namespaces_are_drawn_in_a_moment() -> None:
+    began = time.process_time()
+    svg(graph(SHAPES["tree"]))
+    assert time.process_time() - began < 1
+
+
+def test_an_svg_is_whole_and_says_all_there_is_to_know_where_one_points() -> None:
+    one = Graph(
+        (Box("ns1"), Box("ns2", missing=True), Box("x", (Port("x", "v9", state="PENDING", reason="peer <v8> & co"),))),
+        (edge("ns1", "ns2", state="PENDING"),),
+    )
+    root = ElementTree.fromstring(svg(one))
+    titles = ["".join(title.itertext()) for title in root.iter(f"{SVG}title")]
+    assert any("x: v9\n  PENDING: peer <v8> & co" in title for title in titles)
+    texts = ["".join(text.itertext()) for text in root.iter(f"{SVG}text")]
+    assert "ns2 (not there)" in texts
+    assert "to-ns2  10.0.0.1/24  mtu 1500  … PENDING" in texts
+    assert [path.get("class") for path in root.iter(f"{SVG}path")].count("e waiting") == 1
+    assert root.get("role") == "img"
+    assert "prefers-color-scheme:dark" in svg(one)
+
+
+@pytest.mark.parametrize("name", ["<b>&\"'", "a\x1b[31m", "龙龙龙", "e\u0301", 'a"b\\', "a]b|c", "-->"])
+def test_any_name_can_be_written(name: str) -> None:
+    one = Graph((Box(name), Box("b", (Port("b", name),))), (Edge(Port(name, name), Port("b", name)),))
+    ElementTree.fromstring(svg(one))
+    assert dot(one).count("\n") == 8
+    assert mermaid(one).count("\n") == 5
+    label = mermaid(one).splitlines()[1]
+    assert label.count('"') == 2
+
+
+def test_mermaid_has_a_node_for_each_namespace_and_a_dotted_line_for_what_is_not_up() -> None:
+    one = Graph((Box("ns1"), Box("ns2", missing=True)), (edge("ns1", "ns2", state="down"), edge("ns1", "ns2")))
+    assert mermaid(one).splitlines() == [
+        "flowchart LR",
+        '  n0["ns1"]',
+        '  n1["ns2 (not there)"]',
+        "  style n1 stroke-dasharray: 4 4",
+        '  n0 -.-|"to-ns2 10.0.0.1/24 mtu 1500 down ⇄ to-ns1 10.0.0.2/24 mtu 1500 down"| n1',
+        '  n0 ---|"to-ns2 10.0.0.1/24 mtu 1500 ⇄ to-ns1 10.0.0.2/24 mtu 1500"| n1',
+        "  linkStyle 0 stroke:#c62828",
+        "  linkStyle 1 stroke:#2e7d32",
+    ]
+
+
+def test_dot_escapes_what_a_string_cannot_have() -> None:
+    one = Graph((Box('a"\\'),), ())
+    assert '  "a\\"\\\\" [label="a\\"\\\\"]' in dot(one).splitlines()
