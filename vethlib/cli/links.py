@@ -1,9 +1,8 @@
-"""create, move, delete and stats: the imperative commands."""
+"""create, move and delete: the imperative commands."""
 
 from __future__ import annotations
 
 from argparse import Namespace
-from dataclasses import asdict
 
 from vethlib.errors import InvalidValue
 from vethlib.links import End, Veth, describe
@@ -16,7 +15,7 @@ from .text import paint
 from .view import View
 from .where import netns, split
 
-__all__ = ["create", "delete", "move", "stats"]
+__all__ = ["create", "delete", "move"]
 
 
 def create(args: Namespace, output: Output) -> int:
@@ -76,24 +75,4 @@ def delete(args: Namespace, output: Output) -> int:
         )
     if output.as_json:
         output.json([{"netns": ref, "name": name} for name, ref in items])
-    return DONE
-
-
-def stats(args: Namespace, output: Output) -> int:
-    """Show the counters of a link."""
-    name, ref = split(args.link)
-    with Session() as session:
-        counters = asdict(session.stats(name, ref))
-    if output.as_json:
-        output.json({"netns": ref, "name": name} | counters)
-        return DONE
-    output.line(paint(describe(name, ref), "heading"))
-    columns = ("packets", "bytes", "errors", "dropped")
-    rows = [["", *columns]]
-    rows += [[way, *(str(counters[f"{way}_{column}"]) for column in columns)] for way in ("rx", "tx")]
-    output.table(rows, right=True)
-    shown = {f"{way}_{column}" for way in ("rx", "tx") for column in columns}
-    rest = [f"{key} {value}" for key, value in counters.items() if value and key not in shown]
-    if rest:
-        output.line("  ".join(rest))
     return DONE

@@ -24,12 +24,17 @@ class Output:
             # A terminal that is not UTF-8 gets ⇄ as an escape, instead of us an exception.
             sys.stdout.reconfigure(errors="backslashreplace")
 
-    def _write(self, text: str, stream: IO[str]) -> None:
+    def _is_colored(self, stream: IO[str]) -> bool:
         if self._color == "auto":
-            colored = stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-        else:
-            colored = self._color == "always"
-        print(render(text, colored=colored), file=stream)
+            return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        return self._color == "always"
+
+    def _write(self, text: str, stream: IO[str]) -> None:
+        print(render(text, colored=self._is_colored(stream)), file=stream)
+
+    def rendered(self, text: str) -> str:
+        """A line as it would be written, for who writes it to stdout otherwise."""
+        return render(text, colored=self._is_colored(sys.stdout))
 
     def line(self, text: str = "") -> None:
         """A line of the result."""

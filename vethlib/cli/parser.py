@@ -16,6 +16,7 @@ __all__ = [
     "UsageError",
     "count",
     "given",
+    "interval",
     "no_such",
     "number",
     "one_of",
@@ -167,6 +168,14 @@ def count(text: str) -> int:
     if text.isascii() and text.isdecimal() and 0 < len(text) < 19 and (value := int(text)) > 0:
         return value
     raise argparse.ArgumentTypeError(f"{text!r}: write a whole number from 1 on")
+
+
+def interval(text: str) -> float:
+    """A time between two looks: 0.1 seconds to a day."""
+    value = seconds(text)
+    if 0.1 <= value <= 86400:
+        return value
+    raise argparse.ArgumentTypeError(f"{text!r}: write a time from 0.1 (seconds) to 24h")
 
 
 def number(text: str) -> int:

@@ -11,6 +11,7 @@ those of ``ip netns``, either sees what the other made.
 
 from .descriptor import Descriptor, current
 from .entering import call_in, call_in_new, entered, map_in, map_in_new
+from .everywhere import everywhere
 from .isolation import is_privileged, isolate, isolate_names
 from .named import names, remove
 from .netns import Netns
@@ -25,6 +26,7 @@ __all__ = [
     "call_in_new",
     "current",
     "entered",
+    "everywhere",
     "identity",
     "is_privileged",
     "isolate",

@@ -21,7 +21,7 @@ from typing import Final
 
 from .._nl.link import dump_stats, get_link, get_stats, index_of, parse_indexed_stats, parse_stats
 from ..errors import VethError
-from ..links import NetnsRef, Stats
+from ..links import NetnsRef, Stats, describe
 from ..rates import Sample
 from .places import Place, Places
 from .reading import not_found
@@ -64,7 +64,7 @@ def _count(places: Places, place: Place, wanted: Sequence[Named], *, missing_ok:
         wanted, places.ask_all(place, [get_link(name=os.fsencode(name)) for name, _ in wanted]), strict=True
     ):
         if outcome.errno and not (missing_ok and outcome.errno == errno.ENODEV):
-            raise _named(not_found(outcome, *item), item)
+            raise _named(not_found(outcome, *item, f"read the counters of {describe(*item)}"), item)
         indexes.append(None if outcome.errno else index_of(outcome.bodies[0]))
     requests = [get_stats(index) for index in indexes if index is not None]
     outcomes = iter(places.ask_all(place, requests) if requests else ())
@@ -77,7 +77,7 @@ def _count(places: Places, place: Place, wanted: Sequence[Named], *, missing_ok:
             if outcome.errno == 0:
                 sample = Sample(place.identity, index, at, Stats(*parse_stats(outcome.bodies[0])))
             elif not (missing_ok and outcome.errno == errno.ENODEV):
-                raise _named(not_found(outcome, *item), item)
+                raise _named(not_found(outcome, *item, f"read the counters of {describe(*item)}"), item)
         samples.append(sample)
     return samples
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from ..parser import Parser, number, one_of, seconds
+from ..parser import Parser, count, interval, number, one_of, seconds
 from .command import Command
 
 __all__ = ["COMMANDS"]
 
 _CREATE_EXAMPLE = "example: vethctl create veth1@ns1 veth2@pid:42 --mtu 1400 --a-addr 10.0.0.1/24 --b-addr 10.0.0.2/24"
+_ORDERS = ("both", "rx", "tx", "drops", "name")
 _SHOW_EXAMPLE = "examples:\n  vethctl show @ns1\n  vethctl show -d veth1@ns1"
 
 
@@ -45,7 +46,27 @@ def _add_show(parser: Parser) -> None:
 
 
 def _add_stats(parser: Parser) -> None:
-    parser.add_argument("link", metavar="LINK[@NETNS]", help="the link")
+    parser.add_argument("targets", nargs="*", metavar="LINK[@NETNS]|@NETNS", help="a link, or all of a namespace")
+    parser.option("--peer", action="store_true", help="with the other end of each pair")
+    parser.option("--watch", action="store_true", help="show rates, again and again, until interrupted")
+    text = "show what the counters grow by per second, over S seconds (with --watch: 1)"
+    parser.option("--interval", type=interval, metavar="S", help=text)
+    parser.option("--count", type=count, metavar="N", help="end --watch after N intervals")
+    parser.option("-H", "--human", action="store_true", help="counters as 1.23M (rates are so anyway)")
+
+
+def _add_top(parser: Parser) -> None:
+    text = "between two looks (default: %(default)g)"
+    parser.option("--interval", type=interval, default=1.0, metavar="S", help=f"seconds {text}")
+    text = "sort by received bytes, sent ones, both together, drops or the name (default: %(default)s)"
+    parser.option("--sort", type=one_of(*_ORDERS), default="both", metavar="|".join(_ORDERS), help=text)
+    parser.option("--filter", default="", metavar="TEXT", help="only links with TEXT in their name or namespace")
+    parser.option("-n", "--count", type=count, metavar="N", help="print N tables instead of showing a screen")
+    parser.option("--once", action="store_true", help="as --count 1")
+    text = "show what the agent of LABEL says of its interfaces, as their state"
+    parser.option("--label", default="", metavar="LABEL", help=text)
+    text = "where that agent writes its status (default: /run/vethlib/LABEL/status)"
+    parser.option("--status-dir", metavar="DIR", default="", help=text)
 
 
 def _add_netns(parser: Parser) -> None:
@@ -84,7 +105,23 @@ COMMANDS = {
         _SHOW_EXAMPLE,
     ),
     "stats": Command(
-        "links", "stats LINK[@NETNS]", "show the counters of a link", _add_stats, "example: vethctl stats veth1@ns1"
+        "stats",
+        "stats [LINK[@NETNS] | @NETNS]… [--peer] [--interval S] [--watch [--count N]] [--human]",
+        "show the counters of links, or what they grow by",
+        _add_stats,
+        "Without a LINK: every veth of this namespace and of every named one.\n"
+        "examples:\n  vethctl stats veth1@ns1\n  vethctl stats veth1@ns1 --peer --interval 5\n"
+        "  vethctl stats @ns1 --watch",
+    ),
+    "top": Command(
+        "top",
+        "top [--interval S] [--sort ORDER] [--filter TEXT] [-n N | --once] [--label LABEL]",
+        "watch the busiest links of all namespaces",
+        _add_top,
+        "On a terminal it is a screen with keys: q quits, b r t d n sort, / filters, p pauses, arrows scroll.\n"
+        "Elsewhere, and with -n, --once or --json, it prints a table (JSON: a line a link) for each interval.\n"
+        "A namespace is there if it has a name or a process.\n"
+        "examples:\n  vethctl top\n  vethctl top --once --sort drops\n  vethctl top --filter @ns1 --json -n 60",
     ),
     "netns": Command(
         "netns",
