@@ -20,6 +20,7 @@ from vethlib.agent.configurator import Configurator
 from vethlib.agent.follow.docker import DockerResolver
 from vethlib.agent.follow.engine import socket_path
 from vethlib.agent.follow.resolver import MemoryResolver
+from vethlib.agent.hooks import Hooks
 from vethlib.agent.instance import Instance, status_directory
 from vethlib.agent.mark import check_label
 from vethlib.agent.service import Service, summary
@@ -62,13 +63,18 @@ def agent(args: Namespace, output: Output) -> int:
             _microservices(args) as resolver,
             Session(resolver=resolver) as session,
             Configurator(session, label=args.label, missing_netns=args.missing_netns) as configurator,
+            _hooks(args) as hooks,
         ):
+            if args.hook:
+                configurator.subscribe(hooks.tell)
             agent_file = AgentFile(status_dir, place(url))
-            beside = [] if metrics is None else [metrics(configurator)]
+            beside = [] if metrics is None else [metrics(configurator, hooks)]
             service = Service(
                 configurator, store, once=args.once, instance=instance, agent_file=agent_file, beside=beside
             )
             asyncio.run(service.run())
+            if args.once:
+                hooks.drain(args.hook_timeout)
             return _tell(output, service, configurator) if args.once else DONE
 
 
@@ -80,7 +86,7 @@ def _store(url: str, label: str, status_dir: str) -> Store:
         raise InvalidValue(field, error.value, error.hint) from None
 
 
-def _metrics(args: Namespace) -> Callable[[Configurator], Callable[[Service], Endpoint]] | None:
+def _metrics(args: Namespace) -> Callable[[Configurator, Hooks], Callable[[Service], Endpoint]] | None:
     """What serves the metrics of a configurator and a service: --metrics."""
     if not args.metrics:
         if args.metrics_links:
@@ -97,7 +103,7 @@ def _metrics(args: Namespace) -> Callable[[Configurator], Callable[[Service], En
     address = parse_address(args.metrics)
 
     def serve(configurator: Configurator, service: Service) -> Endpoint:
-        return Endpoint(address, registry_of(configurator, service, links=args.metrics_links), service.health)
+        return Endpoint(address, registry_of(configurator, service, hooks, links=args.metrics_links), service.health)
 
     return lambda configurator: partial(serve, configurator)
 
@@ -110,6 +116,12 @@ def _microservices(args: Namespace) -> closing[DockerResolver] | closing[MemoryR
         return closing(nobody)
     path = socket_path(args.docker, "--docker")
     return closing(DockerResolver(path, patience=_PATIENCE if args.once else 0.0))
+
+
+def _hooks(args: Namespace) -> Hooks:
+    """Who is told of changes: --hook."""
+    states = None if args.hook_states is None else [state.strip() for state in args.hook_states.split(",")]
+    return Hooks(args.hook, label=args.label, states=states, timeout=args.hook_timeout)
 
 
 def _tell(output: Output, service: Service, configurator: Configurator) -> int:

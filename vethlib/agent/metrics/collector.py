@@ -22,6 +22,7 @@ from vethlib._nl.counts import counts
 from vethlib.errors import VethError
 
 from ..configurator import Configurator
+from ..hooks import Hooks
 from ..state import State
 from ..tally import BOUNDS, Durations
 
@@ -35,15 +36,24 @@ _STATES: Final = tuple(state for state in State if state is not State.UNMANAGED)
 
 
 class AgentCollector(Collector):
-    """The numbers of a `configurator`, of the `service` that runs it, if one does, and of this process's netlink.
+    """The numbers of a `configurator`, of the `service` that runs it and of its `hooks`, if there are such, and of this
+    process's netlink.
 
     With `links`, the counters of every link that it keeps, too, which are asked of the kernel at each collection: 0.1
     ms a link. To be collected by the thread that polls the configurator.
     """
 
-    def __init__(self, configurator: Configurator, service: Service | None = None, *, links: bool = False) -> None:
+    def __init__(
+        self,
+        configurator: Configurator,
+        service: Service | None = None,
+        hooks: Hooks | None = None,
+        *,
+        links: bool = False,
+    ) -> None:
         self._configurator = configurator
         self._service = service
+        self._hooks = hooks
         self._links = links
 
     def collect(self) -> Iterator[Metric]:
@@ -54,6 +64,8 @@ class AgentCollector(Collector):
         yield from _netlink()
         if self._service is not None:
             yield from _store(self._service)
+        if self._hooks is not None:
+            yield from _hook_events(self._hooks)
         if self._links:
             yield from self._link_counters()
 
@@ -104,10 +116,12 @@ class AgentCollector(Collector):
         yield from families.values()
 
 
-def registry_of(configurator: Configurator, service: Service, *, links: bool) -> CollectorRegistry:
+def registry_of(
+    configurator: Configurator, service: Service, hooks: Hooks | None = None, *, links: bool
+) -> CollectorRegistry:
     """All that an agent serves: its own numbers, and those of its process."""
     registry = CollectorRegistry()
-    registry.register(AgentCollector(configurator, service, links=links))
+    registry.register(AgentCollector(configurator, service, hooks, links=links))
     ProcessCollector(registry=registry)
     return registry
 
@@ -136,6 +150,21 @@ def _store(service: Service) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "vethlib_publish_failures", "Attempts to publish statuses that failed.", value=service.publish_failures
     )
+
+
+def _hook_events(hooks: Hooks) -> Iterator[Metric]:
+    # A hook is told by its place in the command line: two URLs may be at one host, and more of them is not to be shown.
+    text = "Events of a hook, by what became of them: delivered, failed, dropped, or coalesced with a newer one."
+    events = CounterMetricFamily("vethlib_hook_events", text, labels=["number", "hook", "outcome"])
+    waiting = GaugeMetricFamily(
+        "vethlib_hook_waiting", "Events that a hook has yet to be told.", labels=["number", "hook"]
+    )
+    for number, one in enumerate(hooks.counts(), 1):
+        for outcome in ("delivered", "failed", "dropped", "coalesced"):
+            events.add_metric([str(number), one.hook, outcome], getattr(one, outcome))
+        waiting.add_metric([str(number), one.hook], one.waiting)
+    yield events
+    yield waiting
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..parser import Parser, one_of
+from ..parser import Parser, interval, one_of
 from .command import Command
 from .shared import SEE_PUT, STORE_HELP, STORE_USAGE, add_label, add_missing_netns, add_status_directory, add_store
 
@@ -31,6 +31,17 @@ def _add_agent(parser: Parser) -> None:
         metavar="text|json",
         help="how to write the log, to stderr (default: %(default)s)",
     )
+    text = "tell of each change of a state: exec:/PATH [ARGUMENT…], https://… or url-file:PATH; as often as wanted"
+    parser.option("--hook", metavar="HOOK", action="append", default=[], help=text)
+    text = "only of changes to these, as in FAILED,RETRYING,removed (default: of all)"
+    parser.option("--hook-states", metavar="STATE,…", help=text)
+    parser.option(
+        "--hook-timeout",
+        type=interval,
+        default=10.0,
+        metavar="S",
+        help="seconds a hook may take (default: %(default)g)",
+    )
 
 
 def _add_status(parser: Parser) -> None:
@@ -48,7 +59,8 @@ COMMANDS = {
     "agent": Command(
         "agent",
         f"agent {STORE_USAGE} [--once] [--status-dir DIR] [--missing-netns create|wait] "
-        "[--docker SOCKET|off] [--metrics ADDRESS] [--metrics-links] [--log text|json]",
+        "[--docker SOCKET|off] [--metrics ADDRESS] [--metrics-links] [--log text|json] [--hook HOOK]… "
+        "[--hook-states STATE,…] [--hook-timeout S]",
         "keep this host as a store says, until stopped",
         _add_agent,
         "SIGTERM ends it and leaves the host as it is; SIGHUP has everything looked at again.\n"

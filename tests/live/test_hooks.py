@@ -1,0 +1,350 @@
+"""Hooks with real commands and real servers: what they get, and what is left of them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from tests.witness import open_fds, poll
+from vethlib import Session, ns
+from vethlib.agent import Configurator, Interface
+from vethlib.agent.hooks import Hooks
+from vethlib.agent.hooks.post import _trust
+from vethlib.agent.state import State
+from vethlib.agent.status import Status
+from vethlib.agent.statuses import StatusChange
+
+pytestmark = pytest.mark.usefixtures("home")
+
+
+def change(name: str, state: State = State.FAILED, old: State | None = None) -> StatusChange:
+    before = None if old is None else Status(name, old, "", 0.0)
+    return StatusChange(name, Status(name, state, "for a reason", 0.0), before)
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Callable[[str], str]:
+    """Makes a command out of lines for a shell; returns it as a hook."""
+
+    def make(text: str) -> str:
+        path = tmp_path / f"hook{len(list(tmp_path.iterdir()))}"
+        path.write_text(f"#!/bin/sh\ncd {tmp_path}\n{text}\n")
+        path.chmod(0o755)
+        return f"exec:{path}"
+
+    return make
+
+
+class Server(HTTPServer):
+    """Answers with the statuses it is given, the last one again and again; keeps what it was sent."""
+
+    def __init__(self, *statuses: int, context: ssl.SSLContext | None = None) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        if context is not None:
+            self.socket = context.wrap_socket(self.socket, server_side=True)
+        self.statuses = list(statuses)
+        self.got: list[tuple[str, dict[str, str], Any]] = []
+        self.thread = threading.Thread(target=self.serve_forever, args=(0.01,))
+        self.thread.start()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        pass  # a client that does not trust us says so
+
+    def end(self) -> None:
+        self.shutdown()
+        self.thread.join()
+        self.server_close()
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.got.append((self.path, dict(self.headers), body))
+        statuses = self.server.statuses
+        self.send_response(statuses.pop(0) if len(statuses) > 1 else statuses[0])
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def serve(home: object) -> Iterator[Callable[..., Server]]:
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    started: list[Server] = []
+
+    def start(*statuses: int, context: ssl.SSLContext | None = None) -> Server:
+        started.append(Server(*statuses, context=context))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.end()
+
+
+def alive(pid: int) -> bool:
+    """Whether there is such a process, other than as a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_command_gets_the_event_on_stdin_and_in_its_environment(
+    script: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VETHLIB_STORE", "etcd://u:secret@h")
+    monkeypatch.setenv("NOTIFY_SOCKET", "@x")
+    hook = script('cat >event; env >env; echo "$@" >arguments')
+    with Hooks([f"{hook} -x 'a b; c'"], label="vpp1") as hooks:
+        hooks.tell(change("veth1", State.FAILED, State.CONFIGURED))
+        assert hooks.drain(5)
+    event = json.loads((tmp_path / "event").read_text())
+    assert (event["name"], event["state"], event["old_state"]) == ("veth1", "FAILED", "CONFIGURED")
+    environment = dict(line.split("=", 1) for line in (tmp_path / "env").read_text().splitlines() if "=" in line)
+    assert environment["VETHLIB_NAME"] == "veth1"
+    assert environment["VETHLIB_REASON"] == "for a reason"
+    assert "secret" not in environment.get("VETHLIB_STORE", "")
+    assert "NOTIFY_SOCKET" not in environment
+    assert (tmp_path / "arguments").read_text() == "-x a b; c\n"
+
+
+def test_a_command_has_clean_signals_and_descriptors_and_is_in_the_home_namespace(
+    script: Callable[[str], str], tmp_path: Path, session: Session, blue: str
+) -> None:
+    read, write = os.pipe()
+    os.set_inheritable(write, True)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    ignored = signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    try:
+        hook = script(
+            "grep -E 'Sig(Blk|Ign)' /proc/self/status >status; ls /proc/$$/fd >fds; readlink /proc/$$/ns/net >net"
+        )
+        home = os.readlink("/proc/thread-self/ns/net")
+        with Hooks([hook]) as hooks:
+            with ns.entered(blue):
+                hooks.tell(change("a"))
+            assert hooks.drain(5)
+    finally:
+        signal.signal(signal.SIGUSR2, ignored)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        os.close(read)
+        os.close(write)
+    masks = [line.split()[1] for line in (tmp_path / "status").read_text().splitlines()]
+    # glibc has every spawned process ignore its own two signals, 32 and 33 (sysdeps/unix/sysv/linux/spawni.c).
+    assert [int(mask, 16) & ~(0b11 << 31) for mask in masks] == [0, 0]
+    # The shell has the script itself open on 10 or so.
+    assert [fd for fd in (tmp_path / "fds").read_text().split() if int(fd) < 10] in (
+        ["0", "1", "2"],
+        ["0", "1", "2", "3"],
+    )
+    assert str(write) not in (tmp_path / "fds").read_text().split() or write < 4
+    assert (tmp_path / "net").read_text().strip() == home
+
+
+def test_a_command_that_takes_too_long_is_killed_with_all_its_children(
+    script: Callable[[str], str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    hook = script("sleep 60 & echo $! >child; echo stuck >&2; wait")
+    with Hooks([hook], timeout=0.3) as hooks, caplog.at_level(logging.INFO, "vethlib"):
+        hooks.tell(change("a"))
+        assert hooks.drain(5)
+        assert hooks.counts()[0].failed == 1
+    assert not alive(int((tmp_path / "child").read_text()))
+    assert "it took longer than 0.3 s and was killed; raise --hook-timeout" in caplog.text
+    assert "it said last: stuck" in caplog.text
+
+
+def test_what_a_command_leaves_running_ends_with_it(script: Callable[[str], str], tmp_path: Path) -> None:
+    hook = script("sleep 60 >/dev/null 2>&1 & echo $! >child")
+    with Hooks([hook]) as hooks:
+        hooks.tell(change("a"))
+        assert hooks.drain(5)
+    assert poll(lambda: not alive(int((tmp_path / "child").read_text())))
+
+
+def test_closing_leaves_no_child_no_thread_and_no_descriptor(script: Callable[[str], str], tmp_path: Path) -> None:
+    fds, threads = open_fds(), threading.active_count()
+    hooks = Hooks([script("echo $$ >pid; sleep 60")], concurrency=1)
+    for name in "abc":
+        hooks.tell(change(name))
+    assert poll(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text() != "")
+    pid = int((tmp_path / "pid").read_text())
+    started = time.monotonic()
+    hooks.close(grace=0.1)
+    hooks.close()
+    assert time.monotonic() - started < 1.5
+    assert not alive(pid)
+    assert (open_fds(), threading.active_count()) == (fds, threads)
+    (counts,) = hooks.counts()
+    assert (counts.delivered, counts.dropped, counts.waiting) == (0, 3, 0)
+    hooks.tell(change("d"))  # too late, and no error
+
+
+def test_telling_never_waits_and_a_hook_that_hangs_is_in_nobody_elses_way(
+    script: Callable[[str], str], tmp_path: Path
+) -> None:
+    with Hooks([script("sleep 60"), script("echo $VETHLIB_NAME >>told")], capacity=50, timeout=30) as hooks:
+        started = time.monotonic()
+        for number in range(200):
+            hooks.tell(change(f"veth{number}"))
+        assert time.monotonic() - started < 0.2
+        assert poll(lambda: hooks.counts()[1].waiting == 0, 10)
+        stuck, other = hooks.counts()
+        assert stuck.waiting == 50
+        # Whatever it could not hold is counted, and the newest is among what it did.
+        assert stuck.dropped >= 140
+        assert poll(lambda: "veth199" in (tmp_path / "told").read_text().split(), 5)
+        assert sum((other.delivered, other.failed, other.dropped)) >= 50
+        hooks.close(grace=0)
+
+
+def test_failures_say_why_and_what_to_do_but_not_each_time(
+    script: Callable[[str], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "vethlib"), Hooks(["exec:/nowhere/notify"]) as hooks:
+        for name in "abc":
+            hooks.tell(change(name))
+        assert hooks.drain(5)
+        assert hooks.counts()[0].failed == 3
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [
+        "hook exec:/nowhere/notify: there is no such command yet that could be run",
+        "hook exec:/nowhere/notify failed for a: it cannot be run: No such file or directory; "
+        "check that the file is there and executable",
+    ]
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "vethlib"), Hooks([script("echo why >&2; exit 3")]) as hooks:
+        hooks.tell(change("a"))
+        assert hooks.drain(5)
+    assert caplog.text.rstrip().endswith("it exited with 3; it said last: why")
+
+
+def test_a_url_gets_a_post_of_the_event(serve: Callable[..., Server]) -> None:
+    server = serve(204)
+    with Hooks([f"http://user:p%40ss@127.0.0.1:{server.server_port}/hook?a=b"], states=["failed"]) as hooks:
+        hooks.tell(change("veth1"))
+        hooks.tell(change("veth2", State.CONFIGURED))
+        assert hooks.drain(5)
+        assert hooks.counts()[0].delivered == 1
+    ((path, headers, body),) = server.got
+    assert path == "/hook?a=b"
+    assert headers["Content-Type"] == "application/json"
+    assert headers["Authorization"] == "Basic dXNlcjpwQHNz"
+    assert (body["name"], body["state"]) == ("veth1", "FAILED")
+
+
+def test_a_url_that_is_away_is_tried_again_and_one_that_refuses_is_not(
+    serve: Callable[..., Server], caplog: pytest.LogCaptureFixture
+) -> None:
+    away, refusing, elsewhere = serve(503, 503, 200), serve(401), serve(302)
+    hooks = [f"http://127.0.0.1:{server.server_port}/secret" for server in (away, refusing, elsewhere)]
+    with caplog.at_level(logging.INFO, "vethlib"), Hooks(hooks, delays=(0.05,) * 4) as told:
+        told.tell(change("a"))
+        assert told.drain(5)
+        assert [(one.delivered, one.failed) for one in told.counts()] == [(1, 0), (0, 1), (0, 1)]
+    assert [len(server.got) for server in (away, refusing, elsewhere)] == [3, 1, 1]
+    assert "it answered 401; check the user, password or token in its URL" in caplog.text
+    assert "a redirection, which is not followed" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_after_all_attempts_a_url_is_given_up(caplog: pytest.LogCaptureFixture, serve: Callable[..., Server]) -> None:
+    port = serve(200).server_port
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    with caplog.at_level(logging.INFO, "vethlib"), Hooks([f"http://127.0.0.1:{port}/"], delays=(0.02,) * 2) as hooks:
+        hooks.tell(change("a"))
+        assert hooks.drain(5)
+        assert hooks.counts()[0].failed == 1
+    assert "it cannot be reached" in caplog.text
+
+
+def test_something_newer_is_told_instead_of_another_try(serve: Callable[..., Server]) -> None:
+    server = serve(503, 200)
+    with Hooks([f"http://127.0.0.1:{server.server_port}/"], delays=(0.3,) * 4) as hooks:
+        hooks.tell(change("a", State.FAILED))
+        assert poll(lambda: len(server.got) == 1)
+        hooks.tell(change("a", State.CONFIGURED, State.FAILED))
+        assert hooks.drain(5)
+        (counts,) = hooks.counts()
+    assert [body["state"] for _, _, body in server.got] == ["FAILED", "CONFIGURED"]
+    assert (counts.delivered, counts.coalesced, counts.failed) == (1, 1, 0)
+
+
+def test_a_server_that_says_nothing_is_left_in_time(serve: Callable[..., Server]) -> None:
+    serve(200)  # which has lo set up
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        with Hooks([f"http://127.0.0.1:{silent.getsockname()[1]}/"], timeout=0.2, delays=()) as hooks:
+            hooks.tell(change("a"))
+            assert hooks.drain(3)
+            assert hooks.counts()[0].failed == 1
+        hanging = Hooks([f"http://127.0.0.1:{silent.getsockname()[1]}/"], timeout=60)
+        hanging.tell(change("a"))
+        time.sleep(0.1)
+        started = time.monotonic()
+        hanging.close(grace=0.1)
+        assert time.monotonic() - started < 1
+
+
+def test_the_certificate_of_a_url_is_checked(
+    serve: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    server = serve(200, context=context)
+    url = f"https://127.0.0.1:{server.server_port}/"
+    _trust.cache_clear()
+    with caplog.at_level(logging.INFO, "vethlib"), Hooks([url], delays=()) as hooks:
+        hooks.tell(change("a"))
+        assert hooks.drain(5)
+    assert "its certificate is not trusted" in caplog.text
+    assert server.got == []
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    _trust.cache_clear()
+    with Hooks([url], delays=()) as hooks:
+        hooks.tell(change("a"))
+        assert hooks.drain(5)
+        assert hooks.counts()[0].delivered == 1
+    _trust.cache_clear()
+    assert len(server.got) == 1
+
+
+def test_an_embedder_subscribes_hooks_to_a_configurator(
+    session: Session, script: Callable[[str], str], tmp_path: Path
+) -> None:
+    hook = script('echo "$VETHLIB_NAME $VETHLIB_OLD_STATE $VETHLIB_STATE $VETHLIB_IFINDEX" >>told')
+    with Configurator(session, label="t") as configurator, Hooks([hook], label="t", concurrency=1) as hooks:
+        configurator.subscribe(hooks.tell)
+        ends = [Interface("v1", "v2"), Interface("v2", "v1")]
+        configurator.put(ends[0])
+        configurator.poll()
+        assert hooks.drain(5)
+        configurator.put(ends[1])
+        configurator.poll()
+        assert hooks.drain(5)
+        index = session.index("v1")
+        configurator.delete("v1")
+        configurator.poll()
+        assert hooks.drain(5)
+    told = [line for line in (tmp_path / "told").read_text().splitlines() if line.startswith("v1 ")]
+    assert told == ["v1  PENDING ", f"v1 PENDING CONFIGURED {index}", "v1 CONFIGURED removed "]

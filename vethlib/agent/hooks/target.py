@@ -1,0 +1,111 @@
+"""Whom a hook tells: a command or a URL, from the text of --hook. Pure, but for a file that holds a URL."""
+
+from __future__ import annotations
+
+import base64
+import os
+import shlex
+from dataclasses import dataclass
+from urllib.parse import unquote, urlsplit
+
+from vethlib.errors import InvalidValue
+
+__all__ = ["CommandTarget", "Target", "UrlTarget", "read_target"]
+
+_HINT = "write exec:/PATH/OF/COMMAND [ARGUMENT…], https://HOST/PATH, or url-file:PATH of a file that holds such a URL"
+
+
+@dataclass(frozen=True, slots=True)
+class CommandTarget:
+    """A command, which is run without a shell. `shown` is what a log may say of it: its arguments may be secret."""
+
+    argv: tuple[str, ...]
+
+    @property
+    def shown(self) -> str:
+        """The command without its arguments."""
+        return f"exec:{self.argv[0]}"
+
+
+@dataclass(frozen=True, slots=True)
+class UrlTarget:
+    """A URL, which gets a POST. `authorization` is a header, or "".
+
+    The path of a webhook is mostly its password: `shown` and the repr have none of it.
+    """
+
+    tls: bool
+    host: str
+    port: int
+    path: str
+    authorization: str
+
+    @property
+    def shown(self) -> str:
+        """Where it is, without user, password, path and query."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        usual = 443 if self.tls else 80
+        return f"http{'s' * self.tls}://{host}{'' if self.port == usual else f':{self.port}'}/…"
+
+    def __repr__(self) -> str:
+        return f"UrlTarget({self.shown!r})"
+
+
+Target = CommandTarget | UrlTarget
+
+
+def read_target(text: str, field: str = "--hook") -> Target:
+    """What the text of a hook says. Raises InvalidValue, which never repeats a URL."""
+    scheme, colon, rest = text.partition(":")
+    if colon and scheme == "exec":
+        return _command(rest, text, field)
+    if colon and scheme == "url-file":
+        return _url(_read(rest, field), field)
+    if colon and scheme in ("http", "https"):
+        return _url(text, field)
+    raise InvalidValue(field, _hidden(text), _HINT)
+
+
+def _hidden(text: str) -> str:
+    return text if "/" not in text else f"{text.partition('/')[0]}/…"
+
+
+def _command(rest: str, text: str, field: str) -> CommandTarget:
+    try:
+        argv = shlex.split(rest)
+    except ValueError as error:
+        raise InvalidValue(field, _hidden(text), f"{error}: quote as for a shell".lower()) from None
+    if not argv or not os.path.isabs(argv[0]):
+        raise InvalidValue(field, _hidden(text), "give the command by its absolute path: exec:/usr/local/bin/notify")
+    if "\0" in rest:
+        raise InvalidValue(field, _hidden(text), "no argument can hold a NUL")
+    return CommandTarget(tuple(argv))
+
+
+def _read(path: str, field: str) -> str:
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read(8192).strip()
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it holds no URL"
+        raise InvalidValue(field, f"url-file:{path}", f"cannot read {path}: {why}") from None
+
+
+def _url(text: str, field: str) -> UrlTarget:
+    try:
+        split = urlsplit(text)
+        port = split.port
+        host = split.hostname or ""
+        path = (split.path or "/") + (f"?{split.query}" if split.query else "")
+    except ValueError:
+        raise InvalidValue(field, "a URL", "its host or port cannot be read; write https://HOST[:PORT]/PATH") from None
+    if split.scheme not in ("http", "https") or not host:
+        raise InvalidValue(field, "a URL", "write https://HOST[:PORT]/PATH")
+    if not text.isascii() or any(c <= " " or c == "\x7f" for c in text):
+        raise InvalidValue(field, f"a URL at {host}", "write what is not ASCII, and spaces, as %XX")
+    authorization = ""
+    if split.username is not None:
+        user = f"{unquote(split.username)}:{unquote(split.password or '')}"
+        authorization = "Basic " + base64.b64encode(user.encode()).decode()
+    tls = split.scheme == "https"
+    return UrlTarget(tls, host, port or (443 if tls else 80), path, authorization)
