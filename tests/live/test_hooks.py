@@ -9,6 +9,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 import trustme
 
+from tests.live.applying import value
 from tests.witness import open_fds, poll
 from vethlib import Session, ns
 from vethlib.agent import Configurator, Interface
@@ -27,6 +29,8 @@ from vethlib.agent.hooks.post import _trust
 from vethlib.agent.state import State
 from vethlib.agent.status import Status
 from vethlib.agent.statuses import StatusChange
+
+ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -348,3 +352,58 @@ def test_an_embedder_subscribes_hooks_to_a_configurator(
         assert hooks.drain(5)
     told = [line for line in (tmp_path / "told").read_text().splitlines() if line.startswith("v1 ")]
     assert told == ["v1  PENDING ", f"v1 PENDING CONFIGURED {index}", "v1 CONFIGURED removed "]
+
+
+def agent(*options: str, store: Path) -> list[str]:
+    command = [sys.executable, "-m", "vethlib", "agent", "--store", f"dir:{store}", "--docker", "off"]
+    return [*command, "--label", "hooked", "--status-dir", str(store.parent / "status"), *options]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    directory = tmp_path / "store"
+    directory.mkdir()
+    (directory / "v1.json").write_text(json.dumps(value("v1", "v2")))
+    return directory
+
+
+def test_an_agent_that_runs_once_tells_its_hooks_before_it_ends(
+    script: Callable[[str], str], tmp_path: Path, store: Path
+) -> None:
+    options = ("--once", "--hook", script("cat >>told"), "--hook-states", "PENDING")
+    done = subprocess.run(agent(*options, store=store), capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 3, done.stderr
+    told = json.loads((tmp_path / "told").read_text())
+    assert [told[key] for key in ("name", "state", "label", "reason")] == [
+        "v1", "PENDING", "hooked", "peer v2 is not configured",
+    ]  # fmt: skip
+
+
+def test_an_agent_that_is_ended_takes_its_hooks_along(
+    script: Callable[[str], str], tmp_path: Path, store: Path
+) -> None:
+    hook = script("sleep 60 & echo $! >child; wait")
+    with subprocess.Popen(agent("--hook", hook, store=store), stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        try:
+            assert poll(lambda: (tmp_path / "child").exists() and (tmp_path / "child").read_text() != "", 10)
+            child = int((tmp_path / "child").read_text())
+            assert alive(child)
+        finally:
+            process.terminate()
+        assert process.wait(5) == 0
+        assert process.stderr is not None
+        assert "was not told" not in process.stderr.read()  # nothing waited
+    assert not alive(child)
+
+
+def test_a_hook_that_is_none_keeps_an_agent_from_starting(store: Path) -> None:
+    for options, field in (
+        (["--hook", "notify"], "--hook"),
+        (["--hook", "exec:/bin/true", "--hook-states", "X"], "--hook-states"),
+        (["--hook", "exec:/bin/true", "--hook-timeout", "0"], "--hook-timeout"),
+    ):
+        done = subprocess.run(
+            agent("--json", *options, store=store), capture_output=True, text=True, check=False, cwd=ROOT
+        )
+        assert done.returncode == 1
+        assert json.loads(done.stderr.splitlines()[-1])["field"] == field

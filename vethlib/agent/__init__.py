@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from .follow import Resolver as Resolver
     from .follow import ResolverDown as ResolverDown
     from .follow.docker import DockerResolver as DockerResolver
+    from .hooks import HookCounts as HookCounts
+    from .hooks import Hooks as Hooks
     from .indexes import IndexEntry as IndexEntry
     from .indexes import Indexes as Indexes
     from .indexes import IndexEvent as IndexEvent
@@ -44,6 +46,8 @@ _MODULES = {
     "Dependant": "dependants",
     "DirectoryStore": "stores.directory",
     "DockerResolver": "follow.docker",
+    "HookCounts": "hooks",
+    "Hooks": "hooks",
     "IndexEntry": "indexes",
     "IndexEvent": "indexes",
     "Indexes": "indexes",
@@ -70,6 +74,8 @@ __all__ = [
     "Dependant",
     "DirectoryStore",
     "DockerResolver",
+    "HookCounts",
+    "Hooks",
     "IndexEntry",
     "IndexEvent",
     "Indexes",
