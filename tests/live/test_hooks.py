@@ -208,7 +208,7 @@ def test_telling_never_waits_and_a_hook_that_hangs_is_in_nobody_elses_way(
         started = time.monotonic()
         for number in range(200):
             hooks.tell(change(f"veth{number}"))
-        assert time.monotonic() - started < 0.2
+        assert time.monotonic() - started < 1  # where one of the hooks takes 30
         assert poll(lambda: hooks.counts()[1].waiting == 0, 10)
         stuck, other = hooks.counts()
         assert stuck.waiting == 50

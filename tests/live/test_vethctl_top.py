@@ -179,8 +179,8 @@ def test_stopped_by_control_z_it_gives_the_terminal_back_until_it_goes_on(start:
 
 
 @pytest.mark.usefixtures("home")
-def test_a_crash_gives_the_terminal_back_and_shows_its_traceback() -> None:
-    code = "from vethlib.cli import main, top\ntop.picture = lambda *args, **how: 1 / 0\nmain(['top'])"
+def test_a_crash_gives_the_terminal_back_before_it_says_so() -> None:
+    code = "from vethlib.cli import main, top; top.picture = lambda *args, **how: 1 / 0; exit(main(['top']))"
     pid, fd = pty.fork()
     if not pid:
         os.chdir(ROOT)
@@ -196,5 +196,5 @@ def test_a_crash_gives_the_terminal_back_and_shows_its_traceback() -> None:
         said += read
     _, status = os.waitpid(pid, 0)
     os.close(fd)
-    assert os.waitstatus_to_exitcode(status) == 1
-    assert said.index(b"\033[?1049l") < said.index(b"ZeroDivisionError")
+    assert os.waitstatus_to_exitcode(status) > 0
+    assert said.index(b"\033[?1049l") < said.index(b"division by zero")

@@ -102,10 +102,10 @@ def _metrics(args: Namespace) -> Callable[[Configurator, Hooks], Callable[[Servi
         raise VethError("--metrics needs the package prometheus-client: pip install 'vethlib[metrics]'") from None
     address = parse_address(args.metrics)
 
-    def serve(configurator: Configurator, service: Service) -> Endpoint:
+    def serve(configurator: Configurator, hooks: Hooks, service: Service) -> Endpoint:
         return Endpoint(address, registry_of(configurator, service, hooks, links=args.metrics_links), service.health)
 
-    return lambda configurator: partial(serve, configurator)
+    return partial(partial, serve)
 
 
 def _microservices(args: Namespace) -> closing[DockerResolver] | closing[MemoryResolver]:

@@ -19,6 +19,7 @@ from .amounts import amount, exact
 from .exits import DONE
 from .output import Output
 from .parser import UsageError
+from .stopping import until_stopped
 from .tally import Counted, Tally, as_dict
 from .text import counted, natural, paint, width
 from .view import View
@@ -38,7 +39,9 @@ def stats(args: Namespace, output: Output) -> int:
     with Session() as session:
         look = _looks(session, targets, args, output)
         if args.watch:
-            return _watch(look, args, output)
+            with until_stopped():
+                _watch(look, args, output)
+            return DONE
         found = look(missing_ok=False)
         if args.interval is not None:
             time.sleep(args.interval)
@@ -121,7 +124,7 @@ def each_interval(interval: float, count: int | None) -> Iterator[None]:
         yield
 
 
-def _watch(look: Callable[..., list[Counted]], args: Namespace, output: Output) -> int:
+def _watch(look: Callable[..., list[Counted]], args: Namespace, output: Output) -> None:
     before = {(one.ref, one.name) for one in look(missing_ok=False)}
     for _ in each_interval(1.0 if args.interval is None else args.interval, args.count):
         found = look(missing_ok=True)
@@ -138,7 +141,6 @@ def _watch(look: Callable[..., list[Counted]], args: Namespace, output: Output) 
                 _tell_gone(output, ref, name, at)
         before = now
         output.flush()
-    return DONE
 
 
 def _tell(output: Output, one: Counted, at: float) -> None:

@@ -16,6 +16,7 @@ from vethlib.session import Session
 from .exits import DONE
 from .output import Output
 from .stats import each_interval, show_rates
+from .stopping import until_stopped
 from .tally import Counted, Tally, as_dict
 from .terminal import Terminal
 from .text import counted
@@ -32,7 +33,8 @@ def top(args: Namespace, output: Output) -> int:
         if output.is_terminal and sys.stdin.isatty() and count is None:
             _screen(host, args, output)
         else:
-            _print(host, args, output, count)
+            with until_stopped():
+                _print(host, args, output, count)
     return DONE
 
 
