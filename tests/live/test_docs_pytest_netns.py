@@ -1,4 +1,4 @@
-"""The page about the plugin: each of its examples is a test file that passes, and its options are those there are."""
+"""The page about the plugin: its options are those there are. Its examples are run by test_docs.py."""
 
 from __future__ import annotations
 
@@ -10,20 +10,7 @@ import pytest
 from .plugin import Project
 
 PAGE = (Path(__file__).parents[2] / "docs" / "pytest-netns.md").read_text()
-EXAMPLES = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 RECIPES = PAGE.partition("## Six recipes")[2].partition("\n## ")[0]
-
-
-def _first_test(source: str) -> str:
-    return source.partition("def test_")[2].partition("(")[0]
-
-
-@pytest.mark.parametrize("source", EXAMPLES, ids=_first_test)
-def test_an_example_of_the_page_passes(pytester: pytest.Pytester, source: str) -> None:
-    project = Project(pytester)
-    project.write(source)
-    result = project.run("-W", "error", "--strict-markers")
-    result.assert_outcomes(passed=len(re.findall(r"^(?:async )?def test_", source, re.MULTILINE)))
 
 
 def test_there_are_six_recipes_each_with_an_example() -> None:
