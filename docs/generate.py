@@ -1,0 +1,164 @@
+"""``python docs/generate.py [--check]``: writes those parts of the documentation that are made from the code.
+
+They are kept in the repository, so that they can be read where it is; a test sees that they are as the code says:
+
+* reference/command-line.md, from vethlib/cli/arguments;
+* reference/northbound.md, the tables of it, from vethlib/agent/northbound.proto;
+* explanation/why-it-is-fast.md, its figures, from benchmarks/figures/standard.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+_MARKS = "<!-- {}: made by docs/generate.py -->", "<!-- end of {} -->"
+
+
+def main() -> int:
+    """Write what is different, or with --check only say so; 1, if something was."""
+    check = "--check" in sys.argv
+    changed = [(path, text) for path, text in pages() if not path.exists() or path.read_text() != text]
+    for path, text in changed:
+        print(f"{path.relative_to(ROOT)} {'is not what the code says: python docs/generate.py' if check else 'written'}")
+        if not check:
+            path.write_text(text)
+    return 1 if check and changed else 0
+
+
+def pages() -> Iterator[tuple[Path, str]]:
+    """Each page that has something of this, as it should be."""
+    yield HERE / "reference/command-line.md", command_line()
+    northbound = HERE / "reference/northbound.md"
+    yield northbound, _put("fields", fields((ROOT / "vethlib/agent/northbound.proto").read_text()), northbound.read_text())
+    fast = HERE / "explanation/why-it-is-fast.md"
+    record = json.loads((ROOT / "benchmarks/figures/standard.json").read_text())
+    yield fast, _put("figures", figures(record), fast.read_text())
+
+
+def _put(name: str, text: str, page: str) -> str:
+    begin, end = (mark.format(name) for mark in _MARKS)
+    before, _, rest = page.partition(begin)
+    _, _, after = rest.partition(end)
+    return f"{before}{begin}\n{text}{end}{after}"
+
+
+_COMMAND_LINE = """\
+# The command line
+
+`vethctl COMMAND [ARGUMENT…]`; `python -m vethlib` is the same. `vethctl COMMAND --help` says what is here.
+This page is made from vethlib/cli/arguments.
+
+- Every command takes `--json`: what it prints is JSON then, and so are its errors, on stderr. And `--color`, as `ip` has it.
+- A flag may come from the environment: `VETHLIB_LABEL` for `--label`, `VETHLIB_ONCE=1` for `--once`. Flags win.
+- A NETNS is a name (`ns1`, `netns:ns1`), `pid:42`, `path:/proc/42/ns/net` or `fd:7`; without one, this namespace.
+- A PATH is a JSON file (one interface, or a list), a directory of `*.json`, or `-` for stdin.
+
+| exit code | |
+|---|---|
+| 0 | done; `diff`: nothing is different |
+| 1 | usage, or a configuration that is invalid; `diff`: something is different |
+| 2 | refused by the kernel or by a store |
+| 3 | applied, but something is pending |
+
+"""
+
+
+def command_line() -> str:
+    """All commands, in the order of `vethctl --help`."""
+    for name in [name for name in os.environ if name.startswith("VETHLIB_") or name == "MICROSERVICE_LABEL"]:
+        del os.environ[name]  # they would show as defaults
+
+    from vethlib.cli.arguments import COMMANDS
+    from vethlib.cli.parser import Parser
+
+    sections = [f"[{name}](#{name})" for name in COMMANDS]
+    text = _COMMAND_LINE + " · ".join(sections) + "\n"
+    for name, command in COMMANDS.items():
+        parser = Parser(command.usage, command.summary, command.more)
+        command.add_arguments(parser)
+        text += f"\n## {name}\n\n{command.summary[0].upper()}{command.summary[1:]}.\n\n```text\nvethctl {command.usage}\n```\n"
+        rows = list(_rows(parser))
+        if rows:
+            text += "\n| argument | |\n|---|---|\n" + "".join(rows)
+        if command.more:
+            text += f"\n```text\n{command.more.strip()}\n```\n"
+    return text
+
+
+def _rows(parser: argparse.ArgumentParser) -> Iterator[str]:
+    for action in parser._actions:
+        if isinstance(action, argparse._HelpAction) or action.help == argparse.SUPPRESS:
+            continue
+        value = action.metavar if isinstance(action.metavar, str) else action.dest.upper()
+        names = action.option_strings
+        shown = [f"{one} {value}" if one.startswith("--") and action.nargs != 0 else one for one in names] or [value]
+        if names and action.nargs != 0 and not any(one.startswith("--") for one in names):
+            shown = [f"{one} {value}" for one in names]
+        says = (action.help or "") % {"default": action.default}
+        cells = ", ".join(f"`{one}`" for one in shown), says
+        yield "| {} | {} |\n".format(*(cell.replace("|", "\\|") for cell in cells))
+
+
+_JSON = {"string": "text", "bool": "true or false", "uint32": "number"}
+
+
+def fields(proto: str) -> str:
+    """A table for each message and each enumeration, from the comments above the fields."""
+    text = ""
+    for kind, name, body in re.findall(r"^(message|enum) (\w+) \{\n(.*?)^\}", proto, re.DOTALL | re.MULTILINE):
+        text += f"\n### {name}\n\n"
+        text += "| key | value | |\n|---|---|---|\n" if kind == "message" else "| number | name |\n|---:|---|\n"
+        said: list[str] = []
+        for line in map(str.strip, body.splitlines()):
+            if line.startswith("//"):
+                said.append(line.removeprefix("//").strip())
+                continue
+            if kind == "enum" and (found := re.fullmatch(r"(\w+) = (\d+);", line)):
+                text += f"| {found[2]} | {found[1]} |\n"
+            elif found := re.fullmatch(r"(repeated )?(\w+) (\w+) = \d+;", line):
+                one = _JSON.get(found[2], f"[{found[2]}](#{found[2].lower()})")
+                text += f"| `{found[3]}` | {'list of ' if found[1] else ''}{one} | {' '.join(said)} |\n"
+            said = []
+    return text.lstrip("\n") + "\n"
+
+
+_SHOWN = (
+    ("create", "create", "a pair, both ends up"),
+    ("delete", "delete", "a pair"),
+    ("move", "move", "a link to another namespace"),
+    ("lookup", "lookup", "one link by its name"),
+    ("dump", "dump", "a link of a namespace that has thousands"),
+)
+
+
+def figures(record: dict[str, object]) -> str:
+    """The price of a thing, in µs: the kernel's alone, vethlib's and its peers'."""
+    jobs, machine = record["jobs"], record["machine"]
+    assert isinstance(jobs, list)
+    assert isinstance(machine, dict)
+    who = ("limit", "vethlib", "vishvananda", "pyroute2", "ip")
+    text = f"\n| µs | {' | '.join(who)} |\n|---|{'---:|' * len(who)}\n"
+    for workload, phase, what in _SHOWN:
+        job = next(job for job in jobs if job["workload"] == workload)
+        cells = {row["contestant"]: row["wall"]["median"] for row in job["rows"] if row["phase"] == phase}
+        text += f"| {workload}: {what} | {' | '.join(_microseconds(cells.get(one)) for one in who)} |\n"
+    return text + f"\n{machine['cpu']}, {machine['cpus']} CPUs, {machine['kernel']}, Python {machine['python']}.\n"
+
+
+def _microseconds(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    value = seconds * 1e6
+    return f"{value:.1f}" if value < 100 else f"{value:,.0f}".replace(",", " ")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
