@@ -1,6 +1,6 @@
 # `make demo` and `make test` do all the set-up they need; everything lands in .venv and .build.
 .DEFAULT_GOAL := help
-.PHONY: help demo fleet-demo test soak check bench format proto clean
+.PHONY: help demo fleet-demo test soak check docs bench format proto clean
 MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 
@@ -29,6 +29,11 @@ check: .venv/installed  ## lint, format, types and import rules
 	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/lint-imports --no-cache > .build/imports.txt || { cat .build/imports.txt; exit 1; }
 	@echo 'check: lint, format, types and import rules hold'
+
+docs: .venv/installed  ## the documentation as HTML, with the reference, in .build/docs
+	@$(BIN)/python docs/generate.py --check
+	@$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet --builder html -d .build/doctrees docs .build/docs
+	@echo 'docs: .build/docs/index.html'
 
 bench: .venv/installed  ## measure vethlib beside its peers and beside what the kernel costs
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -27,7 +27,9 @@ def main() -> int:
     check = "--check" in sys.argv
     changed = [(path, text) for path, text in pages() if not path.exists() or path.read_text() != text]
     for path, text in changed:
-        print(f"{path.relative_to(ROOT)} {'is not what the code says: python docs/generate.py' if check else 'written'}")
+        print(
+            f"{path.relative_to(ROOT)} {'is not what the code says: python docs/generate.py' if check else 'written'}"
+        )
         if not check:
             path.write_text(text)
     return 1 if check and changed else 0
@@ -37,7 +39,10 @@ def pages() -> Iterator[tuple[Path, str]]:
     """Each page that has something of this, as it should be."""
     yield HERE / "reference/command-line.md", command_line()
     northbound = HERE / "reference/northbound.md"
-    yield northbound, _put("fields", fields((ROOT / "vethlib/agent/northbound.proto").read_text()), northbound.read_text())
+    yield (
+        northbound,
+        _put("fields", fields((ROOT / "vethlib/agent/northbound.proto").read_text()), northbound.read_text()),
+    )
     fast = HERE / "explanation/why-it-is-fast.md"
     record = json.loads((ROOT / "benchmarks/figures/standard.json").read_text())
     yield fast, _put("figures", figures(record), fast.read_text())
@@ -56,7 +61,7 @@ _COMMAND_LINE = """\
 `vethctl COMMAND [ARGUMENT…]`; `python -m vethlib` is the same. `vethctl COMMAND --help` says what is here.
 This page is made from vethlib/cli/arguments.
 
-- Every command takes `--json`: what it prints is JSON then, and so are its errors, on stderr. And `--color`, as `ip` has it.
+- Every command takes `--json`: what it prints is JSON then, and so are its errors, on stderr; and `--color`, as `ip`.
 - A flag may come from the environment: `VETHLIB_LABEL` for `--label`, `VETHLIB_ONCE=1` for `--once`. Flags win.
 - A NETNS is a name (`ns1`, `netns:ns1`), `pid:42`, `path:/proc/42/ns/net` or `fd:7`; without one, this namespace.
 - A PATH is a JSON file (one interface, or a list), a directory of `*.json`, or `-` for stdin.
@@ -84,7 +89,8 @@ def command_line() -> str:
     for name, command in COMMANDS.items():
         parser = Parser(command.usage, command.summary, command.more)
         command.add_arguments(parser)
-        text += f"\n## {name}\n\n{command.summary[0].upper()}{command.summary[1:]}.\n\n```text\nvethctl {command.usage}\n```\n"
+        text += f"\n## {name}\n\n{command.summary[0].upper()}{command.summary[1:]}.\n"
+        text += f"\n```text\nvethctl {command.usage}\n```\n"
         rows = list(_rows(parser))
         if rows:
             text += "\n| argument | |\n|---|---|\n" + "".join(rows)
