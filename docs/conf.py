@@ -22,6 +22,7 @@ html_show_copyright = False
 html_copy_source = False
 
 myst_heading_anchors = 3
+default_role = "code"  # `name` in a docstring
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
@@ -36,7 +37,10 @@ suppress_warnings = ["misc.highlighting_failure"]
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(collections|concurrent|contextlib|ipaddress|json|os|pytest|select|socket|subprocess)\..*"),
-    (r"py:class", r"(.*\.)?(_\w+|E|T|Cache|DeleteItem|EventKind|HasFileno|LinkMessage|NetnsRef|OurPairs|Place|Survey)"),
+    (
+        r"py:class",
+        r"(.*\.)?(_\w+|E|T|Cache|DeleteItem|EventKind|HasFileno|Interface|LinkMessage|NetnsRef|OurPairs|Place|Survey)",
+    ),
     (r"py:class", r"tuple\[str"),  # of a quoted annotation
 ]
 
@@ -45,20 +49,12 @@ for module in (vethlib, vethlib.agent):
     vars(module).update({name: getattr(module, name) for name in module.__all__})
 
 _DOCS = Path(__file__).parent
-_CONTENTS = """
-
-```{toctree}
-:hidden:
-:glob:
-
-tutorial
-pytest-netns
-how-to/*
-explanation/*
-reference/*
-reference/api/*
-```
-"""
+_CONTENTS = {
+    "Begin": ("tutorial",),
+    "Do": ("pytest-netns", "how-to/*"),
+    "Understand": ("explanation/*",),
+    "Look up": ("reference/*", "reference/api/*"),
+}
 
 
 def setup(app):  # type: ignore[no-untyped-def]
@@ -82,7 +78,8 @@ def _arrange(_app: object, docname: str, source: list[str]) -> None:
 
     source[0] = re.sub(r"(?<!!)\[([^\]]+)\]\(((?!https?:)[^)\s]+)\)", plain, source[0])
     if docname == "index":
-        source[0] += _CONTENTS
+        for caption, pages in _CONTENTS.items():
+            source[0] += "\n\n```{toctree}\n:hidden:\n:glob:\n:caption: " + "\n".join([caption, "", *pages, "```"])
 
 
 def _show_examples(_app: object, _what: str, _name: str, _object: object, _options: object, lines: list[str]) -> None:
@@ -104,6 +101,8 @@ def _find_elsewhere(app, env, node, content):  # type: ignore[no-untyped-def]
     if node.get("refdomain") != "py":
         return None
     name = node["reftarget"].rpartition(".")[2]
+    if name == "Interface" and node.get("py:module") == "vethlib":
+        return None  # that of ipaddress, not that of the agent
     found = [one for one in env.domains["py"].objects if one.rpartition(".")[2] == name]
     if not found:
         return None
