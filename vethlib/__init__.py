@@ -1,9 +1,12 @@
 """Wire Linux network namespaces together with veth pairs, at the speed of the kernel.
 
-from vethlib import End, Session, Veth
+    from vethlib import End, Session, Veth
 
-with Session() as session:
-    pair = session.create(Veth(End("veth1", netns="ns1"), End("veth2", netns="ns2")))
+    with Session() as session:
+        pair = session.create(Veth(End("veth1", netns="ns1"), End("veth2", netns="ns2")))
+
+All public names are here but those of namespaces (:mod:`vethlib.ns`), of what is declared (:mod:`vethlib.agent`) and of
+whole topologies (:mod:`vethlib.topology`).
 """
 
 import errno

@@ -42,7 +42,7 @@ class Mark:
 
 
 def check_label(label: str, field: str = "label") -> str:
-    """Return `label` if it can name an agent: 1–63 of letters, digits, '.', '_' and '-'."""
+    """Return `label` if it can name an agent: 1–63 of letters, digits, '.', '_' and '-'. Raises InvalidValue."""
     if not _LABEL.fullmatch(label):
         raise InvalidValue(field, label, "a label is 1 to 63 of the characters A-Z a-z 0-9 . _ -")
     return label

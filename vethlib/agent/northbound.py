@@ -63,7 +63,10 @@ def _words(one: Parsed) -> list[str]:
 
 
 def read(text: str | bytes, source: str = "") -> list[Parsed]:
-    """Read a JSON text that holds one interface or a list of them."""
+    """Read a JSON text that holds one interface or a list of them.
+
+    Raises nothing: what is wrong is in each one's ``problems``. `source` says where the text is from, in messages.
+    """
     try:
         value = decode(text)
     except Undecodable as error:
@@ -74,7 +77,10 @@ def read(text: str | bytes, source: str = "") -> list[Parsed]:
 
 
 def read_one(text: str | bytes, source: str = "", *, name: str | None = None) -> Parsed:
-    """Read a JSON text that holds one interface, which has to be called `name` where that is given."""
+    """Read a JSON text that holds one interface, which has to be called `name` where that is given.
+
+    As :func:`read`, it raises nothing.
+    """
     try:
         parsed = read_value(decode(text), source)
     except Undecodable as error:
@@ -86,7 +92,7 @@ def read_one(text: str | bytes, source: str = "", *, name: str | None = None) ->
 
 
 def read_value(value: object, source: str = "") -> Parsed:
-    """Read one interface from a decoded JSON value."""
+    """Read one interface from a decoded JSON value. As :func:`read`, it raises nothing."""
     if not isinstance(value, dict):
         problem = InvalidValue("interface", _short(value), f"write an object, not {_kind(value)}")
         return Parsed(None, problems=(problem,), source=source)

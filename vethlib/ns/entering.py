@@ -172,7 +172,9 @@ def entered(ref: str | HasFileno | None, resolver: Resolver | None = None) -> Ab
 def call_in(fd: int, function: Callable[[], T]) -> T:
     """Call `function` with the calling thread in the namespace that `fd` is open on, and return what it returns.
 
-    Costs 8 to 10 µs. A socket made in there belongs to that namespace, wherever it is used later.
+    Costs 8 to 10 µs. A socket made in there belongs to that namespace, wherever it is used later. Raises what
+    `function` raises, and NotPermitted without CAP_SYS_ADMIN in the user namespace that owns `fd`'s (netns_install,
+    net/core/net_namespace.c).
     """
     home = _home()
     back = home.fileno()
@@ -230,6 +232,7 @@ def call_in_new(function: Callable[[], T]) -> T:
     """Make a network namespace, call `function` in it, and return what it returns.
 
     The namespace ends with the call unless `function` keeps it: opens it, mounts it, or leaves a socket in it.
+    Raises what `function` raises, and NotPermitted without CAP_SYS_ADMIN.
     """
     home = _home()
     back = home.fileno()

@@ -11,25 +11,28 @@ __all__ = ["fat_tree", "line", "mesh", "ring", "star"]
 
 
 def line(n: int, *, mtu: int | None = None) -> Description:
-    """n0 – n1 – … : `n` nodes one behind the other, from 2 on."""
+    """n0 – n1 – … : `n` nodes one behind the other, from 2 on; `mtu` in bytes. Raises InvalidValue."""
     names = _names(n, 2, "line")
     return _described(names, list(pairwise(names)), mtu)
 
 
 def ring(n: int, *, mtu: int | None = None) -> Description:
-    """A line whose ends are joined: `n` nodes, from 3 on."""
+    """A line whose ends are joined: `n` nodes, from 3 on; `mtu` in bytes. Raises InvalidValue."""
     names = _names(n, 3, "ring")
     return _described(names, list(zip(names, [*names[1:], names[0]], strict=True)), mtu)
 
 
 def mesh(n: int, *, mtu: int | None = None) -> Description:
-    """`n` nodes, from 2 on, each joined to each."""
+    """`n` nodes, from 2 on, each joined to each; `mtu` in bytes. Raises InvalidValue."""
     names = _names(n, 2, "mesh")
     return _described(names, list(combinations(names, 2)), mtu)
 
 
 def star(n: int, *, hub: Kind = "switch", mtu: int | None = None) -> Description:
-    """leaf0, leaf1, … around a `hub`, which is a switch, a router or a plain node: `n` leaves, from 1 on."""
+    """leaf0, leaf1, … around a `hub`, which is a switch, a router or a plain node: `n` leaves, from 1 on.
+
+    `mtu` is in bytes. Raises InvalidValue.
+    """
     if hub not in ("switch", "router", "node"):
         raise InvalidValue("hub", hub, 'say "switch", "router" or "node"')
     leaves = [f"leaf{number}" for number in range(_count(n, 1, "a star has 1 leaf or more"))]
@@ -40,7 +43,7 @@ def fat_tree(k: int, *, mtu: int | None = None) -> Description:
     """A fat tree of switches with `k` ports each (k even, from 2 on), all of which are routers here.
 
     (k/2)² core routers, k pods of k/2 aggregation and k/2 edge routers, k/2 hosts at each of these: core0 …, agg0_0 …
-    (pod, number), edge0_0 …, host0_0_0 … (pod, edge, number).
+    (pod, number), edge0_0 …, host0_0_0 … (pod, edge, number). `mtu` is in bytes. Raises InvalidValue.
     """
     if type(k) is not int or k < 2 or k % 2:
         raise InvalidValue("k", k, "a fat tree has an even number of ports, from 2 on")
