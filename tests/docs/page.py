@@ -5,7 +5,8 @@ What a block is, its fence says:
 * ``console``: a line that begins with ``$`` and a space is run by bash; ``>`` and a space continue it. What follows
   up to the next one is what it prints: ``…`` in a line stands for anything, a line of nothing but ``…`` any number of
   lines; where nothing follows, its output is not looked at. It ends with 0, or ``  # exits N`` says with what. One that
-  ends with ``&`` runs on beside those that follow.
+  ends with ``&`` runs on beside those that follow; it has ten seconds to print what is shown. So has a command of
+  vethctl that only looks, status or show, which is repeated until then.
 * ``python``: a script, in the directory and the namespaces of the page; the named namespaces that it makes go with it.
   With functions that are called ``test_…`` it is a file for pytest, and all of them pass; such files run last. A block
   of ``text`` right after a script is what it prints, told as above.
