@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import shutil
 import subprocess
 
 from vethlib import ns
@@ -36,6 +37,7 @@ def _own_etc() -> None:
     options = b"lowerdir=/etc,upperdir=/run/vethlib-docs/upper,workdir=/run/vethlib-docs/work"
     with contextlib.suppress(OSError):
         mount(b"overlay", b"/etc", b"overlay", 0, options)
+        shutil.rmtree("/etc/vethlib", ignore_errors=True)  # this host's own is not what the page is about
     subprocess.run(["umount", "--lazy", "/run/vethlib-docs"], check=False, capture_output=True)
     os.rmdir("/run/vethlib-docs")
 
