@@ -26,6 +26,10 @@ def main(argv: list[str] | None = None) -> int:
     is_process = argv is None
     argv = sys.argv[1:] if argv is None else argv
     try:
+        if argv[:1] == ["complete"]:
+            from .complete import complete
+
+            return complete(argv[1:])
         if is_process:
             be_quiet(Output(as_json=json_is_wanted(argv)))
         return _run(argv)

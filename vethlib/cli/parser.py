@@ -8,10 +8,12 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 __all__ = [
     "STORES",
+    "OneOf",
     "Parser",
     "UsageError",
     "count",
@@ -42,6 +44,8 @@ class Parser(argparse.ArgumentParser):
     """The parser of one command. Raises UsageError where argparse would exit."""
 
     def __init__(self, usage: str, description: str, more: str) -> None:
+        self.completes: dict[str, str] = {}
+        """What the shell offers for an argument, by its `dest`: a kind of names in candidates.py."""
         self.flags: list[str] = []
         super().__init__(
             prog="vethctl",
@@ -52,9 +56,16 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
 
-    def option(self, *names: str, among: Any = None, **how: Any) -> None:
+    def add_argument(self, *names: Any, completes: str = "", **how: Any) -> argparse.Action:
+        """Add an argument. `completes` says what the shell offers for it, where its metavar does not (words.py)."""
+        action = super().add_argument(*names, **how)
+        self.completes[action.dest] = completes
+        return action
+
+    def option(self, *names: str, among: Any = None, completes: str = "", **how: Any) -> None:
         """Add a flag, whose default its environment variable may be. `among` are those it excludes."""
         action: argparse.Action = (among or self).add_argument(*names, **how)
+        self.completes[action.dest] = completes
         self.flags.append(names[-1])
         if how.get("action") not in ("append", "version"):
             self._take_from_environment(action, names[-1])
@@ -122,15 +133,21 @@ def switch(text: str) -> bool:
     raise argparse.ArgumentTypeError(f"{text!r}: write 1 or 0")
 
 
-def one_of(*words: str) -> Callable[[str], str]:
+@dataclass(frozen=True, slots=True)
+class OneOf:
     """A value that is one of a few words."""
 
-    def check(text: str) -> str:
-        if text in words:
-            return text
-        raise argparse.ArgumentTypeError(f"{text!r}: write {', '.join(words[:-1])} or {words[-1]}")
+    words: tuple[str, ...]
 
-    return check
+    def __call__(self, text: str) -> str:
+        if text in self.words:
+            return text
+        raise argparse.ArgumentTypeError(f"{text!r}: write {', '.join(self.words[:-1])} or {self.words[-1]}")
+
+
+def one_of(*words: str) -> OneOf:
+    """A value that is one of these."""
+    return OneOf(words)
 
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}

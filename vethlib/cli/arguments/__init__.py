@@ -14,7 +14,7 @@ from ..parser import Parser, UsageError, no_such, switch
 from . import agents, files, links, pictures, shell, stores, watching
 from .shared import COLORS, add_common
 
-__all__ = ["COMMANDS", "json_is_wanted", "parse"]
+__all__ = ["COMMANDS", "json_is_wanted", "parse", "parser_of", "with_color_joined", "without_command"]
 
 COMMANDS = (
     files.COMMANDS
@@ -55,7 +55,7 @@ def json_is_wanted(argv: list[str]) -> bool:
 
 def parse(argv: list[str]) -> Namespace:
     """Read a command line; `command` and `module` say what to call. Raises UsageError, and SystemExit after help."""
-    argv = _with_color_joined(argv)
+    argv = with_color_joined(argv)
     _check_stores(argv)
     at = next((number for number, word in enumerate(argv) if not word.startswith("-")), len(argv))
     if at == len(argv):
@@ -64,19 +64,30 @@ def parse(argv: list[str]) -> Namespace:
     command = COMMANDS.get(name)
     if command is None:
         raise UsageError(no_such("command", name, COMMANDS), field="COMMAND", hint=f"try: {_HELP}")
-    parser = Parser(command.usage, f"{command.summary[0].upper()}{command.summary[1:]}.", command.more)
-    add_common(parser)
-    command.add_arguments(parser)
-    args = parser.read(rest)
+    args = parser_of(name).read(rest)
     args.command, args.module = command.function or name, command.module
     return args
 
 
-def _without_command(argv: list[str]) -> Namespace:
+def parser_of(name: str) -> Parser:
+    """The parser of a command."""
+    command = COMMANDS[name]
+    parser = Parser(command.usage, f"{command.summary[0].upper()}{command.summary[1:]}.", command.more)
+    add_common(parser)
+    command.add_arguments(parser)
+    return parser
+
+
+def without_command(version: str = "") -> Parser:
+    """The parser of a command line that names no command."""
     parser = Parser("COMMAND [ARGUMENT…]", _overview(), _EPILOG)
     add_common(parser)
-    parser.option("--version", action="version", version=_version(argv), help="print the version")
-    parser.read(argv)
+    parser.option("--version", action="version", version=version, help="print the version")
+    return parser
+
+
+def _without_command(argv: list[str]) -> Namespace:
+    without_command(_version(argv)).read(argv)
     raise UsageError("which command?", field="COMMAND", hint=f"one of: {', '.join(COMMANDS)}; try: {_HELP}")
 
 
@@ -101,7 +112,7 @@ def _check_stores(argv: list[str]) -> None:
             raise UsageError(f"{word!r} is a store", field="--store", hint="write --store before it")
 
 
-def _with_color_joined(argv: list[str]) -> list[str]:
+def with_color_joined(argv: list[str]) -> list[str]:
     """--color may stand alone, so only a word that can be its value is taken for it."""
     joined: list[str] = []
     for word in argv:

@@ -18,7 +18,8 @@ def _add_agent(parser: Parser) -> None:
     add_status_directory(parser)
     add_missing_netns(parser)
     text = "the Docker Engine whose containers are microservices (default: %(default)s)"
-    parser.option("--docker", metavar="SOCKET|off", default="unix:///var/run/docker.sock", help=text)
+    default = "unix:///var/run/docker.sock"
+    parser.option("--docker", metavar="SOCKET|off", default=default, completes="engine", help=text)
     text = "serve /metrics for Prometheus, and /healthz, there: HOST:PORT, [IPV6]:PORT or :PORT"
     parser.option("--metrics", metavar="ADDRESS", default="", help=text)
     text = "with --metrics: the counters of every link that is kept, too"
@@ -45,9 +46,10 @@ def _add_agent(parser: Parser) -> None:
 
 
 def _add_status(parser: Parser) -> None:
-    parser.add_argument("names", nargs="*", metavar="NAME", help="interfaces, by name or by full key (default: all)")
+    text = "interfaces, by name or by full key (default: all)"
+    parser.add_argument("names", nargs="*", metavar="NAME", completes="interface", help=text)
     text = "an etcd to ask instead of this host: etcd://HOST:PORT; may come from VETHLIB_STORE"
-    parser.option("--store", metavar="URL", help=text)
+    parser.option("--store", metavar="URL", completes="store", help=text)
     which = parser.add_mutually_exclusive_group()
     add_label(parser, among=which)
     parser.option("--all-labels", action="store_true", help="a line for each label in that etcd", among=which)

@@ -71,7 +71,8 @@ def _add_top(parser: Parser) -> None:
 
 def _add_netns(parser: Parser) -> None:
     parser.add_argument("action", type=one_of("list", "add", "del"), metavar="list|add|del", help="what to do")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="the namespaces to add or to delete")
+    text = "the namespaces to add or to delete"
+    parser.add_argument("names", nargs="*", metavar="NAME", completes="netns-name", help=text)
 
 
 COMMANDS = {

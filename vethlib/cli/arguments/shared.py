@@ -58,7 +58,8 @@ def add_paths(parser: Parser) -> None:
 def add_label(parser: Parser, among: Any = None) -> None:
     """--label, whose default the original's variable may be, too. `among` are flags that it excludes."""
     label = os.environ.get("MICROSERVICE_LABEL", "vpp1")
-    parser.option("--label", default=label, help="whose pairs they are (default: %(default)s)", among=among)
+    text = "whose pairs they are (default: %(default)s)"
+    parser.option("--label", default=label, completes="label", help=text, among=among)
 
 
 def add_missing_netns(parser: Parser) -> None:
@@ -75,7 +76,7 @@ def add_missing_netns(parser: Parser) -> None:
 def add_store(parser: Parser) -> None:
     """--store, and --label."""
     text = "where the configuration is: dir:PATH or etcd://HOST:PORT; may come from VETHLIB_STORE"
-    parser.option("--store", metavar="URL", help=text)
+    parser.option("--store", metavar="URL", completes="store", help=text)
     add_label(parser)
 
 

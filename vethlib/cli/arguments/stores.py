@@ -10,14 +10,16 @@ __all__ = ["COMMANDS"]
 
 
 def _add_put(parser: Parser) -> None:
-    parser.add_argument("key", nargs="?", metavar="KEY", help="a name or a full key that the one value has to have")
+    text = "a name or a full key that the one value has to have"
+    parser.add_argument("key", nargs="?", metavar="KEY", completes="interface", help=text)
     parser.add_argument("file", metavar="FILE", help="a JSON file (one interface or a list), a directory of them, or -")
     add_store(parser)
     parser.option("--no-validate", action="store_true", help="store any JSON object that has a name")
 
 
 def _add_names(parser: Parser) -> None:
-    parser.add_argument("names", nargs="+", metavar="NAME", help="interfaces, by name or by full key")
+    text = "interfaces, by name or by full key"
+    parser.add_argument("names", nargs="+", metavar="NAME", completes="interface", help=text)
     add_store(parser)
 
 

@@ -1,0 +1,127 @@
+"""What the shell is offered for a command line that is being typed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.commands import Vethctl, runner
+from vethlib.cli.arguments import COMMANDS, parser_of
+from vethlib.cli.words import wanted
+
+
+@pytest.fixture
+def vethctl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Vethctl:
+    return runner(capsys, monkeypatch)
+
+
+@pytest.fixture
+def complete(vethctl: Vethctl) -> object:
+    def run(*line: str) -> list[str]:
+        done = vethctl("complete", "--", *line)
+        assert (done.code, done.err) == (0, "")
+        return [answer.split("\t")[0] for answer in done.out.splitlines()]
+
+    return run
+
+
+def test_every_command_is_offered_with_what_it_does(vethctl: Vethctl) -> None:
+    offered = dict(line.split("\t") for line in vethctl("complete", "--", "").out.splitlines())
+    assert offered == {name: command.summary for name, command in COMMANDS.items()}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_flag_of_every_command_is_offered(name: str) -> None:
+    flags = {flag for action in parser_of(name)._actions for flag in action.option_strings}
+    assert set(wanted([name, "-"]).words) == flags
+    assert {"--json", "--color", "--help"} <= flags
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_positional_argument_says_what_it_completes(name: str) -> None:
+    line = [name]
+    for action in parser_of(name)._get_positional_actions():
+        found = wanted([*line, ""])
+        assert found.words or found.kinds, f"say completes=… where {action.dest} of {name} is added"
+        line.append("x")
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        (["app"], ["apply"]),
+        (["--json", "app"], ["apply"]),
+        (["--color", "never", "app"], ["apply"]),
+        (["--color", "nev"], ["never"]),
+        (["--color", "app"], ["apply"]),
+        (["--vers"], ["--version"]),
+        (["nonsense", ""], []),
+        (["show", "--bri"], ["--brief"]),
+        (["show", "-br", "--de"], []),
+        (["show", "--all", "--al"], []),
+        (["create", "a", "b", "--a-addr", "10.0.0.1/24", "--a-ad"], ["--a-addr"]),
+        (["create", "a", "b", "--mtu", ""], []),
+        (["create", "veth1"], ["veth1@"]),
+        (["agent", "--log", ""], ["json", "text"]),
+        (["agent", "--log=j"], ["--log=json"]),
+        (["agent", "--once=j"], []),
+        (["apply", "--label", "x", "--missing-netns", "w"], ["wait"]),
+        (["apply", ""], [":files"]),
+        (["apply", "one", ""], [":files"]),
+        (["apply", "--", "--dry"], [":files"]),
+        (["put", "x", ""], [":files"]),
+        (["agent", "--status-dir", ""], [":directories"]),
+        (["agent", "--store", ""], ["dir:", "etcd://"]),
+        (["agent", "--docker", "o"], ["off"]),
+        (["netns", ""], ["add", "del", "list"]),
+        (["netns", "add", ""], []),
+        (["move", "x", "pi"], ["pid:"]),
+        (["completion", "f"], ["fish"]),
+        (["completion", "fish", "--js"], ["--json"]),
+    ],
+)
+def test_what_can_be_said_is_offered(complete: Vethctl, line: list[str], offered: list[str]) -> None:
+    assert complete(*line) == offered
+
+
+def test_names_come_from_the_store_and_from_the_status_of_the_agent(complete: Vethctl, tmp_path: Path) -> None:
+    for part in ("store", "status"):
+        (tmp_path / part).mkdir()
+    (tmp_path / "store" / "many.json").write_text(json.dumps([{"name": "veth1"}, {"name": "veth2"}, {"nome": "x"}, 3]))
+    (tmp_path / "store" / "half.json").write_text('{"name": "ve')
+    (tmp_path / "status" / "veth%2F3.json").write_text("{}")
+    store = f"dir:{tmp_path}/store"
+    assert complete("get", "--store", store, "") == ["veth1", "veth2"]
+    assert complete("get", "veth1", "--store", store, "ve") == ["veth2"]
+    status = str(tmp_path / "status")
+    assert complete("status", "--status-dir", status, "") == ["veth/3"]
+    assert complete("status", "--store", store, "--status-dir", status, "v") == ["veth1", "veth2", "veth/3"]
+
+
+def test_the_store_may_come_from_the_environment(
+    complete: Vethctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "one.json").write_text('{"name": "veth1"}')
+    monkeypatch.setenv("VETHLIB_STORE", f"dir:{tmp_path}")
+    assert complete("del", "") == ["veth1"]
+
+
+def test_directories_of_a_store_are_offered(complete: Vethctl, tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "stop").write_text("")
+    assert complete("agent", f"--store=dir:{tmp_path}/st") == [f"--store=dir:{tmp_path}/store/"]
+
+
+def test_what_a_value_is_not_is_not_offered_for_it(complete: Vethctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VETHLIB_TIMEOUT", "soon")  # the command will complain of it, not the shell at each TAB
+    assert complete("apply", "") == []
+
+
+def test_an_etcd_that_does_not_answer_holds_nobody_up() -> None:
+    line = ["complete", "--", "get", "--store", "etcd://192.0.2.1:1", ""]
+    done = subprocess.run([sys.executable, "-m", "vethlib", *line], capture_output=True, timeout=10, check=False)
+    assert (done.stdout, done.stderr) == (b"", b"")
