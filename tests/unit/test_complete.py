@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from tests.commands import Vethctl, runner
 from vethlib.cli.arguments import COMMANDS, parser_of
 from vethlib.cli.words import wanted
 
+Complete = Callable[..., list[str]]
+
 
 @pytest.fixture
 def vethctl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Vethctl:
@@ -20,7 +23,7 @@ def vethctl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.fixture
-def complete(vethctl: Vethctl) -> object:
+def complete(vethctl: Vethctl) -> Complete:
     def run(*line: str) -> list[str]:
         done = vethctl("complete", "--", *line)
         assert (done.code, done.err) == (0, "")
@@ -84,11 +87,11 @@ def test_every_positional_argument_says_what_it_completes(name: str) -> None:
         (["completion", "fish", "--js"], ["--json"]),
     ],
 )
-def test_what_can_be_said_is_offered(complete: Vethctl, line: list[str], offered: list[str]) -> None:
+def test_what_can_be_said_is_offered(complete: Complete, line: list[str], offered: list[str]) -> None:
     assert complete(*line) == offered
 
 
-def test_names_come_from_the_store_and_from_the_status_of_the_agent(complete: Vethctl, tmp_path: Path) -> None:
+def test_names_come_from_the_store_and_from_the_status_of_the_agent(complete: Complete, tmp_path: Path) -> None:
     for part in ("store", "status"):
         (tmp_path / part).mkdir()
     (tmp_path / "store" / "many.json").write_text(json.dumps([{"name": "veth1"}, {"name": "veth2"}, {"nome": "x"}, 3]))
@@ -103,20 +106,20 @@ def test_names_come_from_the_store_and_from_the_status_of_the_agent(complete: Ve
 
 
 def test_the_store_may_come_from_the_environment(
-    complete: Vethctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    complete: Complete, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "one.json").write_text('{"name": "veth1"}')
     monkeypatch.setenv("VETHLIB_STORE", f"dir:{tmp_path}")
     assert complete("del", "") == ["veth1"]
 
 
-def test_directories_of_a_store_are_offered(complete: Vethctl, tmp_path: Path) -> None:
+def test_directories_of_a_store_are_offered(complete: Complete, tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     (tmp_path / "stop").write_text("")
     assert complete("agent", f"--store=dir:{tmp_path}/st") == [f"--store=dir:{tmp_path}/store/"]
 
 
-def test_what_a_value_is_not_is_not_offered_for_it(complete: Vethctl, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_value_is_not_is_not_offered_for_it(complete: Complete, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VETHLIB_TIMEOUT", "soon")  # the command will complain of it, not the shell at each TAB
     assert complete("apply", "") == []
 

@@ -12,7 +12,6 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -97,10 +96,10 @@ def _processes(beginning: str) -> Named:
     if not beginning.startswith("pid:"):
         return
     here = _netns_of("self")
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and _netns_of(entry.name) not in (here, ""):
-            with suppress(OSError):
-                yield f"pid:{entry.name}", (entry / "comm").read_text().strip()
+    for process in filter(str.isdigit, os.listdir("/proc")):
+        if _netns_of(process) not in (here, ""):
+            with suppress(OSError), open(f"/proc/{process}/comm", errors="replace") as comm:
+                yield f"pid:{process}", comm.read().strip()
 
 
 def _netns_of(process: str) -> str:
@@ -143,7 +142,8 @@ def _stored(given: Mapping[str, Any]) -> Iterator[str]:
 
 def _named_in(path: str) -> Iterator[str]:
     with suppress(OSError, ValueError, RecursionError):
-        value = json.loads(Path(path).read_bytes())
+        with open(path, "rb") as file:
+            value = json.load(file)
         for one in value if isinstance(value, list) else [value]:
             if isinstance(one, dict) and isinstance(name := one.get("name"), str):
                 yield name
@@ -152,12 +152,11 @@ def _named_in(path: str) -> Iterator[str]:
 def _in_etcd(url: str, label: str) -> list[str]:
     """The one thing here that may wait for somebody else; then the alarm ends this process, which has no more to do."""
     from vethlib.agent.stores.opening import open_editor
-    from vethlib.agent.stores.texts import name_in
 
     signal.setitimer(signal.ITIMER_REAL, 3 * PATIENCE)
     try:
         with suppress(VethError):
-            return [name for one in open_editor(url, label=label).values() if (name := name_in(one.text)) is not None]
+            return [one.name for one in open_editor(url, label=label).stored() if one.name]
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
     return []

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 
 from vethlib.errors import VethError
 
-from .candidates import DIRECTORIES, FILES, candidates
 from .exits import DONE
 from .parser import UsageError
 from .text import natural
@@ -41,6 +40,10 @@ def _offered(found: Wanted) -> Iterator[tuple[str, str]]:
     for word, meaning in found.words.items():
         if word.startswith(found.beginning):
             yield found.before + word, meaning
+    if not found.kinds:
+        return
+    from .candidates import DIRECTORIES, FILES, candidates
+
     for kind in found.kinds:
         for name, meaning in candidates(kind, found.beginning, found.given):
             if name in (FILES, DIRECTORIES):

@@ -140,6 +140,7 @@ class OneOf:
     words: tuple[str, ...]
 
     def __call__(self, text: str) -> str:
+        """As argparse calls the type of an argument."""
         if text in self.words:
             return text
         raise argparse.ArgumentTypeError(f"{text!r}: write {', '.join(self.words[:-1])} or {self.words[-1]}")

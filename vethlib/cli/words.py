@@ -93,16 +93,16 @@ class _Reading:
             self._only_positionals = True
             return
         name, equals, value = word.partition("=")
-        flag = self._parser._option_string_actions.get(name)
-        if flag is None:
+        named = self._parser._option_string_actions.get(name)
+        if named is None:
             return
-        self._said.add(flag)
-        if flag.nargs == 0:
+        self._said.add(named)
+        if named.nargs == 0:
             return
         if equals:
-            self._given[flag.dest] = value
+            self._given[named.dest] = value
         else:
-            self._open = flag
+            self._open = named
 
     def wanted(self, last: str) -> Wanted:
         """What `last` may become."""

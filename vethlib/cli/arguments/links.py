@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..parser import Parser, count, interval, number, one_of, seconds
 from .command import Command
 
@@ -39,7 +41,7 @@ def _add_delete(parser: Parser) -> None:
 def _add_show(parser: Parser) -> None:
     parser.add_argument("targets", nargs="*", metavar="LINK[@NETNS]|@NETNS", help="a link, or all of a namespace")
     form = parser.add_mutually_exclusive_group()
-    shape = {"action": "store_const", "dest": "form", "among": form}
+    shape: dict[str, Any] = {"action": "store_const", "dest": "form", "among": form}
     parser.option("-br", "--brief", const="brief", help="a line each", **shape)
     parser.option("-d", "--details", const="details", help="all that the kernel says", **shape)
     parser.option("-a", "--all", action="store_true", help="links of every kind, not only veth")
