@@ -729,3 +729,9 @@ def test_what_is_put_is_built_and_told(vethctl: Vethctl, etcd: Etcd, tmp_path: P
     said: Said = vethctl("status")
     assert said.code == 2
     assert said.err.splitlines()[0].endswith("; what was built stays, and what has become of 2 interfaces is not known")
+
+
+def test_the_shell_is_offered_what_an_etcd_holds(vethctl: Vethctl, etcd: Etcd) -> None:
+    etcd.put(f"{KEY}veth1", json.dumps(value("veth1", "veth2")))
+    etcd.put(f"{KEY}wrong", '{"name": "wrong", "mtu": "big"}')  # which can be got and deleted, too
+    assert vethctl("complete", "--", "del", "").out.split() == ["veth1", "wrong"]

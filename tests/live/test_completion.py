@@ -108,8 +108,8 @@ def test_names_that_are_there_are_offered(
     def complete(*line: str) -> list[str]:
         return [answer.split("\t")[0] for answer in vethctl("complete", "--", *line).out.splitlines()]
 
-    assert complete("stats", "") == ["veth1", "veth1@ns1", "veth2@ns2", "veth9@ns10"]
-    assert complete("stats", "veth1@") == ["veth1@ns1"]
+    assert complete("delete", "") == ["veth1", "veth1@ns1", "veth2@ns2", "veth9@ns10"]
+    assert complete("delete", "veth1@") == ["veth1@ns1"]
     assert complete("show", "@") == ["@ns1", "@ns2", "@ns10"]
     assert complete("move", "veth1@ns1", "n") == ["ns1", "ns2", "ns10"]
     assert complete("move", "veth1@ns1", "netns:ns2") == ["netns:ns2"]

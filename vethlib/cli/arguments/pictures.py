@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..parser import Parser
 from .command import Command
 from .shared import add_label, add_status_directory
@@ -13,7 +15,7 @@ def _add_graph(parser: Parser) -> None:
     text = "northbound files to draw (default: this host, as it is)"
     parser.add_argument("paths", nargs="*", metavar="PATH", help=text)
     form = parser.add_mutually_exclusive_group()
-    shape = {"action": "store_const", "dest": "form", "among": form}
+    shape: dict[str, Any] = {"action": "store_const", "dest": "form", "among": form}
     parser.option("--svg", const="svg", help="a picture that needs nothing else, for light and dark", **shape)
     parser.option("--dot", const="dot", help="for Graphviz", **shape)
     parser.option("--mermaid", const="mermaid", help="for Markdown", **shape)
