@@ -40,7 +40,7 @@ def shell(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Type]:
     ours, theirs = pty.openpty()
     kept = ("LANG", "LC_ALL", "PYTHONPATH", "COVERAGE_PROCESS_START")
     environment = {name: os.environ[name] for name in kept if name in os.environ}
-    environment |= {"HOME": str(tmp_path), "TERM": "xterm", "INPUTRC": "/dev/null"}
+    environment |= {"HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path), "TERM": "xterm", "INPUTRC": "/dev/null"}
     environment["PATH"] = f"{Path(sys.executable).parent}:/usr/sbin:/usr/bin:/sbin:/bin"
     # A terminal of its own, which it can be interactive on.
     process = subprocess.Popen(
