@@ -32,16 +32,10 @@ python_maximum_signature_line_length = 100
 # Languages of fenced blocks that Pygments does not know are shown plain.
 suppress_warnings = ["misc.highlighting_failure"]
 
-# What a docstring or a signature names is found among what is documented, or is one of these: another package's, or a
-# name that only types are made of.
+# What a docstring refers to is documented, or is another package's.
 nitpicky = True
 nitpick_ignore_regex = [
     (r"py:.*", r"(collections|concurrent|contextlib|ipaddress|json|os|pytest|select|socket|subprocess)\..*"),
-    (
-        r"py:class",
-        r"(.*\.)?(_\w+|E|T|Cache|DeleteItem|EventKind|HasFileno|Interface|LinkMessage|NetnsRef|OurPairs|Place|Survey)",
-    ),
-    (r"py:class", r"tuple\[str"),  # of a quoted annotation
 ]
 
 # What is imported when it is asked for is asked for, so that autodoc finds it among a module's own names.
@@ -97,14 +91,17 @@ def _show_examples(_app: object, _what: str, _name: str, _object: object, _optio
 
 
 def _find_elsewhere(app, env, node, content):  # type: ignore[no-untyped-def]
-    """A name that is documented in another module than the docstring that mentions it, which imports it."""
+    """A name that is documented in another module than what mentions it, which imports it.
+
+    Of a signature it may also be the name of what only types are made of: that is text.
+    """
     if node.get("refdomain") != "py":
         return None
     name = node["reftarget"].rpartition(".")[2]
     if name == "Interface" and node.get("py:module") == "vethlib":
-        return None  # that of ipaddress, not that of the agent
+        return content  # that of ipaddress, not that of the agent
     found = [one for one in env.domains["py"].objects if one.rpartition(".")[2] == name]
     if not found:
-        return None
+        return None if "docstring of" in (node.source or "") else content
     entry = env.domains["py"].objects[min(found, key=len)]
     return make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, content, name)
