@@ -211,9 +211,9 @@ def test_telling_never_waits_and_a_hook_that_hangs_is_in_nobody_elses_way(
         assert time.monotonic() - started < 1  # where one of the hooks takes 30
         assert poll(lambda: hooks.counts()[1].waiting == 0, 10)
         stuck, other = hooks.counts()
-        assert stuck.waiting == 50
-        # Whatever it could not hold is counted, and the newest is among what it did.
-        assert stuck.dropped >= 140
+        assert 46 <= stuck.waiting <= 50
+        # Four are under way, and what it could not hold is counted; the newest is among what the other was told.
+        assert stuck.waiting + stuck.dropped == 196
         assert poll(lambda: "veth199" in (tmp_path / "told").read_text().split(), 5)
         assert sum((other.delivered, other.failed, other.dropped)) >= 50
         hooks.close(grace=0)
