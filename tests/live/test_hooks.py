@@ -278,7 +278,7 @@ def test_after_all_attempts_a_url_is_given_up(caplog: pytest.LogCaptureFixture, 
         hooks.tell(change("a"))
         assert hooks.drain(5)
         assert hooks.counts()[0].failed == 1
-    assert "it cannot be reached" in caplog.text
+    assert "it cannot be reached: Connection refused; see whether it listens there" in caplog.text
 
 
 def test_something_newer_is_told_instead_of_another_try(serve: Callable[..., Server]) -> None:

@@ -138,7 +138,7 @@ def _heading(found: Sequence[Counted], view: View, clock: str, interval: float) 
 def _sums(found: Sequence[Counted], offset: int, shown: int) -> str:
     sums = total(one.rates for one in found)
     if sums is None:
-        return "measuring…"
+        return "measuring…" if found else "no link has that in its name or namespace"
     text = f"total rx {amount(sums.rx_bytes)}B/s {amount(sums.rx_packets)}p/s"
     text += f"  tx {amount(sums.tx_bytes)}B/s {amount(sums.tx_packets)}p/s"
     text += f"  dropped {amount(sums.rx_dropped + sums.tx_dropped)}/s"

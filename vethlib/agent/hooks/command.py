@@ -147,7 +147,7 @@ def _end(pid: int) -> int | None:
 
 def _quoted(said: bytearray) -> str:
     lines = bytes(said).decode("utf-8", "replace").strip().splitlines()
-    return f"; it said last: {lines[-1]}" if lines else ""
+    return f"; it said last: {lines[-1]}" if lines else "; run it by hand to see why: it said nothing on stderr"
 
 
 def _name(number: int) -> str:

@@ -8,6 +8,7 @@ TLS is checked as ssl.create_default_context() does it, against the CAs that the
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 import threading
@@ -44,8 +45,13 @@ async def post(target: UrlTarget, body: bytes, timeout: float) -> Answer:
     except socket.gaierror as error:
         return Answer(f"its host cannot be found: {error.strerror}; check its name and the DNS", again=True)
     except (OSError, asyncio.IncompleteReadError, ValueError) as error:
-        said = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
-        return Answer(f"it cannot be reached: {said}; see whether it listens there", again=True)
+        return Answer(f"it cannot be reached: {_words(error)}; see whether it listens there", again=True)
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)  # asyncio's own are about a call, and an address
+    return str(error) or type(error).__name__
 
 
 async def _exchange(target: UrlTarget, body: bytes) -> int:
