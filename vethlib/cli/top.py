@@ -20,7 +20,7 @@ from .stopping import until_stopped
 from .tally import Counted, Tally, as_dict
 from .terminal import Terminal
 from .text import counted
-from .topview import View, chosen, picture, press
+from .topview import View, chosen, fitting, picture, press
 
 __all__ = ["top"]
 
@@ -117,7 +117,7 @@ def _screen(host: _Host, args: Namespace, output: Output) -> None:
             size = terminal.size()
             room = max(1, size[1] - 4)
             # Scrolling stops at the end, so that a key back is felt at once.
-            last = max(0, len(chosen(links, view.order, view.filter)) - room)
+            last = max(0, len(fitting(links, view.filter)) - room)
             view = replace(view, offset=min(view.offset, last))
             lines = picture(links, view, size, clock=clock, interval=args.interval, states=states, remark=host.remark)
             terminal.draw([output.rendered(line) for line in lines])

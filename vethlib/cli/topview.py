@@ -13,7 +13,7 @@ from .tally import Counted
 from .text import counted, natural, paint, printable, width
 from .where import ref_text
 
-__all__ = ["ORDERS", "View", "chosen", "picture", "press"]
+__all__ = ["ORDERS", "View", "chosen", "fitting", "picture", "press"]
 
 States = Mapping[tuple[tuple[int, int], int], str]
 """What an agent says of an interface, by (namespace, ifindex) of its link."""
@@ -90,10 +90,15 @@ def _type(view: View, text: str, key: str) -> View:
     return replace(view, typing=text + key) if len(key) == 1 else view
 
 
-def chosen(links: Sequence[Counted], order: str, wanted: str) -> list[Counted]:
-    """Those whose name or namespace has `wanted` in it, the busiest first, and by name among equals."""
+def fitting(links: Sequence[Counted], wanted: str) -> list[Counted]:
+    """Those whose name or namespace has `wanted` in it."""
     wanted = wanted.lower()
-    found = [one for one in links if wanted in f"{one.name}@{ref_text(one.ref)}".lower()]
+    return [one for one in links if wanted in f"{one.name}@{ref_text(one.ref)}".lower()]
+
+
+def chosen(links: Sequence[Counted], order: str, wanted: str) -> list[Counted]:
+    """Those that fit, the busiest first, and by name among equals."""
+    found = fitting(links, wanted)
     found.sort(key=lambda one: (natural(one.ref), natural(one.name)))
     return sorted(found, key=ORDERS[order])
 
