@@ -1,8 +1,8 @@
 """A terminal taken over for a while: pictures and single keys, and everything as it was afterwards.
 
 Plain ECMA-48 and xterm's alternate screen, which every terminal of the last decades has, by ssh as well. curses would
-need the terminal's description (terminfo), which minimal images lack, and 6 ms to import; what it does beyond this,
-sending only what has changed, is nothing to a screenful a second.
+need the terminal's description (terminfo), which minimal images lack; what it does beyond this, sending only what has
+changed, is nothing to a screenful a second.
 
 1. What a signal asks for is only noted, and wakes :meth:`Terminal.wait`: a picture is never cut in the middle.
 2. SIGINT and SIGTERM end the program as if nothing had been taken over, after the terminal was given back.

@@ -104,7 +104,7 @@ async def _connect(target: UrlTarget) -> tuple[asyncio.StreamReader, asyncio.Str
 
 @lru_cache(maxsize=1)
 def _trust() -> ssl.SSLContext:
-    return ssl.create_default_context()  # reads all CAs, some 20 ms
+    return ssl.create_default_context()  # reads all CAs, some 35 ms
 
 
 async def _addresses(host: str, port: int) -> list[str]:
