@@ -94,3 +94,8 @@ def test_what_a_page_shows_stands_for_what_was_printed(expected: str, printed: s
 )
 def test_anything_else_differs(expected: str, printed: str) -> None:
     assert differs(expected, printed)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_transcript_stands_outside_of_a_block(page: Page) -> None:
+    assert not re.search(r"^    \$ (?!pip install)", page.text, re.MULTILINE), "nobody would run it"
