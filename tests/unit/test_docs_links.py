@@ -11,9 +11,6 @@ import pytest
 
 from tests.docs.page import PAGES, ROOT, Page
 
-COMING = {"docs/how-to/install.md"}
-"""Pages that others link to, and that may be missing as yet."""
-
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 _PAGES = [*PAGES, *(Page(ROOT / name) for name in ("ARCHITECTURE.md", "CONTRIBUTING.md"))]
 
@@ -37,9 +34,8 @@ def test_every_link_of_a_page_leads_somewhere(page: Page) -> None:
             continue
         name, _, anchor = link.partition("#")
         target = (page.path.parent / name).resolve() if name else page.path
-        if not target.exists():
-            assert str(target.relative_to(ROOT)) in COMING, f"{page.name}: {link} leads nowhere"
-        elif anchor:
+        assert target.exists(), f"{page.name}: {link} leads nowhere"
+        if anchor:
             assert anchor in _anchors(target), f"{page.name}: {link}: there is no such heading"
 
 
