@@ -1,43 +1,65 @@
-"""A graph for Graphviz: `vethctl graph --dot | dot -Tsvg`. The language: https://graphviz.org/doc/info/lang.html."""
+"""A graph for Graphviz: `vethctl graph --dot | dot -Tsvg`. The language: https://graphviz.org/doc/info/lang.html.
+
+A box is a table with a row for each port, and edges end at rows: labels beside edges would lie on one another.
+"""
 
 from __future__ import annotations
 
-from .model import Graph, Port
+from html import escape
+from typing import Final
+
+from .layout import row_text, title_of
+from .model import Graph, Mood, Port
 
 __all__ = ["dot"]
 
-_STYLES = {
-    "good": 'color="#2e7d32"',
-    "bad": 'color="#c62828" style=dashed',
-    "waiting": 'color="#9a6700" style=dotted',
-    "planned": 'color="#1565c0" style=dashed',
-    "plain": 'color="#555555"',
+_COLORS: Final[dict[Mood, str]] = {
+    "good": "#2e7d32",
+    "bad": "#c62828",
+    "waiting": "#9a6700",
+    "planned": "#1565c0",
+    "plain": "#555555",
+}
+_LINES: Final[dict[Mood, str]] = {
+    "good": "solid",
+    "bad": "dashed",
+    "waiting": "dotted",
+    "planned": "dashed",
+    "plain": "solid",
 }
 
 
 def dot(graph: Graph) -> str:
-    """The text of an undirected graph: a node for each box, an edge with labels at its ends for each pair."""
-    lines = ["graph vethlib {", "  rankdir=LR", "  node [shape=box style=rounded]"]
-    lines.append("  edge [fontsize=10 labelfontsize=10]")
-    for box in graph.boxes:
-        words = [box.name + (" (not there)" if box.missing else "")]
-        words += [_label(port) for port in box.loose]
-        style = ' style="rounded,dashed"' if box.missing else ""
-        lines.append(f"  {_quoted(box.name)} [label={_quoted(chr(10).join(words))}{style}]")
+    """The text of an undirected graph: a node for each box, an edge for each pair."""
+    rows: dict[str, list[Port]] = {box.name: [] for box in graph.boxes}
+    edges = []
     for edge in graph.edges:
-        ends = f"taillabel={_quoted(_label(edge.a))} headlabel={_quoted(_label(edge.b))}"
-        tip = _quoted("\n⇄\n".join("\n".join(port.lines()) for port in (edge.a, edge.b)))
+        ends = []
+        for port in (edge.a, edge.b):
+            ends.append(f"{_quoted(port.box)}:p{len(rows[port.box])}")
+            rows[port.box].append(port)
+        tip = "\n⇄\n".join("\n".join([f"{port.name} in {port.box}", *port.lines()[1:]]) for port in (edge.a, edge.b))
+        look = f'color="{_COLORS[edge.mood]}" style={_LINES[edge.mood]} edgetooltip={_quoted(tip)}'
+        edges.append(f"  {' -- '.join(ends)} [{look}]")
+    lines = ["graph vethlib {", "  graph [rankdir=LR ranksep=1]"]
+    lines.append('  node [shape=plain fontname="monospace" fontsize=11]')
+    for box in graph.boxes:
+        title = f"<TR><TD><B>{_html(title_of(box))}</B></TD></TR>"
+        table = title + "".join(_row(number, port) for number, port in enumerate([*rows[box.name], *box.loose]))
+        style = ' STYLE="DASHED"' if box.missing else ""
         lines.append(
-            f"  {_quoted(edge.a.box)} -- {_quoted(edge.b.box)} [{ends} {_STYLES[edge.mood]} edgetooltip={tip} minlen=3]"
+            f'  {_quoted(box.name)} [label=<<TABLE BORDER="1" CELLBORDER="0" CELLSPACING="2"{style}>{table}</TABLE>>]'
         )
-    return "\n".join([*lines, "}", ""])
+    return "\n".join([*lines, *edges, "}", ""])
 
 
-def _label(port: Port) -> str:
-    words = [port.name, *port.addresses]
-    words += [f"mtu {port.mtu}"] if port.mtu else []
-    words += [port.state] if port.state not in ("", "up") else []
-    return "\n".join(words)
+def _row(number: int, port: Port) -> str:
+    text = _html(row_text(port))
+    return f'<TR><TD PORT="p{number}" ALIGN="LEFT"><FONT COLOR="{_COLORS[port.mood]}">{text}</FONT></TD></TR>'
+
+
+def _html(text: str) -> str:
+    return escape("".join(c if c.isprintable() else "�" for c in text)).replace("&#x27;", "&#39;")
 
 
 def _quoted(text: str) -> str:

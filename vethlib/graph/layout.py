@@ -2,7 +2,7 @@
 
 1. What no edge joins is laid out by itself, and then all parts are packed in rows.
 2. A part is drawn in columns. Its most joined box is in the middle, and what would fall apart without it goes to its
-   right and its left, in equal shares; each further column has what is joined to the one before. So an edge joins
+   left and its right, in equal shares; each further column has what is joined to the one before. So an edge joins
    neighbouring columns, or two boxes of one column: it runs in the gap beside them, and through no box.
 3. Long chains and rings would be one row or two columns of a hundred: they are wound, each row the other way round.
 4. In a box every port has a row of its own, on the side where its edge leaves, in the order in which the other ends
@@ -32,6 +32,7 @@ BETWEEN: Final = 16.0  # boxes of a column
 _GAP: Final = (70.0, 260.0)  # columns: at least, at most
 _APART: Final = 44.0  # parts of a picture
 _MARGIN: Final = 24.0
+_GRID: Final = 60.0
 _WIDTH: Final = 1500.0  # that parts are packed into, unless one is wider
 _CANDIDATES: Final = 32  # for the middle of a part
 _WOUND: Final = 9  # boxes of a chain from which on it is wound
@@ -110,8 +111,8 @@ def _pack(parts: list[PlacedGraph]) -> PlacedGraph:
                 row.x, row.y = row.x + x, row.y + y
         boxes += part.boxes
         curves += part.curves
-        x += part.width + _APART
-        right, tall = max(right, x - _APART), max(tall, part.height)
+        right, tall = max(right, x + part.width), max(tall, part.height)
+        x += ceil((part.width + _APART) / _GRID) * _GRID  # so that parts of nearly one width stand below each other
     return PlacedGraph(boxes, curves, right + _MARGIN, y + tall + _MARGIN)
 
 
@@ -151,8 +152,8 @@ class _Part:
         groups = self._without(middle)
         half, size = (len(self._boxes) - 1) / 2, 0
         for group in groups:
-            # The larger ones come first, and go to the right, as one reads; so does one alone.
-            to_right = size < half or len(groups) == 1
+            # As one reads: the first ones to the left, which are the larger ones; but one alone to the right.
+            to_right = size >= half or len(groups) == 1
             size += len(group)
             columns, offset = (right, 1) if to_right else (left, 0)
             for depth, names in enumerate(self._depths(middle, group)):
