@@ -31,8 +31,16 @@ def listed() -> list[str]:
 def mounts(place: str) -> list[str]:
     """The lines of mountinfo for mounts on exactly `place`, without those of the host, which our own /run hides."""
     lines = [line.split() for line in Path("/proc/thread-self/mountinfo").read_text().splitlines()]
-    run = max((int(fields[0]) for fields in lines if fields[4] == "/run"), default=0)
-    return [" ".join(fields) for fields in lines if fields[4] == place and int(fields[0]) > run]
+    parent = {fields[0]: fields[1] for fields in lines}
+    inside = place.startswith("/run/")
+    run = next((fields[0] for fields in reversed(lines) if inside and fields[4] == "/run"), None)
+
+    def ours(mount: str | None) -> bool:
+        while mount is not None and mount != run:
+            mount = parent.get(mount)
+        return mount == run
+
+    return [" ".join(fields) for fields in lines if fields[4] == place and (run is None or ours(fields[0]))]
 
 
 def unmount_everything() -> None:

@@ -388,9 +388,10 @@ def test_stats_shows_rarer_counters_where_there_are_any(vethctl: Vethctl, monkey
     from dataclasses import fields
 
     from vethlib import Session, Stats
+    from vethlib.rates import Sample
 
     counters = Stats(**{one.name: int(one.name == "multicast") * 7 for one in fields(Stats)})
-    monkeypatch.setattr(Session, "stats", lambda *_: counters)
+    monkeypatch.setattr(Session, "stats_many", lambda *_, **__: [Sample((0, 0), 1, 0.0, counters)])
     assert vethctl("stats", "lo").out.splitlines()[-1] == "multicast 7"
 
 

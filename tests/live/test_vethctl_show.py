@@ -191,6 +191,6 @@ def test_a_system_error_is_reported_with_what_it_is_about(vethctl: Vethctl, monk
 
     with monkeypatch.context() as patch:
         patch.setattr("vethlib.cli.view.ns.names", fail)
-        patch.setattr("vethlib.cli._abandon_stdout", lambda: None)
+        patch.setattr("vethlib.cli.abandon_stdout", lambda: None)
         said = vethctl("show", "--json")
     assert (said.code, said.error["code"], said.error["error"]) == (2, "os-error", "/run/netns: Input/output error")
