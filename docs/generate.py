@@ -2,7 +2,7 @@
 
 They are kept in the repository, so that they can be read where it is; a test sees that they are as the code says:
 
-* reference/command-line.md, from vethlib/cli/arguments;
+* reference/command-line.md, and packaging/man/vethctl.1, from vethlib/cli/arguments;
 * reference/northbound.md, the tables of it, from vethlib/agent/northbound.proto;
 * explanation/why-it-is-fast.md, its figures, from benchmarks/figures/standard.json.
 """
@@ -10,12 +10,18 @@ They are kept in the repository, so that they can be read where it is; a test se
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vethlib.cli.arguments.command import Command
+    from vethlib.cli.parser import Parser
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -38,6 +44,7 @@ def main() -> int:
 def pages() -> Iterator[tuple[Path, str]]:
     """Each page that has something of this, as it should be."""
     yield HERE / "reference/command-line.md", command_line()
+    yield ROOT / "packaging/man/vethctl.1", man_page()
     northbound = HERE / "reference/northbound.md"
     yield (
         northbound,
@@ -72,34 +79,48 @@ This page is made from vethlib/cli/arguments.
 | 1 | usage, or a configuration that is invalid; `diff`: something is different |
 | 2 | refused by the kernel or by a store |
 | 3 | applied, but something is pending |
+| 4 | tried, and taken back (`apply --try`) |
 
 """
 
 
 def command_line() -> str:
     """All commands, in the order of `vethctl --help`."""
+    commands = list(_commands())
+    sections = [f"[{name}](#{name})" for name, _, _ in commands]
+    text = _COMMAND_LINE + " · ".join(sections) + "\n"
+    for name, command, parser in commands:
+        text += f"\n## {name}\n\n{command.summary[0].upper()}{command.summary[1:]}.\n"
+        text += f"\n```text\nvethctl {command.usage}\n```\n"
+        rows = list(_rows(parser))
+        if rows:
+            text += "\n| argument | |\n|---|---|\n" + "".join(itertools.starmap(_row, rows))
+        if command.more:
+            text += f"\n```text\n{command.more.strip()}\n```\n"
+    return text
+
+
+def _commands() -> Iterator[tuple[str, Command, Parser]]:
+    """The name, the entry and the parser of each command, as they are where the environment says nothing."""
     for name in [name for name in os.environ if name.startswith("VETHLIB_") or name == "MICROSERVICE_LABEL"]:
         del os.environ[name]  # they would show as defaults
 
     from vethlib.cli.arguments import COMMANDS
     from vethlib.cli.parser import Parser
 
-    sections = [f"[{name}](#{name})" for name in COMMANDS]
-    text = _COMMAND_LINE + " · ".join(sections) + "\n"
     for name, command in COMMANDS.items():
         parser = Parser(command.usage, command.summary, command.more)
         command.add_arguments(parser)
-        text += f"\n## {name}\n\n{command.summary[0].upper()}{command.summary[1:]}.\n"
-        text += f"\n```text\nvethctl {command.usage}\n```\n"
-        rows = list(_rows(parser))
-        if rows:
-            text += "\n| argument | |\n|---|---|\n" + "".join(rows)
-        if command.more:
-            text += f"\n```text\n{command.more.strip()}\n```\n"
-    return text
+        yield name, command, parser
 
 
-def _rows(parser: argparse.ArgumentParser) -> Iterator[str]:
+def _row(shown: list[str], says: str) -> str:
+    cells = ", ".join(f"`{one}`" for one in shown), says
+    return "| {} | {} |\n".format(*(cell.replace("|", "\\|") for cell in cells))
+
+
+def _rows(parser: argparse.ArgumentParser) -> Iterator[tuple[list[str], str]]:
+    """How each argument is written, in all its ways, and what it does."""
     for action in parser._actions:
         if isinstance(action, argparse._HelpAction) or action.help == argparse.SUPPRESS:
             continue
@@ -109,8 +130,71 @@ def _rows(parser: argparse.ArgumentParser) -> Iterator[str]:
         if names and action.nargs != 0 and not any(one.startswith("--") for one in names):
             shown = [f"{one} {value}" for one in names]
         says = (action.help or "") % {"default": action.default}
-        cells = ", ".join(f"`{one}`" for one in shown), says
-        yield "| {} | {} |\n".format(*(cell.replace("|", "\\|") for cell in cells))
+        yield shown, says
+
+
+_MAN = """\
+.\\" Made by docs/generate.py from vethlib/cli/arguments.
+.TH VETHCTL 1 "" "vethlib {version}" "User Commands"
+.SH NAME
+vethctl \\- wire Linux network namespaces together with veth pairs
+.SH SYNOPSIS
+.B vethctl
+.I COMMAND
+[\\fIARGUMENT\\fR]...
+.SH DESCRIPTION
+Creates, shows and keeps veth pairs between network namespaces over raw rtnetlink: single ones, those that files
+describe, or as an agent those of a directory or an etcd.
+.PP
+A \\fINETNS\\fR is a name (ns1, netns:ns1), pid:42, path:/proc/42/ns/net or fd:7; without one, this namespace.
+A \\fIPATH\\fR is a JSON file, a directory of *.json, or \\- for stdin.
+.PP
+Every command takes \\fB\\-\\-json\\fR, which makes its result and its errors JSON, and
+\\fB\\-\\-color\\fR[=auto|always|never].
+.SH COMMANDS
+"""
+_MAN_END = """\
+.SH EXIT STATUS
+0 done; 1 usage or invalid configuration; 2 refused by the kernel or a store; 3 applied, but something is
+pending; 4 tried, and taken back (apply \\-\\-try).
+.B vethctl diff
+exits 0 where nothing is different and 1 where something is.
+.SH ENVIRONMENT
+Any flag may come from a variable: VETHLIB_LABEL for \\-\\-label, VETHLIB_ONCE=1 for \\-\\-once. Flags win.
+MICROSERVICE_LABEL is the default of \\-\\-label. NO_COLOR turns colours off.
+VETHLIB_DEBUG=nl writes every netlink message, decoded, to stderr;
+VETHLIB_DEBUG=traceback the traceback of an unexpected error.
+.SH FILES
+.TP
+/run/netns
+named namespaces, as ip\\-netns(8) has them
+.TP
+/run/vethlib/LABEL/status
+what the agent of a label says of its interfaces
+.SH SEE ALSO
+ip\\-link(8), ip\\-netns(8), veth(4), network_namespaces(7)
+"""
+
+
+def man_page() -> str:
+    """vethctl(1), in the language of man(7)."""
+    from vethlib import __version__
+
+    text = _MAN.format(version=__version__)
+    for name, command, parser in _commands():
+        text += f".SS {name}\n.B vethctl {_roff(command.usage)}\n.PP\n"
+        text += f"{_roff(command.summary[0].upper() + command.summary[1:])}.\n"
+        for shown, says in _rows(parser):
+            text += f".TP\n.B {_roff(', '.join(shown))}\n{_roff(says)}\n"
+        if command.more:
+            text += f".PP\n.nf\n{_roff(command.more.strip())}\n.fi\n"
+    return text + _MAN_END
+
+
+def _roff(text: str) -> str:
+    """Text that roff prints as it is: a hyphen would be one of typography, a dot or an apostrophe begin a request."""
+    text = text.replace("\\", "\\e").replace("-", "\\-").replace("…", "...")
+    return re.sub(r"^([.'])", r"\\&\1", text, flags=re.MULTILINE)
 
 
 _JSON = {"string": "text", "bool": "true or false", "uint32": "number"}
