@@ -283,3 +283,12 @@ with Session() as session:
         process.stdout.close()
         assert process.wait() == 0
     assert host_state() == others
+
+
+def test_a_bare_name_is_not_taken_apart_into_a_link_and_a_namespace(session: Session, home: Netns) -> None:
+    with Netns.create("b"):
+        session.create(Veth(End("a", netns="b"), End("peer")))
+        for call in (session.delete_many, session.lookup_many, session.stats_many):
+            with pytest.raises(InvalidValue, match=r"items 'ab': a link is a name and a namespace: write \('ab', ''\)"):
+                call(["ab"])  # type: ignore[list-item]
+        assert session.lookup("a", "b").name == "a"

@@ -549,3 +549,26 @@ def _read_until(fd: int, text: bytes, times: int) -> bytes:
             read += os.read(fd, 65536)
     assert text in read
     return read
+
+
+def test_put_does_not_make_the_directory_anew_that_an_agent_waits_for(start: Start, tmp_path: Path) -> None:
+    agent = start("--status-dir", f"/run/vethlib/{LABEL}/status")  # where others look for it
+    agent.wait_until("READY")
+    pair = values_of(agent)
+    agent.store.rename(tmp_path / "away")
+    assert poll(lambda: "the store is down" in agent.log, 5)
+    (tmp_path / "more.json").write_text(json.dumps(pair[0]))
+    put = [*VETHCTL, "put", str(tmp_path / "more.json"), "--store", f"dir:{agent.store}", "--json"]
+    done = subprocess.run(put, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 2
+    assert f"the agent with the label {LABEL} waits for it" in json.loads(done.stderr)["error"]
+    assert not agent.store.exists()
+    assert names("ns1") == {"veth1"}
+
+
+def test_what_is_hardly_meant_is_in_the_log(start: Start) -> None:
+    agent = start(wanted=False)
+    agent.wait_until("READY")
+    hardly_meant = {"name": "x", "veth": {"peer_if_name": "y"}, "namespace": {"name": "red"}}  # without its type
+    (agent.store / "x.json").write_text(json.dumps(hardly_meant))
+    assert poll(lambda: "warning: x: namespace.name is not read" in agent.log, 5)

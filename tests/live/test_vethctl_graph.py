@@ -88,6 +88,7 @@ def test_the_ending_of_a_file_says_what_is_written(vethctl: Vethctl, tmp_path: P
     ("argv", "message", "field"),
     [
         (["-o", "x.png"], "--output 'x.png': in which format?", "--output"),
+        (["--offline"], "--offline is for files", "--offline"),
         (["--watch"], "--watch rewrites a file", "--watch"),
         (["--watch", "-o", "x.svg", str(EXAMPLES)], "--watch is for this host, not for files", "--watch"),
     ],

@@ -131,6 +131,7 @@ def test_it_ends_after_so_many_events(watching: Callable[..., Watching]) -> None
 
 def test_it_ends_after_so_long(vethctl: Vethctl) -> None:
     assert vethctl("watch", "--timeout", "10ms").code == 0
+    assert vethctl("watch", "--timeout", "10ms", "--count", "1").code == 3  # what was waited for has not come
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ def test_a_missing_extra_comes_with_its_cure(monkeypatch: pytest.MonkeyPatch) ->
         "pyroute2": ("pip install 'vethlib'", False),
         "grpcio": ("pip install 'vethlib[etcd]'", False),
         "docker": ("pip install 'vethlib[docker]'", False),
+        "prometheus-client": ("pip install 'vethlib[metrics]'", False),
     }
 
 

@@ -274,7 +274,7 @@ def test_a_link_in_the_way_says_whose_it_is(host: Host) -> None:
     at = host.places["netns:ns1"]
     host.add(at, "veth1", alias="vethlib label=other name=uplink")
     reason = planned(host, VETH1, VETH2).verdicts["veth1"].reason
-    assert reason.endswith(" (kind veth): it is uplink of the agent with the label other")
+    assert " (kind veth): it is uplink of the agent with the label other: delete it, " in reason
     host["netns:ns1", "veth1"].alias = "to the lab"
     reason = planned(host, VETH1, VETH2).verdicts["veth1"].reason
     assert reason.endswith(f" (kind veth, alias 'to the lab'): {CURE}")

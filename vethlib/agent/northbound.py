@@ -221,7 +221,9 @@ class _Reader:
                 assert field.message_type is not None
                 into[key] = self.message(value, field.message_type, f"{path}.")
             else:
-                self.wrong(path, value, f"write an object, not {_kind(value)}")
+                example = _EXAMPLES.get(path)
+                as_in = f", as in {example}" if example else ""
+                self.wrong(path, value, f"write an object, not {_kind(value)}{as_in}")
             return
         accepts, read, cure = _SCALARS[field.type]
         if accepts(field, value):
@@ -310,6 +312,8 @@ def _enum_number(field: FieldDescriptor, value: Any) -> int:
 
 
 # By type: whether a value is of it, the value as the model has it, and what to write instead of one that is not.
+_EXAMPLES = {"namespace": '{"type": 2, "name": "ns1"}', "veth": '{"peer_if_name": "veth2"}'}
+
 _SCALARS: dict[
     int,
     tuple[

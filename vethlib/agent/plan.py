@@ -187,7 +187,8 @@ class _Planner:
         """Whose a link is that is not ours, as far as it says, and what to do about it."""
         mark = read_alias(link.alias)
         if mark is not None and mark.label != self.label:
-            return f" (kind {link.kind}): it is {mark.name} of the agent with the label {mark.label}"
+            owner = f"{mark.name} of the agent with the label {mark.label}"
+            return f" (kind {link.kind}): it is {owner}: delete it, or take that label"
         if mark is not None:
             other = "its other end has another alias"
             return f" (kind {link.kind}): it was {mark.name}, but {other}: clear that, or delete the link"

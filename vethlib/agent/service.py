@@ -160,6 +160,7 @@ class Service:
             _log.info("the store is back")
             self._set_outage("")
         if isinstance(news, Snapshot):
+            self._doubt(*news.values.values())
             good = [parsed.interface for parsed in news.values.values() if parsed.interface is not None]
             bad = {name: _problems(parsed) for name, parsed in news.values.items() if parsed.interface is None}
             self._configurator.resync(good, refused=bad, complete=news.complete)
@@ -172,7 +173,14 @@ class Service:
             elif parsed.interface is None:
                 self._configurator.refuse(news.name, _problems(parsed))
             else:
+                self._doubt(parsed)
                 self._configurator.put(parsed.interface)
+
+    def _doubt(self, *values: Parsed) -> None:
+        """Say what is accepted, but hardly meant, as a namespace that is named and not read."""
+        for parsed in values:
+            for text in parsed.warnings:
+                _log.warning("%s: %s", parsed.name or parsed.source, text)
 
     @property
     def unpublished(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from argparse import Namespace
@@ -38,6 +39,8 @@ def graph(args: Namespace, output: Output) -> int:
     check_label(args.label, "--label")
     if args.watch and args.paths:
         raise UsageError("--watch is for this host, not for files", field="--watch", hint="leave out PATH or --watch")
+    if args.offline and not args.paths:
+        raise UsageError("--offline is for files", field="--offline", hint="give PATH, or leave out --offline")
     if args.watch and not args.output and not output.is_terminal:
         raise UsageError("--watch rewrites a file", field="--watch", hint="give --output FILE")
     if args.watch:
@@ -109,6 +112,8 @@ def _write(path: str, text: str) -> None:
             file.write(text)
         return
     directory = os.path.dirname(path) or "."
+    if not os.path.isdir(directory):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), directory)
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=directory, prefix=".vethctl-", delete=False) as file:
         try:
             file.write(text)

@@ -68,7 +68,7 @@ def of_files(interfaces: Mapping[str, Interface], observed: Observed | None, pla
     ports: dict[str, Port] = {}
     for name, interface in interfaces.items():
         box = drawing.box(ref_text(interface.namespace.ref))
-        state, reason = "", ""
+        state, reason = "" if interface.enabled else "disabled", ""
         if planned is not None:
             verdict = planned.verdicts[name]
             state, reason = str(verdict.state), verdict.reason
@@ -107,10 +107,14 @@ def _to_do(planned: Plan | None) -> dict[str, tuple[str, str]]:
         if isinstance(operation, CreatePair):
             found[operation.a.name] = found[operation.b.name] = ("to be created", "")
         elif isinstance(operation, ChangeLink):
-            changes = [f"{field} {old} → {new}" for field, (old, new) in operation.changes.items()]
+            changes = [f"{field} {_word(old)} → {_word(new)}" for field, (old, new) in operation.changes.items()]
             changes += [f"+{one}" for one in operation.added] + [f"-{one}" for one in operation.removed]
             found[operation.interface.name] = ("to be changed", ", ".join(changes))
     return found
+
+
+def _word(value: object) -> str:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
 class _Drawing:

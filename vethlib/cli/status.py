@@ -21,6 +21,7 @@ from .exits import DONE, INVALID, PENDING, REFUSED
 from .output import Output
 from .parser import STORES, no_such
 from .states import age, age_of, code_of, reason_of, state_text, two_agents
+from .surroundings import agents_here
 from .text import counted, natural, paint
 from .where import ref_text
 
@@ -133,12 +134,14 @@ def _tell_not_running(output: Output, published: Published, statuses: Statuses, 
     if published.untold:
         count = counted(len(published.untold), "interface")
         said += f"; what was built stays, and what has become of {count} is not known"
+    others = [label for label, _, _ in agents_here()]
     store = quote(shown(args.store)) if args.store else "dir:PATH"
+    start = f"start one: vethctl agent --store {store} --label {args.label}"
     output.error(
         f"no agent with the label {args.label} {statuses.life}{said}",
         code="not-running",
         field="--label",
-        hint=f"start one: vethctl agent --store {store} --label {args.label}",
+        hint=f"those that run here have --label {' and '.join(others)}" if others else start,
     )
 
 
@@ -199,7 +202,7 @@ def _show_outage(output: Output, before: str, published: Published) -> str:
 
 def _show_changes(output: Output, before: dict[str, Entry], entries: Mapping[str, Entry]) -> None:
     # That an agent has seen what changes nothing is no line for people.
-    hidden = () if output.as_json else ("config_revision",)
+    hidden = () if output.as_json else ("config_revision", "attempt", "next_try", "since")
     now = {name: {key: entry[key] for key in entry if key not in hidden} for name, entry in entries.items()}
     for name in sorted(before.keys() - now.keys(), key=natural):
         _show_change(output, {"name": name, "state": "removed", "reason": ""})

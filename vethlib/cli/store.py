@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +19,7 @@ from vethlib.agent.northbound import Parsed
 from vethlib.agent.stores.keys import beginning_of, begins, name_of, place_of
 from vethlib.agent.stores.listtext import read_elements
 from vethlib.agent.stores.opening import open_editor, shown
-from vethlib.agent.stores.protocol import Edit, Editor, Stored
+from vethlib.agent.stores.protocol import Edit, Editor, Stored, StoreError
 from vethlib.agent.stores.texts import name_in
 from vethlib.errors import InvalidValue
 
@@ -39,6 +40,7 @@ _DONE = {"add": "added", "change": "changed", "delete": "deleted"}
 def put(args: Namespace, output: Output) -> int:
     """Store what a file holds."""
     name = None if args.key is None else _given(args.key, args, "KEY", name_of)
+    _check_not_down(args)
     with Progress() as progress:
         editor = _editor(args, progress)
         if args.no_validate:
@@ -56,6 +58,24 @@ def put(args: Namespace, output: Output) -> int:
         output.warning(f"{one}: {doubt}")
     _show(output, edits, count)
     return DONE
+
+
+def _check_not_down(args: Namespace) -> None:
+    """That no directory is made anew which an agent here has lost: it would take that for the whole of its store."""
+    kind, _, path = (args.store or "").partition(":")
+    if kind != "dir" or os.path.lexists(path):
+        return
+    from vethlib.agent.stores.opening import place
+
+    from .surroundings import agents_here
+
+    for label, _, said in agents_here():
+        if said is not None and said.outage and said.store == place(args.store):
+            raise StoreError(
+                f"{args.store} is not there, and the agent with the label {label} waits for it: bring it back, "
+                "or make it by hand if what it had is to go",
+                path=path,
+            )
 
 
 def get(args: Namespace, output: Output) -> int:

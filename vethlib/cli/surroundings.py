@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vethlib.errors import VethError
 
@@ -19,7 +20,10 @@ from .parser import Parser, UsageError
 from .states import age_of
 from .text import counted
 
-__all__ = ["Finding", "agents", "packages", "store", "variables"]
+if TYPE_CHECKING:
+    from vethlib.agent.stores.agentfile import Said
+
+__all__ = ["Finding", "agents", "agents_here", "packages", "store", "variables"]
 
 _STATUS = Path("/run/vethlib")
 
@@ -30,6 +34,7 @@ _PACKAGES = (
     ("pyroute2", "pyroute2", "decodes in full: show -d, VETHLIB_DEBUG=nl", "vethlib", False),
     ("grpc", "grpcio", "speaks to etcd: --store etcd://", "vethlib[etcd]", False),
     ("docker", "docker", "speaks to the Docker Engine: microservices", "vethlib[docker]", False),
+    ("prometheus_client", "prometheus-client", "serves metrics: agent --metrics", "vethlib[metrics]", False),
 )
 _DEBUG = ("nl", "traceback")
 
@@ -108,8 +113,8 @@ def _flags() -> tuple[set[str], dict[str, str]]:
     return flags, wrong
 
 
-def agents() -> Iterator[Finding]:
-    """The agents that run on this host, as far as they write their status where it is looked for."""
+def agents_here() -> Iterator[tuple[str, int, Said | None]]:
+    """The label, the process and what it says of itself, of each of those agents."""
     from vethlib.agent.instance import running, status_directory
     from vethlib.agent.mark import check_label
     from vethlib.agent.stores.agentfile import read_said
@@ -119,9 +124,13 @@ def agents() -> Iterator[Finding]:
             pid = running(check_label(label))
         except VethError:
             continue  # others may have a directory there, too
-        if pid is None:
-            continue
-        said = read_said(status_directory(label))
+        if pid is not None:
+            yield label, pid, read_said(status_directory(label))
+
+
+def agents() -> Iterator[Finding]:
+    """The agents that run on this host, as far as they write their status where it is looked for."""
+    for label, pid, said in agents_here():
         detail = f"process {pid}" + ("" if said is None else f" follows {said.store}")
         if said is not None and said.outage:
             detail += f", which has been down for {age_of(said.outage_since)}: {said.outage}"

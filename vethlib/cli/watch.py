@@ -18,7 +18,7 @@ from vethlib.links import Link
 from vethlib.monitor import HostEvent, Monitor
 from vethlib.session import Session
 
-from .exits import DONE
+from .exits import DONE, PENDING
 from .linktext import painted_state
 from .output import Output
 from .states import state_text
@@ -54,7 +54,8 @@ def watch(args: Namespace, output: Output) -> int:
                 if left is not None and (left := left - 1) <= 0:
                     return DONE
             output.flush()
-    return DONE
+    # Who waits for so many has not got them.
+    return DONE if left is None or stopped() else PENDING
 
 
 def _batches(monitor: Monitor, deadline: float | None, stopped: Any) -> Iterator[list[HostEvent]]:

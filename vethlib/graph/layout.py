@@ -428,10 +428,11 @@ def row_text(port: Port) -> str:
     words = [port.name, *port.addresses[:2]]
     words += [f"+{len(port.addresses) - 2}"] if len(port.addresses) > 2 else []
     words += [f"mtu {port.mtu}"] if port.mtu else []
-    words += [f"{SIGNS[port.mood]} {port.state}"] if port.state not in ("", "up") else []
+    words += [f"{_SIGN_OF.get(port.state, SIGNS[port.mood])} {port.state}"] if port.state not in ("", "up") else []
     return "  ".join(words)
 
 
+_SIGN_OF: Final = {"to be changed": "~"}
 SIGNS: Final = {"good": "✓", "bad": "✕", "waiting": "…", "planned": "+", "plain": "·"}
 
 

@@ -19,6 +19,7 @@ _MOODS: dict[str, Mood] = {
     "RETRYING": "bad",
     "FAILED": "bad",
     "INVALID": "bad",
+    "disabled": "plain",
     "to be created": "planned",
     "to be changed": "planned",
 }

@@ -38,7 +38,7 @@ def svg(graph: Graph, *, title: str = "Network namespaces and the veth pairs bet
     width, height = round(placed.width), round(placed.height)
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" role="img" viewBox="0 0 {width} {height}" width="{width}" '
-        f'height="{height}">',
+        f'height="{height}" style="max-width:100%;height:auto">',
         f"<title>{_safe(title)}</title>",
         f"<desc>{_safe(_described(graph))}</desc>",
         f"<style>{_STYLE}{_STYLE_OF}</style>",

@@ -210,6 +210,8 @@ class Monitor:
             yield from self._lose(ref)
         elif heard.address is not None and link is not None:
             action: Action = "new" if heard.kind == "address" else "deleted"
+            if action == "deleted" and heard.address.tentative:
+                return  # nobody could use it yet, and of its coming the kernel says nothing (addrconf_dad_begin)
             yield HostEvent("address", action, now, ref, link.name, link, address=heard.address)
         elif link is None and old is not None:
             peer = self.peer(ref, old.index)

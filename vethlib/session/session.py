@@ -186,6 +186,7 @@ class Session:
         Does all it can, then raises BatchError with one error per item that failed.
         """
         items = list(items)
+        _refuse_bare_names(items)
         for item in items:
             if not isinstance(item, Link):
                 check_name(item[0])
@@ -296,6 +297,7 @@ class Session:
         Raises LinkNotFound, NetnsNotFound for the first that is not there, which is the error's ``item``.
         """
         items = list(items)
+        _refuse_bare_names(items)
         for name, _ in items:
             check_lookup_name(name)
         return look_up(self._places, items, addresses=addresses)
@@ -384,6 +386,7 @@ class Session:
         from .counting import count_many  # as survey, for those who ask
 
         items = list(items)
+        _refuse_bare_names(items)
         for name, _ in items:
             check_lookup_name(name)
         return count_many(self._places, items, missing_ok=missing_ok)
@@ -396,3 +399,10 @@ class Session:
         from .counting import count_in  # as above
 
         return count_in(self._places, refs)
+
+
+def _refuse_bare_names(items: Iterable[object]) -> None:
+    """A name alone would be taken apart into its letters: "ab" into the link a of the namespace b."""
+    for item in items:
+        if isinstance(item, str):
+            raise InvalidValue("items", item, f"a link is a name and a namespace: write ({item!r}, '') for home")

@@ -105,7 +105,9 @@ class Hooks:
         self._deadline = 0.0  # of the grace, once it is closed
         for line in self._lines:
             if isinstance(line.target, CommandTarget) and not os.access(line.target.argv[0], os.X_OK):
-                _log.warning("hook %s: there is no such command yet that could be run", line.target.shown)
+                path = line.target.argv[0]
+                cure = f"chmod +x {path}" if os.path.exists(path) else "put it there; it is looked for each time"
+                _log.warning("hook %s: there is no such command that could be run: %s", line.target.shown, cure)
         self._wake = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="vethlib-hooks", daemon=True)
         if not self._lines:

@@ -32,7 +32,7 @@ COMMANDS = {
         _add_watch,
         "Watched are this namespace, every named one as it comes and goes, and those given, as in @pid:42; and what\n"
         "an agent with the --label on this host says of its interfaces. In front of a line: + new, ~ changed, - gone,\n"
-        "= there already. With --json, an object a line.\n"
+        "= there already. With --json, an object a line. It ends with 3 if --timeout comes before --count is reached.\n"
         "examples:\n  vethctl watch --initial --type veth\n  vethctl watch 'veth*@ns1' @pid:42 --only link,address\n"
         "  vethctl watch veth1 --only state --json --count 1",
     ),
