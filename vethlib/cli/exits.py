@@ -31,7 +31,7 @@ _HINTS: tuple[tuple[type[VethError], str], ...] = (
     (LinkExists, "see what it is: vethctl show --all"),
     (LinkNotFound, "see what is there: vethctl show --all"),
     (NetnsExists, "use it as it is, or delete it first: vethctl netns del NAME"),
-    (NotSupported, "see what this kernel lacks: vethctl doctor"),
+    (NotSupported, "see its kind: vethctl show --all; or what this kernel lacks: vethctl doctor"),
     (WaitTimeout, "what was done before stays done; see how it is: vethctl show --all"),
 )
 
