@@ -229,7 +229,8 @@ def test_failures_say_why_and_what_to_do_but_not_each_time(
         assert hooks.counts()[0].failed == 3
     said = [record.getMessage() for record in caplog.records]
     assert said == [
-        "hook exec:/nowhere/notify: there is no such command yet that could be run",
+        "hook exec:/nowhere/notify: there is no such command that could be run: "
+        "put it there; it is looked for each time",
         "hook exec:/nowhere/notify failed for a: it cannot be run: No such file or directory; "
         "check that the file is there and executable",
     ]
