@@ -103,6 +103,25 @@ def test_a_second_name_of_a_namespace_may_go_without_the_first(monitor: Monitor)
     heard(monitor, lambda one: one.name == "lo" and "up" in one.changes)
 
 
+def test_what_happens_is_told_by_a_name_that_is_still_there(monitor: Monitor) -> None:
+    Path("/run/netns/azure").touch()
+    os.system("mount --bind /run/netns/blue /run/netns/azure")
+    heard(monitor, lambda one: one.what == "netns" and one.netns == "netns:azure")
+    ip("netns", "del", "blue")
+    heard(monitor, lambda one: one.what == "netns" and one.action == "deleted")
+    ip("link", "set", "lo", "up", netns="azure")
+    told = heard(monitor, lambda one: one.name == "lo" and "up" in one.changes)
+    assert {one.netns for one in told} == {"netns:azure"}
+
+
+def test_addresses_of_links_that_are_down_are_told_with_a_new_namespace(monitor: Monitor) -> None:
+    ip("netns", "add", "green")
+    ip("link", "add", "d1", "type", "veth", "peer", "name", "d2", netns="green")
+    ip("addr", "add", "10.9.0.1/24", "dev", "d1", netns="green")
+    told = heard(monitor, lambda one: one.what == "address")
+    assert ("address", "new", "netns:green", "d1") in brief(told)
+
+
 def test_a_snapshot_has_all_that_ip_shows(session: Session, monitor: Monitor) -> None:
     ip("link", "add", "v1", "type", "veth", "peer", "name", "v2", "netns", "blue")
     ip("addr", "add", "10.7.0.1/24", "dev", "v1")

@@ -8,6 +8,7 @@ import os
 import pty
 import select
 import signal
+import socket
 import subprocess
 import sys
 import termios
@@ -369,3 +370,26 @@ def test_a_connection_without_a_terminal_that_is_lost_takes_it_back(home: ns.Net
     assert trial.wait(10) == 4
     trial.stderr.close()
     assert host_state() == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="somebody else is needed")
+def test_whoever_else_holds_the_name_of_a_trial_is_not_believed(home: ns.Netns) -> None:
+    told, tell = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.setuid(65534)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+            listening.bind("\0vethlib/try/vpp1")
+            listening.listen()
+            os.write(tell, b"1")
+            signal.pause()
+        os._exit(0)
+    try:
+        assert os.read(told, 1) == b"1"
+        with pytest.raises(NoTrial, match="a process of the user 65534 holds the name"):
+            settle("vpp1", "keep")
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(told)
+        os.close(tell)

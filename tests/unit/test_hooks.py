@@ -69,12 +69,25 @@ def test_the_newest_state_of_an_interface_takes_the_place_of_the_one_that_waits(
     assert waiting.coalesced == 2
 
 
+def test_one_that_is_given_up_for_something_newer_counts_there_as_missed() -> None:
+    waiting = Waiting(10)
+    waiting.put(event("a", State.FAILED, State.CONFIGURED))
+    first = waiting.take()
+    assert first is not None
+    assert not waiting.gives_way(first)
+    waiting.put(event("a", State.PENDING, State.FAILED))
+    assert waiting.gives_way(first)
+    waiting.done("a")
+    newer = waiting.take()
+    assert newer is not None
+    assert (newer.old_state, newer.state, newer.missed) == ("CONFIGURED", "PENDING", 1)
+
+
 def test_one_interface_is_told_in_order() -> None:
     waiting = Waiting(10)
     waiting.put(event("a"))
     assert waiting.take() is not None
     waiting.put(event("a", State.CONFIGURED, State.FAILED))
-    assert waiting.has_newer("a")
     assert waiting.take() is None
     assert not waiting.idle
     waiting.done("a")

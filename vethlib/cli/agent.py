@@ -34,6 +34,7 @@ from vethlib.session import Session
 from .exits import DONE, PENDING, REFUSED
 from .output import Output
 from .parser import STORES, UsageError, given
+from .stopping import until_stopped
 from .text import printable
 from .unexpected import with_tracebacks
 
@@ -74,7 +75,8 @@ def agent(args: Namespace, output: Output) -> int:
             )
             asyncio.run(service.run())
             if args.once:
-                hooks.drain(args.hook_timeout)
+                with until_stopped():  # the commands under way are ended then, too
+                    hooks.drain(args.hook_timeout)
             return _tell(output, service, configurator) if args.once else DONE
 
 

@@ -150,15 +150,20 @@ def _named_in(path: str) -> Iterator[str]:
 
 
 def _in_etcd(url: str, label: str) -> list[str]:
-    """The one thing here that may wait for somebody else; then the alarm ends this process, which has no more to do."""
+    """The one thing here that may wait for somebody else, and then an alarm ends it."""
     from vethlib.agent.stores.opening import open_editor
 
+    def give_up(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, give_up)
     signal.setitimer(signal.ITIMER_REAL, 3 * PATIENCE)
     try:
-        with suppress(VethError):
+        with suppress(VethError, TimeoutError):
             return [one.name for one in open_editor(url, label=label).stored() if one.name]
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
     return []
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+import time
 from argparse import Namespace
 from collections.abc import Callable
 from typing import Final
@@ -31,7 +32,9 @@ from .view import View
 __all__ = ["graph"]
 
 _FORMATS: Final[dict[str, Callable[[Graph], str]]] = {"dot": dot, "mermaid": mermaid, "svg": svg}
-_SETTLE: Final = 0.1  # seconds; many changes are one picture
+_SETTLE: Final = 0.1  # seconds without a change; many changes are one picture
+_LONGEST: Final = 1.0  # seconds until it is drawn, whatever goes on
+_AGAIN: Final = 1.0  # seconds until another try
 
 
 def graph(args: Namespace, output: Output) -> int:
@@ -39,6 +42,8 @@ def graph(args: Namespace, output: Output) -> int:
     check_label(args.label, "--label")
     if args.watch and args.paths:
         raise UsageError("--watch is for this host, not for files", field="--watch", hint="leave out PATH or --watch")
+    if args.output and output.as_json:
+        raise UsageError("--json is for stdout", field="--json", hint="leave out --output, and say >FILE")
     if args.offline and not args.paths:
         raise UsageError("--offline is for files", field="--offline", hint="give PATH, or leave out --offline")
     if args.watch and not args.output and not output.is_terminal:
@@ -114,14 +119,24 @@ def _write(path: str, text: str) -> None:
     directory = os.path.dirname(path) or "."
     if not os.path.isdir(directory):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), directory)
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=directory, prefix=".vethctl-", delete=False) as file:
-        try:
+    path = os.path.realpath(path)  # a symbolic link stays one
+    mode = os.stat(path).st_mode & 0o7777 if os.path.exists(path) else 0o666 & ~_umask()
+    fd, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".vethctl-")
+    try:
+        with open(fd, "w", encoding="utf-8") as file:
+            os.fchmod(fd, mode)
             file.write(text)
-            os.fchmod(file.fileno(), 0o644)
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+        os.replace(temporary, path)  # it is whole by now
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _umask() -> int:
+    """What the process takes from the modes of new files, which only setting it tells."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def _watch(args: Namespace, output: Output) -> int:
@@ -140,6 +155,7 @@ def _watch(args: Namespace, output: Output) -> int:
                 found = of_host(View(session), _states(args))
             except VethError as error:  # a namespace may have ended amid the look
                 output.warning(f"{error}; trying again")
+                last = None
             else:
                 if found != last:
                     if not args.output:
@@ -147,7 +163,8 @@ def _watch(args: Namespace, output: Output) -> int:
                     _draw(found, args, output)
                     output.flush()
                     last = found
-            monitor.poll(None)
-            while monitor.poll(_SETTLE):
+            monitor.poll(None if last is not None else _AGAIN)
+            until = time.monotonic() + _LONGEST
+            while time.monotonic() < until and monitor.poll(_SETTLE):
                 pass
     return DONE

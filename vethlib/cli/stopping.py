@@ -9,7 +9,7 @@ from contextlib import contextmanager
 __all__ = ["until_stopped"]
 
 
-class _Stopped(Exception):
+class _Stopped(BaseException):
     """SIGTERM came while something was waited for."""
 
 
@@ -23,8 +23,9 @@ def until_stopped() -> Iterator[Callable[[], bool]]:
 
     def stop(*_: object) -> None:
         nonlocal came
-        came = True
-        raise _Stopped
+        if not came:  # a second one is to interrupt nothing of what ends
+            came = True
+            raise _Stopped
 
     before = signal.signal(signal.SIGTERM, stop)
     try:

@@ -70,6 +70,8 @@ class Tally:
             for sample in samples:
                 if (link := links.get(sample.index)) is not None:
                     found.setdefault(sample.link, (ref, link.name, link, sample))
+        places = {sample.place for _, _, _, sample in found.values()}
+        self._links = {place: links for place, links in self._links.items() if place in places}  # others have ended
         rates = self._meter.read(sample for _, _, _, sample in found.values())
         return [
             Counted(ref, name, sample, rate, link)

@@ -56,7 +56,6 @@ class Terminal:
         self._before: list[Any] = []
         self._handlers: dict[int, Any] = {}
         self._noted: list[int] = []
-        self._unread = b""
         self._wake_read, self._wake = -1, -1
         self._old_wake = -1
 
@@ -159,8 +158,7 @@ class Terminal:
         self._take()
 
     def _keys(self, typed: bytes) -> list[str]:
-        text = (self._unread + typed).decode("utf-8", "ignore")
-        self._unread = b""
+        text = typed.decode("utf-8", "ignore")
         keys: list[str] = []
         while text:
             # The longest first: an escape alone is a key, too.

@@ -81,7 +81,8 @@ def _print(host: _Host, args: Namespace, output: Output, count: int | None) -> N
         found = chosen(host.look(), args.sort, args.filter)
         if host.remark != told:
             told = host.remark
-            output.warning(told)
+            if told:
+                output.warning(told)
         states = host.states(found)
         if output.as_json:
             _print_json(output, found, states, at_once=count == 1)

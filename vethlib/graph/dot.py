@@ -64,4 +64,5 @@ def _html(text: str) -> str:
 
 def _quoted(text: str) -> str:
     # In a string only the quote is to be escaped, and \n is a line; another backslash would be read as an escape.
+    text = "".join(c if c.isprintable() or c == "\n" else "�" for c in text)
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'

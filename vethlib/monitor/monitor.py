@@ -161,7 +161,9 @@ class Monitor:
             ]
         for ref, found in by_ref.items():
             events += [HostEvent("netns", "is", now, ref), *found]
-        events += [HostEvent("state", "is", now, name=name, state=state) for name, state in self._states.items()]
+        events += [
+            HostEvent("state", "is", now, state["netns"], name, state=state) for name, state in self._states.items()
+        ]
         return events
 
     def _links(self) -> dict[tuple[str, int], Link]:
@@ -254,7 +256,7 @@ class Monitor:
         self._peers.meet({(ref, link.index): link for link in links})
         now = time.time()
         yield HostEvent("netns", "new", now, ref)
-        given = self._addresses(ref) if any(link.up for link in links) else {}
+        given = self._addresses(ref) if len(links) > 1 or any(link.up for link in links) else {}
         for link in links:
             yield HostEvent("link", "new", now, ref, link.name, link, self.peer(ref, link.index))
             for address in given.get(link.index, ()):
@@ -273,11 +275,13 @@ class Monitor:
         identity = self._watched.pop(ref, None)
         if identity is None and ref not in self._asked:
             return  # its end was told when its name went
-        if identity not in self._kept and identity not in self._watched.values():  # it may have another name
-            try:
+        try:
+            if identity not in self._kept:
                 self._cache.unwatch(ref)
-            except VethError:
-                pass  # it has ended
+            # It may have another name, by which it is told from now on.
+            self._cache.watch_all([other for other, one in self._watched.items() if one == identity])
+        except VethError:
+            pass  # it has ended
         yield HostEvent("netns", "deleted", time.time(), ref)
 
     def _is_there(self, ref: str) -> bool:
@@ -295,7 +299,7 @@ class Monitor:
         now = time.time()
         for name in before.keys() - self._states.keys():
             was = before[name]
-            yield HostEvent("state", "deleted", now, name=name, changes={"state": (was["state"], None)})
+            yield HostEvent("state", "deleted", now, was["netns"], name, changes={"state": (was["state"], None)})
         for name, state in self._states.items():
             old = before.get(name)
             if old == state:

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import select
 import signal
@@ -33,7 +34,12 @@ async def run(argv: Sequence[str], stdin: bytes, environment: Mapping[str, str],
         pid = _spawn(argv, stdin, environment, write)
     except OSError as error:
         os.close(complaint)
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM):
+            return f"it cannot be run now: {error.strerror}; raise the limits of the agent"
         return f"it cannot be run: {error.strerror}; check that the file is there and executable"
+    except BaseException:
+        os.close(complaint)
+        raise
     finally:
         os.close(write)
     os.set_blocking(complaint, False)

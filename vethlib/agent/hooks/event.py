@@ -37,7 +37,7 @@ class Event:
 
     def after(self, waiting: Event) -> Event:
         """This one, in place of one that was not told yet."""
-        return replace(self, old_state=waiting.old_state, missed=waiting.missed + 1)
+        return replace(self, old_state=waiting.old_state, missed=self.missed + waiting.missed + 1)
 
     def as_dict(self) -> dict[str, Any]:
         """The event for JSON: an entry of ``vethctl status --json``, and what makes it an event."""
@@ -61,7 +61,17 @@ class Event:
 
 
 def _safe(text: str) -> str:
-    return text.replace("\0", "")[:_LONGEST]
+    # What is no text, as the bytes of a name, stays those bytes; a surrogate that stands for none cannot be said.
+    text = text.replace("\0", "")[:_LONGEST]
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape") if _sayable(text) else ascii(text)
+
+
+def _sayable(text: str) -> bool:
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def event_of(change: StatusChange, *, at: float, label: str, host: str) -> Event | None:

@@ -249,7 +249,7 @@ class Hooks:
                 break
             await asyncio.sleep(spread(delay))
             with self._lock:
-                if line.waiting.has_newer(event.name):
+                if line.waiting.gives_way(event):
                     return "", True
         return answer.problem, False
 

@@ -42,6 +42,10 @@ async def post(target: UrlTarget, body: bytes, timeout: float) -> Answer:
     except ssl.SSLCertVerificationError as error:
         why = error.verify_message or error.reason
         return Answer(f"its certificate is not trusted: {why}; have the host trust its CA, or set SSL_CERT_FILE")
+    except ssl.SSLError as error:
+        # Its errno is a number of OpenSSL's.
+        why = (error.reason or "").replace("_", " ").lower() or "no TLS"
+        return Answer(f"it does not speak TLS as we do: {why}; is it http://?", again=True)
     except socket.gaierror as error:
         return Answer(f"its host cannot be found: {error.strerror}; check its name and the DNS", again=True)
     except (OSError, asyncio.IncompleteReadError, ValueError) as error:

@@ -55,9 +55,13 @@ class Waiting:
                 return event
         return None
 
-    def has_newer(self, name: str) -> bool:
-        """Whether there is something newer to tell of this interface."""
-        return name in self._events
+    def gives_way(self, event: Event) -> bool:
+        """Whether there is something newer to tell of this interface, which then counts this one as missed."""
+        newer = self._events.get(event.name)
+        if newer is None:
+            return False
+        self._events[event.name] = newer.after(event)
+        return True
 
     def done(self, name: str) -> None:
         """What was under way of this interface has come to its end."""

@@ -56,7 +56,7 @@ class Endpoint:
     def __init__(self, address: Address, registry: CollectorRegistry, health: Callable[[], str]) -> None:
         self._registry = registry
         self._health = health
-        self._open: set[asyncio.StreamWriter] = set()
+        self._open: dict[asyncio.StreamWriter, asyncio.Task[object] | None] = {}
         self._server: asyncio.Server | None = None
         self._socket = _listening(address)
         self.address = Address(address.host, self._socket.getsockname()[1])
@@ -69,14 +69,16 @@ class Endpoint:
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
         self._server.close()
-        for writer in list(self._open):
+        tasks = [task for task in self._open.values() if task is not None]
+        for writer in self._open:
             writer.transport.abort()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(self._open) >= _MOST:
             writer.transport.abort()
             return
-        self._open.add(writer)
+        self._open[writer] = asyncio.current_task()
         try:
             async with asyncio.timeout(_PATIENCE):
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
@@ -88,7 +90,7 @@ class Endpoint:
         except (TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError, OSError):
             pass  # who does not speak HTTP, or is gone, needs no answer
         finally:
-            self._open.discard(writer)
+            self._open.pop(writer, None)
             writer.transport.abort()
 
     def _answer(self, head: str) -> bytes:
