@@ -59,13 +59,14 @@ class View:
         return None if one.peer is None else self._by_id[one.peer]
 
     def pairs(self) -> list[tuple[SurveyedLink, SurveyedLink]]:
-        """Every pair whose ends were both seen, once."""
-        found = []
-        for one in self.links:
-            peer = self.peer(one)
-            if peer is not None and (one.at, one.link.index) < (peer.at, peer.link.index):
-                found.append((one, peer))
-        return found
+        """Every pair whose ends were both seen, once; the end first whose namespace and name come first."""
+
+        def rank(one: SurveyedLink) -> tuple[object, ...]:
+            # Not by inode numbers, which the kernel gives anew as it likes.
+            return natural(one.ref), natural(one.link.name), one.at, one.link.index
+
+        peers = ((one, self.peer(one)) for one in self.links)
+        return [(one, peer) for one, peer in peers if peer is not None and rank(one) < rank(peer)]
 
     def peer_text(self, one: SurveyedLink) -> str:
         """The other end for people; "" where a link is no veth."""
