@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from vethlib.graph import Box, Edge, Graph, Port, dot, mermaid, svg
 from vethlib.graph.layout import CHAR, HEAD, PlacedBox, PlacedGraph, place
-from vethlib.graph.text import columns
+from vethlib.text import columns
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -80,6 +80,7 @@ class Configurator:
         if missing_netns not in ("create", "wait"):
             raise InvalidValue("missing_netns", missing_netns, 'say "create" or "wait"')
         self.session = session
+        """That which it works with, for those who read beside it."""
         self.tally = Tally()
         """What was done, in numbers."""
         self._desired = Desired()

@@ -1,4 +1,4 @@
-"""The state of a link in a word."""
+"""Of a link in words: its state, and what has changed of it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from vethlib.links import Link
 
 from .text import paint
 
-__all__ = ["link_state", "painted_state"]
+__all__ = ["change", "link_state", "painted_state"]
 
 _ROLES = {"UP": "good", "DOWN": "bad"}
 
@@ -23,3 +23,17 @@ def painted_state(link: Link) -> str:
     """The same of a link, coloured by what it means."""
     text = link_state(up=link.up, operstate=link.operstate)
     return paint(text, _ROLES.get(text, "warning"))
+
+
+def change(field: str, old: object, new: object, role: str = "heading") -> str:
+    """``mtu 1400 → 1500``, ``down → up``; the new value is painted."""
+    name = "" if field == "up" else f"{field} "
+    return f"{name}{_said(field, old)} → {paint(_said(field, new), role)}"
+
+
+def _said(field: str, value: object) -> str:
+    if field == "up":
+        return "up" if value else "down"
+    if isinstance(value, tuple):
+        return ",".join(value) or "none"
+    return repr(value) if value == "" or " " in str(value) else str(value)

@@ -9,6 +9,7 @@ from vethlib.agent.operations import AddNetns, ChangeLink, CreatePair, DeletePai
 from vethlib.agent.state import State, Verdict
 from vethlib.links import End, describe
 
+from .linktext import change
 from .output import Output
 from .text import counted, paint
 
@@ -91,19 +92,8 @@ def _end(end: End) -> tuple[str, str, str]:
 
 def _changes(operation: ChangeLink) -> Iterator[str]:
     for name, (old, new) in operation.changes.items():
-        if name == "up":
-            yield f"{_up(old)} → {paint(_up(new), 'heading')}"
-        else:
-            yield f"{name} {_word(old)} → {paint(_word(new), 'heading')}"
+        yield change(name, old, new)
     for address in operation.removed:
         yield paint(f"-{address}", "bad")
     for address in operation.added:
         yield paint(f"+{address}", "good")
-
-
-def _up(value: object) -> str:
-    return "up" if value else "down"
-
-
-def _word(value: object) -> str:
-    return repr(value) if value == "" or " " in str(value) else str(value)

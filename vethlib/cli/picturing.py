@@ -10,9 +10,10 @@ from vethlib.agent.observed import Observed
 from vethlib.agent.operations import ChangeLink, CreatePair, Plan
 from vethlib.agent.state import State
 from vethlib.graph import Box, Edge, Graph, Port
-from vethlib.graph.model import natural
 from vethlib.session.survey import SurveyedLink
 
+from .linktext import change
+from .text import natural
 from .view import View
 from .where import ref_text
 
@@ -107,14 +108,10 @@ def _to_do(planned: Plan | None) -> dict[str, tuple[str, str]]:
         if isinstance(operation, CreatePair):
             found[operation.a.name] = found[operation.b.name] = ("to be created", "")
         elif isinstance(operation, ChangeLink):
-            changes = [f"{field} {_word(old)} → {_word(new)}" for field, (old, new) in operation.changes.items()]
+            changes = [change(field, old, new, "") for field, (old, new) in operation.changes.items()]
             changes += [f"+{one}" for one in operation.added] + [f"-{one}" for one in operation.removed]
             found[operation.interface.name] = ("to be changed", ", ".join(changes))
     return found
-
-
-def _word(value: object) -> str:
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
 class _Drawing:

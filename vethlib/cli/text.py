@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 
+from vethlib.text import columns, natural
+
 __all__ = ["counted", "natural", "paint", "printable", "render", "width", "without_password"]
 
 # Neither blue, which cannot be read on black, nor yellow, which cannot be read on white.
@@ -58,22 +60,9 @@ def without_password(text: str) -> str:
 
 def width(text: str) -> int:
     """How many columns `text` takes on a terminal."""
-    text = render(text, colored=False)
-    if text.isascii():
-        return len(text)
-    from unicodedata import combining, east_asian_width
-
-    return sum(0 if combining(c) else 2 if east_asian_width(c) in "WF" else 1 for c in text)
+    return columns(render(text, colored=False))
 
 
 def counted(number: int, what: str) -> str:
     """``1 interface``, ``2 interfaces``."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
-def natural(text: str) -> list[str | tuple[int, str]]:
-    """A key to sort by as people count: leaf2 comes before leaf10."""
-    pieces: list[str | tuple[int, str]] = [*re.split("([0-9]+)", text)]
-    # Not by int(), which refuses more than 4300 digits.
-    pieces[1::2] = [(len(digits), digits) for digits in (piece.lstrip("0") for piece in re.findall("[0-9]+", text))]
-    return pieces

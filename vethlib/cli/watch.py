@@ -19,7 +19,7 @@ from vethlib.monitor import HostEvent, Monitor
 from vethlib.session import Session
 
 from .exits import DONE, PENDING
-from .linktext import painted_state
+from .linktext import change, painted_state
 from .output import Output
 from .states import state_text
 from .stopping import until_stopped
@@ -195,19 +195,9 @@ def _of_link(event: HostEvent, link: Link) -> str:
 
 def _changes(event: HostEvent) -> Iterator[str]:
     for field, (old, new) in event.changes.items():
+        role = "heading"
         if field == "up":
-            yield f"{_up(old)} → {paint(_up(new), 'good' if new else 'bad')}"
+            role = "good" if new else "bad"
         elif field == "operstate":
-            yield f"operstate {old} → {paint(new, _OPERSTATES.get(new, 'warning'))}"
-        else:
-            yield f"{field} {_word(old)} → {paint(_word(new), 'heading')}"
-
-
-def _up(value: object) -> str:
-    return "up" if value else "down"
-
-
-def _word(value: object) -> str:
-    if isinstance(value, tuple):
-        return ",".join(value) or "none"
-    return repr(value) if value == "" or " " in str(value) else str(value)
+            role = _OPERSTATES.get(new, "warning")
+        yield change(field, old, new, role)

@@ -9,17 +9,10 @@ from html import escape
 from typing import Final
 
 from .layout import row_text, title_of
-from .model import Graph, Mood, Port
+from .model import COLORS, Graph, Mood, Port
 
 __all__ = ["dot"]
 
-_COLORS: Final[dict[Mood, str]] = {
-    "good": "#2e7d32",
-    "bad": "#c62828",
-    "waiting": "#9a6700",
-    "planned": "#1565c0",
-    "plain": "#555555",
-}
 _LINES: Final[dict[Mood, str]] = {
     "good": "solid",
     "bad": "dashed",
@@ -39,7 +32,7 @@ def dot(graph: Graph) -> str:
             ends.append(f"{_quoted(port.box)}:p{len(rows[port.box])}")
             rows[port.box].append(port)
         tip = "\n⇄\n".join("\n".join([f"{port.name} in {port.box}", *port.lines()[1:]]) for port in (edge.a, edge.b))
-        look = f'color="{_COLORS[edge.mood]}" style={_LINES[edge.mood]} edgetooltip={_quoted(tip)}'
+        look = f'color="{COLORS[edge.mood]}" style={_LINES[edge.mood]} edgetooltip={_quoted(tip)}'
         edges.append(f"  {' -- '.join(ends)} [{look}]")
     lines = ["graph vethlib {", "  graph [rankdir=LR ranksep=1]"]
     lines.append('  node [shape=plain fontname="monospace" fontsize=11]')
@@ -55,7 +48,7 @@ def dot(graph: Graph) -> str:
 
 def _row(number: int, port: Port) -> str:
     text = _html(row_text(port))
-    return f'<TR><TD PORT="p{number}" ALIGN="LEFT"><FONT COLOR="{_COLORS[port.mood]}">{text}</FONT></TD></TR>'
+    return f'<TR><TD PORT="p{number}" ALIGN="LEFT"><FONT COLOR="{COLORS[port.mood]}">{text}</FONT></TD></TR>'
 
 
 def _html(text: str) -> str:

@@ -16,8 +16,10 @@ from dataclasses import dataclass, field
 from math import ceil, sqrt
 from typing import Final, Literal, TypeAlias
 
-from .model import Box, Edge, Graph, Port, natural
-from .text import columns
+from vethlib.text import columns, natural
+
+from .model import Box, Edge, Graph, Port
+from .order import spread, untangled
 
 __all__ = ["Curve", "PlacedBox", "PlacedGraph", "Row", "place"]
 
@@ -197,7 +199,7 @@ class _Part:
 
     def _stand(self, columns: Sequence[Sequence[str]]) -> None:
         at = {name: number for number, column in enumerate(columns) for name in column}
-        order = _untangled(columns, self._neighbours)
+        order = untangled(columns, self._neighbours)
 
         def sides_of(edge: Edge) -> tuple[Side, Side]:
             a, b = at[edge.a.box], at[edge.b.box]
@@ -248,7 +250,7 @@ class _Part:
 
     def _put(self, column: Sequence[str], middles: Sequence[float]) -> None:
         tops = [middle - self._placed[name].height / 2 for name, middle in zip(column, middles, strict=True)]
-        for name, top in zip(column, _spread(tops, list(map(self._room, column))), strict=True):
+        for name, top in zip(column, spread(tops, list(map(self._room, column))), strict=True):
             self._placed[name].y = top
 
     def _gap_after(self, number: int, at: Mapping[str, int]) -> float:
@@ -349,7 +351,7 @@ class _Part:
             other[id(curve.a)], other[id(curve.b)] = curve.b.port, curve.a.port
         for one in self._placed.values():
 
-            def key(row: Row) -> tuple[float, list[tuple[int, str]]]:
+            def key(row: Row) -> tuple[float, list[str | tuple[int, str]]]:
                 far = other.get(id(row))
                 return (float("inf") if far is None else self._placed[far.box].middle, natural(row.port.name))
 
@@ -380,47 +382,6 @@ class _Part:
         furthest = [max(curve.a.x, curve.b.x) + curve.bulge for curve in beside["right"]]
         width = max([*(box.x + box.width for box in boxes), *furthest])
         return PlacedGraph(boxes, self._curves, width, max(box.y + box.height for box in boxes))
-
-
-def _spread(wanted: Sequence[float], sizes: Sequence[float]) -> list[float]:
-    """Where to put things of these sizes, one below the other, each as near as can be to where it is wanted.
-
-    That is isotonic regression (pool adjacent violators) of what is wanted less what lies above.
-    """
-    above = [0.0]
-    for size in sizes:
-        above.append(above[-1] + size)
-    pools: list[tuple[float, int]] = []  # the mean, and of how many
-    for want, offset in zip(wanted, above, strict=False):
-        mean, count = want - offset, 1
-        while pools and pools[-1][0] > mean:
-            other, more = pools.pop()
-            mean, count = (mean * count + other * more) / (count + more), count + more
-        pools.append((mean, count))
-    means = [mean for mean, count in pools for _ in range(count)]
-    return [mean + offset for mean, offset in zip(means, above, strict=False)]
-
-
-def _untangled(order: Sequence[Sequence[str]], near: Mapping[str, Iterable[str]]) -> list[list[str]]:
-    """The columns with fewer crossings: each box goes where the middle of its neighbours is, a few times over."""
-    found = [list(column) for column in order]
-    for number in range(6):
-        sweep = range(len(found)) if number % 2 == 0 else range(len(found) - 1, -1, -1)
-        for column in sweep:
-            rank: dict[str, float] = {}
-            for other in (column - 1, column + 1):
-                if 0 <= other < len(found):
-                    size = max(1, len(found[other]))
-                    rank.update({name: (place + 0.5) / size for place, name in enumerate(found[other])})
-            size = len(found[column])
-
-            def key(item: tuple[int, str], rank: Mapping[str, float] = rank, size: int = size) -> float:
-                place, name = item
-                places = [rank[one] for one in near[name] if one in rank]
-                return sum(places) / len(places) if places else (place + 0.5) / size
-
-            found[column] = [name for _, name in sorted(enumerate(found[column]), key=key)]
-    return found
 
 
 def row_text(port: Port) -> str:

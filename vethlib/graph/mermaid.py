@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from .model import Graph, Port
+from .model import COLORS, Graph, Port
 
 __all__ = ["mermaid"]
-
-_COLORS = {"good": "#2e7d32", "bad": "#c62828", "waiting": "#9a6700", "planned": "#1565c0", "plain": "#777777"}
 
 
 def mermaid(graph: Graph) -> str:
@@ -22,7 +20,7 @@ def mermaid(graph: Graph) -> str:
         line = "---" if edge.mood in ("good", "plain") else "-.-"
         label = _quoted([f"{_label(edge.a)} ⇄ {_label(edge.b)}"])
         lines.append(f"  {ids[edge.a.box]} {line}|{label}| {ids[edge.b.box]}")
-    lines += [f"  linkStyle {number} stroke:{_COLORS[edge.mood]}" for number, edge in enumerate(graph.edges)]
+    lines += [f"  linkStyle {number} stroke:{COLORS[edge.mood]}" for number, edge in enumerate(graph.edges)]
     return "\n".join([*lines, ""])
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
-__all__ = ["Box", "Edge", "Graph", "Mood", "Port", "natural"]
+__all__ = ["COLORS", "Box", "Edge", "Graph", "Mood", "Port"]
 
 Mood: TypeAlias = Literal["good", "bad", "waiting", "planned", "plain"]
 
@@ -23,6 +22,16 @@ _MOODS: dict[str, Mood] = {
     "to be created": "planned",
     "to be changed": "planned",
 }
+
+
+COLORS: Final[Mapping[Mood, str]] = {
+    "good": "#2e7d32",
+    "bad": "#c62828",
+    "waiting": "#9a6700",
+    "planned": "#1565c0",
+    "plain": "#666666",
+}
+"""For those who draw on a ground of their own, light or dark: they can be read on both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +137,3 @@ def _port(port: Port) -> dict[str, Any]:
         "state": port.state,
         "reason": port.reason,
     }
-
-
-def natural(text: str) -> list[tuple[int, str]]:
-    """A key to sort by as people count: leaf2 comes before leaf10."""
-    pieces = re.split("([0-9]+)", text)
-    return [(len(piece.lstrip("0")) if number % 2 else 0, piece) for number, piece in enumerate(pieces)]

@@ -6,8 +6,8 @@ are not up are dashed or dotted. Whoever points at something reads all that is k
 
 from __future__ import annotations
 
+from html import escape
 from typing import Final
-from xml.sax.saxutils import escape
 
 from .layout import HEAD, PAD, Curve, PlacedBox, Row, place, title_of
 from .model import Graph
@@ -114,4 +114,4 @@ def _n(value: float) -> str:
 
 def _safe(text: str) -> str:
     # XML has no place for control characters, not even escaped (https://www.w3.org/TR/xml/#charsets).
-    return escape("".join(c if c.isprintable() or c == "\n" else "�" for c in text))
+    return escape("".join(c if c.isprintable() or c == "\n" else "�" for c in text), quote=False)

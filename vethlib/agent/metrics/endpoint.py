@@ -118,8 +118,9 @@ def _reply(status: str, body: str | bytes, more: str = "", *, kind: str = "text/
 
 def _listening(address: Address) -> socket.socket:
     try:
-        family = socket.AF_INET6 if ":" in address.host or not address.host else socket.AF_INET
-        made = socket.create_server(address, family=family, dualstack_ipv6=not address.host, backlog=_MOST)
+        both = not address.host and socket.has_dualstack_ipv6()  # a host may have IPv6 switched off
+        family = socket.AF_INET6 if ":" in address.host or both else socket.AF_INET
+        made = socket.create_server(address, family=family, dualstack_ipv6=both, backlog=_MOST)
     except OSError as error:
         reason = str(error.strerror) if isinstance(error, socket.gaierror) else errno_text(error.errno or 0)
         raise VethError(f"cannot serve metrics at {address}: {reason}: give another --metrics HOST:PORT") from None
