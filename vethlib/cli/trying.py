@@ -106,7 +106,9 @@ def attempt(
             if isinstance(error, VethError) or not isinstance(error, OSError):
                 _undo(session, outcome, before, after, refs, progress)
                 raise
-            outcome.reason = f"nobody reads what it says ({error.strerror})"
+            unread = isinstance(error, BrokenPipeError)
+            outcome.reason = "nobody reads what it says" if unread else "it could not go on"
+            outcome.reason += f" ({error.strerror})"
         if not outcome.kept:
             _undo(session, outcome, before, after, refs, progress)
         trial.answer(outcome.word)
