@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: measure vethlib beside its peers and beside what the kernel costs."""
+"""``python -m benchmarks``: measure vethlib in comparison with similar programs and with the cost of the kernel."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .workloads import WORKLOADS, Job, plan
 
 
 class _Interrupted(BaseException):
-    """A signal asks us to stop; its number."""
+    """A signal requests the end; its number."""
 
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -34,12 +34,12 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 def _interrupt(number: int, _frame: FrameType | None) -> None:
     for each in _SIGNALS:
-        signal.signal(each, signal.SIG_IGN)  # a second one would come in the middle of cleaning up
+        signal.signal(each, signal.SIG_IGN)  # a second signal would interrupt the clean-up
     raise _Interrupted(number)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run, and print a report; 1 if a contestant failed, 2 if nothing could be run, 130 or 143 when interrupted."""
+    """Run and print a report; return 1 if a contestant failed, 2 if nothing could be run, 130 or 143 if interrupted."""
     args = _arguments(argv)
     if warning := busy():
         print(f"warning: {warning}", file=sys.stderr)
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except _Interrupted as signalled:
         (interrupted,) = signalled.args
-        print("interrupted: what was measured so far, and no files", file=sys.stderr)
+        print("interrupted: the results so far are shown, and no files are written", file=sys.stderr)
     load, versions = (before, os.getloadavg()[0]), _versions(results)
     conditions = Conditions(Machine.here(), args.queues, args.repeat, load, versions, missing)
     _tell(results, conditions)
@@ -72,18 +72,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Measure vethlib beside its peers and beside what the kernel costs.",
+        description="Measure vethlib in comparison with similar programs and with the cost of the kernel.",
         epilog=f"workloads: {', '.join(WORKLOADS)}; peers: {', '.join(CONTESTANTS)}",
     )
     parser.add_argument("workloads", nargs="*", type=_workload, metavar="WORKLOAD", help="default: the standard set")
-    parser.add_argument("-n", type=_positive, metavar="N", help="how many pairs, links, … (growth: up to so many)")
-    parser.add_argument("--peers", type=_peers, metavar="A,B,…", help="who takes part (default: all who can)")
+    parser.add_argument("-n", type=_positive, metavar="N", help="number of pairs, links, … (growth: the largest)")
+    parser.add_argument("--peers", type=_peers, metavar="A,B,…", help="contestants (default: all that are available)")
     parser.add_argument("--repeat", type=_positive, default=5, metavar="R", help="rounds (default: %(default)s)")
     parser.add_argument(
         "--queues", type=_queues, default=1, metavar="Q", help="per end, 0: the kernel's default (default: %(default)s)"
     )
-    parser.add_argument("--json", type=_new_file, metavar="FILE", help="write all that was measured there")
-    parser.add_argument("--svg", type=_new_file, metavar="FILE", help="draw a chart there")
+    parser.add_argument("--json", type=_new_file, metavar="FILE", help="write all results to this file")
+    parser.add_argument("--svg", type=_new_file, metavar="FILE", help="draw a chart to this file")
     args = parser.parse_args(argv)
     if not plan(args.workloads, args.n, args.peers):
         parser.error(f"none of {', '.join(args.peers)} does {', '.join(args.workloads)}")
@@ -92,7 +92,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _workload(text: str) -> str:
     if text not in WORKLOADS:
-        raise argparse.ArgumentTypeError(f"no workload {text!r}; there are {', '.join(WORKLOADS)}")
+        raise argparse.ArgumentTypeError(f"unknown workload {text!r}; the workloads are {', '.join(WORKLOADS)}")
     return text
 
 
@@ -100,21 +100,21 @@ def _peers(text: str) -> list[str]:
     peers = text.split(",")
     for peer in peers:
         if peer not in CONTESTANTS:
-            raise argparse.ArgumentTypeError(f"no peer {peer!r}; there are {', '.join(CONTESTANTS)}")
+            raise argparse.ArgumentTypeError(f"unknown peer {peer!r}; the peers are {', '.join(CONTESTANTS)}")
     return peers
 
 
 def _positive(text: str) -> int:
-    return _number(text, 1, 65536)  # a pair's number is two bytes of its MACs and addresses
+    return _number(text, 1, 65536)  # the number of a pair has two bytes in its MACs and addresses
 
 
 def _queues(text: str) -> int:
-    return _number(text, 0, 4096)  # rtnl_create_link in net/core/rtnetlink.c takes no more
+    return _number(text, 0, 4096)  # the maximum of rtnl_create_link (net/core/rtnetlink.c)
 
 
 def _number(text: str, least: int, most: int) -> int:
     if not (text.isascii() and text.isdecimal() and least <= int(text) <= most):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from {least} to {most}")
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number from {least} to {most}")
     return int(text)
 
 
@@ -126,11 +126,11 @@ def _new_file(text: str) -> Path:
 
 
 def _commands(jobs: Sequence[Job], missing: dict[str, str]) -> dict[str, list[str]]:
-    """The commands of those who take part; why others cannot goes into `missing`."""
-    wanted = {peer for job in jobs for peer in job.peers}
+    """Return the commands of the available contestants; `missing` gets the reasons for the others."""
+    needed = {peer for job in jobs for peer in job.peers}
     commands = {}
     for name, contestant in CONTESTANTS.items():
-        if name in wanted:
+        if name in needed:
             try:
                 commands[name] = contestant.command()
             except Unavailable as error:
@@ -139,7 +139,7 @@ def _commands(jobs: Sequence[Job], missing: dict[str, str]) -> dict[str, list[st
 
 
 def _run(jobs: Sequence[Job], commands: dict[str, list[str]], args: argparse.Namespace, results: list[Result]) -> None:
-    """Do the jobs; `results` has what is known of them at every moment."""
+    """Run the jobs; `results` is updated continuously."""
     progress = Progress(jobs, list(commands), args.repeat)
     try:
         with Arena() as arena:

@@ -1,4 +1,4 @@
-"""Where the contestants work: a home namespace and named ones, in a network that nobody else sees."""
+"""The environment of the contestants: a home namespace and named ones, in a private network."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["Arena", "settle"]
 
 
 class Arena:
-    """A home and the namespaces b0, b1, … and c0, c1, … of /run/netns; for a process that is isolated already.
+    """A home namespace, and the namespaces b0, b1, … and c0, c1, … in /run/netns; for an isolated process.
 
-    What is there is used again, since making 8000 namespaces takes longer than the work in them. After a contestant has
-    failed, nobody knows what it left: then all of it is made anew.
+    Namespaces are reused, because creating 8000 of them takes longer than the work in them. After a contestant has
+    failed, its leftovers are unknown, so all namespaces are created again.
     """
 
     def __init__(self) -> None:
@@ -34,11 +34,11 @@ class Arena:
         self._home.close()  # the named ones end with our mount namespace
 
     def entered(self) -> AbstractContextManager[None]:
-        """A block during which the calling thread, and a child that it starts, is at home."""
+        """Enter the home namespace with the calling thread, and the children that it starts in the block."""
         return self._home.entered()
 
     def resize(self, *, b: int, c: int) -> None:
-        """Have exactly so many of either: what else is there would be paid for by those who work here."""
+        """Keep exactly this number of namespaces of each kind, because others would slow down the work."""
         changed = 0
         for letter, size in (("b", b), ("c", c)):
             changed += abs(size - self._sizes[letter])
@@ -50,19 +50,19 @@ class Arena:
         settle(changed / 1000)
 
     def furnish(self, queues: int) -> None:
-        """Put a pair into each of b0, b1, …, which stays until strip()."""
+        """Create a pair in each of b0, b1, …, which stays until strip()."""
         self._queues = queues
         with self.entered():
             stand(self._sizes["b"], queues)
         settle(self._sizes["b"] / 1000)
 
     def strip(self) -> None:
-        """Take those pairs away again."""
+        """Delete those pairs."""
         self._queues = None
         self.sweep()
 
     def renew(self) -> None:
-        """Another home, and other namespaces of the same names, with the same in them."""
+        """Replace the home namespace and the named ones by new ones with the same content."""
         sizes, queues = dict(self._sizes), self._queues
         self.resize(b=0, c=0)
         self._home.close()
@@ -72,7 +72,7 @@ class Arena:
             self.furnish(queues)
 
     def sweep(self) -> int:
-        """Delete the pairs left at home, unless they are to stay; returns how many ends there were."""
+        """Delete the pairs left in the home namespace, unless they should stay; return the number of their ends."""
         if self._queues is not None:
             return 0
         with self.entered(), Session() as session:
@@ -82,9 +82,9 @@ class Arena:
 
 
 def settle(patience: float) -> None:
-    """Wait until the machine is idle, at most `patience` seconds.
+    """Wait until the machine is idle, up to `patience` seconds.
 
-    The kernel takes namespaces and sockets apart after those who used them have gone, and says nowhere when it is done.
+    The kernel cleans up namespaces and sockets after their users have ended, and does not report when it has finished.
     """
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
@@ -96,7 +96,7 @@ def settle(patience: float) -> None:
 
 
 def _jiffies() -> tuple[int, int]:
-    """(those that were idle, all) since the machine started, over all CPUs (proc_stat(5))."""
+    """Return the idle and the total time since the boot, over all CPUs, in ticks (proc_stat(5))."""
     with open("/proc/stat", encoding="ascii") as stat:
         _user, _nice, _system, idle, iowait, *_ = counters = [int(word) for word in stat.readline().split()[1:]]
     return idle + iowait, sum(counters)

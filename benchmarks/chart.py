@@ -18,14 +18,15 @@ _LABELS, _VALUES = 172, 150  # left and right of the bars
 _PLOT = _WIDTH - 2 * _MARGIN - _LABELS - _VALUES
 _ROW, _BAR = 24, 14
 _TITLE, _AXIS, _GAP = 46, 22, 26
-# Where the longest is so many times the shortest, bars of a linear scale say nothing of the short ones.
+# If the longest bar is more than this many times the shortest, the scale is logarithmic, so that short bars are
+# visible.
 _LOG_FROM = 12.0
 
 _LEGEND = (
-    "limit: a C program that sends the fewest messages; ×: so many times limit, or else vethlib; thin line: the spread"
+    "limit: a C program that sends the fewest messages; ×: multiple of limit, or else of vethlib; thin line: the spread"
 )
 
-# It brings a background of its own: the page that shows it as an image may be of the other kind.
+# It has its own background, because the page that shows it as an image may have another theme.
 _STYLE = """
   text { font: 13px system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; fill: #1f2328; }
   .head { font-size: 17px; font-weight: 600; }
@@ -54,7 +55,7 @@ _STYLE = """
 
 @dataclass(frozen=True, slots=True)
 class _Bar:
-    """A row of a panel, with its unit already taken into account."""
+    """A row of a panel, in the unit of the panel."""
 
     label: str
     contestant: str
@@ -77,7 +78,7 @@ class _Panel:
 
 
 def chart(results: Sequence[Result], conditions: Conditions) -> str:
-    """The SVG of what was measured."""
+    """Return the SVG of all results."""
     subtitle = f"{conditions.machine}; {conditions.queues_text}"
     panels = [panel for group in _grouped(results) if (panel := _panel(group)).bars]
     parts = []
@@ -85,7 +86,7 @@ def chart(results: Sequence[Result], conditions: Conditions) -> str:
     for panel in panels:
         parts += [f'<g transform="translate({_MARGIN} {top})">', *_drawn(panel), "</g>"]
         top += panel.height
-    head = "Wiring network namespaces with veth pairs: what it costs"
+    head = "The cost of wiring network namespaces with veth pairs"
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{top}" '
@@ -103,7 +104,7 @@ def chart(results: Sequence[Result], conditions: Conditions) -> str:
 
 
 def _grouped(results: Iterable[Result]) -> list[list[Result]]:
-    """The sizes of growth share a panel; every other result has one of its own."""
+    """Group results into panels: the sizes of growth share one, every other result has its own."""
     groups: list[list[Result]] = []
     for result in results:
         if result.job.workload.name == "growth" and groups and groups[-1][0].job.workload is result.job.workload:
@@ -123,7 +124,7 @@ def _panel(group: Sequence[Result]) -> _Panel:
 
 
 def _rows(result: Result) -> list[Row]:
-    """Of phases that add up, their sum alone."""
+    """Return the rows to draw; of phases that add up, only the sum."""
     rows = result.rows()
     return [row for row in rows if row.phase == WHOLE] or rows
 
@@ -173,7 +174,7 @@ def _row(bar: _Bar, axis: _Axis, y: float) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Axis:
-    """From a value to a place among the bars."""
+    """The scale of the bars."""
 
     start: float
     stop: float
@@ -182,10 +183,10 @@ class _Axis:
 
     @classmethod
     def over(cls, bars: Sequence[_Bar]) -> _Axis:
-        """An axis on which all of them can be told apart."""
+        """Return a scale on which all values can be distinguished."""
         low, high = min(bar.value for bar in bars), max(bar.high for bar in bars)
         if low > 0 and high > _LOG_FROM * low:
-            # Half a decade of room, so that the shortest bar is one.
+            # Half a decade of room, so that the shortest bar is visible.
             first, last = math.floor(math.log10(low) - 0.5), math.log10(high)
             ticks = tuple(10.0**power for power in range(first, math.floor(last) + 1))
             return cls(10.0**first, high, ticks, True)
@@ -193,14 +194,14 @@ class _Axis:
         return cls(0.0, high or 1.0, tuple(step * i for i in range(int(high / step) + 1)), False)
 
     def at(self, value: float) -> float:
-        """Where that value is."""
+        """Return the place of a value."""
         if not self.logarithmic:
             return _PLOT * value / self.stop
         return _PLOT * math.log(max(value, self.start) / self.start) / math.log(self.stop / self.start)
 
 
 def _round_step(least: float) -> float:
-    """The next of 1, 2, 5, 10, 20, …"""
+    """Return the next of 1, 2, 5, 10, 20, …"""
     power = 10.0 ** math.floor(math.log10(least))
     return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= least)
 

@@ -619,7 +619,7 @@ static void build_ring(struct node *nodes)
 
 static int udp_socket(int family)
 {
-	struct timeval patience = {.tv_sec = 5};
+	struct timeval patience = {.tv_sec = 20};
 	struct sockaddr_in6 any6 = {.sin6_family = AF_INET6, .sin6_port = htons(7)};
 	struct sockaddr_in any4 = {.sin_family = AF_INET, .sin_port = htons(7)};
 	int one = 1, udp = socket(family, SOCK_DGRAM | SOCK_CLOEXEC, 0);

@@ -1,4 +1,4 @@
-"""What the figures were measured on, and with."""
+"""The conditions of a measurement."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Conditions", "Machine", "busy"]
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """The machine, and what runs on it."""
+    """A machine and its software."""
 
     cpu: str
     cpus: int
@@ -22,7 +22,7 @@ class Machine:
 
     @classmethod
     def here(cls) -> Machine:
-        """This one."""
+        """Return this machine."""
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
         kernel, python = f"{platform.system()} {platform.release()}", platform.python_version()
         return cls(_cpu_model(), os.cpu_count() or 1, round(memory, 1), kernel, python)
@@ -33,18 +33,18 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """Under what the figures of one run came about, the same for all of them."""
+    """The conditions of one run."""
 
     machine: Machine
     queues: int  # of each end; 0 for the kernel's default
     repeat: int  # rounds
     load: tuple[float, float]  # the load average before and after
     versions: dict[str, str]  # of the contestants
-    missing: dict[str, str]  # why others did not take part
+    missing: dict[str, str]  # the reasons why other contestants did not run
 
     @property
     def queues_text(self) -> str:
-        """How many queues each end had."""
+        """Describe the number of queues per end."""
         if not self.queues:
             return "the kernel's default number of queues, one per possible CPU"
         return f"{self.queues} queue{'s' if self.queues != 1 else ''} per end"
@@ -59,8 +59,8 @@ def _cpu_model() -> str:
 
 
 def busy() -> str | None:
-    """What to warn of when others use this machine too: measured times would be theirs as well."""
+    """Return a warning if other programs use this machine, which falsifies the results."""
     load = os.getloadavg()[0]
     if load < 0.5:
         return None
-    return f"the machine is busy (load average {load:.2f}): expect the figures to be off, and look at their spread"
+    return f"the machine is busy (load average {load:.2f}): results may be wrong; compare their spread"

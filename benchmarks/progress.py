@@ -1,4 +1,4 @@
-"""What is running and how long the rest will take, on a terminal."""
+"""Show the running job and the remaining time on a terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BAR = 24
 
 
 class Progress:
-    """A line on stderr that is written over; nothing where stderr is no terminal."""
+    """A line on stderr that is overwritten; nothing if stderr is not a terminal."""
 
     def __init__(self, jobs: Sequence[Job], contestants: Sequence[str], repeat: int) -> None:
         self._wanted = sys.stderr.isatty()
@@ -27,22 +27,22 @@ class Progress:
         self._since = 0.0
 
     def prepare(self, job: Job) -> None:
-        """The namespaces for a job are being made."""
-        self._show(f"{job.title}: making namespaces")
+        """Show that the namespaces for a job are being created."""
+        self._show(f"{job.title}: creating namespaces")
 
     def begin(self, job: Job, contestant: str, number: int) -> None:
-        """A run of this job in round `number` begins."""
+        """Show that a run of this job in round `number` begins."""
         self._now, self._since = (job, contestant), time.monotonic()
         self._show(f"{job.title}: {contestant}, round {number + 1}")
 
     def done(self) -> None:
-        """It has ended, well or not."""
+        """Note that a run has ended, successfully or not."""
         if self._now in self._left:
             self._left.remove(self._now)
             self._took.setdefault(self._now, []).append(time.monotonic() - self._since)
 
     def clear(self) -> None:
-        """Take the line away."""
+        """Remove the line."""
         if self._wanted:
             sys.stderr.write("\r\033[K")
             sys.stderr.flush()
@@ -56,7 +56,7 @@ class Progress:
             sys.stderr.flush()
 
     def _eta(self) -> str:
-        """As long as each took before; a job that has not begun, as long as those that have."""
+        """Estimate the rest from the previous runs; a job that has not begun counts like those that have."""
         if not self._took:
             return ""
         known = {what: statistics.mean(times) for what, times in self._took.items()}

@@ -1,11 +1,12 @@
-"""What a test pays for a fresh ``veth``: ``python -m benchmarks.pytest_veth``, with the plugin as its users have it.
+"""Measure the cost of a fresh ``veth`` for a test: ``python -m benchmarks.pytest_veth``, with the plugin as users have
+it.
 
-The same tests are run in turn with an empty fixture and with ``veth``, each of them without and with the leak watch.
-Each run is a pytest of its own, which this module is a plugin of: it writes down how long every phase of every test
-took, and what there was of namespaces, links, threads and descriptors after the first test and after the last one.
+The same tests run in turn with an empty fixture and with ``veth``, each without and with the leak watch. Each run is a
+separate pytest with this module as a plugin, which records the duration of every phase of every test, and the
+namespaces, links, threads and descriptors after the first test and after the last one.
 
-The second witness is the kernel: the runs have a user namespace of their own, in which no more than `LIMIT` network
-namespaces can be there at a time (user.max_net_namespaces). Were one kept by each test, a test would soon get none.
+The kernel checks for leaks, too: the runs have a user namespace in which up to `LIMIT` network namespaces can exist at
+a time (user.max_net_namespaces). If each test leaked one, a test would soon get none.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ def test_one_of_many({fixture}, number):
 
 
 class Record:
-    """The plugin's memory."""
+    """The recordings of the plugin."""
 
     def __init__(self) -> None:
         self.phases: dict[str, list[float]] = {phase: [] for phase in PHASES}
@@ -85,15 +86,15 @@ def pytest_sessionfinish() -> None:
 
 
 def _there_is() -> dict[str, list[str]]:
-    """Who holds what; of processes those are seen that share our user namespace, which are ours."""
+    """Return everything that is held; of processes, those that share this user namespace."""
     seen = {
         "namespaces": [_link(f"/proc/{pid}/ns/net") for pid in os.listdir("/proc") if pid.isdecimal()],
         "threads": os.listdir("/proc/self/task"),
         "descriptors": [f"{fd} {link}" for fd in os.listdir("/proc/self/fd") if (link := _link(f"/proc/self/fd/{fd}"))],
         "links": [link["ifname"] for link in json.loads(subprocess.check_output(["ip", "-j", "link"]))],
     }
-    for one in seen["descriptors"]:
-        seen["namespaces"] += re.findall(r"net:\[\d+\]", one)
+    for descriptor in seen["descriptors"]:
+        seen["namespaces"] += re.findall(r"net:\[\d+\]", descriptor)
     return seen
 
 
@@ -105,9 +106,9 @@ def _link(path: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run, and print; 1 if a test failed or something was left."""
+    """Run and print the results; return 1 if a test failed or something was left."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.pytest_veth", description=__doc__.partition("\n\n")[0])
-    parser.add_argument("-n", type=int, default=1000, metavar="N", help="how many tests (default: %(default)s)")
+    parser.add_argument("-n", type=int, default=1000, metavar="N", help="number of tests (default: %(default)s)")
     parser.add_argument("--repeat", type=int, default=3, metavar="R", help="rounds (default: %(default)s)")
     args = parser.parse_args(argv)
     if warning := busy():

@@ -1,4 +1,7 @@
-"""``python -m benchmarks.readme [RECORD]``: puts the figures of a recorded run into README, between its two marks."""
+"""``python -m benchmarks.readme [RECORD]``: write the figures of a recorded run between the two marks of each page.
+
+README has the five most important figures, docs/reference/benchmarks.md has all of them.
+"""
 
 from __future__ import annotations
 
@@ -12,31 +15,55 @@ from .report import duration
 from .results import WHOLE
 from .workloads import EVERYBODY, WORKLOADS
 
-__all__ = ["BEGIN", "END", "README", "RECORD", "figures", "main"]
+__all__ = ["ALL", "BEGIN", "END", "README", "RECORD", "all_figures", "main", "pages", "selected_figures"]
 
 _ROOT = Path(__file__).parents[1]
 README = _ROOT / "README.md"
+ALL = _ROOT / "docs/reference/benchmarks.md"
 RECORD = _ROOT / "benchmarks/figures/standard.json"
 BEGIN, END = "<!-- figures -->\n", "<!-- end of figures -->\n"
 
+# The rows of README: (workload, phase, description). The first job of that workload counts.
+_SELECTED = (
+    ("lifecycle", WHOLE, "create a pair with addresses, up; look up both ends; delete it"),
+    ("create", "create", "create a pair, both ends down"),
+    ("delete", "delete", "delete a pair"),
+    ("lookup", "lookup", "look up a link by its name"),
+    ("dump", "dump", "read one link of a namespace that has 4 000"),
+)
+
 
 def main() -> int:
-    """Write README anew, with the figures of the record that is named, or the one that belongs to it."""
+    """Rewrite both pages, with the figures of the given record, or of the one in the repository."""
     record = Path(sys.argv[1]) if len(sys.argv) > 1 else RECORD
-    before, rest = README.read_text(encoding="utf-8").split(BEGIN)
-    _, after = rest.split(END)
-    text = figures(json.loads(record.read_text(encoding="utf-8")))
-    README.write_text(f"{before}{BEGIN}{text}{END}{after}", encoding="utf-8")
+    for page, text in pages(json.loads(record.read_text(encoding="utf-8"))).items():
+        before, rest = page.read_text(encoding="utf-8").split(BEGIN)
+        _, after = rest.split(END)
+        page.write_text(f"{before}{BEGIN}{text}{END}{after}", encoding="utf-8")
     return 0
 
 
-def figures(record: Mapping[str, Any]) -> str:
-    """The table, and a line on what it was measured on."""
+def pages(record: Mapping[str, Any]) -> dict[Path, str]:
+    """Return the text between the marks of each page."""
+    return {README: selected_figures(record), ALL: all_figures(record)}
+
+
+def selected_figures(record: Mapping[str, Any]) -> str:
+    """Return the table of README, and a line about the machine."""
+    return _table(record, "µs", (_selected_row(record, *shown) for shown in _SELECTED))
+
+
+def all_figures(record: Mapping[str, Any]) -> str:
+    """Return the table of all workloads and phases, and a line about the machine."""
+    return _table(record, "µs each, import in ms", (row for job in record["jobs"] for row in _rows(job)))
+
+
+def _table(record: Mapping[str, Any], unit: str, rows: Iterator[str]) -> str:
     machine = record["machine"]
     lines = [
-        f"| µs for one, import in ms | {' | '.join(EVERYBODY)} |",
+        f"| {unit} | {' | '.join(EVERYBODY)} |",
         f"|---|{'---:|' * len(EVERYBODY)}",
-        *(line for job in record["jobs"] for line in _rows(job)),
+        *rows,
         "",
         f"{machine['cpu']}, {machine['cpus']} CPUs, {machine['kernel']}, Python {machine['python']}; medians of"
         f" {record['repeat']} rounds.",
@@ -44,17 +71,25 @@ def figures(record: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _selected_row(record: Mapping[str, Any], workload: str, phase: str, name: str) -> str:
+    job = next(job for job in record["jobs"] if job["workload"] == workload)
+    return _row(job, phase, name)
+
+
 def _rows(job: Mapping[str, Any]) -> Iterator[str]:
-    milliseconds = WORKLOADS[job["workload"]].milliseconds
     phases = list(dict.fromkeys(row["phase"] for row in job["rows"]))
     if job["workload"] == "growth":
         phases = [WHOLE]
     for phase in phases:
-        cells = {row["contestant"]: row["wall"]["median"] for row in job["rows"] if row["phase"] == phase}
         name = f"{job['workload']}, {job['n']}"
-        what = name if phase == job["workload"] else f"{name}: {phase}"
-        times = [duration(cells[one], milliseconds=milliseconds) if one in cells else "" for one in EVERYBODY]
-        yield f"| {what} | {' | '.join(times)} |"
+        yield _row(job, phase, name if phase == job["workload"] else f"{name}: {phase}")
+
+
+def _row(job: Mapping[str, Any], phase: str, name: str) -> str:
+    milliseconds = WORKLOADS[job["workload"]].milliseconds
+    medians = {row["contestant"]: row["wall"]["median"] for row in job["rows"] if row["phase"] == phase}
+    times = [duration(medians[who], milliseconds=milliseconds) if who in medians else "" for who in EVERYBODY]
+    return f"| {name} | {' | '.join(times)} |"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The JSON for machines: everything the table says, and the runs it was made of. Times are seconds for one item."""
+"""The results as JSON: everything in the table, and the runs behind it. Times are seconds per item."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from .targets import outcomes
 
 __all__ = ["SCHEMA", "record"]
 
-SCHEMA = 1  # goes up when a key changes its meaning or goes away
+SCHEMA = 1  # increased when a key changes its meaning or is removed
 
 
 def record(results: Sequence[Result], conditions: Conditions) -> dict[str, Any]:
-    """What to write; plain values alone."""
+    """Return the record, of plain values only."""
     return {
         "schema": SCHEMA,
         **asdict(conditions),

@@ -1,4 +1,4 @@
-"""The report that people read: what was measured on, one table per job, what did not run and why."""
+"""The report for people: the conditions, one table per job, and the reasons for missing contestants."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ __all__ = ["duration", "growth_table", "header", "table", "targets_table"]
 
 
 def duration(seconds: float, *, milliseconds: bool = False) -> str:
-    """Three digits that count, in µs or ms: "0.214", "16 250"."""
+    """Format a time with three significant digits, in µs or ms: "0.214", "16 250"."""
     value = seconds * (1e3 if milliseconds else 1e6)
     digits = 0 if value >= 100 or not value else 1 if value >= 10 else 2 if value >= 1 else 3
     return f"{value:,.{digits}f}".replace(",", " ")
 
 
 def header(conditions: Conditions) -> str:
-    """What the figures were measured on and with."""
+    """Describe the conditions."""
     machine = conditions.machine
     lines = [
         ("machine", f"{machine.cpu}, {machine.cpus} CPUs, {machine.memory_gib} GiB"),
@@ -28,13 +28,13 @@ def header(conditions: Conditions) -> str:
         ("queues", conditions.queues_text),
         ("load", "{:.2f} before, {:.2f} after".format(*conditions.load)),
         *conditions.versions.items(),
-        *((name, f"does not take part: {why}") for name, why in conditions.missing.items()),
+        *((name, f"not available: {why}") for name, why in conditions.missing.items()),
     ]
     return "\n".join(f"  {name:<12} {text}" for name, text in lines)
 
 
 def table(result: Result) -> str:
-    """Every phase by every contestant: the median of its rounds, how far they lie apart, and the ratio."""
+    """Return the table of a job: each phase by each contestant, with its median, spread and ratio."""
     job = result.job
     unit = "ms" if job.workload.milliseconds else "µs"
     repeat = max((run.round for run in result.runs), default=-1) + 1
@@ -56,24 +56,24 @@ def table(result: Result) -> str:
 
 
 def growth_table(results: Sequence[Result]) -> str:
-    """How the cost of a pair grows with their number; nothing where that was not measured."""
+    """Return the growth of the cost of a pair with the number of pairs; "" if that was not measured."""
     sizes = growth(results)
     if not sizes:
         return ""
-    contestants = list(sizes[0][1])  # without a first cost, there is nothing to compare with
+    contestants = list(sizes[0][1])  # without a first cost, there is no comparison
     cells = [["", "pairs", *contestants]]
     for n, factors in sizes:
         cells.append(["", str(n), *(f"{factors[name]:.2f}" if name in factors else "" for name in contestants)])
-    return "\n".join([f"growth: what a pair costs beside what it costs among {sizes[0][0]}", *_aligned(cells)])
+    return "\n".join([f"growth: the cost of a pair as a multiple of its cost among {sizes[0][0]}", *_aligned(cells)])
 
 
 def targets_table(results: Sequence[Result]) -> str:
-    """What was measured beside the goals; nothing where no goal is concerned."""
-    found = outcomes(results)
-    if not found:
+    """Compare the results with the goals; "" if no goal is concerned."""
+    compared = outcomes(results)
+    if not compared:
         return ""
     cells = [["", "", "measured", "goal"]]
-    for outcome in found:
+    for outcome in compared:
         sign = "≤" if outcome.at_most else "≥"
         measured, goal = (f"{_plain(value)} {outcome.unit}".rstrip() for value in (outcome.measured, outcome.goal))
         cells.append(["✓" if outcome.met else "✗", outcome.what, measured, f"{sign} {goal}"])

@@ -1,4 +1,4 @@
-"""What was measured, and what follows from it: medians, spreads, ratios. Pure."""
+"""The results, and their medians, spreads and ratios. Pure."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one contestant reported of one round."""
+    """The report of one contestant about one round."""
 
     contestant: str
     round: int
@@ -35,7 +35,7 @@ class Run:
     notes: str = ""
 
     def phase(self, name: str) -> Phase | None:
-        """The phase of that name; of WHOLE, all of them together."""
+        """Return the phase of that name; for WHOLE, the sum of all phases."""
         if name == WHOLE:
             sums = [sum(getattr(phase, what) for phase in self.phases) for what in ("wall", "user", "system")]
             return Phase(WHOLE, *sums)
@@ -44,7 +44,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """The middle of some values, and how far they lie apart."""
+    """The median and the range of some values."""
 
     median: float
     low: float
@@ -58,7 +58,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One phase by one contestant, in seconds for one item; `ratio` is to `base`, None where there is none."""
+    """One phase by one contestant, in seconds per item; `ratio` is relative to `base`, None without one."""
 
     phase: str
     contestant: str
@@ -71,7 +71,7 @@ class Row:
 
 @dataclass(slots=True)
 class Result:
-    """All runs of one job, and why a contestant has fewer than the others."""
+    """All runs of one job, and the reasons why a contestant has fewer runs than the others."""
 
     job: Job
     runs: list[Run] = field(default_factory=list)
@@ -85,31 +85,31 @@ class Result:
 
     @property
     def contestants(self) -> list[str]:
-        """Who has at least one run, in the job's order."""
+        """The contestants with at least one run, in the job's order."""
         seen = {run.contestant for run in self.runs}
         return [peer for peer in self.job.peers if peer in seen]
 
     def values(self, contestant: str, phase: str, what: Callable[[Phase], float]) -> list[float]:
-        """One number per run that has this phase, for one item."""
+        """Return one number per run with this phase, per item."""
         phases = [run.phase(phase) for run in self.runs if run.contestant == contestant]
-        return [what(found) / self.job.n for found in phases if found]
+        return [what(timed) / self.job.n for timed in phases if timed]
 
     def wall(self, contestant: str, phase: str) -> float | None:
-        """The median seconds for one item; None if that was not measured."""
-        values = self.values(contestant, phase, lambda found: found.wall)
+        """Return the median of the seconds per item; None if that was not measured."""
+        values = self.values(contestant, phase, lambda timed: timed.wall)
         return statistics.median(values) if values else None
 
     def ratio(self, contestant: str, phase: str, base: str) -> float | None:
-        """How many times as long as `base` it takes; None if either was not measured."""
+        """Return its time as a multiple of that of `base`; None if either was not measured."""
         wall, other = self.wall(contestant, phase), self.wall(base, phase)
         return wall / other if wall is not None and other else None
 
     def rows(self) -> list[Row]:
-        """Every phase by every contestant that has it."""
+        """Return every phase by every contestant that has it."""
         return [row for phase in self.phases for name in self.contestants if (row := self._row(phase, name))]
 
     def _row(self, phase: str, contestant: str) -> Row | None:
-        walls = self.values(contestant, phase, lambda found: found.wall)
+        walls = self.values(contestant, phase, lambda timed: timed.wall)
         if not walls:
             return None
         base = "limit" if self.wall("limit", phase) else "vethlib"
@@ -117,18 +117,18 @@ class Result:
             phase,
             contestant,
             Spread.of(walls),
-            statistics.median(self.values(contestant, phase, lambda found: found.user)),
-            statistics.median(self.values(contestant, phase, lambda found: found.system)),
+            statistics.median(self.values(contestant, phase, lambda timed: timed.user)),
+            statistics.median(self.values(contestant, phase, lambda timed: timed.system)),
             self.ratio(contestant, phase, base),
             base,
         )
 
     def figure(self, contestant: str, name: str) -> Spread | None:
-        """A number other than a time; None if that was not measured."""
+        """Return a number other than a time; None if that was not measured."""
         values = [run.figures[name] for run in self.runs if run.contestant == contestant and name in run.figures]
         return Spread.of(values) if values else None
 
     @property
     def figures(self) -> list[tuple[str, str]]:
-        """(contestant, name of a figure) of all there are."""
+        """Return the contestant and the name of every figure."""
         return list(dict.fromkeys((run.contestant, name) for run in self.runs for name in run.figures))

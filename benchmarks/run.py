@@ -1,4 +1,4 @@
-"""Runs the contestants in turn, each as a child process that does not outlive us."""
+"""Run the contestants in turn, each as a child process that does not outlive this one."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from .workloads import Job
 __all__ = ["Failed", "Watcher", "parsed", "rounds", "run_job"]
 
 _ROOT = Path(__file__).parents[1]
-_PATIENCE = 1800.0  # seconds; none of the workloads takes so long
+_PATIENCE = 1800.0  # seconds; every workload is shorter
 
 
 class Failed(Exception):
-    """A contestant did not do the work; says why."""
+    """A contestant did not do the work; the message is the reason."""
 
 
 class Watcher(Protocol):
-    """Is told of what goes on."""
+    """A listener for the progress."""
 
     def prepare(self, job: Job) -> None:
-        """The namespaces for a job are being made."""
+        """Called when the namespaces for a job are being created."""
 
     def begin(self, job: Job, contestant: str, number: int) -> None:
-        """A run of this job in round `number` begins."""
+        """Called when a run of this job in round `number` begins."""
 
     def done(self) -> None:
-        """It has ended, well or not."""
+        """Called when it has ended, successfully or not."""
 
 
 def rounds(contestants: Sequence[str], repeat: int) -> Iterator[tuple[int, str]]:
-    """Who is on in each round: all of them, another one first each time, so that nobody is always behind the same."""
+    """Return the order of each round: all contestants, each time another one first, so that none is always last."""
     for number in range(repeat):
         first = number % max(1, len(contestants))
         for contestant in (*contestants[first:], *contestants[:first]):
@@ -50,7 +50,7 @@ def rounds(contestants: Sequence[str], repeat: int) -> Iterator[tuple[int, str]]
 def run_job(
     result: Result, arena: Arena, commands: Mapping[str, list[str]], *, repeat: int, queues: int, watcher: Watcher
 ) -> None:
-    """`repeat` rounds of the job by those that have a command; one that fails is out. All goes into `result`."""
+    """Run `repeat` rounds of the job; a contestant that fails is out. Everything is added to `result`."""
     job = result.job
     contestants = [peer for peer in job.peers if peer in commands]
     watcher.prepare(job)
@@ -73,7 +73,7 @@ def _run(job: Job, arena: Arena, contestant: str, command: list[str], number: in
     settle(0.5)
     output = _output(arena, [*command, job.workload.request, str(job.n), str(queues)])
     if (left := arena.sweep()) and job.workload.deletes:
-        raise Failed(f"left {left} links behind that it was to delete")
+        raise Failed(f"left {left} links behind that it should have deleted")
     return parsed(output, contestant, number)
 
 
@@ -84,7 +84,7 @@ def _output(arena: Arena, command: list[str]) -> str:
             child = _started(command, mask)
         output, errors = child.communicate(timeout=_PATIENCE)
     except subprocess.TimeoutExpired:
-        raise Failed(f"was not done after {_PATIENCE:.0f} s") from None
+        raise Failed(f"has not finished after {_PATIENCE:.0f} s") from None
     finally:
         if child is not None and child.poll() is None:
             os.killpg(child.pid, signal.SIGKILL)
@@ -97,7 +97,7 @@ def _output(arena: Arena, command: list[str]) -> str:
 
 @contextmanager
 def _signals_held() -> Iterator[set[int]]:
-    """Let no signal come between the start of a child and our knowing of it; gives the mask there was."""
+    """Block signals between the start of a child and the assignment; return the previous mask."""
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     try:
         yield mask
@@ -111,7 +111,7 @@ _prctl = ctypes.CDLL(None).prctl
 
 def _started(command: list[str], mask: set[int]) -> subprocess.Popen[str]:
     def in_child() -> None:
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # should we be killed outright, it is too
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # if this process is killed, so is the child
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     return subprocess.Popen(
@@ -122,20 +122,20 @@ def _started(command: list[str], mask: set[int]) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=True,  # what the child starts can be ended with it, and Ctrl-C reaches us alone
+        start_new_session=True,  # so that its children can be ended with it, and Ctrl-C reaches this process only
         preexec_fn=in_child,
     )
 
 
 def parsed(output: str, contestant: str, number: int) -> Run:
-    """What a contestant printed; Failed if that is not what the protocol asks for."""
+    """Parse the output of a contestant. Raises Failed if it violates the protocol."""
     try:
-        said = json.loads(output)
+        report = json.loads(output)
         phases = tuple(
             Phase(phase["name"], float(phase["wall"]), float(phase["user"]), float(phase["system"]))
-            for phase in said["phases"]
+            for phase in report["phases"]
         )
-        figures = {str(name): float(value) for name, value in said.get("figures", {}).items()}
+        figures = {str(name): float(value) for name, value in report.get("figures", {}).items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         raise Failed(f"printed no report but {output[:60]!r}") from None
-    return Run(contestant, number, phases, figures, said.get("version", ""), said.get("notes", ""))
+    return Run(contestant, number, phases, figures, report.get("version", ""), report.get("notes", ""))

@@ -1,4 +1,4 @@
-"""What the speed must reach, and whether it did: ratios within one run, so that they hold on any machine. Pure."""
+"""The performance goals, as ratios within one run, so that they apply to any machine. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Outcome", "growth", "outcomes"]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """A goal and what was measured: at most, or at least, so much."""
+    """A goal, as a maximum or a minimum, and the measured value."""
 
     what: str
     measured: float
@@ -22,13 +22,13 @@ class Outcome:
 
     @property
     def met(self) -> bool:
-        """Whether the goal is reached."""
+        """Whether the goal has been reached."""
         return self.measured <= self.goal if self.at_most else self.measured >= self.goal
 
 
 @dataclass(frozen=True, slots=True)
 class _Ratio:
-    """How many times as long as `base` `contestant` may, or must, take."""
+    """A limit for the time of `contestant` as a multiple of that of `base`."""
 
     workload: str
     phase: str
@@ -48,7 +48,7 @@ class _Ratio:
 
 @dataclass(frozen=True, slots=True)
 class _Phases:
-    """How many times as long as its phase `base` vethlib's `phase` may take."""
+    """A maximum for the time of vethlib's `phase` as a multiple of its phase `base`."""
 
     workload: str
     phase: str
@@ -64,7 +64,7 @@ class _Phases:
 
 @dataclass(frozen=True, slots=True)
 class _Time:
-    """How long vethlib may take for one item, in `unit`, of which a second has `per_second`."""
+    """A maximum for the time of vethlib per item, in `unit`, of which a second has `per_second`."""
 
     workload: str
     phase: str
@@ -82,7 +82,7 @@ class _Time:
 
 @dataclass(frozen=True, slots=True)
 class _Rate:
-    """How many items a second vethlib must do."""
+    """A minimum for the items per second of vethlib."""
 
     workload: str
     phase: str
@@ -98,7 +98,7 @@ class _Rate:
 
 @dataclass(frozen=True, slots=True)
 class _Figure:
-    """What a figure of vethlib's may be."""
+    """A maximum for a figure of vethlib."""
 
     workload: str
     name: str
@@ -132,35 +132,35 @@ _GOALS: tuple[_Ratio | _Phases | _Time | _Rate | _Figure, ...] = (
     _Ratio("ring", WHOLE, "vethlib", "limit", 2),
     _Ratio("ring", WHOLE, "munet", "vethlib", 100, at_most=False),
     _Phases("agent", "start", "create_many", 1.3),
-    _Figure("agent", "resync", "looking at all again, with nothing to do", 0.5, "s"),
-    _Figure("agent", "put_ms", "one more put, until it is up, beyond what a create takes", 5, "ms"),
+    _Figure("agent", "resync", "resync with nothing to do", 0.5, "s"),
+    _Figure("agent", "put_ms", "one more put, until it is up, in addition to the create", 5, "ms"),
 )
 _GROWTH = 1.1
 
 
 def outcomes(results: Sequence[Result]) -> list[Outcome]:
-    """Every goal of which something was measured."""
-    found = [
+    """Return every goal with a measured value."""
+    measured = [
         outcome
         for goal in _GOALS
         for result in results
         if result.job.workload.name == goal.workload and (outcome := goal.of(result))
     ]
-    return [*found, *_growth_outcome(results)]
+    return [*measured, *_growth_outcome(results)]
 
 
 def growth(results: Iterable[Result]) -> list[tuple[int, dict[str, float]]]:
-    """(pairs, by contestant the cost of one beside its cost among the fewest) for each size of the workload growth."""
+    """Return, for each size of the workload growth, the cost of a pair by contestant, relative to the smallest size."""
     sizes = sorted((result for result in results if result.job.workload.name == "growth"), key=lambda it: it.job.n)
-    found = []
+    measured = []
     for result in sizes:
         factors = {}
         for contestant in result.contestants:
             wall, first = result.wall(contestant, WHOLE), sizes[0].wall(contestant, WHOLE)
             if wall and first:
                 factors[contestant] = wall / first
-        found.append((result.job.n, factors))
-    return found
+        measured.append((result.job.n, factors))
+    return measured
 
 
 def _growth_outcome(results: Iterable[Result]) -> Iterator[Outcome]:

@@ -1,4 +1,4 @@
-"""What is measured: each workload, its size, and who takes part; and how a command line becomes a plan of jobs."""
+"""The workloads with their sizes and contestants, and the plan of jobs for a command line."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ OURS = ("limit", "vethlib")
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """One kind of work, of which `n` items are done at a time."""
+    """A kind of work, on `n` items at a time."""
 
     name: str
     what: str
     n: int
     item: str
     peers: tuple[str, ...] = EVERYBODY
-    destinations: bool = False  # whether it needs namespaces c0 … beside b0 …
-    namespaces: int | None = None  # how many namespaces it needs, where that is not n
-    furnished: bool = False  # whether the pairs h{i}–eth0 are there before, and stay for the next round
-    deletes: bool = False  # whether deleting what was made is part of the work
+    destinations: bool = False  # whether it needs namespaces c0, … in addition to b0, …
+    namespaces: int | None = None  # the number of namespaces, if it is not n
+    furnished: bool = False  # whether the pairs h{i}–eth0 exist before, and stay for the next round
+    deletes: bool = False  # whether deleting the links is part of the work
     adds_up: bool = False  # whether its phases are parts of one whole
-    milliseconds: bool = False  # a unit that suits it better than µs
-    asks: str = ""  # what a contestant is asked for, where that is another workload
+    milliseconds: bool = False  # whether milliseconds suit it better than µs
+    asks: str = ""  # the workload in the contestant's command line, if it differs
 
     @property
     def request(self) -> str:
-        """The workload that a contestant is asked for."""
+        """The workload in the contestant's command line."""
         return self.asks or self.name
 
 
@@ -98,12 +98,12 @@ class Job:
 
     @property
     def namespaces(self) -> int:
-        """How many namespaces b0 … it needs."""
+        """The number of namespaces b0, … that it needs."""
         return self.n if self.workload.namespaces is None else self.workload.namespaces
 
     @property
     def title(self) -> str:
-        """What to call it."""
+        """The title of the job."""
         return f"{self.workload.name}, {self.n} {self.workload.item}{'s' if self.n != 1 else ''}"
 
 
@@ -117,13 +117,13 @@ STANDARD: tuple[tuple[str, int | None, tuple[str, ...] | None], ...] = (
 
 
 def plan(names: Sequence[str], n: int | None = None, peers: Iterable[str] | None = None) -> list[Job]:
-    """The jobs for these workloads, or the standard set; `n` and `peers` override what they would take."""
+    """Return the jobs for these workloads, or the standard set; `n` and `peers` override their defaults."""
     chosen = [(name, None, None) for name in names] if names else STANDARD
-    wanted = None if peers is None else frozenset(peers)
+    selected = None if peers is None else frozenset(peers)
     jobs: list[Job] = []
     for name, size, own in chosen:
         workload = WORKLOADS[name]
-        takes_part = tuple(peer for peer in own or workload.peers if wanted is None or peer in wanted)
+        takes_part = tuple(peer for peer in own or workload.peers if selected is None or peer in selected)
         for each in _sizes(workload, n or size or workload.n):
             job = Job(workload, each, takes_part)
             if takes_part and (workload, each) not in [(other.workload, other.n) for other in jobs]:
@@ -132,5 +132,5 @@ def plan(names: Sequence[str], n: int | None = None, peers: Iterable[str] | None
 
 
 def _sizes(workload: Workload, n: int) -> list[int]:
-    """Growth goes up to n in five steps, each twice the last."""
+    """Return the sizes of growth up to n: five steps, each twice the last."""
     return sorted({max(1, n >> shift) for shift in range(5)}) if workload.name == "growth" else [n]

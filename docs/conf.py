@@ -44,10 +44,10 @@ for module in (vethlib, vethlib.agent):
 
 _DOCS = Path(__file__).parent
 _CONTENTS = {
-    "Begin": ("tutorial",),
-    "Do": ("pytest-netns", "how-to/*"),
-    "Understand": ("explanation/*",),
-    "Look up": ("reference/*", "reference/api/*"),
+    "Get started": ("tutorial",),
+    "How-to guides": ("pytest-netns", "how-to/*"),
+    "Explanation": ("explanation/*",),
+    "Reference": ("reference/*", "reference/api/*"),
 }
 
 
@@ -98,8 +98,6 @@ def _find_elsewhere(app, env, node, content):  # type: ignore[no-untyped-def]
     if node.get("refdomain") != "py":
         return None
     name = node["reftarget"].rpartition(".")[2]
-    if name == "Interface" and node.get("py:module") == "vethlib":
-        return content  # that of ipaddress, not that of the agent
     found = [one for one in env.domains["py"].objects if one.rpartition(".")[2] == name]
     if not found:
         return None if "docstring of" in (node.source or "") else content

@@ -3,7 +3,8 @@
 They are kept in the repository, so that they can be read where it is; a test sees that they are as the code says:
 
 * reference/command-line.md, and packaging/man/vethctl.1, from vethlib/cli/arguments;
-* reference/northbound.md, the tables of it, from vethlib/agent/northbound.proto;
+* reference/northbound.md, the tables of it, from vethlib/agent/config/northbound.proto;
+* reference/limits.md, the table of it, from vethlib/agent/limits.py;
 * explanation/why-it-is-fast.md, its figures, from benchmarks/figures/standard.json.
 """
 
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vethlib.cli.arguments.command import Command
-    from vethlib.cli.parser import Parser
+    from vethlib.cli.arguments.parser import Parser
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -48,8 +49,10 @@ def pages() -> Iterator[tuple[Path, str]]:
     northbound = HERE / "reference/northbound.md"
     yield (
         northbound,
-        _put("fields", fields((ROOT / "vethlib/agent/northbound.proto").read_text()), northbound.read_text()),
+        _put("fields", fields((ROOT / "vethlib/agent/config/northbound.proto").read_text()), northbound.read_text()),
     )
+    known = HERE / "reference/limits.md"
+    yield known, _put("limits", limits(), known.read_text())
     fast = HERE / "explanation/why-it-is-fast.md"
     record = json.loads((ROOT / "benchmarks/figures/standard.json").read_text())
     yield fast, _put("figures", figures(record), fast.read_text())
@@ -65,21 +68,21 @@ def _put(name: str, text: str, page: str) -> str:
 _COMMAND_LINE = """\
 # The command line
 
-`vethctl COMMAND [ARGUMENT…]`; `python -m vethlib` is the same. `vethctl COMMAND --help` says what is here.
-This page is made from vethlib/cli/arguments.
+`vethctl COMMAND [ARGUMENT…]`; `python -m vethlib` does the same. `vethctl COMMAND --help` shows the sections of this
+page, which is generated from vethlib/cli/arguments.
 
-- Every command takes `--json`: what it prints is JSON then, and so are its errors, on stderr; and `--color`, as `ip`.
-- A flag may come from the environment: `VETHLIB_LABEL` for `--label`, `VETHLIB_ONCE=1` for `--once`. Flags win.
-- A NETNS is a name (`ns1`, `netns:ns1`), `pid:42`, `path:/proc/42/ns/net` or `fd:7`; without one, this namespace.
-- A PATH is a JSON file (one interface, or a list), a directory of `*.json`, or `-` for stdin.
+- Every command takes `--json`, which turns results and errors into JSON, and `--color`, as `ip` does.
+- Defaults of flags may come from the environment: `VETHLIB_LABEL` for `--label`, `VETHLIB_ONCE=1` for `--once`.
+- NETNS is a name (`ns1`, `netns:ns1`), `pid:42`, `path:/proc/42/ns/net` or `fd:7`; the default is this namespace.
+- PATH is a JSON file with one interface or a list, a directory of `*.json` files, or `-` for stdin.
 
 | exit code | |
 |---|---|
-| 0 | done; `diff`: nothing is different |
-| 1 | usage, or a configuration that is invalid; `diff`: something is different |
+| 0 | done; `diff`: no difference |
+| 1 | usage or invalid configuration; `diff`: different |
 | 2 | refused by the kernel or by a store |
 | 3 | applied, but something is pending |
-| 4 | tried, and taken back (`apply --try`) |
+| 4 | tried and undone (`apply --try`) |
 
 """
 
@@ -106,7 +109,7 @@ def _commands() -> Iterator[tuple[str, Command, Parser]]:
         del os.environ[name]  # they would show as defaults
 
     from vethlib.cli.arguments import COMMANDS
-    from vethlib.cli.parser import Parser
+    from vethlib.cli.arguments.parser import Parser
 
     for name, command in COMMANDS.items():
         parser = Parser(command.usage, command.summary, command.more)
@@ -143,34 +146,34 @@ vethctl \\- wire Linux network namespaces together with veth pairs
 .I COMMAND
 [\\fIARGUMENT\\fR]...
 .SH DESCRIPTION
-Creates, shows and keeps veth pairs between network namespaces over raw rtnetlink: single ones, those that files
-describe, or as an agent those of a directory or an etcd.
+Creates, shows and maintains veth pairs between network namespaces over raw rtnetlink: single pairs, those configured in
+files, or, as an agent, those configured in a directory or an etcd.
 .PP
-A \\fINETNS\\fR is a name (ns1, netns:ns1), pid:42, path:/proc/42/ns/net or fd:7; without one, this namespace.
-A \\fIPATH\\fR is a JSON file, a directory of *.json, or \\- for stdin.
+\\fINETNS\\fR is a name (ns1, netns:ns1), pid:42, path:/proc/42/ns/net or fd:7; the default is this namespace.
+\\fIPATH\\fR is a JSON file, a directory of *.json files, or \\- for stdin.
 .PP
-Every command takes \\fB\\-\\-json\\fR, which makes its result and its errors JSON, and
+Every command takes \\fB\\-\\-json\\fR, which turns results and errors into JSON, and
 \\fB\\-\\-color\\fR[=auto|always|never].
 .SH COMMANDS
 """
 _MAN_END = """\
 .SH EXIT STATUS
 0 done; 1 usage or invalid configuration; 2 refused by the kernel or a store; 3 applied, but something is
-pending; 4 tried, and taken back (apply \\-\\-try).
+pending; 4 tried and undone (apply \\-\\-try).
 .B vethctl diff
-exits 0 where nothing is different and 1 where something is.
+exits with 0 if there is no difference, and with 1 otherwise.
 .SH ENVIRONMENT
-Any flag may come from a variable: VETHLIB_LABEL for \\-\\-label, VETHLIB_ONCE=1 for \\-\\-once. Flags win.
+Defaults of flags may come from variables: VETHLIB_LABEL for \\-\\-label, VETHLIB_ONCE=1 for \\-\\-once.
 MICROSERVICE_LABEL is the default of \\-\\-label. NO_COLOR turns colours off.
-VETHLIB_DEBUG=nl writes every netlink message, decoded, to stderr;
-VETHLIB_DEBUG=traceback the traceback of an unexpected error.
+VETHLIB_DEBUG=nl prints every decoded netlink message on stderr;
+VETHLIB_DEBUG=traceback prints the traceback of an unexpected error.
 .SH FILES
 .TP
 /run/netns
-named namespaces, as ip\\-netns(8) has them
+named namespaces, as created by ip\\-netns(8)
 .TP
 /run/vethlib/LABEL/status
-what the agent of a label says of its interfaces
+statuses of the interfaces, written by the agent of the label
 .SH SEE ALSO
 ip\\-link(8), ip\\-netns(8), veth(4), network_namespaces(7)
 """
@@ -197,7 +200,7 @@ def _roff(text: str) -> str:
     return re.sub(r"^([.'])", r"\\&\1", text, flags=re.MULTILINE)
 
 
-_JSON = {"string": "text", "bool": "true or false", "uint32": "number"}
+_JSON = {"string": "string", "bool": "boolean", "uint32": "number"}
 
 
 def fields(proto: str) -> str:
@@ -206,26 +209,36 @@ def fields(proto: str) -> str:
     for kind, name, body in re.findall(r"^(message|enum) (\w+) \{\n(.*?)^\}", proto, re.DOTALL | re.MULTILINE):
         text += f"\n### {name}\n\n"
         text += "| key | value | |\n|---|---|---|\n" if kind == "message" else "| number | name |\n|---:|---|\n"
-        said: list[str] = []
+        comment: list[str] = []
         for line in map(str.strip, body.splitlines()):
             if line.startswith("//"):
-                said.append(line.removeprefix("//").strip())
+                comment.append(line.removeprefix("//").strip())
                 continue
             if kind == "enum" and (found := re.fullmatch(r"(\w+) = (\d+);", line)):
                 text += f"| {found[2]} | {found[1]} |\n"
             elif found := re.fullmatch(r"(repeated )?(\w+) (\w+) = \d+;", line):
-                one = _JSON.get(found[2], f"[{found[2]}](#{found[2].lower()})")
-                text += f"| `{found[3]}` | {'list of ' if found[1] else ''}{one} | {' '.join(said)} |\n"
-            said = []
+                kind_of_value = _JSON.get(found[2], f"[{found[2]}](#{found[2].lower()})")
+                if found[1]:
+                    kind_of_value = f"list of {kind_of_value}s"
+                text += f"| `{found[3]}` | {kind_of_value} | {' '.join(comment)} |\n"
+            comment = []
     return text.lstrip("\n") + "\n"
 
 
+def limits() -> str:
+    """Return a table with one row for each limit of an agent."""
+    from vethlib.agent.limits import describe_limits
+
+    rows = "".join(f"| `{name}` | {default} | {text} |\n" for name, default, text in describe_limits())
+    return f"| limit | default | |\n|---|---:|---|\n{rows}"
+
+
 _SHOWN = (
-    ("create", "create", "a pair, both ends up"),
+    ("create", "create", "a pair, both ends down"),
     ("delete", "delete", "a pair"),
     ("move", "move", "a link to another namespace"),
     ("lookup", "lookup", "one link by its name"),
-    ("dump", "dump", "a link of a namespace that has thousands"),
+    ("dump", "dump", "all links of a namespace with thousands, per link"),
 )
 
 

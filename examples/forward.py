@@ -1,10 +1,10 @@
-"""A switch of two ports: forwards every frame between the namespaces left and right, in both directions.
+"""A switch with two ports, which forwards every frame between the namespaces left and right.
 
-    python examples/forward.py           as root: wires left and right to it, and forwards until Ctrl-C
-    python examples/forward.py --demo    as anybody: the same in a world of its own, with pings through it
+    python examples/forward.py           as root: wire left and right to it, and forward until Ctrl-C
+    python examples/forward.py --demo    as any user: the same in private namespaces, with pings through it
 
-The configurator keeps the links as they are wanted, and a port has its socket while its link is there and up: delete
-one meanwhile, or a whole namespace, and see it come back.
+The configurator keeps the links as configured, and a port has its socket while its link exists and is up: delete a
+link, or a whole namespace, while it runs, and it is created again.
 """
 
 import selectors
@@ -21,7 +21,7 @@ ADDRESSES = {"left": "10.0.0.1", "right": "10.0.0.2"}
 
 
 class Switch:
-    """Two ports and the configurator that keeps their links, all waited for in one selector."""
+    """Two ports and the configurator of their links, in one selector."""
 
     def __init__(self, session: Session, configurator: Configurator) -> None:
         self.sent: Counter[str] = Counter()
@@ -29,31 +29,31 @@ class Switch:
         self.selector = selectors.DefaultSelector()
         self.selector.register(configurator, selectors.EVENT_READ, self.configure)
         left, right = (PacketPort(f"to-{side}", session=session, offload=True) for side in ADDRESSES)
-        for side, here, there in ("left", left, right), ("right", right, left):
+        for side, here, other in ("left", left, right), ("right", right, left):
             netns, ip = Namespace(NamespaceType.NAMED_NS, name=side), (f"{ADDRESSES[side]}/24",)
             configurator.put(Interface(side, f"to-{side}", namespace=netns, enabled=True, ip_addresses=ip))
             configurator.put(Interface(f"to-{side}", side, enabled=True))
-            here.on_attached = lambda port, there=there: self.plug(port, there)
+            here.on_attached = lambda port, other=other: self.plug(port, other)
             here.on_detached = self.selector.unregister
             configurator.attach(here)
 
-    def plug(self, here: PacketPort, there: PacketPort) -> None:
-        """The link of `here` is there: what arrives on it goes out of `there`."""
+    def plug(self, here: PacketPort, other: PacketPort) -> None:
+        """Forward frames from `here`, whose link is up, to the `other` port."""
         print(f"{here.host_if_name} plugged in")
-        self.selector.register(here, selectors.EVENT_READ, lambda: self.forward(here, there))
+        self.selector.register(here, selectors.EVENT_READ, lambda: self.forward(here, other))
 
-    def forward(self, here: PacketPort, there: PacketPort) -> None:
-        """Hand on all that has arrived."""
+    def forward(self, here: PacketPort, other: PacketPort) -> None:
+        """Forward all frames that have arrived."""
         while frame := here.receive():
-            self.sent[there.host_if_name] += there.send(frame)
+            self.sent[other.host_if_name] += other.send(frame)
 
     def configure(self) -> None:
-        """Have the configurator do its work, and say what came of it."""
+        """Let the configurator work, and print the changed states."""
         for name, status in self.configurator.poll().items():
             print(f"{name}: {status.state if status else 'gone'}")
 
     def turn(self, timeout: float) -> None:
-        """Wait for something to do, so many seconds at most, and do it."""
+        """Wait for events, up to so many `seconds`, and handle them."""
         due = self.configurator.due()
         for key, _ in self.selector.select(timeout if due is None else min(due, timeout)):
             key.data()
@@ -62,7 +62,7 @@ class Switch:
 
 
 def ping(switch: Switch, times: int) -> bool:
-    """Send echo requests from left to right, until so many were answered or 10 seconds are over."""
+    """Send echo requests from left to right, until so many were answered, or for 10 seconds."""
     with ns.entered("left"):
         with open("/proc/sys/net/ipv4/ping_group_range", "w") as groups:
             groups.write("0 0")
@@ -82,7 +82,7 @@ def ping(switch: Switch, times: int) -> bool:
 
 
 def main(demo: bool) -> int:
-    """Forward; the links stay afterwards, unless it was a demo."""
+    """Forward frames; the links stay afterwards, except in a demo."""
     if demo:
         ns.isolate()
     with Session() as session, Configurator(session, label="forward") as configurator:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 _LINUX_CAPABILITY_VERSION_3 = 0x20080522  # include/uapi/linux/capability.h
@@ -20,6 +20,7 @@ class _Data(ctypes.Structure):
 
 
 CAP_NET_BROADCAST, CAP_SYS_ADMIN = 11, 21
+_NUMBERS = {"net_broadcast": 11, "net_admin": 12, "net_raw": 13, "sys_ptrace": 19, "sys_admin": 21}
 
 
 @contextmanager
@@ -36,6 +37,14 @@ def dropped(*capabilities: int) -> Iterator[None]:
         _set(header, sets, effective)
 
 
+def keep_only(names: Iterable[str]) -> None:
+    """Give up every capability but these ("net_admin"), for good: in a forked child."""
+    kept = sum(1 << _NUMBERS[name] for name in names)
+    sets = (_Data * 2)()
+    sets[0].permitted = kept
+    _set(_Header(_LINUX_CAPABILITY_VERSION_3, 0), sets, [kept, 0])
+
+
 def _set(header: _Header, sets: ctypes.Array[_Data], effective: list[int]) -> None:
     for one, value in zip(sets, effective, strict=True):
         one.effective = value
@@ -45,3 +54,8 @@ def _set(header: _Header, sets: ctypes.Array[_Data], effective: list[int]) -> No
 def _check(result: int) -> None:
     if result != 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+# Everything but CAP_SYS_ADMIN: for isolate() that is an ordinary user. Had it nothing at all, root's own number could
+# not be mapped (CAP_SETFCAP, kernel/user_namespace.c: verify_root_map), as that of other users can.
+ORDINARY = ["setpriv", "--bounding-set=-sys_admin"]

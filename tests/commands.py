@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import sys
@@ -52,7 +53,11 @@ def runner(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
     def run(*argv: str, stdin: str = "") -> Said:
         capsys.readouterr()
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
-        code = main(list(argv))
+        thresholds = gc.get_threshold()
+        try:
+            code = main(list(argv))
+        finally:
+            gc.set_threshold(*thresholds)  # an agent sets those of its process
         said = capsys.readouterr()
         return Said(code, said.out, said.err)
 

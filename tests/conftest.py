@@ -1,7 +1,9 @@
-"""The whole test run is in namespaces of its own (netns_isolate): it neither sees nor touches the host's network."""
+"""The whole test run is in namespaces of its own (netns_isolate): it neither sees nor touches the host's network, nor
+what agents of the host keep in /run/vethlib. Nor does it see what the shell that starts it has set for vethctl."""
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import re
@@ -10,14 +12,45 @@ import subprocess
 from collections.abc import Generator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 pytest_plugins = ["pytester"]
 
 PRIVILEGED = os.geteuid() == 0
 
+# How long an example takes says more of what else the machine has to do; where time matters, a test measures it.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
+
+# Of an operator's shell, of a service manager, and of a worker of xdist, which a pytest within a test is not; and those
+# that the tests and benchmarks themselves ask for.
+FOREIGN = re.compile(
+    r"VETHLIB_.*|MICROSERVICE_LABEL|NOTIFY_SOCKET|WATCHDOG_.*|XDG_RUNTIME_DIR|DOCKER_.*|NO_COLOR|PYTEST_XDIST_.*"
+    r"|PYTHONUNBUFFERED"
+)
+OURS = re.compile(r"VETHLIB_(SOAK|CHAOS|STRESS_SECONDS|BENCH.*)")
+
 
 def pytest_configure(config: pytest.Config) -> None:
-    # A shell that starts us in the background has SIGINT ignored, and so would have all that the tests start.
+    _as_a_shell_starts_a_program()
+    for name in list(os.environ):
+        if FOREIGN.fullmatch(name) and not OURS.fullmatch(name):
+            del os.environ[name]
+    if hasattr(config, "workerinput"):
+        # What is under coverage are the workers, which have begun with it before this; not what their tests start.
+        os.environ.pop("COVERAGE_PROCESS_START", None)
+
+
+def _as_a_shell_starts_a_program() -> None:
+    """Undo what whoever starts the tests has left behind: what the tests start would inherit it.
+
+    SIGINT is ignored in the background of a script, SIGHUP under nohup. The latter still does not end us, but what has
+    a handler here is at its default in a program that is started.
+    """
+    os.umask(0o022)
+    for number in signal.valid_signals() - {signal.SIGPIPE, signal.SIGXFSZ}:  # which Python ignores, and restores
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL if number != signal.SIGHUP else lambda *_: None)
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -36,11 +69,37 @@ def _version(program: str) -> str:
     return found[1] if found else "of an unknown version"
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put files with slow tests first: workers that share the files are through at about the same time then."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what the collection has made out of every later collection of garbage, of which many tests ask for two."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """In CI a missing component is a failure: there is nobody to read why a test was skipped."""
     report = yield
+    _fail_if_skipped_in_ci(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _fail_if_skipped_in_ci(report)
+    return report
+
+
+def _fail_if_skipped_in_ci(report: pytest.TestReport | pytest.CollectReport) -> None:
+    """In CI a missing component is a failure: there is nobody to read why a test, or a whole module, was skipped."""
     if report.skipped and os.environ.get("CI") and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
         report.longrepr = f"skipped, which counts as a failure in CI: {report.longrepr}"
-    return report

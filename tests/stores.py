@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.live.applying import value
 from vethlib.agent import Parsed
-from vethlib.agent.stores.protocol import Change, News, Snapshot, Store
+from vethlib.agent.stores.protocol import Change, Snapshot, Store, StoreEvent
 
 __all__ = ["PROMPT", "changed", "interface_text", "is_readable", "news", "nothing", "snapshot", "write"]
 
@@ -32,7 +32,7 @@ def is_readable(store: Store, timeout: float = PROMPT) -> bool:
     return bool(select.select([store], [], [], timeout)[0])
 
 
-def news(store: Store, timeout: float = 5.0) -> list[News]:
+def news(store: Store, timeout: float = 30.0) -> list[StoreEvent]:
     """The next news of a store, for which it is read only when it says so."""
     found = _next(store, timeout)
     assert found, f"no news in {timeout} s"
@@ -44,7 +44,7 @@ def nothing(store: Store, seconds: float = 0.3) -> None:
     assert _next(store, seconds, looks=5) == []
 
 
-def _next(store: Store, timeout: float, looks: int = 1000) -> list[News]:
+def _next(store: Store, timeout: float, looks: int = 1000) -> list[StoreEvent]:
     """The next news; [] after the timeout. A store may ask for so many looks to find that there is nothing."""
     deadline = time.monotonic() + timeout
     while (left := deadline - time.monotonic()) > 0:
@@ -57,7 +57,7 @@ def _next(store: Store, timeout: float, looks: int = 1000) -> list[News]:
     return []
 
 
-def snapshot(store: Store, timeout: float = 5.0) -> dict[str, Parsed]:
+def snapshot(store: Store, timeout: float = 30.0) -> dict[str, Parsed]:
     """What the one snapshot that is the news says; it is complete."""
     (found,) = news(store, timeout)
     assert isinstance(found, Snapshot)

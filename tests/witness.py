@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from vethlib import ns
@@ -60,12 +61,19 @@ def peer_of(link: dict[str, Any], netns: ns.Netns | str = "") -> tuple[int, int 
     return link["link_index"], link.get("link_netnsid")
 
 
+FOREVER = 0xFFFF_FFFF
+
+
 def settled(link: dict[str, Any]) -> dict[str, Any]:
-    """A link without what changes by itself: counters, operational state, the progress of IPv6."""
+    """A link without what changes by itself: counters, operational state, the progress of IPv6, lifetimes that pass."""
     kept = {key: value for key, value in link.items() if key not in ("operstate", "stats", "stats64")}
     kept["flags"] = [flag for flag in link["flags"] if flag != "NO-CARRIER"]
     kept["addr_info"] = [
-        {key: value for key, value in one.items() if key != "tentative"}
+        {
+            key: value
+            for key, value in one.items()
+            if key != "tentative" and (not key.endswith("_life_time") or value == FOREVER)
+        }
         for one in link["addr_info"]
         if not one.get("local", "").startswith("fe80:")
     ]
@@ -82,8 +90,8 @@ def open_fds() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def poll(condition: Callable[[], bool], timeout: float = 2.0) -> bool:
-    """Whether `condition` holds within `timeout` seconds."""
+def poll(condition: Callable[[], bool], timeout: float = 30.0) -> bool:
+    """Whether `condition` holds within `timeout` seconds; a test of how soon it does gives its own."""
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
@@ -144,3 +152,9 @@ def nothing_changes() -> Iterator[None]:
     before = host_state()
     yield
     assert host_state() == before
+
+
+def cpu_of(pid: int) -> float:
+    """Seconds of CPU time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -5,8 +5,9 @@
     with Session() as session:
         pair = session.create(Veth(End("veth1", netns="ns1"), End("veth2", netns="ns2")))
 
-All public names are here but those of namespaces (:mod:`vethlib.ns`), of what is declared (:mod:`vethlib.agent`) and of
-whole topologies (:mod:`vethlib.topology`).
+The other public modules are :mod:`vethlib.ns` (network namespaces), :mod:`vethlib.agent` (the declarative API),
+:mod:`vethlib.monitor` (events of a whole host), :mod:`vethlib.rates`, :mod:`vethlib.graph` and :mod:`vethlib.topology`
+(test topologies).
 """
 
 import errno
@@ -19,6 +20,7 @@ from .errors import (
     InvalidValue,
     LinkExists,
     LinkNotFound,
+    Malformed,
     NetlinkError,
     NetnsExists,
     NetnsNotFound,
@@ -28,7 +30,8 @@ from .errors import (
     VethError,
     WaitTimeout,
 )
-from .links import Address, End, Link, Pair, Stats, Veth
+from .linkref import LinkRef, locate
+from .links import Address, End, Link, NetnsRef, Pair, Stats, Veth
 from .ns import Netns
 from .session import Session
 
@@ -46,10 +49,13 @@ __all__ = [
     "LinkEvent",
     "LinkExists",
     "LinkNotFound",
+    "LinkRef",
+    "Malformed",
     "NetlinkError",
     "Netns",
     "NetnsExists",
     "NetnsNotFound",
+    "NetnsRef",
     "NotPermitted",
     "NotSupported",
     "Pair",
@@ -64,8 +70,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # What not everybody needs is imported when it is asked for: the cache costs 2 ms, importlib.metadata more than all
-    # of vethlib.
+    # Imported on demand, because not everybody needs them: the cache costs 2 ms, importlib.metadata more than all of
+    # vethlib.
     if name in ("IfIndexCache", "LinkEvent"):
         from . import ifindex
 
@@ -77,8 +83,16 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def interface_index(name: str) -> int:
-    """The ifindex of a link, or alternative name, in the calling thread's namespace. Raises LinkNotFound."""
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})
+
+
+def interface_index(name: LinkRef) -> int:
+    """Return the ifindex of a link, by name or alternative name, in the calling thread's namespace.
+
+    Only the name of a Link or an End is used. Raises LinkNotFound.
+    """
+    name, _, _ = locate(name)
     try:
         return socket.if_nametoindex(name)
     except OSError as error:

@@ -1,8 +1,8 @@
-"""The exceptions of vethlib, and the table that turns an errno into one of them.
+"""The exceptions of vethlib, and the table that maps an errno to a class.
 
-Every exception is a :class:`VethError` and also the builtin a Python user would catch: ``LinkExists`` is a
-``FileExistsError``, ``LinkNotFound`` a ``LookupError``. Messages carry our own context (what was to be done, to
-which link, in which namespace), because the kernel rarely says more than a number. All of them pickle.
+Every exception is a :class:`VethError` and also the builtin that a Python user would catch: ``LinkExists`` is a
+``FileExistsError``, ``LinkNotFound`` a ``LookupError``. Messages contain the operation, the link and its namespace,
+because the kernel rarely returns more than a number. All exceptions can be pickled.
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ from __future__ import annotations
 import errno as _errno
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from .links import Pair
 
 __all__ = [
     "BatchError",
@@ -18,6 +21,7 @@ __all__ = [
     "InvalidValue",
     "LinkExists",
     "LinkNotFound",
+    "Malformed",
     "NetlinkError",
     "NetnsExists",
     "NetnsNotFound",
@@ -26,25 +30,29 @@ __all__ = [
     "SessionClosed",
     "VethError",
     "WaitTimeout",
+    "check_type",
     "errno_text",
     "error_class",
+    "is_exhaustion",
 ]
 
 
 class VethError(Exception):
-    """Anything vethlib raises on purpose.
+    """Base class of all exceptions that vethlib raises on purpose.
 
-    ``item`` is the element of a ``*_many`` call that the error belongs to, else None.
+    ``item`` is the element of a ``*_many`` call that the error belongs to, else None. ``created`` are the
+    pairs that the call created nevertheless and that stay, in order, each as the call would have returned it.
     """
 
     item: object = None
+    created: Sequence[Pair] = ()
 
     def __reduce__(self) -> tuple[Callable[..., VethError], tuple[Any, ...]]:
         return _rebuild, (type(self), self.args, _state(self))
 
 
 def _state(error: VethError) -> dict[str, Any]:
-    # OSError keeps errno in its C struct, where __dict__ does not see it.
+    # OSError keeps errno in its C structure, not in __dict__.
     state = dict(error.__dict__)
     if isinstance(error, OSError):
         state["errno"] = error.errno
@@ -60,23 +68,55 @@ def _rebuild(cls: type[VethError], args: tuple[Any, ...], state: dict[str, Any])
 
 
 class InvalidValue(VethError, ValueError):
-    """A value that can never work; found before anything was sent.
+    """A value is invalid. It was refused before anything was sent.
 
-    ``field`` names the parameter, ``value`` is what was given, ``hint`` says what would be accepted.
+    ``field`` is the name of the parameter, ``value`` its value, and ``hint`` describes what is accepted. The message
+    contains only the beginning of a long value, or of a hint that repeats a long value.
     """
 
     def __init__(self, field: str, value: object, hint: str) -> None:
-        super().__init__(f"{field} {value!r}: {hint}")
+        if len(hint) > _LONGEST_HINT:
+            hint = f"{hint[:_LONGEST_HINT]}…"
+        super().__init__(f"{field} {_shown(value)}: {hint}")
         self.field = field
         self.value = value
         self.hint = hint
+
+    @property
+    def public(self) -> str:
+        """The message without the value, which may be secret, for places that everybody can read."""
+        return str(self)
+
+
+_T = TypeVar("_T")
+
+
+def check_type(value: object, cls: type[_T], field: str, hint: str) -> _T:
+    """Return `value` if it is an instance of `cls`; otherwise raise InvalidValue."""
+    if not isinstance(value, cls):
+        raise InvalidValue(field, value, hint)
+    return value
+
+
+_LONGEST = 300  # characters of a value in a message
+_LONGEST_HINT = 1000
+
+
+def _shown(value: object) -> str:
+    """Return a value for a message: short, even if its repr() raises (an int of 5000 digits, a list of itself)."""
+    try:
+        shown = repr(value[:_LONGEST] if isinstance(value, str | bytes) else value)
+    except Exception:
+        return f"of type {type(value).__name__}"
+    is_whole = len(shown) <= _LONGEST if not isinstance(value, str | bytes) else len(value) <= _LONGEST
+    return shown if is_whole else f"{shown[:_LONGEST]}…"
 
 
 class NetlinkError(VethError, OSError):
     """The kernel refused a request.
 
-    ``errno`` is the kernel's number; ``extack`` its extended-ack text, or ""; ``request`` what we asked for, in
-    words; ``netns`` the namespace it was asked in, as the caller spelt it.
+    ``errno`` is the kernel's error number, ``extack`` its extended-ack text or "", ``request`` a description of the
+    request, and ``netns`` the namespace of the request, as the caller spelt it.
     """
 
     def __init__(self, message: str, *, errno: int = 0, extack: str = "", request: str = "", netns: str = "") -> None:
@@ -91,11 +131,21 @@ class NetlinkError(VethError, OSError):
 
 
 class LinkExists(NetlinkError, FileExistsError):
-    """The name is taken in that namespace."""
+    """The name is already taken in that namespace.
+
+    ``dying`` is True if the link with this name is about to vanish, because the namespace of its peer is ending.
+    """
+
+    dying: bool = False
 
 
 class LinkNotFound(NetlinkError, LookupError):
-    """There is no such link in that namespace."""
+    """The link does not exist in that namespace.
+
+    If a link with another ifindex has the name now, ``index`` is the ifindex of that link; otherwise None.
+    """
+
+    index: int | None = None
 
 
 class NotPermitted(NetlinkError, PermissionError):
@@ -103,37 +153,53 @@ class NotPermitted(NetlinkError, PermissionError):
 
 
 class NotSupported(NetlinkError):
-    """This kernel, or this kind of link, cannot do that."""
+    """This kernel, or this kind of link, does not support the operation."""
 
 
 class DuplicateAddress(NetlinkError):
     """IPv6 duplicate address detection found another owner of the address."""
 
 
-class NetnsNotFound(VethError, LookupError):
-    """A namespace reference that leads nowhere (now). ``netns`` is the reference as it was given."""
+class Malformed(NetlinkError, ValueError):
+    """A netlink message cannot be parsed, even after a second request. ``errno`` is EBADMSG."""
 
-    def __init__(self, message: str, *, netns: str = "") -> None:
+    def __init__(
+        self, message: str, *, errno: int = _errno.EBADMSG, extack: str = "", request: str = "", netns: str = ""
+    ) -> None:
+        super().__init__(message, errno=errno, extack=extack, request=request, netns=netns)
+
+
+class NetnsNotFound(VethError, LookupError):
+    """A namespace reference leads to no namespace.
+
+    ``netns`` is the reference as given. ``taken`` is True if something else exists at its path, a file that is not a
+    namespace or a dangling symbolic link. It must be removed before a namespace can be created there.
+    """
+
+    def __init__(self, message: str, *, netns: str = "", taken: bool = False) -> None:
         super().__init__(message)
         self.netns = netns
+        self.taken = taken
 
 
 class NetnsExists(VethError, FileExistsError):
-    """A named namespace of that name is there already."""
+    """The named namespace already exists; if ``unusable``, it is only a file or a symbolic link of that name."""
+
+    unusable: bool = False
 
     def __str__(self) -> str:
         return str(self.args[0])
 
 
 class WaitTimeout(VethError, TimeoutError):
-    """What was waited for did not happen in time. What had been done before the wait stays done."""
+    """A wait timed out. Changes that were made before the wait remain in effect."""
 
     def __str__(self) -> str:
         return str(self.args[0])
 
 
 class SessionClosed(VethError, RuntimeError):
-    """The session was closed, or belongs to the process this one was forked from."""
+    """The session was closed, or belongs to the process from which this one was forked."""
 
 
 class BatchError(VethError, ExceptionGroup[VethError]):
@@ -143,14 +209,16 @@ class BatchError(VethError, ExceptionGroup[VethError]):
 
         @property
         def exceptions(self) -> tuple[VethError, ...]:
-            """One per failed item."""
+            """One exception per failed item."""
 
     def __reduce__(self) -> tuple[Callable[..., VethError], tuple[Any, ...]]:
-        return BatchError, (self.message, list(self.exceptions))
+        return _rebuild, (BatchError, (self.message, list(self.exceptions)), _state(self))
 
     def derive(self, excs: Sequence[VethError]) -> BatchError:  # type: ignore[override]
-        """Keep the class when an ``except*`` or ``split()`` divides the group."""
-        return BatchError(self.message, excs)
+        """Keep the class and ``created`` when an ``except*`` or ``split()`` divides the group."""
+        part = BatchError(self.message, excs)
+        part.created = self.created
+        return part
 
 
 _CLASS_OF_ERRNO: dict[int, type[NetlinkError]] = {
@@ -159,14 +227,26 @@ _CLASS_OF_ERRNO: dict[int, type[NetlinkError]] = {
     _errno.EPERM: NotPermitted,
     _errno.EACCES: NotPermitted,
     _errno.EOPNOTSUPP: NotSupported,
+    _errno.EBADMSG: Malformed,
 }
 
 
 def error_class(number: int) -> type[NetlinkError]:
-    """The class for a kernel errno; :class:`NetlinkError` itself where none is more telling."""
+    """Return the class for a kernel errno; :class:`NetlinkError` itself if there is none more specific."""
     return _CLASS_OF_ERRNO.get(number, NetlinkError)
 
 
 def errno_text(number: int) -> str:
-    """``Operation not permitted (EPERM)`` for 1: the words and the name, for messages."""
+    """Return the text and the name of an errno for messages: ``Operation not permitted (EPERM)`` for 1."""
     return f"{os.strerror(number)} ({_errno.errorcode.get(number, number)})"
+
+
+_EXHAUSTION = (_errno.EMFILE, _errno.ENFILE, _errno.ENOMEM)
+
+
+def is_exhaustion(error: BaseException) -> bool:
+    """Return whether the process or the host is out of descriptors or memory.
+
+    Nothing is wrong with the request then, and a request that needs fewer at a time may succeed.
+    """
+    return isinstance(error, OSError) and error.errno in _EXHAUSTION

@@ -1,6 +1,6 @@
-"""What is wanted (:class:`End`, :class:`Veth`) and what is seen (:class:`Link`, :class:`Pair`, :class:`Stats`).
+"""Links as desired (:class:`End`, :class:`Veth`) and as observed (:class:`Link`, :class:`Pair`, :class:`Stats`).
 
-Values are checked where they are made: an ``End`` that exists can be sent. The limits are the kernel's:
+Values are checked on creation, so every ``End`` can be sent to the kernel. The limits are the kernel's:
 names from dev_valid_name (net/core/dev.c), MTU from veth_setup (drivers/net/veth.c: ETH_MIN_MTU 68 to ETH_MAX_MTU
 65535), MAC from is_valid_ether_addr (include/linux/etherdevice.h), queues from rtnl_create_link (at most 4096).
 """
@@ -12,19 +12,20 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass, field
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
+from math import isfinite
 from socket import AF_INET, AF_INET6, inet_pton
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
-from .errors import InvalidValue
-
-if TYPE_CHECKING:
-    from .ns import Netns
+from ._former import renamed
+from .addresses import Address, IPInterface
+from .errors import InvalidValue, check_type
+from .ns.reference import HasFileno
 
 __all__ = [
     "Address",
-    "Borne",
+    "Dependents",
     "End",
-    "Interface",
+    "IPInterface",
     "Link",
     "NetnsRef",
     "Pair",
@@ -33,29 +34,57 @@ __all__ = [
     "check_addresses",
     "check_alias",
     "check_group",
+    "check_index",
+    "check_kernel_name",
     "check_lookup_name",
     "check_mac",
     "check_mtu",
     "check_name",
     "check_proto",
     "check_queues",
+    "check_up",
+    "check_veth",
+    "check_wait",
     "describe",
     "spell",
 ]
 
-Interface: TypeAlias = IPv4Interface | IPv6Interface
-NetnsRef: TypeAlias = "str | Netns | None"
+NetnsRef: TypeAlias = str | HasFileno | None
 
 # 0xa0 is a space to the kernel (lib/ctype.c is Latin-1), so that it refuses 'à', whose UTF-8 ends with it.
 _BAD_IN_NAME = re.compile(rb"[/:%\0\s\xa0]")
+_NO_ADDRESS = "must be an address with a prefix length, such as 10.0.0.1/24 or 2001:db8::1/64"
+_LONGEST_ADDRESS = 128  # characters: the longest spelling of an IPv6 address, with a prefix and a scope, has half of it
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+# Six bytes in groups of two, four or six digits, or in one; a separator is the same throughout.
+_ANY_MAC = re.compile(
+    r"[0-9a-f]{2}([:.-])[0-9a-f]{2}(\1[0-9a-f]{2}){4}|[0-9a-f]{4}([:.-])[0-9a-f]{4}\3[0-9a-f]{4}"
+    r"|[0-9a-f]{6}[:.-]?[0-9a-f]{6}"
+)
+_HEX_PAIR = re.compile("[0-9a-f]{2}")
 
 
 def check_name(name: str, field: str = "name") -> str:
-    """Return `name` if the kernel takes it as a link name: 1–15 bytes, no '/', ':', '%' or space.
+    """Return `name` if the kernel accepts it as a link name: 1–15 bytes, no '/', ':', '%' or space.
 
-    '%' is refused because the kernel reads ``veth%d`` as a pattern and picks a name itself.
+    '%' is refused because the kernel reads ``veth%d`` as a pattern and picks a name itself. Characters that a terminal
+    interprets (control characters, changes of text direction) are refused although the kernel accepts them.
     """
+    check_kernel_name(name, field)
+    if not name.isascii() or not name.isprintable():
+        _check_no_controls(name, field)
+    return name
+
+
+def _check_no_controls(name: str, field: str) -> None:
+    from .text import has_controls  # for names that hardly anybody gives
+
+    if has_controls(name):
+        raise InvalidValue(field, name, "must not contain control or text-direction characters")
+
+
+def check_kernel_name(name: str, field: str = "name") -> str:
+    """Return `name` if the kernel accepts it as a link name, including names that vethlib itself would not create."""
     encoded = _encoded(name, field)
     if not 1 <= len(encoded) <= 15:
         raise InvalidValue(field, name, f"a link name has 1 to 15 bytes, this one has {len(encoded)}")
@@ -67,13 +96,19 @@ def check_name(name: str, field: str = "name") -> str:
 
 
 def check_lookup_name(name: str, field: str = "name") -> str:
-    """Return `name` if a link may have it as an alternative name: up to 127 bytes (ALTIFNAMSIZ)."""
-    return name if 15 < len(_encoded(name, field)) < 128 else check_name(name, field)
+    """Return `name` if an existing link can have it, as its name or as an alternative name.
+
+    An alternative name has up to 127 bytes (ALTIFNAMSIZ) and can contain any character, since others chose it.
+    """
+    encoded = _encoded(name, field)
+    if b"\0" in encoded:
+        raise InvalidValue(field, "a name with a NUL", "must not contain a NUL, where the kernel would end the name")
+    return name if 15 < len(encoded) < 128 else check_kernel_name(name, field)
 
 
 def _encoded(text: str, field: str) -> bytes:
     if not isinstance(text, str):
-        raise InvalidValue(field, text, "write text")
+        raise InvalidValue(field, text, "must be a string")
     try:
         return os.fsencode(text)
     except UnicodeEncodeError:
@@ -81,10 +116,15 @@ def _encoded(text: str, field: str) -> bytes:
 
 
 def check_mac(mac: str, field: str = "mac") -> str:
-    """Return `mac` as six lower-case pairs with colons, if it is a unicast address that is not all zeros."""
+    """Return `mac` as six lower-case pairs with colons, if it is a unicast address other than all zeros.
+
+    Accepted forms are 02:00:00:00:00:01, 02-00-00-00-00-01, 0200.0000.0001 and 020000000001, in either letter case.
+    """
     text = mac.lower().replace("-", ":") if isinstance(mac, str) else ""
     if not _MAC.fullmatch(text):
-        raise InvalidValue(field, mac, "write a MAC address as six pairs of hex digits, 02:00:00:00:00:01")
+        text = _six_pairs(mac)
+        if not text:
+            raise InvalidValue(field, mac, "must be six pairs of hex digits, such as 02:00:00:00:00:01")
     if int(text[:2], 16) & 1:
         raise InvalidValue(field, mac, "a link needs a unicast MAC address: make the first byte even")
     if text == "00:00:00:00:00:00":
@@ -92,23 +132,51 @@ def check_mac(mac: str, field: str = "mac") -> str:
     return text
 
 
+def _six_pairs(mac: object) -> str:
+    """Convert another notation of a MAC address to pairs with colons; "" if it is not one."""
+    # What is longer than 17 characters is none, and to lower a megabyte takes time.
+    text = mac.lower() if isinstance(mac, str) and len(mac) <= 17 else ""
+    if not _ANY_MAC.fullmatch(text):
+        return ""
+    return ":".join(_HEX_PAIR.findall(re.sub("[:.-]", "", text)))
+
+
 def check_mtu(mtu: int, field: str = "mtu") -> int:
-    """Return `mtu` (bytes) if veth takes it: 68 to 65535."""
+    """Return `mtu` (bytes) if it is valid for a veth: 68 to 65535."""
     return _check_int(mtu, field, 68, 65535, "a veth's MTU is 68 to 65535 bytes")
 
 
 def check_queues(count: int, field: str = "num_queues") -> int:
-    """Return `count` if the kernel takes that many queues: 1 to 4096."""
+    """Return `count` if it is a valid number of queues: 1 to 4096."""
     return _check_int(count, field, 1, 4096, "a link has 1 to 4096 queues")
 
 
 def check_group(group: int, field: str = "group") -> int:
-    """Return `group` if it is a link group number: 0 to 2³¹−1."""
+    """Return `group` if it is a valid link group: 0 to 2³¹−1."""
     return _check_int(group, field, 0, 0x7FFF_FFFF, "a link group is a number from 0 to 2147483647")
 
 
+def check_index(index: int, field: str = "index") -> int:
+    """Return `index` if a link may have that ifindex: 1 to 2³¹−1."""
+    return _check_int(index, field, 1, 0x7FFF_FFFF, "an ifindex is a number from 1 to 2147483647")
+
+
+def check_up(up: bool, field: str = "up") -> bool:
+    """Return `up` if it is a bool, since a string such as "down" would count as True."""
+    if up is True or up is False:
+        return up
+    raise InvalidValue(field, up, "must be True or False")
+
+
+def check_wait(wait: float, field: str = "wait") -> float:
+    """Return `wait` if it is a number of seconds; to be called before making the change to wait for."""
+    if not isinstance(wait, int | float) or not isfinite(wait):
+        raise InvalidValue(field, wait, "must be a number of seconds, such as 2.5")
+    return wait
+
+
 def check_proto(proto: int, field: str = "address_proto") -> int:
-    """Return `proto` if it is an IFA_PROTO: 0 to 255."""
+    """Return `proto` if it is a valid IFA_PROTO: 0 to 255."""
     return _check_int(proto, field, 0, 255, "IFA_PROTO is a number from 0 to 255")
 
 
@@ -122,33 +190,40 @@ def check_alias(alias: str, field: str = "alias") -> str:
     """Return `alias` if it fits the kernel's IFALIASZ: at most 255 bytes, no NUL."""
     encoded = _encoded(alias, field)
     if len(encoded) > 255 or b"\0" in encoded:
-        raise InvalidValue(field, alias, "an alias is text of at most 255 bytes")
+        raise InvalidValue(field, alias, "must be a string of at most 255 bytes")
     return alias
 
 
-def check_addresses(addresses: Iterable[str | Interface], field: str = "addresses") -> tuple[Interface, ...]:
-    """Return the addresses as ``ipaddress`` interfaces; each needs a prefix and may occur once."""
+def check_addresses(addresses: Iterable[str | IPInterface], field: str = "addresses") -> tuple[IPInterface, ...]:
+    """Return the addresses as ``ipaddress`` interfaces; each needs a prefix and can occur only once."""
     if isinstance(addresses, str):
-        raise InvalidValue(field, addresses, 'write a list of addresses: ["10.0.0.1/24"]')
-    checked: list[Interface] = []
+        raise InvalidValue(field, addresses, 'must be a list of addresses, such as ["10.0.0.1/24"]')
+    checked: list[IPInterface] = []
     for address in addresses:
-        one = _check_address(address, field)
-        if one in checked:
-            raise InvalidValue(field, str(one), "the same address is given twice")
-        if one.version == 6 and any(one.ip == other.ip for other in checked):
-            # ipv6_chk_same_addr (net/ipv6/addrconf.c) does not look at the prefix length; IPv4 does.
-            raise InvalidValue(field, str(one), "a link has an IPv6 address once, with one prefix length")
-        checked.append(one)
+        checked.append(_check_address(address, field))
+    if len(checked) > 1:
+        _check_different(checked, field)
     return tuple(checked)
 
 
-def _check_address(address: str | Interface, field: str) -> Interface:
+def _check_different(addresses: Iterable[IPInterface], field: str) -> None:
+    seen: dict[object, IPInterface] = {}
+    for one in addresses:
+        # ipv6_chk_same_addr (net/ipv6/addrconf.c) does not look at the prefix length; IPv4 does.
+        first = seen.setdefault(one.ip if one.version == 6 else one, one)
+        if first is not one:
+            same = "the same address is given twice"
+            cure = same if first == one else "a link has an IPv6 address once, with one prefix length"
+            raise InvalidValue(field, str(one), cure)
+
+
+def _check_address(address: str | IPInterface, field: str) -> IPInterface:
     if isinstance(address, str):
         if "/" not in address:
-            raise InvalidValue(field, address, "write the prefix too, as in 10.0.0.1/24 or 2001:db8::1/64")
+            raise InvalidValue(field, address, "must have a prefix length, as in 10.0.0.1/24 or 2001:db8::1/64")
         address = _parse_address(address, field)
     if not isinstance(address, (IPv4Interface, IPv6Interface)):
-        raise InvalidValue(field, address, "not an address: give text or an ipaddress interface")
+        raise InvalidValue(field, address, "must be a string or an ipaddress interface")
     if address.ip.is_unspecified or address.ip.is_multicast:
         raise InvalidValue(field, str(address), "a link cannot have an unspecified or a multicast address")
     if isinstance(address, IPv6Interface) and address.scope_id is not None:
@@ -156,7 +231,9 @@ def _check_address(address: str | Interface, field: str) -> Interface:
     return address
 
 
-def _parse_address(text: str, field: str) -> Interface:
+def _parse_address(text: str, field: str) -> IPInterface:
+    if len(text) > _LONGEST_ADDRESS:
+        raise InvalidValue(field, text, _NO_ADDRESS)
     # Most are as inet_pton reads them, which takes half as long as ipaddress; what it does not read, that explains.
     ip, _, prefix = text.partition("/")
     try:
@@ -170,19 +247,19 @@ def _parse_address(text: str, field: str) -> Interface:
     try:
         return ip_interface(text)
     except ValueError:
-        raise InvalidValue(field, text, "not an address with a prefix: write 10.0.0.1/24 or 2001:db8::1/64") from None
+        raise InvalidValue(field, text, _NO_ADDRESS) from None
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """One end of a pair, as it is wanted.
+    """One end of a pair to create.
 
-    `netns` is a namespace reference ("" = the session's home namespace); `mac`, `mtu` (bytes) and `num_queues` (of
-    each direction) left None are the kernel's choice; `addresses` are "ip/prefix" texts or ``ipaddress``
-    interfaces. `alias`, `group` and `address_proto` are marks for those who need to know their own links and
-    addresses again: IFLA_IFALIAS, IFLA_GROUP and IFA_PROTO (0 = none).
+    `netns` is a namespace reference ("" = the session's home namespace). If `mac`, `mtu` (bytes) or `num_queues` (per
+    direction) is None, the kernel chooses. `addresses` are "ip/prefix" strings or ``ipaddress`` interfaces. `alias`,
+    `group` and `address_proto` (IFLA_IFALIAS, IFLA_GROUP and IFA_PROTO, 0 = none) are marks by which a program can
+    recognise its own links and addresses later.
 
-    Raises :class:`InvalidValue` for a value the kernel would refuse.
+    Raises :class:`InvalidValue` for a value that the kernel would refuse.
     """
 
     name: str
@@ -190,7 +267,7 @@ class End:
     _: KW_ONLY
     mac: str | None = None
     mtu: int | None = None
-    addresses: Iterable[str | Interface] = ()
+    addresses: Iterable[str | IPInterface] = ()
     up: bool = True
     num_queues: int | None = None
     alias: str | None = None
@@ -207,6 +284,8 @@ class End:
             _set(self, "addresses", check_addresses(self.addresses))
         if self.num_queues is not None:
             check_queues(self.num_queues)
+        if self.up is not True:
+            check_up(self.up)
         if self.alias is not None:
             check_alias(self.alias)
         if self.group is not None:
@@ -216,8 +295,8 @@ class End:
             raise InvalidValue("mtu", self.mtu, "IPv6 needs 1280 bytes: raise the MTU or leave out the IPv6 addresses")
 
     @property
-    def interfaces(self) -> tuple[Interface, ...]:
-        """The addresses, as the ``ipaddress`` interfaces they were checked into."""
+    def interfaces(self) -> tuple[IPInterface, ...]:
+        """The addresses as ``ipaddress`` interfaces."""
         return self.addresses  # type: ignore[return-value]
 
     def __str__(self) -> str:
@@ -228,27 +307,33 @@ _set = object.__setattr__
 
 
 def describe(name: str, netns: NetnsRef) -> str:
-    """``'veth1' in netns:blue``, for messages; the home namespace goes without saying."""
+    """Describe a link for messages: ``'veth1' in netns:blue``, or ``'veth1'`` in the home namespace."""
     return f"{name!r} in {spell(netns)}" if netns else repr(name)
 
 
 def spell(netns: NetnsRef) -> str:
-    """A namespace for messages: ``netns:blue`` for "blue", ``the home namespace`` for ""."""
-    text = str(netns or "the home namespace")
-    return text if ":" in text or not netns else f"netns:{text}"
+    """Describe a namespace for messages: ``netns:blue`` for "blue", ``the home namespace`` for ""."""
+    if not netns:
+        return "the home namespace"
+    if label := getattr(netns, "label", ""):
+        return str(label)
+    text = str(netns)
+    return text if ":" in text else f"netns:{text}"
 
 
 @dataclass(frozen=True, slots=True)
 class Veth:
-    """A pair, as it is wanted: its two ends, in no order.
+    """A pair to create: its two ends, whose order does not matter.
 
-    Raises :class:`InvalidValue` when both ends are one name in one namespace.
+    Raises :class:`InvalidValue` if both ends have the same name in the same namespace, or if one is not an End.
     """
 
     a: End
     b: End
 
     def __post_init__(self) -> None:
+        for which, end in (("a", self.a), ("b", self.b)):
+            check_type(end, End, which, 'give an End, as in Veth(End("veth1"), End("veth2", netns="ns2"))')
         if self.a.name == self.b.name and self.a.netns == self.b.netns:
             raise InvalidValue("name", self.a.name, "both ends of the pair have this name in one namespace")
 
@@ -256,13 +341,21 @@ class Veth:
         return f"{self.a} ⇄ {self.b}"
 
 
+def check_veth(veth: Veth, field: str = "veths") -> Veth:
+    """Return `veth` if it is a Veth."""
+    return check_type(veth, Veth, field, 'give a Veth, as in Veth(End("veth1"), End("veth2", netns="ns2"))')
+
+
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A link as the kernel showed it, at one moment.
+    """The state of a link at one moment, as reported by the kernel.
 
-    `netns` is the reference it was asked for by. `operstate` is the RFC 2863 word ("up", "lowerlayerdown", …). For
-    a veth, `peer_index` is the other end's ifindex, and `peer_netnsid` the id its namespace has in this one (None:
-    both ends are in the same namespace). `num_queues` counts the transmit queues.
+    `netns` is the reference that was used to look it up. `operstate` is the RFC 2863 state ("up", "lowerlayerdown", …).
+    For a veth, `peer_index` is the ifindex of its peer, and `peer_netnsid` the nsid of the peer's namespace in this
+    namespace (None: both are in the same namespace). `num_queues` is the number of transmit queues.
+
+    `ifaddrs` are the same addresses in the same order, each with its peer, state, lifetimes and owner. They are empty
+    if the kernel was not asked for them (:meth:`Session.create` without `wait`, caches).
     """
 
     index: int
@@ -273,18 +366,31 @@ class Link:
     mtu: int
     up: bool
     operstate: str
-    addresses: tuple[Interface, ...]
+    addresses: tuple[IPInterface, ...]
     peer_index: int | None
     peer_netnsid: int | None
     alias: str
     group: int
     num_queues: int
     altnames: tuple[str, ...] = ()
+    ifaddrs: tuple[Address, ...] = field(default=(), repr=False, compare=False)
+
+    @property
+    def carrier(self) -> bool | None:
+        """Whether the link has a carrier: for a veth, whether its peer is up. None while the link itself is down.
+
+        A veth without a carrier has the operstate "lowerlayerdown" if its peer is in the same namespace, and otherwise
+        "down", like a link that was set down (default_operstate, net/core/link_watch.c).
+        """
+        return self.operstate not in _NO_CARRIER if self.up else None
+
+
+_NO_CARRIER = frozenset({"down", "lowerlayerdown", "notpresent"})
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """The two ends of a pair that was just created; unpacks into them."""
+    """The two links of a newly created pair; can be unpacked."""
 
     a: Link
     b: Link
@@ -294,60 +400,13 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
-    """An address on a link: whose it is (`proto`, IFA_PROTO: 0 = not said) and its IFA_FLAGS.
+class Dependents:
+    """The dependents of a link: what others have configured on it.
 
-    `message` is the body of the RTM_NEWADDR it was seen in, by which it can be given back just as it was.
-    """
-
-    index: int
-    interface: Interface
-    flags: int
-    proto: int
-    message: bytes = field(default=b"", repr=False, compare=False)
-
-    @property
-    def permanent(self) -> bool:
-        """It does not expire."""
-        return bool(self.flags & 0x80)  # IFA_F_PERMANENT
-
-    @property
-    def by_kernel(self) -> bool:
-        """The link-local address that the kernel makes of a link's MAC, and makes again (Linux 5.18 says so)."""
-        return self.proto == 3  # IFAPROT_KERNEL_LL
-
-    def same(self, other: Address) -> bool:
-        """Whether both are one address, with the same label, lifetimes and flags; how far IPv6 has got is nothing."""
-        from ._nl.addr import lasting, parse_addr
-
-        if self.message and other.message:
-            return lasting(parse_addr(self.message)) == lasting(parse_addr(other.message))
-        return (self.interface, self.proto) == (other.interface, other.proto)
-
-    def is_plain(self, name: str) -> bool:
-        """Whether it is all that a link called `name` gets with an address: it does not expire, and has no extras."""
-        from ._nl.addr import is_plain, parse_addr
-
-        return self.permanent and (not self.message or is_plain(parse_addr(self.message), name))
-
-    @property
-    def tentative(self) -> bool:
-        """IPv6 duplicate address detection has not finished: the address cannot be used yet."""
-        return bool(self.flags & 0x40)  # IFA_F_TENTATIVE, include/uapi/linux/if_addr.h
-
-    @property
-    def dadfailed(self) -> bool:
-        """Duplicate address detection found another owner: the address cannot be used."""
-        return bool(self.flags & 0x08)  # IFA_F_DADFAILED
-
-
-@dataclass(frozen=True, slots=True)
-class Borne:
-    """What others have put on a link.
-
-    `routes` counts those that the kernel did not make by itself, `neighbours` the permanent ones. `stacked` names the
-    links on top of it (VLANs, macvlans); `fixed` says in words what else hangs on it: a master, queueing disciplines,
-    programs, alternative names. `ipv6_off`: net.ipv6.conf.NAME.disable_ipv6 is set.
+    `routes` is the number of routes that the kernel did not create itself, `neighbours` the number of permanent
+    neighbours. `stacked` are the names of the links on top of it (VLANs, macvlans). `fixed` describes other dependents:
+    a master, queueing disciplines, programs, alternative names. `ipv6_off` is True if net.ipv6.conf.NAME.disable_ipv6
+    is set.
     """
 
     routes: int = 0
@@ -385,3 +444,6 @@ class Stats:
     rx_compressed: int
     tx_compressed: int
     rx_nohandler: int
+
+
+__getattr__ = renamed(__name__, {"Borne": "Dependents", "Interface": "IPInterface"})

@@ -1,11 +1,11 @@
-"""From counters to rates: two samples of one link, and what went through it per second between them. Pure.
+"""Rates per second from two samples of the counters of a link. Pure.
 
-1. A link is known by its namespace and ifindex, never by its name: one that was deleted and made anew is another link,
-   and one that was renamed is the same.
-2. The counters are of 64 bits (struct rtnl_link_stats64). One that is lower than before has wrapped if that is the
-   shorter way round; 100 Gbit/s take 46 years to get there, so mostly it was set back.
-3. A counter that was set back (a driver's reset, or another link that was given the number of a dead one) makes the
-   whole sample a new beginning. There is no rate then, rather than a wrong one.
+1. A link is identified by its namespace and ifindex, never by its name: a link that was deleted and created again is
+   another link, and a link that was renamed is the same.
+2. The counters have 64 bits (struct rtnl_link_stats64). A counter that is lower than before has wrapped if that is the
+   shorter distance; since that takes 46 years at 100 Gbit/s, it has usually been reset.
+3. If a counter has been reset (by the driver, or because another link has the number of a deleted one), the new sample
+   is a first sample: there is no rate, rather than a wrong one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MODULUS: Final = 1 << 64
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The counters of one link at one time.
+    """The counters of one link at a point in time.
 
     `place` is (st_dev, st_ino) of its namespace, `index` its ifindex there, `at` seconds of ``time.monotonic()``.
     """
@@ -36,13 +36,13 @@ class Sample:
 
     @property
     def link(self) -> tuple[tuple[int, int], int]:
-        """Which link it is of: equal exactly for samples of one link, as long as it lives."""
+        """The identity of the link: equal exactly for samples of the same link, while it exists."""
         return self.place, self.index
 
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What went through a link, per second. `interval` is over how many seconds."""
+    """The traffic of a link per second, as the average over `interval` seconds."""
 
     interval: float
     rx_bytes: float
@@ -60,7 +60,7 @@ _counters_of: Final = attrgetter(*_COUNTERS)
 
 
 def rates(before: Sample, after: Sample) -> Rates | None:
-    """What went through a link between two samples; None where that cannot be said (rules 1 and 3)."""
+    """Return the rates between two samples of a link; None if they cannot be computed (rules 1 and 3)."""
     interval = after.at - before.at
     if before.link != after.link or interval <= 0:
         return None
@@ -74,7 +74,7 @@ def rates(before: Sample, after: Sample) -> Rates | None:
 
 
 def total(of: Iterable[Rates | None]) -> Rates | None:
-    """The sum of all that are known; None if none is. The two ends of a pair count what they share once each."""
+    """Return the sum of these rates, without None; None if there are none. Both ends of a pair count its traffic."""
     known = [astuple(one) for one in of if one is not None]
     if not known:
         return None
@@ -83,13 +83,13 @@ def total(of: Iterable[Rates | None]) -> Rates | None:
 
 
 class Meter:
-    """Remembers the last sample of each link, and so turns one sample after the other into rates."""
+    """Computes rates from successive samples, by keeping the last sample of each link."""
 
     def __init__(self) -> None:
         self._last: dict[object, Sample] = {}
 
     def read(self, samples: Iterable[Sample]) -> list[Rates | None]:
-        """The rates since the last call, in order; None for a link that was not there then. Others are forgotten."""
+        """Return the rates since the last call, in order; None for a link without a sample then. Forget other links."""
         now = list(samples)
         last, self._last = self._last, {one.link: one for one in now}
         return [None if (before := last.get(one.link)) is None else rates(before, one) for one in now]

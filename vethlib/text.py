@@ -1,14 +1,50 @@
-"""Text as people see it: in which order, and how wide. A leaf."""
+"""Text for people: its order and width, and the characters that a terminal would interpret. A leaf module."""
 
 from __future__ import annotations
 
 import re
 
-__all__ = ["columns", "natural"]
+__all__ = ["columns", "cut", "has_controls", "natural", "printable", "without_controls"]
+
+# Characters that a terminal interprets or a reader does not see: C0, DEL and C1; marks, embeddings, overrides and
+# isolates of the bidirectional algorithm (UAX 9); line and paragraph separators; invisible operators, interlinear marks
+# and tags. Not the zero-width joiners, without which some languages cannot be written. A list, not str.isprintable(),
+# which changes with the Unicode version of Python: a name has to be valid on every host of a fleet or on none.
+_CONTROLS = re.compile(
+    "[\0-\x1f\x7f-\x9f\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e0fff]"
+)
+_LONE = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # surrogates that represent no byte (PEP 383)
+
+
+def has_controls(text: str) -> bool:
+    """Return whether `text` has a character that a terminal interprets or a reader does not see."""
+    return _CONTROLS.search(text) is not None
+
+
+def without_controls(text: str) -> str:
+    r"""Return `text` with each such character escaped as ``\uNNNN``."""
+    return _CONTROLS.sub(_as_number, text)
+
+
+def _as_number(match: re.Match[str]) -> str:
+    number = ord(match[0])
+    return f"\\u{number:04x}" if number < 1 << 16 else f"\\U{number:08x}"
+
+
+def printable(text: str) -> str:
+    """Return `text` with everything escaped that a terminal cannot show or would interpret.
+
+    That is control characters, and the surrogates that stand for undecodable bytes.
+    """
+    if text.isprintable():
+        return text
+    text = _LONE.sub(lambda match: repr(match[0])[1:-1], text)
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def columns(text: str) -> int:
-    """The columns it takes where every character is as wide as another, or twice as wide."""
+    """Return the width of `text` in columns of a terminal, where a character takes none, one or two."""
     if text.isascii():
         return len(text)
     from unicodedata import combining, east_asian_width
@@ -16,9 +52,17 @@ def columns(text: str) -> int:
     return sum(0 if combining(c) else 2 if east_asian_width(c) in "WF" else 1 for c in text)
 
 
+def cut(text: str, most: int) -> str:
+    """Return `text` cut to `most` characters, with a note of how many were left out."""
+    if len(text) <= most:
+        return text
+    end = f"… ({len(text) - most} more characters)"
+    return text[: max(0, most - len(end))] + end
+
+
 def natural(text: str) -> list[str | tuple[int, str]]:
-    """A key to sort by as people count: leaf2 comes before leaf10."""
+    """Return a sort key for natural order: leaf2 is before leaf10."""
     pieces: list[str | tuple[int, str]] = [*re.split("([0-9]+)", text)]
-    # Not by int(), which refuses more than 4300 digits.
+    # Not int(), which refuses more than 4300 digits.
     pieces[1::2] = [(len(digits), digits) for digits in (piece.lstrip("0") for piece in re.findall("[0-9]+", text))]
     return pieces

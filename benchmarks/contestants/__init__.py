@@ -1,4 +1,4 @@
-"""Who takes part: for each contestant the command that runs it, once what it needs is there."""
+"""The contestants, each with the command that runs it and a check of its requirements."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["CONTESTANTS", "Contestant", "Unavailable"]
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """One way to do the work. `command()` raises Unavailable when it cannot run here."""
+    """A program that does the work. `command()` raises Unavailable if it cannot run here."""
 
     name: str
     what: str
@@ -40,14 +40,14 @@ def _munet() -> list[str]:
 
 def _ip() -> list[str]:
     if shutil.which("ip") is None:
-        raise Unavailable("there is no `ip`: install iproute2")
+        raise Unavailable("`ip` is not installed: apt-get install iproute2")
     return _module("ip")
 
 
 CONTESTANTS = {
     contestant.name: contestant
     for contestant in (
-        Contestant("limit", "C, messages encoded beforehand: what the kernel itself costs", built.limit),
+        Contestant("limit", "C, with messages encoded in advance: the cost of the kernel itself", built.limit),
         Contestant("vethlib", "this project, through its public API", lambda: _module("vethlib")),
         Contestant("vishvananda", "Go, github.com/vishvananda/netlink", built.vishvananda),
         Contestant("pyroute2", "Python, pyroute2.IPRoute", _pyroute2),

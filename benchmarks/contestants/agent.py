@@ -1,4 +1,4 @@
-"""`vethctl agent` as operators run it: a process, a directory of files, and what it tells its service manager."""
+"""`vethctl agent` as operators run it: a process, a directory of files, and notifications to a service manager."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PATIENCE = 300.0
 
 
 def agent(report: Report, n: int, queues: int) -> None:
-    """Create n pairs by a session and delete them; then have an agent create, look over and extend the same."""
+    """Create n pairs by a session and delete them; then have an agent create, resync and extend the same pairs."""
     with Session() as session:
         with report.phase("create_many"):
             session.create_many(pairs(n, queues, configured=True))
@@ -63,7 +63,7 @@ def agent(report: Report, n: int, queues: int) -> None:
 
 
 def _pair(number: int, queues: int, netns: int | None = None) -> Iterator[dict[str, Any]]:
-    """Both interfaces of a pair as their files have them, the far one first."""
+    """Return both interfaces of a pair as in their files, the far one first."""
     place = number if netns is None else netns
     near, far = f"h{number}", f"b{number}-0"
     common = {"enabled": True, "mtu": MTU, "num_queues": queues}
@@ -84,7 +84,7 @@ def _pair(number: int, queues: int, netns: int | None = None) -> Iterator[dict[s
 
 
 def _write(store: Path, value: dict[str, Any]) -> None:
-    """As `vethctl put` does: at once, under its name."""
+    """Write a file like `vethctl put`: in one step, under its name."""
     path = store / f".{value['name']}"
     path.write_text(json.dumps(value), encoding="utf-8")
     path.rename(store / f"{value['name']}.json")
@@ -98,7 +98,7 @@ def _resync(process: subprocess.Popen[bytes], manager: _Manager) -> float:
 
 
 def _put(store: Path, number: int, netns: int, queues: int) -> float:
-    """Seconds from the second file of a pair until its near end is up."""
+    """Return the seconds from the second file of a pair until its near end is up."""
     far, near = _pair(number, queues, netns)
     _write(store, far)
     time.sleep(0.05)
@@ -109,7 +109,7 @@ def _put(store: Path, number: int, netns: int, queues: int) -> float:
 
 
 def _create(session: Session, number: int, netns: int, queues: int) -> float:
-    """The same by a session: what it takes without an agent."""
+    """Return the seconds that a session takes for the same, without an agent."""
     count = queues or None
     near = End(f"h{number}", mac=near_mac(number), mtu=MTU, addresses=[near_address(number)], num_queues=count)
     far = End(
@@ -131,7 +131,7 @@ def _listening() -> Iterator[EventSocket]:
 
 
 def _up(events: EventSocket, name: str) -> float:
-    """When the link of that name was heard to be up."""
+    """Return the time when the link of that name was reported up."""
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         event = events.receive()
@@ -147,7 +147,7 @@ def _up(events: EventSocket, name: str) -> float:
 
 
 class _Manager:
-    """A service manager, as far as an agent knows: it is told when the agent is ready (sd_notify(3))."""
+    """A service manager that receives the notifications of the agent (sd_notify(3))."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)

@@ -1,4 +1,4 @@
-"""The contestants that are compiled or installed: on first use, and again when their source is newer."""
+"""Contestants that are compiled or installed on first use, and again when their source is newer."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ _MUNET = "0.17.3"
 
 
 def limit() -> list[str]:
-    """The C program; Unavailable without a compiler and the kernel's headers."""
+    """Build the C program. Raises Unavailable without a compiler and the kernel's headers."""
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None:
-        raise Unavailable("there is no C compiler: install gcc and libc6-dev")
+        raise Unavailable("no C compiler: install gcc and libc6-dev")
     return _built(_SOURCES / "limit.c", "limit", [compiler, "-O2"], dict(os.environ))
 
 
 def vishvananda() -> list[str]:
-    """The Go program; Unavailable without Go and the library's source, Debian's or in VETHLIB_BENCH_GOPATH."""
+    """Build the Go program. Raises Unavailable without Go or the library's source (see VETHLIB_BENCH_GOPATH)."""
     go = shutil.which("go")
     if go is None:
-        raise Unavailable("there is no `go`: install golang-go and golang-github-vishvananda-netlink-dev")
+        raise Unavailable("`go` is not installed: install golang-go and golang-github-vishvananda-netlink-dev")
     path = Path(os.environ.get("VETHLIB_BENCH_GOPATH") or _DEBIAN)
     if not (path / "src/github.com/vishvananda/netlink").is_dir():
         raise Unavailable(
             f"{path} has no src/github.com/vishvananda/netlink: install golang-github-vishvananda-netlink-dev, "
-            "or say in VETHLIB_BENCH_GOPATH where it is"
+            "or set VETHLIB_BENCH_GOPATH to its directory"
         )
     environment = os.environ | {
         "GO111MODULE": "off",
@@ -52,7 +52,7 @@ def vishvananda() -> list[str]:
 
 
 def munet() -> None:
-    """Have munet in .build; Unavailable where it cannot be had from the package index."""
+    """Install munet to .build. Raises Unavailable if the package index does not have it."""
     directory = _BUILT / "munet"
     if (directory / "munet").is_dir():
         return

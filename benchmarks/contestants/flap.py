@@ -1,4 +1,4 @@
-"""Events to listen to, made as fast as can be: links at home whose MTU goes up and down."""
+"""Cause events as fast as possible: links in the home namespace whose MTU changes."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from .scene import MTU, OTHER_MTU
 
 __all__ = ["BURST", "flap"]
 
-BURST = 32  # so many events fit the receive buffer of a listener that never asked for a bigger one
+BURST = 32  # the number of events that fit the default receive buffer of a listener
 _MESSAGE = struct.Struct("=IHHIIBxHiIIHHI")  # nlmsghdr, ifinfomsg, IFLA_MTU
 _RTM_SETLINK, _REQUEST, _REQUEST_AND_ACK, _IFLA_MTU = 19, 1, 5, 4
 
 
 def flap(indexes: Sequence[int], start: int, stop: int) -> None:
-    """Events `start` to `stop`, at most BURST: one link's MTU is changed after the other's.
+    """Cause events `start` to `stop`, up to BURST, by changing the MTU of one link after another.
 
-    The kernel sends one RTM_NEWLINK for each change and has sent them all when this returns.
+    The kernel sends one RTM_NEWLINK for each change, and has sent all of them when this returns.
     """
     messages = []
     for i in range(start, stop):

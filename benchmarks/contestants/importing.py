@@ -1,4 +1,4 @@
-"""What importing a library costs an interpreter that has socket and struct already."""
+"""The cost of importing a library in an interpreter that has already imported socket and struct."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .protocol import Report, Work
 
 __all__ = ["import_of"]
 
-# VmRSS is exact only to some pages for each CPU; smaps_rollup counts them (proc_pid_status(5)).
+# VmRSS is inexact by some pages per CPU; smaps_rollup is exact (proc_pid_status(5)).
 _PROGRAM = """
 import socket, struct
 import resource, time  # small ones, written in C; json would bring re, which libraries import too
@@ -33,7 +33,7 @@ def import_of(module: str) -> Work:
 
     def work(report: Report, n: int, _queues: int) -> None:
         command = [sys.executable, "-c", _PROGRAM.format(module=module)]
-        # Once before, untimed, so that everything is compiled, as it is where it was installed.
+        # Once in advance, untimed, so that everything is compiled like in an installation.
         compiling = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         subprocess.run(command, stdout=subprocess.DEVNULL, check=True, env=compiling)
         runs = [

@@ -1,4 +1,4 @@
-"""iproute2's ip: one ``ip -batch`` for all that is done at home, one more in each namespace."""
+"""iproute2's ip: one ``ip -batch`` for the home namespace, and another in each namespace."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .protocol import Report, serve
 
 
 def ip(*args: str, lines: Iterable[str] = ()) -> str:
-    """Run ip, with `lines` as its batch; returns what it prints."""
+    """Run ip, with `lines` as its batch, and return its output."""
     batch = "".join(f"{line}\n" for line in lines)
     command = ["ip", *args, "-batch", "-"] if batch else ["ip", *args]
     done = subprocess.run(command, input=batch, capture_output=True, text=True, check=False)
@@ -98,7 +98,7 @@ def look_up(n: int) -> list[int]:
 
 
 def index_in(line: str) -> int:
-    """The ifindex in a line of ``ip -o link``."""
+    """Return the ifindex in a line of ``ip -o link``."""
     return int(line.partition(":")[0])
 
 

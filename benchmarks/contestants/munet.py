@@ -1,6 +1,6 @@
 """munet's BaseMunet, as a test would use it: a host for each node, without process namespaces.
 
-It has no call for many at once, and none for addresses but to run `ip`, which is called once for each node here.
+It has no call for several nodes at once, and adds addresses by running `ip`, which is called once per node here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .protocol import Report, serve
 from .ring import address, prove, until_gone
 
 INSTALLED = Path(__file__).parents[2] / ".build" / "benchmarks" / "munet"
-"""Where built.py puts it; it wants libraries that nobody else here needs."""
+"""The directory where built.py installs it, separately because of its dependencies."""
 
 sys.path.append(str(INSTALLED))
 

@@ -1,4 +1,4 @@
-"""A contestant's side of the protocol, for those written in Python: what it is asked, and what it reports."""
+"""The contestant's side of the protocol, for contestants written in Python."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Report", "Work", "serve"]
 
 
 class Report:
-    """Collects what one run measured."""
+    """The report of one run."""
 
     def __init__(self, version: str) -> None:
         self.version = version
@@ -24,13 +24,13 @@ class Report:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Time the block; several of the same name add up."""
+        """Time the block; blocks of the same name add up."""
         before = _used()
         yield
         self.add(name, *(now - then for now, then in zip(_used(), before, strict=True)))
 
     def add(self, name: str, wall: float, user: float, system: float) -> None:
-        """Add to a phase what was timed otherwise: seconds."""
+        """Add seconds that were measured otherwise to a phase."""
         so_far = self._phases.setdefault(name, [0.0, 0.0, 0.0])
         self._phases[name] = [old + new for old, new in zip(so_far, (wall, user, system), strict=True)]
 
@@ -43,18 +43,18 @@ Work: TypeAlias = Callable[[Report, int, int], None]
 
 
 def serve(version: str, works: Mapping[str, Work]) -> None:
-    """Do what the command line asks for, ``WORKLOAD N QUEUES``, and print what it took."""
+    """Run the workload of the command line, ``WORKLOAD N QUEUES``, and print the report."""
     if len(sys.argv) != 4 or not all(number.isdecimal() for number in sys.argv[2:]):
         sys.exit(f"usage: {sys.argv[0]} {{{','.join(works)}}} N QUEUES")
     workload, n, queues = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     if workload not in works:
-        sys.exit(f"no workload {workload!r}; there are {', '.join(works)}")
+        sys.exit(f"unknown workload {workload!r}; the workloads are {', '.join(works)}")
     report = Report(version)
     works[workload](report, n, queues)
     print(report)
 
 
 def _used() -> tuple[float, float, float]:
-    """(wall, user, system) seconds so far, those of children that have ended included."""
+    """Return the wall, user and system seconds so far, including those of children that have ended."""
     mine, theirs = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.monotonic(), mine.ru_utime + theirs.ru_utime, mine.ru_stime + theirs.ru_stime

@@ -1,7 +1,7 @@
-"""pyroute2's IPRoute, with the other namespace in the create.
+"""pyroute2's IPRoute, with the other namespace in the request that creates a pair.
 
-Inside a namespace it uses a socket opened between pushns() and popns(): IPRoute(netns=…) forks, which costs 6 ms a
-namespace. IPBatch is left out: it makes bytes of requests, but their acks are then for the user to read and judge.
+Inside a namespace it uses a socket opened between pushns() and popns(), because IPRoute(netns=…) forks, which takes 6
+ms per namespace. IPBatch is not used: it only encodes requests, and leaves reading the acknowledgements to the user.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ def lifecycle(report: Report, n: int, queues: int) -> None:
             make(home, n, queues)
             for i in range(n):
                 configure(home, f"h{i}", scene.near_address(i))
-                inside(i, lambda there, i=i: configure(there, "eth0", scene.far_address(i)))  # type: ignore[misc]
+                inside(i, lambda inner, i=i: configure(inner, "eth0", scene.far_address(i)))  # type: ignore[misc]
         with report.phase("lookup"):
             indexes = [index_of(home, f"h{i}") for i in range(n)]
             for i in range(n):
-                inside(i, lambda there: index_of(there, "eth0"))
+                inside(i, lambda inner: index_of(inner, "eth0"))
         with report.phase("delete"):
             for index in indexes:
                 home.link("del", index=index)
@@ -51,7 +51,7 @@ def move(report: Report, n: int, queues: int) -> None:
     scene.stand(n, queues)
     with report.phase("move"):
         for i in range(n):
-            inside(i, lambda there, i=i: there.link("set", index=index_of(there, "eth0"), net_ns_fd=f"c{i}"))  # type: ignore[misc]
+            inside(i, lambda inner, i=i: inner.link("set", index=index_of(inner, "eth0"), net_ns_fd=f"c{i}"))  # type: ignore[misc]
 
 
 def set_(report: Report, n: int, queues: int) -> None:
@@ -101,7 +101,7 @@ def make(home: IPRoute, n: int, queues: int) -> None:
 
 
 def configure(ipr: IPRoute, name: str, address: str) -> None:
-    """Give a link its address and take it up."""
+    """Add the address of a link and set it up."""
     index = index_of(ipr, name)
     ip, _, length = address.partition("/")
     ipr.addr("add", index=index, address=ip, prefixlen=int(length))
@@ -109,20 +109,20 @@ def configure(ipr: IPRoute, name: str, address: str) -> None:
 
 
 def index_of(ipr: IPRoute, name: str) -> int:
-    """The ifindex of a link."""
+    """Return the ifindex of a link."""
     (index,) = ipr.link_lookup(ifname=name)
     return int(index)
 
 
 def inside(i: int, work: Callable[[IPRoute], object]) -> None:
-    """Do `work` with a socket in b{i}."""
+    """Call `work` with a socket in b{i}."""
     netns.pushns(f"b{i}")
     try:
-        there = IPRoute()
+        inner = IPRoute()
     finally:
         netns.popns()
-    with there:
-        work(there)
+    with inner:
+        work(inner)
 
 
 if __name__ == "__main__":

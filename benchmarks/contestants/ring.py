@@ -1,4 +1,4 @@
-"""The ring that every contestant makes: what it is, the proof that it is one, and when the last of it has ended."""
+"""The ring that every contestant builds, the proof that it works, and the wait for its end."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from .protocol import Report
 __all__ = ["address", "prove", "until_gone"]
 
 _PORT = 7
-_PATIENCE = 5.0
-_MOST = 200  # wires, of two neighbours each
+_PATIENCE = 20.0
+_MOST = 200  # wires, each with two neighbour entries
 
 
 def address(wire: int, far: int, family: int) -> str:
-    """Of an end of the wire from node `wire` to the next, whose end is the `far` one (1, else 0)."""
+    """Return the address of one end of the wire from node `wire` to the next; `far` is 1 at the next node."""
     if family == socket.AF_INET:
         return f"10.{wire >> 8}.{wire & 255}.{1 + far}"
     return f"fd00:{wire:x}::{1 + far}"
 
 
 def prove(descriptors: Sequence[int]) -> None:
-    """Have every node send to both its neighbours, by both families, and these hear it; raises OSError otherwise.
+    """Check that every node reaches both its neighbours by both families. Raises OSError otherwise.
 
-    Of more than 200 wires, 200 all around: the kernel has room for 1024 neighbours of a family, of all namespaces
-    together, and forgets none that is younger than five seconds (gc_thresh3, neigh_forced_gc in net/core/neighbour.c).
+    Of more than 200 wires, 200 evenly distributed ones are checked: the kernel has room for 1024 neighbour entries of a
+    family in all namespaces together, and drops none that is younger than five seconds (gc_thresh3, neigh_forced_gc in
+    net/core/neighbour.c).
     """
     for wire in range(0, len(descriptors), max(1, len(descriptors) // _MOST)):
         both = [descriptors[wire], descriptors[(wire + 1) % len(descriptors)]]
@@ -56,21 +57,21 @@ def _send(sender: socket.socket, receiver: socket.socket, to: str) -> None:
 
 @contextmanager
 def until_gone(report: Report) -> Iterator[None]:
-    """Around the work: time, as the phase "gone", from its end until the kernel has taken all of it apart.
+    """Measure, as the phase "gone", the time from the end of the work until the kernel has deleted all links.
 
-    Namespaces end in the order they were let go of, those with a netlink socket some milliseconds later (it is freed by
-    RCU). So one with such a socket and a link to home is let go of last: when that link has gone, so have all others.
-    How one asks decides what is seen: a dump waits for RTNL, and so until the links of all that end together have gone;
-    an ioctl (if_nametoindex) finds the link gone while they are being taken away. All contestants ask by a dump. What
-    the kernel frees of the namespaces themselves after that is not waited for.
+    Namespaces end in the order in which they were released, those with a netlink socket some milliseconds later (it is
+    freed by RCU). So a namespace with such a socket and a link to the home namespace is released last: when that link
+    has gone, so have all others. The result depends on the request: a dump waits for RTNL, and so until the links of
+    all namespaces that end together are deleted; an ioctl (if_nametoindex) misses the link while they are being
+    deleted. All contestants use a dump. Freeing the namespaces themselves is not waited for.
     """
     with Session() as session:
         marker = ns.Netns.anonymous()
         session.create(Veth(End("marker"), End("marker", marker)))
-        there = ns.call_in(marker.fd, lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW))
+        marker_socket = ns.call_in(marker.fd, lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW))
         yield
         with report.phase("gone"):
-            there.close()
+            marker_socket.close()
             marker.close()
             while "marker" in {name for _, name in socket.if_nameindex()}:
                 time.sleep(0.0002)

@@ -1,4 +1,4 @@
-"""The pairs that every contestant makes, and those it finds where making them is not what is measured."""
+"""The pairs that every contestant creates, or finds if creating them is not measured."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def far_address(i: int) -> str:
 
 
 def pairs(n: int, queues: int, *, configured: bool, shared: bool = False) -> list[Veth]:
-    """h{i} at home and eth0 in b{i}, or p{i} in b0 where that is `shared`; up and with addresses if `configured`."""
+    """Return the pair of h{i} and eth0 in b{i}, or p{i} in b0 if `shared`; up and with addresses if `configured`."""
     count = queues or None
     return [
         Veth(
@@ -58,6 +58,6 @@ def pairs(n: int, queues: int, *, configured: bool, shared: bool = False) -> lis
 
 
 def stand(n: int, queues: int, *, shared: bool = False) -> None:
-    """Make the pairs, down and without addresses."""
+    """Create the pairs, down and without addresses."""
     with Session() as session:
         session.create_many(pairs(n, queues, configured=False, shared=shared))

@@ -1,7 +1,7 @@
-"""The one reason why a contestant does not take part at all."""
+"""The exception of a contestant that cannot run."""
 
 __all__ = ["Unavailable"]
 
 
 class Unavailable(Exception):
-    """Something it needs is not on this machine; the message says what to install."""
+    """A requirement is missing on this machine; the message tells what to install."""

@@ -1,4 +1,4 @@
-"""vethlib, through its public API. Making the values is part of the work, since its users pay for that too."""
+"""vethlib, through its public API. Creating the values is part of the work, because users do that, too."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def lookup(report: Report, n: int, queues: int) -> None:
 
 
 def dump(report: Report, n: int, queues: int) -> None:
-    """Received and parsed, by the modules that a session stands on; then as its user gets them, with addresses."""
+    """Receive and parse links, by the modules that a session uses; then as a user gets them, with addresses."""
     stand(n, queues, shared=True)
     rtnl = RtnlSocket()
     with report.phase("dump"):
@@ -75,7 +75,7 @@ def dump(report: Report, n: int, queues: int) -> None:
 
 
 def cache(report: Report, n: int, _queues: int) -> None:
-    """The links are there before, by whoever calls us."""
+    """Watch links that the caller has created."""
     from vethlib import IfIndexCache
 
     namespaces = [f"b{i}" for i in range(n)]
@@ -88,7 +88,7 @@ def cache(report: Report, n: int, _queues: int) -> None:
                 for netns in namespaces:
                     known.index("eth0", netns)
             report.figures["sockets"] = sockets() - before
-        # Once more, since counting bytes takes time.
+        # Once more, because counting bytes takes time.
         tracemalloc.start()
         with IfIndexCache(session) as known:
             known.watch_all(namespaces)
@@ -98,7 +98,7 @@ def cache(report: Report, n: int, _queues: int) -> None:
 
 
 def sockets() -> int:
-    """How many this process has open."""
+    """Return the number of open descriptors of this process."""
     return sum(os.readlink(entry.path).startswith("socket:") for entry in os.scandir("/proc/self/fd"))
 
 
@@ -109,19 +109,19 @@ def events(report: Report, n: int, queues: int) -> None:
     with Session() as session, IfIndexCache(session) as known:
         known.watch("")
         indexes = [known.index(f"h{i}", "") for i in range(BURST)]
-        heard = []
+        received = []
         for start in range(0, n, BURST):
             flap(indexes, start, min(start + BURST, n))
             with report.phase("events"):
                 while changes := known.poll(0):
-                    heard += changes
-    assert [event.kind for event in heard] == ["changed"] * n
+                    received += changes
+    assert [event.kind for event in received] == ["changed"] * n
 
 
 def ring(report: Report, n: int, queues: int) -> None:
-    """Its links have one queue, whatever is asked for."""
+    """Build the ring; its links have one queue, whatever is requested."""
     from vethlib import topology
-    from vethlib.topology import build, layout  # noqa: F401 - what Topology.build imports when it is called first
+    from vethlib.topology.live import build  # noqa: F401 - what Topology.build imports when it is called first
 
     from .ring import prove, until_gone
 

@@ -1,5 +1,5 @@
-"""What a fleet costs: agents on one etcd, each with a host of its own. ``python -m benchmarks.fleet``.
+"""Measure a fleet: agents on one etcd, each on its own host. ``python -m benchmarks.fleet``.
 
-A host is a process in network and mount namespaces of its own, as far as an agent can tell; a veth leads from it to
-where etcd is, so that the traffic of each agent has a counter of its own.
+A host is simulated by a process in its own network and mount namespaces; a veth leads from it to the namespace of etcd,
+so that the traffic of each agent has its own counters.
 """

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.fleet``: what agents on one etcd cost."""
+"""``python -m benchmarks.fleet``: measure agents on one etcd."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .start import start
 
 
 class _Interrupted(BaseException):
-    """A signal asks us to stop; its number."""
+    """A signal requests the end; its number."""
 
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -25,17 +25,17 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 def _interrupt(number: int, _frame: FrameType | None) -> None:
     for each in _SIGNALS:
-        signal.signal(each, signal.SIG_IGN)  # a second one would come in the middle of cleaning up
+        signal.signal(each, signal.SIG_IGN)  # a second signal would interrupt the clean-up
     raise _Interrupted(number)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run, and print what was measured as JSON; 2 if nothing could be run, 130 or 143 when interrupted."""
+    """Run and print the results as JSON; return 2 if nothing could be run, 130 or 143 if interrupted."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fleet", description=__doc__)
     parser.add_argument("what", choices=("many", "start"), help="many agents, or the start of one with much to do")
     parser.add_argument("--agents", type=int, default=50, metavar="N", help="of many (default: %(default)s)")
     parser.add_argument("--interfaces", type=int, metavar="N", help="of each agent (default: 20; of start: 10000)")
-    parser.add_argument("--quiet", type=float, default=20.0, metavar="S", help="of many: how long nothing happens")
+    parser.add_argument("--quiet", type=float, default=20.0, metavar="S", help="of many: length of the quiet period")
     args = parser.parse_args(argv)
     for each in _SIGNALS:
         signal.signal(each, _interrupt)

@@ -1,4 +1,4 @@
-"""``python -m benchmarks.fleet.become``: go into namespaces of its own, say so, and become the command it is told."""
+"""``python -m benchmarks.fleet.become``: create namespaces, report that, and become the command that is received."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hosts for agents: network and mount namespaces of their own, and a way to where etcd is."""
+"""Hosts for agents: network and mount namespaces, and a link to the namespace of etcd."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from vethlib import End, Session, Veth, VethError
 
 __all__ = ["Host", "Usage", "open_hosts"]
 
-UPLINK = "up"  # what leads out of a host
+UPLINK = "up"  # the link that leads out of a host
 _TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a process has taken so far: seconds of CPU, and MiB of memory now."""
+    """The resources of a process: seconds of CPU so far, and MiB of memory now."""
 
     cpu: float
     rss: float
@@ -35,7 +35,7 @@ class Usage:
 
 
 class Host:
-    """A process that is in namespaces of its own, and becomes an agent when it is told so."""
+    """A process in its own namespaces, which becomes an agent on request."""
 
     def __init__(self, number: int, directory: Path) -> None:
         self.number = number
@@ -46,16 +46,24 @@ class Host:
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
         self.pid = self._process.pid
+        self._netns = -1
 
     def wait(self) -> None:
-        """Until it has its namespaces."""
+        """Wait until it has its namespaces."""
         assert self._process.stdout is not None
         if self._process.stdout.readline() != b"isolated\n":
             raise VethError(f"{self.label} got no namespaces of its own: {self.log.read_text()[-500:]}")
+        # The main thread of an agent is in other namespaces at times, which /proc/PID/ns/net shows.
+        self._netns = os.open(f"/proc/{self.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+    @property
+    def netns(self) -> str:
+        """The file of its network namespace, for other processes."""
+        return f"/proc/{os.getpid()}/fd/{self._netns}"
 
     @property
     def link(self) -> str:
-        """What leads to it, on this side."""
+        """The link that leads to it, on this side."""
         return f"to{self.number}"
 
     @property
@@ -67,7 +75,7 @@ class Host:
         )
 
     def start(self, port: int, *options: str) -> None:
-        """Become an agent of the etcd behind the way out."""
+        """Become an agent of the etcd that the uplink leads to."""
         command = [sys.executable, "-m", "vethlib", "agent", "--store", f"etcd://{self.gateway}:{port}"]
         command += ["--label", self.label, "--log", "json", *options]
         assert self._process.stdin is not None
@@ -75,17 +83,20 @@ class Host:
         self._process.stdin.flush()
 
     def usage(self) -> Usage:
-        """What it has taken so far."""
+        """Return its resources so far."""
         return Usage.of(self.pid)
 
     def close(self) -> None:
         """End it, and with it its namespaces."""
         with self._process:
             self._process.terminate()
+        if self._netns >= 0:
+            os.close(self._netns)
+            self._netns = -1
 
 
 def open_hosts(count: int, directory: Path, session: Session, stack: ExitStack) -> Sequence[Host]:
-    """So many hosts, each with its way to this namespace. They end with `stack`."""
+    """Create hosts, each with a link to this namespace. They end with `stack`."""
     hosts = []
     for number in range(count):
         hosts.append(Host(number, directory))

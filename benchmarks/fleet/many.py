@@ -1,4 +1,4 @@
-"""Many agents on one etcd: their start, a change on each, an hour of quiet in small, and etcd's end and return."""
+"""Measure many agents on one etcd: their start, a change on each, a quiet period, and an outage of etcd."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 from vethlib import Session
 from vethlib.agent import Interface, Namespace, NamespaceType
 from vethlib.agent.stores.etcd.address import parse_url
-from vethlib.agent.stores.etcd.connection import Connection
+from vethlib.agent.stores.etcd.connection import Connection, raw_of
 from vethlib.agent.stores.keys import status_key
 from vethlib.agent.stores.opening import open_editor
 from vethlib.agent.stores.protocol import StoreError
@@ -28,12 +28,12 @@ __all__ = ["many"]
 
 PATIENCE = 300.0  # seconds
 CHANGES = 10
-AWAY = 2.0  # seconds that etcd is not there
+AWAY = 2.0  # seconds of the outage of etcd
 _ALL = b"/vnf-agent/"
 
 
 def many(count: int, interfaces: int, quiet: float, say: Callable[[str], object]) -> dict[str, Any]:
-    """What `count` agents of so many interfaces each cost; for a process that is isolated already."""
+    """Measure `count` agents with this number of interfaces each; for an isolated process."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         server = stack.enter_context(Server(directory))
@@ -72,7 +72,7 @@ class _Fleet:
             open_editor(self._url, label=host.label).put(*ends)
 
     def start(self) -> dict[str, float]:
-        """All at once, until etcd has it of every interface that it is configured."""
+        """Start all at once, and wait until etcd has the status CONFIGURED of every interface."""
         etcd, before = Usage.of(self._server.pid), self._server.metrics()
         begin = time.monotonic()
         for host in self._hosts:
@@ -94,7 +94,7 @@ class _Fleet:
         }
 
     def rest(self, seconds: float) -> dict[str, float]:
-        """Nothing happens."""
+        """Measure a period without changes."""
         cpu = [host.usage().cpu for host in self._hosts]
         etcd, (received, sent) = Usage.of(self._server.pid), self._traffic()
         begin = time.monotonic()
@@ -113,7 +113,7 @@ class _Fleet:
         }
 
     def change_one(self) -> dict[str, float]:
-        """One agent at a time: from the put until its status says so."""
+        """Change one agent at a time: from the put until its status reports it."""
         times = []
         for host in islice(cycle(self._hosts), CHANGES):
             times += self._change([host])
@@ -121,11 +121,11 @@ class _Fleet:
         return _spread(times)
 
     def change_all(self) -> dict[str, float]:
-        """One interface of each at once."""
+        """Change one interface of each agent at once."""
         return _spread(self._change(self._hosts))
 
     def restart(self) -> dict[str, float]:
-        """etcd is killed, and comes back: from then until a change that waits there has been made on each host."""
+        """Kill and restart etcd: from its return until each host has made a change that waits there."""
         cpu = [host.usage().cpu for host in self._hosts]
         self._server.kill()
         time.sleep(AWAY)
@@ -150,7 +150,7 @@ class _Fleet:
         )
 
     def _change(self, hosts: Sequence[Host]) -> list[float]:
-        """Another MTU for the first interface of these: seconds until the status of each says so."""
+        """Change the MTU of the first interface of these hosts; return the seconds until each status reports it."""
         self._mtu -= 1
         value, _ = self._pair(0)
         with self._connection() as connection:
@@ -173,13 +173,13 @@ class _Fleet:
         raise AssertionError("unreachable")
 
     def _wait(self, done: Callable[[Mapping[bytes, Any]], bool]) -> None:
-        """Until this can be said of the statuses that are CONFIGURED."""
+        """Wait until a condition holds for the CONFIGURED statuses."""
         with self._connection() as connection:
             while True:
                 entries = {
                     key: entry
                     for key, (raw, _) in connection.read(_ALL).values.items()
-                    if b"/linux/status/" in key and (entry := json.loads(raw))["state"] == "CONFIGURED"
+                    if b"/linux/status/" in key and (entry := json.loads(raw_of(raw)))["state"] == "CONFIGURED"
                 }
                 if done(entries):
                     return
@@ -191,14 +191,14 @@ class _Fleet:
     def _traffic(self) -> tuple[float, float]:
         """Bytes to and from an agent so far, on average."""
         counters = [self._session.stats(host.link) for host in self._hosts]
-        return statistics.mean(one.tx_bytes for one in counters), statistics.mean(one.rx_bytes for one in counters)
+        return statistics.mean(link.tx_bytes for link in counters), statistics.mean(link.rx_bytes for link in counters)
 
     def _each(self, figure: Callable[[Host], float]) -> float:
         return round(statistics.mean(figure(host) for host in self._hosts), 3)
 
 
 class _Connection(Connection):
-    """One that ends by itself, so that nothing is waited for without end."""
+    """A connection that ends after a time limit, so that no wait is endless."""
 
     def __init__(self, url: str) -> None:
         address = parse_url(url)

@@ -1,4 +1,4 @@
-"""An etcd for one measurement, and what it says of itself."""
+"""An etcd for one measurement, and its metrics."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _UP = 20.0  # seconds
 
 
 class Server:
-    """etcd on all addresses of this network namespace, with its data in `directory`; not the fsync of each write."""
+    """etcd on all addresses of this network namespace, with its data in `directory`, and without fsync."""
 
     def __init__(self, directory: Path) -> None:
         if shutil.which("etcd") is None:
@@ -43,7 +43,7 @@ class Server:
         try:
             self._wait(self._process)
         except BaseException:
-            self.kill()  # with an exception out of __enter__ there is no __exit__
+            self.kill()  # after an exception in __enter__, __exit__ is not called
             raise
 
     def _wait(self, process: subprocess.Popen[bytes]) -> None:
@@ -51,11 +51,11 @@ class Server:
         while not self._serves():
             if process.poll() is not None or time.monotonic() > deadline:
                 end = (self._directory / "log").read_text(errors="replace")[-500:].strip()
-                raise VethError(f"etcd does not start: {end or 'it says nothing'}")
+                raise VethError(f"etcd does not start: {end or 'it printed nothing'}")
             time.sleep(0.02)
 
     def kill(self) -> None:
-        """End it as a crash does; a second time, nothing."""
+        """Kill it, like a crash. A second call does nothing."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
@@ -67,21 +67,21 @@ class Server:
         return self._process.pid
 
     def metrics(self) -> dict[str, float]:
-        """Its metrics by name, of those with labels the sum."""
+        """Return its metrics by name; metrics with labels are added up."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=_UP) as answer:
             lines = answer.read().decode().splitlines()
-        found: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         for line in lines:
             if not line.startswith("#"):
                 name, _, value = line.rpartition(" ")
                 name = name.partition("{")[0]
-                found[name] = found.get(name, 0.0) + float(value)
-        return found
+                metrics[name] = metrics.get(name, 0.0) + float(value)
+        return metrics
 
     def _serves(self) -> bool:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=1) as answer:
-                found: Any = answer.status
-                return bool(found == 200)
+                status: Any = answer.status
+                return bool(status == 200)
         except OSError:
             return False

@@ -1,4 +1,4 @@
-"""The start of one agent that has much to do, from its exec until etcd has it that all is configured: by phases."""
+"""Measure the start of one agent with many interfaces, by phases, until etcd has all statuses."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PATIENCE = 600.0  # seconds
 
 
 def start(interfaces: int, say: Callable[[str], object]) -> dict[str, Any]:
-    """Its phases, in seconds; for a process that is isolated already. Of each pair, one end has its own namespace."""
+    """Return the phases in seconds; for an isolated process. One end of each pair has its own namespace."""
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         server = stack.enter_context(Server(directory))
@@ -51,7 +51,7 @@ def start(interfaces: int, say: Callable[[str], object]) -> dict[str, Any]:
         finally:
             process.terminate()
             process.wait()
-        found = json.loads(phases.read_text())
+        seconds_of = json.loads(phases.read_text())
         return {
             "interfaces": interfaces,
             "put_seconds": round(stored, 2),
@@ -61,7 +61,7 @@ def start(interfaces: int, say: Callable[[str], object]) -> dict[str, Any]:
             "etcd_rss_mib": round(Usage.of(server.pid).rss, 1),
             "phases": {
                 name: {"seconds": round(seconds, 2), "share": f"{seconds / configured:.0%}"}
-                for name, seconds in found.items()
+                for name, seconds in seconds_of.items()
             },
         }
 
@@ -78,7 +78,7 @@ def _ends(pairs: int) -> Iterator[Interface]:
 
 
 def _wait(url: str, interfaces: int, process: subprocess.Popen[bytes]) -> float:
-    """When the status of the last one said that it is configured."""
+    """Return the time when the last status was CONFIGURED."""
     address = parse_url(url)
     prefix = status_key(LABEL, "").encode()
     deadline = time.monotonic() + PATIENCE

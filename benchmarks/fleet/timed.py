@@ -1,4 +1,4 @@
-"""``python -m benchmarks.fleet.timed FILE agent …``: vethctl, which tells at its end how long it was at what."""
+"""``python -m benchmarks.fleet.timed FILE agent …``: vethctl, which writes the durations of its phases at its end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _seconds: dict[str, float] = {}
 
 
 def _time(owner: Any, name: str, phase: str) -> None:
-    """Count the seconds within a function to a phase; only its outermost call."""
+    """Add the seconds of a function's outermost calls to a phase."""
     function = getattr(owner, name)
     depth = 0
 
@@ -36,11 +36,11 @@ def _time(owner: Any, name: str, phase: str) -> None:
 def main() -> int:
     """Run it."""
     begun = float(os.environ["VETHLIB_BEGIN"])
-    import vethlib.agent.execute as execution
-    from vethlib.agent import work
-    from vethlib.agent.configurator import Configurator
-    from vethlib.agent.sight import Sight
-    from vethlib.agent.stores.etcd import store as _store  # so that its import counts to the interpreter's
+    import vethlib.agent.host.execution as execution
+    from vethlib.agent.reconcile import reconcilepass
+    from vethlib.agent.reconcile.configurator import Configurator
+    from vethlib.agent.reconcile.observer import HostObserver
+    from vethlib.agent.stores.etcd import store as _store  # so that its import counts as an import
     from vethlib.agent.stores.etcd.connection import Connection
     from vethlib.agent.stores.etcd.mirror import Mirror
     from vethlib.agent.stores.etcd.publishing import Publisher
@@ -51,12 +51,12 @@ def main() -> int:
         (Connection, "read", "fetch keys"),
         (Mirror, "replace", "read values"),
         (Configurator, "resync", "take them over"),
-        (Sight, "look_everywhere", "first look"),
-        (work, "plan", "plan"),
+        (HostObserver, "look_everywhere", "first look"),
+        (reconcilepass, "plan", "plan"),
         (execution, "_add_netns", "make namespaces"),
         (execution, "_create", "create pairs"),
-        (work.Work, "_watch", "watch"),
-        (Sight, "look", "second look"),
+        (reconcilepass.ReconcilePass, "_watch", "watch"),
+        (HostObserver, "look", "second look"),
         (Publisher, "_work", "write status (a thread beside)"),
     ):
         _time(owner, name, phase)

@@ -1,7 +1,7 @@
-"""A fleet on one machine: etcd, a container engine, an agent, and three containers that it wires together.
+"""A fleet on one machine: etcd, a container engine, an agent, and three containers that the agent wires together.
 
-``make fleet-demo`` runs it from a checkout, as root. Everything is private to it, and ends with it: its network and its
-mounts are namespaces of its own, and so is the engine, which has no images but one of busybox.
+``make fleet-demo`` runs it from a checkout, as root. Everything is private and ends with it: it has its own network and
+mount namespaces, and its own engine, with a single image of busybox.
 """
 
 from __future__ import annotations
@@ -28,32 +28,39 @@ ENGINE = HERE.parents[1] / "scripts" / "engine"
 IMAGE = "vethlib-test:latest"
 SERVICES = ("web", "api", "db")
 PATIENCE = 30.0  # seconds
-ENDS_WITHIN = 10.0  # seconds that etcd and the agent get for it
+ENDS_WITHIN = 10.0  # seconds for etcd and the agent to end
 TAIL = 5  # lines of a log
 FAINT, BOLD, GREEN, PLAIN = ("\033[2m", "\033[1m", "\033[32m", "\033[0m") if sys.stdout.isatty() else ("",) * 4
 
 
 class _Interrupted(BaseException):
-    """A signal asks us to stop; its number."""
+    """A signal requests the end; its number."""
 
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_received: list[int] = []
 
 
-def _interrupt(number: int, _frame: FrameType | None) -> None:
-    _ignore_signals()
-    raise _Interrupted(number)
+def _note(number: int, _frame: FrameType | None) -> None:
+    """Only note a signal: an exception could be raised anywhere, even where a process was started but is not known."""
+    _received.append(number)
+
+
+def _go_on() -> None:
+    """Raise _Interrupted if a signal was received: called wherever everything that was started is known."""
+    if _received:
+        raise _Interrupted(_received[0])
 
 
 def _ignore_signals() -> None:
-    """From here on it is cleaned up; what is run for that inherits that no signal ends it in the middle."""
+    """Ignore signals from here on, so that neither this clean-up nor the programs that it runs are interrupted."""
     for each in _SIGNALS:
         signal.signal(each, signal.SIG_IGN)
 
 
 @dataclass(frozen=True, slots=True)
 class _Running:
-    """A process of ours, and where it writes to."""
+    """A process of the demo, and its log."""
 
     name: str
     process: subprocess.Popen[bytes]
@@ -61,12 +68,12 @@ class _Running:
 
 
 def main() -> int:
-    """Run it; 1 if any traffic was lost or something failed, 2 if it cannot be run, 128 + N after signal N."""
+    """Run the demo; return 1 if packets were lost or something failed, 2 if it cannot run, 128 + N after signal N."""
     if reason := _missing():
         print(f"fleet-demo: {reason}", file=sys.stderr)
         return 2
     for each in _SIGNALS:
-        signal.signal(each, _interrupt)
+        signal.signal(each, _note)
     code = 0
     try:
         ns.isolate()
@@ -74,11 +81,13 @@ def main() -> int:
             running: list[_Running] = []
             try:
                 code = 1 if _play(stack, running) else 0
-            except (OSError, VethError) as error:  # a TimeoutError too, and what an engine refuses
+                _go_on()
+            except (OSError, VethError) as error:  # including TimeoutError and refusals of the engine
+                _go_on()  # a terminal that is gone, for example, has sent SIGHUP
                 code = 1
                 print(f"fleet-demo: {error}", file=sys.stderr)
-                for one in running:
-                    _show_log(one)
+                for process in running:
+                    _show_log(process)
             finally:
                 _ignore_signals()
     except (OSError, VethError) as error:
@@ -91,16 +100,16 @@ def main() -> int:
 
 
 def _play(stack: ExitStack, running: list[_Running]) -> int:
-    """The whole of it, which `stack` undoes; how much traffic was lost."""
+    """Run everything, which `stack` undoes; return the number of lost packets."""
     directory = Path(tempfile.mkdtemp(prefix="vethlib-fleet-"))
     stack.callback(_remove, directory)
     port = _free_port()
     os.environ |= {"VETHLIB_STORE": f"etcd://127.0.0.1:{port}", "VETHLIB_LABEL": "host1"}
-    print("Three containers are wired to each other and to the host, as one etcd says: host — web — api — db.")
+    print("Three containers are wired to each other and to the host, as configured in etcd: host — web — api — db.")
     print(f"{FAINT}export VETHLIB_STORE=etcd://127.0.0.1:{port} VETHLIB_LABEL=host1{PLAIN}\n", flush=True)
     _say("etcd", "starts, on loopback")
     _start_etcd(stack, running, directory, port)
-    _say("engine", "starts, on a socket of its own")
+    _say("engine", "starts, on its own socket")
     engine = _start_engine(stack, directory)
     containers = {name: _run(engine, name) for name in SERVICES}
     for name in SERVICES:
@@ -147,23 +156,10 @@ def _start_engine(stack: ExitStack, directory: Path) -> Any:
 
     environment = os.environ | {"ENGINE_DIR": str(directory / "engine")}
     stack.callback(_end_engine, environment)
-    # A session of its own, so that ^C is told to us alone; what is half started could not be ended.
-    up = subprocess.Popen(
-        [ENGINE, "up"],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        out, err = up.communicate()
-    except BaseException:
-        up.communicate()
-        raise
+    up = _in_session([str(ENGINE), "up"], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     if up.returncode:
-        raise ChildProcessError(f"the engine does not start: {err.strip()}")
-    path = out.strip()
+        raise ChildProcessError(f"the engine does not start: {up.stderr.strip()}")
+    path = up.stdout.strip()
     os.environ["VETHLIB_DOCKER"] = f"unix://{path}"
     return stack.enter_context(closing(docker.DockerClient(f"unix://{path}")))
 
@@ -172,7 +168,7 @@ def _end_engine(environment: dict[str, str]) -> None:
     done = subprocess.run([ENGINE, "down"], env=environment, check=False, stderr=subprocess.PIPE, text=True)
     if done.returncode:
         again = f"ENGINE_DIR={environment['ENGINE_DIR']} {ENGINE} down"
-        raise ChildProcessError(f"the engine is not gone altogether: {done.stderr.strip()}\nto try again: {again}")
+        raise ChildProcessError(f"the engine has not ended completely: {done.stderr.strip()}\nto try again: {again}")
 
 
 def _start_agent(stack: ExitStack, running: list[_Running], directory: Path) -> None:
@@ -181,12 +177,20 @@ def _start_agent(stack: ExitStack, running: list[_Running], directory: Path) -> 
 
 
 def _start(stack: ExitStack, name: str, command: list[str], directory: Path) -> _Running:
-    """Start a process that ends with us."""
+    """Start a process, in a session of its own, that is ended with the stack."""
     log = directory / f"{name}.log"
     with log.open("wb") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(command, stdout=file, stderr=file, stdin=subprocess.DEVNULL, start_new_session=True)
     stack.callback(_end, process)
     return _Running(name, process, log)
+
+
+def _in_session(command: list[str], **how: Any) -> subprocess.CompletedProcess[Any]:
+    """Run a program in a session of its own, so that ^C reaches this process only, which then waits for the program.
+
+    A half-started engine could not be ended, and a Python program that starts would print a traceback.
+    """
+    return subprocess.run(command, check=False, start_new_session=True, **how)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -198,19 +202,20 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _show_log(one: _Running) -> None:
-    print(f"the end of {one.log.name}:", file=sys.stderr)
-    for line in one.log.read_text(errors="replace").splitlines()[-TAIL:]:
+def _show_log(process: _Running) -> None:
+    print(f"the end of {process.log.name}:", file=sys.stderr)
+    for line in process.log.read_text(errors="replace").splitlines()[-TAIL:]:
         print(f"  {line}", file=sys.stderr)
 
 
 def _remove(directory: Path) -> None:
-    """Remove it, but for an engine that is not gone."""
+    """Remove the directory, unless the engine has not ended."""
     if not (directory / "engine").exists():
         shutil.rmtree(directory)
 
 
 def _run(engine: Any, name: str) -> Any:
+    _go_on()
     return engine.containers.run(
         IMAGE,
         name=name,
@@ -226,7 +231,7 @@ def _pid(engine: Any, name: str) -> int:
 
 
 def _wait_for_links(pid: int, running: list[_Running]) -> float:
-    """Seconds until both links of api are there, looked for without any agent's help."""
+    """Return the seconds until both links of api exist, observed independently of the agent."""
     begin = time.monotonic()
     with Session() as session:
         _wait("api is wired again", lambda: all(_is_up(session, name, f"pid:{pid}") for name in ("web", "db")), running)
@@ -241,46 +246,49 @@ def _is_up(session: Session, name: str, netns: str) -> bool:
 
 
 def _talk(containers: dict[str, Any]) -> int:
-    """Send some pings along each pair, and say how many were lost."""
+    """Send some pings along each pair, and return how many were lost."""
     lost = 0
     for name, target, address in (
         ("web", "host", "10.30.0.1"),
         ("web", "api", "10.30.1.2"),
         ("api", "db", "10.30.2.2"),
     ):
-        code, said = containers[name].exec_run(["ping", "-c", "3", "-i", "0.1", "-W", "2", address])
-        result = next((line for line in said.decode().splitlines() if "packets" in line), said.decode().strip())
+        code, output = containers[name].exec_run(["ping", "-c", "3", "-i", "0.1", "-W", "2", address])
+        result = next((line for line in output.decode().splitlines() if "packets" in line), output.decode().strip())
         lost += code != 0
         _say("traffic", f"{name} → {target} ({address}): {result}", GREEN if code == 0 else BOLD)
     return lost
 
 
 def _show(*args: str) -> int:
-    """Run vethctl as an operator does, where all can see it; its exit code."""
+    """Run vethctl visibly, like an operator; return its exit code."""
     print(f"\n{BOLD}$ vethctl {' '.join(args).replace(f'{HERE.parents[1]}/', '')}{PLAIN}", flush=True)
     code = _vethctl(*args)
+    _go_on()
     print(flush=True)
     return code
 
 
 def _vethctl(*args: str, shown: bool = True) -> int:
     to = None if shown else subprocess.DEVNULL
-    return subprocess.run([sys.executable, "-m", "vethlib", *args], stdout=to, stderr=to, check=False).returncode
+    return _in_session([sys.executable, "-m", "vethlib", *args], stdout=to, stderr=to).returncode
 
 
 def _wait(what: str, holds: Callable[[], bool], running: list[_Running]) -> None:
-    """Until it `holds`, which takes those that are `running`."""
+    """Wait until a condition `holds`, as long as the `running` processes do not end."""
     deadline = time.monotonic() + PATIENCE
     while not holds():
-        for one in running:
-            if (code := one.process.poll()) is not None:
-                raise ChildProcessError(f"{one.name} has ended, with code {code}, before this was so: {what}")
+        _go_on()
+        for needed in running:
+            if (code := needed.process.poll()) is not None:
+                raise ChildProcessError(f"{needed.name} has ended with code {code}, before this was true: {what}")
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{what}: not after {PATIENCE:g} s")
+            raise TimeoutError(f"{what}: not within {PATIENCE:g} s")
         time.sleep(0.002)
 
 
 def _say(who: str, what: str, colour: str = "") -> None:
+    _go_on()
     print(f"{FAINT}{who:>9}{PLAIN}  {colour}{what}{PLAIN if colour else ''}", flush=True)
 
 

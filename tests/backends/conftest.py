@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from tests.backends.engine_fixtures import docker_engine, engine, home, make_engine, resolver, short_path
+from tests.backends.engine_fixtures import (
+    docker_engine,
+    engine,
+    home,
+    make_engine,
+    podman,
+    resolver,
+    running_podman,
+    short_path,
+)
 from tests.backends.etcd_fixtures import (
     cluster,
     etcd,
@@ -27,8 +36,10 @@ __all__ = [
     "make_etcd",
     "make_proxy",
     "nothing_open",
+    "podman",
     "proxy",
     "resolver",
+    "running_podman",
     "short_path",
     "tls",
 ]

@@ -15,9 +15,9 @@ from typing import Any
 from urllib.parse import quote
 
 from vethlib import ns
-from vethlib.agent.follow.containers import VARIABLE
+from vethlib.follow.docker.containers import VARIABLE
 
-__all__ = ["ROOT", "Container", "Engine", "UnixConnection", "missing"]
+__all__ = ["ROOT", "Container", "Engine", "UnixConnection", "missing", "missing_programs", "needs_root"]
 
 ROOT = Path(__file__).parents[2]
 _PROGRAMS = {"dockerd": "docker.io", "containerd": "docker.io", "busybox": "busybox-static"}
@@ -26,12 +26,22 @@ _IMAGE = "vethlib-test"
 
 def missing() -> str:
     """Why there can be no engine, or ""."""
-    absent = {program: package for program, package in _PROGRAMS.items() if shutil.which(program) is None}
-    if absent:
-        return f"{' and '.join(absent)} not installed: apt-get install {' '.join(dict.fromkeys(absent.values()))}"
+    return missing_programs(_PROGRAMS) or needs_root("a Docker Engine")
+
+
+def missing_programs(packages: Mapping[str, str]) -> str:
+    """Which programs are not installed, and how to install their packages; or ""."""
+    absent = {program: package for program, package in packages.items() if shutil.which(program) is None}
+    if not absent:
+        return ""
+    return f"{' and '.join(absent)} not installed: apt-get install {' '.join(dict.fromkeys(absent.values()))}"
+
+
+def needs_root(engine: str) -> str:
+    """Why such an engine cannot run for want of privilege, or ""."""
     # Not the user: in a user namespace of the tests' own everybody is root.
     if Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"] or os.geteuid() != 0:
-        return "a Docker Engine needs root"
+        return f"{engine} needs root"
     return ""
 
 

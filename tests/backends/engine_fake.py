@@ -1,20 +1,25 @@
 """An engine that says what no real one does on demand. As a program: SOCKET [KIND], until it is killed.
 
 Of kind `rootless` and `broken` it is what they say; `gated` tells of its containers once there is a file SOCKET.go, and
-leaves one SOCKET.asked; `sick` has two, and refuses to say what the second is with the HTTP status that is in
-SOCKET.status, while there is one, of which it leaves a file SOCKET.refused. It tells an event of either whenever there
-is a file SOCKET.event, and removes that.
+leaves one SOCKET.asked. `sick` has two, and what it is asked about the second it answers as the file SOCKET.status says
+while there is one: with an HTTP status, with "gone" (it is no more), "stopped", "garbage" (no JSON), "strange" (JSON
+of no container), or "late" (not while the file is there). It notes each such answer in SOCKET.refused.
+
+What is in a file SOCKET.event is told as an event, or several, one a line; the file is removed then. A line "cut" ends
+the connection.
 """
 
 from __future__ import annotations
 
 import json
+import select
 import socketserver
 import sys
 import time
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 __all__: list[str] = []
 
@@ -34,6 +39,8 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         if path.endswith("/version"):
             self._answer(200, {"ApiVersion": "1.41", "Version": "fake"})
+        elif path.endswith("/_ping"):
+            self._send(200, b"OK")
         elif path.endswith("/info"):
             self._answer(200, {"SecurityOptions": ["name=seccomp,profile=default", f"name={self.kind or 'none'}"]})
         elif path.endswith("/containers/json"):
@@ -56,32 +63,62 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, [{"Id": _id(number)} for number in (1, 2)] if self.kind == "sick" else [])
 
     def _describe(self, number: int) -> None:
-        if number == 2 and self._file("status").exists():
+        with self._file("looks").open("a") as looks:
+            looks.write(f"{number}\n")
+        how = self._status() if number == 2 else ""
+        if how:
             self._file("refused").touch()
-            self._answer(int(self._file("status").read_text()), {"message": "it is broken"})
-            return
-        state = {"Running": True, "Pid": number, "StartedAt": "2024-05-04T03:02:01Z"}
+        state = {"Running": how != "stopped", "Pid": number, "StartedAt": "2024-05-04T03:02:01Z"}
         config = {"Env": [f"MICROSERVICE_LABEL=vnf{number}"]}
-        self._answer(200, {"Id": _id(number), "Name": f"/c{number}", "State": state, "Config": config})
+        described = {"Id": _id(number), "Name": f"/c{number}", "State": state, "Config": config}
+        if how.isdecimal():
+            self._answer(int(how), {"message": "it is broken"})
+        elif how == "gone":
+            self._answer(404, {"message": "no such container"})
+        elif how == "garbage":
+            self._send(200, b"<html>")
+        elif how == "strange":
+            self._answer(200, described | {"State": {"Running": True, "Pid": "12", "StartedAt": None}})
+        else:
+            while how == self._status() == "late":
+                time.sleep(0.005)
+            self._answer(200, described)
+
+    def _status(self) -> str:
+        try:
+            return self._file("status").read_text()
+        except FileNotFoundError:
+            return ""
 
     def _events(self) -> None:
         self.send_response(200)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         self.wfile.flush()
-        while True:
-            time.sleep(0.005)
-            if self._file("event").exists():
+        while not select.select([self.connection], [], [], 0.005)[0]:  # until the client goes
+            try:
+                lines = self._file("event").read_text().splitlines()
                 self._file("event").unlink()
-                for number in (1, 2):
-                    text = json.dumps({"Type": "container", "Action": "update", "Actor": {"ID": _id(number)}})
-                    self.wfile.write(f"{len(text):x}\r\n{text}\r\n".encode())
+            except FileNotFoundError:
+                continue
+            for line in lines:
+                if line == "cut":
+                    self.close_connection = True
+                    return
+                if self._is_asked_for(json.loads(line)):
+                    self.wfile.write(f"{len(line):x}\r\n{line}\r\n".encode())
+
+    def _is_asked_for(self, event: Any) -> bool:
+        filters = json.loads(parse_qs(urlsplit(self.path).query).get("filters", ["{}"])[0])
+        return "event" not in filters or (isinstance(event, dict) and event.get("Action") in filters["event"])
 
     def _file(self, suffix: str) -> Path:
         return Path(f"{self.socket}.{suffix}")
 
     def _answer(self, status: int, body: Any) -> None:
-        text = json.dumps(body).encode()
+        self._send(status, json.dumps(body).encode())
+
+    def _send(self, status: int, text: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(text)))

@@ -9,12 +9,14 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from tests.backends import podman as podman_service
 from tests.backends.engine import Engine, missing
+from tests.backends.podman import Podman
 from tests.live.conftest import home
 from vethlib import ns
 from vethlib.agent import DockerResolver
 
-__all__ = ["docker_engine", "engine", "home", "make_engine", "resolver", "short_path"]
+__all__ = ["docker_engine", "engine", "home", "make_engine", "podman", "resolver", "running_podman", "short_path"]
 
 MakeEngine = Callable[[], Engine]
 
@@ -52,6 +54,28 @@ def engine(docker_engine: Engine) -> Iterator[Engine]:
     yield docker_engine
     docker_engine.up()  # if the test has ended it
     docker_engine.remove_all()
+
+
+@pytest.fixture(scope="session")
+def running_podman() -> Iterator[Podman]:
+    """One podman service for all tests; take `podman`, which is this one without the containers of others."""
+    if why := podman_service.missing():
+        pytest.skip(why)
+    with _short_path() as path:
+        podman = Podman(path / "p")
+        try:
+            podman.up()
+            yield podman
+        finally:
+            podman.down()
+
+
+@pytest.fixture
+def podman(running_podman: Podman) -> Iterator[Podman]:
+    """A podman service that runs, and has no container."""
+    yield running_podman
+    running_podman.up()  # if the test has ended it
+    running_podman.remove_all()
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ __all__ = ["ROOT", "Cluster", "Etcd", "Tls", "missing"]
 
 ROOT = "root", "t0p/s:cr@t"  # who may do everything, where a password is asked for
 _SPEED = ("--unsafe-no-fsync", "--heartbeat-interval", "10", "--election-timeout", "100", "--bcrypt-cost", "4")
-_UP = 10.0  # seconds; 0.1 is usual
+_UP = 30.0  # seconds
 
 
 def missing() -> str:

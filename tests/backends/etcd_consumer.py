@@ -11,7 +11,7 @@ from tests.backends.etcd import Etcd
 from tests.live.applying import value
 from tests.stores import is_readable, news
 from vethlib.agent import Parsed, to_dict
-from vethlib.agent.stores.protocol import Back, Change, News, Outage, Snapshot, Store
+from vethlib.agent.stores.protocol import Back, Change, Outage, Snapshot, Store, StoreEvent
 
 __all__ = ["LABEL", "PREFIX", "Consumer", "changes", "key", "many", "put", "text", "wanted"]
 
@@ -43,7 +43,7 @@ def wanted(etcd: Etcd) -> dict[str, Any]:
     return {each.decode().removeprefix(PREFIX): json.loads(raw) for each, raw in etcd.values(PREFIX).items()}
 
 
-def changes(found: Iterable[News]) -> list[str]:
+def changes(found: Iterable[StoreEvent]) -> list[str]:
     """The names of what changed, in order; of what went, with a "-"."""
     return [one.name if one.value else f"-{one.name}" for one in found if isinstance(one, Change)]
 
@@ -55,15 +55,15 @@ class Consumer:
         self.store = store
         self.values: dict[str, Parsed] | None = None
         self.outage = ""
-        self.told: list[News] = []
+        self.told: list[StoreEvent] = []
 
-    def hear(self, timeout: float = 5.0) -> list[News]:
+    def hear(self, timeout: float = 5.0) -> list[StoreEvent]:
         """The next news."""
         return self._take(news(self.store, timeout))
 
-    def wait(self, condition: Callable[[], bool], timeout: float = 10.0) -> list[News]:
+    def wait(self, condition: Callable[[], bool], timeout: float = 10.0) -> list[StoreEvent]:
         """Hear news until `condition` holds, and return them all."""
-        found: list[News] = []
+        found: list[StoreEvent] = []
         deadline = time.monotonic() + timeout
         while not condition():
             assert time.monotonic() < deadline, f"not in {timeout:g} s; told: {found or 'nothing'}"[:3000]
@@ -76,7 +76,7 @@ class Consumer:
         self.wait(lambda: bool(self.outage), timeout)
         return self.outage
 
-    def come_to(self, etcd: Etcd, timeout: float = 10.0) -> list[News]:
+    def come_to(self, etcd: Etcd, timeout: float = 10.0) -> list[StoreEvent]:
         """Hear news until nothing else is known than what is there, and check that this is all; what was told."""
         there = wanted(etcd)
         found = self.wait(lambda: self.known == there and not self.outage, timeout)
@@ -84,7 +84,7 @@ class Consumer:
         assert not more, f"at rest, and then: {more}"
         return found
 
-    def wait_a_while(self, seconds: float = 0.15) -> list[News]:
+    def wait_a_while(self, seconds: float = 0.15) -> list[StoreEvent]:
         """What is told within so long."""
         return self._take(self.store.read()) if is_readable(self.store, seconds) else []
 
@@ -95,7 +95,7 @@ class Consumer:
             return None
         return {name: parsed.interface and to_dict(parsed.interface) for name, parsed in self.values.items()}
 
-    def _take(self, found: list[News]) -> list[News]:
+    def _take(self, found: list[StoreEvent]) -> list[StoreEvent]:
         for one in found:
             if isinstance(one, Snapshot):
                 assert self.values is None, "another snapshot, though each change was to be told"

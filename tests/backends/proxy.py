@@ -67,6 +67,8 @@ class Proxy:
         self._pairs: list[_Pair] = []
         self._silent = {"up": False, "down": False}
         self._limit: int | None = None
+        self._rate = 0.0  # bytes in a second that come down, 0 for any number
+        self._allowance = self._counted_at = 0.0  # how many may come down now, and since when that holds
         with ns.entered(netns) if netns else nullcontext():
             self._listener = socket.socket()
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -139,6 +141,10 @@ class Proxy:
         """Let through again; what was kept comes late, as what TCP sends again does."""
         self._do(lambda: self._set_silent(up=False, down=False))
 
+    def slow_down(self, rate: float) -> None:
+        """Pass on no more than so many bytes in a second from the server, over all connections; 0: as many as come."""
+        self._do(lambda: self._set_rate(rate))
+
     def cut_after(self, count: int) -> None:
         """Reset the first connection that has passed so many bytes from the server from now on, then, and no other."""
         self._do(lambda: self._set_limit(count))
@@ -171,9 +177,10 @@ class Proxy:
 
     def _run(self) -> None:
         while self._obey():
+            self._allow_more()
             for pair in list(self._pairs):
                 self._register(pair)
-            ready = self._selector.select()
+            ready = self._selector.select(0.005 if self._rate else None)
             for key, events in ready:
                 if key.fileobj is self._rung:
                     continue  # the orders are looked at anyway
@@ -243,7 +250,15 @@ class Proxy:
         return self._silent["down" if way.is_down else "up"]
 
     def _wants_out(self, way: _Way) -> bool:
+        if way.is_down and self._rate and self._allowance < 1:
+            return False
         return not self._is_silent(way) and bool(way.held or (way.ended and not way.shut))
+
+    def _allow_more(self) -> None:
+        """What was not used does not pile up."""
+        now = time.monotonic()
+        self._allowance = min(self._allowance + (now - self._counted_at) * self._rate, 0.05 * self._rate)
+        self._counted_at = now
 
     def _pass(self, pair: _Pair, ready: socket.socket, events: int) -> None:
         if events & selectors.EVENT_READ:
@@ -260,6 +275,8 @@ class Proxy:
     def _send(self, way: _Way) -> None:
         """Pass on what can be."""
         most = len(way.held) if way.limit is None else min(len(way.held), way.limit - way.passed)
+        if way.is_down and self._rate:
+            most = min(most, int(self._allowance))
         try:
             sent = way.sink.send(way.held[:most]) if most else 0
         except BlockingIOError:
@@ -271,6 +288,7 @@ class Proxy:
         del way.held[:sent]
         way.passed += sent
         self._bytes["down" if way.is_down else "up"] += sent
+        self._allowance -= sent if way.is_down else 0
         if way.ended and not way.held:
             way.shut = True
             if not way.reset:
@@ -287,6 +305,9 @@ class Proxy:
 
     def _set_silent(self, *, up: bool, down: bool) -> None:
         self._silent = {"up": up, "down": down}
+
+    def _set_rate(self, rate: float) -> None:
+        self._rate, self._allowance, self._counted_at = rate, 0.0, time.monotonic()
 
     def _set_limit(self, count: int) -> None:
         self._limit = count

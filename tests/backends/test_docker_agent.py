@@ -74,7 +74,7 @@ def test_an_agent_wires_containers_as_they_come_and_go(start: Start, engine: Eng
     assert reaches("", "10.9.1.1", container.netns)
     index = seen("uplink1")["ifindex"]
     engine.kill9()
-    assert poll(lambda: "has gone" in reason(tmp_path) or "no Docker Engine" in reason(tmp_path))
+    assert poll(lambda: "does not run any more" in reason(tmp_path) or "no Docker Engine" in reason(tmp_path))
     engine.up()
     assert poll(lambda: reason(tmp_path) == "CONFIGURED")
     assert seen("uplink1")["ifindex"] == index
@@ -85,7 +85,7 @@ def test_an_agent_wires_containers_as_they_come_and_go(start: Start, engine: Eng
     assert agent.wait(5) == 0
     log = (tmp_path / "log").read_text()
     assert log.count(f"the Docker Engine at {engine.socket} answers") == 2
-    assert log.count("microservices are not known, and what is built stays: ") == 1
+    assert log.count("microservices are unknown, and their links are left as they are: ") == 1
 
 
 def test_an_agent_ends_at_once_whether_its_engine_is_there_or_not(start: Start, engine: Engine, tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_status_shows_that_two_containers_have_one_label(start: Start, engine: E
     engine.run("first", "vnf1")
     engine.run("second", "vnf1")
     start(VETHLIB_DOCKER=engine.socket)
-    warning = "2 containers are microservice vnf1: first is used, which runs longest, not second"
+    warning = "2 containers are microservice vnf1: first is used, which has been running longest, not second"
     assert poll(lambda: reason(tmp_path) == f"CONFIGURED {warning}", 10)
     command = [*VETHCTL, "status", "--label", LABEL, "--status-dir", f"{tmp_path}/status"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.splitlines()
@@ -123,7 +123,7 @@ def test_an_agent_may_do_without(start: Start, engine: Engine, tmp_path: Path) -
     agent = start("--docker", "off", "--once")
     out, _ = agent.communicate(timeout=20)
     assert (agent.returncode, out.decode()) == (3, "2 PENDING\n")
-    assert reason(tmp_path) == "PENDING microservices are not known: this agent runs with --docker off"
+    assert reason(tmp_path) == "PENDING microservices are unknown: this agent runs with --docker off"
 
 
 @pytest.mark.parametrize("url", ["tcp://10.0.0.1:2375", "docker.sock"])

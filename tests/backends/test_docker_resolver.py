@@ -17,43 +17,20 @@ from pathlib import Path
 import pytest
 
 from tests.backends.engine import ROOT, Engine, missing
+from tests.backends.resolving import NOT_RUNNING, answer, down, until
 from tests.capabilities import dropped
+from tests.slack import slack
 from tests.witness import open_fds, poll
 from vethlib import InvalidValue, NetnsNotFound, Session, ns
-from vethlib.agent import DockerResolver, Resolver, ResolverDown
-from vethlib.agent.follow.resolver import Remarks
+from vethlib.agent import DockerResolver, Resolver
+from vethlib.follow.resolver import Remarks
 
-NOT_RUNNING = "microservice vnf1 is not running"
+pytestmark = pytest.mark.slow
+
 CAP_DAC_OVERRIDE = 1
 FAKE = Path(__file__).with_name("engine_fake.py")
 
 Fake = Callable[..., "subprocess.Popen[bytes]"]
-
-
-def answer(resolver: DockerResolver, label: str = "vnf1") -> str:
-    """What it answers, or why it does not."""
-    try:
-        return resolver(label)
-    except (NetnsNotFound, ResolverDown) as error:
-        return str(error)
-
-
-def until(resolver: DockerResolver, expected: Callable[[str], object] | str, within: float = 5.0) -> float:
-    """Wait by its descriptor for an answer; returns how many seconds that took."""
-    began = time.monotonic()
-    resolver.changed()
-    while True:
-        said = answer(resolver)
-        if said == expected if isinstance(expected, str) else expected(said):
-            return time.monotonic() - began
-        left = began + within - time.monotonic()
-        assert left > 0, f"not within {within} s: {said}"
-        select.select([resolver], [], [], left)
-        resolver.changed()
-
-
-def down(said: str) -> bool:
-    return "has gone" in said or "no Docker Engine" in said
 
 
 def closed(resolver: DockerResolver) -> float:
@@ -110,6 +87,7 @@ def test_a_label_in_the_environment_and_a_container_label_stand_for_a_process(
     assert isinstance(resolver, Remarks)
 
 
+@pytest.mark.timing
 def test_nothing_happens_before_a_label_is_asked_for_and_asking_waits_for_nothing(
     engine: Engine, resolver: DockerResolver
 ) -> None:
@@ -117,7 +95,7 @@ def test_nothing_happens_before_a_label_is_asked_for_and_asking_waits_for_nothin
     assert not select.select([resolver], [], [], 0.05)[0]
     began = time.monotonic()
     assert answer(resolver) == f"the Docker Engine at {engine.socket} has not answered yet"
-    assert time.monotonic() - began < 0.05
+    assert time.monotonic() - began < 0.05 + slack()
     until(resolver, NOT_RUNNING)
     assert len(threads()) == 1
 
@@ -188,13 +166,17 @@ def test_one_restarted_in_place_has_its_new_process(engine: Engine, resolver: Do
 def test_one_started_again_within_the_same_second_has_its_new_process(engine: Engine, resolver: DockerResolver) -> None:
     container = engine.run("vnf", "vnf1")
     until(resolver, container.netns)
-    for _ in range(5):
+    quick = 0
+    for _ in range(20):
         ended = time.monotonic()
         container.kill()
         assert poll(lambda: container.pid == 0)
         container.start()
-        assert time.monotonic() - ended < 1
+        quick += time.monotonic() - ended < 1
         until(resolver, container.netns)
+        if quick == 5:
+            break
+    assert quick  # however busy the machine is
 
 
 def test_one_that_the_engine_restarts_has_its_new_process(engine: Engine, resolver: DockerResolver) -> None:
@@ -251,7 +233,7 @@ def test_of_two_with_one_label_the_longer_running_one_answers_while_it_does(
     until(resolver, first.netns)
     assert resolver.remark("vnf1") == ""
     second.start()
-    says = "2 containers are microservice vnf1: first is used, which runs longest, not second"
+    says = "2 containers are microservice vnf1: first is used, which has been running longest, not second"
     assert poll(lambda: resolver.remark("vnf1") == says)
     assert poll(lambda: says in caplog.messages)
     late = DockerResolver(engine.socket, patience=5.0)
@@ -262,11 +244,11 @@ def test_of_two_with_one_label_the_longer_running_one_answers_while_it_does(
     assert poll(lambda: resolver.remark("vnf1") == says.replace("second", "third"))
     first.restart()
     until(resolver, second.netns)
-    assert poll(lambda: resolver.remark("vnf1").endswith(": third is used, which runs longest, not first"))
+    assert poll(lambda: resolver.remark("vnf1").endswith(": third is used, which has been running longest, not first"))
     second.kill()
     until(resolver, first.netns)
     assert poll(lambda: resolver.remark("vnf1") == "")
-    assert poll(lambda: caplog.messages[-1] == "one container at most is microservice vnf1 again")
+    assert poll(lambda: caplog.messages[-1] == "not more than one container is microservice vnf1 any more")
 
 
 def test_many_containers_that_come_and_go_are_all_known_in_the_end(engine: Engine, resolver: DockerResolver) -> None:
@@ -310,7 +292,7 @@ def test_an_engine_that_is_absent_at_the_start_is_found_when_it_comes(
     finally:
         resolver.close()
     answers = f"the Docker Engine at {engine.socket} answers: it has 0 microservices"
-    lost = "microservices are not known, and what is built stays: "
+    lost = "microservices are unknown, and their links are left as they are: "
     assert caplog.messages[:2] == [lost + reason, answers]
     assert caplog.messages[2].startswith(lost + f"the Docker Engine at {engine.socket} ")
     assert caplog.messages[3:] == [answers]
@@ -345,7 +327,7 @@ def test_who_answers_for_two_is_the_same_after_the_engine_was_killed(engine: Eng
         assert resolver.remark("vnf1") == ""
         engine.up()
         until(resolver, first.netns)
-        assert resolver.remark("vnf1").endswith("first is used, which runs longest, not second")
+        assert resolver.remark("vnf1").endswith("first is used, which has been running longest, not second")
     first.kill()
     until(resolver, second.netns)
 
@@ -372,53 +354,6 @@ def test_an_engine_that_fails_to_answer_is_asked_again(fake: Fake, to_fake: Dock
     assert until(to_fake, NOT_RUNNING) < 2
 
 
-@pytest.mark.parametrize("status", [409, 500])
-def test_a_container_that_cannot_be_looked_at_hides_no_other_one(
-    fake: Fake, to_fake: DockerResolver, tmp_path: Path, caplog: pytest.LogCaptureFixture, status: int
-) -> None:
-    """It may run, so of the labels that nobody has none is known not to; it is looked at again, without any event."""
-    (tmp_path / "fake.sock.status").write_text(str(status))
-    fake("sick")
-    until(to_fake, "pid:1")
-    unknown = answer(to_fake, "vnf2")
-    assert unknown.startswith(
-        f"whether microservice vnf2 is running is not known: container 000000000002 cannot be looked at: {status} "
-    )
-    assert unknown.endswith('("it is broken")')
-    with pytest.raises(ResolverDown):
-        to_fake("vnf2")
-    to_fake.changed()
-    (tmp_path / "fake.sock.refused").unlink()
-    assert poll((tmp_path / "fake.sock.refused").exists, 5)  # a second time, of which there is nothing to tell
-    assert not select.select([to_fake], [], [], 0.1)[0]
-    (tmp_path / "fake.sock.status").unlink()
-    assert poll(lambda: answer(to_fake, "vnf2") == "pid:2", 5)
-    assert answer(to_fake) == "pid:1"
-    assert answer(to_fake, "vnf3") == "microservice vnf3 is not running"
-    (warning,) = [one for one in caplog.messages if "cannot be looked at" in one]
-    assert warning.startswith("container 000000000002 cannot be looked at, and what was known of it holds: ")
-    assert not [one for one in caplog.messages if "microservices are not known" in one]
-
-
-@pytest.mark.parametrize("status", [409, 500])
-def test_a_container_that_cannot_be_looked_at_any_more_is_what_it_was(
-    fake: Fake, to_fake: DockerResolver, tmp_path: Path, caplog: pytest.LogCaptureFixture, status: int
-) -> None:
-    fake("sick")
-    until(to_fake, "pid:1")
-    (tmp_path / "fake.sock.status").write_text(str(status))
-    for _ in range(2):
-        (tmp_path / "fake.sock.refused").unlink(missing_ok=True)
-        (tmp_path / "fake.sock.event").touch()
-        assert poll((tmp_path / "fake.sock.refused").exists)
-        assert poll(lambda: "cannot be looked at" in caplog.text)
-        assert (answer(to_fake), answer(to_fake, "vnf2")) == ("pid:1", "pid:2")
-        assert answer(to_fake, "vnf3") == "microservice vnf3 is not running"
-    assert len([one for one in caplog.messages if "cannot be looked at" in one]) == 1
-    (tmp_path / "fake.sock.status").unlink()
-    assert (answer(to_fake), answer(to_fake, "vnf2")) == ("pid:1", "pid:2")
-
-
 def test_a_rootless_engine_is_refused(fake: Fake, to_fake: DockerResolver, tmp_path: Path) -> None:
     fake("rootless")
     until(to_fake, lambda said: "runs rootless" in said)
@@ -435,9 +370,9 @@ def test_an_engine_that_counts_processes_otherwise_is_refused(
     if why := missing():
         pytest.skip(why)
     fake("", "unshare", "--pid", "--fork", "--kill-child")
-    until(to_fake, lambda said: "of no use here" in said)
+    until(to_fake, lambda said: "cannot be used" in said)
     assert answer(to_fake) == (
-        f"the Docker Engine at {tmp_path}/fake.sock is of no use here, for it counts processes in another pid "
+        f"the Docker Engine at {tmp_path}/fake.sock cannot be used, because it is in another pid "
         "namespace: run this where the engine runs (--pid host)"
     )
 
@@ -453,7 +388,7 @@ except Exception as error:
 """
     command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
-    assert "is of no use here, for it counts processes in another pid namespace" in done.stdout
+    assert "cannot be used, because it is in another pid namespace" in done.stdout
 
 
 def test_a_socket_that_may_not_be_opened_says_how_to_be_allowed_to(engine: Engine) -> None:
@@ -463,8 +398,8 @@ def test_a_socket_that_may_not_be_opened_says_how_to_be_allowed_to(engine: Engin
     try:
         with dropped(CAP_DAC_OVERRIDE):  # which the thread that it starts inherits
             assert answer(resolver) == (
-                f"the Docker Engine at {engine.socket} is not for this user: run as root, or join the group docker "
-                "and log in anew"
+                f"this user may not connect to the Docker Engine at {engine.socket}: run as root, or join the group "
+                "docker and log in again"
             )
         os.chmod(engine.socket, mode)
         until(resolver, NOT_RUNNING)
@@ -482,7 +417,7 @@ def test_without_the_sdk_it_is_named(engine: Engine, monkeypatch: pytest.MonkeyP
 
 
 def test_another_host_s_engine_is_refused() -> None:
-    with pytest.raises(InvalidValue, match="mean nothing here"):
+    with pytest.raises(InvalidValue, match="meaningless here"):
         DockerResolver("tcp://127.0.0.1:2375")
 
 
@@ -494,7 +429,7 @@ def test_it_ends_at_once_while_it_waits_for_events_and_leaves_nothing(engine: En
     for _ in range(3):
         resolver = DockerResolver(engine.socket)
         until(resolver, NOT_RUNNING)
-        assert closed(resolver) < 0.2
+        assert closed(resolver) < 0.2 + slack()
         assert threads() == []
         resolver.close()
         assert answer(resolver) == "this resolver is closed"
@@ -520,7 +455,7 @@ def test_it_ends_at_once_where_there_is_no_engine(tmp_path: Path) -> None:
         resolver = DockerResolver(str(tmp_path / "none"))
         if kind == "absent":
             until(resolver, down)
-        assert closed(resolver) < 0.2
+        assert closed(resolver) < 0.2 + slack()
     assert threads() == []
     assert open_fds() == fds
 
@@ -536,7 +471,7 @@ def test_an_engine_that_hangs_is_not_waited_for(tmp_path: Path) -> None:
         assert poll(lambda: bool(select.select([listening], [], [], 0)[0]))
         assert "has not answered yet" in answer(resolver)
         assert time.monotonic() - began < 1
-        assert closed(resolver) < 0.3
+        assert closed(resolver) < 0.3 + slack()
     assert poll(lambda: threads() == [])  # the end of the socket is an answer
 
 

@@ -12,6 +12,8 @@ from tests.backends.engine import Engine
 from tests.docs.page import PAGES, Page
 from tests.docs.running import run_page
 
+pytestmark = pytest.mark.docs
+
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.needs], ids=lambda page: page.name)
 def test_what_a_page_says_is_what_happens(page: Page, tmp_path: Path, request: pytest.FixtureRequest) -> None:
@@ -25,4 +27,4 @@ def test_what_a_page_says_is_what_happens(page: Page, tmp_path: Path, request: p
         environment["DOCKER_HOST"] = f"unix://{engine.socket}"
     scratch = tmp_path / "page"
     scratch.mkdir()
-    assert run_page(page, scratch, environment)
+    assert run_page(page, scratch, environment, own_processes="engine" not in page.needs)

@@ -22,12 +22,14 @@ from tests.witness import addresses, ip, names, poll, seen
 from vethlib import ns
 from vethlib.agent.stores.keys import liveness_key, status_key
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 VETH1, VETH2 = ((EXAMPLES / "pair" / f"{name}.json").read_text() for name in ("veth1", "veth2"))
 STATUSES = status_key(LABEL, "")
 ENDS = (("veth1", "ns1"), ("veth2", "ns2"))
 
-SOON = 5.0  # seconds; an agent needs 0.02, and as a process on a busy machine some more
+SOON = 60.0  # seconds; an agent needs 0.02, and as a process on a busy machine some more
 
 
 @pytest.fixture
@@ -351,3 +353,24 @@ def test_a_bad_value_is_told_on_its_key_and_shields_what_is_there(etcd: Etcd, pa
     etcd.put(key("veth1"), VETH1)
     comes_to(etcd, veth1="CONFIGURED", veth2="CONFIGURED")
     assert indexes() == before
+
+
+def test_no_value_keeps_its_status_or_that_of_others_from_being_written(etcd: Etcd, pair: Agent) -> None:
+    bad = {
+        "enum": {"name": "enum", "namespace": {"type": 4294967296}},
+        "many": {"name": "many", "ip_addresses": ["x"] * 50_000, "veth": {"peer_if_name": "p"}},
+        "keys": {"name": "keys"} | {f"key{number}": number for number in range(20_000)},
+        "long": {"name": "long", "description": "x" * 1_100_000},
+        "lone": {"name": "lone", "\ud800": "\ud800", "host_if_name": "\udcff"},
+    }
+    for name, value in bad.items():
+        etcd.fill({key(name): json.dumps(value)})
+    etcd.fill({PREFIX + "\x1b[31m" * 100: "{}"})
+    assert poll(lambda: len(statuses(etcd)) == 2 + len(bad) + 1, SOON), pair.log
+    states = {name: entry["state"] for name, entry in statuses(etcd).items()}
+    assert {states.pop("veth1"), states.pop("veth2")} == {"CONFIGURED"}
+    assert set(states.values()) == {"INVALID"}
+    assert max(map(len, etcd.values(STATUSES).values())) < 10_000
+    assert pair.process.poll() is None
+    (odd,) = states.keys() - bad.keys()
+    assert odd.isprintable()

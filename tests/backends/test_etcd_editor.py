@@ -444,7 +444,7 @@ def test_a_user_may_edit_what_its_role_allows(etcd_with_auth: Etcd) -> None:
     url = f"etcd://editor:p%40ss@{etcd_with_auth.endpoint}"
     assert len(EtcdEditor(url, LABEL).put(A, B)) == 2
     assert wanted(etcd_with_auth).keys() == {"a", "b"}
-    with pytest.raises(StoreError, match="this user may not do that: grant its role"):
+    with pytest.raises(StoreError, match="this user is not permitted to do that: grant its role"):
         EtcdEditor(url, "other").put(A)
 
 
@@ -454,7 +454,9 @@ def test_a_reader_reads_and_is_told_that_it_may_not_write(etcd_with_auth: Etcd) 
     assert editor.values() == {}
     with pytest.raises(StoreError) as raised:
         editor.put(A, B)
-    cause = f"{etcd_with_auth.endpoint}: this user may not do that: grant its role the keys below /vnf-agent/"
+    cause = (
+        f"{etcd_with_auth.endpoint}: this user is not permitted to do that: grant its role the keys below /vnf-agent/"
+    )
     assert str(raised.value) == f"a and b: {cause}"
     with pytest.raises(StoreError) as raised:
         editor.put(*pairs(OPS))
@@ -507,7 +509,8 @@ def test_what_was_done_before_a_connection_was_lost_is_told(etcd: Etcd) -> None:
         message = str(raised.value)
         assert message.startswith(f"{proxy.endpoint}: ")
         assert message.endswith(
-            f"; stored {3 * OPS} of {10 * OPS} before; what was under way may be done, too: do it again"
+            f"; stored {3 * OPS} of {10 * OPS} before; "
+            "changes in progress may have been made, too: run the command again"
         )
         stored = len(wanted(etcd))
         assert stored in (3 * OPS, 4 * OPS)

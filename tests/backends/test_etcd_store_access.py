@@ -87,13 +87,13 @@ def test_a_wrong_password_and_a_wrong_user_are_told_alike(asked: Etcd, follow: F
 
 
 def test_who_names_no_user_is_told_to(asked: Etcd, follow: Follow) -> None:
-    assert "it wants a user and a password" in outage(follow(asked.url))
+    assert "it requires a user and a password" in outage(follow(asked.url))
 
 
 def test_who_may_not_read_the_keys_is_told_so_and_reads_them_when_he_may(asked: Etcd, follow: Follow) -> None:
     asked.add_user("other", SECRET, "/vnf-agent/another/")
     consumer = follow(url(asked, "other"))
-    assert "this user may not do that" in outage(consumer)
+    assert "this user is not permitted to do that" in outage(consumer)
     asked.grant("other", MINE)
     consumer.come_to(asked)
 
@@ -105,11 +105,11 @@ def test_who_may_only_read_follows_though_nothing_can_be_said(
     consumer = follow(url(asked, "reader", more="?heartbeat=0.2"))
     consumer.come_to(asked)
     consumer.store.publish({"v1": Status("v1", State.CONFIGURED, "", 0.0)})
-    assert poll(lambda: "the status cannot be written" in caplog.text)
+    assert poll(lambda: "statuses cannot be written" in caplog.text)
     asked.put(key("a"), text("a"))
     assert changes(consumer.come_to(asked)) == ["a"]
     nothing(consumer.store, 1.0)
-    assert caplog.text.count("the status cannot be written") == 1
+    assert caplog.text.count("statuses cannot be written") == 1
     assert asked.values(f"{MINE}linux/status") == {}
 
 
@@ -153,7 +153,7 @@ def test_a_user_who_is_shut_out_while_he_follows_hears_nothing_more_when_he_come
     consumer.come_to(asked)
     asked.ctl("role", "revoke-permission", "--prefix=true", "me", MINE)
     proxy.cut()
-    assert "this user may not do that" in consumer.wait_for_outage()
+    assert "this user is not permitted to do that" in consumer.wait_for_outage()
     assert len(consumer.known or ()) == 3
     asked.grant("me", MINE)
     consumer.come_to(asked)
@@ -233,7 +233,7 @@ def test_a_server_with_a_certificate_of_an_unknown_authority_is_not_believed(
     serving: Serving, follow: Follow, stranger: Path
 ) -> None:
     etcd = serving()
-    reason = f"{etcd.endpoint}: its certificate is not signed by a CA that is known here: give that CA's file as "
+    reason = f"{etcd.endpoint}: its certificate is not signed by a CA that this host trusts: give the CA's file as "
     for query in (f"cacert={stranger}/ca.pem", "tls=1"):
         assert outage(follow(f"etcd://{etcd.endpoint}?{query}")) == f"{reason}cacert=FILE"
 
@@ -252,18 +252,18 @@ def test_a_server_that_asks_for_a_certificate_gets_one_that_it_believes_or_it_is
     assert etcd.tls is not None
     cacert = f"etcd://{etcd.endpoint}?cacert={etcd.tls.cacert}"
     for more in ("", f"&cert={stranger}/cert.pem&key={stranger}/key.pem"):
-        assert "it may want a client's certificate (cert=FILE&key=FILE)" in outage(follow(cacert + more))
+        assert "it may require a client certificate (cert=FILE&key=FILE)" in outage(follow(cacert + more))
 
 
 def test_who_speaks_plainly_to_a_server_with_tls_is_told_to_use_it(serving: Serving, follow: Follow) -> None:
     etcd = serving()
     told = outage(follow(f"etcd://{etcd.endpoint}"))
-    assert told == f"{etcd.endpoint}: closed the connection: it may want TLS (cacert=FILE, or tls=1)"
+    assert told == f"{etcd.endpoint}: closed the connection: it may require TLS (cacert=FILE, or tls=1)"
 
 
 def test_who_speaks_tls_to_a_server_without_is_told_not_to(etcd: Etcd, follow: Follow) -> None:
     told = outage(follow(f"{etcd.url}?tls=1"))
-    assert told == f"{etcd.endpoint}: it speaks no TLS: leave out tls, cacert and cert"
+    assert told == f"{etcd.endpoint}: it does not use TLS: leave out tls, cacert and cert"
 
 
 def test_files_that_are_no_certificates_are_named(serving: Serving, follow: Follow, tmp_path: Path) -> None:
@@ -273,7 +273,7 @@ def test_files_that_are_no_certificates_are_named(serving: Serving, follow: Foll
         f"cacert {tmp_path}/empty is empty"
     )
     (tmp_path / "text").write_text("no certificate")
-    assert "no certificates" in outage(follow(f"etcd://{etcd.endpoint}?cacert={tmp_path}/text"))
+    assert "must be certificates" in outage(follow(f"etcd://{etcd.endpoint}?cacert={tmp_path}/text"))
     told = outage(follow(f"etcd://{etcd.endpoint}?cacert={tmp_path}/nothing"))
     assert f"cacert {tmp_path}/nothing cannot be read: no such file" in told.replace("No", "no")
 

@@ -15,6 +15,8 @@ from tests.backends.proxy import Proxy
 from tests.stores import nothing
 from vethlib.agent.stores.protocol import Back, Change, Outage, Snapshot
 
+pytestmark = pytest.mark.slow
+
 NOTICED = 5.0  # seconds within which silence is noticed
 BEATS_OFTEN = "?heartbeat=0.5"  # and then it is in 3
 

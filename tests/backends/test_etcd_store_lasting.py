@@ -127,7 +127,7 @@ def test_who_begins_where_another_host_s_agent_is_alive_says_so_at_once(
 
 def test_a_key_that_is_no_text_among_the_statuses_goes_and_harms_none(etcd: Etcd, follow: Follow) -> None:
     key = (STATUSES.encode() + b"\xff").decode(errors="surrogateescape")
-    etcd.ctl("put", key, "whatever")
+    etcd.ctl("put", key, json.dumps({"name": "whatever", "reason": ""}))
     consumer = begun(etcd, follow)
     assert STATUSES.encode() + b"\xff" not in etcd.values(STATUSES)
     assert consumer.wait_a_while() == []
@@ -167,7 +167,7 @@ def test_a_full_etcd_is_followed_all_the_same_and_written_to_when_it_has_room(
         etcd.ctl("defrag")
         etcd.ctl("alarm", "disarm")
         comes_to_say(etcd, {"v0": "changed", "v1": "changed"})
-        assert "the status is written again" in caplog.text
+        assert "statuses are being written again" in caplog.text
 
 
 def test_who_is_asked_for_his_name_only_later_gives_it_then(etcd: Etcd, follow: Follow) -> None:

@@ -20,10 +20,9 @@ from tests.backends.etcd import Etcd
 from tests.backends.etcd_consumer import LABEL, Consumer, key, many, text
 from tests.backends.etcd_fixtures import Follow
 from tests.backends.proxy import Proxy
+from tests.backends.statuses import status
 from tests.stores import nothing
 from tests.witness import poll
-from vethlib.agent import State
-from vethlib.agent.status import Status
 from vethlib.agent.stores.keys import liveness_key, presence_key, status_key
 from vethlib.agent.stores.protocol import Outage
 
@@ -33,10 +32,6 @@ PRESENT = presence_key(LABEL, f"{platform.node()}:{os.stat('/proc/self/ns/net').
 STATUSES = status_key(LABEL, "")
 LEASE = 2  # seconds, the least there can be
 GONE = 3 * LEASE  # etcd looks for leases that have ended twice a second, and gives one more time when it starts
-
-
-def status(name: str, reason: str = "") -> Status:
-    return Status(name, State.PENDING if reason else State.CONFIGURED, reason, 1_700_000_000.25)
 
 
 def said(etcd: Etcd) -> dict[str, str]:
@@ -188,6 +183,30 @@ def test_what_an_earlier_run_has_said_goes_where_it_is_not_said_again(etcd: Etcd
     assert etcd.values(f"/vnf-agent/{LABEL}2/")
 
 
+NO_AGENT = [
+    "[" * 100_000,
+    "1" * 5000,
+    "null",
+    f'{{"host": {"[" * 900}1{"]" * 900}}}',
+    json.dumps({"host": "x" * 100_000, "pid": "y" * 100_000}),
+]
+
+
+@pytest.mark.parametrize("key", [presence_key(LABEL, "another"), ALIVE])
+def test_whatever_stands_where_agents_say_that_they_live_statuses_are_written(
+    etcd: Etcd, follow: Follow, caplog: pytest.LogCaptureFixture, key: str
+) -> None:
+    etcd.put(key, NO_AGENT[0])
+    consumer = follow(etcd.url)
+    consumer.come_to(etcd)
+    for number, value in enumerate(NO_AGENT):
+        etcd.put(key, value)
+        consumer.store.publish({"v0": status("v0", f"{number}")})
+        comes_to_say(etcd, {"v0": f"{number}"}, 10.0)
+    assert not [record for record in caplog.records if record.exc_info]
+    assert max((len(record.getMessage()) for record in caplog.records), default=0) < 1000
+
+
 def test_4000_statuses_are_written_soon_and_in_few_transactions(etcd: Etcd, follow: Follow) -> None:
     consumer = follow(etcd.url)
     consumer.come_to(etcd)
@@ -201,7 +220,7 @@ def test_4000_statuses_are_written_soon_and_in_few_transactions(etcd: Etcd, foll
 
 _AGENT = """
 import sys, time
-from tests.backends.test_etcd_store_status import status
+from tests.backends.statuses import status
 from vethlib.agent.stores.etcd.store import EtcdStore
 store = EtcdStore(sys.argv[1], sys.argv[2])
 store.publish({"v0": status("v0")})

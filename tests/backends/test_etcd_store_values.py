@@ -58,6 +58,10 @@ UNREADABLE = {
     b'{"name": "v1", "nonsense": 1, "veth": {"peer_if_name": "p"}}': "nonsense",
     b'{"name": "v1", "mtu": "x", "veth": {"peer_if_name": "p"}}': "mtu",
     b'{"name": "v1"}': "veth",
+    b'{"name": "v1", "namespace": {"type": 4294967296}, "veth": {"peer_if_name": "p"}}': "namespace.type",
+    b'{"name": "v1", "ip_addresses": [' + b'"x",' * 100_000 + b'"x"], "veth": {"peer_if_name": "p"}}': "ip_addresses",
+    b'{"name": "v1", "description": "' + b"x" * 1_100_000 + b'"}': "value_bytes",
+    b"[" + b"1," * 500_000 + b"1]": "object",
 }
 
 

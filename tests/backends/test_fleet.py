@@ -18,9 +18,11 @@ from tests.live.applying import value
 from tests.witness import poll
 from vethlib import Session
 
+pytestmark = pytest.mark.slow
+
 AGENTS = 50
 PAIRS = 10
-PATIENCE = 60.0
+PATIENCE = 120.0
 
 
 class Fleet:
@@ -75,7 +77,7 @@ def mtu_of(number: int) -> int:
 
 def links(host: Host, netns: str = "") -> dict[str, tuple[int, int]]:
     """The veths of a host, or of a namespace on it: name → MTU and ifindex, as ``ip`` sees them there."""
-    command = ["nsenter", f"--net=/proc/{host.pid}/ns/net", f"--mount=/proc/{host.pid}/ns/mnt", "ip", "-d", "-j"]
+    command = ["nsenter", f"--net={host.netns}", f"--mount=/proc/{host.pid}/ns/mnt", "ip", "-d", "-j"]
     command += [*(["-n", netns] if netns else []), "link"]
     found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     veths = [one for one in found if one.get("linkinfo", {}).get("info_kind") == "veth"]

@@ -19,6 +19,8 @@ from tests.backends.engine import missing as no_engine
 from tests.backends.etcd import missing as no_etcd
 from tests.witness import names, poll
 
+pytestmark = pytest.mark.slow
+
 DEMO = ROOT / "examples" / "fleet" / "demo.py"
 NOTHING_LEFT = "nothing is left behind"
 
@@ -91,7 +93,7 @@ def test_the_fleet_demo_wires_containers_restarts_one_and_leaves_nothing(directo
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("3 packets transmitted, 3 packets received") == 6
-    assert done.stdout.count("CONFIGURED") == 12
+    assert done.stdout.count("CONFIGURED") == 14  # 6 interfaces and the line that counts them, twice
     old, new = re.findall(r"another process \((\d+) → (\d+)\)", done.stdout)[0]
     assert old != new
     assert done.stderr == ""
@@ -103,8 +105,8 @@ def test_the_fleet_demo_wires_containers_restarts_one_and_leaves_nothing(directo
 @pytest.mark.parametrize(
     ("number", "words", "file"),
     [
-        (signal.SIGTERM, "starts, on a socket of its own", "engine/containerd/pid"),
-        (signal.SIGTERM, "starts, on a socket of its own", "engine/dockerd.pid"),
+        (signal.SIGTERM, "starts, on its own socket", "engine/containerd/pid"),
+        (signal.SIGTERM, "starts, on its own socket", "engine/dockerd.pid"),
         (signal.SIGHUP, "agent  starts", "agent.log"),
         (signal.SIGINT, "api is restarted", "agent.log"),
     ],
@@ -114,15 +116,18 @@ def test_a_signal_ends_the_fleet_demo_and_another_one_does_not_end_its_cleaning_
 ) -> None:
     demo = start(words)
     assert poll(lambda: bool(list(directory.glob(f"*/{file}"))), 10)
-    demo.send_signal(number)
-    deadline = time.monotonic() + 60
+    if number == signal.SIGTERM:
+        demo.send_signal(number)
+    else:
+        os.killpg(demo.pid, number)  # to all that the demo has started and left in its group, as the terminal does
+    deadline = time.monotonic() + 120
     while demo.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.05)
         if not Path(f"/proc/{demo.pid}/root").exists():
             break
         for other in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            os.killpg(demo.pid, other)  # as the terminal does
+            os.killpg(demo.pid, other)
     out, err = demo.communicate()
     assert (demo.returncode, err) == (128 + number, "")
     assert NOTHING_LEFT in out
@@ -145,7 +150,7 @@ def test_the_fleet_demo_shows_the_log_of_what_does_not_start(
     )
     assert done.returncode == 1
     said, *log = done.stderr.splitlines()
-    assert said == "fleet-demo: etcd has ended, with code 3, before this was so: etcd serves"
+    assert said == "fleet-demo: etcd has ended with code 3, before this was true: etcd serves"
     assert log == ["the end of etcd.log:", "  the disk is full"]
     assert is_clean(directory)
 
@@ -163,7 +168,7 @@ def test_the_fleet_demo_does_not_wait_for_an_agent_that_has_ended(start: Start, 
     os.kill(agents[0], signal.SIGKILL)
     _, err = demo.communicate(timeout=25)
     assert demo.returncode == 1
-    assert err.startswith("fleet-demo: agent has ended, with code -9, before this was so: all is configured\n")
+    assert err.startswith("fleet-demo: agent has ended with code -9, before this was true: all is configured\n")
     assert "the end of agent.log:" in err
     assert "Traceback" not in err
     assert is_clean(directory)
@@ -180,7 +185,7 @@ def test_the_fleet_demo_says_what_it_leaves(start: Start, directory: Path, progr
     (again,) = [line.removeprefix("to try again: ") for line in err.splitlines() if "to try again: " in line]
     assert subprocess.run(again, shell=True, check=False).returncode == 0
     (left,) = directory.iterdir()
-    assert {one.name for one in left.iterdir()} <= {"etcd", "etcd.log"}
+    assert not (left / "engine").exists()
 
 
 def _mentions(pid: str, text: str) -> bool:

@@ -55,7 +55,7 @@ def test_down_removes_nothing_but_what_up_has_made(tmp_path: Path) -> None:
     (tmp_path / "mine" / "letters").write_text("dear all")
     done = script("down", tmp_path / "mine")
     assert done.returncode == 1
-    assert f"{tmp_path}/mine was not made by 'up'" in done.stderr
+    assert f"{tmp_path}/mine was not created by 'up'" in done.stderr
     assert (tmp_path / "mine" / "letters").read_text() == "dear all"
     assert script("down", tmp_path / "none").returncode == 0
 

@@ -74,7 +74,7 @@ def test_what_is_put_is_what_etcdctl_gets(vethctl: Vethctl, etcd: Etcd) -> None:
         '"namespace":{"type":2,"name":"ns2"},"veth":{"peer_if_name":"veth1"}}\n'
     )
     before = etcd.revision
-    assert vethctl("put", str(EXAMPLES / "pair")).out == "nothing to change: 2 interfaces stored just so\n"
+    assert vethctl("put", str(EXAMPLES / "pair")).out == "nothing to change: 2 interfaces already stored\n"
     assert etcd.revision == before
     said = vethctl("put", f"{KEY}veth1", "-", "--json", stdin=text(value("veth1", "veth2")))
     assert said.json == [{"op": "change", "name": "veth1", "source": f"{KEY}veth1"}]
@@ -104,11 +104,11 @@ def test_what_other_clients_write_is_read_in_every_spelling(vethctl: Vethctl, et
     for name, one in found.items():
         assert (one["valid"], one["netns"], one["peer"]) == (True, "netns:ns1", "peer")
         assert (one["addresses"], one["enabled"], one["source"]) == (["10.0.0.1/24"], True, KEY + name)
-    assert "linux_namespace is read as namespace" in found["sample"]["problem"]
+    assert "linux_namespace is a former name of namespace" in found["sample"]["problem"]
     dumped = vethctl("dump")
     assert dumped.json == [json.loads(OTHERS[name]) for name in sorted(OTHERS)]
     before = etcd.revision
-    assert vethctl("put", "-", stdin=dumped.out).out == "nothing to change: 4 interfaces stored just so\n"
+    assert vethctl("put", "-", stdin=dumped.out).out == "nothing to change: 4 interfaces already stored\n"
     assert etcd.revision == before
     etcd.delete_prefix(KEY)
     assert vethctl("put", "-", stdin=dumped.out).code == 0
@@ -149,7 +149,7 @@ def test_names_and_full_keys_mean_the_same_everywhere(vethctl: Vethctl, etcd: Et
     ):
         said = vethctl(*argv)
         assert (said.code, said.out) == (1, "")
-        assert "the key is of label vpp2, not of vpp1" in said.err
+        assert "the key belongs to label vpp2, not vpp1" in said.err
 
 
 def test_del_deletes_exactly_what_is_named_and_by_prefix_only_when_told_to(vethctl: Vethctl, etcd: Etcd) -> None:
@@ -165,6 +165,15 @@ def test_del_deletes_exactly_what_is_named_and_by_prefix_only_when_told_to(vethc
     assert keys(etcd) == ["a1"]
 
 
+def test_diff_takes_what_is_stored(vethctl: Vethctl, etcd: Etcd, pair: None) -> None:
+    said = vethctl("diff", "--json")
+    assert said.code == 1
+    assert {one["interface"] for one in said.json if one["op"] == "create"} == {"veth1", "veth2"}
+    etcd.put(f"{KEY}veth1", "no JSON")
+    said = vethctl("diff", "--json")
+    assert (said.code, said.json, said.errors[0]["code"]) == (1, [], "invalid-value")
+
+
 def test_a_key_that_no_interface_can_have_is_listed_and_deleted_by_what_is_shown_of_it(
     vethctl: Vethctl, etcd: Etcd, pair: None
 ) -> None:
@@ -172,7 +181,7 @@ def test_a_key_that_no_interface_can_have_is_listed_and_deleted_by_what_is_shown
         etcd.put(KEY + end, "{}")
     lines = vethctl("list").out.splitlines()
     assert [line.split("  ")[0] for line in lines[1:4]] == ["key:a b", "key:a/b", "key:c/d"]
-    assert f"key '{KEY}a/b': an interface's name has no '/'" in lines[2]
+    assert f"key '{KEY}a/b': must not contain '/'" in lines[2]
     assert vethctl("get", f"{KEY}a/b").json == {}
     assert vethctl("del", f"{KEY}a/b", "key:a b").code == 0
     assert vethctl("del", "--prefix", f"{KEY}c/").code == 0
@@ -239,7 +248,7 @@ def test_an_empty_etcd_is_no_error_and_one_that_is_not_there_is(vethctl: Vethctl
         2,
         [
             f"vethctl: {etcd.url}: there is no interface 'veth1'",
-            f"  see what is there: vethctl list --store {etcd.url}",
+            f"  to see all interfaces: vethctl list --store {etcd.url}",
         ],
     )
     assert vethctl("get", "eth0@ns1").err.splitlines()[0] == f"vethctl: {etcd.url}: there is no interface 'eth0@ns1'"
@@ -348,7 +357,7 @@ def test_what_is_not_allowed_is_told_with_the_cure(vethctl: Vethctl, url: str) -
     assert (said.code, said.error["code"]) == (2, "store-error")
     assert said.error["error"].endswith(": wrong user or password")
     said = vethctl("list", "--store", url.split("vethlib")[0] + url.split("@")[1])
-    assert "it wants a user and a password" in said.err
+    assert "it requires a user and a password" in said.err
 
 
 def test_certificates_are_shown_and_asked_for(vethctl: Vethctl, make_etcd: MakeEtcd, tls: Callable[..., Any]) -> None:
@@ -358,7 +367,7 @@ def test_certificates_are_shown_and_asked_for(vethctl: Vethctl, make_etcd: MakeE
     assert len(vethctl("dump", "--store", server.url).json) == 2
     said = vethctl("list", "--store", f"etcd://{server.endpoint}")
     assert said.code == 2
-    assert "it may want TLS" in said.err
+    assert "it may require TLS" in said.err
 
 
 # --- status
@@ -418,6 +427,7 @@ def test_status_says_what_the_agent_of_the_label_has_published(
         ["INTERFACE", "NETNS", "LINK", "PEER", "STATE", "SINCE", "REASON"],
         ["veth1", "ns1", "veth1", "veth2", "PENDING", *said.out.splitlines()[1].split()[5:7], "waits"],
         ["veth2", "ns1", "veth2", "veth1", "CONFIGURED", *said.out.splitlines()[2].split()[5:7]],
+        ["2", "interfaces:", "1", "PENDING,", "1", "CONFIGURED"],
     ]
     entries = vethctl("status", "--json").json
     revision = _of(etcd, "config")["veth1"]
@@ -438,10 +448,10 @@ def test_status_tells_what_the_agent_has_yet_to_see(vethctl: Vethctl, etcd: Etcd
     vethctl("put", "-", stdin=text(value("veth1", "veth2", mtu=1400), value("new", "x")))
     said = vethctl("status")
     assert said.code == 3
-    rows = [line.split(maxsplit=2) for line in said.out.splitlines()[1:]]
+    rows = [line.split(maxsplit=2) for line in said.out.splitlines()[1:-1]]
     assert [row[0] for row in rows] == ["new", "veth1", "veth2"]
-    assert rows[0][1:] == ["PENDING", "the agent has yet to see it"]
-    assert rows[1][2].endswith("the agent has yet to see its last change")
+    assert rows[0][1:] == ["PENDING", "the agent has not read it yet"]
+    assert rows[1][2].endswith("the agent has not read its last change yet")
     assert "yet" not in rows[2][2]
     assert (vethctl("status", "veth1").code, vethctl("status", "veth2").code, vethctl("status", "new").code) == (
         3,
@@ -455,7 +465,7 @@ def test_status_tells_what_the_agent_has_yet_to_see(vethctl: Vethctl, etcd: Etcd
     assert vethctl("status").code == 0
     vethctl("del", "new")
     said = vethctl("status", "new")
-    assert (said.code, said.out.rstrip().endswith("the agent has yet to see that it was deleted")) == (3, True)
+    assert (said.code, said.out.rstrip().endswith("the agent has not read its deletion yet")) == (3, True)
 
 
 def test_no_agent_is_told_with_what_waits_for_one(vethctl: Vethctl, etcd: Etcd, store: EtcdStore) -> None:
@@ -472,7 +482,7 @@ def test_no_agent_is_told_with_what_waits_for_one(vethctl: Vethctl, etcd: Etcd, 
     assert (said.code, said.out, said.err.splitlines()[0]) == (
         2,
         "",
-        f"vethctl: {told}; what was built stays, and what has become of 2 interfaces is not known",
+        f"vethctl: {told}; existing pairs stay, and the state of 2 interfaces is unknown",
     )
     said = vethctl("status", "veth1", "--json")
     assert (said.code, said.json, said.error["code"]) == (2, [], "not-running")
@@ -501,8 +511,8 @@ def test_a_status_that_no_agent_writes_is_shown_as_none(
         etcd.put(STATUS.replace("vpp1", "other") + "a", json.dumps(status("a").as_dict() | junk))
         said = vethctl("status")
         assert (said.code, said.err) == (3, "")
-        assert [line.split()[0] for line in said.out.splitlines()[1:]] == ["veth1", "veth2"]
-        assert said.out.rstrip().endswith("the agent has yet to see it")
+        assert [line.split()[0] for line in said.out.splitlines()[1:-1]] == ["veth1", "veth2"]
+        assert said.out.splitlines()[-2].endswith("the agent has not read it yet")
         found = {one["label"]: one for one in vethctl("status", "--all-labels", "--json").json}
         assert (found["vpp1"]["states"], found["vpp1"]["untold"]) == ({"CONFIGURED": 1}, 1)
         assert (found["other"]["states"], found["other"]["untold"]) == ({}, 1)
@@ -539,7 +549,7 @@ def test_who_may_only_look_at_statuses_is_shown_them(vethctl: Vethctl, etcd_with
     said = vethctl("status", "--json", "--store", f"etcd://eye:pass@{etcd_with_auth.endpoint}")
     assert (said.code, said.json) == (0, [entry])
     said = vethctl("list", "--store", f"etcd://eye:pass@{etcd_with_auth.endpoint}")
-    assert (said.code, "this user may not do that" in said.err) == (2, True)
+    assert (said.code, "this user is not permitted to do that" in said.err) == (2, True)
 
 
 def test_status_is_that_of_this_host_where_no_etcd_is_named(
@@ -549,7 +559,7 @@ def test_status_is_that_of_this_host_where_no_etcd_is_named(
     for store in (f"dir:{tmp_path}/conf", ""):
         said = vethctl("status", "--store", store, "--status-dir", str(tmp_path), "--json")
         assert [one["name"] for one in said.json] == ["veth1"]
-        assert "runs on this host; this is what the last one said" in said.err
+        assert "runs on this host; shown are the statuses of the last one" in said.err
     # What is named exactly is looked at, whatever the environment says.
     assert len(vethctl("status", "--status-dir", str(tmp_path), "--json").json) == 1
 
@@ -728,7 +738,7 @@ def test_what_is_put_is_built_and_told(vethctl: Vethctl, etcd: Etcd, tmp_path: P
                 ns.remove(netns)
     said: Said = vethctl("status")
     assert said.code == 2
-    assert said.err.splitlines()[0].endswith("; what was built stays, and what has become of 2 interfaces is not known")
+    assert said.err.splitlines()[0].endswith("; existing pairs stay, and the state of 2 interfaces is unknown")
 
 
 def test_the_shell_is_offered_what_an_etcd_holds(vethctl: Vethctl, etcd: Etcd) -> None:

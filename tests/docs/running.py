@@ -26,20 +26,32 @@ _PYTEST = "python -m pytest -q -W error --strict-markers --rootdir . " + " ".joi
 _LOOKS = re.compile(r"(sleep [\d.]+; *)?vethctl (status|show|list|get|netns list)\b[^|<>;&]*$")
 """What only looks, and may be repeated: how long a page says to wait is not how long a busy machine takes."""
 _KEEP_NAMES = "ls /run/netns >.netns-before"
-_DROP_NAMES = "ls /run/netns | comm -13 .netns-before - | xargs -r -n 1 ip netns delete; rm .netns-before"
+# The kernel takes its time to remove what a deleted namespace contains. The pairs go first: the next example may be one
+# that uses the same names.
+_DROP_NAMES = (
+    "for name in $(ls /run/netns | comm -13 .netns-before -); do "
+    "ip -n $name -brief link show type veth | while read -r link rest; do "
+    "ip -n $name link delete ${link%@*} 2>/dev/null; done; "
+    "ip netns delete $name; done; rm .netns-before"
+)
 
 
-def run_page(page: Page, scratch: Path, environment: dict[str, str] | None = None) -> int:
-    """Run what is to be run of a page, in an empty directory; how many steps. AssertionError says which is wrong."""
+def run_page(
+    page: Page, scratch: Path, environment: dict[str, str] | None = None, *, own_processes: bool = True
+) -> int:
+    """Run what is to be run of a page, in an empty directory; how many steps. AssertionError says which is wrong.
+
+    See world.py for `own_processes`.
+    """
     (scratch / "examples").symlink_to(ROOT / "examples")
     blocks = [block for block in page.blocks() if block.runs]
     steps = [step for block in blocks if not block.tests for step in _steps(block, scratch)]
     if tests := [block for block in blocks if block.tests]:
         steps.append(_pytest(tests, scratch))
-    with _Shell(scratch, environment or {}) as shell:
+    with _Shell(scratch, environment or {}, own_processes) as shell:
         for step in steps:
             if why := shell.run(step):
-                raise AssertionError(f"{page.name}:{step.line}: {why}")
+                raise AssertionError(f"{page.name}:{step.line}: {why}{shell.remark()}")
     return len(steps)
 
 
@@ -63,7 +75,7 @@ def _pytest(blocks: Sequence[Block], scratch: Path) -> Step:
 class _Shell:
     """A bash in a world of its own; what it has started ends with it."""
 
-    def __init__(self, scratch: Path, environment: dict[str, str]) -> None:
+    def __init__(self, scratch: Path, environment: dict[str, str], own_processes: bool) -> None:
         self._scratch = scratch
         self._steps = scratch.parent / f"{scratch.name}-steps"  # out of the page's sight
         self._steps.mkdir()
@@ -77,7 +89,10 @@ class _Shell:
             "COLUMNS": "120",
             "HOME": str(scratch),
         }
-        enter = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tests.docs.world import main; main()"
+        enter = (
+            f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tests.docs.world import main; "
+            f"main(own_processes={own_processes})"
+        )
         with (self._steps / "stderr").open("wb") as stderr:
             self._bash = subprocess.Popen(
                 [sys.executable, "-c", enter],
@@ -97,12 +112,19 @@ class _Shell:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        # The whole session: without job control bash leaves what it starts in its own process group.
+        os.kill(self._bash.pid, signal.SIGTERM)
+        os.waitid(os.P_PID, self._bash.pid, os.WEXITED | os.WNOWAIT)  # its number is not anybody else's before wait()
+        # What a bash outside of a pid namespace has left: without job control that is in its own process group.
         os.killpg(self._bash.pid, signal.SIGKILL)
+        self._bash.wait()
         assert self._bash.stdin
         self._bash.stdin.close()
-        self._bash.wait()
         os.close(self._told)
+
+    def remark(self) -> str:
+        """What the shell itself has said, to follow what is wrong."""
+        said = _read(self._steps / "stderr").rstrip()
+        return f"\n--- the page's shell says\n{said}" if said else ""
 
     def run(self, step: Step) -> str:
         """Run a step; what is wrong with it, or ""."""

@@ -9,8 +9,8 @@ import traceback
 from pathlib import Path
 
 from vethlib import Session
-from vethlib.agent.configurator import Configurator
-from vethlib.agent.service import Service
+from vethlib.agent.reconcile.configurator import Configurator
+from vethlib.agent.run.service import Service
 from vethlib.agent.stores.directory import DirectoryStore
 
 __all__ = ["LABEL", "run_agent", "started"]

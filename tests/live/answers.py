@@ -2,37 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pytest
 
+from tests.witness import ip
+from vethlib import ns
 from vethlib._nl.batch import Outcome
-from vethlib.session.places import Place, Places
+from vethlib._nl.sock import RtnlSocket
+from vethlib.errors import error_class
+from vethlib.ns import Descriptor
+from vethlib.ns.opening import opened
+from vethlib.session.core.namespaces import Namespaces, OpenNetns
 
-Edit = Callable[[Place, Sequence[bytes], list[Outcome]], list[Outcome]]
+Edit = Callable[[OpenNetns, Sequence[bytes], list[Outcome]], list[Outcome]]
 
 
 def edit_answers(patch: pytest.MonkeyPatch, edit: Edit) -> None:
     """Let `edit` say what the outcomes of some requests in a place are, given what they were."""
-    exchange, ask, dump = Places.exchange, Places.ask, Places.dump
+    exchange, ask, dump = Namespaces.exchange, Namespaces.ask, Namespaces.dump
 
-    def edited_exchange(self: Places, place: Place, requests: Sequence[bytes]) -> list[Outcome]:
+    def edited_exchange(self: Namespaces, place: OpenNetns, requests: Sequence[bytes]) -> list[Outcome]:
         return edit(place, requests, exchange(self, place, requests))
 
-    def edited_ask(self: Places, place: Place, request: bytes) -> Outcome:
+    def edited_ask(self: Namespaces, place: OpenNetns, request: bytes) -> Outcome:
         return edit(place, [request], [ask(self, place, request)])[0]
 
     def edited_dump(
-        self: Places, place: Place, request: bytes, parse: Callable[[bytes], Any], *attempts: int
+        self: Namespaces, place: OpenNetns, request: bytes, parse: Callable[[bytes], Any], *attempts: int
     ) -> Outcome:
         return edit(place, [request], [dump(self, place, request, parse, *attempts)])[0]
 
-    patch.setattr(Places, "exchange", edited_exchange)
-    patch.setattr(Places, "ask", edited_ask)
-    patch.setattr(Places, "dump", edited_dump)
+    patch.setattr(Namespaces, "exchange", edited_exchange)
+    patch.setattr(Namespaces, "ask", edited_ask)
+    patch.setattr(Namespaces, "dump", edited_dump)
 
 
 def refuse_all(patch: pytest.MonkeyPatch, outcome: Outcome) -> None:
     """Let every request have this outcome."""
     edit_answers(patch, lambda _place, requests, _outcomes: [outcome for _ in requests])
+
+
+def refuse_opening(patch: pytest.MonkeyPatch, name: str, number: int) -> None:
+    """Let opening the named namespace fail with this errno."""
+
+    def refusing(path: str) -> Descriptor:
+        if path == f"/run/netns/{name}":
+            raise OSError(number, os.strerror(number))
+        return opened(path)
+
+    patch.setattr("vethlib.ns.reference.opened", refusing)
+
+
+def refuse_inside(patch: pytest.MonkeyPatch, identity: tuple[int, int], number: int) -> None:
+    """Let a socket in the namespace of that identity be refused with this errno, home's too."""
+    socket, open_sockets = Namespaces.socket, Namespaces.open_sockets
+
+    def refusing(self: Namespaces, place: OpenNetns) -> RtnlSocket:
+        if place.identity == identity:
+            raise error_class(number)(f"refused: {os.strerror(number)}", errno=number)
+        return socket(self, place)
+
+    def open_others(self: Namespaces, places: Iterable[OpenNetns]) -> None:
+        open_sockets(self, [place for place in places if place.identity != identity])
+
+    patch.setattr(Namespaces, "socket", refusing)
+    patch.setattr(Namespaces, "open_sockets", open_others)
+
+
+def replace_with_same_number(name: str, patch: pytest.MonkeyPatch) -> None:
+    """Remove a named namespace and create another one, which has the inode number of the first, as often happens."""
+    identity = ns.identity
+    with ns.Netns.open(name) as before:
+        ip("netns", "del", name)
+        ip("netns", "add", name)
+        with ns.Netns.open(name) as after:
+            old, new = before.identity, after.identity
+    patch.setattr(ns, "identity", lambda fd: old if identity(fd) == new else identity(fd))

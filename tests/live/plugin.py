@@ -18,7 +18,8 @@ But for one: who is user 0 needs CAP_SETFCAP to map that into a user namespace (
 kernel/user_namespace.c), which others need not.
 """
 
-_QUIET = ["-p", "no:randomly", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
+_NOT_WANTED = ("randomly", "cacheprovider", "hypothesispytest", "rerunfailures", "socket", "timeout")
+_QUIET = [word for name in _NOT_WANTED for word in ("-p", f"no:{name}")]
 
 
 class Project:

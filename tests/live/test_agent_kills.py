@@ -11,10 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.live.agents import run_agent, started
 from tests.live.convergence import assert_converges
 from tests.witness import host_state, ip
 from vethlib import End, Session, Veth, ns
+
+pytestmark = pytest.mark.slow
 
 KILLS = 220
 PAIRS = 50

@@ -12,9 +12,9 @@ import pytest
 from tests.live.applying import applied, example, indexes, interface, planned, reaches
 from tests.witness import addresses, host_state, ip, names, poll, seen
 from vethlib import Session, ns
-from vethlib.agent import State
-from vethlib.agent.execute import execute
-from vethlib.agent.mark import group_of
+from vethlib.agent import Plan, RemoveNetns, State
+from vethlib.agent.config.mark import group_of
+from vethlib.agent.host.execution import execute
 
 
 def test_the_example_pair_is_built_as_its_files_say(session: Session) -> None:
@@ -54,6 +54,20 @@ def test_a_pair_is_complete_when_its_second_end_comes(session: Session) -> None:
     assert reaches("ns1", "192.168.22.2", "ns2")
 
 
+@pytest.mark.parametrize("name", ["netns:blue", "pid:1", "a:b"])
+def test_a_namespace_whose_name_looks_like_a_reference_is_created_by_its_whole_name(
+    session: Session, blue: str, name: str
+) -> None:
+    applied(session, interface("a", "b", name), interface("b", "a"))
+    assert set(ns.names()) == {blue, name}
+    place = session.identity(f"netns:{name}")
+    execution = execute(session, Plan((RemoveNetns(name, place),), {}, {}))
+    assert [str(error) for _, error in execution.errors] == [f"netns:{name} is not removed: 'a' is in it"]
+    session.delete("b")
+    assert execute(session, Plan((RemoveNetns(name, place),), {}, {})).errors == []
+    assert ns.names() == [blue]
+
+
 def test_a_missing_namespace_is_waited_for_where_that_was_asked(
     session: Session, make_netns: Callable[..., None]
 ) -> None:
@@ -65,8 +79,10 @@ def test_a_missing_namespace_is_waited_for_where_that_was_asked(
     applied(session, *example("pair"), create=False)
 
 
-def test_a_process_that_is_gone_keeps_its_interfaces_pending(session: Session, spawn: Callable[[str], int]) -> None:
-    pid = spawn("")
+def test_a_process_that_is_gone_keeps_its_interfaces_pending(
+    session: Session, blue: str, spawn: Callable[[str], int]
+) -> None:
+    pid = spawn(blue)
     ends = [interface("a", "b", namespace={"pid": pid}), interface("b", "a", "ns1")]
     assert planned(session, *ends).verdicts["a"].state is State.CONFIGURED
     os.kill(pid, signal.SIGKILL)
@@ -75,7 +91,7 @@ def test_a_process_that_is_gone_keeps_its_interfaces_pending(session: Session, s
     assert str(made.verdicts["a"]) == f"PENDING (process {pid} is gone)"
     assert str(made.verdicts["b"]) == f"PENDING (peer a: process {pid} is gone)"
     assert execute(session, made).done == []
-    assert ns.names() == []
+    assert ns.names() == [blue]
 
 
 def test_a_pair_may_end_in_the_namespace_of_a_process(session: Session, blue: str, spawn: Callable[[str], int]) -> None:

@@ -13,8 +13,8 @@ from tests.live.applying import applied, example, indexes, interface, planned
 from tests.witness import ip, names, open_fds, seen
 from vethlib import LinkExists, NetlinkError, Netns, NetnsNotFound, NotPermitted, Session, ns
 from vethlib.agent import AddNetns, State
-from vethlib.agent.execute import execute
-from vethlib.agent.observe import observe
+from vethlib.agent.host.execution import execute
+from vethlib.agent.host.observation import observe
 
 PAIR = (interface("a", "b", "ns1"), interface("b", "a", "ns2"))
 
@@ -147,10 +147,10 @@ def test_a_namespace_that_may_not_be_added_fails_its_pairs_with_the_reason(
     refusal = NotPermitted("cannot create /run/netns/ns2: it needs root")
     create = Netns.create
 
-    def refuse(name: str) -> Netns:
-        if name == "ns2":
+    def refuse(name: str, **how: bool) -> Netns:
+        if ns.parse(name) == ns.parse("ns2"):
             raise refusal
-        return create(name)
+        return create(name, **how)
 
     monkeypatch.setattr(Netns, "create", refuse)
     execution = execute(session, made)
@@ -217,10 +217,10 @@ def test_a_reference_that_leads_to_no_namespace_is_no_error(session: Session) ->
 
 
 def test_an_error_that_is_not_about_being_there_is_raised(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vethlib.session.survey import Survey
+    from vethlib.session.read.survey import Survey
 
     trouble = NetlinkError("out of file descriptors", errno=errno.EMFILE)
-    monkeypatch.setattr(Session, "survey", lambda *_: Survey({"": trouble}, []))
+    monkeypatch.setattr(Session, "survey", lambda *_, **__: Survey({"": trouble}, []))
     with pytest.raises(NetlinkError) as raised:
         observe(session, [])
     assert raised.value is trouble

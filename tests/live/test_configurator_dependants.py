@@ -12,11 +12,11 @@ import pytest
 
 from tests.live.applying import interface
 from tests.live.configuring import by_file, by_pid, configured, foreign, pair, placed, put, settle, until
-from tests.live.test_packet import frame, of, ours, witness
+from tests.live.frames import frame, of, ours, witness
 from tests.witness import ip, names, open_fds, poll, seen
 from vethlib import Link, LinkNotFound, NetnsNotFound, Session, ns
-from vethlib.agent.configurator import Configurator
-from vethlib.agent.packet import PacketPort
+from vethlib.agent.reconcile.configurator import Configurator
+from vethlib.agent.registry.packet import PacketPort
 
 
 @pytest.fixture

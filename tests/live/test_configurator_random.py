@@ -12,7 +12,7 @@ from tests.live.configuring import settle, states
 from tests.witness import addresses, names, seen
 from vethlib import End, LinkExists, Session, Veth, VethError, ns
 from vethlib.agent import Interface, Namespace, NamespaceType
-from vethlib.agent.configurator import Configurator
+from vethlib.agent.reconcile.configurator import Configurator
 from vethlib.ns import Netns
 
 NAMES = [f"v{number}" for number in range(6)]
@@ -154,7 +154,7 @@ class World:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_in_the_end_it_is_as_it_should_be(session: Session, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vethlib.agent.repair.FREE_REPAIRS", 1 << 30)  # nothing here is a fight
+    monkeypatch.setattr("vethlib.agent.reconcile.backoff.FREE_REPAIRS", 1 << 30)  # nothing here is a fight
     with Session() as others, Configurator(session, missing_netns="wait") as configurator:
         world = World(seed, session, others, configurator)
         for _ in range(5):

@@ -35,11 +35,13 @@ from tests.live.configuring import (
     unbind,
     until,
 )
+from tests.mounts import unmount_all
+from tests.slack import slack
 from tests.witness import ip, names, nothing_changes, poll, seen
 from vethlib import IfIndexCache, LinkEvent, NetlinkError, Session, ns
 from vethlib.agent import Namespace, State
-from vethlib.agent.configurator import Configurator
-from vethlib.agent.follow import Follower, MemoryResolver
+from vethlib.agent.reconcile.configurator import Configurator
+from vethlib.follow import Follower, MemoryResolver
 from vethlib.ns import Netns
 from vethlib.ns.syscalls import CLONE_NEWNS, MS_PRIVATE, MS_REC, mount, unshare
 
@@ -68,6 +70,7 @@ def pending(configurator: Configurator, *interfaces: str) -> Callable[[], bool]:
 # --- named namespaces
 
 
+@pytest.mark.timing
 def test_a_named_namespace_comes_and_goes_and_each_has_its_effect_within_50_ms(configurator: Configurator) -> None:
     put(configurator, *pair("a", "b", "blue"))
     settle(configurator)
@@ -81,8 +84,8 @@ def test_a_named_namespace_comes_and_goes_and_each_has_its_effect_within_50_ms(c
         assert (names("blue"), names()) == ({"a"}, {"b"})
         ns.remove("blue")
         going.append(until(configurator, pending(configurator, "a", "b")))
-    assert min(coming) < SOON
-    assert min(going) < SOON
+    assert min(coming) < SOON + slack()
+    assert min(going) < SOON + slack()
 
 
 def test_a_namespace_that_comes_and_goes_many_times_is_no_fight(configurator: Configurator) -> None:
@@ -200,8 +203,7 @@ def test_run_netns_absent_at_the_start_is_waited_for(home: ns.Netns) -> None:
         try:
             unshare(CLONE_NEWNS)
             mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None)
-            while f" {NETNS_DIR} " in Path("/proc/thread-self/mountinfo").read_text():
-                unbind(NETNS_DIR)
+            unmount_all(NETNS_DIR)
             NETNS_DIR.rmdir()
             with Session() as session, Configurator(session, missing_netns="wait") as configurator:
                 put(configurator, *pair("a", "b", "blue"))
@@ -226,6 +228,7 @@ def test_run_netns_absent_at_the_start_is_waited_for(home: ns.Netns) -> None:
 # --- processes
 
 
+@pytest.mark.timing
 def test_a_killed_process_takes_both_ends_though_another_keeps_the_namespace(
     configurator: Configurator, spawn: Spawn
 ) -> None:
@@ -243,7 +246,7 @@ def test_a_killed_process_takes_both_ends_though_another_keeps_the_namespace(
             "b": f"PENDING (peer a: process {pid} is gone)",
         }
         assert names(f"pid:{keeper}") == names() == set()
-    assert min(took) < SOON
+    assert min(took) < SOON + slack()
 
 
 def test_a_process_of_the_same_number_counts_only_when_it_is_put_again(
@@ -318,6 +321,7 @@ def test_two_interfaces_of_one_process_go_and_come_with_it(configurator: Configu
 # --- files
 
 
+@pytest.mark.timing
 def test_a_file_elsewhere_comes_and_goes(configurator: Configurator, blue: str, red: str, tmp_path: Path) -> None:
     file = tmp_path / "net"
     put(configurator, placed("a", "b", by_file(file)), interface("b", "a", "red"))
@@ -335,8 +339,8 @@ def test_a_file_elsewhere_comes_and_goes(configurator: Configurator, blue: str, 
         going.append(until(configurator, pending(configurator, "a", "b")))
         settle(configurator)
         assert names("blue") == names("red") == set()
-    assert min(coming) < SOON
-    assert min(going) < SOON
+    assert min(coming) < SOON + slack()
+    assert min(going) < SOON + slack()
 
 
 def test_a_file_that_leads_to_another_namespace_moves_the_pair(
@@ -353,6 +357,26 @@ def test_a_file_that_leads_to_another_namespace_moves_the_pair(
     settle(configurator)
     assert configured(configurator, "a", "b")()
     assert seen("b")["link_index"] == seen("a", "red")["ifindex"]
+
+
+def test_a_file_that_keeps_leading_to_another_namespace_moves_the_pair_less_and_less_often(
+    configurator: Configurator, blue: str, red: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file, flips = tmp_path / "net", 300
+    file.symlink_to("/run/netns/blue")
+    put(configurator, placed("a", "b", by_file(file)), interface("b", "a"))
+    settle(configurator)
+    with caplog.at_level("INFO", "vethlib.agent"):
+        for number in range(flips):
+            (tmp_path / "new").symlink_to(f"/run/netns/{blue if number % 2 else red}")
+            (tmp_path / "new").rename(file)
+            configurator.poll(0)
+    unsteady = [record for record in caplog.records if f"{file} keeps changing: its" in record.getMessage()]
+    assert [record.levelname for record in unsteady] == ["WARNING"]
+    assert len(caplog.records) < flips
+    is_configured = configured(configurator, "a", "b")
+    until(configurator, lambda: names("blue") == {"a"} and not names("red") and is_configured(), within=60)
+    assert seen("b")["link_index"] == seen("a", "blue")["ifindex"]
 
 
 def test_one_namespace_by_two_spellings_is_one(configurator: Configurator, blue: str) -> None:
@@ -395,6 +419,7 @@ def test_the_end_of_a_namespace_takes_the_other_end_and_is_heard_by_its_links(
 # --- microservices
 
 
+@pytest.mark.timing
 def test_a_microservice_comes_goes_and_changes_within_50_ms(resolver: MemoryResolver, blue: str, red: str) -> None:
     with Session(resolver=resolver) as session, Configurator(session) as configurator:
         put(configurator, placed("port1", "port2", by_label("vnf1")), interface("port2", "port1"))
@@ -411,7 +436,7 @@ def test_a_microservice_comes_goes_and_changes_within_50_ms(resolver: MemoryReso
         took.append(until(configurator, pending(configurator, "port1", "port2")))
         assert state_of(configurator, "port1") == "PENDING (microservice vnf1 is not running)"
         assert names() == names("blue") == set()
-        assert min(took) < SOON
+        assert min(took) < SOON + slack()
 
 
 def test_a_resolver_that_does_not_answer_takes_nothing_down(resolver: MemoryResolver, blue: str, red: str) -> None:
@@ -436,7 +461,7 @@ def test_a_resolver_that_does_not_answer_takes_nothing_down(resolver: MemoryReso
                 ]
             )
             settle(configurator)
-        doubt = "it stands, but cannot be checked: the engine does not answer"
+        doubt = "the link exists, but cannot be checked: the engine does not answer"
         after = [status for status in configurator.status() if status.name.startswith("port")]
         assert [status.warning for status in after] == [doubt, doubt.replace("the engine", "peer port1: the engine")]
         assert [replace(status, warning="") for status in after] == before
@@ -528,6 +553,7 @@ def test_a_pair_deleted_while_the_resolver_is_down_is_gone_at_the_latest_when_it
 
 @pytest.mark.parametrize("netns", ["", "blue"])
 @pytest.mark.parametrize("way", ["del", "name", "netns", "altname"])
+@pytest.mark.timing
 def test_a_foreign_link_in_the_way_that_goes_lets_the_pair_be_built_within_50_ms(
     configurator: Configurator, blue: str, red: str, netns: str, way: str
 ) -> None:
@@ -563,7 +589,7 @@ def test_a_foreign_link_in_the_way_that_goes_lets_the_pair_be_built_within_50_ms
         settle(configurator)
         return took
 
-    assert best_of(3, once) < SOON
+    assert best_of(3, once) < SOON + slack()
 
 
 def test_a_foreign_name_in_a_new_namespace_is_heard_of_as_well(configurator: Configurator) -> None:
@@ -630,7 +656,7 @@ def test_lost_events_and_no_descriptors_to_look_again_are_survived(
         put(configurator, *pair("a", "b", blue))
         settle(configurator)
         with monkeypatch.context() as patch:
-            patch.setattr(IfIndexCache, "poll", _cannot_be_read)
+            patch.setattr(IfIndexCache, "changes", _cannot_be_read)
             assert {status.state for status in configurator.poll().values() if status} == {State.RETRYING}
             ip("link", "del", "dev", "b")
         until(configurator, configured(configurator, "a", "b"), 3)

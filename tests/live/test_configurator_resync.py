@@ -20,16 +20,23 @@ from tests.live.configuring import (
     state_of,
     states,
     until,
+    without_detection,
 )
 from tests.witness import host_state, ip, names, nothing_changes, seen
 from vethlib import InvalidValue, Session
 from vethlib._nl.const import RTM_NEWADDR, RTM_NEWLINK, RTM_SETLINK
 from vethlib.agent import group_of
-from vethlib.agent.configurator import Configurator
+from vethlib.agent.reconcile.configurator import Configurator
 from vethlib.ns import Netns
 
 PAIR = pair("a", "b", "blue", ip_addresses=["2001:db8::1/64"])[:1] + pair("a", "b", "blue", mtu=1400)[1:]
 BAD = [InvalidValue("mtu", 3, "an MTU is 68 to 65535")]
+
+
+@pytest.fixture
+def blue(blue: str) -> str:
+    without_detection(blue)
+    return blue
 
 
 @pytest.fixture

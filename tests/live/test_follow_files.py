@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.capabilities import dropped
+from tests.mounts import unmount_all
 from vethlib import NetnsNotFound, ns
-from vethlib.agent.follow import Follower
+from vethlib.follow import Follower
 from vethlib.ns.syscalls import CLONE_NEWNS, MNT_DETACH, MS_BIND, mount, umount2, unshare
 
 HERE = "/proc/thread-self/ns/net"
@@ -174,8 +175,7 @@ def unshared(function: Callable[[], None]) -> None:
 
 
 def without_directory() -> None:
-    while f" {DIRECTORY} " in Path("/proc/thread-self/mountinfo").read_text():
-        unmount(DIRECTORY)
+    unmount_all(DIRECTORY)
     DIRECTORY.rmdir()
 
 
@@ -484,3 +484,23 @@ def test_a_directory_that_may_not_be_read_is_looked_at_all_the_same(follower: Fo
     (locked / "file").touch()
     with dropped():
         assert told(follower) == {ref}
+
+
+def test_files_that_are_made_faster_than_they_are_heard_of_change_nothing_else_and_hide_nothing(
+    follower: Follower, make_netns: Callable[..., None]
+) -> None:
+    names = [f"n{number}" for number in range(20)]
+    make_netns(*names)
+    follower.follow([*names, "late"])
+    nothing_more(follower)
+    most = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    for number in range(most // 2 + 10):
+        file = DIRECTORY / f"storm{number % 2}"
+        os.close(os.open(file, os.O_WRONLY | os.O_CREAT))
+        os.unlink(file)
+    ns.remove("n7")  # of which no event is queued any more
+    make_netns("late")
+    heard = told(follower)
+    while more := told(follower, 0.2):
+        heard |= more
+    assert heard == {"n7", "late"}

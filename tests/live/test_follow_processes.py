@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.test_session_resources import descriptors_left
+from tests.live.descriptors import descriptors_left
 from tests.witness import open_fds
 from vethlib import NetlinkError, ns
-from vethlib.agent.follow import Follower
-from vethlib.agent.follow.processes import PIDFD_THREAD
+from vethlib.follow import Follower
+from vethlib.follow.processes import PIDFD_THREAD
 
 
 def heard(follower: Follower, within: float = 2.0) -> set[str]:
@@ -94,7 +94,7 @@ def test_a_process_that_is_not_there_is_gone_at_once(follower: Follower, sleeper
 
 REUSE = """
 import os, select, signal
-from vethlib.agent.follow import Follower
+from vethlib.follow import Follower
 
 def sleeper():
     pid = os.fork()
@@ -167,7 +167,13 @@ def test_the_end_of_a_thread_is_told(follower: Follower) -> None:
 def test_where_threads_have_no_descriptors_the_end_of_their_process_is_told(
     follower: Follower, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code = "import threading, time; t = threading.Thread(target=time.sleep, args=[60]); t.start(); print(t.native_id)"
+    code = """if True:
+        import threading, time
+        t = threading.Thread(target=time.sleep, args=[60])
+        t.start()
+        open(f"/proc/self/task/{t.native_id}/comm", "wb").write(b"\\xff")
+        print(t.native_id)
+    """
     process = subprocess.Popen([sys.executable, "-uc", code], stdout=subprocess.PIPE)
     with process:
         assert process.stdout is not None
@@ -279,3 +285,32 @@ def test_hundreds_of_processes_that_end_at_once_are_all_told(home: ns.Netns) -> 
             missing -= new
         assert all(map(follower.gone, refs))
         process.stdin.write("\n")
+
+
+def test_processes_beyond_half_of_the_descriptors_are_looked_at(
+    follower: Follower, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("vethlib.follow.processes.LOOK", 0.1)
+    monkeypatch.setattr(follower._processes, "_most", 2)
+    processes = [sleeper() for _ in range(6)]
+    refs = [f"pid:{one.pid}" for one in processes]
+    before = open_fds()
+    assert follower.due() is None
+    follower.follow(refs)
+    assert open_fds() == before + 2
+    assert len(caplog.records) == 1
+    due = follower.due()
+    assert due is not None
+    assert due <= 0.1
+    time.sleep(0.15)
+    assert follower.changed() == set()
+    assert not any(map(follower.gone, refs))
+    for number in (1, 4):
+        processes[number].kill()
+        wait_for_zombie(processes[number].pid)
+    time.sleep(0.15)
+    assert follower.changed() == {refs[1], refs[4]}
+    assert [bool(follower.gone(ref)) for ref in refs] == [False, True, False, False, True, False]
+    follower.unfollow(refs)
+    assert follower.due() is None
+    assert open_fds() == before

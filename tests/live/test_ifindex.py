@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.live.following import assert_right, known, told
+from tests.refusing import raises
 from tests.witness import host_state, ip, open_fds, poll, seen
 from vethlib import End, InvalidValue, LinkNotFound, Netns, NetnsNotFound, Session, SessionClosed, Veth, ns
 from vethlib.ifindex import IfIndexCache, watching
@@ -59,10 +60,10 @@ def test_the_netnsid_of_a_peer_is_that_of_the_links_own_namespace(
 
 def test_what_is_not_there_is_not_found(cache: IfIndexCache, blue: str) -> None:
     cache.watch("blue")
-    with pytest.raises(LinkNotFound, match=r"^look up 'nope' in netns:blue: there is no such link$") as caught:
+    with raises(LinkNotFound, netns="blue") as caught:
         cache.index("nope", "blue")
     assert caught.value.netns == "blue"
-    with pytest.raises(LinkNotFound, match=r"^look up ifindex 77 in netns:blue: there is no such link$"):
+    with raises(LinkNotFound, netns="blue"):
         cache.name(77, "blue")
     with pytest.raises(LinkNotFound):
         cache.link("nope", "blue")
@@ -75,7 +76,7 @@ def test_a_namespace_that_is_not_watched_is_not_guessed_at(cache: IfIndexCache, 
             with pytest.raises(NetnsNotFound, match=r"is not watched: cache\.watch\('.*'\) first") as caught:
                 ask(ref)
             assert caught.value.netns == ref
-    with pytest.raises(NetnsNotFound, match=r"the home namespace is not watched: cache\.watch\(''\) first"):
+    with raises(NetnsNotFound, netns=""):
         cache.index("lo")
     with pytest.raises(InvalidValue):
         cache.index("lo", "no:where")
@@ -203,7 +204,7 @@ def test_watching_many_is_all_or_nothing(
             cache.watch_all(refs)
         for ref in many:
             if ref != "n1":
-                with pytest.raises(NetnsNotFound, match="is not watched"):
+                with raises(NetnsNotFound):
                     cache.links(ref)
     session.create(Veth(End("va", "n0", up=False), End("vb", "n1", up=False)))
     assert {event.netns for event in cache.poll()} == {"n1"}
@@ -211,7 +212,7 @@ def test_watching_many_is_all_or_nothing(
     assert_right(cache, many)
     session.create(Veth(End("va", "n5", up=False), End("vb", "n6", up=False)))
     assert {event.netns for event in cache.poll()} == {"n5", "n6"}
-    with pytest.raises(NetnsNotFound, match="/run/netns/nowhere does not exist"):
+    with raises(NetnsNotFound, netns="netns:nowhere"):
         cache.watch("nowhere")
 
 
@@ -237,7 +238,7 @@ def test_a_namespace_made_anew_under_the_name_is_watched_when_asked_for(
     ns.remove("blue")
     Netns.create("blue").close()
     assert told(cache.poll(5)) == [("netns-gone", "blue", None, None)]
-    with pytest.raises(NetnsNotFound, match="is not watched"):
+    with raises(NetnsNotFound):
         cache.links("blue")
     cache.watch("blue")
     assert [link.name for link in cache.links("blue")] == ["lo"]
@@ -340,9 +341,10 @@ def test_a_watched_namespace_ends_with_its_last_user(
 def test_the_number_of_descriptors_does_not_grow_with_the_namespaces(
     cache: IfIndexCache, make_netns: Callable[..., None]
 ) -> None:
-    before = open_fds()
     many = [f"n{number}" for number in range(60)]
     make_netns(*many)
+    cache.watch(many[0])
+    before = open_fds()
     cache.watch_all(many)
     assert open_fds() == before
 
@@ -401,7 +403,7 @@ def test_a_closed_cache_says_so(session: Session, blue: str) -> None:
         cache.fileno,
         lambda: cache.find((0, 0), "lo"),
     ):
-        with pytest.raises(SessionClosed, match="this cache is closed"):
+        with raises(SessionClosed):
             call()
 
 

@@ -100,6 +100,14 @@ def test_polling_waits_for_an_event_and_no_longer_than_it_may(cache: IfIndexCach
     timer.join()
 
 
+@pytest.mark.parametrize("seconds", [1e7, 1e300])
+def test_polling_may_wait_longer_than_what_the_kernel_takes(cache: IfIndexCache, seconds: float) -> None:
+    timer = threading.Timer(0.1, ip, ("link", "set", "va", "mtu", "1400"), {"netns": "blue"})
+    timer.start()
+    assert told(cache.poll(seconds)) == [("changed", "blue", "va", "va")]
+    timer.join()
+
+
 def test_noise_from_a_namespace_that_is_not_watched_does_not_end_a_wait(session: Session, cache: IfIndexCache) -> None:
     cache.unwatch("red")
     timer = threading.Timer(0.05, ip, ("link", "set", "vb", "mtu", "1400"), {"netns": "red"})

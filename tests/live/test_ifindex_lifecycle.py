@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -12,10 +13,12 @@ from collections.abc import Callable
 import pytest
 
 from tests.capabilities import CAP_NET_BROADCAST, CAP_SYS_ADMIN, dropped
-from tests.live.test_session_lifecycle import failing, in_a_child
+from tests.live.children import in_a_child
+from tests.live.refusals import failing
 from tests.witness import ip, open_fds
-from vethlib import NetlinkError, NotPermitted, Session, SessionClosed
+from vethlib import End, NetlinkError, NotPermitted, Session, SessionClosed, Veth, VethError
 from vethlib.ifindex import IfIndexCache
+from vethlib.ifindex.watching import Watching
 
 
 def test_a_forked_child_cannot_use_the_cache_and_the_parent_can(session: Session, blue: str) -> None:
@@ -79,7 +82,6 @@ def test_a_child_that_forgets_the_cache_warns_of_nothing(session: Session) -> No
 @pytest.mark.parametrize(
     ("name", "number", "kind", "text"),
     [
-        ("vethlib.ifindex.observatory.RtnlSocket", errno.EMFILE, NetlinkError, r"watch namespaces: .*\(EMFILE\)"),
         ("vethlib.ifindex.news.os.eventfd", errno.EMFILE, NetlinkError, r"watch namespaces: .*raise `ulimit -n`"),
         ("vethlib.ifindex.news.select.epoll", errno.ENFILE, NetlinkError, r"watch namespaces: .*fs.file-max"),
     ],
@@ -94,16 +96,68 @@ def test_a_cache_that_could_not_start_has_nothing_to_warn_of(
     assert open_fds() == before
 
 
+@pytest.mark.parametrize("netns", ["", "blue"])
+def test_a_watch_that_could_not_begin_leaves_nothing_open(
+    session: Session, blue: str, monkeypatch: pytest.MonkeyPatch, netns: str
+) -> None:
+    with IfIndexCache(session) as cache:
+        before = open_fds()
+        with monkeypatch.context() as patch, pytest.raises(NetlinkError, match=r"watch .*\(EMFILE\)"):
+            patch.setattr("vethlib.ifindex.observatory.RtnlSocket", failing(errno.EMFILE))
+            cache.watch(netns)
+        assert open_fds() == before
+        assert cache.netns() == []
+        cache.watch(netns)
+        assert cache.index("lo", netns) == 1
+
+
 @pytest.mark.parametrize(
     ("capability", "text"),
     [
         (CAP_SYS_ADMIN, "making a network namespace needs CAP_SYS_ADMIN"),
-        (CAP_NET_BROADCAST, "hearing the events of others needs CAP_NET_BROADCAST"),
+        (CAP_NET_BROADCAST, "receiving the events of other namespaces needs CAP_NET_BROADCAST"),
     ],
 )
-def test_the_capability_that_is_missing_is_named(session: Session, capability: int, text: str) -> None:
-    before = open_fds()
-    with dropped(capability), pytest.raises(NotPermitted, match=f"^watch namespaces: {text}$") as caught:
-        IfIndexCache(session)
-    assert caught.value.errno == errno.EPERM
-    assert open_fds() == before
+def test_the_capability_that_is_missing_is_named_and_home_is_watched_without(
+    session: Session, blue: str, capability: int, text: str
+) -> None:
+    with dropped(capability), IfIndexCache(session) as cache:
+        cache.watch("")
+        before = open_fds()
+        for refs in (["blue"], ["", "blue"]):
+            with pytest.raises(NotPermitted, match=f"^watch namespaces: {text}$") as caught:
+                cache.watch_all(refs)
+            assert caught.value.errno == errno.EPERM
+        assert open_fds() == before
+        assert cache.netns() == [""]
+        session.create(Veth(End("a"), End("b")))
+        assert {event.link.name for event in cache.poll() if event.link} == {"a", "b"}
+
+
+def test_a_signal_handler_that_interrupts_a_cache_may_use_the_session_but_not_the_cache(
+    session: Session, blue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session.create(Veth(End("a", blue), End("b")))
+    seen: list[object] = []
+
+    def handler(*_: object) -> None:
+        seen.append(session.lookup("a", blue).name)
+        for use in (cache.poll, cache.close, lambda: cache.index("none", blue)):
+            with pytest.raises(VethError, match="in use"):
+                use()
+
+    def interrupted(watching: Watching, most: float | None = None) -> bool:
+        monkeypatch.undo()
+        signal.raise_signal(signal.SIGUSR1)
+        return watching.catch_up(most)
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    try:
+        with IfIndexCache(session) as cache:
+            cache.watch(blue)
+            monkeypatch.setattr(Watching, "catch_up", interrupted)
+            assert cache.poll() == []
+            assert cache.index("a", blue) == session.lookup("a", blue).index
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert seen == ["a"]

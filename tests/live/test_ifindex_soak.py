@@ -17,6 +17,8 @@ from tests.live.following import Copy, assert_right
 from vethlib import End, Netns, Session, Veth, ns
 from vethlib.ifindex import IfIndexCache
 
+pytestmark = pytest.mark.slow
+
 DURATION = float(os.environ.get("VETHLIB_SOAK", "2.5"))
 
 LASTING = ["w0", "w1", "w2"]  # in each of them one of the others is at work

@@ -25,14 +25,14 @@ from tests.live.configuring import (
     states,
     until,
 )
-from tests.live.test_configurator_failures import refused
+from tests.live.refusals import refused
 from tests.witness import ip, names, nothing_changes, open_fds, poll, seen
 from vethlib import LinkNotFound, Session, ns
 from vethlib._nl.const import RTM_NEWADDR, RTM_NEWLINK, RTM_SETLINK
 from vethlib.agent import State, read_value
-from vethlib.agent.configurator import Configurator
-from vethlib.agent.follow import MemoryResolver
-from vethlib.agent.indexes import IndexEvent
+from vethlib.agent.reconcile.configurator import Configurator
+from vethlib.agent.registry.indexes import IndexEvent
+from vethlib.follow import MemoryResolver
 from vethlib.ns import Netns
 
 

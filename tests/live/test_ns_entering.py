@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from tests.capabilities import dropped
+from tests.refusing import raises
 from vethlib import ns
 from vethlib.errors import NetlinkError, NetnsNotFound, NotPermitted
 from vethlib.ns import entering
@@ -277,7 +278,7 @@ def test_map_in_closes_what_it_has_when_a_call_fails(fds: list[int]) -> None:
 
 def test_map_in_comes_home_from_a_closed_fd(fds: list[int]) -> None:
     home = inode()
-    with pytest.raises(NetnsNotFound, match="fd 2147483647 is not open"):
+    with raises(NetnsNotFound, netns="fd:2147483647"):
         ns.map_in([fds[0], 2147483647], inode)
     assert inode() == home
 
@@ -322,7 +323,7 @@ def test_other_refusals_of_the_kernel_carry_their_errno() -> None:
     # No way to have setns or unshare run out of memory on demand: what they would then say is asked for directly.
     assert str(entering._not_entered(errno.ENOMEM, 7)) == "cannot enter fd 7: Cannot allocate memory (ENOMEM)"
     ctypes.set_errno(errno.ENOMEM)
-    with pytest.raises(NetlinkError, match="cannot make a network namespace: Cannot allocate memory") as caught:
+    with raises(NetlinkError, errno=errno.ENOMEM) as caught:
         entering._check_unshared(-1, None, ())
     assert caught.value.errno == errno.ENOMEM
 

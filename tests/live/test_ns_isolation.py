@@ -5,23 +5,24 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from tests.capabilities import dropped
+from tests.capabilities import ORDINARY, dropped
 from vethlib import ns
 from vethlib.errors import NetlinkError, NotPermitted, NotSupported
 from vethlib.ns import isolation
 from vethlib.ns.syscalls import mount
-
-# Everything but CAP_SYS_ADMIN: for isolate() that is an ordinary user. Had it nothing at all, root's own number could
-# not be mapped (CAP_SETFCAP, kernel/user_namespace.c: verify_root_map), as that of other users can.
-ORDINARY = ["setpriv", "--bounding-set=-sys_admin"]
 
 
 def ip(*args: str) -> str:
@@ -102,6 +103,32 @@ def test_a_process_gets_a_world_of_its_own(prefix: list[str]) -> None:
     assert (seen["user"] != os.stat("/proc/self/ns/user").st_ino) == bool(prefix)
     assert ip("netns", "list").split() == ["blue"]
     assert ip("-br", "link") == before
+
+
+@pytest.mark.parametrize("prefix", [[], ORDINARY], ids=["privileged", "ordinary user"])
+def test_the_state_of_the_hosts_agents_is_neither_seen_nor_added_to(prefix: list[str], agents: Path) -> None:
+    code = """
+import os
+from vethlib import ns
+ns.isolate()
+from vethlib.agent.process.rundir import open_directory
+print(os.listdir("/run/vethlib"))
+os.close(open_directory("vpp1", "status"))
+print(os.listdir("/run/vethlib/vpp1"))
+"""
+    before = set(agents.rglob("*"))
+    assert python(code, *prefix) == "[]\n['status']\n"
+    assert set(agents.rglob("*")) == before
+
+
+@pytest.fixture
+def agents() -> Iterator[Path]:
+    """What agents of the host have in /run/vethlib."""
+    directory = Path("/run/vethlib")
+    (directory / "theirs").mkdir(parents=True)
+    (directory / "theirs/a.json").write_text("{}")
+    yield directory
+    shutil.rmtree(directory / "theirs")
 
 
 def test_a_thread_can_have_it_too() -> None:
@@ -229,3 +256,156 @@ def test_a_user_namespace_without_rights_is_not_permitted(monkeypatch: pytest.Mo
     monkeypatch.setattr(isolation, "mount", refuse(errno.EACCES))
     with pytest.raises(NotPermitted, match="apparmor_restrict_unprivileged_userns"):
         ns.isolate()
+
+
+def place() -> dict[str, object]:
+    """Where the calling thread is."""
+    kinds = {kind: os.stat(f"/proc/thread-self/ns/{kind}").st_ino for kind in ("net", "mnt", "user")}
+    return {**kinds, "root": os.stat("/").st_ino, "directory": os.getcwd(), "names": ns.names()}
+
+
+@pytest.mark.parametrize("isolate", [ns.isolate, ns.isolate_names])
+@pytest.mark.parametrize("allowed", [0, 1])
+def test_whoever_may_not_mount_stays_where_it_was(
+    monkeypatch: pytest.MonkeyPatch, isolate: Callable[[], None], allowed: int
+) -> None:
+    """As AppArmor does in containers that have the capabilities."""
+    calls = iter(range(100))
+    monkeypatch.setattr(
+        isolation, "mount", lambda *args: mount(*args) if next(calls) < allowed else refuse(errno.EACCES)()
+    )
+
+    def try_it() -> None:
+        before = place()
+        with pytest.raises(NotPermitted):
+            isolate()
+        assert place() == before
+
+    in_thread(try_it)
+
+
+@pytest.mark.parametrize("isolate", [ns.isolate, ns.isolate_names])
+def test_an_interruption_leaves_the_process_where_it_was(
+    monkeypatch: pytest.MonkeyPatch, isolate: Callable[[], None]
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(isolation, "_mount_run", interrupted)
+
+    def try_it() -> None:
+        before = place()
+        with pytest.raises(KeyboardInterrupt):
+            isolate()
+        assert place() == before
+
+    in_thread(try_it)
+
+
+def test_names_can_be_private_without_a_network_of_ones_own() -> None:
+    def try_it() -> None:
+        before = place()
+        ns.isolate_names()
+        assert ns.names() == []
+        ns.Netns.create("green").close()
+        after = place()
+        assert after["net"] == before["net"]
+        assert after["mnt"] != before["mnt"]
+
+    in_thread(try_it)
+    assert "green" not in ns.names()
+
+
+def test_an_ordinary_user_who_may_do_nothing_in_a_user_namespace_stays_where_it_was() -> None:
+    """As AppArmor makes them: unshare succeeds, and then nothing is allowed inside, and there is no way back."""
+    code = """
+import errno, os
+from vethlib import ns
+from vethlib.errors import NotPermitted
+from vethlib.ns import isolation
+def refuse(*args):
+    raise PermissionError(errno.EACCES, "")
+isolation.mount = refuse
+def place():
+    return [os.readlink(f"/proc/self/ns/{kind}") for kind in ("net", "mnt", "user")] + [os.getuid()]
+before = place()
+try:
+    ns.isolate()
+except NotPermitted as error:
+    print("apparmor" in str(error), place() == before)
+"""
+    assert python(code, *ORDINARY) == "True True\n"
+
+
+def test_an_ordinary_user_who_ignores_its_children_is_isolated() -> None:
+    code = """
+import os, signal
+from vethlib import ns
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+ns.isolate()
+print(os.listdir("/sys/class/net"))
+"""
+    assert python(code, *ORDINARY) == "['lo']\n"
+
+
+@pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    listdir = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: ["1"] if path == "/proc/self/task" else listdir(path))
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize(
+    ("status", "number"), [(0, 0), (errno.EACCES << 8, errno.EACCES), (signal.SIGKILL, errno.EIO), (None, 0)]
+)
+def test_what_a_child_may_not_do_is_not_tried(monkeypatch: pytest.MonkeyPatch, status: int | None, number: int) -> None:
+    def waited(*_: int) -> tuple[int, int]:
+        if status is None:
+            raise ChildProcessError(errno.ECHILD, "")
+        return 1, status
+
+    monkeypatch.setattr(isolation, "posix", SimpleNamespace(fork=lambda: 1, waitpid=waited))
+    with nullcontext() if not number else pytest.raises(OSError) as caught:
+        isolation._try_in_a_child(0, 0)
+    assert caught is None or caught.value.errno == number
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize(("refused", "number"), [("", 0), ("unshare", errno.ENOSPC), ("mount", errno.EACCES)])
+def test_a_child_that_tries_it_ends_with_the_errno(monkeypatch: pytest.MonkeyPatch, refused: str, number: int) -> None:
+    def end(status: int) -> None:
+        raise SystemExit(status)
+
+    for name in ("unshare", "mount", "_map_own_ids"):
+        monkeypatch.setattr(isolation, name, refuse(number) if name == refused else lambda *_: None)
+    monkeypatch.setattr(isolation, "posix", SimpleNamespace(fork=lambda: 0))
+    monkeypatch.setattr(os, "_exit", end)
+    with pytest.raises(SystemExit) as ended:
+        isolation._try_in_a_child(0, 0)
+    assert ended.value.code == number
+
+
+def test_ids_are_mapped_and_setgroups_is_given_up_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where newuidmap has worked, and newgidmap has not."""
+    written: list[tuple[str, str]] = []
+
+    class Map:
+        def __init__(self, path: str, mode: str) -> None:
+            assert mode == "r+"
+            self.name = os.path.basename(path)
+
+        def __enter__(self) -> Map:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def read(self) -> str:
+            return "0 1000 1" if self.name == "uid_map" else ""
+
+        def write(self, line: str) -> None:
+            written.append((self.name, line))
+
+    monkeypatch.setattr(isolation, "open", Map, raising=False)
+    isolation._map_own_ids(1000, 100)
+    assert written == [("setgroups", "deny"), ("gid_map", "0 100 1")]

@@ -224,3 +224,25 @@ def test_an_open_namespace_reaches_another_process_as_its_reference() -> None:
 
     with ns.Netns.anonymous() as anonymous:
         assert pickle.loads(pickle.dumps(anonymous)) == f"fd:{anonymous.fd}"
+
+
+def test_a_socket_of_a_namespace_stays_there_wherever_it_is_used(home: ns.Netns) -> None:
+    with ns.Netns.anonymous() as inside:
+        with inside.entered():
+            ip("link", "set", "lo", "up")
+        with inside.socket() as listening, inside.socket(socket.AF_INET, socket.SOCK_STREAM) as client:
+            assert type(listening) is socket.socket
+            listening.bind(("127.0.0.1", 7))
+            listening.listen()
+            client.connect(("127.0.0.1", 7))
+            with socket.socket() as at_home:
+                assert at_home.connect_ex(("127.0.0.1", 7)) != 0
+    with pytest.raises(NetnsNotFound):
+        inside.socket()
+
+
+def test_a_socket_that_cannot_be_had_is_an_error_of_the_caller_at_home(home: ns.Netns) -> None:
+    before = os.stat("/proc/thread-self/ns/net").st_ino
+    with ns.Netns.anonymous() as inside, pytest.raises(OSError, match="supported"):
+        inside.socket(12345)
+    assert os.stat("/proc/thread-self/ns/net").st_ino == before

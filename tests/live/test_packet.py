@@ -7,29 +7,21 @@ import select
 import selectors
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from struct import pack
 from typing import Any
 
 import pytest
 
 from tests.capabilities import dropped
+from tests.live.frames import ETHER, MACS, frame, of, ours, witness
 from tests.witness import ip, names, open_fds, poll, seen
 from vethlib import End, IfIndexCache, Link, LinkNotFound, NetnsNotFound, NotPermitted, Pair, Session, Veth, ns
-from vethlib.agent.dependants import Dependants
-from vethlib.agent.packet import PacketPort
+from vethlib.agent.registry.dependants import Dependants
+from vethlib.agent.registry.packet import PacketPort
 
 CAP_NET_RAW = 13
-SOL_PACKET, PACKET_VNET_HDR = 263, 15
-ETHER = 0x88B5  # for experiments (IEEE 802)
-MACS = bytes.fromhex("020000000002") + bytes.fromhex("020000000001")
 NO_WORK = bytes(10)  # a struct virtio_net_hdr that says nothing
-
-
-def frame(payload: bytes = b"hello", ether: int = ETHER) -> bytes:
-    return MACS + pack(">H", ether) + payload
 
 
 @pytest.fixture
@@ -46,48 +38,11 @@ def port(session: Session, pair: Pair) -> Iterator[PacketPort]:
     port.detached(pair.a)
 
 
-@contextmanager
-def witness(name: str, netns: str, *, offload: bool = False) -> Iterator[socket.socket]:
-    """A packet socket that vethlib has no part in."""
-    with ns.entered(netns):
-        raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETHER))
-    with raw:
-        if offload:
-            raw.setsockopt(SOL_PACKET, PACKET_VNET_HDR, 1)
-        raw.bind((name, 3))
-        raw.settimeout(2)
-        yield raw
-
-
 @pytest.fixture
 def peer(pair: Pair) -> Iterator[socket.socket]:
     """On vb in red."""
     with witness("vb", "red") as raw:
         yield raw
-
-
-def ours(frames: Callable[[], bytes | None]) -> list[bytes]:
-    """The frames of these tests until there is none for 50 ms; IPv6 has some of its own."""
-    found: list[bytes] = []
-    deadline = time.monotonic() + 0.05
-    while time.monotonic() < deadline:
-        one = frames()
-        if one is None:
-            time.sleep(0.002)
-        elif MACS in one[:22]:
-            found.append(one)
-            deadline = time.monotonic() + 0.05
-    return found
-
-
-def of(raw: socket.socket) -> Callable[[], bytes | None]:
-    def receive() -> bytes | None:
-        try:
-            return raw.recv(1 << 17, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return None
-
-    return receive
 
 
 def packets(name: str, netns: str) -> tuple[int, int]:
@@ -269,7 +224,7 @@ def test_while_it_is_not_attached_there_is_nothing_to_receive_and_what_is_sent_i
     port = PacketPort("va", "blue", session=session)
     assert port.receive() is None
     assert port.send(frame()) is False
-    with pytest.raises(LinkNotFound, match="'va' in netns:blue is not attached: it is not there, or not up"):
+    with pytest.raises(LinkNotFound, match="'va' in netns:blue is not attached"):
         port.fileno()
     port.detached(link_like("va", 2))  # of what was not attached, nothing
 
@@ -310,7 +265,7 @@ def test_a_link_that_is_not_that_one_any_more_is_not_attached_to(session: Sessio
     fds = open_fds()
     with pytest.raises(LinkNotFound) as raised:
         port.attached(link)
-    expected = f"open a packet socket on '{link.name}' in netns:blue: the link with ifindex {link.index} is not there"
+    expected = f"open a packet socket on '{link.name}' in netns:blue: the link with ifindex {link.index} does not exist"
     assert str(raised.value) == f"{expected} any more"
     assert open_fds() == fds
     assert port.receive() is None

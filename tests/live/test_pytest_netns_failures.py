@@ -14,6 +14,8 @@ import pytest
 
 from .plugin import Project, unprivileged
 
+pytestmark = pytest.mark.slow
+
 FAILS = """
 import socket
 def test_it(topology):

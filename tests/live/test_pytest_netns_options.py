@@ -6,6 +6,8 @@ import pytest
 
 from .plugin import Project
 
+pytestmark = pytest.mark.slow
+
 USES_IT = "def test_it(netns): pass\n"
 
 
@@ -22,6 +24,7 @@ def test_help_lists_every_option_with_its_values(project: Project) -> None:
     told = " ".join(project.run("--help").outlines)
     for option in (
         "--netns-isolate=auto|always|never",
+        "--netns-workers=auto|shared|own",
         "--netns-leaks=fail|warn|off",
         "--netns-pcap=[off|failed|all]",
         "--netns-keep",
@@ -29,7 +32,7 @@ def test_help_lists_every_option_with_its_values(project: Project) -> None:
         "--netns-nodes=NUMBER",
     ):
         assert option in told
-    for name in ("isolate", "leaks", "pcap", "keep", "dir", "nodes"):
+    for name in ("isolate", "workers", "leaks", "pcap", "keep", "dir", "nodes"):
         assert f"netns_{name} " in told
 
 
@@ -48,7 +51,7 @@ def test_the_header_says_where_the_tests_run_and_what_is_on(project: Project) ->
         ("--netns-isolate=sometimes", "--netns-isolate: 'sometimes' is not one of auto, always, never"),
         ("--netns-leaks=", "--netns-leaks: '' is not one of fail, warn, off"),
         ("--netns-pcap=some", "--netns-pcap: 'some' is not one of off, failed, all"),
-        ("--netns-nodes=few", "--netns-nodes: 'few' is not a number of nodes, 0 or more"),
+        ("--netns-nodes=few", "--netns-nodes: 'few' must be a number of nodes, 0 or more"),
     ],
 )
 def test_an_unknown_value_is_a_usage_error_that_lists_the_valid_ones(project: Project, option: str, told: str) -> None:
@@ -69,7 +72,7 @@ def test_a_directory_that_cannot_be_is_a_usage_error_if_anything_is_to_be_captur
     project.write(USES_IT)
     result = project.run("--netns-pcap", "--netns-dir=test_it.py/captures")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
-    result.stderr.fnmatch_lines(["ERROR: --netns-dir: *test_it.py cannot be written to"])
+    result.stderr.fnmatch_lines(["ERROR: --netns-dir: *test_it.py is not writable"])
     project.run("--netns-dir=test_it.py/captures").assert_outcomes(passed=1)
 
 

@@ -8,6 +8,8 @@ import pytest
 
 from .plugin import Project, unprivileged
 
+pytestmark = pytest.mark.slow
+
 TOLD = """
 import os
 with open("where", "w") as file:

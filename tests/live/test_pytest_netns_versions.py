@@ -11,7 +11,9 @@ import pytest
 
 from .plugin import Project, unprivileged
 
-OLDEST = Path(__file__).parents[2] / ".build" / "pytest-oldest"
+pytestmark = pytest.mark.slow
+
+OLDEST = Path(__file__).parents[2] / ".build" / f"pytest-oldest{Path(sys.prefix).name.removeprefix('.venv')}"
 """Made by scripts/venv: the tests themselves have no network to install anything from."""
 
 PROJECT = """
@@ -56,7 +58,7 @@ def test_it(veth):
 
 @pytest.fixture
 def oldest(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Project:
-    assert OLDEST.is_dir(), "scripts/venv makes it: make .venv/installed"
+    assert OLDEST.is_dir(), "scripts/venv makes it: make test"
     monkeypatch.setenv("PYTHONPATH", str(OLDEST), prepend=os.pathsep)
     # Plugins of the newest pytest, which do not all know the oldest; those it has itself are named.
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")

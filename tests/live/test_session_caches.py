@@ -12,7 +12,7 @@ from tests.witness import ip, seen
 from vethlib import End, IfIndexCache, NetlinkError, Session, Veth
 from vethlib._nl.batch import Outcome
 from vethlib._nl.link import LinkMessage
-from vethlib.session.places import Place
+from vethlib.session.core.namespaces import OpenNetns
 
 
 class Failing:
@@ -59,7 +59,7 @@ def test_a_link_that_is_returned_is_the_kernels_own(
 ) -> None:
     asked: list[bytes] = []
 
-    def note(_place: Place, requests: Sequence[bytes], outcomes: list[Outcome]) -> list[Outcome]:
+    def note(_place: OpenNetns, requests: Sequence[bytes], outcomes: list[Outcome]) -> list[Outcome]:
         asked.extend(requests)
         return outcomes
 
@@ -104,5 +104,5 @@ def test_a_session_does_not_keep_a_cache_alive(session: Session) -> None:
     session.attach(failing)
     del failing
     gc.collect()
-    assert next(session._known._caches(), None) is None
+    assert next(session._caches._alive(), None) is None
     session.create(Veth(End("va"), End("vb")))

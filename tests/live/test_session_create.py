@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.live.older_kernel import without_echo
 from tests.witness import (
     RTM_GETADDR,
     RTM_NEWLINK,
@@ -23,9 +24,7 @@ from tests.witness import (
     seen,
 )
 from vethlib import End, InvalidValue, Link, Netns, Session, Veth, ns
-from vethlib._nl import link
 from vethlib.links import NetnsRef
-from vethlib.session import building
 
 PLACES = [("", ""), ("", "blue"), ("blue", ""), ("blue", "red"), ("blue", "blue")]
 
@@ -217,18 +216,6 @@ def test_a_kernel_that_does_not_echo_is_asked_for_the_indexes(
     pair = session.create(Veth(End("veth1", a, addresses=["10.0.0.1/24"]), End("veth2", b)))
     check(pair.a, "veth1", a)
     check(pair.b, "veth2", b)
-
-
-def without_echo(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As before Linux 6.2."""
-    create_veth = link.create_veth
-
-    def silent(*args: Any) -> bytes:
-        message = bytearray(create_veth(*args))
-        message[6] &= ~0x8
-        return bytes(message)
-
-    monkeypatch.setattr(building, "create_veth", silent)
 
 
 def test_a_link_called_default_or_all_does_not_touch_the_settings_of_that_name(session: Session, blue: str) -> None:

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.live.answers import refuse_all
-from tests.live.test_session_create_many import Alarm
+from tests.live.answers import refuse_all, replace_with_same_number
 from tests.witness import host_state, ip, names, poll, seen
 from vethlib import (
     BatchError,
@@ -24,8 +23,8 @@ from vethlib import (
 from vethlib._nl.batch import Outcome
 from vethlib._nl.sock import RtnlSocket
 from vethlib.links import NetnsRef
-from vethlib.session import delete
-from vethlib.session.places import Place, Places
+from vethlib.session.core.namespaces import Namespaces, OpenNetns
+from vethlib.session.write import delete
 
 
 @contextmanager
@@ -86,19 +85,40 @@ def test_a_namespace_that_was_replaced_between_look_and_deletion_is_left_alone(
     assert names("gone") == {f"{side}{n}" for side in "ab" for n in range(3)}
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_namespace_that_got_the_number_of_the_one_that_was_looked_at_is_left_alone(
+    session: Session, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    Netns.create("gone").close()
+    wanted = [Veth(End(f"a{n}", "gone"), End(f"b{n}", "gone")) for n in range(count)]
+    session.create_many(wanted)
+
+    find_all = delete.Deletion._find_all
+
+    def replaced(self: delete.Deletion) -> Any:
+        found = find_all(self)
+        replace_with_same_number("gone", monkeypatch)
+        session.create_many(wanted)
+        return found
+
+    monkeypatch.setattr(delete.Deletion, "_find_all", replaced)
+    session.delete_many([(f"a{n}", "gone") for n in range(count)], missing_ok=False)
+    assert names("gone") == {f"{side}{n}" for side in "ab" for n in range(count)}
+
+
 def scripted(session: Session, netns: str, monkeypatch: pytest.MonkeyPatch, fail: Any) -> None:
     """Sends the marks of a deletion, and then fails instead of deleting."""
-    run = Places.run
+    run = Namespaces.run
 
-    def interrupted(self: Places, place: Place, exchange: Any) -> None:
+    def interrupted(self: Namespaces, place: OpenNetns, exchange: Any) -> None:
         exchange._requests = exchange._requests[:-1]
         run(self, place, exchange)
         groups = {link["group"] for link in ip("link", netns=netns) if link["ifname"].startswith("a")}
         assert len(groups) == 1
-        assert int(groups.pop()) >= 1 << 30
+        assert int(groups.pop()) & 0xFFFF_FFFF >= 1 << 31
         fail(exchange)
 
-    monkeypatch.setattr(Places, "run", interrupted)
+    monkeypatch.setattr(Namespaces, "run", interrupted)
 
 
 @pytest.mark.parametrize("netns", ["", "blue"])
@@ -146,24 +166,6 @@ def test_a_look_that_fails_is_an_error_of_each_item(
     assert host_state() == others
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-def test_an_interruption_at_any_moment_leaves_no_link_in_a_strange_group(
-    session: Session, others: dict[str, Any]
-) -> None:
-    veths = [Veth(End(f"a{n}", "blue", group=5), End(f"b{n}", "red", group=6)) for n in range(10)]
-    for turn in range(25):
-        session.create_many(veths)
-        try:
-            with Alarm(0.0003 + 0.0002 * turn):
-                session.delete_many([(f"a{n}", "blue") for n in range(10)])
-        except KeyboardInterrupt:
-            pass
-        left = [*session.links("blue"), *session.links("red")]
-        assert {link.group for link in left if link.name[0] in "ab" and link.name != "br"} <= {5, 6}
-        session.delete_many([(f"a{n}", "blue") for n in range(10)])
-    assert host_state() == others
-
-
 def test_a_namespace_that_cannot_be_entered_fails_its_items_alone(
     session: Session, others: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,9 +175,11 @@ def test_a_namespace_that_cannot_be_entered_fails_its_items_alone(
     for allowed in (0, 1):
         session.create_many(veths)
         with monkeypatch.context() as patch, pytest.raises(BatchError) as caught:
-            socket, looks = Places.socket, [allowed]
+            socket, looks = Namespaces.socket, [allowed]
 
-            def refused(self: Places, place: Place, socket: Any = socket, looks: list[int] = looks) -> RtnlSocket:
+            def refused(
+                self: Namespaces, place: OpenNetns, socket: Any = socket, looks: list[int] = looks
+            ) -> RtnlSocket:
                 if place.ref == "blue" and place.socket is None:
                     looks[0] -= 1
                     if looks[0] < 0:
@@ -183,8 +187,8 @@ def test_a_namespace_that_cannot_be_entered_fails_its_items_alone(
                 got: RtnlSocket = socket(self, place)
                 return got
 
-            patch.setattr(Places, "socket", refused)
-            patch.setattr(Places, "open_sockets", lambda *_: None)  # not all at once
+            patch.setattr(Namespaces, "socket", refused)
+            patch.setattr(Namespaces, "open_sockets", lambda *_: None)  # not all at once
             session.delete_many(items)
         assert [error.item for error in caught.value.exceptions] == items[:2]
         assert (names("blue") - {"br", "vx", "o2", "o4"}, names("red")) == (
@@ -202,12 +206,12 @@ def test_a_namespace_that_cannot_be_opened_again_is_an_error(
     before = host_state()
     find_all = delete.Deletion._find_all
 
-    def refuse(self: Places, ref: NetnsRef) -> Place:
+    def refuse(self: Namespaces, ref: NetnsRef) -> OpenNetns:
         raise NetlinkError("out of file descriptors")
 
     def looked(self: delete.Deletion) -> Any:
         found = find_all(self)
-        monkeypatch.setattr(Places, "__call__", refuse)
+        monkeypatch.setattr(Namespaces, "__call__", refuse)
         return found
 
     monkeypatch.setattr(delete.Deletion, "_find_all", looked)
@@ -221,3 +225,16 @@ def test_a_link_that_was_looked_up_is_a_link(session: Session, others: dict[str,
     link = session.lookup("o1")
     assert isinstance(link, Link)
     assert link.index == seen("o1")["ifindex"]
+
+
+@pytest.mark.parametrize("count", [1, 20])
+def test_what_was_renamed_meanwhile_can_be_deleted_by_its_index(session: Session, blue: str, count: int) -> None:
+    veths = [Veth(End(f"a{number}", "blue", up=False), End(f"b{number}", "blue", up=False)) for number in range(count)]
+    seen = [(pair.a.name, "blue", pair.a.index) for pair in session.create_many(veths)]
+    for name, netns, _ in seen:
+        ip("link", "set", "dev", name, "name", f"x{name}", netns=netns)
+    session.delete_many(seen)
+    assert len(names("blue")) == 2 * count
+    session.delete_many(seen, renamed_ok=True)
+    assert names("blue") == set()
+    session.delete_many(seen, renamed_ok=True)

@@ -6,15 +6,22 @@ import errno
 import gc
 import os
 import pickle
+import signal
 import subprocess
 import sys
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.live.children import in_a_child
+from tests.live.refusals import failing
+from tests.refusing import raises
 from tests.witness import ip, names, open_fds, poll
 from vethlib import (
     BatchError,
@@ -58,7 +65,7 @@ def test_a_closed_session_says_so(home: Netns, blue: str) -> None:
     session.close()
     session.close()
     for call in CALLS:
-        with pytest.raises(SessionClosed, match="this session is closed"):
+        with raises(SessionClosed):
             call(session)
     with pytest.raises(SessionClosed), Session() as other:
         other.close()
@@ -70,20 +77,6 @@ def test_links_outlive_the_session(home: Netns, blue: str) -> None:
     with Session() as session:
         session.create(Veth(End("va"), End("vb", "blue")))
     assert (names(), names("blue")) == ({"va"}, {"vb"})
-
-
-def in_a_child(function: Callable[[], object]) -> int:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # other tests may have left threads
-        child = os.fork()
-    if child == 0:
-        try:
-            function()
-        except BaseException as error:
-            print(repr(error), file=sys.stderr)
-            os._exit(1)
-        os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def test_a_forked_child_cannot_use_the_session_and_the_parent_can(session: Session, blue: str) -> None:
@@ -128,13 +121,6 @@ def test_an_unclosed_session_warns_and_is_closed(home: Netns) -> None:
     with pytest.warns(ResourceWarning, match=r"unclosed <vethlib.* close it, or use `with Session\(\)`"):
         del session
     assert open_fds() == before
-
-
-def failing(number: int) -> Callable[..., object]:
-    def fail(*_: object) -> object:
-        raise OSError(number, os.strerror(number))
-
-    return fail
 
 
 def test_a_session_that_could_not_start_has_nothing_to_warn_of(home: Netns, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,3 +243,75 @@ def test_the_calling_thread_stays_where_it_was(session: Session, blue: str, red:
                 except VethError:
                     pass
                 assert os.stat("/proc/thread-self/ns/net").st_ino == here
+
+
+class _Interrupted:
+    """A socket: a signal comes between each request and its answer."""
+
+    def __init__(self, real: Any) -> None:
+        self._real = real
+
+    def send(self, data: bytes) -> int:
+        sent: int = self._real.send(data)
+        signal.raise_signal(signal.SIGUSR1)
+        return sent
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+@contextmanager
+def handling(handler: Callable[[], object]) -> Iterator[None]:
+    before = signal.signal(signal.SIGUSR1, lambda *_: handler())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def refused(session: Session) -> str:
+    try:
+        return session.lookup("none").name
+    except LinkNotFound as error:
+        return str(error)
+
+
+def made_and_deleted(session: Session) -> str:
+    pair = session.create(Veth(End("c"), End("d", "blue")))
+    session.delete("c")
+    return pair.a.name
+
+
+USES: dict[str, Callable[[Session], object]] = {
+    "lookup": lambda session: session.lookup("a").name,
+    "links": lambda session: {link.name for link in session.links()} - {"c"},
+    "refusal": refused,
+    "set": lambda session: session.set("a", mtu=1400).mtu,
+    "create": made_and_deleted,
+}
+
+
+@pytest.mark.parametrize(
+    ("outer", "inner"),
+    [pair for pair in product(USES, USES) if pair != ("create", "create")],  # of one name
+)
+def test_a_signal_handler_may_use_the_session_that_it_interrupts(
+    session: Session, blue: str, outer: str, inner: str
+) -> None:
+    session.create(Veth(End("a"), End("b")))
+    wanted = USES[outer](session), USES[inner](session)
+    before = open_fds()
+    seen: list[object] = []
+    socket: Any = session._namespaces().home.socket
+    socket._socket = _Interrupted(socket._socket)
+    try:
+        with handling(lambda: seen.append(USES[inner](session))):
+            began = time.monotonic()
+            result = USES[outer](session)
+            took = time.monotonic() - began
+    finally:
+        socket._socket = socket._socket._real
+    assert seen
+    assert (result, seen) == (wanted[0], [wanted[1]] * len(seen))
+    assert took < 5  # an answer that another call has taken is waited for ten seconds
+    assert open_fds() == before

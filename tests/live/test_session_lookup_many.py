@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.refusing import raises
 from tests.witness import ip, open_fds, seen
 from vethlib import End, InvalidValue, LinkNotFound, Netns, NetnsNotFound, Session, Veth
 from vethlib.links import NetnsRef
@@ -58,10 +59,10 @@ def test_one_link_by_several_spellings_and_names_is_found_each_time(session: Ses
 
 def test_the_first_that_is_missing_is_named(session: Session, star: list[tuple[str, str]]) -> None:
     fds = open_fds()
-    with pytest.raises(LinkNotFound, match="there is no link 'nope' in netns:n3") as caught:
+    with raises(LinkNotFound, netns="n3") as caught:
         session.lookup_many([*star, ("nope", "n3"), ("never", "n4")])
     assert caught.value.item == ("nope", "n3")
-    with pytest.raises(NetnsNotFound, match="/run/netns/nowhere does not exist"):
+    with raises(NetnsNotFound, netns="netns:nowhere"):
         session.lookup_many([*star, ("eth0", "nowhere")])
     with pytest.raises(InvalidValue):
         session.lookup_many([*star, ("a/b", "")])

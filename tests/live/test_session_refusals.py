@@ -13,6 +13,7 @@ import pytest
 
 from tests.capabilities import dropped
 from tests.live.answers import edit_answers
+from tests.refusing import raises
 from tests.witness import ip, names, nothing_changes, poll, seen
 from vethlib import (
     BatchError,
@@ -31,8 +32,8 @@ from vethlib import (
 )
 from vethlib._nl.batch import Outcome
 from vethlib._nl.link import create_veth
-from vethlib.session import building
-from vethlib.session.places import Place
+from vethlib.session.core.namespaces import OpenNetns
+from vethlib.session.write import building
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,7 +57,7 @@ def test_a_taken_name_is_named_on_whichever_end(
 def test_an_alternative_name_is_taken_too(session: Session) -> None:
     ip("link", "add", "name", "br0", "type", "bridge")
     ip("link", "property", "add", "dev", "br0", "altname", "other")
-    with nothing_changes(), pytest.raises(LinkExists, match="'other' already exists in the home namespace"):
+    with nothing_changes(), raises(LinkExists, netns=""):
         session.create(Veth(End("va"), End("other")))
 
 
@@ -64,7 +65,7 @@ def test_a_taken_name_that_is_free_again_when_looked_for_is_still_an_error(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ip("link", "add", "name", "taken", "type", "bridge")
-    monkeypatch.setattr(building, "_is_taken", lambda *_: False)
+    monkeypatch.setattr(building, "holders", lambda *_: {})
     with nothing_changes(), pytest.raises(LinkExists, match="a link of one of these names already exists"):
         session.create(Veth(End("taken"), End("vb")))
 
@@ -77,7 +78,7 @@ def test_a_name_whose_owner_cannot_be_looked_at_is_still_an_error(
     def refuse(*_: object) -> None:
         raise NetlinkError("no")
 
-    monkeypatch.setattr(building, "find", refuse)
+    monkeypatch.setattr(building, "holders", refuse)
     with nothing_changes(), pytest.raises(LinkExists, match="a link of one of these names already exists"):
         session.create(Veth(End("taken"), End("vb")))
 
@@ -101,21 +102,21 @@ def test_a_dead_process_and_a_zombie_have_no_namespace(session: Session) -> None
     if child == 0:
         os._exit(0)
     assert poll(lambda: Path(f"/proc/{child}/stat").read_text().split()[2] == "Z")
-    with nothing_changes(), pytest.raises(NetnsNotFound, match=f"process {child} is gone"):
+    with nothing_changes(), raises(NetnsNotFound, netns=f"pid:{child}"):
         session.create(Veth(End("va", f"pid:{child}"), End("vb")))
     os.waitpid(child, 0)
-    with nothing_changes(), pytest.raises(NetnsNotFound, match=f"process {child} is gone"):
+    with nothing_changes(), raises(NetnsNotFound, netns=f"pid:{child}"):
         session.create(Veth(End("va", f"pid:{child}"), End("vb")))
 
 
 def test_a_microservice_needs_a_resolver_that_knows_it(session: Session) -> None:
-    with nothing_changes(), pytest.raises(NetnsNotFound, match="no resolver is attached"):
+    with nothing_changes(), raises(NetnsNotFound, netns="microservice:web"):
         session.create(Veth(End("va", "microservice:web"), End("vb")))
 
     def resolve(label: str) -> str:
         raise NetnsNotFound(f"microservice {label} is not running", netns=f"microservice:{label}")
 
-    with Session(resolver=resolve) as own, pytest.raises(NetnsNotFound, match="microservice web is not running"):
+    with Session(resolver=resolve) as own, raises(NetnsNotFound):
         own.create(Veth(End("va", "microservice:web"), End("vb")))
 
 
@@ -166,7 +167,7 @@ def test_without_a_capability_it_is_named_and_nothing_happens(session: Session, 
             session.create_many([here, there], on_error="continue")
         assert [error.item for error in many.value.exceptions] == [here, there]
         assert {type(error) for error in many.value.exceptions} == {NotPermitted}
-        with pytest.raises(NotPermitted, match=r"move 'va' to netns:blue: .*CAP_NET_ADMIN"):
+        with raises(NotPermitted, errno=errno.EPERM):
             session.move("va", to="blue")
         assert session.lookup("va").name == "va"  # looking needs none
         assert len(session.links()) == 2
@@ -253,7 +254,7 @@ def test_every_name_the_kernel_takes_is_taken(session: Session, blue: str, name:
     assert names() == set()
 
 
-@pytest.mark.parametrize("name", ["à", "a\xa0", "a\tb", "a\nb", "a\x0bb", "a\x85b"])
+@pytest.mark.parametrize("name", ["à", "a\xa0", "a\tb", "a\nb", "a\x0bb"])
 def test_a_name_is_refused_by_us_exactly_if_it_is_refused_by_the_kernel(session: Session, name: str) -> None:
     done = subprocess.run(["ip", "link", "add", "name", name, "type", "bridge"], capture_output=True, check=False)
     if done.returncode:
@@ -264,6 +265,15 @@ def test_a_name_is_refused_by_us_exactly_if_it_is_refused_by_the_kernel(session:
         End(name)
 
 
+@pytest.mark.parametrize("name", ["a\x85b", "a\x1bb", "a\u202eb"])
+def test_a_name_that_a_terminal_would_obey_can_be_read_but_not_given(session: Session, name: str) -> None:
+    subprocess.run(["ip", "link", "add", "name", name, "type", "bridge"], check=True)
+    assert session.lookup(name).name == name
+    with pytest.raises(InvalidValue) as raised:
+        End(name)
+    assert raised.value.field == "name"
+
+
 def test_a_name_that_is_not_utf8_is_found_changed_and_deleted(session: Session, blue: str) -> None:
     raw = b"\xff\xe9-v"
     ip("link", "add", "name", raw, "type", "veth", "peer", "name", b"\xff\xe8", netns="blue")
@@ -272,7 +282,7 @@ def test_a_name_that_is_not_utf8_is_found_changed_and_deleted(session: Session, 
     assert session.lookup(name, "blue").index == seen(name, "blue")["ifindex"]
     session.set(name, "blue", up=True, addresses=["10.0.0.1/24"], alias="\udcfe")
     assert seen(name, "blue")["ifalias"] == "\udcfe"
-    with pytest.raises(LinkExists, match="already exists in netns:blue"):
+    with pytest.raises(LinkExists, match="netns:blue"):
         session.create(Veth(End(name, "blue"), End("vb")))
     session.delete(name, "blue")
     assert names("blue") == set()
@@ -292,7 +302,7 @@ def test_an_address_the_kernel_refuses_is_named_with_its_link(session: Session, 
     with nothing_changes(), pytest.raises(NetlinkError) as caught:
         session.create(veth)
     assert str(caught.value).startswith(
-        f"create veth {veth}: 'va' in netns:blue was created, but the kernel refused to give it ::1/128: Cannot assign"
+        f"create veth {veth}: 'va' in netns:blue was created, but the kernel refused to add ::1/128: Cannot assign"
     )
     assert (caught.value.errno, caught.value.netns, caught.value.item) == (errno.EADDRNOTAVAIL, "blue", veth)
 
@@ -304,7 +314,7 @@ def test_each_step_that_is_refused_after_the_creation_is_named(
     said = {"alias": "set its alias", "up": "bring it up", "read": "read it"}[what]
     number = {"alias": 1, "up": 2, "read": 0}[what]
 
-    def refusing(place: Place, requests: Sequence[bytes], outcomes: list[Outcome]) -> list[Outcome]:
+    def refusing(place: OpenNetns, requests: Sequence[bytes], outcomes: list[Outcome]) -> list[Outcome]:
         if len(requests) == (1 if what == "read" else 3) and str(place) == "netns:blue":
             outcomes[number] = Outcome(errno.EACCES, "", ())
         return outcomes
@@ -327,8 +337,8 @@ def test_an_address_refused_the_second_time_too_is_an_error(
     """Where switching IPv6 on did not help."""
     with ns.entered("blue"), open("/proc/sys/net/ipv6/conf/default/disable_ipv6", "w") as switch:
         switch.write("1")
-    monkeypatch.setattr(building, "enable_ipv6", lambda *_: None)
-    with nothing_changes(), pytest.raises(NetlinkError, match="refused to give it 2001:db8::1/64: Permission denied"):
+    monkeypatch.setattr(building, "enable_ipv6", lambda *_: {})
+    with nothing_changes(), pytest.raises(NetlinkError, match="refused to add 2001:db8::1/64: Permission denied"):
         session.create(Veth(End("va", "blue", addresses=["2001:db8::1/64"]), End("vb")))
 
 

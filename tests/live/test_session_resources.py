@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import errno
-import os
-import resource
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.live.descriptors import descriptors_left
 from tests.witness import host_state, ip, names, nothing_changes
 from vethlib import (
     BatchError,
@@ -30,25 +28,9 @@ from vethlib import (
 )
 from vethlib._nl.batch import LOST
 from vethlib._nl.sock import RtnlSocket
-from vethlib.session.places import Places
+from vethlib.session.core.namespaces import Namespaces
 
 ROOT = Path(__file__).parents[2]
-
-
-@contextmanager
-def descriptors_left(count: int) -> Iterator[None]:
-    used = {int(name) for name in os.listdir("/proc/self/fd")}
-    limit = 0
-    free = 0
-    while free < count:
-        free += limit not in used
-        limit += 1
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 @pytest.mark.parametrize("left", range(7))
@@ -185,14 +167,14 @@ def test_lost_answers_are_said_and_do_not_spoil_the_next(session: Session) -> No
 
 
 def test_a_create_whose_answer_was_lost_says_so(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Places.run
+    run = Namespaces.run
 
-    def losing(self: Places, place: Any, exchange: Any) -> None:
+    def losing(self: Namespaces, place: Any, exchange: Any) -> None:
         run(self, place, exchange)
         exchange.outcomes[0] = LOST
 
-    monkeypatch.setattr(Places, "run", losing)
-    with pytest.raises(NetlinkError, match="its answer was lost: look before trying again"):
+    monkeypatch.setattr(Namespaces, "run", losing)
+    with pytest.raises(NetlinkError, match="its answer was lost: check before trying again"):
         session.create(Veth(End("va"), End("vb")))
 
 

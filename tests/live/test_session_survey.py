@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 from collections.abc import Callable, Sequence
@@ -10,15 +11,18 @@ from typing import Any
 
 import pytest
 
-from tests.live.answers import edit_answers, refuse_all
+from tests.capabilities import CAP_SYS_ADMIN, dropped
+from tests.live.answers import edit_answers, refuse_all, refuse_inside, refuse_opening
+from tests.live.descriptors import descriptors_left
 from tests.witness import ip, peer_of, seen
-from vethlib import End, InvalidValue, NetlinkError, Netns, NetnsNotFound, NotPermitted, Session, Veth
+from vethlib import End, InvalidValue, NetlinkError, Netns, NetnsNotFound, NotPermitted, Session, Veth, VethError
 from vethlib._nl.batch import Outcome
 from vethlib._nl.link import dump_links, get_link
 from vethlib._nl.nsid import get_nsid
-from vethlib.session import survey as survey_module
-from vethlib.session.places import Place, Places
-from vethlib.session.survey import Survey
+from vethlib.session.core import slabs as slabs_module
+from vethlib.session.core.namespaces import OpenNetns
+from vethlib.session.read import survey as survey_module
+from vethlib.session.read.survey import Survey
 
 
 def pairs(survey: Survey) -> set[frozenset[tuple[str, str]]]:
@@ -83,13 +87,51 @@ def test_a_reference_that_leads_nowhere_is_no_error(session: Session, blue: str)
     assert session.survey([]) == Survey({}, [])
 
 
-def test_what_makes_looking_impossible_is_raised(session: Session, blue: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise NotPermitted("no")
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE, errno.ELOOP, errno.EMFILE, errno.ENOMEM])
+def test_what_a_reference_refuses_is_said_of_that_one(
+    session: Session, blue: str, red: str, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    refuse_opening(monkeypatch, "blue", number)
+    survey = session.survey(["", "blue", "red"])
+    refused = survey.places["blue"]
+    assert isinstance(refused, NetlinkError)
+    assert refused.errno == number
+    assert {one.ref for one in survey.links} == {"", "red"}
 
-    monkeypatch.setattr(Places, "__call__", refuse)
-    with pytest.raises(NotPermitted):
-        session.survey(["blue"])
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EINVAL, errno.ENOBUFS, errno.EMFILE])
+def test_what_a_namespace_refuses_is_said_of_all_references_to_it(
+    session: Session, blue: str, red: str, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    session.create_many([Veth(End("a", "blue"), End("b", "red")), Veth(End("c", "blue"), End("d"))])
+    refuse_inside(monkeypatch, session.identity("blue"), number)
+    survey = session.survey(["", "blue", "red", "netns:blue"])
+    for ref in ("blue", "netns:blue"):
+        refused = survey.places[ref]
+        assert isinstance(refused, NetlinkError)
+        assert refused.errno == number
+    assert {one.ref for one in survey.links} == {"", "red"}
+    assert all(one.peer is None for one in survey.links)
+    inspected = session.inspect([("blue", "a"), ("red", "b"), ("", "d")])
+    assert {one.link.name for one in inspected.links} == {"b", "d"}
+    assert isinstance(inspected.places["blue"], NetlinkError)
+
+
+def test_what_home_refuses_is_raised(session: Session, blue: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_inside(monkeypatch, session.identity(""), errno.ENOBUFS)
+    with pytest.raises(NetlinkError):
+        session.survey(["", "blue"])
+    with pytest.raises(NetlinkError):
+        session.inspect([("", "lo"), ("blue", "lo")])
+
+
+def test_that_no_namespace_may_be_entered_is_raised(session: Session, blue: str) -> None:
+    with dropped(CAP_SYS_ADMIN):
+        with pytest.raises(NotPermitted):
+            session.survey(["", "blue"])
+        with pytest.raises(NotPermitted):
+            session.inspect([("blue", "lo")])
+        assert [one.link.name for one in session.survey([""]).links] == ["lo"]
 
 
 def test_an_end_whose_other_end_is_elsewhere_has_none(session: Session, blue: str, red: str) -> None:
@@ -117,6 +159,24 @@ def ring_pairs(refs: list[str]) -> set[frozenset[tuple[str, str]]]:
 
 def test_the_ends_in_a_ring_that_look_all_alike_are_told_apart(session: Session, ring: list[str]) -> None:
     assert pairs(session.survey(ring)) == ring_pairs(ring)
+
+
+@pytest.mark.parametrize("left", [5, 12, 40])
+def test_with_few_descriptors_it_looks_at_few_namespaces_at_a_time(
+    session: Session, ring: list[str], left: int
+) -> None:
+    session.create_many([Veth(End(f"v{number}"), End("inside", ref)) for number, ref in enumerate(ring)])
+    whole = session.survey(["", *ring])
+    links = [(ref, "right") for ref in ring]
+    with descriptors_left(left):
+        survey = session.survey(["", *ring])
+        inspected = session.inspect(links)
+        samples = session.stats_in(ring)
+    assert survey.places == whole.places
+    assert pairs(survey) == pairs(whole)
+    assert [one.link.name for one in inspected.links] == ["right"] * RING
+    assert {len(found) for found in samples.values() if not isinstance(found, VethError)} == {4}
+    assert not [found for found in samples.values() if isinstance(found, VethError)]
 
 
 def test_they_are_told_apart_even_where_the_kernel_does_not_say_their_mac(
@@ -266,7 +326,7 @@ def asked_for_ids(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     asked: list[str] = []
     get_id = get_nsid(0)[4:6]
 
-    def note(place: Place, requests: Sequence[bytes], outcomes: list[Outcome]) -> list[Outcome]:
+    def note(place: OpenNetns, requests: Sequence[bytes], outcomes: list[Outcome]) -> list[Outcome]:
         asked.extend(str(place.ref) for request in requests if request[4:6] == get_id)
         return outcomes
 
@@ -391,7 +451,7 @@ def test_inspecting_never_lists_the_links_of_a_namespace(
     session.create(Veth(End("a"), End("b", "blue")))
     sent: list[tuple[bytes, bytes]] = []
 
-    def note(_: Place, requests: Sequence[bytes], outcomes: list[Outcome]) -> list[Outcome]:
+    def note(_: OpenNetns, requests: Sequence[bytes], outcomes: list[Outcome]) -> list[Outcome]:
         sent.extend((request[4:6], request[6:8]) for request in requests)
         return outcomes
 
@@ -412,13 +472,6 @@ def test_what_makes_inspecting_impossible_is_raised(session: Session, monkeypatc
         refuse_all(patch, Outcome(12, "", ()))
         with pytest.raises(NetlinkError, match="look up 'lo'"):
             session.inspect([("", "lo")])
-
-    def refuse(*_: object) -> None:
-        raise NotPermitted("no")
-
-    monkeypatch.setattr(Places, "__call__", refuse)
-    with pytest.raises(NotPermitted):
-        session.inspect([], ["blue"])
 
 
 # Where a reference leads.
@@ -448,7 +501,7 @@ def test_the_resolver_is_asked_anew_for_a_microservice(session: Session, blue: s
             raise NetnsNotFound(f"microservice {label} is not running") from None
 
     assert session.resolver is None
-    with pytest.raises(NetnsNotFound, match="no resolver"):
+    with pytest.raises(NetnsNotFound):
         session.identity("microservice:vnf")
     with Session(resolver=resolve) as resolving:
         assert resolving.resolver is resolve
@@ -458,3 +511,160 @@ def test_the_resolver_is_asked_anew_for_a_microservice(session: Session, blue: s
         survey = resolving.inspect([("microservice:vnf", "lo"), ("red", 1)], ["microservice:other"])
         assert [(one.ref, one.at) for one in survey.links] == [("microservice:vnf", resolving.identity("red"))]
         assert isinstance(survey.places["microservice:other"], NetnsNotFound)
+
+
+# Other ends at home.
+
+
+def seen_links(survey: Survey) -> set[tuple[str, str]]:
+    return {(one.ref, one.link.name) for one in survey.links}
+
+
+@pytest.fixture
+def joined(session: Session, blue: str, red: str) -> None:
+    session.create_many(
+        [
+            Veth(End("a", addresses=["10.0.0.1/24"], address_proto=9), End("b", "blue")),
+            Veth(End("c"), End("d", "red")),
+            Veth(End("e", "blue"), End("f", "red")),
+            Veth(End("g", "blue"), End("h", "blue")),
+        ]
+    )
+
+
+BORN_ABROAD = [("blue", "b"), ("red", "d"), ("blue", "e"), ("blue", "g")]
+
+
+@pytest.mark.usefixtures("joined")
+def test_other_ends_at_home_come_along_and_those_elsewhere_do_not(session: Session) -> None:
+    survey = session.inspect(BORN_ABROAD, ends_at_home=True)
+    assert seen_links(survey) == {*BORN_ABROAD, ("", "a"), ("", "c")}
+    assert pairs(survey) == {pair(("", "a"), ("blue", "b")), pair(("", "c"), ("red", "d"))}
+    (a,) = [one for one in survey.links if one.link.name == "a"]
+    assert [(str(one.interface), one.proto) for one in a.addresses if one.proto == 9] == [("10.0.0.1/24", 9)]
+    assert survey.places.keys() == {"blue", "red"}
+    assert seen_links(session.inspect(BORN_ABROAD)) == {*BORN_ABROAD}
+
+
+@pytest.mark.usefixtures("joined")
+def test_an_end_at_home_is_there_once_whether_it_was_asked_for_or_not(session: Session) -> None:
+    survey = session.inspect([*BORN_ABROAD, ("", "a")], ends_at_home=True)
+    assert len(survey.links) == len(seen_links(survey)) == len(BORN_ABROAD) + 2
+    assert pairs(survey) == {pair(("", "a"), ("blue", "b")), pair(("", "c"), ("red", "d"))}
+
+
+@pytest.mark.parametrize("left", [5, 12, 200])
+def test_ends_at_home_are_found_for_many_namespaces(session: Session, ring: list[str], left: int) -> None:
+    session.create_many([Veth(End(f"v{number}"), End("inside", ref)) for number, ref in enumerate(ring)])
+    with descriptors_left(left):
+        survey = session.inspect([(ref, "inside") for ref in ring], ends_at_home=True)
+    assert pairs(survey) == {pair(("", f"v{number}"), (ref, "inside")) for number, ref in enumerate(ring)}
+
+
+@pytest.mark.usefixtures("joined")
+def test_an_end_at_home_is_not_found_where_a_namespace_does_not_say_which_id_home_has(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get_id = get_nsid(0)[4:6]
+    edit_answers(
+        monkeypatch,
+        lambda place, requests, outcomes: [
+            Outcome(errno.EINVAL, "", ()) if place.ref == "blue" and request[4:6] == get_id else outcome
+            for request, outcome in zip(requests, outcomes, strict=True)
+        ],
+    )
+    survey = session.inspect(BORN_ABROAD, ends_at_home=True)
+    assert seen_links(survey) == {*BORN_ABROAD, ("", "c")}
+
+
+def after_finding(monkeypatch: pytest.MonkeyPatch, then: Callable[[], object]) -> None:
+    """Do something between the search for the other ends and the look for those at home."""
+    find = survey_module._Peers.find
+
+    def found(self: Any) -> Any:
+        peers = find(self)
+        then()
+        return peers
+
+    monkeypatch.setattr(survey_module._Peers, "find", found)
+
+
+@pytest.mark.usefixtures("joined")
+def test_a_namespace_that_vanishes_before_its_ends_at_home_are_looked_for_is_not_there(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slabs_module, "SLAB", 1)  # so that it is not open still
+    after_finding(monkeypatch, lambda: ip("netns", "del", "blue"))
+    survey = session.inspect(BORN_ABROAD, ends_at_home=True)
+    assert isinstance(survey.places["blue"], NetnsNotFound)
+    assert seen_links(survey) == {("red", "d"), ("", "c")}
+
+
+@pytest.mark.usefixtures("joined")
+def test_an_error_when_ends_at_home_are_looked_for_is_that_of_its_namespace(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blue_one = session.identity("blue")
+    after_finding(monkeypatch, lambda: refuse_inside(monkeypatch, blue_one, errno.EINVAL))
+    survey = session.inspect(BORN_ABROAD, ends_at_home=True)
+    assert isinstance(survey.places["blue"], NetlinkError)
+    assert seen_links(survey) == {("red", "d"), ("", "c")}
+
+
+@pytest.mark.usefixtures("joined")
+def test_what_home_refuses_when_ends_there_are_looked_for_is_raised(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = session.identity("")
+    after_finding(monkeypatch, lambda: refuse_inside(monkeypatch, home, errno.ENOBUFS))
+    with pytest.raises(NetlinkError) as refused:
+        session.inspect(BORN_ABROAD, ends_at_home=True)
+    assert refused.value.errno == errno.ENOBUFS
+
+
+# Errors while the other ends are looked for.
+
+
+def before_finding(monkeypatch: pytest.MonkeyPatch, first: Callable[[], object]) -> None:
+    """Do something between the look and the search for the other ends."""
+    find = survey_module._Peers.find
+
+    def found(self: Any) -> Any:
+        first()
+        return find(self)
+
+    monkeypatch.setattr(survey_module._Peers, "find", found)
+
+
+@pytest.mark.usefixtures("joined")
+@pytest.mark.parametrize("links", [[("blue", "e"), ("red", "f")], [("red", "f"), ("blue", "e")]])
+def test_a_namespace_that_cannot_be_opened_again_fails_alone(
+    session: Session, monkeypatch: pytest.MonkeyPatch, links: list[tuple[str, str]]
+) -> None:
+    before_finding(monkeypatch, lambda: refuse_opening(monkeypatch, "red", errno.EIO))
+    survey = session.survey([ref for ref, _ in links])
+    assert isinstance(survey.places["red"], NetlinkError)
+    assert seen_links(survey) == {("blue", name) for name in ("lo", "b", "e", "g", "h")}
+    assert pairs(survey) == {pair(("blue", "g"), ("blue", "h"))}
+
+
+@pytest.mark.usefixtures("joined")
+def test_where_descriptors_stay_short_both_ends_are_unknown(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    before_finding(monkeypatch, lambda: refuse_opening(monkeypatch, "red", errno.EMFILE))
+    survey = session.survey(["blue", "red", ""])
+    assert {ref for ref, place in survey.places.items() if isinstance(place, NetlinkError)} == {"blue", "red"}
+    assert {ref for ref, _ in seen_links(survey)} == {""}
+
+
+def test_a_namespace_that_cannot_be_asked_for_the_id_of_the_other_fails_alone(
+    session: Session, blue: str, red: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ip("netns", "set", "red", "3000", netns="blue")  # so that red is asked
+    wire("a", "blue", 22, "b", "red", 33)
+    red_one = session.identity("red")
+    links = [("blue", "a"), ("red", "b")]
+    before_finding(monkeypatch, lambda: refuse_inside(monkeypatch, red_one, errno.EINVAL))
+    survey = session.survey(["blue", "red"])
+    assert isinstance(survey.places["red"], NetlinkError)
+    assert links[0] in seen_links(survey)
+    assert pairs(survey) == set()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from typing import Any
 
 import pytest
 
+from tests.live.sysctls import sysctl
+from tests.refusing import raises
 from tests.witness import Listener, addresses, host_state, ip, names, seen
 from vethlib import (
     DuplicateAddress,
@@ -18,18 +21,10 @@ from vethlib import (
     Session,
     Veth,
     WaitTimeout,
-    ns,
 )
-from vethlib.session import change, ipv6, wait
-
-
-def sysctl(netns: str, name: str, value: str | None = None) -> str:
-    with ns.entered(netns):
-        if value is not None:
-            with open(f"/proc/sys/net/{name}", "w") as file:
-                file.write(value)
-        with open(f"/proc/sys/net/{name}") as file:
-            return file.read().strip()
+from vethlib.session.core import ipv6
+from vethlib.session.read import wait
+from vethlib.session.write import change
 
 
 @pytest.fixture
@@ -84,7 +79,7 @@ def test_an_address_that_is_refused_the_second_time_too_is_an_error(
 ) -> None:
     """Where switching IPv6 on did not help."""
     sysctl("blue", "ipv6/conf/default/disable_ipv6", "1")
-    monkeypatch.setattr(change, "enable_ipv6", lambda *_: None)
+    monkeypatch.setattr(change, "enable_ipv6", lambda *_: {})
     session.create(Veth(End("a", "blue"), End("b")))
     before = host_state()
     with pytest.raises(NetlinkError, match="set 'a' in netns:blue address 2001:db8::1/64: Permission denied") as caught:
@@ -117,6 +112,14 @@ def test_waiting_ends_when_the_addresses_can_be_used(session: Session, netns: st
 
 
 @pytest.mark.usefixtures("_quick_detection")
+@pytest.mark.usefixtures("_quick_detection")
+@pytest.mark.parametrize("netns", ["", "blue"])
+@pytest.mark.parametrize("seconds", [1e7, 1e300])
+def test_a_wait_may_be_longer_than_what_the_kernel_takes(session: Session, netns: str, seconds: float) -> None:
+    pair = session.create(Veth(End("a", addresses=["2001:db8::1/64"]), End("b", netns)), wait=seconds)
+    assert (pair.a.operstate, pair.b.operstate) == ("up", "up")
+
+
 def test_without_waiting_an_address_is_tentative_at_first(session: Session) -> None:
     session.create(Veth(End("a", addresses=["2001:db8::1/64"]), End("b")))
     (told,) = [one for one in seen("a")["addr_info"] if one["local"] == "2001:db8::1"]
@@ -175,8 +178,50 @@ def test_the_same_address_on_both_ends_is_an_error(session: Session) -> None:
         )
 
 
+def test_a_duplicate_on_one_end_ends_the_wait_though_the_other_end_still_has_long_to_wait(
+    session: Session, blue: str
+) -> None:
+    sysctl("", "ipv6/conf/default/router_solicitation_delay", "0")  # asks at once, so that the other end loses
+    sysctl("", "ipv6/conf/default/dad_transmits", "30")
+    same = ["2001:db8::1/64"]
+    started = time.monotonic()
+    with pytest.raises(DuplicateAddress, match="2001:db8::1") as caught:
+        session.create(Veth(End("a", addresses=same), End("b", "blue", addresses=same)), wait=25)
+    assert time.monotonic() - started < 12
+    assert caught.value.netns == "blue"
+
+
+@pytest.mark.usefixtures("_quick_detection")
+@pytest.mark.parametrize("where", ["all", "default"])
+def test_the_same_mac_on_both_ends_is_an_error_where_the_kernel_switches_ipv6_off_for_it(
+    session: Session, blue: str, where: str
+) -> None:
+    for netns in ("", "blue"):
+        sysctl(netns, f"ipv6/conf/{where}/accept_dad", "2")
+    ends = [End("a", mac="02:00:00:00:00:01", addresses=["2001:db8::1/64"])]
+    ends.append(End("b", "blue", mac="02:00:00:00:00:01", addresses=["2001:db8::2/64"]))
+    with pytest.raises(DuplicateAddress, match="MAC address 02:00:00:00:00:01"):
+        session.create(Veth(*ends), wait=25)
+    lost = [name for name, netns in (("a", ""), ("b", "blue")) if not addresses(name, netns)]
+    assert lost
+
+
+def test_an_address_that_is_taken_away_meanwhile_is_missed(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    session.create(Veth(End("a"), End("b")))
+    next_event = wait._next_event
+
+    def take_it(*args: object) -> None:
+        if addresses("a"):
+            ip("addr", "del", "2001:db8::1/64", "dev", "a")
+        next_event(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(wait, "_next_event", take_it)
+    with pytest.raises(WaitTimeout, match="2001:db8::1/64"):
+        session.set("a", add_addresses=["2001:db8::1/64"], wait=0.3)
+
+
 def test_too_small_an_mtu_for_ipv6_is_refused_beforehand(session: Session, blue: str) -> None:
-    with pytest.raises(InvalidValue, match="mtu 1279: IPv6 needs 1280 bytes"):
+    with raises(InvalidValue, field="mtu", value=1279):
         End("a", mtu=1279, addresses=["2001:db8::1/64"])
     session.create(Veth(End("a", mtu=1279), End("b", "blue", addresses=["2001:db8::1/64", "10.0.0.1/24"])))
     before = host_state()
@@ -187,12 +232,12 @@ def test_too_small_an_mtu_for_ipv6_is_refused_beforehand(session: Session, blue:
             {"addresses": ["2001:db8::2/64"]},
         )
         for change in changes:
-            with pytest.raises(InvalidValue, match=r"mtu 1\d+: IPv6 needs 1280 bytes"):
+            with raises(InvalidValue, field="mtu"):
                 session.set("a", **change)
         assert listener.heard() == []
     changes = ({"mtu": 1000}, {"mtu": 68, "remove_addresses": ["10.0.0.1/24"]})
     for change in changes:
-        with pytest.raises(InvalidValue, match="IPv6 needs 1280 bytes"):
+        with raises(InvalidValue, field="mtu"):
             session.set("b", "blue", **change)
     assert host_state() == before
 
@@ -217,7 +262,7 @@ def test_a_link_that_goes_while_it_is_waited_for_is_an_error(session: Session, m
         next_event(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(wait, "_next_event", delete_it)
-    with pytest.raises(LinkNotFound, match="wait for 'a': there is no link 'a'"):
+    with raises(LinkNotFound, netns=""):
         session.set("a", alias="x", wait=5)
 
 
@@ -235,7 +280,7 @@ def test_lost_events_do_not_matter_and_other_failures_do(
         raise OSError(number, "no")
 
     ip("link", "set", "dev", "b", "down")
-    monkeypatch.setattr("vethlib.session.wait.RtnlSocket.events", events)
+    monkeypatch.setattr("vethlib.session.read.wait.RtnlSocket.events", events)
     if number == 1:
         with pytest.raises(OSError, match="no"):
             session.set("a", alias="x", wait=5)
@@ -250,8 +295,8 @@ def test_a_listener_that_cannot_be_had_is_an_error(session: Session, monkeypatch
     def refuse(*_: object) -> None:
         raise PermissionError(1, "no")
 
-    monkeypatch.setattr("vethlib.session.wait.ns.call_in", refuse)
-    with pytest.raises(NotPermitted, match="listen for link events: Operation not permitted"):
+    monkeypatch.setattr("vethlib.session.core.namespaces.ns.call_at_home", refuse)
+    with raises(NotPermitted, errno=errno.EPERM):
         session.set("a", alias="x", wait=1)
 
 

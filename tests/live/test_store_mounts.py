@@ -49,7 +49,7 @@ def test_an_unmounted_file_system_is_an_outage_and_not_the_deletion_of_everythin
     store = DirectoryStore(point)
     assert list(snapshot(store)) == ["a"]
     run("umount", *(["-l"] if lazily else []), point)  # which the watches do not keep from it
-    reason = f"{point} is empty since a mount or an unmount: mount its file system, or put a file there"
+    reason = f"{point} became empty by a mount or an unmount: mount its file system, or put a file there"
     assert outage(store) == reason
     nothing(store)
     mount(point)
@@ -82,7 +82,7 @@ def test_a_file_system_unmounted_above_takes_the_directory_with_it(point: Path) 
     store = DirectoryStore(point / "conf")
     snapshot(store)
     run("umount", point)
-    assert outage(store) == f"{point}/conf does not exist: make the directory"
+    assert outage(store) == f"{point}/conf does not exist: create the directory"
     store.close()
 
 
@@ -95,7 +95,7 @@ def test_a_bind_mount_that_ends_is_an_outage_too(point: Path, tmp_path: Path) ->
     store = DirectoryStore(point)
     snapshot(store)
     run("umount", point)
-    assert "is empty since a mount or an unmount" in outage(store)
+    assert "became empty by a mount or an unmount" in outage(store)
     run("mount", "--bind", source, point)
     assert list(snapshot(store, SOON)) == ["a"]
     store.close()

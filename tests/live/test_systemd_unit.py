@@ -47,7 +47,7 @@ def test_the_unit_gives_the_agent_no_mount_namespace_of_its_own() -> None:
 
 def test_systemd_finds_nothing_to_complain_of(tmp_path: Path) -> None:
     if shutil.which("systemd-analyze") is None:
-        return  # there is none to ask; a skip would be a failure in CI, and the other tests hold everywhere
+        pytest.skip("systemd-analyze is not installed: apt-get install systemd")
     text = UNIT.read_text().replace("ExecStart=vethctl", f"ExecStart={sys.executable} -m vethlib")
     unit = tmp_path / "vethlib@one.service"
     # Whether there is a man page, and docker's unit, is a matter of the host.

@@ -19,10 +19,10 @@ import pytest
 from tests import witness
 from vethlib import InvalidValue, NetlinkError, Session, ns
 from vethlib.topology import Node, Topology, fat_tree, line, mesh, ring, star
-from vethlib.topology import build as building
-from vethlib.topology.description import Layout, Route
-from vethlib.topology.layout import lay_out
-from vethlib.topology.text import parse
+from vethlib.topology.design.description import Layout, Route
+from vethlib.topology.design.layout import lay_out
+from vethlib.topology.design.text import parse
+from vethlib.topology.live import build as building
 
 
 def of(node: Node, *arguments: str) -> Any:
@@ -135,7 +135,7 @@ def test_wire_tells_the_ports_as_seen_from_either_side() -> None:
         assert (net.wire("a", "b").a.link, net.wire("b", "a").a.link) == ("x", "y")
         with pytest.raises(LookupError, match="no wire between a and c"):
             net.wire("a", "c")
-        with pytest.raises(KeyError, match="no node 'd'; there are a, b, c"):
+        with pytest.raises(KeyError, match="no node 'd'; the nodes are a, b, c"):
             net["d"]
 
 

@@ -6,15 +6,18 @@ import os
 import socket
 import struct
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from vethlib import NetlinkError
 from vethlib.topology import Topology
-from vethlib.topology.capture import Capture
+from vethlib.topology.live import capture
+from vethlib.topology.live.capture import Capture
 
 from .plugin import has_program, run
 
@@ -121,6 +124,32 @@ def test_a_link_that_flaps_is_captured_again_when_it_is_up(net: Topology, tmp_pa
         send(net, b"after")
     assert with_payload(capture.files[0], b"before")
     assert with_payload(capture.files[0], b"after")
+
+
+def test_a_wire_on_which_packets_never_end_delays_neither_other_wires_nor_the_end(
+    net: Topology, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = capture._record
+    with net["a"].socket(type=socket.SOCK_DGRAM) as sender, net["r"].socket(type=socket.SOCK_DGRAM) as other:
+
+        def followed_by_another(frame: bytes, control: Any) -> bytes:
+            if frame.endswith(b"endless"):
+                sender.sendto(b"endless", ("10.0.0.255", 9))  # nobody answers this
+            return record(frame, control)
+
+        sender.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        monkeypatch.setattr(capture, "_record", followed_by_another)
+        started = Capture(net, tmp_path)
+        sender.sendto(b"endless", ("10.0.0.255", 9))
+        other.sendto(b"other", (net["b"].ipv4, 9))
+        deadline = time.monotonic() + 20
+        while not with_payload(started.files[1], b"other"):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        ending = threading.Thread(target=started.stop, daemon=True)
+        ending.start()
+        ending.join(20)
+        assert not ending.is_alive()
 
 
 def test_stopping_twice_is_harmless_and_leaves_no_descriptor(net: Topology, tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_ending_the_holder_ends_the_namespaces_and_what_runs_in_them(ended: list
     assert inodes <= namespaces()
     assert process.poll() is None
     end(kept)
-    assert process.wait(5) == -signal.SIGKILL
+    assert process.wait(20) == -signal.SIGKILL
     assert not inodes & namespaces()
 
 
@@ -118,7 +118,7 @@ def test_the_holder_has_nothing_of_the_callers_open(ended: list[Kept]) -> None:
         ended.append(kept := keep(net.values()))
         assert cat.stdin
         cat.stdin.close()
-        assert cat.wait(5) == 0
+        assert cat.wait(20) == 0
         own = {"/dev/null", f"net:[{net['a'].netns.identity[1]}]"}
     assert {os.readlink(path) for path in _listed(Path(f"/proc/{kept.pid}/fd"))} == own
     assert os.readlink(f"/proc/{kept.pid}/cwd") == "/"

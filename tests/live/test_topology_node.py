@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -301,7 +302,7 @@ def test_stats_count_what_passed(net: Topology) -> None:
 
 
 def test_a_node_without_addresses_says_so(net: Topology) -> None:
-    with pytest.raises(LookupError, match="lonely was given no IPv4 address"):
+    with pytest.raises(LookupError, match="lonely has no configured IPv4 address"):
         _ = net["lonely"].ipv4
 
 
@@ -333,3 +334,50 @@ def test_a_node_knows_that_something_was_run_in_it(node: Node, use: str) -> None
     else:
         node.submit(inode).result()
     assert node.was_entered
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "address"),
+    [
+        ({"up": False}, {"up": True}, "fd00::1"),
+        ({"remove_addresses": ["fd00::9/64"]}, {"add_addresses": ["fd00::9/64"]}, "fd00::9"),
+        ({"addresses": ["10.0.0.1/24"], "mtu": 1279}, {"mtu": 1500, "add_addresses": ["fd00::9/64"]}, "fd00::9"),
+    ],
+    ids=["up", "address", "mtu"],
+)
+def test_ipv6_works_as_soon_as_a_link_is_set(
+    net: Topology, before: dict[str, Any], after: dict[str, Any], address: str
+) -> None:
+    net["a"].set("eth0", add_addresses=["fd00::9/64"])
+    for _ in range(20):
+        net["a"].set("eth0", **before)
+        net["a"].set("eth0", **after)
+        with net["a"].socket(socket.AF_INET6) as server:
+            server.bind((address, 7))
+
+
+def test_ipv6_works_at_both_ends_as_soon_as_the_second_is_up(net: Topology) -> None:
+    for _ in range(20):
+        for node in net.values():
+            if node.addresses:
+                node.set("eth0", up=False)
+        net["a"].set("eth0", up=True)  # without a carrier: nothing to wait for
+        net["b"].set("eth0", up=True)
+        for name in ("a", "b"):
+            with net[name].socket(socket.AF_INET6) as server:
+                server.bind((net[name].ipv6, 7))
+
+
+def test_a_link_whose_other_end_is_down_or_gone_is_not_waited_for(net: Topology) -> None:
+    net["b"].set("eth0", up=False)
+    net["a"].set("eth0", up=False)
+    began = time.monotonic()
+    assert net["a"].set("eth0", up=True).up
+    net["b"].set("eth0", new_name="other")
+    assert net["a"].set("eth0", up=True).up
+    net["b"].close()
+    with pytest.raises(LinkNotFound):
+        for _ in range(1000):  # the kernel takes the pair away some time after the namespace
+            net["a"].set("eth0", up=True)
+            time.sleep(0.01)
+    assert time.monotonic() - began < 9

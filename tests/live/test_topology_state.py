@@ -8,7 +8,7 @@ import socket
 import time
 
 from vethlib.topology import Topology
-from vethlib.topology.state import describe
+from vethlib.topology.live.state import describe
 
 
 def test_links_addresses_routes_and_counters_are_those_that_ip_tells() -> None:

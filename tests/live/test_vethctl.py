@@ -15,7 +15,7 @@ from tests.commands import Vethctl, runner
 from tests.live.applying import EXAMPLES, value
 from tests.witness import addresses, host_state, ip, names, seen
 from vethlib import ns
-from vethlib.agent.execute import execute
+from vethlib.agent.host.execution import execute
 
 PAIR = str(EXAMPLES / "pair")
 
@@ -135,11 +135,11 @@ def test_what_the_kernel_refuses_is_told_once_for_both_ends(
         return execute(*args, **kwargs)
 
     with monkeypatch.context() as patch:
-        patch.setattr("vethlib.cli.apply.execute", meanwhile)
+        patch.setattr("vethlib.cli.applying.settling.execute", meanwhile)
         said = vethctl("apply", path)
     assert said.code == 2
     text = "vethctl: create veth 'a' in netns:ns1 ⇄ 'b': 'b' already exists in the home namespace\n"
-    assert said.err == f"{text}  see what it is: vethctl show --all\n"
+    assert said.err == f"{text}  to see it: vethctl show --all\n"
     summary = "applied: added 1 namespace, created 1 pair; of 4 interfaces 2 are as configured, 2 are FAILED"
     assert said.out.splitlines()[-1] == summary
     assert (names("ns1"), names()) == ({"x"}, {"y", "b", "theirs"})
@@ -268,7 +268,7 @@ def test_warnings_reach_people_and_json_consumers(vethctl: Vethctl, tmp_path: Pa
     ends = [value("a", "b") | {"linux_namespace": {"type": 2, "name": "ns1"}}, value("b", "a")]
     said = vethctl("apply", "-", stdin=json.dumps(ends))
     assert said.code == 0
-    assert said.err == "warning: stdin[0]: a: linux_namespace is read as namespace: write namespace\n"
+    assert said.err == "warning: stdin[0]: a: linux_namespace is a former name of namespace: write namespace\n"
     assert vethctl("apply", "-", "--json", stdin=json.dumps(ends)).error["code"] == "warning"
     said = vethctl("apply", str(tmp_path))
     assert said.err == f"warning: {tmp_path} has no *.json file: an empty configuration\n"
@@ -413,10 +413,10 @@ def test_netns_does_all_it_can_and_names_what_it_could_not(vethctl: Vethctl) -> 
     assert ns.names() == []
 
 
-@pytest.mark.parametrize("argv", [["list", "n1"], ["add"], ["del"], ["drop", "n1"], []])
+@pytest.mark.parametrize("argv", [["list", "n1"], ["add"], ["del"], ["drop", "n1"]])
 def test_netns_says_how_it_is_to_be_called(vethctl: Vethctl, argv: list[str]) -> None:
     error = vethctl("netns", *argv, "--json").error
-    assert (error["code"], error["hint"]) == ("usage", "usage: vethctl netns list | add NAME… | del NAME…")
+    assert (error["code"], error["hint"]) == ("usage", "usage: vethctl netns [list | add [--up] NAME… | del NAME…]")
 
 
 def test_flags_come_before_or_after_the_command_or_from_the_environment(

@@ -10,82 +10,44 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from itertools import count, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.live.agent_process import LABEL, ROOT, VETHCTL, Agent
 from tests.live.applying import EXAMPLES, value
 from tests.live.convergence import assert_converges
 from tests.witness import ip, names, poll, seen
 from vethlib import ns
-from vethlib.agent.instance import running
+from vethlib.agent.process.instance import running
+from vethlib.cli import main
 
-ROOT = Path(__file__).parents[2]
-VETHCTL = [sys.executable, "-m", "vethlib"]
-LABEL = "tested"
-
-pytestmark = pytest.mark.usefixtures("home")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("home")]
 
 Start = Callable[..., "Agent"]
-
-_agents = count()
-
-
-class Agent:
-    """A running vethctl agent, and what it tells its service manager."""
-
-    def __init__(self, directory: Path, *options: str, **environment: str) -> None:
-        self.store = directory / "store"
-        self.status = directory / "status"
-        self.errors = directory / "errors"
-        self._manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        address = f"{directory}#{next(_agents)}"
-        self._manager.bind(f"\0{address}")
-        self._manager.settimeout(10)
-        command = [*VETHCTL, "agent", "--store", f"dir:{self.store}", "--label", LABEL]
-        command += ["--status-dir", str(self.status), *options]
-        # Not under our own manager, whatever runs us.
-        env = {key: text for key, text in os.environ.items() if key != "JOURNAL_STREAM"}
-        with self.errors.open("ab") as errors:
-            self.process = subprocess.Popen(
-                command, env=env | {"NOTIFY_SOCKET": f"@{address}"} | environment, stderr=errors, cwd=ROOT
-            )
-
-    def told(self) -> dict[str, str]:
-        """The next notification."""
-        return dict(line.split("=", 1) for line in self._manager.recv(4096).decode().splitlines())
-
-    def wait_until(self, key: str) -> dict[str, str]:
-        while key not in (told := self.told()):
-            pass
-        return told
-
-    def end(self, number: int = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        code = self.process.wait(10)
-        self._manager.close()
-        return code
-
-    @property
-    def log(self) -> str:
-        return self.errors.read_text()
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts agents on the example pair, or on what is in the store already; ends those that run at the end."""
+    """Starts agents on the example pair, or on what is in the store already; ends those that run at the end.
+
+    Without `ipv6`, the pair has no IPv6 addresses, which would have to be checked for duplicates first.
+    """
     started: list[Agent] = []
     (tmp_path / "store").mkdir()
 
-    def begin(*options: str, wanted: bool = True, **environment: str) -> Agent:
+    def begin(*options: str, wanted: bool = True, ipv6: bool = False, **environment: str) -> Agent:
         if wanted and not list((tmp_path / "store").iterdir()):
             for file in (EXAMPLES / "pair").iterdir():
                 shutil.copy(file, tmp_path / "store")
+                if not ipv6:
+                    text = json.loads(file.read_text())
+                    text["ip_addresses"] = [one for one in text["ip_addresses"] if ":" not in one]
+                    (tmp_path / "store" / file.name).write_text(json.dumps(text))
         started.append(Agent(tmp_path, *options, **environment))
         return started[-1]
 
@@ -122,20 +84,21 @@ def write(agent: Agent, **fields: Any) -> None:
 
 
 def test_the_service_manager_is_told_that_it_is_ready_once_the_host_is_as_configured(start: Start) -> None:
-    agent = start()
+    agent = start(ipv6=True)
     assert agent.wait_until("READY")["STATUS"] == "2 CONFIGURED"
+    assert not any(one.get("tentative") for one in seen("veth1", "ns1")["addr_info"] if one["local"][:5] == "2001:")
     assert names("ns1") == {"veth1"}
     assert_converges(values_of(agent), timeout=0)
 
 
 def test_the_watchdog_is_fed_in_time(start: Start) -> None:
-    agent = start(WATCHDOG_USEC="400000")
+    agent = start(WATCHDOG_USEC="1500000")
     agent.wait_until("READY")
     fed = []
-    for _ in range(4):
+    for _ in range(3):
         agent.wait_until("WATCHDOG")
         fed.append(time.monotonic())
-    assert all(after - before < 0.4 for before, after in pairwise(fed))
+    assert all(after - before < 1.5 for before, after in pairwise(fed))
 
 
 def test_a_watchdog_of_another_process_is_not_fed(start: Start) -> None:
@@ -186,13 +149,22 @@ def test_a_hangup_has_everything_looked_at_and_the_manager_told(start: Start) ->
     assert agent.wait_until("READY")["STATUS"] == "2 CONFIGURED"
 
 
+def test_hangups_do_not_cut_short_an_agent_that_is_ending(start: Start) -> None:
+    agent = start()
+    agent.wait_until("READY")
+    agent.process.terminate()
+    while agent.process.poll() is None:
+        agent.process.send_signal(signal.SIGHUP)
+    assert agent.end() == 0
+
+
 def test_a_hangup_tries_at_once_what_was_put_off(start: Start) -> None:
     agent = start()
     agent.wait_until("READY")
     for _ in range(30):
         ip("link", "set", "veth1", "mtu", "1400", netns="ns1")
         time.sleep(0.01)
-    assert poll(lambda: "put right" in agent.log)
+    assert poll(lambda: "repaired" in agent.log)
     agent.process.send_signal(signal.SIGHUP)
     agent.wait_until("RELOADING")
     agent.wait_until("READY")
@@ -204,7 +176,7 @@ def test_a_second_agent_of_the_label_is_refused(start: Start) -> None:
     agent.wait_until("READY")
     done = vethctl("agent", "--store", f"dir:{agent.store}", "--label", LABEL)
     assert done.returncode == 2
-    assert f"runs on this host already (process {agent.process.pid})" in done.stderr
+    assert f"already runs on this host (process {agent.process.pid})" in done.stderr
     assert vethctl("agent", "--store", f"dir:{agent.store}", "--label", "other", "--once").returncode != 0
     assert agent.process.poll() is None
     agent.end(signal.SIGKILL)
@@ -227,13 +199,15 @@ def test_two_labels_on_one_host_leave_each_other_alone(start: Start, tmp_path: P
 def test_every_change_is_a_line_with_its_key_and_its_cause(start: Start) -> None:
     agent = start()
     agent.wait_until("READY")
-    ip("link", "set", "veth1", "mtu", "1400", netns="ns1")
-    assert poll(lambda: "mtu 1400 → 1500" in agent.log)
-    created, _, started, changed = agent.log.splitlines()
+    for mtu in ("1400", "1401"):  # news of the namespace it has created may come late, and be the first one's cause
+        ip("link", "set", "veth1", "mtu", mtu, netns="ns1")
+        line = f"mtu {mtu} → 1500"
+        assert poll(lambda line=line: line in agent.log)  # type: ignore[misc]
+    created, _, started, _, changed = agent.log.splitlines()
     assert started.endswith(" started: 2 CONFIGURED")
     assert created.split(" ", 1)[1].startswith("veth")
     assert created.endswith("for: configuration")
-    assert changed.split(" ", 1)[1] == "veth1: CONFIGURED, mtu 1400 → 1500, for: its link is not as it was"
+    assert changed.split(" ", 1)[1] == "veth1: CONFIGURED, mtu 1401 → 1500, for: its link was changed"
 
 
 def test_the_log_may_be_json(start: Start) -> None:
@@ -290,7 +264,7 @@ def test_status_tells_that_the_store_of_the_agent_is_down_and_that_all_stays(sta
     assert (done.returncode, json.loads(done.stdout)) == (2, before)
     said = json.loads(done.stderr)
     assert (said["code"], said["field"]) == ("store-down", "--store")
-    assert said["error"].endswith(f"and the host stays as it is: {agent.store} does not exist: make the directory")
+    assert said["error"].endswith(f"and the host stays as it is: {agent.store} does not exist: create the directory")
     away.rename(agent.store)
     assert poll(lambda: "the store is back" in agent.log)
     other = status(agent, "--store", "dir:/elsewhere")
@@ -302,12 +276,20 @@ def test_status_tells_that_the_store_of_the_agent_is_down_and_that_all_stays(sta
     assert not (agent.status / ".agent").exists()
 
 
+@pytest.mark.usefixtures("home")
+def test_a_program_that_runs_an_agent_once_has_its_own_handler_of_hangups_afterwards(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGHUP)
+    (tmp_path / "store").mkdir()
+    assert main(["agent", "--store", f"dir:{tmp_path}/store", "--label", LABEL, "--once", "--docker", "off"]) == 0
+    assert signal.getsignal(signal.SIGHUP) is before
+
+
 def test_an_agent_that_has_said_nothing_yet_is_waited_for(start: Start, tmp_path: Path) -> None:
     agent = start()
     agent.wait_until("READY")
     done = vethctl("status", "--label", LABEL, "--status-dir", f"{tmp_path}/elsewhere")
     assert (done.returncode, done.stdout) == (3, "")
-    assert f"(process {agent.process.pid}) has said nothing yet in {tmp_path}/elsewhere; " in done.stderr
+    assert f"(process {agent.process.pid}) has not written a status to {tmp_path}/elsewhere yet; " in done.stderr
     missing = status(agent, "veth", "--json")
     assert missing.returncode == 1
     assert json.loads(missing.stderr)["error"] == f"label {LABEL}: there is no interface 'veth'; did you mean veth2?"
@@ -429,7 +411,9 @@ def test_status_says_what_is(start: Start) -> None:
     assert one["ifindex"] == seen("veth1", "ns1")["ifindex"]
     assert one["peer_ifindex"] == seen("veth2", "ns2")["ifindex"] == other["ifindex"]
     table = status(agent).stdout
-    assert [line.split()[0] for line in table.splitlines()] == ["INTERFACE", "veth1", "veth2"]
+    *rows, last = table.splitlines()
+    assert [line.split()[0] for line in rows] == ["INTERFACE", "veth1", "veth2"]
+    assert last == "2 interfaces: 2 CONFIGURED"
 
 
 def test_status_has_the_operational_state_as_it_becomes(start: Start) -> None:
@@ -460,9 +444,12 @@ def test_status_of_an_interface_that_is_not_there_is_an_error(start: Start) -> N
 def test_asking_often_does_not_wear_the_answer_out(start: Start) -> None:
     agent = start()
     agent.wait_until("READY")
+    answers = set()
     for _ in range(400):
         time.sleep(0.001)
-        assert running(LABEL) == agent.process.pid
+        answers.add(running(LABEL))
+    assert answers - {0} == {agent.process.pid}  # 0: it runs, and had too much to do to say who it is
+    assert poll(lambda: running(LABEL) == agent.process.pid)
 
 
 def test_what_is_no_status_in_the_directory_is_passed_over(start: Start) -> None:
@@ -569,6 +556,6 @@ def test_put_does_not_make_the_directory_anew_that_an_agent_waits_for(start: Sta
 def test_what_is_hardly_meant_is_in_the_log(start: Start) -> None:
     agent = start(wanted=False)
     agent.wait_until("READY")
-    hardly_meant = {"name": "x", "veth": {"peer_if_name": "y"}, "namespace": {"name": "red"}}  # without its type
+    hardly_meant = {"name": "x", "veth": {"peer_if_name": "y"}, "namespace": {"name": "red", "pid": 1}}
     (agent.store / "x.json").write_text(json.dumps(hardly_meant))
     assert poll(lambda: "warning: x: namespace.name is not read" in agent.log, 5)

@@ -16,6 +16,9 @@ import pytest
 from tests.commands import Vethctl, runner
 from tests.live.applying import EXAMPLES
 from tests.witness import ip, poll
+from vethlib._files import write_whole
+from vethlib._primitives import posix
+from vethlib.cli.commands import graph
 
 ROOT = Path(__file__).parents[2]
 
@@ -95,9 +98,9 @@ def test_a_file_is_replaced_by_a_whole_one_and_keeps_its_mode(
     sizes = []
     replace = os.replace
 
-    def at_that_moment(old: str, new: str) -> None:
-        sizes.append(os.path.getsize(old))
-        replace(old, new)
+    def at_that_moment(old: str, new: str, *, src_dir_fd: int, dst_dir_fd: int) -> None:
+        sizes.append(os.stat(old, dir_fd=src_dir_fd).st_size)
+        replace(old, new, src_dir_fd=src_dir_fd, dst_dir_fd=dst_dir_fd)
 
     monkeypatch.setattr(os, "replace", at_that_moment)
     assert vethctl("graph", str(EXAMPLES / "pair"), "-o", str(link)).code == 0
@@ -107,9 +110,43 @@ def test_a_file_is_replaced_by_a_whole_one_and_keeps_its_mode(
 
 
 @pytest.mark.parametrize(
+    ("moment", "is_after"),
+    [(each, False) for each in ("urandom", "open", "write", "replace")] + [("write", True), ("replace", True)],
+)
+def test_a_watch_that_is_stopped_while_it_writes_succeeds_and_leaves_a_whole_file(
+    vethctl: Vethctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, is_after: bool
+) -> None:
+    file = tmp_path / "net.svg"
+    file.write_text("old")
+    module = posix if moment == "write" else os
+    call = getattr(module, moment)
+
+    def stopped(*args: object, **how: object) -> object:
+        monkeypatch.setattr(module, moment, call)
+        if not is_after:
+            os.kill(os.getpid(), signal.SIGTERM)
+        result = call(*args, **how)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return result
+
+    def write(*args: object, **how: object) -> None:
+        monkeypatch.setattr(module, moment, stopped)
+        write_whole(*args, **how)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(graph, "write_whole", write)
+    said = vethctl("graph", "--watch", "-o", str(file))
+    assert (said.code, said.out, said.err) == (0, "", "")
+    assert [one.name for one in tmp_path.iterdir()] == [file.name]
+    if (moment, is_after) == ("replace", True):
+        ElementTree.fromstring(file.read_text())
+    else:
+        assert file.read_text() == "old"
+
+
+@pytest.mark.parametrize(
     ("argv", "message", "field"),
     [
-        (["-o", "x.png"], "--output 'x.png': in which format?", "--output"),
+        (["-o", "x.png"], "--output 'x.png': unknown format", "--output"),
         (["--offline"], "--offline is for files", "--offline"),
         (["--watch"], "--watch rewrites a file", "--watch"),
         (["--watch", "-o", "x.svg", str(EXAMPLES)], "--watch is for this host, not for files", "--watch"),
@@ -137,7 +174,7 @@ def test_a_watched_picture_is_written_again_when_something_changes(home: object,
         ip("netns", "del", "late")
         assert poll(lambda: ">v2" not in file.read_text(), 10)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(5) == 0
+        assert process.wait(20) == 0
     finally:
         process.kill()
         process.wait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,14 +17,15 @@ from tests.live.applying import EXAMPLES, value
 from tests.witness import ip, names
 from vethlib import ns
 from vethlib.agent import Plan
-from vethlib.agent.execute import execute
+from vethlib.agent.host.execution import execute
 from vethlib.cli import main
-from vethlib.cli.traffic import Traffic
+from vethlib.cli.host.traffic import Traffic
+from vethlib.ns.syscalls import MNT_DETACH, mount, umount2
 
 
 @pytest.fixture
 def vethctl(home: ns.Netns, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Vethctl]:
-    monkeypatch.setattr("vethlib.cli.demo.ns.isolate", lambda: None)
+    monkeypatch.setattr("vethlib.cli.commands.demo.ns.isolate", lambda: None)
     yield runner(capsys, monkeypatch)
     monkeypatch.undo()
 
@@ -52,7 +54,7 @@ def test_a_demo_whose_traffic_is_lost_names_the_pairs_and_fails(
         lost = pair[0].link.name == "to-leaf3" or pair[2].link.name == "to-leaf3"
         return Traffic("to-leaf3@hub" if lost else "x", "y", rounds, 0 if lost else rounds, 12.0)
 
-    monkeypatch.setattr("vethlib.cli.demo.talk", talk)
+    monkeypatch.setattr("vethlib.cli.commands.demo.talk", talk)
     said = vethctl("demo", str(EXAMPLES / "star"))
     assert said.code == 2
     assert "to-leaf3@hub ⇄ y: 0 of 300 UDP datagrams" in said.out
@@ -60,21 +62,21 @@ def test_a_demo_whose_traffic_is_lost_names_the_pairs_and_fails(
 
 
 def test_datagrams_that_do_not_come_back_are_counted(vethctl: Vethctl, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vethlib.cli.traffic._TIMEOUT", 0.01)
-    monkeypatch.setattr("vethlib.cli.demo._ROUNDS", 3)
+    monkeypatch.setattr("vethlib.cli.host.traffic._TIMEOUT", 0.01)
+    monkeypatch.setattr("vethlib.cli.commands.demo._ROUNDS", 3)
     monkeypatch.setattr("socket.socket.sendto", lambda self, data, to: len(data))
     said = vethctl("demo", "--json")
     assert (said.code, said.json["traffic"][0]["received"], said.json["traffic"][0]["sent"]) == (2, 0, 3)
 
 
 def test_a_demo_that_is_not_the_same_the_second_time_fails(vethctl: Vethctl, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vethlib.cli import demo
+    from vethlib.cli.commands import demo
 
     plans = iter([demo._plan, lambda *_: Plan((object(),), {})])  # type: ignore[arg-type]
     monkeypatch.setattr(demo, "_plan", lambda *args: next(plans)(*args))
     said = vethctl("demo")
     assert said.code == 2
-    assert "applied again: 1 operation, where none was to be left\n" in said.out
+    assert "applied again: 1 operation, but none was expected\n" in said.out
 
 
 def test_the_demo_of_what_cannot_be_built_says_why(vethctl: Vethctl) -> None:
@@ -91,7 +93,7 @@ def test_the_demo_stops_at_what_the_kernel_refuses(vethctl: Vethctl, monkeypatch
         ip("link", "add", "name", "b", "type", "veth", "peer", "name", "theirs")
         return execute(*args, **kwargs)
 
-    monkeypatch.setattr("vethlib.cli.demo.execute", meanwhile)
+    monkeypatch.setattr("vethlib.cli.commands.demo.execute", meanwhile)
     said = vethctl("demo", "-", "--json", stdin=json.dumps([value("a", "b"), value("b", "a")]))
     assert (said.code, said.error["code"]) == (2, "link-exists")
 
@@ -102,26 +104,38 @@ def test_the_demo_takes_ipv6_and_pairs_that_carry_nothing(vethctl: Vethctl) -> N
     vethctl("delete", "b")
     said = vethctl("demo", "-", stdin=json.dumps([value("c", "d"), value("d", "c", enabled=False)]))
     assert said.code == 0
-    assert "no traffic: no pair that is up has addresses of one subnet at both ends\n" in said.out
+    assert "no traffic: no pair is up and has addresses of the same subnet at both ends\n" in said.out
 
 
 def test_the_demo_without_its_examples_asks_for_a_file(
     vethctl: Vethctl, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("vethlib.cli.demo.__file__", str(tmp_path / "a" / "b" / "demo.py"))
+    monkeypatch.setattr("vethlib.cli.commands.demo.__file__", str(tmp_path / "a" / "b" / "demo.py"))
     said = vethctl("demo", "--json")
     assert (said.code, said.error["field"]) == (1, "PATH")
 
 
 def test_the_doctor_finds_nothing_missing_here(vethctl: Vethctl) -> None:
     said = vethctl("doctor")
-    assert (said.code, said.out.splitlines()[-1]) == (0, "ready: vethctl can do its work here")
+    assert (said.code, said.out.splitlines()[-1]) == (0, "ready: vethctl works on this host")
     assert "is not there yet" in said.out or "0 named namespaces" in said.out
     vethctl("netns", "add", "n1")
     assert "1 named namespace\n" in vethctl("doctor").out
     findings = vethctl("doctor", "--json").json
     assert all(list(one) == ["check", "ok", "needed", "detail", "cure"] for one in findings)
     assert all(one["ok"] for one in findings if one["needed"])
+
+
+@pytest.mark.parametrize("name", [b"\xff", "\u2028".encode(), b"\x0c", b"\r", b"\x85"])
+def test_the_doctor_reads_past_a_mount_point_of_any_name(vethctl: Vethctl, tmp_path: Path, name: bytes) -> None:
+    point = os.fsencode(tmp_path) + b"/x" + name + b"x"
+    os.mkdir(point)
+    mount(b"none", point, b"tmpfs", 0, None)
+    try:
+        vethctl("netns", "add", "n1")  # which mounts a directory of its own, after the other one
+        assert "1 named namespace\n" in vethctl("doctor").out
+    finally:
+        umount2(point, MNT_DETACH)
 
 
 def test_the_doctor_names_what_is_missing_and_its_cure(vethctl: Vethctl) -> None:
@@ -132,7 +146,7 @@ def test_the_doctor_names_what_is_missing_and_its_cure(vethctl: Vethctl) -> None
     bad = {one["check"]: one["cure"] for one in said.json if not one["ok"]}
     assert {"NET_ADMIN", "SYS_ADMIN", "trial"} <= bad.keys()
     assert "run as root" in bad["NET_ADMIN"]
-    assert text.splitlines()[-1].startswith("not ready: 3 checks failed")
+    assert text.splitlines()[-1].startswith("not ready: 3 required checks failed")
 
 
 def a_proc(directory: Path, userns: str = "100") -> Path:
@@ -147,14 +161,14 @@ def a_proc(directory: Path, userns: str = "100") -> Path:
 def test_the_doctor_names_the_sysctl_that_forbids_user_namespaces(
     vethctl: Vethctl, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("vethlib.cli.doctor._PROC", a_proc(tmp_path, "0"))
+    monkeypatch.setattr("vethlib.cli.commands.doctor._PROC", a_proc(tmp_path, "0"))
     said = vethctl("doctor")
     assert said.code == 0
     assert "→ sysctl -w user.max_user_namespaces=10000" in said.out
 
 
 def test_the_doctor_copes_without_proc(vethctl: Vethctl, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("vethlib.cli.doctor._PROC", tmp_path / "nothing")
+    monkeypatch.setattr("vethlib.cli.commands.doctor._PROC", tmp_path / "nothing")
     said = vethctl("doctor")
     assert said.code == 2
     assert "→ mount -t proc proc /proc" in said.out
@@ -166,7 +180,7 @@ def test_the_doctor_knows_old_kernels_and_other_systems(vethctl: Vethctl, monkey
         found = {one["check"]: one["ok"] for one in vethctl("doctor", "--json").json}
     assert (found["kernel ≥ 4.20"], found["kernel ≥ 5.18"], found["kernel ≥ 6.2"]) == (True, False, False)
     with monkeypatch.context() as patch:
-        patch.setattr("vethlib.cli.doctor.sys.platform", "darwin")
+        patch.setattr("vethlib.cli.commands.doctor.sys.platform", "darwin")
         said = vethctl("doctor")
     assert (said.code, "network namespaces need Linux" in said.out) == (2, True)
 
@@ -178,7 +192,7 @@ def test_an_interrupt_and_a_reader_that_left_end_quietly(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("vethlib.cli.netns.netns", fail)
+    monkeypatch.setattr("vethlib.cli.commands.netns.netns", fail)
     said = vethctl("netns", "list")
     assert (said.code, said.out, said.err) == (code, "", "")
 

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "vethlib"]
 PAIR = str(EXAMPLES / "pair")
 
-pytestmark = pytest.mark.usefixtures("home")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("home")]
 
 
 def vethctl(
@@ -90,6 +90,13 @@ def test_no_color_keeps_a_terminal_plain_and_a_flag_wins() -> None:
     assert "\033[31m" in on_a_terminal("delete", "nope", "--color=always", NO_COLOR="1")
 
 
+def has_links(name: str) -> bool:
+    try:
+        return bool(names(name))
+    except RuntimeError:  # between its file and its mount it is no namespace yet
+        return False
+
+
 def test_ctrl_c_leaves_nothing_half_built(tmp_path: Path) -> None:
     values = [
         one
@@ -98,7 +105,7 @@ def test_ctrl_c_leaves_nothing_half_built(tmp_path: Path) -> None:
     ]
     (tmp_path / "many.json").write_text(json.dumps(values))
     with subprocess.Popen([*COMMAND, "apply", str(tmp_path)], cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
-        assert poll(lambda: ns.names() == ["ns1"] and bool(names("ns1")), 20)
+        assert poll(lambda: ns.names() == ["ns1"] and has_links("ns1"), 20)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate()
     assert (process.returncode, err) == (130, "")
@@ -150,7 +157,7 @@ def test_the_demo_takes_pairs_of_ipv6_and_pairs_without_addresses() -> None:
     assert any(f"{one} ⇄ {other}: 1000 of 1000" in done.stdout for one, other in (ends, ends[::-1]))
     done = vethctl("demo", "-", stdin=json.dumps([value("a", "b"), value("b", "a", enabled=False)]))
     assert done.returncode == 0
-    assert "no traffic: no pair that is up has addresses of one subnet at both ends" in done.stdout
+    assert "no traffic: no pair is up and has addresses of the same subnet at both ends" in done.stdout
 
 
 def test_the_demo_says_why_it_cannot_build_what_it_was_given() -> None:
@@ -166,9 +173,9 @@ def test_the_doctor_says_what_is_missing(command: list[str]) -> None:
     done = vethctl("doctor", command=command)
     last = done.stdout.splitlines()[-1]
     if command is COMMAND:
-        assert (done.returncode, last) == (0, "ready: vethctl can do its work here")
+        assert (done.returncode, last) == (0, "ready: vethctl works on this host")
     else:
-        assert (done.returncode, last) == (2, "not ready: 3 checks failed that vethctl depends on")
+        assert (done.returncode, last) == (2, "not ready: 3 required checks failed")
         assert "✗ NET_ADMIN" in done.stdout
         assert "→ run as root, or grant it: systemd AmbientCapabilities=CAP_NET_ADMIN" in done.stdout
     assert host_as_others_see_it() == before

@@ -54,7 +54,8 @@ def test_brief_is_a_line_for_each_link(vethctl: Vethctl, pair: None) -> None:
 def test_json_has_one_schema_for_every_link(vethctl: Vethctl, pair: None) -> None:
     a, b = vethctl("show", "--json").json
     assert list(a) == [
-        *("netns", "name", "index", "kind", "mac", "mtu", "up", "operstate", "addresses", "alias", "peer"),
+        *("netns", "name", "index", "kind", "mac", "mtu", "up", "operstate", "carrier", "addresses", "address_info"),
+        *("alias", "peer"),
     ]
     witness = seen("a")
     assert (a["netns"], a["name"], a["index"], a["mac"]) == ("", "a", witness["ifindex"], witness["address"])
@@ -94,6 +95,57 @@ def test_a_state_that_is_neither_up_nor_down_is_named(vethctl: Vethctl) -> None:
     assert states["a"] != "up"
     assert f"a ⇄ b  {states['a'].upper()}" in vethctl("show").out
     assert "b ⇄ a  DOWN" in vethctl("show").out
+
+
+@pytest.mark.parametrize("peer", ["b", "b@blue"])
+def test_an_end_that_was_set_down_and_one_without_a_carrier_have_different_states(
+    vethctl: Vethctl, blue: str, peer: str
+) -> None:
+    vethctl("create", "a", peer, "--down")
+    ip("link", "set", "dev", "a", "up")
+    shown = {one["name"]: (one["up"], one["carrier"]) for one in vethctl("show", "--json").json}
+    assert shown == {"a": (True, False), "b": (False, None)}
+    states = {line.split()[1]: line.split()[2] for line in vethctl("show", "-br").out.splitlines()}
+    assert states["b"] == "DOWN"
+    assert states["a"] == ("LOWERLAYERDOWN" if peer == "b" else "NO-CARRIER")
+    [edge] = vethctl("graph", "--json").json["edges"]
+    drawn = {end["name"]: end["state"] for end in (edge["a"], edge["b"])}
+    assert drawn == {"a": states["a"].lower(), "b": "down"}
+    ip("link", "set", "dev", "b", "up", netns="blue" if "@" in peer else "")
+    assert poll(lambda: {one["carrier"] for one in vethctl("show", "--json").json} == {True})
+
+
+def test_each_address_has_its_state(vethctl: Vethctl, blue: str) -> None:
+    with open("/proc/sys/net/ipv6/conf/default/dad_transmits", "w") as setting:
+        setting.write("100")  # tentative for as long as the test lasts
+    vethctl("create", "a", "b@blue", "--a-addr", "10.0.0.1/24")
+    ip("addr", "add", "2001:db8::1/64", "dev", "b", "nodad", netns="blue")
+    ip("addr", "add", "10.0.1.1/24", "dev", "a", "valid_lft", "1000", "preferred_lft", "500")
+    ip("addr", "add", "10.0.2.1/24", "dev", "a", "valid_lft", "1000", "preferred_lft", "0")
+    ip("addr", "add", "2001:db8::1/64", "dev", "a")
+    ip("addr", "add", "2001:db8::2/64", "dev", "a")
+    assert poll(lambda: "dadfailed" in vethctl("show", "a").out)
+    (a,) = vethctl("show", "a", "--json").json
+    states = {one["address"]: one["state"] for one in a["address_info"] if not one["address"].startswith("fe80")}
+    assert states == {
+        "10.0.0.1/24": "usable",
+        "10.0.1.1/24": "expiring",
+        "10.0.2.1/24": "deprecated",
+        "2001:db8::1/64": "dadfailed",
+        "2001:db8::2/64": "tentative",
+    }
+    lifetimes = {one["address"]: (one["preferred"], one["valid"]) for one in a["address_info"]}
+    assert lifetimes["10.0.0.1/24"] == (None, None)
+    assert 900 < lifetimes["10.0.2.1/24"][1] <= 1000
+    text, brief = vethctl("show", "a").out.splitlines(), vethctl("show", "-br", "a").out
+    for address, state in states.items():
+        (line,) = [line for line in text if address in line]
+        assert line.strip() == address if state == "usable" else state in line
+        assert f"{address} ({state})" in brief or state == "usable"
+    [edge] = vethctl("graph", "--json").json["edges"]
+    drawn = next(end for end in (edge["a"], edge["b"]) if end["name"] == "a")
+    assert set(states) == set(drawn["addresses"])
+    assert drawn["address_states"] == {address: state for address, state in states.items() if state != "usable"}
 
 
 def test_namespaces_are_in_the_order_people_count(vethctl: Vethctl) -> None:
@@ -136,8 +188,8 @@ def test_what_is_not_there_is_an_error_with_a_way_on(vethctl: Vethctl, pair: Non
     said = vethctl("show", "nope@blue", "--json")
     assert (said.code, said.error["code"]) == (2, "link-not-found")
     assert said.error["error"] == "show: there is no link 'nope' in netns:blue"
-    assert said.error["hint"] == "see what is there: vethctl show --all"
-    assert "for the namespace write @blue" in vethctl("show", "blue").err
+    assert said.error["hint"] == "to see all links: vethctl show --all"
+    assert "to show the namespace: @blue" in vethctl("show", "blue").err
     said = vethctl("show", "@nowhere", "--json")
     assert (said.code, said.error["code"]) == (2, "netns-not-found")
     assert vethctl("show", "@bad:1", "--json").error["field"] == "@NETNS"
@@ -190,7 +242,7 @@ def test_a_system_error_is_reported_with_what_it_is_about(vethctl: Vethctl, monk
         raise OSError(errno.EIO, "Input/output error", "/run/netns")
 
     with monkeypatch.context() as patch:
-        patch.setattr("vethlib.cli.view.ns.names", fail)
+        patch.setattr("vethlib.cli.host.view.ns.names", fail)
         patch.setattr("vethlib.cli.abandon_stdout", lambda: None)
         said = vethctl("show", "--json")
     assert (said.code, said.error["code"], said.error["error"]) == (2, "os-error", "/run/netns: Input/output error")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,13 +64,18 @@ def test_a_namespace_stands_for_all_its_links(vethctl: Vethctl) -> None:
     assert [one["name"] for one in vethctl("stats", "@blue", "--json").json] == ["lo", "b"]
 
 
-def test_rates_are_what_went_through_in_the_interval(vethctl: Vethctl) -> None:
+def test_rates_are_what_went_through_in_the_interval(vethctl: Vethctl, monkeypatch: pytest.MonkeyPatch) -> None:
     ping(1)  # with it, the neighbours know each other
-    sender = threading.Timer(0.1, ping, [20])
-    sender.start()
+    sleep = time.sleep
+
+    def ping_and_sleep(seconds: float) -> None:
+        ping(20)
+        sleep(seconds)
+
+    monkeypatch.setattr(time, "sleep", ping_and_sleep)
+    began = time.monotonic()
     (said,) = (vethctl("stats", "b@blue", "--interval", "1", "--json").json,)
-    sender.join()
-    assert 1.0 <= said["interval"] < 1.5
+    assert 1.0 <= said["interval"] < time.monotonic() - began
     assert said["rates"]["rx_packets"] * said["interval"] == pytest.approx(20, abs=1)
     assert said["rates"]["rx_bytes"] * said["interval"] == pytest.approx(20 * 1014, abs=1014)
 
@@ -82,8 +87,10 @@ def test_watching_tells_each_interval_as_a_line_a_link_and_what_comes_and_goes(
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout is not None
         first = json.loads(process.stdout.readline())
+        process.send_signal(signal.SIGSTOP)  # it never looks while there is no link of that name
         session.delete("a")
         session.create(Veth(End("a"), End("c", "blue")))
+        process.send_signal(signal.SIGCONT)
         lines = [first, *map(json.loads, process.stdout)]
     assert process.returncode == 0
     assert (first["name"], first["rates"]["rx_bytes"] >= 0) == ("a", True)
@@ -108,10 +115,12 @@ def test_what_cannot_be_shown_is_an_error_that_says_why(vethctl: Vethctl) -> Non
 
 
 def test_top_prints_the_busiest_link_first_where_there_is_no_terminal(vethctl: Vethctl) -> None:
-    pinging = threading.Thread(target=ping, args=(80,))
-    pinging.start()
-    everywhere = vethctl("top", "--once", "--interval", "0.5", "--json").json
-    pinging.join()
+    command = ["ping", "-q", "-i", "0.01", "-s", "972", "10.0.0.2"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as pinging:
+        try:
+            everywhere = vethctl("top", "--once", "--interval", "0.5", "--json").json
+        finally:
+            pinging.terminate()
     # Without the links of other processes of this machine.
     said = [one for one in everywhere if one["netns"] in ("", "netns:blue")]
     assert {(one["netns"], one["name"]) for one in said[:2]} == {("", "a"), ("netns:blue", "b")}

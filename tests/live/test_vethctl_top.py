@@ -19,6 +19,8 @@ import pytest
 from tests.witness import poll
 from vethlib import End, Session, Veth
 
+pytestmark = pytest.mark.timing  # top shows the links of all processes of the machine: those of other tests, too
+
 ROOT = Path(__file__).parents[2]
 _CODE = re.compile(r"\033\[(\??[0-9;]*)([A-Za-z])")
 
@@ -72,7 +74,7 @@ class Screen:
         return [_CODE.sub("", line).rstrip("\r") for line in picture.split("\n")]
 
     def shows(self, condition: Callable[[list[str]], bool]) -> bool:
-        return poll(lambda: condition(self.lines), 5)
+        return poll(lambda: condition(self.lines), 20)
 
     def wait(self) -> int:
         """How it ended, as os.waitstatus_to_exitcode has it."""
@@ -84,7 +86,7 @@ class Screen:
                 self.status = os.waitstatus_to_exitcode(status)
             return bool(pid)
 
-        assert poll(ended, 5), self.lines
+        assert poll(ended, 20), self.lines
         assert self.status is not None
         self.read()
         return self.status
@@ -180,7 +182,8 @@ def test_stopped_by_control_z_it_gives_the_terminal_back_until_it_goes_on(start:
 
 @pytest.mark.usefixtures("home")
 def test_a_crash_gives_the_terminal_back_before_it_says_so() -> None:
-    code = "from vethlib.cli import main, top; top.picture = lambda *args, **how: 1 / 0; exit(main(['top']))"
+    code = "from vethlib.cli import main; from vethlib.cli.commands import top; "
+    code += "top.picture = lambda *args, **how: 1 / 0; exit(main(['top']))"
     pid, fd = pty.fork()
     if not pid:
         os.chdir(ROOT)

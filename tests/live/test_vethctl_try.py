@@ -22,20 +22,23 @@ import pytest
 
 from tests.commands import Said, Vethctl, runner
 from tests.live.applying import EXAMPLES, value
-from tests.witness import host_state, ip, names, seen
+from tests.witness import host_state, ip, names, poll, seen
 from vethlib import ns
-from vethlib.agent.trial import NoTrial, settle
-from vethlib.cli.question import ask
+from vethlib.agent.run.trial import NoTrial, settle
+from vethlib.cli.applying.question import ask
+
+pytestmark = pytest.mark.slow
 
 PAIR = str(EXAMPLES / "pair")
 LABEL = "vpp1"
+PATIENCE = 60  # seconds; on a busy machine, a command needs some of them to start
 Write = Callable[..., str]
 
 
 @pytest.fixture
 def vethctl(home: ns.Netns, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Vethctl]:
     # Whoever runs the tests is not to be asked.
-    monkeypatch.setattr("vethlib.cli.question._open_terminal", lambda: None)
+    monkeypatch.setattr("vethlib.cli.applying.question._open_terminal", lambda: None)
     yield runner(capsys, monkeypatch)
     monkeypatch.undo()
 
@@ -73,9 +76,9 @@ class Terminal:
         os.close(slave)
 
     def until(self, text: str) -> Terminal:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE
         while text not in self.said:
-            ready, _, _ = select.select([self.master], [], [], deadline - time.monotonic())
+            ready, _, _ = select.select([self.master], [], [], max(0, deadline - time.monotonic()))
             assert ready, self.said
             self.said += self._read()
         return self
@@ -94,11 +97,11 @@ class Terminal:
         while text := self._read():
             self.said += text
         os.close(self.master)
-        return self.process.wait(10)
+        return self.process.wait(PATIENCE)
 
     def hang_up(self) -> int:
         os.close(self.master)
-        return self.process.wait(10)
+        return self.process.wait(PATIENCE)
 
 
 def ends(**fields: Any) -> list[dict[str, Any]]:
@@ -120,13 +123,13 @@ def during(vethctl: Vethctl, monkeypatch: pytest.MonkeyPatch) -> Callable[..., S
 
         def elsewhere() -> None:
             try:
-                assert asked.wait(5)
+                assert asked.wait(20)
                 meddle()
                 settle(LABEL, word)
             except BaseException as error:
                 failed.append(error)
 
-        monkeypatch.setattr("vethlib.cli.trying.ask", asking)
+        monkeypatch.setattr("vethlib.cli.applying.trial.ask", asking)
         thread = threading.Thread(target=elsewhere)
         thread.start()
         said = vethctl("apply", *argv, "--try", "10s")
@@ -156,7 +159,8 @@ def test_the_terminal_is_asked_and_a_key_decides(home: ns.Netns, key: str) -> No
     assert names("ns1") == {"veth1"}
     code = terminal.press("x").press(key).end()  # x is no answer
     if key == "y":
-        assert code == 0
+        # Detection takes long while the kernel is busy with other tests.
+        assert code == (3 if "duplicate address detection has not finished" in terminal.said else 0)
         assert "kept: added 2 namespaces, created 1 pair" in terminal.said
         assert names("ns1") == {"veth1"}
     else:
@@ -193,7 +197,7 @@ def test_a_pair_that_was_deleted_comes_back_as_it_was_but_for_its_indexes(vethct
     vethctl("apply", write(*ends(num_queues=2, enabled=False)))
     before = host_state()
     said = vethctl("apply", write(), "--prune", "--try", "50ms")
-    assert (said.code, said.out.splitlines()[-1]) == (4, "undone: nobody has answered in time; created 1 pair")
+    assert (said.code, said.out.splitlines()[-1]) == (4, "undone: not confirmed in time; created 1 pair")
     after = host_state()
     assert without_indexes(after) == without_indexes(before)
     assert after != before
@@ -270,7 +274,7 @@ def test_what_others_change_meanwhile_stays_and_is_told(
     path = write(*ends(mtu=1300, ip_addresses=["10.0.0.3/24"]))
     said = during(meddle, "undo", path)
     assert said.code == 4
-    assert "'one' in netns:ns1: mtu stays 1350, as somebody has set it meanwhile" in said.err
+    assert "'one' in netns:ns1: mtu stays 1350" in said.err
     link = seen("one", "ns1")
     assert link["mtu"] == 1350
     there = [one["local"] for one in link["addr_info"] if not one["local"].startswith("fe80")]
@@ -286,8 +290,8 @@ def test_a_namespace_that_somebody_uses_meanwhile_stays_and_is_told(
 
     said = during(meddle, "undo", write(*ends()))
     assert said.code == 4
-    assert "netns:ns2 stays: 'theirs' is in it" in said.err
-    assert "netns:ns1 stays: process " in said.err
+    assert "netns:ns2 is not removed: 'theirs' is in it" in said.err
+    assert "netns:ns1 is not removed: process " in said.err
     assert (names("ns1"), names("ns2")) == (set(), {"theirs"})
 
 
@@ -308,7 +312,7 @@ def test_confirm_says_what_became_of_the_trial(vethctl: Vethctl, write: Write) -
     )
     said = vethctl("confirm", "--timeout", "5s")
     assert (said.code, said.out) == (0, "kept: the trial with the label vpp1\n")
-    out, _ = trial.communicate(timeout=10)
+    out, _ = trial.communicate(timeout=PATIENCE)
     told = json.loads(out)
     assert (trial.returncode, told["outcome"], told["reason"], told["undone"], told["left"]) == (0, "kept", "", [], [])
     assert [one["op"] for one in told["done"]] == ["add-netns", "add-netns", "create", "create"]
@@ -337,7 +341,7 @@ def test_there_is_one_trial_of_a_label_at_a_time(during: Callable[..., Said], wr
 
 def test_the_json_of_a_trial_that_was_undone_has_both_ways(vethctl: Vethctl, write: Write) -> None:
     told = vethctl("apply", write(*ends()), "--try", "10ms", "--json").json
-    assert (told["outcome"], told["reason"]) == ("undone", "nobody has answered in time")
+    assert (told["outcome"], told["reason"]) == ("undone", "not confirmed in time")
     assert [one["op"] for one in told["undone"]] == ["delete", "remove-netns", "remove-netns"]
 
 
@@ -367,7 +371,7 @@ def test_a_connection_without_a_terminal_that_is_lost_takes_it_back(home: ns.Net
     assert trial.stderr.readline() == "tried for 1 min: y keeps it here, `vethctl confirm` from elsewhere\n"
     assert names("ns1") == {"veth1"}
     trial.stdout.close()
-    assert trial.wait(10) == 4
+    assert trial.wait(PATIENCE) == 4
     trial.stderr.close()
     assert host_state() == before
 
@@ -386,10 +390,75 @@ def test_whoever_else_holds_the_name_of_a_trial_is_not_believed(home: ns.Netns) 
         os._exit(0)
     try:
         assert os.read(told, 1) == b"1"
-        with pytest.raises(NoTrial, match="a process of the user 65534 holds the name"):
+        with pytest.raises(NoTrial, match="a process of the user 65534"):
             settle("vpp1", "keep")
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         os.close(told)
         os.close(tell)
+
+
+def full_pipe() -> tuple[int, int]:
+    read, write = os.pipe()
+    fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
+    os.write(write, b"\n" * 4096)
+    return read, write
+
+
+def stopped_terminal() -> tuple[int, int]:
+    ours, theirs = pty.openpty()
+    termios.tcflow(theirs, termios.TCOOFF)  # as Ctrl-S does
+    return ours, theirs
+
+
+@pytest.mark.parametrize("stalled", [full_pipe, stopped_terminal])
+def test_a_trial_whose_output_is_not_read_ends_in_time(home: ns.Netns, stalled: Callable[[], tuple[int, int]]) -> None:
+    before = host_state()
+    read, write = stalled()
+    trial = subprocess.Popen(
+        [sys.executable, "-m", "vethlib", "apply", PAIR, "--try", "2s"],
+        stdin=subprocess.DEVNULL,
+        stdout=write,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    assert trial.wait(30) == 4
+    assert host_state() == before
+    os.close(read)
+    os.close(write)
+
+
+def _is_again(before: object) -> bool:
+    """Whether the host is as it was before.
+
+    A look into a namespace uses it, so that it could not be removed: only its name is looked for until it is gone.
+    """
+    try:
+        return not ns.names() and host_state() == before
+    except RuntimeError:
+        return False
+
+
+def test_a_signal_that_whoever_starts_it_has_ignored_ends_no_trial(home: ns.Netns, write: Write) -> None:
+    """As under nohup."""
+    usual = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        terminal = Terminal("apply", write(*ends()), "--try", "1m").until("keep these changes?")
+    finally:
+        signal.signal(signal.SIGHUP, usual)
+    terminal.process.send_signal(signal.SIGHUP)
+    assert not poll(lambda: terminal.process.poll() is not None, 0.5)
+    terminal.press("y\n")
+    assert terminal.end() == 0
+    assert names("ns1") == {"one"}
+
+
+def test_a_terminal_that_is_stopped_while_the_question_is_open_does_not_keep_it_open(home: ns.Netns) -> None:
+    before = host_state()
+    terminal = Terminal("apply", PAIR, "--try", "3s")
+    terminal.until("keep these changes?")
+    terminal.press("\x13")  # Ctrl-S
+    assert poll(lambda: _is_again(before), PATIENCE)
+    terminal.press("\x11")
+    assert terminal.end() == 4

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.release
+
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
@@ -85,7 +87,12 @@ def test_the_wheel_has_all_that_is_used_at_run_time_and_nothing_else(wheel: Path
     tops = {name.partition("/")[0] for name in names}
     version = PROJECT["version"]
     assert tops == {"vethlib", f"vethlib-{version}.dist-info", f"vethlib-{version}.data"}
-    for name in ("py.typed", "agent/northbound.proto", "examples/pair/veth1.json", "cli/shells/vethctl.bash"):
+    for name in (
+        "py.typed",
+        "agent/config/northbound.proto",
+        "examples/pair/veth1.json",
+        "cli/completion/shells/vethctl.bash",
+    ):
         assert f"vethlib/{name}" in names
     data = f"vethlib-{version}.data/data"
     for name in (
@@ -107,7 +114,7 @@ def test_its_metadata_are_those_of_pyproject(wheel: Path) -> None:
     assert set(told.get_all("Provides-Extra") or ()) == set(PROJECT["optional-dependencies"])
     assert told["Description-Content-Type"] == "text/markdown"
     assert "vethctl = vethlib.cli:main" in entries
-    assert "netns = vethlib.pytest_netns" in entries
+    assert "netns = vethlib.pytest_netns.plugin" in entries
 
 
 def test_the_sdist_has_what_it_takes_to_build_and_to_test(unpacked: Path) -> None:

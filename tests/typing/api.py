@@ -44,7 +44,11 @@ def imperative(session: Session, netns: Netns) -> None:
     assert_type(session.set("a", netns=None, up=True, addresses=[IPv4Interface("10.0.0.1/24")]), Link)
     assert_type(session.move("a", to="ns2"), Link)
     assert_type(session.stats("a"), Stats)
+    assert_type(session.set(a, mtu=1400), Link)
+    assert_type(session.lookup_many([a, veth.b, ("b", None)]), list[Link])
+    assert_type(session.move(veth.a, to=netns), Link)
     session.delete("a", missing_ok=True)
+    session.delete(b)
     session.delete_many([("a", "ns1"), ("b", netns), ("c", "", 7), a])
     assert_type(interface_index("lo"), int)
 
@@ -55,6 +59,7 @@ async def caching(session: Session, netns: Netns) -> None:
         cache.watch_all(["", netns, None])
         assert_type(cache.index("a", "ns1"), int)
         assert_type(cache.name(7, netns), str)
+        assert_type(cache.name(cache.link("a")), str)
         assert_type(cache.links("ns1"), list[Link])
         assert_type(cache.poll(timeout=0.5), list[LinkEvent])
         async for event in cache.events():
@@ -84,6 +89,7 @@ def namespaces() -> None:
     with Netns.create("blue") as blue, ns.entered(blue), blue.entered():
         assert_type(ns.names(), list[str])
     assert_type(Netns.anonymous().identity, tuple[int, int])
+    assert_type(Netns.anonymous().socket(), socket)
     ns.remove("blue", missing_ok=True)
 
 

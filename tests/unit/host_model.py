@@ -1,7 +1,7 @@
 """A small model of a host, to carry out plans against: what the kernel does to links and addresses, and refuses.
 
 Only what plans depend on: names are unique in a namespace, deleting one end deletes the other, IPv6 addresses go
-when a link goes down or gets too small an MTU, and secondary IPv4 addresses go with their primary one.
+when a link goes down or gets too small an MTU, and addresses are those of `kernel_addresses`.
 """
 
 from __future__ import annotations
@@ -9,33 +9,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from ipaddress import ip_interface
+from ipaddress import ip_address, ip_interface
 
+from tests.unit.kernel_addresses import Held, KernelAddresses
 from vethlib import links
+from vethlib.addresses import IPAddress
 from vethlib.agent import (
     AddNetns,
     ChangeLink,
     CreatePair,
     DeletePair,
+    NetnsId,
     Observed,
-    Place,
     Plan,
     RemoveNetns,
     SeenLink,
     SeenNetns,
 )
-from vethlib.agent.observed import LinkId
+from vethlib.agent.planning.observed import LinkId
 from vethlib.links import Address, Link
 
-SECONDARY, PERMANENT = 0x01, 0x80
-HOME: Place = (4, 1)
-
-
-@dataclass
-class Addr:
-    interface: links.Interface
-    proto: int
-    flags: int = 0
+SECONDARY, DADFAILED, DEPRECATED, PERMANENT = 0x01, 0x08, 0x20, 0x80
+HOME: NetnsId = (4, 1)
 
 
 @dataclass
@@ -49,39 +44,58 @@ class HostLink:
     alias: str = ""
     group: int = 0
     num_queues: int = 2
-    addresses: list[Addr] = field(default_factory=list)
+    kept: KernelAddresses = field(default_factory=KernelAddresses)
     peer: LinkId | None = None
     altnames: tuple[str, ...] = ()
 
-    def give(self, interface: links.Interface, proto: int) -> None:
-        for there in self.addresses:
-            if there.interface == interface:
-                return
-            assert there.interface.version == 4 or there.interface.ip != interface.ip, "EEXIST"
-        if interface.version == 6:
-            assert self.mtu >= 1280, "no IPv6 on this link"
-        primary = (a for a in self.addresses if a.interface.version == 4 and not a.flags & SECONDARY)
-        secondary = interface.version == 4 and any(a.interface.network == interface.network for a in primary)
-        self.addresses.append(Addr(interface, proto, SECONDARY if secondary else 0))
+    @property
+    def addresses(self) -> list[Address]:
+        return [
+            Address(self.index, ip_interface(one.plain), _flags(one), one.proto, peer=_far(one)) for one in self.kept
+        ]
 
-    def take(self, interface: links.Interface) -> None:
-        for there in self.addresses:
-            if there.interface == interface:
-                self.addresses.remove(there)
-                if interface.version == 4 and not there.flags & SECONDARY:
-                    self.addresses = [a for a in self.addresses if not _depends(a, interface)]
-                return
+    def give(self, interface: links.Interface | str, proto: int) -> None:
+        """Give an address that is there already, or can be there."""
+        if not self.kept.find(str(interface)):
+            assert ":" not in str(interface) or self.mtu >= 1280, "no IPv6 on this link"
+            assert self.kept.give(Held(str(interface), proto)) == ""
+
+    def take(self, text: str) -> None:
+        """Take an address, and none that is secondary to it."""
+        before = list(self.kept)
+        self.kept.take(text)
+        for one in before:
+            if one.text != text and not self.kept.find(one.text):
+                self.kept.give(one)
 
     def lay(self, addresses: Sequence[Address]) -> None:
-        """Have these addresses, given anew in this order; link-local ones of the kernel stay."""
-        stay = [a for a in self.addresses if a.proto == 3]
-        self.addresses = []
-        for address in addresses:
-            self.give(address.interface, address.proto)
-        self.addresses += stay
+        """Have these addresses, in the order of this list; link-local ones of the kernel stay."""
+        known = {one.text: one for one in self.kept}
+        stay = [one for one in self.kept if one.proto == 3]
+        self.kept = KernelAddresses(self.kept.promote)
+        new = [known.get(str(one)) or Held(str(one), one.proto, permanent=one.permanent) for one in addresses]
+        four = [one for one in new if not one.is_ipv6]
+        for one in [*four, *reversed([one for one in new if one.is_ipv6]), *stay]:
+            assert self.kept.give(one) == ""
+
+    def order(self, wanted: Sequence[str]) -> None:
+        """Have those of these addresses that are there in this order: the first ones that are not are given again."""
+        for version in (4, 6):
+            ours = [text for text in wanted if (":" in text) == (version == 6) and self.kept.find(text)]
+            moving = ours if version == 4 else ours[::-1]
+            held = {text: self.kept.find(text) for text in moving}
+            for text in moving:
+                self.take(text)
+            for text in moving:
+                one = held[text]
+                assert one is not None
+                assert self.kept.give(one) == ""
+
+    def lose_all(self) -> None:
+        self.kept = KernelAddresses(self.kept.promote)
 
     def lose_ipv6(self) -> None:
-        self.addresses = [a for a in self.addresses if a.interface.version == 4]
+        self.kept.six = []
 
     def set_mtu(self, mtu: int) -> None:
         self.mtu = mtu
@@ -93,39 +107,45 @@ class HostLink:
             self.lose_ipv6()
         self.up = up
         if up and self.mtu >= 1280:
-            self.give(ip_interface(f"fe80::{self.index:x}/64"), 3)  # IFAPROT_KERNEL_LL
+            self.kept.give(Held(f"fe80::{self.index:x}/64", 3))  # IFAPROT_KERNEL_LL
 
 
-def _depends(address: Addr, primary: links.Interface) -> bool:
-    if address.interface.version == 6 or not address.flags & SECONDARY:
-        return False
-    return address.interface.network == primary.network
+def _flags(one: Held) -> int:
+    flags = PERMANENT if one.permanent else 0
+    flags |= SECONDARY if one.secondary else 0
+    flags |= DEPRECATED if one.deprecated else 0
+    return flags | (DADFAILED if one.dadfailed else 0)
+
+
+def _far(one: Held) -> IPAddress | None:
+    return None if one.far == one.local else ip_address(one.far)
 
 
 class Host:
     def __init__(self) -> None:
-        self.places: dict[str, Place] = {"": HOME}
+        self.places: dict[str, NetnsId] = {"": HOME}
         self.absent: dict[str, SeenNetns] = {}
         self.links: dict[LinkId, HostLink] = {}
+        self.cookies: dict[NetnsId, int] = {}
         self._next = 10
 
-    def add_netns(self, *refs: str) -> Place:
+    def add_netns(self, *refs: str) -> NetnsId:
         self._next += 1
         place = (4, self._next)
         self.places.update(dict.fromkeys(refs, place))
         return place
 
-    def add(self, place: Place, name: str, **fields: object) -> HostLink:
+    def add(self, place: NetnsId, name: str, **fields: object) -> HostLink:
         self._next += 1
         assert self.at(place, name) is None, f"EEXIST: {name} in {place}"
         link = HostLink(self._next, name, **fields)  # type: ignore[arg-type]
         self.links[place, link.index] = link
         return link
 
-    def connect(self, a: Place, left: HostLink, b: Place, right: HostLink) -> None:
+    def connect(self, a: NetnsId, left: HostLink, b: NetnsId, right: HostLink) -> None:
         left.peer, right.peer = (b, right.index), (a, left.index)
 
-    def at(self, place: Place, name: str) -> HostLink | None:
+    def at(self, place: NetnsId, name: str) -> HostLink | None:
         for (where, _), link in self.links.items():
             if where == place and name in (link.name, *link.altnames):
                 return link
@@ -138,7 +158,7 @@ class Host:
         return link
 
     def observe(self, *, creatable: bool = True) -> Observed:
-        return Observed(_Lookup(self, creatable), [self._seen(end) for end in self.links])
+        return Observed(_Lookup(self, creatable), [self._seen(end) for end in self.links], self.cookies)
 
     def _seen(self, end: LinkId) -> SeenLink:
         place, index = end
@@ -161,8 +181,7 @@ class Host:
             link.num_queues,
             link.altnames,
         )
-        addresses = tuple(Address(index, a.interface, a.flags | PERMANENT, a.proto) for a in link.addresses)
-        return SeenLink(place, ref, seen, addresses, link.peer)
+        return SeenLink(place, ref, seen, tuple(link.addresses), link.peer)
 
     def apply(self, plan: Plan) -> None:
         for operation in plan.operations:
@@ -191,11 +210,9 @@ class Host:
         for name, (old, _) in change.changes.items():
             assert getattr(link, name) == old
         link.alias = new.get("alias", link.alias)
-        stay = [address for address in link.addresses if address.interface not in change.removed]
-        for interface in change.removed:
-            link.take(interface)
-        for address in stay:
-            link.give(address.interface, address.proto)
+        for gone in change.removed:
+            assert link.kept.find(str(gone)), f"{gone} is not there"
+            link.take(str(gone))
         if "name" in new:
             assert self.at(change.place, new["name"]) is None, "EEXIST"
             link.name = new["name"]
@@ -207,8 +224,9 @@ class Host:
         if change.restored is not None:
             link.lay(change.restored)
             return
-        for interface in change.added:
+        for interface in _as_sent(list(map(str, change.added))):
             link.give(interface, 0x76)
+        link.order(list(map(str, change.order)))
 
     def _create(self, create: CreatePair) -> None:
         made = []
@@ -219,7 +237,7 @@ class Host:
             link.num_queues = end.num_queues or 2
             link.set_mtu(end.mtu or 1500)
             link.set_up(end.up)
-            for interface in end.interfaces:
+            for interface in _as_sent(list(map(str, end.interfaces))):
                 link.give(interface, end.address_proto)
             made.append((place, link))
         (a, left), (b, right) = made
@@ -227,6 +245,11 @@ class Host:
 
     def snapshot(self) -> dict[LinkId, HostLink]:
         return deepcopy(self.links)
+
+
+def _as_sent(texts: list[str]) -> list[str]:
+    """The last IPv6 address first: the kernel puts a new one before the others."""
+    return [text for text in texts if ":" not in text] + [text for text in reversed(texts) if ":" in text]
 
 
 class _Lookup(dict[str, SeenNetns]):

@@ -6,6 +6,9 @@ from typing import Any
 
 from tests.unit.host_model import Host
 from vethlib.agent import ChangeLink, DeletePair, Interface, Namespace, Plan, plan
+from vethlib.agent.host.recording import facts_of_look
+from vethlib.agent.planning.owned import OwnedPairs
+from vethlib.agent.planning.recorded import PairRecord
 
 LABEL = "vpp1"
 NS1 = Namespace(2, name="ns1")
@@ -36,6 +39,16 @@ def applied(host: Host, *interfaces: Interface, prune: bool = True, label: str =
     made = planned(host, *interfaces, prune=prune, label=label)
     host.apply(made)
     return made
+
+
+def recorded(host: Host, *interfaces: Interface, label: str = LABEL) -> PairRecord:
+    """What a first look at the host leaves in the record."""
+    record, observed = PairRecord(), host.observe()
+    wanted = {one.name: one for one in interfaces}
+    owned = OwnedPairs(observed, label, record, wanted)
+    found = plan(wanted, observed, label=label, prune=True, owned=owned).found
+    facts_of_look(record, owned, observed, found=found, desired=wanted, missing=())
+    return record
 
 
 def ops(made: Plan) -> list[str]:

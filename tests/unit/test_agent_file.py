@@ -9,20 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from vethlib.agent.stores.agentfile import AgentFile, read_said
+from tests.witness import poll
+from vethlib.agent.stores.agentfile import AgentFile, read_report
 
 
 def test_what_is_said_is_read_and_an_outage_begins_once(tmp_path: Path) -> None:
     file = AgentFile(tmp_path / "status", "dir:/etc/vethlib")
-    file.say()
-    said = read_said(str(tmp_path / "status"))
+    file.write()
+    said = read_report(str(tmp_path / "status"))
     assert said is not None
     assert (said.store, said.ready, said.outage) == ("dir:/etc/vethlib", False, "")
     file.published()
-    file.say("it is away")
-    first = read_said(str(tmp_path / "status"))
-    file.say("it is away otherwise")
-    second = read_said(str(tmp_path / "status"))
+    file.write("it is away")
+    first = read_report(str(tmp_path / "status"))
+    file.write("it is away otherwise")
+    second = read_report(str(tmp_path / "status"))
     assert first is not None
     assert second is not None
     assert first.ready
@@ -30,16 +31,16 @@ def test_what_is_said_is_read_and_an_outage_begins_once(tmp_path: Path) -> None:
     assert second.outage_since == first.outage_since > 0
     assert os.listdir(tmp_path / "status") == [".agent"]
     file.remove()
-    assert read_said(str(tmp_path / "status")) is None
+    assert read_report(str(tmp_path / "status")) is None
 
 
 def test_a_file_that_somebody_removes_comes_back_with_the_next_statuses(tmp_path: Path) -> None:
     file = AgentFile(tmp_path, "memory:")
-    file.say()
+    file.write()
     file.published()
     (tmp_path / ".agent").unlink()
     file.published()
-    said = read_said(str(tmp_path))
+    said = read_report(str(tmp_path))
     assert said is not None
     assert said.ready
 
@@ -60,7 +61,7 @@ def test_a_file_that_somebody_removes_comes_back_with_the_next_statuses(tmp_path
 )
 def test_what_others_write_there_is_nothing_said(tmp_path: Path, content: str) -> None:
     (tmp_path / ".agent").write_text(content)
-    assert read_said(str(tmp_path)) is None
+    assert read_report(str(tmp_path)) is None
 
 
 def test_that_it_cannot_be_written_is_told_once_and_harms_nobody(
@@ -68,8 +69,30 @@ def test_that_it_cannot_be_written_is_told_once_and_harms_nobody(
 ) -> None:
     (tmp_path / "status").write_text("a file")
     file = AgentFile(tmp_path / "status", "memory:")
-    file.say()
-    file.say("down")
+    file.write()
+    file.write("down")
     (message,) = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
-    assert message.startswith("`vethctl status` will not tell whether the store can be read, for ")
+    assert message.startswith("`vethctl status` cannot show whether the store can be read, because ")
     file.remove()
+
+
+def test_an_outage_that_is_over_is_not_told_for_ever_where_that_could_not_be_written(tmp_path: Path) -> None:
+    directory = tmp_path / "status"
+    file = AgentFile(directory, "memory:")
+    file.write("down")
+    file.published()
+    directory.rename(tmp_path / "away")
+    directory.write_text("a file")
+    file.write()
+    assert file.due() is not None
+    directory.unlink()
+    (tmp_path / "away").rename(directory)
+
+    def is_said() -> bool:
+        file.try_again()
+        return file.due() is None
+
+    assert poll(is_said, 10.0)
+    said = read_report(str(directory))
+    assert said is not None
+    assert said.outage == ""

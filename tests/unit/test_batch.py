@@ -6,6 +6,8 @@ import errno
 from struct import pack, unpack_from
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vethlib._nl.batch import DONE, DUMP_ATTEMPTS, LOST, UNSENT, Exchange, Limits, Outcome
 from vethlib._nl.const import (
@@ -25,7 +27,8 @@ from vethlib._nl.const import (
     RTM_NEWLINK,
     RTM_SETLINK,
 )
-from vethlib._nl.wire import Malformed, attribute, message, messages
+from vethlib._nl.wire import attribute, message, messages
+from vethlib.errors import Malformed
 
 ROOMY = Limits(send=200_000, receive=4_000_000)
 
@@ -257,3 +260,41 @@ def test_an_acknowledgement_too_short_for_its_number_is_malformed() -> None:
     exchange.next_chunk(1)
     with pytest.raises(Malformed):
         exchange.feed(reply(NLMSG_ERROR, 1, b"\0"))
+
+
+pieces = st.tuples(
+    st.sampled_from([NLMSG_ERROR, NLMSG_DONE, NLMSG_NOOP, RTM_NEWLINK]),
+    st.sampled_from([0, NLM_F_DUMP_INTR, NLM_F_ACK_TLVS, NLM_F_CAPPED | NLM_F_ACK_TLVS]),
+    st.integers(0, 6),
+    st.binary(max_size=40),
+)
+
+
+@given(
+    st.lists(st.sampled_from(["set", "get", "dump"]), min_size=1, max_size=4),
+    st.lists(st.tuples(st.lists(pieces, max_size=3), st.none() | st.integers(0, 100)), max_size=8),
+    st.booleans(),
+)
+def test_whatever_is_received_each_request_has_an_outcome_in_the_end(
+    kinds: list[str], datagrams: list[tuple[list[tuple[int, int, int, bytes]], int | None]], cut: bool
+) -> None:
+    """Malformed is all that is raised, and what is spoilt is asked for again no more than a few times."""
+    requests = [{"set": setting, "get": look, "dump": dump}[kind]() for kind in kinds]
+    exchange = Exchange(requests, ROOMY)
+    waiting = iter(datagrams)
+    rounds = sequence = 0
+    while exchange.next_chunk(sequence) is not None:
+        rounds += 1
+        assert rounds < 100
+        for parts, length in waiting:
+            datagram = b"".join(reply(kind, sequence + at, body, flags) for kind, flags, at, body in parts)
+            try:
+                exchange.feed(datagram[:length])
+            except Malformed:
+                assert exchange.spoilt
+            if not exchange.awaiting:
+                break
+        if exchange.awaiting:
+            exchange.received() if cut else exchange.garbled()
+        sequence += len(requests) + 1
+    assert UNSENT not in exchange.outcomes

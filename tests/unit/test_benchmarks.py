@@ -24,7 +24,7 @@ from benchmarks.run import Failed, parsed, rounds
 from benchmarks.targets import growth, outcomes
 from benchmarks.workloads import WORKLOADS, Job, plan
 from vethlib.topology import ring
-from vethlib.topology.layout import lay_out
+from vethlib.topology.design.layout import lay_out
 
 CONDITIONS = Conditions(
     Machine("a CPU", 2, 4.0, "Linux <6.1>", "3.11.0"),
@@ -172,6 +172,7 @@ def test_the_ring_that_is_proved_has_the_addresses_of_a_topology() -> None:
     assert [list(port.addresses or ()) for wire in wires for port in (wire.a, wire.b)] == proved
 
 
+@pytest.mark.slow
 def test_munet_that_cannot_be_had_is_unavailable_and_leaves_nothing_half_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,7 +214,7 @@ def test_a_table_of_failures_alone_says_them() -> None:
 
 def test_the_header_names_the_machine_the_queues_and_who_is_missing() -> None:
     text = header(CONDITIONS)
-    for expected in ("a CPU", "Linux <6.1>", "1 queue per end", "vishvananda  does not take part: install golang-go"):
+    for expected in ("a CPU", "Linux <6.1>", "1 queue per end", "vishvananda  not available: install golang-go"):
         assert expected in text
 
 
@@ -272,12 +273,12 @@ def test_the_json_has_all_that_was_measured_in_plain_values(lifecycle: Result) -
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["lifecylce"], "no workload 'lifecylce'; there are lifecycle, create"),
-        (["--peers", "vethlib,iproute"], "no peer 'iproute'; there are limit, vethlib"),
-        (["-n", "0"], "-n: '0' is no number from 1 to 65536"),
-        (["-n", "many"], "-n: 'many' is no number"),
-        (["--repeat", "0"], "--repeat: '0' is no number"),
-        (["--queues", "x"], "--queues: 'x' is no number from 0 to 4096"),
+        (["lifecylce"], "unknown workload 'lifecylce'; the workloads are lifecycle, create"),
+        (["--peers", "vethlib,iproute"], "unknown peer 'iproute'; the peers are limit, vethlib"),
+        (["-n", "0"], "-n: '0' must be a number from 1 to 65536"),
+        (["-n", "many"], "-n: 'many' must be a number"),
+        (["--repeat", "0"], "--repeat: '0' must be a number"),
+        (["--queues", "x"], "--queues: 'x' must be a number from 0 to 4096"),
         (["--json", "/no/such/place"], "--json: '/no/such/place' cannot be written"),
         (["move", "--peers", "limit"], "none of limit does move"),
     ],
@@ -297,7 +298,8 @@ def test_a_directory_is_no_file_to_write(tmp_path: Path, capsys: pytest.CaptureF
     assert "cannot be written" in capsys.readouterr().err
 
 
-def test_the_figures_in_readme_are_those_of_the_record_beside_it() -> None:
+@pytest.mark.parametrize("page", [readme.README, readme.ALL], ids=lambda page: page.name)
+def test_the_figures_of_a_page_are_those_of_the_record(page: Path) -> None:
     recorded = json.loads(readme.RECORD.read_text(encoding="utf-8"))
-    text = readme.README.read_text(encoding="utf-8")
-    assert text.split(readme.BEGIN)[1].split(readme.END)[0] == readme.figures(recorded)
+    text = page.read_text(encoding="utf-8")
+    assert text.split(readme.BEGIN)[1].split(readme.END)[0] == readme.pages(recorded)[page]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vethlib.cli.amounts import amount, exact
+from vethlib.cli.render.amounts import amount, exact
 
 
 @pytest.mark.parametrize(

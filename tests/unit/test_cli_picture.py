@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from vethlib.cli.picture import draw
-from vethlib.cli.text import render, width
+from vethlib.cli.render.picture import draw
+from vethlib.cli.term.text import render, width
 from vethlib.graph import Box, Edge, Graph, Port
 
 

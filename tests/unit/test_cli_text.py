@@ -12,12 +12,12 @@ import pytest
 
 from vethlib import errors
 from vethlib.agent import State, Verdict
-from vethlib.cli.details import detail_lines
-from vethlib.cli.exits import INVALID, REFUSED, report
-from vethlib.cli.operations import count_operations, count_states
-from vethlib.cli.output import Output
-from vethlib.cli.progress import Progress
-from vethlib.cli.text import counted, natural, paint, printable, render, width
+from vethlib.cli.render.details import detail_lines
+from vethlib.cli.render.operations import count_operations, count_states
+from vethlib.cli.term.exits import INVALID, REFUSED, report
+from vethlib.cli.term.output import Output
+from vethlib.cli.term.progress import Progress
+from vethlib.cli.term.text import counted, natural, paint, printable, render, width
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_details_leave_out_what_was_not_decoded_or_says_nothing() -> None:
         (
             errors.LinkExists("taken", errno=17),
             REFUSED,
-            ("taken", "link-exists", "", "see what it is: vethctl show --all"),
+            ("taken", "link-exists", "", "to see it: vethctl show --all"),
         ),
         (errors.NetlinkError("no"), REFUSED, ("no", "netlink-error", "", "")),
         (errors.SessionClosed("closed"), REFUSED, ("closed", "session-closed", "", "")),
@@ -137,7 +137,7 @@ def test_errors_of_a_batch_are_told_one_by_one_with_their_notes(capsys: pytest.C
     assert capsys.readouterr().err.splitlines() == [
         "vethctl: mtu 5: more",
         "vethctl: gone; 2 pairs stay behind",
-        "  see what is there: vethctl show --all",
+        "  to see all links: vethctl show --all",
     ]
 
 
@@ -187,7 +187,7 @@ def test_progress_says_what_is_waited_for_and_ends_with_an_error(monkeypatch: py
 
     def interrupted() -> None:
         with Progress() as progress:
-            progress.say("waiting for \033[31m")
+            progress.show("waiting for \033[31m")
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -201,7 +201,7 @@ def test_progress_never_wraps(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sys, "stderr", terminal)
         termios.tcsetwinsize(theirs, (24, 20))
         with Progress() as progress:
-            progress.say("x" * 200)
+            progress.show("x" * 200)
         shown = b"\r\033[K" + b"x" * 19 + b"\r\033[K"
         said = b""
         while len(said) < len(shown):  # what was written at once may come in pieces
@@ -214,5 +214,5 @@ def test_where_stderr_is_no_terminal_there_is_no_progress(monkeypatch: pytest.Mo
     monkeypatch.setattr(sys, "stderr", stream)
     with Progress() as progress:
         progress("create", 1, 2000)
-        progress.say("waiting")
+        progress.show("waiting")
     assert stream.getvalue() == ""

@@ -6,20 +6,20 @@ from dataclasses import fields, replace
 
 import pytest
 
-from vethlib.cli.tally import Counted
-from vethlib.cli.text import render, width
-from vethlib.cli.topview import View, chosen, picture, press
+from vethlib.cli.render.topview import View, chosen, picture, press
+from vethlib.cli.render.values import MeasuredLink
+from vethlib.cli.term.text import render, width
 from vethlib.links import Link, Stats
 from vethlib.rates import Rates, Sample
 
 STATS = Stats(*[0] * len(fields(Stats)))
 
 
-def link(name: str, ref: str = "", *, up: bool = True, **rates: float) -> Counted:
+def link(name: str, ref: str = "", *, up: bool = True, **rates: float) -> MeasuredLink:
     zeros = Rates(1.0, *[0.0] * (len(fields(Rates)) - 1))
     state = "up" if up else "down"
     seen = Link(2, name, ref, "veth", "02:00:00:00:00:01", 1500, up, state, (), None, None, "", 0, 1, ())
-    return Counted(
+    return MeasuredLink(
         ref, name, Sample((4, hash(ref) % 1000), hash(name) % 1000, 0.0, STATS), replace(zeros, **rates), seen
     )
 
@@ -32,7 +32,7 @@ LINKS = [
 ]
 
 
-def shown(view: View = View(), columns: int = 80, lines: int = 24, links: list[Counted] = LINKS) -> list[str]:  # noqa: B008
+def shown(view: View = View(), columns: int = 80, lines: int = 24, links: list[MeasuredLink] = LINKS) -> list[str]:  # noqa: B008
     found = picture(links, view, (columns, lines), clock="12:00:00", interval=1.0)
     return [render(line, colored=False) for line in found]
 

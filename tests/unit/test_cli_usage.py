@@ -9,7 +9,7 @@ import pytest
 
 from tests.commands import Vethctl, runner
 from vethlib.cli.arguments import COMMANDS, parse
-from vethlib.cli.parser import UsageError, seconds
+from vethlib.cli.arguments.parser import UsageError, seconds
 
 
 @pytest.fixture
@@ -20,25 +20,25 @@ def vethctl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("argv", "message", "field"),
     [
-        ([], "which command?", "COMMAND"),
-        (["--color"], "which command?", "COMMAND"),
+        ([], "missing: COMMAND", "COMMAND"),
+        (["--color"], "missing: COMMAND", "COMMAND"),
         (["aply", "x"], "there is no command 'aply'; did you mean apply?", "COMMAND"),
         (["xyzzy"], "there is no command 'xyzzy'", "COMMAND"),
         (["apply"], "missing: PATH", "PATH"),
         (["apply", "x", "--prun"], "there is no flag '--prun'; did you mean --prune?", "--prun"),
         (["apply", "x", "--lable=y"], "there is no flag '--lable'; did you mean --label?", "--lable"),
         (["apply", "x", "--qqqq"], "there is no flag '--qqqq'", "--qqqq"),
-        (["apply", "x", "--timeout", "soon"], "--timeout 'soon': write seconds, or a time as in 1m30s", "--timeout"),
-        (["apply", "x", "--timeout", "inf"], "--timeout 'inf': write seconds, or a time as in 1m30s", "--timeout"),
+        (["apply", "x", "--timeout", "soon"], "--timeout 'soon': must be seconds, or a time as in 1m30s", "--timeout"),
+        (["apply", "x", "--timeout", "inf"], "--timeout 'inf': must be seconds, or a time as in 1m30s", "--timeout"),
         (["apply", "x", "--timeout"], "--timeout: expected one argument", "--timeout"),
-        (["diff", "x", "--missing-netns", "no"], "--missing-netns 'no': write create or wait", "--missing-netns"),
-        (["show", "--color=red"], "--color 'red': write auto, always or never", "--color"),
+        (["diff", "x", "--missing-netns", "no"], "--missing-netns 'no': must be create or wait", "--missing-netns"),
+        (["show", "--color=red"], "--color 'red': must be auto, always or never", "--color"),
         (["show", "-d", "-br"], "-br/--brief: not allowed with -d/--details", "-br/--brief"),
-        (["create", "a", "b", "--mtu", "big"], "--mtu 'big': write a whole number", "--mtu"),
+        (["create", "a", "b", "--mtu", "big"], "--mtu 'big': must be an integer", "--mtu"),
         (["show", "etcd://h:1"], "'etcd://h:1' is a store", "--store"),
         (["get", "--label", "etcd://u:s3@cret@h"], "'etcd://u:…@h' is a store", "--store"),
         (["doctor", "me"], "one argument too many: 'me'", "me"),
-        (["netns", "remove", "x"], "list|add|del 'remove': write list, add or del", "list|add|del"),
+        (["netns", "remove", "x"], "list|add|del 'remove': must be list, add or del", "list|add|del"),
     ],
 )
 def test_a_usage_error_names_the_argument_the_value_and_the_cure(
@@ -47,7 +47,7 @@ def test_a_usage_error_names_the_argument_the_value_and_the_cure(
     said = vethctl(*argv, "--json")
     assert (said.code, said.out) == (1, "")
     assert (said.error["error"], said.error["code"], said.error["field"]) == (message, "usage", field)
-    assert said.error["hint"].startswith(("usage: vethctl ", "try: vethctl --help", "one of: apply, ", "write "))
+    assert said.error["hint"].startswith(("usage: vethctl ", "try: vethctl --help", "one of: apply, ", "give it with "))
     plain = vethctl(*argv)
     assert plain.err.splitlines() == [f"vethctl: {message}", f"  {said.error['hint']}"]
 
@@ -61,17 +61,17 @@ def test_a_time_is_seconds_or_has_units(text: str, value: float) -> None:
 
 @pytest.mark.parametrize("text", ["s", "-1", "nan", "1e400", "9" * 400, "9" * 400 + "s"])
 def test_a_time_that_never_ends_or_is_none_is_refused(text: str) -> None:
-    with pytest.raises(ArgumentTypeError, match="write seconds, or a time as in 1m30s"):
+    with pytest.raises(ArgumentTypeError, match="must be seconds, or a time as in 1m30s"):
         seconds(text)
 
 
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
-        ("VETHLIB_TIMEOUT", "x", "VETHLIB_TIMEOUT 'x': write seconds, or a time as in 1m30s"),
-        ("VETHLIB_PRUNE", "maybe", "VETHLIB_PRUNE 'maybe': write 1 or 0"),
-        ("VETHLIB_COLOR", "red", "VETHLIB_COLOR 'red': write auto, always or never"),
-        ("VETHLIB_JSON", "please", "VETHLIB_JSON 'please': write 1 or 0"),
+        ("VETHLIB_TIMEOUT", "x", "VETHLIB_TIMEOUT 'x': must be seconds, or a time as in 1m30s"),
+        ("VETHLIB_PRUNE", "maybe", "VETHLIB_PRUNE 'maybe': must be 1 or 0"),
+        ("VETHLIB_COLOR", "red", "VETHLIB_COLOR 'red': must be auto, always or never"),
+        ("VETHLIB_JSON", "please", "VETHLIB_JSON 'please': must be 1 or 0"),
     ],
 )
 def test_a_bad_environment_variable_is_named(
@@ -144,7 +144,7 @@ def test_the_forms_of_a_store_are_in_the_help_and_not_in_the_usage(vethctl: Veth
 def test_a_usage_error_is_raised_with_all_that_is_known() -> None:
     with pytest.raises(UsageError) as raised:
         parse(["validate"])
-    assert (raised.value.field, raised.value.hint) == ("PATH", "usage: vethctl validate PATH…")
+    assert (raised.value.field, raised.value.hint) == ("PATH", "usage: vethctl validate PATH… [--strict]")
 
 
 def test_a_trial_neither_waits_nor_takes_no_time(vethctl: Vethctl, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_every_problem_is_told_with_its_file_interface_and_field(vethctl: Vethct
     lines = said.err.splitlines()
     assert lines[0] == f"vethctl: {tmp_path}/bad.json[0]: a: phys_address 'zz': " + lines[0].rpartition("'zz': ")[2]
     assert {line.split(": ")[3].split()[0] for line in lines[:3]} == {"phys_address", "mtu", "ip_addresses[1]"}
-    nearest = f"vethctl: {tmp_path}/bad.json[1]: nam 'x': no such key; the nearest one is name"
+    nearest = f"vethctl: {tmp_path}/bad.json[1]: nam 'x': unknown key; did you mean name?"
     assert nearest in lines
 
 
@@ -61,14 +61,14 @@ def test_what_would_stay_pending_or_fail_is_a_warning(vethctl: Vethctl) -> None:
     assert (said.code, said.out) == (0, "valid: 4 interfaces are well-formed\n")
     assert said.err.splitlines() == [
         "warning: a: peer nobody is not configured",
-        "warning: c: 'eth0' in netns:ns1 is wanted by b too, which comes first",
+        "warning: c: 'eth0' in netns:ns1 is also claimed by b, which takes precedence",
         "warning: d: peer a points at nobody, not here",
     ]
     said = vethctl("validate", "-", "--json", stdin=json.dumps(values))
     assert [one["warnings"] for one in said.json] == [
         ["peer nobody is not configured"],
         [],
-        ["'eth0' in netns:ns1 is wanted by b too, which comes first"],
+        ["'eth0' in netns:ns1 is also claimed by b, which takes precedence"],
         ["peer a points at nobody, not here"],
     ]
     assert [one["code"] for one in said.errors] == ["warning"] * 3

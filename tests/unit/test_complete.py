@@ -12,7 +12,7 @@ import pytest
 
 from tests.commands import Vethctl, runner
 from vethlib.cli.arguments import COMMANDS, parser_of
-from vethlib.cli.words import wanted
+from vethlib.cli.completion.words import completions
 
 Complete = Callable[..., list[str]]
 
@@ -40,7 +40,7 @@ def test_every_command_is_offered_with_what_it_does(vethctl: Vethctl) -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_flag_of_every_command_is_offered(name: str) -> None:
     flags = {flag for action in parser_of(name)._actions for flag in action.option_strings}
-    assert set(wanted([name, "-"]).words) == flags
+    assert set(completions([name, "-"]).words) == flags
     assert {"--json", "--color", "--help"} <= flags
 
 
@@ -48,7 +48,7 @@ def test_every_flag_of_every_command_is_offered(name: str) -> None:
 def test_every_positional_argument_says_what_it_completes(name: str) -> None:
     line = [name]
     for action in parser_of(name)._get_positional_actions():
-        found = wanted([*line, ""])
+        found = completions([*line, ""])
         assert found.words or found.kinds, f"say completes=… where {action.dest} of {name} is added"
         line.append("x")
 
@@ -89,6 +89,11 @@ def test_every_positional_argument_says_what_it_completes(name: str) -> None:
 )
 def test_what_can_be_said_is_offered(complete: Complete, line: list[str], offered: list[str]) -> None:
     assert complete(*line) == offered
+
+
+def test_help_offers_the_commands(complete: Complete) -> None:
+    assert set(complete("help", "")) == set(COMMANDS)
+    assert complete("help", "desc") == [name for name in COMMANDS if name.startswith("desc")]
 
 
 def test_names_come_from_the_store_and_from_the_status_of_the_agent(complete: Complete, tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vethlib import InvalidValue
-from vethlib.agent.follow.containers import Container, Containers, container
-from vethlib.agent.follow.engine import socket_path
+from vethlib.follow.docker.containers import Container, Containers, container
+from vethlib.follow.docker.engine import socket_path
 
 ID = "0123456789abcdef" * 4
 
@@ -56,6 +56,10 @@ def test_a_running_container_is_read_whole() -> None:
         (["MICROSERVICE_LABEL=first", "MICROSERVICE_LABEL=second"], {}, "first"),
         (["MICROSERVICE_LABEL_2=x", "XMICROSERVICE_LABEL=x", "microservice_label=x"], {"MICROSERVICE_LABEL": "x"}, ""),
         ([], {"microservice_label": ""}, ""),
+        (["MICROSERVICE_LABEL=" + "x" * 255], {}, "x" * 255),
+        (["MICROSERVICE_LABEL=" + "x" * 256], {}, ""),
+        (["MICROSERVICE_LABEL=" + "é" * 128], {}, ""),
+        ([], {"microservice_label": "\ud800" * 100_000}, ""),
         ([], None, ""),
     ],
 )
@@ -69,6 +73,11 @@ def test_the_environment_names_the_label_and_a_container_label_where_it_does_not
     ("state", "counts"),
     [
         ({"Status": "paused", "Paused": True}, True),
+        ({"Status": "paused", "Paused": True, "Running": False}, True),  # as podman says it of itself
+        ({"Status": "running", "Running": False}, True),  # podman's, about to stop
+        ({"Status": "stopping", "Running": False}, True),
+        ({"Status": "initialized", "Running": False}, False),
+        ({"Status": "created", "Running": False}, False),  # podman's, initialized: it has a process, but not its own
         ({"Status": "exited", "Running": False, "Pid": 0}, False),
         ({"Status": "created", "Running": False, "Pid": 0, "StartedAt": "0001-01-01T00:00:00Z"}, False),
         ({"Status": "restarting", "Restarting": True, "Running": True, "Pid": 0}, False),
@@ -76,6 +85,12 @@ def test_the_environment_names_the_label_and_a_container_label_where_it_does_not
 )
 def test_a_container_counts_while_it_has_a_process(state: dict[str, Any], counts: bool) -> None:
     assert (container(described("MICROSERVICE_LABEL=vnf1", **state)) is not None) == counts
+
+
+@pytest.mark.parametrize("pid", ["42", -1, True, 4.2, [1]])
+def test_a_process_id_that_is_none_is_an_error(pid: Any) -> None:
+    with pytest.raises(ValueError, match="is not a process id"):
+        container(described("MICROSERVICE_LABEL=vnf1", Pid=pid))
 
 
 def test_a_container_without_a_name_is_called_by_its_id() -> None:
@@ -103,7 +118,7 @@ def test_times_are_compared_as_times(earlier: str, later: str) -> None:
 
 @pytest.mark.parametrize("strange", ["", "yesterday", "2024-05-04", "2024-05-04T03:02:01"])
 def test_a_time_that_is_none_is_an_error_and_no_age(strange: str) -> None:
-    with pytest.raises(ValueError, match="is no time|Invalid isoformat"):
+    with pytest.raises(ValueError, match="is not a time|Invalid isoformat"):
         container(described("MICROSERVICE_LABEL=x") | {"State": {"Running": True, "Pid": 1, "StartedAt": strange}})
 
 
@@ -117,11 +132,11 @@ def test_of_two_with_one_label_the_longer_running_one_answers_and_the_other_take
     assert containers.put("a", one("a", started=1)) == {"vnf1"}
     assert containers.answering("vnf1") == one("a", started=1)
     assert containers.remark("vnf1") == (
-        "2 containers are microservice vnf1: name-a is used, which runs longest, not name-b"
+        "2 containers are microservice vnf1: name-a is used, which has been running longest, not name-b"
     )
     containers.put("c", one("c", started=3))
     assert containers.remark("vnf1") == (
-        "3 containers are microservice vnf1: name-a is used, which runs longest, not name-b, name-c"
+        "3 containers are microservice vnf1: name-a is used, which has been running longest, not name-b, name-c"
     )
     assert containers.put("a", None) == {"vnf1"}
     assert containers.answering("vnf1") == one("b", started=2)
@@ -130,6 +145,16 @@ def test_of_two_with_one_label_the_longer_running_one_answers_and_the_other_take
     containers.put("b", None)
     assert containers.answering("vnf1") is None
     assert containers.labels() == set()
+
+
+def test_a_few_of_very_many_with_one_label_are_named_and_the_others_counted() -> None:
+    containers = Containers()
+    for number in range(1000):
+        containers.put(f"{number:04}", one(f"{number:04}", started=number))
+    remark = containers.remark("vnf1")
+    assert "name-0001" in remark
+    assert "991 more" in remark
+    assert len(remark) < 300
 
 
 def test_one_that_is_restarted_does_not_take_its_label_back() -> None:
@@ -195,7 +220,7 @@ def test_a_socket_of_this_host_is_an_engine_s(url: str) -> None:
     "url", ["tcp://10.0.0.1:2375", "ssh://root@host", "http://host:2375", "https://host", "tcp:host", "npipe:////./x"]
 )
 def test_an_engine_elsewhere_is_refused_because_its_process_ids_mean_nothing_here(url: str) -> None:
-    with pytest.raises(InvalidValue, match="process ids that another host's engine tells mean nothing here") as caught:
+    with pytest.raises(InvalidValue, match="process ids of another host's engine are meaningless here") as caught:
         socket_path(url, "--docker")
     assert caught.value.field == "--docker"
     assert "unix:///var/run/docker.sock" in caught.value.hint
@@ -203,5 +228,5 @@ def test_an_engine_elsewhere_is_refused_because_its_process_ids_mean_nothing_her
 
 @pytest.mark.parametrize("url", ["", "docker.sock", "unix://docker.sock", "unix:"])
 def test_what_is_no_absolute_path_is_no_socket(url: str) -> None:
-    with pytest.raises(InvalidValue, match="give the socket of this host's engine, such as unix:///var/run/docker"):
+    with pytest.raises(InvalidValue, match="must be the socket of this host's engine, such as unix:///var/run/docker"):
         socket_path(url)

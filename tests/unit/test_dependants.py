@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vethlib import Link
-from vethlib.agent.dependants import Attachment, Dependants
+from vethlib.agent.registry.dependants import Attachment, Dependants
 
 HOME, BLUE, RED = (4, 1), (4, 2), (4, 3)
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
+
 from tests.live.applying import interface
 from vethlib import InvalidValue
-from vethlib.agent.desired import Desired
+from vethlib.agent.planning.desired import Desired
 
 HERE, THERE = (1, 1), (1, 2)
 
@@ -88,14 +92,50 @@ def test_what_gives_up_a_name_concerns_who_wants_it_too() -> None:
         assert "b" in concerned
 
 
-def test_judged_together_are_peers_of_peers_and_those_that_name_them() -> None:
-    desired = wanted(("a", "b"), ("b", "c"), ("c", "d"), ("x", "a"), ("y", "x"))
-    assert desired.with_peers(["a"]) == {"a", "b", "c", "d", "x"}
+def test_judged_together_are_an_interface_and_its_peer_if_that_points_back_or_is_not_configured() -> None:
+    desired = wanted(("a", "b"), ("b", "a"), ("x", "a"), ("y", "x"), ("z", "nobody"))
+    assert desired.with_peers(["a"]) == desired.with_peers(["b"]) == {"a", "b"}
+    assert desired.with_peers(["x"]) == {"x"}
+    assert desired.with_peers(["y"]) == {"y"}
+    assert desired.with_peers(["z"]) == {"z", "nobody"}
     assert desired.with_peers(["nobody"]) == {"nobody"}
-    round_trip = wanted(("a", "b"), ("b", "c"), ("c", "a"))
-    assert round_trip.with_peers("a") == {"a", "b", "c"}
+    assert desired.with_peers(["x", "b"]) == {"x", "a", "b"}
+
+
+def chain(length: int) -> list[tuple[str, str]]:
+    return [(f"s{number}", f"s{number + 1}") for number in range(length)]
+
+
+def ring(length: int) -> list[tuple[str, str]]:
+    return [(f"s{number}", f"s{(number + 1) % length}") for number in range(length)]
+
+
+def star(length: int) -> list[tuple[str, str]]:
+    return [("s0", "s1"), *((f"s{number}", "s0") for number in range(1, length))]
+
+
+@pytest.mark.parametrize("shape", [chain, ring, star])
+def test_however_peers_are_chained_few_are_judged_together(shape: Callable[[int], list[tuple[str, str]]]) -> None:
+    """Only the last of a chain has a peer that is not configured, and only one interface of a star has a peer."""
+    desired = wanted(*shape(300))
+    assert max(len(desired.with_peers([name])) for name in desired.names()) == (1 if shape is ring else 2)
+    assert len(desired.with_peers(f"s{number}" for number in range(100))) <= 101
 
 
 def test_only_what_is_wanted_is_among_it() -> None:
     desired = wanted(("a", "b"))
     assert desired.among("ab") == {"a": interface("a", "b")}
+
+
+def test_of_very_many_that_name_one_interface_or_want_its_name_few_are_judged_along_with_it() -> None:
+    desired = wanted(("a", "b"), ("b", "a"))
+    for number in range(200):
+        desired.put(interface(f"n{number}", "a"))
+        desired.put(interface(f"c{number}", "z", host_if_name="a"))
+    for name in desired.names():
+        desired.claim(name, HERE)
+    assert desired.with_peers(["a"]) == {"a", "b"}
+    assert desired.with_peers(["n7"]) == {"n7"}
+    assert desired.rivals(["b"]) == set()
+    assert desired.rivals(["a"]) == desired.rivals(["c50", "c60"]) == desired.claimants(HERE, "a") == {"a"}
+    assert len(desired.put(interface("a", "c"))) > 200

@@ -11,8 +11,13 @@ import pytest
 
 from tests.docs.page import PAGES, ROOT, Page
 
+pytestmark = pytest.mark.docs
+
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
-_PAGES = [*PAGES, *(Page(ROOT / name) for name in ("ARCHITECTURE.md", "CONTRIBUTING.md"))]
+_PAGES = [
+    *PAGES,
+    *(Page(ROOT / name) for name in ("ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "tests/README.md")),
+]
 
 
 def _anchors(path: Path) -> set[str]:
@@ -60,6 +65,8 @@ def test_what_is_made_from_the_code_is_as_the_code_says() -> None:
     assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.release
 def test_the_html_is_made_without_a_warning(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sphinx", "--fail-on-warning", "--keep-going", "--quiet", "--builder", "html"]
     done = subprocess.run(

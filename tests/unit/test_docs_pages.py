@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
 import pytest
 
 from tests.docs.page import PAGES, Block, Page, differs
+
+pytestmark = pytest.mark.docs
 
 NOT_RUN = Path(__file__).parents[1] / "docs" / "not_run.txt"
 
@@ -99,3 +102,32 @@ def test_anything_else_differs(expected: str, printed: str) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_no_transcript_stands_outside_of_a_block(page: Page) -> None:
     assert not re.search(r"^    \$ (?!pip install)", page.text, re.MULTILINE), "nobody would run it"
+
+
+def _shows_something(line: str) -> bool:
+    return bool(line.replace("…", "").strip())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_script_prints_is_told_in_full(page: Page) -> None:
+    """`…` is for a part of a line: a line of nothing else may hide that an example fails."""
+    for block in page.blocks():
+        if block.language == "python":
+            hidden = [line for line in block.prints.splitlines() if not _shows_something(line)]
+            assert not hidden, f"{page.name}:{block.line}: tell what it prints"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_transcript_shows_something(page: Page) -> None:
+    for block in page.blocks():
+        if block.language == "console":
+            printed = "".join(step.expected for step in block.steps())
+            assert not printed or _shows_something(printed), f"{page.name}:{block.line}: nothing but …"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_code_is_left_out_of_a_script(page: Page) -> None:
+    for block in page.blocks():
+        if block.language == "python":
+            left_out = [node for node in ast.walk(ast.parse(block.text)) if getattr(node, "value", 0) is ...]
+            assert not left_out, f"{page.name}:{block.line}: write what `...` stands for"

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+from vethlib import ns
 from vethlib.errors import (
     BatchError,
     DuplicateAddress,
     InvalidValue,
     LinkExists,
     LinkNotFound,
+    Malformed,
     NetlinkError,
     NetnsExists,
     NetnsNotFound,
@@ -27,7 +29,7 @@ from vethlib.errors import (
     error_class,
 )
 from vethlib.links import End, Veth
-from vethlib.session.refusal import copy_for, system_errors
+from vethlib.session.core.refusal import copy_for, system_errors
 
 FIELDS: dict[str, Any] = {"errno": 17, "extack": "why", "request": "create", "netns": "blue"}
 
@@ -39,6 +41,8 @@ ALL: list[tuple[VethError, type[Exception]]] = [
     (NotPermitted("no", **FIELDS), PermissionError),
     (NotSupported("no", **FIELDS), OSError),
     (DuplicateAddress("no", **FIELDS), OSError),
+    (Malformed("no", **FIELDS), ValueError),
+    (Malformed("no", netns="blue"), OSError),
     (NetnsNotFound("no", netns="blue"), LookupError),
     (NetnsExists("no"), FileExistsError),
     (WaitTimeout("no"), TimeoutError),
@@ -151,3 +155,10 @@ def test_an_error_of_the_system_is_told_in_our_words(raised: Exception, kind: ty
         raise raised
     if isinstance(caught.value, NetlinkError):
         assert (caught.value.netns, caught.value.request) == ("blue", "talk")
+
+
+@pytest.mark.parametrize("ref", ["x/" * 2000, "\udcb2/" * 2000, "netns:" + "/" * 4000, "k" * 4000 + ":1", "a" * 4090])
+def test_an_error_about_a_long_value_is_short_though_its_hint_repeats_the_value(ref: str) -> None:
+    with pytest.raises(InvalidValue) as caught:
+        ns.parse(ref)
+    assert len(str(caught.value)) < 3000

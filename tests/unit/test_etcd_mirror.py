@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from tests.stores import interface_text
 from vethlib.agent.stores.etcd import etcd_pb2 as pb
 from vethlib.agent.stores.etcd.connection import Found
-from vethlib.agent.stores.etcd.mirror import Mirror
+from vethlib.agent.stores.etcd.mirror import Kept, Mirror
 from vethlib.agent.stores.etcd.reading import prefix_of
-from vethlib.agent.stores.protocol import Change, News, Snapshot
+from vethlib.agent.stores.protocol import Change, Snapshot, StoreEvent
 
 PREFIX = prefix_of("here")
 CLUSTER = 7
@@ -21,8 +21,10 @@ def key(name: str) -> bytes:
     return PREFIX + name.encode()
 
 
-def found(revision: int, values: dict[str, tuple[str, int]], *, term: int = 2, cluster: int = CLUSTER) -> Found:
-    return Found({key(name): (text.encode(), at) for name, (text, at) in values.items()}, revision, cluster, term)
+def found(mirror: Mirror, revision: int, values: dict[str, tuple[str, int]]) -> Found[Kept]:
+    """What a connection reads, and keeps of it."""
+    kept = {key(name): (mirror.keep(key(name), text.encode()), at) for name, (text, at) in values.items()}
+    return Found(kept, revision, CLUSTER, 2)
 
 
 def put(name: str, revision: int, text: str | None = None) -> pb.Event:
@@ -42,7 +44,7 @@ def header(revision: int, *, term: int = 2, cluster: int = CLUSTER) -> pb.Respon
     return pb.ResponseHeader(revision=revision, raft_term=term, cluster_id=cluster)
 
 
-def names(news: list[News]) -> dict[str, bool]:
+def names(news: list[StoreEvent]) -> dict[str, bool]:
     """Which names changes are about, and whether there is a value."""
     assert all(isinstance(one, Change) for one in news)
     return {one.name: one.value is not None for one in news if isinstance(one, Change)}
@@ -52,7 +54,7 @@ def names(news: list[News]) -> dict[str, bool]:
 def mirror() -> Mirror:
     """One that has read a, as of revision 5."""
     mirror = Mirror(PREFIX)
-    (news,) = mirror.replace(found(5, {"a": (interface_text("a"), 3)}))
+    (news,) = mirror.replace(found(mirror, 5, {"a": (interface_text("a"), 3)}))
     assert isinstance(news, Snapshot)
     assert list(news.values) == ["a"]
     return mirror
@@ -82,7 +84,7 @@ def test_events_of_what_was_read_already_change_nothing(mirror: Mirror) -> None:
 def test_a_second_read_tells_what_is_different(mirror: Mirror) -> None:
     mirror.apply(answer(put("b", 6), put("c", 6)))
     mirror.moved = {}
-    news = mirror.replace(found(30, {"b": (interface_text("b"), 6), "c": (interface_text("c", mtu=9000), 20)}))
+    news = mirror.replace(found(mirror, 30, {"b": (interface_text("b"), 6), "c": (interface_text("c", mtu=9000), 20)}))
     assert names(news) == {"a": False, "c": True}
     assert mirror.start == 31
     assert mirror.moved == {"a": 0, "b": 6, "c": 20}
@@ -132,7 +134,7 @@ def test_however_often_a_connection_is_lost_the_consumer_ends_with_what_there_is
     ]
     mirror = Mirror(PREFIX)
     consumer: dict[str, int | None] = {}
-    (first,) = mirror.replace(found(1, {}))
+    (first,) = mirror.replace(found(mirror, 1, {}))
     assert isinstance(first, Snapshot)
     heard = 0
     for cut in sorted({*cuts, len(events)}):
@@ -143,7 +145,7 @@ def test_however_often_a_connection_is_lost_the_consumer_ends_with_what_there_is
                 for raw, one in there.items()
                 if one.type == pb.Event.PUT
             }
-            news = mirror.replace(found(min(cut, len(events)) + 1, values))
+            news = mirror.replace(found(mirror, min(cut, len(events)) + 1, values))
         else:
             news = mirror.apply(answer(*events[heard:cut]))
         heard = max(heard, cut)

@@ -15,7 +15,7 @@ UNAVAILABLE = "failed to connect to all addresses; last error: UNAVAILABLE: ipv4
     ("code", "details", "words"),
     [
         ("UNAVAILABLE", f"{CONNECT}Failed to connect to remote host: Connection refused", "connection refused"),
-        ("UNAVAILABLE", f"{UNAVAILABLE}Socket closed", "closed the connection: it may want TLS"),
+        ("UNAVAILABLE", f"{UNAVAILABLE}Socket closed", "closed the connection: it may require TLS"),
         ("UNAVAILABLE", "Socket closed", "the connection was lost"),
         ("UNAVAILABLE", "recvmsg:Connection reset by peer", "the connection was lost"),
         ("UNAVAILABLE", "GOAWAY received; Error code: 11", "the connection was lost"),
@@ -31,7 +31,7 @@ UNAVAILABLE = "failed to connect to all addresses; last error: UNAVAILABLE: ipv4
             "wrong user or password",
         ),
         ("INVALID_ARGUMENT", "etcdserver: user name is empty", "write USER@ before the host"),
-        ("UNAUTHENTICATED", "etcdserver: invalid auth token", "the login is not valid any more"),
+        ("UNAUTHENTICATED", "etcdserver: invalid auth token", "the login has expired"),
         ("PERMISSION_DENIED", "etcdserver: permission denied", "grant its role the keys below /vnf-agent/"),
         ("RESOURCE_EXHAUSTED", "etcdserver: mvcc: database space exceeded", "NOSPACE"),
         ("INVALID_ARGUMENT", "etcdserver: request is too large", "--max-request-bytes"),
@@ -50,11 +50,11 @@ def test_a_refusal_is_told_in_words(code: str, details: str, words: str) -> None
 @pytest.mark.parametrize(
     ("details", "words"),
     [
-        (f"{CONNECT}Ssl handshake failed: SSL_ERROR_SSL: CERTIFICATE_VERIFY_FAILED", "give that CA's file as cacert"),
+        (f"{CONNECT}Ssl handshake failed: SSL_ERROR_SSL: CERTIFICATE_VERIFY_FAILED", "give the CA's file as cacert"),
         (f"{CONNECT}Hostname Verification Check failed.", "give the name as server-name=NAME"),
-        (f"{CONNECT}Handshake read failed", "it speaks no TLS: leave out tls, cacert and cert"),
-        (f"{CONNECT}Unwrap failed", "it may want a client's certificate (cert=FILE&key=FILE)"),
-        ("Failed to create security handshaker", "no certificates and key in PEM"),
+        (f"{CONNECT}Handshake read failed", "it does not use TLS: leave out tls, cacert and cert"),
+        (f"{CONNECT}Unwrap failed", "it may require a client certificate (cert=FILE&key=FILE)"),
+        ("Failed to create security handshaker", "certificates and a key in PEM"),
         (f"{UNAVAILABLE}Socket closed", "the connection was lost"),
     ],
 )
@@ -94,4 +94,4 @@ def test_what_follows_from_a_refusal_is_its_class(code: str, details: str, kind:
 def test_who_has_a_user_and_was_not_asked_for_it_logs_in_anew() -> None:
     error = refused("here:2379", "INVALID_ARGUMENT", "etcdserver: user name is empty", tls=False, user=True)
     assert type(error) is StoreError
-    assert error.reason == "the login is not valid any more"
+    assert error.reason == "the login has expired"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import time
 from collections.abc import Iterable
 from xml.etree import ElementTree
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from vethlib.graph import Box, Edge, Graph, Port, dot, mermaid, svg
 from vethlib.graph.layout import CHAR, HEAD, PlacedBox, PlacedGraph, place
+from vethlib.graph.reasons import wrapped
 from vethlib.text import columns
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -112,11 +114,100 @@ def test_an_svg_is_whole_and_says_all_there_is_to_know_where_one_points() -> Non
     titles = ["".join(title.itertext()) for title in root.iter(f"{SVG}title")]
     assert any("x: v9\n  PENDING: peer <v8> & co" in title for title in titles)
     texts = ["".join(text.itertext()) for text in root.iter(f"{SVG}text")]
-    assert "ns2 (not there)" in texts
+    assert "ns2 (missing)" in texts
     assert "to-ns2  10.0.0.1/24  mtu 1500  … PENDING" in texts
     assert [path.get("class") for path in root.iter(f"{SVG}path")].count("e waiting") == 1
     assert root.get("role") == "img"
     assert "prefers-color-scheme:dark" in svg(one)
+
+
+SHAPES_OF_SVG = ("rect", "path", "circle", "text", "tspan")
+
+
+def without_style(text: str) -> ElementTree.Element:
+    """What a converter sees that knows no style sheets."""
+    root = ElementTree.fromstring(text)
+    for parent in list(root.iter()):
+        for style in parent.findall(f"{SVG}style"):
+            parent.remove(style)
+    return root
+
+
+MOODY = Graph(
+    (Box("a"), Box("b", missing=True), Box("c", (Port("c", "v9", state="INVALID", reason="mtu 20: <too> small"),))),
+    tuple(edge("a", "b", state=state) for state in ("up", "down", "PENDING", "to be created", "disabled")),
+)
+
+
+def test_every_shape_has_its_colours_without_a_style_sheet() -> None:
+    root = without_style(svg(MOODY))
+    for kind in SHAPES_OF_SVG:
+        shapes = list(root.iter(f"{SVG}{kind}"))
+        assert shapes, kind
+        for shape in shapes:
+            colors = [shape.get("fill"), *([shape.get("stroke")] if kind in ("path", "circle") else [])]
+            assert all(re.fullmatch("#[0-9a-f]{6}|none", color or "") for color in colors), ElementTree.tostring(shape)
+            assert kind not in ("text", "tspan", "rect") or shape.get("fill") != "none"
+    assert "monospace" in str(root.get("font-family"))
+    grounds = {shape.get("fill") for shape in root.iter(f"{SVG}rect")}
+    assert grounds.isdisjoint(shape.get("fill") for shape in root.iter(f"{SVG}text"))
+
+
+def test_moods_differ_in_colour_and_in_dashes_without_a_style_sheet() -> None:
+    edges = [path for path in without_style(svg(MOODY)).iter(f"{SVG}path") if "e " in path.get("class", "")]
+    looks = {(path.get("stroke"), path.get("stroke-dasharray")) for path in edges}
+    assert len(looks) == 5
+
+
+def test_variables_are_only_where_they_are_known() -> None:
+    style = "".join(part.text or "" for part in ElementTree.fromstring(svg(MOODY)).iter(f"{SVG}style"))
+    before, known, rest = style.partition("@supports (fill:var(--bg)){")
+    assert known
+    assert "var(" not in before
+    assert "prefers-color-scheme:dark" in rest
+    assert rest.count("{") + 1 == rest.count("}")
+
+
+def test_the_reasons_are_in_the_picture_the_worst_first_and_few() -> None:
+    ports = [Port("x", f"v{number}", state="PENDING", reason=f"reason {number}") for number in range(100)]
+    bad = Port("x", "v200", state="RETRYING", reason="the <worst> " + "long " * 1000)
+    one = Graph((Box("x", (*ports, bad)),))
+    texts = ["".join(text.itertext()) for text in ElementTree.fromstring(svg(one)).iter(f"{SVG}text")]
+    told = [text for text in texts if "reason " in text or "<worst>" in text]
+    assert "v200 in x  RETRYING: the <worst> long" in told[0]
+    assert 1 < len(told) <= 25
+    assert any("81 more" in text for text in texts)
+    assert all(len(text) < 400 for text in texts)
+    for text in (dot(one), mermaid(one)):
+        assert text.count("reason ") <= 25
+        assert "RETRYING" in text
+        assert len(text) < 100_000
+
+
+def test_one_reason_of_many_ports_is_told_once() -> None:
+    ports = tuple(Port("x", f"v{number}", state="PENDING", reason="no namespace") for number in range(9))
+    texts = [
+        "".join(text.itertext()) for text in ElementTree.fromstring(svg(Graph((Box("x", ports),)))).iter(f"{SVG}text")
+    ]
+    assert [text for text in texts if "no namespace" in text] == [
+        "… v0 in x, v1 in x, v2 in x and 6 more  PENDING: no namespace"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "wide", "lines"),
+    [
+        ("a b c", 10, ["a b c"]),
+        ("aaa bbb ccc", 7, ["aaa bbb", "  ccc"]),
+        ("", 10, [""]),
+        ("x" * 30, 12, ["x" * 5, "  " + "x" * 5]),
+    ],
+)
+def test_reasons_are_wrapped(text: str, wide: int, lines: list[str]) -> None:
+    found = wrapped(text, wide)
+    assert found[: len(lines)] == lines
+    assert all(len(line) <= wide for line in found)
+    assert "".join(found).replace(" ", "") == text.replace(" ", "")
 
 
 @pytest.mark.parametrize("name", ["<b>&\"'", "a\x1b[31m", "龙龙龙", "e\u0301", 'a"b\\', "a]b|c", "-->"])
@@ -134,7 +225,7 @@ def test_mermaid_has_a_node_for_each_namespace_and_a_dotted_line_for_what_is_not
     assert mermaid(one).splitlines() == [
         "flowchart LR",
         '  n0["ns1"]',
-        '  n1["ns2 (not there)"]',
+        '  n1["ns2 (missing)"]',
         "  style n1 stroke-dasharray: 4 4",
         '  n0 -.-|"to-ns2 10.0.0.1/24 mtu 1500 down ⇄ to-ns1 10.0.0.2/24 mtu 1500 down"| n1',
         '  n0 ---|"to-ns2 10.0.0.1/24 mtu 1500 ⇄ to-ns1 10.0.0.2/24 mtu 1500"| n1',

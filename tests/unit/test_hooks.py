@@ -9,9 +9,9 @@ import pytest
 from vethlib.agent.hooks import CommandTarget, Event, Hooks, UrlTarget, event_of, read_target
 from vethlib.agent.hooks.policy import Complaints, spread
 from vethlib.agent.hooks.waiting import Waiting
+from vethlib.agent.reconcile.statuses import StatusChange
 from vethlib.agent.state import State
 from vethlib.agent.status import Status
-from vethlib.agent.statuses import StatusChange
 from vethlib.errors import InvalidValue
 
 

@@ -126,3 +126,18 @@ def test_records_share_what_is_the_same_in_many_namespaces(monkeypatch: pytest.M
     assert one.name is other.name
     assert one.mtu is other.mtu
     assert one.mac is other.mac
+
+
+def copied(name: str) -> str:
+    return "".join([name[:1], name[1:]])
+
+
+def test_alternative_names_that_a_link_keeps_are_kept_once() -> None:
+    """Hundreds of them may come anew with each of thousands of changes that nobody has fetched."""
+    table: Table = {}
+    first = tuple(f"{number:04}".ljust(127, "x") for number in range(400))
+    put(table, message(1, altnames=first))
+    told = [put(table, message(1, mtu=mtu, altnames=(*map(copied, first[mtu % 3 :]), f"n{mtu}"))) for mtu in range(9)]
+    kept = {id(name) for change in told if change is not None and change[1] is not None for name in change[1].altnames}
+    assert len(kept) < 450
+    assert by_index(table)[1].altnames == (*first[8 % 3 :], "n8")

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vethlib import InvalidValue, Link, LinkNotFound
-from vethlib.agent.indexes import IndexEntry, Indexes, IndexEvent
-from vethlib.agent.subscriptions import Subscription
+from vethlib.agent.registry.indexes import IndexEntry, Indexes, IndexEvent
+from vethlib.agent.registry.subscriptions import Subscription
 
 HOME, BLUE, RED = (4, 1), (4, 2), (4, 3)
 PLACES = {HOME: "", BLUE: "netns:blue", RED: "netns:red"}

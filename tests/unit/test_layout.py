@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vethlib._nl import layout
 from vethlib._nl.layout import Layouts
 from vethlib._nl.wire import attribute, attributes
+from vethlib.errors import Malformed
 
 FORMS = {3: "s", 4: "I", 16: "B", 20: "s"}
 SIZES = {4: 4, 16: 1}
@@ -47,6 +51,45 @@ def test_messages_of_one_length_and_different_attributes_are_told_apart() -> Non
     assert layouts.read(one) == (b"abcd", 1, None, None)
     assert layouts.read(other) == (b"abcd", None, None, None)
     assert layouts.read(one) == (b"abcd", 1, None, None)
+
+
+def test_of_several_attributes_of_a_type_the_first_counts_however_often_the_message_comes() -> None:
+    layouts = Layouts("=4x", FORMS)
+    body = b"head" + b"".join(attribute(kind, bytes([kind] * 4)) for kind in (3, 4, 4, 3, 20, 20, 4))
+    assert [layouts.read(body) for _ in range(5)] == [(b"\3" * 4, 0x04040404, None, b"\x14" * 4)] * 5
+
+
+def test_layouts_without_end_are_not_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither where each message has another, nor where two of one length take turns; learning takes 60 µs and more."""
+    learnt: list[bytes] = []
+
+    class Counting(layout.Layout):
+        def __init__(self, body: bytes, *rest: Any) -> None:
+            learnt.append(body)
+            super().__init__(body, *rest)
+
+    monkeypatch.setattr(layout, "Layout", Counting)
+    layouts = Layouts("=4x", {3: "s", 20: "s"})
+    for size in range(3 * layout._MOST):
+        layouts.read(b"head" + attribute(3, b"eth0") + attribute(20, bytes(4 * size)))
+    assert learnt == []
+    turns = [b"head" + attribute(3, b"abcd") + attribute(kind, b"abcd") for kind in (20, 21)]
+    for number in range(1000):
+        assert layouts.read(turns[number % 2])[1] == (None if number % 2 else b"abcd")
+    assert len(learnt) <= 10
+
+
+def test_what_comes_again_is_learnt_unless_it_is_long() -> None:
+    layouts = Layouts("=4x", {3: "s", 20: "s"})
+    for size in (10, 2000, 5000, 70_000):
+        body = b"head" + attribute(3, b"abcd") + attribute(20, bytes(min(size, 60_000))) * (1 + size // 60_000)
+        assert layouts.read(body) == layouts.read(body) == layouts.read(body) == (b"abcd", bytes(min(size, 60_000)))
+    assert len(layouts._known) == 2
+
+
+def test_a_message_shorter_than_its_family_is_malformed() -> None:
+    with pytest.raises(Malformed):
+        Layouts("=4x", FORMS).read(b"hea")
 
 
 def test_a_message_without_attributes_has_none() -> None:

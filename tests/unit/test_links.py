@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.refusing import raises
 from vethlib.errors import InvalidValue
 from vethlib.links import (
-    Address,
     End,
     Link,
     Pair,
@@ -35,9 +35,9 @@ BAD: list[tuple[Callable[..., Any], object, str]] = [
     (check_name, "", "this one has 0"),
     (check_name, "x" * 16, "this one has 16"),
     (check_name, "é" * 8, "this one has 16"),
-    (check_name, 7, "write text"),
-    (check_name, None, "write text"),
-    (check_name, b"eth0", "write text"),
+    (check_name, 7, "must be a string"),
+    (check_name, None, "must be a string"),
+    (check_name, b"eth0", "must be a string"),
     (check_name, "\ud800", "cannot be encoded"),
     *((check_name, f"a{bad}b", "no '/', ':', '%' or space") for bad in "/:% \t\n\r\x0b\x0c\0"),
     (check_name, "à", "a byte 0xa0"),
@@ -46,11 +46,10 @@ BAD: list[tuple[Callable[..., Any], object, str]] = [
     (check_name, "..", "cannot be called"),
     (check_lookup_name, "x" * 128, "this one has 128"),
     (check_lookup_name, "a b", "no '/'"),
-    (check_lookup_name, None, "write text"),
+    (check_lookup_name, None, "must be a string"),
     (check_mac, "", "six pairs"),
     (check_mac, "02:00:00:00:00", "six pairs"),
     (check_mac, "02:00:00:00:00:0g", "six pairs"),
-    (check_mac, "020000000001", "six pairs"),
     (check_mac, "02:00:00:00:00:01\n", "six pairs"),
     (check_mac, 2, "six pairs"),
     (check_mac, "01:00:00:00:00:01", "unicast"),
@@ -63,9 +62,9 @@ BAD: list[tuple[Callable[..., Any], object, str]] = [
     (check_alias, "x" * 256, "at most 255 bytes"),
     (check_alias, "é" * 128, "at most 255 bytes"),
     (check_alias, "a\0b", "at most 255 bytes"),
-    (check_alias, 7, "write text"),
+    (check_alias, 7, "must be a string"),
     (check_alias, "\ud800", "cannot be encoded"),
-    (check_addresses, "10.0.0.1/24", "write a list"),
+    (check_addresses, "10.0.0.1/24", "must be a list of addresses"),
 ]
 
 
@@ -81,18 +80,18 @@ def test_a_bad_value_is_named_with_its_field(check: Callable[..., Any], value: o
 @pytest.mark.parametrize(
     ("address", "hint"),
     [
-        ("10.0.0.1", "write the prefix too"),
-        ("10.0.0.256/24", "not an address with a prefix"),
-        ("10.0.0.1/33", "not an address with a prefix"),
-        ("/24", "not an address with a prefix"),
-        ("2001:db8::1/129", "not an address with a prefix"),
+        ("10.0.0.1", "must have a prefix length"),
+        ("10.0.0.256/24", "address with a prefix length"),
+        ("10.0.0.1/33", "address with a prefix length"),
+        ("/24", "address with a prefix length"),
+        ("2001:db8::1/129", "address with a prefix length"),
         ("0.0.0.0/0", "unspecified or a multicast"),
         ("::/64", "unspecified or a multicast"),
         ("224.0.0.1/24", "unspecified or a multicast"),
         ("ff02::1/64", "unspecified or a multicast"),
         ("fe80::1%eth0/64", "no %scope"),
-        (7, "not an address"),
-        (None, "not an address"),
+        (7, "must be a string or an ipaddress interface"),
+        (None, "must be a string or an ipaddress interface"),
     ],
 )
 def test_a_bad_address_is_named(address: Any, hint: str) -> None:
@@ -103,9 +102,9 @@ def test_a_bad_address_is_named(address: Any, hint: str) -> None:
 
 
 def test_an_address_is_given_once() -> None:
-    with pytest.raises(InvalidValue, match="addresses '10.0.0.1/24': the same address is given twice"):
+    with raises(InvalidValue, field="addresses"):
         check_addresses(["10.0.0.1/24", IPv4Interface("10.0.0.1/24")])
-    with pytest.raises(InvalidValue, match="2001:db8::1/128.*: a link has an IPv6 address once"):
+    with raises(InvalidValue, field="addresses"):
         check_addresses(["2001:db8::1/64", "2001:db8:0::1/128"])
     assert len(check_addresses(["10.0.0.1/24", "10.0.0.1/32"])) == 2
 
@@ -168,7 +167,7 @@ def test_an_end_with_a_bad_value_cannot_be_made(values: dict[str, Any]) -> None:
 
 
 def test_ipv6_needs_an_mtu_of_1280() -> None:
-    with pytest.raises(InvalidValue, match="mtu 1279: IPv6 needs 1280 bytes"):
+    with raises(InvalidValue, field="mtu", value=1279):
         End("x", mtu=1279, addresses=["10.0.0.1/24", "2001:db8::1/64"])
     assert End("x", mtu=1279, addresses=["10.0.0.1/24"]).mtu == 1279
     assert End("x", mtu=1280, addresses=["2001:db8::1/64"]).mtu == 1280
@@ -190,7 +189,7 @@ def test_values_pickle_and_compare() -> None:
 
 
 def test_the_ends_of_a_pair_need_two_names_in_one_namespace() -> None:
-    with pytest.raises(InvalidValue, match="name 'x': both ends of the pair have this name in one namespace"):
+    with raises(InvalidValue, field="name", value="x"):
         Veth(End("x", "blue"), End("x", "blue"))
     assert Veth(End("x"), End("x", "blue")).b.netns == "blue"
 
@@ -206,14 +205,3 @@ def test_a_pair_unpacks_into_its_ends() -> None:
     pair = Pair(link, dataclasses.replace(link, name="y"))
     a, b = pair
     assert (a.name, b.name, a.altnames) == ("x", "y", ())
-
-
-def test_an_address_says_whether_it_can_be_used() -> None:
-    def with_flags(flags: int) -> Address:
-        return Address(1, ip_interface("2001:db8::1/64"), flags, 0)
-
-    assert [(one.tentative, one.dadfailed) for one in map(with_flags, (0x80, 0x40, 0x48))] == [
-        (False, False),
-        (True, False),
-        (True, True),
-    ]

@@ -35,7 +35,7 @@ def test_a_namespace_has_one_reference(namespace: Namespace, ref: str) -> None:
 
 
 def test_every_way_to_say_the_home_namespace_is_the_same() -> None:
-    ways = [Namespace(0, pid=0), Namespace(2, name=""), Namespace(3, filepath=""), Namespace(2, name="", pid=7)]
+    ways = [Namespace(0, pid=0), Namespace(2, name=""), Namespace(3, filepath=""), Namespace(2, pid=0)]
     assert all(way == Namespace() and hash(way) == hash(Namespace()) and way.ref == "" for way in ways)
 
 
@@ -102,11 +102,14 @@ def test_the_kernel_name_is_the_name_unless_another_is_given() -> None:
         ({"name": ""}, "name", "1 to 63 bytes"),
         ({"name": "a-much-longer-name"}, "name", "host_if_name"),
         ({"name": "x" * 64, "host_if_name": "eth0"}, "name", "1 to 63 bytes"),
-        ({"name": "a/b", "host_if_name": "eth0"}, "name", "no '/'"),
+        ({"name": "a/b", "host_if_name": "eth0"}, "name", "contain '/'"),
         ({"name": "a\x01b", "host_if_name": "eth0"}, "name", "control"),
         ({"name": "..", "host_if_name": "eth0"}, "name", "'..'"),
         ({"host_if_name": "a b"}, "host_if_name", "space"),
         ({"host_if_name": "x" * 16}, "host_if_name", "15 bytes"),
+        ({"host_if_name": "lo"}, "host_if_name", "every namespace has"),
+        ({"host_if_name": "all"}, "host_if_name", "the kernel has settings"),
+        ({"name": "default"}, "name", "set host_if_name"),
         ({"peer_if_name": ""}, "veth.peer_if_name", "other end"),
         ({"peer_if_name": "veth1"}, "veth.peer_if_name", "own peer"),
         ({"peer_if_name": "a b"}, "veth.peer_if_name", "space"),
@@ -118,13 +121,13 @@ def test_the_kernel_name_is_the_name_unless_another_is_given() -> None:
         ({"num_queues": 5000}, "num_queues", "4096"),
         ({"enabled": 3}, "enabled", "true or false"),
         ({"link_only": None}, "link_only", "true or false"),
-        ({"description": 5}, "description", "text"),
+        ({"description": 5}, "description", "string"),
         ({"namespace": "netns:blue"}, "namespace", "Namespace"),
-        ({"ip_addresses": ["10.0.0.1/24", "10.0.0.300"]}, "ip_addresses[1]", "not an address"),
-        ({"ip_addresses": ["", "", "10.0.0.1/33"]}, "ip_addresses[2]", "not an address"),
+        ({"ip_addresses": ["10.0.0.1/24", "10.0.0.300"]}, "ip_addresses[1]", "must be an address"),
+        ({"ip_addresses": ["", "", "10.0.0.1/33"]}, "ip_addresses[2]", "must be an address"),
         ({"ip_addresses": ["224.0.0.1/4"]}, "ip_addresses[0]", "multicast"),
+        ({"ip_addresses": ["::1/128"]}, "ip_addresses[0]", "loopback"),
         ({"ip_addresses": ["fe80::1%eth0/64"]}, "ip_addresses[0]", "scope"),
-        ({"ip_addresses": ["10.0.0.1", "10.0.0.1/32"]}, "ip_addresses[1]", "ip_addresses[0] has"),
         ({"ip_addresses": ["2001:db8::1/64", "2001:db8::1/48"]}, "ip_addresses[1]", "ip_addresses[0] has"),
     ],
 )

@@ -82,19 +82,19 @@ def test_every_accepted_spelling_reads_the_same(fields: dict[str, Any]) -> None:
 def test_the_namespace_key_of_older_samples_is_understood_with_a_warning(key: str) -> None:
     parsed = read_value(changed(namespace=..., **{key: VETH1["namespace"]}))
     assert parsed.interface == INTERFACE
-    assert parsed.warnings == (f"{key} is read as namespace: write namespace",)
+    assert parsed.warnings == (f"{key} is a former name of namespace: write namespace",)
 
 
 @pytest.mark.parametrize(
     ("fields", "where", "cure"),
     [
-        ({"enable": True}, "enable", "nearest one is enabled"),
-        ({"physAddr": "x"}, "physAddr", "nearest one is phys_address"),
-        ({"namespace": {"type": 2, "nmae": "ns1"}}, "namespace.nmae", "nearest one is namespace.name"),
-        ({"veth": {"peer_if_name": "veth2", "peer": 1}}, "veth.peer", "nearest one is veth.peer_if_name"),
-        ({"k" * 500: 1}, "k" * 77 + "...", "no such key; there are name, "),
-        ({"a\ud800": 1}, "'a\\ud800'", "no such key; there are"),
-        ({"é": 1}, "é", "no such key; there are"),
+        ({"enable": True}, "enable", "did you mean enabled?"),
+        ({"physAddr": "x"}, "physAddr", "did you mean phys_address?"),
+        ({"namespace": {"type": 2, "nmae": "ns1"}}, "namespace.nmae", "did you mean namespace.name?"),
+        ({"veth": {"peer_if_name": "veth2", "peer": 1}}, "veth.peer", "did you mean veth.peer_if_name?"),
+        ({"k" * 500: 1}, "k" * 77 + "...", "unknown key; the known keys are name, "),
+        ({"a\ud800": 1}, "'a\\ud800'", "unknown key; the known keys are"),
+        ({"é": 1}, "é", "unknown key; the known keys are"),
         ({"mtu": "abc"}, "mtu", "whole number"),
         ({"mtu": -1}, "mtu", "whole number"),
         ({"mtu": 1.5}, "mtu", "whole number"),
@@ -105,28 +105,28 @@ def test_the_namespace_key_of_older_samples_is_understood_with_a_warning(key: st
         ({"mtu": []}, "mtu", "whole number"),
         ({"enabled": 3}, "enabled", "true or false"),
         ({"enabled": "true"}, "enabled", "true or false"),
-        ({"type": 1}, "type", "the only one is VETH (0)"),
-        ({"type": "veth"}, "type", "the only one is VETH (0)"),
-        ({"type": True}, "type", "the only one is VETH (0)"),
-        ({"type": [1]}, "type", "the only one is VETH (0)"),
-        ({"type": 10**30}, "type", "the only one is VETH (0)"),
+        ({"type": 1}, "type", "must be VETH (0)"),
+        ({"type": "vet"}, "type", "must be VETH (0)"),
+        ({"type": True}, "type", "must be VETH (0)"),
+        ({"type": [1]}, "type", "must be VETH (0)"),
+        ({"type": 10**30}, "type", "must be VETH (0)"),
         ({"namespace": {"type": 9, "name": "x"}}, "namespace.type", "NAMED_NS (2)"),
         ({"namespace": []}, "namespace", "an object, not a list"),
-        ({"namespace": {"type": 2, "name": "a/b"}}, "namespace.name", "no '/'"),
-        ({"veth": "veth2"}, "veth", "an object, not text"),
+        ({"namespace": {"type": 2, "name": "a/b"}}, "namespace.name", "without '/'"),
+        ({"veth": "veth2"}, "veth", "an object, not a string"),
         ({"veth": 2}, "veth", "an object, not a number"),
-        ({"veth": True}, "veth", "an object, not a truth value"),
+        ({"veth": True}, "veth", "an object, not true or false"),
         ({"veth": ...}, "veth.peer_if_name", "other end"),
         ({"veth": None}, "veth.peer_if_name", "other end"),
         ({"veth": {}}, "veth.peer_if_name", "other end"),
-        ({"description": "\ud800"}, "description", "text"),
-        ({"ip_addresses": "10.0.0.1/24"}, "ip_addresses", "a list, not text"),
-        ({"ip_addresses": ["10.0.0.1/24", 3]}, "ip_addresses[1]", "text"),
-        ({"ip_addresses": [None]}, "ip_addresses[0]", "text"),
-        ({"ip_addresses": [["10.0.0.1/24"]]}, "ip_addresses[0]", "text"),
-        ({"physAddress": "d2:74:8c:12:67:d2"}, "physAddress", "given as phys_address too"),
-        ({"linux_namespace": {}}, "linux_namespace", "given as namespace too"),
-        ({"name": 3}, "name", "text"),
+        ({"description": "\ud800"}, "description", "string"),
+        ({"ip_addresses": "10.0.0.1/24"}, "ip_addresses", "a list, not a string"),
+        ({"ip_addresses": ["10.0.0.1/24", 3]}, "ip_addresses[1]", "string"),
+        ({"ip_addresses": [None]}, "ip_addresses[0]", "string"),
+        ({"ip_addresses": [["10.0.0.1/24"]]}, "ip_addresses[0]", "string"),
+        ({"physAddress": "d2:74:8c:12:67:d2"}, "physAddress", "also given as phys_address"),
+        ({"linux_namespace": {}}, "linux_namespace", "also given as namespace"),
+        ({"name": 3}, "name", "string"),
     ],
 )
 def test_a_problem_names_the_key_and_the_cure(fields: dict[str, Any], where: str, cure: str) -> None:
@@ -169,12 +169,19 @@ def test_a_list_is_read_one_by_one_and_each_tells_its_place() -> None:
     assert (worse.interface, worse.problems[0].field, worse.source) == (None, "interface", "all.json[2]")
 
 
+def test_a_comma_too_many_is_reported_at_its_place_or_behind_it() -> None:
+    (parsed,) = read('{"name": "veth1",\n}', "broken.json")
+    (problem,) = parsed.problems
+    assert isinstance(problem, Undecodable)
+    assert (problem.line, problem.column) in ((1, 17), (2, 1))  # since Python 3.13, and before
+
+
 @pytest.mark.parametrize(
     ("text", "line", "column"),
     [
         ("", 1, 1),
         ('{\n  "name": veth1}', 2, 11),
-        ('{"name": "veth1",\n}', 2, 1),
+        ('{"name": "veth1",\n7}', 2, 1),
         ('{"name": "veth1"} {}', 1, 19),
         (b'{\n"name": "\xff"}', 2, 10),
         ("[" * 100_000, 0, 0),
@@ -222,7 +229,7 @@ def test_an_undecodable_value_is_reported_on_its_key() -> None:
 
 
 def test_a_list_is_no_single_value() -> None:
-    assert read_one("[]", name="veth1").problems[0].hint == "write an object, not a list"
+    assert read_one("[]", name="veth1").problems[0].hint == "must be an object, not a list"
 
 
 def test_writing_is_snake_case_with_numbers_and_without_defaults() -> None:

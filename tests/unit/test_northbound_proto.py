@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+PROTO = Path("vethlib/agent/config/northbound.proto")
 
 
 def test_the_generated_code_is_what_the_proto_file_gives(tmp_path: Path) -> None:
@@ -16,10 +17,10 @@ def test_the_generated_code_is_what_the_proto_file_gives(tmp_path: Path) -> None
     options = [f"-I{ROOT}", f"--python_out={tmp_path}"]
     if plugin.exists():
         options += [f"--mypy_out={tmp_path}", f"--plugin=protoc-gen-mypy={plugin}"]
-    assert protoc.main(["protoc", *options, "vethlib/agent/northbound.proto"]) == 0
+    assert protoc.main(["protoc", *options, str(PROTO)]) == 0
     for name in ["northbound_pb2.py", "northbound_pb2.pyi"][: 1 + plugin.exists()]:
-        made = (tmp_path / "vethlib/agent" / name).read_text()
-        assert _without_version(made) == _without_version((ROOT / "vethlib/agent" / name).read_text())
+        made = (tmp_path / PROTO.parent / name).read_text()
+        assert _without_version(made) == _without_version((ROOT / PROTO.parent / name).read_text())
 
 
 def _without_version(code: str) -> str:

@@ -6,7 +6,6 @@ import ctypes
 import errno
 import importlib.util
 import os
-import select
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 
 import vethlib.ns.descriptor
 import vethlib.ns.syscalls
+from vethlib._primitives import select
 from vethlib.errors import NotSupported
 from vethlib.ns.syscalls import bind
 

@@ -12,7 +12,7 @@ from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 
 from vethlib._nl import nsid
 from vethlib._nl.const import NETNSA_TARGET_NSID
-from vethlib._nl.wire import Malformed
+from vethlib.errors import Malformed
 
 ids = st.integers(0, 0x7FFF_FFFF)
 

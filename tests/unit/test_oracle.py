@@ -230,19 +230,21 @@ def test_a_link_message_is_read_as_pyroute2_wrote_it(
     assert read.up == bool(flags & 1)
 
 
-@given(indexes, addresses, st.integers(0, 32), st.integers(0, 0xFFFF), st.integers(0, 255))
+@given(indexes, addresses, st.integers(0, 32), st.integers(0, 0xFFFF), st.integers(0, 255), st.booleans())
 def test_an_address_message_is_read_as_pyroute2_wrote_it(
-    index: int, address: Any, prefixlen: int, flags: int, proto: int
+    index: int, address: Any, prefixlen: int, flags: int, proto: int, with_peer: bool
 ) -> None:
+    peer = type(address)(int(address) ^ 3) if with_peer else None
     message = ifaddrmsg()
     message["family"] = 2 if address.version == 4 else 10
     message["prefixlen"], message["index"] = prefixlen, index
-    message["attrs"] = [("IFA_ADDRESS", str(address)), ("IFA_FLAGS", flags), ("IFA_PROTO", proto)]
-    if address.version == 4:
+    message["attrs"] = [("IFA_ADDRESS", str(peer or address)), ("IFA_FLAGS", flags), ("IFA_PROTO", proto)]
+    if address.version == 4 or peer is not None:
         message["attrs"].append(("IFA_LOCAL", str(address)))
     body = encoded(message)
     read = addr.parse_addr(body)
-    assert read == addr.AddrMessage(index, address.packed, prefixlen, flags, proto, body)
+    far = b"" if peer is None else peer.packed
+    assert read == addr.AddrMessage(index, address.packed, prefixlen, flags, proto, body, far)
     again = addr.restore_addr(read)
     assert (decode(again)["header"]["type"], again[16 : 16 + len(body)]) == (20, body)
 

@@ -158,7 +158,7 @@ def test_a_namespace_nobody_can_tell_of_keeps_its_pairs(host: Host) -> None:
     assert host.links == before
     assert states(made) == {"veth1": "PENDING", "veth2": "PENDING"}
     blocked = applied(host, VETH1, veth2, end("a", "b", host_if_name="veth1"), end("b", "a"))
-    assert states(blocked)["veth1"] == "FAILED"
+    assert states(blocked) == {"a": "FAILED", "b": "PENDING", "veth1": "PENDING", "veth2": "PENDING"}
     assert host.at(host.places["netns:ns1"], "veth1") is not None
     assert ops(applied(host, VETH1)) == ["delete"]
 
@@ -305,9 +305,9 @@ def _planning_time(pairs: int) -> float:
     observed = Observed({"netns:ns1": SeenNetns("netns:ns1", place)}, seen)
     times = []
     for _ in range(3):
-        started = time.perf_counter()
+        started = time.process_time()
         made = plan(desired, observed, label=LABEL, prune=True)
-        times.append(time.perf_counter() - started)
+        times.append(time.process_time() - started)
         assert made.operations == ()
         assert len(plan({}, observed, label=LABEL, prune=True).operations) == pairs
     return min(times)

@@ -73,14 +73,15 @@ def test_no_mtu_means_the_kernels_1500_and_no_mac_means_any(host: Host) -> None:
     assert planned(host, VETH1, VETH2).operations == ()
 
 
-def test_giving_a_mac_is_a_change_and_clearing_it_a_rebuild(host: Host) -> None:
+def test_giving_a_mac_is_a_change_and_clearing_it_leaves_the_one_that_is_there(host: Host) -> None:
     with_mac = replace(VETH1, phys_address="02:00:00:00:00:01")
     applied(host, VETH1, VETH2)
     assert list(change(applied(host, with_mac, VETH2)).changes) == ["mac", "alias"]
-    made = applied(host, VETH1, VETH2)
-    assert ops(made) == ["delete", "create"]
-    assert deleted(made)[0].why == "rebuilt: the phys_address of veth1 was cleared"
-    assert host["netns:ns1", "veth1"].mac != "02:00:00:00:00:01"
+    assert list(change(applied(host, VETH1, VETH2)).changes) == ["alias"]
+    assert host["netns:ns1", "veth1"].mac == "02:00:00:00:00:01"
+    # From now on it is the kernel's choice, as it were: nobody puts it back.
+    host["netns:ns1", "veth1"].mac = "02:99:99:99:99:99"
+    assert planned(host, VETH1, VETH2).operations == ()
 
 
 def test_another_number_of_queues_is_a_rebuild_and_none_wanted_is_any(host: Host) -> None:
@@ -179,9 +180,57 @@ def test_a_wanted_address_that_somebody_else_gave_is_fine(host: Host) -> None:
     assert planned(host, replace(VETH1, ip_addresses=("10.0.0.1/24",)), VETH2).operations == ()
 
 
-def test_link_local_addresses_are_never_touched(host: Host) -> None:
-    applied(host, replace(VETH1, ip_addresses=("fe80::1/64",)), VETH2)
-    assert planned(host, VETH1, VETH2).operations == ()
+@pytest.mark.parametrize("text", ["fe80::1/64", "169.254.1.1/16"])
+def test_a_link_local_address_that_was_configured_goes_with_its_configuration(host: Host, text: str) -> None:
+    applied(host, replace(VETH1, ip_addresses=(text,)), VETH2)
+    host["netns:ns1", "veth1"].give("fe80::77/64", 0)
+    made = change(applied(host, VETH1, VETH2))
+    assert (made.added, made.removed) == ((), (ip_interface(text),))
+    assert {a.proto for a in host["netns:ns1", "veth1"].addresses} == {0, 3}
+    other = text.partition("/")[0] + ("/128" if ":" in text else "/32")
+    applied(host, replace(VETH1, ip_addresses=(text,)), VETH2)
+    made = change(applied(host, replace(VETH1, ip_addresses=(other,)), VETH2))
+    assert (made.added, made.removed) == ((ip_interface(other),), (ip_interface(text),))
+
+
+def test_an_address_in_another_form_makes_room_for_the_configured_one_whoever_gave_it(host: Host) -> None:
+    wanted = replace(VETH1, ip_addresses=("10.0.0.1/24", "10.0.0.2/32", "2001:db8::1/64"))
+    applied(host, VETH1, VETH2)
+    link = host["netns:ns1", "veth1"]
+    for text in ("10.0.0.1 peer 10.0.0.9/24", "10.0.0.2 peer 10.0.0.8/32", "2001:db8::1/48"):
+        link.give(text, 0)
+    made = change(applied(host, wanted, VETH2))
+    assert list(map(str, made.removed)) == ["10.0.0.1 peer 10.0.0.9/24", "2001:db8::1/48"]
+    assert made.added == wanted.addresses
+    assert "10.0.0.2 peer 10.0.0.8/32" in link.kept.texts()
+    assert planned(host, wanted, VETH2).operations == ()
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_addresses_that_are_in_another_order_are_put_in_theirs(host: Host, version: int) -> None:
+    texts = ["10.0.0.1/24", "10.0.0.2/24"] if version == 4 else ["2001:db8::1/64", "2001:db8::2/64"]
+    applied(host, replace(VETH1, ip_addresses=tuple(texts)), VETH2)
+    link = host["netns:ns1", "veth1"]
+    assert [text for text in link.kept.texts() if text in texts] == texts
+    turned = replace(VETH1, ip_addresses=tuple(reversed(texts)))
+    made = change(applied(host, turned, VETH2))
+    assert (made.added, made.removed, made.order) == ((), (), turned.addresses)
+    assert planned(host, turned, VETH2).operations == ()
+    moved = turned.ip_addresses[0 if version == 4 else 1]
+    link.take(moved)
+    link.give(moved, 0)
+    assert change(applied(host, turned, VETH2)).order == turned.addresses
+    assert planned(host, turned, VETH2).operations == ()
+
+
+def test_an_address_between_others_comes_in_its_place(host: Host) -> None:
+    applied(host, replace(VETH1, ip_addresses=("10.0.0.1/24", "10.1.0.1/24")), VETH2)
+    wanted = replace(VETH1, ip_addresses=("10.0.0.1/24", "10.2.0.1/24", "10.1.0.1/24"))
+    made = change(applied(host, wanted, VETH2))
+    assert (made.added, made.order) == ((ip_interface("10.2.0.1/24"),), wanted.addresses)
+    assert planned(host, wanted, VETH2).operations == ()
+    last = replace(VETH1, ip_addresses=(*wanted.ip_addresses, "10.3.0.1/24"))
+    assert change(applied(host, last, VETH2)).order == ()
 
 
 def test_link_only_looks_at_no_address(host: Host) -> None:
@@ -221,3 +270,21 @@ def test_removing_a_secondary_address_takes_no_other(host: Host) -> None:
     applied(host, replace(VETH1, ip_addresses=("10.0.0.1/24", "10.0.0.2/24", "10.0.0.3/24")), VETH2)
     made = change(planned(host, replace(VETH1, ip_addresses=("10.0.0.1/24", "10.0.0.3/24")), VETH2))
     assert (made.added, made.removed) == ((), (ip_interface("10.0.0.2/24"),))
+
+
+def test_a_lone_end_takes_the_name_of_a_link_that_the_same_plan_deletes(host: Host) -> None:
+    other = end("x", "y", host_if_name="eth0"), end("y", "x", namespace=NS2)
+    applied(host, VETH1, VETH2, *other)
+    moved = end("x", "y", namespace=NS2), other[1]  # a pair that has to be rebuilt elsewhere
+    renamed = replace(VETH1, host_if_name="eth0")
+    made = applied(host, renamed, *moved, prune=False)
+    assert ops(made) == ["delete", "change", "create"]
+    assert states(made) == {"veth1": "CONFIGURED", "x": "CONFIGURED", "y": "CONFIGURED"}
+    assert planned(host, renamed, *moved, prune=False).operations == ()
+
+
+def test_a_lone_end_fails_on_a_name_that_another_pair_keeps(host: Host) -> None:
+    other = end("x", "y", host_if_name="eth0"), end("y", "x", namespace=NS2)
+    applied(host, VETH1, VETH2, *other)
+    made = planned(host, replace(VETH1, host_if_name="eth0"), prune=False)
+    assert (ops(made), states(made)) == ([], {"veth1": "FAILED"})

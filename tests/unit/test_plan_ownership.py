@@ -18,6 +18,7 @@ from tests.unit.planning import (
     end,
     ops,
     planned,
+    recorded,
     states,
     two_namespaces,
 )
@@ -111,7 +112,7 @@ def test_of_two_that_want_one_name_in_one_namespace_the_first_in_order_gets_it(h
     late = [end("y", "z", host_if_name="eth0", namespace=Namespace(3, filepath="/run/netns/ns1")), end("z", "y")]
     made = planned(host, *reversed(late), *mine)
     assert ops(made) == ["create"]
-    reason = "'eth0' in path:/run/netns/ns1 is wanted by a too, which comes first"
+    reason = "'eth0' in path:/run/netns/ns1 is also claimed by a, which takes precedence"
     assert made.verdicts["y"] == Verdict(State.FAILED, reason)
     assert made.verdicts["z"] == Verdict(State.PENDING, f"peer y failed: {reason}")
 
@@ -127,6 +128,15 @@ def test_a_newcomer_that_sorts_first_takes_the_name(host: Host) -> None:
     made = applied(host, *late, end("a", "b", host_if_name="eth0"), end("b", "a"))
     assert ops(made) == ["delete", "create"]
     assert states(made) == {"a": "CONFIGURED", "b": "CONFIGURED", "y": "FAILED", "z": "PENDING"}
+
+
+def test_nobody_takes_the_name_of_an_interface_that_is_called_so(host: Host) -> None:
+    honest = [end("eth0", "z"), end("z", "eth0", namespace=NS2)]
+    applied(host, *honest)
+    for thief in (end("a", "b", host_if_name="eth0"), end("a", "eth0", host_if_name="eth0")):
+        made = planned(host, *honest, thief, end("b", "a"))
+        assert ops(made) == []
+        assert states(made) == {"a": "FAILED", "b": "PENDING", "eth0": "CONFIGURED", "z": "CONFIGURED"}
 
 
 def test_one_kernel_name_serves_in_many_namespaces(host: Host) -> None:
@@ -162,7 +172,7 @@ def test_a_pair_left_behind_that_is_wrong_is_replaced(host: Host) -> None:
         link.alias = ""
     made = applied(host, VETH1, VETH2, prune=False)
     assert ops(made) == ["delete", "create"]
-    assert deleted(made)[0].why == "replaced: 'veth1' in netns:ns1 is to be veth1"
+    assert deleted(made)[0].why == "replaced: 'veth1' in netns:ns1 is claimed by veth1"
 
 
 def test_a_pair_left_behind_that_nobody_wants_is_deleted(host: Host) -> None:
@@ -170,7 +180,7 @@ def test_a_pair_left_behind_that_nobody_wants_is_deleted(host: Host) -> None:
     for link in host.links.values():
         link.alias = ""
     (delete,) = deleted(applied(host))
-    assert (delete.interface, delete.why) == ("", "left behind by a create that was cut short")
+    assert (delete.interface, delete.why) == ("", "left behind by an interrupted create")
     assert host.links == {}
 
 
@@ -181,15 +191,16 @@ def test_a_second_link_of_the_same_interface_is_deleted_and_the_right_one_kept(h
     host.connect(host.places["netns:ns1"], copy, HOME, peer)
     made = applied(host, VETH1, VETH2)
     assert ops(made) == ["delete"]
-    assert deleted(made)[0].why == "veth1 is elsewhere"
+    assert deleted(made)[0].why == "veth1 has another pair"
     assert host["netns:ns1", "veth1"].peer is not None
 
 
 def test_a_half_seen_pair_is_deleted_by_the_end_that_is_seen(host: Host) -> None:
     applied(host, VETH1, VETH2)
     observed = host.observe()
+    record = recorded(host)
     seen = [one for one in observed.links if one.link.name == "veth1"]
-    (delete,) = plan({}, Observed(observed.netns, seen), label=LABEL, prune=True).operations
+    (delete,) = plan({}, Observed(observed.netns, seen), label=LABEL, prune=True, record=record).operations
     assert isinstance(delete, DeletePair)
     assert (delete.index, delete.name, delete.interface) == (seen[0].link.index, "veth1", "veth1")
 

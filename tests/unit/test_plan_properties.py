@@ -3,173 +3,36 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from ipaddress import ip_interface
+from dataclasses import replace
 
 import pytest
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import event, given
 from hypothesis import strategies as st
 
 from tests.unit.host_model import HOME, Host, HostLink
+from tests.unit.kernel_addresses import Held, KernelAddresses
+from tests.unit.strategies import IN_THE_WAY, LABEL, NAMES, hosts, interface_lists, is_our_link, thorough
 from vethlib.agent import (
     ChangeLink,
     DeletePair,
     Interface,
     Mark,
-    Namespace,
     Plan,
     State,
-    group_of,
-    is_ours,
     plan,
 )
-from vethlib.agent.observed import LinkId
-
-LABEL = "vpp1"
-NAMES = [f"veth{number}" for number in range(6)]
-KERNEL_NAMES = ["", "", "eth0", "eth1", "veth0", "veth1"]
-NAMESPACES = [
-    Namespace(),
-    Namespace(2, name="a"),
-    Namespace(2, name="b"),
-    Namespace(3, filepath="/run/netns/a"),
-    Namespace(2, name="new"),
-    Namespace(0, pid=42),
-]
-MACS = ["", "", "02:00:00:00:aa:01", "02:00:00:00:aa:02"]
-ADDRESSES = ["10.0.0.1/24", "10.0.0.2/24", "10.0.1.1/24", "2001:db8::1/64", "2001:db8::2/64", "fe80::abc/64"]
-OTHERS_ADDRESSES = ["10.0.0.9/24", "10.0.1.9/24", "10.0.0.1/24", "2001:db8::9/64"]
+from vethlib.agent.host.execution import interfaces_of
+from vethlib.agent.planning.desired import Desired
+from vethlib.agent.planning.observed import LinkId
+from vethlib.agent.planning.operations import Operation
+from vethlib.agent.planning.owned import OwnedPairs
+from vethlib.agent.planning.requirements import with_netns
 
 
-@st.composite
-def interface_lists(draw: st.DrawFn) -> dict[str, Interface]:
-    names = draw(st.permutations(NAMES))[: draw(st.integers(0, len(NAMES)))]
-    peers = {}
-    for a, b in zip(NAMES[::2], NAMES[1::2], strict=True):
-        peers[a], peers[b] = b, a
-    if draw(st.booleans()):
-        shuffled = draw(st.permutations(NAMES))
-        for a, b in zip(shuffled[::2], shuffled[1::2], strict=True):
-            peers[a], peers[b] = b, a
-    made = {}
-    for name in names:
-        stray = draw(st.integers(0, 9)) == 0
-        peer = draw(st.sampled_from([n for n in NAMES if n != name])) if stray else peers[name]
-        addresses = draw(st.lists(st.sampled_from(ADDRESSES), max_size=3, unique=True))
-        six = any(":" in address for address in addresses)
-        made[name] = Interface(
-            name,
-            peer,
-            enabled=draw(st.booleans()),
-            phys_address=draw(st.sampled_from(MACS)),
-            mtu=draw(st.sampled_from([0, 1400, 9000] if six else [0, 1000, 1400])),
-            ip_addresses=tuple(addresses),
-            namespace=draw(st.sampled_from(NAMESPACES)),
-            host_if_name=draw(st.sampled_from(KERNEL_NAMES)),
-            num_queues=draw(st.sampled_from([0, 0, 0, 1, 4])),
-            link_only=draw(st.integers(0, 5)) == 0,
-        )
-    return made
-
-
-@st.composite
-def hosts(draw: st.DrawFn) -> Host:
-    """A host with a past: something was configured, somebody meddled with it, and others live there too."""
-    host = Host()
-    host.add_netns("netns:a", "path:/run/netns/a")
-    host.add_netns("netns:b")
-    pid = draw(st.booleans())
-    if pid:
-        host.add_netns("pid:42")
-    places = sorted(set(host.places.values()), key=str)
-    for _ in range(draw(st.integers(0, 3))):
-        _add_foreign(draw, host, draw(st.sampled_from(places)), draw(st.sampled_from(places)))
-    host.apply(plan(draw(interface_lists()), host.observe(), label=LABEL, prune=True))
-    if pid and draw(st.booleans()):
-        gone = host.places.pop("pid:42")
-        for end in [end for end in host.links if end[0] == gone]:
-            if end in host.links:
-                host.delete(end)
-    for _ in range(draw(st.integers(0, 5))):
-        if host.links:
-            draw(st.sampled_from(MEDDLING))(draw, host, draw(st.sampled_from(sorted(host.links, key=str))))
-    return host
-
-
-def _add_foreign(draw: st.DrawFn, host: Host, a: object, b: object) -> None:
-    names = [draw(st.sampled_from([*NAMES, "eth0", "eth1"])) for _ in range(2)]
-    if host.at(a, names[0]) or host.at(b, names[1]) or (a == b and names[0] == names[1]):  # type: ignore[arg-type]
-        return
-    if draw(st.booleans()):
-        host.add(a, names[0], kind="dummy", group=group_of(LABEL))  # type: ignore[arg-type]
-        return
-    alias = draw(st.sampled_from(["", "uplink", str(Mark("vpp2", names[0], False))]))
-    left, right = host.add(a, names[0], alias=alias), host.add(b, names[1], alias=alias)  # type: ignore[arg-type]
-    host.connect(a, left, b, right)  # type: ignore[arg-type]
-
-
-def _ours(link: HostLink) -> bool:
-    return link.kind == "veth" and is_ours(link.group, link.alias, LABEL)
-
-
-def _only_ours(meddle: Callable[[st.DrawFn, Host, LinkId], None]) -> Callable[[st.DrawFn, Host, LinkId], None]:
-    def guarded(draw: st.DrawFn, host: Host, end: LinkId) -> None:
-        if _ours(host.links[end]):
-            meddle(draw, host, end)
-
-    return guarded
-
-
-@_only_ours
-def _flip(_draw: st.DrawFn, host: Host, end: LinkId) -> None:
-    host.links[end].set_up(not host.links[end].up)
-
-
-@_only_ours
-def _strip(_draw: st.DrawFn, host: Host, end: LinkId) -> None:
-    host.links[end].addresses.clear()
-
-
-@_only_ours
-def _address(draw: st.DrawFn, host: Host, end: LinkId) -> None:
-    address = ip_interface(draw(st.sampled_from(OTHERS_ADDRESSES)))
-    if address.version == 4 or host.links[end].mtu >= 1280:
-        host.links[end].give(address, draw(st.sampled_from([0, 0, 4])))
-
-
-@_only_ours
-def _mtu(draw: st.DrawFn, host: Host, end: LinkId) -> None:
-    host.links[end].set_mtu(draw(st.sampled_from([1000, 1300, 1500])))
-
-
-@_only_ours
-def _rename(draw: st.DrawFn, host: Host, end: LinkId) -> None:
-    name = draw(st.sampled_from([*NAMES, "eth0", "eth1", "other"]))
-    if host.at(end[0], name) is None:
-        host.links[end].name = name
-
-
-@_only_ours
-def _crash(_draw: st.DrawFn, host: Host, end: LinkId) -> None:
-    host.links[end].alias = ""
-
-
-@_only_ours
-def _seize(_draw: st.DrawFn, host: Host, end: LinkId) -> None:
-    host.links[end].alias = "mine now"
-
-
-@_only_ours
-def _mistake(draw: st.DrawFn, host: Host, end: LinkId) -> None:
-    host.links[end].alias = str(Mark(LABEL, draw(st.sampled_from(NAMES)), draw(st.booleans())))
-
-
-@_only_ours
-def _delete(_draw: st.DrawFn, host: Host, end: LinkId) -> None:
-    host.delete(end)
-
-
-MEDDLING = [_flip, _strip, _address, _mtu, _rename, _crash, _seize, _mistake, _delete]
+def _decides(host: Host, end: LinkId) -> bool:
+    """Whether what this end says of itself counts: where one end is at home, what the other says does not."""
+    peer = host.links[end].peer
+    return end[0] == HOME or peer is None or peer[0] != HOME
 
 
 def _foreign(host: Host) -> dict[LinkId, HostLink]:
@@ -177,7 +40,8 @@ def _foreign(host: Host) -> dict[LinkId, HostLink]:
     links = host.snapshot()
     found = {}
     for end, link in links.items():
-        if not _ours(link) or (link.peer is not None and not _ours(links[link.peer])):
+        ends = [end] if link.peer is None else [end, link.peer]
+        if not all(is_our_link(links[one]) for one in ends if _decides(host, one)):
             found[end] = link
     return found
 
@@ -195,29 +59,43 @@ def _check_configured(host: Host, desired: dict[str, Interface], made: Plan) -> 
         assert link.mtu == (interface.mtu or 1500)
         assert link.mac == (interface.phys_address or link.mac)
         assert link.num_queues == (interface.num_queues or link.num_queues)
-        assert link.alias == str(Mark(LABEL, name, bool(interface.phys_address)))
+        if _decides(host, (host.places[interface.namespace.ref], link.index)):
+            assert link.alias == str(Mark(LABEL, name, bool(interface.phys_address)))
         assert link.peer is not None
         peer = desired.get(interface.peer_if_name)
         if peer is not None:
             other = host[peer.namespace.ref, peer.kernel_name]
             assert host.links[link.peer] is other
         if not interface.link_only:
-            there = {address.interface for address in link.addresses}
-            given = {a.interface for a in link.addresses if a.proto == 0x76 and not a.interface.is_link_local}
-            assert set(interface.addresses) <= there
-            assert given <= set(interface.addresses)
+            wanted = [str(address) for address in interface.addresses]
+            there = link.kept.texts()
+            given = {one.text for one in link.kept if one.proto == 0x76}
+            assert set(wanted) <= set(there)
+            assert given <= set(wanted)
+            for version in (4, 6):
+                _check_order([text for text in wanted if (":" in text) == (version == 6)], link, version)
+
+
+def _check_order(wanted: list[str], link: HostLink, version: int) -> None:
+    """Where nobody else has given any, addresses are in the order in which a new link would have them."""
+    found = [one for one in link.kept if one.is_ipv6 == (version == 6) and one.proto != 3]
+    if {one.text for one in found} == set(wanted):
+        new = KernelAddresses()
+        for text in wanted if version == 4 else reversed(wanted):
+            assert new.give(Held(text)) == ""
+        assert [one.text for one in found] == new.texts()
 
 
 def _others_ipv4(host: Host) -> dict[LinkId, set[object]]:
+    """What others gave, aside from what they put in the place of ours."""
     return {
-        end: {(a.interface, a.proto) for a in link.addresses if a.proto != 0x76 and a.interface.version == 4}
+        end: {
+            (one.text, one.proto)
+            for one in link.kept
+            if one.proto != 0x76 and not one.is_ipv6 and one.text not in IN_THE_WAY
+        }
         for end, link in host.links.items()
     }
-
-
-thorough = settings(
-    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
-)
 
 
 @thorough
@@ -280,10 +158,10 @@ def test_what_is_left_with_prune_is_wanted_or_cannot_be_had_yet(host: Host, desi
     seized = _foreign(host)
     made = plan(desired, host.observe(), label=LABEL, prune=True)
     host.apply(made)
-    failing = {name for name, verdict in made.verdicts.items() if "exists" in verdict.reason}
-    failing |= {name for name, verdict in made.verdicts.items() if "wanted by" in verdict.reason}
+    failing = {name for name, verdict in made.verdicts.items() if verdict.state is State.FAILED}
+    failing |= {one.name for one in desired.values() if one.peer_if_name in failing}
     for end, link in host.links.items():
-        if _ours(link) and end not in seized:
+        if is_our_link(link) and end not in seized and _decides(host, end):
             name = link.alias.partition("name=")[2].partition(" ")[0]
             right = name in desired and made.verdicts[name].state is State.CONFIGURED
             assert right or not name or name in failing
@@ -296,6 +174,52 @@ def test_a_pair_is_deleted_once_by_one_of_its_ends(host: Host, desired: dict[str
     deleted = [(op.place, op.index) for op in made.operations if isinstance(op, DeletePair)]
     ends = [*deleted, *(host.links[end].peer for end in deleted)]
     assert len(ends) == len(set(ends))
+
+
+def _scope(host: Host, desired: Desired, chosen: set[str], owned: OwnedPairs) -> set[str]:
+    """What a pass for the `chosen` interfaces plans: those, their peers, their rivals, and whose links it finds."""
+    observed = host.observe()
+    for name, interface in desired.interfaces.items():
+        desired.claim(name, with_netns({name: interface}, observed)[name].place)
+    names = desired.with_peers(chosen)
+    while True:
+        more = desired.rivals(names)
+        for end in list(owned):
+            wanted = {
+                (observed.netns[interface.namespace.ref].place, interface.kernel_name)
+                for interface in desired.among(names).values()
+                if interface.namespace.ref in observed.netns
+            }
+            if (end.place, end.link.name) in wanted or not owned.owners(end).isdisjoint(names):
+                more |= owned.owners(end)
+        if more <= names:
+            return names
+        names |= desired.with_peers(more)
+
+
+@thorough
+@given(
+    host=hosts(), interfaces=interface_lists(strays=5), chosen=st.sets(st.sampled_from(NAMES), min_size=1, max_size=2)
+)
+def test_an_interface_is_judged_the_same_with_those_in_its_scope_as_with_all(
+    host: Host, interfaces: dict[str, Interface], chosen: set[str]
+) -> None:
+    desired, observed = Desired(), host.observe()
+    for interface in interfaces.values():
+        desired.put(interface)
+    names = _scope(host, desired, chosen, OwnedPairs(observed, LABEL, None, interfaces))
+    event(f"{len(names)} of {len(interfaces)}")
+    of_all = plan(interfaces, observed, label=LABEL, prune=True)
+    of_some = plan(desired.among(names), observed, label=LABEL, prune=names, configured=interfaces)
+    assert of_some.verdicts == {name: of_all.verdicts[name] for name in of_some.verdicts}
+    some, every = _without_reasons(of_some), _without_reasons(of_all)
+    assert all(operation in every for operation in some)
+    assert all(operation in some or chosen.isdisjoint(interfaces_of(operation)) for operation in every)
+
+
+def _without_reasons(made: Plan) -> list[Operation]:
+    """Its operations, without the reason for which a pair is deleted: there may be several."""
+    return [replace(one, why="") if isinstance(one, DeletePair) else one for one in made.operations]
 
 
 @thorough

@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 
-from vethlib.pytest_netns.mentions import MARKER, NOTHING, look
+from vethlib.pytest_netns.isolation.mentions import MARKER, NOTHING, look
 
 
 def asked(source: str) -> tuple[str, ...]:

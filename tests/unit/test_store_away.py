@@ -55,7 +55,7 @@ def outage(store: DirectoryStore) -> str:
 def test_a_directory_that_is_not_there_is_an_outage_until_it_comes(tmp_path: Path, follow: Follow) -> None:
     path = tmp_path / "x" / "y" / "conf"
     store = follow(path)
-    assert outage(store) == f"{path} does not exist: make the directory"
+    assert outage(store) == f"{path} does not exist: create the directory"
     due = store.due()
     assert due is not None
     assert 0.5 < due <= 1
@@ -86,17 +86,17 @@ def test_what_is_no_directory_is_an_outage_that_says_so(path: Path, tmp_path: Pa
     file = tmp_path / "file"
     file.write_text("")
     store = follow(file)
-    assert outage(store) == f"{file} is not a directory: name the one that the files are in"
+    assert outage(store) == f"{file} is not a directory: name the directory that contains the files"
     file.unlink()
     assert is_readable(store)
-    assert outage(store) == f"{file} does not exist: make the directory"
+    assert outage(store) == f"{file} does not exist: create the directory"
     path.rename(file)
     assert is_readable(store)
     assert list(snapshot(store)) == ["a"]
     assert list(snapshot(follow(path.parent.parent))) == []
     nowhere = tmp_path / "loop"
     nowhere.symlink_to("loop")
-    assert "leads in circles" in outage(follow(nowhere))
+    assert "circular symbolic link" in outage(follow(nowhere))
 
 
 def test_a_removed_directory_deletes_nothing(path: Path, follow: Follow) -> None:

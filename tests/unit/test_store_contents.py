@@ -50,7 +50,7 @@ def test_a_key_changes_when_its_value_does_and_only_then() -> None:
 def test_a_warning_is_part_of_a_value() -> None:
     contents = Contents()
     put(contents, "x.json", A)
-    odd = A | {"namespace": {"type": 2, "name": "", "pid": 7}}
+    odd = A | {"namespace": {"type": 2, "name": "ns1", "pid": 7}}
     (change,) = put(contents, "x.json", odd).values()
     assert change is not None
     assert change.warnings
@@ -137,7 +137,7 @@ def test_an_element_without_a_name_refuses_the_keys_that_went_missing_with_it() 
     put(contents, "x.json", A, B, C)
     changes = put(contents, "x.json", A, {"nam": "b"}, C)
     assert list(changes) == ["b"]
-    assert "nam 'b': no such key; the nearest one is name" in problems(changes["b"])
+    assert "nam 'b': unknown key; did you mean name?" in problems(changes["b"])
     assert contents.complete
 
 
@@ -172,6 +172,27 @@ def test_a_key_in_two_files_is_refused_with_both_places_until_one_goes() -> None
     assert one is not None
     assert one.interface is not None
     assert one.interface.mtu == 1400
+
+
+def test_the_file_that_is_called_after_a_key_takes_precedence_over_all_others() -> None:
+    contents = Contents()
+    put(contents, "a.json", A)
+    for number, stranger in enumerate(([A | {"mtu": 1400}], [A, A], [B, A], [A | {"mtu": 5}])):
+        put(contents, f"{number}.json", *stranger)
+        decided = contents.values["a"]
+        assert decided.interface is not None
+        assert (decided.interface.mtu, decided.source) == (0, "conf/a.json")
+        assert len(decided.warnings) == 1
+    contents.vanish("a.json")
+    settled(contents)
+    assert contents.values["a"].interface is None
+    contents.drop("a.json")
+    settled(contents)
+    put(contents, "a.json", A)
+    for number in range(4):
+        contents.drop(f"{number}.json")
+    settled(contents)
+    assert contents.values["a"].warnings == ()
 
 
 def test_a_key_twice_in_one_file_is_refused() -> None:
@@ -270,6 +291,7 @@ def test_whatever_happens_the_changes_lead_to_what_a_fresh_look_finds(
     }
     for name in NAMES:
         places = [one for some in good.values() for one in some if one.name == name]
+        places = [one for one in good.get(f"{name}.json", ()) if one.name == name] or places  # which takes precedence
         if len(places) == 1:
             assert told[name].interface == places[0].interface
         elif places:

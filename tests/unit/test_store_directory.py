@@ -17,9 +17,10 @@ from tests.live.applying import value
 from tests.stores import PROMPT, changed, interface_text, is_readable, nothing, snapshot, write
 from vethlib.agent import Parsed, load
 from vethlib.agent.stores.directory import GRACE, DirectoryStore
-from vethlib.agent.stores.protocol import Change, News, Outage, Snapshot, Store, StoreError
+from vethlib.agent.stores.protocol import Change, Outage, Snapshot, Store, StoreError, StoreEvent
 from vethlib.agent.stores.reading import Content, content
 from vethlib.errors import InvalidValue
+from vethlib.follow.inotify import INotify
 
 CONTENT = "vethlib.agent.stores.directory.content"
 
@@ -352,7 +353,9 @@ def test_a_file_that_has_other_names_is_followed_under_all_of_them(path: Path, t
     assert mtu(changed(store)["a"]) == 1300
     os.link(file, path / "b.json")
     assert is_readable(store)
-    assert "configured in" in problem(changed(store)["a"])
+    linked = changed(store)["a"]
+    assert linked is not None
+    assert (mtu(linked), len(linked.warnings)) == (1300, 1)
     (path / "b.json").write_text(interface_text("c", "b"))
     assert list(changed(store)) == ["a", "c"]
     (path / "b.json").unlink()
@@ -455,7 +458,7 @@ def test_a_user_without_an_inotify_instance_left_is_told_the_cure(path: Path, mo
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    monkeypatch.setattr("inotify_simple.INotify.__init__", refuse)
+    monkeypatch.setattr(INotify, "__init__", refuse)
     with pytest.raises(StoreError, match="Too many open files: raise fs.inotify.max_user_instances"):
         DirectoryStore(path)
 
@@ -468,7 +471,7 @@ def test_a_user_without_a_watch_left_is_an_outage_with_the_cure(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr("inotify_simple.INotify.add_watch", refuse)
+        patch.setattr(INotify, "add_watch", refuse)
         (found,) = opened.read()
         assert isinstance(found, Outage)
         assert found.reason.endswith("No space left on device: raise fs.inotify.max_user_watches")
@@ -554,7 +557,7 @@ def _disturb(path: Path, choose: random.Random) -> None:
                 away.rmdir()
 
 
-def _until_quiet(store: DirectoryStore) -> list[News]:
+def _until_quiet(store: DirectoryStore) -> list[StoreEvent]:
     """The next news; [] when there is nothing more to come."""
     while True:
         due = store.due()
@@ -564,7 +567,7 @@ def _until_quiet(store: DirectoryStore) -> list[News]:
             return found
 
 
-def _take(told: dict[str, Parsed], found: list[News]) -> None:
+def _take(told: dict[str, Parsed], found: list[StoreEvent]) -> None:
     for one in found:
         if isinstance(one, Snapshot):
             told.clear()
@@ -573,3 +576,26 @@ def _take(told: dict[str, Parsed], found: list[News]) -> None:
             del told[one.name]
         elif isinstance(one, Change) and one.value is not None:
             told[one.name] = one.value
+
+
+def test_a_file_that_takes_long_to_read_is_not_read_again_at_once_and_others_are(path: Path, follow: Follow) -> None:
+    long, other = write(path / "long.json", value("a", "b")), write(path / "other.json", value("c", "d"))
+    store = follow()
+    store._rest("long.json", 0.06)
+    until = store._resting["long.json"]
+    assert 0.5 < until - time.monotonic() <= 0.6
+    write(long, value("a", "b", mtu=1400))
+    write(other, value("c", "d", mtu=1400))
+    assert list(changed(store)) == ["c"] or time.monotonic() >= until
+    due = store.due()
+    assert due is None or due > 0 or time.monotonic() >= until
+    os.utime(long)
+    assert mtu(changed(store)["a"]) == 1400
+    assert time.monotonic() >= until
+    store._rest("long.json", 100.0)
+    write(long, value("a", "b", mtu=1300))
+    nothing(store)
+    long.unlink()
+    assert changed(store)["a"] is None
+    assert store._resting == {}
+    assert store.due() is None

@@ -14,8 +14,8 @@ import pytest
 from tests.capabilities import dropped
 from tests.live.applying import interface, value
 from tests.stores import changed, is_readable, snapshot, write
+from vethlib._files import Replacement
 from vethlib.agent import Interface, load, to_dict
-from vethlib.agent.stores import editing as module
 from vethlib.agent.stores.directory import DirectoryStore
 from vethlib.agent.stores.editing import DirectoryEditor
 from vethlib.agent.stores.protocol import Edit, Editor, StoreError
@@ -127,7 +127,7 @@ def test_the_directory_is_made_by_a_put_and_by_nothing_else(tmp_path: Path) -> N
     for read in (editor.values, editor.stored, lambda: editor.delete("a")):
         with pytest.raises(StoreError) as raised:
             read()
-        assert str(raised.value) == f"{missing} does not exist: make the directory"
+        assert str(raised.value) == f"{missing} does not exist: create the directory"
     assert not missing.parent.exists()
     assert editor.put(A, B) == [
         Edit("add", "a", f"{missing}/a.json", made=str(missing)),
@@ -160,7 +160,9 @@ def test_a_broken_file_of_that_name_is_replaced_or_removed(path: Path, editor: D
 def test_a_broken_list_of_that_name_is_not_for_it_may_hold_others(path: Path, editor: DirectoryEditor) -> None:
     (path / "a.json").write_text(' [{"name": "x"},')
     for edit in (lambda: editor.put(A), lambda: editor.delete("a")):
-        with pytest.raises(InvalidValue, match=f"{path}/a.json may hold it, and others: line 1, .*: mend that first"):
+        with pytest.raises(
+            InvalidValue, match=f"{path}/a.json may contain it and others: line 1, .*: correct that file first"
+        ):
             edit()
     assert (path / "a.json").read_text() == ' [{"name": "x"},'
 
@@ -293,21 +295,21 @@ def test_an_agent_that_reads_meanwhile_sees_one_change_each(path: Path, editor: 
     store.close()
 
 
-@pytest.mark.parametrize("step", ["_write_beside", "_flush"])
+@pytest.mark.parametrize("step", ["write", "flush"])
 def test_what_fails_before_the_first_rename_leaves_everything_as_it_was(
     path: Path, editor: DirectoryEditor, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     (path / "list.json").write_text(HAND_WRITTEN)
     done: list[object] = []
-    work = getattr(module, step)
+    work = getattr(Replacement, step)
 
-    def fail(*args: object) -> None:
-        work(*args)
+    def fail(*args: object, **how: object) -> None:
+        work(*args, **how)
         done.append(args)
         if len(done) == 2:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(module, step, fail)
+    monkeypatch.setattr(Replacement, step, fail)
     with pytest.raises(StoreError, match=f"cannot write {path}/b.json: No space left on device"):
         editor.put(interface("a", "c"), B)
     assert os.listdir(path) == ["list.json"]
@@ -318,17 +320,17 @@ def test_everything_is_flushed_before_it_is_renamed(
     path: Path, editor: DirectoryEditor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[str] = []
-    rename, fsync = os.rename, os.fsync
+    rename, fsync = os.replace, os.fsync
 
-    def watched_rename(source: str, target: str) -> None:
+    def watched_rename(source: str, target: str, **at: int) -> None:
         calls.append(f"rename {os.path.basename(target)}")
-        rename(source, target)
+        rename(source, target, **at)
 
     def watched_fsync(file: int) -> None:
         calls.append(f"flush {'directory' if os.path.isdir(f'/proc/self/fd/{file}') else 'file'}")
         fsync(file)
 
-    monkeypatch.setattr(os, "rename", watched_rename)
+    monkeypatch.setattr(os, "replace", watched_rename)
     monkeypatch.setattr(os, "fsync", watched_fsync)
     editor.put(A, B)
     assert calls == ["flush file", "flush file", "rename a.json", "rename b.json", "flush directory"]
@@ -354,6 +356,6 @@ def test_a_directory_that_may_not_be_written_is_an_error_that_names_the_file(
 def test_an_unreadable_file_of_that_name_is_not_replaced(path: Path, editor: DirectoryEditor) -> None:
     file = write(path / "a.json", to_dict(A))
     file.chmod(0)
-    with dropped(), pytest.raises(InvalidValue, match="may hold it, and others: .*Permission denied"):
+    with dropped(), pytest.raises(InvalidValue, match="may contain it and others: .*Permission denied"):
         editor.put(A)
     file.chmod(0o600)

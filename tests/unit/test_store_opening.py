@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from vethlib.agent.stores.directory import DirectoryStore
 from vethlib.agent.stores.editing import DirectoryEditor
 from vethlib.agent.stores.etcd.editor import EtcdEditor
-from vethlib.agent.stores.keys import beginning_of, begins, key_of, name_of, place_of, told_as
+from vethlib.agent.stores.keys import beginning_of, begins, key_of, name_for, name_of, place_of
 from vethlib.agent.stores.memory import MemoryStore
 from vethlib.agent.stores.opening import open_editor, open_statuses, open_store, shown
 from vethlib.errors import InvalidValue
@@ -39,12 +39,12 @@ def test_a_url_names_a_store(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "hint"),
     [
-        ("/tmp", "for this directory write dir:/tmp"),
-        ("dir:", f"give {KINDS}"),
-        ("memory:x", f"give {KINDS}"),
-        ("consul://x", f"give {KINDS}"),
-        ("etc://x", f"give {KINDS}"),
-        ("", f"give {KINDS}"),
+        ("/tmp", "write dir:/tmp for this directory"),
+        ("dir:", f"must be {KINDS}"),
+        ("memory:x", f"must be {KINDS}"),
+        ("consul://x", f"must be {KINDS}"),
+        ("etc://x", f"must be {KINDS}"),
+        ("", f"must be {KINDS}"),
     ],
 )
 def test_any_other_is_refused_with_what_there_is(url: str, hint: str) -> None:
@@ -65,7 +65,7 @@ def test_a_bad_url_of_an_etcd_is_refused_before_anything_is_opened(url: str) -> 
 
 
 def test_what_is_in_memory_cannot_be_edited_from_outside() -> None:
-    with pytest.raises(InvalidValue, match="within one process"):
+    with pytest.raises(InvalidValue, match="belongs to one process"):
         open_editor("memory:", label="vpp1")
 
 
@@ -119,13 +119,13 @@ def test_a_key_and_a_name_mean_the_same() -> None:
 
 
 def test_a_key_of_another_label_is_refused() -> None:
-    with pytest.raises(InvalidValue, match="the key is of label vpp2, not of vpp1"):
+    with pytest.raises(InvalidValue, match="the key belongs to label vpp2, not vpp1"):
         name_of(key_of("vpp2", "veth1"), "vpp1", "KEY")
 
 
 def test_a_key_of_another_label_is_refused_wherever_keys_are_read() -> None:
     for read in (place_of, beginning_of):
-        with pytest.raises(InvalidValue, match="the key is of label vpp2, not of vpp1"):
+        with pytest.raises(InvalidValue, match="the key belongs to label vpp2, not vpp1"):
             read(key_of("vpp2", "veth1"), "vpp1")
 
 
@@ -147,7 +147,7 @@ def test_a_key_that_no_interface_can_have_is_called_as_stores_tell_it(key: str, 
 @given(st.sets(st.binary(max_size=6) | st.text(r"\xf/ ", max_size=6).map(str.encode)))
 @example({b"\xff/", rb"\xff/", rb"\\xff/", b"\\xff", b"\xff"})
 def test_no_two_keys_are_told_as_one(ends: set[bytes]) -> None:
-    assert len({told_as(end)[0] for end in ends}) == len(ends)
+    assert len({name_for(end)[0] for end in ends}) == len(ends)
 
 
 @pytest.mark.parametrize(
@@ -170,11 +170,11 @@ def test_a_key_begins_as_it_is_written_or_as_it_is_told(name: str, beginning: st
 def test_the_beginning_of_a_key_is_that_of_a_name() -> None:
     assert beginning_of(key_of("vpp1", "ve"), "vpp1") == "ve"
     assert beginning_of(key_of("vpp1", "a/"), "vpp1") == "a/"
-    with pytest.raises(InvalidValue, match="write a name"):
+    with pytest.raises(InvalidValue, match="must be a name"):
         beginning_of("/vnf-agent/vpp1/linux/", "vpp1")
 
 
 @pytest.mark.parametrize("key", ["/veth1", "a/b", "/vnf-agent/vpp1/linux/config/v1/interface/a/b", "/vnf-agent/vpp1/"])
 def test_what_is_neither_is_refused(key: str) -> None:
-    with pytest.raises(InvalidValue, match="write a name, or /vnf-agent/vpp1/linux/config/v1/interface/NAME"):
+    with pytest.raises(InvalidValue, match="must be a name or /vnf-agent/vpp1/linux/config/v1/interface/NAME"):
         name_of(key, "vpp1", "KEY")

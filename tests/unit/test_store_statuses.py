@@ -78,7 +78,8 @@ def test_no_reader_ever_sees_half_a_status(path: Path) -> None:
 
 def test_what_an_earlier_run_left_is_removed_and_what_is_none_of_ours_is_not(path: Path) -> None:
     StatusFiles(path).publish({name: status(name, "old") for name in "abc"})
-    (path / ".status").write_text("half a st")
+    for killed in (".status", f".vethlib-{'a0' * 8}"):
+        (path / killed).write_text("half a st")
     (path / "notes.json").write_text('{"name": "notes"}')
     (path / "lie.json").write_text((path / "a.json").read_text())
     (path / "odd.json").write_text("[]")
@@ -134,10 +135,9 @@ def test_a_link_in_the_place_of_a_file_is_not_written_through(path: Path, tmp_pa
     files.publish({})
     for name in ("a.json", ".status"):
         (path / name).symlink_to(precious)
-    with pytest.raises(StoreError):
-        files.publish({"a": status("a")})
+    files.publish({"a": status("a")})
+    assert json.loads((path / "a.json").read_text())["name"] == "a"
     (path / ".status").unlink()
-    files.publish({})
     assert precious.read_text() == "keep"
     assert written(path) == {"a.json": ""}
 

@@ -53,7 +53,7 @@ def test_put_stores_the_interfaces_of_a_file(vethctl: Vethctl, path: Path, tmp_p
     file = write(tmp_path / "both.json", value("a", "b"), value("b", "a"))
     with dropped():
         said = vethctl("put", str(file))
-    assert (said.code, said.err) == (0, f"warning: {path} was not there: it was made\n")
+    assert (said.code, said.err) == (0, f"warning: {path} did not exist: it was created\n")
     assert said.out.splitlines() == [f"+ a  {path}/a.json", f"+ b  {path}/b.json", "stored: added 2 interfaces"]
     assert load([path]).interfaces == load([file]).interfaces
 
@@ -63,7 +63,7 @@ def test_put_says_what_it_changed_and_what_it_did_not(vethctl: Vethctl, path: Pa
     said = vethctl("put", "-", stdin=text(value("a", "b", mtu=1400), value("b", "a")))
     assert said.out.splitlines() == [f"~ a  {path}/a.json", "stored: changed 1 interface"]
     said = vethctl("put", "b", "-", stdin=text(value("b", "a")))
-    assert said.out == "nothing to change: 1 interface stored just so\n"
+    assert said.out == "nothing to change: 1 interface already stored\n"
     said = vethctl("put", "-", "--json", stdin=text(value("b", "a", mtu=1300), value("c", "a")))
     assert said.json == [
         {"op": "change", "name": "b", "source": f"{path}/b.json"},
@@ -85,17 +85,18 @@ def test_put_takes_a_name_or_a_full_key(vethctl: Vethctl, path: Path, key: str) 
         (
             ["put", "a", "-"],
             text(value("a", "b"), value("b", "a")),
-            "FILE '-': holds 2 interfaces: give one for a, or no KEY for all of them",
+            "FILE '-': has 2 interfaces: must only have a; without KEY, all are stored",
         ),
-        (["put", "a", "-"], "[]", "FILE '-': holds 0 interfaces: give one for a, or no KEY for all of them"),
+        (["put", "a", "-"], "[]", "FILE '-': has 0 interfaces: must only have a; without KEY, all are stored"),
         (
             ["put", KEY.replace("vpp1", "vpp2") + "a", "-"],
             text(value("a", "b")),
-            f"KEY '{KEY.replace('vpp1', 'vpp2')}a': the key is of label vpp2, not of vpp1: give its label, or its name",
+            f"KEY '{KEY.replace('vpp1', 'vpp2')}a': the key belongs to label vpp2, not vpp1: "
+            "give --label vpp2, or only the name",
         ),
-        (["put", "x/a", "-"], text(value("a", "b")), f"KEY 'x/a': write a name, or {KEY}NAME"),
-        (["put", KEY, "-"], text(value("a", "b")), f"KEY '{KEY}': name an interface"),
-        (["put", "-", "--label", "x y"], "", "--label 'x y': a label is 1 to 63 of the characters A-Z a-z 0-9 . _ -"),
+        (["put", "x/a", "-"], text(value("a", "b")), f"KEY 'x/a': must be a name or {KEY}NAME"),
+        (["put", KEY, "-"], text(value("a", "b")), f"KEY '{KEY}': must name an interface"),
+        (["put", "-", "--label", "x y"], "", "--label 'x y': must be 1 to 63 of the characters A-Z a-z 0-9 . _ -"),
     ],
 )
 def test_put_refuses_a_key_that_is_not_the_values(
@@ -126,11 +127,11 @@ def test_put_stores_nothing_of_what_is_not_valid_throughout(vethctl: Vethctl, pa
 
 
 def test_put_warns_of_what_is_hardly_meant_as_validate_does(vethctl: Vethctl, pair: None) -> None:
-    odd = {"name": "c", "veth": {"peer_if_name": "d"}, "linux_namespace": {"type": 2, "name": "ns1"}}
+    odd = {"name": "c", "enabled": True, "veth": {"peer_if_name": "d"}, "linux_namespace": {"type": 2, "name": "ns1"}}
     said = vethctl("put", "-", stdin=text(odd, value("e", "veth1")))
     assert said.code == 0
     assert said.err.splitlines() == [
-        "warning: stdin[0]: c: linux_namespace is read as namespace: write namespace",
+        "warning: stdin[0]: c: linux_namespace is a former name of namespace: write namespace",
         "warning: c: peer d is not configured",
         "warning: e: peer veth1 points at veth2, not here",
     ]
@@ -153,11 +154,11 @@ def test_what_this_version_does_not_know_can_be_stored_unchecked(vethctl: Vethct
     ("stdin", "message"),
     [
         ("{", "line 1, column 2: not JSON"),
-        ('{"nam": "a"}', "FILE '-': write an object with a name"),
-        ("7", "FILE '-': write an object with a name"),
-        ('[{"name": "a"}, 7]', "FILE '-': element 1: write an object with a name"),
-        ('[{"name": "a"}, {"name": "a"}]', "FILE '-': element 1: 'a' was there before: keep one"),
-        ('{"name": "a/b"}', "name 'a/b': an interface's name has no '/'"),
+        ('{"nam": "a"}', "FILE '-': must be an object with a name"),
+        ("7", "FILE '-': must be an object with a name"),
+        ('[{"name": "a"}, 7]', "FILE '-': element 1: must be an object with a name"),
+        ('[{"name": "a"}, {"name": "a"}]', "FILE '-': element 1: 'a' is a duplicate: keep one"),
+        ('{"name": "a/b"}', "name 'a/b': must not contain '/'"),
     ],
 )
 def test_but_only_an_object_with_a_name(vethctl: Vethctl, path: Path, stdin: str, message: str) -> None:
@@ -184,7 +185,7 @@ def test_what_is_not_there_is_an_error_that_names_what_is_meant(vethctl: Vethctl
     assert (said.code, said.out) == (2, "")
     assert said.err.splitlines() == [
         f"vethctl: dir:{path}: there is no interface 'vet2'; did you mean veth2?",
-        f"  see what is there: vethctl list --store dir:{path}",
+        f"  to see all interfaces: vethctl list --store dir:{path}",
     ]
     error = vethctl("get", "nobody", "--json").error
     assert (error["code"], error["field"]) == ("not-stored", "NAME")
@@ -295,7 +296,7 @@ def test_put_restores_a_dump(vethctl: Vethctl, pair: None, path: Path) -> None:
     assert load([path]).interfaces == before
     assert len(before) == 42
     again = vethctl("put", "-", stdin=dumped.out)
-    assert again.out == "nothing to change: 42 interfaces stored just so\n"
+    assert again.out == "nothing to change: 42 interfaces already stored\n"
 
 
 def test_a_dump_holds_what_this_version_does_not_know(vethctl: Vethctl) -> None:
@@ -317,7 +318,7 @@ def test_a_dump_that_lacks_something_says_so_and_does_not_look_like_success(
     assert said.err.splitlines() == [
         f"vethctl: not in the dump: {path}/broken.json: line 1, column 2: not JSON: "
         "expecting property name enclosed in double quotes",
-        f"vethctl: not in the dump: {path}/odd.json[0]: no interface: write an object with a name",
+        f"vethctl: not in the dump: {path}/odd.json[0]: must be an object with a name",
     ]
 
 
@@ -344,7 +345,7 @@ def test_every_command_needs_a_store_that_it_knows(
 def test_a_store_that_is_not_there_is_refused_and_not_empty(vethctl: Vethctl, path: Path, argv: list[str]) -> None:
     said = vethctl(*argv, "--json")
     assert (said.code, said.out, said.error["code"]) == (2, "", "store-error")
-    assert said.error["error"] == f"{path} does not exist: make the directory"
+    assert said.error["error"] == f"{path} does not exist: create the directory"
     assert not path.exists()
 
 
@@ -371,6 +372,7 @@ def test_a_process_that_puts_is_seen_at_once_by_a_store_that_follows(path: Path)
     store.close()
 
 
+@pytest.mark.slow
 def test_two_processes_that_put_into_one_list_lose_nothing(path: Path) -> None:
     path.mkdir()
     many = [f"veth{number}" for number in range(8)]

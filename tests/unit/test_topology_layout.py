@@ -11,10 +11,10 @@ from hypothesis import given, settings
 
 from tests.unit.topologies import Walk, descriptions
 from vethlib.errors import InvalidValue
-from vethlib.topology.description import Description, Layout, Member, Port, Wire
-from vethlib.topology.layout import lay_out
-from vethlib.topology.shapes import line, star
-from vethlib.topology.text import parse
+from vethlib.topology.design.description import Description, Layout, Member, Port, Wire
+from vethlib.topology.design.layout import lay_out
+from vethlib.topology.design.shapes import line, star
+from vethlib.topology.design.text import parse
 
 
 def laid(text: str, **options: Any) -> Layout:
@@ -159,27 +159,27 @@ def by_hand(*wires: Wire, members: tuple[Member, ...] = (Member("a"), Member("b"
 
 NO_KIND: Any = "hub"
 WRONG: list[tuple[Description, str, str]] = [
-    (parse("a:x -- b; a:x -- c"), "a:x", "this node has two links of this name"),
+    (parse("a:x -- b; a:x -- c"), "a:x", "two links of this node have this name"),
     (parse("a:lo -- b"), "a:lo", "the node's loopback has this name"),
     (parse("switch s; a -- s:br0"), "s:br0", "the node's bridge has this name"),
     (parse("switch s; a -- s:lo"), "s:lo", "the node's loopback has this name"),
-    (parse("switch s; a -- s:x(10.0.0.1/24)"), "s:x", "a switch has no addresses"),
+    (parse("switch s; a -- s:x(10.0.0.1/24)"), "s:x", "must have no addresses"),
     (parse("a(10.0.0.1/24) -- b(10.0.0.1/24)"), "10.0.0.1/24", "two nodes have this address, a and b"),
     (parse("a(fd00::1/64) -- b; c(fd00::1/48) -- d"), "fd00::1/48", "two nodes have this address, a and c"),
     (parse("a(fe80::1/64) -- b(fe80::1/64)"), "fe80::1/64", "two nodes have this address, a and b"),
-    (parse("a(10.0.0.1/32) -- b:x"), "b:x", "10.0.0.1/32 has no address left for it"),
-    (parse("switch s; a(10.0.0.1/30) -- s; b -- s; c -- s"), "c", "10.0.0.0/30 has no address left for it"),
-    (parse("a(fd00::1/64) -- b mtu=1279"), "mtu=1279", "IPv6 needs 1280 bytes, and a has an address of it"),
-    (parse("a -- b; c(10.0.0.1/8) -- d"), "2 ports", "10.0.0.0/8 is used up: give addresses"),
-    (parse("a -- b; c(fd00::1/16) -- d"), "65536 segments", "fd00::/16 is used up: give addresses"),
-    (parse("switch s t; s -- t; s -- t"), "s -- t", "closes a loop of switches"),
-    (parse("switch s t u; s -- t -- u -- s"), "u -- s", "frames would circle for ever: leave it out"),
-    (star(1024), "hub", "it has 1024 wires, and a bridge has at most 1023 ports"),
-    (by_hand(wire("a", "c")), "c", "there is no node of this name"),
-    (by_hand(wire("a", "a")), "a -- a", "a wire is between two nodes"),
-    (by_hand(members=(Member("a"), Member("a"))), "a", "there are two nodes of this name"),
-    (by_hand(members=(Member("a b"),)), "a b", "a node has a name of"),
-    (by_hand(members=(Member("a", NO_KIND),)), "hub", "a is of no such kind: node, router or switch"),
+    (parse("a(10.0.0.1/32) -- b:x"), "b:x", "10.0.0.1/32 has no free address for it"),
+    (parse("switch s; a(10.0.0.1/30) -- s; b -- s; c -- s"), "c", "10.0.0.0/30 has no free address for it"),
+    (parse("a(fd00::1/64) -- b mtu=1279"), "mtu=1279", "must be at least 1280 for IPv6, and a has an IPv6 address"),
+    (parse("a -- b; c(10.0.0.1/8) -- d"), "2 ports", "10.0.0.0/8 is exhausted: give addresses"),
+    (parse("a -- b; c(fd00::1/16) -- d"), "65536 segments", "fd00::/16 is exhausted: give addresses"),
+    (parse("switch s t; s -- t; s -- t"), "s -- t", "must not close a loop of switches"),
+    (parse("switch s t u; s -- t -- u -- s"), "u -- s", "frames would circle for ever: leave out this wire"),
+    (star(1024), "hub", "has 1024 wires, but a bridge can have 1023 ports at most"),
+    (by_hand(wire("a", "c")), "c", "must be the name of a node"),
+    (by_hand(wire("a", "a")), "a -- a", "must connect two different nodes"),
+    (by_hand(members=(Member("a"), Member("a"))), "a", "two nodes have this name"),
+    (by_hand(members=(Member("a b"),)), "a b", "a name must be 1 to 64"),
+    (by_hand(members=(Member("a", NO_KIND),)), "hub", "the kind of a must be node, router or switch"),
     (by_hand(wire(link="a b")), "a b", "a link name has no"),
     (by_hand(wire(addresses=(ip_interface("224.0.0.1/4"),))), "224.0.0.1/4", "a multicast address"),
 ]
@@ -204,13 +204,13 @@ def test_an_mtu_no_link_can_have_is_refused() -> None:
 
 @pytest.mark.parametrize("first", [-1, 65536, "0", 1.0, None])
 def test_a_first_number_that_no_segment_has_is_refused(first: Any) -> None:
-    with pytest.raises(InvalidValue, match="first .*: the number of a segment is 0 to 65535"):
+    with pytest.raises(InvalidValue, match="first .*: must be the number of a segment, from 0 to 65535"):
         laid("a -- b", first=first)
 
 
 def test_text_has_to_be_parsed_first() -> None:
     text: Any = "a -- b"
-    with pytest.raises(InvalidValue, match="or by a Description"):
+    with pytest.raises(InvalidValue, match="or a Description"):
         lay_out(text)
 
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 
 from tests.unit.topologies import descriptions
-from vethlib.topology.description import Description
-from vethlib.topology.layout import lay_out
-from vethlib.topology.picture import draw
-from vethlib.topology.shapes import line, ring, star
-from vethlib.topology.text import parse
+from vethlib.topology.design.description import Description
+from vethlib.topology.design.layout import lay_out
+from vethlib.topology.design.picture import draw
+from vethlib.topology.design.shapes import line, ring, star
+from vethlib.topology.design.text import parse
 
 
 def drawn(description: str | Description, **options: Any) -> list[str]:

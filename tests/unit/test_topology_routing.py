@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from tests.unit.topologies import Walk, descriptions
 from vethlib.errors import InvalidValue
-from vethlib.topology.description import Description
-from vethlib.topology.layout import lay_out
-from vethlib.topology.routing import prefixes
-from vethlib.topology.shapes import fat_tree, line, mesh, ring, star
-from vethlib.topology.text import parse
+from vethlib.topology.design.description import Description
+from vethlib.topology.design.layout import lay_out
+from vethlib.topology.design.routing import prefixes
+from vethlib.topology.design.shapes import fat_tree, line, mesh, ring, star
+from vethlib.topology.design.text import parse
 
 
 def routes(text: str | Description, node: str, **options: Any) -> list[str]:
@@ -169,7 +169,7 @@ def test_networks_that_overlap_are_refused_where_routes_are_wanted(text: str, va
     with pytest.raises(InvalidValue) as caught:
         lay_out(parse(text), routes=True)
     assert (caught.value.field, caught.value.value) == ("topology", value)
-    assert caught.value.hint.startswith(f"no route can tell it from {other}: give networks that do not overlap")
+    assert caught.value.hint.startswith(f"must not overlap with {other}: change one of the networks")
 
 
 def test_layouts_of_one_description_are_equal() -> None:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from vethlib.errors import InvalidValue
-from vethlib.topology.description import Description
-from vethlib.topology.layout import lay_out
-from vethlib.topology.shapes import fat_tree, line, mesh, ring, star
+from vethlib.topology.design.description import Description
+from vethlib.topology.design.layout import lay_out
+from vethlib.topology.design.shapes import fat_tree, line, mesh, ring, star
 
 
 def joined(shape: Description) -> list[tuple[str, str]]:
@@ -85,12 +85,12 @@ def test_every_shape_can_be_laid_out(shape: Callable[..., Description]) -> None:
 
 
 WRONG: list[tuple[Callable[..., Description], Any, str]] = [
-    (line, 1, "a line has 2 nodes or more"),
-    (ring, 2, "a ring has 3 nodes or more"),
-    (mesh, 1, "a mesh has 2 nodes or more"),
-    (star, 0, "a star has 1 leaf or more"),
-    (fat_tree, 0, "an even number of ports, from 2 on"),
-    (fat_tree, 3, "an even number of ports, from 2 on"),
+    (line, 1, "a line must have 2 nodes or more"),
+    (ring, 2, "a ring must have 3 nodes or more"),
+    (mesh, 1, "a mesh must have 2 nodes or more"),
+    (star, 0, "must be 1 or more leaves"),
+    (fat_tree, 0, "an even number of ports, 2 or more"),
+    (fat_tree, 3, "an even number of ports, 2 or more"),
     *((shape, bad, "or more|from 2 on") for shape in SHAPES for bad in (-4, 4.5, "4", None, True)),
 ]
 
@@ -104,5 +104,5 @@ def test_a_count_that_makes_no_such_shape_is_refused(shape: Callable[..., Descri
 
 def test_a_hub_of_no_kind_is_refused() -> None:
     hub: Any = "bridge"
-    with pytest.raises(InvalidValue, match='hub \'bridge\': say "switch", "router" or "node"'):
+    with pytest.raises(InvalidValue, match='hub \'bridge\': must be "switch", "router" or "node"'):
         star(3, hub=hub)

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vethlib.errors import InvalidValue
-from vethlib.topology.description import Description, Member, Port, Wire
-from vethlib.topology.text import check_node_name, parse
+from vethlib.topology.design.description import Description, Member, Port, Wire
+from vethlib.topology.design.text import check_node_name, parse
 
 
 def test_a_chain_makes_its_nodes_and_a_wire_between_each_two() -> None:
@@ -76,41 +76,41 @@ def test_an_empty_text_describes_nothing() -> None:
 
 WRONG: list[tuple[str, int, str, str]] = [
     ("a", 1, "a", 'write a wire as "a -- b", or "node a" for a node without one'),
-    ("a b", 1, "a b", "'a b' is no port"),
-    ("a, b", 1, "a, b", "is no port: write node, node:link or node:link(10.0.0.1/24)"),
+    ("a b", 1, "a b", "'a b' is not a port"),
+    ("a, b", 1, "a, b", "is not a port: write node, node:link or node:link(10.0.0.1/24)"),
     ("a - b", 1, "a - b", 'a wire is written "--", with a space on either side'),
     ("a -> b", 1, "a -> b", 'a wire is written "--", with a space on either side'),
-    ("swich s1", 1, "swich s1", "do you mean 'switch s1'?"),
-    ("Router r", 1, "Router r", "do you mean 'router r'?"),
-    ("switch s -- a", 1, "switch s -- a", "write what kind a node is as a statement of its own"),
+    ("swich s1", 1, "swich s1", "did you mean 'switch s1'?"),
+    ("Router r", 1, "Router r", "did you mean 'router r'?"),
+    ("switch s -- a", 1, "switch s -- a", "declare the kind of a node in a separate statement"),
     ("a -- b mtu 1400", 1, "a -- b mtu 1400", "write the attribute as mtu=1400"),
     ("a -- b\na--c", 2, "a--c", 'put a space on either side of "--"'),
     ("a --b", 1, "a --b", 'put a space on either side of "--"'),
-    ("a --", 1, "a --", 'there is no node beside a "--"'),
-    ("-- a", 1, "-- a", 'there is no node beside a "--"'),
-    ("a -- -- b", 1, "a -- -- b", 'there is no node beside a "--"'),
+    ("a --", 1, "a --", 'a node is missing beside "--"'),
+    ("-- a", 1, "-- a", 'a node is missing beside "--"'),
+    ("a -- -- b", 1, "a -- -- b", 'a node is missing beside "--"'),
     ("a -- a", 1, "a -- a", "begins and ends at a"),
     ("a -- b:x -- b:y", 1, "a -- b:x -- b:y", "begins and ends at b"),
     ("a -- b:x -- c", 1, "a -- b:x -- c", "b is in the middle of a chain"),
-    ("a -- b(10.0.0.1/24) -- c", 1, "a -- b(10.0.0.1/24) -- c", "make it two statements"),
+    ("a -- b(10.0.0.1/24) -- c", 1, "a -- b(10.0.0.1/24) -- c", "split it into two statements"),
     ("switch", 1, "switch", "write a wire"),
-    ("switch s\n\nrouter s", 3, "router s", "s is a switch already: a node is of one kind"),
-    ("switch s, t", 1, "switch s, t", "a node has a name of"),
-    ("ä -- b", 1, "ä -- b", "a node has a name of"),
+    ("switch s\n\nrouter s", 3, "router s", "s is already a switch: a node can have only one kind"),
+    ("switch s, t", 1, "switch s, t", "a name must be 1 to 64"),
+    ("ä -- b", 1, "ä -- b", "a name must be 1 to 64"),
     ("_a -- b", 1, "_a -- b", "a letter or digit first"),
     (f"{'n' * 65} -- b", 1, f"{'n' * 65} -- b", "1 to 64"),
     ("a: -- b", 1, "a: -- b", "a link name has 1 to 15 bytes"),
     ("a:sixteen-letters- -- b", 1, "a:sixteen-letters- -- b", "a link name has 1 to 15 bytes"),
     ("a:x:y -- b", 1, "a:x:y -- b", "no '/', ':'"),
-    ("a(10.0.0.1) -- b", 1, "a(10.0.0.1) -- b", "write the prefix too"),
-    ("a(10.0.0.1/33) -- b", 1, "a(10.0.0.1/33) -- b", "not an address with a prefix"),
-    ("a(10.0.0.1/24 -- b", 1, "a(10.0.0.1/24 -- b", "is no port"),
+    ("a(10.0.0.1) -- b", 1, "a(10.0.0.1) -- b", "must have a prefix length"),
+    ("a(10.0.0.1/33) -- b", 1, "a(10.0.0.1/33) -- b", "address with a prefix length"),
+    ("a(10.0.0.1/24 -- b", 1, "a(10.0.0.1/24 -- b", "is not a port"),
     ("a(10.0.0.1/24,10.0.0.1/24) -- b", 1, "a(10.0.0.1/24,10.0.0.1/24) -- b", "the same address is given twice"),
-    ("a -- b mtu=big", 1, "a -- b mtu=big", "write a number of bytes"),
+    ("a -- b mtu=big", 1, "a -- b mtu=big", "must be a number of bytes"),
     ("a -- b mtu=67", 1, "a -- b mtu=67", "68 to 65535"),
     ("a -- b mtu=65536", 1, "a -- b mtu=65536", "68 to 65535"),
     ("a -- b mtu=1400 mtu=1500", 1, "a -- b mtu=1400 mtu=1500", "mtu is given twice"),
-    ("a -- b\n  a -- c loss=1", 2, "a -- c loss=1", "there is no attribute 'loss': what a wire can have is mtu=BYTES"),
+    ("a -- b\n  a -- c loss=1", 2, "a -- c loss=1", "unknown attribute 'loss': a wire can have mtu=BYTES"),
 ]
 
 
@@ -128,7 +128,7 @@ def test_an_error_names_line_and_statement_and_says_what_would_do(
 
 @pytest.mark.parametrize("text", [None, 7, b"a -- b", ["a", "b"]])
 def test_what_is_no_text_is_refused(text: Any) -> None:
-    with pytest.raises(InvalidValue, match="describe it by text"):
+    with pytest.raises(InvalidValue, match="must be text"):
         parse(text)
 
 
@@ -139,7 +139,7 @@ def test_names_a_node_can_have(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "-a", ".", "a--b", "a b", "a/b", "a\n", "n" * 65, 7, None])
 def test_names_a_node_cannot_have(name: Any) -> None:
-    with pytest.raises(InvalidValue, match="a node has a name of 1 to 64 letters"):
+    with pytest.raises(InvalidValue, match="a name must be 1 to 64 letters"):
         check_node_name(name)
 
 

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from struct import pack
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vethlib._nl.addr import parse_addr
 from vethlib._nl.const import NLA_F_NESTED
-from vethlib._nl.wire import HEADER, Malformed, Template, attribute, attributes, hole, message, messages, nest
+from vethlib._nl.dependents import parse_mounted, parse_qdisc
+from vethlib._nl.link import parse_link
+from vethlib._nl.route import parse_route
+from vethlib._nl.wire import (
+    HEADER,
+    MOST_OF_A_NEST,
+    Template,
+    attribute,
+    attributes,
+    attributes_of,
+    hole,
+    message,
+    messages,
+    nest,
+)
+from vethlib.errors import Malformed
 
 
 @given(st.lists(st.tuples(st.integers(1, 0x3FFF), st.binary(max_size=40)), max_size=8))
@@ -66,3 +85,38 @@ def test_a_hole_of_an_odd_size_is_padded() -> None:
         (1, b"\2\0\0\0\0\1"),
         (2, b"\7"),
     ]
+
+
+def wrapped(length: int, inside: bytes) -> bytes:
+    """A nest (IFLA_LINKINFO) above 64 KiB as the kernel writes it: the length is what 16 bits hold of it."""
+    content = (inside * (70_000 // len(inside) + 1))[:length]
+    return pack("=HH", (4 + length) & 0xFFFF, 18) + content
+
+
+@pytest.mark.parametrize("length", [65_532, 65_533, 65_536, 65_540, 65_600, 70_000])
+@pytest.mark.parametrize(
+    "inside",
+    [b"\0" * 8, b"\xff" * 8, attribute(3, b"forged"), attribute(20, b"forged"), attribute(53, b"x"), b"\4\0\1\0"],
+)
+def test_a_message_that_the_kernel_garbled_is_read_as_far_as_it_is_right(length: int, inside: bytes) -> None:
+    body = bytes(16) + attribute(3, b"real\0") + attribute(20, b"mark\0") + wrapped(length, inside)
+    assert len(body) > MOST_OF_A_NEST
+    link = parse_link(body)
+    assert (link.name, link.alias, link.kind) == ("real", "mark", "")
+    assert parse_mounted(body).master == 0
+    parse_route(body)
+    assert len(list(attributes_of(body, 16))) <= 256
+
+
+def test_a_message_of_ordinary_size_has_to_make_sense() -> None:
+    with pytest.raises(Malformed):
+        parse_link(bytes(16) + attribute(3, b"real\0") + b"\3\0\0\0")
+
+
+@given(st.binary(max_size=200), st.sampled_from([parse_link, parse_mounted, parse_route, parse_addr, parse_qdisc]))
+def test_a_reader_returns_or_says_malformed(body: bytes, read: Callable[[bytes], object]) -> None:
+    for _ in range(2):
+        try:
+            read(body)
+        except Malformed:
+            pass

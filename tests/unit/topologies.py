@@ -8,8 +8,8 @@ from typing import TypeAlias
 
 from hypothesis import strategies as st
 
-from vethlib.links import Interface
-from vethlib.topology.description import Description, Kind, Layout, Member, Port, Wire
+from vethlib.links import IPInterface
+from vethlib.topology.design.description import Description, Kind, Layout, Member, Port, Wire
 
 Address: TypeAlias = IPv4Address | IPv6Address
 
@@ -51,7 +51,7 @@ class Walk:
             self._inside[domain].add(port.node)
             self._owners |= {(domain, one.ip): port.node for one in port.addresses or ()}
 
-    def hops(self, source: str, address: Interface) -> int:
+    def hops(self, source: str, address: IPInterface) -> int:
         """Over how many segments a packet goes from the node to the address."""
         node = source
         for count in range(len(self.nodes) + 1):
@@ -78,7 +78,7 @@ class Walk:
         (owner,) = {self._owners[domain, via] for domain in domains}
         return owner
 
-    def distance(self, source: str, address: Interface) -> int:
+    def distance(self, source: str, address: IPInterface) -> int:
         """The fewest segments between the node and the segment of the address, that one included; 0 for its own."""
         if any(address in (port.addresses or ()) for port in self._of[source]):
             return 0

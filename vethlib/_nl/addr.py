@@ -7,10 +7,13 @@ from socket import AF_INET, AF_INET6
 from struct import Struct
 from typing import Final, NamedTuple
 
+from vethlib.errors import Malformed
+
 from .const import (
     IFA_ADDRESS,
     IFA_CACHEINFO,
     IFA_F_DADFAILED,
+    IFA_F_DEPRECATED,
     IFA_F_PERMANENT,
     IFA_F_SECONDARY,
     IFA_F_TENTATIVE,
@@ -21,42 +24,51 @@ from .const import (
     NLM_F_CREATE,
     NLM_F_DUMP,
     NLM_F_EXCL,
+    NLM_F_REPLACE,
     NLM_F_REQUEST,
     RTM_DELADDR,
     RTM_GETADDR,
     RTM_NEWADDR,
 )
-from .wire import Malformed, Part, Template, attributes, hole, message, template_cache
-
-__all__ = ["AddrMessage", "del_addr", "dump_addrs", "is_plain", "lasting", "new_addr", "parse_addr", "restore_addr"]
+from .layout import Layouts
+from .wire import Part, Template, attributes, hole, message, template_cache
 
 # family, prefix length, flags (the old 8 bits of them), scope, ifindex
 _IFADDRMSG: Final = Struct("=BBBBI")
 _U32: Final = Struct("=I")
+# IFA_FLAGS has all 32 bits of the flags.
+_LAYOUTS: Final = Layouts("=xBBxI", {IFA_ADDRESS: "s", IFA_LOCAL: "s", IFA_FLAGS: "I", IFA_PROTO: "B"})
+_LIFETIMES: Final = Struct("=II")  # struct ifa_cacheinfo begins with ifa_prefered and ifa_valid
+_FOR_EVER: Final = 0xFFFF_FFFF  # INFINITY_LIFE_TIME, include/net/addrconf.h
 
 
-def new_addr(index: int, address: bytes, prefixlen: int, proto: int = 0) -> bytes:
-    """RTM_NEWADDR: give link `index` an address (4 or 16 bytes); `proto` marks whose it is (IFA_PROTO, Linux 5.18).
+def new_addr(index: int, address: bytes, prefixlen: int, proto: int = 0, *, replace: bool = False) -> bytes:
+    """RTM_NEWADDR: add an address (4 or 16 bytes) to link `index`; `proto` marks its owner (IFA_PROTO, Linux 5.18).
 
-    Kernels that do not know IFA_PROTO ignore it. EEXIST: the link has the address already.
+    Older kernels ignore IFA_PROTO. EEXIST: the link already has the address; with `replace`, the existing one no longer
+    expires, and keeps its position among the others.
     """
-    template = _addr_template(RTM_NEWADDR, NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL, len(address), bool(proto))
+    flags = NLM_F_REQUEST | NLM_F_CREATE | (NLM_F_REPLACE if replace else NLM_F_EXCL)
+    template = _addr_template(RTM_NEWADDR, flags, len(address), bool(proto))
     values: list[bytes | int] = [prefixlen, index, address, address]
     if proto:
         values.append(proto)
     return template.fill(values)
 
 
-def del_addr(index: int, address: bytes, prefixlen: int) -> bytes:
-    """RTM_DELADDR: take an address from link `index`. EADDRNOTAVAIL: it has no such address."""
+def del_addr(index: int, address: bytes, prefixlen: int, peer: bytes = b"") -> bytes:
+    """RTM_DELADDR: remove an address from link `index`. EADDRNOTAVAIL: it has no such address.
+
+    Of several IPv4 addresses that differ in their `peer`, the kernel removes the first with a peer in the same subnet.
+    """
     template = _addr_template(RTM_DELADDR, NLM_F_REQUEST, len(address), False)
-    return template.fill((prefixlen, index, address, address))
+    return template.fill((prefixlen, index, address, peer or address))
 
 
 @template_cache
 def _addr_template(kind: int, flags: int, size: int, with_proto: bool) -> Template:
     family = AF_INET if size == 4 else AF_INET6
-    # IFA_LOCAL is the address itself; IFA_ADDRESS would be the far end of a point-to-point link, and is the same here.
+    # IFA_LOCAL is the address itself; IFA_ADDRESS is the peer on a point-to-point link, and otherwise equal.
     parts: list[Part] = [bytes([family]), "B", b"\0\0", "I"]
     parts += hole(IFA_LOCAL, f"{size}s") + hole(IFA_ADDRESS, f"{size}s")
     if with_proto:
@@ -70,7 +82,11 @@ def dump_addrs(index: int = 0) -> bytes:
 
 
 class AddrMessage(NamedTuple):
-    """What we read of an RTM_NEWADDR; `address` has 4 or 16 bytes, `body` is the whole, for :func:`restore_addr`."""
+    """The parts of an RTM_NEWADDR that are read. `address` has 4 or 16 bytes.
+
+    `body` is the whole message, for :func:`restore_addr`. `peer` is the address of the other end of a point-to-point
+    address, otherwise b"".
+    """
 
     ifindex: int
     address: bytes
@@ -78,61 +94,69 @@ class AddrMessage(NamedTuple):
     flags: int
     proto: int
     body: bytes
+    peer: bytes = b""
 
 
-def restore_addr(there: AddrMessage) -> bytes:
-    """RTM_NEWADDR that gives an address back just as it was seen: label, lifetimes, flags and all."""
-    return message(RTM_NEWADDR, NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL, there.body)
+def restore_addr(address: AddrMessage, index: int = 0) -> bytes:
+    """RTM_NEWADDR that restores an address exactly as it was read: label, lifetimes, flags and everything else.
+
+    It is added to the link that it was read from, or to link `index`.
+    """
+    body = address.body
+    if index:
+        body = body[:4] + _U32.pack(index) + body[8:]
+    return message(RTM_NEWADDR, NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL, body)
 
 
 _PLAIN: Final = {IFA_ADDRESS, IFA_LOCAL, IFA_LABEL, IFA_CACHEINFO, IFA_FLAGS, IFA_PROTO}
 _FLAGS_OF_NEW: Final = IFA_F_PERMANENT | IFA_F_SECONDARY | IFA_F_TENTATIVE | IFA_F_DADFAILED
+_PASSING: Final = IFA_F_TENTATIVE | IFA_F_DADFAILED | IFA_F_DEPRECATED
 
 
-def lasting(there: AddrMessage) -> tuple[object, ...]:
-    """What makes two sights of an address the same: all but when it was made, and how far IPv6 has got with it."""
-    body = there.body
-    found: dict[int, bytes] = {attr: body[start:end] for attr, start, end in attributes(body, 8, len(body))}
-    # struct ifa_cacheinfo: preferred and valid lifetime, then two times of the clock since the start of the host.
-    lifetimes = found.pop(IFA_CACHEINFO, b"")[:8]
-    found.pop(IFA_FLAGS, None)
-    flags = there.flags & ~(IFA_F_TENTATIVE | IFA_F_DADFAILED)
-    return there.prefixlen, flags, body[3], lifetimes, tuple(sorted(found.items()))
+def lasting(address: AddrMessage) -> tuple[object, ...]:
+    """Return the lasting part of an address: without its age, position and progress of duplicate address detection.
+
+    Of the lifetimes only their existence counts, because they decrease all the time.
+    """
+    body = address.body
+    attrs: dict[int, bytes] = {attr: body[start:end] for attr, start, end in attributes(body, 8, len(body))}
+    attrs.pop(IFA_CACHEINFO, None)
+    attrs.pop(IFA_FLAGS, None)
+    expires = tuple([seconds is not None for seconds in lifetimes(body)])
+    passing = _PASSING | IFA_F_SECONDARY if len(address.address) == 4 else _PASSING
+    return address.prefixlen, address.flags & ~passing, body[3], expires, tuple(sorted(attrs.items()))
 
 
-def is_plain(there: AddrMessage, name: str) -> bool:
-    """Whether it is as :func:`new_addr` would make it on a link of that name: it expires never, and has no extras."""
-    body = there.body
-    found = {attr: body[start:end] for attr, start, end in attributes(body, 8, len(body))}
-    label, scope = found.get(IFA_LABEL), body[3]
+def is_plain(address: AddrMessage, name: str) -> bool:
+    """Return whether it is as :func:`new_addr` adds it to a link of that name: permanent, and without extras."""
+    body = address.body
+    attrs = {attr: body[start:end] for attr, start, end in attributes(body, 8, len(body))}
+    label, scope = attrs.get(IFA_LABEL), body[3]
     return (
-        found.keys() <= _PLAIN
-        and not there.flags & ~_FLAGS_OF_NEW
-        and bool(there.flags & IFA_F_PERMANENT)
-        and found.get(IFA_LOCAL, there.address) == found.get(IFA_ADDRESS, there.address)
-        and (len(there.address) == 16 or not scope)
+        attrs.keys() <= _PLAIN
+        and not address.flags & ~_FLAGS_OF_NEW
+        and bool(address.flags & IFA_F_PERMANENT)
+        and attrs.get(IFA_LOCAL, address.address) == attrs.get(IFA_ADDRESS, address.address)
+        and (len(address.address) == 16 or not scope)
         and (label is None or label.rstrip(b"\0") == os.fsencode(name))
     )
 
 
+def lifetimes(body: bytes) -> tuple[int | None, int | None]:
+    """Return the seconds for which an address remains preferred and valid, as of its message; None: for ever."""
+    for attr, start, end in attributes(body, 8, len(body)):
+        if attr == IFA_CACHEINFO and end - start >= 8:
+            preferred, valid = _LIFETIMES.unpack_from(body, start)
+            return None if preferred == _FOR_EVER else preferred, None if valid == _FOR_EVER else valid
+    return None, None
+
+
 def parse_addr(body: bytes) -> AddrMessage:
     """Read the body of an RTM_NEWADDR or RTM_DELADDR message. Raises Malformed."""
-    if len(body) < 8:
-        raise Malformed(f"an address message of {len(body)} bytes")
-    _family, prefixlen, flags, _scope, index = _IFADDRMSG.unpack_from(body)
-    local = address = b""
-    proto = 0
-    for attr, start, end in attributes(body, 8, len(body)):
-        if attr == IFA_LOCAL:
-            local = body[start:end]
-        elif attr == IFA_ADDRESS:
-            address = body[start:end]
-        elif attr == IFA_FLAGS and end - start >= 4:
-            flags = _U32.unpack_from(body, start)[0]
-        elif attr == IFA_PROTO and end > start:
-            proto = body[start]
+    prefixlen, flags, index, address, local, all_flags, proto = _LAYOUTS.read(body)
     # IPv6 sends IFA_LOCAL only with a peer address, IPv4 always (inet6_fill_ifaddr, inet_fill_ifaddr).
-    own = local or address
-    if len(own) not in (4, 16):
-        raise Malformed(f"an address of {len(own)} bytes")
-    return AddrMessage(index, own, prefixlen, flags, proto, body)
+    own = local or address or b""
+    if len(own) not in (4, 16) or prefixlen > 8 * len(own):
+        raise Malformed(f"an address of {len(own)} bytes with a prefix of {prefixlen} bits")
+    peer = address if local and address and address != local else b""
+    return AddrMessage(index, own, prefixlen, flags if all_flags is None else all_flags, proto or 0, body, peer)

@@ -2,26 +2,32 @@
 
 Theory of operation:
 
-1. The kernel handles the messages of one datagram in their order, inside the system call that sends it; when
-   ``send()`` returns, every answer but those of a dump is queued (netlink_rcv_skb in net/netlink/af_netlink.c).
-2. Success is silent unless NLM_F_ACK asks for an ack; failure is always answered. So only the last message of a chunk
-   asks for an ack, and not even that if it is one that is answered with an object: when its answer arrives, the
-   requests before it that were not answered with an error are done.
-3. A chunk is what is sent at once. It is cut so that it fits a datagram and so that all its answers fit the receive
-   buffer even if every request is answered (an answer that does not fit is lost, and recv() says ENOBUFS).
-4. A dump is answered while it is read, ends with NLMSG_DONE, and a second one beside it is refused (EBUSY): a
+1. The kernel handles the messages of one datagram in order, inside the system call that sends it; when ``send()``
+   returns, every answer except those of a dump is queued (netlink_rcv_skb in net/netlink/af_netlink.c).
+2. Success is silent unless NLM_F_ACK requests an ack; failure is always answered. So only the last message of a chunk
+   requests an ack, unless it is answered with an object anyway: when its answer arrives, all earlier requests that
+   were not answered with an error have succeeded.
+3. A chunk is sent at once. It is cut so that it fits into a datagram, and all its answers into the receive buffer even
+   if every request is answered (an answer that does not fit is lost, and recv() fails with ENOBUFS).
+4. A dump is answered while it is read and ends with NLMSG_DONE. A second dump at the same time is refused (EBUSY), so a
    dump ends its chunk.
-5. NLM_F_DUMP_INTR on any part says that the table changed while it was read: the dump is torn and sent again, at
-   most `DUMP_ATTEMPTS` times, or as often as is asked for.
-6. Each request has a sequence number of its own. An answer that bears another one belongs to an exchange that
-   was interrupted; it is dropped.
-7. If answers were lost all the same, a no-op that the kernel acks (`barrier`) shows when the last surviving answer
-   has come; requests of that chunk that are still open are then `LOST`: done or not, nobody knows.
-8. What was received of a chunk stays in the `inbox` until the next one, and all that is known of the chunk follows
-   from it: accounting that a KeyboardInterrupt cut short is done over (:meth:`Exchange.reread`).
+5. NLM_F_DUMP_INTR on any part means that the table changed while it was read: the dump is torn and sent again, up to
+   `DUMP_ATTEMPTS` times, or the number requested. Then it fails with EAGAIN and the content of the last attempt, which
+   `torn.py` makes use of.
+6. Each request has its own sequence number. An answer with an unknown one belongs to an exchange that was interrupted;
+   it is dropped.
+7. If answers are lost all the same, the ack of a no-op (`barrier`) follows the last answer that survived. Requests of
+   the chunk that are still open then are `LOST`: it is unknown whether they were done.
+8. A datagram that was cut or is malformed spoils its chunk: it is unknown which of its answers are missing. Everything
+   up to the ack of a barrier is still accounted for, as in 7; then each question (RTM_GET*) without an answer is sent
+   again on its own, a few times, because questions change nothing. Only an object can be so long that it is cut, so a
+   change without an answer has succeeded (rule 2), unless a datagram was malformed.
+   Questions whose answers were lost are treated alike: on its own, an answer of any size fits the receive buffer.
+9. The datagrams of a chunk stay in the `inbox` until the next chunk, and its outcomes follow from them alone:
+   accounting that a KeyboardInterrupt has cut short is repeated (:meth:`Exchange.reread`).
 
-:class:`Exchange` keeps this account; whoever owns a socket sends :meth:`~Exchange.next_chunk` and feeds what is
-received until nothing is awaited.
+:class:`Exchange` keeps this account; the owner of a socket sends :meth:`~Exchange.next_chunk` and feeds the datagrams
+it receives until no more are awaited.
 """
 
 from __future__ import annotations
@@ -29,7 +35,10 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Sequence
 from struct import Struct
+from struct import error as struct_error
 from typing import Any, Final, NamedTuple
+
+from vethlib.errors import Malformed
 
 from .const import (
     NLM_F_ACK,
@@ -44,16 +53,18 @@ from .const import (
     NLMSG_NOOP,
     NLMSGERR_ATTR_MSG,
 )
-from .wire import HEADER, Malformed, attributes, messages
-
-__all__ = ["DONE", "DUMP_ATTEMPTS", "LOST", "SEQUENCE_AT", "UNSENT", "Exchange", "Limits", "Outcome"]
+from .wire import HEADER, attributes, messages
 
 DUMP_ATTEMPTS: Final = 8
+_REPEATS: Final = 3
 
-# What an answer may take of a receive buffer, with the kernel's own overhead (skb->truesize), rounded up: 250 acks
-# were seen to fit the default of 212 992 bytes.
+# The share of an answer in a receive buffer, with the kernel's own overhead (skb->truesize), rounded up: 250 acks were
+# measured to fit the default of 212 992 bytes.
 _ACK_COST: Final = 1024
 _OBJECT_COST: Final = 4864
+
+# Errors of a reader in unforeseen bytes; Malformed is a ValueError.
+_UNREADABLE: Final = (ValueError, LookupError, TypeError, ArithmeticError, AssertionError, struct_error)
 
 _GET: Final = 2  # RTM_GET* are 2 modulo 4 (rtnetlink.h: NEW, DEL, GET, SET)
 _TYPE_AT: Final = 4
@@ -64,9 +75,8 @@ _I32: Final = Struct("=i")
 
 
 class Outcome(NamedTuple):
-    """What became of one request: errno 0 is success; `bodies` are the messages it was answered with.
-
-    Or what was made of each, where the exchange was given something that parses them.
+    """The result of one request. errno 0 is success; `bodies` are the bodies of its answers, parsed if the exchange
+    was given a parser.
     """
 
     errno: int
@@ -76,11 +86,12 @@ class Outcome(NamedTuple):
 
 DONE: Final = Outcome(0, "", ())
 LOST: Final = Outcome(errno.ENOBUFS, "the kernel's answer was lost", ())
+_CUT: Final = Outcome(errno.EBADMSG, "the kernel's answer never came whole", ())
 UNSENT: Final = Outcome(errno.ECANCELED, "not sent", ())
 
 
 class Limits(NamedTuple):
-    """What fits: `send` bytes in a datagram, `receive` bytes (as the kernel counts them) of answers queued."""
+    """Sizes that fit: `send` bytes in a datagram, and `receive` bytes of queued answers, as the kernel counts them."""
 
     send: int
     receive: int
@@ -89,11 +100,12 @@ class Limits(NamedTuple):
 class Exchange:
     """The account of one batch; `outcomes` has one entry per request, `UNSENT` until it is known.
 
-    With `parse` it is for a lone dump, of any length: each message body is parsed as it comes, while it is in the CPU's
-    cache, and what was received is not kept.
+    With `parse`, it is for a single dump of any length: each message body is parsed on arrival, while it is in the
+    CPU's cache, and no datagrams are kept.
     """
 
     __slots__ = (
+        "_again",
         "_attempts",
         "_bodies",
         "_chunk",
@@ -103,12 +115,15 @@ class Exchange:
         "_most_attempts",
         "_next",
         "_parse",
+        "_repeats",
         "_requests",
         "_torn",
         "_unread",
+        "_unreadable",
         "inbox",
         "outcomes",
         "refused",
+        "spoilt",
     )
 
     def __init__(
@@ -121,33 +136,41 @@ class Exchange:
         self._parse = parse
         self._most_attempts = attempts
         self.outcomes: list[Outcome] = [UNSENT] * len(requests)
-        self.refused = False  # whether one of them has an errno
-        self.inbox: list[bytes] = []  # the datagrams received of the chunk under way
-        self._unread = 0  # the first of them not accounted for
+        self.refused = False  # whether one of them failed
+        self.inbox: list[bytes] = []  # the datagrams received for the current chunk
+        self._unread = 0  # the first one not accounted for
         self._requests = requests
         self._limits = limits
-        self._next = 0  # the first request not sent yet
-        self._chunk = range(0)  # the requests under way
+        self._next = 0  # the first request that has not been sent
+        self._chunk = range(0)  # the current requests
         self._first = 0  # the sequence number of the first of them
-        self._closing = -1  # the last of them, where an object is its answer
+        self._closing = -1  # the last of them, if its answer is an object
         self._bodies: dict[int, list[Any]] = {}
         self._torn = False
-        self._attempts = 0  # at the dump under way
+        self._attempts = 0  # at the current dump
+        self._unreadable: Malformed | None = None  # the error of its first part that could not be parsed
+        self.spoilt = False  # an answer of the chunk is missing (rule 8)
+        self._again: list[int] = []  # requests to be sent again, each on its own
+        self._repeats: dict[int, int] = {}
 
     @property
     def awaiting(self) -> bool:
-        """Whether answers to what was sent are still to come."""
+        """Whether answers are still expected."""
         return bool(self._chunk)
 
     def next_chunk(self, sequence: int) -> bytearray | None:
-        """The next bytes to send, numbered from `sequence`, or None when every request has its outcome.
+        """Return the next bytes to send, numbered from `sequence`, or None when every request has its outcome.
 
         Uses at most as many numbers as there are requests.
         """
-        start = self._next
-        if start >= len(self._requests):
-            return None
-        end = self._cut(start)
+        if self._again:
+            start = self._again.pop()
+            end = start + 1
+        else:
+            start = self._next
+            if start >= len(self._requests):
+                return None
+            self._next = end = self._cut(start)
         requests = self._requests[start:end]
         data = bytearray().join(requests)
         offset = last = 0
@@ -167,13 +190,12 @@ class Exchange:
         self._unread = 0
         self._first = sequence & 0xFFFF_FFFF
         self._chunk = range(start, end)
-        self._next = end
         return data
 
     def _cut(self, start: int) -> int:
-        """Where the chunk that begins at `start` ends (rules 3 and 4); it has at least one request."""
+        """Return the end of the chunk that begins at `start` (rules 3 and 4); it has at least one request."""
         send, receive = self._limits
-        # One ack more than there are requests: the last of them may be answered with an object and an ack.
+        # One ack more than there are requests, because the last one may be answered with an object and an ack.
         receive -= _ACK_COST
         for position, request in enumerate(self._requests[start:], start):
             kind, flags = _TYPE_FLAGS.unpack_from(request, _TYPE_AT)
@@ -182,30 +204,39 @@ class Exchange:
             receive -= _OBJECT_COST if get or flags & NLM_F_ECHO else _ACK_COST
             if (send < 0 or receive < 0) and position > start:
                 return position
-            # The flag bits of a dump mean REPLACE and EXCL in a request that makes something (netlink.h).
+            # The flag bits of a dump mean REPLACE and EXCL in a request that creates an object (netlink.h).
             if get and flags & NLM_F_DUMP == NLM_F_DUMP:
                 return position + 1
         return len(self._requests)
 
     def feed(self, datagram: bytes) -> None:
-        """Take in what was received. Raises Malformed for bytes the kernel would never send."""
+        """Account for a received datagram. Raises Malformed for bytes that the kernel never sends."""
         self.inbox.append(datagram)
         self.read()
 
     def read(self) -> None:
-        """Account for what is new in the inbox. Raises Malformed."""
+        """Account for the new datagrams in the inbox.
+
+        Raises Malformed for one that is malformed; the chunk is `spoilt` then, and reading can continue after it.
+        """
         while self._unread < len(self.inbox):
-            self._account_for(self.inbox[self._unread])
+            try:
+                self._account_for(self.inbox[self._unread])
+            except Malformed:
+                self.spoilt = True
+                self._unread += 1
+                raise
             self._unread += 1
         if self._parse is not None:
             self.inbox.clear()
             self._unread = 0
 
     def reread(self) -> None:
-        """Account for the whole inbox again, where reading it was interrupted (rule 8). Raises Malformed."""
+        """Account for the whole inbox again after reading it was interrupted (rule 9). Raises Malformed."""
         for position in self._chunk:
             self.outcomes[position] = UNSENT
         self._bodies.clear()
+        self.spoilt = False
         self._torn = self._parse is not None  # then the inbox is empty, and a dump has to be sent again
         self._unread = 0
         self.read()
@@ -222,7 +253,7 @@ class Exchange:
             if kind in (NLMSG_ERROR, NLMSG_DONE):
                 self._conclude(position, kind, flags, datagram, start, end)
             else:
-                body = datagram[start:end] if parse is None else parse(datagram[start:end])
+                body = datagram[start:end] if parse is None else self._parsed(parse, datagram[start:end])
                 if position in bodies:
                     bodies[position].append(body)
                 else:
@@ -230,6 +261,17 @@ class Exchange:
                     if position == self._closing:
                         self._settle(DONE)
                         return
+
+    def _parsed(self, parse: Callable[[bytes], Any], body: bytes) -> Any:
+        """Parse a part of a dump; note an error, because the rest still has to be received."""
+        try:
+            return parse(body)
+        except _UNREADABLE as error:
+            if self._unreadable is None:
+                self._unreadable = (
+                    error if isinstance(error, Malformed) else Malformed(f"{error!r} in {len(body)} bytes")
+                )
+            return None
 
     def _conclude(self, position: int, kind: int, flags: int, datagram: bytes, start: int, end: int) -> None:
         if end - start < 4:
@@ -239,18 +281,22 @@ class Exchange:
             self.outcomes[position] = Outcome(error, _extack(kind, flags, datagram, start, end), ())
             self.refused = True
         if position == self._chunk.stop - 1:
-            if self._torn and not error:
+            if self._torn and not error and not self.spoilt:
                 self._send_again(position)
             else:
                 self._settle(DONE)
 
     def _send_again(self, position: int) -> None:
-        """Rule 5; the requests before the dump in its chunk are done, only the dump is repeated."""
-        self._bodies.pop(position, None)
+        """Repeat a torn dump (rule 5). The requests before it in its chunk are done."""
+        bodies = self._bodies.pop(position, ())
+        if self._unreadable is not None and self._attempts + 1 >= self._most_attempts:
+            self._settle(DONE)  # it would not be readable if it were whole
+            return
+        self._unreadable = None
         self._attempts += 1
         if self._attempts >= self._most_attempts:
             text = f"the table changed during each of {self._most_attempts} dumps"
-            self.outcomes[position] = Outcome(errno.EAGAIN, text, ())
+            self.outcomes[position] = Outcome(errno.EAGAIN, text, bodies)
             self.refused = True
             self._settle(DONE)
             return
@@ -259,8 +305,12 @@ class Exchange:
         self._attempts, self._next = attempts, position
 
     def _settle(self, unanswered: Outcome) -> None:
-        """Every request of the chunk that was not refused has `unanswered`, or the bodies it was answered with."""
+        """Settle the requests of the chunk that were not refused: with the bodies of their answers, or `unanswered`."""
+        if self.spoilt:
+            return  # until the ack of the barrier arrives
         outcomes = self.outcomes
+        if self._unreadable is not None:
+            self._refuse_unreadable(self._unreadable)
         for position in self._chunk:
             if outcomes[position] is UNSENT:
                 bodies = self._bodies.get(position)
@@ -270,22 +320,66 @@ class Exchange:
         self._torn = False
         self._attempts = 0
 
+    def _refuse_unreadable(self, error: Malformed) -> None:
+        """Refuse a complete dump of which a part could not be parsed."""
+        position = self._chunk.stop - 1
+        if self.outcomes[position] is UNSENT:
+            self.outcomes[position] = Outcome(errno.EBADMSG, str(error), ())
+            self.refused = True
+        self._unreadable = None
+
     def barrier(self, sequence: int) -> bytes:
-        """A no-op to send after an overrun (rule 7); its ack is the end of what survived."""
+        """Return a no-op to send after an overrun (rule 7); its ack follows the last answer that survived."""
         return HEADER.pack(HEADER.size, NLMSG_NOOP, NLM_F_REQUEST | NLM_F_ACK, sequence & 0xFFFF_FFFF, 0)
 
     def lost(self) -> None:
-        """The barrier's ack came: what is open in the chunk stays unknown."""
-        self._settle(LOST)
-        self.refused = True
+        """Note the barrier's ack after an overrun: changes that are open in the chunk stay unknown."""
+        self._settle_without(LOST, LOST)
+
+    def garbled(self) -> None:
+        """Note the barrier's ack after an unreadable answer: changes that are open in the chunk stay unknown."""
+        self._settle_without(LOST, _CUT)
+
+    def received(self) -> None:
+        """Note the barrier's ack if only objects that were cut are missing: changes are done."""
+        self._settle_without(DONE, _CUT)
+
+    def _settle_without(self, unanswered: Outcome, given_up: Outcome) -> None:
+        """Settle a chunk that gets no more answers: questions without one are sent again (rule 8)."""
+        self.spoilt = False
+        again: list[int] = []
+        for position in self._chunk:
+            if self.outcomes[position] is UNSENT:
+                kind, flags = _TYPE_FLAGS.unpack_from(self._requests[position], _TYPE_AT)
+                if kind & 3 != _GET:
+                    self.refused = self.refused or unanswered is LOST
+                elif flags & NLM_F_DUMP == NLM_F_DUMP or position not in self._bodies:
+                    self._bodies.pop(position, None)
+                    self._unreadable = None
+                    self._repeat(position, again, given_up)
+        self._settle(unanswered)
+        for position in again:
+            self.outcomes[position] = UNSENT
+        self._again += reversed(again)
+
+    def _repeat(self, position: int, again: list[int], given_up: Outcome) -> None:
+        repeats = self._repeats.get(position, 0) + 1
+        self._repeats[position] = repeats
+        if repeats <= _REPEATS:
+            again.append(position)
+        else:
+            self.outcomes[position] = given_up
+            self.refused = True
 
 
 def _extack(kind: int, flags: int, datagram: bytes, start: int, end: int) -> str:
-    """The kernel's text in an error (or at the end of a dump), where it sent one."""
+    """Return the kernel's text in an error (or at the end of a dump), "" if there is none."""
     if not flags & NLM_F_ACK_TLVS:
         return ""
     start += 4
     if kind == NLMSG_ERROR:
+        if end - start < HEADER.size:
+            raise Malformed(f"an error with {end - start} bytes of its request")
         # The request comes back in the error: its header alone when acks are capped.
         size = HEADER.size if flags & NLM_F_CAPPED else _U32.unpack_from(datagram, start)[0]
         start += (size + 3) & ~3

@@ -19,6 +19,7 @@ NLM_F_ACK = 0x4
 NLM_F_ECHO = 0x8
 NLM_F_DUMP_INTR = 0x10
 NLM_F_DUMP = 0x300
+NLM_F_REPLACE = 0x100
 NLM_F_EXCL = 0x200
 NLM_F_CREATE = 0x400
 NLM_F_CAPPED = 0x100
@@ -110,8 +111,10 @@ IFA_CACHEINFO = 6
 IFA_FLAGS = 8
 IFA_PROTO = 11
 
-IFA_F_SECONDARY = 0x01
+IFA_F_SECONDARY = 0x01  # of IPv6, where the same number is IFA_F_TEMPORARY: a temporary one (RFC 8981)
+IFA_F_OPTIMISTIC = 0x04
 IFA_F_DADFAILED = 0x08
+IFA_F_DEPRECATED = 0x20
 IFA_F_TENTATIVE = 0x40
 IFA_F_PERMANENT = 0x80
 
@@ -127,6 +130,7 @@ NETNSA_TARGET_NSID = 4
 
 # include/uapi/linux/if.h
 IFF_UP = 1
+IFF_LOWER_UP = 1 << 16
 
 # include/uapi/linux/if.h: IF_OPER_*, in the words of RFC 2863
 OPERSTATES = ("unknown", "notpresent", "down", "lowerlayerdown", "testing", "dormant", "up")

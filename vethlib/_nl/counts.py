@@ -1,16 +1,14 @@
-"""How many requests this process has sent over rtnetlink, and how many the kernel refused, by errno.
+"""Counts of the requests that this process has sent over rtnetlink, and of those that the kernel refused, by errno.
 
-Kept for whoever watches a process (a metrics endpoint): an addition for each exchange, and no more where nothing is
-refused. Threads that add at the same moment may lose a count.
+They are for monitoring (a metrics endpoint), and cost one addition per exchange, and more only if a request is refused.
+Threads that add at the same moment may lose a count.
 """
 
 from __future__ import annotations
 
-__all__ = ["Counts", "counts"]
-
 
 class Counts:
-    """Since the process began. `errors` has a count for each errno that a request was refused with."""
+    """Counts since the start of the process. `errors` has one for each errno with which a request was refused."""
 
     __slots__ = ("errors", "requests")
 
@@ -19,9 +17,9 @@ class Counts:
         self.errors: dict[int, int] = {}
 
     def refused(self, number: int) -> None:
-        """One more with this errno."""
+        """Count a request that was refused with this errno."""
         self.errors[number] = self.errors.get(number, 0) + 1
 
 
 counts = Counts()
-"""Those of this process."""
+"""The counts of this process."""

@@ -1,53 +1,87 @@
-"""All links of the namespace the calling thread is in, through a socket that lives for this one question.
+"""Dumps the links of the calling thread's namespace through a socket that is used once.
 
-For looking into thousands of namespaces, one after the other: a socket kept in any of them would keep it alive.
-:class:`.sock.RtnlSocket` answers everything else; with its options, its account and its lock it costs 10 µs more, as
-much as the kernel needs to answer.
+This is for reading thousands of namespaces one after the other: a socket kept in a namespace would keep it alive.
+:class:`.sock.RtnlSocket` is for everything else; its options, accounting and lock cost 10 µs more, as much as the
+kernel needs for the answer.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import socket
 from struct import Struct
 from typing import Final
 
-from .batch import DUMP_ATTEMPTS
+from vethlib._primitives import socket
+
 from .const import NETLINK_ROUTE, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR
 from .counts import counts
-from .link import dump_links
-from .wire import messages
-
-__all__ = ["link_bodies"]
+from .link import dump_links, get_link, index_of
+from .sock import RtnlSocket
+from .torn import ENOUGH, union
+from .wire import READ_SIZE, messages
 
 _AF_NETLINK: Final = 16  # Linux only; named here so that the module imports anywhere
-_READ_SIZE: Final = 65536  # see sock.py
+_PEEK: Final = socket.MSG_PEEK | socket.MSG_TRUNC
 _I32: Final = Struct("=i")
 _REQUEST: Final = dump_links()
 
 
 def link_bodies() -> list[bytes]:
-    """The body of an RTM_NEWLINK for every link here. Raises OSError: what the kernel refused, EAGAIN if torn again."""
-    # The bare type: what socket.socket adds in Python costs 1 µs.
-    sock = socket.SocketType(_AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE)
-    try:
-        for _ in range(DUMP_ATTEMPTS):
+    """Return the body of an RTM_NEWLINK for every link in the calling thread's namespace.
+
+    If the table changes during each of a few dumps, they are merged (see :mod:`.torn`), without pauses, because the
+    thread is in a foreign namespace. Raises OSError with the kernel's errno; Malformed.
+    """
+    measured = False
+    torn: list[list[bytes]] = []
+    while len(torn) < ENOUGH:
+        # The bare type: the Python part of socket.socket costs 1 µs. A new one for each attempt: a dump that was not
+        # read to its end, because part of it was cut, ends with its socket.
+        sock = socket.SocketType(_AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE)
+        try:
             sock.send(_REQUEST)
             counts.requests += 1
-            if (bodies := _read(sock)) is not None:
-                return bodies
+            bodies, is_torn = _read(sock, measured)
+        except _Cut:
+            measured = True
+            continue
+        finally:
+            sock.close()
+        if not is_torn:
+            return bodies
+        torn.append(bodies)
+    return _put_together(torn)
+
+
+def _put_together(torn: list[list[bytes]]) -> list[bytes]:
+    """Merge torn dumps; each doubtful link is requested by itself."""
+    found, doubtful = union(torn, index_of)
+    sock = RtnlSocket()
+    try:
+        for index, outcome in zip(doubtful, sock.exchange([get_link(index) for index in doubtful]), strict=True):
+            if outcome.errno == errno.ENODEV:
+                del found[index]
+            elif outcome.bodies:
+                found[index] = outcome.bodies[0]
     finally:
         sock.close()
-    raise OSError(errno.EAGAIN, f"the table changed during each of {DUMP_ATTEMPTS} dumps")
+    return list(found.values())
 
 
-def _read(sock: socket.SocketType) -> list[bytes] | None:
-    """The answer to a dump; None if the table changed while it was read."""
+class _Cut(Exception):
+    """A part of the answer filled the buffer, so it may have been cut."""
+
+
+def _read(sock: socket.SocketType, measured: bool) -> tuple[list[bytes], bool]:
+    """Return a dump, and whether the table changed while it was read. Raises _Cut unless parts are `measured`."""
     bodies: list[bytes] = []
     torn = False
     while True:
-        datagram = sock.recv(_READ_SIZE)
+        size = max(READ_SIZE, sock.recv_into(bytearray(1), 1, _PEEK)) if measured else READ_SIZE
+        datagram = sock.recv(size)
+        if len(datagram) == READ_SIZE and not measured:
+            raise _Cut
         for kind, flags, _sequence, start, end in messages(datagram):
             torn = torn or bool(flags & NLM_F_DUMP_INTR)
             if kind in (NLMSG_DONE, NLMSG_ERROR):
@@ -55,5 +89,5 @@ def _read(sock: socket.SocketType) -> list[bytes] | None:
                 if number:
                     counts.refused(number)
                     raise OSError(number, os.strerror(number))
-                return None if torn else bodies
+                return bodies, torn
             bodies.append(datagram[start:end])

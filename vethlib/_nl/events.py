@@ -1,30 +1,33 @@
-"""A socket that hears events: of its own namespace, or of every one that has an id there as well.
+"""A socket that receives events of its own namespace, or also of every namespace that has an id there.
 
-With NETLINK_LISTEN_ALL_NSID (Linux 4.2) a socket in one namespace gets what is multicast in every other one that has an
-id there, and each datagram bears that id as a control message (do_one_broadcast and netlink_cmsg_listen_all_nsid in
-net/netlink/af_netlink.c). An event is queued within the system call that causes it, so who reads until nothing is left
-knows all that has happened so far.
+With NETLINK_LISTEN_ALL_NSID (Linux 4.2), a socket receives the multicasts of every other namespace that has an id in
+its own; each datagram comes with that id as a control message (do_one_broadcast and netlink_cmsg_listen_all_nsid in
+net/netlink/af_netlink.c). An event is queued within the system call that causes it, so once the queue is read empty,
+everything that has happened so far is known.
 
-That option has a price which those pay who cause events of that group, anywhere: for each such socket the kernel looks
-for the id of their namespace among all that the socket's has (see nsid.py), twice if it finds one.
+The cost of that option is paid by every cause of such an event, anywhere: for each such socket, the kernel searches for
+the id of the namespace of the event among all ids of the socket's namespace (see nsid.py), twice if it finds one.
 
-What does not fit the receive buffer is lost; recv() then says ENOBUFS, once, before it gives what was queued earlier.
-From there on the kernel queues nothing until the queue has been read empty (NETLINK_S_CONGESTED), and says nothing of
-it: so after ENOBUFS read on until nothing is left, and only then look at the state anew.
+An event that does not fit the receive buffer is lost; recv() then fails with ENOBUFS, once, before it returns events
+queued earlier. From then on, the kernel queues nothing until the queue has been read empty (NETLINK_S_CONGESTED), and
+does not report that. So after ENOBUFS, the queue has to be read empty before the state is read again.
+
+Events are not measured before they are received (1 µs), because the buffer holds a link with all its alternative names.
+A longer event (a macvlan in source mode has no limit) is cut; then the buffer grows, and the namespace of the event is
+reported. Reading into a large buffer costs more (16 µs instead of 1.6 from 512 KiB on, because malloc() maps pages for
+it), so the buffer shrinks again when events are short.
 """
 
 from __future__ import annotations
 
-import errno
-import os
-import socket
 from collections.abc import Iterable
 from struct import Struct
 from typing import Final
 
-from .const import NETLINK_ADD_MEMBERSHIP, NETLINK_LISTEN_ALL_NSID, NETLINK_ROUTE, SOL_NETLINK
+from vethlib._primitives import socket
 
-__all__ = ["OWN", "EventSocket"]
+from .const import NETLINK_ADD_MEMBERSHIP, NETLINK_LISTEN_ALL_NSID, NETLINK_ROUTE, SOL_NETLINK
+from .wire import READ_SIZE
 
 # Linux only; named here so that the module imports anywhere.
 _AF_NETLINK: Final = 16
@@ -32,8 +35,10 @@ _SO_RCVBUFFORCE: Final = 33
 _MSG_DONTWAIT: Final = 0x40
 _MSG_TRUNC: Final = 0x20
 
-_EVENT_SIZE: Final = 16384
-"""An event of one link has some 900 bytes, and up to 132 more for each alternative name."""
+_MOST: Final = 16 << 20  # bytes; the kernel has no message that long (KMALLOC_MAX_SIZE)
+
+_SHORT: Final = 256
+"""Events in a row that must fit into half of a grown buffer before it is halved."""
 
 _LEAST_COST: Final = 512  # of a receive buffer, for the shortest event (skb->truesize)
 
@@ -45,29 +50,35 @@ OWN: Final = -1
 
 
 class EventSocket:
-    """Hears groups (RTNLGRP_*) in its own namespace, with `everywhere` in all that have an id there, too. Never waits.
+    """Receives events of groups (RTNLGRP_*) in its own namespace; with `everywhere`, also in all that have an id there.
 
-    `receive_buffer` is in bytes as the kernel counts them, some 2 300 for an event. Raises OSError when the socket
-    cannot be had: PermissionError, for `everywhere`, without CAP_NET_BROADCAST.
+    It never waits. `receive_buffer` is in bytes as the kernel counts them, about 2 300 per event. `own` is the id to
+    report for its own namespace. Raises OSError if no socket can be opened; PermissionError for `everywhere` without
+    CAP_NET_BROADCAST.
     """
 
-    __slots__ = ("_socket", "capacity")
+    __slots__ = ("_own", "_short", "_size", "_socket", "capacity")
 
-    def __init__(self, groups: Iterable[int], receive_buffer: int, *, everywhere: bool = False) -> None:
+    def __init__(
+        self, groups: Iterable[int], receive_buffer: int, *, everywhere: bool = False, own: int | None = None
+    ) -> None:
+        self._own = OWN if own is None else own
         self._socket = socket.socket(_AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE)
         try:
             self._configure(groups, receive_buffer, everywhere)
         except BaseException:
             self._socket.close()
             raise
+        self._size = READ_SIZE
+        self._short = 0  # events in a row that would fit into half of that
         self.capacity = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // _LEAST_COST
-        """More events than can be queued at one time."""
+        """An upper bound of the number of events that can be queued at one time."""
 
     def _configure(self, groups: Iterable[int], receive_buffer: int, everywhere: bool) -> None:
         option = self._socket.setsockopt
         if everywhere:
             option(SOL_NETLINK, NETLINK_LISTEN_ALL_NSID, 1)
-        # The kernel doubles what it is given (sk_setsockopt).
+        # The kernel doubles this value (sk_setsockopt).
         try:
             option(socket.SOL_SOCKET, _SO_RCVBUFFORCE, receive_buffer // 2)
         except PermissionError:
@@ -78,7 +89,7 @@ class EventSocket:
             option(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
 
     def fileno(self) -> int:
-        """The file descriptor, for a poller."""
+        """Return the file descriptor, for a poller."""
         return self._socket.fileno()
 
     def close(self) -> None:
@@ -86,15 +97,26 @@ class EventSocket:
         self._socket.close()
 
     def receive(self) -> tuple[int, bytes] | None:
-        """(id of the namespace, datagram) of the next event, None when there is none now.
+        """Return (id of the namespace, datagram) of the next event, or None if none is queued.
 
-        The id is :data:`OWN` for the socket's own namespace. Raises OSError(ENOBUFS) when events were lost.
+        The id of the socket's own namespace is `own` (:data:`OWN` by default). The datagram is b"" if an event of the
+        namespace was longer than the buffer and is lost. Raises OSError(ENOBUFS) if events of unknown namespaces were
+        lost.
         """
         try:
-            datagram, control, flags, _ = self._socket.recvmsg(_EVENT_SIZE, _CONTROL_SIZE, _MSG_DONTWAIT)
+            datagram, control, flags, _ = self._socket.recvmsg(self._size, _CONTROL_SIZE, _MSG_DONTWAIT)
         except BlockingIOError:
             return None
         if flags & _MSG_TRUNC:
-            raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
+            self._size, self._short = min(2 * self._size, _MOST), 0
+            datagram = b""
+        elif self._size > READ_SIZE:
+            self._shrink(len(datagram))
         # This socket option is the only one that adds a control message.
-        return (_I32.unpack(control[0][2])[0] if control else OWN), datagram
+        return (_I32.unpack(control[0][2])[0] if control else self._own), datagram
+
+    def _shrink(self, length: int) -> None:
+        """Halve a grown buffer if no event has needed it for a while; `length` is that of the latest event."""
+        self._short = self._short + 1 if length <= self._size // 2 else 0
+        if self._short >= _SHORT:
+            self._size, self._short = max(READ_SIZE, self._size // 2), 0

@@ -1,10 +1,15 @@
-"""Reading many messages of few layouts: what is wanted of each in two ``Struct.unpack``, not in a walk.
+"""Reading many messages of few layouts: attributes are read by two ``Struct.unpack`` calls, not one after the other.
 
-The kernel writes a link's attributes in one order and mostly in one size, so links of a kind come in a handful of
+The kernel writes a link's attributes in a fixed order and usually in the same size, so links of a kind have only a few
 layouts. A :class:`Layout` knows where the header of every attribute was in the message it was learnt from, and reads a
 message only if every header there is the same, which makes the chain of attributes the same from end to end. All
 headers are compared at once, as one long number: the bytes around them are masked out, and payloads too large to be
-worth masking are left out. Everything else goes the long way, through :func:`.wire.attributes`, and is learnt from.
+worth masking are left out.
+
+All other messages are read attribute by attribute, which takes five times as long. Learning a layout takes six times as
+long as that, so a layout is learnt only when a message of the kind arrives again, and each time that was in vain, the
+wait doubles: otherwise, anybody who can shape messages (the owner of a link, who names it) could cause a layout to be
+learnt for each one. Long messages are never learnt.
 """
 
 from __future__ import annotations
@@ -14,25 +19,26 @@ from operator import itemgetter
 from struct import Struct
 from typing import Any, Final
 
-from .wire import attributes
+from vethlib.errors import Malformed
 
-__all__ = ["Layouts"]
+from .wire import attributes, attributes_of
 
-_MOST: Final = 512  # layouts kept: they are learnt again in no time
-_WORTH_MASKING: Final = 32  # bytes; a gap in the struct costs as much as so many in the number
+_MOST: Final = 512  # layouts kept; they are quickly learnt again
+_WORTH_LEARNING: Final = 4096  # bytes of a message; a link has about 1 100, and 132 for each alternative name
+_WORTH_MASKING: Final = 32  # bytes; a gap in the struct costs as much as this many bytes in the number
 
 _number = int.from_bytes
 _join = b"".join
 
 
 class Layout:
-    """How one message was laid out; `forms` as for :class:`Layouts`."""
+    """The layout of one message; `forms` as for :class:`Layouts`."""
 
     __slots__ = ("_absent", "_expected", "_in_order", "_mask", "_regions", "_values")
 
     def __init__(self, body: bytes, fixed: Struct, forms: Mapping[int, str]) -> None:
-        values = fixed.format  # of the wanted payloads
-        regions = f"={fixed.size}x"  # the headers, and what small payloads are between them
+        values = fixed.format  # of the payloads to be read
+        regions = f"={fixed.size}x"  # the headers, and small payloads between them
         mask = b""
         places: dict[int, int] = {}
         region = 0
@@ -48,7 +54,7 @@ class Layout:
                 region += padded
                 mask += b"\0" * padded
             form = forms.get(kind, "")
-            if form == "s" or (form and Struct("=" + form).size == size):
+            if kind not in places and (form == "s" or (form and Struct("=" + form).size == size)):
                 places[kind] = len(places)
                 values += f"4x{size}s" if form == "s" else f"4x{form}"
                 values += f"{padded - size}x"
@@ -58,7 +64,7 @@ class Layout:
         self._values = Struct(values).unpack_from
         self._mask = _number(mask, "little")
         self._expected = self._masked(body)
-        # What is absent is read from the Nones put behind the values; mostly that is where it belongs anyway.
+        # Absent attributes are read from the Nones appended to the values, usually their right position anyway.
         first, present = len(fixed.unpack_from(body)), list(places)
         self._absent = (None,) * (len(forms) - len(places))
         order = [*range(first), *(first + places.get(kind, len(places)) for kind in forms)]
@@ -68,7 +74,7 @@ class Layout:
         return _number(_join(self._regions(body)), "little") & self._mask
 
     def read(self, body: bytes) -> tuple[Any, ...] | None:
-        """What is wanted, None for each that is absent; None altogether for a message of another layout."""
+        """Return the values of a message, None for each absent one; None if the message has another layout."""
         if _number(_join(self._regions(body)), "little") & self._mask != self._expected:
             return None
         values = self._values(body) + self._absent
@@ -78,30 +84,52 @@ class Layout:
 class Layouts:
     """The layouts of one message family.
 
-    `fixed` is the family's struct before the attributes, with what is wanted of it; `forms` has the struct format of
-    each wanted attribute's payload, "s" for bytes of any length. What is read comes in the order of `fixed` and `forms`
-    (the kernel's own order is the quickest). An attribute that has not the size of its format is as good as absent.
+    `fixed` is the struct format of the fields to be read before the attributes; `forms` has that of the payload of each
+    attribute to be read, "s" for bytes of any length. Values are returned in the order of `fixed` and `forms` (the
+    kernel's own order is the fastest). An attribute whose size does not match its format counts as absent; of several
+    of the same type, the first counts.
     """
 
-    __slots__ = ("_fixed", "_forms", "_known", "_size")
+    __slots__ = ("_fixed", "_forms", "_known", "_misses", "_readers", "_size")
 
     def __init__(self, fixed: str, forms: Mapping[int, str]) -> None:
         self._fixed = Struct(fixed)
         self._size = self._fixed.size
         self._forms = dict(forms)
+        self._readers = {kind: Struct("=" + form) for kind, form in forms.items() if form != "s"}
         self._known: dict[tuple[int, bytes], Layout] = {}
+        self._misses: dict[tuple[int, bytes], int] = {}  # the number of times that no known layout fitted
 
     def read(self, body: bytes) -> tuple[Any, ...]:
-        """What is wanted of a message, None for each that is absent. Raises Malformed."""
-        # The first attribute of a link is its name, whose length moves all that follows.
+        """Return the values of a message, None for each absent one. Raises Malformed."""
+        # The first attribute of a link is its name, whose length moves all others.
         key = len(body), body[self._size : self._size + 2]
         layout = self._known.get(key)
         if layout is not None and (values := layout.read(body)) is not None:
             return values
-        layout = Layout(body, self._fixed, self._forms)
-        if len(self._known) >= _MOST:
-            self._known.clear()
-        self._known[key] = layout
-        values = layout.read(body)
-        assert values is not None  # it was learnt from this very message
-        return values
+        if self._size <= len(body) <= _WORTH_LEARNING and self._comes_again(key):
+            if len(self._known) >= _MOST:
+                self._known.clear()
+            self._known[key] = Layout(body, self._fixed, self._forms)
+        return self._read_long_way(body)
+
+    def _comes_again(self, key: tuple[int, bytes]) -> bool:
+        """Return whether this is the second, fourth, eighth … time that no layout fitted."""
+        if len(self._misses) >= _MOST:
+            self._misses.clear()
+        misses = self._misses[key] = self._misses.get(key, 0) + 1
+        return misses > 1 and misses & (misses - 1) == 0
+
+    def _read_long_way(self, body: bytes) -> tuple[Any, ...]:
+        if len(body) < self._size:
+            raise Malformed(f"a message of {len(body)} bytes instead of at least {self._size}")
+        found: dict[int, Any] = {}
+        for kind, start, end in attributes_of(body, self._size):
+            if kind in found or kind not in self._forms:
+                continue
+            reader = self._readers.get(kind)
+            if reader is None:
+                found[kind] = body[start:end]
+            elif reader.size == end - start:
+                (found[kind],) = reader.unpack_from(body, start)
+        return (*self._fixed.unpack_from(body), *map(found.get, self._forms))

@@ -1,8 +1,8 @@
-"""Links on the wire: requests to create, read, change and delete them, and how to read one.
+"""Links on the wire: requests to create, read, change and delete them, and parsing.
 
 Layout: struct ifinfomsg (family, pad, type, index, flags, change mask), then IFLA_* attributes
-(include/uapi/linux/rtnetlink.h and if_link.h). What the kernel does with them is in net/core/rtnetlink.c, for a veth's
-peer in drivers/net/veth.c.
+(include/uapi/linux/rtnetlink.h and if_link.h). The kernel handles them in net/core/rtnetlink.c, and the peer of a veth
+in drivers/net/veth.c.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import sys
 from functools import lru_cache, partial
 from struct import Struct
 from typing import Final, NamedTuple
+
+from vethlib.errors import Malformed
 
 from .const import (
     IFF_UP,
@@ -50,29 +52,7 @@ from .const import (
     VETH_INFO_PEER,
 )
 from .layout import Layouts
-from .wire import Malformed, Part, Template, attribute, attributes, hole, message, nest, template_cache
-
-__all__ = [
-    "LinkMessage",
-    "NewEnd",
-    "create_bridge",
-    "create_veth",
-    "delete_group",
-    "delete_link",
-    "dump_links",
-    "dump_stats",
-    "get_link",
-    "get_stats",
-    "index_of",
-    "new_link",
-    "parse_indexed_stats",
-    "parse_link",
-    "parse_stats",
-    "set_group",
-    "set_link",
-    "set_master",
-    "set_up",
-]
+from .wire import Part, Template, attribute, attributes, attributes_of, hole, message, nest, template_cache
 
 _IFINFOMSG: Final = Struct("=BxHiII")
 _U32: Final = Struct("=I")
@@ -101,7 +81,7 @@ _OPERSTATES: Final[dict[int | None, str]] = dict(enumerate(OPERSTATES))
 
 
 class NewEnd(NamedTuple):
-    """One end in a create message; None leaves a value to the kernel."""
+    """One end in a message that creates a pair; for None, the kernel chooses a value."""
 
     name: bytes
     mac: bytes | None
@@ -111,11 +91,11 @@ class NewEnd(NamedTuple):
 
 
 def create_veth(outer: NewEnd, peer: NewEnd, peer_netns_fd: int | None) -> bytes:
-    """RTM_NEWLINK for a pair: `outer` in the socket's namespace, `peer` where the fd points (None: there too).
+    """RTM_NEWLINK for a pair: `outer` in the socket's namespace, `peer` in that of the fd (None: in the same one).
 
-    The kernel echoes the outer end as it was made (NLM_F_ECHO, since Linux 6.2): its ifindex, and its peer's in
-    IFLA_LINK. The echo goes to the outer end's own namespace (rtnl_notify in rtnetlink.c), so a socket elsewhere
-    would never hear it: the outer end is always in the socket's namespace.
+    The kernel echoes the outer end as created (NLM_F_ECHO, since Linux 6.2), with its ifindex, and that of its peer in
+    IFLA_LINK. The echo is sent in the outer end's own namespace (rtnl_notify in rtnetlink.c), where a socket in another
+    one would not receive it; so the outer end is always in the socket's namespace.
     """
     layout = (
         tuple(value is not None for value in outer),
@@ -170,7 +150,7 @@ def _end_parts(present: tuple[bool, ...]) -> list[Part]:
 
 
 def create_bridge(name: bytes) -> bytes:
-    """RTM_NEWLINK for a bridge, which is up at once (br_dev_newlink, net/bridge/br_netlink.c)."""
+    """RTM_NEWLINK for a bridge that is up from the start (br_dev_newlink, net/bridge/br_netlink.c)."""
     body = _IFINFOMSG.pack(0, 0, 0, IFF_UP, IFF_UP) + attribute(IFLA_IFNAME, name + b"\0")
     body += attribute(IFLA_LINKINFO | NLA_F_NESTED, attribute(IFLA_INFO_KIND, b"bridge\0"))
     return message(RTM_NEWLINK, NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL, body)
@@ -186,7 +166,7 @@ _SET_UP: Final = Template(RTM_NEWLINK, NLM_F_REQUEST, [b"\0\0\0\0", "i", _U32.pa
 
 
 def set_up(index: int) -> bytes:
-    """Bring a link up: the change that every end of every pair needs."""
+    """RTM_SETLINK: set a link up, which every end of every pair needs."""
     return _SET_UP.fill((index,))
 
 
@@ -196,7 +176,7 @@ _SET_GROUP: Final = Template(
 
 
 def set_group(index: int, group: int) -> bytes:
-    """Put a link into a group: what a deletion in bulk does to each."""
+    """RTM_SETLINK: put a link into a group, as for each link that is deleted in bulk."""
     return _SET_GROUP.fill((index, group))
 
 
@@ -211,7 +191,7 @@ def set_link(
     group: int | None = None,
     netns_fd: int | None = None,
 ) -> bytes:
-    """RTM_SETLINK: change what is given of link `index`; `name` renames it, `netns_fd` moves it."""
+    """RTM_SETLINK: change the given settings of link `index`; `name` renames it, `netns_fd` moves it."""
     body = _IFINFOMSG.pack(0, 0, index, IFF_UP if up else 0, 0 if up is None else IFF_UP)
     if netns_fd is not None:
         body += attribute(IFLA_NET_NS_FD, _U32.pack(netns_fd))
@@ -224,16 +204,16 @@ def set_link(
     if name is not None:
         body += attribute(IFLA_IFNAME, name + b"\0")
     if alias is not None:
-        # An empty IFLA_IFALIAS is "not given" for the kernel (dev_set_alias); one NUL clears the alias.
+        # The kernel ignores an empty IFLA_IFALIAS (dev_set_alias); one NUL clears the alias.
         body += attribute(IFLA_IFALIAS, alias or b"\0")
     return message(RTM_SETLINK, NLM_F_REQUEST, body)
 
 
 def get_link(index: int = 0, name: bytes = b"", *, netnsid: int | None = None, stats: bool = False) -> bytes:
-    """RTM_GETLINK of one link, by ifindex or else by name, the alternative names included (__dev_get_by_name).
+    """RTM_GETLINK of one link, by ifindex or by name, which may be an alternative name (__dev_get_by_name).
 
-    With `netnsid`, of a link in the namespace that has this id in the socket's own (IFLA_TARGET_NETNSID, Linux 4.20).
-    Without `stats` the answer is a quarter shorter.
+    With `netnsid`, the link is in the namespace that has this id in the socket's own (IFLA_TARGET_NETNSID, Linux 4.20).
+    Without `stats`, the answer is a quarter shorter.
     """
     body = _IFINFOMSG.pack(0, 0, index, 0, 0)
     if name:
@@ -245,14 +225,14 @@ def get_link(index: int = 0, name: bytes = b"", *, netnsid: int | None = None, s
 
 
 def new_link(body: bytes) -> bytes:
-    """The RTM_NEWLINK that `body` came in, for a decoder that wants it whole."""
+    """Return an RTM_NEWLINK with this body, for a decoder of whole messages."""
     return message(RTM_NEWLINK, 0, body)
 
 
 def dump_links(kind: bytes = b"", *, netnsid: int | None = None) -> bytes:
     """RTM_GETLINK of all links, or of those of one kind (the kernel filters); `netnsid` as for :func:`get_link`.
 
-    With `netnsid`, link_netnsid is an id of the socket's namespace too, made for the purpose if there was none.
+    With `netnsid`, link_netnsid is also an id in the socket's namespace, which the kernel assigns if there is none.
     """
     body = _IFINFOMSG.pack(0, 0, 0, 0, 0) + _SKIP_STATS
     if netnsid is not None:
@@ -263,7 +243,7 @@ def dump_links(kind: bytes = b"", *, netnsid: int | None = None) -> bytes:
 
 
 def delete_link(index: int) -> bytes:
-    """RTM_DELLINK of one link; its peer goes with it, wherever it is."""
+    """RTM_DELLINK of one link, and of its peer, wherever that is."""
     return message(RTM_DELLINK, NLM_F_REQUEST, _IFINFOMSG.pack(0, 0, index, 0, 0))
 
 
@@ -274,7 +254,7 @@ def delete_group(group: int) -> bytes:
 
 
 class LinkMessage(NamedTuple):
-    """What we read of an RTM_NEWLINK. `link` is IFLA_LINK (for a veth its peer), `link_netnsid` where that is."""
+    """The parts of an RTM_NEWLINK that are read. `link` is IFLA_LINK (a veth's peer), `link_netnsid` its namespace."""
 
     ifindex: int
     flags: int
@@ -313,7 +293,7 @@ def parse_link(body: bytes) -> LinkMessage:
             link,
             netnsid,
             _OPERSTATES.get(operstate, "unknown"),
-            _kind(info) if info else "",
+            _kind(info[:_MOST_OF_KIND]) if info else "",
             _text(alias) if alias else "",
             group or 0,
             num_tx_queues or 0,
@@ -323,26 +303,41 @@ def parse_link(body: bytes) -> LinkMessage:
 
 
 def index_of(body: bytes) -> int:
-    """Only the ifindex of such a message."""
+    """Return only the ifindex of a link message. Raises Malformed."""
+    if len(body) < 8:
+        raise Malformed(f"a link message of {len(body)} bytes")
     index: int = _I32.unpack_from(body, 4)[0]
     return index
 
 
-# NamedTuple's own __new__ is Python, and takes three times as long as this.
+# The __new__ of a NamedTuple is written in Python, and takes three times as long.
 _link_message = partial(tuple.__new__, LinkMessage)
 
 
-@lru_cache(maxsize=64)  # of a kind, IFLA_LINKINFO is mostly the same to the byte
+_MOST_OF_KIND: Final = 64  # bytes; IFLA_INFO_KIND is the first, and much may follow it (a macvlan's list of MACs)
+
+
+@lru_cache(maxsize=64)  # links of a kind usually have identical bytes here
 def _kind(info: bytes) -> str:
-    for attr, start, end in attributes(info, 0, len(info)):
-        if attr == IFLA_INFO_KIND:
-            return _text(info[start:end])
+    try:
+        for attr, start, end in attributes(info, 0, len(info)):
+            if attr == IFLA_INFO_KIND:
+                return _text(info[start:end])
+    except Malformed:
+        pass  # IFLA_LINKINFO itself may be cut (see wire.py, rule 6)
     return ""
 
 
+@lru_cache(maxsize=32)  # 496 names take 0.3 ms, and each event of their link has them; so they are cached, too
 def _altnames(properties: bytes) -> tuple[str, ...]:
-    found = attributes(properties, 0, len(properties))
-    return tuple(_text(properties[start:end]) for attr, start, end in found if attr == IFLA_ALT_IFNAME)
+    names: list[str] = []
+    try:
+        for attr, start, end in attributes(properties, 0, len(properties)):
+            if attr == IFLA_ALT_IFNAME:
+                names.append(_text(properties[start:end]))
+    except Malformed:
+        pass  # as above: older kernels do not limit the list
+    return tuple(names)
 
 
 _ENCODING: Final = sys.getfilesystemencoding()
@@ -350,8 +345,8 @@ _ERRORS: Final = sys.getfilesystemencodeerrors()
 
 
 def _text(raw: bytes) -> str:
-    # A link's name is bytes to the kernel. What os.fsdecode does keeps what is not UTF-8 as surrogates, so that a name
-    # read can be sent back; done here, it takes half as long.
+    # To the kernel, the name of a link is bytes. What os.fsdecode does keeps what is not UTF-8 as surrogates, so that a
+    # name read can be sent back; done here, it takes half as long.
     return str(raw.rstrip(b"\0"), _ENCODING, _ERRORS)
 
 
@@ -361,24 +356,24 @@ _COUNTERS: Final = Struct("=24Q")
 
 
 def get_stats(index: int) -> bytes:
-    """RTM_GETSTATS of one link: its struct rtnl_link_stats64 alone (net/core/rtnetlink.c, since Linux 4.7)."""
+    """RTM_GETSTATS of one link: only its struct rtnl_link_stats64 (net/core/rtnetlink.c, since Linux 4.7)."""
     body = _IF_STATS_MSG.pack(0, index, 1 << (IFLA_STATS_LINK_64 - 1))
     return message(RTM_GETSTATS, NLM_F_REQUEST, body)
 
 
 def dump_stats() -> bytes:
-    """RTM_GETSTATS of every link here, as :func:`get_stats`."""
+    """RTM_GETSTATS of every link of a namespace, as :func:`get_stats`."""
     return message(RTM_GETSTATS, NLM_F_REQUEST | NLM_F_DUMP, _IF_STATS_MSG.pack(0, 0, 1 << (IFLA_STATS_LINK_64 - 1)))
 
 
 def parse_indexed_stats(body: bytes) -> tuple[int, tuple[int, ...]]:
-    """The ifindex and the counters of an RTM_NEWSTATS. Raises Malformed."""
+    """Return the ifindex and the counters of an RTM_NEWSTATS. Raises Malformed."""
     return index_of(body), parse_stats(body)
 
 
 def parse_stats(body: bytes) -> tuple[int, ...]:
     """Read an RTM_NEWSTATS: the 24 counters in the order of struct rtnl_link_stats64. Raises Malformed."""
-    for attr, start, end in attributes(body, _IF_STATS_MSG.size, len(body)):
+    for attr, start, end in attributes_of(body, _IF_STATS_MSG.size):
         if attr == IFLA_STATS_LINK_64 and end - start >= _COUNTERS.size:
             return _COUNTERS.unpack_from(body, start)
     raise Malformed("a statistics message without the 64-bit counters")

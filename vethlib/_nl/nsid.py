@@ -1,8 +1,8 @@
-"""Namespace ids on the wire: the number by which one network namespace knows another (net/core/net_namespace.c).
+"""Namespace ids on the wire: numbers by which a network namespace identifies others (net/core/net_namespace.c).
 
-An id is private to the namespace that has it, is 0 or more, and ends with the namespace it stands for; nobody can take
-it back (of RTM_*NSID the kernel serves NEW and GET only). To find the id of a namespace the kernel looks at all ids
-there are, 20 ns each (__peernet2id): giving one out, asking for one, and delivering an event all cost that.
+An id (0 or more) is private to the namespace that has assigned it, and ends with the namespace it stands for. It cannot
+be removed (of RTM_*NSID, the kernel has only NEW and GET). To find the id of a namespace, the kernel searches all ids,
+at 20 ns each (__peernet2id): assigning an id, asking for one, and delivering an event all cost that.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final
 
-from .const import NETNSA_FD, NETNSA_NSID, NETNSA_TARGET_NSID, NLM_F_REQUEST, RTM_GETNSID, RTM_NEWNSID
-from .wire import Malformed, attribute, attributes, message
+from vethlib.errors import Malformed
 
-__all__ = ["get_nsid", "new_nsid", "parse_nsid", "translate_nsid"]
+from .const import NETNSA_FD, NETNSA_NSID, NETNSA_TARGET_NSID, NLM_F_REQUEST, RTM_GETNSID, RTM_NEWNSID
+from .wire import attribute, attributes, message
 
 _RTGENMSG: Final = b"\0\0\0\0"  # struct rtgenmsg: the family, padded
 _U32: Final = Struct("=I")
@@ -21,20 +21,28 @@ _I32: Final = Struct("=i")
 
 
 def new_nsid(netns_fd: int, nsid: int) -> bytes:
-    """RTM_NEWNSID: give the namespace behind `netns_fd` the id `nsid` in the socket's namespace.
+    """RTM_NEWNSID: assign the id `nsid` in the socket's namespace to the namespace open as `netns_fd`.
 
-    EEXIST: it has an id there already, or another namespace has this one.
+    EEXIST: it already has an id there, or another namespace has this one.
     """
     return message(RTM_NEWNSID, NLM_F_REQUEST, _RTGENMSG + _attribute(NETNSA_FD, netns_fd) + _id(NETNSA_NSID, nsid))
 
 
 def get_nsid(netns_fd: int) -> bytes:
-    """RTM_GETNSID: the id that the socket's namespace has for the one behind `netns_fd`."""
+    """RTM_GETNSID: the id in the socket's namespace of the namespace open as `netns_fd`."""
     return message(RTM_GETNSID, NLM_F_REQUEST, _RTGENMSG + _attribute(NETNSA_FD, netns_fd))
 
 
+def probe_nsid(nsid: int) -> bytes:
+    """RTM_GETNSID: whether the namespace that has this id in the socket's own is alive. ENOENT: it is ending.
+
+    Linux 5.0; EINVAL before.
+    """
+    return message(RTM_GETNSID, NLM_F_REQUEST, _RTGENMSG + _id(NETNSA_NSID, nsid))
+
+
 def translate_nsid(nsid: int, target: int) -> bytes:
-    """RTM_GETNSID: the id that namespace `target` has for namespace `nsid`; both are ids in the socket's namespace.
+    """RTM_GETNSID: the id in namespace `target` of namespace `nsid`; both are ids in the socket's namespace.
 
     Linux 5.0. ENOENT: `nsid` has ended. EINVAL: `target` has.
     """

@@ -1,4 +1,4 @@
-"""Routes on the wire (struct rtmsg and RTA_* of include/uapi/linux/rtnetlink.h): making static ones, reading all."""
+"""Routes on the wire (struct rtmsg and RTA_* of include/uapi/linux/rtnetlink.h): adding static ones, reading all."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from socket import AF_INET, AF_INET6
 from struct import Struct
 from typing import Final, NamedTuple
+
+from vethlib.errors import Malformed
 
 from .const import (
     NLM_F_CREATE,
@@ -24,9 +26,7 @@ from .const import (
     RTN_UNICAST,
     RTPROT_STATIC,
 )
-from .wire import Malformed, Part, Template, attribute, attributes, hole, message, template_cache
-
-__all__ = ["RouteMessage", "dump_routes", "dump_routes_over", "new_route", "parse_route"]
+from .wire import MOST_OF_A_NEST, Part, Template, attribute, attributes_of, hole, message, template_cache
 
 # family, destination's and source's prefix length, tos, table, protocol, scope, type, flags
 _RTMSG: Final = Struct("=BBBBBBBBI")
@@ -38,11 +38,11 @@ _STATIC: Final = bytes([0, RT_TABLE_MAIN, RTPROT_STATIC, RT_SCOPE_UNIVERSE, RTN_
 
 
 def new_route(network: bytes, prefixlen: int, gateway: bytes) -> bytes:
-    """RTM_NEWROUTE: `network` (4 or 16 bytes; prefix length 0 is the default route) is behind `gateway`.
+    """RTM_NEWROUTE: add a static route to `network` (4 or 16 bytes; prefix length 0: the default route) via `gateway`.
 
-    In the main table, as static. The kernel finds the link by the gateway, which has to be a neighbour: ENETUNREACH
-    or EHOSTUNREACH otherwise (fib_check_nh, net/ipv4/fib_semantics.c; ip6_route_check_nh, net/ipv6/route.c).
-    EEXIST: there is a route to this network already.
+    It is added to the main table. The kernel finds the link by the gateway, which has to be a neighbour; otherwise
+    ENETUNREACH or EHOSTUNREACH (fib_check_nh, net/ipv4/fib_semantics.c; ip6_route_check_nh, net/ipv6/route.c).
+    EEXIST: there is already a route to this network.
     """
     return _template(len(gateway)).fill((prefixlen, network, gateway))
 
@@ -50,7 +50,7 @@ def new_route(network: bytes, prefixlen: int, gateway: bytes) -> bytes:
 @template_cache
 def _template(size: int) -> Template:
     family = AF_INET if size == 4 else AF_INET6
-    # A default route with RTA_DST all zeros is the same to the kernel as one without.
+    # To the kernel, a default route with RTA_DST all zeros equals one without RTA_DST.
     parts: list[Part] = [
         bytes([family]),
         "B",
@@ -69,7 +69,7 @@ def dump_routes(family: int) -> bytes:
 
 
 def dump_routes_over(family: int, index: int = 0) -> bytes:
-    """RTM_GETROUTE of the routes in any table, or of those that use link `index`, one of several next hops included.
+    """RTM_GETROUTE of the routes in any table, or of those that use link `index`, even if only as one of several hops.
 
     The kernel filters with NETLINK_GET_STRICT_CHK; ENODEV: there is no such link.
     """
@@ -80,7 +80,7 @@ def dump_routes_over(family: int, index: int = 0) -> bytes:
 
 
 class RouteMessage(NamedTuple):
-    """What we read of an RTM_NEWROUTE: `network` and `gateway` have 4 or 16 bytes or none, `ifindex` is 0 for none.
+    """The parts of an RTM_NEWROUTE that are read: `network` and `gateway` have 4, 16 or no bytes; `ifindex` 0 is none.
 
     `next_hops` are the ifindexes of a route that has several (RTA_MULTIPATH).
     """
@@ -104,7 +104,7 @@ def parse_route(body: bytes) -> RouteMessage:
     network = gateway = b""
     index = 0
     next_hops: tuple[int, ...] = ()
-    for attr, start, end in attributes(body, _RTMSG.size, len(body)):
+    for attr, start, end in attributes_of(body, _RTMSG.size):
         if attr == RTA_DST:
             network = body[start:end]
         elif attr == RTA_GATEWAY:
@@ -122,6 +122,8 @@ def _next_hops(body: bytes, start: int, end: int) -> Iterator[int]:
     while end - start >= _RTNEXTHOP.size:
         length, index = _RTNEXTHOP.unpack_from(body, start)
         if not _RTNEXTHOP.size <= length <= end - start:
+            if len(body) > MOST_OF_A_NEST:
+                return
             raise Malformed(f"a next hop of {length} bytes in {end - start}")
         yield index
         start += (length + 3) & ~3

@@ -1,26 +1,39 @@
 """Netlink on the wire: headers, attributes, messages in a buffer. Pure bytes.
 
-How it works, so that the code can be checked against it:
+Theory of operation:
 
 1. A message is a 16-byte header (length, type, flags, sequence, port; struct nlmsghdr in include/uapi/linux/netlink.h)
-   and a body. A body is a fixed struct of its family and then attributes.
-2. An attribute is a 4-byte header (length with the header, type) and a payload. Length counts no padding; the
-   next attribute, and the next message, start at a multiple of four. All numbers are in the host's byte order.
-3. A nested attribute holds attributes; its type carries NLA_F_NESTED.
-4. Builders write sequence 0 and port 0. The sequence is put in when a batch is sent (:mod:`.batch`).
+   and a body. A body is a fixed struct of its family, followed by attributes.
+2. An attribute is a 4-byte header (length with the header, type) and a payload. The length excludes padding; the next
+   attribute, or message, starts at a multiple of four. All numbers are in the host's byte order.
+3. A nested attribute contains attributes; its type has the flag NLA_F_NESTED.
+4. Builders write sequence 0 and port 0. The sequence is filled in when a batch is sent (:mod:`.batch`).
 5. Readers trust no length: a header that points outside its buffer raises :class:`Malformed`.
+6. The kernel itself writes messages that are not a valid chain of attributes: the length of a nest above 64 KiB is
+   truncated to 16 bits (nla_nest_end, include/net/netlink.h), so reading on after that length leads into the middle of
+   the nest, to bytes that the owner of the link has chosen. This happens only in messages above 64 KiB, and their first
+   attributes are correct (:func:`attributes_of`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import islice
 from struct import Struct, calcsize
 from typing import Final
 
+from vethlib.errors import Malformed
+
 from .const import NLA_F_NESTED, NLA_TYPE_MASK
 
-__all__ = ["HEADER", "Malformed", "Template", "attribute", "attributes", "hole", "message", "messages", "nest"]
+READ_SIZE: Final = (1 << 17) - 64
+"""Bytes to receive at once. A datagram that fills them may have been cut, which recv() does not report.
+
+A link with the most alternative names that the kernel admits takes 68 000 (rtnl_alt_ifname, net/core/rtnetlink.c); a
+macvlan in source mode has no limit. The parts of a dump grow up to 32 KiB if the reader's buffer is that large, or to
+its longest message (netlink_dump, af_netlink.c). From 128 KiB on, malloc() would map pages for each.
+"""
 
 HEADER: Final = Struct("=IHHII")
 _ATTRIBUTE: Final = Struct("=HH")
@@ -28,17 +41,13 @@ _read_attribute = _ATTRIBUTE.unpack_from
 _read_header = HEADER.unpack_from
 
 
-class Malformed(ValueError):
-    """Bytes that are no well-formed netlink message."""
-
-
 def attribute(kind: int, payload: bytes) -> bytes:
-    """One attribute, padded to a multiple of four."""
+    """Return an attribute, padded to a multiple of four."""
     return _ATTRIBUTE.pack(4 + len(payload), kind) + payload + b"\0" * (-len(payload) & 3)
 
 
 def message(kind: int, flags: int, body: bytes) -> bytes:
-    """One message of `kind`, padded; to be numbered when it is sent."""
+    """Return a message of `kind`, padded; it is numbered when it is sent."""
     return HEADER.pack(16 + len(body), kind, flags, 0, 0) + body + b"\0" * (-len(body) & 3)
 
 
@@ -66,18 +75,43 @@ def attributes(buffer: bytes, start: int, end: int) -> Iterator[tuple[int, int, 
         start += (length + 3) & ~3
 
 
+MOST_OF_A_NEST: Final = 0xFFFF
+"""A message up to this size is a chain of attributes (rule 6)."""
+
+_MOST_ATTRIBUTES: Final = 256  # IFLA_MAX is 70
+
+
+def attributes_of(body: bytes, start: int) -> Iterator[tuple[int, int, int]]:
+    """Parse the attributes of a whole message, which begin at `start`; see :func:`attributes`.
+
+    If the message may be no valid chain (rule 6), parse as many as can be read, and the first of each type.
+    """
+    return attributes(body, start, len(body)) if len(body) <= MOST_OF_A_NEST else _leading(body, start)
+
+
+def _leading(body: bytes, start: int) -> Iterator[tuple[int, int, int]]:
+    seen: set[int] = set()
+    try:
+        for attr in islice(attributes(body, start, len(body)), _MOST_ATTRIBUTES):
+            if attr[0] not in seen:
+                seen.add(attr[0])
+                yield attr
+    except Malformed:
+        return
+
+
 Part = bytes | str
-"""A piece of a template: bytes that never change, or the struct format of a hole, as "16s" or "I"."""
+"""A piece of a template: constant bytes, or the struct format of a placeholder, such as "16s" or "I"."""
 
 
 def hole(kind: int, form: str) -> list[Part]:
-    """An attribute whose payload, of the fixed struct format `form`, is filled in later."""
+    """Return an attribute whose payload, with the struct format `form`, is filled in later."""
     size = calcsize("=" + form)
     return [_ATTRIBUTE.pack(4 + size, kind), form, b"\0" * (-size & 3)]
 
 
 def nest(kind: int, parts: Sequence[Part]) -> list[Part]:
-    """A nested attribute around `parts`."""
+    """Return a nested attribute that contains `parts`."""
     return [_ATTRIBUTE.pack(4 + _size(parts), kind | NLA_F_NESTED), *parts]
 
 
@@ -86,11 +120,10 @@ def _size(parts: Sequence[Part]) -> int:
 
 
 class Template:
-    """A message whose layout is fixed, so that filling it in is one ``Struct.pack``.
+    """A message with a fixed layout, which is filled in by a single ``Struct.pack``.
 
-    Attribute by attribute a create message costs 3–5 µs, this way about 1: all headers are constants, joined into
-    runs between the holes, and a text hole is padded with NULs by struct itself (the kernel takes a padded
-    IFLA_IFNAME).
+    Built attribute by attribute, a message that creates a pair costs 3–5 µs; this way, about 1. All headers are
+    constants between the placeholders, and struct pads text with NULs (the kernel accepts a padded IFLA_IFNAME).
     """
 
     __slots__ = ("_arguments", "_pack")
@@ -110,11 +143,11 @@ class Template:
         self._arguments[::2] = runs
 
     def fill(self, values: Sequence[bytes | int]) -> bytes:
-        """The message with `values` in its holes, in their order."""
+        """Return the message with `values` for its placeholders, in order."""
         arguments = self._arguments.copy()
         arguments[1::2] = values
         return self._pack(*arguments)
 
 
 template_cache = lru_cache(maxsize=256)
-"""Templates are made once per layout; there are a few dozen layouts at most."""
+"""Cache of templates, one per layout; there are a few dozen layouts at most."""

@@ -1,65 +1,145 @@
-"""The declarative half: what a host's interfaces should be, and what it takes to get there.
+"""The declarative half of vethlib: the desired state of a host, and how to reach and maintain it.
 
-Configuration comes in as JSON (:func:`load`, :func:`read`) and becomes :class:`Interface` objects; :func:`plan`
-compares those with what was :class:`Observed` and says what to do. A :class:`Configurator` keeps a host so.
+:func:`load` and :func:`read` turn a configuration in JSON into :class:`Interface` objects. :func:`plan` compares these
+with the :class:`Observed` state of the host and returns a :class:`Plan` of operations. A :class:`Configurator`
+maintains the desired state continuously.
 """
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .files import Configuration, UnreadablePath, load
-from .inverse import Inverse, Irreversible, inverse, irreversible, links_at_stake
-from .jsontext import Undecodable
-from .mark import ADDRESS_PROTO, Mark, alias_of, check_label, group_of, is_ours, read_alias
-from .model import Interface, InterfaceType, InvalidInterface, Namespace, NamespaceType
-from .northbound import Parsed, read, read_one, read_value, to_dict, to_json
-from .observed import LinkId, Observed, Place, SeenLink, SeenNetns
-from .operations import AddNetns, ChangeLink, CreatePair, DeletePair, Operation, Plan, RemoveNetns
-from .plan import plan
-from .state import State, Verdict
-
 if TYPE_CHECKING:
-    from .configurator import Configurator as Configurator
-    from .dependants import Attachment as Attachment
-    from .dependants import Dependant as Dependant
-    from .follow import MemoryResolver as MemoryResolver
-    from .follow import Resolver as Resolver
-    from .follow import ResolverDown as ResolverDown
-    from .follow.docker import DockerResolver as DockerResolver
+    from vethlib.follow import MemoryResolver as MemoryResolver
+    from vethlib.follow import Resolver as Resolver
+    from vethlib.follow import ResolverDown as ResolverDown
+    from vethlib.follow.docker.resolver import DockerResolver as DockerResolver
+
+    from .config.files import Configuration as Configuration
+    from .config.files import UnreadablePath as UnreadablePath
+    from .config.files import load as load
+    from .config.jsontext import Undecodable as Undecodable
+    from .config.mark import ADDRESS_PROTO as ADDRESS_PROTO
+    from .config.mark import Mark as Mark
+    from .config.mark import alias_of as alias_of
+    from .config.mark import check_label as check_label
+    from .config.mark import group_of as group_of
+    from .config.mark import is_ours as is_ours
+    from .config.mark import read_alias as read_alias
+    from .config.model import Interface as Interface
+    from .config.model import InterfaceType as InterfaceType
+    from .config.model import InvalidInterface as InvalidInterface
+    from .config.model import Namespace as Namespace
+    from .config.model import NamespaceType as NamespaceType
+    from .config.northbound import Parsed as Parsed
+    from .config.northbound import read as read
+    from .config.northbound import read_one as read_one
+    from .config.northbound import read_value as read_value
+    from .config.northbound import to_dict as to_dict
+    from .config.northbound import to_json as to_json
     from .hooks import HookCounts as HookCounts
     from .hooks import Hooks as Hooks
-    from .indexes import IndexEntry as IndexEntry
-    from .indexes import Indexes as Indexes
-    from .indexes import IndexEvent as IndexEvent
-    from .packet import PacketPort as PacketPort
+    from .limits import Limits as Limits
+    from .planning.inversion import Inverse as Inverse
+    from .planning.inversion import Irreversible as Irreversible
+    from .planning.inversion import inverse as inverse
+    from .planning.inversion import irreversible as irreversible
+    from .planning.inversion import links_at_stake as links_at_stake
+    from .planning.observed import LinkId as LinkId
+    from .planning.observed import NetnsId as NetnsId
+    from .planning.observed import Observed as Observed
+    from .planning.observed import SeenLink as SeenLink
+    from .planning.observed import SeenNetns as SeenNetns
+    from .planning.operations import AddNetns as AddNetns
+    from .planning.operations import ChangeLink as ChangeLink
+    from .planning.operations import CreatePair as CreatePair
+    from .planning.operations import DeletePair as DeletePair
+    from .planning.operations import Operation as Operation
+    from .planning.operations import Plan as Plan
+    from .planning.operations import RemoveNetns as RemoveNetns
+    from .planning.planner import plan as plan
+    from .reconcile.configurator import Configurator as Configurator
+    from .reconcile.statuses import StatusChange as StatusChange
+    from .registry.dependants import Attachment as Attachment
+    from .registry.dependants import Dependant as Dependant
+    from .registry.indexes import IndexEntry as IndexEntry
+    from .registry.indexes import Indexes as Indexes
+    from .registry.indexes import IndexEvent as IndexEvent
+    from .registry.packet import PacketPort as PacketPort
+    from .registry.subscriptions import Subscription as Subscription
+    from .state import State as State
+    from .state import Verdict as Verdict
     from .status import Status as Status
-    from .statuses import StatusChange as StatusChange
     from .stores.directory import DirectoryStore as DirectoryStore
     from .stores.memory import MemoryStore as MemoryStore
     from .stores.protocol import Store as Store
-    from .subscriptions import Subscription as Subscription
 
-# What validating a file does not need is imported when it is asked for: it takes 30 ms.
+    Place = NetnsId
+
+# Each name is imported when it is asked for: protobuf alone takes 20 ms, and not everybody needs it.
 _MODULES = {
-    "Attachment": "dependants",
-    "Configurator": "configurator",
-    "Dependant": "dependants",
-    "DirectoryStore": "stores.directory",
-    "DockerResolver": "follow.docker",
-    "HookCounts": "hooks",
-    "Hooks": "hooks",
-    "IndexEntry": "indexes",
-    "IndexEvent": "indexes",
-    "Indexes": "indexes",
-    "MemoryResolver": "follow",
-    "MemoryStore": "stores.memory",
-    "PacketPort": "packet",
-    "Resolver": "follow",
-    "ResolverDown": "follow",
-    "Status": "status",
-    "StatusChange": "statuses",
-    "Store": "stores.protocol",
-    "Subscription": "subscriptions",
+    "ADDRESS_PROTO": ".config.mark",
+    "AddNetns": ".planning.operations",
+    "Attachment": ".registry.dependants",
+    "ChangeLink": ".planning.operations",
+    "Configuration": ".config.files",
+    "Configurator": ".reconcile.configurator",
+    "CreatePair": ".planning.operations",
+    "DeletePair": ".planning.operations",
+    "Dependant": ".registry.dependants",
+    "DirectoryStore": ".stores.directory",
+    "DockerResolver": "vethlib.follow.docker.resolver",
+    "HookCounts": ".hooks",
+    "Hooks": ".hooks",
+    "IndexEntry": ".registry.indexes",
+    "IndexEvent": ".registry.indexes",
+    "Indexes": ".registry.indexes",
+    "Interface": ".config.model",
+    "InterfaceType": ".config.model",
+    "InvalidInterface": ".config.model",
+    "Inverse": ".planning.inversion",
+    "Irreversible": ".planning.inversion",
+    "Limits": ".limits",
+    "LinkId": ".planning.observed",
+    "Mark": ".config.mark",
+    "MemoryResolver": "vethlib.follow",
+    "MemoryStore": ".stores.memory",
+    "Namespace": ".config.model",
+    "NamespaceType": ".config.model",
+    "NetnsId": ".planning.observed",
+    "Observed": ".planning.observed",
+    "Operation": ".planning.operations",
+    "PacketPort": ".registry.packet",
+    "Parsed": ".config.northbound",
+    "Plan": ".planning.operations",
+    "RemoveNetns": ".planning.operations",
+    "Resolver": "vethlib.follow",
+    "ResolverDown": "vethlib.follow",
+    "SeenLink": ".planning.observed",
+    "SeenNetns": ".planning.observed",
+    "State": ".state",
+    "Status": ".status",
+    "StatusChange": ".reconcile.statuses",
+    "Store": ".stores.protocol",
+    "Subscription": ".registry.subscriptions",
+    "Undecodable": ".config.jsontext",
+    "UnreadablePath": ".config.files",
+    "Verdict": ".state",
+    "alias_of": ".config.mark",
+    "check_label": ".config.mark",
+    "group_of": ".config.mark",
+    "inverse": ".planning.inversion",
+    "irreversible": ".planning.inversion",
+    "is_ours": ".config.mark",
+    "links_at_stake": ".planning.inversion",
+    "load": ".config.files",
+    "plan": ".planning.planner",
+    "read": ".config.northbound",
+    "read_alias": ".config.mark",
+    "read_one": ".config.northbound",
+    "read_value": ".config.northbound",
+    "to_dict": ".config.northbound",
+    "to_json": ".config.northbound",
 }
 
 __all__ = [
@@ -84,17 +164,18 @@ __all__ = [
     "InvalidInterface",
     "Inverse",
     "Irreversible",
+    "Limits",
     "LinkId",
     "Mark",
     "MemoryResolver",
     "MemoryStore",
     "Namespace",
     "NamespaceType",
+    "NetnsId",
     "Observed",
     "Operation",
     "PacketPort",
     "Parsed",
-    "Place",
     "Plan",
     "RemoveNetns",
     "Resolver",
@@ -127,7 +208,19 @@ __all__ = [
 ]
 
 
+# Names that were replaced. They still work, with a DeprecationWarning.
+_FORMER = {"Place": "NetnsId"}
+
+
 def __getattr__(name: str) -> Any:
+    if name in _FORMER:
+        present = _FORMER[name]
+        warnings.warn(f"{__name__}.{name} is now {__name__}.{present}", DeprecationWarning, stacklevel=2)
+        name = present
     if name in _MODULES:
-        return getattr(import_module(f".{_MODULES[name]}", __name__), name)
+        return getattr(import_module(_MODULES[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""The states an interface can be in, and a state together with its reason."""
+"""The states of an interface, and a state together with its reason."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ __all__ = ["State", "Verdict"]
 
 
 class State(StrEnum):
-    """How far an interface is from what its configuration says."""
+    """The state of an interface compared with its configuration."""
 
-    PENDING = "PENDING"  # waits for something that is not there, and is built when it comes
+    PENDING = "PENDING"  # a requirement is missing; the interface is built when it is met
     CONFIGURED = "CONFIGURED"
-    RETRYING = "RETRYING"  # the kernel refused; tried again by itself
-    FAILED = "FAILED"  # cannot be done as things are; tried again when they change
-    INVALID = "INVALID"  # the configuration itself can never work
-    UNMANAGED = "UNMANAGED"  # a link that is not ours
+    RETRYING = "RETRYING"  # an attempt failed; the agent retries automatically, with backoff
+    FAILED = "FAILED"  # impossible in the current state of the host; tried again when that changes
+    INVALID = "INVALID"  # the configuration can never work
+    UNMANAGED = "UNMANAGED"  # a link that this agent does not own
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A state and the exact reason for it; a CONFIGURED interface has none."""
+    """A state and its exact reason; a CONFIGURED interface has no reason."""
 
     state: State
     reason: str = ""

@@ -1,26 +1,30 @@
-"""What an agent says of an interface: its state, why, since when, and the link that it has."""
+"""The status of an interface: its state, the reason, the time of the last change, and its link as last observed."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from vethlib.links import Link
 
+from .limits import DEFAULT
+from .planning.plausibility import ConfigWarning
 from .state import State
 
-__all__ = ["Status"]
+__all__ = ["Status", "iso"]
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The state of one interface. `since` is when it came into that state, in seconds since 1970.
+    """The status of one interface: its state and all details. `since` is the start of the state, in seconds since 1970.
 
-    `netns` is the reference of its configuration, `host_name` its kernel name, `peer` the name of the interface at the
-    other end. `link` is what the kernel said of it last, None while there is none; `peer_index` the other end's
-    ifindex. A RETRYING one has the number of attempts made and the seconds since 1970 of the next (`attempt`, `due`).
-    `warning` is what an operator should know, though it is no reason for the state.
+    `netns` is the reference in its configuration, `host_name` its kernel name, `peer` the name of the interface at the
+    other end. `link` is its link as last observed, or None, and `peer_index` the ifindex of the peer. A RETRYING
+    interface has the number of attempts made, and the time of the next, in seconds since 1970 (`attempt`, `due`).
+    `warning` is information for operators that does not explain the state; `warnings` are parts of the configuration
+    that are valid but probably mistakes. Only `most_addresses` addresses are shown, because the tenant of the
+    namespace can add a hundred thousand.
     """
 
     name: str
@@ -35,11 +39,19 @@ class Status:
     attempt: int = 0
     due: float = 0.0
     warning: str = ""
+    warnings: tuple[ConfigWarning, ...] = ()
+    most_addresses: int = field(default=DEFAULT.status_addresses, repr=False, compare=False)
+
+    def address_states(self) -> dict[str, str]:
+        """Return the state of each address that is not plainly usable, except the kernel's own link-local address."""
+        shown = () if self.link is None else self.link.ifaddrs[: self.most_addresses]
+        return {str(address): address.state for address in shown if address.state != "usable" and not address.by_kernel}
 
     def as_dict(self) -> dict[str, Any]:
-        """The status for JSON: name, state, reason, netns, host_name, ifindex, peer, since, and what else is known.
+        """Return the status for JSON: name, state, reason, netns, host_name, ifindex, peer, since and further details.
 
-        Times are ISO 8601 in UTC.
+        Times are ISO 8601 in UTC. ``addresses_omitted`` is the number of addresses that are not shown.
+        ``address_states`` has the state of each address that is "tentative", "dadfailed", "deprecated" or "expiring".
         """
         link = self.link
         entry: dict[str, Any] = {
@@ -50,7 +62,7 @@ class Status:
             "host_name": self.host_name,
             "ifindex": None if link is None else link.index,
             "peer": self.peer,
-            "since": _iso(self.since),
+            "since": iso(self.since),
         }
         if link is not None:
             entry |= {
@@ -59,14 +71,21 @@ class Status:
                 "mtu": link.mtu,
                 "up": link.up,
                 "operstate": link.operstate,
-                "addresses": [str(address) for address in link.addresses],
+                "addresses": [str(address) for address in link.addresses[: self.most_addresses]],
             }
+            if (omitted := len(link.addresses) - self.most_addresses) > 0:
+                entry["addresses_omitted"] = omitted
+            if states := self.address_states():
+                entry["address_states"] = states
         if self.warning:
             entry["warning"] = self.warning
+        if self.warnings:
+            entry["warnings"] = [warning.as_dict() for warning in self.warnings]
         if self.state is State.RETRYING:
-            entry |= {"attempt": self.attempt, "next_try": _iso(self.due)}
+            entry |= {"attempt": self.attempt, "next_try": iso(self.due)}
         return entry
 
 
-def _iso(seconds: float) -> str:
+def iso(seconds: float) -> str:
+    """Format a time, in seconds since 1970, as ISO 8601 in UTC with milliseconds."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

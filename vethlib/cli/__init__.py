@@ -1,10 +1,11 @@
 """vethctl: the command line.
 
-A command's module is imported when the command is called, so that `--help` and usage errors come at once.
+The module of a command is imported when the command is run, so that `--help` and usage errors appear at once.
 """
 
 from __future__ import annotations
 
+import signal
 import sys
 from argparse import Namespace
 from collections.abc import Callable
@@ -12,27 +13,33 @@ from importlib import import_module
 
 from vethlib.errors import VethError
 
-from .arguments import json_is_wanted, parse
-from .exits import DONE, INTERRUPTED, INVALID, REFUSED, report
-from .output import Output, abandon_stdout
-from .parser import UsageError
-from .unexpected import be_quiet, report_os_error, report_unexpected
+from .arguments import json_is_requested, parse
+from .arguments.parser import UsageError
+from .term.crash import replace_hooks, report_os_error, report_unexpected
+from .term.exits import DONE, INTERRUPTED, INVALID, REFUSED, report
+from .term.output import Output, abandon_stdout
+from .term.signals import preserved
+from .term.streams import open_missing
 
 __all__ = ["main"]
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; returns its exit code."""
+    """Run a command; return its exit code."""
     is_process = argv is None
     argv = sys.argv[1:] if argv is None else argv
     try:
+        if is_process:
+            open_missing()
         if argv[:1] == ["complete"]:
-            from .complete import complete
+            from .completion.answer import complete
 
             return complete(argv[1:])
         if is_process:
-            be_quiet(Output(as_json=json_is_wanted(argv)))
-        return _run(argv)
+            replace_hooks(Output(as_json=json_is_requested(argv)))
+            return _run(argv)
+        with preserved(signal.SIGHUP):  # the agent ignores it until its process has ended
+            return _run(argv)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
@@ -40,19 +47,19 @@ def main(argv: list[str] | None = None) -> int:
         return DONE
     except OSError as error:
         abandon_stdout()
-        report_os_error(Output(as_json=json_is_wanted(argv)), error)
+        report_os_error(Output(as_json=json_is_requested(argv)), error)
         return REFUSED
     except Exception as error:
-        report_unexpected(Output(as_json=json_is_wanted(argv)), error)
+        report_unexpected(Output(as_json=json_is_requested(argv)), error)
         return REFUSED
 
 
 def _run(argv: list[str]) -> int:
-    output = Output(as_json=json_is_wanted(argv))
+    output = Output(as_json=json_is_requested(argv))
     try:
         args = parse(argv)
         output = Output(as_json=args.json, color=args.color)
-        module = import_module(f".{args.module}", __name__)
+        module = import_module(f".commands.{args.module}", __name__)
         command: Callable[[Namespace, Output], int] = getattr(module, args.command)
         code = command(args, output)
     except UsageError as error:

@@ -1,12 +1,13 @@
-"""Where everything is in a picture: pure geometry, in pixels, of text that is all of one width.
+"""Lay out a picture: pure geometry, in pixels, of text in a monospaced font.
 
-1. What no edge joins is laid out by itself, and then all parts are packed in rows.
-2. A part is drawn in columns. Its most joined box is in the middle, and what would fall apart without it goes to its
-   left and its right, in equal shares; each further column has what is joined to the one before. So an edge joins
-   neighbouring columns, or two boxes of one column: it runs in the gap beside them, and through no box.
-3. Long chains and rings would be one row or two columns of a hundred: they are wound, each row the other way round.
-4. In a box every port has a row of its own, on the side where its edge leaves, in the order in which the other ends
-   stand. So texts are in boxes, and edges need none.
+1. Connected parts are laid out separately, and then packed in rows.
+2. A part is drawn in columns. The box with the most edges is in the middle, and the pieces into which the part falls
+   without it are distributed evenly to its left and right; each further column has the neighbours of the one before. So
+   an edge joins neighbouring columns, or two boxes of one column: it runs in the gap beside them, and through no box.
+3. Long chains and rings would be one row, or two columns of a hundred, so they are wound: each row runs in the opposite
+   direction of the one before.
+4. In a box, every port has its own row, on the side where its edge leaves, in the order of the other ends. So all texts
+   are in boxes, and edges need none.
 """
 
 from __future__ import annotations
@@ -21,28 +22,28 @@ from vethlib.text import columns, natural
 from .model import Box, Edge, Graph, Port
 from .order import spread, untangled
 
-__all__ = ["Curve", "PlacedBox", "PlacedGraph", "Row", "place"]
+__all__ = ["Curve", "PlacedBox", "PlacedGraph", "Row", "place", "sign_of"]
 
 Side: TypeAlias = Literal["left", "right"]
 _SIDES: Final[tuple[Side, ...]] = ("left", "right")
 
-CHAR: Final = 7.3  # of 12 px in the fonts there are: DejaVu Sans Mono 7.22, Liberation Mono 7.2, Menlo 7.22
+CHAR: Final = 7.3  # width of a character at 12 px: DejaVu Sans Mono 7.22, Liberation Mono 7.2, Menlo 7.22
 ROW: Final = 18.0
 HEAD: Final = 24.0
 PAD: Final = 10.0
-BETWEEN: Final = 16.0  # boxes of a column
-_GAP: Final = (70.0, 260.0)  # columns: at least, at most
-_APART: Final = 44.0  # parts of a picture
+BETWEEN: Final = 16.0  # between the boxes of a column
+_GAP: Final = (70.0, 260.0)  # between columns, at least and at most
+_APART: Final = 44.0  # between the parts of a picture
 _MARGIN: Final = 24.0
 _GRID: Final = 60.0
-_WIDTH: Final = 1500.0  # that parts are packed into, unless one is wider
-_CANDIDATES: Final = 32  # for the middle of a part
-_WOUND: Final = 9  # boxes of a chain from which on it is wound
+_WIDTH: Final = 1500.0  # of the rows of parts, unless a part is wider
+_CANDIDATES: Final = 32  # boxes that are considered for the middle of a part
+_WOUND: Final = 9  # the least number of boxes of a wound chain
 
 
 @dataclass(slots=True)
 class Row:
-    """The text of a port, and where its edge leaves."""
+    """The text of a port, and the point where its edge leaves."""
 
     port: Port
     text: str
@@ -53,7 +54,7 @@ class Row:
 
 @dataclass(slots=True)
 class PlacedBox:
-    """A box with its corner and its size; `rows` of its ports on either side."""
+    """A box with its corner and its size, and the `rows` of its ports on both sides."""
 
     box: Box
     width: float
@@ -64,13 +65,13 @@ class PlacedBox:
 
     @property
     def middle(self) -> float:
-        """Halfway down."""
+        """The vertical middle."""
         return self.y + self.height / 2
 
 
 @dataclass(slots=True)
 class Curve:
-    """An edge from the row of its one end to that of the other. `bulge` is how far it has to go out beside a column."""
+    """An edge between the rows of its ends. `bulge` is its distance from the column beside which it runs."""
 
     edge: Edge
     a: Row
@@ -80,7 +81,7 @@ class Curve:
 
 @dataclass(slots=True)
 class PlacedGraph:
-    """A picture, all of it at or right of and below (0, 0)."""
+    """A picture; all coordinates are 0 or greater."""
 
     boxes: list[PlacedBox]
     curves: list[Curve]
@@ -89,13 +90,13 @@ class PlacedGraph:
 
 
 def place(graph: Graph) -> PlacedGraph:
-    """Lay it out. The same graph is the same picture."""
+    """Lay out a graph. The same graph always yields the same picture."""
     parts = [_Part(part).place() for part in graph.components()]
     return _pack(parts)
 
 
 def _pack(parts: list[PlacedGraph]) -> PlacedGraph:
-    """Parts side by side in rows, the tall ones first."""
+    """Pack the parts side by side in rows, the tallest first."""
     whole = max([_WIDTH, *(part.width for part in parts)])
     area = sum((part.width + _APART) * (part.height + _APART) for part in parts)
     whole = max(whole, min(sqrt(area) * 1.3, 2 * whole))
@@ -114,12 +115,12 @@ def _pack(parts: list[PlacedGraph]) -> PlacedGraph:
         boxes += part.boxes
         curves += part.curves
         right, tall = max(right, x + part.width), max(tall, part.height)
-        x += ceil((part.width + _APART) / _GRID) * _GRID  # so that parts of nearly one width stand below each other
+        x += ceil((part.width + _APART) / _GRID) * _GRID  # so that parts of nearly the same width are aligned
     return PlacedGraph(boxes, curves, right + _MARGIN, y + tall + _MARGIN)
 
 
 class _Part:
-    """A part that edges hold together."""
+    """A connected part."""
 
     def __init__(self, graph: Graph) -> None:
         self._boxes = {box.name: box for box in graph.boxes}
@@ -144,7 +145,7 @@ class _Part:
     # --- in columns
 
     def _columns(self) -> list[list[str]]:
-        """The boxes column by column, from left to right."""
+        """Assign the boxes to columns, from left to right."""
         middle = min(
             self._boxes, key=lambda name: (-len(self._neighbours[name]), -len(self._near[name]), natural(name))
         )
@@ -154,7 +155,7 @@ class _Part:
         groups = self._without(middle)
         half, size = (len(self._boxes) - 1) / 2, 0
         for group in groups:
-            # As one reads: the first ones to the left, which are the larger ones; but one alone to the right.
+            # In reading order: the first pieces, which are the larger ones, to the left; but a single one to the right.
             to_right = size >= half or len(groups) == 1
             size += len(group)
             columns, offset = (right, 1) if to_right else (left, 0)
@@ -165,7 +166,7 @@ class _Part:
         return [*reversed(left), *right]
 
     def _without(self, middle: str) -> list[set[str]]:
-        """What the part falls into without that box."""
+        """Return the pieces into which the part falls without that box."""
         groups: list[set[str]] = []
         seen = {middle}
         for name in self._neighbours[middle]:
@@ -184,7 +185,7 @@ class _Part:
         return groups
 
     def _depths(self, middle: str, group: set[str]) -> list[list[str]]:
-        """The group by how many edges away each is, each column in the order of the one before."""
+        """Return the group in columns by distance, each in the order of the one before."""
         columns: list[list[str]] = []
         column = [name for name in self._neighbours[middle] if name in group]
         seen = {middle, *column}
@@ -214,16 +215,16 @@ class _Part:
         for number, column in enumerate(order):
             wide = max(self._placed[name].width for name in column)
             for name in column:
-                self._placed[name].width = wide  # one column, one width: it is quieter so
+                self._placed[name].width = wide  # equal widths in a column look calmer
                 self._placed[name].x = x
             x += wide + self._gap_after(number, at)
         self._place_rows()
 
     def _align(self, order: Sequence[Sequence[str]]) -> None:
-        """Each box as high as the middle of those it is joined to, as far as there is room for all of a column.
+        """Place each box at the average height of its neighbours, as far as there is room in its column.
 
-        The columns on either side of the middle one are by themselves: the tallest of them has no gaps, and the others
-        follow it, one by one.
+        The columns on the two sides of the middle are independent: the tallest has no gaps, and the others are placed
+        outwards from it.
         """
         middle = next(number for number, column in enumerate(order) if self._middle in column)
         for half in (range(middle), range(middle + 1, len(order))):
@@ -240,13 +241,13 @@ class _Part:
         return self._placed[name].height + BETWEEN
 
     def _follow(self, column: Sequence[str], others: Iterable[str]) -> None:
-        """Put a column beside others that have their places."""
-        there = set(others) - set(column)
-        wanted: list[float] = []
+        """Place a column beside others that are already placed."""
+        placed = set(others) - set(column)
+        desired: list[float] = []
         for name in column:
-            near = [self._placed[one].middle for one in self._neighbours[name] if one in there]
-            wanted.append(sum(near) / len(near) if near else 0.0)
-        self._put(column, wanted)
+            near = [self._placed[neighbour].middle for neighbour in self._neighbours[name] if neighbour in placed]
+            desired.append(sum(near) / len(near) if near else 0.0)
+        self._put(column, desired)
 
     def _put(self, column: Sequence[str], middles: Sequence[float]) -> None:
         tops = [middle - self._placed[name].height / 2 for name, middle in zip(column, middles, strict=True)]
@@ -254,7 +255,7 @@ class _Part:
             self._placed[name].y = top
 
     def _gap_after(self, number: int, at: Mapping[str, int]) -> float:
-        """Wide enough for what runs there: the steeper, the wider; and for what comes back to the same column."""
+        """Return the width of the gap for the edges in it: wider for steep edges, and for edges within a column."""
         steepest = bulge = 0.0
         for curve in self._curves:
             a, b = at[curve.edge.a.box], at[curve.edge.b.box]
@@ -269,19 +270,19 @@ class _Part:
     # --- wound
 
     def _wind(self) -> None:
-        """A chain or a ring, in rows: every second one from right to left."""
+        """Place a chain or a ring in rows, every second one from right to left."""
         names, closed = self._in_order()
         count = len(names)
         per_row = max(3, ceil(sqrt(count * 0.45)))
         rows = ceil(count / per_row)
         if closed and rows % 2:
-            rows += 1  # so that it ends below where it began
+            rows += 1  # so that it ends below its beginning
             per_row = ceil(count / rows)
         at: dict[str, tuple[int, int]] = {}
         for number, name in enumerate(names):
             row, step = divmod(number, per_row)
             at[name] = row, step if row % 2 == 0 else per_row - 1 - step
-        if closed and count % per_row:  # the last row ends at its left border, too
+        if closed and count % per_row:  # align the last row of a ring with the left border
             last = rows - 1
             for name in names[last * per_row :]:
                 row, column = at[name]
@@ -292,9 +293,9 @@ class _Part:
         gap = _GAP[0]
         for name in names:
             row, column = at[name]
-            one = self._placed[name]
-            one.x = 60 + sum(widths[:column]) + gap * column + (widths[column] - one.width) / 2
-            one.y = sum(heights[:row]) + 40 * row + (heights[row] - one.height) / 2
+            box = self._placed[name]
+            box.x = 60 + sum(widths[:column]) + gap * column + (widths[column] - box.width) / 2
+            box.y = sum(heights[:row]) + 40 * row + (heights[row] - box.height) / 2
         self._sort_rows()
         self._place_rows()
         for curve in self._curves:
@@ -306,7 +307,7 @@ class _Part:
         ends = [name for name, near in self._neighbours.items() if len(near) == 1]
         names = [min(ends or self._boxes, key=natural)]
         seen = set(names)
-        while following := [one for one in self._neighbours[names[-1]] if one not in seen]:
+        while following := [neighbour for neighbour in self._neighbours[names[-1]] if neighbour not in seen]:
             names.append(following[0])
             seen.add(following[0])
         return names, not ends
@@ -345,30 +346,30 @@ class _Part:
             self._placed[name] = PlacedBox(box, wide * CHAR + 2 * PAD, height, rows=[*left, *right])
 
     def _sort_rows(self) -> None:
-        """Each port in the order in which the other ends stand."""
+        """Order the ports of each box like their other ends."""
         other: dict[int, Port] = {}
         for curve in self._curves:
             other[id(curve.a)], other[id(curve.b)] = curve.b.port, curve.a.port
-        for one in self._placed.values():
+        for box in self._placed.values():
 
             def key(row: Row) -> tuple[float, list[str | tuple[int, str]]]:
                 far = other.get(id(row))
                 return (float("inf") if far is None else self._placed[far.box].middle, natural(row.port.name))
 
-            one.rows.sort(key=key)
-            self._number_rows(one)
+            box.rows.sort(key=key)
+            self._number_rows(box)
 
-    def _number_rows(self, one: PlacedBox) -> None:
+    def _number_rows(self, box: PlacedBox) -> None:
         count: dict[Side, int] = {"left": 0, "right": 0}
-        for row in one.rows:
-            row.y = one.y + HEAD + (count[row.side] + 0.5) * ROW
+        for row in box.rows:
+            row.y = box.y + HEAD + (count[row.side] + 0.5) * ROW
             count[row.side] += 1
 
     def _place_rows(self) -> None:
-        for one in self._placed.values():
-            self._number_rows(one)
-            for row in one.rows:
-                row.x = one.x if row.side == "left" else one.x + one.width
+        for box in self._placed.values():
+            self._number_rows(box)
+            for row in box.rows:
+                row.x = box.x if row.side == "left" else box.x + box.width
 
     def _cropped(self) -> PlacedGraph:
         boxes = list(self._placed.values())
@@ -385,12 +386,17 @@ class _Part:
 
 
 def row_text(port: Port) -> str:
-    """A port in a row: its name, addresses, MTU, and its state where that is not simply up."""
-    words = [port.name, *port.addresses[:2]]
+    """Return the text of a port: its name, addresses, MTU, and its state unless that is up."""
+    words = [port.marked_name, *port.address_texts()[:2]]
     words += [f"+{len(port.addresses) - 2}"] if len(port.addresses) > 2 else []
     words += [f"mtu {port.mtu}"] if port.mtu else []
-    words += [f"{_SIGN_OF.get(port.state, SIGNS[port.mood])} {port.state}"] if port.state not in ("", "up") else []
+    words += [f"{sign_of(port)} {port.state}"] if port.state not in ("", "up") else []
     return "  ".join(words)
+
+
+def sign_of(port: Port) -> str:
+    """Return the sign before the state of a port, for readers who do not see its colour."""
+    return _SIGN_OF.get(port.state, SIGNS[port.mood])
 
 
 _SIGN_OF: Final = {"to be changed": "~"}
@@ -398,5 +404,5 @@ SIGNS: Final = {"good": "✓", "bad": "✕", "waiting": "…", "planned": "+", "
 
 
 def title_of(box: Box) -> str:
-    """What stands above the ports."""
-    return f"{box.name} (not there)" if box.missing else box.name
+    """Return the title of a box."""
+    return f"{box.name} (missing)" if box.missing else box.name

@@ -1,12 +1,14 @@
-"""What a picture shows: boxes, the ports in them, and the edges between those. Values only."""
+"""The content of a diagram: boxes, the ports in them, and the edges between ports. Values only."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 
-__all__ = ["COLORS", "Box", "Edge", "Graph", "Mood", "Port"]
+from vethlib.errors import check_type
+
+__all__ = ["COLORS", "MOODS_BY_SEVERITY", "WARNED", "Box", "Edge", "Graph", "Mood", "Port", "check_graph"]
 
 Mood: TypeAlias = Literal["good", "bad", "waiting", "planned", "plain"]
 
@@ -24,6 +26,9 @@ _MOODS: dict[str, Mood] = {
 }
 
 
+MOODS_BY_SEVERITY: Final[tuple[Mood, ...]] = ("bad", "waiting", "planned", "plain", "good")
+"""From worst to best."""
+
 COLORS: Final[Mapping[Mood, str]] = {
     "good": "#2e7d32",
     "bad": "#c62828",
@@ -31,15 +36,21 @@ COLORS: Final[Mapping[Mood, str]] = {
     "planned": "#1565c0",
     "plain": "#666666",
 }
-"""For those who draw on a ground of their own, light or dark: they can be read on both."""
+"""Colours for drawings without a background of their own: readable on light and dark."""
+
+
+WARNED: Final = "⚠"
+"""The mark of a port that has a warning."""
 
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """A link in a box, by the box's name.
+    """A link in a box; `box` is the name of the box.
 
-    `state` is a word: an operational state of the kernel ("up", "down", "lowerlayerdown"), a state of an interface
-    ("PENDING", …), or what is to be done ("to be created"); "" where nothing is known of it. `reason` says more.
+    `state` is an operational state ("up", "down", or "lowerlayerdown" and "no-carrier" if the peer is down), the state
+    of an interface ("PENDING", …), or a planned operation ("to be created"); "" if nothing is known. `reason` explains
+    the state. `warnings` are about the configuration, and are marked in the diagram. `address_states` has the state of
+    each address that is "tentative", "dadfailed", "deprecated" or "expiring".
     """
 
     box: str
@@ -49,39 +60,52 @@ class Port:
     mac: str = ""
     state: str = ""
     reason: str = ""
+    warnings: tuple[str, ...] = ()
+    address_states: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def marked_name(self) -> str:
+        """The name, followed by a mark if there is a warning."""
+        return f"{self.name} {WARNED}" if self.warnings else self.name
 
     @property
     def mood(self) -> Mood:
-        """What the state means."""
+        """The severity of the state."""
         return _MOODS.get(self.state, "bad")
 
+    def address_texts(self) -> list[str]:
+        """Return the addresses, each followed by its state if that is not the usual one."""
+        states = self.address_states
+        return [f"{address} ({states[address]})" if address in states else address for address in self.addresses]
+
     def lines(self) -> list[str]:
-        """All that is known of it, a line each."""
-        words = [self.name, *self.addresses]
+        """Return all details, one per line."""
+        words = [self.name, *self.address_texts()]
         words += [f"mtu {self.mtu}"] if self.mtu else []
         words += [self.mac] if self.mac else []
         words += [f"{self.state}: {self.reason}" if self.reason else self.state] if self.state else []
+        words += [f"{WARNED} {warning}" for warning in self.warnings]
         return words
 
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """A pair. The worse of its ends says how it is."""
+    """A pair of links. Its mood is that of the worse end."""
 
     a: Port
     b: Port
 
     @property
     def mood(self) -> Mood:
-        """The worst of both ends."""
-        order: tuple[Mood, ...] = ("bad", "waiting", "planned", "plain", "good")
-        return min(self.a.mood, self.b.mood, key=order.index)
+        """The mood of the worse end."""
+        return min(self.a.mood, self.b.mood, key=MOODS_BY_SEVERITY.index)
 
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A namespace. `loose` are ports without an edge: the other end is unknown, or not there; `missing` that it is not
-    there itself.
+    """A namespace. `loose` are its ports without an edge, whose peer is unknown or missing.
+
+    `missing` is True if the namespace does not exist.
     """
 
     name: str
@@ -97,17 +121,17 @@ class Graph:
     edges: tuple[Edge, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """The graph for JSON."""
+        """Return the graph as a dictionary for JSON."""
         return {
             "boxes": [
-                {"name": one.name, "missing": one.missing, "links": [_port(port) for port in one.loose]}
-                for one in self.boxes
+                {"name": box.name, "missing": box.missing, "links": [_port(port) for port in box.loose]}
+                for box in self.boxes
             ],
             "edges": [{"a": _port(edge.a), "b": _port(edge.b)} for edge in self.edges],
         }
 
     def components(self) -> Iterator[Graph]:
-        """The parts that no edge joins, each in the order of the boxes."""
+        """Yield the connected parts of the graph, each with its boxes in order."""
         joined: dict[str, set[str]] = {box.name: {box.name} for box in self.boxes}
         for edge in self.edges:
             a, b = joined[edge.a.box], joined[edge.b.box]
@@ -127,13 +151,20 @@ class Graph:
             yield Graph(tuple(boxes[key]), tuple(edges[key]))
 
 
+def check_graph(graph: Graph) -> Graph:
+    """Return `graph` if it is a Graph. Raises InvalidValue."""
+    return check_type(graph, Graph, "graph", "must be a Graph, such as that of Topology.graph()")
+
+
 def _port(port: Port) -> dict[str, Any]:
     return {
         "netns": port.box,
         "name": port.name,
         "addresses": list(port.addresses),
+        "address_states": dict(port.address_states),
         "mtu": port.mtu,
         "mac": port.mac,
         "state": port.state,
         "reason": port.reason,
+        "warnings": list(port.warnings),
     }

@@ -1,7 +1,8 @@
-"""What links there are in any number of namespaces, known without asking: (namespace, name) ⇄ ifindex, kept by events.
+"""A cache of the links of any number of namespaces: (namespace, name) ⇄ ifindex, kept up to date by events.
 
-`cache.py` is the public face; `watching.py` keeps what is known up to date; `observatory.py` is where it listens from;
-`table.py` has the links of one namespace; `news.py` is what a user waits for, `event.py` what they are told.
+`cache.py` has the public class, `watching.py` keeps the cache up to date, `observatory.py` receives the events,
+`watch.py` has a watched namespace and `table.py` its links, `news.py` the descriptor to wait for, and `event.py` the
+events for users.
 """
 
 from .cache import IfIndexCache

@@ -1,29 +1,32 @@
-"""IfIndexCache: the public face. It has the lock, hands out what is known, and says when there is news."""
+"""IfIndexCache: the public class. It holds the lock, answers lookups, and queues events."""
 
 from __future__ import annotations
 
 import errno
 import os
-import threading
-import time
-import warnings
 import weakref
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from types import TracebackType
 from typing import Final
 
-from .. import ns
-from .._nl.addr import AddrMessage
-from .._nl.link import LinkMessage
-from ..errors import LinkNotFound, NetnsNotFound, SessionClosed
-from ..links import Link, NetnsRef, describe, spell
-from ..session import Session
-from ..session.reading import addresses_of, to_link
+from vethlib._closing import WarnsUnclosed
+from vethlib._nl.addr import AddrMessage
+from vethlib._nl.link import LinkMessage
+from vethlib._primitives import RLock, time
+from vethlib.errors import InvalidValue, LinkNotFound, NetnsNotFound, SessionClosed, VethError, check_type
+from vethlib.linkref import LinkRef, locate
+from vethlib.links import End, Link, NetnsRef, describe, spell
+from vethlib.session import Session
+from vethlib.session.read.reading import addresses_of, to_link
+from vethlib.session.read.target import same_link
+from vethlib.session.session import open_netns
+
+from .changes import LinkChanges
 from .event import LinkEvent
-from .table import Change, Watch
-from .watching import Watching
+from .table import Change
+from .watch import Watch
+from .watching import GLANCE, Watching
 
 __all__ = ["IfIndexCache"]
 
@@ -31,8 +34,8 @@ _RECEIVE_BUFFER: Final = 32 << 20
 _MOST_PENDING: Final = 65536
 
 
-class IfIndexCache:
-    """The links of any number of namespaces, known without asking the kernel, and news of what happens to them.
+class IfIndexCache(WarnsUnclosed):
+    """A cache of the links of any number of namespaces, and a source of events about them.
 
         with IfIndexCache(session) as cache:
             cache.watch_all(["blue", "pid:42", ""])
@@ -40,61 +43,69 @@ class IfIndexCache:
             for event in cache.poll(timeout=1.0):
                 print(event.kind, event.netns, event.link)
 
-    What is known is as of the last call of anything but the lookups: :meth:`poll`, :meth:`watch`, :meth:`catch_up`.
-    Only a lookup that would fail looks at what is queued first. The cache knows links, not their addresses
-    (``addresses`` is always empty). Some things of a link are as of its last event, since the kernel sends none of
-    them: its alias, group and alternative names while it is down (netdev_state_change, net/core/dev.c); its other end,
-    when that is moved, and until a veth that was just created comes up (``peer_index`` is None till then).
+    Lookups answer from memory. The cache is updated by the other calls: :meth:`poll`, :meth:`watch`, :meth:`catch_up`;
+    only a lookup that would fail reads queued events first. The cache has links, but not their addresses (``addresses``
+    is always empty). Some properties of a link are as of its last event, because the kernel sends no event when they
+    change: its alias, group and alternative names while it is down (netdev_state_change, net/core/dev.c), and its peer
+    when that is moved. ``peer_index`` of a new veth is None until the veth comes up.
 
-    Nothing is kept open in a watched namespace: it ends when its last user goes. The listening is done from namespaces
-    of the cache's own, one for every 512 that are watched; nothing of it shows in home, and nothing stays. It has
-    a price: whatever changes a link, on all of the host, takes the kernel 20 ns longer for each namespace watched
-    (`_nl/events.py` says why). Raises NotPermitted without CAP_SYS_ADMIN (to make a namespace) or CAP_NET_BROADCAST (to
-    hear others), and NetlinkError.
+    The cache keeps nothing open in a watched namespace, which therefore ends with its last user. Events are received in
+    namespaces of the cache's own, one for every 512 watched namespaces. This is not visible in the home namespace, and
+    leaves nothing behind. It has a cost: for each watched namespace, every change of a link anywhere on the host takes
+    the kernel 20 ns longer (for the reason, see `_nl/events.py`). Watching the home namespace takes no capability.
+    Watching any other namespace takes CAP_SYS_ADMIN (to create a namespace and to enter others), CAP_NET_ADMIN (to
+    assign nsids) and CAP_NET_BROADCAST (to receive the events). Raises NetlinkError.
 
-    `session` opens the references, and in turn finds links here instead of asking the kernel, and sees to it that what
-    it does is known here at once; it is not closed with the cache. `receive_buffer` is what the kernel may queue
-    between two calls, in bytes of its memory, taken when needed: an event is charged some 2 300. When it overflows, the
-    watched namespaces are read anew and the differences told, after one "resync" event. With `addresses`, there are
-    events when an address comes or goes, too; of those no difference is told.
+    `session` opens the references. In return, it finds links in this cache instead of asking the kernel, and updates
+    the cache after each of its changes. Closing the cache does not close the session. `receive_buffer` limits how much
+    the kernel can queue between two calls, in bytes of its memory, allocated when needed; an event takes about 2 300.
+    When the buffer overflows, the watched namespaces are read again, and the differences are reported after a "resync"
+    event. With `addresses`, there are also events for addresses that are added or removed; their differences are not
+    reported after an overflow.
 
-    Threads may share a cache; each event goes to one of them. A process forked from this one may not use it. Close it,
-    or use it in a ``with``.
+    With `coalesce`, there are no events. Instead, :meth:`changes` returns the links that have changed, one entry per
+    link, however often it has changed. It takes a bounded time, and stops watching a namespace that sends too many
+    events (for the rules, see `watching.py`). Use it if you read a changed link again anyway.
+
+    Threads can share a cache; each event goes to one of them. A forked process cannot use the cache of its parent.
+    Close it, or use it in a ``with`` statement.
     """
 
-    def __init__(self, session: Session, *, receive_buffer: int = _RECEIVE_BUFFER, addresses: bool = False) -> None:
-        self._closed = True  # until there is something to close
+    _usage = "IfIndexCache(…)"
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        receive_buffer: int = _RECEIVE_BUFFER,
+        addresses: bool = False,
+        coalesce: bool = False,
+    ) -> None:
+        check_type(session, Session, "session", "give the Session that is to use the cache")
         self._pid = os.getpid()
-        self._lock = threading.Lock()
-        session._places()  # raises SessionClosed
-        self._watching = Watching(partial(_open, session), receive_buffer, _MOST_PENDING, addresses=addresses)
+        self._lock = RLock()  # which knows whose it is, see _check_free()
+        self._watching = Watching(
+            partial(open_netns, session),
+            receive_buffer,
+            _MOST_PENDING,
+            addresses=addresses,
+            coalesce=coalesce,
+            home=session.identity("")[1],
+        )
         self._watches = self._watching.watches
         self._closed = False
         self._session = session
         session.attach(self)
         _open_caches.add(self)
 
-    def __enter__(self) -> IfIndexCache:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if not self._closed:
-            if self._pid == os.getpid():
-                warnings.warn(f"unclosed {self!r}: close it, or use `with IfIndexCache(…)`", ResourceWarning, 2, self)
-            self.close()
-
     def close(self) -> None:
-        """End the watch of every namespace; twice is harmless. Who waits in :meth:`poll` gets SessionClosed."""
+        """Stop watching. Calls waiting in :meth:`poll` raise SessionClosed. Closing twice is harmless."""
         if self._pid != os.getpid():
-            # A copy, with the lock as it was: a thread may have held it that is not here.
+            # A copy, with the lock as it was: a thread that does not exist here may have held it.
             self._closed = True
             self._watching.close(in_child=True)
             return
+        self._check_free()
         with self._lock:
             if not self._closed:
                 self._closed = True
@@ -109,45 +120,58 @@ class IfIndexCache:
             )
         if self._closed:
             raise SessionClosed("this cache is closed")
+        self._check_free()
+
+    def _check_free(self) -> None:
+        if self._lock._is_owned():  # type: ignore[attr-defined]  # as threading.Condition asks, too
+            raise VethError("this cache is in use by this thread, which a signal handler has interrupted")
 
     @contextmanager
     def _at_work(self) -> Iterator[Watching]:
         """Hold the lock, and leave fileno() readable exactly if there is something to poll."""
         self._check()
         with self._lock:
-            self._check()
+            if self._closed:
+                raise SessionClosed("this cache is closed")
             watching = self._watching
             try:
                 yield watching
             finally:
                 if not self._closed:
-                    watching.news.set_flag(bool(watching.pending) or watching.dropped or watching.lost)
+                    watching.news.set_flag(watching.has_news)
 
     # --- which namespaces
 
     def watch(self, netns: NetnsRef = "") -> None:
-        """Know the links of a namespace from now on. Those it has make no events.
+        """Watch a namespace from now on. There are no events for links that it already has.
 
-        A namespace that is watched already is the same watch, by whatever reference. Where the reference leads to
-        another namespace than before (one that was made anew under the name), the watch of the old one is over.
+        Watching the same namespace again, by any reference, has no effect. If the reference leads to another namespace
+        than before (one that was created again with the same name), the watch of the old one ends.
 
-        Raises NetnsNotFound, InvalidValue, NotPermitted, NetlinkError; then nothing has changed.
+        Raises NetnsNotFound, InvalidValue, NotPermitted or NetlinkError; nothing has changed then.
         """
         self.watch_all([netns])
 
     def watch_all(self, refs: Iterable[NetnsRef]) -> None:
-        """Watch many namespaces: all, or after an error none that was not watched before. Raises as :meth:`watch`."""
+        """Watch many namespaces. After an error, none of them is newly watched. Raises as :meth:`watch`."""
+        if isinstance(refs, str):
+            raise InvalidValue("refs", refs, f"give a list of references: [{refs!r}]")
         given = ["" if ref is None else ref for ref in refs]
         with self._at_work() as watching:
             watching.watch(given)
 
+    def prepare(self) -> None:
+        """Prepare for watching foreign namespaces. Raises NotPermitted if a capability is missing."""
+        with self._at_work() as watching:
+            watching.prepare()
+
     def unwatch(self, netns: NetnsRef = "") -> None:
-        """Forget a namespace, by any reference to it. Raises NetnsNotFound when it is not watched."""
+        """Stop watching a namespace, given by any reference to it. Raises NetnsNotFound if it is not watched."""
         with self._at_work() as watching:
             watching.drop(self._watch_of(netns))
 
     def netns(self) -> list[NetnsRef]:
-        """The references of the namespaces that are watched, each as it was given first."""
+        """Return the references of the watched namespaces, each as first given."""
         with self._at_work() as watching:
             return watching.netns()
 
@@ -163,43 +187,54 @@ class IfIndexCache:
 
     # --- lookups
 
-    def index(self, name: str, netns: NetnsRef = "") -> int:
-        """The ifindex of a link, by its name or an alternative one.
+    def index(self, name: LinkRef, netns: NetnsRef = "") -> int:
+        """Return the ifindex of a link, given its name, an alternative name, a Link or an End.
 
-        Quick (0.1 µs, no lock, no system call) with the reference spelt as it was given to :meth:`watch`; any other
-        that leads there will do. Raises LinkNotFound; NetnsNotFound when the namespace is not watched.
+        This takes 0.1 µs, no lock and no system call if the reference is spelt as in :meth:`watch`; other references to
+        the namespace also work. Raises LinkNotFound, and NetnsNotFound if the namespace is not watched.
         """
         try:
-            return self._watches[netns].table[name].ifindex
+            return self._watches[netns].table[name].ifindex  # type: ignore[index]  # a key that is no name is simply missing
         except KeyError:
-            return self._find(name, netns).ifindex
+            return self._located(name, netns)[0].ifindex
 
-    def name(self, index: int, netns: NetnsRef = "") -> str:
-        """The name of a link, by its ifindex. As :meth:`index`."""
+    def name(self, index: int | Link, netns: NetnsRef = "") -> str:
+        """Return the current name of a link, given its ifindex or a Link. Raises and costs as :meth:`index`."""
         try:
-            return self._watches[netns].table[index].name
+            return self._watches[netns].table[index].name  # type: ignore[index]  # as above
         except KeyError:
-            return self._find(index, netns).name
+            key, where = (index.index, netns or index.netns) if isinstance(index, Link) else (index, netns)
+            return self._find(check_type(key, int, "index", "give an ifindex or a Link"), where).name
 
-    def link(self, name: str, netns: NetnsRef = "") -> Link:
-        """A link, by its name or an alternative one. As :meth:`index`; building the Link costs 2 µs."""
+    def link(self, name: LinkRef, netns: NetnsRef = "") -> Link:
+        """Return a link, given its name or an alternative name. As :meth:`index`, and 2 µs to build the Link."""
         try:
-            record = self._watches[netns].table[name]
+            record = self._watches[netns].table[name]  # type: ignore[index]  # as above
         except KeyError:
-            record = self._find(name, netns)
-        return to_link(record, netns, ())
+            record, netns = self._located(name, netns)
+        return to_link(record, netns)
 
     def links(self, netns: NetnsRef = "") -> list[Link]:
-        """All links of a namespace, by ifindex. Raises NetnsNotFound when it is not watched."""
+        """Return all links of a namespace, ordered by ifindex. Raises NetnsNotFound if it is not watched."""
         watch = self._watches.get(netns)
         if watch is None:
             with self._at_work():
                 watch = self._watch_of(netns)
         table = watch.table.copy()  # in one step, whatever another thread does
-        return [to_link(table[key], netns, ()) for key in sorted(key for key in table if isinstance(key, int))]
+        return [to_link(table[key], netns) for key in sorted(key for key in table if isinstance(key, int))]
+
+    def _located(self, link: LinkRef, netns: NetnsRef) -> tuple[LinkMessage, NetnsRef]:
+        """Return a link that a lookup has not found at once (perhaps given as a Link or End), and its namespace."""
+        name, netns, seen = locate(link, netns)
+        watch = self._watches.get(netns) if isinstance(link, Link | End) else None
+        record = None if watch is None else watch.table.get(name)
+        if record is None:
+            record = self._find(name, netns)
+        same_link(record.ifindex, seen, name, netns)
+        return record, netns
 
     def _find(self, key: str | int, netns: NetnsRef) -> LinkMessage:
-        """What a lookup did not find at once."""
+        """Return a link that a lookup has not found at once, after reading queued events."""
         with self._at_work() as watching:
             watching.catch_up()
             record = self._watch_of(netns).table.get(key)
@@ -212,15 +247,15 @@ class IfIndexCache:
     # --- events
 
     def catch_up(self) -> None:
-        """Apply what the kernel has queued, so that lookups know it; its events stay for :meth:`poll`."""
+        """Apply the events that the kernel has queued, so that lookups are current; :meth:`poll` returns them later."""
         with self._at_work() as watching:
-            watching.catch_up()
+            watching.catch_up(GLANCE)
 
     def poll(self, timeout: float | None = 0) -> list[LinkEvent]:
-        """Apply all that has happened and return the events that were not fetched yet, in their order.
+        """Apply all queued events, and return those not returned yet, in order.
 
-        If there are none, wait for some up to `timeout` seconds (None: as long as it takes), and return [] then.
-        Raises SessionClosed when the cache is closed meanwhile.
+        If there are none, wait for events up to `timeout` seconds (None: without limit), and return [] on timeout.
+        Raises SessionClosed if the cache is closed meanwhile.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
@@ -232,8 +267,26 @@ class IfIndexCache:
                     return events
             watching.news.wait(left)
 
+    def changes(self) -> LinkChanges:
+        """Read events for a bounded time and return what has changed; for a cache that coalesces.
+
+        If there is more, :meth:`fileno` stays readable or :meth:`due` returns when. Raises SessionClosed, NetlinkError.
+        """
+        with self._at_work() as watching:
+            watching.catch_up()
+            return watching.take_changes()
+
+    def due(self) -> float | None:
+        """Return the time, by the monotonic clock, to call :meth:`changes` even without an event; None for never."""
+        return self._watching.due
+
+    def excuse(self, identities: Iterable[tuple[int, int]]) -> None:
+        """Do not count past events in these namespaces as noise, because the caller caused them."""
+        with self._at_work() as watching:
+            watching.excuse(inode for _, inode in identities)
+
     def _take(self, most: int) -> list[LinkEvent]:
-        """The events that are due, the first of them if there are more."""
+        """Return the pending events, up to `most`."""
         watching = self._watching
         events: list[LinkEvent] = []
         if watching.dropped:
@@ -244,14 +297,14 @@ class IfIndexCache:
         return events
 
     def fileno(self) -> int:
-        """A descriptor that is readable when there may be something to :meth:`poll`; for any kind of event loop."""
+        """Return a descriptor, for any kind of event loop, that is readable when :meth:`poll` may have events."""
         self._check()
         return self._watching.news.fileno()
 
     async def events(self) -> AsyncGenerator[LinkEvent, None]:
-        """Every event as it comes, until the cache is closed.
+        """Yield each event as it arrives, until the cache is closed.
 
-        An event that was not taken (a ``break``, a cancellation) is there for the next who asks.
+        An event that was not consumed (because of a ``break`` or a cancellation) is returned by the next call.
         """
         self._check()
         try:
@@ -270,32 +323,27 @@ class IfIndexCache:
     # --- for the session
 
     def find(self, identity: tuple[int, int], name: str) -> LinkMessage | None:
-        """A link in the namespace of that identity, which the caller has open, as the kernel would show it now.
+        """Return a link of the namespace with that identity, which the caller has open, in its current state.
 
-        None where the kernel has to be asked: the namespace is not watched, there is no such link, or some of what is
-        known of it may be old, because it is down (see :class:`IfIndexCache`). 4 µs.
+        Return None if the kernel has to be asked: the namespace is not watched, the link is missing, or the cache may
+        be outdated, because the link is down (see :class:`IfIndexCache`) or events are still queued. This takes 4 µs.
         """
         with self._at_work() as watching:
-            watching.catch_up()
-            watch = watching.at(identity)
+            whole = watching.catch_up(GLANCE)
+            watch = watching.at(identity) if whole else None
             record = None if watch is None else watch.table.get(name)
         return record if record is not None and record.up else None
 
     def learn(self, identity: tuple[int, int], message: LinkMessage) -> None:
-        """Know at once what the caller has done to a link of which the kernel answered `message` afterwards.
+        """Update the cache after the caller has changed a link, for which the kernel then returned `message`.
 
-        By then the events of it are queued, and perhaps later ones, so it is they that count; only of what the kernel
-        sends no event the message is believed.
+        By then, the events of the change are queued, and possibly later ones, so events take precedence. `message` is
+        used only for properties that have no events.
         """
         with self._at_work() as watching:
-            watching.catch_up()
+            watching.catch_up(GLANCE)
             if (watch := watching.at(identity)) is not None:
                 watching.learn(watch, message)
-
-
-def _open(session: Session, ref: NetnsRef) -> ns.Descriptor:
-    session._places()  # raises SessionClosed
-    return ns.open_owned(ref or f"fd:{session._home.fd}", session._resolver)
 
 
 def _event(watch: Watch | None, change: Change) -> LinkEvent:
@@ -303,12 +351,12 @@ def _event(watch: Watch | None, change: Change) -> LinkEvent:
     netns = None if watch is None else watch.netns
     if isinstance(old, AddrMessage):
         assert new is not None
-        return LinkEvent(kind, netns, to_link(new, netns, ()), None, *addresses_of([old]))
+        return LinkEvent(kind, netns, to_link(new, netns), None, *addresses_of([old]))
     return LinkEvent(
         kind,
         netns,
-        None if new is None else to_link(new, netns, ()),
-        None if old is None else to_link(old, netns, ()),
+        None if new is None else to_link(new, netns),
+        None if old is None else to_link(old, netns),
     )
 
 
@@ -316,7 +364,7 @@ _open_caches: weakref.WeakSet[IfIndexCache] = weakref.WeakSet()
 
 
 def _forget_after_fork() -> None:
-    """In a forked child: index() asks for no process id, so it is to find nothing there."""
+    """Empty the caches of a forked child, because index() does not check the process id."""
     for cache in _open_caches:
         cache._watches = {}
 

@@ -1,11 +1,11 @@
-"""What a user of the cache is told."""
+"""Events of the cache for its users."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from ..links import Address, Link, NetnsRef
+from vethlib.links import Address, Link, NetnsRef
 
 __all__ = ["EventKind", "LinkEvent"]
 
@@ -16,26 +16,27 @@ EventKind: TypeAlias = Literal[
 
 @dataclass(frozen=True, slots=True)
 class LinkEvent:
-    """One thing that happened to a link, or to a watched namespace.
+    """A change of a link or of a watched namespace.
 
     ================  ===========================================================  ========  ========
     `kind`            what happened                                                `link`    `old`
     ================  ===========================================================  ========  ========
-    ``new``           it was created, or moved here                                as it is  None
-    ``changed``       anything but its name                                        as it is  as it was
-    ``renamed``       its name, and perhaps more                                   as it is  as it was
-    ``deleted``       it was deleted, or moved away                                None      as it was
-    ``netns-gone``    the namespace ended, its links with it; the watch is over    None      None
+    ``new``           the link was created, or moved here                          as it is  None
+    ``changed``       a change other than its name                                 as it is  as it was
+    ``renamed``       a change of its name, and possibly more                      as it is  as it was
+    ``deleted``       the link was deleted, or moved away                          None      as it was
+    ``netns-gone``    the namespace ended with its links; the watch has ended      None      None
     ``resync``        events were lost                                             None      None
-    ``address``       an `address` was given to it, or is usable now               as it is  None
-    ``address-gone``  an `address` was taken from it                               as it is  None
+    ``address``       an `address` was added, or has become usable                 as it is  None
+    ``address-gone``  an `address` was removed                                     as it is  None
     ================  ===========================================================  ========  ========
 
-    The last two only from a cache that was asked for addresses.
+    A cache sends the last two only if it was created with ``addresses=True``.
 
-    `netns` is the reference that was given to ``watch()``; None for ``resync``, which is about all of them. After a
-    ``resync`` the differences follow as events of their own, unless nobody fetched events for so long that the oldest
-    were dropped: who keeps a copy of anything reads ``links()`` again. Links have no addresses here.
+    `netns` is the reference that was passed to ``watch()``. For a ``resync``, it is None if all namespaces are
+    affected, and a reference if only events of that namespace were lost (one was too long to be received). After a
+    ``resync``, the differences follow as events, unless events were not fetched for so long that the oldest were
+    dropped. If you keep a copy of the links, read ``links()`` again. The links in events have no addresses.
     """
 
     kind: EventKind

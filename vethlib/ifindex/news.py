@@ -1,18 +1,20 @@
-"""One descriptor for all that a user may wait for: what the kernel has queued, and what was applied but not fetched."""
+"""A single descriptor to wait for: events that the kernel has queued, and changes that were applied but not fetched."""
 
 from __future__ import annotations
 
 import os
-import select
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
+
+from vethlib._primitives import Lock, select
 
 if TYPE_CHECKING:
     import asyncio
 
 __all__ = ["News"]
+
+_LONGEST: Final = 3600.0  # seconds; epoll_wait(2) takes 24 days at most
 
 
 class _HasFileno(Protocol):
@@ -21,14 +23,14 @@ class _HasFileno(Protocol):
 
 
 class News:
-    """An epoll over the event sockets and a flag. Threads may wait, each for itself.
+    """An epoll over the event sockets and a flag. Any number of threads can wait.
 
-    A descriptor that is closed does not wake who waits for it, so :meth:`close` raises the flag, and the last one that
-    waits closes.
+    Closing a descriptor does not wake the threads that wait for it, so :meth:`close` raises the flag, and the last
+    waiting thread closes it.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._waiting = 0
         self._closing = False
         self._raised = False
@@ -41,15 +43,15 @@ class News:
         self._epoll.register(self._flag, select.EPOLLIN)
 
     def fileno(self) -> int:
-        """Readable while the flag is up or a socket has something; to be polled like any other descriptor."""
+        """Return a descriptor that is readable while the flag is raised or a socket has events."""
         return self._epoll.fileno()
 
     def add(self, socket: _HasFileno) -> None:
-        """Wait for this one, too, until it is closed."""
+        """Also wait for this socket, until it is closed."""
         self._epoll.register(socket, select.EPOLLIN)
 
     def readable(self) -> list[int]:
-        """The descriptors that have something now."""
+        """Return the descriptors that are readable now."""
         return [fd for fd, _ in self._epoll.poll(0)]
 
     def set_flag(self, up: bool) -> None:
@@ -61,21 +63,21 @@ class News:
         self._raised = up
 
     def wait(self, timeout: float | None) -> None:
-        """Wait up to `timeout` seconds (None: for as long as it takes) until there is something."""
+        """Wait up to `timeout` seconds (None: without limit), but an hour at most, until there is something."""
         with self._in_use() as usable:
             if usable:
-                self._epoll.poll(timeout)
+                self._epoll.poll(_LONGEST if timeout is None else min(timeout, _LONGEST))
 
     async def wait_async(self) -> None:
-        """Wait in the running event loop until there is something. No thread, nothing left when cancelled."""
-        import asyncio  # 30 ms, for those who have it already
+        """Wait in the running event loop until there is something, without a thread; it can be cancelled."""
+        import asyncio  # takes 30 ms, and callers have imported it
 
         with self._in_use() as usable:
             if not usable:
                 return
             loop = asyncio.get_running_loop()
             something = loop.create_future()
-            # A loop has one reader for a descriptor, and several may wait in it: each has its own.
+            # A loop has one reader per descriptor, and several tasks may wait, so each has its own descriptor.
             fd = os.dup(self._epoll.fileno())
             try:
                 loop.add_reader(fd, _wake, something)
@@ -100,7 +102,7 @@ class News:
                     self._release()
 
     def close(self) -> None:
-        """Wake all that wait; from now on waiting returns at once."""
+        """Wake all waiting threads; from now on, waiting returns at once."""
         with self._lock:
             self._closing = True
             if self._waiting:
@@ -112,7 +114,7 @@ class News:
             self.close_here()
 
     def close_here(self) -> None:
-        """Close the descriptors, and nothing else: what a forked child may do."""
+        """Close only the descriptors, as a forked child may do."""
         self._epoll.close()
         if self._flag >= 0:
             os.close(self._flag)

@@ -1,45 +1,51 @@
-"""A network namespace of our own, from which others are watched without being touched.
+"""Namespaces from which others are watched: one of our own for foreign namespaces, and home for itself.
 
 Theory of operation:
 
-1. A socket hears the namespaces that have an id in its own (see `_nl/events.py`), so a namespace is watched by giving
-   it an id. The kernel takes no id back: given out in home, they would stay there for good. So they are given out in
-   an anonymous namespace in which nothing is but our sockets. When those are closed it ends, and every id with it; an
-   id keeps nobody alive. Home is one of the watched.
-2. Ids are numbered by us, upwards from `FIRST_ID`, so that none ever means two namespaces. Below it the kernel numbers
-   those that it gives out by itself (see 5).
-3. RTM_DELNSID says that a watched namespace has ended. It comes before the links in there are unregistered
-   (unhash_nsid in cleanup_net, net/core/net_namespace.c), so that no RTM_DELLINK of theirs is ever heard. A socket of
-   its own hears it, in this namespace only: the one that hears everywhere would hear of every id that a watched
-   namespace gives to another.
-4. Giving out an id takes 20 ns for each that there is already: the 8 000th takes as long as reading eight namespaces.
-   So where `ROOM` namespaces are watched from one observatory, the next are from another.
-5. The links of a namespace are read in there, through a socket that lives for this one question. They could be read
-   from here (IFLA_TARGET_NETNSID), but then IFLA_LINK_NETNSID would be an id of *this* namespace, made on the spot
-   for a peer that perhaps nobody watches (rtnl_fill_link_netnsid takes the asking socket's namespace). In events it is
-   an id of the link's own. Only where no reference leads to a watched namespace any more (its name was removed,
-   somebody still is in it) it is read from here, and the ids are translated.
+1. A socket receives the events of namespaces that have an id in its own (see `_nl/events.py`), so a namespace is
+   watched by assigning it an id. Ids cannot be removed: in home, they would stay for ever. So they are assigned in an
+   anonymous namespace that contains only our sockets. When those are closed, it ends with all its ids; an id keeps no
+   namespace alive.
+2. We number the ids, upwards from `FIRST_ID`, so that none ever means two namespaces. Below it are those that the
+   kernel assigns automatically (see 5).
+3. RTM_DELNSID reports the end of a watched namespace. It is sent before its links are unregistered (unhash_nsid in
+   cleanup_net, net/core/net_namespace.c), so no RTM_DELLINK for them is ever received. It has a socket of its own that
+   listens in this namespace only, because one that listens everywhere would receive the ids that watched namespaces
+   assign to others.
+4. Assigning an id takes 20 ns for each existing one: the 8 000th takes as long as reading eight namespaces. So at most
+   `ROOM` namespaces are watched from one observatory.
+5. The links of a namespace are read from inside, through a socket that is used once. They could be read from here
+   (IFLA_TARGET_NETNSID), but then IFLA_LINK_NETNSID would be an id in *this* namespace, which the kernel assigns even
+   to peers that are not watched (rtnl_fill_link_netnsid uses the asking socket's namespace). In events, it is an id in
+   the link's own namespace. Only if no reference leads to a watched namespace any more (its name was removed, but it is
+   still in use) is it read from here, and the ids are translated.
+6. Home is watched through a socket inside, for which no namespace has to be entered or created. So home alone can be
+   watched without any capability, and it has a queue of its own.
 """
 
 from __future__ import annotations
 
 import errno
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from itertools import count
 from typing import Final
 
-from .. import ns
-from .._nl.const import RTNLGRP_NSID
-from .._nl.events import EventSocket
-from .._nl.link import LinkMessage, dump_links
-from .._nl.nsid import get_nsid, new_nsid, parse_nsid, translate_nsid
-from .._nl.sock import RtnlSocket
-from ..errors import NotPermitted
-from ..session.refusal import refusal, system_errors
+from vethlib import ns
+from vethlib._nl.const import RTNLGRP_NSID
+from vethlib._nl.events import EventSocket
+from vethlib._nl.link import LinkMessage, dump_links, index_of
+from vethlib._nl.nsid import get_nsid, new_nsid, parse_nsid, translate_nsid
+from vethlib._nl.sock import RtnlSocket
+from vethlib._nl.torn import read
+from vethlib.errors import NotPermitted
+from vethlib.session.core.refusal import refusal, system_errors
+
 from .table import records
 
-__all__ = ["FIRST_ID", "ROOM", "Observatory"]
+__all__ = ["FIRST_ID", "ROOM", "ForeignObservatory", "HomeObservatory", "Observatory"]
 
 FIRST_ID: Final = 1 << 20
 ROOM: Final = 512
@@ -47,64 +53,135 @@ ROOM: Final = 512
 _ENDS_BUFFER: Final = 4 << 20
 
 
-class Observatory:
-    """The namespace and its sockets: for questions, for `links` events, for `ends` of namespaces. Takes no lock.
+class Observatory(ABC):
+    """A namespace from which others are watched, with its sockets. It takes no lock.
 
-    `groups` are the multicast groups whose events `links` gives. `watched` is how many namespaces are watched from
-    here, `lost` that events were lost: both are kept by who uses it.
-
-    Raises NotPermitted without CAP_SYS_ADMIN (to make a namespace) or CAP_NET_BROADCAST (to hear others), NetlinkError.
+    `links` receives the events of `groups` (multicast groups), and `ends`, if not None, the ends of namespaces. The
+    caller maintains the other attributes: `watched` is the number of namespaces watched from here; `lost` is whether
+    events were lost, and `resync_at` the earliest time to resynchronise; `open` is whether more namespaces may be
+    watched from here, and `suspect` whether it is for namespaces that were noisy.
     """
 
-    def __init__(self, ids: count[int], groups: Sequence[int], receive_buffer: int) -> None:
+    links: EventSocket
+    ends: EventSocket | None
+    _requests: RtnlSocket
+
+    def __init__(self, ids: count[int]) -> None:
         self._ids = ids
         self.watched = 0
         self.lost = False
+        self.resync_at = 0.0
+        self.open = True
+        self.suspect = False
+
+    def close(self) -> None:
+        """Close the sockets, which ends all watches."""
+        for socket in (self._requests, self.links, self.ends):
+            if socket is not None:
+                socket.close()
+
+    @abstractmethod
+    def assign(self, fds: Sequence[int]) -> list[int]:
+        """Return the ids of these namespaces; assign those that are missing. Raises NetlinkError."""
+
+    @abstractmethod
+    def ids_of(self, fds: Sequence[int]) -> list[int | None]:
+        """Return the ids of these namespaces, None for one without. Raises NetlinkError."""
+
+    @abstractmethod
+    def links_of(self, nsid: int) -> dict[int, LinkMessage] | None:
+        """Return the links of a namespace without a reference, by ifindex; None if it has ended."""
+
+
+class HomeObservatory(Observatory):
+    """The home namespace, open as `fd`: watched by a socket inside, and with an id as if it were watched from outside.
+
+    Raises NetlinkError.
+    """
+
+    def __init__(self, ids: count[int], groups: Sequence[int], receive_buffer: int, fd: int) -> None:
+        super().__init__(ids)
+        self._id = next(ids)
+        self._identity = ns.identity(fd)
+        self.open = False
+        self.ends = None  # it does not end while it is in use
+        with system_errors("watch the home namespace"):
+            self._requests, self.links = ns.call_at_home(fd, lambda: _sockets_at_home(groups, receive_buffer, self._id))
+
+    def assign(self, fds: Sequence[int]) -> list[int]:
+        """As in :class:`Observatory`: all of these are home."""
+        return [self._id for _ in fds]
+
+    def ids_of(self, fds: Sequence[int]) -> list[int | None]:
+        """As in :class:`Observatory`."""
+        return [self._id if ns.identity(fd) == self._identity else None for fd in fds]
+
+    def links_of(self, nsid: int) -> dict[int, LinkMessage]:  # noqa: ARG002 - there is only one
+        """As in :class:`Observatory`."""
+        with system_errors("list the links of the home namespace"):
+            outcome = read(partial(self._requests.dump, dump_links(), bytes, 1), index_of)
+        if outcome.errno:
+            raise refusal(outcome, "list the links of the home namespace", "")
+        return records(outcome.bodies)
+
+
+class ForeignObservatory(Observatory):
+    """A namespace of our own from which others are watched, by their ids there.
+
+    Raises NotPermitted without CAP_SYS_ADMIN (to create a namespace) or CAP_NET_BROADCAST (to receive the events of
+    others), and from :meth:`assign` without CAP_NET_ADMIN; NetlinkError.
+    """
+
+    def __init__(self, ids: count[int], groups: Sequence[int], receive_buffer: int) -> None:
+        super().__init__(ids)
         with system_errors("watch namespaces"):
             self._requests, self.links, self.ends = ns.call_in_new(lambda: _sockets(groups, receive_buffer))
 
-    def close(self) -> None:
-        """End the namespace."""
-        for socket in (self._requests, self.links, self.ends):
-            socket.close()
-
     def assign(self, fds: Sequence[int]) -> list[int]:
-        """The ids of these namespaces, given out where they have none yet."""
+        """As in :class:`Observatory`."""
         ids = [next(self._ids) for _ in fds]
-        with system_errors("give namespaces an id"):
+        with system_errors("assign ids to namespaces"):
             outcomes = self._requests.exchange([new_nsid(fd, nsid) for fd, nsid in zip(fds, ids, strict=True)])
         known = []
         for position, outcome in enumerate(outcomes):
             if outcome.errno == errno.EEXIST:
                 known.append(position)
             elif outcome.errno:
-                raise refusal(outcome, "give a namespace an id", "")
+                raise refusal(outcome, "assign an id to a namespace", "")
         for position, nsid in zip(known, self.ids_of([fds[position] for position in known]), strict=True):
             assert nsid is not None
             ids[position] = nsid
         return ids
 
     def ids_of(self, fds: Sequence[int]) -> list[int | None]:
-        """The ids that these namespaces have, None for one without."""
-        with system_errors("ask for the id of a namespace"):
+        """As in :class:`Observatory`."""
+        with system_errors("look up the id of a namespace"):
             outcomes = self._requests.exchange([get_nsid(fd) for fd in fds])
         return [None if outcome.errno else parse_nsid(outcome.bodies[0]) for outcome in outcomes]
 
     def links_of(self, nsid: int) -> dict[int, LinkMessage] | None:
-        """The links of a namespace that no reference leads to, by ifindex; None if it has ended (rule 4)."""
+        """As in :class:`Observatory` (rule 5)."""
         with system_errors("list the links of a namespace by its id"):
-            (outcome,) = self._requests.exchange([dump_links(netnsid=nsid)])
-            if outcome.errno == errno.EINVAL:  # what rtnl_get_net_ns_capable says of an id that is nobody's
+            outcome = read(partial(self._requests.dump, dump_links(netnsid=nsid), bytes, 1), index_of)
+            if outcome.errno == errno.EINVAL:  # the error of rtnl_get_net_ns_capable for an unused id
                 return None
             if outcome.errno:
                 raise refusal(outcome, "list the links of a namespace by its id", "")
             found = records(outcome.bodies)
-            elsewhere = [one for one in found.values() if one.link_netnsid is not None]
-            requests = [translate_nsid(one.link_netnsid or 0, nsid) for one in elsewhere]
-            for one, answer in zip(elsewhere, self._requests.exchange(requests), strict=True):
+            elsewhere = [link for link in found.values() if link.link_netnsid is not None]
+            requests = [translate_nsid(link.link_netnsid or 0, nsid) for link in elsewhere]
+            for link, answer in zip(elsewhere, self._requests.exchange(requests), strict=True):
                 translated = None if answer.errno else parse_nsid(answer.bodies[0])
-                found[one.ifindex] = one._replace(link_netnsid=translated)
+                found[link.ifindex] = link._replace(link_netnsid=translated)
         return found
+
+
+def _sockets_at_home(groups: Sequence[int], receive_buffer: int, own: int) -> tuple[RtnlSocket, EventSocket]:
+    with ExitStack() as opened:
+        requests = opened.enter_context(closing(RtnlSocket()))
+        links = EventSocket(groups, receive_buffer, own=own)
+        opened.pop_all()
+    return requests, links
 
 
 def _sockets(groups: Sequence[int], receive_buffer: int) -> tuple[RtnlSocket, EventSocket, EventSocket]:
@@ -114,7 +191,7 @@ def _sockets(groups: Sequence[int], receive_buffer: int) -> tuple[RtnlSocket, Ev
         try:
             links = EventSocket(groups, receive_buffer, everywhere=True)
         except PermissionError as error:
-            message = "hearing the events of others needs CAP_NET_BROADCAST"
+            message = "receiving the events of other namespaces needs CAP_NET_BROADCAST"
             raise NotPermitted(message, errno=error.errno or 0) from None
         opened.pop_all()
     return requests, links, ends

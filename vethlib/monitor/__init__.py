@@ -1,4 +1,4 @@
-"""All that goes on on a host: its namespaces, their links and addresses, and what an agent says of its interfaces."""
+"""Monitor a whole host: events of its namespaces, their links and addresses, and of interface states of an agent."""
 
 from .event import HostEvent, LinkName, What
 from .monitor import Monitor

@@ -1,21 +1,21 @@
-"""A directory, and when to look at it again."""
+"""Watch a directory for changes of its files."""
 
 from __future__ import annotations
 
 import os
-import select
 from contextlib import ExitStack, closing
 
-from vethlib.agent.stores.watch import Watch
+from vethlib._primitives import select
+from vethlib.follow.directories import Watch
 from vethlib.ns.descriptor import opened
 
 __all__ = ["Directory"]
 
 
 class Directory:
-    """Says when the files of a directory, or what is mounted on them, may have changed; it may appear only later.
+    """Report when the files of a directory, or mounts on them, may have changed. The directory need not exist yet.
 
-    Raises OSError where the user has no inotify instance left.
+    Raises OSError if the user has no inotify instance left.
     """
 
     def __init__(self, path: str) -> None:
@@ -23,18 +23,19 @@ class Directory:
         self._identity: tuple[int, int] | None = None
         with ExitStack() as undo:
             self._watch = undo.enter_context(closing(Watch(path)))
-            # A change of the mount table is told to the first poll after it (mounts_poll(), fs/proc_namespace.c), and
-            # each epoll around another one polls, too. So that of the watch only wakes us; this one is ours alone.
+            # A change of the mount table is reported to the first poll after it (mounts_poll(), fs/proc_namespace.c),
+            # and each epoll around another one polls, too. So the watch's descriptor only wakes the caller; this one is
+            # polled here only.
             self._mounts = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
             undo.callback(os.close, self._mounts)
             self._poll = select.poll()
             self._poll.register(self._mounts, select.POLLPRI)
-            self._poll.poll(0)  # it is news once
+            self._poll.poll(0)  # it is readable once at the start
             self._begin()
             self._opened = undo.pop_all()
 
     def fileno(self) -> int:
-        """Readable when there may be something in :meth:`changed`."""
+        """Return a descriptor that is readable when :meth:`changed` may return True."""
         return self._watch.fileno()
 
     def close(self) -> None:
@@ -42,7 +43,7 @@ class Directory:
         self._opened.close()
 
     def changed(self) -> bool:
-        """Whether to look at it again, since the last call."""
+        """Return whether the directory may have changed since the last call."""
         mounted = bool(self._poll.poll(0))
         seen = self._watch.seen()
         if seen.missed or seen.way or seen.ended or (mounted and self._identity_now() != self._identity):
@@ -52,18 +53,18 @@ class Directory:
 
     def _identity_now(self) -> tuple[int, int] | None:
         try:
-            found = os.stat(self._path)
+            status = os.stat(self._path)
         except OSError:
             return None
-        return found.st_dev, found.st_ino
+        return status.st_dev, status.st_ino
 
     def _begin(self) -> None:
-        """Watch what the path leads to now, or what has to appear for it to lead anywhere."""
+        """Watch the directory, or wait for it to appear."""
         try:
             with opened(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC) as directory:
                 self._watch.start(directory.fileno())
-                found = os.fstat(directory.fileno())
-                self._identity = found.st_dev, found.st_ino
+                status = os.fstat(directory.fileno())
+                self._identity = status.st_dev, status.st_ino
         except OSError:
             self._identity = None
             self._watch.wait()

@@ -1,4 +1,4 @@
-"""What a user of the monitor is told."""
+"""Events of the monitor for its users."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FIELDS = ("name", "mac", "mtu", "up", "operstate", "alias", "group", "altnames"
 
 
 class LinkName(NamedTuple):
-    """A link by the reference of its namespace and its name there."""
+    """A link, by the reference of its namespace and its name."""
 
     netns: str
     name: str
@@ -25,23 +25,24 @@ class LinkName(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class HostEvent:
-    """One thing that happened on this host.
+    """An event on this host.
 
     ===========  =====================================================  =======================================
-    `what`       what it is about                                       what is set beside `netns`
+    `what`       subject                                                fields that are set, with `netns`
     ===========  =====================================================  =======================================
     ``netns``    a namespace that is watched
     ``link``     a link                                                 `name`, `link`, `peer`
     ``address``  an `address` of a link                                 `name`, `link`, `address`
-    ``state``    what the agent says of the interface `name`            `state` (empty: deleted)
-    ``resync``   events were lost; the differences follow as events
+    ``state``    the state of interface `name`, reported by its agent   `state` (empty: deleted)
+    ``resync``   lost events of one namespace or, if `netns` is "", of
+                 any namespace; the differences follow as events
     ===========  =====================================================  =======================================
 
-    `action` is ``new``, ``changed`` or ``deleted``, and ``is`` in a snapshot. `time` is when it was heard of, in
-    seconds since 1970. `netns` is the canonical reference, "" home. `changes` maps each field that changed to (old,
-    new). Of an address no change is told but those that are heard of as ``new`` once more, as when it can be used.
-    A link that was deleted is as it was.
-    With the end of a namespace all of its links have gone; they have no events of their own.
+    `action` is ``new``, ``changed`` or ``deleted``, and ``is`` in a snapshot. `time` is when the event was received, in
+    seconds since 1970. `netns` is the canonical reference; "" is the home namespace. `changes` maps each changed field
+    to (old, new). A change of an address is reported only if the kernel sends the address again, as ``new``, for
+    example when it becomes usable. The event of a deleted link has the last state of the link. When a namespace ends,
+    its links have no events of their own.
     """
 
     what: What
@@ -57,5 +58,5 @@ class HostEvent:
 
 
 def changes_between(old: Link, new: Link) -> dict[str, tuple[Any, Any]]:
-    """What differs of what can change in a link while it is where it is."""
+    """Return the differences in fields that can change while a link stays in its namespace."""
     return {name: (was, now) for name in _FIELDS if (was := getattr(old, name)) != (now := getattr(new, name))}

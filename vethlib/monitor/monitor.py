@@ -1,72 +1,76 @@
-"""Monitor: one descriptor for all that happens to the namespaces, links and addresses of a host.
+"""Monitor: one descriptor for all events of the namespaces, links and addresses of a host.
 
 Theory of operation:
 
-1. The links are known by an IfIndexCache, whose events become ours. It watches home, every named namespace, and those
-   that were asked for.
-2. That a name comes or goes is heard by inotify, that a namespace is mounted on it by the mount table
-   (`directory.py`); both only say when to look. What a name leads to is compared by identity, and anew when the kernel
-   says that a namespace has ended, for its identity may be given to the next one at once.
-3. A name that is there, but leads to no namespace yet, is tried again with the next event of the mount table: a
-   namespace is made in two steps.
-4. What the agent says of its interfaces are files (`vethlib.agent.stores.statuses`), read again when they change.
+1. An IfIndexCache watches the home namespace, every named namespace, and those that were asked for. Its events become
+   events of the monitor.
+2. inotify reports new and removed names, and the mount table reports that a namespace is mounted on a name
+   (`directory.py`). Both only trigger a check, which compares the identity of the namespace of each name. The check is
+   repeated when the kernel reports the end of a namespace, because the next namespace may get the same identity.
+3. A namespace is created in two steps. A name that does not lead to a namespace yet is checked again with the next
+   event of the mount table.
+4. Interface states are files written by the agent (`vethlib.agent.stores.statuses`), read again when they change.
 5. All work is done in :meth:`Monitor.poll`, by the thread that calls it.
 """
 
 from __future__ import annotations
 
-import os
-import select
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
-from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vethlib import ns
-from vethlib.agent.follow import Follower
-from vethlib.agent.instance import status_directory
-from vethlib.agent.stores.published import DirectoryStatuses
-from vethlib.errors import SessionClosed, VethError
+from vethlib._closing import Closing
+from vethlib._primitives import select, time
+from vethlib.errors import InvalidValue, SessionClosed, VethError, check_type
+from vethlib.follow import Follower
 from vethlib.ifindex import IfIndexCache, LinkEvent
+from vethlib.linkref import check_refs
 from vethlib.links import Address, Link
-from vethlib.ns.reference import NETNS_DIR
+from vethlib.ns.opening import NETNS_DIR, identity_at
 from vethlib.session import Session
-from vethlib.session.refusal import system_errors
+from vethlib.session.core.refusal import system_errors
 
 from .directory import Directory
 from .event import Action, HostEvent, LinkName, changes_between
 from .peers import Peers
 
+if TYPE_CHECKING:
+    from vethlib.agent.stores.published import DirectoryStatuses
+
 __all__ = ["Monitor"]
 
+_LONGEST = 3600.0  # seconds; epoll_wait(2) accepts up to 24 days
 
-class Monitor:
-    """Tells every change of namespaces, links and addresses on this host, and of the states an agent gives interfaces.
+
+class Monitor(Closing):
+    """Report every change of namespaces, links, addresses and, for one agent, interface states on this host.
 
         with Session() as session, Monitor(session) as monitor:
             while True:
                 for event in monitor.poll(timeout=None):
                     print(event.what, event.action, event.netns, event.name, event.changes)
 
-    Watched are home, every named namespace as it comes and goes, and those of `refs`, whenever they are there. With a
-    `label`, what the agent of that label on this host says is told, too, from `status_dir` (default:
-    /run/vethlib/LABEL/status).
+    It watches the home namespace, every named namespace while it exists, and those of `refs` while they exist. With a
+    `label`, it also reports the interface states of the agent with that label on this host, which it reads from
+    `status_dir` (default: /run/vethlib/LABEL/status).
 
-    It starts no thread: :meth:`fileno` is readable when there may be something to :meth:`poll`. Nothing in it keeps a
-    namespace alive. Not for several threads at once; close it, or use it in a ``with``.
+    It starts no thread: :meth:`fileno` is readable when :meth:`poll` may have events. It does not keep any namespace
+    alive. It must not be used by several threads at once. Close it, or use it in a ``with`` statement.
 
-    Raises :class:`~vethlib.NetnsNotFound` for a reference of `refs` that leads nowhere, and as
-    :class:`~vethlib.IfIndexCache` does: NotPermitted without CAP_SYS_ADMIN or CAP_NET_BROADCAST, NetlinkError.
+    Raises :class:`~vethlib.NetnsNotFound` for a reference of `refs` that leads to no namespace, NotPermitted for `refs`
+    without CAP_SYS_ADMIN, CAP_NET_ADMIN or CAP_NET_BROADCAST, and NetlinkError. Without `refs`, a lack of
+    these capabilities means that only the home namespace is watched.
     """
 
     def __init__(
         self, session: Session, refs: Iterable[str] = (), *, label: str | None = None, status_dir: str = ""
     ) -> None:
+        check_type(session, Session, "session", "must be a Session")
         self._closed = False
         self._session = session
-        self._asked = [str(ns.parse(ref)) for ref in refs]
-        self._watched: dict[str, tuple[int, int]] = {}  # named namespaces, and what each is
+        self._asked = [str(ns.parse(ref)) for ref in check_refs(refs)]
+        self._watched: dict[str, tuple[int, int]] = {}  # the identities of named namespaces
         self._kept = {session.identity(ref) for ref in ("", *self._asked)}
         self._peers = Peers(session)
         self._statuses: DirectoryStatuses | None = None
@@ -76,37 +80,38 @@ class Monitor:
             self._follower = opened.enter_context(Follower(session.resolver))
             self._names = opened.enter_context(closing(Directory(NETNS_DIR)))
             self._epoll = opened.enter_context(closing(select.epoll()))
-            for one in (self._cache, self._follower, self._names):
-                self._epoll.register(one.fileno(), select.EPOLLIN)
+            for fd in (
+                self._cache.fileno(),
+                self._follower.fileno(),
+                self._follower.moves_fileno(),
+                self._names.fileno(),
+            ):
+                self._epoll.register(fd, select.EPOLLIN)
             if label is not None:
+                # Imported here, because only states need a part of the agent, and importing that loads protobuf.
+                from vethlib.agent.process.instance import status_directory
+                from vethlib.agent.stores.published import DirectoryStatuses
+
                 directory = status_dir or status_directory(label)
-                self._said = opened.enter_context(closing(Directory(directory)))
-                self._epoll.register(self._said.fileno(), select.EPOLLIN)
+                self._status_files = opened.enter_context(closing(Directory(directory)))
+                self._epoll.register(self._status_files.fileno(), select.EPOLLIN)
                 self._statuses = DirectoryStatuses(directory, label)
                 self._states = dict(self._statuses.read().entries)
             self._follower.follow(self._asked)
             self._cache.watch_all(["", *self._asked])
             for _ in self._look_at_names():
-                pass  # what is there at the start is no news
+                pass  # namespaces that exist at the start cause no events
             self._peers.meet(self._links())
             self._opened = opened.pop_all()
 
-    def __enter__(self) -> Monitor:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
-        """Stop watching; twice is harmless."""
+        """Stop watching. Closing twice is harmless."""
         if not self._closed:
             self._closed = True
             self._opened.close()
 
     def fileno(self) -> int:
-        """A descriptor that is readable when there may be something to :meth:`poll`."""
+        """Return a descriptor that is readable when :meth:`poll` may have events."""
         self._check()
         return self._epoll.fileno()
 
@@ -114,35 +119,41 @@ class Monitor:
         if self._closed:
             raise SessionClosed("this monitor is closed")
 
-    # --- what is there
+    # --- state
 
     @property
     def netns(self) -> list[str]:
-        """The references of the namespaces that are watched now: home, those asked for, the named ones."""
+        """The references of the namespaces watched now: home, those asked for, and named ones."""
         return list(dict.fromkeys(["", *(ref for ref in self._asked if self._is_there(ref)), *self._watched]))
 
     def links(self, netns: str = "") -> list[Link]:
-        """The links of a watched namespace, by ifindex, as of the last :meth:`poll`; without addresses.
+        """Return the links of a watched namespace, ordered by ifindex, as of the last :meth:`poll`; without addresses.
 
         Raises NetnsNotFound.
         """
         self._check()
         return self._cache.links(netns)
 
-    def peer(self, netns: str, index: int) -> LinkName | None:
-        """The other end of a veth, if it is in a watched namespace."""
+    def peer(self, netns: str | Link, index: int | None = None) -> LinkName | None:
+        """Return the peer of a veth (given by namespace and ifindex, or as a Link) if it is in a watched namespace."""
+        if isinstance(netns, Link):
+            index = netns.index
+            netns = str(netns.netns or "")
+        if index is None:
+            raise InvalidValue("index", index, "must be the ifindex, unless the first argument is a Link")
+        netns = str(ns.parse(netns))
         at = self._peers.of((netns, index))
         if at is None:
             return None
         try:
             return LinkName(at[0], self._cache.name(at[1], at[0]))
         except VethError:
-            return None  # it is gone, which is yet to be told
+            return None  # it was deleted, and its event is still to be read
 
     def snapshot(self) -> list[HostEvent]:
-        """What there is, as events whose action is ``is``: namespaces with their links and addresses, then states.
+        """Return the current state as events with action ``is``: namespaces with links and addresses, then states.
 
-        Changes that come meanwhile are told by :meth:`poll`, and may be in it already.
+        :meth:`poll` reports changes that happen meanwhile, even if the snapshot already contains them.
         """
         self._check()
         now = time.time()
@@ -151,16 +162,16 @@ class Monitor:
         by_ref: dict[str, list[HostEvent]] = {
             ref: [] for ref, place in survey.places.items() if isinstance(place, tuple)
         }
-        for one in survey.links:
-            peer = self.peer(one.ref, one.link.index)
-            found = by_ref.setdefault(one.ref, [])
-            found.append(HostEvent("link", "is", now, one.ref, one.link.name, one.link, peer))
-            found += [
-                HostEvent("address", "is", now, one.ref, one.link.name, one.link, address=address)
-                for address in one.addresses
+        for seen in survey.links:
+            peer = self.peer(seen.ref, seen.link.index)
+            of_netns = by_ref.setdefault(seen.ref, [])
+            of_netns.append(HostEvent("link", "is", now, seen.ref, seen.link.name, seen.link, peer))
+            of_netns += [
+                HostEvent("address", "is", now, seen.ref, seen.link.name, seen.link, address=address)
+                for address in seen.addresses
             ]
-        for ref, found in by_ref.items():
-            events += [HostEvent("netns", "is", now, ref), *found]
+        for ref, of_netns in by_ref.items():
+            events += [HostEvent("netns", "is", now, ref), *of_netns]
         events += [
             HostEvent("state", "is", now, state["netns"], name, state=state) for name, state in self._states.items()
         ]
@@ -169,12 +180,12 @@ class Monitor:
     def _links(self) -> dict[tuple[str, int], Link]:
         return {(ref, link.index): link for ref in self.netns for link in self._cache.links(ref)}
 
-    # --- what happens
+    # --- events
 
     def poll(self, timeout: float | None = 0) -> list[HostEvent]:
-        """What has happened and was not told yet, in order.
+        """Return the events that were not returned yet, in order.
 
-        If there is nothing, wait for something up to `timeout` seconds (None: as long as it takes); [] after that.
+        If there are none, wait for events up to `timeout` seconds (None: without limit), and return [] on timeout.
         Raises SessionClosed, NetlinkError.
         """
         self._check()
@@ -185,36 +196,39 @@ class Monitor:
             if events or (left is not None and left <= 0):
                 return events
             due = self._follower.due()
-            waits = [one for one in (left, due) if one is not None]
-            self._epoll.poll(min(waits) if waits else None)
+            waits = [seconds for seconds in (left, due) if seconds is not None]
+            self._epoll.poll(min([*waits, _LONGEST]))
 
     def _take(self) -> list[HostEvent]:
         events: list[HostEvent] = []
-        heard = self._cache.poll()
-        self._peers.meet(_as_of_now(heard))
-        for one in heard:
-            events += self._told(one)
-        if self._names.changed() or any(one.kind == "netns-gone" for one in heard):
+        link_events = self._cache.poll()
+        self._peers.meet(_latest_links(link_events))
+        for event in link_events:
+            events += self._translated(event)
+        if self._names.changed() or any(event.kind == "netns-gone" for event in link_events):
             events += self._look_at_names()
+        for ref in self._follower.moved():
+            events += self._part_from(ref)
+            events += self._admit(ref)
         for ref in self._follower.changed():
             events += self._admit(ref)
-        if self._statuses is not None and self._said.changed():
+        if self._statuses is not None and self._status_files.changed():
             events += self._look_at_states()
         return events
 
-    def _told(self, heard: LinkEvent) -> Iterator[HostEvent]:
-        """One event of the cache as ours."""
-        now, ref = time.time(), str(heard.netns or "")
-        link, old = heard.link, heard.old
-        if heard.kind == "resync":
-            yield HostEvent("resync", "changed", now)
-        elif heard.kind == "netns-gone":
+    def _translated(self, event: LinkEvent) -> Iterator[HostEvent]:
+        """Yield the events of the monitor for one event of the cache."""
+        now, ref = time.time(), str(event.netns or "")
+        link, old = event.link, event.old
+        if event.kind == "resync":
+            yield HostEvent("resync", "changed", now, ref)
+        elif event.kind == "netns-gone":
             yield from self._lose(ref)
-        elif heard.address is not None and link is not None:
-            action: Action = "new" if heard.kind == "address" else "deleted"
-            if action == "deleted" and heard.address.tentative:
-                return  # nobody could use it yet, and of its coming the kernel says nothing (addrconf_dad_begin)
-            yield HostEvent("address", action, now, ref, link.name, link, address=heard.address)
+        elif event.address is not None and link is not None:
+            action: Action = "new" if event.kind == "address" else "deleted"
+            if action == "deleted" and event.address.tentative:
+                return  # it was never usable, and the kernel has not reported its creation (addrconf_dad_begin)
+            yield HostEvent("address", action, now, ref, link.name, link, address=event.address)
         elif link is None and old is not None:
             peer = self.peer(ref, old.index)
             self._peers.forget((ref, old.index))
@@ -229,27 +243,25 @@ class Monitor:
 
     def _look_at_names(self) -> Iterator[HostEvent]:
         """Compare the named namespaces with those that are watched."""
-        there: dict[str, tuple[int, int]] = {}
+        present: dict[str, tuple[int, int]] = {}
         for name in ns.names():
-            try:
-                found = os.stat(os.path.join(NETNS_DIR, name))
-            except OSError:
-                continue  # it went away, or may not be looked at
-            there[f"netns:{name}"] = found.st_dev, found.st_ino
-        for ref in [ref for ref, identity in self._watched.items() if there.get(ref) != identity]:
+            identity = identity_at(f"{NETNS_DIR}/{name}")
+            if identity is not None:  # otherwise it was removed, is no namespace, or may not be looked at
+                present[f"netns:{name}"] = identity
+        for ref in [ref for ref, identity in self._watched.items() if present.get(ref) != identity]:
             yield from self._lose(ref)
-        for ref in there:
+        for ref in present:
             if ref not in self._watched:
-                yield from self._admit(ref, there[ref])
+                yield from self._admit(ref, present[ref])
 
     def _admit(self, ref: str, identity: tuple[int, int] | None = None) -> Iterator[HostEvent]:
-        """Watch a namespace that has come; its links are news, too."""
+        """Watch a new namespace, and yield events for it and its links."""
         if identity is None and self._is_there(ref):
             return
         try:
             self._cache.watch(ref)
         except VethError:
-            return  # a name without its namespace, which is mounted in a moment; or a process that is gone
+            return  # a name whose namespace has not been mounted yet, or a process that has ended
         if identity is not None:
             self._watched[ref] = identity
         links = self._cache.links(ref)
@@ -263,25 +275,36 @@ class Monitor:
                 yield HostEvent("address", "new", now, ref, link.name, link, address=address)
 
     def _addresses(self, ref: str) -> dict[int, tuple[Address, ...]]:
-        """Those of a namespace that has come with links that are up, by ifindex."""
+        """Return the addresses of a new namespace's links, by ifindex."""
         try:
-            return {one.link.index: one.addresses for one in self._session.survey([ref]).links}
+            return {seen.link.index: seen.addresses for seen in self._session.survey([ref]).links}
         except VethError:
             return {}
 
     def _lose(self, ref: str) -> Iterator[HostEvent]:
-        """A namespace has ended, or its name leads there no more."""
+        """Stop watching a namespace that has ended, or whose name leads elsewhere."""
         self._peers.forget_all_in(ref)
         identity = self._watched.pop(ref, None)
         if identity is None and ref not in self._asked:
-            return  # its end was told when its name went
+            return  # its end was reported when its name was removed
         try:
             if identity not in self._kept:
                 self._cache.unwatch(ref)
-            # It may have another name, by which it is told from now on.
-            self._cache.watch_all([other for other, one in self._watched.items() if one == identity])
+            # It may have another name, which its events have from now on.
+            self._cache.watch_all([other for other, watched in self._watched.items() if watched == identity])
         except VethError:
             pass  # it has ended
+        yield HostEvent("netns", "deleted", time.time(), ref)
+
+    def _part_from(self, ref: str) -> Iterator[HostEvent]:
+        """Stop watching the namespace that a process has left, unless another reference leads there."""
+        watched = [other for other in self.netns if other != ref]
+        try:
+            self._cache.unwatch(ref)
+            self._cache.watch_all(watched)
+        except VethError:
+            pass  # it was watched under another name, or has ended
+        self._peers.forget_all_in(ref)
         yield HostEvent("netns", "deleted", time.time(), ref)
 
     def _is_there(self, ref: str) -> bool:
@@ -306,18 +329,18 @@ class Monitor:
                 continue
             action: Action = "new" if old is None else "changed"
             fields = ("state", "reason", "warning", "netns", "host_name", "ifindex")
-            changes = {one: (old.get(one), state.get(one)) for one in fields if old and old.get(one) != state.get(one)}
+            changes = {key: (old.get(key), state.get(key)) for key in fields if old and old.get(key) != state.get(key)}
             if old is None or changes:
                 yield HostEvent("state", action, now, state["netns"], name, state=state, changes=changes)
 
 
-def _as_of_now(heard: Iterable[LinkEvent]) -> dict[tuple[str, int], Link]:
-    """The links that these events are about, as the last one of each has it."""
+def _latest_links(events: Iterable[LinkEvent]) -> dict[tuple[str, int], Link]:
+    """Return the links of these events, each as in its last event."""
     links: dict[tuple[str, int], Link] = {}
-    for one in heard:
-        ref = str(one.netns or "")
-        if one.link is not None:
-            links[ref, one.link.index] = one.link
-        elif one.old is not None:
-            links.pop((ref, one.old.index), None)
+    for event in events:
+        ref = str(event.netns or "")
+        if event.link is not None:
+            links[ref, event.link.index] = event.link
+        elif event.old is not None:
+            links.pop((ref, event.old.index), None)
     return links

@@ -1,8 +1,8 @@
-"""The other end of every veth, as far as it is in a namespace that is watched.
+"""Find the peer of every veth whose peer is in a watched namespace.
 
-A message names it by ifindex and by an id that means something in its own namespace alone, so who fits is found in
-what is known of all, and then confirmed by asking the kernel (`vethlib.session.survey`); once, for a veth keeps its
-peer. What is new in one go is confirmed in one go.
+A link message has the peer's ifindex and an nsid that is valid in the link's own namespace only. So candidates are
+collected from all namespaces and then confirmed by the kernel (`vethlib.session.read.survey`); only once, because a
+veth keeps its peer. All new candidates are confirmed in one survey.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ At = tuple[str, int]
 
 
 class Peers:
-    """Which link is the other end of which."""
+    """The peer of each known veth."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._peer: dict[str, dict[int, At]] = {}  # by namespace, for those end
-        # Those whose other end is not known, by ifindex, with that of the other end where that is known: the first
-        # message of a veth is sent before it has one (veth_newlink, drivers/net/veth.c).
+        self._peer: dict[str, dict[int, At]] = {}  # by namespace, so that the end of a namespace is cheap
+        # Links with an unknown peer, by ifindex, each with the peer's ifindex if that is known: the first message of a
+        # veth is sent before it has a peer (veth_newlink, drivers/net/veth.c).
         self._waiting: dict[int, dict[At, int | None]] = {}
 
     def of(self, at: At) -> At | None:
-        """The other end, if it is known."""
+        """Return the peer of a link, if it is known."""
         return self._peer.get(at[0], {}).get(at[1])
 
     def meet(self, links: Mapping[At, Link]) -> None:
-        """Find the other ends of these, which are there now."""
+        """Find the peers of these links, which exist now."""
         doubtful: dict[At, None] = {}
         new = {at: link for at, link in links.items() if link.kind == "veth" and self.of(at) is None}
         for at, link in new.items():
@@ -54,17 +54,17 @@ class Peers:
         try:
             survey = self._session.inspect(doubtful)
         except VethError:
-            return  # they stay unknown: it is no more than a word beside an event
-        for one in survey.links:
-            if one.peer is not None:
-                ref = next((ref for ref, place in survey.places.items() if place == one.peer[0]), None)
+            return  # they stay unknown, which only leaves out a detail of events
+        for seen in survey.links:
+            if seen.peer is not None:
+                ref = next((ref for ref, place in survey.places.items() if place == seen.peer[0]), None)
                 if ref is not None:
-                    self._join((one.ref, one.link.index), (ref, one.peer[1]))
+                    self._join((seen.ref, seen.link.index), (ref, seen.peer[1]))
 
     def _join(self, a: At, b: At) -> None:
-        for one, other in ((a, b), (b, a)):
-            self._peer.setdefault(one[0], {})[one[1]] = other
-            self._wait_no_more(one)
+        for end, peer in ((a, b), (b, a)):
+            self._peer.setdefault(end[0], {})[end[1]] = peer
+            self._wait_no_more(end)
 
     def _wait_no_more(self, at: At) -> None:
         if (waiting := self._waiting.get(at[1])) is not None:
@@ -73,12 +73,12 @@ class Peers:
                 del self._waiting[at[1]]
 
     def forget(self, at: At) -> None:
-        """This link is gone; its ifindex may be given to another."""
+        """Forget a deleted link, because its ifindex may be reused."""
         self._part(at)
         self._wait_no_more(at)
 
     def forget_all_in(self, ref: str) -> None:
-        """A namespace is gone, and all that was in it."""
+        """Forget all links of a namespace that has ended."""
         for index in list(self._peer.get(ref, ())):
             self._part((ref, index))
         self._peer.pop(ref, None)

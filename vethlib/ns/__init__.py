@@ -1,33 +1,38 @@
-"""Network namespaces: naming them, holding them open, entering them, making and removing them.
+"""Network namespaces: create, name, open, enter and remove them.
 
     with ns.Netns.create("blue"), ns.entered("blue"):
         ...                       # this thread, and only it, is in blue
     ns.names()                    # ["blue"]
     ns.remove("blue")
 
-What a reference may look like: reference.py. Why the calling thread always comes back: entering.py. The names are
-those of ``ip netns``, either sees what the other made.
+Names are those of ``ip netns``: each sees the namespaces that the other has created. For the forms of a namespace
+reference, see reference.py; for why the calling thread always returns to its own namespace, see entering.py.
 """
 
 from .descriptor import Descriptor, current
-from .entering import call_in, call_in_new, entered, map_in, map_in_new
-from .everywhere import everywhere
+from .entering import call_at_home, call_in, call_in_new, can_enter, entered, is_here, map_in, map_in_new
 from .isolation import is_privileged, isolate, isolate_names
 from .named import names, remove
 from .netns import Netns
+from .opening import set_patience
 from .reference import Reference, Resolver, identity, open_fd, open_owned, parse
+from .search import everywhere, find
 
 __all__ = [
     "Descriptor",
     "Netns",
     "Reference",
     "Resolver",
+    "call_at_home",
     "call_in",
     "call_in_new",
+    "can_enter",
     "current",
     "entered",
     "everywhere",
+    "find",
     "identity",
+    "is_here",
     "is_privileged",
     "isolate",
     "isolate_names",
@@ -38,4 +43,5 @@ __all__ = [
     "open_owned",
     "parse",
     "remove",
+    "set_patience",
 ]

@@ -1,23 +1,30 @@
-"""Running code of the calling thread in another network namespace, and always coming back.
+"""Run code of the calling thread in another network namespace, and always return.
 
 A network namespace belongs to a thread (setns(2), task_struct.nsproxy): no other thread notices any of this.
 
-KeyboardInterrupt can come whenever CPython runs signal handlers, and it runs them in three places only: at the first
+KeyboardInterrupt is raised when CPython runs signal handlers, which it does in three places only: at the first
 instruction of a Python function (RESUME), at a backward jump, and after a call of a C function (Python/ceval.c, the
-eval breaker). Never between two plain instructions. From this follow the rules that everything below keeps:
+eval breaker); never between two plain instructions. Hence the rules that everything below follows:
 
-1. The call that leaves home is inside the ``try`` whose handler goes back: the interrupt may come right after it.
-2. The call that goes back is a C function, and the first call of that handler. Before it there is no place to be
-   interrupted at, and an interrupt after it finds the thread at home.
-3. What ``with`` calls at the end of a block is C, too. A Python ``__exit__`` could be interrupted at its RESUME,
-   when its own ``try`` has not begun and that of the block has ended. A ``functools.partial`` of setns is C all
-   through.
-4. ``__enter__`` is Python: between its last instruction and the block there is no place to be interrupted at. (Since
-   3.14 ``with`` makes an ordinary CALL of it, which looks for signals afterwards if what it called is C.)
+1. The call that leaves the home namespace is inside the ``try`` whose handler returns, because an interrupt may be
+   raised right after it.
+2. The call that returns is a C function, and the first call of that handler. Nothing before it can be interrupted, and
+   an interrupt after it finds the thread back in its own namespace.
+3. The function that ``with`` calls at the end of a block is C, too. A Python ``__exit__`` could be interrupted at its
+   RESUME, when its own ``try`` has not begun and that of the block has ended. A ``functools.partial`` of setns is C
+   throughout.
+4. ``__enter__`` is Python: nothing between its last instruction and the block can be interrupted. (Since 3.14, ``with``
+   compiles to an ordinary CALL of it, which checks for signals afterwards if the called function is C.)
 5. Errors of setns are raised by ctypes errcheck functions, which are Python, but run after the system call.
+6. If a function here calls another one inside the namespace, an outer handler returns once more, so that the thread is
+   back even after an exception between two plain instructions, which only a tracer can raise. Returning twice is
+   harmless. A function with a handler has no loop: on Python 3.13, the jump at its end is covered by no handler.
 
-The way back needs a descriptor of the namespace left. It is an owning one (see descriptor.py) so that an interrupt
-cannot leak it, and it is closed as soon as the thread is home.
+setns needs CAP_SYS_ADMIN even if it changes nothing (netns_install, net/core/net_namespace.c). So a refusal is ignored
+if the thread is already in that namespace: work in one's own namespace needs no capability here.
+
+Returning needs a descriptor of the namespace that was left. It has an owner (see descriptor.py), so that an interrupt
+cannot leak it, and it is closed as soon as the thread is back.
 """
 
 from __future__ import annotations
@@ -25,24 +32,40 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import sys
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..errors import NetlinkError, NetnsNotFound, NotPermitted, VethError, errno_text
+from vethlib.errors import InvalidValue, NetlinkError, NetnsNotFound, NotPermitted, VethError, errno_text
+
+from . import greenlets
 from .descriptor import HERE, Descriptor, current
 from .reference import HasFileno, Resolver, not_opened, open_owned, parse
 from .syscalls import CLONE_NEWNET, bind
 
-__all__ = ["call_in", "call_in_new", "entered", "map_in", "map_in_new"]
+__all__ = ["call_at_home", "call_in", "call_in_new", "can_enter", "entered", "is_here", "map_in", "map_in_new"]
 
 T = TypeVar("T")
+
+_modules = sys.modules
 
 
 def _check_entered(result: int, _function: Any, arguments: tuple[Any, ...]) -> None:
     if result == -1:
-        raise _not_entered(ctypes.get_errno(), arguments[0])
+        number = ctypes.get_errno()
+        if number != errno.EPERM or not is_here(arguments[0]):
+            raise _not_entered(number, arguments[0])
+
+
+def is_here(fd: int) -> bool:
+    """Return whether the calling thread is in the namespace of `fd`."""
+    try:
+        there, here = os.fstat(fd), os.stat(HERE)
+    except OSError:
+        return False
+    return (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino)
 
 
 def _not_entered(number: int, fd: int) -> VethError:
@@ -64,7 +87,7 @@ def _check_unshared(result: int, _function: Any, _arguments: tuple[Any, ...]) ->
         raise NotPermitted("making a network namespace needs CAP_SYS_ADMIN", errno=number)
     reason = errno_text(number)
     if number == errno.ENOSPC:
-        reason = "as many as the sysctl user.max_net_namespaces allows are there: raise it, or delete some"
+        reason = "the limit of the sysctl user.max_net_namespaces is reached: raise it, or delete some namespaces"
     raise NetlinkError(f"cannot make a network namespace: {reason}", errno=number)
 
 
@@ -74,23 +97,20 @@ def _check_left(result: int, _function: Any, arguments: tuple[Any, ...]) -> None
         _check_at_home(ctypes.get_errno(), getattr(home, "value", home))
     if isinstance(home, _Home):
         home.close()
+        if "greenlet" in _modules:
+            greenlets.left()
 
 
 def _check_at_home(number: int, fd: int) -> None:
-    # Without CAP_SYS_ADMIN the way out fails and so does the way back, but then there is nothing to go back from.
-    try:
-        home, here = os.fstat(fd), os.stat(HERE)
-        at_home = (home.st_dev, home.st_ino) == (here.st_dev, here.st_ino)
-    except OSError:
-        at_home = False
-    if not at_home:
+    # Without CAP_SYS_ADMIN, both leaving and returning fail, but then the thread has never left.
+    if not is_here(fd):
         kind = NotPermitted if number == errno.EPERM else NetlinkError
         message = f"this thread cannot return and is still in another network namespace: {errno_text(number)}"
         raise kind(message, errno=number)
 
 
 class _Home(ctypes.c_int):
-    """The number of the descriptor to return by, which C reads when it is called, and what owns it."""
+    """The descriptor to return by: its number, which C reads when it is called, and its owner."""
 
     owner: Descriptor
 
@@ -105,8 +125,9 @@ class _Home(ctypes.c_int):
 _setns = (ctypes.c_int, ctypes.c_int)
 _enter = bind("setns", *_setns, keep_gil=True, errcheck=_check_entered)
 _leave = bind("setns", *_setns, keep_gil=True, errcheck=_check_left)
-# The exception triple that __exit__ is given travels in the registers behind setns's two, which C does not read.
+# The exception triple for __exit__ is passed in registers after the two arguments of setns, which C does not read.
 _leave_block = bind("setns", *_setns, *[ctypes.py_object] * 3, keep_gil=True, errcheck=_check_left)
+_try_to_enter = bind("setns", *_setns, keep_gil=True, errcheck=None)
 _unshare = bind("unshare", ctypes.c_int, errcheck=_check_unshared)
 
 
@@ -124,7 +145,7 @@ else:
 
 
 class _Block(_Partial):
-    """What :func:`entered` returns: the call that ends the block, with a beginning. Good for one block."""
+    """The context manager of :func:`entered`, for one block: the call that ends the block, with a beginning."""
 
     __slots__ = ("_home", "_target")
     _home: _Home
@@ -144,8 +165,10 @@ class _Block(_Partial):
         self._target = None
         home.open()
         try:
+            if "greenlet" in _modules:
+                greenlets.entering(home.owner)
             _enter(target.fileno(), CLONE_NEWNET)
-            target.close()  # from here on the namespace is kept by our being in it
+            target.close()  # from here on, the thread inside keeps the namespace alive
         except BaseException:
             _leave(home, CLONE_NEWNET)
             target.close()
@@ -155,90 +178,145 @@ class _Block(_Partial):
 
 
 def entered(ref: str | HasFileno | None, resolver: Resolver | None = None) -> AbstractContextManager[None]:
-    """A block during which the calling thread is in another network namespace.
+    """Enter another network namespace with the calling thread for the duration of a ``with`` block.
 
         with entered("blue"):
             server = socket.create_server(("", 80))
 
-    Blocks nest; each returns to where its thread was. Inside, the namespace is not kept alive by anything but the
-    thread itself. Neither ``yield`` nor ``await`` in a block: who runs next in this thread would be in there, too.
+    Blocks can be nested; each returns to the previous namespace of its thread. Only the thread itself keeps the
+    namespace alive meanwhile. Do not use ``yield`` or ``await`` in a block, because other code in this thread would run
+    in that namespace, too. Greenlets (gevent, eventlet) can switch: other greenlets are not in the namespace.
 
-    Raises what opening a reference raises (see :func:`~vethlib.ns.open_owned`), and :class:`NotPermitted` without
-    CAP_SYS_ADMIN.
+    Raises like :func:`~vethlib.ns.open_owned`, and :class:`NotPermitted` without CAP_SYS_ADMIN.
     """
     return _Block(open_owned(ref, resolver))
 
 
 def call_in(fd: int, function: Callable[[], T]) -> T:
-    """Call `function` with the calling thread in the namespace that `fd` is open on, and return what it returns.
+    """Call `function` with the calling thread in the namespace of `fd`, and return its result.
 
-    Costs 8 to 10 µs. A socket made in there belongs to that namespace, wherever it is used later. Raises what
-    `function` raises, and NotPermitted without CAP_SYS_ADMIN in the user namespace that owns `fd`'s (netns_install,
-    net/core/net_namespace.c).
+    This takes 8 to 10 µs. A socket created by `function` belongs to that namespace, wherever it is used later. Raises
+    any error of `function`, and NotPermitted without CAP_SYS_ADMIN in the user namespace that owns `fd`'s
+    (netns_install, net/core/net_namespace.c).
     """
+    _check_fd(fd)
     home = _home()
     back = home.fileno()
     try:
-        _enter(fd, CLONE_NEWNET)
-        return function()
+        try:
+            if "greenlet" in _modules:
+                greenlets.entering(home)
+            _enter(fd, CLONE_NEWNET)
+            return function()
+        finally:
+            _leave(back, CLONE_NEWNET)
+    except BaseException:
+        _leave(back, CLONE_NEWNET)  # rule 6
+        raise
     finally:
-        _leave(back, CLONE_NEWNET)
         home.close()
+        if "greenlet" in _modules:
+            greenlets.left()
+
+
+def _check_fd(fd: int) -> None:
+    if not isinstance(fd, int):
+        raise InvalidValue("fd", fd, "must be an open descriptor, such as the fd of a Netns")
+
+
+def call_at_home(fd: int, function: Callable[[], T]) -> T:
+    """Call `function` like :func:`call_in`, but without entering if the namespace is the calling thread's own."""
+    return function() if is_here(fd) else call_in(fd, function)
+
+
+def can_enter() -> bool:
+    """Return whether the calling thread can enter namespaces: it has CAP_SYS_ADMIN in its own user namespace.
+
+    A namespace that belongs to another user namespace may still refuse it (netns_install, net/core/net_namespace.c).
+    """
+    with _home() as home:
+        return bool(_try_to_enter(home.fileno(), CLONE_NEWNET) == 0)  # where it is already
 
 
 def map_in(fds: Iterable[int], function: Callable[[], T]) -> list[T]:
-    """Call `function` in each of the namespaces, going from one to the next, and return what it returned in each.
+    """Call `function` in each of the namespaces, one after the other, and return the results.
 
-    Costs 2 µs a namespace, on top of one :func:`call_in`. If a call raises, what the others returned is closed, where
-    it has a ``close()``.
+    This takes 2 µs per namespace in addition to one :func:`call_in`. If a call raises, earlier results that have a
+    ``close()`` are closed.
     """
+    fds = list(fds)
+    for fd in fds:
+        _check_fd(fd)
     return _map([partial(_enter, fd, CLONE_NEWNET) for fd in fds], function)
 
 
 def map_in_new(count: int, function: Callable[[], T]) -> list[T]:
-    """Make `count` network namespaces, call `function` in each, and return what it returned in each.
+    """Create `count` network namespaces, call `function` in each, and return the results.
 
-    As :func:`call_in_new` and :func:`map_in`: what a call leaves behind keeps its namespace alive, and if one raises,
-    what the others returned is closed.
+    As with :func:`call_in_new`, a namespace ends unless the call keeps it. As with :func:`map_in`, earlier results are
+    closed if a call raises.
     """
     return _map([partial(_unshare, CLONE_NEWNET)] * count, function)
 
 
 def _map(ways: list[Callable[[], None]], function: Callable[[], T]) -> list[T]:
-    """Go each of the `ways` into a namespace, from one to the next, and call `function` there.
+    """Enter a namespace by each of the `ways`, from one to the next, and call `function` there.
 
-    They are a list, since an iterator's own code is not to run elsewhere.
+    They are a list, because the code of an iterator must not run in another namespace.
     """
     results: list[T] = []
     home = _home()
     back = home.fileno()
     try:
         try:
-            for go in ways:
-                go()
-                results.append(function())
+            if "greenlet" in _modules:
+                greenlets.entering(home)
+            _go(ways, function, results)
         finally:
             _leave(back, CLONE_NEWNET)
-            home.close()
     except BaseException:
-        for result in results:
-            if hasattr(result, "close"):
-                result.close()
+        _leave(back, CLONE_NEWNET)  # rule 6
+        _close_all(results)
         raise
+    finally:
+        home.close()
+        if "greenlet" in _modules:
+            greenlets.left()
     return results
 
 
+def _go(ways: list[Callable[[], None]], function: Callable[[], T], results: list[T]) -> None:
+    for go in ways:
+        go()
+        results.append(function())
+
+
+def _close_all(results: list[T]) -> None:
+    for result in results:
+        if hasattr(result, "close"):
+            result.close()
+
+
 def call_in_new(function: Callable[[], T]) -> T:
-    """Make a network namespace, call `function` in it, and return what it returns.
+    """Create a network namespace, call `function` in it, and return its result.
 
     The namespace ends with the call unless `function` keeps it: opens it, mounts it, or leaves a socket in it.
-    Raises what `function` raises, and NotPermitted without CAP_SYS_ADMIN.
+    Raises any error of `function`, and NotPermitted without CAP_SYS_ADMIN.
     """
     home = _home()
     back = home.fileno()
     try:
-        _unshare(CLONE_NEWNET)
-        return function()
+        try:
+            if "greenlet" in _modules:
+                greenlets.entering(home)
+            _unshare(CLONE_NEWNET)
+            return function()
+        finally:
+            _leave(back, CLONE_NEWNET)
+    except BaseException:
+        _leave(back, CLONE_NEWNET)  # rule 6
+        raise
     finally:
-        _leave(back, CLONE_NEWNET)
         home.close()
+        if "greenlet" in _modules:
+            greenlets.left()

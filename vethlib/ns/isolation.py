@@ -1,4 +1,4 @@
-"""A private world for a process: its own network, its own /run/netns, its own view in /sys, gone when it ends.
+"""Isolate a process: its own network, its own names in /run, its own view in /sys, all gone when it ends.
 
 With CAP_SYS_ADMIN that takes two namespaces, network and mount. Without, a user namespace comes first, in which the
 caller is root over the other two and over nothing else (user_namespaces(7)).
@@ -6,13 +6,17 @@ caller is root over the other two and over nothing else (user_namespaces(7)).
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
-import socket
 import stat
-import struct
+from collections.abc import Callable
 
-from ..errors import NetlinkError, NotPermitted, NotSupported, errno_text
+from vethlib._primitives import posix
+from vethlib.errors import NetlinkError, NotPermitted, NotSupported, errno_text
+
+from .descriptor import HERE, opened
+from .loopback import set_loopback_up
 from .syscalls import (
     CLONE_NEWNET,
     CLONE_NEWNS,
@@ -23,40 +27,95 @@ from .syscalls import (
     MS_NOSUID,
     MS_PRIVATE,
     MS_REC,
+    bind,
     mount,
     unshare,
 )
 
-__all__ = ["is_privileged", "isolate", "isolate_names"]
+__all__ = ["is_privileged", "isolate", "isolate_names", "mount_sys"]
 
+_MOUNTS_HERE = "/proc/thread-self/ns/mnt"
+_NAMES, _AGENTS = "netns", "vethlib"  # in /run: named namespaces; the state of the host's agents
 _CAPABILITIES = 1 << 12 | 1 << 21  # CAP_NET_ADMIN, CAP_SYS_ADMIN (include/uapi/linux/capability.h)
+
+_setns = bind("setns", ctypes.c_int, ctypes.c_int)
 
 
 def isolate() -> None:
-    """Move this process into network and mount namespaces of its own; root or not, nothing of it shows outside.
+    """Move this process into network and mount namespaces of its own, which are not visible outside.
 
-    Afterwards there is a loopback that is up and no other link, /run/netns is empty, and /sys/class/net shows our
-    links (where the kernel permits mounting sysfs). Everything else in /run is what it was. A caller without
-    CAP_SYS_ADMIN and CAP_NET_ADMIN is user 0 from then on, in a user namespace that maps nobody else.
+    Afterwards, the only link is a loopback, which is up. /run/netns is empty, and so is /run/vethlib (in which the
+    host's agents keep their state). /sys/class/net shows the links of the process (if the kernel permits mounting
+    sysfs). Everything else in /run is unchanged. A caller without CAP_SYS_ADMIN and CAP_NET_ADMIN is user 0 from then
+    on, in a user namespace that maps as many other ids as newuidmap(1) and /etc/subuid allow, or none.
 
-    For a process of one thread: others would stay outside, and with them no user namespace can be entered at all.
-    There is no way back. Raises :class:`NotPermitted`, which names the sysctl that forbids it, and
-    :class:`NotSupported`.
+    The process must have a single thread: other threads would stay outside, and with them no user namespace can be
+    entered at all. The move cannot be undone. Raises :class:`NotPermitted`, which names the sysctl that forbids it, and
+    :class:`NotSupported`; then the process stays where it was.
     """
-    try:
-        if not is_privileged():
-            raise PermissionError(errno.EPERM, "")
-        unshare(CLONE_NEWNS | CLONE_NEWNET)
-    except OSError as error:
-        if error.errno != errno.EPERM:  # which a container's seccomp profile may say, whatever the capabilities are
-            raise _failed(error) from None
+    if not (is_privileged() and _isolate_privileged()):
         _isolate_as_user()
+
+
+def _isolate_privileged() -> bool:
+    """Isolate without a user namespace; return False if that is forbidden."""
+    try:
+        _move(CLONE_NEWNS | CLONE_NEWNET, _settle)
+    except NetlinkError:
+        raise
+    except OSError as error:
+        if error.errno != errno.EPERM:  # a seccomp profile of a container may return it, whatever the capabilities are
+            raise _failed(error) from None
+        return False
+    return True
+
+
+def _settle() -> None:
     _mount_private()
-    _set_loopback_up()
+    set_loopback_up()
+
+
+def _move(kinds: int, settle: Callable[[], None]) -> None:
+    """Move the calling thread to new namespaces, and call `settle` there; move it back if that fails."""
+    with _WayBack() as way_back:
+        unshare(kinds)
+        try:
+            settle()
+        except BaseException:
+            way_back.go()
+            raise
+
+
+class _WayBack:
+    """The namespaces, the root and the working directory of a thread before it leaves them."""
+
+    def __init__(self) -> None:
+        self._netns = opened(HERE)
+        self._mounts = opened(_MOUNTS_HERE)
+        self._root = opened("/", os.O_PATH | os.O_CLOEXEC)
+        self._directory = opened(".", os.O_PATH | os.O_CLOEXEC)
+
+    def __enter__(self) -> _WayBack:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for owner in (self._netns, self._mounts, self._root, self._directory):
+            owner.close()
+
+    def go(self) -> None:
+        """Move the calling thread back."""
+        _setns(self._netns.fileno(), CLONE_NEWNET)
+        try:
+            _setns(self._mounts.fileno(), CLONE_NEWNS)
+            os.fchdir(self._root.fileno())
+            os.chroot(".")
+            os.fchdir(self._directory.fileno())
+        except OSError:
+            pass  # without CAP_SYS_CHROOT: then it stays in a copy of what was mounted before
 
 
 def is_privileged() -> bool:
-    """Whether this process has CAP_SYS_ADMIN and CAP_NET_ADMIN: can make network namespaces and work in them."""
+    """Return whether this process has CAP_SYS_ADMIN and CAP_NET_ADMIN, to create namespaces and work in them."""
     try:
         with open("/proc/thread-self/status") as status:
             effective = next(int(line.split()[1], 16) for line in status if line.startswith("CapEff:"))
@@ -66,28 +125,71 @@ def is_privileged() -> bool:
 
 
 def isolate_names() -> None:
-    """Move this process into a mount namespace of its own, whose /run/netns is empty; its network stays what it is.
+    """Move this process into a mount namespace of its own, with no names in /run; its network stays the same.
 
     Needs CAP_SYS_ADMIN. Raises :class:`NotPermitted`, :class:`NetlinkError`.
     """
-    try:
-        unshare(CLONE_NEWNS)
+
+    def settle() -> None:
         mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None)
         _mount_run()
+
+    try:
+        _move(CLONE_NEWNS, settle)
     except OSError as error:
         raise _failed(error) from None
 
 
 def _isolate_as_user() -> None:
+    from .idmap import Mapper
+
     uid, gid = os.geteuid(), os.getegid()
     try:
-        unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET)
-        # Before a gid can be mapped without CAP_SETGID outside, setgroups(2) has to be given up (user_namespaces(7)).
-        for file, line in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
-            with open(f"/proc/thread-self/{file}", "w") as map_:
-                map_.write(line)
+        _try_in_a_child(uid, gid)
+        mapper = Mapper(uid, gid)
+        try:
+            unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET)
+            if not mapper.map():
+                _map_own_ids(uid, gid)
+        finally:
+            mapper.cancel()
     except OSError as error:
         raise _failed(error) from None
+    _settle()
+
+
+def _try_in_a_child(uid: int, gid: int) -> None:
+    """Raise OSError if nothing is permitted in a user namespace (AppArmor), because there is no way back from one."""
+    if len(os.listdir("/proc/self/task")) > 1:
+        return  # then unshare(2) is refused as well
+    child = posix.fork()
+    if child == 0:
+        number = errno.EIO
+        try:
+            unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET)
+            _map_own_ids(uid, gid)
+            mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None)
+            number = 0
+        except OSError as error:
+            number = error.errno or number
+        finally:
+            os._exit(number)
+    try:
+        _, status = posix.waitpid(child, 0)
+    except ChildProcessError:
+        return  # this process ignores SIGCHLD, or somebody else has waited for it
+    if status:
+        number = max(os.waitstatus_to_exitcode(status), 0) or errno.EIO
+        raise OSError(number, os.strerror(number))
+
+
+def _map_own_ids(uid: int, gid: int) -> None:
+    # Before a gid can be mapped without CAP_SETGID outside, setgroups(2) has to be given up (user_namespaces(7)).
+    for file, line in (("uid_map", f"0 {uid} 1"), ("setgroups", "deny"), ("gid_map", f"0 {gid} 1")):
+        with open(f"/proc/thread-self/{file}", "r+") as map_:
+            if file.endswith("_map") and map_.read():
+                continue  # newuidmap has worked, but newgidmap has not
+            map_.write(line)
 
 
 def _failed(error: OSError) -> NetlinkError:
@@ -109,7 +211,7 @@ _SYSCTLS = (
 
 
 def _forbidding() -> str:
-    """The sysctl that forbids user namespaces, or all that could."""
+    """Return the sysctl that forbids user namespaces, or all sysctls that could."""
     settings = []
     for file, forbids, allows in _SYSCTLS:
         name = file.replace("/", ".")
@@ -119,7 +221,7 @@ def _forbidding() -> str:
                 if value.read().strip() == forbids:
                     return f"this host forbids them, sysctl {name}={allows} allows them"
         except OSError:
-            pass  # not every kernel has each of them
+            pass  # not every kernel has all of them
     return f"this host forbids them; sysctls that may allow them are {', '.join(settings)}"
 
 
@@ -129,26 +231,28 @@ def _mount_private() -> None:
         _mount_run()
     except OSError as error:
         raise _failed(error) from None
-    _mount_sys()
+    mount_sys()
 
 
 def _mount_run() -> None:
-    """A /run with all that was in it, except that /run/netns is new and empty."""
+    """Mount a copy of /run in which the directories that belong to the host's network are new and empty."""
     old = os.open("/run", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         mount(b"tmpfs", b"/run", b"tmpfs", MS_NOSUID | MS_NODEV, b"mode=0755")
         for entry in os.listdir(f"/proc/thread-self/fd/{old}/."):
-            if entry != "netns":
+            if entry == _AGENTS:
+                os.mkdir(f"/run/{entry}", 0o755)
+            elif entry != _NAMES:
                 _take_over(f"/proc/thread-self/fd/{old}/{entry}", f"/run/{entry}")
     finally:
         os.close(old)
-    os.mkdir("/run/netns", 0o755)
+    os.mkdir(f"/run/{_NAMES}", 0o755)
     if os.path.isdir("/var/run") and not os.path.samefile("/run", "/var/run"):
         mount(b"/run", b"/var/run", None, MS_BIND | MS_REC, None)
 
 
 def _take_over(old: str, new: str) -> None:
-    # Sockets work through a bind mount, so the Docker Engine's and D-Bus's keep answering.
+    # Sockets work through a bind mount, so those of the Docker Engine and D-Bus keep answering.
     try:
         mode = os.lstat(old).st_mode
         if stat.S_ISLNK(mode):
@@ -160,28 +264,21 @@ def _take_over(old: str, new: str) -> None:
             os.mknod(new)
         mount(os.fsencode(old), os.fsencode(new), None, MS_BIND | MS_REC, None)
     except OSError:
-        pass  # vanished meanwhile, or a mount that may not be copied: it is missed by few
+        pass  # removed meanwhile, or a mount that may not be copied: few programs need it
 
 
-def _mount_sys() -> None:
-    """A sysfs of our network namespace: which one it shows is settled when it is mounted (fs/sysfs/mount.c)."""
+def mount_sys() -> None:
+    """Mount a sysfs of this network namespace: it shows the namespace in which it was mounted (fs/sysfs/mount.c)."""
     kept = [(path, os.open(path, os.O_PATH | os.O_CLOEXEC)) for path in _MOUNTED_IN_SYS if os.path.ismount(path)]
     try:
         mount(b"sysfs", b"/sys", b"sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, None)
         for path, fd in kept:
             mount(f"/proc/thread-self/fd/{fd}".encode(), path.encode(), None, MS_BIND | MS_REC, None)
     except OSError:
-        pass  # a container's /sys is partly masked, and the kernel will not let us see more (mount_too_revealing)
+        pass  # the kernel refuses to reveal what is masked in a container's /sys (mount_too_revealing)
     finally:
         for _, fd in kept:
             os.close(fd)
 
 
 _MOUNTED_IN_SYS = ("/sys/fs/cgroup", "/sys/fs/bpf", "/sys/kernel/debug", "/sys/kernel/tracing")
-
-
-def _set_loopback_up() -> None:
-    from fcntl import ioctl
-
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        ioctl(any_socket, 0x8914, struct.pack("16sh14x", b"lo", 0x1))  # SIOCSIFFLAGS, IFF_UP

@@ -1,8 +1,8 @@
-"""Named network namespaces: files in /run/netns with a namespace mounted over each, exactly as ``ip netns`` has them.
+"""Named network namespaces: files in /run/netns with a namespace mounted on each, exactly like those of ``ip netns``.
 
 The name keeps its namespace alive, with no process in it, until it is removed. The directory is a shared mount so
-that a name unmounted here is unmounted in every mount namespace that has a copy of it (netns_add in iproute2's
-ip/ipnetns.c, whose steps these are).
+that a name unmounted here is unmounted in every mount namespace that has a copy of it (like
+netns_add in iproute2's ip/ipnetns.c).
 """
 
 from __future__ import annotations
@@ -11,36 +11,59 @@ import errno
 import os
 import stat
 
-from ..errors import InvalidValue, NetlinkError, NetnsExists, NetnsNotFound, NotPermitted, VethError, errno_text
+from vethlib.errors import InvalidValue, NetlinkError, NetnsExists, NetnsNotFound, NotPermitted, VethError, errno_text
+
 from .descriptor import HERE, OPEN_FLAGS, Descriptor, current, opened
-from .entering import call_in_new
-from .reference import NETNS_DIR, check_netns_name, parse
+from .entering import call_in_new, can_enter
+from .glance import glance_at
+from .loopback import set_loopback_up
+from .opening import NoNamespace, link_at
+from .opening import opened as opened_namespace
+from .reference import NETNS_DIR, check_netns_name, dangling, parse
 from .syscalls import MNT_DETACH, MS_BIND, MS_REC, MS_SHARED, UMOUNT_NOFOLLOW, mount, umount2
 
 __all__ = ["create", "names", "remove"]
 
+_LOCKED = 5.0  # seconds to wait for other processes that do the same
 
-def create(name: str, directory: str = NETNS_DIR) -> Descriptor:
-    """Make a network namespace called `name` ("blue" or "netns:blue"), and return it open.
+
+def create(name: str, directory: str = NETNS_DIR, *, up: bool = False) -> Descriptor:
+    """Create a network namespace called `name` ("blue" or "netns:blue"), and return it open.
+
+    With `up`, its loopback is set up.
 
     Raises :class:`NetnsExists`, :class:`NotPermitted`, :class:`InvalidValue`.
     """
     reference = parse(name)
     if reference.kind != "netns":
-        raise InvalidValue("netns", name, 'only a name can be created: write "blue" or "netns:blue"')
+        raise InvalidValue("netns", name, 'must be a name, such as "blue" or "netns:blue": nothing else can be created')
+    if not reference.value.isascii() or not reference.value.isprintable():
+        _check_no_controls(reference.value, name)
     path = f"{directory}/{reference.value}"
     made: list[None] = []
     try:
         _prepare(directory)
-        # Through extend, all in C, so that we know whether the file is ours even if an interrupt follows the call.
+        # By extend, all in C, so that the created file is known even if an interrupt follows the call.
         made.extend(map(os.mknod, (path,), (stat.S_IFREG,)))
-        return call_in_new(lambda: _mounted(path))
+        return call_in_new(lambda: _ready(path) if up else _mounted(path))
     except BaseException as error:
         if made:
             _erase(path)
         if isinstance(error, OSError) and not isinstance(error, VethError):
             raise _refused("create", path, error) from None
         raise
+
+
+def _check_no_controls(value: str, given: str) -> None:
+    from vethlib.text import has_controls  # rarely needed
+
+    if has_controls(value):
+        raise InvalidValue("netns", given, "must not contain control or text-direction characters")
+
+
+def _ready(path: str) -> Descriptor:
+    set_loopback_up()  # before anybody can find the namespace
+    return _mounted(path)
 
 
 def _mounted(path: str) -> Descriptor:
@@ -53,21 +76,27 @@ def _erase(path: str) -> None:
         _detach(path)
         os.unlink(path)
     except OSError:
-        pass  # what went wrong before is what the caller wants to hear of
+        pass  # the previous error is the one to raise
 
 
 def _prepare(directory: str) -> None:
-    """Make `directory` a shared mount, once, however many do this at the same time.
+    """Make `directory` a shared mount, only once even if several processes do this at the same time.
 
-    Without the lock (iproute2 takes the same one) each of them would see a plain directory and put another mount on
-    top, and a mount copied into 2^n peers stops the machine.
+    Without the lock (iproute2 takes the same one), each of them would see a plain directory and add another mount, and
+    a mount that is copied to 2^n peers stops the machine.
     """
-    import fcntl
+    from vethlib import _locks, _trusted
 
-    os.makedirs(directory, 0o755, exist_ok=True)
+    if not os.path.isdir(directory):
+        if os.path.lexists(directory):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        if not can_enter():  # nor mount: then not even the directory should be left behind
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        os.close(_trusted.open_directory(directory, make=True))
     lock = opened(directory, OPEN_FLAGS | os.O_DIRECTORY)
     try:
-        fcntl.flock(lock.fileno(), fcntl.LOCK_EX)
+        # Anybody can open it, and hold a lock for ever; only root's locks count.
+        _locks.lock(lock.fileno(), _LOCKED, lambda uid: uid in (0, os.geteuid()))
         place = os.fsencode(directory)
         try:
             mount(b"", place, b"none", MS_SHARED | MS_REC, None)
@@ -81,11 +110,12 @@ def _prepare(directory: str) -> None:
 
 
 def remove(name: str, *, missing_ok: bool = False, directory: str = NETNS_DIR) -> None:
-    """Take a name away, as ``ip netns del`` does; the namespace ends when nothing else keeps it.
+    """Remove a name, as ``ip netns del`` does; the namespace ends when nothing else uses it.
 
-    Removes a leftover file too. Raises :class:`NetnsNotFound` unless `missing_ok`, and :class:`NotPermitted`.
+    A leftover file of that name is also removed. Raises :class:`NetnsNotFound` unless `missing_ok`, and
+    :class:`NotPermitted`.
     """
-    # The name of any file there will do: ip lets people call one "a:b", which create() and a reference do not.
+    # Any file name is accepted: ip permits a name like "a:b", which create() and a reference do not.
     bare = name.removeprefix("netns:") if isinstance(name, str) else name
     path = f"{directory}/{check_netns_name(bare, name)}"
     try:
@@ -100,7 +130,7 @@ def remove(name: str, *, missing_ok: bool = False, directory: str = NETNS_DIR) -
 
 def _detach(path: str) -> bool:
     try:
-        # Not following: /run/netns/x is a symbolic link where somebody lent a container's namespace a name.
+        # Without following: /run/netns/x may be a symbolic link that gives a name to a container's namespace.
         umount2(os.fsencode(path), MNT_DETACH | UMOUNT_NOFOLLOW)
     except OSError as error:
         if error.errno != errno.EINVAL:  # EINVAL: nothing is mounted there
@@ -114,13 +144,13 @@ def _unlinked(path: str, detached: bool) -> bool:
         os.unlink(path)
     except OSError as error:
         if error.errno == errno.EBUSY and detached:
-            return False  # one mount less, and another one beneath it
+            return False  # there was another mount beneath
         raise
     return True
 
 
 def names(directory: str = NETNS_DIR) -> list[str]:
-    """The names there are, sorted; none if nobody ever made one."""
+    """Return all names, sorted."""
     try:
         return sorted(os.listdir(directory))
     except FileNotFoundError:
@@ -132,10 +162,38 @@ def names(directory: str = NETNS_DIR) -> list[str]:
 def _refused(verb: str, path: str, error: OSError) -> VethError:
     number = error.errno or 0
     what = f"cannot {verb} {path}"
-    if number == errno.EEXIST and os.path.lexists(path):
-        exists = NetnsExists(f"{path} already exists")
-        exists.errno = number
-        return exists
+    if number == errno.EEXIST and _is_there(path):
+        return _exists(path)
     if number in (errno.EPERM, errno.EACCES):
         return NotPermitted(f"{what}: it needs root, or CAP_SYS_ADMIN and write access there", errno=number)
     return NetlinkError(f"{what}: {errno_text(number)}", errno=number)
+
+
+def _exists(path: str) -> NetnsExists:
+    name = os.path.basename(path)
+    obstacle = _obstacle(path, name)
+    exists = NetnsExists(f"{path} already exists" + (f", but is {obstacle}" if obstacle else ""))
+    exists.errno, exists.unusable = errno.EEXIST, bool(obstacle)
+    return exists
+
+
+def _obstacle(path: str, name: str) -> str:
+    """Describe what is at `path` if it is no namespace; "" if it is one, or that cannot be determined."""
+    try:
+        with opened_namespace(path):
+            return ""
+    except NoNamespace:
+        return f"no namespace: it is being made, or was left behind (ip netns del {name} removes it)"
+    except (FileNotFoundError, ProcessLookupError):
+        link = link_at(path)
+        return dangling(parse(f"netns:{name}"), link) if link else ""
+    except OSError:
+        return ""
+
+
+def _is_there(path: str) -> bool:
+    try:
+        glance_at(path)
+    except OSError:
+        return False
+    return True

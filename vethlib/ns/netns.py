@@ -2,45 +2,53 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from contextlib import AbstractContextManager
-from types import TracebackType
 
-from ..errors import NetnsExists, NetnsNotFound
+from vethlib._closing import Closing
+from vethlib._primitives import for_caller, socket, time
+from vethlib.errors import InvalidValue, NetnsExists, NetnsNotFound
+
 from . import named
 from .descriptor import Descriptor, current
-from .entering import call_in_new, entered
+from .entering import call_in, call_in_new, entered
 from .reference import HasFileno, Resolver, identity, open_owned, parse
 
 __all__ = ["Netns"]
 
 
-class Netns:
-    """A network namespace, held open: it lives at least as long as this object is not closed.
+class Netns(Closing):
+    """An open network namespace, which exists at least until this object is closed.
 
         with Netns.create("blue") as blue:
             session.create(Veth(End("a"), End("b", netns=blue)))
 
-    So hold one no longer than needed: a stopped container's interfaces stay while its Netns is open. Closing does not
-    remove a name. Serves as a reference wherever one is taken, and is equal to any other Netns of the same namespace.
-    `ref` is the text it was opened by, in canonical form; for an anonymous one "fd:N", good while it is open.
+    Do not keep it open longer than needed: while it is open, the links of a stopped container remain. Closing it does
+    not remove a name. A Netns can be used wherever a namespace reference is accepted, and is equal to any other Netns
+    of the same namespace. `ref` is the reference by which it was opened, in canonical form; for an anonymous namespace,
+    "fd:N", which is valid while it is open. `label`, if set, is its name in messages, such as "node a".
     """
 
-    __slots__ = ("__weakref__", "_closed", "_owner", "identity", "ref")
+    __slots__ = ("__weakref__", "_closed", "_owner", "identity", "label", "ref")
 
     ref: str
     identity: tuple[int, int]
+    label: str
 
     def __init__(self, owner: Descriptor, ref: str | None = None) -> None:
+        if not hasattr(owner, "fileno"):
+            raise InvalidValue(
+                "owner", owner, 'use Netns.open("blue") to open a namespace, or Netns.create("blue") to create one'
+            )
         self._owner = owner
         self.ref = f"fd:{owner.fileno()}" if ref is None else ref
         self.identity = identity(owner.fileno())
-        self._closed = False  # last: before, an interruption leaves nothing that could be shown or warned of
+        self.label = ""
+        self._closed = False  # last, so that an interrupted object is neither shown nor warned about
 
     @classmethod
     def open(cls, ref: str | HasFileno | None, resolver: Resolver | None = None) -> Netns:
-        """Open what `ref` names; raises what :func:`~vethlib.ns.open_owned` does."""
+        """Open the namespace of a reference. Raises like :func:`~vethlib.ns.open_owned`."""
         owner = open_owned(ref, resolver)
         if isinstance(ref, Netns):
             return cls(owner, None if ref.ref.startswith("fd:") else ref.ref)
@@ -50,14 +58,14 @@ class Netns:
         return cls(owner)
 
     @classmethod
-    def create(cls, name: str, *, exist_ok: bool = False) -> Netns:
-        """Make /run/netns/`name`, as ``ip netns add`` does, and hold it open.
+    def create(cls, name: str, *, exist_ok: bool = False, up: bool = False) -> Netns:
+        """Create /run/netns/`name`, as ``ip netns add`` does, and open it; with `up`, its loopback is set up.
 
-        With `exist_ok`, one that is there already is opened instead of raising :class:`NetnsExists`.
+        With `exist_ok`, an existing namespace is opened unchanged, instead of raising :class:`NetnsExists`.
         """
         ref = str(parse(name))
         try:
-            return cls(named.create(name), ref)
+            return cls(named.create(name, up=up), ref)
         except NetnsExists:
             if not exist_ok:
                 raise
@@ -65,18 +73,42 @@ class Netns:
 
     @classmethod
     def anonymous(cls) -> Netns:
-        """Make a network namespace without a name: it ends when this is closed and nothing else is in it."""
+        """Create a network namespace without a name, which ends when it is closed and nothing else uses it."""
         return cls(call_in_new(current))
+
+    @classmethod
+    def of_process(cls, pid: int, *, timeout: float = 5.0) -> Netns:
+        """Wait until a process is in another namespace than the calling thread, and open that namespace.
+
+            container = subprocess.Popen(["unshare", "--net", "sleep", "inf"])
+            with Netns.of_process(container.pid) as netns: ...
+
+        The wait is needed because a new process starts in the namespace of its parent. Raises :class:`WaitTimeout` if
+        it is still there after `timeout` seconds, :class:`NetnsNotFound` if the process ends, and
+        :class:`NotPermitted`.
+        """
+        from .process import opened_elsewhere  # rarely needed
+
+        return cls(opened_elsewhere(pid, timeout), f"pid:{pid}")
 
     @property
     def fd(self) -> int:
-        """The descriptor, which stays this object's own. NetnsNotFound once it is closed."""
+        """The descriptor, which this object continues to own. Raises NetnsNotFound after :meth:`close`."""
         if self._closed:
-            raise NetnsNotFound(f"the Netns {self.ref or 'of home'} is closed", netns=self.ref)
+            name = self.label or f"the Netns {self.ref or 'of home'}"
+            raise NetnsNotFound(f"{name} is closed", netns=self.ref)
         return self._owner.fileno()
 
+    def socket(self, family: int = socket.AF_INET, type: int = socket.SOCK_STREAM, proto: int = 0) -> socket.socket:  # noqa: A002
+        """Return a socket of this namespace, which can be used from any thread, event loop or process.
+
+        Its class is the caller's ``socket.socket``. Raises OSError, NetnsNotFound after :meth:`close`, and NotPermitted
+        without CAP_SYS_ADMIN.
+        """
+        return for_caller(call_in(self.fd, lambda: socket.socket(family, type, proto)))
+
     def fileno(self) -> int:
-        """As :attr:`fd`."""
+        """Return :attr:`fd`."""
         return self.fd
 
     @property
@@ -85,21 +117,13 @@ class Netns:
         return self._closed
 
     def entered(self) -> AbstractContextManager[None]:
-        """A block during which the calling thread is inside; see :func:`~vethlib.ns.entered`."""
+        """Return a context manager that enters this namespace; see :func:`~vethlib.ns.entered`."""
         return entered(self)
 
     def close(self) -> None:
-        """Let go of the namespace. Closing twice is no error."""
+        """Close the descriptor. Closing twice is harmless."""
         self._closed = True
         self._owner.close()
-
-    def __enter__(self) -> Netns:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __eq__(self, other: object) -> bool:
         return self.identity == other.identity if isinstance(other, Netns) else NotImplemented
@@ -111,14 +135,15 @@ class Netns:
         return True
 
     def __str__(self) -> str:
-        # The home namespace is "" only to those who are in it; in a message its descriptor says more.
+        # "" means the home namespace only inside it; in a message, the descriptor is more informative.
         return self.ref or f"fd:{-1 if self._closed else self._owner.fileno()}"
 
     def __repr__(self) -> str:
         return f"<Netns {self.ref!r} {self.identity[1]}{' closed' if self._closed else ''}>"
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
-        # A descriptor means nothing to another process: an error that names a Netns arrives there with its reference.
+        # A descriptor is meaningless in another process, so an error that contains a Netns is pickled with its
+        # reference.
         return str, (str(self),)
 
     def __del__(self) -> None:
@@ -128,7 +153,7 @@ class Netns:
 
 
 def _opened_when_finished(ref: str) -> Descriptor:
-    # Its creator makes the file first and mounts the namespace over it a millisecond later; more under load.
+    # Its creator makes the file first and mounts the namespace on it a millisecond later, or more under load.
     deadline = time.monotonic() + 1.0
     while True:
         try:

@@ -1,29 +1,33 @@
-"""Namespace references: the texts by which a network namespace is named, and opening what they name.
+"""Namespace references: the texts that lead to a network namespace, and opening them.
 
 ====================  ==========================================================================
-``""`` or None        the calling thread's own
-``netns:blue, blue``  /run/netns/blue, as ``ip netns add blue`` makes it
-``pid:42``            that of process 42
-``path:/a/file``      whatever namespace that file is (``path:/proc/42/task/43/ns/net``)
-``fd:7``              what descriptor 7 of this process is open on
-``microservice:vnf``  what the caller's resolver says it is at the moment
+``""`` or None        the calling thread's own network namespace
+``netns:blue, blue``  /run/netns/blue, as created by ``ip netns add blue``
+``pid:42``            the namespace of process 42
+``path:/a/file``      the namespace of that file (``path:/proc/42/task/43/ns/net``)
+``fd:7``              the namespace of descriptor 7 of this process
+``microservice:vnf``  the present answer of the caller's resolver
 ====================  ==========================================================================
 
-A spelling is not an identity: ask :func:`identity`. An open descriptor keeps its namespace alive.
+Different texts can lead to the same namespace: compare by :func:`identity`. An open descriptor keeps its namespace
+alive.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol, TypeAlias
 
-from ..errors import InvalidValue, NetlinkError, NetnsNotFound, NotPermitted, VethError, errno_text
-from .descriptor import HERE, Descriptor, duplicated, opened
+from vethlib.errors import InvalidValue, NetlinkError, NetnsNotFound, NotPermitted, VethError, errno_text
+
+from .descriptor import HERE, Descriptor, duplicated
+from .descriptor import opened as opened_file
+from .glance import NoAnswer, glance_of, nsfs
+from .opening import NETNS_DIR, NoNamespace, link_at, opened
 from .syscalls import CLONE_NEWNET, ns_type
 
 __all__ = [
@@ -32,33 +36,34 @@ __all__ = [
     "Reference",
     "Resolver",
     "check_netns_name",
+    "dangling",
     "identity",
     "not_opened",
     "open_fd",
     "open_owned",
     "parse",
+    "resolved",
 ]
 
-NETNS_DIR = "/run/netns"
-
 Resolver: TypeAlias = Callable[[str], str]
-"""Says which reference a microservice label stands for now; raises NetnsNotFound if for none."""
+"""Return the present reference of a microservice label; raise NetnsNotFound if there is none."""
 
 
 class HasFileno(Protocol):
     """An open namespace: a Netns, or anything else with a descriptor."""
 
     def fileno(self) -> int:
-        """The descriptor."""
+        """Return the descriptor."""
 
 
 _PATH_OF = {"home": HERE, "netns": NETNS_DIR + "/{}", "pid": "/proc/{}/ns/net", "path": "{}"}
+_LONGEST = 4200  # characters: PATH_MAX and a prefix
 _SPELLINGS = '"" (home), "blue" or "netns:blue", "pid:42", "path:/proc/42/ns/net", "fd:7", "microservice:label"'
 
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A reference taken apart. `kind` is home, netns, pid, path, fd or microservice; ``str()`` the canonical text."""
+    """A parsed reference. `kind` is home, netns, pid, path, fd or microservice; ``str()`` is the canonical text."""
 
     kind: str
     value: str
@@ -68,33 +73,35 @@ class Reference:
 
     @property
     def path(self) -> str:
-        """The file that is the namespace; KeyError for the kinds that have none (fd, microservice)."""
+        """The file of the namespace. Raises KeyError for the kinds that have none (fd, microservice)."""
         return _PATH_OF[self.kind].format(self.value)
 
 
 def parse(ref: str | None) -> Reference:
-    """Take a reference apart; InvalidValue (field "netns") says what is wrong with its spelling."""
+    """Parse a reference. Raises InvalidValue (field "netns") if its spelling is wrong."""
     if ref is None or isinstance(ref, str):
         return _parse(ref or "")
     raise _no_reference(ref)
 
 
 def _no_reference(given: object) -> InvalidValue:
-    return InvalidValue("netns", given, f"not a namespace reference: write {_SPELLINGS}")
+    return InvalidValue("netns", given, f"not a namespace reference; use {_SPELLINGS}")
 
 
-@lru_cache(maxsize=4096)  # a plan names the same few namespaces over and over; a hit costs 0.1 µs
+@lru_cache(maxsize=4096)  # a plan uses the same few references again and again; a hit takes 0.1 µs
 def _parse(ref: str) -> Reference:
     if not ref:
         return Reference("home", "")
+    if len(ref) > _LONGEST:  # the cache would keep thousands of these
+        raise InvalidValue("netns", ref, f"must have at most {_LONGEST} characters")
     kind, colon, value = ref.partition(":")
     if not colon:
         kind, value = "netns", ref
     check = _CHECKS.get(kind)
     if check is None:
-        raise InvalidValue("netns", ref, f"there is no kind of namespace called {kind!r}: write {_SPELLINGS}")
+        raise InvalidValue("netns", ref, f"unknown kind of reference {kind!r}; use {_SPELLINGS}")
     if not value:
-        raise InvalidValue("netns", ref, f"something has to follow {kind + ':'!r}")
+        raise InvalidValue("netns", ref, f"must have something after {kind + ':'!r}")
     return Reference(kind, check(value, ref))
 
 
@@ -102,13 +109,13 @@ def check_netns_name(name: str, ref: str | None = None) -> str:
     """Return `name` if it can be that of a file in /run/netns; InvalidValue otherwise."""
     given = name if ref is None else ref
     if not isinstance(name, str) or not name:
-        raise InvalidValue("netns", given, "the name of a namespace is text of 1 to 255 bytes")
+        raise InvalidValue("netns", given, "must be a string of 1 to 255 bytes")
     if "/" in name:
-        raise InvalidValue("netns", given, f'a name has no "/"; for a file write "path:{name}"')
+        raise InvalidValue("netns", given, f'a name must not contain "/"; for a file write "path:{name}"')
     if name in (".", ".."):
-        raise InvalidValue("netns", given, 'a namespace cannot be called "." or ".."')
+        raise InvalidValue("netns", given, 'must not be "." or ".."')
     if len(_encoded(name, given)) > 255:  # NAME_MAX, include/uapi/linux/limits.h
-        raise InvalidValue("netns", given, "the name of a namespace has at most 255 bytes")
+        raise InvalidValue("netns", given, "a name must have at most 255 bytes")
     return name
 
 
@@ -116,29 +123,30 @@ def _encoded(text: str, ref: str) -> bytes:
     try:
         encoded = os.fsencode(text)
     except UnicodeEncodeError:
-        raise InvalidValue("netns", ref, "this text cannot be encoded as a file name") from None
+        raise InvalidValue("netns", ref, "must be encodable as a file name") from None
     if b"\0" in encoded:
-        raise InvalidValue("netns", ref, "a file name has no NUL")
+        raise InvalidValue("netns", ref, "must not contain NUL")
     return encoded
 
 
 def _check_path(path: str, ref: str) -> str:
     if not path.startswith("/"):
-        raise InvalidValue("netns", ref, "write an absolute path")
+        raise InvalidValue("netns", ref, "must be an absolute path")
     _encoded(path, ref)
     return path
 
 
 def _check_number(value: str, ref: str) -> str:
-    if not (value.isascii() and value.isdigit() and int(value) <= 0x7FFF_FFFF):
-        raise InvalidValue("netns", ref, "write a number in decimal digits")
+    # int() refuses more than 4300 digits with another error.
+    if not (value.isascii() and value.isdigit() and len(value) <= 20 and int(value) <= 0x7FFF_FFFF):
+        raise InvalidValue("netns", ref, "must be a number in decimal digits")
     return str(int(value))
 
 
 def _check_pid(value: str, ref: str) -> str:
     number = _check_number(value, ref)
     if number == "0":
-        raise InvalidValue("netns", ref, "there is no process 0")
+        raise InvalidValue("netns", ref, "must be at least 1: there is no process 0")
     return number
 
 
@@ -156,12 +164,12 @@ _CHECKS: dict[str, Callable[[str, str], str]] = {
 
 
 def open_owned(ref: str | HasFileno | None, resolver: Resolver | None = None) -> Descriptor:
-    """Open a network namespace: a descriptor that closes itself with its last reference, or by ``close()``.
+    """Open a network namespace; return a descriptor that closes with its last reference, or by ``close()``.
 
-    Something already open (a Netns) is duplicated. `resolver` says what a microservice label stands for.
+    A Netns, which is already open, is duplicated. `resolver` turns the label of a microservice into a reference.
 
-    Raises :class:`InvalidValue` for a bad spelling, :class:`NetnsNotFound` for what is not there or is no network
-    namespace, :class:`NotPermitted`, and :class:`NetlinkError` with its ``errno`` for anything else (EMFILE).
+    Raises :class:`InvalidValue` for a wrong spelling, :class:`NetnsNotFound` if the reference leads to no network
+    namespace, :class:`NotPermitted`, and :class:`NetlinkError` with its ``errno`` for other errors (EMFILE).
     """
     if ref is None or isinstance(ref, str):
         reference = _resolved(_parse(ref or ""), resolver)
@@ -170,7 +178,9 @@ def open_owned(ref: str | HasFileno | None, resolver: Resolver | None = None) ->
     else:
         raise _no_reference(ref)
     try:
-        owned = duplicated(int(reference.value)) if reference.kind == "fd" else opened(reference.path)
+        owned = _opened(reference, trusted=not isinstance(ref, str))
+    except NoNamespace:
+        raise _not_a_namespace(reference) from None
     except OSError as error:
         raise not_opened(reference, error) from None
     try:
@@ -183,8 +193,20 @@ def open_owned(ref: str | HasFileno | None, resolver: Resolver | None = None) ->
     return owned
 
 
+def _opened(reference: Reference, *, trusted: bool) -> Descriptor:
+    """Open the file of a reference; `trusted` if it is the descriptor of an object, not a number."""
+    if reference.kind == "fd":
+        fd = int(reference.value)
+        if not trusted and glance_of(fd).dev != nsfs():
+            raise NoNamespace  # the ioctl for the kind of a namespace may have another meaning for this file
+        return duplicated(fd)
+    if reference.kind in ("home", "pid"):
+        return opened_file(reference.path)
+    return opened(reference.path)
+
+
 def open_fd(ref: str | HasFileno | None, resolver: Resolver | None = None) -> int:
-    """As :func:`open_owned`, for those who want a number: a new descriptor, close-on-exec, theirs to close."""
+    """Open like :func:`open_owned`, but return the number of a close-on-exec descriptor, which the caller closes."""
     with open_owned(ref, resolver) as owned:
         try:
             return os.dup(owned.fileno())
@@ -196,13 +218,32 @@ def _resolved(reference: Reference, resolver: Resolver | None) -> Reference:
     if reference.kind != "microservice":
         return reference
     if resolver is None:
-        cure = "Session(resolver=…) takes one, `vethctl agent` asks the Docker Engine"
-        message = f"microservice {reference.value} cannot be found: no resolver is attached ({cure})"
+        cure = "use Session(resolver=…), or `vethctl agent`, which asks the Docker Engine"
+        message = f"microservice {reference.value} cannot be resolved without a resolver: {cure}"
         raise NetnsNotFound(message, netns=str(reference))
-    resolved = parse(resolver(reference.value))
-    if resolved.kind == "microservice":
-        raise InvalidValue("netns", str(resolved), f"the resolver gave this for {reference}: a label for a label")
-    return resolved
+    return resolved(reference.value, resolver)
+
+
+def resolved(label: str, resolver: Resolver) -> Reference:
+    """Return the reference of a microservice label.
+
+    Raises errors that the resolver raises on purpose (VethError), InvalidValue for an answer that is not a reference,
+    and VethError for any other exception: a resolver is foreign code, whose errors concern only this label.
+    """
+    try:
+        answer = resolver(label)
+    except VethError:
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())
+        message = f"microservice {label} cannot be resolved: its resolver raised {type(error).__name__}: {text}"
+        raise VethError(message) from error
+    if not isinstance(answer, str) or not answer:
+        raise InvalidValue("netns", answer, f"the answer of the resolver for microservice {label} is not a reference")
+    reference = parse(answer)
+    if reference.kind == "microservice":
+        raise InvalidValue("netns", answer, f"the answer of the resolver for microservice {label} is another label")
+    return reference
 
 
 def _place(reference: Reference) -> str:
@@ -210,8 +251,13 @@ def _place(reference: Reference) -> str:
 
 
 def not_opened(reference: Reference, error: OSError) -> VethError:
-    """What to raise for the OSError that opening `reference` gave."""
+    """Return the exception for an OSError from opening `reference`.
+
+    NetnsNotFound means that there is no namespace; any other error, that it is unknown whether there is one.
+    """
     number, text, place = error.errno or 0, str(reference), _place(reference)
+    if isinstance(error, NoAnswer):
+        return NetlinkError(f"{place} cannot be opened: its file system does not answer", errno=number, netns=text)
     if number == errno.EMFILE:
         message = f"out of file descriptors at {place}: close some, or raise the limit (ulimit -n)"
         return NetlinkError(message, errno=number, netns=text)
@@ -222,13 +268,20 @@ def not_opened(reference: Reference, error: OSError) -> VethError:
         return NetnsNotFound(f"{place} is not open", netns=text)
     if number in (errno.EPERM, errno.EACCES):
         return _forbidden(reference, number)
-    if number == errno.ENXIO:  # a socket, or a device without a driver
-        return _not_a_namespace(reference)
     if number in (errno.ENOENT, errno.ESRCH, errno.EINVAL, errno.ENOTDIR):
-        # A zombie's directory is still in /proc, but its namespaces are gone (ENOENT from ns_get_path, fs/nsfs.c).
-        gone = f"process {reference.value} is gone" if reference.kind == "pid" else f"{place} does not exist"
-        return NetnsNotFound(gone, netns=text)
+        # A zombie is still in /proc, but without namespaces (ENOENT from ns_get_path, fs/nsfs.c).
+        if reference.kind == "pid":
+            return NetnsNotFound(f"process {reference.value} is gone", netns=text)
+        if reference.kind in ("netns", "path") and (link := link_at(place)):
+            return NetnsNotFound(f"{place} is {dangling(reference, link)}", netns=text, taken=True)
+        return NetnsNotFound(f"{place} does not exist", netns=text)
     return NetlinkError(f"cannot open {place}: {errno_text(number)}", errno=number, netns=text)
+
+
+def dangling(reference: Reference, link: str) -> str:
+    """Describe a dangling symbolic link, with a cure."""
+    cure = f" (ip netns del {reference.value} removes it)" if reference.kind == "netns" else ""
+    return f"a symbolic link to {link}, which does not exist{cure}"
 
 
 def _forbidden(reference: Reference, number: int) -> VethError:
@@ -238,20 +291,9 @@ def _forbidden(reference: Reference, number: int) -> VethError:
         message = f"the namespaces of process {reference.value} need its own user, or CAP_SYS_PTRACE"
     elif path.startswith("/proc/"):
         message = f"{path} needs the process's own user, or CAP_SYS_PTRACE"
-    elif _is_leftover(path):
-        return _not_a_namespace(reference)
     else:
         message = f"{path} may not be read: it needs other file permissions, or CAP_DAC_READ_SEARCH"
     return NotPermitted(message, errno=number, netns=text)
-
-
-def _is_leftover(path: str) -> bool:
-    # What ip netns mounts a namespace over is a file of mode 0, which no one but root can open to see that it is
-    # only that; the namespace itself (nsfs) has mode 0444.
-    try:
-        return os.stat(path).st_mode == stat.S_IFREG
-    except OSError:
-        return False
 
 
 def _not_a_namespace(reference: Reference, kind: int = 0) -> NetnsNotFound:
@@ -260,13 +302,13 @@ def _not_a_namespace(reference: Reference, kind: int = 0) -> NetnsNotFound:
         message = f"{_place(reference)} is a namespace, but not a network namespace"
     elif reference.kind == "netns":
         message += f" (a leftover file; ip netns del {reference.value} removes it)"
-    return NetnsNotFound(message, netns=str(reference))
+    return NetnsNotFound(message, netns=str(reference), taken=True)
 
 
 def identity(fd: int) -> tuple[int, int]:
-    """``(st_dev, st_ino)`` of an open namespace: the same for two descriptors exactly if it is one namespace.
+    """Return ``(st_dev, st_ino)`` of an open namespace, which is equal exactly if it is the same namespace.
 
-    It holds while the namespace is alive; the kernel gives the number of a dead one to another.
+    It is valid while the namespace exists; afterwards, the kernel reuses the number.
     """
     status = os.fstat(fd)
     return status.st_dev, status.st_ino

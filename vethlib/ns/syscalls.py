@@ -1,6 +1,6 @@
 """The system calls of namespaces, bound with ctypes: Python has setns and unshare only since 3.12, mount never.
 
-A C library without them (another operating system) is no reason to fail at import: the call says so instead.
+Without them (another operating system), importing works nevertheless, and the call raises NotSupported.
 Numbers are from include/uapi/linux: sched.h, mount.h, nsfs.h; umount's from include/linux/fs.h.
 """
 
@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from ..errors import NotSupported
+from vethlib.errors import NotSupported
 
 __all__ = [
     "CLONE_NEWNET",
@@ -54,7 +54,7 @@ NS_GET_NSTYPE = 0xB703  # _IO(NSIO, 0x3): the CLONE_NEW* flag of the namespace b
 
 
 def raise_errno(result: int, _function: Any, _arguments: tuple[Any, ...]) -> int:
-    """Turn a -1 into the OSError of the call's errno: the errcheck of a function bound by :func:`bind`."""
+    """Raise the OSError of errno if a call has returned -1: the errcheck of a function bound by :func:`bind`."""
     if result == -1:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
@@ -65,12 +65,12 @@ def bind(
     name: str,
     *argtypes: Any,
     keep_gil: bool = False,
-    errcheck: Callable[[int, Any, tuple[Any, ...]], int | None] = raise_errno,
+    errcheck: Callable[[int, Any, tuple[Any, ...]], int | None] | None = raise_errno,
 ) -> Callable[..., Any]:
-    """The C library's function `name`, as a callable whose failure `errcheck` raises.
+    """Return the C library's function `name`; `errcheck` raises its errors, or, if None, it returns -1.
 
-    `keep_gil` is for calls that never sleep: giving the interpreter lock up and getting it back costs more than
-    the call does, and up to 5 ms where another thread computes.
+    `keep_gil` is for calls that never sleep: releasing and acquiring the interpreter lock takes longer than such a
+    call, and up to 5 ms if another thread computes.
     """
     try:
         library = (ctypes.PyDLL if keep_gil else ctypes.CDLL)(None, use_errno=True)
@@ -79,7 +79,8 @@ def bind(
         return _absent(name)
     function.argtypes = argtypes
     function.restype = ctypes.c_int
-    function.errcheck = errcheck  # type: ignore[assignment]
+    if errcheck is not None:
+        function.errcheck = errcheck  # type: ignore[assignment]
     return function
 
 
@@ -90,7 +91,7 @@ def _absent(name: str) -> Callable[..., Any]:
     return absent
 
 
-# setns is bound in entering.py, where what has to happen after it differs from use to use.
+# setns is bound in entering.py, with a different errcheck for each use.
 unshare = bind("unshare", ctypes.c_int)
 mount = bind("mount", *[ctypes.c_char_p] * 3, ctypes.c_ulong, ctypes.c_char_p)
 umount2 = bind("umount2", ctypes.c_char_p, ctypes.c_int)
@@ -99,6 +100,6 @@ _ioctl = bind("ioctl", ctypes.c_int, ctypes.c_ulong, keep_gil=True)
 
 
 def ns_type(fd: int) -> int:
-    """The CLONE_NEW* flag of the kind of namespace `fd` is open on; OSError (ENOTTY) if it is no namespace."""
+    """Return the CLONE_NEW* flag of an open namespace. Raises OSError (ENOTTY) if `fd` is not a namespace."""
     kind: int = _ioctl(fd, NS_GET_NSTYPE)
     return kind

@@ -1,6 +1,6 @@
 """The fixtures, one set for each scope: netns, veth and topology, class_netns, module_netns and so on.
 
-vethlib.topology is imported when the first one is asked for.
+vethlib.topology is imported when the first of them is requested.
 """
 
 from __future__ import annotations
@@ -11,36 +11,36 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypedDict,
 
 import pytest
 
-from .isolation import ISOLATION
+from .isolation.enter import ISOLATION
 from .live import LIVE
 from .names import SCOPES, base_of
 
 if TYPE_CHECKING:
-    from .. import Session
-    from ..topology import Description, Node, Topology
+    from vethlib import Session
+    from vethlib.topology import Description, Node, Topology
 
 __all__ = ["Connected", "NetnsFactory", "TopologyFactory", "VethFactory", "make_fixtures"]
 
 
 class Connected(NamedTuple):
-    """Two nodes joined by a veth pair; each has a link called eth0 with addresses."""
+    """Two nodes connected by a veth pair; each has a link called eth0 with addresses."""
 
     a: Node
     b: Node
 
 
 class NetnsFactory(Protocol):
-    """Call it for another node: a fresh anonymous namespace with its loopback up."""
+    """Call it to create another node: a new anonymous namespace with its loopback up."""
 
     def __call__(self, name: str = "") -> Node:
-        """The node; without a `name` it is node0, node1, …"""
+        """Create a node; without `name`, it is called node0, node1, …"""
 
 
 class VethFactory(Protocol):
-    """Call it for two more nodes, joined by a veth pair with addresses."""
+    """Call it to create two more nodes, connected by a veth pair with addresses."""
 
     def __call__(self) -> Connected:
-        """The nodes, a and b: the N-th pair (from 0) has 10.0.N.1 and .2, fd00:N::1 and ::2."""
+        """Create nodes a and b: the N-th pair (from 0) has 10.0.N.1 and .2, fd00:N::1 and ::2."""
 
 
 class _Options(TypedDict, total=False):
@@ -48,12 +48,14 @@ class _Options(TypedDict, total=False):
     ipv6: bool
     routes: bool
     first: int
+    hosts: bool
 
 
 class TopologyFactory:
-    """Call it for a topology, or for one of the shapes; each may be called any number of times.
+    """Call it to build a topology, or use the methods for ready-made shapes; each can be called repeatedly.
 
-    Arguments are those of :meth:`vethlib.topology.Topology.build` and of the shapes in :mod:`vethlib.topology.shapes`.
+    The arguments are those of :meth:`vethlib.topology.Topology.build`, and those of the shapes in
+    :mod:`vethlib.topology.design.shapes`.
     """
 
     def __init__(self, scope: _Scope) -> None:
@@ -67,24 +69,27 @@ class TopologyFactory:
         ipv6: bool = True,
         routes: bool = False,
         first: int = 0,
+        mtu: int | None = None,
+        hosts: bool = False,
     ) -> Topology:
-        """Build what is described: by a text, a list of its statements, or a Description. Raises InvalidValue."""
+        """Build a topology from text, a list of statements or a Description. Raises InvalidValue."""
 
         __tracebackhide__ = True
-        if isinstance(description, (list, tuple)) and all(isinstance(one, str) for one in description):
+        if isinstance(description, (list, tuple)) and all(isinstance(statement, str) for statement in description):
             description = "\n".join(description)
-        return self._scope.build(description, ipv4=ipv4, ipv6=ipv6, routes=routes, first=first)
+        options = {"ipv4": ipv4, "ipv6": ipv6, "routes": routes, "first": first, "mtu": mtu, "hosts": hosts}
+        return self._scope.build(description, **options)
 
     def line(self, n: int, *, mtu: int | None = None, **options: Unpack[_Options]) -> Topology:
-        """n0 – n1 – …"""
-        from ..topology import line
+        """Build a chain: n0 – n1 – …"""
+        from vethlib.topology import line
 
         __tracebackhide__ = True
         return self(line(n, mtu=mtu), **options)
 
     def ring(self, n: int, *, mtu: int | None = None, **options: Unpack[_Options]) -> Topology:
-        """A line whose ends are joined."""
-        from ..topology import ring
+        """Build a ring: n0 – n1 – … – n0."""
+        from vethlib.topology import ring
 
         __tracebackhide__ = True
         return self(ring(n, mtu=mtu), **options)
@@ -97,29 +102,29 @@ class TopologyFactory:
         mtu: int | None = None,
         **options: Unpack[_Options],
     ) -> Topology:
-        """leaf0, leaf1, … around a hub."""
-        from ..topology import star
+        """Build a star: leaf0, leaf1, … around a hub."""
+        from vethlib.topology import star
 
         __tracebackhide__ = True
         return self(star(n, hub=hub, mtu=mtu), **options)
 
     def mesh(self, n: int, *, mtu: int | None = None, **options: Unpack[_Options]) -> Topology:
-        """n0, n1, …, each joined to each."""
-        from ..topology import mesh
+        """Build a mesh: n0, n1, …, each connected to every other."""
+        from vethlib.topology import mesh
 
         __tracebackhide__ = True
         return self(mesh(n, mtu=mtu), **options)
 
     def fat_tree(self, k: int, *, mtu: int | None = None, **options: Unpack[_Options]) -> Topology:
-        """A fat tree of routers with k ports each, and its hosts."""
-        from ..topology import fat_tree
+        """Build a fat tree of routers with k ports each, and its hosts."""
+        from vethlib.topology import fat_tree
 
         __tracebackhide__ = True
         return self(fat_tree(k, mtu=mtu), **options)
 
 
 class _Scope:
-    """What the fixtures of one scope build, to be closed all at once."""
+    """The topologies that the fixtures of one scope build, to be closed together."""
 
     def __init__(self, config: pytest.Config, nodeid: str, base: str, session: Session) -> None:
         self._live = config.stash[LIVE]
@@ -131,23 +136,23 @@ class _Scope:
         self._pairs = 0
 
     def build(self, description: Any, **options: Any) -> Topology:
-        """A topology, noted."""
-        from ..topology import Topology
+        """Build a topology and register it."""
+        from vethlib.topology import Topology
 
         __tracebackhide__ = True
         return self._noted(lambda: Topology.build(description, session=self._session, **options))
 
     def node(self, name: str = "") -> Node:
-        """A single node."""
-        from ..topology import Description, Member
+        """Build a single node."""
+        from vethlib.topology import Description, Member
 
         name = name or f"node{self._nodes}"
         self._nodes += 1
         return self.build(Description((Member(name),), ()))[name]
 
     def pair(self) -> Connected:
-        """Two nodes and a wire."""
-        from ..topology import Topology
+        """Build two nodes and a wire."""
+        from vethlib.topology import Topology
 
         first = self._pairs
         self._pairs += 1
@@ -155,13 +160,13 @@ class _Scope:
         return Connected(net["a"], net["b"])
 
     def _noted(self, build: Callable[[], Topology]) -> Topology:
-        from ..errors import InvalidValue, NotPermitted
+        from vethlib.errors import InvalidValue, NotPermitted
 
         __tracebackhide__ = True
         try:
             topology = build()
         except InvalidValue as error:
-            raise error.with_traceback(None) from None  # it is the description's, and so the test's
+            raise error.with_traceback(None) from None  # an error of the description, and so of the test
         except NotPermitted as error:
             pytest.skip(f"{error}; run as root, or with --netns-isolate=always")
         self._topologies.append(topology)
@@ -169,53 +174,54 @@ class _Scope:
         return topology
 
     def close(self) -> None:
-        """End all of it."""
+        """Close all topologies."""
         self._live.close(self._topologies)
 
 
 @pytest.fixture(scope="session")
 def netns_session(request: pytest.FixtureRequest) -> Iterator[Session]:
-    """A vethlib Session whose home is the test process's own namespace."""
-    from .. import Session
-    from .failures import attend
-    from .leaks import watch
+    """Provide a vethlib Session whose home namespace is that of the test process."""
+    from vethlib import Session
+
+    from .leaks.watch import watch
+    from .report.failures import attend
 
     if missing := request.config.stash[ISOLATION].missing:
         pytest.skip(missing)
     attend(request.config)
-    watch(request.config, begun=True)  # where a test has asked by getfixturevalue, nobody knew before
+    watch(request.config, begun=True)  # the test may have requested it by getfixturevalue, which is not known before
     with Session() as session:
         yield session
 
 
 def make_fixtures(scope: str) -> dict[str, Any]:
-    """The fixtures of a scope by their names."""
+    """Create the fixtures of a scope, by name."""
     prefix = SCOPES[scope]
     base = base_of(scope)
 
     def the_scope(request: pytest.FixtureRequest, netns_session: Session) -> Iterator[_Scope]:
-        one = _Scope(request.config, request.node.nodeid, base, netns_session)
-        yield one
-        one.close()
+        scope_ = _Scope(request.config, request.node.nodeid, base, netns_session)
+        yield scope_
+        scope_.close()
 
     def netns(scope: _Scope) -> Node:
-        """A node: a fresh anonymous namespace with its loopback up."""
+        """A node: a new anonymous namespace with its loopback up."""
         return scope.node()
 
     def netns_factory(scope: _Scope) -> NetnsFactory:
-        """Call it for another node: a fresh anonymous namespace with its loopback up."""
+        """Call it to create another node: a new anonymous namespace with its loopback up."""
         return scope.node
 
     def veth(scope: _Scope) -> Connected:
-        """Two nodes joined by a veth pair with addresses: ``a, b = veth``."""
+        """Two nodes connected by a veth pair with addresses: ``a, b = veth``."""
         return scope.pair()
 
     def veth_factory(scope: _Scope) -> VethFactory:
-        """Call it for two more nodes, joined by a veth pair: 10.0.N.1 and 10.0.N.2, fd00:N::1 and ::2."""
+        """Call it to create two more nodes, connected by a veth pair: 10.0.N.1 and 10.0.N.2, fd00:N::1 and ::2."""
         return scope.pair
 
     def topology(scope: _Scope) -> TopologyFactory:
-        """Call it for nodes and the wires between them: topology("a -- b -- c", routes=True), topology.ring(10)."""
+        """Call it to create nodes and wires between them: topology("a -- b -- c", routes=True), topology.ring(10)."""
         return TopologyFactory(scope)
 
     def fixture(function: Callable[..., Any], name: str) -> Any:
@@ -229,7 +235,7 @@ def make_fixtures(scope: str) -> dict[str, Any]:
 
 
 def _asking_for(base: str, function: Callable[[_Scope], Any]) -> Callable[..., Any]:
-    """A function for pytest, which gives it what its signature names: the fixture `base`, as `function` has none."""
+    """Return `function` with a signature from which pytest takes the name of the fixture `base`."""
 
     def made(**given: _Scope) -> Any:
         return function(given[base])

@@ -1,4 +1,4 @@
-"""What the fixtures have built and not closed yet, of all scopes, and who wants to hear of it."""
+"""The topologies that fixtures of all scopes have built and not closed yet, and their listeners."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ import pytest
 from .names import base_of
 
 if TYPE_CHECKING:
-    from ..topology import Topology
+    from vethlib.topology import Topology
 
 __all__ = ["LIVE", "Listener", "Live"]
 
 
 class Listener(Protocol):
-    """Who wants to hear of topologies: captures begin and end with them."""
+    """A listener: captures begin and end with topologies."""
 
     def built(self, topology: Topology, nodeid: str) -> None:
-        """A topology is up, for the test, class, module or session with this id."""
+        """Called when a topology is up, with the id of its test, class, module or session."""
 
     def closing(self, topologies: list[Topology]) -> None:
-        """These are about to be closed."""
+        """Called before topologies are closed."""
 
 
 class Live:
-    """The topologies that are up, in the order they were built. A single node and a pair are topologies, too.
+    """The running topologies, in the order in which they were built. Single nodes and pairs are topologies, too.
 
-    `kept` has those that another process holds as well: what runs in them goes on when they are closed.
+    `kept` has those that another process keeps, too: their programs continue when they are closed.
     """
 
     def __init__(self) -> None:
@@ -39,19 +39,19 @@ class Live:
         self.listeners: list[Listener] = []
 
     def used_by(self, item: pytest.Item) -> list[Topology]:
-        """Those that are up and a test has a part in: its own, and of a wider scope if it has a fixture of that."""
+        """Return the running topologies of a test: its own, and those of wider scopes whose fixtures it uses."""
         bases = {base_of("function"), *getattr(item, "fixturenames", ())}
-        return [one for one in self.up if self._bases[one] in bases and not one.closed]
+        return [topology for topology in self.up if self._bases[topology] in bases and not topology.closed]
 
     def built(self, topology: Topology, nodeid: str, base: str) -> None:
-        """Take up one that a fixture has built; `base` is the fixture of its scope that all others stand on."""
+        """Add a topology that a fixture has built; `base` is the fixture on which all others of its scope depend."""
         self._bases[topology] = base
         self.up.append(topology)
         for listener in self.listeners:
             listener.built(topology, nodeid)
 
     def close(self, topologies: Iterable[Topology]) -> None:
-        """Close these, all at once."""
+        """Close topologies, all at once."""
         closing = list(topologies)
         try:
             for listener in self.listeners:

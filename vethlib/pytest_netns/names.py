@@ -1,4 +1,4 @@
-"""The names of the fixtures, and which tests use them."""
+"""The names of the fixtures, and the tests that use them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 __all__ = ["BASES", "FIXTURES", "SCOPES", "base_of", "is_used"]
 
 SCOPES: Final = {"function": "", "class": "class_", "module": "module_", "session": "session_"}
-"""The scopes, each with what its fixtures' names begin with."""
+"""The scopes, each with the prefix of its fixtures' names."""
 
 _OF_EACH_SCOPE: Final = ("netns", "netns_factory", "veth", "veth_factory", "topology")
 
@@ -19,14 +19,14 @@ FIXTURES: Final = frozenset(
 
 
 def base_of(scope: str) -> str:
-    """The name of the fixture on which all of a scope rest."""
+    """Return the name of the fixture on which all others of a scope depend."""
     return f"_{SCOPES[scope]}netns_scope"
 
 
 BASES: Final = frozenset(("netns_session", *map(base_of, SCOPES)))
-"""What every fixture of ours rests on. A project may well have a `topology` of its own, but none of these."""
+"""The fixtures on which all others depend. A project may have its own `topology`, but none of these."""
 
 
 def is_used(item: pytest.Item) -> bool:
-    """Whether a test has a fixture of the plugin, itself or through others, or the marker."""
+    """Return whether a test uses a fixture of the plugin, directly or indirectly, or has the marker."""
     return not BASES.isdisjoint(getattr(item, "fixturenames", ())) or item.get_closest_marker("netns") is not None

@@ -1,4 +1,4 @@
-"""Options of the plugin: one table for the command line, the ini file, ``--help`` and what is checked."""
+"""The options of the plugin: one table for the command line, the ini file, ``--help`` and the checks."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ __all__ = ["SETTINGS", "Settings", "add_options", "check_marker", "for_item", "r
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the plugin is to do. `directory` is where capture files go; `nodes` how many a failure's report shows."""
+    """The settings of a run. `directory` is that of capture files, `nodes` the most nodes in a failure's report."""
 
     isolate: str
+    workers: str
     leaks: str
     pcap: str
     keep: bool
@@ -29,12 +30,12 @@ SETTINGS: Final = pytest.StashKey[Settings]()
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """An option that has one of a few values, the first of which is the default."""
+    """An option with one of a few values; the first is the default."""
 
     name: str
     values: tuple[str, ...]
     help: str
-    bare: str | None = None  # what the option means without a value
+    bare: str | None = None  # the value of the option without an argument
 
 
 _CHOICES: Final = {
@@ -43,10 +44,17 @@ _CHOICES: Final = {
         _Choice(
             "isolate",
             ("auto", "always", "never"),
-            "put the test process into namespaces of its own: auto, if the tests use the plugin; always; never",
+            "run the tests in namespaces of their own: auto, if they use the plugin; always; never",
         ),
         _Choice(
-            "leaks", ("fail", "warn", "off"), "what happens to a test that leaves namespaces, links or threads behind"
+            "workers",
+            ("auto", "shared", "own"),
+            "network of pytest-xdist's workers: shared; own; or auto, which is own if a test uses netns_session",
+        ),
+        _Choice(
+            "leaks",
+            ("fail", "warn", "off"),
+            "for a test that leaves namespaces, links or threads behind: fail it, warn, or ignore it",
         ),
         _Choice(
             "pcap",
@@ -57,12 +65,12 @@ _CHOICES: Final = {
     )
 }
 _IN_MARKER: Final = ("leaks", "pcap")
-_KEEP: Final = "keep the topologies of failed tests up after the run, and tell how to enter them"
+_KEEP: Final = "keep the topologies of failed tests up after the run, and print how to enter them"
 _DIR: Final = "directory for capture files (default: .netns, in the root directory)"
-_NODES: Final = "how many nodes the report of a failure shows at most (default: 16)"
+_NODES: Final = "maximum number of nodes in the report of a failure (default: 16)"
 
 MARKER: Final = (
-    "netns(leaks=…, pcap=…): for this test, what --netns-leaks and --netns-pcap say; and watch it for leaks though it "
+    "netns(leaks=…, pcap=…): override --netns-leaks and --netns-pcap for this test; and watch it for leaks even if it "
     "uses no fixture of the plugin"
 )
 
@@ -84,7 +92,9 @@ def add_options(parser: pytest.Parser) -> None:
 
 
 def read(config: pytest.Config) -> Settings:
-    """The settings of this run; the command line wins. UsageError names the option, the value and the valid ones."""
+    """Return the settings of this run; the command line wins. UsageError names the option, its value and the valid
+    ones.
+    """
     chosen = {name: _checked(choice, *_given(config, name)) for name, choice in _CHOICES.items()}
     keep, _ = _given(config, "keep")
     directory, where = _given(config, "dir")
@@ -93,6 +103,7 @@ def read(config: pytest.Config) -> Settings:
         _check_directory(path, where)
     return Settings(
         isolate=chosen["isolate"],
+        workers=chosen["workers"],
         leaks=chosen["leaks"],
         pcap=chosen["pcap"],
         keep=bool(keep),
@@ -102,7 +113,7 @@ def read(config: pytest.Config) -> Settings:
 
 
 def _given(config: pytest.Config, name: str) -> tuple[Any, str]:
-    """The value of an option, and where it was given."""
+    """Return the value of an option, and the place where it was given."""
     value = config.getoption(f"netns_{name}")
     if value is not None:
         return value, f"--netns-{name}"
@@ -113,36 +124,38 @@ def _given(config: pytest.Config, name: str) -> tuple[Any, str]:
 
 def _checked(choice: _Choice, value: object, where: str) -> str:
     if value not in choice.values:
-        # What follows an option is its value, even where it needs none and is a path.
+        # The word after an option is its value, even if it is a path and the option needs no value.
         hint = f"; before a path write {where}={choice.bare}" if choice.bare and os.path.exists(str(value)) else ""
         raise pytest.UsageError(f"{where}: {value!r} is not one of {', '.join(choice.values)}{hint}")
     return str(value)
 
 
 def _check_directory(path: Path, where: str) -> None:
-    there = next(one for one in (path, *path.parents) if one.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise pytest.UsageError(f"{where}: {path} is no directory for capture files: {there} cannot be written to")
+    existing = next(parent for parent in (path, *path.parents) if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise pytest.UsageError(
+            f"{where}: {path} cannot be the directory for capture files: {existing} is not writable"
+        )
 
 
 def _number(value: object, where: str) -> int:
     text = str(value)
-    if not text.isdecimal():
-        raise pytest.UsageError(f"{where}: {text!r} is not a number of nodes, 0 or more")
+    if not (text.isascii() and text.isdecimal() and len(text) < 10):
+        raise pytest.UsageError(f"{where}: {text!r} must be a number of nodes, 0 or more")
     return int(text)
 
 
 def for_item(item: pytest.Item) -> Settings:
-    """The settings of a test: those of the run, with its markers', the nearest of which wins."""
+    """Return the settings of a test: those of the run, overridden by its markers, of which the nearest wins."""
     settings = item.config.stash[SETTINGS]
     for mark in reversed(list(item.iter_markers("netns"))):
-        if not _what_is_wrong(mark):  # which is told where the test is collected, or set up
+        if not _what_is_wrong(mark):  # an error is reported when the test is collected or set up
             settings = replace(settings, **mark.kwargs)
     return settings
 
 
 def check_marker(item: pytest.Item) -> None:
-    """Raise UsageError if a marker ``netns`` of the test has something that it cannot have."""
+    """Raise UsageError if a marker ``netns`` of the test has an invalid argument."""
     for mark in item.iter_markers("netns"):
         if wrong := _what_is_wrong(mark):
             raise pytest.UsageError(f"{item.nodeid}: marker netns{wrong}")

@@ -1,21 +1,22 @@
-"""Session: the imperative contract. Each method checks its arguments, opens the namespaces it needs, and hands over."""
+"""Session: the imperative API. Each method checks its arguments, opens the namespaces it needs, and delegates."""
 
 from __future__ import annotations
 
 import os
-import time
 import warnings
-from collections.abc import Callable, Iterable
-from types import TracebackType
-from typing import TYPE_CHECKING, Literal, overload
+from collections.abc import Callable, Container, Iterable
+from typing import TYPE_CHECKING, Literal, cast, overload
 
-from .. import ns
-from .._nl.sock import RtnlSocket
-from ..errors import BatchError, InvalidValue, SessionClosed, VethError
-from ..links import (
+from vethlib import ns
+from vethlib._closing import WarnsUnclosed
+from vethlib._nl.sock import RtnlSocket
+from vethlib.errors import BatchError, InvalidValue, SessionClosed, VethError, check_type
+from vethlib.linkref import Item, LinkRef, as_indexed, as_items, as_key, check_refs, locate
+from vethlib.links import (
     Address,
-    Borne,
-    Interface,
+    Dependents,
+    End,
+    IPInterface,
     Link,
     NetnsRef,
     Pair,
@@ -24,114 +25,119 @@ from ..links import (
     check_addresses,
     check_alias,
     check_group,
+    check_index,
+    check_kernel_name,
     check_lookup_name,
     check_mac,
     check_mtu,
     check_name,
     check_proto,
+    check_up,
+    check_veth,
+    check_wait,
     describe,
+    spell,
 )
-from .change import Change, change, move
-from .create import Creation
-from .delete import DeleteItem, Deletion
-from .known import Cache, Known
-from .lookup import look_up
-from .places import Place, Places
-from .reading import (
+
+from .core.caches import AttachedCaches, Cache
+from .core.ipv6 import IPv6Settings, read_settings
+from .core.namespaces import Namespaces, OpenNetns
+from .core.refusal import naming, system_errors
+from .read.lookup import look_up
+from .read.reading import (
     addresses_of,
     find,
     find_index,
-    missing,
     read_addresses,
     read_details,
     read_link,
     read_links,
     read_stats,
 )
-from .refusal import system_errors
-from .wait import until_usable
+from .read.target import Target, same_link
+from .read.wait import Awaited, until_usable
+from .write.change import Change, change, move
+from .write.create import Creation, Made
+from .write.delete import DeleteItem, Deletion
 
 if TYPE_CHECKING:
-    from ..rates import Sample
-    from .survey import Survey
+    from vethlib.rates import Sample
 
-__all__ = ["Session"]
+    from .read.survey import Survey
+
+__all__ = ["Session", "open_namespaces", "open_netns"]
 
 
-class Session:
-    """A way into the kernel: creates, changes, moves, deletes and reads links in any namespace.
+class Session(WarnsUnclosed):
+    """Create, change, move, delete and read links in any network namespace.
 
-    Home is the namespace of the thread that makes the session; it stays home for every thread that uses it. A
+    The home namespace is that of the thread that creates the session, for all threads that use the session. A
     `resolver` turns the label of a "microservice:label" reference into another reference.
 
-    Threads may share a session. A process forked from this one may not use it. Close it, or use it in a ``with``.
-    Raises NotPermitted or NetlinkError when the kernel gives no rtnetlink socket.
+    Threads can share a session. A forked process cannot use the session of its parent. Close it, or use it in a
+    ``with`` statement. Raises NotPermitted or NetlinkError if the kernel provides no rtnetlink socket.
     """
 
+    _usage = "Session()"
+
     def __init__(self, *, resolver: Callable[[str], str] | None = None) -> None:
-        self._closed = True  # until there is something to close
         self._pid = os.getpid()
         self._resolver = resolver
         with system_errors("start a session"):
-            self._home = Place("", ns.current(), is_home=True)
+            self._home = OpenNetns("", ns.current(), is_home=True)
             self._home.socket = RtnlSocket()
-        self._known = Known()
+        self._caches = AttachedCaches()
         self._closed = False
 
-    def __enter__(self) -> Session:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if not self._closed and self._pid == os.getpid():
-            warnings.warn(f"unclosed {self!r}: close it, or use `with Session()`", ResourceWarning, 2, self)
-            self.close()
-
     def close(self) -> None:
-        """Give the socket back; twice is harmless. Links stay."""
+        """Close the socket. Links are not affected. Closing twice is harmless."""
         if not self._closed:
             self._closed = True
             self._home.close()
 
     @property
     def resolver(self) -> Callable[[str], str] | None:
-        """What turns the label of a "microservice:label" reference into another reference, if something does."""
+        """The resolver for the label of a "microservice:label" reference, or None."""
         return self._resolver
 
-    def _places(self) -> Places:
+    def _namespaces(self) -> Namespaces:
         if self._pid != os.getpid():
             raise SessionClosed(
                 f"this session belongs to process {self._pid}: after a fork, the child makes a session of its own"
             )
         if self._closed:
             raise SessionClosed("this session is closed")
-        return Places(self._home, self._resolver, self._known)
+        return Namespaces(self._home, self._resolver, self._caches)
 
     def attach(self, cache: Cache) -> None:
-        """Find links by name in `cache` where it knows them, and keep it right after every change made here.
+        """Look up links by name in `cache` if it knows them, and update it after every change made here.
 
-        A :class:`Link` that is returned is the kernel's own answer all the same. The cache is not kept alive. An
-        IfIndexCache attaches itself, and detaches when it is closed.
+        Each :class:`Link` that is returned still comes from the kernel. The cache is not kept alive. An IfIndexCache
+        attaches itself, and detaches when it is closed.
         """
-        self._known.add(cache)
+        self._caches.add(cache)
 
     def detach(self, cache: Cache) -> None:
-        """The opposite of :meth:`attach`; of a cache that is not attached, nothing."""
-        self._known.remove(cache)
+        """Undo :meth:`attach`. Does nothing if the cache is not attached."""
+        self._caches.remove(cache)
 
     def create(self, veth: Veth, *, wait: float | None = None) -> Pair:
-        """Create a pair where it is to live; returns both ends with their real indexes.
+        """Create a pair, each end directly in its namespace, and return both links with their ifindexes.
 
-        With `wait`, returns when both ends are up and their addresses usable, at most so many seconds later.
+        With `wait`, wait up to that many seconds until both ends are up and their addresses usable. This includes
+        waiting for links of the same names that are about to vanish with the namespace of their peer.
 
-        Raises LinkExists (a name is taken; the message says which), NetnsNotFound, NotPermitted, NetlinkError; then
-        nothing was created. Raises WaitTimeout or DuplicateAddress; then the pair is there.
+        Raises LinkExists (the message names the link; ``dying`` is True if the name is about to become free),
+        NetnsNotFound, NotPermitted or NetlinkError, and creates nothing then. Raises WaitTimeout or DuplicateAddress if
+        the pair was created but did not become usable.
         """
-        return self.create_many([veth], wait=wait)[0]
+        creation = self._creation([veth], wait)
+        try:
+            return creation.run()[0]
+        except BaseException as error:
+            if error is not creation.verdict:
+                creation.take_back(error)
+            raise
 
     def create_many(
         self,
@@ -139,36 +145,47 @@ class Session:
         *,
         on_error: Literal["rollback", "continue"] = "rollback",
         progress: Callable[[int, int], object] | None = None,
+        made: Callable[[list[Made]], object] | None = None,
         wait: float | None = None,
     ) -> list[Pair]:
-        """Create many pairs in batches; returns them in order.
+        """Create many pairs in batches and return them in order.
 
-        on_error="rollback": the first pair that fails ends it, what had been made is deleted, and the pair's error is
-        raised, with the Veth in its ``item``. So does an interruption. on_error="continue": all that can be made is
-        made, then BatchError has one error per pair that could not. `progress(done, total)` is called now and then.
-        `wait` as for :meth:`create`.
+        With on_error="rollback", the first failure ends the call: pairs created so far are deleted, and the error is
+        raised with the Veth as its ``item``. With on_error="continue", all other pairs are created; then BatchError is
+        raised with one error per failed pair, and the created pairs as ``created``. An interruption undoes everything
+        in both cases. `progress(done, total)` is called from time to time. `made` is called with the pairs of each
+        batch as soon as they exist, each with the identities of its namespaces.
+
+        `wait` applies as for :meth:`create`, to all pairs together. A pair that does not become usable in time stays,
+        and is in ``created`` of the WaitTimeout or DuplicateAddress, or of the BatchError that contains it.
         """
         if on_error not in ("rollback", "continue"):
-            raise InvalidValue("on_error", on_error, 'say "rollback" or "continue"')
-        veths = list(veths)
-        creation = Creation(self._places, veths, keep_going=on_error == "continue")
-        pairs = creation.run(progress)
-        if wait is None:
-            return pairs
-        deadline = time.monotonic() + wait
-        return [Pair(*self._wait_for(pair, wait, deadline)) for pair in pairs]
+            raise InvalidValue("on_error", on_error, 'must be "rollback" or "continue"')
+        creation = self._creation(list(veths), wait, keep_going=on_error == "continue")
+        try:
+            return creation.run(progress, made)
+        except BaseException as error:
+            if error is not creation.verdict:
+                creation.take_back(error)
+            raise
 
-    def _wait_for(self, pair: Pair, timeout: float, deadline: float) -> list[Link]:
-        with self._places() as places:
-            return until_usable(places, [(link.name, link.netns) for link in pair], timeout, deadline)
+    def _creation(self, veths: list[Veth], wait: float | None, *, keep_going: bool = False) -> Creation:
+        for veth in veths:
+            check_veth(veth)
+        if wait is not None:
+            check_wait(wait)
+        return Creation(self._namespaces, veths, keep_going=keep_going, wait=wait)
 
-    def delete(self, name: str, netns: NetnsRef = "", *, missing_ok: bool = False) -> None:
-        """Delete a pair through one of its ends.
+    def delete(self, name: LinkRef, netns: NetnsRef = "", *, missing_ok: bool = False) -> None:
+        """Delete a pair, given one of its ends as a name, a Link or an End.
 
-        Raises LinkNotFound, NetnsNotFound (neither with `missing_ok`), NotSupported when the link is no veth.
+        A :class:`Link` is deleted only if the link still has the same ifindex; this holds for all methods that accept a
+        Link. Raises LinkNotFound or NetnsNotFound (not with `missing_ok`), and NotSupported if the link is not a veth.
         """
-        check_name(name)
-        for error in Deletion(self._places, [(name, netns)], missing_ok=missing_ok).run():
+        name, netns, index = locate(name, netns)
+        check_lookup_name(name)
+        item = (name, netns) if index is None else (name, netns, index)
+        for error in Deletion(self._namespaces, [item], missing_ok=missing_ok).run():
             raise error
 
     def delete_many(
@@ -176,26 +193,26 @@ class Session:
         items: Iterable[DeleteItem],
         *,
         missing_ok: bool = True,
+        renamed_ok: bool = False,
         progress: Callable[[int, int], object] | None = None,
     ) -> None:
-        """Delete many pairs, each by one end or both, with as few unregistrations as can be.
+        """Delete many pairs, each given by one end or both, with as few unregistrations in the kernel as possible.
 
-        An end is (name, netns); (name, netns, ifindex) or a :class:`Link` that was seen is deleted only if it still is
-        that one.
+        An end is (name, netns) or an :class:`End`. With (name, netns, ifindex) or a :class:`Link`, a link is deleted
+        only if its name and ifindex still match; with `renamed_ok`, only the ifindex has to match.
 
-        Does all it can, then raises BatchError with one error per item that failed.
+        Deletes all it can, then raises BatchError with one error per item that failed.
         """
         items = list(items)
-        _refuse_bare_names(items)
-        for item in items:
-            if not isinstance(item, Link):
-                check_name(item[0])
-        if failed := Deletion(self._places, items, missing_ok=missing_ok).run(progress) if items else []:
+        for name, _, _ in as_items(items):
+            check_lookup_name(name)
+        deletion = Deletion(self._namespaces, items, missing_ok=missing_ok, renamed_ok=renamed_ok)
+        if failed := deletion.run(progress) if items else []:
             raise BatchError(f"{len(failed)} of {len(items)} links could not be deleted", failed)
 
     def set(
         self,
-        name: str,
+        name: LinkRef,
         netns: NetnsRef = "",
         *,
         index: int | None = None,
@@ -205,31 +222,46 @@ class Session:
         mtu: int | None = None,
         alias: str | None = None,
         group: int | None = None,
-        addresses: Iterable[str | Interface] | None = None,
-        add_addresses: Iterable[str | Interface] = (),
-        remove_addresses: Iterable[str | Interface] = (),
+        addresses: Iterable[str | IPInterface] | None = None,
+        add_addresses: Iterable[str | IPInterface] = (),
+        remove_addresses: Iterable[str | IPInterface | Address] = (),
+        address_order: Iterable[str | IPInterface] = (),
         address_proto: int = 0,
         wait: float | None = None,
     ) -> Link:
-        """Change what is given of a link, and nothing else; returns it as it has become.
+        """Change the given settings of a link, and nothing else; return the link as changed.
 
-        `addresses` is the whole set the link is to have (IPv6 link-local ones aside); `add_addresses` and
-        `remove_addresses` change single ones. `alias=""` clears the alias. Taking a link down drops its IPv6 addresses.
-        With `index`, the link is changed only if that is its ifindex still. With `wait`, returns when the link is up
-        and its addresses usable, at most so many seconds later.
+        `addresses` replaces all addresses of the link except the link-local address that the kernel generates from its
+        MAC. Their order matters: the first of a subnet is primary, and the first of each family is the source address
+        if several are possible. `add_addresses` and `remove_addresses` change single addresses; an address in both is
+        removed and added again. Removing an IP interface removes the address without a peer, or, if there is none,
+        those with a peer; an :class:`Address` removes exactly that address. `address_order` puts those of its addresses
+        that the link has in this order. Addresses that would expire or are deprecated become permanent. `alias=""`
+        clears the alias. Setting a link down removes its IPv6 addresses.
 
-        Raises LinkNotFound, LinkExists (`new_name` is taken), NetlinkError naming the field; then nothing has changed.
+        With `index`, the link is changed only if it still has that ifindex. With `wait`, wait up to that many seconds
+        until the link is up and its addresses usable.
+
+        Raises LinkNotFound, LinkExists (`new_name` is taken) or NetlinkError, which names the setting; nothing has
+        changed then.
         """
-        check_name(name)
+        name, netns, seen = locate(name, netns)
+        index = seen if index is None else check_index(index)
+        check_lookup_name(name)
         check_proto(address_proto)
+        if wait is not None:
+            check_wait(wait)
         given_addresses = None if addresses is None else check_addresses(addresses)
         add = check_addresses(add_addresses, "add_addresses")
-        remove = check_addresses(remove_addresses, "remove_addresses")
-        if given_addresses is not None and (add or remove):
-            raise InvalidValue("addresses", addresses, "give the whole set or differences, not both")
+        remove = _check_removed(remove_addresses)
+        order = check_addresses(address_order, "address_order")
+        if given_addresses is not None and (add or remove or order):
+            raise InvalidValue(
+                "addresses", addresses, "cannot be combined with add_addresses, remove_addresses or address_order"
+            )
         wanted = Change(
             None if new_name is None else check_name(new_name, "new_name"),
-            up,
+            None if up is None else check_up(up),
             None if mac is None else check_mac(mac),
             None if mtu is None else check_mtu(mtu),
             None if alias is None else check_alias(alias),
@@ -238,171 +270,290 @@ class Session:
             add,
             remove,
             address_proto,
+            order,
         )
-        with self._places() as places:
-            link = change(places, places(netns), name, netns, wanted, index)
+        with self._namespaces() as namespaces:
+            target = Target(namespaces(netns), name, netns, f"set {describe(name, netns)}", index)
+            link = change(namespaces, target, wanted)
             if wait is None:
                 return link
-            return until_usable(places, [(link.name, netns)], wait)[0]
+            return until_usable(namespaces, [Awaited(link.name, netns, (*(given_addresses or ()), *add))], wait)[0]
+
+    def ipv6_settings(self, name: LinkRef, netns: NetnsRef = "") -> IPv6Settings:
+        """Return whether IPv6 is disabled on a link, and whether its addresses are checked for duplicates.
+
+        Raises NetnsNotFound, NotPermitted, NetlinkError (ENOENT: the link does not support IPv6).
+        """
+        name, netns, _ = locate(name, netns)
+        check_kernel_name(name)
+        with self._namespaces() as namespaces:
+            return read_settings(namespaces(netns), name)
+
+    def renew_addresses(
+        self,
+        name: LinkRef,
+        netns: NetnsRef = "",
+        *,
+        addresses: Iterable[str | IPInterface],
+        index: int | None = None,
+        address_proto: int = 0,
+    ) -> None:
+        """Make those of these addresses that expire permanent, and repeat duplicate address detection.
+
+        With `index`, only if the link still has that ifindex. Raises LinkNotFound, NetnsNotFound, NetlinkError.
+        """
+        from .write.renew import renew_addresses  # for an agent
+
+        name, netns, seen = locate(name, netns)
+        index = seen if index is None else check_index(index)
+        check_lookup_name(name)
+        check_proto(address_proto)
+        wanted = check_addresses(addresses)
+        with self._namespaces() as namespaces:
+            request = f"renew the addresses of {describe(name, netns)}"
+            target = Target(namespaces(netns), name, netns, request, index)
+            renew_addresses(namespaces, target, wanted, address_proto)
 
     def restore_addresses(
-        self, name: str, netns: NetnsRef = "", *, addresses: Iterable[Address], index: int | None = None
+        self, name: LinkRef, netns: NetnsRef = "", *, addresses: Iterable[Address], index: int | None = None
     ) -> None:
-        """Give a link back the addresses that were seen on it: label, lifetimes, flags, owner, and the order of IPv4.
+        """Restore addresses that a link had, with peer, label, lifetimes, flags, owner and order.
 
-        Others are taken away. The link-local address that the kernel makes of a MAC is left to it. With `index`, only
-        if that is the link's ifindex still. Raises LinkNotFound, NetnsNotFound, NetlinkError.
+        Other addresses are removed, except for the link-local address that the kernel generates from the MAC. With
+        `index`, only if the link still has that ifindex. Raises LinkNotFound, NetnsNotFound, NetlinkError.
         """
-        from .restore import restore_addresses  # for a rollback
+        from .write.restore import restore_addresses  # for a rollback
 
-        check_name(name)
-        with self._places() as places:
-            place = places(netns)
-            link = find(places, place, name, netns)
-            if index not in (None, link.ifindex):
-                raise missing(name, netns, f"give back the addresses of {describe(name, netns)}")
-            restore_addresses(places, place, link.ifindex, name, netns, list(addresses))
-
-    def move(self, name: str, netns: NetnsRef = "", *, to: NetnsRef) -> Link:
-        """Move a link to another namespace; returns it as it is there.
-
-        The kernel takes it down, drops its addresses, and gives it another index where its own is taken; it needs some
-        20 ms. Creating a pair where it is to live costs nothing of the kind.
-
-        Raises LinkNotFound, LinkExists (the name is taken there), NetnsNotFound, NetlinkError; then it has not moved.
-        """
-        check_name(name)
-        with self._places() as places:
-            return move(places, places(netns), name, netns, places(to), to)
-
-    def index(self, name: str, netns: NetnsRef = "") -> int:
-        """The ifindex of the link of that name, or alternative name. Raises LinkNotFound, NetnsNotFound.
-
-        By a cache that is attached and watches the namespace, or by one exchange with the kernel.
-        """
+        name, netns, seen = locate(name, netns)
+        index = seen if index is None else check_index(index)
         check_lookup_name(name)
-        with self._places() as places:
-            return find_index(places, places(netns), name, netns)
+        addresses = list(addresses)
+        for address in addresses:
+            check_type(address, Address, "addresses", "give Addresses, as Session.addresses() returns them")
+        with self._namespaces() as namespaces:
+            request = f"restore the addresses of {describe(name, netns)}"
+            target = Target(namespaces(netns), name, netns, request, index)
+            link = find(namespaces, target)
+            target.check_ifindex(link.ifindex)
+            restore_addresses(namespaces, target, link.ifindex, addresses)
 
-    def lookup(self, name: str, netns: NetnsRef = "") -> Link:
-        """The link of that name, or alternative name, with its addresses. Raises LinkNotFound, NetnsNotFound."""
-        check_lookup_name(name)
-        with self._places() as places:
-            return read_link(places, places(netns), name, netns)
+    def move(self, name: LinkRef, netns: NetnsRef = "", *, to: NetnsRef) -> Link:
+        """Move a link to another namespace, and return it as it is there.
 
-    def lookup_many(self, items: Iterable[tuple[str, NetnsRef]], *, addresses: bool = True) -> list[Link]:
-        """The link of each (name, netns), in order: what :meth:`lookup` does, for many in few exchanges.
+        The kernel sets it down, removes its addresses, and gives it another ifindex if its own is taken. This takes
+        about 20 ms; creating each end of a pair directly in its namespace avoids it.
 
-        With addresses=False they are not read, which takes less than half the time; then ``Link.addresses`` is empty.
-        Raises LinkNotFound, NetnsNotFound for the first that is not there, which is the error's ``item``.
+        Raises LinkNotFound, LinkExists (the name is taken there), NetnsNotFound or NetlinkError; the link has not moved
+        then.
         """
-        items = list(items)
-        _refuse_bare_names(items)
-        for name, _ in items:
+        name, netns, index = locate(name, netns)
+        check_lookup_name(name)
+        with self._namespaces() as namespaces:
+            request = f"move {describe(name, netns)} to {spell(to)}"
+            return move(namespaces, Target(namespaces(netns), name, netns, request, index), namespaces(to), to)
+
+    def index(self, name: LinkRef, netns: NetnsRef = "") -> int:
+        """Return the ifindex of a link, by its name or an alternative name. Raises LinkNotFound, NetnsNotFound.
+
+        The answer comes from an attached cache that watches the namespace, or else from one request to the kernel.
+        """
+        seen = None
+        if name.__class__ is not str:
+            name, netns, seen = locate(name, netns)
+        check_lookup_name(name)
+        with self._namespaces() as namespaces:
+            index = find_index(namespaces, Target(namespaces(netns), name, netns))
+            return index if seen is None else same_link(index, seen, name, netns)
+
+    def lookup(self, name: LinkRef, netns: NetnsRef = "") -> Link:
+        """Return a link with its addresses, by its name or an alternative name. Raises LinkNotFound, NetnsNotFound.
+
+        Given a :class:`Link`, return its current state.
+        """
+        name, netns, seen = locate(name, netns)
+        check_lookup_name(name)
+        with self._namespaces() as namespaces:
+            link = read_link(namespaces, Target(namespaces(netns), name, netns))
+        same_link(link.index, seen, name, netns)
+        return link
+
+    def lookup_many(self, items: Iterable[Item], *, addresses: bool = True) -> list[Link]:
+        """Return the link of each (name, netns), Link or End, in order, as :meth:`lookup` does, with few requests.
+
+        With addresses=False, addresses are not read, which takes less than half the time; ``Link.addresses`` is empty
+        then. Raises LinkNotFound or NetnsNotFound for the first missing link, which is the ``item`` of the error.
+        """
+        given = list(items)
+        wanted = as_items(given)
+        for name, _, _ in wanted:
             check_lookup_name(name)
-        return look_up(self._places, items, addresses=addresses)
+        with naming(given, wanted):
+            links = look_up(self._namespaces, [(name, netns) for name, netns, _ in wanted], addresses=addresses)
+            for link, (name, netns, seen) in zip(links, wanted, strict=True):
+                same_link(link.index, seen, name, netns)
+        return links
 
     def links(self, netns: NetnsRef = "") -> list[Link]:
-        """Every link of a namespace with its addresses, of any kind. Raises NetnsNotFound."""
-        with self._places() as places:
-            return read_links(places, places(netns), netns)
+        """Return all links of a namespace, of any kind, with their addresses. Raises NetnsNotFound."""
+        with self._namespaces() as namespaces:
+            return read_links(namespaces, namespaces(netns), netns)
 
     def addresses(self, netns: NetnsRef = "") -> list[Address]:
-        """Every address of a namespace, with what tells whose it is and whether it can be used."""
-        with self._places() as places:
-            return addresses_of(read_addresses(places, places(netns)))
+        """Return all addresses of a namespace, each with its owner and state."""
+        with self._namespaces() as namespaces:
+            return addresses_of(read_addresses(namespaces, namespaces(netns)))
 
-    def details(self, name: str, netns: NetnsRef = "") -> dict[str, object]:
-        """All that the kernel says of a link, decoded by pyroute2 (whose import costs 120 ms): {"IFLA_MTU": 1500, …}.
+    def details(self, name: LinkRef, netns: NetnsRef = "") -> dict[str, object]:
+        """Return everything that the kernel reports about a link, decoded by pyroute2, as {"IFLA_MTU": 1500, …}.
 
-        Raises LinkNotFound, NetnsNotFound.
+        Importing pyroute2 takes 120 ms. Raises LinkNotFound, NetnsNotFound.
         """
+        name, netns, seen = locate(name, netns)
         check_lookup_name(name)
-        with self._places() as places:
-            return read_details(places, places(netns), name, netns)
+        with self._namespaces() as namespaces:
+            details = read_details(namespaces, Target(namespaces(netns), name, netns))
+        same_link(cast(int, details["index"]), seen, name, netns)
+        return details
 
-    def survey(self, refs: Iterable[str]) -> Survey:
-        """Look at many namespaces at once: all their links and addresses, and where each veth's other end is.
+    def survey(self, refs: Iterable[str], *, may_be_closed: Container[str] = ()) -> Survey:
+        """Read all links and addresses of many namespaces at once, and find the peer of each veth.
 
-        A reference that leads nowhere is not an error; its entry in ``places`` says why. Raises NotPermitted and
-        NetlinkError.
+        A reference that leads to no namespace, or to one that cannot be read, is not an error; its entry in ``places``
+        has the reason. Raises NetlinkError for the home namespace, and NotPermitted if no namespace can be entered,
+        except for references in `may_be_closed`, which have that error in ``places``, too.
         """
-        from .survey import survey  # 1 ms, for the agent
+        from .read.survey import survey  # 1 ms, for the agent
 
-        return survey(self._places, refs)
+        return survey(self._namespaces, check_refs(refs), may_be_closed)
 
-    def inspect(self, links: Iterable[tuple[str, str | int]], refs: Iterable[str] = ()) -> Survey:
-        """Look at single links, each (reference, name or alternative name) or (reference, ifindex).
+    def inspect(
+        self,
+        links: Iterable[tuple[str, str | int] | Link | End],
+        refs: Iterable[str] = (),
+        *,
+        ends_at_home: bool = False,
+        may_be_closed: Container[str] = (),
+    ) -> Survey:
+        """Read single links: (reference, name or alternative name), (reference, ifindex), a Link or an End.
 
-        As :meth:`survey`, but of the links given: those that are there, each once, with their addresses, and ``peer``
-        where both ends are among them. ``places`` has all references of `links` and `refs`. What it costs does not
-        depend on what else there is (0.2 ms for a pair). Raises NotPermitted and NetlinkError.
+        Like :meth:`survey`, but only for these links. The result has those that exist, each once, with their addresses,
+        and with ``peer`` if both ends are among them. With `ends_at_home`, it also has the peers that are in the home
+        namespace. ``places`` has all references of `links` and `refs`. The cost (0.2 ms for a pair) does not depend on
+        what other links exist. Raises as :meth:`survey`.
         """
-        from .survey import inspect  # as above
+        from .read.survey import inspect  # as above
 
-        return inspect(self._places, links, refs)
+        keys = map(as_key, links)
+        return inspect(self._namespaces, keys, check_refs(refs), ends_at_home=ends_at_home, may_be_closed=may_be_closed)
 
     def identity(self, netns: NetnsRef = "") -> tuple[int, int]:
-        """(st_dev, st_ino) of the namespace a reference leads to now: equal exactly if it is the same namespace.
+        """Return the identity of a namespace, (st_dev, st_ino), which is equal exactly if it is the same namespace.
 
-        It holds while the namespace is alive; the kernel gives the number of a dead one to another. Raises
-        NetnsNotFound, NotPermitted, NetlinkError, InvalidValue.
+        It is valid while the namespace exists; afterwards, the kernel reuses the number. Raises NetnsNotFound,
+        NotPermitted, NetlinkError, InvalidValue.
         """
-        with self._places() as places:
-            return places(netns).identity
+        with self._namespaces() as namespaces:
+            return namespaces(netns).identity
 
-    def borne(self, links: Iterable[tuple[str, int]]) -> list[Borne]:
-        """What others have put on each link, (reference, ifindex): routes, neighbours, qdiscs, links on top of it.
+    def cookie(self, netns: NetnsRef = "") -> int:
+        """Return the number that identifies a namespace among all since the boot (SO_NETNS_COOKIE).
 
-        What is lost when the link is deleted, and part of it when the link is down. Raises NetnsNotFound, NetlinkError.
+        Unlike :meth:`identity`, it is never reused. It is 0 before Linux 5.14. Raises as :meth:`identity`.
         """
-        from .borne import read_borne  # as above
+        with self._namespaces() as namespaces:
+            place = namespaces(netns)
+            namespaces.socket(place)
+            return place.cookie
 
-        return read_borne(self._places, links)
+    def dependents(self, links: Iterable[tuple[NetnsRef, int] | Link]) -> list[Dependents]:
+        """Return the dependents of each Link or (reference, ifindex): routes, neighbours, qdiscs, links on top of it.
 
-    def stats(self, name: str, netns: NetnsRef = "") -> Stats:
-        """The 64-bit counters of a link. Raises LinkNotFound, NetnsNotFound."""
+        These are lost when the link is deleted, and some of them when it goes down. Raises NetnsNotFound, NetlinkError.
+        """
+        from .read.dependents import read_dependents  # as above
+
+        return read_dependents(self._namespaces, map(as_indexed, links))
+
+    def borne(self, links: Iterable[tuple[NetnsRef, int] | Link]) -> list[Dependents]:
+        """Return what :meth:`dependents` returns, which is the present name of this method."""
+        warnings.warn("use Session.dependents(), the present name of this method", DeprecationWarning, stacklevel=2)
+        return self.dependents(links)
+
+    def stats(self, name: LinkRef, netns: NetnsRef = "") -> Stats:
+        """Return the 64-bit counters of a link. Raises LinkNotFound, NetnsNotFound."""
+        name, netns, seen = locate(name, netns)
         check_lookup_name(name)
-        with self._places() as places:
-            return read_stats(places, places(netns), name, netns)
+        with self._namespaces() as namespaces:
+            target = Target(namespaces(netns), name, netns, f"read the counters of {describe(name, netns)}")
+            if seen is not None:
+                same_link(find_index(namespaces, target), seen, name, netns)
+            return read_stats(namespaces, target)
 
     @overload
-    def stats_many(
-        self, items: Iterable[tuple[str, NetnsRef]], *, missing_ok: Literal[False] = False
-    ) -> list[Sample]: ...
+    def stats_many(self, items: Iterable[Item], *, missing_ok: Literal[False] = False) -> list[Sample]: ...
 
     @overload
-    def stats_many(self, items: Iterable[tuple[str, NetnsRef]], *, missing_ok: bool) -> list[Sample | None]: ...
+    def stats_many(self, items: Iterable[Item], *, missing_ok: bool) -> list[Sample | None]: ...
 
-    def stats_many(
-        self, items: Iterable[tuple[str, NetnsRef]], *, missing_ok: bool = False
-    ) -> list[Sample] | list[Sample | None]:
-        """The counters of each (name, netns), in order, with the time and which link it is: two make rates.
+    def stats_many(self, items: Iterable[Item], *, missing_ok: bool = False) -> list[Sample] | list[Sample | None]:
+        """Return the counters of each (name, netns), Link or End, in order, with the time and the link's identity.
 
-        Names are looked up anew, so that a link that was made again is seen to be another (:mod:`vethlib.rates`).
-        Raises LinkNotFound, NetnsNotFound for the first that is not there, which is the error's ``item``; with
-        `missing_ok` its place in the list is None instead.
+        Rates can be computed from two samples.
+
+        Names are looked up each time, so a link that was deleted and created again is recognised as another link
+        (:mod:`vethlib.rates`). Raises LinkNotFound or NetnsNotFound for the first missing link, which is the ``item``
+        of the error; with `missing_ok`, its place in the list has None instead.
         """
-        from .counting import count_many  # as survey, for those who ask
+        from .read.counting import count_many  # as survey, for those who ask
 
-        items = list(items)
-        _refuse_bare_names(items)
-        for name, _ in items:
+        given = list(items)
+        wanted = as_items(given)
+        for name, _, _ in wanted:
             check_lookup_name(name)
-        return count_many(self._places, items, missing_ok=missing_ok)
+        with naming(given, wanted):
+            samples = count_many(self._namespaces, [(name, netns) for name, netns, _ in wanted], missing_ok=missing_ok)
+            for position, (sample, (name, netns, seen)) in enumerate(zip(samples, wanted, strict=True)):
+                if sample is not None and seen not in (None, sample.index):
+                    if not missing_ok:
+                        same_link(sample.index, seen, name, netns)
+                    samples[position] = None
+        return samples
 
     def stats_in(self, refs: Iterable[str]) -> dict[str, list[Sample] | VethError]:
-        """The counters of every link in many namespaces, by reference: one dump each, 12 µs a link.
+        """Return the counters of all links in many namespaces, by reference.
 
-        A reference that leads nowhere, or that could not be read, is not an error: it has what would be raised.
+        This takes one dump per namespace, 12 µs per link.
+        A reference that leads to no namespace, or to one that cannot be read, is not an error: its value is the
+        exception.
         """
-        from .counting import count_in  # as above
+        from .read.counting import count_in  # as above
 
-        return count_in(self._places, refs)
+        return count_in(self._namespaces, check_refs(refs))
 
 
-def _refuse_bare_names(items: Iterable[object]) -> None:
-    """A name alone would be taken apart into its letters: "ab" into the link a of the namespace b."""
-    for item in items:
-        if isinstance(item, str):
-            raise InvalidValue("items", item, f"a link is a name and a namespace: write ({item!r}, '') for home")
+# Two functions for other packages of vethlib, which work in namespaces as a session does. They are no methods, because
+# what they give out is no part of the API.
+
+
+def open_namespaces(session: Session) -> Namespaces:
+    """Return the namespaces of one call of this session, of which home is open. Raises SessionClosed."""
+    return session._namespaces()
+
+
+def open_netns(session: Session, ref: NetnsRef) -> ns.Descriptor:
+    """Open a namespace by a reference that the session understands; the caller closes it.
+
+    Raises SessionClosed, NetnsNotFound, NotPermitted, InvalidValue.
+    """
+    home = session._namespaces().home
+    return ns.open_owned(ref or f"fd:{home.fd}", session._resolver)
+
+
+def _check_removed(addresses: Iterable[str | IPInterface | Address]) -> tuple[IPInterface | Address, ...]:
+    """Return addresses to remove: each Address as it is, and others checked."""
+    field = "remove_addresses"
+    if isinstance(addresses, str):
+        check_addresses(addresses, field)
+    given = list(addresses)
+    seen = [address for address in given if isinstance(address, Address)]
+    return *check_addresses([address for address in given if not isinstance(address, Address)], field), *seen

@@ -1,20 +1,20 @@
-"""Real topologies of network namespaces, in milliseconds: for tests, experiments and benchmarks.
+"""Topologies of real network namespaces in milliseconds, for tests, experiments and benchmarks.
 
     from vethlib.topology import Topology
 
     with Topology.build("client -- router -- server", routes=True) as net:
         net["client"].run(["ping", "-c1", net["server"].ipv4])
 
-How a description is written: text.py; ready-made shapes: shapes.py. Everything is anonymous: no name of it is on disk,
-no link of it in the namespace of the caller, and all of it ends with :meth:`Topology.close` or with the process; but
-what a node has started outlives a process that is killed.
+The syntax of a description is in `design/text.py`, ready-made shapes are in `design/shapes.py`. All namespaces are
+anonymous: a topology leaves no names on disk and no links in the caller's namespace. It ends with
+:meth:`Topology.close` or with the process, even if the process is killed.
 """
 
-from .description import Description, Layout, Member, Port, Route, Wire
-from .node import Node
-from .shapes import fat_tree, line, mesh, ring, star
-from .text import parse
-from .topology import Topology
+from .design.description import Description, Layout, Member, Port, Route, Wire
+from .design.shapes import fat_tree, line, mesh, ring, star
+from .design.text import parse
+from .live.node import Node
+from .live.topology import Topology
 
 __all__ = [
     "Description",

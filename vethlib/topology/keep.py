@@ -1,14 +1,13 @@
-"""Leaving nodes up when the process that made them ends, for somebody to look at.
+"""Keep nodes up for inspection after the process that created them has ended.
 
-A process of its own, the holder, keeps their namespaces. It has a mount namespace in which each has its name in
-/run/netns, so that ``ip netns exec``, ``ip -n`` and ``vethctl`` know them, once there; the host's /run/netns is
-another. When it is sent SIGTERM it ends the processes that are in its nodes, and with itself all that it keeps.
+A separate process, the holder, keeps their namespaces alive. In its mount namespace, each has its name in /run/netns,
+so that ``ip netns exec``, ``ip -n`` and ``vethctl`` find them there; the host's /run/netns is not changed. On SIGTERM,
+it ends the processes in its nodes, and itself, and with it everything that it keeps.
 """
 
 from __future__ import annotations
 
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -16,10 +15,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
-from .. import ns
-from ..errors import NetlinkError, VethError
-from ..ns.syscalls import MS_BIND, mount
-from .node import Node
+from vethlib import ns
+from vethlib._primitives import posix, real_subprocess, select
+from vethlib.errors import NetlinkError, VethError
+from vethlib.ns.syscalls import MS_BIND, mount
+
+from .live.node import Node
 
 __all__ = ["Kept", "keep"]
 
@@ -29,9 +30,9 @@ _READY = "ready"
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What is kept: the holder's process id, and the nodes by the names that they have there.
+    """Kept nodes: the process id of their holder, and their names there.
 
-    `as_user` says that it is in a user namespace, which has to be entered too.
+    `as_user` is True if the holder is in a user namespace, which has to be entered, too.
     """
 
     pid: int
@@ -40,25 +41,25 @@ class Kept:
 
     @property
     def enter(self) -> str:
-        """The command before another one that is to see the nodes by their names."""
+        """The prefix for commands that use the nodes by name."""
         user = " --user --preserve-credentials" if self.as_user else ""
         return f"nsenter --target {self.pid}{user} --mount --net"
 
     @property
     def end(self) -> str:
-        """The command that ends it all."""
+        """The command that ends all kept nodes."""
         return f"kill {self.pid}"
 
 
 def keep(nodes: Iterable[Node], *, as_user: bool = False) -> Kept:
-    """Have these nodes kept by a process of their own; the caller may close them then. Raises NetlinkError.
+    """Have these nodes kept by another process, so that the caller may close them. Raises NetlinkError.
 
-    Where two have one name, the second is called NAME.2, and so on.
+    If several nodes have the same name, the second is called NAME.2, and so on.
     """
     named = _named(nodes)
     descriptors = [node.netns.fd for node in named.values()]
     arguments = [f"{fd}:{name}" for fd, name in zip(descriptors, named, strict=True)]
-    holder = subprocess.run(
+    holder = real_subprocess().run(
         [sys.executable, "-m", __name__, *arguments],
         pass_fds=descriptors,
         stdin=subprocess.DEVNULL,
@@ -85,19 +86,19 @@ def _named(nodes: Iterable[Node]) -> dict[str, Node]:
 
 
 def _hold(arguments: Sequence[str]) -> NoReturn:
-    """The holder: what ``python -m vethlib.topology.keep FD:NAME…`` does."""
+    """Run as the holder: ``python -m vethlib.topology.keep FD:NAME…``."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     try:
         held = {ns.identity(fd) for fd in _bind(arguments)}
     except (VethError, OSError) as error:
         sys.exit(str(error))
-    if pid := os.fork():
-        # Whoever called waits for this one only, and whoever reads its output for the end of it.
+    if pid := posix.fork():
+        # The caller waits for this process only, and readers of its output for the end of the output.
         print(_READY, pid, flush=True)
         os._exit(0)
     os.setsid()
     os.chdir("/")
-    # The descriptors of the namespaces stay open: with one gone, another namespace could get its identity.
+    # The descriptors of the namespaces stay open, so that no other namespace can get their identities.
     nothing = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(nothing, fd)
@@ -119,19 +120,19 @@ def _bind(arguments: Sequence[str]) -> list[int]:
 
 
 def _end_processes(inside: set[tuple[int, int]]) -> None:
-    """Kill every process in these namespaces, and wait until they are gone."""
+    """Kill every process in these namespaces, and wait until they have ended."""
     ended = select.poll()
     waiting = 0
     for pid in filter(str.isdecimal, os.listdir("/proc")):
         try:
-            fd = os.pidfd_open(int(pid))  # from here on, the number cannot become another's
+            fd = os.pidfd_open(int(pid))  # from here on, the number cannot be reused
             seen = os.stat(f"/proc/{pid}/ns/net")
             if (seen.st_dev, seen.st_ino) in inside:
                 signal.pidfd_send_signal(fd, signal.SIGKILL)
                 ended.register(fd, select.POLLIN)
                 waiting += 1
         except OSError:
-            continue  # ended, or not ours to look at
+            continue  # it has ended, or this user may not inspect it
     while waiting:
         for fd, _ in ended.poll():
             ended.unregister(fd)

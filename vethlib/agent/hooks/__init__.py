@@ -1,12 +1,12 @@
-"""Hooks: those outside who are told when the state of an interface changes, by a command or a URL.
+"""Hooks: notify a command or a URL when the state of an interface changes.
 
     hooks = Hooks(["exec:/usr/local/bin/notify", "https://ops.example/hook"], label="vpp1", states=["FAILED"])
     configurator.subscribe(hooks.tell)
     ...
     hooks.close()
 
-What is told to whom is decided by pure parts (`event.py`, `waiting.py`, `policy.py`); `command.py` and `post.py` tell
-it; `hooks.py` has the thread in which they do.
+The pure parts `event.py`, `waiting.py` and `policy.py` decide on the events to deliver; `command.py` and `post.py`
+deliver them, in the thread of `hooks.py`.
 """
 
 from .event import Event, event_of

@@ -1,4 +1,4 @@
-"""What a hook is told: that the state of one interface is another now. Pure."""
+"""The events that hooks receive: a change of the state of one interface. Pure."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from ..status import Status
-from ..statuses import StatusChange
+from vethlib.agent.reconcile.statuses import StatusChange
+from vethlib.agent.status import Status
+from vethlib.text import without_controls
 
 __all__ = ["REMOVED", "Event", "event_of"]
 
 REMOVED: Final = "removed"
 """The state of an interface that is no longer configured."""
 
-_LONGEST: Final = 4096  # of a text in the environment, where a single string may have 128 KiB (MAX_ARG_STRLEN)
+_LONGEST: Final = 4096  # characters of an environment variable; the kernel accepts 128 KiB (MAX_ARG_STRLEN)
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One interface is in `state`, after `old_state` ("" where it is new).
+    """A change of the state of an interface, from `old_state` ("" if it is new) to `state`.
 
-    `status` is what is known of it now (of one that was removed: what was known last), `at` seconds since 1970, and
-    `missed` how many changes there were in between that this hook was not told of, for newer ones took their place.
+    `status` is its present status, or its last one if it was removed; `at` is the time, in seconds since 1970. `missed`
+    is the number of earlier changes that this hook has not received, because newer ones have replaced them.
     """
 
     name: str
@@ -36,37 +37,41 @@ class Event:
     missed: int = 0
 
     def after(self, waiting: Event) -> Event:
-        """This one, in place of one that was not told yet."""
+        """Return this event as the replacement of an older event, which still waits."""
         return replace(self, old_state=waiting.old_state, missed=self.missed + waiting.missed + 1)
 
     def as_dict(self) -> dict[str, Any]:
-        """The event for JSON: an entry of ``vethctl status --json``, and what makes it an event."""
+        """Return the event for JSON: an entry of ``vethctl status --json``, and the keys of the event."""
         entry = self.status.as_dict()
         if self.state == REMOVED:
             entry |= {"state": REMOVED, "reason": "", "ifindex": None}
         at = datetime.fromtimestamp(self.at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        told = {"old_state": self.old_state, "at": at, "label": self.label, "host": self.host, "missed": self.missed}
-        return entry | told
+        event = {"old_state": self.old_state, "at": at, "label": self.label, "host": self.host, "missed": self.missed}
+        return entry | event
 
     def json(self) -> bytes:
-        """One line; all ASCII, for a name may hold bytes that are no text."""
+        """Return the event as one line of JSON, in ASCII, because names may contain undecodable bytes."""
         return json.dumps(self.as_dict()).encode() + b"\n"
 
     def environment(self) -> dict[str, str]:
-        """What a command has in its environment: strings, "" for what is not known."""
+        """Return the environment variables of a command, "" for unknown values."""
         entry = self.as_dict()
+        # A shell may print them, so they contain no character that a terminal interprets.
         keys = ("name", "state", "old_state", "reason", "netns", "host_name", "ifindex", "peer", "label")
         values = {f"VETHLIB_{key.upper()}": entry[key] for key in keys}
         return {key: "" if value is None else _safe(str(value)) for key, value in values.items()}
 
 
 def _safe(text: str) -> str:
-    # What is no text, as the bytes of a name, stays those bytes; a surrogate that stands for none cannot be said.
-    text = text.replace("\0", "")[:_LONGEST]
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape") if _sayable(text) else ascii(text)
+    # Undecodable bytes of a name stay those bytes; other surrogates cannot be encoded.
+    text = text.replace("\0", "")
+    text = without_controls(text)[:_LONGEST]
+    if not _is_encodable(text):
+        return ascii(text)
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
 
 
-def _sayable(text: str) -> bool:
+def _is_encodable(text: str) -> bool:
     try:
         text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
@@ -75,7 +80,7 @@ def _sayable(text: str) -> bool:
 
 
 def event_of(change: StatusChange, *, at: float, label: str, host: str) -> Event | None:
-    """The event a change of a status is; None where the state is the same as before."""
+    """Return the event for a change of a status; None if the state is the same as before."""
     status = change.status or change.old
     if status is None:
         return None

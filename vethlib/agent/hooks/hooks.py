@@ -1,12 +1,12 @@
-"""The thread that tells hooks, and what is known of each.
+"""Deliver events to hooks, in a thread of its own.
 
-1. Who tells a change (:meth:`Hooks.tell`) puts it into a queue and wakes the thread: some microseconds, whatever the
-   hooks do. What follows is all in the thread, on an event loop of its own.
-2. Each hook has its own queue (`waiting.py`) and its own places for `concurrency` deliveries at once, so that one which
-   hangs is in nobody else's way.
-3. A delivery has `timeout` seconds. A URL that cannot be reached is tried again, unless something newer is to be told
-   of that interface; a command is not, for it may have done half of its work.
-4. :meth:`Hooks.close` ends all that is under way, after a moment of grace: no child, no connection, no thread is left.
+1. :meth:`Hooks.tell` queues a change and wakes the thread, in some microseconds, whatever the hooks do. Everything else
+   is done in the thread, on its own event loop.
+2. Each hook has its own queue (`waiting.py`) and up to `concurrency` deliveries at once, so that a hook that hangs does
+   not delay another.
+3. A delivery has `timeout` seconds. A URL that cannot be reached is tried again, unless there is a newer event of that
+   interface; a command is not run again, because it may have done half of its work.
+4. :meth:`Hooks.close` ends all deliveries after a moment of grace: no child, connection or thread is left.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ import os
 import signal
 import socket
 import threading
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Final
 
+from vethlib import _threads as threads
+from vethlib._closing import Closing
+from vethlib._primitives import time
+from vethlib.agent.reconcile.statuses import StatusChange
+from vethlib.agent.state import State
 from vethlib.errors import InvalidValue
 
-from ..state import State
-from ..statuses import StatusChange
 from .command import run
 from .event import REMOVED, Event, event_of
 from .policy import DELAYS, Complaints, spread
@@ -43,10 +44,10 @@ _STATES: Final = (*(str(state) for state in State if state is not State.UNMANAGE
 
 @dataclass(frozen=True, slots=True)
 class HookCounts:
-    """What became of the events of one hook, since it was made; for metrics.
+    """The number of events of one hook by outcome, since it was created; for metrics.
 
-    `hook` is what may be shown of it. Each event is `delivered`, `failed` (after all attempts), `dropped` (there was no
-    room, or no time at the end) or `coalesced` (a newer one took its place); `waiting` are still to be told.
+    `hook` is its name without secrets. Each event is `delivered`, `failed` (after all attempts), `dropped` (no room, or
+    no time left at the end) or `coalesced` (replaced by a newer event); `waiting` events are still queued.
     """
 
     hook: str
@@ -70,15 +71,15 @@ class _Line:
         self.full = False  # and that was logged
 
 
-class Hooks:
-    """Tells `targets` (each a text as of ``--hook``, or a Target) of every change of the state of an interface.
+class Hooks(Closing):
+    """Notify `targets` (each a text as for ``--hook``, or a Target) of every change of the state of an interface.
 
-    `states` are those to be told of, all by default: PENDING, CONFIGURED, RETRYING, FAILED, INVALID, removed. A
-    delivery has `timeout` seconds; `capacity` interfaces may wait for each hook, and `concurrency` run at once. Give
-    :meth:`tell` to ``Configurator.subscribe``. Close it, or use it in a ``with``. Make it in the home namespace, for
-    commands are run in the one it was made in.
+    `states` selects the states to report, all by default: PENDING, CONFIGURED, RETRYING, FAILED, INVALID, removed. Each
+    delivery has `timeout` seconds. Up to `capacity` interfaces can wait for each hook, and up to `concurrency`
+    deliveries run at once. Pass :meth:`tell` to ``Configurator.subscribe``. Close it, or use it in a ``with``
+    statement. Create it in the home namespace, because commands run in the namespace in which it was created.
 
-    Raises InvalidValue.
+    Raises InvalidValue, and ThreadRefused if no thread can be started.
     """
 
     def __init__(
@@ -92,40 +93,36 @@ class Hooks:
         concurrency: int = 4,
         delays: Sequence[float] = DELAYS,
     ) -> None:
-        read = [read_target(one) if isinstance(one, str) else one for one in targets]
+        read = [read_target(target) if isinstance(target, str) else target for target in targets]
         self._states = _checked(states)
         if not timeout > 0:
-            raise InvalidValue("--hook-timeout", timeout, "write seconds, more than 0")
+            raise InvalidValue("--hook-timeout", timeout, "must be a number of seconds above 0")
         self._lines = [_Line(target, capacity) for target in dict.fromkeys(read)]
         self._label, self._host = label, socket.gethostname()
         self._timeout, self._concurrency, self._delays = timeout, concurrency, tuple(delays)
         self._lock = threading.Lock()  # around the queues and the counts
         self._settled = threading.Condition(self._lock)
         self._closed = False
-        self._deadline = 0.0  # of the grace, once it is closed
+        self._deadline = 0.0  # of the grace after closing
         for line in self._lines:
             if isinstance(line.target, CommandTarget) and not os.access(line.target.argv[0], os.X_OK):
                 path = line.target.argv[0]
-                cure = f"chmod +x {path}" if os.path.exists(path) else "put it there; it is looked for each time"
-                _log.warning("hook %s: there is no such command that could be run: %s", line.target.shown, cure)
+                cure = f"chmod +x {path}" if os.path.exists(path) else "create it; it is looked up for each event"
+                _log.warning("hook %s: the command cannot be run: %s", line.target.shown, cure)
         self._wake = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="vethlib-hooks", daemon=True)
         if not self._lines:
             self._closed = True
             return
         self._loop = asyncio.new_event_loop()
-        self._thread.start()
-
-    def __enter__(self) -> Hooks:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        try:
+            threads.start(self._thread, "running hooks (--hook)")
+        except BaseException:
+            self._loop.close()
+            raise
 
     def tell(self, change: StatusChange) -> None:
-        """Have every hook told of this change, if it is one of the state. Never waits; from any thread."""
+        """Queue a change for every hook, if the state has changed. Never blocks; can be called from any thread."""
         event = event_of(change, at=time.time(), label=self._label, host=self._host)
         if event is None or event.state not in self._states:
             return
@@ -137,7 +134,7 @@ class Hooks:
                 line.full = True
         for line in full:
             _log.warning(
-                "hook %s does not keep up: %d interfaces wait for it, and what has waited longest is dropped",
+                "hook %s does not keep up: %d interfaces wait for it, and the oldest events are dropped",
                 line.target.shown,
                 len(line.waiting),
             )
@@ -150,7 +147,7 @@ class Hooks:
             pass  # another thread has closed it meanwhile
 
     def counts(self) -> list[HookCounts]:
-        """What became of the events, by hook. From any thread."""
+        """Return the counts of each hook. Can be called from any thread."""
         with self._lock:
             return [
                 HookCounts(
@@ -165,12 +162,12 @@ class Hooks:
             ]
 
     def drain(self, timeout: float) -> bool:
-        """Wait until all is told, at most so many seconds; whether it is."""
+        """Wait up to that many seconds until all events are delivered; return whether they are."""
         with self._settled:
             return self._settled.wait_for(lambda: all(line.waiting.idle for line in self._lines), timeout)
 
     def close(self, grace: float = 1.0) -> None:
-        """Tell nothing more; what is under way has `grace` seconds to come to its end. Twice is harmless."""
+        """Stop delivering; deliveries in progress have `grace` seconds to finish. Closing twice is harmless."""
         with self._lock:
             if self._closed:
                 return
@@ -180,19 +177,17 @@ class Hooks:
         self._thread.join()
         for line in self._lines:
             if number := line.waiting.drop_all():
-                _log.warning(
-                    "hook %s was not told of what still waited, %d in all: it is closed", line.target.shown, number
-                )
+                _log.warning("hook %s is closed: %d waiting events were not delivered", line.target.shown, number)
 
     # --- in the thread
 
     def _run(self) -> None:
-        # A signal is for the main thread; this one is not to be where the kernel delivers it.
+        # Signals are for the main thread, so the kernel must not deliver them here.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
             self._loop.run_until_complete(self._serve())
         except Exception:
-            _log.exception("the hooks have come to an end")
+            _log.exception("the hooks have stopped")
         finally:
             self._loop.close()
 
@@ -210,7 +205,7 @@ class Hooks:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def _begin(self, line: _Line) -> None:
-        """Tell as much as there is, and as much as may be told at once."""
+        """Start deliveries, as many as there are events and as may run at once."""
         while len(line.tasks) < self._concurrency and not self._closed:
             with self._lock:
                 event = line.waiting.take()
@@ -229,7 +224,7 @@ class Hooks:
         result: tuple[str, bool] | None = None  # if it is cancelled
         try:
             result = await self._attempt(line, event)
-        except Exception as error:  # whatever it is, the other events are still to be told
+        except Exception as error:  # whatever it is, the other events still have to be delivered
             result = f"{type(error).__name__}: {error}", False
         finally:
             if result is None:
@@ -238,7 +233,7 @@ class Hooks:
                 self._count(line, event, coalesced=int(result[1]), problem=result[0])
 
     async def _attempt(self, line: _Line, event: Event) -> tuple[str, bool]:
-        """What went wrong in the end, "" if nothing; and whether there is something newer to tell instead."""
+        """Deliver an event; return the last problem or "", and whether a newer event has replaced it meanwhile."""
         target = line.target
         if isinstance(target, CommandTarget):
             return await run(target.argv, event.json(), event.environment(), self._timeout), False
@@ -263,9 +258,9 @@ class Hooks:
                 line.delivered += not problem
             self._settled.notify_all()
         if problem:
-            unsaid = line.complaints.failed(time.monotonic())
-            if unsaid is not None:
-                more = f" ({unsaid} more failures before it)" if unsaid else ""
+            unlogged = line.complaints.failed(time.monotonic())
+            if unlogged is not None:
+                more = f" (after {unlogged} more failures)" if unlogged else ""
                 _log.warning("hook %s failed for %s: %s%s", line.target.shown, event.name, problem, more)
         elif not dropped and not coalesced and line.complaints.worked():
             _log.info("hook %s works again", line.target.shown)
@@ -275,9 +270,9 @@ def _checked(states: Iterable[str] | None) -> frozenset[str]:
     known = {state.upper(): state for state in _STATES}
     if states is None:
         return frozenset(_STATES)
-    found = set()
+    selected = set()
     for state in states:
         if state.upper() not in known:
-            raise InvalidValue("--hook-states", state, f"write some of {','.join(_STATES)}")
-        found.add(known[state.upper()])
-    return frozenset(found)
+            raise InvalidValue("--hook-states", state, f"must be some of {','.join(_STATES)}")
+        selected.add(known[state.upper()])
+    return frozenset(selected)

@@ -1,8 +1,8 @@
-"""Telling a URL: one HTTP/1.1 POST over asyncio's streams.
+"""Deliver an event to a URL: one HTTP/1.1 POST over asyncio's streams.
 
-Not by http.client: its time limits are for one read each, so that a server which sends a byte now and then keeps a
-thread for ever, and nothing ends it when the agent does. What is needed of HTTP here is a request and a status line.
-TLS is checked as ssl.create_default_context() does it, against the CAs that the host trusts ($SSL_CERT_FILE).
+Not with http.client: its time limits are per read, so a server that sends a byte now and then could occupy a thread for
+ever, even after the agent has ended. Only a request and a status line of HTTP are needed here.
+Certificates are checked like ssl.create_default_context() does, against the CAs that the host trusts ($SSL_CERT_FILE).
 """
 
 from __future__ import annotations
@@ -16,50 +16,54 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
+from vethlib import _threads as threads
+
 from .target import UrlTarget
 
 __all__ = ["Answer", "post"]
 
-_LATER: Final = (408, 425, 429)  # RFC 9110, 8470, 6585: not now; as all of 5xx
-_MOST_LINES: Final = 200  # of headers before a status
+_LATER: Final = (408, 425, 429)  # RFC 9110, 8470, 6585: temporary, like all of 5xx
+_MOST_LINES: Final = 200  # of 1xx responses and their headers before the final status
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of it: what went wrong and its cure, "" if nothing did, and whether it is worth another try."""
+    """The result of a POST: the problem and its cure, or "", and whether to try `again`."""
 
     problem: str = ""
     again: bool = False
 
 
 async def post(target: UrlTarget, body: bytes, timeout: float) -> Answer:
-    """Send a POST with this JSON; the whole of it takes at most `timeout` seconds."""
+    """Send a POST with this JSON; everything together takes up to `timeout` seconds. Raises nothing."""
     try:
         async with asyncio.timeout(timeout):
             return _judge(await _exchange(target, body))
     except TimeoutError:
-        return Answer(f"no answer within {timeout:g} s; see how it does, or raise --hook-timeout", again=True)
+        return Answer(f"no answer within {timeout:g} s; check the server, or raise --hook-timeout", again=True)
     except ssl.SSLCertVerificationError as error:
         why = error.verify_message or error.reason
-        return Answer(f"its certificate is not trusted: {why}; have the host trust its CA, or set SSL_CERT_FILE")
+        return Answer(f"its certificate is not trusted: {why}; make the host trust its CA, or set SSL_CERT_FILE")
     except ssl.SSLError as error:
-        # Its errno is a number of OpenSSL's.
+        # The errno of an SSLError is a number of OpenSSL.
         why = (error.reason or "").replace("_", " ").lower() or "no TLS"
-        return Answer(f"it does not speak TLS as we do: {why}; is it http://?", again=True)
+        return Answer(f"the TLS handshake failed: {why}; should the URL be http://?", again=True)
     except socket.gaierror as error:
         return Answer(f"its host cannot be found: {error.strerror}; check its name and the DNS", again=True)
     except (OSError, asyncio.IncompleteReadError, ValueError) as error:
-        return Answer(f"it cannot be reached: {_words(error)}; see whether it listens there", again=True)
+        return Answer(f"it cannot be reached: {_words(error)}; check whether it listens there", again=True)
 
 
 def _words(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno is not None and error.errno > 0:
-        return os.strerror(error.errno)  # asyncio's own are about a call, and an address
+        if isinstance(error, threads.ThreadRefused):
+            return str(error)
+        return os.strerror(error.errno)  # the messages of asyncio contain the call and the address
     return str(error) or type(error).__name__
 
 
 async def _exchange(target: UrlTarget, body: bytes) -> int:
-    """The status of the answer."""
+    """Send the request and return the status of the response."""
     reader, writer = await _connect(target)
     try:
         writer.write(_request(target, body))
@@ -70,10 +74,10 @@ async def _exchange(target: UrlTarget, body: bytes) -> int:
                 raise ConnectionResetError("the connection was closed without an answer")
             if line.startswith(b"HTTP/1.") and line[9:12].isdigit() and not line.startswith(b"1", 9):
                 return int(line[9:12])
-            # A 1xx and its headers come before the answer proper.
-        raise ValueError("it does not speak HTTP/1.1")
+            # Skip 1xx responses and their headers, which precede the final one.
+        raise ValueError("the response is not HTTP/1.1")
     finally:
-        writer.transport.abort()  # to wait for a farewell of TLS would be to wait
+        writer.transport.abort()  # close() would wait for the TLS shutdown
 
 
 def _request(target: UrlTarget, body: bytes) -> bytes:
@@ -91,7 +95,7 @@ def _request(target: UrlTarget, body: bytes) -> bytes:
 
 
 async def _connect(target: UrlTarget) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A connection to the first of its addresses that takes one."""
+    """Connect to the first of the target's addresses that accepts a connection."""
     context = _trust() if target.tls else None
     refused: OSError | None = None
     for address in await _addresses(target.host, target.port):
@@ -108,37 +112,37 @@ async def _connect(target: UrlTarget) -> tuple[asyncio.StreamReader, asyncio.Str
 
 @lru_cache(maxsize=1)
 def _trust() -> ssl.SSLContext:
-    return ssl.create_default_context()  # reads all CAs, some 35 ms
+    return ssl.create_default_context()  # reads all CAs, which takes 35 ms
 
 
 async def _addresses(host: str, port: int) -> list[str]:
-    """What the host's name stands for. Raises gaierror.
+    """Resolve a host name. Raises gaierror.
 
-    In a thread of its own: that of an executor would keep the whole program from ending as long as the DNS is silent.
+    This uses a daemon thread: a thread of an executor would keep the program from ending while the DNS does not answer.
     """
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[list[Any]] = loop.create_future()
 
-    def settle(found: list[Any] | None, error: OSError | None) -> None:
+    def settle(entries: list[Any] | None, error: OSError | None) -> None:
         if answer.done():
             return
         if error is not None:
             answer.set_exception(error)
         else:
-            answer.set_result(found or [])
+            answer.set_result(entries or [])
 
     def ask() -> None:
-        found, refused = None, None
+        entries, refused = None, None
         try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except OSError as error:
             refused = error
         try:
-            loop.call_soon_threadsafe(settle, found, refused)
+            loop.call_soon_threadsafe(settle, entries, refused)
         except RuntimeError:
-            pass  # the loop was closed meanwhile, and nobody waits
+            pass  # the loop was closed meanwhile, so nobody waits
 
-    threading.Thread(target=ask, name="vethlib-hooks-dns", daemon=True).start()
+    threads.start(threading.Thread(target=ask, name="vethlib-hooks-dns", daemon=True), "the DNS")
     return list(dict.fromkeys(str(entry[4][0]) for entry in await answer))
 
 
@@ -148,5 +152,5 @@ def _judge(status: int) -> Answer:
     if status in (401, 403):
         return Answer(f"it answered {status}; check the user, password or token in its URL")
     if 300 <= status < 400:
-        return Answer(f"it answered {status}, a redirection, which is not followed; give the URL it leads to")
-    return Answer(f"it answered {status}; its own log says why", again=status in _LATER or status >= 500)
+        return Answer(f"it answered {status}, a redirect, which is not followed; give the URL that it leads to")
+    return Answer(f"it answered {status}; see its log", again=status in _LATER or status >= 500)

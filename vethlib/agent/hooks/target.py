@@ -1,4 +1,4 @@
-"""Whom a hook tells: a command or a URL, from the text of --hook. Pure, but for a file that holds a URL."""
+"""Parse the target of a hook: a command or a URL. Pure, except for reading a file that contains a URL."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from vethlib.errors import InvalidValue
 
 __all__ = ["CommandTarget", "Target", "UrlTarget", "read_target"]
 
-_HINT = "write exec:/PATH/OF/COMMAND [ARGUMENT…], https://HOST/PATH, or url-file:PATH of a file that holds such a URL"
+_HINT = "must be exec:/PATH/OF/COMMAND [ARGUMENT…], https://HOST/PATH, or url-file:PATH of a file with such a URL"
 
 
 @dataclass(frozen=True, slots=True)
 class CommandTarget:
-    """A command, which is run without a shell. `shown` is what a log may say of it: its arguments may be secret."""
+    """A command, which is run without a shell. `shown` is its name for logs, because arguments may be secret."""
 
     argv: tuple[str, ...]
 
@@ -29,9 +29,9 @@ class CommandTarget:
 
 @dataclass(frozen=True, slots=True)
 class UrlTarget:
-    """A URL, which gets a POST. `authorization` is a header, or "".
+    """A URL, to which events are sent with POST. `authorization` is the value of that header, or "".
 
-    The path of a webhook is mostly its password: `shown` and the repr have none of it.
+    The path of a webhook is usually its password: `shown` and the repr do not contain it.
     """
 
     tls: bool
@@ -42,7 +42,7 @@ class UrlTarget:
 
     @property
     def shown(self) -> str:
-        """Where it is, without user, password, path and query."""
+        """The URL without user, password, path and query."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         usual = 443 if self.tls else 80
         return f"http{'s' * self.tls}://{host}{'' if self.port == usual else f':{self.port}'}/…"
@@ -55,7 +55,7 @@ Target = CommandTarget | UrlTarget
 
 
 def read_target(text: str, field: str = "--hook") -> Target:
-    """What the text of a hook says. Raises InvalidValue, which never repeats a URL."""
+    """Parse the text of a hook, as for ``--hook``. Raises InvalidValue, which never contains a URL."""
     scheme, colon, rest = text.partition(":")
     if colon and scheme == "exec":
         return _command(rest, text, field)
@@ -74,11 +74,13 @@ def _command(rest: str, text: str, field: str) -> CommandTarget:
     try:
         argv = shlex.split(rest)
     except ValueError as error:
-        raise InvalidValue(field, _hidden(text), f"{error}: quote as for a shell".lower()) from None
+        raise InvalidValue(field, _hidden(text), f"{error}: quote arguments as for a shell".lower()) from None
     if not argv or not os.path.isabs(argv[0]):
-        raise InvalidValue(field, _hidden(text), "give the command by its absolute path: exec:/usr/local/bin/notify")
+        raise InvalidValue(
+            field, _hidden(text), "must have the absolute path of the command, as in exec:/usr/local/bin/notify"
+        )
     if "\0" in rest:
-        raise InvalidValue(field, _hidden(text), "no argument can hold a NUL")
+        raise InvalidValue(field, _hidden(text), "arguments must not contain NUL")
     return CommandTarget(tuple(argv))
 
 
@@ -87,7 +89,7 @@ def _read(path: str, field: str) -> str:
         with open(path, encoding="ascii") as file:
             return file.read(8192).strip()
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it holds no URL"
+        why = error.strerror if isinstance(error, OSError) else "it contains no URL"
         raise InvalidValue(field, f"url-file:{path}", f"cannot read {path}: {why}") from None
 
 
@@ -98,11 +100,13 @@ def _url(text: str, field: str) -> UrlTarget:
         host = split.hostname or ""
         path = (split.path or "/") + (f"?{split.query}" if split.query else "")
     except ValueError:
-        raise InvalidValue(field, "a URL", "its host or port cannot be read; write https://HOST[:PORT]/PATH") from None
+        raise InvalidValue(field, "a URL", "must be https://HOST[:PORT]/PATH; the host or port is invalid") from None
     if split.scheme not in ("http", "https") or not host:
-        raise InvalidValue(field, "a URL", "write https://HOST[:PORT]/PATH")
+        raise InvalidValue(field, "a URL", "must be https://HOST[:PORT]/PATH")
     if not text.isascii() or any(c <= " " or c == "\x7f" for c in text):
-        raise InvalidValue(field, f"a URL at {host}", "write what is not ASCII, and spaces, as %XX")
+        raise InvalidValue(
+            field, f"a URL at {host}", "must contain only ASCII; write other characters, and spaces, as %XX"
+        )
     authorization = ""
     if split.username is not None:
         user = f"{unquote(split.username)}:{unquote(split.password or '')}"

@@ -1,10 +1,10 @@
-"""Events that wait to be told to one hook. Pure; the lock around it is its owner's.
+"""The queue of events for one hook. Pure, and not thread-safe.
 
-1. Of each interface at most one waits, the newest. It takes the place of the one before, in the queue too, so an
-   interface that changes all the time does not wait for ever.
-2. What is told of one interface is told in order: while one is under way, the next of that interface waits.
-3. There is room for `capacity` interfaces. When it is full, the one that has waited longest is dropped: what is new
-   is worth more. Nobody who tells ever waits.
+1. Up to one event of each interface waits, the newest. It keeps the place in the queue of the event that it replaces,
+   so that an interface that changes all the time does not wait for ever.
+2. Events of an interface are delivered in order: while one is in progress, the next one waits.
+3. There is room for `capacity` interfaces. If the queue is full, its oldest event is dropped, because newer ones are
+   worth more. Adding an event never waits.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["Waiting"]
 
 
 class Waiting:
-    """The queue of one hook; `dropped` and `coalesced` count what was not told, since ever."""
+    """The queue of one hook; `dropped` and `coalesced` count the events that were not delivered."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
@@ -29,11 +29,11 @@ class Waiting:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing waits and nothing is under way."""
+        """Whether no event waits and no delivery is in progress."""
         return not self._events and not self._under_way
 
     def put(self, event: Event) -> bool:
-        """One more; whether another one had to be dropped for it."""
+        """Add an event; return whether another had to be dropped for it."""
         waiting = self._events.get(event.name)
         if waiting is not None:
             self._events[event.name] = event.after(waiting)
@@ -47,7 +47,7 @@ class Waiting:
         return full
 
     def take(self) -> Event | None:
-        """The next to tell, which is under way until :meth:`done`; None if there is none."""
+        """Return the next event, whose delivery is in progress until :meth:`done`; None if there is none."""
         for name, event in self._events.items():
             if name not in self._under_way:
                 del self._events[name]
@@ -56,7 +56,7 @@ class Waiting:
         return None
 
     def gives_way(self, event: Event) -> bool:
-        """Whether there is something newer to tell of this interface, which then counts this one as missed."""
+        """Return whether a newer event of the interface waits; if so, that one counts this event as missed."""
         newer = self._events.get(event.name)
         if newer is None:
             return False
@@ -64,11 +64,11 @@ class Waiting:
         return True
 
     def done(self, name: str) -> None:
-        """What was under way of this interface has come to its end."""
+        """Note that the delivery for this interface has ended."""
         self._under_way.discard(name)
 
     def drop_all(self) -> int:
-        """Give up all that waits; how many those are."""
+        """Drop all waiting events and return their number."""
         number = len(self._events)
         self._events.clear()
         self.dropped += number

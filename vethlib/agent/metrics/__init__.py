@@ -1,4 +1,4 @@
-"""What an agent does, for Prometheus: as a collector for any registry, and as an endpoint of the agent's own loop.
+"""Metrics of an agent for Prometheus: a collector for any registry, and an HTTP endpoint on the agent's own loop.
 
     registry = prometheus_client.CollectorRegistry()
     registry.register(AgentCollector(configurator))

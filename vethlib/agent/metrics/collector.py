@@ -1,7 +1,7 @@
-"""The numbers of an agent, as a collector of prometheus_client: all are read when they are asked for.
+"""The metrics of an agent, as a collector of prometheus_client: all values are read when they are requested.
 
-No label has a value that others choose freely but the names of interfaces, of namespaces and of links, and those only
-where links were asked for.
+No label has a value that others choose freely, except the names of interfaces, namespaces and links, which are only
+included if the metrics of links are requested.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from prometheus_client.registry import Collector
 
 from vethlib import __version__
 from vethlib._nl.counts import counts
+from vethlib.agent.hooks import Hooks
+from vethlib.agent.reconcile.configurator import Configurator
+from vethlib.agent.reconcile.counters import BOUNDS, Durations
+from vethlib.agent.state import State
 from vethlib.errors import VethError
-
-from ..configurator import Configurator
-from ..hooks import Hooks
-from ..state import State
-from ..tally import BOUNDS, Durations
+from vethlib.text import printable
 
 if TYPE_CHECKING:
-    from ..service import Service
+    from vethlib.agent.run.service import Service
 
 __all__ = ["AgentCollector", "registry_of"]
 
@@ -36,11 +36,10 @@ _STATES: Final = tuple(state for state in State if state is not State.UNMANAGED)
 
 
 class AgentCollector(Collector):
-    """The numbers of a `configurator`, of the `service` that runs it and of its `hooks`, if there are such, and of this
-    process's netlink.
+    """Prometheus metrics of a `configurator`, of its `service` and `hooks`, if given, and of this process's netlink.
 
-    With `links`, the counters of every link that it keeps, too, which are asked of the kernel at each collection: 0.1
-    ms a link. To be collected by the thread that polls the configurator.
+    With `links`, they include the counters of every link that the configurator maintains, which are requested from the
+    kernel at each collection (0.1 ms per link). They must be collected by the thread that polls the configurator.
     """
 
     def __init__(
@@ -57,7 +56,7 @@ class AgentCollector(Collector):
         self._links = links
 
     def collect(self) -> Iterator[Metric]:
-        """Every metric as it is now."""
+        """Yield the current value of every metric."""
         yield _info(self._configurator.label)
         yield from self._interfaces()
         yield from self._work()
@@ -71,7 +70,9 @@ class AgentCollector(Collector):
 
     def _interfaces(self) -> Iterator[Metric]:
         states = Counter(status.state for status in self._configurator.status())
-        yield _gauges("vethlib_interfaces", "Interfaces by state.", "state", {one: states[one] for one in _STATES})
+        yield _gauges(
+            "vethlib_interfaces", "Interfaces by state.", "state", {state: states[state] for state in _STATES}
+        )
         load = self._configurator.load()
         yield _gauge("vethlib_dirty_interfaces", "Interfaces that wait for the next bout of work.", load.dirty)
         yield _gauge("vethlib_waiting_retries", "Interfaces that wait for the time of their next try.", load.retries)
@@ -102,24 +103,24 @@ class AgentCollector(Collector):
             for way in ("rx", "tx")
             for what in _COUNTERS
         }
-        there = [status for status in self._configurator.status() if status.link is not None]
+        statuses = [status for status in self._configurator.status() if status.link is not None]
         try:
-            named = [(one.host_name, one.netns) for one in there]
-            found = self._configurator.session.stats_many(named, missing_ok=True)
+            links = [(status.host_name, status.netns) for status in statuses]
+            samples = self._configurator.session.stats_many(links, missing_ok=True)
         except VethError:
-            found = []  # looking is impossible, which the states tell
-        for status, sample in zip(there, found, strict=False):
+            samples = []  # nothing can be read, which the states report
+        for status, sample in zip(statuses, samples, strict=False):
             if sample is not None:
                 for (way, what), family in families.items():
                     value = getattr(sample.stats, f"{way}_{what}")
-                    family.add_metric([status.name, status.netns or "home", status.host_name], value)
+                    family.add_metric([*map(printable, (status.name, status.netns or "home", status.host_name))], value)
         yield from families.values()
 
 
 def registry_of(
     configurator: Configurator, service: Service, hooks: Hooks | None = None, *, links: bool
 ) -> CollectorRegistry:
-    """All that an agent serves: its own numbers, and those of its process."""
+    """Return a registry with all metrics that an agent serves: its own, and those of its process."""
     registry = CollectorRegistry()
     registry.register(AgentCollector(configurator, service, hooks, links=links))
     ProcessCollector(registry=registry)
@@ -144,25 +145,25 @@ def _store(service: Service) -> Iterator[Metric]:
     yield _gauge("vethlib_store_up", "1 while the store can be read, 0 before and during an outage.", int(up))
     yield CounterMetricFamily("vethlib_store_outages", "Outages of the store.", value=service.outages)
     if service.changed_at is not None:
-        text = "When the store went up or down last, in seconds since 1970."
+        text = "Time of the last begin or end of an outage, in seconds since 1970."
         yield _gauge("vethlib_store_changed_timestamp_seconds", text, service.changed_at)
-    yield _gauge("vethlib_unpublished_statuses", "Statuses that the store has not taken yet.", service.unpublished)
+    yield _gauge(
+        "vethlib_unpublished_statuses", "Statuses that have not been written to the store yet.", service.unpublished
+    )
     yield CounterMetricFamily(
         "vethlib_publish_failures", "Attempts to publish statuses that failed.", value=service.publish_failures
     )
 
 
 def _hook_events(hooks: Hooks) -> Iterator[Metric]:
-    # A hook is told by its place in the command line: two URLs may be at one host, and more of them is not to be shown.
-    text = "Events of a hook, by what became of them: delivered, failed, dropped, or coalesced with a newer one."
+    # A hook is identified by its place in the command line: two URLs may have one host, and the rest may be secret.
+    text = "Events of a hook, by outcome: delivered, failed, dropped, or coalesced with a newer event."
     events = CounterMetricFamily("vethlib_hook_events", text, labels=["number", "hook", "outcome"])
-    waiting = GaugeMetricFamily(
-        "vethlib_hook_waiting", "Events that a hook has yet to be told.", labels=["number", "hook"]
-    )
-    for number, one in enumerate(hooks.counts(), 1):
+    waiting = GaugeMetricFamily("vethlib_hook_waiting", "Events that wait for a hook.", labels=["number", "hook"])
+    for number, hook in enumerate(hooks.counts(), 1):
         for outcome in ("delivered", "failed", "dropped", "coalesced"):
-            events.add_metric([str(number), one.hook, outcome], getattr(one, outcome))
-        waiting.add_metric([str(number), one.hook], one.waiting)
+            events.add_metric([str(number), printable(hook.hook), outcome], getattr(hook, outcome))
+        waiting.add_metric([str(number), printable(hook.hook)], hook.waiting)
     yield events
     yield waiting
 

@@ -1,1 +1,1 @@
-"""Where an agent's configuration comes from: a program's own memory, or a directory of files."""
+"""Stores: the sources of an agent's configuration, and the places of its statuses: memory, a directory, or an etcd."""

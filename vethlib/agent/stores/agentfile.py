@@ -1,34 +1,40 @@
-"""What an agent says of itself beside its statuses: which store it follows, and whether that can be read now.
+"""The file in which an agent reports on itself: the store that it follows, and whether that can be read.
 
-The statuses cannot say it: in an outage they stay as they are, and so all may be CONFIGURED while nothing of what is
-stored reaches the host.
+Statuses cannot contain this: in an outage they stay as they are, so all interfaces may be CONFIGURED while no change of
+the store reaches the host.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
-import time
 from dataclasses import asdict, dataclass, replace
 
-from .reading import why
+from vethlib._files import write_whole
+from vethlib._primitives import time
+from vethlib.agent.process.rundir import open_for_writing
+from vethlib.agent.reconcile.backoff import delay
 
-__all__ = ["AgentFile", "Said", "read_said"]
+from .reading import content, why
 
-# No status has such a name (status_file), and nobody who reads *.json sees it.
-_FILE, _TEMPORARY = ".agent", ".agent.new"
-_LONGEST = 1 << 16  # bytes; who may write there may write anything
-_END = 253402300799.0  # the end of the year 9999: no later time can be shown
+__all__ = ["AgentFile", "AgentReport", "read_report"]
+
+# Not a name of a status (see status_file), and not seen by readers of *.json.
+_FILE = ".agent"
+_LONGEST = 1 << 16  # bytes; other users may be able to write anything there
+_END = 253402300799.0  # the end of the year 9999, the latest time that datetime can represent
 
 _log = logging.getLogger("vethlib.agent")
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """The `store` that the agent follows, without a password; whether it is `ready`, having said of all interfaces what
-    became of them; why the store cannot be read (`outage`, "" if it can), and since when not, in seconds since 1970.
+class AgentReport:
+    """The report of an agent on itself.
+
+    `store` is the URL of its store without the password. `ready` is True once it has published a status of each
+    interface. `outage` is the reason why the store cannot be read, "" if it can be, and `outage_since` the begin of the
+    outage, in seconds since 1970.
     """
 
     store: str
@@ -38,75 +44,82 @@ class Said:
 
 
 class AgentFile:
-    """The file of one agent in the directory of its statuses. That it cannot be written is logged, once in a row."""
+    """The file of one agent's report, in the directory of its statuses.
+
+    If the file cannot be written, that is logged once and tried again, because its content may be an outage that has
+    ended.
+    """
 
     def __init__(self, directory: str | os.PathLike[str], store: str) -> None:
         self._directory = os.path.join(os.getcwd(), os.fspath(directory))
-        self._said = Said(store)
-        self._is_refused = False
-        self._is_there = False  # the directory
+        self._report = AgentReport(store)
+        self._failures = 0  # in a row
+        self._retry_at = 0.0  # monotonic time of the next attempt
+        self._has_directory = False
 
-    def say(self, outage: str = "") -> None:
-        """The store can be read, or, with a reason, cannot."""
+    def write(self, outage: str = "") -> None:
+        """Report that the store can be read; with a reason, that it cannot."""
         since = 0.0
         if outage:
-            since = self._said.outage_since or time.time()
-        self._said = replace(self._said, outage=outage, outage_since=since)
+            since = self._report.outage_since or time.time()
+        self._report = replace(self._report, outage=outage, outage_since=since)
         self._write()
 
     def published(self) -> None:
-        """The statuses are written. So is this, if it has to be: somebody may have removed it."""
-        if not self._said.ready or not os.path.lexists(os.path.join(self._directory, _FILE)):
-            self._said = replace(self._said, ready=True)
+        """Report that all statuses are published. Also writes the file again if somebody has removed it."""
+        if not self._report.ready or not os.path.lexists(os.path.join(self._directory, _FILE)):
+            self._report = replace(self._report, ready=True)
+            self._write()
+
+    def due(self) -> float | None:
+        """Return the seconds until :meth:`try_again` should be called; None if the file is written."""
+        return max(0.0, self._retry_at - time.monotonic()) if self._failures else None
+
+    def try_again(self) -> None:
+        """Write the file if the last attempt failed and the pause after it is over."""
+        if self._failures and self._retry_at <= time.monotonic():
             self._write()
 
     def remove(self) -> None:
-        """There is no agent any more."""
+        """Remove the file when the agent ends. Raises nothing."""
         try:
             os.unlink(os.path.join(self._directory, _FILE))
         except OSError:
-            pass  # who asks finds that nobody runs, whatever the file says
+            pass  # readers check whether the agent runs, so a file that is left misleads nobody
 
     def _write(self) -> None:
-        temporary = os.path.join(self._directory, _TEMPORARY)
-        how = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            if not self._is_there:
-                self._make_directory()
-            with open(os.open(temporary, how, 0o644), "wb", buffering=0) as file:
-                os.fchmod(file.fileno(), 0o644)
-                text = f"{json.dumps(asdict(self._said))}\n".encode()
-                if file.write(text) != len(text):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.rename(temporary, os.path.join(self._directory, _FILE))
+            if self._has_directory:
+                os.stat(self._directory)
+            directory = open_for_writing(self._directory)
+            self._has_directory = True
+            try:
+                write_whole(_FILE, f"{json.dumps(asdict(self._report))}\n".encode(), directory=directory)
+            finally:
+                os.close(directory)
         except OSError as error:
-            # Whoever has removed the directory has done so to the statuses, too, and it comes back with them.
-            if not self._is_refused and not (self._is_there and isinstance(error, FileNotFoundError)):
+            # If somebody has removed the directory, the next publication of statuses creates it again.
+            if not self._failures and not (self._has_directory and isinstance(error, FileNotFoundError)):
                 _log.warning(
-                    "`vethctl status` will not tell whether the store can be read, for %s cannot be written: %s",
+                    "`vethctl status` cannot show whether the store can be read, because %s cannot be written: %s",
                     os.path.join(self._directory, _FILE),
                     why(error),
                 )
-            self._is_refused = True
+            self._retry_at = time.monotonic() + delay(self._failures)
+            self._failures += 1
         else:
-            self._is_refused = False
-
-    def _make_directory(self) -> None:
-        if not os.path.isdir(self._directory):
-            if os.path.lexists(self._directory):
-                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
-            os.makedirs(self._directory, exist_ok=True)
-            os.chmod(self._directory, 0o755)
-        self._is_there = True
+            self._failures = 0
 
 
-def read_said(directory: str) -> Said | None:
-    """What the agent that writes its statuses there says of itself; None if it says nothing that can be read."""
+def read_report(directory: str) -> AgentReport | None:
+    """Read the report of the agent that publishes its statuses to `directory`; None if there is no valid one."""
     try:
-        with open(os.path.join(directory, _FILE), "rb") as file:
-            value = json.loads(file.read(_LONGEST))
-        said = Said(value["store"], value["ready"], value["outage"], float(value["outage_since"]))
+        file = content(os.path.join(directory, _FILE), None, follow=False, longest=_LONGEST)
+        if file is None:
+            return None
+        value = json.loads(file.raw)
+        report = AgentReport(value["store"], value["ready"], value["outage"], float(value["outage_since"]))
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
-    has_types = isinstance(said.store, str) and isinstance(said.ready, bool) and isinstance(said.outage, str)
-    return said if has_types and 0 <= said.outage_since < _END else None
+    has_types = isinstance(report.store, str) and isinstance(report.ready, bool) and isinstance(report.outage, str)
+    return report if has_types and 0 <= report.outage_since < _END else None

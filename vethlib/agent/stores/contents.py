@@ -1,35 +1,43 @@
-"""What the files of a directory say, key by key. Pure: files come in as they were read, changes go out.
+"""Turn the files of a directory into values by key. Pure: its input are parsed files, its output changes.
 
-1. A file names keys: the names of its interfaces. One file that names a key decides on its value; where it is named
-   twice, it is refused, with both places.
-2. What cannot be read has no name: a whole file, or an element. The keys that its file had before and does not name
-   now are lost in it, and have its problems for a value. They are not deleted: the text that cannot be read may well
-   hold them.
-3. Where nothing is lost, a whole file is taken for the one that it is called after (``veth1.json``), and any other
-   nameless thing stands for itself, under its place. Nobody knows then what it holds: see :attr:`Contents.complete`.
-4. What is lost or guessed yields to a file that does name the key.
-5. A file that has vanished names what it did, until it is dropped; but it yields, too. Editors that write by renaming
-   leave a moment without a file.
+1. A file names keys: the names of its interfaces. If one file names a key, it decides on the value. If several do, the
+   file called after the key (``veth1.json``) takes precedence, so that nobody who can write another file can have it
+   refused; without such a file the key is refused, and the problem lists all places. A key that a file names twice is
+   refused, too.
+2. An unreadable part, a whole file or an element, has no name. The keys that its file named before and does not name
+   now are *lost* in it: their value is the problem of the part. They are not deleted, since the unreadable text may
+   well contain them.
+3. If nothing is lost, an unreadable file is *guessed* to contain the interface that it is called after
+   (``veth1.json``), and any other nameless part has its place as key. Its real content is unknown: see
+   :attr:`Contents.complete`.
+4. A lost or guessed key yields to a file that names the key.
+5. A file that has vanished still names its keys until it is dropped, but yields to others, too: editors that write by
+   renaming leave a moment without a file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 
-from vethlib.agent.files import refuse_twin
-from vethlib.agent.model import check_interface_name
-from vethlib.agent.northbound import Parsed, same
+from vethlib.agent.config.files import refuse_twin
+from vethlib.agent.config.jsontext import Stray
+from vethlib.agent.config.model import MOST_PROBLEMS, MoreProblems, Remark, check_interface_name
+from vethlib.agent.config.northbound import Parsed, same
 from vethlib.errors import InvalidValue
+from vethlib.text import without_controls
 
 from .protocol import Change
 
 __all__ = ["Contents"]
 
+_MOST_NAMELESS = 20  # nameless parts of a file that are reported, each with a status and a line in the log
+
 
 @dataclass(slots=True)
 class _File:
-    """What one file says. `real` is the path that it really has, so that a file with two names is read once."""
+    """The values of one file. `real` is its path without links, so that a file with two names counts once."""
 
     real: str
     named: dict[str, list[Parsed]]
@@ -46,7 +54,7 @@ class _File:
     def blind(self) -> bool:
         return bool(self.nameless) and not self.lost
 
-    def spoken_of(self) -> Iterator[str]:
+    def all_keys(self) -> Iterator[str]:
         for keys in (self.named, self.nameless, self.lost, self.guessed):
             yield from keys
 
@@ -57,61 +65,64 @@ class Contents:
     def __init__(self) -> None:
         self.values: dict[str, Parsed] = {}
         self._files: dict[str, _File] = {}
-        self._holders: dict[str, dict[str, None]] = {}  # the files that say something of a key
+        self._holders: dict[str, dict[str, None]] = {}  # the files that have something for a key
         self._touched: dict[str, None] = {}
         self._blind: set[str] = set()
-        self._before: dict[str, tuple[str, ...]] = {}  # the keys that files of the last directory had
+        self._before: dict[str, tuple[str, ...]] = {}  # the keys that files of the previous directory had
+        # Whether the problems of a file are reported under a key that it claims, cached during settle(): this is needed
+        # for each nameless part of a file, of which there may be as many as keys.
+        self._reported: dict[int, bool] = {}
 
     @property
     def complete(self) -> bool:
-        """Whether there is no file that may hold any key whatever."""
+        """Whether all keys are known: no file is unreadable in a part that may contain any key."""
         return not self._blind
 
     def files(self) -> list[str]:
-        """Every file, vanished ones too."""
+        """Return the names of all files, including vanished ones."""
         return list(self._files)
 
     def has(self, name: str) -> bool:
-        """Whether this file is known, though it may have vanished."""
+        """Return whether this file is known; it may have vanished."""
         return name in self._files
 
     def put(self, name: str, parsed: Iterable[Parsed], *, real: str = "", formerly: str = "") -> None:
-        """A file is there and was read. `formerly` is the file that it was renamed from, if it was."""
+        """Set the values of a file that was read. `formerly` is the name that it was renamed from, if any."""
         before = self._keys(name) or self._keys(formerly)
         self.drop(name)
         file = self._files[name] = _file(name, list(parsed), before, real or name)
         if file.blind:
             self._blind.add(name)
-        for key in file.spoken_of():
+        for key in file.all_keys():
             self._holders.setdefault(key, {})[name] = None
             self._touched[key] = None
 
     def vanish(self, name: str) -> None:
-        """A file is not there, which may be for a moment only."""
+        """Note that a file is missing, perhaps only for a moment."""
         file = self._files[name]
         file.vanished = True
-        self._touched.update(dict.fromkeys(file.spoken_of()))
+        self._touched.update(dict.fromkeys(file.all_keys()))
 
     def drop(self, name: str) -> None:
-        """A file is no more."""
+        """Note that a file was deleted."""
         file = self._files.pop(name, None)
         if file is None:
             return
         self._blind.discard(name)
-        for key in file.spoken_of():
+        for key in file.all_keys():
             self._touched[key] = None
             self._holders[key].pop(name, None)
             if not self._holders[key]:
                 del self._holders[key]
 
     def restart(self) -> None:
-        """Another directory takes the place of this one. Its files may be lost for keys that those of now have."""
+        """Drop all files, as another directory has replaced theirs; their keys can still be lost in its files."""
         self._before |= {name: self._keys(name) for name in self._files}
         for name in list(self._files):
             self.drop(name)
 
     def settle(self) -> list[Change]:
-        """What has come out differently since the last call; `values` is brought up to date."""
+        """Update `values`, and return what has changed since the last call."""
         changes: list[Change] = []
         for key in self._affected():
             value, old = self._value(key), self.values.get(key)
@@ -123,14 +134,15 @@ class Contents:
                 changes.append(Change(key, value))
         self._touched.clear()
         self._before.clear()
+        self._reported.clear()
         return changes
 
     def _affected(self) -> dict[str, None]:
-        """The touched keys, and those of places that come out differently because of them (rule 4)."""
+        """Return the touched keys, and the keys of nameless parts that depend on them (rule 4)."""
         affected = dict(self._touched)
-        for key in self._touched:
-            for name in self._holders.get(key, ()):
-                affected.update(dict.fromkeys(self._files[name].nameless))
+        holders = {name: None for key in self._touched for name in self._holders.get(key, ())}
+        for name in holders:
+            affected.update(dict.fromkeys(self._files[name].nameless))
         return affected
 
     def _keys(self, name: str) -> tuple[str, ...]:
@@ -143,39 +155,78 @@ class Contents:
         files.sort(key=lambda file: file.vanished)
         named = _named(key, files, vanished=False) or _named(key, files, vanished=True)
         if named:
-            return refuse_twin(named[0], [one.source for one in named])
+            return self._decided(key, named)
         for file in files:
             if key in file.claimed:
                 return file.claimed[key]
         for file in files:
-            if not file.claimed or not (file.vanished or self._has_its_way(file)):
+            if not file.claimed or not (file.vanished or self._is_reported(file)):
                 return file.nameless[key]
         return None
 
-    def _has_its_way(self, file: _File) -> bool:
-        """Whether its problems are told under a key that it claims."""
-        return any(self._value(key) is value for key, value in file.claimed.items())
+    def _decided(self, key: str, named: list[Parsed]) -> Parsed:
+        """Return the value of a key from all values that files have for it (rule 1)."""
+        file = self._files.get(f"{key}.json")
+        own = file.named.get(key, []) if file is not None and not file.vanished else []
+        if not own or len(own) == len(named):
+            return refuse_twin(named[0], [value.source for value in named])
+        decided = refuse_twin(own[0], [value.source for value in own])
+        # The warning names one other place; other users may have made any number of them.
+        sources = {value.source for value in own}
+        other = next(value.source for value in named if value.source not in sources)
+        warning = f"also configured in {other}, which is ignored: {own[0].source} takes precedence"
+        return decided.remarked(Remark("configured-twice", ("name",), warning))
+
+    def _is_reported(self, file: _File) -> bool:
+        """Return whether the problems of a file are reported under a key that it claims."""
+        if id(file) not in self._reported:
+            self._reported[id(file)] = any(self._value(key) is value for key, value in file.claimed.items())
+        return self._reported[id(file)]
 
 
 def _file(name: str, parsed: list[Parsed], before: tuple[str, ...], real: str) -> _File:
     named: dict[str, list[Parsed]] = {}
-    nameless: dict[str, Parsed] = {}
-    for one in parsed:
-        if one.interface is not None or _can_be_a_name(one.name):
-            named.setdefault(one.name, []).append(one)
+    unnamed: list[Parsed] = []
+    for value in parsed:
+        if value.interface is not None or _can_be_a_name(value.name):
+            named.setdefault(value.name, []).append(value)
         else:
-            place = f"file:{one.source.rpartition('/')[2]}"
-            nameless[place] = replace(one, name=place)
+            unnamed.append(value)
+    nameless = _by_place(name, unnamed)
     lost: dict[str, Parsed] = {}
     guessed: dict[str, Parsed] = {}
     if nameless:
-        problems = tuple(problem for one in nameless.values() for problem in one.problems)
+        problems = _first(problem for value in nameless.values() for problem in value.problems)
         (first, *_) = nameless.values()
         lost = {key: Parsed(None, key, problems, source=first.source) for key in before if key not in named}
         stem = name.removesuffix(".json")
-        if not lost and f"file:{name}" in nameless and _can_be_a_name(stem):
+        if not lost and f"file:{_last(name)}" in nameless and _can_be_a_name(stem):
             guessed = {stem: replace(first, name=stem)}
     return _File(real, named, nameless, lost, guessed)
+
+
+def _by_place(name: str, unnamed: list[Parsed]) -> dict[str, Parsed]:
+    """Return the nameless values of a file under their places: the first few, and one for the number of the rest."""
+    by_place: dict[str, Parsed] = {}
+    for value in unnamed[:_MOST_NAMELESS]:
+        place = f"file:{_last(value.source)}"
+        by_place[place] = replace(value, name=place)
+    if (more := len(unnamed) - _MOST_NAMELESS) > 0:
+        place, source = f"file:{_last(name)}[…]", unnamed[0].source.rpartition("[")[0]
+        by_place[place] = Parsed(None, place, (Stray("file", f"{more} more elements cannot be read"),), source=source)
+    return by_place
+
+
+def _last(path: str) -> str:
+    """Return the last part of a path, with control characters escaped."""
+    return without_controls(path.rpartition("/")[2].replace("\\", "\\\\"))
+
+
+def _first(problems: Iterable[InvalidValue]) -> tuple[InvalidValue, ...]:
+    """Return the problems that each key lost in a file gets: the first ones, and the number of the rest."""
+    first = list(islice(problems, MOST_PROBLEMS))
+    more = sum(1 for _ in problems)
+    return (*first, *([MoreProblems(more)] if more else []))
 
 
 def _can_be_a_name(name: str) -> bool:
@@ -187,6 +238,6 @@ def _can_be_a_name(name: str) -> bool:
 
 
 def _named(key: str, files: list[_File], *, vanished: bool) -> list[Parsed]:
-    """What the files that name `key` say; a file that is there under two names speaks once."""
+    """Return the values that files have for `key`; a file with two names counts once."""
     by_path = {file.real: file for file in reversed(files) if file.vanished is vanished}
-    return [one for file in reversed(by_path.values()) for one in file.named.get(key, ())]
+    return [value for file in reversed(by_path.values()) for value in file.named.get(key, ())]

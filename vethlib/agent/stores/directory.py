@@ -1,77 +1,107 @@
-"""Configuration in the files of a directory, followed as they change.
+"""Follow the configuration in the files of a directory.
 
-1. Every call of :meth:`DirectoryStore.read` opens the directory by its path, so that another one in its place, or none,
-   is found whatever was or was not told of it. The rest is looked at only where an event points.
-2. A file that has vanished is given :data:`GRACE` before it counts as deleted. Editors write by renaming the old file
-   and creating a new one, and so does git: without that, each time the pair would go down and come up again.
-   For the same time a new file is left to its writer, who tells by closing it that it is complete.
-3. A file that cannot be read is looked at again every second, and so is a path that leads to no directory: permissions
-   on the way, and what a dead disk does next, are no event.
-4. An empty directory where there was another is believed if somebody renamed, removed or linked something to put it
-   there. If it came by a mount or an unmount, it is a mount point that lacks its file system: an outage.
+1. Every call of :meth:`DirectoryStore.read` opens the directory by its path, so a directory that has replaced it, or is
+   missing, is noticed even without an event. Files are read only when an event names them.
+2. A file that has vanished counts as deleted only after :data:`GRACE`. Editors and git write by renaming the old file
+   and creating a new one; without the grace, the pair would be deleted and created again each time.
+   A new file is left to its writer for the same time; the event of closing it marks it as complete.
+3. An unreadable file is read again every second, and so is a path that leads to no directory: there are no events for
+   permissions along the path, or for a disk that fails or recovers.
+4. A file that takes long to read is not read again at once, however often it is written, so that nobody who can write
+   one file can keep the agent busy reading it.
+5. After lost events the whole directory is read, but for at most a tenth of the time, so that nobody who creates files
+   faster than their events are read can have everything read all the time.
+6. A path or a symbolic link may lead to a file system that never answers and would block its caller for ever. So
+   another thread opens the directory and reads the targets of links; a missing answer is an error like any other.
+7. An empty directory that replaces another is believed if something was renamed, removed or linked to put it there. If
+   it appeared by a mount or an unmount, it is a mount point without its file system: an outage.
 """
 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import stat
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
-from vethlib.agent.files import is_configuration
-from vethlib.agent.northbound import read
+from vethlib._primitives import time
+from vethlib._trusted import who_else_writes
+from vethlib.agent.config.files import is_configuration
+from vethlib.agent.config.northbound import read, unforeseen
+from vethlib.agent.limits import DEFAULT, Limits
 from vethlib.agent.status import Status
 from vethlib.errors import InvalidValue
+from vethlib.follow.directories import Seen, Watch, created, gone, is_about_attributes
+from vethlib.ns.descriptor import duplicated
+from vethlib.ns.opening import asked
 
 from .contents import Contents
-from .protocol import News, Outage, Snapshot, StoreError
+from .protocol import Outage, Snapshot, StoreError, StoreEvent
 from .reading import Content, Identity, content, file_names, identity, opened, unreadable, why
 from .statuses import StatusFiles
-from .watch import Seen, Watch, created, gone, is_about_attributes
 
 __all__ = ["GRACE", "DirectoryStore"]
 
+_log = logging.getLogger("vethlib.agent")
+
 GRACE = 0.03  # seconds
 _RETRY = 1.0  # seconds
-_NONE: Identity = (0, 0)  # which no directory has
+_LONG = 0.05  # seconds of reading after which a file rests
+_REST = 10.0  # length of a rest, as a multiple of the time that reading took
+_NONE: Identity = (0, 0)  # the identity of no directory
 
 
 class DirectoryStore:
-    """The ``*.json`` files of a directory, each with one interface or a list of them.
+    """A store in the ``*.json`` files of a directory, each with one interface or a list of interfaces.
 
-    Statuses are published to `status_dir`, one file for each interface; without it, nowhere.
-    Raises InvalidValue where both are one directory, and StoreError where this user can watch nothing more.
+    Statuses are published to `status_dir`, one file per interface, if it is given. Values that exceed the `limits` are
+    refused one by one. Raises InvalidValue if both directories are the same, and StoreError if the limit of
+    inotify instances or open files is reached.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, status_dir: str | os.PathLike[str] | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        status_dir: str | os.PathLike[str] | None = None,
+        limits: Limits = DEFAULT,
+    ) -> None:
+        self._limits = limits
         self._path = os.fspath(path)
-        # The working directory of the program may change. ".." stays: behind a symbolic link only the kernel knows it.
-        self._there = os.path.join(os.getcwd(), self._path)
-        if status_dir is not None and os.path.realpath(status_dir) == os.path.realpath(self._there):
-            raise InvalidValue("status_dir", os.fspath(status_dir), "its files would be read as configuration")
+        # Absolute, since the working directory may change. ".." stays: after a link, only the kernel can resolve it.
+        self._absolute = os.path.join(os.getcwd(), self._path)
+        if status_dir is not None and _is_same(os.fspath(status_dir), self._absolute):
+            raise InvalidValue(
+                "status_dir",
+                os.fspath(status_dir),
+                "must be another directory: statuses there would be read as configuration",
+            )
         self._statuses = None if status_dir is None else StatusFiles(status_dir)
         self._contents = Contents()
         self._directory: Identity | None = None  # None in an outage
-        self._last: Identity | None = None  # None before there was one
+        self._last: Identity | None = None  # None before the first directory
         self._outage = ""
         self._way = False  # whether the path may lead elsewhere since the last directory was read
-        self._incomplete = False  # whether that is what was told last
+        self._incomplete = False  # whether the last snapshot was
         self._real = ""  # the path without links
-        # Files, and when to look at them: they have vanished, have a writer still, or cannot be read.
+        # Files that have vanished, are being written, or cannot be read, each with the time to look at it again.
         self._gone: dict[str, float] = {}
         self._new: dict[str, float] = {}
         self._bad: dict[str, float] = {}
+        self._resting: dict[str, float] = {}  # the time until which a file that took long is not read again
         self._retry = 0.0
+        self._missed = False  # whether events were lost
+        self._rests_until = 0.0  # before which lost events do not cause another reading of everything
         try:
-            self._watch: Watch | None = Watch(self._there)
+            self._watch: Watch | None = Watch(self._absolute)
         except OSError as error:
-            reason = f"{why(error)}: raise fs.inotify.max_user_instances, or the number of open files"
+            reason = f"{why(error)}: raise fs.inotify.max_user_instances, or the limit of open files"
             message = f"cannot watch {self._path}: {reason}"
             raise StoreError(message, path=self._path, reason=reason, errno=error.errno) from error
 
-    def read(self) -> list[News]:
-        """What is new since the last call; does not wait, and raises nothing."""
+    def read(self) -> list[StoreEvent]:
+        """Return the results since the last call. Never blocks or raises."""
         watch = self._watch
         if watch is None:
             return []
@@ -79,45 +109,52 @@ class DirectoryStore:
             seen = watch.seen()
             self._way |= seen.way
             if seen.ended:
-                # What is there now may have the same numbers: inodes are used again, and so are devices of tmpfs.
+                # Another directory may have the same identity: inode numbers and tmpfs device numbers are reused.
                 self._directory, self._last = None, _NONE
             try:
                 return self._look(watch, seen)
-            except StoreError:
-                # A directory that comes between looking and watching for it is seen by looking again.
+            except StoreError as error:
+                if error.errno == errno.ETIMEDOUT:
+                    raise  # the file system does not answer, so watching it would not help either
+                # If the directory was created after the look and before the watch, there is no event: look again.
                 watch.wait()
                 return self._look(watch, seen)
         except StoreError as error:
             return self._away(str(error))
         except OSError as error:
             return self._away(f"cannot read {self._path}: {why(error)}")
+        except Exception as error:
+            _log.debug("%s cannot be read", self._path, exc_info=error)
+            return self._away(f"cannot read {self._path}: {type(error).__name__}; the debug log has details")
 
     def fileno(self) -> int:
-        """Readable when something happened that :meth:`read` has to look at."""
+        """Return a descriptor that is readable when :meth:`read` may have results."""
         return -1 if self._watch is None else self._watch.fileno()
 
     def due(self) -> float | None:
-        """Until a vanished file counts as deleted, or something is to be tried again; 0 before the first news."""
+        """Return the seconds until a missing file counts as deleted, or until a retry; 0 before the first result."""
         if self._watch is None:
             return None
         if self._directory is None:
             times = [self._retry]
         else:
             times = [*self._gone.values(), *self._new.values(), *self._bad.values()]
+            if self._missed:
+                times.append(self._rests_until)
         return max(0.0, min(times) - time.monotonic()) if times else None
 
     def publish(self, statuses: Mapping[str, Status | None]) -> None:
-        """Write these statuses to their files."""
+        """Write the statuses to their files."""
         if self._statuses is not None:
             self._statuses.publish(statuses)
 
     def close(self) -> None:
-        """Stop watching; a second time, nothing."""
+        """Stop watching. A second call does nothing."""
         if self._watch is not None:
             self._watch.close()
             self._watch = None
 
-    def _away(self, reason: str) -> list[News]:
+    def _away(self, reason: str) -> list[StoreEvent]:
         self._directory = None
         self._retry = time.monotonic() + _RETRY
         if reason == self._outage:
@@ -125,39 +162,45 @@ class DirectoryStore:
         self._outage = reason
         return [Outage(reason)]
 
-    def _look(self, watch: Watch, seen: Seen) -> list[News]:
-        with opened(self._there) as directory:
-            found = identity(directory)
-            if found != self._directory:
-                return self._begin(watch, directory, found)
+    def _look(self, watch: Watch, seen: Seen) -> list[StoreEvent]:
+        with opened(self._absolute) as directory:
+            current = identity(directory)
+            if current != self._directory:
+                return self._begin(watch, directory, current)
             if seen.way:
-                watch.start(directory)  # there may be another way to it now
-            if seen.missed:
+                watch.start(directory)  # the path to it may have changed
+            self._missed = self._missed or seen.missed
+            everything = self._missed and self._rests_until <= time.monotonic()
+            if everything:
+                began = time.monotonic()
                 self._look_at_all(watch, directory)
+                self._rests_until = time.monotonic() + _REST * (time.monotonic() - began)
             else:
                 self._look_at(watch, directory, seen)
         changes = self._contents.settle()
-        if seen.missed or (self._incomplete and self._contents.complete):
+        if everything or (self._incomplete and self._contents.complete):
             return self._snapshot()
         return [*changes]
 
-    def _begin(self, watch: Watch, directory: int, found: Identity) -> list[News]:
-        """Another directory than before, or one again."""
-        another = found != self._last
+    def _begin(self, watch: Watch, directory: int, current: Identity) -> list[StoreEvent]:
+        """Read everything in another directory than before, or after an outage."""
+        another = current != self._last
         if another and self._last is not None and not self._way and not file_names(directory):
             self._last = _NONE
-            reason = "is empty since a mount or an unmount: mount its file system, or put a file there"
+            reason = "became empty by a mount or an unmount: mount its file system, or put a file there"
             raise StoreError(f"{self._path} {reason}", path=self._path, reason=reason)
         self._watch_directory(watch, directory)
         if another:
             for name in self._contents.files():
                 watch.unfollow(name)
             self._contents.restart()
-            for times in (self._gone, self._new, self._bad):
+            for times in (self._gone, self._new, self._bad, self._resting):
                 times.clear()
-        self._real = os.path.realpath(self._there)
+        self._real = os.path.realpath(self._absolute)
+        if another and (others := who_else_writes(os.fstat(directory))):
+            _log.warning("%s can write to %s, and so control what this agent does", others, self._path)
         self._look_at_all(watch, directory)
-        self._directory = self._last = found
+        self._directory = self._last = current
         self._outage = ""
         self._way = False
         self._contents.settle()
@@ -172,12 +215,13 @@ class DirectoryStore:
             message = f"cannot watch {self._path}: {reason}"
             raise StoreError(message, path=self._path, reason=reason, errno=error.errno) from error
 
-    def _snapshot(self) -> list[News]:
+    def _snapshot(self) -> list[StoreEvent]:
         complete = self._contents.complete
         self._incomplete = not complete
         return [Snapshot(dict(self._contents.values), complete)]
 
     def _look_at_all(self, watch: Watch, directory: int) -> None:
+        self._missed = False
         names = file_names(directory)
         for name in names:
             self._look_at_file(watch, directory, name)
@@ -185,9 +229,10 @@ class DirectoryStore:
             self._vanish(name)
 
     def _look_at(self, watch: Watch, directory: int, seen: Seen) -> None:
-        """Look at the files that events name, and at those whose time has come."""
-        names: dict[str, str] = {}  # and what they were renamed from
+        """Read the files that events name, and those that are due."""
+        names: dict[str, str] = {}  # each with the name that it was renamed from, or ""
         renamed: dict[int, str] = {}
+        linked: set[int] = set()  # inodes with several names
         for name, mask, cookie in seen.files:
             if not is_configuration(name):
                 continue
@@ -197,38 +242,51 @@ class DirectoryStore:
                 self._vanish(name)
                 renamed[cookie] = name
             elif created(mask):
-                names |= dict.fromkeys(self._complete(name, directory), "")
-            elif not (is_about_attributes(mask) and name in self._new):  # who writes a file may set its mode before
+                if self._is_complete(name, directory, linked):
+                    names[name] = ""
+            elif not (
+                is_about_attributes(mask) and name in self._new
+            ):  # a writer may set the mode before it closes the file
                 names[name] = renamed.get(cookie, "") if cookie else ""
+        if linked:  # the other names of these inodes have to be followed, too
+            names |= dict.fromkeys(_names_of(linked, directory), "")
         now = time.monotonic()
         due = [name for times in (self._gone, self._new, self._bad) for name, when in times.items() if when <= now]
         for name in (*seen.linked, *due):
             names.setdefault(name, "")
         for name, formerly in names.items():
-            self._look_at_file(watch, directory, name, formerly)
+            if self._resting.get(name, 0.0) > now and name not in self._gone:
+                self._bad.pop(name, None)
+                self._new[name] = self._resting[name]
+            else:
+                self._look_at_file(watch, directory, name, formerly)
 
-    def _complete(self, name: str, directory: int) -> list[str]:
-        """The files to look at because a new one has appeared, which is left to its writer if it has one."""
+    def _is_complete(self, name: str, directory: int, linked: set[int]) -> bool:
+        """Return whether to read a new file at once.
+
+        If not, it is left to its writer, or its inode is added to `linked`.
+        """
         try:
-            found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
         except OSError:
-            return [name]  # it is gone again
-        if stat.S_ISLNK(found.st_mode):
-            return [name]
-        if found.st_nlink > 1:  # another name for a file, of which the first one has to be followed from now on, too
-            return _names_of(found.st_ino, directory)
+            return True  # it has vanished already
+        if stat.S_ISLNK(status.st_mode):
+            return True
+        if status.st_nlink > 1:
+            linked.add(status.st_ino)
+            return False
         self._new[name] = time.monotonic() + GRACE
-        return []
+        return False
 
     def _look_at_file(self, watch: Watch, directory: int, name: str, formerly: str = "") -> None:
         self._new.pop(name, None)
         was_bad = self._bad.pop(name, None) is not None
         source, real = os.path.join(self._path, name), f"{self._real}/{name}"
         try:
-            found, real = self._read(watch, directory, name, real)
+            file, real = self._read(watch, directory, name, real)
         except OSError as error:
             if isinstance(error, FileNotFoundError):
-                # A link that leads nowhere may do so for a moment only, like a file that vanished; but it is there.
+                # A dangling link may dangle only for a moment, like a missing file, but it does exist.
                 is_link = os.path.islink(real)
                 if not (is_link and was_bad) and self._vanish(name):
                     return
@@ -237,31 +295,62 @@ class DirectoryStore:
                     return
             self._bad[name] = time.monotonic() + _RETRY
             parsed = unreadable(source, error)
+        except Exception as error:  # whatever it is, it concerns this file only
+            self._bad[name] = time.monotonic() + _RETRY
+            parsed = [unforeseen(error, source)]
         else:
-            if found is None:  # a directory
+            if file is None:  # a directory
                 self._drop(watch, name)
                 return
-            parsed = read(found.raw, source)
+            began = time.monotonic()
+            parsed = read(file.raw, source, limits=self._limits)
+            self._rest(name, time.monotonic() - began)
         self._gone.pop(name, None)
         self._contents.put(name, parsed, real=real, formerly=formerly)
 
+    def _rest(self, name: str, took: float) -> None:
+        self._resting.pop(name, None)
+        if took > _LONG:
+            self._resting[name] = time.monotonic() + _REST * took
+
     def _read(self, watch: Watch, directory: int, name: str, real: str) -> tuple[Content | None, str]:
-        """What a file holds, and its path without links. What can change behind another name is followed there."""
+        """Return a file's content, and its path without links. Follows files that can change under another name."""
         try:
-            found = content(name, directory, follow=False)
+            file = self._content(name, directory, follow=False)
         except OSError as error:
             if error.errno != errno.ELOOP:
                 raise
-            watch.follow(name)
-            return content(name, directory), os.path.realpath(real)
-        if found is None or found.names == 1:
+            return self._read_behind_link(watch, directory, name, real)
+        if file is None or file.names == 1:
             watch.unfollow(name)
-            return found, real
-        watch.follow(name)
-        return content(name, directory, follow=False), real  # once more, now that no change is missed
+            return file, real
+        watch.follow(name, watch.watches_along(name))
+        return self._content(name, directory, follow=False), real  # again, because it may have changed before the watch
+
+    def _read_behind_link(self, watch: Watch, directory: int, name: str, real: str) -> tuple[Content | None, str]:
+        """Read the target of a link, in another thread if its file system may never answer."""
+        own = duplicated(directory)  # the caller closes its descriptor, perhaps before the thread has ended
+
+        def look() -> tuple[set[int], Content | OSError | None, str]:
+            watches = watch.watches_along(name)
+            try:
+                return watches, self._content(name, own.fileno(), follow=True), os.path.realpath(real)
+            except OSError as error:
+                return watches, error, real
+
+        watches, file, real = asked(real, look)
+        watch.follow(name, watches)
+        if isinstance(file, OSError):
+            raise file
+        return file, real
+
+    def _content(self, name: str, directory: int, *, follow: bool) -> Content | None:
+        if self._limits.file_bytes == DEFAULT.file_bytes:
+            return content(name, directory, follow=follow)
+        return content(name, directory, follow=follow, longest=self._limits.file_bytes)
 
     def _vanish(self, name: str) -> bool:
-        """Give a file that is not there its time; False if that is over, or nothing is known of it."""
+        """Note that a file is missing; return False if its grace is over, or it was not known."""
         if not self._contents.has(name):
             return False
         if name not in self._gone:
@@ -272,9 +361,18 @@ class DirectoryStore:
     def _drop(self, watch: Watch, name: str) -> None:
         watch.unfollow(name)
         self._gone.pop(name, None)
+        self._resting.pop(name, None)
         self._contents.drop(name)
 
 
-def _names_of(inode: int, directory: int) -> list[str]:
+def _is_same(status_dir: str, path: str) -> bool:
+    """Return whether two paths lead to the same directory; False if a file system does not answer."""
+    try:
+        return asked(path, lambda: os.path.realpath(status_dir) == os.path.realpath(path))
+    except OSError:
+        return False
+
+
+def _names_of(inodes: Set[int], directory: int) -> list[str]:
     with os.scandir(directory) as entries:
-        return [entry.name for entry in entries if entry.inode() == inode and is_configuration(entry.name)]
+        return [entry.name for entry in entries if entry.inode() in inodes and is_configuration(entry.name)]

@@ -1,38 +1,43 @@
-"""A directory of configuration as an operator edits it, while others may do so and an agent reads.
+"""Edit a directory of configuration, which others may edit and an agent may read at the same time.
 
 An edit has four steps: the new text of each file is written to a dot file beside it, all of them are flushed to the
-disk, all are renamed into place, and the directory is flushed. What fails in the first two leaves everything as it was,
-and no reader ever sees half a file. The directory is locked (flock) from before its files are read until after that,
-so that two who edit one file do not undo each other's edits.
+disk, all are renamed into place, and the directory is flushed. A failure in the first two steps leaves everything as it
+was, and no reader ever sees half a file. The directory is locked (flock) from before its files are read until after
+the last step, so that two editors of a file do not undo each other's edits.
 """
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
-from stat import S_IMODE
+from stat import S_IWGRP, S_IWOTH
 
-from vethlib.agent.jsontext import Undecodable
-from vethlib.agent.model import Interface
-from vethlib.agent.northbound import Parsed, read, to_json
+from vethlib import _locks, _trusted
+from vethlib._files import Replacement
+from vethlib.agent.config.jsontext import Undecodable
+from vethlib.agent.config.model import Interface
+from vethlib.agent.config.northbound import Parsed, read, to_json
+from vethlib.agent.limits import DEFAULT
 from vethlib.errors import InvalidValue
 
 from .contents import Contents
 from .listtext import Element, edited, read_elements
-from .protocol import Edit, Stored, StoreError
-from .reading import content, file_names, opened, real_path, unreadable, why
+from .protocol import Edit, Snapshot, Stored, StoreError
+from .reading import content, file_names, is_of_another_user, opened, real_path, unreadable, why
 from .texts import check_names, means, name_in
 
 __all__ = ["DirectoryEditor"]
 
+_PATIENCE = 10.0  # seconds to wait for another editor, which may have many files to read and write
+
 
 @dataclass(slots=True)
 class _File:
-    """A file as it is written; `problem` is why nothing is known of its elements. `real` is its path without links."""
+    """A file with its text; `problem` is the reason why its elements are unknown, `real` its path without links."""
 
     name: str
     real: str
@@ -43,7 +48,7 @@ class _File:
 
 @dataclass(frozen=True, slots=True)
 class _Spot:
-    """Where a name stands: a place among the elements of a file."""
+    """The location of an interface: a place among the elements of a file."""
 
     file: _File
     place: int
@@ -60,49 +65,54 @@ class DirectoryEditor:
         self._path = os.fspath(path)
 
     def values(self) -> dict[str, Parsed]:
-        """What an agent that starts now would be told."""
+        """Return the values of :meth:`snapshot`."""
+        return dict(self.snapshot().values)
+
+    def snapshot(self) -> Snapshot:
+        """Return the values that an agent starting now would read."""
         contents = Contents()
         at = os.path.realpath(self._path)
         with opened(self._path) as directory:
             for name in file_names(directory):
                 source = os.path.join(self._path, name)
                 try:
-                    found = content(name, directory)
-                    parsed = None if found is None else read(found.raw, source)
+                    file = content(name, directory)
+                    parsed = None if file is None else read(file.raw, source, limits=DEFAULT)
                 except OSError as error:
                     parsed = unreadable(source, error)
                 if parsed is not None:
                     contents.put(name, parsed, real=real_path(name, directory, at))
         contents.settle()
-        return contents.values
+        return Snapshot(contents.values, contents.complete)
 
     def stored(self) -> list[Stored]:
-        """What is written, good or bad, in the order of the places."""
+        """Return all stored values, valid or not, ordered by place."""
         with opened(self._path) as directory:
             files = self._files(directory)
         stored: list[Stored] = []
         for file in files:
             if file.problem is not None:
                 stored.append(Stored("", "", self._source(file), file.problem))
-            for one in file.elements:
-                stored.append(Stored(name_in(one.value), file.text[one.start : one.end], self._source(file, one)))
+            for element in file.elements:
+                text = file.text[element.start : element.end]
+                stored.append(Stored(name_in(element.value), text, self._source(file, element)))
         return stored
 
     def put(self, *interfaces: Interface) -> list[Edit]:
-        """Store these interfaces, each where its name stands now, else in a file of that name.
+        """Store these interfaces, each at its present place, or else in a new file called after it.
 
-        Raises InvalidValue, and stores nothing, where a name stands in two places, or may stand in a file that cannot
-        be decoded.
+        Raises InvalidValue, and stores nothing, if an interface is stored in two places, or may be in a file that
+        cannot be decoded.
         """
-        return self._put({one.name: to_json(one, indent=2) for one in interfaces})
+        return self._put({interface.name: to_json(interface, indent=2) for interface in interfaces})
 
     def put_text(self, texts: Mapping[str, str]) -> list[Edit]:
-        """Store these JSON objects by the names that are in them, unchecked otherwise."""
+        """Store these JSON objects, by the names that they contain, without checking them."""
         check_names(texts)
         return self._put(texts)
 
     def delete(self, *names: str) -> list[Edit]:
-        """Delete the interfaces of exactly these names, wherever they stand; a file with nothing left goes, too."""
+        """Delete the interfaces with exactly these names from all files; a file with nothing left is removed."""
         with self._locked() as directory:
             files = self._files(directory)
             spots = _spots(files)
@@ -119,7 +129,7 @@ class DirectoryEditor:
             self._write(directory, texts)
         return edits
 
-    def _put(self, wanted: Mapping[str, str]) -> list[Edit]:
+    def _put(self, new: Mapping[str, str]) -> list[Edit]:
         made = self._path if self._make() else ""
         with self._locked() as directory:
             files = self._files(directory)
@@ -127,7 +137,7 @@ class DirectoryEditor:
             taken = set(os.listdir(directory))
             edits: list[Edit] = []
             texts = _Texts(self._path)
-            for name, text in wanted.items():
+            for name, text in new.items():
                 spot = self._only_spot(name, spots)
                 if spot is not None:
                     if not means(spot.element.value, text):
@@ -144,30 +154,32 @@ class DirectoryEditor:
         return edits
 
     def _make(self) -> bool:
-        """Make the directory, if it is not there."""
+        """Create the directory if it is missing; return whether it was."""
         if os.path.isdir(self._path):
             return False
         try:
-            os.makedirs(self._path, exist_ok=True)
+            os.close(_trusted.open_directory(self._path, make=True))
         except OSError as error:
             raise _refusal(self._path, error) from error
         return True
 
     def _only_spot(self, name: str, spots: Mapping[str, list[_Spot]]) -> _Spot | None:
-        found = spots.get(name, [])
-        if len(found) > 1:
-            where = " and in ".join(self._source(spot.file, spot.element) for spot in found)
+        places = spots.get(name, [])
+        if len(places) > 1:
+            where = " and in ".join(self._source(spot.file, spot.element) for spot in places)
             raise InvalidValue("name", name, f"configured in {where}: delete it first")
-        return found[0] if found else None
+        return places[0] if places else None
 
     def _broken(self, files: list[_File], name: str) -> _File | None:
-        """The file called after `name` if nothing in it can be read, and nothing else be in it."""
+        """Return the file called after `name` if it is unreadable, but cannot contain any other interface."""
         for file in files:
             if file.name == _file_name(name) and file.problem is not None:
                 if isinstance(file.problem, Undecodable) and not file.text.lstrip("\ufeff \t\r\n").startswith("["):
                     return file
                 where = self._source(file)
-                raise InvalidValue("name", name, f"{where} may hold it, and others: {file.problem}: mend that first")
+                raise InvalidValue(
+                    "name", name, f"{where} may contain it and others: {file.problem}: correct that file first"
+                )
         return None
 
     def _source(self, file: _File, element: Element | None = None) -> str:
@@ -176,62 +188,72 @@ class DirectoryEditor:
 
     @contextmanager
     def _locked(self) -> Iterator[int]:
-        """The directory, which nobody else edits meanwhile."""
+        """Open the directory and lock it against other editors."""
         while True:
-            with opened(self._path) as directory:
+            with opened(self._path, trusted=True) as directory:
                 try:
-                    fcntl.flock(directory, fcntl.LOCK_EX)
-                    is_current = os.path.samestat(os.fstat(directory), os.stat(self._path))
+                    status = os.fstat(directory)
+                    _lock(directory, status)
+                    is_current = os.path.samestat(status, os.stat(self._path))
                 except OSError as error:
                     raise _refusal(self._path, error, "lock") from error
-                if is_current:  # and not one that was replaced while we waited
+                if is_current:  # it was not replaced during the wait
                     yield directory
                     return
 
     def _files(self, directory: int) -> list[_File]:
         at = os.path.realpath(self._path)
-        files: dict[str, _File] = {}  # by real path: one that has two names is one
+        files: dict[str, _File] = {}  # by real path, so that a file with two names is edited once
         for name in file_names(directory):
             real = real_path(name, directory, at)
             if real in files:
                 continue
             try:
-                found = content(name, directory)
+                file = content(name, directory)
             except OSError as error:
+                if is_of_another_user(name, directory):  # a link that is not followed, so it may be replaced
+                    files[real] = _File(name, real, problem=Undecodable(f"cannot be read: {why(error)}"))
+                    continue
                 (parsed,) = unreadable(os.path.join(self._path, name), error)
                 files[real] = _File(name, real, problem=parsed.problems[0])
                 continue
-            if found is not None:
-                files[real] = _read(name, real, found.raw)
+            if file is not None:
+                files[real] = _read(name, real, file.raw)
         return list(files.values())
 
     def _write(self, directory: int, texts: _Texts) -> None:
-        beside: dict[str, str] = {}  # dot files by the file they are to replace
+        replacements: dict[str, Replacement] = {}  # by the path of the file
+        places: list[_trusted.Place] = []
         at = self._path
         try:
             try:
-                for at, text in texts.written():
-                    beside[at] = os.path.join(os.path.dirname(at), f".vethlib-{os.getpid()}-{len(beside)}")
-                    _write_beside(at, beside[at], text)
-                for at in beside:
-                    _flush(beside[at])
-                for at in list(beside):
-                    os.rename(beside[at], at)
-                    del beside[at]
-                for at in texts.removed():
-                    os.unlink(at)
+                for file, text in texts.written():
+                    at = file.real
+                    # A trusted link is followed; a link of another user is itself replaced.
+                    places.append(_trusted.locate(file.name, directory))
+                    replacements[at] = Replacement(places[-1].name, directory=places[-1].directory)
+                    replacements[at].write(text.encode(), keep=True)
+                for at in replacements:
+                    replacements[at].flush()
+                for at in replacements:
+                    replacements[at].replace()
+                for name in texts.removed():
+                    at = os.path.join(self._path, name)
+                    os.unlink(name, dir_fd=directory)
                 if texts:
                     at = self._path
                     os.fsync(directory)
             finally:
-                for path in beside.values():
-                    _remove(path)
+                for replacement in replacements.values():
+                    replacement.discard()
+                for place in places:
+                    os.close(place.directory)
         except OSError as error:
             raise _refusal(at, error) from error
 
 
 class _Texts:
-    """The new texts of some files; "" for one that goes."""
+    """The new texts of some files; "" for a file to remove."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -243,32 +265,46 @@ class _Texts:
         return bool(self._files)
 
     def edit(self, spot: _Spot, text: str | None) -> None:
-        """Another text for one element, or none."""
+        """Replace the text of an element, or remove it (None)."""
         self._files[spot.file.name] = spot.file
         self._edits.setdefault(spot.file.name, {})[spot.place] = text
 
     def replace(self, file: _File, text: str) -> None:
-        """Another text for a whole file, or none."""
+        """Replace the text of a whole file, or remove it ("")."""
         self._files[file.name] = file
         self._whole[file.name] = text
 
-    def written(self) -> Iterator[tuple[str, str]]:
-        """The files that get a text, by the path that a link leads to: the link stays one."""
+    def written(self) -> Iterator[tuple[_File, str]]:
+        """Yield each file that gets a text, with that text."""
         for name, file in self._files.items():
             if text := self._text(name):
-                yield file.real, text
+                yield file, text
 
     def removed(self) -> Iterator[str]:
-        """The files that go; of a link, only that goes."""
+        """Yield the names of files to remove; of a link, only the link is removed."""
         for name in self._files:
             if not self._text(name):
-                yield os.path.join(self._path, name)
+                yield name
 
     def _text(self, name: str) -> str:
         if name in self._whole:
             return self._whole[name]
         file = self._files[name]
         return edited(file.text, file.elements, self._edits[name])
+
+
+def _lock(directory: int, status: os.stat_result) -> None:
+    """Lock the directory against other editors. Raises TimeoutError if another editor does not finish.
+
+    Anybody who can read the directory can lock it, but only users who can write to it are editors.
+    """
+
+    def may_edit(user: int) -> bool:
+        return user in (0, os.geteuid(), status.st_uid) or bool(status.st_mode & (S_IWGRP | S_IWOTH))
+
+    if not _locks.lock(directory, _PATIENCE, may_edit):
+        holders = "; ".join(f"process {pid} of user {uid}" for pid, uid in _locks.holders(directory))
+        raise TimeoutError(errno.ETIMEDOUT, f"locked for {_PATIENCE:g} s by {holders or 'another process'}")
 
 
 def _read(name: str, real: str, raw: bytes) -> _File:
@@ -288,48 +324,16 @@ def _spots(files: list[_File]) -> dict[str, list[_Spot]]:
 
 
 def _file_name(name: str, number: int = 1) -> str:
-    """Where a new interface is stored. '%' is in no interface's name; a leading dot would hide the file."""
+    """Return the file name for a new interface; '%' is in no interface name, a leading dot would hide the file."""
     stem = f"%2E{name[1:]}" if name.startswith(".") else name
     return f"{stem}.json" if number == 1 else f"{stem}%{number}.json"
 
 
 def _new_file(name: str, path: str, taken: set[str]) -> _File:
-    """A file for `name`: called after it, unless others have moved in there."""
+    """Return a new file for `name`, called after it unless that file exists already."""
     file = next(file for file in (_file_name(name, number) for number in count(1)) if file not in taken)
     taken.add(file)
     return _File(file, os.path.join(path, file))
-
-
-def _write_beside(path: str, beside: str, text: str) -> None:
-    """Write what is to replace `path`, with the mode and owner that it has."""
-    how = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    with open(os.open(beside, how, 0o600), "w", encoding="utf-8", newline="") as file:
-        file.write(text)
-        try:
-            old = os.stat(path)
-        except FileNotFoundError:
-            os.fchmod(file.fileno(), 0o644)
-            return
-        try:
-            os.fchown(file.fileno(), old.st_uid, old.st_gid)
-        except PermissionError:
-            pass  # it becomes the editor's own, as with any editor
-        os.fchmod(file.fileno(), S_IMODE(old.st_mode))
-
-
-def _flush(path: str) -> None:
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
-
-
-def _remove(path: str) -> None:
-    try:
-        os.unlink(path)
-    except OSError:
-        pass
 
 
 def _refusal(path: str, error: OSError, what: str = "write") -> StoreError:

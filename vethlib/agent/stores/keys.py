@@ -1,101 +1,115 @@
-"""The keys of interfaces in a store that many hosts share; a plain name stands for its own label's key."""
+"""The keys of interfaces in a store that many hosts share; a plain name means the key below the own label."""
 
 from __future__ import annotations
 
 import re
+from hashlib import blake2s
 
-from vethlib.agent.model import check_interface_name
+from vethlib.agent.config.model import check_interface_name
 from vethlib.errors import InvalidValue
+from vethlib.text import without_controls
 
 __all__ = [
+    "PLACE",
     "beginning_of",
     "begins",
     "key_of",
     "liveness_key",
+    "name_for",
     "name_of",
     "place_of",
     "presence_key",
     "status_key",
-    "told_as",
 ]
 
 _KEY = re.compile(r"/vnf-agent/([^/]*)/linux/config/v1/interface/(.*)", re.DOTALL)
-_PLACE = "key:"
+PLACE = "key:"
+_LONGEST = 400  # bytes of an invalid key that are shown
 
 
 def key_of(label: str, name: str) -> str:
-    """``/vnf-agent/LABEL/linux/config/v1/interface/NAME``."""
+    """Return ``/vnf-agent/LABEL/linux/config/v1/interface/NAME``, the key of a configuration."""
     return f"/vnf-agent/{label}/linux/config/v1/interface/{name}"
 
 
 def status_key(label: str, name: str) -> str:
-    """``/vnf-agent/LABEL/linux/status/v1/interface/NAME``: what the agent says of an interface."""
+    """Return ``/vnf-agent/LABEL/linux/status/v1/interface/NAME``, the key of an interface's status."""
     return f"/vnf-agent/{label}/linux/status/v1/interface/{name}"
 
 
 def liveness_key(label: str) -> str:
-    """``/vnf-agent/LABEL/check/status/v1/agent``: there while the agent is alive."""
+    """Return ``/vnf-agent/LABEL/check/status/v1/agent``, the key that exists while the agent is alive."""
     return f"/vnf-agent/{label}/check/status/v1/agent"
 
 
 def presence_key(label: str, agent: str) -> str:
-    """``/vnf-agent/LABEL/check/status/v1/vethlib/AGENT``: there while this one of the agents of a label is alive.
+    """Return ``/vnf-agent/LABEL/check/status/v1/vethlib/AGENT``, the key that exists while this agent is alive.
 
-    There is to be but one. Two cannot hide each other here, as they do where both write the same key.
+    A label should have one agent only. If it has two, both have a key here, while they overwrite each other's
+    :func:`liveness_key`.
     """
     return f"/vnf-agent/{label}/check/status/v1/vethlib/{agent}"
 
 
 def name_of(key: str, label: str, field: str = "key") -> str:
-    """The interface's name of a key, or of the plain name that it may be. Raises InvalidValue for another label's."""
-    end = beginning_of(key, label, field)
-    if "/" in end:
+    """Return the name in a key, or a plain name as it is. Raises InvalidValue for the key of another label."""
+    name = beginning_of(key, label, field)
+    if "/" in name:
         raise _neither(key, label, field)
-    return end
+    return name
 
 
 def place_of(key: str, label: str, field: str = "key") -> str:
-    """As :func:`name_of`, for what is stored already: a key that no interface can have is what a store tells it as."""
-    if key.startswith(_PLACE) or "/" not in key:
+    """Return the name for something stored, like :func:`name_of`; an invalid key gets the name of :func:`name_for`."""
+    if key.startswith(PLACE) or "/" not in key:
         return key
-    name, _ = told_as(beginning_of(key, label, field).encode(errors="surrogateescape"))
+    name, _ = name_for(beginning_of(key, label, field).encode(errors="surrogateescape"))
     return name
 
 
 def beginning_of(key: str, label: str, field: str = "key") -> str:
-    """What a key, which may be a beginning of one, says of the name; or what of it is given plainly."""
+    """Return the part of the name in the beginning of a key, or a plain name as it is. Raises InvalidValue."""
     if "/" not in key:
         return key
-    found = _KEY.fullmatch(key)
-    if found is None:
+    match = _KEY.fullmatch(key)
+    if match is None:
         raise _neither(key, label, field)
-    if found[1] != label:
-        raise InvalidValue(field, key, f"the key is of label {found[1]}, not of {label}: give its label, or its name")
-    return found[2]
+    if match[1] != label:
+        cure = f"the key belongs to label {match[1]}, not {label}: give --label {match[1]}, or only the name"
+        raise InvalidValue(field, key, cure)
+    return match[2]
 
 
 def begins(name: str, beginning: str) -> bool:
-    """Whether a name, or the end of the key that is told as this, begins so."""
-    if name.startswith(_PLACE) and not beginning.startswith(_PLACE):
-        return name.removeprefix(_PLACE).startswith(_escaped(beginning.encode(errors="surrogateescape")))
+    """Return whether a name, or the invalid key that has this name, starts with `beginning`."""
+    if name.startswith(PLACE) and not beginning.startswith(PLACE):
+        return name.removeprefix(PLACE).startswith(_escaped(beginning.encode(errors="surrogateescape")))
     return name.startswith(beginning)
 
 
-def told_as(end: bytes) -> tuple[str, str]:
-    """The name for the end of a key, and why that can be no interface's: ``key:…`` then, another one for each key."""
+def name_for(end: bytes) -> tuple[str, str]:
+    """Return the name for the end of a key, and "". For an invalid key: a unique ``key:…``, and the reason."""
     try:
         return check_interface_name(end.decode()), ""
     except UnicodeDecodeError:
-        problem = "the name of an interface is text in UTF-8"
+        problem = "must be UTF-8"
     except InvalidValue as error:
         problem = error.hint
-    return f"{_PLACE}{_escaped(end)}", problem
+    return f"{PLACE}{_shortened(end)}", problem
+
+
+def _shortened(end: bytes) -> str:
+    """Return the end of a key, cut off if it is long (etcd accepts a megabyte); a hash keeps the result unique."""
+    if len(end) <= _LONGEST:
+        return _escaped(end)
+    return f"{_escaped(end[:_LONGEST])}…{blake2s(end, digest_size=8).hexdigest()}"
 
 
 def _escaped(end: bytes) -> str:
-    # Were a backslash left alone, the byte ff and the four characters of \xff would be told as the same.
-    return end.replace(b"\\", rb"\\").decode(errors="backslashreplace")
+    # Without escaping backslashes, the byte ff and the four characters \xff would yield the same name.
+    text = end.replace(b"\\", rb"\\").decode(errors="backslashreplace")
+    return without_controls(text)  # U+0080 as \u0080, but the byte 80 as \x80
 
 
 def _neither(key: str, label: str, field: str) -> InvalidValue:
-    return InvalidValue(field, key, f"write a name, or {key_of(label, 'NAME')}")
+    return InvalidValue(field, key, f"must be a name or {key_of(label, 'NAME')}")

@@ -1,6 +1,6 @@
-"""The elements of a JSON text that holds one value or a list, and the text without them or with others in their place.
+"""Locate, replace and remove the elements of a JSON text that has one value or a list.
 
-What is not edited stays as it was written, to the byte.
+Everything else in the text stays the same, to the byte.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vethlib.agent.jsontext import decode
+from vethlib.agent.config.jsontext import decode
 
 __all__ = ["Element", "edited", "elements", "read_elements"]
 
 _SPACE = re.compile(r"[ \t\n\r]*")
-# Only to find where a value ends: decode() has read it before, and what long numbers are does not matter.
+# Only to find the end of a value that decode() has read before, so the value of long numbers does not matter.
 _decoder = json.JSONDecoder(parse_int=len)
 
 
 @dataclass(frozen=True, slots=True)
 class Element:
-    """One value and where it stands; `number` is its place in the list, None where there is no list."""
+    """One value and its place in the text; `number` is its index in the list, None if there is no list."""
 
     start: int
     end: int
@@ -31,44 +31,44 @@ class Element:
 
 
 def elements(text: str) -> list[Element]:
-    """The value that `text` holds, or those of its list. Raises Undecodable."""
+    """Return the value of `text`, or the values of its list. Raises Undecodable."""
     value = decode(text)
     at = _skip(text, 1 if text.startswith("\ufeff") else 0)
     if not isinstance(value, list):
         return [Element(at, _decoder.raw_decode(text, at)[1], None, value)]
-    found: list[Element] = []
-    for number, one in enumerate(value):
-        start = _skip(text, at + 1)  # behind '[' or ','
+    located: list[Element] = []
+    for number, item in enumerate(value):
+        start = _skip(text, at + 1)  # after '[' or ','
         end = _decoder.raw_decode(text, start)[1]
-        found.append(Element(start, end, number, one))
+        located.append(Element(start, end, number, item))
         at = _skip(text, end)
-    return found
+    return located
 
 
 def read_elements(raw: bytes) -> tuple[str, list[Element]]:
-    """What some bytes say as text, and its elements. Raises Undecodable."""
+    """Decode some bytes and return the text with its elements. Raises Undecodable."""
     text = raw.decode(errors="replace")
     if "\ufffd" in text:
-        decode(raw)  # which refuses what is no UTF-8, and tells where
+        decode(raw)  # raises if they are not UTF-8, with line and column
     return text, elements(text)
 
 
-def edited(text: str, found: list[Element], edits: Mapping[int, str | None]) -> str:
-    """`text` with other texts for some of its elements, by their place among `found`; None leaves an element out.
+def edited(text: str, all_elements: list[Element], edits: Mapping[int, str | None]) -> str:
+    """Return `text` with some elements replaced, by their place among `all_elements`; None removes an element.
 
-    "" where none is left.
+    Returns "" if no element is left.
     """
-    kept = [place for place in range(len(found)) if edits.get(place, "") is not None]
+    kept = [place for place in range(len(all_elements)) if edits.get(place, "") is not None]
     if not kept:
         return ""
-    pieces = [text[: found[0].start]]
+    pieces = [text[: all_elements[0].start]]
     for place in kept:
-        if place != kept[0]:  # an element keeps what stands between it and the one before
-            pieces.append(text[found[place - 1].end : found[place].start])
-        one = found[place]
+        if place != kept[0]:  # keep the text between an element and the previous one
+            pieces.append(text[all_elements[place - 1].end : all_elements[place].start])
+        element = all_elements[place]
         new = edits.get(place)
-        pieces.append(text[one.start : one.end] if new is None else _laid_out(new, text, one))
-    pieces.append(text[found[-1].end :])
+        pieces.append(text[element.start : element.end] if new is None else _laid_out(new, text, element))
+    pieces.append(text[all_elements[-1].end :])
     return "".join(pieces)
 
 
@@ -79,7 +79,7 @@ def _skip(text: str, at: int) -> int:
 
 
 def _laid_out(new: str, text: str, old: Element) -> str:
-    """A new element's text as the old one was written: on one line, or indented like it."""
+    """Return the text of a new element in the layout of the old one: on one line, or with its indentation."""
     if old.number is None:
         return new
     if "\n" not in text[old.start : old.end]:

@@ -5,32 +5,32 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 
-from vethlib.agent.model import Interface
-from vethlib.agent.northbound import Parsed
+from vethlib.agent.config.model import Interface
+from vethlib.agent.config.northbound import Parsed
 from vethlib.agent.status import Status
 
-from .protocol import Change, News, Outage, Snapshot
+from .protocol import Change, Outage, Snapshot, StoreEvent
 
 __all__ = ["MemoryStore"]
 
 
 class MemoryStore:
-    """What the program puts is told to the agent; what the agent publishes is in `statuses`.
+    """A store in memory: the program puts values, and finds the published statuses in `statuses`.
 
-    Values are put as an Interface, or as the Parsed that reading one gave, which may be a refused one.
+    A value is an Interface, or the Parsed result of reading one, which may be invalid.
     """
 
     def __init__(self, values: Iterable[Interface | Parsed] = ()) -> None:
         parsed = map(_as_parsed, values)
         self.statuses: dict[str, Status] = {}
-        self._values = {one.name: one for one in parsed}
-        self._news: list[News] = []
+        self._values = {value.name: value for value in parsed}
+        self._events: list[StoreEvent] = []
         self._down = ""
         self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._tell(Snapshot(dict(self._values)))
+        self._add(Snapshot(dict(self._values)))
 
     def put(self, value: Interface | Parsed) -> None:
-        """Set the value of its name."""
+        """Set the value for its name."""
         parsed = _as_parsed(value)
         if self._values.get(parsed.name) == parsed:
             return
@@ -38,49 +38,49 @@ class MemoryStore:
         self._change(parsed.name, parsed)
 
     def delete(self, name: str) -> None:
-        """Forget a value; does nothing where there is none."""
+        """Delete a value. Does nothing if there is none."""
         if self._values.pop(name, None) is not None:
             self._change(name, None)
 
     def replace(self, values: Mapping[str, Interface | Parsed]) -> None:
-        """Set all values at once, by their names; told as a snapshot."""
+        """Replace all values; the next result is a snapshot."""
         self._values = {name: _as_parsed(value) for name, value in values.items()}
         if not self._down:
-            self._tell(Snapshot(dict(self._values)))
+            self._add(Snapshot(dict(self._values)))
 
     def down(self, reason: str) -> None:
-        """Be a store that cannot be read, until :meth:`up`. What is put meanwhile is told then."""
+        """Act as a store that cannot be read until :meth:`up`. Values put meanwhile are returned then."""
         if reason != self._down:
             self._down = reason
-            self._tell(Outage(reason))
+            self._add(Outage(reason))
 
     def up(self) -> None:
-        """Be a store that can be read again."""
+        """Act as a store that can be read again."""
         if self._down:
             self._down = ""
-            self._tell(Snapshot(dict(self._values)))
+            self._add(Snapshot(dict(self._values)))
 
-    def read(self) -> list[News]:
-        """What is new since the last call."""
+    def read(self) -> list[StoreEvent]:
+        """Return the results since the last call."""
         if self._event < 0:
             return []
         try:
             os.eventfd_read(self._event)
         except BlockingIOError:
-            pass  # nothing new; it is read first, so that what is told from here on makes it readable again
-        news, self._news = self._news, []
-        return news
+            pass  # no event; it is read before the list is taken, so that a later event makes it readable again
+        events, self._events = self._events, []
+        return events
 
     def fileno(self) -> int:
-        """Readable when there is something new."""
+        """Return a descriptor that is readable when there are results."""
         return self._event
 
     def due(self) -> float | None:
-        """Never: all that is new makes the descriptor readable."""
+        """Return None: all results make the descriptor readable."""
         return None
 
     def publish(self, statuses: Mapping[str, Status | None]) -> None:
-        """Keep these in `statuses`."""
+        """Store the statuses in `statuses`."""
         for name, status in statuses.items():
             if status is None:
                 self.statuses.pop(name, None)
@@ -88,18 +88,18 @@ class MemoryStore:
                 self.statuses[name] = status
 
     def close(self) -> None:
-        """Close the descriptor; a second time, nothing."""
+        """Close the descriptor. A second call does nothing."""
         if self._event >= 0:
             os.close(self._event)
             self._event = -1
 
     def _change(self, name: str, value: Parsed | None) -> None:
         if not self._down:
-            self._tell(Change(name, value))
+            self._add(Change(name, value))
 
-    def _tell(self, news: News) -> None:
+    def _add(self, event: StoreEvent) -> None:
         if self._event >= 0:
-            self._news.append(news)
+            self._events.append(event)
             os.eventfd_write(self._event, 1)
 
 

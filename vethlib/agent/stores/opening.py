@@ -1,11 +1,12 @@
-"""From a URL to the store that it names. What etcd needs is imported only for an etcd."""
+"""Open the store that a URL names. grpc and protobuf are imported only for an etcd."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 
-from vethlib.agent.instance import status_directory
+from vethlib.agent.limits import DEFAULT, Limits
+from vethlib.agent.process.instance import status_directory
 from vethlib.errors import InvalidValue
 
 from .directory import DirectoryStore
@@ -20,11 +21,13 @@ __all__ = ["is_etcd", "open_editor", "open_statuses", "open_store", "place", "re
 _DIRECTORY, _ETCD = "dir:PATH (a directory of *.json files)", "etcd://HOST:PORT"
 
 
-def open_store(url: str, *, label: str, status_dir: str | os.PathLike[str] | None = None) -> Store:
-    """The store of ``dir:PATH``, ``etcd://…`` or ``memory:``, for the agent of a label.
+def open_store(
+    url: str, *, label: str, status_dir: str | os.PathLike[str] | None = None, limits: Limits = DEFAULT
+) -> Store:
+    """Open the store of ``dir:PATH``, ``etcd://…`` or ``memory:``, for the agent of a label.
 
-    A directory's statuses go to `status_dir`; those of an etcd are written there, too.
-    Raises InvalidValue for any other URL, StoreError, and VethError where a package is missing.
+    Statuses are written to `status_dir`, and for an etcd also to the etcd. Values that exceed the `limits` are refused
+    one by one. Raises InvalidValue for any other URL, StoreError, and VethError if a package is missing.
     """
     kind, rest = _split(url)
     if kind == "memory":
@@ -32,19 +35,19 @@ def open_store(url: str, *, label: str, status_dir: str | os.PathLike[str] | Non
     if kind == "etcd":
         from .etcd.store import EtcdStore
 
-        return EtcdStore(url, label, status_dir=status_dir)
-    return DirectoryStore(rest, status_dir=status_dir)
+        return EtcdStore(url, label, status_dir=status_dir, limits=limits)
+    return DirectoryStore(rest, status_dir=status_dir, limits=limits)
 
 
 def open_editor(url: str, *, label: str, progress: Callable[[str, int, int], object] | None = None) -> Editor:
-    """The store of ``dir:PATH`` or ``etcd://…``, for an operator.
+    """Open the store of ``dir:PATH`` or ``etcd://…``, for an operator.
 
-    `progress(what, done, total)` is called now and then where an edit takes long.
-    Raises InvalidValue for any other URL, and VethError where a package is missing.
+    `progress(what, done, total)` is called from time to time during a long edit.
+    Raises InvalidValue for any other URL, and VethError if a package is missing.
     """
     kind, rest = _split(url)
     if kind == "memory":
-        raise InvalidValue("--store", url, f"that is within one process: give {_DIRECTORY} or {_ETCD}")
+        raise InvalidValue("--store", url, f"must be {_DIRECTORY} or {_ETCD}: a store in memory belongs to one process")
     if kind == "etcd":
         from .etcd.editor import EtcdEditor
 
@@ -53,9 +56,10 @@ def open_editor(url: str, *, label: str, progress: Callable[[str, int, int], obj
 
 
 def open_statuses(url: str, *, label: str, status_dir: str = "") -> Statuses:
-    """What the agent of a label says, in the etcd of ``etcd://…``; else, and in `status_dir`, the one of this host.
+    """Open the statuses of the agent of a label: in the etcd of ``etcd://…``, or else on this host.
 
-    Raises InvalidValue for a URL of no known kind, and VethError where a package is missing.
+    On this host they are in `status_dir`, by default in the label's directory below /run/vethlib.
+    Raises InvalidValue for any other URL, and VethError if a package is missing.
     """
     if not status_dir and url and _split(url)[0] == "etcd":
         from .etcd.published import EtcdStatuses
@@ -65,24 +69,24 @@ def open_statuses(url: str, *, label: str, status_dir: str = "") -> Statuses:
 
 
 def read_all_statuses(url: str) -> dict[str, Published]:
-    """What is said in the etcd of ``etcd://…``, by label. Raises as :func:`open_statuses`, and StoreError."""
+    """Return all statuses in the etcd of ``etcd://…``, by label. Raises like :func:`open_statuses`, and StoreError."""
     from .etcd.published import read_labels
 
     return read_labels(url)
 
 
 def is_etcd(url: str) -> bool:
-    """Whether a URL is that of an etcd, good or bad."""
+    """Return whether a URL is that of an etcd, valid or not."""
     return url.startswith("etcd:")
 
 
 def shown(url: str) -> str:
-    """A URL as it can be shown: without the password."""
+    """Return a URL without its password."""
     return url if url.startswith(("dir:", "memory:")) else masked(url)
 
 
 def place(url: str) -> str:
-    """A URL as it means the same to whoever reads it: without the password, and a directory by its whole path."""
+    """Return a URL without its password, and with the absolute path of a directory, for readers elsewhere."""
     kind, rest = _split(url)
     return f"dir:{os.path.abspath(rest)}" if kind == "dir" else shown(url)
 
@@ -92,8 +96,8 @@ def _split(url: str) -> tuple[str, str]:
     if is_etcd(url) or (kind == "dir" and rest) or url == "memory:":
         return kind, rest
     if os.path.isdir(url):
-        raise InvalidValue("--store", url, f"for this directory write dir:{url}")
+        raise InvalidValue("--store", url, f"write dir:{url} for this directory")
     if kind in ("http", "https") and rest.startswith("//"):
         tls = "?tls=1" if kind == "https" else ""
-        raise InvalidValue("--store", shown(url), f"for this etcd write {shown('etcd:' + rest.rstrip('/'))}{tls}")
-    raise InvalidValue("--store", shown(url), f"give {_DIRECTORY} or {_ETCD}")
+        raise InvalidValue("--store", shown(url), f"write {shown('etcd:' + rest.rstrip('/'))}{tls} for this etcd")
+    raise InvalidValue("--store", shown(url), f"must be {_DIRECTORY} or {_ETCD}")

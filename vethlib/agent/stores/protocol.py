@@ -1,15 +1,15 @@
-"""What an agent asks of a store, and what a store tells it; and what an operator asks of one.
+"""The interface between an agent and a store, and between an operator and a store.
 
-A store is read without waiting. What it tells is one of these, in order:
+Reading a store never blocks. It returns these results, in order:
 
-* :class:`Snapshot`: all that there is now. The first thing a store tells, and again whenever it may have missed
-  something (a connection that was lost, a directory that was away).
-* :class:`Change`: one key has another value, or none.
-* :class:`Outage`: the store cannot be read. Nothing is known to be deleted then; what was told last stays in force.
-* :class:`Back`: it can be read again. What was told holds, except for what is told from here on.
+* :class:`Snapshot`: all values. It is the first result, and is returned again whenever the store may have missed a
+  change (a lost connection, a directory that was missing for a while).
+* :class:`Change`: the new value of one key, or its deletion.
+* :class:`Outage`: the store cannot be read. Nothing is considered deleted then: the last values stay in force.
+* :class:`Back`: the store can be read again. The last values are still right, apart from changes that follow.
 
-A key is an interface's name. What is wrong and has no name that can be read is told under the place where it stands,
-as in ``file:star.json[2]``; no interface can have such a name, since none has a ':'.
+A key is the name of an interface. A bad value from which no name can be read has its place as the key, as in
+``file:star.json[2]``; no interface can have such a name, because names do not contain ':'.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from vethlib.agent.model import Interface
-from vethlib.agent.northbound import Parsed
+from vethlib.agent.config.model import Interface
+from vethlib.agent.config.northbound import Parsed
 from vethlib.agent.status import Status
 from vethlib.errors import InvalidValue, VethError
 
-__all__ = ["Back", "Change", "Edit", "Editor", "News", "Outage", "Snapshot", "Store", "StoreError", "Stored"]
+__all__ = ["Back", "Change", "Edit", "Editor", "Outage", "Snapshot", "Store", "StoreError", "StoreEvent", "Stored"]
 
 
 class StoreError(VethError, OSError):
-    """A store that refuses to be read or written.
+    """A store cannot be read or written.
 
-    ``path`` is what refused, ``reason`` why (and, where one is known, the cure), ``errno`` the system's number.
+    ``path`` is the file or the URL, ``reason`` the reason (with a cure, if one is known), ``errno`` the number of
+    the system's error.
     """
 
     def __init__(self, message: str, *, path: str = "", reason: str = "", errno: int | None = None) -> None:
@@ -44,10 +45,10 @@ class StoreError(VethError, OSError):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Every value by its key, the refused ones too.
+    """All values by key, including invalid ones.
 
-    `complete` is False where some keys may be missing because what holds them cannot be read: a key that is not in
-    it is then not known to be deleted.
+    `complete` is False if keys may be missing because their file or page cannot be read. A missing key then does not
+    mean that the value was deleted.
     """
 
     values: Mapping[str, Parsed]
@@ -56,7 +57,7 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """The value of one key; None when it was deleted."""
+    """The new value of one key; None if it was deleted."""
 
     name: str
     value: Parsed | None
@@ -64,46 +65,46 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """Why the store cannot be read, in words."""
+    """The store cannot be read; `reason` is the reason as text."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Back:
-    """The store can be read again, and has missed nothing; a snapshot says that, too."""
+    """The store can be read again and has missed no change. A snapshot after an outage implies the same."""
 
 
-News: TypeAlias = Snapshot | Change | Outage | Back
+StoreEvent: TypeAlias = Snapshot | Change | Outage | Back
 
 
 class Store(Protocol):
-    """Where an agent's configuration comes from, and its status goes."""
+    """A source of configuration, to which statuses are published."""
 
-    def read(self) -> list[News]:
-        """What is new since the last call, in order; does not wait, and raises nothing: an error is an Outage."""
+    def read(self) -> list[StoreEvent]:
+        """Return the results since the last call, in order. Never blocks or raises: an error is an Outage."""
 
     def fileno(self) -> int:
-        """A descriptor that is readable when :meth:`read` may have something; the same one until :meth:`close`."""
+        """Return a descriptor that is readable when :meth:`read` may have results; the same until :meth:`close`."""
 
     def due(self) -> float | None:
-        """In how many seconds :meth:`read` is to be called though the descriptor is not readable; None: need not."""
+        """Return the seconds until :meth:`read` must be called even if nothing is readable; None for never."""
 
     def publish(self, statuses: Mapping[str, Status | None]) -> None:
-        """Write the status of these interfaces; None takes one away. Called after all that was read was acted upon.
+        """Write the statuses of these interfaces; None deletes one. Called after all results have been processed.
 
-        Raises :class:`StoreError` where that fails; the next call then writes what is still to be written, too.
+        Raises :class:`StoreError` on failure. The next call then also writes what is still missing.
         """
 
     def close(self) -> None:
-        """Give everything back; the values stay. A status that says who is alive goes."""
+        """Release all resources. Values stay in the store; the status that reports this agent as alive is deleted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One value as it is written: its `text`, and the `name` by which it is got, "" where there is none.
+    """A value as it is stored: its `text`, and the `name` of its interface, "" if it has none.
 
-    What a store could not take as a value says why in `problem`.
+    `problem` is the reason why a text is not a valid value.
     """
 
     name: str
@@ -114,9 +115,9 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """What was done to one key: `op` is "add", "change" or "delete", `source` the place where it stands or stood.
+    """A change to one key: `op` is "add", "change" or "delete", `source` the place of the value.
 
-    `made` is what had to be made first to store anything in.
+    `made` is the directory that had to be created first, if any.
     """
 
     op: str
@@ -126,22 +127,25 @@ class Edit:
 
 
 class Editor(Protocol):
-    """A store as an operator reads and writes it: each call for itself, from any process.
+    """A store as operators read and write it. Each call is independent, and can be made from any process.
 
-    Every method raises :class:`StoreError` where the store refuses.
+    Every method raises :class:`StoreError` if the store cannot be read or written.
     """
 
     def values(self) -> dict[str, Parsed]:
-        """What an agent that starts now would be told."""
+        """Return the values of :meth:`snapshot`."""
+
+    def snapshot(self) -> Snapshot:
+        """Return the values that an agent starting now would read."""
 
     def stored(self) -> list[Stored]:
-        """What is written, good or bad, in the order of the places."""
+        """Return all stored values, valid or not, ordered by place."""
 
     def put(self, *interfaces: Interface) -> list[Edit]:
-        """Store these interfaces. Those that are stored just so are left alone, and have no edit."""
+        """Store these interfaces and return the changes. An interface that is already stored like this has none."""
 
     def put_text(self, texts: Mapping[str, str]) -> list[Edit]:
-        """Store these JSON objects by the names that are in them, unchecked."""
+        """Store these JSON objects, by the names that they contain, without checking them."""
 
     def delete(self, *names: str) -> list[Edit]:
-        """Delete what has exactly these names; those that are not stored have no edit."""
+        """Delete the values with exactly these names and return the changes. A name that is not stored has none."""

@@ -1,7 +1,7 @@
-"""What an agent has said of its interfaces, and whether it is alive: for whoever asks, and from where it was left.
+"""Read the published statuses of an agent, and whether it is alive.
 
-The agent of this host leaves files in a directory, and is alive while it holds its name; in an etcd there are keys for
-both.
+The agent of this host writes files to a directory, and is alive while it holds the lock of its name. In an etcd there
+are keys for both.
 """
 
 from __future__ import annotations
@@ -13,19 +13,23 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol, TypeAlias
 
-from vethlib.agent.inotify import INotify, flags
-from vethlib.agent.instance import running
+from vethlib.agent.process.instance import running
+from vethlib.agent.process.rundir import open_for_writing
+from vethlib.follow.inotify import INotify, flags
 
-from .agentfile import Said, read_said
+from .agentfile import AgentReport, read_report
 from .protocol import StoreError
+from .reading import content
 from .statuses import status_file
 
 __all__ = ["BATCH", "Alive", "DirectoryStatuses", "Entry", "Published", "Statuses", "as_entry"]
 
 Entry: TypeAlias = dict[str, Any]
-"""A status, as :meth:`~vethlib.agent.status.Status.as_dict` has it; see :class:`Published` for what may be added."""
+"""The dict of :meth:`~vethlib.agent.status.Status.as_dict`; :class:`Published` describes additional keys."""
 
-BATCH = 0.1  # seconds: many changes are one picture
+_LONGEST = 1 << 20  # bytes; no status has a tenth of this
+
+BATCH = 0.1  # seconds during which changes are collected
 
 _FIELDS: Mapping[str, tuple[type, ...]] = {
     "name": (str,),
@@ -37,30 +41,35 @@ _FIELDS: Mapping[str, tuple[type, ...]] = {
     "peer": (str,),
     "since": (str,),
 }
-_MORE: Mapping[str, tuple[type, ...]] = {"warning": (str,), "config_revision": (int,), "stored_revision": (int,)}
+_MORE: Mapping[str, tuple[type, ...]] = {
+    "warning": (str,),
+    "warnings": (list,),
+    "config_revision": (int,),
+    "stored_revision": (int,),
+}
 _CHANGES = flags.MOVED_TO | flags.DELETE | flags.CLOSE_WRITE | flags.DELETE_SELF
 
 
 @dataclass(frozen=True, slots=True)
 class Alive:
-    """An agent that runs: its process, on which host (of another one), and since when, in seconds since 1970.
+    """A running agent: its process, its host ("" for this host), and its start in seconds since 1970, if known.
 
-    `said` is what it says of its store; None if it says nothing, and for one of an etcd, which has the status itself.
+    `report` is its report on its store; None if there is none, and for an agent of an etcd.
     """
 
     pid: int
     host: str = ""
     since: float | None = None
-    said: Said | None = None
+    report: AgentReport | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """The statuses by name, and who is there to answer for them; `agent` is None if nobody is.
+    """The statuses by name, and the running `agent` that published them, or None.
 
-    An entry from an etcd has a `config_revision`, that of the configuration of which it speaks, and, where it could
-    be read, a `stored_revision`, that of the configuration as it is; 0 is that of none. `untold` are those that are
-    configured, and of which nothing is said. `others` are agents of the same label that run elsewhere at the same time.
+    An entry from an etcd has a `config_revision`, the revision of the configuration that the status is about, and, if
+    it could be read, a `stored_revision`, that of the present configuration; 0 means none. `untold` are the configured
+    interfaces without a status. `others` are other agents of the same label that run at the same time.
     """
 
     entries: Mapping[str, Entry]
@@ -70,7 +79,9 @@ class Published:
 
 
 class Statuses(Protocol):
-    """What the agent of one label says. `place` is where it is written, `life` what an agent that is alive does.
+    """The statuses published by the agent of one label.
+
+    `place` is their location, `life` a phrase for messages about a running agent, such as "runs on this host".
 
     Both methods raise :class:`StoreError`.
     """
@@ -79,17 +90,17 @@ class Statuses(Protocol):
     life: str
 
     def read(self) -> Published:
-        """What is said now."""
+        """Return the present statuses."""
 
     def watch(self, interval: float | None) -> Generator[Published | StoreError, None, None]:
-        """What is said now, and again whenever that changes, and after so many seconds.
+        """Yield the present statuses, again after each change, and after `interval` seconds without one.
 
-        An error is told where what was read before cannot be read any more; it goes on to be tried.
+        If the statuses become unreadable after the first time, it yields the error and continues to try.
         """
 
 
 class DirectoryStatuses:
-    """What the agent of this host says, in a directory; see :class:`Statuses`."""
+    """The statuses of an agent of this host, in a directory; see :class:`Statuses`."""
 
     def __init__(self, directory: str, label: str) -> None:
         self.place = directory
@@ -97,21 +108,20 @@ class DirectoryStatuses:
         self._label = label
 
     def read(self) -> Published:
-        """What is said now; nothing, if there is no directory."""
+        """Return the present statuses; none if the directory is missing."""
         entries = filter(None, map(self._entry, self._files()))
         pid = running(self._label)
-        agent = None if pid is None else Alive(pid, said=read_said(self.place))
+        agent = None if pid is None else Alive(pid, report=read_report(self.place))
         return Published({entry["name"]: entry for entry in entries}, agent)
 
     def watch(self, interval: float | None) -> Generator[Published | StoreError, None, None]:
-        """What is said now, and again whenever something changes. Makes the directory."""
+        """Yield the present statuses, and again after each change. Creates the directory if it is missing."""
         timeout = None if interval is None else round(interval * 1000)
         with INotify() as inotify:
             watched = -1
             while True:
                 if watched < 0:
-                    os.makedirs(self.place, exist_ok=True)
-                    watched = inotify.add_watch(self.place, _CHANGES)
+                    watched = _watch(inotify, self.place)
                 yield self.read()
                 for event in inotify.read(timeout=timeout, read_delay=round(BATCH * 1000)):
                     if event.mask & flags.IGNORED:
@@ -125,15 +135,28 @@ class DirectoryStatuses:
 
     def _entry(self, file: str) -> Entry | None:
         try:
-            with open(os.path.join(self.place, file), "rb") as found:
-                entry = as_entry(found.read())
-        except FileNotFoundError:
-            return None  # it went away just now
+            status = content(os.path.join(self.place, file), None, follow=False, longest=_LONGEST)
+        except PermissionError:
+            raise
+        except OSError:
+            return None  # it has just been removed, or is not a regular file
+        entry = None if status is None else as_entry(status.raw)
         return entry if entry is not None and status_file(entry["name"]) == file else None
 
 
+def _watch(inotify: INotify, path: str) -> int:
+    try:
+        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        directory = open_for_writing(os.path.join(os.getcwd(), path))
+    try:
+        return int(inotify.add_watch(f"/proc/self/fd/{directory}", _CHANGES))
+    finally:
+        os.close(directory)
+
+
 def as_entry(raw: bytes) -> Entry | None:
-    """The status that some bytes are; None if they are none of an agent's. Who may write there may write anything."""
+    """Parse a status; None if it is not one of an agent. Other users may be able to write anything there."""
     try:
         value = json.loads(raw)
         if not isinstance(value, dict) or not _has_fields(value):
@@ -146,7 +169,9 @@ def as_entry(raw: bytes) -> Entry | None:
 
 
 def _has_fields(value: Entry) -> bool:
-    # By type(): True is an int, too.
-    return all(type(value.get(name, ())) in types for name, types in _FIELDS.items()) and all(
-        type(value[name]) in types for name, types in _MORE.items() if name in value
+    # type(), not isinstance(), because bool is an int.
+    return (
+        all(type(value.get(name, ())) in types for name, types in _FIELDS.items())
+        and all(type(value[name]) in types for name, types in _MORE.items() if name in value)
+        and all(isinstance(item, dict) and type(item.get("message")) is str for item in value.get("warnings", ()))
     )

@@ -1,5 +1,6 @@
-"""The directory of a store and its files, opened for one look and never longer: a descriptor that stays open would
-keep a file system from being unmounted."""
+"""Open the directory of a store and its files for one reading, never longer: an open descriptor would prevent an
+unmount.
+"""
 
 from __future__ import annotations
 
@@ -8,46 +9,61 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 
-from vethlib.agent.files import is_configuration
-from vethlib.agent.northbound import Parsed
+from vethlib import _trusted
+from vethlib.agent.config.filecontent import Content, content
+from vethlib.agent.config.files import is_configuration
+from vethlib.agent.config.northbound import Parsed
 from vethlib.errors import InvalidValue
+from vethlib.ns.descriptor import Descriptor
+from vethlib.ns.opening import opened_directory
 
 from .protocol import StoreError
 
-__all__ = ["Content", "Identity", "content", "file_names", "identity", "opened", "real_path", "unreadable", "why"]
+__all__ = [
+    "Content",
+    "Identity",
+    "content",
+    "file_names",
+    "identity",
+    "is_of_another_user",
+    "opened",
+    "real_path",
+    "unreadable",
+    "why",
+]
 
 Identity = tuple[int, int]
-"""What tells one directory from another of the same name: st_dev and st_ino."""
+"""The identity of a directory, whatever its path: st_dev and st_ino."""
 
 _CURES = {
-    errno.ENOENT: "does not exist: make the directory",
-    errno.ENOTDIR: "is not a directory: name the one that the files are in",
-    errno.ELOOP: "is a symbolic link that leads in circles: point it at a directory",
+    errno.ENOENT: "does not exist: create the directory",
+    errno.ENOTDIR: "is not a directory: name the directory that contains the files",
+    errno.ELOOP: "is a circular symbolic link: point it at a directory",
 }
 
 
 @contextmanager
-def opened(path: str) -> Iterator[int]:
-    """A directory to read from. Raises :class:`StoreError` with the cure."""
+def opened(path: str, *, trusted: bool = False) -> Iterator[int]:
+    """Open a directory for reading; if `trusted`, not through links of other users. Raises :class:`StoreError`."""
     try:
-        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        owned = Descriptor.fromfd(_trusted.open_directory(path)) if trusted else opened_directory(path)
     except OSError as error:
         raise _refusal(path, error) from error
     try:
+        directory = owned.fileno()
         try:
-            os.stat(".", dir_fd=directory)  # with r but no x it can be listed, and none of its files be opened
+            os.stat(".", dir_fd=directory)  # with r but without x it can be listed, but its files cannot be opened
         except OSError as error:
             raise _refusal(path, error) from error
         yield directory
     finally:
-        os.close(directory)
+        owned.close()
 
 
 def _refusal(path: str, error: OSError) -> StoreError:
     reason = _CURES.get(error.errno or 0, "")
-    if reason:
+    if reason and error.strerror == os.strerror(error.errno or 0):
         return StoreError(f"{path} {reason}", path=path, reason=reason, errno=error.errno)
     reason = why(error)
     if isinstance(error, PermissionError):
@@ -56,59 +72,46 @@ def _refusal(path: str, error: OSError) -> StoreError:
 
 
 def why(error: OSError) -> str:
-    """The system's words for an error."""
+    """Return the system's text for an error."""
     return error.strerror or str(error)
 
 
 def identity(directory: int) -> Identity:
-    """Which directory this is."""
-    found = os.fstat(directory)
-    return found.st_dev, found.st_ino
+    """Return the identity of an open directory."""
+    status = os.fstat(directory)
+    return status.st_dev, status.st_ino
 
 
 def file_names(directory: int) -> list[str]:
-    """The files that hold configuration, as far as their names tell; sorted."""
+    """Return the sorted names of the configuration files in a directory."""
     return sorted(name for name in os.listdir(directory) if is_configuration(name))
 
 
-class Content(NamedTuple):
-    """What a file holds, and how many names it has (st_nlink)."""
-
-    raw: bytes
-    names: int
-
-
-def content(name: str, directory: int, *, follow: bool = True) -> Content | None:
-    """What a file holds; None for a directory. Never waits, whatever it is.
-
-    Raises FileNotFoundError, and OSError with ELOOP for a symbolic link that is not to be followed.
-    """
-    how = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
-    file = os.open(name, how, dir_fd=directory)
-    try:
-        found = os.fstat(file)
-        if stat.S_ISDIR(found.st_mode):
-            return None
-        if not stat.S_ISREG(found.st_mode):
-            raise OSError(errno.EINVAL, "not a regular file")
-        pieces = [os.read(file, found.st_size + 1)]
-        while pieces[-1]:  # it may grow, and /proc files have no size
-            pieces.append(os.read(file, 1 << 16))
-        return Content(b"".join(pieces), found.st_nlink)
-    finally:
-        os.close(file)
-
-
 def real_path(name: str, directory: int, at: str) -> str:
-    """The path of a file without links, where `at` is that of its directory."""
+    """Return the path of a file in the directory `at` without links; a link of another user is not resolved."""
     path = os.path.join(at, name)
     try:
-        os.readlink(name, dir_fd=directory)
+        link = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
     except OSError:
         return path
-    return os.path.realpath(path)
+    try:
+        status = os.fstat(link)
+        if not stat.S_ISLNK(status.st_mode) or not _trusted.is_trusted(status):
+            return path
+        return os.path.realpath(os.path.join(at, os.readlink("", dir_fd=link)))
+    finally:
+        os.close(link)
+
+
+def is_of_another_user(name: str, directory: int) -> bool:
+    """Return whether a file is a symbolic link that belongs to a user other than root and this one."""
+    try:
+        status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except OSError:
+        return False
+    return stat.S_ISLNK(status.st_mode) and not _trusted.is_trusted(status)
 
 
 def unreadable(source: str, error: OSError) -> list[Parsed]:
-    """What is known of a file that cannot be read."""
+    """Return the values of a file that cannot be read: one problem."""
     return [Parsed(None, problems=(InvalidValue("file", source, f"cannot be read: {why(error)}"),), source=source)]

@@ -1,17 +1,21 @@
-"""Statuses as files: NAME.json in a directory, for whoever wants to know.
+"""Publish statuses as files: NAME.json in a directory.
 
-A reader never sees half a status: each is written beside its place and renamed into it. Nothing is flushed to the disk;
-after a crash of the host no status is true any more.
+A reader never sees half a status: each is written beside its path and renamed into place. Nothing is flushed to the
+disk, because no status is true any more after a crash of the host.
 """
 
 from __future__ import annotations
 
-import errno
 import json
+import logging
 import os
+import re
 from collections.abc import Mapping
 from hashlib import blake2s
 
+from vethlib._files import is_unfinished, write_whole
+from vethlib._trusted import who_else_writes
+from vethlib.agent.process.rundir import open_for_writing
 from vethlib.agent.state import State
 from vethlib.agent.status import Status
 
@@ -20,18 +24,23 @@ from .reading import Identity, content, file_names, identity, why
 
 __all__ = ["StatusFiles", "status_file"]
 
-_TEMPORARY = ".status"
+_log = logging.getLogger("vethlib.agent")
+
+_FORMER_TEMPORARY = ".status"  # of vethlib 0.1.0
+_LONE = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # surrogates that represent no byte of a file name (PEP 383)
+_LONGEST = 1 << 20  # bytes; no status has a tenth of this
 _NAME_MAX = 255  # NAME_MAX, include/uapi/linux/limits.h
 
 
 def status_file(name: str) -> str:
-    """The file for a key, in which '/', a leading '.' and what is too long are written otherwise.
+    """Return the file name for a key: '/', a leading '.' and the end of a long key are replaced.
 
-    No two keys share a file: what stands in their stead begins with '%', which no interface's name has.
+    No two keys share a file, because each replacement begins with '%', which is in no interface name.
     """
     text = name.replace("%", "%25").replace("/", "%2F").replace("\0", "%00")
     if text.startswith("."):
         text = f"%2E{text[1:]}"
+    text = _LONE.sub(lambda match: f"%u{ord(match[0]):04x}", text)
     encoded = os.fsencode(text)
     if len(encoded) > _NAME_MAX - len(".json"):
         text = os.fsdecode(encoded[:200]) + f"%{blake2s(encoded, digest_size=8).hexdigest()}"
@@ -39,7 +48,7 @@ def status_file(name: str) -> str:
 
 
 class StatusFiles:
-    """The status files of one agent. Those of interfaces that are no more are removed with the first publication."""
+    """The status files of one agent. The first publication removes the files of former interfaces."""
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         self._path = os.path.join(os.getcwd(), os.fspath(directory))
@@ -48,7 +57,7 @@ class StatusFiles:
         self._directory: Identity | None = None
 
     def publish(self, statuses: Mapping[str, Status | None]) -> None:
-        """Write these, and what could not be written before. Raises StoreError."""
+        """Write these statuses, and those that could not be written before. Raises StoreError."""
         self._waiting.update(statuses)
         try:
             self._publish()
@@ -61,49 +70,57 @@ class StatusFiles:
         directory = self._open()
         try:
             if identity(directory) != self._directory:
-                # The first time, or somebody has removed the directory: then they are all to be written.
+                # This is the first publication, or somebody has removed the directory: write all statuses.
                 self._waiting = {**self._published, **self._waiting}
                 self._remove_former(directory)
                 self._directory = identity(directory)
-            for name in list(self._waiting):
-                status = self._waiting[name]
-                if status is None:
-                    _remove(status_file(name), directory)
-                    self._published.pop(name, None)
-                else:
-                    _write(status, status_file(name), directory)
-                    self._published[name] = status
-                del self._waiting[name]
+            refused = [error for name in list(self._waiting) if (error := self._publish_one(name, directory))]
         finally:
             os.close(directory)
+        if refused:
+            raise refused[0]
+
+    def _publish_one(self, name: str, directory: int) -> OSError | None:
+        """Write or remove one status; return the error if trying again may help, as when a directory has its name.
+
+        A status that cannot be formatted at all is left out, and does not prevent the others.
+        """
+        status = self._waiting[name]
+        try:
+            if status is None:
+                self._published.pop(name, None)
+                _remove(status_file(name), directory)
+            else:
+                _write(status, status_file(name), directory)
+                self._published[name] = status
+        except OSError as error:
+            return error
+        except Exception as error:
+            _log.debug("the status of %r cannot be written", name, exc_info=error)
+        del self._waiting[name]
+        return None
 
     def _open(self) -> int:
-        how = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-        try:
-            return os.open(self._path, how)
-        except FileNotFoundError:
-            os.makedirs(self._path, exist_ok=True)
-            os.chmod(self._path, 0o755)
-            self._directory = None  # a new one may have the old one's inode
-            return os.open(self._path, how)
+        if not os.path.lexists(self._path):
+            self._directory = None  # a new directory may have the same inode number
+        directory = open_for_writing(self._path)
+        if self._directory is None and (others := who_else_writes(os.fstat(directory))):
+            _log.warning("statuses may be forged: %s can write to %s", others, self._path)
+        return directory
 
     def _remove_former(self, directory: int) -> None:
-        """Remove the statuses of an earlier run that are not about to be written; nothing that is not a status."""
-        wanted = {status_file(name) for name, status in self._waiting.items() if status is not None}
-        _remove(_TEMPORARY, directory)
+        """Remove the statuses of an earlier run that are not about to be written, and no other files."""
+        kept = {status_file(name) for name, status in self._waiting.items() if status is not None}
+        for file in os.listdir(directory):
+            if file == _FORMER_TEMPORARY or is_unfinished(file):
+                _remove(file, directory)
         for file in file_names(directory):
-            if file not in wanted and _is_status(file, directory):
+            if file not in kept and _is_status(file, directory):
                 _remove(file, directory)
 
 
 def _write(status: Status, file: str, directory: int) -> None:
-    how = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-    with open(os.open(_TEMPORARY, how, 0o644, dir_fd=directory), "wb", buffering=0) as temporary:
-        os.fchmod(temporary.fileno(), 0o644)
-        text = f"{json.dumps(status.as_dict())}\n".encode()
-        if temporary.write(text) != len(text):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    os.rename(_TEMPORARY, file, src_dir_fd=directory, dst_dir_fd=directory)
+    write_whole(file, f"{json.dumps(status.as_dict())}\n".encode(), directory=directory)
 
 
 def _remove(file: str, directory: int) -> None:
@@ -114,10 +131,10 @@ def _remove(file: str, directory: int) -> None:
 
 
 def _is_status(file: str, directory: int) -> bool:
-    """Whether a file is one of ours, which is what its name and its content say then."""
+    """Return whether a file is a status, by its name and content."""
     try:
-        found = content(file, directory, follow=False)
-        value = {} if found is None else json.loads(found.raw)
+        status = content(file, directory, follow=False, longest=_LONGEST)
+        value = {} if status is None else json.loads(status.raw)
         return value["state"] in State.__members__ and file == status_file(value["name"])
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except Exception:  # other users may have put anything there
         return False

@@ -1,7 +1,8 @@
-"""What may be said on the command line.
+"""The arguments of all commands.
 
-Each command has its own parser, and only that of the command called is made. The flags that all commands share may
-stand before the command's name too. A flag that is not given may come from the environment: VETHLIB_LABEL for --label.
+Each command has a parser of its own, and only that of the given command is created. The flags that all commands share
+may also precede the name of the command. The default of a flag may come from the environment: VETHLIB_LABEL is that
+of --label.
 """
 
 from __future__ import annotations
@@ -10,30 +11,30 @@ import os
 from argparse import ArgumentTypeError, Namespace
 from itertools import pairwise
 
-from ..parser import Parser, UsageError, no_such, switch
-from . import agents, files, links, pictures, shell, stores, watching
+from . import agent_commands, file_commands, general_commands, link_commands, store_commands, view_commands
+from .hints import no_such_command
+from .parser import Parser, UsageError, switch
 from .shared import COLORS, add_common
 
-__all__ = ["COMMANDS", "json_is_wanted", "parse", "parser_of", "with_color_joined", "without_command"]
+__all__ = ["COMMANDS", "json_is_requested", "parse", "parser_of", "with_color_joined", "without_command"]
 
 COMMANDS = (
-    files.COMMANDS
-    | agents.COMMANDS
-    | stores.COMMANDS
-    | links.COMMANDS
-    | watching.COMMANDS
-    | pictures.COMMANDS
-    | shell.COMMANDS
+    file_commands.COMMANDS
+    | agent_commands.COMMANDS
+    | store_commands.COMMANDS
+    | link_commands.COMMANDS
+    | view_commands.COMMANDS
+    | general_commands.COMMANDS
 )
-"""By name, in the order in which the help has them."""
+"""All commands by name, in the order of the help."""
 
 _HELP = "vethctl --help"
 
 _EPILOG = """\
-A NETNS is a name (ns1, netns:ns1), pid:42, path:/proc/42/ns/net or fd:7; without one, this namespace.
-A PATH is a JSON file, a directory of *.json, or - for stdin.
-Every command takes --json, and --color[=auto|always|never]. A flag may come from the environment: VETHLIB_LABEL
-for --label. `vethctl COMMAND --help` says more.
+NETNS is a name (ns1, netns:ns1), pid:42, path:/proc/42/ns/net or fd:7; the default is this namespace.
+PATH is a JSON file, a directory of *.json files, or - for stdin.
+Every command takes --json and --color[=auto|always|never]. Defaults of flags may come from the environment, such as
+VETHLIB_LABEL for --label. For the flags of a command: vethctl COMMAND --help
 
 examples:
   vethctl demo
@@ -42,11 +43,11 @@ examples:
   vethctl show -br
 
 exit codes: 0 done; 1 usage or invalid configuration; 2 refused by kernel or store; 3 applied, but something is pending;
-4 tried, and taken back (apply --try); diff: 0 same, 1 different."""
+4 tried and undone (apply --try); diff: 0 no difference, 1 different"""
 
 
-def json_is_wanted(argv: list[str]) -> bool:
-    """Whether errors are to be JSON, even that of a command line that cannot be read."""
+def json_is_requested(argv: list[str]) -> bool:
+    """Return whether errors are printed as JSON, also for a command line that cannot be parsed."""
     try:
         return "--json" in argv or switch(os.environ.get("VETHLIB_JSON", ""))
     except ArgumentTypeError:
@@ -54,7 +55,10 @@ def json_is_wanted(argv: list[str]) -> bool:
 
 
 def parse(argv: list[str]) -> Namespace:
-    """Read a command line; `command` and `module` say what to call. Raises UsageError, and SystemExit after help."""
+    """Parse a command line; `command` and `module` name the function to call.
+
+    Raises UsageError, and SystemExit after printing the help.
+    """
     argv = with_color_joined(argv)
     _check_stores(argv)
     at = next((number for number, word in enumerate(argv) if not word.startswith("-")), len(argv))
@@ -63,14 +67,14 @@ def parse(argv: list[str]) -> Namespace:
     name, rest = argv[at], argv[:at] + argv[at + 1 :]
     command = COMMANDS.get(name)
     if command is None:
-        raise UsageError(no_such("command", name, COMMANDS), field="COMMAND", hint=f"try: {_HELP}")
+        raise UsageError(no_such_command(name, COMMANDS), field="COMMAND", hint=f"try: {_HELP}")
     args = parser_of(name).read(rest)
     args.command, args.module = command.function or name, command.module
     return args
 
 
 def parser_of(name: str) -> Parser:
-    """The parser of a command."""
+    """Return the parser of a command."""
     command = COMMANDS[name]
     parser = Parser(command.usage, f"{command.summary[0].upper()}{command.summary[1:]}.", command.more)
     add_common(parser)
@@ -79,7 +83,7 @@ def parser_of(name: str) -> Parser:
 
 
 def without_command(version: str = "") -> Parser:
-    """The parser of a command line that names no command."""
+    """Return the parser of a command line without a command."""
     parser = Parser("COMMAND [ARGUMENT…]", _overview(), _EPILOG)
     add_common(parser)
     parser.option("--version", action="version", version=version, help="print the version")
@@ -88,7 +92,7 @@ def without_command(version: str = "") -> Parser:
 
 def _without_command(argv: list[str]) -> Namespace:
     without_command(_version(argv)).read(argv)
-    raise UsageError("which command?", field="COMMAND", hint=f"one of: {', '.join(COMMANDS)}; try: {_HELP}")
+    raise UsageError("missing: COMMAND", field="COMMAND", hint=f"one of: {', '.join(COMMANDS)}; try: {_HELP}")
 
 
 def _version(argv: list[str]) -> str:
@@ -106,14 +110,15 @@ def _overview() -> str:
 
 
 def _check_stores(argv: list[str]) -> None:
-    """That no etcd is where something else belongs: what splits it would show parts of its password."""
+    """Refuse a store in place of another argument: an error about its parts would show the password of an etcd."""
     for before, word in pairwise(["", *argv]):
-        if word.startswith("etcd:") and before != "--store":
-            raise UsageError(f"{word!r} is a store", field="--store", hint="write --store before it")
+        is_store = word.startswith("etcd:") or (word.startswith("dir:/") and not os.path.lexists(word))
+        if is_store and before != "--store":
+            raise UsageError(f"{word!r} is a store", field="--store", hint="give it with --store")
 
 
 def with_color_joined(argv: list[str]) -> list[str]:
-    """--color may stand alone, so only a word that can be its value is taken for it."""
+    """Join --color with its value: it needs none, so only a valid value is taken as one."""
     joined: list[str] = []
     for word in argv:
         if joined and joined[-1] == "--color=always" and word in COLORS:

@@ -1,11 +1,11 @@
-"""What several commands take."""
+"""Arguments that several commands share."""
 
 from __future__ import annotations
 
 import os
 from typing import Any
 
-from ..parser import Parser, one_of
+from .parser import Parser, one_of
 
 __all__ = [
     "COLORS",
@@ -14,6 +14,8 @@ __all__ = [
     "STORE_USAGE",
     "add_common",
     "add_label",
+    "add_limits",
+    "add_loopback",
     "add_missing_netns",
     "add_paths",
     "add_status_directory",
@@ -27,20 +29,20 @@ STORE_HELP = """\
 the URL of a store:
   dir:PATH             a directory of *.json files
   etcd://[USER[:PASSWORD]@]HOST:PORT[,HOST:PORT…][?OPTION[&OPTION…]]
-                       an etcd, by one or several of its members; a plain NAME stands there for
+                       an etcd, with one or more of its members; the key of an interface is
                        /vnf-agent/LABEL/linux/config/v1/interface/NAME
-options of an etcd:
-  password-file=FILE   holds the password of USER, instead of the URL, which others may see
-  cacert=FILE          the CA of the server's certificate; with it, cert, key, server-name or tls=1, TLS is spoken
-  cert=FILE, key=FILE  the client's own certificate
-  server-name=NAME     the name that is in the server's certificate, if it is not HOST
-  tls=1                TLS with the CAs that this host trusts"""
-SEE_PUT = "\nWhat else the URL of a store may say: vethctl put --help"
+options of an etcd (cacert, cert, server-name and tls=1 turn TLS on):
+  password-file=FILE   read the password of USER from FILE, so that it does not appear in the URL
+  cacert=FILE          the CA of the server's certificate
+  cert=FILE, key=FILE  the certificate of the client
+  server-name=NAME     the name in the server's certificate, if it is not HOST
+  tls=1                accept the CAs that this host trusts"""
+SEE_PUT = "\nAll parts of the URL of a store: vethctl put --help"
 
 
 def add_common(parser: Parser) -> None:
-    """What every command takes: --json and --color."""
-    parser.option("--json", action="store_true", help="print JSON, errors too")
+    """Add the flags of every command: --json and --color."""
+    parser.option("--json", action="store_true", help="print JSON, also for errors")
     parser.option(
         "--color",
         type=one_of(*COLORS),
@@ -51,36 +53,55 @@ def add_common(parser: Parser) -> None:
 
 
 def add_paths(parser: Parser) -> None:
-    """Northbound files."""
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="a JSON file, a directory of *.json, or - for stdin")
+    """Add PATH…, northbound files."""
+    parser.add_argument(
+        "paths", nargs="+", metavar="PATH", help="a JSON file, a directory of *.json files, or - for stdin"
+    )
 
 
 def add_label(parser: Parser, among: Any = None) -> None:
-    """--label, whose default the original's variable may be, too. `among` are flags that it excludes."""
+    """Add --label, whose default may also come from MICROSERVICE_LABEL. `among` is a mutually exclusive group."""
     label = os.environ.get("MICROSERVICE_LABEL", "vpp1")
-    text = "whose pairs they are (default: %(default)s)"
+    text = "label of the owning agent (default: %(default)s)"
     parser.option("--label", default=label, completes="label", help=text, among=among)
 
 
+def add_limits(parser: Parser) -> None:
+    """Add --limit."""
+    text = "limit on input, such as queues=8 (repeatable; full list: docs/reference/limits.md)"
+    parser.option("--limit", metavar="NAME=VALUE", action="append", default=[], help=text)
+
+
 def add_missing_netns(parser: Parser) -> None:
-    """--missing-netns."""
+    """Add --missing-netns."""
     parser.option(
         "--missing-netns",
         type=one_of("create", "wait"),
         default="create",
         metavar="create|wait",
-        help="what to do for a named namespace that is not there (default: %(default)s)",
+        help="create missing named namespaces, or wait for them (default: %(default)s)",
+    )
+
+
+def add_loopback(parser: Parser) -> None:
+    """Add --loopback."""
+    parser.option(
+        "--loopback",
+        type=one_of("up", "down"),
+        default="up",
+        metavar="up|down",
+        help="state of lo in named namespaces that are created (default: %(default)s)",
     )
 
 
 def add_store(parser: Parser) -> None:
-    """--store, and --label."""
-    text = "where the configuration is: dir:PATH or etcd://HOST:PORT; may come from VETHLIB_STORE"
+    """Add --store and --label."""
+    text = "store of the configuration: dir:PATH or etcd://HOST:PORT (default: $VETHLIB_STORE)"
     parser.option("--store", metavar="URL", completes="store", help=text)
     add_label(parser)
 
 
 def add_status_directory(parser: Parser) -> None:
-    """--status-dir."""
-    text = "where the agent writes its status (default: /run/vethlib/LABEL/status)"
+    """Add --status-dir."""
+    text = "directory of the agent's status files (default: /run/vethlib/LABEL/status)"
     parser.option("--status-dir", metavar="DIR", default="", help=text)

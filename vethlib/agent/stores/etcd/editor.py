@@ -1,9 +1,9 @@
-"""Configuration in etcd as an operator edits it, while others may do so and agents follow.
+"""Edit a configuration in etcd, which others may edit and agents follow at the same time.
 
-An edit reads all keys of the label, and then writes what is to be different in transactions. Each has as many
-operations as etcd takes, with both ends of a pair in one, so that no agent sees one end of it alone; and it holds only
-if none of its keys was written since they were read. If one was, they are read again, and what is left to do is
-done over: what is said to have been added, changed or deleted is what was.
+An edit reads all keys of the label, and then writes the differences in transactions. Each has as many operations as
+etcd accepts, with both ends of a pair in one transaction, so that no agent sees one end alone, and succeeds only if
+none of its keys has been written since the reading. Otherwise the keys are read again, and the remaining differences
+are written: the returned edits are what was really added, changed or deleted.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import TypeAlias
 
-from vethlib.agent.jsontext import Undecodable, decode
-from vethlib.agent.mark import check_label
-from vethlib.agent.model import Interface
-from vethlib.agent.northbound import Parsed, to_json
+from vethlib.agent.config.jsontext import Undecodable, decode
+from vethlib.agent.config.mark import check_label
+from vethlib.agent.config.model import Interface
+from vethlib.agent.config.northbound import Parsed, to_json
 from vethlib.agent.stores.keys import key_of
-from vethlib.agent.stores.protocol import Edit, Stored, StoreError
+from vethlib.agent.stores.protocol import Edit, Snapshot, Stored, StoreError
 from vethlib.agent.stores.texts import check_names, means, name_in
 from vethlib.errors import InvalidValue
 
 from . import etcd_pb2 as pb
 from .address import parse_url
-from .connection import OPS, Connection, Found
+from .connection import OPS, Connection, Found, Raw, TooLong, raw_of
 from .member import answering
 from .reading import name_at, prefix_of, read_key
 from .refusal import Denied
@@ -31,16 +31,20 @@ from .refusal import Denied
 __all__ = ["EtcdEditor"]
 
 Progress: TypeAlias = Callable[[str, int, int], object]
-_Wanted: TypeAlias = Mapping[bytes, str | None]
-_Known: TypeAlias = Mapping[bytes, tuple[bytes, int]]
+_Texts: TypeAlias = Mapping[bytes, str | None]
+_Known: TypeAlias = Mapping[bytes, tuple[Raw, int]]
 
-_BYTES = 1 << 20  # in one transaction; etcd takes 1.5 MiB (--max-request-bytes)
+_MOST_LOST = 100  # transactions in a row that may fail because others have written one of their keys
+_BYTES = 1 << 20  # in one transaction; etcd accepts 1.5 MiB (--max-request-bytes)
+
+_BUSY = f"others changed these keys {_MOST_LOST} times before the change could be made"
 
 
 class EtcdEditor:
     """The interfaces of a `label` in the etcd of a `url`; see :class:`~vethlib.agent.stores.protocol.Editor`.
 
-    `progress(what, done, total)` is called now and then in a long edit. Raises InvalidValue for a bad URL or label.
+    `progress(what, done, total)` is called from time to time during a long edit. Raises InvalidValue for a bad URL or
+    label.
     """
 
     def __init__(self, url: str, label: str, *, progress: Progress | None = None) -> None:
@@ -53,64 +57,73 @@ class EtcdEditor:
         return f"<EtcdEditor {self._address.url}>"
 
     def values(self) -> dict[str, Parsed]:
-        """What an agent that starts now would be told."""
-        with self._read() as (_, found):
-            known = found.values
-        return dict(read_key(key, raw, self._prefix) for key, (raw, _) in known.items())
+        """Return the values of :meth:`snapshot`."""
+        return dict(self.snapshot().values)
+
+    def snapshot(self) -> Snapshot:
+        """Return the values that an agent starting now would read."""
+        with self._read() as (_, listed):
+            known = listed.values
+        return Snapshot(dict(read_key(key, raw, self._prefix) for key, (raw, _) in known.items()))
 
     def stored(self) -> list[Stored]:
-        """What is written, good or bad, in the order of the keys."""
-        with self._read() as (_, found):
-            known = found.values
+        """Return all stored values, valid or not, ordered by key."""
+        with self._read() as (_, listed):
+            known = listed.values
         return [self._stored(key, raw) for key, (raw, _) in known.items()]
 
     def put(self, *interfaces: Interface) -> list[Edit]:
         """Store these interfaces, each at its key."""
-        wanted = {self._key(one.name): to_json(one) for one in interfaces}
-        with self._read() as (connection, found):
-            return self._carry_out(connection, found, wanted)
+        texts = {self._key(interface.name): to_json(interface) for interface in interfaces}
+        with self._read() as (connection, listed):
+            return self._carry_out(connection, listed, texts)
 
     def put_text(self, texts: Mapping[str, str]) -> list[Edit]:
-        """Store these JSON objects by the names that are in them, unchecked otherwise."""
+        """Store these JSON objects, by the names that they contain, without checking them."""
         check_names(texts)
-        wanted = {self._key(name): text.strip() for name, text in texts.items()}
-        with self._read() as (connection, found):
-            return self._carry_out(connection, found, wanted)
+        by_key = {self._key(name): text.strip() for name, text in texts.items()}
+        with self._read() as (connection, listed):
+            return self._carry_out(connection, listed, by_key)
 
     def delete(self, *names: str) -> list[Edit]:
-        """Delete what has exactly these names, as :meth:`values` tells them."""
-        with self._read() as (connection, found):
-            keys = {name_at(key, self._prefix): key for key in found.values}
-            return self._carry_out(connection, found, dict.fromkeys(keys[name] for name in names if name in keys))
+        """Delete the values with exactly these names, as returned by :meth:`values`."""
+        with self._read() as (connection, listed):
+            keys = {name_at(key, self._prefix): key for key in listed.values}
+            return self._carry_out(connection, listed, dict.fromkeys(keys[name] for name in names if name in keys))
 
-    def _read(self) -> AbstractContextManager[tuple[Connection, Found]]:
+    def _read(self) -> AbstractContextManager[tuple[Connection, Found[Raw]]]:
         return answering(self._address, lambda connection: connection.read(self._prefix))
 
-    def _carry_out(self, connection: Connection, found: Found, wanted: _Wanted) -> list[Edit]:
-        """Have these texts at these keys, None for nothing."""
+    def _carry_out(self, connection: Connection, listed: Found[Raw], texts: _Texts) -> list[Edit]:
+        """Store these texts at these keys; None deletes a key."""
         edits: dict[bytes, Edit] = {}
-        what = "delete" if None in wanted.values() else "store"
-        left = dict(wanted)
+        what = "delete" if None in texts.values() else "store"
+        left = dict(texts)
         batch: list[bytes] = []
+        lost = 0
         try:
-            while left := {key: text for key, text in left.items() if not _is_so(found.values.get(key), text)}:
-                for batch in list(self._batches(left, found.values)):
-                    if not _write(connection, batch, left, found.values):
+            while left := {key: text for key, text in left.items() if not _is_so(listed.values.get(key), text)}:
+                for batch in list(self._batches(left, listed.values)):
+                    if not _write(connection, batch, left, listed.values):
+                        lost += 1
+                        if lost > _MOST_LOST:
+                            raise StoreError(_BUSY, path=self._address.url, reason=_BUSY)
                         batch = []
-                        found = connection.read(self._prefix)
+                        listed = connection.read(self._prefix)
                         break
+                    lost = 0
                     for key in batch:
-                        edits[key] = self._edit(key, left.pop(key), found.values)
+                        edits[key] = self._edit(key, left.pop(key), listed.values)
                     if self._progress is not None:
                         self._progress(what, len(edits), len(edits) + len(left))
         except StoreError as error:
             raise self._cut_short(error, edits, left, batch) from None
-        return [edits[key] for key in wanted if key in edits]
+        return [edits[key] for key in texts if key in edits]
 
     def _cut_short(
-        self, error: StoreError, edits: Mapping[bytes, Edit], left: _Wanted, batch: list[bytes]
+        self, error: StoreError, edits: Mapping[bytes, Edit], left: _Texts, batch: list[bytes]
     ) -> StoreError:
-        """The error with what it was about, and what was done before it."""
+        """Return the error with the interfaces that it concerns, and with what was done before it."""
         message = str(error)
         if 0 < len(batch) <= 2:
             message = " and ".join(name_at(key, self._prefix) for key in batch) + f": {message}"
@@ -118,15 +131,15 @@ class EtcdEditor:
             done = "deleted" if None in left.values() else "stored"
             message += f"; {done} {len(edits)} of {len(edits) + len(left)} before"
         if batch and not isinstance(error, Denied):
-            message += "; what was under way may be done, too: do it again"
+            message += "; changes in progress may have been made, too: run the command again"
         return StoreError(message, path=error.path, reason=error.reason, errno=error.errno)
 
-    def _batches(self, wanted: _Wanted, known: _Known) -> Iterator[list[bytes]]:
-        """The keys in portions, each for a transaction."""
+    def _batches(self, texts: _Texts, known: _Known) -> Iterator[list[bytes]]:
+        """Yield the keys in batches, one for each transaction."""
         batch: list[bytes] = []
         size = 0
-        for group in self._groups(wanted, known):
-            length = sum(_size(key, wanted[key]) for key in group)
+        for group in self._groups(texts, known):
+            length = sum(_size(key, texts[key]) for key in group)
             if batch and (len(batch) + len(group) > OPS or size + length > _BYTES):
                 yield batch
                 batch, size = [], 0
@@ -134,50 +147,50 @@ class EtcdEditor:
             size += length
         yield batch
 
-    def _groups(self, wanted: _Wanted, known: _Known) -> Iterator[list[bytes]]:
-        """Each key with that of the other end, where both are wanted and fit into a transaction; otherwise alone."""
-        peers = {key: self._key(_peer(known[key][0] if text is None else text)) for key, text in wanted.items()}
+    def _groups(self, texts: _Texts, known: _Known) -> Iterator[list[bytes]]:
+        """Yield each key with that of the other end if both are written and fit into a transaction, else alone."""
+        peers = {key: self._key(_peer(raw_of(known[key][0]) if text is None else text)) for key, text in texts.items()}
         for key, peer in peers.items():
-            if peers.get(peer) != key or _size(key, wanted[key]) + _size(peer, wanted[peer]) > _BYTES:
+            if peers.get(peer) != key or _size(key, texts[key]) + _size(peer, texts[peer]) > _BYTES:
                 yield [key]
             elif key <= peer:
                 yield [key, peer] if key < peer else [key]
 
-    def _stored(self, key: bytes, raw: bytes) -> Stored:
+    def _stored(self, key: bytes, raw: Raw) -> Stored:
         name = name_at(key, self._prefix)
-        return Stored(name, raw.decode(errors="replace"), _text(key), self._problem(key, raw, name))
+        return Stored(name, raw_of(raw).decode(errors="replace"), _text(key), self._problem(key, raw, name))
 
-    def _problem(self, key: bytes, raw: bytes, name: str) -> InvalidValue | None:
-        """Why a value cannot be put at its key."""
-        if name.startswith("key:"):
+    def _problem(self, key: bytes, raw: Raw, name: str) -> InvalidValue | None:
+        """Return the reason why a value cannot be stored at its key, or None."""
+        if name.startswith("key:") or isinstance(raw, TooLong):
             return read_key(key, raw, self._prefix)[1].problems[0]
         try:
-            found = name_in(decode(raw))
+            inner = name_in(decode(raw))
         except Undecodable as error:
             return error
-        if found == name:
+        if inner == name:
             return None
-        return InvalidValue("name", found, f"the key is for {name!r}: name and key have to agree")
+        return InvalidValue("name", inner, f"the key is for {name!r}: name and key have to agree")
 
     def _edit(self, key: bytes, text: str | None, before: _Known) -> Edit:
         op = "delete" if text is None else "change" if key in before else "add"
         return Edit(op, name_at(key, self._prefix), _text(key))
 
     def _key(self, name: str) -> bytes:
-        # A value of others may have anything for the name of a peer.
+        # Other users may have written anything as the name of a peer.
         return key_of(self._label, name).encode(errors="replace")
 
 
-def _write(connection: Connection, batch: list[bytes], wanted: _Wanted, known: _Known) -> bool:
-    """Write these in one transaction; False where another was faster with one of them, and nothing was done."""
+def _write(connection: Connection, batch: list[bytes], texts: _Texts, known: _Known) -> bool:
+    """Write these keys in one transaction; return False, and write nothing, if one has been written by others."""
     operations = []
     for key in batch:
-        text = wanted[key]
+        text = texts[key]
         if text is None:
             operations.append(pb.RequestOp(request_delete_range=pb.DeleteRangeRequest(key=key)))
         else:
             operations.append(pb.RequestOp(request_put=pb.PutRequest(key=key, value=text.encode())))
-    # Of a key that is not there the revision is 0.
+    # The revision of a missing key is 0.
     revisions = {key: known[key][1] if key in known else 0 for key in batch}
     compare = [
         pb.Compare(result=pb.Compare.EQUAL, target=pb.Compare.MOD, key=key, mod_revision=revision)
@@ -186,11 +199,11 @@ def _write(connection: Connection, batch: list[bytes], wanted: _Wanted, known: _
     return bool(connection.write(operations, compare).succeeded)
 
 
-def _is_so(found: tuple[bytes, int] | None, text: str | None) -> bool:
-    """Whether what was found means what is wanted, so that nothing has to be written."""
-    if found is None or text is None:
-        return found is None and text is None
-    raw, _ = found
+def _is_so(known: tuple[Raw, int] | None, text: str | None) -> bool:
+    """Return whether a key has the meaning of `text` already, so that nothing has to be written."""
+    if known is None or text is None:
+        return known is None and text is None
+    raw = raw_of(known[0])
     try:
         return raw == text.encode() or means(decode(raw), text)
     except Undecodable:
@@ -198,7 +211,7 @@ def _is_so(found: tuple[bytes, int] | None, text: str | None) -> bool:
 
 
 def _peer(text: str | bytes) -> str:
-    """The peer's name in a value, whatever else is in it; "" if there is none."""
+    """Return the name of the peer in a value, which need not be valid otherwise; "" if there is none."""
     try:
         value = decode(text)
         veth = value["veth"]

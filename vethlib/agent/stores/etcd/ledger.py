@@ -1,4 +1,4 @@
-"""What an agent has to say of its interfaces, key by key, and what of that is yet to be written: no I/O."""
+"""The statuses to publish, by key, and which of them are still unwritten. No I/O."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _log = logging.getLogger("vethlib.agent")
 
 
 class Ledger:
-    """The statuses of a label. Not for several threads at once."""
+    """The statuses of a label. Not thread-safe."""
 
     def __init__(self, label: str) -> None:
         self.prefix = status_key(label, "").encode()
         self._statuses: dict[bytes, Status] = {}
         self._revisions: dict[bytes, int] = {}
-        self._unwritten: dict[bytes, None] = {}  # in the order in which they became so
+        self._unwritten: dict[bytes, None] = {}  # in the order of the changes
 
-    def say(self, statuses: Mapping[str, Status | None], revisions: Mapping[str, int]) -> None:
-        """From now on this is so; None takes a status away. A revision is that of the configuration, 0 for none."""
+    def update(self, statuses: Mapping[str, Status | None], revisions: Mapping[str, int]) -> None:
+        """Set these statuses (None removes one) and the revisions of these configurations (0 for none)."""
         for name, revision in revisions.items():
             key = self._key(name)
             if revision:
@@ -50,30 +50,31 @@ class Ledger:
 
     @property
     def is_written(self) -> bool:
-        """Whether there is nothing left to be written."""
+        """Whether everything has been written."""
         return not self._unwritten
 
     def repeat(self) -> None:
-        """All that was written is gone."""
+        """Note that everything that was written is gone."""
         self._unwritten |= dict.fromkeys(self._statuses)
 
     def clear(self, keys: Iterable[bytes]) -> None:
-        """Of these keys, others have said something; those that are not ours are to go."""
+        """Delete the keys that are not those of a status, out of these keys, which exist in etcd."""
         self._unwritten |= dict.fromkeys(set(keys) - self._statuses.keys())
 
     def take(self, count: int, lease: int) -> dict[bytes, pb.RequestOp]:
-        """Up to so many operations that are yet to be done, by their keys; they count as done."""
+        """Return up to `count` outstanding operations by key; they count as done."""
         taken = {}
         for key in list(self._unwritten)[:count]:
             del self._unwritten[key]
             try:
                 taken[key] = self._operation(key, lease)
-            except (ValueError, TypeError):
-                _log.exception("the status at %r cannot be written", key)
+            except Exception as error:  # it must not prevent the other statuses from being written
+                _log.warning("the status at %r cannot be written: %s", key, type(error).__name__)
+                _log.debug("the status at %r cannot be written", key, exc_info=error)
         return taken
 
     def give_back(self, keys: Iterable[bytes]) -> None:
-        """These are not done after all."""
+        """Note that the operations on these keys have failed after all."""
         self._unwritten |= dict.fromkeys(keys)
 
     def _operation(self, key: bytes, lease: int) -> pb.RequestOp:
@@ -84,9 +85,15 @@ class Ledger:
         return pb.RequestOp(request_put=pb.PutRequest(key=key, value=as_json(entry), lease=lease))
 
     def _key(self, name: str) -> bytes:
-        return self.prefix + name.encode(errors="surrogateescape")
+        try:
+            return self.prefix + name.encode(errors="surrogateescape")
+        except UnicodeEncodeError:
+            return self.prefix + name.encode(errors="backslashreplace")
 
 
 def as_json(entry: Mapping[str, object]) -> bytes:
-    """An object as it is stored."""
-    return json.dumps(entry, separators=(",", ":"), ensure_ascii=False).encode(errors="surrogateescape")
+    """Return the JSON of an object, as stored."""
+    try:
+        return json.dumps(entry, separators=(",", ":"), ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # with surrogates, the whole text would not be UTF-8
+        return json.dumps(entry, separators=(",", ":")).encode()

@@ -1,4 +1,4 @@
-"""A connection to whichever member of an etcd answers first, for work that is done once and then over."""
+"""Connect to the first member of an etcd that answers, for a single task."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ T = TypeVar("T")
 
 @contextmanager
 def answering(address: Address, ask: Callable[[Connection], T]) -> Iterator[tuple[Connection, T]]:
-    """A connection to the first member that answers a first question, and the answer; it is closed after the ``with``.
+    """Connect to the first member that answers `ask`, and yield the connection, closed afterwards, and the answer.
 
-    Raises :class:`StoreError` with what each of them has said. What one of them does not allow, the others do not.
+    Raises :class:`StoreError` with the errors of all members; after a :class:`Denied`, no other member is asked.
     """
     refusals: list[StoreError] = []
     for endpoint in address.endpoints:
@@ -50,5 +50,5 @@ def answering(address: Address, ask: Callable[[Connection], T]) -> Iterator[tupl
 
 
 def _plain(error: StoreError) -> StoreError:
-    """The error for those who know nothing of connections."""
+    """Return the error without the subclass, which matters to connections only."""
     return StoreError(str(error), path=error.path, reason=error.reason, errno=error.errno)

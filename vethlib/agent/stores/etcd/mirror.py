@@ -1,89 +1,127 @@
-"""What is known of the keys of a label, and how etcd's answers change that: pure.
+"""A copy of the keys of a label, updated by the answers of etcd. Pure.
 
-Events are heard over one connection only, from the revision on that was read over it. What happened between two
-connections is found by reading everything again: that tells what is different, where events would tell all that was
-done and undone meanwhile; and it is right whatever became of the history, be it compacted, wiped or restored from a
-backup.
+Events are received over one connection only, from the revision that was read over it. Changes between two connections
+are found by reading everything again: this yields the net difference instead of everything that was done and undone
+meanwhile, and is right even if the history was compacted, wiped or restored from a backup.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from hashlib import blake2b
+from typing import Final, NamedTuple
 
-from vethlib.agent.northbound import Parsed, same
-from vethlib.agent.stores.protocol import Change, News, Snapshot
+from vethlib.agent.config.northbound import Parsed, same
+from vethlib.agent.limits import DEFAULT, Limits
+from vethlib.agent.stores.protocol import Change, Snapshot, StoreEvent
 
 from . import etcd_pb2 as pb
-from .connection import Found
-from .reading import name_at, read_key
+from .connection import Found, Raw, TooLong
+from .reading import read_key
 
-__all__ = ["Mirror"]
+__all__ = ["Kept", "Mirror", "shortened"]
+
+
+_LONG_KEY: Final = 1024  # bytes
+
+
+class Kept(NamedTuple):
+    """The kept parts of a value: its name, its digest, and the parsed value, or None if the digest is unchanged."""
+
+    name: str
+    digest: bytes
+    parsed: Parsed | None
+
+
+class _Known(NamedTuple):
+    name: str
+    digest: bytes
+    revision: int
 
 
 class Mirror:
-    """The keys that begin with `prefix`, as far as is known.
+    """The known keys below `prefix`.
 
-    `start` is the revision from which on events are to be heard after what was read, 0 before anything was.
+    `start` is the first revision to watch after the reading, 0 before the first reading.
     """
 
-    def __init__(self, prefix: bytes) -> None:
+    def __init__(self, prefix: bytes, limits: Limits = DEFAULT) -> None:
         self._prefix = prefix
-        self._keys: dict[bytes, tuple[bytes, int]] = {}  # value and mod_revision
+        self._limits = limits
+        self._keys: dict[bytes, _Known] = {}
         self._values: dict[str, Parsed] = {}
         self._cluster = 0
         self._term = 0
         self.start = 0
         self.moved: dict[str, int] = {}
-        """Names of which the revision has changed, and that revision, 0 where the key is gone; to be taken away."""
+        """The new revision of each name whose key has changed, 0 if it was deleted; the caller takes and clears it."""
 
-    def replace(self, found: Found) -> list[News]:
-        """These are all that there is. The first time, a snapshot says so; later, what has changed is told."""
+    def keep(self, key: bytes, raw: Raw) -> Kept:
+        """Return what to keep of a value, for :meth:`replace`."""
+        digest = _digest(raw)
+        known = self._keys.get(shortened(key))
+        if known is not None and known.digest == digest:
+            return Kept(known.name, digest, None)
+        name, parsed = read_key(key, raw, self._prefix, self._limits)
+        return Kept(name, digest, parsed)
+
+    def replace(self, found: Found[Kept]) -> list[StoreEvent]:
+        """Replace everything with these values, under their :func:`shortened` keys.
+
+        Returns a snapshot the first time, and changes afterwards.
+        """
         is_first = not self.start
-        before, self._keys = self._keys, found.values
-        changes: list[News] = [self._gone(key) for key in before if key not in found.values]
-        for key, (raw, revision) in found.values.items():
-            self.moved[self._name(key)] = revision
-            if key not in before or before[key][0] != raw:
-                changes += self._came(key, raw)
+        changes: list[StoreEvent] = [self._gone(key) for key in list(self._keys) if key not in found.values]
+        for key, (kept, revision) in found.values.items():
+            changes += self._take(key, kept, revision)
         self.start = found.revision + 1
         self._cluster, self._term = found.cluster, found.term
         return [Snapshot(dict(self._values))] if is_first else changes
 
     def fits(self, header: pb.ResponseHeader) -> bool:
-        """Whether who answers has the history that was read: the other end may have changed since, unseen."""
+        """Return whether an answer belongs to the history that was read: the member may have been replaced since."""
         return (
             header.cluster_id == self._cluster and header.raft_term >= self._term and header.revision + 1 >= self.start
         )
 
-    def apply(self, answer: pb.WatchResponse) -> list[News]:
-        """What an answer's events change; those that were heard before change nothing."""
-        news: list[News] = []
-        for event in answer.events:
-            key, revision = event.kv.key, event.kv.mod_revision
+    def apply(self, answer: pb.WatchResponse) -> list[StoreEvent]:
+        """Apply the events of an answer and return the changes; events that are already known change nothing."""
+        changes: list[StoreEvent] = []
+        last = {event.kv.key: number for number, event in enumerate(answer.events)}
+        for number, event in enumerate(answer.events):
+            key, revision = shortened(event.kv.key), event.kv.mod_revision
             known = self._keys.get(key)
             if event.type == pb.Event.DELETE:
-                if known is not None and known[1] <= revision:
-                    del self._keys[key]
-                    news.append(self._gone(key))
-            elif known is None or known[1] < revision:
-                self._keys[key] = event.kv.value, revision
-                self.moved[self._name(key)] = revision
-                if known is None or known[0] != event.kv.value:
-                    news += self._came(key, event.kv.value)
-        return news
+                if known is not None and known.revision <= revision:
+                    changes.append(self._gone(key))
+            elif (known is None or known.revision < revision) and last[event.kv.key] == number:
+                # A value that is overwritten in the same answer is not parsed.
+                changes += self._take(key, self.keep(event.kv.key, event.kv.value), revision)
+        return changes
 
-    def _came(self, key: bytes, raw: bytes) -> Iterable[News]:
-        name, value = read_key(key, raw, self._prefix)
-        if same(self._values.get(name), value):
+    def _take(self, key: bytes, kept: Kept, revision: int) -> Iterable[StoreEvent]:
+        name, digest, value = kept
+        self._keys[key] = _Known(name, digest, revision)
+        self.moved[name] = revision
+        if value is None or same(self._values.get(name), value):
             return ()
         self._values[name] = value
         return (Change(name, value),)
 
     def _gone(self, key: bytes) -> Change:
-        name = self._name(key)
+        name = self._keys.pop(key).name
         self.moved[name] = 0
         self._values.pop(name, None)
         return Change(name, None)
 
-    def _name(self, key: bytes) -> str:
-        return name_at(key, self._prefix)
+
+def shortened(key: bytes) -> bytes:
+    """Return a key of bounded length that identifies `key`: anybody may have written a key of a megabyte."""
+    return key if len(key) <= _LONG_KEY else key[:_LONG_KEY] + _digest(key)
+
+
+def _digest(raw: Raw) -> bytes:
+    """Return a digest that identifies a value, which may be long and is not needed again."""
+    if isinstance(raw, TooLong):
+        return b"too long"
+    return blake2b(raw, digest_size=16).digest()

@@ -1,24 +1,25 @@
-"""What agents have said in an etcd: of their interfaces, and that they are alive."""
+"""Read the published statuses of agents from an etcd, and whether the agents are alive."""
 
 from __future__ import annotations
 
 import json
 import re
 import threading
-import time
 from collections.abc import Generator, Iterator, Mapping
 from datetime import UTC, datetime
-from queue import Empty, SimpleQueue
+from queue import Empty, Full, Queue
 from typing import TypeAlias
 
-from vethlib.agent.mark import check_label
+from vethlib import _threads as threads
+from vethlib._primitives import time
+from vethlib.agent.config.mark import check_label
 from vethlib.agent.stores.keys import liveness_key, presence_key, status_key
 from vethlib.agent.stores.protocol import StoreError
 from vethlib.agent.stores.published import BATCH, Alive, Entry, Published, as_entry
 
 from . import etcd_pb2 as pb
 from .address import parse_url
-from .connection import Connection, Found
+from .connection import Connection, Found, Raw, raw_of
 from .member import answering
 from .reading import name_at, prefix_of
 from .refusal import Denied
@@ -26,19 +27,21 @@ from .streams import Watch
 
 __all__ = ["EtcdStatuses", "read_labels"]
 
+_MOST_KEYS = 10_000_000  # of all labels
+_WAITING = 100  # answers of a watch that are queued; etcd keeps the rest meanwhile
 _PAUSE = 1.0  # seconds between attempts to connect again
-_END = datetime(9999, 1, 1, tzinfo=UTC).timestamp()  # no time after it can be shown
+_END = datetime(9999, 1, 1, tzinfo=UTC).timestamp()  # later times cannot be shown
 _ROOT = b"/vnf-agent/"
 _OF_A_LABEL = re.compile(
     rb"/vnf-agent/([^/]+)/(?:linux/(?:config|status)/v1/interface/.*|check/status/v1/agent)", re.DOTALL
 )
 
 _Revisions: TypeAlias = Mapping[str, int]
-_News: TypeAlias = SimpleQueue[pb.WatchResponse | StoreError]
+_Answers: TypeAlias = Queue[pb.WatchResponse | StoreError]
 
 
 class EtcdStatuses:
-    """What the agent of a label says in the etcd of a URL; see :class:`~vethlib.agent.stores.published.Statuses`.
+    """The statuses of a label's agent in an etcd; see :class:`~vethlib.agent.stores.published.Statuses`.
 
     Raises InvalidValue for a bad URL or label.
     """
@@ -51,37 +54,41 @@ class EtcdStatuses:
         self._prefix = status_key(label, "").encode()
 
     def read(self) -> Published:
-        """What is said now, and what is configured."""
+        """Return the present statuses, compared with the present configuration."""
         with answering(self._address, lambda connection: _read(connection, self._label)) as (_, published):
             return published
 
     def watch(self, interval: float | None) -> Generator[Published | StoreError, None, None]:
-        """What is said now, and again whenever something of it changes; of the configuration nothing is said."""
-        was_there = False
+        """Yield the present statuses, and again after each change, without comparing them with the configuration."""
+        was_readable = False
         while True:
             try:
-                with answering(self._address, lambda one: one.read(self._prefix)) as (connection, found):
-                    for published in self._follow(connection, found, interval):
+                with answering(self._address, lambda connection: connection.read(self._prefix)) as (connection, listed):
+                    began = time.monotonic()
+                    for published in self._follow(connection, listed, interval):
                         yield published
-                        was_there = True
+                        was_readable = True
+                if time.monotonic() - began < _PAUSE:
+                    time.sleep(_PAUSE)  # the watch ended at once, because its revision had just been compacted
             except StoreError as error:
-                if not was_there:
+                if not was_readable:
                     raise
                 yield error
                 time.sleep(_PAUSE)
 
-    def _follow(self, connection: Connection, found: Found, interval: float | None) -> Iterator[Published]:
-        """What is said, again and again, until what should be heard is history that was given up."""
-        raw = _raw(found)
-        news: _News = SimpleQueue()
-        watch = connection.watch(self._prefix, found.revision + 1)
-        # Nothing but a thread can wait for a watch no longer than so long.
-        thread = threading.Thread(target=_hear, args=(watch, news), name="vethlib-etcd-watch", daemon=True)
-        thread.start()
+    def _follow(self, connection: Connection, listed: Found[Raw], interval: float | None) -> Iterator[Published]:
+        """Yield the statuses after each change, until the revision to watch has been compacted."""
+        raw = _raw(listed)
+        answers: _Answers = Queue(_WAITING)
+        ended = threading.Event()
+        watch = connection.watch(self._prefix, listed.revision + 1)
+        # Waiting for a watch with a time limit takes a thread.
+        thread = threading.Thread(target=_receive, args=(watch, answers, ended), name="vethlib-etcd-watch", daemon=True)
+        threads.start(thread, "following etcd")
         try:
             while True:
                 yield _published(connection, self._label, raw)
-                for answer in _next(news, interval):
+                for answer in _next(answers, interval):
                     if isinstance(answer, StoreError):
                         raise answer
                     if answer.compact_revision:
@@ -90,15 +97,19 @@ class EtcdStatuses:
                         raise watch.refusal(answer.cancel_reason)
                     _apply(answer, raw)
         finally:
+            ended.set()
             watch.cancel()
             thread.join()
 
 
 def read_labels(url: str) -> dict[str, Published]:
-    """What is said of every label that is in the etcd of a URL, the configured ones too."""
+    """Read the statuses of every label that has a configuration or a status in an etcd."""
     address = parse_url(url)
-    with answering(address, lambda connection: connection.read(_ROOT, keys_only=True)) as (connection, found):
-        matches = map(_OF_A_LABEL.fullmatch, found.values)
+    with answering(address, lambda connection: connection.read(_ROOT, keys_only=True, most=_MOST_KEYS)) as (
+        connection,
+        listed,
+    ):
+        matches = map(_OF_A_LABEL.fullmatch, listed.values)
         labels = {match[1].decode(errors="replace") for match in matches if match is not None}
         return {label: _read(connection, label) for label in labels if _is_label(label)}
 
@@ -112,20 +123,20 @@ def _is_label(text: str) -> bool:
 
 
 def _read(connection: Connection, label: str) -> Published:
-    """What is said of a label now, and what is configured."""
-    # In this order, what is said is no older than what it may speak of.
+    """Read the statuses of a label, compared with its configuration."""
+    # In this order, no status is older than the configuration that it is compared with.
     revisions = _configured(connection, label)
     return _published(connection, label, _raw(connection.read(status_key(label, "").encode())), revisions)
 
 
 def _configured(connection: Connection, label: str) -> _Revisions | None:
-    """The revisions of what is configured; None for one who may look at statuses, and not there."""
+    """Read the revisions of the configured interfaces; None for a user who may only read statuses."""
     prefix = prefix_of(label)
     try:
-        found = connection.read(prefix, keys_only=True)
+        listed = connection.read(prefix, keys_only=True)
     except Denied:
         return None
-    return {name_at(key, prefix): revision for key, (_, revision) in found.values.items()}
+    return {name_at(key, prefix): revision for key, (_, revision) in listed.values.items()}
 
 
 def _published(
@@ -135,42 +146,42 @@ def _published(
     if revisions is not None:
         for name, entry in entries.items():
             entry["stored_revision"] = revisions.get(name, 0)
-    found = connection.get(liveness_key(label).encode())
-    agent = None if found is None else _alive(found.value)
+    liveness = connection.get(liveness_key(label).encode())
+    agent = None if liveness is None else _alive(liveness.value)
     untold = tuple(name for name in revisions or () if name not in entries)
     return Published(entries, agent, untold, _others(connection, label, agent))
 
 
 def _others(connection: Connection, label: str, agent: Alive | None) -> tuple[Alive, ...]:
-    """The agents of a label that are alive, but for the one that says so last."""
+    """Return the running agents of a label other than `agent`, which has written the liveness key last."""
     try:
-        found = connection.read(presence_key(label, "").encode())
+        listed = connection.read(presence_key(label, "").encode())
     except Denied:
         return ()
-    present = [_alive(raw) for raw in _raw(found).values()]
-    return tuple(one for one in present if agent is not None and (one.host, one.pid) != (agent.host, agent.pid))
+    present = [_alive(raw) for raw in _raw(listed).values()]
+    return tuple(other for other in present if agent is not None and (other.host, other.pid) != (agent.host, agent.pid))
 
 
 def _entry(key: bytes, raw: bytes, label: str) -> Entry | None:
-    """The status at a key, which has to be that of its name."""
+    """Parse the status at a key; None if it is not one of an agent, or its name is not that of the key."""
     entry = as_entry(raw)
     return entry if entry is not None and status_key(label, entry["name"]).encode() == key else None
 
 
-def _raw(found: Found) -> dict[bytes, bytes]:
-    return {key: raw for key, (raw, _) in found.values.items()}
+def _raw(listed: Found[Raw]) -> dict[bytes, bytes]:
+    return {key: raw_of(raw) for key, (raw, _) in listed.values.items()}
 
 
 def _alive(raw: bytes) -> Alive:
-    """Who it is that is alive, as far as that can be read: agents of other kinds say less."""
+    """Parse the value of a liveness key; other kinds of agents write less."""
     try:
-        said = json.loads(raw)
+        value = json.loads(raw)
     except (ValueError, RecursionError):
-        said = None
-    if not isinstance(said, dict):
+        value = None
+    if not isinstance(value, dict):
         return Alive(0)
-    pid, host, since = said.get("pid"), said.get("host"), said.get("start_time")
-    # By type(): True is an int, too.
+    pid, host, since = value.get("pid"), value.get("host"), value.get("start_time")
+    # type(), not isinstance(), because bool is an int.
     return Alive(
         pid if type(pid) is int else 0,
         host if isinstance(host, str) else "",
@@ -178,21 +189,30 @@ def _alive(raw: bytes) -> Alive:
     )
 
 
-def _hear(watch: Watch, news: _News) -> None:
+def _receive(watch: Watch, answers: _Answers, ended: threading.Event) -> None:
     try:
         for answer in watch:
-            news.put(answer)
+            _put(answer, answers, ended)
     except StoreError as error:
-        news.put(error)
+        _put(error, answers, ended)
 
 
-def _next(news: _News, interval: float | None) -> Iterator[pb.WatchResponse | StoreError]:
-    """What comes, and all that comes soon after; nothing, after so many seconds."""
+def _put(answer: pb.WatchResponse | StoreError, answers: _Answers, ended: threading.Event) -> None:
+    while not ended.is_set():
+        try:
+            answers.put(answer, timeout=0.2)
+            return
+        except Full:
+            continue
+
+
+def _next(answers: _Answers, interval: float | None) -> Iterator[pb.WatchResponse | StoreError]:
+    """Yield the next answer and those that follow within BATCH; nothing after `interval` seconds without one."""
     try:
-        yield news.get(timeout=interval)
+        yield answers.get(timeout=interval)
         deadline = time.monotonic() + BATCH
         while (left := deadline - time.monotonic()) > 0:
-            yield news.get(timeout=left)
+            yield answers.get(timeout=left)
     except Empty:
         return
 

@@ -1,9 +1,9 @@
-"""What an agent says of itself and of its interfaces, under a lease: when the agent ends, so does what it said.
+"""Publish an agent's liveness and its statuses under a lease, so that they are deleted when the agent ends.
 
-The same lease is the pulse of the connection. A peer that is silent looks like one that has nothing to say; only a
-question that has to be answered tells them apart, and it has to be asked often enough.
+The heartbeats of the lease also check the connection: only a request that must be answered, sent often enough, tells a
+silent peer from one without events.
 
-What was written is looked after, too: somebody may delete it, or an agent of the same label overwrite it and end.
+Published keys are checked, too: somebody may delete them, or another agent of the label may overwrite them and end.
 """
 
 from __future__ import annotations
@@ -13,39 +13,43 @@ import logging
 import os
 import platform
 import threading
-import time
 from collections.abc import Mapping
 from typing import Any
 
 from vethlib import __version__
+from vethlib import _threads as threads
+from vethlib._primitives import time
 from vethlib.agent.status import Status
 from vethlib.agent.stores.keys import liveness_key, presence_key
 from vethlib.agent.stores.protocol import StoreError
+from vethlib.text import cut
 
 from . import etcd_pb2 as pb
 from .address import Address
-from .connection import OPS, Connection, end_of
+from .connection import OPS, Connection, end_of, raw_of
 from .ledger import Ledger, as_json
 from .refusal import Denied, LeaseGone, TooLarge
 from .streams import Pulse
 
 __all__ = ["ANSWER", "Publisher"]
 
-ANSWER = 2.5  # seconds that a heartbeat's answer may take
-_AGAIN = 30.0  # seconds after which what was refused is tried again
-_CHECK = 15  # heartbeats between two looks at what was written
-_LONGEST_CHECK = 300.0  # seconds between them, where another agent of the label is there, too
-_PARTING = 1.0  # seconds that taking leave may take
-_OK = 1  # of the states of an agent: 0 it starts, 1 it works, 2 it has failed
+ANSWER = 2.5  # seconds that the answer to a heartbeat may take
+_AGAIN = 30.0  # seconds before another attempt at a refused write
+_LONGEST_WORD = 64  # characters of a field that another agent has written
+_LEAST_PAUSE = 1.0  # seconds between two leases, and between two searches for other agents
+_CHECK = 15  # heartbeats between two checks of the published keys
+_LONGEST_CHECK = 300.0  # seconds between two checks if another agent has the label, too
+_PARTING = 1.0  # seconds that revoking the lease may take
+_OK = 1  # the states of an agent: 0 starting, 1 working, 2 failed
 
 _log = logging.getLogger("vethlib.agent")
 
 
 class Publisher:
-    """A thread that keeps a lease alive and writes under it, over the connection that it was given last.
+    """A thread that keeps a lease alive and writes under it, over the latest connection that it was given.
 
-    A connection that fails is closed with the error, and so whoever else uses it hears of that. That etcd refuses to do
-    something is no failure of the connection.
+    A connection that fails is closed with the error, so that its other users get that error. A refusal by etcd is no
+    failure of the connection.
     """
 
     def __init__(self, address: Address, label: str) -> None:
@@ -54,54 +58,56 @@ class Publisher:
         self._liveness = liveness_key(label).encode()
         self._presence = presence_key(label, _this_agent()).encode()
         self._started = int(time.time())
-        self._condition = threading.Condition()  # over all that follows, and the ledger; not while etcd is asked
+        self._condition = threading.Condition()  # protects the following and the ledger; not held during calls
         self._ledger = Ledger(label)
-        self._begun = False  # there is something to be said of interfaces, if only that there are none
+        self._begun = False  # whether publish() has been called
         self._connection: Connection | None = None
         self._pulse: Pulse | None = None
         self._lease = 0
-        self._alive = False  # is written
-        self._alone = False  # what others have said of interfaces is to go
-        self._next = 0.0  # heartbeat
+        self._alive = False  # whether the liveness key is written
+        self._alone = False  # whether statuses of others have been deleted
+        self._next = 0.0  # time of the next heartbeat
         self._check_at = 0.0
         self._check_every = _CHECK * address.heartbeat
-        self._put_off = 0.0  # no writing before this
-        self._refusal = ""  # that was told
-        self._looked = False  # who said before us that he is alive
-        self._other = ""  # agent of the label, that was told
-        self._looking = False  # who else says that he is alive
-        self._others: set[str] = set()  # that were told
+        self._put_off = 0.0  # no writing before this time
+        self._refusal = ""  # the last refusal that was logged
+        self._looked = False  # whether a previous agent of the label has been looked for
+        self._other = ""  # the other agent of the label that was logged last
+        self._looking = False  # whether to search for other agents of the label
+        self._looked_at = 0.0
+        self._granted_at = 0.0
+        self._others: set[str] = set()  # the other agents found by the last search
         self._ending = False
         self._thread = threading.Thread(target=self._run, name="vethlib-etcd-status", daemon=True)
-        self._thread.start()
+        threads.start(self._thread, "writing statuses to etcd")
 
     def publish(self, statuses: Mapping[str, Status | None], revisions: Mapping[str, int]) -> None:
-        """Write these as soon as that can be done. `revisions` are those of the configuration that was worked on."""
+        """Write these as soon as possible. `revisions` are those of the configurations that the statuses are about."""
         with self._condition:
             self._begun = True
-            self._ledger.say(statuses, revisions)
+            self._ledger.update(statuses, revisions)
             self._condition.notify()
 
     def use(self, connection: Connection | None) -> None:
-        """Go on over this connection; None: wait for another."""
+        """Continue over this connection, or wait for the next one (None)."""
         with self._condition:
             self._connection = connection
             self._next = self._put_off = 0.0
             self._condition.notify()
 
     def look_around(self) -> None:
-        """Another agent of the label has come, or one has gone."""
+        """Search for other agents of the label, because one has started or ended."""
         with self._condition:
             self._looking = True
-            self._next = 0.0
+            self._next = min(self._next, self._looked_at + _LEAST_PAUSE)
             self._condition.notify()
 
     def close(self) -> None:
-        """Take leave: what was said is no longer true."""
+        """Delete everything that was published, by revoking the lease, and end the thread."""
         with self._condition:
             self._ending = True
             self._condition.notify()
-        self._thread.join(2 * _PARTING)  # longer only where an answer is waited for that does not come
+        self._thread.join(2 * _PARTING)  # it takes longer only if an expected answer does not arrive
 
     # --- in the thread
 
@@ -125,12 +131,12 @@ class Publisher:
                 connection.close(error)
                 self._drop(connection)
             except Exception as error:
-                _log.exception("the status cannot be written")
+                _log.exception("statuses cannot be written")
                 self._refused(repr(error))
 
     @property
     def _left(self) -> float | None:
-        """Seconds until there is something to do; None: not before somebody says so."""
+        """Seconds until there is something to do; None: not before a notification."""
         if self._connection is None:
             return None
         has_to_write = self._begun and not (self._ledger.is_written and self._alone)
@@ -140,6 +146,7 @@ class Publisher:
     def _work(self, connection: Connection) -> None:
         now = time.monotonic()
         if not self._lease:
+            self._granted_at = now
             self._lease = connection.grant(self._address.lease)
             self._next = now + self._address.heartbeat
         elif now >= self._next:
@@ -148,19 +155,20 @@ class Publisher:
         if now < self._put_off:
             return
         if self._refusal:
-            connection.authenticate()  # the login may be what is refused
+            connection.authenticate()  # the login may have expired
         if self._alive and now >= self._check_at:
             self._check(connection)
         if not self._alive:
-            self._say_alive(connection)
-        if self._looking:
+            self._announce(connection)
+        if self._looking and now >= self._looked_at + _LEAST_PAUSE:
             self._looking = False
-            self._look_around(connection)
+            self._looked_at = now
+            self._find_others(connection)
         if self._begun and not self._alone:
             self._clear_others(connection)
         self._write(connection)
         if self._refusal:
-            _log.info("the status is written again")
+            _log.info("statuses are being written again")
             self._refusal = ""
         self._put_off = 0.0
 
@@ -173,7 +181,7 @@ class Publisher:
         pulse.beat(ANSWER)
 
     def _write(self, connection: Connection) -> None:
-        """Write what there is to be written, in as few transactions as etcd takes."""
+        """Write all unwritten statuses, in as few transactions as possible."""
         count = OPS
         while True:
             with self._condition:
@@ -196,10 +204,11 @@ class Publisher:
         with self._condition:
             self._ledger.give_back(operations)
 
-    def _say_alive(self, connection: Connection) -> None:
+    def _announce(self, connection: Connection) -> None:
+        """Write the keys that exist while the agent is alive."""
         if not self._looked:
             self._looked = True
-            self._look_who_was_there(connection)
+            self._find_predecessor(connection)
         entry = {
             "build_version": __version__,
             "state": _OK,
@@ -214,31 +223,32 @@ class Publisher:
             put = pb.PutRequest(key=self._presence, value=as_json(entry), lease=self._lease)
             connection.write([pb.RequestOp(request_put=put)])
         except Denied:
-            pass  # it may write what it has to, and no more
+            pass  # its role permits only the necessary keys
         self._alive = self._looking = True
         self._check_at = time.monotonic() + self._check_every
 
-    def _look_who_was_there(self, connection: Connection) -> None:
-        """Warn of an agent on another host. One on this host may be our predecessor, whose lease has yet to end."""
+    def _find_predecessor(self, connection: Connection) -> None:
+        """Warn of an agent on another host. An agent on this host may be a former run whose lease has not ended yet."""
         try:
-            found = connection.get(self._liveness)
+            known = connection.get(self._liveness)
         except Denied:
-            return  # who may not read can but write
-        if found is not None and _entry(found.value).get("host", platform.node()) != platform.node():
-            self._tell_of_another(found)
+            return  # its role does not permit reading
+        if known is not None and _entry(known.value).get("host", platform.node()) != platform.node():
+            self._note_other(known)
 
     def _check(self, connection: Connection) -> None:
-        """Look whether what was written is still there, and say it again where it is not."""
+        """Check that the published keys still exist, and have missing ones written again."""
         self._check_at = time.monotonic() + self._check_every
         prefix = self._ledger.prefix
-        # Serializable: this member answers by itself. Were it behind, all would be written once more, and no harm done.
+        # Serializable: the member answers without asking the others. If it lags behind, everything is written once
+        # more.
         alive_range = pb.RangeRequest(key=self._liveness, serializable=True)
         count_range = pb.RangeRequest(key=prefix, range_end=end_of(prefix), serializable=True, count_only=True)
         look = [pb.RequestOp(request_range=alive_range), pb.RequestOp(request_range=count_range)]
         try:
-            alive, statuses = (one.response_range for one in connection.write(look).responses)
+            alive, statuses = (response.response_range for response in connection.write(look).responses)
         except Denied:
-            self._check_at = float("inf")  # who may not read can but write
+            self._check_at = float("inf")  # its role does not permit reading
             return
         is_ours = bool(alive.kvs) and alive.kvs[0].lease == self._lease
         with self._condition:
@@ -249,65 +259,64 @@ class Publisher:
         if not is_ours:
             self._alive = False
             if alive.kvs:
-                self._tell_of_another(alive.kvs[0])
+                self._note_other(alive.kvs[0])
 
-    def _look_around(self, connection: Connection) -> None:
-        """Warn of every other agent of the label that is alive, wherever it runs; and say when that is over."""
+    def _find_others(self, connection: Connection) -> None:
+        """Warn of every other running agent of the label, and log when there is none any more."""
         prefix = presence_key(self._label, "").encode()
         try:
-            found = connection.read(prefix)
+            known = connection.read(prefix)
         except Denied:
             return
-        others = {_process(raw) for key, (raw, _) in found.values.items() if key != self._presence}
+        others = {_process(raw_of(raw)) for key, (raw, _) in known.values.items() if key != self._presence}
         for other in sorted(others - self._others):
             self._warn_of(other)
         if self._others and not others:
             _log.info("no other agent has the label %s any more", self._label)
             self._other = ""
             with self._condition:
-                self._ledger.repeat()  # it may have written over any of it, and taken it away
+                self._ledger.repeat()  # it may have overwritten any status, and deleted it when it ended
         self._others = others
 
     def _warn_of(self, other: str) -> None:
         if other != self._other:
             self._other = other
             _log.warning(
-                "another agent has the label %s, too: %s. Both keep the same interfaces, and overwrite each other's "
-                "status: give each a label of its own",
+                "another agent has the label %s, too: %s. Both manage the same interfaces and overwrite each other's "
+                "statuses: give each agent its own label",
                 self._label,
                 other,
             )
 
-    def _tell_of_another(self, found: pb.KeyValue) -> None:
-        """Warn of another agent that says it is the one of this label."""
-        self._check_every = min(
-            2 * self._check_every, _LONGEST_CHECK
-        )  # two that write in turn are not to do so all day
-        self._warn_of(_process(found.value))
+    def _note_other(self, known: pb.KeyValue) -> None:
+        """Warn of another agent that has written the liveness key of this label."""
+        # Two agents that overwrite each other's key must not do so all the time.
+        self._check_every = min(2 * self._check_every, _LONGEST_CHECK)
+        self._warn_of(_process(known.value))
 
     def _clear_others(self, connection: Connection) -> None:
-        """Have all that an earlier run said of interfaces that are no more removed."""
+        """Have the statuses deleted that an earlier run has published of former interfaces."""
         try:
-            found = connection.read(self._ledger.prefix, keys_only=True)
+            known = connection.read(self._ledger.prefix, keys_only=True)
         except Denied:
-            pass  # what nobody may read can stay: it ends with its lease
+            pass  # unreadable statuses can stay, since they end with their lease
         else:
             with self._condition:
-                self._ledger.clear(found.values)
+                self._ledger.clear(known.values)
         self._alone = True
 
     def _forget(self) -> None:
-        """The lease has ended, and with it all that was written."""
+        """Start over, because the lease has ended and its keys are deleted."""
         with self._condition:
             self._lease = 0
             self._alive = False
-            self._next = 0.0
+            self._next = self._put_off = self._granted_at + _LEAST_PAUSE
             self._ledger.repeat()
 
     def _refused(self, reason: str) -> None:
-        """etcd does not do it. What is said already stays as long as the heart beats."""
+        """Log a refusal, and try again later. Published keys stay as long as the heartbeats continue."""
         if reason != self._refusal:
-            _log.warning("the status cannot be written: %s", reason)
+            _log.warning("statuses cannot be written: %s", reason)
             self._refusal = reason
         now = time.monotonic()
         self._put_off = now + _AGAIN
@@ -324,23 +333,29 @@ class Publisher:
         try:
             connection.revoke(self._lease, _PARTING)
         except StoreError:
-            pass  # it ends by itself
+            pass  # it expires
 
 
 def _this_agent() -> str:
-    """What tells this agent from those of other hosts: one of a label runs in a network namespace (`instance.py`)."""
+    """Return an id that is unique among agents: each network namespace has one agent of a label (see `instance.py`)."""
     return f"{platform.node()}:{os.stat('/proc/self/ns/net').st_ino}"
 
 
 def _process(raw: bytes) -> str:
     entry = _entry(raw)
-    return f"process {entry.get('pid', '?')} on {entry.get('host', '?')}"
+    pid, host = (_word(entry.get(field)) for field in ("pid", "host"))
+    return f"process {pid} on {host}"
+
+
+def _word(value: object) -> str:
+    """Format a field for a message: anybody may have written it, and the repr() of nested lists may fail."""
+    return cut(str(value), _LONGEST_WORD) if isinstance(value, str | int) else "?"
 
 
 def _entry(raw: bytes) -> dict[str, Any]:
-    """The object that somebody wrote; an empty one, if it is none."""
+    """Parse a JSON object; anything else yields an empty one."""
     try:
         entry = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return entry if isinstance(entry, dict) else {}

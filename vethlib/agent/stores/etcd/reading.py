@@ -1,29 +1,34 @@
-"""What a key and its value mean: keys are bytes, and anybody can write anything there."""
+"""Parse keys and values: keys are bytes, and anybody can write anything there."""
 
 from __future__ import annotations
 
-from vethlib.agent.northbound import Parsed, read_one
-from vethlib.agent.stores.keys import key_of, told_as
+from vethlib.agent.config.northbound import Parsed, read_one, too_long
+from vethlib.agent.limits import DEFAULT, Limits
+from vethlib.agent.stores.keys import PLACE, key_of, name_for
 from vethlib.errors import InvalidValue
+
+from .connection import Raw, TooLong
 
 __all__ = ["name_at", "prefix_of", "read_key"]
 
 
 def prefix_of(label: str) -> bytes:
-    """With what the keys of a label's interfaces begin."""
+    """Return the prefix of the keys of a label's interfaces."""
     return key_of(label, "").encode()
 
 
 def name_at(key: bytes, prefix: bytes) -> str:
-    """The name under which the value of a key is told; ``key:…`` where it can be no interface's."""
-    name, _ = told_as(key[len(prefix) :])
+    """Return the name for a key; ``key:…`` if the key is no interface's."""
+    name, _ = name_for(key[len(prefix) :])
     return name
 
 
-def read_key(key: bytes, raw: bytes, prefix: bytes) -> tuple[str, Parsed]:
-    """The name under which the value of a key is told, and the value. Its source is the key."""
-    source = key.decode(errors="backslashreplace")
-    name, problem = told_as(key[len(prefix) :])
+def read_key(key: bytes, raw: Raw, prefix: bytes, limits: Limits = DEFAULT) -> tuple[str, Parsed]:
+    """Return the name for the value of a key, and the value, whose source is the key. Raises nothing."""
+    name, problem = name_for(key[len(prefix) :])
     if problem:
+        source = f"{prefix.decode(errors='backslashreplace')}{name.removeprefix(PLACE)}"
         return name, Parsed(None, name, (InvalidValue("key", source, problem),), source=source)
-    return name, read_one(raw, source, name=name)
+    if isinstance(raw, TooLong):
+        return name, too_long(raw.size, key.decode(errors="backslashreplace"), name, limits)
+    return name, read_one(raw, key.decode(errors="backslashreplace"), name=name, limits=limits)

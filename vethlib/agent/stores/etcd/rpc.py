@@ -1,4 +1,4 @@
-"""grpc, which the extra [etcd] brings, as the modules beside this one use it."""
+"""Import grpc, which the extra [etcd] installs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 from vethlib.errors import VethError
 
-# C-core writes failed handshakes to stderr by itself. They come as errors here, which are told where they matter.
+# Otherwise the C core writes failed handshakes to stderr. They are raised as errors, too, which is enough.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 try:
     import grpc
@@ -16,4 +16,4 @@ except ImportError as error:
 __all__ = ["FAILURES", "grpc"]
 
 FAILURES = (grpc.RpcError, ValueError)
-"""What a call raises: a ValueError where another thread has closed its channel."""
+"""The exceptions of a call: ValueError if another thread has closed its channel."""

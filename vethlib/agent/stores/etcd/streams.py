@@ -1,31 +1,44 @@
-"""What goes on for as long as a connection does: a lease that is kept alive, and a watch."""
+"""Streams that last as long as a connection: the heartbeats of a lease, and a watch."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from queue import SimpleQueue
 from threading import Event, Thread
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+from vethlib import _threads as threads
 from vethlib.agent.stores.protocol import StoreError
 
 from . import etcd_pb2 as pb
 from .refusal import LeaseGone, Silent
 from .rpc import FAILURES
 
-if TYPE_CHECKING:
-    from .connection import Connection
+__all__ = ["Channel", "Pulse", "Watch"]
 
-__all__ = ["Pulse", "Watch"]
+
+class Channel(Protocol):
+    """The part of :class:`~.connection.Connection` that streams use."""
+
+    endpoint: str
+
+    def open(self, method: Any, requests: SimpleQueue[Any]) -> Any:
+        """Open a stream."""
+
+    def refusal(self, error: BaseException) -> StoreError:
+        """Return the error for an exception of gRPC."""
+
+    def refused(self, code: str, details: str) -> StoreError:
+        """Return the error for a refusal by the server."""
 
 
 class Pulse:
-    """A lease that is kept alive, and with it the certainty that somebody is at the other end of a connection.
+    """The heartbeats of a lease, which also prove that the other end of the connection is alive.
 
-    All heartbeats go over one stream: one that is opened for each costs etcd three times as much, and us five times.
+    All heartbeats use one stream: a stream for each would cost etcd three times as much, and this process five times.
     """
 
-    def __init__(self, connection: Connection, method: Any, lease: int) -> None:
+    def __init__(self, connection: Channel, method: Any, lease: int) -> None:
         self.connection = connection
         self.lease = lease
         self._requests: SimpleQueue[pb.LeaseKeepAliveRequest | None] = SimpleQueue()
@@ -33,10 +46,10 @@ class Pulse:
         self._seconds = 0
         self._error: StoreError | None = None
         self._answers = connection.open(method, self._requests)
-        Thread(target=self._hear, name="vethlib-etcd-pulse", daemon=True).start()
+        threads.start(Thread(target=self._receive, name="vethlib-etcd-pulse", daemon=True), "the heartbeat of etcd")
 
     def beat(self, timeout: float) -> None:
-        """Give the lease its whole time again. Raises :class:`Silent` and :class:`LeaseGone`, too."""
+        """Renew the lease. Raises :class:`Silent` after `timeout` seconds, :class:`LeaseGone`, and StoreError."""
         endpoint = self.connection.endpoint
         self._answered.clear()
         if self._error is not None:
@@ -51,16 +64,16 @@ class Pulse:
 
     @property
     def has_ended(self) -> bool:
-        """Whether no heartbeat can come through any more."""
+        """Whether the stream has ended."""
         return self._error is not None
 
     def close(self) -> None:
-        """End it; the lease stays as long as it has time."""
+        """End the stream; the lease remains until it expires."""
         self._requests.put(None)
         self._answers.cancel()
 
-    def _hear(self) -> None:
-        """A thread: a stream has no deadline, so who waits for an answer must not wait on it."""
+    def _receive(self) -> None:
+        """Read the stream in a thread of its own, because streams have no deadline."""
         reason = "the stream has ended"
         error = StoreError(f"{self.connection.endpoint}: {reason}", path=self.connection.endpoint, reason=reason)
         try:
@@ -69,26 +82,27 @@ class Pulse:
                 self._answered.set()
         except FAILURES as failure:
             error = self.connection.refusal(failure)
-        self._requests.put(None)  # a thread of gRPC's waits for requests, whatever has become of the stream
+        self._requests.put(None)  # ends the thread of gRPC that waits for requests, even after the stream has ended
         self._error = error
         self._answered.set()
 
 
 class Watch:
-    """The answers of one watch, which waits for them, and of those that go over the same stream: they are told apart by
-    their ids. It ends with its connection, or by :meth:`cancel`.
+    """An iterator that waits for the answers of a watch, and of any other on the same stream, which has its own id.
+
+    It ends with its connection, or by :meth:`cancel`.
     """
 
-    def __init__(self, connection: Connection, method: Any, requests: Iterable[pb.WatchRequest]) -> None:
+    def __init__(self, connection: Channel, method: Any, requests: Iterable[pb.WatchRequest]) -> None:
         self._connection = connection
-        # The stream of requests stays open: a proxy may take its end for the end of the watch.
+        # The stream of requests stays open, because a proxy may take its end for the end of the watch.
         self._requests: SimpleQueue[pb.WatchRequest | None] = SimpleQueue()
         for request in requests:
             self._requests.put(request)
         self._answers = connection.open(method, self._requests)
 
     def first(self) -> pb.WatchResponse:
-        """The answer that says whether the watch was made."""
+        """Return the first answer, which reports whether the watch was created."""
         return next(self)
 
     def __iter__(self) -> Iterator[pb.WatchResponse]:
@@ -105,10 +119,10 @@ class Watch:
         return answer
 
     def refusal(self, reason: str) -> StoreError:
-        """The error for which the other side has ended it."""
+        """Return the error for the reason with which the server has ended the watch."""
         return self._connection.refused("", reason)
 
     def cancel(self) -> None:
-        """End it."""
+        """End the watch."""
         self._requests.put(None)
         self._answers.cancel()

@@ -1,0 +1,331 @@
+"""What a store in etcd may hold, and a server say: whatever it is, its cost is bounded, and what fits is there."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.backends.etcd import Etcd
+from tests.backends.etcd_consumer import LABEL, PREFIX, Consumer, key, many, text
+from tests.backends.etcd_fake import FakeEtcd, header
+from tests.backends.etcd_fixtures import Follow
+from tests.backends.proxy import Proxy
+from tests.witness import poll
+from vethlib.agent.limits import Limits
+from vethlib.agent.stores.etcd import etcd_pb2 as pb
+from vethlib.agent.stores.etcd import paging
+from vethlib.agent.stores.etcd.editor import EtcdEditor
+from vethlib.agent.stores.etcd.published import EtcdStatuses
+from vethlib.agent.stores.etcd.store import EtcdStore
+from vethlib.agent.stores.protocol import Back, Change, Outage, Snapshot
+
+LONG = 1_400_000  # bytes; etcd takes 1.5 MiB
+
+
+def rss() -> int:
+    """Bytes of memory that this process uses."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096
+
+
+# --- long values
+
+
+def fill_with_long(etcd: Etcd, names: Iterable[str], size: int = LONG) -> None:
+    for name in names:
+        etcd.fill({key(name): b'{"x": "' + b"x" * size + b'"}'})
+
+
+def test_long_values_are_refused_one_by_one_and_what_fits_is_there(etcd: Etcd, proxy: Proxy, follow: Follow) -> None:
+    etcd.fill(many(200))
+    fill_with_long(etcd, [f"v{number}z" for number in range(4)])
+    before = rss()
+    (snapshot,) = follow(proxy.url).hear(20)
+    assert isinstance(snapshot, Snapshot)
+    refused = {name: one for name, one in snapshot.values.items() if one.interface is None}
+    assert len(snapshot.values) == 204
+    assert refused.keys() == {f"v{number}z" for number in range(4)}
+    assert {one.problems[0].field for one in refused.values()} == {"interface"}
+    assert rss() - before < 60 << 20
+    assert proxy.bytes_down < 4 * 600_000 + 200_000  # they are not received whole
+
+
+def test_a_long_value_is_an_interface_again_when_it_is_shorter(etcd: Etcd, follow: Follow) -> None:
+    fill_with_long(etcd, ["v1"])
+    etcd.fill({key("v2"): text("v2")})
+    consumer = follow(etcd.url)
+    consumer.wait(lambda: consumer.values is not None)
+    known = consumer.known or {}
+    assert {name: value is None for name, value in known.items()} == {"v1": True, "v2": False}
+    etcd.fill({key("v1"): text("v1")})
+    consumer.come_to(etcd)
+
+
+def test_a_long_value_that_is_written_while_it_is_followed_costs_no_connection(
+    etcd: Etcd, proxy: Proxy, follow: Follow
+) -> None:
+    etcd.fill(many(3))
+    consumer = follow(proxy.url)
+    consumer.come_to(etcd)
+    for size in (LONG, LONG + 1, 1_100_000):
+        fill_with_long(etcd, ["v1"], size)
+        etcd.put(key("v2"), text("v2", mtu=1000 + size % 100))
+        consumer.wait(lambda size=size: _mtu(consumer, "v2") == 1000 + size % 100)  # type: ignore[misc]
+        assert consumer.values is not None
+        assert consumer.values["v1"].interface is None
+    assert proxy.accepted == 1
+    etcd.put(key("v1"), text("v1"))
+    consumer.come_to(etcd)
+
+
+def _mtu(consumer: Consumer, name: str) -> int:
+    interface = (consumer.values or {})[name].interface
+    return interface.mtu if interface is not None else -1
+
+
+@pytest.mark.parametrize("size", [3000, 100_000, 1_300_000])
+def test_a_long_key_is_refused_and_touches_no_other(etcd: Etcd, follow: Follow, size: int) -> None:
+    long_keys = [PREFIX + "v1" + letter * size for letter in "ab"]
+    for one in long_keys:
+        etcd.fill({one: text("v1")})
+    etcd.fill(many(3))
+    consumer = follow(etcd.url)
+    consumer.wait(lambda: consumer.values is not None, 20)
+    assert consumer.values is not None
+    names = set(consumer.values)
+    assert {"v0", "v1", "v2"} < names
+    assert len(names) == 5
+    assert max(map(len, names)) < 2000
+    etcd.empty(long_keys, at_once=1)
+    consumer.come_to(etcd)
+
+
+def test_an_operator_sees_deletes_and_replaces_what_is_too_long(etcd: Etcd) -> None:
+    fill_with_long(etcd, ["v1", "v2"])
+    etcd.fill(many(1))
+    editor = EtcdEditor(etcd.url, LABEL)
+    values = editor.values()
+    assert {name: one.interface is None for name, one in values.items()} == {"v0": False, "v1": True, "v2": True}
+    assert {one.name: one.problem is not None for one in editor.stored()} == {"v0": False, "v1": True, "v2": True}
+    assert [edit.op for edit in editor.delete("v1")] == ["delete"]
+    assert [edit.op for edit in editor.put_text({"v2": text("v2")})] == ["change"]
+    assert {name: one.interface is None for name, one in editor.values().items()} == {"v0": False, "v2": False}
+
+
+def test_how_long_a_value_may_be_and_how_many_there_may_be_are_limits(etcd: Etcd, nothing_open: None) -> None:
+    etcd.fill(many(5) | {key("v1"): text("v1", description="x" * 20_000)})
+    consumer = Consumer(EtcdStore(etcd.url, LABEL, limits=Limits(value_bytes=4096)))
+    consumer.wait(lambda: consumer.values is not None)
+    assert [name for name, value in (consumer.known or {}).items() if value is None] == ["v1"]
+    consumer.store.close()
+    crowded = Consumer(EtcdStore(etcd.url, LABEL, limits=Limits(store_keys=4)))
+    assert "store_keys" in crowded.wait_for_outage()
+    etcd.empty([key("v4")])
+    crowded.wait(lambda: crowded.values is not None, 40)
+    crowded.store.close()
+
+
+# --- slow lines
+
+
+def test_a_slow_line_delays_and_no_more(
+    etcd: Etcd, proxy: Proxy, follow: Follow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than comes through within the time that a call may take."""
+    monkeypatch.setattr(paging, "CALL", 1.0)
+    monkeypatch.setattr(paging, "_PAGE_SECONDS", 0.25)
+    etcd.fill({key(f"v{n}"): text(f"v{n}", description="x" * 25_000) for n in range(24)}, at_once=9)
+    proxy.slow_down(300_000)
+    consumer = follow(proxy.url)
+    began = time.monotonic()
+    consumer.wait(lambda: consumer.values is not None and not consumer.outage, 40)
+    assert len(consumer.values or ()) == 24
+    assert time.monotonic() - began > 1.5  # or it was no test
+    proxy.slow_down(0)
+    etcd.put(key("v1"), text("v1"))
+    consumer.come_to(etcd)
+
+
+# --- a server that repeats itself
+
+
+@pytest.fixture
+def fake() -> Iterator[Callable[..., FakeEtcd]]:
+    made: list[FakeEtcd] = []
+
+    def make(*how: object) -> FakeEtcd:
+        made.append(FakeEtcd(*how))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def pair(number: int) -> pb.KeyValue:
+    name = f"v{number:08d}"
+    return pb.KeyValue(key=key(name).encode(), value=text(name).encode(), mod_revision=3)
+
+
+def one_page(_request: pb.RangeRequest) -> pb.RangeResponse:
+    return pb.RangeResponse(header=header(), kvs=[pair(1)], count=1)
+
+
+def compacted(_request: pb.RangeRequest) -> pb.RangeResponse:
+    raise LookupError
+
+
+def compacted_later(request: pb.RangeRequest) -> pb.RangeResponse:
+    if request.revision:
+        raise LookupError
+    return pb.RangeResponse(header=header(), kvs=[pair(1)], more=True, count=9)
+
+
+def the_same_again(_request: pb.RangeRequest) -> pb.RangeResponse:
+    return pb.RangeResponse(header=header(), kvs=[pair(1)], more=True, count=9)
+
+
+def another_key(request: pb.RangeRequest) -> pb.RangeResponse:
+    return pb.RangeResponse(header=header(), kvs=[pb.KeyValue(key=b"/other", mod_revision=3)], more=True)
+
+
+def without_end(request: pb.RangeRequest) -> pb.RangeResponse:
+    """Always as many more as were asked for."""
+    found = request.key.decode().removeprefix(PREFIX).strip("v\0") or "0"
+    first = int(found) + 1
+    return pb.RangeResponse(header=header(), kvs=[pair(first + n) for n in range(request.limit)], more=True)
+
+
+def watch_holds(request: pb.WatchRequest) -> Iterable[pb.WatchResponse]:
+    yield pb.WatchResponse(header=header(), created=True)
+
+
+def watch_compacted(request: pb.WatchRequest) -> Iterable[pb.WatchResponse]:
+    yield pb.WatchResponse(header=header(), created=True)
+    yield pb.WatchResponse(header=header(), canceled=True, compact_revision=99)
+
+
+def watch_canceled(request: pb.WatchRequest) -> Iterable[pb.WatchResponse]:
+    yield pb.WatchResponse(header=header(), created=True)
+    yield pb.WatchResponse(header=header(), canceled=True, cancel_reason="no reason")
+
+
+def watch_refused(request: pb.WatchRequest) -> Iterable[pb.WatchResponse]:
+    yield pb.WatchResponse(header=header(), canceled=True, cancel_reason="no reason")
+
+
+def watch_backwards(request: pb.WatchRequest) -> Iterable[pb.WatchResponse]:
+    yield pb.WatchResponse(header=header(2), created=True)
+
+
+REPEATING = [
+    (compacted, watch_holds),
+    (compacted_later, watch_holds),
+    (the_same_again, watch_holds),
+    (another_key, watch_holds),
+    (without_end, watch_holds),
+    (one_page, watch_compacted),
+    (one_page, watch_canceled),
+    (one_page, watch_refused),
+    (one_page, watch_backwards),
+]
+
+
+def test_a_server_that_repeats_itself_is_an_outage_and_is_not_asked_without_pause(
+    fake: Callable[..., FakeEtcd],
+) -> None:
+    servers = [fake(*how) for how in REPEATING]
+    consumers = [Consumer(EtcdStore(one.url, LABEL, limits=Limits(store_keys=300))) for one in servers]
+    try:
+        for consumer in consumers:
+            consumer.wait_for_outage()
+        time.sleep(1.0)  # the pauses have become longer
+        before = [sum(one.calls.values()) for one in servers]
+        for consumer in consumers:
+            consumer.wait_a_while(0)
+        said = [len(consumer.told) for consumer in consumers]
+        time.sleep(1.5)
+        for how, server, consumer, calls, count in zip(REPEATING, servers, consumers, before, said, strict=True):
+            consumer.wait_a_while(0)
+            assert sum(server.calls.values()) - calls < 60, how
+            assert consumer.outage, how
+            assert sum(isinstance(one, (Outage, Back)) for one in consumer.told[count:]) <= 2, how
+    finally:
+        began = time.monotonic()
+        for consumer in consumers:
+            consumer.store.close()
+        assert time.monotonic() - began < 5
+    assert poll(lambda: not [one for one in threading.enumerate() if one.name.startswith("vethlib-etcd")], 5)
+
+
+def test_a_server_that_repeats_itself_for_a_while_is_followed_when_it_does_no_more(
+    fake: Callable[..., FakeEtcd],
+) -> None:
+    ways = [watch_compacted]
+    server = fake(one_page, lambda request: ways[-1](request))
+    consumer = Consumer(EtcdStore(server.url, LABEL))
+    try:
+        consumer.wait_for_outage()
+        ways.append(watch_holds)
+        consumer.wait(lambda: not consumer.outage, 10)
+        assert not any(isinstance(one, Change) for one in consumer.told)
+    finally:
+        consumer.store.close()
+
+
+def test_a_server_that_forgets_every_lease_is_asked_for_one_in_a_second(fake: Callable[..., FakeEtcd]) -> None:
+    server = fake(one_page, watch_holds)
+    server.forgets_leases = True
+    consumer = Consumer(EtcdStore(server.url, LABEL))
+    try:
+        consumer.wait(lambda: consumer.values is not None)
+        consumer.store.publish({})
+        time.sleep(2.2)
+        assert 1 <= server.calls["grant"] <= 4
+        assert server.calls["txn"] <= 8
+        assert not consumer.outage
+    finally:
+        consumer.store.close()
+
+
+def test_who_watches_statuses_does_not_ask_a_server_that_repeats_itself_without_pause(
+    fake: Callable[..., FakeEtcd],
+) -> None:
+    server = fake(lambda _: pb.RangeResponse(header=header()), watch_compacted)
+    found = EtcdStatuses(server.url, LABEL).watch(0.05)
+    deadline = time.monotonic() + 2.0
+    while time.monotonic() < deadline:
+        next(found)
+    found.close()
+    assert 1 <= server.calls["watch"] <= 5
+
+
+# --- nobody reads
+
+
+def test_news_that_nobody_reads_do_not_pile_up(etcd: Etcd, follow: Follow, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vethlib.agent.stores.etcd.store._MOST_EVENTS", 20)
+    etcd.fill(many(3))
+    consumer = follow(etcd.url)
+    consumer.come_to(etcd)
+    for number in range(90):
+        etcd.put(key(f"v{number % 3}"), text(f"v{number % 3}", mtu=1000 + number))
+    store = consumer.store
+    assert isinstance(store, EtcdStore)
+    deadline = time.monotonic() + 10
+    while not any(
+        isinstance(one, Change)
+        and one.name == "v2"
+        and one.value
+        and one.value.interface
+        and one.value.interface.mtu == 1089
+        for one in store._events
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert len(store._events) <= 21
+    consumer.come_to(etcd)

@@ -1,0 +1,167 @@
+"""An interruption at every bytecode: which there are is recorded once, then each is raised at in a run of its own.
+
+KeyboardInterrupt comes wherever CPython looks for signals (the entry of a function, a jump backwards, the return from
+C), and where that is differs from one version to the next; so do the handlers that cover it. Who holds at every
+bytecode holds at those, in any version.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+import threading
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from types import CodeType, FrameType
+from typing import Any, NamedTuple
+
+_TOOL = 4  # of sys.monitoring; the others are named after debuggers, coverage and profilers
+
+__all__ = ["Boundary", "Interrupt", "boundaries", "in_processes", "interrupted"]
+
+
+class Interrupt(BaseException):
+    """What a signal handler raises."""
+
+
+class Boundary(NamedTuple):
+    """The moment before a bytecode is executed: which one, and which time in the run."""
+
+    code: CodeType
+    offset: int
+    visit: int
+
+    def __str__(self) -> str:
+        line = next((line for start, end, line in self.code.co_lines() if start <= self.offset < end), None)
+        return f"{self.code.co_qualname} in {self.code.co_filename}:{line}, offset {self.offset}, visit {self.visit}"
+
+
+def boundaries(operation: Callable[[], object], belongs: Callable[[CodeType], bool]) -> list[Boundary]:
+    """All of them in the functions that belong, in the order in which the operation comes to them."""
+    found: list[Boundary] = []
+    visits: Counter[tuple[CodeType, int]] = Counter()
+
+    def note(code: CodeType, offset: int) -> None:
+        visits[code, offset] += 1
+        found.append(Boundary(code, offset, visits[code, offset]))
+
+    with _watched(belongs, note):
+        operation()
+    return found
+
+
+def interrupted(operation: Callable[[], object], at: Boundary) -> bool:
+    """Run the operation with an interruption there; return whether it came to that, and the operation let it pass."""
+    visits = 0
+
+    def interrupt(code: CodeType, offset: int) -> None:
+        nonlocal visits
+        if offset == at.offset:
+            visits += 1
+            if visits == at.visit:
+                raise Interrupt
+
+    try:
+        with _watched(lambda code: code is at.code, interrupt):
+            operation()
+    except Interrupt:
+        return True
+    return False
+
+
+@contextmanager
+def _watched(belongs: Callable[[CodeType], bool], note: Callable[[CodeType, int], None]) -> Iterator[None]:
+    """Call `note` before every bytecode of the functions that belong, in this thread."""
+    with _monitored(belongs, note) if sys.version_info >= (3, 12) else _traced(belongs, note):
+        yield
+
+
+@contextmanager
+def _traced(belongs: Callable[[CodeType], bool], note: Callable[[CodeType, int], None]) -> Iterator[None]:
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        if event == "call":
+            if not belongs(frame.f_code):
+                return None
+            frame.f_trace_lines = False
+            frame.f_trace_opcodes = True
+        elif event == "opcode":
+            note(frame.f_code, frame.f_lasti)
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+@contextmanager
+def _monitored(belongs: Callable[[CodeType], bool], note: Callable[[CodeType, int], None]) -> Iterator[None]:
+    """As :func:`_traced`, which misses bytecodes since Python 3.12."""
+    monitoring: Any = sys.monitoring  # type: ignore[attr-defined,unused-ignore]
+    instruction = monitoring.events.INSTRUCTION
+    thread = threading.get_ident()
+
+    def see(code: CodeType, offset: int) -> Any:
+        if not belongs(code):
+            return monitoring.DISABLE
+        if threading.get_ident() == thread:
+            note(code, offset)
+        return None
+
+    monitoring.use_tool_id(_TOOL, __name__)
+    monitoring.register_callback(_TOOL, instruction, see)
+    monitoring.restart_events()
+    monitoring.set_events(_TOOL, instruction)
+    try:
+        yield
+    finally:
+        monitoring.set_events(_TOOL, 0)
+        monitoring.free_tool_id(_TOOL)
+
+
+def in_processes(count: int, work: Callable[[int], list[str]], seconds: float) -> list[str]:
+    """Do the work in so many processes at once, each with its number; return what all of them have found.
+
+    Each of them is killed after so many seconds, which is something found, too.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads, which the child does without
+        pipes = [_forked(partial(work, number), seconds) for number in range(count)]
+    found: list[str] = []
+    for number, (pid, pipe) in enumerate(pipes):
+        with open(pipe, encoding="utf-8") as reader:
+            found += reader.read().splitlines()
+        if status := os.waitpid(pid, 0)[1]:
+            found.append(f"process {number} ended with {os.waitstatus_to_exitcode(status)}")
+    return found
+
+
+def _forked(work: Callable[[], list[str]], seconds: float) -> tuple[int, int]:
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(writer)
+        return pid, reader
+    try:
+        os.nice(19)  # other tests, which measure times, may run beside these
+        gc.freeze()  # what the tests have made so far is none of this process's garbage
+        sys.settrace(None)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        with open(writer, "w", encoding="utf-8") as output:
+            try:
+                found = work()
+            except BaseException:
+                found = traceback.format_exc().splitlines()
+            output.writelines(f"{line}\n" for line in found)
+        os._exit(0)
+    finally:
+        os._exit(1)

@@ -1,0 +1,58 @@
+"""vethctl agent in a process of its own, whose service manager the test is."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from itertools import count
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+VETHCTL = [sys.executable, "-m", "vethlib"]
+LABEL = "tested"
+PATIENCE = 60  # seconds to start, to say anything, or to end
+_agents = count()
+
+
+class Agent:
+    """A running vethctl agent, and what it tells its service manager."""
+
+    def __init__(self, directory: Path, *options: str, **environment: str) -> None:
+        self.store = directory / "store"
+        self.status = directory / "status"
+        self.errors = directory / "errors"
+        self._manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        # An address has 107 bytes, and a temporary directory may have more.
+        address = f"vethlib-tests/{os.getpid()}/{next(_agents)}"
+        self._manager.bind(f"\0{address}")
+        self._manager.settimeout(PATIENCE)
+        command = [*VETHCTL, "agent", "--store", f"dir:{self.store}", "--label", LABEL]
+        command += ["--status-dir", str(self.status), *options]
+        # Not under our own manager, whatever runs us.
+        env = {key: text for key, text in os.environ.items() if key != "JOURNAL_STREAM"}
+        with self.errors.open("ab") as errors:
+            self.process = subprocess.Popen(
+                command, env=env | {"NOTIFY_SOCKET": f"@{address}"} | environment, stderr=errors, cwd=ROOT
+            )
+
+    def told(self) -> dict[str, str]:
+        """The next notification."""
+        return dict(line.split("=", 1) for line in self._manager.recv(4096).decode().splitlines())
+
+    def wait_until(self, key: str) -> dict[str, str]:
+        while key not in (told := self.told()):
+            pass
+        return told
+
+    def end(self, number: int = signal.SIGTERM) -> int:
+        self.process.send_signal(number)
+        code = self.process.wait(PATIENCE)
+        self._manager.close()
+        return code
+
+    @property
+    def log(self) -> str:
+        return self.errors.read_text()

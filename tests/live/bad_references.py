@@ -1,0 +1,172 @@
+"""Things that are at a path, or are not, and of which none is a network namespace that can be opened."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from pathlib import Path
+
+from tests.witness import poll
+
+from .silent import forbidden_fuse, silent_fuse
+
+__all__ = ["BAD", "bad", "fifo_with_a_writer"]
+
+Made = AbstractContextManager[object]
+
+
+def loop(path: Path) -> Made:
+    path.symlink_to(path)
+    return nullcontext()
+
+
+def dangling(path: Path) -> Made:
+    path.symlink_to("/nowhere/at/all")
+    return nullcontext()
+
+
+def directory(path: Path) -> Made:
+    path.mkdir()
+    return nullcontext()
+
+
+def regular_file(path: Path) -> Made:
+    path.write_text("text")
+    return nullcontext()
+
+
+def device(path: Path) -> Made:
+    os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(10, 229))  # /dev/fuse
+    return nullcontext()
+
+
+def dead_device(path: Path) -> Made:
+    os.mknod(path, stat.S_IFBLK | 0o600, os.makedev(250, 250))  # of no driver
+    return nullcontext()
+
+
+def listening(path: Path) -> Made:
+    server = socket.socket(socket.AF_UNIX)
+    parent = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    try:
+        server.bind(
+            f"/proc/self/fd/{parent}/{path.name}"
+        )  # an address has 107 bytes; a temporary directory may have more
+    finally:
+        os.close(parent)
+    server.listen()
+    return closing(server)
+
+
+@contextmanager
+def fifo_with_a_writer(path: Path) -> Iterator[Callable[[], bool]]:
+    """A FIFO for whose reader a writer waits; gives whether it does so still, and says at the end that it did."""
+    os.mkfifo(path)
+    opened: list[int] = []
+    writer = threading.Thread(target=lambda: opened.append(os.open(path, os.O_WRONLY)), daemon=True)
+    writer.start()
+    waits = Path(f"/proc/self/task/{writer.native_id}/syscall")
+    try:
+        # openat, and not the futex of the interpreter lock
+        assert poll(lambda: f"{os.O_WRONLY | os.O_CLOEXEC:#x}" in waits.read_text().split())
+        yield writer.is_alive
+        assert writer.is_alive(), "its writer was let go"
+    finally:
+        reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        writer.join()
+        os.close(reader)
+        os.close(*opened)
+
+
+def uts_namespace(path: Path) -> Made:
+    path.symlink_to("/proc/self/ns/uts")
+    return nullcontext()
+
+
+def too_long(path: Path) -> Made:
+    path.symlink_to("/" + "x" * 300)
+    return nullcontext()
+
+
+@contextmanager
+def zombie(path: Path) -> Iterator[None]:
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    path.symlink_to(f"/proc/{pid}/ns/net")
+    try:
+        yield
+    finally:
+        os.waitpid(pid, 0)
+
+
+@contextmanager
+def into_a_dead_mount(path: Path) -> Iterator[None]:
+    dead = path.parent.parent / "dead"
+    with silent_fuse(dead):
+        path.symlink_to(dead / "netns" / "x")
+        yield
+
+
+@contextmanager
+def a_dead_mount(path: Path) -> Iterator[None]:
+    with silent_fuse(path):
+        yield
+
+
+@contextmanager
+def into_a_mount_that_was_given_up(path: Path) -> Iterator[None]:
+    gone = path.parent.parent / "gone"
+    with silent_fuse(gone) as server:
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, server)  # ENOTCONN from now on
+        os.close(null)
+        path.symlink_to(gone / "x")
+        yield
+
+
+@contextmanager
+def into_what_is_another_user_s(path: Path) -> Iterator[None]:
+    theirs = path.parent.parent / "theirs"
+    with forbidden_fuse(theirs):
+        path.symlink_to(theirs / "x")
+        yield
+
+
+BAD: dict[str, Callable[[Path], Made]] = {
+    made.__name__: made
+    for made in (
+        loop,
+        dangling,
+        directory,
+        regular_file,
+        device,
+        dead_device,
+        listening,
+        fifo_with_a_writer,
+        uts_namespace,
+        too_long,
+        zombie,
+        into_a_dead_mount,
+        a_dead_mount,
+        into_a_mount_that_was_given_up,
+        into_what_is_another_user_s,
+    )
+}
+
+
+@contextmanager
+def bad(kind: str, path: Path) -> Iterator[None]:
+    """One of them at `path`, and nothing there afterwards."""
+    with BAD[kind](path):
+        yield
+    if os.path.lexists(path):
+        if path.is_symlink() or not path.is_dir():
+            path.unlink()
+        else:
+            path.rmdir()

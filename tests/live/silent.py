@@ -1,0 +1,45 @@
+"""FUSE file systems that never answer: mounted by hand, their requests never read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.witness import poll
+from vethlib.ns import answers
+from vethlib.ns.syscalls import MNT_DETACH, mount, umount2
+
+__all__ = ["forbidden_fuse", "nobody_waits", "silent_fuse"]
+
+NOBODY = 65534
+
+
+@contextmanager
+def silent_fuse(path: Path, user: int = 0, options: str = "allow_other") -> Iterator[int]:
+    """Mount one on `path`, which is made; gives its descriptor. Whoever waits for it is let go at the end."""
+    path.mkdir()
+    server = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        options = ",".join(filter(None, [f"fd={server},rootmode=40000,user_id={user},group_id={user}", options]))
+        mount(b"silent", os.fsencode(path), b"fuse", 0, options.encode())
+        try:
+            yield server
+        finally:
+            umount2(os.fsencode(path), MNT_DETACH)
+    finally:
+        os.close(server)  # it has no other descriptor, so every request ends (fuse_dev_release, fs/fuse/dev.c)
+        path.rmdir()
+
+
+def nobody_waits() -> bool:
+    """Whether the threads that were kept waiting are gone, soon after."""
+    return poll(lambda: not answers._stuck)
+
+
+@contextmanager
+def forbidden_fuse(path: Path) -> Iterator[int]:
+    """One of another user, which nobody else may look into, root included: EACCES (fuse_allow_current_process)."""
+    with silent_fuse(path, NOBODY, "") as server:
+        yield server

@@ -1,0 +1,187 @@
+"""CONFIGURED means that the addresses can be used; what keeps them from it is told, and put right."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.live.applying import interface
+from tests.live.configuring import configured, pair, put, settle, state_of, until
+from tests.live.detection import ONE, TWO, can_bind
+from tests.live.sysctls import sysctl
+from tests.witness import addresses, ip, poll, seen
+from vethlib import Session
+from vethlib.agent import State, StatusChange
+from vethlib.agent.reconcile.configurator import Configurator
+
+PATIENCE = 20.0  # seconds; detection takes one or two
+
+
+def given(name: str, netns: str, address: str) -> dict[str, Any]:
+    """An address as ``ip`` shows it; {} if it is not there."""
+    found = (one for one in seen(name, netns)["addr_info"] if one["local"] == address.partition("/")[0])
+    return next(found, {})
+
+
+@pytest.fixture
+def configurator(session: Session, blue: str) -> Iterator[Configurator]:
+    with Configurator(session) as configurator:
+        yield configurator
+
+
+@pytest.fixture
+def _quick(configurator: Configurator) -> None:
+    """Detection takes one second, not up to two."""
+    for netns in ("", "blue"):
+        sysctl(netns, "ipv6/conf/default/router_solicitation_delay", "0")
+
+
+@pytest.fixture
+def history(configurator: Configurator) -> Callable[[str], list[State]]:
+    """The states that an interface has been in, without repetitions."""
+    changes: list[StatusChange] = []
+    configurator.subscribe(changes.append)
+
+    def states(name: str) -> list[State]:
+        found = [one.status.state for one in changes if one.name == name and one.status is not None]
+        return [state for number, state in enumerate(found) if found[number - 1 : number] != [state]]
+
+    return states
+
+
+@pytest.mark.usefixtures("_quick")
+@pytest.mark.parametrize("netns", ["", "blue"])
+def test_an_interface_is_pending_until_its_address_can_be_used(
+    configurator: Configurator, history: Callable[[str], list[State]], netns: str
+) -> None:
+    put(configurator, interface("a", "b", netns, ip_addresses=[ONE, "10.0.0.1/24"]), interface("b", "a"))
+    settle(configurator)
+    assert configured(configurator, "b")()
+    assert not can_bind(ONE, netns)
+    assert state_of(configurator, "a").startswith(f"PENDING ({ONE}: duplicate address detection")
+    until(configurator, configured(configurator, "a"), PATIENCE)
+    assert can_bind(ONE, netns)
+    assert history("a") == [State.PENDING, State.CONFIGURED]
+    assert history("b") == [State.CONFIGURED]
+
+
+@pytest.mark.parametrize("which", [["10.0.0.1/24"], [ONE]])
+def test_without_detection_there_is_nothing_to_wait_for(
+    configurator: Configurator, history: Callable[[str], list[State]], which: list[str]
+) -> None:
+    for where in ("all", "default"):
+        sysctl("blue", f"ipv6/conf/{where}/accept_dad", "0")
+    put(configurator, interface("a", "b", "blue", ip_addresses=which), interface("b", "a"))
+    until(configurator, configured(configurator, "a", "b"), 5)
+    assert can_bind(which[0], "blue")
+    assert history("a") == [State.CONFIGURED]
+
+
+@pytest.mark.usefixtures("_quick")
+def test_the_same_address_on_both_ends_is_retried_quietly_until_one_of_them_has_another(
+    configurator: Configurator, history: Callable[[str], list[State]]
+) -> None:
+    put(configurator, *pair("a", "b", "blue", ip_addresses=[ONE]))
+    until(configurator, lambda: {one.state for one in configurator.status()} == {State.CONFIGURED, State.RETRYING}, 20)
+    (loser,) = [one for one in configurator.status() if one.state is State.RETRYING]
+    winner = "b" if loser.name == "a" else "a"
+    assert ONE in loser.reason
+    assert winner in loser.reason
+    first = loser.attempt
+    until(configurator, lambda: configurator.status(loser.name)[0].attempt > first + 1, PATIENCE)
+    assert history(loser.name)[-1] is State.RETRYING
+    assert history(loser.name).count(State.RETRYING) == 1
+    assert history(winner) == [State.PENDING, State.CONFIGURED]
+    assert len(addresses(winner, "blue" if winner == "a" else "")) == 1
+    where = "blue" if winner == "a" else ""
+    put(configurator, interface(winner, loser.name, where, ip_addresses=[TWO]))
+    until(configurator, configured(configurator, "a", "b"), PATIENCE)
+    assert can_bind(ONE, loser.netns)
+    assert can_bind(TWO, where)
+
+
+@pytest.mark.usefixtures("_quick")
+def test_a_duplicate_of_a_foreign_address_heals_when_that_is_gone(
+    configurator: Configurator, history: Callable[[str], list[State]]
+) -> None:
+    put(configurator, interface("a", "b", ip_addresses=[TWO]), interface("b", "a", "blue"))
+    until(configurator, configured(configurator, "a", "b"), PATIENCE)
+    ip("addr", "add", ONE, "dev", "b", "nodad", netns="blue")
+    put(configurator, interface("a", "b", ip_addresses=[ONE, TWO]))
+    until(configurator, lambda: state_of(configurator, "a").startswith(f"RETRYING ({ONE}"), PATIENCE)
+    assert can_bind(TWO)
+    ip("addr", "del", ONE, "dev", "b", netns="blue")
+    until(configurator, configured(configurator, "a"), 40)
+    assert can_bind(ONE)
+    assert history("a")[-1] == State.CONFIGURED
+    assert history("a").count(State.RETRYING) == 1
+
+
+@pytest.mark.usefixtures("_quick")
+def test_ipv6_that_the_kernel_has_switched_off_for_a_duplicate_mac_is_retried_and_heals(
+    configurator: Configurator, history: Callable[[str], list[State]]
+) -> None:
+    for netns in ("", "blue"):
+        sysctl(netns, "ipv6/conf/default/accept_dad", "2")
+    ends = {
+        "a": interface("a", "b", ip_addresses=[ONE], phys_address="02:00:00:00:00:01"),
+        "b": interface("b", "a", "blue", ip_addresses=[TWO], phys_address="02:00:00:00:00:01"),
+    }
+    put(configurator, *ends.values())
+    until(configurator, lambda: any(one.state is State.RETRYING for one in configurator.status()), PATIENCE)
+    (loser,) = [one for one in configurator.status() if one.state is State.RETRYING]
+    assert (ONE if loser.name == "a" else TWO) in loser.reason
+    assert "MAC" in loser.reason
+    # Not that of the other end, which would keep the link-local address of its former MAC while it is up.
+    put(configurator, replace(ends[loser.name], phys_address="02:00:00:00:00:02"))
+    until(configurator, configured(configurator, "a", "b"), 40)
+    assert can_bind(ONE)
+    assert can_bind(TWO, "blue")
+
+
+def test_addresses_of_an_end_whose_peer_is_to_be_down_are_not_waited_for(configurator: Configurator) -> None:
+    put(configurator, interface("a", "b", "blue", ip_addresses=[ONE]), interface("b", "a", enabled=False))
+    until(configurator, configured(configurator, "a", "b"), 5)
+    assert given("a", "blue", ONE)["tentative"]
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1/24", ONE])
+@pytest.mark.parametrize(
+    "lifetimes", [("valid_lft", "1000", "preferred_lft", "0"), ("valid_lft", "1000", "preferred_lft", "900")]
+)
+def test_an_address_that_is_deprecated_or_expires_is_made_permanent_where_it_is(
+    configurator: Configurator, address: str, lifetimes: tuple[str, ...]
+) -> None:
+    sysctl("blue", "ipv6/conf/all/accept_dad", "0")
+    sysctl("blue", "ipv6/conf/default/accept_dad", "0")
+    both = [address, "10.0.0.9/24"] if "." in address else [address]
+    put(configurator, interface("a", "b", "blue", ip_addresses=both), interface("b", "a"))
+    until(configurator, configured(configurator, "a", "b"), 5)
+    ip("addr", "change", address, "dev", "a", *lifetimes, netns="blue")
+
+    def is_permanent() -> bool:
+        one = given("a", "blue", address)
+        return bool(one) and "deprecated" not in one and one["valid_life_time"] == 2**32 - 1
+
+    assert not is_permanent()
+    until(configurator, is_permanent, 5)
+    until(configurator, configured(configurator, "a", "b"), 5)
+    assert addresses("a", "blue") == both
+
+
+@pytest.mark.usefixtures("_quick")
+def test_an_address_that_is_taken_over_and_over_is_not_given_back_without_a_pause(configurator: Configurator) -> None:
+    """Though the interface is PENDING in between, until detection has finished."""
+    put(configurator, interface("a", "b", "blue", ip_addresses=[ONE]), interface("b", "a"))
+    until(configurator, configured(configurator, "a", "b"), PATIENCE)
+    deadline = time.monotonic() + PATIENCE
+    while "times in a row" not in state_of(configurator, "a"):
+        assert time.monotonic() < deadline
+        if given("a", "blue", ONE):
+            ip("addr", "del", ONE, "dev", "a", netns="blue")
+        configurator.poll(0.02)
+    assert poll(lambda: not given("a", "blue", ONE))

@@ -1,0 +1,366 @@
+"""Processes that go to another network namespace while a reference leads to them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.confined import confined
+from tests.live.applying import interface, planned
+from tests.witness import names, poll
+from vethlib import End, InvalidValue, NetlinkError, Netns, NetnsNotFound, Session, Veth, WaitTimeout
+from vethlib.agent import Configurator, Interface, Namespace, NamespaceType
+from vethlib.follow import Follower, MemoryResolver
+from vethlib.follow import whereabouts as timing
+from vethlib.monitor import Monitor
+from vethlib.ns import Descriptor, open_owned, process
+
+SOON = 20.0  # seconds; what is waited for here comes within two, on a machine that has time
+
+# Each line it reads is a namespace to go to: "new" or a path.
+MOVER = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+for line in sys.stdin:
+    word = line.strip()
+    done = libc.unshare(0x40000000) if word == "new" else libc.setns(os.open(word, os.O_RDONLY), 0x40000000)
+    print(done, flush=True)
+"""
+
+
+class Mover:
+    """A process at home that goes elsewhere when it is told to."""
+
+    def __init__(self) -> None:
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen([sys.executable, "-c", MOVER], stdin=pipe, stdout=pipe, text=True)
+        self.pid = self.process.pid
+
+    def go(self, where: str = "new") -> None:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(where + "\n")
+        self.process.stdin.flush()
+        assert self.process.stdout.readline() == "0\n"
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.fixture
+def mover(home: Netns) -> Iterator[Mover]:
+    mover = Mover()
+    yield mover
+    mover.end()
+
+
+Spell = Callable[[int], Namespace]
+
+
+def by_pid(pid: int) -> Namespace:
+    return Namespace(NamespaceType.PID_REF_NS, pid=pid)
+
+
+def by_path(pid: int) -> Namespace:
+    return Namespace(NamespaceType.FILE_REF_NS, filepath=f"/proc/{pid}/ns/net")
+
+
+def by_thread(pid: int) -> Namespace:
+    return Namespace(NamespaceType.FILE_REF_NS, filepath=f"/proc/{pid}/task/{pid}/ns/net")
+
+
+def by_name(pid: int) -> Namespace:
+    os.makedirs("/run/netns", exist_ok=True)
+    os.symlink(f"/proc/{pid}/ns/net", "/run/netns/lent")
+    return Namespace(NamespaceType.NAMED_NS, name="lent")
+
+
+def by_label(_pid: int) -> Namespace:
+    return Namespace(NamespaceType.MICROSERVICE_REF_NS, microservice="vnf1")
+
+
+SPELLINGS = [by_pid, by_path, by_thread, by_name, by_label]
+
+
+def pair(netns: Namespace) -> list[Interface]:
+    return [Interface("a", "b", enabled=True), Interface("b", "a", enabled=True, namespace=netns)]
+
+
+def states(configurator: Configurator) -> dict[str, str]:
+    return {status.name: str(status.state) for status in configurator.status()}
+
+
+def until(configurator: Configurator, condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SOON
+    while not condition():
+        assert time.monotonic() < deadline, configurator.status()
+        configurator.poll(0.05)
+
+
+@pytest.fixture
+def resolver(mover: Mover) -> Iterator[MemoryResolver]:
+    resolver = MemoryResolver()
+    resolver.set("vnf1", f"pid:{mover.pid}")
+    yield resolver
+    resolver.close()
+
+
+@pytest.mark.parametrize("spell", SPELLINGS)
+def test_a_process_that_has_not_unshared_yet_gets_no_link_at_home(
+    mover: Mover, resolver: MemoryResolver, spell: Spell
+) -> None:
+    with Session(resolver=resolver) as session, Configurator(session) as configurator:
+        configurator.resync(pair(spell(mover.pid)))
+        until(configurator, lambda: states(configurator) == {"a": "PENDING", "b": "PENDING"})
+        assert all(str(mover.pid) in status.reason for status in configurator.status())
+        assert names() == set()
+        mover.go()
+        until(configurator, lambda: states(configurator) == {"a": "CONFIGURED", "b": "CONFIGURED"})
+        assert names() == {"a"}
+        assert names(f"pid:{mover.pid}") == {"b"}
+
+
+@pytest.mark.parametrize("spell", SPELLINGS)
+def test_a_link_follows_its_process_to_wherever_it_goes(
+    mover: Mover, resolver: MemoryResolver, blue: str, red: str, spell: Spell
+) -> None:
+    mover.go("/run/netns/blue")
+    with Session(resolver=resolver) as session, Configurator(session) as configurator:
+        configurator.resync(pair(spell(mover.pid)))
+        until(configurator, lambda: states(configurator) == {"a": "CONFIGURED", "b": "CONFIGURED"})
+        assert (names(), names(blue)) == ({"a"}, {"b"})
+        mover.go("/run/netns/red")
+        until(configurator, lambda: names(red) == {"b"})
+        until(configurator, lambda: states(configurator) == {"a": "CONFIGURED", "b": "CONFIGURED"})
+        assert (names(), names(blue)) == ({"a"}, set())
+        mover.go(f"/proc/{os.getpid()}/task/{threading.get_native_id()}/ns/net")
+        until(configurator, lambda: states(configurator) == {"a": "PENDING", "b": "PENDING"})
+        assert (names(), names(red)) == (set(), set())
+
+
+def test_a_pair_between_two_processes_follows_them_too(session: Session, mover: Mover, blue: str, red: str) -> None:
+    mover.go("/run/netns/blue")
+    other = interface("b", "a", "red")
+    with Configurator(session) as configurator:
+        configurator.resync([Interface("a", "b", enabled=True, namespace=by_pid(mover.pid)), other])
+        until(configurator, lambda: states(configurator) == {"a": "CONFIGURED", "b": "CONFIGURED"})
+        mover.go()
+        until(configurator, lambda: names(blue) == set())
+        until(configurator, lambda: states(configurator) == {"a": "CONFIGURED", "b": "CONFIGURED"})
+        assert names(f"pid:{mover.pid}") == {"a"}
+        assert names(red) == {"b"}
+
+
+MEANT: dict[str, Callable[[], Namespace]] = {
+    "no reference": Namespace,
+    "the agent's own process": lambda: by_pid(os.getpid()),
+    "itself": lambda: Namespace(NamespaceType.FILE_REF_NS, filepath="/proc/thread-self/ns/net"),
+    "a resolver that says home": lambda: by_label(0),
+}
+
+
+@pytest.mark.parametrize("meant", MEANT)
+def test_a_reference_that_means_home_gets_its_link_there(meant: str, home: Netns) -> None:
+    resolver = MemoryResolver()
+    resolver.set("vnf1", "path:/proc/thread-self/ns/net")
+    if os.stat("/proc/self/ns/net").st_ino != home.identity[1] and "process" in meant:
+        return  # a test in a namespace of its own: the process is elsewhere
+    with Session(resolver=resolver) as session, Configurator(session) as configurator:
+        configurator.resync(pair(MEANT[meant]()))
+        until(configurator, lambda: states(configurator) == {"a": "CONFIGURED", "b": "CONFIGURED"})
+        assert names() == {"a", "b"}
+        configurator.resync([])
+        until(configurator, lambda: names() == set())
+    resolver.close()
+
+
+class SharingResolver(MemoryResolver):
+    """As an engine's, of a container on the host's network."""
+
+    def shares_home(self, label: str) -> bool:
+        return label == "vnf1"
+
+
+def test_a_container_on_the_network_of_the_host_gets_its_link_there(mover: Mover) -> None:
+    resolver = SharingResolver()
+    resolver.set("vnf1", f"pid:{mover.pid}")
+    with Session(resolver=resolver) as session, Configurator(session) as configurator:
+        configurator.resync(pair(by_label(mover.pid)))
+        until(configurator, lambda: states(configurator) == {"a": "CONFIGURED", "b": "CONFIGURED"})
+        assert names() == {"a", "b"}
+        mover.end()
+        until(configurator, lambda: names() == set())
+    resolver.close()
+
+
+def test_apply_waits_for_it_as_well(session: Session, mover: Mover) -> None:
+    made = planned(session, *pair(by_pid(mover.pid)))
+    assert made.operations == ()
+    assert {str(verdict.state) for verdict in made.verdicts.values()} == {"PENDING"}
+    mover.go()
+    assert [operation.op for operation in planned(session, *pair(by_pid(mover.pid))).operations] == ["create"]
+
+
+def test_a_monitor_goes_along_with_a_process(session: Session, mover: Mover) -> None:
+    ref = f"pid:{mover.pid}"
+
+    def heard(monitor: Monitor, what: tuple[str, str, str, str]) -> bool:
+        told = [(one.what, one.action, one.netns, one.name) for one in monitor.poll(0.1)]
+        return what in told
+
+    with Monitor(session, [ref]) as monitor:
+        mover.go()
+        assert poll(lambda: heard(monitor, ("link", "new", ref, "lo")), SOON)
+        session.create(Veth(End("x", ref), End("y", ref)))
+        assert poll(lambda: heard(monitor, ("link", "new", ref, "x")), SOON)
+        session.create(Veth(End("a"), End("b")))
+        assert poll(lambda: heard(monitor, ("link", "new", "", "a")), SOON)
+        mover.go()
+        assert poll(lambda: heard(monitor, ("netns", "new", ref, "")), SOON)
+        assert {link.name for link in monitor.links(ref)} == {"lo"}
+        assert {link.name for link in monitor.links("")} == {"lo", "a", "b"}
+
+
+# --- what it costs
+
+
+def test_looks_become_rarer_and_never_end(mover: Mover, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "LATER_LOOKS", 0.2)
+    looks: list[float] = []
+    look = timing._identity
+
+    def noted(path: str) -> tuple[int, int] | None:
+        looks.append(time.monotonic())
+        return look(path)
+
+    monkeypatch.setattr(timing, "_identity", noted)
+    with Follower() as follower:
+        follower.follow([f"pid:{mover.pid}"])
+        end = time.monotonic() + 1.0
+        while time.monotonic() < end:
+            assert follower.moved() == set()
+            assert follower.changed() == set()
+            assert follower.due() is None
+            time.sleep(0.002)
+        assert 3 <= len(looks) <= 9
+        mover.go()
+        assert poll(lambda: follower.moved() == {f"pid:{mover.pid}"})
+        follower.unfollow([f"pid:{mover.pid}"])
+        looks.clear()
+        time.sleep(0.3)
+        assert follower.moved() == set()
+        assert looks == []
+
+
+def test_thousands_of_processes_are_looked_at_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "LATER_LOOKS", 0.05)
+    looks: list[str] = []
+
+    def noted(path: str) -> tuple[int, int] | None:
+        looks.append(path)
+        return None
+
+    monkeypatch.setattr(timing, "_identity", noted)
+    whereabouts = timing.Whereabouts()
+    for pid in range(1, 3001):
+        whereabouts.follow(f"pid:{pid}", f"/proc/{pid}/ns/net")
+    counts = []
+    deadline = time.monotonic() + SOON
+    looks.clear()
+    while len(set(looks)) < 3000:
+        assert time.monotonic() < deadline
+        before = len(looks)
+        whereabouts.moved()
+        counts.append(len(looks) - before)
+        time.sleep(0.01)
+    assert max(counts) <= 1300  # those in turn, and the new ones
+    whereabouts.close()
+
+
+# --- Netns.of_process
+
+
+def test_a_namespace_is_opened_when_the_process_has_gone_there(mover: Mover) -> None:
+    threading.Timer(0.2, mover.go).start()
+    with Netns.of_process(mover.pid, timeout=SOON) as netns:
+        assert netns.identity[1] == os.stat(f"/proc/{mover.pid}/ns/net").st_ino
+        assert netns.ref == f"pid:{mover.pid}"
+        assert netns.identity[1] != os.stat("/proc/thread-self/ns/net").st_ino
+    with Netns.of_process(mover.pid, timeout=0) as netns:
+        assert names(netns) == set()
+
+
+def test_a_process_that_stays_is_waited_for_until_the_time_is_over(mover: Mover) -> None:
+    began = time.monotonic()
+    for timeout in (0, 0.1):
+        with pytest.raises(WaitTimeout):
+            Netns.of_process(mover.pid, timeout=timeout)
+    assert 0.1 <= time.monotonic() - began < SOON
+
+
+def test_a_process_that_ends_is_not_waited_for(mover: Mover) -> None:
+    began = time.monotonic()
+    threading.Timer(0.2, mover.process.kill).start()
+    with pytest.raises(NetnsNotFound) as raised:
+        Netns.of_process(mover.pid, timeout=600)
+    assert raised.value.netns == f"pid:{mover.pid}"
+    assert time.monotonic() - began < SOON
+    mover.process.wait()
+    for pid in (mover.pid, 4194303):
+        with pytest.raises(NetnsNotFound):
+            Netns.of_process(pid, timeout=600)
+
+
+@pytest.mark.parametrize(
+    ("pid", "timeout", "field"),
+    [
+        *((0, 1, "pid"), (-1, 1, "pid"), (True, 1, "pid"), ("1", 1, "pid"), (2**31, 1, "netns"), (1, -1, "timeout")),
+        *((1, float("nan"), "timeout"), (1, "1", "timeout"), (1, None, "timeout"), (1, True, "timeout")),
+    ],
+)
+def test_what_can_be_no_process_or_no_time_is_refused(pid: object, timeout: object, field: str) -> None:
+    with pytest.raises(InvalidValue) as raised:
+        Netns.of_process(pid, timeout=timeout)  # type: ignore[arg-type]
+    assert raised.value.field == field
+
+
+def test_a_process_that_may_not_be_looked_at_is_named(mover: Mover) -> None:
+    assert confined([], f"ns.Netns.of_process({mover.pid}, timeout=0)", []) == "refused"
+
+
+def test_a_process_that_ends_while_its_namespace_is_opened_is_gone(
+    mover: Mover, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mover.go()
+
+    def open_and_end(ref: str) -> Descriptor:
+        opened = open_owned(ref)
+        mover.process.kill()
+        mover.process.wait()
+        return opened
+
+    monkeypatch.setattr(process, "open_owned", open_and_end)
+    with pytest.raises(NetnsNotFound) as raised:
+        Netns.of_process(mover.pid, timeout=SOON)
+    assert raised.value.netns == f"pid:{mover.pid}"
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOENT])
+def test_a_process_that_cannot_be_followed_is_an_error(
+    mover: Mover, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fail(_pid: int, _flags: int) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "pidfd_open", fail)
+    with pytest.raises(NetnsNotFound if number == errno.ENOENT else NetlinkError) as raised:
+        Netns.of_process(mover.pid)
+    assert str(mover.pid) in str(raised.value)

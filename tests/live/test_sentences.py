@@ -1,0 +1,261 @@
+"""The sentences of the core's errors, all in this table: other tests ask for class, fields and errno."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.capabilities import CAP_SYS_ADMIN, dropped
+from vethlib import (
+    BatchError,
+    End,
+    InvalidValue,
+    LinkExists,
+    LinkNotFound,
+    NetnsExists,
+    NetnsNotFound,
+    NotPermitted,
+    Session,
+    SessionClosed,
+    Veth,
+    VethError,
+    WaitTimeout,
+    ns,
+)
+from vethlib.links import check_addresses, check_mac, check_name
+
+Provoke = Callable[[Session], object]
+
+
+class Sentence(NamedTuple):
+    """What is done, and what is raised then: the class, its fields, and the message."""
+
+    provoke: Provoke
+    error: type[VethError]
+    fields: dict[str, Any]
+    text: str
+
+
+@pytest.fixture
+def session(session: Session, blue: str, red: str) -> Session:
+    """One of a host where links va in blue and vb in red are a pair, and name taken at home and in blue."""
+    session.create(Veth(End("va", "blue"), End("vb", "red")))
+    session.create(Veth(End("taken"), End("taken", "blue")))
+    return session
+
+
+def on_a_closed_one(call: Callable[[Session], object]) -> Provoke:
+    def closed(_: Session) -> object:
+        other = Session()
+        other.close()
+        return call(other)
+
+    return closed
+
+
+def of_a_process_that_ended(_: Session) -> object:
+    with subprocess.Popen(["true"]) as process:
+        pass
+    return ns.open_fd(f"pid:{process.pid}")
+
+
+def without_rights(call: Callable[[], object]) -> Provoke:
+    def unprivileged(_: Session) -> object:
+        with dropped(CAP_SYS_ADMIN):
+            return call()
+
+    return unprivileged
+
+
+SENTENCES = {
+    # values, refused before anything is sent
+    "a name that is too long": Sentence(
+        lambda _: check_name("x" * 16),
+        InvalidValue,
+        {"field": "name"},
+        "name 'xxxxxxxxxxxxxxxx': a link name has 1 to 15 bytes, this one has 16",
+    ),
+    "no name": Sentence(
+        lambda _: check_name(""),
+        InvalidValue,
+        {"field": "name"},
+        "name '': a link name has 1 to 15 bytes, this one has 0",
+    ),
+    "a bad MAC address": Sentence(
+        lambda _: check_mac("02:00"),
+        InvalidValue,
+        {"field": "mac"},
+        "mac '02:00': must be six pairs of hex digits, such as 02:00:00:00:00:01",
+    ),
+    "an address twice": Sentence(
+        lambda _: check_addresses(["10.0.0.1/24", "10.0.0.1/24"]),
+        InvalidValue,
+        {"field": "addresses"},
+        "addresses '10.0.0.1/24': the same address is given twice",
+    ),
+    "an IPv6 address in two networks": Sentence(
+        lambda _: check_addresses(["2001:db8::1/64", "2001:db8::1/128"]),
+        InvalidValue,
+        {"field": "addresses"},
+        "addresses '2001:db8::1/128': a link has an IPv6 address once, with one prefix length",
+    ),
+    "too small an MTU for IPv6": Sentence(
+        lambda _: End("x", mtu=1279, addresses=["2001:db8::1/64"]),
+        InvalidValue,
+        {"field": "mtu", "value": 1279},
+        "mtu 1279: IPv6 needs 1280 bytes: raise the MTU or leave out the IPv6 addresses",
+    ),
+    "both ends with one name": Sentence(
+        lambda _: Veth(End("x", "blue"), End("x", "blue")),
+        InvalidValue,
+        {"field": "name", "value": "x"},
+        "name 'x': both ends of the pair have this name in one namespace",
+    ),
+    "an item that is no pair of names": Sentence(
+        lambda session: session.delete_many(["ab"]),  # type: ignore[list-item]
+        InvalidValue,
+        {"field": "items"},
+        "items 'ab': a link is a name and a namespace: write ('ab', '') for home",
+    ),
+    "on_error that is neither": Sentence(
+        lambda session: session.create_many([], on_error="ignore"),  # type: ignore[arg-type]
+        InvalidValue,
+        {"field": "on_error", "value": "ignore"},
+        'on_error \'ignore\': must be "rollback" or "continue"',
+    ),
+    # references to namespaces
+    "a name that is not there": Sentence(
+        lambda _: ns.open_fd("netns:ns1"),
+        NetnsNotFound,
+        {"netns": "netns:ns1", "taken": False},
+        "/run/netns/ns1 does not exist",
+    ),
+    "a file that is not there": Sentence(
+        lambda _: ns.open_fd("path:/no/such/file"),
+        NetnsNotFound,
+        {"netns": "path:/no/such/file"},
+        "/no/such/file does not exist",
+    ),
+    "a file that is no namespace": Sentence(
+        lambda _: ns.open_fd("path:/dev/null"),
+        NetnsNotFound,
+        {"netns": "path:/dev/null"},
+        "/dev/null is not a namespace",
+    ),
+    "a namespace of another kind": Sentence(
+        lambda _: ns.open_fd("path:/proc/self/ns/mnt"),
+        NetnsNotFound,
+        {"netns": "path:/proc/self/ns/mnt"},
+        "/proc/self/ns/mnt is a namespace, but not a network namespace",
+    ),
+    "a process that never was": Sentence(
+        lambda _: ns.open_fd("pid:2147483647"), NetnsNotFound, {"netns": "pid:2147483647"}, "process 2147483647 is gone"
+    ),
+    "a descriptor that is not open": Sentence(
+        lambda _: ns.open_fd("fd:2147483647"), NetnsNotFound, {"netns": "fd:2147483647"}, "fd 2147483647 is not open"
+    ),
+    "a label without a resolver": Sentence(
+        lambda _: ns.open_fd("microservice:vnf1"),
+        NetnsNotFound,
+        {"netns": "microservice:vnf1"},
+        "microservice vnf1 cannot be resolved without a resolver: "
+        "use Session(resolver=…), or `vethctl agent`, which asks the Docker Engine",
+    ),
+    "a name that exists": Sentence(
+        lambda _: ns.Netns.create("blue"), NetnsExists, {"unusable": False}, "/run/netns/blue already exists"
+    ),
+    "the removal of what is not there": Sentence(
+        lambda _: ns.remove("ns1"), NetnsNotFound, {"netns": "netns:ns1"}, "/run/netns/ns1 does not exist"
+    ),
+    "the creation of a name without rights": Sentence(
+        without_rights(lambda: ns.Netns.create("ns1")),
+        NotPermitted,
+        {},
+        "cannot create /run/netns/ns1: it needs root, or CAP_SYS_ADMIN and write access there",
+    ),
+    "the removal of a name without rights": Sentence(
+        without_rights(lambda: ns.remove("red")),
+        NotPermitted,
+        {},
+        "cannot remove /run/netns/red: it needs root, or CAP_SYS_ADMIN and write access there",
+    ),
+    "entering without rights": Sentence(
+        without_rights(lambda: ns.entered("blue").__enter__()),
+        NotPermitted,
+        {},
+        "entering a network namespace needs CAP_SYS_ADMIN, in one's own user namespace and in its owner",
+    ),
+    # links
+    "a link that is not there": Sentence(
+        lambda session: session.lookup("nope", "blue"),
+        LinkNotFound,
+        {"netns": "blue"},
+        "look up 'nope' in netns:blue: there is no link 'nope' in netns:blue",
+    ),
+    "a link that is not there, at home": Sentence(
+        lambda session: session.lookup("nope"), LinkNotFound, {"netns": ""}, "look up 'nope': there is no link 'nope'"
+    ),
+    "a change of it": Sentence(
+        lambda session: session.set("nope", "blue", up=True),
+        LinkNotFound,
+        {"netns": "blue"},
+        "set 'nope' in netns:blue: there is no link 'nope' in netns:blue",
+    ),
+    "its deletion": Sentence(
+        lambda session: session.delete("nope", "blue", missing_ok=False),
+        LinkNotFound,
+        {"netns": "blue"},
+        "delete 'nope' in netns:blue: there is no link 'nope' in netns:blue",
+    ),
+    "a link in a namespace that is not there": Sentence(
+        lambda session: session.lookup("va", "nowhere"),
+        NetnsNotFound,
+        {"netns": "netns:nowhere"},
+        "/run/netns/nowhere does not exist",
+    ),
+    "a name that is taken": Sentence(
+        lambda session: session.create(Veth(End("x", "blue"), End("taken"))),
+        LinkExists,
+        {"netns": ""},
+        "create veth 'x' in netns:blue ⇄ 'taken': 'taken' already exists in the home namespace",
+    ),
+    "names that are both taken": Sentence(
+        lambda session: session.create(Veth(End("taken"), End("taken", "blue"))),
+        LinkExists,
+        {},
+        "create veth 'taken' ⇄ 'taken' in netns:blue: 'taken' already exists in the home namespace and "
+        "'taken' already exists in netns:blue",
+    ),
+    "some of many": Sentence(
+        lambda session: session.delete_many(
+            [("va", "blue"), ("nope", ""), ("none", "")],
+            missing_ok=False,
+        ),
+        BatchError,
+        {},
+        "2 of 3 links could not be deleted (2 sub-exceptions)",
+    ),
+    "a link that is down": Sentence(
+        lambda session: session.set("va", "blue", alias="x", up=False, wait=0),
+        WaitTimeout,
+        {},
+        "'va' in netns:blue is not usable after 0 s: the link is down",
+    ),
+    # what is over
+    "a closed session": Sentence(
+        on_a_closed_one(lambda session: session.links()), SessionClosed, {}, "this session is closed"
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SENTENCES)
+def test_a_refusal_has_its_class_its_fields_and_its_sentence(session: Session, case: str) -> None:
+    sentence = SENTENCES[case]
+    with pytest.raises(sentence.error) as caught:
+        sentence.provoke(session)
+    assert type(caught.value) is sentence.error
+    assert {name: getattr(caught.value, name) for name in sentence.fields} == sentence.fields
+    assert str(caught.value) == sentence.text

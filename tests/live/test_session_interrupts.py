@@ -1,0 +1,240 @@
+"""An interruption at every bytecode of a session's changes: nothing is left half-done, and all that is held is let go.
+
+Each bytecode is interrupted in a run of its own, from many processes at once, because most of a run is waiting for the
+kernel to unregister a pair.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Callable, Iterable
+from functools import partial
+from inspect import CO_GENERATOR
+from typing import NamedTuple
+
+import pytest
+
+import vethlib
+from tests.interrupts import Boundary, boundaries, in_processes, interrupted
+from tests.live.older_kernel import without_echo
+from vethlib import BatchError, End, Link, LinkExists, Session, Veth, ns
+
+pytestmark = pytest.mark.slow
+
+PACKAGE = os.path.dirname(vethlib.__file__)
+PROCESSES = 12
+WARM = 8
+"""Runs after which the layouts of all messages are known, mostly."""
+ALIKE = 3
+"""Runs that have to come to a bytecode before it is interrupted."""
+MISSED = 0.1
+"""The share of the bytecodes that a run may pass by: which way it goes depends on when the kernel says what, too."""
+
+
+class Host:
+    """Two namespaces of one process, whose thread is in the first; and a session that is not interrupted."""
+
+    def __init__(self, session: Session, blue: str) -> None:
+        self.session = session
+        self.blue = blue
+        self.witness = Session()
+
+    def names(self) -> set[str]:
+        """The links at home, by a source that vethlib has no part in; each pair here has an end at home."""
+        with open("/proc/thread-self/net/dev") as file:
+            return {line.split(":")[0].strip() for line in file.readlines()[2:]} - {"lo"}
+
+    def links(self) -> dict[str, Link]:
+        """The links of either namespace."""
+        return {link.name: link for netns in ("", self.blue) for link in self.witness.links(netns) if link.name != "lo"}
+
+    def clear(self) -> None:
+        self.witness.delete_many([(name, "") for name in self.names()])
+
+
+class Case(NamedTuple):
+    """What is done, what has to be there before, what is wrong after its interruption, and where that comes."""
+
+    operation: Callable[[Host], object]
+    before: Callable[[Host], object]
+    wrong: Callable[[Host], object]
+    everywhere: tuple[str, ...]
+    """The files whose every bytecode is interrupted each time that it is executed; those of others the first time."""
+    nowhere_else: bool = False
+    leaving: int = 0
+    """How many bytecodes the public method is left by when all is done; at none of them an interpreter looks."""
+
+
+def nothing(host: Host) -> None:
+    if host.names():
+        host.clear()
+
+
+def create(host: Host) -> object:
+    return host.session.create(Veth(End("a"), End("b")))
+
+
+def create_all(host: Host) -> object:
+    return host.session.create_many(
+        [
+            Veth(End("a", up=True, addresses=["10.0.0.1/24"], alias="x"), End("b", host.blue, up=True)),
+            Veth(End("c", group=3), End("d")),
+        ]
+    )
+
+
+def fail(host: Host) -> None:
+    """The second pair cannot be made, so the first is taken back."""
+    with pytest.raises(LinkExists):
+        host.session.create_many([Veth(End("a"), End("b", host.blue)), Veth(End("x"), End("lo"))])
+
+
+def go_on(host: Host) -> None:
+    """The second pair is made, and is not what it was to be."""
+    with pytest.raises(BatchError) as caught:
+        host.session.create_many(
+            [Veth(End("a"), End("b", host.blue)), Veth(End("c", addresses=["::1/128"]), End("d"))],
+            on_error="continue",
+        )
+    assert [pair.a.name for pair in caught.value.created] == ["a"]
+
+
+GROUPS = {"a": 5, "b": 6, "c": 7, "d": 8}
+
+
+def two_pairs(host: Host) -> None:
+    if len(host.names()) < 4:
+        host.clear()
+        a, b, c, d = (End(name, group=group) for name, group in GROUPS.items())
+        host.witness.create_many([Veth(a, b), Veth(c, d)])
+
+
+def delete_many(host: Host) -> None:
+    host.session.delete_many([("a", ""), ("d", "")])
+
+
+def marked(host: Host) -> object:
+    return {name: link.group for name, link in host.links().items() if link.group != GROUPS[name]}
+
+
+def one_pair(host: Host) -> None:
+    if not host.names():
+        host.witness.create(Veth(End("a", up=True, addresses=["10.0.0.1/24", "fd00::1/64"]), End("b")))
+    link = host.witness.lookup("a")
+    if link.mtu != 1500:
+        host.witness.set("a", mtu=1500, up=True, group=0, addresses=["10.0.0.1/24", "fd00::1/64"])
+
+
+def change(host: Host) -> object:
+    return host.session.set("a", mtu=1400, group=4, up=False, add_addresses=["10.0.1.1/24"])
+
+
+def half_changed(host: Host) -> object:
+    link = host.witness.lookup("a")
+    fields = (link.mtu, link.group, link.up, [str(one) for one in link.addresses if not one.is_link_local])
+    old = (1500, 0, True, ["10.0.0.1/24", "fd00::1/64"])
+    new = (1400, 4, False, ["10.0.0.1/24", "10.0.1.1/24"])
+    return None if fields in (old, new) else fields
+
+
+def one_at_home(host: Host) -> None:
+    if "a" not in host.names():
+        host.clear()
+        host.witness.create(Veth(End("a", addresses=["10.0.0.1/24"]), End("b")))
+
+
+def move(host: Host) -> object:
+    return host.session.move("a", to=host.blue)
+
+
+def half_moved(host: Host) -> object:
+    there = [(netns, link) for netns in ("", host.blue) for link in host.witness.links(netns) if link.name == "a"]
+    if len(there) != 1:
+        return there
+    ((netns, link),) = there
+    addresses = [str(one) for one in link.addresses if not one.is_link_local]
+    return None if addresses == ([] if netns else ["10.0.0.1/24"]) else link
+
+
+SESSION = ("session/session.py", "session/write/create.py", "session/core/undo.py")
+CASES = {
+    "create": Case(create, nothing, Host.names, (*SESSION, "session/write/building.py", "_nl/sock.py"), leaving=1),
+    "create_many": Case(
+        create_all, nothing, Host.names, (*SESSION, "session/write/building.py"), nowhere_else=True, leaving=1
+    ),
+    "create without an echo": Case(
+        create,
+        nothing,
+        Host.names,
+        ("session/write/create.py", "session/write/building.py"),
+        nowhere_else=True,
+        leaving=1,
+    ),
+    "rollback": Case(fail, nothing, Host.names, (*SESSION, "session/write/delete.py"), nowhere_else=True),
+    "continue": Case(go_on, nothing, Host.names, SESSION, nowhere_else=True, leaving=24),
+    "delete_many": Case(
+        delete_many, two_pairs, marked, ("session/session.py", "session/write/delete.py", "_nl/sock.py")
+    ),
+    "set": Case(change, one_pair, half_changed, ("session/session.py", "session/write/change.py")),
+    "move": Case(move, one_at_home, half_moved, ("session/session.py", "session/write/change.py"), nowhere_else=True),
+}
+
+
+def chosen(case: Case, found: Iterable[Boundary]) -> list[Boundary]:
+    """Return the bytecodes that are interrupted; under stress all of them, each time that they are executed."""
+    stress = bool(os.environ.get("VETHLIB_STRESS_SECONDS"))
+    paths = tuple(os.path.join(PACKAGE, file) for file in case.everywhere)
+    assert all(map(os.path.exists, paths))
+    return [
+        one for one in found if stress or one.code.co_filename in paths or (one.visit == 1 and not case.nowhere_else)
+    ]
+
+
+def boundaries_of(case: Case, host: Host) -> list[Boundary]:
+    """Return the bytecodes that the operation comes to each time when nothing is new to it."""
+    runs: list[list[Boundary]] = []
+    for _ in range(WARM + ALIKE):
+        case.before(host)
+        runs.append(boundaries(lambda: case.operation(host), lambda code: code.co_filename.startswith(PACKAGE)))
+    others = [set(run) for run in runs[-ALIKE:-1]]
+    return [boundary for boundary in runs[-1] if all(boundary in run for run in others)]
+
+
+def interrupt_each(case: Case, number: int) -> list[str]:
+    """Interrupt every PROCESSES-th of the bytecodes, beginning with this one; return what is wrong then."""
+    found: list[str] = []
+    with ns.Netns.anonymous() as home, ns.Netns.anonymous() as blue, home.entered(), Session() as session:
+        host = Host(session, f"fd:{blue.fileno()}")
+        inode = os.stat("/proc/thread-self/ns/net").st_ino
+        at = chosen(case, boundaries_of(case, host))
+        left_by = [one for one in at[len(at) - case.leaving :] if one.code.co_qualname.startswith("Session.create")]
+        gc.collect()
+        descriptors = len(os.listdir("/proc/self/fd"))
+        missed: list[Boundary] = []
+        mine = at[number::PROCESSES]
+        for boundary in mine:
+            case.before(host)
+            if not interrupted(lambda: case.operation(host), boundary):
+                if not boundary.code.co_flags & CO_GENERATOR:  # the end of one swallows it
+                    missed.append(boundary)
+            elif (wrong := case.wrong(host)) and boundary not in left_by:
+                found.append(f"{wrong} after {boundary}")
+            if os.stat("/proc/thread-self/ns/net").st_ino != inode:
+                return [*found, f"in another namespace after {boundary}"]
+            if session._home.socket._lock._is_owned():  # type: ignore[union-attr]
+                return [*found, f"locked after {boundary}"]
+        gc.collect()
+        left = len(os.listdir("/proc/self/fd")) - descriptors
+        host.witness.close()
+    if len(missed) > MISSED * len(mine):
+        found += [f"not reached: {boundary}" for boundary in missed]
+    return [*found, f"{left} descriptors more than before"] if left else found
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("name", CASES)
+def test_an_interruption_at_any_bytecode_leaves_nothing_half_done(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name == "create without an echo":
+        without_echo(monkeypatch)
+    assert in_processes(PROCESSES, partial(interrupt_each, CASES[name]), 300.0) == []

@@ -1,0 +1,144 @@
+"""Stores of files, a part of which is on a file system that does not answer."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.live.agents import started
+from tests.live.applying import value
+from tests.live.silent import nobody_waits, silent_fuse
+from tests.stores import changed, news, nothing, snapshot, write
+from tests.witness import ip, names, poll
+from vethlib import Netns
+from vethlib.agent.stores.directory import DirectoryStore
+from vethlib.agent.stores.protocol import Outage, Snapshot
+from vethlib.ns import answers
+from vethlib.ns.syscalls import MNT_DETACH, mount, umount2
+
+LONGEST = 2.0  # seconds for one read, on a busy machine
+SILENT = "its file system does not answer"
+
+
+@pytest.fixture(autouse=True)
+def _little_patience(home: Netns, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(answers, "PATIENCE", 0.1)
+    yield
+    assert nobody_waits()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "conf"
+    path.mkdir()
+    return path
+
+
+def read_in_time(store: DirectoryStore) -> list[object]:
+    began = time.monotonic()
+    found = news(store)
+    assert time.monotonic() - began < LONGEST
+    return [*found]
+
+
+def test_a_link_to_a_silent_file_system_is_a_problem_of_that_link_alone(path: Path, tmp_path: Path) -> None:
+    write(path / "a.json", value("a", "b"))
+    with silent_fuse(tmp_path / "dead"):
+        (path / "link.json").symlink_to(tmp_path / "dead" / "x.json")
+        store = DirectoryStore(path)
+        (found,) = read_in_time(store)
+        assert isinstance(found, Snapshot)
+        assert found.values["a"].interface is not None
+        assert SILENT in str(found.values["link"].problems[0])
+        write(path / "a.json", value("a", "b", mtu=1400))
+        assert list(changed(store)) == ["a"]
+        (path / "more.json").symlink_to(tmp_path / "dead" / "y.json")
+        assert list(changed(store)) == ["more"]
+        for link in ("link", "more"):
+            (path / f"{link}.json").unlink()
+        assert poll(lambda: (store.read() or True) and not {"link", "more"} & store_values(store))
+        store.close()
+
+
+def store_values(store: DirectoryStore) -> set[str]:
+    return set(store._contents.values)
+
+
+def test_a_link_is_followed_again_when_it_leads_elsewhere(path: Path, tmp_path: Path) -> None:
+    with silent_fuse(tmp_path / "dead"):
+        (path / "link.json").symlink_to(tmp_path / "dead" / "x.json")
+        store = DirectoryStore(path)
+        read_in_time(store)
+        write(tmp_path / "good.json", value("c", "d"))
+        (path / "new").symlink_to(tmp_path / "good.json")
+        (path / "new").rename(path / "link.json")
+        (found,) = news(store)
+        assert isinstance(found, Snapshot)
+        assert list(found.values) == ["c"]
+        write(tmp_path / "good.json", value("c", "d", mtu=1400))
+        assert list(changed(store)) == ["c"]
+        store.close()
+
+
+def test_a_directory_on_a_silent_file_system_is_an_outage(path: Path, tmp_path: Path) -> None:
+    write(path / "a.json", value("a", "b"))
+    way = tmp_path / "way"
+    with silent_fuse(tmp_path / "dead"):
+        way.symlink_to(tmp_path / "dead" / "conf")
+        store = DirectoryStore(way, status_dir=tmp_path / "status")
+        assert read_in_time(store) == [Outage(f"cannot read {way}: {SILENT}")]
+        nothing(store)
+        way.unlink()
+        way.symlink_to(path)
+        assert list(snapshot(store)) == ["a"]
+        store.close()
+
+
+def test_a_store_is_read_where_no_thread_can_be_started(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(answers, "start_native", refused)
+    mount(b"none", os.fsencode(path), b"tmpfs", 0, None)  # neither that of / nor that of /run
+    try:
+        write(path / "a.json", value("a", "b"))
+        store = DirectoryStore(path)
+        assert list(snapshot(store)) == ["a"]
+        store.close()
+    finally:
+        umount2(os.fsencode(path), MNT_DETACH)
+
+
+def test_an_agent_heals_and_stops_while_a_link_leads_to_a_silent_file_system(path: Path, tmp_path: Path) -> None:
+    write(path / "pair.json", value("a", "b"), value("b", "a"))
+    pid = started(path)
+    try:
+        assert poll(lambda: "a" in names())
+        with silent_fuse(tmp_path / "dead"):
+            (path / "link.json").symlink_to(tmp_path / "dead" / "x.json")
+            assert poll(lambda: SILENT in status_of(path, "link"))
+            ip("link", "del", "dev", "a")
+            assert poll(lambda: "a" in names())
+            os.kill(pid, signal.SIGTERM)
+            began = time.monotonic()
+            _, status = os.waitpid(pid, 0)
+            pid = 0
+            assert (os.waitstatus_to_exitcode(status), time.monotonic() - began < LONGEST) == (0, True)
+    finally:
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+def status_of(path: Path, name: str) -> str:
+    try:
+        return (path / "status" / f"{name}.json").read_text()
+    except FileNotFoundError:
+        return ""

@@ -1,0 +1,195 @@
+"""vethctl without a stdout, stderr or stdin, or with one that takes nothing: it does its work and ends well."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import IO
+
+import pytest
+
+from tests.live.applying import EXAMPLES
+from tests.witness import names
+from vethlib.cli import main
+from vethlib.cli.arguments import COMMANDS
+
+ROOT = Path(__file__).parents[2]
+PAIR = str(EXAMPLES / "pair")
+
+pytestmark = pytest.mark.usefixtures("home")
+
+# What each command is given, so that it has something to print, or to complain of, and ends; and how it ends then.
+LINES: dict[str, tuple[list[str], int]] = {
+    "agent": (["--store", "memory:"], 1),
+    "apply": ([f"{ROOT}/none"], 1),
+    "completion": (["bash"], 0),
+    "confirm": ([], 2),
+    "create": (["a", "b"], 0),
+    "del": (["a", "--store", "dir:/nowhere"], 2),
+    "delete": (["nope"], 2),
+    "demo": ([f"{ROOT}/none"], 1),
+    "describe": (["nope"], 1),
+    "diff": ([PAIR], 1),
+    "doctor": ([], 0),
+    "dump": (["--store", "dir:/nowhere"], 2),
+    "get": (["a", "--store", "dir:/nowhere"], 2),
+    "graph": ([PAIR, "--offline", "--dot"], 0),
+    "help": ([], 0),
+    "list": (["--store", "dir:/nowhere"], 2),
+    "move": (["nope", "x@y"], 2),
+    "netns": (["list", "--json"], 0),
+    "put": (["-", "--store", "dir:/nowhere"], 1),
+    "show": (["--all"], 0),
+    "stats": (["nope"], 2),
+    "status": ([], 2),
+    "top": (["--count", "1", "--interval", "0.1", "--json"], 0),
+    "validate": (["-"], 1),
+    "watch": (["--states", "nope"], 1),
+}
+
+
+def as_python_has_it(number: int) -> IO[str] | None:
+    try:
+        return open(number, "w" if number else "r", buffering=1 if number == 2 else -1, closefd=False)
+    except OSError:
+        return None
+
+
+class Ended:
+    """A vethctl in a forked child, whose streams `prepare` has done something to; `code` is its exit status."""
+
+    def __init__(self, argv: list[str], prepare: Callable[[], None]) -> None:
+        read, write = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                signal.alarm(30)
+                null = os.open(os.devnull, os.O_RDWR)
+                for number in range(3):
+                    os.dup2(null, number)
+                prepare()
+                for number, name in enumerate(("stdin", "stdout", "stderr")):
+                    setattr(sys, name, as_python_has_it(number))
+                sys.argv = ["vethctl", *argv]
+                code = main()
+                try:  # as the interpreter does at its end
+                    sys.stdout.flush()
+                    sys.stderr.flush()
+                except OSError:
+                    code = 120
+                os._exit(code)
+            except BaseException:
+                os.write(write, traceback.format_exc().encode())
+                os._exit(99)
+        os.close(write)
+        with open(read) as raised:
+            self.raised = raised.read()
+        self.code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imported() -> None:
+    """So that children need not."""
+    for command in COMMANDS.values():
+        import_module(f"vethlib.cli.commands.{command.module}")
+
+
+def closed(*numbers: int) -> Callable[[], None]:
+    def prepare() -> None:
+        for number in numbers:
+            os.close(number)
+
+    return prepare
+
+
+def full(*numbers: int) -> Callable[[], None]:
+    def prepare() -> None:
+        file = os.open("/dev/full", os.O_WRONLY)
+        for number in numbers:
+            os.dup2(file, number)
+        os.close(file)
+
+    return prepare
+
+
+def unread(*numbers: int) -> Callable[[], None]:
+    def prepare() -> None:
+        read, write = os.pipe()
+        os.close(read)
+        for number in numbers:
+            os.dup2(write, number)
+        os.close(write)
+
+    return prepare
+
+
+def test_the_table_has_every_command() -> None:
+    assert set(LINES) == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", LINES)
+def test_whatever_becomes_of_stderr_and_stdin_the_exit_status_stays(command: str) -> None:
+    argv, code = LINES[command]
+    for prepare in (closed(0, 2), full(2), unread(2)):
+        ended = Ended([command, *argv], prepare)
+        assert (ended.raised, ended.code) == ("", code)
+        if command == "create":
+            main(["delete", "a"])
+
+
+@pytest.mark.parametrize("command", LINES)
+def test_a_result_that_cannot_be_written_is_told_by_the_exit_status(command: str) -> None:
+    argv, code = LINES[command]
+    for prepare in (closed(0, 1, 2), full(1)):
+        ended = Ended([command, *argv], prepare)
+        assert ended.raised == ""
+        assert ended.code in {code or 2, 2}  # diff prints, and so ends with 2
+        if command == "create":
+            assert names() == {"a", "b"}
+            main(["delete", "a"])
+
+
+def test_help_that_cannot_be_written_is_told_but_not_to_a_reader_that_left() -> None:
+    assert Ended(["show", "--help"], full(1)).code == 2
+    assert Ended(["show", "--help"], unread(1)).code == 0
+    assert Ended(["--version"], full(1, 2)).code == 2
+
+
+def test_what_goes_to_one_place_appears_in_the_order_in_which_it_was_written() -> None:
+    program = "from vethlib.cli.term.output import Output; o = Output(); "
+    program += "o.line('1'); o.remark('2'); o.line('3'); o.error('4', code='x')"
+    done = subprocess.run(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True
+    )
+    assert done.stdout.splitlines() == ["1", "2", "3", "vethctl: 4"]
+
+
+def test_what_is_opened_never_gets_the_number_of_a_standard_stream() -> None:
+    program = (
+        "import os; from vethlib.cli import main; from vethlib.cli.term.streams import open_missing; "
+        "main(['x']); open_missing(); print(os.pipe()[0])"
+    )
+    for redirection in (">&- 2>&- <&-", "2>&- <&-", "<&-"):
+        command = f'"$0" -c "$1; os._exit(int(min(os.pipe()) < 3))" {redirection}'
+        done = subprocess.run(["sh", "-c", command, sys.executable, program], cwd=ROOT, check=False)
+        assert done.returncode == 0
+
+
+@pytest.mark.parametrize("redirection", [">&-", "2>&-", "<&-", ">&- 2>&-", ">&- 2>&- <&-"])
+def test_an_interpreter_that_was_started_without_streams_ends_well(redirection: str) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f'"$0" -m vethlib show --all {redirection}', sys.executable],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+    )
+    assert done.returncode == (2 if ">&- " in f"{redirection} ".replace("2>&- ", "") else 0)
+    assert "Traceback" not in done.stderr
+    assert "unexpected" not in done.stderr

@@ -1,0 +1,24 @@
+"""Whether work takes time in proportion to its size: judged by processor time, which a busy machine does not change."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+__all__ = ["is_proportional"]
+
+_TIMES = 8
+_SLACK = 4.0  # what is quadratic would take eight times as long as what is proportional
+_NOISE = 0.02  # seconds
+
+
+def is_proportional(work: Callable[[int], object], size: int) -> bool:
+    """Whether eight times the size takes some eight times as long, and nothing near to sixty-four."""
+    small = min(_seconds(work, size) for _ in range(3))
+    return _seconds(work, size * _TIMES) <= _TIMES * _SLACK * max(small, _NOISE / _TIMES)
+
+
+def _seconds(work: Callable[[int], object], size: int) -> float:
+    began = time.process_time()
+    work(size)
+    return time.process_time() - began

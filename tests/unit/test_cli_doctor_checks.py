@@ -1,0 +1,62 @@
+"""The checks of doctor: Python packages, its own environment variables, and a store."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.live.applying import value
+from vethlib.cli.host import doctor_checks
+from vethlib.cli.host.doctor_checks import Finding
+
+
+def by_name(findings: object) -> dict[str, Finding]:
+    return {one.what: one for one in findings}  # type: ignore[attr-defined]
+
+
+def test_a_missing_extra_comes_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = by_name(doctor_checks.packages())
+    assert all(one.ok for one in there.values())
+    monkeypatch.setattr(importlib.util, "find_spec", lambda module: None)
+    missing = by_name(doctor_checks.packages())
+    assert missing["grpcio"].detail == "grpcio is not installed: it connects to etcd: --store etcd://"
+    assert {name: (one.cure, one.needed) for name, one in missing.items()} == {
+        "protobuf": ("pip install 'vethlib'", True),
+        "inotify_simple": ("pip install 'vethlib'", True),
+        "pyroute2": ("pip install 'vethlib'", False),
+        "grpcio": ("pip install 'vethlib[etcd]'", False),
+        "docker": ("pip install 'vethlib[docker]'", False),
+        "prometheus-client": ("pip install 'vethlib[metrics]'", False),
+    }
+
+
+def test_a_variable_that_means_nothing_or_is_refused_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"SOTRE": "dir:/x", "LABEL": "a", "TIMEOUT": "soon", "DEBUG": "nl,more", "XYZ": "1"}
+    for name, text in given.items():
+        monkeypatch.setenv(f"VETHLIB_{name}", text)
+    found = by_name(doctor_checks.variables())
+    assert {name.removeprefix("VETHLIB_") for name, one in found.items() if not one.ok} == given.keys() - {"LABEL"}
+    assert found["VETHLIB_SOTRE"].cure == "did you mean VETHLIB_STORE?"
+    assert found["VETHLIB_TIMEOUT"].detail.startswith("'soon': must be seconds")
+    assert found["VETHLIB_DEBUG"].detail == "unknown: more"
+    assert found["VETHLIB_XYZ"].cure == "unset VETHLIB_XYZ: see vethctl COMMAND --help"
+
+
+def test_the_store_that_commands_would_take_is_looked_at(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("VETHLIB_STORE", raising=False)
+    assert list(doctor_checks.store()) == []
+    monkeypatch.setenv("VETHLIB_STORE", f"dir:{tmp_path}")
+    monkeypatch.delenv("MICROSERVICE_LABEL", raising=False)
+    (tmp_path / "a.json").write_text(json.dumps(value("a", "b")))
+    (good,) = doctor_checks.store()
+    assert (good.ok, good.detail) == (True, f"dir:{tmp_path} has 1 interface for the label vpp1")
+    (tmp_path / "b.json").write_text(json.dumps(value("b", "a", mtu=5)))
+    (bad,) = doctor_checks.store()
+    assert (bad.ok, bad.needed) == (False, False)
+    assert bad.detail.endswith("of which 1 value cannot be used: b")
+    monkeypatch.setenv("VETHLIB_STORE", f"dir:{tmp_path}/none")
+    (away,) = doctor_checks.store()
+    assert away.detail == f"{tmp_path}/none does not exist: create the directory"

@@ -1,0 +1,505 @@
+"""Whose a pair is, for every combination of what its ends say, where they are and what is recorded of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from tests.unit.host_model import HOME, Host, HostLink
+from tests.unit.planning import LABEL, NS2, applied, deleted, end, ops, recorded, two_namespaces
+from vethlib.agent import Interface, Mark, Namespace, SeenNetns, State, group_of, inverse, irreversible, plan
+from vethlib.agent.host.recording import facts_of_look
+from vethlib.agent.planning.observed import LinkId
+from vethlib.agent.planning.owned import OwnedPairs
+from vethlib.agent.planning.recorded import PairRecord, RecordedEnd, RecordedPair
+
+GROUP = group_of(LABEL)
+A, B = end("a", "b"), end("b", "a", namespace=Namespace())
+C, D = end("c", "d"), end("d", "c", namespace=NS2)
+
+
+@pytest.fixture
+def host() -> Host:
+    return two_namespaces()
+
+
+# What the end that a tenant has may have become.
+
+
+def honest(host: Host, link: HostLink) -> None:
+    pass
+
+
+def rewritten(host: Host, link: HostLink) -> None:
+    link.alias, link.group = "mine", 7
+
+
+def cleared(host: Host, link: HostLink) -> None:
+    link.alias, link.group = "", 0
+
+
+def forged(host: Host, link: HostLink) -> None:
+    link.alias = str(Mark(LABEL, "qa", True))
+
+
+def of_another_label(host: Host, link: HostLink) -> None:
+    link.alias = str(Mark("other", "a", False))
+
+
+def renamed(host: Host, link: HostLink) -> None:
+    link.name, link.alias = "zz", "mine"
+
+
+def given_another_mac(host: Host, link: HostLink) -> None:
+    link.mac, link.alias = "02:00:00:00:00:77", "mine"
+
+
+def moved(host: Host, link: HostLink) -> None:
+    """Into a namespace of its own, rewritten all over, with another index."""
+    old = next(key for key, one in host.links.items() if one is link)
+    del host.links[old]
+    place = host.add_netns("netns:hidden")
+    link.index, link.alias, link.group, link.mac = 99, "mine", 7, "02:00:00:00:00:77"
+    host.links[place, 99] = link
+    assert link.peer is not None
+    host.links[link.peer].peer = (place, 99)
+
+
+CHANGES: list[Callable[[Host, HostLink], None]] = [
+    honest, rewritten, cleared, forged, of_another_label, renamed, given_another_mac, moved,
+]  # fmt: skip
+changes = pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+
+
+def wipe(host: Host, record: PairRecord) -> PairRecord | None:
+    return None
+
+
+def keep(host: Host, record: PairRecord) -> PairRecord:
+    return record
+
+
+def empty(host: Host, record: PairRecord) -> PairRecord:
+    return PairRecord(adopts=False)
+
+
+def stale(host: Host, record: PairRecord) -> PairRecord:
+    """Of namespaces that had these inode numbers before."""
+    older = PairRecord(adopts=False)
+    for pair in record:
+        older.add(RecordedPair(*(replace(one, cookie=1) for one in pair.ends)))
+    host.cookies = dict.fromkeys(host.places.values(), 2)
+    return older
+
+
+def planned(host: Host, record: PairRecord | None, *interfaces: Interface):  # type: ignore[no-untyped-def]
+    return plan({one.name: one for one in interfaces}, host.observe(), label=LABEL, prune=True, record=record)
+
+
+# --- an end at home
+
+
+@changes
+@pytest.mark.parametrize("known", [keep, wipe, empty, stale], ids=lambda known: known.__name__)
+def test_with_an_end_at_home_that_one_decides(
+    host: Host,
+    change: Callable[[Host, HostLink], None],
+    known: Callable[[Host, PairRecord], PairRecord | None],
+) -> None:
+    applied(host, A, B)
+    record = known(host, recorded(host, A, B))
+    change(host, host["netns:ns1", "a"])
+    assert ops(planned(host, record)) == ["delete"]
+    made = planned(host, record, A, B)
+    assert {one.state for one in made.verdicts.values()} == {State.CONFIGURED}
+    assert (ops(made) == ["delete", "create"]) == (change is moved)
+    host.apply(planned(host, record))
+    assert host.links == {}
+
+
+@changes
+@pytest.mark.parametrize("known", [keep, wipe, empty, stale], ids=lambda known: known.__name__)
+@pytest.mark.parametrize("alias", ["", "uplink", str(Mark("other", "b", False))])
+def test_what_is_not_marked_at_home_is_foreign_whatever_its_other_end_says(
+    host: Host,
+    change: Callable[[Host, HostLink], None],
+    known: Callable[[Host, PairRecord], PairRecord | None],
+    alias: str,
+) -> None:
+    """A container engine's link, whose other end is in the tenant's namespace and bears our marks."""
+    applied(host, A, B)
+    record = known(host, recorded(host, A, B))
+    host["", "b"].alias, host["", "b"].group = alias, 0
+    host["", "b"].name = "theirs"
+    change(host, host["netns:ns1", "a"])
+    before = host.snapshot()
+    assert planned(host, record).operations == ()
+    made = planned(host, record, A, B)
+    assert deleted(made) == []
+    if change not in (moved, renamed):
+        assert made.operations == ()
+        assert made.verdicts["a"].state is State.FAILED
+    host.apply(made)
+    assert {key: host.links[key] for key in before} == before
+
+
+def test_a_forged_name_does_not_make_the_end_another_interfaces(host: Host) -> None:
+    applied(host, A, B, end("qa", "qb"), end("qb", "qa", namespace=NS2))
+    wanted = [A, B, end("qa", "qb"), end("qb", "qa", namespace=NS2)]
+    record = recorded(host, *wanted)
+    for link in (host["netns:ns1", "a"], host["netns:ns1", "qa"]):
+        link.alias = str(Mark(LABEL, "qb", True))
+    assert planned(host, record, *wanted).operations == ()
+    assert planned(host, None, A, B).verdicts["a"].state is State.CONFIGURED
+
+
+@pytest.mark.parametrize("change", [one for one in CHANGES if one not in (moved, renamed)])
+def test_what_a_tenant_says_is_not_put_right(host: Host, change: Callable[[Host, HostLink], None]) -> None:
+    applied(host, A, B, C, D)
+    record = recorded(host, A, B, C, D)
+    for name in ("a", "c"):
+        change(host, host["netns:ns1", name])
+    assert planned(host, record, A, B, C, D).operations == ()
+
+
+# --- no end at home
+
+
+@changes
+@pytest.mark.parametrize("both", [False, True])
+def test_with_no_end_at_home_the_record_decides(
+    host: Host, change: Callable[[Host, HostLink], None], both: bool
+) -> None:
+    applied(host, C, D)
+    record = recorded(host, C, D)
+    change(host, host["netns:ns1", "c"])
+    if both and change is not moved:
+        change(host, host["netns:ns2", "d"])
+    assert ops(planned(host, record)) == ["delete"]
+    made = planned(host, record, C, D)
+    assert {one.state for one in made.verdicts.values()} == {State.CONFIGURED}
+    assert ("create" in ops(made)) == (change is moved)
+    host.apply(planned(host, record))
+    assert host.links == {}
+
+
+@changes
+@pytest.mark.parametrize("known", [empty, stale], ids=lambda known: known.__name__)
+def test_what_is_not_recorded_is_never_deleted_for_being_unwanted(
+    host: Host,
+    change: Callable[[Host, HostLink], None],
+    known: Callable[[Host, PairRecord], PairRecord | None],
+) -> None:
+    applied(host, C, D)
+    record = known(host, recorded(host, C, D))
+    change(host, host["netns:ns1", "c"])
+    before = host.snapshot()
+    assert planned(host, record).operations == ()
+    made = planned(host, record, C, D)
+    if change is honest:
+        assert made.operations == ()
+        assert {one.state for one in made.verdicts.values()} == {State.CONFIGURED}
+    else:
+        assert {key: host.links[key] for key in before} == before
+        assert deleted(made) == []
+        assert State.CONFIGURED not in {one.state for one in made.verdicts.values()}
+
+
+@changes
+def test_without_any_record_marks_on_both_ends_decide(host: Host, change: Callable[[Host, HostLink], None]) -> None:
+    applied(host, C, D)
+    change(host, host["netns:ns1", "c"])
+    marked = change in (honest, forged)
+    assert ops(planned(host, None)) == (["delete"] if marked else [])
+
+
+def test_a_pair_that_both_tenants_have_moved_is_known_by_what_it_was(host: Host) -> None:
+    applied(host, C, D)
+    record = recorded(host, C, D)
+    hidden = host.add_netns("netns:hidden")
+    for place, name, index in ((host.places["netns:ns1"], "c", 98), (host.places["netns:ns2"], "d", 99)):
+        link = host.at(place, name)
+        assert link is not None
+        del host.links[place, link.index]
+        link.index = index
+        host.links[hidden, index] = link
+    host.connect(hidden, host.links[hidden, 98], hidden, host.links[hidden, 99])
+    assert ops(planned(host, record)) == ["delete"]
+    host.links[hidden, 98].mac = "02:00:00:00:00:77"
+    assert planned(host, record).operations == ()
+
+
+def test_a_link_that_came_to_where_ours_was_is_not_taken_for_it(host: Host) -> None:
+    applied(host, C, D)
+    record = recorded(host, C, D)
+    a, b = next((end, link.peer) for end, link in host.links.items())
+    assert b is not None
+    host.delete(a)
+    for mine, theirs in ((a, (HOME, 3)), (a, (b[0], 55))):
+        host.links = {mine: HostLink(mine[1], "c", mac="02:01:02:03:04:05"), theirs: HostLink(theirs[1], "x")}
+        host.links[mine].peer, host.links[theirs].peer = theirs, mine
+        before = host.snapshot()
+        assert planned(host, record).operations == ()
+        assert deleted(planned(host, record, C, D)) == []
+        assert host.links == before
+
+
+def test_a_peer_at_home_that_is_not_ours_protects_the_pair_whatever_else_agrees(host: Host) -> None:
+    applied(host, C, D)
+    record = recorded(host, C, D)
+    link = host["netns:ns1", "c"]
+    place = host.places["netns:ns1"]
+    assert link.peer is not None
+    del host.links[link.peer]
+    theirs = host.add(HOME, "veth1234567")
+    host.connect(place, link, HOME, theirs)
+    before = host.snapshot()
+    assert planned(host, record).operations == ()
+    assert deleted(planned(host, record, C, D)) == []
+    assert host.links == before
+
+
+# --- killed between intent and record
+
+
+def intent(host: Host) -> PairRecord:
+    record = PairRecord(adopts=False)
+    places = host.places["netns:ns1"], host.places["netns:ns2"]
+    ends = [RecordedEnd(one.name, place, 0, link=one.name) for one, place in zip((C, D), places, strict=True)]
+    record.intend(RecordedPair(*ends))
+    return record
+
+
+def created(host: Host, *, names: tuple[str, str] = ("c", "d"), groups: tuple[int, int] = (GROUP, GROUP)) -> None:
+    places = host.places["netns:ns1"], host.places["netns:ns2"]
+    left, right = (host.add(p, n, group=g, up=False) for p, n, g in zip(places, names, groups, strict=True))
+    host.connect(places[0], left, places[1], right)
+
+
+@pytest.mark.parametrize(
+    ("names", "groups", "ours"),
+    [
+        (("c", "d"), (GROUP, GROUP), True),
+        (("c", "d"), (GROUP, 0), True),  # one tenant was quick
+        (("c", "d"), (0, GROUP), True),
+        (("zz", "d"), (GROUP, GROUP), True),
+        (("zz", "d"), (0, GROUP), False),
+        (("c", "d"), (0, 0), False),  # of others, by chance
+        (("x", "y"), (0, 0), False),
+    ],
+)
+def test_what_was_about_to_be_created_is_ours_if_it_is_what_was_created(
+    host: Host, names: tuple[str, str], groups: tuple[int, int], ours: bool
+) -> None:
+    created(host, names=names, groups=groups)
+    assert ops(planned(host, intent(host))) == (["delete"] if ours else [])
+    assert ops(planned(host, PairRecord(adopts=False))) == []
+
+
+def test_a_group_alone_is_no_claim_where_a_tenant_can_set_it(host: Host) -> None:
+    created(host)
+    made = planned(host, PairRecord(adopts=False), C, D)
+    assert made.operations == ()
+    assert {one.state for one in made.verdicts.values()} == {State.FAILED}
+
+
+def elsewhere(host: Host, *, moved: str, alias: bool, groups: tuple[int, int] = (GROUP, GROUP)) -> None:
+    """The intended pair, of which somebody has moved the ends `moved` away since it was created."""
+    places = {"c": host.places["netns:ns1"], "d": host.places["netns:ns2"]}
+    places.update((name, host.add_netns(f"netns:to-{name}")) for name in moved)
+    ends = []
+    for name, group in zip("cd", groups, strict=True):
+        ends.append(host.add(places[name], name, group=group, up=False))
+        if alias:
+            ends[-1].alias = str(Mark(LABEL, name, False))
+    host.connect(places["c"], ends[0], places["d"], ends[1])
+
+
+@pytest.mark.parametrize(
+    ("moved", "alias", "ours"),
+    [("c", False, True), ("d", False, True), ("c", True, True), ("d", True, True), ("cd", True, True),
+     ("cd", False, False)],
+)  # fmt: skip
+def test_what_was_created_and_moved_away_before_it_was_recorded_is_ours(
+    host: Host, moved: str, alias: bool, ours: bool
+) -> None:
+    elsewhere(host, moved=moved, alias=alias)
+    assert ops(planned(host, intent(host))) == (["delete"] if ours else [])
+    assert planned(host, PairRecord(adopts=False)).operations == ()
+
+
+@pytest.mark.parametrize("moved", ["c", "d"])
+@pytest.mark.parametrize("groups", [(GROUP, 0), (0, GROUP)])
+def test_a_pair_elsewhere_of_which_one_end_bears_nothing_is_not_the_intended_one(
+    host: Host, moved: str, groups: tuple[int, int]
+) -> None:
+    elsewhere(host, moved=moved, alias=False, groups=groups)
+    assert planned(host, intent(host)).operations == ()
+
+
+# --- what a look leaves in the record
+
+
+def look(host: Host, record: PairRecord, *interfaces: Interface, whole: bool = True) -> list[str]:
+    wanted = {one.name: one for one in interfaces}
+    observed = host.observe()
+    owned = OwnedPairs(observed, LABEL, record, wanted)
+    found = plan(wanted, observed, label=LABEL, prune=True, owned=owned).found
+    ends: set[LinkId] = {one.id for pair in record for one in pair.ends}
+    missing = ends - observed.by_index.keys()
+    return facts_of_look(
+        record, owned, observed, found=found, desired=wanted, missing=missing, names=None if whole else set(wanted)
+    )
+
+
+def test_a_look_that_finds_what_is_recorded_has_nothing_to_write(host: Host) -> None:
+    applied(host, A, B, C, D)
+    record = PairRecord()
+    assert len(look(host, record, A, B, C, D)) == len(record) == 2
+    assert look(host, record, A, B, C, D) == []
+    host["netns:ns1", "a"].alias = host["netns:ns1", "c"].alias = "mine"
+    host["netns:ns1", "a"].name = "zz"
+    assert look(host, record, A, B, C, D) == []
+    host["netns:ns1", "c"].mac = "02:00:00:00:00:77"
+    assert len(look(host, record, A, B, C, D)) == 1
+
+
+def test_a_pair_that_is_gone_leaves_the_record(host: Host) -> None:
+    applied(host, A, B, C, D)
+    record = recorded(host, A, B, C, D)
+    applied(host, C, D)
+    assert len(look(host, record, C, D)) == 1
+    assert [pair.names for pair in record] == [{"c", "d"}]
+
+
+def test_however_often_a_pair_is_deleted_the_record_does_not_grow(host: Host) -> None:
+    record = PairRecord()
+    for _ in range(20):
+        applied(host, C, D)
+        look(host, record, C, D, whole=False)
+        host.delete(next(iter(host.links)))
+    assert len(record) <= 3
+    look(host, record, C, D)
+    assert len(record) == 0
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_intent_that_came_to_nothing_is_forgotten_by_a_look_at_its_namespaces(host: Host, whole: bool) -> None:
+    record = intent(host)
+    host.absent["netns:ns2"] = SeenNetns("netns:ns2", None, "nobody knows", unknown=True)
+    look(host, record, C, D, whole=whole)
+    assert len([*record.intents()]) == 1
+    del host.absent["netns:ns2"]
+    look(host, record, C, D, whole=whole)
+    assert [*record.intents()] == []
+
+
+def test_what_was_created_by_half_is_found_by_the_next_look(host: Host) -> None:
+    record = intent(host)
+    created(host)
+    look(host, record, C, D, whole=False)
+    assert [pair.names for pair in record] == [{"c", "d"}]
+    assert [*record.intents()] == []
+
+
+@pytest.mark.parametrize("seen", [0, 1])
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_was_created_and_of_which_one_end_is_out_of_sight_is_ours_until_it_is_gone(
+    host: Host, seen: int, whole: bool
+) -> None:
+    record = intent(host)
+    created(host)
+    ends = list(host.links)
+    del host.links[ends[1 - seen]]
+    look(host, record, whole=whole)
+    assert len([*record.intents()]) == 1
+    assert ops(planned(host, record)) == ["delete"]
+    del host.links[ends[seen]]
+    look(host, record, C, D, whole=whole)
+    assert [*record.intents()] == []
+
+
+@pytest.mark.parametrize("moved", ["c", "d"])
+@pytest.mark.parametrize("known", [True, False])
+def test_what_was_created_at_home_by_half_and_is_moved_after_a_look_is_ours(
+    host: Host, moved: str, known: bool
+) -> None:
+    places = {"c": HOME, "d": host.places["netns:ns2"]}
+    record = PairRecord(adopts=False)
+    if known:
+        record.intend(RecordedPair(*(RecordedEnd(name, place, 0, link=name) for name, place in places.items())))
+    left, right = (host.add(place, name, group=GROUP, up=False) for name, place in places.items())
+    right.alias = str(Mark(LABEL, "d", False))
+    host.connect(HOME, left, places["d"], right)
+    look(host, record)
+    assert [pair.names for pair in record] == [{"c", "d"} if known else {""}]
+    other = host.add_netns("netns:other")
+    link = host.links.pop((places[moved], (left if moved == "c" else right).index))
+    host.links[other, link.index] = link
+    places[moved] = other
+    host.connect(places["c"], left, places["d"], right)
+    right.mac = "02:00:00:00:00:77"
+    assert ops(planned(host, record)) == ["delete"]
+
+
+def test_pairs_within_home_need_no_record(host: Host) -> None:
+    both = [replace(one, namespace=Namespace()) for one in (A, B)]
+    applied(host, *both)
+    assert look(host, PairRecord(), *both) == []
+
+
+def test_the_end_that_names_a_pair_need_not_be_the_one_it_is_deleted_by(host: Host) -> None:
+    applied(host, A, B)
+    (delete,) = deleted(planned(host, recorded(host, A, B)))
+    assert (delete.interface, delete.ref, delete.name) == ("a", "netns:ns1", "a")
+    assert delete.at_home == ("b", host["", "b"].index)
+    assert {mark.name for _, mark in delete.marks} == {"a", "b"}
+
+
+# --- taking a trial back
+
+
+@changes
+def test_a_trial_is_taken_back_whatever_a_tenant_has_written_meanwhile(
+    host: Host, change: Callable[[Host, HostLink], None]
+) -> None:
+    before = host.observe()
+    made = planned(host, None, A, B, C, D)
+    host.apply(made)
+    record = recorded(host, A, B, C, D)
+    host["netns:ns1", "c"].name = "quick"  # before anybody looked
+    after = host.observe()
+    for link in (host["netns:ns1", "a"], host["netns:ns1", "quick"]):
+        if change is not moved or link.name == "a":
+            change(host, link)
+    undo = inverse(made.operations, before, after, host.observe(), record)
+    host.apply(undo.plan)
+    assert host.links == {}
+
+
+@changes
+def test_a_pair_that_a_trial_deleted_comes_back_whatever_a_tenant_had_written(
+    host: Host, change: Callable[[Host, HostLink], None]
+) -> None:
+    applied(host, A, B)
+    record = recorded(host, A, B)
+    change(host, host["netns:ns1", "a"])
+    before = host.observe()
+    made = planned(host, record)
+    assert irreversible(made, before, {}) == ()
+    old = {(link.name, link.alias) for link in host.links.values()}
+    host.apply(made)
+    host.apply(inverse(made.operations, before, host.observe(), host.observe(), record).plan)
+    assert {(link.name, link.alias) for link in host.links.values()} == old
+
+
+def test_a_pair_that_was_taken_over_at_home_is_not_taken_back(host: Host) -> None:
+    before = host.observe()
+    made = planned(host, None, A, B)
+    host.apply(made)
+    record, after = recorded(host, A, B), host.observe()
+    host["", "b"].alias = "uplink"
+    undo = inverse(made.operations, before, after, host.observe(), record)
+    assert (undo.plan.operations, len(undo.left)) == ((), 1)

@@ -1,0 +1,105 @@
+"""Somebody who makes files in a store, or rewrites one, as fast as he can."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.live.applying import value
+from tests.stores import changed, interface_text, news, snapshot, write
+from vethlib.agent.stores import directory as module
+from vethlib.agent.stores.directory import DirectoryStore
+from vethlib.agent.stores.protocol import Change, Snapshot
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    for number in range(50):
+        write(tmp_path / f"{number}.json", value(f"v{number}", "peer"))
+    return tmp_path
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[DirectoryStore]:
+    store = DirectoryStore(path)
+    snapshot(store)
+    yield store
+    store.close()
+
+
+def count(patch: pytest.MonkeyPatch, owner: Any, name: str) -> list[tuple[Any, ...]]:
+    calls: list[tuple[Any, ...]] = []
+    function = getattr(owner, name)
+
+    def counted(*args: Any, **how: Any) -> Any:
+        calls.append(args)
+        return function(*args, **how)
+
+    patch.setattr(owner, name, counted)
+    return calls
+
+
+def storm(path: Path) -> None:
+    """More events than are queued for one reader (fs.inotify.max_queued_events)."""
+    most = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    file = path / "x.tmp"
+    for _ in range(most // 3 + 10):
+        os.close(os.open(file, os.O_WRONLY | os.O_CREAT))
+        os.unlink(file)
+
+
+def test_what_was_lost_in_a_storm_is_found(store: DirectoryStore, path: Path) -> None:
+    storm(path)
+    write(path / "0.json", value("v0", "another"))
+    (found,) = news(store)
+    assert isinstance(found, Snapshot)
+    parsed = found.values["v0"].interface
+    assert parsed is not None
+    assert parsed.peer_if_name == "another"
+
+
+def test_one_storm_after_the_other_does_not_have_everything_read_each_time(
+    store: DirectoryStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_REST", 10_000.0)
+    monkeypatch.setattr(
+        module, "_LONG", 10.0
+    )  # a busy machine may take long for a single file, which would rest as well
+    reads = count(monkeypatch, module, "content")
+    for _ in range(2):
+        storm(path)
+        store.read()
+    assert 50 <= len(reads) < 100, "all files, once"
+    due = store.due()
+    assert due is not None
+    assert due > 1
+    # What is heard of is news meanwhile.
+    write(path / "1.json", value("v1", "another"))
+    assert list(changed(store)) == ["v1"]
+
+
+def test_one_file_that_is_rewritten_all_the_time_is_read_once_and_the_others_are_too(
+    store: DirectoryStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = count(monkeypatch, module, "content")
+    for number in range(1000):
+        (path / "0.json").write_text(interface_text("v0", mtu=1000 + number))
+        if number == 500:
+            write(path / "7.json", value("v7", "another"))
+    found = store.read()
+    assert {one.name for one in found if isinstance(one, Change)} == {"v0", "v7"}
+    assert len(reads) <= 4
+
+
+def test_files_of_several_names_are_looked_for_together(
+    store: DirectoryStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = count(monkeypatch, os, "scandir")
+    for number in range(40):
+        os.link(path / f"{number}.json", path / f"{number}-again.json")
+    store.read()
+    assert len(looks) == 1

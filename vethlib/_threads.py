@@ -1,0 +1,32 @@
+"""Start a thread, which pids.max of a control group or a limit of the user may prevent."""
+
+from __future__ import annotations
+
+import errno
+import threading
+
+from ._primitives import are_threads_real
+from .errors import VethError
+
+
+class ThreadRefused(VethError, OSError):
+    """No further thread can be started; ``errno`` is EAGAIN, as from clone(2)."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.errno = errno.EAGAIN
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def start(thread: threading.Thread, purpose: str) -> None:
+    """Start a thread; `purpose` is for the message. Raises ThreadRefused."""
+    if not are_threads_real():
+        cure = "run it in a separate process"
+        raise ThreadRefused(f"{purpose} needs a thread, but gevent or eventlet has replaced threads: {cure}")
+    try:
+        thread.start()
+    except RuntimeError as error:  # "can't start new thread", whatever the reason
+        cure = "raise TasksMax= of the service, pids.max of its control group, or ulimit -u"
+        raise ThreadRefused(f"{purpose} needs a thread, but none can be started: {cure}") from error

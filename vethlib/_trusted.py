@@ -1,0 +1,210 @@
+"""Open paths without following the symbolic links of other users.
+
+A user that can write to a directory on the path can put a symbolic link there, and change it at any moment. So a path
+is walked part by part, each from the descriptor of the previous part, and a link is inspected and read through its own
+descriptor. Links of root and of this user are followed. A link of another user is an error that names the user.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import Final, NamedTuple
+
+_WALK: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_ENTER: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_MOST_LINKS: Final = 40  # MAXSYMLINKS, include/linux/namei.h
+
+
+class Place(NamedTuple):
+    """Location of a file that may not exist yet: a descriptor of its directory, which the caller closes; its name."""
+
+    directory: int
+    name: str
+
+
+def is_trusted(link: os.stat_result) -> bool:
+    """Return whether a symbolic link may be followed: it belongs to root or to this user."""
+    return link.st_uid in (0, os.geteuid())
+
+
+def open_directory(path: str, *, make: bool = False) -> int:
+    """Open a directory. With `make`, create it and its parents if they are missing (mode 0755, whatever the umask).
+
+    Returns a descriptor (O_RDONLY, close-on-exec), which the caller closes. Raises OSError: ELOOP, with the user in its
+    text, for a link of another user.
+    """
+    place = _walk(path, make=make)
+    try:
+        return os.open(".", _OPEN, dir_fd=place)
+    finally:
+        os.close(place)
+
+
+def locate(path: str, directory: int | None = None) -> Place:
+    """Locate a file that may not exist yet; a relative path starts from `directory`, or the working directory.
+
+    If the file itself is a trusted link, it is followed; a link of another user is the location itself, so that
+    replacing the file replaces the link. Raises OSError, also if a directory on the way is missing.
+    """
+    at = None if directory is None else os.dup(directory)
+    try:
+        for _ in range(_MOST_LINKS):
+            head, name = os.path.split(path)
+            if name in ("", ".", ".."):
+                raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+            parent = _walk(head, at)
+            target = _target(name, parent)
+            if target is None:
+                return Place(parent, name)
+            path = target
+            if at is not None:
+                os.close(at)
+            at = parent
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+    finally:
+        if at is not None:
+            os.close(at)
+
+
+def make_directory(name: str, parent: int | None, *, mode: int = 0o755) -> None:
+    """Create a directory with exactly this mode. Raises OSError: EEXIST if something has that name."""
+    os.mkdir(name, mode, dir_fd=parent)
+    made = os.open(name, _OPEN | os.O_NOFOLLOW, dir_fd=parent)
+    try:
+        if os.fstat(made).st_uid == os.geteuid():  # otherwise somebody has put another directory in its place
+            os.fchmod(made, mode)
+    finally:
+        os.close(made)
+
+
+def strangers_on_the_way(path: str, directory: int | None = None) -> tuple[os.stat_result, set[int]]:
+    """Walk a path like the kernel does, following links of any user; a relative path starts from `directory`.
+
+    Returns the status of the target, and the users, except root and this user, whose links were followed. Raises
+    OSError.
+    """
+    proc = os.stat("/proc/self").st_dev
+    at = os.open("/" if path.startswith("/") else ".", _ENTER, dir_fd=directory)
+    parts = path.split("/")[::-1]
+    strangers: set[int] = set()
+    links = 0
+    try:
+        while parts:
+            part = parts.pop()
+            if part in ("", "."):
+                continue
+            inner = os.open(part, _WALK, dir_fd=at)
+            try:
+                status = os.fstat(inner)
+                if not stat.S_ISLNK(status.st_mode):
+                    at, inner = inner, at
+                    continue
+                links += 1
+                if links > _MOST_LINKS:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+                if not is_trusted(status):
+                    strangers.add(status.st_uid)
+                if os.fstat(at).st_dev == proc:  # its target may have no path
+                    beyond = os.open(part, os.O_PATH | os.O_CLOEXEC, dir_fd=at)
+                else:
+                    target = os.readlink("", dir_fd=inner)
+                    parts += target.split("/")[::-1]
+                    beyond = os.open("/" if target.startswith("/") else ".", _ENTER, dir_fd=at)
+                os.close(at)
+                at = beyond
+            finally:
+                os.close(inner)
+        return os.fstat(at), strangers
+    finally:
+        os.close(at)
+
+
+def who_else_writes(status: os.stat_result) -> str:
+    """Name the users and groups, other than root and this user, that can write to a directory; "" if there are none."""
+    who = []
+    if status.st_uid not in (0, os.geteuid()):
+        who.append(f"the user {status.st_uid}")
+    if status.st_mode & stat.S_IWGRP and status.st_gid != 0:
+        who.append(f"the group {status.st_gid}")
+    if status.st_mode & stat.S_IWOTH:
+        who.append("everybody")
+    return " and ".join(who)
+
+
+def _walk(path: str, start: int | None = None, *, make: bool = False) -> int:
+    """Open a directory with O_PATH."""
+    at = os.open("/" if path.startswith("/") else ".", _ENTER, dir_fd=start)
+    parts = path.split("/")[::-1]
+    links = 0
+    try:
+        while parts:
+            part = parts.pop()
+            if part in ("", "."):
+                continue
+            inner = _step(part, at, make=make)
+            try:
+                status = os.fstat(inner)
+                if stat.S_ISLNK(status.st_mode):
+                    links += 1
+                    target = _read_link(part, inner, status, links)
+                    parts += target.split("/")[::-1]
+                    if target.startswith("/"):
+                        os.close(at)
+                        at = -1
+                        at = os.open("/", _ENTER)
+                elif not stat.S_ISDIR(status.st_mode):
+                    raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+                else:
+                    at, inner = inner, at
+            finally:
+                os.close(inner)
+        result, at = at, -1
+        return result
+    except OSError as error:
+        error.filename = path
+        raise
+    finally:
+        if at >= 0:
+            os.close(at)
+
+
+def _step(part: str, at: int, *, make: bool) -> int:
+    try:
+        return os.open(part, _WALK, dir_fd=at)
+    except FileNotFoundError:
+        if not make:
+            raise
+    try:
+        make_directory(part, at)
+    except FileExistsError:
+        pass  # another process was quicker
+    return os.open(part, _WALK, dir_fd=at)
+
+
+def _read_link(part: str, link: int, status: os.stat_result, links: int) -> str:
+    if links > _MOST_LINKS:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    if not is_trusted(status):
+        raise OSError(errno.ELOOP, f"{part!r} is a symbolic link of user {status.st_uid}, which is not followed")
+    return os.readlink("", dir_fd=link)
+
+
+def _target(name: str, directory: int) -> str | None:
+    """Return the target of a trusted link; None if it is something else, or missing.
+
+    A link in /proc is not followed, because its target may have no path, such as a pipe.
+    """
+    if os.fstat(directory).st_dev == os.stat("/proc/self").st_dev:
+        return None
+    try:
+        link = os.open(name, _WALK, dir_fd=directory)
+    except FileNotFoundError:
+        return None
+    try:
+        status = os.fstat(link)
+        return os.readlink("", dir_fd=link) if stat.S_ISLNK(status.st_mode) and is_trusted(status) else None
+    finally:
+        os.close(link)

@@ -1,0 +1,1 @@
+"""The configuration: the northbound model as JSON, read into checked interfaces, and the owner marks of built links."""

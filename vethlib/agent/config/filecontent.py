@@ -1,0 +1,84 @@
+"""Read files that other users may have put into a directory: without waiting, and nothing that they may not read."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import NamedTuple
+
+from vethlib import _trusted
+from vethlib._primitives import posix
+from vethlib.agent.limits import DEFAULT
+
+__all__ = ["Content", "content"]
+
+
+class Content(NamedTuple):
+    """The content of a file, up to one byte more than the limit, and its number of names (st_nlink)."""
+
+    raw: bytes
+    names: int
+
+
+def content(
+    name: str, directory: int | None, *, follow: bool = True, longest: int = DEFAULT.file_bytes
+) -> Content | None:
+    """Return the content of a file, or None for a directory. Never waits, whatever the file is.
+
+    Only regular files are opened: opening a pipe would release its writer, opening a device may do anything.
+    Symbolic links, however many in a row, are followed if each belongs to root, to this user or to the owner of the
+    file. So nobody who can write to the directory, or to a directory that a link of root leads to, can have a file
+    read that they may not read themselves.
+    At most `longest` + 1 bytes are read, so a file that is endless, or grows meanwhile, costs no more than another.
+
+    Raises FileNotFoundError, OSError with ELOOP for a symbolic link that must not be followed, PermissionError for a
+    link of another user, and OSError with EINVAL for anything but a regular file.
+    """
+    link = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    is_link = stat.S_ISLNK(link.st_mode)
+    if is_link and not follow:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    flags = os.O_PATH | os.O_CLOEXEC | (0 if is_link else os.O_NOFOLLOW)
+    target = os.open(name, flags, dir_fd=directory)
+    try:
+        status = os.fstat(target)
+        if is_link:
+            walked, strangers = _trusted.strangers_on_the_way(name, directory)
+            _check_links(strangers, status)
+            is_same = os.path.samestat(walked, status)
+            if not is_same or _version(link) != _version(os.stat(name, dir_fd=directory, follow_symlinks=False)):
+                raise OSError(errno.EAGAIN, "changed while it was read")
+        if stat.S_ISLNK(status.st_mode):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))  # it became a link after the first stat
+        if stat.S_ISDIR(status.st_mode):
+            return None
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        return Content(_read(target, status.st_size, longest + 1), status.st_nlink)
+    finally:
+        os.close(target)
+
+
+def _check_links(strangers: set[int], target: os.stat_result) -> None:
+    for uid in sorted(strangers - {target.st_uid}):
+        raise PermissionError(
+            errno.EPERM, f"is reached through a symbolic link of user {uid}, but belongs to user {target.st_uid}"
+        )
+
+
+def _version(link: os.stat_result) -> tuple[int, int, int]:
+    return link.st_dev, link.st_ino, link.st_ctime_ns  # a rename changes st_ctime
+
+
+def _read(target: int, size: int, most: int) -> bytes:
+    file = os.open(f"/proc/self/fd/{target}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        pieces = [posix.read(file, min(size + 1, most))]
+        left = most - len(pieces[-1])
+        while pieces[-1] and left:  # the file may grow, and files in /proc report size 0
+            pieces.append(posix.read(file, min(1 << 16, left)))
+            left -= len(pieces[-1])
+        return b"".join(pieces)
+    finally:
+        os.close(file)

@@ -1,0 +1,169 @@
+"""Load a northbound configuration from JSON files, directories of them, or a stream."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import IO
+
+from vethlib.agent.limits import DEFAULT, Limits
+from vethlib.errors import InvalidValue, VethError
+
+from .filecontent import content
+from .model import Interface
+from .northbound import Parsed, read
+
+__all__ = ["Configuration", "UnreadablePath", "is_configuration", "load", "refuse_twin"]
+
+STDIN = "-"
+
+_MOST_TWINS = 8  # places of one name that a message lists
+
+
+class UnreadablePath(VethError, OSError):
+    """A path cannot be read, which differs from a path with no content.
+
+    ``path`` is the path, ``reason`` the system's error text, ``errno`` its number.
+    """
+
+    def __init__(self, path: str, reason: str, errno: int | None = None) -> None:
+        super().__init__(f"cannot read {path}: {reason}")
+        self.path = path
+        self.reason = reason
+        self.errno = errno
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """All values read from some paths, valid or not, in the order of reading."""
+
+    parsed: tuple[Parsed, ...]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def interfaces(self) -> dict[str, Interface]:
+        """The valid interfaces by name."""
+        return {value.interface.name: value.interface for value in self.parsed if value.interface is not None}
+
+    @property
+    def invalid(self) -> tuple[Parsed, ...]:
+        """The invalid values. A configuration is meant to be applied as a whole or not at all."""
+        return tuple(value for value in self.parsed if value.interface is None)
+
+
+def load(
+    paths: Iterable[str | os.PathLike[str]],
+    stdin: IO[str] | IO[bytes] | None = None,
+    *,
+    limits: Limits = DEFAULT,
+) -> Configuration:
+    """Read every path: a JSON file, a directory (its ``*.json`` files, nothing else), or ``-`` for `stdin`.
+
+    A file contains one interface or a list of interfaces, and is read once even if given twice. An interface that is
+    configured more than once is refused everywhere, and so are values that exceed the `limits`. Raises
+    :class:`UnreadablePath`.
+    """
+    parsed: list[Parsed] = []
+    warnings: list[str] = []
+    files: dict[str, str] = {}  # by real path, in the order given
+    listed: set[str] = set()  # files found by listing a directory, not named by the caller
+    for path in [os.fspath(path) for path in paths]:
+        if path == STDIN and stdin is not None:
+            # Decoded here, not by the stream, so that undecodable bytes are reported with line and column.
+            parsed += read(getattr(stdin, "buffer", stdin).read(limits.file_bytes + 1), "stdin", limits=limits)
+        elif os.path.isdir(path):
+            in_directory = _json_files(path)
+            if not in_directory:
+                warnings.append(f"{path} has no *.json file: an empty configuration")
+            listed |= set(in_directory)
+            for file in in_directory:
+                files.setdefault(os.path.realpath(file), file)
+        else:
+            files.setdefault(os.path.realpath(path), path)
+    for file in files.values():
+        # A pipe that the caller names, as the shell's <(…) does, is waited for; a pipe found in a directory is refused.
+        raw = _read_listed(file, limits.file_bytes) if file in listed else _read_named(file, limits.file_bytes)
+        parsed += read(raw, file, limits=limits)
+    return Configuration(tuple(_without_twins(parsed)), tuple(warnings))
+
+
+def is_configuration(name: str) -> bool:
+    """Return whether a file of this name is read when its directory is given."""
+    # As with a shell's *.json: a dot file is usually an unfinished one of an editor or another writer.
+    return name.endswith(".json") and not name.startswith(".")
+
+
+def refuse_twin(value: Parsed, sources: Iterable[str]) -> Parsed:
+    """Return `value`, refused if its name is configured in other `sources` than its own.
+
+    `sources` are all places of the name, including that of `value` once.
+    """
+    others: dict[str, None] = {}
+    own = more = False
+    for source in sources:
+        if source == value.source and not own:
+            own = True
+        elif len(others) < _MOST_TWINS or source in others:
+            others[source] = None
+        else:
+            more = True
+    if not others:
+        return value
+    where = ", ".join(others) + (" and in other places" if more else "")
+    return value.refused(InvalidValue("name", value.name, f"configured in {value.source} and in {where}: keep one"))
+
+
+def _json_files(directory: str) -> list[str]:
+    try:
+        names = sorted(os.listdir(directory))
+    except OSError as error:
+        raise _unreadable(directory, error) from error
+    paths = (os.path.join(directory, name) for name in names if is_configuration(name))
+    return [path for path in paths if not os.path.isdir(path)]
+
+
+def _read_named(path: str, longest: int) -> bytes:
+    """Read up to `longest` + 1 bytes of a file: it may be /dev/zero, or grow while it is read."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(longest + 1)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _read_listed(path: str, longest: int) -> bytes:
+    """Read up to `longest` + 1 bytes of a file in a directory, where other users may have put it."""
+    parent, name = os.path.split(path)
+    try:
+        directory = os.open(parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            file = content(name, directory, longest=longest)
+        finally:
+            os.close(directory)
+        if file is None:
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return file.raw
+
+
+def _unreadable(path: str, error: OSError) -> UnreadablePath:
+    return UnreadablePath(path, error.strerror or str(error), error.errno)
+
+
+def _without_twins(parsed: list[Parsed]) -> list[Parsed]:
+    sources: dict[str, list[str]] = {}
+    for value in parsed:
+        # A few are enough to refuse a value; with all, a thousand twins would take a million comparisons.
+        if value.name and len(known := sources.setdefault(value.name, [])) < 2 * _MOST_TWINS:
+            known.append(value.source)
+    return [refuse_twin(value, _with_own(value.source, sources.get(value.name, []))) for value in parsed]
+
+
+def _with_own(source: str, sources: list[str]) -> list[str]:
+    return sources if not sources or source in sources else [source, *sources]

@@ -1,0 +1,101 @@
+"""Decode JSON written by people: errors have a line and a column, and duplicate keys are not lost.
+
+The standard decoder keeps only the last of two equal keys; here an object remembers which keys were given twice.
+Numbers of any length and nesting of any depth yield a value or :class:`Undecodable`, and so does a text above the
+limits. Values are counted before decoding, because the decoder turns the three bytes of ``{},`` into an object of a
+hundred.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from vethlib.agent.limits import DEFAULT, Limits
+from vethlib.errors import InvalidValue
+
+__all__ = ["JsonObject", "Stray", "Undecodable", "decode"]
+
+
+class Undecodable(InvalidValue):
+    """The text is not JSON. ``line`` and ``column`` count from 1; they are 0 if the place is unknown."""
+
+    def __init__(self, reason: str, *, line: int = 0, column: int = 0) -> None:
+        where = f"line {line}, column {column}" if line else "text"
+        super().__init__(where, "", reason)
+        self.line = line
+        self.column = column
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.hint}" if self.line else self.hint
+
+
+class Stray(InvalidValue):
+    """A part that does not belong there: an unknown key, or a file with other content.
+
+    It may contain a secret, so :attr:`public` contains nothing of the value.
+    """
+
+    def __init__(self, field: str, hint: str, value: object = "") -> None:
+        super().__init__(field, value, hint)
+        if value == "":
+            self.args = (self.public,)
+
+    @property
+    def public(self) -> str:
+        """The message without the value."""
+        return f"{self.field}: {self.hint}"
+
+
+class JsonObject(dict[str, Any]):
+    """A JSON object; `twice` lists the keys that were given more than once."""
+
+    twice: tuple[str, ...] = ()
+
+
+def decode(text: str | bytes, limits: Limits = DEFAULT) -> Any:
+    """Decode `text` (UTF-8, with or without a byte order mark). Raises :class:`Undecodable`."""
+    _check_size(text, limits)
+    if isinstance(text, bytes):
+        text = _as_text(text)
+    try:
+        return json.loads(text.removeprefix("\ufeff"), object_pairs_hook=_object, parse_int=_integer)
+    except json.JSONDecodeError as error:
+        raise Undecodable(
+            f"not JSON: {error.msg[:1].lower()}{error.msg[1:]}", line=error.lineno, column=error.colno
+        ) from None
+    except RecursionError:
+        raise Undecodable("not a configuration: nested too deeply") from None
+
+
+def _check_size(text: str | bytes, limits: Limits) -> None:
+    if len(text) > limits.file_bytes:
+        raise Undecodable(f"must have at most {limits.file_bytes} bytes (limit file_bytes)")
+    # An upper bound: each value but the first follows one of these characters, which strings can contain, too.
+    count = sum(text.count(byte) for byte in b",[{") if isinstance(text, bytes) else sum(map(text.count, ",[{"))
+    if count > limits.json_values:
+        raise Undecodable(f"must have at most {limits.json_values} values, and may have {count} (limit json_values)")
+
+
+def _as_text(text: bytes) -> str:
+    try:
+        return text.decode()
+    except UnicodeDecodeError as error:
+        before = text[: error.start]
+        line = before.count(b"\n") + 1
+        column = error.start - before.rfind(b"\n")
+        raise Undecodable("not UTF-8", line=line, column=column) from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> JsonObject:
+    made = JsonObject(pairs)
+    if len(made) < len(pairs):
+        keys = [key for key, _ in pairs]
+        seen: set[str] = set()
+        made.twice = tuple(dict.fromkeys(key for key in keys if key in seen or seen.add(key)))  # type: ignore[func-returns-value]
+    return made
+
+
+def _integer(digits: str) -> int | float:
+    # int() refuses more than 4300 digits; no number of the model has more than ten.
+    return int(digits) if len(digits) <= 20 else float(digits)

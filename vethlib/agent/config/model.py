@@ -1,0 +1,448 @@
+"""The desired interfaces of an agent, checked and normalized.
+
+An :class:`Interface` or :class:`Namespace` that exists can be planned: values that the kernel would refuse are
+refused here, with the northbound name of the field. All problems of an interface are reported together, so that a
+file can be corrected in one go.
+
+Values with the same meaning compare equal: a MAC address is in lower case with colons, each address has its prefix
+length and is listed once, empty addresses are removed, and a namespace keeps only the field that its type reads.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from enum import IntEnum
+from ipaddress import IPv6Interface
+from typing import NamedTuple, TypeVar
+
+from vethlib import links
+from vethlib.agent.limits import Limits
+from vethlib.errors import InvalidValue
+from vethlib.follow.resolver import LABEL_MAX
+from vethlib.text import has_controls
+
+__all__ = ["Interface", "InterfaceType", "InvalidInterface", "MoreProblems", "Namespace", "NamespaceType", "Remark"]
+
+NAME_MAX = 63  # four times the length of a link name, and three names still fit into an alias
+PID_MAX = 4_194_304  # PID_MAX_LIMIT, include/linux/threads.h
+PATH_MAX = 4096  # include/uapi/linux/limits.h, with the NUL
+MOST_PROBLEMS = 100  # that an interface keeps; Limits.problems is how many are shown
+IPV6_MIN_MTU = 1280  # include/uapi/linux/ipv6.h; below it, addrconf_notify() removes IPv6 from the link
+
+# No veth can have these names: see also sysctl_dev_name_is_allowed(), include/net/net_namespace.h.
+_NEVER_FREE = {
+    "lo": "every namespace has a link of this name",
+    "all": "the kernel has settings of this name",
+    "default": "the kernel has settings of this name",
+}
+
+_NOT_TEXT = re.compile("[\0\ud800-\udfff]")
+_NOT_IN_NAME = re.compile("[/:% ]")
+
+T = TypeVar("T")
+P = TypeVar("P", bound=InvalidValue)
+_set = object.__setattr__
+
+
+class InterfaceType(IntEnum):
+    """The kind of link of an interface."""
+
+    VETH = 0
+
+
+class NamespaceType(IntEnum):
+    """The field of a :class:`Namespace` that is read."""
+
+    PID_REF_NS = 0
+    MICROSERVICE_REF_NS = 1
+    NAMED_NS = 2
+    FILE_REF_NS = 3
+
+
+FIELD_READ = {
+    NamespaceType.PID_REF_NS: "pid",
+    NamespaceType.MICROSERVICE_REF_NS: "microservice",
+    NamespaceType.NAMED_NS: "name",
+    NamespaceType.FILE_REF_NS: "filepath",
+}
+
+_REF_PREFIXES = {
+    NamespaceType.PID_REF_NS: "pid:",
+    NamespaceType.MICROSERVICE_REF_NS: "microservice:",
+    NamespaceType.NAMED_NS: "netns:",
+    NamespaceType.FILE_REF_NS: "path:",
+}
+
+
+class Remark(NamedTuple):
+    """A part of a value that is accepted but probably a mistake: a stable code, the fields, and a text."""
+
+    code: str
+    fields: tuple[str, ...]
+    text: str
+
+
+class MoreProblems(InvalidValue):
+    """The unlisted problems of a value; ``value`` is their number."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        super().__init__("interface", count, f"and {count} more {'problem' if count == 1 else 'problems'}")
+
+    def __str__(self) -> str:
+        return f"… {self.hint}"
+
+
+class InvalidInterface(InvalidValue):
+    """An interface is invalid. ``name`` is its name, ``problems`` are up to a hundred problems."""
+
+    def __init__(self, name: str, problems: Iterable[InvalidValue]) -> None:
+        self.problems = tuple(problems)
+        first = self.problems[0]
+        super().__init__(first.field, first.value, first.hint)
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"interface {str(self.name)[:MOST_PROBLEMS]!r}: " + "; ".join(map(str, self.problems))
+
+
+def detached(problem: P) -> P:
+    """Return a caught problem that is to be kept, without its traceback and its context.
+
+    They refer to the frames in which it was raised, and thereby to everything that was being read there.
+    """
+    problem.__cause__ = problem.__context__ = None
+    return problem.with_traceback(None)
+
+
+@dataclass(frozen=True, slots=True)
+class Namespace:
+    """A reference to a network namespace; by default, to the home namespace.
+
+    It is a union by convention: `type` selects the field that is read, and the others are dropped. pid 0 and an empty
+    name or filepath mean the home namespace, unless a field that is not read is set, which is an error. `ref` is the
+    reference as text: ``\"\"``, ``netns:blue``, ``pid:42``, ``path:/…`` or ``microservice:x``.
+
+    Raises :class:`InvalidValue` for a reference that is invalid.
+    """
+
+    type: int = NamespaceType.PID_REF_NS
+    _: KW_ONLY
+    pid: int = 0
+    microservice: str = ""
+    name: str = ""
+    filepath: str = ""
+    ref: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.type, int) or self.type not in FIELD_READ:
+            known = ", ".join(f"{kind.name} ({kind.value})" for kind in NamespaceType)
+            raise InvalidValue("namespace.type", self.type, f"must be one of {known}")
+        kind = NamespaceType(self.type)
+        read = FIELD_READ[kind]
+        value = getattr(self, read)
+        if not value:
+            self._check_unread(kind)
+        _CHECK_NAMESPACE[kind](value)
+        _set(self, "type", kind if value else NamespaceType.PID_REF_NS)
+        for other in FIELD_READ.values():
+            if other != read:
+                _set(self, other, 0 if other == "pid" else "")
+        _set(self, "ref", _REF_PREFIXES[kind] + str(value) if value else "")
+
+    def _check_unread(self, kind: NamespaceType) -> None:
+        """Refuse an empty field that `type` reads while another field is set: it would mean the home namespace."""
+        for other, unread in FIELD_READ.items():
+            if other != kind and (value := getattr(self, unread)):
+                reads = f"namespace.type is {kind.name} ({kind.value}), which reads namespace.{FIELD_READ[kind]}"
+                cure = f'is not read: {reads}, which is empty; set "type": {other.value} ({other.name})'
+                raise InvalidValue(f"namespace.{unread}", value, cure)
+
+
+def _check_pid(pid: int) -> None:
+    if type(pid) is not int or not 0 <= pid <= PID_MAX:
+        cure = f"must be a process id from 1 to {PID_MAX}, or 0 for the agent's own namespace"
+        raise InvalidValue("namespace.pid", pid, cure)
+
+
+def _check_microservice(label: str) -> None:
+    _check_text(label, "namespace.microservice")
+    if not 1 <= len(label.encode()) <= LABEL_MAX:
+        cure = f"must be the microservice label of a container, of 1 to {LABEL_MAX} bytes"
+        raise InvalidValue("namespace.microservice", label, cure)
+
+
+def _check_netns_name(name: str) -> None:
+    _check_text(name, "namespace.name")
+    if "/" in name or name in (".", "..") or len(name.encode()) > 255:
+        cure = "must be the name of a file in /run/netns: up to 255 bytes, without '/', and not '.' or '..'"
+        raise InvalidValue("namespace.name", name, cure)
+
+
+def _check_filepath(path: str) -> None:
+    _check_text(path, "namespace.filepath")
+    if path and not path.startswith("/"):
+        raise InvalidValue("namespace.filepath", path, "must be an absolute path, such as /proc/42/ns/net")
+    if len(path.encode()) >= PATH_MAX:
+        raise InvalidValue("namespace.filepath", path, f"must have at most {PATH_MAX - 1} bytes")
+
+
+_CHECK_NAMESPACE: dict[NamespaceType, Callable[..., None]] = {
+    NamespaceType.PID_REF_NS: _check_pid,
+    NamespaceType.MICROSERVICE_REF_NS: _check_microservice,
+    NamespaceType.NAMED_NS: _check_netns_name,
+    NamespaceType.FILE_REF_NS: _check_filepath,
+}
+
+HOME = Namespace()
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """A desired interface: one end of a veth pair. The fields are those of the northbound model.
+
+    `peer_if_name` is the name of the interface at the other end. With their default values, `phys_address`, `mtu`
+    (bytes) and `num_queues` are chosen by the kernel. `addresses` are the `ip_addresses` as ``ipaddress`` interfaces,
+    `kernel_name` is the name of the link in its namespace.
+    `explicit` are the names of fields that were written although they have their default value; it only affects
+    writing. `spelling` are warnings about the text from which the value was read.
+
+    Raises :class:`InvalidInterface`, which lists all problems.
+    """
+
+    name: str
+    peer_if_name: str = ""
+    _: KW_ONLY
+    description: str = ""
+    type: int = InterfaceType.VETH
+    enabled: bool = False
+    phys_address: str = ""
+    mtu: int = 0
+    ip_addresses: tuple[str, ...] = ()
+    namespace: Namespace = HOME
+    host_if_name: str = ""
+    num_queues: int = 0
+    link_only: bool = False
+    explicit: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
+    spelling: tuple[Remark, ...] = field(default=(), repr=False, compare=False)
+    addresses: tuple[links.Interface, ...] = field(init=False, repr=False, compare=False)
+    kernel_name: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check = _Checks()
+        if not isinstance(self.type, int) or self.type != InterfaceType.VETH:
+            check.wrong("type", self.type, "the only type is VETH (0)")
+        named = check(check_interface_name, self.name, "name")
+        if self.host_if_name:
+            check(_check_kernel_name, self.host_if_name, "host_if_name")
+        elif named:
+            check(_check_as_link_name, self.name, "name")
+        self._check_peer(check)
+        check(_check_description, self.description, "description")
+        if self.phys_address:
+            _set(self, "phys_address", check(links.check_mac, self.phys_address, "phys_address"))
+        if self.mtu != 0:
+            check(links.check_mtu, self.mtu, "mtu")
+        if self.num_queues != 0:
+            check(links.check_queues, self.num_queues, "num_queues")
+        for flag in ("enabled", "link_only"):
+            if not isinstance(getattr(self, flag), bool):
+                check.wrong(flag, getattr(self, flag), "must be true or false")
+        self._check_addresses(check)
+        if type(self.namespace) is not Namespace:
+            check.wrong("namespace", self.namespace, "must be a Namespace")
+        else:
+            field = FIELD_READ[NamespaceType(self.namespace.type)]
+            check(_check_word, str(getattr(self.namespace, field)), f"namespace.{field}")
+        if check.problems:
+            raise InvalidInterface(self.name, check.listed())
+        if self.host_if_name == self.name:
+            _set(self, "host_if_name", "")
+        _set(self, "kernel_name", self.host_if_name or self.name)
+
+    def _check_peer(self, check: _Checks) -> None:
+        if not self.peer_if_name:
+            cure = "must be the name of the interface at the other end"
+            check.wrong("veth.peer_if_name", self.peer_if_name, cure)
+        elif self.peer_if_name == self.name:
+            check.wrong(
+                "veth.peer_if_name", self.peer_if_name, "must be another interface: an interface cannot be its own peer"
+            )
+        else:
+            check(check_interface_name, self.peer_if_name, "veth.peer_if_name")
+
+    def _check_addresses(self, check: _Checks) -> None:
+        seen: dict[object, tuple[str, links.Interface]] = {}
+        addresses: list[links.Interface] = []
+        given: object = self.ip_addresses
+        if isinstance(given, str) or not isinstance(given, Iterable):
+            check.wrong("ip_addresses", given, 'must be a list of addresses, such as ["10.0.0.1/24"]')
+            _set(self, "addresses", ())
+            return
+        for number, text in enumerate(self.ip_addresses):
+            where = f"ip_addresses[{number}]"
+            if text == "":
+                continue
+            address = check(_read_address, text, where)
+            if address is None:
+                continue
+            # ipv6_add_addr() (net/ipv6/addrconf.c) looks an address up without its prefix.
+            key = address.ip if isinstance(address, IPv6Interface) else address
+            first = seen.setdefault(key, (where, address))
+            if first[0] == where:
+                addresses.append(address)
+            elif first[1] != address:
+                cure = f"{first[0]} has the same address with another prefix length; a link can have it only once"
+                check.wrong(where, text, cure)
+        _set(self, "addresses", tuple(addresses))
+        _set(self, "ip_addresses", tuple(address.with_prefixlen for address in addresses))
+        six = any(address.version == 6 for address in addresses) and not self.link_only
+        if six and type(self.mtu) is int and 0 < self.mtu < IPV6_MIN_MTU:
+            cure = f"must be at least {IPV6_MIN_MTU} for a link with IPv6 addresses"
+            check.wrong("mtu", self.mtu, cure)
+
+    def beyond(self, limits: Limits) -> list[InvalidValue]:
+        """Return the values that exceed the limits, though the kernel would accept them."""
+        problems = []
+        if self.num_queues > limits.queues:
+            cure = f"must be at most {limits.queues} (limit queues)"
+            problems.append(InvalidValue("num_queues", self.num_queues, cure))
+        if len(self.addresses) > limits.addresses:
+            problems.append(too_many_addresses(len(self.addresses), limits))
+        return problems
+
+    @property
+    def remarks(self) -> tuple[Remark, ...]:
+        """Parts of the value that are accepted but probably mistakes."""
+        if self.link_only and self.ip_addresses:
+            text = "ip_addresses is ignored: with link_only, addresses are left alone"
+            return (*self.spelling, Remark("addresses-ignored", ("link_only", "ip_addresses"), text))
+        return self.spelling
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The texts of :attr:`remarks`."""
+        return tuple(remark.text for remark in self.remarks)
+
+    def end(self, *, group: int | None = None, alias: str | None = None, address_proto: int = 0) -> links.End:
+        """Return the :class:`vethlib.End` to create, with owner marks."""
+        return links.End(
+            self.kernel_name,
+            self.namespace.ref,
+            mac=self.phys_address or None,
+            mtu=self.mtu or None,
+            addresses=() if self.link_only else self.addresses,
+            up=self.enabled,
+            num_queues=self.num_queues or None,
+            alias=alias,
+            group=group,
+            address_proto=address_proto,
+        )
+
+
+def in_public(problems: Sequence[InvalidValue], limits: Limits) -> str:
+    """Return a reason that everybody may read: the first problems, and the number of the rest (up to a million)."""
+    listed = [problem.public for problem in problems[: limits.problems]]
+    rest = problems[limits.problems :]
+    more = sum(problem.count if isinstance(problem, MoreProblems) else 1 for problem in rest)
+    return "; ".join([*listed, *([str(MoreProblems(more))] if more else [])])
+
+
+def too_many_addresses(count: int, limits: Limits) -> InvalidValue:
+    """Return the problem of an interface with `count` addresses."""
+    return InvalidValue("ip_addresses", count, f"must be at most {limits.addresses} addresses (limit addresses)")
+
+
+def check_interface_name(name: str, where: str = "name") -> str:
+    """Return `name` if it can name an interface: as a link name, but of up to 63 bytes.
+
+    It may be longer than the 15 bytes of a link name, because it only has to be unique and to fit into the alias.
+    """
+    _check_text(name, where)
+    if not 1 <= len(name.encode()) <= NAME_MAX:
+        cure = f"must have 1 to {NAME_MAX} bytes, and has {len(name.encode())}"
+        raise InvalidValue(where, name, cure)
+    if not name.isprintable() or _NOT_IN_NAME.search(name):
+        raise InvalidValue(where, name, "must not contain '/', ':', '%', a space or a control character")
+    if name in (".", ".."):
+        raise InvalidValue(where, name, "must not be '.' or '..'")
+    return name
+
+
+def _check_kernel_name(name: str, where: str) -> str:
+    _check_text(name, where)
+    if name in _NEVER_FREE:
+        raise InvalidValue(where, name, _NEVER_FREE[name])
+    return links.check_name(name, where)
+
+
+def _check_as_link_name(name: str, where: str) -> str:
+    try:
+        return _check_kernel_name(name, where)
+    except InvalidValue as error:
+        cure = "set host_if_name" if name in _NEVER_FREE else "shorten it, or set host_if_name"
+        raise InvalidValue(where, name, f"{error.hint}; {cure}") from None
+
+
+def _read_address(text: str | links.Interface, where: str) -> links.Interface:
+    whole = text
+    if isinstance(text, str) and "/" not in text:
+        whole = f"{text}/128" if ":" in text else f"{text}/32"
+    try:
+        address = links.check_addresses([whole], where)[0]
+    except InvalidValue as error:
+        raise InvalidValue(where, text, error.hint) from None
+    if address.version == 6 and int(address) == 1:  # EADDRNOTAVAIL from ipv6_add_addr(), net/ipv6/addrconf.c
+        raise InvalidValue(where, text, "only the loopback interface can have this address")
+    return address
+
+
+def _check_text(text: str, where: str) -> str:
+    if not isinstance(text, str):
+        raise InvalidValue(where, text, "must be a string")
+    # Lone surrogates (an undecodable file name, or \ud800 in JSON) cannot be sent or stored as UTF-8.
+    if _NOT_TEXT.search(text):
+        raise InvalidValue(where, text, "must not contain NUL or a lone surrogate")
+    return text
+
+
+def _check_word(text: str, where: str) -> str:
+    if has_controls(_check_text(text, where)):
+        raise InvalidValue(where, text, "must not contain control or text-direction characters")
+    return text
+
+
+def _check_description(text: str, where: str) -> str:
+    # It may have several lines, but no character that a terminal interprets.
+    _check_word(text.replace("\n", " ").replace("\t", " ") if isinstance(text, str) else text, where)
+    return text
+
+
+class _Checks:
+    """Run checks and collect their exceptions, so that one problem does not hide the next."""
+
+    def __init__(self) -> None:
+        self.problems: list[InvalidValue] = []
+        self._more = 0  # problems beyond MOST_PROBLEMS
+
+    def __call__(self, check: Callable[..., T], value: object, where: str) -> T | None:
+        try:
+            return check(value, where)
+        except InvalidValue as error:
+            self._note(detached(error))
+            return None
+
+    def wrong(self, where: str, value: object, cure: str) -> None:
+        self._note(InvalidValue(where, value, cure))
+
+    def listed(self) -> list[InvalidValue]:
+        """Return the problems, with a last one for the number of unlisted ones."""
+        return [*self.problems, *([MoreProblems(self._more)] if self._more else [])]
+
+    def _note(self, problem: InvalidValue) -> None:
+        if len(self.problems) < MOST_PROBLEMS:
+            self.problems.append(problem)
+        else:
+            self._more += 1

@@ -1,0 +1,381 @@
+"""Execute a plan, with its deletions and its creations in bulk, and report the result for every interface.
+
+The host may have changed since the plan was made. So a link is changed or deleted only if it is still the observed one,
+by name, ifindex and namespace; and if another link has taken a name, only the pair that needs the name fails.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from vethlib import ns
+from vethlib._primitives import time
+from vethlib.agent.config.mark import ADDRESS_PROTO
+from vethlib.agent.planning.confine import foreseen
+from vethlib.agent.planning.observed import NetnsId
+from vethlib.agent.planning.operations import AddNetns, ChangeLink, CreatePair, DeletePair, Operation, Plan, RemoveNetns
+from vethlib.agent.state import State, Verdict
+from vethlib.errors import BatchError, LinkNotFound, NetnsExists, NetnsNotFound, VethError
+from vethlib.links import Address, IPInterface, describe
+from vethlib.ns import Netns
+from vethlib.ns.opening import entry_at, is_leftover
+from vethlib.session import Session
+from vethlib.session.write.create import Made
+
+from .recordfile import RecordFile
+from .recording import intended, made
+
+__all__ = ["Execution", "NetnsInUse", "execute", "interfaces_of"]
+
+_CREATION: Final = 1.0  # seconds; between its file and its mount a namespace needs one thousandth of that
+_REMOVAL: Final = 0.05  # seconds; and as much between its unmounting and the removal of its file
+
+T = TypeVar("T", bound=Operation)
+K = TypeVar("K")
+Progress = Callable[[str, int, int], object]
+
+
+class NetnsInUse(VethError):
+    """A namespace that was added for a trial is in use by now; ``netns`` is its reference."""
+
+    def __init__(self, netns: str, inside: Sequence[str]) -> None:
+        super().__init__(f"{netns} is not removed: {', '.join(inside)} {'is' if len(inside) == 1 else 'are'} in it")
+        self.netns = netns
+
+
+@dataclass(slots=True)
+class Execution:
+    """The result of a plan: the operations that were `done`, and the `errors` of those that were refused."""
+
+    done: list[Operation] = field(default_factory=list)
+    errors: list[tuple[Operation, VethError]] = field(default_factory=list)
+
+    def verdicts(self, plan: Plan) -> dict[str, Verdict]:
+        """Return the state of every interface: the verdict of the plan, or FAILED with the refusal of the kernel."""
+        verdicts = dict(plan.verdicts)
+        for operation, error in self.errors:
+            for name in interfaces_of(operation):
+                if name in verdicts:
+                    verdicts[name] = Verdict(State.FAILED, str(error))
+        return verdicts
+
+
+def interfaces_of(operation: Operation) -> tuple[str, ...]:
+    """Return the names of the interfaces that an operation is for."""
+    if isinstance(operation, CreatePair):
+        return operation.a.name, operation.b.name
+    if isinstance(operation, ChangeLink):
+        return (operation.interface.name,)
+    return (operation.interface,) if isinstance(operation, DeletePair) and operation.interface else ()
+
+
+def execute(
+    session: Session,
+    plan: Plan,
+    *,
+    progress: Progress | None = None,
+    account: Execution | None = None,
+    records: RecordFile | None = None,
+    loopback: bool = True,
+) -> Execution:
+    """Execute every operation of `plan` that the kernel accepts; a refused one does not stop the others.
+
+    If none of the pairs for which a namespace was added could be created, the namespace is removed again. If an
+    interruption ends the call, so are the pairs that are being created. `progress(what, done, total)` is called from
+    time to time, with "delete", "change" or "create". `account`, if given, is filled in and returned, so that it lists
+    what was done even if an interruption ends the call.
+
+    The loopback of an added namespace is set up, unless `loopback` is False.
+
+    With `records`, pairs are recorded: the intent before they are created, and the result batch by batch, so that a
+    process that is killed leaves no unknown pair. Deletions are not recorded: a pair that is not where it was may have
+    been moved at that moment, which the next look finds out.
+
+    Raises VethError if a bulk operation fails as a whole, for example because the session is closed.
+    """
+    execution = Execution() if account is None else account
+    added: list[Netns] = []
+    try:
+        refused = _add_netns(_of(plan, AddNetns), added, execution, loopback=loopback)
+        _delete(session, _of(plan, DeletePair), execution, progress)
+        _change(session, _of(plan, ChangeLink), execution, progress)
+        _create(session, _possible(_of(plan, CreatePair), refused, execution), execution, progress, records)
+        _remove_netns(session, _of(plan, RemoveNetns), execution)
+    finally:
+        _remove_unused(session, added, execution)
+    return execution
+
+
+def _of(plan: Plan, kind: type[T]) -> list[T]:
+    return [operation for operation in plan.operations if isinstance(operation, kind)]
+
+
+def _step(progress: Progress | None, what: str) -> Callable[[int, int], object] | None:
+    return None if progress is None else lambda done, total: progress(what, done, total)
+
+
+def _add_netns(
+    operations: Iterable[AddNetns], added: list[Netns], execution: Execution, *, loopback: bool
+) -> dict[str, VethError]:
+    """Add namespaces; `added` gets those that did not exist. Return the error for each that was refused."""
+    refused: dict[str, VethError] = {}
+    create = partial(Netns.create, up=loopback)
+    for operation in operations:
+        try:
+            _remove_leftover(operation)
+            # Created and noted in one C call, which no interrupt can divide: so it will be removed again.
+            added.extend(map(create, [operation.ref]))
+            added[-1].close()
+        except NetnsExists:
+            continue
+        except Exception as error:
+            refused[operation.name] = foreseen(error, f"create {operation.ref}")
+            execution.errors.append((operation, refused[operation.name]))
+        else:
+            execution.done.append(operation)
+    return refused
+
+
+def _remove_leftover(operation: AddNetns) -> None:
+    """Remove the file of a namespace whose creator was killed before it mounted the namespace on it.
+
+    While it exists, no program can create a namespace with that name. A file that is a mount point cannot be unlinked.
+    """
+    path = ns.parse(operation.ref).path
+    try:
+        if is_leftover(entry_at(path)):
+            before = os.lstat(path)
+            if not before.st_size and time.time() - before.st_mtime > _CREATION:
+                time.sleep(_REMOVAL)  # a program that has just unmounted it removes the file (see creatable.py)
+                if is_leftover(now := entry_at(path)) and now.ino == before.st_ino:
+                    os.unlink(path)
+    except OSError:
+        pass  # creating it reports the reason
+
+
+def _possible(
+    operations: Sequence[CreatePair], refused: Mapping[str, VethError], execution: Execution
+) -> Sequence[CreatePair]:
+    """Return the pairs whose namespaces were not refused; the others fail with the error of their namespace."""
+    if not refused:
+        return operations
+    possible = []
+    for operation in operations:
+        names = (operation.a.namespace.name, operation.b.namespace.name)
+        error = next((refused[name] for name in names if name in refused), None)
+        if error is None:
+            possible.append(operation)
+        else:
+            execution.errors.append((operation, error))
+    return possible
+
+
+def _remove_unused(session: Session, added: Iterable[Netns], execution: Execution) -> None:
+    """Remove the added namespaces in which no pair was created."""
+    created = [operation for operation in execution.done if isinstance(operation, CreatePair)]
+    used = {interface.namespace.ref for operation in created for interface in (operation.a, operation.b)}
+    unused = [netns.ref for netns in added if netns.ref not in used]
+    if not unused:
+        return
+    removed = set()
+    for ref in unused:
+        try:
+            if not any(link.kind == "veth" for link in session.links(ref)):
+                ns.remove(ref)
+                removed.add(ref)
+        except VethError:
+            continue  # another program uses it now, or has removed it
+    execution.done = [each for each in execution.done if not (isinstance(each, AddNetns) and each.ref in removed)]
+
+
+def _delete(session: Session, operations: list[DeletePair], execution: Execution, progress: Progress | None) -> None:
+    # A reference may lead to another namespace by now, in which the ifindex belongs to another link. If so, the
+    # observed namespace was deleted, and the pair with it. An end in the home namespace needs no such check.
+    elsewhere = dict.fromkeys((each.ref, each.place) for each in operations if each.at_home is None)
+    same = {where: _is_same(session, *where) for where in elsewhere}
+    links = {_end_to_delete(each): each for each in operations if each.at_home or same[each.ref, each.place]}
+    execution.done += [each for each in operations if not (each.at_home or same[each.ref, each.place])]
+    failed: Mapping[Any, VethError] = {}
+    try:
+        session.delete_many(links, renamed_ok=True, progress=_step(progress, "delete"))
+    except BatchError as batch:
+        failed = {error.item: error for error in batch.exceptions}
+    except VethError:
+        raise
+    except Exception as error:
+        failed = _one_by_one(links, "delete a pair", error, lambda link: session.delete_many([link], renamed_ok=True))
+    _account(links, failed, execution)
+
+
+def _one_by_one(items: Iterable[K], what: str, error: Exception, do: Callable[[K], object]) -> dict[K, VethError]:
+    """Repeat what raised an unforeseen `error`, item by item, to confine it to one item. Return the errors."""
+    foreseen(error, what)
+    failed = {}
+    for item in items:
+        try:
+            do(item)
+        except BatchError as batch:
+            failed[item] = batch.exceptions[0]
+        except Exception as error:
+            failed[item] = foreseen(error, what)
+    return failed
+
+
+def _is_same(session: Session, ref: str, place: NetnsId) -> bool:
+    """Return whether `ref` still leads to the same namespace. Errors such as NotPermitted are raised by later calls."""
+    try:
+        return session.identity(ref) == place
+    except NetnsNotFound:
+        return False
+    except VethError:
+        return True
+
+
+def _end_to_delete(operation: DeletePair) -> tuple[str, str, int]:
+    if operation.at_home is not None:
+        name, index = operation.at_home
+        return name, "", index
+    return operation.name, operation.ref, operation.index
+
+
+def _change(session: Session, operations: list[ChangeLink], execution: Execution, progress: Progress | None) -> None:
+    for number, operation in enumerate(operations, 1):
+        try:
+            _change_one(session, operation)
+        except Exception as error:
+            what = f"change {describe(operation.name, operation.ref)}"
+            execution.errors.append((operation, foreseen(error, what)))
+        else:
+            execution.done.append(operation)
+        if progress is not None:
+            progress("change", number, len(operations))
+
+
+def _change_one(session: Session, operation: ChangeLink) -> None:
+    """Change one link; the session restores the addresses that the kernel removes along with a removed one."""
+    if not _is_same(session, operation.ref, operation.place):
+        where = describe(operation.name, operation.ref)
+        raise LinkNotFound(f"set {where}: its namespace was replaced by another", netns=operation.ref)
+    new = {name: value for name, (_, value) in operation.changes.items()}
+    session.set(
+        operation.name,
+        operation.ref,
+        index=operation.index,
+        new_name=new.get("name"),
+        up=new.get("up"),
+        mac=new.get("mac"),
+        mtu=new.get("mtu"),
+        alias=new.get("alias"),
+        add_addresses=_added(operation),
+        remove_addresses=operation.removed,
+        address_order=operation.order,
+        address_proto=ADDRESS_PROTO,
+    )
+    name = new.get("name", operation.name)
+    if renewed := (*operation.renewed, *operation.again):
+        session.renew_addresses(
+            name, operation.ref, addresses=renewed, index=operation.index, address_proto=ADDRESS_PROTO
+        )
+    if operation.restored is not None:
+        session.restore_addresses(name, operation.ref, addresses=operation.restored, index=operation.index)
+
+
+def _added(operation: ChangeLink) -> list[IPInterface]:
+    if operation.restored is not None:
+        return []
+    return [address for address in operation.added if not isinstance(address, Address)]
+
+
+def _create(
+    session: Session,
+    operations: Sequence[CreatePair],
+    execution: Execution,
+    progress: Progress | None,
+    records: RecordFile | None,
+) -> None:
+    veths = {id(operation.veth): operation for operation in operations}
+    failed: Mapping[Any, VethError] = {}
+    note = None
+    if records is not None:
+        records.write(_intents(session, operations, records))
+        note = partial(_note_creations, veths, records)
+    try:
+        session.create_many(
+            [operation.veth for operation in operations],
+            on_error="continue",
+            progress=_step(progress, "create"),
+            made=note,
+        )
+    except BatchError as batch:
+        failed = {id(error.item): error for error in batch.exceptions}
+    except VethError:
+        raise
+    except Exception as error:
+        failed = _one_by_one(
+            veths,
+            "create a pair",
+            error,
+            lambda key: session.create_many([veths[key].veth], on_error="continue", made=note),
+        )
+    # The next look voids the intents that were not carried out: a pair that failed may exist in part.
+    _account(veths, failed, execution)
+
+
+def _intents(session: Session, operations: Sequence[CreatePair], records: RecordFile) -> list[str]:
+    """Record the intents, and return their facts. Pairs with both ends in the home namespace need none."""
+    places: dict[str, NetnsId] = {"": records.home}
+    for ref in dict.fromkeys(end.namespace.ref for each in operations for end in (each.a, each.b)):
+        try:
+            places[ref] = places.get(ref) or session.identity(ref)
+        except VethError:
+            continue  # creating reports the reason
+    intents = [intended(operation, places) for operation in operations]
+    return [records.record.intend(pair) for pair in intents if pair is not None and not pair.is_within(records.home)]
+
+
+def _note_creations(veths: Mapping[int, CreatePair], records: RecordFile, pairs: Iterable[Made]) -> None:
+    created = [made(veths[id(pair.veth)], pair) for pair in pairs]
+    records.write([records.record.add(pair) for pair in created if not pair.is_within(records.home)])
+
+
+def _remove_netns(session: Session, operations: Iterable[RemoveNetns], execution: Execution) -> None:
+    for operation in operations:
+        try:
+            if _is_same(session, operation.ref, operation.place):
+                _check_unused(session, operation)
+                ns.remove(operation.ref)
+        except VethError as error:
+            execution.errors.append((operation, error))
+        else:
+            execution.done.append(operation)
+
+
+def _check_unused(session: Session, operation: RemoveNetns) -> None:
+    inside = [repr(link.name) for link in session.links(operation.ref) if link.name != "lo"]
+    inside += [f"process {pid}" for pid in _processes_in(operation.place)]
+    if inside:
+        raise NetnsInUse(operation.ref, inside)
+
+
+def _processes_in(place: NetnsId) -> Iterator[int]:
+    """Yield the processes whose main thread is in the namespace, as far as /proc shows."""
+    for name in os.listdir("/proc"):
+        if name.isdecimal():
+            try:
+                netns = os.stat(f"/proc/{name}/ns/net")
+            except OSError:
+                continue  # it has ended
+            if (netns.st_dev, netns.st_ino) == place:
+                yield int(name)
+
+
+def _account(operations: Mapping[Any, T], failed: Mapping[Any, VethError], execution: Execution) -> None:
+    for key, operation in operations.items():
+        if (error := failed.get(key)) is not None:
+            execution.errors.append((operation, error))
+        else:
+            execution.done.append(operation)

@@ -1,0 +1,119 @@
+"""Observe the host for a plan: the namespaces of the desired interfaces, and every link that may matter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from vethlib import ns
+from vethlib.agent.planning.observed import NetnsId, Observed, SeenLink, SeenNetns
+from vethlib.errors import NetnsNotFound, VethError
+from vethlib.follow import ResolverDown
+from vethlib.ns.opening import entry_at, is_leftover
+from vethlib.session import Session
+from vethlib.session.read.survey import Survey
+
+from .recordfile import RecordFile
+from .unshared import not_unshared
+
+__all__ = ["find_recorded", "look_at", "observe", "observe_all"]
+
+
+def observe(
+    session: Session,
+    refs: Iterable[str],
+    *,
+    create_missing: bool = True,
+    gone: Mapping[str, str] | None = None,
+    may_be_closed: bool = False,
+) -> Observed:
+    """Return what is in the namespaces of `refs`, in the home namespace, and in every named one.
+
+    Owned pairs may be in any of them. With `create_missing`, a missing named namespace may be created for a pair. A
+    missing namespace is no error, and neither is one that cannot be looked into: it is unknown.
+
+    `gone` are references that lead nowhere, whatever the host shows, each with the reason: an agent knows that the
+    processes that they meant have ended.
+
+    Raises NetlinkError if the home namespace cannot be read, and NotPermitted if no namespace of `refs` may be entered,
+    unless they `may_be_closed`.
+    """
+    asked = dict.fromkeys(["", *refs])
+    existing = {ref: None for ref in asked if not gone or ref not in gone}
+    others = {ref: None for name in ns.names() if (ref := f"netns:{name}") not in existing}
+    survey = session.survey([*existing, *others], may_be_closed=existing | others if may_be_closed else others)
+    return _observed(session, asked, survey, create_missing, gone)
+
+
+def look_at(
+    session: Session,
+    refs: Iterable[str],
+    links: Iterable[tuple[str, str | int]],
+    *,
+    gone: Mapping[str, str],
+    create_missing: bool,
+) -> Observed:
+    """Observe single links, each (reference, name or ifindex), as :func:`observe` does. Missing links are left out."""
+    asked = dict.fromkeys(["", *refs])
+    existing = [ref for ref in asked if ref not in gone]
+    links = [(ref, link) for ref, link in links if ref not in gone]
+    survey = session.inspect(links, existing, ends_at_home=True, may_be_closed=set(existing))
+    return _observed(session, asked, survey, create_missing, gone)
+
+
+def observe_all(session: Session, refs: Iterable[str], records: RecordFile, *, create_missing: bool = True) -> Observed:
+    """Observe as :func:`observe` does, and find the recorded pairs as well."""
+    records.refresh()
+    return observe(session, [*refs, *find_recorded(records).values()], create_missing=create_missing)
+
+
+def find_recorded(records: RecordFile) -> dict[NetnsId, str]:
+    """Find the namespaces of recorded and intended pairs without an end in the home namespace, by stat alone.
+
+    A pair with an end in the home namespace is found by that end.
+    """
+    record = records.record
+    elsewhere = [pair for pair in (*record, *record.intents()) if not pair.is_at(records.home)]
+    places = {end.place: end.ref for pair in elsewhere for end in pair.ends if isinstance(end.place, tuple)}
+    return dict(ns.find(places, places.values()).items())
+
+
+def _observed(
+    session: Session, refs: Iterable[str], survey: Survey, create_missing: bool, gone: Mapping[str, str] | None
+) -> Observed:
+    netns: dict[str, SeenNetns] = {}
+    home = survey.places[""]
+    for ref in refs:
+        if gone and ref in gone:
+            netns[ref] = SeenNetns(ref, None, gone[ref])
+        elif ref and survey.places[ref] == home and (reason := not_unshared(ref, session.resolver)):
+            netns[ref] = SeenNetns(ref, None, reason)
+        else:
+            netns[ref] = _seen_netns(ref, survey, create_missing)
+    links = [SeenLink(seen.at, seen.ref, seen.link, seen.addresses, seen.peer) for seen in survey.links]
+    return Observed(netns, links, dict(survey.cookies.items()))
+
+
+def _is_free(ref: str) -> bool:
+    """Return whether a namespace can be created with this name: no file has it, or a leftover of a killed creator."""
+    try:
+        return is_leftover(entry_at(ns.parse(ref).path))
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+
+
+def _seen_netns(ref: str, survey: Survey, create_missing: bool) -> SeenNetns:
+    place = survey.places[ref]
+    if not isinstance(place, VethError):
+        return SeenNetns(ref, place)
+    if not ref:
+        raise place
+    if not isinstance(place, NetnsNotFound):
+        return SeenNetns(ref, None, str(place), unknown=True, refused=not isinstance(place, ResolverDown))
+    kind, label = ns.parse(ref).kind, ref.partition(":")[2]
+    missing = kind == "netns" and _is_free(ref)
+    # Its process has ended, but the resolver does not know that yet.
+    stopped = kind == "microservice" and place.netns.startswith("pid:")
+    reason = f"microservice {label} is not running" if stopped else str(place)
+    return SeenNetns(ref, ref if missing and create_missing else None, reason, missing)

@@ -1,0 +1,101 @@
+"""The differences between a link and its interface, and those that cannot be changed in place."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+from dataclasses import replace
+from typing import Any
+
+from vethlib import links
+from vethlib._nl.const import IFA_F_PERMANENT
+from vethlib.address_order import added, in_order, in_the_way, removed
+from vethlib.agent.config.mark import ADDRESS_PROTO, alias_of
+from vethlib.agent.config.model import Interface
+from vethlib.links import Address, Link
+
+from .detection import duplicates
+from .observed import SeenLink
+from .operations import ChangeLink, named
+
+__all__ = ["change_of", "link_differences", "rebuild_reason", "will_expire"]
+
+DEFAULT_MTU = 1500  # ETH_DATA_LEN, which ether_setup() gives to a veth
+
+
+def rebuild_reason(interface: Interface, seen: SeenLink) -> str:
+    """Return why a link cannot be changed into the desired one; "" if it can.
+
+    A MAC address that is no longer configured is no reason: it may stay.
+    """
+    link = seen.link
+    if interface.num_queues and interface.num_queues != link.num_queues:
+        return f"{interface.name} has num_queues {link.num_queues}, not {interface.num_queues}"
+    return ""
+
+
+def link_differences(interface: Interface, link: Link, label: str, *, marked: bool) -> dict[str, tuple[Any, Any]]:
+    """Return the drift of a link, apart from its addresses: field → (observed, desired).
+
+    The alias counts only if the link is `marked`: an alias that a tenant can write is ignored.
+    """
+    values: dict[str, tuple[Any, Any]] = {
+        "name": (link.name, interface.kernel_name),
+        "mac": (link.mac, interface.phys_address or link.mac),
+        "mtu": (link.mtu, interface.mtu or DEFAULT_MTU),
+        "up": (link.up, interface.enabled),
+    }
+    if marked:
+        values["alias"] = (link.alias, alias_of(label, interface))
+    return {name: (observed, desired) for name, (observed, desired) in values.items() if observed != desired}
+
+
+def change_of(
+    interface: Interface, seen: SeenLink, label: str, *, marked: bool, peer: SeenLink | None = None
+) -> ChangeLink | None:
+    """Return the change of a link to its desired state; None if it matches. `peer` is the other end, if observed."""
+    link = seen.link
+    changes = link_differences(interface, link, label, marked=marked)
+    change = ChangeLink(interface, interface.namespace.ref, seen.place, link.index, link.name, changes)
+    if not interface.link_only:
+        change = _with_addresses(change, seen, peer)
+    return None if change.is_empty else change
+
+
+def _with_addresses(change: ChangeLink, seen: SeenLink, peer: SeenLink | None) -> ChangeLink:
+    desired = tuple(dict.fromkeys(change.interface.addresses))
+    stays: Sequence[Address] = seen.addresses
+    if change.changes.get("up") == (True, False):
+        # addrconf_ifdown() removes the IPv6 addresses of a link that is set down (net/ipv6/addrconf.c).
+        stays = [address for address in stays if address.interface.version == 4]
+    plain = [address for address in stays if address.peer is None]
+    present = {address.interface for address in plain}
+    missing = [address for address in desired if address not in present]
+    new = [Address(change.index, address, IFA_F_PERMANENT, ADDRESS_PROTO) for address in missing]
+    # A configured address that exists in another form is replaced, no matter who added it.
+    ips = {address.ip for address in missing}
+    obstacles = {address.identity for address in in_the_way(stays, new) if address.interface.ip in ips}
+    surplus = [each for each in seen.addresses if each.identity in obstacles or _is_surplus(each, desired)]
+    return replace(
+        change,
+        added=tuple(missing),
+        removed=tuple(map(named, surplus)),
+        order=() if len(desired) < 2 or _are_in_order(added(removed(stays, surplus), new), desired) else desired,
+        again=tuple(each.interface for each in duplicates(change.interface, seen, peer) if each.interface in present),
+        renewed=tuple(each.interface for each in plain if each.interface in desired and will_expire(each)),
+    )
+
+
+def _are_in_order(after: Sequence[Address], desired: Sequence[links.Interface]) -> bool:
+    # A duplicate comes first whenever it is added again. It is put in order when it can be used.
+    usable = [address for address in after if not address.dadfailed]
+    return [address.identity for address in in_order(usable, desired)] == [address.identity for address in usable]
+
+
+def will_expire(address: Address) -> bool:
+    """Return whether an address is not permanent, as a configured one is: it expires, or is deprecated already."""
+    return address.expires or address.deprecated
+
+
+def _is_surplus(address: Address, desired: Container[links.Interface]) -> bool:
+    """Return whether the agent has added an address that is not configured, or not any more."""
+    return address.proto == ADDRESS_PROTO and not (address.peer is None and address.interface in desired)

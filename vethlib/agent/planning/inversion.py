@@ -1,0 +1,454 @@
+"""The plan that undoes a plan, whatever other programs have changed in the meantime. Pure: no I/O.
+
+To try a configuration, and to restore the host afterwards:
+
+    before = observe(session, refs)
+    planned = plan(interfaces, before, label=label, prune=True)
+    at_stake = links_at_stake(planned, before)
+    dependents = session.dependents([(seen.ref, seen.link.index) for seen in at_stake])
+    if not irreversible(planned, before, {seen.id: each for seen, each in zip(at_stake, dependents)}):
+        done = execute(session, planned).done
+        refs += [seen.ref for seen in at_stake]
+        after = observe(session, refs)
+        ...                                      # is it good?
+        undo = inverse(done, before, after, observe(session, refs))
+        execute(session, undo.plan)
+
+`refs` are the namespaces of the interfaces, and for the last two looks those of :func:`links_at_stake` as well.
+
+1. Created pairs are deleted, and changed links are changed back, with addresses in their old order and with their old
+   labels, flags and owners.
+2. A pair that was deleted is created as it was, including its MACs; its ifindexes are new and its counters begin at 0.
+   Everything that other programs had added to it would be lost: such a plan is irreversible.
+3. A field that another program has changed since is left alone, and so are addresses that others have added or removed
+   since, and a link whose alias has changed. Each is reported.
+4. A namespace that was added is removed, unless it is in use by now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+
+from vethlib import links
+from vethlib.agent.config.mark import ADDRESS_PROTO, Mark, read_alias
+from vethlib.agent.config.model import IPV6_MIN_MTU, Interface, Namespace, NamespaceType
+from vethlib.errors import InvalidValue
+from vethlib.links import Address, Dependents, End, Veth, describe
+
+from .observed import LinkId, Observed, SeenLink
+from .operations import AddNetns, ChangeLink, CreatePair, DeletePair, Operation, Plan, RemoveNetns, named
+from .recorded import PairRecord
+
+__all__ = ["Inverse", "Irreversible", "ends_of", "inverse", "irreversible", "links_at_stake"]
+
+_NOTHING = Dependents()
+
+
+@dataclass(frozen=True, slots=True)
+class Irreversible:
+    """An operation that cannot be undone, and why."""
+
+    operation: Operation
+    why: str
+
+    def __str__(self) -> str:
+        return self.why
+
+
+@dataclass(frozen=True, slots=True)
+class Inverse:
+    """A plan that undoes another one, and a description of later changes by others that it leaves alone."""
+
+    plan: Plan
+    left: tuple[str, ...]
+
+
+def links_at_stake(plan: Plan, before: Observed) -> list[SeenLink]:
+    """Return the links that a plan changes or deletes, whose dependents :func:`irreversible` needs to know."""
+    at_stake: dict[LinkId, SeenLink] = {}
+    for operation in plan.operations:
+        if isinstance(operation, ChangeLink | DeletePair):
+            seen = before.by_index.get((operation.place, operation.index))
+            ends = ends_of(before, seen) if isinstance(operation, DeletePair) else [seen]
+            at_stake.update((end.id, end) for end in ends if end is not None)
+    return list(at_stake.values())
+
+
+def irreversible(plan: Plan, before: Observed, dependents: Mapping[LinkId, Dependents]) -> tuple[Irreversible, ...]:
+    """Return the operations of `plan` that cannot be undone, each with the reason; () if the plan can be undone.
+
+    `dependents` are the dependents of the :func:`links_at_stake`; a missing link has none.
+    """
+    reasons: list[Irreversible] = []
+    for operation in plan.operations:
+        if isinstance(operation, ChangeLink):
+            seen = before.by_index[operation.place, operation.index]
+            whys = list(_lost_by_change(operation, seen, dependents.get(seen.id, _NOTHING)))
+        elif isinstance(operation, DeletePair):
+            whys = list(_lost_by_deletion(operation, before, dependents))
+        else:
+            continue
+        reasons += [Irreversible(operation, why) for why in whys]
+    return tuple(reasons)
+
+
+def _lost_by_change(change: ChangeLink, seen: SeenLink, dependents: Dependents) -> Iterator[str]:
+    where = describe(seen.link.name, seen.ref)
+    new = {name: value for name, (_, value) in change.changes.items()}
+    down = new.get("up") is False
+    too_small = new.get("mtu", IPV6_MIN_MTU) < IPV6_MIN_MTU <= seen.link.mtu
+    labels = "name" in new and sum(address.interface.version == 4 for address in seen.addresses) > 1
+    causes = [
+        text
+        for text, holds in (
+            ("setting it down", down),
+            (f"an MTU below {IPV6_MIN_MTU}", too_small),
+            ("removing addresses", change.takes_addresses),
+            ("renaming it", labels),
+        )
+        if holds
+    ]
+    if causes and dependents.routes:
+        yield f"{where}: {_and(causes)} loses {_counted(dependents.routes, 'route')} added by other programs"
+    if dependents.neighbours and (down or "mac" in new):
+        verb = "setting it down" if down else "another MAC"
+        yield f"{where}: {verb} loses {_counted(dependents.neighbours, 'permanent neighbour')} added by other programs"
+    if dependents.stacked and new.keys() & {"up", "mac", "mtu"}:
+        yield f"{where}: {', '.join(dependents.stacked)} on top of it would not be restored"
+    if dependents.ipv6_off and any(":" in str(address) for address in change.added):
+        yield f"{where}: IPv6 is switched off on it, and its IPv6 address would switch it on"
+    for address in seen.addresses:
+        gone = change.removes(address) or (down and address.interface.version == 6)
+        if gone and not address.permanent and not address.by_kernel:
+            yield f"{where}: its address {address} expires, and would not be restored with its remaining lifetime"
+
+
+def _lost_by_deletion(delete: DeletePair, before: Observed, dependents: Mapping[LinkId, Dependents]) -> Iterator[str]:
+    ends = ends_of(before, before.by_index.get((delete.place, delete.index)))
+    where = describe(delete.name, delete.ref)
+    if len(ends) < 2:
+        yield f"{where}: its pair is deleted, and its other end was not observed"
+        return
+    try:
+        _creation(ends[0], ends[1], delete)
+    except InvalidValue as error:
+        yield f"{where}: its pair is deleted, and could not be created again: {error}"
+    for end in ends:
+        lost = list(_lost_with(end, dependents.get(end.id, _NOTHING)))
+        if lost:
+            yield f"{describe(end.link.name, end.ref)}: it is deleted ({delete.why}), and with it {_and(lost)}"
+
+
+def _lost_with(end: SeenLink, dependents: Dependents) -> Iterator[str]:
+    """Yield what is deleted with a link, and not restored when it is created again."""
+    for address in end.addresses:
+        if not address.by_kernel and not (address.proto == ADDRESS_PROTO and address.is_plain(end.link.name)):
+            yield f"the foreign address {address}"
+    if dependents.routes:
+        yield f"{_counted(dependents.routes, 'route')} added by other programs"
+    if dependents.neighbours:
+        yield _counted(dependents.neighbours, "permanent neighbour")
+    yield from (f"{name} on top of it" for name in dependents.stacked)
+    yield from dependents.fixed
+
+
+def ends_of(observed: Observed, seen: SeenLink | None) -> list[SeenLink]:
+    """Return both ends of a pair, given one of them; only those that were observed."""
+    if seen is None:
+        return []
+    other = observed.by_index.get(seen.peer) if seen.peer is not None else None
+    if other is None:
+        other = next((link for link in observed.links if link.peer == seen.id), None)
+    return [seen] if other is None else [seen, other]
+
+
+def inverse(
+    done: Sequence[Operation],
+    before: Observed,
+    after: Observed,
+    now: Observed,
+    record: PairRecord | None = None,
+) -> Inverse:
+    """Return the plan that undoes the operations in `done`.
+
+    `before`, `after` and `now` are the states of the host for which the plan was made, after it was executed, and at
+    present. Operations that :func:`irreversible` would have reported are undone as far as possible. `record` has the
+    links that were created, so that marks of links outside the home namespace do not matter; without it, ownership is
+    decided by marks alone.
+    """
+    undoing = _Undoing(before, after, now, record)
+    for operation in done:
+        undoing.undo(operation)
+    return undoing.result()
+
+
+class _Undoing:
+    """The decisions so far."""
+
+    def __init__(self, before: Observed, after: Observed, now: Observed, record: PairRecord | None) -> None:
+        self.record = record
+        self.before = before
+        self.after = after
+        self.now = now
+        self.deletes: list[DeletePair] = []
+        self.changes: list[ChangeLink] = []
+        self.creates: list[CreatePair] = []
+        self.added: list[AddNetns] = []
+        self.left: list[str] = []
+        self.deleted: set[LinkId] = set()  # both ends of deleted pairs
+
+    def undo(self, operation: Operation) -> None:
+        match operation:
+            case CreatePair():
+                self._undo_create(operation)
+            case ChangeLink():
+                self._undo_change(operation)
+            case DeletePair():
+                self._undo_delete(operation)
+            case AddNetns():
+                self.added.append(operation)
+
+    def result(self) -> Inverse:
+        self.deleted = {
+            end.id for each in self.deletes for end in ends_of(self.now, self.now.by_index[each.place, each.index])
+        }
+        self.changes = [change for each in self.changes if (change := self._with_free_name(each)) is not None]
+        freed = self.deleted | {(each.place, each.index) for each in self.changes if "name" in each.changes}
+        creates = [create for create in self.creates if self._has_free_names(create, freed)]
+        removals = [removal for each in self.added if (removal := self._removal(each)) is not None]
+        return Inverse(Plan((*self.deletes, *self.changes, *creates, *removals), {}), tuple(self.left))
+
+    def _with_free_name(self, change: ChangeLink) -> ChangeLink | None:
+        """Return the change without the name if another link has that name by now; None if nothing remains."""
+        if "name" not in change.changes:
+            return change
+        now, old = change.changes["name"]
+        holder = self.now.by_name.get((change.place, old))
+        if holder is None or holder.id in self.deleted:
+            return change
+        self.left.append(f"{describe(now, change.ref)} keeps its name: another link is called {old!r} now")
+        changes = {name: values for name, values in change.changes.items() if name != "name"}
+        return replace(change, changes=changes) if changes or change.restored is not None else None
+
+    def _has_free_names(self, create: CreatePair, freed: Set[LinkId]) -> bool:
+        for end in (create.veth.a, create.veth.b):
+            place = self.now.netns[str(end.netns)].place
+            holder = None if place is None else self.now.by_name.get((place, end.name))
+            if holder is not None and holder.id not in freed:
+                self.left.append(f"{create.veth} stays deleted: another link is called {end.name!r} now")
+                return False
+        return True
+
+    def _undo_create(self, create: CreatePair) -> None:
+        ends = []
+        for interface, created in zip((create.a, create.b), self._created(create), strict=True):
+            seen = None if created is None else self.now.by_index.get(created.id)
+            if created is None or seen is None:
+                continue  # it was moved; if it was deleted, both ends are
+            if self._is_taken(created, seen):
+                where = describe(seen.link.name, interface.namespace.ref)
+                self.left.append(f"{where} is not deleted: another program has set its alias to {seen.link.alias!r}")
+                return
+            ends.append((interface, created, seen))
+        if not ends:
+            return
+        ends.sort(key=lambda end: end[2].place != self.now.home)  # first the end that no tenant can move
+        for interface, created, seen in ends:
+            where = describe(seen.link.name, interface.namespace.ref)
+            known = {address.identity for address in created.addresses}
+            new = [each for each in seen.addresses if each.identity not in known and not each.by_kernel]
+            if new:
+                addresses = ", ".join(map(str, new))
+                self.left.append(f"{where} is deleted, with {addresses}, which another program has added since")
+        interface, _, seen = ends[0]
+        ref = interface.namespace.ref
+        self.deletes.append(DeletePair(ref, seen.place, seen.link.index, seen.link.name, interface.name, "tried"))
+
+    def _created(self, create: CreatePair) -> tuple[SeenLink | None, SeenLink | None]:
+        """Return the ends of a pair as they were after it was created."""
+        names = create.a.name, create.b.name
+        # The pair that was recorded last: the record may still have deleted ones.
+        for pair in () if self.record is None else reversed(list(self.record.of(create.a.name))):
+            if pair.names == frozenset(names):
+                by_name = {end.name: self.after.by_index.get(end.id) for end in pair.ends}
+                return by_name[names[0]], by_name[names[1]]
+        ends = []
+        for interface in (create.a, create.b):
+            netns = self.after.netns.get(interface.namespace.ref)
+            place = netns.place if netns is not None else None
+            ends.append(None if place is None else self.after.by_name.get((place, interface.kernel_name)))
+        return ends[0], ends[1]
+
+    def _is_taken(self, after: SeenLink, now: SeenLink) -> bool:
+        """Return whether another program has taken a link over: its alias has changed where no tenant can set it."""
+        return (self.record is None or now.place == self.now.home) and now.link.alias != after.link.alias
+
+    def _undo_delete(self, delete: DeletePair) -> None:
+        ends = ends_of(self.before, self.before.by_index.get((delete.place, delete.index)))
+        where = describe(delete.name, delete.ref)
+        if len(ends) < 2:
+            self.left.append(f"{where} stays deleted: its other end was not observed")
+            return
+        for end in ends:
+            netns = self.now.netns.get(end.ref)
+            if netns is None or netns.place != end.place:
+                self.left.append(
+                    f"{where} stays deleted: {end.ref} does not exist any more, or leads to another namespace"
+                )
+                return
+        try:
+            self.creates.append(_creation(ends[0], ends[1], delete))
+        except InvalidValue as error:
+            self.left.append(f"{where} stays deleted: {error}")
+
+    def _undo_change(self, change: ChangeLink) -> None:
+        before = self.before.by_index[change.place, change.index]
+        after = self.after.by_index.get(before.id)
+        present = self.now.by_index.get(before.id)
+        where = describe(change.name, change.ref)
+        if after is None or present is None:
+            self.left.append(f"{where} does not exist any more: another program has deleted it")
+            return
+        if self._is_taken(after, present):
+            self.left.append(
+                f"{where} is not changed back: another program has set its alias to {present.link.alias!r}"
+            )
+            return
+        fields = {}
+        for name, (old, new) in change.changes.items():
+            value = getattr(present.link, name)
+            if value == new:
+                fields[name] = (value, old)
+            elif value != old:
+                self.left.append(f"{where}: {name} stays {value}, because another program has set it since")
+        target = _merged(change, before.addresses, after.addresses, present.addresses)
+        now = [address for address in present.addresses if not address.by_kernel]
+        # Setting a link down, an MTU below the minimum of IPv6, and renaming change addresses as a side effect.
+        side_effects = fields.keys() & {"up", "mtu", "name"}
+        same = len(now) == len(target) and all(map(Address.same, now, target))
+        restored = None if same and not side_effects else target
+        if not fields and restored is None:
+            return
+        present_ids, target_ids = {each.identity for each in now}, {each.identity for each in target}
+        self.changes.append(
+            ChangeLink(
+                change.interface,
+                change.ref,
+                change.place,
+                change.index,
+                present.link.name,
+                fields,
+                added=tuple(named(each) for each in target if each.identity not in present_ids),
+                removed=tuple(named(each) for each in now if each.identity not in target_ids),
+                restored=restored,
+            )
+        )
+
+    def _removal(self, add: AddNetns) -> RemoveNetns | None:
+        added, present = self.after.netns.get(add.ref), self.now.netns.get(add.ref)
+        place = None if added is None else added.place
+        if place is None or isinstance(place, str) or present is None or present.place != place:
+            return None  # it does not exist any more, and a new one with its name is foreign
+        others = [
+            seen
+            for seen in self.now.links
+            if seen.place == place and seen.id not in self.deleted and seen.link.name != "lo"
+        ]
+        if others:
+            inside = ", ".join(sorted(repr(seen.link.name) for seen in others))
+            self.left.append(f"{add.ref} is not removed: {inside} {'is' if len(others) == 1 else 'are'} in it")
+            return None
+        return RemoveNetns(add.name, place)
+
+
+def _merged(
+    change: ChangeLink, before: Iterable[Address], after: Iterable[Address], now: Iterable[Address]
+) -> tuple[Address, ...]:
+    """Return the addresses before, with later changes by other programs (rule 3)."""
+    was = {address.identity: address for address in before if not address.by_kernel}
+    became = {address.identity: address for address in after}
+    is_now = {address.identity: address for address in now if not address.by_kernel}
+    target: list[Address] = []
+    for identity, address in was.items():
+        present, then = is_now.get(identity), became.get(identity)
+        if present is None and then is not None:
+            continue  # removed by another program
+        changed = present is not None and then is not None and not present.same(then)
+        target.append(present if changed and present is not None else address)
+    for identity, address in is_now.items():
+        owned = named(address) in change.added and address.proto == ADDRESS_PROTO
+        if identity not in was and not owned:
+            target.append(address)
+    return tuple(target)
+
+
+def _creation(a: SeenLink, b: SeenLink, delete: DeletePair) -> CreatePair:
+    """Return the creation of a pair like these two ends. Raises InvalidValue if their owner is unknown."""
+    marks = []
+    for end in (a, b):
+        mark = dict(delete.marks).get(end.id) or read_alias(end.link.alias)
+        if mark is None:
+            raise InvalidValue("alias", end.link.alias, f"{describe(end.link.name, end.ref)} has no owner mark")
+        marks.append(mark)
+    ends = _end(a), _end(b)
+    return CreatePair(
+        _interface(a, marks[0], marks[1], ends[0]), _interface(b, marks[1], marks[0], ends[1]), Veth(*ends)
+    )
+
+
+def _end(seen: SeenLink) -> End:
+    link = seen.link
+    return End(
+        link.name,
+        seen.ref,
+        mac=link.mac,
+        mtu=link.mtu,
+        addresses=_addresses(seen),
+        up=link.up,
+        num_queues=link.num_queues or None,
+        alias=link.alias,
+        group=link.group,
+        address_proto=ADDRESS_PROTO,
+    )
+
+
+def _addresses(seen: SeenLink) -> tuple[links.Interface, ...]:
+    """Return the addresses that the agent has added, in order."""
+    return tuple(each.interface for each in seen.addresses if each.proto == ADDRESS_PROTO and each.peer is None)
+
+
+def _interface(seen: SeenLink, mark: Mark, peer: Mark, end: End) -> Interface:
+    return Interface(
+        mark.name,
+        peer.name,
+        enabled=end.up,
+        phys_address=seen.link.mac if mark.mac else "",
+        mtu=seen.link.mtu,
+        ip_addresses=tuple(map(str, end.interfaces)),
+        namespace=_namespace(seen.ref),
+        host_if_name=seen.link.name,
+        num_queues=seen.link.num_queues,
+    )
+
+
+def _namespace(ref: str) -> Namespace:
+    kind, _, value = ref.partition(":")
+    match kind:
+        case "netns":
+            return Namespace(NamespaceType.NAMED_NS, name=value)
+        case "pid":
+            return Namespace(NamespaceType.PID_REF_NS, pid=int(value))
+        case "path":
+            return Namespace(NamespaceType.FILE_REF_NS, filepath=value)
+        case "microservice":
+            return Namespace(NamespaceType.MICROSERVICE_REF_NS, microservice=value)
+    return Namespace()
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _and(words: Sequence[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

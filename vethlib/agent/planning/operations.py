@@ -1,0 +1,215 @@
+"""A plan and its operations.
+
+The operations of a plan are in the order of execution: namespaces are added first, then pairs are deleted (which frees
+names), then links are changed (which frees names, too), then pairs are created. Last, and only in an inverse plan,
+namespaces are removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeAlias
+
+from vethlib import links
+from vethlib.agent.config.mark import Mark
+from vethlib.agent.config.model import Interface
+from vethlib.agent.state import State, Verdict
+from vethlib.links import Address, Veth
+
+from .observed import LinkId, NetnsId, SeenLink
+
+__all__ = ["AddNetns", "ChangeLink", "CreatePair", "DeletePair", "Operation", "Plan", "RemoveNetns", "named"]
+
+
+@dataclass(frozen=True, slots=True)
+class AddNetns:
+    """Create a named namespace for a pair."""
+
+    op: ClassVar[str] = "add-netns"
+    name: str
+
+    @property
+    def ref(self) -> str:
+        """The reference of the namespace."""
+        return f"netns:{self.name}"
+
+    def as_dicts(self) -> list[dict[str, Any]]:
+        """Return the operation for JSON."""
+        return [_entry(self.op, "", self.ref, {})]
+
+
+@dataclass(frozen=True, slots=True)
+class DeletePair:
+    """Delete an owned pair through one of its ends; the kernel deletes the other.
+
+    `interface` is the name of the interface for which the end was built, or "" if unknown; `why` is the reason, for
+    people. `at_home` are the name and the ifindex of the end in the home namespace, if there is one; the pair is
+    deleted through that end, because no tenant can rename or move it. `marks` are the owner marks of the ends.
+    """
+
+    op: ClassVar[str] = "delete"
+    ref: str
+    place: NetnsId
+    index: int
+    name: str
+    interface: str
+    why: str
+    at_home: tuple[str, int] | None = field(default=None, compare=False)
+    marks: tuple[tuple[LinkId, Mark], ...] = field(default=(), compare=False, repr=False)
+
+    def as_dicts(self) -> list[dict[str, Any]]:
+        """Return the operation for JSON."""
+        return [_entry(self.op, self.interface, self.ref, {"name": [self.name, None]})]
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeLink:
+    """Change fields of one owned link in place; correct fields are left out.
+
+    `name` and `index` are those before the change. `changes` maps name, mac, mtu, up and alias to (old, new). The
+    changes are made in this order: the alias (a crash must not leave a configured MAC unmarked), `removed`, name, mac,
+    mtu, up, `added`. It is not an error if an address of `removed` no longer exists by then, or one of `added` already
+    exists. Removing an IPv4 address also removes those that are secondary to it (__inet_del_ifa, net/ipv4/devinet.c);
+    those that should stay are restored exactly, no matter who added them.
+
+    If `order` is given, its addresses are not in that order, or would not be, and are put into it. Those of `renewed`
+    exist, but expire or are deprecated: they are made permanent in place. Those of `again` exist, but are duplicates:
+    each is removed and added again, so that duplicate address detection starts again.
+
+    If `restored` is given, it has all the addresses that the link should have in the end, each as it was observed, in
+    that order. `added` and `removed` then describe the effect for people. Both have an address with a peer as it was
+    observed.
+    """
+
+    op: ClassVar[str] = "change"
+    interface: Interface
+    ref: str
+    place: NetnsId
+    index: int
+    name: str
+    changes: Mapping[str, tuple[Any, Any]]
+    added: tuple[links.Interface | Address, ...] = ()
+    removed: tuple[links.Interface | Address, ...] = ()
+    restored: tuple[Address, ...] | None = None
+    order: tuple[links.Interface, ...] = ()
+    again: tuple[links.Interface, ...] = ()
+    renewed: tuple[links.Interface, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to do."""
+        addresses = self.added or self.removed or self.order or self.again or self.renewed
+        return not self.changes and not addresses and self.restored is None
+
+    @property
+    def takes_addresses(self) -> bool:
+        """Whether an address is removed from the link, even if only to be added again after others."""
+        return bool(self.removed or self.order)
+
+    def removes(self, address: Address) -> bool:
+        """Return whether an address of the link is among those to be removed."""
+        return named(address) in self.removed
+
+    def as_dicts(self) -> list[dict[str, Any]]:
+        """Return the operation for JSON."""
+        changes: dict[str, Any] = {name: [old, new] for name, (old, new) in self.changes.items()}
+        if self.added or self.removed:
+            changes["addresses"] = _addresses(self.added, self.removed)
+        if self.order:
+            changes["order"] = [str(address) for address in self.order]
+        if self.renewed:
+            changes["expiring"] = [str(address) for address in self.renewed]
+        if self.again:
+            changes["duplicates"] = [str(address) for address in self.again]
+        return [_entry(self.op, self.interface.name, self.ref, changes)]
+
+
+@dataclass(frozen=True, slots=True)
+class CreatePair:
+    """Create a pair: `veth` with all owner marks, for the interfaces `a` and `b`."""
+
+    op: ClassVar[str] = "create"
+    a: Interface
+    b: Interface
+    veth: Veth
+
+    def as_dicts(self) -> list[dict[str, Any]]:
+        """Return the operation for JSON, with one entry for each end."""
+        return [
+            _entry(self.op, interface.name, interface.namespace.ref, _values(interface, end))
+            for interface, end in ((self.a, self.veth.a), (self.b, self.veth.b))
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveNetns:
+    """Remove a named namespace that was added for a trial, if `name` still leads to `place` and nothing uses it."""
+
+    op: ClassVar[str] = "remove-netns"
+    name: str
+    place: NetnsId
+
+    @property
+    def ref(self) -> str:
+        """The reference of the namespace."""
+        return f"netns:{self.name}"
+
+    def as_dicts(self) -> list[dict[str, Any]]:
+        """Return the operation for JSON."""
+        return [_entry(self.op, "", self.ref, {})]
+
+
+Operation: TypeAlias = AddNetns | DeletePair | ChangeLink | CreatePair | RemoveNetns
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The operations to execute, and the state of each interface after that.
+
+    `found` are the links that stay, by the name of their interface, as they were before any operation. `doubtful` are
+    the interfaces whose pair may exist, but for which the source of a namespace reference does not answer; it is left
+    unchanged. `unusable` are those of `found` with addresses that cannot be used: tentative ones (PENDING) or
+    duplicates (RETRYING). Their outcome is not known beforehand, so `verdicts` do not take them into account.
+    """
+
+    operations: tuple[Operation, ...]
+    verdicts: Mapping[str, Verdict]
+    found: Mapping[str, SeenLink] = field(default_factory=dict)
+    doubtful: frozenset[str] = frozenset()
+    unusable: Mapping[str, Verdict] = field(default_factory=dict)
+
+    def states(self) -> dict[str, Verdict]:
+        """Return the verdicts, with PENDING for tentative addresses and FAILED for duplicates."""
+        states = dict(self.verdicts)
+        for name, verdict in self.unusable.items():
+            if states[name].state is State.CONFIGURED:
+                failed = verdict.state is State.RETRYING
+                states[name] = Verdict(State.FAILED, verdict.reason) if failed else verdict
+        return states
+
+    def as_dicts(self) -> list[dict[str, Any]]:
+        """Return the operations for JSON, in order: objects with op, interface, netns and changes."""
+        return [entry for operation in self.operations for entry in operation.as_dicts()]
+
+
+def _entry(op: str, interface: str, netns: str, changes: dict[str, Any]) -> dict[str, Any]:
+    return {"op": op, "interface": interface, "netns": netns, "changes": changes}
+
+
+def _values(interface: Interface, end: links.End) -> dict[str, Any]:
+    values: dict[str, Any] = {"name": end.name, "peer": interface.peer_if_name}
+    values |= {"mac": end.mac, "mtu": end.mtu, "up": end.up, "num_queues": end.num_queues, "alias": end.alias}
+    changes: dict[str, Any] = {name: [None, value] for name, value in values.items() if value is not None}
+    if end.interfaces:
+        changes["addresses"] = _addresses(end.interfaces, ())
+    return changes
+
+
+def named(address: Address) -> links.Interface | Address:
+    """Return the form in which an address is listed: as configured, or the address itself if it has a peer."""
+    return address.interface if address.peer is None else address
+
+
+def _addresses(added: Sequence[object], removed: Sequence[object]) -> dict[str, Any]:
+    return {"added": list(map(str, added)), "removed": list(map(str, removed))}

@@ -1,0 +1,355 @@
+"""From the desired and the observed state to the operations that lead from one to the other. Pure: no I/O.
+
+The order of the input does not matter. The first of these rules that applies decides about an interface:
+
+1. Two interfaces cannot have one kernel name in one namespace. The interface whose own name it is gets it, or else the
+   one that sorts first; the other is FAILED.
+2. A pair needs both interfaces, pointing at each other, and both namespaces; otherwise it is PENDING.
+3. A name that it needs must not be held by a link that is not owned, or that must not be touched now; otherwise it is
+   FAILED. The peer of a FAILED interface is PENDING. Existing ends of their pair stay, unless another pair needs the
+   name.
+4. An existing pair keeps its links if all differences can be changed in place.
+5. Any other pair is created, after every owned pair that has the same marks or holds one of its names is deleted.
+
+With a `prune` of True, the desired interfaces are all that this label should have: owned pairs that no rule keeps are
+deleted. With some names, this holds for the interfaces of those names, configured or not. With False, pairs
+of other interfaces are left alone, and if only one end of an existing pair is desired, that end is changed in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Set
+
+from vethlib.agent.config.mark import ADDRESS_PROTO, alias_of, group_of, read_alias
+from vethlib.agent.config.model import Interface
+from vethlib.agent.state import State, Verdict
+from vethlib.links import Link, Veth
+
+from .compare import change_of, rebuild_reason
+from .detection import unusable
+from .observed import LinkId, NetnsId, Observed, SeenLink
+from .operations import AddNetns, ChangeLink, CreatePair, DeletePair, Plan
+from .owned import OwnedPairs
+from .recorded import PairRecord
+from .requirements import DesiredEnd, mutual_pairs, name_conflicts, unmet, with_netns
+
+__all__ = ["plan"]
+
+CONFIGURED = Verdict(State.CONFIGURED)
+
+
+def plan(
+    desired: Mapping[str, Interface],
+    observed: Observed,
+    *,
+    label: str,
+    prune: bool | Set[str],
+    leave: Iterable[str] = (),
+    owned: OwnedPairs | None = None,
+    record: PairRecord | None = None,
+    configured: Mapping[str, Interface] | None = None,
+) -> Plan:
+    """Compare the `desired` interfaces (by name) with the `observed` state; `label` determines the owned pairs.
+
+    If these are only some of the `configured` interfaces, each comes with its peer if that points back (see
+    `Desired.with_peers`), and of any other peer only the configuration matters.
+
+    Links of the interfaces in `leave` stay as they are, because their desired state is not known. `record` is the
+    record of built pairs (see `owned.py`); if the caller has already determined the owned pairs in `observed`, it
+    passes them as `owned`.
+
+    Raises :class:`vethlib.errors.InvalidValue` for an invalid label.
+    """
+    if owned is None:
+        owned = OwnedPairs(observed, label, record, desired)
+    planner = _Planner(desired, observed, label, prune, owned)
+    planner.leave(leave)
+    planner.refuse_conflicts()
+    planner.keep_what_is_unknown()
+    planner.change_lone_ends()
+    planner.judge_pairs()
+    planner.build_pairs()
+    planner.rename_lone_ends()
+    planner.leave_the_rest_pending(desired if configured is None else configured)
+    planner.delete_unwanted()
+    return planner.result()
+
+
+class _Planner:
+    """The decisions so far; the methods are the steps, in their order."""
+
+    def __init__(
+        self,
+        desired: Mapping[str, Interface],
+        observed: Observed,
+        label: str,
+        prune: bool | Set[str],
+        owned: OwnedPairs,
+    ) -> None:
+        self.observed = observed
+        self.label = label
+        self.prune = prune
+        self.owned = owned
+        self.desired = with_netns(desired, observed)
+        self.pairs = list(mutual_pairs(self.desired))
+        self.verdicts: dict[str, Verdict] = {}
+        self.found: dict[str, SeenLink] = {}
+        self.kept: set[LinkId] = set()  # must not be pruned
+        self.shielded: set[LinkId] = set()  # must not be deleted to make room for others either
+        self.to_build: list[tuple[DesiredEnd, DesiredEnd, str]] = []
+        self.to_rename: list[tuple[DesiredEnd, SeenLink]] = []  # lone ends whose name another link has
+        self.deletes: dict[LinkId, DeletePair] = {}  # under the id of each end
+        self.changes: list[ChangeLink] = []
+        self.creates: list[CreatePair] = []
+        self.new_netns: dict[NetnsId, AddNetns] = {}
+        self.doubtful: set[str] = set()
+        self.unusable: dict[str, Verdict] = {}
+
+    def leave(self, names: Iterable[str]) -> None:
+        """Shield the pairs of these interfaces."""
+        for name in names:
+            for end in self.owned.built_for(name):
+                self.shielded.update(each.id for each in self.owned.ends(end))
+
+    def refuse_conflicts(self) -> None:
+        """Apply rule 1."""
+        for name, reason in name_conflicts(self.desired).items():
+            self.verdicts[name] = Verdict(State.FAILED, reason)
+
+    def keep_what_is_unknown(self) -> None:
+        """Shield the pairs of interfaces whose namespace may exist: that it is unknown is no reason to delete them."""
+        for a, b in self.pairs:
+            if a.netns.unknown or b.netns.unknown:
+                if all(end.netns.unknown or end.place is not None for end in (a, b)):
+                    self.doubtful.update((a.name, b.name))
+                for end in [*self.owned.built_for(a.name), *self.owned.built_for(b.name)]:
+                    if self.owned.owners(end) <= {a.name, b.name}:
+                        self.shielded.update(each.id for each in self.owned.ends(end))
+
+    def change_lone_ends(self) -> None:
+        """Without `prune`, change the end of an existing pair whose peer is not among the desired interfaces."""
+        if self.prune is not False:
+            return
+        lone = []
+        for end in self.desired.values():
+            if end.peer_name not in self.desired and end.place is not None and end.name not in self.verdicts:
+                seen = self.owned.half(end.interface, end.place)
+                if seen is not None:
+                    self.shielded.update(each.id for each in self.owned.ends(seen))
+                    lone.append((end, seen))
+        for end, seen in lone:
+            self.verdicts[end.name] = self._change_lone_end(end, seen)
+
+    def _change_lone_end(self, end: DesiredEnd, seen: SeenLink) -> Verdict:
+        obstacle = self._obstacle(end, seen)
+        if obstacle:
+            return Verdict(State.FAILED, obstacle)
+        rebuild = rebuild_reason(end.interface, seen)
+        reason = rebuild or self._blocked_rename(end, seen)
+        if reason:
+            if not rebuild:
+                self.to_rename.append((end, seen))
+            return Verdict(State.PENDING, f"peer {end.peer_name} is not configured; {reason}")
+        self._change_in_place(end, seen)
+        return CONFIGURED
+
+    def judge_pairs(self) -> None:
+        """Apply rules 3 and 4 to every pair that has everything it needs, and list the pairs to build."""
+        for a, b in self.pairs:
+            if a.place is None or b.place is None:
+                continue
+            pair = self.owned.pair(a.interface, a.place, b.interface, b.place)
+            for end, seen in zip((a, b), pair or (None, None), strict=True):
+                obstacle = self._obstacle(end, seen)
+                if obstacle and end.name not in self.verdicts:
+                    self.verdicts[end.name] = Verdict(State.FAILED, obstacle)
+            if self._fails(a, b):
+                self.kept.update(seen.id for seen in pair or ())
+                continue
+            self.verdicts[a.name] = self.verdicts[b.name] = CONFIGURED
+            if pair is None:
+                self.to_build.append((a, b, ""))
+                continue
+            reason = self._rebuild_reason(a, pair[0]) or self._rebuild_reason(b, pair[1])
+            if reason:
+                self.to_build.append((a, b, reason))
+            else:
+                self._change_in_place(a, pair[0])
+                self._change_in_place(b, pair[1])
+
+    def _fails(self, a: DesiredEnd, b: DesiredEnd) -> bool:
+        """Return whether one end has FAILED; if so, the other end waits for it, unless it has FAILED, too."""
+        for end, peer in ((a, b), (b, a)):
+            verdict = self.verdicts.get(end.name)
+            if verdict is not None and verdict.state is State.FAILED and peer.name not in self.verdicts:
+                reason = f"peer {end.name} failed: {verdict.reason}"
+                self.verdicts[peer.name] = Verdict(State.PENDING, reason)
+        return a.name in self.verdicts
+
+    def _obstacle(self, end: DesiredEnd, seen: SeenLink | None) -> str:
+        """Return why `end` cannot have its kernel name, even if owned pairs make room; `seen` is its link, if any."""
+        assert end.place is not None
+        holder = self.observed.by_name.get((end.place, end.kernel_name))
+        if holder is None or holder is seen:
+            return ""
+        if holder not in self.owned:
+            return f"{end} exists and is not managed by this agent{self._describe_foreign(holder.link)}"
+        if holder.link.name != end.kernel_name:
+            return f"{end} exists as an alternative name of {holder.link.name!r}"
+        if self._may_make_room(holder):
+            return ""
+        return f"{end} is still the link of {self.owned.owner(holder) or 'another interface'}"
+
+    def _describe_foreign(self, link: Link) -> str:
+        """Return the owner of a foreign link, according to its alias, and what to do about it."""
+        mark = read_alias(link.alias)
+        if mark is not None and mark.label != self.label:
+            owner = f"{mark.name} of the agent with the label {mark.label}"
+            return f" (kind {link.kind}): it is {owner}: delete it, or take that label"
+        if mark is not None:
+            return (
+                f" (kind {link.kind}): it has the alias of {mark.name}, but there is no record that this agent built "
+                "it, or its other end has another alias: delete it, or configure another host_if_name"
+            )
+        known = [f"kind {link.kind}"] if link.kind else []
+        known += [f"alias {link.alias!r}"] if link.alias else []
+        return f"{' (' + ', '.join(known) + ')' if known else ''}: delete or rename it, or give another host_if_name"
+
+    def _may_make_room(self, seen: SeenLink) -> bool:
+        """Return whether an owned pair may be deleted, or is about to be renamed, to make room for another."""
+        owner = self.owned.owner(seen)
+        if self.found.get(owner) is seen and seen.link.name != self.desired[owner].kernel_name:
+            return True
+        if seen.id in self.shielded:
+            return False
+        owners = self.owned.owners(seen)
+        return not owners or not owners.isdisjoint(self.desired) or self._prunes(owners)
+
+    def _prunes(self, owners: Set[str]) -> bool:
+        """Return whether a pair that was built for these interfaces is deleted if no rule keeps it."""
+        if isinstance(self.prune, bool):
+            return self.prune
+        return not self.prune.isdisjoint(owners)
+
+    def _rebuild_reason(self, end: DesiredEnd, seen: SeenLink) -> str:
+        return rebuild_reason(end.interface, seen) or self._blocked_rename(end, seen)
+
+    def _blocked_rename(self, end: DesiredEnd, seen: SeenLink) -> str:
+        """Return why a link cannot be renamed: its new name must be free before any operation is done."""
+        name = end.kernel_name
+        if seen.link.name == name or (seen.place, name) not in self.observed.by_name:
+            return ""
+        return f"{seen.link.name!r} cannot be renamed while {name!r} is taken"
+
+    def _change_in_place(self, end: DesiredEnd, seen: SeenLink) -> None:
+        self.found[end.name] = seen
+        self.kept.add(seen.id)
+        other = None if seen.peer is None else self.observed.by_index.get(seen.peer)
+        change = change_of(end.interface, seen, self.label, marked=self.owned.is_marked(seen), peer=other)
+        if change is not None:
+            self.changes.append(change)
+        peer = self.desired.get(end.peer_name)
+        if (verdict := unusable(end.interface, seen, None if peer is None else peer.interface)) is not None:
+            self.unusable[end.name] = verdict
+
+    def build_pairs(self) -> None:
+        """Apply rule 5."""
+        group = group_of(self.label)
+        for a, b, reason in self.to_build:
+            for end in (a, b):
+                self._make_room(end, f"rebuilt: {reason}" if reason else f"replaced: {end} is claimed by {end.name}")
+            ends = [
+                end.interface.end(group=group, alias=alias_of(self.label, end.interface), address_proto=ADDRESS_PROTO)
+                for end in (a, b)
+            ]
+            self.creates.append(CreatePair(a.interface, b.interface, Veth(*ends)))
+            for end in (a, b):
+                if end.netns.missing and end.place is not None:
+                    self.new_netns.setdefault(end.place, AddNetns(end.interface.namespace.name))
+
+    def _make_room(self, end: DesiredEnd, why: str) -> None:
+        assert end.place is not None
+        for seen in self.owned.built_for(end.name):
+            self._delete(seen, why)
+        holder = self.observed.by_name.get((end.place, end.kernel_name))
+        # A holder whose pair is changed in place is renamed, because no two interfaces have one name.
+        if holder is not None and self.found.get(self.owned.owner(holder)) is not holder:
+            self._delete(holder, why)
+
+    def _delete(self, seen: SeenLink, why: str) -> None:
+        if seen.id in self.deletes:
+            return
+        end, ends = self._deleted_end(seen), self.owned.ends(seen)
+        home = next((each for each in ends if each.place == self.observed.home), None)
+        delete = DeletePair(
+            end.ref,
+            end.place,
+            end.link.index,
+            end.link.name,
+            self.owned.owner(end),
+            why,
+            at_home=None if home is None else (home.link.name, home.link.index),
+            marks=tuple((each.id, mark) for each in ends if (mark := self.owned.mark(each)) is not None),
+        )
+        for each in ends:
+            self.deletes[each.id] = delete
+
+    def _deleted_end(self, seen: SeenLink) -> SeenLink:
+        """Return the end that identifies the pair: that of a known interface, if there is one."""
+
+        def order(end: SeenLink) -> tuple[bool, str, str, int]:
+            owner = self.owned.owner(end)
+            return not owner, owner, end.ref, end.link.index
+
+        return min(self.owned.ends(seen), key=order)
+
+    def rename_lone_ends(self) -> None:
+        """Change the lone ends whose names become free because the pairs that have them are deleted.
+
+        Deletions are executed before changes. A pair is rebuilt in this case, which a lone end cannot be.
+        """
+        for end, seen in self.to_rename:
+            assert end.place is not None
+            if self.observed.by_name[end.place, end.kernel_name].id in self.deletes:
+                self._change_in_place(end, seen)
+                self.verdicts[end.name] = CONFIGURED
+
+    def leave_the_rest_pending(self, configured: Mapping[str, Interface]) -> None:
+        """Apply rule 2."""
+        for end in self.desired.values():
+            if end.name not in self.verdicts:
+                self.verdicts[end.name] = Verdict(State.PENDING, unmet(end, self.desired, configured))
+
+    def delete_unwanted(self) -> None:
+        """Delete the owned pairs that no rule keeps."""
+        staying = self.kept | self.shielded
+        for seen in self.owned:
+            if not staying.isdisjoint(end.id for end in self.owned.ends(seen)):
+                continue
+            if not self._prunes(self.owned.owners(seen)):
+                continue
+            owner = self.owned.owner(self._deleted_end(seen))
+            verdict = self.verdicts.get(owner)
+            if not owner:
+                why = "left behind by an interrupted create"
+            elif verdict is None:
+                why = f"{owner} is not configured"
+            else:
+                why = verdict.reason or f"{owner} has another pair"
+            self._delete(seen, why)
+
+    def result(self) -> Plan:
+        """Return the plan, with the operations in the order of execution, and sorted within each kind."""
+        deletes = {id(delete): delete for delete in self.deletes.values()}.values()
+        return Plan(
+            (
+                *sorted(self.new_netns.values(), key=lambda add: add.name),
+                *sorted(deletes, key=lambda delete: (delete.interface, delete.ref, delete.index)),
+                *sorted(self.changes, key=lambda change: change.interface.name),
+                *self.creates,
+            ),
+            {name: self.verdicts[name] for name in self.desired},
+            self.found,
+            frozenset(self.doubtful),
+            self.unusable,
+        )

@@ -1,0 +1,106 @@
+"""What an interface needs before its pair can exist: a peer that points back, both namespaces, and its kernel name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from vethlib.agent.config.model import Interface
+from vethlib.links import describe
+
+from .observed import NetnsId, Observed, SeenNetns
+
+__all__ = ["DesiredEnd", "mutual_pairs", "name_conflicts", "precedence", "unmet", "with_netns"]
+
+
+class DesiredEnd:
+    """A desired interface and the namespace that it belongs to.
+
+    `place` is the identity of the namespace, None while it does not exist.
+    """
+
+    __slots__ = ("interface", "kernel_name", "name", "netns", "peer_name", "place")
+
+    def __init__(self, interface: Interface, netns: SeenNetns) -> None:
+        self.interface = interface
+        self.name = interface.name
+        self.peer_name = interface.peer_if_name
+        self.kernel_name = interface.kernel_name
+        self.netns = netns
+        self.place: NetnsId | None = netns.place
+
+    def __str__(self) -> str:
+        return describe(self.kernel_name, self.interface.namespace.ref)
+
+
+def with_netns(desired: Mapping[str, Interface], observed: Observed) -> dict[str, DesiredEnd]:
+    """Return the desired interfaces by name, sorted, each with the namespace that its reference leads to."""
+    ends: dict[str, DesiredEnd] = {}
+    for name in sorted(desired):
+        ref = desired[name].namespace.ref
+        netns = observed.netns.get(ref) or SeenNetns(ref, None, f"{ref or 'home'} was not looked up")
+        ends[name] = DesiredEnd(desired[name], netns)
+    return ends
+
+
+def unmet(end: DesiredEnd, desired: Mapping[str, DesiredEnd], configured: Mapping[str, Interface]) -> str:
+    """Return everything that `end` still waits for, in words; "" if its pair can be built.
+
+    `configured` has all interfaces, `desired` at least the peers that point back.
+    """
+    reasons: list[str] = []
+    peer, points_at = desired.get(end.peer_name), end.name
+    if end.peer_name in configured:
+        points_at = configured[end.peer_name].peer_if_name
+    if points_at != end.name:
+        reasons.append(f"peer {end.peer_name} points at {points_at}, not here")
+    elif peer is None:
+        reasons.append(f"peer {end.peer_name} is not configured")
+    if end.place is None:
+        reasons.append(_absence(end.netns))
+    # A namespace that both wait for is listed once.
+    if peer is not None and points_at == end.name and peer.place is None and peer.netns != end.netns:
+        reasons.append(f"peer {peer.name}: {_absence(peer.netns)}")
+    return "; ".join(reasons)
+
+
+def _absence(netns: SeenNetns) -> str:
+    return netns.reason or f"{netns.ref} does not exist"
+
+
+def mutual_pairs(desired: Mapping[str, DesiredEnd]) -> Iterator[tuple[DesiredEnd, DesiredEnd]]:
+    """Yield every two interfaces that point at each other, once, whether or not their namespaces exist."""
+    for end in desired.values():
+        peer = desired.get(end.peer_name)
+        if peer is not None and peer.peer_name == end.name and end.name < peer.name:
+            yield end, peer
+
+
+def precedence(kernel_name: str, name: str) -> tuple[bool, str]:
+    """Return the sort key of interfaces that claim one kernel name in one namespace: the first gets it."""
+    return name != kernel_name, name
+
+
+def name_conflicts(desired: Mapping[str, DesiredEnd]) -> dict[str, str]:
+    """Return the interfaces that cannot have their kernel name, each with the reason.
+
+    The interface whose own name it is takes precedence: a value cannot take the link of another interface by
+    setting its name as host_if_name. Among all others, the first in order does.
+
+    A PENDING interface keeps its claim: otherwise another one would lose its link as soon as the first has everything
+    that it needs.
+    """
+    holders: dict[tuple[NetnsId, str], DesiredEnd] = {}
+    for end in desired.values():
+        if end.place is None:
+            continue
+        claim = end.place, end.kernel_name
+        if claim not in holders or end.name == end.kernel_name:
+            holders[claim] = end
+    refused: dict[str, str] = {}
+    for end in desired.values():
+        if end.place is None:
+            continue
+        holder = holders[end.place, end.kernel_name]
+        if holder is not end:
+            refused[end.name] = f"{end} is also claimed by {holder.name}, which takes precedence"
+    return refused

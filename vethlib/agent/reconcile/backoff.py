@@ -1,0 +1,306 @@
+"""When to try again: one interface after a failure, a repair or a duplicate address; and all of them. Pure.
+
+The result of a pass has one of four next steps for each interface:
+
+* DONE: the interface is as configured.
+* WAIT: something that it needs is missing. An event will report that it is available.
+* RETRY: the kernel refused something, and may accept it later. The interface is tried again after a delay that doubles
+  with each failure.
+* TERMINAL: the kernel refused something and always will, until the configuration changes.
+
+If a link has to be repaired again and again, some other program keeps changing it. Then each repair is delayed longer.
+
+Only interfaces with something to remember take memory, so that a host without problems costs nothing. All times are
+those of one monotonic clock.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from heapq import heapify, heappop, heappush
+from typing import Final
+
+from vethlib.agent.state import State, Verdict
+from vethlib.errors import InvalidValue, NotSupported, VethError
+
+__all__ = ["DETECTION", "Attempts", "Backoff", "NextStep", "delay", "next_step"]
+
+FIRST_DELAY: Final = 0.05
+LONGEST_DELAY: Final = 60.0
+JITTER: Final = 0.25  # of the delay, either way: thousands that failed together must not all retry together
+
+DETECTION: Final = 15.0
+"""Seconds within which duplicate address detection usually ends.
+
+With the kernel's defaults it takes two. But each of its steps waits for the lock of all network configuration, which
+the removal of many links or namespaces elsewhere on the host may hold for seconds.
+"""
+
+FREE_REPAIRS: Final = 4
+"""Repairs in a row that are made immediately; later ones are delayed."""
+
+FIGHT_WINDOW: Final = 10.0
+"""Seconds: repairs that are further apart are not in a row."""
+
+
+class NextStep(Enum):
+    """What to do next about an interface; the module describes each."""
+
+    DONE = "done"
+    WAIT = "wait"
+    RETRY = "retry"
+    TERMINAL = "terminal"
+
+
+_OF_STATE: Final = {
+    State.CONFIGURED: NextStep.DONE,
+    State.PENDING: NextStep.WAIT,
+    State.FAILED: NextStep.WAIT,  # by the plan, if another link has the name: its deletion is an event
+    State.RETRYING: NextStep.RETRY,
+    State.INVALID: NextStep.TERMINAL,
+}
+
+
+def next_step(verdict: Verdict, error: VethError | None) -> NextStep:
+    """Return the next step, by the verdict of the plan and by the kernel's refusal, if there is one."""
+    if error is not None:
+        return NextStep.TERMINAL if isinstance(error, (InvalidValue, NotSupported)) else NextStep.RETRY
+    return _OF_STATE[verdict.state]
+
+
+def delay(attempt: int) -> float:
+    """Return the seconds until the next attempt after `attempt` failed ones."""
+    longest = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(attempt, 16))
+    return longest * random.uniform(1 - JITTER, 1 + JITTER)
+
+
+@dataclass(slots=True)
+class Attempts:
+    """The recent failures and repairs of one interface, or of one kind of work; each counted while they are in a row.
+
+    `due` is the time of the next attempt, None if there is none.
+    """
+
+    failed: int = 0
+    due: float | None = None
+    repairs: int = 0
+    repaired_at: float = 0.0
+    held: float = 0.0  # no repair before this time
+    duplicate: str = ""  # the reason, while an address of the interface is a duplicate
+    detecting: bool = False  # the duplicate address was added again, and detection is in progress
+    detected: int = 0  # how often detection had failed …
+    detected_at: float = -FIGHT_WINDOW  # … when it last succeeded
+
+    def fail(self, now: float) -> None:
+        """Count a failure, and schedule the next attempt."""
+        self.failed += 1
+        self.due = now + delay(self.failed - 1)
+
+    def succeed(self) -> None:
+        """Forget the failures."""
+        self.failed = 0
+        self.due = None
+
+    def is_due(self, now: float) -> bool:
+        """Return whether it is time for the next attempt."""
+        return self.due is not None and self.due <= now
+
+    def find_duplicate(self, reason: str, now: float) -> None:
+        """Count a duplicate address; one that was found before is counted only if it was added again since."""
+        if not self.duplicate and now - self.detected_at < FIGHT_WINDOW:
+            self.failed = max(self.failed, self.detected)  # it was gone for no more than a moment
+        if self.detecting or self.due is None:
+            self.failed += 1
+            self.due = now + delay(self.failed + 2)
+        self.duplicate, self.detecting = reason, False
+
+    def hurry(self) -> None:
+        """Let a duplicate address be added again immediately."""
+        self.due, self.detecting = None, False
+
+    def detect_again(self, now: float) -> None:
+        """Note that a duplicate address was added again. Its end is an event; the attempt is in case that is missed."""
+        if not self.detecting or self.due is None:
+            self.detecting = True
+            self.due = now + DETECTION
+
+    def end_duplicate(self, now: float) -> None:
+        """Note that no address is a duplicate any more; the number of failures is remembered for a while."""
+        if self.duplicate:
+            self.duplicate, self.detecting = "", False
+            self.detected, self.detected_at = self.failed, now
+
+    def may_try_again(self, now: float) -> bool:
+        """Return whether it is time to add a duplicate address again."""
+        return bool(self.duplicate) and not self.detecting and (self.due is None or self.due <= now)
+
+    def repaired(self, now: float) -> None:
+        """Count a repair of something that another program has changed."""
+        if now - self.repaired_at > self._window:
+            self.repairs = 0
+        self.repairs += 1
+        self.repaired_at = now
+        if self.repairs >= FREE_REPAIRS:
+            self.held = now + delay(self.repairs - FREE_REPAIRS + 3)
+
+    def is_over(self, now: float) -> bool:
+        """Return whether there is nothing left to remember."""
+        return not self.failed and now - self.repaired_at > self._window and now - self.detected_at > FIGHT_WINDOW
+
+    @property
+    def _window(self) -> float:
+        # The longer the last repair had to wait, the longer the quiet time that ends a row of repairs.
+        return max(FIGHT_WINDOW, 2 * (self.held - self.repaired_at))
+
+    def hold(self, now: float) -> bool:
+        """Return whether a repair has to wait; if so, it is `due` later."""
+        if now >= self.held:
+            return False
+        self.due = self.held
+        return True
+
+
+class Backoff:
+    """When each interface is tried again, by name; and when the work that concerns all interfaces is.
+
+    `looking` has the attempts to look at the host at all, `following` those to follow references that could not be
+    followed, `watching` those to watch namespaces that could not be watched, and `leftovers` those to delete pairs that
+    belong to no interface.
+    """
+
+    def __init__(self) -> None:
+        self.looking = Attempts()
+        self.following = Attempts()
+        self.watching = Attempts()
+        self.leftovers = Attempts()
+        self._attempts: dict[str, Attempts] = {}
+        self._settled: set[str] = set()
+        # When each is due. An entry whose interface is due at another time by now, or not at all, is skipped.
+        self._due: list[tuple[float, str]] = []
+
+    def forget(self, name: str) -> None:
+        """Forget the failures and repairs of an interface, because its configuration has changed."""
+        self._attempts.pop(name, None)
+        self._settled.discard(name)
+
+    def try_all(self) -> None:
+        """Allow all interfaces to be tried immediately."""
+        self._attempts.clear()
+        self._due.clear()
+        self.looking.succeed()
+
+    def of(self, name: str) -> Attempts:
+        """Return the attempts that explain the RETRYING state of an interface."""
+        return self.looking if self.looking.failed else self._attempts[name]
+
+    # --- when
+
+    def next_due(self) -> float | None:
+        """Return the time of the next attempt of anything; None if there is none."""
+        due = self._next_interface_due()
+        for attempts in (self.looking, self.following, self.watching, self.leftovers):
+            if attempts.due is not None and (due is None or attempts.due < due):
+                due = attempts.due
+        return due
+
+    def _next_interface_due(self) -> float | None:
+        while self._due and not self._is_due(*self._due[0]):
+            heappop(self._due)
+        return self._due[0][0] if self._due else None
+
+    def waiting(self) -> int:
+        """Return how many interfaces wait for the time of another attempt."""
+        return sum(attempts.due is not None for attempts in self._attempts.values())
+
+    def take_due(self, now: float) -> list[str]:
+        """Return the interfaces that are due now, once: the caller tries them."""
+        names = []
+        while (due := self._next_interface_due()) is not None and due <= now:
+            _, name = heappop(self._due)
+            self._attempts[name].due = None
+            names.append(name)
+        return names
+
+    def waits(self, name: str, now: float) -> bool:
+        """Return whether an attempt of this interface is scheduled for later."""
+        attempts = self._attempts.get(name)
+        return attempts is not None and attempts.due is not None and attempts.due > now
+
+    def _is_due(self, due: float, name: str) -> bool:
+        attempts = self._attempts.get(name)
+        return attempts is not None and attempts.due == due
+
+    def _schedule(self, name: str, attempts: Attempts) -> None:
+        if attempts.due is None:
+            return
+        heappush(self._due, (attempts.due, name))
+        if len(self._due) > 2 * len(self._attempts) + 64:
+            self._due = [entry for entry in self._due if self._is_due(*entry)]
+            heapify(self._due)
+
+    # --- what happened
+
+    def hold(self, names: Iterable[str], now: float) -> str:
+        """Return why nothing may be done about these interfaces now; "" if it may."""
+        for name in names:
+            attempts = self._attempts.get(name)
+            if attempts is not None and attempts.hold(now):
+                self._schedule(name, attempts)
+                return f"repaired {attempts.repairs} times in a row, and changed again by another program"
+        return ""
+
+    def find_duplicate(self, name: str, reason: str, now: float) -> None:
+        """Note that an address of this interface is a duplicate."""
+        attempts = self._attempts.setdefault(name, Attempts())
+        attempts.find_duplicate(reason, now)
+        self._schedule(name, attempts)
+
+    def hurry(self, name: str) -> None:
+        """Let a duplicate address of this interface be added again immediately: its other owner may have lost it."""
+        self._attempts[name].hurry()
+
+    def duplicate(self, name: str) -> str:
+        """Return why an address of this interface cannot be used, as of its last detection; "" if it can."""
+        attempts = self._attempts.get(name)
+        return "" if attempts is None else attempts.duplicate
+
+    def detect_again(self, name: str, now: float) -> None:
+        """Note that a duplicate address of this interface was added again, and is being checked."""
+        attempts = self._attempts[name]
+        attempts.detect_again(now)
+        self._schedule(name, attempts)
+
+    def may_try_again(self, name: str, now: float) -> bool:
+        """Return whether it is time to add a duplicate address of this interface again."""
+        attempts = self._attempts.get(name)
+        return attempts is not None and attempts.may_try_again(now)
+
+    def settled(self, names: set[str]) -> set[str]:
+        """Return the interfaces among these that were as configured, and whose configuration is still the same."""
+        return names & self._settled
+
+    def repaired(self, name: str, now: float) -> None:
+        """Count a repair of an interface that another program has changed."""
+        self._attempts.setdefault(name, Attempts()).repaired(now)
+
+    def record(self, name: str, step: NextStep, now: float, *, configured: bool, held: bool) -> None:
+        """Note the result of a pass for an interface; `held` if nothing was done because :meth:`hold` said so."""
+        attempts = self._attempts.get(name)
+        if step is NextStep.RETRY:
+            # An interface that is held is scheduled already.
+            if not held or attempts is None or attempts.due is None:
+                attempts = self._attempts.setdefault(name, Attempts())
+                attempts.fail(now)
+                self._schedule(name, attempts)
+        elif attempts is not None:
+            attempts.end_duplicate(now)
+            attempts.succeed()
+            if attempts.is_over(now):
+                del self._attempts[name]
+        if configured:
+            self._settled.add(name)
+        elif not held:
+            self._settled.discard(name)

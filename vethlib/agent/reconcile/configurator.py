@@ -1,0 +1,397 @@
+"""Configurator: maintain the desired interfaces of a host.
+
+Theory of operation:
+
+1. Every event only marks interfaces to be looked at: a new configuration, a namespace that starts or ends, a link that
+   another program changed, a time that has come. Nothing else of an event is remembered (`events`, `occasions`).
+2. A pass compares the desired with the observed state of the marked interfaces: it observes, plans, executes, and
+   observes again, until there is nothing left to do. They are planned together with the interfaces that they concern,
+   so that thousands cost as much as bulk operations do. An interface is CONFIGURED because a look has found it to be as
+   configured, never because of what was done about it (`reconcilepass`).
+3. The first look is at the whole host: it finds everything that an earlier run has left, wherever that is. What is not
+   configured is deleted only after :meth:`Configurator.resync` has set the whole configuration.
+4. One switch (`backoff.next_step`) decides what follows for an interface: done, wait for an event, retry later, or
+   nothing until the configuration changes. Its status is reported (`reporter`).
+5. All work is done in :meth:`Configurator.poll`, by the thread that calls it, in passes over some of the interfaces.
+   After `BUDGET` seconds no further pass is started, so that the caller can do its other work.
+
+Each part of the state has one owner: `Desired` the configuration, `Occasions` what to look at, `Backoff` when to try
+again, `HostObserver` what is known of the host, and `Statuses` what is reported about it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from typing import Final
+
+from vethlib._closing import WarnsUnclosed
+from vethlib._primitives import select, time
+from vethlib.agent.config.mark import check_label
+from vethlib.agent.config.model import Interface
+from vethlib.agent.host.creatable import CreatableNetns
+from vethlib.agent.host.recordfile import RecordFile
+from vethlib.agent.limits import DEFAULT, Limits
+from vethlib.agent.planning.confine import foreseen
+from vethlib.agent.planning.desired import Desired
+from vethlib.agent.registry.dependants import Attachment, Dependant, Dependants
+from vethlib.agent.registry.indexes import Indexes
+from vethlib.agent.registry.subscriptions import Subscription
+from vethlib.agent.state import State
+from vethlib.agent.status import Status
+from vethlib.errors import InvalidValue, SessionClosed, check_type
+from vethlib.session import Session
+from vethlib.session.core.refusal import system_errors
+
+from .backoff import Backoff
+from .counters import Counters, Load
+from .events import Events
+from .observer import HostObserver
+from .occasions import CONFIGURATION, Occasions, Scope
+from .owners import Owners
+from .reconcilepass import PassResult, ReconcilePass
+from .reporter import Reporter
+from .statuses import Change, StatusChange, Statuses
+from .watches import Watches
+
+__all__ = ["Configurator"]
+
+BUDGET: Final = 0.15
+"""Seconds after which a poll starts no further pass."""
+
+DEAF_LOOK: Final = 0.5
+"""Seconds between two looks at an interface in a namespace whose events are ignored."""
+
+_NO_INTERFACE: Final = 'give an Interface, as in Interface("veth1", peer_if_name="veth2")'
+
+
+class Configurator(WarnsUnclosed):
+    """Maintain the desired interfaces on this host, using pairs with its label and no others.
+
+        with Session() as session, Configurator(session, label="mine") as configurator:
+            configurator.resync([Interface("veth1", "veth2", enabled=True), Interface("veth2", "veth1", enabled=True)])
+            while True:
+                for name, status in configurator.poll(timeout=None).items():
+                    print(name, status.state if status else "is not configured any more")
+
+    It starts no thread and needs no event loop: :meth:`poll` does all the work, :meth:`fileno` is readable when there
+    is work, and :meth:`due` returns when there will be work.
+
+    `missing_netns` selects what happens if a named namespace does not exist: "create" it for a pair, or "wait" until
+    it exists. With `loopback`, the loopback of each namespace that it creates is set up. `limits` restrict the size of
+    each input. `records` is the directory of the record of built pairs: None for the default of the label below
+    /run/vethlib, "" to keep the record in memory only. The resolver of the session finds microservices. It must not be
+    used by several threads at once. Close it, or use it in a ``with`` statement; the host stays as it is.
+
+    Raises InvalidValue, NetlinkError, and NotPermitted with CAP_SYS_ADMIN but without CAP_NET_BROADCAST.
+    """
+
+    _usage = "Configurator(…)"
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        label: str = "vpp1",
+        missing_netns: str = "create",
+        loopback: bool = True,
+        limits: Limits = DEFAULT,
+        records: str | None = None,
+    ) -> None:
+        check_type(session, Session, "session", "give the Session to work with")
+        self.label = check_label(label)
+        if missing_netns not in ("create", "wait"):
+            raise InvalidValue("missing_netns", missing_netns, 'must be "create" or "wait"')
+        self.limits = limits
+        """The limits on the size of each input."""
+        self.session = session
+        """The session that it works with; other code may read with it, too."""
+        self.counters = Counters()
+        """Counters of the work."""
+        self.tally = self.counters
+        """The former name of `counters`."""
+        self._loopback = loopback
+        self._desired = Desired()
+        self._occasions = Occasions()
+        self._backoff = Backoff()
+        self._statuses = Statuses(limits)
+        home = session.identity("")
+        self.indexes = Indexes(home)
+        """Names ⇄ ifindexes of managed interfaces, and of the other links in the home namespace."""
+        with ExitStack() as opened, system_errors("start a configurator"):
+            self.pairs = opened.enter_context(RecordFile(session, label, records))
+            """The record of the pairs that it has built, and its file."""
+            watches = Watches(session)
+            opened.callback(watches.close)
+            create_missing = missing_netns == "create"
+            creatable = CreatableNetns(limits.netns_made, self._desired.at, create_missing=create_missing)
+            self._observer = HostObserver(session, watches, label, self.pairs, creatable)
+            self._dependants = Dependants(watches.leads_to)
+            self._epoll = opened.enter_context(select.epoll())
+            self._wake = os.eventfd(1, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            opened.callback(os.close, self._wake)
+            for fd in (self._wake, *watches.filenos()):
+                self._epoll.register(fd, select.EPOLLIN)
+            self.indexes.reset_unmanaged(watches.cache.links(""))
+            self._opened = opened.pop_all()
+        self._owners = Owners(
+            session=session,
+            label=label,
+            home=home,
+            limits=limits,
+            records=self.pairs,
+            desired=self._desired,
+            occasions=self._occasions,
+            backoff=self._backoff,
+            observer=self._observer,
+            statuses=self._statuses,
+            indexes=self.indexes,
+            dependants=self._dependants,
+            counters=self.counters,
+        )
+        self._reporter = Reporter(self._owners)
+        self._events = Events(self._owners, self._reporter)
+        self._closed = False
+
+    def close(self) -> None:
+        """Detach all dependants and stop watching. The host stays as it is. Closing twice is harmless."""
+        if not self._closed:
+            self._closed = True
+            self._dependants.close()
+            self._opened.close()
+
+    # --- the desired state
+
+    def put(self, interface: Interface) -> None:
+        """Set a desired interface. Putting an equal one again checks it, and retries it, immediately.
+
+        An interface that exceeds the limits is refused (see :meth:`refuse`).
+        """
+        self._check()
+        check_type(interface, Interface, "interface", _NO_INTERFACE)
+        if beyond := interface.beyond(self.limits):
+            self.refuse(interface.name, beyond)
+            return
+        ref, before = interface.namespace.ref, self._desired.interfaces.get(interface.name)
+        if before is not None and before.namespace.ref != ref:
+            self._observer.watches.left.add(before.namespace.ref)
+        elif self._observer.watches.is_gone(ref):
+            self._occasions.mark(self._desired.at(ref), CONFIGURATION)
+        self._observer.watches.follow(ref, self._backoff.following)
+        self._configured(self._desired.put(interface))
+
+    def delete(self, name: str) -> None:
+        """Remove a desired interface. It is not an error if the name was never put."""
+        self._check()
+        before = self._desired.interfaces.get(name)
+        if before is not None and before.namespace.ref:
+            self._observer.watches.left.add(before.namespace.ref)
+        self._configured(self._desired.delete(name))
+
+    def refuse(self, name: str, problems: Iterable[InvalidValue]) -> None:
+        """Report an invalid value of an interface: it becomes INVALID, and the last valid value stays in force."""
+        self._check()
+        self._configured(self._desired.refuse(name, problems))
+
+    def resync(
+        self,
+        interfaces: Iterable[Interface] | None = None,
+        *,
+        refused: Mapping[str, Iterable[InvalidValue]] | None = None,
+        complete: bool = True,
+    ) -> None:
+        """Compare the whole host with the desired state, and retry everything that failed immediately.
+
+        If `interfaces` is given, they replace the desired interfaces. Pairs of this label that are no longer desired
+        are deleted. A pair that matches its configuration is not touched. `refused` are the names of invalid values, as
+        for :meth:`refuse`. Without `complete`, there may be other desired interfaces, so no pair is deleted because
+        it is missing here.
+        """
+        self._check()
+        if interfaces is not None:
+            refused = refused or {}
+            listed = [check_type(interface, Interface, "interfaces", _NO_INTERFACE) for interface in interfaces]
+            by_name = {interface.name: interface for interface in listed}
+            if complete:
+                for name in self._desired.names() - by_name.keys() - refused.keys():
+                    self.delete(name)
+            for name, interface in by_name.items():
+                before = self._desired.interfaces.get(name)
+                if before != interface or before.remarks != interface.remarks or name in self._desired.refused:
+                    self.put(interface)
+            for name, problems in refused.items():
+                self.refuse(name, problems)
+            self._desired.declare(complete=complete)
+        self._backoff.try_all()
+        self._occasions.everything("resync")
+        os.eventfd_write(self._wake, 1)
+
+    def _check(self) -> None:
+        if self._closed:
+            raise SessionClosed("this configurator is closed")
+
+    def _configured(self, names: Iterable[str]) -> None:
+        """Look at these interfaces, which a change of the configuration concerns."""
+        for name in names:
+            self._backoff.forget(name)
+        self._occasions.configured(names)
+        self._backoff.looking.due = None
+        os.eventfd_write(self._wake, 1)
+
+    # --- the observed state
+
+    def status(self, name: str | None = None) -> list[Status]:
+        """Return the status of all interfaces that were put or refused, ordered by name; or only of `name`, if any."""
+        now = self._statuses.now
+        if name is not None:
+            return [now[name]] if name in now else []
+        return [now[name] for name in sorted(now)]
+
+    def interface(self, name: str) -> Interface | None:
+        """Return the configuration in force for an interface; None if there is none."""
+        return self._desired.interfaces.get(name)
+
+    def history(self, name: str) -> list[Change]:
+        """Return the latest changes of an interface, oldest first, even if it was removed recently."""
+        return self._statuses.history.of(name)
+
+    def lookup_interfaces(self) -> list[Status]:
+        """Return :meth:`status`, followed by the links of the home namespace that are not owned, as UNMANAGED."""
+        owned = {status.link.index for status in self._statuses.now.values() if status.link and not status.link.netns}
+        others = [link for link in self._observer.watches.cache.links("") if link.index not in owned]
+        return self.status() + [
+            Status(link.name, State.UNMANAGED, "", 0.0, "", link.name, "", link, link.peer_index) for link in others
+        ]
+
+    def load(self) -> Load:
+        """Return the amount of work, and the number of watched namespaces."""
+        watched = len(self._observer.watches.cache.netns())
+        return Load(self._occasions.count(), self._backoff.waiting(), watched)
+
+    def subscribe(self, callback: Callable[[StatusChange], object] | None = None) -> Subscription[StatusChange]:
+        """Subscribe to the status of every interface, followed by every change, in order.
+
+        With a callback, :meth:`poll` calls it at its end. Without one, take the changes from the returned object.
+        """
+        replay = [StatusChange(status.name, status) for status in self.status()]
+        return self._statuses.subscribers.add(callback, replay)
+
+    def attach(self, dependant: Dependant) -> Attachment:
+        """Register a dependant, which is attached to its link whenever the link exists and is up.
+
+        It is detached before this object deletes the link or sets it down, and immediately after others do. This ends
+        with :meth:`Attachment.remove`.
+        """
+        self._check()
+        attachment = self._dependants.add(dependant)
+        self._observer.watches.follow(dependant.netns, self._backoff.following)
+        self._events.find_for_dependants({dependant.netns})
+        return attachment
+
+    # --- the work
+
+    def fileno(self) -> int:
+        """Return a descriptor, for any kind of event loop, that is readable when :meth:`poll` has work."""
+        self._check()
+        return self._epoll.fileno()
+
+    def due(self) -> float | None:
+        """Return the seconds after which :meth:`poll` has work even without an event; None for never."""
+        return 0.0 if self._occasions.torn else self._due()
+
+    @property
+    def behind(self) -> bool:
+        """Return whether :meth:`poll` has left work for its next call."""
+        return bool(self._occasions) and (self._backoff.looking.due or 0.0) <= time.monotonic()
+
+    @property
+    def detecting(self) -> int:
+        """Return how many interfaces are PENDING only until duplicate address detection has finished."""
+        return len(self._reporter.detecting)
+
+    def _due(self) -> float | None:
+        if self.indexes.pending or self._statuses.subscribers.pending or self.behind:
+            return 0.0
+        due = self._events.next_due()
+        return None if due is None else max(0.0, due - time.monotonic())
+
+    def poll(self, timeout: float | None = 0) -> dict[str, Status | None]:
+        """Do the pending work, and return the statuses that have changed; None for an interface that was removed.
+
+        If there is no work, wait up to `timeout` seconds (None: without limit). If there is much work, only part of it
+        is done, and :meth:`due` returns 0.
+
+        Refusals by the kernel are reported in the statuses. Raises SessionClosed.
+        """
+        self._check()
+        deadline = None if timeout is None else time.monotonic() + timeout
+        if self._occasions.torn:
+            # Events that were read and not acted upon are lost, and so are changes that were taken and not returned.
+            self._occasions.everything("an interruption")
+            self._statuses.take_back()
+        self._occasions.torn = True
+        while True:
+            try:
+                os.eventfd_read(self._wake)
+            except BlockingIOError:
+                pass
+            self._events.collect()
+            until = time.monotonic() + BUDGET
+            while self.behind:
+                self._reconcile()
+                if time.monotonic() >= until:
+                    break
+            self.indexes.deliver()
+            self._statuses.subscribers.deliver()
+            changed = self._statuses.take_changes()
+            left = None if deadline is None else deadline - time.monotonic()
+            if changed or (left is not None and left <= 0):
+                self._occasions.torn = False
+                return changed
+            due = self._due()
+            self._epoll.poll(due if left is None else left if due is None else min(left, due))
+
+    def _reconcile(self) -> None:
+        """Run one pass, and report its result."""
+        scope = self._occasions.take(self._addresses)
+        began = time.thread_time()  # because waiting is not the fault of an interface
+        run = ReconcilePass(self._owners, set(scope.names), everything=bool(scope.everything), loopback=self._loopback)
+        if scope.everything:
+            self.counters.resyncs[scope.everything] += 1
+        try:
+            with self.counters.timing("bout"):
+                result = run.run()
+        except BaseException as error:
+            # The state of the host is unknown now, in particular after an interruption.
+            self._occasions.restore(scope, "what is there is not known")
+            if not isinstance(error, Exception):
+                raise
+            names = scope.names.keys() | self._desired.names() if scope.everything else scope.names
+            self._reporter.fail(names, foreseen(error, "look"))
+            return
+        self._occasions.finish(scope, result.names, result.deferred)
+        self._reporter.settle(result, scope)
+        self._keep_pace(scope, result, began)
+        if self._observer.watches.left:
+            for place in self._observer.release(self._desired, self._dependants.refs):
+                self._dependants.place_is_gone(place)
+
+    def _keep_pace(self, scope: Scope, result: PassResult, began: float) -> None:
+        """Schedule the next looks: later after costly ones, and regularly where events are ignored."""
+        now, watches = time.monotonic(), self._observer.watches
+        # Events that were caused by this agent do not count as noise.
+        watches.cache.excuse(result.changed_netns())
+        self._occasions.looked(scope.names, time.thread_time() - began, now)
+        if not watches.any_rests():
+            return
+        for name in result.names:
+            interface = self._desired.interfaces.get(name)
+            if interface is not None and watches.rests_at(interface.namespace.ref):
+                self._occasions.look_later(name, now + DEAF_LOOK)
+
+    def _addresses(self, name: str) -> int:
+        """Return how many addresses an interface is to have, or had when it was last looked at."""
+        interface, status = self._desired.interfaces.get(name), self._statuses.now.get(name)
+        configured = 0 if interface is None else len(interface.ip_addresses)
+        return configured if status is None or status.link is None else max(configured, len(status.link.addresses))

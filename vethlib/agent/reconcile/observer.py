@@ -1,0 +1,203 @@
+"""HostObserver: what an agent knows of the host, and how it finds out.
+
+A look asks the kernel about some interfaces, by their names and by the last known ifindexes of their links, or about
+the whole host. Between looks, events mark interfaces to be looked at again; only what a look finds counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable
+from typing import TypeAlias
+
+from vethlib.agent.config.model import Interface
+from vethlib.agent.host.creatable import CreatableNetns
+from vethlib.agent.host.observation import find_recorded, look_at, observe
+from vethlib.agent.host.recordfile import RecordFile
+from vethlib.agent.host.recording import ends_missing
+from vethlib.agent.planning.compare import link_differences
+from vethlib.agent.planning.desired import Desired
+from vethlib.agent.planning.observed import LinkId, NetnsId, Observed, SeenLink
+from vethlib.agent.planning.owned import OwnedPairs
+from vethlib.agent.planning.recorded import RecordedEnd
+from vethlib.links import Link
+from vethlib.session import Session
+
+from .watches import Watches
+
+__all__ = ["HostObserver"]
+
+Ends: TypeAlias = "dict[LinkId, str]"
+"""The ends that were built for one interface, each with a reference by which its namespace can be entered."""
+
+
+class HostObserver:
+    """Looks at the host for an agent, and remembers the ends that exist.
+
+    `known` has the existing ends of every interface, configured or not, as of the last look. `missing` are the recorded
+    ends that the last look did not find. `creatable` decides which missing namespaces a pair may create.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        watches: Watches,
+        label: str,
+        records: RecordFile,
+        creatable: CreatableNetns,
+    ) -> None:
+        self.watches = watches
+        self.creatable = creatable
+        self.known: dict[str, Ends] = {}
+        self.missing: set[LinkId] = set()
+        self._session = session
+        self._label = label
+        self._records = records
+        self._built_for: dict[NetnsId, dict[int, str]] = {}  # namespace → ifindex → interface
+
+    # --- looking
+
+    def look(self, desired: Desired, names: Iterable[str]) -> Observed:
+        """Look at all links that may belong to these interfaces. Raises VethError if looking is impossible."""
+        self._records.refresh()
+        refs: set[str] = set()
+        links: list[tuple[str, str | int]] = []
+        recorded: dict[LinkId, str] = {}
+        for name in names:
+            if (interface := desired.interfaces.get(name)) is not None:
+                ref = interface.namespace.ref
+                refs.add(ref)
+                links.append((ref, interface.kernel_name))
+            for (_, index), ref in self.known.get(name, {}).items():
+                refs.add(ref)
+                links.append((ref, index))
+            self._add_recorded(name, recorded)
+        refs.update(recorded.values())
+        links += [(ref, index) for (_, index), ref in recorded.items()]
+        observed = look_at(
+            self._session, refs, links, gone=self._gone(refs), create_missing=self.creatable.create_missing
+        )
+        self.missing = {
+            end for end, ref in recorded.items() if end not in observed.by_index and not _is_unknown(observed, ref)
+        }
+        return self.creatable.admit(observed)
+
+    def look_again(self, links: Iterable[SeenLink]) -> dict[LinkId, SeenLink]:
+        """Look again at links that were seen, and at nothing else."""
+        at = [(seen.ref, seen.link.index) for seen in links]
+        observed = look_at(self._session, dict(at), at, gone={}, create_missing=False)
+        return observed.by_index
+
+    def look_everywhere(self, desired: Desired) -> Observed:
+        """Look at the home namespace, every named namespace, and every namespace of an interface or a recorded pair."""
+        self._records.refresh()
+        known = (ref for ends in self.known.values() for ref in ends.values())
+        refs = {*desired.refs, *self.watches.all_refs(), *known}
+        recorded = find_recorded(self._records)
+        refs.update(recorded.values())
+        observed = observe(
+            self._session,
+            refs,
+            gone=self._gone(refs),
+            create_missing=self.creatable.create_missing,
+            may_be_closed=True,
+        )
+        self.missing = ends_missing(self._records, observed, recorded)
+        self.creatable.start(desired.refs, observed)
+        return self.creatable.admit(observed)
+
+    def _gone(self, refs: Iterable[str]) -> dict[str, str]:
+        gone = self.watches.follower.gone
+        return {ref: reason for ref in refs if (reason := gone(ref))}
+
+    def _add_recorded(self, name: str, recorded: Ends) -> None:
+        """Add the ends of the pairs that are recorded for this interface, if their namespaces can be reached."""
+        for pair in self._records.record.of(name):
+            for end in pair.ends:
+                if (ref := self._ref_of(end)) is not None:
+                    recorded[end.id] = ref
+
+    def _ref_of(self, end: RecordedEnd) -> str | None:
+        if end.place == self._records.home:
+            return ""
+        known = self.known.get(end.name, {}).get(end.id)
+        if known is not None:
+            return known
+        watched = next(iter(self.watches.refs.get(end.place, ())), None)
+        if watched is None and self.watches.leads_to(end.ref) == end.place:
+            return end.ref
+        return watched
+
+    # --- what is known
+
+    def learn(self, owned: OwnedPairs, observed: Observed, names: Iterable[str] | None = None) -> None:
+        """Remember the ends that a look at these interfaces has found; None for a look at the whole host.
+
+        Ends in a namespace that may exist, but could not be looked into, are still believed to exist.
+        """
+        if names is None:
+            names = {*self.known, *owned.names()}
+        for name in names:
+            for end, ref in self.known.pop(name, {}).items():
+                if _is_unknown(observed, ref):
+                    self.add(name, end, ref)
+                else:
+                    self._remove(end)
+            for seen in owned.built_for(name):
+                self.add(name, seen.id, seen.ref)
+
+    def add(self, name: str, end: LinkId, ref: str) -> None:
+        """Remember that an end was built for an interface, and a reference that leads to its namespace."""
+        place, index = end
+        self.known.setdefault(name, {})[end] = ref
+        self._built_for.setdefault(place, {})[index] = name
+
+    def _remove(self, end: LinkId) -> None:
+        place, index = end
+        built_for = self._built_for.get(place, {})
+        built_for.pop(index, None)
+        if not built_for:
+            self._built_for.pop(place, None)
+
+    def built_for(self, place: NetnsId, index: int) -> str | None:
+        """Return the interface that a known end was built for; None if it is not known."""
+        return self._built_for.get(place, {}).get(index)
+
+    def interfaces_at(self, desired: Desired, place: NetnsId) -> set[str]:
+        """Return the interfaces that have an end in a namespace, or are configured there."""
+        names = set(self._built_for.get(place, {}).values())
+        for ref in self.watches.refs.get(place, ()):
+            names |= desired.at(ref)
+        return names
+
+    def known_at(self, ref: str) -> set[str]:
+        """Return the interfaces of which an end is known that is reached by this reference."""
+        return {name for name, ends in self.known.items() if ref in ends.values()}
+
+    def hidden(self, name: str, observed: Observed) -> str:
+        """Return why a known end of this interface could not be seen; "" if there is no such end."""
+        refs = self.known.get(name, {}).values()
+        return next((observed.netns[ref].reason for ref in refs if _is_unknown(observed, ref)), "")
+
+    # --- comparing with events
+
+    def stands(self, interface: Interface, link: Link) -> bool:
+        """Return whether the link of an interface still matches it, as far as events tell."""
+        for place, index in self.known.get(interface.name, {}):
+            if index == link.index:
+                present = self.watches.link(place, index)
+                return present is not None and not self.differences(interface, place, present)
+        return False
+
+    def differences(self, interface: Interface, place: NetnsId, link: Link) -> dict[str, tuple[object, object]]:
+        """Return the drift of a link, apart from its addresses: field → (observed, desired)."""
+        return link_differences(interface, link, self._label, marked=place == self._records.home)
+
+    def release(self, desired: Desired, kept: Container[str]) -> list[NetnsId]:
+        """Stop following references that no interface needs any more. Return the namespaces not watched any more."""
+        left = {ref for ref in self.watches.left if not self.known_at(ref)}
+        return self.watches.release(desired, left, kept)
+
+
+def _is_unknown(observed: Observed, ref: str) -> bool:
+    netns = observed.netns.get(ref)
+    return netns is not None and netns.unknown

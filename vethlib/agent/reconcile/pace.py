@@ -1,0 +1,138 @@
+"""How often events of an interface lead to a look: less and less often while they continue. Pure.
+
+The first looks are free, as long as they are cheap: occasional changes of a link lead to a look immediately. After
+them, the pauses double, and last at least `SHARE` times as long as the last look; so an interface that keeps changing
+costs a bounded share of the time, however many addresses it has. A quiet time ends the pauses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from heapq import heappop, heappush
+from typing import Final
+
+__all__ = ["Pace"]
+
+FREE: Final = 8
+"""Looks in a row that are made immediately, …"""
+
+FREE_SECONDS: Final = 0.2
+"""… while they take no more than this many seconds together."""
+
+FIRST_PAUSE: Final = 0.05
+LONGEST_PAUSE: Final = 2.0
+QUIET: Final = 1.0  # seconds without an event, or twice the last pause if that is longer
+SHARE: Final = 20
+
+
+@dataclass(slots=True)
+class _Streak:
+    """Events of one interface without a quiet time between them."""
+
+    free: int  # looks
+    free_seconds: float
+    last: float  # event
+    looks: int = 0
+    spent: float = 0.0  # seconds
+    pause: float = 0.0
+    until: float = 0.0  # no look before this
+    due: float | None = None
+
+    def is_over(self, now: float) -> bool:
+        return self.due is None and now - self.last > max(QUIET, 2 * self.pause)
+
+    @property
+    def is_noisy(self) -> bool:
+        return self.looks > self.free or self.spent > self.free_seconds
+
+    def look(self, now: float) -> None:
+        self.looks += 1
+        if self.is_noisy:
+            self.pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(max(0, self.looks - self.free - 1), 16))
+            self.until = max(self.until, now + self.pause)
+
+
+class Pace:
+    """The pace of every interface that has events, by name. All times are those of one monotonic clock.
+
+    `free` looks in a row are made at once, while they take no longer than `free_seconds` together.
+    """
+
+    def __init__(self, free: int = FREE, free_seconds: float = FREE_SECONDS) -> None:
+        self._free = free, free_seconds
+        self._streaks: dict[str, _Streak] = {}
+        self._due: list[tuple[float, str]] = []
+        self._room = 1024  # for streaks, until those that are over are forgotten
+
+    def may_look(self, name: str, now: float) -> bool:
+        """Return whether an event may lead to a look now. If not, :meth:`take_due` returns the interface later."""
+        streak = self._streaks.get(name)
+        if streak is None or streak.is_over(now):
+            self._forget_the_quiet(now)
+            streak = self._streaks[name] = _Streak(*self._free, now)
+        streak.last = now
+        if now < streak.until:
+            self._put_off(name, streak)
+            return False
+        if streak.due is None:
+            streak.look(now)
+            return True
+        return False
+
+    def look_later(self, name: str, due: float) -> None:
+        """Schedule a look at the interface, even if there is no event."""
+        streak = self._streaks.setdefault(name, _Streak(*self._free, due))
+        if streak.due is None or streak.due > due:
+            streak.until = due
+            streak.due = None
+            self._put_off(name, streak)
+
+    def looked(self, name: str, took: float, now: float) -> None:
+        """Note how many seconds of CPU a look at the interface took."""
+        streak = self._streaks.get(name)
+        if streak is None:
+            return
+        streak.spent += took
+        if streak.is_noisy:
+            streak.pause = max(streak.pause, min(SHARE * took, 5 * LONGEST_PAUSE))
+            streak.until = max(streak.until, now + streak.pause)
+
+    def is_noisy(self, name: str) -> bool:
+        """Return whether the free looks of the interface are used up."""
+        streak = self._streaks.get(name)
+        return streak is not None and streak.is_noisy
+
+    def forget(self, name: str) -> None:
+        """Forget the interface, because its configuration has changed."""
+        self._streaks.pop(name, None)
+
+    def next_due(self) -> float | None:
+        """Return when the next look that was put off is due; None if there is none."""
+        while self._due and not self._is_due(*self._due[0]):
+            heappop(self._due)
+        return self._due[0][0] if self._due else None
+
+    def take_due(self, now: float) -> list[str]:
+        """Return the interfaces whose looks are due, and forget them: the caller looks."""
+        names = []
+        while (due := self.next_due()) is not None and due <= now:
+            _, name = heappop(self._due)
+            streak = self._streaks[name]
+            streak.due = None
+            streak.look(now)
+            names.append(name)
+        return names
+
+    def _put_off(self, name: str, streak: _Streak) -> None:
+        if streak.due is None:
+            streak.due = streak.until
+            heappush(self._due, (streak.due, name))
+
+    def _is_due(self, due: float, name: str) -> bool:
+        streak = self._streaks.get(name)
+        return streak is not None and streak.due == due
+
+    def _forget_the_quiet(self, now: float) -> None:
+        if len(self._streaks) >= self._room:
+            self._streaks = {name: streak for name, streak in self._streaks.items() if not streak.is_over(now)}
+            self._room = 2 * len(self._streaks) + 1024

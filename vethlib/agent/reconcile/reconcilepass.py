@@ -1,0 +1,453 @@
+"""One reconcile pass: observe, plan, execute, and observe again until there is nothing left to do.
+
+A pass looks at the interfaces in its scope together with those that have to be judged with them: their peers, the
+interfaces that claim the same name in the same namespace, and the owner of every owned link that it finds.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv6Interface
+from typing import Any, Final
+
+from vethlib._primitives import time
+from vethlib.agent.host.execution import execute, interfaces_of
+from vethlib.agent.host.recording import facts_of_look
+from vethlib.agent.planning.confine import plan_apart
+from vethlib.agent.planning.detection import switched_off, unusable
+from vethlib.agent.planning.observed import NetnsId, Observed, SeenLink
+from vethlib.agent.planning.operations import AddNetns, ChangeLink, CreatePair, DeletePair, Operation, Plan
+from vethlib.agent.planning.owned import OwnedPairs
+from vethlib.agent.planning.planner import plan
+from vethlib.agent.state import State, Verdict
+from vethlib.errors import LinkExists, LinkNotFound, NetnsNotFound, VethError
+
+from .owners import Owners
+
+__all__ = ["PassResult", "ReconcilePass"]
+
+_ROUNDS: Final = 4  # in an endless race there would be no end to them
+
+AT_ONCE: Final = 256
+"""Pairs that are created before other interfaces have their turn: a tenth of a second. Others count by their cost."""
+
+_WEIGHTS: Final = {"create": 1.0, "delete": 0.25, "change": 0.25}
+
+_MOMENTS: Final = (0.0005, 0.001, 0.002, 0.004, 0.008)  # seconds
+_SAMPLE: Final = 4  # namespaces
+
+_ADDRESSES: Final = 8  # added or removed, cost as much as a pair: about 50 µs each
+
+_PASSING: Final = (LinkExists, LinkNotFound, NetnsNotFound)
+"""Errors that mean that the host has changed since the last look. The next look finds out how."""
+
+_log = logging.getLogger("vethlib.agent")
+
+
+@dataclass(slots=True)
+class PassResult:
+    """The result for the interfaces in `names`: the last look, and the plan after it.
+
+    `done` are the operations that were carried out, in order. `errors` has the refusal of the kernel for each interface
+    that is still to be changed; `held` has what is still to be done and was not tried, as text. `unseen` are the
+    interfaces that wait for a namespace that could not be looked into, and has to be tried again. Nothing was done yet
+    for those that are `deferred`, because there was too much to do. `duplicates` has the interfaces with a duplicate
+    address, `detecting` those with an address that is still being checked, each with the reason.
+
+    `leftovers` is true if a pair that belongs to no interface could not be deleted. `unrecorded` is the number of pairs
+    that have the marks of this label and are not owned.
+    """
+
+    names: set[str]
+    observed: Observed
+    plan: Plan
+    done: list[Operation] = field(default_factory=list)
+    errors: dict[str, VethError] = field(default_factory=dict)
+    held: dict[str, str] = field(default_factory=dict)
+    unseen: set[str] = field(default_factory=set)
+    unrecorded: int = 0
+    deferred: set[str] = field(default_factory=set)
+    leftovers: bool = False
+    duplicates: dict[str, str] = field(default_factory=dict)
+    detecting: dict[str, str] = field(default_factory=dict)
+
+    def verdict(self, name: str) -> Verdict | None:
+        """Return the state of an interface; None if it is not configured and nothing is left of it."""
+        if name in self.errors:
+            return Verdict(State.RETRYING, str(self.errors[name]))
+        if name in self.held:
+            return Verdict(State.RETRYING, self.held[name])
+        verdict = self.plan.verdicts.get(name)
+        if name in self.unseen and verdict is not None and verdict.state is State.PENDING:
+            return Verdict(State.RETRYING, verdict.reason)
+        if self.is_duplicate(name):
+            return Verdict(State.RETRYING, self.duplicates[name])
+        return Verdict(State.PENDING, self.detecting[name]) if self.is_detecting(name) else verdict
+
+    def is_duplicate(self, name: str) -> bool:
+        """Return whether nothing but a duplicate address keeps an interface from being usable."""
+        return name in self.duplicates and self._is_as_configured(name)
+
+    def is_detecting(self, name: str) -> bool:
+        """Return whether an interface only waits for the end of duplicate address detection."""
+        return name in self.detecting and name not in self.duplicates and self._is_as_configured(name)
+
+    def note_usable(self, seen: Mapping[str, SeenLink]) -> None:
+        """Note that the addresses of these interfaces can be used by now."""
+        for name in seen:
+            self.detecting.pop(name, None)
+        self.plan = replace(self.plan, found={**self.plan.found, **seen})
+
+    def settled(self, name: str) -> bool:
+        """Return whether everything is as configured, even if the addresses cannot be used yet."""
+        return name not in self.duplicates and self._is_as_configured(name)
+
+    def changed_netns(self) -> set[tuple[int, int]]:
+        """Return the namespaces in which the pass has changed something."""
+        places: set[NetnsId | None] = set()
+        for operation in self.done:
+            if isinstance(operation, CreatePair):
+                refs = (operation.a.namespace.ref, operation.b.namespace.ref)
+                places.update(self.observed.netns[ref].place for ref in refs if ref in self.observed.netns)
+            elif isinstance(operation, (ChangeLink, DeletePair)):
+                places.add(operation.place)
+        return {place for place in places if isinstance(place, tuple)}
+
+    def _is_as_configured(self, name: str) -> bool:
+        verdict = self.plan.verdicts.get(name)
+        as_configured = verdict is not None and verdict.state is State.CONFIGURED
+        return as_configured and name not in self.errors and name not in self.held
+
+
+class ReconcilePass:
+    """A pass over the interfaces in `names`; with `everything`, over the whole host.
+
+    `loopback` sets the loopback of new namespaces up.
+    """
+
+    def __init__(self, owners: Owners, names: set[str], *, everything: bool, loopback: bool) -> None:
+        self._owners = owners
+        self._session = owners.session
+        self._observer = owners.observer
+        self._desired = owners.desired
+        self._backoff = owners.backoff
+        self._records = owners.records
+        self._counters = owners.counters
+        self._loopback = loopback
+        self._everything = everything
+        self._names = names | self._desired.names() if everything else self._desired.with_peers(names)
+        self._done: list[Operation] = []
+        self._errors: dict[str, VethError] = {}
+        self._unplanned: dict[str, VethError] = {}
+        self._is_whole = False  # the last look was at the whole host
+        self._freed: set[str] = set()  # interfaces that may have a name that another one has given up
+        self._deferred: set[str] = set()
+        self._leftovers = False
+        self._unrecorded = 0
+        self._tried: set[str] = set()  # interfaces whose duplicate addresses were added again
+
+    def run(self) -> PassResult:
+        """Run the pass. Raises VethError if looking is impossible."""
+        for left in reversed(range(_ROUNDS)):
+            with self._counters.timing("look"):
+                observed, owned = self._look()
+            with self._counters.timing("plan"):
+                planned = self._plan(observed, owned)
+                self._record(observed, owned, planned)
+            operations, result = self._choose(observed, planned)
+            acting = bool(operations) and left > 0
+            if acting:
+                self._act(operations, planned, observed)
+            if not self._watch(observed, planned) and not acting:
+                break
+        if not operations and result.detecting:
+            self._wait_a_moment(result)
+        for operation in operations:
+            for name in interfaces_of(operation):
+                if name in self._errors:
+                    result.errors[name] = self._errors[name]
+                else:
+                    result.held[name] = f"{_drift(operation)}, after {_ROUNDS - 1} attempts in a row"
+        result.leftovers = self._leftovers
+        result.unrecorded = self._unrecorded
+        result.deferred = self._deferred - self._names
+        return result
+
+    # --- looking
+
+    def _look(self) -> tuple[Observed, OwnedPairs]:
+        self._is_whole = self._everything
+        if self._everything:
+            observed = self._observer.look_everywhere(self._desired)
+            owned = self._owned(observed)
+            self._names |= set(owned.names())
+            self._unrecorded = len(owned.unrecorded)
+            self._claim(observed)
+            self._observer.learn(owned, observed)
+            # The looks after acting are at these interfaces only, because nothing else was changed.
+            self._everything = False
+            return observed, owned
+        while True:
+            observed = self._observer.look(self._desired, self._names)
+            owned = self._owned(observed)
+            self._claim(observed)
+            more = (self._desired.rivals(self._names) | self._freed | set(owned.names())) - self._names
+            if not more:
+                self._observer.learn(owned, observed, self._names)
+                return observed, owned
+            self._names |= self._desired.with_peers(more)
+
+    def _owned(self, observed: Observed) -> OwnedPairs:
+        return OwnedPairs(observed, self._owners.label, self._records.record, self._desired.interfaces)
+
+    def _claim(self, observed: Observed) -> None:
+        for name, interface in self._desired.among(self._names).items():
+            self._freed |= self._desired.claim(name, observed.netns[interface.namespace.ref].place)
+
+    def _record(self, observed: Observed, owned: OwnedPairs, planned: Plan) -> None:
+        """Record what the look has found, before anything is done about it."""
+        self._records.write(
+            facts_of_look(
+                self._records.record,
+                owned,
+                observed,
+                found=planned.found,
+                desired=self._desired.interfaces,
+                missing=self._observer.missing,
+                names=None if self._is_whole else self._names,
+            )
+        )
+
+    def _watch(self, observed: Observed, planned: Plan) -> bool:
+        """Watch the namespaces in which there is something to be kept, or to be waited for."""
+        states = (State.CONFIGURED, State.FAILED)
+        watched = [name for name, verdict in planned.verdicts.items() if verdict.state in states]
+        return self._observer.watches.watch(self._desired, watched, observed)
+
+    def _wait_a_moment(self, result: PassResult) -> None:
+        """Look again at addresses that were just added and are tentative, but are not checked for duplicates.
+
+        They are tentative until a work queue of the kernel handles them (addrconf_dad_work), some 100 µs later.
+        """
+        changed = {name for operation in self._done for name in interfaces_of(operation)}
+        waiting = self._unchecked(result, [name for name in result.detecting if name in changed])
+        for moment in _MOMENTS:
+            if not waiting:
+                return
+            time.sleep(moment)
+            latest = self._observer.look_again([result.plan.found[name] for name in waiting])
+            usable = {}
+            for name in waiting:
+                interface = self._desired.interfaces[name]
+                seen = latest.get(result.plan.found[name].id)
+                peer = self._desired.interfaces.get(interface.peer_if_name)
+                if seen is not None and unusable(interface, seen, peer) is None:
+                    usable[name] = replace(seen, peer=result.plan.found[name].peer)
+            result.note_usable(usable)
+            waiting -= usable.keys()
+
+    def _unchecked(self, result: PassResult, names: Sequence[str]) -> set[str]:
+        """Return those whose addresses are not checked for duplicates.
+
+        If all of a few namespaces check them, the other namespaces are not asked.
+        """
+        checked: dict[NetnsId, bool] = {}
+        unchecked = set()
+        for name in names:
+            seen = result.plan.found[name]
+            if seen.place not in checked:
+                if len(checked) >= _SAMPLE and all(checked.values()):
+                    continue
+                try:
+                    checked[seen.place] = self._session.ipv6_settings(seen.link.name, seen.ref).accept_dad > 0
+                except VethError:
+                    checked[seen.place] = True
+            if not checked[seen.place]:
+                unchecked.add(name)
+        return unchecked
+
+    # --- planning
+
+    def _plan(self, observed: Observed, owned: OwnedPairs) -> Plan:
+        desired = self._desired.among(self._names)
+        refused = self._desired.refused.keys() - self._desired.interfaces.keys()
+        prune = self._desired.complete or (self._desired.deleted | desired.keys()) - refused
+        label, configured = self._owners.label, self._desired.interfaces
+        how: dict[str, Any] = {"label": label, "prune": prune, "owned": owned, "configured": configured}
+        self._unplanned = {}
+        try:
+            return plan(desired, observed, leave=refused, **how)
+        except Exception as error:
+            planned, self._unplanned = plan_apart(self._desired, desired, observed, error, leave=refused, **how)
+            return planned
+
+    def _choose(self, observed: Observed, planned: Plan) -> tuple[list[Operation], PassResult]:
+        """Return the operations to carry out, and the result if there are none."""
+        result = PassResult(self._names, observed, planned, self._done, unseen=self._unseen(observed))
+        result.errors.update(self._unplanned)
+        for name, verdict in planned.unusable.items():
+            reasons = result.duplicates if verdict.state is State.RETRYING else result.detecting
+            reasons[name] = verdict.reason
+        for name in self._names - self._desired.interfaces.keys():
+            if reason := self._observer.hidden(name, observed):
+                result.held[name] = f"it cannot be deleted: {reason}"
+        chosen: list[Operation] = []
+        for operation in self._due(planned.operations, result):
+            names = interfaces_of(operation)
+            error = next((self._errors[name] for name in names if name in self._errors), None)
+            if error is not None and not isinstance(error, _PASSING):
+                result.errors.update(dict.fromkeys(names, error))
+                continue
+            complete = [name for name in names if _is_configured(name, planned)]
+            if reason := self._backoff.hold(complete, time.monotonic()):
+                result.held.update(dict.fromkeys(names, f"{_drift(operation)}; {reason}"))
+            else:
+                chosen.append(operation)
+        return _without_unused_netns(self._first_of(chosen)), result
+
+    def _due(self, operations: Iterable[Operation], result: PassResult) -> Iterator[Operation]:
+        """Yield the operations, without adding a duplicate address again before it is time."""
+        for operation in operations:
+            if isinstance(operation, ChangeLink):
+                name = operation.interface.name
+                if lost := self._lost_for_a_duplicate(operation):
+                    result.duplicates[name] = lost
+                if name in result.duplicates and (name in self._tried or not self._may_try_again(name)):
+                    operation = replace(operation, again=())
+                    if lost:
+                        added = tuple(address for address in operation.added if not isinstance(address, IPv6Interface))
+                        operation = replace(operation, added=added)
+                    if operation.is_empty:
+                        continue
+                elif name in result.duplicates:
+                    self._tried.add(name)
+            yield operation
+
+    def _may_try_again(self, name: str) -> bool:
+        return self._backoff.may_try_again(name, time.monotonic())
+
+    def _lost_for_a_duplicate(self, operation: ChangeLink) -> str:
+        """Return why a link has lost the IPv6 addresses to be added, if the kernel removed them for a duplicate MAC."""
+        lost = [address for address in operation.added if isinstance(address, IPv6Interface)]
+        if not lost or "up" in operation.changes:
+            return ""
+        try:
+            settings = self._session.ipv6_settings(operation.name, operation.ref)
+        except VethError:
+            return ""  # adding them reports the reason
+        return switched_off(lost) if settings.may_be_switched_off_for_a_duplicate else ""
+
+    def _unseen(self, observed: Observed) -> set[str]:
+        """Return the interfaces whose pair has an end in a namespace that could not be looked into."""
+        refused = {ref for ref, netns in observed.netns.items() if netns.refused}
+        if not refused:
+            return set()
+        desired = self._desired.among(self._names)
+        unseen = {name for name, interface in desired.items() if interface.namespace.ref in refused}
+        peers = {desired[name].peer_if_name for name in unseen}
+        return unseen | {name for name in peers if name in desired and desired[name].peer_if_name in unseen}
+
+    def _first_of(self, operations: Sequence[Operation]) -> list[Operation]:
+        """Return the operations of this pass; the interfaces of the others are deferred.
+
+        No operation needs a later one, and those that belong to no interface are never deferred.
+        """
+        first: list[Operation] = []
+        deferred: set[str] = set()
+        weight = 0.0
+        for operation in operations:
+            names = interfaces_of(operation)
+            if weight >= AT_ONCE and names:
+                deferred.update(names)
+            else:
+                first.append(operation)
+                weight += _WEIGHTS.get(operation.op, 0.0) + _addresses(operation) // _ADDRESSES
+        self._deferred |= deferred
+        self._names -= deferred
+        return first
+
+    # --- acting
+
+    def _act(self, operations: Sequence[Operation], planned: Plan, observed: Observed) -> None:
+        self._detach(operations, observed)
+        self._count_repairs(operations, planned)
+        with self._counters.timing("execute"):
+            execution = execute(
+                self._session,
+                Plan(tuple(operations), planned.verdicts, planned.found),
+                records=self._records,
+                loopback=self._loopback,
+            )
+        self._counters.done.update(operation.op for operation in execution.done)
+        self._counters.failed.update(operation.op for operation, _ in execution.errors)
+        self._done += execution.done
+        self._observer.creatable.note(execution.done)
+        for operation, error in execution.errors:
+            names = interfaces_of(operation)
+            for name in names:
+                # Later refusals may be a consequence of the first.
+                self._errors.setdefault(name, error)
+            if not names:
+                self._leftovers = True
+                _log.warning("%s", error)
+
+    def _detach(self, operations: Iterable[Operation], observed: Observed) -> None:
+        """Detach the dependants of links that are about to be deleted, renamed or set down."""
+        link_is_gone = self._owners.dependants.link_is_gone
+        for operation in operations:
+            if isinstance(operation, DeletePair):
+                end = operation.place, operation.index
+                for place, index in filter(None, (end, observed.by_index[end].peer)):
+                    link_is_gone(place, index)
+            elif isinstance(operation, ChangeLink) and not operation.changes.keys().isdisjoint(("name", "up")):
+                link_is_gone(operation.place, operation.index)
+
+    def _count_repairs(self, operations: Iterable[Operation], planned: Plan) -> None:
+        """Count the repair of interfaces that were as configured, and whose configuration has not changed since."""
+        now = time.monotonic()
+        for name in self._backoff.settled({name for operation in operations for name in interfaces_of(operation)}):
+            if _is_configured(name, planned) and not self._backoff.duplicate(name):
+                self._backoff.repaired(name, now)
+
+
+def _is_configured(name: str, planned: Plan) -> bool:
+    """Return whether an interface has everything that it needs."""
+    verdict = planned.verdicts.get(name)
+    return verdict is not None and verdict.state is State.CONFIGURED
+
+
+def _without_unused_netns(operations: Sequence[Operation]) -> list[Operation]:
+    """Return the operations without the creation of namespaces that no created pair needs."""
+    needed = {
+        interface.namespace.name
+        for operation in operations
+        if isinstance(operation, CreatePair)
+        for interface in (operation.a, operation.b)
+    }
+    return [each for each in operations if not isinstance(each, AddNetns) or each.name in needed]
+
+
+def _addresses(operation: Operation) -> int:
+    """Return how many addresses an operation adds and removes."""
+    if isinstance(operation, CreatePair):
+        return len(operation.veth.a.interfaces) + len(operation.veth.b.interfaces)
+    if isinstance(operation, ChangeLink):
+        return len(operation.added) + len(operation.removed) + len(operation.order) + 2 * len(operation.again)
+    return 0
+
+
+def _drift(operation: Operation) -> str:
+    """Return the drift that an operation corrects, in words."""
+    if isinstance(operation, ChangeLink):
+        parts = [f"{name} is {observed}, not {desired}" for name, (observed, desired) in operation.changes.items()]
+        parts += [f"address {address} is missing" for address in operation.added]
+        parts += [f"address {address} is not configured" for address in operation.removed]
+        parts += ["its addresses are in another order"] if operation.order else []
+        parts += [f"address {address} expires" for address in operation.renewed]
+        parts += [f"address {address} is a duplicate" for address in operation.again]
+        return ", ".join(parts)
+    if isinstance(operation, CreatePair):
+        return "the pair is missing"
+    return operation.why if isinstance(operation, DeletePair) else f"{operation.ref} does not exist"

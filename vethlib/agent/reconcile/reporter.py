@@ -1,0 +1,223 @@
+"""From the result of a pass to what follows from it: statuses, the next attempts, the registry and dependants."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Final
+
+from vethlib._primitives import time
+from vethlib.agent.config.model import in_public
+from vethlib.agent.host.execution import interfaces_of
+from vethlib.agent.planning.confine import foreseen
+from vethlib.agent.planning.observed import SeenLink
+from vethlib.agent.planning.operations import AddNetns, Operation
+from vethlib.agent.planning.planner import CONFIGURED
+from vethlib.agent.state import State, Verdict
+from vethlib.errors import VethError
+
+from .backoff import NextStep, next_step
+from .occasions import Scope
+from .owners import Owners
+from .reconcilepass import PassResult
+
+__all__ = ["CHANGED", "GONE", "Reporter"]
+
+_log = logging.getLogger("vethlib.agent")
+
+CHANGED: Final = "its link was changed"
+GONE: Final = "its link was deleted"
+
+
+class Reporter:
+    """Reports the state of every interface after a pass, and schedules the next attempts.
+
+    `detecting` are the interfaces that are PENDING only until duplicate address detection has finished.
+    """
+
+    def __init__(self, owners: Owners) -> None:
+        self._owners = owners
+        self._desired = owners.desired
+        self._backoff = owners.backoff
+        self._observer = owners.observer
+        self._statuses = owners.statuses
+        self.detecting: set[str] = set()
+        self._record_problem = ""  # as it was logged last
+        self._unrecorded = 0  # likewise
+
+    def settle(self, result: PassResult, scope: Scope) -> None:
+        """Report the state of every interface that a pass has looked at, and schedule its next attempt."""
+        self._warn(result)
+        now = time.monotonic()
+        self._schedule(result, scope, now)
+        done = self._done_for_each(result.done)
+        self._observer.creatable.compare_names(result.done)
+        shared = scope.shared_cause()
+        names = result.names
+        if scope.everything:
+            names = names | (self._statuses.now.keys() - result.deferred)
+        for name in names:
+            operations = done.get(name, ())
+            try:
+                verdict, changed = self._settle(name, result, now)
+                if changed or operations:
+                    cause = _cause(scope.names.get(name, shared), operations)
+                    self._statuses.log(name, verdict, operations, cause)
+            except Exception as error:  # of this interface, and no other
+                verdict = Verdict(State.RETRYING, str(foreseen(error, f"report the state of {name!r}")))
+                self._backoff.record(name, NextStep.RETRY, now, configured=False, held=False)
+                self._report(name, verdict, None, unseen=True)
+
+    def _schedule(self, result: PassResult, scope: Scope, now: float) -> None:
+        """Schedule the next attempts of the work that concerns all interfaces."""
+        backoff = self._backoff
+        backoff.looking.succeed()
+        if result.leftovers:
+            backoff.leftovers.fail(now)
+        elif scope.everything:
+            backoff.leftovers.succeed()
+        if not self._observer.watches.unwatched:
+            backoff.watching.succeed()
+        elif backoff.watching.due is None:
+            backoff.watching.fail(now)
+
+    def _done_for_each(self, operations: Iterable[Operation]) -> dict[str, list[Operation]]:
+        """Return the operations for each interface, with the creation of its namespace last."""
+        done: dict[str, list[Operation]] = {}
+        created = []
+        for operation in operations:
+            if isinstance(operation, AddNetns):
+                created.append(operation)
+            for name in interfaces_of(operation):
+                done.setdefault(name, []).append(operation)
+        for addition in created:
+            for name in self._desired.at(addition.ref) & done.keys():
+                done[name].append(addition)
+        return done
+
+    def _settle(self, name: str, result: PassResult, now: float) -> tuple[Verdict | None, bool]:
+        """Report the state of one interface. Return it, and whether the state or its reason has changed."""
+        doubt = self._doubt(name, result)
+        verdict = self._judge(name, result, now, stands=bool(doubt))
+        seen = result.plan.found.get(name)
+        if doubt:
+            # The registry and dependants keep the link that was seen last.
+            return CONFIGURED, self._report(name, CONFIGURED, None, doubt, unseen=True)
+        changed = self._statuses.remove(name) if verdict is None else self._report(name, verdict, seen)
+        self._register(name, verdict, seen)
+        return verdict, changed
+
+    def _doubt(self, name: str, result: PassResult) -> str:
+        """Return the warning for an interface that cannot be checked, but still matches as far as events tell.
+
+        That is so if it was CONFIGURED, and the source of its namespace reference does not answer; "" for any other.
+        """
+        if name not in result.plan.doubtful or name in result.errors or name in result.held:
+            return ""
+        status, verdict = self._statuses.now.get(name), result.plan.verdicts.get(name)
+        if verdict is None or verdict.state is not State.PENDING:
+            return ""
+        if status is None or status.state is not State.CONFIGURED or status.link is None:
+            return ""
+        if not self._backoff.settled({name}) or name in self._desired.refused:
+            return ""
+        if not self._observer.stands(self._desired.interfaces[name], status.link):
+            return ""
+        return f"the link exists, but cannot be checked: {verdict.reason}"
+
+    def _judge(self, name: str, result: PassResult, now: float, *, stands: bool) -> Verdict | None:
+        """Return the state of an interface, and schedule its next attempt; None if nothing is left of it."""
+        verdict = self._after_detection(name, result, now)
+        error = result.errors.get(name)
+        step = NextStep.DONE if verdict is None else next_step(verdict, error)
+        self._owners.counters.outcomes[step.value] += 1
+        held = name in result.held or bool(self._backoff.duplicate(name))
+        self._backoff.record(name, step, now, configured=stands or result.settled(name), held=held)
+        if step is NextStep.TERMINAL:
+            verdict = Verdict(State.FAILED, str(error))
+        problems = self._desired.refused.get(name)
+        if problems is not None:
+            reason = in_public(problems, self._owners.limits)
+            kept = "; the last valid value stays in force" if name in self._desired.interfaces else ""
+            verdict = Verdict(State.INVALID, reason + kept)
+        return verdict
+
+    def _after_detection(self, name: str, result: PassResult, now: float) -> Verdict | None:
+        """Return the state of an interface; RETRYING while an address that was a duplicate is checked again."""
+        verdict = result.verdict(name)
+        self.detecting.discard(name)
+        if result.is_duplicate(name):
+            self._backoff.find_duplicate(name, result.duplicates[name], now)
+        elif result.is_detecting(name):
+            if reason := self._backoff.duplicate(name):
+                self._backoff.detect_again(name, now)
+                return Verdict(State.RETRYING, reason)
+            self.detecting.add(name)
+        return verdict
+
+    def _register(self, name: str, verdict: Verdict | None, seen: SeenLink | None) -> None:
+        """Report the link of an interface, or that it has none, to the registry and to dependants."""
+        if seen is None or verdict is None:
+            self._owners.indexes.remove_managed(name)
+        elif isinstance(seen.place, tuple):
+            ref = self._desired.interfaces[name].namespace.ref
+            self._owners.indexes.set_managed(name, seen.place, ref, seen.link)
+            self._owners.dependants.link_is(seen.place, seen.link)
+
+    def _report(
+        self, name: str, verdict: Verdict, seen: SeenLink | None, doubt: str = "", *, unseen: bool = False
+    ) -> bool:
+        """Set the status of an interface; with its last known link if it is `unseen`. Return whether it has changed."""
+        attempt, due = 0, 0.0
+        if verdict.state is State.RETRYING:
+            attempts = self._backoff.of(name)
+            assert attempts.due is not None
+            attempt = attempts.failed or attempts.repairs
+            due = time.time() + attempts.due - time.monotonic()
+        interface = self._desired.interfaces.get(name)
+        warning, warnings = doubt, self._desired.warnings(name)
+        if interface is not None:
+            warning = warning or self._observer.watches.remark(interface.namespace.ref)
+            if not any(each.code == "similar-netns" for each in warnings):
+                warnings += self._observer.creatable.warnings(interface)
+        return self._statuses.report(
+            name,
+            verdict,
+            interface,
+            seen,
+            attempt=attempt,
+            due=due,
+            warning=warning,
+            warnings=warnings,
+            unseen=unseen,
+        )
+
+    def fail(self, names: Iterable[str], error: VethError) -> None:
+        """Report that looking is impossible, so that the state of these interfaces is unknown, and schedule a retry."""
+        self._backoff.looking.fail(time.monotonic())
+        verdict = Verdict(State.RETRYING, str(error))
+        for name in names:
+            if self._report(name, verdict, None, unseen=True):
+                self._statuses.log(name, verdict, (), "the host could not be observed")
+
+    def _warn(self, result: PassResult) -> None:
+        """Log problems of the record, once each."""
+        records = self._owners.records
+        if records.problem != self._record_problem:
+            self._record_problem = records.problem
+            _log.warning("%s", records.problem or f"the record of built pairs is kept in {records.path} again")
+        if result.unrecorded > self._unrecorded:
+            _log.warning(
+                "%d pairs outside this namespace carry the marks of this label, but there is no record that "
+                "they were built here: they are left alone",
+                result.unrecorded,
+            )
+        self._unrecorded = max(result.unrecorded, self._unrecorded)
+
+
+def _cause(cause: str, operations: Iterable[Operation]) -> str:
+    """Return the cause in words: a deletion of a link is often reported as a change first."""
+    if cause != CHANGED:
+        return cause
+    kinds = {operation.op for operation in operations}
+    return GONE if "create" in kinds and "delete" not in kinds else cause

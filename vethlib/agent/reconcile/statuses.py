@@ -1,0 +1,317 @@
+"""The status of every interface, the changes that led to it, and the log of these changes."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import OrderedDict, deque
+from collections.abc import Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from vethlib import links
+from vethlib.agent.config.model import Interface
+from vethlib.agent.limits import DEFAULT, Limits
+from vethlib.agent.planning.observed import SeenLink
+from vethlib.agent.planning.operations import AddNetns, ChangeLink, CreatePair, DeletePair, Operation
+from vethlib.agent.planning.plausibility import ConfigWarning
+from vethlib.agent.registry.subscriptions import Subscribers
+from vethlib.agent.state import State, Verdict
+from vethlib.agent.status import Status, iso
+from vethlib.links import Address, Link, describe
+from vethlib.text import cut, printable
+
+__all__ = ["MOST", "Change", "History", "StatusChange", "Statuses"]
+
+_log = logging.getLogger("vethlib.agent")
+
+MOST: Final = 16
+"""Changes that are kept for one interface."""
+
+_REMOVED: Final = 256  # removed interfaces whose changes are kept
+_LONGEST: Final = 300  # characters of each text; the log has more
+
+_LOGGED = ("netns", "host_name", "ifindex", "peer", "warning", "attempt", "next_try")
+_LEVELS = {State.RETRYING: logging.WARNING, State.FAILED: logging.WARNING, State.INVALID: logging.WARNING}
+
+
+@dataclass(slots=True)
+class Change:
+    """A change of an interface, and when it happened (`at`, in seconds since 1970).
+
+    `state` is the new state, or "removed"; `reason` explains it, `done` lists what the agent did, and `cause` is why
+    it looked at the interface. A change that repeats the one before, such as another attempt with the same result, is
+    counted instead of kept: it happened `count` times, the last time at `last`.
+    """
+
+    at: float
+    state: str
+    reason: str
+    done: str
+    cause: str
+    count: int = 1
+    last: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the change for JSON; times are ISO 8601 in UTC."""
+        entry = {"at": iso(self.at), "state": self.state, "reason": self.reason, "done": self.done, "cause": self.cause}
+        return entry | {"count": self.count, "last": iso(self.last)}
+
+
+class History:
+    """The latest changes of all interfaces. Their number and their texts are bounded."""
+
+    def __init__(self) -> None:
+        self._changes: dict[str, deque[Change]] = {}
+        self._removed: OrderedDict[str, None] = OrderedDict()  # the oldest first
+
+    def add(self, name: str, at: float, *, state: str, reason: str, done: str, cause: str) -> None:
+        """Add a change of an interface."""
+        reason, done, cause = (cut(text, _LONGEST) for text in (reason, done, cause))
+        changes = self._changes.get(name)
+        if changes is None:
+            changes = self._changes[name] = deque(maxlen=MOST)
+        before = changes[-1] if changes else None
+        same = before is not None and (before.state, before.reason, before.done, before.cause) == (
+            state,
+            reason,
+            done,
+            cause,
+        )
+        if before is not None and same:
+            before.count += 1
+            before.last = at
+        else:
+            changes.append(Change(at, state, reason, done, cause, last=at))
+        self._removed.pop(name, None)
+        if state == "removed":
+            self._removed[name] = None
+            if len(self._removed) > _REMOVED:
+                del self._changes[self._removed.popitem(last=False)[0]]
+
+    def of(self, name: str) -> list[Change]:
+        """Return the changes of an interface, oldest first."""
+        return list(self._changes.get(name, ()))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._changes)
+
+
+@dataclass(frozen=True, slots=True)
+class StatusChange:
+    """The new status of an interface (None if it was removed) and the old one (None if it is new)."""
+
+    name: str
+    status: Status | None
+    old: Status | None = None
+
+
+class Statuses:
+    """The status of every interface, and which have changed since they were taken last. Their texts are bounded.
+
+    `now` has the status of each interface; `subscribers` receive every change, and `history` keeps the latest.
+    """
+
+    def __init__(self, limits: Limits = DEFAULT) -> None:
+        self._limits = limits
+        self.now: dict[str, Status] = {}
+        self._taken: dict[str, Status | None] = {}
+        self.subscribers: Subscribers[StatusChange] = Subscribers()
+        self.history = History()
+        self._changed: dict[str, Status | None] = {}
+
+    def take_changes(self) -> dict[str, Status | None]:
+        """Return the statuses that have changed since the last call, by name; None for a removed interface."""
+        self._taken, self._changed = self._changed, {}
+        return self._taken
+
+    def take_back(self) -> None:
+        """Make the changes that were taken last available again, because they were not received."""
+        self._changed = self._taken | self._changed
+
+    def report(
+        self,
+        name: str,
+        verdict: Verdict,
+        interface: Interface | None,
+        seen: SeenLink | None,
+        *,
+        attempt: int = 0,
+        due: float = 0.0,
+        warning: str = "",
+        warnings: Iterable[ConfigWarning] = (),
+        unseen: bool = False,
+    ) -> bool:
+        """Set the status of an interface, and return whether its state or the reason for it has changed.
+
+        `seen` is its link; if it is `unseen`, it keeps its last known link. New `warnings` are logged.
+        """
+        before = self.now.get(name)
+        same = before is not None and before.state is verdict.state
+        reason = self._bounded(verdict.reason)
+        status = Status(
+            name,
+            verdict.state,
+            reason,
+            before.since if before is not None and same else time.time(),
+            attempt=attempt,
+            due=due,
+            warning=self._bounded(warning),
+            warnings=tuple(replace(each, message=self._bounded(each.message)) for each in warnings),
+            most_addresses=self._limits.status_addresses,
+        )
+        if interface is not None:
+            ref, kernel_name, peer = interface.namespace.ref, interface.kernel_name, interface.peer_if_name
+            status = replace(status, netns=ref, host_name=kernel_name, peer=peer)
+        if seen is not None:
+            status = replace(status, link=seen.link, peer_index=None if seen.peer is None else seen.peer[1])
+        elif unseen and before is not None:
+            status = replace(status, link=before.link, peer_index=before.peer_index)
+        if status != before or _address_states(status) != _address_states(before):
+            self._set(name, status, before)
+            if status.warnings:
+                _log_new(status, before)
+        else:
+            self.now[name] = status  # with current flags and lifetimes, which are not reported
+        return before is None or not same or before.reason != reason
+
+    def _bounded(self, text: str) -> str:
+        """Return a text that can be printed safely: it may contain foreign text, such as an engine's or a file name."""
+        return printable(cut(text, self._limits.reason_chars)) if text else ""
+
+    def fresh(self, name: str, link: Link) -> Link | None:
+        """Return the current link of an interface, if it differs from that of its status; None otherwise."""
+        status = self.now.get(name)
+        if status is not None and status.link is not None and status.link.index == link.index:
+            was = status.link
+            fresh = replace(link, netns=was.netns, addresses=was.addresses, ifaddrs=was.ifaddrs)
+            if fresh != status.link:
+                return fresh
+        return None
+
+    def refresh(self, name: str, link: Link) -> None:
+        """Update the link of an interface that has changed, but still matches its configuration."""
+        status = self.now[name]
+        self._set(name, replace(status, link=link), status)
+
+    def refresh_addresses(self, name: str, changes: Iterable[tuple[Address, bool]]) -> None:
+        """Update the addresses of an interface: each was added or has changed (True), or was removed (False)."""
+        status = self.now.get(name)
+        if status is None or status.link is None:
+            return
+        ifaddrs = _after(status.link, changes)
+        if ifaddrs is None:
+            return
+        link = replace(status.link, addresses=tuple(address.interface for address in ifaddrs), ifaddrs=ifaddrs)
+        fresh = replace(status, link=link)
+        if set(link.addresses) != set(status.link.addresses) or _address_states(fresh) != _address_states(status):
+            self._set(name, fresh, status)
+        else:
+            self.now[name] = fresh
+
+    def is_usability_changed(
+        self, name: str, changes: Iterable[tuple[Address, bool]], desired: Iterable[links.Interface]
+    ) -> bool:
+        """Return whether these changes decide that the `desired` addresses can be used, or cannot be used any more.
+
+        They do if an address has become a duplicate, with the first that cannot be used, and with the last that can.
+        """
+        status = self.now.get(name)
+        if status is None or status.link is None or (ifaddrs := _after(status.link, changes)) is None:
+            return False
+        concerned = set(desired)
+        before = {address.interface: address.dadfailed for address in status.link.ifaddrs if not address.usable}
+        after = {address.interface: address.dadfailed for address in ifaddrs if not address.usable}
+        if any(failed and not before.get(address) for address, failed in after.items() if address in concerned):
+            return True
+        return concerned.isdisjoint(before) != concerned.isdisjoint(after)
+
+    def remove(self, name: str) -> bool:
+        """Remove the status of an interface, and return whether there was one."""
+        before = self.now.pop(name, None)
+        if before is None:
+            return False
+        self._changed[name] = None
+        self.subscribers.tell(StatusChange(name, None, before))
+        return True
+
+    def _set(self, name: str, status: Status, before: Status | None) -> None:
+        self.now[name] = self._changed[name] = status
+        self.subscribers.tell(StatusChange(name, status, before))
+
+    def log(self, name: str, verdict: Verdict | None, done: Iterable[Operation], cause: str) -> None:
+        """Log one change of an interface, in one line: its state, what was done, and the cause. Add it to the history.
+
+        The log record also has these fields: `interface`, `state`, `reason`, `done` and `cause` as text, and, if known,
+        `netns`, `host_name`, `ifindex`, `peer`, `warning`, `attempt` and `next_try`, as in the status.
+        """
+        level = logging.INFO if verdict is None else _LEVELS.get(verdict.state, logging.INFO)
+        most = self._limits.reason_chars
+        state, reason = ("removed", "") if verdict is None else (str(verdict.state), self._bounded(verdict.reason))
+        known = reason or ("" if verdict else f"{name} is not configured")
+        done = list(done)
+        new = {operation.ref for operation in done if isinstance(operation, AddNetns)}
+        acts = cut("; ".join(act for operation in done if (act := _describe(operation, name, known, new))), most)
+        cause = cut(cause, most)
+        self.history.add(name, time.time(), state=state, reason=reason, done=acts, cause=cause)
+        if not _log.isEnabledFor(level):
+            return
+        fields: dict[str, Any] = {"interface": name, "state": state, "reason": reason, "done": acts, "cause": cause}
+        if verdict is not None and (status := self.now.get(name)) is not None:
+            entry = status.as_dict()
+            fields |= {field: entry[field] for field in _LOGGED if entry.get(field) not in (None, "")}
+        text = f"{state} ({reason})" if reason else state
+        warning = f" ({fields['warning']})" if "warning" in fields else ""
+        extra = {"vethlib": fields}
+        _log.log(level, "%s: %s%s%s, for: %s", name, text, warning, f", {acts}" if acts else "", cause, extra=extra)
+
+
+def _log_new(status: Status, before: Status | None) -> None:
+    """Log the warnings that are new; those about a pair for its first interface."""
+    known = () if before is None else before.warnings
+    for warning in status.warnings:
+        if warning not in known and warning.interfaces[0] == status.name:
+            fields = {"interface": status.name, "code": warning.code, "interfaces": list(warning.interfaces)}
+            extra = {"vethlib": fields | {"fields": list(warning.fields)}}
+            _log.warning("%s (%s)", warning.message, warning.code, extra=extra)
+
+
+def _after(link: Link, changes: Iterable[tuple[Address, bool]]) -> tuple[Address, ...] | None:
+    """Return the addresses of a link after these changes; None if none of them concerns it."""
+    ifaddrs = {(address.interface, address.peer): address for address in link.ifaddrs}
+    concerned = False
+    for address, added in changes:
+        if address.index != link.index:
+            continue
+        concerned = True
+        if added:
+            ifaddrs[address.interface, address.peer] = address
+        else:
+            ifaddrs.pop((address.interface, address.peer), None)
+    return tuple(ifaddrs.values()) if concerned else None
+
+
+def _address_states(status: Status | None) -> Mapping[str, str]:
+    return {} if status is None else status.address_states()
+
+
+def _describe(operation: Operation, name: str, reason: str, new: Container[str]) -> str:
+    """Return what was done for an interface, in words, without the reason if that is the `reason` for its state.
+
+    `new` has the references of namespaces that were created for it.
+    """
+    if isinstance(operation, CreatePair):
+        end = operation.veth.a if operation.a.name == name else operation.veth.b
+        return f"created {end}{' (a new namespace)' if str(end.netns or '') in new else ''}"
+    if isinstance(operation, ChangeLink):
+        parts = [f"{field} {before} → {after}" for field, (before, after) in operation.changes.items()]
+        parts += [f"address {address} added" for address in operation.added]
+        parts += [f"address {address} removed" for address in operation.removed]
+        parts += ["addresses put in order"] if operation.order else []
+        parts += [f"address {address} made permanent" for address in operation.renewed]
+        parts += [f"address {address} added again" for address in operation.again]
+        return ", ".join(parts)
+    if isinstance(operation, DeletePair):
+        where = describe(operation.name, operation.ref)
+        return f"deleted {where}" + (f" ({operation.why})" if operation.why != reason else "")
+    return ""

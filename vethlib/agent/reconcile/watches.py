@@ -1,0 +1,288 @@
+"""What is followed by events: references to namespaces, and the links in the namespaces that they lead to.
+
+A namespace is watched by the cache under each reference that leads to it. The events of a namespace that sends too many
+are ignored for some seconds.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Container, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from vethlib import ns
+from vethlib._primitives import time
+from vethlib.agent.planning.desired import Desired
+from vethlib.agent.planning.observed import NetnsId, Observed
+from vethlib.errors import LinkNotFound, NetlinkError, NetnsNotFound, VethError
+from vethlib.follow import Follower
+from vethlib.ifindex import IfIndexCache
+from vethlib.links import Link
+from vethlib.session import Session
+
+from .backoff import Attempts
+
+__all__ = ["NOISY", "Watches"]
+
+_log = logging.getLogger("vethlib.agent")
+
+_LOOPBACK: Final = 1  # the ifindex of lo, which is the first link of every namespace
+
+REST: Final = 5.0
+"""Seconds for which the events of a namespace are ignored after it was too noisy, doubled each time."""
+
+LONGEST_REST: Final = 60.0
+
+NOISY: Final = "its namespace sends too many events: it is only checked now and then"
+
+
+@dataclass(slots=True, frozen=True)
+class _Rest:
+    """How long the events of a namespace that was too noisy are ignored."""
+
+    refs: frozenset[str]
+    until: float
+    length: float
+
+    def is_forgotten(self, now: float) -> bool:
+        return now > self.until + 4 * self.length
+
+
+class Watches:
+    """The references that are followed, and the namespaces whose links are watched.
+
+    `refs` has the references under which each namespace is watched. `unwatched` has the reason for each reference whose
+    namespace could not be watched, which has to be tried again. `left` are references that an interface had before,
+    until :meth:`release`.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.follower = Follower(session.resolver)
+        self.refs: dict[NetnsId, set[str]] = {}
+        self.unwatched: dict[str, str] = {}
+        self.left: set[str] = set()
+        self._session = session
+        self._unfollowed: set[str] = set()  # could not be followed for now
+        self._led_to: dict[str, NetnsId] = {}  # when it was watched, by reference
+        self._rests: dict[NetnsId, _Rest] = {}
+        try:
+            self.cache = IfIndexCache(session, addresses=True, coalesce=True)
+            try:
+                if ns.can_enter():
+                    self.cache.prepare()  # otherwise it watches the home namespace alone
+                self._watch([""])
+            except BaseException:
+                self.cache.close()
+                raise
+        except BaseException:
+            self.follower.close()
+            raise
+
+    def close(self) -> None:
+        """Stop watching and following."""
+        self.cache.close()
+        self.follower.close()
+
+    def filenos(self) -> tuple[int, ...]:
+        """Return the descriptors that are readable when there are events."""
+        return self.follower.fileno(), self.follower.moves_fileno(), self.cache.fileno()
+
+    # --- references
+
+    def follow(self, ref: str, attempts: Attempts) -> None:
+        """Follow a reference, too; later, by `attempts`, if no descriptor is available for it now."""
+        try:
+            self.follower.follow([ref])
+        except NetlinkError as error:
+            if not self._unfollowed:
+                _log.warning("%s is not followed for now: %s", ref, error)
+                attempts.fail(time.monotonic())
+            self._unfollowed.add(ref)
+
+    def follow_the_rest(self, attempts: Attempts, now: float) -> list[str]:
+        """Follow what could not be followed before. Return the references that are followed now: look at them."""
+        followed: list[str] = []
+        try:
+            while self._unfollowed:
+                ref = next(iter(self._unfollowed))
+                self.follower.follow([ref])
+                self._unfollowed.discard(ref)
+                followed.append(ref)
+        except NetlinkError:
+            attempts.fail(now)
+        else:
+            attempts.succeed()
+        return followed
+
+    def is_gone(self, ref: str) -> bool:
+        """Return whether the process that a reference meant has ended. If so, a new one with its number is meant now.
+
+        To be called when an interface with this reference is configured again.
+        """
+        if not self.follower.gone(ref):
+            return False
+        self.follower.unfollow([ref])
+        return True
+
+    # --- namespaces
+
+    def watch(self, desired: Desired, names: Iterable[str], observed: Observed) -> bool:
+        """Watch the namespaces of these interfaces; return whether one of them was not watched before.
+
+        Events between the look and the watch are lost, so that another look has to follow.
+        """
+        refs: set[str] = set()
+        for ref in {desired.interfaces[name].namespace.ref for name in names}:
+            place = observed.netns[ref].place
+            if place is not None and self._led_to.get(ref) != place and not self.rests(place):
+                refs.add(ref)
+        return bool(refs) and self._watch(refs)
+
+    def watch_also(self, refs: Iterable[str]) -> None:
+        """Watch these namespaces, too, as far as they exist."""
+        places = {ref: place for ref in refs if (place := self.leads_to(ref)) not in (None, self._led_to.get(ref))}
+        self._watch([ref for ref, place in places.items() if place is not None and not self.rests(place)])
+
+    def _watch(self, refs: Iterable[str]) -> bool:
+        refs = list(refs)
+        try:
+            self.cache.watch_all(refs)
+        except VethError:
+            # One has ended since the look, or cannot be read, or there are too few descriptors for all of them. The
+            # others have to be watched nevertheless.
+            refs = [ref for ref in refs if self._watch_one(ref)]
+        places = {}
+        for ref in refs:
+            try:
+                places[ref] = self._session.identity(ref)
+            except VethError:
+                continue  # the next look will find out
+            self.unwatched.pop(ref, None)
+        for ref, place in places.items():
+            self._forget(ref)
+            self._led_to[ref] = place
+            self.refs.setdefault(place, set()).add(ref)
+        return bool(places)
+
+    def _watch_one(self, ref: str) -> bool:
+        try:
+            self.cache.watch(ref)
+        except VethError as error:
+            if not ref:
+                raise
+            if not isinstance(error, NetnsNotFound):
+                self.unwatched[ref] = str(error)
+            return False
+        return True
+
+    def release(self, desired: Desired, refs: Iterable[str], kept: Container[str]) -> list[NetnsId]:
+        """Stop following these references, and watching their namespaces, unless an interface is configured there.
+
+        References that are `kept` are still needed, and so is the home namespace. Return the namespaces that are not
+        watched any more.
+        """
+        refs = list(refs)
+        self.follower.unfollow(ref for ref in refs if ref not in kept and not desired.at(ref))
+        released: list[NetnsId] = []
+        for ref in refs:
+            if not desired.at(ref):
+                self.unwatched.pop(ref, None)
+            place = self._led_to.get(ref)
+            if place is None or any(not other or other in kept or desired.at(other) for other in self.refs[place]):
+                continue
+            self.forget(place)
+            released.append(place)
+            try:
+                self.cache.unwatch(ref)
+            except VethError:
+                continue  # it has ended
+        self.left.difference_update(refs)
+        return released
+
+    def forget(self, place: NetnsId) -> None:
+        """Forget the references to a namespace that is no longer watched."""
+        for ref in self.refs.get(place, set()).copy():
+            self._forget(ref)
+
+    def _forget(self, ref: str) -> None:
+        place = self._led_to.pop(ref, None)
+        if place is not None:
+            self.refs[place].discard(ref)
+            if not self.refs[place]:
+                del self.refs[place]
+
+    def led_to(self, ref: str) -> NetnsId | None:
+        """Return where a reference led when its namespace was watched; None if it is not watched."""
+        return self._led_to.get(ref)
+
+    def leads_to(self, ref: str) -> NetnsId | None:
+        """Return where a reference leads now; None if it is unknown."""
+        try:
+            return self._session.identity(ref)
+        except VethError:
+            return None
+
+    def all_refs(self) -> Iterable[str]:
+        """Return every reference under which a namespace is watched."""
+        return self._led_to.keys()
+
+    def has_ended(self, ref: str) -> bool:
+        """Return whether the cache watches no namespace under this reference any more."""
+        try:
+            self.cache.name(_LOOPBACK, ref)
+        except LinkNotFound:
+            return False
+        except VethError:
+            return True
+        return False
+
+    # --- namespaces that send too many events
+
+    def rest(self, place: NetnsId) -> None:
+        """Ignore the events of a namespace for a while."""
+        now = time.monotonic()
+        self._rests = {other: rest for other, rest in self._rests.items() if not rest.is_forgotten(now)}
+        before = self._rests.get(place)
+        length = REST if before is None else min(LONGEST_REST, 2 * before.length)
+        self._rests[place] = _Rest(frozenset(self.refs.get(place, ())), now + length, length)
+
+    def rests(self, place: NetnsId) -> bool:
+        """Return whether the events of a namespace are ignored."""
+        rest = self._rests.get(place)
+        return rest is not None and time.monotonic() < rest.until
+
+    def any_rests(self) -> bool:
+        """Return whether the events of some namespace are, or were lately, ignored."""
+        return bool(self._rests)
+
+    def rests_at(self, ref: str) -> bool:
+        """Return whether the events of the namespace that this reference led to are ignored."""
+        now = time.monotonic()
+        return any(ref in rest.refs and now < rest.until for rest in self._rests.values())
+
+    def remark(self, ref: str) -> str:
+        """Return what an operator should know about where a reference leads; "" for nothing."""
+        if self._rests and self.rests_at(ref):
+            return NOISY
+        reason = self.unwatched.get(ref)
+        return f"changes of its link are not noticed: {reason}" if reason else self.follower.remark(ref)
+
+    # --- links, by events
+
+    def link(self, place: NetnsId, index: int) -> Link | None:
+        """Return a link of a watched namespace, as of the last event; None if there is no such link."""
+        ref = next(iter(self.refs.get(place, ())), None)
+        if ref is None:
+            return None
+        try:
+            return self.cache.link(self.cache.name(index, ref), ref)
+        except VethError:
+            return None
+
+    def link_named(self, name: str, ref: str) -> Link | None:
+        """Return the link of that name in a watched namespace; None if there is no such link."""
+        try:
+            return self.cache.link(name, ref)
+        except VethError:
+            return None

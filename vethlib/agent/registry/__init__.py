@@ -1,0 +1,1 @@
+"""Interfaces by name and ifindex, subscriptions to their changes, and those that attach to their links."""

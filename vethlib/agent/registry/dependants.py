@@ -1,0 +1,193 @@
+"""Programs that attach to a link of the host: an AF_PACKET socket, the host interface of a packet processor. Pure.
+
+1. A dependant is attached exactly while a link with its name exists, and is up, in the namespace that its reference
+   leads to. It does not matter who created the link.
+2. It is attached once to a link, whatever else of the link changes. Another ifindex, name or namespace means another
+   link: then it is first detached from the previous one.
+3. It remains registered in the meantime, and is attached again when the link is created again.
+4. If it refuses (its ``attached`` raises), it is not attached, and asked again when the link has changed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Final, Protocol
+
+from vethlib.agent.planning.observed import NetnsId
+from vethlib.errors import InvalidValue
+from vethlib.links import Link, describe
+
+__all__ = ["Attachment", "Dependant", "Dependants"]
+
+_log: Final = logging.getLogger("vethlib.agent")
+
+
+class Dependant(Protocol):
+    """A program that attaches to the link with kernel name `host_if_name` in the namespace of `netns`."""
+
+    @property
+    def host_if_name(self) -> str:
+        """The kernel name of the link. Like `netns`, it is read once, when the dependant is registered."""
+
+    @property
+    def netns(self) -> str:
+        """The reference of the namespace; "" is the home namespace."""
+
+    def attached(self, link: Link) -> None:
+        """Attach to the link, which exists and is up. An exception is logged and means that it is not attached."""
+
+    def detached(self, link: Link) -> None:
+        """Detach from the link, which is down, deleted or about to be deleted. An exception is logged."""
+
+
+class Attachment:
+    """A registered dependant. `link` is the link to which it is attached, or None."""
+
+    def __init__(self, dependant: Dependant, forget: Callable[[Attachment], None]) -> None:
+        if not hasattr(dependant, "host_if_name"):
+            raise InvalidValue("dependant", dependant, "give a Dependant, such as a PacketPort")
+        self.dependant = dependant
+        self.host_if_name = dependant.host_if_name
+        self.netns = dependant.netns
+        self.link: Link | None = None
+        self._place: NetnsId | None = None  # of the link
+        self._refused: tuple[NetnsId, Link] | None = None
+        self._forget = forget
+
+    def remove(self) -> None:
+        """Detach the dependant, if it is attached, and remove it. Calling this twice is harmless."""
+        self._forget(self)
+
+    def __str__(self) -> str:
+        return f"{self.dependant} on {describe(self.host_if_name, self.netns)}"
+
+
+class Dependants:
+    """All dependants, and the links that are up. `place_of` returns where a reference leads now; None for nowhere.
+
+    Report the current links, not every past event: a dependant that is attached because of an outdated event will
+    refuse. While a dependant is called, it may add and remove dependants, including itself.
+    """
+
+    def __init__(self, place_of: Callable[[str], NetnsId | None]) -> None:
+        self._place_of = place_of
+        self._up: dict[tuple[NetnsId, str], Link] = {}
+        self._name_of: dict[tuple[NetnsId, int], str] = {}  # of those that are up
+        self._by_name: dict[str, list[Attachment]] = {}
+
+    @property
+    def refs(self) -> set[str]:
+        """Return the references of the namespaces in which dependants wait for links."""
+        return {each.netns for attachments in self._by_name.values() for each in attachments}
+
+    def names_at(self, ref: str) -> set[str]:
+        """Return the names of the links that dependants wait for in the namespace of this reference."""
+        return {name for name, those in self._by_name.items() if any(each.netns == ref for each in those)}
+
+    def knows(self, place: NetnsId, index: int) -> bool:
+        """Return whether this link is known to be up."""
+        return (place, index) in self._name_of
+
+    def add(self, dependant: Dependant) -> Attachment:
+        """Register a dependant, and attach it as soon as its link is up. :meth:`Attachment.remove` ends this."""
+        attachment = Attachment(dependant, self._forget)
+        self._by_name.setdefault(attachment.host_if_name, []).append(attachment)
+        self._settle(attachment)
+        return attachment
+
+    def _forget(self, attachment: Attachment) -> None:
+        attachments = self._by_name.get(attachment.host_if_name, [])
+        if attachment in attachments:
+            attachments.remove(attachment)
+            if not attachments:
+                del self._by_name[attachment.host_if_name]
+            self._settle(attachment)
+
+    def close(self) -> None:
+        """Detach and remove all dependants."""
+        for attachments in list(self._by_name.values()):
+            for attachment in attachments.copy():
+                attachment.remove()
+
+    # --- links
+
+    def link_is(self, place: NetnsId, link: Link) -> None:
+        """Note the current state of a link: its dependants are attached if it is up, and detached if it is down."""
+        name = self._name_of.get((place, link.index))
+        if name is not None and (name != link.name or not link.up):
+            self.link_is_gone(place, link.index)
+        if link.up:
+            before = self._up.get((place, link.name))
+            if before is not None and before.index != link.index:
+                del self._name_of[place, before.index]
+            self._up[place, link.name] = link
+            self._name_of[place, link.index] = link.name
+            self._settle_all(link.name)
+
+    def link_is_gone(self, place: NetnsId, link: str | int) -> None:
+        """Note that the link with this name or ifindex was, or is about to be, deleted, moved, renamed or set down."""
+        name = self._name_of.get((place, link)) if isinstance(link, int) else link
+        known = None if name is None else self._up.pop((place, name), None)
+        if known is not None:
+            del self._name_of[place, known.index]
+            self._settle_all(known.name)
+
+    def place_is_gone(self, place: NetnsId) -> None:
+        """Note that a namespace has ended, and all its links with it, or that it is not watched any more."""
+        for _, name in [at for at in self._up if at[0] == place]:
+            self.link_is_gone(place, name)
+
+    def look_again(self, refs: Iterable[str]) -> None:
+        """Attach and detach the dependants with these references, which may lead elsewhere than before."""
+        refs = set(refs)
+        for attachment in [each for those in self._by_name.values() for each in those if each.netns in refs]:
+            self._settle(attachment)
+
+    # --- attaching and detaching
+
+    def _settle_all(self, name: str) -> None:
+        for attachment in self._by_name.get(name, []).copy():
+            self._settle(attachment)
+
+    def _settle(self, attachment: Attachment) -> None:
+        """Attach it to the right link, and to no other."""
+        place, link = self._target(attachment)
+        before = attachment.link
+        if before is not None and (link is None or (place, link.index) != (attachment._place, before.index)):
+            self._detach(attachment, before)
+            place, link = self._target(attachment)  # it may have removed itself
+        if place is None or link is None:
+            attachment._refused = None
+        elif attachment.link is None and attachment._refused != (place, _plain(link)):
+            self._attach(attachment, place, link)
+
+    def _target(self, attachment: Attachment) -> tuple[NetnsId | None, Link | None]:
+        if attachment not in self._by_name.get(attachment.host_if_name, ()):
+            return None, None
+        place = self._place_of(attachment.netns)
+        return place, None if place is None else self._up.get((place, attachment.host_if_name))
+
+    def _attach(self, attachment: Attachment, place: NetnsId, link: Link) -> None:
+        attachment._place, attachment._refused = place, None
+        attachment.link = mine = replace(link, netns=attachment.netns)
+        try:
+            attachment.dependant.attached(mine)
+        except Exception:
+            attachment._refused = place, _plain(link)
+            if attachment.link is mine:
+                attachment.link = None
+            _log.exception("%s cannot be attached; it is tried again when the link changes", attachment)
+
+    def _detach(self, attachment: Attachment, link: Link) -> None:
+        attachment.link = None
+        try:
+            attachment.dependant.detached(link)
+        except Exception:
+            _log.exception("%s was detached, but not without an error", attachment)
+
+
+def _plain(link: Link) -> Link:
+    """Return a link without the attributes that not every source knows."""
+    return replace(link, netns="", addresses=())

@@ -1,0 +1,40 @@
+"""The answer of a running agent to a question about one interface: one line of JSON each way, over its socket.
+
+Any user may ask for the status, which is public anyway. The configuration is only for root and the agent's own user,
+because it may come from files that others cannot read.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from vethlib.agent.config.northbound import to_dict
+from vethlib.agent.reconcile.configurator import Configurator
+
+__all__ = ["reply"]
+
+_NOTHING: Final = b"{}\n"
+
+
+def reply(configurator: Configurator, request: bytes, *, trusted: bool) -> bytes:
+    """Answer a request: {"describe": NAME}. Anything else has an empty answer."""
+    try:
+        asked = json.loads(request)
+        name = asked["describe"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return _NOTHING
+    if not isinstance(name, str):
+        return _NOTHING
+    return json.dumps(_description(configurator, name, trusted=trusted)).encode() + b"\n"
+
+
+def _description(configurator: Configurator, name: str, *, trusted: bool) -> dict[str, Any]:
+    interface = configurator.interface(name)
+    statuses = configurator.status(name)
+    return {
+        "name": name,
+        "status": statuses[0].as_dict() if statuses else None,
+        "configuration": to_dict(interface) if interface is not None and trusted else None,
+        "changes": [change.as_dict() for change in configurator.history(name)],
+    }

@@ -1,0 +1,337 @@
+"""An agent as a program: a store, a configurator and the signals of its process, on asyncio.
+
+It passes the configuration from the store to the configurator, and the statuses from the configurator to the store. A
+store that is down changes nothing on the host.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
+from typing import Final
+
+from vethlib.agent.config.northbound import Parsed
+from vethlib.agent.process.descriptors import EXHAUSTED, Reserve
+from vethlib.agent.process.instance import Answering, Instance
+from vethlib.agent.reconcile.backoff import DETECTION, delay
+from vethlib.agent.reconcile.configurator import Configurator
+from vethlib.agent.state import State
+from vethlib.agent.status import Status
+from vethlib.agent.stores.agentfile import AgentFile
+from vethlib.agent.stores.protocol import Change, Outage, Snapshot, Store, StoreEvent
+from vethlib.errors import InvalidValue, VethError
+from vethlib.text import cut, printable
+
+from .describing import reply
+from .notify import Notifier
+
+__all__ = ["Service", "summary"]
+
+_RESERVE = 4  # descriptors: a directory, its parents, and a file in it
+
+_log = logging.getLogger("vethlib.agent")
+
+_TURNS: Final = 3
+"""Turns of the event loop after each step, so that signals and other tasks are served even while steps follow steps."""
+
+
+class Service:
+    """Runs a `configurator` with the configuration in a `store`. It closes neither.
+
+    `ready` becomes true when the whole configuration was read and applied once, and the addresses can be used: it waits
+    a few seconds for duplicate address detection. `heard` becomes true when the configuration was read. `outage` is the
+    reason why the store cannot be read, "" if it can; `outages`, `changed_at` and `publish_failures` are for metrics.
+
+    With `once`, :meth:`run` returns as soon as it is ready, or the store is down. Meanwhile, questions over the socket
+    of an `instance` are answered, and `agent_file` is kept up to date. Each of `beside` is called with this object and
+    entered as an asynchronous context manager, in order, for as long as it runs.
+    """
+
+    def __init__(
+        self,
+        configurator: Configurator,
+        store: Store,
+        *,
+        once: bool = False,
+        instance: Instance | None = None,
+        agent_file: AgentFile | None = None,
+        beside: Iterable[Callable[[Service], AbstractAsyncContextManager[object]]] = (),
+    ) -> None:
+        self._configurator = configurator
+        self._store = store
+        self._once = once
+        self._instance = instance
+        self._agent_file = agent_file
+        self._beside = list(beside)
+        self._notifier = Notifier()
+        self._reserve: Reserve | None = None  # for statuses; while it runs
+        self._news = asyncio.Event()
+        self._stopping = False
+        self._reloading = False  # asked to
+        self._looking = False  # at everything, which takes more than one step
+        self._has_read = False  # something since the last publication; the store may have to publish its effect
+        self._unpublished: dict[str, Status | None] = {}
+        self._published = False  # at least once, so that statuses of an earlier run are removed
+        self._publish_at = 0.0
+        self._usable_by: float | None = None  # at the start
+        self._refusals = 0  # of the store to take a status, in a row
+        self.ready = False
+        self.heard = False  # whether the store has returned a snapshot
+        self.outage = ""
+        self.outages = 0
+        self.changed_at: float | None = None  # when the store went up or down, in seconds since 1970
+        self.publish_failures = 0
+
+    async def run(self) -> None:
+        """Run until SIGTERM or SIGINT. SIGHUP starts a resync. At the end, the host stays as it is."""
+        loop = asyncio.get_running_loop()
+        stop = {number: partial(self._stop_for, number) for number in (signal.SIGTERM, signal.SIGINT)}
+        signals = _Signals(loop, stop | {signal.SIGHUP: self.reload})
+        for source in (self._store, self._configurator):
+            loop.add_reader(source.fileno(), self._news.set)
+        self._reserve = Reserve(_RESERVE)
+        answering = None if self._instance is None else Answering(loop, self._instance, self._reply)
+        if self._agent_file is not None:
+            self._agent_file.write()
+        try:
+            async with AsyncExitStack() as stack:
+                for enter in self._beside:
+                    await stack.enter_async_context(enter(self))
+                await self._serve(loop)
+        finally:
+            for source in (self._store, self._configurator):
+                loop.remove_reader(source.fileno())
+            if answering is not None:
+                answering.close()
+            self._reserve.close()
+            self._reserve = None
+            if self._agent_file is not None:
+                self._agent_file.remove()
+            self._notifier.stopping()
+            signals.close()
+
+    async def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        while not self._stopping:
+            self._step(loop.time())
+            if self._once and (self.ready or self.outage):
+                return
+            self._news.clear()
+            try:
+                await asyncio.wait_for(self._news.wait(), self._due(loop.time()))
+            except TimeoutError:
+                pass
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)
+
+    def _reply(self, line: bytes, *, trusted: bool) -> bytes:
+        try:
+            return reply(self._configurator, line, trusted=trusted)
+        except VethError:
+            return b""  # it is closed
+
+    def _is_usable(self, now: float) -> bool:
+        """Return whether duplicate address detection has finished, or has had enough time."""
+        if not self._configurator.detecting:
+            return True
+        if self._usable_by is None:
+            self._usable_by = now + DETECTION
+        return now >= self._usable_by
+
+    def health(self) -> str:
+        """Return why the agent is not ready yet; "" once it is, even if the store is down later."""
+        return (
+            "" if self.ready else f"the configuration is not in force yet: {self.outage or 'the store is being read'}"
+        )
+
+    def stop(self) -> None:
+        """Let :meth:`run` return after its current step."""
+        self._stopping = True
+        self._news.set()
+
+    def _stop_for(self, number: int) -> None:
+        if not self._stopping:
+            states = summary(self._configurator.status())
+            _log.info("stopped by %s, and the host stays as it is: %s", signal.Signals(number).name, states)
+        self.stop()
+
+    def reload(self) -> None:
+        """Start a resync."""
+        self._reloading = True
+        self._news.set()
+
+    def _step(self, now: float) -> None:
+        """Pass on everything that is available, in both directions."""
+        for news in self._store.read():
+            self._take(news)
+            self._has_read = True
+        if self._reloading and self.heard:
+            self._notifier.reloading()
+            self._configurator.resync()
+            self._looking = True
+        self._reloading = False
+        self._unpublished |= self._configurator.poll()
+        self._publish(now)
+        if self._agent_file is not None:
+            self._agent_file.try_again()
+        done = self.heard and not self._configurator.behind and (self.ready or self._is_usable(now))
+        was_ready, self.ready = self.ready, self.ready or done
+        if done and (self._looking or not was_ready):
+            self._looking = False
+            states = summary(self._configurator.status())
+            _log.info("%s: %s", "resync finished" if was_ready else "started", states)
+            self._notifier.ready(states)
+        if self._notifier.interval is not None:
+            self._notifier.alive()
+
+    def _take(self, news: StoreEvent) -> None:
+        if isinstance(news, Outage):
+            # It may contain foreign text, such as that of a server or a file name, and any user can read it.
+            reason = printable(cut(news.reason, self._configurator.limits.reason_chars))
+            if reason != self.outage:
+                _log.warning("the store is down, and the host stays as it is: %s", reason)
+                self._set_outage(reason)
+            return
+        if self.outage:
+            _log.info("the store is back")
+            self._set_outage("")
+        if isinstance(news, Snapshot):
+            good = [parsed.interface for parsed in news.values.values() if parsed.interface is not None]
+            bad = {name: _problems(parsed) for name, parsed in news.values.items() if parsed.interface is None}
+            self._configurator.resync(good, refused=bad, complete=news.complete)
+            if not self.heard:
+                self.heard, self.changed_at = True, time.time()
+        elif isinstance(news, Change):
+            parsed = news.value
+            if parsed is None:
+                self._configurator.delete(news.name)
+            elif parsed.interface is None:
+                self._configurator.refuse(news.name, _problems(parsed))
+            else:
+                self._configurator.put(parsed.interface)
+
+    @property
+    def unpublished(self) -> int:
+        """Return how many statuses were not published yet."""
+        return len(self._unpublished)
+
+    def _set_outage(self, reason: str) -> None:
+        if bool(reason) != bool(self.outage):
+            self.outages += bool(reason)
+            self.changed_at = time.time()
+        self.outage = reason
+        if self._agent_file is not None:
+            self._agent_file.write(reason)
+
+    def _publish(self, now: float) -> None:
+        """Publish the new statuses; after a refusal of the store, try again later."""
+        if now < self._publish_at or not self._has_to_publish:
+            return
+        try:
+            self._write_to_store()
+        except VethError as error:
+            if not self._refusals:
+                _log.warning("the status cannot be written: %s", error)
+            self._publish_at = now + delay(self._refusals)
+            self._refusals += 1
+            self.publish_failures += 1
+        else:
+            self._refusals = 0
+            self._unpublished = {}
+            self._has_read = False
+            self._published = True
+            if self._agent_file is not None and self.heard:
+                self._agent_file.published()
+
+    def _write_to_store(self) -> None:
+        try:
+            self._store.publish(self._unpublished)
+        except OSError as error:
+            if self._reserve is None or error.errno not in EXHAUSTED:
+                raise
+            with self._reserve.lent():
+                self._store.publish(self._unpublished)
+
+    @property
+    def _has_to_publish(self) -> bool:
+        return bool(self._unpublished) or (self.heard and (self._has_read or not self._published))
+
+    def _due(self, now: float) -> float | None:
+        """Return the seconds after which there is work even without an event; None for never."""
+        times = [self._configurator.due(), self._store.due(), self._notifier.interval]
+        if self._has_to_publish:
+            times.append(max(0.0, self._publish_at - now))
+        if self._usable_by is not None and not self.ready:
+            times.append(max(0.0, self._usable_by - now))
+        if self._agent_file is not None:
+            times.append(self._agent_file.due())
+        return min((time for time in times if time is not None), default=None)
+
+
+class _Signals:
+    """Signals as callbacks of an event loop, until :meth:`close` gives them their former handlers back.
+
+    The loop's own remove_signal_handler() gives a signal its default action first: until the former handler is back,
+    the signal would end the process, in whichever thread it is delivered. The handler is as short as can be, because
+    other signals may interrupt it.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, callbacks: Mapping[signal.Signals, Callable[[], object]]
+    ) -> None:
+        self._loop = loop
+        self._callbacks = callbacks
+        self._received: set[int] = set()
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+        loop.add_reader(self._reader, self._call)
+        self._wakeup = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        received = self._received
+        self._before = {number: signal.signal(number, lambda number, _: received.add(number)) for number in callbacks}
+
+    def _call(self) -> None:
+        self._reader.recv(4096)
+        while self._received:
+            self._callbacks[signal.Signals(self._received.pop())]()
+
+    def close(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        signal.set_wakeup_fd(self._wakeup)
+        self._loop.remove_reader(self._reader)
+        self._reader.close()
+        self._writer.close()
+
+
+class _Located(InvalidValue):
+    """A problem of a value, with the place where the value was read."""
+
+    def __init__(self, problem: InvalidValue, source: str) -> None:
+        super().__init__(problem.field, problem.value, problem.hint)
+        self.args = (f"{source}: {problem}",)
+        self._public = f"{source}: {problem.public}"
+
+    @property
+    def public(self) -> str:
+        return self._public
+
+
+def _problems(parsed: Parsed) -> tuple[InvalidValue, ...]:
+    """Return the problems of a value, the first with the source, unless it or the name of the source contains that."""
+    source, problems = parsed.source, parsed.problems
+    if not problems or source in str(problems[0]) or source.endswith(f"/{parsed.name}"):
+        return problems
+    return (_Located(problems[0], source), *problems[1:])
+
+
+def summary(statuses: Iterable[Status]) -> str:
+    """Return how many interfaces are in each state: ``498 CONFIGURED, 2 PENDING``."""
+    counts = Counter(status.state for status in statuses)
+    return ", ".join(f"{counts[state]} {state}" for state in State if counts[state]) or "no interface is configured"

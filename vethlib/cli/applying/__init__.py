@@ -1,0 +1,1 @@
+"""Reading and checking a configuration, planning, applying it and trying it."""

@@ -1,0 +1,202 @@
+"""apply --try: bring this host to a configuration, ask whether to keep it, and otherwise undo it."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from vethlib.agent.host.execution import Execution, NetnsInUse, execute
+from vethlib.agent.host.observation import observe
+from vethlib.agent.host.recordfile import RecordFile
+from vethlib.agent.planning.inversion import Irreversible, inverse, irreversible, links_at_stake
+from vethlib.agent.planning.observed import Observed
+from vethlib.agent.planning.operations import Plan
+from vethlib.agent.run.trial import Trial
+from vethlib.cli.render.operations import count_operations, operation_lines
+from vethlib.cli.term.exits import REFUSED, UNDONE
+from vethlib.cli.term.output import Output, abandon_stdout
+from vethlib.cli.term.progress import Progress
+from vethlib.cli.term.signals import NotedSignals, time_limit
+from vethlib.cli.term.streams import Unread
+from vethlib.cli.term.text import paint
+from vethlib.errors import VethError
+from vethlib.session import Session
+
+from .config_warnings import report_new_netns
+from .planning import Desired, Planned, observe_and_record
+from .question import IGNORED, KEEP, LEAVING, NO_READER, ask, duration, stopped_by
+from .reporting import report_each
+
+__all__ = ["Tried", "attempt", "irreversible_parts", "report_irreversible", "report_undone"]
+
+
+@dataclass(slots=True)
+class Tried:
+    """Result of a trial: what was executed, and undone for the `reason`, or kept if that is "".
+
+    `left` has the changes that could not be undone because others depend on them by now.
+    """
+
+    plan: Plan
+    execution: Execution = field(default_factory=Execution)
+    reason: str = KEEP
+    undone: Execution = field(default_factory=Execution)
+    left: tuple[str, ...] = ()
+
+    @property
+    def kept(self) -> bool:
+        """Whether the changes were kept."""
+        return self.reason == KEEP
+
+    @property
+    def outcome(self) -> str:
+        """Return "kept" or "undone": for JSON, and for the process that has confirmed."""
+        return "kept" if self.kept else "undone"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the result for JSON."""
+        return {
+            "outcome": self.outcome,
+            "reason": self.reason,
+            "done": [entry for operation in self.execution.done for entry in operation.as_dicts()],
+            "undone": [entry for operation in self.undone.done for entry in operation.as_dicts()],
+            "left": list(self.left),
+        }
+
+
+def irreversible_parts(session: Session, planned: Planned) -> tuple[Irreversible, ...]:
+    """Return the parts of a plan that cannot be undone."""
+    at_stake = links_at_stake(planned.plan, planned.observed)
+    dependents = session.dependents([(seen.ref, seen.link.index) for seen in at_stake])
+    by_link = {seen.id: each for seen, each in zip(at_stake, dependents, strict=True)}
+    return irreversible(planned.plan, planned.observed, by_link)
+
+
+def report_irreversible(output: Output, parts: tuple[Irreversible, ...]) -> int:
+    """Report why nothing is tried; return the exit code."""
+    for part in parts:
+        hint = "apply it without --try, or remove the cause first" if part is parts[-1] else ""
+        output.error(f"cannot be undone: {part.why}", code="irreversible", hint=hint)
+    return REFUSED
+
+
+def attempt(
+    session: Session,
+    desired: Desired,
+    records: RecordFile,
+    output: Output,
+    show: Callable[[Execution, Plan], None],
+    *,
+    seconds: float,
+    loopback: bool,
+) -> Tried | None:
+    """Execute the plan, ask, and undo it unless the answer is yes. None: it cannot be undone, so nothing was tried.
+
+    `show` prints what was done, before the question.
+    """
+    with NotedSignals(LEAVING, IGNORED) as signals, Trial(desired.label) as trial, Progress() as progress:
+        if trial.warning:
+            output.warning(trial.warning)
+        planned = observe_and_record(session, desired, records)
+        report_new_netns(output, planned.plan, desired.interfaces)
+        if parts := irreversible_parts(session, planned):
+            report_irreversible(output, parts)
+            return None
+        tried = Tried(planned.plan)
+        if signals.received:
+            tried.reason = stopped_by(signals)
+            return tried
+        undoing = _Undoing(session, desired, records, planned, progress)
+        try:
+            execute(
+                session,
+                planned.plan,
+                progress=progress,
+                account=tried.execution,
+                records=records,
+                loopback=loopback,
+            )
+            undoing.after = observe(session, undoing.refs)
+            progress.clear()
+            # A full pipe must not prolong the trial.
+            with time_limit(seconds, lambda: Unread(errno.EPIPE, "it was not read in time")):
+                show(tried.execution, planned.plan)
+                reason = _explain_question(tried.execution, desired.label, seconds, output)
+            tried.reason = ask(trial, signals, seconds) if reason is None else reason
+        except BaseException as error:
+            if isinstance(error, VethError) or not isinstance(error, OSError):
+                undoing.undo(tried)
+                raise
+            if isinstance(error, Unread):
+                abandon_stdout()
+            cause = NO_READER if isinstance(error, BrokenPipeError) else "it could not continue"
+            tried.reason = f"{cause} ({error.strerror})"
+        if not tried.kept:
+            undoing.undo(tried)
+        trial.answer(tried.outcome)
+        return tried
+
+
+def _explain_question(execution: Execution, label: str, seconds: float, output: Output) -> str | None:
+    """Print how to answer; or return the answer if there is no need to wait for one."""
+    if execution.errors:
+        return "not all of it could be done"
+    if not execution.done:
+        return KEEP
+    flag = "" if label == "vpp1" else f" --label {label}"
+    output.remark(f"tried for {duration(seconds)}: y keeps it here, `vethctl confirm{flag}` from elsewhere")
+    if output.is_unread:
+        return NO_READER
+    output.flush()
+    return None
+
+
+class _Undoing:
+    """Everything needed to undo a plan; `after` is the state observed after its execution, if that came so far."""
+
+    def __init__(
+        self, session: Session, desired: Desired, records: RecordFile, planned: Planned, progress: Progress
+    ) -> None:
+        self.after: Observed | None = None
+        self.refs = [*desired.refs, *(seen.ref for seen in links_at_stake(planned.plan, planned.observed))]
+        self._session, self._records, self._progress = session, records, progress
+        self._before = planned.observed
+
+    def undo(self, tried: Tried) -> None:
+        session, records = self._session, self._records
+        try:
+            now = observe(session, self.refs)
+            after = now if self.after is None else self.after
+            undo = inverse(tried.execution.done, self._before, after, now, records.record)
+            execute(session, undo.plan, progress=self._progress, account=tried.undone, records=records)
+        except VethError as error:
+            error.add_note("the trial was not undone, or only in part")
+            raise
+        # A namespace that others use by now stays; that is not an error.
+        in_use = [str(error) for _, error in tried.undone.errors if isinstance(error, NetnsInUse)]
+        tried.undone.errors = [entry for entry in tried.undone.errors if not isinstance(entry[1], NetnsInUse)]
+        tried.left = (*undo.left, *in_use)
+
+
+def report_undone(output: Output, tried: Tried) -> int:
+    """Report a trial that was undone, if there is still a reader; return the exit code."""
+    try:
+        _report_undone(output, tried)
+        output.flush()
+    except OSError:
+        abandon_stdout()
+    return REFUSED if tried.execution.errors or tried.undone.errors else UNDONE
+
+
+def _report_undone(output: Output, tried: Tried) -> None:
+    for text in tried.left:
+        output.warning(text)
+    report_each(output, (error for _, error in [*tried.execution.errors, *tried.undone.errors]))
+    if output.as_json:
+        output.json(tried.as_dict())
+        return
+    output.lines(operation_lines(tried.undone.done))
+    done = count_operations(tried.undone.done, done=True) or "nothing was left to undo"
+    output.line(f"{paint('undone', 'warning')}: {tried.reason}; {done}")

@@ -1,0 +1,58 @@
+"""help, doctor, demo and completion."""
+
+from __future__ import annotations
+
+from .command import Command
+from .parser import Parser, one_of
+
+__all__ = ["COMMANDS"]
+
+
+def _add_demo(parser: Parser) -> None:
+    parser.add_argument("paths", nargs="*", metavar="PATH", help="northbound files (default: an example pair)")
+
+
+def _add_completion(parser: Parser) -> None:
+    parser.add_argument("shell", type=one_of("bash", "zsh", "fish"), metavar="bash|zsh|fish", help="the shell")
+
+
+def _add_help(parser: Parser) -> None:
+    text = "the command (default: an overview of all commands)"
+    parser.add_argument("topic", nargs="?", metavar="COMMAND", completes="command", help=text)
+
+
+def _add_nothing(_parser: Parser) -> None:
+    pass
+
+
+COMMANDS = {
+    "help": Command(
+        "help",
+        "help [COMMAND]",
+        "show all commands, or the arguments of a command",
+        _add_help,
+        "Same as vethctl COMMAND --help.\nexample: vethctl help create",
+        function="show_help",
+    ),
+    "doctor": Command(
+        "doctor", "doctor", "check this host for everything that vethctl needs, and suggest what to do", _add_nothing
+    ),
+    "demo": Command(
+        "demo",
+        "demo [PATH…]",
+        "apply an example in private namespaces, send traffic through it, and draw it",
+        _add_demo,
+        "example: vethctl demo examples/star",
+    ),
+    "completion": Command(
+        "completion",
+        "completion bash|zsh|fish",
+        "print the script for completion of commands, flags and existing names in a shell",
+        _add_completion,
+        """\
+Packages of vethlib install it. To use it in the current shell only:
+  bash   source <(vethctl completion bash)
+  zsh    source <(vethctl completion zsh)       after compinit
+  fish   vethctl completion fish | source""",
+    ),
+}

@@ -1,0 +1,216 @@
+"""A parser based on argparse, with errors that name argument, value and cure, and defaults from the environment."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from .hints import no_such_flag
+
+__all__ = [
+    "STATES",
+    "STORES",
+    "OneOf",
+    "Parser",
+    "UsageError",
+    "count",
+    "given",
+    "interval",
+    "number",
+    "one_of",
+    "seconds",
+    "some_of",
+    "state_names",
+    "switch",
+]
+
+STATES = ("CONFIGURED", "PENDING", "RETRYING", "INVALID", "FAILED")  # of an interface, the worst last
+STORES = "dir:PATH or etcd://HOST:PORT"  # for --store
+_TRUE, _FALSE = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
+
+
+class UsageError(Exception):
+    """An error in a command line. `field` is the argument, `hint` is how to correct it."""
+
+    def __init__(self, message: str, *, field: str = "", hint: str = "") -> None:
+        super().__init__(message)
+        self.field = field
+        self.hint = hint
+
+
+class Parser(argparse.ArgumentParser):
+    """The parser of a command. Raises UsageError where argparse would exit."""
+
+    def __init__(self, usage: str, description: str, more: str) -> None:
+        self.completes: dict[str, str] = {}
+        """Kinds of names that complete an argument (completion/candidates.py), by its `dest`."""
+        self.flags: list[str] = []
+        super().__init__(
+            prog="vethctl",
+            usage=f"vethctl {usage}",
+            description=description,
+            epilog=more,
+            formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=28),
+            allow_abbrev=False,
+        )
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        # The method of argparse ignores errors when it writes the help or the version.
+        if message:
+            (file or sys.stdout).write(message)
+
+    def add_argument(self, *names: Any, completes: str = "", **how: Any) -> argparse.Action:
+        """Add an argument. `completes` is the kind of names that complete it, if its metavar does not imply one."""
+        action = super().add_argument(*names, **how)
+        self.completes[action.dest] = completes
+        return action
+
+    def option(self, *names: str, among: Any = None, completes: str = "", **how: Any) -> None:
+        """Add a flag with a default from its environment variable. `among` is a mutually exclusive group."""
+        action: argparse.Action = (among or self).add_argument(*names, **how)
+        self.completes[action.dest] = completes
+        self.flags.append(names[-1])
+        if how.get("action") not in ("append", "version"):
+            self._take_from_environment(action, names[-1])
+
+    def _take_from_environment(self, action: argparse.Action, flag: str) -> None:
+        name = f"VETHLIB_{flag.removeprefix('--').replace('-', '_').upper()}"
+        text = os.environ.get(name)
+        if text is None:
+            return
+        try:
+            if action.nargs == 0:
+                if switch(text):
+                    self.set_defaults(**{action.dest: action.const})
+            else:
+                self.set_defaults(**{action.dest: action.type(text) if callable(action.type) else text})
+        except argparse.ArgumentTypeError as error:
+            raise UsageError(f"{name} {error}", field=name, hint=f"or unset it and give {flag}") from None
+
+    def read(self, argv: list[str]) -> argparse.Namespace:
+        """Parse `argv`, with flags and positional arguments in any order."""
+        args, rest = self.parse_known_intermixed_args(argv)
+        if not rest:
+            return args
+        given = rest[0].partition("=")[0]
+        if not given.startswith("-"):
+            self.error(f"one argument too many: {given!r}", field=given)
+        return self.error(no_such_flag(given, self.flags), field=given)
+
+    def error(self, message: str, field: str = "") -> NoReturn:
+        """Raise a UsageError instead of an error of argparse."""
+        cause = sys.exc_info()[1]
+        if isinstance(cause, argparse.ArgumentError):
+            field, message = cause.argument_name or "", cause.message.replace("with argument ", "with ")
+            # Errors of our types begin with the value: --timeout 'soon': must be seconds, as in 2.5
+            message = f"{field}{' ' if message.startswith(chr(39)) else ': '}{message}" if field else message
+        required = "the following arguments are required: "
+        if message.startswith(required):
+            field = message.removeprefix(required)
+            message = f"missing: {field}"
+        raise UsageError(message, field=field, hint=f"usage: {self.usage}")
+
+
+def given(value: str | None, flag: str, example: str) -> str:
+    """Return the value of a required flag. Raises UsageError if it is missing."""
+    if value:
+        return value
+    variable = f"VETHLIB_{flag.removeprefix('--').upper()}"
+    raise UsageError(f"missing: {flag}", field=flag, hint=f"give {flag} {example}, or set {variable}")
+
+
+def switch(text: str) -> bool:
+    """Parse the environment variable of a flag without a value."""
+    if text.lower() in _TRUE:
+        return True
+    if text.lower() in _FALSE:
+        return False
+    raise argparse.ArgumentTypeError(f"{text!r}: must be 1 or 0")
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """The type of an argument with a few possible values."""
+
+    words: tuple[str, ...]
+
+    def __call__(self, text: str) -> str:
+        """Check a value; called by argparse."""
+        if text in self.words:
+            return text
+        raise argparse.ArgumentTypeError(f"{text!r}: must be {', '.join(self.words[:-1])} or {self.words[-1]}")
+
+
+def one_of(*words: str) -> OneOf:
+    """Return the type of an argument whose value is one of `words`."""
+    return OneOf(words)
+
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+_LONGEST = 40  # characters of a time; the expression takes quadratic time
+_DURATION = re.compile(r"([0-9]*\.?[0-9]+)\s*(ms|s|min|m|h)")
+
+
+def seconds(text: str) -> float:
+    """Parse a time: seconds, or with units: 2.5, 30s, 1m30s, 500ms."""
+    try:
+        if len(text) > _LONGEST:
+            raise ValueError
+        if re.fullmatch(rf"(?:{_DURATION.pattern}\s*)+", text, re.ASCII):
+            value = sum(float(count) * _UNITS[unit] for count, unit in _DURATION.findall(text))
+        else:
+            value = float(text)
+    except ValueError:
+        value = -1
+    if 0 <= value < math.inf:
+        return value
+    raise argparse.ArgumentTypeError(f"{text!r}: must be seconds, or a time as in 1m30s")
+
+
+def some_of(*words: str) -> Callable[[str], tuple[str, ...]]:
+    """Return the type of an argument whose value is a list of some of `words`, separated by commas."""
+
+    def check(text: str) -> tuple[str, ...]:
+        given = tuple(filter(None, text.split(",")))
+        if given and all(word in words for word in given):
+            return given
+        raise argparse.ArgumentTypeError(f"{text!r}: must be a list of {', '.join(words)}, separated by commas")
+
+    return check
+
+
+def state_names(text: str) -> tuple[str, ...]:
+    """Parse a list of states of interfaces, separated by commas, in any letter case."""
+    states = tuple(word.strip().upper() for word in text.split(",") if word.strip())
+    if states and all(state in STATES for state in states):
+        return states
+    raise argparse.ArgumentTypeError(f"{text[:80]!r}: must be a list of {', '.join(STATES)}, separated by commas")
+
+
+def count(text: str) -> int:
+    """Parse a count: a positive integer."""
+    if text.isascii() and text.isdecimal() and 0 < len(text) < 19 and (value := int(text)) > 0:
+        return value
+    raise argparse.ArgumentTypeError(f"{text!r}: must be a positive integer")
+
+
+def interval(text: str) -> float:
+    """Parse an interval between 0.1 seconds and a day."""
+    value = seconds(text)
+    if 0.1 <= value <= 86400:
+        return value
+    raise argparse.ArgumentTypeError(f"{text!r}: must be a time from 0.1 (seconds) to 24h")
+
+
+def number(text: str) -> int:
+    """Parse an integer; its range is checked where it is used."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: must be an integer") from None

@@ -1,0 +1,31 @@
+"""Links and network namespaces as arguments: LINK[@NETNS], NETNS and @NETNS."""
+
+from __future__ import annotations
+
+from vethlib import ns
+from vethlib.errors import InvalidValue
+
+__all__ = ["parse_link", "parse_netns", "parse_target"]
+
+
+def parse_link(text: str, field: str = "LINK") -> tuple[str, str]:
+    """Return the name and the namespace reference of "veth1@ns1". Raises InvalidValue."""
+    name, _, ref = text.partition("@")
+    if not name:
+        raise InvalidValue(field, text, "must be NAME, or NAME@NETNS as in veth1@ns1")
+    return name, parse_netns(ref, field)
+
+
+def parse_netns(text: str, field: str) -> str:
+    """Return the canonical reference of NETNS. Raises InvalidValue."""
+    try:
+        return str(ns.parse(text))
+    except InvalidValue as error:
+        raise InvalidValue(field, error.value, error.hint) from None
+
+
+def parse_target(text: str) -> tuple[str, str]:
+    """Return the name and the namespace reference of LINK[@NETNS]; for @NETNS, the name is "". Raises InvalidValue."""
+    if text.startswith("@"):
+        return "", parse_netns(text[1:], "@NETNS")
+    return parse_link(text)

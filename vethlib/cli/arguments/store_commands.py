@@ -1,0 +1,86 @@
+"""put, get, del, list and dump: the configuration in a store."""
+
+from __future__ import annotations
+
+from .command import Command
+from .parser import Parser
+from .shared import SEE_PUT, STORE_HELP, STORE_USAGE, add_limits, add_store
+
+__all__ = ["COMMANDS"]
+
+
+def _add_put(parser: Parser) -> None:
+    text = "name or full key of the interface, if FILE has only one"
+    parser.add_argument("key", nargs="?", metavar="KEY", completes="interface", help=text)
+    parser.add_argument(
+        "file", metavar="FILE", help="a JSON file with an interface or a list, a directory of such files, or -"
+    )
+    add_store(parser)
+    parser.option("--no-validate", action="store_true", help="store any JSON object that has a name")
+    add_limits(parser)
+
+
+def _add_names(parser: Parser) -> None:
+    text = "interfaces, by name or full key"
+    parser.add_argument("names", nargs="+", metavar="NAME", completes="interface", help=text)
+    add_store(parser)
+
+
+def _add_del(parser: Parser) -> None:
+    _add_names(parser)
+    # Not an option(): no variable VETHLIB_PREFIX must make it delete more.
+    parser.add_argument("--prefix", action="store_true", help="delete all interfaces whose names begin with NAME")
+    parser.option("--missing-ok", action="store_true", help="ignore interfaces that are not stored")
+
+
+def _add_dump(parser: Parser) -> None:
+    add_store(parser)
+    # Not an option() either: no variable VETHLIB_TABLE must change a backup.
+    parser.add_argument("--table", action="store_true", help="print one line per value, for people")
+
+
+COMMANDS = {
+    "put": Command(
+        "store",
+        f"put [KEY] FILE {STORE_USAGE} [--no-validate]",
+        "store the interfaces of a file for an agent",
+        _add_put,
+        "examples:\n  vethctl put veth1 veth1.json --store dir:/etc/vethlib\n"
+        f"  vethctl put /etc/vethlib --store etcd://etcd1:2379 --label vpp1\n{STORE_HELP}",
+        alters=True,
+    ),
+    "get": Command(
+        "store",
+        f"get NAME… {STORE_USAGE}",
+        "print the stored configuration of interfaces",
+        _add_names,
+        f"example: vethctl get veth1 --store dir:/etc/vethlib\n{SEE_PUT}",
+    ),
+    "del": Command(
+        "store",
+        f"del NAME… {STORE_USAGE} [--prefix] [--missing-ok]",
+        "delete interfaces from the store",
+        _add_del,
+        f"example: vethctl del veth1 veth2 --store dir:/etc/vethlib\n{SEE_PUT}",
+        function="delete",
+        alters=True,
+    ),
+    "list": Command(
+        "store",
+        f"list {STORE_USAGE}",
+        "list the interfaces in the store, and their problems",
+        add_store,
+        "An agent keeps the last valid value of an interface whose value is invalid.\n"
+        "exit codes: 0 all values are valid, 1 a value is invalid, 2 refused by the store\n"
+        f"example: vethctl list --store dir:/etc/vethlib\n{SEE_PUT}",
+        function="table",
+    ),
+    "dump": Command(
+        "store",
+        f"dump {STORE_USAGE} [--table]",
+        "print the whole configuration in the store as input for put",
+        _add_dump,
+        "exit codes: 0 complete, 1 a value that put would not accept is left out, 2 refused by the store\n"
+        f"example: vethctl dump --store dir:/etc/vethlib >backup.json\n{SEE_PUT}",
+    ),
+}

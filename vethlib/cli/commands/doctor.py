@@ -1,0 +1,199 @@
+"""doctor: check this host for everything that vethctl needs.
+
+It also creates a pair, in a namespace that ends afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from vethlib import ns
+from vethlib.cli.host.doctor_checks import Finding, agents, packages, record, store, variables
+from vethlib.cli.term.exits import DONE, REFUSED
+from vethlib.cli.term.output import Output
+from vethlib.cli.term.text import counted, paint
+from vethlib.errors import VethError
+from vethlib.links import End, Veth
+from vethlib.session import Session
+
+__all__ = ["doctor"]
+
+# include/uapi/linux/capability.h
+_CAPABILITIES = {
+    "CAP_NET_ADMIN": (12, True, "create and change links"),
+    "CAP_NET_BROADCAST": (11, False, "receive events from other namespaces: agent, IfIndexCache"),
+    "CAP_SYS_ADMIN": (21, True, "enter and create network namespaces"),
+    "CAP_SYS_PTRACE": (19, False, "open the namespaces of other users' processes (pid:…)"),
+}
+_PROC = Path("/proc")
+_USERNS_SYSCTLS = (
+    # (name, value that forbids, value that allows)
+    ("user.max_user_namespaces", "0", "10000"),
+    ("kernel.unprivileged_userns_clone", "0", "1"),
+    ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),
+)
+_KERNEL = (
+    ((4, 20), True, "filtered dumps, and reading links in another namespace"),
+    ((5, 18), False, "addresses are marked (IFA_PROTO): without it, addresses removed from the files remain on links"),
+    ((6, 2), False, "creating a pair returns both indexes: without it, each pair takes two more requests"),
+)
+
+
+def doctor(_args: Namespace, output: Output) -> int:
+    """Run all checks; return the exit code."""
+    findings = list(_look())
+    if output.as_json:
+        output.json(
+            [
+                {
+                    "check": finding.what,
+                    "ok": finding.ok,
+                    "needed": finding.needed,
+                    "detail": finding.detail,
+                    "cure": finding.cure,
+                }
+                for finding in findings
+            ]
+        )
+    else:
+        _show(output, findings)
+    return DONE if all(finding.ok or not finding.needed for finding in findings) else REFUSED
+
+
+def _show(output: Output, findings: Sequence[Finding]) -> None:
+    wide = max(len(finding.what) for finding in findings)
+    for finding in findings:
+        mark = paint("✓", "good") if finding.ok else paint("✗", "bad" if finding.needed else "warning")
+        output.line(f"{mark} {finding.what:<{wide}}  {finding.detail}")
+        if not finding.ok and finding.cure:
+            output.line(f"  {'':<{wide}}  → {paint(finding.cure, 'heading')}")
+    failed = [finding for finding in findings if not finding.ok and finding.needed]
+    if failed:
+        output.line(f"{paint('not ready', 'bad')}: {counted(len(failed), 'required check')} failed")
+    else:
+        output.line(f"{paint('ready', 'good')}: vethctl works on this host")
+
+
+def _look() -> Iterator[Finding]:
+    yield _system()
+    if sys.platform != "linux":
+        return
+    yield from _kernel()
+    if not (_PROC / "self/status").exists():
+        yield Finding("/proc", False, "is not mounted", "mount -t proc proc /proc")
+        return
+    yield from _capabilities()
+    yield _proc()
+    yield _netns_directory()
+    yield _user_namespaces()
+    yield from packages()
+    yield from _engine()
+    yield from variables()
+    yield from store()
+    yield from agents()
+    yield from record()
+    yield _trial()
+
+
+def _system() -> Finding:
+    detail = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
+    return Finding("system", sys.platform == "linux", detail, "network namespaces need Linux")
+
+
+def _kernel() -> Iterator[Finding]:
+    numbers = [int("".join(filter(str.isdigit, part)) or 0) for part in platform.release().split(".")[:2]]
+    for version, needed, text in _KERNEL:
+        required = ".".join(map(str, version))
+        yield Finding(f"kernel ≥ {required}", tuple(numbers) >= version, text, "a newer kernel", needed)
+
+
+def _capabilities() -> Iterator[Finding]:
+    status = (_PROC / "self/status").read_text()
+    effective = int(status.split("CapEff:")[1].split()[0], 16)
+    for name, (bit, needed, text) in _CAPABILITIES.items():
+        cure = f"run as root, or grant it: systemd AmbientCapabilities={name}, docker run --cap-add {name[4:]}"
+        yield Finding(name.removeprefix("CAP_"), bool(effective >> bit & 1), text, cure, needed)
+
+
+def _proc() -> Finding:
+    path = _PROC / "sys/net"
+    ok = path.is_dir() and not os.statvfs(path).f_flag & os.ST_RDONLY
+    cure = "mount /proc, and mount it read-write: docker run --privileged, or --security-opt systempaths=unconfined"
+    return Finding(
+        "/proc", ok, "IPv6 can be switched on where it is off (/proc/sys/net is writable)", cure, needed=False
+    )
+
+
+def _netns_directory() -> Finding:
+    directory = Path("/run/netns")
+    if not directory.exists():
+        ok, detail = os.access("/run", os.W_OK), "does not exist yet; it is created with the first named namespace"
+    else:
+        ok = os.access(directory, os.W_OK)
+        detail = counted(len(ns.names()), "named namespace")
+        if not _is_shared_mount(directory):
+            detail += ", not a shared mount yet"
+    return Finding("/run/netns", ok, detail, "run as root: named namespaces are files there")
+
+
+def _is_shared_mount(directory: Path) -> bool:
+    """Whether what is mounted there is shared: that which can be seen, and not one that another mount hides."""
+    descriptor = os.open(directory, os.O_PATH | os.O_CLOEXEC)
+    try:
+        about = Path(f"/proc/self/fdinfo/{descriptor}").read_text().splitlines()
+    finally:
+        os.close(descriptor)
+    mount = next((line.split()[1] for line in about if line.startswith("mnt_id:")), "")
+    # Mount points have names that others gave them: any bytes, of which only blanks and line feeds are escaped.
+    for line in (_PROC / "self/mountinfo").read_bytes().split(b"\n"):
+        fields = line.split(b" ")
+        if fields[0] == mount.encode() and fields[4] == os.fsencode(directory):
+            return any(field.startswith(b"shared:") for field in fields)
+    return False
+
+
+def _user_namespaces() -> Finding:
+    for name, closed, opened in _USERNS_SYSCTLS:
+        path = _PROC / "sys" / name.replace(".", "/")
+        if path.exists() and path.read_text().strip() == closed:
+            detail, cure = "ordinary users cannot run the demo or the tests", f"sysctl -w {name}={opened}"
+            return Finding("user namespaces", False, detail, cure, needed=False)
+    return Finding("user namespaces", True, "ordinary users can run the demo and tests", needed=False)
+
+
+def _engine() -> Iterator[Finding]:
+    """Check the engine whose containers can be microservices."""
+    try:
+        from vethlib.follow.docker.engine import DEFAULT_URL, engine_version, socket_path
+    except ImportError:
+        return  # a missing package, which is reported already
+    url = os.environ.get("VETHLIB_DOCKER", DEFAULT_URL)
+    if url == "off":
+        return
+    try:
+        detail = f"{engine_version(socket_path(url, 'VETHLIB_DOCKER'))}: its containers can be microservices"
+    except VethError as error:
+        cure = "only microservices need it: start it, name its socket in VETHLIB_DOCKER, or set that to off"
+        yield Finding("Docker Engine", False, str(error), cure, needed=False)
+    else:
+        yield Finding("Docker Engine", True, detail, needed=False)
+
+
+def _trial() -> Finding:
+    """Create a pair in a private namespace."""
+    try:
+        pair = ns.call_in_new(_create_pair)
+    except VethError as error:
+        return Finding("trial", False, f"a pair could not be created: {error}", "see what is missing above")
+    return Finding("trial", True, f"a pair was created in a namespace of its own (indexes {pair[0]} and {pair[1]})")
+
+
+def _create_pair() -> tuple[int, int]:
+    with Session() as session:
+        a, b = session.create(Veth(End("a", up=False), End("b", up=False)))
+        return a.index, b.index

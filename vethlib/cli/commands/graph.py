@@ -1,0 +1,173 @@
+"""graph: a picture of this host, or of northbound files."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from typing import Final
+
+from vethlib import _trusted
+from vethlib._files import write_whole
+from vethlib.agent.config.mark import check_label
+from vethlib.agent.host.recordfile import RecordFile
+from vethlib.agent.process.instance import status_directory
+from vethlib.agent.stores.published import DirectoryStatuses
+from vethlib.cli.applying import configuration
+from vethlib.cli.applying.planning import Desired, observe_and_plan
+from vethlib.cli.arguments.parser import UsageError
+from vethlib.cli.host.picturing import of_files, of_host
+from vethlib.cli.host.view import View
+from vethlib.cli.render.picture import draw
+from vethlib.cli.term.exits import DONE, INVALID
+from vethlib.cli.term.output import Output
+from vethlib.cli.term.signals import until_stopped
+from vethlib.cli.term.text import counted
+from vethlib.errors import NotPermitted, VethError
+from vethlib.graph import Graph, dot, mermaid, svg
+from vethlib.session import Session
+
+__all__ = ["graph"]
+
+_FORMATS: Final[dict[str, Callable[[Graph], str]]] = {"dot": dot, "mermaid": mermaid, "svg": svg}
+_SETTLE: Final = 0.1  # seconds without a change, so that many changes make one picture
+_LONGEST: Final = 1.0  # seconds until it is drawn at the latest
+_AGAIN: Final = 1.0  # seconds until the next try
+
+
+def graph(args: Namespace, output: Output) -> int:
+    """Draw once, or with --watch after each change; return the exit code."""
+    check_label(args.label, "--label")
+    if args.watch and args.paths:
+        raise UsageError("--watch is for this host, not for files", field="--watch", hint="leave out PATH or --watch")
+    if args.output and output.as_json:
+        raise UsageError("--json is for stdout", field="--json", hint="leave out --output, and redirect stdout: >FILE")
+    if args.offline and not args.paths:
+        raise UsageError("--offline is for files", field="--offline", hint="give PATH, or leave out --offline")
+    if args.watch and not args.output and not output.is_terminal:
+        raise UsageError("--watch rewrites a file", field="--watch", hint="give --output FILE")
+    if args.watch:
+        return _watch(args, output)
+    drawing = _of_files(args, output) if args.paths else _of_host(args, output)
+    if drawing is None:
+        return INVALID
+    _draw(drawing, args, output)
+    return DONE
+
+
+def _of_host(args: Namespace, output: Output) -> Graph:
+    with Session() as session:
+        view = View(session)
+    view.warn(output)
+    return of_host(view, _states(args))
+
+
+def _states(args: Namespace) -> list[dict[str, object]]:
+    """Return the published statuses of the agent of this host, if one runs."""
+    published = DirectoryStatuses(args.status_dir or status_directory(args.label), args.label).read()
+    return [] if published.agent is None else list(published.entries.values())
+
+
+def _of_files(args: Namespace, output: Output) -> Graph | None:
+    interfaces = configuration.read(args.paths, output)
+    if interfaces is None:
+        return None
+    if args.offline:
+        return of_files(interfaces, None, None)
+    try:
+        with Session() as session, RecordFile(session, args.label, read_only=True) as records:
+            planned = observe_and_plan(session, Desired(interfaces, args.label), records)
+    except NotPermitted as error:
+        output.warning(f"only the files are shown, without differences from this host: {error}")
+        return of_files(interfaces, None, None)
+    return of_files(interfaces, planned.observed, planned.plan)
+
+
+def _draw(drawing: Graph, args: Namespace, output: Output) -> None:
+    if output.as_json:
+        output.json(drawing.as_dict())
+    elif args.output:
+        _write(args.output, _FORMATS[_format(args)](drawing))
+    elif args.form:
+        output.raw(_FORMATS[args.form](drawing))
+    else:
+        for line in draw(drawing):
+            output.line(line)
+        if not drawing.edges and not any(box.loose for box in drawing.boxes):
+            output.remark(f"no pairs in {counted(len(drawing.boxes), 'namespace')}")
+
+
+def _format(args: Namespace) -> str:
+    """Return the requested format, or that of the file name."""
+    ending = {".dot": "dot", ".gv": "dot", ".mmd": "mermaid", ".mermaid": "mermaid", ".svg": "svg"}
+    form: str | None = args.form or ending.get(os.path.splitext(args.output)[1])
+    if form is None:
+        hint = "give --svg, --dot or --mermaid, or a FILE that ends in .svg, .dot or .mmd"
+        raise UsageError(f"--output {args.output!r}: unknown format", field="--output", hint=hint)
+    return form
+
+
+def _write(path: str, text: str) -> None:
+    """Replace the file atomically.
+
+    A symbolic link is followed, unless it belongs to another user, who could make us overwrite another file.
+    """
+    directory = os.path.dirname(path) or "."
+    if not os.path.isdir(directory):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), directory)
+    place = _trusted.locate(path)
+    try:
+        if _is_special(place):  # /dev/stdout, a pipe
+            with open(os.open(place.name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=place.directory), "wb") as file:
+                file.write(text.encode())
+        else:
+            # The umask determines the mode of a new file, as for any output.
+            write_whole(place.name, text.encode(), mode=None, keep=True, directory=place.directory)
+    except OSError as error:
+        error.filename = path
+        raise
+    finally:
+        os.close(place.directory)
+
+
+def _is_special(place: _trusted.Place) -> bool:
+    """Return whether to write to a file instead of replacing it: a device, a pipe, or an open file (/proc/self/fd)."""
+    try:
+        status = os.stat(place.name, dir_fd=place.directory, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return _trusted.is_trusted(status) and not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode))
+
+
+def _watch(args: Namespace, output: Output) -> int:
+    from vethlib.monitor import Monitor
+
+    if args.output:
+        _format(args)
+    last = None
+    with (
+        until_stopped() as stopped,
+        Session() as session,
+        Monitor(session, label=args.label, status_dir=args.status_dir) as monitor,
+    ):
+        while not stopped():
+            try:
+                drawing = of_host(View(session), _states(args))
+            except VethError as error:  # a namespace may have ended meanwhile
+                output.warning(f"{error}; trying again")
+                last = None
+            else:
+                if drawing != last:
+                    if not args.output:
+                        output.clear()
+                    _draw(drawing, args, output)
+                    output.flush()
+                    last = drawing
+            monitor.poll(None if last is not None else _AGAIN)
+            until = time.monotonic() + _LONGEST
+            while time.monotonic() < until and monitor.poll(_SETTLE):
+                pass
+    return DONE

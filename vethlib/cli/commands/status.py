@@ -1,0 +1,303 @@
+"""status: the interfaces of an agent, and their states."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from fnmatch import fnmatchcase
+from shlex import quote
+from shutil import get_terminal_size
+
+from vethlib.agent.config.mark import check_label
+from vethlib.agent.process.instance import agent_of
+from vethlib.agent.stores.agentfile import AgentReport
+from vethlib.agent.stores.keys import place_of
+from vethlib.agent.stores.opening import is_etcd, open_statuses, place, shown
+from vethlib.agent.stores.protocol import StoreError
+from vethlib.agent.stores.published import Alive, Entry, Published, Statuses
+from vethlib.cli.arguments.hints import no_such
+from vethlib.cli.arguments.parser import STORES
+from vethlib.cli.host.doctor_checks import agents_here
+from vethlib.cli.render.linktext import ref_text
+from vethlib.cli.render.states import SEVERITY, age, age_of, code_of, reason_of, state_text, summary, two_agents
+from vethlib.cli.term.exits import DONE, INVALID, PENDING, REFUSED
+from vethlib.cli.term.output import Output
+from vethlib.cli.term.text import counted, natural, paint, width
+from vethlib.errors import InvalidValue
+
+from . import fleet
+
+__all__ = ["status"]
+
+_NARROWEST = 20  # columns for reasons; in fewer they are not cut
+_TICK = 1.0  # seconds between updates on a terminal, so that ages and the end of the agent are shown
+
+
+def status(args: Namespace, output: Output) -> int:
+    """Show the statuses once, or with --watch after each change; return the exit code."""
+    if args.all_labels:
+        return fleet.show(args, output)
+    check_label(args.label, "--label")
+    if args.store == "memory:":
+        raise InvalidValue("--store", args.store, f"must be {STORES}, because no other process can read it")
+    names = {place_of(name, args.label, "NAME") for name in args.names}
+    states = {state for given in args.state for state in given}
+    statuses = open_statuses(args.store or "", label=args.label, status_dir=args.status_dir)
+    if args.watch:
+        return _watch(statuses, names, states, args, output)
+    try:
+        published = statuses.read()
+    except StoreError as error:
+        if not is_etcd(args.store or "") or args.status_dir:
+            raise
+        return _show_local(output, error, names, states, args)
+    entries = _print(output, published, names, states)
+    return _code(output, entries, names, published, statuses, args)
+
+
+def _print(output: Output, published: Published, names: set[str], states: set[str]) -> list[Entry]:
+    """Print the requested statuses, and return them."""
+    entries = _chosen(published, names, states)
+    if output.as_json:
+        output.json(entries)
+    elif entries:
+        _show(output, entries)
+        _sum_up(output, entries, published)
+    return entries
+
+
+def _show_local(output: Output, error: StoreError, names: set[str], states: set[str], args: Namespace) -> int:
+    """Show the statuses on this host, because the etcd does not answer."""
+    local = open_statuses("", label=args.label)
+    try:
+        published = local.read()
+    except OSError:
+        published = Published({}, None)
+    if not published.entries and published.agent is None:
+        raise error
+    _print(output, published, names, states)
+    shown_are = "no agent runs here, and shown are the statuses of the last one"
+    if published.agent is not None:
+        shown_are = f"shown are the statuses of the agent of this host (process {published.agent.pid})"
+    hint = f"repair the store; until then, the host stays as it is; to read {local.place} at once, leave out --store"
+    output.error(f"the store cannot be reached: {error}; {shown_are}", code="store-down", field="--store", hint=hint)
+    return REFUSED
+
+
+def fits(name: str, patterns: set[str]) -> bool:
+    """Return whether a name is among the names or matches a pattern; without any, all names match."""
+    return (
+        not patterns
+        or name in patterns
+        or any(fnmatchcase(name, pattern) for pattern in patterns if is_pattern(pattern))
+    )
+
+
+def is_pattern(name: str) -> bool:
+    """Return whether a name has wildcards of a shell."""
+    return any(character in name for character in "*?[")
+
+
+def _chosen(published: Published, names: set[str], states: set[str]) -> list[Entry]:
+    """Return the entries with these names and states, sorted by name; also for interfaces without a status yet."""
+    entries = [entry for name, entry in _all(published).items() if fits(name, names)]
+    entries = [entry for entry in entries if not states or entry["state"] in states]
+    return sorted(entries, key=lambda entry: natural(entry["name"]))
+
+
+def _all(published: Published) -> dict[str, Entry]:
+    entries = dict(published.entries)
+    if published.agent is not None:
+        entries |= {name: _without_status(name) for name in published.untold}
+    return entries
+
+
+def _sum_up(output: Output, entries: list[Entry], published: Published) -> None:
+    """Print the last line below a table."""
+    if len(entries) > 1:
+        output.line(summary(entries, len(_all(published))))
+
+
+def _without_status(name: str) -> Entry:
+    """Return the status of an interface for which the running agent has not published one."""
+    entry: Entry = {"name": name, "state": "PENDING", "reason": "the agent has not read it yet"}
+    return entry | {"netns": None, "host_name": "", "ifindex": None, "peer": "", "since": None}
+
+
+def _show(output: Output, entries: list[Entry]) -> None:
+    rows: list[tuple[str, ...]] = [(paint("INTERFACE", "heading"), "NETNS", "LINK", "PEER", "STATE", "SINCE", "REASON")]
+    for entry in entries:
+        netns = "" if entry["netns"] is None else ref_text(entry["netns"])
+        link = f"{entry['host_name']}#{entry['ifindex']}" if entry["ifindex"] else entry["host_name"]
+        state = state_text(entry["state"])
+        rows.append((entry["name"], netns, link, entry["peer"], state, age(entry["since"]), reason_of(entry)))
+    if output.is_terminal:
+        rows = _within(rows, get_terminal_size().columns)
+    output.table(rows, roles=("link", "", "", "link"))
+
+
+def _within(rows: list[tuple[str, ...]], columns: int) -> list[tuple[str, ...]]:
+    """Cut reasons so that each row is one line of the terminal, unless it is too narrow."""
+    used = sum(max(map(width, column)) + 2 for column in zip(*(row[:-1] for row in rows), strict=True))
+    room = columns - used
+    if room < _NARROWEST:
+        return rows
+    return [(*row[:-1], row[-1] if width(row[-1]) <= room else f"{row[-1][: room - 1]}…") for row in rows]
+
+
+def _code(
+    output: Output, entries: list[Entry], names: set[str], published: Published, statuses: Statuses, args: Namespace
+) -> int:
+    """Report missing interfaces, agents and stores; return the exit code for them and for the states shown."""
+    known = {*published.entries, *published.untold}
+    missing = {name for name in names if not any(fits(one, {name}) for one in known)}
+    for name in sorted(missing):
+        if is_pattern(name):
+            what = f"label {args.label}: no interface matches {name!r}"
+            output.error(what, code="no-such-interface", field="NAME", hint="to see all interfaces: vethctl status")
+            continue
+        message = f"label {args.label}: {no_such('interface', name, known)}"
+        output.error(message, code="no-such-interface", field="NAME", hint="to see all interfaces: vethctl status")
+    agent = published.agent
+    if agent is None:
+        _report_not_running(output, published, statuses, args)
+        return REFUSED
+    for warning in _warnings(published, args):
+        output.warning(warning)
+    if agent.report is not None and agent.report.outage:
+        hint = "the statuses shown are for the configuration that was read last"
+        output.error(_outage(agent.report), code="store-down", field="--store", hint=hint)
+        return REFUSED
+    if not published.entries and not _has_begun(agent, args):
+        who = f"the agent with the label {args.label} (process {agent.pid})"
+        remark = f"{who} has not written a status to {statuses.place} yet"
+        output.remark(f"{remark}; if it was started with --status-dir, give the same")
+        return PENDING
+    if not entries and not missing:
+        states = sorted({state for given in args.state for state in given}, key=SEVERITY.index)
+        none = f"no interface is {' or '.join(states)}" if known and states else "no interface is configured"
+        output.remark(none)
+    return INVALID if missing else code_of(entries)
+
+
+def _has_begun(agent: Alive, args: Namespace) -> bool:
+    """Return whether an agent without statuses has no interfaces; it may not have read its store yet."""
+    if is_etcd(args.store or "") and not args.status_dir:
+        return True
+    return agent.report is not None and agent.report.ready
+
+
+def _outage(report: AgentReport) -> str:
+    since = age_of(report.outage_since)
+    return f"the agent's store has been down for {since}, and the host stays as it is: {report.outage}"
+
+
+def _warnings(published: Published, args: Namespace) -> Iterator[str]:
+    """Yield warnings if the statuses may not be those that the user expects."""
+    assert published.agent is not None
+    report = published.agent.report
+    if is_etcd(args.store or "") and not args.status_dir:
+        if published.others:
+            yield two_agents(args.label, published)
+    elif report is not None and args.store and (asked := place(args.store)) != report.store:
+        yield f"the agent of this host with the label {args.label} follows {report.store}, not {asked}"
+
+
+def _report_not_running(output: Output, published: Published, statuses: Statuses, args: Namespace) -> None:
+    text = f"; shown are the statuses of the last one, in {statuses.place}" if published.entries else ""
+    if published.untold:
+        count = counted(len(published.untold), "interface")
+        text += f"; existing pairs stay, and the state of {count} is unknown"
+    if not is_etcd(args.store or ""):
+        squatter = agent_of(args.label)
+        if squatter is not None and not squatter.is_ours:
+            text += f"; its name is held by {squatter}, which is not an agent"
+    others = [label for label, _, _ in agents_here()]
+    store = quote(shown(args.store)) if args.store else "dir:PATH"
+    start = f"start one: vethctl agent --store {store} --label {args.label}"
+    output.error(
+        f"no agent with the label {args.label} {statuses.life}{text}",
+        code="not-running",
+        field="--label",
+        hint=f"agents that run here: --label {' and '.join(others)}" if others else start,
+    )
+
+
+def _watch(statuses: Statuses, names: set[str], states: set[str], args: Namespace, output: Output) -> int:
+    """Show the statuses, and again after each change, until interrupted.
+
+    On a terminal, the whole table is drawn again; otherwise, only changes are printed, one per line.
+    """
+    terminal = output.is_terminal
+    before: dict[str, Entry] = {}
+    published = Published({}, None)
+    lost = outage = ""
+    with closing(statuses.watch(_TICK if terminal else None)) as updates:
+        for update in updates:
+            if isinstance(update, StoreError):
+                if not terminal and str(update) != lost:
+                    output.warning(f"{update}; trying again")
+                lost = str(update)
+            else:
+                if lost and not terminal:
+                    output.remark("connected again")
+                published, lost = update, ""
+            entries = _chosen(published, names, states)
+            if terminal:
+                output.clear()
+                output.line(_heading(args.label, published, entries, lost))
+                if entries:
+                    _show(output, entries)
+            else:
+                _show_changes(output, before, {entry["name"]: entry for entry in entries})
+                outage = _show_outage(output, outage, published)
+            output.flush()
+    return DONE
+
+
+def _heading(label: str, published: Published, entries: list[Entry], lost: str) -> str:
+    agent = published.agent
+    alive = paint("no agent is running", "bad")
+    if agent is not None:
+        alive = paint(f"agent {agent.pid or ''}".rstrip() + (f" on {agent.host}" if agent.host else ""), "good")
+    if agent is not None and agent.report is not None and agent.report.outage:
+        lost = lost or _outage(agent.report)
+    if published.others:
+        lost = lost or two_agents(label, published)
+    return f"label {label}, {alive}, {summary(entries, len(_all(published)))}" + (
+        f"; {paint(lost, 'bad')}" if lost else ""
+    )
+
+
+def _show_outage(output: Output, before: str, published: Published) -> str:
+    """Report the begin or end of an outage of the agent's store; return the reason of a current one."""
+    report = None if published.agent is None else published.agent.report
+    now = "" if report is None else report.outage
+    if now and now != before and report is not None:
+        output.warning(_outage(report))
+    elif before and not now and published.agent is not None:
+        output.remark("the agent's store is available again")
+    return now
+
+
+def _show_changes(output: Output, before: dict[str, Entry], entries: Mapping[str, Entry]) -> None:
+    # For people, nothing is printed if an agent has only read a new revision.
+    hidden = () if output.as_json else ("config_revision", "attempt", "next_try", "since")
+    now = {name: {key: entry[key] for key in entry if key not in hidden} for name, entry in entries.items()}
+    for name in sorted(before.keys() - now.keys(), key=natural):
+        _show_change(output, {"name": name, "state": "removed", "reason": ""})
+        del before[name]
+    for name, entry in now.items():
+        if before.get(name) != entry:
+            _show_change(output, entry)
+            before[name] = entry
+
+
+def _show_change(output: Output, entry: Entry) -> None:
+    if output.as_json:
+        output.line(json.dumps(entry))
+        return
+    reason = reason_of(entry)
+    output.line(f"{paint(entry['name'], 'link')} {state_text(entry['state'])}{' ' + reason if reason else ''}")

@@ -1,0 +1,1 @@
+"""Observing the host: links, counters, traffic, pictures, and the checks of doctor."""

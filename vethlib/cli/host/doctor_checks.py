@@ -1,0 +1,199 @@
+"""Checks of doctor beside those of the kernel: Python packages, environment variables, agents and a store.
+
+Creating a pair needs none of these.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata, util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vethlib.cli.arguments import COMMANDS
+from vethlib.cli.arguments.hints import near
+from vethlib.cli.arguments.parser import Parser, UsageError
+from vethlib.cli.arguments.shared import add_common
+from vethlib.cli.render.states import age_of
+from vethlib.cli.term.text import counted
+from vethlib.errors import VethError
+
+if TYPE_CHECKING:
+    from vethlib.agent.process.claim import Holder
+    from vethlib.agent.stores.agentfile import AgentReport
+
+__all__ = ["Finding", "agents", "agents_here", "packages", "record", "store", "variables"]
+
+_STATUS = Path("/run/vethlib")
+
+# The imported module, its package, its purpose, what to install, and whether more than an extra needs it.
+_PACKAGES = (
+    ("google.protobuf", "protobuf", "reads configuration: agent, apply, put, status", "vethlib", True),
+    ("inotify_simple", "inotify_simple", "follows files: agent, status --watch", "vethlib", True),
+    ("pyroute2", "pyroute2", "decodes in full: show -d, VETHLIB_DEBUG=nl", "vethlib", False),
+    ("grpc", "grpcio", "connects to etcd: --store etcd://", "vethlib[etcd]", False),
+    ("docker", "docker", "connects to the Docker Engine: microservices", "vethlib[docker]", False),
+    ("prometheus_client", "prometheus-client", "serves metrics: agent --metrics", "vethlib[metrics]", False),
+)
+_DEBUG = ("nl", "traceback")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The result of a check. `needed`: vethctl cannot create pairs without it."""
+
+    what: str
+    ok: bool
+    detail: str
+    cure: str = ""
+    needed: bool = True
+
+
+def packages() -> Iterator[Finding]:
+    """Check the Python packages."""
+    for module, package, purpose, install, needed in _PACKAGES:
+        is_installed = _is_installed(module)
+        version = _version(package)
+        detail = f"{purpose} ({version})" if is_installed else f"{package} is not installed: it {purpose}"
+        yield Finding(package, is_installed, detail, f"pip install '{install}'", needed)
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return util.find_spec(module) is not None
+    except ImportError:  # the parent package is missing
+        return False
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "without metadata"
+
+
+def variables() -> Iterator[Finding]:
+    """Check the variables VETHLIB_*: that there is a flag for each, and that it accepts the value."""
+    given = sorted(name for name in os.environ if name.startswith("VETHLIB_"))
+    if not given:
+        return
+    flags, wrong = _flags()
+    for name in given:
+        flag = f"--{name.removeprefix('VETHLIB_').replace('_', '-').lower()}"
+        if name in wrong:
+            yield Finding(name, False, wrong[name], f"correct or unset {name}", needed=False)
+        elif name == "VETHLIB_DEBUG":
+            unknown = [word for word in os.environ[name].split(",") if word and word not in _DEBUG]
+            detail = f"unknown: {', '.join(unknown)}" if unknown else "is set: more is printed on stderr"
+            yield Finding(
+                name, not unknown, detail, f"must be {' or '.join(_DEBUG)}, or both separated by a comma", needed=False
+            )
+        elif flag in flags:
+            yield Finding(name, True, f"is the default of {flag}", needed=False)
+        else:
+            known = [known_flag.removeprefix("--").replace("-", "_").upper() for known_flag in flags]
+            meant = near(name.removeprefix("VETHLIB_"), [*known, "DEBUG"])
+            cure = f"did you mean VETHLIB_{meant[0]}?" if meant else f"unset {name}: see vethctl COMMAND --help"
+            yield Finding(name, False, f"has no effect: no command has the flag {flag}", cure, needed=False)
+
+
+def _flags() -> tuple[set[str], dict[str, str]]:
+    """Return the long flags of all commands, and the problems of invalid variables by their names."""
+    flags: set[str] = set()
+    wrong: dict[str, str] = {}
+    for command in COMMANDS.values():
+        parser = Parser(command.usage, command.summary, command.more)
+        try:
+            add_common(parser)
+            command.add_arguments(parser)
+        except UsageError as error:
+            wrong[error.field] = str(error).removeprefix(f"{error.field} ")
+        flags |= set(parser.flags)
+    return flags, wrong
+
+
+def agents_here() -> Iterator[tuple[str, int, AgentReport | None]]:
+    """Yield label, process ID and published file of each agent on this host."""
+    from vethlib.agent.process.instance import status_directory
+    from vethlib.agent.stores.agentfile import read_report
+
+    for label, holder in _holders():
+        if holder.is_ours:
+            yield label, holder.pid, read_report(status_directory(label))
+
+
+def _holders() -> Iterator[tuple[str, Holder]]:
+    """Yield the labels for which an agent runs, has run or would be started on this host, with the process of each."""
+    from vethlib.agent.process.claim import labels_held
+    from vethlib.agent.process.instance import agent_of
+
+    labels = {_own_label(), *labels_held("agent"), *(os.listdir(_STATUS) if _STATUS.is_dir() else ())}
+    for label in sorted(labels):
+        try:
+            holder = agent_of(label)
+        except VethError:
+            continue  # the directory may belong to something else
+        if holder is not None:
+            yield label, holder
+
+
+def _own_label() -> str:
+    return os.environ.get("VETHLIB_LABEL") or os.environ.get("MICROSERVICE_LABEL") or "vpp1"
+
+
+def agents() -> Iterator[Finding]:
+    """Check the agents on this host that use the default status directory."""
+    for label, pid, report in agents_here():
+        detail = f"process {pid}" + ("" if report is None else f" follows {report.store}")
+        if report is not None and report.outage:
+            detail += f", which has been down for {age_of(report.outage_since)}: {report.outage}"
+        cure = "repair the store; until then, the host stays as it is"
+        yield Finding(f"agent {label}", report is None or not report.outage, detail, cure, needed=False)
+    for label, holder in _holders():
+        if not holder.is_ours:
+            detail = f"its abstract socket is held by {holder}, which is not an agent and is ignored"
+            yield Finding(f"agent {label}", False, detail, "end that process", needed=False)
+
+
+def record() -> Iterator[Finding]:
+    """Check the record of built pairs, which must be in a directory that only this user can write to."""
+    from vethlib.agent.host.recordfile import RecordFile
+    from vethlib.session import Session
+
+    label = _own_label()
+    try:
+        with Session() as session, RecordFile(session, label, read_only=True) as records:
+            problem, count, path = records.problem, len(records.record), records.path
+    except VethError:
+        return  # reported elsewhere: there is no session, or the label is invalid
+    detail = problem or (
+        f"{counted(count, 'pair')} of the label {label} in {path}"
+        if os.path.exists(path)
+        else f"{path} does not exist yet; the first run of an agent or of apply creates it"
+    )
+    cure = "without it, pairs that have no end in this network namespace are forgotten when an agent ends"
+    yield Finding("record of pairs", not problem, detail, cure, needed=False)
+
+
+def store() -> Iterator[Finding]:
+    """Check the store in VETHLIB_STORE, for the default label."""
+    url = os.environ.get("VETHLIB_STORE")
+    if not url:
+        return
+    from vethlib.agent.stores.opening import open_editor, shown
+
+    label = _own_label()
+    try:
+        values = open_editor(url, label=label).values()
+    except VethError as error:
+        yield Finding(
+            "store", False, str(error), "start or repair it, or name another one in VETHLIB_STORE", needed=False
+        )
+        return
+    bad = sorted(name for name, one in values.items() if one.interface is None)
+    detail = f"{shown(url)} has {counted(len(values), 'interface')} for the label {label}"
+    if bad:
+        detail += f", of which {counted(len(bad), 'value')} cannot be used: {', '.join(bad)}"
+    yield Finding("store", not bad, detail, "show the problems: vethctl list", needed=False)

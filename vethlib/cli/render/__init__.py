@@ -1,0 +1,1 @@
+"""Values as text for people. Functions return text or lines; nothing here does I/O."""

@@ -1,0 +1,104 @@
+"""A plan in the style of a unified diff: the host on one side, the configuration on the other, one hunk per link."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from vethlib.agent.planning.inversion import ends_of
+from vethlib.agent.planning.observed import Observed, SeenLink
+from vethlib.agent.planning.operations import AddNetns, ChangeLink, CreatePair, DeletePair, Plan
+from vethlib.cli.term.text import paint
+from vethlib.links import End
+
+__all__ = ["difference_lines"]
+
+_ROLES = {"+": "good", "-": "bad", "@": "link", " ": ""}
+
+
+def difference_lines(planned: Plan, observed: Observed, sources: Sequence[str]) -> Iterator[str]:
+    """Yield the lines of the diff: ``-`` for those of the host alone, ``+`` for those of the `sources` alone."""
+    if not planned.operations:
+        return
+    yield paint("--- host", "heading")
+    yield paint(f"+++ {' '.join(sources)}", "heading")
+    for line in _hunks(planned, observed):
+        yield paint(line, _ROLES[line[0]])
+
+
+def _hunks(planned: Plan, observed: Observed) -> Iterator[str]:
+    for operation in planned.operations:
+        match operation:
+            case AddNetns():
+                yield f"@@ namespace {operation.name} @@"
+                yield f"+namespace {operation.name}"
+            case DeletePair():
+                for seen in ends_of(observed, observed.by_index[operation.place, operation.index]):
+                    yield f"{_header(seen.link.name, seen.ref)} {operation.why}"
+                    yield from (f"-{line}" for line in _seen(seen, observed))
+            case ChangeLink():
+                yield _header(operation.name, operation.ref)
+                yield from _changed(operation, observed.by_index[operation.place, operation.index], observed)
+            case CreatePair(veth=veth):
+                for end, peer in ((veth.a, veth.b), (veth.b, veth.a)):
+                    yield _header(end.name, str(end.netns or ""))
+                    yield from (f"+{line}" for line in _created(end, peer))
+
+
+def _header(name: str, ref: str) -> str:
+    return f"@@ {name} in {ref or 'home'} @@"
+
+
+def _changed(change: ChangeLink, seen: SeenLink, observed: Observed) -> Iterator[str]:
+    """Yield the peer for context, then the old and the new value of each field."""
+    for end in ends_of(observed, seen)[1:]:
+        yield f" {_peer(end.link.name, end.ref)}"
+    for name, (old, new) in change.changes.items():
+        yield f"-{_value(name, old)}"
+        yield f"+{_value(name, new)}"
+    yield from (f"-{address}" for address in change.removed)
+    yield from (f"+{address}" for address in change.added)
+    if change.order:
+        now = [
+            address.interface
+            for address in seen.addresses
+            if address.peer is None and address.interface in change.order
+        ]
+        yield f"-order {' '.join(map(str, now))}"
+        yield f"+order {' '.join(map(str, change.order))}"
+    states = {address.interface: address.state for address in seen.addresses}
+    for address in (*change.renewed, *change.again):
+        yield f"-{address} {states[address]}"
+        yield f"+{address}"
+
+
+def _created(end: End, peer: End) -> Iterator[str]:
+    yield _peer(peer.name, str(peer.netns or ""))
+    if end.mac:
+        yield f"mac {end.mac}"
+    if end.mtu:
+        yield f"mtu {end.mtu}"
+    if end.num_queues:
+        yield f"queues {end.num_queues}"
+    yield _value("up", end.up)
+    yield from map(str, end.interfaces)
+
+
+def _seen(seen: SeenLink, observed: Observed) -> Iterator[str]:
+    for end in ends_of(observed, seen)[1:]:
+        yield _peer(end.link.name, end.ref)
+    yield f"mac {seen.link.mac}"
+    yield f"mtu {seen.link.mtu}"
+    yield _value("up", seen.link.up)
+    yield from (str(address) for address in seen.addresses if not address.by_kernel)
+
+
+def _peer(name: str, ref: str) -> str:
+    return f"peer {name} in {ref or 'home'}"
+
+
+def _value(name: str, value: Any) -> str:
+    if name == "up":
+        return "up" if value else "down"
+    text = str(value)
+    return f"{name} {value!r}" if text == "" or " " in text else f"{name} {text}"

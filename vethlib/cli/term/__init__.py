@@ -1,0 +1,1 @@
+"""The standard streams, the terminal, signals and exit codes of a command."""

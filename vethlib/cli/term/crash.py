@@ -1,0 +1,78 @@
+"""Unexpected exceptions: a command prints one line instead of a traceback, which VETHLIB_DEBUG=traceback shows."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import threading
+import warnings
+from typing import Any
+
+from .output import Output
+
+__all__ = ["replace_hooks", "report_os_error", "report_unexpected", "with_tracebacks"]
+
+# EBADF: stdout is not open (streams.py).
+_OF_OUTPUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+_HINT = "this is a bug in vethctl: report it with the output of VETHLIB_DEBUG=traceback and of `vethctl doctor --json`"
+
+
+def with_tracebacks() -> bool:
+    """Return whether VETHLIB_DEBUG contains traceback."""
+    return "traceback" in os.environ.get("VETHLIB_DEBUG", "").split(",")
+
+
+def report_os_error(output: Output, error: OSError) -> None:
+    """Report an error of the operating system that is not about links; those are VethErrors."""
+    words = error.strerror or str(error)
+    if error.filename:
+        output.error(f"{error.filename}: {words}", code="os-error")
+    elif error.errno in _OF_OUTPUT:
+        output.error(f"cannot write the output: {words}", code="os-error", hint=_room(error))
+    elif error.errno in (errno.EMFILE, errno.ENFILE):
+        cure = "ulimit -n" if error.errno == errno.EMFILE else "fs.file-max"
+        output.error(f"no file descriptor is left: {words}", code="os-error", hint=f"raise {cure}")
+    else:
+        report_unexpected(output, error)
+
+
+def _room(error: OSError) -> str:
+    return (
+        "stdout is closed: redirect it" if error.errno == errno.EBADF else "free some space where stdout is written to"
+    )
+
+
+def report_unexpected(output: Output, error: BaseException) -> None:
+    """Report an unexpected exception, and how to report the bug."""
+    if with_tracebacks():
+        import traceback
+
+        output.remark("".join(traceback.format_exception(error)).rstrip("\n"))
+    output.error(_in_words(error), code="unexpected", hint=_HINT)
+
+
+def _in_words(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"unexpected {type(error).__name__}" + (f": {text}" if text else "")
+
+
+def replace_hooks(output: Output) -> None:
+    """Replace what Python itself prints to stderr, for this process.
+
+    Warnings are for developers, so they are only shown with -W or PYTHONWARNINGS. An exception that cannot be caught
+    (in a thread, or when an object is deleted) is reported in one line.
+    """
+    if not sys.warnoptions and not with_tracebacks():
+        warnings.simplefilter("ignore")
+
+    def in_thread(args: threading.ExceptHookArgs) -> None:
+        if args.exc_value is not None and not isinstance(args.exc_value, SystemExit):
+            report_unexpected(output, args.exc_value)
+
+    def when_deleted(args: Any) -> None:
+        if args.exc_value is not None:
+            report_unexpected(output, args.exc_value)
+
+    threading.excepthook = in_thread
+    sys.unraisablehook = when_deleted

@@ -1,0 +1,76 @@
+"""Exit codes, and reporting exceptions as errors with a hint."""
+
+from __future__ import annotations
+
+from vethlib.errors import (
+    BatchError,
+    DuplicateAddress,
+    InvalidValue,
+    LinkExists,
+    LinkNotFound,
+    Malformed,
+    NetnsExists,
+    NetnsNotFound,
+    NotPermitted,
+    NotSupported,
+    VethError,
+    WaitTimeout,
+)
+
+from .output import Output
+
+__all__ = ["DONE", "INTERRUPTED", "INVALID", "PENDING", "REFUSED", "UNDONE", "report"]
+
+DONE = 0
+INVALID = 1  # usage, or invalid configuration
+REFUSED = 2  # by the kernel
+PENDING = 3  # applied, but something is pending
+UNDONE = 4  # tried and undone
+INTERRUPTED = 130  # as a shell counts SIGINT
+
+_HINTS: tuple[tuple[type[VethError], str], ...] = (
+    (NotPermitted, "run it as root, or see what is missing: vethctl doctor"),
+    (LinkExists, "to see it: vethctl show --all"),
+    (LinkNotFound, "to see all links: vethctl show --all"),
+    (Malformed, "to see the messages of the kernel: VETHLIB_DEBUG=nl vethctl …"),
+    (NetnsExists, "use it as it is, or delete it first: vethctl netns del NAME"),
+    (NotSupported, "to see its kind: vethctl show --all; for the features of this kernel: vethctl doctor"),
+    (DuplicateAddress, "changes made before remain; give one of the two links another address"),
+    (WaitTimeout, "changes made before remain; to see the links: vethctl show --all"),
+)
+
+
+def report(output: Output, error: VethError) -> int:
+    """Report an error and return its exit code."""
+    if isinstance(error, BatchError):
+        return max(report(output, each) for each in error.exceptions)
+    message = "; ".join([str(error), *getattr(error, "__notes__", ())])
+    if isinstance(error, InvalidValue):
+        output.error(message, code="invalid-value", field=error.field, hint=error.hint)
+        return INVALID
+    name = type(error).__name__
+    output.error(message, code=_kebab(name), hint=_hint(error, name))
+    # By name: importing the class would import protobuf, which takes longer than most commands.
+    return INVALID if name == "UnreadablePath" else REFUSED
+
+
+def _hint(error: VethError, name: str) -> str:
+    """Return what to do about an error, unless its message already says so."""
+    if name == "UnreadablePath":
+        return "must be a JSON file, a directory of *.json files, or - for stdin"
+    if isinstance(error, NetnsNotFound):
+        kind, colon, value = error.netns.partition(":")
+        if colon and kind != "netns":
+            return ""  # for a process, a file or a container, the message is enough
+        if error.taken:
+            return f"remove it first: vethctl netns del {value or kind}"
+        return f"to see the namespaces: vethctl netns list; to create it: vethctl netns add {value or kind or 'NAME'}"
+    if isinstance(error, LinkExists) and error.dying:
+        return "try again in a moment, or let create wait: --wait SECONDS"
+    if isinstance(error, NetnsExists) and error.unusable:
+        return "remove it first: vethctl netns del NAME"
+    return next((hint for kind, hint in _HINTS if isinstance(error, kind)), "")
+
+
+def _kebab(name: str) -> str:
+    return "".join(f"-{c.lower()}" if c.isupper() else c for c in name).lstrip("-")

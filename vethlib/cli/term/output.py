@@ -1,0 +1,124 @@
+"""The output of a command: results on stdout, everything else on stderr; as lines for people, or as JSON."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import IO, Any
+
+from .streams import Unread, abandon, are_one
+from .text import paint, printable, render, table_lines, without_password
+
+__all__ = ["Output", "abandon_stdout"]
+
+
+class Output:
+    """Prints results and messages. With `as_json`, both are JSON; `color` is auto, always or never."""
+
+    def __init__(self, *, as_json: bool = False, color: str = "auto") -> None:
+        self.as_json = as_json
+        self.is_unread = False  # something on stderr could not be written
+        self._color = color
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # A terminal without UTF-8 shows ⇄ as an escape sequence; without this, it would be an exception.
+            sys.stdout.reconfigure(errors="backslashreplace")
+
+    def _is_colored(self, stream: IO[str]) -> bool:
+        if self._color == "auto":
+            return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        return self._color == "always"
+
+    def _write(self, text: str, stream: IO[str]) -> None:
+        print(render(text, colored=self._is_colored(stream)), file=stream)
+
+    def _complain(self, text: str) -> None:
+        """Write a line to stderr. If that fails, the command continues and ends in the same way."""
+        if sys.stderr is None:
+            return  # main() was called by a program without stderr
+        if are_one(sys.stdout, sys.stderr):
+            self._flush_before()
+        try:
+            self._write(text, sys.stderr)
+            sys.stderr.flush()
+        except (OSError, ValueError):
+            self.is_unread = True
+            abandon(sys.stderr)
+
+    def _flush_before(self) -> None:
+        """Flush stdout, so that lines appear in the order in which they were written."""
+        try:
+            sys.stdout.flush()
+        except Unread:
+            raise
+        except (OSError, ValueError):
+            pass  # flushed again later, where errors are handled
+
+    def rendered(self, text: str) -> str:
+        """Render a line for stdout, for a caller that writes it itself."""
+        return render(text, colored=self._is_colored(sys.stdout))
+
+    def line(self, text: str = "") -> None:
+        """Print a line of the result."""
+        self._write(text, sys.stdout)
+
+    def raw(self, text: str) -> None:
+        """Print a result that is a whole document."""
+        sys.stdout.write(text)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the result is for people at a terminal."""
+        return sys.stdout.isatty() and not self.as_json
+
+    def clear(self) -> None:
+        """Clear the terminal (ECMA-48: cursor home, erase in display)."""
+        sys.stdout.write("\033[H\033[J")
+
+    def flush(self) -> None:
+        """Flush stdout."""
+        sys.stdout.flush()
+
+    def json(self, value: Any) -> None:
+        """Print the result as JSON. All ASCII, because a name may contain bytes that are not text."""
+        json.dump(value, sys.stdout, indent=2)
+        sys.stdout.write("\n")
+
+    def remark(self, text: str) -> None:
+        """Print a line on stderr, for people only."""
+        if not self.as_json:
+            self._complain(without_password(text))
+
+    def warning(self, text: str, *, code: str = "warning", field: str = "") -> None:
+        """Report something that is accepted, but probably not intended."""
+        if self.as_json:
+            self.error(text, code=code, field=field)
+        else:
+            self._complain(f"{paint('warning:', 'warning')} {without_password(text)}")
+
+    def error(self, message: str, *, code: str, field: str = "", hint: str = "") -> None:
+        """Report an error and what to do about it; with JSON, as an object on a line."""
+        message, field, hint = map(without_password, (message, field, hint))
+        if self.as_json:
+            value = {"error": printable(message), "code": code, "field": printable(field), "hint": printable(hint)}
+            self._complain(json.dumps(value))
+            return
+        self._complain(f"{paint('vethctl:', 'bad')} {message}")
+        if hint and hint not in message:
+            self._complain(f"  {hint}")
+
+    def lines(self, lines: Iterable[str]) -> None:
+        """Print lines of the result."""
+        for text in lines:
+            self.line(text)
+
+    def table(self, rows: Iterable[Sequence[str]], *, roles: Sequence[str] = (), right: bool = False) -> None:
+        """Print rows with aligned columns. `roles` has the meaning of each column; `right` aligns to the right."""
+        self.lines(table_lines(rows, roles=roles, right=right))
+
+
+def abandon_stdout() -> None:
+    """Discard the rest of the output, because nobody reads it (`| head`)."""
+    abandon(sys.stdout)

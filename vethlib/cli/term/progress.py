@@ -1,0 +1,80 @@
+"""The progress of long work, on a terminal."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+from types import TracebackType
+from typing import IO
+
+from .streams import abandon
+from .text import printable
+
+__all__ = ["Progress"]
+
+_BAR = 24
+_FEW = 50  # less than that is done too quickly to be read
+
+
+class Progress:
+    """A line on stderr that is overwritten, if stderr is a terminal; cleared at the end of a ``with``."""
+
+    def __init__(self) -> None:
+        self._is_terminal = sys.stderr is not None and sys.stderr.isatty()
+        self._shown = ""
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.clear()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Show that `done` of `total` are done, unless there are few."""
+        if total >= _FEW:
+            filled = _BAR * done // total
+            percent = f"{100 * done // total}%"
+            self.show(f"{what:>8} {'━' * filled}{'╌' * (_BAR - filled)} {percent:>4} of {total}")
+
+    def show(self, text: str) -> None:
+        """Show a text instead of the current one."""
+        if self._is_terminal and text != self._shown:
+            # A line that wraps could not be overwritten.
+            self._write(f"\r\033[K{printable(text)[: _columns() - 1]}")
+            self._shown = text
+
+    def clear(self) -> None:
+        """Clear the line."""
+        if self._shown:
+            self._write("\r\033[K")
+            self._shown = ""
+
+    def _write(self, text: str) -> None:
+        try:
+            if not _has_room(sys.stderr):
+                return  # output is stopped (Ctrl-S), and the work must not wait for it
+            sys.stderr.write(text)
+            sys.stderr.flush()
+        except OSError:  # the terminal is gone; the work continues
+            self._is_terminal = False
+            abandon(sys.stderr)
+
+
+def _has_room(terminal: IO[str]) -> bool:
+    try:
+        number = terminal.fileno()
+    except OSError:
+        return True  # a stream without a descriptor
+    poll = select.poll()
+    poll.register(number, select.POLLOUT)
+    return bool(poll.poll(0))
+
+
+def _columns() -> int:
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    except OSError:
+        return 80

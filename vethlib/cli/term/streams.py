@@ -1,0 +1,69 @@
+"""The three standard streams: they may be missing at the start, and fail while a command runs."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+from typing import IO
+
+__all__ = ["Unread", "abandon", "are_one", "open_missing"]
+
+
+class Unread(BrokenPipeError):
+    """The output was not read in time, which is treated like a closed pipe."""
+
+
+def open_missing() -> None:
+    """Open the standard streams that this process was started without (``>&-``).
+
+    Python has None for such a stream, and the next opened file gets its number: messages for stderr could go into a
+    socket. The substitute for stdin is empty; that for stdout cannot be written to, so that a command with a result
+    fails; that for stderr discards everything.
+    """
+    modes = (os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)
+    for number, mode in enumerate(modes):
+        try:
+            fcntl.fcntl(number, fcntl.F_GETFD)
+        except OSError:
+            opened = os.open(os.devnull, mode)
+            if opened != number:
+                os.dup2(opened, number)
+                os.close(opened)
+            os.set_inheritable(number, True)
+    # typeshed does not know that streams may be None.
+    streams: dict[str, IO[str] | None] = {"stdin": sys.stdin, "stdout": sys.stdout, "stderr": sys.stderr}
+    for number, (name, stream) in enumerate(streams.items()):
+        if stream is None:
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
+
+
+def are_one(a: IO[str] | None, b: IO[str] | None) -> bool:
+    """Return whether both write to the same file, pipe or terminal."""
+    if a is None or b is None:
+        return False
+    try:
+        return os.path.sameopenfile(a.fileno(), b.fileno())
+    except (OSError, ValueError):
+        return False  # closed, or without a descriptor
+
+
+def abandon(stream: IO[str] | None) -> None:
+    """Discard the rest of an output stream that nobody reads or that is full.
+
+    Otherwise, Python would report the buffered rest as another error at exit, and change any exit status to 120.
+    """
+    try:
+        number = -1 if stream is None else stream.fileno()
+    except (OSError, ValueError):
+        return  # without a descriptor: main() was called by a program
+    if number < 0:
+        return
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+    except OSError:  # no descriptor is left, and this one is useless
+        os.close(number)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+    if nowhere != number:
+        os.dup2(nowhere, number)
+        os.close(nowhere)

@@ -1,0 +1,167 @@
+"""Connect to the Docker Engine of this host, and check that it can be used.
+
+The engine returns process ids, which are only valid in its own pid namespace. So it must listen on a Unix socket, for
+which the kernel reports the listening process (SO_PEERCRED, unix(7)), whose pid namespaces are in /proc. A rootless
+engine keeps the namespaces of its containers in a user namespace that only its user can enter.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from vethlib.errors import InvalidValue, errno_text
+from vethlib.follow.resolver import ResolverDown
+
+if TYPE_CHECKING:
+    from docker import APIClient
+
+__all__ = [
+    "DEFAULT_URL",
+    "NOT_INSTALLED",
+    "NotConnected",
+    "connect",
+    "engine_version",
+    "failure",
+    "is_late",
+    "socket_path",
+    "text_of",
+]
+
+DEFAULT_URL = "unix:///var/run/docker.sock"
+NOT_INSTALLED = "the Docker SDK for Python is not installed: pip install 'vethlib[docker]', and restart this program"
+
+_TIMEOUT = 5.0  # seconds for an answer, which usually takes milliseconds
+_ucred = struct.Struct("=iII")  # pid, uid, gid: include/linux/socket.h
+
+
+class NotConnected(ResolverDown):
+    """The engine cannot be connected to; `absent` if nothing listens there."""
+
+    def __init__(self, message: str, *, absent: bool = False) -> None:
+        super().__init__(message)
+        self.absent = absent
+
+
+def socket_path(url: str, field: str = "url") -> str:
+    """Return the path of a ``unix://`` URL; a path is returned as it is. Raises InvalidValue."""
+    path = url.removeprefix("unix://")
+    if path.startswith("/"):
+        return path
+    if "://" in path or url.startswith(("tcp:", "ssh:", "http:", "https:", "npipe:", "fd:")):
+        hint = "the process ids of another host's engine are meaningless here"
+        raise InvalidValue(field, url, f"{hint}: give the socket of this host's engine, such as {DEFAULT_URL}")
+    raise InvalidValue(field, url, f"must be the socket of this host's engine, such as {DEFAULT_URL}")
+
+
+def connect(path: str) -> APIClient:
+    """Return a client of the engine that listens there; the caller closes it. Raises ResolverDown with the reason."""
+    _check_peer(path)
+    try:
+        from docker import APIClient
+        from docker.constants import DEFAULT_DOCKER_API_VERSION
+    except ImportError:
+        raise ResolverDown(NOT_INSTALLED) from None
+    url = f"unix://{path}"
+    # With version="auto" the request would be made before there is anything to close, should it fail.
+    with closing(APIClient(base_url=url, version=DEFAULT_DOCKER_API_VERSION, timeout=_TIMEOUT)) as first:
+        spoken = first.version(api_version=False)["ApiVersion"]
+    client = APIClient(base_url=url, version=spoken, timeout=_TIMEOUT)
+    try:
+        _check_options(path, client.info())
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+def engine_version(path: str) -> str:
+    """Return the version of the engine that listens there, such as ``20.10.24``. Raises ResolverDown."""
+    try:
+        client = connect(path)
+    except ResolverDown:
+        raise
+    except Exception as error:
+        raise ResolverDown(failure(path, error)) from None
+    try:
+        return str(client.version()["Version"])
+    except Exception as error:
+        raise ResolverDown(failure(path, error)) from None
+    finally:
+        client.close()
+
+
+def failure(path: str, error: Exception) -> str:
+    """Return a message for any exception of a request to the engine."""
+    if isinstance(error, ResolverDown):
+        return str(error)
+    text = "it does not answer" if is_late(error) else text_of(error)
+    return f"the Docker Engine at {path} cannot be asked: {text}"
+
+
+def text_of(error: Exception) -> str:
+    """Return the text of an exception, on one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def is_late(error: Exception) -> bool:
+    """Return whether an exception means that the engine accepts connections but does not answer, or stops halfway."""
+    from requests.exceptions import Timeout
+    from urllib3.exceptions import TimeoutError as Late
+
+    # A timeout in the middle of an answer is the argument of a ConnectionError.
+    return any(isinstance(cause, (TimeoutError, Timeout, Late)) for cause in (error, *error.args))
+
+
+def _check_peer(path: str) -> None:
+    """Raise ResolverDown unless the process that listens there is in the same pid namespace."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.settimeout(_TIMEOUT)
+        try:
+            sock.connect(path)
+        except OSError as error:
+            raise _not_connected(path, error) from None
+        pid, _, _ = _ucred.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _ucred.size))
+    if pid and _levels(pid) == 1:
+        return
+    if pid and not os.path.exists(f"/proc/{pid}"):
+        reason = f"process {pid}, which listens there, is not in /proc"
+    else:
+        reason = "it is in another pid namespace"
+    raise ResolverDown(
+        f"the Docker Engine at {path} cannot be used, because {reason}: run this where the engine runs (--pid host)"
+    )
+
+
+def _levels(pid: int) -> int:
+    """Return the number of nested pid namespaces of a process, from that of /proc on; 0 if it does not exist."""
+    try:
+        with open(f"/proc/{pid}/status") as status:
+            return next((len(line.split()) - 1 for line in status if line.startswith("NSpid:")), 1)
+    except OSError:
+        return 0
+
+
+def _not_connected(path: str, error: OSError) -> NotConnected:
+    if error.errno in (errno.ENOENT, errno.ENOTDIR):
+        return NotConnected(f"there is no Docker Engine yet: {path} does not exist", absent=True)
+    if error.errno == errno.ECONNREFUSED:
+        return NotConnected(f"there is no Docker Engine yet: nothing listens at {path}", absent=True)
+    if error.errno in (errno.EACCES, errno.EPERM):
+        # Members of the group docker may use Docker's socket; podman's system service is for root alone.
+        cure = "run as root" if "podman" in path else "run as root, or join the group docker and log in again"
+        return NotConnected(f"this user may not connect to the Docker Engine at {path}: {cure}")
+    text = "it does not answer" if isinstance(error, TimeoutError) else errno_text(error.errno or 0)
+    return NotConnected(f"no connection to the Docker Engine at {path}, which is tried again: {text}")
+
+
+def _check_options(path: str, info: dict[str, Any]) -> None:
+    if any("name=rootless" in option.split(",") for option in info.get("SecurityOptions") or ()):
+        raise ResolverDown(
+            f"the Docker Engine at {path} runs rootless: the network namespaces of its containers belong to a user "
+            "namespace of its own; use an engine that runs as root"
+        )

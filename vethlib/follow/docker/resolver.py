@@ -1,0 +1,348 @@
+"""Resolve microservices by the containers of a Docker Engine, and follow its events.
+
+Theory of operation:
+
+1. Only one thread sends requests to the engine; callers get their answers from what it has stored.
+2. Events are requested before the list, so that no change is missed.
+3. An event only names a container, which is then inspected (`asking.py`). So neither the names, the order nor the times
+   of events matter, and a container that has been restarted meanwhile is seen in its present state.
+4. Any error ends the connection. The next one begins with the whole list, because an engine does not report containers
+   that ended while it was away.
+5. If the engine does not answer, its containers may still run; their processes are followed by the users of the answers
+   (`processes.py`). The end of a connection does not mean this yet: everything known remains valid until the next
+   attempt to connect, which is made at once, has failed.
+6. The same holds for a single container that cannot be inspected (because it is locked or broken, for example). What is
+   known of it remains valid; if nothing is, it may have any label that no other container has. There need be no event
+   when it can be inspected again, so the connection is ended after a while: see 4.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, Final
+
+from vethlib import _threads as threads
+from vethlib import ns
+from vethlib._primitives import time
+from vethlib.errors import NetnsNotFound
+from vethlib.follow.resolver import ResolverDown
+
+from .asking import LookAgain, Unseen, concerned, end, events, look, running
+from .containers import Container, Containers
+from .engine import DEFAULT_URL, NOT_INSTALLED, NotConnected, connect, failure, socket_path
+
+if TYPE_CHECKING:
+    from docker import APIClient
+
+__all__ = ["DockerResolver"]
+
+_log = logging.getLogger("vethlib.agent")
+
+_AT_FIRST: Final = 0.05  # seconds until the next attempt to connect, doubled up to:
+_AT_MOST: Final = 0.5
+_LASTING: Final = 1.0  # seconds of a connection after which the next attempt counts as the first
+_USELESS: Final = 5.0  # like _AT_MOST, for an engine that answers but cannot be used
+_AGAIN: Final = (1.0, 60.0)  # seconds until containers are inspected again that could not be, doubled up to the second
+_JOIN: Final = 0.2  # seconds for the thread to end
+
+
+class DockerResolver:
+    """A :class:`Resolver` that finds microservices among the containers of this host's Docker Engine.
+
+        resolver = DockerResolver()
+        with Session(resolver=resolver) as session, Configurator(session) as configurator: ...
+
+    The label of a container is in its environment (MICROSERVICE_LABEL=vnf1) or in its container label
+    microservice_label; for the rules if several containers have it, see `containers.py`. A thread connects to the
+    engine when a label is first resolved, and reconnects after each outage; meanwhile, resolving raises
+    :class:`ResolverDown`. With `patience`, a call made before the first attempt to connect has ended waits for that up
+    to this many seconds, or until :meth:`close`. It blocks the calling thread, and a signal with a handler of asyncio
+    does not interrupt it.
+
+    `url` is a Unix socket: ``unix:///var/run/docker.sock`` or a path. Raises InvalidValue for any other URL.
+    """
+
+    def __init__(self, url: str = DEFAULT_URL, *, patience: float = 0.0) -> None:
+        self._path = socket_path(url)
+        self._patience = patience
+        self._lock = threading.Lock()  # protects the following attributes except `_wake` and `_answered`
+        self._containers = Containers()
+        self._down = f"the Docker Engine at {self._path} has not answered yet"  # "" once it has
+        self._was_there = False
+        self._unseen: dict[str, Unseen] = {}  # by container id
+        self._again = _AGAIN[0]
+        self._remarks: dict[str, str] = {}
+        self._changed: set[str] | None = set()
+        self._closed = False
+        self._thread: threading.Thread | None = None
+        self._stream: Any = None  # of events, while it is read
+        self._wake = threading.Event()  # ends the pause between two attempts
+        self._answered = threading.Event()  # the engine has answered, or could not be reached
+        # The namespace of the thread: otherwise it would keep alive the namespace of the call that starts it.
+        self._home = ns.current()
+        self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    # --- for callers
+
+    def __call__(self, label: str) -> str:
+        """As in :class:`Resolver`."""
+        with self._lock:
+            if self._thread is None and not self._closed:
+                try:
+                    self._start()
+                except threads.ThreadRefused as error:
+                    raise ResolverDown(f"microservices are unknown: {error}") from None
+        if self._patience:
+            self._answered.wait(self._patience)
+        with self._lock:
+            if self._down:
+                raise ResolverDown(self._down)
+            container = self._containers.answering(label)
+            doubt = self._doubt() if container is None else ""
+        if doubt:
+            raise ResolverDown(f"it is unknown whether microservice {label} is running: {doubt}")
+        if container is None:
+            raise NetnsNotFound(f"microservice {label} is not running", netns=f"microservice:{label}")
+        return f"pid:{container.pid}"
+
+    def remark(self, label: str) -> str:
+        """Return a remark, as in :class:`Remarks`, if other containers have the same label."""
+        with self._lock:
+            return "" if self._down else self._containers.remark(label)
+
+    def shares_home(self, label: str) -> bool:
+        """Return True for a running container, which has its namespaces before the engine reports it as running.
+
+        So a container that is in the home namespace was started there (``--network host``).
+        """
+        with self._lock:
+            return not self._down and self._containers.answering(label) is not None
+
+    def fileno(self) -> int:
+        """As in :class:`Resolver`."""
+        return self._event
+
+    def changed(self) -> Iterable[str] | None:
+        """As in :class:`Resolver`."""
+        with self._lock:
+            try:
+                os.eventfd_read(self._event)
+            except OSError:
+                pass  # no event, or it is closed
+            changed, self._changed = self._changed, set()
+        return changed
+
+    def close(self) -> None:
+        """End the thread, and close all descriptors. Closing twice is harmless."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._down = "this resolver is closed"
+            self._answered.set()
+            self._wake.set()
+            if self._stream is not None:
+                end(self._stream)
+        if self._thread is not None:
+            # It may be waiting for an engine that hangs, with its own time limit.
+            self._thread.join(_JOIN)
+        with self._lock:
+            self._home.close()
+            os.close(self._event)
+            self._event = -1
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._run, name="vethlib-docker", daemon=True)
+        with ns.current() as here:
+            elsewhere = ns.identity(here.fileno()) != ns.identity(self._home.fileno())
+        if elsewhere:
+            with ns.entered(self._home):
+                threads.start(thread, "asking the Docker Engine")
+        else:
+            threads.start(thread, "asking the Docker Engine")
+        self._thread = thread
+
+    # --- the thread
+
+    def _run(self) -> None:
+        delay = _AT_FIRST
+        while not self._closed:
+            began = time.monotonic()
+            at_most = _USELESS
+            try:
+                with closing(connect(self._path)) as client:
+                    at_most = _AT_MOST
+                    self._follow(client)
+            except NotConnected as error:
+                at_most = _AT_MOST
+                self._lose(self._gone() if error.absent and self._was_there else str(error))
+            except Exception as error:
+                reason = failure(self._path, error)
+                self._lose(reason)
+                if reason == NOT_INSTALLED:
+                    return
+            if time.monotonic() - began > _LASTING:
+                delay = _AT_FIRST
+            self._wake.wait(delay)
+            delay = min(2 * delay, at_most)
+
+    def _follow(self, client: APIClient) -> None:
+        """Follow one connection to its end. Raises any error of the engine."""
+        stream = events(client)
+        again = LookAgain(stream)
+        try:
+            if not self._hold(stream) or not self._look_at_all(client):
+                return
+            again.plan(self._look_again_in())
+            try:
+                for event in stream:
+                    if (id_ := concerned(event)) is None:
+                        continue
+                    if not id_:
+                        return
+                    self._put(id_, self._look(client, id_))
+                    again.plan(self._look_again_in())
+            except Exception as error:
+                # The next connection shows whether the engine is away, too.
+                _log.debug("events of the Docker Engine at %s have ended: %r", self._path, error)
+        finally:
+            again.cancel()
+            self._hold(None)
+            end(stream)
+            # Otherwise its socket would be left to the garbage collector.
+            if (response := getattr(stream, "_response", None)) is not None:
+                response.close()
+
+    def _look_at_all(self, client: APIClient) -> bool:
+        """Inspect all running containers; return False if this resolver was closed meanwhile."""
+        containers: dict[str, Container | Unseen | None] = {}
+        for id_ in running(client):
+            if self._closed:
+                return False
+            containers[id_] = self._look(client, id_)
+        self._replace(containers)
+        return True
+
+    def _look(self, client: APIClient, id_: str) -> Container | Unseen | None:
+        with self._lock:
+            before = self._unseen.get(id_)
+        return look(client, id_, before)
+
+    def _hold(self, stream: Any) -> bool:
+        """Set the stream that :meth:`close` ends; return False if this resolver is already closed."""
+        with self._lock:
+            self._stream = stream
+            return not self._closed
+
+    def _replace(self, containers: Mapping[str, Container | Unseen | None]) -> None:
+        """Replace all containers; None for one that does not count."""
+        with self._lock:
+            if self._closed:
+                return
+            was_down, self._down = self._down, ""
+            self._was_there = True
+            seen = []
+            for id_, result in containers.items():
+                known = self._containers.get(id_) if isinstance(result, Unseen) else result
+                if known is not None:
+                    seen.append(known)
+            affected = self._containers.replace(seen)
+            before = self._unseen
+            self._unseen = {id_: result for id_, result in containers.items() if isinstance(result, Unseen)}
+            unlogged = {id_: result for id_, result in self._unseen.items() if id_ not in before}
+            self._again = min(2 * self._again, _AGAIN[1]) if before and self._unseen else _AGAIN[0]
+            self._report(None if was_down or self._unseen.keys() != before.keys() else affected)
+            labels = self._containers.labels()
+            remarks = self._changed_remarks(labels | self._remarks.keys())
+        self._answered.set()
+        if was_down:
+            some = f"{len(labels)} microservice{'' if len(labels) == 1 else 's'}"
+            _log.info("the Docker Engine at %s answers: it has %s", self._path, some)
+        _log_unseen(unlogged)
+        _log_remarks(remarks)
+
+    def _put(self, id_: str, container: Container | Unseen | None) -> None:
+        """Set the present state of one container."""
+        with self._lock:
+            if self._closed:
+                return
+            before = self._unseen.pop(id_, None)
+            if isinstance(container, Unseen):
+                self._unseen[id_] = container
+                affected: set[str] = set()
+            else:
+                affected = self._containers.put(id_, container)
+            if (before is None) == isinstance(container, Unseen):
+                self._report(None)  # labels without a container may have become doubtful, or certain
+            elif affected:
+                self._report(affected)
+            remarks = self._changed_remarks(affected)
+        if before is None and isinstance(container, Unseen):
+            _log_unseen({id_: container})
+        _log_remarks(remarks)
+
+    def _doubt(self) -> str:
+        """Return the reason why a label without a container may have one nevertheless, or ""."""
+        for id_, unseen in self._unseen.items():
+            if self._containers.get(id_) is None:
+                return f"container {id_[:12]} cannot be inspected: {unseen.reason}"
+        return ""
+
+    def _look_again_in(self) -> float | None:
+        """Return the seconds until all containers should be inspected again; None if all could be."""
+        with self._lock:
+            return self._again if self._unseen else None
+
+    def _gone(self) -> str:
+        return f"the Docker Engine at {self._path} does not run any more: waiting for it to answer again"
+
+    def _lose(self, reason: str) -> None:
+        """Note that the engine does not answer, or cannot be used."""
+        with self._lock:
+            if self._closed or reason == self._down:
+                return
+            had_answered, was_up = self._answered.is_set(), not self._down
+            self._down = reason
+            self._report(None)
+        self._answered.set()
+        if was_up or not had_answered:
+            _log.warning("microservices are unknown, and their links are left as they are: %s", reason)
+
+    def _report(self, labels: set[str] | None) -> None:
+        if self._closed or labels == set():
+            return
+        if labels is None:
+            self._changed = None
+        elif self._changed is not None:
+            self._changed |= labels
+        os.eventfd_write(self._event, 1)
+
+    def _changed_remarks(self, labels: Iterable[str]) -> list[tuple[str, str]]:
+        """Return the remarks about these labels that have changed, each with its label."""
+        changed = []
+        for label in sorted(labels):
+            remark = self._containers.remark(label)
+            if remark != self._remarks.get(label, ""):
+                changed.append((label, remark))
+                self._remarks[label] = remark
+            if not remark:
+                self._remarks.pop(label, None)
+        return changed
+
+
+def _log_unseen(unseen: Mapping[str, Unseen]) -> None:
+    for id_, container in unseen.items():
+        text = "container %s cannot be inspected, so its last known state is kept: %s"
+        _log.warning(text, id_[:12], container.reason)
+
+
+def _log_remarks(remarks: Iterable[tuple[str, str]]) -> None:
+    for label, remark in remarks:
+        if remark:
+            _log.warning("%s", remark)
+        else:
+            _log.info("not more than one container is microservice %s any more", label)

@@ -1,0 +1,421 @@
+"""Follow files by path: whether they exist, and whether another file has taken their place.
+
+1. A name is resolved in its directory, and that in its parent. So there is a node for each followed path and for each
+   path above it, and an inotify watch on every directory that contains a node: thousands of names in one directory take
+   one watch. A missing directory is awaited by the watch on the nearest existing one above it.
+2. A directory is watched before its entries are looked at, so no change is missed. Watches are added by path, again
+   whenever the path may lead to another directory; a directory that is already watched has the same watch number
+   (fs/notify/inotify/inotify_user.c, inotify_update_existing_watch), so another number means another directory.
+3. If a node is a symbolic link, the path of its target is walked like the kernel does, every directory on it gets
+   nodes, too, and a change of one of these is a change of the link.
+4. A file becomes a namespace by a mount on it, which causes no event of inotify. But mountinfo becomes readable at
+   every change of the mount table (mounts_poll, fs/proc_namespace.c) of the thread that created the follower. It does
+   not tell which mount, so everything is looked at again: first the directories and the files that are no namespaces,
+   which is quick, then the namespaces. Each of these takes up to a tenth of the time, unless it is negligible. Missing
+   files need no look: nothing can be mounted on them before their directory has an event.
+5. After lost events, everything is looked at again, also for up to a tenth of the time, so that nobody who creates
+   files faster than their events are read can keep it busy.
+6. A file is created before the mount on it. So mountinfo is polled before inotify, and a file is known by the time its
+   mount is.
+
+There are no events for mounts in another mount namespace that do not propagate here (/proc/42/root/run/netns/blue), nor
+for a procfs that is not mounted on /proc. A directory that cannot be watched, because it is unreadable or the
+max_user_watches of fs.inotify are in use, is looked at every second, and so are entries that cannot be looked at. A
+file system that does not answer does not delay this (vethlib/ns/answers.py).
+"""
+
+from __future__ import annotations
+
+import errno
+import stat
+from collections.abc import Container, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from vethlib._primitives import select, time
+from vethlib.ns.descriptor import opened
+from vethlib.ns.glance import nsfs
+from vethlib.ns.opening import entry_at, unhurried
+
+from .processes import is_of_process
+
+__all__ = ["Paths"]
+
+# include/uapi/linux/inotify.h. Attributes, because a file may have become readable.
+IN_ATTRIB, IN_MOVED_FROM, IN_MOVED_TO, IN_CREATE, IN_DELETE = 0x4, 0x40, 0x80, 0x100, 0x200
+IN_Q_OVERFLOW, IN_IGNORED, IN_ONLYDIR, IN_MASK_ADD = 0x4000, 0x8000, 0x0100_0000, 0x2000_0000
+# IN_MASK_ADD, because without it, adding a watch again clears its mask for a moment while the kernel replaces it
+# (fs/notify/inotify/inotify_user.c, inotify_update_existing_watch): 18 events of 80 000 were lost.
+WATCHED = IN_ATTRIB | IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE | IN_ONLYDIR | IN_MASK_ADD
+
+NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+"""Errors of a missing file, whose creation is an event. There is none for the end of any other error."""
+
+MAX_LINKS = 40  # MAXSYMLINKS, include/linux/namei.h
+DEAF_AGAIN = 1.0  # seconds
+AT_ONCE = 0.0005  # seconds of work that are negligible
+
+MOUNTS = "/proc/thread-self/mountinfo"
+
+
+@dataclass(slots=True, eq=False)
+class _Node:
+    path: str
+    parent: _Node | None  # None: the root
+    followed: bool = False
+    inside: dict[str, _Node] | None = None  # None, since empty dicts would be a tenth of the cost of following
+    seen: tuple[int, int, int] | None = None  # None: it does not exist
+    wd: int = -1
+    link: str = ""  # the target of a symbolic link
+    passed: tuple[_Node, ...] = ()  # the nodes on the path of the target, if anything depends on it
+    behind: str | None = None  # the target without links; None: it does not exist
+    of_process: str = ""  # the path in /proc, if it belongs to a process
+    links: set[_Node] | None = None  # the links whose targets' paths pass this node
+
+
+class _Turn:
+    """The schedule of a long task: as soon as it is requested, but for up to a tenth of the time."""
+
+    __slots__ = ("_not_before", "requested")
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._not_before = 0.0
+
+    def due(self) -> float | None:
+        return max(0.0, self._not_before - time.monotonic()) if self.requested else None
+
+    def begin(self) -> float:
+        self.requested = False
+        return time.thread_time()
+
+    def end(self, begun: float) -> None:
+        took = time.thread_time() - begun
+        self._not_before = time.monotonic() + 10 * took if took > AT_ONCE else 0.0
+
+
+class Paths:
+    """Follow files by absolute paths, without "//" and "/./"; the descriptors are registered in `epoll`."""
+
+    def __init__(self, epoll: select.epoll) -> None:
+        self._root = _Node("/", None, seen=(0, 0, 0))
+        self._nodes = {"/": self._root}
+        self._watches: dict[int, set[_Node]] = {}
+        self._bare: set[_Node] = set()  # files that are no namespaces yet
+        self._deaf: set[_Node] = set()  # directories that cannot be watched
+        self._silent: set[_Node] = set()  # entries that cannot be looked at
+        self._deaf_until = 0.0
+        self._quick, self._full, self._missed = _Turn(), _Turn(), _Turn()
+        self._nsfs = nsfs()
+        self._inotify = _new_inotify()
+        try:
+            self._mounts = opened(MOUNTS)
+            epoll.register(self._inotify, select.EPOLLIN)
+            # mounts_poll reports each change only once, to whoever polls. With EPOLLPRI, an epoll around this one would
+            # consume it by checking for events. EPOLLIN is always set, and EPOLLET reports it only when a change of the
+            # mount table wakes the waiter.
+            epoll.register(self._mounts, select.EPOLLIN | select.EPOLLET)
+        except BaseException:
+            self._inotify.close()
+            raise
+
+    def close(self) -> None:
+        """Close both descriptors, and thereby all watches."""
+        self._inotify.close()
+        self._mounts.close()
+
+    # --- following
+
+    def follow(self, path: str) -> str:
+        """Follow a file, which may be missing; return the result of :meth:`of_process`."""
+        node = self._nodes.get(path) or self._make(path)
+        node.followed = True
+        if node.link and not node.passed:
+            self._pass(node)
+        return node.of_process
+
+    def of_process(self, path: str) -> str:
+        """Return the file of a process in /proc to which symbolic links lead from this followed file, or ""."""
+        return self._nodes[path].of_process
+
+    def unfollow(self, path: str) -> None:
+        """Stop following a file."""
+        node = self._nodes.get(path)
+        if node is not None:  # it is None if following was interrupted
+            node.followed = False
+            self._release(node)
+
+    def _make(self, path: str) -> _Node:
+        """Create the node of `path` and missing nodes above it; look at the new nodes, and watch their parents."""
+        missing = [path]
+        while (node := self._nodes.get(path := path.rpartition("/")[0] or "/")) is None:
+            missing.append(path)
+        while missing:
+            above, path = node, missing.pop()
+            node = _Node(path, above)
+            if above.inside is None:
+                above.inside = {}
+            above.inside[_name(path)] = node
+            if above.wd < 0:
+                if above.link and not above.passed:
+                    self._pass(above)
+                self._watch(above)
+            self._look(node)
+            self._nodes[path] = node  # last, so that an interrupted node does not count
+        return node
+
+    def _release(self, node: _Node) -> None:
+        """Drop a node on which nothing depends any more, and the nodes that it depended on."""
+        while node.parent is not None and not node.followed and not node.inside:
+            passed, node.passed = node.passed, ()
+            self._unlink(node, passed)
+            if node.links or self._nodes.get(node.path) is not node:
+                return  # needed by a link, or already dropped with its dependencies: links may be circular
+            del self._nodes[node.path]
+            self._bare.discard(node)
+            self._silent.discard(node)
+            self._unwatch(node)
+            above = node.parent
+            assert above.inside
+            del above.inside[_name(node.path)]
+            if not above.inside:
+                self._unwatch(above)
+            node = above
+
+    # --- looking
+
+    def _look(self, node: _Node) -> bool:
+        """Look at one entry of a directory; return whether it differs from the last look."""
+        above = node.parent
+        if above is not None and above.of_process:
+            # Whether it is the same process as before cannot be seen here.
+            node.of_process = f"{above.of_process}/{_name(node.path)}"
+            node.link, node.seen = "", None
+            return True
+        seen, of_process, link, bare, silent = node.seen, node.of_process, "", False, False
+        try:
+            entry = entry_at(node.path)
+            link = entry.link
+            if stat.S_ISDIR(entry.mode):
+                node.seen = (entry.dev, entry.ino, 0)  # its times change with its entries
+            else:
+                # The inode number of an ended namespace is reused for the next one, which has another time.
+                node.seen = (entry.dev, entry.ino, entry.ctime_ns)
+                bare = not link and entry.dev != self._nsfs
+        except OSError as error:
+            node.seen, silent = None, error.errno not in NOWHERE
+        if silent:
+            self._silent.add(node)
+        else:
+            self._silent.discard(node)
+        if bare:
+            self._bare.add(node)
+        else:
+            self._bare.discard(node)
+        if link or node.link or of_process:
+            node.link, node.of_process = link, ""
+            self._pass(node)
+        return node.seen != seen or node.of_process != of_process
+
+    def _pass(self, node: _Node) -> None:
+        """Walk the path of a link's target, and depend on all nodes on it."""
+        before = node.passed
+        if node.link and (node.followed or node.inside):
+            passed = self._walk(node)
+            node.passed = tuple(passed)
+            for other in passed:
+                if other.links is None:
+                    other.links = set()
+                other.links.add(node)
+        else:
+            node.passed = ()
+        self._unlink(node, set(before).difference(node.passed))
+
+    def _unlink(self, node: _Node, passed: Iterable[_Node]) -> None:
+        for other in passed:
+            if other.links is not None:
+                other.links.discard(node)
+                self._release(other)
+
+    def _walk(self, node: _Node) -> dict[_Node, None]:
+        """Return the nodes on the path of a link's target; links are counted, not nested (path_walk, fs/namei.c)."""
+        passed: dict[_Node, None] = {}
+        node.behind = None
+        assert node.parent is not None
+        here = _real(node.parent)
+        names, count = [node.link], 0
+        if node.link.startswith("/"):
+            here = "/"
+        while names and here is not None:
+            name, _, rest = names.pop().partition("/")
+            if rest:
+                names.append(rest)
+            if name in ("", "."):
+                continue
+            if name == "..":
+                here = _above(here)
+                continue
+            path = f"{here.rstrip('/')}/{name}"
+            if is_of_process(path):
+                node.of_process = node.behind = "/".join([path, *reversed(names)])
+                break
+            other = self._nodes.get(path) or self._make(path)
+            passed[other] = None
+            if other.link and count < MAX_LINKS:
+                count += 1
+                names.append(other.link)
+                if other.link.startswith("/"):
+                    here = "/"
+            elif other.seen is None or other.link:
+                break
+            else:
+                here = path
+        else:
+            node.behind = here
+        return passed
+
+    def _watch(self, node: _Node) -> bool:
+        """Watch the directory to which `node` leads; return whether it is another directory than before."""
+        wd, deaf = -1, False
+        if node.seen is not None and not node.of_process:
+            try:
+                # Which asks its file system whether it may be read (inotify_find_inode, fs/notify/inotify).
+                wd = unhurried(node.path, lambda: int(self._inotify.add_watch(node.path, WATCHED)))
+            except OSError as error:
+                deaf = error.errno not in NOWHERE
+        another = wd != node.wd
+        if another:
+            self._unwatch(node)
+        if another and wd >= 0:
+            self._watches.setdefault(wd, set()).add(node)
+            node.wd = wd
+        if deaf:
+            self._deaf.add(node)
+        else:
+            self._deaf.discard(node)
+        return another
+
+    def _unwatch(self, node: _Node) -> None:
+        self._deaf.discard(node)
+        wd, node.wd = node.wd, -1
+        nodes = self._watches.get(wd)
+        if nodes is None:
+            return
+        nodes.discard(node)
+        if not nodes:
+            del self._watches[wd]
+            try:
+                self._inotify.rm_watch(wd)
+            except OSError:
+                pass  # EINVAL: it has ended with its directory, and its event is still to be read
+
+    # --- changes
+
+    def due(self) -> float | None:
+        """Return the seconds until :meth:`changed` must be called even if no descriptor is readable, or None."""
+        times = [self._quick.due(), self._full.due(), self._missed.due()]
+        if self._deaf or self._silent:
+            times.append(max(0.0, self._deaf_until - time.monotonic()))
+        return min((time for time in times if time is not None), default=None)
+
+    def changed(self, ready: Container[int], everything: bool = False) -> set[str]:
+        """Return the followed paths that may have changed since the last call; with `everything`, all of them.
+
+        `ready` are the descriptors that the epoll has just reported, which it does only once.
+        """
+        if self._mounts.fileno() in ready:
+            self._quick.requested = self._full.requested = True
+        changed = set(self._read())
+        if everything:
+            changed.update(self._nodes.values())
+        pending = set(changed)
+        if (self._deaf or self._silent) and self._deaf_until <= time.monotonic():
+            pending.update(self._deaf, self._silent, *(node.inside.values() for node in self._deaf if node.inside))
+            self._deaf_until = time.monotonic() + DEAF_AGAIN
+        self._settle(pending, changed)
+        if self._quick.due() == 0:
+            begun = self._quick.begin()
+            self._settle(self._bare.union(*self._watches.values()), changed)
+            self._quick.end(begun)
+        if self._missed.due() == 0:
+            begun = self._missed.begin()
+            self._settle(set(self._nodes.values()), changed)
+            self._missed.end(begun)
+        if self._full.due() == 0:
+            begun = self._full.begin()
+            self._settle(self._other_namespaces(), changed)
+            self._full.end(begun)
+        return {node.path for node in changed if node.followed}
+
+    def _read(self) -> Iterator[_Node]:
+        """Yield the nodes of directory entries that have events."""
+        for wd, mask, _, name in self._inotify.read(0):
+            if mask & IN_Q_OVERFLOW:
+                self._missed.requested = True
+                continue
+            for node in self._watches.get(wd, ()):
+                if mask & IN_IGNORED:
+                    node.wd = -1
+                    yield node
+                elif node.inside and name in node.inside:
+                    yield node.inside[name]
+            if mask & IN_IGNORED:
+                self._watches.pop(wd, None)
+
+    def _settle(self, pending: set[_Node], changed: set[_Node]) -> None:
+        """Look at the `pending` nodes and at those that depend on them; add the different ones to `changed`."""
+        while pending:
+            node = pending.pop()
+            if self._nodes.get(node.path) is not node:
+                continue
+            if self._look(node):
+                changed.add(node)
+            another = bool(node.inside) and self._watch(node)
+            if node.inside and (another or node in changed):
+                pending.update(node.inside.values())
+            if node in changed and node.links:
+                links = node.links - changed
+                changed |= links
+                pending |= links
+
+    def _other_namespaces(self) -> set[_Node]:
+        """Return the nodes that were a namespace and are not the same namespace any more."""
+        others = set()
+        for node in self._nodes.values():
+            if node.seen is None or node.seen[0] != self._nsfs:
+                continue
+            try:
+                entry = entry_at(node.path)
+            except OSError:
+                others.add(node)
+            else:
+                if node.seen != (entry.dev, entry.ino, entry.ctime_ns):
+                    others.add(node)
+        return others
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _above(path: str) -> str:
+    return path.rpartition("/")[0] or "/"
+
+
+def _real(node: _Node) -> str | None:
+    """Return the path of a directory without links; None if a link is dangling."""
+    names = []
+    while node.parent is not None and not node.link:
+        names.append(_name(node.path))
+        node = node.parent
+    path = node.behind if node.link else "/"
+    for name in reversed(names):
+        if path is not None:
+            path = _above(path) if name == ".." else f"{path.rstrip('/')}/{name}"
+    return path
+
+
+def _new_inotify() -> Any:
+    from .inotify import INotify  # takes 6 ms, and only followers need it
+
+    return INotify()

@@ -1,0 +1,210 @@
+"""Follow processes, and report the end of each once.
+
+A pidfd (pidfd_open(2)) refers to one process, not to its number: it becomes readable when the process has ended, reaped
+or not, even if another process gets the number. It keeps neither the process nor its namespaces alive.
+
+Up to half of the descriptors of this process are used for pidfds. Further processes are checked once a second; the
+start time distinguishes a process from the next one with the same number (proc_pid_stat(5)).
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import re
+import resource
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from vethlib._primitives import select, time
+from vethlib.ns.descriptor import Descriptor
+
+__all__ = ["LOOK", "Processes", "is_of_process"]
+
+_log = logging.getLogger("vethlib.agent")
+
+_FOR_OTHERS = 96  # descriptors for the rest: an agent has some 40, and uses a few more to look at a namespace
+LOOK = 1.0  # seconds between checks of processes without a descriptor
+
+PID_MAX = 0x7FFF_FFFF
+PIDFD_THREAD = os.O_EXCL  # include/uapi/linux/pidfd.h, since Linux 6.9
+
+_OF_PROCESS = re.compile(r"/proc/([1-9][0-9]*)(?:/task/([1-9][0-9]*))?(?:/|$)")
+
+
+def is_of_process(path: str) -> bool:
+    """Return whether `path` (without symbolic links, "//" and "/./") belongs to a process, and ends with it."""
+    return _OF_PROCESS.match(path) is not None
+
+
+@dataclass(slots=True)
+class _Process:
+    name: str
+    fd: Descriptor | None = None  # None if it has ended or is beyond the budget
+    started: tuple[int, str] | None = None  # its number and start time, if it is checked without a descriptor
+
+    @property
+    def has_ended(self) -> bool:
+        return self.fd is None and self.started is None
+
+
+class Processes:
+    """The processes to which references lead, with a descriptor each, registered in `epoll` until they end.
+
+    For a thread (/proc/42/task/43), its own end is reported since Linux 6.9; before that, the end of its process.
+    """
+
+    def __init__(self, epoll: select.epoll, most: int | None = None) -> None:
+        self._epoll = epoll
+        self._most = _budget() if most is None else most
+        self._looked_at: set[str] = set()  # references to processes without a descriptor
+        self._look_at = 0.0
+        self._is_warned = False
+        self._of_ref: dict[str, _Process] = {}
+        self._ref_of_fd: dict[int, str] = {}
+
+    def follow(self, ref: str, path: str) -> None:
+        """Follow the process to which `path` belongs, for `ref`. Raises OSError like pidfd_open.
+
+        A process that has already ended, or never existed, is gone from the start.
+        """
+        match = _OF_PROCESS.match(path)
+        assert match is not None
+        process, thread = match.groups()
+        name = f"thread {thread} of process {process}" if thread not in (None, process) else f"process {process}"
+        if len(self._ref_of_fd) >= self._most:
+            self._look_later(ref, _Process(name, started=_started(int(thread or process))))
+            return
+        try:
+            fd = _opened(int(thread or process))
+        except ProcessLookupError:
+            self._of_ref[ref] = _Process(name)
+            return
+        if _has_ended(fd):
+            fd.close()
+            self._of_ref[ref] = _Process(name)
+            return
+        self._epoll.register(fd, select.EPOLLIN)
+        self._of_ref[ref] = _Process(name, fd)
+        self._ref_of_fd[fd.fileno()] = ref
+
+    def unfollow(self, ref: str) -> None:
+        """Stop following the process of `ref`, if there is one."""
+        process = self._of_ref.pop(ref, None)
+        if process is not None:
+            self._release(ref, process)
+
+    def ended(self, ready: Iterable[int]) -> set[str]:
+        """Return the references whose processes have ended, given the descriptors that are `ready`."""
+        refs = {self._ref_of_fd[fd] for fd in ready if fd in self._ref_of_fd}
+        if self._looked_at and self._look_at <= time.monotonic():
+            refs |= {ref for ref in self._looked_at if _differs(self._of_ref[ref])}
+            self._look_at = time.monotonic() + LOOK
+        for ref in refs:
+            self._release(ref, self._of_ref[ref])
+        return refs
+
+    def due(self) -> float | None:
+        """Return the seconds until :meth:`ended` must be called even if no descriptor is ready, or None."""
+        return max(0.0, self._look_at - time.monotonic()) if self._looked_at else None
+
+    def gone(self, ref: str) -> str:
+        """Return ``process 42 is gone``, or "" if `ref` leads to no process or to a running one."""
+        process = self._of_ref.get(ref)
+        return f"{process.name} is gone" if process is not None and process.has_ended else ""
+
+    def _look_later(self, ref: str, process: _Process) -> None:
+        self._of_ref[ref] = process
+        if process.started is None:
+            return
+        if not self._looked_at:
+            self._look_at = time.monotonic() + LOOK
+        self._looked_at.add(ref)
+        if not self._is_warned:
+            self._is_warned = True
+            text = (
+                "more than %d processes are followed: the end of any more takes up to %g s to notice; raise ulimit -n"
+            )
+            _log.warning(text, self._most, LOOK)
+
+    def _release(self, ref: str, process: _Process) -> None:
+        fd, process.fd = process.fd, None
+        process.started = None
+        self._looked_at.discard(ref)
+        if fd is not None:
+            # A forked child has a copy, so closing alone would not remove it from the epoll.
+            self._epoll.unregister(fd)
+            del self._ref_of_fd[fd.fileno()]
+            fd.close()
+
+    def close(self) -> None:
+        """Close every descriptor."""
+        for ref in list(self._of_ref):
+            self.unfollow(ref)
+
+
+def _opened(number: int) -> Descriptor:
+    if number > PID_MAX:
+        raise _no_process()
+    try:
+        return _pidfd(number, 0)
+    except OSError as error:
+        # The number of a thread: EINVAL, and ENOENT since 6.15 (kernel/fork.c, pidfd_prepare).
+        if error.errno not in (errno.EINVAL, errno.ENOENT):
+            raise
+    try:
+        return _pidfd(number, PIDFD_THREAD)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    return _pidfd(_leader(number), 0)
+
+
+def _pidfd(number: int, flags: int) -> Descriptor:
+    # Opened and owned in one go (vethlib/ns/descriptor.py).
+    return next(map(Descriptor.fromfd, map(os.pidfd_open, (number,), (flags,))))
+
+
+def _leader(thread: int) -> int:
+    try:
+        with open(f"/proc/{thread}/status", "rb") as status:  # in bytes, because the name of a thread may be any
+            return next(int(line.split()[1]) for line in status if line.startswith(b"Tgid:"))
+    except (FileNotFoundError, StopIteration):
+        raise _no_process() from None
+
+
+def _no_process() -> ProcessLookupError:
+    return ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH))
+
+
+def _has_ended(fd: Descriptor) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _budget() -> int:
+    """Return the number of descriptors for processes: half of all, but never those that an agent needs otherwise."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return max(0, min(most // 2, most - _FOR_OTHERS))
+
+
+def _differs(process: _Process) -> bool:
+    """Return whether a process without a descriptor has ended; another may have its number."""
+    assert process.started is not None
+    try:
+        return _started(process.started[0]) != process.started
+    except OSError:
+        return False  # unknown, because no descriptor is left
+
+
+def _started(number: int) -> tuple[int, str] | None:
+    """Return the number of a process or thread and its start time; None if it has ended. Raises OSError if unknown."""
+    try:
+        with open(f"/proc/{number}/stat", "rb") as stat:
+            # After the name, which may contain anything: the state, and 19 fields later the start (proc_pid_stat(5)).
+            fields = stat.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] in (b"Z", b"X") else (number, fields[19].decode())

@@ -1,0 +1,136 @@
+"""Check regularly which network namespace each process is in.
+
+A process can move to another namespace at any time (unshare(2), setns(2)), and the kernel has no event for that. So its
+namespace is checked by a stat of /proc/42/ns/net (3 µs), which does not keep it alive. Most processes that move do so
+right after their start. So the first check is after 50 ms, and each pause is twice as long as the last, up to two
+seconds; from then on all processes are checked in turn, up to a thousand every two seconds. So the cost is bounded, and
+with up to a thousand processes a move is noticed within two seconds.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from dataclasses import dataclass
+from heapq import heappop, heappush
+
+from vethlib._primitives import time
+from vethlib.ns.opening import is_namespace_of_process
+
+from .alarm import Alarm
+
+__all__ = ["FIRST_LOOK", "LATER_LOOKS", "Whereabouts"]
+
+FIRST_LOOK = 0.05
+"""Seconds until the first check of a process; each further pause is twice as long."""
+
+LATER_LOOKS = 2.0
+"""Seconds between two checks of the processes that have been followed for a while."""
+
+_AT_ONCE = 1000  # processes that are checked in one call
+_MOST_NEW = 256  # processes with their own schedule; further ones are checked in turn from the start
+
+
+@dataclass(slots=True)
+class _Process:
+    path: str
+    identity: tuple[int, int] | None
+    due: float | None = None  # None if it is checked in turn
+    pause: float = FIRST_LOOK
+
+
+class Whereabouts:
+    """The namespaces of the processes to which references lead; :meth:`fileno` is readable when a check is due.
+
+    All times are monotonic. Raises OSError if no descriptor is left.
+    """
+
+    def __init__(self) -> None:
+        self._alarm = Alarm()
+        self._set_for: float | None = None
+        self._of_ref: dict[str, _Process] = {}
+        self._new: list[tuple[float, str]] = []  # a heap; an entry with another time than its process is obsolete
+        self._turn: deque[str] = deque()
+        self._next_turn = 0.0
+
+    def follow(self, ref: str, path: str) -> None:
+        """Check the namespace at `path` regularly for `ref`, if it is a process's."""
+        self._of_ref.pop(ref, None)
+        if is_namespace_of_process(path):
+            self._of_ref[ref] = process = _Process(path, _identity(path))
+            now = time.monotonic()
+            self._schedule(ref, process, now)
+            due = self._next_turn if process.due is None else process.due
+            if self._set_for is None or due < self._set_for:
+                self._set_alarm(now)
+
+    def unfollow(self, ref: str) -> None:
+        """Stop checking the process of `ref`, if there is one."""
+        self._of_ref.pop(ref, None)
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._alarm.fileno()
+
+    def close(self) -> None:
+        """Close the descriptor. A second call does nothing."""
+        self._alarm.close()
+
+    def moved(self) -> set[str]:
+        """Check the processes that are due; return the references of those that have moved since the last check."""
+        now = time.monotonic()
+        if self._set_for is None or now < self._set_for:
+            return set()
+        self._set_for = None
+        moved: set[str] = set()
+        for ref in self._take_due(now):
+            process = self._of_ref[ref]
+            identity = _identity(process.path)
+            if identity != process.identity:
+                process.identity, process.pause = identity, FIRST_LOOK
+                moved.add(ref)
+            self._schedule(ref, process, now)
+        self._set_alarm(now)
+        return moved
+
+    def _set_alarm(self, now: float) -> None:
+        while self._new and not self._is_due(*self._new[0]):
+            heappop(self._new)
+        dues = [due for due, _ in self._new[:1]] + ([self._next_turn] if self._turn else [])
+        self._set_for = min(dues, default=None)
+        self._alarm.set(None if self._set_for is None else self._set_for - now)
+
+    def _take_due(self, now: float) -> list[str]:
+        refs: list[str] = []
+        while self._new and self._new[0][0] <= now:
+            due, ref = heappop(self._new)
+            if self._is_due(due, ref):
+                refs.append(ref)
+        if self._turn and self._next_turn <= now:
+            self._next_turn = now + LATER_LOOKS
+            turn = (self._turn.popleft() for _ in range(min(_AT_ONCE, len(self._turn))))
+            refs += [ref for ref in turn if ref in self._of_ref and self._of_ref[ref].due is None]
+        return list(dict.fromkeys(refs))
+
+    def _schedule(self, ref: str, process: _Process, now: float) -> None:
+        if process.pause < LATER_LOOKS and len(self._new) < _MOST_NEW:
+            process.due = now + process.pause
+            process.pause *= 2
+            heappush(self._new, (process.due, ref))
+            return
+        process.due = None
+        if not self._turn:
+            self._next_turn = now + LATER_LOOKS
+        self._turn.append(ref)
+
+    def _is_due(self, due: float, ref: str) -> bool:
+        process = self._of_ref.get(ref)
+        return process is not None and process.due == due
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None  # it has ended, or this user may not see it
+    return status.st_dev, status.st_ino

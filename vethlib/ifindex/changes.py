@@ -1,0 +1,80 @@
+"""Which links have changed, for callers that look at a link again instead of following each of its changes.
+
+There is one entry per link, however often it has changed; so memory grows with the number of links, not of events. Data
+that would grow without bound (former names of a link, added and removed addresses) is kept up to a limit, beyond which
+the entry only means that the link has to be read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+from vethlib._nl.addr import AddrMessage
+from vethlib._nl.link import LinkMessage
+
+from .table import Change
+from .watch import Watch
+
+__all__ = ["MOST_ADDRESSES", "MOST_NAMES", "AddressChanges", "LinkChanges"]
+
+MOST_NAMES: Final = 64
+"""Names of one link that are kept between two calls."""
+
+MOST_ADDRESSES: Final = 64
+"""Changed addresses of one link that are kept between two calls."""
+
+AddressChanges: TypeAlias = "dict[tuple[bytes, int, bytes], tuple[AddrMessage, bool]] | None"
+"""By address, prefix length and peer: the last message, and whether it added the address. None: too many changed."""
+
+
+@dataclass(slots=True)
+class LinkChanges:
+    """The changes since the last call, without order.
+
+    `links` has the present and former names of each changed link, by namespace and ifindex; `addresses` has the changed
+    addresses of a link. In a namespace of `lost`, any link may have changed. Those in `ended` have ended, and those in
+    `noisy` are no longer watched, because they send more events than it is worth reading.
+    """
+
+    links: dict[tuple[Watch, int], set[str]] = field(default_factory=dict)
+    addresses: dict[tuple[Watch, int], AddressChanges] = field(default_factory=dict)
+    lost: dict[Watch, None] = field(default_factory=dict)
+    ended: list[Watch] = field(default_factory=list)
+    noisy: list[Watch] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.links or self.addresses or self.lost or self.ended or self.noisy)
+
+    def note(self, watch: Watch, change: Change) -> None:
+        """Note that a link has changed, that its namespace has ended, or that its events were lost."""
+        kind, new, old = change
+        if kind == "netns-gone":
+            self.ended.append(watch)
+        elif kind == "resync":
+            self.lost[watch] = None
+        for link in (new, old):
+            if isinstance(link, LinkMessage):
+                self._note_link(watch, link)
+
+    def _note_link(self, watch: Watch, link: LinkMessage) -> None:
+        names = self.links.setdefault((watch, link.ifindex), set())
+        if link.name in names and not link.altnames:
+            return
+        names.add(link.name)
+        names.update(link.altnames)
+        if len(names) > MOST_NAMES + len(link.altnames) + 1:
+            self.lost[watch] = None  # a dropped name may be the one that the caller looks for
+            names.intersection_update((link.name, *link.altnames))
+
+    def note_address(self, watch: Watch, index: int, address: AddrMessage, given: bool) -> None:
+        """Note that an address of a link was added or removed."""
+        changed = self.addresses.setdefault((watch, index), {})
+        if changed is not None:
+            changed[address.address, address.prefixlen, address.peer] = address, given
+            if len(changed) > MOST_ADDRESSES:
+                self.addresses[watch, index] = None
+
+    def ignores(self, watch: Watch, index: int) -> bool:
+        """Return whether further address changes of this link make no difference."""
+        return self.addresses.get((watch, index), self) is None

@@ -1,0 +1,70 @@
+"""A watched namespace: the references that lead to it, where its events are received, and its links."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+from vethlib._nl.link import LinkMessage
+from vethlib.links import NetnsRef
+
+from .observatory import Observatory
+from .table import Table
+
+__all__ = ["Watch"]
+
+
+class Watch:
+    """A watched namespace. `refs` lead to it, in the order in which they were given.
+
+    `fresh` has the links of a dump by ifindex while later events are applied to it without being reported.
+    """
+
+    __slots__ = ("fresh", "inode", "nsid", "observatory", "refs", "rests_until", "table")
+
+    def __init__(self, observatory: Observatory, nsid: int, inode: int) -> None:
+        self.observatory = observatory
+        self.nsid = nsid
+        self.inode = inode
+        self.refs: tuple[Any, ...] = ()
+        self.table: Table = {}
+        self.fresh: dict[int, LinkMessage] | None = None
+        self.rests_until = 0.0  # the earliest time for the next dump
+
+    def add_ref(self, ref: Any) -> None:
+        """Add a reference: a string, or a Netns, which is not kept alive."""
+        if isinstance(ref, str):
+            if ref not in self.refs:
+                self.refs = (*self.refs, ref)
+        elif any(isinstance(known, _Held) for known in self.refs):
+            # Open ones are all equal, so the latest suffices.
+            self.refs = tuple(known if isinstance(known, str) else _Held(ref) for known in self.refs)
+        else:
+            self.refs = (*self.refs, _Held(ref))
+
+    @property
+    def netns(self) -> NetnsRef:
+        """The first reference, as it was given."""
+        ref = self.refs[0]
+        return ref if isinstance(ref, str) else ref.given()
+
+    @property
+    def spellings(self) -> Iterator[str]:
+        """The references that are strings."""
+        return (ref for ref in self.refs if isinstance(ref, str))
+
+
+class _Held:
+    """A Netns that was given as a reference, and its spelling, for use after it is collected."""
+
+    __slots__ = ("_netns", "_text")
+
+    def __init__(self, netns: Any) -> None:
+        self._netns = weakref.ref(netns)
+        self._text = str(netns)
+
+    def given(self) -> NetnsRef:
+        """Return the Netns, or its spelling."""
+        netns: NetnsRef = self._netns()
+        return self._text if netns is None else netns

@@ -1,0 +1,97 @@
+"""A link as callers give it: by its name, as a :class:`Link` that was read, or as the :class:`End` it was made from.
+
+A name or an End means the link that has this name when it is looked up. A Link means the same link: if its name now
+belongs to another one, it is not found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeAlias
+
+from .errors import InvalidValue
+from .links import End, Link, NetnsRef, check_index
+
+__all__ = ["Item", "LinkRef", "as_indexed", "as_items", "as_key", "check_refs", "locate"]
+
+LinkRef: TypeAlias = str | Link | End
+"""The name of a link, a Link or an End; the latter two contain their namespace."""
+
+Item: TypeAlias = tuple[str, NetnsRef] | Link | End
+"""One link of many: (name, namespace), a Link or an End."""
+
+_NO_LINK = "give the name of a link, a Link or an End"
+_NO_ITEM = 'give (name, namespace) as in ("veth1", "ns1"), a Link or an End; "" is home'
+
+
+def locate(link: LinkRef, netns: NetnsRef = "", field: str = "name") -> tuple[str, NetnsRef, int | None]:
+    """Return the name, the namespace and, for a Link, the ifindex. If `netns` is given, the link is there now.
+
+    Raises InvalidValue.
+    """
+    if isinstance(link, str):
+        return link, netns, None
+    if isinstance(link, Link):
+        return link.name, netns or link.netns, link.index
+    if isinstance(link, End):
+        return link.name, netns or link.netns, None
+    raise InvalidValue(field, link, _NO_LINK)
+
+
+def as_items(items: Iterable[object]) -> list[tuple[str, NetnsRef, int | None]]:
+    """Return (name, namespace, ifindex or None) for each item; an item may have the ifindex itself.
+
+    Raises InvalidValue; a name alone would be split into its letters: "ab" into the link a of the namespace b.
+    """
+    found: list[tuple[str, NetnsRef, int | None]] = []
+    for item in [items] if isinstance(items, str) else items:
+        if isinstance(item, Link | End):
+            found.append(locate(item))
+        elif isinstance(item, str):
+            raise InvalidValue("items", item, f"a link is a name and a namespace: write ({item!r}, '') for home")
+        elif isinstance(item, tuple | list) and 2 <= len(item) <= 3:
+            name, netns, *index = item
+            _check_ref(netns)
+            found.append((name, netns, check_index(index[0]) if index else None))
+        else:
+            raise InvalidValue("items", item, _NO_ITEM)
+    return found
+
+
+def _check_ref(netns: object) -> None:
+    """Raise InvalidValue for a value that cannot be a reference; as part of a key, it would fail with another error."""
+    if not (netns is None or isinstance(netns, str) or hasattr(netns, "fileno")):
+        raise InvalidValue("netns", netns, 'give a namespace reference, as in "" (home), "ns1" or "pid:42"')
+
+
+def as_key(link: object) -> tuple[str, str | int]:
+    """Return (reference, name or ifindex) for a Link, an End, or such a tuple. Raises InvalidValue."""
+    if isinstance(link, Link):
+        return str(link.netns or ""), link.index
+    if isinstance(link, End):
+        return str(link.netns or ""), link.name
+    if isinstance(link, tuple) and len(link) == 2:
+        return link
+    raise InvalidValue("links", link, "give (reference, name or ifindex), a Link or an End")
+
+
+def as_indexed(link: object) -> tuple[NetnsRef, int]:
+    """Return (reference, ifindex) for a Link or such a tuple. Raises InvalidValue."""
+    if isinstance(link, Link):
+        return link.netns, link.index
+    if isinstance(link, tuple) and len(link) == 2 and isinstance(link[1], int):
+        _check_ref(link[0])
+        check_index(link[1])
+        return link
+    raise InvalidValue("links", link, "give (reference, ifindex) or a Link")
+
+
+def check_refs(refs: Iterable[str], field: str = "refs") -> list[str]:
+    """Return the references as a list. Raises InvalidValue for a single one, which would be split into letters."""
+    if isinstance(refs, str):
+        raise InvalidValue(field, refs, f"give a list of references: [{refs!r}]")
+    texts = list(refs)
+    for ref in texts:
+        if not isinstance(ref, str):
+            raise InvalidValue(field, ref, 'give references as text, as in ["", "ns1", "pid:42"]')
+    return texts

@@ -1,0 +1,110 @@
+"""Keep greenlets of one thread in their own network namespaces.
+
+A greenlet may switch to another inside a block, as in every blocking call of gevent and eventlet. The other greenlet
+runs in the same thread, and would run in the namespace of the block. So a thread that enters a namespace traces
+switches (``greenlet.settrace``): a greenlet in a block leaves the namespace when it is switched away from, and is back
+in it afterwards; all other greenlets run in the home namespace.
+
+What counts is the present namespace of the thread, not a count of blocks, which an interrupt could falsify.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from typing import Any
+
+from vethlib._primitives import local
+
+from .descriptor import HERE, Descriptor, current, duplicated
+from .syscalls import CLONE_NEWNET, bind
+
+__all__ = ["are_used", "entering", "key", "left"]
+
+_setns = bind("setns", ctypes.c_int, ctypes.c_int, keep_gil=True)
+
+_modules = sys.modules
+
+
+class _Threads(local):
+    """The follower of each thread."""
+
+    followed: _Follower | None = None
+
+
+_threads = _Threads()
+
+
+def are_used() -> bool:
+    """Return whether there are greenlets in this process."""
+    return "greenlet" in _modules
+
+
+def key() -> int:
+    """Return a number for the greenlet that runs in this thread, 0 where there are none."""
+    greenlet = _modules.get("greenlet")
+    return 0 if greenlet is None else id(greenlet.getcurrent())
+
+
+def entering(home: Descriptor) -> None:
+    """Take the thread back to `home` whenever it switches to another greenlet, until :func:`left` is called."""
+    follower = _threads.followed
+    if follower is None:
+        _threads.followed = follower = _Follower(home)
+        follower.begin()
+    follower.depth += 1
+
+
+def left() -> None:
+    """Note that a block has been left."""
+    follower = _threads.followed
+    if follower is not None:
+        follower.depth -= 1
+        if follower.depth <= 0 and not follower.away:
+            follower.end()
+
+
+class _Follower:
+    """Move one thread to the namespace of its running greenlet."""
+
+    def __init__(self, home: Descriptor) -> None:
+        self.depth = 0
+        self._greenlet: Any = _modules["greenlet"]
+        self._home = duplicated(home.fileno())
+        self._identity = _identity(os.fstat(self._home.fileno()))
+        self.away: dict[int, Descriptor] = {}  # the namespaces of greenlets that wait inside a block
+        self._before: Any = None
+
+    def begin(self) -> None:
+        self._before = self._greenlet.settrace(self._switched)
+
+    def end(self) -> None:
+        """Stop tracing switches."""
+        _threads.followed = None
+        if self._greenlet.gettrace() == self._switched:
+            self._greenlet.settrace(self._before)
+        self._home.close()
+
+    def _switched(self, event: str, greenlets: tuple[object, object]) -> None:
+        if self._before is not None:
+            self._before(event, greenlets)
+        if self._home.closed:
+            return  # another trace function calls this one after its end
+        origin, target = greenlets
+        try:
+            if _identity(os.stat(HERE)) != self._identity:
+                self.away[id(origin)] = current()
+                _setns(self._home.fileno(), CLONE_NEWNET)
+            if (inside := self.away.pop(id(target), None)) is not None:
+                _setns(inside.fileno(), CLONE_NEWNET)
+                inside.close()
+            elif not self.away:
+                self.end()
+        except BaseException:
+            _setns(self._home.fileno(), CLONE_NEWNET)
+            raise
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino

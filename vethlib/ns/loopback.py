@@ -1,0 +1,22 @@
+"""Set the loopback of a new namespace up, without which it cannot reach its own addresses."""
+
+from __future__ import annotations
+
+import struct
+from fcntl import ioctl
+from typing import Final
+
+from vethlib._primitives import socket
+
+__all__ = ["set_loopback_up"]
+
+_SIOCSIFFLAGS: Final = 0x8914  # include/uapi/linux/sockios.h
+_LO_UP: Final = struct.pack("16sh14x", b"lo", 0x1)  # struct ifreq with IFF_UP
+
+
+def set_loopback_up() -> None:
+    """Set lo up in the namespace of the calling thread. Raises OSError."""
+    # Any socket will do: dev_ioctl() handles what a family does not (sock_do_ioctl, net/socket.c). AF_UNIX is available
+    # even if a service may not have IP sockets.
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as any_socket:
+        ioctl(any_socket, _SIOCSIFFLAGS, _LO_UP)

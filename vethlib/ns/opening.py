@@ -1,0 +1,241 @@
+"""Open the file of a namespace, whatever is at its path, without side effects and without a long wait.
+
+1. Only namespaces and files in /proc are opened for reading: opening anything else may have side effects, such as
+   releasing the writer of a FIFO, an action of a device, or an automount.
+2. So a path is opened by O_PATH first, its device number compared with that of nsfs, and the descriptor then opened for
+   reading. In /run/netns, which is root's, a look at the entry is enough: a mount on it, or a symbolic link.
+3. If the kernel does not have a path in memory, a separate thread asks for it (:mod:`.answers`), which takes 0.1 ms.
+   Usually the reason is that the path does not exist at all; so the file systems of / and /run, without which nothing
+   works anyway, are asked directly.
+4. /proc/42/ns/net needs neither: procfs answers, and it can be nothing but a namespace.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from .descriptor import Descriptor
+from .descriptor import opened as opened_file
+from .glance import O_PATH, Glance, glance_at, glance_of, is_nsfs, nsfs, open_cached
+
+__all__ = [
+    "NETNS_DIR",
+    "NoNamespace",
+    "asked",
+    "entry_at",
+    "identity_at",
+    "is_leftover",
+    "is_namespace_of_process",
+    "link_at",
+    "opened",
+    "opened_directory",
+    "set_patience",
+    "unhurried",
+]
+
+NETNS_DIR: Final = "/run/netns"
+
+_NAMED: Final = NETNS_DIR + "/"
+_NAMED_LENGTH: Final = len(_NAMED)
+_OURS: Final = frozenset({"/", "/proc", "/run", NETNS_DIR})  # only root controls what these are
+
+T = TypeVar("T")
+
+
+class NoNamespace(Exception):
+    """The path exists, but is not a namespace."""
+
+
+def opened(path: str) -> Descriptor:
+    """Open the namespace at `path` for reading; the caller still has to check its kind.
+
+    Raises NoNamespace, NoAnswer, and OSError like ``os.open``.
+    """
+    if _is_named(path):
+        if is_nsfs(path):
+            return opened_file(path)
+        if not stat.S_ISLNK(glance_at(path).mode):
+            raise NoNamespace
+        if is_namespace_of_process(target := os.readlink(path)):
+            path = target
+    if is_namespace_of_process(path):
+        return opened_file(path)
+    fds: list[int] = []
+    try:
+        open_cached(path, fds)
+        return _opened_for_reading(fds[0])
+    except BlockingIOError:
+        pass
+    finally:
+        _close(fds)
+    if (link := _link_at(path)) and is_namespace_of_process(link):
+        return opened_file(link)
+    return _answered(path, lambda: _open_slowly(path))
+
+
+def is_namespace_of_process(path: str) -> bool:
+    """Return whether a path is /proc/42/ns/net, or that of a thread or of this process."""
+    match path.split("/"):
+        case ["", "proc", process, "ns", "net"]:
+            return _is_number(process) or process in ("self", "thread-self")
+        case ["", "proc", process, "task", thread, "ns", "net"]:
+            return (_is_number(process) or process == "self") and _is_number(thread)
+    return False
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
+
+
+def _answered(path: str, ask: Callable[[], T]) -> T:
+    from .answers import answered  # rarely needed
+
+    return answered(path, ask)
+
+
+def set_patience(seconds: float) -> None:
+    """Set how long this process waits for the file system of a reference to answer; 1 s by default.
+
+    Raises InvalidValue if it is not a positive number.
+    """
+    from .answers import set_patience
+
+    set_patience(seconds)
+
+
+def _close(fds: list[int]) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+def _is_named(path: str) -> bool:
+    return path.startswith(_NAMED) and path.find("/", _NAMED_LENGTH) < 0
+
+
+def _open_slowly(path: str) -> Descriptor:
+    with opened_file(path, O_PATH) as owner:
+        return _opened_for_reading(owner.fileno())
+
+
+def _opened_for_reading(fd: int) -> Descriptor:
+    if glance_of(fd).dev != nsfs():
+        raise NoNamespace
+    return opened_file(f"/proc/thread-self/fd/{fd}")
+
+
+def opened_directory(path: str) -> Descriptor:
+    """Open a directory for reading. Raises NoAnswer, and OSError like ``os.open``."""
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    try:
+        return asked(path, lambda: opened_file(path, flags))
+    except BlockingIOError:  # no thread can be started
+        return opened_file(path, flags)
+
+
+def asked(path: str, work: Callable[[], T]) -> T:
+    """Call `work`, which looks at `path`: at once if nothing can keep it, otherwise in another thread.
+
+    Raises NoAnswer, BlockingIOError if no thread can be started, and what `work` raises.
+    """
+    return work() if _is_at_hand(path) else _answered(path, work)
+
+
+def _is_at_hand(path: str) -> bool:
+    """Return whether the kernel has the whole path in memory, and it ends on a file system that always answers."""
+    fds: list[int] = []
+    try:
+        open_cached(path, fds)
+        return glance_of(fds[0]).dev in _indispensable()
+    except OSError:
+        return False
+    finally:
+        _close(fds)
+
+
+def identity_at(path: str) -> tuple[int, int] | None:
+    """Return ``(st_dev, st_ino)`` of the namespace at `path`; None if there is none, or it cannot be determined."""
+    try:
+        if _is_named(path) and (glance := glance_at(path)).dev == nsfs():
+            return glance.dev, glance.ino
+        with opened(path) as owner:
+            status = os.fstat(owner.fileno())
+            return status.st_dev, status.st_ino
+    except (NoNamespace, OSError):
+        return None
+
+
+def is_leftover(entry: Glance) -> bool:
+    """Return whether a file may be an unused mount point of a named namespace: a regular file of mode 0."""
+    return entry.mode == stat.S_IFREG
+
+
+def entry_at(path: str) -> Glance:
+    """Look at `path` itself. Raises NoAnswer, and OSError like lstat."""
+    # /proc/thread-self depends on the calling thread.
+    if path in _OURS or _is_named(path) or path.rpartition("/")[0] == "/proc":
+        glance = glance_at(path)
+        return glance._replace(link=os.readlink(path)) if stat.S_ISLNK(glance.mode) else glance
+    fds: list[int] = []
+    try:
+        open_cached(path, fds, follow=False)
+        glance = glance_of(fds[0])
+        if not stat.S_ISLNK(glance.mode):
+            return glance
+        if glance.dev in _indispensable():
+            return glance._replace(link=os.readlink("", dir_fd=fds[0]))
+    except BlockingIOError:
+        _link_at(path)
+    finally:
+        _close(fds)
+    return _answered(path, lambda: _look_slowly(path))
+
+
+def link_at(path: str) -> str:
+    """Return the target of the symbolic link at `path`; "" if there is none, or it cannot be determined."""
+    try:
+        return entry_at(path).link
+    except OSError:
+        return ""
+
+
+def _indispensable() -> set[int]:
+    """Return the devices of the file systems that are asked directly. Not cached, since device numbers are reused."""
+    return {glance_at("/").dev, glance_at("/run").dev}
+
+
+def _link_at(path: str) -> str:
+    """Return the target of the link at `path`, "" if that takes a question. Raises FileNotFoundError."""
+    above, known = path, _indispensable()
+    while above:
+        above, _, name = above.rpartition("/")
+        fds: list[int] = []
+        try:
+            open_cached(above or "/", fds)
+            if name in ("", ".", "..") or glance_of(fds[0]).dev not in known:
+                return ""
+            glance = glance_at(name, fds[0])
+            is_link = glance.dev in known and stat.S_ISLNK(glance.mode) and len(above) + 1 + len(name) == len(path)
+            return os.readlink(name, dir_fd=fds[0]) if is_link else ""
+        except BlockingIOError:
+            continue
+        except FileNotFoundError:
+            raise
+        except OSError:
+            return ""
+        finally:
+            _close(fds)
+    return ""
+
+
+def _look_slowly(path: str) -> Glance:
+    status = os.lstat(path)
+    link = os.readlink(path) if stat.S_ISLNK(status.st_mode) else ""
+    return Glance(status.st_mode, status.st_ino, status.st_ctime_ns, status.st_dev, link)
+
+
+def unhurried(path: str, work: Callable[[], T]) -> T:
+    """Call `work`, which accesses `path`, in another thread. Raises NoAnswer, and any error of `work`."""
+    return work() if path in _OURS else _answered(path, work)

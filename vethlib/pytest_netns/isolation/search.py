@@ -1,0 +1,123 @@
+"""Search the files to be collected for uses of the plugin, in the way in which pytest searches for tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator
+from fnmatch import fnmatch
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from vethlib.pytest_netns.names import FIXTURES
+
+from .mentions import MARKER, NOTHING, Mentions, look
+
+__all__ = ["find_use"]
+
+_OURS = ("vethlib.pytest_netns", "vethlib.pytest_netns.plugin")
+_LARGEST = 1 << 20  # bytes of a source file that are read
+
+
+def find_use(config: pytest.Config, names: Collection[str] = FIXTURES | {MARKER}) -> str:
+    """Return a use of one of the `names`, such as "tests/test_it.py uses topology", or ""."""
+    return _Search(config).find(names)
+
+
+class _Search:
+    """A search, which reads each file once."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._root = config.rootpath
+        self._here = config.invocation_params.dir
+        self._patterns = [*config.getini("python_files"), "conftest.py"]
+        self._skipped = config.getini("norecursedirs")
+        self._functions = config.getini("python_functions")
+        self._ignored = [os.path.abspath(self._here / path) for path in config.getoption("ignore") or ()]
+        self._ignored_globs = [os.path.abspath(self._here / path) for path in config.getoption("ignore_glob") or ()]
+        self._mentions: dict[Path, Mentions] = {}
+        self._of_plugins = frozenset(_given_by_plugins(config))
+
+    def find(self, names: Collection[str]) -> str:
+        for name in self._config.getini("usefixtures"):
+            if name in names:
+                return f"the setting usefixtures has {name}"
+        for path in self._to_collect():
+            asked = [used for used in self._look(path).asked if used in names]
+            if asked and (name := next((used for used in asked if used not in self._given_above(path)), "")):
+                return f"{path.relative_to(self._root) if path.is_relative_to(self._root) else path} uses {name}"
+        return ""
+
+    def _look(self, path: Path) -> Mentions:
+        if path not in self._mentions:
+            try:
+                source = path.read_bytes() if path.stat().st_size <= _LARGEST else b""
+            except OSError:
+                source = b""
+            self._mentions[path] = look(source, self._is_test) if source else NOTHING
+        return self._mentions[path]
+
+    def _is_test(self, name: str) -> bool:
+        return any(name.startswith(pattern) or fnmatch(name, pattern) for pattern in self._functions)
+
+    def _given_above(self, path: Path) -> frozenset[str]:
+        """Return the names that mean other fixtures in this file: those of the project's conftest.py and of plugins."""
+        above = (directory / "conftest.py" for directory in self._directories(path))
+        return self._of_plugins.union(*(self._look(conftest).given for conftest in above if conftest != path))
+
+    def _directories(self, path: Path) -> Iterator[Path]:
+        return (directory for directory in path.parents if directory.is_relative_to(self._root))
+
+    def _to_collect(self) -> Iterator[Path]:
+        """Yield the Python files that will be collected, and the conftest.py files that apply to them."""
+        for argument in self._config.args:
+            path = self._path(str(argument).partition("::")[0])
+            yield from (directory / "conftest.py" for directory in self._directories(path))
+            if path.is_file():
+                yield path
+            else:
+                yield from self._below(path)
+
+    def _path(self, argument: str) -> Path:
+        path = Path(os.path.abspath(self._here / argument))
+        if path.exists() or not self._config.getoption("pyargs"):
+            return path
+        try:
+            spec = find_spec(argument)
+        except (ImportError, AttributeError, ValueError):
+            return path
+        if spec is not None and spec.submodule_search_locations:
+            return Path(next(iter(spec.submodule_search_locations)))
+        return Path(spec.origin) if spec is not None and spec.origin else path
+
+    def _below(self, root: Path) -> Iterator[Path]:
+        for directory, directories, files in os.walk(root):
+            directories[:] = sorted(name for name in directories if self._is_entered(os.path.join(directory, name)))
+            for name in sorted(files):
+                path = os.path.join(directory, name)
+                if _matches(path, self._patterns) and not self._is_ignored(path):
+                    yield Path(path)
+
+    def _is_entered(self, directory: str) -> bool:
+        is_environment = os.path.exists(os.path.join(directory, "pyvenv.cfg"))
+        return not (is_environment or _matches(directory, self._skipped) or self._is_ignored(directory))
+
+    def _is_ignored(self, path: str) -> bool:
+        return path in self._ignored or any(fnmatch(path, pattern) for pattern in self._ignored_globs)
+
+
+def _matches(path: str, patterns: list[str]) -> bool:
+    """Match like pytest: a pattern with a "/" applies to the end of the path, any other to the name."""
+    name = os.path.basename(path)
+    return any(fnmatch(path, f"*/{pattern}") if "/" in pattern else fnmatch(name, pattern) for pattern in patterns)
+
+
+def _given_by_plugins(config: pytest.Config) -> Iterator[str]:
+    """Return the plugin's names that other plugins define, too. A conftest.py applies to its directory only."""
+    for plugin in config.pluginmanager.get_plugins():
+        file = getattr(plugin, "__file__", None) or ""
+        is_ours = getattr(plugin, "__name__", "") in _OURS
+        if not is_ours and file and os.path.basename(file) != "conftest.py":
+            yield from FIXTURES.intersection(vars(plugin))

@@ -1,0 +1,1 @@
+"""The leak watch: find what a test leaves behind in network namespaces."""

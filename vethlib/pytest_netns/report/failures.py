@@ -1,0 +1,200 @@
+"""Add the state of the network to reports of failures, capture packets, and keep topologies up.
+
+The report of a failed test has each running topology as text, and a section for each node with its state at the time of
+the failure. Captures begin when a topology is built and end when it is closed; those of a test that passed are removed
+unless they are requested. A topology to keep is passed to another process as soon as a test fails, so that the report
+can describe how to enter it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from vethlib.errors import VethError
+from vethlib.pytest_netns.isolation.enter import ISOLATION, Isolation
+from vethlib.pytest_netns.live import LIVE, Live
+from vethlib.pytest_netns.options import SETTINGS, Settings, for_item
+from vethlib.topology.keep import keep
+from vethlib.topology.live.capture import Capture
+from vethlib.topology.live.state import describe
+
+from .summary import KEPT
+
+if TYPE_CHECKING:
+    from vethlib.topology import Topology
+
+__all__ = ["Failures", "attend"]
+
+_NAME: Final = "netns-failures"
+_NOT_IN_A_NAME: Final = re.compile(r"[^\w.\-]+")
+_IGNORE: Final = ".gitignore"
+_MOST_FILES: Final = 8  # files that are named one by one
+_LONGEST: Final = 120  # characters of a directory's name
+
+
+def attend(config: pytest.Config) -> None:
+    """Register this in a run, unless it is registered."""
+    if not config.pluginmanager.has_plugin(_NAME):
+        live = config.stash[LIVE]
+        failures = Failures(config.stash[SETTINGS], live, config.stash[ISOLATION])
+        config.pluginmanager.register(failures, _NAME)
+        live.listeners.append(failures)
+
+
+class Failures:
+    """The hooks, and the listener for topologies of fixtures."""
+
+    def __init__(self, settings: Settings, live: Live, isolation: Isolation) -> None:
+        self._settings = settings
+        self._live = live
+        self._isolation = isolation
+        self._captures: dict[Topology, tuple[Capture, Path]] = {}
+        self._undecided: list[tuple[list[Path], Path]] = []  # captures of topologies that the present teardown closes
+        self._failed: set[Topology] = set()  # topologies that were up when a test failed
+        self._nodeid = ""
+        self._directories: set[Path] = set()  # directories with captures of this run
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Note the settings of the test, which apply to the topologies that it builds."""
+        self._settings = for_item(item)
+        self._nodeid = item.nodeid
+        return (yield)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Add sections to the report of a failure."""
+        report = yield
+        if report.failed and report.when in ("setup", "call") and (used := self._live.used_by(item)):
+            self._failed.update(used)
+            report.sections.extend(self._sections(used))
+        if report.when == "teardown" and self._undecided:
+            undecided, self._undecided = self._undecided, []
+            if report.failed:
+                files = [str(path) for paths, _ in undecided for path in paths]
+                report.sections.append(("netns captures", "\n".join(files)))
+            else:
+                self._remove(undecided)
+        return report
+
+    def _remove(self, captures: Sequence[tuple[list[Path], Path]]) -> None:
+        for files, directory in captures:
+            _remove(files, directory, self._settings.directory)
+            self._directories.discard(directory)
+
+    def _sections(self, used: Sequence[Topology]) -> Iterator[tuple[str, str]]:
+        room = self._settings.nodes
+        names: Counter[str] = Counter()
+        for topology in used:
+            if topology.layout.wires:
+                yield "netns topology", str(topology)
+            nodes = list(topology.items())
+            if len(nodes) > room:  # then those first that the test has used
+                nodes.sort(key=lambda item: not item[1].was_entered)
+            for name, node in nodes[:room]:
+                names[name] += 1
+                title = name if names[name] == 1 else f"{name}.{names[name]}"  # like the names of kept nodes
+                yield f"netns node {title}", "\n".join(describe(node))
+                room -= 1
+        total = sum(map(len, used))
+        if total > names.total():
+            yield "netns nodes", f"{total - names.total()} more, which --netns-nodes={total} shows"
+        if files := [line for topology in used if topology in self._captures for line in self._files(topology)]:
+            yield "netns captures", "\n".join(files)
+        if self._settings.keep:
+            yield from self._keep(used)
+
+    def _files(self, topology: Topology) -> Iterator[str]:
+        capture, directory = self._captures[topology]
+        missing = capture.missing
+        if len(capture.files) > _MOST_FILES:
+            yield f"{len(capture.files)} files in {directory}"
+        for path in capture.files:
+            if path in missing:
+                yield f"{path}  ({missing[path]})"
+            elif len(capture.files) <= _MOST_FILES:
+                yield str(path)
+
+    def _keep(self, used: Sequence[Topology]) -> Iterator[tuple[str, str]]:
+        new = [topology for topology in used if topology not in self._live.kept]
+        nodes = [node for topology in new for node in topology.values() if not node.closed]
+        if not nodes:
+            return
+        try:
+            kept = keep(nodes, as_user="user" in self._isolation.namespaces)
+        except (VethError, OSError) as error:
+            yield "netns not kept", str(error)
+            return
+        self._live.kept.update(new)
+        for node in nodes:
+            node.let_run()
+        listed = ", ".join(kept.nodes[:8]) + (f", … ({len(kept.nodes)} in all)" if len(kept.nodes) > 8 else "")
+        yield (
+            KEPT,
+            f"{self._nodeid}: {listed}\n"
+            f"a shell in one:  {kept.enter} ip netns exec {kept.nodes[0]} bash\n"
+            f"all of them:     {kept.enter} {sys.executable} -m vethlib show\n"
+            f"end it:          {kept.end}",
+        )
+
+    def built(self, topology: Topology, nodeid: str) -> None:
+        """Begin to capture if the settings request it."""
+        if self._settings.pcap != "off" and topology.layout.wires:
+            directory = self._free_directory(nodeid)
+            _make_unversioned(self._settings.directory)
+            self._captures[topology] = Capture(topology, directory), directory
+
+    def _free_directory(self, nodeid: str) -> Path:
+        """Return the directory for another topology of a test, class, module or session."""
+        name = _NOT_IN_A_NAME.sub("_", nodeid).strip("_")[-_LONGEST:] or "session"
+        if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+            name += f"-{worker}"  # workers do not know each other's directories
+        first = self._settings.directory / name
+        number, directory = 1, first
+        while directory in self._directories:
+            number += 1
+            directory = first / str(number)
+        self._directories.add(directory)
+        return directory
+
+    def closing(self, topologies: list[Topology]) -> None:
+        """End the captures of topologies. Whether to keep the files is known only after the teardown."""
+        for topology in topologies:
+            if topology in self._captures:
+                capture, directory = self._captures.pop(topology)
+                capture.stop()
+                if self._settings.pcap != "all" and topology not in self._failed:
+                    self._undecided.append((capture.files, directory))
+            self._failed.discard(topology)
+
+
+def _make_unversioned(directory: Path) -> None:
+    """Create the directory of all captures, which git ignores."""
+    if not directory.exists():
+        directory.mkdir(parents=True)
+        (directory / _IGNORE).write_text("# by pytest's plugin netns\n*\n")
+
+
+def _remove(files: list[Path], directory: Path, last: Path) -> None:
+    """Remove files, and directories that are empty then, up to and including `last`."""
+    for path in files:
+        path.unlink(missing_ok=True)
+    for parent in (directory, *directory.parents):
+        try:
+            if parent == last:
+                if os.listdir(parent) != [_IGNORE]:
+                    return  # it existed before, or has other files
+                (parent / _IGNORE).unlink()
+            parent.rmdir()
+        except OSError:
+            return  # it has other files
+        if parent == last:
+            return

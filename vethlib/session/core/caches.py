@@ -1,0 +1,80 @@
+"""Attached caches: a session looks links up in them, and has them updated after each of its changes.
+
+A cache receives events for every change. The kernel queues them within the call that makes the change, so a cache that
+reads its queue after a call has everything the call did.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from typing import Protocol
+
+from vethlib._nl.link import LinkMessage
+from vethlib.errors import VethError
+
+__all__ = ["AttachedCaches", "Cache"]
+
+Identity = tuple[int, int]
+
+
+class Cache(Protocol):
+    """The interface of a cache to a session (:class:`vethlib.IfIndexCache` has it)."""
+
+    def find(self, identity: Identity, name: str) -> LinkMessage | None:
+        """Return the link of that name in an open namespace as it is now; None if the kernel has to be asked."""
+
+    def learn(self, identity: Identity, message: LinkMessage) -> None:
+        """Take over what the kernel has just returned; for some changes it sends no event."""
+
+    def catch_up(self) -> None:
+        """Apply all events that are queued."""
+
+
+class AttachedCaches:
+    """The caches of a session, usually none. They are not kept alive; one that fails is skipped."""
+
+    __slots__ = ("_attached",)
+
+    def __init__(self) -> None:
+        self._attached: tuple[weakref.ref[Cache], ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self._attached)
+
+    def _alive(self) -> Iterator[Cache]:
+        return (cache for attached in self._attached if (cache := attached()) is not None)
+
+    def add(self, cache: Cache) -> None:
+        """Attach a cache."""
+        self._attached = (*map(weakref.ref, self._alive()), weakref.ref(cache))
+
+    def remove(self, cache: Cache) -> None:
+        """Detach a cache; it need not be attached."""
+        self._attached = tuple(weakref.ref(attached) for attached in self._alive() if attached is not cache)
+
+    def find(self, identity: Identity, name: str) -> LinkMessage | None:
+        """Return the link from the first cache that has its current state; None if there is none."""
+        for cache in self._alive():
+            try:
+                if (message := cache.find(identity, name)) is not None:
+                    return message
+            except VethError:
+                continue  # it raises that again in a call of its own user
+        return None
+
+    def learn(self, identity: Identity, message: LinkMessage) -> None:
+        """Pass what the kernel has returned to every cache."""
+        for cache in self._alive():
+            try:
+                cache.learn(identity, message)
+            except VethError:
+                continue
+
+    def catch_up(self) -> None:
+        """Have every cache apply its queued events."""
+        for cache in self._alive():
+            try:
+                cache.catch_up()
+            except VethError:
+                continue

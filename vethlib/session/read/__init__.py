@@ -1,0 +1,1 @@
+"""Reading the host: looking links up, listing them, counting, and waiting."""

@@ -1,0 +1,125 @@
+"""Counters of many links: by name, and of every link in many namespaces.
+
+The cost per link in µs, measured with 1, 10 and 1000 links of one namespace:
+
+    RTM_GETLINK by name, then RTM_GETSTATS, one link after the other    92   79  185
+    the same, all names in one datagram and all counters in another     68   35  105
+    one RTM_GETLINK that has the counters too (no RTEXT_FILTER_SKIP_STATS)    68   38  102
+    a dump of RTM_GETSTATS                                              40    8   12
+
+So a dump is the way to read every link. Links that are named have to be found first, for which the kernel writes all
+attributes of each; adding the counters to those answers saves nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from operator import itemgetter
+
+from vethlib._nl.link import dump_stats, get_link, get_stats, index_of, parse_indexed_stats, parse_stats
+from vethlib._nl.torn import read
+from vethlib._primitives import time
+from vethlib.errors import VethError, is_exhaustion
+from vethlib.links import NetnsRef, Stats, describe
+from vethlib.rates import Sample
+from vethlib.session.core.namespaces import Namespaces, OpenNetns
+from vethlib.session.core.refusal import refusal
+from vethlib.session.core.slabs import SLAB, slabs
+
+from .target import not_found, read_body
+
+__all__ = ["count_in", "count_many"]
+
+Named = tuple[str, NetnsRef]
+
+
+def count_many(
+    open_namespaces: Callable[[], Namespaces], items: Sequence[Named], *, missing_ok: bool
+) -> list[Sample | None]:
+    """Return a sample for each item, in order; see Session.stats_many."""
+    by_ref: dict[object, list[int]] = {}
+    for position, (_, netns) in enumerate(items):
+        by_ref.setdefault(netns or "", []).append(position)
+    groups = list(by_ref.values())
+    found: list[Sample | None] = [None] * len(items)
+    for start in range(0, len(groups), SLAB):
+        with open_namespaces() as namespaces:
+            slab: list[tuple[OpenNetns, list[int]]] = []
+            for positions in groups[start : start + SLAB]:
+                try:
+                    slab.append((namespaces(items[positions[0]][1]), positions))
+                except LookupError:
+                    if not missing_ok:
+                        raise
+            namespaces.open_sockets(place for place, _ in slab)
+            for place, positions in slab:
+                samples = _count(namespaces, place, [items[position] for position in positions], missing_ok=missing_ok)
+                for position, sample in zip(positions, samples, strict=True):
+                    found[position] = sample
+    return found
+
+
+def _count(
+    namespaces: Namespaces, place: OpenNetns, wanted: Sequence[Named], *, missing_ok: bool
+) -> list[Sample | None]:
+    indexes: list[int | None] = []
+    for item, outcome in zip(
+        wanted, namespaces.ask_all(place, [get_link(name=os.fsencode(name)) for name, _ in wanted]), strict=True
+    ):
+        if outcome.errno and not (missing_ok and outcome.errno == errno.ENODEV):
+            raise _named(not_found(outcome, *item, f"read the counters of {describe(*item)}"), item)
+        indexes.append(None if outcome.errno else read_body(place, outcome, index_of))
+    requests = [get_stats(index) for index in indexes if index is not None]
+    outcomes = iter(namespaces.ask_all(place, requests) if requests else ())
+    at = time.monotonic()
+    samples: list[Sample | None] = []
+    for item, index in zip(wanted, indexes, strict=True):
+        sample = None
+        if index is not None:
+            outcome = next(outcomes)
+            if outcome.errno == 0:
+                sample = Sample(place.identity, index, at, Stats(*read_body(place, outcome, parse_stats)))
+            elif not (missing_ok and outcome.errno == errno.ENODEV):
+                raise _named(not_found(outcome, *item, f"read the counters of {describe(*item)}"), item)
+        samples.append(sample)
+    return samples
+
+
+def _named(error: VethError, item: Named) -> VethError:
+    error.item = item
+    return error
+
+
+def count_in(open_namespaces: Callable[[], Namespaces], refs: Iterable[str]) -> dict[str, list[Sample] | VethError]:
+    """Return a sample of every link in each namespace; see Session.stats_in."""
+    wanted = list(dict.fromkeys(refs))
+    found: dict[str, list[Sample] | VethError] = {}
+    for slab in slabs(wanted):
+        with open_namespaces() as namespaces:
+            opened: list[tuple[str, OpenNetns]] = []
+            for ref in slab:
+                try:
+                    opened.append((ref, namespaces(ref)))
+                except VethError as error:
+                    found[ref] = error
+                    slab.short = slab.short or is_exhaustion(error)
+            namespaces.open_sockets(place for _, place in opened)
+            for ref, place in opened:
+                try:
+                    found[ref] = _dump(namespaces, place)
+                except VethError as error:
+                    found[ref] = error
+                    slab.short = slab.short or is_exhaustion(error)
+    return {ref: found[ref] for ref in wanted}
+
+
+def _dump(namespaces: Namespaces, place: OpenNetns) -> list[Sample]:
+    dump = partial(namespaces.dump, place, dump_stats(), parse_indexed_stats, 1)
+    outcome = read(dump, itemgetter(0), namespaces.patience)
+    at = time.monotonic()
+    if outcome.errno:
+        raise refusal(outcome, "read the counters", place.ref)
+    return [Sample(place.identity, index, at, Stats(*counters)) for index, counters in outcome.bodies]

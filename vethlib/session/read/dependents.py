@@ -1,0 +1,155 @@
+"""The dependents of a link: what others have added to it, and what is lost when it is deleted, set down or changed.
+
+The kernel removes the following, and never restores it:
+
+* with the link: everything (unregister_netdevice_many, net/core/dev.c).
+* when it is set down: its routes (fib_disable_ip, net/ipv4/fib_frontend.c; addrconf_ifdown, net/ipv6/addrconf.c) and
+  its neighbours, including permanent ones (neigh_ifdown, net/core/neighbour.c). Links on top of it are set down, too.
+* with its MAC: its neighbours (neigh_changeaddr). Links on top of it may take the new MAC (vlan_sync_address).
+* with an IPv4 address: the routes that have it as their source, and with the last one all routes of the link.
+
+Not covered: settings in /proc/sys/net, sockets bound to a link, filters in its qdiscs, and links on top of it that were
+moved to another namespace.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from socket import AF_INET, AF_INET6
+from typing import Any, Final
+
+from vethlib._nl.const import RTM_F_CLONED, RTPROT_KERNEL, TC_H_INGRESS, TC_H_ROOT
+from vethlib._nl.dependents import dump_neighbours, dump_qdiscs, parse_mounted, parse_qdisc, permanent_on
+from vethlib._nl.link import get_link
+from vethlib._nl.route import dump_routes_over, parse_route
+from vethlib._nl.torn import read
+from vethlib.errors import VethError, is_exhaustion
+from vethlib.links import Dependents, NetnsRef
+from vethlib.session.core.namespaces import Namespaces, OpenNetns
+from vethlib.session.core.refusal import refusal
+from vethlib.session.core.slabs import slabs
+
+from .reading import table
+from .target import read_body
+
+__all__ = ["read_dependents"]
+
+_FEW: Final = 16  # links whose routes are requested individually
+_PLAIN_QDISCS: Final = ("noop", "noqueue")  # a veth has no queue of its own (IFF_NO_QUEUE, drivers/net/veth.c)
+
+
+def read_dependents(
+    open_namespaces: Callable[[], Namespaces], items: Iterable[tuple[NetnsRef, int]]
+) -> list[Dependents]:
+    """Return the dependents of each link, (reference, ifindex); none for a link that is missing."""
+    wanted = [(ref or "", index) for ref, index in items]
+    indexes: dict[NetnsRef, list[int]] = {}
+    for ref, index in wanted:
+        indexes.setdefault(ref, []).append(index)
+    found: dict[tuple[NetnsRef, int], Dependents] = {}
+    for slab in slabs(list(indexes)):
+        with open_namespaces() as namespaces:
+            try:
+                found.update(_in_slab(namespaces, {ref: indexes[ref] for ref in slab}))
+            except VethError as error:
+                slab.short = is_exhaustion(error)
+                if not slab.short or len(slab) == 1:
+                    raise
+    return [found.get(item, Dependents()) for item in wanted]
+
+
+def _in_slab(
+    namespaces: Namespaces, wanted: Mapping[NetnsRef, Sequence[int]]
+) -> dict[tuple[NetnsRef, int], Dependents]:
+    by_place: dict[OpenNetns, list[NetnsRef]] = {}
+    for ref in wanted:
+        by_place.setdefault(namespaces(ref), []).append(ref)
+    found: dict[tuple[NetnsRef, int], Dependents] = {}
+    for place, refs in by_place.items():
+        dependents = dict(_in_place(namespaces, place, {index: None for ref in refs for index in wanted[ref]}))
+        found.update(((ref, index), dependents[index]) for ref in refs for index in wanted[ref] if index in dependents)
+    return found
+
+
+def _in_place(namespaces: Namespaces, place: OpenNetns, indexes: Iterable[int]) -> Iterator[tuple[int, Dependents]]:
+    links = {link.ifindex: link for link in table(namespaces, place)}
+    existing = [index for index in indexes if index in links]
+    routes = Counter(_routed(namespaces, place, existing))
+    neighbours = Counter(_dumped(namespaces, place, dump_neighbours(), permanent_on, "neighbours"))
+    qdiscs = _dumped(namespaces, place, dump_qdiscs(), parse_qdisc, "queueing disciplines")
+    off = _without_ipv6(place, [links[index].name for index in existing])
+    stacked: dict[int, list[str]] = {}
+    for link in links.values():
+        if link.link and link.kind != "veth" and link.link_netnsid is None:
+            stacked.setdefault(link.link, []).append(repr(link.name))
+    on = {
+        qdisc.ifindex: qdisc.kind
+        for qdisc in qdiscs
+        if qdisc.kind not in _PLAIN_QDISCS and qdisc.parent == TC_H_INGRESS
+    }
+    root = {
+        qdisc.ifindex: qdisc.kind for qdisc in qdiscs if qdisc.kind not in _PLAIN_QDISCS and qdisc.parent == TC_H_ROOT
+    }
+    for index, outcome in zip(
+        existing, namespaces.ask_all(place, [get_link(index) for index in existing]), strict=True
+    ):
+        if outcome.errno:
+            continue  # it has just been deleted
+        mounted, link = read_body(place, outcome, parse_mounted), links[index]
+        fixed = [f"its alternative name {name!r}" for name in link.altnames]
+        if mounted.master:
+            bridge = links.get(mounted.master)
+            fixed.append(f"its place in {bridge.name if bridge else mounted.master!r}")
+        fixed += [f"its qdisc {kinds[index]}" for kinds in (root, on) if index in kinds]
+        if mounted.xdp:
+            fixed.append("its XDP program")
+        yield (
+            index,
+            Dependents(routes[index], neighbours[index], tuple(stacked.get(index, ())), tuple(fixed), link.name in off),
+        )
+
+
+def _dumped(
+    namespaces: Namespaces, place: OpenNetns, request: bytes, parse: Callable[[bytes], Any], what: str
+) -> Sequence[Any]:
+    outcome = read(partial(namespaces.dump, place, request, parse, 1), patience=namespaces.patience)
+    if outcome.errno in (errno.ENODEV, errno.EAFNOSUPPORT, errno.EOPNOTSUPP):
+        return ()  # a kernel without traffic control, or without IPv6
+    if outcome.errno:
+        raise refusal(outcome, f"list the {what}", place.ref)
+    return outcome.bodies
+
+
+def _routed(namespaces: Namespaces, place: OpenNetns, indexes: Sequence[int]) -> Iterator[int]:
+    """Yield the ifindexes of each route that the kernel did not create automatically."""
+    # A host may have a million routes over other links, and the kernel goes through all of them for each request.
+    requested = indexes if len(indexes) <= _FEW else [0]
+    for family in (AF_INET, AF_INET6):
+        for index in requested:
+            for route in _dumped(namespaces, place, dump_routes_over(family, index), parse_route, "routes"):
+                if route.protocol != RTPROT_KERNEL and not route.flags & RTM_F_CLONED:
+                    links = {route.ifindex, *route.next_hops}
+                    # A route with a next hop object need not name its link, but the kernel has matched it.
+                    yield from {index} if index else links
+
+
+def _without_ipv6(place: OpenNetns, names: Iterable[str]) -> set[str]:
+    """Return those of the links on which IPv6 is disabled."""
+
+    # /proc/sys/net belongs to the namespace of the thread that opens it.
+    def read() -> set[str]:
+        return {name for name in names if _is_set(b"/proc/sys/net/ipv6/conf/%b/disable_ipv6" % os.fsencode(name))}
+
+    return place.call(read)
+
+
+def _is_set(path: bytes) -> bool:
+    try:
+        with open(path, "rb", 0) as switch:
+            return switch.read().strip() != b"0"
+    except OSError:
+        return False  # below an MTU of 1280 a link has no IPv6 at all

@@ -1,0 +1,249 @@
+"""From the kernel's messages to :class:`Link`, :class:`Address` and :class:`Stats`."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+from operator import attrgetter
+from typing import TypeVar
+
+from vethlib._nl.addr import AddrMessage, dump_addrs, parse_addr
+from vethlib._nl.link import LinkMessage, dump_links, get_link, get_stats, index_of, new_link, parse_link, parse_stats
+from vethlib._nl.torn import repeat, union
+from vethlib.addresses import Address, IPAddress, IPInterface
+from vethlib.errors import Malformed
+from vethlib.links import Link, NetnsRef, Stats, describe
+from vethlib.session.core.namespaces import Namespaces, OpenNetns
+from vethlib.session.core.refusal import refusal
+
+from .target import Target, read_body
+
+__all__ = [
+    "addresses_of",
+    "find",
+    "find_index",
+    "find_known",
+    "read_addresses",
+    "read_addresses_if_whole",
+    "read_details",
+    "read_link",
+    "read_links",
+    "read_stats",
+    "table",
+    "to_link",
+]
+
+
+T = TypeVar("T")
+
+
+def to_link(
+    message: LinkMessage,
+    netns: NetnsRef,
+    ifaddrs: Sequence[Address] = (),
+    addresses: tuple[IPInterface, ...] | None = None,
+) -> Link:
+    """Return a link message as a Link, with addresses that were read (`ifaddrs`) or are known (`addresses`).
+
+    IFLA_LINK is the peer of a veth only; of a macvlan, for example, it is the lower link.
+    """
+    is_veth = message.kind == "veth"
+    return Link(
+        message.ifindex,
+        message.name,
+        netns,
+        message.kind,
+        message.mac.hex(":"),
+        message.mtu,
+        message.up,
+        message.operstate,
+        tuple([address.interface for address in ifaddrs]) if addresses is None else addresses,
+        message.link if is_veth else None,
+        message.link_netnsid if is_veth else None,
+        message.alias,
+        message.group,
+        message.num_tx_queues,
+        message.altnames,
+        tuple(ifaddrs),
+    )
+
+
+def to_interface(message: AddrMessage) -> IPInterface:
+    """Return the address with its prefix."""
+    cls = IPv4Interface if len(message.address) == 4 else IPv6Interface
+    return cls((message.address, message.prefixlen))
+
+
+def to_address(message: AddrMessage) -> Address:
+    """Return an address message as an Address."""
+    peer = _ip(message.peer) if message.peer else None
+    return Address(message.ifindex, to_interface(message), message.flags, message.proto, message.body, peer)
+
+
+def _ip(packed: bytes) -> IPAddress:
+    return IPv4Address(packed) if len(packed) == 4 else IPv6Address(packed)
+
+
+def find(namespaces: Namespaces, target: Target) -> LinkMessage:
+    """Return the link with that name (or alternative name). Raises LinkNotFound."""
+    outcome = namespaces.ask(target.place, get_link(name=os.fsencode(target.name)))
+    if outcome.errno:
+        raise target.not_found(outcome)
+    message = target.read(outcome, parse_link)
+    namespaces.caches.learn(target.place.identity, message)
+    return message
+
+
+def find_known(namespaces: Namespaces, target: Target) -> LinkMessage:
+    """Do as :func:`find`, but let an attached cache answer if it can.
+
+    The peer of such a link is as of its last event, because the kernel sends none when the peer is moved.
+    """
+    caches = namespaces.caches
+    if caches and (message := caches.find(target.place.identity, target.name)) is not None:
+        return message
+    return find(namespaces, target)
+
+
+def find_index(namespaces: Namespaces, target: Target) -> int:
+    """Return the ifindex of the link with that name (or alternative name). Raises LinkNotFound."""
+    if namespaces.caches:
+        return find_known(namespaces, target).ifindex
+    outcome = namespaces.ask(target.place, get_link(name=os.fsencode(target.name)))
+    if outcome.errno:
+        raise target.not_found(outcome)
+    return target.read(outcome, index_of)
+
+
+def read_details(namespaces: Namespaces, target: Target) -> dict[str, object]:
+    """Return every attribute of a link, as pyroute2 decodes it. Raises LinkNotFound."""
+    from vethlib._nl.trace import decode  # imports pyroute2
+
+    outcome = namespaces.ask(target.place, get_link(name=os.fsencode(target.name), stats=True))
+    if outcome.errno:
+        raise target.not_found(outcome)
+
+    def details(body: bytes) -> dict[str, object]:
+        try:
+            (decoded,) = decode(new_link(body))
+            attrs = decoded["attrs"]
+            assert isinstance(attrs, list)
+            return {key: decoded[key] for key in ("index", "ifi_type", "flags")} | dict(attrs)
+        except Exception as error:  # others choose the bytes, and pyroute2 may fail at any
+            raise Malformed(f"pyroute2 cannot decode {len(body)} bytes: {error!r}") from error
+
+    request = f"read the details of {describe(target.name, target.netns)}"
+    return replace(target, request=request).read(outcome, details)
+
+
+def table(namespaces: Namespaces, place: OpenNetns, kind: bytes = b"") -> list[LinkMessage]:
+    """Return every link in `place`, or those of one kind."""
+    outcome, torn = repeat(partial(namespaces.dump, place, dump_links(kind), parse_link, 1), namespaces.patience)
+    if torn:
+        return _links_of_torn(namespaces, place, torn)
+    if outcome.errno:
+        raise refusal(outcome, "list the links", place.ref)
+    return list(outcome.bodies)
+
+
+def _links_of_torn(
+    namespaces: Namespaces, place: OpenNetns, torn: Sequence[Sequence[LinkMessage]]
+) -> list[LinkMessage]:
+    """Merge torn dumps; each link that is doubtful, or that another link names as its peer, is requested by itself."""
+    links, doubtful = union(torn, attrgetter("ifindex"))
+    named = {link.link for link in links.values() if link.link and link.kind == "veth" and link.link_netnsid is None}
+    asked = [*doubtful, *(named - links.keys())]
+    for index, outcome in zip(asked, namespaces.ask_all(place, [get_link(index) for index in asked]), strict=True):
+        if not outcome.errno:
+            links[index] = read_body(place, outcome, parse_link, "list the links")
+        elif outcome.errno == errno.ENODEV:
+            links.pop(index, None)
+        else:
+            raise refusal(outcome, "list the links", place.ref)
+    return [links[index] for index in sorted(links)]
+
+
+def read_addresses(namespaces: Namespaces, place: OpenNetns, index: int = 0) -> list[AddrMessage]:
+    """Return the addresses of one link, or of every link in `place`."""
+    outcome, torn = repeat(partial(namespaces.dump, place, dump_addrs(index), parse_addr, 1), namespaces.patience)
+    if torn:
+        addresses = _addresses_of_torn(namespaces, place, torn, index)
+    else:
+        # A namespace in which no link ever had an IPv4 or IPv6 device refuses to filter by a link without one.
+        if outcome.errno == errno.ENODEV:
+            return []
+        if outcome.errno:
+            raise refusal(outcome, "list the addresses", place.ref)
+        addresses = list(outcome.bodies)
+    # Kernels before 4.20 do not filter by link.
+    return [address for address in addresses if not index or address.ifindex == index]
+
+
+def read_addresses_if_whole(namespaces: Namespaces, place: OpenNetns) -> list[AddrMessage] | None:
+    """Return the addresses of every link in `place` by one dump; None if it is torn."""
+    outcome = namespaces.dump(place, dump_addrs(0), parse_addr, 1)
+    if outcome.errno == errno.EAGAIN:
+        return None
+    if outcome.errno:
+        raise refusal(outcome, "list the addresses", place.ref)
+    return list(outcome.bodies)
+
+
+def _addresses_of_torn(
+    namespaces: Namespaces, place: OpenNetns, torn: Sequence[Sequence[AddrMessage]], index: int
+) -> list[AddrMessage]:
+    """Merge torn dumps; links with doubtful addresses are read again.
+
+    A single IPv4 address cannot be requested, but the addresses of a link arrive in one part unless there are hundreds.
+    Then an address counts if it was in the last dump or in two of them.
+    """
+    found, doubtful = union(torn, _identity)
+    if index:
+        last = {_identity(address) for address in torn[-1]}
+        seen = Counter(identity for version in torn for identity in {_identity(address) for address in version})
+        return [address for identity, address in found.items() if identity in last or seen[identity] > 1]
+    links = dict.fromkeys(identity[0] for identity in doubtful)
+    return [
+        *(address for address in found.values() if address.ifindex not in links),
+        *(address for link in links for address in read_addresses(namespaces, place, link)),
+    ]
+
+
+_identity: Callable[[AddrMessage], tuple[int, bytes, int, bytes]] = attrgetter(
+    "ifindex", "address", "prefixlen", "peer"
+)
+
+
+def addresses_of(messages: Iterable[AddrMessage]) -> list[Address]:
+    """Return address messages as Addresses."""
+    return [to_address(message) for message in messages]
+
+
+def read_link(namespaces: Namespaces, target: Target) -> Link:
+    """Return a link with its addresses. Raises LinkNotFound."""
+    message = find(namespaces, target)
+    return to_link(message, target.netns, addresses_of(read_addresses(namespaces, target.place, message.ifindex)))
+
+
+def read_links(namespaces: Namespaces, place: OpenNetns, netns: NetnsRef) -> list[Link]:
+    """Return every link in `place` with its addresses, in the kernel's order."""
+    links = table(namespaces, place)
+    addresses: dict[int, list[Address]] = {}
+    for address in addresses_of(read_addresses(namespaces, place)):
+        addresses.setdefault(address.index, []).append(address)
+    return [to_link(link, netns, addresses.get(link.ifindex, ())) for link in links]
+
+
+def read_stats(namespaces: Namespaces, target: Target) -> Stats:
+    """Return the counters of a link. Raises LinkNotFound."""
+    message = find_known(namespaces, target)
+    outcome = namespaces.ask(target.place, get_stats(message.ifindex))
+    if outcome.errno:
+        raise target.not_found(outcome)
+    # struct rtnl_link_stats64 keeps rx and tx side by side in the order Stats has them.
+    return Stats(*target.read(outcome, parse_stats))

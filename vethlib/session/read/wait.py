@@ -1,0 +1,131 @@
+"""Waiting until the addresses of links can be used.
+
+A link carries traffic when its operstate is "up", for which both ends have to be up. An IPv6 address can be used after
+duplicate address detection, which takes one to two seconds more (RFC 4862, 5.4).
+
+If detection finds a duplicate on any of the links, waiting ends at once: the state DADFAILED is final
+(addrconf_dad_stop, net/ipv6/addrconf.c). If accept_dad is 2 and the duplicate is the link-local address of the MAC, the
+kernel disables IPv6 on the link instead and removes every IPv6 address (addrconf_dad_work).
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+
+from vethlib._nl.batch import Outcome
+from vethlib._nl.const import RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR, RTNLGRP_LINK
+from vethlib._nl.sock import RtnlSocket
+from vethlib._primitives import select, time
+from vethlib.errors import DuplicateAddress, NetlinkError, WaitTimeout
+from vethlib.links import IPInterface, Link, NetnsRef, describe
+from vethlib.session.core.ipv6 import read_settings
+from vethlib.session.core.namespaces import Namespaces, OpenNetns
+from vethlib.session.core.refusal import system_errors
+
+from .reading import addresses_of, find, read_addresses, read_link
+from .target import Target
+
+__all__ = ["Awaited", "until_usable"]
+
+_LONGEST = 3600.0  # seconds without a check; poll(2) takes 24 days at most
+_GROUPS = (RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR)
+
+
+@dataclass(frozen=True, slots=True)
+class Awaited:
+    """A link that is to become usable, and the addresses that it was given and must still have then."""
+
+    name: str
+    netns: NetnsRef
+    addresses: tuple[IPInterface, ...] = ()
+
+    def __str__(self) -> str:
+        return describe(self.name, self.netns)
+
+    def at(self, place: OpenNetns) -> Target:
+        """Return the link in its open namespace."""
+        return Target(place, self.name, self.netns, f"wait for {self}")
+
+
+def until_usable(
+    namespaces: Namespaces, ends: Sequence[Awaited], timeout: float, deadline: float | None = None
+) -> list[Link]:
+    """Wait until each link is up with every address usable, and return the links.
+
+    Raises WaitTimeout after `timeout` seconds (or at `deadline` on the monotonic clock, which several waits can share),
+    and DuplicateAddress as soon as detection finds another owner of an address.
+    """
+    if deadline is None:
+        deadline = time.monotonic() + timeout
+    at = [(end, namespaces(end.netns)) for end in ends]
+    with ExitStack() as opened:
+        # Listening starts before the first check, so that no change is missed.
+        listeners = [
+            opened.enter_context(closing(_listener(place))) for place in dict.fromkeys(place for _, place in at)
+        ]
+        while missing := [(end, what) for end, place in at if (what := _missing(namespaces, place, end))]:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                end, what = missing[0]
+                raise WaitTimeout(f"{end} is not usable after {timeout:g} s: {what}")
+            _next_event(listeners, min(left, _LONGEST))
+    return [read_link(namespaces, end.at(place)) for end, place in at]
+
+
+def _listener(place: OpenNetns) -> RtnlSocket:
+    with system_errors("listen for link events", place.ref):
+        return place.call(lambda: RtnlSocket(_GROUPS))
+
+
+def _next_event(listeners: Sequence[RtnlSocket], timeout: float) -> None:
+    """Return after the next event that one of them receives, or after `timeout` seconds."""
+    ready: Iterable[RtnlSocket] = listeners
+    if len(listeners) > 1:
+        poller = select.poll()
+        for listener in listeners:
+            poller.register(listener.fileno(), select.POLLIN)
+        readable = {fd for fd, _ in poller.poll(timeout * 1000)}
+        ready, timeout = [listener for listener in listeners if listener.fileno() in readable], 0
+    for listener in ready:
+        try:
+            listener.events(timeout)
+        except OSError as error:
+            # Lost events do no harm: the state is read again after each event.
+            if error.errno != errno.ENOBUFS:
+                raise
+
+
+def _missing(namespaces: Namespaces, place: OpenNetns, end: Awaited) -> str:
+    """Return why the link is not usable yet, in words; "" if it is. Raises DuplicateAddress."""
+    target = end.at(place)
+    link = find(namespaces, target)
+    # The kernel's own link-local address was not requested, and an IPv4 link would wait two seconds for it.
+    addresses = addresses_of(read_addresses(namespaces, place, link.ifindex))
+    given = [address for address in addresses if not address.by_kernel]
+    if duplicates := [str(address.interface.ip) for address in given if address.dadfailed]:
+        raise _duplicate(f"another host on the link has {', '.join(duplicates)}", target)
+    present = {address.interface for address in given if address.peer is None}
+    lost = [interface for interface in end.addresses if interface not in present]
+    if any(interface.version == 6 for interface in lost) and _is_switched_off(place, link.name):
+        says = f"another host on the link has the MAC address {link.mac.hex(':')}, so the kernel has disabled IPv6"
+        raise _duplicate(f"{says} on {link.name!r} (accept_dad is 2)", target)
+    if link.operstate != "up":
+        return "the link is down" if not link.up else f"its state is {link.operstate} (is the other end up?)"
+    if lost:
+        return f"{', '.join(map(str, lost))} was removed from it"
+    tentative = [str(address.interface) for address in given if not address.usable]
+    return f"{', '.join(tentative)} still in duplicate address detection" if tentative else ""
+
+
+def _is_switched_off(place: OpenNetns, name: str) -> bool:
+    try:
+        return read_settings(place, name).may_be_switched_off_for_a_duplicate
+    except NetlinkError:
+        return False
+
+
+def _duplicate(says: str, target: Target) -> NetlinkError:
+    return target.refusal(Outcome(errno.EADDRINUSE, "", ()), says=says, cls=DuplicateAddress)

@@ -1,0 +1,182 @@
+"""The messages that turn the addresses that a link has into those that it is to have.
+
+1. The addresses are read, and a :class:`Goal` has the desired ones; the messages follow from both, whatever the present
+   addresses are (:mod:`vethlib.address_order`). After sending, the addresses are read again and compared with the goal,
+   because an errno that is no error (EEXIST, EADDRNOTAVAIL) does not mean that the goal is reached.
+2. Messages that may be refused come first, and those that remove addresses last; only an address that a new one is to
+   replace is removed before it.
+3. An address is identified as by the kernel: local address, prefix length and peer. If a caller gives the first two and
+   the link has no such address without a peer, those with a peer are meant.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple
+
+from vethlib._nl.addr import del_addr, new_addr, parse_addr, restore_addr
+from vethlib._nl.const import IFA_F_PERMANENT
+from vethlib.address_order import added, in_order, in_the_way, rearrangement, removed
+from vethlib.addresses import Address, Identity, IPInterface
+
+__all__ = ["ROUNDS", "Goal", "Step", "as_sent", "give", "take"]
+
+ROUNDS: Final = 3
+"""Attempts at reaching a goal while another program changes addresses of the link."""
+
+# ENXIO: the link no longer supports IPv6, as with an MTU below 1280 (inet6_addr_del, addrconf.c).
+_NO_SUCH_ADDRESS: Final = (errno.EADDRNOTAVAIL, errno.ENXIO)
+
+
+class Step(NamedTuple):
+    """One message, and those that undo it. `fine` are errnos that may mean that it was unnecessary."""
+
+    what: str
+    request: bytes
+    undo: tuple[bytes, ...] = ()
+    fine: tuple[int, ...] = ()
+    address: IPInterface | None = None
+
+
+def take(address: Address, index: int) -> Step:
+    """Return the step that removes an address."""
+    interface = address.interface
+    peer = b"" if address.peer is None else address.peer.packed
+    request = del_addr(index, interface.packed, interface.network.prefixlen, peer)
+    return Step(f"no address {address}", request, fine=_NO_SUCH_ADDRESS)
+
+
+def give(address: Address, index: int, fine: tuple[int, ...] = (errno.EEXIST,)) -> Step:
+    """Return the step that adds an address, exactly as it was read if it was."""
+    interface = address.interface
+    if address.message:
+        request = restore_addr(parse_addr(address.message), index)
+    else:
+        request = new_addr(index, interface.packed, interface.network.prefixlen, address.proto)
+    return Step(f"address {address}", request, fine=fine, address=interface)
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """The addresses that a link is to have.
+
+    With `whole`, `add` are all its addresses, in this order, except the link-local address that the kernel generates
+    from its MAC. Otherwise the link is to have those of `add` and not those of `gone`, and those of `order` in this
+    order. `again` are present, and are to be removed and added again. New addresses get the owner mark `proto`.
+    """
+
+    index: int
+    proto: int
+    whole: bool
+    add: tuple[IPInterface, ...]
+    gone: frozenset[Identity]
+    order: tuple[IPInterface, ...]
+    again: frozenset[IPInterface] = frozenset()
+
+    @classmethod
+    def of(
+        cls,
+        present: Sequence[Address],
+        index: int,
+        proto: int,
+        *,
+        whole: tuple[IPInterface, ...] | None,
+        add: tuple[IPInterface, ...],
+        remove: Sequence[IPInterface | Address],
+        order: tuple[IPInterface, ...],
+    ) -> Goal:
+        """Return the goal for a request, given the addresses that the link has (`present`)."""
+        if whole is not None:
+            return cls(index, proto, True, whole, frozenset(), whole)
+        gone = {address.identity for wanted in remove for address in _meant(wanted, present)}
+        again = frozenset(interface for interface in add if (interface, None) in gone)
+        gone -= {(interface, None) for interface in again}
+        return cls(index, proto, False, add, frozenset(gone), order, again)
+
+    def first(self, present: Sequence[Address]) -> tuple[list[Step], list[Step]]:
+        """Return the steps before any other address is removed, and those after that."""
+        new = self._new(present)
+        obstacles = in_the_way(self._unwanted(present), new)
+        before = [take(address, self.index) for address in _secondaries_first(obstacles)]
+        by_interface = {address.interface: address for address in new}
+        conflicting = self._conflicting(present)
+        before += [self._give(by_interface[interface], conflicting) for interface in as_sent(tuple(by_interface))]
+        before += self._renewals(present)
+        then = added(removed(present, obstacles), new)
+        after = rearrangement(then, replace(self, again=frozenset()).target(then))
+        return before, [
+            *(take(address, self.index) for address in after.take),
+            *(give(address, self.index) for address in after.give),
+        ]
+
+    def unmet(self, present: Sequence[Address]) -> list[Step]:
+        """Return the steps that are still needed after :meth:`first`; none if the goal is reached."""
+        rest = replace(self, again=frozenset())
+        missing = rearrangement(present, rest.target(present))
+        conflicting = rest._conflicting(present)
+        return [
+            *(take(address, self.index) for address in missing.take),
+            *(self._give(address, conflicting) for address in missing.give),
+            *rest._renewals(present),
+        ]
+
+    def target(self, present: Sequence[Address]) -> list[Address]:
+        """Return the desired list of addresses."""
+        return in_order(added(removed(present, self._unwanted(present)), self._new(present)), self.order)
+
+    def _new(self, present: Iterable[Address]) -> list[Address]:
+        exactly = {address.interface for address in present if address.peer is None} - self.again
+        missing = (interface for interface in self.add if interface not in exactly)
+        return [Address(self.index, interface, IFA_F_PERMANENT, self.proto) for interface in missing]
+
+    def _unwanted(self, present: Iterable[Address]) -> list[Address]:
+        return [address for address in present if self._must_go(address)]
+
+    def _must_go(self, address: Address) -> bool:
+        if not self.whole:
+            return address.identity in self.gone or (address.peer is None and address.interface in self.again)
+        if address.peer is None and address.interface in self.add:
+            return False
+        return not address.by_kernel or any(address.interface.ip == wanted.ip for wanted in self.add)
+
+    def _conflicting(self, present: Sequence[Address]) -> set[Identity]:
+        """Return the new addresses that conflict with those that stay: for these, EEXIST is an error."""
+        staying = [address for address in present if not self._must_go(address)]
+        new = self._new(present)
+        if not in_the_way(staying, new):
+            return set()
+        return {address.identity for address in new if in_the_way(staying, [address])}
+
+    def _give(self, address: Address, conflicting: Container[Identity]) -> Step:
+        return give(address, self.index, () if address.identity in conflicting else (errno.EEXIST,))
+
+    def _renewals(self, present: Iterable[Address]) -> Iterator[Step]:
+        """Yield steps that make desired addresses permanent that expire or are deprecated; they keep their position."""
+        for address in present:
+            wanted = address.peer is None and address.interface in self.add and address.interface not in self.again
+            if wanted and (address.expires or address.deprecated):
+                packed, length = address.interface.packed, address.interface.network.prefixlen
+                request = new_addr(self.index, packed, length, self.proto or address.proto, replace=True)
+                yield Step(f"address {address}", request, address=address.interface)
+
+
+def _meant(wanted: IPInterface | Address, present: Sequence[Address]) -> list[Address]:
+    """Return the addresses of the link that a caller means (rule 3)."""
+    if isinstance(wanted, Address):
+        return [address for address in present if address.identity == wanted.identity]
+    equal = [address for address in present if address.interface == wanted]
+    return [address for address in equal if address.peer is None] or equal
+
+
+def _secondaries_first(addresses: Iterable[Address]) -> list[Address]:
+    return sorted(addresses, key=lambda address: not address.secondary)
+
+
+def as_sent(wanted: Sequence[IPInterface]) -> Sequence[IPInterface]:
+    """Return the order in which to add addresses so that they end up in this one (rule 3 of address_order.py)."""
+    ipv6 = [interface for interface in wanted if interface.version == 6]
+    if len(ipv6) < 2:
+        return wanted
+    return [interface for interface in wanted if interface.version == 4] + ipv6[::-1]

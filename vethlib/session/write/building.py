@@ -1,0 +1,338 @@
+"""Building a slab of pairs, each end directly in its namespace: the messages, and their order.
+
+1. Every namespace of the slab is opened once (:mod:`.namespaces`), and the messages are encoded. Nothing has been sent
+   yet, so a reference that leads nowhere has no consequences.
+2. One message creates a pair. It is sent through a socket in the namespace of one end (home, if possible); the
+   namespace of the other end is an fd inside the message. The kernel echoes both ifindexes. A link is never moved,
+   which would cost 16 ms and possibly another ifindex.
+3. The rest follows in one datagram per namespace: addresses, alias, up. An end cannot be up in the message that creates
+   its peer (ENOTCONN). The second end that is set up wakes a kernel thread, which works on the two for 80 µs while it
+   holds the RTNL lock (linkwatch_event, net/core/link_watch.c).
+4. Last, every end is read. Earlier, the request would wait for that thread; and if the peer is not up yet, it would
+   make the kernel do deferred work on the link at once and in vain (linkwatch_sync_dev in rtnl_getlink, 70 µs).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from vethlib._nl.addr import new_addr
+from vethlib._nl.batch import DONE, UNSENT, Exchange, Outcome
+from vethlib._nl.link import LinkMessage, NewEnd, create_veth, get_link, parse_link, set_link, set_up
+from vethlib.errors import InvalidValue, LinkExists, Malformed, NetlinkError, VethError
+from vethlib.links import End, IPInterface, Link, Veth, describe, spell
+from vethlib.session.core.ipv6 import enable_ipv6, is_disabled
+from vethlib.session.core.namespaces import Namespaces, OpenNetns
+from vethlib.session.core.refusal import copy_for, refusal
+from vethlib.session.read.dying import Patience, Wanted, are_dying, holders
+from vethlib.session.read.reading import find, to_link
+from vethlib.session.read.target import Target
+
+from .addressing import as_sent
+
+__all__ = ["Job", "Slab"]
+
+_TRIES: Final = 16
+"""Attempts at creating a pair whose names were free for a moment: other programs may take them, too."""
+
+
+class _Side:
+    """One end of a pair being built."""
+
+    __slots__ = ("end", "index", "link", "place")
+
+    def __init__(self, end: End, place: OpenNetns) -> None:
+        self.end = end
+        self.place = place
+        self.index = 0
+        self.link: Link | None = None
+
+    @property
+    def made(self) -> Target:
+        """The link that was created."""
+        return Target(self.place, self.end.name, self.place.ref, "read what was made")
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether it has settings that cannot be in the creating message."""
+        end = self.end
+        return end.up or end.alias is not None or bool(end.addresses)
+
+
+class Job:
+    """A pair being built. `outer` is the end in whose namespace the creating socket is."""
+
+    __slots__ = ("_echo", "_exchange", "_number", "a", "b", "error", "outer", "peer", "position", "request", "veth")
+
+    def __init__(self, position: int, veth: Veth, namespaces: Namespaces) -> None:
+        self.position = position
+        self.veth = veth
+        self.a = _Side(veth.a, namespaces(veth.a.netns))
+        self.b = _Side(veth.b, namespaces(veth.b.netns))
+        if veth.a.name == veth.b.name and self.a.place is self.b.place:
+            raise InvalidValue("name", veth.a.name, f"both ends of the pair would have this name in {self.a.place}")
+        self.outer, self.peer = (self.b, self.a) if self.b.place.is_home else (self.a, self.b)
+        elsewhere = self.peer.place.fd if self.peer.place is not self.outer.place else None
+        self.request = create_veth(_new_end(self.outer.end), _new_end(self.peer.end), elsewhere)
+        self.error: VethError | None = None
+        self._exchange: Exchange | None = None
+        self._number = 0
+        self._echo: LinkMessage | None = None
+
+    def sent_as(self, exchange: Exchange, number: int) -> None:
+        """Note that the pair is request `number` of `exchange`, which has its outcome."""
+        self._exchange = exchange
+        self._number = number
+
+    @property
+    def outcome(self) -> Outcome:
+        """The outcome of the create request so far."""
+        return UNSENT if self._exchange is None else self._exchange.outcomes[self._number]
+
+    @property
+    def made(self) -> bool:
+        """Whether the pair was created."""
+        return not self.outcome.errno
+
+    @property
+    def echo(self) -> LinkMessage | None:
+        """The outer end as the kernel echoed it, its peer's ifindex in `link`; kernels before 6.2 do not."""
+        if self._echo is None and (bodies := self.outcome.bodies):
+            try:
+                self._echo = parse_link(bodies[0])
+            except Malformed:
+                return None  # as of those kernels: the new links are looked up
+        return self._echo
+
+    @property
+    def names(self) -> list[Wanted]:
+        """The names that must be free for it."""
+        return [(side.place, side.end.name) for side in (self.a, self.b)]
+
+    def refused(self, outcome: Outcome, *, says: str = "", side: _Side | None = None, dying: bool = False) -> None:
+        """Note that a step failed; only the first error is kept."""
+        if self.error is None:
+            netns = (side or self.outer).place.ref
+            cls = NetlinkError if outcome.errno in (errno.EEXIST, errno.EACCES) and side is not None else None
+            self.error = refusal(outcome, f"create veth {self.veth}", netns, says=says, cls=cls)
+            self.error.item = self.veth
+            if isinstance(self.error, LinkExists):
+                self.error.dying = dying
+
+    def failed(self, error: VethError) -> None:
+        """Note a copy of an error that concerns all pairs of a namespace."""
+        if self.error is None:
+            self.error = copy_for(error, self.veth, f"create veth {self.veth}")
+
+
+def _new_end(end: End) -> NewEnd:
+    mac = None if end.mac is None else bytes.fromhex(end.mac.replace(":", ""))
+    return NewEnd(os.fsencode(end.name), mac, end.mtu, end.num_queues, end.group)
+
+
+_Ends = list[tuple[Job, _Side]]
+
+
+class Slab:
+    """Pairs that are built together, in namespaces that are open meanwhile."""
+
+    __slots__ = ("_namespaces", "jobs")
+
+    def __init__(self, namespaces: Namespaces) -> None:
+        self._namespaces = namespaces
+        self.jobs: list[Job] = []
+
+    @property
+    def has_errors(self) -> bool:
+        """Whether a pair has failed so far."""
+        return any(job.error is not None for job in self.jobs)
+
+    def create(self, patience: Patience, *, keep_going: bool) -> None:
+        """Send the creating messages, and learn both ifindexes of each new pair.
+
+        A pair whose names are taken by links that are about to vanish is tried again, as long as `patience` lasts.
+        """
+        self._reach()
+        if self.has_errors and not keep_going:
+            return
+        jobs = [job for job in self.jobs if job.error is None]
+        for _ in range(_TRIES):
+            _send_creates(self._namespaces, jobs)
+            blocked = [job for job in self.jobs if job.error is None and job.outcome.errno == errno.EEXIST]
+            if not blocked or (self.has_errors and not keep_going):
+                break
+            try:
+                jobs = patience.freed(self._namespaces, [(job, job.names) for job in blocked])
+            except VethError:
+                break  # the links that have the names cannot be read
+            if not jobs:
+                break
+        for job in self.jobs:
+            if job.error is None and job.outcome.errno:
+                _explain_create(self._namespaces, job, job.outcome)
+
+    def _reach(self) -> None:
+        """Open what is needed in each namespace, so that no pair is started that cannot be finished or read."""
+        self._namespaces.open_sockets(side.place for job in self.jobs for side in (job.a, job.b))
+        for job in self.jobs:
+            for side in (job.a, job.b):
+                try:
+                    self._namespaces.socket(side.place)
+                    _ = side.place.cookie  # so that it is known when the socket is closed: undoing needs it
+                except VethError as error:
+                    job.failed(error)
+
+    def finish(self) -> None:
+        """Configure and read each pair that was created."""
+        to_configure: dict[OpenNetns, _Ends] = {}
+        to_read: dict[OpenNetns, _Ends] = {}
+        for job in self.jobs:
+            if job.made and job.error is None:
+                for side in (job.outer, job.peer):
+                    if side.wants_more:
+                        to_configure.setdefault(side.place, []).append((job, side))
+                    elif side is job.outer and job.echo is not None:
+                        side.link = to_link(job.echo, side.end.netns)
+                        continue
+                    to_read.setdefault(side.place, []).append((job, side))
+        for place, ends in to_configure.items():
+            _try(_configure, self._namespaces, place, ends)
+        for place, ends in to_read.items():
+            _try(_read, self._namespaces, place, ends)
+
+
+def _by_outer_place(jobs: Iterable[Job]) -> dict[OpenNetns, list[Job]]:
+    groups: dict[OpenNetns, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(job.outer.place, []).append(job)
+    return groups
+
+
+def _send_creates(namespaces: Namespaces, jobs: Sequence[Job]) -> None:
+    groups = _by_outer_place(jobs)
+    for place, group in groups.items():
+        try:
+            exchange = namespaces.begin(place, [job.request for job in group])
+            for number, job in enumerate(group):
+                job.sent_as(exchange, number)
+            namespaces.run(place, exchange)
+        except VethError as error:
+            for job in group:
+                if not job.made:
+                    job.failed(error)
+        for job in group:
+            if not job.outcome.errno:
+                _take_indexes(namespaces, job)
+            elif job.outcome.errno != errno.EEXIST:
+                _explain_create(namespaces, job, job.outcome)
+
+
+def _take_indexes(namespaces: Namespaces, job: Job) -> None:
+    if (echo := job.echo) is not None:
+        job.outer.index, job.peer.index = echo.ifindex, echo.link or 0
+    for side in (job.outer, job.peer):
+        if not side.index:
+            try:
+                side.index = find(namespaces, side.made).ifindex
+            except VethError as error:
+                job.failed(error)
+
+
+def _explain_create(namespaces: Namespaces, job: Job, outcome: Outcome) -> None:
+    """Note the error of a pair. EEXIST does not say which end's name is taken, so the links are looked up."""
+    says, dying = "", False
+    if outcome.errno == errno.EEXIST:
+        try:
+            links = holders(namespaces, job.names)
+            dying = are_dying(namespaces, links)
+        except VethError:
+            links = {}
+        taken = [side for side in (job.a, job.b) if (side.place, side.end.name) in links]
+        where = " and ".join(f"{side.end.name!r} already exists in {spell(side.end.netns)}" for side in taken)
+        says = where or "a link of one of these names already exists"
+        if dying:
+            says += ", and is about to vanish with the namespace of its other end: try again, or wait for that (wait=)"
+    elif outcome.errno == errno.EOPNOTSUPP:
+        says = "this kernel has no veth (try: modprobe veth)"
+    job.refused(outcome, says=says, dying=dying)
+
+
+def _try(
+    work: Callable[[Namespaces, OpenNetns, _Ends], None], namespaces: Namespaces, place: OpenNetns, ends: _Ends
+) -> None:
+    """Do `work` for the ends in a namespace; an error concerns all of them."""
+    try:
+        work(namespaces, place, ends)
+    except VethError as error:
+        for job, _ in ends:
+            job.failed(error)
+
+
+def _configure(namespaces: Namespaces, place: OpenNetns, ends: _Ends) -> None:
+    requests: list[bytes] = []
+    steps: list[tuple[Job, _Side, str | IPInterface]] = []
+    for job, side in ends:
+        end, index = side.end, side.index
+        for interface in as_sent(end.interfaces):
+            requests.append(_address_request(index, interface, end.address_proto))
+            steps.append((job, side, interface))
+        if end.alias is not None:
+            requests.append(set_link(index, alias=os.fsencode(end.alias)))
+            steps.append((job, side, "set its alias"))
+        if end.up:
+            requests.append(set_up(index))
+            steps.append((job, side, "bring it up"))
+    without_ipv6: list[tuple[Job, _Side, IPInterface]] = []
+    for (job, side, step), outcome in zip(steps, namespaces.exchange(place, requests), strict=True):
+        if outcome is DONE:
+            continue
+        if not isinstance(step, str) and is_disabled(outcome, step):
+            without_ipv6.append((job, side, step))
+        else:
+            job.refused(outcome, says=_step_text(outcome, side, step), side=side)
+    if without_ipv6:
+        _add_with_ipv6_enabled(namespaces, place, without_ipv6)
+
+
+def _read(namespaces: Namespaces, place: OpenNetns, ends: _Ends) -> None:
+    outcomes = namespaces.ask_all(place, [get_link(side.index) for _, side in ends])
+    for (job, side), outcome in zip(ends, outcomes, strict=True):
+        if outcome.errno:
+            job.refused(outcome, says=_step_text(outcome, side, "read it"), side=side)
+            continue
+        try:
+            message = side.made.read(outcome, parse_link)
+        except VethError as error:
+            job.failed(error)
+        else:
+            namespaces.caches.learn(place.identity, message)
+            side.link = to_link(message, side.end.netns, addresses=side.end.interfaces)
+
+
+def _address_request(index: int, interface: IPInterface, proto: int) -> bytes:
+    """Return the RTM_NEWADDR for an ``ipaddress`` interface."""
+    return new_addr(index, interface.packed, interface.network.prefixlen, proto)
+
+
+def _add_with_ipv6_enabled(
+    namespaces: Namespaces, place: OpenNetns, wanted: Sequence[tuple[Job, _Side, IPInterface]]
+) -> None:
+    """Enable IPv6 on the links and add the addresses. If that fails (/proc/sys is read-only), only its pair fails."""
+    failed = enable_ipv6(place, {side.end.name: None for _, side, _ in wanted})
+    for job, side, _ in wanted:
+        if side.end.name in failed:
+            job.failed(failed[side.end.name])
+    wanted = [(job, side, interface) for job, side, interface in wanted if side.end.name not in failed]
+    requests = [_address_request(side.index, interface, side.end.address_proto) for _, side, interface in wanted]
+    for (job, side, interface), outcome in zip(wanted, namespaces.exchange(place, requests), strict=True):
+        if outcome.errno:
+            job.refused(outcome, says=_step_text(outcome, side, interface), side=side)
+
+
+def _step_text(outcome: Outcome, side: _Side, step: str | IPInterface) -> str:
+    name = describe(side.end.name, side.end.netns)
+    what = step if isinstance(step, str) else f"add {step}"
+    return f"{name} was created, but the kernel refused to {what}: {os.strerror(outcome.errno)}"

@@ -1,0 +1,349 @@
+"""Changing one link: completely, or not at all.
+
+Each field is a message of its own, so that a refusal names its field, and comes with the messages that undo it. If one
+is refused, those that succeeded are undone, last first; then addresses are restored as they were read
+(:mod:`.restore`). The kernel goes on after a message that it refuses, so they are sent in up to three datagrams: those
+that can be undone without a trace, then the name, then those that remove something. Finally the addresses are read, and
+missing ones are added (:mod:`.addressing`).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Final, NamedTuple
+
+from vethlib._nl.batch import Exchange, Outcome
+from vethlib._nl.link import LinkMessage, get_link, parse_link, set_link
+from vethlib.addresses import Address
+from vethlib.errors import InvalidValue, LinkExists, NetlinkError, NotPermitted, VethError
+from vethlib.links import IPInterface, Link, NetnsRef, describe
+from vethlib.session.core.ipv6 import disable_ipv6, enable_ipv6, is_disabled
+from vethlib.session.core.namespaces import Namespaces, OpenNetns
+from vethlib.session.core.refusal import refusal
+from vethlib.session.core.undo import note, undo_all
+from vethlib.session.read.dying import are_dying, holders
+from vethlib.session.read.reading import addresses_of, find_known, read_addresses, read_link
+from vethlib.session.read.target import Target, read_body
+
+from .addressing import ROUNDS, Goal, Step, give
+from .restore import restore_addresses
+
+__all__ = ["Change", "change", "move"]
+
+
+# The address is present again, or already gone; or the link is gone, with everything.
+_AS_GOOD_AS_UNDONE: Final = (0, errno.EEXIST, errno.EADDRNOTAVAIL, errno.ENXIO, errno.ENODEV)
+_IPV6_MIN_MTU: Final = 1280  # include/uapi/linux/ipv6.h
+
+
+class Change(NamedTuple):
+    """A requested change of a link; None leaves a field unchanged.
+
+    `addresses` is the whole set in order, except the link-local address generated from the MAC; `add` and `remove` are
+    differences, and those of `order` are to be in that order.
+    """
+
+    new_name: str | None = None
+    up: bool | None = None
+    mac: str | None = None
+    mtu: int | None = None
+    alias: str | None = None
+    group: int | None = None
+    addresses: tuple[IPInterface, ...] | None = None
+    add: tuple[IPInterface, ...] = ()
+    remove: tuple[IPInterface | Address, ...] = ()
+    address_proto: int = 0
+    order: tuple[IPInterface, ...] = ()
+
+    @property
+    def has_addresses(self) -> bool:
+        """Whether addresses are to be changed."""
+        return self.addresses is not None or bool(self.add or self.remove or self.order)
+
+    def touches_addresses(self, before: LinkMessage) -> bool:
+        """Return whether the addresses must be read first: setting the link down, also to undo up, drops IPv6."""
+        return self.has_addresses or self.up not in (None, before.up) or self.mtu_after(before) < _IPV6_MIN_MTU
+
+    def mtu_after(self, before: LinkMessage) -> int:
+        """Return the MTU that the link is to have."""
+        return before.mtu if self.mtu is None else self.mtu
+
+
+def change(namespaces: Namespaces, target: Target, wanted: Change) -> Link:
+    """Change a link, and return it as changed. Raises LinkNotFound, LinkExists (a new name is taken), NetlinkError."""
+    place = target.place
+    before = find_known(namespaces, target)
+    target.check_ifindex(before.ifindex)
+    touches = wanted.touches_addresses(before)
+    addresses = addresses_of(read_addresses(namespaces, place, before.ifindex)) if touches else []
+    goal = _goal(before.ifindex, addresses, wanted) if wanted.has_addresses else None
+    _check_mtu(before, addresses, wanted, goal)
+    work = _Work(namespaces, target, before, addresses if touches else None)
+    steps = list(_steps(before, addresses, wanted, goal))
+    try:
+        return _carry_out_or_undo(work, steps, goal, wanted.new_name or before.name)
+    except BaseException as error:
+        work.undo(error)
+        if isinstance(error, LinkExists):
+            error.dying = are_dying(namespaces, holders(namespaces, [(place, wanted.new_name or target.name)]))
+        raise
+
+
+def _carry_out_or_undo(work: _Work, steps: Sequence[Sequence[Step]], goal: Goal | None, name: str) -> Link:
+    # The inner one of two handlers; see undo.py for why there are two, and why there is no loop here.
+    try:
+        return _carry_out(work, steps, goal, name)
+    except BaseException:
+        work.undo(None)
+        raise
+
+
+def _carry_out(work: _Work, steps: Sequence[Sequence[Step]], goal: Goal | None, name: str) -> Link:
+    for together in steps:
+        work.send(together)
+    if goal is None:
+        return read_link(work.namespaces, replace(work.target, name=name))
+    return _reach(work, goal, name)
+
+
+def _goal(index: int, addresses: Sequence[Address], wanted: Change) -> Goal:
+    return Goal.of(
+        addresses,
+        index,
+        wanted.address_proto,
+        whole=wanted.addresses,
+        add=wanted.add,
+        remove=wanted.remove,
+        order=wanted.order,
+    )
+
+
+def _steps(
+    before: LinkMessage, addresses: Sequence[Address], wanted: Change, goal: Goal | None
+) -> Iterator[list[Step]]:
+    """Yield the steps of each datagram."""
+    index = before.ifindex
+    # Setting the link down drops the IPv6 ones before others are added (addrconf_ifdown).
+    stay = [address for address in addresses if address.interface.version == 4 or wanted.up is not False]
+    first, last = ([], []) if goal is None else goal.first(stay)
+    mtu = _mtu_steps(before, wanted)
+    shrinks = wanted.mtu_after(before) < before.mtu
+
+    steps = _link_steps(before, wanted) if shrinks else mtu + _link_steps(before, wanted)
+    if wanted.up is False:
+        steps.append(Step("down", set_link(index, up=False), (set_link(index, up=before.up),)))
+    steps += first
+    if wanted.up:
+        steps.append(Step("up", set_link(index, up=True), () if before.up else (set_link(index, up=False),)))
+    yield steps
+    yield _rename_steps(before, wanted)
+    yield last + mtu if shrinks else last
+
+
+def _check_mtu(before: LinkMessage, addresses: Sequence[Address], wanted: Change, goal: Goal | None) -> None:
+    """Raise InvalidValue if the link would have an IPv6 address and too small an MTU for it.
+
+    The kernel would drop the address silently (addrconf_notify). It generates its own again when it can.
+    """
+    mtu = wanted.mtu_after(before)
+    after = addresses if goal is None else goal.target(addresses)
+    if mtu < _IPV6_MIN_MTU and any(address.interface.version == 6 and not address.by_kernel for address in after):
+        raise InvalidValue("mtu", mtu, "IPv6 needs 1280 bytes: raise the MTU or remove the IPv6 addresses")
+
+
+def _mtu_steps(before: LinkMessage, wanted: Change) -> list[Step]:
+    """Return the step for the MTU: first if it rises, last if it falls, because IPv6 needs 1280 bytes."""
+    if wanted.mtu is None:
+        return []
+    index = before.ifindex
+    return [Step(f"mtu {wanted.mtu}", set_link(index, mtu=wanted.mtu), (set_link(index, mtu=before.mtu),))]
+
+
+def _link_steps(before: LinkMessage, wanted: Change) -> list[Step]:
+    """Return the steps for the other fields; the alias first, because it may be a mark that describes the others."""
+    index = before.ifindex
+    steps: list[Step] = []
+    if wanted.alias is not None:
+        undo = set_link(index, alias=os.fsencode(before.alias))
+        steps.append(Step(f"alias {wanted.alias!r}", set_link(index, alias=os.fsencode(wanted.alias)), (undo,)))
+    if wanted.mac is not None:
+        request = set_link(index, mac=bytes.fromhex(wanted.mac.replace(":", "")))
+        steps.append(Step(f"mac {wanted.mac}", request, (set_link(index, mac=before.mac),)))
+    if wanted.group is not None:
+        undo = set_link(index, group=before.group)
+        steps.append(Step(f"group {wanted.group}", set_link(index, group=wanted.group), (undo,)))
+    return steps
+
+
+def _rename_steps(before: LinkMessage, wanted: Change) -> list[Step]:
+    """Return the step for the name, which also changes labels of IPv4 addresses; that cannot be undone."""
+    if wanted.new_name is None or wanted.new_name == before.name:
+        return []
+    index = before.ifindex
+    request = set_link(index, name=os.fsencode(wanted.new_name))
+    return [Step(f"name {wanted.new_name!r}", request, (set_link(index, name=os.fsencode(before.name)),))]
+
+
+class _Work:
+    """Steps sent for one link, and their undoing; `addresses` are those it had if they may have to be restored."""
+
+    def __init__(
+        self, namespaces: Namespaces, target: Target, before: LinkMessage, addresses: Sequence[Address] | None
+    ) -> None:
+        self.namespaces = namespaces
+        self.target = target
+        self._before = before
+        self._addresses = addresses
+        self._sent: list[tuple[Sequence[Step], Exchange]] = []
+        self._has_enabled_ipv6 = False
+        self._is_undone = False
+
+    def send(self, steps: Sequence[Step]) -> None:
+        """Send one datagram. Raises for the first step that is refused and that no second attempt can save."""
+        if not steps:
+            return
+        for step, outcome in zip(steps, self._send(steps), strict=True):
+            if outcome.errno and outcome.errno not in step.fine:
+                again = self._second_try(step, outcome)
+                if again.errno:
+                    raise _refused(step, again, self.target)
+
+    def _send(self, steps: Sequence[Step]) -> list[Outcome]:
+        exchange = self.namespaces.begin(self.target.place, [step.request for step in steps])
+        self._sent.append((steps, exchange))  # before any of it is done
+        self.namespaces.run(self.target.place, exchange)
+        return exchange.outcomes
+
+    def _second_try(self, step: Step, outcome: Outcome) -> Outcome:
+        """Try again if IPv6 is disabled on the link, or if its name cannot change while it is up."""
+        off = step.address is not None and is_disabled(outcome, step.address)
+        busy = outcome.errno == errno.EBUSY and step.what.startswith("name ")
+        if not off and not busy:
+            return outcome
+        (now,) = self.namespaces.exchange(self.target.place, [get_link(self._before.ifindex)])
+        if now.errno:
+            return now
+        link = read_body(self.target.place, now, parse_link, f"read {self._before.name!r}")
+        if busy:
+            return self._rename_while_down(step, link)
+        self._has_enabled_ipv6 = True
+        for error in enable_ipv6(self.target.place, [link.name]).values():
+            raise error
+        return self._send([step])[0]
+
+    def _rename_while_down(self, step: Step, link: LinkMessage) -> Outcome:
+        """Rename a link that is up, before Linux 6.3 (dev_change_name)."""
+        if not link.up:
+            return self._send([step])[0]
+        index = link.ifindex
+        addresses = addresses_of(read_addresses(self.namespaces, self.target.place, index))
+        down, up = Step("down", set_link(index, up=False)), Step("up", set_link(index, up=True))
+        lost = [give(address, index) for address in reversed(addresses) if address.interface.version == 6]
+        back = [down.request, *step.undo, *(readded.request for readded in lost), up.request]
+        return self._send([down, step._replace(undo=tuple(back)), *lost, up])[1]
+
+    def undo(self, cause: BaseException | None) -> None:
+        """Undo all steps, last first, and restore the addresses; a second call completes an interrupted first one.
+
+        Failures (as when the link is gone) are noted on `cause`, if it is given.
+        """
+        if not self._is_undone:
+            failures: list[str] = []
+            steps = (self._take_back, self._disable_ipv6, self._give_addresses_back)
+            undo_all((step, lambda error: failures.append(str(error))) for step in steps)
+            self._is_undone = not failures
+            if cause is not None:
+                for failure in failures:
+                    note(cause, failure)
+
+    def _take_back(self) -> None:
+        done = [
+            step
+            for steps, exchange in self._sent
+            for step, outcome in zip(steps, exchange.outcomes, strict=True)
+            if not outcome.errno and step.undo
+        ]
+        undone = [(step, request) for step in reversed(done) for request in step.undo]
+        outcomes = self.namespaces.exchange(self.target.place, [request for _, request in undone]) if undone else []
+        for (step, _), outcome in zip(undone, outcomes, strict=True):
+            if outcome.errno not in _AS_GOOD_AS_UNDONE:
+                raise refusal(outcome, f"{self.target.what}: undo {step.what}", self.target.netns)
+
+    def _disable_ipv6(self) -> None:
+        if self._has_enabled_ipv6:
+            for error in disable_ipv6(self.target.place, [self._before.name]).values():
+                raise error
+
+    def _give_addresses_back(self) -> None:
+        before = self._before
+        if self._addresses is not None and self._sent:
+            request = f"restore the addresses of {describe(before.name, self.target.netns)}"
+            restore_addresses(self.namespaces, replace(self.target, request=request), before.ifindex, self._addresses)
+
+
+def _reach(work: _Work, goal: Goal, name: str) -> Link:
+    """Read the link and send the missing steps until its addresses are as requested; return the link."""
+    missing: list[Step] = []
+    for _ in range(ROUNDS):
+        link = read_link(work.namespaces, replace(work.target, name=name))
+        missing = goal.unmet(link.ifaddrs)
+        if not missing:
+            return link
+        work.send(missing)
+    link = read_link(work.namespaces, replace(work.target, name=name))
+    if missing := goal.unmet(link.ifaddrs):
+        says = "the addresses of the link are not as they were set: another program keeps changing them"
+        refused = Outcome(errno.EBUSY, "", ())
+        raise refusal(refused, f"{work.target.what} {missing[0].what}", work.target.netns, says=says, cls=NetlinkError)
+    return link
+
+
+def _refused(step: Step, outcome: Outcome, target: Target) -> VethError:
+    cls: type[NetlinkError] | None = None
+    says = ""
+    if outcome.errno == errno.EEXIST and step.address is not None:
+        cls, says = NetlinkError, "the link has this address with another prefix length or peer"
+    elif outcome.errno == errno.EEXIST:
+        cls, says = LinkExists, "a link of that name already exists there"
+    elif step.address is not None and outcome.errno == errno.EACCES:
+        cls = NetlinkError
+    return refusal(outcome, f"{target.what} {step.what}", target.netns, says=says, cls=cls)
+
+
+def move(namespaces: Namespaces, target: Target, destination: OpenNetns, to: NetnsRef) -> Link:
+    """Move a link, and return it as it is there: down, without addresses, with another ifindex if its own was taken."""
+    before = find_known(namespaces, target)
+    target.check_ifindex(before.ifindex)
+    if target.place is not destination:
+        _check_reach(namespaces, destination, target.what, to)
+        (outcome,) = namespaces.exchange(target.place, [set_link(before.ifindex, netns_fd=destination.fd)])
+        if outcome.errno == errno.EEXIST:
+            raise _taken(namespaces, before, destination, outcome, target.what, to)
+        if outcome.errno:
+            raise target.refusal(outcome)
+    return read_link(namespaces, Target(destination, before.name, to, target.what))
+
+
+def _check_reach(namespaces: Namespaces, destination: OpenNetns, request: str, to: NetnsRef) -> None:
+    """Raise NotPermitted if the link could not be read in the namespace that it is to be moved to; it stays then."""
+    try:
+        namespaces.socket(destination)
+    except NotPermitted as error:
+        says = "moving it needs CAP_NET_ADMIN, and reading it there CAP_SYS_ADMIN, to enter the namespace"
+        message = f"{request}: {says}"
+        raise NotPermitted(message, errno=error.errno or errno.EPERM, request=request, netns=str(to or "")) from error
+
+
+def _taken(
+    namespaces: Namespaces, moved: LinkMessage, destination: OpenNetns, outcome: Outcome, request: str, to: NetnsRef
+) -> NetlinkError:
+    """Return LinkExists for a move, with the names of the link that are taken in the other namespace."""
+    links = holders(namespaces, [(destination, name) for name in (moved.name, *moved.altnames)])
+    taken = " and ".join(repr(name) for _, name in links) or "one of its names"
+    error = refusal(outcome, request, to, says=f"{taken} already exists in {destination}")
+    if isinstance(error, LinkExists):
+        error.dying = are_dying(namespaces, links)
+    return error

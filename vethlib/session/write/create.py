@@ -1,0 +1,261 @@
+"""Creating pairs, many at a time: slab by slab, one outcome for each, and nothing left half-made.
+
+:mod:`.building` has the messages of a slab. Pairs that fail halfway are deleted again, in bulk. Which pairs were
+created is read from the outcomes of the exchange and never recorded separately, so it is known whenever an interruption
+comes; the functions here follow the rules of :mod:`.undo`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Final, NamedTuple, NoReturn
+
+from vethlib._primitives import time
+from vethlib.errors import BatchError, DuplicateAddress, LinkNotFound, NetnsNotFound, VethError, WaitTimeout
+from vethlib.links import End, NetnsRef, Pair, Veth, spell
+from vethlib.session.core.namespaces import Birth, Namespaces, OpenNetns
+from vethlib.session.core.undo import note, undo_all
+from vethlib.session.read.dying import Patience
+from vethlib.session.read.reading import find
+from vethlib.session.read.target import Target
+from vethlib.session.read.wait import Awaited, until_usable
+
+from .building import Job, Slab
+from .delete import delete_indexes
+
+__all__ = ["Creation", "Made"]
+
+_SLAB: Final = 64
+"""Pairs built together. More per datagram gain nothing, and with two namespaces each, fds in use stay below 256."""
+
+
+class Made(NamedTuple):
+    """A pair that was created for `veth`, with the identity and the cookie of each end's namespace.
+
+    The cookie identifies a namespace among all since the boot (SO_NETNS_COOKIE); it is 0 before Linux 5.14.
+    """
+
+    veth: Veth
+    pair: Pair
+    a: Birth
+    b: Birth
+
+
+class _EndAt(NamedTuple):
+    """Where an end is, for use after the namespaces of its slab are closed; ifindex 0 if it is not known."""
+
+    ref: NetnsRef
+    birth: Birth
+    ifindex: int
+    name: str
+    group: int
+
+
+class _Entry:
+    """A pair that may have to be undone: its ends, and whether it is gone."""
+
+    __slots__ = ("ends", "gone")
+
+    def __init__(self, job: Job) -> None:
+        echo = job.echo
+        outer = job.outer.index or (echo.ifindex if echo else 0)
+        peer = job.peer.index or (echo.link or 0 if echo else 0)
+        self.ends = (_end_at(job.outer.place, job.outer.end, outer), _end_at(job.peer.place, job.peer.end, peer))
+        self.gone = False
+
+
+def _end_at(place: OpenNetns, end: End, index: int) -> _EndAt:
+    return _EndAt(place.ref, place.birth, index, end.name, end.group or 0)
+
+
+class Creation:
+    """One call that creates pairs; see Session.create_many."""
+
+    def __init__(
+        self,
+        open_namespaces: Callable[[], Namespaces],
+        veths: Sequence[Veth],
+        *,
+        keep_going: bool,
+        wait: float | None = None,
+    ) -> None:
+        self._open_namespaces = open_namespaces
+        self._veths = veths
+        self._keep_going = keep_going
+        self._wait = wait
+        self._patience = Patience(wait)
+        self._pairs: list[Pair | None] = [None] * len(veths)
+        self._ledger: dict[int, _Entry] = {}
+        self._failed: dict[int, VethError] = {}
+        self._under_way: Sequence[Job] = ()
+        self._tell: Callable[[list[Made]], object] | None = None
+        self.verdict: VethError | None = None  # the error of a call that has ended; the pairs in its `created` stay
+
+    def run(
+        self,
+        progress: Callable[[int, int], object] | None = None,
+        made: Callable[[list[Made]], object] | None = None,
+    ) -> list[Pair]:
+        """Create all pairs, slab by slab, and wait until they are usable, if `wait` was given.
+
+        After any exception other than the `verdict`, the caller has to call :meth:`take_back` once more.
+        """
+        self._tell = made
+        try:
+            return self._run(progress)
+        except BaseException as error:
+            if error is not self.verdict:
+                self.take_back(None)
+            raise
+
+    def take_back(self, cause: BaseException | None) -> None:
+        """Delete the pairs that were created and still exist. Failures are noted on `cause`, if it is given."""
+        for job in self._under_way:
+            if job.made and job.position not in self._ledger:
+                self._ledger[job.position] = _Entry(job)
+        self._delete([(entry, cause) for entry in self._ledger.values() if not entry.gone])
+
+    def _run(self, progress: Callable[[int, int], object] | None) -> list[Pair]:
+        total = len(self._veths)
+        for start in range(0, total, _SLAB):
+            veths = self._veths[start : start + _SLAB]
+            with self._open_namespaces() as namespaces:
+                self._build(namespaces, start, veths)
+            self._give_up_if_failed()
+            if progress is not None:
+                progress(start + len(veths), total)
+        if self._wait is not None:
+            self._await_all(self._wait)
+        pairs = [pair for pair in self._pairs if pair is not None]
+        if self._failed:
+            errors = [error for _, error in sorted(self._failed.items())]
+            self._conclude_with(BatchError(f"{len(errors)} of {total} pairs could not be created", errors), pairs)
+        return pairs
+
+    def _conclude_with(self, verdict: VethError, pairs: list[Pair]) -> NoReturn:
+        """Raise the verdict, with the pairs that stay as ``created``."""
+        verdict.created = pairs
+        self.verdict = verdict
+        raise verdict
+
+    def _await_all(self, wait: float) -> None:
+        deadline = time.monotonic() + wait - self._patience.spent
+        for position, pair in enumerate(self._pairs):
+            if pair is not None:
+                try:
+                    self._pairs[position] = self._await(pair, wait, deadline)
+                except VethError as error:
+                    self._not_usable(position, error)
+
+    def _await(self, pair: Pair, wait: float, deadline: float) -> Pair:
+        with self._open_namespaces() as namespaces:
+            ends = [Awaited(link.name, link.netns, link.addresses) for link in pair]
+            return Pair(*until_usable(namespaces, ends, wait, deadline))
+
+    def _not_usable(self, position: int, error: VethError) -> None:
+        """Note why a pair cannot be used yet; it stays. After any other error, it is deleted."""
+        stays = isinstance(error, WaitTimeout | DuplicateAddress)
+        if not self._keep_going:
+            if stays:
+                self._conclude_with(error, [pair for pair in self._pairs if pair is not None])
+            raise error
+        error.item = self._veths[position]
+        self._failed[position] = error
+        if not stays:
+            self._pairs[position] = None
+            self._delete([(self._ledger[position], error)])
+
+    def _build(self, namespaces: Namespaces, start: int, veths: Sequence[Veth]) -> None:
+        slab = Slab(namespaces)
+        for position, veth in enumerate(veths, start):
+            try:
+                slab.jobs.append(Job(position, veth, namespaces))
+            except VethError as error:
+                error.item = veth
+                self._failed[position] = error
+        self._give_up_if_failed()
+        self._under_way = slab.jobs
+        slab.create(self._patience, keep_going=self._keep_going)
+        if self._keep_going or not slab.has_errors:
+            slab.finish()
+        self._conclude()
+
+    def _conclude(self) -> None:
+        """Note the result for each pair of the slab."""
+        half_made: list[tuple[_Entry, BaseException | None]] = []
+        ready: list[Made] = []
+        for job in self._under_way:
+            if job.made:
+                self._ledger[job.position] = _Entry(job)
+            if job.error is not None:
+                self._failed[job.position] = job.error
+                if job.made and self._keep_going:
+                    half_made.append((self._ledger[job.position], job.error))
+            elif job.a.link is not None and job.b.link is not None:
+                pair = self._pairs[job.position] = Pair(job.a.link, job.b.link)
+                if self._tell is not None:
+                    ready.append(Made(job.veth, pair, job.a.place.birth, job.b.place.birth))
+        self._under_way = ()
+        self._delete(half_made)
+        if self._tell is not None and ready:
+            self._tell(ready)
+
+    def _give_up_if_failed(self) -> None:
+        if self._failed and not self._keep_going:
+            first = self._failed[min(self._failed)]
+            if len(self._failed) > 1:
+                first.add_note(f"{len(self._failed) - 1} more of the pairs sent with it failed, too")
+            raise first
+
+    def _delete(self, entries: Iterable[tuple[_Entry, BaseException | None]], by: int = 0) -> None:
+        """Delete pairs by one of their ends; each comes with the error that gets a note if the pair stays."""
+        groups: dict[Birth, list[tuple[_Entry, BaseException | None]]] = {}
+        for entry, cause in entries:
+            groups.setdefault(entry.ends[by].birth, []).append((entry, cause))
+        undo_all((partial(self._delete_in, group, by), partial(_stays, group, by)) for group in groups.values())
+
+    def _delete_in(self, group: Sequence[tuple[_Entry, BaseException | None]], by: int) -> None:
+        with self._open_namespaces() as namespaces:
+            end = group[0][0].ends[by]
+            if (place := _reopened(namespaces, end)) is not None:
+                _delete_ends(namespaces, place, [entry.ends[by] for entry, _ in group])
+                for entry, _ in group:
+                    entry.gone = True
+                return
+        # Its namespace cannot be opened any more (it has ended, or has lost its name): delete by the other end.
+        if by == 0:
+            self._delete(group, by=1)
+
+
+def _reopened(namespaces: Namespaces, end: _EndAt) -> OpenNetns | None:
+    """Open the namespace of an end again; None if its reference now leads nowhere, or to another namespace."""
+    try:
+        place = namespaces(end.ref)
+    except NetnsNotFound:
+        return None
+    if not place.is_still(end.birth):
+        return None
+    namespaces.socket(place)  # which provides the cookie
+    return place if place.is_still(end.birth) else None
+
+
+def _delete_ends(namespaces: Namespaces, place: OpenNetns, ends: Sequence[_EndAt]) -> None:
+    groups = {end.ifindex: end.group for end in ends if end.ifindex}
+    for end in ends:
+        if not end.ifindex:
+            # The call was interrupted before it had looked up an ifindex that was not echoed.
+            try:
+                groups[find(namespaces, Target(place, end.name, end.ref, "undo")).ifindex] = end.group
+            except LinkNotFound:
+                pass
+    if groups:
+        delete_indexes(namespaces, place, groups)
+
+
+def _stays(group: Sequence[tuple[_Entry, BaseException | None]], by: int, error: BaseException) -> None:
+    staying = Counter(id(cause) for entry, cause in group if not entry.gone)
+    for cause in {id(cause): cause for _, cause in group}.values():
+        if cause is not None and (count := staying[id(cause)]):
+            note(cause, f"{count} pairs in {spell(group[0][0].ends[by].ref)} stay behind: {error}")

@@ -1,0 +1,49 @@
+"""Making addresses of a link usable again: permanent, or checked for duplicates once more."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vethlib._nl.addr import new_addr
+from vethlib._nl.batch import Outcome
+from vethlib.addresses import Address
+from vethlib.errors import NetlinkError
+from vethlib.links import IPInterface
+from vethlib.session.core.namespaces import Namespaces
+from vethlib.session.read.reading import addresses_of, find, read_addresses
+from vethlib.session.read.target import Target
+
+from .addressing import take
+
+__all__ = ["renew_addresses"]
+
+
+def renew_addresses(namespaces: Namespaces, target: Target, wanted: Sequence[IPInterface], proto: int) -> None:
+    """Make those of these addresses that the link has permanent and usable. Raises LinkNotFound, NetlinkError.
+
+    An address that expires or is deprecated gets its lifetimes in place. A duplicate is removed and added again in one
+    datagram, because nothing else restarts detection (addrconf_dad_stop, net/ipv6/addrconf.c); it is then the first.
+    """
+    place, index = target.place, find(namespaces, target).ifindex
+    target.check_ifindex(index)
+    present = {
+        address.interface: address
+        for address in addresses_of(read_addresses(namespaces, place, index))
+        if address.peer is None
+    }
+    requests: list[bytes] = []
+    for interface in wanted:
+        if (address := present.get(interface)) is not None:
+            requests += _renewal(address, index, proto)
+    for outcome in namespaces.exchange(place, requests) if requests else ():
+        if outcome.errno:
+            raise target.refusal(Outcome(outcome.errno, outcome.extack, ()), cls=NetlinkError)
+
+
+def _renewal(address: Address, index: int, proto: int) -> list[bytes]:
+    packed, prefixlen, owner = address.interface.packed, address.interface.network.prefixlen, proto or address.proto
+    if address.dadfailed:
+        return [take(address, index).request, new_addr(index, packed, prefixlen, owner)]
+    if address.expires or address.deprecated:
+        return [new_addr(index, packed, prefixlen, owner, replace=True)]
+    return []

@@ -1,0 +1,84 @@
+"""Topologies as pure values: nodes, the wires between them, and the details of each port.
+
+A :class:`Description` leaves many details open. A :class:`Layout` has all of them: every port has a link name and
+addresses, every node its routes. ``text.py`` and ``shapes.py`` create descriptions, ``layout.py`` completes them, and
+``build.py`` builds layouts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from typing import Final, Literal, TypeAlias
+
+__all__ = ["BRIDGE", "Description", "Kind", "Layout", "Member", "Port", "Route", "Wire"]
+
+BRIDGE: Final = "br0"
+"""The bridge of a switch."""
+
+Kind: TypeAlias = Literal["node", "router", "switch"]
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A node: a plain "node", a "router" (which forwards), or a "switch" (whose links are in a bridge, br0)."""
+
+    name: str
+    kind: Kind = "node"
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """One end of a wire: a link in a node.
+
+    If `link` is "", it becomes eth0, eth1, … in the order of the node's wires. If `addresses` is None, addresses are
+    chosen; () means no addresses.
+    """
+
+    node: str
+    link: str = ""
+    addresses: tuple[IPv4Interface | IPv6Interface, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wire:
+    """A veth pair between two nodes. `mtu` (bytes) applies to both ends; None means the kernel's default."""
+
+    a: Port
+    b: Port
+    mtu: int | None = None
+
+    def seen_from(self, node: str) -> Wire:
+        """Return the same wire with the port of `node` as `a`."""
+        return self if self.a.node == node else Wire(self.b, self.a, self.mtu)
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """The nodes and wires of a topology to build, in order."""
+
+    members: tuple[Member, ...]
+    wires: tuple[Wire, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A static route: `network` is reached through the neighbour's address `via`."""
+
+    network: IPv4Network | IPv6Network
+    via: IPv4Address | IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A complete description.
+
+    In `wires`, every port has a link name and addresses (never None). `routes` has the routes of each node that needs
+    any, and `forwarding` the names of the nodes that forward.
+    """
+
+    members: tuple[Member, ...]
+    wires: tuple[Wire, ...]
+    routes: Mapping[str, tuple[Route, ...]]
+    forwarding: frozenset[str]

@@ -1,0 +1,156 @@
+"""Complete a description to a layout: check everything, and choose the missing details."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, get_args
+
+from vethlib.errors import InvalidValue
+from vethlib.links import check_addresses, check_mtu, check_name
+
+from .addressing import Segment, give_addresses, port_at, segments, spell, too_narrow
+from .description import BRIDGE, Description, Kind, Layout, Member, Port, Wire
+from .routing import find_routes
+from .text import check_node_name
+
+__all__ = ["lay_out"]
+
+_MOST_PORTS: Final = 1023  # of a bridge: find_portno (net/bridge/br_if.c), BR_MAX_PORTS (br_private.h) without port 0
+_MOST_SEGMENTS: Final = 1 << 16
+
+
+def lay_out(
+    description: Description, *, ipv4: bool = True, ipv6: bool = True, routes: bool = False, first: int = 0
+) -> Layout:
+    """Choose the details that a description leaves open: link names, addresses and routes.
+
+    `first` is the number of the first segment: 3 means 10.0.3.0/24 and fd00:3::/64. With `routes`, every node can reach
+    every address to which wires lead; nodes in two or more segments then forward. Raises InvalidValue if the topology
+    cannot be built.
+    """
+    if not isinstance(description, Description):
+        raise InvalidValue("topology", description, 'must be text, such as "a -- b", or a Description')
+    if type(first) is not int or not 0 <= first < _MOST_SEGMENTS:
+        raise InvalidValue("first", first, f"must be the number of a segment, from 0 to {_MOST_SEGMENTS - 1}")
+    if not description.members:
+        raise InvalidValue("topology", "", 'must have at least one node, as in "a -- b"')
+    kinds = _check_members(description.members)
+    wires = [_check_wire(wire, kinds) for wire in description.wires]
+    links = _links(wires, kinds)
+    all_segments = segments(description.members, wires)
+    _check_unique(wires, all_segments)
+    given = give_addresses(wires, all_segments, ipv4=ipv4, ipv6=ipv6, first=first)
+    settled = tuple(
+        Wire(
+            Port(wire.a.node, next(links), given.get((number, 0), ())),
+            Port(wire.b.node, next(links), given.get((number, 1), ())),
+            wire.mtu,
+        )
+        for number, wire in enumerate(wires)
+    )
+    forwarding = {name for name, kind in kinds.items() if kind == "router"}
+    if not routes:
+        return Layout(description.members, settled, {}, frozenset(forwarding))
+    forwarding |= _between(settled, all_segments)
+    return Layout(description.members, settled, find_routes(settled, all_segments, forwarding), frozenset(forwarding))
+
+
+def _between(wires: Sequence[Wire], all_segments: Sequence[Segment]) -> set[str]:
+    """Return the nodes that are in two segments or more."""
+    counts = Counter(node for segment in all_segments for node in {port_at(wires, at).node for at in segment.ports})
+    return {name for name, count in counts.items() if count > 1}
+
+
+def _check_members(members: Sequence[Member]) -> dict[str, Kind]:
+    kinds: dict[str, Kind] = {}
+    for member in members:
+        check_node_name(member.name)
+        if member.kind not in get_args(Kind):
+            raise InvalidValue("topology", member.kind, f"the kind of {member.name} must be node, router or switch")
+        if member.name in kinds:
+            raise InvalidValue("topology", member.name, "two nodes have this name")
+        kinds[member.name] = member.kind
+    return kinds
+
+
+def _check_wire(wire: Wire, kinds: Mapping[str, Kind]) -> Wire:
+    if wire.a.node == wire.b.node:
+        raise InvalidValue("topology", f"{wire.a.node} -- {wire.b.node}", "must connect two different nodes")
+    if wire.mtu is not None:
+        check_mtu(wire.mtu)
+    return Wire(_check_port(wire.a, wire.mtu, kinds), _check_port(wire.b, wire.mtu, kinds), wire.mtu)
+
+
+def _check_port(port: Port, mtu: int | None, kinds: Mapping[str, Kind]) -> Port:
+    kind = kinds.get(port.node)
+    if kind is None:
+        raise InvalidValue("topology", port.node, "must be the name of a node, because a wire leads there")
+    if port.link:
+        check_name(port.link, "topology")
+    if port.link == "lo" or (kind == "switch" and port.link == BRIDGE):
+        what = "loopback" if port.link == "lo" else "bridge"
+        raise InvalidValue("topology", spell(port), f"the node's {what} has this name: rename the link")
+    if port.addresses is None:
+        return port
+    addresses = check_addresses(port.addresses, "topology")
+    if addresses and kind == "switch":
+        raise InvalidValue(
+            "topology", spell(port), "must have no addresses, because the links of a switch are in its bridge"
+        )
+    if too_narrow(mtu) and any(address.version == 6 for address in addresses):
+        raise InvalidValue(
+            "topology", f"mtu={mtu}", f"must be at least 1280 for IPv6, and {spell(port)} has an IPv6 address"
+        )
+    return Port(port.node, port.link, addresses)
+
+
+def _links(wires: Sequence[Wire], kinds: Mapping[str, Kind]) -> Iterator[str]:
+    """Choose the missing link names: the first of eth0, eth1, … that the node does not have yet.
+
+    Checks that no node has two links of one name, and no switch too many ports.
+    """
+    taken: dict[str, set[str]] = {name: set() for name in kinds}
+    for wire in wires:
+        for port in (wire.a, wire.b):
+            if port.link in taken[port.node]:
+                raise InvalidValue("topology", spell(port), "two links of this node have this name")
+            if port.link:
+                taken[port.node].add(port.link)
+    counts = Counter(port.node for wire in wires for port in (wire.a, wire.b))
+    for name, count in counts.items():
+        if kinds[name] == "switch" and count > _MOST_PORTS:
+            hint = f"has {count} wires, but a bridge can have {_MOST_PORTS} ports at most: use two switches"
+            raise InvalidValue("topology", name, hint)
+    return _named(wires, taken)
+
+
+def _named(wires: Sequence[Wire], taken: Mapping[str, set[str]]) -> Iterator[str]:
+    numbers = dict.fromkeys(taken, 0)
+    for wire in wires:
+        for port in (wire.a, wire.b):
+            if port.link:
+                yield port.link
+                continue
+            number = numbers[port.node]
+            while (name := f"eth{number}") in taken[port.node]:
+                number += 1
+            numbers[port.node] = number + 1
+            yield name
+
+
+def _check_unique(wires: Sequence[Wire], all_segments: Sequence[Segment]) -> None:
+    """Check that no two nodes have one address, except link-local ones in different segments.
+
+    Links of one node may share an address.
+    """
+    owners: dict[object, str] = {}
+    for number, segment in enumerate(all_segments):
+        for at in segment.ports:
+            port = port_at(wires, at)
+            for address in port.addresses or ():
+                ip = address.ip
+                key = (number, ip) if address.version == 6 and ip.is_link_local else ip
+                if (owner := owners.setdefault(key, port.node)) != port.node:
+                    hint = f"two nodes have this address, {owner} and {port.node}: change one"
+                    raise InvalidValue("topology", str(address), hint)

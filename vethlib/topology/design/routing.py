@@ -1,0 +1,187 @@
+"""Choose static routes along the shortest paths, with as few entries as possible.
+
+1. Search from each network outwards, breadth first, through nodes that forward: each node that is reached has the
+   network behind the node from which it was reached. Of two equally short paths, the one described first wins.
+2. IPv4 and IPv6 are routed separately, since a segment may have only one of them; usually the routes are the same.
+3. The networks that a node has behind one neighbour are merged to the fewest prefixes that cover exactly them: two
+   halves become the larger network. A node that does not forward and has everything behind one neighbour has only a
+   default route. Routers have none, so packets to unknown addresses are refused by the first router, and do not circle
+   between two.
+4. The automatic IPv6 networks are far apart (fd00:N::/64), so a route to one covers the whole fd00:N::/32 if nothing
+   else is in it; so they can be merged, too.
+5. Overlapping networks are refused. So no route of (3) except the default route covers a network that its node is in,
+   and a link's own network is more specific than the default route.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from itertools import pairwise
+from typing import Final, NamedTuple, TypeAlias
+
+from vethlib.errors import InvalidValue
+
+from .addressing import Segment, port_at
+from .description import Route, Wire
+
+__all__ = ["find_routes", "prefixes"]
+
+Span: TypeAlias = tuple[int, int]
+"""A network as numbers: its first address, and the one after its last."""
+
+Neighbour: TypeAlias = tuple[int, int]
+"""A node in a network: the number of the network, and the number of the member."""
+
+Behind: TypeAlias = Mapping[str, Mapping[Neighbour, Sequence[int]]]
+"""For each node: the networks that it is not in, by the neighbour that they are behind."""
+
+_BITS: Final = {4: 32, 6: 128}
+_WIDE: Final = 96  # host bits of fd00:N::/32
+
+
+class _Network(NamedTuple):
+    """A network on one segment, and the nodes with an address in it."""
+
+    span: Span
+    nodes: tuple[str, ...]
+    addresses: tuple[int, ...]
+
+
+def find_routes(
+    wires: Sequence[Wire], segments: Sequence[Segment], forwarding: Set[str]
+) -> dict[str, tuple[Route, ...]]:
+    """Return the routes of every node that needs any. All ports must have addresses, or () for none.
+
+    Raises InvalidValue if networks overlap.
+    """
+    by_node: dict[str, list[Route]] = {}
+    known: dict[object, Behind] = {}
+    for version in (4, 6):
+        networks = [network for segment in segments for network in _networks(wires, segment, version)]
+        order = sorted(range(len(networks)), key=lambda number: networks[number].span)
+        _check_apart([networks[number] for number in order], version)
+        members = tuple(network.nodes for network in networks)
+        key = (members, tuple(order))
+        if key not in known:
+            known[key] = _behind(members, order, forwarding)
+        spans = (
+            _widened([network.span for network in networks]) if version == 6 else [network.span for network in networks]
+        )
+        for node, behind in known[key].items():
+            default = node not in forwarding
+            by_node.setdefault(node, []).extend(_routes(behind, version, networks, spans, default=default))
+    return {node: tuple(routes) for node, routes in by_node.items()}
+
+
+def _networks(wires: Sequence[Wire], segment: Segment, version: int) -> Iterator[_Network]:
+    """Return the networks of a segment, without link-local ones, which need no routes."""
+    of_span: dict[Span, dict[str, int]] = {}
+    for at in segment.ports:
+        port = port_at(wires, at)
+        for address in port.addresses or ():
+            if address.version == version and not (version == 6 and address.ip.is_link_local):
+                size = 1 << (address.max_prefixlen - address.network.prefixlen)
+                begin = int(address) & -size
+                of_span.setdefault((begin, begin + size), {}).setdefault(port.node, int(address))
+    for span, members in of_span.items():
+        yield _Network(span, tuple(members), tuple(members.values()))
+
+
+def _check_apart(networks: Iterable[_Network], version: int) -> None:
+    for network, other in pairwise(networks):
+        if other.span[0] < network.span[1]:
+            small, large = (f"{_prefix(version, *these.span)} (of {these.nodes[0]})" for these in (other, network))
+            hint = f"must not overlap with {large}: change one of the networks, or leave out routes"
+            raise InvalidValue("topology", small, hint)
+
+
+def _behind(members: Sequence[Sequence[str]], order: Iterable[int], forwarding: Set[str]) -> Behind:
+    """Apply rule 1. The networks behind a neighbour are in the order of the search."""
+    numbers = {node: number for number, node in enumerate(dict.fromkeys(node for those in members for node in those))}
+    inside = [[numbers[node] for node in those] for those in members]
+    ways: list[list[tuple[int, Neighbour]]] = [[] for _ in numbers]  # only through nodes that forward
+    forwards = [node in forwarding for node in numbers]
+    for network, those in enumerate(inside):
+        for position, node in enumerate(those):
+            if forwards[node]:
+                ways[node].append((network, (network, position)))
+    behind: list[dict[Neighbour, list[int]]] = [{} for _ in numbers]
+    for goal in order:
+        crossed = bytearray(len(inside))
+        crossed[goal] = 1
+        reached = bytearray(len(numbers))
+        for node in inside[goal]:
+            reached[node] = 1
+        left = len(numbers) - len(inside[goal])
+        waiting = list(inside[goal])
+        for through in waiting:
+            if not left:
+                break
+            for network, neighbour in ways[through]:
+                if crossed[network]:
+                    continue
+                crossed[network] = 1
+                for node in inside[network]:
+                    if not reached[node]:
+                        reached[node] = 1
+                        left -= 1
+                        behind[node].setdefault(neighbour, []).append(goal)
+                        waiting.append(node)
+    return {node: behind[number] for node, number in numbers.items() if behind[number]}
+
+
+def _widened(spans: Sequence[Span]) -> list[Span]:
+    """Widen each automatic IPv6 network (4)."""
+    near = Counter(begin >> _WIDE for begin, _ in spans)
+    size = 1 << _WIDE
+    return [
+        (begin & -size, (begin & -size) + size)
+        if begin >> 112 == 0xFD00 and end - begin < size and near[begin >> _WIDE] == 1
+        else (begin, end)
+        for begin, end in spans
+    ]
+
+
+def _routes(
+    behind: Mapping[Neighbour, Sequence[int]],
+    version: int,
+    networks: Sequence[_Network],
+    spans: Sequence[Span],
+    *,
+    default: bool,
+) -> Iterator[Route]:
+    for (network, position), goals in behind.items():
+        address = networks[network].addresses[position]
+        via = IPv4Address(address) if version == 4 else IPv6Address(address)
+        everything = (
+            [(0, 1 << _BITS[version])] if default and len(behind) == 1 else prefixes(spans[goal] for goal in goals)
+        )
+        for begin, end in everything:
+            yield Route(_prefix(version, begin, end), via)
+
+
+def prefixes(spans: Iterable[Span]) -> Iterator[Span]:
+    """Return the fewest prefixes that cover exactly these spans, which are in order and do not overlap (3)."""
+    begin = end = 0
+    for first, stop in spans:
+        if first != end:
+            yield from _cut(begin, end)
+            begin = first
+        end = stop
+    yield from _cut(begin, end)
+
+
+def _cut(begin: int, end: int) -> Iterator[Span]:
+    while begin < end:
+        size = 1 << ((end - begin).bit_length() - 1)
+        if begin:
+            size = min(size, begin & -begin)
+        yield begin, begin + size
+        begin += size
+
+
+def _prefix(version: int, begin: int, end: int) -> IPv4Network | IPv6Network:
+    length = _BITS[version] - (end - begin).bit_length() + 1
+    return IPv4Network((begin, length)) if version == 4 else IPv6Network((begin, length))

@@ -1,0 +1,160 @@
+"""The compact text form of a topology.
+
+    client -- r1 -- r2 -- server          # a chain of wires; naming a node creates it
+    r1 -- r3  mtu=1400                    # attributes apply to every wire of the statement
+    a:wan0(10.0.0.1/24, fd00::1/64) -- b  # a port: node[:link][(addresses)]; "()": no addresses
+    switch s1 s2                          # a kind (switch, router, node) and the nodes of this kind
+
+Statements are separated by newlines or ";". "#" starts a comment. The name of a node has 1 to 64 letters, digits, "_",
+"." and "-", starts with a letter or digit, and does not contain "--". The "--" of a wire has spaces around it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from difflib import get_close_matches
+from itertools import pairwise
+from typing import TypeVar, get_args
+
+from vethlib.errors import InvalidValue
+from vethlib.links import check_addresses, check_mtu, check_name
+
+from .description import Description, Kind, Member, Port, Wire
+
+__all__ = ["check_node_name", "parse"]
+
+T = TypeVar("T")
+V = TypeVar("V")
+
+_KINDS: tuple[Kind, ...] = get_args(Kind)
+_NODE = re.compile(r"[A-Za-z0-9](?:[\w.]|-(?!-)){0,63}", re.ASCII)
+_ATTRIBUTE = re.compile(r"(\w+)=(\S*)")
+_PORT = re.compile(r"(?P<node>[^\s:()]+)(?::(?P<link>[^\s()]*))?(?:\s*\((?P<addresses>[^()]*)\))?")
+_GLUED = re.compile(r"(?:^|\s)[^\s:(]*--")  # the name of a link may contain it
+# Leading whitespace is matched once, not from each space, which would take quadratic time.
+_WIRE = re.compile(r"(?:^|(?<!\s)\s+)--(?=\s|$)")
+
+
+def parse(text: str) -> Description:
+    """Parse a description. Raises InvalidValue (field "topology"), with the line, the statement and the reason."""
+    kinds: dict[str, Kind] = {}
+    mentioned: dict[str, None] = {}
+    wires: list[Wire] = []
+    for statement in _statements(text):
+        first, *names = statement.text.split()
+        if first in _KINDS and names and "--" not in names:
+            _declare(statement, first, names, kinds)
+            mentioned |= dict.fromkeys(names)
+        else:
+            ports, mtu = statement.ports()
+            mentioned |= dict.fromkeys(port.node for port in ports)
+            wires += [Wire(a, b, mtu) for a, b in pairwise(ports)]
+    return Description(tuple(Member(name, kinds.get(name, "node")) for name in mentioned), tuple(wires))
+
+
+def check_node_name(name: str) -> str:
+    """Return `name` if it is valid for a node. Raises InvalidValue."""
+    if not isinstance(name, str) or not _NODE.fullmatch(name):
+        hint = (
+            'a name must be 1 to 64 letters, digits, "_", "." and "-", with a letter or digit first, and without "--"'
+        )
+        raise InvalidValue("topology", name, hint)
+    return name
+
+
+def _declare(statement: _Statement, kind: str, names: list[str], kinds: dict[str, Kind]) -> None:
+    for name in names:
+        statement.checked(check_node_name, name)
+        if kinds.setdefault(name, kind) != kind:  # type: ignore[arg-type]
+            raise statement.wrong(f"{name} is already a {kinds[name]}: a node can have only one kind")
+
+
+def _statements(text: str) -> Iterator[_Statement]:
+    if not isinstance(text, str):
+        raise InvalidValue("topology", text, 'must be text, such as "a -- b", or a Description')
+    for number, line in enumerate(text.splitlines(), 1):
+        for part in line.partition("#")[0].split(";"):
+            if stripped := part.strip():
+                yield _Statement(number, stripped)
+
+
+class _Statement:
+    """One statement and its place."""
+
+    def __init__(self, line: int, text: str) -> None:
+        self.line = line
+        self.text = text
+
+    def wrong(self, hint: str) -> InvalidValue:
+        """Return an error about this statement."""
+        return InvalidValue("topology", self.text, f"line {self.line}: {hint}")
+
+    def ports(self) -> tuple[list[Port], int | None]:
+        """Return the ports of a chain of wires, and the MTU of the wires."""
+        # Spaces are single here; in a run of spaces, each expression would search the rest from every one.
+        rest, mtu = " ".join(self.text.split()), None
+        while " " in rest and (match := _ATTRIBUTE.fullmatch(rest, rest.rindex(" ") + 1)):
+            name, value = match.groups()
+            if name != "mtu":
+                raise self.wrong(
+                    f"unknown attribute {name!r}: a wire can have mtu=BYTES (for others, run tc in a node)"
+                )
+            if mtu is not None:
+                raise self.wrong("mtu is given twice: it applies to every wire of the statement")
+            if not (value.isascii() and value.isdecimal() and len(value) <= 10):
+                raise self.wrong(f"mtu={value} must be a number of bytes, as in mtu=1400")
+            mtu = self.checked(check_mtu, int(value))
+            rest = rest[: match.start() - 1]
+        parts = [part.strip() for part in _WIRE.split(rest)]
+        ports = [self._port(part) for part in parts]
+        if len(ports) < 2:
+            hint = f'write a wire as "a -- b", or "{_KINDS[0]} {parts[0]}" for a node without one'
+            raise self.wrong(hint if " " not in parts[0] else 'write wires as "a -- b -- c"')
+        for a, b in pairwise(ports):
+            if a.node == b.node:
+                raise self.wrong(f"a wire must connect two different nodes, this one begins and ends at {a.node}")
+        for port in ports[1:-1]:
+            if port.link or port.addresses:
+                hint = "is in the middle of a chain, so this would apply to two links: split it into two statements"
+                raise self.wrong(f"{port.node} {hint}")
+        return ports, mtu
+
+    def _port(self, text: str) -> Port:
+        if not text:
+            raise self.wrong('a node is missing beside "--"')
+        if _GLUED.search(text):
+            raise self.wrong(f'{text!r}: put a space on either side of "--"')
+        match = _PORT.fullmatch(text)
+        if match is None:
+            raise self.wrong(self._cure(text))
+        node, link, listed = match.group("node", "link", "addresses")
+        self.checked(check_node_name, node)
+        if link is not None:
+            self.checked(check_name, link)
+        if listed is None:
+            return Port(node, link or "")
+        addresses = self.checked(
+            check_addresses, [part.strip() for part in listed.split(",")] if listed.strip() else []
+        )
+        return Port(node, link or "", addresses)
+
+    def _cure(self, text: str) -> str:
+        """Return a hint for an invalid port, which is usually one of a few slips."""
+        first, *others = text.split()
+        if others and others[0] in ("-", "->", "<->", "—", "–", "---"):
+            return f'{text!r}: a wire is written "--", with a space on either side'
+        if others and first in _KINDS:
+            return f"{text!r}: declare the kind of a node in a separate statement, on another line or after ';'"
+        if others and (meant := get_close_matches(first.lower(), _KINDS, 1)):
+            return f"{text!r}: did you mean {' '.join([meant[0], *others])!r}?"
+        if match := re.fullmatch(r"(\S+)\s+mtu[\s:]\s*(\d+)", text):
+            return f"{text!r}: write the attribute as mtu={match[2]}"
+        return f"{text!r} is not a port: write node, node:link or node:link(10.0.0.1/24)"
+
+    def checked(self, check: Callable[[V], T], value: V) -> T:
+        """Return the result of `check`; an InvalidValue is raised as an error about this statement."""
+        try:
+            return check(value)
+        except InvalidValue as error:
+            raise self.wrong(str(error)) from None

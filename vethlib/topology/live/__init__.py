@@ -1,0 +1,1 @@
+"""A running topology: built in bulk, used by tests, captured, and described when a test fails."""

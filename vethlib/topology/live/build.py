@@ -1,0 +1,238 @@
+"""Building a layout: all namespaces in one round, all pairs in bulk, then bridges and routes.
+
+Before a namespace has a link, settings are made so that tests neither wait nor depend on the host:
+
+- Duplicate address detection takes one or two seconds per IPv6 address, and no other hosts are on these wires, so it is
+  switched off (net.ipv6.conf.default.accept_dad, addrconf_dad_begin in net/ipv6/addrconf.c).
+- A link that is set down loses its IPv6 addresses, but not its IPv4 ones; here it keeps both (keep_addr_on_down).
+- A new namespace inherits the IPv4 settings of the host's first one (devinet_init_net, net/ipv4/devinet.c), which on a
+  host of containers include ip_forward=1: forwarding and reverse path filtering are set as in the layout.
+
+Writing or reading a file of /proc/sys takes 40 µs in a new namespace (its directory entries are new as well), so values
+that are already right are not written. The initial values are read in one namespace, and used for a second.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+from collections.abc import Container, Mapping, Sequence
+from contextlib import ExitStack
+
+from vethlib import ns
+from vethlib._nl.link import create_bridge, get_link, index_of, set_master
+from vethlib._nl.route import new_route
+from vethlib._primitives import posix, time
+from vethlib.errors import NotPermitted, errno_text
+from vethlib.links import End, IPInterface, Pair, Veth
+from vethlib.ns import Netns
+from vethlib.ns.descriptor import opened
+from vethlib.ns.loopback import set_loopback_up
+from vethlib.session import Session
+from vethlib.session.core.refusal import refusal, system_errors
+from vethlib.topology.design.description import BRIDGE, Layout, Port, Route
+
+from .node import Node
+from .sockets import Sockets
+from .usable import wait_until_usable
+
+__all__ = ["build", "restore"]
+
+_SYS = "/proc/sys/net/"
+_FORWARDING = ("ipv4/ip_forward", "ipv6/conf/all/forwarding")
+_ALWAYS = {
+    "ipv6/conf/default/accept_dad": "0",
+    "ipv6/conf/all/keep_addr_on_down": "1",
+    "ipv4/conf/all/rp_filter": "0",
+    "ipv4/conf/default/rp_filter": "0",
+}
+_FRESH_FOR = 1.0  # seconds
+_SPARE = 768  # descriptors that are needed while a topology is built, and for its user
+
+
+def build(session: Session, layout: Layout) -> dict[str, Node]:
+    """Build a layout and return its nodes by name once everything is up and usable.
+
+    Raises NotPermitted, NotSupported, NetlinkError; nothing is left behind then.
+    """
+    _make_room(len(layout.members))
+    with ExitStack() as undoing:
+        namespaces = _make_namespaces(layout)
+        for netns in namespaces.values():
+            undoing.callback(netns.close)
+        veths = [Veth(_end(wire.a, wire.mtu, namespaces), _end(wire.b, wire.mtu, namespaces)) for wire in layout.wires]
+        pairs = session.create_many(veths)
+        _make_bridges(layout, pairs, namespaces)
+        _add_routes(layout.routes, namespaces)
+        given = _addresses(layout)
+        wait_until_usable(
+            [
+                (name, namespaces[name], 0)
+                for name, those in given.items()
+                if any(address.version == 6 for address in those)
+            ]
+        )
+        undoing.pop_all()
+    peers = _peers(layout, namespaces)
+    return {
+        name: Node(name, netns, session, given.get(name, ()), peers.get(name)) for name, netns in namespaces.items()
+    }
+
+
+def _peers(layout: Layout, namespaces: Mapping[str, Netns]) -> dict[str, dict[str, tuple[str, Netns, str]]]:
+    """Return, for each node, the other ends of its links: a node, its namespace, and a link."""
+    peers: dict[str, dict[str, tuple[str, Netns, str]]] = {}
+    for wire in layout.wires:
+        for port, other in ((wire.a, wire.b), (wire.b, wire.a)):
+            peers.setdefault(port.node, {})[port.link] = other.node, namespaces[other.node], other.link
+    return peers
+
+
+def _make_room(nodes: int) -> None:
+    """Raise the limit of open files if it is near; a node takes one descriptor.
+
+    The usual 1024 is so low only because programs that use select(2) cannot handle more (systemd.exec(5)).
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    desired = len(os.listdir("/proc/self/fd")) + nodes + _SPARE
+    if soft != resource.RLIM_INFINITY and desired > soft:
+        enough = desired if hard == resource.RLIM_INFINITY else min(desired, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, enough), hard))
+
+
+def _end(port: Port, mtu: int | None, namespaces: Mapping[str, Netns]) -> End:
+    # One queue, because with the default, one for each possible CPU, creating a pair takes twice as long.
+    return End(port.link, namespaces[port.node], addresses=port.addresses or (), mtu=mtu, num_queues=1)
+
+
+def _addresses(layout: Layout) -> dict[str, list[IPInterface]]:
+    given: dict[str, list[IPInterface]] = {}
+    for wire in layout.wires:
+        for port in (wire.a, wire.b):
+            given.setdefault(port.node, []).extend(port.addresses or ())
+    return given
+
+
+def _make_namespaces(layout: Layout) -> dict[str, Netns]:
+    """Create the namespaces, with their settings and the loopback up, and return them by node."""
+    names = [member.name for member in layout.members]
+    plain = [name for name in names if name not in layout.forwarding]
+    forwarding = [name for name in names if name in layout.forwarding]
+    made: dict[str, Netns] = {}
+    with ExitStack() as undoing:
+        for group, forward in ((plain, "0"), (forwarding, "1")):
+            if not group:
+                continue
+            settings = _Settings(_ALWAYS | dict.fromkeys(_FORWARDING, forward))
+            with system_errors("make the namespaces of a topology"):
+                owners = ns.map_in_new(len(group), settings.settle)
+            for name, owner in zip(group, owners, strict=True):
+                made[name] = Netns(owner)
+                undoing.callback(made[name].close)
+            settings.check_forwarding(forward)
+        undoing.pop_all()
+    return {name: made[name] for name in names}
+
+
+class _Settings:
+    """Sysctls of new namespaces, written from inside each; `refused` has those that the kernel refuses."""
+
+    def __init__(self, desired: Mapping[str, str]) -> None:
+        self.refused: dict[str, int] = {}
+        self._values = desired
+        self._to_write: dict[str, bytes] | None = None
+
+    def settle(self) -> ns.Descriptor:
+        """Write the settings of the calling thread's namespace, and return a descriptor of it."""
+        if self._to_write is None:
+            self._to_write = self._different()
+        for file, value in self._to_write.items():
+            try:
+                _write(file, value)
+            except OSError as error:
+                self.refused[file] = error.errno or 0
+        set_loopback_up()
+        return ns.current()
+
+    def _different(self) -> dict[str, bytes]:
+        global _fresh
+        until, values = _fresh
+        if time.monotonic() > until or values.keys() != self._values.keys():
+            values = {name: _read(_SYS + name) for name in self._values}
+            _fresh = time.monotonic() + _FRESH_FOR, values
+        desired = self._values.items()
+        return {_SYS + name: value.encode() for name, value in desired if values[name] not in ("", value)}
+
+    def check_forwarding(self, desired: str) -> None:
+        """Raise NotPermitted if a namespace should forward but cannot."""
+        for name in _FORWARDING:
+            if desired == "1" and (number := self.refused.get(_SYS + name)):
+                message = f"cannot make a node forward: {_SYS + name}: {errno_text(number)}"
+                if number == errno.EROFS:
+                    message += " (a container has /proc/sys read-only, unless it is privileged)"
+                raise NotPermitted(message, errno=number)
+
+
+_fresh: tuple[float, Mapping[str, str]] = (0.0, {})
+"""The values of these settings in a new namespace, which depend on the host, and until when they are used."""
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path) as file:
+            return file.read().strip()
+    except FileNotFoundError:
+        return ""  # a kernel without IPv6 lacks its settings
+
+
+def _write(path: str, value: bytes) -> None:
+    with opened(path, os.O_WRONLY | os.O_CLOEXEC) as owned:
+        posix.write(owned.fileno(), value)
+
+
+def _make_bridges(layout: Layout, pairs: Sequence[Pair], namespaces: Mapping[str, Netns]) -> None:
+    ports: dict[str, list[int]] = {member.name: [] for member in layout.members if member.kind == "switch"}
+    if not ports:
+        return
+    for wire, pair in zip(layout.wires, pairs, strict=True):
+        for port, link in zip((wire.a, wire.b), pair, strict=True):
+            if port.node in ports:
+                ports[port.node].append(link.index)
+    name = os.fsencode(BRIDGE)
+    with Sockets(ports, namespaces) as sockets:
+        for switch, indexes in ports.items():
+            made, bridge_link = sockets.exchange(switch, [create_bridge(name), get_link(name=name)])
+            if made.errno == errno.EOPNOTSUPP:
+                says = "this kernel has no bridge (try: modprobe bridge)"
+                raise refusal(made, f"make the switch {switch}", "", says=says)
+            sockets.check(switch, "make its bridge", [made, bridge_link])
+            bridge = index_of(bridge_link.bodies[0])
+            joined = sockets.exchange(switch, [set_master(index, bridge) for index in indexes])
+            sockets.check(switch, "join its links", joined)
+
+
+def _add_routes(
+    routes: Mapping[str, Sequence[Route]], namespaces: Mapping[str, Netns], *, tolerated: Container[int] = ()
+) -> None:
+    with Sockets(routes, namespaces) as sockets:
+        for node, desired in routes.items():
+            outcomes = sockets.exchange(node, [_request(route) for route in desired])
+            for route, outcome in zip(desired, outcomes, strict=True):
+                if outcome.errno not in tolerated:
+                    sockets.check(node, f"add the route to {route.network} via {route.via}", [outcome])
+
+
+def restore(layout: Layout, nodes: Mapping[str, Netns], links: Mapping[str, int]) -> None:
+    """Restore the routes of the layout that nodes have lost, as with every link that is set down.
+
+    `links` has, for each node, the ifindex of the link that is up again. Routes over links that are still down cannot
+    be restored. Raises WaitTimeout, NetlinkError.
+    """
+    of_these = {name: layout.routes[name] for name in nodes if name in layout.routes}
+    wait_until_usable([(name, nodes[name], index) for name, index in links.items()])
+    _add_routes(of_these, nodes, tolerated=(errno.EEXIST, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN))
+
+
+def _request(route: Route) -> bytes:
+    return new_route(route.network.network_address.packed, route.network.prefixlen, route.via.packed)

@@ -1,0 +1,238 @@
+"""Capture the packets of each wire of a topology, to files for tcpdump and Wireshark.
+
+How it works:
+
+1. A packet socket in the node of one end receives both directions of a wire: the packets that the node receives, and
+   those that it sends (dev_queue_xmit_nit, net/core/dev.c). It is created in the node, but read by one thread in the
+   home namespace.
+2. The kernel reports the time of a packet (SO_TIMESTAMPNS). It removes the 802.1Q tag from the packet and reports it
+   separately (PACKET_AUXDATA); the tag is put back.
+3. Between two nodes of one host, packets are as long as the sender made them, because segmentation and checksums are
+   left to a network card that does not exist. So files have segments longer than the MTU, and incomplete checksums.
+4. Closing a packet socket waits until no processor uses it (synchronize_net in packet_release, 13 ms), so sockets are
+   closed in parallel, by up to 32 threads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from struct import Struct
+from typing import BinaryIO, Final
+
+from vethlib import _trusted, ns
+from vethlib._primitives import do_in_threads, select, socket, start_thread
+from vethlib.errors import errno_text
+from vethlib.session.core.refusal import system_errors
+from vethlib.topology.design.description import Wire
+
+from .node import Node
+from .topology import Topology
+
+__all__ = ["Capture", "file_name"]
+
+# Linux only, and partly missing in the socket module; defined here so that this module can be imported anywhere.
+_AF_PACKET: Final = 17
+_ETH_P_ALL: Final = 3  # include/uapi/linux/if_ether.h
+_SOL_PACKET: Final = 263  # include/linux/socket.h
+_PACKET_STATISTICS: Final = 6  # include/uapi/linux/if_packet.h
+_PACKET_AUXDATA: Final = 8
+_SO_TIMESTAMPNS: Final = 35  # include/uapi/asm-generic/socket.h: SO_TIMESTAMPNS_OLD, and SCM_TIMESTAMPNS_OLD
+_SO_RCVBUFFORCE: Final = 33
+_MSG_TRUNC: Final = 0x20
+
+_AUXDATA: Final = Struct("=IIIHHHH")  # struct tpacket_auxdata
+_VLAN_VALID: Final = 0x10  # TP_STATUS_VLAN_VALID
+_TIMESPEC: Final = Struct("@ll")
+_STATISTICS: Final = Struct("=II")  # struct tpacket_stats: packets, drops
+_TAG: Final = Struct(">HH")
+_TAG_AT: Final = 12  # behind both MAC addresses
+
+# https://www.ietf.org/archive/id/draft-ietf-opsawg-pcap-04.html: the magic of nanoseconds, 2.4, snap length, Ethernet
+_SNAPLEN: Final = 262144
+_FILE_HEADER: Final = Struct("=IHHiIII").pack(0xA1B23C4D, 2, 4, 0, 0, _SNAPLEN, 1)
+_RECORD: Final = Struct("=IIII")  # seconds, nanoseconds, bytes that follow, bytes there were
+
+_BUFFER: Final = 32 << 20  # of a socket, as a limit: 500 of the largest packets
+_LEAST_COST: Final = 512  # of a receive buffer, for the shortest packet (skb->truesize)
+_TURN: Final = 256  # packets that are read from one wire before the others have their turn
+_CONTROL: Final = 128  # room for both control messages
+_CLOSERS: Final = 32  # threads that close sockets
+
+
+def file_name(wire: Wire) -> str:
+    """Return the file name for a wire: a-eth0--b-eth0.pcap."""
+    return f"{wire.a.node}-{wire.a.link}--{wire.b.node}-{wire.b.link}.pcap"
+
+
+def _opened(path: str, flags: int) -> int:
+    """Open a file for writing, without following a symbolic link, which another user may have put there."""
+    place = _trusted.locate(path)
+    try:
+        return os.open(place.name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666, dir_fd=place.directory)
+    finally:
+        os.close(place.directory)
+
+
+class _Tap:
+    """The capture of one wire, and its file."""
+
+    def __init__(self, wire: Wire, node: Node, directory: Path) -> None:
+        self.path = directory / file_name(wire)
+        self.capacity = 0  # more packets than can be queued at one time
+        self.drops = 0
+        self.error = ""  # the reason why nothing more is written to the file
+        with system_errors(f"capture at {wire.a.link}", node.name):
+            self.socket = ns.call_in(node.netns.fd, lambda: socket.socket(_AF_PACKET, socket.SOCK_RAW, 0))
+            try:
+                self._prepare(wire.a.link)
+                self.file: BinaryIO = open(self.path, "wb", opener=_opened)  # noqa: SIM115 - closed with the capture
+            except BaseException:
+                self.socket.close()
+                raise
+        self.file.write(_FILE_HEADER)
+        self.file.flush()
+
+    def _prepare(self, link: str) -> None:
+        option = self.socket.setsockopt
+        option(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        option(_SOL_PACKET, _PACKET_AUXDATA, 1)
+        try:
+            option(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
+        except PermissionError:
+            option(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)  # in a user namespace: net.core.rmem_max at most
+        self.capacity = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // _LEAST_COST
+        # Created for no protocol, and bound last, so that it receives packets of this link only.
+        self.socket.bind((link, _ETH_P_ALL))
+        self.socket.setblocking(False)
+
+    def read(self, most: int) -> None:
+        """Write up to `most` packets to the file. A file that cannot be written ends there; the test continues."""
+        for record in islice(self._records(), most):
+            if not self.error:
+                self._attempt(partial(self.file.write, record))
+        if not self.error:
+            self._attempt(self.file.flush)
+
+    def _records(self) -> Iterator[bytes]:
+        while True:
+            try:
+                frame, control, _flags, _address = self.socket.recvmsg(_SNAPLEN, _CONTROL, _MSG_TRUNC)
+            except OSError:
+                return  # no more packets; or ENETDOWN, reported once when the link is set down
+            yield _record(frame, control)
+
+    def count_drops(self) -> None:
+        """Add the packets dropped for lack of room since the last call; reading resets the kernel's counter."""
+        statistics = self.socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, _STATISTICS.size)
+        self.drops += _STATISTICS.unpack(statistics)[1]
+
+    def close(self) -> None:
+        """Close the socket, which waits, and the file."""
+        self.socket.close()
+        self._attempt(self.file.close)
+
+    def _attempt(self, function: Callable[[], object]) -> None:
+        try:
+            function()
+        except OSError as error:
+            self.error = self.error or errno_text(error.errno or 0)
+
+
+def _record(frame: bytes, control: Iterable[tuple[int, int, bytes]]) -> bytes:
+    seconds = nanoseconds = 0
+    for level, kind, data in control:
+        if (level, kind) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS):
+            seconds, nanoseconds = _TIMESPEC.unpack_from(data)
+        elif (level, kind) == (_SOL_PACKET, _PACKET_AUXDATA):
+            status, _length, _snaplen, _mac, _net, tci, tpid = _AUXDATA.unpack_from(data)
+            if status & _VLAN_VALID:
+                frame = frame[:_TAG_AT] + _TAG.pack(tpid or 0x8100, tci) + frame[_TAG_AT:]
+    return _RECORD.pack(seconds, nanoseconds, len(frame), len(frame)) + frame
+
+
+class Capture:
+    """Capture the packets of each wire of a topology, from now until :meth:`stop`.
+
+        with Topology.build("a -- b") as net, Capture(net, Path("captures")) as capture:
+            ...
+        capture.files    # captures/a-eth0--b-eth0.pcap
+
+    `directory` is created if it is missing; existing files are overwritten. Files can be read at any time. A
+    thread of the caller's namespace reads all sockets. Raises NotPermitted (CAP_NET_RAW), NetlinkError, OSError.
+    """
+
+    def __init__(self, net: Topology, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._taps: list[_Tap] = []
+        self._epoll = select.epoll()
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._stopped = False
+        try:
+            for wire in net.layout.wires:
+                tap = _Tap(wire, net[wire.a.node], directory)
+                self._taps.append(tap)
+                self._epoll.register(tap.socket, select.EPOLLIN)
+        except BaseException:
+            self._close()
+            raise
+        self._epoll.register(self._wake, select.EPOLLIN)
+        self._thread = start_thread(self._run, "capture")
+
+    def __enter__(self) -> Capture:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def files(self) -> list[Path]:
+        """The files, in the order of the wires."""
+        return [tap.path for tap in self._taps]
+
+    @property
+    def missing(self) -> dict[Path, str]:
+        """The incomplete files so far, each with a description of the missing part."""
+        return {tap.path: text for tap in self._taps if (text := self._missing(tap))}
+
+    def _missing(self, tap: _Tap) -> str:
+        if tap.error:
+            return f"ends early: {tap.error}"
+        if not self._stopped:
+            tap.count_drops()
+        return (
+            f"{tap.drops} packets are missing, because the receive buffer was full (net.core.rmem_max)"
+            if tap.drops
+            else ""
+        )
+
+    def stop(self) -> None:
+        """Write the packets received so far, and close everything. A second call does nothing."""
+        if self._stopped:
+            return
+        os.eventfd_write(self._wake, 1)
+        self._thread.join()
+        for tap in self._taps:
+            tap.read(tap.capacity)  # and no more, so that a constant sender does not delay this
+            tap.count_drops()
+        self._stopped = True
+        self._close()
+
+    def _run(self) -> None:
+        of_descriptor = {tap.socket.fileno(): tap for tap in self._taps}
+        while True:
+            for fd, _events in self._epoll.poll():
+                if fd == self._wake:
+                    return
+                of_descriptor[fd].read(_TURN)
+
+    def _close(self) -> None:
+        self._epoll.close()
+        os.close(self._wake)
+        if len(self._taps) == 1:
+            self._taps[0].close()
+        else:
+            do_in_threads(_Tap.close, self._taps, _CLOSERS, "closing captures")

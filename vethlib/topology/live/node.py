@@ -1,0 +1,340 @@
+"""A node: an anonymous network namespace that acts as one host of a topology, with the operations for tests."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import AbstractContextManager
+from functools import partial
+from types import TracebackType
+from typing import Any, ParamSpec, TypeVar
+
+from vethlib import ns
+from vethlib._primitives import Lock, are_threads_real, local, socket, start_thread, time
+from vethlib.errors import InvalidValue, LinkNotFound, NetnsNotFound, NotSupported, WaitTimeout
+from vethlib.linkref import LinkRef, locate
+from vethlib.links import IPInterface, Link, Stats
+from vethlib.ns import Netns, greenlets
+from vethlib.ns.idmap import missing_ids
+from vethlib.session import Session
+from vethlib.topology.programs.processes import Programs, describe_program, end_processes, end_with_python, let_run
+
+from .usable import wait_until_usable
+
+__all__ = ["Node", "end_programs"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_POLL = 0.01  # seconds between two checks
+
+
+class _Blocks(local):
+    """The blocks of one node in which each thread, and in it each greenlet, is."""
+
+    def __init__(self) -> None:
+        self.of_greenlet: dict[int, list[AbstractContextManager[None]]] = {}
+
+
+class Node:
+    """One host of a topology.
+
+    `netns` is its namespace. Both `netns` and the node itself can be used wherever a namespace reference is accepted.
+    `name` is for people; nothing on the host has this name. In a ``with`` block, the calling thread, and no other, is
+    in the namespace. `addresses` are the configured addresses, in the order of the links. `started` are the programs
+    that :meth:`start` started, and `was_entered` is whether anything has been run in the node.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        netns: Netns,
+        session: Session,
+        addresses: Iterable[IPInterface] = (),
+        peers: Mapping[str, tuple[str, Netns, str]] | None = None,
+    ) -> None:
+        netns.label = f"node {name}"
+        self.name = name
+        self.netns = netns
+        self.addresses = tuple(addresses)
+        self.started: list[subprocess.Popen[Any]] = []
+        self.was_entered = False
+        self._session = session
+        self._peers = peers or {}  # the node, namespace and link at the other end, by link
+        self._programs = Programs(netns)
+        self._awaited: set[subprocess.Popen[Any]] = set()  # programs that run() waits for
+        self._blocks = _Blocks()
+
+    def __repr__(self) -> str:
+        return f"<Node {self.name} {self.netns}{' closed' if self.closed else ''}>"
+
+    def fileno(self) -> int:
+        """Return the descriptor of the namespace. Raises NetnsNotFound after :meth:`close`."""
+        return self.netns.fd
+
+    @property
+    def label(self) -> str:
+        """The name of the node in messages."""
+        return self.netns.label
+
+    def __enter__(self) -> Node:
+        self.was_entered = True
+        block = self.netns.entered()
+        stack = self._blocks.of_greenlet.setdefault(greenlets.key(), [])
+        block.__enter__()
+        stack.append(block)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        running = greenlets.key()
+        stack = self._blocks.of_greenlet[running]
+        stack.pop().__exit__(kind, error, trace)
+        if not stack:
+            del self._blocks.of_greenlet[running]
+
+    @property
+    def ipv4(self) -> str:
+        """The first configured IPv4 address, as text for a socket. Raises LookupError if there is none."""
+        return self._first(4)
+
+    @property
+    def ipv6(self) -> str:
+        """The first configured IPv6 address, as text for a socket. Raises LookupError if there is none."""
+        return self._first(6)
+
+    def _first(self, version: int) -> str:
+        for address in self.addresses:
+            if address.version == version:
+                return str(address.ip)
+        raise LookupError(f"node {self.name} has no configured IPv{version} address")
+
+    def socket(self, family: int = socket.AF_INET, type: int = socket.SOCK_STREAM, proto: int = 0) -> socket.socket:  # noqa: A002
+        """Return a socket of the node, which can be used from any thread and event loop."""
+        return self.netns.socket(family, type, proto)
+
+    def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call `function` in the node, in a new thread, and return its result or raise its exception."""
+        ended = Lock()
+        ended.acquire()
+        future = self._submit(partial(function, *args, **kwargs), _name(function), ended.release)
+        ended.acquire()
+        return future.result()
+
+    def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Call `function` as :meth:`call` does, but without waiting; return a future with the result.
+
+        The thread is a daemon thread, so a function that never returns does not prevent the process from ending. Raises
+        NotSupported if eventlet has replaced threads.
+        """
+        if "eventlet" in sys.modules and not are_threads_real():
+            # A thread unknown to eventlet does not wake waiters of a future (eventlet/semaphore.py).
+            raise NotSupported("under eventlet, another thread cannot set a future: use call() in eventlet.tpool")
+        return self._submit(partial(function, *args, **kwargs), _name(function))
+
+    def _submit(self, function: Callable[[], T], name: str, ended: Callable[[], object] | None = None) -> Future[T]:
+        future: Future[T] = Future()
+        block = self.netns.entered()  # opened here, so that a closed node raises at once
+        self.was_entered = True
+
+        def work() -> None:
+            try:
+                with block:
+                    result = function()
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+            finally:
+                if ended is not None:
+                    ended()
+
+        future.set_running_or_notify_cancel()
+        start_thread(work, f"{self.name}: {name}")
+        return future
+
+    def run(self, command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run a program in the node, as ``subprocess.run`` with output captured as text, and raise if it fails.
+
+        The output of a failed program is in the notes of the exception.
+        """
+        __tracebackhide__ = True  # pytest then shows the line of the test
+        options = {"check": True, "capture_output": True, "text": True} | options
+        try:
+            return self._run(command, options)
+        except (subprocess.SubprocessError, OSError) as error:
+            for stream in (getattr(error, "stdout", None), getattr(error, "stderr", None)):
+                if stream:
+                    error.add_note(stream.rstrip() if isinstance(stream, str) else repr(stream))
+            if _is_of_ids(error) and (missing := missing_ids()):
+                error.add_note(missing)
+            if isinstance(error, FileNotFoundError) and isinstance(command, str):
+                error.add_note("a command must be a list of words, as in node.run(['ip', 'addr'])")
+            raise error.with_traceback(None) from None
+
+    def _run(self, command: Sequence[str], options: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+        """Do the same as ``subprocess.run``, whose own Popen would start the program in the caller's namespace."""
+        check, timeout, given = options.pop("check"), options.pop("timeout", None), options.pop("input", None)
+        if given is not None:
+            if options.get("stdin") is not None:
+                raise ValueError("stdin and input arguments may not both be used.")
+            options["stdin"] = subprocess.PIPE
+        if options.pop("capture_output"):
+            if options.get("stdout") is not None or options.get("stderr") is not None:
+                raise ValueError("stdout and stderr arguments may not be used with capture_output.")
+            options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        self.was_entered = True
+        process = self._programs.begin(command, options, self._awaited.add)
+        try:
+            with process:
+                try:
+                    stdout, stderr = process.communicate(given, timeout=timeout)
+                except BaseException:
+                    process.kill()  # the end of the block waits for it
+                    raise
+        finally:
+            if process.returncode is not None:  # otherwise the wait was interrupted, and close() ends it
+                self._awaited.discard(process)
+                self._programs.forget(process)
+        if check and process.returncode:
+            raise subprocess.CalledProcessError(process.returncode, process.args, stdout, stderr)
+        return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+    def start(self, command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
+        """Start a program in the node, as ``subprocess.Popen`` does, and leave it running until the node ends.
+
+        It gets a process group of its own. At the end of the node, the group receives SIGTERM; once the program has
+        ended, or after two seconds, what is left of the group receives SIGKILL. The same happens if Python ends before
+        the node does. If this process is killed or crashes, all processes in the node are ended. Output is text, and
+        goes to the output of the caller unless `options` redirect it.
+        """
+        options = {"stdin": subprocess.DEVNULL, "text": True, "process_group": 0} | options
+        self.was_entered = True
+        return self._programs.begin(command, options, self._keep)
+
+    def _keep(self, process: subprocess.Popen[Any]) -> None:
+        self.started.append(process)
+        end_with_python(process)
+
+    def set_file(self, path: str | os.PathLike[str], text: str | Callable[[], str]) -> None:
+        """Replace a file for the programs of the node: ``node.set_file("/etc/resolv.conf", "nameserver 10.0.0.1")``.
+
+        The file itself is not changed, and only programs of the node see `text`; functions called in the node do not. A
+        callable is called when the first program is started. Only existing files can be replaced, except in /run.
+        Raises NotPermitted if the file does not exist or mounts are forbidden, at the latest when the first program is
+        started, and InvalidValue if `path` is not absolute.
+        """
+        path = os.fspath(path)
+        if not isinstance(path, str) or not path.startswith("/"):
+            raise InvalidValue("path", path, "must be an absolute path")
+        self._programs.put(path, text)
+
+    def wait_listening(self, port: int, *, udp: bool = False, timeout: float = 5.0) -> None:
+        """Wait until a socket in the node listens on a TCP port, or is bound to a UDP port; that is, a daemon is ready.
+
+        Raises WaitTimeout after `timeout` seconds, or immediately once all programs started in the node have failed (a
+        program that ended successfully may have gone to the background).
+        """
+        deadline = time.monotonic() + timeout
+        while not ns.call_in(self.netns.fd, lambda: _is_listening(port, udp=udp)):
+            ended = [process for process in self.started if process.poll()]
+            if time.monotonic() > deadline or (self.started and ended == self.started):
+                what = f"nothing listens on {'UDP' if udp else 'TCP'} port {port} in node {self.name}"
+                programs = "".join(f"; {describe_program(program)}" for program in ended)
+                if ended and (missing := missing_ids()):
+                    programs += f" ({missing})"
+                raise WaitTimeout(what + (programs or f" after {timeout:g} s"))
+            time.sleep(_POLL)
+
+    def links(self) -> list[Link]:
+        """Return the links of the node with their addresses."""
+        return self._session.links(self.netns)
+
+    def set(self, link: LinkRef, **changes: Any) -> Link:
+        """Change a link of the node, as :meth:`vethlib.Session.set`: ``node.set("eth0", up=False)``.
+
+        When this returns, IPv6 addresses at both ends of the wire can be used, provided that both ends are up. Raises
+        as that method, and WaitTimeout.
+        """
+        changed = self._session.set(link, self.netns, **changes)
+        link = locate(link)[0]
+        wait_until_usable([(self.name, self.netns, changed.index)])
+        if link in self._peers and changed.up:
+            self._wait_for_peer(*self._peers[link])
+        return changed
+
+    def _wait_for_peer(self, name: str, netns: Netns, link: str) -> None:
+        """Wait for the other end of a wire, which may just have got its carrier again."""
+        try:
+            wait_until_usable([(name, netns, self._session.index(link, netns))])
+        except (LinkNotFound, NetnsNotFound):
+            pass  # it was renamed, or its node closed
+
+    def stats(self, link: LinkRef) -> Stats:
+        """Return the counters of a link of the node."""
+        return self._session.stats(link, self.netns)
+
+    @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self.netns.closed
+
+    def close(self) -> None:
+        """End the programs of the node and release its namespace, which ends with its links and their peers."""
+        try:
+            end_programs([self])
+        finally:
+            self.let_go()
+
+    def let_run(self) -> None:
+        """Let programs keep running when Python ends, for a node that is also kept by another process."""
+        let_run(self.started)
+        self._programs.let_run()
+
+    def let_go(self) -> None:
+        """Release the namespace without ending its programs; it ends with the last of them."""
+        self.let_run()
+        self._programs.close()
+        self.netns.close()
+
+
+def end_programs(nodes: Iterable[Node]) -> None:
+    """End all programs of these nodes at the same time, including those that other threads are running."""
+    nodes = list(nodes)
+    started = [program for node in nodes for program in node.started]
+    end_processes(started, [program for node in nodes for program in node._awaited])
+
+
+_OF_IDS = re.compile(r"\b([ug]id|user|group|privileges?|chown|chgrp|set\w*[ug]id|\w+groups)\b", re.IGNORECASE)
+
+
+def _is_of_ids(error: BaseException) -> bool:
+    """Return whether a program may have failed because it cannot change to another user or group."""
+    stderr = getattr(error, "stderr", None) or b""
+    return _OF_IDS.search(stderr if isinstance(stderr, str) else stderr.decode(errors="replace")) is not None
+
+
+def _is_listening(port: int, *, udp: bool) -> bool:
+    """Return whether a TCP socket listens on the port, or a UDP socket is bound to it, in the thread's namespace."""
+    # proc_pid_net(5). The state is hexadecimal: 0A is TCP_LISTEN; a UDP socket that is not connected has 07, TCP_CLOSE.
+    state = "07" if udp else "0A"
+    for table in ("udp", "udp6") if udp else ("tcp", "tcp6"):
+        try:
+            with open(f"/proc/thread-self/net/{table}") as lines:
+                next(lines)
+                for line in lines:
+                    fields = line.split()
+                    if fields[3] == state and int(fields[1].rpartition(":")[2], 16) == port:
+                        return True
+        except FileNotFoundError:
+            pass  # no IPv6 in this kernel
+    return False
+
+
+def _name(function: Callable[..., object]) -> str:
+    return getattr(function, "__qualname__", type(function).__qualname__)

@@ -1,0 +1,112 @@
+"""A node as text: its links, addresses, routes, counters and started programs, for the report of a failure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from ipaddress import ip_address
+from socket import AF_INET, AF_INET6
+from typing import Final
+
+from vethlib import ns
+from vethlib._nl.const import RT_TABLE_MAIN, RTN_UNICAST
+from vethlib._nl.route import RouteMessage, dump_routes, parse_route
+from vethlib._nl.sock import RtnlSocket
+from vethlib._nl.torn import read
+from vethlib.errors import VethError
+from vethlib.links import Link, Stats
+from vethlib.ns.idmap import missing_ids
+from vethlib.topology.programs.processes import describe_program
+
+from .node import Node
+
+__all__ = ["describe"]
+
+_LINK_LOCAL: Final = bytes([0xFE, 0x80])
+
+# If the peer is down, the kernel reports one of these two, depending on the namespace of the peer (default_operstate,
+# net/core/link_watch.c); lo has no state at all.
+_STATES = {"up": "UP", "unknown": "UP", "down": "NO-CARRIER", "lowerlayerdown": "NO-CARRIER"}
+
+
+_MOST_ROUTES = 12
+
+
+def describe(node: Node) -> list[str]:
+    """Return the lines. Raises nothing, because this is for reports: a line describes what cannot be read."""
+    return [*_network(node), *_indented("programs", _programs(node))]
+
+
+def _programs(node: Node) -> list[str]:
+    lines = [describe_program(program, arguments=True) for program in node.started]
+    if any(program.returncode for program in node.started) and (missing := missing_ids()):
+        lines.append(missing)
+    return lines
+
+
+def _network(node: Node) -> list[str]:
+    if node.closed:
+        return ["closed"]
+    try:
+        links = node.links()
+        counters = {link.name: node.stats(link.name) for link in links}
+        routes = _routes(node)
+    except (VethError, OSError) as error:
+        return [f"cannot be read: {error}"]
+    return [
+        *_aligned([_link(link) for link in links]),
+        *_indented("routes", _shortened(_aligned([_route(route, links) for route in routes]))),
+        *_indented("counters", _aligned(list(_counters(counters)))),
+    ]
+
+
+def _link(link: Link) -> tuple[str, ...]:
+    state = _STATES.get(link.operstate, link.operstate) if link.up else "DOWN"
+    addresses = "  ".join(map(str, link.addresses))
+    return link.name, state, f"mtu {link.mtu}", link.mac, addresses
+
+
+def _routes(node: Node) -> list[RouteMessage]:
+    rtnl = ns.call_in(node.netns.fd, RtnlSocket)
+    try:
+        dumps = [partial(rtnl.dump, dump_routes(family), parse_route, 1) for family in (AF_INET, AF_INET6)]
+        routes = [route for dump in dumps for route in read(dump).bodies]
+    finally:
+        rtnl.close()
+    # Every link has the network of link-local addresses, which is not informative.
+    return [
+        route
+        for route in routes
+        if route.table == RT_TABLE_MAIN and route.kind == RTN_UNICAST and not route.network.startswith(_LINK_LOCAL)
+    ]
+
+
+def _route(route: RouteMessage, links: Sequence[Link]) -> tuple[str, ...]:
+    network = f"{ip_address(route.network)}/{route.prefixlen}" if route.network else "default"
+    via = f"via {ip_address(route.gateway)}" if route.gateway else ""
+    names = {link.index: link.name for link in links}
+    return network, via, f"dev {names.get(route.ifindex, route.ifindex)}"
+
+
+def _counters(counters: dict[str, Stats]) -> Iterator[tuple[str, ...]]:
+    yield "", "packets", "bytes", "errors", "dropped"
+    for name, one in counters.items():
+        if name == "lo" and not one.rx_packets:
+            continue
+        yield f"{name} rx", *map(str, (one.rx_packets, one.rx_bytes, one.rx_errors, one.rx_dropped))
+        yield f"{name} tx", *map(str, (one.tx_packets, one.tx_bytes, one.tx_errors, one.tx_dropped))
+
+
+def _shortened(lines: list[str]) -> list[str]:
+    more = len(lines) - _MOST_ROUTES
+    return [*lines[:_MOST_ROUTES], f"… and {more} more, which ip route shows"] if more > 1 else lines
+
+
+def _indented(title: str, lines: list[str]) -> list[str]:
+    return [f"{title}:", *(f"  {line}" for line in lines)] if lines else []
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Format rows as lines with aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)] if rows else []
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

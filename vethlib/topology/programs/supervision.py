@@ -1,0 +1,158 @@
+"""Report the programs and namespaces that must end with this process to supervisor.py."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from vethlib._primitives import RLock, posix, real_subprocess, select
+from vethlib.ns.syscalls import CLONE_NEWNET, unshare
+
+from . import supervisor
+
+__all__ = ["begin", "drop_netns", "drop_processes", "is_lost", "watch_netns", "watch_process"]
+
+# The shell exits at once, so that the supervisor is not a child of this process.
+_DETACHED = ["/bin/sh", "-c", "trap '' INT HUP TERM; \"$@\" &", "sh"]
+_PATIENCE = 1000  # ms for a supervisor that does not read
+
+
+class _Reported:
+    """The state that was reported to the supervisor of a process, and the pipe to it (-1: none)."""
+
+    def __init__(self, owner: int) -> None:
+        self.owner = owner
+        self.pipe = -1
+        # Reentrant, because the garbage collector, which can run in any thread at any time, reports dropped nodes.
+        self.lock = RLock()
+        self.namespaces: dict[int, int] = {}  # inode → cookie
+        self.processes: set[int] = set()
+
+
+_reported = _Reported(os.getpid())
+
+
+def _mine() -> _Reported:
+    global _reported
+    if _reported.owner != os.getpid():
+        _reported = _Reported(os.getpid())  # a forked child does not own its parent's programs
+    return _reported
+
+
+def begin() -> None:
+    """Start the supervisor of this process unless it runs. Raises OSError if no process can be created.
+
+    Moves the calling thread to a new network namespace, so call it in a thread that is about to end: the supervisor
+    keeps the namespace alive in which it is started, which must not be that of a node.
+    """
+    reported = _mine()
+    with reported.lock:
+        if _is_lost(reported):
+            _close(reported)
+        if reported.pipe < 0 and sys.executable:
+            _begin(reported)
+
+
+def is_lost() -> bool:
+    """Return whether the supervisor of this process has ended."""
+    return _is_lost(_mine())
+
+
+def _is_lost(reported: _Reported) -> bool:
+    if reported.pipe < 0:
+        return True
+    looking = select.poll()
+    looking.register(reported.pipe, 0)  # POLLERR is always reported, and means that nobody reads any more
+    return bool(looking.poll(0))
+
+
+def _close(reported: _Reported) -> None:
+    if reported.pipe >= 0:
+        os.close(reported.pipe)
+        reported.pipe = -1
+
+
+def _begin(reported: _Reported) -> None:
+    unshare(CLONE_NEWNET)
+    reading, reported.pipe = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(reported.pipe, False)
+    owner = os.pidfd_open(os.getpid())
+    try:
+        real_subprocess().run(
+            [*_DETACHED, sys.executable, "-I", "-S", supervisor.__file__, str(owner), str(reading)],
+            pass_fds=(owner, reading),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            start_new_session=True,
+            check=False,
+        )
+    except BaseException:
+        _close(reported)
+        raise
+    finally:
+        os.close(owner)
+        os.close(reading)
+    # Processes are not reported again: the number of one that has ended may have been reused.
+    for inode, cookie in list(reported.namespaces.items()):
+        _write(reported, f"+netns {inode} {cookie}")
+
+
+def watch_netns(inode: int, cookie: int) -> None:
+    """End all processes in a network namespace when this process is gone. The cookie is 0 if it is unknown."""
+    reported = _mine()
+    with reported.lock:
+        reported.namespaces[inode] = cookie
+        _report(reported, f"+netns {inode} {cookie}")
+
+
+def drop_netns(inode: int) -> None:
+    """Forget a namespace, which is about to end, so that its number may be reused, or whose processes may continue."""
+    reported = _mine()
+    if inode in reported.namespaces:
+        with reported.lock:
+            reported.namespaces.pop(inode, None)
+            _report(reported, f"-netns {inode}")
+
+
+def watch_process(pid: int) -> None:
+    """End a process and its group when this process is gone. It must not have been waited for yet."""
+    reported = _mine()
+    with reported.lock:
+        reported.processes.add(pid)
+        _report(reported, f"+pid {pid}")
+
+
+def drop_processes(pids: set[int]) -> None:
+    """Forget processes, which have ended or may continue."""
+    reported = _mine()
+    if pids := pids & reported.processes:
+        with reported.lock:
+            reported.processes -= pids
+            for pid in pids:
+                _report(reported, f"-pid {pid}")
+
+
+def _report(reported: _Reported, line: str) -> None:
+    if reported.pipe < 0:
+        return
+    try:
+        _write(reported, line)
+    except BrokenPipeError:
+        pass  # it was killed; the next program starts another supervisor supervisor
+
+
+def _write(reported: _Reported, line: str) -> None:
+    data = f"{line}\n".encode()
+    for attempt in range(2):
+        try:
+            posix.write(reported.pipe, data)
+            return
+        except BlockingIOError:
+            if attempt:
+                return  # it was stopped, but the test must not wait for it
+            waiting = select.poll()
+            waiting.register(reported.pipe, select.POLLOUT)
+            waiting.poll(_PATIENCE)

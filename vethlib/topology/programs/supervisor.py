@@ -1,0 +1,219 @@
+"""End the programs of nodes when the process that started them has ended: a script that needs only the standard
+library.
+
+Whatever ends that process (SIGKILL, os._exit, a crash), its programs are ended like by :meth:`Node.close`: SIGTERM, and
+SIGKILL two seconds later. The process reports through a pipe, one line each:
+
+    +netns INODE COOKIE   end every process in this network namespace
+    +pid PID              end this process with its process group
+    -netns INODE, -pid PID
+
+The design:
+
+- It is a separate process, because nothing runs in a dead process. It is not a child, so that waiting for all children
+  does not wait for it, and it leads a session, so that it receives no signals for the process group.
+- It polls a pidfd of the process. The pipe would not do: a forked child keeps it open, and may live longer.
+- prctl(PR_SET_PDEATHSIG) in the programs would not do either: it reports the death of the *thread* that started them.
+- It kills by namespace as well as by group: a daemon that goes to the background leaves its group.
+
+The kernel reuses the inode number of an ended namespace at once. So a namespace counts as the reported one only if its
+cookie is the same (SO_NETNS_COOKIE, since Linux 5.14; 0 if unknown), and it is kept open from then on. Processes that
+are older than the dead process are left alone, because it cannot have started them.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Collection
+
+_GRACE = 2.0  # seconds between SIGTERM and SIGKILL
+_POLL = 0.02
+_PATIENCE = 5.0  # seconds for killed processes to end
+_CLONE_NEWNET = 0x40000000  # include/uapi/linux/sched.h
+_SOL_SOCKET = 1  # include/uapi/asm-generic/socket.h, and the next
+_SO_NETNS_COOKIE = 71
+_OF_GROUP = 1 << 2  # PIDFD_SIGNAL_PROCESS_GROUP, include/uapi/linux/pidfd.h: since Linux 6.9
+
+
+class Supervised:
+    """The state to end: network namespaces by inode, and programs by id, each with a pidfd."""
+
+    def __init__(self, since: int = 0) -> None:
+        self._since = since  # start time of the process that reports
+        self._namespaces: dict[int, int] = {}
+        self._programs: dict[int, int] = {}
+
+    def take(self, line: str) -> None:
+        """Process a line of the pipe."""
+        word, *texts = line.split(" ")
+        if not texts or not all(text.isdecimal() for text in texts):
+            return
+        number, cookie = int(texts[0]), int(texts[-1])
+        if word == "+netns":
+            self._namespaces[number] = cookie if len(texts) > 1 else 0
+        elif word == "-netns":
+            self._namespaces.pop(number, None)
+        elif word == "-pid" and number in self._programs:
+            os.close(self._programs.pop(number))
+        elif word == "+pid" and number not in self._programs:
+            try:
+                self._programs[number] = os.pidfd_open(number)
+            except OSError:
+                pass  # it has ended
+
+    def end(self) -> None:
+        """End everything."""
+        import signal  # as slow as the rest of the start, and usually not needed
+
+        held = self._hold()
+        self._signal(held, signal.SIGTERM)
+        deadline = time.monotonic() + _GRACE
+        while self._signal(held, 0) and time.monotonic() < deadline:
+            time.sleep(_POLL)
+        deadline = time.monotonic() + _PATIENCE
+        while self._signal(held, signal.SIGKILL) and time.monotonic() < deadline:
+            time.sleep(_POLL)
+
+    def _hold(self) -> set[int]:
+        """Keep the namespaces open that have processes inside, and return their inodes."""
+        held = set()
+        for pid in self._processes(self._namespaces):
+            try:
+                fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
+            except OSError:
+                continue
+            inode = os.fstat(fd).st_ino
+            cookie = self._namespaces.get(inode)
+            if cookie is not None and inode not in held and (not cookie or _cookie(fd) == cookie):
+                held.add(inode)  # and `fd` stays open
+            else:
+                os.close(fd)
+        return held
+
+    def _processes(self, namespaces: Collection[int]) -> list[int]:
+        """Return the ids of the processes in these namespaces that are not older than the reporting process."""
+        if not namespaces:
+            return []
+        pids = (int(name) for name in os.listdir("/proc") if name.isdecimal())
+        return [pid for pid in pids if _netns(pid) in namespaces and _start(pid) >= self._since]
+
+    def _signal(self, namespaces: set[int], number: int) -> bool:
+        """Send a signal to each process; return whether there was any."""
+        sent = [_send(pidfd, number, whole_group=True) for pidfd in self._programs.values()]
+        for pid in self._processes(namespaces):
+            try:
+                pidfd = os.pidfd_open(pid)  # from here on, the number cannot be reused
+            except OSError:
+                continue
+            if _netns(pid) in namespaces:
+                sent.append(_send(pidfd, number))
+            os.close(pidfd)
+        return any(sent)
+
+
+def _netns(pid: int) -> int:
+    try:
+        return os.stat(f"/proc/{pid}/ns/net").st_ino
+    except OSError:
+        return 0  # it has ended, or this user may not inspect it
+
+
+def _start(pid: int) -> int:
+    """Return the start time of a process, in ticks since the boot (proc_pid_stat(5)); -1 if it has ended."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return int(file.read().rpartition(")")[2].split()[19])
+    except (OSError, IndexError, ValueError):
+        return -1
+
+
+def cookie_of(inside: socket.socket) -> int:
+    """Return the cookie of a socket's network namespace, unique since the boot. Raises OSError before Linux 5.14."""
+    return int.from_bytes(inside.getsockopt(_SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder)
+
+
+def _cookie(netns: int) -> int:
+    """Return the cookie of an open namespace; 0 if it is unknown."""
+    import ctypes
+    import socket
+
+    setns = ctypes.CDLL(None).setns
+    home = os.open("/proc/self/ns/net", os.O_RDONLY)
+    try:
+        if setns(netns, _CLONE_NEWNET):
+            return 0
+        try:
+            with socket.socket(socket.AF_UNIX) as inside:
+                return cookie_of(inside)
+        finally:
+            setns(home, _CLONE_NEWNET)
+    except OSError:
+        return 0
+    finally:
+        os.close(home)
+
+
+def _send(pidfd: int, number: int, *, whole_group: bool = False) -> bool:
+    """Send a signal to a process, or to the group that it leads; return False if it has ended."""
+    import signal
+
+    try:
+        signal.pidfd_send_signal(pidfd, number, None, _OF_GROUP if whole_group else 0)
+    except (ProcessLookupError, PermissionError):
+        return False  # it has ended, or belongs to another user now
+    except OSError:  # EINVAL: an older kernel
+        return _send_to_group(pidfd, number)
+    return True
+
+
+def _send_to_group(pidfd: int, number: int) -> bool:
+    import signal
+
+    pid = _pid(pidfd)
+    try:
+        # As long as the leader exists, the number of its group cannot be reused.
+        if pid > 0 and os.getpgid(pid) == pid:
+            os.killpg(pid, number)
+        else:
+            signal.pidfd_send_signal(pidfd, number)
+    except OSError:
+        return False
+    return True
+
+
+def _pid(pidfd: int) -> int:
+    """Return the id of the process of a pidfd, -1 if it has ended."""
+    with open(f"/proc/self/fdinfo/{pidfd}") as lines:
+        return next((int(line.split()[1]) for line in lines if line.startswith("Pid:")), -1)
+
+
+def supervise(owner: int, pipe: int) -> None:
+    """Read lines from `pipe` until the process of the pidfd `owner` has ended; then end what it has reported."""
+    supervised = Supervised(max(0, _start(_pid(owner))))
+    ready = select.poll()
+    ready.register(owner, select.POLLIN)
+    ready.register(pipe, select.POLLIN)
+    rest = ""
+    while True:
+        events = dict(ready.poll())
+        if pipe in events:  # first, because lines before the end count
+            if data := os.read(pipe, 1 << 16):
+                *lines, rest = (rest + data.decode()).split("\n")
+                for line in lines:
+                    supervised.take(line)
+                continue
+            ready.unregister(pipe)  # execve(2): the process still exists, with another program
+        if owner in events:
+            supervised.end()
+            return
+
+
+if __name__ == "__main__":
+    supervise(*map(int, sys.argv[1:3]))
