@@ -18,7 +18,7 @@ from tests.live.applying import EXAMPLES
 from tests.witness import ip, poll
 from vethlib._files import write_whole
 from vethlib._primitives import posix
-from vethlib.cli.commands import graph
+from vethlib.cli.commands.host import graph
 
 ROOT = Path(__file__).parents[2]
 

@@ -192,7 +192,7 @@ def test_an_interrupt_and_a_reader_that_left_end_quietly(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("vethlib.cli.commands.netns.netns", fail)
+    monkeypatch.setattr("vethlib.cli.commands.host.netns.netns", fail)
     said = vethctl("netns", "list")
     assert (said.code, said.out, said.err) == (code, "", "")
 

@@ -182,7 +182,7 @@ def test_stopped_by_control_z_it_gives_the_terminal_back_until_it_goes_on(start:
 
 @pytest.mark.usefixtures("home")
 def test_a_crash_gives_the_terminal_back_before_it_says_so() -> None:
-    code = "from vethlib.cli import main; from vethlib.cli.commands import top; "
+    code = "from vethlib.cli import main; from vethlib.cli.commands.host import top; "
     code += "top.picture = lambda *args, **how: 1 / 0; exit(main(['top']))"
     pid, fd = pty.fork()
     if not pid:

@@ -9,6 +9,7 @@ from pathlib import Path
 from tests.docs.page import ROOT
 
 PACKAGE = ROOT / "vethlib"
+MOST_MODULES = 15  # beside `__init__`
 PAGE = (ROOT / "ARCHITECTURE.md").read_text()
 
 
@@ -45,3 +46,9 @@ def test_every_path_that_is_named_exists() -> None:
     named = _named(rest)
     assert len(named) > 20
     assert [name for name in named if not any((root / name).exists() for root in (ROOT, PACKAGE))] == []
+
+
+def test_no_room_has_more_modules_than_a_reader_can_overlook() -> None:
+    rooms = [PACKAGE, *(path for path in PACKAGE.rglob("*") if path.is_dir())]
+    modules = {room: [path for path in room.glob("*.py") if not path.name.startswith("__")] for room in rooms}
+    assert {room.name: len(inside) for room, inside in modules.items() if len(inside) > MOST_MODULES} == {}

@@ -12,7 +12,7 @@ import pytest
 
 from tests.commands import Vethctl, runner
 from vethlib import errors
-from vethlib.cli.commands import netns
+from vethlib.cli.commands.host import netns
 from vethlib.cli.term import exits
 from vethlib.cli.term.output import Output
 
@@ -67,7 +67,7 @@ def test_what_the_system_refuses_is_told_as_what_it_is(
 PROGRAM = """
 import gc, sys, threading, warnings
 from vethlib.cli import main
-from vethlib.cli.commands import netns
+from vethlib.cli.commands.host import netns
 class Bad:
     def __del__(self):
         raise RuntimeError("at its end")

@@ -131,7 +131,7 @@ def test_every_command_has_a_help_with_its_usage(vethctl: Vethctl, name: str) ->
     assert "vethctl" in said.out.removeprefix("usage: vethctl") or name == "doctor"
 
 
-@pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if command.module == "store"])
+@pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if command.module == "desired.store"])
 def test_the_forms_of_a_store_are_in_the_help_and_not_in_the_usage(vethctl: Vethctl, name: str) -> None:
     said = vethctl(name, "--help")
     usage, _, rest = said.out.partition("\n")

@@ -28,7 +28,7 @@ from vethlib.agent.stores.etcd.reading import prefix_of, read_key
 from vethlib.agent.stores.published import DirectoryStatuses, as_entry
 from vethlib.agent.stores.statuses import StatusFiles, status_file
 from vethlib.cli.arguments.parser import seconds
-from vethlib.cli.commands import agent
+from vethlib.cli.commands.desired import agent
 from vethlib.cli.completion import candidates
 from vethlib.cli.term.output import Output
 from vethlib.cli.term.text import paint, render

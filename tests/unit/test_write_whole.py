@@ -25,7 +25,7 @@ from vethlib.agent.stores import editing, statuses
 from vethlib.agent.stores.agentfile import AgentFile, read_report
 from vethlib.agent.stores.editing import DirectoryEditor
 from vethlib.agent.stores.statuses import StatusFiles
-from vethlib.cli.commands import graph
+from vethlib.cli.commands.host import graph
 
 Functions = set[tuple[str, str]]
 

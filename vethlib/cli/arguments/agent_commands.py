@@ -82,7 +82,7 @@ def _add_describe(parser: Parser) -> None:
 
 COMMANDS = {
     "agent": Command(
-        "agent",
+        "desired.agent",
         f"agent {STORE_USAGE} [--once] [--status-dir DIR] [--missing-netns create|wait] [--loopback up|down] "
         "[--docker SOCKET|off] [--metrics ADDRESS] [--metrics-links] [--log text|json] [--hook HOOK]… "
         "[--hook-states STATE,…] [--hook-timeout S] [--limit NAME=VALUE]…",
@@ -94,7 +94,7 @@ COMMANDS = {
         alters=True,
     ),
     "status": Command(
-        "status",
+        "desired.status",
         "status [NAME…] [--state STATE,…] [--store URL] [--label LABEL | --all-labels] [--status-dir DIR] [--watch]",
         "show the interfaces of the agent: state, since when, and the reason",
         _add_status,
@@ -112,7 +112,7 @@ COMMANDS = {
         f"{SEE_PUT}",
     ),
     "describe": Command(
-        "describe",
+        "desired.describe",
         "describe NAME [--store URL] [--label LABEL] [--status-dir DIR]",
         "show one interface in detail: configuration, links, counters, last changes",
         _add_describe,

@@ -64,7 +64,7 @@ examples:
 
 COMMANDS = {
     "apply": Command(
-        "apply",
+        "desired.apply",
         f"apply {_APPLY_USAGE} [--loopback up|down] [--dry-run] [--timeout TIME | --try TIME] [--force]",
         "create and change links once, as configured in northbound files",
         _add_apply,
@@ -72,7 +72,7 @@ COMMANDS = {
         alters=True,
     ),
     "confirm": Command(
-        "confirm",
+        "desired.confirm",
         "confirm [--undo] [--label LABEL] [--timeout TIME]",
         "keep the changes of apply --try, or undo them",
         _add_confirm,
@@ -82,7 +82,7 @@ COMMANDS = {
         alters=True,
     ),
     "diff": Command(
-        "diff",
+        "desired.diff",
         DIFF_USAGE,
         "show what apply would do",
         _add_diff,
@@ -93,7 +93,7 @@ COMMANDS = {
         f"{SEE_PUT}",
     ),
     "validate": Command(
-        "validate",
+        "desired.validate",
         "validate PATH… [--strict]",
         "check northbound files; needs no privilege",
         _add_validate,

@@ -50,7 +50,7 @@ def _add_netns(parser: Parser) -> None:
 
 COMMANDS = {
     "create": Command(
-        "links",
+        "host.links",
         "create A[@NETNS] B[@NETNS] [--mtu BYTES] [--a-mac MAC] [--a-addr IP/PREFIX]… [--b-…]… [--queues N] [--down] "
         "[--wait S]",
         "create a pair, with each end directly in its namespace",
@@ -58,7 +58,7 @@ COMMANDS = {
         _CREATE_EXAMPLE,
     ),
     "move": Command(
-        "links",
+        "host.links",
         "move LINK[@NETNS] NETNS",
         "move a link to another namespace, which sets it down and removes its addresses",
         _add_move,
@@ -66,7 +66,7 @@ COMMANDS = {
         alters=True,
     ),
     "delete": Command(
-        "links",
+        "host.links",
         "delete LINK[@NETNS]… [--missing-ok]",
         "delete pairs, each through one of its ends",
         _add_delete,
@@ -74,7 +74,7 @@ COMMANDS = {
         alters=True,
     ),
     "netns": Command(
-        "netns",
+        "host.netns",
         "netns [list | add [--up] NAME… | del NAME…]",
         "list, add and delete named namespaces, like `ip netns`",
         _add_netns,

@@ -41,7 +41,7 @@ def _add_dump(parser: Parser) -> None:
 
 COMMANDS = {
     "put": Command(
-        "store",
+        "desired.store",
         f"put [KEY] FILE {STORE_USAGE} [--no-validate]",
         "store the interfaces of a file for an agent",
         _add_put,
@@ -50,14 +50,14 @@ COMMANDS = {
         alters=True,
     ),
     "get": Command(
-        "store",
+        "desired.store",
         f"get NAME… {STORE_USAGE}",
         "print the stored configuration of interfaces",
         _add_names,
         f"example: vethctl get veth1 --store dir:/etc/vethlib\n{SEE_PUT}",
     ),
     "del": Command(
-        "store",
+        "desired.store",
         f"del NAME… {STORE_USAGE} [--prefix] [--missing-ok]",
         "delete interfaces from the store",
         _add_del,
@@ -66,7 +66,7 @@ COMMANDS = {
         alters=True,
     ),
     "list": Command(
-        "store",
+        "desired.store",
         f"list {STORE_USAGE}",
         "list the interfaces in the store, and their problems",
         add_store,
@@ -76,7 +76,7 @@ COMMANDS = {
         function="table",
     ),
     "dump": Command(
-        "store",
+        "desired.store",
         f"dump {STORE_USAGE} [--table]",
         "print the whole configuration in the store as input for put",
         _add_dump,

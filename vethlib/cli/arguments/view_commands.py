@@ -88,14 +88,14 @@ def _add_graph(parser: Parser) -> None:
 
 COMMANDS = {
     "show": Command(
-        "show",
+        "host.show",
         "show [LINK[@NETNS] | @NETNS]… [-br | -d] [--all]",
         "show links with their addresses and peers",
         _add_show,
         f"Without arguments, it shows the veths of this namespace and of all named ones.\n{_SHOW_EXAMPLE}",
     ),
     "stats": Command(
-        "stats",
+        "host.stats",
         "stats [LINK[@NETNS] | @NETNS]… [--peer] [--interval S] [--watch [--count N]] [--human]",
         "show the counters of links, or their rates",
         _add_stats,
@@ -104,7 +104,7 @@ COMMANDS = {
         "  vethctl stats @ns1 --watch",
     ),
     "top": Command(
-        "top",
+        "host.top",
         "top [--interval S] [--sort ORDER] [--filter TEXT] [-n N | --once] [--label LABEL]",
         "show the busiest links of all namespaces",
         _add_top,
@@ -114,7 +114,7 @@ COMMANDS = {
         "examples:\n  vethctl top\n  vethctl top --once --sort drops\n  vethctl top --filter @ns1 --json -n 60",
     ),
     "watch": Command(
-        "watch",
+        "host.watch",
         "watch [LINK[@NETNS] | @NETNS]… [--initial] [--only KIND,…] [--type TYPE] [--count N] [--timeout S]",
         "print changes of namespaces, links, addresses and states as they happen",
         _add_watch,
@@ -125,7 +125,7 @@ COMMANDS = {
         "  vethctl watch veth1 --only state --json --count 1",
     ),
     "graph": Command(
-        "graph",
+        "host.graph",
         "graph [PATH…] [--svg | --dot | --mermaid] [-o FILE] [--watch] [--offline] [--label LABEL] [--status-dir DIR]",
         "draw the namespaces and the pairs between them as text, SVG, Graphviz or Mermaid",
         _add_graph,

@@ -1,0 +1,1 @@
+"""Commands on what a host should have: files, stores, and the agents that keep to them."""

@@ -1,0 +1,1 @@
+"""Commands on what this host has: links and namespaces, their counters, events and pictures."""
