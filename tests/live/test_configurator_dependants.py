@@ -465,7 +465,7 @@ def test_closing_detaches_and_the_link_stays(session: Session, blue: str) -> Non
 def receives(port: PacketPort, peer: str, netns: str, payload: bytes) -> bool:
     """Whether it gets what is sent at the other end, and the other end what it sends."""
     with witness(peer, netns) as raw:
-        ours(port.receive)
+        ours(port.receive, 0)
         raw.send(frame(payload))
         got = ours(port.receive)
         assert port.send(frame(payload[::-1]))

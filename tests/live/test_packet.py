@@ -57,15 +57,15 @@ def test_a_frame_that_is_sent_arrives_at_the_other_end_as_it_was(port: PacketPor
     before = packets("vb", "red")[0]
     assert port.send(frame(b"one"))
     assert port.send(bytearray(frame(b"two")))
-    assert ours(of(peer)) == [frame(b"one"), frame(b"two")]
+    assert ours(of(peer), 2) == [frame(b"one"), frame(b"two")]
     assert packets("vb", "red")[0] >= before + 2
 
 
 def test_a_frame_that_arrives_is_received_as_it_was_sent(port: PacketPort, peer: socket.socket) -> None:
-    assert ours(port.receive) == []
+    assert ours(port.receive, 0) == []
     for payload in (b"", b"one", bytes(1500)):
         peer.send(frame(payload))
-    assert ours(port.receive) == [frame(b""), frame(b"one"), frame(bytes(1500))]
+    assert ours(port.receive, 3) == [frame(b""), frame(b"one"), frame(bytes(1500))]
     assert port.receive() is None
 
 
@@ -75,7 +75,7 @@ def test_its_descriptor_is_readable_exactly_when_there_is_something(port: Packet
     assert select.select([port], [], [], 0)[0] == []
     peer.send(frame())
     assert select.select([port], [], [], 1)[0] == [port]
-    ours(port.receive)
+    ours(port.receive, 0)
     assert select.select([port], [], [], 0)[0] == []
 
 
@@ -83,8 +83,8 @@ def test_what_the_host_itself_sends_on_the_link_is_not_received(port: PacketPort
     with witness("va", "blue") as other:
         other.send(frame(b"out"))
         port.send(frame(b"mine"))
-        assert ours(of(peer)) == [frame(b"out"), frame(b"mine")]
-    assert ours(port.receive) == []
+        assert ours(of(peer), 2) == [frame(b"out"), frame(b"mine")]
+    assert ours(port.receive, 0) == []
 
 
 def test_frames_of_other_links_are_not_received(session: Session, pair: Pair) -> None:
@@ -247,14 +247,14 @@ def test_a_link_that_is_set_down_and_up_again_is_no_error(port: PacketPort, peer
     assert not port.send(frame())
     assert select.select([port], [], [], 0)[0] == []
     ip("link", "set", "va", "up", netns="blue")
-    assert poll(lambda: port.send(frame(b"after")) and bool(ours(of(peer))), 5)
+    assert poll(lambda: port.send(frame(b"after")) and bool(ours(of(peer), 0)), 5)
     peer.send(frame(b"back"))
     assert ours(port.receive) == [frame(b"back")]
 
 
 def test_a_link_that_others_delete_is_no_error(port: PacketPort) -> None:
     ip("link", "del", "vb", netns="red")
-    assert ours(port.receive) == []  # the kernel may have sent its own before
+    assert ours(port.receive, 0) == []  # the kernel may have sent its own before
     assert not port.send(frame())
 
 
@@ -324,7 +324,7 @@ def test_hooks_have_it_in_a_selector_and_out_again(session: Session, pair: Pair,
         )
         for _ in range(3):
             port.attached(pair.a)
-            ours(port.receive)
+            ours(port.receive, 0)
             peer.send(frame())
             assert [key.fileobj for key, _ in selector.select(1)] == [port]
             port.detached(pair.a)
