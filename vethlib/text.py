@@ -1,10 +1,25 @@
-"""Text for people: its order and width, and the characters that a terminal would interpret. A leaf module."""
+"""Text for people: words for numbers and values, order and width, and the characters that a terminal would interpret.
+
+A leaf module.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 
-__all__ = ["columns", "cut", "has_controls", "natural", "printable", "without_controls"]
+__all__ = [
+    "change_text",
+    "columns",
+    "counted",
+    "cut",
+    "has_controls",
+    "listed",
+    "natural",
+    "printable",
+    "value_text",
+    "without_controls",
+]
 
 # Characters that a terminal interprets or a reader does not see: C0, DEL and C1; marks, embeddings, overrides and
 # isolates of the bidirectional algorithm (UAX 9); line and paragraph separators; invisible operators, interlinear marks
@@ -66,3 +81,28 @@ def natural(text: str) -> list[str | tuple[int, str]]:
     # Not int(), which refuses more than 4300 digits.
     pieces[1::2] = [(len(digits), digits) for digits in (piece.lstrip("0") for piece in re.findall("[0-9]+", text))]
     return pieces
+
+
+def counted(number: int, what: str) -> str:
+    """Return ``1 interface``, ``2 interfaces``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def listed(words: Sequence[str]) -> str:
+    """Return ``a, b and c``."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def value_text(field: str, value: object) -> str:
+    """Return the value of a link's field: ``up`` or ``down`` for `up`; in quotes if it is empty or has blanks."""
+    if field == "up":
+        return "up" if value else "down"
+    if isinstance(value, tuple):
+        return ",".join(value) or "none"
+    return repr(value) if value == "" or " " in str(value) else str(value)
+
+
+def change_text(field: str, old: object, new: object, mark: Callable[[str], str] = str) -> str:
+    """Return ``mtu 1400 → 1500`` or ``down → up``, with the new value as `mark` returns it."""
+    name = "" if field == "up" else f"{field} "
+    return f"{name}{value_text(field, old)} → {mark(value_text(field, new))}"

@@ -12,8 +12,8 @@ from vethlib.agent.planning.confine import foreseen
 from vethlib.agent.planning.detection import switched_off
 from vethlib.agent.planning.observed import Observed, SeenNetns
 from vethlib.agent.planning.operations import ChangeLink, CreatePair
+from vethlib.agent.planning.words import drift
 from vethlib.agent.reconcile.backoff import FREE_REPAIRS, Backoff
-from vethlib.agent.reconcile.reconcilepass import _drift
 from vethlib.links import End, Veth
 
 pytestmark = pytest.mark.docs
@@ -56,4 +56,4 @@ def test_drift_that_no_attempt_corrects_is_in_the_table(table: str) -> None:
     change = ChangeLink(a, "", (4, 1), 5, "a", {"mtu": (1300, 1500)})
     create = CreatePair(a, b, Veth(End("a"), End("b")))
     for operation in (change, create):
-        assert f"{_drift(operation)}, after 3 attempts in a row" in table
+        assert f"{drift(operation)}, after 3 attempts in a row" in table

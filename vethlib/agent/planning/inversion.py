@@ -35,6 +35,7 @@ from vethlib.agent.config.mark import ADDRESS_PROTO, Mark, read_alias
 from vethlib.agent.config.model import IPV6_MIN_MTU, Interface, Namespace, NamespaceType
 from vethlib.errors import InvalidValue
 from vethlib.links import Address, Dependents, End, Veth, describe
+from vethlib.text import counted, listed
 
 from .observed import LinkId, Observed, SeenLink
 from .operations import AddNetns, ChangeLink, CreatePair, DeletePair, Operation, Plan, RemoveNetns, named
@@ -110,10 +111,10 @@ def _lost_by_change(change: ChangeLink, seen: SeenLink, dependents: Dependents) 
         if holds
     ]
     if causes and dependents.routes:
-        yield f"{where}: {_and(causes)} loses {_counted(dependents.routes, 'route')} added by other programs"
+        yield f"{where}: {listed(causes)} loses {counted(dependents.routes, 'route')} added by other programs"
     if dependents.neighbours and (down or "mac" in new):
         verb = "setting it down" if down else "another MAC"
-        yield f"{where}: {verb} loses {_counted(dependents.neighbours, 'permanent neighbour')} added by other programs"
+        yield f"{where}: {verb} loses {counted(dependents.neighbours, 'permanent neighbour')} added by other programs"
     if dependents.stacked and new.keys() & {"up", "mac", "mtu"}:
         yield f"{where}: {', '.join(dependents.stacked)} on top of it would not be restored"
     if dependents.ipv6_off and any(":" in str(address) for address in change.added):
@@ -137,7 +138,7 @@ def _lost_by_deletion(delete: DeletePair, before: Observed, dependents: Mapping[
     for end in ends:
         lost = list(_lost_with(end, dependents.get(end.id, _NOTHING)))
         if lost:
-            yield f"{describe(end.link.name, end.ref)}: it is deleted ({delete.why}), and with it {_and(lost)}"
+            yield f"{describe(end.link.name, end.ref)}: it is deleted ({delete.why}), and with it {listed(lost)}"
 
 
 def _lost_with(end: SeenLink, dependents: Dependents) -> Iterator[str]:
@@ -146,9 +147,9 @@ def _lost_with(end: SeenLink, dependents: Dependents) -> Iterator[str]:
         if not address.by_kernel and not (address.proto == ADDRESS_PROTO and address.is_plain(end.link.name)):
             yield f"the foreign address {address}"
     if dependents.routes:
-        yield f"{_counted(dependents.routes, 'route')} added by other programs"
+        yield f"{counted(dependents.routes, 'route')} added by other programs"
     if dependents.neighbours:
-        yield _counted(dependents.neighbours, "permanent neighbour")
+        yield counted(dependents.neighbours, "permanent neighbour")
     yield from (f"{name} on top of it" for name in dependents.stacked)
     yield from dependents.fixed
 
@@ -444,11 +445,3 @@ def _namespace(ref: str) -> Namespace:
         case "microservice":
             return Namespace(NamespaceType.MICROSERVICE_REF_NS, microservice=value)
     return Namespace()
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
-
-
-def _and(words: Sequence[str]) -> str:
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

@@ -21,6 +21,7 @@ from vethlib.agent.planning.observed import NetnsId, Observed, SeenLink
 from vethlib.agent.planning.operations import AddNetns, ChangeLink, CreatePair, DeletePair, Operation, Plan
 from vethlib.agent.planning.owned import OwnedPairs
 from vethlib.agent.planning.planner import plan
+from vethlib.agent.planning.words import drift
 from vethlib.agent.state import State, Verdict
 from vethlib.errors import LinkExists, LinkNotFound, NetnsNotFound, VethError
 
@@ -169,7 +170,7 @@ class ReconcilePass:
                 if name in self._errors:
                     result.errors[name] = self._errors[name]
                 else:
-                    result.held[name] = f"{_drift(operation)}, after {_ROUNDS - 1} attempts in a row"
+                    result.held[name] = f"{drift(operation)}, after {_ROUNDS - 1} attempts in a row"
         result.leftovers = self._leftovers
         result.unrecorded = self._unrecorded
         result.deferred = self._deferred - self._names
@@ -302,7 +303,7 @@ class ReconcilePass:
                 continue
             complete = [name for name in names if _is_configured(name, planned)]
             if reason := self._backoff.hold(complete, time.monotonic()):
-                result.held.update(dict.fromkeys(names, f"{_drift(operation)}; {reason}"))
+                result.held.update(dict.fromkeys(names, f"{drift(operation)}; {reason}"))
             else:
                 chosen.append(operation)
         return _without_unused_netns(self._first_of(chosen)), result
@@ -436,18 +437,3 @@ def _addresses(operation: Operation) -> int:
     if isinstance(operation, ChangeLink):
         return len(operation.added) + len(operation.removed) + len(operation.order) + 2 * len(operation.again)
     return 0
-
-
-def _drift(operation: Operation) -> str:
-    """Return the drift that an operation corrects, in words."""
-    if isinstance(operation, ChangeLink):
-        parts = [f"{name} is {observed}, not {desired}" for name, (observed, desired) in operation.changes.items()]
-        parts += [f"address {address} is missing" for address in operation.added]
-        parts += [f"address {address} is not configured" for address in operation.removed]
-        parts += ["its addresses are in another order"] if operation.order else []
-        parts += [f"address {address} expires" for address in operation.renewed]
-        parts += [f"address {address} is a duplicate" for address in operation.again]
-        return ", ".join(parts)
-    if isinstance(operation, CreatePair):
-        return "the pair is missing"
-    return operation.why if isinstance(operation, DeletePair) else f"{operation.ref} does not exist"

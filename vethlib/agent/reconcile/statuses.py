@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict, deque
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -13,12 +13,13 @@ from vethlib import links
 from vethlib.agent.config.model import Interface
 from vethlib.agent.limits import DEFAULT, Limits
 from vethlib.agent.planning.observed import SeenLink
-from vethlib.agent.planning.operations import AddNetns, ChangeLink, CreatePair, DeletePair, Operation
+from vethlib.agent.planning.operations import AddNetns, Operation
 from vethlib.agent.planning.plausibility import ConfigWarning
+from vethlib.agent.planning.words import action
 from vethlib.agent.registry.subscriptions import Subscribers
 from vethlib.agent.state import State, Verdict
 from vethlib.agent.status import Status, iso
-from vethlib.links import Address, Link, describe
+from vethlib.links import Address, Link
 from vethlib.text import cut, printable
 
 __all__ = ["MOST", "Change", "History", "StatusChange", "Statuses"]
@@ -251,7 +252,7 @@ class Statuses:
         known = reason or ("" if verdict else f"{name} is not configured")
         done = list(done)
         new = {operation.ref for operation in done if isinstance(operation, AddNetns)}
-        acts = cut("; ".join(act for operation in done if (act := _describe(operation, name, known, new))), most)
+        acts = cut("; ".join(act for operation in done if (act := action(operation, name, known, new))), most)
         cause = cut(cause, most)
         self.history.add(name, time.time(), state=state, reason=reason, done=acts, cause=cause)
         if not _log.isEnabledFor(level):
@@ -293,25 +294,3 @@ def _after(link: Link, changes: Iterable[tuple[Address, bool]]) -> tuple[Address
 
 def _address_states(status: Status | None) -> Mapping[str, str]:
     return {} if status is None else status.address_states()
-
-
-def _describe(operation: Operation, name: str, reason: str, new: Container[str]) -> str:
-    """Return what was done for an interface, in words, without the reason if that is the `reason` for its state.
-
-    `new` has the references of namespaces that were created for it.
-    """
-    if isinstance(operation, CreatePair):
-        end = operation.veth.a if operation.a.name == name else operation.veth.b
-        return f"created {end}{' (a new namespace)' if str(end.netns or '') in new else ''}"
-    if isinstance(operation, ChangeLink):
-        parts = [f"{field} {before} → {after}" for field, (before, after) in operation.changes.items()]
-        parts += [f"address {address} added" for address in operation.added]
-        parts += [f"address {address} removed" for address in operation.removed]
-        parts += ["addresses put in order"] if operation.order else []
-        parts += [f"address {address} made permanent" for address in operation.renewed]
-        parts += [f"address {address} added again" for address in operation.again]
-        return ", ".join(parts)
-    if isinstance(operation, DeletePair):
-        where = describe(operation.name, operation.ref)
-        return f"deleted {where}" + (f" ({operation.why})" if operation.why != reason else "")
-    return ""

@@ -9,11 +9,11 @@ from typing import Any
 from vethlib.agent.config.model import Interface
 from vethlib.agent.planning.observed import Observed
 from vethlib.agent.planning.operations import ChangeLink, CreatePair, Plan
+from vethlib.agent.planning.words import changes
 from vethlib.agent.state import State
 from vethlib.cli.applying.config_warnings import by_interface, warnings_of
 from vethlib.cli.render.linktext import operstate_word, ref_text
-from vethlib.cli.render.operations import change_text
-from vethlib.cli.term.text import natural, render
+from vethlib.cli.term.text import natural, printable
 from vethlib.graph import Box, Edge, Graph, Port
 from vethlib.session.read.survey import SurveyedLink
 
@@ -126,7 +126,7 @@ def _to_do(planned: Plan | None) -> dict[str, tuple[str, str]]:
         if isinstance(operation, CreatePair):
             texts[operation.a.name] = texts[operation.b.name] = ("to be created", "")
         elif isinstance(operation, ChangeLink):
-            texts[operation.interface.name] = ("to be changed", render(change_text(operation), colored=False))
+            texts[operation.interface.name] = ("to be changed", printable(changes(operation)))
     return texts
 
 

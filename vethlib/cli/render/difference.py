@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from vethlib.agent.planning.inversion import ends_of
 from vethlib.agent.planning.observed import Observed, SeenLink
 from vethlib.agent.planning.operations import AddNetns, ChangeLink, CreatePair, DeletePair, Plan
 from vethlib.cli.term.text import paint
 from vethlib.links import End
+from vethlib.text import value_text
 
 __all__ = ["difference_lines"]
 
@@ -97,8 +97,5 @@ def _peer(name: str, ref: str) -> str:
     return f"peer {name} in {ref or 'home'}"
 
 
-def _value(name: str, value: Any) -> str:
-    if name == "up":
-        return "up" if value else "down"
-    text = str(value)
-    return f"{name} {value!r}" if text == "" or " " in text else f"{name} {text}"
+def _value(name: str, value: object) -> str:
+    return value_text(name, value) if name == "up" else f"{name} {value_text(name, value)}"

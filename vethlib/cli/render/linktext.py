@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vethlib.cli.term.text import paint
 from vethlib.links import Address, Link
+from vethlib.text import change_text
 
 __all__ = ["address_text", "change", "link_state", "operstate_word", "painted_state", "ref_text"]
 
@@ -60,13 +61,4 @@ def _address_state(address: Address) -> tuple[str, str]:
 
 def change(field: str, old: object, new: object, role: str = "heading") -> str:
     """Return ``mtu 1400 → 1500`` or ``down → up``, with the new value painted."""
-    name = "" if field == "up" else f"{field} "
-    return f"{name}{_value(field, old)} → {paint(_value(field, new), role)}"
-
-
-def _value(field: str, value: object) -> str:
-    if field == "up":
-        return "up" if value else "down"
-    if isinstance(value, tuple):
-        return ",".join(value) or "none"
-    return repr(value) if value == "" or " " in str(value) else str(value)
+    return change_text(field, old, new, lambda text: paint(text, role))

@@ -6,13 +6,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 from vethlib.agent.planning.operations import AddNetns, ChangeLink, CreatePair, DeletePair, Operation, RemoveNetns
+from vethlib.agent.planning.words import changes
 from vethlib.agent.state import State, Verdict
 from vethlib.cli.term.text import counted, paint, table_lines
 from vethlib.links import End, describe
 
-from .linktext import change
-
-__all__ = ["change_text", "count_operations", "count_states", "operation_lines"]
+__all__ = ["count_operations", "count_states", "operation_lines"]
 
 _COUNTED = (
     (AddNetns, "namespace", "add", "added"),
@@ -64,12 +63,7 @@ def operation_lines(operations: Iterable[Operation]) -> Iterator[str]:
                 yield f"{paint('+', 'good')} {veth}"
                 yield from table_lines([_end(veth.a), _end(veth.b)], roles=("", "faint", "faint"))
             case ChangeLink():
-                yield f"{paint('~', 'warning')} {describe(operation.name, operation.ref)}: {change_text(operation)}"
-
-
-def change_text(operation: ChangeLink) -> str:
-    """Return what changes of a link: ``mtu 1400 → 1500, -10.0.0.1/24, +10.0.0.2/24``."""
-    return ", ".join(_changes(operation))
+                yield f"{paint('~', 'warning')} {describe(operation.name, operation.ref)}: {changes(operation, paint)}"
 
 
 def _end(end: End) -> tuple[str, str, str]:
@@ -78,18 +72,3 @@ def _end(end: End) -> tuple[str, str, str]:
     words += [f"queues {end.num_queues}"] if end.num_queues else []
     words += [str(address) for address in end.interfaces]
     return f"    {end.name}", "up" if end.up else "down", "  ".join(words)
-
-
-def _changes(operation: ChangeLink) -> Iterator[str]:
-    for name, (old, new) in operation.changes.items():
-        yield change(name, old, new)
-    for address in operation.removed:
-        yield paint(f"-{address}", "bad")
-    for address in operation.added:
-        yield paint(f"+{address}", "good")
-    if operation.order:
-        yield f"order {' '.join(map(str, operation.order))}"
-    for address in operation.renewed:
-        yield paint(f"{address} made permanent", "warning")
-    for address in operation.again:
-        yield paint(f"{address} given again", "warning")

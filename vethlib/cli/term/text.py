@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from vethlib.text import columns, cut, natural, printable
+from vethlib.text import columns, counted, cut, natural, printable
 
 __all__ = ["counted", "natural", "paint", "printable", "render", "table_lines", "width", "without_password"]
 
@@ -70,8 +70,3 @@ def table_lines(rows: Iterable[Sequence[str]], *, roles: Sequence[str] = (), rig
             padding = " " * (wide - width(cell))
             line.append(padding + painted if right else painted + padding)
         yield "  ".join(line).rstrip()
-
-
-def counted(number: int, what: str) -> str:
-    """Return ``1 interface``, ``2 interfaces``."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"

@@ -1,0 +1,57 @@
+"""The operations of a plan in words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_interface
+
+import pytest
+
+from tests.live.applying import interface
+from vethlib.agent.planning.operations import AddNetns, ChangeLink, CreatePair, DeletePair, Operation
+from vethlib.agent.planning.words import action, changes, drift
+from vethlib.cli.render.operations import operation_lines
+from vethlib.cli.term.text import render
+from vethlib.links import End, Veth
+
+A, B = interface("a", "b"), interface("b", "a")
+ONE, TWO = ip_interface("10.0.0.1/24"), ip_interface("10.0.0.2/24")
+NONE = ChangeLink(A, "netns:blue", (4, 1), 5, "a", {})
+CREATE = CreatePair(A, B, Veth(End("a", "netns:blue"), End("b")))
+DELETE = DeletePair("netns:blue", (4, 1), 5, "a", "a", "a is not configured")
+
+WORDS = [
+    (replace(NONE, changes={"mtu": (1400, 1500)}), "mtu is 1400, not 1500", "mtu 1400 → 1500"),
+    (replace(NONE, changes={"up": (False, True)}), "it is down, not up", "down → up"),
+    (replace(NONE, changes={"alias": ("", "x")}), "alias is '', not x", "alias '' → x"),
+    (
+        replace(NONE, added=(ONE,), removed=(TWO,)),
+        "address 10.0.0.2/24 is not configured, address 10.0.0.1/24 is missing",
+        "-10.0.0.2/24, +10.0.0.1/24",
+    ),
+    (replace(NONE, order=(TWO, ONE)), "its addresses are in another order", "order 10.0.0.2/24 10.0.0.1/24"),
+    (replace(NONE, renewed=(ONE,)), "address 10.0.0.1/24 expires", "10.0.0.1/24 made permanent"),
+    (replace(NONE, again=(ONE,)), "address 10.0.0.1/24 is a duplicate", "10.0.0.1/24 added again"),
+    (CREATE, "the pair is missing", "created 'a' in netns:blue"),
+    (DELETE, "a is not configured", "deleted 'a' in netns:blue (a is not configured)"),
+    (AddNetns("blue"), "", ""),
+]
+
+
+@pytest.mark.parametrize(("operation", "found", "done"), WORDS)
+def test_an_operation_has_words_for_what_was_found_and_for_what_is_done(
+    operation: Operation, found: str, done: str
+) -> None:
+    assert (drift(operation), action(operation, "a", "", ())) == (found, done)
+
+
+def test_the_log_and_apply_word_a_change_alike() -> None:
+    for operation in (operation for operation, _, _ in WORDS if isinstance(operation, ChangeLink)):
+        (line,) = operation_lines([operation])
+        assert render(line, colored=False) == f"~ 'a' in netns:blue: {changes(operation)}"
+
+
+def test_the_log_does_not_repeat_a_known_reason_and_names_new_namespaces() -> None:
+    assert action(DELETE, "a", "a is not configured", ()) == "deleted 'a' in netns:blue"
+    assert action(CREATE, "a", "", {"netns:blue"}) == "created 'a' in netns:blue (a new namespace)"
+    assert action(CREATE, "b", "", {"netns:blue"}) == "created 'b'"
