@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 
 def in_a_child(function: Callable[[], object]) -> int:
@@ -20,3 +23,28 @@ def in_a_child(function: Callable[[], object]) -> int:
             os._exit(1)
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@contextmanager
+def staying(function: Callable[[], object]) -> Iterator[int]:
+    """A child that has run the function and keeps what it returned, until it is killed at the end; gives its pid."""
+    told, tell = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            kept = function()
+            os.write(tell, b"1")
+            signal.pause()
+            del kept
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    os.close(tell)  # so that a child that has failed is not waited for
+    try:
+        with open(told, "rb") as end:
+            assert end.read(1) == b"1", "the child has failed"
+        yield pid
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)

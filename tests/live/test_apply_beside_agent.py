@@ -13,6 +13,8 @@ import pytest
 
 from tests.commands import Vethctl, runner
 from tests.live.applying import value
+from tests.live.children import staying
+from tests.live.other_user import become_other
 from tests.witness import host_state, names, poll
 from vethlib import ns
 from vethlib.agent.process.instance import Instance
@@ -74,28 +76,15 @@ def test_a_bad_configuration_is_reported_first(vethctl: Vethctl, instance: Insta
 
 
 def test_whoever_only_holds_the_abstract_name_is_no_agent(vethctl: Vethctl) -> None:
-    ready, told = os.pipe()
-    waits, ends = os.pipe()
-    pid = os.fork()
-    if pid == 0:  # as an ordinary user may
-        try:
-            os.close(ends)
-            os.setgid(12345)
-            os.setuid(12345)
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as squatter:
-                squatter.bind(f"\0vethlib/agent/{LABEL}")
-                squatter.listen()
-                os.write(told, b"x")
-                os.read(waits, 1)
-        finally:
-            os._exit(0)
-    try:
-        assert os.read(ready, 1) == b"x"
+    def squat() -> object:  # as an ordinary user may
+        become_other()
+        squatter = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        squatter.bind(f"\0vethlib/agent/{LABEL}")
+        squatter.listen()
+        return squatter
+
+    with staying(squat):
         assert vethctl("apply", "-", stdin=PAIR).code == 0
-    finally:
-        for descriptor in (ready, told, waits, ends):
-            os.close(descriptor)
-        os.waitpid(pid, 0)
 
 
 def test_the_socket_of_an_agent_that_was_killed_is_no_agent(vethctl: Vethctl) -> None:

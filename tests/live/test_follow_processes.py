@@ -111,7 +111,7 @@ with Follower() as follower:
     with open("/proc/sys/kernel/ns_last_pid", "w") as last:
         last.write(str(first - 1))
     assert sleeper() == first, "the number was not given out again"
-    select.select([follower], [], [])
+    assert select.select([follower], [], [], 60)[0]
     assert follower.changed() == {ref}
     assert os.path.exists(f"/proc/{first}/ns/net")
     assert follower.gone(ref) == f"process {first} is gone"
@@ -121,7 +121,7 @@ with Follower() as follower:
     follower.follow([ref])
     assert follower.gone(ref) == ""
     os.kill(first, signal.SIGKILL)
-    select.select([follower], [], [])
+    assert select.select([follower], [], [], 60)[0]
     assert follower.changed() == {ref}
 print("done")
 """

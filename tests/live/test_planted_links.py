@@ -18,7 +18,8 @@ import pytest
 
 from tests.commands import Vethctl, runner
 from tests.live.applying import EXAMPLES, value
-from tests.live.other_user import As
+from tests.live.children import staying
+from tests.live.other_user import OTHER, As
 from tests.witness import poll
 from vethlib import _locks, _trusted, ns
 from vethlib.agent import State
@@ -29,8 +30,6 @@ from vethlib.agent.stores.editing import DirectoryEditor
 from vethlib.agent.stores.protocol import StoreError
 from vethlib.agent.stores.published import DirectoryStatuses
 from vethlib.agent.stores.statuses import StatusFiles
-
-OTHER = 12345
 
 pytestmark = [
     pytest.mark.usefixtures("home"),
@@ -233,28 +232,17 @@ def test_a_lock_of_one_who_may_only_read_the_store_keeps_nobody(as_other: As, tm
 
 
 def test_a_lock_that_a_set_user_id_program_inherits_is_still_of_who_started_it(tmp_path: Path) -> None:
-    told, tell = os.pipe()
-    pid = os.fork()
-    if pid == 0:
+    def set_user_id() -> object:
         os.setresuid(OTHER, 0, 0)  # as after execve(2)
-        kept = lock(tmp_path)()
-        os.write(tell, b"1")
-        signal.pause()
-        del kept
-        os._exit(0)
-    try:
-        assert os.read(told, 1) == b"1"
+        return lock(tmp_path)()
+
+    with staying(set_user_id) as pid:
         directory = os.open(tmp_path, os.O_RDONLY)
         began = time.monotonic()
         assert _locks.lock(directory, 10.0, lambda uid: uid in (0, os.geteuid()))
         assert time.monotonic() - began < 5
         assert _locks.holders(directory) == [(pid, OTHER)]
         os.close(directory)
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        os.close(told)
-        os.close(tell)
 
 
 def test_a_lock_of_one_who_may_edit_the_store_is_waited_for_and_then_named(

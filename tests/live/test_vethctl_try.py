@@ -22,6 +22,8 @@ import pytest
 
 from tests.commands import Said, Vethctl, runner
 from tests.live.applying import EXAMPLES, value
+from tests.live.children import staying
+from tests.live.other_user import OTHER, become_other
 from tests.witness import host_state, ip, names, poll, seen
 from vethlib import ns
 from vethlib.agent.run.trial import NoTrial, settle
@@ -378,25 +380,15 @@ def test_a_connection_without_a_terminal_that_is_lost_takes_it_back(home: ns.Net
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="somebody else is needed")
 def test_whoever_else_holds_the_name_of_a_trial_is_not_believed(home: ns.Netns) -> None:
-    told, tell = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        os.setuid(65534)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
-            listening.bind("\0vethlib/try/vpp1")
-            listening.listen()
-            os.write(tell, b"1")
-            signal.pause()
-        os._exit(0)
-    try:
-        assert os.read(told, 1) == b"1"
-        with pytest.raises(NoTrial, match="a process of the user 65534"):
-            settle("vpp1", "keep")
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        os.close(told)
-        os.close(tell)
+    def squat() -> object:
+        become_other()
+        listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listening.bind("\0vethlib/try/vpp1")
+        listening.listen()
+        return listening
+
+    with staying(squat), pytest.raises(NoTrial, match=f"a process of the user {OTHER}"):
+        settle("vpp1", "keep")
 
 
 def full_pipe() -> tuple[int, int]:
