@@ -1,7 +1,7 @@
 # `make demo` and `make test` do all the set-up they need; everything lands in .venv and .build. With PYTHON=python3.13,
 # say, any of these is done with that Python, in an environment of its own (.venv-3.13) that leaves .venv alone.
 .DEFAULT_GOAL := help
-.PHONY: help demo fleet-demo quick test fuzz soak chaos check docs bench format proto clean
+.PHONY: help demo fleet-demo quick test kernels fuzz soak chaos check docs bench format proto clean
 MAKEFLAGS += --no-print-directory
 VENV := .venv$(if $(PYTHON),-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'))
 BIN := $(VENV)/bin
@@ -25,6 +25,9 @@ quick: $(VENV)/installed  ## the tests that need no privilege and take no minute
 
 test: $(VENV)/installed  ## every test, in private namespaces, and the coverage of the core
 	@scripts/test $(ARGS)
+
+kernels: $(VENV)/installed  ## the tests on other kernels: VERSIONS='5.10 6.1' SUITES='demo live', ARGS='--help' for more
+	@$(BIN)/python -m scripts.kernels --versions '$(VERSIONS)' --suites '$(SUITES)' $(ARGS)
 
 soak: $(VENV)/installed  ## an agent with 500 interfaces, killed and meddled with, for SECONDS (600)
 	@VETHLIB_SOAK=$(or $(SECONDS),600) $(BIN)/python -m pytest -q -s tests/live/test_agent_soak.py

@@ -1,0 +1,113 @@
+"""``python -m scripts.kernels``: run vethlib on other kernels, and print what passed on each."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+from scripts.kernels.guests import TREE, UserMode
+from scripts.kernels.images import UML, busybox, uml_image
+from scripts.kernels.packages import Apt, Unavailable
+from scripts.kernels.report import Run, shown
+from scripts.kernels.suites import SUITES, job, missing, outcome
+
+BUILD = TREE / ".build/kernels"
+_HOURS = 6 * 3600.0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Return 0 if everything passed, 1 if something failed, 2 if a kernel could not be had or did not end."""
+    args = _arguments(argv)
+    deadline = time.monotonic() + (args.within or _HOURS)
+    runs: list[Run] = []
+    problems: list[str] = []
+    try:
+        guests = _guests(args, deadline, problems)
+        with ThreadPoolExecutor(args.parallel) as pool:
+            for run in pool.map(lambda guest: _run(guest, args, deadline), guests):
+                runs.append(run)
+                print(shown(run), flush=True)
+    except Unavailable as error:
+        problems.append(str(error))
+    failed = [run for run in runs if run.failed]
+    problems += [f"Linux {run.release} has not ended in time" for run in runs if not run.ended]
+    for problem in problems:
+        print(f"kernels: not run: {problem}", file=sys.stderr)
+    if failed:
+        return 1
+    return 2 if problems and not args.within else 0
+
+
+def _guests(args: argparse.Namespace, deadline: float, problems: list[str]) -> list[UserMode]:
+    """Return a guest for each version that can be had."""
+    if os.geteuid() != 0:
+        raise Unavailable("this needs root, so that a guest can see the files of this machine but not change them")
+    if not os.access("/dev/shm", os.W_OK):
+        raise Unavailable("/dev/shm, which has the guests' memory, is not writable")
+    apt = _apt(deadline, args.fetch)
+    tools = busybox(BUILD, apt)
+    guests = []
+    for version in args.versions:
+        try:
+            guests.append(UserMode(uml_image(BUILD, UML[version], apt), tools))
+        except Unavailable as error:
+            problems.append(f"Linux {version}: {error}")
+    return guests
+
+
+def _apt(deadline: float, fetch: bool) -> Callable[[], Apt]:
+    """Return what gives the apt client, its lists up to date; nothing is fetched before it is called."""
+    if fetch:
+        for name in ("uml", "cloud", "libc", "busybox"):
+            shutil.rmtree(BUILD / name, ignore_errors=True)
+
+    @cache
+    def apt() -> Apt:
+        client = Apt(BUILD / "apt", UML.values(), deadline)
+        client.update()
+        return client
+
+    return apt
+
+
+def _run(guest: UserMode, args: argparse.Namespace, deadline: float) -> Run:
+    out = BUILD / "out" / f"{guest.name}-{guest.image.version}"
+    shutil.rmtree(out, ignore_errors=True)
+    started = time.monotonic()
+    ended = guest.run(job(args.suites, args.pytest), out, max(1.0, deadline - started))
+    outcomes = {name: outcome(name, out) for name in args.suites if ended or (out / f"{name}.ended").exists()}
+    return Run(guest.name, guest.image.release, outcomes, missing(out), time.monotonic() - started, ended, out)
+
+
+def _some_of(known: Collection[str]) -> Callable[[str], list[str]]:
+    """Return what reads words that are among the known ones; no word means all of them."""
+
+    def read(text: str) -> list[str]:
+        for word in text.split():
+            if word not in known:
+                raise argparse.ArgumentTypeError(f"{word!r} is none of {', '.join(known)}")
+        return text.split() or list(known)
+
+    return read
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m scripts.kernels", description=__doc__.partition(": ")[2])
+    add = parser.add_argument
+    add("--versions", type=_some_of(UML), default="", metavar="'5.10 6.1'", help=f"some of {', '.join(UML)}")
+    add("--suites", type=_some_of(SUITES), default="", metavar="'demo unit'", help=f"some of {', '.join(SUITES)}")
+    add("--pytest", default="", metavar="ARGUMENTS", help="more arguments for pytest, such as '-k move'")
+    add("--parallel", type=int, default=1, metavar="N", help="so many guests at a time")
+    add("--fetch", action="store_true", help="fetch even the kernels that are here already")
+    add("--within", type=float, metavar="SECONDS", help="stop then; only a test that fails is a failure")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

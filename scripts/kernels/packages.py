@@ -1,0 +1,126 @@
+"""Debian packages of any release, fetched by the machine's own apt client from the mirror that its sources name.
+
+apt gets a configuration of its own, with lists and a cache below one directory. Nothing is installed, and the machine's
+own configuration, lists and cache are only read.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+__all__ = ["Apt", "Unavailable"]
+
+_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+_TIMEOUT = 300.0  # seconds for one call of apt
+
+
+class Unavailable(Exception):
+    """Something that cannot be had here; the text says what, and why."""
+
+
+class Apt:
+    """The apt client, for the packages of some Debian suites (codenames, or `CODENAME-security`).
+
+    What is not done at `deadline`, by the monotonic clock, is unavailable.
+    """
+
+    def __init__(self, directory: Path, suites: Iterable[str], deadline: float) -> None:
+        for program in ("apt-get", "apt-cache", "dpkg-deb"):
+            if shutil.which(program) is None:
+                raise Unavailable(f"{program} is not installed: kernels are fetched as Debian packages")
+        self._directory = directory
+        self._deadline = deadline
+        for name in ("lists/partial", "cache/archives/partial", "debs"):
+            (directory / name).mkdir(parents=True, exist_ok=True)
+        mirrors = _mirrors()
+        options = f"[signed-by={_KEYRING}] " if _KEYRING.exists() else ""
+        lines = []
+        for suite in dict.fromkeys(suites):
+            label = "Debian-Security" if suite.endswith("-security") else "Debian"
+            if label not in mirrors:
+                raise Unavailable(f"the apt sources of this machine name no mirror of {label}")
+            lines.append(f"deb {options}{mirrors[label]} {suite} main\n")
+        sources = directory / "sources.list"
+        sources.write_text("".join(lines))
+        settings = {
+            "Dir::Etc::sourcelist": sources,
+            "Dir::Etc::sourceparts": "-",
+            "Dir::State::Lists": directory / "lists",
+            "Dir::Cache": directory / "cache",
+            "APT::Sandbox::User": "root",
+            "Acquire::Languages": "none",
+            "Acquire::http::Timeout": 20,
+            "Acquire::Retries": 1,
+        }
+        config = directory / "apt.conf"
+        config.write_text("".join(f'{name} "{value}";\n' for name, value in settings.items()))
+        self._environment = os.environ | {"APT_CONFIG": str(config), "LC_ALL": "C"}
+
+    def update(self) -> None:
+        """Fetch the lists of packages. A suite whose list cannot be had has no packages."""
+        self._run("apt-get", "update", "-q", may_fail=True)
+
+    def depends(self, package: str, suite: str) -> Sequence[str]:
+        """Return the names of the packages on which `package` of a suite depends directly."""
+        shown = self._run("apt-cache", "show", f"{package}={self._version(package, suite)}")
+        found = re.search(r"^Depends: (.*)$", shown, re.MULTILINE)
+        return [re.split(r"[ (|:]", part.strip())[0] for part in found[1].split(",")] if found else []
+
+    def unpack(self, package: str, suite: str, into: Path) -> None:
+        """Download `package` of a suite, and extract its files below `into`."""
+        version = self._version(package, suite)
+        debs = self._directory / "debs"
+        for old in debs.glob(f"{package}_*"):
+            old.unlink()
+        self._run("apt-get", "download", "-q", f"{package}={version}", directory=debs)
+        into.mkdir(parents=True, exist_ok=True)
+        for deb in debs.glob(f"{package}_*.deb"):
+            self._run("dpkg-deb", "-x", str(deb), str(into))
+
+    def _version(self, package: str, suite: str) -> str:
+        for line in self._run("apt-cache", "madison", package).splitlines():
+            _, version, source = (part.strip() for part in line.split("|"))
+            if f" {suite}/" in source:
+                return version
+        raise Unavailable(f"the mirror of this machine has no {package} in {suite}")
+
+    def _run(self, *command: str, directory: Path | None = None, may_fail: bool = False) -> str:
+        try:
+            ended = subprocess.run(
+                command,
+                env=self._environment,
+                cwd=directory,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=max(0.0, min(_TIMEOUT, self._deadline - time.monotonic())),
+            )
+        except subprocess.TimeoutExpired:
+            raise Unavailable(f"{command[0]} {command[1]} has not ended in time") from None
+        with open(self._directory / "apt.txt", "a") as log:
+            log.write(f"+ {' '.join(command)}\n{ended.stdout if ended.returncode else ''}{ended.stderr}")
+        if ended.returncode and not may_fail:
+            error = (ended.stderr.strip() or ended.stdout.strip() or "no output").splitlines()[-1]
+            raise Unavailable(f"{' '.join(command)}: {error}")
+        return ended.stdout
+
+
+def _mirrors() -> dict[str, str]:
+    """Return the mirrors of Debian and of its security updates that the machine's own sources name, by label."""
+    listed = subprocess.run(
+        ["apt-get", "indextargets", "--format", "$(LABEL) $(REPO_URI)", "Created-By: Packages", "Origin: Debian"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    ).stdout
+    found: dict[str, str] = {}
+    for line in listed.splitlines():
+        label, _, uri = line.partition(" ")
+        found.setdefault(label, uri)
+    return found

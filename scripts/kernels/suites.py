@@ -1,0 +1,146 @@
+"""What is run in a guest, and how its results are read."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+__all__ = ["SUITES", "Outcome", "Suite", "job", "missing", "outcome"]
+
+_PYTHON = shlex.quote(sys.executable)
+_PYTEST = f"{_PYTHON} -m pytest -q -p no:cacheprovider --timeout=300"
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """A command, in which {out} is where its results belong, and the seconds after which it is ended."""
+
+    command: str
+    limit: int
+    is_pytest: bool = True
+
+
+SUITES = {
+    "doctor": Suite(f"{_PYTHON} -m vethlib doctor --json >{{out}}/doctor.json", 60, is_pytest=False),
+    "demo": Suite(f"{_PYTHON} -m vethlib demo", 120, is_pytest=False),
+    "scenario": Suite(f"{_PYTEST} --junitxml={{out}}/scenario.xml tests/live/test_scenario.py", 600),
+    "unit": Suite(f"{_PYTEST} --junitxml={{out}}/unit.xml tests/unit", 3600),
+    "live": Suite(f"{_PYTEST} --junitxml={{out}}/live.xml tests/live", 4 * 3600),
+}
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of a suite on one kernel: numbers of tests, reasons of skipped tests, names of failed ones."""
+
+    passed: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+    failed: list[str] = field(default_factory=list)
+    seconds: int = 0
+
+    @property
+    def as_json(self) -> dict[str, Any]:
+        """The outcome as it is recorded."""
+        return {
+            "passed": self.passed,
+            "skipped": dict(sorted(self.skipped.items())),
+            "failed": self.failed,
+            "seconds": self.seconds,
+        }
+
+
+def job(names: Iterable[str], arguments: str = "") -> str:
+    """Return the script that runs these suites, one after the other; pytest gets additional `arguments`."""
+    lines = ["#!/bin/sh"]
+    for name in names:
+        suite = SUITES[name]
+        command = suite.command.format(out="/run/out")
+        if suite.is_pytest and arguments:
+            command += f" {arguments}"
+        lines += [
+            "start=$(date +%s)",
+            f"timeout --kill-after=30 {suite.limit} sh -c {shlex.quote(command)} >/run/out/{name}.log 2>&1",
+            f'echo "$? $(($(date +%s) - start))" >/run/out/{name}.ended',
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def outcome(name: str, out: Path) -> Outcome:
+    """Read what a suite has left in `out`."""
+    try:
+        code, seconds = map(int, (out / f"{name}.ended").read_text().split())
+    except (OSError, ValueError):
+        return Outcome(failed=[f"{name} has not ended: {_last_line(out, name)}"])
+    result = Outcome(seconds=seconds)
+    if name == "doctor":
+        _read_doctor(out / "doctor.json", result)
+    elif SUITES[name].is_pytest:
+        _read_junit(out / f"{name}.xml", result)
+    elif code == 0:
+        result.passed = 1
+    if code and not result.failed:
+        result.failed.append(f"{name} has ended with {code}: {_last_line(out, name)}")
+    return result
+
+
+def _read_doctor(path: Path, result: Outcome) -> None:
+    for finding in _findings(path):
+        if finding["ok"]:
+            result.passed += 1
+        elif finding["needed"]:
+            result.failed.append(f"{finding['check']}: {finding['detail']}")
+        else:
+            result.skipped[f"{finding['check']}: {finding['detail']}"] += 1
+
+
+def missing(out: Path) -> dict[str, str]:
+    """Return the kernel's features that doctor has missed, each with what it costs."""
+    return {
+        finding["check"].removeprefix("kernel "): finding["detail"]
+        for finding in _findings(out / "doctor.json")
+        if not finding["ok"] and finding["check"].startswith("kernel ")
+    }
+
+
+def _findings(path: Path) -> list[Mapping[str, Any]]:
+    try:
+        findings: list[Mapping[str, Any]] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return []
+    return findings
+
+
+def _read_junit(path: Path, result: Outcome) -> None:
+    try:
+        root = ElementTree.parse(path).getroot()
+    except (OSError, ElementTree.ParseError):
+        return
+    for case in root.iter("testcase"):
+        failures = [*case.iter("failure"), *case.iter("error")]
+        skips = list(case.iter("skipped"))
+        if failures:
+            file = case.get("classname", "").replace(".", "/")
+            result.failed.append(f"{file}.py::{case.get('name')}: {failures[0].get('message', '')[:200]}")
+        elif skips:
+            result.skipped[skips[0].get("message", "")] += 1
+        else:
+            result.passed += 1
+
+
+def _last_line(out: Path, name: str) -> str:
+    for file in (f"{name}.log", "job.log", "console"):
+        try:
+            lines = (out / file).read_text(errors="replace").split("\n")
+        except OSError:
+            continue
+        last = next((line for line in reversed(lines) if line.strip()), "")
+        if last:
+            return f"{last} ({out / file})"
+    return f"see {out}"

@@ -1,0 +1,169 @@
+"""scripts/kernels: what can be known of it without starting a kernel."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from scripts.kernels import __main__ as command
+from scripts.kernels.images import UML, Image, with_interpreter
+from scripts.kernels.packages import Apt, Unavailable
+from scripts.kernels.suites import SUITES, job, missing, outcome
+
+JUNIT = """\
+<testsuites><testsuite>
+<testcase classname="tests.live.test_a" name="test_passes"/>
+<testcase classname="tests.live.test_a" name="test_is_skipped"><skipped message="needs Linux 6.2"/></testcase>
+<testcase classname="tests.live.test_a" name="test_is_skipped_too"><skipped message="needs Linux 6.2"/></testcase>
+<testcase classname="tests.live.test_b" name="test_fails[x]"><failure message="assert 1 == 2"/></testcase>
+<testcase classname="tests.live.test_b" name="test_has_no_fixture"><error message="failed on setup"/></testcase>
+</testsuite></testsuites>
+"""
+DOCTOR = [
+    {"check": "system", "ok": True, "needed": True, "detail": "Linux", "cure": ""},
+    {"check": "kernel ≥ 6.2", "ok": False, "needed": False, "detail": "two more requests", "cure": "a newer kernel"},
+    {"check": "NET_ADMIN", "ok": False, "needed": True, "detail": "create links", "cure": "be root"},
+]
+
+
+def image(directory: Path, *lines: str) -> Image:
+    (directory / "modules.dep").write_text("".join(f"{line}\n" for line in lines))
+    return Image("6.12.1", directory / "linux", directory)
+
+
+def test_modules_are_loaded_after_those_that_they_depend_on(tmp_path: Path) -> None:
+    files = image(
+        tmp_path,
+        "net/8021q.ko: net/garp.ko net/stp.ko net/llc.ko",
+        "net/bridge.ko: net/stp.ko net/llc.ko",
+        "net/llc.ko:",
+        "net/sch-netem.ko.xz:",
+        "net/not_used.ko:",
+    ).files_of_modules()
+    names = [file.name.split(".")[0] for file in files]
+    assert sorted(names) == ["8021q", "bridge", "garp", "llc", "sch-netem", "stp"]
+    assert names.index("llc") < names.index("stp") < names.index("garp") < names.index("8021q")
+
+
+def test_the_version_of_a_kernel_has_two_numbers(tmp_path: Path) -> None:
+    assert image(tmp_path).version == "6.12"
+
+
+def test_a_program_runs_with_another_loader(tmp_path: Path) -> None:
+    program, own = Path(shutil.which("true") or ""), tmp_path / "own"
+    found = subprocess.run(["ldd", program], capture_output=True, text=True, check=True).stdout
+    loader = next(word for word in found.split() if "/ld-" in word)
+    (tmp_path / "loader").symlink_to(loader)
+    own.write_bytes(with_interpreter(program.read_bytes(), f"{tmp_path}/loader"))
+    own.chmod(0o755)
+    subprocess.run([own], check=True)
+    (tmp_path / "loader").unlink()
+    with pytest.raises(FileNotFoundError):
+        subprocess.run([own], check=True)
+
+
+def test_the_outcome_of_pytest_has_numbers_reasons_and_names(tmp_path: Path) -> None:
+    (tmp_path / "live.xml").write_text(JUNIT)
+    (tmp_path / "live.ended").write_text("1 42\n")
+    result = outcome("live", tmp_path)
+    assert (result.passed, result.skipped, result.seconds) == (1, {"needs Linux 6.2": 2}, 42)
+    assert [name.partition(": ")[0] for name in result.failed] == [
+        "tests/live/test_b.py::test_fails[x]",
+        "tests/live/test_b.py::test_has_no_fixture",
+    ]
+
+
+def test_the_outcome_of_doctor_has_what_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "doctor.json").write_text(json.dumps(DOCTOR))
+    (tmp_path / "doctor.ended").write_text("2 1\n")
+    result = outcome("doctor", tmp_path)
+    assert (result.passed, result.skipped.total(), len(result.failed)) == (1, 1, 1)
+    assert missing(tmp_path) == {"≥ 6.2": "two more requests"}
+
+
+@pytest.mark.parametrize("ended", [None, "", "1 3\n"])
+@pytest.mark.parametrize("name", SUITES)
+def test_a_suite_without_results_has_failed(tmp_path: Path, name: str, ended: str | None) -> None:
+    if ended is not None:
+        (tmp_path / f"{name}.ended").write_text(ended)
+    assert len(outcome(name, tmp_path).failed) == 1
+
+
+def test_a_job_goes_on_after_a_suite_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, code in (("demo", 3), ("doctor", 0)):
+        monkeypatch.setitem(SUITES, name, SUITES[name].__class__(f"echo {name}; exit {code}", 60, is_pytest=False))
+    script = job(["demo", "doctor"]).replace("/run/out", str(tmp_path))
+    subprocess.run(["sh", "-c", script], check=True)
+    assert [(tmp_path / f"{name}.ended").read_text().split()[0] for name in ("demo", "doctor")] == ["3", "0"]
+    assert (tmp_path / "demo.log").read_text() == "demo\n"
+
+
+@pytest.mark.parametrize("flag", ["--versions", "--suites"])
+def test_an_unknown_version_or_suite_is_refused(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        command.main([flag, "nonsense"])
+    assert "nonsense" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("within", "code"), [([], 2), (["--within", "60"], 0)])
+def test_a_kernel_that_cannot_be_had_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], within: list[str], code: int
+) -> None:
+    def unavailable(*_: object) -> None:
+        raise Unavailable("no mirror")
+
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(command, "busybox", unavailable)
+    assert command.main(["--versions", "6.1", *within]) == code
+    assert "no mirror" in capsys.readouterr().err
+
+
+def test_without_root_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert command.main([]) == 2
+    assert "root" in capsys.readouterr().err
+
+
+@pytest.fixture
+def fake_apt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An apt-get whose sources name a mirror; it logs what else it is asked for."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("apt-get", "apt-cache", "dpkg-deb"):
+        (programs / name).write_text(
+            f"#!/bin/sh\n[ $1 != indextargets ] || echo 'Debian http://mirror.invalid/debian/'\n"
+            f'echo {name} "$@" >>{tmp_path}/asked\n'
+        )
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:/usr/bin:/bin")
+    return tmp_path / "asked"
+
+
+def test_packages_come_from_the_mirror_of_the_machine(tmp_path: Path, fake_apt: Path) -> None:
+    client = Apt(tmp_path / "apt", UML.values(), time.monotonic() + 60)
+    client.update()
+    lines = (tmp_path / "apt/sources.list").read_text().splitlines()
+    assert [line.split()[-3:] for line in lines] == [
+        ["http://mirror.invalid/debian/", suite, "main"] for suite in UML.values()
+    ]
+    assert str(tmp_path / "apt/lists") in (tmp_path / "apt/apt.conf").read_text()
+    with pytest.raises(Unavailable):
+        client.unpack("user-mode-linux", "sid", tmp_path / "into")
+
+
+def test_a_machine_without_a_mirror_has_no_kernels(tmp_path: Path, fake_apt: Path) -> None:
+    with pytest.raises(Unavailable):
+        Apt(tmp_path / "apt", ["bullseye-security"], time.monotonic() + 60)
+
+
+def test_apt_ends_in_time(tmp_path: Path, fake_apt: Path) -> None:
+    (tmp_path / "bin/apt-get").write_text("#!/bin/sh\n[ $1 != indextargets ] || exec echo Debian uri\nexec sleep 60\n")
+    client = Apt(tmp_path / "apt", ["sid"], time.monotonic() + 0.5)
+    with pytest.raises(Unavailable):
+        client.update()
