@@ -35,6 +35,7 @@ __all__ = [
     "check_alias",
     "check_group",
     "check_index",
+    "check_ipv6",
     "check_kernel_name",
     "check_lookup_name",
     "check_mac",
@@ -53,6 +54,9 @@ NetnsRef: TypeAlias = str | HasFileno | None
 
 # 0xa0 is a space to the kernel (lib/ctype.c is Latin-1), so that it refuses 'à', whose UTF-8 ends with it.
 _BAD_IN_NAME = re.compile(rb"[/:%\0\s\xa0]")
+IPV6_MIN_MTU = 1280
+"""Bytes (include/uapi/linux/ipv6.h); below it, addrconf_notify() removes IPv6 from the link."""
+
 _NO_ADDRESS = "must be an address with a prefix length, such as 10.0.0.1/24 or 2001:db8::1/64"
 _LONGEST_ADDRESS = 128  # characters: the longest spelling of an IPv6 address, with a prefix and a scope, has half of it
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
@@ -168,6 +172,22 @@ def check_up(up: bool, field: str = "up") -> bool:
     raise InvalidValue(field, up, "must be True or False")
 
 
+def check_ipv6(
+    ipv6: bool | None, addresses: Iterable[IPInterface], mtu: int | None, field: str = "ipv6"
+) -> bool | None:
+    """Return `ipv6` if it is a bool or None, and a link with these addresses and this MTU can have it."""
+    if ipv6 is None:
+        return None
+    check_up(ipv6, field)
+    if ipv6 and mtu is not None and mtu < IPV6_MIN_MTU:
+        raise InvalidValue(field, ipv6, f"IPv6 needs an mtu of {IPV6_MIN_MTU} bytes, and it is {mtu}")
+    if not ipv6:
+        for address in addresses:
+            if address.version == 6:
+                raise InvalidValue(field, ipv6, f"a link without IPv6 cannot have {address} among its addresses")
+    return ipv6
+
+
 def check_wait(wait: float, field: str = "wait") -> float:
     """Return `wait` if it is a number of seconds; to be called before making the change to wait for."""
     if not isinstance(wait, int | float) or not isfinite(wait):
@@ -255,9 +275,12 @@ class End:
     """One end of a pair to create.
 
     `netns` is a namespace reference ("" = the session's home namespace). If `mac`, `mtu` (bytes) or `num_queues` (per
-    direction) is None, the kernel chooses. `addresses` are "ip/prefix" strings or ``ipaddress`` interfaces. `alias`,
-    `group` and `address_proto` (IFLA_IFALIAS, IFLA_GROUP and IFA_PROTO, 0 = none) are marks by which a program can
-    recognise its own links and addresses later.
+    direction) is None, the kernel chooses. With ipv6=False, the link has no IPv6 at all: no link-local address and
+    no route (net.ipv6.conf.NAME.disable_ipv6 is set before it comes up). True enables it; with None, it is as the
+    namespace has it for new links.
+
+    `addresses` are "ip/prefix" strings or ``ipaddress`` interfaces. `alias`, `group` and `address_proto` (IFLA_IFALIAS,
+    IFLA_GROUP and IFA_PROTO, 0 = none) are marks by which a program can recognise its own links and addresses later.
 
     Raises :class:`InvalidValue` for a value that the kernel would refuse.
     """
@@ -273,6 +296,7 @@ class End:
     alias: str | None = None
     group: int | None = None
     address_proto: int = 0
+    ipv6: bool | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -291,7 +315,9 @@ class End:
         if self.group is not None:
             check_group(self.group)
         check_proto(self.address_proto)
-        if self.mtu is not None and self.mtu < 1280 and any(one.version == 6 for one in self.interfaces):
+        if self.ipv6 is not None:
+            check_ipv6(self.ipv6, self.interfaces, self.mtu)
+        if self.mtu is not None and self.mtu < IPV6_MIN_MTU and any(one.version == 6 for one in self.interfaces):
             raise InvalidValue("mtu", self.mtu, "IPv6 needs 1280 bytes: raise the MTU or leave out the IPv6 addresses")
 
     @property
@@ -356,6 +382,9 @@ class Link:
 
     `ifaddrs` are the same addresses in the same order, each with its peer, state, lifetimes and owner. They are empty
     if the kernel was not asked for them (:meth:`Session.create` without `wait`, caches).
+
+    `ipv6` is False if the link has no IPv6: net.ipv6.conf.NAME.disable_ipv6 is set, or the MTU is below 1280. The
+    kernel sends no event when that setting changes, so a cache may be out of date.
     """
 
     index: int
@@ -374,6 +403,7 @@ class Link:
     num_queues: int
     altnames: tuple[str, ...] = ()
     ifaddrs: tuple[Address, ...] = field(default=(), repr=False, compare=False)
+    ipv6: bool = True
 
     @property
     def carrier(self) -> bool | None:

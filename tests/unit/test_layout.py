@@ -44,6 +44,52 @@ def test_whatever_was_learnt_before_every_message_is_read_right(
         assert list(layouts.read(body)) == long_way(body)
 
 
+NESTED = {3: "s", (26, 10, 2): "4xI+", 20: "s", (26, 10, 4): "I"}
+leaves = st.binary(max_size=12)
+nests = st.recursive(
+    leaves,
+    lambda inner: st.lists(st.tuples(st.sampled_from([2, 3, 4, 10, 26]), inner), max_size=4).map(
+        lambda found: b"".join(attribute(kind, payload) for kind, payload in found)
+    ),
+    max_leaves=8,
+)
+
+
+def nested_long_way(body: bytes) -> list[bytes | int | None]:
+    found: dict[object, bytes | int] = {}
+
+    def walk(start: int, end: int, path: tuple[int, ...]) -> None:
+        for kind, first, last in attributes(body, start, end):
+            here = (*path, kind)
+            if here in ((26,), (26, 10)) and is_chain(first, last):
+                walk(first, last, here)
+            elif here in ((26, 10, 2), (26, 10, 4)) and (last - first >= 8 if kind == 2 else last - first == 4):
+                at = first + (4 if kind == 2 else 0)
+                found.setdefault(here, int.from_bytes(body[at : at + 4], "little"))
+            elif here in ((3,), (20,)):
+                found.setdefault(kind, body[first:last])
+
+    def is_chain(start: int, end: int) -> bool:
+        try:
+            ends = [last for _, _, last in attributes(body, start, end)]
+        except Malformed:
+            return False
+        return bool(ends) and (end - start) % 4 == 0 and -(-ends[-1] // 4) * 4 == end
+
+    walk(4, len(body), ())
+    return [found.get(key) for key in NESTED]
+
+
+@given(st.lists(st.lists(st.tuples(st.sampled_from([3, 20, 26, 99]), nests), max_size=4), max_size=8))
+def test_what_is_in_nests_is_read_alike_whatever_was_learnt_and_however_they_are_broken(
+    messages: list[list[tuple[int, bytes]]],
+) -> None:
+    layouts = Layouts("=4x", NESTED)
+    for message in messages:
+        body = b"head" + b"".join(attribute(kind, payload) for kind, payload in message)
+        assert [list(layouts.read(body)) for _ in range(3)] == [nested_long_way(body)] * 3
+
+
 def test_messages_of_one_length_and_different_attributes_are_told_apart() -> None:
     layouts = Layouts("=4x", FORMS)
     one = b"head" + attribute(3, b"abcd") + attribute(4, b"\1\0\0\0")

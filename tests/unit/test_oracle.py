@@ -19,6 +19,7 @@ from vethlib._nl.batch import Exchange, Limits
 from vethlib._nl.const import OPERSTATES
 from vethlib._nl.link import NewEnd
 from vethlib._nl.trace import decode as trace_decode
+from vethlib._nl.wire import attribute
 
 names = st.text("abcdefghijklmnopqrstuvwxyz0123456789._-", min_size=1, max_size=15)
 macs = st.binary(min_size=6, max_size=6)
@@ -169,6 +170,16 @@ def encoded(message: Any) -> bytes:
     return bytes(message.data[16:])
 
 
+def af_spec(*, disable_ipv6: bool) -> bytes:
+    """IFLA_AF_SPEC with the settings of IPv6, which pyroute2 does not encode but reads."""
+    conf = bytes(26 * 4) + disable_ipv6.to_bytes(4, "little") + bytes(20 * 4)
+    families = attribute(2, attribute(1, bytes(132))) + attribute(10, attribute(1, bytes(4)) + attribute(2, conf))
+    spec = attribute(26, families)
+    read = decode(link.new_link(bytes(16) + spec)).get_attr("IFLA_AF_SPEC").get_attr("AF_INET6")
+    assert read.get_attr("IFLA_INET6_CONF")["disable_ipv6"] == disable_ipv6
+    return spec
+
+
 @given(
     index=indexes,
     flags=st.integers(0, 0xFFFF),
@@ -183,6 +194,7 @@ def encoded(message: Any) -> bytes:
     group=u32,
     queues=u32,
     altnames=st.lists(names, max_size=3),
+    ipv6=st.none() | st.booleans(),
 )
 def test_a_link_message_is_read_as_pyroute2_wrote_it(
     index: int,
@@ -198,6 +210,7 @@ def test_a_link_message_is_read_as_pyroute2_wrote_it(
     group: int,
     queues: int,
     altnames: list[str],
+    ipv6: bool | None,
 ) -> None:
     message = ifinfmsg()
     message["index"], message["flags"] = index, flags
@@ -223,10 +236,12 @@ def test_a_link_message_is_read_as_pyroute2_wrote_it(
     message["attrs"] = attrs
     # pyroute2 decodes an operstate to a word but does not encode one.
     body = encoded(message) + b"\5\0\x10\0" + bytes([operstate, 0, 0, 0])
+    if ipv6 is not None:
+        body += af_spec(disable_ipv6=not ipv6)
     read = link.parse_link(body)
-    assert read == link.LinkMessage(
-        index, flags, name, mac, mtu, peer, netnsid, OPERSTATES[operstate], kind, alias, group, queues, tuple(altnames)
-    )
+    state = OPERSTATES[operstate]
+    expected = index, flags, name, mac, mtu, peer, netnsid, state, kind, alias, group, queues, tuple(altnames)
+    assert read == link.LinkMessage(*expected, ipv6=bool(ipv6))
     assert read.up == bool(flags & 1)
 
 

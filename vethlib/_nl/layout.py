@@ -4,7 +4,7 @@ The kernel writes a link's attributes in a fixed order and usually in the same s
 layouts. A :class:`Layout` knows where the header of every attribute was in the message it was learnt from, and reads a
 message only if every header there is the same, which makes the chain of attributes the same from end to end. All
 headers are compared at once, as one long number: the bytes around them are masked out, and payloads too large to be
-worth masking are left out.
+worth masking are left out. A nest whose attributes are to be read is walked like the message itself.
 
 All other messages are read attribute by attribute, which takes five times as long. Learning a layout takes six times as
 long as that, so a layout is learnt only when a message of the kind arrives again, and each time that was in vain, the
@@ -14,10 +14,10 @@ learnt for each one. Long messages are never learnt.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from operator import itemgetter
 from struct import Struct
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from vethlib.errors import Malformed
 
@@ -27,8 +27,47 @@ _MOST: Final = 512  # layouts kept; they are quickly learnt again
 _WORTH_LEARNING: Final = 4096  # bytes of a message; a link has about 1 100, and 132 for each alternative name
 _WORTH_MASKING: Final = 32  # bytes; a gap in the struct costs as much as this many bytes in the number
 
+Key: TypeAlias = int | tuple[int, ...]
+"""Type of an attribute, or for one in a nest its path: the types of the nests, and its own."""
+
 _number = int.from_bytes
 _join = b"".join
+
+
+class _Form:
+    """The struct format of a payload; "s" for bytes of any length. With a trailing "+", the payload may be longer."""
+
+    __slots__ = ("_open", "format", "size", "unpack")
+
+    def __init__(self, form: str) -> None:
+        self._open = form == "s" or form.endswith("+")
+        self.format = form.removesuffix("+")
+        self.size = 0 if form == "s" else Struct("=" + self.format).size
+        self.unpack = None if form == "s" else Struct("=" + self.format).unpack_from
+
+    def fits(self, size: int) -> bool:
+        return self.size <= size if self._open else self.size == size
+
+
+def _flat(
+    body: bytes, found: Iterator[tuple[int, int, int]], forms: Mapping[Key, object], path: tuple[int, ...] = ()
+) -> Iterator[tuple[Key | None, int, int]]:
+    """Yield (key, start, end) of each attribute; of a nest with one of `forms`, (None, start, start), then its own.
+
+    A nest that cannot be read is yielded like any other attribute.
+    """
+    for kind, start, end in found:
+        here = (*path, kind)
+        if any(isinstance(key, tuple) and key[: len(here)] == here != key for key in forms) and not (end - start) & 3:
+            try:
+                inner = list(attributes(body, start, end))
+            except Malformed:
+                inner = []
+            if inner and (inner[-1][2] + 3) & ~3 == end:
+                yield None, start, start
+                yield from _flat(body, iter(inner), forms, here)
+                continue
+        yield here if path else kind, start, end
 
 
 class Layout:
@@ -36,13 +75,13 @@ class Layout:
 
     __slots__ = ("_absent", "_expected", "_in_order", "_mask", "_regions", "_values")
 
-    def __init__(self, body: bytes, fixed: Struct, forms: Mapping[int, str]) -> None:
+    def __init__(self, body: bytes, fixed: Struct, forms: Mapping[Key, _Form]) -> None:
         values = fixed.format  # of the payloads to be read
         regions = f"={fixed.size}x"  # the headers, and small payloads between them
         mask = b""
-        places: dict[int, int] = {}
+        places: dict[Key, int] = {}
         region = 0
-        for kind, start, end in attributes(body, fixed.size, len(body)):
+        for kind, start, end in _flat(body, attributes(body, fixed.size, len(body)), forms):
             size = end - start
             padded = size + min(-size & 3, len(body) - end)
             region += 4
@@ -53,11 +92,12 @@ class Layout:
             else:
                 region += padded
                 mask += b"\0" * padded
-            form = forms.get(kind, "")
-            if kind not in places and (form == "s" or (form and Struct("=" + form).size == size)):
+            form = None if kind is None or kind in places else forms.get(kind)
+            if kind is not None and form is not None and form.fits(size):
                 places[kind] = len(places)
-                values += f"4x{size}s" if form == "s" else f"4x{form}"
-                values += f"{padded - size}x"
+                wanted = size if form.unpack is None else form.size
+                values += f"4x{size}s" if form.unpack is None else f"4x{form.format}"
+                values += f"{padded - wanted}x"
             else:
                 values += f"{4 + padded}x"
         self._regions = Struct(f"{regions}{region}s").unpack_from
@@ -85,18 +125,17 @@ class Layouts:
     """The layouts of one message family.
 
     `fixed` is the struct format of the fields to be read before the attributes; `forms` has that of the payload of each
-    attribute to be read, "s" for bytes of any length. Values are returned in the order of `fixed` and `forms` (the
-    kernel's own order is the fastest). An attribute whose size does not match its format counts as absent; of several
-    of the same type, the first counts.
+    attribute to be read: "s" for bytes of any length, and with "+" at its end for a payload that may be longer. Values
+    are returned in the order of `fixed` and `forms` (the kernel's own order is the fastest). An attribute whose size
+    does not match its format counts as absent; of several of the same type, the first counts.
     """
 
-    __slots__ = ("_fixed", "_forms", "_known", "_misses", "_readers", "_size")
+    __slots__ = ("_fixed", "_forms", "_known", "_misses", "_size")
 
-    def __init__(self, fixed: str, forms: Mapping[int, str]) -> None:
+    def __init__(self, fixed: str, forms: Mapping[Any, str]) -> None:
         self._fixed = Struct(fixed)
         self._size = self._fixed.size
-        self._forms = dict(forms)
-        self._readers = {kind: Struct("=" + form) for kind, form in forms.items() if form != "s"}
+        self._forms = {key: _Form(form) for key, form in forms.items()}
         self._known: dict[tuple[int, bytes], Layout] = {}
         self._misses: dict[tuple[int, bytes], int] = {}  # the number of times that no known layout fitted
 
@@ -123,13 +162,12 @@ class Layouts:
     def _read_long_way(self, body: bytes) -> tuple[Any, ...]:
         if len(body) < self._size:
             raise Malformed(f"a message of {len(body)} bytes instead of at least {self._size}")
-        found: dict[int, Any] = {}
-        for kind, start, end in attributes_of(body, self._size):
-            if kind in found or kind not in self._forms:
+        found: dict[Key, Any] = {}
+        for kind, start, end in _flat(body, attributes_of(body, self._size), self._forms):
+            if kind is None or kind in found or (form := self._forms.get(kind)) is None:
                 continue
-            reader = self._readers.get(kind)
-            if reader is None:
+            if form.unpack is None:
                 found[kind] = body[start:end]
-            elif reader.size == end - start:
-                (found[kind],) = reader.unpack_from(body, start)
+            elif form.fits(end - start):
+                (found[kind],) = form.unpack(body, start)
         return (*self._fixed.unpack_from(body), *map(found.get, self._forms))

@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import sys
 from functools import lru_cache, partial
+from socket import AF_INET6
 from struct import Struct
 from typing import Final, NamedTuple
 
 from vethlib.errors import Malformed
 
 from .const import (
+    DEVCONF_DISABLE_IPV6,
     IFF_UP,
     IFLA_ADDRESS,
+    IFLA_AF_SPEC,
     IFLA_ALT_IFNAME,
     IFLA_EXT_MASK,
     IFLA_GROUP,
     IFLA_IFALIAS,
     IFLA_IFNAME,
+    IFLA_INET6_CONF,
     IFLA_INFO_DATA,
     IFLA_INFO_KIND,
     IFLA_LINK,
@@ -75,6 +79,7 @@ _LAYOUTS: Final = Layouts(
         IFLA_LINK: "I",
         IFLA_IFALIAS: "s",
         IFLA_PROP_LIST: "s",
+        (IFLA_AF_SPEC, AF_INET6, IFLA_INET6_CONF): f"{4 * DEVCONF_DISABLE_IPV6}xI+",
     },
 )
 _OPERSTATES: Final[dict[int | None, str]] = dict(enumerate(OPERSTATES))
@@ -254,7 +259,10 @@ def delete_group(group: int) -> bytes:
 
 
 class LinkMessage(NamedTuple):
-    """The parts of an RTM_NEWLINK that are read. `link` is IFLA_LINK (a veth's peer), `link_netnsid` its namespace."""
+    """The parts of an RTM_NEWLINK that are read. `link` is IFLA_LINK (a veth's peer), `link_netnsid` its namespace.
+
+    `ipv6` is False if the link has no IPv6: it is disabled (disable_ipv6), or the MTU is below its minimum.
+    """
 
     ifindex: int
     flags: int
@@ -269,6 +277,7 @@ class LinkMessage(NamedTuple):
     group: int
     num_tx_queues: int
     altnames: tuple[str, ...]
+    ipv6: bool = True
 
     @property
     def up(self) -> bool:
@@ -280,7 +289,7 @@ def parse_link(body: bytes) -> LinkMessage:
     """Read the body of an RTM_NEWLINK or RTM_DELLINK message. Raises Malformed."""
     if len(body) < 16:
         raise Malformed(f"a link message of {len(body)} bytes")
-    index, flags, name, operstate, mtu, group, num_tx_queues, mac, info, netnsid, link, alias, properties = (
+    index, flags, name, operstate, mtu, group, num_tx_queues, mac, info, netnsid, link, alias, properties, off = (
         _LAYOUTS.read(body)
     )
     return _link_message(
@@ -298,6 +307,7 @@ def parse_link(body: bytes) -> LinkMessage:
             group or 0,
             num_tx_queues or 0,
             _altnames(properties) if properties else (),
+            off == 0,  # None: the kernel has no IPv6 settings for the link (inet6_fill_link_af, net/ipv6/addrconf.c)
         )
     )
 

@@ -26,6 +26,7 @@ from vethlib.links import (
     check_alias,
     check_group,
     check_index,
+    check_ipv6,
     check_kernel_name,
     check_lookup_name,
     check_mac,
@@ -228,6 +229,7 @@ class Session(WarnsUnclosed):
         address_order: Iterable[str | IPInterface] = (),
         address_proto: int = 0,
         wait: float | None = None,
+        ipv6: bool | None = None,
     ) -> Link:
         """Change the given settings of a link, and nothing else; return the link as changed.
 
@@ -237,7 +239,8 @@ class Session(WarnsUnclosed):
         removed and added again. Removing an IP interface removes the address without a peer, or, if there is none,
         those with a peer; an :class:`Address` removes exactly that address. `address_order` puts those of its addresses
         that the link has in this order. Addresses that would expire or are deprecated become permanent. `alias=""`
-        clears the alias. Setting a link down removes its IPv6 addresses.
+        clears the alias. Setting a link down removes its IPv6 addresses, and so does ipv6=False, which disables IPv6 on
+        it; ipv6=True enables it.
 
         With `index`, the link is changed only if it still has that ifindex. With `wait`, wait up to that many seconds
         until the link is up and its addresses usable.
@@ -259,6 +262,7 @@ class Session(WarnsUnclosed):
             raise InvalidValue(
                 "addresses", addresses, "cannot be combined with add_addresses, remove_addresses or address_order"
             )
+        check_ipv6(ipv6, (*(given_addresses or ()), *add), mtu)
         wanted = Change(
             None if new_name is None else check_name(new_name, "new_name"),
             None if up is None else check_up(up),
@@ -271,6 +275,7 @@ class Session(WarnsUnclosed):
             remove,
             address_proto,
             order,
+            ipv6,
         )
         with self._namespaces() as namespaces:
             target = Target(namespaces(netns), name, netns, f"set {describe(name, netns)}", index)

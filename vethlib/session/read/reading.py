@@ -70,6 +70,7 @@ def to_link(
         message.num_tx_queues,
         message.altnames,
         tuple(ifaddrs),
+        message.ipv6,
     )
 
 

@@ -5,7 +5,8 @@
 2. One message creates a pair. It is sent through a socket in the namespace of one end (home, if possible); the
    namespace of the other end is an fd inside the message. The kernel echoes both ifindexes. A link is never moved,
    which would cost 16 ms and possibly another ifindex.
-3. The rest follows in one datagram per namespace: addresses, alias, up. An end cannot be up in the message that creates
+3. The rest follows: first whether an end has IPv6, which is no message (:mod:`..core.ipv6`), then in one datagram per
+   namespace: addresses, alias, up. An end cannot be up in the message that creates
    its peer (ENOTCONN). The second end that is set up wakes a kernel thread, which works on the two for 80 µs while it
    holds the RTNL lock (linkwatch_event, net/core/link_watch.c).
 4. Last, every end is read. Earlier, the request would wait for that thread; and if the peer is not up yet, it would
@@ -24,7 +25,7 @@ from vethlib._nl.batch import DONE, UNSENT, Exchange, Outcome
 from vethlib._nl.link import LinkMessage, NewEnd, create_veth, get_link, parse_link, set_link, set_up
 from vethlib.errors import InvalidValue, LinkExists, Malformed, NetlinkError, VethError
 from vethlib.links import End, IPInterface, Link, Veth, describe, spell
-from vethlib.session.core.ipv6 import enable_ipv6, is_disabled
+from vethlib.session.core.ipv6 import enable_ipv6, is_disabled, switch_ipv6
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
 from vethlib.session.core.refusal import copy_for, refusal
 from vethlib.session.read.dying import Patience, Wanted, are_dying, holders
@@ -59,7 +60,7 @@ class _Side:
     def wants_more(self) -> bool:
         """Whether it has settings that cannot be in the creating message."""
         end = self.end
-        return end.up or end.alias is not None or bool(end.addresses)
+        return end.up or end.alias is not None or bool(end.addresses) or end.ipv6 is not None
 
 
 class Job:
@@ -187,6 +188,7 @@ class Slab:
 
     def finish(self) -> None:
         """Configure and read each pair that was created."""
+        self._switch_ipv6()
         to_configure: dict[OpenNetns, _Ends] = {}
         to_read: dict[OpenNetns, _Ends] = {}
         for job in self.jobs:
@@ -202,6 +204,19 @@ class Slab:
             _try(_configure, self._namespaces, place, ends)
         for place, ends in to_read.items():
             _try(_read, self._namespaces, place, ends)
+
+    def _switch_ipv6(self) -> None:
+        wanted: dict[OpenNetns, dict[str, bool]] = {}
+        for job in self.jobs:
+            if job.made and job.error is None:
+                for side in (job.outer, job.peer):
+                    if side.end.ipv6 is not None:
+                        wanted.setdefault(side.place, {})[side.end.name] = side.end.ipv6
+        if wanted and (failed := switch_ipv6(wanted)):
+            for job in self.jobs:
+                for side in (job.outer, job.peer):
+                    if (error := failed.get((side.place, side.end.name))) is not None:
+                        job.failed(error)
 
 
 def _by_outer_place(jobs: Iterable[Job]) -> dict[OpenNetns, list[Job]]:
@@ -307,6 +322,12 @@ def _read(namespaces: Namespaces, place: OpenNetns, ends: _Ends) -> None:
             message = side.made.read(outcome, parse_link)
         except VethError as error:
             job.failed(error)
+            continue
+        if side.end.ipv6 not in (None, message.ipv6):
+            step = "enable IPv6 on it" if side.end.ipv6 else "disable IPv6 on it"
+            job.refused(
+                Outcome(errno.EBUSY, "", ()), says=_step_text(Outcome(errno.EBUSY, "", ()), side, step), side=side
+            )
         else:
             namespaces.caches.learn(place.identity, message)
             side.link = to_link(message, side.end.netns, addresses=side.end.interfaces)

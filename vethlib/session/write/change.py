@@ -19,13 +19,13 @@ from vethlib._nl.batch import Exchange, Outcome
 from vethlib._nl.link import LinkMessage, get_link, parse_link, set_link
 from vethlib.addresses import Address
 from vethlib.errors import InvalidValue, LinkExists, NetlinkError, NotPermitted, VethError
-from vethlib.links import IPInterface, Link, NetnsRef, describe
-from vethlib.session.core.ipv6 import disable_ipv6, enable_ipv6, is_disabled
+from vethlib.links import IPV6_MIN_MTU, IPInterface, Link, NetnsRef, check_ipv6, describe
+from vethlib.session.core.ipv6 import enable_ipv6, is_disabled, switch_ipv6
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
 from vethlib.session.core.refusal import refusal
 from vethlib.session.core.undo import note, undo_all
 from vethlib.session.read.dying import are_dying, holders
-from vethlib.session.read.reading import addresses_of, find_known, read_addresses, read_link
+from vethlib.session.read.reading import addresses_of, find, find_known, read_addresses, read_link
 from vethlib.session.read.target import Target, read_body
 
 from .addressing import ROUNDS, Goal, Step, give
@@ -36,7 +36,6 @@ __all__ = ["Change", "change", "move"]
 
 # The address is present again, or already gone; or the link is gone, with everything.
 _AS_GOOD_AS_UNDONE: Final = (0, errno.EEXIST, errno.EADDRNOTAVAIL, errno.ENXIO, errno.ENODEV)
-_IPV6_MIN_MTU: Final = 1280  # include/uapi/linux/ipv6.h
 
 
 class Change(NamedTuple):
@@ -57,6 +56,7 @@ class Change(NamedTuple):
     remove: tuple[IPInterface | Address, ...] = ()
     address_proto: int = 0
     order: tuple[IPInterface, ...] = ()
+    ipv6: bool | None = None
 
     @property
     def has_addresses(self) -> bool:
@@ -65,7 +65,8 @@ class Change(NamedTuple):
 
     def touches_addresses(self, before: LinkMessage) -> bool:
         """Return whether the addresses must be read first: setting the link down, also to undo up, drops IPv6."""
-        return self.has_addresses or self.up not in (None, before.up) or self.mtu_after(before) < _IPV6_MIN_MTU
+        switched = self.up not in (None, before.up) or self.ipv6 not in (None, before.ipv6)
+        return self.has_addresses or switched or self.mtu_after(before) < IPV6_MIN_MTU
 
     def mtu_after(self, before: LinkMessage) -> int:
         """Return the MTU that the link is to have."""
@@ -75,7 +76,8 @@ class Change(NamedTuple):
 def change(namespaces: Namespaces, target: Target, wanted: Change) -> Link:
     """Change a link, and return it as changed. Raises LinkNotFound, LinkExists (a new name is taken), NetlinkError."""
     place = target.place
-    before = find_known(namespaces, target)
+    # No event tells a cache whether the link has IPv6.
+    before = find_known(namespaces, target) if wanted.ipv6 is None else find(namespaces, target)
     target.check_ifindex(before.ifindex)
     touches = wanted.touches_addresses(before)
     addresses = addresses_of(read_addresses(namespaces, place, before.ifindex)) if touches else []
@@ -84,7 +86,7 @@ def change(namespaces: Namespaces, target: Target, wanted: Change) -> Link:
     work = _Work(namespaces, target, before, addresses if touches else None)
     steps = list(_steps(before, addresses, wanted, goal))
     try:
-        return _carry_out_or_undo(work, steps, goal, wanted.new_name or before.name)
+        return _carry_out_or_undo(work, steps, goal, wanted)
     except BaseException as error:
         work.undo(error)
         if isinstance(error, LinkExists):
@@ -92,21 +94,33 @@ def change(namespaces: Namespaces, target: Target, wanted: Change) -> Link:
         raise
 
 
-def _carry_out_or_undo(work: _Work, steps: Sequence[Sequence[Step]], goal: Goal | None, name: str) -> Link:
+def _carry_out_or_undo(work: _Work, steps: Sequence[Sequence[Step]], goal: Goal | None, wanted: Change) -> Link:
     # The inner one of two handlers; see undo.py for why there are two, and why there is no loop here.
     try:
-        return _carry_out(work, steps, goal, name)
+        return _carry_out(work, steps, goal, wanted)
     except BaseException:
         work.undo(None)
         raise
 
 
-def _carry_out(work: _Work, steps: Sequence[Sequence[Step]], goal: Goal | None, name: str) -> Link:
+def _carry_out(work: _Work, steps: Sequence[Sequence[Step]], goal: Goal | None, wanted: Change) -> Link:
+    before = work.before
+    name = wanted.new_name or before.name
+    # Enabled before addresses are added, but a link has no such setting below the minimum; disabled last, because that
+    # removes addresses.
+    early = wanted.ipv6 is True and before.mtu >= IPV6_MIN_MTU
+    if early:
+        work.switch_ipv6(before.name, on=True)
     for together in steps:
         work.send(together)
-    if goal is None:
-        return read_link(work.namespaces, replace(work.target, name=name))
-    return _reach(work, goal, name)
+    if wanted.ipv6 is not None and not early:
+        work.switch_ipv6(name, on=wanted.ipv6)
+    link = read_link(work.namespaces, replace(work.target, name=name)) if goal is None else _reach(work, goal, name)
+    if wanted.ipv6 not in (None, link.ipv6):
+        refused = Outcome(errno.EBUSY, "", ())
+        says = f"another program keeps changing net.ipv6.conf.{name}.disable_ipv6"
+        raise refusal(refused, f"{work.target.what} ipv6", work.target.netns, says=says, cls=NetlinkError)
+    return link
 
 
 def _goal(index: int, addresses: Sequence[Address], wanted: Change) -> Goal:
@@ -149,8 +163,11 @@ def _check_mtu(before: LinkMessage, addresses: Sequence[Address], wanted: Change
     The kernel would drop the address silently (addrconf_notify). It generates its own again when it can.
     """
     mtu = wanted.mtu_after(before)
+    check_ipv6(wanted.ipv6, (), mtu)
+    if wanted.ipv6 is False:
+        return
     after = addresses if goal is None else goal.target(addresses)
-    if mtu < _IPV6_MIN_MTU and any(address.interface.version == 6 and not address.by_kernel for address in after):
+    if mtu < IPV6_MIN_MTU and any(address.interface.version == 6 and not address.by_kernel for address in after):
         raise InvalidValue("mtu", mtu, "IPv6 needs 1280 bytes: raise the MTU or remove the IPv6 addresses")
 
 
@@ -195,10 +212,10 @@ class _Work:
     ) -> None:
         self.namespaces = namespaces
         self.target = target
-        self._before = before
+        self.before = before
         self._addresses = addresses
         self._sent: list[tuple[Sequence[Step], Exchange]] = []
-        self._has_enabled_ipv6 = False
+        self._had_ipv6: bool | None = None  # before it was switched
         self._is_undone = False
 
     def send(self, steps: Sequence[Step]) -> None:
@@ -223,16 +240,22 @@ class _Work:
         busy = outcome.errno == errno.EBUSY and step.what.startswith("name ")
         if not off and not busy:
             return outcome
-        (now,) = self.namespaces.exchange(self.target.place, [get_link(self._before.ifindex)])
+        (now,) = self.namespaces.exchange(self.target.place, [get_link(self.before.ifindex)])
         if now.errno:
             return now
-        link = read_body(self.target.place, now, parse_link, f"read {self._before.name!r}")
+        link = read_body(self.target.place, now, parse_link, f"read {self.before.name!r}")
         if busy:
             return self._rename_while_down(step, link)
-        self._has_enabled_ipv6 = True
+        self._had_ipv6 = False
         for error in enable_ipv6(self.target.place, [link.name]).values():
             raise error
         return self._send([step])[0]
+
+    def switch_ipv6(self, name: str, *, on: bool) -> None:
+        """Enable or disable IPv6 on the link, which has this name by now."""
+        self._had_ipv6 = self.before.ipv6
+        for error in switch_ipv6({self.target.place: {name: on}}).values():
+            raise error
 
     def _rename_while_down(self, step: Step, link: LinkMessage) -> Outcome:
         """Rename a link that is up, before Linux 6.3 (dev_change_name)."""
@@ -252,7 +275,7 @@ class _Work:
         """
         if not self._is_undone:
             failures: list[str] = []
-            steps = (self._take_back, self._disable_ipv6, self._give_addresses_back)
+            steps = (self._take_back, self._switch_ipv6_back, self._give_addresses_back)
             undo_all((step, lambda error: failures.append(str(error))) for step in steps)
             self._is_undone = not failures
             if cause is not None:
@@ -272,14 +295,14 @@ class _Work:
             if outcome.errno not in _AS_GOOD_AS_UNDONE:
                 raise refusal(outcome, f"{self.target.what}: undo {step.what}", self.target.netns)
 
-    def _disable_ipv6(self) -> None:
-        if self._has_enabled_ipv6:
-            for error in disable_ipv6(self.target.place, [self._before.name]).values():
+    def _switch_ipv6_back(self) -> None:
+        if self._had_ipv6 is not None:
+            for error in switch_ipv6({self.target.place: {self.before.name: self._had_ipv6}}).values():
                 raise error
 
     def _give_addresses_back(self) -> None:
-        before = self._before
-        if self._addresses is not None and self._sent:
+        before = self.before
+        if self._addresses is not None and (self._sent or self._had_ipv6 is not None):
             request = f"restore the addresses of {describe(before.name, self.target.netns)}"
             restore_addresses(self.namespaces, replace(self.target, request=request), before.ifindex, self._addresses)
 
