@@ -38,7 +38,7 @@ def vethctl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
         (["show", "etcd://h:1"], "'etcd://h:1' is a store", "--store"),
         (["get", "--label", "etcd://u:s3@cret@h"], "'etcd://u:…@h' is a store", "--store"),
         (["doctor", "me"], "one argument too many: 'me'", "me"),
-        (["netns", "remove", "x"], "list|add|del 'remove': must be list, add or del", "list|add|del"),
+        (["netns", "remove", "x"], "list|add|del|exec 'remove': must be list, add, del or exec", "list|add|del|exec"),
     ],
 )
 def test_a_usage_error_names_the_argument_the_value_and_the_cure(

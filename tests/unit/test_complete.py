@@ -80,7 +80,7 @@ def test_every_positional_argument_says_what_it_completes(name: str) -> None:
         (["agent", "--status-dir", ""], [":directories"]),
         (["agent", "--store", ""], ["dir:", "etcd://"]),
         (["agent", "--docker", "o"], ["off"]),
-        (["netns", ""], ["add", "del", "list"]),
+        (["netns", ""], ["add", "del", "exec", "list"]),
         (["netns", "add", ""], []),
         (["move", "x", "pi"], ["pid:"]),
         (["completion", "f"], ["fish"]),

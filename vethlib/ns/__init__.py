@@ -2,6 +2,7 @@
 
     with ns.Netns.create("blue"), ns.entered("blue"):
         ...                       # this thread, and only it, is in blue
+    ns.run("blue", ["ip", "link"])  # a program in blue, as with ip netns exec
     ns.names()                    # ["blue"]
     ns.remove("blue")
 
@@ -15,6 +16,7 @@ from .isolation import is_privileged, isolate, isolate_names
 from .named import names, remove
 from .netns import Netns
 from .opening import set_patience
+from .programs.running import run
 from .reference import Reference, Resolver, identity, open_fd, open_owned, parse
 from .search import everywhere, find
 
@@ -43,5 +45,6 @@ __all__ = [
     "open_owned",
     "parse",
     "remove",
+    "run",
     "set_patience",
 ]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, cast, overload
 from vethlib import ns
 from vethlib._closing import WarnsUnclosed
 from vethlib._nl.sock import RtnlSocket
+from vethlib._primitives import for_caller, socket
 from vethlib.errors import BatchError, InvalidValue, SessionClosed, VethError, check_type
 from vethlib.linkref import Item, LinkRef, as_indexed, as_items, as_key, check_refs, locate
 from vethlib.links import (
@@ -483,6 +484,24 @@ class Session(WarnsUnclosed):
         """Return what :meth:`dependents` returns, which is the present name of this method."""
         warnings.warn("use Session.dependents(), the present name of this method", DeprecationWarning, stacklevel=2)
         return self.dependents(links)
+
+    def socket(
+        self,
+        netns: NetnsRef = "",
+        family: int = socket.AF_INET,
+        type: int = socket.SOCK_STREAM,  # noqa: A002 - as socket.socket has it
+        proto: int = 0,
+    ) -> socket.socket:
+        """Return a socket that was made in a namespace, which can be used from any thread, event loop or process.
+
+            with session.socket("blue") as client:
+                client.connect(("10.0.0.2", 80))
+
+        Its class is the caller's ``socket.socket``. The caller closes it; until then, it keeps the namespace alive.
+        Raises OSError as ``socket.socket``, NetnsNotFound, NotPermitted, InvalidValue.
+        """
+        with self._namespaces() as namespaces:
+            return for_caller(namespaces(netns).call(lambda: socket.socket(family, type, proto)))
 
     def stats(self, name: LinkRef, netns: NetnsRef = "") -> Stats:
         """Return the 64-bit counters of a link. Raises LinkNotFound, NetnsNotFound."""

@@ -16,7 +16,7 @@ from .hints import no_such_command
 from .parser import Parser, UsageError, switch
 from .shared import COLORS, add_common
 
-__all__ = ["COMMANDS", "json_is_requested", "parse", "parser_of", "with_color_joined", "without_command"]
+__all__ = ["COMMANDS", "json_is_requested", "parse", "parser_of", "split", "with_color_joined", "without_command"]
 
 COMMANDS = (
     file_commands.COMMANDS
@@ -49,7 +49,7 @@ exit codes: 0 done; 1 usage or invalid configuration; 2 refused by kernel or sto
 def json_is_requested(argv: list[str]) -> bool:
     """Return whether errors are printed as JSON, also for a command line that cannot be parsed."""
     try:
-        return "--json" in argv or switch(os.environ.get("VETHLIB_JSON", ""))
+        return "--json" in split(argv)[0] or switch(os.environ.get("VETHLIB_JSON", ""))
     except ArgumentTypeError:
         return False
 
@@ -59,6 +59,7 @@ def parse(argv: list[str]) -> Namespace:
 
     Raises UsageError, and SystemExit after printing the help.
     """
+    argv, program = split(argv)
     argv = with_color_joined(argv)
     _check_stores(argv)
     at = next((number for number, word in enumerate(argv) if not word.startswith("-")), len(argv))
@@ -69,8 +70,25 @@ def parse(argv: list[str]) -> Namespace:
     if command is None:
         raise UsageError(no_such_command(name, COMMANDS), field="COMMAND", hint=f"try: {_HELP}")
     args = parser_of(name).read(rest)
-    args.command, args.module = command.function or name, command.module
+    args.command, args.module, args.program = command.function or name, command.module, program
     return args
+
+
+def split(argv: list[str]) -> tuple[list[str], list[str]]:
+    """Split a command line into the words that are for vethctl and those of the program that it runs.
+
+    Everything after the name in `netns exec NAME` is the program's, without a "--" that precedes it.
+    """
+    positions = [
+        number
+        for number, (before, word) in enumerate(pairwise(["", *argv]))
+        if not word.startswith("-") and not (before == "--color" and word in COLORS)
+    ]
+    if [argv[number] for number in positions[:2]] != ["netns", "exec"] or len(positions) < 3:
+        return argv, []
+    end = positions[2] + 1
+    program = argv[end:]
+    return argv[:end], program[1:] if program[:1] == ["--"] else program
 
 
 def parser_of(name: str) -> Parser:

@@ -39,11 +39,11 @@ def _add_netns(parser: Parser) -> None:
         "action",
         nargs="?",
         default="list",
-        type=one_of("list", "add", "del"),
-        metavar="list|add|del",
+        type=one_of("list", "add", "del", "exec"),
+        metavar="list|add|del|exec",
         help="what to do (default: list)",
     )
-    text = "the namespaces to add or delete"
+    text = "the namespaces to add or delete; the one to run a program in, and the program"
     parser.add_argument("names", nargs="*", metavar="NAME", completes="netns-name", help=text)
     parser.option("--up", action="store_true", help="with add: set the loopback up")
 
@@ -75,9 +75,14 @@ COMMANDS = {
     ),
     "netns": Command(
         "host.netns",
-        "netns [list | add [--up] NAME… | del NAME…]",
-        "list, add and delete named namespaces, like `ip netns`",
+        "netns [list | add [--up] NAME… | del NAME… | exec NETNS PROGRAM [ARGUMENT…]]",
+        "list, add and delete named namespaces, and run programs in them, like `ip netns`",
         _add_netns,
-        "example: vethctl netns add ns1 ns2",
+        """\
+exec replaces vethctl by the program, which sees the links of the namespace in /sys, and the files in /etc/netns/NAME
+in place of those in /etc. The exit code is that of the program, 127 if there is none of that name, 126 if it cannot be
+run. All words after NETNS are for the program.
+examples: vethctl netns add ns1 ns2
+          vethctl netns exec ns1 ping -c1 10.0.0.2""",
     ),
 }

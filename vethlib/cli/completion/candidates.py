@@ -109,9 +109,11 @@ def _netns_of(process: str) -> str:
     return ""
 
 
-def _namespace_names(_beginning: str, given: Mapping[str, Any]) -> Named:
-    """Yield the namespaces that can be deleted; for new ones, there are no candidates."""
-    if given.get("action") == "del":
+def _namespace_names(beginning: str, given: Mapping[str, Any]) -> Named:
+    """Yield the namespaces that can be deleted or entered; for new ones, there are no candidates."""
+    if given.get("action") == "exec":
+        yield from _namespaces(beginning, given)
+    elif given.get("action") == "del":
         yield from ((name, "") for name in ns.names() if name not in (given.get("names") or ()))
 
 
@@ -195,12 +197,23 @@ def _engines(_beginning: str, _given: Mapping[str, Any]) -> Named:
     yield "off", "no microservices"
 
 
+def _programs(beginning: str, _given: Mapping[str, Any]) -> Named:
+    """Yield the programs that are found without a path, and files where a path begins."""
+    if "/" in beginning:
+        yield FILES, ""
+        return
+    for directory in _in_time(os.get_exec_path()):
+        with suppress(OSError), os.scandir(directory) as entries:
+            yield from ((entry.name, "") for entry in entries if entry.name.startswith(beginning))
+
+
 _KINDS: dict[str, Callable[[str, Mapping[str, Any]], Named]] = {
     "link": _links,
     "target": _targets,
     "end": _ends,
     "netns": _namespaces,
     "netns-name": _namespace_names,
+    "program": _programs,
     "interface": _interfaces,
     "label": _labels,
     "store": _stores,

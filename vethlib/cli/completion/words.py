@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from vethlib.cli.arguments import COMMANDS, parser_of, with_color_joined, without_command
+from vethlib.cli.arguments import COMMANDS, parser_of, split, with_color_joined, without_command
 from vethlib.cli.arguments.parser import OneOf, Parser
 
 __all__ = ["Completions", "completions"]
@@ -52,6 +52,9 @@ def completions(line: Sequence[str]) -> Completions:
     Raises UsageError for an invalid environment variable.
     """
     *done, last = line
+    if len(program := split([*done, "x"])[1]):
+        # Words of the program to run, of which we know only the first.
+        return Completions(last, kinds=["program"] if len(program) == 1 else ["file"])
     open_, done = done[-1:] == ["--color"], with_color_joined(done)
     if open_:
         done[-1] = "--color"

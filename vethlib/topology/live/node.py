@@ -20,6 +20,7 @@ from vethlib.linkref import LinkRef, locate
 from vethlib.links import IPInterface, Link, Stats
 from vethlib.ns import Netns, greenlets
 from vethlib.ns.idmap import missing_ids
+from vethlib.ns.programs.start import completed
 from vethlib.session import Session
 from vethlib.topology.programs.processes import Programs, describe_program, end_processes, end_with_python, let_run
 
@@ -178,32 +179,14 @@ class Node:
             raise error.with_traceback(None) from None
 
     def _run(self, command: Sequence[str], options: dict[str, Any]) -> subprocess.CompletedProcess[str]:
-        """Do the same as ``subprocess.run``, whose own Popen would start the program in the caller's namespace."""
-        check, timeout, given = options.pop("check"), options.pop("timeout", None), options.pop("input", None)
-        if given is not None:
-            if options.get("stdin") is not None:
-                raise ValueError("stdin and input arguments may not both be used.")
-            options["stdin"] = subprocess.PIPE
-        if options.pop("capture_output"):
-            if options.get("stdout") is not None or options.get("stderr") is not None:
-                raise ValueError("stdout and stderr arguments may not be used with capture_output.")
-            options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         self.was_entered = True
-        process = self._programs.begin(command, options, self._awaited.add)
-        try:
-            with process:
-                try:
-                    stdout, stderr = process.communicate(given, timeout=timeout)
-                except BaseException:
-                    process.kill()  # the end of the block waits for it
-                    raise
-        finally:
-            if process.returncode is not None:  # otherwise the wait was interrupted, and close() ends it
-                self._awaited.discard(process)
-                self._programs.forget(process)
-        if check and process.returncode:
-            raise subprocess.CalledProcessError(process.returncode, process.args, stdout, stderr)
-        return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+        def ended(process: subprocess.Popen[Any]) -> None:
+            self._awaited.discard(process)
+            self._programs.forget(process)
+
+        # If the wait is interrupted, close() ends the program.
+        return completed(lambda options: self._programs.begin(command, options, self._awaited.add), options, ended)
 
     def start(self, command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
         """Start a program in the node, as ``subprocess.Popen`` does, and leave it running until the node ends.

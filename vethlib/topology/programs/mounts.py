@@ -20,13 +20,12 @@ from collections.abc import Mapping
 from vethlib import ns
 from vethlib.errors import NetlinkError, NotPermitted, errno_text
 from vethlib.ns.descriptor import opened
-from vethlib.ns.isolation import mount_sys
+from vethlib.ns.programs.view import separate, show_links
 from vethlib.ns.syscalls import CLONE_NEWNS, MS_BIND, MS_NODEV, MS_NOSUID, MS_REC, bind, mount, unshare
 
 __all__ = ["enter", "make", "put"]
 
 _CLONE_FS = 0x200  # include/uapi/linux/sched.h: root and working directory of the thread's own
-_MS_SLAVE = 1 << 19  # include/uapi/linux/mount.h: what is unmounted outside is not kept here
 _HERE = "/proc/thread-self/ns/mnt"
 _OWN = ("netns", "vethlib")
 _PUT = "/run/.put"
@@ -42,10 +41,9 @@ def make() -> ns.Descriptor:
     which entering would lose.
     """
     root = _identity("/")
-    unshare(CLONE_NEWNS)
-    mount(b"none", b"/", None, MS_REC | _MS_SLAVE, None)
+    separate()
     _mount_run()
-    mount_sys()
+    show_links()
     made = opened(_HERE)
     enter(made, "/")
     if _identity("/") != root:

@@ -11,38 +11,26 @@ import atexit
 import os
 import signal
 import subprocess
-import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from ctypes import c_int
 from socket import AF_UNIX
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from vethlib import ns
-from vethlib._primitives import Lock, real_subprocess, start_thread, time
+from vethlib._primitives import Lock, time
 from vethlib.errors import NetlinkError, NotPermitted, VethError, errno_text
 from vethlib.ns import Netns
-from vethlib.ns.syscalls import CLONE_NEWNET, bind
+from vethlib.ns.programs.errand import Errand, go_to
+from vethlib.ns.programs.start import popen
 
 from . import mounts, supervision, supervisor
 
 __all__ = ["Programs", "describe_program", "end_processes", "let_run"]
 
-T = TypeVar("T")
-
 _GRACE = 2.0  # seconds between SIGTERM and SIGKILL
 _POLL = 0.001
 _LONGEST = 100  # characters of a command that are shown
-
-_setns = bind("setns", c_int, c_int)
-
-_INHERITED = (
-    *(signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGALRM, signal.SIGCHLD),
-    *(signal.SIGUSR1, signal.SIGUSR2, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU),
-)
-
-_MANY_THREADS = ".*multi-threaded, use of fork"
 
 
 class Programs:
@@ -75,15 +63,15 @@ class Programs:
             fd, view, directory = netns.fileno(), self._mounts, _working_directory()
 
             def begin() -> subprocess.Popen[Any]:
-                _setns(fd, CLONE_NEWNET)
+                go_to(fd)
                 if view is not None:
                     mounts.enter(view, directory)
-                process = _popen(command, options)
+                process = popen(command, options)
                 keep(process)
                 supervision.watch_process(process.pid)
                 return process
 
-            return _Errand(begin, undo=_kill).run()
+            return Errand(begin, undo=_kill).run()
 
     def put(self, path: str, text: str | Callable[[], str]) -> None:
         """Replace the file `path` by `text` for the programs of the node, including those that already run.
@@ -114,7 +102,7 @@ class Programs:
         """Create what a program needs: the supervisor that ends it and the mount namespace it runs in."""
         with self._lock:
             if self._watched_by != os.getpid() or supervision.is_lost():
-                _Errand(supervision.begin).run()
+                Errand(supervision.begin).run()
                 # In a forked child, the processes in the namespace may be its parent's.
                 if self._maker == os.getpid() and self._dropping.alive:
                     supervision.watch_netns(self._netns.identity[1], _cookie(self._netns))
@@ -128,11 +116,11 @@ class Programs:
 
     def _make_mounts(self, netns: ns.Descriptor) -> None:
         def make() -> ns.Descriptor:
-            _setns(netns.fileno(), CLONE_NEWNET)
+            go_to(netns.fileno())
             return mounts.make()
 
         try:
-            self._mounts = _Errand(make).run()
+            self._mounts = Errand(make).run()
         except OSError as error:
             if isinstance(error, NetlinkError):
                 raise
@@ -155,53 +143,7 @@ class Programs:
             mounts.enter(view, "/")
             mounts.put(texts)
 
-        _Errand(put).run()
-
-
-class _Errand(Generic[T]):
-    """A function that moves its thread to namespaces from which it cannot return, so it runs in a thread of its own.
-
-    If waiting for it is interrupted, `undo` is called with its result.
-    """
-
-    def __init__(self, function: Callable[[], T], *, undo: Callable[[T], None] | None = None) -> None:
-        self._function = function
-        self._undo = undo
-        self._lock = Lock()
-        self._is_abandoned = False
-        self._results: list[T] = []
-        self._errors: list[BaseException] = []
-
-    def run(self) -> T:
-        """Call the function and return its result, or raise its exception."""
-        try:
-            start_thread(self._work, "netns").join()
-        except BaseException:
-            with self._lock:
-                self._is_abandoned = True
-                results, self._results = self._results, []
-            for result in results:
-                self._abandon(result)
-            raise
-        if self._errors:
-            raise self._errors.pop()
-        return self._results.pop()
-
-    def _work(self) -> None:
-        try:
-            result = self._function()
-        except BaseException as error:
-            self._errors.append(error)
-            return
-        with self._lock:
-            if not self._is_abandoned:
-                self._results.append(result)
-                return
-        self._abandon(result)
-
-    def _abandon(self, result: T) -> None:
-        if self._undo is not None:
-            self._undo(result)
+        Errand(put).run()
 
 
 def _working_directory() -> str:
@@ -209,38 +151,6 @@ def _working_directory() -> str:
         return os.getcwd()
     except OSError:
         return ""  # it was removed
-
-
-def _popen(command: Sequence[str], options: Mapping[str, Any]) -> subprocess.Popen[Any]:
-    popen: type[subprocess.Popen[Any]] = real_subprocess().Popen
-    ignored = _ignored() if options.get("restore_signals", True) else []
-    if ignored:
-        options = {**options, "preexec_fn": _before_exec(ignored, options.get("preexec_fn"))}
-    if options.get("preexec_fn") is None:
-        return popen(command, **options)
-    with warnings.catch_warnings():
-        # Since 3.12, Python warns about every fork in a process with several threads, such as this one.
-        warnings.filterwarnings("ignore", _MANY_THREADS, DeprecationWarning)
-        return popen(command, **options)
-
-
-def _ignored() -> list[signal.Signals]:
-    """Return the signals that a program would ignore only because this process ignores them.
-
-    This process may have inherited that: SIGHUP under nohup, SIGINT in the background of a script. `subprocess` resets
-    the signals that Python itself ignores.
-    """
-    return [number for number in _INHERITED if signal.getsignal(number) is signal.SIG_IGN]
-
-
-def _before_exec(ignored: Iterable[signal.Signals], then: Callable[[], object] | None) -> Callable[[], object]:
-    def restore() -> None:
-        for number in ignored:
-            signal.signal(number, signal.SIG_DFL)
-        if then is not None:
-            then()
-
-    return restore
 
 
 def _kill(process: subprocess.Popen[Any]) -> None:

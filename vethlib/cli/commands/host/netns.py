@@ -1,27 +1,38 @@
-"""netns list, add and del: named namespaces."""
+"""netns list, add, del and exec: named namespaces."""
 
 from __future__ import annotations
 
+import errno
+import os
+import signal
+import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterable
 from functools import partial
 
 from vethlib import ns
 from vethlib.cli.arguments.parser import UsageError
+from vethlib.cli.arguments.references import parse_netns
 from vethlib.cli.term.exits import DONE
 from vethlib.cli.term.output import Output
 from vethlib.cli.term.text import natural
-from vethlib.errors import BatchError, VethError
+from vethlib.errors import BatchError, VethError, errno_text
 from vethlib.ns import Netns
+from vethlib.ns.programs.running import become
 
 __all__ = ["netns"]
 
+_USAGE = "usage: vethctl netns [list | add [--up] NAME… | del NAME… | exec NETNS PROGRAM [ARGUMENT…]]"
+_CANNOT_RUN, _NOT_FOUND = 126, 127  # as shells report it
+
 
 def netns(args: Namespace, output: Output) -> int:
-    """List, add or delete; return the exit code."""
+    """List, add, delete or run a program; return the exit code."""
+    if args.action == "exec":
+        return _run(args, output)
     if (args.action == "list") == bool(args.names):
         wrong = f"too many: {args.names[0]!r}" if args.names else "missing: NAME"
-        raise UsageError(wrong, field="NAME", hint="usage: vethctl netns [list | add [--up] NAME… | del NAME…]")
+        raise UsageError(wrong, field="NAME", hint=_USAGE)
     if args.up and args.action != "add":
         raise UsageError("--up needs add", field="--up", hint="usage: vethctl netns add --up NAME…")
     names = sorted(ns.names(), key=natural)
@@ -33,6 +44,33 @@ def netns(args: Namespace, output: Output) -> int:
         for name in names:
             output.line(name)
     return DONE
+
+
+def _run(args: Namespace, output: Output) -> int:
+    """Replace this process by a program in a namespace; return only if it cannot be run."""
+    if not (args.names and args.program):
+        raise UsageError(f"missing: {'PROGRAM' if args.names else 'NETNS'}", field="PROGRAM", hint=_USAGE)
+    if args.up:
+        raise UsageError("--up needs add", field="--up", hint="usage: vethctl netns add --up NAME…")
+    ref = parse_netns(args.names[0], "NETNS")
+    for text in become(ref):
+        output.warning(text)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    for ignored in _IGNORED_BY_PYTHON:
+        signal.signal(ignored, signal.SIG_DFL)
+    program = args.program[0]
+    try:
+        os.execvp(program, args.program)
+    except OSError as error:
+        number = error.errno or 0
+        hint = "a script begins with a line such as #!/bin/sh" if number == errno.ENOEXEC else ""
+        output.error(f"cannot run {program!r}: {errno_text(number)}", code="not-run", field="PROGRAM", hint=hint)
+        return _NOT_FOUND if isinstance(error, (FileNotFoundError, NotADirectoryError)) else _CANNOT_RUN
+
+
+_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+"""Signals that a program would ignore otherwise; the default of Python is not that of other programs."""
 
 
 def _add(name: str, *, up: bool) -> None:

@@ -1,0 +1,89 @@
+"""Start a program from the calling thread, whose namespaces it inherits, and wait for it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from vethlib._primitives import real_subprocess
+
+__all__ = ["completed", "popen"]
+
+_INHERITED = (
+    *(signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGALRM, signal.SIGCHLD),
+    *(signal.SIGUSR1, signal.SIGUSR2, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU),
+)
+
+_MANY_THREADS = ".*multi-threaded, use of fork"
+
+
+def popen(command: Sequence[str], options: Mapping[str, Any]) -> subprocess.Popen[Any]:
+    """Start a program like ``subprocess.Popen``, with the default action of every signal."""
+    popen: type[subprocess.Popen[Any]] = real_subprocess().Popen
+    ignored = _ignored() if options.get("restore_signals", True) else []
+    if ignored:
+        options = {**options, "preexec_fn": _before_exec(ignored, options.get("preexec_fn"))}
+    if options.get("preexec_fn") is None:
+        return popen(command, **options)
+    with warnings.catch_warnings():
+        # Since 3.12, Python warns about every fork in a process with several threads, such as this one.
+        warnings.filterwarnings("ignore", _MANY_THREADS, DeprecationWarning)
+        return popen(command, **options)
+
+
+def _ignored() -> list[signal.Signals]:
+    """Return the signals that a program would ignore only because this process ignores them.
+
+    This process may have inherited that: SIGHUP under nohup, SIGINT in the background of a script. `subprocess` resets
+    the signals that Python itself ignores.
+    """
+    return [number for number in _INHERITED if signal.getsignal(number) is signal.SIG_IGN]
+
+
+def _before_exec(ignored: Iterable[signal.Signals], then: Callable[[], object] | None) -> Callable[[], object]:
+    def restore() -> None:
+        for number in ignored:
+            signal.signal(number, signal.SIG_DFL)
+        if then is not None:
+            then()
+
+    return restore
+
+
+def completed(
+    begin: Callable[[Mapping[str, Any]], subprocess.Popen[Any]],
+    options: dict[str, Any],
+    ended: Callable[[subprocess.Popen[Any]], object] | None = None,
+) -> subprocess.CompletedProcess[Any]:
+    """Do the same as ``subprocess.run``, whose own Popen would start the program in the caller's namespace.
+
+    `begin` starts the program with the options for Popen. `ended` is called with it when it has been waited for, which
+    an interruption prevents.
+    """
+    check, timeout = options.pop("check", False), options.pop("timeout", None)
+    given = options.pop("input", None)
+    if given is not None:
+        if options.get("stdin") is not None:
+            raise ValueError("stdin and input arguments may not both be used.")
+        options["stdin"] = subprocess.PIPE
+    if options.pop("capture_output", False):
+        if options.get("stdout") is not None or options.get("stderr") is not None:
+            raise ValueError("stdout and stderr arguments may not be used with capture_output.")
+        options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = begin(options)
+    try:
+        with process:
+            try:
+                stdout, stderr = process.communicate(given, timeout=timeout)
+            except BaseException:
+                process.kill()  # the end of the block waits for it
+                raise
+    finally:
+        if process.returncode is not None and ended is not None:
+            ended(process)
+    if check and process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, process.args, stdout, stderr)
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
