@@ -49,7 +49,9 @@ def told(follower: Follower, within: float = 2.0) -> set[str]:
 
 def nothing_more(follower: Follower) -> None:
     """Take what there is; afterwards there is nothing to wait for."""
+    deadline = time.monotonic() + 30
     while follower.due() is not None or select.select([follower], [], [], 0)[0]:
+        assert time.monotonic() < deadline, "there is always something to wait for"
         follower.changed()
         time.sleep(follower.due() or 0)
 

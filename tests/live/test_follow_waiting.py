@@ -46,7 +46,9 @@ def heard(follower: Follower, within: float = 2.0) -> set[str]:
 
 def settle(follower: Follower) -> None:
     """Take what there is, until there is nothing to wait for."""
+    deadline = time.monotonic() + 30
     while follower.due() is not None or select.select([follower], [], [], 0)[0]:
+        assert time.monotonic() < deadline, "there is always something to wait for"
         time.sleep(follower.due() or 0)
         follower.changed()
 
