@@ -23,7 +23,7 @@ from vethlib.agent.reconcile import configurator as configurator_module
 from vethlib.agent.reconcile import observer, occasions, reconcilepass, watches
 from vethlib.agent.reconcile.configurator import Configurator
 from vethlib.ifindex import cache as cache_module
-from vethlib.ifindex import noise, observatory, watching
+from vethlib.ifindex import noise, observatories, observatory, reader, watching
 from vethlib.ifindex.changes import LinkChanges
 
 from .agents import started
@@ -190,8 +190,8 @@ def test_addresses_in_a_burst_are_one_change_of_one_link(cache: IfIndexCache) ->
 def test_a_call_reads_for_a_bounded_time_and_no_namespace_keeps_another_from_being_heard(
     session: Session, blue: str, red: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watching, "ROOM", 1)
-    monkeypatch.setattr(watching, "SLICE", 0.0)
+    monkeypatch.setattr(observatories, "ROOM", 1)
+    monkeypatch.setattr(reader, "SLICE", 0.0)
     session.create(Veth(End("va", "blue"), End("vb", "red")))
     with IfIndexCache(session, coalesce=True) as cache:
         cache.watch("blue")

@@ -19,7 +19,7 @@ from vethlib import End, NetlinkError, Netns, Session, SessionClosed, Veth, ns
 from vethlib._nl.events import EventSocket
 from vethlib._nl.link import get_link, parse_link, set_link
 from vethlib._nl.sock import RtnlSocket
-from vethlib.ifindex import IfIndexCache, LinkEvent, watching
+from vethlib.ifindex import IfIndexCache, LinkEvent, reader
 from vethlib.ifindex import cache as cache_module
 
 
@@ -332,10 +332,10 @@ def test_an_interruption_while_applying_loses_nothing(cache: IfIndexCache, monke
     original = parse_link
 
     def interrupted(body: bytes) -> object:
-        monkeypatch.setattr(watching, "parse_link", original)
+        monkeypatch.setattr(reader, "parse_link", original)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(watching, "parse_link", interrupted)
+    monkeypatch.setattr(reader, "parse_link", interrupted)
     ip("link", "set", "va", "name", "vc", netns="blue")
     with pytest.raises(KeyboardInterrupt):
         copy.poll()

@@ -18,7 +18,7 @@ from vethlib._nl.dump import link_bodies
 from vethlib._nl.link import set_link
 from vethlib._nl.sock import RtnlSocket
 from vethlib._nl.wire import messages
-from vethlib.ifindex import IfIndexCache, dumps, watching
+from vethlib.ifindex import IfIndexCache, dumps, reader, watching
 from vethlib.ns import entering
 
 TINY = 8192
@@ -93,7 +93,7 @@ def test_a_namespace_that_ended_while_events_were_lost_is_noticed(
     ns.remove("mortal")
     make_netns("mortal")
     with monkeypatch.context() as patch:
-        patch.setattr(watching.Watching, "_apply_end", lambda *_: None)
+        patch.setattr(reader.EventReader, "_apply_end", lambda *_: None)
         heard: list[object] = []
         while ("netns-gone", "mortal", None, None) not in heard:
             overflow()
@@ -196,7 +196,7 @@ def test_an_event_too_long_to_read_is_lost_for_its_own_namespace_alone(
         return looks[-1]
 
     monkeypatch.setattr(dumps, "link_bodies", look)
-    cache._watching._observatories[0].links._size = 64
+    cache._watching._observatories._all[0].links._size = 64
     ip("link", "set", "va", "name", "vz", netns="blue")
     assert told(cache.poll()) == [("resync", "blue", None, None), ("renamed", "blue", "vz", "va")]
     assert len(looks) == 1

@@ -18,7 +18,7 @@ from vethlib._nl.dump import link_bodies
 from vethlib._nl.link import parse_link
 from vethlib.agent.reconcile.configurator import Configurator
 from vethlib.cli import main
-from vethlib.ifindex import IfIndexCache, dumps, watching
+from vethlib.ifindex import IfIndexCache, dumps, reader, watching
 
 SIZES = [130, 495, MOST_ALTNAMES]
 
@@ -212,7 +212,8 @@ def test_a_cache_keeps_what_it_knew_of_a_namespace_that_makes_no_sense(
         return looks[-1]
 
     monkeypatch.setattr(dumps, "link_bodies", look)
-    monkeypatch.setattr(watching, "_PAUSES", (0.0, 0.0))
+    for module, pause in ((reader, "FIRST_PAUSE"), (watching, "FIRST_PAUSE"), (watching, "_LONGEST_PAUSE")):
+        monkeypatch.setattr(module, pause, 0.0)
     give_altnames("va", ["evil"], netns="blue")
     quickly(*(f"link set va mtu {1400 + number}" for number in range(20)), netns="blue")
     ip("link", "set", "honest", "mtu", "1300", netns="red")

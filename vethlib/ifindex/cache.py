@@ -24,9 +24,10 @@ from vethlib.session.session import open_netns
 
 from .changes import LinkChanges
 from .event import LinkEvent
+from .reader import GLANCE
 from .table import Change
 from .watch import Watch
-from .watching import GLANCE, Watching
+from .watching import Watching
 
 __all__ = ["IfIndexCache"]
 
@@ -92,7 +93,7 @@ class IfIndexCache(WarnsUnclosed):
             coalesce=coalesce,
             home=session.identity("")[1],
         )
-        self._watches = self._watching.watches
+        self._watches = self._watching.watched.by_ref
         self._closed = False
         self._session = session
         session.attach(self)
@@ -168,12 +169,12 @@ class IfIndexCache(WarnsUnclosed):
     def unwatch(self, netns: NetnsRef = "") -> None:
         """Stop watching a namespace, given by any reference to it. Raises NetnsNotFound if it is not watched."""
         with self._at_work() as watching:
-            watching.drop(self._watch_of(netns))
+            watching.watched.drop(self._watch_of(netns))
 
     def netns(self) -> list[NetnsRef]:
         """Return the references of the watched namespaces, each as first given."""
         with self._at_work() as watching:
-            return watching.netns()
+            return watching.watched.netns()
 
     def _watch_of(self, netns: NetnsRef) -> Watch:
         if netns is None or isinstance(netns, str):
@@ -261,7 +262,7 @@ class IfIndexCache(WarnsUnclosed):
         while True:
             with self._at_work() as watching:
                 watching.catch_up()
-                events = self._take(len(watching.pending) + 1)
+                events = self._take(len(watching.reports.pending) + 1)
                 left = None if deadline is None else deadline - time.monotonic()
                 if events or (left is not None and left <= 0):
                     return events
@@ -287,13 +288,13 @@ class IfIndexCache(WarnsUnclosed):
 
     def _take(self, most: int) -> list[LinkEvent]:
         """Return the pending events, up to `most`."""
-        watching = self._watching
+        reports = self._watching.reports
         events: list[LinkEvent] = []
-        if watching.dropped:
-            watching.dropped = False
+        if reports.dropped:
+            reports.dropped = False
             events.append(LinkEvent("resync", None))
-        while watching.pending and len(events) < most:
-            events.append(_event(*watching.pending.popleft()))
+        while reports.pending and len(events) < most:
+            events.append(_event(*reports.pending.popleft()))
         return events
 
     def fileno(self) -> int:

@@ -1,0 +1,176 @@
+"""Reading queued events, and applying them to the tables of the watched namespaces.
+
+The rules that this follows are those of `watching.py`.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Sequence
+from struct import Struct
+from typing import Final
+
+from vethlib._nl.addr import AddrMessage, parse_addr
+from vethlib._nl.const import RTM_DELADDR, RTM_DELLINK, RTM_DELNSID, RTM_NEWADDR, RTM_NEWLINK
+from vethlib._nl.events import OWN, EventSocket
+from vethlib._nl.link import LinkMessage, parse_link
+from vethlib._nl.nsid import parse_nsid
+from vethlib._nl.wire import messages
+from vethlib._primitives import time
+from vethlib.errors import Malformed
+from vethlib.session.core.refusal import system_errors
+
+from .event import EventKind
+from .noise import Noise
+from .observatory import Observatory
+from .reports import GONE, Reports
+from .table import put, record_of, remove
+from .watch import Watch
+from .watched import Watched
+
+__all__ = ["FIRST_PAUSE", "GLANCE", "EventReader"]
+
+FIRST_PAUSE: Final = 1.0
+"""Seconds after a dump that fails until the next."""
+
+SLICE: Final = 0.05
+"""Longest time in seconds that one call reads events if they are coalesced."""
+
+GLANCE: Final = 0.002
+"""The same for a caller that asks the kernel anyway, and only wants the latest events first."""
+
+_CLOCK: Final = 64  # events that are read between two checks of the clock
+_INDEX: Final = Struct("=4xi")  # of struct ifinfomsg and of struct ifaddrmsg
+_OF_ADDRESSES: Final[dict[int, EventKind]] = {RTM_NEWADDR: "address", RTM_DELADDR: "address-gone"}
+
+
+class EventReader:
+    """Applies events to `watched`, and adds the changes to `reports`. `noise` counts the events of each namespace."""
+
+    def __init__(self, watched: Watched, reports: Reports, noise: Noise) -> None:
+        self._watched = watched
+        self._by_nsid = watched.by_nsid
+        self._reports = reports
+        self._report = reports.add
+        self._noise = noise
+        self._turn = 0  # which socket is read first
+
+    def read(self, ready: Sequence[Observatory], most: float | None) -> bool:
+        """Apply queued events, and return whether all were read, which is always so unless events are coalesced.
+
+        If they are, each observatory has its share of `most` seconds (None: `SLICE`).
+        """
+        if self._reports.changes is None:
+            for observatory in ready:
+                self.drain(observatory)
+            return True
+        self._turn += 1
+        first = self._turn % len(ready) if ready else 0
+        until, whole = time.monotonic() + (SLICE if most is None else most), True
+        for number, observatory in enumerate([*ready[first:], *ready[:first]]):
+            now = time.monotonic()
+            whole = self.drain(observatory, now + (until - now) / (len(ready) - number)) and whole
+        return whole
+
+    def drain(self, observatory: Observatory, until: float | None = None) -> bool:
+        """Apply queued events, those of links before the ends of namespaces; return whether all were read."""
+        try:
+            whole = self._read(observatory, observatory.links, self._apply, until)
+            if observatory.ends is not None:
+                self._read(observatory, observatory.ends, self._apply_end, None)
+        except BaseException:
+            observatory.lost = True
+            raise
+        return whole
+
+    def drain_for_now(self, observatory: Observatory) -> None:
+        """Apply events queued so far; if coalesced, the rest may follow later, because they only name links."""
+        self.drain(observatory, None if self._reports.changes is None else time.monotonic() + SLICE)
+
+    def _read(
+        self,
+        observatory: Observatory,
+        events: EventSocket,
+        apply: Callable[[int, bytes], None],
+        until: float | None,
+    ) -> bool:
+        receive = events.receive
+        for number in range(1, events.capacity + 1):  # and no more, because in a storm the queue never ends
+            try:
+                event = receive()
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    with system_errors("receive events of the watched namespaces"):
+                        raise
+                observatory.lost = True
+                continue
+            if event is None:
+                return True
+            nsid, datagram = event
+            try:
+                if not datagram:
+                    raise Malformed("an event longer than the buffer")
+                apply(nsid, datagram)
+            except Malformed:
+                self._doubt(observatory, nsid)
+            if until is not None and not number % _CLOCK and time.monotonic() >= until:
+                return False
+        return False
+
+    def _doubt(self, observatory: Observatory, nsid: int) -> None:
+        """Schedule a dump of a namespace after an event that cannot be read (rule 5)."""
+        if nsid == OWN:
+            observatory.lost = True  # perhaps a namespace has ended
+        elif (watch := self._by_nsid.get(nsid)) is not None:
+            self._watched.doubtful.setdefault(watch, (watch.rests_until, FIRST_PAUSE))
+
+    def _apply(self, nsid: int, datagram: bytes) -> None:
+        watch = self._by_nsid.get(nsid)
+        if watch is None:
+            return
+        changes = self._reports.changes
+        if changes is not None:
+            self._noise.counts[nsid] = self._noise.counts.get(nsid, 0) + 1
+        for kind, _flags, _sequence, start, end in messages(datagram):
+            if kind in _OF_ADDRESSES:
+                if changes is None or not changes.ignores(watch, _INDEX.unpack_from(datagram, start)[0]):
+                    self._report_address(watch, _OF_ADDRESSES[kind], parse_addr(datagram[start:end]))
+            elif datagram[start]:
+                continue  # of another family (AF_BRIDGE): the link as a port of a bridge
+            elif kind == RTM_NEWLINK:
+                self._put(watch, record_of(parse_link(datagram[start:end])))
+            elif kind == RTM_DELLINK:
+                self._remove(watch, _INDEX.unpack_from(datagram, start)[0])
+
+    def _report_address(self, watch: Watch, kind: EventKind, address: AddrMessage) -> None:
+        record = watch.table.get(address.ifindex)
+        if watch.fresh is not None or record is None:
+            return
+        if self._reports.changes is None:
+            self._report(watch, (kind, record, address))
+        else:
+            self._reports.changes.note_address(watch, address.ifindex, address, kind == "address")
+
+    def _put(self, watch: Watch, record: LinkMessage) -> None:
+        if watch.fresh is None:
+            self._report(watch, put(watch.table, record))
+        else:
+            watch.fresh[record.ifindex] = record
+
+    def _remove(self, watch: Watch, index: int) -> None:
+        if watch.fresh is None:
+            self._report(watch, remove(watch.table, index))
+        else:
+            watch.fresh.pop(index, None)
+
+    def _apply_end(self, _nsid: int, datagram: bytes) -> None:
+        for kind, _flags, _sequence, start, end in messages(datagram):
+            if kind == RTM_DELNSID:
+                nsid = parse_nsid(datagram[start:end])
+                if nsid is not None and (watch := self._by_nsid.get(nsid)) is not None:
+                    self.end(watch)
+
+    def end(self, watch: Watch) -> None:
+        """Stop watching a namespace that has ended, and report that."""
+        self._watched.drop(watch)
+        self._report(watch, GONE)

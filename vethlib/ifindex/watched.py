@@ -1,0 +1,70 @@
+"""The watched namespaces, by id, by inode and by reference."""
+
+from __future__ import annotations
+
+from vethlib.links import NetnsRef
+
+from .observatory import Observatory
+from .watch import Watch
+
+__all__ = ["Watched"]
+
+
+class Watched:
+    """The watched namespaces.
+
+    `by_ref` has each under the spellings by which it was given. `doubtful` are those whose links may have changed
+    without an event: the time of the next dump, and the pause after it if that fails.
+    """
+
+    def __init__(self) -> None:
+        self.by_nsid: dict[int, Watch] = {}
+        self.by_inode: dict[int, Watch] = {}
+        self.by_ref: dict[object, Watch] = {}
+        self.doubtful: dict[Watch, tuple[float, float]] = {}
+
+    def add(self, watch: Watch) -> None:
+        """Add a namespace, whose reference is published later."""
+        self.by_nsid[watch.nsid] = self.by_inode[watch.inode] = watch
+        watch.observatory.watched += 1
+
+    def move(self, watch: Watch, observatory: Observatory, nsid: int) -> None:
+        """Note that a namespace is now watched from another observatory, in which it has this id."""
+        del self.by_nsid[watch.nsid]
+        watch.observatory.watched -= 1
+        watch.observatory, watch.nsid = observatory, nsid
+        self.by_nsid[nsid] = watch
+        observatory.watched += 1
+
+    def drop(self, watch: Watch) -> None:
+        """Remove a namespace. The id remains until the observatory ends; its events are read and dropped."""
+        if self.by_nsid.pop(watch.nsid, None) is None:
+            return
+        watch.observatory.watched -= 1
+        self.doubtful.pop(watch, None)
+        for spelling in watch.spellings:
+            if self.by_ref.get(spelling) is watch:
+                del self.by_ref[spelling]
+        if self.by_inode.get(watch.inode) is watch:
+            del self.by_inode[watch.inode]
+        watch.table = {}
+        watch.fresh = None
+
+    def named(self, ref: NetnsRef) -> Watch | None:
+        """Return the namespace that was given by this reference in its other spelling: "netns:blue" for "blue"."""
+        if ref is not None and not isinstance(ref, str):
+            return None
+        ref = ref or ""
+        return self.by_ref.get(ref.removeprefix("netns:") if ref.startswith("netns:") else f"netns:{ref}")
+
+    def netns(self) -> list[NetnsRef]:
+        """Return the first reference of each."""
+        return [watch.netns for watch in self.by_nsid.values() if watch.fresh is None]
+
+    def unpublished(self) -> list[Watch]:
+        """Return those whose dump is not in force yet."""
+        return [watch for watch in self.by_nsid.values() if watch.fresh is not None]
+
+    def at(self, observatory: Observatory) -> list[Watch]:
+        """Return those that are watched from this observatory."""
+        return [watch for watch in self.by_nsid.values() if watch.observatory is observatory]
