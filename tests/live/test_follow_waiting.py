@@ -467,15 +467,16 @@ def test_mounts_elsewhere_make_all_names_be_looked_at_for_a_tenth_of_the_time(fo
     other = f"{DIRECTORY}/other"
     Path(other).touch()
     times = []
-    ending = time.monotonic() + 0.5
-    while time.monotonic() < ending:
+    started = time.monotonic()
+    while (elapsed := time.monotonic() - started) < 0.5 or len(times) < 30:
         mounted_over(other)
         umount2(other.encode(), MNT_DETACH)
         begun = time.thread_time()
         assert follower.changed() == set()
         times.append(time.thread_time() - begun)
-    assert len(times) > 100
-    assert sorted(times)[len(times) // 2] < max(times) / 4, "mostly the names are not looked at"
+    looks = [one for one in times if one > max(times) / 4]
+    assert len(looks) < len(times)
+    assert sum(looks) < 0.2 * elapsed
     umount2(f"{DIRECTORY}/n7".encode(), MNT_DETACH)
     assert heard(follower) == {"n7"}
     settle(follower)
