@@ -440,7 +440,7 @@ def test_thousands_of_names_cost_one_watch_and_little_time(follower: Follower) -
 
 def best(function: Callable[[], object]) -> float:
     """CPU seconds, the best of five."""
-    times = []
+    times: list[float] = []
     for _ in range(5):
         begun = time.thread_time()
         function()
@@ -466,7 +466,7 @@ def test_mounts_elsewhere_make_all_names_be_looked_at_for_a_tenth_of_the_time(fo
     settle(follower)
     other = f"{DIRECTORY}/other"
     Path(other).touch()
-    times = []
+    times: list[float] = []
     started = time.monotonic()
     while (elapsed := time.monotonic() - started) < 0.5 or len(times) < 30:
         mounted_over(other)
