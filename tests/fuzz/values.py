@@ -15,7 +15,8 @@ from google.protobuf.message import DecodeError
 
 from vethlib.agent.config.files import load
 from vethlib.agent.config.jsontext import Undecodable
-from vethlib.agent.config.northbound import Parsed, read, read_one, same, to_json
+from vethlib.agent.config.northbound import Parsed, read, read_one, same
+from vethlib.agent.config.writing import to_json
 from vethlib.agent.stores.agentfile import read_report
 from vethlib.agent.stores.contents import Contents
 from vethlib.agent.stores.etcd import etcd_pb2 as pb

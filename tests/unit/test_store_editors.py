@@ -178,6 +178,9 @@ def test_a_config_map_changes_all_its_files_by_one_rename(tmp_path: Path) -> Non
     (tmp_path / "c.json").symlink_to("..data/c.json")
     (tmp_path / "b.json").unlink()
     assert is_readable(store)
-    assert list(changed(store)) == ["c"]
-    assert changed(store) == {"b": None}
+    changes = changed(store)
+    if "b" not in changes:  # it waits for the file to be replaced, but not for a slow machine
+        changes |= changed(store)
+    assert changes.pop("b") is None
+    assert list(changes) == ["c"]
     store.close()

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from .config.northbound import read as read
     from .config.northbound import read_one as read_one
     from .config.northbound import read_value as read_value
-    from .config.northbound import to_dict as to_dict
-    from .config.northbound import to_json as to_json
+    from .config.writing import to_dict as to_dict
+    from .config.writing import to_json as to_json
     from .hooks import HookCounts as HookCounts
     from .hooks import Hooks as Hooks
     from .limits import Limits as Limits
@@ -138,8 +138,8 @@ _MODULES = {
     "read_alias": ".config.mark",
     "read_one": ".config.northbound",
     "read_value": ".config.northbound",
-    "to_dict": ".config.northbound",
-    "to_json": ".config.northbound",
+    "to_dict": ".config.writing",
+    "to_json": ".config.writing",
 }
 
 __all__ = [

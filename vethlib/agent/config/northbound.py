@@ -1,47 +1,26 @@
-"""Read and write the northbound model as JSON.
+"""Read the northbound model as JSON.
 
 Reading is generous in spelling (see :mod:`.spelling`) and strict in meaning: an unknown key, a key given twice or a
-value of the wrong type is a problem, reported with the path of the key.
+value of the wrong type is a problem, reported with the path of the key (see :mod:`.fieldreader`).
 One bad field does not hide the others, and a value that cannot be read is still reported with its source.
 A problem with one value, foreseen or not, never affects another value. The content of unknown keys, which may be
 secret, is in no message that everybody can read.
-
-The keys and their types come from the descriptors of northbound.proto. The written form is strict: snake_case, enums
-as numbers, defaults left out, in the order of that file.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
-from functools import partial
 from typing import Any
-
-from google.protobuf import json_format
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from vethlib.agent.limits import DEFAULT, Limits
 from vethlib.errors import InvalidValue
 
 from . import northbound_pb2 as pb
-from .jsontext import JsonObject, Stray, Undecodable, decode
-from .model import (
-    FIELD_READ,
-    Interface,
-    InvalidInterface,
-    MoreProblems,
-    Namespace,
-    NamespaceType,
-    Remark,
-    check_interface_name,
-    detached,
-    too_many_addresses,
-)
-from .spelling import LONGEST as NEAR
-from .spelling import enum_number, field_of, is_former_name, is_uint32, values_of
+from .fieldreader import FieldReader, json_type
+from .jsontext import Stray, Undecodable, decode
+from .model import Interface, InvalidInterface, Namespace, Remark, check_interface_name, detached, too_many_addresses
+from .spelling import values_of
 
 __all__ = [
     "Parsed",
@@ -50,13 +29,15 @@ __all__ = [
     "read_one",
     "read_value",
     "same",
-    "to_dict",
-    "to_json",
     "too_long",
     "unforeseen",
 ]
 
 _log = logging.getLogger("vethlib.agent")
+
+
+_LONGEST_NAME = 255
+_ELEMENTS_IN_FULL = 50  # elements whose problems are all listed: a problem takes 1 KB, and a list may have a million
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,9 +164,9 @@ def unforeseen(error: Exception, source: str, name: str = "") -> Parsed:
 
 def _read_value(value: object, source: str, limits: Limits | None, most: int) -> Parsed:
     if not isinstance(value, dict):
-        problem = Stray("interface", f"must be an object, not {_kind(value)}")
+        problem = Stray("interface", f"must be an object, not {json_type(value)}")
         return Parsed(None, problems=(problem,), source=source)
-    reader = _Reader(limits, most)
+    reader = FieldReader(limits, most)
     fields = reader.message(value, pb.Interface.DESCRIPTOR, "")
     name = fields.get("name", "")
     reader.namespace_warnings(fields.get("namespace", {}))
@@ -234,46 +215,7 @@ def _size(value: object) -> int:
     return size
 
 
-def to_dict(interface: Interface) -> dict[str, Any]:
-    """Return the interface as a JSON object: snake_case, enums as numbers, in a fixed order.
-
-    Defaults are left out unless they were present in the value that was read.
-    """
-    namespace = interface.namespace
-    message = pb.Interface(
-        name=interface.name,
-        description=interface.description,
-        type=pb.InterfaceType.ValueType(interface.type),
-        enabled=interface.enabled,
-        phys_address=interface.phys_address,
-        mtu=interface.mtu,
-        ip_addresses=interface.ip_addresses,
-        host_if_name=interface.host_if_name,
-        veth=pb.Veth(peer_if_name=interface.peer_if_name),
-        num_queues=interface.num_queues,
-        link_only=interface.link_only,
-    )
-    if namespace.ref:
-        message.namespace.type = pb.NamespaceType.ValueType(namespace.type)
-        for field in FIELD_READ.values():
-            setattr(message.namespace, field, getattr(namespace, field))
-    values = json_format.MessageToDict(message, preserving_proto_field_name=True, use_integers_for_enums=True)
-    if not interface.explicit:
-        return values
-    if "namespace.type" in interface.explicit and namespace.ref:
-        values["namespace"] = {"type": 0} | values["namespace"]
-    fields = pb.Interface.DESCRIPTOR.fields
-    written = {field.name: field.default_value for field in fields if field.name in interface.explicit} | values
-    return {field.name: written[field.name] for field in fields if field.name in written}
-
-
-def to_json(interface: Interface, *, indent: int | None = None) -> str:
-    """Return the result of :func:`to_dict` as text; `indent` as in :func:`json.dumps`."""
-    separators = (",", ":") if indent is None else (",", ": ")
-    return json.dumps(to_dict(interface), indent=indent, separators=separators, ensure_ascii=False)
-
-
-def _from_fields(fields: dict[str, Any], reader: _Reader) -> tuple[Interface | None, tuple[InvalidValue, ...]]:
+def _from_fields(fields: dict[str, Any], reader: FieldReader) -> tuple[Interface | None, tuple[InvalidValue, ...]]:
     """Return the interface with these fields, or all problems, at most one per field that the reader has refused."""
     raised: list[InvalidValue] = []
     explicit = {name for name, value in fields.items() if not value and not isinstance(value, dict)}
@@ -299,213 +241,3 @@ def _from_fields(fields: dict[str, Any], reader: _Reader) -> tuple[Interface | N
         reader.add(problem)
     problems = reader.listed()
     return None if problems else interface, problems
-
-
-def _prefixes(path: str) -> Iterator[str]:
-    """Yield a path and its parents: ``veth`` and ``veth.peer_if_name`` for the latter."""
-    for at, character in enumerate(path):
-        if character in ".[":
-            yield path[:at]
-    yield path
-
-
-class _Reader:
-    """Walk a JSON object along a message descriptor and collect its problems.
-
-    Up to `most` problems are kept, the rest only counted, so that a million of them take no memory.
-    """
-
-    def __init__(self, limits: Limits | None, most: int) -> None:
-        self.limits = limits
-        self._most = most
-        self.problems: list[InvalidValue] = []
-        self.remarks: list[Remark] = []
-        self._more = 0
-        self._refused: set[str] = set()  # known fields that have a problem, listed or not
-
-    def add(self, problem: InvalidValue) -> None:
-        """Add a problem that was found elsewhere, unless its field already has one."""
-        if isinstance(problem, MoreProblems):
-            self._more += problem.count
-        elif self._refused.isdisjoint(_prefixes(problem.field)):
-            self._list(lambda: problem)
-
-    def listed(self) -> tuple[InvalidValue, ...]:
-        """Return the problems, with a last one for the number of unlisted ones."""
-        return (*self.problems, *([MoreProblems(self._more)] if self._more else []))
-
-    def _list(self, make: Callable[[], InvalidValue]) -> None:
-        if len(self.problems) < self._most:
-            self.problems.append(make())
-        else:
-            self._more += 1
-
-    def message(self, given: dict[str, Any], descriptor: Descriptor, path: str) -> dict[str, Any]:
-        """Return the valid fields of `given` under their proper names."""
-        fields: dict[str, Any] = {}
-        spelt: dict[str, str] = {}
-        for key in given.twice if isinstance(given, JsonObject) else ():
-            self.stray(path, key, given[key], lambda: "the key is given twice in one object")
-        for key, value in given.items():
-            field = field_of(descriptor, key)
-            if field is None:
-                self.stray(path, key, value, partial(_unknown, descriptor, key, path))
-                continue
-            if field.name in spelt:
-                cure = f"the same field is also given as {path}{spelt[field.name]}: keep one"
-                self.wrong(path + key, value, cure)
-                continue
-            spelt[field.name] = key
-            if is_former_name(key):
-                text = f"{key} is a former name of {field.name}: write {field.name}"
-                self.remarks.append(Remark("former-key", (field.name,), text))
-            if value is not None:  # null means the default (JSON mapping of protobuf)
-                self.field(fields, field, value, path + field.name)
-        return fields
-
-    def field(self, fields: dict[str, Any], field: FieldDescriptor, value: Any, path: str) -> None:
-        """Put `value` into `fields` if it is of the field's type."""
-        if field.default_value != []:
-            self.one(fields, field.name, field, value, path)
-        elif not isinstance(value, list):
-            self.wrong(path, value, f"must be a list, not {_kind(value)}")
-        else:
-            # A bad element is replaced by "", so that the numbers of the elements after it stay right.
-            elements = dict.fromkeys(range(len(value)), "")
-            for number, element in enumerate(value):
-                self.one(elements, number, field, element, f"{path}[{number}]")
-            fields[field.name] = list(elements.values())
-
-    def one(self, into: dict[Any, Any], key: object, field: FieldDescriptor, value: Any, path: str) -> None:
-        if field.type == field.TYPE_MESSAGE:
-            if isinstance(value, dict):
-                assert field.message_type is not None
-                into[key] = self.message(value, field.message_type, f"{path}.")
-            else:
-                example = _EXAMPLES.get(path)
-                as_in = f", as in {example}" if example else ""
-                self.wrong(path, value, f"must be an object, not {_kind(value)}{as_in}")
-            return
-        accepts, read, cure = _SCALARS[field.type]
-        if accepts(field, value):
-            into[key] = read(field, value)
-        else:
-            self.wrong(path, value, cure(field))
-
-    def wrong(self, path: str, value: object, cure: str) -> None:
-        """Note that a known field, or an element of it, has a value of the wrong type."""
-        if not path.endswith("]"):  # a bad element is replaced by "", which raises no further problem
-            self._refused.add(path)
-        self._list(lambda: InvalidValue(path, _short(value), cure))
-
-    def stray(self, path: str, key: str, value: object, cure: Callable[[], str]) -> None:
-        """Note a key that does not belong there."""
-        self._refused.add(path + key if len(key) < NEAR else path)
-        self._list(lambda: Stray(path + _shown(key), cure(), _short(value)))
-
-    def readable(self, namespace: dict[str, Any]) -> dict[str, Any]:
-        """Return the fields to check: all, or only those that its type reads if the namespace already has problems."""
-        if not self._is_namespace_refused():
-            return namespace
-        kind = namespace.get("type", 0)
-        return {name: value for name, value in namespace.items() if name in ("type", FIELD_READ[kind])}
-
-    def _is_namespace_refused(self) -> bool:
-        return any(path.startswith("namespace") for path in self._refused)
-
-    def namespace_warnings(self, namespace: dict[str, Any]) -> None:
-        """Warn of fields that the namespace's type leaves unread."""
-        if self._is_namespace_refused() or not namespace.get(FIELD_READ[NamespaceType(namespace.get("type", 0))]):
-            return
-        kind = NamespaceType(namespace.get("type", 0))
-        for name in FIELD_READ.values():
-            if name != FIELD_READ[kind] and namespace.get(name):
-                reads = f"{kind.name} ({kind.value}), which reads namespace.{FIELD_READ[kind]}"
-                text = f"namespace.{name} is not read: namespace.type is {reads}"
-                self.remarks.append(Remark("unread-field", (f"namespace.{name}",), text))
-
-
-def _unknown(descriptor: Descriptor, key: str, path: str) -> str:
-    known = [*descriptor.fields_by_name, *descriptor.fields_by_camelcase_name]
-    near = get_close_matches(key[:NEAR], known, n=1, cutoff=0.4)
-    # A key that is part of a known name probably means that name: "peer" means veth.peer_if_name.
-    near += [name for name in known if key and key in name]
-    if not near:
-        return f"unknown key; the known keys are {', '.join(path + name for name in descriptor.fields_by_name)}"
-    field = field_of(descriptor, near[0])
-    assert field is not None
-    return f"unknown key; did you mean {path}{field.name}?"
-
-
-_LONGEST_NAME = 255
-_ELEMENTS_IN_FULL = 50  # elements whose problems are all listed: a problem takes 1 KB, and a list may have a million
-
-
-def _is_text(_field: FieldDescriptor, value: object) -> bool:
-    return isinstance(value, str) and (value.isascii() or not any("\ud800" <= c <= "\udfff" for c in value))
-
-
-def _is_flag(_field: FieldDescriptor, value: object) -> bool:
-    return isinstance(value, bool)
-
-
-def _is_uint32(_field: FieldDescriptor, value: object) -> bool:
-    return is_uint32(value)
-
-
-def _is_enum(field: FieldDescriptor, value: object) -> bool:
-    return enum_number(field, value) is not None
-
-
-def _enum_cure(field: FieldDescriptor) -> str:
-    assert field.enum_type is not None
-    values = [f"{value.name} ({value.number})" for value in field.enum_type.values]
-    return f"must be one of {', '.join(values)}" if len(values) > 1 else f"must be {values[0]}"
-
-
-def _as_given(_field: FieldDescriptor, value: Any) -> Any:
-    return value
-
-
-def _as_number(_field: FieldDescriptor, value: Any) -> int:
-    return int(value)
-
-
-# By field type: a check of the type, the conversion to the model, and the cure for a value of another type.
-_EXAMPLES = {"namespace": '{"type": 2, "name": "ns1"}', "veth": '{"peer_if_name": "veth2"}'}
-
-_SCALARS: dict[
-    int,
-    tuple[
-        Callable[[FieldDescriptor, Any], bool],
-        Callable[[FieldDescriptor, Any], Any],
-        Callable[[FieldDescriptor], str],
-    ],
-] = {
-    FieldDescriptor.TYPE_STRING: (_is_text, _as_given, lambda _: "must be a string"),
-    FieldDescriptor.TYPE_BOOL: (_is_flag, _as_given, lambda _: "must be true or false"),
-    FieldDescriptor.TYPE_UINT32: (_is_uint32, _as_number, lambda _: "must be a whole number from 0 to 4294967295"),
-    FieldDescriptor.TYPE_ENUM: (_is_enum, enum_number, _enum_cure),
-}
-
-
-def _kind(value: object) -> str:
-    """Return the name of the JSON type of `value`, for messages."""
-    names: Iterable[tuple[type, str]] = ((bool, "true or false"), (dict, "an object"), (list, "a list"))
-    for kind, name in names:
-        if isinstance(value, kind):
-            return name
-    return "null" if value is None else "a string" if isinstance(value, str) else "a number"
-
-
-def _short(value: object) -> object:
-    """Return `value` for a message: short, and nothing whose repr() could fail or be huge."""
-    if isinstance(value, dict | list):
-        return _kind(value)
-    return value if not isinstance(value, str) or len(value) <= 80 else f"{value[:77]}..."
-
-
-def _shown(key: str) -> str:
-    """Return a key for a path: short, and printable on any terminal."""
-    key = key if len(key) <= 80 else f"{key[:77]}..."
-    return key if key.isprintable() else ascii(key)

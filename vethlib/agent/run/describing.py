@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from vethlib.agent.config.northbound import to_dict
+from vethlib.agent.config.writing import to_dict
 from vethlib.agent.reconcile.configurator import Configurator
 
 __all__ = ["reply"]

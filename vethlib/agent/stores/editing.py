@@ -20,7 +20,8 @@ from vethlib import _locks, _trusted
 from vethlib._files import Replacement
 from vethlib.agent.config.jsontext import Undecodable
 from vethlib.agent.config.model import Interface
-from vethlib.agent.config.northbound import Parsed, read, to_json
+from vethlib.agent.config.northbound import Parsed, read
+from vethlib.agent.config.writing import to_json
 from vethlib.agent.limits import DEFAULT
 from vethlib.errors import InvalidValue
 

@@ -15,7 +15,8 @@ from typing import TypeAlias
 from vethlib.agent.config.jsontext import Undecodable, decode
 from vethlib.agent.config.mark import check_label
 from vethlib.agent.config.model import Interface
-from vethlib.agent.config.northbound import Parsed, to_json
+from vethlib.agent.config.northbound import Parsed
+from vethlib.agent.config.writing import to_json
 from vethlib.agent.stores.keys import key_of
 from vethlib.agent.stores.protocol import Edit, Snapshot, Stored, StoreError
 from vethlib.agent.stores.texts import check_names, means, name_in

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from vethlib.agent.config.mark import check_label
-from vethlib.agent.config.northbound import to_dict
+from vethlib.agent.config.writing import to_dict
 from vethlib.agent.process.instance import ask
 from vethlib.agent.stores.keys import place_of
 from vethlib.agent.stores.opening import is_etcd, open_editor, open_statuses, shown
