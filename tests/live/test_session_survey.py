@@ -22,6 +22,7 @@ from vethlib._nl.nsid import get_nsid
 from vethlib.session.core import slabs as slabs_module
 from vethlib.session.core.namespaces import OpenNetns
 from vethlib.session.read import survey as survey_module
+from vethlib.session.read.peers import Peers
 from vethlib.session.read.survey import Survey
 
 
@@ -198,7 +199,7 @@ def test_what_vanishes_while_it_is_looked_at_has_no_other_end(
     session: Session, blue: str, red: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session.create_many([Veth(End("a", "blue"), End("b", "red")), Veth(End("c", "blue"), End("d", "blue"))])
-    find = survey_module._Peers.find
+    find = Peers.find
 
     def remove(names: tuple[str, ...]) -> Callable[..., Any]:
         def vanished(self: Any) -> Any:
@@ -209,14 +210,14 @@ def test_what_vanishes_while_it_is_looked_at_has_no_other_end(
         return vanished
 
     with monkeypatch.context() as patch:
-        patch.setattr(survey_module._Peers, "find", remove(("red",)))
+        patch.setattr(Peers, "find", remove(("red",)))
         survey = session.survey(["blue", "red"])
     assert pairs(survey) == {pair(("blue", "c"), ("blue", "d"))}
     assert {one.link.name for one in survey.links} == {"lo", "a", "b", "c", "d"}
     Netns.create("red").close()
     session.create(Veth(End("x", "blue"), End("y", "red")))
     with monkeypatch.context() as patch:
-        patch.setattr(survey_module._Peers, "find", remove(("red", "blue")))
+        patch.setattr(Peers, "find", remove(("red", "blue")))
         assert pairs(session.survey(["red", "blue"])) == {pair(("blue", "c"), ("blue", "d"))}
 
 
@@ -224,7 +225,7 @@ def test_a_namespace_that_was_replaced_while_it_was_looked_at_is_not_taken_for_i
     session: Session, blue: str, red: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session.create(Veth(End("a", "blue"), End("b", "red")))
-    find = survey_module._Peers.find
+    find = Peers.find
 
     def replaced(self: Any) -> Any:
         with Netns.open("red"):
@@ -232,7 +233,7 @@ def test_a_namespace_that_was_replaced_while_it_was_looked_at_is_not_taken_for_i
             Netns.create("red").close()
             return find(self)
 
-    monkeypatch.setattr(survey_module._Peers, "find", replaced)
+    monkeypatch.setattr(Peers, "find", replaced)
     assert pairs(session.survey(["blue", "red"])) == set()
 
 
@@ -579,14 +580,14 @@ def test_an_end_at_home_is_not_found_where_a_namespace_does_not_say_which_id_hom
 
 def after_finding(monkeypatch: pytest.MonkeyPatch, then: Callable[[], object]) -> None:
     """Do something between the search for the other ends and the look for those at home."""
-    find = survey_module._Peers.find
+    find = Peers.find
 
     def found(self: Any) -> Any:
         peers = find(self)
         then()
         return peers
 
-    monkeypatch.setattr(survey_module._Peers, "find", found)
+    monkeypatch.setattr(Peers, "find", found)
 
 
 @pytest.mark.usefixtures("joined")
@@ -627,13 +628,13 @@ def test_what_home_refuses_when_ends_there_are_looked_for_is_raised(
 
 def before_finding(monkeypatch: pytest.MonkeyPatch, first: Callable[[], object]) -> None:
     """Do something between the look and the search for the other ends."""
-    find = survey_module._Peers.find
+    find = Peers.find
 
     def found(self: Any) -> Any:
         first()
         return find(self)
 
-    monkeypatch.setattr(survey_module._Peers, "find", found)
+    monkeypatch.setattr(Peers, "find", found)
 
 
 @pytest.mark.usefixtures("joined")

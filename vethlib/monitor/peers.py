@@ -1,7 +1,7 @@
 """Find the peer of every veth whose peer is in a watched namespace.
 
 A link message has the peer's ifindex and an nsid that is valid in the link's own namespace only. So candidates are
-collected from all namespaces and then confirmed by the kernel (`vethlib.session.read.survey`); only once, because a
+collected from all namespaces and then confirmed by the kernel (`vethlib.session.read.peers`); only once, because a
 veth keeps its peer. All new candidates are confirmed in one survey.
 """
 

@@ -1,0 +1,142 @@
+"""What a survey has read so far, and its result."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+from vethlib import ns
+from vethlib._nl.addr import AddrMessage
+from vethlib._nl.link import LinkMessage
+from vethlib._nl.nsid import get_nsid, parse_nsid
+from vethlib.errors import NotPermitted, VethError, is_exhaustion
+from vethlib.links import Address, Link
+from vethlib.session.core.namespaces import Identity, Namespaces, OpenNetns
+
+from .reading import addresses_of, to_link
+from .target import read_body
+
+__all__ = ["LinkAt", "Seen", "Survey", "SurveyedLink"]
+
+LinkAt = tuple[Identity, int]
+"""A link in any namespace: the identity of the namespace, and the ifindex."""
+
+
+@dataclass(frozen=True, slots=True)
+class SurveyedLink:
+    """A link, its namespace, its addresses, and for a veth its other end, if that was read as well."""
+
+    at: Identity
+    ref: str
+    link: Link
+    addresses: tuple[Address, ...]
+    peer: LinkAt | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """The result of a survey. `links` has each link once.
+
+    `places` has the identity of the namespace that each reference leads to, or an error: NetnsNotFound if there is no
+    such namespace; any other error means that it is not known. `cookies` has the SO_NETNS_COOKIE (Linux 5.14) of the
+    namespaces that were read, which distinguishes each from all others since the boot.
+    """
+
+    places: dict[str, Identity | VethError]
+    links: list[SurveyedLink]
+    cookies: dict[Identity, int] = field(default_factory=dict)
+
+
+class Seen:
+    """What has been read so far.
+
+    An error concerns its own namespace only: it is `failed`, its links are left out, and its references have the error.
+    Errors of the home namespace are raised.
+    """
+
+    def __init__(self, *, with_home: bool, may_be_closed: Container[str]) -> None:
+        self.places: dict[str, Identity | VethError] = {}
+        self.ref_of: dict[Identity, str] = {}
+        self.links: dict[LinkAt, tuple[Link, tuple[Address, ...]]] = {}
+        self.cookies: dict[Identity, int] = {}
+        self.home: Identity | None = None
+        self.home_id: dict[Identity, int | None] = {}  # the id of home in each namespace
+        self.failed: dict[Identity, VethError] = {}
+        self.short = False  # of descriptors, since the last slab was started
+        self._with_home = with_home
+        self._may_be_closed = may_be_closed
+
+    def open(self, namespaces: Namespaces, refs: Iterable[str]) -> list[tuple[str, OpenNetns]]:
+        """Open the references, and note the errors of those that cannot be opened."""
+        self.short = False
+        opened: list[tuple[str, OpenNetns]] = []
+        for ref in refs:
+            try:
+                place = namespaces(ref)
+            except VethError as error:
+                self.short = self.short or is_exhaustion(error)
+                self.places[ref] = error
+                continue
+            self.places[ref] = place.identity
+            self.ref_of.setdefault(place.identity, ref)
+            opened.append((ref, place))
+        return opened
+
+    @contextmanager
+    def contained(self, place: OpenNetns) -> Iterator[None]:
+        """Note an error of the block as that of `place` alone; success clears an earlier one."""
+        try:
+            yield
+        except VethError as error:
+            if place.is_home or self._is_closed_to_all(place, error):
+                raise
+            self.short = self.short or is_exhaustion(error)
+            self.failed[place.identity] = error
+        else:
+            self.failed.pop(place.identity, None)
+
+    def _is_closed_to_all(self, place: OpenNetns, error: VethError) -> bool:
+        """Return whether a namespace that should be open may not be entered, as no other may."""
+        if not isinstance(error, NotPermitted) or self.ref_of[place.identity] in self._may_be_closed:
+            return False
+        return not ns.can_enter()
+
+    def add(
+        self, namespaces: Namespaces, place: OpenNetns, links: Iterable[LinkMessage], addresses: Iterable[AddrMessage]
+    ) -> None:
+        """Add links of `place`, each with its addresses."""
+        identity, ref = place.identity, self.ref_of[place.identity]
+        self.cookies[identity] = place.cookie
+        by_index: dict[int, list[Address]] = {}
+        for address in addresses_of(addresses):
+            by_index.setdefault(address.index, []).append(address)
+        peers_abroad = False
+        for message in links:
+            own = tuple(by_index.get(message.ifindex, ()))
+            link = to_link(message, ref, own)
+            self.links[identity, link.index] = link, own
+            peers_abroad = peers_abroad or link.peer_netnsid is not None
+        if place.is_home:
+            self.home = identity
+        elif peers_abroad and self._with_home:
+            outcome = namespaces.ask(place, get_nsid(namespaces.home.fd))
+            if not outcome.errno:
+                self.home_id[identity] = read_body(place, outcome, parse_nsid)
+
+    def survey(self, peers: dict[LinkAt, LinkAt]) -> Survey:
+        """Return the result, with these peers."""
+        failed = self.failed
+        links = [
+            SurveyedLink(at[0], self.ref_of[at[0]], link, addresses, peers.get(at))
+            for at, (link, addresses) in self.links.items()
+            if at[0] not in failed
+        ]
+        if not failed:
+            return Survey(self.places, links, self.cookies)
+        links = [replace(link, peer=None) if link.peer and link.peer[0] in failed else link for link in links]
+        namespaces = {
+            ref: place if isinstance(place, VethError) else failed.get(place, place)
+            for ref, place in self.places.items()
+        }
+        return Survey(namespaces, links, self.cookies)
