@@ -53,6 +53,7 @@ class HostObserver:
         self._label = label
         self._records = records
         self._built_for: dict[NetnsId, dict[int, str]] = {}  # namespace → ifindex → interface
+        self._reached_by: dict[str, set[str]] = {}  # reference → interfaces with a known end that is reached by it
 
     # --- looking
 
@@ -137,7 +138,7 @@ class HostObserver:
         if names is None:
             names = {*self.known, *owned.names()}
         for name in names:
-            for end, ref in self.known.pop(name, {}).items():
+            for end, ref in self._pop(name).items():
                 if _is_unknown(observed, ref):
                     self.add(name, end, ref)
                 else:
@@ -149,7 +150,18 @@ class HostObserver:
         """Remember that an end was built for an interface, and a reference that leads to its namespace."""
         place, index = end
         self.known.setdefault(name, {})[end] = ref
+        self._reached_by.setdefault(ref, set()).add(name)
         self._built_for.setdefault(place, {})[index] = name
+
+    def _pop(self, name: str) -> Ends:
+        """Forget all ends of an interface, and return them."""
+        ends = self.known.pop(name, {})
+        for ref in ends.values():
+            names = self._reached_by.get(ref, set())
+            names.discard(name)
+            if not names:
+                self._reached_by.pop(ref, None)
+        return ends
 
     def _remove(self, end: LinkId) -> None:
         place, index = end
@@ -171,7 +183,7 @@ class HostObserver:
 
     def known_at(self, ref: str) -> set[str]:
         """Return the interfaces of which an end is known that is reached by this reference."""
-        return {name for name, ends in self.known.items() if ref in ends.values()}
+        return self._reached_by.get(ref, set())
 
     def hidden(self, name: str, observed: Observed) -> str:
         """Return why a known end of this interface could not be seen; "" if there is no such end."""
@@ -194,7 +206,7 @@ class HostObserver:
 
     def release(self, desired: Desired, kept: Container[str]) -> list[NetnsId]:
         """Stop following references that no interface needs any more. Return the namespaces not watched any more."""
-        left = {ref for ref in self.watches.left if not self.known_at(ref)}
+        left = {ref for ref in self.watches.left if self.known_at(ref) <= desired.at(ref)}
         return self.watches.release(desired, left, kept)
 
 

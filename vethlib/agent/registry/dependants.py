@@ -73,7 +73,7 @@ class Dependants:
 
     def __init__(self, place_of: Callable[[str], NetnsId | None]) -> None:
         self._place_of = place_of
-        self._up: dict[tuple[NetnsId, str], Link] = {}
+        self._up: dict[NetnsId, dict[str, Link]] = {}  # namespace → name → link
         self._name_of: dict[tuple[NetnsId, int], str] = {}  # of those that are up
         self._by_name: dict[str, list[Attachment]] = {}
 
@@ -119,24 +119,27 @@ class Dependants:
         if name is not None and (name != link.name or not link.up):
             self.link_is_gone(place, link.index)
         if link.up:
-            before = self._up.get((place, link.name))
+            before = self._up.setdefault(place, {}).get(link.name)
             if before is not None and before.index != link.index:
                 del self._name_of[place, before.index]
-            self._up[place, link.name] = link
+            self._up[place][link.name] = link
             self._name_of[place, link.index] = link.name
             self._settle_all(link.name)
 
     def link_is_gone(self, place: NetnsId, link: str | int) -> None:
         """Note that the link with this name or ifindex was, or is about to be, deleted, moved, renamed or set down."""
         name = self._name_of.get((place, link)) if isinstance(link, int) else link
-        known = None if name is None else self._up.pop((place, name), None)
+        up = self._up.get(place)
+        known = None if name is None or up is None else up.pop(name, None)
         if known is not None:
+            if not up:
+                del self._up[place]
             del self._name_of[place, known.index]
             self._settle_all(known.name)
 
     def place_is_gone(self, place: NetnsId) -> None:
         """Note that a namespace has ended, and all its links with it, or that it is not watched any more."""
-        for _, name in [at for at in self._up if at[0] == place]:
+        for name in list(self._up.get(place, ())):
             self.link_is_gone(place, name)
 
     def look_again(self, refs: Iterable[str]) -> None:
@@ -167,7 +170,7 @@ class Dependants:
         if attachment not in self._by_name.get(attachment.host_if_name, ()):
             return None, None
         place = self._place_of(attachment.netns)
-        return place, None if place is None else self._up.get((place, attachment.host_if_name))
+        return place, None if place is None else self._up.get(place, {}).get(attachment.host_if_name)
 
     def _attach(self, attachment: Attachment, place: NetnsId, link: Link) -> None:
         attachment._place, attachment._refused = place, None

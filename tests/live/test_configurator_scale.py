@@ -1,0 +1,130 @@
+"""What an agent does about one interface does not depend on how many others it has: counted in calls, not seconds."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.live.applying import interface
+from tests.live.configuring import configured, pair, settle, until
+from vethlib import Session
+from vethlib.agent import Interface
+from vethlib.agent.reconcile.configurator import Configurator
+from vethlib.errors import LinkNotFound
+
+FEW, MANY = 4, 100  # pairs
+MARGIN = 1.5
+
+
+def near(number: int) -> Interface:
+    return interface(f"h{number}", f"b{number}", mtu=1400)
+
+
+def far(number: int) -> Interface:
+    return interface(f"b{number}", f"h{number}", f"at{number}", host_if_name="eth0")
+
+
+@pytest.fixture
+def other(session: Session) -> Iterator[Session]:
+    """Another program, whose session has no cache."""
+    with Session() as other:
+        yield other
+
+
+def exists(session: Session, name: str) -> bool:
+    try:
+        session.index(name)
+    except LinkNotFound:
+        return False
+    return True
+
+
+class Calls:
+    """Counts the calls of functions, in Python and in C, while it is entered."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __enter__(self) -> Calls:
+        sys.setprofile(self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(None)
+
+    def _note(self, _frame: object, event: str, _argument: object) -> None:
+        if event in ("call", "c_call"):
+            self.count += 1
+
+
+def calls_of(configurator: Configurator, until_done: Callable[[], bool]) -> int:
+    """Poll until it is done and nothing is left to do; return the calls that took."""
+    calls = Calls()
+    until(configurator, lambda: _polled(configurator, calls) and until_done())
+    settle(configurator)
+    return calls.count
+
+
+def _polled(configurator: Configurator, calls: Calls) -> bool:
+    with calls:
+        configurator.poll(0)
+    return not configurator.behind
+
+
+def at(size: int, configurator: Configurator) -> None:
+    """Have it keep this many pairs, and be at rest."""
+    configurator.resync([one for number in range(size) for one in (near(number), far(number))])
+    until(configurator, configured(configurator, *(f"h{number}" for number in range(size))))
+    settle(configurator)
+
+
+def put_one(configurator: Configurator, _other: Session) -> int:
+    configurator.put(interface("x1", "x2", "at0"))
+    settle(configurator)
+    configurator.put(interface("x2", "x1"))
+    return calls_of(configurator, configured(configurator, "x1", "x2"))
+
+
+def remove_one(configurator: Configurator, other: Session) -> int:
+    configurator.delete("b1")
+    configurator.delete("h1")
+    return calls_of(configurator, lambda: not exists(other, "h1"))
+
+
+def after_one_was_removed(configurator: Configurator, other: Session) -> int:
+    """A namespace that it does not need any more is not asked about again and again."""
+    a, b = pair("x1", "x2", "at0")
+    for one in (a, b):
+        configurator.put(one)
+    until(configurator, configured(configurator, "x1", "x2"))
+    for one in (a, b):
+        configurator.delete(one.name)
+    until(configurator, lambda: not exists(other, "x2"))
+    settle(configurator)
+    return drift(configurator, other)
+
+
+def drift(configurator: Configurator, other: Session) -> int:
+    other.set("h2", mtu=1300)
+    return calls_of(configurator, lambda: other.lookup("h2").mtu == 1400)
+
+
+def deleted(configurator: Configurator, other: Session) -> int:
+    other.delete("h2")
+    return calls_of(configurator, lambda: exists(other, "h2"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("happens", [put_one, remove_one, after_one_was_removed, drift, deleted])
+def test_the_work_for_one_interface_does_not_grow_with_the_others(
+    session: Session, other: Session, happens: Callable[[Configurator, Session], int]
+) -> None:
+    counted: dict[int, Any] = {}
+    for size in (FEW, MANY):
+        with Configurator(session) as configurator:
+            at(size, configurator)
+            counted[size] = happens(configurator, other)
+    assert counted[MANY] <= MARGIN * counted[FEW], counted
