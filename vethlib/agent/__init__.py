@@ -41,10 +41,10 @@ if TYPE_CHECKING:
     from .hooks import Hooks as Hooks
     from .limits import Limits as Limits
     from .planning.inversion import Inverse as Inverse
-    from .planning.inversion import Irreversible as Irreversible
     from .planning.inversion import inverse as inverse
-    from .planning.inversion import irreversible as irreversible
-    from .planning.inversion import links_at_stake as links_at_stake
+    from .planning.losses import Irreversible as Irreversible
+    from .planning.losses import irreversible as irreversible
+    from .planning.losses import links_at_stake as links_at_stake
     from .planning.observed import LinkId as LinkId
     from .planning.observed import NetnsId as NetnsId
     from .planning.observed import Observed as Observed
@@ -98,7 +98,7 @@ _MODULES = {
     "InterfaceType": ".config.model",
     "InvalidInterface": ".config.model",
     "Inverse": ".planning.inversion",
-    "Irreversible": ".planning.inversion",
+    "Irreversible": ".planning.losses",
     "Limits": ".limits",
     "LinkId": ".planning.observed",
     "Mark": ".config.mark",
@@ -129,9 +129,9 @@ _MODULES = {
     "check_label": ".config.mark",
     "group_of": ".config.mark",
     "inverse": ".planning.inversion",
-    "irreversible": ".planning.inversion",
+    "irreversible": ".planning.losses",
     "is_ours": ".config.mark",
-    "links_at_stake": ".planning.inversion",
+    "links_at_stake": ".planning.losses",
     "load": ".config.files",
     "plan": ".planning.planner",
     "read": ".config.northbound",

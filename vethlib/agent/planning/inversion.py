@@ -27,34 +27,20 @@ To try a configuration, and to restore the host afterwards:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, replace
 
 from vethlib import links
 from vethlib.agent.config.mark import ADDRESS_PROTO, Mark, read_alias
-from vethlib.agent.config.model import IPV6_MIN_MTU, Interface, Namespace, NamespaceType
+from vethlib.agent.config.model import Interface, Namespace, NamespaceType
 from vethlib.errors import InvalidValue
-from vethlib.links import Address, Dependents, End, Veth, describe
-from vethlib.text import counted, listed
+from vethlib.links import Address, End, Veth, describe
 
 from .observed import LinkId, Observed, SeenLink
 from .operations import AddNetns, ChangeLink, CreatePair, DeletePair, Operation, Plan, RemoveNetns, named
 from .recorded import PairRecord
 
-__all__ = ["Inverse", "Irreversible", "ends_of", "inverse", "irreversible", "links_at_stake"]
-
-_NOTHING = Dependents()
-
-
-@dataclass(frozen=True, slots=True)
-class Irreversible:
-    """An operation that cannot be undone, and why."""
-
-    operation: Operation
-    why: str
-
-    def __str__(self) -> str:
-        return self.why
+__all__ = ["Inverse", "creation", "inverse"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,105 +49,6 @@ class Inverse:
 
     plan: Plan
     left: tuple[str, ...]
-
-
-def links_at_stake(plan: Plan, before: Observed) -> list[SeenLink]:
-    """Return the links that a plan changes or deletes, whose dependents :func:`irreversible` needs to know."""
-    at_stake: dict[LinkId, SeenLink] = {}
-    for operation in plan.operations:
-        if isinstance(operation, ChangeLink | DeletePair):
-            seen = before.by_index.get((operation.place, operation.index))
-            ends = ends_of(before, seen) if isinstance(operation, DeletePair) else [seen]
-            at_stake.update((end.id, end) for end in ends if end is not None)
-    return list(at_stake.values())
-
-
-def irreversible(plan: Plan, before: Observed, dependents: Mapping[LinkId, Dependents]) -> tuple[Irreversible, ...]:
-    """Return the operations of `plan` that cannot be undone, each with the reason; () if the plan can be undone.
-
-    `dependents` are the dependents of the :func:`links_at_stake`; a missing link has none.
-    """
-    reasons: list[Irreversible] = []
-    for operation in plan.operations:
-        if isinstance(operation, ChangeLink):
-            seen = before.by_index[operation.place, operation.index]
-            whys = list(_lost_by_change(operation, seen, dependents.get(seen.id, _NOTHING)))
-        elif isinstance(operation, DeletePair):
-            whys = list(_lost_by_deletion(operation, before, dependents))
-        else:
-            continue
-        reasons += [Irreversible(operation, why) for why in whys]
-    return tuple(reasons)
-
-
-def _lost_by_change(change: ChangeLink, seen: SeenLink, dependents: Dependents) -> Iterator[str]:
-    where = describe(seen.link.name, seen.ref)
-    new = {name: value for name, (_, value) in change.changes.items()}
-    down = new.get("up") is False
-    too_small = new.get("mtu", IPV6_MIN_MTU) < IPV6_MIN_MTU <= seen.link.mtu
-    labels = "name" in new and sum(address.interface.version == 4 for address in seen.addresses) > 1
-    causes = [
-        text
-        for text, holds in (
-            ("setting it down", down),
-            (f"an MTU below {IPV6_MIN_MTU}", too_small),
-            ("removing addresses", change.takes_addresses),
-            ("renaming it", labels),
-        )
-        if holds
-    ]
-    if causes and dependents.routes:
-        yield f"{where}: {listed(causes)} loses {counted(dependents.routes, 'route')} added by other programs"
-    if dependents.neighbours and (down or "mac" in new):
-        verb = "setting it down" if down else "another MAC"
-        yield f"{where}: {verb} loses {counted(dependents.neighbours, 'permanent neighbour')} added by other programs"
-    if dependents.stacked and new.keys() & {"up", "mac", "mtu"}:
-        yield f"{where}: {', '.join(dependents.stacked)} on top of it would not be restored"
-    if dependents.ipv6_off and any(":" in str(address) for address in change.added):
-        yield f"{where}: IPv6 is switched off on it, and its IPv6 address would switch it on"
-    for address in seen.addresses:
-        gone = change.removes(address) or (down and address.interface.version == 6)
-        if gone and not address.permanent and not address.by_kernel:
-            yield f"{where}: its address {address} expires, and would not be restored with its remaining lifetime"
-
-
-def _lost_by_deletion(delete: DeletePair, before: Observed, dependents: Mapping[LinkId, Dependents]) -> Iterator[str]:
-    ends = ends_of(before, before.by_index.get((delete.place, delete.index)))
-    where = describe(delete.name, delete.ref)
-    if len(ends) < 2:
-        yield f"{where}: its pair is deleted, and its other end was not observed"
-        return
-    try:
-        _creation(ends[0], ends[1], delete)
-    except InvalidValue as error:
-        yield f"{where}: its pair is deleted, and could not be created again: {error}"
-    for end in ends:
-        lost = list(_lost_with(end, dependents.get(end.id, _NOTHING)))
-        if lost:
-            yield f"{describe(end.link.name, end.ref)}: it is deleted ({delete.why}), and with it {listed(lost)}"
-
-
-def _lost_with(end: SeenLink, dependents: Dependents) -> Iterator[str]:
-    """Yield what is deleted with a link, and not restored when it is created again."""
-    for address in end.addresses:
-        if not address.by_kernel and not (address.proto == ADDRESS_PROTO and address.is_plain(end.link.name)):
-            yield f"the foreign address {address}"
-    if dependents.routes:
-        yield f"{counted(dependents.routes, 'route')} added by other programs"
-    if dependents.neighbours:
-        yield counted(dependents.neighbours, "permanent neighbour")
-    yield from (f"{name} on top of it" for name in dependents.stacked)
-    yield from dependents.fixed
-
-
-def ends_of(observed: Observed, seen: SeenLink | None) -> list[SeenLink]:
-    """Return both ends of a pair, given one of them; only those that were observed."""
-    if seen is None:
-        return []
-    other = observed.by_index.get(seen.peer) if seen.peer is not None else None
-    if other is None:
-        other = next((link for link in observed.links if link.peer == seen.id), None)
-    return [seen] if other is None else [seen, other]
 
 
 def inverse(
@@ -212,7 +99,7 @@ class _Undoing:
 
     def result(self) -> Inverse:
         self.deleted = {
-            end.id for each in self.deletes for end in ends_of(self.now, self.now.by_index[each.place, each.index])
+            end.id for each in self.deletes for end in self.now.ends(self.now.by_index[each.place, each.index])
         }
         self.changes = [change for each in self.changes if (change := self._with_free_name(each)) is not None]
         freed = self.deleted | {(each.place, each.index) for each in self.changes if "name" in each.changes}
@@ -286,7 +173,7 @@ class _Undoing:
         return (self.record is None or now.place == self.now.home) and now.link.alias != after.link.alias
 
     def _undo_delete(self, delete: DeletePair) -> None:
-        ends = ends_of(self.before, self.before.by_index.get((delete.place, delete.index)))
+        ends = self.before.ends(self.before.by_index.get((delete.place, delete.index)))
         where = describe(delete.name, delete.ref)
         if len(ends) < 2:
             self.left.append(f"{where} stays deleted: its other end was not observed")
@@ -299,7 +186,7 @@ class _Undoing:
                 )
                 return
         try:
-            self.creates.append(_creation(ends[0], ends[1], delete))
+            self.creates.append(creation(ends[0], ends[1], delete))
         except InvalidValue as error:
             self.left.append(f"{where} stays deleted: {error}")
 
@@ -384,7 +271,7 @@ def _merged(
     return tuple(target)
 
 
-def _creation(a: SeenLink, b: SeenLink, delete: DeletePair) -> CreatePair:
+def creation(a: SeenLink, b: SeenLink, delete: DeletePair) -> CreatePair:
     """Return the creation of a pair like these two ends. Raises InvalidValue if their owner is unknown."""
     marks = []
     for end in (a, b):

@@ -87,3 +87,12 @@ class Observed:
         object.__setattr__(self, "by_index", {seen.id: seen for seen in self.links})
         home = self.netns.get("")
         object.__setattr__(self, "home", None if home is None else home.place)
+
+    def ends(self, seen: SeenLink | None) -> list[SeenLink]:
+        """Return both ends of a pair, given one of them; only those that were observed."""
+        if seen is None:
+            return []
+        other = self.by_index.get(seen.peer) if seen.peer is not None else None
+        if other is None:
+            other = next((link for link in self.links if link.peer == seen.id), None)
+        return [seen] if other is None else [seen, other]

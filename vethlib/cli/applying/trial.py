@@ -10,7 +10,8 @@ from typing import Any
 from vethlib.agent.host.execution import Execution, NetnsInUse, execute
 from vethlib.agent.host.observation import observe
 from vethlib.agent.host.recordfile import RecordFile
-from vethlib.agent.planning.inversion import Irreversible, inverse, irreversible, links_at_stake
+from vethlib.agent.planning.inversion import inverse
+from vethlib.agent.planning.losses import Irreversible, irreversible, links_at_stake
 from vethlib.agent.planning.observed import Observed
 from vethlib.agent.planning.operations import Plan
 from vethlib.agent.run.trial import Trial

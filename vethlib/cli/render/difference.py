@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from vethlib.agent.planning.inversion import ends_of
 from vethlib.agent.planning.observed import Observed, SeenLink
 from vethlib.agent.planning.operations import AddNetns, ChangeLink, CreatePair, DeletePair, Plan
 from vethlib.cli.term.text import paint
@@ -33,7 +32,7 @@ def _hunks(planned: Plan, observed: Observed) -> Iterator[str]:
                 yield f"@@ namespace {operation.name} @@"
                 yield f"+namespace {operation.name}"
             case DeletePair():
-                for seen in ends_of(observed, observed.by_index[operation.place, operation.index]):
+                for seen in observed.ends(observed.by_index[operation.place, operation.index]):
                     yield f"{_header(seen.link.name, seen.ref)} {operation.why}"
                     yield from (f"-{line}" for line in _seen(seen, observed))
             case ChangeLink():
@@ -51,7 +50,7 @@ def _header(name: str, ref: str) -> str:
 
 def _changed(change: ChangeLink, seen: SeenLink, observed: Observed) -> Iterator[str]:
     """Yield the peer for context, then the old and the new value of each field."""
-    for end in ends_of(observed, seen)[1:]:
+    for end in observed.ends(seen)[1:]:
         yield f" {_peer(end.link.name, end.ref)}"
     for name, (old, new) in change.changes.items():
         yield f"-{_value(name, old)}"
@@ -85,7 +84,7 @@ def _created(end: End, peer: End) -> Iterator[str]:
 
 
 def _seen(seen: SeenLink, observed: Observed) -> Iterator[str]:
-    for end in ends_of(observed, seen)[1:]:
+    for end in observed.ends(seen)[1:]:
         yield _peer(end.link.name, end.ref)
     yield f"mac {seen.link.mac}"
     yield f"mtu {seen.link.mtu}"
