@@ -19,10 +19,10 @@ All lists here are in the kernel's order, with IFA_F_SECONDARY set accordingly.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 from ._nl.const import IFA_F_SECONDARY
+from ._values import replace
 from .addresses import Address, Identity, IPInterface
 
 __all__ = ["Rearrangement", "added", "in_order", "in_the_way", "listed", "rearrangement", "removed"]

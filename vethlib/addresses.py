@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 from functools import cache
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, IPv6Network
 from typing import Final, Literal, TypeAlias
@@ -25,6 +24,7 @@ from ._nl.const import (
     IFA_F_TENTATIVE,
     IFAPROT_KERNEL_LL,
 )
+from ._values import Value, aside
 
 __all__ = ["Address", "AddressState", "IPAddress", "IPInterface", "Identity"]
 
@@ -36,8 +36,7 @@ AddressState: TypeAlias = Literal["dadfailed", "tentative", "deprecated", "expir
 _MADE_OF_A_MAC: Final = IPv6Network("fe80::/64")  # addrconf_add_linklocal, net/ipv6/addrconf.c
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(Value):
     """An address of a link: its identity (`interface`, `peer`), its owner (`proto`) and its state (`flags`).
 
     `interface` is the link's own address with the prefix length. `peer` is the address of the other end of a
@@ -50,7 +49,7 @@ class Address:
     interface: IPInterface
     flags: int
     proto: int
-    message: bytes = field(default=b"", repr=False, compare=False)
+    message: bytes = aside(default=b"")
     peer: IPAddress | None = None
 
     def __str__(self) -> str:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import KW_ONLY, dataclass, field
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from math import isfinite
 from socket import AF_INET, AF_INET6, inet_pton
 from typing import TypeAlias
 
 from ._former import renamed
+from ._values import KW_ONLY, Value, aside
 from .addresses import Address, IPInterface
 from .errors import InvalidValue, check_type
 from .ns.reference import HasFileno
@@ -53,7 +53,7 @@ __all__ = [
 NetnsRef: TypeAlias = str | HasFileno | None
 
 # 0xa0 is a space to the kernel (lib/ctype.c is Latin-1), so that it refuses 'à', whose UTF-8 ends with it.
-_BAD_IN_NAME = re.compile(rb"[/:%\0\s\xa0]")
+_BAD_IN_NAME = frozenset(b"/:%\0 \t\n\r\f\v\xa0")
 IPV6_MIN_MTU = 1280
 """Bytes (include/uapi/linux/ipv6.h); below it, addrconf_notify() removes IPv6 from the link."""
 
@@ -61,11 +61,10 @@ _NO_ADDRESS = "must be an address with a prefix length, such as 10.0.0.1/24 or 2
 _LONGEST_ADDRESS = 128  # characters: the longest spelling of an IPv6 address, with a prefix and a scope, has half of it
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 # Six bytes in groups of two, four or six digits, or in one; a separator is the same throughout.
-_ANY_MAC = re.compile(
+_ANY_MAC = (
     r"[0-9a-f]{2}([:.-])[0-9a-f]{2}(\1[0-9a-f]{2}){4}|[0-9a-f]{4}([:.-])[0-9a-f]{4}\3[0-9a-f]{4}"
     r"|[0-9a-f]{6}[:.-]?[0-9a-f]{6}"
 )
-_HEX_PAIR = re.compile("[0-9a-f]{2}")
 
 
 def check_name(name: str, field: str = "name") -> str:
@@ -92,7 +91,7 @@ def check_kernel_name(name: str, field: str = "name") -> str:
     encoded = _encoded(name, field)
     if not 1 <= len(encoded) <= 15:
         raise InvalidValue(field, name, f"a link name has 1 to 15 bytes, this one has {len(encoded)}")
-    if _BAD_IN_NAME.search(encoded):
+    if not _BAD_IN_NAME.isdisjoint(encoded):
         raise InvalidValue(field, name, "a link name has no '/', ':', '%' or space (nor a byte 0xa0, as in 'à')")
     if name in (".", ".."):
         raise InvalidValue(field, name, "a link cannot be called '.' or '..'")
@@ -140,9 +139,9 @@ def _six_pairs(mac: object) -> str:
     """Convert another notation of a MAC address to pairs with colons; "" if it is not one."""
     # What is longer than 17 characters is none, and to lower a megabyte takes time.
     text = mac.lower() if isinstance(mac, str) and len(mac) <= 17 else ""
-    if not _ANY_MAC.fullmatch(text):
+    if not re.fullmatch(_ANY_MAC, text):
         return ""
-    return ":".join(_HEX_PAIR.findall(re.sub("[:.-]", "", text)))
+    return ":".join(re.findall("[0-9a-f]{2}", re.sub("[:.-]", "", text)))
 
 
 def check_mtu(mtu: int, field: str = "mtu") -> int:
@@ -270,8 +269,7 @@ def _parse_address(text: str, field: str) -> IPInterface:
         raise InvalidValue(field, text, _NO_ADDRESS) from None
 
 
-@dataclass(frozen=True, slots=True)
-class End:
+class End(Value):
     """One end of a pair to create.
 
     `netns` is a namespace reference ("" = the session's home namespace). If `mac`, `mtu` (bytes) or `num_queues` (per
@@ -347,8 +345,7 @@ def spell(netns: NetnsRef) -> str:
     return text if ":" in text else f"netns:{text}"
 
 
-@dataclass(frozen=True, slots=True)
-class Veth:
+class Veth(Value):
     """A pair to create: its two ends, whose order does not matter.
 
     Raises :class:`InvalidValue` if both ends have the same name in the same namespace, or if one is not an End.
@@ -372,8 +369,7 @@ def check_veth(veth: Veth, field: str = "veths") -> Veth:
     return check_type(veth, Veth, field, 'give a Veth, as in Veth(End("veth1"), End("veth2", netns="ns2"))')
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(Value):
     """The state of a link at one moment, as reported by the kernel.
 
     `netns` is the reference that was used to look it up. `operstate` is the RFC 2863 state ("up", "lowerlayerdown", …).
@@ -402,7 +398,7 @@ class Link:
     group: int
     num_queues: int
     altnames: tuple[str, ...] = ()
-    ifaddrs: tuple[Address, ...] = field(default=(), repr=False, compare=False)
+    ifaddrs: tuple[Address, ...] = aside(default=())
     ipv6: bool = True
 
     @property
@@ -418,8 +414,7 @@ class Link:
 _NO_CARRIER = frozenset({"down", "lowerlayerdown", "notpresent"})
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
+class Pair(Value):
     """The two links of a newly created pair; can be unpacked."""
 
     a: Link
@@ -429,8 +424,7 @@ class Pair:
         return iter((self.a, self.b))
 
 
-@dataclass(frozen=True, slots=True)
-class Dependents:
+class Dependents(Value):
     """The dependents of a link: what others have configured on it.
 
     `routes` is the number of routes that the kernel did not create itself, `neighbours` the number of permanent
@@ -446,8 +440,7 @@ class Dependents:
     ipv6_off: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Stats:
+class Stats(Value):
     """64-bit counters of a link (struct rtnl_link_stats64, include/uapi/linux/if_link.h)."""
 
     rx_packets: int

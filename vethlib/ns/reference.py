@@ -18,10 +18,10 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol, TypeAlias
 
+from vethlib._values import Value
 from vethlib.errors import InvalidValue, NetlinkError, NetnsNotFound, NotPermitted, VethError, errno_text
 
 from .descriptor import HERE, Descriptor, duplicated
@@ -61,8 +61,7 @@ _LONGEST = 4200  # characters: PATH_MAX and a prefix
 _SPELLINGS = '"" (home), "blue" or "netns:blue", "pid:42", "path:/proc/42/ns/net", "fd:7", "microservice:label"'
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(Value):
     """A parsed reference. `kind` is home, netns, pid, path, fd or microservice; ``str()`` is the canonical text."""
 
     kind: str

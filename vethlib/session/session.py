@@ -57,7 +57,6 @@ from .read.reading import (
     read_stats,
 )
 from .read.target import Target, same_link
-from .read.wait import Awaited, until_usable
 from .write.change import Change, change, move
 from .write.create import Creation, Made
 from .write.delete import DeleteItem, Deletion
@@ -283,6 +282,8 @@ class Session(WarnsUnclosed):
             link = change(namespaces, target, wanted)
             if wait is None:
                 return link
+            from .read.wait import Awaited, until_usable  # 1 ms, for those who wait
+
             return until_usable(namespaces, [Awaited(link.name, netns, (*(given_addresses or ()), *add))], wait)[0]
 
     def ipv6_settings(self, name: LinkRef, netns: NetnsRef = "") -> IPv6Settings:

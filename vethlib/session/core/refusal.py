@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -95,7 +94,9 @@ def naming(given: Sequence[object], wanted: Sequence[tuple[str, object, int | No
 
 def copy_for(error: VethError, item: object, request: str = "") -> VethError:
     """Return a copy of `error` for `item`: if one refusal affects several items, each has an error of its own."""
-    copied = copy.copy(error)
+    from copy import copy  # rarely needed
+
+    copied = copy(error)
     copied.item = item
     copied.__cause__ = error.__cause__
     if request and isinstance(copied, NetlinkError):

@@ -6,7 +6,6 @@ import errno
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from functools import partial
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from operator import attrgetter
@@ -139,7 +138,7 @@ def read_details(namespaces: Namespaces, target: Target) -> dict[str, object]:
             raise Malformed(f"pyroute2 cannot decode {len(body)} bytes: {error!r}") from error
 
     request = f"read the details of {describe(target.name, target.netns)}"
-    return replace(target, request=request).read(outcome, details)
+    return target.requesting(request).read(outcome, details)
 
 
 def table(namespaces: Namespaces, place: OpenNetns, kind: bytes = b"") -> list[LinkMessage]:

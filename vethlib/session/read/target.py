@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
 
 from vethlib._nl.batch import Outcome
@@ -18,18 +17,30 @@ __all__ = ["Target", "missing", "not_found", "read_body", "renumbered", "same_li
 T = TypeVar("T")
 
 
-@dataclass(slots=True, eq=False)  # frozen, it would cost four times as much, and as a NamedTuple twice
 class Target:
     """A link that a call is about: its open namespace, its name, and the reference to the namespace as it was given.
 
     `request` is what errors say was requested ("set 'a'"), "" for a lookup. With `ifindex`, the link must have it.
     """
 
-    place: OpenNetns
-    name: str
-    netns: NetnsRef
-    request: str = ""
-    ifindex: int | None = None
+    __slots__ = ("ifindex", "name", "netns", "place", "request")
+
+    def __init__(
+        self, place: OpenNetns, name: str, netns: NetnsRef, request: str = "", ifindex: int | None = None
+    ) -> None:
+        self.place = place
+        self.name = name
+        self.netns = netns
+        self.request = request
+        self.ifindex = ifindex
+
+    def renamed(self, name: str) -> Target:
+        """Return the link under another name."""
+        return Target(self.place, name, self.netns, self.request, self.ifindex)
+
+    def requesting(self, request: str) -> Target:
+        """Return the link with another request for it."""
+        return Target(self.place, self.name, self.netns, request, self.ifindex)
 
     @property
     def what(self) -> str:

@@ -13,12 +13,12 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 
 from vethlib._nl.batch import Outcome
 from vethlib._nl.const import RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR, RTNLGRP_LINK
 from vethlib._nl.sock import RtnlSocket
 from vethlib._primitives import select, time
+from vethlib._values import Value
 from vethlib.errors import DuplicateAddress, NetlinkError, WaitTimeout
 from vethlib.links import IPInterface, Link, NetnsRef, describe
 from vethlib.session.core.ipv6 import read_settings
@@ -34,8 +34,7 @@ _LONGEST = 3600.0  # seconds without a check; poll(2) takes 24 days at most
 _GROUPS = (RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR)
 
 
-@dataclass(frozen=True, slots=True)
-class Awaited:
+class Awaited(Value):
     """A link that is to become usable, and the addresses that it was given and must still have then."""
 
     name: str

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from vethlib._nl.addr import del_addr, new_addr, parse_addr, restore_addr
 from vethlib._nl.const import IFA_F_PERMANENT
+from vethlib._values import Value, replace
 from vethlib.address_order import added, in_order, in_the_way, rearrangement, removed
 from vethlib.addresses import Address, Identity, IPInterface
 
@@ -58,8 +58,7 @@ def give(address: Address, index: int, fine: tuple[int, ...] = (errno.EEXIST,)) 
     return Step(f"address {address}", request, fine=fine, address=interface)
 
 
-@dataclass(frozen=True, slots=True)
-class Goal:
+class Goal(Value):
     """The addresses that a link is to have.
 
     With `whole`, `add` are all its addresses, in this order, except the link-local address that the kernel generates

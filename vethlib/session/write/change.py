@@ -12,7 +12,6 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Final, NamedTuple
 
 from vethlib._nl.batch import Exchange, Outcome
@@ -115,7 +114,7 @@ def _carry_out(work: _Work, steps: Sequence[Sequence[Step]], goal: Goal | None, 
         work.send(together)
     if wanted.ipv6 is not None and not early:
         work.switch_ipv6(name, on=wanted.ipv6)
-    link = read_link(work.namespaces, replace(work.target, name=name)) if goal is None else _reach(work, goal, name)
+    link = read_link(work.namespaces, work.target.renamed(name)) if goal is None else _reach(work, goal, name)
     if wanted.ipv6 not in (None, link.ipv6):
         refused = Outcome(errno.EBUSY, "", ())
         says = f"another program keeps changing net.ipv6.conf.{name}.disable_ipv6"
@@ -304,19 +303,19 @@ class _Work:
         before = self.before
         if self._addresses is not None and (self._sent or self._had_ipv6 is not None):
             request = f"restore the addresses of {describe(before.name, self.target.netns)}"
-            restore_addresses(self.namespaces, replace(self.target, request=request), before.ifindex, self._addresses)
+            restore_addresses(self.namespaces, self.target.requesting(request), before.ifindex, self._addresses)
 
 
 def _reach(work: _Work, goal: Goal, name: str) -> Link:
     """Read the link and send the missing steps until its addresses are as requested; return the link."""
     missing: list[Step] = []
     for _ in range(ROUNDS):
-        link = read_link(work.namespaces, replace(work.target, name=name))
+        link = read_link(work.namespaces, work.target.renamed(name))
         missing = goal.unmet(link.ifaddrs)
         if not missing:
             return link
         work.send(missing)
-    link = read_link(work.namespaces, replace(work.target, name=name))
+    link = read_link(work.namespaces, work.target.renamed(name))
     if missing := goal.unmet(link.ifaddrs):
         says = "the addresses of the link are not as they were set: another program keeps changing them"
         refused = Outcome(errno.EBUSY, "", ())

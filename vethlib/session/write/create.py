@@ -20,7 +20,6 @@ from vethlib.session.core.undo import note, undo_all
 from vethlib.session.read.dying import Patience
 from vethlib.session.read.reading import find
 from vethlib.session.read.target import Target
-from vethlib.session.read.wait import Awaited, until_usable
 
 from .building import Job, Slab
 from .delete import delete_indexes
@@ -150,6 +149,8 @@ class Creation:
                     self._not_usable(position, error)
 
     def _await(self, pair: Pair, wait: float, deadline: float) -> Pair:
+        from vethlib.session.read.wait import Awaited, until_usable  # 1 ms, for those who wait
+
         with self._open_namespaces() as namespaces:
             ends = [Awaited(link.name, link.netns, link.addresses) for link in pair]
             return Pair(*until_usable(namespaces, ends, wait, deadline))
