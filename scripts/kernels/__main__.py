@@ -50,30 +50,17 @@ def _guests(args: argparse.Namespace, deadline: float, problems: list[str]) -> l
         raise Unavailable("this needs root, so that a guest can see the files of this machine but not change them")
     if not os.access("/dev/shm", os.W_OK):
         raise Unavailable("/dev/shm, which has the guests' memory, is not writable")
-    apt = _apt(deadline, args.fetch)
-    tools = busybox(BUILD, apt)
+    if args.fetch:
+        for name in ("uml", "cloud", "libc", "busybox"):
+            shutil.rmtree(BUILD / name, ignore_errors=True)
+    apt = cache(lambda suite: Apt(BUILD / "apt" / suite, suite, deadline))
     guests = []
     for version in args.versions:
         try:
-            guests.append(UserMode(uml_image(BUILD, UML[version], apt), tools))
+            guests.append(UserMode(uml_image(BUILD, UML[version], apt), busybox(BUILD, UML[version], apt)))
         except Unavailable as error:
             problems.append(f"Linux {version}: {error}")
     return guests
-
-
-def _apt(deadline: float, fetch: bool) -> Callable[[], Apt]:
-    """Return what gives the apt client, its lists up to date; nothing is fetched before it is called."""
-    if fetch:
-        for name in ("uml", "cloud", "libc", "busybox"):
-            shutil.rmtree(BUILD / name, ignore_errors=True)
-
-    @cache
-    def apt() -> Apt:
-        client = Apt(BUILD / "apt", UML.values(), deadline)
-        client.update()
-        return client
-
-    return apt
 
 
 def _run(guest: UserMode, args: argparse.Namespace, deadline: float) -> Run:

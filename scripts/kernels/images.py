@@ -25,7 +25,7 @@ CLOUD = {
     "6.12": "trixie-security",
     "newest": "trixie-backports",
 }
-_TOOLS_SUITE = "trixie"  # of busybox, and of a libc6 that every linux.uml can run with
+_LIBC = "trixie"  # whose libc6 every linux.uml can run with
 
 # What the tests use. No program in a guest loads modules, so that all of these are loaded when it starts.
 _MODULES = (
@@ -34,6 +34,10 @@ _MODULES = (
     *("sch_netem", "sch_tbf", "sch_htb", "sch_prio", "sch_ingress"),
     *("cls_matchall", "cls_basic", "cls_u32", "cls_flower", "act_mirred", "act_gact"),
 )
+
+
+Source = Callable[[str], Apt]
+"""Returns the apt client for the packages of a suite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +69,13 @@ class Image:
         return [self.modules / file for file in dict.fromkeys(files)]
 
 
-def busybox(directory: Path, apt: Callable[[], Apt]) -> Path:
-    """Return a static busybox, fetched if necessary."""
-    _fetch(directory / "busybox", _TOOLS_SUITE, ["busybox-static"], apt)
+def busybox(directory: Path, suite: str, apt: Source) -> Path:
+    """Return a static busybox, fetched from a suite if necessary."""
+    _fetch(directory / "busybox", suite, ["busybox-static"], apt)
     return _existing(directory / "busybox", "bin/busybox", "usr/bin/busybox")
 
 
-def uml_image(directory: Path, suite: str, apt: Callable[[], Apt]) -> Image:
+def uml_image(directory: Path, suite: str, apt: Source) -> Image:
     """Return User-Mode Linux of a suite, fetched if necessary."""
     home = directory / "uml" / suite
     _fetch(home, suite, ["user-mode-linux"], apt)
@@ -81,7 +85,7 @@ def uml_image(directory: Path, suite: str, apt: Callable[[], Apt]) -> Image:
         return Image(modules.name, program, modules)
 
     libc = directory / "libc"
-    _fetch(libc, _TOOLS_SUITE, ["libc6"], apt)
+    _fetch(libc, _LIBC, ["libc6"], apt)
     loader = _existing(libc, "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2")
     own = program.with_name("linux.own-libc")
     own.write_bytes(with_interpreter(program.read_bytes(), str(loader)))
@@ -89,12 +93,12 @@ def uml_image(directory: Path, suite: str, apt: Callable[[], Apt]) -> Image:
     return Image(modules.name, own, modules, libraries=loader.parent)
 
 
-def cloud_image(directory: Path, suite: str, apt: Callable[[], Apt]) -> Image:
+def cloud_image(directory: Path, suite: str, apt: Source) -> Image:
     """Return the kernel of a suite's cloud images, fetched if necessary."""
     home = directory / "cloud" / suite
     if not home.exists():
         # This package has no files. It depends on the image, which is two packages since 7.1.
-        depends = apt().depends("linux-image-cloud-amd64", suite)
+        depends = apt(suite).depends("linux-image-cloud-amd64")
         _fetch(home, suite, [name for name in depends if re.match(r"linux-(image|binary|modules)-[0-9]", name)], apt)
     for packed in home.rglob("*.ko.xz"):
         packed.with_suffix("").write_bytes(lzma.decompress(packed.read_bytes()))
@@ -102,18 +106,20 @@ def cloud_image(directory: Path, suite: str, apt: Callable[[], Apt]) -> Image:
     modules = _existing(home, "lib/modules/*", "usr/lib/modules/*")
     if not (modules / "modules.dep").exists():
         base = modules.parents[2]
-        subprocess.run([busybox(directory, apt), "depmod", "-b", base, modules.name], check=True, capture_output=True)
+        subprocess.run(
+            [busybox(directory, suite, apt), "depmod", "-b", base, modules.name], check=True, capture_output=True
+        )
     return Image(modules.name, _existing(home, "boot/vmlinuz-*", "**/vmlinuz"), modules)
 
 
-def _fetch(home: Path, suite: str, packages: Sequence[str], apt: Callable[[], Apt]) -> None:
+def _fetch(home: Path, suite: str, packages: Sequence[str], apt: Source) -> None:
     """Have the files of some packages in `home`; it exists when all of them are there."""
     if home.exists():
         return
     partial = home.with_name(f"{home.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     for package in packages:
-        apt().unpack(package, suite, partial)
+        apt(suite).unpack(package, partial)
     partial.rename(home)
 
 

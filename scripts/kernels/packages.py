@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 __all__ = ["Apt", "Unavailable"]
@@ -25,29 +25,28 @@ class Unavailable(Exception):
 
 
 class Apt:
-    """The apt client, for the packages of some Debian suites (codenames, or `CODENAME-security`).
+    """The apt client, for the packages of one Debian suite: a codename, or `CODENAME-security`.
 
     What is not done at `deadline`, by the monotonic clock, is unavailable.
     """
 
-    def __init__(self, directory: Path, suites: Iterable[str], deadline: float) -> None:
+    def __init__(self, directory: Path, suite: str, deadline: float) -> None:
         for program in ("apt-get", "apt-cache", "dpkg-deb"):
             if shutil.which(program) is None:
                 raise Unavailable(f"{program} is not installed: kernels are fetched as Debian packages")
+        label = "Debian-Security" if suite.endswith("-security") else "Debian"
+        mirror = _mirrors().get(label)
+        if mirror is None:
+            raise Unavailable(f"the apt sources of this machine name no mirror of {label}")
+
         self._directory = directory
+        self._suite = suite
         self._deadline = deadline
         for name in ("lists/partial", "cache/archives/partial", "debs"):
             (directory / name).mkdir(parents=True, exist_ok=True)
-        mirrors = _mirrors()
         options = f"[signed-by={_KEYRING}] " if _KEYRING.exists() else ""
-        lines = []
-        for suite in dict.fromkeys(suites):
-            label = "Debian-Security" if suite.endswith("-security") else "Debian"
-            if label not in mirrors:
-                raise Unavailable(f"the apt sources of this machine name no mirror of {label}")
-            lines.append(f"deb {options}{mirrors[label]} {suite} main\n")
         sources = directory / "sources.list"
-        sources.write_text("".join(lines))
+        sources.write_text(f"deb {options}{mirror} {suite} main\n")
         settings = {
             "Dir::Etc::sourcelist": sources,
             "Dir::Etc::sourceparts": "-",
@@ -61,20 +60,17 @@ class Apt:
         config = directory / "apt.conf"
         config.write_text("".join(f'{name} "{value}";\n' for name, value in settings.items()))
         self._environment = os.environ | {"APT_CONFIG": str(config), "LC_ALL": "C"}
+        self._run("apt-get", "update", "-q")
 
-    def update(self) -> None:
-        """Fetch the lists of packages. A suite whose list cannot be had has no packages."""
-        self._run("apt-get", "update", "-q", may_fail=True)
-
-    def depends(self, package: str, suite: str) -> Sequence[str]:
-        """Return the names of the packages on which `package` of a suite depends directly."""
-        shown = self._run("apt-cache", "show", f"{package}={self._version(package, suite)}")
+    def depends(self, package: str) -> Sequence[str]:
+        """Return the names of the packages on which `package` depends directly."""
+        shown = self._run("apt-cache", "show", f"{package}={self._version(package)}")
         found = re.search(r"^Depends: (.*)$", shown, re.MULTILINE)
         return [re.split(r"[ (|:]", part.strip())[0] for part in found[1].split(",")] if found else []
 
-    def unpack(self, package: str, suite: str, into: Path) -> None:
-        """Download `package` of a suite, and extract its files below `into`."""
-        version = self._version(package, suite)
+    def unpack(self, package: str, into: Path) -> None:
+        """Download `package`, and extract its files below `into`."""
+        version = self._version(package)
         debs = self._directory / "debs"
         for old in debs.glob(f"{package}_*"):
             old.unlink()
@@ -83,14 +79,12 @@ class Apt:
         for deb in debs.glob(f"{package}_*.deb"):
             self._run("dpkg-deb", "-x", str(deb), str(into))
 
-    def _version(self, package: str, suite: str) -> str:
+    def _version(self, package: str) -> str:
         for line in self._run("apt-cache", "madison", package).splitlines():
-            _, version, source = (part.strip() for part in line.split("|"))
-            if f" {suite}/" in source:
-                return version
-        raise Unavailable(f"the mirror of this machine has no {package} in {suite}")
+            return line.split("|")[1].strip()
+        raise Unavailable(f"the mirror of this machine has no {package} in {self._suite}")
 
-    def _run(self, *command: str, directory: Path | None = None, may_fail: bool = False) -> str:
+    def _run(self, *command: str, directory: Path | None = None) -> str:
         try:
             ended = subprocess.run(
                 command,
@@ -105,7 +99,7 @@ class Apt:
             raise Unavailable(f"{command[0]} {command[1]} has not ended in time") from None
         with open(self._directory / "apt.txt", "a") as log:
             log.write(f"+ {' '.join(command)}\n{ended.stdout if ended.returncode else ''}{ended.stderr}")
-        if ended.returncode and not may_fail:
+        if ended.returncode:
             error = (ended.stderr.strip() or ended.stdout.strip() or "no output").splitlines()[-1]
             raise Unavailable(f"{' '.join(command)}: {error}")
         return ended.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -10,8 +11,8 @@ from vethlib._nl import link
 from vethlib.session.write import building
 
 
-def without_echo(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As before Linux 6.2."""
+def without_echo(monkeypatch: pytest.MonkeyPatch, user: ModuleType = building) -> None:
+    """As before Linux 6.2, for the module that creates pairs."""
     create_veth = link.create_veth
 
     def silent(*args: Any) -> bytes:
@@ -19,4 +20,4 @@ def without_echo(monkeypatch: pytest.MonkeyPatch) -> None:
         message[6] &= ~0x8
         return bytes(message)
 
-    monkeypatch.setattr(building, "create_veth", silent)
+    monkeypatch.setattr(user, "create_veth", silent)

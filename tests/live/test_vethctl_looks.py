@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from vethlib import ns
 from vethlib.agent import Plan
 from vethlib.agent.host.execution import execute
 from vethlib.cli import main
+from vethlib.cli.host.kernel_features import Feature
 from vethlib.cli.host.traffic import Traffic
 from vethlib.ns.syscalls import MNT_DETACH, mount, umount2
 
@@ -174,14 +174,24 @@ def test_the_doctor_copes_without_proc(vethctl: Vethctl, monkeypatch: pytest.Mon
     assert "→ mount -t proc proc /proc" in said.out
 
 
-def test_the_doctor_knows_old_kernels_and_other_systems(vethctl: Vethctl, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(platform, "release", lambda: "5.10.0-28-amd64")
-        found = {one["check"]: one["ok"] for one in vethctl("doctor", "--json").json}
-    assert (found["kernel ≥ 4.20"], found["kernel ≥ 5.18"], found["kernel ≥ 6.2"]) == (True, False, False)
-    with monkeypatch.context() as patch:
-        patch.setattr("vethlib.cli.commands.doctor.sys.platform", "darwin")
-        said = vethctl("doctor")
+def test_the_doctor_tells_what_a_missing_feature_of_the_kernel_costs(
+    vethctl: Vethctl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check(*, needed: bool) -> tuple[int, dict[str, object]]:
+        feature = Feature("99.0", "use", "cost", lambda: False, needed=needed)
+        monkeypatch.setattr("vethlib.cli.host.kernel_features.FEATURES", (feature,))
+        said = vethctl("doctor", "--json")
+        return said.code, next(one for one in said.json if one["check"] == "kernel ≥ 99.0")
+
+    code, found = check(needed=False)
+    assert (code, found["ok"], found["needed"], found["detail"]) == (0, False, False, "cost")
+    code, found = check(needed=True)
+    assert (code, found["ok"], found["needed"], found["detail"]) == (2, False, True, "cost")
+
+
+def test_the_doctor_knows_other_systems(vethctl: Vethctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vethlib.cli.commands.doctor.sys.platform", "darwin")
+    said = vethctl("doctor")
     assert (said.code, "network namespaces need Linux" in said.out) == (2, True)
 
 

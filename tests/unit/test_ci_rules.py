@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import re
 import subprocess
 import sys
@@ -9,10 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from tests import needs
+
 ROOT = Path(__file__).parents[2]
 
 
 A_TEST = "import pytest\n\ndef test_it():\n    pytest.skip('nothing here')\n"
+A_NEED = "import pytest\n\n@pytest.mark.{}\ndef test_it(): ...\n"
+NO_SUCH_CPUS = A_NEED.format("needs_cpus(10**6)")
+TOO_NEW = A_NEED.format("needs_kernel('99.0')")
+OLD = A_NEED.format("needs_kernel('3.0')")
 A_MODULE = "import pytest\n\npytest.importorskip('nothing_here')\n"
 
 
@@ -21,6 +29,9 @@ A_MODULE = "import pytest\n\npytest.importorskip('nothing_here')\n"
     [
         (A_TEST, "true", "1 failed"),
         (A_TEST, "", "1 skipped"),
+        (NO_SUCH_CPUS, "true", "1 skipped"),
+        (TOO_NEW, "true", "1 skipped"),
+        (OLD, "true", "1 passed"),
         (A_MODULE, "true", "1 error"),
         (A_MODULE, "", "1 skipped"),
     ],
@@ -36,6 +47,46 @@ def test_a_skip_is_a_failure_in_ci_and_nowhere_else(tmp_path: Path, skipped: str
         check=False,
     )
     assert told in done.stdout
+
+
+def test_a_need_that_the_machine_meets_but_the_process_does_not_is_a_failure_in_ci(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    found = needs.lack([pytest.mark.needs_cpus(2).mark])
+    assert found is not None
+    assert not found.excused
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    found = needs.lack([pytest.mark.needs_cpus(2).mark])
+    assert found is not None
+    assert found.excused
+
+
+def test_a_module_that_can_be_loaded_but_not_used_is_no_excuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(needs._USES, "made_up", "false")
+    needed = [pytest.mark.needs_module("made_up").mark]
+    found = needs.lack(needed)
+    assert found is not None
+    assert found.excused
+
+    needs._module.cache_clear()
+    monkeypatch.setattr(needs, "_machine_has", lambda name: name == "made_up")
+    found = needs.lack(needed)
+    assert found is not None
+    assert not found.excused
+    needs._module.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("running", "needed", "is_met"),
+    [("5.10.46", "5.10", True), ("6.2.0", "6.12", False), ("6.12.0-rc1", "6.2", True), ("7.2-arch", "6.12", True)],
+)
+def test_kernels_are_compared_by_number(
+    monkeypatch: pytest.MonkeyPatch, running: str, needed: str, is_met: bool
+) -> None:
+    monkeypatch.setattr(platform, "release", lambda: running)
+    assert (needs.lack([pytest.mark.needs_kernel(needed).mark]) is None) == is_met
 
 
 def test_commit_hooks_run_programs_of_the_environment_and_download_nothing() -> None:

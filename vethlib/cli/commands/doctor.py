@@ -14,6 +14,7 @@ from pathlib import Path
 
 from vethlib import ns
 from vethlib.cli.host.doctor_checks import Finding, agents, packages, record, store, variables
+from vethlib.cli.host.kernel_features import kernel_features
 from vethlib.cli.term.exits import DONE, REFUSED
 from vethlib.cli.term.output import Output
 from vethlib.cli.term.text import counted, paint
@@ -36,11 +37,6 @@ _USERNS_SYSCTLS = (
     ("user.max_user_namespaces", "0", "10000"),
     ("kernel.unprivileged_userns_clone", "0", "1"),
     ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),
-)
-_KERNEL = (
-    ((4, 20), True, "filtered dumps, and reading links in another namespace"),
-    ((5, 18), False, "addresses are marked (IFA_PROTO): without it, addresses removed from the files remain on links"),
-    ((6, 2), False, "creating a pair returns both indexes: without it, each pair takes two more requests"),
 )
 
 
@@ -83,7 +79,7 @@ def _look() -> Iterator[Finding]:
     yield _system()
     if sys.platform != "linux":
         return
-    yield from _kernel()
+    yield from kernel_features()
     if not (_PROC / "self/status").exists():
         yield Finding("/proc", False, "is not mounted", "mount -t proc proc /proc")
         return
@@ -103,13 +99,6 @@ def _look() -> Iterator[Finding]:
 def _system() -> Finding:
     detail = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
     return Finding("system", sys.platform == "linux", detail, "network namespaces need Linux")
-
-
-def _kernel() -> Iterator[Finding]:
-    numbers = [int("".join(filter(str.isdigit, part)) or 0) for part in platform.release().split(".")[:2]]
-    for version, needed, text in _KERNEL:
-        required = ".".join(map(str, version))
-        yield Finding(f"kernel ≥ {required}", tuple(numbers) >= version, text, "a newer kernel", needed)
 
 
 def _capabilities() -> Iterator[Finding]:

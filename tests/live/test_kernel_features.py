@@ -1,0 +1,96 @@
+"""The features of the kernel that doctor tries: each is found where it is, and missed where it is not."""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+import socket
+
+import pytest
+
+from tests.live.older_kernel import without_echo
+from tests.witness import ip
+from vethlib import ns
+from vethlib._nl.addr import new_addr
+from vethlib._nl.link import set_link
+from vethlib._nl.sock import RtnlSocket
+from vethlib.cli.host import kernel_features
+from vethlib.cli.host.kernel_features import FEATURES
+from vethlib.errors import NotPermitted
+
+pytestmark = pytest.mark.usefixtures("home")
+
+
+def found() -> dict[str, bool]:
+    return {finding.what.removeprefix("kernel ≥ "): finding.ok for finding in kernel_features.kernel_features()}
+
+
+def refuse(*_: object) -> int:
+    raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+
+@pytest.mark.parametrize(
+    "since", [pytest.param(one.since, marks=pytest.mark.needs_kernel(one.since)) for one in FEATURES]
+)
+def test_a_feature_of_this_kernel_is_found(since: str) -> None:
+    assert found()[since]
+
+
+@pytest.mark.parametrize("since", [one.since for one in FEATURES])
+def test_no_feature_is_judged_by_the_version(since: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = found()
+    monkeypatch.setattr(platform, "release", lambda: "3.0")
+    assert found() == before
+
+
+def test_processes_that_cannot_be_opened_are_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    assert (found()["5.3"], found()["6.9"]) == (False, False)
+
+
+def test_cookies_that_are_not_given_are_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RtnlSocket, "netns_cookie", lambda self: 0)
+    assert not found()["5.14"]
+
+
+def test_strict_checking_that_is_refused_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Old(socket.socket):
+        setsockopt = refuse  # type: ignore[assignment]
+
+    monkeypatch.setattr(socket, "socket", Old)
+    assert not found()["4.20"]
+
+
+def test_an_echo_that_does_not_come_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_echo(monkeypatch, kernel_features)
+    assert not found()["6.2"]
+
+
+def test_addresses_that_lose_their_mark_are_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        kernel_features, "new_addr", lambda index, address, length, proto: new_addr(index, address, length)
+    )
+    assert not found()["5.18"]
+
+
+def test_a_rename_that_is_refused_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel_features, "set_link", lambda index, name: set_link(index, name=b"lo"))
+    assert not found()["6.3"]
+
+
+def test_without_privilege_the_version_decides_and_the_detail_tells_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_: object) -> None:
+        raise NotPermitted("making a network namespace needs CAP_SYS_ADMIN")
+
+    monkeypatch.setattr(ns, "call_in_new", refused)
+    monkeypatch.setattr(platform, "release", lambda: "6.1.0-49-amd64")
+    findings = {finding.what: finding for finding in kernel_features.kernel_features()}
+    assert (findings["kernel ≥ 5.18"].ok, findings["kernel ≥ 6.2"].ok) == (True, False)
+    assert "CAP_SYS_ADMIN" in findings["kernel ≥ 6.2"].detail
+
+
+def test_nothing_is_left_of_what_was_tried() -> None:
+    found()
+    assert [link["ifname"] for link in ip("link")] == ["lo"]
+    assert ns.names() == []
