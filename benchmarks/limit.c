@@ -1,7 +1,7 @@
 /*
  * What the kernel itself costs: the fewest messages that do the work, encoded beforehand, sent in the best order known.
  *
- *   limit WORKLOAD N QUEUES
+ *   limit [+LEVER]... WORKLOAD N QUEUES
  *
  * Works in the network namespace it is started in ("home") and in /run/netns/b0 … b{N-1}; prints one JSON object with
  * the wall, user and system time of each phase. Pair i has the end h{i} at home and eth0 in b{i}.
@@ -14,6 +14,14 @@
  *   dump       all links at home received, and not parsed; once more with their addresses; every peer is in b0, as p{i}
  *   cache      the links of every b{i} dumped through a socket that is opened in there
  *   ring       N namespaces without names, each joined to the next, with addresses; all closed; until the last has ended
+ *
+ * Levers, which make the kernel do less, and whose effects others can see:
+ *
+ *   +no-ipv6   home's ends without IPv6, from before they are up
+ *   +ids       the namespaces of a slab get ids at home before the create, each below all that were given out
+ *   +group     home's ends are created in the group by which they are deleted, and need no mark
+ *   +addresses the addresses of home's ends are taken away before the deletion
+ *   +off       IPv6 is disabled on home's ends before the deletion
  *
  * The best order known: a slab of 64 pairs at a time, so that a datagram holds a slab and few descriptors are open.
  * Creates go through home with both ends' namespaces, MACs and MTUs in one message; the echo brings both ifindexes.
@@ -50,6 +58,7 @@
 #define SOCKET_BUFFER (4 << 20)
 
 static int count, queues, home_ns, home;
+static int no_ipv6, falling_ids, in_group, addresses_first, off_first;
 static int shared; /* whether all peers are in b0 */
 static int (*index_of)[2]; /* ifindexes of h{i} and of its peer */
 static char inbox[1 << 18];
@@ -150,6 +159,8 @@ static size_t create_message(struct buffer *buffer, int i)
 	link_header(buffer, 0, 0);
 	text(buffer, IFLA_IFNAME, "h%d", i);
 	end_of_pair(buffer, i, 0);
+	if (in_group)
+		number(buffer, IFLA_GROUP, GROUP);
 	size_t info = attribute(buffer, IFLA_LINKINFO, NULL, 0);
 	text(buffer, IFLA_INFO_KIND, "veth");
 	size_t data = attribute(buffer, IFLA_INFO_DATA, NULL, 0);
@@ -183,6 +194,17 @@ static size_t configure_message(struct buffer *buffer, int i, int far)
 	link_header(buffer, 0, IFF_UP);
 	end(buffer, at);
 	return index_at;
+}
+
+static void removal_message(struct buffer *buffer, int i)
+{
+	size_t at = begin(buffer, RTM_DELADDR, 0);
+	struct ifaddrmsg *address = grow(buffer, sizeof *address);
+	address->ifa_family = AF_INET;
+	address->ifa_prefixlen = 30;
+	uint8_t ip[4] = {10, i >> 8, i & 255, 1};
+	attribute(buffer, IFA_LOCAL, ip, sizeof ip);
+	end(buffer, at);
 }
 
 static void lookup_message(struct buffer *buffer, const char *form, int i)
@@ -311,6 +333,35 @@ static void enter_slab(int size)
 		die("setns");
 }
 
+/* Without netlink: no attribute sets it. */
+static void disable_ipv6(int start, int size)
+{
+	char path[80];
+	for (int i = start; i < start + size; i++) {
+		snprintf(path, sizeof path, "/proc/sys/net/ipv6/conf/h%d/disable_ipv6", i);
+		int file = open(path, O_WRONLY | O_CLOEXEC);
+		if (file < 0 || write(file, "1", 1) != 1)
+			die(path);
+		close(file);
+	}
+}
+
+/* The kernel looks the id of a peer's namespace up by a walk from the lowest: the newest is found first. */
+static void give_ids(int size)
+{
+	static struct buffer ids;
+	static int next = 1 << 30;
+	ids.length = 0;
+	for (int i = 0; i < size; i++) {
+		size_t at = begin(&ids, RTM_NEWNSID, 0);
+		grow(&ids, NLMSG_ALIGN(sizeof(struct rtgenmsg)));
+		number(&ids, NETNSA_FD, fds[i]);
+		number(&ids, NETNSA_NSID, --next);
+		end(&ids, at);
+	}
+	exchange(home, ids.data, ids.length, NULL);
+}
+
 static void close_slab(int size)
 {
 	for (int i = 0; i < size; i++)
@@ -336,7 +387,7 @@ static void count_links(int number, struct nlmsghdr *header)
 }
 
 /* Messages of all pairs, encoded beforehand; offsets are into `data`, one slab after the other. */
-static struct buffer creates, near, far, lookups, marks;
+static struct buffer creates, near, far, lookups, marks, removals;
 static size_t *fd_at, *near_at, *far_at;
 static size_t *creates_from, *near_from, *far_from, *lookups_from, *marks_from; /* where a slab's (far: a pair's) begin */
 static struct buffer far_lookup;
@@ -358,6 +409,7 @@ static void encode(void)
 			far_at[i] = configure_message(&far, i, 1);
 			far_from[i + 1] = far.length;
 			lookup_message(&lookups, "h%d", i);
+			removal_message(&removals, i);
 			size_t at = begin(&marks, RTM_SETLINK, 0);
 			link_header(&marks, 0, 0);
 			number(&marks, IFLA_GROUP, GROUP);
@@ -399,7 +451,11 @@ static void create_all(int configured)
 	for (int start = 0; start < count; start += SLAB) {
 		int size = count - start < SLAB ? count - start : SLAB;
 		open_slab(start, size);
+		if (falling_ids)
+			give_ids(size);
 		create_slab(start / SLAB, size);
+		if (no_ipv6)
+			disable_ipv6(start, size);
 		if (configured)
 			configure_slab(start / SLAB, size);
 		close_slab(size);
@@ -421,9 +477,31 @@ static void look_up_all(void)
 	}
 }
 
-static void delete_all(void)
+static void remove_addresses(void)
+{
+	size_t size = removals.length / count;
+	for (int i = 0; i < count; i++)
+		put(&removals, i * size + sizeof(struct nlmsghdr) + offsetof(struct ifaddrmsg, ifa_index), index_of[i][0]);
+	for (int start = 0; start < count; start += SLAB)
+		exchange(home, removals.data + start * size, (count - start < SLAB ? count - start : SLAB) * size, NULL);
+}
+
+static void delete_all(int configured)
 {
 	size_t mark_size = marks_from[1] / (count < SLAB ? count : SLAB);
+	struct moment since = now();
+	if (configured && addresses_first) {
+		remove_addresses();
+		report("addresses", since), since = now();
+	}
+	if (off_first && !no_ipv6) {
+		disable_ipv6(0, count);
+		report("off", since), since = now();
+	}
+	if (in_group) {
+		exchange(home, marks.data + marks.length - 16 - 16 - 8, 40, NULL);
+		return;
+	}
 	for (int i = 0; i < count; i++)
 		put(&marks, i * mark_size + sizeof(struct nlmsghdr) + offsetof(struct ifinfomsg, ifi_index), index_of[i][0]);
 	for (int slab = 0; slab * SLAB < count; slab++) {
@@ -708,8 +786,14 @@ static void ring(void)
 
 int main(int argc, char **argv)
 {
+	for (; argc > 1 && argv[1][0] == '+'; argc--, argv++) {
+		const char *lever = argv[1] + 1;
+		no_ipv6 |= !strcmp(lever, "no-ipv6"), falling_ids |= !strcmp(lever, "ids");
+		in_group |= !strcmp(lever, "group"), addresses_first |= !strcmp(lever, "addresses");
+		off_first |= !strcmp(lever, "off");
+	}
 	if (argc < 4) {
-		fprintf(stderr, "usage: limit WORKLOAD N QUEUES\n");
+		fprintf(stderr, "usage: limit [+LEVER]... WORKLOAD N QUEUES\n");
 		return 2;
 	}
 	const char *workload = argv[1];
@@ -727,31 +811,31 @@ int main(int argc, char **argv)
 		report("create", since), since = now();
 		look_up_all();
 		report("lookup", since), since = now();
-		delete_all();
+		delete_all(1);
 		report("delete", since);
 		if (found != 2 * count)
 			die("some lookups found nothing");
 	} else if (!strcmp(workload, "create")) {
 		create_all(0);
 		report("create", since);
-		delete_all();
+		delete_all(0);
 	} else if (!strcmp(workload, "delete")) {
 		create_all(0);
 		since = now();
-		delete_all();
+		delete_all(0);
 		report("delete", since);
 	} else if (!strcmp(workload, "set")) {
 		create_all(0);
 		set_all();
-		delete_all();
+		delete_all(0);
 	} else if (!strcmp(workload, "lookup")) {
 		create_all(0);
 		look_up_each();
-		delete_all();
+		delete_all(0);
 	} else if (!strcmp(workload, "dump")) {
 		create_all(0);
 		dump_home();
-		delete_all();
+		delete_all(0);
 	} else if (!strcmp(workload, "cache")) {
 		dump_each();
 	} else if (!strcmp(workload, "ring")) {

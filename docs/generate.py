@@ -216,7 +216,7 @@ def fields(proto: str) -> str:
                 continue
             if kind == "enum" and (found := re.fullmatch(r"(\w+) = (\d+);", line)):
                 text += f"| {found[2]} | {found[1]} |\n"
-            elif found := re.fullmatch(r"(repeated )?(\w+) (\w+) = \d+;", line):
+            elif found := re.fullmatch(r"(?:optional )?(repeated )?(\w+) (\w+) = \d+;", line):
                 kind_of_value = _JSON.get(found[2], f"[{found[2]}](#{found[2].lower()})")
                 if found[1]:
                     kind_of_value = f"list of {kind_of_value}s"

@@ -94,9 +94,11 @@ def listed(words: Sequence[str]) -> str:
 
 
 def value_text(field: str, value: object) -> str:
-    """Return the value of a link's field: ``up`` or ``down`` for `up`; in quotes if it is empty or has blanks."""
+    """Return the value of a link's field: ``up`` or ``down``, ``on`` or ``off``; in quotes if it has blanks or none."""
     if field == "up":
         return "up" if value else "down"
+    if field == "ipv6":
+        return "on" if value else "off"
     if isinstance(value, tuple):
         return ",".join(value) or "none"
     return repr(value) if value == "" or " " in str(value) else str(value)

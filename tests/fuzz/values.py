@@ -42,6 +42,7 @@ _ONE: Final = json.dumps(
         "phys_address": "02:00:00:00:00:01",
         "mtu": 1500,
         "num_queues": 2,
+        "ipv6": True,
         "host_if_name": "eth0",
         "ip_addresses": ["10.0.0.1/24", "2001:db8::1/64"],
         "namespace": {"type": 2, "name": "blue", "pid": 1, "microservice": "web", "filepath": "/run/x"},

@@ -22,10 +22,12 @@ from tests.live.configuring import (
     until,
     without_detection,
 )
+from tests.live.sysctls import sysctl
 from tests.slack import slack
 from tests.witness import addresses, ip, names, nothing_changes, seen, settled
-from vethlib import Session
+from vethlib import InvalidValue, Session
 from vethlib.agent import ADDRESS_PROTO, State, group_of
+from vethlib.agent.config.model import IPv6Policy
 from vethlib.agent.reconcile.configurator import Configurator
 
 MAC = "d2:74:8c:12:67:d2"
@@ -420,3 +422,59 @@ def test_changes_of_many_links_are_put_right_together(configurator: Configurator
     until(configurator, lambda: all(link["mtu"] != 1300 for link in ip("link", netns="blue")))
     settle(configurator)
     assert all(status.state is State.CONFIGURED for status in configurator.status())
+
+
+def ipv6_is_off(name: str) -> bool:
+    return sysctl("", f"ipv6/conf/{name}/disable_ipv6") == "1"
+
+
+def test_ipv6_is_off_where_it_is_configured_off_and_stays_off(configurator: Configurator, blue: str) -> None:
+    put(configurator, interface("a", "b", "blue"), interface("b", "a", ipv6=False, ip_addresses=["10.0.0.2/24"]))
+    until(configurator, configured(configurator, "a", "b"))
+    assert ipv6_is_off("b")
+    assert sysctl("blue", "ipv6/conf/a/disable_ipv6") == "0"
+    settle(configurator)
+    index = seen("b")["ifindex"]
+    # The kernel sends no event, except for the link-local address.
+    sysctl("", "ipv6/conf/b/disable_ipv6", "0")
+    until(configurator, lambda: ipv6_is_off("b"))
+    assert seen("b")["ifindex"] == index
+    put(configurator, interface("b", "a", ipv6=True, ip_addresses=["10.0.0.2/24", "fd00::2/64"]))
+    until(configurator, lambda: not ipv6_is_off("b") and "fd00::2/64" in addresses("b"))
+    put(configurator, interface("b", "a", ipv6=False, mtu=1000))
+    until(configurator, configured(configurator, "a", "b"))
+    put(configurator, interface("b", "a", ipv6=False, mtu=1500))
+    until(configurator, configured(configurator, "a", "b"))
+    until(configurator, lambda: seen("b")["mtu"] == 1500 and ipv6_is_off("b"))
+
+
+@pytest.mark.parametrize(("policy", "off"), [("on", ""), ("auto", "b"), ("off", "ab")])
+def test_the_policy_decides_where_ipv6_is_off(session: Session, blue: str, policy: IPv6Policy, off: str) -> None:
+    with Configurator(session, ipv6=policy) as configurator:
+        put(configurator, interface("a", "b", "blue"), interface("b", "a"))
+        put(configurator, interface("c", "d", "blue", ip_addresses=["fd00::1/64"]), interface("d", "c", link_only=True))
+        put(configurator, interface("e", "f", "blue", ipv6=True), interface("f", "e", ip_addresses=["fd00::2/64"]))
+        until(configurator, configured(configurator, *"abcdef"))
+        found = [name for name in "ace" if sysctl("blue", f"ipv6/conf/{name}/disable_ipv6") == "1"]
+        found += [name for name in "bdf" if ipv6_is_off(name)]
+        assert "".join(found) == off
+
+
+def test_links_that_exist_get_the_policy_in_place(session: Session, blue: str) -> None:
+    ends = interface("a", "b", "blue"), interface("b", "a")
+    for policy, off in (("on", False), ("auto", True), ("on", True)):
+        with Configurator(session, ipv6=policy) as configurator:  # type: ignore[arg-type]
+            put(configurator, *ends)
+            until(configurator, configured(configurator, "a", "b"))
+            assert ipv6_is_off("b") == off
+
+
+def test_a_policy_is_ignored_where_the_settings_cannot_be_written(
+    session: Session, blue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vethlib.agent.reconcile.configurator.can_switch_ipv6", lambda: False)
+    with Configurator(session, ipv6="auto") as configurator:
+        assert configurator.ipv6 == "on"
+    with pytest.raises(InvalidValue) as refused:
+        Configurator(session, ipv6="none")  # type: ignore[arg-type]
+    assert refused.value.field == "ipv6"

@@ -236,3 +236,11 @@ def test_its_session_may_be_somebody_elses_and_stays_open() -> None:
 
 def _descriptors() -> set[str]:
     return set(os.listdir("/proc/self/fd"))
+
+
+def test_a_wire_without_ipv6_has_not_even_link_local_addresses(session: Session) -> None:
+    with Topology.build("a -- b ipv6=off; a -- c", session=session) as net:
+        links = {link.name: link for link in net["a"].links()}
+        assert (links["eth0"].ipv6, links["eth1"].ipv6) == (False, True)
+        assert {address.version for address in links["eth0"].addresses} == {4}
+        assert net["b"].links()[-1].ipv6 is False

@@ -454,3 +454,11 @@ def test_colours_are_for_terminals_or_who_asks(vethctl: Vethctl, monkeypatch: py
     monkeypatch.setenv("VETHLIB_COLOR", "always")
     assert red in vethctl("delete", "x").err
     assert red not in vethctl("delete", "x", "--color", "never").err
+
+
+def test_each_end_is_created_with_or_without_ipv6(vethctl: Vethctl, blue: str) -> None:
+    a, b = vethctl("create", "a", "b@blue", "--a-ipv6", "off", "--b-ipv6", "on", "--json").json
+    assert (a["ipv6"], b["ipv6"]) == (False, True)
+    said = vethctl("create", "c", "d", "--a-addr", "fd00::1/64", "--a-ipv6", "off", "--json")
+    assert (said.code, said.error["field"]) == (1, "--a-ipv6")
+    assert vethctl("create", "c", "d", "--b-ipv6", "no").code == 1

@@ -213,6 +213,21 @@ def test_a_pair_that_has_to_be_rebuilt_can_be_tried(vethctl: Vethctl, write: Wri
     assert vethctl("diff", write(*ends(num_queues=2))).code == 0
 
 
+@pytest.mark.parametrize("before", [True, False])
+def test_ipv6_that_was_tried_on_or_off_comes_back(vethctl: Vethctl, write: Write, before: bool) -> None:
+    given = {"ip_addresses": ["10.0.0.1/24"]}
+    vethctl("apply", write(value("one", "two", "ns1", ipv6=before, **given), value("two", "one")))
+    if before:
+        ip("address", "add", "fd00::9/64", "dev", "one", "nodad", netns="ns1")
+    state = host_state()
+    tried = write(value("one", "two", "ns1", ipv6=not before, **given), value("two", "one"))
+    done = vethctl("apply", tried, "--try", "50ms")
+    assert done.code == 4
+    assert f"ipv6 {'on' if before else 'off'} → {'off' if before else 'on'}" in done.out
+    assert host_state() == state
+    assert vethctl("show", "one@ns1", "--json").json[0]["ipv6"] == before
+
+
 def test_label_lifetimes_and_order_of_addresses_come_back(vethctl: Vethctl, write: Write) -> None:
     vethctl("apply", write(*ends()))
     ip("address", "add", "10.9.0.1/24", "dev", "one", "label", "one:x", "broadcast", "+", netns="ns1")

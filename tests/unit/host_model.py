@@ -47,6 +47,11 @@ class HostLink:
     kept: KernelAddresses = field(default_factory=KernelAddresses)
     peer: LinkId | None = None
     altnames: tuple[str, ...] = ()
+    disable_ipv6: bool = False
+
+    @property
+    def ipv6(self) -> bool:
+        return not self.disable_ipv6 and self.mtu >= 1280
 
     @property
     def addresses(self) -> list[Address]:
@@ -58,6 +63,8 @@ class HostLink:
         """Give an address that is there already, or can be there."""
         if not self.kept.find(str(interface)):
             assert ":" not in str(interface) or self.mtu >= 1280, "no IPv6 on this link"
+            if ":" in str(interface):
+                self.set_ipv6(True)
             assert self.kept.give(Held(str(interface), proto)) == ""
 
     def take(self, text: str) -> None:
@@ -101,13 +108,27 @@ class HostLink:
         self.mtu = mtu
         if mtu < 1280:
             self.lose_ipv6()
+            self.disable_ipv6 = False  # the setting goes with the device of IPv6, and a new one has the default
+        elif self.up and self.ipv6:
+            self._give_link_local()
+
+    def set_ipv6(self, on: bool) -> None:
+        if self.mtu >= 1280:
+            self.disable_ipv6 = not on
+        if not on:
+            self.lose_ipv6()
+        elif self.up and self.ipv6:
+            self._give_link_local()
+
+    def _give_link_local(self) -> None:
+        self.kept.give(Held(f"fe80::{self.index:x}/64", 3))  # IFAPROT_KERNEL_LL
 
     def set_up(self, up: bool) -> None:
         if self.up and not up:
             self.lose_ipv6()
         self.up = up
-        if up and self.mtu >= 1280:
-            self.kept.give(Held(f"fe80::{self.index:x}/64", 3))  # IFAPROT_KERNEL_LL
+        if up and self.ipv6:
+            self._give_link_local()
 
 
 def _flags(one: Held) -> int:
@@ -180,6 +201,7 @@ class Host:
             link.group,
             link.num_queues,
             link.altnames,
+            ipv6=link.ipv6,
         )
         return SeenLink(place, ref, seen, tuple(link.addresses), link.peer)
 
@@ -221,6 +243,8 @@ class Host:
             link.set_mtu(new["mtu"])
         if "up" in new:
             link.set_up(new["up"])
+        if "ipv6" in new:
+            link.set_ipv6(new["ipv6"])
         if change.restored is not None:
             link.lay(change.restored)
             return
@@ -236,6 +260,8 @@ class Host:
             link.mac = end.mac or f"02:00:00:00:00:{link.index & 255:02x}"
             link.num_queues = end.num_queues or 2
             link.set_mtu(end.mtu or 1500)
+            if end.ipv6 is not None:
+                link.set_ipv6(end.ipv6)
             link.set_up(end.up)
             for interface in _as_sent(list(map(str, end.interfaces))):
                 link.give(interface, end.address_proto)

@@ -64,17 +64,19 @@ def interface_lists(draw: st.DrawFn, strays: int = 1) -> dict[str, Interface]:
         peer = draw(st.sampled_from([n for n in NAMES if n != name])) if stray else peers[name]
         addresses = draw(st.lists(st.sampled_from(ADDRESSES), max_size=3, unique=True))
         six = any(":" in address for address in addresses)
+        ipv6 = draw(st.sampled_from([None, None, True] if six else [None, None, True, False]))
         made[name] = Interface(
             name,
             peer,
             enabled=draw(st.booleans()),
             phys_address=draw(st.sampled_from(MACS)),
-            mtu=draw(st.sampled_from([0, 1400, 9000] if six else [0, 1000, 1400])),
+            mtu=draw(st.sampled_from([0, 1400, 9000] if six or ipv6 else [0, 1000, 1400])),
             ip_addresses=tuple(addresses),
             namespace=draw(st.sampled_from(NAMESPACES)),
             host_if_name=draw(st.sampled_from(KERNEL_NAMES)),
             num_queues=draw(st.sampled_from([0, 0, 0, 1, 4])),
             link_only=draw(st.integers(0, 5)) == 0,
+            ipv6=ipv6,
         )
     return made
 
@@ -174,6 +176,11 @@ def _mtu(draw: st.DrawFn, host: Host, end: LinkId) -> None:
 
 
 @_only_ours
+def _switch_ipv6(draw: st.DrawFn, host: Host, end: LinkId) -> None:
+    host.links[end].set_ipv6(draw(st.booleans()))
+
+
+@_only_ours
 def _rename(draw: st.DrawFn, host: Host, end: LinkId) -> None:
     name = draw(st.sampled_from([*NAMES, "eth0", "eth1", "other"]))
     if host.at(end[0], name) is None:
@@ -200,7 +207,21 @@ def _delete(_draw: st.DrawFn, host: Host, end: LinkId) -> None:
     host.delete(end)
 
 
-MEDDLING = [_flip, _strip, _address, _address, _in_the_way, _again, _mtu, _rename, _crash, _seize, _mistake, _delete]
+MEDDLING = [
+    _flip,
+    _strip,
+    _address,
+    _address,
+    _in_the_way,
+    _again,
+    _mtu,
+    _switch_ipv6,
+    _rename,
+    _crash,
+    _seize,
+    _mistake,
+    _delete,
+]
 
 
 thorough = settings(

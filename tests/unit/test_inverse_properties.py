@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from tests.unit.host_model import Host
 from tests.unit.strategies import LABEL, MEDDLING, thorough
 from vethlib.agent import ChangeLink, Interface, Namespace, inverse, irreversible, plan
+from vethlib.agent.planning.observed import LinkId
+from vethlib.links import Dependents
 
 ADDRESSES = ["10.0.0.1/24", "10.0.0.2/24", "10.0.0.3/24", "10.0.1.1/24", "2001:db8::1/64", "2001:db8::2/64"]
 THEIRS = "10.77.0.1/16"
@@ -26,7 +28,7 @@ def _state(host: Host) -> dict[Any, Any]:
 
     return {
         (place, link.name): (
-            (link.kind, link.mac, link.mtu, link.up, link.alias, link.group, link.num_queues, link.altnames),
+            (link.kind, link.mac, link.mtu, link.up, link.alias, link.group, link.num_queues, link.altnames, link.ipv6),
             [(one.text, one.proto, one.secondary, one.scope) for one in link.kept if one.proto != 3],
             end(link.peer),
         )
@@ -50,11 +52,17 @@ def trials(draw: st.DrawFn) -> tuple[Host, dict[str, Interface]]:
     return host, _pairs(draw, draw(st.integers(0, 3)))
 
 
+def _dependents(host: Host) -> dict[LinkId, Dependents]:
+    return {end: Dependents(ipv6_off=link.disable_ipv6) for end, link in host.links.items()}
+
+
 def _pairs(draw: st.DrawFn, count: int) -> dict[str, Interface]:
     """Complete pairs, each end somewhere, with values that often differ from those of another draw."""
     made = {}
     for number in range(count):
         for name, peer in ((f"veth{number}", f"peer{number}"), (f"peer{number}", f"veth{number}")):
+            addresses = draw(st.lists(st.sampled_from(ADDRESSES), max_size=4, unique=True))
+            six = any(":" in address for address in addresses)
             made[name] = Interface(
                 name,
                 peer,
@@ -63,9 +71,10 @@ def _pairs(draw: st.DrawFn, count: int) -> dict[str, Interface]:
                 if number
                 else "",
                 mtu=draw(st.sampled_from([1400, 1400, 9000])),
-                ip_addresses=tuple(draw(st.lists(st.sampled_from(ADDRESSES), max_size=4, unique=True))),
+                ip_addresses=tuple(addresses),
                 namespace=Namespace(2, name=draw(st.sampled_from("aaaaabn" if name < peer else "bbbbbn"))),
                 host_if_name=draw(st.sampled_from(["", "", "eth1"])) if number == 0 else "",
+                ipv6=draw(st.sampled_from([None, True, True] if six else [None, None, None, True, False])),
             )
     return made
 
@@ -76,7 +85,7 @@ def test_a_plan_and_its_inverse_leave_the_host_as_it_was(trial: tuple[Host, dict
     host, desired = trial
     before, state, places = host.observe(), _state(host), dict(host.places)
     made = plan(desired, before, label=LABEL, prune=prune)
-    refused = irreversible(made, before, {})
+    refused = irreversible(made, before, _dependents(host))
     event(f"{'refused' if refused else 'undone'}: {sorted({one.op for one in made.operations})}")
     assume(not refused)
     host.apply(made)
@@ -97,7 +106,7 @@ def test_undoing_keeps_what_others_did_to_a_link_meanwhile(
     before = host.observe()
     made = plan(desired, before, label=LABEL, prune=False)
     changed = [one for one in made.operations if isinstance(one, ChangeLink)]
-    assume(changed and not irreversible(made, before, {}))
+    assume(changed and not irreversible(made, before, _dependents(host)))
     host.apply(made)
     after = host.observe()
     change = data.draw(st.sampled_from(changed))
@@ -119,7 +128,7 @@ def test_a_link_that_somebody_took_over_meanwhile_is_left_alone(
     host, desired = trial
     before = host.observe()
     made = plan(desired, before, label=LABEL, prune=False)
-    assume(made.operations and not irreversible(made, before, {}))
+    assume(made.operations and not irreversible(made, before, _dependents(host)))
     host.apply(made)
     after = host.observe()
     end = data.draw(st.sampled_from(sorted(host.links, key=str)))

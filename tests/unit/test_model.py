@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pickle
 from ipaddress import ip_interface
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from vethlib import links
 from vethlib.agent import Interface, InvalidInterface, Namespace, NamespaceType
+from vethlib.agent.config.model import IPv6Policy
 from vethlib.errors import InvalidValue
 
 
@@ -118,6 +119,10 @@ def test_the_kernel_name_is_the_name_unless_another_is_given() -> None:
         ({"mtu": 67}, "mtu", "68"),
         ({"mtu": 65536}, "mtu", "65535"),
         ({"mtu": 1279, "ip_addresses": ["2001:db8::1/64"]}, "mtu", "1280"),
+        ({"ipv6": "off"}, "ipv6", "true or false"),
+        ({"ipv6": 0}, "ipv6", "true or false"),
+        ({"ipv6": False, "ip_addresses": ["10.0.0.1/24", "fd00::1/64"]}, "ipv6", "ip_addresses"),
+        ({"ipv6": True, "mtu": 1000}, "mtu", "ipv6"),
         ({"num_queues": 5000}, "num_queues", "4096"),
         ({"enabled": 3}, "enabled", "true or false"),
         ({"link_only": None}, "link_only", "true or false"),
@@ -198,3 +203,26 @@ def test_an_interface_becomes_an_end_with_its_marks() -> None:
 def test_what_is_left_open_is_the_kernels_choice_and_link_only_gives_no_address() -> None:
     end = Interface("veth1", "veth2", ip_addresses=("10.0.0.1/24",), link_only=True).end()
     assert end == links.End("veth1", "", up=False)
+
+
+@pytest.mark.parametrize(
+    ("fields", "wanted"),
+    [
+        ({}, (None, False, False)),
+        ({"namespace": Namespace(2, name="blue")}, (None, None, False)),
+        ({"ip_addresses": ["10.0.0.1/24"]}, (None, False, False)),
+        ({"ip_addresses": ["10.0.0.1/24", "fd00::1/64"]}, (None, None, None)),
+        ({"link_only": True}, (None, None, None)),
+        ({"ipv6": True}, (True, True, True)),
+        ({"ipv6": False, "namespace": Namespace(2, name="blue")}, (False, False, False)),
+    ],
+)
+def test_the_policy_for_ipv6_decides_where_the_configuration_does_not(
+    fields: dict[str, Any], wanted: tuple[bool | None, ...]
+) -> None:
+    interface = Interface("a", "b", **fields)
+    settled = [interface.with_ipv6_policy(policy) for policy in get_args(IPv6Policy)]
+    assert tuple(each.wants_ipv6 for each in settled) == wanted
+    assert tuple(each.end().ipv6 for each in settled) == wanted
+    assert settled == [interface] * 3  # it is no other configuration
+    assert interface.wants_ipv6 == fields.get("ipv6")

@@ -266,6 +266,7 @@ def interfaces(draw: st.DrawFn) -> Interface:
             namespace=draw(namespaces),
             host_if_name=draw(st.one_of(st.just(""), st.from_regex(r"[a-z0-9]{1,15}", fullmatch=True))),
             num_queues=draw(st.sampled_from([0, 1, 4096])),
+            ipv6=draw(st.sampled_from([None, True, False])),
             link_only=draw(st.booleans()),
         )
     except InvalidInterface:

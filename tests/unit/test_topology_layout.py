@@ -238,3 +238,16 @@ def test_ports_are_in_one_network_just_where_frames_go_between_them(description:
             networks = [[each.network for each in port.addresses or ()] for port in (one, other)]
             assert (networks[0] == networks[1]) is joined
             assert any(a.overlaps(b) for a, b in zip(*networks, strict=True)) is joined
+
+
+def test_a_wire_without_ipv6_leaves_its_segment_without_it() -> None:
+    layout = laid("a -- b ipv6=off; b -- c ipv6=on mtu=1400; a -- c")
+    assert [wire.ipv6 for wire in layout.wires] == [False, True, None]
+    versions = [
+        {address.version for port in (wire.a, wire.b) for address in port.addresses or ()} for wire in layout.wires
+    ]
+    assert versions == [{4}, {4, 6}, {4, 6}]
+    with pytest.raises(InvalidValue, match="ipv6=off"):
+        laid("a(fd00::1/64) -- b ipv6=off")
+    with pytest.raises(InvalidValue, match="mtu"):
+        laid("a -- b ipv6=on mtu=1000")

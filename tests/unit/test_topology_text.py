@@ -151,3 +151,10 @@ def test_any_text_is_a_description_or_an_invalid_value(text: str) -> None:
         return  # and no other error
     names = {member.name for member in described.members}
     assert {port.node for wire in described.wires for port in (wire.a, wire.b)} <= names
+
+
+@pytest.mark.parametrize("text", ["a -- b ipv6=no", "a -- b ipv6=", "a -- b ipv6=off ipv6=off", "a -- b ipv4=off"])
+def test_an_attribute_that_no_wire_has_is_refused(text: str) -> None:
+    with pytest.raises(InvalidValue) as refused:
+        parse(text)
+    assert refused.value.field == "topology"

@@ -13,7 +13,7 @@ __all__ = ["Action", "HostEvent", "LinkName", "What", "changes_between"]
 What: TypeAlias = Literal["netns", "link", "address", "state", "resync"]
 Action: TypeAlias = Literal["is", "new", "changed", "deleted"]
 
-_FIELDS = ("name", "mac", "mtu", "up", "operstate", "alias", "group", "altnames")
+_FIELDS = ("name", "mac", "mtu", "up", "operstate", "alias", "group", "altnames", "ipv6")
 
 
 class LinkName(NamedTuple):

@@ -10,12 +10,13 @@ length and is listed once, empty addresses are removed, and a namespace keeps on
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from enum import IntEnum
 from ipaddress import IPv6Interface
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeAlias, TypeVar
 
 from vethlib import links
 from vethlib.agent.limits import Limits
@@ -23,7 +24,16 @@ from vethlib.errors import InvalidValue
 from vethlib.follow.resolver import LABEL_MAX
 from vethlib.text import has_controls
 
-__all__ = ["Interface", "InterfaceType", "InvalidInterface", "MoreProblems", "Namespace", "NamespaceType", "Remark"]
+__all__ = [
+    "IPv6Policy",
+    "Interface",
+    "InterfaceType",
+    "InvalidInterface",
+    "MoreProblems",
+    "Namespace",
+    "NamespaceType",
+    "Remark",
+]
 
 NAME_MAX = 63  # four times the length of a link name, and three names still fit into an alias
 PID_MAX = 4_194_304  # PID_MAX_LIMIT, include/linux/threads.h
@@ -40,6 +50,12 @@ _NEVER_FREE = {
 
 _NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 _NOT_IN_NAME = re.compile("[/:% ]")
+
+IPv6Policy: TypeAlias = Literal["on", "auto", "off"]
+"""Which interfaces have no IPv6 though their configuration does not say so: none; those at home; all.
+
+Never those with IPv6 addresses, or with `link_only`.
+"""
 
 T = TypeVar("T")
 P = TypeVar("P", bound=InvalidValue)
@@ -204,8 +220,9 @@ class Interface:
     """A desired interface: one end of a veth pair. The fields are those of the northbound model.
 
     `peer_if_name` is the name of the interface at the other end. With their default values, `phys_address`, `mtu`
-    (bytes) and `num_queues` are chosen by the kernel. `addresses` are the `ip_addresses` as ``ipaddress`` interfaces,
-    `kernel_name` is the name of the link in its namespace.
+    (bytes) and `num_queues` are chosen by the kernel. `ipv6` is whether the link has IPv6; None leaves that to the
+    policy of the agent. `addresses` are the `ip_addresses` as ``ipaddress`` interfaces, `kernel_name` is the name of
+    the link in its namespace, `wants_ipv6` is `ipv6` or what the policy says (:meth:`with_ipv6_policy`).
     `explicit` are the names of fields that were written although they have their default value; it only affects
     writing. `spelling` are warnings about the text from which the value was read.
 
@@ -225,10 +242,12 @@ class Interface:
     host_if_name: str = ""
     num_queues: int = 0
     link_only: bool = False
+    ipv6: bool | None = None
     explicit: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
     spelling: tuple[Remark, ...] = field(default=(), repr=False, compare=False)
     addresses: tuple[links.Interface, ...] = field(init=False, repr=False, compare=False)
     kernel_name: str = field(init=False, repr=False, compare=False)
+    wants_ipv6: bool | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check = _Checks()
@@ -247,9 +266,11 @@ class Interface:
             check(links.check_mtu, self.mtu, "mtu")
         if self.num_queues != 0:
             check(links.check_queues, self.num_queues, "num_queues")
-        for flag in ("enabled", "link_only"):
-            if not isinstance(getattr(self, flag), bool):
-                check.wrong(flag, getattr(self, flag), "must be true or false")
+        for flag in ("enabled", "link_only", "ipv6"):
+            value = getattr(self, flag)
+            if not isinstance(value, bool) and not (flag == "ipv6" and value is None):
+                check.wrong(flag, value, "must be true or false")
+        _set(self, "wants_ipv6", self.ipv6)
         self._check_addresses(check)
         if type(self.namespace) is not Namespace:
             check.wrong("namespace", self.namespace, "must be a Namespace")
@@ -299,9 +320,21 @@ class Interface:
         _set(self, "addresses", tuple(addresses))
         _set(self, "ip_addresses", tuple(address.with_prefixlen for address in addresses))
         six = any(address.version == 6 for address in addresses) and not self.link_only
-        if six and type(self.mtu) is int and 0 < self.mtu < IPV6_MIN_MTU:
-            cure = f"must be at least {IPV6_MIN_MTU} for a link with IPv6 addresses"
-            check.wrong("mtu", self.mtu, cure)
+        if six and self.ipv6 is False:
+            check.wrong("ipv6", self.ipv6, "must not be false for an interface with IPv6 addresses in ip_addresses")
+        if (six or self.ipv6 is True) and type(self.mtu) is int and 0 < self.mtu < IPV6_MIN_MTU:
+            cause = "IPv6 addresses" if six else "ipv6"
+            check.wrong("mtu", self.mtu, f"must be at least {IPV6_MIN_MTU} for a link with {cause}")
+
+    def with_ipv6_policy(self, policy: IPv6Policy) -> Interface:
+        """Return the interface, with `wants_ipv6` False if the policy applies to it."""
+        if policy == "on" or self.ipv6 is not None or self.link_only or (policy == "auto" and self.namespace.ref):
+            return self
+        if any(address.version == 6 for address in self.addresses):
+            return self
+        settled = copy.copy(self)
+        _set(settled, "wants_ipv6", False)
+        return settled
 
     def beyond(self, limits: Limits) -> list[InvalidValue]:
         """Return the values that exceed the limits, though the kernel would accept them."""
@@ -339,6 +372,7 @@ class Interface:
             alias=alias,
             group=group,
             address_proto=address_proto,
+            ipv6=self.wants_ipv6,
         )
 
 

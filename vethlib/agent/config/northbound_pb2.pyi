@@ -71,6 +71,7 @@ class Interface(_message.Message):
     VETH_FIELD_NUMBER: _builtins.int
     NUM_QUEUES_FIELD_NUMBER: _builtins.int
     LINK_ONLY_FIELD_NUMBER: _builtins.int
+    IPV6_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Identity of the interface, and the name of its link unless host_if_name is given."""
     description: _builtins.str
@@ -89,6 +90,10 @@ class Interface(_message.Message):
     """Transmit and receive queues, each; 0: the kernel's default."""
     link_only: _builtins.bool
     """Leave the addresses of the link alone."""
+    ipv6: _builtins.bool
+    """False: no IPv6 on the link, not even a link-local address. True: IPv6, also where new links have none. Absent: the
+    agent's --ipv6 decides, by default that nothing is changed.
+    """
     @_builtins.property
     def ip_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """"ip/prefix"; without a prefix, /32 or /128. Empty strings are skipped."""
@@ -116,12 +121,15 @@ class Interface(_message.Message):
         veth: Global___Veth | None = ...,
         num_queues: _builtins.int = ...,
         link_only: _builtins.bool = ...,
+        ipv6: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["namespace", b"namespace", "veth", b"veth"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_ipv6", b"_ipv6", "ipv6", b"ipv6", "namespace", b"namespace", "veth", b"veth"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "enabled", b"enabled", "host_if_name", b"host_if_name", "ip_addresses", b"ip_addresses", "link_only", b"link_only", "mtu", b"mtu", "name", b"name", "namespace", b"namespace", "num_queues", b"num_queues", "phys_address", b"phys_address", "type", b"type", "veth", b"veth"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ipv6", b"_ipv6", "description", b"description", "enabled", b"enabled", "host_if_name", b"host_if_name", "ip_addresses", b"ip_addresses", "ipv6", b"ipv6", "link_only", b"link_only", "mtu", b"mtu", "name", b"name", "namespace", b"namespace", "num_queues", b"num_queues", "phys_address", b"phys_address", "type", b"type", "veth", b"veth"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__ipv6: _TypeAlias = _typing.Literal["ipv6"]  # noqa: Y015
+    _WhichOneofArgType__ipv6: _TypeAlias = _typing.Literal["_ipv6", b"_ipv6"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__ipv6) -> _WhichOneofReturnType__ipv6 | None: ...
 
 Global___Interface: _TypeAlias = Interface  # noqa: Y015
 

@@ -34,6 +34,7 @@ def to_dict(interface: Interface) -> dict[str, Any]:
         veth=pb.Veth(peer_if_name=interface.peer_if_name),
         num_queues=interface.num_queues,
         link_only=interface.link_only,
+        ipv6=interface.ipv6,
     )
     if namespace.ref:
         message.namespace.type = pb.NamespaceType.ValueType(namespace.type)

@@ -274,6 +274,7 @@ def _change_one(session: Session, operation: ChangeLink) -> None:
         remove_addresses=operation.removed,
         address_order=operation.order,
         address_proto=ADDRESS_PROTO,
+        ipv6=new.get("ipv6"),
     )
     name = new.get("name", operation.name)
     if renewed := (*operation.renewed, *operation.again):

@@ -10,7 +10,7 @@ from vethlib import links
 from vethlib._nl.const import IFA_F_PERMANENT
 from vethlib.address_order import added, in_order, in_the_way, removed
 from vethlib.agent.config.mark import ADDRESS_PROTO, alias_of
-from vethlib.agent.config.model import Interface
+from vethlib.agent.config.model import IPV6_MIN_MTU, Interface
 from vethlib.links import Address, Link
 
 from .detection import duplicates
@@ -43,10 +43,14 @@ def link_differences(interface: Interface, link: Link, label: str, *, marked: bo
         "mac": (link.mac, interface.phys_address or link.mac),
         "mtu": (link.mtu, interface.mtu or DEFAULT_MTU),
         "up": (link.up, interface.enabled),
+        "ipv6": (link.ipv6, link.ipv6 if interface.wants_ipv6 is None else interface.wants_ipv6),
     }
     if marked:
         values["alias"] = (link.alias, alias_of(label, interface))
-    return {name: (observed, desired) for name, (observed, desired) in values.items() if observed != desired}
+    drift = {name: (observed, desired) for name, (observed, desired) in values.items() if observed != desired}
+    if "mtu" in drift and link.mtu < IPV6_MIN_MTU and interface.wants_ipv6 is False:
+        drift["ipv6"] = (False, False)  # with the larger MTU, the kernel would enable it
+    return drift
 
 
 def change_of(
@@ -64,8 +68,8 @@ def change_of(
 def _with_addresses(change: ChangeLink, seen: SeenLink, peer: SeenLink | None) -> ChangeLink:
     desired = tuple(dict.fromkeys(change.interface.addresses))
     stays: Sequence[Address] = seen.addresses
-    if change.changes.get("up") == (True, False):
-        # addrconf_ifdown() removes the IPv6 addresses of a link that is set down (net/ipv6/addrconf.c).
+    if (True, False) in (change.changes.get("up"), change.changes.get("ipv6")):
+        # addrconf_ifdown() removes the IPv6 addresses of a link that is set down or has no IPv6 (net/ipv6/addrconf.c).
         stays = [address for address in stays if address.interface.version == 4]
     plain = [address for address in stays if address.peer is None]
     present = {address.interface for address in plain}

@@ -32,7 +32,7 @@ from dataclasses import dataclass, replace
 
 from vethlib import links
 from vethlib.agent.config.mark import ADDRESS_PROTO, Mark, read_alias
-from vethlib.agent.config.model import Interface, Namespace, NamespaceType
+from vethlib.agent.config.model import IPV6_MIN_MTU, Interface, Namespace, NamespaceType
 from vethlib.errors import InvalidValue
 from vethlib.links import Address, End, Veth, describe
 
@@ -210,10 +210,12 @@ class _Undoing:
                 fields[name] = (value, old)
             elif value != old:
                 self.left.append(f"{where}: {name} stays {value}, because another program has set it since")
+        if not before.link.ipv6 and "mtu" in fields and present.link.mtu < IPV6_MIN_MTU <= before.link.mtu:
+            fields["ipv6"] = (False, False)  # with the larger MTU, the kernel would enable it
         target = _merged(change, before.addresses, after.addresses, present.addresses)
         now = [address for address in present.addresses if not address.by_kernel]
-        # Setting a link down, an MTU below the minimum of IPv6, and renaming change addresses as a side effect.
-        side_effects = fields.keys() & {"up", "mtu", "name"}
+        # Setting a link down, having no IPv6, and renaming change addresses as a side effect.
+        side_effects = fields.keys() & {"up", "mtu", "name", "ipv6"}
         same = len(now) == len(target) and all(map(Address.same, now, target))
         restored = None if same and not side_effects else target
         if not fields and restored is None:
@@ -298,6 +300,7 @@ def _end(seen: SeenLink) -> End:
         alias=link.alias,
         group=link.group,
         address_proto=ADDRESS_PROTO,
+        ipv6=link.ipv6,
     )
 
 
@@ -317,6 +320,7 @@ def _interface(seen: SeenLink, mark: Mark, peer: Mark, end: End) -> Interface:
         namespace=_namespace(seen.ref),
         host_if_name=seen.link.name,
         num_queues=seen.link.num_queues,
+        ipv6=end.ipv6,
     )
 
 

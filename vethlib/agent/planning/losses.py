@@ -66,7 +66,7 @@ def irreversible(plan: Plan, before: Observed, dependents: Mapping[LinkId, Depen
 def _lost_by_change(change: ChangeLink, seen: SeenLink, dependents: Dependents) -> Iterator[str]:
     where = describe(seen.link.name, seen.ref)
     new = {name: value for name, (_, value) in change.changes.items()}
-    down = new.get("up") is False
+    down, off = new.get("up") is False, new.get("ipv6") is False
     too_small = new.get("mtu", IPV6_MIN_MTU) < IPV6_MIN_MTU <= seen.link.mtu
     labels = "name" in new and sum(address.interface.version == 4 for address in seen.addresses) > 1
     causes = [
@@ -74,6 +74,7 @@ def _lost_by_change(change: ChangeLink, seen: SeenLink, dependents: Dependents) 
         for text, holds in (
             ("setting it down", down),
             (f"an MTU below {IPV6_MIN_MTU}", too_small),
+            ("disabling IPv6", off and seen.link.ipv6),
             ("removing addresses", change.takes_addresses),
             ("renaming it", labels),
         )
@@ -86,10 +87,10 @@ def _lost_by_change(change: ChangeLink, seen: SeenLink, dependents: Dependents) 
         yield f"{where}: {verb} loses {counted(dependents.neighbours, 'permanent neighbour')} added by other programs"
     if dependents.stacked and new.keys() & {"up", "mac", "mtu"}:
         yield f"{where}: {', '.join(dependents.stacked)} on top of it would not be restored"
-    if dependents.ipv6_off and any(":" in str(address) for address in change.added):
+    if dependents.ipv6_off and "ipv6" not in new and any(":" in str(address) for address in change.added):
         yield f"{where}: IPv6 is switched off on it, and its IPv6 address would switch it on"
     for address in seen.addresses:
-        gone = change.removes(address) or (down and address.interface.version == 6)
+        gone = change.removes(address) or ((down or off) and address.interface.version == 6)
         if gone and not address.permanent and not address.by_kernel:
             yield f"{where}: its address {address} expires, and would not be restored with its remaining lifetime"
 

@@ -67,11 +67,11 @@ class DeletePair:
 class ChangeLink:
     """Change fields of one owned link in place; correct fields are left out.
 
-    `name` and `index` are those before the change. `changes` maps name, mac, mtu, up and alias to (old, new). The
+    `name` and `index` are those before the change. `changes` maps name, mac, mtu, up, ipv6 and alias to (old, new). The
     changes are made in this order: the alias (a crash must not leave a configured MAC unmarked), `removed`, name, mac,
-    mtu, up, `added`. It is not an error if an address of `removed` no longer exists by then, or one of `added` already
-    exists. Removing an IPv4 address also removes those that are secondary to it (__inet_del_ifa, net/ipv4/devinet.c);
-    those that should stay are restored exactly, no matter who added them.
+    mtu, up, ipv6, `added`. It is not an error if an address of `removed` no longer exists by then, or one of `added`
+    already exists. Removing an IPv4 address also removes those that are secondary to it (__inet_del_ifa,
+    net/ipv4/devinet.c); those that should stay are restored exactly, no matter who added them.
 
     If `order` is given, its addresses are not in that order, or would not be, and are put into it. Those of `renewed`
     exist, but expire or are deprecated: they are made permanent in place. Those of `again` exist, but are duplicates:
@@ -200,6 +200,7 @@ def _entry(op: str, interface: str, netns: str, changes: dict[str, Any]) -> dict
 def _values(interface: Interface, end: links.End) -> dict[str, Any]:
     values: dict[str, Any] = {"name": end.name, "peer": interface.peer_if_name}
     values |= {"mac": end.mac, "mtu": end.mtu, "up": end.up, "num_queues": end.num_queues, "alias": end.alias}
+    values["ipv6"] = end.ipv6
     changes: dict[str, Any] = {name: [None, value] for name, value in values.items() if value is not None}
     if end.interfaces:
         changes["addresses"] = _addresses(end.interfaces, ())

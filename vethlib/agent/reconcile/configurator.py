@@ -24,12 +24,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from typing import Final
+from typing import Final, get_args
 
 from vethlib._closing import WarnsUnclosed
 from vethlib._primitives import select, time
 from vethlib.agent.config.mark import check_label
-from vethlib.agent.config.model import Interface
+from vethlib.agent.config.model import Interface, IPv6Policy
 from vethlib.agent.host.creatable import CreatableNetns
 from vethlib.agent.host.recordfile import RecordFile
 from vethlib.agent.limits import DEFAULT, Limits
@@ -42,6 +42,7 @@ from vethlib.agent.state import State
 from vethlib.agent.status import Status
 from vethlib.errors import InvalidValue, SessionClosed, check_type
 from vethlib.session import Session
+from vethlib.session.core.ipv6 import can_switch_ipv6
 from vethlib.session.core.refusal import system_errors
 
 from .backoff import Backoff
@@ -80,9 +81,13 @@ class Configurator(WarnsUnclosed):
 
     `missing_netns` selects what happens if a named namespace does not exist: "create" it for a pair, or "wait" until
     it exists. With `loopback`, the loopback of each namespace that it creates is set up. `limits` restrict the size of
-    each input. `records` is the directory of the record of built pairs: None for the default of the label below
-    /run/vethlib, "" to keep the record in memory only. The resolver of the session finds microservices. It must not be
-    used by several threads at once. Close it, or use it in a ``with`` statement; the host stays as it is.
+    each input. `ipv6` is the policy for interfaces whose configuration does not say whether they have IPv6: with "on",
+    it is left as new links of the namespace have it; with "auto", those in the home namespace have none, which costs
+    less the more there are; with "off", none has it. Interfaces with IPv6 addresses or `link_only` are excepted; so are
+    all if net.ipv6.conf cannot be written. `records` is the directory of the record of built pairs: None for the
+    default of the label below /run/vethlib, "" to keep the record in memory only. The resolver of the session finds
+    microservices. It must not be used by several threads at once. Close it, or use it in a ``with`` statement; the host
+    stays as it is.
 
     Raises InvalidValue, NetlinkError, and NotPermitted with CAP_SYS_ADMIN but without CAP_NET_BROADCAST.
     """
@@ -98,11 +103,16 @@ class Configurator(WarnsUnclosed):
         loopback: bool = True,
         limits: Limits = DEFAULT,
         records: str | None = None,
+        ipv6: IPv6Policy = "on",
     ) -> None:
         check_type(session, Session, "session", "give the Session to work with")
         self.label = check_label(label)
         if missing_netns not in ("create", "wait"):
             raise InvalidValue("missing_netns", missing_netns, 'must be "create" or "wait"')
+        if ipv6 not in get_args(IPv6Policy):
+            raise InvalidValue("ipv6", ipv6, 'must be "on", "auto" or "off"')
+        self.ipv6: IPv6Policy = ipv6 if can_switch_ipv6() else "on"
+        """The policy for IPv6 that applies."""
         self.limits = limits
         """The limits on the size of each input."""
         self.session = session
@@ -173,6 +183,7 @@ class Configurator(WarnsUnclosed):
         if beyond := interface.beyond(self.limits):
             self.refuse(interface.name, beyond)
             return
+        interface = interface.with_ipv6_policy(self.ipv6)
         ref, before = interface.namespace.ref, self._desired.interfaces.get(interface.name)
         if before is not None and before.namespace.ref != ref:
             self._observer.watches.left.add(before.namespace.ref)

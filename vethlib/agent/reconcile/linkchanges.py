@@ -160,7 +160,9 @@ class Interpreter:
                 drifted = will_expire(address) or (address.proto != ADDRESS_PROTO and len(interface.addresses) > 1)
             else:
                 drifted = address.proto == ADDRESS_PROTO
-            if drifted and not interface.link_only:
+            # That IPv6 was enabled is no event, but its link-local address is one.
+            enabled = added and interface.wants_ipv6 is False and address.interface.version == 6
+            if enabled or (drifted and not interface.link_only):
                 self._result.drifted.add(interface.name)
             elif listed is not None:
                 listed.append((address, added))

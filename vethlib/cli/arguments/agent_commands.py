@@ -28,6 +28,14 @@ def _add_agent(parser: Parser) -> None:
     add_status_directory(parser)
     add_missing_netns(parser)
     add_loopback(parser)
+    parser.option(
+        "--ipv6",
+        type=one_of("on", "auto", "off"),
+        default="on",
+        metavar="on|auto|off",
+        help="where interfaces have IPv6 if their configuration has neither `ipv6` nor IPv6 addresses: everywhere, "
+        "except in this namespace, or nowhere (default: %(default)s)",
+    )
     text = "socket of the Docker Engine or of podman, for the containers of microservices (default: %(default)s)"
     default = "unix:///var/run/docker.sock"
     parser.option("--docker", metavar="SOCKET|off", default=default, completes="engine", help=text)
@@ -84,8 +92,8 @@ COMMANDS = {
     "agent": Command(
         "desired.agent",
         f"agent {STORE_USAGE} [--once] [--status-dir DIR] [--missing-netns create|wait] [--loopback up|down] "
-        "[--docker SOCKET|off] [--metrics ADDRESS] [--metrics-links] [--log text|json] [--hook HOOK]… "
-        "[--hook-states STATE,…] [--hook-timeout S] [--limit NAME=VALUE]…",
+        "[--ipv6 on|auto|off] [--docker SOCKET|off] [--metrics ADDRESS] [--metrics-links] [--log text|json] "
+        "[--hook HOOK]… [--hook-states STATE,…] [--hook-timeout S] [--limit NAME=VALUE]…",
         "keep this host in the state described by a store",
         _add_agent,
         "Runs until SIGTERM or SIGINT, and then leaves the host as it is. On SIGHUP it checks everything again.\n"

@@ -18,6 +18,8 @@ def _add_create(parser: Parser) -> None:
         parser.option(f"--{end}-mac", metavar="MAC", help=f"MAC address of {letter} (default: chosen by the kernel)")
         text = f"address for {letter} (repeatable)"
         parser.option(f"--{end}-addr", metavar="IP/PREFIX", action="append", default=[], help=text)
+        text = f"whether {letter} has IPv6 (default: as new links of its namespace)"
+        parser.option(f"--{end}-ipv6", type=one_of("on", "off"), metavar="on|off", help=text)
     parser.option("--mtu", type=number, metavar="BYTES", help="MTU of both ends (default: 1500)")
     parser.option("--queues", type=number, metavar="N", help="queues of both ends (default: one per CPU)")
     parser.option("--down", action="store_true", help="leave both ends down")
@@ -51,8 +53,8 @@ def _add_netns(parser: Parser) -> None:
 COMMANDS = {
     "create": Command(
         "host.links",
-        "create A[@NETNS] B[@NETNS] [--mtu BYTES] [--a-mac MAC] [--a-addr IP/PREFIX]… [--b-…]… [--queues N] [--down] "
-        "[--wait S]",
+        "create A[@NETNS] B[@NETNS] [--mtu BYTES] [--a-mac MAC] [--a-addr IP/PREFIX]… [--a-ipv6 on|off] [--b-…]… "
+        "[--queues N] [--down] [--wait S]",
         "create a pair, with each end directly in its namespace",
         _add_create,
         _CREATE_EXAMPLE,

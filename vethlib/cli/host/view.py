@@ -112,6 +112,7 @@ class View:
             "address_info": [_address(address) for address in surveyed.addresses],
             "alias": link.alias,
             "peer": peer_dict,
+            "ipv6": link.ipv6,
         }
 
 

@@ -80,6 +80,8 @@ def _created(end: End, peer: End) -> Iterator[str]:
     if end.num_queues:
         yield f"queues {end.num_queues}"
     yield _value("up", end.up)
+    if end.ipv6 is not None:
+        yield _value("ipv6", end.ipv6)
     yield from map(str, end.interfaces)
 
 

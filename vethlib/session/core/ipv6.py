@@ -19,7 +19,7 @@ from vethlib.links import IPInterface, describe
 from .namespaces import OpenNetns
 from .refusal import system_error, system_errors
 
-__all__ = ["IPv6Settings", "enable_ipv6", "is_disabled", "read_settings", "switch_ipv6"]
+__all__ = ["IPv6Settings", "can_switch_ipv6", "enable_ipv6", "is_disabled", "read_settings", "switch_ipv6"]
 
 
 def is_disabled(outcome: Outcome, interface: IPInterface) -> bool:
@@ -31,6 +31,11 @@ def enable_ipv6(place: OpenNetns, names: Iterable[str]) -> dict[str, NetlinkErro
     """Set net.ipv6.conf.NAME.disable_ipv6 to 0 for links in `place`; return the errors of those where that failed."""
     failed = switch_ipv6({place: dict.fromkeys(names, True)})
     return {name: error for (_, name), error in failed.items()}
+
+
+def can_switch_ipv6() -> bool:
+    """Return whether the settings can be written: /proc/sys is often read-only in a container."""
+    return os.access("/proc/sys/net/ipv6/conf/default/disable_ipv6", os.W_OK)
 
 
 class IPv6Settings(NamedTuple):
@@ -101,8 +106,18 @@ def _write_all(place: OpenNetns, links: Mapping[str, bool], failed: dict[tuple[O
         try:
             _write(name, on)
         except OSError as error:
-            if on or error.errno != errno.ENOENT:
+            if not _is_so_already(name, on, error):
                 failed[place, name] = system_error(error, _request(name, on), place.ref)
+
+
+def _is_so_already(name: str, on: bool, error: OSError) -> bool:
+    """Return whether the setting that could not be written is as it should be, as in a read-only /proc/sys."""
+    if error.errno == errno.ENOENT:
+        return not on
+    try:
+        return (_read(os.fsencode(name), b"disable_ipv6") == 0) == on
+    except (OSError, ValueError):
+        return False
 
 
 def _write(name: str, on: bool) -> None:

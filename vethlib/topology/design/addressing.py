@@ -17,11 +17,11 @@ from operator import itemgetter
 from typing import Final
 
 from vethlib.errors import InvalidValue
-from vethlib.links import IPInterface
+from vethlib.links import IPV6_MIN_MTU, IPInterface
 
 from .description import Member, Port, Wire
 
-__all__ = ["PortAt", "Segment", "give_addresses", "port_at", "segments", "spell", "too_narrow"]
+__all__ = ["PortAt", "Segment", "give_addresses", "port_at", "segments", "spell", "without_ipv6"]
 
 PortAt = tuple[int, int]
 """A port: the number of its wire, and the end: 0 is a, 1 is b."""
@@ -93,7 +93,7 @@ def give_addresses(
         if fixed and opened:
             result |= _beside(fixed, opened, wires, taken)
         elif opened:
-            narrow = any(too_narrow(wires[wire].mtu) for wire, _ in segment.ports)
+            narrow = any(without_ipv6(wires[wire]) for wire, _ in segment.ports)
             pool.number(opened, result, ipv4=ipv4, ipv6=ipv6, narrow=narrow)
     return result
 
@@ -104,9 +104,9 @@ def port_at(wires: Sequence[Wire], at: PortAt) -> Port:
     return wire.b if at[1] else wire.a
 
 
-def too_narrow(mtu: int | None) -> bool:
-    """Return whether an MTU is below the 1280 bytes that IPv6 needs (IPV6_MIN_MTU, include/uapi/linux/ipv6.h)."""
-    return mtu is not None and mtu < 1280
+def without_ipv6(wire: Wire) -> bool:
+    """Return whether the ends of a wire have no IPv6: it is disabled, or the MTU is below its minimum."""
+    return wire.ipv6 is False or (wire.mtu is not None and wire.mtu < IPV6_MIN_MTU)
 
 
 def _beside(
@@ -118,7 +118,7 @@ def _beside(
     for at in opened:
         addresses: list[IPInterface] = []
         for network, hosts in free.items():
-            if network.version == 6 and too_narrow(wires[at[0]].mtu):
+            if network.version == 6 and without_ipv6(wires[at[0]]):
                 continue
             host = next((candidate for candidate in hosts if candidate not in taken), None)
             if host is None:

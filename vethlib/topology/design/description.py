@@ -43,15 +43,19 @@ class Port:
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """A veth pair between two nodes. `mtu` (bytes) applies to both ends; None means the kernel's default."""
+    """A veth pair between two nodes. `mtu` (bytes) applies to both ends; None means the kernel's default.
+
+    With ipv6=False, neither end has IPv6, not even a link-local address.
+    """
 
     a: Port
     b: Port
     mtu: int | None = None
+    ipv6: bool | None = None
 
     def seen_from(self, node: str) -> Wire:
         """Return the same wire with the port of `node` as `a`."""
-        return self if self.a.node == node else Wire(self.b, self.a, self.mtu)
+        return self if self.a.node == node else Wire(self.b, self.a, self.mtu, self.ipv6)
 
 
 @dataclass(frozen=True, slots=True)

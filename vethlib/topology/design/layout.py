@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Final, get_args
 
 from vethlib.errors import InvalidValue
-from vethlib.links import check_addresses, check_mtu, check_name
+from vethlib.links import check_addresses, check_ipv6, check_mtu, check_name
 
-from .addressing import Segment, give_addresses, port_at, segments, spell, too_narrow
+from .addressing import Segment, give_addresses, port_at, segments, spell, without_ipv6
 from .description import BRIDGE, Description, Kind, Layout, Member, Port, Wire
 from .routing import find_routes
 from .text import check_node_name
@@ -46,6 +47,7 @@ def lay_out(
             Port(wire.a.node, next(links), given.get((number, 0), ())),
             Port(wire.b.node, next(links), given.get((number, 1), ())),
             wire.mtu,
+            wire.ipv6,
         )
         for number, wire in enumerate(wires)
     )
@@ -79,10 +81,11 @@ def _check_wire(wire: Wire, kinds: Mapping[str, Kind]) -> Wire:
         raise InvalidValue("topology", f"{wire.a.node} -- {wire.b.node}", "must connect two different nodes")
     if wire.mtu is not None:
         check_mtu(wire.mtu)
-    return Wire(_check_port(wire.a, wire.mtu, kinds), _check_port(wire.b, wire.mtu, kinds), wire.mtu)
+    check_ipv6(wire.ipv6, (), wire.mtu)
+    return replace(wire, a=_check_port(wire.a, wire, kinds), b=_check_port(wire.b, wire, kinds))
 
 
-def _check_port(port: Port, mtu: int | None, kinds: Mapping[str, Kind]) -> Port:
+def _check_port(port: Port, wire: Wire, kinds: Mapping[str, Kind]) -> Port:
     kind = kinds.get(port.node)
     if kind is None:
         raise InvalidValue("topology", port.node, "must be the name of a node, because a wire leads there")
@@ -98,10 +101,9 @@ def _check_port(port: Port, mtu: int | None, kinds: Mapping[str, Kind]) -> Port:
         raise InvalidValue(
             "topology", spell(port), "must have no addresses, because the links of a switch are in its bridge"
         )
-    if too_narrow(mtu) and any(address.version == 6 for address in addresses):
-        raise InvalidValue(
-            "topology", f"mtu={mtu}", f"must be at least 1280 for IPv6, and {spell(port)} has an IPv6 address"
-        )
+    if without_ipv6(wire) and any(address.version == 6 for address in addresses):
+        what, must = ("ipv6=off", "be on") if wire.ipv6 is False else (f"mtu={wire.mtu}", "be at least 1280")
+        raise InvalidValue("topology", what, f"must {must} for IPv6, and {spell(port)} has an IPv6 address")
     return Port(port.node, port.link, addresses)
 
 

@@ -63,8 +63,9 @@ def _groups(wires: Sequence[Wire], switches: set[str]) -> Iterator[list[Wire]]:
 
 
 def _row(wire: Wire, names: Mapping[str, str]) -> list[str]:
-    mtu = f"mtu {wire.mtu}" if wire.mtu else ""
-    return [names[wire.a.node], *_port(wire.a), "──", *_port(wire.b), names[wire.b.node], mtu]
+    words = [f"mtu {wire.mtu}"] if wire.mtu else []
+    words += [] if wire.ipv6 is None else [f"ipv6 {'on' if wire.ipv6 else 'off'}"]
+    return [names[wire.a.node], *_port(wire.a), "──", *_port(wire.b), names[wire.b.node], "  ".join(words)]
 
 
 def _port(port: Port) -> tuple[str, str, str]:

@@ -1,7 +1,7 @@
 """The compact text form of a topology.
 
     client -- r1 -- r2 -- server          # a chain of wires; naming a node creates it
-    r1 -- r3  mtu=1400                    # attributes apply to every wire of the statement
+    r1 -- r3  mtu=1400 ipv6=off           # attributes apply to every wire of the statement
     a:wan0(10.0.0.1/24, fd00::1/64) -- b  # a port: node[:link][(addresses)]; "()": no addresses
     switch s1 s2                          # a kind (switch, router, node) and the nodes of this kind
 
@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from itertools import pairwise
-from typing import TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 from vethlib.errors import InvalidValue
 from vethlib.links import check_addresses, check_mtu, check_name
@@ -47,9 +47,9 @@ def parse(text: str) -> Description:
             _declare(statement, first, names, kinds)
             mentioned |= dict.fromkeys(names)
         else:
-            ports, mtu = statement.ports()
+            ports, attributes = statement.ports()
             mentioned |= dict.fromkeys(port.node for port in ports)
-            wires += [Wire(a, b, mtu) for a, b in pairwise(ports)]
+            wires += [Wire(a, b, **attributes) for a, b in pairwise(ports)]
     return Description(tuple(Member(name, kinds.get(name, "node")) for name in mentioned), tuple(wires))
 
 
@@ -90,21 +90,15 @@ class _Statement:
         """Return an error about this statement."""
         return InvalidValue("topology", self.text, f"line {self.line}: {hint}")
 
-    def ports(self) -> tuple[list[Port], int | None]:
-        """Return the ports of a chain of wires, and the MTU of the wires."""
+    def ports(self) -> tuple[list[Port], dict[str, Any]]:
+        """Return the ports of a chain of wires, and the attributes of the wires."""
         # Spaces are single here; in a run of spaces, each expression would search the rest from every one.
-        rest, mtu = " ".join(self.text.split()), None
+        rest, attributes = " ".join(self.text.split()), {}
         while " " in rest and (match := _ATTRIBUTE.fullmatch(rest, rest.rindex(" ") + 1)):
             name, value = match.groups()
-            if name != "mtu":
-                raise self.wrong(
-                    f"unknown attribute {name!r}: a wire can have mtu=BYTES (for others, run tc in a node)"
-                )
-            if mtu is not None:
-                raise self.wrong("mtu is given twice: it applies to every wire of the statement")
-            if not (value.isascii() and value.isdecimal() and len(value) <= 10):
-                raise self.wrong(f"mtu={value} must be a number of bytes, as in mtu=1400")
-            mtu = self.checked(check_mtu, int(value))
+            if name in attributes:
+                raise self.wrong(f"{name} is given twice: it applies to every wire of the statement")
+            attributes[name] = self._attribute(name, value)
             rest = rest[: match.start() - 1]
         parts = [part.strip() for part in _WIRE.split(rest)]
         ports = [self._port(part) for part in parts]
@@ -118,7 +112,19 @@ class _Statement:
             if port.link or port.addresses:
                 hint = "is in the middle of a chain, so this would apply to two links: split it into two statements"
                 raise self.wrong(f"{port.node} {hint}")
-        return ports, mtu
+        return ports, attributes
+
+    def _attribute(self, name: str, value: str) -> int | bool:
+        if name == "mtu":
+            if not (value.isascii() and value.isdecimal() and len(value) <= 10):
+                raise self.wrong(f"mtu={value} must be a number of bytes, as in mtu=1400")
+            return self.checked(check_mtu, int(value))
+        if name == "ipv6":
+            if value not in ("on", "off"):
+                raise self.wrong(f"ipv6={value} must be on or off")
+            return value == "on"
+        known = "a wire can have mtu=BYTES and ipv6=on|off (for others, run tc in a node)"
+        raise self.wrong(f"unknown attribute {name!r}: {known}")
 
     def _port(self, text: str) -> Port:
         if not text:

@@ -31,7 +31,7 @@ from vethlib.ns.descriptor import opened
 from vethlib.ns.loopback import set_loopback_up
 from vethlib.session import Session
 from vethlib.session.core.refusal import refusal, system_errors
-from vethlib.topology.design.description import BRIDGE, Layout, Port, Route
+from vethlib.topology.design.description import BRIDGE, Layout, Port, Route, Wire
 
 from .node import Node
 from .sockets import Sockets
@@ -61,7 +61,7 @@ def build(session: Session, layout: Layout) -> dict[str, Node]:
         namespaces = _make_namespaces(layout)
         for netns in namespaces.values():
             undoing.callback(netns.close)
-        veths = [Veth(_end(wire.a, wire.mtu, namespaces), _end(wire.b, wire.mtu, namespaces)) for wire in layout.wires]
+        veths = [Veth(_end(wire.a, wire, namespaces), _end(wire.b, wire, namespaces)) for wire in layout.wires]
         pairs = session.create_many(veths)
         _make_bridges(layout, pairs, namespaces)
         _add_routes(layout.routes, namespaces)
@@ -101,9 +101,11 @@ def _make_room(nodes: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, enough), hard))
 
 
-def _end(port: Port, mtu: int | None, namespaces: Mapping[str, Netns]) -> End:
+def _end(port: Port, wire: Wire, namespaces: Mapping[str, Netns]) -> End:
     # One queue, because with the default, one for each possible CPU, creating a pair takes twice as long.
-    return End(port.link, namespaces[port.node], addresses=port.addresses or (), mtu=mtu, num_queues=1)
+    return End(
+        port.link, namespaces[port.node], addresses=port.addresses or (), mtu=wire.mtu, num_queues=1, ipv6=wire.ipv6
+    )
 
 
 def _addresses(layout: Layout) -> dict[str, list[IPInterface]]:

@@ -81,6 +81,7 @@ def agent(args: Namespace, output: Output) -> int:
                 label=args.label,
                 missing_netns=args.missing_netns,
                 loopback=args.loopback == "up",
+                ipv6=args.ipv6,
                 limits=limits,
             ) as configurator,
             _hooks(args) as hooks,

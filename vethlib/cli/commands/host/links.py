@@ -36,6 +36,8 @@ def _end(args: Namespace, letter: str) -> End:
     """Return an end from its flags. Raises InvalidValue with the name of the flag."""
     name, ref = parse_link(getattr(args, letter), letter.upper())
     flags = {"name": letter.upper(), "mac": f"--{letter}-mac", "addresses": f"--{letter}-addr", "mtu": "--mtu"}
+    flags["ipv6"] = f"--{letter}-ipv6"
+    ipv6 = getattr(args, f"{letter}_ipv6")
     try:
         return End(
             name,
@@ -45,6 +47,7 @@ def _end(args: Namespace, letter: str) -> End:
             addresses=getattr(args, f"{letter}_addr"),
             up=not args.down,
             num_queues=args.queues,
+            ipv6=None if ipv6 is None else ipv6 == "on",
         )
     except InvalidValue as error:
         raise InvalidValue(flags.get(error.field, "--queues"), error.value, error.hint) from None
