@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from tests.live.other_user import as_other
+from tests.live.silent import nobody_waits
 from tests.witness import host_state, ip, open_fds, poll
 from vethlib import End, Session, Veth, ns
+from vethlib.ns import answers
 from vethlib.pytest_netns.isolation.enter import ISOLATION
 
 __all__ = ["as_other"]
@@ -82,6 +84,14 @@ def spawn(home: ns.Netns) -> Iterator[Callable[[str], int]]:
     for one in started:
         one.kill()
         one.wait()
+
+
+@pytest.fixture
+def little_patience(home: ns.Netns, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """File systems that do not answer are given up at once; nobody waits for them at the end."""
+    monkeypatch.setattr(answers, "PATIENCE", 0.1)
+    yield
+    assert nobody_waits()
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -18,25 +18,19 @@ from tests.live.answers import refuse_opening
 from tests.live.applying import interface, value
 from tests.live.bad_references import BAD, bad
 from tests.live.configuring import by_file, configured, pair, placed, until
-from tests.live.silent import nobody_waits, silent_fuse
+from tests.live.silent import silent_fuse
 from tests.witness import ip, names, poll, seen
 from vethlib import NetlinkError, Netns, Session
 from vethlib.agent import State
 from vethlib.agent.reconcile.configurator import Configurator
 from vethlib.follow import Follower
 from vethlib.ifindex import IfIndexCache
-from vethlib.ns import answers
+
+pytestmark = pytest.mark.usefixtures("little_patience")
 
 NETNS_DIR = Path("/run/netns")
 OF_ANOTHER = "into_what_is_another_user_s"
 LONGEST = 1.0  # seconds that a look may take, on a busy machine
-
-
-@pytest.fixture(autouse=True)
-def _little_patience(home: Netns, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(answers, "PATIENCE", 0.1)
-    yield
-    assert nobody_waits()
 
 
 @pytest.fixture

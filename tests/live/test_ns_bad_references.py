@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -18,15 +18,10 @@ from tests.witness import names, poll
 from vethlib import BatchError, End, InvalidValue, NetlinkError, Netns, NetnsNotFound, Session, Veth, VethError, ns
 from vethlib.ns import answers
 
+pytestmark = pytest.mark.usefixtures("little_patience")
+
 NETNS_DIR = Path("/run/netns")
 LONGEST = 1.0  # seconds that a look may take, on a busy machine
-
-
-@pytest.fixture(autouse=True)
-def _little_patience(home: Netns, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(answers, "PATIENCE", 0.1)
-    yield
-    assert nobody_waits()
 
 
 @pytest.fixture

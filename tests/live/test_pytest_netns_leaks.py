@@ -5,48 +5,18 @@ from __future__ import annotations
 import os
 import re
 import signal
-import textwrap
 from collections.abc import Callable, Iterator
-from typing import TypeAlias
 
 import pytest
 
-from tests.capabilities import ORDINARY
+from tests.live.leaks import Project, leaks, project_of, said
 
 pytestmark = pytest.mark.slow
-
-Project: TypeAlias = Callable[..., pytest.RunResult]
-
-# A dummy would be the natural link to leave, but not every kernel has them.
-PREAMBLE = """
-import os, signal, socket, subprocess, threading, time
-import pytest
-from vethlib import End, Netns, Veth, ns
-
-KEPT = []
-
-def add_link(name):
-    subprocess.run(["ip", "link", "add", name, "type", "bridge"], check=True)
-
-def names():
-    said = subprocess.run(["ip", "-br", "link"], check=True, capture_output=True, text=True).stdout
-    return {line.split()[0].split("@")[0] for line in said.splitlines()} - {"lo"}
-"""
-
-
-# In the order of the file, and without plugins that have no part in this: Hypothesis's takes a second to load.
-OPTIONS = ["-rA", "-pno:randomly", "-pno:cacheprovider", "-pno:asyncio", "-pno:hypothesispytest", "-pno:rerunfailures"]
 
 
 @pytest.fixture
 def project(pytester: pytest.Pytester) -> Project:
-    """Runs a test module with the plugin, in its order."""
-
-    def run(source: str, *options: str) -> pytest.RunResult:
-        pytester.makepyfile(PREAMBLE + textwrap.dedent(source))
-        return pytester.runpytest_subprocess(*OPTIONS, *options)
-
-    return run
+    return project_of(pytester)
 
 
 @pytest.fixture
@@ -61,20 +31,6 @@ def pids(pytester: pytest.Pytester) -> Iterator[Callable[[], list[int]]]:
     yield alive
     for pid in alive():
         os.kill(pid, signal.SIGKILL)
-
-
-def said(result: pytest.RunResult) -> str:
-    return result.stdout.str()
-
-
-def leaks(result: pytest.RunResult) -> list[str]:
-    """What was told of as left, each with how to end it."""
-    lines = said(result).split("short test summary info")[0].splitlines()
-    return [line.split(maxsplit=2 if line.startswith("left behind: ") else 1)[-1] for line in lines if _tells(line)]
-
-
-def _tells(line: str) -> bool:
-    return line.startswith(("left behind: ", "  and "))
 
 
 def test_a_test_that_leaves_nothing_passes(project: Project) -> None:
@@ -457,101 +413,6 @@ def test_a_socket_of_a_topology_that_is_up_is_told_of_when_that_ends_with_its_te
     assert "::test_leaves): it keeps the namespace alive" in line
 
 
-def test_only_tests_that_use_the_plugin_are_watched(project: Project) -> None:
-    result = project("""
-        def test_does_not_use_it():
-            add_link("br1")
-
-        @pytest.mark.netns
-        def test_is_marked():
-            add_link("br2")
-
-        def test_asks_at_last(request):
-            request.getfixturevalue("netns")
-            add_link("br3")
-
-        def test_uses_it(netns):
-            assert names() == {"br1"}
-    """)
-    result.assert_outcomes(passed=4, errors=2)
-    assert [line.split()[1] for line in leaks(result)] == ["br2", "br3"]
-
-
-def test_a_project_may_ask_for_all_fixtures_at_last(project: Project) -> None:
-    result = project("""
-        def test_asks(request):
-            request.getfixturevalue("netns")
-            add_link("br1")
-
-        def test_does_not():
-            assert names() == set()
-    """)
-    result.assert_outcomes(passed=2, errors=1)
-
-
-@pytest.mark.parametrize("how", ["option", "ini", "marker"])
-def test_leaks_can_be_warned_of_and_are_then_left(project: Project, pytester: pytest.Pytester, how: str) -> None:
-    if how == "ini":
-        pytester.makeini("[pytest]\nnetns_leaks = warn")
-    mark = '@pytest.mark.netns(leaks="warn")' if how == "marker" else ""
-    result = project(
-        f"""
-        {mark}
-        def test_leaves(netns):
-            add_link("br7")
-
-        def test_next(netns):
-            assert names() == {{"br7"}}
-        """,
-        *(["--netns-leaks=warn"] if how == "option" else []),
-    )
-    result.assert_outcomes(passed=2, warnings=1)
-    result.stdout.fnmatch_lines(["*NetnsLeakWarning: left behind: link br7 in the home namespace: *"])
-
-
-def test_the_warning_can_be_made_an_error(project: Project) -> None:
-    result = project(
-        """
-        def test_leaves(netns):
-            add_link("br7")
-        """,
-        "--netns-leaks=warn",
-        "-Werror::vethlib.pytest_netns.NetnsLeakWarning",
-    )
-    result.assert_outcomes(passed=1, errors=1)
-
-
-@pytest.mark.parametrize("how", ["option", "ini", "marker"])
-def test_the_watch_can_be_off(project: Project, pytester: pytest.Pytester, how: str) -> None:
-    if how == "ini":
-        pytester.makeini("[pytest]\nnetns_leaks = off")
-    mark = '@pytest.mark.netns(leaks="off")' if how == "marker" else ""
-    result = project(
-        f"""
-        {mark}
-        def test_leaves(netns):
-            add_link("br7")
-
-        def test_next(netns):
-            assert names() == {{"br7"}}
-        """,
-        *(["--netns-leaks=off"] if how == "option" else []),
-    )
-    result.assert_outcomes(passed=2)
-
-
-def test_the_marker_is_stronger_than_the_option(project: Project) -> None:
-    result = project(
-        """
-        @pytest.mark.netns(leaks="fail")
-        def test_leaves(netns):
-            add_link("br7")
-        """,
-        "--netns-leaks=off",
-    )
-    result.assert_outcomes(passed=1, errors=1)
-
-
 def test_a_leak_hides_no_failure_of_the_test_and_none_of_its_teardown(project: Project) -> None:
     result = project("""
         def test_fails(netns):
@@ -611,61 +472,3 @@ def test_more_than_can_be_read_is_only_counted(project: Project) -> None:
     """)
     assert len(leaks(result)) == 13
     assert leaks(result)[-1] == "88 more of this kind: link"
-
-
-def test_at_a_home_that_is_shared_with_others_links_and_names_may_be_theirs(project: Project) -> None:
-    # What runs this test has a home of its own, but nothing has told the project that.
-    result = project(
-        """
-        def test_leaves_what_others_could_have_made(netns):
-            add_link("br7")
-            ns.Netns.create("blue").close()
-
-        def test_leaves_what_it_alone_can_have(netns):
-            subprocess.run(["ip", "link", "del", "br7"], check=True)
-            ns.remove("blue")
-            KEPT.append(netns.socket())
-        """,
-        "--netns-isolate=never",
-    )
-    result.assert_outcomes(passed=2, errors=1)
-    (line,) = leaks(result)
-    assert line.startswith("socket ")
-
-
-def test_an_ordinary_user_is_told_the_same(project: Project, pytester: pytest.Pytester) -> None:
-    pytester.makepyfile(
-        PREAMBLE
-        + textwrap.dedent("""
-        def test_leaves(netns, module_netns):
-            add_link("br7")
-            ns.Netns.create("blue").close()
-            KEPT.append(netns.socket())
-            netns.run(["sh", "-c", "setsid sleep 61 >/dev/null 2>&1 &"])
-            with module_netns:
-                add_link("br8")
-
-        def test_next(netns):
-            assert names() == set()
-    """)
-    )
-    result = pytester.run(*ORDINARY, *pytester._getpytestargs(), *OPTIONS)
-    result.assert_outcomes(passed=2, errors=1)
-    assert [line.split()[0] for line in leaks(result)] == ["link", "link", "namespace", "process", "socket"]
-
-
-def test_a_worker_of_xdist_watches_what_its_own_tests_leave(project: Project) -> None:
-    pytest.importorskip("xdist")
-    result = project(
-        """
-        @pytest.mark.parametrize("number", range(6))
-        def test_leaves(netns, number):
-            assert names() == set()
-            if number % 2:
-                add_link("br7")
-        """,
-        "-n2",
-        "--netns-workers=own",  # where they share their network, a link at home may be another worker's
-    )
-    result.assert_outcomes(passed=6, errors=3)
-    assert {line.split(":")[0] for line in leaks(result)} == {"link br7 in the home namespace"}

@@ -5,31 +5,24 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.live.agents import started
 from tests.live.applying import value
-from tests.live.silent import nobody_waits, silent_fuse
+from tests.live.silent import silent_fuse
 from tests.stores import changed, news, nothing, snapshot, write
 from tests.witness import ip, names, poll
-from vethlib import Netns
 from vethlib.agent.stores.directory import DirectoryStore
 from vethlib.agent.stores.protocol import Outage, Snapshot
 from vethlib.ns import answers
 from vethlib.ns.syscalls import MNT_DETACH, mount, umount2
 
+pytestmark = pytest.mark.usefixtures("little_patience")
+
 LONGEST = 2.0  # seconds for one read, on a busy machine
 SILENT = "its file system does not answer"
-
-
-@pytest.fixture(autouse=True)
-def _little_patience(home: Netns, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(answers, "PATIENCE", 0.1)
-    yield
-    assert nobody_waits()
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from tests.live.applying import EXAMPLES, value
 from tests.witness import addresses, host_state, ip, names, seen
 from vethlib import ns
 from vethlib.agent.host.execution import execute
+from vethlib.cli.arguments import COMMANDS
 
 PAIR = str(EXAMPLES / "pair")
 
@@ -416,7 +417,7 @@ def test_netns_does_all_it_can_and_names_what_it_could_not(vethctl: Vethctl) -> 
 @pytest.mark.parametrize("argv", [["list", "n1"], ["add"], ["del"], ["drop", "n1"]])
 def test_netns_says_how_it_is_to_be_called(vethctl: Vethctl, argv: list[str]) -> None:
     error = vethctl("netns", *argv, "--json").error
-    assert (error["code"], error["hint"]) == ("usage", "usage: vethctl netns [list | add [--up] NAME… | del NAME…]")
+    assert (error["code"], error["hint"]) == ("usage", f"usage: vethctl {COMMANDS['netns'].usage}")
 
 
 def test_flags_come_before_or_after_the_command_or_from_the_environment(

@@ -15,27 +15,35 @@ from .filecontent import content
 from .model import Interface
 from .northbound import Parsed, read
 
-__all__ = ["Configuration", "UnreadablePath", "is_configuration", "load", "refuse_twin"]
+__all__ = ["Configuration", "SourceError", "UnreadablePath", "is_configuration", "load", "refuse_twin"]
 
 STDIN = "-"
 
 _MOST_TWINS = 8  # places of one name that a message lists
 
 
-class UnreadablePath(VethError, OSError):
-    """A path cannot be read, which differs from a path with no content.
+class SourceError(VethError, OSError):
+    """A source of configuration cannot be used.
 
-    ``path`` is the path, ``reason`` the system's error text, ``errno`` its number.
+    ``path`` is its path or URL, ``reason`` the reason (with a cure, if one is known), ``errno`` the number of the
+    system's error.
     """
 
-    def __init__(self, path: str, reason: str, errno: int | None = None) -> None:
-        super().__init__(f"cannot read {path}: {reason}")
+    def __init__(self, message: str, *, path: str = "", reason: str = "", errno: int | None = None) -> None:
+        super().__init__(message)
         self.path = path
         self.reason = reason
         self.errno = errno
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class UnreadablePath(SourceError):
+    """A path cannot be read, which differs from a path with no content."""
+
+    def __init__(self, path: str, reason: str, errno: int | None = None) -> None:
+        super().__init__(f"cannot read {path}: {reason}", path=path, reason=reason, errno=errno)
 
 
 @dataclass(frozen=True, slots=True)

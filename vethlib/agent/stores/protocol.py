@@ -18,29 +18,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+from vethlib.agent.config.files import SourceError
 from vethlib.agent.config.model import Interface
 from vethlib.agent.config.northbound import Parsed
 from vethlib.agent.status import Status
-from vethlib.errors import InvalidValue, VethError
+from vethlib.errors import InvalidValue
 
 __all__ = ["Back", "Change", "Edit", "Editor", "Outage", "Snapshot", "Store", "StoreError", "StoreEvent", "Stored"]
 
 
-class StoreError(VethError, OSError):
-    """A store cannot be read or written.
-
-    ``path`` is the file or the URL, ``reason`` the reason (with a cure, if one is known), ``errno`` the number of
-    the system's error.
-    """
-
-    def __init__(self, message: str, *, path: str = "", reason: str = "", errno: int | None = None) -> None:
-        super().__init__(message)
-        self.path = path
-        self.reason = reason
-        self.errno = errno
-
-    def __str__(self) -> str:
-        return str(self.args[0])
+class StoreError(SourceError):
+    """A store cannot be read or written."""
 
 
 @dataclass(frozen=True, slots=True)
