@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,11 +23,12 @@ from tests.live.configuring import (
     until,
     without_detection,
 )
-from tests.witness import host_state, ip, names, nothing_changes, seen
+from tests.witness import host_state, ip, names, nothing_changes, poll, seen
 from vethlib import InvalidValue, Session
 from vethlib._nl.const import RTM_NEWADDR, RTM_NEWLINK, RTM_SETLINK
 from vethlib.agent import group_of
 from vethlib.agent.reconcile.configurator import Configurator
+from vethlib.agent.reconcile.observer import HostObserver
 from vethlib.ns import Netns
 
 PAIR = pair("a", "b", "blue", ip_addresses=["2001:db8::1/64"])[:1] + pair("a", "b", "blue", mtu=1400)[1:]
@@ -35,8 +37,14 @@ BAD = [InvalidValue("mtu", 3, "an MTU is 68 to 65535")]
 
 @pytest.fixture
 def blue(blue: str) -> str:
-    without_detection(blue)
+    without_detection("", blue)
     return blue
+
+
+@pytest.fixture
+def red(red: str) -> str:
+    without_detection(red)
+    return red
 
 
 @pytest.fixture
@@ -330,3 +338,105 @@ def test_a_leftover_with_one_end_out_of_sight_goes_by_the_other(
         second.resync([])
         settle(second)
         assert names("red") == names(f"pid:{pid}") == set()
+
+
+# --- a resync of a host on which nothing has changed
+
+
+def at_rest(configurator: Configurator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Resync until it has noted that nothing is left to do, and nothing changes by itself any more.
+
+    The kernel settles operstates a little later.
+    """
+    assert poll(lambda: looks(configurator, monkeypatch) == ["is_at_rest"])
+
+
+def looks(configurator: Configurator, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Resync; return the parts of the work that were done."""
+    done = []
+    with monkeypatch.context() as patch:
+        for part in ("look_everywhere", "look", "is_at_rest"):
+            known = getattr(HostObserver, part)
+
+            def noting(*args: Any, part: str = part, known: Callable[..., Any] = known) -> Any:
+                done.append(part)
+                return known(*args)
+
+            patch.setattr(HostObserver, part, noting)
+        configurator.resync()
+        settle(configurator)
+    return done
+
+
+def test_a_host_that_is_exactly_as_it_was_is_compared_and_not_judged_again(
+    configurator: Configurator, left: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(configurator, *PAIR, *pair("x", "y", "blue", "red"))
+    at_rest(configurator, monkeypatch)
+    before = states(configurator)
+    outcomes, resyncs = configurator.counters.outcomes.copy(), configurator.counters.resyncs["resync"]
+    with requests(monkeypatch) as sent, nothing_changes():
+        assert looks(configurator, monkeypatch) == ["is_at_rest"]
+    assert sent == []
+    assert states(configurator) == before
+    assert configurator.counters.outcomes - outcomes == {"done": 4}
+    assert configurator.counters.resyncs["resync"] == resyncs + 1
+
+
+def test_a_change_without_an_event_is_found_by_a_resync_at_rest(
+    configurator: Configurator, blue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel sends none for the alias of a link that is down."""
+    down = [replace(one, enabled=False) for one in PAIR]
+    put(configurator, *down)
+    at_rest(configurator, monkeypatch)
+    alias = seen("b")["ifalias"]
+    ip("link", "set", "dev", "b", "alias", "somebody else's")
+    assert settle(configurator) == {}
+    configurator.resync()
+    settle(configurator)
+    assert state_of(configurator, "b").startswith("FAILED")
+    ip("link", "set", "dev", "b", "alias", alias)
+    configurator.resync()
+    settle(configurator)
+    assert state_of(configurator, "b") == "CONFIGURED"
+
+
+def test_after_any_work_the_next_resync_judges_everything(
+    configurator: Configurator, blue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(configurator, *PAIR)
+    at_rest(configurator, monkeypatch)
+    ip("link", "set", "dev", "b", "mtu", "1300")
+    until(configurator, lambda: seen("b")["mtu"] == 1400)
+    settle(configurator)
+    assert looks(configurator, monkeypatch) == ["is_at_rest", "look_everywhere"]
+    at_rest(configurator, monkeypatch)
+
+
+def test_what_waits_for_a_namespace_is_judged_again_once_it_exists(
+    session: Session, blue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Configurator(session, missing_netns="wait") as configurator:
+        put(configurator, *pair("a", "b", "later"))
+        at_rest(configurator, monkeypatch)
+        assert state_of(configurator, "a").startswith("PENDING")
+        Netns.create("later").close()
+        configurator.resync()
+        until(configurator, configured(configurator, "a", "b"))
+
+
+def test_another_completeness_of_the_configuration_is_judged_again(
+    configurator: Configurator, blue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is not configured is only deleted once the configuration is known to be complete."""
+    put(configurator, *PAIR)
+    settle(configurator)
+    with Configurator(configurator.session, label="vpp1") as later:
+        later.resync([], complete=False)
+        settle(later)
+        at_rest(later, monkeypatch)
+        assert "b" in names()
+        later.resync([])
+        settle(later)
+        assert "b" not in names()

@@ -1,4 +1,4 @@
-"""Dumps the links of the calling thread's namespace through a socket that is used once.
+"""Dumps the links and addresses of the calling thread's namespace through a socket that is used once.
 
 This is for reading thousands of namespaces one after the other: a socket kept in a namespace would keep it alive.
 :class:`.sock.RtnlSocket` is for everything else; its options, accounting and lock cost 10 µs more, as much as the
@@ -14,6 +14,7 @@ from typing import Final
 
 from vethlib._primitives import socket
 
+from .addr import dump_addrs
 from .const import NETLINK_ROUTE, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR
 from .counts import counts
 from .link import dump_links, get_link, index_of
@@ -25,6 +26,8 @@ _AF_NETLINK: Final = 16  # Linux only; named here so that the module imports any
 _PEEK: Final = socket.MSG_PEEK | socket.MSG_TRUNC
 _I32: Final = Struct("=i")
 _REQUEST: Final = dump_links()
+_OF_ADDRESSES: Final = dump_addrs()
+_SO_NETNS_COOKIE: Final = 71
 
 
 def link_bodies() -> list[bytes]:
@@ -52,6 +55,36 @@ def link_bodies() -> list[bytes]:
             return bodies
         torn.append(bodies)
     return _put_together(torn)
+
+
+def all_bodies() -> tuple[bytes, list[bytes], list[bytes]] | None:
+    """Return the cookie of the calling thread's namespace, and the body of every link and of every address in it.
+
+    None if a table has changed while it was read, or an answer may have been cut: this is for a comparison with what is
+    known, and the caller reads everything then. Raises as :func:`link_bodies`.
+    """
+    sock = socket.SocketType(_AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE)
+    try:
+        tables: list[list[bytes]] = []
+        for request in (_REQUEST, _OF_ADDRESSES):
+            sock.send(request)
+            counts.requests += 1
+            bodies, torn = _read(sock, measured=False)
+            if torn:
+                return None
+            tables.append(bodies)
+        return _cookie(sock), tables[0], tables[1]
+    except _Cut:
+        return None
+    finally:
+        sock.close()
+
+
+def _cookie(sock: socket.SocketType) -> bytes:
+    try:
+        return sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+    except OSError:
+        return bytes(8)  # before Linux 5.14
 
 
 def _put_together(torn: list[list[bytes]]) -> list[bytes]:

@@ -64,6 +64,7 @@ from .write.delete import DeleteItem, Deletion
 if TYPE_CHECKING:
     from vethlib.rates import Sample
 
+    from .read.fingerprint import Fingerprints
     from .read.survey import Survey
 
 __all__ = ["Session", "open_namespaces", "open_netns"]
@@ -422,16 +423,26 @@ class Session(WarnsUnclosed):
         same_link(cast(int, details["index"]), seen, name, netns)
         return details
 
-    def survey(self, refs: Iterable[str], *, may_be_closed: Container[str] = ()) -> Survey:
+    def survey(self, refs: Iterable[str], *, may_be_closed: Container[str] = (), fingerprints: bool = False) -> Survey:
         """Read all links and addresses of many namespaces at once, and find the peer of each veth.
 
         A reference that leads to no namespace, or to one that cannot be read, is not an error; its entry in ``places``
         has the reason. Raises NetlinkError for the home namespace, and NotPermitted if no namespace can be entered,
-        except for references in `may_be_closed`, which have that error in ``places``, too.
+        except for references in `may_be_closed`, which have that error in ``places``, too. With `fingerprints`, the
+        result can be compared with :meth:`fingerprints` later.
         """
         from .read.survey import survey  # 1 ms, for the agent
 
-        return survey(self._namespaces, check_refs(refs), may_be_closed)
+        return survey(self._namespaces, check_refs(refs), may_be_closed, fingerprints=fingerprints)
+
+    def fingerprints(self, refs: Iterable[str]) -> Fingerprints | None:
+        """Take the fingerprints of these namespaces: equal to those of a survey if it would read the same again.
+
+        That takes a third of the time of a survey. None if a namespace cannot be read at the moment.
+        """
+        from .read.fingerprint import fingerprints  # as above
+
+        return fingerprints(self._namespaces, check_refs(refs))
 
     def inspect(
         self,

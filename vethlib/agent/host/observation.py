@@ -15,7 +15,7 @@ from vethlib.session.read.survey import Survey
 from .recordfile import RecordFile
 from .unshared import not_unshared
 
-__all__ = ["find_recorded", "look_at", "observe", "observe_all"]
+__all__ = ["find_recorded", "fingerprints", "look_at", "observe", "observe_all"]
 
 
 def observe(
@@ -25,6 +25,7 @@ def observe(
     create_missing: bool = True,
     gone: Mapping[str, str] | None = None,
     may_be_closed: bool = False,
+    fingerprints: bool = False,
 ) -> Observed:
     """Return what is in the namespaces of `refs`, in the home namespace, and in every named one.
 
@@ -34,14 +35,30 @@ def observe(
     `gone` are references that lead nowhere, whatever the host shows, each with the reason: an agent knows that the
     processes that they meant have ended.
 
+    With `fingerprints`, the result has them.
+
     Raises NetlinkError if the home namespace cannot be read, and NotPermitted if no namespace of `refs` may be entered,
     unless they `may_be_closed`.
     """
+    asked, existing, others = _places(refs, gone)
+    closed = existing | others if may_be_closed else others
+    survey = session.survey([*existing, *others], may_be_closed=closed, fingerprints=fingerprints)
+    return _observed(session, asked, survey, create_missing, gone)
+
+
+def fingerprints(session: Session, refs: Iterable[str], gone: Mapping[str, str]) -> object:
+    """Return the fingerprints that :func:`observe` would have now; None if they cannot be taken."""
+    _asked, existing, others = _places(refs, gone)
+    return session.fingerprints([*existing, *others])
+
+
+def _places(
+    refs: Iterable[str], gone: Mapping[str, str] | None
+) -> tuple[dict[str, None], dict[str, None], dict[str, None]]:
+    """Return the references to look up, those of them that are not `gone`, and those of all other named namespaces."""
     asked = dict.fromkeys(["", *refs])
     existing = {ref: None for ref in asked if not gone or ref not in gone}
-    others = {ref: None for name in ns.names() if (ref := f"netns:{name}") not in existing}
-    survey = session.survey([*existing, *others], may_be_closed=existing | others if may_be_closed else others)
-    return _observed(session, asked, survey, create_missing, gone)
+    return asked, existing, {ref: None for name in ns.names() if (ref := f"netns:{name}") not in existing}
 
 
 def look_at(
@@ -90,7 +107,7 @@ def _observed(
         else:
             netns[ref] = _seen_netns(ref, survey, create_missing)
     links = [SeenLink(seen.at, seen.ref, seen.link, seen.addresses, seen.peer) for seen in survey.links]
-    return Observed(netns, links, dict(survey.cookies.items()))
+    return Observed(netns, links, dict(survey.cookies.items()), survey.fingerprints)
 
 
 def _is_free(ref: str) -> bool:

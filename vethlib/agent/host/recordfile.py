@@ -76,6 +76,11 @@ class RecordFile(Closing):
             return ""
         return os.path.join(self._directory or os.path.join(base_directory(), self._label), self._name)
 
+    @property
+    def version(self) -> tuple[int, int, int]:
+        """Return a value that changes with the record, whoever changes it."""
+        return self._inode, self._offset, self.record.facts
+
     # --- reading
 
     def refresh(self) -> None:

@@ -22,6 +22,7 @@ again, `HostObserver` what is known of the host, and `Statuses` what is reported
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from typing import Final, get_args
@@ -161,6 +162,7 @@ class Configurator(WarnsUnclosed):
             counters=self.counters,
         )
         self._reporter = Reporter(self._owners)
+        self._outcomes_at_rest: Counter[str] = Counter()  # of the last look after which nothing was left to do
         self._events = Events(self._owners, self._reporter)
         self._closed = False
 
@@ -371,6 +373,10 @@ class Configurator(WarnsUnclosed):
         if scope.everything:
             self.counters.resyncs[scope.everything] += 1
         try:
+            if scope.everything and not scope.names and self._is_at_rest():
+                self._occasions.finish(scope, (), ())
+                return
+            self._observer.note_work()
             with self.counters.timing("bout"):
                 result = run.run()
         except BaseException as error:
@@ -382,11 +388,24 @@ class Configurator(WarnsUnclosed):
             self._reporter.fail(names, foreseen(error, "look"))
             return
         self._occasions.finish(scope, result.names, result.deferred)
+        before = self.counters.outcomes.copy()
         self._reporter.settle(result, scope)
         self._keep_pace(scope, result, began)
         if self._observer.watches.left:
             for place in self._observer.release(self._desired, self._dependants.refs):
                 self._dependants.place_is_gone(place)
+        if result.at_rest:
+            self._outcomes_at_rest = self.counters.outcomes - before
+            self._observer.note_at_rest(self._desired, result.observed)
+
+    def _is_at_rest(self) -> bool:
+        """Look at the whole host, and return whether it is as it was when nothing was left to do."""
+        with self.counters.timing("bout"), self.counters.timing("look"):
+            if not self._observer.is_at_rest(self._desired):
+                return False
+        self.counters.outcomes.update(self._outcomes_at_rest)
+        self._reporter.nothing_has_changed()
+        return True
 
     def _keep_pace(self, scope: Scope, result: PassResult, began: float) -> None:
         """Schedule the next looks: later after costly ones, and regularly where events are ignored."""

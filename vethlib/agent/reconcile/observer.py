@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from vethlib.agent.config.model import Interface
 from vethlib.agent.host.creatable import CreatableNetns
-from vethlib.agent.host.observation import find_recorded, look_at, observe
+from vethlib.agent.host.observation import find_recorded, fingerprints, look_at, observe
 from vethlib.agent.host.recordfile import RecordFile
 from vethlib.agent.host.recording import ends_missing
 from vethlib.agent.planning.compare import link_differences
@@ -53,6 +53,7 @@ class HostObserver:
         self._label = label
         self._records = records
         self._built_for: dict[NetnsId, dict[int, str]] = {}  # namespace → ifindex → interface
+        self._at_rest: tuple[object, bool, tuple[int, int, int]] | None = None
         self._reached_by: dict[str, set[str]] = {}  # reference → interfaces with a known end that is reached by it
 
     # --- looking
@@ -90,21 +91,54 @@ class HostObserver:
 
     def look_everywhere(self, desired: Desired) -> Observed:
         """Look at the home namespace, every named namespace, and every namespace of an interface or a recorded pair."""
-        self._records.refresh()
-        known = (ref for ends in self.known.values() for ref in ends.values())
-        refs = {*desired.refs, *self.watches.all_refs(), *known}
-        recorded = find_recorded(self._records)
-        refs.update(recorded.values())
+        refs, recorded = self._everywhere(desired)
         observed = observe(
             self._session,
             refs,
             gone=self._gone(refs),
             create_missing=self.creatable.create_missing,
             may_be_closed=True,
+            fingerprints=True,
         )
         self.missing = ends_missing(self._records, observed, recorded)
         self.creatable.start(desired.refs, observed)
         return self.creatable.admit(observed)
+
+    def _everywhere(self, desired: Desired) -> tuple[set[str], dict[NetnsId, str]]:
+        """Return all references to look at, and those of the recorded pairs by their namespaces."""
+        self._records.refresh()
+        recorded = find_recorded(self._records)
+        return {*desired.refs, *self.watches.all_refs(), *self._reached_by, *recorded.values()}, recorded
+
+    # --- whether a look at everything can find anything new
+
+    def note_at_rest(self, desired: Desired, observed: Observed) -> None:
+        """Note that everything was looked at, and nothing is left to do or to be tried again.
+
+        This holds until :meth:`note_work`.
+        """
+        places = getattr(observed.fingerprints, "places", None)
+        if places is None or self.watches.is_impaired:
+            return
+        # A namespace that could not be looked into, may be created, or must not be used has to be judged again.
+        if all(
+            isinstance(netns.place, tuple)
+            or not (netns.unknown or netns.creatable or isinstance(places.get(ref), tuple))
+            for ref, netns in observed.netns.items()
+        ):
+            self._at_rest = observed.fingerprints, desired.complete, self._records.version
+
+    def note_work(self) -> None:
+        """Note that a look may find something new, because something has happened or was done."""
+        self._at_rest = None
+
+    def is_at_rest(self, desired: Desired) -> bool:
+        """Look at everything, and return whether it is exactly as it was when nothing was left to do."""
+        if self._at_rest is None or self.watches.is_impaired:
+            return False
+        refs, _recorded = self._everywhere(desired)
+        taken = fingerprints(self._session, refs, self._gone(refs))
+        return self._at_rest == (taken, desired.complete, self._records.version)
 
     def _gone(self, refs: Iterable[str]) -> dict[str, str]:
         gone = self.watches.follower.gone

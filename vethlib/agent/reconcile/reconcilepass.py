@@ -58,7 +58,8 @@ class PassResult:
     address, `detecting` those with an address that is still being checked, each with the reason.
 
     `leftovers` is true if a pair that belongs to no interface could not be deleted. `unrecorded` is the number of pairs
-    that have the marks of this label and are not owned.
+    that have the marks of this label and are not owned. `at_rest` is true if the whole host was looked at, once, and
+    nothing is left to do, to be tried again or to be waited for except namespaces and peers.
     """
 
     names: set[str]
@@ -73,6 +74,7 @@ class PassResult:
     leftovers: bool = False
     duplicates: dict[str, str] = field(default_factory=dict)
     detecting: dict[str, str] = field(default_factory=dict)
+    at_rest: bool = False
 
     def verdict(self, name: str) -> Verdict | None:
         """Return the state of an interface; None if it is not configured and nothing is left of it."""
@@ -174,6 +176,7 @@ class ReconcilePass:
         result.leftovers = self._leftovers
         result.unrecorded = self._unrecorded
         result.deferred = self._deferred - self._names
+        result.at_rest = self._is_whole and not planned.operations and not planned.doubtful and _is_undisturbed(result)
         return result
 
     # --- looking
@@ -411,6 +414,13 @@ class ReconcilePass:
         for name in self._backoff.settled({name for operation in operations for name in interfaces_of(operation)}):
             if _is_configured(name, planned) and not self._backoff.duplicate(name):
                 self._backoff.repaired(name, now)
+
+
+def _is_undisturbed(result: PassResult) -> bool:
+    """Return whether there is no interface that a later look could judge differently by itself."""
+    return not (result.done or result.errors or result.held or result.unseen or result.deferred) and not (
+        result.leftovers or result.duplicates or result.detecting
+    )
 
 
 def _is_configured(name: str, planned: Plan) -> bool:

@@ -68,6 +68,10 @@ class Reporter:
                 self._backoff.record(name, NextStep.RETRY, now, configured=False, held=False)
                 self._report(name, verdict, None, unseen=True)
 
+    def nothing_has_changed(self) -> None:
+        """Note that a look at the whole host has found everything as at the last one, when nothing was left to do."""
+        self._backoff.looking.succeed()
+
     def _schedule(self, result: PassResult, scope: Scope, now: float) -> None:
         """Schedule the next attempts of the work that concerns all interfaces."""
         backoff = self._backoff

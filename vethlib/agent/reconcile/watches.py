@@ -256,6 +256,11 @@ class Watches:
         """Return whether the events of some namespace are, or were lately, ignored."""
         return bool(self._rests)
 
+    @property
+    def is_impaired(self) -> bool:
+        """Whether something that should be watched or followed is not, or still has to be given up."""
+        return bool(self._rests or self.unwatched or self._unfollowed or self.left)
+
     def rests_at(self, ref: str) -> bool:
         """Return whether the events of the namespace that this reference led to are ignored."""
         now = time.monotonic()

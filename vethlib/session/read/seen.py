@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ from vethlib.errors import NotPermitted, VethError, is_exhaustion
 from vethlib.links import Address, Link
 from vethlib.session.core.namespaces import Identity, Namespaces, OpenNetns
 
+from .fingerprint import Fingerprints, fingerprint_of
 from .reading import addresses_of, to_link
 from .target import read_body
 
@@ -40,12 +42,14 @@ class Survey:
 
     `places` has the identity of the namespace that each reference leads to, or an error: NetnsNotFound if there is no
     such namespace; any other error means that it is not known. `cookies` has the SO_NETNS_COOKIE (Linux 5.14) of the
-    namespaces that were read, which distinguishes each from all others since the boot.
+    namespaces that were read, which distinguishes each from all others since the boot. `fingerprints` tell later
+    whether anything has changed; None if a namespace could not be read.
     """
 
     places: dict[str, Identity | VethError]
     links: list[SurveyedLink]
     cookies: dict[Identity, int] = field(default_factory=dict)
+    fingerprints: Fingerprints | None = field(default=None, repr=False, compare=False)
 
 
 class Seen:
@@ -60,6 +64,7 @@ class Seen:
         self.ref_of: dict[Identity, str] = {}
         self.links: dict[LinkAt, tuple[Link, tuple[Address, ...]]] = {}
         self.cookies: dict[Identity, int] = {}
+        self.fingerprints: dict[Identity, bytes] = {}
         self.home: Identity | None = None
         self.home_id: dict[Identity, int | None] = {}  # the id of home in each namespace
         self.failed: dict[Identity, VethError] = {}
@@ -124,6 +129,12 @@ class Seen:
             if not outcome.errno:
                 self.home_id[identity] = read_body(place, outcome, parse_nsid)
 
+    def take_fingerprint(
+        self, place: OpenNetns, links: Iterable[LinkMessage], addresses: Iterable[AddrMessage]
+    ) -> None:
+        """Take the fingerprint of `place`, which has these links and addresses and no others."""
+        self.fingerprints[place.identity] = fingerprint_of(place.cookie.to_bytes(8, sys.byteorder), links, addresses)
+
     def survey(self, peers: dict[LinkAt, LinkAt]) -> Survey:
         """Return the result, with these peers."""
         failed = self.failed
@@ -133,7 +144,9 @@ class Seen:
             if at[0] not in failed
         ]
         if not failed:
-            return Survey(self.places, links, self.cookies)
+            places = {ref: str(place) if isinstance(place, VethError) else place for ref, place in self.places.items()}
+            taken = Fingerprints(places, self.fingerprints) if self.fingerprints else None
+            return Survey(self.places, links, self.cookies, taken)
         links = [replace(link, peer=None) if link.peer and link.peer[0] in failed else link for link in links]
         namespaces = {
             ref: place if isinstance(place, VethError) else failed.get(place, place)

@@ -33,9 +33,13 @@ _Opener = Callable[[], AbstractContextManager[Namespaces]]
 
 
 def survey(
-    open_namespaces: Callable[[], Namespaces], refs: Iterable[str], may_be_closed: Container[str] = ()
+    open_namespaces: Callable[[], Namespaces],
+    refs: Iterable[str],
+    may_be_closed: Container[str] = (),
+    *,
+    fingerprints: bool = False,
 ) -> Survey:
-    """Read every namespace that `refs` lead to.
+    """Read every namespace that `refs` lead to, and take their `fingerprints`, if asked to.
 
     Raises errors of the home namespace, and NotPermitted if no namespace can be entered, except for `may_be_closed`.
     """
@@ -49,7 +53,10 @@ def survey(
             for place in new:
                 with seen.contained(place):
                     found = {message.ifindex: message for message in table(namespaces, place)}
-                    seen.add(namespaces, place, found.values(), _all_addresses(namespaces, place, found))
+                    addresses = _all_addresses(namespaces, place, found)
+                    seen.add(namespaces, place, found.values(), addresses)
+                    if fingerprints:
+                        seen.take_fingerprint(place, found.values(), addresses)
             slab.short = seen.short
     return seen.survey(Peers(open_namespaces, seen).find())
 
