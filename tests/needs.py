@@ -1,7 +1,8 @@
-"""The needs of a test that a machine may not meet: needs_kernel("6.2"), needs_cpus(2), needs_module("sch_netem").
+"""The needs of a test that a machine may not meet, as marks.
 
-A test with such a mark is skipped where the kernel is older, the CPUs are fewer or the module cannot be used, with that
-reason. Where the machine has it after all, although this process cannot use it, the skip is not `excused`.
+needs_kernel("6.2"), needs_cpus(2), needs_module("sch_netem"), and needs_file("/proc/sys/kernel/ns_last_pid") for what a
+kernel may be configured without. A test with such a mark is skipped where the kernel is older, the CPUs are fewer, and
+so on, with that reason. The skip is not `excused` if the machine has it after all, but this process cannot use it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["Lack", "lack"]
+__all__ = ["Lack", "kernel_is", "lack"]
 
 # How to see whether a module can be used: a command, in a network namespace of its own.
 _USES = {
@@ -51,9 +52,13 @@ def lack(marks: Iterable[pytest.Mark]) -> Lack | None:
     return None
 
 
+def kernel_is(version: str) -> bool:
+    """Whether the kernel is of this version or later."""
+    return _numbers(platform.release()) >= _numbers(version)
+
+
 def _kernel(version: str) -> Lack | None:
-    running = platform.release()
-    return None if _numbers(running) >= _numbers(version) else Lack(f"needs Linux {version}", True)
+    return None if kernel_is(version) else Lack(f"needs Linux {version}", True)
 
 
 def _numbers(release: str) -> tuple[int, int]:
@@ -66,6 +71,10 @@ def _cpus(number: int) -> Lack | None:
     if len(os.sched_getaffinity(0)) >= number:
         return None
     return Lack(f"needs {number} CPUs", (os.cpu_count() or 1) < number)
+
+
+def _file(path: str) -> Lack | None:
+    return None if Path(path).exists() else Lack(f"needs {path}", True)
 
 
 @cache
@@ -94,4 +103,5 @@ _CHECKS: dict[str, Callable[..., Lack | None]] = {
     "needs_kernel": _kernel,
     "needs_cpus": _cpus,
     "needs_module": _module,
+    "needs_file": _file,
 }

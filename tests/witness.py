@@ -61,6 +61,18 @@ def peer_of(link: dict[str, Any], netns: ns.Netns | str = "") -> tuple[int, int 
     return link["link_index"], link.get("link_netnsid")
 
 
+def rename(name: str, to: str, netns: ns.Netns | str = "") -> None:
+    """Rename a link as `ip` can on every kernel: before Linux 6.3, a link that is up goes down meanwhile."""
+    try:
+        ip("link", "set", "dev", name, "name", to, netns=netns)
+    except RuntimeError:
+        if "UP" not in seen(name, netns)["flags"]:
+            raise
+        ip("link", "set", "dev", name, "down", netns=netns)
+        ip("link", "set", "dev", name, "name", to, netns=netns)
+        ip("link", "set", "dev", to, "up", netns=netns)
+
+
 FOREVER = 0xFFFF_FFFF
 
 

@@ -30,6 +30,7 @@ _LIBC = "trixie"  # whose libc6 every linux.uml can run with
 # What the tests use. No program in a guest loads modules, so that all of these are loaded when it starts.
 _MODULES = (
     *("ipv6", "veth", "bridge", "br_netfilter", "dummy", "macvlan", "ipvlan", "vxlan", "8021q", "vrf", "ifb", "tun"),
+    "fuse",
     *("af_packet", "inet_diag", "tcp_diag", "udp_diag", "unix_diag", "netlink_diag", "packet_diag", "nf_tables"),
     *("sch_netem", "sch_tbf", "sch_htb", "sch_prio", "sch_ingress"),
     *("cls_matchall", "cls_basic", "cls_u32", "cls_flower", "act_mirred", "act_gact"),

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.needs import kernel_is
 from tests.witness import ip
 from vethlib import ns
 from vethlib._nl.const import NLMSG_MIN_TYPE, RTM_GETLINK, RTM_NEWNSID
@@ -151,6 +152,12 @@ def quickly(*lines: str, netns: str = "") -> None:
     """Several commands of ``ip`` in one process: ``ip -batch``."""
     with ns.entered(netns):
         subprocess.run(["ip", "-batch", "-"], input="\n".join(lines).encode(), check=True, capture_output=True)
+
+
+def renaming(name: str, to: str) -> list[str]:
+    """Lines for `ip -batch` that rename a link; before Linux 6.3, it must not be up."""
+    line = f"link set dev {name} name {to}"
+    return [line] if kernel_is("6.3") else [f"link set dev {name} down", line, f"link set dev {to} up"]
 
 
 # --- what is sent

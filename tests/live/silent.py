@@ -19,9 +19,9 @@ NOBODY = 65534
 @contextmanager
 def silent_fuse(path: Path, user: int = 0, options: str = "allow_other") -> Iterator[int]:
     """Mount one on `path`, which is made; gives its descriptor. Whoever waits for it is let go at the end."""
-    path.mkdir()
     server = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     try:
+        path.mkdir()
         options = ",".join(filter(None, [f"fd={server},rootmode=40000,user_id={user},group_id={user}", options]))
         mount(b"silent", os.fsencode(path), b"fuse", 0, options.encode())
         try:

@@ -110,7 +110,8 @@ def test_an_enabled_end_has_no_carrier_while_its_peer_elsewhere_is_disabled(sess
     # Which state that is depends on the ifindexes: the kernel looks for the peer in the wrong namespace
     # (default_operstate, net/core/link_watch.c).
     applied(session, interface("a", "b", "ns1"), interface("b", "a", "ns2", enabled=False))
-    assert {"UP", "NO-CARRIER"} <= set(seen("a", "ns1")["flags"])
+    # The kernel follows the carrier up to a second later (net/core/link_watch.c).
+    assert poll(lambda: {"UP", "NO-CARRIER"} <= set(seen("a", "ns1")["flags"]))
     assert "UP" not in seen("b", "ns2")["flags"]
 
 

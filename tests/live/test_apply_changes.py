@@ -79,7 +79,7 @@ def test_mac_address_prefix_and_mtu_change_in_one_go(session: Session, built: li
 
 def test_a_disabled_end_comes_up_again_with_its_ipv6_address(session: Session, built: list[int]) -> None:
     applied(session, a(enabled=False), B, *OTHER)
-    assert "NO-CARRIER" in seen("b", "ns2")["flags"]
+    assert poll(lambda: "NO-CARRIER" in seen("b", "ns2")["flags"])
     applied(session, a(), B, *OTHER)
     assert poll(lambda: seen("b", "ns2")["operstate"] == "UP")
     assert "2001:db8::1/64" in addresses("a", "ns1")

@@ -24,7 +24,7 @@ from tests.live.configuring import (
 )
 from tests.live.sysctls import sysctl
 from tests.slack import slack
-from tests.witness import addresses, ip, names, nothing_changes, seen, settled
+from tests.witness import addresses, ip, names, nothing_changes, rename, seen, settled
 from vethlib import InvalidValue, Session
 from vethlib.agent import ADDRESS_PROTO, State, group_of
 from vethlib.agent.config.model import IPv6Policy
@@ -75,7 +75,7 @@ def right() -> bool:
 
 DRIFTS = {
     "deleted": ("link", "del", "dev", "a"),
-    "renamed": ("link", "set", "dev", "a", "name", "other"),
+    "renamed": (),  # see below
     "set down": ("link", "set", "dev", "a", "down"),
     "mtu": ("link", "set", "dev", "a", "mtu", "1300"),
     "mtu too small for IPv6": ("link", "set", "dev", "a", "mtu", "1000"),
@@ -93,7 +93,10 @@ IN_PLACE = DRIFTS.keys() - {"deleted", "moved", "moved home", "moved and renamed
 @pytest.mark.parametrize("drift", DRIFTS)
 def test_it_is_put_right(kept: Configurator, red: str, spawn: Callable[[str], int], drift: str) -> None:
     index = seen("a", "blue")["ifindex"]
-    quickly(" ".join(str(spawn("")) if word == "{home}" else word for word in DRIFTS[drift]), netns="blue")
+    if drift == "renamed":
+        rename("a", "other", "blue")
+    else:
+        quickly(" ".join(str(spawn("")) if word == "{home}" else word for word in DRIFTS[drift]), netns="blue")
     until(kept, right)
     settle(kept)
     until(kept, configured(kept, "a", "b"), 15.0)

@@ -29,6 +29,8 @@ from tests.live.configuring import (
     pair,
     placed,
     put,
+    quickly,
+    renaming,
     settle,
     state_of,
     states,
@@ -612,13 +614,7 @@ def test_a_foreign_link_that_takes_the_name_of_a_renamed_end_is_left_alone(
     settle(configurator)
     index = seen("a", "blue")["ifindex"]
     began = time.monotonic()
-    with ns.entered("blue"):
-        subprocess.run(
-            ["ip", "-batch", "-"],
-            input=b"link set dev a name moved\nlink add name a type bridge\n",
-            check=True,
-            capture_output=True,
-        )
+    quickly(*renaming("a", "moved"), "link add name a type bridge", netns="blue")
     until(configurator, is_state(configurator, State.FAILED, "a"))
     assert time.monotonic() - began < 1
     assert names("blue") == {"moved", "a"}

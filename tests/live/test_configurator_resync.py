@@ -23,7 +23,7 @@ from tests.live.configuring import (
     until,
     without_detection,
 )
-from tests.witness import host_state, ip, names, nothing_changes, poll, seen
+from tests.witness import host_state, ip, names, nothing_changes, poll, rename, seen
 from vethlib import InvalidValue, Session
 from vethlib._nl.const import RTM_NEWADDR, RTM_NEWLINK, RTM_SETLINK
 from vethlib.agent import group_of
@@ -169,8 +169,8 @@ def test_two_equal_pairs_of_ours_leave_one(session: Session, blue: str) -> None:
     with Configurator(session) as first:
         first.resync(pair("a", "b", "blue"))
         settle(first)
-    ip("link", "set", "dev", "b", "name", "old")
-    ip("link", "set", "dev", "a", "name", "old", netns="blue")
+    rename("b", "old")
+    rename("a", "old", "blue")
     ip("link", "add", "name", "b", "group", str(group_of(LABEL)), "type", "veth", "peer", "name", "b2")
     ip("link", "set", "dev", "b2", "group", str(group_of(LABEL)))
     with Configurator(session) as second:

@@ -18,7 +18,7 @@ from tests.live.descriptors import descriptors_left
 from tests.witness import open_fds
 from vethlib import NetlinkError, ns
 from vethlib.follow import Follower
-from vethlib.follow.processes import PIDFD_THREAD
+from vethlib.follow.processes import LOOK, PIDFD_THREAD
 
 
 def heard(follower: Follower, within: float = 2.0) -> set[str]:
@@ -127,6 +127,7 @@ print("done")
 """
 
 
+@pytest.mark.needs_file("/proc/sys/kernel/ns_last_pid")
 def test_a_process_that_gets_the_number_of_another_is_not_meant(home: ns.Netns) -> None:
     # In a pid namespace of its own, where nobody else takes a number in between.
     command = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", sys.executable, "-c", REUSE]
@@ -164,9 +165,54 @@ def test_the_end_of_a_thread_is_told(follower: Follower) -> None:
     assert follower.gone(pid) == f"process {thread.number} is gone"
 
 
-def test_where_threads_have_no_descriptors_the_end_of_their_process_is_told(
-    follower: Follower, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def _no_descriptors_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As before Linux 6.9."""
+    pidfd_open = os.pidfd_open
+
+    def before_linux_6_9(pid: int, flags: int = 0) -> int:
+        if flags & PIDFD_THREAD or f"\nTgid:\t{pid}\n".encode() not in Path(f"/proc/{pid}/status").read_bytes():
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return pidfd_open(pid, flags)
+
+    monkeypatch.setattr(os, "pidfd_open", before_linux_6_9)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EPERM])
+def test_where_processes_have_no_descriptors_their_end_is_told_a_second_later(
+    follower: Follower, sleeper: Sleeper, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
+    def refuse(*_: int) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    process = sleeper()
+    ref = f"pid:{process.pid}"
+    follower.follow([ref])
+    assert follower.gone(ref) == ""
+    process.kill()
+    process.wait()
+    assert heard(follower) == {ref}
+    assert follower.gone(ref) == f"process {process.pid} is gone"
+
+
+@pytest.mark.usefixtures("_no_descriptors_of_threads")
+def test_where_threads_have_no_descriptors_their_end_is_told_a_second_later(follower: Follower) -> None:
+    thread = Thread()
+    task, pid = f"path:/proc/{os.getpid()}/task/{thread.number}/ns/net", f"pid:{thread.number}"
+    follower.follow([task, pid, f"pid:{os.getpid()}"])
+    due = follower.due()
+    assert due is not None
+    assert due <= LOOK
+    assert follower.changed() == set()
+    thread.end()
+    assert heard(follower) == {task, pid}
+    assert follower.gone(task) == f"thread {thread.number} of process {os.getpid()} is gone"
+    assert follower.gone(pid) == f"process {thread.number} is gone"
+
+
+@pytest.mark.usefixtures("_no_descriptors_of_threads")
+def test_where_threads_have_no_descriptors_the_end_of_their_process_is_told(follower: Follower) -> None:
     code = """if True:
         import threading, time
         t = threading.Thread(target=time.sleep, args=[60])
@@ -178,14 +224,6 @@ def test_where_threads_have_no_descriptors_the_end_of_their_process_is_told(
     with process:
         assert process.stdout is not None
         number = int(process.stdout.readline())
-        pidfd_open = os.pidfd_open
-
-        def before_linux_6_9(pid: int, flags: int = 0) -> int:
-            if flags & PIDFD_THREAD or pid == number:
-                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-            return pidfd_open(pid, flags)
-
-        monkeypatch.setattr(os, "pidfd_open", before_linux_6_9)
         ref = f"path:/proc/{process.pid}/task/{number}/ns/net"
         follower.follow([ref])
         assert follower.gone(ref) == ""

@@ -46,6 +46,7 @@ def test_an_address_that_is_given_and_taken_is_told(cache: IfIndexCache) -> None
     assert told(cache, 2) == [("address-gone", "b", "10.0.0.1/24", 0), ("address-gone", "b", "2001:db8::1/64", 0)]
 
 
+@pytest.mark.needs_kernel("5.18")
 def test_an_address_says_who_gave_it(cache: IfIndexCache, session: Session) -> None:
     session.set("a", add_addresses=["10.0.0.2/24"], address_proto=0x76)
     assert told(cache) == [("address", "a", "10.0.0.2/24", 0x76)]

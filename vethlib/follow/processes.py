@@ -28,6 +28,7 @@ _FOR_OTHERS = 96  # descriptors for the rest: an agent has some 40, and uses a f
 LOOK = 1.0  # seconds between checks of processes without a descriptor
 
 PID_MAX = 0x7FFF_FFFF
+_NO_PIDFDS = (errno.ENOSYS, errno.EPERM)  # before Linux 5.3, and where a sandbox does not know pidfd_open(2)
 PIDFD_THREAD = os.O_EXCL  # include/uapi/linux/pidfd.h, since Linux 6.9
 
 _OF_PROCESS = re.compile(r"/proc/([1-9][0-9]*)(?:/task/([1-9][0-9]*))?(?:/|$)")
@@ -41,7 +42,7 @@ def is_of_process(path: str) -> bool:
 @dataclass(slots=True)
 class _Process:
     name: str
-    fd: Descriptor | None = None  # None if it has ended or is beyond the budget
+    fd: Descriptor | None = None  # None if it has ended, is beyond the budget, or has none in this kernel
     started: tuple[int, str] | None = None  # its number and start time, if it is checked without a descriptor
 
     @property
@@ -52,7 +53,8 @@ class _Process:
 class Processes:
     """The processes to which references lead, with a descriptor each, registered in `epoll` until they end.
 
-    For a thread (/proc/42/task/43), its own end is reported since Linux 6.9; before that, the end of its process.
+    A process has had a descriptor since Linux 5.3, and a thread (/proc/42/task/43) since 6.9; before, they are checked
+    every second.
     """
 
     def __init__(self, epoll: select.epoll, most: int | None = None) -> None:
@@ -73,13 +75,18 @@ class Processes:
         assert match is not None
         process, thread = match.groups()
         name = f"thread {thread} of process {process}" if thread not in (None, process) else f"process {process}"
+        number = int(thread or process)
         if len(self._ref_of_fd) >= self._most:
-            self._look_later(ref, _Process(name, started=_started(int(thread or process))))
+            self._look_later(ref, _Process(name, started=_started(number)))
+            self._warn()
             return
         try:
-            fd = _opened(int(thread or process))
+            fd = _opened(number)
         except ProcessLookupError:
             self._of_ref[ref] = _Process(name)
+            return
+        if fd is None:
+            self._look_later(ref, _Process(name, started=_started(number)))
             return
         if _has_ended(fd):
             fd.close()
@@ -121,6 +128,8 @@ class Processes:
         if not self._looked_at:
             self._look_at = time.monotonic() + LOOK
         self._looked_at.add(ref)
+
+    def _warn(self) -> None:
         if not self._is_warned:
             self._is_warned = True
             text = (
@@ -144,12 +153,15 @@ class Processes:
             self.unfollow(ref)
 
 
-def _opened(number: int) -> Descriptor:
+def _opened(number: int) -> Descriptor | None:
+    """Return a descriptor of a process or thread, or None if this kernel has none for it."""
     if number > PID_MAX:
         raise _no_process()
     try:
         return _pidfd(number, 0)
     except OSError as error:
+        if error.errno in _NO_PIDFDS:
+            return None
         # The number of a thread: EINVAL, and ENOENT since 6.15 (kernel/fork.c, pidfd_prepare).
         if error.errno not in (errno.EINVAL, errno.ENOENT):
             raise
@@ -158,20 +170,12 @@ def _opened(number: int) -> Descriptor:
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-    return _pidfd(_leader(number), 0)
+    return None
 
 
 def _pidfd(number: int, flags: int) -> Descriptor:
     # Opened and owned in one go (vethlib/ns/descriptor.py).
     return next(map(Descriptor.fromfd, map(os.pidfd_open, (number,), (flags,))))
-
-
-def _leader(thread: int) -> int:
-    try:
-        with open(f"/proc/{thread}/status", "rb") as status:  # in bytes, because the name of a thread may be any
-            return next(int(line.split()[1]) for line in status if line.startswith(b"Tgid:"))
-    except (FileNotFoundError, StopIteration):
-        raise _no_process() from None
 
 
 def _no_process() -> ProcessLookupError:

@@ -136,7 +136,7 @@ FEATURES = (
     Feature(
         "5.3",
         "the end of a process is noticed at once (pidfd_open)",
-        "interfaces in the namespace of a process (pid:…) do not notice its end (no pidfd_open)",
+        "the end of a process (pid:42) is noticed up to a second late (no pidfd_open)",
         _opens_pidfds,
     ),
     Feature(
@@ -169,7 +169,7 @@ FEATURES = (
     Feature(
         "6.9",
         "the end of a thread is noticed at once (PIDFD_THREAD)",
-        "the end of a thread (path:/proc/42/task/43/ns/net) is only noticed when its process ends (no PIDFD_THREAD)",
+        "the end of a thread (path:/proc/42/task/43/ns/net) is noticed up to a second late (no PIDFD_THREAD)",
         _opens_pidfds_of_threads,
     ),
 )
