@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from .config.mark import read_alias as read_alias
     from .config.model import Interface as Interface
     from .config.model import InterfaceType as InterfaceType
-    from .config.model import InvalidInterface as InvalidInterface
     from .config.model import Namespace as Namespace
     from .config.model import NamespaceType as NamespaceType
     from .config.northbound import Parsed as Parsed
     from .config.northbound import read as read
     from .config.northbound import read_one as read_one
     from .config.northbound import read_value as read_value
+    from .config.problems import InvalidInterface as InvalidInterface
     from .config.writing import to_dict as to_dict
     from .config.writing import to_json as to_json
     from .hooks import HookCounts as HookCounts
@@ -96,7 +96,7 @@ _MODULES = {
     "Indexes": ".registry.indexes",
     "Interface": ".config.model",
     "InterfaceType": ".config.model",
-    "InvalidInterface": ".config.model",
+    "InvalidInterface": ".config.problems",
     "Inverse": ".planning.inversion",
     "Irreversible": ".planning.losses",
     "Limits": ".limits",

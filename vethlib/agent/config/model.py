@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY, dataclass, field
 from enum import IntEnum
 from ipaddress import IPv6Interface
-from typing import Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 from vethlib import links
 from vethlib.agent.limits import Limits
@@ -24,21 +24,19 @@ from vethlib.errors import InvalidValue
 from vethlib.follow.resolver import LABEL_MAX
 from vethlib.text import has_controls
 
+from .problems import Checks, InvalidInterface, Remark, too_many_addresses
+
 __all__ = [
     "IPv6Policy",
     "Interface",
     "InterfaceType",
-    "InvalidInterface",
-    "MoreProblems",
     "Namespace",
     "NamespaceType",
-    "Remark",
 ]
 
 NAME_MAX = 63  # four times the length of a link name, and three names still fit into an alias
 PID_MAX = 4_194_304  # PID_MAX_LIMIT, include/linux/threads.h
 PATH_MAX = 4096  # include/uapi/linux/limits.h, with the NUL
-MOST_PROBLEMS = 100  # that an interface keeps; Limits.problems is how many are shown
 IPV6_MIN_MTU = 1280  # include/uapi/linux/ipv6.h; below it, addrconf_notify() removes IPv6 from the link
 
 # No veth can have these names: see also sysctl_dev_name_is_allowed(), include/net/net_namespace.h.
@@ -58,7 +56,6 @@ Never those with IPv6 addresses, or with `link_only`.
 """
 
 T = TypeVar("T")
-P = TypeVar("P", bound=InvalidValue)
 _set = object.__setattr__
 
 
@@ -90,47 +87,6 @@ _REF_PREFIXES = {
     NamespaceType.NAMED_NS: "netns:",
     NamespaceType.FILE_REF_NS: "path:",
 }
-
-
-class Remark(NamedTuple):
-    """A part of a value that is accepted but probably a mistake: a stable code, the fields, and a text."""
-
-    code: str
-    fields: tuple[str, ...]
-    text: str
-
-
-class MoreProblems(InvalidValue):
-    """The unlisted problems of a value; ``value`` is their number."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-        super().__init__("interface", count, f"and {count} more {'problem' if count == 1 else 'problems'}")
-
-    def __str__(self) -> str:
-        return f"… {self.hint}"
-
-
-class InvalidInterface(InvalidValue):
-    """An interface is invalid. ``name`` is its name, ``problems`` are up to a hundred problems."""
-
-    def __init__(self, name: str, problems: Iterable[InvalidValue]) -> None:
-        self.problems = tuple(problems)
-        first = self.problems[0]
-        super().__init__(first.field, first.value, first.hint)
-        self.name = name
-
-    def __str__(self) -> str:
-        return f"interface {str(self.name)[:MOST_PROBLEMS]!r}: " + "; ".join(map(str, self.problems))
-
-
-def detached(problem: P) -> P:
-    """Return a caught problem that is to be kept, without its traceback and its context.
-
-    They refer to the frames in which it was raised, and thereby to everything that was being read there.
-    """
-    problem.__cause__ = problem.__context__ = None
-    return problem.with_traceback(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +206,7 @@ class Interface:
     wants_ipv6: bool | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        check = _Checks()
+        check = Checks()
         if not isinstance(self.type, int) or self.type != InterfaceType.VETH:
             check.wrong("type", self.type, "the only type is VETH (0)")
         named = check(check_interface_name, self.name, "name")
@@ -283,7 +239,7 @@ class Interface:
             _set(self, "host_if_name", "")
         _set(self, "kernel_name", self.host_if_name or self.name)
 
-    def _check_peer(self, check: _Checks) -> None:
+    def _check_peer(self, check: Checks) -> None:
         if not self.peer_if_name:
             cure = "must be the name of the interface at the other end"
             check.wrong("veth.peer_if_name", self.peer_if_name, cure)
@@ -294,7 +250,7 @@ class Interface:
         else:
             check(check_interface_name, self.peer_if_name, "veth.peer_if_name")
 
-    def _check_addresses(self, check: _Checks) -> None:
+    def _check_addresses(self, check: Checks) -> None:
         seen: dict[object, tuple[str, links.Interface]] = {}
         addresses: list[links.Interface] = []
         given: object = self.ip_addresses
@@ -376,19 +332,6 @@ class Interface:
         )
 
 
-def in_public(problems: Sequence[InvalidValue], limits: Limits) -> str:
-    """Return a reason that everybody may read: the first problems, and the number of the rest (up to a million)."""
-    listed = [problem.public for problem in problems[: limits.problems]]
-    rest = problems[limits.problems :]
-    more = sum(problem.count if isinstance(problem, MoreProblems) else 1 for problem in rest)
-    return "; ".join([*listed, *([str(MoreProblems(more))] if more else [])])
-
-
-def too_many_addresses(count: int, limits: Limits) -> InvalidValue:
-    """Return the problem of an interface with `count` addresses."""
-    return InvalidValue("ip_addresses", count, f"must be at most {limits.addresses} addresses (limit addresses)")
-
-
 def check_interface_name(name: str, where: str = "name") -> str:
     """Return `name` if it can name an interface: as a link name, but of up to 63 bytes.
 
@@ -452,31 +395,3 @@ def _check_description(text: str, where: str) -> str:
     # It may have several lines, but no character that a terminal interprets.
     _check_word(text.replace("\n", " ").replace("\t", " ") if isinstance(text, str) else text, where)
     return text
-
-
-class _Checks:
-    """Run checks and collect their exceptions, so that one problem does not hide the next."""
-
-    def __init__(self) -> None:
-        self.problems: list[InvalidValue] = []
-        self._more = 0  # problems beyond MOST_PROBLEMS
-
-    def __call__(self, check: Callable[..., T], value: object, where: str) -> T | None:
-        try:
-            return check(value, where)
-        except InvalidValue as error:
-            self._note(detached(error))
-            return None
-
-    def wrong(self, where: str, value: object, cure: str) -> None:
-        self._note(InvalidValue(where, value, cure))
-
-    def listed(self) -> list[InvalidValue]:
-        """Return the problems, with a last one for the number of unlisted ones."""
-        return [*self.problems, *([MoreProblems(self._more)] if self._more else [])]
-
-    def _note(self, problem: InvalidValue) -> None:
-        if len(self.problems) < MOST_PROBLEMS:
-            self.problems.append(problem)
-        else:
-            self._more += 1

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from vethlib._primitives import time
-from vethlib.agent.config.model import in_public
+from vethlib.agent.config.problems import in_public
 from vethlib.agent.host.execution import interfaces_of
 from vethlib.agent.planning.confine import foreseen
 from vethlib.agent.planning.observed import SeenLink

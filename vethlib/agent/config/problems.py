@@ -1,0 +1,109 @@
+"""The problems of values: what is wrong with one, what is probably a mistake, and how many more there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, TypeVar
+
+from vethlib.agent.limits import Limits
+from vethlib.errors import InvalidValue
+
+__all__ = [
+    "MOST_PROBLEMS",
+    "Checks",
+    "InvalidInterface",
+    "MoreProblems",
+    "Remark",
+    "detached",
+    "in_public",
+    "too_many_addresses",
+]
+
+MOST_PROBLEMS = 100  # that an interface keeps; Limits.problems is how many are shown
+
+T = TypeVar("T")
+P = TypeVar("P", bound=InvalidValue)
+
+
+class Remark(NamedTuple):
+    """A part of a value that is accepted but probably a mistake: a stable code, the fields, and a text."""
+
+    code: str
+    fields: tuple[str, ...]
+    text: str
+
+
+class MoreProblems(InvalidValue):
+    """The unlisted problems of a value; ``value`` is their number."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        super().__init__("interface", count, f"and {count} more {'problem' if count == 1 else 'problems'}")
+
+    def __str__(self) -> str:
+        return f"… {self.hint}"
+
+
+class InvalidInterface(InvalidValue):
+    """An interface is invalid. ``name`` is its name, ``problems`` are up to a hundred problems."""
+
+    def __init__(self, name: str, problems: Iterable[InvalidValue]) -> None:
+        self.problems = tuple(problems)
+        first = self.problems[0]
+        super().__init__(first.field, first.value, first.hint)
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"interface {str(self.name)[:MOST_PROBLEMS]!r}: " + "; ".join(map(str, self.problems))
+
+
+def detached(problem: P) -> P:
+    """Return a caught problem that is to be kept, without its traceback and its context.
+
+    They refer to the frames in which it was raised, and thereby to everything that was being read there.
+    """
+    problem.__cause__ = problem.__context__ = None
+    return problem.with_traceback(None)
+
+
+def in_public(problems: Sequence[InvalidValue], limits: Limits) -> str:
+    """Return a reason that everybody may read: the first problems, and the number of the rest (up to a million)."""
+    listed = [problem.public for problem in problems[: limits.problems]]
+    rest = problems[limits.problems :]
+    more = sum(problem.count if isinstance(problem, MoreProblems) else 1 for problem in rest)
+    return "; ".join([*listed, *([str(MoreProblems(more))] if more else [])])
+
+
+def too_many_addresses(count: int, limits: Limits) -> InvalidValue:
+    """Return the problem of an interface with `count` addresses."""
+    return InvalidValue("ip_addresses", count, f"must be at most {limits.addresses} addresses (limit addresses)")
+
+
+class Checks:
+    """Runs checks and collects their exceptions, so that one problem does not hide the next."""
+
+    def __init__(self) -> None:
+        self.problems: list[InvalidValue] = []
+        self._more = 0  # problems beyond MOST_PROBLEMS
+
+    def __call__(self, check: Callable[..., T], value: object, where: str) -> T | None:
+        """Return the checked value; None if it is invalid."""
+        try:
+            return check(value, where)
+        except InvalidValue as error:
+            self._note(detached(error))
+            return None
+
+    def wrong(self, where: str, value: object, cure: str) -> None:
+        """Add a problem that was found elsewhere."""
+        self._note(InvalidValue(where, value, cure))
+
+    def listed(self) -> list[InvalidValue]:
+        """Return the problems, with a last one for the number of unlisted ones."""
+        return [*self.problems, *([MoreProblems(self._more)] if self._more else [])]
+
+    def _note(self, problem: InvalidValue) -> None:
+        if len(self.problems) < MOST_PROBLEMS:
+            self.problems.append(problem)
+        else:
+            self._more += 1
