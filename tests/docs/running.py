@@ -20,7 +20,8 @@ __all__ = ["run_page"]
 _PATIENCE = 60.0  # seconds for a step
 _SOON = 10.0  # seconds until what runs in the background has printed what it is to print
 _OURS = re.compile(r"VETHLIB_|MICROSERVICE_LABEL$|NO_COLOR$|COV_|COVERAGE_|PYTEST_")
-_PYTEST = "python -m pytest -q -W error --strict-markers --rootdir . " + " ".join(
+# Not every kernel has netem, without which an example with a slow wire would be skipped.
+_PYTEST = "python -m pytest -q -W error --strict-markers --rootdir . -o netns_impair=userspace " + " ".join(
     f"-p no:{plugin}" for plugin in ("cacheprovider", "randomly", "asyncio", "hypothesispytest", "xdist", "cov")
 )
 _LOOKS = re.compile(r"(sleep [\d.]+; *)?vethctl (status|show|list|get|netns list)\b[^|<>;&]*$")

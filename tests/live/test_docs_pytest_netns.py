@@ -24,6 +24,6 @@ def test_there_are_six_recipes_each_with_an_example() -> None:
 def test_the_page_names_every_option_and_setting(pytester: pytest.Pytester) -> None:
     told = Project(pytester).run("--help").stdout.str()
     options = set(re.findall(r"--netns-\w+", told))
-    settings = set(re.findall(r"\bnetns_(?:isolate|workers|leaks|pcap|keep|dir|nodes)\b", told))
+    settings = set(re.findall(r"\bnetns_(?:isolate|workers|leaks|pcap|impair|keep|dir|nodes)\b", told))
     assert options == set(re.findall(r"--netns-\w+", PAGE))
     assert settings <= set(re.findall(r"\bnetns_\w+", PAGE))

@@ -27,12 +27,13 @@ def test_help_lists_every_option_with_its_values(project: Project) -> None:
         "--netns-workers=auto|shared|own",
         "--netns-leaks=fail|warn|off",
         "--netns-pcap=[off|failed|all]",
+        "--netns-impair=kernel|userspace",
         "--netns-keep",
         "--netns-dir=DIR",
         "--netns-nodes=NUMBER",
     ):
         assert option in told
-    for name in ("isolate", "workers", "leaks", "pcap", "keep", "dir", "nodes"):
+    for name in ("isolate", "workers", "leaks", "pcap", "impair", "keep", "dir", "nodes"):
         assert f"netns_{name} " in told
 
 
@@ -51,6 +52,7 @@ def test_the_header_says_where_the_tests_run_and_what_is_on(project: Project) ->
         ("--netns-isolate=sometimes", "--netns-isolate: 'sometimes' is not one of auto, always, never"),
         ("--netns-leaks=", "--netns-leaks: '' is not one of fail, warn, off"),
         ("--netns-pcap=some", "--netns-pcap: 'some' is not one of off, failed, all"),
+        ("--netns-impair=magic", "--netns-impair: 'magic' is not one of kernel, userspace"),
         ("--netns-nodes=few", "--netns-nodes: 'few' must be a number of nodes, 0 or more"),
     ],
 )

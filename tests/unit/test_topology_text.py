@@ -110,7 +110,7 @@ WRONG: list[tuple[str, int, str, str]] = [
     ("a -- b mtu=67", 1, "a -- b mtu=67", "68 to 65535"),
     ("a -- b mtu=65536", 1, "a -- b mtu=65536", "68 to 65535"),
     ("a -- b mtu=1400 mtu=1500", 1, "a -- b mtu=1400 mtu=1500", "mtu is given twice"),
-    ("a -- b\n  a -- c loss=1", 2, "a -- c loss=1", "unknown attribute 'loss': a wire can have mtu=BYTES"),
+    ("a -- b\n  a -- c lost=1", 2, "a -- c lost=1", "'lost': a wire can have mtu=BYTES, ipv6=on|off, delay"),
 ]
 
 

@@ -14,6 +14,7 @@ import pytest
 from .isolation.enter import ISOLATION
 from .live import LIVE
 from .names import SCOPES, base_of
+from .options import SETTINGS
 
 if TYPE_CHECKING:
     from vethlib import Session
@@ -49,6 +50,7 @@ class _Options(TypedDict, total=False):
     routes: bool
     first: int
     hosts: bool
+    impair: Literal["kernel", "userspace"] | None
 
 
 class TopologyFactory:
@@ -71,13 +73,26 @@ class TopologyFactory:
         first: int = 0,
         mtu: int | None = None,
         hosts: bool = False,
+        impair: Literal["kernel", "userspace"] | None = None,
     ) -> Topology:
-        """Build a topology from text, a list of statements or a Description. Raises InvalidValue."""
+        """Build a topology from text, a list of statements or a Description. Raises InvalidValue.
+
+        The default of `impair` is that of the option --netns-impair.
+        """
 
         __tracebackhide__ = True
         if isinstance(description, (list, tuple)) and all(isinstance(statement, str) for statement in description):
             description = "\n".join(description)
-        options = {"ipv4": ipv4, "ipv6": ipv6, "routes": routes, "first": first, "mtu": mtu, "hosts": hosts}
+        options: dict[str, Any] = {
+            "ipv4": ipv4,
+            "ipv6": ipv6,
+            "routes": routes,
+            "first": first,
+            "mtu": mtu,
+            "hosts": hosts,
+        }
+        if impair is not None:
+            options["impair"] = impair
         return self._scope.build(description, **options)
 
     def line(self, n: int, *, mtu: int | None = None, **options: Unpack[_Options]) -> Topology:
@@ -128,6 +143,7 @@ class _Scope:
 
     def __init__(self, config: pytest.Config, nodeid: str, base: str, session: Session) -> None:
         self._live = config.stash[LIVE]
+        self._impair = config.stash[SETTINGS].impair
         self._nodeid = nodeid
         self._base = base
         self._session = session
@@ -140,6 +156,7 @@ class _Scope:
         from vethlib.topology import Topology
 
         __tracebackhide__ = True
+        options = {"impair": self._impair} | options
         return self._noted(lambda: Topology.build(description, session=self._session, **options))
 
     def node(self, name: str = "") -> Node:

@@ -20,6 +20,7 @@ class Settings:
     workers: str
     leaks: str
     pcap: str
+    impair: str
     keep: bool
     directory: Path
     nodes: int
@@ -61,6 +62,11 @@ _CHOICES: Final = {
             ("off", "failed", "all"),
             "capture what passes each link, for tests that failed or for all",
             "failed",
+        ),
+        _Choice(
+            "impair",
+            ("kernel", "userspace"),
+            "what delays and loses packets of impaired wires: netem in the kernel, or a relay in user space",
         ),
     )
 }
@@ -106,6 +112,7 @@ def read(config: pytest.Config) -> Settings:
         workers=chosen["workers"],
         leaks=chosen["leaks"],
         pcap=chosen["pcap"],
+        impair=chosen["impair"],
         keep=bool(keep),
         directory=path,
         nodes=_number(*_given(config, "nodes")),

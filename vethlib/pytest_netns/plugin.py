@@ -6,6 +6,7 @@ import the modules of the types.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from .fixtures import make_fixtures, netns_session
 from .isolation.enter import ISOLATION, arrange, arrange_late, arrange_worker, tell_worker
 from .live import LIVE, Live
 from .names import SCOPES, is_used
+from .netem import skip_without_netem
 from .report.summary import tell_kept
 
 __all__ = ["netns_session"]
@@ -71,6 +73,26 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Check the markers again, because some are added after the collection."""
     options.check_marker(item)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_pyfunc_call() -> Iterator[Any]:
+    """Skip a test that cannot impair a wire on this kernel."""
+    try:
+        return (yield)
+    except Exception as error:
+        skip_without_netem(error)
+        raise
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_fixture_setup() -> Iterator[Any]:
+    """Skip a test whose fixture cannot impair a wire on this kernel."""
+    try:
+        return (yield)
+    except Exception as error:
+        skip_without_netem(error)
+        raise
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -11,14 +11,20 @@ anonymous: a topology leaves no names on disk and no links in the caller's names
 """
 
 from .design.description import Description, Layout, Member, Port, Route, Wire
+from .design.impairment import Impairment
 from .design.shapes import fat_tree, line, mesh, ring, star
 from .design.text import parse
+from .impair.netem import ImpairmentNotSupported
 from .live.node import Node
 from .live.topology import Topology
+from .live.wire import LiveWire
 
 __all__ = [
     "Description",
+    "Impairment",
+    "ImpairmentNotSupported",
     "Layout",
+    "LiveWire",
     "Member",
     "Node",
     "Port",

@@ -94,6 +94,7 @@ def _look() -> Iterator[Finding]:
     yield from agents()
     yield from record()
     yield _trial()
+    yield _netem()
 
 
 def _system() -> Finding:
@@ -180,6 +181,20 @@ def _trial() -> Finding:
     except VethError as error:
         return Finding("trial", False, f"a pair could not be created: {error}", "see what is missing above")
     return Finding("trial", True, f"a pair was created in a namespace of its own (indexes {pair[0]} and {pair[1]})")
+
+
+def _netem() -> Finding:
+    """Impair a link in a private namespace."""
+    from vethlib.topology import ImpairmentNotSupported, Topology
+
+    try:
+        Topology.build("a -- b delay=1ms").close()
+    except ImpairmentNotSupported:
+        detail = "the kernel has no netem, which delays and loses the packets of topologies in tests"
+        return Finding("netem", False, detail, "modprobe sch_netem, or pytest --netns-impair=userspace", needed=False)
+    except VethError as error:
+        return Finding("netem", False, f"could not be tried: {error}", "see what is missing above", needed=False)
+    return Finding("netem", True, "delays and loses the packets of topologies in tests", needed=False)
 
 
 def _create_pair() -> tuple[int, int]:

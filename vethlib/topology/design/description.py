@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from typing import Final, Literal, TypeAlias
 
+from .impairment import Impairment
+
 __all__ = ["BRIDGE", "Description", "Kind", "Layout", "Member", "Port", "Route", "Wire"]
 
 BRIDGE: Final = "br0"
@@ -45,17 +47,20 @@ class Port:
 class Wire:
     """A veth pair between two nodes. `mtu` (bytes) applies to both ends; None means the kernel's default.
 
-    With ipv6=False, neither end has IPv6, not even a link-local address.
+    With ipv6=False, neither end has IPv6, not even a link-local address. `a_to_b` is what happens to packets from `a`
+    to `b`, `b_to_a` to those in the other direction; None means nothing.
     """
 
     a: Port
     b: Port
     mtu: int | None = None
     ipv6: bool | None = None
+    a_to_b: Impairment | None = None
+    b_to_a: Impairment | None = None
 
     def seen_from(self, node: str) -> Wire:
         """Return the same wire with the port of `node` as `a`."""
-        return self if self.a.node == node else Wire(self.b, self.a, self.mtu, self.ipv6)
+        return self if self.a.node == node else Wire(self.b, self.a, self.mtu, self.ipv6, self.b_to_a, self.a_to_b)
 
 
 @dataclass(frozen=True, slots=True)

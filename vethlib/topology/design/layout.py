@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Final, get_args
 
 from vethlib.errors import InvalidValue
@@ -12,6 +12,7 @@ from vethlib.links import check_addresses, check_ipv6, check_mtu, check_name
 
 from .addressing import Segment, give_addresses, port_at, segments, spell, without_ipv6
 from .description import BRIDGE, Description, Kind, Layout, Member, Port, Wire
+from .impairment import Impairment
 from .routing import find_routes
 from .text import check_node_name
 
@@ -48,6 +49,8 @@ def lay_out(
             Port(wire.b.node, next(links), given.get((number, 1), ())),
             wire.mtu,
             wire.ipv6,
+            wire.a_to_b,
+            wire.b_to_a,
         )
         for number, wire in enumerate(wires)
     )
@@ -82,7 +85,16 @@ def _check_wire(wire: Wire, kinds: Mapping[str, Kind]) -> Wire:
     if wire.mtu is not None:
         check_mtu(wire.mtu)
     check_ipv6(wire.ipv6, (), wire.mtu)
+    for impairment in (wire.a_to_b, wire.b_to_a):
+        if impairment is not None:
+            _check_impairment(impairment)
     return replace(wire, a=_check_port(wire.a, wire, kinds), b=_check_port(wire.b, wire, kinds))
+
+
+def _check_impairment(impairment: Impairment) -> None:
+    if not isinstance(impairment, Impairment):
+        raise InvalidValue("topology", impairment, 'must be an Impairment, as Impairment.of(delay="20ms") returns it')
+    Impairment.of(**asdict(impairment))
 
 
 def _check_port(port: Port, wire: Wire, kinds: Mapping[str, Kind]) -> Port:

@@ -65,7 +65,15 @@ def _groups(wires: Sequence[Wire], switches: set[str]) -> Iterator[list[Wire]]:
 def _row(wire: Wire, names: Mapping[str, str]) -> list[str]:
     words = [f"mtu {wire.mtu}"] if wire.mtu else []
     words += [] if wire.ipv6 is None else [f"ipv6 {'on' if wire.ipv6 else 'off'}"]
+    words += _impairments(wire)
     return [names[wire.a.node], *_port(wire.a), "──", *_port(wire.b), names[wire.b.node], "  ".join(words)]
+
+
+def _impairments(wire: Wire) -> list[str]:
+    there, back = ("" if one is None else str(one) for one in (wire.a_to_b, wire.b_to_a))
+    if there == back:
+        return [there] if there else []
+    return [f"{arrow} {text}" for arrow, text in (("→", there), ("←", back)) if text]
 
 
 def _port(port: Port) -> tuple[str, str, str]:

@@ -2,6 +2,7 @@
 
     client -- r1 -- r2 -- server          # a chain of wires; naming a node creates it
     r1 -- r3  mtu=1400 ipv6=off           # attributes apply to every wire of the statement
+    r1 -- r2  delay=20ms loss=1%/0        # from left to right / from right to left, or for both directions
     a:wan0(10.0.0.1/24, fd00::1/64) -- b  # a port: node[:link][(addresses)]; "()": no addresses
     switch s1 s2                          # a kind (switch, router, node) and the nodes of this kind
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
+from functools import partial
 from itertools import pairwise
 from typing import Any, TypeVar, get_args
 
@@ -21,6 +23,7 @@ from vethlib.errors import InvalidValue
 from vethlib.links import check_addresses, check_mtu, check_name
 
 from .description import Description, Kind, Member, Port, Wire
+from .impairment import IMPAIRMENTS, Impairment, parse_directions
 
 __all__ = ["check_node_name", "parse"]
 
@@ -93,12 +96,12 @@ class _Statement:
     def ports(self) -> tuple[list[Port], dict[str, Any]]:
         """Return the ports of a chain of wires, and the attributes of the wires."""
         # Spaces are single here; in a run of spaces, each expression would search the rest from every one.
-        rest, attributes = " ".join(self.text.split()), {}
+        rest, given = " ".join(self.text.split()), dict[str, str]()
         while " " in rest and (match := _ATTRIBUTE.fullmatch(rest, rest.rindex(" ") + 1)):
             name, value = match.groups()
-            if name in attributes:
+            if name in given:
                 raise self.wrong(f"{name} is given twice: it applies to every wire of the statement")
-            attributes[name] = self._attribute(name, value)
+            given[name] = value
             rest = rest[: match.start() - 1]
         parts = [part.strip() for part in _WIRE.split(rest)]
         ports = [self._port(part) for part in parts]
@@ -112,7 +115,17 @@ class _Statement:
             if port.link or port.addresses:
                 hint = "is in the middle of a chain, so this would apply to two links: split it into two statements"
                 raise self.wrong(f"{port.node} {hint}")
-        return ports, attributes
+        return ports, self._attributes(given)
+
+    def _attributes(self, given: dict[str, str]) -> dict[str, Any]:
+        """Return the values of the attributes, with the impairment of each direction."""
+        impairing = {name: given.pop(name) for name in IMPAIRMENTS if name in given}
+        values: dict[str, Any] = {name: self._attribute(name, value) for name, value in given.items()}
+        if impairing:
+            both = {name: self.checked(partial(parse_directions, name), value) for name, value in impairing.items()}
+            for number, direction in enumerate(("a_to_b", "b_to_a")):
+                values[direction] = self.checked(_impairment, {name: texts[number] for name, texts in both.items()})
+        return values
 
     def _attribute(self, name: str, value: str) -> int | bool:
         if name == "mtu":
@@ -123,8 +136,8 @@ class _Statement:
             if value not in ("on", "off"):
                 raise self.wrong(f"ipv6={value} must be on or off")
             return value == "on"
-        known = "a wire can have mtu=BYTES and ipv6=on|off (for others, run tc in a node)"
-        raise self.wrong(f"unknown attribute {name!r}: {known}")
+        known = f"{', '.join(IMPAIRMENTS[:-1])} and {IMPAIRMENTS[-1]}"
+        raise self.wrong(f"unknown attribute {name!r}: a wire can have mtu=BYTES, ipv6=on|off, {known}")
 
     def _port(self, text: str) -> Port:
         if not text:
@@ -164,3 +177,7 @@ class _Statement:
             return check(value)
         except InvalidValue as error:
             raise self.wrong(str(error)) from None
+
+
+def _impairment(given: dict[str, str]) -> Impairment:
+    return Impairment.of(**given)

@@ -17,8 +17,9 @@ from __future__ import annotations
 import errno
 import os
 import resource
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from vethlib import ns
 from vethlib._nl.link import create_bridge, get_link, index_of, set_master
@@ -37,6 +38,10 @@ from .node import Node
 from .sockets import Sockets
 from .usable import wait_until_usable
 
+if TYPE_CHECKING:
+    from vethlib.topology.design.impairment import Impairment
+    from vethlib.topology.impair.relay import Relay
+
 __all__ = ["build", "restore"]
 
 _SYS = "/proc/sys/net/"
@@ -51,18 +56,24 @@ _FRESH_FOR = 1.0  # seconds
 _SPARE = 768  # descriptors that are needed while a topology is built, and for its user
 
 
-def build(session: Session, layout: Layout) -> dict[str, Node]:
-    """Build a layout and return its nodes by name once everything is up and usable.
+def build(session: Session, layout: Layout, *, relayed: bool = False) -> tuple[dict[str, Node], Relay | None]:
+    """Build a layout and return its nodes by name once everything is up and usable, and its relay if it has one.
 
-    Raises NotPermitted, NotSupported, NetlinkError; nothing is left behind then.
+    Impaired wires lead through the relay if `relayed`. Raises NotPermitted, NotSupported, NetlinkError; nothing is left
+    behind then.
     """
-    _make_room(len(layout.members))
+    impaired = [number for number, wire in enumerate(layout.wires) if wire.a_to_b or wire.b_to_a]
+    _make_room(len(layout.members) + 2 * len(impaired))
+    relay = None
     with ExitStack() as undoing:
         namespaces = _make_namespaces(layout)
         for netns in namespaces.values():
             undoing.callback(netns.close)
-        veths = [Veth(_end(wire.a, wire, namespaces), _end(wire.b, wire, namespaces)) for wire in layout.wires]
-        pairs = session.create_many(veths)
+        if relayed and impaired:
+            pairs, relay = _create_relayed(session, layout, namespaces, impaired)
+            undoing.callback(relay.close)
+        else:
+            pairs = session.create_many(_veth(wire, namespaces) for wire in layout.wires)
         _make_bridges(layout, pairs, namespaces)
         _add_routes(layout.routes, namespaces)
         given = _addresses(layout)
@@ -73,11 +84,63 @@ def build(session: Session, layout: Layout) -> dict[str, Node]:
                 if any(address.version == 6 for address in those)
             ]
         )
+        if impaired:
+            _impair(layout, impaired, pairs, namespaces, relay)
         undoing.pop_all()
     peers = _peers(layout, namespaces)
-    return {
+    nodes = {
         name: Node(name, netns, session, given.get(name, ()), peers.get(name)) for name, netns in namespaces.items()
     }
+    return nodes, relay
+
+
+def _veth(wire: Wire, namespaces: Mapping[str, Netns]) -> Veth:
+    return Veth(_end(wire.a, wire, namespaces), _end(wire.b, wire, namespaces))
+
+
+def _create_relayed(
+    session: Session, layout: Layout, namespaces: Mapping[str, Netns], impaired: Container[int]
+) -> tuple[list[Pair], Relay]:
+    """Create the pairs, and for each impaired wire two, between which the relay is; return each wire's ends."""
+    from vethlib.topology.impair.relay import Relay, relay_netns
+
+    veths: list[Veth] = []
+    with relay_netns() as netns:
+        for number, wire in enumerate(layout.wires):
+            if number not in impaired:
+                veths.append(_veth(wire, namespaces))
+                continue
+            for side, port in (("a", wire.a), ("b", wire.b)):
+                half = End(f"w{number}{side}", netns, mtu=wire.mtu, num_queues=1)
+                veths.append(Veth(_end(port, wire, namespaces), half))
+        created = iter(session.create_many(veths))
+        pairs: list[Pair] = []
+        halves: dict[int, tuple[Pair, Pair]] = {}
+        for number in range(len(layout.wires)):
+            pair = next(created)
+            if number in impaired:
+                halves[number] = pair, next(created)
+                pair = Pair(pair.a, halves[number][1].a)
+            pairs.append(pair)
+        return pairs, Relay(netns, halves)
+
+
+def _impair(
+    layout: Layout, impaired: Iterable[int], pairs: Sequence[Pair], namespaces: Mapping[str, Netns], relay: Relay | None
+) -> None:
+    from vethlib.topology.impair.netem import impair
+
+    links: list[tuple[str, int, Impairment]] = []
+    for number in impaired:
+        wire, pair = layout.wires[number], pairs[number]
+        for port, link, impairment in ((wire.a, pair.a, wire.a_to_b), (wire.b, pair.b, wire.b_to_a)):
+            if impairment is None:
+                continue
+            if relay is not None:
+                relay.set(number, impairment, to_b=port is wire.a)
+            else:
+                links.append((port.node, link.index, impairment))
+    impair(links, namespaces)
 
 
 def _peers(layout: Layout, namespaces: Mapping[str, Netns]) -> dict[str, dict[str, tuple[str, Netns, str]]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from vethlib import ns
 from vethlib._closing import Closing
@@ -39,6 +40,13 @@ class Sockets(Closing):
         """Send the requests in `node`; return the outcome of each."""
         with system_errors("use rtnetlink", node):
             return self._of[node].exchange(requests)
+
+    def dump(self, node: str, request: bytes, parse: Callable[[bytes], Any]) -> Sequence[Any]:
+        """Dump a table of `node`, and return its parsed messages. Raises NetlinkError."""
+        with system_errors("use rtnetlink", node):
+            outcome = read(partial(self._of[node].dump, request, parse, 1))
+        self.check(node, "read a table", [outcome])
+        return outcome.bodies
 
     def has_tentative(self, node: str, index: int) -> bool:
         """Return whether an IPv6 address of `node` is tentative, on one link or, with `index` 0, on any."""

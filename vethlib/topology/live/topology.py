@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from vethlib._closing import Closing
 from vethlib.errors import InvalidValue
 from vethlib.links import check_mtu
 from vethlib.session import Session
-from vethlib.topology.design.description import Description, Layout, Wire
+from vethlib.topology.design.description import Description, Layout
 
 from .node import Node, end_programs
 
 if TYPE_CHECKING:
     from vethlib.graph import Graph
+    from vethlib.topology.impair.relay import Relay
+
+    from .wire import LiveWire
 
 __all__ = ["Topology"]
 
@@ -32,9 +35,10 @@ class Topology(Closing, Mapping[str, Node]):
     ``print(net)`` draws the topology. Close it, or use it in a ``with`` statement; its namespaces end with it.
     """
 
-    def __init__(self, nodes: Mapping[str, Node], layout: Layout) -> None:
+    def __init__(self, nodes: Mapping[str, Node], layout: Layout, relay: Relay | None = None) -> None:
         self.layout = layout
         self._nodes = dict(nodes)
+        self._relay = relay
         self._session: Session | None = None  # if it has created its own
 
     @classmethod
@@ -49,6 +53,7 @@ class Topology(Closing, Mapping[str, Node]):
         first: int = 0,
         mtu: int | None = None,
         hosts: bool = False,
+        impair: Literal["kernel", "userspace"] = "kernel",
     ) -> Topology:
         """Build a topology from its text form (see :mod:`vethlib.topology.design.text`) or from a shape.
 
@@ -58,28 +63,36 @@ class Topology(Closing, Mapping[str, Node]):
         nodes can use the names of the nodes (/etc/hosts), and have no name server (/etc/resolv.conf). When this
         returns, everything is up and usable.
 
-        Raises InvalidValue before anything is created, and NotPermitted or NetlinkError without leaving anything
-        behind.
+        `impair` is who delays and loses the packets of wires that have such attributes: netem in the kernel, or a relay
+        in user space, which needs nothing of the kernel but is less accurate and slower.
+
+        Raises InvalidValue before anything is created, and NotPermitted, ImpairmentNotSupported (this kernel has no
+        netem) or NetlinkError without leaving anything behind.
         """
         from .build import build
 
         if mtu is not None:
             check_mtu(mtu)
+        if impair not in ("kernel", "userspace"):
+            raise InvalidValue("impair", impair, 'must be "kernel" or "userspace"')
         if not isinstance(description, (str, Description)):
             raise InvalidValue("topology", description, 'must be text, such as "a -- b", or a Description')
         try:
             layout = _laid_out(description, ipv4, ipv6, routes, first, mtu)
         except TypeError:  # a description with lists, which cannot be a key of the cache
             layout = _laid_out.__wrapped__(description, ipv4, ipv6, routes, first, mtu)
+        relayed = impair == "userspace"
         if session is not None:
-            topology = cls(build(session, layout), layout)
+            nodes, relay = build(session, layout, relayed=relayed)
+            topology = cls(nodes, layout, relay)
         else:
             session = Session()
             try:
-                topology = cls(build(session, layout), layout)
+                nodes, relay = build(session, layout, relayed=relayed)
             except BaseException:
                 session.close()
                 raise
+            topology = cls(nodes, layout, relay)
             topology._session = session
         if hosts:
             topology._give_names()
@@ -124,13 +137,26 @@ class Topology(Closing, Mapping[str, Node]):
     def __repr__(self) -> str:
         return f"<Topology {_listed(self._nodes)}{' closed' if self.closed else ''}>"
 
-    def wire(self, a: str | Node, b: str | Node) -> Wire:
-        """Return the first wire between two nodes, with the port of `a` as ``a``. Raises LookupError."""
+    def wire(self, a: str | Node, b: str | Node) -> LiveWire:
+        """Return the first wire between two nodes, with the port of `a` as ``a``. Raises LookupError.
+
+        ``net.wire("a", "b").set(loss="100%")`` changes what happens to its packets.
+        """
+        from .wire import LiveWire, as_described  # not every test changes wires
+
         a, b = (node.name if isinstance(node, Node) else node for node in (a, b))
         ends = {self[a].name, self[b].name}
-        for wire in self.layout.wires:
+        for number, wire in enumerate(self.layout.wires):
             if {wire.a.node, wire.b.node} == ends:
-                return wire.seen_from(a)
+                seen = wire.seen_from(a)
+                of_ends = {port.node: self[port.node].netns for port in (wire.a, wire.b)}
+                return LiveWire(
+                    **as_described(seen),
+                    _number=number,
+                    _is_turned=seen is not wire,
+                    _namespaces=of_ends,
+                    _relay=self._relay,
+                )
         raise LookupError(f"no wire between {a} and {b}")
 
     def down(self, a: str | Node, b: str | Node) -> None:
@@ -147,7 +173,10 @@ class Topology(Closing, Mapping[str, Node]):
     def _set(self, a: str | Node, b: str | Node, *, up: bool) -> dict[str, int]:
         """Set both ends up or down, and return their ifindexes by node."""
         wire = self.wire(a, b)
-        return {port.node: self[port.node].set(port.link, up=up).index for port in (wire.a, wire.b)}
+        changed = {port.node: self[port.node].set(port.link, up=up).index for port in (wire.a, wire.b)}
+        if self._relay is not None:
+            self._relay.look()
+        return changed
 
     @property
     def closed(self) -> bool:
@@ -159,10 +188,17 @@ class Topology(Closing, Mapping[str, Node]):
         try:
             end_programs(self._nodes.values())
         finally:
-            self.let_go()
+            self._let_go()
 
     def let_go(self) -> None:
         """Release the namespaces without ending programs; each namespace ends when nothing else uses it."""
+        if self._relay is not None and not self.closed:
+            self._relay.keep()
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._relay is not None:
+            self._relay.close()
         for node in self._nodes.values():
             node.let_go()
         if self._session is not None:

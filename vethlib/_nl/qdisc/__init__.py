@@ -1,0 +1,1 @@
+"""Queueing disciplines on the wire, as far as vethlib sets them itself."""

@@ -1,0 +1,154 @@
+"""Start the relay of a topology (program.py), and control it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import Final
+
+from vethlib import ns
+from vethlib._closing import Closing
+from vethlib._nl.const import RTNLGRP_LINK
+from vethlib._primitives import Lock, real_subprocess, socket
+from vethlib.errors import NetlinkError
+from vethlib.links import Pair
+from vethlib.session.core.refusal import system_errors
+from vethlib.topology.design.impairment import Impairment
+
+from . import program
+
+__all__ = ["Relay", "relay_netns"]
+
+_AF_PACKET: Final = 17
+_AF_NETLINK: Final = 16
+_SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
+_ETH_P_ALL: Final = 3  # include/uapi/linux/if_ether.h
+_SOL_PACKET: Final = 263  # include/linux/socket.h
+_PACKET_AUXDATA, _PACKET_VNET_HDR, _PACKET_IGNORE_OUTGOING = 8, 15, 23  # include/uapi/linux/if_packet.h
+_SO_RCVBUFFORCE: Final = 33
+_BUFFER: Final = 8 << 20
+
+_PATIENCE: Final = 30.0  # seconds to wait for an answer of the relay
+_NO_IPV6: Final = "/proc/sys/net/ipv6/conf/default/disable_ipv6"
+
+
+def relay_netns() -> ns.Netns:
+    """Create the namespace of a relay, whose links send nothing themselves. Raises NotPermitted, NetlinkError."""
+    with system_errors("make the namespace of a relay"):
+        return ns.Netns(ns.call_in_new(_silent))
+
+
+def _silent() -> ns.Descriptor:
+    try:
+        with open(_NO_IPV6, "w") as file:
+            file.write("1")
+    except FileNotFoundError:
+        pass  # no IPv6 in this kernel
+    return ns.current()
+
+
+class Relay(Closing):
+    """The relay of a topology. `halves` are both pairs of each relayed wire, by the number of the wire."""
+
+    def __init__(self, netns: ns.Netns, halves: dict[int, tuple[Pair, Pair]]) -> None:
+        self._place = {number: place for place, number in enumerate(halves)}
+        self._now = {(number, to_b): Impairment() for number in halves for to_b in (False, True)}
+        self._lock = Lock()
+        self._is_kept = False
+        links = [pair.b for both in halves.values() for pair in both]
+        with system_errors("start the relay of a topology"):
+            sockets = ns.call_in(netns.fd, partial(_sockets, [link.name for link in links]))
+            try:
+                self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                with theirs:
+                    self._process = _begun(theirs, sockets, [link.index for link in links])
+            finally:
+                for one in sockets:
+                    one.close()
+        self._control.settimeout(_PATIENCE)
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._place
+
+    def get(self, number: int, *, to_b: bool) -> Impairment:
+        """Return what happens to packets of a wire to its port `b`, or to `a`."""
+        return self._now[number, to_b]
+
+    def set(self, number: int, impairment: Impairment, *, to_b: bool) -> None:
+        """Change what happens to packets of a wire from now on. Raises NetlinkError if the relay has ended."""
+        self._ask({"half": 2 * self._place[number] + to_b} | asdict(impairment))
+        self._now[number, to_b] = impairment
+
+    def look(self) -> None:
+        """Let both halves of each wire have the same state now; otherwise, that takes up to a second."""
+        self._ask({"look": True})
+
+    def keep(self) -> None:
+        """Let the relay run until the last of its wires is gone, and not only until this process ends."""
+        self._ask({"keep": True})
+        self._is_kept = True
+        self._process.returncode = 0  # it is not waited for
+
+    def _ask(self, command: dict[str, object]) -> None:
+        try:
+            with self._lock:
+                self._control.send(json.dumps(command).encode())
+                answer = self._control.recv(16)
+        except OSError as error:
+            raise NetlinkError(f"the relay of the topology does not answer: {error}", errno=error.errno or 0) from None
+        if not answer:
+            raise NetlinkError("the relay of the topology has ended")
+
+    def close(self) -> None:
+        """End the relay, and with it its wires, unless they are kept. Closing twice is harmless."""
+        self._control.close()
+        if not self._is_kept:
+            self._process.wait()
+
+
+def _sockets(names: Sequence[str]) -> list[socket.socket]:
+    """Return a socket for the events of the calling thread's namespace, and a packet socket on each link."""
+    made: list[socket.socket] = []
+    try:
+        made.append(socket.socket(_AF_NETLINK, socket.SOCK_RAW, 0))
+        made[0].bind((0, 0))
+        made[0].setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, RTNLGRP_LINK)
+        for name in names:
+            made.append(socket.socket(_AF_PACKET, socket.SOCK_RAW, 0))
+            option = made[-1].setsockopt
+            for wanted in (_PACKET_AUXDATA, _PACKET_VNET_HDR, _PACKET_IGNORE_OUTGOING):
+                option(_SOL_PACKET, wanted, 1)
+            try:
+                option(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
+            except PermissionError:
+                option(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+            made[-1].bind((name, _ETH_P_ALL))
+    except BaseException:
+        for one in made:
+            one.close()
+        raise
+    return made
+
+
+def _begun(control: socket.socket, sockets: Sequence[socket.socket], indexes: Sequence[int]) -> subprocess.Popen[bytes]:
+    owner = os.pidfd_open(os.getpid())
+    try:
+        events, *halves = (one.fileno() for one in sockets)
+        descriptors = [control.fileno(), owner, events]
+        ends = [f"{fd}:{index}" for fd, index in zip(halves, indexes, strict=True)]
+        process: subprocess.Popen[bytes] = real_subprocess().Popen(
+            [sys.executable, "-I", "-S", program.__file__, *map(str, descriptors), *ends],
+            pass_fds=[*descriptors, *halves],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            cwd="/",
+            start_new_session=True,
+        )
+        return process
+    finally:
+        os.close(owner)

@@ -1,0 +1,95 @@
+"""A wire of a running topology: what happens to its packets, read and changed at run time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Unpack
+
+from vethlib.errors import InvalidValue
+from vethlib.ns import Netns
+from vethlib.topology.design.description import Port, Wire
+from vethlib.topology.design.impairment import Impairment, Impairments
+from vethlib.topology.impair import netem
+
+from .node import Node
+
+if TYPE_CHECKING:
+    from vethlib.topology.impair.relay import Relay
+
+__all__ = ["LiveWire", "as_described"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LiveWire(Wire):
+    """A wire between two nodes, which can be impaired: ``net.wire("a", "b").set(delay="20ms", loss="1%")``.
+
+    `a_to_b` and `b_to_a` are as described; :meth:`impairment` is what happens now. Packets are impaired where they
+    leave a node, so what the node itself counts and captures is not impaired yet.
+    """
+
+    _number: int = field(default=0, repr=False)
+    _is_turned: bool = field(default=False, repr=False)  # `a` is the second port of the description
+    _namespaces: Mapping[str, Netns] = field(default_factory=dict, repr=False)
+    _relay: Relay | None = field(default=None, repr=False)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Wire) and as_described(self) == as_described(other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(as_described(self).values()))
+
+    def impairment(self, towards: str | Node) -> Impairment:
+        """Return what happens now to packets towards a node, which is one of both ends. Raises NetlinkError."""
+        return self._read(self._port(towards))
+
+    def set(self, *, towards: str | Node | None = None, **values: Unpack[Impairments]) -> None:
+        """Change what happens to packets from now on, in both directions or only `towards` a node.
+
+        Values that are not given stay as they are. See :meth:`~vethlib.topology.Impairment.of` for their forms.
+
+        Raises InvalidValue, ImpairmentNotSupported, LinkNotFound, NetlinkError.
+        """
+        changed = [(port, self._read(port).changed(values)) for port in self._ports(towards)]
+        for port, impairment in changed:
+            self._write(port, impairment)
+
+    def clear(self, *, towards: str | Node | None = None) -> None:
+        """End all impairment, in both directions or only `towards` a node. Raises LinkNotFound, NetlinkError."""
+        for port in self._ports(towards):
+            self._write(port, Impairment())
+
+    def _ports(self, towards: str | Node | None) -> tuple[Port, ...]:
+        return (self.b, self.a) if towards is None else (self._port(towards),)
+
+    def _port(self, towards: str | Node) -> Port:
+        name = towards.name if isinstance(towards, Node) else towards
+        for port in (self.a, self.b):
+            if port.node == name:
+                return port
+        raise InvalidValue("towards", name, f"must be an end of this wire: {self.a.node} or {self.b.node}")
+
+    def _read(self, to: Port) -> Impairment:
+        if self._relay is not None and self._number in self._relay:
+            return self._relay.get(self._number, to_b=self._is_second(to))
+        start = self._opposite(to)
+        return netem.read(start.node, self._namespaces[start.node], start.link)
+
+    def _write(self, to: Port, impairment: Impairment) -> None:
+        if self._relay is not None and self._number in self._relay:
+            self._relay.set(self._number, impairment, to_b=self._is_second(to))
+            return
+        start = self._opposite(to)
+        netem.write(start.node, self._namespaces[start.node], start.link, impairment)
+
+    def _opposite(self, port: Port) -> Port:
+        return self.a if port is self.b else self.b
+
+    def _is_second(self, port: Port) -> bool:
+        """Return whether a port is the second one of the wire in its description."""
+        return (port is self.b) != self._is_turned
+
+
+def as_described(wire: Wire) -> dict[str, Any]:
+    """Return the fields of a wire by name."""
+    return {each.name: getattr(wire, each.name) for each in fields(Wire)}
