@@ -125,6 +125,25 @@ def test_layouts_without_end_are_not_learnt(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(learnt) <= 10
 
 
+def test_messages_of_one_length_that_differ_only_in_the_padding_of_an_attribute_are_all_learnt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As the links of an agent do, whose aliases contain the names of interfaces."""
+    layouts = Layouts("=4x", {3: "s", 20: "s", 4: "I"})
+    aliases = [b"a", b"ab", b"abc", b"abcd"]
+    bodies = [b"head" + attribute(3, b"eth0") + attribute(20, alias) + attribute(4, b"\1\0\0\0") for alias in aliases]
+    assert len({len(body) for body in bodies}) == 1
+
+    def read_all() -> None:
+        for alias, body in zip(aliases, bodies, strict=True):
+            assert layouts.read(body) == (b"eth0", alias, 1)
+
+    for _ in range(16):
+        read_all()
+    monkeypatch.delattr(Layouts, "_read_long_way")
+    read_all()
+
+
 def test_what_comes_again_is_learnt_unless_it_is_long() -> None:
     layouts = Layouts("=4x", {3: "s", 20: "s"})
     for size in (10, 2000, 5000, 70_000):

@@ -23,7 +23,9 @@ from vethlib.errors import Malformed
 
 from .wire import attributes, attributes_of
 
-_MOST: Final = 512  # layouts kept; they are quickly learnt again
+_MOST: Final = 512  # keys of layouts that are kept; they are quickly learnt again
+_MOST_ALIKE: Final = 4
+"""Layouts with the same key: payloads are padded to four bytes, so that aliases of four sizes make messages of one."""
 _WORTH_LEARNING: Final = 4096  # bytes of a message; a link has about 1 100, and 132 for each alternative name
 _WORTH_MASKING: Final = 32  # bytes; a gap in the struct costs as much as this many bytes in the number
 
@@ -136,20 +138,21 @@ class Layouts:
         self._fixed = Struct(fixed)
         self._size = self._fixed.size
         self._forms = {key: _Form(form) for key, form in forms.items()}
-        self._known: dict[tuple[int, bytes], Layout] = {}
+        self._known: dict[tuple[int, bytes], tuple[Layout, ...]] = {}
         self._misses: dict[tuple[int, bytes], int] = {}  # the number of times that no known layout fitted
 
     def read(self, body: bytes) -> tuple[Any, ...]:
         """Return the values of a message, None for each absent one. Raises Malformed."""
         # The first attribute of a link is its name, whose length moves all others.
         key = len(body), body[self._size : self._size + 2]
-        layout = self._known.get(key)
-        if layout is not None and (values := layout.read(body)) is not None:
-            return values
+        known = self._known.get(key, ())
+        for layout in known:
+            if (values := layout.read(body)) is not None:
+                return values
         if self._size <= len(body) <= _WORTH_LEARNING and self._comes_again(key):
             if len(self._known) >= _MOST:
                 self._known.clear()
-            self._known[key] = Layout(body, self._fixed, self._forms)
+            self._known[key] = (*known[1 - _MOST_ALIKE :], Layout(body, self._fixed, self._forms))
         return self._read_long_way(body)
 
     def _comes_again(self, key: tuple[int, bytes]) -> bool:

@@ -7,7 +7,7 @@ reads its queue after a call has everything the call did.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from vethlib._nl.link import LinkMessage
@@ -24,8 +24,8 @@ class Cache(Protocol):
     def find(self, identity: Identity, name: str) -> LinkMessage | None:
         """Return the link of that name in an open namespace as it is now; None if the kernel has to be asked."""
 
-    def learn(self, identity: Identity, message: LinkMessage) -> None:
-        """Take over what the kernel has just returned; for some changes it sends no event."""
+    def learn_all(self, messages: Sequence[tuple[Identity, LinkMessage]]) -> None:
+        """Take over what the kernel has just returned, each for a namespace; for some changes it sends no event."""
 
     def catch_up(self) -> None:
         """Apply all events that are queued."""
@@ -63,11 +63,11 @@ class AttachedCaches:
                 continue  # it raises that again in a call of its own user
         return None
 
-    def learn(self, identity: Identity, message: LinkMessage) -> None:
-        """Pass what the kernel has returned to every cache."""
+    def learn_all(self, messages: Sequence[tuple[Identity, LinkMessage]]) -> None:
+        """Pass what the kernel has returned to every cache; for many links, in one call."""
         for cache in self._alive():
             try:
-                cache.learn(identity, message)
+                cache.learn_all(messages)
             except VethError:
                 continue
 

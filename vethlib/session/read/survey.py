@@ -159,10 +159,24 @@ def _check_key(key: str | int) -> None:
 
 
 def _links(namespaces: Namespaces, place: OpenNetns, keys: Iterable[str | int]) -> dict[int, LinkMessage]:
-    """Return those of the links that exist, by ifindex."""
-    keys = list(keys)
-    requests = [get_link(key) if isinstance(key, int) else get_link(name=os.fsencode(key)) for key in keys]
+    """Return those of the links that exist, by ifindex. A link that was found by name is not asked for by ifindex."""
     found: dict[int, LinkMessage] = {}
+    names, indexes = [], set()
+    for key in keys:
+        if isinstance(key, int):
+            indexes.add(key)
+        else:
+            names.append(key)
+    _ask(namespaces, place, names, found)
+    _ask(namespaces, place, sorted(indexes - found.keys()), found)
+    return found
+
+
+def _ask(namespaces: Namespaces, place: OpenNetns, keys: Sequence[str | int], found: dict[int, LinkMessage]) -> None:
+    """Add those of the links that exist."""
+    if not keys:
+        return
+    requests = [get_link(key) if isinstance(key, int) else get_link(name=os.fsencode(key)) for key in keys]
     for key, outcome in zip(keys, namespaces.ask_all(place, requests), strict=True):
         if outcome.errno == errno.ENODEV:
             continue
@@ -170,7 +184,6 @@ def _links(namespaces: Namespaces, place: OpenNetns, keys: Iterable[str | int]) 
             raise not_found(outcome, str(key), place.ref)
         message = read_body(place, outcome, parse_link)
         found[message.ifindex] = message
-    return found
 
 
 def _addresses(namespaces: Namespaces, place: OpenNetns, indexes: dict[int, LinkMessage]) -> list[AddrMessage]:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Final
 
 from vethlib._nl.addr import new_addr
@@ -26,7 +27,7 @@ from vethlib._nl.link import LinkMessage, NewEnd, create_veth, get_link, parse_l
 from vethlib.errors import InvalidValue, LinkExists, Malformed, NetlinkError, VethError
 from vethlib.links import End, IPInterface, Link, Veth, describe, spell
 from vethlib.session.core.ipv6 import enable_ipv6, is_disabled, switch_ipv6
-from vethlib.session.core.namespaces import Namespaces, OpenNetns
+from vethlib.session.core.namespaces import Identity, Namespaces, OpenNetns
 from vethlib.session.core.refusal import copy_for, refusal
 from vethlib.session.read.dying import Patience, Wanted, are_dying, holders
 from vethlib.session.read.reading import find, to_link
@@ -202,8 +203,10 @@ class Slab:
                     to_read.setdefault(side.place, []).append((job, side))
         for place, ends in to_configure.items():
             _try(_configure, self._namespaces, place, ends)
+        read: list[tuple[Identity, LinkMessage]] = []
         for place, ends in to_read.items():
-            _try(_read, self._namespaces, place, ends)
+            _try(partial(_read, read), self._namespaces, place, ends)
+        self._namespaces.caches.learn_all(read)
 
     def _switch_ipv6(self) -> None:
         wanted: dict[OpenNetns, dict[str, bool]] = {}
@@ -312,7 +315,7 @@ def _configure(namespaces: Namespaces, place: OpenNetns, ends: _Ends) -> None:
         _add_with_ipv6_enabled(namespaces, place, without_ipv6)
 
 
-def _read(namespaces: Namespaces, place: OpenNetns, ends: _Ends) -> None:
+def _read(read: list[tuple[Identity, LinkMessage]], namespaces: Namespaces, place: OpenNetns, ends: _Ends) -> None:
     outcomes = namespaces.ask_all(place, [get_link(side.index) for _, side in ends])
     for (job, side), outcome in zip(ends, outcomes, strict=True):
         if outcome.errno:
@@ -329,7 +332,7 @@ def _read(namespaces: Namespaces, place: OpenNetns, ends: _Ends) -> None:
                 Outcome(errno.EBUSY, "", ()), says=_step_text(Outcome(errno.EBUSY, "", ()), side, step), side=side
             )
         else:
-            namespaces.caches.learn(place.identity, message)
+            read.append((place.identity, message))
             side.link = to_link(message, side.end.netns, addresses=side.end.interfaces)
 
 
