@@ -99,12 +99,14 @@ def test_frames_of_other_links_are_not_received(session: Session, pair: Pair) ->
     with witness("vd", "red") as noise:
         thread = threading.Thread(target=send, args=(noise,))
         thread.start()
-        for _ in range(50):
-            port.attached(pair.a)
-            assert b"noise" not in b"".join(iter(port.receive, None))
-            port.detached(pair.a)
-        over.set()
-        thread.join()
+        try:
+            for _ in range(50):
+                port.attached(pair.a)
+                assert b"noise" not in b"".join(iter(port.receive, None))
+                port.detached(pair.a)
+        finally:
+            over.set()
+            thread.join()
 
 
 def test_the_longest_frame_of_a_link_goes_both_ways(session: Session, blue: str, red: str) -> None:
