@@ -33,6 +33,11 @@ def problems(**fields: Any) -> dict[str, str]:
 )
 def test_a_namespace_has_one_reference(namespace: Namespace, ref: str) -> None:
     assert namespace.ref == ref
+    assert Namespace.at(ref) == namespace
+
+
+def test_a_reference_that_no_configuration_can_have_is_none_of_a_namespace() -> None:
+    assert Namespace.at("fd:7") == Namespace()
 
 
 def test_every_way_to_say_the_home_namespace_is_the_same() -> None:

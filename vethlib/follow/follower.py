@@ -151,9 +151,7 @@ class Follower(Closing):
         """Follow the file or the process of `reference` for `ref`."""
         if reference is None or reference.kind in ("home", "fd", "microservice"):
             return
-        path = reference.path
-        if reference.kind == "path":
-            path = "/" + "/".join(name for name in path.split("/") if name not in ("", "."))
+        path = "/" + "/".join(name for name in reference.path.split("/") if name not in ("", "."))
         if reference.kind != "netns" and is_of_process(path):
             of_process = path
         else:

@@ -75,6 +75,11 @@ class Reference(Value):
         """The file of the namespace. Raises KeyError for the kinds that have none (fd, microservice)."""
         return _PATH_OF[self.kind].format(self.value)
 
+    @property
+    def names_file(self) -> bool:
+        """Whether it names a file, which may be a symbolic link, or be replaced (netns, path)."""
+        return self.kind in _PATH_OF and self.kind not in ("home", "pid")
+
 
 def parse(ref: str | None) -> Reference:
     """Parse a reference. Raises InvalidValue (field "netns") if its spelling is wrong."""
@@ -271,7 +276,7 @@ def not_opened(reference: Reference, error: OSError) -> VethError:
         # A zombie is still in /proc, but without namespaces (ENOENT from ns_get_path, fs/nsfs.c).
         if reference.kind == "pid":
             return NetnsNotFound(f"process {reference.value} is gone", netns=text)
-        if reference.kind in ("netns", "path") and (link := link_at(place)):
+        if reference.names_file and (link := link_at(place)):
             return NetnsNotFound(f"{place} is {dangling(reference, link)}", netns=text, taken=True)
         return NetnsNotFound(f"{place} does not exist", netns=text)
     return NetlinkError(f"cannot open {place}: {errno_text(number)}", errno=number, netns=text)

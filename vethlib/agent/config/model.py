@@ -124,6 +124,15 @@ class Namespace:
                 _set(self, other, 0 if other == "pid" else "")
         _set(self, "ref", _REF_PREFIXES[kind] + str(value) if value else "")
 
+    @classmethod
+    def at(cls, ref: str) -> Namespace:
+        """Return the namespace with this `ref`; home if no configuration can have that reference."""
+        for kind, prefix in _REF_PREFIXES.items():
+            if ref.startswith(prefix):
+                value, read = ref.removeprefix(prefix), FIELD_READ[kind]
+                return cls(kind, **{read: int(value) if read == "pid" else value})  # type: ignore[arg-type]
+        return cls()
+
     def _check_unread(self, kind: NamespaceType) -> None:
         """Refuse an empty field that `type` reads while another field is set: it would mean the home namespace."""
         for other, unread in FIELD_READ.items():

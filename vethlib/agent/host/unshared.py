@@ -46,7 +46,7 @@ def _process_of(reference: Reference) -> int:
     """Return the process through which a reference leads to a namespace; 0 if there is none."""
     if reference.kind == "pid":
         return int(reference.value)
-    if reference.kind not in ("path", "netns"):
+    if not reference.names_file:
         return 0
     path = reference.path
     for _ in range(_MOST_LINKS):

@@ -32,7 +32,7 @@ from dataclasses import dataclass, replace
 
 from vethlib import links
 from vethlib.agent.config.mark import ADDRESS_PROTO, Mark, read_alias
-from vethlib.agent.config.model import IPV6_MIN_MTU, Interface, Namespace, NamespaceType
+from vethlib.agent.config.model import IPV6_MIN_MTU, Interface, Namespace
 from vethlib.errors import InvalidValue
 from vethlib.links import Address, End, Veth, describe
 
@@ -317,22 +317,8 @@ def _interface(seen: SeenLink, mark: Mark, peer: Mark, end: End) -> Interface:
         phys_address=seen.link.mac if mark.mac else "",
         mtu=seen.link.mtu,
         ip_addresses=tuple(map(str, end.interfaces)),
-        namespace=_namespace(seen.ref),
+        namespace=Namespace.at(seen.ref),
         host_if_name=seen.link.name,
         num_queues=seen.link.num_queues,
         ipv6=end.ipv6,
     )
-
-
-def _namespace(ref: str) -> Namespace:
-    kind, _, value = ref.partition(":")
-    match kind:
-        case "netns":
-            return Namespace(NamespaceType.NAMED_NS, name=value)
-        case "pid":
-            return Namespace(NamespaceType.PID_REF_NS, pid=int(value))
-        case "path":
-            return Namespace(NamespaceType.FILE_REF_NS, filepath=value)
-        case "microservice":
-            return Namespace(NamespaceType.MICROSERVICE_REF_NS, microservice=value)
-    return Namespace()
