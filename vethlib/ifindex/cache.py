@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import weakref
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Final
@@ -336,20 +336,15 @@ class IfIndexCache(WarnsUnclosed):
         return record if record is not None and record.up else None
 
     def learn(self, identity: tuple[int, int], message: LinkMessage) -> None:
-        """Do as :meth:`learn_all`, for one link."""
-        self.learn_all([(identity, message)])
+        """Update the cache after the caller has changed a link, for which the kernel then returned `message`.
 
-    def learn_all(self, messages: Sequence[tuple[tuple[int, int], LinkMessage]]) -> None:
-        """Update the cache after the caller has changed links, for which the kernel then returned these messages.
-
-        By then, the events of the changes are queued, and possibly later ones, so events take precedence. A message is
+        By then, the events of the change are queued, and possibly later ones, so events take precedence. `message` is
         used only for properties that have no events.
         """
         with self._at_work() as watching:
             watching.catch_up(GLANCE)
-            for identity, message in messages:
-                if (watch := watching.at(identity)) is not None:
-                    watching.learn(watch, message)
+            if (watch := watching.at(identity)) is not None:
+                watching.learn(watch, message)
 
 
 def _event(watch: Watch | None, change: Change) -> LinkEvent:

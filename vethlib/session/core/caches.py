@@ -24,8 +24,8 @@ class Cache(Protocol):
     def find(self, identity: Identity, name: str) -> LinkMessage | None:
         """Return the link of that name in an open namespace as it is now; None if the kernel has to be asked."""
 
-    def learn_all(self, messages: Sequence[tuple[Identity, LinkMessage]]) -> None:
-        """Take over what the kernel has just returned, each for a namespace; for some changes it sends no event."""
+    def learn(self, identity: Identity, message: LinkMessage) -> None:
+        """Take over what the kernel has just returned; for some changes of a link that is down it sends no event."""
 
     def catch_up(self) -> None:
         """Apply all events that are queued."""
@@ -63,11 +63,14 @@ class AttachedCaches:
                 continue  # it raises that again in a call of its own user
         return None
 
-    def learn_all(self, messages: Sequence[tuple[Identity, LinkMessage]]) -> None:
-        """Pass what the kernel has returned to every cache; for many links, in one call."""
+    def learn(self, messages: Sequence[tuple[Identity, LinkMessage]]) -> None:
+        """Pass what the kernel has returned to every cache: one by one only links that are down, which need it."""
         for cache in self._alive():
             try:
-                cache.learn_all(messages)
+                cache.catch_up()
+                for identity, message in messages:
+                    if not message.up:
+                        cache.learn(identity, message)
             except VethError:
                 continue
 

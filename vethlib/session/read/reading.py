@@ -95,7 +95,7 @@ def find(namespaces: Namespaces, target: Target) -> LinkMessage:
     if outcome.errno:
         raise target.not_found(outcome)
     message = target.read(outcome, parse_link)
-    namespaces.caches.learn_all([(target.place.identity, message)])
+    namespaces.caches.learn([(target.place.identity, message)])
     return message
 
 

@@ -206,7 +206,7 @@ class Slab:
         read: list[tuple[Identity, LinkMessage]] = []
         for place, ends in to_read.items():
             _try(partial(_read, read), self._namespaces, place, ends)
-        self._namespaces.caches.learn_all(read)
+        self._namespaces.caches.learn(read)
 
     def _switch_ipv6(self) -> None:
         wanted: dict[OpenNetns, dict[str, bool]] = {}
