@@ -24,7 +24,8 @@
  *   +off       IPv6 is disabled on home's ends before the deletion
  *
  * The best order known: a slab of 64 pairs at a time, so that a datagram holds a slab and few descriptors are open.
- * Creates go through home with both ends' namespaces, MACs and MTUs in one message; the echo brings both ifindexes.
+ * Creates go through home with both ends' namespaces, MACs and MTUs in one message; the echo brings both ifindexes, and
+ * before Linux 6.2, which has none, a lookup of the slab's ends at home.
  * Addresses and up are one datagram per namespace, through a socket that was opened there. Deletion is a group. A chunk
  * asks for the ack of its last message only: success is silent, failure is not.
  */
@@ -368,11 +369,15 @@ static void close_slab(int size)
 		close(fds[i]);
 }
 
+static int indexes_taken;
+
 static void take_indexes(int number, struct nlmsghdr *header)
 {
 	struct ifinfomsg *info = NLMSG_DATA(header);
 	int length = IFLA_PAYLOAD(header);
+	indexes_taken++;
 	index_of[slab_start + number][0] = info->ifi_index;
+	index_of[slab_start + number][1] = info->ifi_index; /* before Linux 5.2, IFLA_LINK may be missing if it is the same */
 	for (struct rtattr *a = IFLA_RTA(info); RTA_OK(a, length); a = RTA_NEXT(a, length))
 		if (a->rta_type == IFLA_LINK)
 			index_of[slab_start + number][1] = *(int *)RTA_DATA(a);
@@ -428,7 +433,10 @@ static void create_slab(int slab, int size)
 {
 	for (int i = 0; i < size; i++)
 		put(&creates, fd_at[slab * SLAB + i], fds[i]);
+	indexes_taken = 0;
 	exchange(home, creates.data + creates_from[slab], creates_from[slab + 1] - creates_from[slab], take_indexes);
+	if (!indexes_taken)
+		exchange(home, lookups.data + lookups_from[slab], lookups_from[slab + 1] - lookups_from[slab], take_indexes);
 }
 
 static void configure_slab(int slab, int size)
@@ -722,10 +730,30 @@ static void send_along(int from, int to, int wire, int far, int family)
 		die("a node does not hear its neighbour");
 }
 
+/* IPv6 addresses become usable in a work queue, which has much to do on a busy machine. */
+static void await_addresses(void)
+{
+	unsigned flags;
+	for (int left = 20000, tentative = 1; tentative && left; left--) {
+		FILE *addresses = fopen("/proc/thread-self/net/if_inet6", "re");
+		if (!addresses)
+			die("if_inet6");
+		tentative = 0;
+		while (fscanf(addresses, "%*s %*s %*s %*s %x %*s", &flags) == 1)
+			tentative |= flags & IFA_F_TENTATIVE;
+		fclose(addresses);
+		if (tentative)
+			usleep(1000);
+	}
+}
+
 /* Every node sends to both its neighbours, by both families; why not all of many: contestants/ring.py. */
 static void prove_ring(struct node *nodes)
 {
-	usleep(100000); /* IPv6 addresses become usable in a work queue */
+	for (int i = 0; i < count; i++) {
+		enter(nodes[i].fd);
+		await_addresses();
+	}
 	for (int i = 0; i < count; i += count < 400 ? 1 : count / 200) {
 		for (int six = 0; six < 2; six++) {
 			int family = six ? AF_INET6 : AF_INET;
