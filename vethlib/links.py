@@ -373,6 +373,8 @@ class Link(Value):
     """The state of a link at one moment, as reported by the kernel.
 
     `netns` is the reference that was used to look it up. `operstate` is the RFC 2863 state ("up", "lowerlayerdown", …).
+    It follows the links with a delay: right after ``create`` without `wait`, it may still be "unknown" or "down", which
+    is usual before Linux 6.12.
     For a veth, `peer_index` is the ifindex of its peer, and `peer_netnsid` the nsid of the peer's namespace in this
     namespace (None: both are in the same namespace). `num_queues` is the number of transmit queues.
 

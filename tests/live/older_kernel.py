@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from vethlib._nl import link
-from vethlib.session.write import building
+from vethlib import addresses
+from vethlib._nl import addr, link
+from vethlib._nl.batch import Outcome
+from vethlib.session.core.namespaces import Namespaces, OpenNetns
+from vethlib.session.read import reading
+from vethlib.session.write import addressing, building, renew
 
 
 def without_echo(monkeypatch: pytest.MonkeyPatch, user: ModuleType = building) -> None:
@@ -21,3 +27,30 @@ def without_echo(monkeypatch: pytest.MonkeyPatch, user: ModuleType = building) -
         return bytes(message)
 
     monkeypatch.setattr(user, "create_veth", silent)
+
+
+def without_owner_marks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As before Linux 5.18: no address has an IFA_PROTO, not even the kernel's own."""
+    new_addr, restore_addr, to_address = addr.new_addr, addr.restore_addr, reading.to_address
+
+    def unmarked(index: int, address: bytes, prefixlen: int, proto: int = 0, **how: Any) -> bytes:
+        return new_addr(index, address, prefixlen, 0, **how)
+
+    monkeypatch.setattr(addresses, "kernel_marks_owners", lambda: False)
+    monkeypatch.setattr(reading, "to_address", lambda message: to_address(message._replace(proto=0)))
+    monkeypatch.setattr(
+        addressing, "restore_addr", lambda message, index: restore_addr(message._replace(proto=0), index)
+    )
+    for module in (addressing, building, renew):
+        monkeypatch.setattr(module, "new_addr", unmarked)
+
+
+def with_einval_for_a_taken_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Linux 5.10 refuses to move a link where its name is taken."""
+    exchange = Namespaces.exchange
+
+    def refused(self: Namespaces, place: OpenNetns, requests: Sequence[bytes]) -> list[Outcome]:
+        outcomes = exchange(self, place, requests)
+        return [Outcome(errno.EINVAL, "", ()) if each.errno == errno.EEXIST else each for each in outcomes]
+
+    monkeypatch.setattr(Namespaces, "exchange", refused)

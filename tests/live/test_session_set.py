@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.live.older_kernel import with_einval_for_a_taken_name
 from tests.live.sysctls import sysctl
 from tests.refusing import raises
 from tests.witness import addresses, host_state, ip, names, seen, settled
@@ -409,6 +410,22 @@ def test_a_move_that_fails_has_moved_nothing(session: Session, pair: dict[str, A
     with raises(NetlinkError, errno=errno.EINVAL):
         session.move("lo", to="red")
     assert host_state() == before
+
+
+def test_a_move_onto_a_taken_name_says_so_once(
+    session: Session, pair: dict[str, Any], red: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ip("link", "add", "name", "va", "type", "bridge", netns="red")
+    with raises(LinkExists, errno=errno.EEXIST) as here:
+        session.move("va", "blue", to="red")
+    with_einval_for_a_taken_name(monkeypatch)
+    with raises(LinkExists, errno=errno.EEXIST) as before:
+        session.move("va", "blue", to="red")
+    assert str(here.value) == str(before.value)
+    assert str(here.value).lower().count("exist") == 1
+    with raises(LinkExists, errno=errno.EEXIST) as created:
+        session.create(Veth(End("va", "red"), End("vz")))
+    assert str(created.value).lower().count("exist") == 1
 
 
 def test_a_move_into_a_namespace_without_a_name(session: Session) -> None:

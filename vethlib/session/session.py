@@ -43,7 +43,7 @@ from vethlib.links import (
 
 from .core.caches import AttachedCaches, Cache
 from .core.ipv6 import IPv6Settings, read_settings
-from .core.namespaces import Namespaces, OpenNetns
+from .core.namespaces import Birth, Namespaces, OpenNetns
 from .core.refusal import naming, system_errors
 from .read.lookup import look_up
 from .read.reading import (
@@ -126,6 +126,7 @@ class Session(WarnsUnclosed):
     def create(self, veth: Veth, *, wait: float | None = None) -> Pair:
         """Create a pair, each end directly in its namespace, and return both links with their ifindexes.
 
+        Without `wait`, the ends may not have a carrier yet: their operstate may be "unknown" or "down" for a moment.
         With `wait`, wait up to that many seconds until both ends are up and their addresses usable. This includes
         waiting for links of the same names that are about to vanish with the namespace of their peer.
 
@@ -196,6 +197,7 @@ class Session(WarnsUnclosed):
         *,
         missing_ok: bool = True,
         renamed_ok: bool = False,
+        only_if: Callable[[DeleteItem, Link, Birth], bool] | None = None,
         progress: Callable[[int, int], object] | None = None,
     ) -> None:
         """Delete many pairs, each given by one end or both, with as few unregistrations in the kernel as possible.
@@ -203,12 +205,16 @@ class Session(WarnsUnclosed):
         An end is (name, netns) or an :class:`End`. With (name, netns, ifindex) or a :class:`Link`, a link is deleted
         only if its name and ifindex still match; with `renamed_ok`, only the ifindex has to match.
 
+        Ifindexes and identities of namespaces are reused. So with `only_if`, a link is deleted only if
+        ``only_if(item, link, birth)`` is true just before that, and is treated as missing otherwise: `link` is the
+        present link without its addresses, and `birth` the :meth:`identity` and :meth:`cookie` of its namespace.
+
         Deletes all it can, then raises BatchError with one error per item that failed.
         """
         items = list(items)
         for name, _, _ in as_items(items):
             check_lookup_name(name)
-        deletion = Deletion(self._namespaces, items, missing_ok=missing_ok, renamed_ok=renamed_ok)
+        deletion = Deletion(self._namespaces, items, missing_ok=missing_ok, renamed_ok=renamed_ok, only_if=only_if)
         if failed := deletion.run(progress) if items else []:
             raise BatchError(f"{len(failed)} of {len(items)} links could not be deleted", failed)
 
@@ -229,6 +235,7 @@ class Session(WarnsUnclosed):
         remove_addresses: Iterable[str | IPInterface | Address] = (),
         address_order: Iterable[str | IPInterface] = (),
         address_proto: int = 0,
+        only_if: Callable[[Link, Birth], bool] | None = None,
         wait: float | None = None,
         ipv6: bool | None = None,
     ) -> Link:
@@ -243,7 +250,8 @@ class Session(WarnsUnclosed):
         clears the alias. Setting a link down removes its IPv6 addresses, and so does ipv6=False, which disables IPv6 on
         it; ipv6=True enables it.
 
-        With `index`, the link is changed only if it still has that ifindex. With `wait`, wait up to that many seconds
+        With `index`, the link is changed only if it still has that ifindex; with `only_if`, only if
+        ``only_if(link, birth)`` is true, as for :meth:`delete_many`. With `wait`, wait up to that many seconds
         until the link is up and its addresses usable.
 
         Raises LinkNotFound, LinkExists (`new_name` is taken) or NetlinkError, which names the setting; nothing has
@@ -279,7 +287,7 @@ class Session(WarnsUnclosed):
             ipv6,
         )
         with self._namespaces() as namespaces:
-            target = Target(namespaces(netns), name, netns, f"set {describe(name, netns)}", index)
+            target = Target(namespaces(netns), name, netns, f"set {describe(name, netns)}", index, only_if)
             link = change(namespaces, target, wanted)
             if wait is None:
                 return link

@@ -8,24 +8,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from vethlib import ns
 from vethlib._primitives import time
 from vethlib.agent.config.mark import ADDRESS_PROTO
 from vethlib.agent.planning.confine import foreseen
-from vethlib.agent.planning.observed import NetnsId
+from vethlib.agent.planning.observed import NetnsId, is_same_link, is_same_netns
 from vethlib.agent.planning.operations import AddNetns, ChangeLink, CreatePair, DeletePair, Operation, Plan, RemoveNetns
 from vethlib.agent.state import State, Verdict
-from vethlib.errors import BatchError, LinkNotFound, NetnsExists, NetnsNotFound, VethError
-from vethlib.links import Address, IPInterface, describe
+from vethlib.errors import BatchError, NetnsExists, NetnsNotFound, VethError
+from vethlib.links import Address, IPInterface, Link, NetnsRef, describe
 from vethlib.ns import Netns
 from vethlib.ns.opening import entry_at, is_leftover
 from vethlib.session import Session
+from vethlib.session.core.namespaces import Birth
+from vethlib.session.session import open_netns
 from vethlib.session.write.create import Made
+from vethlib.session.write.delete import DeleteItem
 
+from .given import facts_of_creation, recorded_changes
 from .recordfile import RecordFile
 from .recording import intended, made
 
@@ -102,7 +107,7 @@ def execute(
     try:
         refused = _add_netns(_of(plan, AddNetns), added, execution, loopback=loopback)
         _delete(session, _of(plan, DeletePair), execution, progress)
-        _change(session, _of(plan, ChangeLink), execution, progress)
+        _change(session, _of(plan, ChangeLink), execution, progress, records)
         _create(session, _possible(_of(plan, CreatePair), refused, execution), execution, progress, records)
         _remove_netns(session, _of(plan, RemoveNetns), execution)
     finally:
@@ -193,21 +198,22 @@ def _remove_unused(session: Session, added: Iterable[Netns], execution: Executio
 
 
 def _delete(session: Session, operations: list[DeletePair], execution: Execution, progress: Progress | None) -> None:
-    # A reference may lead to another namespace by now, in which the ifindex belongs to another link. If so, the
-    # observed namespace was deleted, and the pair with it. An end in the home namespace needs no such check.
-    elsewhere = dict.fromkeys((each.ref, each.place) for each in operations if each.at_home is None)
-    same = {where: _is_same(session, *where) for where in elsewhere}
-    links = {_end_to_delete(each): each for each in operations if each.at_home or same[each.ref, each.place]}
-    execution.done += [each for each in operations if not (each.at_home or same[each.ref, each.place])]
+    # Another link may have the place of the observed one by now. If so, that was deleted, and the pair with it.
+    links = {_end_to_delete(each): each for each in operations}
+
+    def is_observed(item: DeleteItem, link: Link, birth: Birth) -> bool:
+        return _is_observed(links[cast(tuple[str, str, int], item)], link, birth)
+
+    delete = partial(session.delete_many, renamed_ok=True, only_if=is_observed)
     failed: Mapping[Any, VethError] = {}
     try:
-        session.delete_many(links, renamed_ok=True, progress=_step(progress, "delete"))
+        delete(links, progress=_step(progress, "delete"))
     except BatchError as batch:
         failed = {error.item: error for error in batch.exceptions}
     except VethError:
         raise
     except Exception as error:
-        failed = _one_by_one(links, "delete a pair", error, lambda link: session.delete_many([link], renamed_ok=True))
+        failed = _one_by_one(links, "delete a pair", error, lambda link: delete([link]))
     _account(links, failed, execution)
 
 
@@ -225,14 +231,24 @@ def _one_by_one(items: Iterable[K], what: str, error: Exception, do: Callable[[K
     return failed
 
 
-def _is_same(session: Session, ref: str, place: NetnsId) -> bool:
-    """Return whether `ref` still leads to the same namespace. Errors such as NotPermitted are raised by later calls."""
+def _is_same(session: Session, operation: RemoveNetns) -> bool:
+    """Return whether the name still leads to the same namespace. Errors like NotPermitted are raised by later calls."""
+    ref = operation.ref
     try:
-        return session.identity(ref) == place
+        place = session.identity(ref)
+        return is_same_netns(operation.place, operation.cookie, place, session.cookie(ref))
     except NetnsNotFound:
         return False
     except VethError:
         return True
+
+
+def _is_observed(operation: DeletePair | ChangeLink, link: Link, birth: Birth) -> bool:
+    """Return whether a link is the one for which the operation was planned."""
+    place, cookie = birth
+    if operation.seen is None:
+        return place == operation.place
+    return is_same_link(operation.seen, operation.mark, link, place, cookie)
 
 
 def _end_to_delete(operation: DeletePair) -> tuple[str, str, int]:
@@ -242,28 +258,48 @@ def _end_to_delete(operation: DeletePair) -> tuple[str, str, int]:
     return operation.name, operation.ref, operation.index
 
 
-def _change(session: Session, operations: list[ChangeLink], execution: Execution, progress: Progress | None) -> None:
-    for number, operation in enumerate(operations, 1):
-        try:
-            _change_one(session, operation)
-        except Exception as error:
-            what = f"change {describe(operation.name, operation.ref)}"
-            execution.errors.append((operation, foreseen(error, what)))
-        else:
-            execution.done.append(operation)
-        if progress is not None:
-            progress("change", number, len(operations))
+def _change(
+    session: Session,
+    operations: list[ChangeLink],
+    execution: Execution,
+    progress: Progress | None,
+    records: RecordFile | None,
+) -> None:
+    with recorded_changes(records, operations) as changed:
+        for number, operation in enumerate(operations, 1):
+            try:
+                _change_one(session, operation)
+            except Exception as error:
+                what = f"change {describe(operation.name, operation.ref)}"
+                execution.errors.append((operation, foreseen(error, what)))
+            else:
+                execution.done.append(operation)
+                changed.append(operation)
+            if progress is not None:
+                progress("change", number, len(operations))
 
 
 def _change_one(session: Session, operation: ChangeLink) -> None:
     """Change one link; the session restores the addresses that the kernel removes along with a removed one."""
-    if not _is_same(session, operation.ref, operation.place):
-        where = describe(operation.name, operation.ref)
-        raise LinkNotFound(f"set {where}: its namespace was replaced by another", netns=operation.ref)
+    # What follows the first call is about the same namespace, whatever its reference leads to by then.
+    with _held(session, operation.ref) as netns:
+        _change_in(session, operation, netns)
+
+
+@contextmanager
+def _held(session: Session, ref: str) -> Iterator[NetnsRef]:
+    if not ref:
+        yield ref
+        return
+    with Netns(open_netns(session, ref), ref) as netns:
+        yield netns
+
+
+def _change_in(session: Session, operation: ChangeLink, netns: NetnsRef) -> None:
     new = {name: value for name, (_, value) in operation.changes.items()}
     session.set(
         operation.name,
-        operation.ref,
+        netns,
         index=operation.index,
         new_name=new.get("name"),
         up=new.get("up"),
@@ -275,14 +311,13 @@ def _change_one(session: Session, operation: ChangeLink) -> None:
         address_order=operation.order,
         address_proto=ADDRESS_PROTO,
         ipv6=new.get("ipv6"),
+        only_if=partial(_is_observed, operation),
     )
     name = new.get("name", operation.name)
     if renewed := (*operation.renewed, *operation.again):
-        session.renew_addresses(
-            name, operation.ref, addresses=renewed, index=operation.index, address_proto=ADDRESS_PROTO
-        )
+        session.renew_addresses(name, netns, addresses=renewed, index=operation.index, address_proto=ADDRESS_PROTO)
     if operation.restored is not None:
-        session.restore_addresses(name, operation.ref, addresses=operation.restored, index=operation.index)
+        session.restore_addresses(name, netns, addresses=operation.restored, index=operation.index)
 
 
 def _added(operation: ChangeLink) -> list[IPInterface]:
@@ -339,14 +374,20 @@ def _intents(session: Session, operations: Sequence[CreatePair], records: Record
 
 
 def _note_creations(veths: Mapping[int, CreatePair], records: RecordFile, pairs: Iterable[Made]) -> None:
-    created = [made(veths[id(pair.veth)], pair) for pair in pairs]
-    records.write([records.record.add(pair) for pair in created if not pair.is_within(records.home)])
+    facts = []
+    for pair in pairs:
+        create = veths[id(pair.veth)]
+        created = made(create, pair)
+        if not created.is_within(records.home):
+            facts.append(records.record.add(created))
+        facts += facts_of_creation(records.record, create, pair)
+    records.write(facts)
 
 
 def _remove_netns(session: Session, operations: Iterable[RemoveNetns], execution: Execution) -> None:
     for operation in operations:
         try:
-            if _is_same(session, operation.ref, operation.place):
+            if _is_same(session, operation):
                 _check_unused(session, operation)
                 ns.remove(operation.ref)
         except VethError as error:

@@ -12,6 +12,7 @@ from vethlib.ns.opening import entry_at, is_leftover
 from vethlib.session import Session
 from vethlib.session.read.survey import Survey
 
+from .given import attributed
 from .recordfile import RecordFile
 from .unshared import not_unshared
 
@@ -80,7 +81,8 @@ def look_at(
 def observe_all(session: Session, refs: Iterable[str], records: RecordFile, *, create_missing: bool = True) -> Observed:
     """Observe as :func:`observe` does, and find the recorded pairs as well."""
     records.refresh()
-    return observe(session, [*refs, *find_recorded(records).values()], create_missing=create_missing)
+    observed = observe(session, [*refs, *find_recorded(records).values()], create_missing=create_missing)
+    return attributed(observed, records.record)
 
 
 def find_recorded(records: RecordFile) -> dict[NetnsId, str]:
@@ -106,8 +108,12 @@ def _observed(
             netns[ref] = SeenNetns(ref, None, reason)
         else:
             netns[ref] = _seen_netns(ref, survey, create_missing)
-    links = [SeenLink(seen.at, seen.ref, seen.link, seen.addresses, seen.peer) for seen in survey.links]
-    return Observed(netns, links, dict(survey.cookies.items()), survey.fingerprints)
+    cookies: dict[NetnsId, int] = dict(survey.cookies.items())
+    links = [
+        SeenLink(seen.at, seen.ref, seen.link, seen.addresses, seen.peer, cookies.get(seen.at, 0))
+        for seen in survey.links
+    ]
+    return Observed(netns, links, cookies, survey.fingerprints)
 
 
 def _is_free(ref: str) -> bool:

@@ -132,7 +132,7 @@ class RecordFile(Closing):
             with self._locked():
                 if not self._whole:
                     self._append("".join(lines))
-                if self._whole or self.record.facts > 2 * len(self.record) + _SLACK:
+                if self._whole or self.record.facts > 2 * self.record.size + _SLACK:
                     self._write_whole()
             self.problem = ""
         except (OSError, VethError) as error:

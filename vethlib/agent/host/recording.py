@@ -19,6 +19,7 @@ from vethlib.agent.planning.planner import plan
 from vethlib.agent.planning.recorded import PairRecord, RecordedEnd, RecordedPair
 from vethlib.session.write.create import Made
 
+from .given import facts_of_missing
 from .recordfile import RecordFile
 
 __all__ = ["ends_missing", "facts_of_look", "intended", "made", "plan_and_note"]
@@ -59,6 +60,8 @@ def facts_of_look(
         if _is_gone(where, observed, missing):
             facts += [record.forget(where[0].id)] if names is None else record.lose(built)
     facts += [record.void(both) for both in _answered(record, observed, names) if both not in owned.half_created]
+    if names is None:
+        facts += facts_of_missing(record, observed)
     record.adopts = False
     return facts
 

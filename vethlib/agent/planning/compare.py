@@ -9,7 +9,7 @@ from typing import Any
 from vethlib import links
 from vethlib._nl.const import IFA_F_PERMANENT
 from vethlib.address_order import added, in_order, in_the_way, removed
-from vethlib.agent.config.mark import ADDRESS_PROTO, alias_of
+from vethlib.agent.config.mark import ADDRESS_PROTO, Mark, alias_of
 from vethlib.agent.config.model import IPV6_MIN_MTU, Interface
 from vethlib.links import Address, Link
 
@@ -17,7 +17,9 @@ from .detection import duplicates
 from .observed import SeenLink
 from .operations import ChangeLink, named
 
-__all__ = ["change_of", "link_differences", "rebuild_reason", "will_expire"]
+__all__ = ["change_of", "link_differences", "rebuild_reason", "unknown_addresses", "unknown_text", "will_expire"]
+
+_LISTED = 8  # addresses in a warning
 
 DEFAULT_MTU = 1500  # ETH_DATA_LEN, which ether_setup() gives to a veth
 
@@ -59,7 +61,9 @@ def change_of(
     """Return the change of a link to its desired state; None if it matches. `peer` is the other end, if observed."""
     link = seen.link
     changes = link_differences(interface, link, label, marked=marked)
-    change = ChangeLink(interface, interface.namespace.ref, seen.place, link.index, link.name, changes)
+    mark = Mark(label, interface.name, bool(interface.phys_address))
+    ref = interface.namespace.ref
+    change = ChangeLink(interface, ref, seen.place, link.index, link.name, changes, seen=seen, mark=mark)
     if not interface.link_only:
         change = _with_addresses(change, seen, peer)
     return None if change.is_empty else change
@@ -98,6 +102,28 @@ def _are_in_order(after: Sequence[Address], desired: Sequence[links.Interface]) 
 def will_expire(address: Address) -> bool:
     """Return whether an address is not permanent, as a configured one is: it expires, or is deprecated already."""
     return address.expires or address.deprecated
+
+
+def unknown_addresses(interface: Interface, seen: SeenLink) -> tuple[Address, ...]:
+    """Return the addresses of a link that are not configured, and may be the agent's: the kernel does not mark them."""
+    if seen.owners_known or interface.link_only:
+        return ()
+    desired = interface.addresses
+    return tuple(
+        address
+        for address in seen.addresses
+        if not address.by_kernel
+        and address.proto != ADDRESS_PROTO
+        and not (address.peer is None and address.interface in desired)
+    )
+
+
+def unknown_text(addresses: Sequence[Address]) -> str:
+    """Return the warning about :func:`unknown_addresses`; "" if there are none."""
+    if not addresses:
+        return ""
+    which = ", ".join(map(str, addresses[:_LISTED])) + (", …" if len(addresses) > _LISTED else "")
+    return f"not configured, but not removed, because this kernel (before 5.18) does not record who added it: {which}"
 
 
 def _is_surplus(address: Address, desired: Container[links.Interface]) -> bool:

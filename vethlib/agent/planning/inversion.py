@@ -36,7 +36,7 @@ from vethlib.agent.config.model import IPV6_MIN_MTU, Interface, Namespace
 from vethlib.errors import InvalidValue
 from vethlib.links import Address, End, Veth, describe
 
-from .observed import LinkId, Observed, SeenLink
+from .observed import LinkId, Observed, SeenLink, SeenNetns, is_same_link, is_same_netns
 from .operations import AddNetns, ChangeLink, CreatePair, DeletePair, Operation, Plan, RemoveNetns, named
 from .recorded import PairRecord
 
@@ -130,10 +130,16 @@ class _Undoing:
 
     def _undo_create(self, create: CreatePair) -> None:
         ends = []
-        for interface, created in zip((create.a, create.b), self._created(create), strict=True):
-            seen = None if created is None else self.now.by_index.get(created.id)
+        marks: dict[LinkId, Mark] = {}
+        for interface, end, created in zip(
+            (create.a, create.b), (create.veth.a, create.veth.b), self._created(create), strict=True
+        ):
+            mark = read_alias(end.alias or "")
+            seen = None if created is None else self._still(created, mark)
             if created is None or seen is None:
                 continue  # it was moved; if it was deleted, both ends are
+            if mark is not None:
+                marks[seen.id] = mark
             if self._is_taken(created, seen):
                 where = describe(seen.link.name, interface.namespace.ref)
                 self.left.append(f"{where} is not deleted: another program has set its alias to {seen.link.alias!r}")
@@ -151,7 +157,21 @@ class _Undoing:
                 self.left.append(f"{where} is deleted, with {addresses}, which another program has added since")
         interface, _, seen = ends[0]
         ref = interface.namespace.ref
-        self.deletes.append(DeletePair(ref, seen.place, seen.link.index, seen.link.name, interface.name, "tried"))
+        index, name = seen.link.index, seen.link.name
+        self.deletes.append(
+            DeletePair(ref, seen.place, index, name, interface.name, "tried", marks=tuple(marks.items()), seen=seen)
+        )
+
+    def _still(self, was: SeenLink, mark: Mark | None) -> SeenLink | None:
+        """Return a link as it is now; None if it does not exist any more, whatever else has its place by now.
+
+        Where an alias that has changed is reported (see `_is_taken`), it does not make another link of it.
+        """
+        now = self.now.by_index.get(was.id)
+        if now is None or not is_same_netns(was.place, was.cookie, now.place, now.cookie):
+            return None
+        alias_decides = self.record is None or now.place == self.now.home
+        return now if alias_decides or is_same_link(was, mark, now.link, now.place, now.cookie) else None
 
     def _created(self, create: CreatePair) -> tuple[SeenLink | None, SeenLink | None]:
         """Return the ends of a pair as they were after it was created."""
@@ -180,7 +200,7 @@ class _Undoing:
             return
         for end in ends:
             netns = self.now.netns.get(end.ref)
-            if netns is None or netns.place != end.place:
+            if netns is None or not self._is_same(end, netns):
                 self.left.append(
                     f"{where} stays deleted: {end.ref} does not exist any more, or leads to another namespace"
                 )
@@ -193,7 +213,7 @@ class _Undoing:
     def _undo_change(self, change: ChangeLink) -> None:
         before = self.before.by_index[change.place, change.index]
         after = self.after.by_index.get(before.id)
-        present = self.now.by_index.get(before.id)
+        present = None if after is None else self._still(after, change.mark)
         where = describe(change.name, change.ref)
         if after is None or present is None:
             self.left.append(f"{where} does not exist any more: another program has deleted it")
@@ -232,13 +252,22 @@ class _Undoing:
                 added=tuple(named(each) for each in target if each.identity not in present_ids),
                 removed=tuple(named(each) for each in now if each.identity not in target_ids),
                 restored=restored,
+                seen=present,
+                mark=change.mark,
             )
         )
+
+    def _is_same(self, end: SeenLink, netns: SeenNetns) -> bool:
+        cookies = self.now.cookies
+        return is_same_netns(end.place, end.cookie, netns.place, cookies.get(end.place, 0))
 
     def _removal(self, add: AddNetns) -> RemoveNetns | None:
         added, present = self.after.netns.get(add.ref), self.now.netns.get(add.ref)
         place = None if added is None else added.place
-        if place is None or isinstance(place, str) or present is None or present.place != place:
+        if place is None or isinstance(place, str) or present is None:
+            return None
+        cookie = self.after.cookies.get(place, 0)
+        if not is_same_netns(place, cookie, present.place, self.now.cookies.get(place, 0)):
             return None  # it does not exist any more, and a new one with its name is foreign
         others = [
             seen
@@ -249,7 +278,7 @@ class _Undoing:
             inside = ", ".join(sorted(repr(seen.link.name) for seen in others))
             self.left.append(f"{add.ref} is not removed: {inside} {'is' if len(others) == 1 else 'are'} in it")
             return None
-        return RemoveNetns(add.name, place)
+        return RemoveNetns(add.name, place, cookie)
 
 
 def _merged(

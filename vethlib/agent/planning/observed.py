@@ -1,4 +1,17 @@
-"""The observed state of a host: its namespaces and links at one moment, to be compared with the desired state."""
+"""The observed state of a host: its namespaces and links at one moment, to be compared with the desired state.
+
+A link that was observed may be another one by the time something is done about it. Name, ifindex and inode number of
+the namespace are not enough to tell: a namespace that was removed and created again often has the same inode number,
+and the first links in it have the same ifindexes; and a link may be created with an ifindex of the creator's choice. So
+a link is changed or deleted only if (:func:`is_same_link`)
+
+1. its namespace has the cookie that it had, where the kernel has cookies (SO_NETNS_COOKIE, Linux 5.14), and
+2. it has the owner mark that it was observed or built with, or the same alias, group and MAC as when it was observed.
+
+A tenant can write all of that, and must not be able to keep an agent from deleting its own pair by rewriting it in a
+loop. So outside the home namespace, and where the cookie proves that it is the same namespace, the MAC or the peer is
+enough, too: the peer's ifindex and namespace are the kernel's.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +19,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from vethlib.agent.config.mark import Mark, group_of, read_alias
 from vethlib.links import Address, Link
 
-__all__ = ["LinkId", "NetnsId", "Observed", "SeenLink", "SeenNetns"]
+__all__ = ["LinkId", "NetnsId", "Observed", "SeenLink", "SeenNetns", "is_same_link", "is_same_netns"]
 
 NetnsId: TypeAlias = "tuple[int, int] | str"
 """The identity of a namespace: (st_dev, st_ino), or the reference of a named one that does not exist yet."""
@@ -47,7 +61,9 @@ class SeenNetns:
 class SeenLink:
     """An observed link, its namespace, and its peer, if it is a veth whose peer was found.
 
-    `ref` is a reference by which its namespace can be entered. `id` is the identity of the link on this host.
+    `ref` is a reference by which its namespace can be entered. `id` is the identity of the link on this host. `cookie`
+    distinguishes its namespace from later ones with the same identity (SO_NETNS_COOKIE); 0 if it is unknown.
+    `owners_known`: the owner mark of each address is right; otherwise an address without one may be the agent's, too.
     """
 
     place: NetnsId
@@ -55,6 +71,8 @@ class SeenLink:
     link: Link
     addresses: tuple[Address, ...] = ()
     peer: LinkId | None = None
+    cookie: int = field(default=0, repr=False, compare=False)
+    owners_known: bool = field(default=True, repr=False, compare=False)
     id: LinkId = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -98,3 +116,33 @@ class Observed:
         if other is None:
             other = next((link for link in self.links if link.peer == seen.id), None)
         return [seen] if other is None else [seen, other]
+
+
+def is_same_netns(place: NetnsId | None, cookie: int, now: NetnsId | None, now_cookie: int) -> bool:
+    """Return whether both are the same namespace: a cookie counts only if both are known."""
+    return place is not None and place == now and (not cookie or not now_cookie or cookie == now_cookie)
+
+
+def is_same_link(was: SeenLink, mark: Mark | None, now: Link, place: NetnsId, cookie: int) -> bool:
+    """Return whether `now`, in the namespace with that identity and cookie, is the link that was observed.
+
+    `mark` is the owner mark that the link is known to have been built with; None if it is unknown.
+    """
+    if now.index != was.link.index or not is_same_netns(was.place, was.cookie, place, cookie):
+        return False
+    before = was.link
+    if (now.alias, now.group, now.mac) == (before.alias, before.group, before.mac):
+        return True
+    if mark is not None and _has_mark(now, mark):
+        return True
+    if was.ref == "" or not (was.cookie and cookie):
+        return False
+    peer = (now.peer_index, now.peer_netnsid)
+    return now.mac == before.mac or (peer[0] is not None and peer == (before.peer_index, before.peer_netnsid))
+
+
+def _has_mark(link: Link, mark: Mark) -> bool:
+    if not link.alias:
+        return link.group == group_of(mark.label)
+    written = read_alias(link.alias)
+    return written is not None and (written.label, written.name) == (mark.label, mark.name)

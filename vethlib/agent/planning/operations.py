@@ -45,7 +45,8 @@ class DeletePair:
 
     `interface` is the name of the interface for which the end was built, or "" if unknown; `why` is the reason, for
     people. `at_home` are the name and the ifindex of the end in the home namespace, if there is one; the pair is
-    deleted through that end, because no tenant can rename or move it. `marks` are the owner marks of the ends.
+    deleted through that end, because no tenant can rename or move it. `marks` are the owner marks of the ends. `seen`
+    is the end through which it is deleted, as it was observed: another link is not deleted in its stead.
     """
 
     op: ClassVar[str] = "delete"
@@ -57,6 +58,12 @@ class DeletePair:
     why: str
     at_home: tuple[str, int] | None = field(default=None, compare=False)
     marks: tuple[tuple[LinkId, Mark], ...] = field(default=(), compare=False, repr=False)
+    seen: SeenLink | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def mark(self) -> Mark | None:
+        """The owner mark of the end through which the pair is deleted, if it is known."""
+        return None if self.seen is None else dict(self.marks).get(self.seen.id)
 
     def as_dicts(self) -> list[dict[str, Any]]:
         """Return the operation for JSON."""
@@ -80,6 +87,8 @@ class ChangeLink:
     If `restored` is given, it has all the addresses that the link should have in the end, each as it was observed, in
     that order. `added` and `removed` then describe the effect for people. Both have an address with a peer as it was
     observed.
+
+    `seen` is the link as it was observed, and `mark` its owner mark: another link is not changed in its stead.
     """
 
     op: ClassVar[str] = "change"
@@ -95,6 +104,8 @@ class ChangeLink:
     order: tuple[links.Interface, ...] = ()
     again: tuple[links.Interface, ...] = ()
     renewed: tuple[links.Interface, ...] = ()
+    seen: SeenLink | None = field(default=None, compare=False, repr=False)
+    mark: Mark | None = field(default=None, compare=False, repr=False)
 
     @property
     def is_empty(self) -> bool:
@@ -149,6 +160,7 @@ class RemoveNetns:
     op: ClassVar[str] = "remove-netns"
     name: str
     place: NetnsId
+    cookie: int = field(default=0, compare=False, repr=False)
 
     @property
     def ref(self) -> str:

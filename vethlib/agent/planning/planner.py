@@ -290,6 +290,7 @@ class _Planner:
             why,
             at_home=None if home is None else (home.link.name, home.link.index),
             marks=tuple((each.id, mark) for each in ends if (mark := self.owned.mark(each)) is not None),
+            seen=home or end,
         )
         for each in ends:
             self.deletes[each.id] = delete

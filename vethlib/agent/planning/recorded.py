@@ -8,6 +8,7 @@ The record decides whether a pair without an end in the home namespace is owned,
     ["pair", END, END]                                        exists; replaces any pair recorded with one of its ends
     ["gone", [DEV, INO], IFINDEX]                             the pair with this end is gone
     ["void", NAME, NAME]                                      the intent for these interfaces was not carried out
+    ["addresses", [DEV, INO, COOKIE], IFINDEX, ALL, [TEXT…]]  the agent's addresses on a link; only before Linux 5.18
 
 with an END of [NAME, [DEV, INO, COOKIE], IFINDEX, LINK, MAC, GIVEN_MAC, REF]: interface, namespace, ifindex, kernel
 name, MAC, whether the MAC was configured, and a reference that led to the namespace. Further
@@ -25,7 +26,7 @@ from vethlib.agent.config.mark import Mark
 
 from .observed import LinkId, NetnsId
 
-__all__ = ["PairRecord", "RecordedEnd", "RecordedPair", "header"]
+__all__ = ["GivenAddresses", "PairRecord", "RecordedEnd", "RecordedPair", "header"]
 
 _FORMAT: Final = 1
 _LOST: Final = 512  # pairs that are kept although they were not found where they were recorded
@@ -91,6 +92,18 @@ class RecordedPair:
         return self.a.place == self.b.place == place
 
 
+@dataclass(frozen=True, slots=True)
+class GivenAddresses:
+    """The addresses that the agent has given to a link, as text, where the kernel does not mark them.
+
+    `all_known`: since the link was created; otherwise it may have more of them. `cookie` is that of its namespace.
+    """
+
+    addresses: frozenset[str] = frozenset()
+    all_known: bool = False
+    cookie: int = 0
+
+
 class PairRecord:
     """The whole record, in memory.
 
@@ -107,6 +120,7 @@ class PairRecord:
         self._intended: dict[
             tuple[NetnsId, str], dict[frozenset[str], RecordedPair]
         ] = {}  # under both names of each end
+        self._given: dict[LinkId, GivenAddresses] = {}
         self.facts = 0
         """The number of lines in its file."""
 
@@ -133,6 +147,19 @@ class PairRecord:
     def ends_of(self, pair: RecordedPair) -> list[RecordedEnd]:
         """Return the ends of a recorded pair that may still be where they were: no other pair was found there since."""
         return [end for end in pair.ends if self._at.get(end.id) is pair]
+
+    @property
+    def size(self) -> int:
+        """The number of facts that count."""
+        return len(self._pairs) + len(self._intents) + len(self._given)
+
+    def given_at(self, end: LinkId) -> GivenAddresses | None:
+        """Return the addresses that the agent has given to a link; None if that is not known."""
+        return self._given.get(end)
+
+    def links_given(self) -> Iterable[LinkId]:
+        """Return the links of which the given addresses are recorded."""
+        return self._given.keys()
 
     def intents(self) -> Iterable[RecordedPair]:
         """Return the pairs that were about to be created, and were not recorded since."""
@@ -204,6 +231,16 @@ class PairRecord:
             return ""
         return self._fact("void", *sorted(names))
 
+    def give(self, end: LinkId, given: GivenAddresses | None) -> str:
+        """Note which addresses the agent has given to a link; None: that is not known any more."""
+        if given is None:
+            if self._given.pop(end, None) is None:
+                return ""
+            given = GivenAddresses()
+        else:
+            self._given[end] = given
+        return self._fact(*_given_line(end, given))
+
     def _take_back(self, names: frozenset[str]) -> bool:
         """Remove the intent for these interfaces, and return whether there was one."""
         pair = self._intents.pop(names, None)
@@ -221,6 +258,7 @@ class PairRecord:
         self._lost.pop(pair.key, None)
         for end in self.ends_of(pair):
             del self._at[end.id]
+            self._given.pop(end.id, None)
         for name in pair.names:
             pairs = self._named.get(name, {})
             pairs.pop(pair.key, None)
@@ -239,6 +277,8 @@ class PairRecord:
             yield _encode(("pair", pair.a._line(), pair.b._line())) + "\n"
         for pair in self._intents.values():
             yield _encode(("intent", pair.a._line(), pair.b._line())) + "\n"
+        for end, given in self._given.items():
+            yield _encode(_given_line(end, given)) + "\n"
 
     def read(self, lines: Iterable[str]) -> None:
         """Apply these lines; skip those that cannot be parsed."""
@@ -257,12 +297,21 @@ class PairRecord:
             case "gone":
                 dev, ino = fact[1]
                 self.forget(((int(dev), int(ino)), int(fact[2])))
+            case "addresses":
+                (dev, ino, cookie), index, all_known, addresses = fact[1:5]
+                given = GivenAddresses(frozenset(map(str, addresses)), bool(all_known), int(cookie))
+                self.give(((int(dev), int(ino)), int(index)), given if given != GivenAddresses() else None)
             case "void":
                 self.void(frozenset((str(fact[1]), str(fact[2]))))
 
 
 def _keys(pair: RecordedPair) -> set[tuple[NetnsId, str]]:
     return {(end.place, name) for end in pair.ends for name in (end.name, end.link)}
+
+
+def _given_line(end: LinkId, given: GivenAddresses) -> tuple[Any, ...]:
+    place, index = end
+    return "addresses", [*place, given.cookie], index, int(given.all_known), sorted(given.addresses)
 
 
 def header(label: str, boot: str, place: NetnsId, cookie: int) -> str:

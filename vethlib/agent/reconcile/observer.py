@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from vethlib.agent.config.model import Interface
 from vethlib.agent.host.creatable import CreatableNetns
+from vethlib.agent.host.given import attributed
 from vethlib.agent.host.observation import find_recorded, fingerprints, look_at, observe
 from vethlib.agent.host.recordfile import RecordFile
 from vethlib.agent.host.recording import ends_missing
@@ -81,13 +82,13 @@ class HostObserver:
         self.missing = {
             end for end, ref in recorded.items() if end not in observed.by_index and not _is_unknown(observed, ref)
         }
-        return self.creatable.admit(observed)
+        return self.creatable.admit(attributed(observed, self._records.record))
 
     def look_again(self, links: Iterable[SeenLink]) -> dict[LinkId, SeenLink]:
         """Look again at links that were seen, and at nothing else."""
         at = [(seen.ref, seen.link.index) for seen in links]
         observed = look_at(self._session, dict(at), at, gone={}, create_missing=False)
-        return observed.by_index
+        return attributed(observed, self._records.record).by_index
 
     def look_everywhere(self, desired: Desired) -> Observed:
         """Look at the home namespace, every named namespace, and every namespace of an interface or a recorded pair."""
@@ -102,7 +103,7 @@ class HostObserver:
         )
         self.missing = ends_missing(self._records, observed, recorded)
         self.creatable.start(desired.refs, observed)
-        return self.creatable.admit(observed)
+        return self.creatable.admit(attributed(observed, self._records.record))
 
     def _everywhere(self, desired: Desired) -> tuple[set[str], dict[NetnsId, str]]:
         """Return all references to look at, and those of the recorded pairs by their namespaces."""

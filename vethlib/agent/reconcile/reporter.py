@@ -9,6 +9,7 @@ from typing import Final
 from vethlib._primitives import time
 from vethlib.agent.config.problems import in_public
 from vethlib.agent.host.execution import interfaces_of
+from vethlib.agent.planning.compare import unknown_addresses, unknown_text
 from vethlib.agent.planning.confine import foreseen
 from vethlib.agent.planning.observed import SeenLink
 from vethlib.agent.planning.operations import AddNetns, Operation
@@ -182,6 +183,8 @@ class Reporter:
         warning, warnings = doubt, self._desired.warnings(name)
         if interface is not None:
             warning = warning or self._observer.watches.remark(interface.namespace.ref)
+            if seen is not None and not warning:
+                warning = unknown_text(unknown_addresses(interface, seen))
             if not any(each.code == "similar-netns" for each in warnings):
                 warnings += self._observer.creatable.warnings(interface)
         return self._statuses.report(

@@ -7,12 +7,14 @@ from collections.abc import Iterable, Mapping
 
 from vethlib import ns
 from vethlib.agent.config.model import Interface
+from vethlib.agent.planning.compare import unknown_addresses, unknown_text
 from vethlib.agent.planning.operations import AddNetns, Plan
 from vethlib.agent.planning.plausibility import ConfigWarning, lookalike, similar_netns, warnings_of
 from vethlib.cli.term.output import Output
 from vethlib.errors import VethError
+from vethlib.links import describe
 
-__all__ = ["by_interface", "report_new_netns", "report_warnings", "warnings_of"]
+__all__ = ["by_interface", "report_new_netns", "report_unknown_addresses", "report_warnings", "warnings_of"]
 
 _LISTED = 20  # warnings with the same code that are printed
 
@@ -48,6 +50,16 @@ def report_new_netns(output: Output, planned: Plan, interfaces: Mapping[str, Int
             if interface.namespace.name in similar
         ],
     )
+
+
+def report_unknown_addresses(output: Output, planned: Plan, interfaces: Mapping[str, Interface]) -> None:
+    """Warn of addresses that are not configured, and stay because it is not known who added them."""
+    warnings = []
+    for name, seen in planned.found.items():
+        if text := unknown_text(unknown_addresses(interfaces[name], seen)):
+            message = f"{describe(seen.link.name, seen.ref)}: {text}"
+            warnings.append(ConfigWarning("address-owner-unknown", (name,), ("ip_addresses",), message))
+    report_warnings(output, warnings)
 
 
 def by_interface(warnings: Iterable[ConfigWarning]) -> dict[str, list[ConfigWarning]]:

@@ -17,7 +17,7 @@ from vethlib.cli.term.output import Output
 from vethlib.cli.term.progress import Progress
 from vethlib.session import Session
 
-from .config_warnings import report_new_netns
+from .config_warnings import report_new_netns, report_unknown_addresses
 from .detection import after_detection
 from .planning import Desired, observe_and_record
 from .running_agent import agent_in_the_way
@@ -63,6 +63,7 @@ def apply_until_settled(
             waiting = _waiting(desired, planned.observed, verdicts)
             left = deadline - time.monotonic()
             if not waiting or left <= 0:
+                report_unknown_addresses(output, planned.plan, desired.interfaces)
                 return Settled(
                     execution,
                     after_detection(session, desired.interfaces, planned.plan, execution, deadline, progress),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vethlib.agent.host.execution import Execution, NetnsInUse, execute
+from vethlib.agent.host.given import attributed
 from vethlib.agent.host.observation import observe
 from vethlib.agent.host.recordfile import RecordFile
 from vethlib.agent.planning.inversion import inverse
@@ -25,7 +26,7 @@ from vethlib.cli.term.text import paint
 from vethlib.errors import VethError
 from vethlib.session import Session
 
-from .config_warnings import report_new_netns
+from .config_warnings import report_new_netns, report_unknown_addresses
 from .planning import Desired, Planned, observe_and_record
 from .question import IGNORED, KEEP, LEAVING, NO_READER, ask, duration, stopped_by
 from .reporting import report_each
@@ -102,6 +103,7 @@ def attempt(
             output.warning(trial.warning)
         planned = observe_and_record(session, desired, records)
         report_new_netns(output, planned.plan, desired.interfaces)
+        report_unknown_addresses(output, planned.plan, desired.interfaces)
         if parts := irreversible_parts(session, planned):
             report_irreversible(output, parts)
             return None
@@ -119,7 +121,7 @@ def attempt(
                 records=records,
                 loopback=loopback,
             )
-            undoing.after = observe(session, undoing.refs)
+            undoing.after = undoing.observe()
             progress.clear()
             # A full pipe must not prolong the trial.
             with time_limit(seconds, lambda: Unread(errno.EPIPE, "it was not read in time")):
@@ -165,10 +167,13 @@ class _Undoing:
         self._session, self._records, self._progress = session, records, progress
         self._before = planned.observed
 
+    def observe(self) -> Observed:
+        return attributed(observe(self._session, self.refs), self._records.record)
+
     def undo(self, tried: Tried) -> None:
         session, records = self._session, self._records
         try:
-            now = observe(session, self.refs)
+            now = self.observe()
             after = now if self.after is None else self.after
             undo = inverse(tried.execution.done, self._before, after, now, records.record)
             execute(session, undo.plan, progress=self._progress, account=tried.undone, records=records)

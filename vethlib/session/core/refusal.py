@@ -31,7 +31,7 @@ def refusal(
     """
     number = outcome.errno
     text = says or errno_text(number)
-    if outcome.extack:
+    if outcome.extack and not (says and number == errno.EEXIST):  # where that says no more than we do (Linux 7.2)
         text += f": {outcome.extack}"
     if hint := _HINTS.get(number):
         text += f" ({hint})"

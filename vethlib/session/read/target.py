@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from vethlib._nl.batch import Outcome
 from vethlib.errors import LinkNotFound, Malformed, NetlinkError
-from vethlib.links import NetnsRef, describe
-from vethlib.session.core.namespaces import OpenNetns
+from vethlib.links import Link, NetnsRef, describe
+from vethlib.session.core.namespaces import Birth, OpenNetns
 from vethlib.session.core.refusal import refusal
 
 __all__ = ["Target", "missing", "not_found", "read_body", "renumbered", "same_link"]
@@ -20,19 +20,27 @@ T = TypeVar("T")
 class Target:
     """A link that a call is about: its open namespace, its name, and the reference to the namespace as it was given.
 
-    `request` is what errors say was requested ("set 'a'"), "" for a lookup. With `ifindex`, the link must have it.
+    `request` is what errors say was requested ("set 'a'"), "" for a lookup. With `ifindex`, the link must have it; with
+    `only_if`, that must be true of the link and of the birth of its namespace.
     """
 
-    __slots__ = ("ifindex", "name", "netns", "place", "request")
+    __slots__ = ("ifindex", "name", "netns", "only_if", "place", "request")
 
     def __init__(
-        self, place: OpenNetns, name: str, netns: NetnsRef, request: str = "", ifindex: int | None = None
+        self,
+        place: OpenNetns,
+        name: str,
+        netns: NetnsRef,
+        request: str = "",
+        ifindex: int | None = None,
+        only_if: Callable[[Link, Birth], bool] | None = None,
     ) -> None:
         self.place = place
         self.name = name
         self.netns = netns
         self.request = request
         self.ifindex = ifindex
+        self.only_if = only_if
 
     def renamed(self, name: str) -> Target:
         """Return the link under another name."""

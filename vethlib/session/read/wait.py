@@ -103,7 +103,8 @@ def _missing(namespaces: Namespaces, place: OpenNetns, end: Awaited) -> str:
     link = find(namespaces, target)
     # The kernel's own link-local address was not requested, and an IPv4 link would wait two seconds for it.
     addresses = addresses_of(read_addresses(namespaces, place, link.ifindex))
-    given = [address for address in addresses if not address.by_kernel]
+    # Before Linux 5.18, a link-local address that was requested looks like the kernel's own.
+    given = [address for address in addresses if not address.by_kernel or address.interface in end.addresses]
     if duplicates := [str(address.interface.ip) for address in given if address.dadfailed]:
         raise _duplicate(f"another host on the link has {', '.join(duplicates)}", target)
     present = {address.interface for address in given if address.peer is None}

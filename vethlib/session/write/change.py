@@ -24,7 +24,7 @@ from vethlib.session.core.namespaces import Namespaces, OpenNetns
 from vethlib.session.core.refusal import refusal
 from vethlib.session.core.undo import note, undo_all
 from vethlib.session.read.dying import are_dying, holders
-from vethlib.session.read.reading import addresses_of, find, find_known, read_addresses, read_link
+from vethlib.session.read.reading import addresses_of, find, find_known, read_addresses, read_link, to_link
 from vethlib.session.read.target import Target, read_body
 
 from .addressing import ROUNDS, Goal, Step, give
@@ -75,9 +75,7 @@ class Change(NamedTuple):
 def change(namespaces: Namespaces, target: Target, wanted: Change) -> Link:
     """Change a link, and return it as changed. Raises LinkNotFound, LinkExists (a new name is taken), NetlinkError."""
     place = target.place
-    # No event tells a cache whether the link has IPv6.
-    before = find_known(namespaces, target) if wanted.ipv6 is None else find(namespaces, target)
-    target.check_ifindex(before.ifindex)
+    before = _found(namespaces, target, wanted)
     touches = wanted.touches_addresses(before)
     addresses = addresses_of(read_addresses(namespaces, place, before.ifindex)) if touches else []
     goal = _goal(before.ifindex, addresses, wanted) if wanted.has_addresses else None
@@ -91,6 +89,18 @@ def change(namespaces: Namespaces, target: Target, wanted: Change) -> Link:
         if isinstance(error, LinkExists):
             error.dying = are_dying(namespaces, holders(namespaces, [(place, wanted.new_name or target.name)]))
         raise
+
+
+def _found(namespaces: Namespaces, target: Target, wanted: Change) -> LinkMessage:
+    """Return the link before the change. Raises LinkNotFound if it is not the one that the caller means."""
+    # A cache is told neither whether the link has IPv6, nor of every change of an alias.
+    ask = find_known if wanted.ipv6 is None and target.only_if is None else find
+    before = ask(namespaces, target)
+    target.check_ifindex(before.ifindex)
+    if target.only_if is not None and not target.only_if(to_link(before, target.netns), target.place.birth):
+        says = f"{describe(target.name, target.netns)} is another link by now"
+        raise target.refusal(Outcome(errno.ENODEV, "", ()), says=says)
+    return before
 
 
 def _carry_out_or_undo(work: _Work, steps: Sequence[Sequence[Step]], goal: Goal | None, wanted: Change) -> Link:
@@ -342,10 +352,8 @@ def move(namespaces: Namespaces, target: Target, destination: OpenNetns, to: Net
     if target.place is not destination:
         _check_reach(namespaces, destination, target.what, to)
         (outcome,) = namespaces.exchange(target.place, [set_link(before.ifindex, netns_fd=destination.fd)])
-        if outcome.errno == errno.EEXIST:
-            raise _taken(namespaces, before, destination, outcome, target.what, to)
         if outcome.errno:
-            raise target.refusal(outcome)
+            raise _not_moved(namespaces, before, target, destination, outcome, to)
     return read_link(namespaces, Target(destination, before.name, to, target.what))
 
 
@@ -359,13 +367,21 @@ def _check_reach(namespaces: Namespaces, destination: OpenNetns, request: str, t
         raise NotPermitted(message, errno=error.errno or errno.EPERM, request=request, netns=str(to or "")) from error
 
 
-def _taken(
-    namespaces: Namespaces, moved: LinkMessage, destination: OpenNetns, outcome: Outcome, request: str, to: NetnsRef
+def _not_moved(
+    namespaces: Namespaces, moved: LinkMessage, target: Target, destination: OpenNetns, outcome: Outcome, to: NetnsRef
 ) -> NetlinkError:
-    """Return LinkExists for a move, with the names of the link that are taken in the other namespace."""
+    """Return the error for a refused move: LinkExists, with the names of the link that are taken there, or another."""
+    # Older kernels (5.10) say EINVAL for a name that is taken: they try "" instead (dev_change_net_namespace). Others
+    # mean that the link must not leave its namespace, which is never so for a veth.
+    unclear = outcome.errno == errno.EINVAL and moved.kind == "veth"
+    if outcome.errno != errno.EEXIST and not unclear:
+        return target.refusal(outcome)
     links = holders(namespaces, [(destination, name) for name in (moved.name, *moved.altnames)])
+    if unclear and not links:
+        return target.refusal(outcome)
     taken = " and ".join(repr(name) for _, name in links) or "one of its names"
-    error = refusal(outcome, request, to, says=f"{taken} already exists in {destination}")
+    outcome = outcome._replace(errno=errno.EEXIST)
+    error = refusal(outcome, target.what, to, says=f"{taken} already exists in {destination}")
     if isinstance(error, LinkExists):
         error.dying = are_dying(namespaces, links)
     return error

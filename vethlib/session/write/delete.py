@@ -29,9 +29,10 @@ from vethlib._nl.nsid import get_nsid, parse_nsid
 from vethlib._primitives import do_in_threads
 from vethlib.errors import NetnsNotFound, VethError
 from vethlib.linkref import Item, as_items
-from vethlib.links import NetnsRef, describe
+from vethlib.links import Link, NetnsRef, describe
 from vethlib.session.core.namespaces import Birth, Identity, Namespaces, OpenNetns
 from vethlib.session.core.refusal import copy_for, refusal
+from vethlib.session.read.reading import to_link
 from vethlib.session.read.target import missing, read_body, renumbered
 
 __all__ = ["DeleteItem", "Deletion", "delete_indexes"]
@@ -124,6 +125,7 @@ class Deletion:
         *,
         missing_ok: bool,
         renamed_ok: bool = False,
+        only_if: Callable[[DeleteItem, Link, Birth], bool] | None = None,
     ) -> None:
         self._open_namespaces = open_namespaces
         self._given = items
@@ -132,6 +134,7 @@ class Deletion:
         self._indexes = [index for _, _, index in exact]
         self._missing_ok = missing_ok
         self._renamed_ok = renamed_ok
+        self._only_if = only_if
         self._errors: dict[int, VethError] = {}
 
     def run(self, progress: Callable[[int, int], object] | None = None) -> list[VethError]:
@@ -196,17 +199,26 @@ class Deletion:
         for position, link in zip(positions, links, strict=True):
             name, netns = self._items[position]
             index = self._indexes[position]
-            if link is None or index not in (None, link.ifindex):
+            if link is None or index not in (None, link.ifindex) or not self._is_meant(position, link, place):
                 if not self._missing_ok:
                     request = f"delete {describe(name, netns)}"
-                    other = None if link is None else renumbered(link.ifindex, index, name, netns, request)
-                    self._errors[position] = other or missing(name, netns, request)
+                    is_other = link is not None and index not in (None, link.ifindex)
+                    self._errors[position] = (
+                        renumbered(link.ifindex, index, name, netns, request)
+                        if link is not None and is_other
+                        else missing(name, netns, request)
+                    )
             elif link.kind != "veth":
                 self._errors[position] = _not_a_veth(name, netns, link)
             else:
                 peer_is_home = home_nsid is not None and link.link_netnsid == home_nsid
                 found.append(_Named(position, link, place.birth, "" if place.is_home else netns, peer_is_home))
         return found
+
+    def _is_meant(self, position: int, link: LinkMessage, place: OpenNetns) -> bool:
+        if self._only_if is None:
+            return True
+        return self._only_if(self._given[position], to_link(link, self._items[position][1]), place.birth)
 
     def _look_up(self, namespaces: Namespaces, place: OpenNetns, positions: Sequence[int]) -> list[LinkMessage | None]:
         return _look(namespaces, place, [self._key(position) for position in positions])
@@ -259,7 +271,9 @@ class Deletion:
             try:
                 namespaces.socket(place)  # which provides the cookie
                 if place.is_still(group[0].birth):
-                    delete_indexes(namespaces, place, {named.link.ifindex: named.link.group for named in group})
+                    left = group if place.cookie else _still_there(namespaces, place, group)
+                    if left:
+                        delete_indexes(namespaces, place, {named.link.ifindex: named.link.group for named in left})
             except VethError as error:
                 self._fail((named.position for named in group), error)
 
@@ -268,6 +282,16 @@ class Deletion:
                 delete(job)
             return
         do_in_threads(delete, work, _THREADS, "deleting links")
+
+
+def _still_there(namespaces: Namespaces, place: OpenNetns, group: Sequence[_Named]) -> list[_Named]:
+    """Return those links that are still the same. Without a cookie, their namespace may be another one by now."""
+    now = _look(namespaces, place, [named.link.ifindex for named in group])
+    return [
+        named
+        for named, link in zip(group, now, strict=True)
+        if link is not None and link.kind == "veth" and link.mac == named.link.mac
+    ]
 
 
 def _look(namespaces: Namespaces, place: OpenNetns, keys: Sequence[str | int]) -> list[LinkMessage | None]:

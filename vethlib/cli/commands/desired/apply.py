@@ -10,7 +10,7 @@ from vethlib.agent.host.recordfile import RecordFile
 from vethlib.agent.planning.operations import Plan
 from vethlib.agent.state import State
 from vethlib.cli.applying import configuration
-from vethlib.cli.applying.config_warnings import report_new_netns
+from vethlib.cli.applying.config_warnings import report_new_netns, report_unknown_addresses
 from vethlib.cli.applying.detection import after_detection
 from vethlib.cli.applying.limits import limits_of
 from vethlib.cli.applying.planning import Desired, observe_and_plan
@@ -87,6 +87,7 @@ def _dry_run(session: Session, desired: Desired, records: RecordFile, args: Name
     planned = observe_and_plan(session, desired, records)
     operations, states = planned.plan.operations, planned.plan.states()
     report_new_netns(output, planned.plan, desired.interfaces)
+    report_unknown_addresses(output, planned.plan, desired.interfaces)
     if output.as_json:
         output.json(planned.plan.as_dicts())
     elif operations:

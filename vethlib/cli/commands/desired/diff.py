@@ -10,7 +10,7 @@ from vethlib.agent.config.mark import check_label
 from vethlib.agent.host.recordfile import RecordFile
 from vethlib.agent.state import State
 from vethlib.cli.applying import configuration
-from vethlib.cli.applying.config_warnings import report_new_netns
+from vethlib.cli.applying.config_warnings import report_new_netns, report_unknown_addresses
 from vethlib.cli.applying.limits import limits_of
 from vethlib.cli.applying.planning import Desired, observe_and_plan
 from vethlib.cli.applying.reporting import report_unsettled, unsettled
@@ -44,6 +44,7 @@ def diff(args: Namespace, output: Output) -> int:
         planned = observe_and_plan(session, desired, records)
     plan, states = planned.plan, planned.plan.states()
     report_new_netns(output, plan, desired.interfaces)
+    report_unknown_addresses(output, plan, desired.interfaces)
     if output.as_json:
         output.json(plan.as_dicts())
     else:

@@ -1,0 +1,85 @@
+"""A namespace that is removed and created again under the same identity, with a foreign link in the place of ours."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.witness import ip
+from vethlib import Netns, Session, ns
+from vethlib._nl.sock import RtnlSocket
+from vethlib._primitives import time
+from vethlib.agent import ChangeLink, DeletePair, Plan
+from vethlib.agent.planning.operations import Operation, RemoveNetns
+
+
+def without_cookies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do as Linux before 5.14."""
+    monkeypatch.setattr(RtnlSocket, "netns_cookie", lambda self: 0)
+
+
+def foreign_link(name: str, index: int, netns: str) -> None:
+    """Create what another program could have there: of that name and ifindex, without marks."""
+    ip(
+        "link",
+        "add",
+        "name",
+        name,
+        "index",
+        str(index),
+        "type",
+        "veth",
+        "peer",
+        "name",
+        "theirs",
+        "index",
+        "999",
+        netns=netns,
+    )
+
+
+def replaced(name: str) -> None:
+    """Remove a namespace and create another one of that name."""
+    ns.remove(name)
+    Netns.create(name).close()
+
+
+def with_inode_again(name: str, seconds: float = 1.0) -> bool:
+    """Remove a namespace and create it again with its old inode number; False if another program has got that."""
+    path = Path("/run/netns", name)
+    inode = path.stat().st_ino
+    ns.remove(name)
+    deadline = time.monotonic() + seconds
+    with ExitStack() as held:
+        while True:
+            Netns.create(name).close()
+            if path.stat().st_ino == inode:
+                return True
+            if time.monotonic() > deadline:
+                return False
+            held.enter_context(Netns.open(name))  # so that the next one gets another number
+            ns.remove(name)
+            time.sleep(0.005)
+
+
+def as_if_reused(session: Session, plan: Plan) -> Plan:
+    """Return the plan as if each of its namespaces had had the identity of the one that its reference leads to now."""
+    return replace(plan, operations=tuple(_moved(session, each) for each in plan.operations))
+
+
+def _moved(session: Session, operation: Operation) -> Operation:
+    if isinstance(operation, DeletePair | ChangeLink):
+        place = session.identity(operation.ref)
+        seen = operation.seen
+        if seen is not None and seen.ref == operation.ref:
+            moved = replace(seen, place=place)
+            operation = replace(operation, seen=moved)
+            if isinstance(operation, DeletePair):
+                operation = replace(operation, marks=tuple((moved.id, mark) for _, mark in operation.marks))
+        return replace(operation, place=place)
+    if isinstance(operation, RemoveNetns):
+        return replace(operation, place=session.identity(operation.ref))
+    return operation

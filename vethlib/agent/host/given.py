@@ -1,0 +1,115 @@
+"""Which addresses the agent has given to a link, where the kernel does not mark them (IFA_PROTO, Linux 5.18).
+
+What the kernel does not store is in the record: which addresses were given to a link when it was created, and by each
+change of it. A look completes the addresses that it reads with it, so that all that follows finds the owner mark as on
+later kernels. A change is recorded before and after it is made: an agent that is killed in between rather has one
+address too many in its record, which is configured anyway.
+
+What is on a link that is not in the record, because that was lost or is older, may be the agent's or not. It stays, and
+is reported (:func:`~vethlib.agent.planning.compare.unknown_addresses`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+from vethlib import addresses as kernel
+from vethlib.agent.config.mark import ADDRESS_PROTO
+from vethlib.agent.planning.observed import LinkId, Observed, SeenLink
+from vethlib.agent.planning.operations import ChangeLink, CreatePair
+from vethlib.agent.planning.recorded import GivenAddresses, PairRecord
+from vethlib.links import Address
+from vethlib.session.write.create import Made
+
+from .recordfile import RecordFile
+
+__all__ = ["attributed", "facts_of_creation", "facts_of_missing", "recorded_changes"]
+
+
+def attributed(observed: Observed, record: PairRecord) -> Observed:
+    """Return what was observed, with the owner mark of each address that the record has."""
+    if kernel.kernel_marks_owners():
+        return observed
+    return replace(observed, links=[_attributed(seen, record) for seen in observed.links])
+
+
+def _attributed(seen: SeenLink, record: PairRecord) -> SeenLink:
+    if seen.link.kind != "veth":
+        return seen
+    given = record.given_at(seen.id)
+    if given is None or (given.cookie and seen.cookie and given.cookie != seen.cookie):
+        return replace(seen, owners_known=False)
+    addresses = tuple(
+        replace(address, proto=ADDRESS_PROTO) if _is_given(address, given) else address for address in seen.addresses
+    )
+    return replace(seen, addresses=addresses, owners_known=given.all_known)
+
+
+def _is_given(address: Address, given: GivenAddresses) -> bool:
+    return address.peer is None and not address.proto and str(address.interface) in given.addresses
+
+
+def facts_of_creation(record: PairRecord, create: CreatePair, made: Made) -> Iterator[str]:
+    """Record the addresses that the ends of a pair were created with."""
+    if kernel.kernel_marks_owners():
+        return
+    for end, link, (place, cookie) in zip((create.veth.a, create.veth.b), made.pair, (made.a, made.b), strict=True):
+        yield record.give((place, link.index), GivenAddresses(frozenset(map(str, end.interfaces)), True, cookie))
+
+
+@contextmanager
+def recorded_changes(records: RecordFile | None, changes: Sequence[ChangeLink]) -> Iterator[list[ChangeLink]]:
+    """Record the addresses that these changes give to links, while they are made.
+
+    The block appends each change that was made to the list that it gets.
+    """
+    changed: list[ChangeLink] = []
+    if records is None or kernel.kernel_marks_owners():
+        yield changed
+        return
+    record = records.record
+    changes = [change for change in changes if change.removed or _new(change)]
+    before = {_end(change): record.given_at(_end(change)) for change in changes}
+    records.write([record.give(_end(change), _after(record, change, frozenset())) for change in changes])
+    try:
+        yield changed
+    finally:
+        for change in changed:
+            before.pop(_end(change), None)
+        facts = [
+            record.give(_end(change), _after(record, change, frozenset(map(str, change.removed)))) for change in changed
+        ]
+        records.write([*facts, *(record.give(end, given) for end, given in before.items())])
+
+
+def _end(change: ChangeLink) -> LinkId:
+    return change.place, change.index
+
+
+def _after(record: PairRecord, change: ChangeLink, removed: frozenset[str]) -> GivenAddresses:
+    """Return the addresses that a link has been given when the change is made."""
+    given = record.given_at(_end(change))
+    if given is None:
+        given = GivenAddresses(cookie=0 if change.seen is None else change.seen.cookie)
+    return replace(given, addresses=(given.addresses - removed) | _new(change))
+
+
+def facts_of_missing(record: PairRecord, observed: Observed) -> Iterator[str]:
+    """Forget what was given to links that a look at the whole host did not find in the namespaces that it has read."""
+    if kernel.kernel_marks_owners():
+        return
+    read = {netns.place for netns in observed.netns.values()} | {seen.place for seen in observed.links}
+    for end in list(record.links_given()):
+        if end[0] in read and end not in observed.by_index:
+            yield record.give(end, None)
+
+
+def _new(change: ChangeLink) -> frozenset[str]:
+    """Return the addresses that a change leaves with the owner mark of the agent."""
+    if change.restored is not None:
+        owned = (each for each in change.restored if each.proto == ADDRESS_PROTO and each.peer is None)
+        return frozenset(str(each.interface) for each in owned)
+    added = (each for each in change.added if not isinstance(each, Address))
+    return frozenset(map(str, (*added, *change.again, *change.renewed)))
