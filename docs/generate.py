@@ -5,6 +5,7 @@ They are kept in the repository, so that they can be read where it is; a test se
 * reference/command-line.md, and packaging/man/vethctl.1, from vethlib/cli/arguments;
 * reference/northbound.md, the tables of it, from vethlib/agent/config/northbound.proto;
 * reference/limits.md, the table of it, from vethlib/agent/limits.py;
+* reference/kernels.md and the table in README.md, from reference/kernels.json;
 * explanation/why-it-is-fast.md, its figures, from benchmarks/figures/standard.json.
 """
 
@@ -53,9 +54,22 @@ def pages() -> Iterator[tuple[Path, str]]:
     )
     known = HERE / "reference/limits.md"
     yield known, _put("limits", limits(), known.read_text())
+    yield from _kernel_pages()
     fast = HERE / "explanation/why-it-is-fast.md"
     record = json.loads((ROOT / "benchmarks/figures/standard.json").read_text())
     yield fast, _put("figures", figures(record), fast.read_text())
+
+
+def _kernel_pages() -> Iterator[tuple[Path, str]]:
+    sys.path.insert(0, str(ROOT))
+    from scripts.kernels import record
+
+    recorded = json.loads(record.RECORD.read_text())
+    for page, text in (
+        (HERE / "reference/kernels.md", record.details(recorded)),
+        (ROOT / "README.md", record.summary(recorded)),
+    ):
+        yield page, _put("kernels", text, page.read_text())
 
 
 def _put(name: str, text: str, page: str) -> str:

@@ -17,15 +17,17 @@ __all__ = ["TREE", "UserMode"]
 HERE = Path(__file__).resolve().parent
 TREE = HERE.parents[1]
 
-# In a mount namespace that ends with the command, everything is read-only except the directory $1. The guest mounts its
-# root read-only, too; this holds even if a test in there mounts it again.
+# In a mount namespace that ends with the command, everything is read-only except the directory $1, and a tmpfs for the
+# guest's memory. The guest mounts its root read-only, too; this holds even if a test in there mounts it again.
 _READ_ONLY = r"""
 set -e
 out=$1; shift
 mount --bind "$out" "$out"
+mkdir "$out/memory"
+mount -t tmpfs memory "$out/memory"
 awk '{print $2}' /proc/self/mounts | while read -r mount; do
   case $mount in
-    "$out"|/dev|/dev/*|/proc|/proc/*|/sys|/sys/*) ;;
+    "$out"|"$out"/*|/dev|/dev/*|/proc|/proc/*|/sys|/sys/*) ;;
     *) mount -o remount,bind,ro "$(printf %b "$mount")" ;;
   esac
 done
@@ -48,7 +50,7 @@ class UserMode:
         """Run `job` for `limit` seconds at most; return whether the guest has ended itself by then."""
         prepare(self.image, job, out)
         variables = [
-            "TMPDIR=/dev/shm",  # in which UML keeps the guest's memory, as a file
+            f"TMPDIR={out}/memory",
             f"LD_PRELOAD={_xstate(out.parent)}",
             *([] if self.image.libraries is None else [f"LD_LIBRARY_PATH={self.image.libraries}"]),
         ]

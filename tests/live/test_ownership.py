@@ -290,6 +290,7 @@ def test_pairs_of_a_tenant_that_bears_our_marks_are_left_alone_once_there_is_a_r
         assert names(f"pid:{one}") == {"x", "y"}
 
 
+@pytest.mark.needs_kernel("5.14")
 def test_a_record_of_a_namespace_that_was_replaced_is_void(session: Session, blue: str, red: str) -> None:
     """Its inode number is given to another one at once: the cookie tells."""
     with Configurator(session) as first:

@@ -208,8 +208,15 @@ def test_a_configurator_repairs_what_other_programs_change(session: Session, blu
         until(configurator, lambda: names() == {"veth1"} and names(blue) == {"veth2"}, SOON)
         until(configurator, configured(configurator, "veth1", "veth2"), SOON)
 
+
+@pytest.mark.needs_kernel("5.18")
+def test_a_configurator_removes_an_address_that_has_left_the_configuration(session: Session, blue: str) -> None:
+    with Configurator(session) as configurator:
+        configurator.resync(DESIRED)
+        until(configurator, configured(configurator, "veth1", "veth2"), SOON)
+        ip("address", "add", "192.0.2.1/32", "dev", "veth1")
         configurator.put(replace(DESIRED[0], ip_addresses=("10.0.0.9/24",)))
-        until(configurator, lambda: addresses("veth1") == ["10.0.0.9/24"], SOON)
+        until(configurator, lambda: set(addresses("veth1")) == {"10.0.0.9/24", "192.0.2.1/32"}, SOON)
 
 
 def test_a_configurator_waits_for_a_process_that_has_ended(session: Session, blue: str) -> None:

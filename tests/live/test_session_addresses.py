@@ -74,6 +74,7 @@ def test_of_an_address_with_and_without_a_peer_the_one_that_is_meant_is_removed(
 
 
 @pytest.mark.usefixtures("pair")
+@pytest.mark.needs_kernel("5.18")
 def test_an_empty_set_takes_all_but_what_the_kernel_makes_of_the_mac(session: Session) -> None:
     before = kernels_own()
     assert len(before) == 1
@@ -129,6 +130,7 @@ def test_another_prefix_length_takes_the_place_of_the_first(session: Session, te
 
 
 @pytest.mark.usefixtures("pair")
+@pytest.mark.needs_kernel("5.18")
 def test_the_kernels_own_address_gives_way_to_one_that_is_wanted_in_its_place(session: Session) -> None:
     (own,) = kernels_own()
     session.set("va", addresses=[f"{own}/64"], address_proto=9)
@@ -138,6 +140,7 @@ def test_the_kernels_own_address_gives_way_to_one_that_is_wanted_in_its_place(se
 
 
 @pytest.mark.usefixtures("pair")
+@pytest.mark.needs_kernel("5.18")
 def test_too_small_an_mtu_for_a_link_local_address_that_was_given_is_refused(session: Session) -> None:
     by_hand("fe80::77/64")
     with pytest.raises(InvalidValue) as caught:
@@ -164,6 +167,7 @@ def test_what_expires_or_is_deprecated_is_made_permanent_in_its_place(session: S
 
 
 @pytest.mark.usefixtures("pair")
+@pytest.mark.needs_kernel("5.18")
 def test_an_address_that_is_added_and_removed_is_given_anew_in_its_place(session: Session) -> None:
     session.set("va", addresses=["fd00::1/64", "fd00::2/64", "10.0.0.1/24", "10.0.0.2/24"])
     before = there()

@@ -1,0 +1,91 @@
+"""The record of what passed on which kernel, and the tables that are made from it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from scripts.kernels.record import RECORD, details, merged, problems, summary, write
+from scripts.kernels.report import Run
+from scripts.kernels.suites import SUITES, Outcome
+
+PASSED = Outcome(passed=1)
+NOTHING: dict[str, list[object]] = {"kernels": []}
+
+
+def run(release: str, outcomes: dict[str, Outcome], guest: str = "uml", **missing: str) -> Run:
+    costs = {f"≥ {since.strip('_').replace('_', '.')}": cost for since, cost in missing.items()}
+    return Run(guest, release, outcomes, costs, 60.0, True, Path("/out"))
+
+
+def test_the_record_in_the_repository_is_current_in_form() -> None:
+    record = json.loads(RECORD.read_text())
+    assert list(problems(record)) == []
+    assert {".".join(one["release"].split(".")[:2]) for one in record["kernels"]} >= {"5.10", "6.1", "6.12"}
+    assert all({"doctor", "demo", "scenario"} <= set(one["suites"]) for one in record["kernels"])
+
+
+def test_what_was_run_again_replaces_what_was_before_and_the_rest_stays() -> None:
+    record = merged(
+        NOTHING, [run("6.1.9", {"demo": PASSED, "unit": Outcome(passed=5)}), run("6.12.1", {"demo": PASSED})]
+    )
+    record = merged(record, [run("6.1.10", {"unit": Outcome(passed=6)}), run("5.10.46", {"demo": PASSED})])
+    assert [entry["release"] for entry in record["kernels"]] == ["5.10.46", "6.1.10", "6.12.1"]
+    suites = record["kernels"][1]["suites"]
+    assert (suites["demo"]["passed"], suites["unit"]["passed"]) == (1, 6)
+    assert list(problems(record)) == []
+
+
+def test_missing_features_are_those_of_the_last_doctor() -> None:
+    record = merged(NOTHING, [run("6.1.9", {"doctor": PASSED}, _6_2="more requests")])
+    record = merged(record, [run("6.1.9", {"demo": PASSED})])
+    assert record["kernels"][0]["missing"] == {"≥ 6.2": "more requests"}
+    record = merged(record, [run("6.1.9", {"doctor": PASSED})])
+    assert record["kernels"][0]["missing"] == {}
+
+
+def test_one_version_in_two_kinds_of_guests_has_two_entries(tmp_path: Path) -> None:
+    write([run("6.1.9", {"demo": PASSED})], tmp_path / "record")
+    write([run("6.1.12", {"scenario": PASSED}, "qemu")], tmp_path / "record")
+    record = json.loads((tmp_path / "record").read_text())
+    assert [entry["guest"] for entry in record["kernels"]] == ["qemu", "uml"]
+    assert summary(record).count("| 6.1 |") == 1
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "verdict"),
+    [
+        ({name: Outcome(passed=1) for name in SUITES}, "all passed"),
+        ({"demo": Outcome(passed=1)}, "demo passed; doctor, scenario, unit, live untested"),
+        ({"demo": Outcome(passed=1), "unit": Outcome(failed=["a", "b"])}, "2 failed; doctor, scenario, live untested"),
+    ],
+)
+def test_what_was_never_run_is_called_untested(outcomes: dict[str, Outcome], verdict: str) -> None:
+    assert f"| 6.1 | {verdict} | none |" in summary(merged(NOTHING, [run("6.1.9", outcomes)]))
+
+
+def test_the_page_has_numbers_costs_and_reasons() -> None:
+    live = Outcome(passed=90, skipped=Counter({"needs Linux 6.2": 3}), failed=["x"], seconds=180)
+    on_6_1 = run("6.1.9", {"doctor": PASSED, "live": live}, _6_12="later", _6_2="more requests")
+    page = details(merged(NOTHING, [on_6_1]))
+    assert "90 passed, 3 skipped, **1 failed**" in page
+    assert page.index("| 6.2 | more requests |") < page.index("| 6.12 | later |")
+    assert "| needs Linux 6.2 | 6.1 (3 of live) |" in page
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("guest", "xen"), ("suites", {"nonsense": {}}), ("suites", {"demo": {"passed": 1}})]
+)
+def test_a_record_of_another_form_is_found_out(field: str, value: object) -> None:
+    record = merged(NOTHING, [run("6.1.9", {"demo": PASSED})])
+    record["kernels"][0][field] = value
+    assert list(problems(record))
+
+
+def test_a_record_without_a_key_is_found_out() -> None:
+    record = merged(NOTHING, [run("6.1.9", {"demo": PASSED})])
+    del record["kernels"][0]["date"]
+    assert list(problems(record))
