@@ -26,7 +26,7 @@ from vethlib import (
 )
 from vethlib._nl.sock import RtnlSocket
 from vethlib.links import NetnsRef, check_group
-from vethlib.session.write import delete
+from vethlib.session.write import grouped
 
 Sent = list[tuple[int, int]]
 
@@ -217,7 +217,7 @@ def test_a_reference_that_is_none_is_an_error_of_its_item(session: Session, othe
 
 def test_the_group_is_one_that_no_link_can_be_given() -> None:
     for _ in range(100):
-        group = delete._random_group()
+        group = grouped.random_group()
         assert 1 << 31 <= group < 1 << 32
         with pytest.raises(InvalidValue):
             check_group(group)

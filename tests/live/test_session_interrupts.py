@@ -19,6 +19,7 @@ import vethlib
 from tests.interrupts import Boundary, boundaries, in_processes, interrupted
 from tests.live.older_kernel import without_echo
 from vethlib import BatchError, End, Link, LinkExists, Session, Veth, ns
+from vethlib.session.write import grouped
 
 pytestmark = pytest.mark.slow
 
@@ -101,12 +102,13 @@ def go_on(host: Host) -> None:
 
 
 GROUPS = {"a": 5, "b": 6, "c": 7, "d": 8}
+ADDRESSES = {"a": ["10.0.0.1/24", "10.0.0.2/24"], "b": [], "c": ["10.0.1.1/24"], "d": ["10.0.2.1/24", "10.0.3.1/24"]}
 
 
 def two_pairs(host: Host) -> None:
     if len(host.names()) < 4:
         host.clear()
-        a, b, c, d = (End(name, group=group) for name, group in GROUPS.items())
+        a, b, c, d = (End(name, group=group, addresses=ADDRESSES[name]) for name, group in GROUPS.items())
         host.witness.create_many([Veth(a, b), Veth(c, d)])
 
 
@@ -115,7 +117,21 @@ def delete_many(host: Host) -> None:
 
 
 def marked(host: Host) -> object:
-    return {name: link.group for name, link in host.links().items() if link.group != GROUPS[name]}
+    found = {link.name: (link.group, list(map(str, link.addresses))) for link in host.witness.links("")}
+    expected = {name: (group, ADDRESSES[name]) for name, group in GROUPS.items()}
+    return {name: found[name] for name in found.keys() & expected if found[name] != expected[name]}
+
+
+def three_together(host: Host) -> None:
+    if len(host.names()) < 6 or regrouped(host):
+        host.clear()
+        host.witness.create_many([Veth(End(one), End(other)) for one, other in ("ba", "cd", "xy")], together=True)
+
+
+def regrouped(host: Host) -> object:
+    """The one that stays is moved to another group only if the others are deleted."""
+    groups = {name: link.group for name, link in host.links().items() if name in ("a", "d", "y")}
+    return groups if len(set(groups.values())) > 1 else None
 
 
 def one_pair(host: Host) -> None:
@@ -174,7 +190,10 @@ CASES = {
     "rollback": Case(fail, nothing, Host.names, (*SESSION, "session/write/delete.py"), nowhere_else=True),
     "continue": Case(go_on, nothing, Host.names, SESSION, nowhere_else=True, leaving=24),
     "delete_many": Case(
-        delete_many, two_pairs, marked, ("session/session.py", "session/write/delete.py", "_nl/sock.py")
+        delete_many,
+        two_pairs,
+        marked,
+        ("session/session.py", "session/write/delete.py", "session/write/grouped.py", "_nl/sock.py"),
     ),
     "set": Case(change, one_pair, half_changed, ("session/session.py", "session/write/change.py")),
     "move": Case(move, one_at_home, half_moved, ("session/session.py", "session/write/change.py"), nowhere_else=True),
@@ -237,4 +256,5 @@ def interrupt_each(case: Case, number: int) -> list[str]:
 def test_an_interruption_at_any_bytecode_leaves_nothing_half_done(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if name == "create without an echo":
         without_echo(monkeypatch)
+    monkeypatch.setattr(grouped, "MANY", 2)
     assert in_processes(PROCESSES, partial(interrupt_each, CASES[name]), 300.0) == []

@@ -76,9 +76,22 @@ def _addr_template(kind: int, flags: int, size: int, with_proto: bool) -> Templa
     return Template(kind, flags, parts)
 
 
-def dump_addrs(index: int = 0) -> bytes:
+def delete_same(body: bytes) -> bytes:
+    """RTM_DELADDR of the address in the body of an RTM_NEWADDR, with its label and its peer."""
+    return message(RTM_DELADDR, NLM_F_REQUEST, body)
+
+
+def dump_addrs(index: int = 0, family: int = 0) -> bytes:
     """RTM_GETADDR of a namespace, or of one link (with NETLINK_GET_STRICT_CHK the kernel filters, Linux 4.20)."""
-    return message(RTM_GETADDR, NLM_F_REQUEST | NLM_F_DUMP, _IFADDRMSG.pack(0, 0, 0, 0, index))
+    return message(RTM_GETADDR, NLM_F_REQUEST | NLM_F_DUMP, _IFADDRMSG.pack(family, 0, 0, 0, index))
+
+
+def index_of(body: bytes) -> int:
+    """Return only the ifindex of an address message. Raises Malformed."""
+    if len(body) < _IFADDRMSG.size:
+        raise Malformed(f"an address message of {len(body)} bytes")
+    index: int = _U32.unpack_from(body, 4)[0]
+    return index
 
 
 class AddrMessage(NamedTuple):

@@ -35,20 +35,21 @@ from vethlib.session.read.target import Target
 
 from .addressing import as_sent
 
-__all__ = ["Job", "Slab"]
+__all__ = ["Job", "Side", "Slab"]
 
 _TRIES: Final = 16
 """Attempts at creating a pair whose names were free for a moment: other programs may take them, too."""
 
 
-class _Side:
+class Side:
     """One end of a pair being built."""
 
-    __slots__ = ("end", "index", "link", "place")
+    __slots__ = ("end", "group", "index", "link", "place")
 
     def __init__(self, end: End, place: OpenNetns) -> None:
         self.end = end
         self.place = place
+        self.group = end.group
         self.index = 0
         self.link: Link | None = None
 
@@ -65,20 +66,22 @@ class _Side:
 
 
 class Job:
-    """A pair being built. `outer` is the end in whose namespace the creating socket is."""
+    """A pair being built. `outer` is the end in whose namespace the creating socket is; it gets the `group`, if any."""
 
     __slots__ = ("_echo", "_exchange", "_number", "a", "b", "error", "outer", "peer", "position", "request", "veth")
 
-    def __init__(self, position: int, veth: Veth, namespaces: Namespaces) -> None:
+    def __init__(self, position: int, veth: Veth, namespaces: Namespaces, group: int | None = None) -> None:
         self.position = position
         self.veth = veth
-        self.a = _Side(veth.a, namespaces(veth.a.netns))
-        self.b = _Side(veth.b, namespaces(veth.b.netns))
+        self.a = Side(veth.a, namespaces(veth.a.netns))
+        self.b = Side(veth.b, namespaces(veth.b.netns))
         if veth.a.name == veth.b.name and self.a.place is self.b.place:
             raise InvalidValue("name", veth.a.name, f"both ends of the pair would have this name in {self.a.place}")
         self.outer, self.peer = (self.b, self.a) if self.b.place.is_home else (self.a, self.b)
+        if self.outer.group is None:
+            self.outer.group = group
         elsewhere = self.peer.place.fd if self.peer.place is not self.outer.place else None
-        self.request = create_veth(_new_end(self.outer.end), _new_end(self.peer.end), elsewhere)
+        self.request = create_veth(_new_end(self.outer), _new_end(self.peer), elsewhere)
         self.error: VethError | None = None
         self._exchange: Exchange | None = None
         self._number = 0
@@ -114,7 +117,7 @@ class Job:
         """The names that must be free for it."""
         return [(side.place, side.end.name) for side in (self.a, self.b)]
 
-    def refused(self, outcome: Outcome, *, says: str = "", side: _Side | None = None, dying: bool = False) -> None:
+    def refused(self, outcome: Outcome, *, says: str = "", side: Side | None = None, dying: bool = False) -> None:
         """Note that a step failed; only the first error is kept."""
         if self.error is None:
             netns = (side or self.outer).place.ref
@@ -130,12 +133,13 @@ class Job:
             self.error = copy_for(error, self.veth, f"create veth {self.veth}")
 
 
-def _new_end(end: End) -> NewEnd:
+def _new_end(side: Side) -> NewEnd:
+    end = side.end
     mac = None if end.mac is None else bytes.fromhex(end.mac.replace(":", ""))
-    return NewEnd(os.fsencode(end.name), mac, end.mtu, end.num_queues, end.group)
+    return NewEnd(os.fsencode(end.name), mac, end.mtu, end.num_queues, side.group)
 
 
-_Ends = list[tuple[Job, _Side]]
+_Ends = list[tuple[Job, Side]]
 
 
 class Slab:
@@ -291,7 +295,7 @@ def _try(
 
 def _configure(namespaces: Namespaces, place: OpenNetns, ends: _Ends) -> None:
     requests: list[bytes] = []
-    steps: list[tuple[Job, _Side, str | IPInterface]] = []
+    steps: list[tuple[Job, Side, str | IPInterface]] = []
     for job, side in ends:
         end, index = side.end, side.index
         for interface in as_sent(end.interfaces):
@@ -303,7 +307,7 @@ def _configure(namespaces: Namespaces, place: OpenNetns, ends: _Ends) -> None:
         if end.up:
             requests.append(set_up(index))
             steps.append((job, side, "bring it up"))
-    without_ipv6: list[tuple[Job, _Side, IPInterface]] = []
+    without_ipv6: list[tuple[Job, Side, IPInterface]] = []
     for (job, side, step), outcome in zip(steps, namespaces.exchange(place, requests), strict=True):
         if outcome is DONE:
             continue
@@ -342,7 +346,7 @@ def _address_request(index: int, interface: IPInterface, proto: int) -> bytes:
 
 
 def _add_with_ipv6_enabled(
-    namespaces: Namespaces, place: OpenNetns, wanted: Sequence[tuple[Job, _Side, IPInterface]]
+    namespaces: Namespaces, place: OpenNetns, wanted: Sequence[tuple[Job, Side, IPInterface]]
 ) -> None:
     """Enable IPv6 on the links and add the addresses. If that fails (/proc/sys is read-only), only its pair fails."""
     failed = enable_ipv6(place, {side.end.name: None for _, side, _ in wanted})
@@ -356,7 +360,7 @@ def _add_with_ipv6_enabled(
             job.refused(outcome, says=_step_text(outcome, side, interface), side=side)
 
 
-def _step_text(outcome: Outcome, side: _Side, step: str | IPInterface) -> str:
+def _step_text(outcome: Outcome, side: Side, step: str | IPInterface) -> str:
     name = describe(side.end.name, side.end.netns)
     what = step if isinstance(step, str) else f"add {step}"
     return f"{name} was created, but the kernel refused to {what}: {os.strerror(outcome.errno)}"

@@ -14,15 +14,16 @@ from typing import Final, NamedTuple, NoReturn
 
 from vethlib._primitives import time
 from vethlib.errors import BatchError, DuplicateAddress, LinkNotFound, NetnsNotFound, VethError, WaitTimeout
-from vethlib.links import End, NetnsRef, Pair, Veth, spell
+from vethlib.links import NetnsRef, Pair, Veth, spell
 from vethlib.session.core.namespaces import Birth, Namespaces, OpenNetns
 from vethlib.session.core.undo import note, undo_all
 from vethlib.session.read.dying import Patience
 from vethlib.session.read.reading import find
 from vethlib.session.read.target import Target
 
-from .building import Job, Slab
+from .building import Job, Side, Slab
 from .delete import delete_indexes
+from .grouped import random_group
 
 __all__ = ["Creation", "Made"]
 
@@ -61,12 +62,12 @@ class _Entry:
         echo = job.echo
         outer = job.outer.index or (echo.ifindex if echo else 0)
         peer = job.peer.index or (echo.link or 0 if echo else 0)
-        self.ends = (_end_at(job.outer.place, job.outer.end, outer), _end_at(job.peer.place, job.peer.end, peer))
+        self.ends = (_end_at(job.outer, outer), _end_at(job.peer, peer))
         self.gone = False
 
 
-def _end_at(place: OpenNetns, end: End, index: int) -> _EndAt:
-    return _EndAt(place.ref, place.birth, index, end.name, end.group or 0)
+def _end_at(side: Side, index: int) -> _EndAt:
+    return _EndAt(side.place.ref, side.place.birth, index, side.end.name, side.group or 0)
 
 
 class Creation:
@@ -79,11 +80,13 @@ class Creation:
         *,
         keep_going: bool,
         wait: float | None = None,
+        together: bool = False,
     ) -> None:
         self._open_namespaces = open_namespaces
         self._veths = veths
         self._keep_going = keep_going
         self._wait = wait
+        self._group = random_group() if together else None
         self._patience = Patience(wait)
         self._pairs: list[Pair | None] = [None] * len(veths)
         self._ledger: dict[int, _Entry] = {}
@@ -172,7 +175,7 @@ class Creation:
         slab = Slab(namespaces)
         for position, veth in enumerate(veths, start):
             try:
-                slab.jobs.append(Job(position, veth, namespaces))
+                slab.jobs.append(Job(position, veth, namespaces, self._group))
             except VethError as error:
                 error.item = veth
                 self._failed[position] = error

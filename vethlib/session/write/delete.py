@@ -1,15 +1,4 @@
-"""Deleting links: many for the price of one.
-
-The kernel waits for an RCU grace period per unregistration: 16 ms, for any number of links. So links that are deleted
-together are put into a group of their own, and the group is deleted with one message (rtnl_group_dellink). Three rules
-make this safe for all other links:
-
-1. A link is marked by its ifindex, after it was read and is a veth with the given name.
-2. The group is a random number above 2³¹, which :func:`~vethlib.links.check_group` admits for no link and other tools
-   do not use. No table is read to find a free number, because while links are created and deleted all the time, no
-   dump is whole. Another program would have to guess the number within a millisecond.
-3. Marks and deletion are one datagram, and so one system call, unless they are too many; an interruption between two
-   datagrams restores the old groups.
+"""Deleting links: many for the price of one (:mod:`.grouped`).
 
 A pair is deleted through either end. If the named ends are in many namespaces but their peers are in the home
 namespace, the peers are deleted, so that it is still one unregistration. Others take one unregistration per namespace,
@@ -23,8 +12,8 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
-from vethlib._nl.batch import UNSENT, Exchange, Outcome
-from vethlib._nl.link import LinkMessage, delete_group, delete_link, get_link, parse_link, set_group
+from vethlib._nl.batch import Outcome
+from vethlib._nl.link import LinkMessage, delete_link, get_link, parse_link
 from vethlib._nl.nsid import get_nsid, parse_nsid
 from vethlib._primitives import do_in_threads
 from vethlib.errors import NetnsNotFound, VethError
@@ -35,63 +24,33 @@ from vethlib.session.core.refusal import copy_for, refusal
 from vethlib.session.read.reading import to_link
 from vethlib.session.read.target import missing, read_body, renumbered
 
+from .grouped import GONE, GroupDeletion
+
 __all__ = ["DeleteItem", "Deletion", "delete_indexes"]
 
 _SLAB: Final = 64
 _THREADS: Final = 16
-_GONE: Final = (0, errno.ENODEV)
 
 
-def delete_indexes(namespaces: Namespaces, place: OpenNetns, groups: Mapping[int, int]) -> None:
+def delete_indexes(
+    namespaces: Namespaces, place: OpenNetns, groups: Mapping[int, int], *, marks_are_dear: bool = False
+) -> None:
     """Delete links of `place` by ifindex; those that are already gone are no error. Raises NetlinkError.
 
-    `groups` has the link group of each, which is restored if the link cannot be deleted.
+    `groups` has the link group of each, which is restored if the link cannot be deleted. Marks are dear on links that
+    are up and have IPv6.
     """
     if len(groups) == 1:
         (outcome,) = namespaces.exchange(place, [delete_link(index) for index in groups])
     else:
-        outcome = _delete_as_group(namespaces, place, groups)
+        outcome = GroupDeletion(namespaces, place, groups, marks_are_dear=marks_are_dear).run()
     namespaces.caches.catch_up()
-    if outcome.errno not in _GONE:
+    if outcome.errno not in GONE:
         raise refusal(outcome, f"delete {len(groups)} links", place.ref)
 
 
-def _delete_as_group(namespaces: Namespaces, place: OpenNetns, groups: Mapping[int, int]) -> Outcome:
-    group = _random_group()
-    exchange = namespaces.begin(place, [*(set_group(index, group) for index in groups), delete_group(group)])
-    # Two handlers; the outer one is for an interruption of the inner one (see undo.py).
-    try:
-        return _delete_or_put_back(namespaces, place, exchange, groups)
-    except BaseException:
-        _put_back(namespaces, place, exchange, groups)
-        raise
-
-
-def _delete_or_put_back(
-    namespaces: Namespaces, place: OpenNetns, exchange: Exchange, groups: Mapping[int, int]
-) -> Outcome:
-    try:
-        namespaces.run(place, exchange)
-    except BaseException:
-        _put_back(namespaces, place, exchange, groups)
-        raise
-    _put_back(namespaces, place, exchange, groups)
-    return exchange.outcomes[-1]
-
-
-def _put_back(namespaces: Namespaces, place: OpenNetns, exchange: Exchange, groups: Mapping[int, int]) -> None:
-    """Restore the group of each link that was marked, unless the marked ones are deleted."""
-    # A mark fails if its link is gone (ENODEV), so only the outcome of the deletion counts.
-    *marks, deletion = exchange.outcomes
-    if deletion.errno in _GONE:
-        return
-    marked = [index for index, outcome in zip(groups, marks, strict=False) if outcome is not UNSENT]
-    if marked:
-        namespaces.exchange(place, [set_group(index, groups[index]) for index in marked])
-
-
-def _random_group() -> int:
-    return 1 << 31 | int.from_bytes(os.urandom(4), "little") >> 1
+def _mark_is_dear(link: LinkMessage) -> bool:
+    return link.up and link.ipv6
 
 
 class _Named(NamedTuple):
@@ -236,12 +195,10 @@ class Deletion:
             return
         with self._open_namespaces() as namespaces:
             try:
-                groups = {index: named[0].link.group for index, named in targets.items() if not named[0].ref}
-                groups |= _groups_of_peers(
-                    namespaces, {index: targets[index][0].link for index in targets.keys() - groups}
-                )
-                if groups:
-                    delete_indexes(namespaces, namespaces.home, groups)
+                links = {index: named[0].link for index, named in targets.items() if not named[0].ref}
+                links |= _peers(namespaces, {index: targets[index][0].link for index in targets.keys() - links})
+                if links:
+                    _delete_links(namespaces, namespaces.home, links)
             except VethError as error:
                 self._fail((one.position for named in targets.values() for one in named), error)
 
@@ -273,7 +230,7 @@ class Deletion:
                 if place.is_still(group[0].birth):
                     left = group if place.cookie else _still_there(namespaces, place, group)
                     if left:
-                        delete_indexes(namespaces, place, {named.link.ifindex: named.link.group for named in left})
+                        _delete_links(namespaces, place, {named.link.ifindex: named.link for named in left})
             except VethError as error:
                 self._fail((named.position for named in group), error)
 
@@ -299,16 +256,21 @@ def _look(namespaces: Namespaces, place: OpenNetns, keys: Sequence[str | int]) -
     requests = [get_link(key) if isinstance(key, int) else get_link(name=os.fsencode(key)) for key in keys]
     outcomes = namespaces.exchange(place, requests)
     for outcome in outcomes:
-        if outcome.errno not in _GONE:
+        if outcome.errno not in GONE:
             raise refusal(outcome, "look up links", place.ref)
     return [None if outcome.errno else read_body(place, outcome, parse_link) for outcome in outcomes]
 
 
-def _groups_of_peers(namespaces: Namespaces, ends: Mapping[int, LinkMessage]) -> dict[int, int]:
-    """Return the link group of each of these links in home that is still the other end of its foreign link."""
+def _delete_links(namespaces: Namespaces, place: OpenNetns, links: Mapping[int, LinkMessage]) -> None:
+    groups = {index: link.group for index, link in links.items()}
+    delete_indexes(namespaces, place, groups, marks_are_dear=any(map(_mark_is_dear, links.values())))
+
+
+def _peers(namespaces: Namespaces, ends: Mapping[int, LinkMessage]) -> dict[int, LinkMessage]:
+    """Return each of these links in home that is still the other end of its foreign link."""
     found = zip(ends.items(), _look(namespaces, namespaces.home, list(ends)), strict=True)
     return {
-        index: peer.group
+        index: peer
         for (index, end), peer in found
         if peer is not None and peer.kind == "veth" and peer.link in (None, end.ifindex)
     }
