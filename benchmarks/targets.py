@@ -113,7 +113,24 @@ class _Figure:
         return Outcome(f"{result.job.title}: {self.what}", spread.median, self.goal, True, self.unit)
 
 
-_GOALS: tuple[_Ratio | _Phases | _Time | _Rate | _Figure, ...] = (
+@dataclass(frozen=True, slots=True)
+class _PhaseFigure:
+    """A maximum for a figure of vethlib in seconds, as a multiple of its whole phase `base`."""
+
+    workload: str
+    name: str
+    base: str
+    what: str
+    goal: float
+
+    def of(self, result: Result) -> Outcome | None:
+        spread, base = result.figure("vethlib", self.name), result.wall("vethlib", self.base)
+        if spread is None or not base:
+            return None
+        return Outcome(f"{result.job.title}: {self.what}", spread.median / (base * result.job.n), self.goal)
+
+
+_GOALS: tuple[_Ratio | _Phases | _Time | _Rate | _Figure | _PhaseFigure, ...] = (
     _Ratio("lifecycle", WHOLE, "vethlib", "limit", 1.05),
     _Ratio("lifecycle", WHOLE, "vishvananda", "vethlib", 30, at_most=False),
     _Ratio("create", "create", "vishvananda", "vethlib", 1.5, at_most=False),
@@ -133,9 +150,12 @@ _GOALS: tuple[_Ratio | _Phases | _Time | _Rate | _Figure, ...] = (
     _Ratio("ring", WHOLE, "munet", "vethlib", 100, at_most=False),
     _Phases("agent", "start", "create_many", 1.3),
     _Figure("agent", "resync", "resync with nothing to do", 0.5, "s"),
+    _PhaseFigure("agent", "resync", "bare dumps", "resync with nothing to do ÷ bare dumps", 2.0),
     _Figure("agent", "put_ms", "one more put, until it is up, in addition to the create", 5, "ms"),
 )
 _GROWTH = 1.1
+_UPKEEP = 1.5
+_MEMORY = 15
 
 
 def outcomes(results: Sequence[Result]) -> list[Outcome]:
@@ -146,7 +166,7 @@ def outcomes(results: Sequence[Result]) -> list[Outcome]:
         for result in results
         if result.job.workload.name == goal.workload and (outcome := goal.of(result))
     ]
-    return [*measured, *_growth_outcome(results)]
+    return [*measured, *_growth_outcome(results), *_upkeep_outcomes(results)]
 
 
 def growth(results: Iterable[Result]) -> list[tuple[int, dict[str, float]]]:
@@ -171,3 +191,21 @@ def _growth_outcome(results: Iterable[Result]) -> Iterator[Outcome]:
     if "vethlib" in factors and "limit" in factors:
         what = f"growth, cost of a pair at {many} ÷ at {few}: vethlib ÷ limit"
         yield Outcome(what, factors["vethlib"] / factors["limit"], _GROWTH)
+
+
+def _upkeep_outcomes(results: Iterable[Result]) -> Iterator[Outcome]:
+    """Compare what an agent needs for one pair among many with what it needs among few, and its memory."""
+    sizes = sorted((result for result in results if result.job.workload.name == "upkeep"), key=lambda it: it.job.n)
+    if len(sizes) < 2:
+        return
+    few, many = sizes[0], sizes[-1]
+    for name, what in (("put", "a put"), ("drift", "a repair"), ("lost", "a lost namespace")):
+        for figure, kind in ((f"{name}_ms", ""), (f"{name}_cpu_ms", ", CPU time")):
+            spread, base = many.figure("vethlib", figure), few.figure("vethlib", figure)
+            if spread is not None and base is not None and base.median:
+                title = f"upkeep, {what} among {many.job.n} pairs ÷ among {few.job.n}{kind}"
+                yield Outcome(title, spread.median / base.median, _UPKEEP)
+    memory, base = many.figure("vethlib", "rss_mib"), few.figure("vethlib", "rss_mib")
+    if memory is not None and base is not None:
+        each = (memory.median - base.median) * 1024 / (2 * (many.job.n - few.job.n))
+        yield Outcome("upkeep, memory for an interface", each, _MEMORY, True, "KiB")

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["STANDARD", "WORKLOADS", "Job", "Workload", "plan"]
+__all__ = ["FEW", "STANDARD", "WORKLOADS", "Job", "Workload", "plan"]
+
+FEW = 4
+"""Pairs that an agent of the workload upkeep has for comparison."""
 
 EVERYBODY = ("limit", "vethlib", "vishvananda", "pyroute2", "ip")
 LIBRARIES = EVERYBODY[1:]
@@ -84,6 +87,9 @@ WORKLOADS = {
             adds_up=True,
         ),
         Workload("agent", "start an agent on so many configured pairs", 4000, "pair", peers=("vethlib",)),
+        Workload(
+            "upkeep", "put, repair and rebuild one pair beside others, by an agent", 4000, "pair", peers=("vethlib",)
+        ),
     )
 }
 
@@ -132,5 +138,7 @@ def plan(names: Sequence[str], n: int | None = None, peers: Iterable[str] | None
 
 
 def _sizes(workload: Workload, n: int) -> list[int]:
-    """Return the sizes of growth up to n: five steps, each twice the last."""
+    """Return the sizes of growth up to n: five steps, each twice the last; and of upkeep: few pairs, and n."""
+    if workload.name == "upkeep":
+        return sorted({min(FEW, n), n})
     return sorted({max(1, n >> shift) for shift in range(5)}) if workload.name == "growth" else [n]

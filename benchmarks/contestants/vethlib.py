@@ -141,11 +141,18 @@ def agent(report: Report, n: int, queues: int) -> None:
     agent(report, n, queues)
 
 
+def upkeep(report: Report, n: int, queues: int) -> None:
+    from .upkeep import upkeep
+
+    upkeep(report, n, queues)
+
+
 if __name__ == "__main__":
     serve(
         vethlib.__version__,
         {
             "agent": agent,
+            "upkeep": upkeep,
             "lifecycle": lifecycle,
             "create": create,
             "delete": delete,

@@ -22,7 +22,7 @@ from benchmarks.report import duration, growth_table, header, table, targets_tab
 from benchmarks.results import WHOLE, Phase, Result, Run
 from benchmarks.run import Failed, parsed, rounds
 from benchmarks.targets import growth, outcomes
-from benchmarks.workloads import WORKLOADS, Job, plan
+from benchmarks.workloads import FEW, WORKLOADS, Job, plan
 from vethlib.topology import ring
 from vethlib.topology.design.layout import lay_out
 
@@ -195,6 +195,36 @@ def test_growth_is_the_cost_among_many_beside_that_among_few() -> None:
     assert outcome.what == "growth, cost of a pair at 40 ÷ at 10: vethlib ÷ limit"
     assert outcome.measured == pytest.approx(1.1)
     assert "40" in growth_table(sizes)
+
+
+def figures(workload: str, n: int, **figures: float) -> Result:
+    """A result of vethlib alone that has one round with these figures."""
+    job = Job(WORKLOADS[workload], n, ("vethlib",))
+    return Result(job, [Run("vethlib", 0, (), figures)])
+
+
+def test_upkeep_has_few_pairs_and_many() -> None:
+    assert [job.n for job in plan(["upkeep"])] == [FEW, 4000]
+    assert [job.n for job in plan(["upkeep"], n=FEW)] == [FEW]
+
+
+def test_upkeep_is_what_one_pair_costs_among_many_beside_that_among_few_and_the_memory_of_an_interface() -> None:
+    few = figures("upkeep", 4, put_ms=2.0, put_cpu_ms=1.0, lost_ms=8.0, rss_mib=30.0)
+    many = figures("upkeep", 1028, put_ms=2.5, put_cpu_ms=2.0, lost_ms=8.0, rss_mib=50.0)
+    found = {outcome.what: (outcome.measured, outcome.met) for outcome in outcomes([many, few])}
+    assert found == {
+        "upkeep, a put among 1028 pairs ÷ among 4": (1.25, True),
+        "upkeep, a put among 1028 pairs ÷ among 4, CPU time": (2.0, False),
+        "upkeep, a lost namespace among 1028 pairs ÷ among 4": (1.0, True),
+        "upkeep, memory for an interface": (10.0, True),
+    }
+    assert outcomes([many]) == []
+
+
+def test_a_resync_is_compared_with_the_bare_dumps_of_the_same() -> None:
+    agent = figures("agent", 100, resync=0.3)
+    agent.runs[0] = replace(agent.runs[0], phases=(Phase("bare dumps", 0.2, 0.0, 0.0),))
+    assert [outcome.measured for outcome in outcomes([agent]) if "÷ bare dumps" in outcome.what] == [pytest.approx(1.5)]
 
 
 def test_a_table_says_everything_of_a_job(lifecycle: Result) -> None:
