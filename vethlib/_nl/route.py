@@ -13,14 +13,19 @@ from .const import (
     NLM_F_CREATE,
     NLM_F_DUMP,
     NLM_F_EXCL,
+    NLM_F_REPLACE,
     NLM_F_REQUEST,
+    RT_SCOPE_LINK,
+    RT_SCOPE_NOWHERE,
     RT_SCOPE_UNIVERSE,
     RT_TABLE_MAIN,
     RTA_DST,
     RTA_GATEWAY,
     RTA_MULTIPATH,
     RTA_OIF,
+    RTA_PRIORITY,
     RTA_TABLE,
+    RTM_DELROUTE,
     RTM_GETROUTE,
     RTM_NEWROUTE,
     RTN_UNICAST,
@@ -60,6 +65,42 @@ def _template(size: int) -> Template:
         *hole(RTA_GATEWAY, f"{size}s"),
     ]
     return Template(RTM_NEWROUTE, NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL, parts)
+
+
+def replace_route(network: bytes, prefixlen: int, gateway: bytes, index: int, metric: int) -> bytes:
+    """RTM_NEWROUTE: add a static route to the main table, or replace the one to this network with this metric.
+
+    It leads via `gateway` (b"": the network is on the link), over the link `index` (0: that of the gateway);
+    `metric` 0 is the kernel's default.
+    """
+    scope = RT_SCOPE_UNIVERSE if gateway or len(network) == 16 else RT_SCOPE_LINK
+    body = _head(network, prefixlen, RTPROT_STATIC, scope, RTN_UNICAST) + _hop(network, gateway, index, metric)
+    return message(RTM_NEWROUTE, NLM_F_REQUEST | NLM_F_CREATE | NLM_F_REPLACE, body)
+
+
+def delete_route(network: bytes, prefixlen: int, gateway: bytes, index: int, metric: int) -> bytes:
+    """RTM_DELROUTE: delete the first route to a network in the main table, of those with what is given.
+
+    ESRCH: there is none.
+    """
+    body = _head(network, prefixlen, 0, RT_SCOPE_NOWHERE, 0) + _hop(network, gateway, index, metric)
+    return message(RTM_DELROUTE, NLM_F_REQUEST, body)
+
+
+def _head(network: bytes, prefixlen: int, protocol: int, scope: int, kind: int) -> bytes:
+    family = AF_INET if len(network) == 4 else AF_INET6
+    return _RTMSG.pack(family, prefixlen, 0, 0, RT_TABLE_MAIN, protocol, scope, kind, 0)
+
+
+def _hop(network: bytes, gateway: bytes, index: int, metric: int) -> bytes:
+    attributes = [attribute(RTA_DST, network)]
+    if gateway:
+        attributes.append(attribute(RTA_GATEWAY, gateway))
+    if index:
+        attributes.append(attribute(RTA_OIF, _U32.pack(index)))
+    if metric:
+        attributes.append(attribute(RTA_PRIORITY, _U32.pack(metric)))
+    return b"".join(attributes)
 
 
 def dump_routes(family: int) -> bytes:

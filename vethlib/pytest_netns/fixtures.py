@@ -50,6 +50,7 @@ class _Options(TypedDict, total=False):
     routes: bool
     first: int
     hosts: bool
+    resolv_conf: str | None
     impair: Literal["kernel", "userspace"] | None
 
 
@@ -73,6 +74,7 @@ class TopologyFactory:
         first: int = 0,
         mtu: int | None = None,
         hosts: bool = False,
+        resolv_conf: str | None = None,
         impair: Literal["kernel", "userspace"] | None = None,
     ) -> Topology:
         """Build a topology from text, a list of statements or a Description. Raises InvalidValue.
@@ -83,14 +85,8 @@ class TopologyFactory:
         __tracebackhide__ = True
         if isinstance(description, (list, tuple)) and all(isinstance(statement, str) for statement in description):
             description = "\n".join(description)
-        options: dict[str, Any] = {
-            "ipv4": ipv4,
-            "ipv6": ipv6,
-            "routes": routes,
-            "first": first,
-            "mtu": mtu,
-            "hosts": hosts,
-        }
+        options: dict[str, Any] = {"ipv4": ipv4, "ipv6": ipv6, "routes": routes, "first": first, "mtu": mtu}
+        options |= {"hosts": hosts, "resolv_conf": resolv_conf}
         if impair is not None:
             options["impair"] = impair
         return self._scope.build(description, **options)

@@ -16,6 +16,7 @@ from .design.shapes import fat_tree, line, mesh, ring, star
 from .design.text import parse
 from .impair.netem import ImpairmentNotSupported
 from .live.node import Node
+from .live.pinging import Pings
 from .live.topology import Topology
 from .live.wire import LiveWire
 
@@ -27,6 +28,7 @@ __all__ = [
     "LiveWire",
     "Member",
     "Node",
+    "Pings",
     "Port",
     "Route",
     "Topology",

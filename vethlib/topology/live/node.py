@@ -8,14 +8,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from types import TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 from vethlib import ns
 from vethlib._primitives import Lock, are_threads_real, local, socket, start_thread, time
-from vethlib.errors import InvalidValue, LinkNotFound, NetnsNotFound, NotSupported, WaitTimeout
+from vethlib.errors import InvalidValue, LinkNotFound, NetnsNotFound, NotSupported, VethError, WaitTimeout
 from vethlib.linkref import LinkRef, locate
 from vethlib.links import IPInterface, Link, Stats
 from vethlib.ns import Netns, greenlets
@@ -24,7 +24,12 @@ from vethlib.ns.programs.start import completed
 from vethlib.session import Session
 from vethlib.topology.programs.processes import Programs, describe_program, end_processes, end_with_python, let_run
 
+from . import routes
+from .pinging import Pings, allow_ping, ping
+from .routes import IPAddress, check_address, closest, parts
+from .sysctls import check_sysctl, read_sysctl, write_sysctl
 from .usable import wait_until_usable
+from .waiting import is_listening, wait_until
 
 __all__ = ["Node", "end_programs"]
 
@@ -64,6 +69,7 @@ class Node:
         self.addresses = tuple(addresses)
         self.started: list[subprocess.Popen[Any]] = []
         self.was_entered = False
+        self._may_ping = False
         self._session = session
         self._peers = peers or {}  # the node, namespace and link at the other end, by link
         self._programs = Programs(netns)
@@ -84,6 +90,7 @@ class Node:
 
     def __enter__(self) -> Node:
         self.was_entered = True
+        self._let_ping()
         block = self.netns.entered()
         stack = self._blocks.of_greenlet.setdefault(greenlets.key(), [])
         block.__enter__()
@@ -98,6 +105,13 @@ class Node:
         stack.pop().__exit__(kind, error, trace)
         if not stack:
             del self._blocks.of_greenlet[running]
+
+    def _let_ping(self) -> None:
+        """Let programs and functions in the node ping without privilege, before the first of them runs."""
+        if not self._may_ping:
+            self._may_ping = True
+            with suppress(VethError):  # what is to be run raises it itself
+                ns.call_in(self.netns.fd, allow_ping)
 
     @property
     def ipv4(self) -> str:
@@ -142,6 +156,7 @@ class Node:
         future: Future[T] = Future()
         block = self.netns.entered()  # opened here, so that a closed node raises at once
         self.was_entered = True
+        self._let_ping()
 
         def work() -> None:
             try:
@@ -180,6 +195,7 @@ class Node:
 
     def _run(self, command: Sequence[str], options: dict[str, Any]) -> subprocess.CompletedProcess[str]:
         self.was_entered = True
+        self._let_ping()
 
         def ended(process: subprocess.Popen[Any]) -> None:
             self._awaited.discard(process)
@@ -198,11 +214,128 @@ class Node:
         """
         options = {"stdin": subprocess.DEVNULL, "text": True, "process_group": 0} | options
         self.was_entered = True
+        self._let_ping()
         return self._programs.begin(command, options, self._keep)
 
     def _keep(self, process: subprocess.Popen[Any]) -> None:
         self.started.append(process)
         end_with_python(process)
+
+    def address(self, *, towards: Node | str, version: Literal[4, 6] | None = None) -> str:
+        """Return the address of this node that another node, or the owner of an address, sees.
+
+        ``server.address(towards=client)`` is the source address that the kernel chooses, as text. `version` is that of
+        IP, by default that of the first address of the other node. Raises LookupError if there is no such address or no
+        route, and InvalidValue.
+        """
+        to = self._address_of(towards, version)
+        family = socket.AF_INET if to.version == 4 else socket.AF_INET6
+        with self.netns.socket(family, socket.SOCK_DGRAM) as asking:
+            try:
+                asking.connect((str(to), 9))  # which sends nothing
+            except OSError as error:
+                raise LookupError(f"node {self.name} has no route to {to}: {error.strerror}") from None
+            return str(asking.getsockname()[0])
+
+    def ping(
+        self,
+        other: Node | str,
+        *,
+        count: int = 1,
+        timeout: float = 2.0,
+        interval: float = 0.01,
+        version: Literal[4, 6] | None = None,
+    ) -> Pings:
+        """Send echo requests to a node or an address, and return what became of them: ``assert a.ping(b)``.
+
+        The requests are `interval` seconds apart; replies are awaited up to `timeout` seconds after the last one. No
+        program is needed. `version` is as for :meth:`address`. Raises LookupError if the other node has no address,
+        InvalidValue and NotPermitted.
+        """
+        self._let_ping()
+        to = self._address_of(other, version)
+        return ping(self.netns, to, count=count, timeout=timeout, interval=interval)
+
+    def _address_of(self, other: Node | str | IPAddress, version: Literal[4, 6] | None) -> IPAddress:
+        """Return an address of another node, if possible one in a network of this node."""
+        if not isinstance(other, Node):
+            return check_address(other, "other")
+        found = closest(other.addresses, self.addresses, version)
+        if found is None:
+            raise LookupError(f"node {other.name} has no configured {f'IPv{version} ' if version else ''}address")
+        return found
+
+    def wait_for(self, condition: Callable[[], T], *, timeout: float = 5.0) -> T:
+        """Call `condition` in the node, again and again, until its result is true, and return that.
+
+        ``client.wait_for(lambda: socket.create_connection((server.ipv4, 80))).close()`` waits for a server.
+
+        An OSError, AssertionError, LookupError, VethError or error of a program means that the condition does not hold
+        yet; all others are raised. The calling thread is in the node meanwhile, as in a ``with`` block.
+
+        Raises WaitTimeout after `timeout` seconds, with the last error as its cause.
+        """
+        name = _name(condition)
+        return wait_until(
+            lambda: ns.call_in(self.netns.fd, condition), f"{name} does not hold in node {self.name}", timeout
+        )
+
+    def sysctl(self, name: str, value: str | int | None = None) -> str:
+        """Set a sysctl of the node, or only read it: ``node.sysctl("net.ipv4.ip_forward", 1)``; return its value.
+
+        Only the sysctls of a network namespace (net.…) belong to a node. Those of a link whose name has a dot are
+        written with slashes: "net/ipv4/conf/eth0.7/forwarding".
+
+        Raises InvalidValue, NotPermitted.
+        """
+        path = check_sysctl(name)
+        if value is not None:
+            text = str(int(value)) if isinstance(value, bool) else str(value)
+            ns.call_in(self.netns.fd, partial(write_sysctl, path, text))
+        return ns.call_in(self.netns.fd, partial(read_sysctl, path))
+
+    def route(
+        self,
+        destination: str,
+        *,
+        via: Node | str | None = None,
+        link: str | None = None,
+        metric: int | None = None,
+    ) -> None:
+        """Add a route, or replace the one to the same destination: ``node.route("10.1.0.0/16", via="10.0.0.1")``.
+
+        `destination` is a network, an address or "default". The route leads via a node or an address, or directly over
+        a `link`. With several routes, that with the smallest `metric` is used.
+
+        Raises InvalidValue, LinkNotFound, and NetlinkError if the kernel cannot reach `via`.
+        """
+        if via is None and link is None:
+            raise InvalidValue("via", via, "must be a node or an address, unless there is a link")
+        routes.replace(self.name, self.netns, *self._route(destination, via, link, metric))
+
+    def remove_route(
+        self,
+        destination: str,
+        *,
+        via: Node | str | None = None,
+        link: str | None = None,
+        metric: int | None = None,
+        missing_ok: bool = False,
+    ) -> None:
+        """Remove the first route to a destination, of those with what is given.
+
+        Raises as :meth:`route`, and NetlinkError if there is none, unless `missing_ok`.
+        """
+        given = self._route(destination, via, link, metric)
+        routes.remove(self.name, self.netns, *given, missing_ok=missing_ok)
+
+    def _route(
+        self, destination: str, via: Node | str | None, link: str | None, metric: int | None
+    ) -> tuple[routes.IPNetwork, IPAddress | None, int, int]:
+        index = 0 if link is None else self._session.index(link, self.netns)
+        return parts(
+            destination, lambda version: None if via is None else self._address_of(via, version), index, metric
+        )
 
     def set_file(self, path: str | os.PathLike[str], text: str | Callable[[], str]) -> None:
         """Replace a file for the programs of the node: ``node.set_file("/etc/resolv.conf", "nameserver 10.0.0.1")``.
@@ -224,7 +357,7 @@ class Node:
         program that ended successfully may have gone to the background).
         """
         deadline = time.monotonic() + timeout
-        while not ns.call_in(self.netns.fd, lambda: _is_listening(port, udp=udp)):
+        while not ns.call_in(self.netns.fd, lambda: is_listening(port, udp=udp)):
             ended = [process for process in self.started if process.poll()]
             if time.monotonic() > deadline or (self.started and ended == self.started):
                 what = f"nothing listens on {'UDP' if udp else 'TCP'} port {port} in node {self.name}"
@@ -300,23 +433,6 @@ def _is_of_ids(error: BaseException) -> bool:
     """Return whether a program may have failed because it cannot change to another user or group."""
     stderr = getattr(error, "stderr", None) or b""
     return _OF_IDS.search(stderr if isinstance(stderr, str) else stderr.decode(errors="replace")) is not None
-
-
-def _is_listening(port: int, *, udp: bool) -> bool:
-    """Return whether a TCP socket listens on the port, or a UDP socket is bound to it, in the thread's namespace."""
-    # proc_pid_net(5). The state is hexadecimal: 0A is TCP_LISTEN; a UDP socket that is not connected has 07, TCP_CLOSE.
-    state = "07" if udp else "0A"
-    for table in ("udp", "udp6") if udp else ("tcp", "tcp6"):
-        try:
-            with open(f"/proc/thread-self/net/{table}") as lines:
-                next(lines)
-                for line in lines:
-                    fields = line.split()
-                    if fields[3] == state and int(fields[1].rpartition(":")[2], 16) == port:
-                        return True
-        except FileNotFoundError:
-            pass  # no IPv6 in this kernel
-    return False
 
 
 def _name(function: Callable[..., object]) -> str:

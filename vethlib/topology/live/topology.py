@@ -53,6 +53,7 @@ class Topology(Closing, Mapping[str, Node]):
         first: int = 0,
         mtu: int | None = None,
         hosts: bool = False,
+        resolv_conf: str | None = None,
         impair: Literal["kernel", "userspace"] = "kernel",
     ) -> Topology:
         """Build a topology from its text form (see :mod:`vethlib.topology.design.text`) or from a shape.
@@ -60,8 +61,8 @@ class Topology(Closing, Mapping[str, Node]):
         `ipv4` and `ipv6` select the families of addresses that are chosen. With `routes`, every address can reach every
         other, and nodes with two or more wires forward. `first` is the number of the first segment, for topologies that
         must not share addresses. `mtu` applies to wires that have none of their own. With `hosts`, programs in the
-        nodes can use the names of the nodes (/etc/hosts), and have no name server (/etc/resolv.conf). When this
-        returns, everything is up and usable.
+        nodes can use the names of the nodes (/etc/hosts), and have no name server (/etc/resolv.conf). `resolv_conf` is
+        the text of /etc/resolv.conf for them. When this returns, everything is up and usable.
 
         `impair` is who delays and loses the packets of wires that have such attributes: netem in the kernel, or a relay
         in user space, which needs nothing of the kernel but is less accurate and slower.
@@ -73,6 +74,8 @@ class Topology(Closing, Mapping[str, Node]):
 
         if mtu is not None:
             check_mtu(mtu)
+        if resolv_conf is not None and not isinstance(resolv_conf, str):
+            raise InvalidValue("resolv_conf", resolv_conf, 'must be text, such as "nameserver 10.0.0.1\\n"')
         if impair not in ("kernel", "userspace"):
             raise InvalidValue("impair", impair, 'must be "kernel" or "userspace"')
         if not isinstance(description, (str, Description)):
@@ -96,6 +99,9 @@ class Topology(Closing, Mapping[str, Node]):
             topology._session = session
         if hosts:
             topology._give_names()
+        if hosts or resolv_conf is not None:
+            for node in topology.values():
+                node.set_file("/etc/resolv.conf", _NO_NAME_SERVER if resolv_conf is None else resolv_conf)
         return topology
 
     def _give_names(self) -> None:
@@ -104,7 +110,6 @@ class Topology(Closing, Mapping[str, Node]):
 
         for name, node in self._nodes.items():
             node.set_file("/etc/hosts", partial(hosts, self.layout, name))
-            node.set_file("/etc/resolv.conf", _NO_NAME_SERVER)
 
     def __getitem__(self, name: str) -> Node:
         try:

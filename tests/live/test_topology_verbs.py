@@ -1,0 +1,240 @@
+"""What a test asks of a node: ping, wait, sysctls, routes, addresses, and the names of nodes in programs."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.live.plugin import UNPRIVILEGED
+from tests.witness import ip
+from vethlib import InvalidValue, LinkNotFound, NetlinkError, NetnsNotFound, WaitTimeout
+from vethlib.topology import Node, Pings, Topology
+
+
+@pytest.fixture(scope="module")
+def chain() -> Iterator[Topology]:
+    with Topology.build("a -- r -- b; a -- c; node alone", routes=True) as net:
+        yield net
+
+
+@pytest.fixture
+def net() -> Iterator[Topology]:
+    with Topology.build("a -- r -- b") as built:
+        yield built
+
+
+@pytest.mark.parametrize("version", [4, 6, None])
+def test_a_node_pings_another_without_a_program(chain: Topology, version: Any) -> None:
+    pings = chain["a"].ping(chain["b"], count=5, version=version)
+    assert (bool(pings), pings.sent, pings.received, pings.loss) == (True, 5, 5, 0.0)
+    assert all(seconds is not None and 0 < seconds < 2 for seconds in pings.times)
+    assert pings.best == min(seconds for seconds in pings.times if seconds is not None)
+    assert chain["a"].ping(chain["b"].ipv6)
+    assert chain["alone"].ping("127.0.0.1")
+
+
+def test_a_ping_without_a_reply_is_false_when_its_time_is_over(chain: Topology) -> None:
+    begun = time.monotonic()
+    pings = chain["a"].ping("10.0.0.99", count=3, timeout=0.2)
+    assert 0.2 <= time.monotonic() - begun < 10
+    assert (bool(pings), pings.sent, pings.received, pings.loss, pings.times) == (False, 3, 0, 1.0, (None,) * 3)
+    with pytest.raises(LookupError):
+        _ = pings.best
+    assert not chain["alone"].ping("10.0.0.1", timeout=0.1)  # no route
+
+
+def test_pings_count_what_is_lost() -> None:
+    assert (Pings((0.1, None, None, 0.2)).loss, Pings((0.1, None)).best) == (0.5, 0.1)
+
+
+def test_what_cannot_be_pinged_is_an_error(chain: Topology) -> None:
+    with pytest.raises(LookupError):
+        chain["a"].ping(chain["alone"])
+    for wrong in ("b", "10.0.0.1/24", 7):
+        with pytest.raises(InvalidValue) as error:
+            chain["a"].ping(wrong)  # type: ignore[arg-type]
+        assert error.value.field == "other"
+    for count in (0, 70000, 1.5):
+        with pytest.raises(InvalidValue) as error:
+            chain["a"].ping(chain["b"], count=count)  # type: ignore[arg-type]
+        assert error.value.field == "count"
+    with Topology.build("x -- y") as closed:
+        node = closed["x"]
+    with pytest.raises(NetnsNotFound):
+        node.ping("10.0.0.1")
+
+
+def test_programs_and_functions_of_a_node_may_ping_without_privilege(net: Topology) -> None:
+    script = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP)"
+    net["b"].run([*UNPRIVILEGED, sys.executable, "-c", script])
+    net["a"].call(socket.socket, socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP).close()
+
+
+def test_the_address_towards_a_node_is_the_one_that_it_sees(chain: Topology) -> None:
+    a, b, c, r = (chain[name] for name in "abcr")
+    assert (a.address(towards=r), a.address(towards=c)) == ("10.0.0.1", "10.0.2.1")
+    assert a.address(towards=b) == a.address(towards="10.0.1.2") == "10.0.0.1"
+    assert (a.address(towards=c, version=6), r.address(towards=b, version=6)) == ("fd00:2::1", "fd00:1::1")
+    with b.socket(type=socket.SOCK_DGRAM) as server, a.socket(type=socket.SOCK_DGRAM) as client:
+        server.bind(("", 7))
+        server.settimeout(5)
+        client.sendto(b"x", (b.address(towards=a), 7))
+        assert server.recvfrom(10)[1][0] == a.address(towards=b)
+    for node, towards in ((a, chain["alone"]), (chain["alone"], a)):
+        with pytest.raises(LookupError):
+            node.address(towards=towards)
+
+
+def test_a_condition_is_called_in_the_node_until_it_holds(net: Topology) -> None:
+    a, r = net["a"], net["r"]
+    calls: list[set[str]] = []
+
+    def condition() -> int:
+        calls.append({name for _, name in socket.if_nameindex()})
+        if len(calls) == 1:
+            raise ConnectionRefusedError
+        return len(calls) if len(calls) > 3 else 0
+
+    assert r.wait_for(condition) == 4
+    assert calls == [{"lo", "eth0", "eth1"}] * 4
+
+    def serve_later() -> socket.socket:
+        time.sleep(0.2)
+        return socket.create_server(("", 7))
+
+    server = r.submit(serve_later)
+    a.wait_for(lambda: socket.create_connection((r.ipv4, 7), timeout=5), timeout=20).close()
+    server.result().close()
+
+
+def test_a_condition_that_never_holds_is_a_timeout_with_its_cause(net: Topology) -> None:
+    def refused() -> bool:
+        raise ConnectionRefusedError("nobody listens")
+
+    with pytest.raises(WaitTimeout) as timeout:
+        net["a"].wait_for(refused, timeout=0.1)
+    assert isinstance(timeout.value.__cause__, ConnectionRefusedError)
+    with pytest.raises(WaitTimeout) as timeout:
+        net["a"].wait_for(lambda: False, timeout=0)
+    assert timeout.value.__cause__ is None
+    with pytest.raises(TypeError):
+        net["a"].wait_for(lambda: 1 + "1")  # type: ignore[operator]
+
+
+def test_a_sysctl_is_the_node_s_own(net: Topology) -> None:
+    a, b = net["a"], net["b"]
+    assert a.sysctl("net.ipv4.ip_forward") == "0"
+    assert a.sysctl("net.ipv4.ip_forward", 1) == "1"
+    assert a.sysctl("net/ipv4/conf/eth0/rp_filter", "2") == "2"
+    assert a.sysctl("net.ipv4.ip_forward", False) == "0"
+    assert a.run(["cat", "/proc/sys/net/ipv4/conf/eth0/rp_filter"]).stdout == "2\n"
+    assert b.sysctl("net.ipv4.conf.eth0.rp_filter") == "0"
+    assert a.sysctl("net.ipv4.ping_group_range").split()[0] == "0"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "field"),
+    [
+        ("kernel.hostname", None, "name"),
+        ("net", None, "name"),
+        ("net..ipv4", None, "name"),
+        ("net/../kernel/hostname", None, "name"),
+        ("net.ipv4.no_such", None, "name"),
+        ("net.ipv4.conf", 1, "name"),
+        ("net.ipv4.ip_forward", "maybe", "value"),
+        (7, None, "name"),
+    ],
+)
+def test_another_sysctl_or_value_is_refused(net: Topology, name: Any, value: Any, field: str) -> None:
+    with pytest.raises(InvalidValue) as wrong:
+        net["a"].sysctl(name, value)
+    assert wrong.value.field == field
+
+
+def routes(node: Node, *words: str) -> list[dict[str, Any]]:
+    found = [route for route in ip(*words, "route", netns=node.netns) if route.get("protocol") == "static"]
+    return [{key: route[key] for key in ("dst", "gateway", "dev", "metric") if key in route} for route in found]
+
+
+def test_routes_are_added_replaced_and_removed(net: Topology) -> None:
+    a, r, b = net["a"], net["r"], net["b"]
+    r.sysctl("net.ipv4.ip_forward", 1)
+    a.route("default", via=r)
+    b.route("10.0.0.0/24", via=r.address(towards=b))
+    assert a.ping(b)
+    assert routes(a) == [{"dst": "default", "gateway": "10.0.0.2", "dev": "eth0"}]
+    a.route("10.9.0.0/16", via="10.0.0.2", metric=7)
+    a.route("10.9.0.0/16", link="eth0", metric=7)
+    a.route("10.9.0.1", via=r)
+    assert routes(a)[1:] == [
+        {"dst": "10.9.0.0/16", "dev": "eth0", "metric": 7},
+        {"dst": "10.9.0.1", "gateway": "10.0.0.2", "dev": "eth0"},
+    ]
+    a.remove_route("10.9.0.0/16", metric=7)
+    a.remove_route("10.9.0.1", via=r)
+    a.remove_route("default")
+    assert routes(a) == []
+    a.remove_route("default", missing_ok=True)
+    with pytest.raises(NetlinkError):
+        a.remove_route("default")
+
+
+def test_routes_of_ipv6_are_added_too(net: Topology) -> None:
+    a, r, b = net["a"], net["r"], net["b"]
+    r.sysctl("net.ipv6.conf.all.forwarding", 1)
+    a.route("fd00:1::/64", via=r)
+    b.route("default", via=r.address(towards=b, version=6))
+    assert a.ping(b, version=6)
+    a.route("fd00:9::/64", link="eth0", metric=7)
+    assert [route["dst"] for route in ip("-6", "route", netns=a.netns) if route["dst"].startswith("fd00:9")]
+
+
+@pytest.mark.parametrize(
+    ("destination", "given", "field"),
+    [
+        ("default", {}, "via"),
+        ("10.0.0.1/24", {"via": "10.0.0.2"}, "destination"),
+        ("b", {"via": "10.0.0.2"}, "destination"),
+        ("fd00:9::/64", {"via": "10.0.0.2"}, "via"),
+        ("10.9.0.0/16", {"via": "r"}, "other"),
+        ("10.9.0.0/16", {"via": "10.0.0.2", "metric": 0}, "metric"),
+    ],
+)
+def test_a_wrong_route_names_its_field(net: Topology, destination: str, given: Any, field: str) -> None:
+    with pytest.raises(InvalidValue) as wrong:
+        net["a"].route(destination, **given)
+    assert wrong.value.field == field
+    assert routes(net["a"]) == []
+
+
+def test_a_route_that_the_kernel_refuses_is_an_error(net: Topology) -> None:
+    with pytest.raises(NetlinkError):
+        net["a"].route("10.9.0.0/16", via="10.77.0.1")
+    with pytest.raises(LinkNotFound):
+        net["a"].route("10.9.0.0/16", link="eth9")
+
+
+def test_programs_resolve_the_names_of_nodes_and_have_the_name_server_that_is_given() -> None:
+    with Topology.build("a -- b", hosts=True, resolv_conf="nameserver 10.0.0.2\n") as net:
+        assert net["a"].run(["getent", "hosts", "b"]).stdout.split()[1] == "b"
+        for node in net.values():
+            assert node.run(["cat", "/etc/resolv.conf"]).stdout == "nameserver 10.0.0.2\n"
+    with Topology.build("a -- b", resolv_conf="nameserver 10.0.0.7\n") as net:
+        assert net["a"].run(["cat", "/etc/resolv.conf"]).stdout == "nameserver 10.0.0.7\n"
+        with pytest.raises(subprocess.CalledProcessError):
+            net["a"].run(["grep", "-w", "b", "/etc/hosts"])
+    with pytest.raises(InvalidValue) as wrong:
+        Topology.build("a -- b", resolv_conf=["10.0.0.7"])  # type: ignore[arg-type]
+    assert wrong.value.field == "resolv_conf"
+
+
+def test_the_fixtures_pass_the_name_server_on(topology: Any) -> None:
+    net = topology("a -- b", resolv_conf="nameserver 10.0.0.2\n")
+    assert json.dumps(net["b"].run(["cat", "/etc/resolv.conf"]).stdout) == '"nameserver 10.0.0.2\\n"'

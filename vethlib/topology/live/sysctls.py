@@ -1,0 +1,64 @@
+"""Sysctls of a node: those of its network namespace, and no others."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from typing import Final
+
+from vethlib._primitives import posix
+from vethlib.errors import InvalidValue, NetlinkError, NotPermitted, errno_text
+from vethlib.ns.descriptor import opened
+
+__all__ = ["check_sysctl", "read_sysctl", "write_sysctl"]
+
+_NET: Final = "net/"
+_PART: Final = re.compile(r"[A-Za-z0-9_.@:+-]+", re.ASCII)
+_NO_VALUE: Final = (errno.EINVAL, errno.ERANGE, errno.ENOTSUP)
+
+
+def check_sysctl(name: str) -> str:
+    """Return the path of a sysctl below /proc/sys. Raises InvalidValue unless it is one of the network.
+
+    As in sysctl(8), the name is "net.ipv4.ip_forward" or "net/ipv4/ip_forward"; a link whose name has a dot takes the
+    second form, or a "/" in place of the dot.
+    """
+    hint = 'must be a sysctl of the network, such as "net.ipv4.ip_forward"; others belong to the whole host'
+    if not isinstance(name, str):
+        raise InvalidValue("name", name, hint)
+    first = re.search(r"[./]", name)
+    path = name.translate(str.maketrans("./", "/.")) if first is not None and first[0] == "." else name
+    parts = path.split("/")
+    if not path.startswith(_NET) or not all(_PART.fullmatch(part) and part not in (".", "..") for part in parts):
+        raise InvalidValue("name", name, hint)
+    return path
+
+
+def read_sysctl(path: str) -> str:
+    """Return the value in the calling thread's namespace. Raises InvalidValue if there is none, NotPermitted."""
+    try:
+        with open(f"/proc/sys/{path}") as file:
+            return file.read().strip()
+    except OSError as error:
+        raise _refused(path, None, error) from None
+
+
+def write_sysctl(path: str, value: str) -> None:
+    """Set a value in the calling thread's namespace. Raises InvalidValue, NotPermitted, NetlinkError."""
+    try:
+        with opened(f"/proc/sys/{path}", os.O_WRONLY | os.O_CLOEXEC) as owned:
+            posix.write(owned.fileno(), value.encode())
+    except OSError as error:
+        raise _refused(path, value, error) from None
+
+
+def _refused(path: str, value: str | None, error: OSError) -> InvalidValue | NetlinkError:
+    number = error.errno or 0
+    name = path.replace("/", ".")
+    if number in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
+        return InvalidValue("name", name, "this kernel has no such sysctl in a network namespace")
+    if number in _NO_VALUE:
+        return InvalidValue("value", value, f"{name} does not accept this")
+    cls = NotPermitted if number in (errno.EPERM, errno.EACCES, errno.EROFS) else NetlinkError
+    return cls(f"sysctl {name}: {errno_text(number)}", errno=number)
