@@ -3,7 +3,7 @@
 They are kept in the repository, so that they can be read where it is; a test sees that they are as the code says:
 
 * reference/command-line.md, and packaging/man/vethctl.1, from vethlib/cli/arguments;
-* reference/northbound.md, the tables of it, from vethlib/agent/config/northbound.proto;
+* reference/northbound.md, the tables of it, from vethlib/agent/config/northbound.proto and vethlib/agent/reasons.py;
 * reference/limits.md, the table of it, from vethlib/agent/limits.py;
 * reference/kernels.md and the table in README.md, from reference/kernels.json;
 * explanation/why-it-is-fast.md, its figures, from benchmarks/figures/standard.json.
@@ -48,10 +48,8 @@ def pages() -> Iterator[tuple[Path, str]]:
     yield HERE / "reference/command-line.md", command_line()
     yield ROOT / "packaging/man/vethctl.1", man_page()
     northbound = HERE / "reference/northbound.md"
-    yield (
-        northbound,
-        _put("fields", fields((ROOT / "vethlib/agent/config/northbound.proto").read_text()), northbound.read_text()),
-    )
+    page = _put("fields", fields((ROOT / "vethlib/agent/config/northbound.proto").read_text()), northbound.read_text())
+    yield northbound, _put("reasons", reasons(), page)
     known = HERE / "reference/limits.md"
     yield known, _put("limits", limits(), known.read_text())
     yield from _kernel_pages()
@@ -245,6 +243,16 @@ def limits() -> str:
 
     rows = "".join(f"| `{name}` | {default} | {text} |\n" for name, default, text in describe_limits())
     return f"| limit | default | |\n|---|---:|---|\n{rows}"
+
+
+def reasons() -> str:
+    """Return a table with one row for each code of a reason."""
+    from vethlib.agent.reasons import WARNINGS, ReasonCode
+
+    codes = [code for code in ReasonCode if code not in WARNINGS]
+    rows = "".join(f"| `{code}` | {code.subject} | {code.meaning} |\n" for code in codes)
+    warnings = "".join(f"| `{code}` | {code.meaning} |\n" for code in WARNINGS)
+    return f"| code | about | |\n|---|---|---|\n{rows}\n| warning_code | |\n|---|---|\n{warnings}"
 
 
 _SHOWN = (

@@ -29,14 +29,26 @@ class Said:
 
     @property
     def errors(self) -> list[dict[str, str]]:
-        """What is on stderr, each line in the one form errors have."""
+        """What is on stderr, each line in the one form errors have, without reasons."""
         found = [json.loads(line) for line in self.err.splitlines()]
         for one in found:
+            reasons = one.pop("reasons", [])
+            assert all(reason["code"] and isinstance(reason["about"], str) for reason in reasons)
             assert list(one) == ["error", "code", "field", "hint"]
             assert all(isinstance(value, str) for value in one.values())
             assert one["error"]
             assert one["code"]
         return found
+
+    @property
+    def reasons(self) -> list[tuple[str, str, str, str]]:
+        """Each reason on stderr: the code and the field of its error, its own code, and what it is about."""
+        found = [json.loads(line) for line in self.err.splitlines()]
+        return [
+            (one["code"], one["field"], reason["code"], reason["about"])
+            for one in found
+            for reason in one.get("reasons", ())
+        ]
 
     @property
     def error(self) -> dict[str, str]:

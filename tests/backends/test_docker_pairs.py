@@ -112,8 +112,8 @@ def test_stopped_and_started_twice_it_carries_traffic_each_time(configurator: Co
         container.stop()
         until(configurator, pending(configurator, "port1", "uplink1"))
         assert states(configurator) == {
-            "port1": "PENDING (microservice vnf1 is not running)",
-            "uplink1": "PENDING (peer port1: microservice vnf1 is not running)",
+            "port1": "PENDING: microservice-not-running(microservice:vnf1)",
+            "uplink1": "PENDING: microservice-not-running(microservice:vnf1)",
         }
         assert names() == set()
 
@@ -234,10 +234,10 @@ def test_a_container_that_ends_while_the_engine_is_away_takes_its_pair_at_once(
     os.kill(pid, signal.SIGKILL)
     until(configurator, lambda: names() == {"uplink2"})
     settle(configurator)
-    assert state_of(configurator, "port1") == "PENDING (microservice vnf1 is not running)"
+    assert state_of(configurator, "port1") == "PENDING: microservice-not-running(microservice:vnf1)"
     engine.up()
     until(configurator, configured(configurator, "port2"), 5)
-    assert state_of(configurator, "port1") == "PENDING (microservice vnf1 is not running)"
+    assert state_of(configurator, "port1") == "PENDING: microservice-not-running(microservice:vnf1)"
     assert (seen("uplink2")["ifindex"], lives.netns) == (kept, netns)
     dies.start()
     until(configurator, configured(configurator, "port1", "uplink1"))
@@ -256,8 +256,8 @@ def test_the_end_of_its_process_is_enough_though_the_engine_does_not_tell(
         os.kill(pid, signal.SIGKILL)
         until(configurator, lambda: names() == set())
         settle(configurator)
-        assert state_of(configurator, "port1") == "PENDING (microservice vnf1 is not running)"
-        assert state_of(configurator, "uplink1") == "PENDING (peer port1: microservice vnf1 is not running)"
+        assert state_of(configurator, "port1") == "PENDING: microservice-not-running(microservice:vnf1)"
+        assert state_of(configurator, "uplink1") == "PENDING: microservice-not-running(microservice:vnf1)"
     finally:
         os.kill(engine.pid, signal.SIGCONT)
     assert poll(lambda: container.pid == 0)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.needs import kernel_is
+from tests.reasons import in_codes
 from tests.witness import ip
 from vethlib import ns
 from vethlib._nl.const import NLMSG_MIN_TYPE, RTM_GETLINK, RTM_NEWNSID
@@ -28,7 +29,6 @@ from .applying import interface
 Statuses = dict[str, "Status | None"]
 
 NETNS_DIR = Path("/run/netns")
-CURE = "delete or rename it, or give another host_if_name"  # of a link that is in the way
 SOON = 0.05  # seconds in which an event has to have had its effect
 
 
@@ -93,12 +93,8 @@ def until(configurator: Configurator, condition: Callable[[], object], within: f
 
 
 def state_of(configurator: Configurator, name: str) -> str:
-    """``PENDING (peer veth2 is not configured)``; "" for an interface nobody knows."""
-    found = configurator.status(name)
-    if not found:
-        return ""
-    (status,) = found
-    return f"{status.state} ({status.reason})" if status.reason else str(status.state)
+    """``PENDING: peer-not-configured(veth2)``; "" for an interface nobody knows."""
+    return "".join(map(in_codes, configurator.status(name)))
 
 
 def states(configurator: Configurator) -> dict[str, str]:

@@ -10,6 +10,7 @@ from itertools import pairwise
 import pytest
 
 from tests.live.applying import applied, example, indexes, interface, planned, reaches
+from tests.reasons import in_codes
 from tests.witness import addresses, host_state, ip, names, poll, seen
 from vethlib import Session, ns
 from vethlib.agent import Plan, RemoveNetns, State
@@ -42,7 +43,7 @@ def test_applying_again_does_nothing_and_keeps_the_links(session: Session) -> No
 
 def test_a_lone_end_waits_for_its_peer_and_creates_no_namespace(session: Session) -> None:
     made = planned(session, interface("veth1", "veth2", "ns1"))
-    assert str(made.verdicts["veth1"]) == "PENDING (peer veth2 is not configured)"
+    assert in_codes(made.verdicts["veth1"]) == "PENDING: peer-not-configured(veth2)"
     assert execute(session, made).done == []
     assert ns.names() == []
 
@@ -72,8 +73,11 @@ def test_a_missing_namespace_is_waited_for_where_that_was_asked(
     session: Session, make_netns: Callable[..., None]
 ) -> None:
     made = planned(session, *example("pair"), create=False)
-    assert {str(verdict.state) for verdict in made.verdicts.values()} == {"PENDING"}
-    assert "/run/netns/ns1 does not exist" in made.verdicts["veth1"].reason
+    both = {"veth1": ("ns1", "ns2"), "veth2": ("ns2", "ns1")}
+    assert {name: in_codes(verdict) for name, verdict in made.verdicts.items()} == {
+        name: f"PENDING: netns-not-found(netns:{own}), netns-not-found(netns:{other})"
+        for name, (own, other) in both.items()
+    }
     assert execute(session, made).done == []
     make_netns("ns1", "ns2")
     applied(session, *example("pair"), create=False)
@@ -88,8 +92,7 @@ def test_a_process_that_is_gone_keeps_its_interfaces_pending(
     os.kill(pid, signal.SIGKILL)
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     made = planned(session, *ends)
-    assert str(made.verdicts["a"]) == f"PENDING (process {pid} is gone)"
-    assert str(made.verdicts["b"]) == f"PENDING (peer a: process {pid} is gone)"
+    assert [in_codes(made.verdicts[name]) for name in "ab"] == [f"PENDING: process-gone(pid:{pid})"] * 2
     assert execute(session, made).done == []
     assert ns.names() == [blue]
 
@@ -143,10 +146,8 @@ def test_a_foreign_link_in_the_way_is_reported_and_untouched(session: Session, m
     ip("link", "add", "name", "veth1", "type", "veth", "peer", "name", "other", netns="ns1")
     before = host_state()
     made = planned(session, *example("pair"))
-    assert str(made.verdicts["veth1"]).startswith(
-        "FAILED ('veth1' in netns:ns1 exists and is not managed by this agent"
-    )
-    assert made.verdicts["veth2"].state is State.PENDING
+    assert in_codes(made.verdicts["veth1"]) == "FAILED: link-foreign(veth1)"
+    assert in_codes(made.verdicts["veth2"]) == "PENDING: peer-failed(veth1)"
     assert execute(session, made).done == []
     assert host_state() == before
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.capabilities import dropped
 from tests.live.applying import applied, example, indexes, interface, planned
+from tests.reasons import in_codes
 from tests.witness import ip, names, open_fds, seen
 from vethlib import LinkExists, NetlinkError, Netns, NetnsNotFound, NotPermitted, Session, ns
 from vethlib.agent import AddNetns, State
@@ -159,7 +160,7 @@ def test_a_namespace_that_may_not_be_added_fails_its_pairs_with_the_reason(
         ("create", refusal),
     ]
     verdicts = execution.verdicts(made)
-    assert str(verdicts["a"]) == f"FAILED ({refusal})"
+    assert (in_codes(verdicts["a"]), verdicts["a"].reason) == ("FAILED: not-permitted", str(refusal))
     assert verdicts["x"].state is State.CONFIGURED
     assert ns.names() == []
     assert names() == {"x", "y"}
@@ -210,7 +211,11 @@ def test_what_makes_looking_impossible_is_raised(session: Session, blue: str) ->
 
 def test_a_reference_that_leads_to_no_namespace_is_no_error(session: Session) -> None:
     observed = observe(session, ["path:/proc/self/nothing", "pid:4194303", "netns:ns1"])
-    assert observed.netns["path:/proc/self/nothing"].reason == "/proc/self/nothing does not exist"
+    assert [observed.netns[ref].code for ref in ("path:/proc/self/nothing", "pid:4194303", "netns:ns1")] == [
+        "netns-not-found",
+        "process-gone",
+        "netns-not-found",
+    ]
     assert observed.netns["pid:4194303"].place is None
     assert observed.netns["netns:ns1"].creatable
     assert not observe(session, ["netns:ns1"], create_missing=False).netns["netns:ns1"].creatable

@@ -13,7 +13,6 @@ import pytest
 
 from tests.live.applying import LABEL, example, interface, reaches
 from tests.live.configuring import (
-    CURE,
     by_file,
     by_label,
     by_pid,
@@ -75,7 +74,7 @@ def test_one_end_put_builds_nothing_and_says_what_it_waits_for(configurator: Con
     with nothing_changes():
         told = settle(configurator)
     assert [str(status.state) for status in told.values() if status] == ["PENDING"]
-    assert states(configurator) == {"veth1": "PENDING (peer veth2 is not configured)"}
+    assert states(configurator) == {"veth1": "PENDING: peer-not-configured(veth2)"}
     assert ns.names() == []  # only creating a pair may create a namespace
 
 
@@ -110,7 +109,7 @@ def test_one_end_deleted_takes_both_and_no_other_pair(configurator: Configurator
     told = settle(configurator)
     stays = "b" if gone == "a" else "a"
     assert told[gone] is None
-    assert state_of(configurator, stays) == f"PENDING (peer {gone} is not configured)"
+    assert state_of(configurator, stays) == f"PENDING: peer-not-configured({gone})"
     assert state_of(configurator, gone) == ""
     assert (names("ns1"), names("ns2")) == ({"x"}, {"y"})
     assert [settled(link) for link in (seen("x", "ns1"), seen("y", "ns2"))] == [settled(link) for link in others]
@@ -211,8 +210,8 @@ def test_a_name_goes_from_one_interface_to_another_when_the_first_is_deleted(con
     put(configurator, *pair("a", "b", "ns1", host_if_name="eth0")[:1], interface("b", "a"))
     put(configurator, interface("c", "d", "ns1", host_if_name="eth0"), interface("d", "c"))
     settle(configurator)
-    assert state_of(configurator, "c") == "FAILED ('eth0' in netns:ns1 is also claimed by a, which takes precedence)"
-    assert state_of(configurator, "d").startswith("PENDING (peer c failed: ")
+    assert state_of(configurator, "c") == "FAILED: name-claimed(a)"
+    assert state_of(configurator, "d") == "PENDING: peer-failed(c)"
     configurator.delete("a")
     settle(configurator)
     assert [state_of(configurator, name) for name in "cd"] == ["CONFIGURED"] * 2
@@ -301,8 +300,8 @@ def test_a_microservice_stopped_and_started_twice_has_traffic_each_time(
         settle(configurator)
         for _ in range(3):
             assert states(configurator) == {
-                "port1": "PENDING (microservice vnf1 is not running)",
-                "vswitch1": "PENDING (peer port1: microservice vnf1 is not running)",
+                "port1": "PENDING: microservice-not-running(microservice:vnf1)",
+                "vswitch1": "PENDING: microservice-not-running(microservice:vnf1)",
             }
             assert names("blue") == set()
             with Netns.anonymous() as container:
@@ -365,9 +364,7 @@ def test_a_foreign_link_of_the_name_is_refused_and_left_alone_until_it_goes(
     put(configurator, *pair("a", "b", "ns1", netns))
     with nothing_changes():
         settle(configurator)
-    where = f"'b' in netns:{netns}" if netns else "'b'"
-    reason = f"{where} exists and is not managed by this agent (kind veth): {CURE}"
-    assert states(configurator) == {"a": f"PENDING (peer b failed: {reason})", "b": f"FAILED ({reason})"}
+    assert states(configurator) == {"a": "PENDING: peer-failed(b)", "b": "FAILED: link-foreign(b)"}
     ip("link", "del", "dev", "b", netns=netns)
     until(configurator, configured(configurator, "a", "b"))
     assert "b" in names(netns)
@@ -381,16 +378,16 @@ def test_both_namespaces_unavailable_are_waited_for_and_nothing_is_half_built(se
         put(configurator, *pair("a", "b", "ns1", "ns2"))
         settle(configurator)
         assert states(configurator) == {
-            "a": "PENDING (/run/netns/ns1 does not exist; peer b: /run/netns/ns2 does not exist)",
-            "b": "PENDING (/run/netns/ns2 does not exist; peer a: /run/netns/ns1 does not exist)",
+            "a": "PENDING: netns-not-found(netns:ns1), netns-not-found(netns:ns2)",
+            "b": "PENDING: netns-not-found(netns:ns2), netns-not-found(netns:ns1)",
         }
         with nothing_changes():
             settle(configurator)
         ip("netns", "add", "ns1")
         until(configurator, lambda: "ns1" not in state_of(configurator, "a"))
         assert states(configurator) == {
-            "a": "PENDING (peer b: /run/netns/ns2 does not exist)",
-            "b": "PENDING (/run/netns/ns2 does not exist)",
+            "a": "PENDING: netns-not-found(netns:ns2)",
+            "b": "PENDING: netns-not-found(netns:ns2)",
         }
         assert names("ns1") == names() == set()
         ip("netns", "add", "ns2")
@@ -415,17 +412,17 @@ def test_the_reasons_for_waiting_are_exact(home: ns.Netns) -> None:
         )
         settle(configurator)
         assert states(configurator) == {
-            "veth1": "PENDING (peer veth2 is not configured)",
-            "x": "PENDING (peer y points at z, not here)",
-            "y": "PENDING (peer z is not configured)",
-            "n": "PENDING (/run/netns/ns1 does not exist)",
-            "named": "PENDING (peer n: /run/netns/ns1 does not exist)",
-            "s": "PENDING (microservice vnf1 is not running)",
-            "service": "PENDING (peer s: microservice vnf1 is not running)",
-            "p": f"PENDING (process {dead.pid} is gone)",
-            "process": f"PENDING (peer p: process {dead.pid} is gone)",
-            "f": "PENDING (/run/nowhere does not exist)",
-            "file": "PENDING (peer f: /run/nowhere does not exist)",
+            "veth1": "PENDING: peer-not-configured(veth2)",
+            "x": "PENDING: peer-points-elsewhere(y)",
+            "y": "PENDING: peer-not-configured(z)",
+            "n": "PENDING: netns-not-found(netns:ns1)",
+            "named": "PENDING: netns-not-found(netns:ns1)",
+            "s": "PENDING: microservice-not-running(microservice:vnf1)",
+            "service": "PENDING: microservice-not-running(microservice:vnf1)",
+            "p": f"PENDING: process-gone(pid:{dead.pid})",
+            "process": f"PENDING: process-gone(pid:{dead.pid})",
+            "f": "PENDING: netns-not-found(path:/run/nowhere)",
+            "file": "PENDING: netns-not-found(path:/run/nowhere)",
         }
         assert names() == set()
         assert ns.names() == []
@@ -480,6 +477,8 @@ def test_a_status_says_for_json_what_is_documented(configurator: Configurator) -
         "name": "a",
         "state": "CONFIGURED",
         "reason": "",
+        "code": "",
+        "reasons": [],
         "netns": "",
         "host_name": "a",
         "ifindex": seen("a")["ifindex"],

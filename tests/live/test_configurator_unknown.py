@@ -123,8 +123,8 @@ def test_whenever_the_resolver_falls_silent_while_a_container_ends_no_other_inte
             dies.kill()
             told_until(configurator, is_state(configurator, State.PENDING, "dies"), told)
             # The second where another look, which a busy machine may lead to, has used up the answers.
-            reasons = ("microservice vnf1 is not running", "the engine has gone")
-            assert state_of(configurator, "dies") in [f"PENDING ({reason})" for reason in reasons]
+            codes = ("microservice-not-running", "resolver-down")
+            assert state_of(configurator, "dies") in [f"PENDING: {code}(microservice:vnf1)" for code in codes]
             resolver.down("the engine has gone")
             configurator.resync()
             told_until(configurator, lambda: True, told)

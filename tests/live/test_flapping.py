@@ -19,6 +19,7 @@ from vethlib import End, IfIndexCache, NetnsNotFound, Session, Veth, ns
 from vethlib._nl.addr import new_addr
 from vethlib._nl.link import set_link
 from vethlib._nl.sock import RtnlSocket
+from vethlib.agent.reasons import ReasonCode
 from vethlib.agent.reconcile import configurator as configurator_module
 from vethlib.agent.reconcile import observer, occasions, reconcilepass, watches
 from vethlib.agent.reconcile.configurator import Configurator
@@ -391,7 +392,7 @@ def test_an_interface_in_a_namespace_that_is_too_noisy_is_still_put_right(
 ) -> None:
     monkeypatch.setattr(watches, "REST", 1.5)
     burst("blue", "b", address, 400)
-    until(configurator, lambda: configurator.status("b")[0].warning == watches.NOISY, 5)
+    until(configurator, lambda: configurator.status("b")[0].warning_code == ReasonCode.EVENTS_IGNORED, 5)
     assert configured(configurator, "a", "b", "x", "y")()
     assert configurator.status("x")[0].warning == ""
     ip("link", "set", "dev", "b", "mtu", "1300", netns="blue")

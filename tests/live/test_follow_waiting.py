@@ -140,8 +140,7 @@ def test_a_look_at_a_microservice_whose_process_has_just_ended_says_so_of_the_mi
     process.wait()
     with Session(resolver=resolver) as session:
         seen = observe(session, [VNF1, "microservice:vnf2"]).netns
-    assert seen[VNF1].reason == "microservice vnf1 is not running"
-    assert seen["microservice:vnf2"].reason == "/run/netns/blue does not exist"
+    assert (seen[VNF1].code, seen["microservice:vnf2"].code) == ("microservice-not-running", "netns-not-found")
 
 
 def test_what_a_resolver_remarks_is_told_and_is_a_change(follower: Follower, resolver: MemoryResolver) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from tests.commands import Vethctl, runner
 from vethlib.agent.process.instance import Instance
+from vethlib.agent.reasons import Reason, ReasonCode
 from vethlib.agent.state import State
 from vethlib.agent.status import Status
 from vethlib.agent.stores.agentfile import AgentFile
@@ -21,6 +22,11 @@ from vethlib.agent.stores.statuses import StatusFiles
 from vethlib.links import Link
 
 LABEL = "many"
+REASONS = {
+    7: (Reason(ReasonCode.CHANGED_REPEATEDLY, "x", "mtu"),),
+    8: (Reason(ReasonCode.PEER_NOT_CONFIGURED, "x", "b"), Reason(ReasonCode.PROCESS_GONE, "x", "pid:42")),
+    9: (Reason(ReasonCode.INVALID_VALUE, "x", "mtu"),),
+}
 
 
 @pytest.fixture
@@ -42,7 +48,10 @@ def said(home: object, tmp_path: Path) -> Iterator[str]:
         name = f"veth{number}"
         link = Link(number + 2, name, "", "veth", "02:00:00:00:00:01", 1500, True, "up", (), None, None, "", 0, 1)
         reason = "" if state_of(number) is State.CONFIGURED else "a reason " * 30
-        statuses[name] = Status(name, state_of(number), reason, 1.0, host_name=name, peer=f"p{number}", link=link)
+        peer, reasons = f"p{number}", REASONS.get(number, ())
+        statuses[name] = Status(
+            name, state_of(number), reason, 1.0, host_name=name, peer=peer, link=link, reasons=reasons
+        )
     StatusFiles(directory).publish(statuses)
     file = AgentFile(directory, "etcd://gone:2379")
     file.write("no etcd answers")
@@ -58,6 +67,9 @@ def test_states_and_patterns_choose_and_decide_the_exit_code(vethctl: Vethctl, s
     names = lambda *argv: [one["name"] for one in vethctl(*command, *argv, "--json").json]  # noqa: E731
     assert names("--state", "retrying,Invalid") == ["veth7", "veth9"]
     assert names("--state", "PENDING", "--state", "RETRYING") == ["veth7", "veth8"]
+    assert names("--code", "peer-not-configured,invalid-value") == ["veth8", "veth9"]
+    assert names("--code", "peer-failed", "--code", "process-gone") == ["veth8"]
+    assert names("--code", "invalid-value", "--state", "PENDING") == []
     assert names("veth1?", "veth59*") == [f"veth{n}" for n in (*range(10, 20), 59, *range(590, 600))]
     assert names("veth[78]", "--state=pending") == ["veth8"]
     assert vethctl(*command, "veth1*").code == 0
@@ -73,6 +85,8 @@ def test_a_pattern_that_fits_nothing_and_a_state_that_is_none_are_refused(vethct
     assert (nothing.code, nothing.json, nothing.error["code"]) == (1, [], "no-such-interface")
     wrong = vethctl("status", "--label", LABEL, "--state", "broken", "--json")
     assert (wrong.code, wrong.error["field"]) == (1, "--state")
+    wrong = vethctl("status", "--label", LABEL, "--code", "no code", "--json")
+    assert (wrong.code, wrong.error["field"]) == (1, "--code")
 
 
 def test_the_last_line_counts_the_states_below_the_table(vethctl: Vethctl, said: str) -> None:

@@ -27,6 +27,7 @@ from vethlib.agent import (
     SeenNetns,
 )
 from vethlib.agent.planning.observed import LinkId
+from vethlib.agent.reasons import ReasonCode
 from vethlib.links import Address, Link
 
 SECONDARY, DADFAILED, DEPRECATED, PERMANENT = 0x01, 0x08, 0x20, 0x80
@@ -292,5 +293,5 @@ class _Lookup(dict[str, SeenNetns]):
                 reason = f"/run/netns/{ref[6:]} does not exist"
                 self[ref] = SeenNetns(ref, ref if self._creatable else None, reason, missing=True)
             else:
-                self[ref] = SeenNetns(ref, None, f"{ref} is gone")
+                self[ref] = SeenNetns(ref, None, f"{ref} is gone", code=ReasonCode.PROCESS_GONE)
         return self[ref]

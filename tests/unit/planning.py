@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.reasons import in_codes
 from tests.unit.host_model import Host
 from vethlib.agent import ChangeLink, DeletePair, Interface, Namespace, Plan, plan
 from vethlib.agent.host.recording import facts_of_look
@@ -63,6 +64,11 @@ def change(made: Plan) -> ChangeLink:
 
 def deleted(made: Plan) -> list[DeletePair]:
     return [operation for operation in made.operations if isinstance(operation, DeletePair)]
+
+
+def judged(made: Plan, *names: str) -> dict[str, str]:
+    """States and codes of reasons, of these or of all interfaces."""
+    return {name: in_codes(made.verdicts[name]) for name in names or made.verdicts}
 
 
 def states(made: Plan) -> dict[str, str]:

@@ -43,21 +43,21 @@ def test_all_may_be_tried_at_once() -> None:
     fail(backoff, "a", 100.0)
     backoff.try_all()
     assert backoff.next_due() is None
-    assert backoff.hold(["a"], 100.0) == ""
+    assert backoff.hold(["a"], 100.0) == 0
 
 
 def test_who_is_fought_for_is_held_and_due_when_that_is_over() -> None:
     backoff = Backoff()
     for _ in range(FREE_REPAIRS):
-        assert backoff.hold(["a"], 100.0) == ""
+        assert backoff.hold(["a"], 100.0) == 0
         backoff.repaired("a", 100.0)
-    assert "changed again" in backoff.hold(["a"], 100.0)
+    assert backoff.hold(["a"], 100.0) == FREE_REPAIRS
     backoff.record("a", NextStep.RETRY, 100.0, configured=False, held=True)
     due = backoff.next_due()
     assert due is not None
     assert backoff.of("a").due == due
     assert backoff.take_due(due) == ["a"]
-    assert backoff.hold(["a"], due) == ""
+    assert backoff.hold(["a"], due) == 0
 
 
 def test_only_those_are_settled_that_were_right_and_are_wanted_as_they_were() -> None:

@@ -43,7 +43,7 @@ def test_json_has_an_entry_for_each_interface_good_or_bad(vethctl: Vethctl, tmp_
     said = vethctl("validate", str(path), "--json")
     assert said.code == 1
     good, bad = said.json
-    assert list(good) == ["name", "source", "valid", "problems", "warnings"]
+    assert list(good) == ["name", "source", "valid", "problems", "warnings", "reasons"]
     assert (good["name"], good["source"], good["valid"], good["problems"]) == ("a", f"{path}[0]", True, [])
     problem = {"field": "mtu", "value": "5", "hint": "a veth's MTU is 68 to 65535 bytes"}
     assert (bad["name"], bad["valid"], bad["problems"]) == ("b", False, [problem])
@@ -58,20 +58,24 @@ def test_what_would_stay_pending_or_fail_is_a_warning(vethctl: Vethctl) -> None:
         value("d", "a", "ns2"),
     ]
     said = vethctl("validate", "-", stdin=json.dumps(values))
-    assert (said.code, said.out) == (0, "valid: 4 interfaces are well-formed\n")
-    assert said.err.splitlines() == [
-        "warning: a: peer nobody is not configured",
-        "warning: c: 'eth0' in netns:ns1 is also claimed by b, which takes precedence",
-        "warning: d: peer a points at nobody, not here",
-    ]
+    assert said.code == 0
+    lines = said.err.splitlines()
+    assert [line.split(": ")[:2] for line in lines] == [["warning", "a"], ["warning", "c"], ["warning", "d"]]
     said = vethctl("validate", "-", "--json", stdin=json.dumps(values))
-    assert [one["warnings"] for one in said.json] == [
-        ["peer nobody is not configured"],
+    assert [one["reasons"] for one in said.json] == [
+        [{"code": "peer-not-configured", "about": "nobody"}],
         [],
-        ["'eth0' in netns:ns1 is also claimed by b, which takes precedence"],
-        ["peer a points at nobody, not here"],
+        [{"code": "name-claimed", "about": "b"}],
+        [{"code": "peer-points-elsewhere", "about": "a"}],
     ]
+    texts = [one["warnings"] for one in said.json]
+    assert [f"warning: {name}: {text}" for name, (text,) in zip("acd", filter(None, texts), strict=True)] == lines
     assert [one["code"] for one in said.errors] == ["warning"] * 3
+    assert [reason[2:] for reason in said.reasons] == [
+        ("peer-not-configured", "nobody"),
+        ("name-claimed", "b"),
+        ("peer-points-elsewhere", "a"),
+    ]
 
 
 def test_one_interface_is_not_many(vethctl: Vethctl) -> None:

@@ -9,11 +9,11 @@ import pytest
 from tests.live.applying import interface
 from vethlib.agent.host.creatable import PATIENCE, CreatableNetns
 from vethlib.agent.planning.confine import foreseen
-from vethlib.agent.planning.detection import switched_off
 from vethlib.agent.planning.observed import Observed, SeenNetns
 from vethlib.agent.planning.operations import ChangeLink, CreatePair
 from vethlib.agent.planning.words import drift
-from vethlib.agent.reconcile.backoff import FREE_REPAIRS, Backoff
+from vethlib.agent.reasons import changed_repeatedly, drift_persists, duplicate_mac
+from vethlib.agent.reconcile.backoff import FREE_REPAIRS
 from vethlib.links import End, Veth
 
 pytestmark = pytest.mark.docs
@@ -28,10 +28,7 @@ def table() -> str:
 
 
 def test_a_repair_that_has_to_wait_is_in_the_table(table: str) -> None:
-    backoff = Backoff()
-    for _ in range(FREE_REPAIRS):
-        backoff.repaired("a", 100.0)
-    assert f"; {backoff.hold(['a'], 100.0)} |" in table
+    assert f"| {changed_repeatedly('mtu is 1300, not 1500', 'mtu', FREE_REPAIRS)} |" in table
 
 
 def test_a_namespace_that_is_being_deleted_is_in_the_table(table: str) -> None:
@@ -48,7 +45,7 @@ def test_what_was_not_foreseen_is_in_the_table(table: str) -> None:
 
 
 def test_an_ipv6_switched_off_is_in_the_table(table: str) -> None:
-    assert switched_off(["…"]) in table
+    assert duplicate_mac(["…"]).text in table
 
 
 def test_drift_that_no_attempt_corrects_is_in_the_table(table: str) -> None:
@@ -56,4 +53,4 @@ def test_drift_that_no_attempt_corrects_is_in_the_table(table: str) -> None:
     change = ChangeLink(a, "", (4, 1), 5, "a", {"mtu": (1300, 1500)})
     create = CreatePair(a, b, Veth(End("a"), End("b")))
     for operation in (change, create):
-        assert f"{drift(operation)}, after 3 attempts in a row" in table
+        assert drift_persists(drift(operation), "", 3).text in table

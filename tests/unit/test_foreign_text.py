@@ -19,6 +19,7 @@ from vethlib import ns
 from vethlib.agent import State
 from vethlib.agent.hooks import Event, event_of
 from vethlib.agent.limits import Limits
+from vethlib.agent.reasons import Reason, ReasonCode
 from vethlib.agent.reconcile.statuses import StatusChange, Statuses
 from vethlib.agent.state import Verdict
 from vethlib.agent.status import Status
@@ -75,11 +76,12 @@ def test_keys_that_differ_are_told_differently_and_without_anything_to_obey(one:
 
 def test_a_status_says_the_words_of_others_as_they_can_be_printed() -> None:
     statuses = Statuses(Limits(reason_chars=100))
-    pending = Verdict(State.PENDING, EVIL * 100)
-    changed = [statuses.report("a", pending, None, None, warning=EVIL * 100) for _ in range(2)]
+    reason = Reason(ReasonCode.NETNS_NOT_FOUND, EVIL * 100, about=EVIL * 100)
+    pending = Verdict.because(State.PENDING, reason)
+    changed = [statuses.report("a", pending, None, None, warning=reason) for _ in range(2)]
     assert changed == [True, False]
     said = statuses.now["a"]
-    for text in (said.reason, said.warning):
+    for text in (said.reason, said.warning, said.reasons[0].text, said.reasons[0].about):
         assert text.isprintable()
         assert len(text) < 1000
 

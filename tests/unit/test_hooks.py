@@ -39,6 +39,7 @@ def test_an_event_is_a_status_and_what_it_was_before() -> None:
     assert environment["VETHLIB_STATE"] == "FAILED"
     assert environment["VETHLIB_IFINDEX"] == ""
     assert environment["VETHLIB_REASON"] == "noroom"
+    assert environment["VETHLIB_REASON_CODE"] == ""
     assert all(key.startswith("VETHLIB_") for key in environment)
 
 

@@ -9,13 +9,28 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.host_model import Host
-from tests.unit.planning import LABEL, NS2, VETH1, VETH2, applied, deleted, end, ops, planned, states, two_namespaces
+from tests.unit.planning import (
+    LABEL,
+    NS2,
+    VETH1,
+    VETH2,
+    applied,
+    deleted,
+    end,
+    judged,
+    ops,
+    planned,
+    states,
+    two_namespaces,
+)
 from vethlib.agent import (
     AddNetns,
     CreatePair,
     Interface,
     Namespace,
     Observed,
+    Reason,
+    ReasonCode,
     SeenLink,
     SeenNetns,
     State,
@@ -54,23 +69,22 @@ def test_a_missing_named_namespace_is_added_once_and_only_for_a_pair_that_is_cre
     made = planned(host, *pair, *other, lonely)
     assert made.operations[0] == AddNetns("new")
     assert ops(made) == ["add-netns", "create", "create"]
-    assert made.verdicts["e"] == Verdict(State.PENDING, "peer f is not configured")
+    assert judged(made, "e") == {"e": "PENDING: peer-not-configured(f)"}
 
 
 def test_a_missing_named_namespace_that_must_not_be_added_is_waited_for(host: Host) -> None:
     veth1 = replace(VETH1, namespace=Namespace(2, name="new"))
     made = plan({"veth1": veth1, "veth2": VETH2}, host.observe(creatable=False), label=LABEL, prune=True)
     assert made.operations == ()
-    assert made.verdicts["veth1"] == Verdict(State.PENDING, "/run/netns/new does not exist")
-    assert made.verdicts["veth2"] == Verdict(State.PENDING, "peer veth1: /run/netns/new does not exist")
+    assert judged(made) == dict.fromkeys(("veth1", "veth2"), "PENDING: netns-not-found(netns:new)")
 
 
 # Waiting
 
 
 def test_an_end_without_its_peer_is_pending_whichever_comes_first(host: Host) -> None:
-    assert planned(host, VETH1).verdicts == {"veth1": Verdict(State.PENDING, "peer veth2 is not configured")}
-    assert planned(host, VETH2).verdicts == {"veth2": Verdict(State.PENDING, "peer veth1 is not configured")}
+    assert judged(planned(host, VETH1)) == {"veth1": "PENDING: peer-not-configured(veth2)"}
+    assert judged(planned(host, VETH2)) == {"veth2": "PENDING: peer-not-configured(veth1)"}
 
 
 def test_peers_have_to_point_at_each_other(host: Host) -> None:
@@ -78,30 +92,33 @@ def test_peers_have_to_point_at_each_other(host: Host) -> None:
     stray = replace(VETH2, peer_if_name="veth3")
     veth3 = end("veth3", "veth2", namespace=NS2)
     made = planned(host, VETH1, stray, veth3)
-    assert made.verdicts["veth1"] == Verdict(State.PENDING, "peer veth2 points at veth3, not here")
-    assert (made.verdicts["veth2"], made.verdicts["veth3"]) == (Verdict(State.CONFIGURED),) * 2
+    assert judged(made) == {
+        "veth1": "PENDING: peer-points-elsewhere(veth2)",
+        "veth2": "CONFIGURED",
+        "veth3": "CONFIGURED",
+    }
 
 
 @pytest.mark.parametrize(
-    ("namespace", "reason"),
+    ("namespace", "code"),
     [
-        (Namespace(0, pid=42), "process 42 is gone"),
-        (Namespace(1, microservice="vnf1"), "microservice vnf1 is not running"),
-        (Namespace(3, filepath="/run/x"), "/run/x does not exist"),
+        (Namespace(0, pid=42), ReasonCode.PROCESS_GONE),
+        (Namespace(1, microservice="vnf1"), ReasonCode.MICROSERVICE_NOT_RUNNING),
+        (Namespace(3, filepath="/run/x"), ReasonCode.NETNS_NOT_FOUND),
     ],
 )
-def test_what_is_waited_for_is_told_exactly(host: Host, namespace: Namespace, reason: str) -> None:
-    host.absent[namespace.ref] = SeenNetns(namespace.ref, None, reason)
+def test_what_is_waited_for_is_told_exactly(host: Host, namespace: Namespace, code: ReasonCode) -> None:
+    host.absent[namespace.ref] = SeenNetns(namespace.ref, None, "as it was seen", code=code)
     made = planned(host, replace(VETH1, namespace=namespace), VETH2)
     assert made.operations == ()
-    assert made.verdicts["veth1"] == Verdict(State.PENDING, reason)
-    assert made.verdicts["veth2"] == Verdict(State.PENDING, f"peer veth1: {reason}")
+    assert judged(made) == dict.fromkeys(("veth1", "veth2"), f"PENDING: {code}({namespace.ref})")
+    assert made.verdicts["veth2"].reason == f"peer veth1: {made.verdicts['veth1'].reason}"
 
 
 def test_everything_that_is_missing_is_told_and_the_same_thing_once(host: Host) -> None:
     gone = Namespace(0, pid=42)
-    host.absent["pid:42"] = SeenNetns("pid:42", None, "process 42 is gone")
-    host.absent["pid:43"] = SeenNetns("pid:43", None, "process 43 is gone")
+    host.absent["pid:42"] = SeenNetns("pid:42", None, code=ReasonCode.PROCESS_GONE)
+    host.absent["pid:43"] = SeenNetns("pid:43", None, code=ReasonCode.PROCESS_GONE)
     made = planned(
         host,
         end("a", "nobody", namespace=gone),
@@ -110,22 +127,22 @@ def test_everything_that_is_missing_is_told_and_the_same_thing_once(host: Host) 
         end("d", "e", namespace=gone),
         end("e", "d", namespace=gone),
     )
-    reasons = {name: verdict.reason for name, verdict in made.verdicts.items()}
-    assert reasons == {
-        "a": "peer nobody is not configured; process 42 is gone",
-        "b": "process 42 is gone; peer c: process 43 is gone",
-        "c": "process 43 is gone; peer b: process 42 is gone",
-        "d": "process 42 is gone",
-        "e": "process 42 is gone",
+    assert judged(made) == {
+        "a": "PENDING: peer-not-configured(nobody), process-gone(pid:42)",
+        "b": "PENDING: process-gone(pid:42), process-gone(pid:43)",
+        "c": "PENDING: process-gone(pid:43), process-gone(pid:42)",
+        "d": "PENDING: process-gone(pid:42)",
+        "e": "PENDING: process-gone(pid:42)",
     }
 
 
 def test_a_namespace_without_an_answer_is_pending_with_some_reason() -> None:
     observed = Observed({"netns:ns2": SeenNetns("netns:ns2", None)})
     made = plan({"veth1": VETH1, "veth2": VETH2}, observed, label=LABEL, prune=True)
-    assert made.verdicts["veth1"].reason == "netns:ns1 was not looked up; peer veth2: netns:ns2 does not exist"
+    assert judged(made, "veth1") == {"veth1": "PENDING: netns-unknown(netns:ns1), netns-not-found(netns:ns2)"}
+    assert made.verdicts["veth1"].reason
     home = plan({"a": end("a", "b", namespace=Namespace())}, Observed({}), label=LABEL, prune=True)
-    assert home.verdicts["a"].reason == "peer b is not configured; home was not looked up"
+    assert judged(home) == {"a": "PENDING: peer-not-configured(b), netns-unknown"}
 
 
 def test_a_pair_goes_when_a_requirement_ends_and_comes_back_when_it_returns(host: Host) -> None:
@@ -133,11 +150,12 @@ def test_a_pair_goes_when_a_requirement_ends_and_comes_back_when_it_returns(host
     veth2 = replace(VETH2, namespace=Namespace(0, pid=42))
     applied(host, VETH1, veth2)
     place = host.places.pop("pid:42")
-    host.absent["pid:42"] = SeenNetns("pid:42", None, "process 42 is gone")
+    host.absent["pid:42"] = SeenNetns("pid:42", None, code=ReasonCode.PROCESS_GONE)
     host.places["something that pins it"] = place
     made = applied(host, VETH1, veth2)
     assert ops(made) == ["delete"]
-    assert deleted(made)[0].why == "peer veth2: process 42 is gone"
+    assert deleted(made)[0].why == made.verdicts["veth1"].reason
+    assert made.verdicts["veth1"].code == ReasonCode.PROCESS_GONE
     assert host.links == {}
     del host.absent["pid:42"]
     host.add_netns("pid:42")
@@ -179,7 +197,7 @@ def test_a_name_held_by_a_pair_nobody_can_tell_of_is_not_given_to_another(host: 
     host.absent["pid:42"] = SeenNetns("pid:42", None, "not known", unknown=True)
     host["netns:ns1", "veth1"].name = "eth7"
     made = planned(host, VETH1, veth2, end("a", "b", host_if_name="eth7"), end("b", "a"))
-    assert made.verdicts["a"].reason == "'eth7' in netns:ns1 is still the link of veth1"
+    assert judged(made, "a") == {"a": "FAILED: link-in-use(veth1)"}
 
 
 # Scenarios
@@ -277,7 +295,8 @@ def test_a_change_of_no_address_mentions_none(host: Host) -> None:
 
 def test_a_verdict_reads_as_state_and_reason() -> None:
     assert str(Verdict(State.CONFIGURED)) == "CONFIGURED"
-    assert str(Verdict(State.PENDING, "peer x is not configured")) == "PENDING (peer x is not configured)"
+    assert str(Verdict(State.PENDING, "x")) == "PENDING (x)"
+    assert str(Verdict.because(State.PENDING, *[Reason(ReasonCode.REFUSED, text) for text in "xy"])) == "PENDING (x; y)"
 
 
 def test_a_label_that_cannot_be_one_is_refused(host: Host) -> None:

@@ -262,7 +262,7 @@ def test_list_has_one_schema_for_good_and_bad(vethctl: Vethctl, pair: None, path
     write(path / "bad.json", value("veth3", "x", mtu=5))
     found = vethctl("list", "--json").json
     assert {tuple(one) for one in found} == {
-        ("name", "valid", "netns", "peer", "addresses", "enabled", "problem", "source")
+        ("name", "valid", "netns", "peer", "addresses", "enabled", "problem", "source", "reasons")
     }
     assert found[1] == {
         "name": "veth2",
@@ -273,6 +273,7 @@ def test_list_has_one_schema_for_good_and_bad(vethctl: Vethctl, pair: None, path
         "enabled": True,
         "problem": "",
         "source": f"{path}/veth2.json",
+        "reasons": [],
     }
     assert (found[2]["valid"], found[2]["peer"], found[2]["problem"][:5]) == (False, None, "mtu 5")
 

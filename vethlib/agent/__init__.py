@@ -58,6 +58,8 @@ if TYPE_CHECKING:
     from .planning.operations import Plan as Plan
     from .planning.operations import RemoveNetns as RemoveNetns
     from .planning.planner import plan as plan
+    from .reasons import Reason as Reason
+    from .reasons import ReasonCode as ReasonCode
     from .reconcile.configurator import Configurator as Configurator
     from .reconcile.statuses import StatusChange as StatusChange
     from .registry.dependants import Attachment as Attachment
@@ -112,6 +114,8 @@ _MODULES = {
     "PacketPort": ".registry.packet",
     "Parsed": ".config.northbound",
     "Plan": ".planning.operations",
+    "Reason": ".reasons",
+    "ReasonCode": ".reasons",
     "RemoveNetns": ".planning.operations",
     "Resolver": "vethlib.follow",
     "ResolverDown": "vethlib.follow",
@@ -177,6 +181,8 @@ __all__ = [
     "PacketPort",
     "Parsed",
     "Plan",
+    "Reason",
+    "ReasonCode",
     "RemoveNetns",
     "Resolver",
     "ResolverDown",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+
+from .reasons import Reason
 
 __all__ = ["State", "Verdict"]
 
@@ -21,10 +23,24 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A state and its exact reason; a CONFIGURED interface has no reason."""
+    """A state and its exact reason; a CONFIGURED interface has no reason.
+
+    `reason` is the text for people, and `reasons` are its parts, each with a code for programs.
+    """
 
     state: State
     reason: str = ""
+    reasons: tuple[Reason, ...] = field(default=(), compare=False)
+
+    @classmethod
+    def because(cls, state: State, *reasons: Reason) -> Verdict:
+        """Return a state with these reasons."""
+        return cls(state, "; ".join([reason.text for reason in reasons]), reasons)
+
+    @property
+    def code(self) -> str:
+        """The code of the first reason; "" if there is none."""
+        return self.reasons[0].code if self.reasons else ""
 
     def __str__(self) -> str:
         return f"{self.state} ({self.reason})" if self.reason else str(self.state)

@@ -10,6 +10,7 @@ from vethlib.links import Link
 
 from .limits import DEFAULT
 from .planning.plausibility import ConfigWarning
+from .reasons import Reason
 from .state import State
 
 __all__ = ["Status", "iso"]
@@ -22,7 +23,8 @@ class Status:
     `netns` is the reference in its configuration, `host_name` its kernel name, `peer` the name of the interface at the
     other end. `link` is its link as last observed, or None, and `peer_index` the ifindex of the peer. A RETRYING
     interface has the number of attempts made, and the time of the next, in seconds since 1970 (`attempt`, `due`).
-    `warning` is information for operators that does not explain the state; `warnings` are parts of the configuration
+    `reasons` are the parts of `reason`, each with a code, and `code` is that of the first. `warning` is information for
+    operators that does not explain the state, `warning_code` its code; `warnings` are parts of the configuration
     that are valid but probably mistakes. Only `most_addresses` addresses are shown, because the tenant of the
     namespace can add a hundred thousand.
     """
@@ -41,6 +43,13 @@ class Status:
     warning: str = ""
     warnings: tuple[ConfigWarning, ...] = ()
     most_addresses: int = field(default=DEFAULT.status_addresses, repr=False, compare=False)
+    reasons: tuple[Reason, ...] = ()
+    warning_code: str = ""
+
+    @property
+    def code(self) -> str:
+        """The code of the first reason (a :class:`ReasonCode`); "" if there is none."""
+        return self.reasons[0].code if self.reasons else ""
 
     def address_states(self) -> dict[str, str]:
         """Return the state of each address that is not plainly usable, except the kernel's own link-local address."""
@@ -48,7 +57,7 @@ class Status:
         return {str(address): address.state for address in shown if address.state != "usable" and not address.by_kernel}
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the status for JSON: name, state, reason, netns, host_name, ifindex, peer, since and further details.
+        """Return the status for JSON: name, state, reason, netns, host_name, ifindex, peer, since, code and more.
 
         Times are ISO 8601 in UTC. ``addresses_omitted`` is the number of addresses that are not shown.
         ``address_states`` has the state of each address that is "tentative", "dadfailed", "deprecated" or "expiring".
@@ -63,6 +72,8 @@ class Status:
             "ifindex": None if link is None else link.index,
             "peer": self.peer,
             "since": iso(self.since),
+            "code": str(self.code),
+            "reasons": [reason.as_dict() for reason in self.reasons],
         }
         if link is not None:
             entry |= {
@@ -78,7 +89,7 @@ class Status:
             if states := self.address_states():
                 entry["address_states"] = states
         if self.warning:
-            entry["warning"] = self.warning
+            entry |= {"warning": self.warning, "warning_code": str(self.warning_code)}
         if self.warnings:
             entry["warnings"] = [warning.as_dict() for warning in self.warnings]
         if self.state is State.RETRYING:

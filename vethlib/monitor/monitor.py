@@ -328,7 +328,7 @@ class Monitor(Closing):
             if old == state:
                 continue
             action: Action = "new" if old is None else "changed"
-            fields = ("state", "reason", "warning", "netns", "host_name", "ifindex")
+            fields = ("state", "reason", "code", "warning", "netns", "host_name", "ifindex")
             changes = {key: (old.get(key), state.get(key)) for key in fields if old and old.get(key) != state.get(key)}
             if old is None or changes:
                 yield HostEvent("state", action, now, state["netns"], name, state=state, changes=changes)

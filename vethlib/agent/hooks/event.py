@@ -44,7 +44,7 @@ class Event:
         """Return the event for JSON: an entry of ``vethctl status --json``, and the keys of the event."""
         entry = self.status.as_dict()
         if self.state == REMOVED:
-            entry |= {"state": REMOVED, "reason": "", "ifindex": None}
+            entry |= {"state": REMOVED, "reason": "", "ifindex": None, "code": "", "reasons": []}
         at = datetime.fromtimestamp(self.at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         event = {"old_state": self.old_state, "at": at, "label": self.label, "host": self.host, "missed": self.missed}
         return entry | event
@@ -58,7 +58,7 @@ class Event:
         entry = self.as_dict()
         # A shell may print them, so they contain no character that a terminal interprets.
         keys = ("name", "state", "old_state", "reason", "netns", "host_name", "ifindex", "peer", "label")
-        values = {f"VETHLIB_{key.upper()}": entry[key] for key in keys}
+        values = {f"VETHLIB_{key.upper()}": entry[key] for key in keys} | {"VETHLIB_REASON_CODE": entry["code"]}
         return {key: "" if value is None else _safe(str(value)) for key, value in values.items()}
 
 

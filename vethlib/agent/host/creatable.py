@@ -24,6 +24,7 @@ from vethlib.agent.config.model import Interface
 from vethlib.agent.planning.observed import Observed, SeenNetns
 from vethlib.agent.planning.operations import AddNetns, Operation
 from vethlib.agent.planning.plausibility import ConfigWarning, lookalike, similar_netns
+from vethlib.agent.reasons import Reason, netns_being_deleted, netns_limit
 from vethlib.errors import VethError
 
 __all__ = ["CreatableNetns"]
@@ -36,6 +37,11 @@ PATIENCE: Final = 10.0
 
 def _has_file(ref: str) -> bool:
     return os.path.lexists(ns.parse(ref).path)
+
+
+def _absent(netns: SeenNetns, reason: Reason) -> SeenNetns:
+    """Return a missing namespace as one that must not be created now."""
+    return replace(netns, place=None, missing=False, reason=reason.text, code=reason.code)
 
 
 class CreatableNetns:
@@ -93,8 +99,8 @@ class CreatableNetns:
                 and self._has_file(ref)
                 and time.monotonic() - self._deleted.setdefault(ref, time.monotonic()) < PATIENCE
             ):
-                reason = f"{ns.parse(ref).path} is being deleted: its file still exists"
-                waiting[ref] = replace(netns, place=None, missing=False, refused=True, reason=reason)
+                reason = netns_being_deleted(ns.parse(ref).path, ref)
+                waiting[ref] = replace(_absent(netns, reason), refused=True)
             else:
                 self._present.discard(ref)
                 self._deleted.pop(ref, None)
@@ -114,11 +120,7 @@ class CreatableNetns:
         if refused and not self._waiting:
             self._due = time.monotonic() + _AGAIN
         self._waiting |= dict.fromkeys(refused)
-        reason = f"does not exist, and this agent creates no more than {self._limit} namespaces (limit netns_made)"
-        return {
-            ref: replace(observed[ref], place=None, missing=False, reason=f"{ns.parse(ref).path} {reason}")
-            for ref in refused
-        }
+        return {ref: _absent(observed[ref], netns_limit(ns.parse(ref).path, ref, self._limit)) for ref in refused}
 
     def due(self) -> float | None:
         """Return when to call :meth:`freed`, by time.monotonic(); None while no reference waits."""

@@ -19,6 +19,7 @@ from vethlib.agent.config.mark import ADDRESS_PROTO
 from vethlib.agent.planning.confine import foreseen
 from vethlib.agent.planning.observed import NetnsId, is_same_link, is_same_netns
 from vethlib.agent.planning.operations import AddNetns, ChangeLink, CreatePair, DeletePair, Operation, Plan, RemoveNetns
+from vethlib.agent.reasons import of_error
 from vethlib.agent.state import State, Verdict
 from vethlib.errors import BatchError, NetnsExists, NetnsNotFound, VethError
 from vethlib.links import Address, IPInterface, Link, NetnsRef, describe
@@ -65,7 +66,7 @@ class Execution:
         for operation, error in self.errors:
             for name in interfaces_of(operation):
                 if name in verdicts:
-                    verdicts[name] = Verdict(State.FAILED, str(error))
+                    verdicts[name] = Verdict.because(State.FAILED, of_error(error))
         return verdicts
 
 

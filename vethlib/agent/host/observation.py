@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from vethlib import ns
 from vethlib.agent.planning.observed import NetnsId, Observed, SeenLink, SeenNetns
+from vethlib.agent.reasons import ReasonCode, of_error
 from vethlib.errors import NetnsNotFound, VethError
 from vethlib.follow import ResolverDown
 from vethlib.ns.opening import entry_at, is_leftover
@@ -103,9 +104,11 @@ def _observed(
     home = survey.places[""]
     for ref in refs:
         if gone and ref in gone:
-            netns[ref] = SeenNetns(ref, None, gone[ref])
+            is_label = ref.startswith("microservice:")
+            code = ReasonCode.MICROSERVICE_NOT_RUNNING if is_label else ReasonCode.PROCESS_GONE
+            netns[ref] = SeenNetns(ref, None, gone[ref], code=code)
         elif ref and survey.places[ref] == home and (reason := not_unshared(ref, session.resolver)):
-            netns[ref] = SeenNetns(ref, None, reason)
+            netns[ref] = SeenNetns(ref, None, reason.text, code=reason.code)
         else:
             netns[ref] = _seen_netns(ref, survey, create_missing)
     cookies: dict[NetnsId, int] = dict(survey.cookies.items())
@@ -132,11 +135,14 @@ def _seen_netns(ref: str, survey: Survey, create_missing: bool) -> SeenNetns:
         return SeenNetns(ref, place)
     if not ref:
         raise place
+    why = of_error(place, ref)
     if not isinstance(place, NetnsNotFound):
-        return SeenNetns(ref, None, str(place), unknown=True, refused=not isinstance(place, ResolverDown))
+        is_refused = not isinstance(place, ResolverDown)
+        return SeenNetns(ref, None, why.text, unknown=True, refused=is_refused, code=why.code, errno=why.errno)
     kind, label = ns.parse(ref).kind, ref.partition(":")[2]
     missing = kind == "netns" and _is_free(ref)
     # Its process has ended, but the resolver does not know that yet.
     stopped = kind == "microservice" and place.netns.startswith("pid:")
-    reason = f"microservice {label} is not running" if stopped else str(place)
-    return SeenNetns(ref, ref if missing and create_missing else None, reason, missing)
+    reason = f"microservice {label} is not running" if stopped else why.text
+    code = ReasonCode.MICROSERVICE_NOT_RUNNING if stopped else why.code
+    return SeenNetns(ref, ref if missing and create_missing else None, reason, missing, code=code)

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Callable
 
+from vethlib.agent.reasons import Reason, process_not_moved
 from vethlib.errors import VethError
 from vethlib.follow import SharesHome
 from vethlib.ns import Reference, parse
@@ -23,23 +24,22 @@ _MOST_LINKS = 8
 _PROCESS = re.compile(r"/proc/(\d+)/")
 
 
-def not_unshared(ref: str, resolver: Callable[[str], str] | None) -> str:
-    """Return why a reference that leads to the home namespace does not mean it; "" if it does."""
+def not_unshared(ref: str, resolver: Callable[[str], str] | None) -> Reason | None:
+    """Return why a reference that leads to the home namespace does not mean it; None if it does."""
     reference = parse(ref)
-    whose = ""
+    label = ""
     if reference.kind == "microservice":
         label = reference.value
         if resolver is None or _shares_home(resolver, label):
-            return ""
+            return None
         try:
             reference = parse(resolver(label))
         except VethError:
-            return ""
-        whose = f"microservice {label}: "
+            return None
     pid = _process_of(reference)
     if pid in (0, 1, os.getpid()):
-        return ""
-    return f"{whose}process {pid} has not unshared its network namespace yet: it is in the agent's own"
+        return None
+    return process_not_moved(pid, ref, label)
 
 
 def _process_of(reference: Reference) -> int:

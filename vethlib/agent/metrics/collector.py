@@ -69,10 +69,14 @@ class AgentCollector(Collector):
             yield from self._link_counters()
 
     def _interfaces(self) -> Iterator[Metric]:
-        states = Counter(status.state for status in self._configurator.status())
+        statuses = self._configurator.status()
+        states = Counter(status.state for status in statuses)
         yield _gauges(
             "vethlib_interfaces", "Interfaces by state.", "state", {state: states[state] for state in _STATES}
         )
+        codes = Counter(status.code for status in statuses if status.code)
+        text = "Interfaces by the code of the reason for their state; only codes that occur."
+        yield _gauges("vethlib_interface_reasons", text, "code", {code: codes[code] for code in sorted(codes)})
         load = self._configurator.load()
         yield _gauge("vethlib_dirty_interfaces", "Interfaces that wait for the next bout of work.", load.dirty)
         yield _gauge("vethlib_waiting_retries", "Interfaces that wait for the time of their next try.", load.retries)
@@ -172,7 +176,7 @@ def _gauge(name: str, text: str, value: float) -> Metric:
     return GaugeMetricFamily(name, text, value=value)
 
 
-def _gauges(name: str, text: str, label: str, values: Mapping[State, int]) -> Metric:
+def _gauges(name: str, text: str, label: str, values: Mapping[str, int]) -> Metric:
     family = GaugeMetricFamily(name, text, labels=[label])
     for key, value in values.items():
         family.add_metric([str(key)], value)

@@ -11,28 +11,28 @@ from vethlib._nl.const import IFA_F_PERMANENT
 from vethlib.address_order import added, in_order, in_the_way, removed
 from vethlib.agent.config.mark import ADDRESS_PROTO, Mark, alias_of
 from vethlib.agent.config.model import IPV6_MIN_MTU, Interface
+from vethlib.agent.reasons import Reason, needs_rebuild
 from vethlib.links import Address, Link
 
 from .detection import duplicates
 from .observed import SeenLink
 from .operations import ChangeLink, named
 
-__all__ = ["change_of", "link_differences", "rebuild_reason", "unknown_addresses", "unknown_text", "will_expire"]
+__all__ = ["change_of", "link_differences", "rebuild_reason", "unknown_addresses", "will_expire"]
 
-_LISTED = 8  # addresses in a warning
 
 DEFAULT_MTU = 1500  # ETH_DATA_LEN, which ether_setup() gives to a veth
 
 
-def rebuild_reason(interface: Interface, seen: SeenLink) -> str:
-    """Return why a link cannot be changed into the desired one; "" if it can.
+def rebuild_reason(interface: Interface, seen: SeenLink) -> Reason | None:
+    """Return why a link cannot be changed into the desired one; None if it can.
 
     A MAC address that is no longer configured is no reason: it may stay.
     """
     link = seen.link
     if interface.num_queues and interface.num_queues != link.num_queues:
-        return f"{interface.name} has num_queues {link.num_queues}, not {interface.num_queues}"
-    return ""
+        return needs_rebuild(interface.name, "num_queues", link.num_queues, interface.num_queues)
+    return None
 
 
 def link_differences(interface: Interface, link: Link, label: str, *, marked: bool) -> dict[str, tuple[Any, Any]]:
@@ -116,14 +116,6 @@ def unknown_addresses(interface: Interface, seen: SeenLink) -> tuple[Address, ..
         and address.proto != ADDRESS_PROTO
         and not (address.peer is None and address.interface in desired)
     )
-
-
-def unknown_text(addresses: Sequence[Address]) -> str:
-    """Return the warning about :func:`unknown_addresses`; "" if there are none."""
-    if not addresses:
-        return ""
-    which = ", ".join(map(str, addresses[:_LISTED])) + (", …" if len(addresses) > _LISTED else "")
-    return f"not configured, but not removed, because this kernel (before 5.18) does not record who added it: {which}"
 
 
 def _is_surplus(address: Address, desired: Container[links.Interface]) -> bool:

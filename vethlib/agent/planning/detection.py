@@ -7,18 +7,16 @@ detection again (addrconf_dad_stop, net/ipv6/addrconf.c). A program can bind to 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from vethlib._nl.const import IFA_F_DADFAILED, IFA_F_TENTATIVE
 from vethlib.agent.config.model import Interface
+from vethlib.agent.reasons import address_tentative, duplicate_address
 from vethlib.agent.state import State, Verdict
 from vethlib.links import Address
 
 from .observed import SeenLink
 
-__all__ = ["duplicates", "may_be_detected", "switched_off", "unusable"]
+__all__ = ["duplicates", "may_be_detected", "unusable"]
 
-_LISTED = 3  # addresses in a reason
 _SUSPECT = IFA_F_TENTATIVE | IFA_F_DADFAILED
 
 
@@ -52,29 +50,14 @@ def unusable(interface: Interface, seen: SeenLink, peer: Interface | None) -> Ve
         return None
     addresses = _not_usable(interface, seen)
     if failed := [address for address in addresses if address.dadfailed]:
-        why = "another host on the link has the same address"
         ips = {address.interface.ip for address in failed}
-        if peer is not None and not ips.isdisjoint(address.ip for address in peer.addresses):
-            why = f"the other end, {peer.name}, has the same address"
-        return Verdict(State.RETRYING, f"{_listed(failed)}: duplicate address detection failed: {why}")
+        of_peer = peer is not None and not ips.isdisjoint(address.ip for address in peer.addresses)
+        return Verdict.because(State.RETRYING, duplicate_address(failed, peer.name if peer and of_peer else ""))
     if not addresses or (peer is not None and not peer.enabled):
         return None
-    return Verdict(State.PENDING, f"{_listed(addresses)}: duplicate address detection has not finished")
-
-
-def switched_off(addresses: Sequence[object]) -> str:
-    """Return the reason for an interface that has lost these addresses because the MAC of its link is a duplicate."""
-    return (
-        f"{_listed(addresses)}: duplicate address detection failed: another host on the link has the same MAC address, "
-        "and the kernel switched IPv6 off (accept_dad is 2)"
-    )
+    return Verdict.because(State.PENDING, address_tentative(addresses))
 
 
 def _not_usable(interface: Interface, seen: SeenLink) -> list[Address]:
     suspects = [address for address in seen.addresses if address.flags & _SUSPECT]
     return [each for each in suspects if not each.usable and each.interface in interface.addresses]
-
-
-def _listed(addresses: Sequence[object]) -> str:
-    text = ", ".join(map(str, addresses[:_LISTED]))
-    return text if len(addresses) <= _LISTED else f"{text} and {len(addresses) - _LISTED} more"

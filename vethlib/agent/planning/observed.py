@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from vethlib.agent.config.mark import Mark, group_of, read_alias
+from vethlib.agent.reasons import Reason, ReasonCode
 from vethlib.links import Address, Link
 
 __all__ = ["LinkId", "NetnsId", "Observed", "SeenLink", "SeenNetns", "is_same_link", "is_same_netns"]
@@ -36,7 +37,8 @@ class SeenNetns:
     """The result of resolving a namespace reference.
 
     * The namespace exists: `place` is its identity.
-    * It does not exist: `place` is None, and `reason` is the reason as text (``process 42 is gone``).
+    * It does not exist: `place` is None, and `reason` is the reason as text (``process 42 is gone``), with its `code`
+      and, if the kernel refused something, the name of the error number (`errno`).
     * It is a named namespace that can be created on demand: `missing` is True, and `place` is the text of the
       reference. A named namespace that must not be created is treated as one that does not exist.
     * `unknown`: the source that would know does not answer. Nothing is built there, and no pair is deleted for that
@@ -50,6 +52,12 @@ class SeenNetns:
     missing: bool = False
     unknown: bool = False
     refused: bool = False
+    code: ReasonCode = ReasonCode.NETNS_NOT_FOUND
+    errno: str = ""
+
+    def absence(self) -> Reason:
+        """Return why nothing can be built in this namespace."""
+        return Reason(self.code, self.reason or f"{self.ref} does not exist", self.ref, self.errno)
 
     @property
     def creatable(self) -> bool:

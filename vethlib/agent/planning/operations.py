@@ -8,7 +8,7 @@ namespaces are removed.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeAlias
 
 from vethlib import links
@@ -197,7 +197,7 @@ class Plan:
         for name, verdict in self.unusable.items():
             if states[name].state is State.CONFIGURED:
                 failed = verdict.state is State.RETRYING
-                states[name] = Verdict(State.FAILED, verdict.reason) if failed else verdict
+                states[name] = replace(verdict, state=State.FAILED) if failed else verdict
         return states
 
     def as_dicts(self) -> list[dict[str, Any]]:

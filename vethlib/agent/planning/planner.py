@@ -20,8 +20,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
 
+from vethlib.agent import reasons
 from vethlib.agent.config.mark import ADDRESS_PROTO, alias_of, group_of, read_alias
 from vethlib.agent.config.model import Interface
+from vethlib.agent.reasons import Reason
 from vethlib.agent.state import State, Verdict
 from vethlib.links import Link, Veth
 
@@ -114,7 +116,7 @@ class _Planner:
     def refuse_conflicts(self) -> None:
         """Apply rule 1."""
         for name, reason in name_conflicts(self.desired).items():
-            self.verdicts[name] = Verdict(State.FAILED, reason)
+            self.verdicts[name] = Verdict.because(State.FAILED, reason)
 
     def keep_what_is_unknown(self) -> None:
         """Shield the pairs of interfaces whose namespace may exist: that it is unknown is no reason to delete them."""
@@ -143,13 +145,13 @@ class _Planner:
     def _change_lone_end(self, end: DesiredEnd, seen: SeenLink) -> Verdict:
         obstacle = self._obstacle(end, seen)
         if obstacle:
-            return Verdict(State.FAILED, obstacle)
+            return Verdict.because(State.FAILED, obstacle)
         rebuild = rebuild_reason(end.interface, seen)
         reason = rebuild or self._blocked_rename(end, seen)
         if reason:
             if not rebuild:
                 self.to_rename.append((end, seen))
-            return Verdict(State.PENDING, f"peer {end.peer_name} is not configured; {reason}")
+            return Verdict.because(State.PENDING, reasons.peer_not_configured(end.peer_name), reason)
         self._change_in_place(end, seen)
         return CONFIGURED
 
@@ -162,7 +164,7 @@ class _Planner:
             for end, seen in zip((a, b), pair or (None, None), strict=True):
                 obstacle = self._obstacle(end, seen)
                 if obstacle and end.name not in self.verdicts:
-                    self.verdicts[end.name] = Verdict(State.FAILED, obstacle)
+                    self.verdicts[end.name] = Verdict.because(State.FAILED, obstacle)
             if self._fails(a, b):
                 self.kept.update(seen.id for seen in pair or ())
                 continue
@@ -172,7 +174,7 @@ class _Planner:
                 continue
             reason = self._rebuild_reason(a, pair[0]) or self._rebuild_reason(b, pair[1])
             if reason:
-                self.to_build.append((a, b, reason))
+                self.to_build.append((a, b, reason.text))
             else:
                 self._change_in_place(a, pair[0])
                 self._change_in_place(b, pair[1])
@@ -182,38 +184,32 @@ class _Planner:
         for end, peer in ((a, b), (b, a)):
             verdict = self.verdicts.get(end.name)
             if verdict is not None and verdict.state is State.FAILED and peer.name not in self.verdicts:
-                reason = f"peer {end.name} failed: {verdict.reason}"
-                self.verdicts[peer.name] = Verdict(State.PENDING, reason)
+                reason = reasons.peer_failed(end.name, verdict.reason)
+                self.verdicts[peer.name] = Verdict.because(State.PENDING, reason)
         return a.name in self.verdicts
 
-    def _obstacle(self, end: DesiredEnd, seen: SeenLink | None) -> str:
+    def _obstacle(self, end: DesiredEnd, seen: SeenLink | None) -> Reason | None:
         """Return why `end` cannot have its kernel name, even if owned pairs make room; `seen` is its link, if any."""
         assert end.place is not None
         holder = self.observed.by_name.get((end.place, end.kernel_name))
         if holder is None or holder is seen:
-            return ""
+            return None
         if holder not in self.owned:
-            return f"{end} exists and is not managed by this agent{self._describe_foreign(holder.link)}"
+            return self._foreign(end, holder.link)
         if holder.link.name != end.kernel_name:
-            return f"{end} exists as an alternative name of {holder.link.name!r}"
+            return reasons.link_altname(str(end), holder.link.name)
         if self._may_make_room(holder):
-            return ""
-        return f"{end} is still the link of {self.owned.owner(holder) or 'another interface'}"
+            return None
+        return reasons.link_in_use(str(end), self.owned.owner(holder))
 
-    def _describe_foreign(self, link: Link) -> str:
-        """Return the owner of a foreign link, according to its alias, and what to do about it."""
+    def _foreign(self, end: DesiredEnd, link: Link) -> Reason:
+        """Return the reason for a foreign link, with its owner according to its alias."""
         mark = read_alias(link.alias)
-        if mark is not None and mark.label != self.label:
-            owner = f"{mark.name} of the agent with the label {mark.label}"
-            return f" (kind {link.kind}): it is {owner}: delete it, or take that label"
-        if mark is not None:
-            return (
-                f" (kind {link.kind}): it has the alias of {mark.name}, but there is no record that this agent built "
-                "it, or its other end has another alias: delete it, or configure another host_if_name"
-            )
-        known = [f"kind {link.kind}"] if link.kind else []
-        known += [f"alias {link.alias!r}"] if link.alias else []
-        return f"{' (' + ', '.join(known) + ')' if known else ''}: delete or rename it, or give another host_if_name"
+        if mark is None:
+            return reasons.link_foreign(str(end), end.kernel_name, link.kind, link.alias)
+        if mark.label != self.label:
+            return reasons.link_of_other_label(str(end), link.kind, mark.name, mark.label)
+        return reasons.link_unrecorded(str(end), end.kernel_name, link.kind, mark.name)
 
     def _may_make_room(self, seen: SeenLink) -> bool:
         """Return whether an owned pair may be deleted, or is about to be renamed, to make room for another."""
@@ -231,15 +227,15 @@ class _Planner:
             return self.prune
         return not self.prune.isdisjoint(owners)
 
-    def _rebuild_reason(self, end: DesiredEnd, seen: SeenLink) -> str:
+    def _rebuild_reason(self, end: DesiredEnd, seen: SeenLink) -> Reason | None:
         return rebuild_reason(end.interface, seen) or self._blocked_rename(end, seen)
 
-    def _blocked_rename(self, end: DesiredEnd, seen: SeenLink) -> str:
+    def _blocked_rename(self, end: DesiredEnd, seen: SeenLink) -> Reason | None:
         """Return why a link cannot be renamed: its new name must be free before any operation is done."""
         name = end.kernel_name
         if seen.link.name == name or (seen.place, name) not in self.observed.by_name:
-            return ""
-        return f"{seen.link.name!r} cannot be renamed while {name!r} is taken"
+            return None
+        return reasons.name_taken(seen.link.name, name)
 
     def _change_in_place(self, end: DesiredEnd, seen: SeenLink) -> None:
         self.found[end.name] = seen
@@ -319,7 +315,7 @@ class _Planner:
         """Apply rule 2."""
         for end in self.desired.values():
             if end.name not in self.verdicts:
-                self.verdicts[end.name] = Verdict(State.PENDING, unmet(end, self.desired, configured))
+                self.verdicts[end.name] = Verdict.because(State.PENDING, *unmet(end, self.desired, configured))
 
     def delete_unwanted(self) -> None:
         """Delete the owned pairs that no rule keeps."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from vethlib.agent.config.model import Interface
+from vethlib.agent.reasons import Reason, ReasonCode, name_claimed, of_peer, peer_not_configured, peer_points_elsewhere
 from vethlib.links import describe
 
 from .observed import NetnsId, Observed, SeenNetns
@@ -37,34 +38,32 @@ def with_netns(desired: Mapping[str, Interface], observed: Observed) -> dict[str
     ends: dict[str, DesiredEnd] = {}
     for name in sorted(desired):
         ref = desired[name].namespace.ref
-        netns = observed.netns.get(ref) or SeenNetns(ref, None, f"{ref or 'home'} was not looked up")
+        netns = observed.netns.get(ref) or SeenNetns(
+            ref, None, f"{ref or 'home'} was not looked up", code=ReasonCode.NETNS_UNKNOWN
+        )
         ends[name] = DesiredEnd(desired[name], netns)
     return ends
 
 
-def unmet(end: DesiredEnd, desired: Mapping[str, DesiredEnd], configured: Mapping[str, Interface]) -> str:
-    """Return everything that `end` still waits for, in words; "" if its pair can be built.
+def unmet(end: DesiredEnd, desired: Mapping[str, DesiredEnd], configured: Mapping[str, Interface]) -> list[Reason]:
+    """Return everything that `end` still waits for; nothing if its pair can be built.
 
     `configured` has all interfaces, `desired` at least the peers that point back.
     """
-    reasons: list[str] = []
+    reasons: list[Reason] = []
     peer, points_at = desired.get(end.peer_name), end.name
     if end.peer_name in configured:
         points_at = configured[end.peer_name].peer_if_name
     if points_at != end.name:
-        reasons.append(f"peer {end.peer_name} points at {points_at}, not here")
+        reasons.append(peer_points_elsewhere(end.peer_name, points_at))
     elif peer is None:
-        reasons.append(f"peer {end.peer_name} is not configured")
+        reasons.append(peer_not_configured(end.peer_name))
     if end.place is None:
-        reasons.append(_absence(end.netns))
+        reasons.append(end.netns.absence())
     # A namespace that both wait for is listed once.
     if peer is not None and points_at == end.name and peer.place is None and peer.netns != end.netns:
-        reasons.append(f"peer {peer.name}: {_absence(peer.netns)}")
-    return "; ".join(reasons)
-
-
-def _absence(netns: SeenNetns) -> str:
-    return netns.reason or f"{netns.ref} does not exist"
+        reasons.append(of_peer(peer.name, peer.netns.absence()))
+    return reasons
 
 
 def mutual_pairs(desired: Mapping[str, DesiredEnd]) -> Iterator[tuple[DesiredEnd, DesiredEnd]]:
@@ -80,7 +79,7 @@ def precedence(kernel_name: str, name: str) -> tuple[bool, str]:
     return name != kernel_name, name
 
 
-def name_conflicts(desired: Mapping[str, DesiredEnd]) -> dict[str, str]:
+def name_conflicts(desired: Mapping[str, DesiredEnd]) -> dict[str, Reason]:
     """Return the interfaces that cannot have their kernel name, each with the reason.
 
     The interface whose own name it is takes precedence: a value cannot take the link of another interface by
@@ -96,11 +95,11 @@ def name_conflicts(desired: Mapping[str, DesiredEnd]) -> dict[str, str]:
         claim = end.place, end.kernel_name
         if claim not in holders or end.name == end.kernel_name:
             holders[claim] = end
-    refused: dict[str, str] = {}
+    refused: dict[str, Reason] = {}
     for end in desired.values():
         if end.place is None:
             continue
         holder = holders[end.place, end.kernel_name]
         if holder is not end:
-            refused[end.name] = f"{end} is also claimed by {holder.name}, which takes precedence"
+            refused[end.name] = name_claimed(str(end), holder.name)
     return refused

@@ -13,7 +13,7 @@ from vethlib.text import change_text, value_text
 
 from .operations import ChangeLink, CreatePair, DeletePair, Operation
 
-__all__ = ["action", "changes", "drift"]
+__all__ = ["action", "changes", "drift", "drifted"]
 
 Paint = Callable[[object, str], str]
 """Marks a text with a role: "good", "bad", "warning", or "heading" for a new value."""
@@ -29,6 +29,11 @@ def drift(operation: Operation) -> str:
         case DeletePair():
             return operation.why
     return ""
+
+
+def drifted(operation: Operation) -> str:
+    """Return the first field that an operation corrects; "" if that is the whole pair."""
+    return next(iter(operation.changes), "addresses") if isinstance(operation, ChangeLink) else ""
 
 
 def _differences(change: ChangeLink) -> Iterator[str]:

@@ -23,6 +23,7 @@ from enum import Enum
 from heapq import heapify, heappop, heappush
 from typing import Final
 
+from vethlib.agent.reasons import Reason
 from vethlib.agent.state import State, Verdict
 from vethlib.errors import InvalidValue, NotSupported, VethError
 
@@ -89,7 +90,7 @@ class Attempts:
     repairs: int = 0
     repaired_at: float = 0.0
     held: float = 0.0  # no repair before this time
-    duplicate: str = ""  # the reason, while an address of the interface is a duplicate
+    duplicate: Reason | None = None  # while an address of the interface is a duplicate
     detecting: bool = False  # the duplicate address was added again, and detection is in progress
     detected: int = 0  # how often detection had failed …
     detected_at: float = -FIGHT_WINDOW  # … when it last succeeded
@@ -108,9 +109,9 @@ class Attempts:
         """Return whether it is time for the next attempt."""
         return self.due is not None and self.due <= now
 
-    def find_duplicate(self, reason: str, now: float) -> None:
+    def find_duplicate(self, reason: Reason, now: float) -> None:
         """Count a duplicate address; one that was found before is counted only if it was added again since."""
-        if not self.duplicate and now - self.detected_at < FIGHT_WINDOW:
+        if self.duplicate is None and now - self.detected_at < FIGHT_WINDOW:
             self.failed = max(self.failed, self.detected)  # it was gone for no more than a moment
         if self.detecting or self.due is None:
             self.failed += 1
@@ -129,13 +130,13 @@ class Attempts:
 
     def end_duplicate(self, now: float) -> None:
         """Note that no address is a duplicate any more; the number of failures is remembered for a while."""
-        if self.duplicate:
-            self.duplicate, self.detecting = "", False
+        if self.duplicate is not None:
+            self.duplicate, self.detecting = None, False
             self.detected, self.detected_at = self.failed, now
 
     def may_try_again(self, now: float) -> bool:
         """Return whether it is time to add a duplicate address again."""
-        return bool(self.duplicate) and not self.detecting and (self.due is None or self.due <= now)
+        return self.duplicate is not None and not self.detecting and (self.due is None or self.due <= now)
 
     def repaired(self, now: float) -> None:
         """Count a repair of something that another program has changed."""
@@ -243,16 +244,16 @@ class Backoff:
 
     # --- what happened
 
-    def hold(self, names: Iterable[str], now: float) -> str:
-        """Return why nothing may be done about these interfaces now; "" if it may."""
+    def hold(self, names: Iterable[str], now: float) -> int:
+        """Return after how many repairs in a row nothing may be done about these interfaces now; 0 if it may."""
         for name in names:
             attempts = self._attempts.get(name)
             if attempts is not None and attempts.hold(now):
                 self._schedule(name, attempts)
-                return f"repaired {attempts.repairs} times in a row, and changed again by another program"
-        return ""
+                return attempts.repairs
+        return 0
 
-    def find_duplicate(self, name: str, reason: str, now: float) -> None:
+    def find_duplicate(self, name: str, reason: Reason, now: float) -> None:
         """Note that an address of this interface is a duplicate."""
         attempts = self._attempts.setdefault(name, Attempts())
         attempts.find_duplicate(reason, now)
@@ -262,10 +263,10 @@ class Backoff:
         """Let a duplicate address of this interface be added again immediately: its other owner may have lost it."""
         self._attempts[name].hurry()
 
-    def duplicate(self, name: str) -> str:
-        """Return why an address of this interface cannot be used, as of its last detection; "" if it can."""
+    def duplicate(self, name: str) -> Reason | None:
+        """Return why an address of this interface cannot be used, as of its last detection; None if it can."""
         attempts = self._attempts.get(name)
-        return "" if attempts is None else attempts.duplicate
+        return None if attempts is None else attempts.duplicate
 
     def detect_again(self, name: str, now: float) -> None:
         """Note that a duplicate address of this interface was added again, and is being checked."""

@@ -8,6 +8,7 @@ from typing import Final
 
 from vethlib._primitives import time
 from vethlib.agent.planning.observed import NetnsId
+from vethlib.agent.reasons import events_ignored
 from vethlib.agent.state import State
 from vethlib.errors import VethError
 from vethlib.ifindex.changes import LinkChanges
@@ -17,7 +18,6 @@ from .linkchanges import InterfaceChanges, Interpreter
 from .occasions import MANY_ADDRESSES
 from .owners import Owners
 from .reporter import CHANGED, GONE, Reporter
-from .watches import NOISY
 
 __all__ = ["Events"]
 
@@ -149,7 +149,7 @@ class Events:
             if not self._waits(name, now):
                 occasions.event(name, GONE if name in changed.gone else CHANGED, now)
         for ref in changed.noisy:
-            _log.warning("%s: %s", ref, NOISY)
+            _log.warning("%s: %s", ref, events_ignored())
         occasions.mark((name for name in changed.lost if not self._waits(name, now)), "events of links were lost")
         occasions.mark(changed.orphaned, "its namespace has ended")
         for name, (place, link) in changed.unchanged.items():

@@ -16,12 +16,13 @@ from vethlib._primitives import time
 from vethlib.agent.host.execution import execute, interfaces_of
 from vethlib.agent.host.recording import facts_of_look
 from vethlib.agent.planning.confine import plan_apart
-from vethlib.agent.planning.detection import switched_off, unusable
+from vethlib.agent.planning.detection import unusable
 from vethlib.agent.planning.observed import NetnsId, Observed, SeenLink
 from vethlib.agent.planning.operations import AddNetns, ChangeLink, CreatePair, DeletePair, Operation, Plan
 from vethlib.agent.planning.owned import OwnedPairs
 from vethlib.agent.planning.planner import plan
-from vethlib.agent.planning.words import drift
+from vethlib.agent.planning.words import drift, drifted
+from vethlib.agent.reasons import Reason, changed_repeatedly, drift_persists, duplicate_mac, not_deletable, of_error
 from vethlib.agent.state import State, Verdict
 from vethlib.errors import LinkExists, LinkNotFound, NetnsNotFound, VethError
 
@@ -52,7 +53,7 @@ class PassResult:
     """The result for the interfaces in `names`: the last look, and the plan after it.
 
     `done` are the operations that were carried out, in order. `errors` has the refusal of the kernel for each interface
-    that is still to be changed; `held` has what is still to be done and was not tried, as text. `unseen` are the
+    that is still to be changed; `held` has why something is still to be done that was not tried. `unseen` are the
     interfaces that wait for a namespace that could not be looked into, and has to be tried again. Nothing was done yet
     for those that are `deferred`, because there was too much to do. `duplicates` has the interfaces with a duplicate
     address, `detecting` those with an address that is still being checked, each with the reason.
@@ -67,27 +68,27 @@ class PassResult:
     plan: Plan
     done: list[Operation] = field(default_factory=list)
     errors: dict[str, VethError] = field(default_factory=dict)
-    held: dict[str, str] = field(default_factory=dict)
+    held: dict[str, Reason] = field(default_factory=dict)
     unseen: set[str] = field(default_factory=set)
     unrecorded: int = 0
     deferred: set[str] = field(default_factory=set)
     leftovers: bool = False
-    duplicates: dict[str, str] = field(default_factory=dict)
-    detecting: dict[str, str] = field(default_factory=dict)
+    duplicates: dict[str, Reason] = field(default_factory=dict)
+    detecting: dict[str, Reason] = field(default_factory=dict)
     at_rest: bool = False
 
     def verdict(self, name: str) -> Verdict | None:
         """Return the state of an interface; None if it is not configured and nothing is left of it."""
         if name in self.errors:
-            return Verdict(State.RETRYING, str(self.errors[name]))
+            return Verdict.because(State.RETRYING, of_error(self.errors[name]))
         if name in self.held:
-            return Verdict(State.RETRYING, self.held[name])
+            return Verdict.because(State.RETRYING, self.held[name])
         verdict = self.plan.verdicts.get(name)
         if name in self.unseen and verdict is not None and verdict.state is State.PENDING:
-            return Verdict(State.RETRYING, verdict.reason)
+            return replace(verdict, state=State.RETRYING)
         if self.is_duplicate(name):
-            return Verdict(State.RETRYING, self.duplicates[name])
-        return Verdict(State.PENDING, self.detecting[name]) if self.is_detecting(name) else verdict
+            return Verdict.because(State.RETRYING, self.duplicates[name])
+        return Verdict.because(State.PENDING, self.detecting[name]) if self.is_detecting(name) else verdict
 
     def is_duplicate(self, name: str) -> bool:
         """Return whether nothing but a duplicate address keeps an interface from being usable."""
@@ -172,7 +173,7 @@ class ReconcilePass:
                 if name in self._errors:
                     result.errors[name] = self._errors[name]
                 else:
-                    result.held[name] = f"{drift(operation)}, after {_ROUNDS - 1} attempts in a row"
+                    result.held[name] = drift_persists(drift(operation), drifted(operation), _ROUNDS - 1)
         result.leftovers = self._leftovers
         result.unrecorded = self._unrecorded
         result.deferred = self._deferred - self._names
@@ -293,10 +294,10 @@ class ReconcilePass:
         result.errors.update(self._unplanned)
         for name, verdict in planned.unusable.items():
             reasons = result.duplicates if verdict.state is State.RETRYING else result.detecting
-            reasons[name] = verdict.reason
+            reasons[name] = verdict.reasons[0]
         for name in self._names - self._desired.interfaces.keys():
             if reason := self._observer.hidden(name, observed):
-                result.held[name] = f"it cannot be deleted: {reason}"
+                result.held[name] = not_deletable(name, reason)
         chosen: list[Operation] = []
         for operation in self._due(planned.operations, result):
             names = interfaces_of(operation)
@@ -305,8 +306,10 @@ class ReconcilePass:
                 result.errors.update(dict.fromkeys(names, error))
                 continue
             complete = [name for name in names if _is_configured(name, planned)]
-            if reason := self._backoff.hold(complete, time.monotonic()):
-                result.held.update(dict.fromkeys(names, f"{drift(operation)}; {reason}"))
+            if repairs := self._backoff.hold(complete, time.monotonic()):
+                result.held.update(
+                    dict.fromkeys(names, changed_repeatedly(drift(operation), drifted(operation), repairs))
+                )
             else:
                 chosen.append(operation)
         return _without_unused_netns(self._first_of(chosen)), result
@@ -332,16 +335,16 @@ class ReconcilePass:
     def _may_try_again(self, name: str) -> bool:
         return self._backoff.may_try_again(name, time.monotonic())
 
-    def _lost_for_a_duplicate(self, operation: ChangeLink) -> str:
+    def _lost_for_a_duplicate(self, operation: ChangeLink) -> Reason | None:
         """Return why a link has lost the IPv6 addresses to be added, if the kernel removed them for a duplicate MAC."""
         lost = [address for address in operation.added if isinstance(address, IPv6Interface)]
         if not lost or "up" in operation.changes:
-            return ""
+            return None
         try:
             settings = self._session.ipv6_settings(operation.name, operation.ref)
         except VethError:
-            return ""  # adding them reports the reason
-        return switched_off(lost) if settings.may_be_switched_off_for_a_duplicate else ""
+            return None  # adding them reports the reason
+        return duplicate_mac(lost) if settings.may_be_switched_off_for_a_duplicate else None
 
     def _unseen(self, observed: Observed) -> set[str]:
         """Return the interfaces whose pair has an end in a namespace that could not be looked into."""

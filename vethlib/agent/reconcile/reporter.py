@@ -9,11 +9,12 @@ from typing import Final
 from vethlib._primitives import time
 from vethlib.agent.config.problems import in_public
 from vethlib.agent.host.execution import interfaces_of
-from vethlib.agent.planning.compare import unknown_addresses, unknown_text
+from vethlib.agent.planning.compare import unknown_addresses
 from vethlib.agent.planning.confine import foreseen
 from vethlib.agent.planning.observed import SeenLink
 from vethlib.agent.planning.operations import AddNetns, Operation
 from vethlib.agent.planning.planner import CONFIGURED
+from vethlib.agent.reasons import Reason, address_owner_unknown, invalid_value, of_error, unchecked
 from vethlib.agent.state import State, Verdict
 from vethlib.errors import VethError
 
@@ -65,7 +66,7 @@ class Reporter:
                     cause = _cause(scope.names.get(name, shared), operations)
                     self._statuses.log(name, verdict, operations, cause)
             except Exception as error:  # of this interface, and no other
-                verdict = Verdict(State.RETRYING, str(foreseen(error, f"report the state of {name!r}")))
+                verdict = Verdict.because(State.RETRYING, of_error(foreseen(error, f"report the state of {name!r}")))
                 self._backoff.record(name, NextStep.RETRY, now, configured=False, held=False)
                 self._report(name, verdict, None, unseen=True)
 
@@ -103,7 +104,7 @@ class Reporter:
     def _settle(self, name: str, result: PassResult, now: float) -> tuple[Verdict | None, bool]:
         """Report the state of one interface. Return it, and whether the state or its reason has changed."""
         doubt = self._doubt(name, result)
-        verdict = self._judge(name, result, now, stands=bool(doubt))
+        verdict = self._judge(name, result, now, stands=doubt is not None)
         seen = result.plan.found.get(name)
         if doubt:
             # The registry and dependants keep the link that was seen last.
@@ -112,23 +113,23 @@ class Reporter:
         self._register(name, verdict, seen)
         return verdict, changed
 
-    def _doubt(self, name: str, result: PassResult) -> str:
+    def _doubt(self, name: str, result: PassResult) -> Reason | None:
         """Return the warning for an interface that cannot be checked, but still matches as far as events tell.
 
-        That is so if it was CONFIGURED, and the source of its namespace reference does not answer; "" for any other.
+        That is so if it was CONFIGURED, and the source of its namespace reference does not answer; None for any other.
         """
         if name not in result.plan.doubtful or name in result.errors or name in result.held:
-            return ""
+            return None
         status, verdict = self._statuses.now.get(name), result.plan.verdicts.get(name)
         if verdict is None or verdict.state is not State.PENDING:
-            return ""
+            return None
         if status is None or status.state is not State.CONFIGURED or status.link is None:
-            return ""
+            return None
         if not self._backoff.settled({name}) or name in self._desired.refused:
-            return ""
+            return None
         if not self._observer.stands(self._desired.interfaces[name], status.link):
-            return ""
-        return f"the link exists, but cannot be checked: {verdict.reason}"
+            return None
+        return unchecked(verdict.reason)
 
     def _judge(self, name: str, result: PassResult, now: float, *, stands: bool) -> Verdict | None:
         """Return the state of an interface, and schedule its next attempt; None if nothing is left of it."""
@@ -136,15 +137,16 @@ class Reporter:
         error = result.errors.get(name)
         step = NextStep.DONE if verdict is None else next_step(verdict, error)
         self._owners.counters.outcomes[step.value] += 1
-        held = name in result.held or bool(self._backoff.duplicate(name))
+        held = name in result.held or self._backoff.duplicate(name) is not None
         self._backoff.record(name, step, now, configured=stands or result.settled(name), held=held)
-        if step is NextStep.TERMINAL:
-            verdict = Verdict(State.FAILED, str(error))
+        if step is NextStep.TERMINAL and error is not None:
+            verdict = Verdict.because(State.FAILED, of_error(error))
         problems = self._desired.refused.get(name)
         if problems is not None:
-            reason = in_public(problems, self._owners.limits)
+            limits = self._owners.limits
+            text = in_public(problems, limits)
             kept = "; the last valid value stays in force" if name in self._desired.interfaces else ""
-            verdict = Verdict(State.INVALID, reason + kept)
+            verdict = Verdict(State.INVALID, text + kept, tuple(map(invalid_value, problems[: limits.problems])))
         return verdict
 
     def _after_detection(self, name: str, result: PassResult, now: float) -> Verdict | None:
@@ -156,7 +158,7 @@ class Reporter:
         elif result.is_detecting(name):
             if reason := self._backoff.duplicate(name):
                 self._backoff.detect_again(name, now)
-                return Verdict(State.RETRYING, reason)
+                return Verdict.because(State.RETRYING, reason)
             self.detecting.add(name)
         return verdict
 
@@ -170,7 +172,7 @@ class Reporter:
             self._owners.dependants.link_is(seen.place, seen.link)
 
     def _report(
-        self, name: str, verdict: Verdict, seen: SeenLink | None, doubt: str = "", *, unseen: bool = False
+        self, name: str, verdict: Verdict, seen: SeenLink | None, doubt: Reason | None = None, *, unseen: bool = False
     ) -> bool:
         """Set the status of an interface; with its last known link if it is `unseen`. Return whether it has changed."""
         attempt, due = 0, 0.0
@@ -183,8 +185,8 @@ class Reporter:
         warning, warnings = doubt, self._desired.warnings(name)
         if interface is not None:
             warning = warning or self._observer.watches.remark(interface.namespace.ref)
-            if seen is not None and not warning:
-                warning = unknown_text(unknown_addresses(interface, seen))
+            if seen is not None and warning is None and (addresses := unknown_addresses(interface, seen)):
+                warning = address_owner_unknown(addresses)
             if not any(each.code == "similar-netns" for each in warnings):
                 warnings += self._observer.creatable.warnings(interface)
         return self._statuses.report(
@@ -202,7 +204,7 @@ class Reporter:
     def fail(self, names: Iterable[str], error: VethError) -> None:
         """Report that looking is impossible, so that the state of these interfaces is unknown, and schedule a retry."""
         self._backoff.looking.fail(time.monotonic())
-        verdict = Verdict(State.RETRYING, str(error))
+        verdict = Verdict.because(State.RETRYING, of_error(error))
         for name in names:
             if self._report(name, verdict, None, unseen=True):
                 self._statuses.log(name, verdict, (), "the host could not be observed")

@@ -16,6 +16,7 @@ from vethlib.agent.planning.observed import SeenLink
 from vethlib.agent.planning.operations import AddNetns, Operation
 from vethlib.agent.planning.plausibility import ConfigWarning
 from vethlib.agent.planning.words import action
+from vethlib.agent.reasons import Reason
 from vethlib.agent.registry.subscriptions import Subscribers
 from vethlib.agent.state import State, Verdict
 from vethlib.agent.status import Status, iso
@@ -32,7 +33,7 @@ MOST: Final = 16
 _REMOVED: Final = 256  # removed interfaces whose changes are kept
 _LONGEST: Final = 300  # characters of each text; the log has more
 
-_LOGGED = ("netns", "host_name", "ifindex", "peer", "warning", "attempt", "next_try")
+_LOGGED = ("netns", "host_name", "ifindex", "peer", "warning", "warning_code", "attempt", "next_try")
 _LEVELS = {State.RETRYING: logging.WARNING, State.FAILED: logging.WARNING, State.INVALID: logging.WARNING}
 
 
@@ -40,9 +41,9 @@ _LEVELS = {State.RETRYING: logging.WARNING, State.FAILED: logging.WARNING, State
 class Change:
     """A change of an interface, and when it happened (`at`, in seconds since 1970).
 
-    `state` is the new state, or "removed"; `reason` explains it, `done` lists what the agent did, and `cause` is why
-    it looked at the interface. A change that repeats the one before, such as another attempt with the same result, is
-    counted instead of kept: it happened `count` times, the last time at `last`.
+    `state` is the new state, or "removed"; `reason` explains it, with its `code`, `done` lists what the agent did, and
+    `cause` is why it looked at the interface. A change that repeats the one before, such as another attempt with the
+    same result, is counted instead of kept: it happened `count` times, the last time at `last`.
     """
 
     at: float
@@ -52,11 +53,12 @@ class Change:
     cause: str
     count: int = 1
     last: float = 0.0
+    code: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the change for JSON; times are ISO 8601 in UTC."""
         entry = {"at": iso(self.at), "state": self.state, "reason": self.reason, "done": self.done, "cause": self.cause}
-        return entry | {"count": self.count, "last": iso(self.last)}
+        return entry | {"count": self.count, "last": iso(self.last), "code": self.code}
 
 
 class History:
@@ -66,7 +68,7 @@ class History:
         self._changes: dict[str, deque[Change]] = {}
         self._removed: OrderedDict[str, None] = OrderedDict()  # the oldest first
 
-    def add(self, name: str, at: float, *, state: str, reason: str, done: str, cause: str) -> None:
+    def add(self, name: str, at: float, *, state: str, reason: str, done: str, cause: str, code: str = "") -> None:
         """Add a change of an interface."""
         reason, done, cause = (cut(text, _LONGEST) for text in (reason, done, cause))
         changes = self._changes.get(name)
@@ -83,7 +85,7 @@ class History:
             before.count += 1
             before.last = at
         else:
-            changes.append(Change(at, state, reason, done, cause, last=at))
+            changes.append(Change(at, state, reason, done, cause, last=at, code=code))
         self._removed.pop(name, None)
         if state == "removed":
             self._removed[name] = None
@@ -139,7 +141,7 @@ class Statuses:
         *,
         attempt: int = 0,
         due: float = 0.0,
-        warning: str = "",
+        warning: Reason | None = None,
         warnings: Iterable[ConfigWarning] = (),
         unseen: bool = False,
     ) -> bool:
@@ -157,7 +159,9 @@ class Statuses:
             before.since if before is not None and same else time.time(),
             attempt=attempt,
             due=due,
-            warning=self._bounded(warning),
+            warning="" if warning is None else self._bounded(warning.text),
+            warning_code="" if warning is None else warning.code,
+            reasons=tuple([self._bounded_reason(each) for each in verdict.reasons]),
             warnings=tuple(replace(each, message=self._bounded(each.message)) for each in warnings),
             most_addresses=self._limits.status_addresses,
         )
@@ -179,6 +183,9 @@ class Statuses:
     def _bounded(self, text: str) -> str:
         """Return a text that can be printed safely: it may contain foreign text, such as an engine's or a file name."""
         return printable(cut(text, self._limits.reason_chars)) if text else ""
+
+    def _bounded_reason(self, reason: Reason) -> Reason:
+        return reason._replace(text=self._bounded(reason.text), about=self._bounded(reason.about))
 
     def fresh(self, name: str, link: Link) -> Link | None:
         """Return the current link of an interface, if it differs from that of its status; None otherwise."""
@@ -243,8 +250,9 @@ class Statuses:
     def log(self, name: str, verdict: Verdict | None, done: Iterable[Operation], cause: str) -> None:
         """Log one change of an interface, in one line: its state, what was done, and the cause. Add it to the history.
 
-        The log record also has these fields: `interface`, `state`, `reason`, `done` and `cause` as text, and, if known,
-        `netns`, `host_name`, `ifindex`, `peer`, `warning`, `attempt` and `next_try`, as in the status.
+        The log record also has these fields: `interface`, `state`, `reason`, `reason_code`, `done` and `cause` as
+        text, and, if known, `netns`, `host_name`, `ifindex`, `peer`, `warning`, `warning_code`, `attempt` and
+        `next_try`, as in the status.
         """
         level = logging.INFO if verdict is None else _LEVELS.get(verdict.state, logging.INFO)
         most = self._limits.reason_chars
@@ -254,10 +262,12 @@ class Statuses:
         new = {operation.ref for operation in done if isinstance(operation, AddNetns)}
         acts = cut("; ".join(act for operation in done if (act := action(operation, name, known, new))), most)
         cause = cut(cause, most)
-        self.history.add(name, time.time(), state=state, reason=reason, done=acts, cause=cause)
+        code = "" if verdict is None else str(verdict.code)
+        self.history.add(name, time.time(), state=state, reason=reason, done=acts, cause=cause, code=code)
         if not _log.isEnabledFor(level):
             return
-        fields: dict[str, Any] = {"interface": name, "state": state, "reason": reason, "done": acts, "cause": cause}
+        fields: dict[str, Any] = {"interface": name, "state": state, "reason": reason, "reason_code": code}
+        fields |= {"done": acts, "cause": cause}
         if verdict is not None and (status := self.now.get(name)) is not None:
             entry = status.as_dict()
             fields |= {field: entry[field] for field in _LOGGED if entry.get(field) not in (None, "")}

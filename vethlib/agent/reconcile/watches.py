@@ -15,6 +15,7 @@ from vethlib import ns
 from vethlib._primitives import time
 from vethlib.agent.planning.desired import Desired
 from vethlib.agent.planning.observed import NetnsId, Observed
+from vethlib.agent.reasons import Reason, ReasonCode, events_ignored, events_missed
 from vethlib.errors import LinkNotFound, NetlinkError, NetnsNotFound, VethError
 from vethlib.follow import Follower
 from vethlib.ifindex import IfIndexCache
@@ -23,7 +24,7 @@ from vethlib.session import Session
 
 from .backoff import Attempts
 
-__all__ = ["NOISY", "Watches"]
+__all__ = ["Watches"]
 
 _log = logging.getLogger("vethlib.agent")
 
@@ -33,8 +34,6 @@ REST: Final = 5.0
 """Seconds for which the events of a namespace are ignored after it was too noisy, doubled each time."""
 
 LONGEST_REST: Final = 60.0
-
-NOISY: Final = "its namespace sends too many events: it is only checked now and then"
 
 
 @dataclass(slots=True, frozen=True)
@@ -266,12 +265,14 @@ class Watches:
         now = time.monotonic()
         return any(ref in rest.refs and now < rest.until for rest in self._rests.values())
 
-    def remark(self, ref: str) -> str:
-        """Return what an operator should know about where a reference leads; "" for nothing."""
+    def remark(self, ref: str) -> Reason | None:
+        """Return what an operator should know about where a reference leads; None for nothing."""
         if self._rests and self.rests_at(ref):
-            return NOISY
-        reason = self.unwatched.get(ref)
-        return f"changes of its link are not noticed: {reason}" if reason else self.follower.remark(ref)
+            return events_ignored()
+        if reason := self.unwatched.get(ref):
+            return events_missed(reason)
+        remark = self.follower.remark(ref)
+        return Reason(ReasonCode.RESOLVER_REMARK, remark) if remark else None
 
     # --- links, by events
 

@@ -42,7 +42,10 @@ _FIELDS: Mapping[str, tuple[type, ...]] = {
     "since": (str,),
 }
 _MORE: Mapping[str, tuple[type, ...]] = {
+    "code": (str,),  # older agents write neither this nor reasons
+    "reasons": (list,),
     "warning": (str,),
+    "warning_code": (str,),
     "warnings": (list,),
     "config_revision": (int,),
     "stored_revision": (int,),
@@ -174,4 +177,5 @@ def _has_fields(value: Entry) -> bool:
         all(type(value.get(name, ())) in types for name, types in _FIELDS.items())
         and all(type(value[name]) in types for name, types in _MORE.items() if name in value)
         and all(isinstance(item, dict) and type(item.get("message")) is str for item in value.get("warnings", ()))
+        and all(isinstance(item, dict) and type(item.get("code")) is str for item in value.get("reasons", ()))
     )

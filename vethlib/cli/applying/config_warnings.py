@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping
 
 from vethlib import ns
 from vethlib.agent.config.model import Interface
-from vethlib.agent.planning.compare import unknown_addresses, unknown_text
+from vethlib.agent.planning.compare import unknown_addresses
 from vethlib.agent.planning.operations import AddNetns, Plan
 from vethlib.agent.planning.plausibility import ConfigWarning, lookalike, similar_netns, warnings_of
+from vethlib.agent.reasons import address_owner_unknown
 from vethlib.cli.term.output import Output
 from vethlib.errors import VethError
 from vethlib.links import describe
@@ -56,9 +57,10 @@ def report_unknown_addresses(output: Output, planned: Plan, interfaces: Mapping[
     """Warn of addresses that are not configured, and stay because it is not known who added them."""
     warnings = []
     for name, seen in planned.found.items():
-        if text := unknown_text(unknown_addresses(interfaces[name], seen)):
-            message = f"{describe(seen.link.name, seen.ref)}: {text}"
-            warnings.append(ConfigWarning("address-owner-unknown", (name,), ("ip_addresses",), message))
+        if addresses := unknown_addresses(interfaces[name], seen):
+            reason = address_owner_unknown(addresses)
+            message = f"{describe(seen.link.name, seen.ref)}: {reason}"
+            warnings.append(ConfigWarning(reason.code, (name,), ("ip_addresses",), message))
     report_warnings(output, warnings)
 
 

@@ -11,6 +11,7 @@ from vethlib.agent.config.northbound import Parsed
 from vethlib.agent.limits import DEFAULT, Limits
 from vethlib.agent.planning.observed import Observed, SeenNetns
 from vethlib.agent.planning.requirements import name_conflicts, unmet, with_netns
+from vethlib.agent.state import State, Verdict
 from vethlib.cli.term.output import Output
 from vethlib.errors import InvalidValue
 
@@ -78,10 +79,13 @@ def load_files(
     return configuration.parsed, None if configuration.invalid else configuration.interfaces, has_warnings
 
 
-def doubts(interfaces: Mapping[str, Interface]) -> dict[str, str]:
+def doubts(interfaces: Mapping[str, Interface]) -> dict[str, Verdict]:
     """Return what is missing to create these interfaces on a host that has all namespaces, by name."""
     refs = {interface.namespace.ref for interface in interfaces.values()}
     desired = with_netns(interfaces, Observed({ref: SeenNetns(ref, ref) for ref in refs}))
     conflicts = name_conflicts(desired)
-    texts = {name: conflicts.get(name) or unmet(one, desired, interfaces) for name, one in desired.items()}
-    return {name: text for name, text in texts.items() if text}
+    reasons = {
+        name: [conflicts[name]] if name in conflicts else unmet(one, desired, interfaces)
+        for name, one in desired.items()
+    }
+    return {name: Verdict.because(State.PENDING, *missing) for name, missing in reasons.items() if missing}

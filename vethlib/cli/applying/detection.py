@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Final
 
 from vethlib.agent.config.model import Interface
 from vethlib.agent.host.execution import Execution, interfaces_of
 from vethlib.agent.host.observation import look_at
-from vethlib.agent.planning.detection import may_be_detected, switched_off, unusable
+from vethlib.agent.planning.detection import may_be_detected, unusable
 from vethlib.agent.planning.observed import SeenLink
 from vethlib.agent.planning.operations import Plan
+from vethlib.agent.reasons import Reason, duplicate_mac
 from vethlib.agent.state import State, Verdict
 from vethlib.cli.term.progress import Progress
 from vethlib.errors import VethError
@@ -53,7 +55,7 @@ def after_detection(
             if verdict is None or verdict.state is not State.PENDING:
                 waiting.discard(name)
             if verdict is not None and verdict.state is State.RETRYING:
-                verdict = Verdict(State.FAILED, verdict.reason)
+                verdict = replace(verdict, state=State.FAILED)
             verdicts[name] = verdict or Verdict(State.CONFIGURED)
         left = deadline - time.monotonic()
         if not waiting or left <= 0:
@@ -78,16 +80,16 @@ def _observe(
         if seen is None:
             yield name, None  # deleted since then, which does not concern detection
         elif lost := _lost(session, interface, seen):
-            yield name, Verdict(State.RETRYING, lost)
+            yield name, Verdict.because(State.RETRYING, lost)
         else:
             yield name, unusable(interface, seen, interfaces.get(interface.peer_if_name))
 
 
-def _lost(session: Session, interface: Interface, seen: SeenLink) -> str:
+def _lost(session: Session, interface: Interface, seen: SeenLink) -> Reason | None:
     present = {address.interface for address in seen.addresses}
     lost = [address for address in interface.addresses if address.version == 6 and address not in present]
     try:
         settings = session.ipv6_settings(seen.link.name, seen.ref) if lost else None
     except VethError:
-        return ""
-    return switched_off(lost) if settings is not None and settings.may_be_switched_off_for_a_duplicate else ""
+        return None
+    return duplicate_mac(lost) if settings is not None and settings.may_be_switched_off_for_a_duplicate else None

@@ -23,7 +23,7 @@ def report_unsettled(output: Output, verdicts: Mapping[str, Verdict]) -> None:
     """Report on stderr which interfaces are not as configured, and why; as errors if that is JSON."""
     for name, verdict in unsettled(verdicts).items():
         if output.as_json:
-            output.error(f"{name} is {verdict}", code=verdict.state.lower(), field=name)
+            output.error(f"{name} is {verdict}", code=verdict.state.lower(), field=name, reasons=verdict.reasons)
         else:
             role = "warning" if verdict.state is State.PENDING else "bad"
             output.remark(f"{paint('?', role)} {name} is {paint(verdict.state, role)}: {verdict.reason}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .command import Command
-from .parser import Parser, interval, one_of, state_names
+from .parser import Parser, interval, one_of, reason_codes, state_names
 from .shared import (
     SEE_PUT,
     STORE_HELP,
@@ -70,6 +70,8 @@ def _add_status(parser: Parser) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", completes="interface", help=text)
     text = "show only interfaces in these states, as in retrying,failed (repeatable)"
     parser.option("--state", type=state_names, action="append", default=[], metavar="STATE[,STATE…]", help=text)
+    text = "show only interfaces with one of these codes of reasons, as in link-foreign,peer-failed (repeatable)"
+    parser.option("--code", type=reason_codes, action="append", default=[], metavar="CODE[,CODE…]", help=text)
     text = "read the statuses from an etcd, etcd://HOST:PORT, not from this host (default: $VETHLIB_STORE)"
     parser.option("--store", metavar="URL", completes="store", help=text)
     which = parser.add_mutually_exclusive_group()
@@ -103,7 +105,8 @@ COMMANDS = {
     ),
     "status": Command(
         "desired.status",
-        "status [NAME…] [--state STATE,…] [--store URL] [--label LABEL | --all-labels] [--status-dir DIR] [--watch]",
+        "status [NAME…] [--state STATE,…] [--code CODE,…] [--store URL] [--label LABEL | --all-labels] "
+        "[--status-dir DIR] [--watch]",
         "show the interfaces of the agent: state, since when, and the reason",
         _add_status,
         "Without an etcd, the statuses are those of the agent of this host. With one, an interface is PENDING until\n"

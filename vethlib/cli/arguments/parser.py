@@ -24,6 +24,7 @@ __all__ = [
     "interval",
     "number",
     "one_of",
+    "reason_codes",
     "seconds",
     "some_of",
     "state_names",
@@ -32,6 +33,7 @@ __all__ = [
 
 STATES = ("CONFIGURED", "PENDING", "RETRYING", "INVALID", "FAILED")  # of an interface, the worst last
 STORES = "dir:PATH or etcd://HOST:PORT"  # for --store
+_CODE = re.compile("[a-z]+(-[a-z]+)*")
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
 
 
@@ -191,6 +193,14 @@ def state_names(text: str) -> tuple[str, ...]:
     if states and all(state in STATES for state in states):
         return states
     raise argparse.ArgumentTypeError(f"{text[:80]!r}: must be a list of {', '.join(STATES)}, separated by commas")
+
+
+def reason_codes(text: str) -> tuple[str, ...]:
+    """Parse a list of codes of reasons, separated by commas. An agent may know more of them than this program."""
+    codes = tuple(word.strip() for word in text.split(",") if word.strip())
+    if codes and all(_CODE.fullmatch(code) for code in codes):
+        return codes
+    raise argparse.ArgumentTypeError(f"{text[:80]!r}: must be a list of codes, as in link-foreign,peer-failed")
 
 
 def count(text: str) -> int:

@@ -7,10 +7,13 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from .streams import Unread, abandon, are_one
 from .text import paint, printable, render, table_lines, without_password
+
+if TYPE_CHECKING:
+    from vethlib.agent.reasons import Reason
 
 __all__ = ["Output", "abandon_stdout"]
 
@@ -91,18 +94,25 @@ class Output:
         if not self.as_json:
             self._complain(without_password(text))
 
-    def warning(self, text: str, *, code: str = "warning", field: str = "") -> None:
+    def warning(self, text: str, *, code: str = "warning", field: str = "", reasons: Sequence[Reason] = ()) -> None:
         """Report something that is accepted, but probably not intended."""
         if self.as_json:
-            self.error(text, code=code, field=field)
+            self.error(text, code=code, field=field, reasons=reasons)
         else:
             self._complain(f"{paint('warning:', 'warning')} {without_password(text)}")
 
-    def error(self, message: str, *, code: str, field: str = "", hint: str = "") -> None:
-        """Report an error and what to do about it; with JSON, as an object on a line."""
+    def error(
+        self, message: str, *, code: str, field: str = "", hint: str = "", reasons: Sequence[Reason] = ()
+    ) -> None:
+        """Report an error and what to do about it; with JSON, as an object on a line, with the codes of the reasons."""
         message, field, hint = map(without_password, (message, field, hint))
         if self.as_json:
-            value = {"error": printable(message), "code": code, "field": printable(field), "hint": printable(hint)}
+            value: dict[str, Any] = {"error": printable(message), "code": code}
+            value |= {"field": printable(field), "hint": printable(hint)}
+            if reasons:
+                value["reasons"] = [
+                    reason._replace(about=printable(without_password(reason.about))).as_dict() for reason in reasons
+                ]
             self._complain(json.dumps(value))
             return
         self._complain(f"{paint('vethctl:', 'bad')} {message}")

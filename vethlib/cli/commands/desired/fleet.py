@@ -72,8 +72,13 @@ def _as_dict(label: str, published: Published) -> dict[str, Any]:
         "agent": None if published.agent is None else _agent(published.agent),
         "states": _states(published),
         "untold": len(published.untold),
-        "worst": worst and {"name": worst["name"], "state": worst["state"], "reason": reason_of(worst)},
+        "worst": worst and _worst_as_dict(worst),
     }
+
+
+def _worst_as_dict(worst: Entry) -> dict[str, str]:
+    entry = {"name": worst["name"], "state": worst["state"], "reason": reason_of(worst)}
+    return entry | {"code": worst.get("code", "")}
 
 
 def _agent(agent: Alive) -> dict[str, Any]:

@@ -6,12 +6,14 @@ import json
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from shlex import quote
 from shutil import get_terminal_size
 
 from vethlib.agent.config.mark import check_label
 from vethlib.agent.process.instance import agent_of
+from vethlib.agent.reasons import not_read
 from vethlib.agent.stores.agentfile import AgentReport
 from vethlib.agent.stores.keys import place_of
 from vethlib.agent.stores.opening import is_etcd, open_statuses, place, shown
@@ -35,6 +37,21 @@ _NARROWEST = 20  # columns for reasons; in fewer they are not cut
 _TICK = 1.0  # seconds between updates on a terminal, so that ages and the end of the agent are shown
 
 
+@dataclass(frozen=True, slots=True)
+class _Selection:
+    """The requested interfaces: by name or pattern, by state, and by the codes of their reasons; empty for all."""
+
+    names: set[str]
+    states: set[str]
+    codes: set[str]
+
+    def has(self, entry: Entry) -> bool:
+        """Return whether an entry has one of the states, and one of the codes."""
+        if self.states and entry["state"] not in self.states:
+            return False
+        return not self.codes or not self.codes.isdisjoint(reason["code"] for reason in entry.get("reasons", ()))
+
+
 def status(args: Namespace, output: Output) -> int:
     """Show the statuses once, or with --watch after each change; return the exit code."""
     if args.all_labels:
@@ -42,24 +59,27 @@ def status(args: Namespace, output: Output) -> int:
     check_label(args.label, "--label")
     if args.store == "memory:":
         raise InvalidValue("--store", args.store, f"must be {STORES}, because no other process can read it")
-    names = {place_of(name, args.label, "NAME") for name in args.names}
-    states = {state for given in args.state for state in given}
+    which = _Selection(
+        {place_of(name, args.label, "NAME") for name in args.names},
+        {state for given in args.state for state in given},
+        {code for given in args.code for code in given},
+    )
     statuses = open_statuses(args.store or "", label=args.label, status_dir=args.status_dir)
     if args.watch:
-        return _watch(statuses, names, states, args, output)
+        return _watch(statuses, which, args, output)
     try:
         published = statuses.read()
     except StoreError as error:
         if not is_etcd(args.store or "") or args.status_dir:
             raise
-        return _show_local(output, error, names, states, args)
-    entries = _print(output, published, names, states)
-    return _code(output, entries, names, published, statuses, args)
+        return _show_local(output, error, which, args)
+    entries = _print(output, published, which)
+    return _code(output, entries, which.names, published, statuses, args)
 
 
-def _print(output: Output, published: Published, names: set[str], states: set[str]) -> list[Entry]:
+def _print(output: Output, published: Published, which: _Selection) -> list[Entry]:
     """Print the requested statuses, and return them."""
-    entries = _chosen(published, names, states)
+    entries = _chosen(published, which)
     if output.as_json:
         output.json(entries)
     elif entries:
@@ -68,7 +88,7 @@ def _print(output: Output, published: Published, names: set[str], states: set[st
     return entries
 
 
-def _show_local(output: Output, error: StoreError, names: set[str], states: set[str], args: Namespace) -> int:
+def _show_local(output: Output, error: StoreError, which: _Selection, args: Namespace) -> int:
     """Show the statuses on this host, because the etcd does not answer."""
     local = open_statuses("", label=args.label)
     try:
@@ -77,7 +97,7 @@ def _show_local(output: Output, error: StoreError, names: set[str], states: set[
         published = Published({}, None)
     if not published.entries and published.agent is None:
         raise error
-    _print(output, published, names, states)
+    _print(output, published, which)
     shown_are = "no agent runs here, and shown are the statuses of the last one"
     if published.agent is not None:
         shown_are = f"shown are the statuses of the agent of this host (process {published.agent.pid})"
@@ -100,10 +120,9 @@ def is_pattern(name: str) -> bool:
     return any(character in name for character in "*?[")
 
 
-def _chosen(published: Published, names: set[str], states: set[str]) -> list[Entry]:
-    """Return the entries with these names and states, sorted by name; also for interfaces without a status yet."""
-    entries = [entry for name, entry in _all(published).items() if fits(name, names)]
-    entries = [entry for entry in entries if not states or entry["state"] in states]
+def _chosen(published: Published, which: _Selection) -> list[Entry]:
+    """Return the requested entries, sorted by name; also for interfaces without a status yet."""
+    entries = [entry for name, entry in _all(published).items() if fits(name, which.names) and which.has(entry)]
     return sorted(entries, key=lambda entry: natural(entry["name"]))
 
 
@@ -122,8 +141,10 @@ def _sum_up(output: Output, entries: list[Entry], published: Published) -> None:
 
 def _without_status(name: str) -> Entry:
     """Return the status of an interface for which the running agent has not published one."""
-    entry: Entry = {"name": name, "state": "PENDING", "reason": "the agent has not read it yet"}
-    return entry | {"netns": None, "host_name": "", "ifindex": None, "peer": "", "since": None}
+    reason = not_read()
+    entry: Entry = {"name": name, "state": "PENDING", "reason": reason.text}
+    entry |= {"netns": None, "host_name": "", "ifindex": None, "peer": "", "since": None}
+    return entry | {"code": str(reason.code), "reasons": [reason.as_dict()]}
 
 
 def _show(output: Output, entries: list[Entry]) -> None:
@@ -178,6 +199,8 @@ def _code(
     if not entries and not missing:
         states = sorted({state for given in args.state for state in given}, key=SEVERITY.index)
         none = f"no interface is {' or '.join(states)}" if known and states else "no interface is configured"
+        if known and args.code:
+            none = "no interface has such a reason" + (f" and is {' or '.join(states)}" if states else "")
         output.remark(none)
     return INVALID if missing else code_of(entries)
 
@@ -225,7 +248,7 @@ def _report_not_running(output: Output, published: Published, statuses: Statuses
     )
 
 
-def _watch(statuses: Statuses, names: set[str], states: set[str], args: Namespace, output: Output) -> int:
+def _watch(statuses: Statuses, which: _Selection, args: Namespace, output: Output) -> int:
     """Show the statuses, and again after each change, until interrupted.
 
     On a terminal, the whole table is drawn again; otherwise, only changes are printed, one per line.
@@ -244,7 +267,7 @@ def _watch(statuses: Statuses, names: set[str], states: set[str], args: Namespac
                 if lost and not terminal:
                     output.remark("connected again")
                 published, lost = update, ""
-            entries = _chosen(published, names, states)
+            entries = _chosen(published, which)
             if terminal:
                 output.clear()
                 output.line(_heading(args.label, published, entries, lost))
@@ -287,7 +310,7 @@ def _show_changes(output: Output, before: dict[str, Entry], entries: Mapping[str
     hidden = () if output.as_json else ("config_revision", "attempt", "next_try", "since")
     now = {name: {key: entry[key] for key in entry if key not in hidden} for name, entry in entries.items()}
     for name in sorted(before.keys() - now.keys(), key=natural):
-        _show_change(output, {"name": name, "state": "removed", "reason": ""})
+        _show_change(output, {"name": name, "state": "removed", "reason": "", "code": "", "reasons": []})
         del before[name]
     for name, entry in now.items():
         if before.get(name) != entry:

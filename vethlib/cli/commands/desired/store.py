@@ -17,6 +17,8 @@ from vethlib.agent.config.jsontext import Undecodable, decode
 from vethlib.agent.config.mark import check_label
 from vethlib.agent.config.model import Interface
 from vethlib.agent.config.northbound import Parsed
+from vethlib.agent.reasons import invalid_value
+from vethlib.agent.state import Verdict
 from vethlib.agent.stores.keys import beginning_of, begins, name_of, place_of
 from vethlib.agent.stores.listtext import read_elements
 from vethlib.agent.stores.opening import open_editor, shown
@@ -60,7 +62,7 @@ def put(args: Namespace, output: Output) -> int:
             doubts = {one: doubt for one, doubt in configuration.doubts(stored).items() if one in interfaces}
             warnings = [one for one in warnings_of(stored) if not interfaces.keys().isdisjoint(one.interfaces)]
     for one, doubt in doubts.items():
-        output.warning(f"{one}: {doubt}")
+        output.warning(f"{one}: {doubt.reason}", reasons=doubt.reasons)
     report_warnings(output, warnings)
     _show(output, edits, count)
     if others := _who_else_writes(args.store):
@@ -143,10 +145,11 @@ def delete(args: Namespace, output: Output) -> int:
 def table(args: Namespace, output: Output) -> int:
     """List the stored interfaces and their problems; return INVALID if a value is invalid."""
     values = _editor(args).values()
-    doubts = _doubts(_valid(values))
+    missing = configuration.doubts(_valid(values))
+    doubts = _doubts(_valid(values), missing)
     code = DONE if all(one.interface is not None for one in values.values()) else INVALID
     if output.as_json:
-        output.json([_entry(values[key], doubts.get(key, "")) for key in sorted(values, key=natural)])
+        output.json([_entry(values[key], doubts.get(key, ""), missing) for key in sorted(values, key=natural)])
         return code
     if not values:
         output.remark(f"no interfaces in {shown(args.store)}")
@@ -171,8 +174,9 @@ def _row(parsed: Parsed, doubt: str) -> list[str]:
     ]
 
 
-def _entry(parsed: Parsed, doubt: str) -> dict[str, object]:
+def _entry(parsed: Parsed, doubt: str, missing: Mapping[str, Verdict]) -> dict[str, object]:
     interface = parsed.interface
+    reasons = [*map(invalid_value, parsed.problems), *(missing[parsed.name].reasons if parsed.name in missing else ())]
     entry: dict[str, object] = {"name": parsed.name, "valid": interface is not None}
     if interface is None:
         entry |= {"netns": None, "peer": None, "addresses": None, "enabled": None}
@@ -183,7 +187,8 @@ def _entry(parsed: Parsed, doubt: str) -> dict[str, object]:
             "addresses": list(interface.ip_addresses),
             "enabled": interface.enabled,
         }
-    return entry | {"problem": _problems(parsed, doubt), "source": parsed.source}
+    entry |= {"problem": _problems(parsed, doubt), "source": parsed.source}
+    return entry | {"reasons": [reason.as_dict() for reason in reasons]}
 
 
 def _problems(parsed: Parsed, doubt: str) -> str:
@@ -295,11 +300,11 @@ def _valid(values: Mapping[str, Parsed]) -> dict[str, Interface]:
     return {key: one.interface for key, one in values.items() if one.interface is not None}
 
 
-def _doubts(interfaces: Mapping[str, Interface]) -> dict[str, str]:
+def _doubts(interfaces: Mapping[str, Interface], missing: Mapping[str, Verdict]) -> dict[str, str]:
     """Return what is missing for these interfaces alone, and warnings, by name."""
-    missing, warnings = configuration.doubts(interfaces), by_interface(warnings_of(interfaces))
+    warnings = by_interface(warnings_of(interfaces))
     return {
-        name: "; ".join([*([missing[name]] if name in missing else []), *map(str, warnings.get(name, ()))])
+        name: "; ".join([*([missing[name].reason] if name in missing else []), *map(str, warnings.get(name, ()))])
         for name in missing.keys() | warnings.keys()
     }
 

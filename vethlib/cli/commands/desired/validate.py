@@ -8,6 +8,8 @@ from typing import Final
 
 from vethlib.agent.config.northbound import Parsed
 from vethlib.agent.planning.plausibility import ConfigWarning, warnings_of
+from vethlib.agent.reasons import invalid_value
+from vethlib.agent.state import Verdict
 from vethlib.cli.applying.config_warnings import by_interface, report_warnings
 from vethlib.cli.applying.configuration import doubts, load_files
 from vethlib.cli.applying.limits import limits_of
@@ -25,7 +27,7 @@ def validate(args: Namespace, output: Output) -> int:
     parsed, interfaces, has_warnings = load_files(args.paths, output, limits_of(args))
     missing = doubts(interfaces or {})
     for name, doubt in missing.items():
-        output.warning(f"{name}: {doubt}")
+        output.warning(f"{name}: {doubt.reason}", reasons=doubt.reasons)
     warnings = warnings_of(interfaces or {})
     report_warnings(output, warnings)
     if output.as_json:
@@ -39,10 +41,10 @@ def validate(args: Namespace, output: Output) -> int:
     return INVALID if args.strict and (has_warnings or missing or warnings) else DONE
 
 
-def _as_dict(parsed: Parsed, doubts: Mapping[str, str], warnings: Sequence[ConfigWarning]) -> dict[str, object]:
+def _as_dict(parsed: Parsed, doubts: Mapping[str, Verdict], warnings: Sequence[ConfigWarning]) -> dict[str, object]:
     texts = [
         *parsed.warnings,
-        *([doubts[parsed.name]] if parsed.name in doubts else []),
+        *([doubts[parsed.name].reason] if parsed.name in doubts else []),
         *(warning.message for warning in warnings),
     ]
     entry: dict[str, object] = {
@@ -52,4 +54,6 @@ def _as_dict(parsed: Parsed, doubts: Mapping[str, str], warnings: Sequence[Confi
         "problems": [{"field": p.field, "value": str(p.value)[:_LONGEST], "hint": p.hint} for p in parsed.problems],
         "warnings": texts,
     }
+    reasons = doubts[parsed.name].reasons if parsed.name in doubts else ()
+    entry["reasons"] = [reason.as_dict() for reason in (*map(invalid_value, parsed.problems), *reasons)]
     return entry | ({"plausibility": [warning.as_dict() for warning in warnings]} if warnings else {})
