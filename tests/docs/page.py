@@ -164,7 +164,8 @@ def differs(expected: str, printed: str) -> bool:
 
 def pages() -> list[Page]:
     """README and all pages of docs/."""
-    return [Page(path) for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))]
+    own = (ROOT / "README.md", ROOT / "packaging" / "pytest-netns" / "README.md")
+    return [Page(path) for path in (*own, *sorted((ROOT / "docs").rglob("*.md")))]
 
 
 PAGES = pages()

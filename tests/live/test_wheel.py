@@ -19,6 +19,7 @@ pytestmark = pytest.mark.release
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PLUGIN = ROOT / "packaging" / "pytest-netns"
 
 _BUILD = "import hatchling.build as b, sys; print(getattr(b, sys.argv[1])(sys.argv[2]))"
 
@@ -54,10 +55,8 @@ def wheel(unpacked: Path, directory: Path) -> Path:
     return build("wheel", unpacked, directory)
 
 
-@pytest.fixture(scope="module")
-def prefix(wheel: Path, directory: Path) -> Path:
-    """The wheel in an environment of its own, which sees what it depends on in ours, but not the checkout."""
-    place = directory / "prefix"
+def environment(place: Path, *install: str) -> Path:
+    """Install something in an environment of its own, which sees what it depends on in ours, but not the checkout."""
     venv.create(place, with_pip=False, symlinks=True)
     here = Path(sysconfig.get_paths()["purelib"])
     there = place / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
@@ -65,8 +64,13 @@ def prefix(wheel: Path, directory: Path) -> Path:
         if "vethlib" not in one.name and not one.name.endswith(".pth"):
             (there / one.name).symlink_to(one)
     pip = [sys.executable, "-m", "pip", "--python", str(place / "bin/python"), "install", "--quiet", "--no-index"]
-    subprocess.run([*pip, "--no-deps", "--no-compile", "--disable-pip-version-check", str(wheel)], check=True)
+    subprocess.run([*pip, "--no-compile", "--disable-pip-version-check", *install], check=True)
     return place
+
+
+@pytest.fixture(scope="module")
+def prefix(wheel: Path, directory: Path) -> Path:
+    return environment(directory / "prefix", "--no-deps", str(wheel))
 
 
 def run(prefix: Path, *command: str, cwd: Path, code: int = 0) -> str:
@@ -141,3 +145,41 @@ def test_so_does_the_pytest_plugin(prefix: Path, tmp_path: Path) -> None:
         "def test_two_nodes_see_each_other(veth):\n    a, b = veth\n    assert a.links()[-1].up and b.links()[-1].up\n"
     )
     assert "1 passed" in run(prefix, "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=tmp_path)
+
+
+@pytest.fixture(scope="module")
+def plugin(directory: Path) -> Path:
+    """The wheel of pytest-netns, built from its sdist."""
+    sdist = build("sdist", PLUGIN, directory)
+    with tarfile.open(sdist) as archive:
+        archive.extractall(directory, filter="data")
+    return build("wheel", directory / sdist.name.removesuffix(".tar.gz"), directory)
+
+
+def test_pytest_netns_is_metadata_with_the_version_of_vethlib(plugin: Path) -> None:
+    version = PROJECT["version"]
+    assert plugin.name == f"pytest_netns-{version}-py3-none-any.whl"
+    assert {name.partition("/")[0] for name in names_in(plugin)} == {f"pytest_netns-{version}.dist-info"}
+    assert any(name.endswith("licenses/LICENSE") for name in names_in(plugin))
+    with zipfile.ZipFile(plugin) as archive:
+        told = message_from_string(archive.read(f"pytest_netns-{version}.dist-info/METADATA").decode())
+    assert (told["Name"], told["Version"], told["Requires-Python"]) == (
+        "pytest-netns",
+        version,
+        PROJECT["requires-python"],
+    )
+    assert told.get_all("Requires-Dist") == [f"vethlib[pytest]=={version}"]
+    assert "pip install pytest-netns" in told.get_payload()
+    assert (PLUGIN / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+
+
+def test_installing_pytest_netns_is_enough_to_use_the_plugin(
+    plugin: Path, wheel: Path, directory: Path, tmp_path: Path
+) -> None:
+    place = environment(directory / "plugin", "--find-links", str(wheel.parent), "pytest-netns")
+    (tmp_path / "test_it.py").write_text(
+        "import vethlib\n"
+        f"def test_two_nodes_ping_each_other(veth):\n    assert vethlib.__file__.startswith({str(place)!r})\n"
+        "    a, b = veth\n    assert a.ping(b)\n"
+    )
+    assert "1 passed" in run(place, "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", cwd=tmp_path)
