@@ -15,18 +15,16 @@
  *   cache      the links of every b{i} dumped through a socket that is opened in there
  *   ring       N namespaces without names, each joined to the next, with addresses; all closed; until the last has ended
  *
- * Levers, which make the kernel do less, and whose effects others can see:
+ * Levers, which make the kernel do less, and whose effects others can see (of lifecycle):
  *
  *   +no-ipv6   home's ends without IPv6, from before they are up
- *   +ids       the namespaces of a slab get ids at home before the create, each below all that were given out
- *   +group     home's ends are created in the group by which they are deleted, and need no mark
- *   +addresses the addresses of home's ends are taken away before the deletion
- *   +off       IPv6 is disabled on home's ends before the deletion
+ *   +together  home's ends are created in the group by which they are deleted, and need no mark
  *
  * The best order known: a slab of 64 pairs at a time, so that a datagram holds a slab and few descriptors are open.
  * Creates go through home with both ends' namespaces, MACs and MTUs in one message; the echo brings both ifindexes, and
  * before Linux 6.2, which has none, a lookup of the slab's ends at home.
- * Addresses and up are one datagram per namespace, through a socket that was opened there. Deletion is a group. A chunk
+ * Addresses and up are one datagram per namespace, through a socket that was opened there. Deletion is a group, after the
+ * addresses. From MANY pairs on, the namespaces get ids at home before the create, each below the last. A chunk
  * asks for the ack of its last message only: success is silent, failure is not.
  */
 #define _GNU_SOURCE
@@ -55,11 +53,12 @@
 #include <unistd.h>
 
 #define SLAB 64
+#define MANY 512
 #define GROUP 0x7f000001
 #define SOCKET_BUFFER (4 << 20)
 
 static int count, queues, home_ns, home;
-static int no_ipv6, falling_ids, in_group, addresses_first, off_first;
+static int no_ipv6, in_group;
 static int shared; /* whether all peers are in b0 */
 static int (*index_of)[2]; /* ifindexes of h{i} and of its peer */
 static char inbox[1 << 18];
@@ -459,7 +458,7 @@ static void create_all(int configured)
 	for (int start = 0; start < count; start += SLAB) {
 		int size = count - start < SLAB ? count - start : SLAB;
 		open_slab(start, size);
-		if (falling_ids)
+		if (count >= MANY && !shared)
 			give_ids(size);
 		create_slab(start / SLAB, size);
 		if (no_ipv6)
@@ -497,17 +496,11 @@ static void remove_addresses(void)
 static void delete_all(int configured)
 {
 	size_t mark_size = marks_from[1] / (count < SLAB ? count : SLAB);
-	struct moment since = now();
-	if (configured && addresses_first) {
+	if (configured)
 		remove_addresses();
-		report("addresses", since), since = now();
-	}
-	if (off_first && !no_ipv6) {
-		disable_ipv6(0, count);
-		report("off", since), since = now();
-	}
 	if (in_group) {
-		exchange(home, marks.data + marks.length - 16 - 16 - 8, 40, NULL);
+		size_t marked = count * mark_size;
+		exchange(home, marks.data + marked, marks.length - marked, NULL);
 		return;
 	}
 	for (int i = 0; i < count; i++)
@@ -816,9 +809,7 @@ int main(int argc, char **argv)
 {
 	for (; argc > 1 && argv[1][0] == '+'; argc--, argv++) {
 		const char *lever = argv[1] + 1;
-		no_ipv6 |= !strcmp(lever, "no-ipv6"), falling_ids |= !strcmp(lever, "ids");
-		in_group |= !strcmp(lever, "group"), addresses_first |= !strcmp(lever, "addresses");
-		off_first |= !strcmp(lever, "off");
+		no_ipv6 |= !strcmp(lever, "no-ipv6"), in_group |= !strcmp(lever, "together");
 	}
 	if (argc < 4) {
 		fprintf(stderr, "usage: limit [+LEVER]... WORKLOAD N QUEUES\n");

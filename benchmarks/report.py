@@ -40,10 +40,12 @@ def table(result: Result) -> str:
     repeat = max((run.round for run in result.runs), default=-1) + 1
     lines = [f"{job.title}: {job.workload.what}"]
     if rows := result.rows():
-        title = ["", f"{unit} per {job.workload.item}", "median", "min–max", "user", "system", f"÷ {rows[0].base}"]
+        title = ["", f"{unit} per {job.workload.item}", "median", "min–max", "user", "system", "÷ " + rows[0].base]
         cells = [title, *_cells(rows, milliseconds=job.workload.milliseconds)]
         lines += _aligned(cells)
         lines.append(f"    medians of {repeat} round{'s' if repeat != 1 else ''}")
+        if lever := next((row.base for row in rows if row.base != rows[0].base), ""):
+            lines.append(f"    who pulls a lever is compared with limit that pulls it too, such as {lever}")
     lines += [
         f"    {contestant}: {name.replace('_', ' ')} {_spread(spread)}"
         for contestant, name in result.figures

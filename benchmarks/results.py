@@ -112,7 +112,7 @@ class Result:
         walls = self.values(contestant, phase, lambda timed: timed.wall)
         if not walls:
             return None
-        base = "limit" if self.wall("limit", phase) else "vethlib"
+        base = self._base(contestant, phase)
         return Row(
             phase,
             contestant,
@@ -122,6 +122,12 @@ class Result:
             self.ratio(contestant, phase, base),
             base,
         )
+
+    def _base(self, contestant: str, phase: str) -> str:
+        """Return the contestant to compare with: limit with the same lever, if a lever is pulled (limit-no-ipv6)."""
+        _, dash, lever = contestant.partition("-")
+        limit = f"limit{dash}{lever}"
+        return next((base for base in (limit, "limit") if self.wall(base, phase)), "vethlib")
 
     def figure(self, contestant: str, name: str) -> Spread | None:
         """Return a number other than a time; None if that was not measured."""

@@ -131,7 +131,9 @@ class _PhaseFigure:
 
 
 _GOALS: tuple[_Ratio | _Phases | _Time | _Rate | _Figure | _PhaseFigure, ...] = (
-    _Ratio("lifecycle", WHOLE, "vethlib", "limit", 1.05),
+    _Ratio("lifecycle", WHOLE, "vethlib", "limit", 1.1),
+    _Ratio("lifecycle", WHOLE, "vethlib-no-ipv6", "limit-no-ipv6", 1.1),
+    _Ratio("create", "create", "vethlib", "ip", 1.05),
     _Ratio("lifecycle", WHOLE, "vishvananda", "vethlib", 30, at_most=False),
     _Ratio("create", "create", "vishvananda", "vethlib", 1.5, at_most=False),
     _Ratio("lifecycle", WHOLE, "pyroute2", "vethlib", 35, at_most=False),
@@ -156,6 +158,8 @@ _GOALS: tuple[_Ratio | _Phases | _Time | _Rate | _Figure | _PhaseFigure, ...] = 
 _GROWTH = 1.1
 _UPKEEP = 1.5
 _MEMORY = 15
+_MANY, _FEW = 8000, 500
+_GROWTH_AMONG_MANY = {"vethlib-no-ipv6": 1.4, "vethlib-together": 6.0}
 
 
 def outcomes(results: Sequence[Result]) -> list[Outcome]:
@@ -191,6 +195,11 @@ def _growth_outcome(results: Iterable[Result]) -> Iterator[Outcome]:
     if "vethlib" in factors and "limit" in factors:
         what = f"growth, cost of a pair at {many} ÷ at {few}: vethlib ÷ limit"
         yield Outcome(what, factors["vethlib"] / factors["limit"], _GROWTH)
+    by_size = dict(sizes)
+    if few == _FEW and _MANY in by_size:
+        for contestant, goal in _GROWTH_AMONG_MANY.items():
+            if (factor := by_size[_MANY].get(contestant)) is not None:
+                yield Outcome(f"growth, cost of a pair at {_MANY} ÷ at {few}: {contestant}", factor, goal)
 
 
 def _upkeep_outcomes(results: Iterable[Result]) -> Iterator[Outcome]:

@@ -11,9 +11,12 @@ FEW = 4
 """Pairs that an agent of the workload upkeep has for comparison."""
 
 EVERYBODY = ("limit", "vethlib", "vishvananda", "pyroute2", "ip")
-LIBRARIES = EVERYBODY[1:]
+ALL = (*EVERYBODY[:3], "vishvananda-given", *EVERYBODY[3:])  # with another version of it, if one is given
+LIBRARIES = ALL[1:]
+LEVERS = ("no-ipv6", "together")
 PYTHON = ("vethlib", "pyroute2")
 OURS = ("limit", "vethlib")
+PULLED = tuple(f"{who}-{lever}" for lever in LEVERS for who in OURS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +27,7 @@ class Workload:
     what: str
     n: int
     item: str
-    peers: tuple[str, ...] = EVERYBODY
+    peers: tuple[str, ...] = ALL
     destinations: bool = False  # whether it needs namespaces c0, … in addition to b0, …
     namespaces: int | None = None  # the number of namespaces, if it is not n
     furnished: bool = False  # whether the pairs h{i}–eth0 exist before, and stay for the next round
@@ -47,6 +50,7 @@ WORKLOADS = {
             "create pairs across namespaces with MAC, MTU and addresses, up; look every end up; delete all",
             500,
             "pair",
+            peers=(*ALL[:2], *PULLED, *ALL[2:]),
             deletes=True,
             adds_up=True,
         ),
@@ -69,9 +73,9 @@ WORKLOADS = {
         Workload(
             "growth",
             "lifecycle among ever more namespaces",
-            8000,
+            16000,
             "pair",
-            peers=OURS,
+            peers=(*OURS, *PULLED),
             deletes=True,
             adds_up=True,
             asks="lifecycle",
@@ -116,7 +120,7 @@ class Job:
 # (workload, size or None for its own, contestants or None for its own)
 STANDARD: tuple[tuple[str, int | None, tuple[str, ...] | None], ...] = (
     ("lifecycle", None, None),
-    ("lifecycle", 2000, OURS),
+    ("lifecycle", 2000, (*OURS, *PULLED)),
     ("ring", 1000, OURS),
     *((name, None, None) for name in WORKLOADS if name != "lifecycle"),
 )
@@ -138,7 +142,7 @@ def plan(names: Sequence[str], n: int | None = None, peers: Iterable[str] | None
 
 
 def _sizes(workload: Workload, n: int) -> list[int]:
-    """Return the sizes of growth up to n: five steps, each twice the last; and of upkeep: few pairs, and n."""
+    """Return the sizes of growth up to n: six steps, each twice the last; and of upkeep: few pairs, and n."""
     if workload.name == "upkeep":
         return sorted({min(FEW, n), n})
-    return sorted({max(1, n >> shift) for shift in range(5)}) if workload.name == "growth" else [n]
+    return sorted({max(1, n >> shift) for shift in range(6)}) if workload.name == "growth" else [n]

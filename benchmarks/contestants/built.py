@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .unavailable import Unavailable
 
-__all__ = ["limit", "munet", "vishvananda"]
+__all__ = ["limit", "munet", "vishvananda", "vishvananda_given"]
 
 _SOURCES = Path(__file__).parents[1]
 _BUILT = _SOURCES.parent / ".build" / "benchmarks"
@@ -28,12 +28,28 @@ def limit() -> list[str]:
 
 
 def vishvananda() -> list[str]:
-    """Build the Go program. Raises Unavailable without Go or the library's source (see VETHLIB_BENCH_GOPATH)."""
+    """Build the Go program with Debian's library, or that in VETHLIB_BENCH_GOPATH. Raises Unavailable."""
+    given = os.environ.get("VETHLIB_BENCH_GOPATH")
+    return _go_program(Path(given) if given and not _has_netlink(_DEBIAN) else _DEBIAN)
+
+
+def vishvananda_given() -> list[str]:
+    """Build it with another version, which is in the directory that VETHLIB_BENCH_GOPATH names. Raises Unavailable."""
+    given = os.environ.get("VETHLIB_BENCH_GOPATH")
+    if not given:
+        raise Unavailable("no other version of github.com/vishvananda/netlink is given: set VETHLIB_BENCH_GOPATH")
+    return _go_program(Path(given))
+
+
+def _has_netlink(path: Path) -> bool:
+    return (path / "src/github.com/vishvananda/netlink").is_dir()
+
+
+def _go_program(path: Path) -> list[str]:
     go = shutil.which("go")
     if go is None:
         raise Unavailable("`go` is not installed: install golang-go and golang-github-vishvananda-netlink-dev")
-    path = Path(os.environ.get("VETHLIB_BENCH_GOPATH") or _DEBIAN)
-    if not (path / "src/github.com/vishvananda/netlink").is_dir():
+    if not _has_netlink(path):
         raise Unavailable(
             f"{path} has no src/github.com/vishvananda/netlink: install golang-github-vishvananda-netlink-dev, "
             "or set VETHLIB_BENCH_GOPATH to its directory"

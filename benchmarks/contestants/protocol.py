@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeAlias
 
-__all__ = ["Report", "Work", "serve"]
+__all__ = ["Report", "Work", "levers", "serve"]
 
 
 class Report:
@@ -39,11 +39,16 @@ class Report:
         return json.dumps({"phases": phases, "figures": self.figures, "version": self.version, "notes": self.notes})
 
 
+levers: set[str] = set()
+"""What this contestant is to do differently, so that the kernel has less to do."""
+
 Work: TypeAlias = Callable[[Report, int, int], None]
 
 
 def serve(version: str, works: Mapping[str, Work]) -> None:
-    """Run the workload of the command line, ``WORKLOAD N QUEUES``, and print the report."""
+    """Run the workload of the command line, ``[+LEVER]… WORKLOAD N QUEUES``, and print the report."""
+    while sys.argv[1:] and sys.argv[1].startswith("+"):
+        levers.add(sys.argv.pop(1)[1:])
     if len(sys.argv) != 4 or not all(number.isdecimal() for number in sys.argv[2:]):
         sys.exit(f"usage: {sys.argv[0]} {{{','.join(works)}}} N QUEUES")
     workload, n, queues = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])

@@ -30,8 +30,11 @@ def far_address(i: int) -> str:
     return f"10.{i >> 8}.{i & 255}.2/30"
 
 
-def pairs(n: int, queues: int, *, configured: bool, shared: bool = False) -> list[Veth]:
-    """Return the pair of h{i} and eth0 in b{i}, or p{i} in b0 if `shared`; up and with addresses if `configured`."""
+def pairs(n: int, queues: int, *, configured: bool, shared: bool = False, ipv6: bool | None = None) -> list[Veth]:
+    """Return the pair of h{i} and eth0 in b{i}, or p{i} in b0 if `shared`; up and with addresses if `configured`.
+
+    `ipv6` is that of h{i}.
+    """
     count = queues or None
     return [
         Veth(
@@ -42,6 +45,7 @@ def pairs(n: int, queues: int, *, configured: bool, shared: bool = False) -> lis
                 addresses=(near_address(i),) if configured else (),
                 up=configured,
                 num_queues=count,
+                ipv6=ipv6,
             ),
             End(
                 f"p{i}" if shared else "eth0",

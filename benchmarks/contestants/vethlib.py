@@ -13,7 +13,7 @@ from vethlib._nl.sock import RtnlSocket
 
 from .flap import BURST, flap
 from .importing import import_of
-from .protocol import Report, serve
+from .protocol import Report, levers, serve
 from .scene import OTHER_MTU, pairs, stand
 
 
@@ -21,7 +21,8 @@ def lifecycle(report: Report, n: int, queues: int) -> None:
     ends = [place for i in range(n) for place in ((f"h{i}", ""), ("eth0", f"b{i}"))]
     with Session() as session:
         with report.phase("create"):
-            session.create_many(pairs(n, queues, configured=True))
+            ipv6 = False if "no-ipv6" in levers else None
+            session.create_many(pairs(n, queues, configured=True, ipv6=ipv6), together="together" in levers)
         with report.phase("lookup"):
             links = session.lookup_many(ends, addresses=False)
         with report.phase("delete"):

@@ -100,7 +100,7 @@ def test_the_standard_set_has_every_workload_and_lifecycle_and_the_ring_at_two_s
 
 
 def test_growth_doubles_up_to_its_size() -> None:
-    assert [job.n for job in plan(["growth"])] == [500, 1000, 2000, 4000, 8000]
+    assert [job.n for job in plan(["growth"])] == [500, 1000, 2000, 4000, 8000, 16000]
     assert [job.n for job in plan(["growth"], n=3)] == [1, 3]
 
 
@@ -251,7 +251,7 @@ def test_the_header_names_the_machine_the_queues_and_who_is_missing() -> None:
 def test_goals_are_shown_with_their_sense(lifecycle: Result) -> None:
     lines = targets_table([lifecycle]).splitlines()
     assert lines[2].split()[0] == "✗"
-    assert lines[2].endswith("≤ 1.05")
+    assert lines[2].endswith("≤ 1.1")
     assert lines[3].split()[0] == "✓"
     assert lines[3].endswith("≥ 25")
     assert targets_table([]) == growth_table([]) == ""
@@ -333,3 +333,29 @@ def test_the_figures_of_a_page_are_those_of_the_record(page: Path) -> None:
     recorded = json.loads(readme.RECORD.read_text(encoding="utf-8"))
     text = page.read_text(encoding="utf-8")
     assert text.split(readme.BEGIN)[1].split(readme.END)[0] == readme.pages(recorded)[page]
+
+
+def test_a_lever_is_compared_with_the_limit_that_pulls_it_too() -> None:
+    walls = {"limit": 1.0, "vethlib": 1.2, "limit-no-ipv6": 0.5, "vethlib-no-ipv6": 0.55, "vethlib-together": 0.9}
+    job = Job(WORKLOADS["lifecycle"], 1, tuple(walls))
+    runs = [Run(name, 0, (Phase("create", wall, wall, wall),), {}, "", "") for name, wall in walls.items()]
+    rows = {row.contestant: row for row in Result(job, runs).rows()}
+    expected = {
+        "vethlib": ("limit", 1.2),
+        "vethlib-no-ipv6": ("limit-no-ipv6", 1.1),
+        "vethlib-together": ("limit", 0.9),
+    }
+    for name, (base, ratio) in expected.items():
+        assert rows[name].base == base
+        assert rows[name].ratio == pytest.approx(ratio)
+
+
+def test_another_version_of_the_go_library_takes_part_where_it_is_given(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("VETHLIB_BENCH_GOPATH", raising=False)
+    with pytest.raises(Unavailable, match="VETHLIB_BENCH_GOPATH"):
+        CONTESTANTS["vishvananda-given"].command()
+    monkeypatch.setenv("VETHLIB_BENCH_GOPATH", str(tmp_path))
+    with pytest.raises(Unavailable):
+        CONTESTANTS["vishvananda-given"].command()
