@@ -82,6 +82,9 @@ WORKLOADS = {
         ),
         Workload("cache", "know every link of many namespaces", 8000, "namespace", peers=OURS, furnished=True),
         Workload(
+            "listeners", "cause an event while a cache watches other namespaces", 2000, "namespace", peers=("vethlib",)
+        ),
+        Workload(
             "ring",
             "build a ring of namespaces with IPv4 and IPv6 on every wire, and take it down, until the kernel is done",
             100,

@@ -142,6 +142,20 @@ def agent(report: Report, n: int, queues: int) -> None:
     agent(report, n, queues)
 
 
+def listeners(report: Report, n: int, _queues: int) -> None:
+    """Measure an event of a link in a namespace that nobody watches, before and while n others are watched."""
+    from vethlib import IfIndexCache, ns
+    from vethlib._nl.event_cost import event_cost
+
+    with Session() as session, IfIndexCache(session) as known:
+        before = ns.call_in_new(event_cost)
+        known.watch_all([f"b{i}" for i in range(n)])
+        watched = ns.call_in_new(event_cost)
+    report.figures["event_us"] = before * 1e6
+    report.figures["event_while_watched_us"] = watched * 1e6
+    report.figures["ns_per_watched_namespace"] = (watched - before) / n * 1e9
+
+
 def upkeep(report: Report, n: int, queues: int) -> None:
     from .upkeep import upkeep
 
@@ -154,6 +168,7 @@ if __name__ == "__main__":
         {
             "agent": agent,
             "upkeep": upkeep,
+            "listeners": listeners,
             "lifecycle": lifecycle,
             "create": create,
             "delete": delete,

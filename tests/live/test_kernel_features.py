@@ -13,8 +13,10 @@ from tests.live.older_kernel import without_echo
 from tests.witness import ip
 from vethlib import ns
 from vethlib._nl.addr import new_addr
+from vethlib._nl.event_cost import event_cost
 from vethlib._nl.link import set_link
 from vethlib._nl.sock import RtnlSocket
+from vethlib.cli.commands import doctor
 from vethlib.cli.host import kernel_features
 from vethlib.cli.host.kernel_features import FEATURES
 from vethlib.errors import NotPermitted
@@ -94,3 +96,22 @@ def test_nothing_is_left_of_what_was_tried() -> None:
     found()
     assert [link["ifname"] for link in ip("link")] == ["lo"]
     assert ns.names() == []
+
+
+# --- what listeners cost
+
+
+def test_an_event_takes_some_microseconds_and_measuring_that_changes_nothing_here() -> None:
+    before = ip("link")
+    assert 0 <= ns.call_in_new(event_cost) < 0.1
+    assert ip("link") == before
+
+
+def test_doctor_says_what_an_event_takes_the_kernel() -> None:
+    (finding,) = doctor._listeners()
+    assert (finding.what, finding.needed) == ("link events", False)
+
+
+def test_where_no_pair_can_be_created_doctor_says_nothing_of_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ns, "call_in_new", refuse)
+    assert list(doctor._listeners()) == []

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vethlib import ns
+from vethlib._nl.event_cost import event_cost
 from vethlib.cli.host.doctor_checks import Finding, agents, packages, record, store, variables
 from vethlib.cli.host.kernel_features import kernel_features
 from vethlib.cli.term.exits import DONE, REFUSED
@@ -32,6 +33,8 @@ _CAPABILITIES = {
     "CAP_SYS_PTRACE": (19, False, "open the namespaces of other users' processes (pid:…)"),
 }
 _PROC = Path("/proc")
+_SLOW_EVENT = 200.0
+"""Microseconds for an event that are worth a warning: ten to twenty thousand watched namespaces."""
 _USERNS_SYSCTLS = (
     # (name, value that forbids, value that allows)
     ("user.max_user_namespaces", "0", "10000"),
@@ -94,6 +97,7 @@ def _look() -> Iterator[Finding]:
     yield from agents()
     yield from record()
     yield _trial()
+    yield from _listeners()
     yield _netem()
 
 
@@ -181,6 +185,19 @@ def _trial() -> Finding:
     except VethError as error:
         return Finding("trial", False, f"a pair could not be created: {error}", "see what is missing above")
     return Finding("trial", True, f"a pair was created in a namespace of its own (indexes {pair[0]} and {pair[1]})")
+
+
+def _listeners() -> Iterator[Finding]:
+    """Measure what programs that listen to other namespaces add to every event of a link on this host."""
+    try:
+        microseconds = ns.call_in_new(event_cost) * 1e6
+    except (VethError, OSError):
+        return  # the trial has reported why no pair can be created
+    detail = (
+        f"each takes the kernel {microseconds:.1f} µs, of which 10 to 20 ns for every namespace that a program watches"
+    )
+    cure = "watch fewer namespaces: agents watch those of their interfaces, caches those that were given"
+    yield Finding("link events", microseconds < _SLOW_EVENT, detail, cure, needed=False)
 
 
 def _netem() -> Finding:
