@@ -33,7 +33,7 @@ T = TypeVar("T")
 class OpenNetns:
     """An open network namespace. `ref` is the first reference by which the call opened it."""
 
-    __slots__ = ("_cookie", "_owner", "fd", "identity", "is_home", "ref", "socket")
+    __slots__ = ("_cookie", "_owner", "fd", "identity", "is_home", "last_id", "ref", "socket")
 
     def __init__(self, ref: NetnsRef, owner: ns.Descriptor, *, is_home: bool = False) -> None:
         self.ref = ref
@@ -41,6 +41,7 @@ class OpenNetns:
         self.identity: Identity = ns.identity(self.fd)
         self.is_home = is_home
         self.socket: RtnlSocket | None = None
+        self.last_id = 0  # that a session has assigned here to another namespace (vethlib.session.write.ids)
         self._cookie = 0
         self._owner = owner
 

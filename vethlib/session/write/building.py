@@ -34,6 +34,7 @@ from vethlib.session.read.reading import find, to_link
 from vethlib.session.read.target import Target
 
 from .addressing import as_sent
+from .ids import assign_ids, note_id
 
 __all__ = ["Job", "Side", "Slab"]
 
@@ -237,6 +238,7 @@ def _send_creates(namespaces: Namespaces, jobs: Sequence[Job]) -> None:
     groups = _by_outer_place(jobs)
     for place, group in groups.items():
         try:
+            assign_ids(namespaces, place, (job.peer.place for job in group))
             exchange = namespaces.begin(place, [job.request for job in group])
             for number, job in enumerate(group):
                 job.sent_as(exchange, number)
@@ -255,6 +257,7 @@ def _send_creates(namespaces: Namespaces, jobs: Sequence[Job]) -> None:
 def _take_indexes(namespaces: Namespaces, job: Job) -> None:
     if (echo := job.echo) is not None:
         job.outer.index, job.peer.index = echo.ifindex, echo.link or 0
+        note_id(job.outer.place, echo.link_netnsid)
     for side in (job.outer, job.peer):
         if not side.index:
             try:
