@@ -24,7 +24,7 @@ from vethlib import (
 )
 from vethlib.agent import Configurator, Interface, PacketPort, Status, StatusChange
 from vethlib.pytest_netns import Connected, NetnsFactory, Node, Topology, TopologyFactory
-from vethlib.topology import ring
+from vethlib.topology import Impairment, ring
 
 
 def imperative(session: Session, netns: Netns) -> None:
@@ -44,6 +44,7 @@ def imperative(session: Session, netns: Netns) -> None:
     assert_type(session.set("a", netns=None, up=True, addresses=[IPv4Interface("10.0.0.1/24")]), Link)
     assert_type(session.move("a", to="ns2"), Link)
     assert_type(session.stats("a"), Stats)
+    assert_type(session.socket("blue"), socket)
     assert_type(session.set(a, mtu=1400), Link)
     assert_type(session.lookup_many([a, veth.b, ("b", None)]), list[Link])
     assert_type(session.move(veth.a, to=netns), Link)
@@ -108,6 +109,15 @@ def topologies(topology: TopologyFactory, veth: Connected, netns: Node, netns_fa
     assert_type(netns.links(), list[Link])
     assert_type(netns.set("eth0", up=False), Link)
     assert_type(netns_factory("x").stats("lo"), Stats)
-    assert_type(net.wire("a", "b").a.link, str)
+    wire = net.wire("a", "b")
+    assert_type(wire.a.link, str)
+    wire.set(delay="20ms", loss=0.01, limit=50, towards=a)
+    assert_type(wire.impairment("a"), Impairment)
+    assert_type(wire.clear(), None)
+    assert_type(a.ping(b, count=3, timeout=1).received, int)
+    assert_type(a.address(towards="10.0.0.2", version=4), str)
+    assert_type(a.wait_for(lambda: 7, timeout=1), int)
+    assert_type(a.sysctl("net.ipv4.ip_forward", True), str)
+    assert_type(a.route("default", via=b), None)
     with Topology.build(ring(3)) as built, built["n0"] as entered:
         assert_type(entered, Node)
