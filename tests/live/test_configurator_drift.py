@@ -297,28 +297,32 @@ def strike(configurator: Configurator) -> None:
     settle(configurator)
 
 
-def test_after_four_repairs_in_a_row_a_fight_is_held_and_said(
-    kept: Configurator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def holding(kept: Configurator, monkeypatch: pytest.MonkeyPatch) -> Configurator:
+    """It holds a fight for so long that a busy machine gets to look at it in the meantime."""
     monkeypatch.setattr("vethlib.agent.reconcile.backoff.FIRST_DELAY", 0.2)
+    return kept
+
+
+def test_after_four_repairs_in_a_row_a_fight_is_held_and_said(holding: Configurator) -> None:
     for _ in range(4):
-        strike(kept)
+        strike(holding)
         assert seen("b")["mtu"] == 1500
-        assert state_of(kept, "b") == "CONFIGURED"
+        assert state_of(holding, "b") == "CONFIGURED"
     before = time.time()
-    strike(kept)
+    strike(holding)
     assert seen("b")["mtu"] == 1300
-    status = kept.status("b")[0]
+    status = holding.status("b")[0]
     assert in_codes(status) == "RETRYING: changed-repeatedly(mtu)"
     assert status.attempt == 4
     assert 0 < status.due - before < 5
-    due = kept.due()
+    due = holding.due()
     assert due is not None
     assert abs(time.time() + due - status.due) < 0.05 + slack()
-    assert state_of(kept, "a") == "CONFIGURED"
-    strike(kept)  # which is no occasion for another repair
+    assert state_of(holding, "a") == "CONFIGURED"
+    strike(holding)  # which is no occasion for another repair
     assert seen("b")["mtu"] == 1300
-    took = until(kept, configured(kept, "b"))
+    took = until(holding, configured(holding, "b"))
     assert 0.1 < took < 5
     assert seen("b")["mtu"] == 1500
 
@@ -336,26 +340,26 @@ def test_each_round_of_a_fight_waits_longer(kept: Configurator, monkeypatch: pyt
     assert waits[1] > waits[0] * 1.1
 
 
-def test_a_put_ends_the_hold_at_once(kept: Configurator) -> None:
+def test_a_put_ends_the_hold_at_once(holding: Configurator) -> None:
     for _ in range(5):
-        strike(kept)
-    assert kept.status("b")[0].state is State.RETRYING
-    kept.put(interface("b", "a", ip_addresses=["10.0.0.2/24"]))
-    settle(kept)
-    assert configured(kept, "b")()
+        strike(holding)
+    assert holding.status("b")[0].state is State.RETRYING
+    holding.put(interface("b", "a", ip_addresses=["10.0.0.2/24"]))
+    settle(holding)
+    assert configured(holding, "b")()
     assert right()
-    assert kept.due() is None
+    assert holding.due() is None
 
 
-def test_a_fight_over_one_pair_holds_no_other(kept: Configurator, red: str) -> None:
-    put(kept, *pair("x", "y", "red"))
-    settle(kept)
+def test_a_fight_over_one_pair_holds_no_other(holding: Configurator, red: str) -> None:
+    put(holding, *pair("x", "y", "red"))
+    settle(holding)
     for _ in range(5):
-        strike(kept)
-    assert kept.status("b")[0].state is State.RETRYING
+        strike(holding)
+    assert holding.status("b")[0].state is State.RETRYING
     ip("link", "set", "dev", "y", "down")
     ip("link", "set", "dev", "a", "down", netns="blue")
-    settle(kept)
+    settle(holding)
     assert "UP" in seen("y")["flags"]
     assert "UP" in seen("a", "blue")["flags"]
 
@@ -376,24 +380,24 @@ def test_a_fight_over_the_very_existence_of_a_pair_is_held_for_both_ends(configu
     assert names() == {"a", "b"}
 
 
-def test_an_interface_whose_fight_is_held_can_be_deleted_at_once(kept: Configurator) -> None:
+def test_an_interface_whose_fight_is_held_can_be_deleted_at_once(holding: Configurator) -> None:
     for _ in range(5):
-        strike(kept)
-    kept.delete("b")
-    settle(kept)
+        strike(holding)
+    holding.delete("b")
+    settle(holding)
     assert names() == names("blue") == set()
-    assert kept.status("b") == []
-    assert kept.due() is None
+    assert holding.status("b") == []
+    assert holding.due() is None
 
 
-def test_a_held_end_does_not_cost_its_pair_the_link_while_it_is_held(kept: Configurator, red: str) -> None:
+def test_a_held_end_does_not_cost_its_pair_the_link_while_it_is_held(holding: Configurator, red: str) -> None:
     """Deleting what is to be replaced, and not creating what replaces it, would leave nothing."""
     for _ in range(5):
-        strike(kept)
+        strike(holding)
     ip("link", "set", "dev", "a", "netns", "red", netns="blue")
-    settle(kept)
-    assert "b" in names() or configured(kept, "a", "b")()
-    until(kept, configured(kept, "a", "b"))
+    settle(holding)
+    assert "b" in names() or configured(holding, "a", "b")()
+    until(holding, configured(holding, "a", "b"))
     assert right()
 
 
