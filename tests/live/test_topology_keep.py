@@ -165,3 +165,18 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:
         return b""
+
+
+def test_the_relay_of_kept_nodes_runs_as_long_as_they_do(ended: list[Kept]) -> None:
+    net = Topology.build("a -- b delay=20ms/0", impair="userspace")
+    assert net._relay is not None
+    relay = os.pidfd_open(net._relay._process.pid)
+    try:
+        ended.append(keep(net.values()))
+        net.let_go()
+        said = inside(ended[0], "ip", "netns", "exec", "a", "ping", "-c1", "-W5", "10.0.0.2")
+        assert float(said.partition("time=")[2].split()[0]) >= 19.5
+        end(ended[0])
+        assert select.select([relay], [], [], 20)[0], "the relay does not end"
+    finally:
+        os.close(relay)

@@ -66,7 +66,11 @@ class Relay(Closing):
             try:
                 self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
                 with theirs:
-                    self._process = _begun(theirs, sockets, [link.index for link in links])
+                    try:
+                        self._process = _begun(theirs, sockets, [link.index for link in links])
+                    except BaseException:
+                        self._control.close()
+                        raise
             finally:
                 for one in sockets:
                     one.close()
