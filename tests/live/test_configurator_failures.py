@@ -166,11 +166,11 @@ def test_a_rebuild_whose_deletion_is_refused_says_so(
     put(configurator, *pair("a", "b"))
     settle(configurator)
     with refused(monkeypatch, errno.EBUSY, RTM_DELLINK):
-        configurator.put(interface("a", "b", num_queues=1))
+        configurator.put(interface("a", "b", num_queues=9))  # the default may be 1
         settle(configurator)
         assert state_of(configurator, "a") == "RETRYING: netlink-error(EBUSY)"
     until(configurator, configured(configurator, "a", "b"))
-    assert seen("a")["num_tx_queues"] == 1
+    assert seen("a")["num_tx_queues"] == 9
 
 
 def test_the_deletion_of_an_unmarked_leftover_is_tried_again(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,6 +43,7 @@ def test_a_link_is_changed_by_an_alternative_name(session: Session, altname: str
     assert [str(one) for one in session.lookup(altname).addresses if one.version == 4] == ["10.0.0.1/24"]
 
 
+@pytest.mark.needs_kernel("6.1")
 def test_a_link_is_moved_by_an_alternative_name(session: Session, altname: str, blue: str) -> None:
     assert session.move(altname, to=blue).name == "va"
     assert names(blue) == {"va", "vb"}
@@ -60,6 +61,7 @@ def test_links_are_deleted_together_by_alternative_names(session: Session, altna
     assert names() == names(blue) == set()
 
 
+@pytest.mark.needs_kernel("6.1")
 def test_vethctl_deletes_moves_and_shows_by_an_alternative_name(session: Session, blue: str, vethctl: Vethctl) -> None:
     session.create(Veth(End("va"), End("vb", blue)))
     ip("link", "property", "add", "dev", "va", "altname", LONG)
@@ -84,6 +86,7 @@ def test_what_can_be_no_name_at_all_is_refused(session: Session, bad: str) -> No
         assert raised.value.field == "name"
 
 
+@pytest.mark.needs_kernel("6.1")
 def test_a_move_says_which_name_is_taken_there(session: Session, altname: str, blue: str) -> None:
     ip("link", "property", "add", "dev", "vb", "altname", "other", netns=blue)
     ip("link", "property", "add", "dev", "va", "altname", "third")

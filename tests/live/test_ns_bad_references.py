@@ -77,7 +77,7 @@ def test_one_that_is_silent_keeps_one_thread_and_is_waited_for_once(session: Ses
         refs += [f"path:{tmp_path}/silent/{number}/x" for number in range(50)]
         for _ in range(3):
             assert all(isinstance(place, VethError) for place in session.survey(refs).places.values())
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < 5  # each of 300 looks would wait for 0.1 s
         assert poll(lambda: len(os.listdir("/proc/self/task")) <= threads + 1)
     assert poll(lambda: len(os.listdir("/proc/self/task")) == threads)
 

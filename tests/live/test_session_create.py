@@ -80,7 +80,8 @@ def test_every_field_is_as_it_was_wanted(session: Session, blue: str, red: str, 
         "77",
         "left, or=so",
     )
-    assert (left["num_tx_queues"], left["num_rx_queues"]) == (3, 3)
+    # Only a kernel for several CPUs (CONFIG_RPS) tells of the other direction.
+    assert (left["num_tx_queues"], left.get("num_rx_queues", 3)) == (3, 3)
     assert addresses("veth1", a) == ["192.168.22.1/24", "10.9.8.7/8", "2001:db8::1/64"]
     assert "UP" in left["flags"]
     assert (right["address"], right["mtu"], right["num_tx_queues"]) == ("d2:74:8c:12:67:d3", 9000, 1)
@@ -88,6 +89,7 @@ def test_every_field_is_as_it_was_wanted(session: Session, blue: str, red: str, 
     assert "UP" not in right["flags"]
 
 
+@pytest.mark.needs_kernel("5.18")
 def test_whose_an_address_is_goes_with_it(session: Session) -> None:
     session.create(Veth(End("veth1", addresses=["10.0.0.1/24", "2001:db8::1/64"], address_proto=99), End("veth2")))
     told = [message for raw in raw_dump(RTM_GETADDR) for message in decoded(raw)]

@@ -85,6 +85,7 @@ def test_a_namespace_that_was_replaced_between_look_and_deletion_is_left_alone(
     assert names("gone") == {f"{side}{n}" for side in "ab" for n in range(3)}
 
 
+@pytest.mark.needs_kernel("5.14")
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_namespace_that_got_the_number_of_the_one_that_was_looked_at_is_left_alone(
     session: Session, monkeypatch: pytest.MonkeyPatch, count: int

@@ -73,6 +73,7 @@ def test_details_that_pyroute2_cannot_decode_are_an_error(
     assert "KeyError" in caught.value.extack
 
 
+@pytest.mark.needs_kernel("6.2")
 def test_an_echo_that_makes_no_sense_is_replaced_by_a_look(
     session: Session, blue: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

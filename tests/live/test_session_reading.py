@@ -126,6 +126,7 @@ def test_addresses_are_those_ip_shows(session: Session) -> None:
     assert not any(one.dadfailed for one in session.addresses("blue"))
 
 
+@pytest.mark.needs_kernel("5.18")
 def test_peer_state_and_lifetimes_of_each_address_are_those_ip_shows(session: Session, blue: str) -> None:
     session.create(Veth(End("va", blue, addresses=["10.0.0.1/24", "10.0.0.2/24"], address_proto=7), End("vb")))
     for text in (

@@ -307,7 +307,8 @@ def test_an_address_the_kernel_refuses_is_named_with_its_link(session: Session, 
     assert (caught.value.errno, caught.value.netns, caught.value.item) == (errno.EADDRNOTAVAIL, "blue", veth)
 
 
-@pytest.mark.parametrize("what", ["alias", "up", "read"])
+# Without an echo, a pair is read once more before that.
+@pytest.mark.parametrize("what", ["alias", "up", pytest.param("read", marks=pytest.mark.needs_kernel("6.2"))])
 def test_each_step_that_is_refused_after_the_creation_is_named(
     session: Session, blue: str, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
