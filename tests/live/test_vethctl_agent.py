@@ -559,3 +559,18 @@ def test_what_is_hardly_meant_is_in_the_log(start: Start) -> None:
     hardly_meant = {"name": "x", "veth": {"peer_if_name": "y"}, "namespace": {"name": "red", "pid": 1}}
     (agent.store / "x.json").write_text(json.dumps(hardly_meant))
     assert poll(lambda: "warning: x: namespace.name is not read" in agent.log, 5)
+
+
+@pytest.mark.parametrize("possible", [True, False])
+def test_a_policy_for_ipv6_is_applied_or_reported_to_be_ignored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], possible: bool
+) -> None:
+    for name, peer in (("a", "b"), ("b", "a")):
+        (tmp_path / f"{name}.json").write_text(json.dumps(value(name, peer)))
+    if not possible:
+        monkeypatch.setattr("vethlib.agent.reconcile.configurator.can_switch_ipv6", lambda: False)
+    arguments = ["--store", f"dir:{tmp_path}", "--status-dir", f"{tmp_path}-status", "--ipv6", "auto"]
+    assert main(["agent", "--once", "--label", LABEL, *arguments]) == 0
+    addresses = [one["family"] for name in "ab" for one in seen(name)["addr_info"]]
+    assert ("inet6" in addresses) is not possible
+    assert ("--ipv6 auto" in capfd.readouterr().err) is not possible

@@ -86,6 +86,9 @@ def agent(args: Namespace, output: Output) -> int:
             ) as configurator,
             _hooks(args) as hooks,
         ):
+            if args.ipv6 != configurator.ipv6:
+                why = "net.ipv6.conf cannot be written here (is /proc/sys read-only?)"
+                logging.getLogger("vethlib.agent").warning("--ipv6 %s is ignored: %s", args.ipv6, why)
             if args.hook:
                 configurator.subscribe(hooks.tell)
             agent_file = AgentFile(status_dir, place(url))
