@@ -10,6 +10,7 @@ A value is created in half the time of a frozen dataclass: its ``__init__`` fill
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, dataclass_transform
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 else:
     KW_ONLY = "KW_ONLY"
 
-__all__ = ["KW_ONLY", "Value", "aside", "replace"]
+__all__ = ["KW_ONLY", "Value", "aside", "filler", "replace"]
 
 T = TypeVar("T")
 V = TypeVar("V", bound="Value")
@@ -152,3 +153,21 @@ class Value(metaclass=_ValueType):
 def replace(value: V, /, **changes: Any) -> V:
     """Return the value with some fields changed, as :func:`dataclasses.replace` does."""
     return value.__replace__(**changes)
+
+
+def filler(cls: type[V]) -> Callable[..., V]:
+    """Return a function that creates a value from all its fields, in order, in half the time that the class takes.
+
+    It checks nothing. The slots are filled in an object of a class that has the same, but can be assigned to; then the
+    object changes its class.
+    """
+    names = cls._annotations
+    # Both of these, because otherwise writing a slot looks for them.
+    plain = {"__setattr__": object.__setattr__, "__delattr__": object.__delattr__}
+    draft = type(f"_{cls.__name__}Draft", (Value,), {"__slots__": tuple(names), **plain})
+    body = ["_value = _new(_draft)", *(f"_value.{name} = {name}" for name in names), "_value.__class__ = _cls"]
+    text = f"def fill({', '.join(names)}):\n " + "\n ".join([*body, "return _value"])
+    scope: dict[str, Any] = {"_new": object.__new__, "_draft": draft, "_cls": cls}
+    exec(text, scope)
+    fill: Callable[..., V] = scope["fill"]
+    return fill

@@ -7,8 +7,8 @@ names from dev_valid_name (net/core/dev.c), MTU from veth_setup (drivers/net/vet
 
 from __future__ import annotations
 
-import os
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from math import isfinite
@@ -52,6 +52,8 @@ __all__ = [
 
 NetnsRef: TypeAlias = str | HasFileno | None
 
+_ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
+
 # 0xa0 is a space to the kernel (lib/ctype.c is Latin-1), so that it refuses 'à', whose UTF-8 ends with it.
 _BAD_IN_NAME = frozenset(b"/:%\0 \t\n\r\f\v\xa0")
 IPV6_MIN_MTU = 1280
@@ -88,14 +90,17 @@ def _check_no_controls(name: str, field: str) -> None:
 
 def check_kernel_name(name: str, field: str = "name") -> str:
     """Return `name` if the kernel accepts it as a link name, including names that vethlib itself would not create."""
-    encoded = _encoded(name, field)
+    _check_bytes_of_name(_encoded(name, field), name, field)
+    return name
+
+
+def _check_bytes_of_name(encoded: bytes, name: str, field: str) -> None:
     if not 1 <= len(encoded) <= 15:
         raise InvalidValue(field, name, f"a link name has 1 to 15 bytes, this one has {len(encoded)}")
     if not _BAD_IN_NAME.isdisjoint(encoded):
         raise InvalidValue(field, name, "a link name has no '/', ':', '%' or space (nor a byte 0xa0, as in 'à')")
     if name in (".", ".."):
         raise InvalidValue(field, name, "a link cannot be called '.' or '..'")
-    return name
 
 
 def check_lookup_name(name: str, field: str = "name") -> str:
@@ -106,14 +111,16 @@ def check_lookup_name(name: str, field: str = "name") -> str:
     encoded = _encoded(name, field)
     if b"\0" in encoded:
         raise InvalidValue(field, "a name with a NUL", "must not contain a NUL, where the kernel would end the name")
-    return name if 15 < len(encoded) < 128 else check_kernel_name(name, field)
+    if not 15 < len(encoded) < 128:
+        _check_bytes_of_name(encoded, name, field)
+    return name
 
 
 def _encoded(text: str, field: str) -> bytes:
     if not isinstance(text, str):
         raise InvalidValue(field, text, "must be a string")
     try:
-        return os.fsencode(text)
+        return text.encode(_ENCODING, _ERRORS)  # as os.fsencode, in a third of the time
     except UnicodeEncodeError:
         raise InvalidValue(field, text, "this text cannot be encoded") from None
 

@@ -22,7 +22,8 @@ def lifecycle(report: Report, n: int, queues: int) -> None:
     with Session() as session:
         with report.phase("create"):
             ipv6 = False if "no-ipv6" in levers else None
-            session.create_many(pairs(n, queues, configured=True, ipv6=ipv6), together="together" in levers)
+            veths = pairs(n, queues, configured=True, ipv6=ipv6)
+            session.create_many(veths, together="together" in levers, read=False)
         with report.phase("lookup"):
             links = session.lookup_many(ends, addresses=False)
         with report.phase("delete"):
@@ -32,7 +33,7 @@ def lifecycle(report: Report, n: int, queues: int) -> None:
 
 def create(report: Report, n: int, queues: int) -> None:
     with Session() as session, report.phase("create"):
-        session.create_many(pairs(n, queues, configured=False))
+        session.create_many(pairs(n, queues, configured=False), read=False)
 
 
 def delete(report: Report, n: int, queues: int) -> None:

@@ -23,12 +23,16 @@ Edit = Callable[[OpenNetns, Sequence[bytes], list[Outcome]], list[Outcome]]
 def edit_answers(patch: pytest.MonkeyPatch, edit: Edit) -> None:
     """Let `edit` say what the outcomes of some requests in a place are, given what they were."""
     exchange, ask, dump = Namespaces.exchange, Namespaces.ask, Namespaces.dump
+    change_and_ask = Namespaces.change_and_ask
 
     def edited_exchange(self: Namespaces, place: OpenNetns, requests: Sequence[bytes]) -> list[Outcome]:
         return edit(place, requests, exchange(self, place, requests))
 
     def edited_ask(self: Namespaces, place: OpenNetns, request: bytes) -> Outcome:
         return edit(place, [request], [ask(self, place, request)])[0]
+
+    def edited_both(self: Namespaces, place: OpenNetns, change: bytes, question: bytes) -> Sequence[Outcome]:
+        return edit(place, [change, question], list(change_and_ask(self, place, change, question)))
 
     def edited_dump(
         self: Namespaces, place: OpenNetns, request: bytes, parse: Callable[[bytes], Any], *attempts: int
@@ -37,6 +41,7 @@ def edit_answers(patch: pytest.MonkeyPatch, edit: Edit) -> None:
 
     patch.setattr(Namespaces, "exchange", edited_exchange)
     patch.setattr(Namespaces, "ask", edited_ask)
+    patch.setattr(Namespaces, "change_and_ask", edited_both)
     patch.setattr(Namespaces, "dump", edited_dump)
 
 

@@ -76,6 +76,10 @@ def create(host: Host) -> object:
     return host.session.create(Veth(End("a"), End("b")))
 
 
+def create_unread(host: Host) -> object:
+    return host.session.create(Veth(End("a"), End("b", host.blue, up=False)), read=False)
+
+
 def create_all(host: Host) -> object:
     return host.session.create_many(
         [
@@ -162,6 +166,17 @@ def half_changed(host: Host) -> object:
     return None if fields in (old, new) else fields
 
 
+def change_one(host: Host) -> object:
+    return host.session.set("a", mtu=1400)
+
+
+def half_changed_one(host: Host) -> object:
+    """One message is sent, so that the change is made or not."""
+    link = host.witness.lookup("a")
+    fields = (link.up, link.group, [str(one) for one in link.addresses if not one.is_link_local])
+    return None if fields == (True, 0, ["10.0.0.1/24", "fd00::1/64"]) and link.mtu in (1400, 1500) else link
+
+
 def one_at_home(host: Host) -> None:
     if "a" not in host.names():
         host.clear()
@@ -205,6 +220,15 @@ CASES = {
     ),
     "delete together": Case(delete_many_together, three_together, regrouped, ("session/write/grouped.py",)),
     "set": Case(change, one_pair, half_changed, ("session/session.py", "session/write/change.py")),
+    "set of one": Case(
+        change_one,
+        one_pair,
+        half_changed_one,
+        ("session/session.py", "session/write/setting.py", "_nl/direct.py", "_nl/sock.py"),
+    ),
+    "create without reading": Case(
+        create_unread, nothing, Host.names, ("session/write/building.py",), nowhere_else=True, leaving=1
+    ),
     "move": Case(move, one_at_home, half_moved, ("session/session.py", "session/write/change.py"), nowhere_else=True),
 }
 

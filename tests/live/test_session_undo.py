@@ -14,6 +14,7 @@ from tests.witness import addresses, host_state, names, seen
 from vethlib import BatchError, End, NetlinkError, Pair, Session, Veth, WaitTimeout, ns
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
 from vethlib.session.core.undo import note, undo_all
+from vethlib.session.read import wait
 from vethlib.session.write import create
 from vethlib.session.write.delete import delete_indexes
 
@@ -133,7 +134,7 @@ def test_an_interruption_of_the_wait_takes_the_pairs_back(session: Session, monk
         assert names() == {"a", "b"}
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(create, "until_usable", interrupt)
+    monkeypatch.setattr(wait, "until_usable", interrupt)
     with pytest.raises(KeyboardInterrupt):
         session.create(Veth(End("a"), End("b")), wait=5)
     assert names() == set()

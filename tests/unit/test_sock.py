@@ -291,6 +291,63 @@ def test_a_question_that_is_refused_has_an_error(play: Play) -> None:
     assert own.ask(look()).errno == errno.ENODEV
 
 
+def both(change: list[Answer], question: list[Answer]) -> Callable[[int, int, int], list[Answer]]:
+    """What a change and a question are answered with; an error and an object have the number of what they answer."""
+
+    def answers(kind: int, flags: int, sequence: int) -> list[Answer]:
+        if kind == NLMSG_NOOP:
+            return [ack(sequence)]
+        given = change if kind == RTM_SETLINK else question
+        del answered[:-9]
+        answered.append(kind)
+        return (
+            [one(sequence) if callable(one) else one for one in given]
+            if answered.count(kind) == 1
+            else [reply(RTM_NEWLINK, sequence, b"again")]
+        )
+
+    answered: list[int] = []
+    return answers
+
+
+def refusal(sequence: int) -> bytes:
+    return ack(sequence, errno.EBUSY)
+
+
+def answer(sequence: int) -> bytes:
+    return reply(RTM_NEWLINK, sequence, b"here")
+
+
+def huge(sequence: int) -> bytes:
+    return object_of(sequence, READ_SIZE)
+
+
+@pytest.mark.parametrize(
+    ("change", "question", "outcomes"),
+    [
+        ([], [answer], [(0, [b"here"])]),
+        ([refusal], [answer], [(errno.EBUSY, []), (0, [b"here"])]),
+        ([refusal], [refusal], [(errno.EBUSY, []), (errno.EBUSY, [])]),
+        ([], [refusal], [(0, []), (errno.EBUSY, [])]),
+        ([], [OVERRUN], [(errno.ENOBUFS, []), (0, [b"again"])]),
+        ([], [huge], [(0, []), (0, [b"again"])]),
+        ([b"\1\2\3"], [answer], [(errno.ENOBUFS, []), (0, [b"here"])]),
+        ([reply(RTM_NEWLINK, 0, b"stale")], [answer], [(0, []), (0, [b"here"])]),
+    ],
+)
+def test_a_change_and_a_question_have_an_outcome_each(
+    play: Play, change: list[Any], question: list[Any], outcomes: list[tuple[int, list[bytes]]]
+) -> None:
+    kernel = Kernel(both(change, question))
+    own = play(kernel)
+    found = own.change_and_ask(setting(), look())
+    assert [(outcome.errno, list(outcome.bodies)) for outcome in found][-len(outcomes) :] == outcomes
+    assert sum(kind == RTM_SETLINK for data in kernel.sent for kind, *_ in messages(data)) == 1
+    assert kernel.queue == []
+    kernel.answers = acking
+    assert own.exchange([setting()]) == [DONE]
+
+
 def test_an_interruption_in_the_middle_of_accounting_loses_nothing(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     def answers(_kind: int, flags: int, sequence: int) -> list[Answer]:
         return [ack(sequence)] if flags & NLM_F_ACK else [reply(RTM_NEWLINK, sequence, b"echo")]

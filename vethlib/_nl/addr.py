@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from socket import AF_INET, AF_INET6
 from struct import Struct
 from typing import Final, NamedTuple
@@ -172,4 +173,7 @@ def parse_addr(body: bytes) -> AddrMessage:
     if len(own) not in (4, 16) or prefixlen > 8 * len(own):
         raise Malformed(f"an address of {len(own)} bytes with a prefix of {prefixlen} bits")
     peer = address if local and address and address != local else b""
-    return AddrMessage(index, own, prefixlen, flags if all_flags is None else all_flags, proto or 0, body, peer)
+    return _addr_message((index, own, prefixlen, flags if all_flags is None else all_flags, proto or 0, body, peer))
+
+
+_addr_message = partial(tuple.__new__, AddrMessage)  # as in link.py

@@ -34,6 +34,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Sequence
+from functools import partial
 from struct import Struct
 from struct import error as struct_error
 from typing import Any, Final, NamedTuple
@@ -50,6 +51,7 @@ from .const import (
     NLM_F_REQUEST,
     NLMSG_DONE,
     NLMSG_ERROR,
+    NLMSG_MIN_TYPE,
     NLMSG_NOOP,
     NLMSGERR_ATTR_MSG,
 )
@@ -64,12 +66,13 @@ _ACK_COST: Final = 1024
 _OBJECT_COST: Final = 4864
 
 # Errors of a reader in unforeseen bytes; Malformed is a ValueError.
-_UNREADABLE: Final = (ValueError, LookupError, TypeError, ArithmeticError, AssertionError, struct_error)
+UNREADABLE: Final = (ValueError, LookupError, TypeError, ArithmeticError, AssertionError, struct_error)
 
 _GET: Final = 2  # RTM_GET* are 2 modulo 4 (rtnetlink.h: NEW, DEL, GET, SET)
 _TYPE_AT: Final = 4
 SEQUENCE_AT: Final = 8
 _TYPE_FLAGS: Final = Struct("=HH")
+_read_header: Final = HEADER.unpack_from
 _U32: Final = Struct("=I")
 _I32: Final = Struct("=i")
 
@@ -95,6 +98,23 @@ class Limits(NamedTuple):
 
     send: int
     receive: int
+
+
+class _Answers(dict[bytes, tuple[int, bool]]):
+    """The cost of an answer and whether it is a dump, by the type and the flags of a request; there are a few dozen."""
+
+    def __missing__(self, type_flags: bytes) -> tuple[int, bool]:
+        kind, flags = _TYPE_FLAGS.unpack(type_flags)
+        get = kind & 3 == _GET
+        cost = _OBJECT_COST if get or flags & NLM_F_ECHO else _ACK_COST
+        # The flag bits of a dump mean REPLACE and EXCL in a request that creates an object (netlink.h).
+        answer = self[type_flags] = cost, get and flags & NLM_F_DUMP == NLM_F_DUMP
+        return answer
+
+
+_ANSWERS: Final = _Answers()
+
+_outcome: Final = partial(tuple.__new__, Outcome)  # as in link.py
 
 
 class Exchange:
@@ -173,13 +193,12 @@ class Exchange:
             self._next = end = self._cut(start)
         requests = self._requests[start:end]
         data = bytearray().join(requests)
-        offset = last = 0
-        number = sequence
-        for request in requests:
-            _U32.pack_into(data, offset + SEQUENCE_AT, number & 0xFFFF_FFFF)
-            number += 1
+        offset, last, pack_number = SEQUENCE_AT, 0, _U32.pack_into
+        for number, request in enumerate(requests, sequence):
+            pack_number(data, offset, number & 0xFFFF_FFFF)
             last = offset
             offset += len(request)
+        last -= SEQUENCE_AT
         kind, flags = _TYPE_FLAGS.unpack_from(data, last + _TYPE_AT)
         self._closing = -1
         if kind & 3 != _GET:
@@ -197,15 +216,14 @@ class Exchange:
         send, receive = self._limits
         # One ack more than there are requests, because the last one may be answered with an object and an ack.
         receive -= _ACK_COST
+        answers = _ANSWERS
         for position, request in enumerate(self._requests[start:], start):
-            kind, flags = _TYPE_FLAGS.unpack_from(request, _TYPE_AT)
-            get = kind & 3 == _GET
+            cost, is_dump = answers[request[_TYPE_AT:SEQUENCE_AT]]
             send -= len(request)
-            receive -= _OBJECT_COST if get or flags & NLM_F_ECHO else _ACK_COST
+            receive -= cost
             if (send < 0 or receive < 0) and position > start:
                 return position
-            # The flag bits of a dump mean REPLACE and EXCL in a request that creates an object (netlink.h).
-            if get and flags & NLM_F_DUMP == NLM_F_DUMP:
+            if is_dump:
                 return position + 1
         return len(self._requests)
 
@@ -244,6 +262,16 @@ class Exchange:
     def _account_for(self, datagram: bytes) -> None:
         start_of_chunk, end_of_chunk, first = self._chunk.start, self._chunk.stop, self._first
         bodies, parse = self._bodies, self._parse
+        if parse is None and len(datagram) >= 16:
+            # Usually there is one message, an object that answers one question.
+            length, kind, flags, sequence, _port = _read_header(datagram)
+            position = start_of_chunk + ((sequence - first) & 0xFFFF_FFFF)
+            is_object = length == len(datagram) and kind >= NLMSG_MIN_TYPE and not flags & NLM_F_DUMP_INTR
+            if is_object and position < end_of_chunk and position not in bodies:
+                bodies[position] = [datagram[16:]]
+                if position == self._closing:
+                    self._settle(DONE)
+                return
         for kind, flags, sequence, start, end in messages(datagram):
             position = start_of_chunk + ((sequence - first) & 0xFFFF_FFFF)
             if position >= end_of_chunk:
@@ -266,7 +294,7 @@ class Exchange:
         """Parse a part of a dump; note an error, because the rest still has to be received."""
         try:
             return parse(body)
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             if self._unreadable is None:
                 self._unreadable = (
                     error if isinstance(error, Malformed) else Malformed(f"{error!r} in {len(body)} bytes")
@@ -278,7 +306,7 @@ class Exchange:
             raise Malformed(f"an acknowledgement of {end - start} bytes")
         error = -_I32.unpack_from(datagram, start)[0]
         if error:
-            self.outcomes[position] = Outcome(error, _extack(kind, flags, datagram, start, end), ())
+            self.outcomes[position] = Outcome(error, extack(kind, flags, datagram, start, end), ())
             self.refused = True
         if position == self._chunk.stop - 1:
             if self._torn and not error and not self.spoilt:
@@ -314,7 +342,7 @@ class Exchange:
         for position in self._chunk:
             if outcomes[position] is UNSENT:
                 bodies = self._bodies.get(position)
-                outcomes[position] = unanswered if bodies is None else Outcome(0, "", bodies)
+                outcomes[position] = unanswered if bodies is None else _outcome((0, "", bodies))
         self._bodies.clear()
         self._chunk = range(0)
         self._torn = False
@@ -372,7 +400,7 @@ class Exchange:
             self.refused = True
 
 
-def _extack(kind: int, flags: int, datagram: bytes, start: int, end: int) -> str:
+def extack(kind: int, flags: int, datagram: bytes, start: int, end: int) -> str:
     """Return the kernel's text in an error (or at the end of a dump), "" if there is none."""
     if not flags & NLM_F_ACK_TLVS:
         return ""

@@ -8,13 +8,12 @@ import sys
 from collections.abc import Callable, Collection, Sequence
 from itertools import chain, repeat
 from struct import Struct
-from struct import error as struct_error
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from vethlib._primitives import RLock, socket
 from vethlib.errors import Malformed
 
-from .batch import DUMP_ATTEMPTS, SEQUENCE_AT, Exchange, Limits, Outcome
+from .batch import DONE, DUMP_ATTEMPTS, Exchange, Limits, Outcome
 from .const import (
     NETLINK_ADD_MEMBERSHIP,
     NETLINK_CAP_ACK,
@@ -26,7 +25,8 @@ from .const import (
     SOL_NETLINK,
 )
 from .counts import counts
-from .wire import HEADER, READ_SIZE, messages
+from .direct import ask, change_and_ask, dump
+from .wire import READ_SIZE, messages
 
 # Linux only; named here so that the module imports anywhere.
 _AF_NETLINK: Final = 16
@@ -40,11 +40,12 @@ _WAIT: Final = (0,)  # recv without a flag
 _MORE: Final = (_MSG_DONTWAIT,) * 256
 
 _RECEIVE_BUFFER: Final = 4 << 20
-_SEQUENCE: Final = Struct("=I")
 
 _FEW: Final = 8
 _TIGHT: Final = Limits(send=4096, receive=16 << 10)  # fits the default buffers of any host
 _ANSWER_TIMEOUT: Final = Struct("=qq").pack(10, 0)  # struct timeval; answers are queued before send() returns
+
+T = TypeVar("T")
 
 _TRACE: Final = "nl" in os.environ.get("VETHLIB_DEBUG", "").split(",")
 
@@ -58,7 +59,13 @@ class RtnlSocket:
     opened (EMFILE, EPROTONOSUPPORT …).
     """
 
-    __slots__ = ("_limits", "_lock", "_measures", "_sequence", "_socket")
+    __slots__ = ("_limits", "_lock", "_measures", "_sequence", "_socket", "is_in_use_here")
+
+    is_in_use_here: Callable[[], bool]
+    """Whether the calling thread is in an exchange already, which a signal handler has interrupted.
+
+    Another one would receive the answers of the first.
+    """
 
     def __init__(self, groups: Collection[int] = ()) -> None:
         # The bare type: the Python part of socket.socket costs 1 µs.
@@ -70,6 +77,7 @@ class RtnlSocket:
             raise
         self._limits = _TIGHT
         self._lock = RLock()  # knows its owner, see _let_go()
+        self.is_in_use_here = self._lock._is_owned  # type: ignore[attr-defined]  # as threading.Condition asks, too
         self._sequence = 1
         self._measures = False
 
@@ -123,13 +131,6 @@ class RtnlSocket:
         """Close the socket; twice is harmless."""
         self._socket.close()
 
-    def is_in_use_here(self) -> bool:
-        """Return whether the calling thread is in an exchange already, which a signal handler has interrupted.
-
-        Another one would receive the answers of the first.
-        """
-        return bool(self._lock._is_owned())  # type: ignore[attr-defined]  # as threading.Condition asks, too
-
     def exchange(self, requests: Sequence[bytes]) -> list[Outcome]:
         """Send the requests, and return the outcome of each. Raises OSError if the socket itself fails."""
         exchange = self.begin(requests)
@@ -138,34 +139,18 @@ class RtnlSocket:
 
     def ask(self, request: bytes) -> Outcome:
         """Return the outcome of one request that is answered with an object; as :meth:`exchange`, 3 µs faster."""
-        body = None
-        if not _TRACE:
-            try:
-                with self._lock:
-                    body = self._ask(request)
-            except BaseException:
-                self._let_go()
-                self._empty()
-                raise
+        body = None if _TRACE else self._alone(ask, request)
         # exchange() accounts for any other answer.
         return self.exchange([request])[0] if body is None else Outcome(0, "", (body,))
 
-    def _ask(self, request: bytes) -> bytes | None:
-        """Send a request and return the body of its answer, if that is the next message."""
-        number = self._sequence & 0xFFFF_FFFF
-        self._sequence += 1
-        data = bytearray(request)
-        _SEQUENCE.pack_into(data, SEQUENCE_AT, number)
-        self._socket.send(data)
-        try:
-            datagram = self._socket.recv(READ_SIZE)
-            length, kind, _flags, sequence, _port = HEADER.unpack_from(datagram)
-        except (OSError, struct_error):
-            return None
-        if kind >= NLMSG_MIN_TYPE and sequence == number and length == len(datagram):
-            counts.requests += 1
-            return datagram[HEADER.size :]
-        return None
+    def change_and_ask(self, change: bytes, question: bytes) -> Sequence[Outcome]:
+        """Return the outcomes of a change and of a question that is answered with an object; as :meth:`exchange`.
+
+        5 µs faster; but if it is interrupted, it is not known whether the change was made.
+        """
+        if _TRACE:
+            return self.exchange([change, question])
+        return self._alone(self._change_and_ask, change, question)
 
     def dump(self, request: bytes, parse: Callable[[bytes], Any], attempts: int = DUMP_ATTEMPTS) -> Outcome:
         """Return the outcome of a dump; its bodies are the results of `parse` for each message. Raises OSError.
@@ -173,6 +158,11 @@ class RtnlSocket:
         EAGAIN: the table changed during each of `attempts` dumps; the bodies are those of the last one. EBADMSG:
         `parse` failed on one of the messages.
         """
+        if not _TRACE and not self._measures:
+            outcome = self._alone(dump, request, parse)
+            if outcome is not None and (attempts == 1 or outcome.errno != errno.EAGAIN):
+                return outcome
+            self._empty()
         exchange = Exchange([request], self._limits, parse, attempts)
         self._run(exchange, more=())
         if exchange.outcomes[0].errno == errno.EBUSY:
@@ -181,6 +171,38 @@ class RtnlSocket:
             exchange = Exchange([request], self._limits, parse, attempts)
             self._run(exchange, more=())
         return exchange.outcomes[0]
+
+    def _alone(self, way: Callable[..., T], *arguments: Any) -> T:
+        """Call one of the ways of :mod:`.direct` while no other thread uses the socket."""
+        try:
+            with self._lock:
+                number = self._sequence
+                self._sequence = number + 2
+                return way(self._socket, number & 0xFFFF_FFFF, *arguments)
+        except BaseException:
+            self._let_go()
+            self._empty()
+            raise
+
+    def _change_and_ask(
+        self, sock: socket.SocketType, number: int, change: bytes, question: bytes
+    ) -> Sequence[Outcome]:
+        body, answers = change_and_ask(sock, number, change, question)
+        if body is not None:
+            return DONE, Outcome(0, "", (body,))
+        exchange = Exchange((change, question), self._limits)
+        exchange.next_chunk(number)
+        exchange.inbox.extend(answers)
+        malformed = self._account(exchange, 0)
+        if exchange.spoilt or not answers:
+            self._recover(exchange, malformed, overrun=not answers)
+        while exchange.awaiting:
+            self._receive(exchange, ())
+        self._converse(exchange, ())  # if the question has to be sent again
+        for outcome in exchange.outcomes:
+            if outcome.errno:
+                counts.refused(outcome.errno)
+        return exchange.outcomes
 
     def begin(self, requests: Sequence[bytes]) -> Exchange:
         """Begin an exchange to be passed to :meth:`run`; it keeps its outcomes if running is interrupted."""

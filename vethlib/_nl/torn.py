@@ -44,17 +44,19 @@ class Patience:
         self.left = max(0.0, self.left - seconds)
 
 
-def repeat(dump: Callable[[], Outcome], patience: Patience | None = None) -> tuple[Outcome, list[Sequence[Any]]]:
+def repeat(
+    dump: Callable[[], Outcome], patience: Patience | None = None, first: Outcome | None = None
+) -> tuple[Outcome, list[Sequence[Any]]]:
     """Dump until a dump is whole or refused, and return only its outcome; otherwise return all torn dumps as well.
 
     `dump` makes one attempt, and returns EAGAIN with what it has read if the dump is torn. `patience` is that of the
-    call, if its dumps share one.
+    call, if its dumps share one, and `first` the outcome of the first attempt, if that has been made.
     """
     torn: list[Sequence[Any]] = []
     longest = PATIENCE if patience is None else min(PATIENCE, patience.left)
     began, pause = time.monotonic(), _PAUSES[0]
     while True:
-        outcome = dump()
+        outcome, first = first or dump(), None
         whole = outcome.errno != errno.EAGAIN
         if whole and not torn:
             return outcome, []

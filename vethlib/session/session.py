@@ -57,9 +57,9 @@ from .read.reading import (
     read_stats,
 )
 from .read.target import Target, same_link
-from .write.change import Change, change, move
 from .write.create import Creation, Made
 from .write.delete import DeleteItem, Deletion
+from .write.setting import carry_out, only_setting
 
 if TYPE_CHECKING:
     from vethlib.rates import Sample
@@ -123,18 +123,22 @@ class Session(WarnsUnclosed):
         """Undo :meth:`attach`. Does nothing if the cache is not attached."""
         self._caches.remove(cache)
 
-    def create(self, veth: Veth, *, wait: float | None = None) -> Pair:
+    def create(self, veth: Veth, *, wait: float | None = None, read: bool = True) -> Pair:
         """Create a pair, each end directly in its namespace, and return both links with their ifindexes.
 
         Without `wait`, the ends may not have a carrier yet: their operstate may be "unknown" or "down" for a moment.
         With `wait`, wait up to that many seconds until both ends are up and their addresses usable. This includes
         waiting for links of the same names that are about to vanish with the namespace of their peer.
 
+        With read=False, the new links are not read, and described by what was requested and what the kernel returned:
+        ``operstate`` is "unknown" if the link is up, and of one end ``peer_netnsid`` is None, and ``ipv6`` True unless
+        it was given. The MAC of that end is chosen here if none is given.
+
         Raises LinkExists (the message names the link; ``dying`` is True if the name is about to become free),
         NetnsNotFound, NotPermitted or NetlinkError, and creates nothing then. Raises WaitTimeout or DuplicateAddress if
         the pair was created but did not become usable.
         """
-        creation = self._creation([veth], wait)
+        creation = self._creation([veth], wait, read=read)
         try:
             return creation.run()[0]
         except BaseException as error:
@@ -151,6 +155,7 @@ class Session(WarnsUnclosed):
         made: Callable[[list[Made]], object] | None = None,
         wait: float | None = None,
         together: bool = False,
+        read: bool = True,
     ) -> list[Pair]:
         """Create many pairs in batches and return them in order.
 
@@ -160,8 +165,9 @@ class Session(WarnsUnclosed):
         in both cases. `progress(done, total)` is called from time to time. `made` is called with the pairs of each
         batch as soon as they exist, each with the identities of its namespaces.
 
-        `wait` applies as for :meth:`create`, to all pairs together. A pair that does not become usable in time stays,
-        and is in ``created`` of the WaitTimeout or DuplicateAddress, or of the BatchError that contains it.
+        `read` and `wait` apply as for :meth:`create`, `wait` to all pairs together; read=False takes a tenth to a fifth
+        less time. A pair that does not become usable in time stays, and is in ``created`` of the WaitTimeout or
+        DuplicateAddress, or of the BatchError that contains it.
 
         With `together`, the pairs are made to be deleted together: an end of each, that in the home namespace if there
         is one, is in a link group of this call (a number above 2³¹, shown by ``ip -d link``) unless its End has one. On
@@ -170,7 +176,8 @@ class Session(WarnsUnclosed):
         if on_error not in ("rollback", "continue"):
             raise InvalidValue("on_error", on_error, 'must be "rollback" or "continue"')
         check_up(together, "together")
-        creation = self._creation(list(veths), wait, keep_going=on_error == "continue", together=together)
+        keep_going = on_error == "continue"
+        creation = self._creation(list(veths), wait, read=read, keep_going=keep_going, together=together)
         try:
             return creation.run(progress, made)
         except BaseException as error:
@@ -179,13 +186,20 @@ class Session(WarnsUnclosed):
             raise
 
     def _creation(
-        self, veths: list[Veth], wait: float | None, *, keep_going: bool = False, together: bool = False
+        self,
+        veths: list[Veth],
+        wait: float | None,
+        *,
+        read: bool,
+        keep_going: bool = False,
+        together: bool = False,
     ) -> Creation:
         for veth in veths:
             check_veth(veth)
         if wait is not None:
             check_wait(wait)
-        return Creation(self._namespaces, veths, keep_going=keep_going, wait=wait, together=together)
+        check_up(read, "read")
+        return Creation(self._namespaces, veths, keep_going=keep_going, wait=wait, together=together, reads=read)
 
     def delete(self, name: LinkRef, netns: NetnsRef = "", *, missing_ok: bool = False) -> None:
         """Delete a pair, given one of its ends as a name, a Link or an End.
@@ -272,28 +286,28 @@ class Session(WarnsUnclosed):
         if wait is not None:
             check_wait(wait)
         given_addresses = None if addresses is None else check_addresses(addresses)
-        add = check_addresses(add_addresses, "add_addresses")
-        remove = _check_removed(remove_addresses)
-        order = check_addresses(address_order, "address_order")
+        add = () if add_addresses == () else check_addresses(add_addresses, "add_addresses")
+        remove = () if remove_addresses == () else _check_removed(remove_addresses)
+        order = () if address_order == () else check_addresses(address_order, "address_order")
         if given_addresses is not None and (add or remove or order):
             raise InvalidValue(
                 "addresses", addresses, "cannot be combined with add_addresses, remove_addresses or address_order"
             )
         check_ipv6(ipv6, (*(given_addresses or ()), *add), mtu)
-        wanted = Change(
-            None if new_name is None else check_name(new_name, "new_name"),
-            None if up is None else check_up(up),
-            None if mac is None else check_mac(mac),
-            None if mtu is None else check_mtu(mtu),
-            None if alias is None else check_alias(alias),
-            None if group is None else check_group(group),
-            given_addresses,
-            add,
-            remove,
-            address_proto,
-            order,
-            ipv6,
-        )
+        new_name = None if new_name is None else check_name(new_name, "new_name")
+        up = None if up is None else check_up(up)
+        mac = None if mac is None else check_mac(mac)
+        mtu = None if mtu is None else check_mtu(mtu)
+        alias = None if alias is None else check_alias(alias)
+        group = None if group is None else check_group(group)
+        if (new_name, up, given_addresses, ipv6, wait, only_if).count(None) == 6 and not (add or remove or order):
+            setting = only_setting(mac, mtu, alias, group)
+            if setting is not None:
+                with self._namespaces() as namespaces:
+                    return carry_out(namespaces, Target(namespaces(netns), name, netns, ifindex=index), setting)
+        from .write.change import Change, change  # 2 ms, for changes of several steps
+
+        wanted = Change(new_name, up, mac, mtu, alias, group, given_addresses, add, remove, address_proto, order, ipv6)
         with self._namespaces() as namespaces:
             target = Target(namespaces(netns), name, netns, f"set {describe(name, netns)}", index, only_if)
             link = change(namespaces, target, wanted)
@@ -370,6 +384,8 @@ class Session(WarnsUnclosed):
         Raises LinkNotFound, LinkExists (the name is taken there), NetnsNotFound or NetlinkError; the link has not moved
         then.
         """
+        from .write.change import move  # as above
+
         name, netns, index = locate(name, netns)
         check_lookup_name(name)
         with self._namespaces() as namespaces:

@@ -65,6 +65,8 @@ class AttachedCaches:
 
     def learn(self, messages: Sequence[tuple[Identity, LinkMessage]]) -> None:
         """Pass what the kernel has returned to every cache: one by one only links that are down, which need it."""
+        if not self._attached:
+            return
         for cache in self._alive():
             try:
                 cache.catch_up()

@@ -7,7 +7,7 @@ the same namespace yield the same :class:`OpenNetns`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from vethlib import ns
 from vethlib._closing import Closing
@@ -18,7 +18,7 @@ from vethlib.errors import VethError
 from vethlib.links import NetnsRef, spell
 
 from .caches import AttachedCaches
-from .refusal import system_errors
+from .refusal import raise_with_request, system_errors
 
 __all__ = ["Birth", "Identity", "Namespaces", "OpenNetns"]
 
@@ -28,6 +28,8 @@ Birth = tuple[Identity, int]
 """Identity and cookie of a namespace; the cookie is 0 if it is unknown."""
 
 T = TypeVar("T")
+
+_TALK: Final = "talk rtnetlink"
 
 
 class OpenNetns:
@@ -65,10 +67,6 @@ class OpenNetns:
         identity, cookie = birth
         return self.identity == identity and (not cookie or not self.cookie or self.cookie == cookie)
 
-    def is_in_use_here(self) -> bool:
-        """Return whether the calling thread is using the socket already; see RtnlSocket."""
-        return self.socket is not None and self.socket.is_in_use_here()
-
     def again(self) -> OpenNetns:
         """Return the same namespace without a socket; the caller closes it."""
         return OpenNetns(self.ref, ns.open_owned(f"fd:{self.fd}"), is_home=self.is_home)
@@ -90,47 +88,65 @@ class OpenNetns:
 class Namespaces(Closing):
     """The namespaces of one call; a context manager that closes them all, except home."""
 
-    __slots__ = ("_by_identity", "_by_ref", "_kept_home", "_resolver", "caches", "home", "patience")
+    __slots__ = ("_by_identity", "_by_ref", "_kept_home", "_patience", "_resolver", "caches", "home")
+
+    # Most calls are about home only, and need neither of these.
+    _by_ref: dict[str, OpenNetns] | None
+    _by_identity: dict[Identity, OpenNetns]
 
     def __init__(self, home: OpenNetns, resolver: Callable[[str], str] | None, caches: AttachedCaches) -> None:
         # A signal handler that interrupts a call of the same thread uses another socket.
-        self.home = home.again() if home.is_in_use_here() else home
+        socket = home.socket
+        self.home = home.again() if socket is not None and socket.is_in_use_here() else home
         self.caches = caches
-        self.patience = Patience()
-        """The time that is left for repeating torn dumps, in all of them together."""
         self._kept_home = home
         self._resolver = resolver
-        self._by_ref: dict[object, OpenNetns] = {"": self.home, None: self.home}
-        self._by_identity: dict[Identity, OpenNetns] = {home.identity: self.home}
+        self._by_ref = None
+        self._patience: Patience | None = None
+
+    @property
+    def patience(self) -> Patience:
+        """The time that is left for repeating torn dumps, in all of them together."""
+        if self._patience is None:
+            self._patience = Patience()
+        return self._patience
 
     def __iter__(self) -> Iterator[OpenNetns]:
         """Iterate over the namespaces that are open now."""
-        return iter(list(self._by_identity.values()))
+        return iter([self.home] if self._by_ref is None else list(self._by_identity.values()))
 
     def close(self) -> None:
         """Close every fd and socket except those of home."""
-        if len(self._by_identity) > 1:
+        if self._by_ref is not None:
             for place in self._by_identity.values():
                 if place is not self.home:
                     place.close()
-            self._by_identity = {self.home.identity: self.home}
-            self._by_ref = {"": self.home, None: self.home}
+            self._by_ref = None
         if self.home is not self._kept_home:
             self.home.close()
+
+    def __exit__(self, *_: object) -> None:
+        if self._by_ref is not None or self.home is not self._kept_home:
+            self.close()
 
     def __call__(self, ref: NetnsRef) -> OpenNetns:
         """Return the namespace that `ref` leads to. Raises NetnsNotFound, NotPermitted, InvalidValue."""
         # A Netns hashes by identity, and after it is closed its fd may be reused: it is never a key.
-        key = ref if isinstance(ref, str) or ref is None else None
-        if (ref is None or key is not None) and (place := self._by_ref.get(key)) is not None:
+        is_text = isinstance(ref, str)
+        if ref is None or (is_text and not ref):
+            return self.home
+        if self._by_ref is None:
+            self._by_identity = {self.home.identity: self.home}
+            self._by_ref = {}
+        elif is_text and (place := self._by_ref.get(ref)) is not None:  # type: ignore[arg-type]
             return place
         place = OpenNetns(ref, ns.open_owned(ref, self._resolver))
         known = self._by_identity.setdefault(place.identity, place)
         if known is not place:
             place.close()
             place = known
-        if key is not None:
-            self._by_ref[key] = place
+        if is_text:
+            self._by_ref[ref] = place  # type: ignore[index]
         return place
 
     def socket(self, place: OpenNetns) -> RtnlSocket:
@@ -156,14 +172,26 @@ class Namespaces(Closing):
     def ask(self, place: OpenNetns, request: bytes) -> Outcome:
         """Send one request in `place` that is answered with an object, and return its outcome."""
         socket = self.socket(place)
-        with system_errors("talk rtnetlink", place.ref):
+        try:
             return socket.ask(request)
+        except OSError as error:
+            raise_with_request(error, _TALK, place.ref)
+
+    def change_and_ask(self, place: OpenNetns, change: bytes, question: bytes) -> Sequence[Outcome]:
+        """Send a change and a question in `place` together; return both outcomes (RtnlSocket.change_and_ask)."""
+        socket = self.socket(place)
+        try:
+            return socket.change_and_ask(change, question)
+        except OSError as error:
+            raise_with_request(error, _TALK, place.ref)
 
     def exchange(self, place: OpenNetns, requests: Sequence[bytes]) -> list[Outcome]:
         """Send the requests in `place`, and return the outcome of each."""
         socket = self.socket(place)
-        with system_errors("talk rtnetlink", place.ref):
+        try:
             return socket.exchange(requests)
+        except OSError as error:
+            raise_with_request(error, _TALK, place.ref)
 
     def ask_all(self, place: OpenNetns, requests: Sequence[bytes]) -> Sequence[Outcome]:
         """Return the outcomes of requests that are each answered with an object; usually there is only one."""
@@ -174,8 +202,10 @@ class Namespaces(Closing):
     ) -> Outcome:
         """Dump a table in `place`, and parse each of its messages."""
         socket = self.socket(place)
-        with system_errors("talk rtnetlink", place.ref):
+        try:
             return socket.dump(request, parse, attempts)
+        except OSError as error:
+            raise_with_request(error, _TALK, place.ref)
 
     def begin(self, place: OpenNetns, requests: Sequence[bytes]) -> Exchange:
         """Begin an exchange to be passed to :meth:`run`; its outcomes survive an interruption."""
@@ -183,5 +213,5 @@ class Namespaces(Closing):
 
     def run(self, place: OpenNetns, exchange: Exchange) -> None:
         """Run an exchange that was begun in `place`."""
-        with system_errors("talk rtnetlink", place.ref):
+        with system_errors(_TALK, place.ref):
             self.socket(place).run(exchange)

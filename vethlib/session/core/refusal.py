@@ -6,11 +6,12 @@ import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
+from typing import NoReturn
 
 from vethlib._nl.batch import Outcome
 from vethlib.errors import NetlinkError, NotPermitted, VethError, errno_text, error_class
 
-__all__ = ["copy_for", "naming", "refusal", "system_error", "system_errors"]
+__all__ = ["copy_for", "naming", "raise_with_request", "refusal", "system_error", "system_errors"]
 
 _HINTS = {
     errno.EPERM: "this needs CAP_NET_ADMIN in the user namespace that owns the network namespace",
@@ -58,12 +59,19 @@ class system_errors:  # noqa: N801 - named as those of contextlib; a generator w
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, NetlinkError):
-            # It was raised on entering the namespace, and names it by our descriptor.
-            error.args = (f"{self._request}: {error}",)
-            error.request, error.netns = self._request, str(self._netns or "")
-        elif isinstance(error, OSError) and not isinstance(error, VethError):
-            raise system_error(error, self._request, self._netns) from error
+        if isinstance(error, OSError):
+            raise_with_request(error, self._request, self._netns)
+
+
+def raise_with_request(error: Exception, request: str, netns: object) -> NoReturn:
+    """Raise the error of a system call, or of entering a namespace for it, with the request."""
+    if isinstance(error, NetlinkError):
+        # It was raised on entering the namespace, and names it by our descriptor.
+        error.args = (f"{request}: {error}",)
+        error.request, error.netns = request, str(netns or "")
+    if isinstance(error, VethError):
+        raise error
+    raise system_error(error, request, netns) from error
 
 
 def system_error(error: Exception, request: str, netns: object) -> NetlinkError:

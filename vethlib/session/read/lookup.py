@@ -13,7 +13,7 @@ from typing import Final
 
 from vethlib._nl.link import LinkMessage, get_link, parse_link
 from vethlib.addresses import Address
-from vethlib.links import Link, NetnsRef, describe
+from vethlib.links import Link, NetnsRef
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
 
 from .reading import addresses_of, read_addresses, to_link
@@ -52,7 +52,7 @@ def _links(namespaces: Namespaces, place: OpenNetns, wanted: Sequence[Named], *,
             error = not_found(outcome, *item)
             error.item = item
             raise error
-        messages.append(read_body(place, outcome, parse_link, f"look up {describe(*item)}"))
+        messages.append(read_body(place, outcome, parse_link, item))
     own: dict[int, list[Address]] = {}
     if addresses:
         # One dump for each of a few links, or else one for all.

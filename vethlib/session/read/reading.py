@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from operator import attrgetter
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from vethlib._nl.addr import AddrMessage, dump_addrs, parse_addr
+from vethlib._nl.batch import Outcome
+from vethlib._nl.const import IFF_UP
 from vethlib._nl.link import LinkMessage, dump_links, get_link, get_stats, index_of, new_link, parse_link, parse_stats
 from vethlib._nl.torn import repeat, union
+from vethlib._values import filler
 from vethlib.addresses import Address, IPAddress, IPInterface
 from vethlib.errors import Malformed
 from vethlib.links import Link, NetnsRef, Stats, describe
@@ -27,6 +30,7 @@ __all__ = [
     "find",
     "find_index",
     "find_known",
+    "link_of",
     "read_addresses",
     "read_addresses_if_whole",
     "read_details",
@@ -51,26 +55,34 @@ def to_link(
 
     IFLA_LINK is the peer of a veth only; of a macvlan, for example, it is the lower link.
     """
-    is_veth = message.kind == "veth"
-    return Link(
-        message.ifindex,
-        message.name,
+    index, flags, name, mac, mtu, link, netnsid, operstate, kind, alias, group, queues, altnames, ipv6 = message
+    if kind != "veth":
+        link = netnsid = None
+    if addresses is None:
+        addresses = tuple([address.interface for address in ifaddrs]) if ifaddrs else ()
+    return link_of(
+        index,
+        name,
         netns,
-        message.kind,
-        message.mac.hex(":"),
-        message.mtu,
-        message.up,
-        message.operstate,
-        tuple([address.interface for address in ifaddrs]) if addresses is None else addresses,
-        message.link if is_veth else None,
-        message.link_netnsid if is_veth else None,
-        message.alias,
-        message.group,
-        message.num_tx_queues,
-        message.altnames,
+        kind,
+        mac.hex(":"),
+        mtu,
+        flags & IFF_UP != 0,
+        operstate,
+        addresses,
+        link,
+        netnsid,
+        alias,
+        group,
+        queues,
+        altnames,
         tuple(ifaddrs),
-        message.ipv6,
+        ipv6,
     )
+
+
+link_of = filler(Link)
+"""Return a Link, given all its fields in their order."""
 
 
 def to_interface(message: AddrMessage) -> IPInterface:
@@ -82,7 +94,10 @@ def to_interface(message: AddrMessage) -> IPInterface:
 def to_address(message: AddrMessage) -> Address:
     """Return an address message as an Address."""
     peer = _ip(message.peer) if message.peer else None
-    return Address(message.ifindex, to_interface(message), message.flags, message.proto, message.body, peer)
+    return _address(message.ifindex, to_interface(message), message.flags, message.proto, message.body, peer)
+
+
+_address = filler(Address)
 
 
 def _ip(packed: bytes) -> IPAddress:
@@ -141,9 +156,19 @@ def read_details(namespaces: Namespaces, target: Target) -> dict[str, object]:
     return target.requesting(request).read(outcome, details)
 
 
+def _dump(
+    namespaces: Namespaces, place: OpenNetns, request: bytes, parse: Callable[[bytes], Any]
+) -> tuple[Outcome, Sequence[Sequence[Any]]]:
+    """Dump until a dump is whole; see :func:`.torn.repeat`."""
+    outcome = namespaces.dump(place, request, parse, 1)
+    if outcome.errno != errno.EAGAIN:
+        return outcome, ()
+    return repeat(partial(namespaces.dump, place, request, parse, 1), namespaces.patience, outcome)
+
+
 def table(namespaces: Namespaces, place: OpenNetns, kind: bytes = b"") -> list[LinkMessage]:
     """Return every link in `place`, or those of one kind."""
-    outcome, torn = repeat(partial(namespaces.dump, place, dump_links(kind), parse_link, 1), namespaces.patience)
+    outcome, torn = _dump(namespaces, place, dump_links(kind), parse_link)
     if torn:
         return _links_of_torn(namespaces, place, torn)
     if outcome.errno:
@@ -170,7 +195,7 @@ def _links_of_torn(
 
 def read_addresses(namespaces: Namespaces, place: OpenNetns, index: int = 0) -> list[AddrMessage]:
     """Return the addresses of one link, or of every link in `place`."""
-    outcome, torn = repeat(partial(namespaces.dump, place, dump_addrs(index), parse_addr, 1), namespaces.patience)
+    outcome, torn = _dump(namespaces, place, dump_addrs(index), parse_addr)
     if torn:
         addresses = _addresses_of_torn(namespaces, place, torn, index)
     else:

@@ -76,15 +76,25 @@ class Target:
             raise renumbered(now, self.ifindex, self.name, self.netns, self.what)
 
 
-def read_body(place: OpenNetns, outcome: Outcome, parse: Callable[[bytes], T], request: str = "read a link") -> T:
-    """Return the answer to a question, parsed. Raises NetlinkError (EBADMSG) if it is malformed."""
+def read_body(
+    place: OpenNetns,
+    outcome: Outcome,
+    parse: Callable[[bytes], T],
+    request: str | tuple[str, NetnsRef] = "read a link",
+) -> T:
+    """Return the answer to a question, parsed. Raises NetlinkError (EBADMSG) if it is malformed.
+
+    `request` is the request in words, or the (name, namespace) of a link that is looked up.
+    """
     try:
         return parse(outcome.bodies[0])
     except (Malformed, IndexError) as error:
         raise _unreadable(error, place, request) from error
 
 
-def _unreadable(error: Exception, place: OpenNetns, request: str) -> NetlinkError:
+def _unreadable(error: Exception, place: OpenNetns, request: str | tuple[str, NetnsRef]) -> NetlinkError:
+    if not isinstance(request, str):
+        request = f"look up {describe(*request)}"
     text = str(error) if isinstance(error, Malformed) else "an acknowledgement instead of an answer"
     return refusal(Outcome(errno.EBADMSG, text, ()), request, place.ref)
 

@@ -25,12 +25,12 @@ from vethlib._nl.addr import new_addr
 from vethlib._nl.batch import DONE, UNSENT, Exchange, Outcome
 from vethlib._nl.link import LinkMessage, NewEnd, create_veth, get_link, parse_link, set_link, set_up
 from vethlib.errors import InvalidValue, LinkExists, Malformed, NetlinkError, VethError
-from vethlib.links import End, IPInterface, Link, Veth, describe, spell
+from vethlib.links import IPV6_MIN_MTU, End, IPInterface, Link, Veth, describe, spell
 from vethlib.session.core.ipv6 import enable_ipv6, is_disabled, switch_ipv6
 from vethlib.session.core.namespaces import Identity, Namespaces, OpenNetns
 from vethlib.session.core.refusal import copy_for, refusal
 from vethlib.session.read.dying import Patience, Wanted, are_dying, holders
-from vethlib.session.read.reading import find, to_link
+from vethlib.session.read.reading import find, link_of, to_link
 from vethlib.session.read.target import Target
 
 from .addressing import as_sent
@@ -45,7 +45,7 @@ _TRIES: Final = 16
 class Side:
     """One end of a pair being built."""
 
-    __slots__ = ("end", "group", "index", "link", "place")
+    __slots__ = ("end", "group", "index", "link", "mac", "place")
 
     def __init__(self, end: End, place: OpenNetns) -> None:
         self.end = end
@@ -53,6 +53,7 @@ class Side:
         self.group = end.group
         self.index = 0
         self.link: Link | None = None
+        self.mac = None if end.mac is None else bytes.fromhex(end.mac.replace(":", ""))
 
     @property
     def made(self) -> Target:
@@ -71,7 +72,9 @@ class Job:
 
     __slots__ = ("_echo", "_exchange", "_number", "a", "b", "error", "outer", "peer", "position", "request", "veth")
 
-    def __init__(self, position: int, veth: Veth, namespaces: Namespaces, group: int | None = None) -> None:
+    def __init__(
+        self, position: int, veth: Veth, namespaces: Namespaces, group: int | None = None, *, reads: bool = True
+    ) -> None:
         self.position = position
         self.veth = veth
         self.a = Side(veth.a, namespaces(veth.a.netns))
@@ -82,6 +85,8 @@ class Job:
         if self.outer.group is None:
             self.outer.group = group
         elsewhere = self.peer.place.fd if self.peer.place is not self.outer.place else None
+        if not reads and self.peer.mac is None:
+            self.peer.mac = _random_mac()
         self.request = create_veth(_new_end(self.outer), _new_end(self.peer), elsewhere)
         self.error: VethError | None = None
         self._exchange: Exchange | None = None
@@ -114,6 +119,41 @@ class Job:
         return self._echo
 
     @property
+    def has_known_queues(self) -> bool:
+        """Whether the number of queues of the peer is known, given the echo of the outer end."""
+        return self.peer.end.num_queues is not None or self.outer.end.num_queues is None
+
+    def unread(self, side: Side) -> Link | None:
+        """Return an end as far as it is known from what was sent and echoed; None if it has to be read."""
+        echo, end = self.echo, side.end
+        if echo is None or not (side is self.outer or self.has_known_queues):
+            return None
+        if side is self.outer:
+            mac, mtu, peer, netnsid, queues = echo.mac, echo.mtu, echo.link, echo.link_netnsid, echo.num_tx_queues
+        else:
+            mac, mtu, peer, netnsid = side.mac or b"", end.mtu or _DEFAULT_MTU, self.outer.index, None
+            queues = end.num_queues or echo.num_tx_queues
+        return link_of(
+            side.index,
+            end.name,
+            end.netns,
+            "veth",
+            mac.hex(":"),
+            mtu,
+            end.up,
+            "unknown" if end.up else echo.operstate,
+            end.interfaces,
+            peer,
+            netnsid,
+            end.alias or "",
+            side.group or 0,
+            queues,
+            (),
+            (),
+            mtu >= IPV6_MIN_MTU if end.ipv6 is None else end.ipv6,
+        )
+
+    @property
     def names(self) -> list[Wanted]:
         """The names that must be free for it."""
         return [(side.place, side.end.name) for side in (self.a, self.b)]
@@ -134,10 +174,21 @@ class Job:
             self.error = copy_for(error, self.veth, f"create veth {self.veth}")
 
 
+_new = partial(tuple.__new__, NewEnd)  # as in _nl/link.py
+
+
 def _new_end(side: Side) -> NewEnd:
     end = side.end
-    mac = None if end.mac is None else bytes.fromhex(end.mac.replace(":", ""))
-    return NewEnd(os.fsencode(end.name), mac, end.mtu, end.num_queues, side.group)
+    return _new((os.fsencode(end.name), side.mac, end.mtu, end.num_queues, side.group))
+
+
+_DEFAULT_MTU: Final = 1500  # ether_setup, net/ethernet/eth.c
+
+
+def _random_mac() -> bytes:
+    """Return a MAC as the kernel would choose one (eth_random_addr): unicast and locally administered."""
+    mac = os.urandom(6)
+    return bytes([mac[0] & 0xFC | 2]) + mac[1:]
 
 
 _Ends = list[tuple[Job, Side]]
@@ -146,10 +197,12 @@ _Ends = list[tuple[Job, Side]]
 class Slab:
     """Pairs that are built together, in namespaces that are open meanwhile."""
 
-    __slots__ = ("_namespaces", "jobs")
+    __slots__ = ("_namespaces", "_reads", "_with_births", "jobs")
 
-    def __init__(self, namespaces: Namespaces) -> None:
+    def __init__(self, namespaces: Namespaces, *, reads: bool = True, with_births: bool = True) -> None:
         self._namespaces = namespaces
+        self._reads = reads
+        self._with_births = with_births
         self.jobs: list[Job] = []
 
     @property
@@ -183,14 +236,20 @@ class Slab:
 
     def _reach(self) -> None:
         """Open what is needed in each namespace, so that no pair is started that cannot be finished or read."""
-        self._namespaces.open_sockets(side.place for job in self.jobs for side in (job.a, job.b))
-        for job in self.jobs:
-            for side in (job.a, job.b):
-                try:
-                    self._namespaces.socket(side.place)
-                    _ = side.place.cookie  # so that it is known when the socket is closed: undoing needs it
-                except VethError as error:
-                    job.failed(error)
+        everywhere = self._reads or self._with_births
+        needed = [
+            (job, side)
+            for job in self.jobs
+            for side in (job.a, job.b)
+            if everywhere or side is job.outer or side.wants_more or not job.has_known_queues
+        ]
+        self._namespaces.open_sockets(side.place for _, side in needed)
+        for job, side in needed:
+            try:
+                self._namespaces.socket(side.place)
+                _ = side.place.cookie  # so that it is known when the socket is closed: undoing needs it
+            except VethError as error:
+                job.failed(error)
 
     def finish(self) -> None:
         """Configure and read each pair that was created."""
@@ -202,16 +261,22 @@ class Slab:
                 for side in (job.outer, job.peer):
                     if side.wants_more:
                         to_configure.setdefault(side.place, []).append((job, side))
-                    elif side is job.outer and job.echo is not None:
-                        side.link = to_link(job.echo, side.end.netns)
-                        continue
-                    to_read.setdefault(side.place, []).append((job, side))
+                    side.link = self._known(job, side)
+                    if side.link is None:
+                        to_read.setdefault(side.place, []).append((job, side))
         for place, ends in to_configure.items():
             _try(_configure, self._namespaces, place, ends)
         read: list[tuple[Identity, LinkMessage]] = []
         for place, ends in to_read.items():
             _try(partial(_read, read), self._namespaces, place, ends)
         self._namespaces.caches.learn(read)
+
+    def _known(self, job: Job, side: Side) -> Link | None:
+        """Return an end that need not be read."""
+        if not self._reads:
+            return job.unread(side)
+        echo = job.echo if side is job.outer and not side.wants_more else None
+        return None if echo is None else to_link(echo, side.end.netns)
 
     def _switch_ipv6(self) -> None:
         wanted: dict[OpenNetns, dict[str, bool]] = {}

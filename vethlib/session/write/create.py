@@ -81,8 +81,10 @@ class Creation:
         keep_going: bool,
         wait: float | None = None,
         together: bool = False,
+        reads: bool = True,
     ) -> None:
         self._open_namespaces = open_namespaces
+        self._reads = reads
         self._veths = veths
         self._keep_going = keep_going
         self._wait = wait
@@ -172,10 +174,10 @@ class Creation:
             self._delete([(self._ledger[position], error)])
 
     def _build(self, namespaces: Namespaces, start: int, veths: Sequence[Veth]) -> None:
-        slab = Slab(namespaces)
+        slab = Slab(namespaces, reads=self._reads, with_births=self._tell is not None)
         for position, veth in enumerate(veths, start):
             try:
-                slab.jobs.append(Job(position, veth, namespaces, self._group))
+                slab.jobs.append(Job(position, veth, namespaces, self._group, reads=self._reads))
             except VethError as error:
                 error.item = veth
                 self._failed[position] = error

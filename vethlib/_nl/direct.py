@@ -1,0 +1,112 @@
+"""Three exchanges without an account, for the answers that usually arrive; others are left to :mod:`.batch`.
+
+Each takes the socket and the sequence number of its first message. What is sent here is a question, which can be sent
+again, or a change together with the number under which :class:`.batch.Exchange` can account for it.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from struct import Struct
+from struct import error as struct_error
+from typing import Any, Final
+
+from vethlib._primitives import socket
+
+from .batch import SEQUENCE_AT, UNREADABLE, Outcome, extack
+from .const import NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NLMSG_MIN_TYPE
+from .counts import counts
+from .wire import HEADER, READ_SIZE
+
+__all__ = ["ask", "change_and_ask", "dump"]
+
+_pack_number: Final = Struct("=I").pack_into
+_I32: Final = Struct("=i")
+_read_header: Final = HEADER.unpack_from
+
+
+def ask(sock: socket.SocketType, number: int, question: bytes) -> bytes | None:
+    """Send a question; return the body of its answer, None unless that is the next message."""
+    data = bytearray(question)
+    _pack_number(data, SEQUENCE_AT, number)
+    sock.send(data)
+    try:
+        datagram = sock.recv(READ_SIZE)
+        length, kind, _flags, sequence, _port = _read_header(datagram)
+    except (OSError, struct_error):
+        return None
+    if kind >= NLMSG_MIN_TYPE and sequence == number and length == len(datagram):
+        counts.requests += 1
+        return datagram[16:]
+    return None
+
+
+def change_and_ask(
+    sock: socket.SocketType, number: int, change: bytes, question: bytes
+) -> tuple[bytes | None, tuple[bytes, ...]]:
+    """Send a change and a question in one datagram, and receive one.
+
+    Return the body of the answer if the change was made, otherwise None and the datagram, if one was received.
+    """
+    second = (number + 1) & 0xFFFF_FFFF
+    data = bytearray(change + question)
+    _pack_number(data, SEQUENCE_AT, number)
+    _pack_number(data, len(change) + SEQUENCE_AT, second)
+    sock.send(data)
+    counts.requests += 2
+    try:
+        datagram = sock.recv(READ_SIZE)
+    except OSError as error:
+        if error.errno != errno.ENOBUFS:
+            raise
+        return None, ()
+    try:
+        length, kind, _flags, sequence, _port = _read_header(datagram)
+    except struct_error:
+        return None, (datagram,)
+    # A change that was made is not answered.
+    if kind >= NLMSG_MIN_TYPE and sequence == second and length == len(datagram):
+        return datagram[16:], ()
+    return None, (datagram,)
+
+
+def dump(sock: socket.SocketType, number: int, request: bytes, parse: Callable[[bytes], Any]) -> Outcome | None:
+    """Dump a table, and parse each message as it arrives; EAGAIN if the table changed meanwhile.
+
+    None if an answer is not as usual; then the rest of the dump may still be queued.
+    """
+    data = bytearray(request)
+    _pack_number(data, SEQUENCE_AT, number)
+    sock.send(data)
+    counts.requests += 1
+    bodies: list[Any] = []
+    add, receive, read_header = bodies.append, sock.recv, _read_header
+    torn = 0
+    try:
+        while True:
+            datagram = receive(READ_SIZE)
+            size, start = len(datagram), 0
+            if size == READ_SIZE:
+                return None  # it may have been cut
+            while start < size:
+                length, kind, flags, sequence, _port = read_header(datagram, start)
+                end = start + length
+                if sequence != number or length < 16 or end > size:
+                    return None
+                torn |= flags & NLM_F_DUMP_INTR
+                if kind >= NLMSG_MIN_TYPE:
+                    add(parse(datagram[start + 16 : end]))
+                elif kind in (NLMSG_DONE, NLMSG_ERROR):
+                    return _end_of_dump(datagram[start:end], kind, flags, bodies, is_torn=bool(torn))
+                start = (end + 3) & ~3
+    except (OSError, *UNREADABLE):
+        return None
+
+
+def _end_of_dump(message: bytes, kind: int, flags: int, bodies: list[Any], *, is_torn: bool) -> Outcome:
+    """Return the outcome of a dump, given the message that ends it."""
+    if error := -_I32.unpack_from(message, 16)[0]:
+        counts.refused(error)
+        return Outcome(error, extack(kind, flags, message, 16, len(message)), ())
+    return Outcome(errno.EAGAIN, "the table changed during a dump", bodies) if is_torn else Outcome(0, "", bodies)
