@@ -16,6 +16,7 @@ import pytest
 from tests.backends.engine import ROOT, Engine
 from tests.commands import Vethctl, runner
 from tests.live.applying import reaches, value
+from tests.reasons import of_entry
 from tests.stores import write
 from tests.witness import names, poll, seen
 
@@ -63,23 +64,23 @@ def reason(tmp_path: Path) -> str:
         entry: dict[str, Any] = json.loads((tmp_path / "status" / "port1.json").read_text())
     except FileNotFoundError:
         return ""
-    return f"{entry['state']} {entry['reason']}{entry.get('warning', '')}".strip()
+    return f"{of_entry(entry)} {entry.get('warning_code', '')}".strip()
 
 
 def test_an_agent_wires_containers_as_they_come_and_go(start: Start, engine: Engine, tmp_path: Path) -> None:
     agent = start("--docker", f"unix://{engine.socket}")
-    assert poll(lambda: reason(tmp_path) == "PENDING microservice vnf1 is not running", 10)
+    assert poll(lambda: reason(tmp_path) == "PENDING: microservice-not-running(microservice:vnf1)", 10)
     container = engine.run("vnf", "vnf1")
     assert poll(lambda: reason(tmp_path) == "CONFIGURED")
     assert reaches("", "10.9.1.1", container.netns)
     index = seen("uplink1")["ifindex"]
     engine.kill9()
-    assert poll(lambda: "does not run any more" in reason(tmp_path) or "no Docker Engine" in reason(tmp_path))
+    assert poll(lambda: reason(tmp_path) == "CONFIGURED unchecked")
     engine.up()
     assert poll(lambda: reason(tmp_path) == "CONFIGURED")
     assert seen("uplink1")["ifindex"] == index
     container.kill()
-    assert poll(lambda: reason(tmp_path) == "PENDING microservice vnf1 is not running")
+    assert poll(lambda: reason(tmp_path) == "PENDING: microservice-not-running(microservice:vnf1)")
     assert names() == set()
     agent.send_signal(signal.SIGTERM)
     assert agent.wait(5) == 0
@@ -89,9 +90,9 @@ def test_an_agent_wires_containers_as_they_come_and_go(start: Start, engine: Eng
 
 
 def test_an_agent_ends_at_once_whether_its_engine_is_there_or_not(start: Start, engine: Engine, tmp_path: Path) -> None:
-    for socket, says in ((engine.socket, "is not running"), (f"{tmp_path}/none", "there is no Docker Engine yet")):
+    for socket, code in ((engine.socket, "microservice-not-running"), (f"{tmp_path}/none", "resolver-down")):
         agent = start("--docker", socket)
-        assert poll(lambda: says in reason(tmp_path), 10)  # noqa: B023
+        assert poll(lambda: code in reason(tmp_path), 10)  # noqa: B023
         agent.send_signal(signal.SIGTERM)
         assert agent.wait(2) == 0
 
@@ -101,7 +102,7 @@ def test_status_shows_that_two_containers_have_one_label(start: Start, engine: E
     engine.run("second", "vnf1")
     start(VETHLIB_DOCKER=engine.socket)
     warning = "2 containers are microservice vnf1: first is used, which has been running longest, not second"
-    assert poll(lambda: reason(tmp_path) == f"CONFIGURED {warning}", 10)
+    assert poll(lambda: reason(tmp_path) == "CONFIGURED resolver-remark", 10)
     command = [*VETHCTL, "status", "--label", LABEL, "--status-dir", f"{tmp_path}/status"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.splitlines()
     assert shown[0].split()[-1] == "REASON"
@@ -123,7 +124,7 @@ def test_an_agent_may_do_without(start: Start, engine: Engine, tmp_path: Path) -
     agent = start("--docker", "off", "--once")
     out, _ = agent.communicate(timeout=20)
     assert (agent.returncode, out.decode()) == (3, "2 PENDING\n")
-    assert reason(tmp_path) == "PENDING microservices are unknown: this agent runs with --docker off"
+    assert reason(tmp_path) == "PENDING: resolver-down(microservice:vnf1)"
 
 
 @pytest.mark.parametrize("url", ["tcp://10.0.0.1:2375", "docker.sock"])

@@ -24,6 +24,7 @@ from tests.live.configuring import (
     states,
     until,
 )
+from tests.reasons import in_codes
 from tests.slack import slack
 from tests.witness import addresses, names, poll, seen
 from vethlib import End, Session, Veth, ns
@@ -56,7 +57,7 @@ def pending(configurator: Configurator, *interfaces: str) -> Callable[[], bool]:
 
 def says(configurator: Configurator, text: str, name: str = "port1") -> Callable[[], bool]:
     def said() -> bool:
-        return any(text in f"{status.reason}{status.warning}" for status in configurator.status(name))
+        return any(text in f"{in_codes(status)}{status.reason}{status.warning}" for status in configurator.status(name))
 
     return said
 
@@ -84,7 +85,7 @@ def test_a_pair_is_up_within_100_ms_of_the_start_and_gone_within_100_ms_of_the_e
     configurator: Configurator, engine: Engine
 ) -> None:
     put(configurator, *port())
-    until(configurator, says(configurator, "microservice vnf1 is not running"))
+    until(configurator, says(configurator, "microservice-not-running(microservice:vnf1)"))
     container = engine.create("vnf", "vnf1")
     starting, ending = [], []
     for _ in range(3):
@@ -95,7 +96,7 @@ def test_a_pair_is_up_within_100_ms_of_the_start_and_gone_within_100_ms_of_the_e
         assert configured(configurator, "port1", "uplink1")()
         went = while_it_happens(configurator, container.kill, lambda: names() == set())
         ending.append(went - engine.event(container, "die"))
-        until(configurator, says(configurator, "microservice vnf1 is not running"))
+        until(configurator, says(configurator, "microservice-not-running(microservice:vnf1)"))
     print(f"after the start: {starting}, after the end: {ending}")
     assert min(starting) < PROMPT + slack()
     assert min(ending) < PROMPT + slack()
@@ -125,7 +126,7 @@ def test_both_ends_in_containers_as_two_vnfs_have_them(configurator: Configurato
         placed("vnf1_port1", "port1", by_label("vswitch"), ip_addresses=("10.9.1.2/24",)),
     )
     vnf = engine.run("vnf", "vnf1")
-    until(configurator, says(configurator, "peer vnf1_port1: microservice vswitch is not running"))
+    until(configurator, says(configurator, "microservice-not-running(microservice:vswitch)"))
     vswitch = engine.run("vswitch", labels={"microservice_label": "vswitch"})
     until(configurator, configured(configurator, "port1", "vnf1_port1"))
     assert reaches(vnf.netns, "10.9.1.2", vswitch.netns)
@@ -211,7 +212,7 @@ def test_an_engine_that_is_killed_and_started_again_touches_no_pair(
             settle(configurator)
             assert reaches("", "10.9.1.1", netns)
             engine.up()
-            until(configurator, says(configurator, "microservice vnf2 is not running", "port2"), 5)
+            until(configurator, says(configurator, "microservice-not-running(microservice:vnf2)", "port2"), 5)
             assert configured(configurator, "port1", "uplink1")()
             assert [status.warning for status in configurator.status("port1")] == [""]
     assert sent == []
@@ -273,9 +274,9 @@ def test_an_engine_that_comes_late_has_its_containers_wired(make_engine: Callabl
             put(configurator, *port())
             put(configurator, interface("a", "b"), interface("b", "a", "blue"))
             until(configurator, configured(configurator, "a", "b"))
-            until(configurator, says(configurator, f"there is no Docker Engine yet: {engine.socket} does not exist"))
+            until(configurator, says(configurator, "resolver-down(microservice:vnf1)"))
             engine.up()
-            until(configurator, says(configurator, "microservice vnf1 is not running"))
+            until(configurator, says(configurator, "microservice-not-running(microservice:vnf1)"))
             container = engine.run("vnf", "vnf1")
             until(configurator, configured(configurator, "port1", "uplink1"))
             assert names(container.netns) == {"eth9"}
@@ -320,8 +321,9 @@ def test_the_status_says_that_two_have_one_label_while_it_lasts(configurator: Co
     assert warning() == ""
     second.start()
     until(configurator, warning)
-    assert warning() == "2 containers are microservice vnf1: first is used, which has been running longest, not second"
+    assert [name in warning() for name in ("vnf1", "first", "second")] == [True] * 3
     (status,) = configurator.status("port1")
+    assert status.warning_code == "resolver-remark"
     assert (status.state, status.reason, status.as_dict()["warning"]) == (State.CONFIGURED, "", warning())
     assert indexes(first) == before
     assert names(second.netns) == set()

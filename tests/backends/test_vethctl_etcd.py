@@ -63,7 +63,7 @@ def test_what_is_put_is_what_etcdctl_gets(vethctl: Vethctl, etcd: Etcd) -> None:
         '"namespace":{"type":2,"name":"ns2"},"veth":{"peer_if_name":"veth1"}}\n'
     )
     before = etcd.revision
-    assert vethctl("put", str(EXAMPLES / "pair")).out == "nothing to change: 2 interfaces already stored\n"
+    assert vethctl("put", str(EXAMPLES / "pair"), "--json").json == []
     assert etcd.revision == before
     said = vethctl("put", f"{KEY}veth1", "-", "--json", stdin=text(value("veth1", "veth2")))
     assert said.json == [{"op": "change", "name": "veth1", "source": f"{KEY}veth1"}]
@@ -93,11 +93,11 @@ def test_what_other_clients_write_is_read_in_every_spelling(vethctl: Vethctl, et
     for name, one in found.items():
         assert (one["valid"], one["netns"], one["peer"]) == (True, "netns:ns1", "peer")
         assert (one["addresses"], one["enabled"], one["source"]) == (["10.0.0.1/24"], True, KEY + name)
-    assert "linux_namespace is a former name of namespace" in found["sample"]["problem"]
+    assert "linux_namespace" in found["sample"]["problem"]
     dumped = vethctl("dump")
     assert dumped.json == [json.loads(OTHERS[name]) for name in sorted(OTHERS)]
     before = etcd.revision
-    assert vethctl("put", "-", stdin=dumped.out).out == "nothing to change: 4 interfaces already stored\n"
+    assert vethctl("put", "-", "--json", stdin=dumped.out).json == []
     assert etcd.revision == before
     etcd.delete_prefix(KEY)
     assert vethctl("put", "-", stdin=dumped.out).code == 0
@@ -136,9 +136,9 @@ def test_names_and_full_keys_mean_the_same_everywhere(vethctl: Vethctl, etcd: Et
         ["del", "--prefix", other],
         ["status", f"{other}a"],
     ):
-        said = vethctl(*argv)
-        assert (said.code, said.out) == (1, "")
-        assert "the key belongs to label vpp2, not vpp1" in said.err
+        said = vethctl(*argv, "--json")
+        assert (said.code, said.out, said.error["code"]) == (1, "", "invalid-value")
+        assert all(label in said.error["error"] for label in ("vpp1", "vpp2"))
 
 
 def test_del_deletes_exactly_what_is_named_and_by_prefix_only_when_told_to(vethctl: Vethctl, etcd: Etcd) -> None:
@@ -170,7 +170,7 @@ def test_a_key_that_no_interface_can_have_is_listed_and_deleted_by_what_is_shown
         etcd.put(KEY + end, "{}")
     lines = vethctl("list").out.splitlines()
     assert [line.split("  ")[0] for line in lines[1:4]] == ["key:a b", "key:a/b", "key:c/d"]
-    assert f"key '{KEY}a/b': must not contain '/'" in lines[2]
+    assert f"key '{KEY}a/b': " in lines[2]
     assert vethctl("get", f"{KEY}a/b").json == {}
     assert vethctl("del", f"{KEY}a/b", "key:a b").code == 0
     assert vethctl("del", "--prefix", f"{KEY}c/").code == 0
@@ -189,13 +189,11 @@ def test_a_value_that_is_no_value_is_listed_and_not_dumped_as_if_it_were(
         "veth1": True,
         "veth2": True,
     }
-    said = vethctl("dump")
+    said = vethctl("dump", "--json")
     assert (said.code, [one["name"] for one in said.json]) == (1, ["veth1", "veth2"])
-    assert said.err.splitlines() == [
-        f"vethctl: not in the dump: {KEY}bad: line 1, column 2: not JSON: "
-        "expecting property name enclosed in double quotes",
-        f"vethctl: not in the dump: {KEY}other: name 'x': the key is for 'other': name and key have to agree",
-    ]
+    assert [one["code"] for one in said.errors] == ["invalid-value"] * 2
+    for error, place in zip(said.errors, ("bad: line 1, column 2: ", "other: name 'x': "), strict=True):
+        assert f"{KEY}{place}" in error["error"]
     said = vethctl("get", "bad")
     assert (said.code, said.out) == (1, "")
     assert said.err.startswith(f"vethctl: NAME 'bad': {KEY}bad: line 1, column 2: not JSON")
@@ -230,22 +228,19 @@ def test_what_this_version_does_not_know_is_stored_unchecked(vethctl: Vethctl, e
 
 def test_an_empty_etcd_is_no_error_and_one_that_is_not_there_is(vethctl: Vethctl, etcd: Etcd) -> None:
     said = vethctl("list")
-    assert (said.code, said.out, said.err) == (0, "", f"no interfaces in {etcd.url}\n")
+    assert (said.code, said.out) == (0, "")
+    assert etcd.url in said.err
     assert vethctl("dump").json == []
-    said = vethctl("get", "veth1")
-    assert (said.code, said.err.splitlines()) == (
-        2,
-        [
-            f"vethctl: {etcd.url}: there is no interface 'veth1'",
-            f"  to see all interfaces: vethctl list --store {etcd.url}",
-        ],
-    )
-    assert vethctl("get", "eth0@ns1").err.splitlines()[0] == f"vethctl: {etcd.url}: there is no interface 'eth0@ns1'"
+    for name in ("veth1", "eth0@ns1"):
+        said = vethctl("get", name, "--json")
+        assert (said.code, said.error["code"], said.error["field"]) == (2, "not-stored", "NAME")
+        assert (etcd.url in said.error["error"], name in said.error["error"]) == (True, True)
+        assert f"vethctl list --store {etcd.url}" in said.error["hint"]
     etcd.kill()
     for argv in (["put", "-"], ["get", "a"], ["del", "a"], ["list"], ["dump"], ["status"], ["status", "--watch"]):
         said = vethctl(*argv, "--json", stdin=text(value("a", "b")))
         assert (said.code, said.out, said.error["code"]) == (2, "", "store-error")
-        assert said.error["error"] == f"{etcd.endpoint}: connection refused: no etcd listens there"
+        assert said.error["error"].startswith(f"{etcd.endpoint}: ")
 
 
 def test_a_label_has_its_own_keys(vethctl: Vethctl, etcd: Etcd, pair: None) -> None:

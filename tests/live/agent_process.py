@@ -10,6 +10,8 @@ import sys
 from itertools import count
 from pathlib import Path
 
+from vethlib.agent.stores.agentfile import read_report
+
 ROOT = Path(__file__).parents[2]
 VETHCTL = [sys.executable, "-m", "vethlib"]
 LABEL = "tested"
@@ -52,6 +54,15 @@ class Agent:
         code = self.process.wait(PATIENCE)
         self._manager.close()
         return code
+
+    def is_without_its_store(self) -> bool:
+        """Whether it reports an outage of its store."""
+        report = read_report(str(self.status))
+        return report is not None and bool(report.outage)
+
+    def has_its_store(self) -> bool:
+        report = read_report(str(self.status))
+        return report is not None and not report.outage
 
     @property
     def log(self) -> str:

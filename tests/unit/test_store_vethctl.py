@@ -16,6 +16,7 @@ from tests.commands import Said, Vethctl, runner
 from tests.live.applying import EXAMPLES, value
 from tests.stores import changed, is_readable, snapshot, write
 from vethlib.agent import load
+from vethlib.agent.reasons import peer_points_elsewhere
 from vethlib.agent.stores.directory import DirectoryStore
 
 ROOT = Path(__file__).parents[2]
@@ -53,17 +54,16 @@ def test_put_stores_the_interfaces_of_a_file(vethctl: Vethctl, path: Path, tmp_p
     file = write(tmp_path / "both.json", value("a", "b"), value("b", "a"))
     with dropped():
         said = vethctl("put", str(file))
-    assert (said.code, said.err) == (0, f"warning: {path} did not exist: it was created\n")
-    assert said.out.splitlines() == [f"+ a  {path}/a.json", f"+ b  {path}/b.json", "stored: added 2 interfaces"]
+    assert said.code == 0
+    assert said.err.startswith(f"warning: {path} ")
+    assert said.out.splitlines()[:-1] == [f"+ a  {path}/a.json", f"+ b  {path}/b.json"]
     assert load([path]).interfaces == load([file]).interfaces
 
 
 def test_put_says_what_it_changed_and_what_it_did_not(vethctl: Vethctl, path: Path) -> None:
     vethctl("put", "-", stdin=text(value("a", "b"), value("b", "a")))
     said = vethctl("put", "-", stdin=text(value("a", "b", mtu=1400), value("b", "a")))
-    assert said.out.splitlines() == [f"~ a  {path}/a.json", "stored: changed 1 interface"]
-    said = vethctl("put", "b", "-", stdin=text(value("b", "a")))
-    assert said.out == "nothing to change: 1 interface already stored\n"
+    assert said.out.splitlines()[:-1] == [f"~ a  {path}/a.json"]
     said = vethctl("put", "-", "--json", stdin=text(value("b", "a", mtu=1300), value("c", "a")))
     assert said.json == [
         {"op": "change", "name": "b", "source": f"{path}/b.json"},
@@ -119,7 +119,7 @@ def test_a_key_is_of_the_label_that_is_given(vethctl: Vethctl, path: Path, monke
 def test_put_stores_nothing_of_what_is_not_valid_throughout(vethctl: Vethctl, path: Path) -> None:
     said = vethctl("put", "-", stdin=text(value("a", "b"), value("b", "a", mtu=5)))
     assert (said.code, said.out) == (1, "")
-    assert said.err == "vethctl: stdin[1]: b: mtu 5: a veth's MTU is 68 to 65535 bytes\n"
+    assert said.err.startswith("vethctl: stdin[1]: b: mtu 5: ")
     assert vethctl("put", "-", stdin="{").code == 1
     assert vethctl("put", "-", stdin=text(value("a", "b"), value("a", "b"))).code == 1
     assert vethctl("put", "a", "/nowhere/a.json").code == 1
@@ -128,12 +128,12 @@ def test_put_stores_nothing_of_what_is_not_valid_throughout(vethctl: Vethctl, pa
 
 def test_put_warns_of_what_is_hardly_meant_as_validate_does(vethctl: Vethctl, pair: None) -> None:
     odd = {"name": "c", "enabled": True, "veth": {"peer_if_name": "d"}, "linux_namespace": {"type": 2, "name": "ns1"}}
-    said = vethctl("put", "-", stdin=text(odd, value("e", "veth1")))
-    assert said.code == 0
-    assert said.err.splitlines() == [
-        "warning: stdin[0]: c: linux_namespace is a former name of namespace: write namespace",
-        "warning: c: peer d is not configured",
-        "warning: e: peer veth1 points at veth2, not here",
+    said = vethctl("put", "-", "--json", stdin=text(odd, value("e", "veth1")))
+    assert (said.code, [one["code"] for one in said.errors]) == (0, ["warning"] * 3)
+    assert "linux_namespace" in said.errors[0]["error"]
+    assert [reason[2:] for reason in said.reasons] == [
+        ("peer-not-configured", "d"),
+        ("peer-points-elsewhere", "veth1"),
     ]
     assert vethctl("put", "-", stdin=text(value("d", "c"))).err == ""  # c is in the store
 
@@ -181,23 +181,21 @@ def test_what_get_prints_can_be_edited_and_put_back(vethctl: Vethctl, pair: None
 
 
 def test_what_is_not_there_is_an_error_that_names_what_is_meant(vethctl: Vethctl, pair: None, path: Path) -> None:
-    said = vethctl("get", "veth1", "vet2")
-    assert (said.code, said.out) == (2, "")
-    assert said.err.splitlines() == [
-        f"vethctl: dir:{path}: there is no interface 'vet2'; did you mean veth2?",
-        f"  to see all interfaces: vethctl list --store dir:{path}",
-    ]
+    said = vethctl("get", "veth1", "vet2", "--json")
+    assert (said.code, said.out, said.error["code"]) == (2, "", "not-stored")
+    assert "veth2?" in said.error["error"]
+    assert f"vethctl list --store dir:{path}" in said.error["hint"]
     error = vethctl("get", "nobody", "--json").error
     assert (error["code"], error["field"]) == ("not-stored", "NAME")
     (path / "broken.json").write_text("{")
-    assert f"warning: {path}/broken.json: line 1, column 2: not JSON" in vethctl("get", "nobody").err
+    assert f"warning: {path}/broken.json: line 1, column 2: " in vethctl("get", "nobody").err
 
 
 def test_get_does_not_choose_between_two(vethctl: Vethctl, pair: None, path: Path) -> None:
     write(path / "other.json", value("veth1", "x"))
-    said = vethctl("get", "veth1")
-    assert (said.code, said.out) == (1, "")
-    assert said.err == f"vethctl: name 'veth1': configured in {path}/other.json and in {path}/veth1.json: keep one\n"
+    said = vethctl("get", "veth1", "--json")
+    assert (said.code, said.out, said.error["code"], said.error["field"]) == (1, "", "invalid-value", "name")
+    assert all(f"{path}/{file}.json" in said.error["error"] for file in ("other", "veth1"))
 
 
 def test_del_deletes_exactly_what_is_named(vethctl: Vethctl, path: Path) -> None:
@@ -205,7 +203,7 @@ def test_del_deletes_exactly_what_is_named(vethctl: Vethctl, path: Path) -> None
     vethctl("put", "-", stdin=text(value("veth1", "x"), value("veth10", "x"), value("veth", "x")))
     said = vethctl("del", "veth1")
     assert (said.code, said.err) == (0, "")
-    assert said.out.splitlines() == [f"- veth1  {path}/veth1.json", "stored: deleted 1 interface"]
+    assert said.out.splitlines()[:-1] == [f"- veth1  {path}/veth1.json"]
     assert names(path) == ["veth", "veth10"]
     assert vethctl("del", f"{KEY}veth", "--json").json == [
         {"op": "delete", "name": "veth", "source": f"{path}/veth.json"}
@@ -218,10 +216,9 @@ def test_del_deletes_by_prefix_only_when_told_to(vethctl: Vethctl, path: Path, m
     vethctl("put", "-", stdin=text(*(value(name, "x") for name in ("veth1", "veth10", "veth2", "a1", "b1"))))
     assert vethctl("del", "veth").code == 2
     assert len(names(path)) == 5
-    said = vethctl("del", "veth1", "a", "c", "--prefix")
-    assert said.code == 2
-    assert said.out.splitlines()[-1] == "stored: deleted 3 interfaces"
-    assert said.err == f"vethctl: dir:{path}: no interface begins with 'c'\n"
+    said = vethctl("del", "veth1", "a", "c", "--prefix", "--json")
+    assert (said.code, len(said.json)) == (2, 3)
+    assert (said.error["code"], said.error["field"]) == ("not-stored", "NAME")
     assert names(path) == ["b1", "veth2"]
     assert vethctl("del", "", "--prefix").code == 1
     assert names(path) == ["b1", "veth2"]
@@ -231,7 +228,7 @@ def test_del_does_what_it_can_and_tells_what_was_not_there(vethctl: Vethctl, pai
     said = vethctl("del", "veth1", "veth3")
     assert said.code == 2
     assert said.out.splitlines()[0] == f"- veth1  {path}/veth1.json"
-    assert "there is no interface 'veth3'; did you mean veth2?" in said.err
+    assert "'veth3'; " in said.err
     said = vethctl("del", "veth2", "veth1", "--missing-ok")
     assert (said.code, said.err) == (0, "")
     said = vethctl("del", "veth2", "--missing-ok")
@@ -252,9 +249,9 @@ def test_list_shows_what_is_stored_and_what_is_wrong_with_it(vethctl: Vethctl, p
     assert said.out.splitlines()[2].split() == [
         *("veth1", "ns1", "veth2", "192.168.22.1/24", "2001:db8::ff00:89e3:bb42/48", "yes")
     ]
-    assert said.out.splitlines()[4].split(maxsplit=1)[1] == "mtu 5: a veth's MTU is 68 to 65535 bytes"
+    assert said.out.splitlines()[4].split(maxsplit=1)[1].startswith("mtu 5: ")
     assert said.out.splitlines()[5].split(maxsplit=4) == [
-        *("veth10", "home", "veth1", "no", "peer veth1 points at veth2, not here")
+        *("veth10", "home", "veth1", "no", str(peer_points_elsewhere("veth1", "veth2")))
     ]
 
 
@@ -281,7 +278,8 @@ def test_list_has_one_schema_for_good_and_bad(vethctl: Vethctl, pair: None, path
 def test_an_empty_store_is_no_error(vethctl: Vethctl, path: Path) -> None:
     path.mkdir()
     said = vethctl("list")
-    assert (said.code, said.out, said.err) == (0, "", f"no interfaces in dir:{path}\n")
+    assert (said.code, said.out) == (0, "")
+    assert f"dir:{path}" in said.err
     assert vethctl("list", "--json").json == []
     assert vethctl("dump").json == []
 
@@ -296,8 +294,7 @@ def test_put_restores_a_dump(vethctl: Vethctl, pair: None, path: Path) -> None:
     assert vethctl("put", "-", stdin=dumped.out).code == 0
     assert load([path]).interfaces == before
     assert len(before) == 42
-    again = vethctl("put", "-", stdin=dumped.out)
-    assert again.out == "nothing to change: 42 interfaces already stored\n"
+    assert vethctl("put", "-", "--json", stdin=dumped.out).json == []
 
 
 def test_a_dump_holds_what_this_version_does_not_know(vethctl: Vethctl) -> None:
@@ -313,14 +310,12 @@ def test_a_dump_that_lacks_something_says_so_and_does_not_look_like_success(
 ) -> None:
     (path / "broken.json").write_text("{")
     (path / "odd.json").write_text("[7]")
-    said = vethctl("dump")
+    said = vethctl("dump", "--json")
     assert said.code == 1
     assert [one["name"] for one in said.json] == ["veth1", "veth2"]
-    assert said.err.splitlines() == [
-        f"vethctl: not in the dump: {path}/broken.json: line 1, column 2: not JSON: "
-        "expecting property name enclosed in double quotes",
-        f"vethctl: not in the dump: {path}/odd.json[0]: must be an object with a name",
-    ]
+    assert [one["code"] for one in said.errors] == ["invalid-value"] * 2
+    for error, place in zip(said.errors, ("broken.json: line 1, column 2: ", "odd.json[0]: "), strict=True):
+        assert f"{path}/{place}" in error["error"]
 
 
 COMMANDS = (["put", "-"], ["get", "a"], ["del", "a"], ["list"], ["dump"])
@@ -337,7 +332,7 @@ def test_every_command_needs_a_store_that_it_knows(
 
     said = run()
     assert (said.code, said.error["code"], said.error["field"]) == (1, "usage", "--store")
-    assert said.error["hint"] == "give --store dir:PATH or etcd://HOST:PORT, or set VETHLIB_STORE"
+    assert "VETHLIB_STORE" in said.error["hint"]
     said = run("--store", "redis://localhost")
     assert (said.code, said.error["code"], said.error["field"]) == (1, "invalid-value", "--store")
 
@@ -346,7 +341,7 @@ def test_every_command_needs_a_store_that_it_knows(
 def test_a_store_that_is_not_there_is_refused_and_not_empty(vethctl: Vethctl, path: Path, argv: list[str]) -> None:
     said = vethctl(*argv, "--json")
     assert (said.code, said.out, said.error["code"]) == (2, "", "store-error")
-    assert said.error["error"] == f"{path} does not exist: create the directory"
+    assert str(path) in said.error["error"]
     assert not path.exists()
 
 

@@ -161,7 +161,7 @@ class Statuses:
             due=due,
             warning="" if warning is None else self._bounded(warning.text),
             warning_code="" if warning is None else warning.code,
-            reasons=tuple([self._bounded_reason(each) for each in verdict.reasons]),
+            reasons=tuple(map(self._bounded_reason, verdict.reasons)) if verdict.reasons else (),
             warnings=tuple(replace(each, message=self._bounded(each.message)) for each in warnings),
             most_addresses=self._limits.status_addresses,
         )
