@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help demo fleet-demo quick test kernels fuzz soak chaos check docs bench format proto clean
 MAKEFLAGS += --no-print-directory
-VENV := .venv$(if $(PYTHON),-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'))
+VENV := .venv$(if $(PYTHON),-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2] + getattr(sys, "abiflags", ""))'))
 BIN := $(VENV)/bin
 export VENV PYTHON
 
