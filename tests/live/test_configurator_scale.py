@@ -10,7 +10,7 @@ import pytest
 
 from tests.live.applying import interface
 from tests.live.configuring import configured, pair, settle, until
-from vethlib import Session
+from vethlib import Session, ns
 from vethlib.agent import Interface
 from vethlib.agent.reconcile.configurator import Configurator
 from vethlib.errors import LinkNotFound
@@ -117,8 +117,14 @@ def deleted(configurator: Configurator, other: Session) -> int:
     return calls_of(configurator, lambda: exists(other, "h2"))
 
 
+def lost(configurator: Configurator, other: Session) -> int:
+    index = other.index("h3")
+    ns.remove("at3")
+    return calls_of(configurator, lambda: exists(other, "h3") and other.index("h3") != index)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("happens", [put_one, remove_one, after_one_was_removed, drift, deleted])
+@pytest.mark.parametrize("happens", [put_one, remove_one, after_one_was_removed, drift, deleted, lost])
 def test_the_work_for_one_interface_does_not_grow_with_the_others(
     session: Session, other: Session, happens: Callable[[Configurator, Session], int]
 ) -> None:

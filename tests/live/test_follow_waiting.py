@@ -26,7 +26,8 @@ from vethlib import (
     ns,
 )
 from vethlib.agent.host.observation import observe
-from vethlib.follow import Follower, MemoryResolver, Resolver, ResolverDown
+from vethlib.follow import Follower, MemoryResolver, Resolver, ResolverDown, paths
+from vethlib.ns.opening import entry_at
 from vethlib.ns.syscalls import MNT_DETACH, MS_BIND, mount, umount2
 
 DIRECTORY = "/run/netns"
@@ -455,7 +456,34 @@ def hundred_events(follower: Follower) -> None:
         assert follower.changed() == {"netns:n7"}
 
 
-def test_mounts_elsewhere_make_all_names_be_looked_at_for_a_tenth_of_the_time(follower: Follower) -> None:
+def test_mounts_elsewhere_make_no_name_be_looked_at(home: ns.Netns, monkeypatch: pytest.MonkeyPatch) -> None:
+    ns.Netns.create("red").close()
+    wanted = [f"n{n}" for n in range(20)]
+    for name in wanted:
+        os.mknod(f"{DIRECTORY}/{name}")
+        mounted_over(f"{DIRECTORY}/{name}")
+    other = f"{DIRECTORY}/other"
+    Path(other).touch()
+    looked: list[str] = []
+    known = entry_at
+    with Follower() as follower:
+        follower.follow(wanted)
+        settle(follower)
+        monkeypatch.setattr(paths, "entry_at", lambda path: looked.append(path) or known(path))  # type: ignore[func-returns-value]
+        for _ in range(10):
+            mounted_over(other)
+            umount2(other.encode(), MNT_DETACH)
+            assert follower.changed() == set()
+        assert [path for path in looked if path.rpartition("/")[2] in wanted] == []
+        umount2(f"{DIRECTORY}/n7".encode(), MNT_DETACH)
+        assert heard(follower) == {"n7"}
+        assert {path for path in looked if path.rpartition("/")[2] in wanted} == {f"{DIRECTORY}/n7"}
+
+
+def test_mounts_elsewhere_make_all_names_be_looked_at_for_a_tenth_of_the_time_on_older_kernels(
+    follower: Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "mount_ids", lambda: None)
     wanted = [f"n{n}" for n in range(1000)]
     ns.Netns.create("red").close()
     for name in wanted:

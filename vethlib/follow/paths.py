@@ -10,9 +10,11 @@
    nodes, too, and a change of one of these is a change of the link.
 4. A file becomes a namespace by a mount on it, which causes no event of inotify. But mountinfo becomes readable at
    every change of the mount table (mounts_poll, fs/proc_namespace.c) of the thread that created the follower. It does
-   not tell which mount, so everything is looked at again: first the directories and the files that are no namespaces,
-   which is quick, then the namespaces. Each of these takes up to a tenth of the time, unless it is negligible. Missing
-   files need no look: nothing can be mounted on them before their directory has an event.
+   not tell which mount. So the directories and the files that are no namespaces are looked at again, which is quick.
+   Of the namespaces, those are looked at whose mount has gone, and those with a new mount on their path
+   (vethlib/ns/mounts.py); all of them where the kernel does not tell, or where symbolic links may lead to them. Each of
+   these takes up to a tenth of the time, unless it is negligible. Missing files need no look: nothing can be mounted on
+   them before their directory has an event.
 5. After lost events, everything is looked at again, also for up to a tenth of the time, so that nobody who creates
    files faster than their events are read can keep it busy.
 6. A file is created before the mount on it. So mountinfo is polled before inotify, and a file is known by the time its
@@ -35,9 +37,11 @@ from typing import Any
 from vethlib._primitives import select, time
 from vethlib.ns.descriptor import opened
 from vethlib.ns.glance import nsfs
+from vethlib.ns.mounts import mount_ids, mount_point
 from vethlib.ns.opening import entry_at, unhurried
 
 from .processes import is_of_process
+from .turns import Turn
 
 __all__ = ["Paths"]
 
@@ -53,7 +57,6 @@ NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 MAX_LINKS = 40  # MAXSYMLINKS, include/linux/namei.h
 DEAF_AGAIN = 1.0  # seconds
-AT_ONCE = 0.0005  # seconds of work that are negligible
 
 MOUNTS = "/proc/thread-self/mountinfo"
 
@@ -71,27 +74,7 @@ class _Node:
     behind: str | None = None  # the target without links; None: it does not exist
     of_process: str = ""  # the path in /proc, if it belongs to a process
     links: set[_Node] | None = None  # the links whose targets' paths pass this node
-
-
-class _Turn:
-    """The schedule of a long task: as soon as it is requested, but for up to a tenth of the time."""
-
-    __slots__ = ("_not_before", "requested")
-
-    def __init__(self) -> None:
-        self.requested = False
-        self._not_before = 0.0
-
-    def due(self) -> float | None:
-        return max(0.0, self._not_before - time.monotonic()) if self.requested else None
-
-    def begin(self) -> float:
-        self.requested = False
-        return time.thread_time()
-
-    def end(self, begun: float) -> None:
-        took = time.thread_time() - begun
-        self._not_before = time.monotonic() + 10 * took if took > AT_ONCE else 0.0
+    mount: int = 0  # the id of the mount on which a namespace is
 
 
 class Paths:
@@ -101,15 +84,18 @@ class Paths:
         self._root = _Node("/", None, seen=(0, 0, 0))
         self._nodes = {"/": self._root}
         self._watches: dict[int, set[_Node]] = {}
+        self._mounted: dict[int, set[_Node]] = {}  # namespaces, by the ids of their mounts
+        self._symbolic: set[_Node] = set()  # symbolic links
         self._bare: set[_Node] = set()  # files that are no namespaces yet
         self._deaf: set[_Node] = set()  # directories that cannot be watched
         self._silent: set[_Node] = set()  # entries that cannot be looked at
         self._deaf_until = 0.0
-        self._quick, self._full, self._missed = _Turn(), _Turn(), _Turn()
+        self._quick, self._full, self._missed = Turn(), Turn(), Turn()
         self._nsfs = nsfs()
         self._inotify = _new_inotify()
         try:
             self._mounts = opened(MOUNTS)
+            self._mount_ids = mount_ids()
             epoll.register(self._inotify, select.EPOLLIN)
             # mounts_poll reports each change only once, to whoever polls. With EPOLLPRI, an epoll around this one would
             # consume it by checking for events. EPOLLIN is always set, and EPOLLET reports it only when a change of the
@@ -174,6 +160,8 @@ class Paths:
             del self._nodes[node.path]
             self._bare.discard(node)
             self._silent.discard(node)
+            self._symbolic.discard(node)
+            self._note_mount(node, 0)
             self._unwatch(node)
             above = node.parent
             assert above.inside
@@ -192,7 +180,7 @@ class Paths:
             node.of_process = f"{above.of_process}/{_name(node.path)}"
             node.link, node.seen = "", None
             return True
-        seen, of_process, link, bare, silent = node.seen, node.of_process, "", False, False
+        seen, of_process, link, bare, silent, mount = node.seen, node.of_process, "", False, False, 0
         try:
             entry = entry_at(node.path)
             link = entry.link
@@ -202,6 +190,7 @@ class Paths:
                 # The inode number of an ended namespace is reused for the next one, which has another time.
                 node.seen = (entry.dev, entry.ino, entry.ctime_ns)
                 bare = not link and entry.dev != self._nsfs
+                mount = 0 if link or bare else entry.mount
         except OSError as error:
             node.seen, silent = None, error.errno not in NOWHERE
         if silent:
@@ -212,10 +201,27 @@ class Paths:
             self._bare.add(node)
         else:
             self._bare.discard(node)
+        if mount != node.mount:
+            self._note_mount(node, mount)
         if link or node.link or of_process:
             node.link, node.of_process = link, ""
+            if link:
+                self._symbolic.add(node)
+            else:
+                self._symbolic.discard(node)
             self._pass(node)
         return node.seen != seen or node.of_process != of_process
+
+    def _note_mount(self, node: _Node, mount: int) -> None:
+        """Note the mount on which the namespace of a node is; 0 for none."""
+        nodes = self._mounted.get(node.mount)
+        if nodes is not None:
+            nodes.discard(node)
+            if not nodes:
+                del self._mounted[node.mount]
+        node.mount = mount
+        if mount:
+            self._mounted.setdefault(mount, set()).add(node)
 
     def _pass(self, node: _Node) -> None:
         """Walk the path of a link's target, and depend on all nodes on it."""
@@ -323,12 +329,14 @@ class Paths:
 
         `ready` are the descriptors that the epoll has just reported, which it does only once.
         """
+        remounted: set[_Node] = set()
         if self._mounts.fileno() in ready:
-            self._quick.requested = self._full.requested = True
+            self._quick.requested = True
+            remounted = self._remounted()
         changed = set(self._read())
         if everything:
             changed.update(self._nodes.values())
-        pending = set(changed)
+        pending = changed | remounted
         if (self._deaf or self._silent) and self._deaf_until <= time.monotonic():
             pending.update(self._deaf, self._silent, *(node.inside.values() for node in self._deaf if node.inside))
             self._deaf_until = time.monotonic() + DEAF_AGAIN
@@ -377,6 +385,20 @@ class Paths:
                 links = node.links - changed
                 changed |= links
                 pending |= links
+
+    def _remounted(self) -> set[_Node]:
+        """Return the namespaces whose mount has gone or is covered; request a look at all if that is unknown."""
+        before, now = self._mount_ids, mount_ids()
+        self._mount_ids = now
+        if before is None or now is None or self._symbolic:
+            self._full.requested = True
+            return set()
+        nodes = set[_Node]().union(*(self._mounted[mount] for mount in self._mounted.keys() - now))
+        for mount in now - before:
+            node = self._nodes.get(mount_point(mount))
+            if node is not None:
+                nodes.add(node)
+        return nodes
 
     def _other_namespaces(self) -> set[_Node]:
         """Return the nodes that were a namespace and are not the same namespace any more."""

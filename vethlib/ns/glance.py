@@ -31,6 +31,8 @@ _AT_EMPTY_PATH: Final = 0x1000
 _NO_FOLLOW: Final = 0x100 | 0x800 | 0x4000  # AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC
 _OF_FD: Final = _AT_EMPTY_PATH | 0x4000
 _STATX_BASIC_STATS: Final = 0x7FF
+_STATX_MNT_ID_UNIQUE: Final = 0x4000
+_WANTED: Final = _STATX_BASIC_STATS | _STATX_MNT_ID_UNIQUE
 _ENCODING: Final = sys.getfilesystemencoding()
 
 
@@ -41,7 +43,8 @@ class _Answer(ctypes.Array[ctypes.c_char]):
     _length_ = 256
 
 
-_FIELDS: Final = Struct("=28xH2xQ56xqI28xII")  # mode, ino, ctime in seconds and ns, dev as major and minor number
+# What was answered, mode, ino, ctime in seconds and ns, dev as major and minor number, mount
+_FIELDS: Final = Struct("=I24xH2xQ56xqI28xIIQ")
 _DEV: Final = slice(136, 144)
 
 # Without an errcheck, which would be half of what a call costs.
@@ -54,7 +57,8 @@ _HAS_STATX: Final = hasattr(_statx, "argtypes")  # musl has it since 1.2.5
 class Glance(NamedTuple):
     """The file at a path, without following a symbolic link, with the fields of stat.
 
-    `link` is the target of a symbolic link, if it was read.
+    `link` is the target of a symbolic link, if it was read. `mount` is the unique id of the mount on which the file is
+    (Linux 6.8), which no other mount has had since the boot; 0 if it is unknown.
     """
 
     mode: int
@@ -62,6 +66,7 @@ class Glance(NamedTuple):
     ctime_ns: int
     dev: int
     link: str = ""
+    mount: int = 0
 
 
 class NoAnswer(TimeoutError):
@@ -90,11 +95,12 @@ def glance_of(fd: int) -> Glance:
 
 def _glance(fd: int, path: bytes, flags: int) -> Glance:
     answer = _Answer()
-    if _statx(fd, path, flags, _STATX_BASIC_STATS, answer) < 0:
+    if _statx(fd, path, flags, _WANTED, answer) < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-    mode, ino, seconds, nanoseconds, major, minor = _FIELDS.unpack_from(answer)
-    return Glance(mode, ino, seconds * 1_000_000_000 + nanoseconds, os.makedev(major, minor))
+    answered, mode, ino, seconds, nanoseconds, major, minor, mount = _FIELDS.unpack_from(answer)
+    mount = mount if answered & _STATX_MNT_ID_UNIQUE else 0
+    return Glance(mode, ino, seconds * 1_000_000_000 + nanoseconds, os.makedev(major, minor), "", mount)
 
 
 def _from_stat(status: os.stat_result) -> Glance:

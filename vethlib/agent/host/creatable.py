@@ -69,6 +69,7 @@ class CreatableNetns:
         self._is_first = True
         self._present: set[str] = set()  # at the last look
         self._deleted: dict[str, float] = {}  # when the file was first seen without its namespace
+        self._compared: set[str] = set()  # names of created ones
         self._lookalikes: dict[str, str] = {}  # by name of a created one: the namespace with nearly the same name
 
     def start(self, refs: Iterable[str], observed: Observed) -> None:
@@ -142,10 +143,11 @@ class CreatableNetns:
     # --- similar names
 
     def compare_names(self, done: Iterable[Operation]) -> None:
-        """Look for others with nearly the same name as the namespaces that these operations created."""
-        created = [operation.name for operation in done if isinstance(operation, AddNetns)]
+        """Look for others with nearly the same name as the namespaces that these operations created, once for each."""
+        created = [each.name for each in done if isinstance(each, AddNetns) and each.name not in self._compared]
         if not created:
             return
+        self._compared.update(created)
         existing = self._unconfigured()
         for name in created:
             if other := lookalike(name, existing):
