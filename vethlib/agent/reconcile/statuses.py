@@ -152,26 +152,29 @@ class Statuses:
         before = self.now.get(name)
         same = before is not None and before.state is verdict.state
         reason = self._bounded(verdict.reason)
+        link, peer_index = None, None
+        if seen is not None:
+            link, peer_index = seen.link, None if seen.peer is None else seen.peer[1]
+        elif unseen and before is not None:
+            link, peer_index = before.link, before.peer_index
         status = Status(
             name,
             verdict.state,
             reason,
             before.since if before is not None and same else time.time(),
+            netns="" if interface is None else interface.namespace.ref,
+            host_name="" if interface is None else interface.kernel_name,
+            peer="" if interface is None else interface.peer_if_name,
+            link=link,
+            peer_index=peer_index,
             attempt=attempt,
             due=due,
             warning="" if warning is None else self._bounded(warning.text),
             warning_code="" if warning is None else warning.code,
             reasons=tuple(map(self._bounded_reason, verdict.reasons)) if verdict.reasons else (),
-            warnings=tuple(replace(each, message=self._bounded(each.message)) for each in warnings),
+            warnings=tuple([replace(each, message=self._bounded(each.message)) for each in warnings]),
             most_addresses=self._limits.status_addresses,
         )
-        if interface is not None:
-            ref, kernel_name, peer = interface.namespace.ref, interface.kernel_name, interface.peer_if_name
-            status = replace(status, netns=ref, host_name=kernel_name, peer=peer)
-        if seen is not None:
-            status = replace(status, link=seen.link, peer_index=None if seen.peer is None else seen.peer[1])
-        elif unseen and before is not None:
-            status = replace(status, link=before.link, peer_index=before.peer_index)
         if status != before or _address_states(status) != _address_states(before):
             self._set(name, status, before)
             if status.warnings:
