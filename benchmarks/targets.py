@@ -142,7 +142,7 @@ _GOALS: tuple[_Ratio | _Phases | _Time | _Rate | _Figure | _PhaseFigure, ...] = 
     _Time("cache", "lookup", 0.5, "µs", 1e6),
     _Ratio("lookup", "lookup", "vethlib", "limit", 1.5),
     _Ratio("cache", "sync", "vethlib", "limit", 2.5),
-    _Figure("cache", "sockets", "sockets that it opens", 1),
+    _Figure("cache", "event_sockets_per_512", "sockets that listen to other namespaces, for 512 of them", 1),
     _Figure("cache", "bytes_per_link", "memory for a link", 600, "B"),
     _Rate("events", "events", 50_000),
     _Ratio("dump", "dump", "vethlib", "limit", 1.5),
@@ -209,7 +209,8 @@ def _upkeep_outcomes(results: Iterable[Result]) -> Iterator[Outcome]:
         return
     few, many = sizes[0], sizes[-1]
     for name, what in (("put", "a put"), ("drift", "a repair"), ("lost", "a lost namespace")):
-        for figure, kind in ((f"{name}_ms", ""), (f"{name}_cpu_ms", ", CPU time")):
+        kinds = (("ms", ""), ("cpu_ms", ", CPU time"), ("user_ms", ", CPU time outside the kernel"))
+        for figure, kind in ((f"{name}_{unit}", kind) for unit, kind in kinds):
             spread, base = many.figure("vethlib", figure), few.figure("vethlib", figure)
             if spread is not None and base is not None and base.median:
                 title = f"upkeep, {what} among {many.job.n} pairs ÷ among {few.job.n}{kind}"

@@ -103,6 +103,21 @@ class Agent:
         schedstat = Path(f"/proc/{self._process.pid}/schedstat").read_text(encoding="ascii")
         return int(schedstat.split()[0]) / 1e9
 
+    def user(self) -> float:
+        """Return the seconds of CPU that it has used so far outside the kernel, in ticks of a hundredth."""
+        assert self._process is not None
+        stat = Path(f"/proc/{self._process.pid}/stat").read_text(encoding="ascii")
+        return int(stat.rpartition(")")[2].split()[11]) / os.sysconf("SC_CLK_TCK")
+
+    def settle(self) -> None:
+        """Wait until it rests: after a start, it hears of the end of duplicate address detection on every link."""
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            before = self.cpu()
+            time.sleep(1.0)
+            if self.cpu() - before < 0.01:
+                return
+
     def stop(self) -> None:
         """End it; the pairs stay."""
         if self._process is not None:

@@ -34,7 +34,10 @@ def upkeep(report: Report, n: int, queues: int) -> None:
         }
         for name, act in work.items():
             running.resync()
+            running.settle()
+            user = running.user()
             seconds, spent = zip(*(_measured(running, act, i) for i in range(TIMES)), strict=True)
+            report.figures[f"{name}_user_ms"] = (running.user() - user) / TIMES * 1e3
             report.figures[f"{name}_ms"] = statistics.median(seconds) * 1e3
             report.figures[f"{name}_cpu_ms"] = statistics.median(spent) * 1e3
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import os
+import socket
 import tracemalloc
 
 import vethlib
 from vethlib import Session
+from vethlib._nl.const import NETLINK_LISTEN_ALL_NSID, SOL_NETLINK
 from vethlib._nl.link import dump_links, parse_link
 from vethlib._nl.sock import RtnlSocket
 
@@ -90,6 +92,7 @@ def cache(report: Report, n: int, _queues: int) -> None:
                 for netns in namespaces:
                     known.index("eth0", netns)
             report.figures["sockets"] = sockets() - before
+            report.figures["event_sockets_per_512"] = listeners_everywhere() / -(-n // 512)
         # Once more, because counting bytes takes time.
         tracemalloc.start()
         with IfIndexCache(session) as known:
@@ -102,6 +105,17 @@ def cache(report: Report, n: int, _queues: int) -> None:
 def sockets() -> int:
     """Return the number of open descriptors of this process."""
     return sum(os.readlink(entry.path).startswith("socket:") for entry in os.scandir("/proc/self/fd"))
+
+
+def listeners_everywhere() -> int:
+    """Return the number of sockets of this process that listen to other namespaces, which is what others pay for."""
+    count = 0
+    for entry in os.scandir("/proc/self/fd"):
+        if os.readlink(entry.path).startswith("socket:"):
+            with socket.socket(fileno=os.dup(int(entry.name))) as sock:
+                is_netlink = sock.family == socket.AF_NETLINK
+                count += is_netlink and sock.getsockopt(SOL_NETLINK, NETLINK_LISTEN_ALL_NSID)
+    return count
 
 
 def events(report: Report, n: int, queues: int) -> None:
