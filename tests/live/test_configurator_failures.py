@@ -352,6 +352,7 @@ class Interrupting:
             "occasions",
             "events",
             "reconcilepass",
+            "choice",
             "reporter",
             "observer",
             "watches",

@@ -17,12 +17,11 @@ from tests.proportion import is_proportional
 from tests.stores import write
 from tests.witness import ip, seen
 from vethlib import End, Session, Veth, ns
-from vethlib.agent import Configurator, Interface, State
+from vethlib.agent import Configurator, Interface, State, Verdict
 from vethlib.agent.limits import Limits
 from vethlib.agent.planning import confine
-from vethlib.agent.reasons import Reason
+from vethlib.agent.reconcile import choice, occasions, reconcilepass
 from vethlib.agent.reconcile import configurator as configurator_module
-from vethlib.agent.reconcile import occasions, reconcilepass
 from vethlib.agent.reconcile.reporter import Reporter
 from vethlib.agent.run.service import Service
 from vethlib.agent.stores.directory import DirectoryStore
@@ -327,14 +326,14 @@ def test_a_look_that_fails_as_nobody_foresaw_is_tried_again(
 def test_a_status_that_cannot_be_said_keeps_no_other_from_being_said(
     configurator: Configurator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = Reporter._doubt
+    original = Reporter._judge
 
-    def broken(self: Reporter, name: str, *more: Any) -> Reason | None:
+    def broken(self: Reporter, name: str, *more: Any, **how: Any) -> Verdict | None:
         if name == "a":
             raise AttributeError
-        return original(self, name, *more)
+        return original(self, name, *more, **how)
 
-    monkeypatch.setattr(Reporter, "_doubt", broken)
+    monkeypatch.setattr(Reporter, "_judge", broken)
     put(configurator, *HONEST)
     settle(configurator)
     assert configured(configurator, "b")()
@@ -432,7 +431,7 @@ def test_operations_with_many_addresses_are_carried_out_a_few_at_a_time(
     configurator: Configurator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(configurator_module, "BUDGET", 0.0)
-    monkeypatch.setattr(reconcilepass, "AT_ONCE", 40)
+    monkeypatch.setattr(choice, "AT_ONCE", 40)
     heavy = _heavy(6)
     configurator.resync(heavy)
     configurator.poll(0)

@@ -20,8 +20,8 @@ from vethlib._nl.addr import new_addr
 from vethlib._nl.link import set_link
 from vethlib._nl.sock import RtnlSocket
 from vethlib.agent.reasons import ReasonCode
+from vethlib.agent.reconcile import choice, observer, occasions, watches
 from vethlib.agent.reconcile import configurator as configurator_module
-from vethlib.agent.reconcile import observer, occasions, reconcilepass, watches
 from vethlib.agent.reconcile.configurator import Configurator
 from vethlib.ifindex import cache as cache_module
 from vethlib.ifindex import noise, observatories, observatory, reader, watching
@@ -427,7 +427,7 @@ def test_what_is_found_at_a_look_at_everything_is_done_part_by_part(
     session: Session, blue: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(configurator_module, "BUDGET", 0.0)
-    monkeypatch.setattr(reconcilepass, "AT_ONCE", 4)
+    monkeypatch.setattr(choice, "AT_ONCE", 4)
     with Configurator(session) as configurator:
         wanted = [one for number in range(20) for one in pair(f"n{number}", f"m{number}", "", "blue")]
         configurator.resync(wanted)

@@ -191,6 +191,11 @@ class Plan:
     doubtful: frozenset[str] = frozenset()
     unusable: Mapping[str, Verdict] = field(default_factory=dict)
 
+    def configures(self, name: str) -> bool:
+        """Return whether an interface is as configured after the operations."""
+        verdict = self.verdicts.get(name)
+        return verdict is not None and verdict.state is State.CONFIGURED
+
     def states(self) -> dict[str, Verdict]:
         """Return the verdicts, with PENDING for tentative addresses and FAILED for duplicates."""
         states = dict(self.verdicts)

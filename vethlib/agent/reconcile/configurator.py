@@ -52,7 +52,8 @@ from .events import Events
 from .observer import HostObserver
 from .occasions import CONFIGURATION, Occasions, Scope
 from .owners import Owners
-from .reconcilepass import PassResult, ReconcilePass
+from .passresult import PassResult
+from .reconcilepass import ReconcilePass
 from .reporter import Reporter
 from .statuses import Change, StatusChange, Statuses
 from .watches import Watches

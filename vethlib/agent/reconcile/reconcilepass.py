@@ -7,9 +7,8 @@ interfaces that claim the same name in the same namespace, and the owner of ever
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from ipaddress import IPv6Interface
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from vethlib._primitives import time
@@ -17,112 +16,27 @@ from vethlib.agent.host.execution import execute, interfaces_of
 from vethlib.agent.host.recording import facts_of_look
 from vethlib.agent.planning.confine import plan_apart
 from vethlib.agent.planning.detection import unusable
-from vethlib.agent.planning.observed import NetnsId, Observed, SeenLink
-from vethlib.agent.planning.operations import AddNetns, ChangeLink, CreatePair, DeletePair, Operation, Plan
+from vethlib.agent.planning.observed import NetnsId, Observed
+from vethlib.agent.planning.operations import ChangeLink, DeletePair, Operation, Plan
 from vethlib.agent.planning.owned import OwnedPairs
 from vethlib.agent.planning.planner import plan
 from vethlib.agent.planning.words import drift, drifted
-from vethlib.agent.reasons import Reason, changed_repeatedly, drift_persists, duplicate_mac, not_deletable, of_error
-from vethlib.agent.state import State, Verdict
-from vethlib.errors import LinkExists, LinkNotFound, NetnsNotFound, VethError
+from vethlib.agent.reasons import drift_persists, not_deletable
+from vethlib.agent.state import State
+from vethlib.errors import VethError
 
+from .choice import Choice
 from .owners import Owners
+from .passresult import PassResult
 
-__all__ = ["PassResult", "ReconcilePass"]
+__all__ = ["ReconcilePass"]
 
 _ROUNDS: Final = 4  # in an endless race there would be no end to them
-
-AT_ONCE: Final = 256
-"""Pairs that are created before other interfaces have their turn: a tenth of a second. Others count by their cost."""
-
-_WEIGHTS: Final = {"create": 1.0, "delete": 0.25, "change": 0.25}
 
 _MOMENTS: Final = (0.0005, 0.001, 0.002, 0.004, 0.008)  # seconds
 _SAMPLE: Final = 4  # namespaces
 
-_ADDRESSES: Final = 8  # added or removed, cost as much as a pair: about 50 µs each
-
-_PASSING: Final = (LinkExists, LinkNotFound, NetnsNotFound)
-"""Errors that mean that the host has changed since the last look. The next look finds out how."""
-
 _log = logging.getLogger("vethlib.agent")
-
-
-@dataclass(slots=True)
-class PassResult:
-    """The result for the interfaces in `names`: the last look, and the plan after it.
-
-    `done` are the operations that were carried out, in order. `errors` has the refusal of the kernel for each interface
-    that is still to be changed; `held` has why something is still to be done that was not tried. `unseen` are the
-    interfaces that wait for a namespace that could not be looked into, and has to be tried again. Nothing was done yet
-    for those that are `deferred`, because there was too much to do. `duplicates` has the interfaces with a duplicate
-    address, `detecting` those with an address that is still being checked, each with the reason.
-
-    `leftovers` is true if a pair that belongs to no interface could not be deleted. `unrecorded` is the number of pairs
-    that have the marks of this label and are not owned. `at_rest` is true if the whole host was looked at, once, and
-    nothing is left to do, to be tried again or to be waited for except namespaces and peers.
-    """
-
-    names: set[str]
-    observed: Observed
-    plan: Plan
-    done: list[Operation] = field(default_factory=list)
-    errors: dict[str, VethError] = field(default_factory=dict)
-    held: dict[str, Reason] = field(default_factory=dict)
-    unseen: set[str] = field(default_factory=set)
-    unrecorded: int = 0
-    deferred: set[str] = field(default_factory=set)
-    leftovers: bool = False
-    duplicates: dict[str, Reason] = field(default_factory=dict)
-    detecting: dict[str, Reason] = field(default_factory=dict)
-    at_rest: bool = False
-
-    def verdict(self, name: str) -> Verdict | None:
-        """Return the state of an interface; None if it is not configured and nothing is left of it."""
-        if name in self.errors:
-            return Verdict.because(State.RETRYING, of_error(self.errors[name]))
-        if name in self.held:
-            return Verdict.because(State.RETRYING, self.held[name])
-        verdict = self.plan.verdicts.get(name)
-        if name in self.unseen and verdict is not None and verdict.state is State.PENDING:
-            return replace(verdict, state=State.RETRYING)
-        if self.is_duplicate(name):
-            return Verdict.because(State.RETRYING, self.duplicates[name])
-        return Verdict.because(State.PENDING, self.detecting[name]) if self.is_detecting(name) else verdict
-
-    def is_duplicate(self, name: str) -> bool:
-        """Return whether nothing but a duplicate address keeps an interface from being usable."""
-        return name in self.duplicates and self._is_as_configured(name)
-
-    def is_detecting(self, name: str) -> bool:
-        """Return whether an interface only waits for the end of duplicate address detection."""
-        return name in self.detecting and name not in self.duplicates and self._is_as_configured(name)
-
-    def note_usable(self, seen: Mapping[str, SeenLink]) -> None:
-        """Note that the addresses of these interfaces can be used by now."""
-        for name in seen:
-            self.detecting.pop(name, None)
-        self.plan = replace(self.plan, found={**self.plan.found, **seen})
-
-    def settled(self, name: str) -> bool:
-        """Return whether everything is as configured, even if the addresses cannot be used yet."""
-        return name not in self.duplicates and self._is_as_configured(name)
-
-    def changed_netns(self) -> set[tuple[int, int]]:
-        """Return the namespaces in which the pass has changed something."""
-        places: set[NetnsId | None] = set()
-        for operation in self.done:
-            if isinstance(operation, CreatePair):
-                refs = (operation.a.namespace.ref, operation.b.namespace.ref)
-                places.update(self.observed.netns[ref].place for ref in refs if ref in self.observed.netns)
-            elif isinstance(operation, (ChangeLink, DeletePair)):
-                places.add(operation.place)
-        return {place for place in places if isinstance(place, tuple)}
-
-    def _is_as_configured(self, name: str) -> bool:
-        verdict = self.plan.verdicts.get(name)
-        as_configured = verdict is not None and verdict.state is State.CONFIGURED
-        return as_configured and name not in self.errors and name not in self.held
 
 
 class ReconcilePass:
@@ -147,10 +61,9 @@ class ReconcilePass:
         self._unplanned: dict[str, VethError] = {}
         self._is_whole = False  # the last look was at the whole host
         self._freed: set[str] = set()  # interfaces that may have a name that another one has given up
-        self._deferred: set[str] = set()
+        self._choice = Choice(owners.session, owners.backoff)
         self._leftovers = False
         self._unrecorded = 0
-        self._tried: set[str] = set()  # interfaces whose duplicate addresses were added again
 
     def run(self) -> PassResult:
         """Run the pass. Raises VethError if looking is impossible."""
@@ -176,8 +89,8 @@ class ReconcilePass:
                     result.held[name] = drift_persists(drift(operation), drifted(operation), _ROUNDS - 1)
         result.leftovers = self._leftovers
         result.unrecorded = self._unrecorded
-        result.deferred = self._deferred - self._names
-        result.at_rest = self._is_whole and not planned.operations and not planned.doubtful and _is_undisturbed(result)
+        result.deferred = self._choice.deferred - self._names
+        result.at_rest = self._is_whole and not planned.operations and not planned.doubtful and result.is_undisturbed()
         return result
 
     # --- looking
@@ -298,53 +211,9 @@ class ReconcilePass:
         for name in self._names - self._desired.interfaces.keys():
             if reason := self._observer.hidden(name, observed):
                 result.held[name] = not_deletable(name, reason)
-        chosen: list[Operation] = []
-        for operation in self._due(planned.operations, result):
-            names = interfaces_of(operation)
-            error = next((self._errors[name] for name in names if name in self._errors), None)
-            if error is not None and not isinstance(error, _PASSING):
-                result.errors.update(dict.fromkeys(names, error))
-                continue
-            complete = [name for name in names if _is_configured(name, planned)]
-            if repairs := self._backoff.hold(complete, time.monotonic()):
-                result.held.update(
-                    dict.fromkeys(names, changed_repeatedly(drift(operation), drifted(operation), repairs))
-                )
-            else:
-                chosen.append(operation)
-        return _without_unused_netns(self._first_of(chosen)), result
-
-    def _due(self, operations: Iterable[Operation], result: PassResult) -> Iterator[Operation]:
-        """Yield the operations, without adding a duplicate address again before it is time."""
-        for operation in operations:
-            if isinstance(operation, ChangeLink):
-                name = operation.interface.name
-                if lost := self._lost_for_a_duplicate(operation):
-                    result.duplicates[name] = lost
-                if name in result.duplicates and (name in self._tried or not self._may_try_again(name)):
-                    operation = replace(operation, again=())
-                    if lost:
-                        added = tuple(address for address in operation.added if not isinstance(address, IPv6Interface))
-                        operation = replace(operation, added=added)
-                    if operation.is_empty:
-                        continue
-                elif name in result.duplicates:
-                    self._tried.add(name)
-            yield operation
-
-    def _may_try_again(self, name: str) -> bool:
-        return self._backoff.may_try_again(name, time.monotonic())
-
-    def _lost_for_a_duplicate(self, operation: ChangeLink) -> Reason | None:
-        """Return why a link has lost the IPv6 addresses to be added, if the kernel removed them for a duplicate MAC."""
-        lost = [address for address in operation.added if isinstance(address, IPv6Interface)]
-        if not lost or "up" in operation.changes:
-            return None
-        try:
-            settings = self._session.ipv6_settings(operation.name, operation.ref)
-        except VethError:
-            return None  # adding them reports the reason
-        return duplicate_mac(lost) if settings.may_be_switched_off_for_a_duplicate else None
+        operations = self._choice.choose(result, self._errors)
+        self._names -= self._choice.deferred
+        return operations, result
 
     def _unseen(self, observed: Observed) -> set[str]:
         """Return the interfaces whose pair has an end in a namespace that could not be looked into."""
@@ -355,25 +224,6 @@ class ReconcilePass:
         unseen = {name for name, interface in desired.items() if interface.namespace.ref in refused}
         peers = {desired[name].peer_if_name for name in unseen}
         return unseen | {name for name in peers if name in desired and desired[name].peer_if_name in unseen}
-
-    def _first_of(self, operations: Sequence[Operation]) -> list[Operation]:
-        """Return the operations of this pass; the interfaces of the others are deferred.
-
-        No operation needs a later one, and those that belong to no interface are never deferred.
-        """
-        first: list[Operation] = []
-        deferred: set[str] = set()
-        weight = 0.0
-        for operation in operations:
-            names = interfaces_of(operation)
-            if weight >= AT_ONCE and names:
-                deferred.update(names)
-            else:
-                first.append(operation)
-                weight += _WEIGHTS.get(operation.op, 0.0) + _addresses(operation) // _ADDRESSES
-        self._deferred |= deferred
-        self._names -= deferred
-        return first
 
     # --- acting
 
@@ -415,38 +265,5 @@ class ReconcilePass:
         """Count the repair of interfaces that were as configured, and whose configuration has not changed since."""
         now = time.monotonic()
         for name in self._backoff.settled({name for operation in operations for name in interfaces_of(operation)}):
-            if _is_configured(name, planned) and not self._backoff.duplicate(name):
+            if planned.configures(name) and not self._backoff.duplicate(name):
                 self._backoff.repaired(name, now)
-
-
-def _is_undisturbed(result: PassResult) -> bool:
-    """Return whether there is no interface that a later look could judge differently by itself."""
-    return not (result.done or result.errors or result.held or result.unseen or result.deferred) and not (
-        result.leftovers or result.duplicates or result.detecting
-    )
-
-
-def _is_configured(name: str, planned: Plan) -> bool:
-    """Return whether an interface has everything that it needs."""
-    verdict = planned.verdicts.get(name)
-    return verdict is not None and verdict.state is State.CONFIGURED
-
-
-def _without_unused_netns(operations: Sequence[Operation]) -> list[Operation]:
-    """Return the operations without the creation of namespaces that no created pair needs."""
-    needed = {
-        interface.namespace.name
-        for operation in operations
-        if isinstance(operation, CreatePair)
-        for interface in (operation.a, operation.b)
-    }
-    return [each for each in operations if not isinstance(each, AddNetns) or each.name in needed]
-
-
-def _addresses(operation: Operation) -> int:
-    """Return how many addresses an operation adds and removes."""
-    if isinstance(operation, CreatePair):
-        return len(operation.veth.a.interfaces) + len(operation.veth.b.interfaces)
-    if isinstance(operation, ChangeLink):
-        return len(operation.added) + len(operation.removed) + len(operation.order) + 2 * len(operation.again)
-    return 0

@@ -21,7 +21,7 @@ from vethlib.errors import VethError
 from .backoff import NextStep, next_step
 from .occasions import Scope
 from .owners import Owners
-from .reconcilepass import PassResult
+from .passresult import InterfaceResult, PassResult
 
 __all__ = ["CHANGED", "GONE", "Reporter"]
 
@@ -61,7 +61,11 @@ class Reporter:
         for name in names:
             operations = done.get(name, ())
             try:
-                verdict, changed = self._settle(name, result, now)
+                outcome = result.of(name)
+                if outcome.verdict is None and name not in self._statuses.now and name not in self._desired.refused:
+                    continue  # a peer that is not configured, and of which nothing is left
+                doubt = self._doubt(name, result) if name in result.plan.doubtful else None
+                verdict, changed = self._settle(name, outcome, doubt, now)
                 if changed or operations:
                     cause = _cause(scope.names.get(name, shared), operations)
                     self._statuses.log(name, verdict, operations, cause)
@@ -101,16 +105,16 @@ class Reporter:
                 done[name].append(addition)
         return done
 
-    def _settle(self, name: str, result: PassResult, now: float) -> tuple[Verdict | None, bool]:
+    def _settle(
+        self, name: str, outcome: InterfaceResult, doubt: Reason | None, now: float
+    ) -> tuple[Verdict | None, bool]:
         """Report the state of one interface. Return it, and whether the state or its reason has changed."""
-        doubt = self._doubt(name, result)
-        verdict = self._judge(name, result, now, stands=doubt is not None)
-        seen = result.plan.found.get(name)
+        verdict = self._judge(name, outcome, now, stands=doubt is not None)
         if doubt:
             # The registry and dependants keep the link that was seen last.
             return CONFIGURED, self._report(name, CONFIGURED, None, doubt, unseen=True)
-        changed = self._statuses.remove(name) if verdict is None else self._report(name, verdict, seen)
-        self._register(name, verdict, seen)
+        changed = self._statuses.remove(name) if verdict is None else self._report(name, verdict, outcome.seen)
+        self._register(name, verdict, outcome.seen)
         return verdict, changed
 
     def _doubt(self, name: str, result: PassResult) -> Reason | None:
@@ -118,7 +122,7 @@ class Reporter:
 
         That is so if it was CONFIGURED, and the source of its namespace reference does not answer; None for any other.
         """
-        if name not in result.plan.doubtful or name in result.errors or name in result.held:
+        if name in result.errors or name in result.held:
             return None
         status, verdict = self._statuses.now.get(name), result.plan.verdicts.get(name)
         if verdict is None or verdict.state is not State.PENDING:
@@ -131,14 +135,14 @@ class Reporter:
             return None
         return unchecked(verdict.reason)
 
-    def _judge(self, name: str, result: PassResult, now: float, *, stands: bool) -> Verdict | None:
+    def _judge(self, name: str, outcome: InterfaceResult, now: float, *, stands: bool) -> Verdict | None:
         """Return the state of an interface, and schedule its next attempt; None if nothing is left of it."""
-        verdict = self._after_detection(name, result, now)
-        error = result.errors.get(name)
+        verdict = self._after_detection(name, outcome, now)
+        error = outcome.error
         step = NextStep.DONE if verdict is None else next_step(verdict, error)
         self._owners.counters.outcomes[step.value] += 1
-        held = name in result.held or self._backoff.duplicate(name) is not None
-        self._backoff.record(name, step, now, configured=stands or result.settled(name), held=held)
+        held = outcome.held or self._backoff.duplicate(name) is not None
+        self._backoff.record(name, step, now, configured=stands or outcome.settled, held=held)
         if step is NextStep.TERMINAL and error is not None:
             verdict = Verdict.because(State.FAILED, of_error(error))
         problems = self._desired.refused.get(name)
@@ -149,18 +153,17 @@ class Reporter:
             verdict = Verdict(State.INVALID, text + kept, tuple(map(invalid_value, problems[: limits.problems])))
         return verdict
 
-    def _after_detection(self, name: str, result: PassResult, now: float) -> Verdict | None:
+    def _after_detection(self, name: str, outcome: InterfaceResult, now: float) -> Verdict | None:
         """Return the state of an interface; RETRYING while an address that was a duplicate is checked again."""
-        verdict = result.verdict(name)
         self.detecting.discard(name)
-        if result.is_duplicate(name):
-            self._backoff.find_duplicate(name, result.duplicates[name], now)
-        elif result.is_detecting(name):
+        if outcome.duplicate is not None:
+            self._backoff.find_duplicate(name, outcome.duplicate, now)
+        elif outcome.detecting:
             if reason := self._backoff.duplicate(name):
                 self._backoff.detect_again(name, now)
                 return Verdict.because(State.RETRYING, reason)
             self.detecting.add(name)
-        return verdict
+        return outcome.verdict
 
     def _register(self, name: str, verdict: Verdict | None, seen: SeenLink | None) -> None:
         """Report the link of an interface, or that it has none, to the registry and to dependants."""

@@ -1,0 +1,134 @@
+"""Which operations of a plan are carried out now: not those that were refused, have to wait, or are too many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from ipaddress import IPv6Interface
+from typing import Final
+
+from vethlib._primitives import time
+from vethlib.agent.host.execution import interfaces_of
+from vethlib.agent.planning.operations import AddNetns, ChangeLink, CreatePair, Operation
+from vethlib.agent.planning.words import drift, drifted
+from vethlib.agent.reasons import Reason, changed_repeatedly, duplicate_mac
+from vethlib.errors import LinkExists, LinkNotFound, NetnsNotFound, VethError
+from vethlib.session import Session
+
+from .backoff import Backoff
+from .passresult import PassResult
+
+__all__ = ["Choice"]
+
+AT_ONCE: Final = 256
+"""Pairs that are created before other interfaces have their turn: a tenth of a second. Others count by their cost."""
+
+_WEIGHTS: Final = {"create": 1.0, "delete": 0.25, "change": 0.25}
+
+_ADDRESSES: Final = 8  # added or removed, cost as much as a pair: about 50 µs each
+
+_PASSING: Final = (LinkExists, LinkNotFound, NetnsNotFound)
+"""Errors that mean that the host has changed since the last look. The next look finds out how."""
+
+
+class Choice:
+    """Chooses the operations of each round of one pass.
+
+    `deferred` are the interfaces whose operations are left to a later pass, because there was too much to do.
+    """
+
+    def __init__(self, session: Session, backoff: Backoff) -> None:
+        self.deferred: set[str] = set()
+        self._session = session
+        self._backoff = backoff
+        self._tried: set[str] = set()  # interfaces whose duplicate addresses were added again
+
+    def choose(self, result: PassResult, refused: Mapping[str, VethError]) -> list[Operation]:
+        """Return the operations to carry out of the plan of a `result`, which gets the reasons of the others.
+
+        `refused` has what the kernel has refused in this pass, by interface.
+        """
+        chosen: list[Operation] = []
+        for operation in self._due(result.plan.operations, result):
+            names = interfaces_of(operation)
+            error = next((refused[name] for name in names if name in refused), None)
+            if error is not None and not isinstance(error, _PASSING):
+                result.errors.update(dict.fromkeys(names, error))
+                continue
+            complete = [name for name in names if result.plan.configures(name)]
+            if repairs := self._backoff.hold(complete, time.monotonic()):
+                reason = changed_repeatedly(drift(operation), drifted(operation), repairs)
+                result.held.update(dict.fromkeys(names, reason))
+            else:
+                chosen.append(operation)
+        return _without_unused_netns(self._first_of(chosen))
+
+    def _due(self, operations: Iterable[Operation], result: PassResult) -> Iterator[Operation]:
+        """Yield the operations, without adding a duplicate address again before it is time."""
+        for operation in operations:
+            if isinstance(operation, ChangeLink):
+                name = operation.interface.name
+                if lost := self._lost_for_a_duplicate(operation):
+                    result.duplicates[name] = lost
+                if name in result.duplicates and not self._may_try_again(name):
+                    operation = replace(operation, again=())
+                    if lost:
+                        added = tuple(address for address in operation.added if not isinstance(address, IPv6Interface))
+                        operation = replace(operation, added=added)
+                    if operation.is_empty:
+                        continue
+                elif name in result.duplicates:
+                    self._tried.add(name)
+            yield operation
+
+    def _may_try_again(self, name: str) -> bool:
+        return name not in self._tried and self._backoff.may_try_again(name, time.monotonic())
+
+    def _lost_for_a_duplicate(self, operation: ChangeLink) -> Reason | None:
+        """Return why a link has lost the IPv6 addresses to be added, if the kernel removed them for a duplicate MAC."""
+        lost = [address for address in operation.added if isinstance(address, IPv6Interface)]
+        if not lost or "up" in operation.changes:
+            return None
+        try:
+            settings = self._session.ipv6_settings(operation.name, operation.ref)
+        except VethError:
+            return None  # adding them reports the reason
+        return duplicate_mac(lost) if settings.may_be_switched_off_for_a_duplicate else None
+
+    def _first_of(self, operations: Sequence[Operation]) -> list[Operation]:
+        """Return the operations of this pass; the interfaces of the others are deferred.
+
+        No operation needs a later one, and those that belong to no interface are never deferred.
+        """
+        first: list[Operation] = []
+        deferred: set[str] = set()
+        weight = 0.0
+        for operation in operations:
+            names = interfaces_of(operation)
+            if weight >= AT_ONCE and names:
+                deferred.update(names)
+            else:
+                first.append(operation)
+                weight += _WEIGHTS.get(operation.op, 0.0) + _addresses(operation) // _ADDRESSES
+        self.deferred |= deferred
+        return first
+
+
+def _without_unused_netns(operations: Sequence[Operation]) -> list[Operation]:
+    """Return the operations without the creation of namespaces that no created pair needs."""
+    needed = {
+        interface.namespace.name
+        for operation in operations
+        if isinstance(operation, CreatePair)
+        for interface in (operation.a, operation.b)
+    }
+    return [each for each in operations if not isinstance(each, AddNetns) or each.name in needed]
+
+
+def _addresses(operation: Operation) -> int:
+    """Return how many addresses an operation adds and removes."""
+    if isinstance(operation, CreatePair):
+        return len(operation.veth.a.interfaces) + len(operation.veth.b.interfaces)
+    if isinstance(operation, ChangeLink):
+        return len(operation.added) + len(operation.removed) + len(operation.order) + 2 * len(operation.again)
+    return 0
