@@ -181,3 +181,7 @@ def requests(patch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     with patch.context() as inner:
         inner.setattr(RtnlSocket, "_send", counted)
         yield sent
+
+
+def pending(configurator: Configurator, *interfaces: str) -> Callable[[], bool]:
+    return is_state(configurator, State.PENDING, *interfaces)

@@ -4,25 +4,15 @@ from __future__ import annotations
 
 import errno
 import gc
-import itertools
 import os
-import select
-import signal
-import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from threading import Timer
-from types import FrameType
 from typing import Any
 
 import pytest
 
-import vethlib.agent.reconcile.configurator as module
 from tests.live.applying import interface
 from tests.live.configuring import (
-    by_file,
     by_pid,
     configured,
     is_state,
@@ -30,7 +20,6 @@ from tests.live.configuring import (
     placed,
     put,
     quickly,
-    readable,
     settle,
     state_of,
     states,
@@ -39,13 +28,11 @@ from tests.live.configuring import (
 from tests.live.descriptors import descriptors_left
 from tests.live.refusals import refused, tiny_buffers
 from tests.reasons import in_codes
-from tests.slack import slack
-from tests.witness import ip, names, nothing_changes, open_fds, poll, seen
-from vethlib import InvalidValue, NetlinkError, Session, SessionClosed, VethError, ns
+from tests.witness import ip, names, open_fds, seen
+from vethlib import NetlinkError, Session, VethError
 from vethlib._nl.const import RTM_DELLINK, RTM_GETLINK, RTM_NEWADDR, RTM_NEWLINK, RTM_SETLINK
 from vethlib.agent import State
 from vethlib.agent.reconcile.configurator import Configurator
-from vethlib.ns import Netns
 
 
 @pytest.fixture
@@ -334,305 +321,3 @@ def test_events_that_overflow_lead_to_a_full_look(session: Session, blue: str, m
         settle(configurator)
         assert len(resyncs) > before
         assert configured(configurator, *(f"{end}{number}" for number in range(30) for end in "ab"))()
-
-
-# --- interruptions
-
-
-class Interrupting:
-    """Raises KeyboardInterrupt at the n-th place of the agent's own code where CPython may run a signal handler.
-
-    Those are the first instruction of a function and the return of a C call (see vethlib/ns/entering.py).
-    """
-
-    OWN = tuple(
-        str(Path(module.__file__).parent / f"{name}.py")
-        for name in (
-            "configurator",
-            "occasions",
-            "events",
-            "reconcilepass",
-            "choice",
-            "reporter",
-            "observer",
-            "watches",
-            "statuses",
-        )
-    )
-
-    def __init__(self, at: int) -> None:
-        self._left = at
-        self.fired = False
-
-    def __call__(self, frame: FrameType, event: str, _: Any) -> None:
-        if event in ("call", "c_return") and frame.f_code.co_filename in self.OWN:
-            self._left -= 1
-            if self._left == 0:
-                sys.setprofile(None)
-                self.fired = True
-                raise KeyboardInterrupt
-
-    def poll(self, configurator: Configurator) -> None:
-        sys.setprofile(self)
-        try:
-            configurator.poll(0)
-        except KeyboardInterrupt:
-            pass
-        finally:
-            sys.setprofile(None)
-
-
-def interrupted_everywhere(
-    configurator: Configurator, begin: Callable[[int], None], check: Callable[[int], None], step: int
-) -> int:
-    """Interrupt one poll at one place after the other; returns how many places there were."""
-    for at in itertools.count(1, step):
-        begin(at)
-        interrupting = Interrupting(at)
-        interrupting.poll(configurator)
-        settle(configurator)
-        check(at)
-        if not interrupting.fired:
-            return at
-    raise AssertionError
-
-
-def test_an_interruption_anywhere_in_a_poll_that_repairs_loses_nothing(configurator: Configurator, blue: str) -> None:
-    put(configurator, *pair("a", "b", "blue"))
-    settle(configurator)
-
-    def begin(_: int) -> None:
-        configurator.put(interface("b", "a"))  # ends any hold
-        settle(configurator)
-        with Session() as other:
-            other.set("a", "blue", mtu=1300)
-
-    def check(at: int) -> None:
-        with Session() as other:
-            assert other.lookup("a", "blue").mtu == 1500, at
-        assert configured(configurator, "a", "b")(), (at, states(configurator))
-
-    assert interrupted_everywhere(configurator, begin, check, 3) > 50
-
-
-def test_an_interruption_anywhere_in_a_poll_that_builds_loses_nothing(configurator: Configurator) -> None:
-    settle(configurator)
-
-    def begin(_: int) -> None:
-        put(configurator, *pair("a", "b"))
-
-    def check(at: int) -> None:
-        assert configured(configurator, "a", "b")(), (at, states(configurator))
-        with Session() as other:
-            assert {link.name for link in other.links()} == {"lo", "a", "b"}, at
-        configurator.delete("a")
-        configurator.delete("b")
-        settle(configurator)
-        assert states(configurator) == {}, at
-
-    assert interrupted_everywhere(configurator, begin, check, 11) > 50
-
-
-def test_an_interruption_anywhere_in_a_poll_that_hears_of_a_namespace_loses_nothing(session: Session) -> None:
-    with Configurator(session, missing_netns="wait") as configurator:
-        put(configurator, *pair("a", "b", "blue"))
-        settle(configurator)
-
-        def begin(_: int) -> None:
-            ns.Netns.create("blue").close()
-
-        def check(at: int) -> None:
-            until(configurator, configured(configurator, "a", "b"), 1.0)
-            ns.remove("blue")
-            until(configurator, is_state(configurator, State.PENDING, "a", "b"), 1.0)
-
-        assert interrupted_everywhere(configurator, begin, check, 17) > 50
-
-
-def test_a_signal_that_raises_interrupts_a_wait_and_leaves_it_usable(configurator: Configurator) -> None:
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    settle(configurator)
-    before = signal.signal(signal.SIGALRM, interrupt)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.03)
-        with pytest.raises(KeyboardInterrupt):
-            configurator.poll(None)
-    finally:
-        signal.signal(signal.SIGALRM, before)
-    put(configurator, *pair("a", "b"))
-    settle(configurator)
-    assert names() == {"a", "b"}
-
-
-# --- waiting
-
-
-@pytest.mark.timing
-def test_poll_waits_as_long_as_it_is_told_and_no_longer(configurator: Configurator) -> None:
-    settle(configurator)
-    began = time.monotonic()
-    assert configurator.poll(0) == {}
-    assert time.monotonic() - began < 0.02 + slack()
-    assert configurator.poll(0.05) == {}
-    assert 0.05 <= time.monotonic() - began < 0.2 + slack()
-
-
-def test_poll_waits_for_an_event_and_tells_what_came_of_it(configurator: Configurator) -> None:
-    put(configurator, *pair("a", "b"))
-    settle(configurator)
-    for timeout in (5.0, None):
-        before = seen("a")["ifindex"]
-        timer = Timer(0.02, ip, ("link", "del", "dev", "a"))
-        timer.start()
-        told: dict[str, Any] = {}
-        while "a" not in told:
-            told = configurator.poll(timeout)
-        timer.join()
-        assert told["a"].state is State.CONFIGURED
-        assert told["a"].link.index == seen("a")["ifindex"] != before
-        settle(configurator)
-
-
-def test_poll_waits_for_the_next_attempt(configurator: Configurator, monkeypatch: pytest.MonkeyPatch) -> None:
-    with refused(monkeypatch, errno.ENOMEM, RTM_NEWLINK, times=3):
-        put(configurator, *pair("a", "b"))
-        deadline = time.monotonic() + 2
-        while not configured(configurator, "a", "b")():
-            assert time.monotonic() < deadline
-            configurator.poll(None)
-    assert names() == {"a", "b"}
-
-
-def test_the_descriptor_is_readable_exactly_when_there_is_something(configurator: Configurator, blue: str) -> None:
-    assert readable(configurator)  # the first look
-    settle(configurator)
-    steps: list[Callable[[], object]] = [
-        lambda: put(configurator, *pair("a", "b", "blue")),
-        lambda: configurator.resync(),
-        lambda: configurator.refuse("z", [InvalidValue("mtu", 3, "no")]),
-        lambda: configurator.delete("z"),
-        lambda: ip("link", "set", "dev", "a", "down", netns="blue"),
-        lambda: ip("link", "add", "name", "foreign", "type", "bridge"),
-        lambda: configurator.delete("a"),
-    ]
-    for number, step in enumerate(steps):
-        assert not readable(configurator), number
-        step()
-        assert readable(configurator, 1), number
-        settle(configurator)
-        assert configurator.due() is None or number == 0
-
-
-def test_the_descriptor_works_in_another_epoll(configurator: Configurator) -> None:
-    settle(configurator)
-    with select.epoll() as outer:
-        outer.register(configurator.fileno(), select.EPOLLIN)
-        for _ in range(2):
-            put(configurator, *pair("a", "b"))
-            assert outer.poll(1)
-            settle(configurator)
-            assert outer.poll(0) == []
-            configurator.delete("a")
-            settle(configurator)
-
-
-def test_nothing_is_due_while_all_is_well_or_waits_for_events(configurator: Configurator, blue: str) -> None:
-    settle(configurator)
-    put(configurator, *pair("a", "b", "blue"), interface("x", "y"))
-    settle(configurator)
-    until(configurator, lambda: configurator.due() is None, 1.0)
-
-
-# --- the end
-
-
-def test_closing_leaves_the_host_and_no_descriptor(session: Session, blue: str, spawn: Callable[[str], int]) -> None:
-    pid = spawn("blue")
-    with Configurator(session):
-        pass
-    fds = open_fds()
-    configurator = Configurator(session)
-    put(configurator, *pair("a", "b", "blue"), placed("c", "d", by_pid(pid)), placed("d", "c", by_file("/run/x")))
-    settle(configurator)
-    assert configured(configurator, "a", "b")()
-    with nothing_changes():
-        configurator.close()
-        configurator.close()
-    assert open_fds() == fds
-
-
-def test_a_namespace_that_is_managed_ends_when_its_last_user_goes(
-    configurator: Configurator, spawn: Callable[[str], int]
-) -> None:
-    """The agent keeps none alive: a foreign link in there goes, too."""
-    with Netns.anonymous() as netns:
-        pid = spawn(netns.ref)
-    put(configurator, placed("a", "b", by_pid(pid)), interface("b", "a"))
-    settle(configurator)
-    ip("link", "add", "name", "foreign", "type", "veth", "peer", "name", "far", "netns", str(pid))
-    settle(configurator)
-    assert names() == {"b", "foreign"}
-    os.kill(pid, 9)
-    assert poll(lambda: names() == set())
-    settle(configurator)
-    assert state_of(configurator, "a") == f"PENDING: process-gone(pid:{pid})"
-
-
-def test_after_its_end_it_refuses_everything(session: Session) -> None:
-    configurator = Configurator(session)
-    configurator.close()
-    for call in (
-        configurator.poll,
-        configurator.fileno,
-        configurator.resync,
-        lambda: configurator.put(interface("a", "b")),
-        lambda: configurator.delete("a"),
-        lambda: configurator.refuse("a", []),
-    ):
-        with pytest.raises(SessionClosed, match="this configurator is closed"):
-            call()
-    assert configurator.status() == []
-
-
-def test_unclosed_it_warns_and_leaks_nothing(session: Session) -> None:
-    with Configurator(session):
-        pass
-    fds = open_fds()
-    configurator = Configurator(session)
-    with pytest.warns(ResourceWarning, match=r"unclosed <.*Configurator.*close it, or use `with Configurator"):
-        configurator.__del__()
-    del configurator
-    gc.collect()
-    assert open_fds() == fds
-
-
-@pytest.mark.parametrize("bad", [{"label": "no spaces"}, {"label": ""}, {"missing_netns": "maybe"}])
-def test_bad_arguments_are_refused_and_leak_nothing(session: Session, bad: dict[str, Any]) -> None:
-    fds = open_fds()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        with pytest.raises(InvalidValue, match="^(label|missing_netns) "):
-            Configurator(session, **bad)
-        gc.collect()
-    assert open_fds() == fds
-
-
-def test_an_error_of_the_session_ends_neither_wait_nor_state(session: Session) -> None:
-    """A session that was closed too early is said, and is no endless loop."""
-    other = Session()
-    with Configurator(other) as configurator:
-        put(configurator, *pair("a", "b"))
-        settle(configurator)
-        other.close()
-        configurator.put(interface("a", "b", mtu=1400))
-        with pytest.raises(SessionClosed):
-            for _ in range(3):
-                configurator.poll(0)
-                raise_if_retrying(configurator)
-
-
-def raise_if_retrying(configurator: Configurator) -> None:
-    if state_of(configurator, "a") == "RETRYING: refused":
-        raise SessionClosed("said by the status, which is as good")

@@ -9,24 +9,23 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.live.applying import interface, reaches
+from tests.live.applying import interface
 from tests.live.configuring import (
     NETNS_DIR,
     SOON,
     best_of,
     bind,
     by_file,
-    by_label,
     by_pid,
     configured,
     foreign,
     is_state,
     pair,
+    pending,
     placed,
     put,
     quickly,
@@ -39,11 +38,11 @@ from tests.live.configuring import (
 )
 from tests.mounts import unmount_all
 from tests.slack import slack
-from tests.witness import ip, names, nothing_changes, poll, seen
+from tests.witness import ip, names, poll, seen
 from vethlib import IfIndexCache, LinkEvent, NetlinkError, Session, ns
-from vethlib.agent import Namespace, ReasonCode, State
+from vethlib.agent import Namespace, State
 from vethlib.agent.reconcile.configurator import Configurator
-from vethlib.follow import Follower, MemoryResolver
+from vethlib.follow import Follower
 from vethlib.ns import Netns
 from vethlib.ns.syscalls import CLONE_NEWNS, MS_PRIVATE, MS_REC, mount, unshare
 
@@ -55,18 +54,7 @@ def configurator(session: Session) -> Iterator[Configurator]:
         yield configurator
 
 
-@pytest.fixture
-def resolver() -> Iterator[MemoryResolver]:
-    resolver = MemoryResolver()
-    yield resolver
-    resolver.close()
-
-
 Spawn = Callable[[str], int]
-
-
-def pending(configurator: Configurator, *interfaces: str) -> Callable[[], bool]:
-    return is_state(configurator, State.PENDING, *interfaces)
 
 
 # --- named namespaces
@@ -416,138 +404,6 @@ def test_the_end_of_a_namespace_takes_the_other_end_and_is_heard_by_its_links(
     until(configurator, pending(configurator, "a", "b"))
     assert poll(lambda: names("red") == set())
     assert state_of(configurator, "a") == f"PENDING: process-gone(path:/proc/{process.pid}/ns/net)"
-
-
-# --- microservices
-
-
-@pytest.mark.timing
-def test_a_microservice_comes_goes_and_changes_within_50_ms(resolver: MemoryResolver, blue: str, red: str) -> None:
-    with Session(resolver=resolver) as session, Configurator(session) as configurator:
-        put(configurator, placed("port1", "port2", by_label("vnf1")), interface("port2", "port1"))
-        settle(configurator)
-        took = []
-        for netns in ("blue", "red", "blue"):
-            resolver.set("vnf1", netns)
-            took.append(until(configurator, lambda netns=netns: names(netns) == {"port1"}))  # type: ignore[misc]
-            settle(configurator)
-            assert names("blue" if netns == "red" else "red") == set()
-            assert names() == {"port2"}
-            assert configured(configurator, "port1", "port2")()
-        resolver.remove("vnf1")
-        took.append(until(configurator, pending(configurator, "port1", "port2")))
-        assert state_of(configurator, "port1") == "PENDING: microservice-not-running(microservice:vnf1)"
-        assert names() == names("blue") == set()
-        assert min(took) < SOON + slack()
-
-
-def test_a_resolver_that_does_not_answer_takes_nothing_down(resolver: MemoryResolver, blue: str, red: str) -> None:
-    resolver.set("vnf1", "blue")
-    with Session(resolver=resolver) as session, Configurator(session) as configurator:
-        put(configurator, placed("port1", "port2", by_label("vnf1"), ip_addresses=("10.0.0.1/24",)))
-        put(configurator, interface("port2", "port1", "red", ip_addresses=["10.0.0.2/24"]))
-        put(configurator, placed("x", "y", by_label("vnf2")), interface("y", "x"))
-        settle(configurator)
-        before = [status for status in configurator.status() if status.name.startswith("port")]
-        with nothing_changes():
-            resolver.down("the engine does not answer")
-            settle(configurator)
-            configurator.resync()
-            settle(configurator)
-            configurator.resync(
-                [
-                    placed("port1", "port2", by_label("vnf1"), ip_addresses=("10.0.0.1/24",)),
-                    interface("port2", "port1", "red", ip_addresses=["10.0.0.2/24"]),
-                    placed("x", "y", by_label("vnf2")),
-                    interface("y", "x"),
-                ]
-            )
-            settle(configurator)
-        after = [status for status in configurator.status() if status.name.startswith("port")]
-        assert [status.warning_code for status in after] == [ReasonCode.UNCHECKED] * 2
-        assert all("the engine does not answer" in status.warning for status in after)
-        assert [replace(status, warning="", warning_code="") for status in after] == before
-        assert before[0].link is not None
-        assert configurator.indexes.index("port1") == before[0].link.index
-        assert state_of(configurator, "x") == "PENDING: resolver-down(microservice:vnf2)"
-        assert reaches("blue", "10.0.0.2", "red")
-        with nothing_changes():
-            resolver.up()
-            settle(configurator)
-        assert configured(configurator, "port1", "port2")()
-        assert state_of(configurator, "x") == "PENDING: microservice-not-running(microservice:vnf2)"
-
-
-def test_what_stopped_while_the_resolver_was_down_is_taken_down_afterwards(
-    resolver: MemoryResolver, blue: str, red: str
-) -> None:
-    resolver.set("vnf1", "blue")
-    with Session(resolver=resolver) as session, Configurator(session) as configurator:
-        put(configurator, placed("port1", "port2", by_label("vnf1")), interface("port2", "port1", "red"))
-        settle(configurator)
-        resolver.down("away")
-        settle(configurator)
-        assert configured(configurator, "port1", "port2")()
-        resolver.remove("vnf1")
-        settle(configurator)
-        assert names("red") == {"port2"}
-        resolver.up()
-        settle(configurator)
-        assert names("red") == names("blue") == set()
-
-
-@pytest.mark.parametrize("command", ["set port1 mtu 1400", "set port1 down", "del port1"])
-def test_a_link_that_others_change_while_the_resolver_is_down_is_not_said_to_stand(
-    resolver: MemoryResolver, blue: str, red: str, command: str
-) -> None:
-    resolver.set("vnf1", "blue")
-    with Session(resolver=resolver) as session, Configurator(session) as configurator:
-        put(configurator, placed("port1", "port2", by_label("vnf1")), interface("port2", "port1", "red"))
-        settle(configurator)
-        resolver.down("away")
-        settle(configurator)
-        ip("link", *command.split(), netns="blue")
-        until(configurator, lambda: state_of(configurator, "port1") == "PENDING: resolver-down(microservice:vnf1)")
-        resolver.up()
-        settle(configurator)
-        assert configured(configurator, "port1", "port2")()
-        assert names("blue") == {"port1"}
-
-
-def test_what_is_wanted_otherwise_while_the_resolver_is_down_is_not_said_to_stand(
-    resolver: MemoryResolver, blue: str, red: str
-) -> None:
-    resolver.set("vnf1", "blue")
-    with Session(resolver=resolver) as session, Configurator(session) as configurator:
-        put(configurator, placed("port1", "port2", by_label("vnf1")), interface("port2", "port1", "red"))
-        settle(configurator)
-        resolver.down("away")
-        settle(configurator)
-        configurator.put(placed("port1", "port2", by_label("vnf1"), ip_addresses=("10.0.0.1/24",)))
-        settle(configurator)
-        assert state_of(configurator, "port1") == "PENDING: resolver-down(microservice:vnf1)"
-        assert state_of(configurator, "port2") == "PENDING: resolver-down(microservice:vnf1)"
-
-
-def test_a_pair_deleted_while_the_resolver_is_down_is_gone_at_the_latest_when_it_answers(
-    resolver: MemoryResolver, blue: str, red: str
-) -> None:
-    """Both its ends are where nobody can say how to get there."""
-    resolver.set("vnf1", "blue")
-    resolver.set("vnf2", "red")
-    with Session(resolver=resolver) as session, Configurator(session) as configurator:
-        put(configurator, placed("p1", "p2", by_label("vnf1")), placed("p2", "p1", by_label("vnf2")))
-        put(configurator, placed("x", "y", by_label("vnf1")), placed("y", "x", by_label("vnf2")))
-        settle(configurator)
-        resolver.down("away")
-        settle(configurator)
-        configurator.delete("p1")
-        configurator.delete("p2")
-        settle(configurator)
-        resolver.up()
-        settle(configurator)
-        assert names("blue") == {"x"}
-        assert names("red") == {"y"}
 
 
 # --- names that others hold
