@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 
 __all__ = [
+    "bounded",
     "change_text",
     "columns",
     "counted",
@@ -73,6 +74,11 @@ def cut(text: str, most: int) -> str:
         return text
     end = f"… ({len(text) - most} more characters)"
     return text[: max(0, most - len(end))] + end
+
+
+def bounded(text: str, most: int) -> str:
+    """Return `text` printable and cut: it may be foreign, such as that of an engine or a file name."""
+    return printable(cut(text, most)) if text else ""
 
 
 def natural(text: str) -> list[str | tuple[int, str]]:

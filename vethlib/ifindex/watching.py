@@ -218,15 +218,16 @@ class Watching:
         """
         if not self._reader.read(self._observatories.readable(), most):
             return False
-        for _ in range(_RESYNCS):
-            lost = self._observatories.lost()
-            if not lost:
-                break
+        lost = self._observatories.lost()
+        if not lost and not self.watched.doubtful:
+            return True
+        for _ in range(_RESYNCS if lost else 0):
             for observatory in lost:
                 if observatory.resync_at <= time.monotonic():
                     self._resync(observatory)
-        if self.watched.doubtful:
-            self._look_at_doubtful()
+            if not (lost := self._observatories.lost()):
+                break
+        self._look_at_doubtful()
         return not self._observatories.lost()
 
     def _look_at_doubtful(self) -> None:

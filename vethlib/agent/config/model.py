@@ -24,7 +24,7 @@ from vethlib.errors import InvalidValue
 from vethlib.follow.resolver import LABEL_MAX
 from vethlib.text import has_controls
 
-from .problems import Checks, InvalidInterface, Remark, too_many_addresses
+from .problems import MOST_PROBLEMS, InvalidInterface, MoreProblems, Remark, detached, too_many_addresses
 
 __all__ = [
     "IPv6Policy",
@@ -215,7 +215,7 @@ class Interface:
     wants_ipv6: bool | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        check = Checks()
+        check = _Checks()
         if not isinstance(self.type, int) or self.type != InterfaceType.VETH:
             check.wrong("type", self.type, "the only type is VETH (0)")
         named = check(check_interface_name, self.name, "name")
@@ -248,7 +248,7 @@ class Interface:
             _set(self, "host_if_name", "")
         _set(self, "kernel_name", self.host_if_name or self.name)
 
-    def _check_peer(self, check: Checks) -> None:
+    def _check_peer(self, check: _Checks) -> None:
         if not self.peer_if_name:
             cure = "must be the name of the interface at the other end"
             check.wrong("veth.peer_if_name", self.peer_if_name, cure)
@@ -259,7 +259,7 @@ class Interface:
         else:
             check(check_interface_name, self.peer_if_name, "veth.peer_if_name")
 
-    def _check_addresses(self, check: Checks) -> None:
+    def _check_addresses(self, check: _Checks) -> None:
         seen: dict[object, tuple[str, links.Interface]] = {}
         addresses: list[links.Interface] = []
         given: object = self.ip_addresses
@@ -404,3 +404,33 @@ def _check_description(text: str, where: str) -> str:
     # It may have several lines, but no character that a terminal interprets.
     _check_word(text.replace("\n", " ").replace("\t", " ") if isinstance(text, str) else text, where)
     return text
+
+
+class _Checks:
+    """Runs checks and collects their exceptions, so that one problem does not hide the next."""
+
+    def __init__(self) -> None:
+        self.problems: list[InvalidValue] = []
+        self._more = 0  # problems beyond MOST_PROBLEMS
+
+    def __call__(self, check: Callable[..., T], value: object, where: str) -> T | None:
+        """Return the checked value; None if it is invalid."""
+        try:
+            return check(value, where)
+        except InvalidValue as error:
+            self._note(detached(error))
+            return None
+
+    def wrong(self, where: str, value: object, cure: str) -> None:
+        """Add a problem that was found elsewhere."""
+        self._note(InvalidValue(where, value, cure))
+
+    def listed(self) -> list[InvalidValue]:
+        """Return the problems, with a last one for the number of unlisted ones."""
+        return [*self.problems, *([MoreProblems(self._more)] if self._more else [])]
+
+    def _note(self, problem: InvalidValue) -> None:
+        if len(self.problems) < MOST_PROBLEMS:
+            self.problems.append(problem)
+        else:
+            self._more += 1

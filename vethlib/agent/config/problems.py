@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
 from vethlib.agent.limits import Limits
@@ -10,7 +10,6 @@ from vethlib.errors import InvalidValue
 
 __all__ = [
     "MOST_PROBLEMS",
-    "Checks",
     "InvalidInterface",
     "MoreProblems",
     "Remark",
@@ -21,7 +20,6 @@ __all__ = [
 
 MOST_PROBLEMS = 100  # that an interface keeps; Limits.problems is how many are shown
 
-T = TypeVar("T")
 P = TypeVar("P", bound=InvalidValue)
 
 
@@ -77,33 +75,3 @@ def in_public(problems: Sequence[InvalidValue], limits: Limits) -> str:
 def too_many_addresses(count: int, limits: Limits) -> InvalidValue:
     """Return the problem of an interface with `count` addresses."""
     return InvalidValue("ip_addresses", count, f"must be at most {limits.addresses} addresses (limit addresses)")
-
-
-class Checks:
-    """Runs checks and collects their exceptions, so that one problem does not hide the next."""
-
-    def __init__(self) -> None:
-        self.problems: list[InvalidValue] = []
-        self._more = 0  # problems beyond MOST_PROBLEMS
-
-    def __call__(self, check: Callable[..., T], value: object, where: str) -> T | None:
-        """Return the checked value; None if it is invalid."""
-        try:
-            return check(value, where)
-        except InvalidValue as error:
-            self._note(detached(error))
-            return None
-
-    def wrong(self, where: str, value: object, cure: str) -> None:
-        """Add a problem that was found elsewhere."""
-        self._note(InvalidValue(where, value, cure))
-
-    def listed(self) -> list[InvalidValue]:
-        """Return the problems, with a last one for the number of unlisted ones."""
-        return [*self.problems, *([MoreProblems(self._more)] if self._more else [])]
-
-    def _note(self, problem: InvalidValue) -> None:
-        if len(self.problems) < MOST_PROBLEMS:
-            self.problems.append(problem)
-        else:
-            self._more += 1

@@ -21,7 +21,7 @@ from vethlib.agent.registry.subscriptions import Subscribers
 from vethlib.agent.state import State, Verdict
 from vethlib.agent.status import Status, iso
 from vethlib.links import Address, Link
-from vethlib.text import cut, printable
+from vethlib.text import bounded, cut
 
 __all__ = ["MOST", "Change", "History", "StatusChange", "Statuses"]
 
@@ -184,8 +184,7 @@ class Statuses:
         return before is None or not same or before.reason != reason
 
     def _bounded(self, text: str) -> str:
-        """Return a text that can be printed safely: it may contain foreign text, such as an engine's or a file name."""
-        return printable(cut(text, self._limits.reason_chars)) if text else ""
+        return bounded(text, self._limits.reason_chars)
 
     def _bounded_reason(self, reason: Reason) -> Reason:
         return reason._replace(text=self._bounded(reason.text), about=self._bounded(reason.about))
@@ -251,7 +250,9 @@ class Statuses:
         self.subscribers.tell(StatusChange(name, status, before))
 
     def log(self, name: str, verdict: Verdict | None, done: Iterable[Operation], cause: str) -> None:
-        """Log one change of an interface, in one line: its state, what was done, and the cause. Add it to the history.
+        """Log one reported change of an interface, in one line: its state, what was done, and the cause.
+
+        It is added to the history as well.
 
         The log record also has these fields: `interface`, `state`, `reason`, `reason_code`, `done` and `cause` as
         text, and, if known, `netns`, `host_name`, `ifindex`, `peer`, `warning`, `warning_code`, `attempt` and
@@ -259,8 +260,9 @@ class Statuses:
         """
         level = logging.INFO if verdict is None else _LEVELS.get(verdict.state, logging.INFO)
         most = self._limits.reason_chars
-        state, reason = ("removed", "") if verdict is None else (str(verdict.state), self._bounded(verdict.reason))
-        known = reason or ("" if verdict else f"{name} is not configured")
+        status = None if verdict is None else self.now[name]
+        state, reason = ("removed", "") if status is None else (str(status.state), status.reason)
+        known = reason or ("" if status else f"{name} is not configured")
         done = list(done)
         new = {operation.ref for operation in done if isinstance(operation, AddNetns)}
         acts = cut("; ".join(act for operation in done if (act := action(operation, name, known, new))), most)
@@ -271,7 +273,7 @@ class Statuses:
             return
         fields: dict[str, Any] = {"interface": name, "state": state, "reason": reason, "reason_code": code}
         fields |= {"done": acts, "cause": cause}
-        if verdict is not None and (status := self.now.get(name)) is not None:
+        if status is not None:
             entry = status.as_dict()
             fields |= {field: entry[field] for field in _LOGGED if entry.get(field) not in (None, "")}
         text = f"{state} ({reason})" if reason else state

@@ -27,7 +27,7 @@ from vethlib.agent.status import Status
 from vethlib.agent.stores.agentfile import AgentFile
 from vethlib.agent.stores.protocol import Change, Outage, Snapshot, Store, StoreEvent
 from vethlib.errors import InvalidValue, VethError
-from vethlib.text import cut, printable
+from vethlib.text import bounded
 
 from .describing import reply
 from .notify import Notifier
@@ -193,7 +193,7 @@ class Service:
     def _take(self, news: StoreEvent) -> None:
         if isinstance(news, Outage):
             # It may contain foreign text, such as that of a server or a file name, and any user can read it.
-            reason = printable(cut(news.reason, self._configurator.limits.reason_chars))
+            reason = bounded(news.reason, self._configurator.limits.reason_chars)
             if reason != self.outage:
                 _log.warning("the store is down, and the host stays as it is: %s", reason)
                 self._set_outage(reason)
