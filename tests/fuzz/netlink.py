@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 from random import Random
 from typing import Final
 
-from vethlib._nl import addr, dependents, link, nsid, route
+from vethlib._nl import addr, link, nsid
 from vethlib._nl.batch import UNSENT, Exchange, Limits
 from vethlib._nl.const import NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, RTM_NEWLINK
+from vethlib._nl.dependents import attached, route
 from vethlib._nl.wire import HEADER, messages
 from vethlib.errors import Malformed
 from vethlib.ifindex import table
@@ -29,7 +30,7 @@ def _seeds(*targets: str) -> tuple[bytes, ...]:
 
 def _link(body: bytes) -> object:
     link.index_of(body)
-    dependents.parse_mounted(body)
+    attached.parse_mounted(body)
     return hash(table.record_of(link.parse_link(body)))
 
 
@@ -180,8 +181,8 @@ TARGETS: Final = (
     Target("route", route.parse_route, mutation.attributes(12), (b"",), (Malformed,)),
     Target("nsid", nsid.parse_nsid, mutation.attributes(4), (b"",), (Malformed,)),
     Target("stats", link.parse_indexed_stats, mutation.attributes(12), (b"",), (Malformed,)),
-    Target("neighbour", dependents.permanent_on, mutation.attributes(12), (b"",), (Malformed,)),
-    Target("qdisc", dependents.parse_qdisc, mutation.attributes(20), (b"",), (Malformed,)),
+    Target("neighbour", attached.permanent_on, mutation.attributes(12), (b"",), (Malformed,)),
+    Target("qdisc", attached.parse_qdisc, mutation.attributes(20), (b"",), (Malformed,)),
     Target("datagram", _datagram, _datagrams, (b"",), (Malformed,)),
     Target("exchange", _exchange, _scripts, (b"",)),
     Target("events", _events, _event_scripts, (b"",)),

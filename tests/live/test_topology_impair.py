@@ -211,7 +211,7 @@ def without_netem() -> bool:
 
 def test_without_netem_the_reason_is_the_error_and_nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     # Of a kind that no kernel has, as netem is on some.
-    monkeypatch.setattr("vethlib._nl.qdisc.netem.KIND", "netmm")
+    monkeypatch.setattr("vethlib._nl.dependents.netem.KIND", "netmm")
     with pytest.raises(ImpairmentNotSupported):
         Topology.build("a -- b delay=1ms")
     with Topology.build("a -- b") as net:
@@ -313,7 +313,7 @@ def test_at_run_time(veth, topology):
 def test_a_test_is_skipped_without_netem_and_runs_with_the_relay(pytester: pytest.Pytester) -> None:
     project = Project(pytester)
     project.write(IMPAIRED)
-    project.write("from vethlib._nl.qdisc import netem\nnetem.KIND = 'netmm'\n", "conftest.py")
+    project.write("from vethlib._nl.dependents import netem\nnetem.KIND = 'netmm'\n", "conftest.py")
     skipped = project.run("-rs")
     skipped.assert_outcomes(skipped=2)
     assert "netem" in skipped.stdout.str()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vethlib._nl.const import RTM_DELQDISC, RTM_NEWQDISC
-from vethlib._nl.qdisc.netem import Netem, delete_root, parse_netem, set_netem
+from vethlib._nl.dependents.netem import Netem, delete_root, parse_netem, set_netem
 from vethlib._nl.wire import messages
 from vethlib.errors import InvalidValue, Malformed
 from vethlib.topology.design.description import Description, Member, Port, Wire

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from vethlib._nl.addr import parse_addr
 from vethlib._nl.const import NLA_F_NESTED
-from vethlib._nl.dependents import parse_mounted, parse_qdisc
+from vethlib._nl.dependents.attached import parse_mounted, parse_qdisc
+from vethlib._nl.dependents.route import parse_route
 from vethlib._nl.link import parse_link
-from vethlib._nl.route import parse_route
 from vethlib._nl.wire import (
     HEADER,
     MOST_OF_A_NEST,

@@ -23,9 +23,9 @@ from socket import AF_INET, AF_INET6
 from typing import Any, Final
 
 from vethlib._nl.const import RTM_F_CLONED, RTPROT_KERNEL, TC_H_INGRESS, TC_H_ROOT
-from vethlib._nl.dependents import dump_neighbours, dump_qdiscs, parse_mounted, parse_qdisc, permanent_on
+from vethlib._nl.dependents.attached import dump_neighbours, dump_qdiscs, parse_mounted, parse_qdisc, permanent_on
+from vethlib._nl.dependents.route import dump_routes_over, parse_route
 from vethlib._nl.link import get_link
-from vethlib._nl.route import dump_routes_over, parse_route
 from vethlib._nl.torn import read
 from vethlib.errors import VethError, is_exhaustion
 from vethlib.links import Dependents, NetnsRef

@@ -8,9 +8,9 @@ from functools import partial
 from typing import Final
 
 from vethlib._nl.batch import Outcome
-from vethlib._nl.dependents import dump_qdiscs
+from vethlib._nl.dependents.attached import dump_qdiscs
+from vethlib._nl.dependents.netem import Netem, delete_root, parse_netem, set_netem
 from vethlib._nl.link import get_link, index_of
-from vethlib._nl.qdisc.netem import Netem, delete_root, parse_netem, set_netem
 from vethlib.errors import LinkNotFound, NotSupported
 from vethlib.ns import Netns
 from vethlib.topology.design.impairment import Impairment

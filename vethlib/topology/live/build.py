@@ -22,8 +22,8 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from vethlib import ns
+from vethlib._nl.dependents.route import new_route
 from vethlib._nl.link import create_bridge, get_link, index_of, set_master
-from vethlib._nl.route import new_route
 from vethlib._primitives import posix, time
 from vethlib.errors import NotPermitted, errno_text
 from vethlib.links import End, IPInterface, Pair, Veth

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final, Literal, TypeAlias
 
-from vethlib._nl.route import delete_route, replace_route
+from vethlib._nl.dependents.route import delete_route, replace_route
 from vethlib.errors import InvalidValue
 from vethlib.links import IPInterface
 from vethlib.ns import Netns

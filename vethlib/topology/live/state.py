@@ -10,7 +10,7 @@ from typing import Final
 
 from vethlib import ns
 from vethlib._nl.const import RT_TABLE_MAIN, RTN_UNICAST
-from vethlib._nl.route import RouteMessage, dump_routes, parse_route
+from vethlib._nl.dependents.route import RouteMessage, dump_routes, parse_route
 from vethlib._nl.sock import RtnlSocket
 from vethlib._nl.torn import read
 from vethlib.errors import VethError

@@ -7,9 +7,7 @@ from socket import AF_INET, AF_INET6
 from struct import Struct
 from typing import Final, NamedTuple
 
-from vethlib.errors import Malformed
-
-from .const import (
+from vethlib._nl.const import (
     NLM_F_CREATE,
     NLM_F_DUMP,
     NLM_F_EXCL,
@@ -31,7 +29,8 @@ from .const import (
     RTN_UNICAST,
     RTPROT_STATIC,
 )
-from .wire import MOST_OF_A_NEST, Part, Template, attribute, attributes_of, hole, message, template_cache
+from vethlib._nl.wire import MOST_OF_A_NEST, Part, Template, attribute, attributes_of, hole, message, template_cache
+from vethlib.errors import Malformed
 
 # family, destination's and source's prefix length, tos, table, protocol, scope, type, flags
 _RTMSG: Final = Struct("=BBBBBBBBI")

@@ -8,9 +8,7 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final, NamedTuple
 
-from vethlib.errors import Malformed
-
-from .const import (
+from vethlib._nl.const import (
     IFLA_MASTER,
     IFLA_XDP,
     IFLA_XDP_ATTACHED,
@@ -21,7 +19,8 @@ from .const import (
     RTM_GETQDISC,
     TCA_KIND,
 )
-from .wire import attributes, attributes_of, message
+from vethlib._nl.wire import attributes, attributes_of, message
+from vethlib.errors import Malformed
 
 _U32: Final = Struct("=I")
 _NDMSG: Final = Struct("=BxxxiHBB")  # family, ifindex, state, flags, type

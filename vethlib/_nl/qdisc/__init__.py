@@ -1,1 +1,0 @@
-"""Queueing disciplines on the wire, as far as vethlib sets them itself."""
