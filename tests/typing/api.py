@@ -28,7 +28,7 @@ from vethlib.topology import Impairment, ring
 
 
 def imperative(session: Session, netns: Netns) -> None:
-    veth = Veth(End("a", netns=netns, mtu=1500, addresses=["10.0.0.1/24"]), End("b", "pid:42", up=False))
+    veth = Veth(End("a", netns=netns, mtu=1500, addresses=["10.0.0.1/24"]), End("b", "pid:42", up=False, ipv6=False))
     pair = session.create(veth, wait=1.5)
     assert_type(pair, Pair)
     a, b = pair
@@ -36,6 +36,7 @@ def imperative(session: Session, netns: Netns) -> None:
     assert_type(b.peer_index, int | None)
     assert_type(a.addresses, tuple[IPv4Interface | IPv6Interface, ...])
     assert_type(session.create_many([veth], on_error="continue", progress=print), list[Pair])
+    assert_type(session.create_many([veth], together=True)[0].a.ipv6, bool)
     assert_type(session.lookup("a", netns), Link)
     assert_type(session.lookup_many([("a", netns), ("b", "ns1")], addresses=False), list[Link])
     assert_type(session.index("a", netns), int)

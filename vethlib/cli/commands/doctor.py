@@ -118,9 +118,7 @@ def _proc() -> Finding:
     path = _PROC / "sys/net"
     ok = path.is_dir() and not os.statvfs(path).f_flag & os.ST_RDONLY
     cure = "mount /proc, and mount it read-write: docker run --privileged, or --security-opt systempaths=unconfined"
-    return Finding(
-        "/proc", ok, "IPv6 can be switched on where it is off (/proc/sys/net is writable)", cure, needed=False
-    )
+    return Finding("/proc", ok, "IPv6 can be switched on and off (/proc/sys/net is writable)", cure, needed=False)
 
 
 def _netns_directory() -> Finding:
