@@ -209,7 +209,6 @@ def test_a_configurator_repairs_what_other_programs_change(session: Session, blu
         until(configurator, configured(configurator, "veth1", "veth2"), SOON)
 
 
-@pytest.mark.needs_kernel("5.18")
 def test_a_configurator_removes_an_address_that_has_left_the_configuration(session: Session, blue: str) -> None:
     with Configurator(session) as configurator:
         configurator.resync(DESIRED)

@@ -222,7 +222,10 @@ with Session() as session:
 
 
 @pytest.mark.parametrize("when", ["1", "2", "3", "4", "5", "1+"])
-@pytest.mark.parametrize("what", ["create", "create, continue", "delete", "set"])
+# Without an echo, indexes are looked up pair by pair, so that a lost request concerns one pair only.
+@pytest.mark.parametrize(
+    "what", ["create", pytest.param("create, continue", marks=pytest.mark.needs_kernel("6.2")), "delete", "set"]
+)
 def test_a_send_that_fails_is_said_and_nothing_has_changed(session: Session, blue: str, what: str, when: str) -> None:
     for number in (1, 2):
         ip("link", "add", "name", f"o{number}", "mtu", "1400", "type", "veth", "peer", "name", f"p{number}")

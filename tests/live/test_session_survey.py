@@ -24,6 +24,7 @@ from vethlib.session.read.peers import Peers
 from vethlib.session.read.survey import Survey
 
 
+@pytest.mark.needs_kernel("5.18")
 def test_every_link_is_there_with_its_addresses_and_its_other_end(session: Session, blue: str, red: str) -> None:
     session.create_many(
         [

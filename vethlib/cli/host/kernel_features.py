@@ -148,7 +148,7 @@ FEATURES = (
     Feature(
         "5.18",
         "addresses are marked (IFA_PROTO)",
-        "addresses carry no mark of their owner (no IFA_PROTO): an address that leaves the configuration may stay",
+        "addresses are not marked (no IFA_PROTO): if the record is lost, those that leave the configuration stay",
         _marks_addresses,
         in_namespace=True,
     ),
