@@ -6,14 +6,16 @@ import argparse
 import os
 import platform
 import shutil
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 from scripts.kernels import record
-from scripts.kernels.guests import TREE, UserMode
+from scripts.kernels.guests import TREE, UserMode, xstate
 from scripts.kernels.images import UML, busybox, uml_image
 from scripts.kernels.packages import Apt, Unavailable
 from scripts.kernels.report import Run, shown
@@ -31,10 +33,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     problems: list[str] = []
     try:
         guests = _guests(args, deadline, problems)
+        stop = threading.Event()
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         with ThreadPoolExecutor(args.parallel) as pool:
-            for run in pool.map(lambda guest: _run(guest, args, deadline), guests):
-                runs.append(run)
-                print(shown(run), flush=True)
+            try:
+                for run in pool.map(lambda guest: _run(guest, args, deadline, stop), guests):
+                    runs.append(run)
+                    print(shown(run), flush=True)
+            finally:
+                stop.set()
     except Unavailable as error:
         problems.append(str(error))
     if args.record:
@@ -55,23 +62,24 @@ def _guests(args: argparse.Namespace, deadline: float, problems: list[str]) -> l
     if platform.machine() != "x86_64":
         raise Unavailable("Debian has these kernels for x86-64 only")
     if args.fetch:
-        for name in ("uml", "cloud", "libc", "busybox"):
+        for name in ("uml", "libc", "busybox"):
             shutil.rmtree(BUILD / name, ignore_errors=True)
     apt = cache(lambda suite: Apt(BUILD / "apt" / suite, suite, deadline))
     guests = []
     for version in args.versions:
         try:
-            guests.append(UserMode(uml_image(BUILD, UML[version], apt), busybox(BUILD, UML[version], apt)))
+            image = uml_image(BUILD, UML[version], apt)
+            guests.append(UserMode(image, busybox(BUILD, UML[version], apt), xstate(BUILD)))
         except Unavailable as error:
             problems.append(f"Linux {version}: {error}")
     return guests
 
 
-def _run(guest: UserMode, args: argparse.Namespace, deadline: float) -> Run:
+def _run(guest: UserMode, args: argparse.Namespace, deadline: float, stop: threading.Event) -> Run:
     out = BUILD / "out" / f"{guest.name}-{guest.image.version}"
     shutil.rmtree(out, ignore_errors=True)
     started = time.monotonic()
-    ended = guest.run(job(args.suites, args.pytest), out, max(1.0, deadline - started))
+    ended = guest.run(job(args.suites, args.pytest), out, max(1.0, deadline - started), stop)
     outcomes = {name: outcome(name, out) for name in args.suites if ended or (out / f"{name}.ended").exists()}
     return Run(guest.name, guest.image.release, outcomes, missing(out), time.monotonic() - started, ended, out)
 

@@ -6,13 +6,16 @@ A job is a shell script. It runs in a copy of the checkout; whatever it writes t
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+import threading
+import time
 from pathlib import Path
 
 from scripts.kernels.images import Image
 from scripts.kernels.packages import Unavailable
 
-__all__ = ["TREE", "UserMode"]
+__all__ = ["TREE", "UserMode", "xstate"]
 
 HERE = Path(__file__).resolve().parent
 TREE = HERE.parents[1]
@@ -42,64 +45,72 @@ class UserMode:
 
     name = "uml"
 
-    def __init__(self, image: Image, busybox: Path) -> None:
+    def __init__(self, image: Image, busybox: Path, preloaded: Path) -> None:
         self.image = image
         self._busybox = busybox
+        self._preloaded = preloaded
 
-    def run(self, job: str, out: Path, limit: float) -> bool:
-        """Run `job` for `limit` seconds at most; return whether the guest has ended itself by then."""
-        prepare(self.image, job, out)
+    def run(self, job: str, out: Path, limit: float, stop: threading.Event) -> bool:
+        """Run `job` for up to `limit` seconds, or until `stop`; return whether the guest ended itself by then."""
+        _prepare(self.image, job, out)
         variables = [
             f"TMPDIR={out}/memory",
-            f"LD_PRELOAD={_xstate(out.parent)}",
+            f"LD_PRELOAD={self._preloaded}",
             *([] if self.image.libraries is None else [f"LD_LIBRARY_PATH={self.image.libraries}"]),
         ]
         kernel = [
             *(f"mem={_MEMORY}", "root=/dev/root", "rootfstype=hostfs", "rootflags=/"),
             *("con=null", "con0=null,fd:2", "ssl=null"),
             *(f"umid=vethlib-{os.getpid()}-{self.image.version}", f"uml_dir={out}"),
-            *arguments("hostfs", str(out), self._busybox),
+            *_arguments(out, self._busybox),
         ]
-        return run_guest(["env", *variables, str(self.image.program), *kernel], out, limit)
+        return _run(["env", *variables, str(self.image.program), *kernel], out, limit, stop)
 
 
-def prepare(image: Image, job: str, out: Path) -> None:
+def _prepare(image: Image, job: str, out: Path) -> None:
     """Write what guest-init reads into a new directory."""
     out.mkdir(parents=True)
     (out / "job").write_text(job)
     (out / "modules").write_text("".join(f"{file}\n" for file in image.files_of_modules()))
 
 
-def arguments(share: str, out: str, busybox: Path) -> list[str]:
+def _arguments(out: Path, busybox: Path) -> list[str]:
     """Return the kernel's arguments that guest-init reads, and those that start it."""
     for value in (TREE, busybox):
         if " " in str(value):
             raise Unavailable(f"a kernel's arguments cannot have blanks: {value}")
     return [
         *("ro", "panic=-1", f"init={HERE / 'guest-init'}"),
-        *(f"veth.share={share}", f"veth.tree={TREE}", f"veth.out={out}", f"veth.busybox={busybox}"),
+        *(f"veth.tree={TREE}", f"veth.out={out}", f"veth.busybox={busybox}"),
     ]
 
 
-def run_guest(command: list[str], out: Path, limit: float) -> bool:
-    """Run the program that is a guest, with its console in `out`; end it after `limit` seconds."""
+def _run(command: list[str], out: Path, limit: float, stop: threading.Event) -> bool:
+    """Run the program that is a guest, with its console in `out`; end it after `limit` seconds, or at `stop`."""
     alone = ["unshare", "--mount", "--propagation", "private", "sh", "-c", _READ_ONLY, "sh", str(out)]
+    deadline = time.monotonic() + limit
     with open(out / "console", "wb") as console:
         guest = subprocess.Popen(
-            # The last resort is for a guest whose starter is killed.
-            [*alone, "timeout", "--signal=KILL", str(limit), *command],
+            [*alone, *command],
             stdin=subprocess.DEVNULL,
             stdout=console,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        guest.wait()
+        try:
+            while guest.poll() is None and time.monotonic() < deadline and not stop.wait(0.1):
+                pass
+        finally:
+            if guest.poll() is None:
+                os.killpg(guest.pid, signal.SIGKILL)
+                guest.wait()
     return (out / "ended").exists()
 
 
-def _xstate(directory: Path) -> Path:
+def xstate(directory: Path) -> Path:
     """Return xstate.c as a library, compiled if necessary."""
     source, library = HERE / "xstate.c", directory / "xstate.so"
+    directory.mkdir(parents=True, exist_ok=True)
     if not library.exists() or library.stat().st_mtime < source.stat().st_mtime:
         command = ["cc", "-O2", "-shared", "-fPIC", "-o", str(library), str(source)]
         try:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import lzma
-import re
 import shutil
 import struct
 import subprocess
@@ -13,18 +11,12 @@ from pathlib import Path
 
 from scripts.kernels.packages import Apt, Unavailable
 
-__all__ = ["CLOUD", "UML", "Image", "busybox", "cloud_image", "uml_image"]
+__all__ = ["UML", "Image", "busybox", "uml_image"]
 
 HERE = Path(__file__).resolve().parent
 
 # The suites of Debian that have them, by what they are called here.
 UML = {"5.10": "bullseye", "6.1": "bookworm", "6.12": "trixie", "newest": "sid"}
-CLOUD = {
-    "5.10": "bullseye-security",
-    "6.1": "bookworm-security",
-    "6.12": "trixie-security",
-    "newest": "trixie-backports",
-}
 _LIBC = "trixie"  # whose libc6 every linux.uml can run with
 
 # What the tests use. No program in a guest loads modules, so that all of these are loaded when it starts.
@@ -45,7 +37,7 @@ Source = Callable[[str], Apt]
 class Image:
     """A kernel that can be started.
 
-    `release` is what `uname -r` prints, `program` the vmlinuz or linux.uml, `modules` the directory with modules.dep,
+    `release` is what `uname -r` prints, `program` the linux.uml, `modules` the directory with modules.dep,
     and `libraries` a directory with the C library that linux.uml needs, if it is not the machine's.
     """
 
@@ -92,25 +84,6 @@ def uml_image(directory: Path, suite: str, apt: Source) -> Image:
     own.write_bytes(with_interpreter(program.read_bytes(), str(loader)))
     own.chmod(0o755)
     return Image(modules.name, own, modules, libraries=loader.parent)
-
-
-def cloud_image(directory: Path, suite: str, apt: Source) -> Image:
-    """Return the kernel of a suite's cloud images, fetched if necessary."""
-    home = directory / "cloud" / suite
-    if not home.exists():
-        # This package has no files. It depends on the image, which is two packages since 7.1.
-        depends = apt(suite).depends("linux-image-cloud-amd64")
-        _fetch(home, suite, [name for name in depends if re.match(r"linux-(image|binary|modules)-[0-9]", name)], apt)
-    for packed in home.rglob("*.ko.xz"):
-        packed.with_suffix("").write_bytes(lzma.decompress(packed.read_bytes()))
-        packed.unlink()
-    modules = _existing(home, "lib/modules/*", "usr/lib/modules/*")
-    if not (modules / "modules.dep").exists():
-        base = modules.parents[2]
-        subprocess.run(
-            [busybox(directory, suite, apt), "depmod", "-b", base, modules.name], check=True, capture_output=True
-        )
-    return Image(modules.name, _existing(home, "boot/vmlinuz-*", "**/vmlinuz"), modules)
 
 
 def _fetch(home: Path, suite: str, packages: Sequence[str], apt: Source) -> None:

@@ -7,11 +7,9 @@ own configuration, lists and cache are only read.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 __all__ = ["Apt", "Unavailable"]
@@ -61,12 +59,6 @@ class Apt:
         config.write_text("".join(f'{name} "{value}";\n' for name, value in settings.items()))
         self._environment = os.environ | {"APT_CONFIG": str(config), "LC_ALL": "C"}
         self._run("apt-get", "update", "-q")
-
-    def depends(self, package: str) -> Sequence[str]:
-        """Return the names of the packages on which `package` depends directly."""
-        shown = self._run("apt-cache", "show", f"{package}={self._version(package)}")
-        found = re.search(r"^Depends: (.*)$", shown, re.MULTILINE)
-        return [re.split(r"[ (|:]", part.strip())[0] for part in found[1].split(",")] if found else []
 
     def unpack(self, package: str, into: Path) -> None:
         """Download `package`, and extract its files below `into`."""

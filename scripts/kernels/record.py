@@ -15,7 +15,7 @@ from scripts.kernels.suites import SUITES
 __all__ = ["RECORD", "details", "merged", "problems", "summary", "write"]
 
 RECORD = Path(__file__).resolve().parents[2] / "docs/reference/kernels.json"
-GUESTS = {"uml": "User-Mode Linux", "qemu": "QEMU, 2 CPUs"}
+GUESTS = {"uml": "User-Mode Linux"}
 
 Record = Mapping[str, Any]
 

@@ -13,7 +13,7 @@ __all__ = ["Run", "shown"]
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One kernel, in a kind of guest (`uml` or `qemu`): the outcome of each suite, and where the guest's output is.
+    """One kernel, in a kind of guest (`uml`): the outcome of each suite, and where the guest's output is.
 
     `missing` has the features that doctor has missed there, each with its cost.
     """
