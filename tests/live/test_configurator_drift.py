@@ -200,6 +200,7 @@ def give_as_agent(name: str, netns: str, address: str) -> None:
         other.set(name, netns, add_addresses=[address], address_proto=ADDRESS_PROTO)
 
 
+@pytest.mark.needs_kernel("5.18")
 def test_an_address_that_bears_our_mark_and_is_not_wanted_goes(kept: Configurator) -> None:
     give_as_agent("a", "blue", "10.9.9.9/24")
     assert "10.9.9.9/24" in addresses("a", "blue")
@@ -300,7 +301,7 @@ def strike(configurator: Configurator) -> None:
 @pytest.fixture
 def holding(kept: Configurator, monkeypatch: pytest.MonkeyPatch) -> Configurator:
     """It holds a fight for so long that a busy machine gets to look at it in the meantime."""
-    monkeypatch.setattr("vethlib.agent.reconcile.backoff.FIRST_DELAY", 0.2)
+    monkeypatch.setattr("vethlib.agent.reconcile.backoff.FIRST_DELAY", 0.5)
     return kept
 
 
@@ -315,7 +316,7 @@ def test_after_four_repairs_in_a_row_a_fight_is_held_and_said(holding: Configura
     status = holding.status("b")[0]
     assert in_codes(status) == "RETRYING: changed-repeatedly(mtu)"
     assert status.attempt == 4
-    assert 0 < status.due - before < 5
+    assert 0 < status.due - before < 10
     due = holding.due()
     assert due is not None
     assert abs(time.time() + due - status.due) < 0.05 + slack()
@@ -323,7 +324,7 @@ def test_after_four_repairs_in_a_row_a_fight_is_held_and_said(holding: Configura
     strike(holding)  # which is no occasion for another repair
     assert seen("b")["mtu"] == 1300
     took = until(holding, configured(holding, "b"))
-    assert 0.1 < took < 5
+    assert 0.1 < took < 10
     assert seen("b")["mtu"] == 1500
 
 
@@ -405,9 +406,11 @@ def test_a_held_end_does_not_cost_its_pair_the_link_while_it_is_held(holding: Co
 
 
 def test_two_hundred_pairs_deleted_at_once_are_back_together(configurator: Configurator, blue: str) -> None:
+    began = time.process_time()
     for number in range(200):
         put(configurator, *pair(f"a{number}", f"b{number}", "blue"))
     settle(configurator)
+    together = time.process_time() - began
     before = {link["ifname"]: settled(link) for link in ip("address")}
     assert len(names("blue")) == 200
     ip("link", "del", "group", str(group_of(LABEL)))
@@ -415,7 +418,8 @@ def test_two_hundred_pairs_deleted_at_once_are_back_together(configurator: Confi
     began = time.process_time()
     until(configurator, lambda: len(names()) == 200, 30)
     settle(configurator)
-    assert time.process_time() - began < 1.5  # one at a time, with a look at all for each, would be many
+    # One at a time, with a look at all for each, would take many times as much.
+    assert time.process_time() - began < 4 * together
     assert names("blue") == {f"a{number}" for number in range(200)}
     assert names() == before.keys() - {"lo"}
     assert all(status.state is State.CONFIGURED for status in configurator.status())
