@@ -10,15 +10,19 @@ anonymous: a topology leaves no names on disk and no links in the caller's names
 :meth:`Topology.close` or with the process, even if the process is killed.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from .design.description import Description, Layout, Member, Port, Route, Wire
 from .design.impairment import Impairment
 from .design.shapes import fat_tree, line, mesh, ring, star
 from .design.text import parse
-from .impair.netem import ImpairmentNotSupported
 from .live.node import Node
-from .live.pinging import Pings
 from .live.topology import Topology
-from .live.wire import LiveWire
+
+if TYPE_CHECKING:
+    from .impair.netem import ImpairmentNotSupported
+    from .live.pinging import Pings
+    from .live.wire import LiveWire
 
 __all__ = [
     "Description",
@@ -40,3 +44,18 @@ __all__ = [
     "ring",
     "star",
 ]
+
+_ON_DEMAND = {"ImpairmentNotSupported": "impair.netem", "LiveWire": "live.wire", "Pings": "live.pinging"}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported on demand, because not every topology has impaired wires or pings.
+    if module := _ON_DEMAND.get(name):
+        from importlib import import_module
+
+        return getattr(import_module(f".{module}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager, suppress
 from functools import partial
 from types import TracebackType
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from vethlib import ns
 from vethlib._primitives import Lock, are_threads_real, local, socket, start_thread, time
@@ -24,12 +24,12 @@ from vethlib.ns.programs.start import completed
 from vethlib.session import Session
 from vethlib.topology.programs.processes import Programs, describe_program, end_processes, end_with_python, let_run
 
-from . import routes
-from .pinging import Pings, allow_ping, ping
-from .routes import IPAddress, check_address, closest, parts
-from .sysctls import check_sysctl, read_sysctl, write_sysctl
 from .usable import wait_until_usable
 from .waiting import is_listening, wait_until
+
+if TYPE_CHECKING:
+    from .pinging import Pings
+    from .routes import IPAddress, IPNetwork
 
 __all__ = ["Node", "end_programs"]
 
@@ -109,6 +109,8 @@ class Node:
     def _let_ping(self) -> None:
         """Let programs and functions in the node ping without privilege, before the first of them runs."""
         if not self._may_ping:
+            from .pinging import allow_ping  # this and what follows of its kind: not every node is asked for it
+
             self._may_ping = True
             with suppress(VethError):  # what is to be run raises it itself
                 ns.call_in(self.netns.fd, allow_ping)
@@ -252,12 +254,16 @@ class Node:
         program is needed. `version` is as for :meth:`address`. Raises LookupError if the other node has no address,
         InvalidValue and NotPermitted.
         """
+        from .pinging import ping
+
         self._let_ping()
         to = self._address_of(other, version)
         return ping(self.netns, to, count=count, timeout=timeout, interval=interval)
 
     def _address_of(self, other: Node | str | IPAddress, version: Literal[4, 6] | None) -> IPAddress:
         """Return an address of another node, if possible one in a network of this node."""
+        from .routes import check_address, closest
+
         if not isinstance(other, Node):
             return check_address(other, "other")
         found = closest(other.addresses, self.addresses, version)
@@ -288,6 +294,8 @@ class Node:
 
         Raises InvalidValue, NotPermitted.
         """
+        from .sysctls import check_sysctl, read_sysctl, write_sysctl
+
         path = check_sysctl(name)
         if value is not None:
             text = str(int(value)) if isinstance(value, bool) else str(value)
@@ -311,7 +319,9 @@ class Node:
         """
         if via is None and link is None:
             raise InvalidValue("via", via, "must be a node or an address, unless there is a link")
-        routes.replace(self.name, self.netns, *self._route(destination, via, link, metric))
+        from .routes import replace
+
+        replace(self.name, self.netns, *self._route(destination, via, link, metric))
 
     def remove_route(
         self,
@@ -326,12 +336,16 @@ class Node:
 
         Raises as :meth:`route`, and NetlinkError if there is none, unless `missing_ok`.
         """
+        from .routes import remove
+
         given = self._route(destination, via, link, metric)
-        routes.remove(self.name, self.netns, *given, missing_ok=missing_ok)
+        remove(self.name, self.netns, *given, missing_ok=missing_ok)
 
     def _route(
         self, destination: str, via: Node | str | None, link: str | None, metric: int | None
-    ) -> tuple[routes.IPNetwork, IPAddress | None, int, int]:
+    ) -> tuple[IPNetwork, IPAddress | None, int, int]:
+        from .routes import parts
+
         index = 0 if link is None else self._session.index(link, self.netns)
         return parts(
             destination, lambda version: None if via is None else self._address_of(via, version), index, metric
