@@ -57,17 +57,18 @@ def one_way(sender: Node, receiver: Node, count: int = 15) -> list[float]:
     return times
 
 
-def arrivals(out: socket.socket, into: socket.socket, count: int, wait: float = 0.5) -> list[int]:
-    """Send numbered datagrams at once; the numbers of those that arrive, until nothing has come for a while."""
+def arrivals(out: socket.socket, into: socket.socket, count: int, expected: int = 1 << 30) -> list[int]:
+    """Send numbered datagrams at once; the numbers of those that arrive: as many as expected, or until silence."""
     for number in range(count):
         out.send(str(number).encode())
-    into.settimeout(wait)
-    found = []
-    while True:
+    into.settimeout(20 if expected < 1 << 30 else 0.4)
+    found: list[int] = []
+    while len(found) < expected:
         try:
             found.append(int(into.recv(100)))
         except TimeoutError:
-            return found
+            break
+    return found
 
 
 def test_each_direction_has_its_own_delay(impair: Impair) -> None:
@@ -84,14 +85,14 @@ def test_as_many_packets_are_lost_as_the_wire_says(impair: Impair) -> None:
         with datagrams(net["a"], net["b"]) as (out, into):
             wire.set(loss="20%", towards="b")
             arrived, sent = 0, 3000
-            for _ in range(sent // 100):  # so many at once fit into the buffer of the socket
-                arrived += len(arrivals(out, into, 100, 0.1))
+            for _ in range(sent // 250):  # so many at once fit into the buffer of the socket
+                arrived += len(arrivals(out, into, 250))
             print(f"{impair}: {sent - arrived} of {sent} lost")
             assert 0.16 * sent < sent - arrived < 0.24 * sent  # more than five standard deviations
             wire.set(loss="100%", towards="b")
-            assert arrivals(out, into, 20, 0.2) == []
+            assert arrivals(out, into, 20) == []
             wire.clear()
-            assert arrivals(out, into, 20, 0.2) == list(range(20))
+            assert arrivals(out, into, 20, 20) == list(range(20))
 
 
 def test_jitter_varies_the_delay_in_its_bounds(impair: Impair) -> None:
@@ -112,21 +113,22 @@ def test_a_rate_limits_what_passes_in_a_second(impair: Impair) -> None:
                 into.recv(2000)
             took = time.monotonic() - begun
         print(f"{impair}: 200 ms of packets took {took * 1000:.1f} ms")
-        assert 0.19 <= took <= 1.0
+        assert 0.19 <= took <= 3.0
 
 
 def test_packets_are_duplicated_overtake_and_are_dropped_from_a_full_queue(impair: Impair) -> None:
     with Topology.build("a -- b delay=0ms", impair=impair) as net, datagrams(net["a"], net["b"]) as (out, into):
         wire = net.wire("a", "b")
         wire.set(duplicate="100%", towards="b")
-        assert arrivals(out, into, 10) == [number for number in range(10) for _ in range(2)]
+        assert arrivals(out, into, 10, 20) == [number for number in range(10) for _ in range(2)]
         wire.clear()
-        wire.set(delay="100ms", reorder="50%", towards="b")
-        found = arrivals(out, into, 40)
+        wire.set(delay="200ms", reorder="50%", towards="b")
+        found = arrivals(out, into, 40, 40)
         assert (found != sorted(found), sorted(found)) == (True, list(range(40)))
         wire.clear()
-        wire.set(delay="100ms", limit=5, towards="b")
-        assert arrivals(out, into, 20) == list(range(5))
+        wire.set(delay="2s", limit=5, towards="b")
+        assert arrivals(out, into, 20, 5) == list(range(5))
+        assert arrivals(out, into, 0) == []
 
 
 def test_only_what_is_given_changes_and_it_can_be_read(impair: Impair) -> None:
