@@ -81,8 +81,12 @@ def uml_image(directory: Path, suite: str, apt: Source) -> Image:
     _fetch(libc, _LIBC, ["libc6"], apt)
     loader = _existing(libc, "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2")
     own = program.with_name("linux.own-libc")
-    own.write_bytes(with_interpreter(program.read_bytes(), str(loader)))
-    own.chmod(0o755)
+    content = with_interpreter(program.read_bytes(), str(loader))
+    if not own.exists() or own.read_bytes() != content:
+        partial = own.with_name(f"{own.name}.partial")  # a program that runs cannot be written to
+        partial.write_bytes(content)
+        partial.chmod(0o755)
+        partial.rename(own)
     return Image(modules.name, own, modules, libraries=loader.parent)
 
 
