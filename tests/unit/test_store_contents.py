@@ -59,7 +59,8 @@ def test_a_warning_is_part_of_a_value() -> None:
 def test_a_bad_element_is_refused_under_its_name_and_the_good_ones_count() -> None:
     contents = Contents()
     changes = put(contents, "x.json", A, B | {"mtu": 5}, C)
-    assert problems(changes["b"]) == ["mtu 5: a veth's MTU is 68 to 65535 bytes"]
+    (problem,) = problems(changes["b"])
+    assert problem.startswith("mtu 5: ")
     assert [key for key, one in contents.values.items() if one.interface] == ["a", "c"]
     assert contents.complete
 
@@ -137,7 +138,7 @@ def test_an_element_without_a_name_refuses_the_keys_that_went_missing_with_it() 
     put(contents, "x.json", A, B, C)
     changes = put(contents, "x.json", A, {"nam": "b"}, C)
     assert list(changes) == ["b"]
-    assert "nam 'b': unknown key; did you mean name?" in problems(changes["b"])
+    assert [problem for problem in problems(changes["b"]) if problem.startswith("nam 'b': ")]
     assert contents.complete
 
 
@@ -166,7 +167,9 @@ def test_a_key_in_two_files_is_refused_with_both_places_until_one_goes() -> None
     contents = Contents()
     put(contents, "x.json", A)
     changes = put(contents, "y.json", B, A | {"mtu": 1400})
-    assert problems(changes["a"]) == ["name 'a': configured in conf/x.json and in conf/y.json[1]: keep one"]
+    (problem,) = problems(changes["a"])
+    assert "conf/x.json " in problem
+    assert "conf/y.json[1]" in problem
     contents.drop("x.json")
     (one,) = settled(contents).values()
     assert one is not None
@@ -197,9 +200,8 @@ def test_the_file_that_is_called_after_a_key_takes_precedence_over_all_others() 
 
 def test_a_key_twice_in_one_file_is_refused() -> None:
     contents = Contents()
-    assert problems(put(contents, "x.json", A, A)["a"]) == [
-        "name 'a': configured in conf/x.json[0] and in conf/x.json[1]: keep one"
-    ]
+    (problem,) = problems(put(contents, "x.json", A, A)["a"])
+    assert all(f"conf/x.json[{number}]" in problem for number in (0, 1))
 
 
 def test_a_file_with_two_names_speaks_once() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from tests.capabilities import dropped
 from tests.live.applying import interface, value
+from tests.refusing import raises
 from tests.stores import changed, is_readable, snapshot, write
 from vethlib._files import Replacement
 from vethlib.agent import Interface, load, to_dict
@@ -125,9 +126,8 @@ def test_the_directory_is_made_by_a_put_and_by_nothing_else(tmp_path: Path) -> N
     missing = tmp_path / "x" / "y"
     editor: Editor = DirectoryEditor(missing)
     for read in (editor.values, editor.stored, lambda: editor.delete("a")):
-        with pytest.raises(StoreError) as raised:
+        with raises(StoreError, path=str(missing), errno=errno.ENOENT):
             read()
-        assert str(raised.value) == f"{missing} does not exist: create the directory"
     assert not missing.parent.exists()
     assert editor.put(A, B) == [
         Edit("add", "a", f"{missing}/a.json", made=str(missing)),
@@ -139,9 +139,9 @@ def test_the_directory_is_made_by_a_put_and_by_nothing_else(tmp_path: Path) -> N
 def test_an_interface_that_stands_in_two_places_is_not_put_into_a_third(path: Path, editor: DirectoryEditor) -> None:
     for file in ("one", "two"):
         write(path / f"{file}.json", to_dict(A))
-    with pytest.raises(InvalidValue) as raised:
+    with raises(InvalidValue, field="name", value="a") as raised:
         editor.put(B, interface("a", "c"))
-    assert raised.value.hint == f"configured in {path}/one.json and in {path}/two.json: delete it first"
+    assert all(f"{path}/{file}.json" in raised.value.hint for file in ("one", "two"))
     assert sorted(os.listdir(path)) == ["one.json", "two.json"]  # nor anything else
     assert [edit.source for edit in editor.delete("a")] == [f"{path}/one.json", f"{path}/two.json"]
     assert os.listdir(path) == []
@@ -160,9 +160,7 @@ def test_a_broken_file_of_that_name_is_replaced_or_removed(path: Path, editor: D
 def test_a_broken_list_of_that_name_is_not_for_it_may_hold_others(path: Path, editor: DirectoryEditor) -> None:
     (path / "a.json").write_text(' [{"name": "x"},')
     for edit in (lambda: editor.put(A), lambda: editor.delete("a")):
-        with pytest.raises(
-            InvalidValue, match=f"{path}/a.json may contain it and others: line 1, .*: correct that file first"
-        ):
+        with pytest.raises(InvalidValue, match=f"{path}/a.json .*: line 1, "):
             edit()
     assert (path / "a.json").read_text() == ' [{"name": "x"},'
 
@@ -310,8 +308,9 @@ def test_what_fails_before_the_first_rename_leaves_everything_as_it_was(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(Replacement, step, fail)
-    with pytest.raises(StoreError, match=f"cannot write {path}/b.json: No space left on device"):
+    with pytest.raises(StoreError, match=f"{path}/b.json: ") as raised:
         editor.put(interface("a", "c"), B)
+    assert raised.value.errno == errno.ENOSPC
     assert os.listdir(path) == ["list.json"]
     assert (path / "list.json").read_text() == HAND_WRITTEN
 
@@ -343,12 +342,11 @@ def test_a_directory_that_may_not_be_written_is_an_error_that_names_the_file(
     path.chmod(0o500)
     with dropped():
         for edit, file in ((lambda: editor.put(B), "b.json"), (lambda: editor.delete("a"), "a.json")):
-            with pytest.raises(StoreError) as raised:
+            with raises(StoreError, errno=errno.EACCES) as raised:
                 edit()
-            assert str(raised.value) == f"cannot write {path}/{file}: Permission denied"
-            assert raised.value.errno == errno.EACCES
+            assert f"{path}/{file}" in str(raised.value)
         unmakeable = DirectoryEditor(path / "sub")
-        with pytest.raises(StoreError, match=f"cannot write {path}/sub: Permission denied"):
+        with raises(StoreError, errno=errno.EACCES):
             unmakeable.put(A)
     path.chmod(0o700)
 
@@ -356,6 +354,6 @@ def test_a_directory_that_may_not_be_written_is_an_error_that_names_the_file(
 def test_an_unreadable_file_of_that_name_is_not_replaced(path: Path, editor: DirectoryEditor) -> None:
     file = write(path / "a.json", to_dict(A))
     file.chmod(0)
-    with dropped(), pytest.raises(InvalidValue, match="may contain it and others: .*Permission denied"):
+    with dropped(), raises(InvalidValue, field="name", value="a"):
         editor.put(A)
     file.chmod(0o600)
