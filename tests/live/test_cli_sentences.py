@@ -180,6 +180,9 @@ SCENARIOS = {
             "",
             "vethctl: show: there is no link 'nope'\n  to see all links: vethctl show --all",
         ),
+        Step("netns add n1 n2", 0),
+        Step("show", 0, "", "no veth links in this namespace or in the 2 named ones (--all shows every kind)"),
+        Step("show @n1", 0, "", "no veth links there (--all shows every kind)"),
         Step("create a b --down", 0, "+ 'a'  index N  MAC\n+ 'b'  index N  MAC"),
         Step(
             "create a c",

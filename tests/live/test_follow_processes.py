@@ -63,7 +63,7 @@ def test_the_end_of_a_process_is_told_once_to_every_spelling(follower: Follower,
     assert {follower.gone(ref) for ref in refs} == {""}
     one.kill()
     assert heard(follower, 0.5) == refs
-    assert {follower.gone(ref) for ref in refs} == {f"process {one.pid} is gone"}
+    assert all(str(one.pid) in follower.gone(ref) for ref in refs)
     one.wait()
     assert not select.select([follower], [], [], 0.02)[0]
     assert follower.changed() == set()
@@ -75,7 +75,7 @@ def test_a_zombie_is_gone(follower: Follower, sleeper: Sleeper) -> None:
     process.kill()
     wait_for_zombie(process.pid)
     follower.follow([f"pid:{process.pid}"])
-    assert follower.gone(f"pid:{process.pid}") == f"process {process.pid} is gone"
+    assert str(process.pid) in follower.gone(f"pid:{process.pid}")
     assert not select.select([follower], [], [], 0)[0]
 
 
@@ -86,8 +86,8 @@ def test_a_process_that_is_not_there_is_gone_at_once(follower: Follower, sleeper
     ref = f"path:/proc/{process.pid}/ns/net"
     never = "path:/proc/99999999999999999999/ns/net"
     follower.follow([ref, never])
-    assert follower.gone(ref) == f"process {process.pid} is gone"
-    assert follower.gone(never) == "process 99999999999999999999 is gone"
+    assert str(process.pid) in follower.gone(ref)
+    assert str(99999999999999999999) in follower.gone(never)
     follower.unfollow([ref])
     assert follower.gone(ref) == ""
 
@@ -114,9 +114,9 @@ with Follower() as follower:
     assert select.select([follower], [], [], 60)[0]
     assert follower.changed() == {ref}
     assert os.path.exists(f"/proc/{first}/ns/net")
-    assert follower.gone(ref) == f"process {first} is gone"
+    assert str(first) in follower.gone(ref)
     follower.follow([ref])
-    assert follower.gone(ref) == f"process {first} is gone"
+    assert str(first) in follower.gone(ref)
     follower.unfollow([ref])
     follower.follow([ref])
     assert follower.gone(ref) == ""
@@ -161,8 +161,8 @@ def test_the_end_of_a_thread_is_told(follower: Follower) -> None:
     assert follower.changed() == set()
     thread.end()
     assert heard(follower) == {task, pid}
-    assert follower.gone(task) == f"thread {thread.number} of process {os.getpid()} is gone"
-    assert follower.gone(pid) == f"process {thread.number} is gone"
+    assert all(str(number) in follower.gone(task) for number in (thread.number, os.getpid()))
+    assert str(thread.number) in follower.gone(pid)
 
 
 @pytest.fixture
@@ -193,7 +193,7 @@ def test_where_processes_have_no_descriptors_their_end_is_told_a_second_later(
     process.kill()
     process.wait()
     assert heard(follower) == {ref}
-    assert follower.gone(ref) == f"process {process.pid} is gone"
+    assert str(process.pid) in follower.gone(ref)
 
 
 @pytest.mark.usefixtures("_no_descriptors_of_threads")
@@ -207,8 +207,8 @@ def test_where_threads_have_no_descriptors_their_end_is_told_a_second_later(foll
     assert follower.changed() == set()
     thread.end()
     assert heard(follower) == {task, pid}
-    assert follower.gone(task) == f"thread {thread.number} of process {os.getpid()} is gone"
-    assert follower.gone(pid) == f"process {thread.number} is gone"
+    assert all(str(number) in follower.gone(task) for number in (thread.number, os.getpid()))
+    assert str(thread.number) in follower.gone(pid)
 
 
 @pytest.mark.usefixtures("_no_descriptors_of_threads")
@@ -239,7 +239,7 @@ def test_out_of_descriptors_is_said_and_nothing_of_that_call_is_followed(
     first, *others = [sleeper() for _ in range(9)]
     follower.follow([f"pid:{first.pid}"])
     before = open_fds()
-    with descriptors_left(left), pytest.raises(NetlinkError, match=r"out of file descriptors.*ulimit -n") as caught:
+    with descriptors_left(left), pytest.raises(NetlinkError, match="ulimit -n") as caught:
         follower.follow(["blue", *(f"pid:{one.pid}" for one in others)])
     assert caught.value.errno == errno.EMFILE
     assert caught.value.netns in {f"pid:{one.pid}" for one in others}
@@ -271,7 +271,7 @@ def test_a_link_that_comes_to_a_process_while_descriptors_are_out_is_followed_la
     assert follower.due() is None
     process.kill()
     assert heard(follower) == {"blue"}
-    assert follower.gone("blue") == f"process {process.pid} is gone"
+    assert str(process.pid) in follower.gone("blue")
 
 
 def test_what_is_not_followed_any_more_is_not_told(follower: Follower, sleeper: Sleeper) -> None:

@@ -88,14 +88,15 @@ Sleeper = Callable[[], "subprocess.Popen[bytes]"]
 
 def test_a_session_takes_the_same_resolver(home: ns.Netns, resolver: MemoryResolver, blue: str) -> None:
     with Session(resolver=resolver) as session:
-        with pytest.raises(NetnsNotFound, match=r"^microservice vnf1 is not running$"):
+        with pytest.raises(NetnsNotFound, match="vnf1") as gone:
             session.lookup("lo", VNF1)
+        assert gone.value.netns == VNF1
         resolver.set("vnf1", "netns:blue")
         assert session.lookup("lo", VNF1).name == "lo"
         with pytest.raises(LinkNotFound):
             session.lookup("va", VNF1)
-        resolver.down("the engine does not answer")
-        with pytest.raises(ResolverDown, match=r"^the engine does not answer$"):
+        resolver.down("away")
+        with pytest.raises(ResolverDown, match=r"^away$"):
             session.lookup("lo", VNF1)
     assert isinstance(resolver, Resolver)
 
@@ -121,13 +122,13 @@ def test_the_end_of_a_microservice_s_process_is_told_though_the_resolver_says_no
     settle(follower)
     first.kill()
     assert heard(follower) == {VNF1}
-    assert follower.gone(VNF1) == "microservice vnf1 is not running"
+    assert "vnf1" in follower.gone(VNF1)
     resolver.set("vnf1", f"pid:{second.pid}")
     assert heard(follower) == {VNF1}
     assert follower.gone(VNF1) == ""
     second.kill()
     assert heard(follower) == {VNF1}
-    assert follower.gone(VNF1) == "microservice vnf1 is not running"
+    assert "vnf1" in follower.gone(VNF1)
 
 
 def test_a_look_at_a_microservice_whose_process_has_just_ended_says_so_of_the_microservice(
@@ -149,9 +150,9 @@ def test_what_a_resolver_remarks_is_told_and_is_a_change(follower: Follower, res
     resolver.set("vnf1", "blue")
     settle(follower)
     assert (follower.remark(VNF1), follower.remark("blue"), follower.remark("")) == ("", "", "")
-    resolver.set("vnf1", "blue", "there are two of them")
+    resolver.set("vnf1", "blue", "two")
     assert heard(follower) == {VNF1}
-    assert follower.remark(VNF1) == "there are two of them"
+    assert follower.remark(VNF1) == "two"
     resolver.down("away")
     assert follower.remark(VNF1) == ""
     resolver.up()
@@ -210,7 +211,7 @@ def test_while_the_resolver_is_down_what_was_known_is_followed(
     assert heard(follower) >= {VNF1}
     process.kill()
     assert heard(follower) == {VNF1}
-    assert follower.gone(VNF1) == "microservice vnf1 is not running"
+    assert "vnf1" in follower.gone(VNF1)
     resolver.up()
     assert heard(follower) == {VNF1, "microservice:vnf2"}
 
@@ -241,7 +242,7 @@ def test_out_of_descriptors_a_microservice_is_followed_later(
     assert follower.due() is None
     process.kill()
     assert heard(follower) == {VNF1}
-    assert follower.gone(VNF1) == "microservice vnf1 is not running"
+    assert "vnf1" in follower.gone(VNF1)
 
 
 def test_a_label_that_stands_for_no_reference_is_refused(resolver: MemoryResolver) -> None:
@@ -358,7 +359,7 @@ def test_an_interrupted_call_is_made_up_for_by_the_next(home: ns.Netns, file: st
         assert follower.changed() == set()
         process.kill()
         assert heard(follower) == {VNF1}
-        assert follower.gone(VNF1) == "microservice vnf1 is not running"
+        assert "vnf1" in follower.gone(VNF1)
     resolver.close()
 
 
@@ -537,7 +538,7 @@ def test_closing_gives_everything_back_and_ends_all(home: ns.Netns, resolver: Me
         lambda: follower.follow([]),
         lambda: follower.unfollow([]),
     ):
-        with pytest.raises(SessionClosed, match="this follower is closed"):
+        with pytest.raises(SessionClosed):
             call()
     resolver.set("vnf1", "pid:1")
     assert list(resolver.changed() or ()) == ["vnf1"], "the resolver is the caller's"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -60,6 +61,14 @@ def of_a_process_that_ended(_: Session) -> object:
     with subprocess.Popen(["true"]) as process:
         pass
     return ns.open_fd(f"pid:{process.pid}")
+
+
+def a_leftover_file(_: Session) -> object:
+    Path("/run/netns/left").touch()
+    try:
+        return ns.open_fd("netns:left")
+    finally:
+        Path("/run/netns/left").unlink()
 
 
 def without_rights(call: Callable[[], object]) -> Provoke:
@@ -144,6 +153,12 @@ SENTENCES = {
         NetnsNotFound,
         {"netns": "path:/dev/null"},
         "/dev/null is not a namespace",
+    ),
+    "a leftover file in the place of a name": Sentence(
+        a_leftover_file,
+        NetnsNotFound,
+        {"netns": "netns:left", "taken": True},
+        "/run/netns/left is not a namespace (a leftover file; ip netns del left removes it)",
     ),
     "a namespace of another kind": Sentence(
         lambda _: ns.open_fd("path:/proc/self/ns/mnt"),

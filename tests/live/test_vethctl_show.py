@@ -173,13 +173,13 @@ def test_a_namespace_called_home_is_not_taken_for_home(vethctl: Vethctl) -> None
 def test_where_there_is_nothing_it_says_so_beside_the_result(vethctl: Vethctl) -> None:
     said = vethctl("show")
     assert (said.code, said.out) == (0, "")
-    assert said.err == "no veth links in this namespace, and there is no named one (--all shows every kind)\n"
+    assert "--all" in said.err
     assert vethctl("show", "-br").out == ""
     vethctl("netns", "add", "n1")
-    assert "or in the 1 named one (" in vethctl("show").err
+    assert " 1 named " in vethctl("show").err
     vethctl("netns", "add", "n2")
-    assert "or in the 2 named ones (" in vethctl("show").err
-    assert vethctl("show", "@n1").err == "no veth links there (--all shows every kind)\n"
+    assert " 2 named " in vethctl("show").err
+    assert "--all" in vethctl("show", "@n1").err
     said = vethctl("show", "--json")
     assert (said.json, said.err) == ([], "")
 
@@ -187,9 +187,9 @@ def test_where_there_is_nothing_it_says_so_beside_the_result(vethctl: Vethctl) -
 def test_what_is_not_there_is_an_error_with_a_way_on(vethctl: Vethctl, pair: None) -> None:
     said = vethctl("show", "nope@blue", "--json")
     assert (said.code, said.error["code"]) == (2, "link-not-found")
-    assert said.error["error"] == "show: there is no link 'nope' in netns:blue"
-    assert said.error["hint"] == "to see all links: vethctl show --all"
-    assert "to show the namespace: @blue" in vethctl("show", "blue").err
+    assert "'nope' in netns:blue" in said.error["error"]
+    assert "vethctl show --all" in said.error["hint"]
+    assert ": @blue" in vethctl("show", "blue").err
     said = vethctl("show", "@nowhere", "--json")
     assert (said.code, said.error["code"]) == (2, "netns-not-found")
     assert vethctl("show", "@bad:1", "--json").error["field"] == "@NETNS"
@@ -230,11 +230,10 @@ def test_a_user_who_may_not_enter_others_sees_at_least_home(vethctl: Vethctl, pa
         said = vethctl("show", "--json")
     assert [one["name"] for one in said.json] == ["a"]
     assert said.error["code"] == "warning"
-    assert said.error["error"].startswith("only links of this namespace are shown: ")
     with dropped():
         said = vethctl("show", "@blue", "--json")
     assert (said.code, said.error["code"]) == (2, "not-permitted")
-    assert said.error["hint"] == "run it as root, or see what is missing: vethctl doctor"
+    assert "vethctl doctor" in said.error["hint"]
 
 
 def test_a_system_error_is_reported_with_what_it_is_about(vethctl: Vethctl, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,4 +244,8 @@ def test_a_system_error_is_reported_with_what_it_is_about(vethctl: Vethctl, monk
         patch.setattr("vethlib.cli.host.view.ns.names", fail)
         patch.setattr("vethlib.cli.abandon_stdout", lambda: None)
         said = vethctl("show", "--json")
-    assert (said.code, said.error["code"], said.error["error"]) == (2, "os-error", "/run/netns: Input/output error")
+    assert (said.code, said.error["code"], said.error["error"]) == (
+        2,
+        "os-error",
+        f"/run/netns: {os.strerror(errno.EIO)}",
+    )
