@@ -18,6 +18,7 @@ from tests.live.applying import EXAMPLES
 from tests.witness import ip, poll
 from vethlib._files import write_whole
 from vethlib._primitives import posix
+from vethlib.agent.reasons import peer_not_configured
 from vethlib.cli.commands.host import graph
 
 ROOT = Path(__file__).parents[2]
@@ -76,7 +77,7 @@ def test_what_waits_says_for_what(vethctl: Vethctl) -> None:
     one = {"name": "v1", "veth": {"peer_if_name": "v2"}}
     found = json.loads(vethctl("graph", "-", "--json", stdin=json.dumps(one)).out)
     [port] = found["boxes"][0]["links"]
-    assert (port["state"], port["reason"]) == ("PENDING", "peer v2 is not configured")
+    assert (port["state"], port["reason"]) == ("PENDING", str(peer_not_configured("v2")))
 
 
 @pytest.mark.parametrize(("ending", "begins"), [("svg", "<svg "), ("dot", "graph "), ("mmd", "flowchart ")])
