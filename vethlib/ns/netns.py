@@ -87,7 +87,7 @@ class Netns(Closing):
         it is still there after `timeout` seconds, :class:`NetnsNotFound` if the process ends, and
         :class:`NotPermitted`.
         """
-        from .process import opened_elsewhere  # rarely needed
+        from .programs.elsewhere import opened_elsewhere  # rarely needed
 
         return cls(opened_elsewhere(pid, timeout), f"pid:{pid}")
 

@@ -12,9 +12,8 @@ from typing import Final
 
 from vethlib._primitives import select, time
 from vethlib.errors import InvalidValue, NetlinkError, NetnsNotFound, WaitTimeout, errno_text
-
-from .descriptor import Descriptor, current
-from .reference import identity, open_owned, parse
+from vethlib.ns.descriptor import Descriptor, current
+from vethlib.ns.reference import identity, open_owned, parse
 
 __all__ = ["opened_elsewhere"]
 
