@@ -170,12 +170,14 @@ def set_master(index: int, master: int) -> bytes:
     return message(RTM_SETLINK, NLM_F_REQUEST, body)
 
 
-_SET_UP: Final = Template(RTM_NEWLINK, NLM_F_REQUEST, [b"\0\0\0\0", "i", _U32.pack(IFF_UP), _U32.pack(IFF_UP)])
+_SET_UP: Final = Struct("=20si8s")
+_SET_UP_START: Final = message(RTM_NEWLINK, NLM_F_REQUEST, bytes(16))[:20]
+_SET_UP_FLAGS: Final = _U32.pack(IFF_UP) + _U32.pack(IFF_UP)
 
 
 def set_up(index: int) -> bytes:
     """RTM_SETLINK: set a link up, which every end of every pair needs."""
-    return _SET_UP.fill((index,))
+    return _SET_UP.pack(_SET_UP_START, index, _SET_UP_FLAGS)
 
 
 _SET_GROUP: Final = Template(

@@ -82,9 +82,14 @@ class RtnlSocket:
         self._measures = False
 
     def _configure(self, groups: Collection[int]) -> None:
-        self._enable(NETLINK_EXT_ACK)
-        self._enable(NETLINK_GET_STRICT_CHK)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _ANSWER_TIMEOUT)
+        option = self._socket.setsockopt
+        try:
+            option(SOL_NETLINK, NETLINK_EXT_ACK, 1)
+            option(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
+        except OSError:
+            self._enable(NETLINK_EXT_ACK)
+            self._enable(NETLINK_GET_STRICT_CHK)
+        option(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _ANSWER_TIMEOUT)
         if groups:
             self._widen()
             # Events are not delivered to a socket without a port (do_one_broadcast skips the sender's, which is 0).
@@ -427,6 +432,11 @@ def _acks(datagram: bytes, number: int) -> bool:
         return any(kind == NLMSG_ERROR and sequence == number for kind, _f, sequence, _s, _e in messages(datagram))
     except Malformed:
         return False
+
+
+def is_traced() -> bool:
+    """Return whether every message is printed (VETHLIB_DEBUG=nl), so that all have to be sent by an RtnlSocket."""
+    return _TRACE
 
 
 def _trace(direction: str, datagram: bytes) -> None:

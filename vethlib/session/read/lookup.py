@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from vethlib._nl.batch import Outcome
 from vethlib._nl.link import LinkMessage, get_link, parse_link
 from vethlib.addresses import Address
 from vethlib.links import Link, NetnsRef
@@ -37,29 +38,46 @@ def look_up(open_namespaces: Callable[[], Namespaces], items: Sequence[Named], *
     for start in range(0, len(refs), _SLAB):
         with open_namespaces() as namespaces:
             slab = [(namespaces(items[positions[0]][1]), positions) for positions in refs[start : start + _SLAB]]
-            namespaces.open_sockets(place for place, _ in slab)
+            answered: dict[OpenNetns, bytes | None] = {}
+            if not addresses:
+                lone = {place: items[at[0]][0] for place, at in slab if len(at) == 1 and not place.is_home}
+                answers = namespaces.ask_once(list(lone), list(map(_request, lone.values())))
+                answered = dict(zip(lone, answers, strict=True))
+            namespaces.open_sockets([place for place, _ in slab if answered.get(place) is None])
             for place, positions in slab:
                 names = [items[position] for position in positions]
-                found.update(zip(positions, _links(namespaces, place, names, addresses=addresses), strict=True))
+                if (body := answered.get(place)) is not None:
+                    outcomes: Sequence[Outcome] = [Outcome(0, "", (body,))]
+                else:
+                    outcomes = namespaces.ask_all(place, [_request(name) for name, _ in names])
+                links = _links(namespaces, place, names, outcomes, addresses=addresses)
+                for position, link in zip(positions, links, strict=True):
+                    found[position] = link
     return [found[position] for position in range(len(items))]
 
 
-def _links(namespaces: Namespaces, place: OpenNetns, wanted: Sequence[Named], *, addresses: bool) -> list[Link]:
+def _request(name: str) -> bytes:
+    return get_link(name=os.fsencode(name))
+
+
+def _links(
+    namespaces: Namespaces, place: OpenNetns, wanted: Sequence[Named], outcomes: Sequence[Outcome], *, addresses: bool
+) -> list[Link]:
     messages: list[LinkMessage] = []
-    requests = [get_link(name=os.fsencode(name)) for name, _ in wanted]
-    for item, outcome in zip(wanted, namespaces.ask_all(place, requests), strict=True):
+    for item, outcome in zip(wanted, outcomes, strict=True):
         if outcome.errno:
             error = not_found(outcome, *item)
             error.item = item
             raise error
         messages.append(read_body(place, outcome, parse_link, item))
+    if not addresses:
+        return [to_link(message, netns) for message, (_, netns) in zip(messages, wanted, strict=True)]
     own: dict[int, list[Address]] = {}
-    if addresses:
-        # One dump for each of a few links, or else one for all.
-        indexes = {message.ifindex for message in messages} if len(messages) <= _FEW else {0}
-        for index in indexes:
-            for address in addresses_of(read_addresses(namespaces, place, index)):
-                own.setdefault(address.index, []).append(address)
+    # One dump for each of a few links, or else one for all.
+    indexes = {message.ifindex for message in messages} if len(messages) <= _FEW else {0}
+    for index in indexes:
+        for address in addresses_of(read_addresses(namespaces, place, index)):
+            own.setdefault(address.index, []).append(address)
     return [
         to_link(message, netns, own.get(message.ifindex, ()))
         for message, (_, netns) in zip(messages, wanted, strict=True)

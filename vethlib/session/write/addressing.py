@@ -175,6 +175,8 @@ def _secondaries_first(addresses: Iterable[Address]) -> list[Address]:
 
 def as_sent(wanted: Sequence[IPInterface]) -> Sequence[IPInterface]:
     """Return the order in which to add addresses so that they end up in this one (rule 3 of address_order.py)."""
+    if len(wanted) < 2:
+        return wanted
     ipv6 = [interface for interface in wanted if interface.version == 6]
     if len(ipv6) < 2:
         return wanted
