@@ -69,7 +69,7 @@ class CreatableNetns:
         self._is_first = True
         self._present: set[str] = set()  # at the last look
         self._deleted: dict[str, float] = {}  # when the file was first seen without its namespace
-        self._compared: set[str] = set()  # names of created ones
+        self._compared: set[str] = set()  # names that need no comparison with others any more
         self._lookalikes: dict[str, str] = {}  # by name of a created one: the namespace with nearly the same name
 
     def start(self, refs: Iterable[str], observed: Observed) -> None:
@@ -105,6 +105,7 @@ class CreatableNetns:
             else:
                 self._present.discard(ref)
                 self._deleted.pop(ref, None)
+                self._compared.add(ns.parse(ref).value)  # it has existed, so its name is no mistake
         return waiting
 
     def _over_limit(self, observed: dict[str, SeenNetns]) -> dict[str, SeenNetns]:
