@@ -43,6 +43,7 @@ def agent(report: Report, n: int, queues: int) -> None:
         with report.phase("start"):
             running.start()
         report.figures["start_cpu"] = running.cpu()
+        running.settle()  # until then there is something to do: addresses become usable, links get their carrier
         resyncs, spent = zip(*(_resync(running) for _ in range(RESYNCS)), strict=True)
         report.figures["resync"] = statistics.median(resyncs)
         report.figures["resync_cpu"] = statistics.median(spent)
