@@ -191,9 +191,9 @@ class Plan:
     doubtful: frozenset[str] = frozenset()
     unusable: Mapping[str, Verdict] = field(default_factory=dict)
 
-    def configures(self, name: str) -> bool:
+    def configures(self, interface: str) -> bool:
         """Return whether an interface is as configured after the operations."""
-        verdict = self.verdicts.get(name)
+        verdict = self.verdicts.get(interface)
         return verdict is not None and verdict.state is State.CONFIGURED
 
     def states(self) -> dict[str, Verdict]:
