@@ -240,7 +240,8 @@ def test_links_of_others_in_other_namespaces_are_not_in_it(
     foreign("o1", "blue", peer="o2")
     settle(configurator)
     assert {"o1", "o2"} < names("blue")
-    assert told.take() == []
+    # Before Linux 6.12, the operational state of our own link may follow.
+    assert {event.entry.name for event in told.take() if event.entry is not None} <= {"a", "b"}
     assert [entry.name for entry in configurator.indexes.entries() if entry.netns] == ["a"]
 
 
