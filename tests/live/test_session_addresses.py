@@ -259,6 +259,7 @@ def _history(session: Session, texts: list[str], gone: list[str]) -> None:
     subprocess.run(["ip", "-force", "-batch", "-"], input="\n".join(lines), text=True, capture_output=True, check=False)
 
 
+@pytest.mark.needs_kernel("5.18")  # which tells fe80::1 from what it makes of the MAC
 @pytest.mark.parametrize("promote", ["0", "1"])
 def test_a_set_of_addresses_comes_to_the_same_as_on_a_new_link(session: Session, promote: str) -> None:
     sysctl("", "ipv4/conf/all/promote_secondaries", promote)
@@ -278,6 +279,7 @@ def test_a_set_of_addresses_comes_to_the_same_as_on_a_new_link(session: Session,
     holds()
 
 
+@pytest.mark.needs_kernel("5.18")  # which tells fe80::1 from what it makes of the MAC
 @pytest.mark.parametrize("promote", ["0", "1"])
 def test_whatever_was_undone_or_given_back_is_as_it_was(
     session: Session, promote: str, monkeypatch: pytest.MonkeyPatch
