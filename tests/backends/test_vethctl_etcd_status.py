@@ -269,7 +269,7 @@ def test_all_labels_are_shown_a_line_each(vethctl: Vethctl, etcd: Etcd, pair: No
     found = {one["label"]: one for one in vethctl("status", "--all-labels", "--json").json}
     assert found["other"] == {"label": "other", "agent": None, "states": {}, "untold": 2, "worst": None}
     assert found["vpp1"]["states"] == {"CONFIGURED": 1, "FAILED": 1}
-    assert found["vpp1"]["worst"] == {"name": "veth2", "state": "FAILED", "reason": "no such device"}
+    assert found["vpp1"]["worst"] == {"name": "veth2", "state": "FAILED", "code": "", "reason": "no such device"}
     assert found["vpp10"]["agent"] == {"host": "h2", "pid": 42, "since": None}
     etcd.delete_prefix("/vnf-agent/other/")
     publish(etcd, store, status("veth2"))

@@ -59,6 +59,7 @@ def history(configurator: Configurator) -> Callable[[str], list[State]]:
 def test_an_interface_is_pending_until_its_address_can_be_used(
     configurator: Configurator, history: Callable[[str], list[State]], netns: str
 ) -> None:
+    sysctl(netns, "ipv6/conf/default/dad_transmits", "4")  # seconds, so that a busy machine looks before they are over
     put(configurator, interface("a", "b", netns, ip_addresses=[ONE, "10.0.0.1/24"]), interface("b", "a"))
     settle(configurator)
     assert configured(configurator, "b")()

@@ -20,7 +20,8 @@ from vethlib.agent import Configurator, Interface, Namespace, NamespaceType
 from vethlib.follow import Follower, MemoryResolver
 from vethlib.follow import whereabouts as timing
 from vethlib.monitor import Monitor
-from vethlib.ns import Descriptor, open_owned, process
+from vethlib.ns import Descriptor, open_owned
+from vethlib.ns.programs import elsewhere
 
 SOON = 20.0  # seconds; what is waited for here comes within two, on a machine that has time
 
@@ -347,7 +348,7 @@ def test_a_process_that_ends_while_its_namespace_is_opened_is_gone(
         mover.process.wait()
         return opened
 
-    monkeypatch.setattr(process, "open_owned", open_and_end)
+    monkeypatch.setattr(elsewhere, "open_owned", open_and_end)
     with pytest.raises(NetnsNotFound) as raised:
         Netns.of_process(mover.pid, timeout=SOON)
     assert raised.value.netns == f"pid:{mover.pid}"

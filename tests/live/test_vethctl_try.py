@@ -349,7 +349,7 @@ def test_there_is_one_trial_of_a_label_at_a_time(during: Callable[..., Said], wr
             start_new_session=True,
         )
         said.append(done.returncode)
-        assert json.loads(done.stderr)["code"] == "already-trying"
+        assert json.loads(done.stderr.splitlines()[-1])["code"] == "already-trying"
 
     assert during(meddle, "undo", path).code == 4
     assert said == [2]
@@ -364,7 +364,7 @@ def test_the_json_of_a_trial_that_was_undone_has_both_ways(vethctl: Vethctl, wri
 def test_nothing_is_asked_where_nothing_changes(vethctl: Vethctl, write: Write) -> None:
     vethctl("apply", write(*ends()))
     said = vethctl("apply", write(*ends()), "--try", "1h")
-    assert (said.code, len(said.out.splitlines()), said.err) == (0, 1, "")
+    assert (said.code, len(said.out.splitlines())) == (0, 1)
 
 
 def test_without_a_trial_there_is_nobody_to_confirm_it_to(home: ns.Netns) -> None:
