@@ -183,14 +183,14 @@ def test_the_same_address_on_both_ends_is_an_error(session: Session) -> None:
 def test_a_duplicate_on_one_end_ends_the_wait_though_the_other_end_still_has_long_to_wait(
     session: Session, blue: str
 ) -> None:
-    sysctl("", "ipv6/conf/default/router_solicitation_delay", "0")  # asks at once, so that the other end loses
+    sysctl("", "ipv6/conf/default/router_solicitation_delay", "0")  # asks at once, so that mostly the other end loses
     sysctl("", "ipv6/conf/default/dad_transmits", "30")
     same = ["2001:db8::1/64"]
     started = time.monotonic()
     with pytest.raises(DuplicateAddress, match="2001:db8::1") as caught:
         session.create(Veth(End("a", addresses=same), End("b", "blue", addresses=same)), wait=25)
     assert time.monotonic() - started < 12
-    assert caught.value.netns == "blue"
+    assert caught.value.netns in ("", "blue")
 
 
 @pytest.mark.usefixtures("_quick_detection")
