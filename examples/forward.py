@@ -53,7 +53,7 @@ class Switch:
             print(f"{name}: {status.state if status else 'gone'}")
 
     def turn(self, timeout: float) -> None:
-        """Wait for events, up to so many `seconds`, and handle them."""
+        """Wait up to `seconds` for events, and handle them."""
         due = self.configurator.due()
         for key, _ in self.selector.select(timeout if due is None else min(due, timeout)):
             key.data()
@@ -62,7 +62,7 @@ class Switch:
 
 
 def ping(switch: Switch, times: int) -> bool:
-    """Send echo requests from left to right, until so many were answered, or for 10 seconds."""
+    """Send echo requests from left to right until `count` were answered, or for 10 seconds."""
     with ns.entered("left"):
         with open("/proc/sys/net/ipv4/ping_group_range", "w") as groups:
             groups.write("0 0")

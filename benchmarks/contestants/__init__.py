@@ -59,7 +59,9 @@ CONTESTANTS = {
         Contestant("limit", "C, with messages encoded in advance: the cost of the kernel itself", built.limit),
         Contestant("vethlib", "this project, through its public API", _vethlib),
         Contestant("limit-no-ipv6", "limit, with home's ends without IPv6", _with("no-ipv6", built.limit)),
-        Contestant("vethlib-no-ipv6", "vethlib, with End(ipv6=False) at home", _with("no-ipv6", _vethlib)),
+        Contestant(
+            "vethlib-no-ipv6", "vethlib, with End(ipv6=False) in the home namespace", _with("no-ipv6", _vethlib)
+        ),
         Contestant(
             "limit-together", "limit, with pairs made in the group that is deleted", _with("together", built.limit)
         ),
