@@ -62,7 +62,7 @@ class Switch:
 
 
 def ping(switch: Switch, times: int) -> bool:
-    """Send echo requests from left to right until `count` were answered, or for 10 seconds."""
+    """Send echo requests from left to right until `times` were answered, or for 10 seconds."""
     with ns.entered("left"):
         with open("/proc/sys/net/ipv4/ping_group_range", "w") as groups:
             groups.write("0 0")
