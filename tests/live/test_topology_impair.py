@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -271,6 +272,25 @@ def test_a_tagged_frame_keeps_its_tag_on_a_relayed_wire() -> None:
                 break
     (aux,) = [value for level, kind, value in control if (level, kind) == (263, 8)]
     assert int.from_bytes(aux[16:18], sys.byteorder) == 7
+
+
+@pytest.mark.parametrize("count", [1, 200])
+def test_what_was_sent_before_a_change_is_treated_as_before_it_by_a_busy_relay(count: int) -> None:
+    with Topology.build("a -- b delay=0ms ipv6=off", impair="userspace") as net:
+        wire, relay = net.wire("a", "b"), net._relay
+        assert relay is not None
+        with datagrams(net["a"], net["b"]) as (out, into):
+            wire.set(loss="100%", towards="b")
+            relay._process.send_signal(signal.SIGSTOP)
+            for _ in range(count):
+                out.send(b"meanwhile")
+            clearing = threading.Thread(target=wire.clear)
+            clearing.start()
+            time.sleep(0.2)  # the command is before the relay, and so are the packets
+            relay._process.send_signal(signal.SIGCONT)
+            clearing.join()
+            out.send(b"after")
+            assert into.recv(100) == b"after"
 
 
 def test_the_relay_ends_with_its_topology_and_its_death_is_an_error() -> None:

@@ -33,6 +33,7 @@ __all__ = ["Direction", "run"]
 _SECOND = 1_000_000_000
 _LARGEST = 70_000  # bytes of a packet, with the headers: segments of up to 64 KiB
 _TURN = 64  # packets that are read from one socket before the others have their turn
+_TURNS_BEFORE = 32  # turns of packets that have come before a command, which is all that a socket holds of small ones
 _HEADER = struct.Struct("=BBHHHH")  # struct virtio_net_hdr: flags, gso_type, hdr_len, gso_size, csum_start, csum_offset
 _NEEDS_CHECKSUM = 1
 _AUXDATA = struct.Struct("=IIIHHHH")  # struct tpacket_auxdata
@@ -190,15 +191,16 @@ class Relay:
                     self._lose_owner()
             self._send(time.monotonic_ns())
 
-    def _receive(self, half: Half) -> None:
+    def _receive(self, half: Half) -> bool:
+        """Receive packets, a turn at most; return whether there may be more."""
         through = half.opposite
         for _ in range(_TURN):
             try:
                 packet, control, flags, _address = half.socket.recvmsg(_LARGEST, 64)
             except BlockingIOError:
-                return
+                return False
             except OSError:
-                return  # the link is down, which is reported once
+                return False  # the link is down, which is reported once
             if flags & socket.MSG_TRUNC:
                 continue
             if control:
@@ -208,6 +210,7 @@ class Relay:
                 self._number += 1
                 heappush(self._queue, (at, self._number, through, packet))
             self._send(now)
+        return True
 
     def _send(self, now: int) -> None:
         queue = self._queue
@@ -231,7 +234,12 @@ class Relay:
         elif command.pop("look", False):
             self._look()
         else:
-            self._halves[command.pop("half")].direction.change(command)
+            half = self._halves[command.pop("half")]
+            # What was sent before the command is treated as if it had been read at once; a flood does not delay it.
+            for _ in range(_TURNS_BEFORE):
+                if not self._receive(half.opposite):
+                    break
+            half.direction.change(command)
         self._control.send(b"done")
 
     def _lose_owner(self) -> None:
