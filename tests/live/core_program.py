@@ -17,7 +17,7 @@ def whole() -> None:
     with Session() as session, Netns.create("n1"), Netns.create("n2"), IfIndexCache(session) as cache:
         cache.watch_all(["", "n1", "n2"])
         pair = session.create(
-            Veth(End("x", addresses=["10.0.0.1/24", "2001:db8::1/64"]), End("y", netns="n1")), wait=10
+            Veth(End("x", addresses=["10.0.0.1/24", "2001:db8::1/64"]), End("y", netns="n1")), wait=60
         )
         assert pair.a.operstate == "up"
         try:

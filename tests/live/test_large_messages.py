@@ -67,7 +67,7 @@ def test_many_large_answers_in_one_exchange_are_all_received(session: Session, p
 
 
 def test_such_a_link_is_changed_waited_for_and_deleted(session: Session, large: int) -> None:
-    assert session.set("va", "blue", mtu=1400, add_addresses=["10.0.0.1/24"], up=True, wait=5).mtu == 1400
+    assert session.set("va", "blue", mtu=1400, add_addresses=["10.0.0.1/24"], up=True, wait=30).mtu == 1400
     assert session.set("va", "blue", new_name="vc", alias="mine").alias == "mine"
     assert seen("vc", "blue")["mtu"] == 1400
     session.delete_many([("vc", "blue"), ("vb", "")])

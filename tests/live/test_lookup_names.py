@@ -36,7 +36,7 @@ def test_a_link_is_changed_by_an_alternative_name(session: Session, altname: str
     assert session.set(altname, index=index, mtu=1400, new_name="vx", add_addresses=["10.0.0.1/24"]).name == "vx"
     assert (seen("vx")["mtu"], seen("vx")["ifindex"]) == (1400, index)
     assert session.set(altname, up=False).up is False
-    assert session.set(altname, up=True, wait=5.0).up is True
+    assert session.set(altname, up=True, wait=30.0).up is True
     before = session.addresses()
     session.set(altname, addresses=[])
     session.restore_addresses(altname, addresses=[one for one in before if one.index == index])

@@ -26,7 +26,7 @@ NO_WORK = bytes(10)  # a struct virtio_net_hdr that says nothing
 
 @pytest.fixture
 def pair(session: Session, blue: str, red: str) -> Pair:
-    return session.create(Veth(End("va", "blue", mac="02:00:00:00:00:01"), End("vb", "red")), wait=5)
+    return session.create(Veth(End("va", "blue", mac="02:00:00:00:00:01"), End("vb", "red")), wait=30)
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_what_the_host_itself_sends_on_the_link_is_not_received(port: PacketPort
 
 
 def test_frames_of_other_links_are_not_received(session: Session, pair: Pair) -> None:
-    session.create(Veth(End("vc", "blue"), End("vd", "red")), wait=5)
+    session.create(Veth(End("vc", "blue"), End("vd", "red")), wait=30)
     over = threading.Event()
 
     def send(raw: socket.socket) -> None:
@@ -110,7 +110,7 @@ def test_frames_of_other_links_are_not_received(session: Session, pair: Pair) ->
 
 
 def test_the_longest_frame_of_a_link_goes_both_ways(session: Session, blue: str, red: str) -> None:
-    pair = session.create(Veth(End("va", "blue", mtu=65535), End("vb", "red", mtu=65535)), wait=5)
+    pair = session.create(Veth(End("va", "blue", mtu=65535), End("vb", "red", mtu=65535)), wait=30)
     port = PacketPort("va", "blue", session=session)
     port.attached(pair.a)
     longest = frame(os.urandom(65535))
@@ -173,8 +173,8 @@ def test_frames_are_sent_as_they_are_and_with_offload_behind_ten_bytes(
 
 def test_tcp_gets_through_a_forwarder_that_hands_on_what_is_left_undone(session: Session, blue: str, red: str) -> None:
     """Its checksums are not filled in and its segments not cut between two links of one host."""
-    session.create(Veth(End("left", "blue", addresses=["10.0.0.1/24"]), End("pl")), wait=5)
-    session.create(Veth(End("right", "red", addresses=["10.0.0.2/24"]), End("pr")), wait=5)
+    session.create(Veth(End("left", "blue", addresses=["10.0.0.1/24"]), End("pl")), wait=30)
+    session.create(Veth(End("right", "red", addresses=["10.0.0.2/24"]), End("pr")), wait=30)
     ports = [PacketPort(name, session=session, offload=True) for name in ("pl", "pr")]
     for port in ports:
         port.attached(session.lookup(port.host_if_name))
@@ -290,7 +290,7 @@ def test_without_the_capability_it_says_which(session: Session, pair: Pair) -> N
 
 
 def test_home_is_the_sessions(session: Session, blue: str) -> None:
-    pair = session.create(Veth(End("va"), End("vb", "blue")), wait=5)
+    pair = session.create(Veth(End("va"), End("vb", "blue")), wait=30)
     port = PacketPort("va", session=session)
     with ns.entered("blue"):
         port.attached(pair.a)
@@ -303,7 +303,7 @@ def test_home_is_the_sessions(session: Session, blue: str) -> None:
 def test_detached_it_leaves_no_descriptor_and_the_namespace_ends_with_its_last_name(
     session: Session, blue: str
 ) -> None:
-    pair = session.create(Veth(End("va", "blue"), End("vb")), wait=5)
+    pair = session.create(Veth(End("va", "blue"), End("vb")), wait=30)
     fds = open_fds()
     port = PacketPort("va", "blue", session=session)
     port.attached(pair.a)
@@ -370,7 +370,7 @@ def test_it_follows_its_link_through_every_life_of_it(session: Session, blue: st
 
         lives = []
         for life in range(3):
-            lives.append(session.create(Veth(End("va", "blue"), End("vb", "red")), wait=5).a.index)
+            lives.append(session.create(Veth(End("va", "blue"), End("vb", "red")), wait=30).a.index)
             assert attached_to() == lives[-1]
             with witness("vb", "red") as peer:
                 peer.send(frame(bytes([life])))
@@ -382,7 +382,7 @@ def test_it_follows_its_link_through_every_life_of_it(session: Session, blue: st
             ip("link", "del", "vb", netns="red")
             assert attached_to() is None
         assert len(set(lives)) == 3
-        session.create(Veth(End("va", "blue"), End("vb")), wait=5)
+        session.create(Veth(End("va", "blue"), End("vb")), wait=30)
         assert attached_to() is not None
         ns.remove("blue")
         dependants.look_again(["blue"])

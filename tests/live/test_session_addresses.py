@@ -190,13 +190,13 @@ def test_the_first_address_of_each_family_is_the_source_whatever_was_there_befor
         return [ip("route", "get", target)[0]["prefsrc"] for target in ("10.0.0.99", "fd00::99")]
 
     sysctl("", "ipv6/conf/default/dad_transmits", "0")
-    session.create(Veth(End("va", addresses=wanted), End("vb")), wait=20)
+    session.create(Veth(End("va", addresses=wanted), End("vb")), wait=60)
     assert sources() == ["10.0.0.1", "fd00::1"]
     assert there() == wanted
-    session.set("va", addresses=list(reversed(wanted)), wait=20)
+    session.set("va", addresses=list(reversed(wanted)), wait=60)
     assert sources() == ["10.0.0.2", "fd00::2"]
     assert there() == ["10.0.0.2/24", "10.0.0.1/24", "fd00::2/64", "fd00::1/64"]
-    session.set("va", address_order=wanted, wait=20)
+    session.set("va", address_order=wanted, wait=60)
     assert (sources(), there()) == (["10.0.0.1", "fd00::1"], wanted)
 
 

@@ -31,7 +31,7 @@ def talk(session: Session, blue: str) -> Any:
             Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1")
     a = End("a", addresses=["10.0.0.1/24"], mac="02:00:00:00:00:01")
     b = End("b", blue, addresses=["10.0.0.2/24"], mac="02:00:00:00:00:02")
-    session.create(Veth(a, b), wait=5)
+    session.create(Veth(a, b), wait=30)
     ip("neighbour", "add", "10.0.0.2", "lladdr", "02:00:00:00:00:02", "dev", "a")
 
     def send(number: int) -> None:

@@ -131,7 +131,7 @@ def test_without_waiting_an_address_is_tentative_at_first(session: Session) -> N
 @pytest.mark.usefixtures("_quick_detection")
 def test_a_change_waits_too(session: Session) -> None:
     session.create(Veth(End("a", up=False), End("b", "blue")))
-    link = session.set("a", up=True, addresses=["2001:db8::1/64"], wait=5)
+    link = session.set("a", up=True, addresses=["2001:db8::1/64"], wait=30)
     assert link.operstate == "up"
     assert not any(one.get("tentative") for one in seen("a")["addr_info"])
 
@@ -158,15 +158,15 @@ def test_all_pairs_of_a_call_share_one_wait(session: Session) -> None:
     with pytest.raises(WaitTimeout, match="'a0' is not usable after 0.1 s"):
         session.create_many(pairs, wait=0.1)
     fine = [Veth(End(f"c{n}"), End(f"d{n}")) for n in range(3)]
-    assert len(session.create_many(fine, wait=5)) == 3
+    assert len(session.create_many(fine, wait=30)) == 3
     assert time.monotonic() - started < 5
 
 
 @pytest.mark.usefixtures("_quick_detection")
 def test_an_address_that_another_has_is_an_error(session: Session) -> None:
-    session.create(Veth(End("a", addresses=["2001:db8::1/64"]), End("b", "blue")), wait=5)
+    session.create(Veth(End("a", addresses=["2001:db8::1/64"]), End("b", "blue")), wait=30)
     with pytest.raises(DuplicateAddress, match="'b' in netns:blue: another host on the link has 2001:db8::1") as caught:
-        session.set("b", "blue", add_addresses=["2001:db8::1/64"], wait=5)
+        session.set("b", "blue", add_addresses=["2001:db8::1/64"], wait=30)
     assert caught.value.netns == "blue"
     (told,) = [one for one in seen("b", "blue")["addr_info"] if one["local"] == "2001:db8::1"]
     assert told["dadfailed"]
@@ -176,7 +176,7 @@ def test_an_address_that_another_has_is_an_error(session: Session) -> None:
 def test_the_same_address_on_both_ends_is_an_error(session: Session) -> None:
     with pytest.raises(DuplicateAddress):
         session.create(
-            Veth(End("a", addresses=["2001:db8::1/64"]), End("b", "blue", addresses=["2001:db8::1/64"])), wait=5
+            Veth(End("a", addresses=["2001:db8::1/64"]), End("b", "blue", addresses=["2001:db8::1/64"])), wait=30
         )
 
 
@@ -309,9 +309,9 @@ def test_a_link_local_address_that_was_asked_for_is_waited_for_and_the_kernels_o
     if not marks:
         without_owner_marks(monkeypatch)
     started = time.monotonic()
-    session.create(Veth(End("a", addresses=["10.0.0.1/24"]), End("b", "blue", addresses=["10.0.0.2/24"])), wait=5)
+    session.create(Veth(End("a", addresses=["10.0.0.1/24"]), End("b", "blue", addresses=["10.0.0.2/24"])), wait=30)
     assert any(one.get("tentative") for one in seen("a")["addr_info"] if one["family"] == "inet6")
     assert time.monotonic() - started < 2
-    session.create(Veth(End("c", addresses=["fe80::1/64"]), End("d", "blue")), wait=5)
+    session.create(Veth(End("c", addresses=["fe80::1/64"]), End("d", "blue")), wait=30)
     (asked,) = [one for one in seen("c")["addr_info"] if one["local"] == "fe80::1"]
     assert not asked.get("tentative")

@@ -27,7 +27,7 @@ def vethctl(
         with ns.entered(where):
             # Or IPv6 would say something now and then.
             Path("/proc/sys/net/ipv6/conf/default/disable_ipv6").write_text("1")
-    session.create(Veth(End("a", addresses=["10.0.0.1/24"]), End("b", blue, addresses=["10.0.0.2/24"])), wait=5)
+    session.create(Veth(End("a", addresses=["10.0.0.1/24"]), End("b", blue, addresses=["10.0.0.2/24"])), wait=30)
     yield runner(capsys, monkeypatch)
     monkeypatch.undo()
 

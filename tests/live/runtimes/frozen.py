@@ -47,7 +47,7 @@ def waiting_for_a_link_ends() -> None:
     with Session() as session:
         times_out(lambda: session.create(Veth(End("w1"), End("w2", up=False)), wait=0.1), WaitTimeout)
         session.delete("w1")
-        session.create(Veth(End("w1"), End("w2", addresses=["2001:db8::1/64"])), wait=5)
+        session.create(Veth(End("w1"), End("w2", addresses=["2001:db8::1/64"])), wait=30)
         session.delete("w1")
 
 

@@ -89,7 +89,7 @@ def two_nodes() -> Iterator[tuple[Node, Node]]:
 @case
 def a_pair_is_created_waited_for_changed_and_deleted() -> None:
     with Session() as session:
-        a, _ = session.create(Veth(End("p1"), End("p2")), wait=5)
+        a, _ = session.create(Veth(End("p1"), End("p2")), wait=30)
         assert a.up
         assert session.set("p1", mtu=1400).mtu == 1400
         with pytest.raises(LinkExists):

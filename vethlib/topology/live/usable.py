@@ -16,7 +16,9 @@ from .sockets import Sockets
 
 __all__ = ["wait_until_usable"]
 
-_PATIENCE = 10.0  # seconds; 2 are needed if detection cannot be switched off
+_PATIENCE = (
+    30.0  # seconds; 2 are needed if detection cannot be switched off, and more if others keep the RTNL lock busy
+)
 _POLL = 0.0005
 _SLAB = 64  # sockets that are open at a time
 
