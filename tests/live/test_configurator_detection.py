@@ -78,9 +78,11 @@ def test_without_detection_there_is_nothing_to_wait_for(
     for where in ("all", "default"):
         sysctl("blue", f"ipv6/conf/{where}/accept_dad", "0")
     put(configurator, interface("a", "b", "blue", ip_addresses=which), interface("b", "a"))
-    until(configurator, configured(configurator, "a", "b"), 5)
+    until(configurator, configured(configurator, "a", "b"), PATIENCE)
     assert can_bind(which[0], "blue")
-    assert history("a") == [State.CONFIGURED]
+    # Even so a new IPv6 address is tentative until a worker of the kernel gets to it (addrconf_dad_work).
+    late = [State.PENDING] if which == [ONE] and len(history("a")) > 1 else []
+    assert history("a") == [*late, State.CONFIGURED]
 
 
 @pytest.mark.usefixtures("_quick")
