@@ -102,7 +102,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--versions", type=_some_of(UML), default="", metavar="'5.10 6.1'", help=f"some of {', '.join(UML)}")
     add("--suites", type=_some_of(SUITES), default="", metavar="'demo unit'", help=f"some of {', '.join(SUITES)}")
     add("--pytest", default="", metavar="ARGUMENTS", help="more arguments for pytest, such as '-k move'")
-    add("--parallel", type=int, default=1, metavar="N", help="so many guests at a time")
+    add("--parallel", type=int, default=1, metavar="N", help="the number of guests that run at the same time")
     add("--record", action="store_true", help="keep the results in docs/reference/kernels.json")
     add("--fetch", action="store_true", help="fetch even the kernels that are here already")
     add("--within", type=float, metavar="SECONDS", help="stop then; only a test that fails is a failure")

@@ -88,7 +88,7 @@ def _cookie(sock: socket.SocketType) -> bytes:
 
 
 def _put_together(torn: list[list[bytes]]) -> list[bytes]:
-    """Merge torn dumps; each doubtful link is requested by itself."""
+    """Merge torn dumps; each doubtful link is requested on its own."""
     found, doubtful = union(torn, index_of)
     sock = RtnlSocket()
     try:

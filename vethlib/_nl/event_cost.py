@@ -1,4 +1,4 @@
-"""How long the kernel takes for an event of a link, whoever listens on this host.
+"""How long the kernel takes for an event of a link, with all that listen on this host.
 
 For each socket that listens to other namespaces (see `events.py`), the kernel searches for the namespace of the event
 among all that the socket has ids for: 10 to 20 ns for each. It does so before it runs a filter of the socket, and

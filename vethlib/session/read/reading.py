@@ -179,7 +179,7 @@ def table(namespaces: Namespaces, place: OpenNetns, kind: bytes = b"") -> list[L
 def _links_of_torn(
     namespaces: Namespaces, place: OpenNetns, torn: Sequence[Sequence[LinkMessage]]
 ) -> list[LinkMessage]:
-    """Merge torn dumps; each link that is doubtful, or that another link names as its peer, is requested by itself."""
+    """Merge torn dumps; each link that is doubtful, or that another link names as its peer, is requested on its own."""
     links, doubtful = union(torn, attrgetter("ifindex"))
     named = {link.link for link in links.values() if link.link and link.kind == "veth" and link.link_netnsid is None}
     asked = [*doubtful, *(named - links.keys())]
