@@ -20,6 +20,7 @@ from vethlib import ns
 from vethlib._nl.const import NLMSG_MIN_TYPE, RTM_GETLINK, RTM_NEWNSID
 from vethlib._nl.sock import RtnlSocket
 from vethlib.agent import Interface, Namespace, NamespaceType, State
+from vethlib.agent.reasons import ReasonCode
 from vethlib.agent.reconcile.configurator import Configurator
 from vethlib.agent.status import Status
 from vethlib.ns.syscalls import MNT_DETACH, MS_BIND, mount, umount2
@@ -66,14 +67,21 @@ def readable(configurator: Configurator, within: float = 0) -> bool:
     return bool(select.select([configurator], [], [], within)[0])
 
 
-def settle(configurator: Configurator) -> Statuses:
-    """Poll until there is nothing to do now; returns all that was told."""
+def settle(configurator: Configurator, *, tentative: bool = False) -> Statuses:
+    """Poll until there is nothing to do now; returns all that was told.
+
+    Unless `tentative`, this waits for addresses to be usable, too: even without detection an address is tentative
+    until a work queue of the kernel has come to it.
+    """
     told: Statuses = {}
     deadline = time.monotonic() + 30
     while True:
         told |= configurator.poll(0)
         if not readable(configurator) and configurator.due() != 0:
-            return told
+            reasons = {reason.code for status in configurator.status() for reason in status.reasons}
+            if tentative or ReasonCode.ADDRESS_TENTATIVE not in reasons:
+                return told
+            readable(configurator, 0.1)
         assert time.monotonic() < deadline, f"it does not come to rest: {states(configurator)}"
 
 

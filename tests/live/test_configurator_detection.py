@@ -61,7 +61,7 @@ def test_an_interface_is_pending_until_its_address_can_be_used(
 ) -> None:
     sysctl(netns, "ipv6/conf/default/dad_transmits", "4")  # seconds, so that a busy machine looks before they are over
     put(configurator, interface("a", "b", netns, ip_addresses=[ONE, "10.0.0.1/24"]), interface("b", "a"))
-    settle(configurator)
+    settle(configurator, tentative=True)
     assert configured(configurator, "b")()
     assert not can_bind(ONE, netns)
     assert state_of(configurator, "a") == f"PENDING: address-tentative({ONE})"
