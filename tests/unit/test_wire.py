@@ -113,6 +113,21 @@ def test_a_message_of_ordinary_size_has_to_make_sense() -> None:
         parse_link(bytes(16) + attribute(3, b"real\0") + b"\3\0\0\0")
 
 
+@pytest.mark.parametrize(
+    ("link", "netnsid", "read"),
+    [(None, None, None), (None, 0, 7), (None, -1, 7), (3, 0, 3), (0, 0, 0), (3, None, 3)],
+)
+def test_a_peer_in_another_namespace_that_is_not_named_has_the_same_index(
+    link: int | None, netnsid: int | None, read: int | None
+) -> None:
+    """Before Linux 5.2, such a peer's index is left out."""
+    body = pack("=BxHiII", 0, 1, 7, 0, 0)
+    body += b"" if link is None else attribute(5, pack("=I", link))
+    body += b"" if netnsid is None else attribute(37, pack("=i", netnsid))
+    for _ in range(3):  # the layout of a message is learnt
+        assert (parse_link(body).link, parse_link(body).link_netnsid) == (read, netnsid)
+
+
 @given(st.binary(max_size=200), st.sampled_from([parse_link, parse_mounted, parse_route, parse_addr, parse_qdisc]))
 def test_a_reader_returns_or_says_malformed(body: bytes, read: Callable[[bytes], object]) -> None:
     for _ in range(2):

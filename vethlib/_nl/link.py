@@ -339,7 +339,8 @@ def parse_link(body: bytes) -> LinkMessage:
             str(name.rstrip(b"\0"), _ENCODING, _ERRORS) if name else "",  # as _text()
             mac or b"",
             mtu or 0,
-            link,
+            # Before Linux 5.2, nla_put_iflink() leaves out an index that is the link's own, in whatever namespace.
+            link if link is not None or netnsid is None else index,
             netnsid,
             _OPERSTATES.get(operstate, "unknown"),
             _kind(info[:_MOST_OF_KIND]) if info else "",
