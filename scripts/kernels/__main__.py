@@ -19,7 +19,7 @@ from scripts.kernels.guests import TREE, UserMode, xstate
 from scripts.kernels.images import UML, busybox, uml_image
 from scripts.kernels.packages import Apt, Unavailable
 from scripts.kernels.report import Run, shown
-from scripts.kernels.suites import SUITES, job, missing, outcome
+from scripts.kernels.suites import SUITES, failed_before, job, missing, outcome, selected
 
 BUILD = TREE / ".build/kernels"
 _HOURS = 6 * 3600.0
@@ -77,10 +77,11 @@ def _guests(args: argparse.Namespace, deadline: float, problems: list[str]) -> l
 
 def _run(guest: UserMode, args: argparse.Namespace, deadline: float, stop: threading.Event) -> Run:
     out = BUILD / "out" / f"{guest.name}-{guest.image.version}"
+    suites = selected(args.suites, failed_before(out) if args.failed else args.tests)
     shutil.rmtree(out, ignore_errors=True)
     started = time.monotonic()
-    ended = guest.run(job(args.suites, args.pytest), out, max(1.0, deadline - started), stop)
-    outcomes = {name: outcome(name, out) for name in args.suites if ended or (out / f"{name}.ended").exists()}
+    ended = guest.run(job(suites, args.pytest), out, max(1.0, deadline - started), stop)
+    outcomes = {name: outcome(name, out) for name in suites if ended or (out / f"{name}.ended").exists()}
     return Run(guest.name, guest.image.release, outcomes, missing(out), time.monotonic() - started, ended, out)
 
 
@@ -101,12 +102,17 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--versions", type=_some_of(UML), default="", metavar="'5.10 6.1'", help=f"some of {', '.join(UML)}")
     add("--suites", type=_some_of(SUITES), default="", metavar="'demo unit'", help=f"some of {', '.join(SUITES)}")
+    add("--tests", type=str.split, metavar="'FILE ...'", help="run only these, of the suites that have them")
+    add("--failed", action="store_true", help="run only what failed the last time, on each kernel")
     add("--pytest", default="", metavar="ARGUMENTS", help="more arguments for pytest, such as '-k move'")
     add("--parallel", type=int, default=1, metavar="N", help="the number of guests that run at the same time")
     add("--record", action="store_true", help="keep the results in docs/reference/kernels.json")
     add("--fetch", action="store_true", help="fetch even the kernels that are here already")
     add("--within", type=float, metavar="SECONDS", help="stop then; only a test that fails is a failure")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.record and (args.tests or args.failed or args.pytest):
+        parser.error("--record is for whole suites: not with --tests, --failed or --pytest")
+    return args
 
 
 if __name__ == "__main__":

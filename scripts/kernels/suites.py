@@ -6,33 +6,37 @@ import json
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-__all__ = ["SUITES", "Outcome", "Suite", "job", "missing", "outcome"]
+__all__ = ["SUITES", "Outcome", "Suite", "failed_before", "job", "missing", "outcome", "selected"]
 
 _PYTHON = shlex.quote(sys.executable)
-_PYTEST = f"{_PYTHON} -m pytest -q -p no:cacheprovider --timeout=300"
+# -v, so that the log ends with the name of a test that brings the kernel down.
+_PYTEST = f"{_PYTHON} -m pytest -v -p no:cacheprovider --timeout=300 --junitxml={{out}}/"
 
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """A command, in which {out} is where its results belong, and the seconds after which it is ended."""
+    """A command, in which {out} is where its results belong, and the seconds after which it is ended.
+
+    If the command is pytest's, its arguments are followed by `tests`, the path of a directory or file.
+    """
 
     command: str
     limit: int
-    is_pytest: bool = True
+    tests: str = ""
 
 
 SUITES = {
-    "doctor": Suite(f"{_PYTHON} -m vethlib doctor --json >{{out}}/doctor.json", 60, is_pytest=False),
-    "demo": Suite(f"{_PYTHON} -m vethlib demo", 120, is_pytest=False),
-    "scenario": Suite(f"{_PYTEST} --junitxml={{out}}/scenario.xml tests/live/test_scenario.py", 600),
-    "unit": Suite(f"{_PYTEST} --junitxml={{out}}/unit.xml tests/unit", 3600),
-    "live": Suite(f"{_PYTEST} --junitxml={{out}}/live.xml tests/live", 4 * 3600),
+    "doctor": Suite(f"{_PYTHON} -m vethlib doctor --json >{{out}}/doctor.json", 60),
+    "demo": Suite(f"{_PYTHON} -m vethlib demo", 120),
+    "scenario": Suite(f"{_PYTEST}scenario.xml", 600, "tests/live/test_scenario.py"),
+    "unit": Suite(f"{_PYTEST}unit.xml", 3600, "tests/unit"),
+    "live": Suite(f"{_PYTEST}live.xml", 4 * 3600, "tests/live"),
 }
 
 
@@ -56,14 +60,25 @@ class Outcome:
         }
 
 
-def job(names: Iterable[str], arguments: str = "") -> str:
-    """Return the script that runs these suites, one after the other; pytest gets additional `arguments`."""
+def selected(names: Iterable[str], tests: Iterable[str] | None = None) -> dict[str, list[str]]:
+    """Return these suites, each with the tests that pytest is to run.
+
+    With `tests`, which are files or names as pytest prints them, these are the suites that have some of them.
+    """
+    if tests is None:
+        return {name: [SUITES[name].tests] for name in names}
+    found = {name: [test for test in tests if test.startswith(SUITES[name].tests or "/")] for name in names}
+    return {name: chosen for name, chosen in found.items() if chosen}
+
+
+def job(suites: Mapping[str, Iterable[str]], arguments: str = "") -> str:
+    """Return the script that runs what is `selected`, one after the other; pytest gets additional `arguments`."""
     lines = ["#!/bin/sh"]
-    for name in names:
+    for name, tests in suites.items():
         suite = SUITES[name]
         command = suite.command.format(out="/run/out")
-        if suite.is_pytest and arguments:
-            command += f" {arguments}"
+        if suite.tests:
+            command = " ".join([command, *map(shlex.quote, tests), arguments])
         lines += [
             "start=$(date +%s)",
             f"timeout --kill-after=30 {suite.limit} sh -c {shlex.quote(command)} >/run/out/{name}.log 2>&1",
@@ -81,7 +96,7 @@ def outcome(name: str, out: Path) -> Outcome:
     result = Outcome(seconds=seconds)
     if name == "doctor":
         _read_doctor(out / "doctor.json", result)
-    elif SUITES[name].is_pytest:
+    elif SUITES[name].tests:
         _read_junit(out / f"{name}.xml", result)
     elif code == 0:
         result.passed = 1
@@ -118,20 +133,34 @@ def _findings(path: Path) -> list[Mapping[str, Any]]:
 
 
 def _read_junit(path: Path, result: Outcome) -> None:
+    for test, case in _cases(path):
+        failures = [*case.iter("failure"), *case.iter("error")]
+        skips = list(case.iter("skipped"))
+        if failures:
+            result.failed.append(f"{test}: {failures[0].get('message', '')[:200]}")
+        elif skips:
+            result.skipped[skips[0].get("message", "")] += 1
+        else:
+            result.passed += 1
+
+
+def failed_before(out: Path) -> list[str]:
+    """Return the names, as pytest takes them, of the tests that failed in the run whose results are in `out`."""
+    return [
+        test
+        for name in SUITES
+        for test, case in _cases(out / f"{name}.xml")
+        if case.find("failure") is not None or case.find("error") is not None
+    ]
+
+
+def _cases(path: Path) -> Iterator[tuple[str, ElementTree.Element]]:
     try:
         root = ElementTree.parse(path).getroot()
     except (OSError, ElementTree.ParseError):
         return
     for case in root.iter("testcase"):
-        failures = [*case.iter("failure"), *case.iter("error")]
-        skips = list(case.iter("skipped"))
-        if failures:
-            file = case.get("classname", "").replace(".", "/")
-            result.failed.append(f"{file}.py::{case.get('name')}: {failures[0].get('message', '')[:200]}")
-        elif skips:
-            result.skipped[skips[0].get("message", "")] += 1
-        else:
-            result.passed += 1
+        yield f"{case.get('classname', '').replace('.', '/')}.py::{case.get('name')}", case
 
 
 def _last_line(out: Path, name: str) -> str:

@@ -14,7 +14,7 @@ import pytest
 from scripts.kernels import __main__ as command
 from scripts.kernels.images import UML, Image, with_interpreter
 from scripts.kernels.packages import Apt, Unavailable
-from scripts.kernels.suites import SUITES, job, missing, outcome
+from scripts.kernels.suites import SUITES, Suite, failed_before, job, missing, outcome, selected
 
 JUNIT = """\
 <testsuites><testsuite>
@@ -97,11 +97,41 @@ def test_a_suite_without_results_has_failed(tmp_path: Path, name: str, ended: st
 
 def test_a_job_goes_on_after_a_suite_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, code in (("demo", 3), ("doctor", 0)):
-        monkeypatch.setitem(SUITES, name, SUITES[name].__class__(f"echo {name}; exit {code}", 60, is_pytest=False))
-    script = job(["demo", "doctor"]).replace("/run/out", str(tmp_path))
+        monkeypatch.setitem(SUITES, name, Suite(f"echo {name}; exit {code}", 60, tests=""))
+    script = job(selected(["demo", "doctor"])).replace("/run/out", str(tmp_path))
     subprocess.run(["sh", "-c", script], check=True)
     assert [(tmp_path / f"{name}.ended").read_text().split()[0] for name in ("demo", "doctor")] == ["3", "0"]
     assert (tmp_path / "demo.log").read_text() == "demo\n"
+
+
+def test_some_tests_are_run_of_the_suites_that_have_them() -> None:
+    some = ["tests/live/test_b.py", "tests/unit/test_a.py::test_x[a b]"]
+    assert selected(SUITES, some) == {"unit": some[1:], "live": some[:1]}
+    assert selected(SUITES, []) == {}
+    assert selected(["demo", "unit"]) == {"demo": [""], "unit": ["tests/unit"]}
+
+
+def test_the_name_of_a_test_may_have_blanks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SUITES, "unit", Suite("printf '%s\\n'", 60, "tests/unit"))
+    script = job(selected(["unit"], ["tests/unit/test_a.py::test_x[a 'b']"]), "--lf").replace("/run/out", str(tmp_path))
+    subprocess.run(["sh", "-c", script], check=True)
+    assert (tmp_path / "unit.log").read_text() == "tests/unit/test_a.py::test_x[a 'b']\n--lf\n"
+
+
+def test_what_failed_can_be_run_again(tmp_path: Path) -> None:
+    assert failed_before(tmp_path) == []
+    (tmp_path / "live.xml").write_text(JUNIT)
+    assert failed_before(tmp_path) == [
+        "tests/live/test_b.py::test_fails[x]",
+        "tests/live/test_b.py::test_has_no_fixture",
+    ]
+
+
+@pytest.mark.parametrize("flags", [["--tests", "tests/live/test_apply.py"], ["--failed"], ["--pytest", "-k x"]])
+def test_a_record_is_of_whole_suites(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        command.main(["--record", *flags])
+    assert "--record" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flag", ["--versions", "--suites"])
