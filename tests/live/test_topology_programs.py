@@ -568,3 +568,16 @@ def test_a_process_that_is_older_than_what_is_supervised_is_none_of_its_programs
         supervised.take(f"+netns {inode} 0")
         supervised.end()
     assert stranger.wait() == -signal.SIGTERM
+
+
+def test_without_cookies_a_namespace_of_processes_that_came_later_is_not_taken_for_one_that_has_ended(
+    stranger: subprocess.Popen[bytes],
+) -> None:
+    inode = os.stat(f"/proc/{stranger.pid}/ns/net").st_ino
+    started = int(Path(f"/proc/{stranger.pid}/stat").read_text().rpartition(")")[2].split()[19])
+    for seen in (started - 1, started):
+        assert stranger.poll() is None
+        supervised = Supervised()
+        supervised.take(f"+netns {inode} 0")
+        supervised.end(seen)
+    assert stranger.wait() == -signal.SIGTERM

@@ -17,8 +17,9 @@ The design:
 - It kills by namespace as well as by group: a daemon that goes to the background leaves its group.
 
 The kernel reuses the inode number of an ended namespace at once. So a namespace counts as the reported one only if its
-cookie is the same (SO_NETNS_COOKIE, since Linux 5.14; 0 if unknown), and it is kept open from then on. Processes that
-are older than the dead process are left alone, because it cannot have started them.
+cookie is the same (SO_NETNS_COOKIE, since Linux 5.14), and it is kept open from then on. Where there are no cookies, it
+counts if one of its processes was started before the reporting process was seen to have ended. Processes that are older
+than the dead process are left alone, because it cannot have started them.
 """
 
 from __future__ import annotations
@@ -68,11 +69,11 @@ class Supervised:
             except OSError:
                 pass  # it has ended
 
-    def end(self) -> None:
-        """End everything."""
+    def end(self, seen: float = float("inf")) -> None:
+        """End everything. `seen` is when the end of the reporting process was seen, in ticks since the boot."""
         import signal  # as slow as the rest of the start, and usually not needed
 
-        held = self._hold()
+        held = self._hold(seen)
         self._signal(held, signal.SIGTERM)
         deadline = time.monotonic() + _GRACE
         while self._signal(held, 0) and time.monotonic() < deadline:
@@ -81,7 +82,7 @@ class Supervised:
         while self._signal(held, signal.SIGKILL) and time.monotonic() < deadline:
             time.sleep(_POLL)
 
-    def _hold(self) -> set[int]:
+    def _hold(self, seen: float) -> set[int]:
         """Keep the namespaces open that have processes inside, and return their inodes."""
         held = set()
         for pid in self._processes(self._namespaces):
@@ -91,7 +92,7 @@ class Supervised:
                 continue
             inode = os.fstat(fd).st_ino
             cookie = self._namespaces.get(inode)
-            if cookie is not None and inode not in held and (not cookie or _cookie(fd) == cookie):
+            if cookie is not None and inode not in held and (_cookie(fd) == cookie if cookie else _start(pid) <= seen):
                 held.add(inode)  # and `fd` stays open
             else:
                 os.close(fd)
@@ -132,6 +133,11 @@ def _start(pid: int) -> int:
             return int(file.read().rpartition(")")[2].split()[19])
     except (OSError, IndexError, ValueError):
         return -1
+
+
+def _now() -> float:
+    """Return the time that a process has as its start time if it is started now."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK")
 
 
 def cookie_of(inside: socket.socket) -> int:
@@ -211,7 +217,7 @@ def supervise(owner: int, pipe: int) -> None:
                 continue
             ready.unregister(pipe)  # execve(2): the process still exists, with another program
         if owner in events:
-            supervised.end()
+            supervised.end(_now())
             return
 
 
