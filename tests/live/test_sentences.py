@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from vethlib import (
     NetnsExists,
     NetnsNotFound,
     NotPermitted,
+    NotSupported,
     Session,
     SessionClosed,
     Veth,
@@ -26,7 +28,9 @@ from vethlib import (
     WaitTimeout,
     ns,
 )
+from vethlib._nl.link import create_veth
 from vethlib.links import check_addresses, check_mac, check_name
+from vethlib.session.write import building
 
 Provoke = Callable[[Session], object]
 
@@ -77,6 +81,18 @@ def without_rights(call: Callable[[], object]) -> Provoke:
             return call()
 
     return unprivileged
+
+
+def a_kind_that_this_kernel_does_not_have(session: Session) -> object:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(building, "create_veth", lambda *args: create_veth(*args).replace(b"veth\0", b"vith\0"))
+        return session.create(Veth(End("x"), End("y")))
+
+
+def a_name_that_was_taken(session: Session) -> object:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(building, "holders", lambda *_: {})
+        return session.create(Veth(End("taken"), End("y")))
 
 
 SENTENCES = {
@@ -243,6 +259,24 @@ SENTENCES = {
         {},
         "create veth 'taken' ⇄ 'taken' in netns:blue: 'taken' already exists in the home namespace and "
         "'taken' already exists in netns:blue",
+    ),
+    "a name that was taken, but is not any more": Sentence(
+        a_name_that_was_taken,
+        LinkExists,
+        {"netns": ""},
+        "create veth 'taken' ⇄ 'y': a link of one of these names already exists",
+    ),
+    "a kind of link that the kernel does not have": Sentence(
+        a_kind_that_this_kernel_does_not_have,
+        NotSupported,
+        {"errno": errno.EOPNOTSUPP},
+        "create veth 'x' ⇄ 'y': this kernel has no veth (try: modprobe veth): Unknown device type",
+    ),
+    "text that cannot be encoded": Sentence(
+        lambda session: session.lookup("\ud800"),
+        InvalidValue,
+        {"field": "name"},
+        "name '\\ud800': this text cannot be encoded",
     ),
     "some of many": Sentence(
         lambda session: session.delete_many(

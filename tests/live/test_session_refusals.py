@@ -46,11 +46,9 @@ def test_a_taken_name_is_named_on_whichever_end(
     netns = {"a": a, "b": b}[taken_end]
     ip("link", "add", "name", "taken", "type", "bridge", netns=netns)
     veth = Veth(End("taken", a), End("vb", b)) if taken_end == "a" else Veth(End("va", a), End("taken", b))
-    where = "netns:" + netns if netns else "the home namespace"
-    with nothing_changes(), pytest.raises(LinkExists) as caught:
+    with nothing_changes(), raises(LinkExists, errno=errno.EEXIST, item=veth) as caught:
         session.create(veth)
-    assert str(caught.value) == f"create veth {veth}: 'taken' already exists in {where}"
-    assert (caught.value.errno, caught.value.request) == (errno.EEXIST, f"create veth {veth}")
+    assert ("netns:" + netns if netns else " home ") in str(caught.value).rpartition("'taken'")[2]
     assert isinstance(caught.value, FileExistsError)
 
 
@@ -66,7 +64,7 @@ def test_a_taken_name_that_is_free_again_when_looked_for_is_still_an_error(
 ) -> None:
     ip("link", "add", "name", "taken", "type", "bridge")
     monkeypatch.setattr(building, "holders", lambda *_: {})
-    with nothing_changes(), pytest.raises(LinkExists, match="a link of one of these names already exists"):
+    with nothing_changes(), raises(LinkExists, errno=errno.EEXIST, netns=""):
         session.create(Veth(End("taken"), End("vb")))
 
 
@@ -79,7 +77,7 @@ def test_a_name_whose_owner_cannot_be_looked_at_is_still_an_error(
         raise NetlinkError("no")
 
     monkeypatch.setattr(building, "holders", refuse)
-    with nothing_changes(), pytest.raises(LinkExists, match="a link of one of these names already exists"):
+    with nothing_changes(), raises(LinkExists, errno=errno.EEXIST, netns=""):
         session.create(Veth(End("taken"), End("vb")))
 
 
@@ -146,9 +144,9 @@ def test_without_a_capability_it_is_named_and_nothing_happens(session: Session, 
             lambda: session.set("va", mtu=1400),
             lambda: session.set("va", addresses=["10.0.0.1/24"]),
         ):
-            with pytest.raises(NotPermitted, match="this needs CAP_NET_ADMIN") as caught:
+            with raises(NotPermitted, errno=errno.EPERM) as caught:
                 call()
-            assert caught.value.errno == errno.EPERM
+            assert "CAP_NET_ADMIN" in str(caught.value)
             assert isinstance(caught.value, PermissionError)
         for other in (
             lambda: session.create(there),
@@ -160,7 +158,7 @@ def test_without_a_capability_it_is_named_and_nothing_happens(session: Session, 
             with pytest.raises(NotPermitted, match="CAP_SYS_ADMIN") as caught:
                 other()
             assert caught.value.netns == "blue"
-        with pytest.raises(NotPermitted, match=f"^create veth {there}: .*CAP_SYS_ADMIN") as caught:
+        with pytest.raises(NotPermitted, match=r"CAP_SYS_ADMIN") as caught:
             session.create_many([there])
         assert caught.value.item is there
         with pytest.raises(BatchError) as many:
@@ -289,22 +287,19 @@ def test_a_name_that_is_not_utf8_is_found_changed_and_deleted(session: Session, 
 
 
 def test_bytes_that_no_file_name_can_be_are_an_invalid_name(session: Session) -> None:
-    with pytest.raises(InvalidValue, match="cannot be encoded"):
-        session.lookup("\ud800")
-    with pytest.raises(InvalidValue, match="cannot be encoded"):
-        session.lookup("\ud800" * 20)
+    for name in ("\ud800", "\ud800" * 20):
+        with raises(InvalidValue, field="name", value=name):
+            session.lookup(name)
     with pytest.raises(InvalidValue):
         session.lookup("x" * 128)
 
 
 def test_an_address_the_kernel_refuses_is_named_with_its_link(session: Session, blue: str) -> None:
     veth = Veth(End("va", "blue", addresses=["10.0.0.1/24", "::1/128"], alias="x"), End("vb"))
-    with nothing_changes(), pytest.raises(NetlinkError) as caught:
+    with nothing_changes(), raises(NetlinkError, errno=errno.EADDRNOTAVAIL, netns="blue", item=veth) as caught:
         session.create(veth)
-    assert str(caught.value).startswith(
-        f"create veth {veth}: 'va' in netns:blue was created, but the kernel refused to add ::1/128: Cannot assign"
-    )
-    assert (caught.value.errno, caught.value.netns, caught.value.item) == (errno.EADDRNOTAVAIL, "blue", veth)
+    assert "'va' in netns:blue" in str(caught.value)
+    assert "::1/128" in str(caught.value)
 
 
 # Without an echo, a pair is read once more before that.
@@ -312,7 +307,7 @@ def test_an_address_the_kernel_refuses_is_named_with_its_link(session: Session, 
 def test_each_step_that_is_refused_after_the_creation_is_named(
     session: Session, blue: str, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    said = {"alias": "set its alias", "up": "bring it up", "read": "read it"}[what]
+    said = {"alias": "alias", "up": " up:", "read": "read"}[what]
     number = {"alias": 1, "up": 2, "read": 0}[what]
 
     def refusing(place: OpenNetns, requests: Sequence[bytes], outcomes: list[Outcome]) -> list[Outcome]:
@@ -322,12 +317,10 @@ def test_each_step_that_is_refused_after_the_creation_is_named(
 
     edit_answers(monkeypatch, refusing)
     veth = Veth(End("va", "blue", addresses=["10.0.0.1/24"], alias="x"), End("vb"))
-    with (
-        nothing_changes(),
-        pytest.raises(NetlinkError, match=f"the kernel refused to {said}: Permission denied") as one,
-    ):
+    with nothing_changes(), raises(NetlinkError, errno=errno.EACCES, netns="blue", item=veth) as one:
         session.create(veth)
     assert type(one.value) is NetlinkError
+    assert said in str(one.value)
     with nothing_changes(), pytest.raises(BatchError):
         session.create_many([veth], on_error="continue")
 
@@ -339,13 +332,13 @@ def test_an_address_refused_the_second_time_too_is_an_error(
     with ns.entered("blue"), open("/proc/sys/net/ipv6/conf/default/disable_ipv6", "w") as switch:
         switch.write("1")
     monkeypatch.setattr(building, "enable_ipv6", lambda *_: {})
-    with nothing_changes(), pytest.raises(NetlinkError, match="refused to add 2001:db8::1/64: Permission denied"):
+    with nothing_changes(), raises(NetlinkError, errno=errno.EACCES, netns="blue"):
         session.create(Veth(End("va", "blue", addresses=["2001:db8::1/64"]), End("vb")))
 
 
 def test_a_kernel_without_veth_is_told_of(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(building, "create_veth", lambda *args: create_veth(*args).replace(b"veth\0", b"vith\0"))
-    with nothing_changes(), pytest.raises(NotSupported, match=r"this kernel has no veth \(try: modprobe veth\)"):
+    with nothing_changes(), raises(NotSupported, errno=errno.EOPNOTSUPP):
         session.create(Veth(End("va"), End("vb")))
 
 
@@ -362,5 +355,6 @@ def test_a_pair_that_is_gone_before_it_was_looked_at_is_an_error(
 
     monkeypatch.setattr(building, "create_veth", silent)
     monkeypatch.setattr(building, "find", gone)
-    with pytest.raises(LinkNotFound, match="create veth 'va' ⇄ 'vb' in netns:blue: gone"):
-        session.create(Veth(End("va"), End("vb", "blue")))
+    veth = Veth(End("va"), End("vb", "blue"))
+    with raises(LinkNotFound, errno=errno.ENODEV, item=veth):
+        session.create(veth)

@@ -51,7 +51,7 @@ def test_ipv6_is_switched_off_again_where_the_change_fails(session: Session, blu
     sysctl("blue", "ipv6/conf/default/disable_ipv6", "1")
     session.create(Veth(End("a", "blue"), End("b")))
     before = host_state()
-    with pytest.raises(NetlinkError, match=r"set 'a' in netns:blue address ::1/128"):
+    with raises(NetlinkError, errno=errno.EADDRNOTAVAIL, netns="blue"):
         session.set("a", "blue", addresses=["2001:db8::1/64", "::1/128"])
     assert host_state() == before
     assert sysctl("blue", "ipv6/conf/a/disable_ipv6") == "1"
@@ -69,9 +69,8 @@ def test_a_kernel_setting_that_cannot_be_written_takes_the_pair_back(
     monkeypatch.setattr(ipv6, "open", refuse, raising=False)
     before = host_state()
     veth = Veth(End("a", "blue", addresses=["2001:db8::1/64"]), End("b", "blue"))
-    with pytest.raises(NetlinkError, match=r"create veth .* Read-only file system \(EROFS\)") as caught:
+    with raises(NetlinkError, errno=errno.EROFS, item=veth):
         session.create_many([Veth(End("c"), End("d")), Veth(End("x"), End("y", addresses=["2001:db8::9/64"])), veth])
-    assert caught.value.item == veth
     assert host_state() == before
 
 
@@ -83,7 +82,7 @@ def test_an_address_that_is_refused_the_second_time_too_is_an_error(
     monkeypatch.setattr(change, "enable_ipv6", lambda *_: {})
     session.create(Veth(End("a", "blue"), End("b")))
     before = host_state()
-    with pytest.raises(NetlinkError, match="set 'a' in netns:blue address 2001:db8::1/64: Permission denied") as caught:
+    with raises(NetlinkError, errno=errno.EACCES, netns="blue") as caught:
         session.set("a", "blue", add_addresses=["2001:db8::1/64"], alias="x")
     assert type(caught.value) is NetlinkError
     assert host_state() == before
@@ -113,7 +112,6 @@ def test_waiting_ends_when_the_addresses_can_be_used(session: Session, netns: st
 
 
 @pytest.mark.usefixtures("_quick_detection")
-@pytest.mark.usefixtures("_quick_detection")
 @pytest.mark.parametrize("netns", ["", "blue"])
 @pytest.mark.parametrize("seconds", [1e7, 1e300])
 def test_a_wait_may_be_longer_than_what_the_kernel_takes(session: Session, netns: str, seconds: float) -> None:
@@ -137,16 +135,11 @@ def test_a_change_waits_too(session: Session) -> None:
 
 
 def test_a_wait_that_is_too_short_says_what_is_missing(session: Session, blue: str) -> None:
-    with pytest.raises(
-        WaitTimeout,
-        match=r"'a' is not usable after 0.05 s: its state is (?:(?:lowerlayer)?down|unknown) \(is the other",
-    ):
+    with pytest.raises(WaitTimeout, match=r"^'a' .* 0.05 s: .*(down|unknown) \("):
         session.create(Veth(End("a"), End("b", "blue", up=False)), wait=0.05)
-    with pytest.raises(WaitTimeout, match=r"'b' in netns:blue is not usable after 0 s: the link is down"):
+    with pytest.raises(WaitTimeout, match=r"^'b' in netns:blue .* 0 s: .*down$"):
         session.set("b", "blue", alias="x", wait=0)
-    with pytest.raises(
-        WaitTimeout, match=r"'c' is not usable after 0.2 s: 2001:db8::1/64.* still in duplicate address"
-    ):
+    with pytest.raises(WaitTimeout, match=r"^'c' .* 0.2 s: 2001:db8::1/64"):
         session.create(Veth(End("c", addresses=["2001:db8::1/64"]), End("d", "blue")), wait=0.2)
     assert names() == {"a", "c"}
 
@@ -155,7 +148,7 @@ def test_all_pairs_of_a_call_share_one_wait(session: Session) -> None:
     sysctl("", "ipv6/conf/default/dad_transmits", "0")
     pairs = [Veth(End(f"a{n}", up=False), End(f"b{n}")) for n in range(3)]
     started = time.monotonic()
-    with pytest.raises(WaitTimeout, match="'a0' is not usable after 0.1 s"):
+    with pytest.raises(WaitTimeout, match="^'a0' .* 0.1 s"):
         session.create_many(pairs, wait=0.1)
     fine = [Veth(End(f"c{n}"), End(f"d{n}")) for n in range(3)]
     assert len(session.create_many(fine, wait=30)) == 3
@@ -165,7 +158,7 @@ def test_all_pairs_of_a_call_share_one_wait(session: Session) -> None:
 @pytest.mark.usefixtures("_quick_detection")
 def test_an_address_that_another_has_is_an_error(session: Session) -> None:
     session.create(Veth(End("a", addresses=["2001:db8::1/64"]), End("b", "blue")), wait=30)
-    with pytest.raises(DuplicateAddress, match="'b' in netns:blue: another host on the link has 2001:db8::1") as caught:
+    with pytest.raises(DuplicateAddress, match="2001:db8::1") as caught:
         session.set("b", "blue", add_addresses=["2001:db8::1/64"], wait=30)
     assert caught.value.netns == "blue"
     (told,) = [one for one in seen("b", "blue")["addr_info"] if one["local"] == "2001:db8::1"]
@@ -202,7 +195,7 @@ def test_the_same_mac_on_both_ends_is_an_error_where_the_kernel_switches_ipv6_of
         sysctl(netns, f"ipv6/conf/{where}/accept_dad", "2")
     ends = [End("a", mac="02:00:00:00:00:01", addresses=["2001:db8::1/64"])]
     ends.append(End("b", "blue", mac="02:00:00:00:00:01", addresses=["2001:db8::2/64"]))
-    with pytest.raises(DuplicateAddress, match="MAC address 02:00:00:00:00:01"):
+    with pytest.raises(DuplicateAddress, match="02:00:00:00:00:01"):
         session.create(Veth(*ends), wait=25)
     lost = [name for name, netns in (("a", ""), ("b", "blue")) if not addresses(name, netns)]
     assert lost
