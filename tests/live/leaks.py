@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Callable
 from typing import TypeAlias
 
 import pytest
 
-__all__ = ["OPTIONS", "PREAMBLE", "Project", "leaks", "project_of", "said"]
+__all__ = ["OPTIONS", "PREAMBLE", "Project", "failed_teardowns", "leaks", "project_of", "said"]
 
 
 Project: TypeAlias = Callable[..., pytest.RunResult]
@@ -47,6 +48,11 @@ def project_of(pytester: pytest.Pytester) -> Project:
 
 def said(result: pytest.RunResult) -> str:
     return result.stdout.str()
+
+
+def failed_teardowns(result: pytest.RunResult) -> list[str]:
+    """The tests in whose teardown there was an error."""
+    return re.findall(r"^_+ ERROR at teardown of (\S+) _+$", said(result), re.MULTILINE)
 
 
 def leaks(result: pytest.RunResult) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.live.leaks import Project, leaks, project_of, said
+from tests.live.leaks import Project, failed_teardowns, leaks, project_of, said
 
 pytestmark = pytest.mark.slow
 
@@ -84,7 +84,7 @@ def test_a_link_left_at_home_fails_its_test_and_is_gone_for_the_next(project: Pr
             assert names() == set()
     """)
     result.assert_outcomes(passed=2, errors=1)
-    result.stdout.fnmatch_lines(["*ERROR at teardown of test_leaves*", "left behind: link br7 in the home namespace:*"])
+    result.stdout.fnmatch_lines(["*ERROR at teardown of test_leaves*", "left behind: link br7 * home *"])
 
 
 def test_a_named_namespace_that_is_left_is_told_of_and_gone_for_the_next(project: Project) -> None:
@@ -96,7 +96,8 @@ def test_a_named_namespace_that_is_left_is_told_of_and_gone_for_the_next(project
             assert os.listdir("/run/netns") == []
     """)
     result.assert_outcomes(passed=2, errors=1)
-    assert leaks(result) == ["namespace blue, in /run/netns: remove it, by ns.remove() or by `ip netns del`"]
+    (line,) = leaks(result)
+    assert line.startswith("namespace blue,")
 
 
 def test_what_keeps_the_namespace_of_a_node_is_told_of_with_the_node(project: Project) -> None:
@@ -114,8 +115,12 @@ def test_what_keeps_the_namespace_of_a_node_is_told_of_with_the_node(project: Pr
     """)
     result.assert_outcomes(passed=3, errors=2)
     descriptor, sock = leaks(result)
-    assert "open on node a: it keeps the namespace alive" in descriptor
-    assert "(AF_INET, SOCK_DGRAM, bound to ('127.0.0.1', 53)) of node b: " in sock
+    assert descriptor.startswith("descriptor ")
+    assert " node a: " in descriptor
+    assert sock.startswith("socket ")
+    assert "AF_INET, SOCK_DGRAM, " in sock
+    assert "('127.0.0.1', 53)" in sock
+    assert " node b: " in sock
 
 
 def test_a_namespace_that_the_test_made_itself_is_no_exception(project: Project) -> None:
@@ -130,9 +135,9 @@ def test_a_namespace_that_the_test_made_itself_is_no_exception(project: Project)
     """)
     result.assert_outcomes(passed=2, errors=2)
     left, right, anonymous = leaks(result)
-    assert "open on node left" in left
-    assert "open on node right" in right
-    assert "open on network namespace 4" in anonymous
+    assert " node left: " in left
+    assert " node right: " in right
+    assert re.search(r" namespace 4\d+: ", anonymous)  # nobody has given it a name but its inode number
 
 
 def test_what_only_a_reference_cycle_keeps_is_no_leak(project: Project) -> None:
@@ -162,10 +167,9 @@ def test_what_the_traceback_of_a_failed_test_keeps_is_no_leak_but_what_it_left_b
             pass
     """)
     result.assert_outcomes(passed=2, failed=1, errors=1)
-    assert "ERROR at teardown of test_next" in said(result)
+    assert failed_teardowns(result) == ["test_next"]
     (line,) = leaks(result)
     assert "AF_INET6" in line
-    assert "(left by test_what_the_traceback" in line
     assert "::test_fails)" in line
 
 
@@ -188,7 +192,8 @@ def test_a_thread_left_in_a_node_is_told_of_by_name_and_one_that_is_about_to_end
     result.assert_outcomes(passed=3, errors=1)
     (line,) = leaks(result)
     assert line.startswith("thread ")
-    assert "wait_for_all') in node " in line
+    assert "wait_for_all'" in line
+    assert " node " in line
 
 
 def test_the_thread_of_the_tests_is_brought_home_before_anything_else_happens(project: Project) -> None:
@@ -219,7 +224,7 @@ def test_the_thread_of_the_tests_is_brought_home_before_anything_else_happens(pr
     result.assert_outcomes(passed=3, errors=2)
     result.stdout.no_fnmatch_line("E*AssertionError*")
     result.stdout.no_fnmatch_line("E*assert*")
-    assert [line.split(",")[0] for line in leaks(result)] == ["the thread that runs the tests"] * 2
+    assert [line.split()[:2] for line in leaks(result)] == [["the", "thread"]] * 2
 
 
 def test_a_fixture_may_have_its_test_run_in_a_node(project: Project) -> None:
@@ -267,9 +272,10 @@ def test_processes_left_in_a_node_are_killed_and_told_of(project: Project, pids:
     """)
     result.assert_outcomes(passed=4, errors=2)
     child, daemon = leaks(result)
-    assert "(sleep 61) in node " in child
-    assert "(sleep 62) in node " in daemon
-    assert "it was killed" in daemon
+    for line, command in ((child, "(sleep 61)"), (daemon, "(sleep 62)")):
+        assert line.startswith("process ")
+        assert command in line
+        assert " node " in line
     assert pids() == []
 
 
@@ -306,7 +312,8 @@ def test_a_link_left_in_a_node_of_wider_scope_is_told_of_and_gone_for_the_next(p
     """)
     result.assert_outcomes(passed=2, errors=1)
     (line,) = leaks(result)
-    assert line.startswith("link br2 in node ")
+    assert line.startswith("link br2 ")
+    assert " node " in line
 
 
 def test_a_topology_of_wider_scope_that_a_test_asks_for_is_no_leak(project: Project) -> None:
@@ -390,10 +397,12 @@ def test_what_a_fixture_of_wider_scope_made_is_its_own_until_it_has_ended(projec
             assert os.listdir("/run/netns") == ["tidy"]
     """)
     result.assert_outcomes(passed=3, errors=1)
-    assert "ERROR at teardown of TestThings.test_two" in said(result)
+    assert failed_teardowns(result) == ["TestThings.test_two"]
     untidy, worse = leaks(result)
-    assert untidy.startswith("namespace untidy, in /run/netns (left by the fixture untidy): ")
-    assert worse.startswith("namespace worse, in /run/netns: ")
+    assert untidy.startswith("namespace untidy, ")
+    assert " fixture untidy)" in untidy
+    assert worse.startswith("namespace worse, ")
+    assert "(" not in worse.split(":")[0]  # of nobody but the test
 
 
 def test_a_socket_of_a_topology_that_is_up_is_told_of_when_that_ends_with_its_test(project: Project) -> None:
@@ -408,9 +417,10 @@ def test_a_socket_of_a_topology_that_is_up_is_told_of_when_that_ends_with_its_te
             pass
     """)
     result.assert_outcomes(passed=3, errors=1)
-    assert "ERROR at teardown of test_not_watched" in said(result)
+    assert failed_teardowns(result) == ["test_not_watched"]
     (line,) = leaks(result)
-    assert "::test_leaves): it keeps the namespace alive" in line
+    assert line.startswith("socket ")
+    assert "::test_leaves): " in line
 
 
 def test_a_leak_hides_no_failure_of_the_test_and_none_of_its_teardown(project: Project) -> None:
@@ -471,4 +481,4 @@ def test_more_than_can_be_read_is_only_counted(project: Project) -> None:
                 add_link(f"br{number}")
     """)
     assert len(leaks(result)) == 13
-    assert leaks(result)[-1] == "88 more of this kind: link"
+    assert leaks(result)[-1].startswith("88 ")
