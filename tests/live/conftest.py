@@ -12,6 +12,7 @@ import pytest
 
 from tests.live.other_user import as_other
 from tests.live.silent import nobody_waits
+from tests.live.warm import WarmPytest
 from tests.needs import kernel_is
 from tests.witness import host_state, ip, open_fds, poll
 from vethlib import End, Session, Veth, ns
@@ -85,6 +86,19 @@ def spawn(home: ns.Netns) -> Iterator[Callable[[str], int]]:
     for one in started:
         one.kill()
         one.wait()
+
+
+@pytest.fixture(scope="session")
+def warm_pytest() -> Iterator[WarmPytest]:
+    with WarmPytest() as warm:
+        yield warm
+
+
+@pytest.fixture
+def pytester(pytester: pytest.Pytester, warm_pytest: WarmPytest, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
+    """That of pytest; its runs of pytest by this Python and nothing before it do not begin with importing pytest."""
+    monkeypatch.setattr(pytester, "popen", warm_pytest.instead_of(pytester.popen))
+    return pytester
 
 
 @pytest.fixture
