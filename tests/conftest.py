@@ -12,17 +12,12 @@ import subprocess
 from collections.abc import Generator
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from tests import needs
 
 pytest_plugins = ["pytester"]
 
 PRIVILEGED = os.geteuid() == 0
-
-# How long an example takes says more of what else the machine has to do; where time matters, a test measures it.
-settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("suite")
 
 # Of an operator's shell, of a service manager, and of a worker of xdist, which a pytest within a test is not; and those
 # that the tests and benchmarks themselves ask for.
