@@ -36,7 +36,7 @@ def pythons() -> dict[str, Path]:
 def _candidates() -> Iterator[Path]:
     yield from (Path(path) for path in os.environ.get("PYTHONS", "").split(":") if path)
     for directory in os.environ.get("PATH", "").split(":"):
-        yield from sorted(Path(directory).glob("python3.1[1-9]*"))
+        yield from sorted(path for path in Path(directory).glob("python3.1[1-9]*") if "-" not in path.name)
     yield from sorted(Path("~/.pyenv/versions").expanduser().glob("3.1[1-9]*/bin/python3"), reverse=True)
 
 
