@@ -14,6 +14,7 @@ from collections.abc import Generator
 import pytest
 
 from tests import needs
+from tests.deadline import deadline
 
 pytest_plugins = ["pytester"]
 
@@ -79,6 +80,13 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+@pytest.fixture(autouse=True)
+def _no_file_takes_long_to_read(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stores of files leave one alone for a while that took 50 ms to read, which on a busy machine is any file."""
+    if hasattr(request.module, "DirectoryStore"):
+        monkeypatch.setattr("vethlib.agent.stores.directory._LONG", 60.0)
+
+
 EXCUSED = pytest.StashKey[bool]()
 """Whether a test is skipped because this machine does not have what it needs."""
 
@@ -88,6 +96,24 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if lack := needs.lack(item.iter_markers()):
         item.stash[EXCUSED] = lack.excused
         pytest.skip(lack.reason)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True, specname="pytest_runtest_setup")
+def pytest_runtest_setup_in_time(item: pytest.Item) -> Generator[None, object, object]:
+    with deadline(f"the setup of {item.name}"):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    with deadline(item.name):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, object, object]:
+    with deadline(f"the teardown of {item.name}"):
+        return (yield)
 
 
 @pytest.hookimpl(wrapper=True)

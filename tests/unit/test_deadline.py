@@ -1,0 +1,65 @@
+"""The deadline of every test: whatever waits for ever is left, and so is what waits when it is left."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests import deadline as module
+from tests.deadline import deadline
+
+
+def waits_for_an_event() -> None:
+    threading.Event().wait()
+
+
+def waits_for_a_line() -> None:
+    with subprocess.Popen(["sleep", "60"], stdout=subprocess.PIPE) as process:
+        STARTED.append(process)
+        assert process.stdout is not None
+        process.stdout.readline()
+
+
+STARTED: list[subprocess.Popen[bytes]] = []
+
+
+@pytest.fixture
+def _ended() -> Iterator[None]:
+    yield
+    for process in STARTED:
+        process.kill()
+        process.wait()
+    STARTED.clear()
+
+
+@pytest.mark.usefixtures("_ended")
+@pytest.mark.parametrize("waits", [waits_for_an_event, waits_for_a_line])
+def test_what_waits_for_ever_fails_and_names_the_test(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], waits: Callable[[], None]
+) -> None:
+    monkeypatch.setattr(module, "_AGAIN", 0.05)
+    with pytest.raises(pytest.fail.Exception, match="test_it"), deadline("test_it", 0.05):
+        waits()
+    assert waits.__name__ in capfd.readouterr().err  # the stack of the thread that waited
+
+
+def test_what_ends_in_time_has_no_alarm_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    with deadline("test_it", 0.05):
+        pass
+    assert not threading.Event().wait(0.2)
+
+
+def test_a_thread_other_than_the_main_one_has_none() -> None:
+    left: list[bool] = []
+
+    def run() -> None:
+        with deadline("test_it", 0.05):
+            left.append(threading.Event().wait(0.2))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert left == [False]
