@@ -102,7 +102,7 @@ def open_fds() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def poll(condition: Callable[[], bool], timeout: float = 30.0) -> bool:
+def poll(condition: Callable[[], bool], timeout: float = 60.0) -> bool:
     """Whether `condition` holds within `timeout` seconds; a test of how soon it does gives its own."""
     deadline = time.monotonic() + timeout
     while not condition():
@@ -110,6 +110,14 @@ def poll(condition: Callable[[], bool], timeout: float = 30.0) -> bool:
             return False
         time.sleep(0.005)
     return True
+
+
+def wait_for_carrier(*links: tuple[str, str]) -> None:
+    """Wait until the operational state of these links, each (name, namespace), is up.
+
+    A work queue of the kernel finds that out some time after both ends were set up (linkwatch), and tells of it then.
+    """
+    assert poll(lambda: all(seen(*link)["operstate"] == "UP" for link in links)), links
 
 
 class Listener:

@@ -57,11 +57,11 @@ class Consumer:
         self.outage = ""
         self.told: list[StoreEvent] = []
 
-    def hear(self, timeout: float = 5.0) -> list[StoreEvent]:
+    def hear(self, timeout: float = 30.0) -> list[StoreEvent]:
         """The next news."""
         return self._take(news(self.store, timeout))
 
-    def wait(self, condition: Callable[[], bool], timeout: float = 10.0) -> list[StoreEvent]:
+    def wait(self, condition: Callable[[], bool], timeout: float = 30.0) -> list[StoreEvent]:
         """Hear news until `condition` holds, and return them all."""
         found: list[StoreEvent] = []
         deadline = time.monotonic() + timeout
@@ -71,12 +71,12 @@ class Consumer:
                 found += self._take(self.store.read())
         return found
 
-    def wait_for_outage(self, timeout: float = 5.0) -> str:
+    def wait_for_outage(self, timeout: float = 30.0) -> str:
         """Hear news until one is an outage; its reason."""
         self.wait(lambda: bool(self.outage), timeout)
         return self.outage
 
-    def come_to(self, etcd: Etcd, timeout: float = 10.0) -> list[StoreEvent]:
+    def come_to(self, etcd: Etcd, timeout: float = 30.0) -> list[StoreEvent]:
         """Hear news until nothing else is known than what is there, and check that this is all; what was told."""
         there = wanted(etcd)
         found = self.wait(lambda: self.known == there and not self.outage, timeout)

@@ -72,8 +72,8 @@ def nothing_open() -> Iterator[None]:
     fds, threads = open_fds(), set(threading.enumerate())
     yield
     # Fewer, where those of a test before this one were yet to end.
-    assert poll(lambda: open_fds() <= fds, 5), "a file descriptor was leaked"
-    assert poll(lambda: set(threading.enumerate()) <= threads, 5), set(threading.enumerate()) - threads
+    assert poll(lambda: open_fds() <= fds), "a file descriptor was leaked"
+    assert poll(lambda: set(threading.enumerate()) <= threads), set(threading.enumerate()) - threads
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ def answer(resolver: DockerResolver, label: str = "vnf1") -> str:
 
 
 def until(
-    resolver: DockerResolver, expected: Callable[[str], object] | str, within: float = 20.0, label: str = "vnf1"
+    resolver: DockerResolver, expected: Callable[[str], object] | str, within: float = 30.0, label: str = "vnf1"
 ) -> float:
     """Wait by its descriptor for an answer; returns how many seconds that took."""
     began = time.monotonic()

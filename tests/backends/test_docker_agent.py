@@ -69,7 +69,7 @@ def reason(tmp_path: Path) -> str:
 
 def test_an_agent_wires_containers_as_they_come_and_go(start: Start, engine: Engine, tmp_path: Path) -> None:
     agent = start("--docker", f"unix://{engine.socket}")
-    assert poll(lambda: reason(tmp_path) == "PENDING: microservice-not-running(microservice:vnf1)", 10)
+    assert poll(lambda: reason(tmp_path) == "PENDING: microservice-not-running(microservice:vnf1)")
     container = engine.run("vnf", "vnf1")
     assert poll(lambda: reason(tmp_path) == "CONFIGURED")
     assert reaches("", "10.9.1.1", container.netns)
@@ -83,7 +83,7 @@ def test_an_agent_wires_containers_as_they_come_and_go(start: Start, engine: Eng
     assert poll(lambda: reason(tmp_path) == "PENDING: microservice-not-running(microservice:vnf1)")
     assert names() == set()
     agent.send_signal(signal.SIGTERM)
-    assert agent.wait(5) == 0
+    assert agent.wait(30) == 0
     log = (tmp_path / "log").read_text()
     assert log.count(f"the Docker Engine at {engine.socket} answers") == 2
     assert log.count("microservices are unknown, and their links are left as they are: ") == 1
@@ -92,9 +92,9 @@ def test_an_agent_wires_containers_as_they_come_and_go(start: Start, engine: Eng
 def test_an_agent_ends_at_once_whether_its_engine_is_there_or_not(start: Start, engine: Engine, tmp_path: Path) -> None:
     for socket, code in ((engine.socket, "microservice-not-running"), (f"{tmp_path}/none", "resolver-down")):
         agent = start("--docker", socket)
-        assert poll(lambda: code in reason(tmp_path), 10)  # noqa: B023
+        assert poll(lambda: code in reason(tmp_path))  # noqa: B023
         agent.send_signal(signal.SIGTERM)
-        assert agent.wait(2) == 0
+        assert agent.wait(30) == 0
 
 
 def test_status_shows_that_two_containers_have_one_label(start: Start, engine: Engine, tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_status_shows_that_two_containers_have_one_label(start: Start, engine: E
     engine.run("second", "vnf1")
     start(VETHLIB_DOCKER=engine.socket)
     warning = "2 containers are microservice vnf1: first is used, which has been running longest, not second"
-    assert poll(lambda: reason(tmp_path) == "CONFIGURED resolver-remark", 10)
+    assert poll(lambda: reason(tmp_path) == "CONFIGURED resolver-remark")
     command = [*VETHCTL, "status", "--label", LABEL, "--status-dir", f"{tmp_path}/status"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.splitlines()
     assert shown[0].split()[-1] == "REASON"
@@ -114,7 +114,7 @@ def test_status_shows_that_two_containers_have_one_label(start: Start, engine: E
 def test_a_run_with_once_waits_for_the_engine_s_first_answer(start: Start, engine: Engine, tmp_path: Path) -> None:
     container = engine.run("vnf", "vnf1")
     agent = start("--docker", engine.socket, "--once")
-    out, _ = agent.communicate(timeout=20)
+    out, _ = agent.communicate(timeout=60)
     assert (agent.returncode, out.decode()) == (0, "2 CONFIGURED\n")
     assert reaches("", "10.9.1.1", container.netns)
 
@@ -122,7 +122,7 @@ def test_a_run_with_once_waits_for_the_engine_s_first_answer(start: Start, engin
 def test_an_agent_may_do_without(start: Start, engine: Engine, tmp_path: Path) -> None:
     engine.run("vnf", "vnf1")
     agent = start("--docker", "off", "--once")
-    out, _ = agent.communicate(timeout=20)
+    out, _ = agent.communicate(timeout=60)
     assert (agent.returncode, out.decode()) == (3, "2 PENDING\n")
     assert reason(tmp_path) == "PENDING: resolver-down(microservice:vnf1)"
 

@@ -195,10 +195,10 @@ def test_a_container_that_cannot_be_looked_at_hides_no_other_one(
         resolver("vnf2")
     resolver.changed()
     assert refused(path)
-    assert poll(lambda: refused(path), 5)  # a second time, of which there is nothing to tell
+    assert poll(lambda: refused(path))  # a second time, of which there is nothing to tell
     assert quiet(resolver)
     says(path, "")
-    assert poll(lambda: answer(resolver, "vnf2") == "pid:2", 5)
+    assert poll(lambda: answer(resolver, "vnf2") == "pid:2")
     assert answer(resolver) == "pid:1"
     assert answer(resolver, "vnf3") == "microservice vnf3 is not running"
     (warning,) = [one for one in caplog.messages if "cannot be inspected" in one]
@@ -231,7 +231,7 @@ def test_a_container_about_which_the_engine_never_answers_hides_no_other_one(
     monkeypatch.setattr(asking, "_LATE_AGAIN", 0.2)
 
     says(path, "late")
-    until(resolver, "pid:1", 10)
+    until(resolver, "pid:1")
     assert "container 000000000002 cannot be inspected: " in answer(resolver, "vnf2")
     says(path, "")
     until(resolver, "pid:2", 10, label="vnf2")

@@ -67,7 +67,7 @@ def while_it_happens(configurator: Configurator, act: Callable[[], object], cond
     acting = threading.Thread(target=act)
     acting.start()
     try:
-        until(configurator, condition, 10)
+        until(configurator, condition)
         return time.time()
     finally:
         acting.join()
@@ -212,7 +212,7 @@ def test_an_engine_that_is_killed_and_started_again_touches_no_pair(
             settle(configurator)
             assert reaches("", "10.9.1.1", netns)
             engine.up()
-            until(configurator, says(configurator, "microservice-not-running(microservice:vnf2)", "port2"), 5)
+            until(configurator, says(configurator, "microservice-not-running(microservice:vnf2)", "port2"))
             assert configured(configurator, "port1", "uplink1")()
             assert [status.warning for status in configurator.status("port1")] == [""]
     assert sent == []
@@ -237,7 +237,7 @@ def test_a_container_that_ends_while_the_engine_is_away_takes_its_pair_at_once(
     settle(configurator)
     assert state_of(configurator, "port1") == "PENDING: microservice-not-running(microservice:vnf1)"
     engine.up()
-    until(configurator, configured(configurator, "port2"), 5)
+    until(configurator, configured(configurator, "port2"))
     assert state_of(configurator, "port1") == "PENDING: microservice-not-running(microservice:vnf1)"
     assert (seen("uplink2")["ifindex"], lives.netns) == (kept, netns)
     dies.start()

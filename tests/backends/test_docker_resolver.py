@@ -53,7 +53,7 @@ def fake(tmp_path: Path) -> Iterator[Fake]:
         path = tmp_path / "fake.sock"
         path.unlink(missing_ok=True)
         started.append(subprocess.Popen([*before, sys.executable, str(FAKE), str(path), *([kind] if kind else [])]))
-        assert poll(path.exists, 10)
+        assert poll(path.exists)
         return started[-1]
 
     yield start
@@ -104,7 +104,7 @@ def test_the_sdk_is_imported_when_a_label_is_asked_for(engine: Engine) -> None:
     program = f"""
 import sys
 from vethlib.agent import DockerResolver
-resolver = DockerResolver({engine.socket!r}, patience=5)
+resolver = DockerResolver({engine.socket!r}, patience=60)
 assert "docker" not in sys.modules
 try:
     resolver("vnf1")
@@ -117,7 +117,7 @@ except LookupError as error:
 
 def test_with_patience_the_first_answer_is_waited_for(engine: Engine) -> None:
     container = engine.run("vnf", "vnf1")
-    resolver = DockerResolver(engine.socket, patience=5.0)
+    resolver = DockerResolver(engine.socket, patience=60.0)
     try:
         assert resolver("vnf1") == container.netns
     finally:
@@ -125,11 +125,11 @@ def test_with_patience_the_first_answer_is_waited_for(engine: Engine) -> None:
 
 
 def test_without_an_engine_patience_is_not_tried(tmp_path: Path) -> None:
-    resolver = DockerResolver(str(tmp_path / "none"), patience=5.0)
+    resolver = DockerResolver(str(tmp_path / "none"), patience=60.0)
     try:
         began = time.monotonic()
         assert answer(resolver) == f"there is no Docker Engine yet: {tmp_path}/none does not exist"
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 20
     finally:
         resolver.close()
 
@@ -147,7 +147,7 @@ def test_starts_stops_kills_and_removals_are_followed(engine: Engine, resolver: 
 def test_each_change_is_told_of_its_own_label(engine: Engine, resolver: DockerResolver) -> None:
     until(resolver, NOT_RUNNING)
     engine.run("other", "vnf2")
-    assert select.select([resolver], [], [], 2)[0]
+    assert select.select([resolver], [], [], 20)[0]
     assert resolver.changed() == {"vnf2"}
     engine.run("neither")
     assert not select.select([resolver], [], [], 0.1)[0]
@@ -206,7 +206,7 @@ def test_a_paused_one_runs_and_a_signal_that_does_not_end_one_changes_nothing(
         assert not select.select([resolver], [], [], 0.1)[0]
         assert answer(resolver) == netns
     container.pause()
-    late = DockerResolver(engine.socket, patience=5.0)
+    late = DockerResolver(engine.socket, patience=60.0)
     assert answer(late) == netns
     late.close()
 
@@ -236,7 +236,7 @@ def test_of_two_with_one_label_the_longer_running_one_answers_while_it_does(
     says = "2 containers are microservice vnf1: first is used, which has been running longest, not second"
     assert poll(lambda: resolver.remark("vnf1") == says)
     assert poll(lambda: says in caplog.messages)
-    late = DockerResolver(engine.socket, patience=5.0)
+    late = DockerResolver(engine.socket, patience=60.0)
     assert (answer(late), late.remark("vnf1")) == (first.netns, says)
     late.close()
     assert answer(resolver) == first.netns
@@ -267,7 +267,7 @@ def test_many_containers_that_come_and_go_are_all_known_in_the_end(engine: Engin
     for thread in flapping:
         thread.join()
     for number, container in enumerate(containers):
-        assert poll(lambda: answer(resolver, f"vnf{number}") == container.netns, 5)  # noqa: B023
+        assert poll(lambda: answer(resolver, f"vnf{number}") == container.netns)  # noqa: B023
 
 
 # --- the engine
@@ -284,11 +284,11 @@ def test_an_engine_that_is_absent_at_the_start_is_found_when_it_comes(
         until(resolver, reason)
         time.sleep(1)  # it tries less often as time goes by
         engine.up()
-        assert until(resolver, NOT_RUNNING) < 1
+        assert until(resolver, NOT_RUNNING) < 10
         engine.stop()
         until(resolver, down)
         engine.up()
-        assert until(resolver, NOT_RUNNING) < 1
+        assert until(resolver, NOT_RUNNING) < 10
     finally:
         resolver.close()
     answers = f"the Docker Engine at {engine.socket} answers: it has 0 microservices"
@@ -382,7 +382,7 @@ def test_the_engine_outside_of_a_container_is_refused(engine: Engine) -> None:
     program = f"""
 from vethlib.agent import DockerResolver
 try:
-    print(DockerResolver({engine.socket!r}, patience=5)("vnf1"))
+    print(DockerResolver({engine.socket!r}, patience=60)("vnf1"))
 except Exception as error:
     print(error)
 """
@@ -392,7 +392,7 @@ except Exception as error:
 
 
 def test_a_socket_that_may_not_be_opened_says_how_to_be_allowed_to(engine: Engine) -> None:
-    resolver = DockerResolver(engine.socket, patience=5.0)
+    resolver = DockerResolver(engine.socket, patience=60.0)
     mode = os.stat(engine.socket).st_mode
     os.chmod(engine.socket, 0)
     try:
@@ -410,7 +410,7 @@ def test_a_socket_that_may_not_be_opened_says_how_to_be_allowed_to(engine: Engin
 
 def test_without_the_sdk_it_is_named(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "docker", None)
-    resolver = DockerResolver(engine.socket, patience=5.0)
+    resolver = DockerResolver(engine.socket, patience=60.0)
     assert "pip install 'vethlib[docker]'" in answer(resolver)
     assert poll(lambda: threads() == [])
     resolver.close()
@@ -470,7 +470,7 @@ def test_an_engine_that_hangs_is_not_waited_for(tmp_path: Path) -> None:
         assert "has not answered yet" in answer(resolver)
         assert poll(lambda: bool(select.select([listening], [], [], 0)[0]))
         assert "has not answered yet" in answer(resolver)
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 5
         assert closed(resolver) < 0.3 + slack()
     assert poll(lambda: threads() == [])  # the end of the socket is an answer
 
@@ -481,9 +481,9 @@ def test_an_engine_that_takes_a_connection_and_says_nothing_does_not_answer(tmp_
         listening.bind(path)
         listening.listen(8)
         resolver = DockerResolver(path)
-        until(resolver, f"the Docker Engine at {path} cannot be asked: it does not answer", 10)
+        until(resolver, f"the Docker Engine at {path} cannot be asked: it does not answer")
         resolver.close()
-    assert poll(lambda: threads() == [], 10)
+    assert poll(lambda: threads() == [])
 
 
 def test_whoever_waits_for_an_engine_that_hangs_waits_no_longer_than_until_it_is_closed(tmp_path: Path) -> None:
@@ -496,7 +496,7 @@ def test_whoever_waits_for_an_engine_that_hangs_waits_no_longer_than_until_it_is
         waiting.start()
         assert poll(lambda: bool(select.select([listening], [], [], 0)[0]))
         resolver.close()
-        waiting.join(1)
+        waiting.join(20)
         assert said == ["this resolver is closed"]
     assert poll(lambda: threads() == [])
 

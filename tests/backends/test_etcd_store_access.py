@@ -140,7 +140,7 @@ def test_a_login_that_has_run_out_is_made_again(make_etcd: MakeEtcd, follow: Fol
     consumer.come_to(etcd)
     nothing(consumer.store, 2.5)
     consumer.store.publish({"a": Status("a", State.CONFIGURED, "", 0.0)})
-    assert poll(lambda: bool(etcd.values(status_key(LABEL, "a"))), 5)
+    assert poll(lambda: bool(etcd.values(status_key(LABEL, "a"))))
     etcd.put(key("a"), text("a"))
     consumer.come_to(etcd)
 

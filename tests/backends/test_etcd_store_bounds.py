@@ -258,8 +258,8 @@ def test_a_server_that_repeats_itself_is_an_outage_and_is_not_asked_without_paus
         began = time.monotonic()
         for consumer in consumers:
             consumer.store.close()
-        assert time.monotonic() - began < 5
-    assert poll(lambda: not [one for one in threading.enumerate() if one.name.startswith("vethlib-etcd")], 5)
+        assert time.monotonic() - began < 20
+    assert poll(lambda: not [one for one in threading.enumerate() if one.name.startswith("vethlib-etcd")])
 
 
 def test_a_server_that_repeats_itself_for_a_while_is_followed_when_it_does_no_more(
@@ -271,7 +271,7 @@ def test_a_server_that_repeats_itself_for_a_while_is_followed_when_it_does_no_mo
     try:
         consumer.wait_for_outage()
         ways.append(watch_holds)
-        consumer.wait(lambda: not consumer.outage, 10)
+        consumer.wait(lambda: not consumer.outage)
         assert not any(isinstance(one, Change) for one in consumer.told)
     finally:
         consumer.store.close()
@@ -316,7 +316,7 @@ def test_news_that_nobody_reads_do_not_pile_up(etcd: Etcd, follow: Follow, monke
         etcd.put(key(f"v{number % 3}"), text(f"v{number % 3}", mtu=1000 + number))
     store = consumer.store
     assert isinstance(store, EtcdStore)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not any(
         isinstance(one, Change)
         and one.name == "v2"

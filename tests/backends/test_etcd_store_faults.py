@@ -272,7 +272,7 @@ def test_a_server_that_is_down_is_not_besieged_and_is_asked_again_soon(
     assert consumer.wait_a_while(3.0) == []
     assert 3 < proxy.accepted < 12
     etcd.start()
-    consumer.come_to(etcd, 5.0)
+    consumer.come_to(etcd)
 
 
 def test_a_store_that_is_closed_is_closed_soon_whatever_the_network_does(
@@ -286,5 +286,5 @@ def test_a_store_that_is_closed_is_closed_soon_whatever_the_network_does(
         fault()
         begun = time.monotonic()
         consumer.store.close()
-        assert time.monotonic() - begun < 3.0
+        assert time.monotonic() - begun < 10.0
         assert consumer.store.read() == []

@@ -21,6 +21,7 @@ from tests.backends.etcd_consumer import LABEL, Consumer, key, many, text
 from tests.backends.etcd_fixtures import Follow
 from tests.backends.proxy import Proxy
 from tests.backends.statuses import status
+from tests.programs import attended
 from tests.stores import nothing
 from tests.witness import poll
 from vethlib.agent.stores.keys import liveness_key, presence_key, status_key
@@ -212,7 +213,7 @@ def test_4000_statuses_are_written_soon_and_in_few_transactions(etcd: Etcd, foll
     consumer.come_to(etcd)
     before = etcd.revision
     consumer.store.publish({f"v{number}": status(f"v{number}") for number in range(4000)})
-    assert poll(lambda: len(etcd.values(STATUSES)) == 4000, 10)
+    assert poll(lambda: len(etcd.values(STATUSES)) == 4000)
     assert etcd.revision - before <= 45
 
 
@@ -233,7 +234,7 @@ time.sleep(60)
 def process(etcd: Etcd) -> Iterator[subprocess.Popen[str]]:
     """A process that has said something of v0."""
     command = [sys.executable, "-c", _AGENT, f"{etcd.url}?lease={LEASE}&heartbeat=0.5", LABEL]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as running:
+    with attended(subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)) as running:
         assert running.stdout is not None
         assert running.stdout.readline() == "up\n"
         comes_to_say(etcd, {"v0": ""})

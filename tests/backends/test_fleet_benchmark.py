@@ -14,6 +14,7 @@ from benchmarks.fleet import many, server
 from tests.backends.engine import ROOT
 from tests.backends.etcd import missing
 from tests.backends.ports import free_port
+from tests.programs import attended
 from tests.witness import poll
 from vethlib import VethError
 from vethlib.agent.stores.protocol import StoreError
@@ -39,16 +40,18 @@ def test_a_signal_ends_etcd_and_the_agents_and_another_one_changes_nothing(numbe
         pytest.skip(why)
     command = [sys.executable, "-m", "benchmarks.fleet", "many", "--agents=2", "--interfaces=4", "--quiet=60"]
     started: list[int] = []
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as bench:
+    with attended(
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    ) as bench:
         try:
             assert bench.stderr is not None
             assert any(words in line for line in iter(bench.stderr.readline, ""))
             started = children(bench.pid)
             assert len(started) == 3
             bench.send_signal(number)
-            assert poll(lambda: any(map(ended, started)), 10)
+            assert poll(lambda: any(map(ended, started)))
             bench.terminate()
-            out, err = bench.communicate(timeout=20)
+            out, err = bench.communicate(timeout=60)
             assert (bench.returncode, out, err) == (128 + number, "", "interrupted\n")
             assert all(map(ended, started))
         finally:

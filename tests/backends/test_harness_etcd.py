@@ -80,7 +80,7 @@ def connect() -> Iterator[Callable[[Proxy], socket.socket]]:
     made: list[socket.socket] = []
 
     def connect(proxy: Proxy) -> socket.socket:
-        made.append(socket.create_connection(proxy.address, timeout=5))
+        made.append(socket.create_connection(proxy.address, timeout=30))
         return made[-1]
 
     yield connect
@@ -111,7 +111,7 @@ def is_silent(one: socket.socket, seconds: float = 0.2) -> bool:
     except TimeoutError:
         return True
     finally:
-        one.settimeout(5)
+        one.settimeout(30)
     return False
 
 
@@ -312,7 +312,7 @@ def test_a_server_is_up_soon(make_etcd: MakeEtcd) -> None:
     server = make_etcd()
     begun = time.monotonic()
     server.start()
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 20
 
 
 def test_etcd_through_a_proxy_is_the_same_etcd(etcd: Etcd, proxy: Proxy) -> None:

@@ -21,6 +21,7 @@ from tests.backends.etcd import Etcd
 from tests.backends.proxy import Proxy
 from tests.commands import Said, Vethctl, runner
 from tests.live.applying import EXAMPLES, value
+from tests.programs import attended
 from tests.witness import poll, seen
 from vethlib import ns
 from vethlib.agent import State
@@ -79,7 +80,7 @@ def publish(etcd: Etcd, store: EtcdStore, *statuses: Status) -> None:
     def is_there(one: Status) -> bool:
         return str(one.state) in etcd.ctl("get", STATUS + one.name)
 
-    assert poll(lambda: all(map(is_there, statuses)), 5)
+    assert poll(lambda: all(map(is_there, statuses)))
 
 
 def settled(etcd: Etcd, store: EtcdStore) -> None:
@@ -90,7 +91,7 @@ def settled(etcd: Etcd, store: EtcdStore) -> None:
         store.publish({})
         return _of(etcd, "config") == _of(etcd, "status")
 
-    assert poll(is_so, 5)
+    assert poll(is_so)
 
 
 def _of(etcd: Etcd, what: str) -> dict[str, int]:
@@ -296,13 +297,13 @@ class Watching:
 
     def wait_for(self, *lines: str) -> None:
         """Wait for so many lines more, and for them to be these."""
-        assert poll(lambda: len(self.out) >= len(lines), 10), (self.out, self.err)
+        assert poll(lambda: len(self.out) >= len(lines)), (self.out, self.err)
         assert self.out[: len(lines)] == list(lines)
         del self.out[: len(lines)]
 
     def end(self, number: int = signal.SIGINT) -> int:
         self.process.send_signal(number)
-        code = self.process.wait(10)
+        code = self.process.wait(60)
         for thread in self._threads:
             thread.join()
         return code
@@ -348,9 +349,9 @@ def test_watch_of_one_interface_as_json_tells_of_no_other(
 ) -> None:
     publish(etcd, store, status("veth1"), status("veth2"))
     watching = watch(etcd.url, f"{KEY}veth2", "--json")
-    assert poll(lambda: len(watching.out) == 1, 10)
+    assert poll(lambda: len(watching.out) == 1)
     publish(etcd, store, status("veth1", State.PENDING), status("veth2", State.PENDING))
-    assert poll(lambda: len(watching.out) == 2, 10)
+    assert poll(lambda: len(watching.out) == 2)
     assert [json.loads(line)["state"] for line in watching.out] == ["CONFIGURED", "PENDING"]
     assert {json.loads(line)["name"] for line in watching.out} == {"veth2"}
 
@@ -364,7 +365,7 @@ def test_watch_goes_on_when_the_connection_was_lost_and_says_so(
         watching.wait_for("veth1 CONFIGURED", "veth2 CONFIGURED")
         proxy.refuse()
         proxy.cut()
-        assert poll(lambda: any("no etcd listens there; trying again" in line for line in watching.err), 10)
+        assert poll(lambda: any("no etcd listens there; trying again" in line for line in watching.err))
         publish(etcd, store, status("veth2", State.RETRYING, "once more"))
         etcd.compact()
         proxy.accept()
@@ -379,7 +380,7 @@ def test_watch_draws_a_terminal_anew_with_who_is_alive(etcd: Etcd, pair: None, s
     ours, theirs = pty.openpty()
     command = [*VETHCTL, "status", "--watch", "--store", etcd.url]
     seen_so_far = b""
-    with subprocess.Popen(command, stdout=theirs, cwd=ROOT, env=os.environ | {"TERM": "xterm"}) as watching:
+    with attended(subprocess.Popen(command, stdout=theirs, cwd=ROOT, env=os.environ | {"TERM": "xterm"})) as watching:
         os.close(theirs)
         while b"veth2" not in seen_so_far:
             seen_so_far += os.read(ours, 65536)
@@ -396,25 +397,25 @@ def test_what_is_put_is_built_and_told(vethctl: Vethctl, etcd: Etcd, tmp_path: P
     """vethctl put, an agent, and vethctl status that waits for it."""
     command = [*VETHCTL, "agent", "--docker", "off", "--status-dir", str(tmp_path), "--store", etcd.url]
     log = (tmp_path / "log").open("w")
-    with log, subprocess.Popen(command, stderr=log, cwd=ROOT) as agent:
+    with log, attended(subprocess.Popen(command, stderr=log, cwd=ROOT)) as agent:
         try:
             assert vethctl("put", str(EXAMPLES / "pair")).code == 0
-            assert poll(lambda: vethctl("status").code == 0, 10), (tmp_path / "log").read_text()
+            assert poll(lambda: vethctl("status").code == 0), (tmp_path / "log").read_text()
             assert seen("veth1", "ns1")["mtu"] == 1500
             changed = text(value("veth1", "veth2", "ns1", mtu=1400), value("veth2", "veth1", "ns2", mtu=1400))
             assert vethctl("put", "-", stdin=changed).code == 0
-            assert poll(lambda: vethctl("status", "veth1").code == 0, 10)
+            assert poll(lambda: vethctl("status", "veth1").code == 0)
             assert seen("veth1", "ns1")["mtu"] == 1400
             for again in (value("veth1", "veth2", "ns1", mtu=1400, description="x"), value("veth9", "veth2", mtu=5)):
                 etcd.put(KEY + again["name"], text(again))
-                assert poll(lambda: _of(etcd, "config") == _of(etcd, "status"), 5)
+                assert poll(lambda: _of(etcd, "config") == _of(etcd, "status"))
             assert vethctl("status", "veth1").code == 0
             assert "yet to see" not in vethctl("status").out
             assert vethctl("del", "veth1").code == 0
-            assert poll(lambda: "peer veth1 is not configured" in vethctl("status").out, 10)
+            assert poll(lambda: "peer veth1 is not configured" in vethctl("status").out)
         finally:
             agent.terminate()
-            agent.wait(10)
+            agent.wait(60)
             for netns in ("ns1", "ns2"):
                 ns.remove(netns)
     said: Said = vethctl("status")

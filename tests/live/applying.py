@@ -63,7 +63,7 @@ def reaches(netns: str, address: str, other: str) -> bool:
         here = socket.socket(family, socket.SOCK_DGRAM)
     with here, there:
         there.bind((address, 0))
-        there.settimeout(2)
+        there.settimeout(20)
         here.sendto(b"hello", there.getsockname())
         try:
             return there.recv(16) == b"hello"

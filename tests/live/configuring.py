@@ -63,6 +63,21 @@ def put(configurator: Configurator, *interfaces: Interface) -> None:
 # --- waiting
 
 
+def calm(configurator: Configurator) -> None:
+    """Settle, and wait for the news of links that came up: that there is a carrier (linkwatch).
+
+    For tests that count what they are told from then on. Their links have no IPv6, which has news of its own.
+    """
+
+    def have_carrier() -> bool:
+        up = {one.name: one for one in configurator.status() if one.link is not None and one.link.up}
+        return all(one.link.operstate == "up" for one in up.values() if one.link and one.peer in up)
+
+    settle(configurator)
+    until(configurator, have_carrier)
+    settle(configurator)
+
+
 def readable(configurator: Configurator, within: float = 0) -> bool:
     return bool(select.select([configurator], [], [], within)[0])
 
@@ -74,7 +89,7 @@ def settle(configurator: Configurator, *, tentative: bool = False) -> Statuses:
     until a work queue of the kernel has come to it.
     """
     told: Statuses = {}
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while True:
         told |= configurator.poll(0)
         if not readable(configurator) and configurator.due() != 0:
@@ -85,7 +100,7 @@ def settle(configurator: Configurator, *, tentative: bool = False) -> Statuses:
         assert time.monotonic() < deadline, f"it does not come to rest: {states(configurator)}"
 
 
-def until(configurator: Configurator, condition: Callable[[], object], within: float = 15.0) -> float:
+def until(configurator: Configurator, condition: Callable[[], object], within: float = 60.0) -> float:
     """Wait as an event loop does until `condition` holds; returns how many seconds that took.
 
     A test of how soon it does gives its own `within`.
@@ -126,6 +141,14 @@ def best_of(times: int, one: Callable[[], float]) -> float:
             break
         best = min(best, one())
     return best
+
+
+def without_ipv6(*netns: str) -> None:
+    """Have links to come without IPv6, whose addresses the kernel gives and reports whenever it gets to it."""
+    for one in netns:
+        with ns.entered(one):
+            for which in ("all", "default"):
+                Path(f"/proc/sys/net/ipv6/conf/{which}/disable_ipv6").write_text("1")
 
 
 def without_detection(*netns: str) -> None:

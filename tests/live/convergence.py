@@ -15,7 +15,7 @@ End = tuple[str, str]
 """(namespace, name): where a link is, and what it is called."""
 
 
-def assert_converges(values: Iterable[Value], others: Iterable[End] = (), timeout: float = 20.0) -> None:
+def assert_converges(values: Iterable[Value], others: Iterable[End] = (), timeout: float = 60.0) -> None:
     """Within `timeout` seconds the veths of the host are those of `values` and the `others`, and no more."""
     wanted = {value["name"]: value for value in values}
     assert poll(lambda: not differences(wanted, others), timeout), differences(wanted, others)[:8]

@@ -57,7 +57,7 @@ def assert_right(cache: IfIndexCache, refs: Iterable[Netns | str], poll: Callabl
     """What the cache knows of these namespaces is what ``ip`` shows, at the latest when the carrier has settled."""
     poll = poll or cache.catch_up
     for netns in refs:
-        deadline = time.monotonic() + 4.0  # the kernel tells of a carrier up to a second later (linkwatch)
+        deadline = time.monotonic() + 20.0  # the kernel tells of a carrier up to a second later (linkwatch)
         while True:
             poll()
             expected, found = witnessed(netns), known(cache, netns)

@@ -12,3 +12,9 @@ def sysctl(netns: str, name: str, value: str | None = None) -> str:
                 file.write(value)
         with open(f"/proc/sys/net/{name}") as file:
             return file.read().strip()
+
+
+def without_link_local(*netns: str) -> None:
+    """Have new links get no link-local address, which the kernel gives whenever it gets to it."""
+    for one in netns:
+        sysctl(one, "ipv6/conf/default/addr_gen_mode", "1")

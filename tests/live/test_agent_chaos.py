@@ -166,7 +166,7 @@ def attackers() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     for one in started:
         if one.poll() is None:
             one.terminate()
-        one.wait(10)
+        one.wait(60)
         if one.stdout is not None:
             one.stdout.close()
 

@@ -6,6 +6,7 @@ import asyncio
 import fcntl
 import json
 import os
+import re
 import resource
 import signal
 import socket
@@ -25,6 +26,7 @@ from tests.commands import Vethctl, runner
 from tests.live.applying import EXAMPLES, interface, value
 from tests.live.descriptors import no_descriptor_left
 from tests.live.scraping import get
+from tests.programs import attended
 from tests.witness import cpu_of, ip, names, poll
 from vethlib import Session, ns
 from vethlib.agent.process.instance import running
@@ -45,7 +47,7 @@ def agent(
     """An agent on the example pair, which has built it; it has to end when it is told to."""
     command = [sys.executable, "-m", "vethlib", "agent", "--store", f"dir:{EXAMPLES / 'pair'}", "--label", LABEL]
     command += ["--status-dir", str(tmp_path / "status"), "--docker", "off", *options]
-    with subprocess.Popen(command, cwd=ROOT, stderr=stderr, env=os.environ | environment) as process:
+    with attended(subprocess.Popen(command, cwd=ROOT, stderr=stderr, env=os.environ | environment)) as process:
         try:
             assert poll(is_built, 30)
             yield process
@@ -66,7 +68,7 @@ def is_built() -> bool:
 
 def heals() -> bool:
     ip("link", "del", "veth1", netns="ns1")
-    return poll(is_built, 20)
+    return poll(is_built)
 
 
 def full_pipe() -> tuple[int, int]:
@@ -118,9 +120,12 @@ def test_what_the_log_had_to_say_is_read_later(tmp_path: Path) -> None:
                 said += os.read(read, 65536)
             except BlockingIOError:
                 pass
-            return b"started: " in said  # and how many are CONFIGURED already
+            return b" started: " in said and said.endswith(b"\n")
 
-        assert poll(all_of_it, 20)
+        assert poll(all_of_it)
+        # Both interfaces, of which an IPv6 address may be tentative still.
+        (states,) = re.findall(rb" started: (.*)", said)
+        assert sum(map(int, re.findall(rb"(\d+) (?:CONFIGURED|PENDING)", states))) == 2
     os.close(read)
     os.close(write)
 
@@ -142,7 +147,7 @@ def test_without_descriptors_an_agent_neither_ends_nor_spins_and_heals_when_it_h
     ip("link", "set", "lo", "up")
     log = tmp_path / "log"
     with log.open("wb") as stderr, agent(tmp_path, "--metrics", "127.0.0.1:0", stderr=stderr) as process:
-        assert poll(lambda: b"started" in log.read_bytes(), 20)
+        assert poll(lambda: b"started" in log.read_bytes())
         port = int(log.read_text().partition("metrics: http://127.0.0.1:")[2].partition("/")[0])
         soft, hard = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
         assert soft == hard
@@ -151,7 +156,7 @@ def test_without_descriptors_an_agent_neither_ends_nor_spins_and_heals_when_it_h
         asking = []
         for _ in range(5):
             assert running(LABEL) == process.pid
-            asking.append(socket.create_connection(("127.0.0.1", port), timeout=10))
+            asking.append(socket.create_connection(("127.0.0.1", port), timeout=60))
         ip("link", "del", "veth1", netns="ns1")
         time.sleep(1.5)
         assert process.poll() is None
@@ -255,7 +260,7 @@ def test_more_processes_than_descriptors_are_wired_and_their_ends_noticed(tmp_pa
         command = [sys.executable, "-m", "vethlib", "agent", "--store", f"dir:{tmp_path}/store", "--label", LABEL]
         command += ["--status-dir", str(tmp_path / "status"), "--docker", "off"]
         limited = ["sh", "-c", 'ulimit -n 64; exec "$@"', "sh", *command]
-        with subprocess.Popen(limited, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+        with attended(subprocess.Popen(limited, cwd=ROOT, stderr=subprocess.DEVNULL)) as process:
             try:
                 wanted = {f"a{number}" for number in range(40)}
                 assert poll(lambda: names() == wanted, 60)

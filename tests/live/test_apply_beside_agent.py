@@ -123,7 +123,7 @@ def test_confirm_keeps_a_trial_though_an_agent_has_started(vethctl: Vethctl) -> 
             instance.close()
 
     def later() -> None:
-        assert poll(lambda: names() == {"a", "b"}, 20)
+        assert poll(lambda: names() == {"a", "b"})
         keep()
 
     thread = threading.Thread(target=later)

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("little_patience")
 
 NETNS_DIR = Path("/run/netns")
 OF_ANOTHER = "into_what_is_another_user_s"
-LONGEST = 1.0  # seconds that a look may take, on a busy machine
+LONGEST = 10.0  # seconds that a look may take, on a busy machine
 
 
 @pytest.fixture
@@ -179,15 +179,15 @@ def test_an_agent_starts_works_and_ends_beside_a_file_system_that_is_silent(
         for _ in range(2):
             agent = started(store)
             try:
-                assert poll(lambda: "a" in names() and names(blue) == {"b"}, 5)
+                assert poll(lambda: "a" in names() and names(blue) == {"b"})
                 ip("link", "del", "dev", "a")
-                assert poll(lambda: "a" in names(), 5)
+                assert poll(lambda: "a" in names())
             finally:
                 os.kill(agent, signal.SIGTERM)
                 began = time.monotonic()
                 _, status = os.waitpid(agent, 0)
             assert os.waitstatus_to_exitcode(status) == 0
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 20
 
 
 # --- the command line

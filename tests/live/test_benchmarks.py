@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 import pytest
 
 from benchmarks.contestants.ring import prove
+from tests.programs import attended
 from tests.witness import names, poll
 from vethlib import ns
 from vethlib.topology import Topology
@@ -65,8 +66,8 @@ def test_a_ring_with_a_wire_that_is_down_is_not_proved(home: ns.Netns, wire: tup
 def test_interrupted_it_ends_the_contestant_at_work_and_shows_what_it_has(home: ns.Netns, tmp_path: Path) -> None:
     file, pipe = tmp_path / "figures.json", subprocess.PIPE
     arguments = ["lifecycle", "-n", "40", "--repeat", "1000", "--peers", "vethlib", "--json", str(file)]
-    with subprocess.Popen([*COMMAND, *arguments], cwd=ROOT, stdout=pipe, stderr=pipe) as benchmarks:
-        assert poll(lambda: bool(children(benchmarks.pid)), 4.0)
+    with attended(subprocess.Popen([*COMMAND, *arguments], cwd=ROOT, stdout=pipe, stderr=pipe)) as benchmarks:
+        assert poll(lambda: bool(children(benchmarks.pid)))
         (contestant,) = children(benchmarks.pid)
         benchmarks.send_signal(signal.SIGTERM)
         output, errors = benchmarks.communicate(timeout=4.0)

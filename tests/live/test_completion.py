@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import runner
+from tests.programs import attended
 from tests.witness import ip, names, poll, seen
 from vethlib import End, Netns, Session, Veth
 
@@ -57,7 +58,7 @@ def shell(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Type]:
     try:
         type_(f"{setup}\n")
         type_("echo it is read''y\n")
-        assert poll(lambda: b"it is ready" in screen, 20), screen.decode(errors="replace")
+        assert poll(lambda: b"it is ready" in screen), screen.decode(errors="replace")
         yield type_
     finally:
         process.kill()
@@ -86,14 +87,14 @@ def test_a_shell_completes_commands_links_namespaces_flags_and_files(shell: Type
         shutil.copy(file, tmp_path / "a pair")
     # A command, a flag, a namespace behind '@'; of two that begin alike the rest is typed.
     shell("vethctl crea\tqa@bluegr\tqb --mt\t1400\n")
-    assert poll(lambda: "qa" in names("bluegreen"), 10)
+    assert poll(lambda: "qa" in names("bluegreen"))
     assert seen("qa", "bluegreen")["mtu"] == seen("qb")["mtu"] == 1400
     shell("vethctl dele\tlon\t\n")
-    assert poll(lambda: "long-name" not in names("bluegreen"), 10)
+    assert poll(lambda: "long-name" not in names("bluegreen"))
     # A name with a space in it, which the shell knows how to write, and one behind "dir:", without a space after it.
     (tmp_path / "stored").mkdir()
     shell(f"vethctl put a\t --store dir:{tmp_path}/sto\t\n")
-    assert poll(lambda: len(list((tmp_path / "stored").glob("*.json"))) == 2, 10)
+    assert poll(lambda: len(list((tmp_path / "stored").glob("*.json"))) == 2)
 
 
 def test_names_that_are_there_are_offered(
@@ -115,7 +116,7 @@ def test_names_that_are_there_are_offered(
     assert complete("move", "veth1@ns1", "netns:ns2") == ["netns:ns2"]
     assert complete("netns", "del", "ns1", "") == ["ns2", "ns10"]
     assert complete("create", "a@ns1") == ["a@ns1", "a@ns10"]
-    with subprocess.Popen(["ip", "netns", "exec", "ns1", "sleep", "60"]) as process:
-        assert poll(lambda: f"a@pid:{process.pid}" in complete("create", "a@pid:"), 5)
+    with attended(subprocess.Popen(["ip", "netns", "exec", "ns1", "sleep", "60"])) as process:
+        assert poll(lambda: f"a@pid:{process.pid}" in complete("create", "a@pid:"))
         process.kill()
     assert {link["ifname"] for link in ip("link", netns="ns1")} == {"lo", "veth1"}

@@ -11,7 +11,19 @@ from pathlib import Path
 import pytest
 
 from tests.live.applying import interface
-from tests.live.configuring import by_file, by_pid, configured, foreign, pair, placed, put, settle, until
+from tests.live.configuring import (
+    by_file,
+    by_pid,
+    calm,
+    configured,
+    foreign,
+    pair,
+    placed,
+    put,
+    settle,
+    until,
+    without_ipv6,
+)
 from tests.live.frames import frame, of, ours, witness
 from tests.witness import ip, names, open_fds, poll, seen
 from vethlib import Link, LinkNotFound, NetnsNotFound, Session, ns
@@ -150,8 +162,9 @@ def test_one_that_refuses_is_attached_when_the_link_has_changed_and_it_is_willin
 
 
 def test_one_that_refuses_is_not_asked_again_while_nothing_changes(configurator: Configurator, blue: str) -> None:
+    without_ipv6("", "blue")
     put(configurator, *pair("a", "b", "blue", ip_addresses=["10.0.0.1/24"]))
-    settle(configurator)
+    calm(configurator)
     refusing = Refusing("a", "blue")
     configurator.attach(refusing)
     configurator.put(interface("a", "b", "blue", ip_addresses=["10.0.0.1/24"]))  # is looked at again
@@ -398,7 +411,7 @@ def test_a_namespace_made_anew_before_the_end_of_the_old_one_was_heard_of_has_it
     attachment = configurator.attach(tap)
     ns.remove("blue")
     until(configurator, lambda: attachment.link is None)
-    assert poll(lambda: names() == set(), 5), "the old namespace has ended"
+    assert poll(lambda: names() == set()), "the old namespace has ended"
     ns.Netns.create("blue").close()
     reach_in("blue")
     until(configurator, lambda: attachment.link is not None)
@@ -508,7 +521,7 @@ def test_a_packet_port_does_not_keep_a_removed_namespace_alive(
         ns.remove("blue")
         until(configurator, lambda: "blue" in ns.names() and configured(configurator, "a", "b")())
         settle(configurator)
-        assert poll(lambda: names() == {"b"}, 5), "the old namespace has ended"
+        assert poll(lambda: names() == {"b"}), "the old namespace has ended"
         assert receives(port, "b", "", b"anew")
         assert open_fds() == fds
 
@@ -525,7 +538,7 @@ def test_a_packet_port_on_a_link_of_others_does_not_keep_a_removed_namespace_ali
         ns.remove("blue")
         until(configurator, lambda: attachment.link is None)
         assert open_fds() == fds - 1
-        assert poll(lambda: names() == set(), 5), "the namespace has ended"
+        assert poll(lambda: names() == set()), "the namespace has ended"
         settle(configurator)
         ns.Netns.create("blue").close()
 
@@ -546,7 +559,7 @@ def test_a_packet_port_does_not_keep_alive_what_ends_with_its_process(
     os.kill(pid, 9)
     until(configurator, lambda: attachment.link is None)
     settle(configurator)
-    assert poll(lambda: names() == set(), 5), "its namespace has ended"
+    assert poll(lambda: names() == set()), "its namespace has ended"
 
 
 def test_a_packet_port_is_closed_before_we_delete_its_link(

@@ -148,7 +148,7 @@ def test_ipv6_that_the_kernel_has_switched_off_for_a_duplicate_mac_is_retried_an
 
 def test_addresses_of_an_end_whose_peer_is_to_be_down_are_not_waited_for(configurator: Configurator) -> None:
     put(configurator, interface("a", "b", "blue", ip_addresses=[ONE]), interface("b", "a", enabled=False))
-    until(configurator, configured(configurator, "a", "b"), 5)
+    until(configurator, configured(configurator, "a", "b"))
     assert given("a", "blue", ONE)["tentative"]
 
 
@@ -163,7 +163,7 @@ def test_an_address_that_is_deprecated_or_expires_is_made_permanent_where_it_is(
     sysctl("blue", "ipv6/conf/default/accept_dad", "0")
     both = [address, "10.0.0.9/24"] if "." in address else [address]
     put(configurator, interface("a", "b", "blue", ip_addresses=both), interface("b", "a"))
-    until(configurator, configured(configurator, "a", "b"), 5)
+    until(configurator, configured(configurator, "a", "b"))
     ip("addr", "change", address, "dev", "a", *lifetimes, netns="blue")
 
     def is_permanent() -> bool:
@@ -171,8 +171,8 @@ def test_an_address_that_is_deprecated_or_expires_is_made_permanent_where_it_is(
         return bool(one) and "deprecated" not in one and one["valid_life_time"] == 2**32 - 1
 
     assert not is_permanent()
-    until(configurator, is_permanent, 5)
-    until(configurator, configured(configurator, "a", "b"), 5)
+    until(configurator, is_permanent)
+    until(configurator, configured(configurator, "a", "b"))
     assert addresses("a", "blue") == both
 
 

@@ -316,20 +316,21 @@ def test_after_four_repairs_in_a_row_a_fight_is_held_and_said(holding: Configura
     status = holding.status("b")[0]
     assert in_codes(status) == "RETRYING: changed-repeatedly(mtu)"
     assert status.attempt == 4
-    assert 0 < status.due - before < 10
+    assert 0 < status.due - before < 5.1  # of the four seconds since the last repair, give or take a quarter
     due = holding.due()
     assert due is not None
-    assert abs(time.time() + due - status.due) < 0.05 + slack()
+    assert abs(time.time() + due - status.due) < 1
     assert state_of(holding, "a") == "CONFIGURED"
     strike(holding)  # which is no occasion for another repair
     assert seen("b")["mtu"] == 1300
-    took = until(holding, configured(holding, "b"))
-    assert 0.1 < took < 10
+    left = status.due - time.time()
+    assert until(holding, configured(holding, "b")) > left - 0.1
     assert seen("b")["mtu"] == 1500
 
 
 def test_each_round_of_a_fight_waits_longer(kept: Configurator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vethlib.agent.reconcile.backoff.FIRST_DELAY", 0.1)
+    monkeypatch.setattr("vethlib.agent.reconcile.backoff.FIRST_DELAY", 0.2)
+    monkeypatch.setattr("vethlib.agent.reconcile.backoff.JITTER", 0.0)
     for _ in range(4):
         strike(kept)
     waits = []
@@ -365,7 +366,10 @@ def test_a_fight_over_one_pair_holds_no_other(holding: Configurator, red: str) -
     assert "UP" in seen("a", "blue")["flags"]
 
 
-def test_a_fight_over_the_very_existence_of_a_pair_is_held_for_both_ends(configurator: Configurator) -> None:
+def test_a_fight_over_the_very_existence_of_a_pair_is_held_for_both_ends(
+    configurator: Configurator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vethlib.agent.reconcile.backoff.FIRST_DELAY", 0.3)
     put(configurator, *pair("a", "b"))
     settle(configurator)
     for _ in range(12):  # five, unless the machine is so busy that a pause has ended in the meantime

@@ -8,7 +8,19 @@ from typing import Any
 import pytest
 
 from tests.live.applying import interface
-from tests.live.configuring import configured, foreign, pair, placed, put, quickly, readable, settle, until
+from tests.live.configuring import (
+    calm,
+    configured,
+    foreign,
+    pair,
+    placed,
+    put,
+    quickly,
+    readable,
+    settle,
+    until,
+    without_ipv6,
+)
 from tests.live.refusals import tiny_buffers
 from tests.witness import ip, names, seen
 from vethlib import LinkNotFound, Session
@@ -160,8 +172,9 @@ def test_a_rebuilt_pair_is_never_told_as_removed_or_as_unmanaged(
 def test_what_others_change_of_a_managed_link_that_is_still_right_is_told(
     configurator: Configurator, told: Subscription[IndexEvent], blue: str, netns: str
 ) -> None:
+    without_ipv6("", "blue")
     put(configurator, *pair("a", "b", netns, "blue"))
-    settle(configurator)
+    calm(configurator)
     told.take()
     ip("link", "property", "add", "dev", "a", "altname", "another", netns=netns)
     settle(configurator)
@@ -269,9 +282,10 @@ def test_a_managed_link_of_home_is_there_once_and_never_as_another(
 
 
 def test_a_pair_of_an_earlier_run_becomes_managed_without_having_been_away(session: Session, blue: str) -> None:
+    without_ipv6("", "blue")
     with Configurator(session) as earlier:
         put(earlier, *pair("a", "b", "blue"))
-        settle(earlier)
+        calm(earlier)
     index = seen("b")["ifindex"]
     with Configurator(session) as configurator, configurator.indexes.subscribe() as told:
         configurator.resync(pair("a", "b", "blue"))
@@ -350,8 +364,9 @@ def test_events_that_overflow_leave_the_indexes_right(session: Session, monkeypa
 def test_a_callback_is_called_by_poll_with_what_is_first_and_then_with_every_change(
     configurator: Configurator, blue: str
 ) -> None:
+    without_ipv6("", "blue")
     put(configurator, *pair("a", "b", "blue"))
-    settle(configurator)
+    calm(configurator)
     heard: list[IndexEvent] = []
     configurator.indexes.subscribe(heard.append)
     assert heard == []  # not by subscribing

@@ -138,9 +138,9 @@ def test_an_interruption_anywhere_in_a_poll_that_hears_of_a_namespace_loses_noth
             ns.Netns.create("blue").close()
 
         def check(at: int) -> None:
-            until(configurator, configured(configurator, "a", "b"), 1.0)
+            until(configurator, configured(configurator, "a", "b"))
             ns.remove("blue")
-            until(configurator, is_state(configurator, State.PENDING, "a", "b"), 1.0)
+            until(configurator, is_state(configurator, State.PENDING, "a", "b"))
 
         assert interrupted_everywhere(configurator, begin, check, 17) > 50
 

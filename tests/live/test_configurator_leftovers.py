@@ -48,7 +48,7 @@ def test_one_that_may_be_becoming_a_namespace_is_given_its_time(configurator: Co
     settle(configurator)
     assert state_of(configurator, "a") == "RETRYING: not-a-netns(netns:ns1)"
     assert path.stat().st_ino == before
-    until(configurator, is_state(configurator, State.CONFIGURED, "a"), 10)
+    until(configurator, is_state(configurator, State.CONFIGURED, "a"))
 
 
 # What is in it is known only to who would replace it; another mode shows at once that it is none of ours.
@@ -61,4 +61,4 @@ def test_a_file_that_is_none_is_left_alone(configurator: Configurator, text: str
     assert in_codes(status) == f"{state}: not-a-netns(netns:ns1)"
     assert path.read_text() == text
     path.unlink()
-    until(configurator, is_state(configurator, State.CONFIGURED, "a"), 1)
+    until(configurator, is_state(configurator, State.CONFIGURED, "a"))

@@ -11,6 +11,7 @@ from tests.live.applying import interface, reaches
 from tests.live.configuring import (
     SOON,
     by_label,
+    calm,
     configured,
     pending,
     placed,
@@ -18,6 +19,7 @@ from tests.live.configuring import (
     settle,
     state_of,
     until,
+    without_ipv6,
 )
 from tests.slack import slack
 from tests.witness import ip, names, nothing_changes
@@ -55,12 +57,13 @@ def test_a_microservice_comes_goes_and_changes_within_50_ms(resolver: MemoryReso
 
 
 def test_a_resolver_that_does_not_answer_takes_nothing_down(resolver: MemoryResolver, blue: str, red: str) -> None:
+    without_ipv6("blue", "red")
     resolver.set("vnf1", "blue")
     with Session(resolver=resolver) as session, Configurator(session) as configurator:
         put(configurator, placed("port1", "port2", by_label("vnf1"), ip_addresses=("10.0.0.1/24",)))
         put(configurator, interface("port2", "port1", "red", ip_addresses=["10.0.0.2/24"]))
         put(configurator, placed("x", "y", by_label("vnf2")), interface("y", "x"))
-        settle(configurator)
+        calm(configurator)
         before = [status for status in configurator.status() if status.name.startswith("port")]
         with nothing_changes():
             resolver.down("the engine does not answer")

@@ -320,7 +320,7 @@ def test_a_look_that_fails_as_nobody_foresaw_is_tried_again(
     assert is_state(configurator, State.RETRYING, "a", "b")()
     assert state_of(configurator, "a") == "RETRYING: unforeseen"
     monkeypatch.undo()
-    until(configurator, configured(configurator, "a", "b"), within=5.0)
+    until(configurator, configured(configurator, "a", "b"))
 
 
 def test_a_status_that_cannot_be_said_keeps_no_other_from_being_said(
@@ -339,7 +339,7 @@ def test_a_status_that_cannot_be_said_keeps_no_other_from_being_said(
     assert configured(configurator, "b")()
     assert is_state(configurator, State.RETRYING, "a")()
     monkeypatch.undo()
-    until(configurator, configured(configurator, "a"), within=5.0)
+    until(configurator, configured(configurator, "a"))
 
 
 def test_what_was_not_foreseen_says_its_class_and_in_whose_work() -> None:

@@ -51,7 +51,7 @@ def test_the_file_is_left_to_who_has_unmounted_it(configurator: Configurator) ->
         assert FILE.lstat().st_ino == before != inode
         assert configurator.status("a")[0].state is State.RETRYING
         FILE.unlink()  # which fails if somebody has mounted something there
-        until(configurator, is_state(configurator, State.CONFIGURED, "a"), 10)
+        until(configurator, is_state(configurator, State.CONFIGURED, "a"))
         assert names("ns1") == {"a"}
 
 
@@ -65,8 +65,8 @@ def test_deleting_never_fails_for_others(configurator: Configurator) -> None:
         deletion.communicate()
         assert (deletion.returncode, said) == (0, "")
         configurator.resync()  # else it would be repaired less and less often
-        until(configurator, lambda: identity_at(str(FILE)) is not None and names("ns1") == {"a"}, 10)
-        until(configurator, is_state(configurator, State.CONFIGURED, "a"), 10)
+        until(configurator, lambda: identity_at(str(FILE)) is not None and names("ns1") == {"a"})
+        until(configurator, is_state(configurator, State.CONFIGURED, "a"))
 
 
 def test_a_file_that_nobody_removes_is_taken_in_the_end(

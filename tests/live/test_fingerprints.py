@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import pytest
 
 from tests.live.configuring import without_detection
-from tests.witness import ip, poll
+from tests.live.sysctls import without_link_local
+from tests.witness import ip, poll, seen, wait_for_carrier
 from vethlib import End, Session, Veth, ns
 from vethlib.ns import Netns
 
@@ -17,7 +17,9 @@ REFS = ("", "netns:blue", "netns:red", "netns:missing")
 
 @pytest.fixture
 def scene(session: Session, blue: str, red: str) -> Session:
+    """Where nothing changes by itself any more."""
     without_detection("", blue, red)
+    without_link_local("", blue, red)
     session.create_many(
         [
             Veth(
@@ -25,8 +27,10 @@ def scene(session: Session, blue: str, red: str) -> Session:
                 End("b", "blue"),
             ),
             Veth(End("c", "blue", up=False), End("d", "red", up=False)),
-        ]
+        ],
     )
+    wait_for_carrier(("a", ""), ("b", "blue"))
+    assert poll(lambda: not any(one.get("tentative") for one in seen("a")["addr_info"]))
     return session
 
 
@@ -36,22 +40,8 @@ def taken_by_survey(session: Session) -> object:
     return fingerprints
 
 
-def at_rest(session: Session) -> object:
-    """The fingerprints, once nothing changes by itself any more (operstates follow a little later)."""
-    found = taken_by_survey(session)
-
-    def rests() -> bool:
-        nonlocal found
-        time.sleep(0.05)
-        before, found = found, taken_by_survey(session)
-        return found == before
-
-    assert poll(rests)
-    return found
-
-
 def test_they_are_those_of_a_survey_while_nothing_changes(scene: Session) -> None:
-    before = at_rest(scene)
+    before = taken_by_survey(scene)
     assert scene.fingerprints(REFS) == before
     assert scene.fingerprints(REFS) == taken_by_survey(scene)
 
@@ -88,14 +78,14 @@ CHANGES: dict[str, Callable[[], object]] = {
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_any_change_that_a_survey_would_read_changes_them(scene: Session, change: str) -> None:
-    before = at_rest(scene)
+    before = taken_by_survey(scene)
     CHANGES[change]()
     assert scene.fingerprints(REFS) != before
 
 
 def test_an_address_that_expires_is_no_change_by_growing_older(scene: Session) -> None:
     ip("addr", "add", "10.8.0.1/24", "dev", "a", "valid_lft", "600", "preferred_lft", "500")
-    before = at_rest(scene)
+    before = taken_by_survey(scene)
     ip("addr", "change", "10.8.0.1/24", "dev", "a", "valid_lft", "590", "preferred_lft", "490")
     assert scene.fingerprints(REFS) == before
 
@@ -104,7 +94,7 @@ def test_thousands_of_addresses_and_links_at_home_are_compared_too(scene: Sessio
     scene.create_many(
         [Veth(End(f"m{i}", up=False), End(f"n{i}", up=False)) for i in range(300)]
     )  # more than are looked at one by one
-    before = at_rest(scene)
+    before = taken_by_survey(scene)
     assert scene.fingerprints(REFS) == before
     ip("addr", "add", "10.9.0.1/24", "dev", "m77")
     assert scene.fingerprints(REFS) != before

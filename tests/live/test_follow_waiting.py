@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.live.descriptors import descriptors_left
+from tests.programs import attended
 from tests.witness import names, open_fds, poll
 from vethlib import (
     End,
@@ -34,7 +35,7 @@ DIRECTORY = "/run/netns"
 VNF1 = "microservice:vnf1"
 
 
-def heard(follower: Follower, within: float = 2.0) -> set[str]:
+def heard(follower: Follower, within: float = 30.0) -> set[str]:
     """What is told first; empty if nothing is within that many seconds."""
     deadline = time.monotonic() + within
     while True:
@@ -325,7 +326,7 @@ def test_an_event_loop_is_woken_by_a_mount(follower: Follower, file: str) -> Non
         loop.add_reader(follower.fileno(), woken.set)
         try:
             loop.call_later(0.02, mounted_over, file)
-            await asyncio.wait_for(woken.wait(), 2)
+            await asyncio.wait_for(woken.wait(), 30)
         finally:
             loop.remove_reader(follower.fileno())
         assert follower.changed() == {"blue"}
@@ -380,7 +381,7 @@ def test_in_a_storm_of_creations_and_deletions_nothing_is_lost(follower: Followe
     storm = subprocess.Popen(
         ["ip", "-batch", "-"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True
     )
-    with storm:
+    with attended(storm):
         assert storm.stdin is not None
         for name in wanted:
             storm.stdin.write(f"netns add {name}\n")

@@ -21,6 +21,7 @@ import pytest
 import trustme
 
 from tests.live.applying import value
+from tests.programs import attended
 from tests.witness import open_fds, poll
 from vethlib import Session, ns
 from vethlib.agent import Configurator, Interface
@@ -31,6 +32,8 @@ from vethlib.agent.state import State
 from vethlib.agent.status import Status
 
 ROOT = Path(__file__).parents[2]
+
+PATIENCE = 60.0  # seconds; on a busy machine, a command needs some of them to start
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -118,7 +121,7 @@ def test_a_command_gets_the_event_on_stdin_and_in_its_environment(
     hook = script('cat >event; env >env; echo "$@" >arguments')
     with Hooks([f"{hook} -x 'a b; c'"], label="vpp1") as hooks:
         hooks.tell(change("veth1", State.FAILED, State.CONFIGURED))
-        assert hooks.drain(5)
+        assert hooks.drain(PATIENCE)
     event = json.loads((tmp_path / "event").read_text())
     assert (event["name"], event["state"], event["old_state"]) == ("veth1", "FAILED", "CONFIGURED")
     environment = dict(line.split("=", 1) for line in (tmp_path / "env").read_text().splitlines() if "=" in line)
@@ -144,7 +147,7 @@ def test_a_command_has_clean_signals_and_descriptors_and_is_in_the_home_namespac
         with Hooks([hook]) as hooks:
             with ns.entered(blue):
                 hooks.tell(change("a"))
-            assert hooks.drain(5)
+            assert hooks.drain(PATIENCE)
     finally:
         signal.signal(signal.SIGUSR2, ignored)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -166,13 +169,13 @@ def test_a_command_that_takes_too_long_is_killed_with_all_its_children(
     script: Callable[[str], str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     hook = script("sleep 60 & echo $! >child; echo stuck >&2; wait")
-    with Hooks([hook], timeout=0.3) as hooks, caplog.at_level(logging.INFO, "vethlib"):
+    with Hooks([hook], timeout=2) as hooks, caplog.at_level(logging.INFO, "vethlib"):
         hooks.tell(change("a"))
-        assert hooks.drain(5)
+        assert hooks.drain(PATIENCE)
         assert hooks.counts()[0].failed == 1
     # A signal reaches a process when that runs next; it is asleep for a minute otherwise.
     assert poll(lambda: not alive(int((tmp_path / "child").read_text())))
-    assert "it took longer than 0.3 s and was killed; raise --hook-timeout" in caplog.text
+    assert "it took longer than 2 s and was killed; raise --hook-timeout" in caplog.text
     assert "its last line: stuck" in caplog.text
 
 
@@ -180,7 +183,7 @@ def test_what_a_command_leaves_running_ends_with_it(script: Callable[[str], str]
     hook = script("sleep 60 >/dev/null 2>&1 & echo $! >child")
     with Hooks([hook]) as hooks:
         hooks.tell(change("a"))
-        assert hooks.drain(5)
+        assert hooks.drain(PATIENCE)
     assert poll(lambda: not alive(int((tmp_path / "child").read_text())))
 
 
@@ -194,7 +197,7 @@ def test_closing_leaves_no_child_no_thread_and_no_descriptor(script: Callable[[s
     started = time.monotonic()
     hooks.close(grace=0.1)
     hooks.close()
-    assert time.monotonic() - started < 1.5
+    assert time.monotonic() - started < 20  # where the command takes 60
     assert not alive(pid)
     assert (open_fds(), threading.active_count()) == (fds, threads)
     (counts,) = hooks.counts()
@@ -209,13 +212,13 @@ def test_telling_never_waits_and_a_hook_that_hangs_is_in_nobody_elses_way(
         started = time.monotonic()
         for number in range(200):
             hooks.tell(change(f"veth{number}"))
-        assert time.monotonic() - started < 1  # where one of the hooks takes 30
-        assert poll(lambda: hooks.counts()[1].waiting == 0, 10)
+        assert time.monotonic() - started < 20  # where one of the hooks takes 30
+        assert poll(lambda: hooks.counts()[1].waiting == 0)
         stuck, other = hooks.counts()
         assert 46 <= stuck.waiting <= 50
         # Four are under way, and what it could not hold is counted; the newest is among what the other was told.
         assert stuck.waiting + stuck.dropped == 196
-        assert poll(lambda: "veth199" in (tmp_path / "told").read_text().split(), 5)
+        assert poll(lambda: "veth199" in (tmp_path / "told").read_text().split())
         assert sum((other.delivered, other.failed, other.dropped)) >= 50
         hooks.close(grace=0)
 
@@ -226,7 +229,7 @@ def test_failures_say_why_and_what_to_do_but_not_each_time(
     with caplog.at_level(logging.INFO, "vethlib"), Hooks(["exec:/nowhere/notify"]) as hooks:
         for name in "abc":
             hooks.tell(change(name))
-        assert hooks.drain(5)
+        assert hooks.drain(PATIENCE)
         assert hooks.counts()[0].failed == 3
     said = [record.getMessage() for record in caplog.records]
     assert said == [
@@ -237,7 +240,7 @@ def test_failures_say_why_and_what_to_do_but_not_each_time(
     caplog.clear()
     with caplog.at_level(logging.INFO, "vethlib"), Hooks([script("echo why >&2; exit 3")]) as hooks:
         hooks.tell(change("a"))
-        assert hooks.drain(5)
+        assert hooks.drain(PATIENCE)
     assert caplog.text.rstrip().endswith("it exited with 3; its last line: why")
 
 
@@ -246,7 +249,7 @@ def test_a_url_gets_a_post_of_the_event(serve: Callable[..., Server]) -> None:
     with Hooks([f"http://user:p%40ss@127.0.0.1:{server.server_port}/hook?a=b"], states=["failed"]) as hooks:
         hooks.tell(change("veth1"))
         hooks.tell(change("veth2", State.CONFIGURED))
-        assert hooks.drain(5)
+        assert hooks.drain(PATIENCE)
         assert hooks.counts()[0].delivered == 1
     ((path, headers, body),) = server.got
     assert path == "/hook?a=b"
@@ -262,7 +265,7 @@ def test_a_url_that_is_away_is_tried_again_and_one_that_refuses_is_not(
     hooks = [f"http://127.0.0.1:{server.server_port}/secret" for server in (away, refusing, elsewhere)]
     with caplog.at_level(logging.INFO, "vethlib"), Hooks(hooks, delays=(0.05,) * 4) as told:
         told.tell(change("a"))
-        assert told.drain(5)
+        assert told.drain(PATIENCE)
         assert [(one.delivered, one.failed) for one in told.counts()] == [(1, 0), (0, 1), (0, 1)]
     assert [len(server.got) for server in (away, refusing, elsewhere)] == [3, 1, 1]
     assert "it answered 401; check the user, password or token in its URL" in caplog.text
@@ -277,18 +280,18 @@ def test_after_all_attempts_a_url_is_given_up(caplog: pytest.LogCaptureFixture, 
         port = closed.getsockname()[1]
     with caplog.at_level(logging.INFO, "vethlib"), Hooks([f"http://127.0.0.1:{port}/"], delays=(0.02,) * 2) as hooks:
         hooks.tell(change("a"))
-        assert hooks.drain(5)
+        assert hooks.drain(PATIENCE)
         assert hooks.counts()[0].failed == 1
     assert "it cannot be reached: Connection refused; check whether it listens there" in caplog.text
 
 
 def test_something_newer_is_told_instead_of_another_try(serve: Callable[..., Server]) -> None:
     server = serve(503, 200)
-    with Hooks([f"http://127.0.0.1:{server.server_port}/"], delays=(0.3,) * 4) as hooks:
+    with Hooks([f"http://127.0.0.1:{server.server_port}/"], delays=(3.0,) * 4) as hooks:
         hooks.tell(change("a", State.FAILED))
         assert poll(lambda: len(server.got) == 1)
         hooks.tell(change("a", State.CONFIGURED, State.FAILED))
-        assert hooks.drain(5)
+        assert hooks.drain(PATIENCE)
         (counts,) = hooks.counts()
     assert [body["state"] for _, _, body in server.got] == ["FAILED", "CONFIGURED"]
     assert (counts.delivered, counts.coalesced, counts.failed) == (1, 1, 0)
@@ -299,14 +302,14 @@ def test_a_server_that_says_nothing_is_left_in_time(serve: Callable[..., Server]
     with socket.create_server(("127.0.0.1", 0)) as silent:
         with Hooks([f"http://127.0.0.1:{silent.getsockname()[1]}/"], timeout=0.2, delays=()) as hooks:
             hooks.tell(change("a"))
-            assert hooks.drain(3)
+            assert hooks.drain(PATIENCE)
             assert hooks.counts()[0].failed == 1
         hanging = Hooks([f"http://127.0.0.1:{silent.getsockname()[1]}/"], timeout=60)
         hanging.tell(change("a"))
         time.sleep(0.1)
         started = time.monotonic()
         hanging.close(grace=0.1)
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 20  # where an answer is waited for 60
 
 
 def test_the_certificate_of_a_url_is_checked(
@@ -320,7 +323,7 @@ def test_the_certificate_of_a_url_is_checked(
     _trust.cache_clear()
     with caplog.at_level(logging.INFO, "vethlib"), Hooks([url], delays=()) as hooks:
         hooks.tell(change("a"))
-        assert hooks.drain(5)
+        assert hooks.drain(PATIENCE)
     assert "its certificate is not trusted" in caplog.text
     assert server.got == []
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
@@ -328,7 +331,7 @@ def test_the_certificate_of_a_url_is_checked(
     _trust.cache_clear()
     with Hooks([url], delays=()) as hooks:
         hooks.tell(change("a"))
-        assert hooks.drain(5)
+        assert hooks.drain(PATIENCE)
         assert hooks.counts()[0].delivered == 1
     _trust.cache_clear()
     assert len(server.got) == 1
@@ -343,14 +346,14 @@ def test_an_embedder_subscribes_hooks_to_a_configurator(
         ends = [Interface("v1", "v2"), Interface("v2", "v1")]
         configurator.put(ends[0])
         configurator.poll()
-        assert hooks.drain(5)
+        assert hooks.drain(PATIENCE)
         configurator.put(ends[1])
         configurator.poll()
-        assert hooks.drain(5)
+        assert hooks.drain(PATIENCE)
         index = session.index("v1")
         configurator.delete("v1")
         configurator.poll()
-        assert hooks.drain(5)
+        assert hooks.drain(PATIENCE)
     told = [line for line in (tmp_path / "told").read_text().splitlines() if line.startswith("v1 ")]
     assert told == ["v1  PENDING ", f"v1 PENDING CONFIGURED {index}", "v1 CONFIGURED removed "]
 
@@ -384,17 +387,19 @@ def test_an_agent_that_is_ended_takes_its_hooks_along(
     script: Callable[[str], str], tmp_path: Path, store: Path
 ) -> None:
     hook = script("sleep 60 & echo $! >child; wait")
-    with subprocess.Popen(agent("--hook", hook, store=store), stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+    with attended(
+        subprocess.Popen(agent("--hook", hook, store=store), stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    ) as process:
         try:
-            assert poll(lambda: (tmp_path / "child").exists() and (tmp_path / "child").read_text() != "", 10)
+            assert poll(lambda: (tmp_path / "child").exists() and (tmp_path / "child").read_text() != "")
             child = int((tmp_path / "child").read_text())
             assert alive(child)
         finally:
             process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE) == 0
         assert process.stderr is not None
         assert "was not told" not in process.stderr.read()  # nothing waited
-    assert not alive(child)
+    assert poll(lambda: not alive(child))
 
 
 def test_a_hook_that_is_none_keeps_an_agent_from_starting(store: Path) -> None:

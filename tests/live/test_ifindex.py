@@ -10,7 +10,7 @@ import pytest
 
 from tests.live.following import assert_right, known, told
 from tests.refusing import raises
-from tests.witness import host_state, ip, open_fds, poll, seen
+from tests.witness import host_state, ip, open_fds, poll, seen, wait_for_carrier
 from vethlib import End, InvalidValue, LinkNotFound, Netns, NetnsNotFound, Session, SessionClosed, Veth, ns
 from vethlib.ifindex import IfIndexCache, observatories, watching
 
@@ -37,7 +37,7 @@ def test_links_are_as_the_session_shows_them_but_for_their_addresses(
     session.create(Veth(End("va", "blue", group=7, num_queues=1), End("vb", "blue", addresses=["10.0.0.1/24"])))
     ip("link", "add", "name", "br", "type", "bridge", netns="blue")
     ip("link", "add", "link", "va", "name", "mv", "type", "macvlan", netns="blue")
-    assert poll(lambda: session.lookup("va", "blue").operstate == "up")
+    wait_for_carrier(("va", "blue"), ("vb", "blue"))
     cache.watch("blue")
     asked = session.links("blue")
     assert [link.name for link in cache.links("blue")] == ["lo", "vb", "va", "br", "mv"]
@@ -86,7 +86,7 @@ def test_every_spelling_of_a_namespace_is_the_same_watch(
     session: Session, cache: IfIndexCache, blue: str, spawn: Callable[[str], int]
 ) -> None:
     pid = spawn("blue")
-    session.create(Veth(End("va", "blue"), End("vb")))
+    session.create(Veth(End("va", "blue", up=False), End("vb", up=False)))
     cache.watch("blue")
     with Netns.open("blue") as held:
         spellings: list[Netns | str] = ["blue", "netns:blue", f"pid:{pid}", "path:/run/netns/blue", held]
@@ -107,13 +107,13 @@ def test_every_spelling_of_a_namespace_is_the_same_watch(
 def test_a_namespace_without_a_name_is_watched_through_its_netns(session: Session, cache: IfIndexCache) -> None:
     with Netns.anonymous() as held:
         cache.watch(held)
-        session.create(Veth(End("va", held), End("vb")))
+        session.create(Veth(End("va", held, up=False), End("vb", up=False)))
         cache.catch_up()
         assert cache.index("va", held) == 2
         assert {event.netns for event in cache.poll()} == {held}
         (link,) = [link for link in cache.links(held) if link.name == "va"]
         assert link.netns is held
-    assert told(cache.poll(5)) == [("netns-gone", held, None, None)]
+    assert told(cache.poll(30)) == [("netns-gone", held, None, None)]
     with pytest.raises(NetnsNotFound):
         cache.links(held)
 
@@ -121,6 +121,7 @@ def test_a_namespace_without_a_name_is_watched_through_its_netns(session: Sessio
 def test_an_alternative_name_finds_a_link(session: Session, cache: IfIndexCache, blue: str) -> None:
     session.create(Veth(End("va", "blue"), End("vb", "blue")))
     ip("link", "property", "add", "dev", "va", "altname", "uplink-with-a-long-name", netns="blue")
+    wait_for_carrier(("va", "blue"), ("vb", "blue"))
     cache.watch("blue")
     assert cache.index("uplink-with-a-long-name", "blue") == cache.index("va", "blue")
     ip("link", "property", "add", "dev", "va", "altname", "second", netns="blue")
@@ -221,7 +222,7 @@ def test_watching_again_after_unwatching_starts_from_what_is_there(
 ) -> None:
     cache.watch("blue")
     cache.unwatch("netns:blue")
-    session.create(Veth(End("va", "blue"), End("vb")))
+    session.create(Veth(End("va", "blue", up=False), End("vb", up=False)))
     assert cache.poll() == []
     cache.watch("blue")
     assert cache.poll() == []
@@ -237,7 +238,7 @@ def test_a_namespace_made_anew_under_the_name_is_watched_when_asked_for(
     cache.watch("blue")
     ns.remove("blue")
     Netns.create("blue").close()
-    assert told(cache.poll(5)) == [("netns-gone", "blue", None, None)]
+    assert told(cache.poll(30)) == [("netns-gone", "blue", None, None)]
     with raises(NetnsNotFound):
         cache.links("blue")
     cache.watch("blue")
@@ -252,7 +253,7 @@ def test_the_watch_of_a_name_follows_the_name_when_asked_for_again(
 ) -> None:
     """The old namespace lives on: a process is in it."""
     pid = spawn("blue")
-    session.create(Veth(End("va", "blue"), End("vb", "blue")))
+    session.create(Veth(End("va", "blue", up=False), End("vb", "blue", up=False)))
     cache.watch("blue")
     ns.remove("blue")
     Netns.create("blue").close()
@@ -330,7 +331,7 @@ def test_a_watched_namespace_ends_with_its_last_user(
     fds = open_fds()
     cache.catch_up()
     ns.remove("mortal")
-    assert poll(lambda: "vb" not in {link["ifname"] for link in ip("link")}, timeout=5)
+    assert poll(lambda: "vb" not in {link["ifname"] for link in ip("link")})
     events = told(cache.poll(1))
     assert ("netns-gone", "mortal", None, None) in events
     assert ("deleted", "", None, "vb") in events

@@ -137,7 +137,7 @@ def test_the_capability_that_is_missing_is_named_and_home_is_watched_without(
 def test_a_signal_handler_that_interrupts_a_cache_may_use_the_session_but_not_the_cache(
     session: Session, blue: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session.create(Veth(End("a", blue), End("b")))
+    session.create(Veth(End("a", blue, up=False), End("b", up=False)))
     seen: list[object] = []
 
     def handler(*_: object) -> None:

@@ -277,7 +277,7 @@ def test_an_agent_waits_for_a_namespace_that_makes_no_sense_and_works_in_the_oth
         (status,) = configurator.status("a")
         assert "EBADMSG" in status.warning  # as far as events tell, it is as it was
         mark(False)
-        until(configurator, lambda: not configurator.status("a")[0].warning, within=10)
+        until(configurator, lambda: not configurator.status("a")[0].warning)
         assert configured(configurator, "a", "b", "c", "d", "e", "f")()
     with Configurator(session) as configurator:
         mark(True)

@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from tests.live.applying import EXAMPLES
 from tests.live.other_user import LABEL, OTHER, RUN, As
+from tests.programs import attended
 from tests.witness import ip, poll
 from vethlib import ns
 from vethlib.agent.metrics import Endpoint
@@ -105,9 +106,9 @@ def test_a_trial_beside_a_squatter_is_confirmed(squatter: int) -> None:
             word.append(trial.hear())
             return bool(word[-1])
 
-        assert poll(heard, 20)
+        assert poll(heard)
         trial.answer("kept")
-        out, _ = confirm.communicate(timeout=20)
+        out, _ = confirm.communicate(timeout=60)
     assert word[-1] == "keep"
     assert json.loads(out) == {"outcome": "kept"}
 
@@ -226,7 +227,7 @@ def test_an_agent_that_sees_another_run_is_found(as_other: As) -> None:
         input()
     """
     away = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs none /run && exec "$@"', "sh", sys.executable, "-c", program]
-    with subprocess.Popen(away, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as agent:
+    with attended(subprocess.Popen(away, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)) as agent:
         assert agent.stdout is not None
         assert agent.stdout.readline()
         assert running(LABEL) == agent.pid
@@ -304,15 +305,15 @@ def test_a_squatter_on_the_address_of_the_metrics_keeps_no_agent_from_starting(a
     log = tmp_path / "log"
     command = [sys.executable, "-m", "vethlib", "agent", "--store", f"dir:{EXAMPLES / 'pair'}", "--label", LABEL]
     command += ["--docker", "off", "--metrics", "127.0.0.1:9751"]
-    with log.open("w") as stderr, subprocess.Popen(command, cwd=ROOT, stderr=stderr) as agent:
+    with log.open("w") as stderr, attended(subprocess.Popen(command, cwd=ROOT, stderr=stderr)) as agent:
         try:
             assert poll(lambda: "started: 2 CONFIGURED" in log.read_text(), 30)
             assert {str(pid), str(OTHER)} <= set(log.read_text().split())
             os.kill(pid, signal.SIGKILL)
-            assert poll(lambda: get(9751) == b"ok\n", 20)
+            assert poll(lambda: get(9751) == b"ok\n")
         finally:
             agent.terminate()
-            assert agent.wait(20) == 0
+            assert agent.wait(60) == 0
 
 
 def get(port: int) -> bytes:

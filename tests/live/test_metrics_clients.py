@@ -23,7 +23,7 @@ from vethlib.agent.limits import Limits
 from vethlib.agent.metrics import Endpoint
 from vethlib.agent.metrics.endpoint import Address
 
-SOON = 5.0  # seconds, on a machine that is busy
+SOON = 20.0  # seconds, on a machine that is busy
 
 
 class Numbers:
@@ -67,7 +67,7 @@ def served(numbers: Numbers, **limits: Any) -> Iterator[int]:
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        assert ready.wait(10)
+        assert ready.wait(60)
         yield endpoint.address.port
     finally:
         loop.call_soon_threadsafe(done.set)
@@ -81,7 +81,7 @@ def numbers(home: object) -> Numbers:
 
 
 def connected(port: int) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", port), timeout=10)
+    return socket.create_connection(("127.0.0.1", port), timeout=60)
 
 
 def is_well(port: int) -> bool:
@@ -109,7 +109,7 @@ def test_one_that_takes_its_time_is_given_a_little(numbers: Numbers) -> None:
             for byte in b"GET /metrics HTTP/1.1\r\nX: " + b"y" * 10_000:
                 slow.sendall(bytes([byte]))
                 time.sleep(0.02)
-        assert 0.4 < time.monotonic() - began < 5
+        assert 0.4 < time.monotonic() - began < 60  # of the 200 s that all of it would take
         assert is_well(port)
 
 
@@ -117,12 +117,12 @@ def test_one_that_does_not_take_its_answer_delays_nobody_and_is_ended(numbers: N
     numbers.lines = 40_000  # more than the kernel keeps for who does not read
     with served(numbers, metrics_seconds=1.0) as port, socket.socket() as deaf:
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        deaf.settimeout(20)
+        deaf.settimeout(60)
         deaf.connect(("127.0.0.1", port))
         deaf.sendall(b"GET /metrics HTTP/1.1\r\n\r\n")
-        assert poll(lambda: numbers.times == 1, 10)
+        assert poll(lambda: numbers.times == 1)
         assert is_well(port)
-        time.sleep(1.5)
+        time.sleep(3)  # a busy machine gets to the end of the second a little later
         read = 0
         try:
             while more := deaf.recv(1 << 20):
@@ -228,7 +228,7 @@ def test_who_asks_without_end_takes_a_part_of_the_loop(numbers: Numbers) -> None
         began = time.monotonic()
         while time.monotonic() - began < 1:
             assert get(port, "/metrics")[0] == "200 OK"
-        assert numbers.times <= 4
+        assert numbers.times <= 4 * (time.monotonic() - began)
 
 
 def test_without_descriptors_callers_take_turns_and_nobody_spins(numbers: Numbers) -> None:
@@ -238,7 +238,7 @@ def test_without_descriptors_callers_take_turns_and_nobody_spins(numbers: Number
         with no_descriptor_left():
             before = time.process_time()
             for number, one in enumerate(callers):
-                one.settimeout(10)
+                one.settimeout(60)
                 one.connect(("127.0.0.1", port))
                 if number % 2:  # the others are silent, and stay
                     one.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")

@@ -23,7 +23,7 @@ def monitor(session: Session, make_netns: Callable[..., None]) -> Iterator[Monit
         yield one
 
 
-def heard(monitor: Monitor, until: Callable[[HostEvent], bool], seconds: float = 5.0) -> list[HostEvent]:
+def heard(monitor: Monitor, until: Callable[[HostEvent], bool], seconds: float = 30.0) -> list[HostEvent]:
     """All that is told up to and with the one that is waited for."""
     deadline = time.monotonic() + seconds
     told: list[HostEvent] = []

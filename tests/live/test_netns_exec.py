@@ -17,6 +17,7 @@ import pytest
 
 from tests.capabilities import dropped
 from tests.commands import Vethctl, runner
+from tests.programs import attended
 from tests.witness import names, open_fds
 from vethlib import End, InvalidValue, Netns, NetnsNotFound, NotPermitted, Session, SessionClosed, Veth, ns
 from vethlib.ns.programs import view
@@ -126,10 +127,12 @@ def test_a_file_that_etc_lacks_is_reported_and_the_program_runs(
 
 
 def test_vethctl_becomes_the_program(wired: str, execute: Exec) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-m", "vethlib", "netns", "exec", wired, "sh", "-c", "echo $$; ls /sys/class/net"],
-        stdout=subprocess.PIPE,
-        text=True,
+    with attended(
+        subprocess.Popen(
+            [sys.executable, "-m", "vethlib", "netns", "exec", wired, "sh", "-c", "echo $$; ls /sys/class/net"],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
     ) as started:
         pid, *links = started.communicate(timeout=60)[0].split()
     assert (int(pid), links) == (started.pid, ["lo", "there"])

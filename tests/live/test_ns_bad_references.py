@@ -21,7 +21,7 @@ from vethlib.ns import answers
 pytestmark = pytest.mark.usefixtures("little_patience")
 
 NETNS_DIR = Path("/run/netns")
-LONGEST = 1.0  # seconds that a look may take, on a busy machine
+LONGEST = 10.0  # seconds that a look may take, on a busy machine
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_one_that_is_silent_keeps_one_thread_and_is_waited_for_once(session: Ses
         refs += [f"path:{tmp_path}/silent/{number}/x" for number in range(50)]
         for _ in range(3):
             assert all(isinstance(place, VethError) for place in session.survey(refs).places.values())
-        assert time.monotonic() - began < 5  # each of 300 looks would wait for 0.1 s
+        assert time.monotonic() - began < 15  # each of 300 looks would wait for 0.1 s
         assert poll(lambda: len(os.listdir("/proc/self/task")) <= threads + 1)
     assert poll(lambda: len(os.listdir("/proc/self/task")) == threads)
 
@@ -85,13 +85,13 @@ def test_one_that_is_silent_keeps_one_thread_and_is_waited_for_once(session: Ses
 def test_many_that_are_silent_are_waited_for_no_longer_than_one(
     session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(answers, "PATIENCE", 0.5)
+    monkeypatch.setattr(answers, "PATIENCE", 1.0)
     with ExitStack() as mounted:
         for number in range(8):
             mounted.enter_context(silent_fuse(tmp_path / f"{number}"))
         began = time.monotonic()
         session.survey(f"path:{tmp_path}/{number}/x" for number in range(8))
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < 6  # one after the other they would take eight seconds
 
 
 def test_where_too_many_are_silent_what_is_in_memory_is_found_still(

@@ -216,7 +216,7 @@ def test_a_block_keeps_its_namespace_no_longer_than_it_lasts() -> None:
         with ns.entered(home):
             time.sleep(0.05)
             assert "witness" in link_names()  # we are still in it
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while "witness" in link_names():
         assert time.monotonic() < deadline, "the namespace outlived the block"
         time.sleep(0.01)

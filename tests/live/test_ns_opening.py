@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.capabilities import dropped
+from tests.programs import attended
 from tests.refusing import raises
 from vethlib import ns
 from vethlib.errors import NetlinkError, NetnsNotFound, NotPermitted
@@ -68,7 +69,7 @@ def sleeper(blue: str) -> Iterator[subprocess.Popen[str]]:
     """A process of the namespace blue."""
     code = "import sys; print(flush=True); sys.stdin.read()"
     command = ["ip", "netns", "exec", blue, sys.executable, "-I", "-c", code]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with attended(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)) as process:
         assert process.stdout is not None
         process.stdout.readline()
         yield process

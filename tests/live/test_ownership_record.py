@@ -217,7 +217,7 @@ def test_a_pair_of_which_an_end_is_moved_while_it_is_being_created_is_replaced(
     monkeypatch.setattr(session, "create_many", create_by_half)
     with Configurator(session) as configurator:
         configurator.resync(pair("a", "b", at, "red"))
-        until(configurator, configured(configurator, "a", "b"), within=10)
+        until(configurator, configured(configurator, "a", "b"))
         assert (names("red"), names("green")) == ({"b"}, set())
         assert "a" in names(at)
 

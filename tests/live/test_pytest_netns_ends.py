@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.programs import attended
+
 from .plugin import Project
 
-DEADLINE = 30.0  # seconds
+DEADLINE = 60.0  # seconds
 STARTS = """
 import os, signal, subprocess, time
 import pytest
@@ -60,7 +62,7 @@ def runs(pid: int) -> bool:
 def test_programs_end_with_a_run_that_a_signal_ends(project: Project, number: signal.Signals) -> None:
     project.write(STARTS.format("time.sleep(60)"))
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
-    with subprocess.Popen(command, cwd=project.path, stdout=subprocess.DEVNULL) as run:
+    with attended(subprocess.Popen(command, cwd=project.path, stdout=subprocess.DEVNULL)) as run:
         deadline = time.monotonic() + DEADLINE
         while not (project.path / "pids").exists():
             assert run.poll() is None
@@ -74,7 +76,7 @@ def test_programs_end_with_a_run_that_a_signal_ends(project: Project, number: si
 def test_programs_end_with_a_run_that_takes_too_long(project: Project) -> None:
     pytest.importorskip("pytest_timeout")
     project.write(STARTS.format("time.sleep(60)"))
-    result = project.run("-p", "timeout", "--timeout=2", "--timeout-method=thread")
+    result = project.run("-p", "timeout", "--timeout=8", "--timeout-method=thread")
     assert result.ret == 1
     assert "Timeout" in result.stderr.str() + result.stdout.str()
     wait_until_ended(project)

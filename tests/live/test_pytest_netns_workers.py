@@ -40,7 +40,7 @@ def test_it(veth, server, number, worker_id):
     while len([name for name in os.listdir() if name.startswith("worker-")]) < 2:
         assert time.monotonic() < deadline, "only one worker has a test"
         time.sleep(0.01)
-    socket.create_connection(server, timeout=10).close()
+    socket.create_connection(server, timeout=60).close()
 """
 
 
@@ -74,7 +74,7 @@ def pytest_configure_node(node):
 
 def pytest_sessionstart(session):
     if port := getattr(session.config, "workerinput", {}).get("port"):
-        socket.create_connection(("127.0.0.1", port), timeout=10).close()
+        socket.create_connection(("127.0.0.1", port), timeout=60).close()
         session.config.reached = True
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ def said(sample: Sample) -> tuple[int, int]:
 
 
 @pytest.fixture
-def talk(session: Session, blue: str) -> Any:
+def talk(session: Session, blue: str) -> Iterator[Any]:
     """A pair a@home ⇄ b@blue, and a function that sends datagrams of 1000 bytes from a."""
     for where in ("", blue):
         with ns.entered(where):
@@ -39,7 +40,11 @@ def talk(session: Session, blue: str) -> Any:
             for _ in range(number):
                 sender.sendto(bytes(1000), ("10.0.0.2", 9))
 
-    return send
+    with ns.entered(blue):
+        listening = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with listening:  # or an error would be sent back some time
+        listening.bind(("10.0.0.2", 9))
+        yield send
 
 
 def test_the_counters_of_many_links_are_those_ip_shows(session: Session, talk: Any) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.live.descriptors import descriptors_left
+from tests.live.sysctls import without_link_local
 from tests.witness import ip, open_fds, seen
 from vethlib import End, LinkNotFound, NetnsNotFound, Session, Veth, ns
 from vethlib.links import Dependents
@@ -76,6 +77,7 @@ def test_ipv6_that_is_switched_off_is_noticed(session: Session, blue: str) -> No
 
 
 def test_addresses_come_back_with_label_broadcast_metric_scope_and_order(session: Session, blue: str) -> None:
+    without_link_local(blue)
     pair = session.create(Veth(End("one", blue, addresses=["10.0.0.1/24", "10.0.0.2/24"]), End("two")))
     ip("address", "add", "10.5.0.1/24", "dev", "one", "label", "one:x", "broadcast", "+", netns=blue)
     ip("address", "add", "10.6.0.1/24", "dev", "one", "metric", "7", "scope", "link", netns=blue)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.live.applying import value
-from tests.stores import PROMPT, changed, is_readable, news, nothing, snapshot, write
+from tests.stores import changed, is_readable, news, nothing, snapshot, write
 from vethlib.agent.stores.directory import DirectoryStore
 from vethlib.agent.stores.protocol import Outage
 
@@ -33,11 +33,10 @@ def mount(point: Path) -> None:
 
 
 # A store is read whenever it was found readable: the news of a mount is there for one look only.
-SOON = 2 * PROMPT
 
 
 def outage(store: DirectoryStore) -> str:
-    (found,) = news(store, SOON)
+    (found,) = news(store)
     assert isinstance(found, Outage), found
     return found.reason
 
@@ -97,7 +96,7 @@ def test_a_bind_mount_that_ends_is_an_outage_too(point: Path, tmp_path: Path) ->
     run("umount", point)
     assert "became empty by a mount or an unmount" in outage(store)
     run("mount", "--bind", source, point)
-    assert list(snapshot(store, SOON)) == ["a"]
+    assert list(snapshot(store)) == ["a"]
     store.close()
 
 
@@ -109,7 +108,7 @@ def test_a_file_system_mounted_over_the_directory_is_read(point: Path, tmp_path:
     source.mkdir()
     write(source / "a.json", value("a", "b"))
     run("mount", "--bind", source, point)
-    assert list(snapshot(store, SOON)) == ["a"]
+    assert list(snapshot(store)) == ["a"]
     write(source / "b.json", value("b", "a"))
     assert is_readable(store)
     assert list(changed(store)) == ["b"]

@@ -17,6 +17,7 @@ from typing import Literal
 import pytest
 
 from tests.live.plugin import Project
+from tests.programs import attended
 from tests.witness import poll
 from vethlib import InvalidValue, LinkNotFound, NetlinkError
 from vethlib.topology import Impairment, ImpairmentNotSupported, Node, Topology
@@ -39,7 +40,7 @@ def datagrams(sender: Node, receiver: Node) -> Iterator[tuple[socket.socket, soc
     with sender.socket(type=socket.SOCK_DGRAM) as out, receiver.socket(type=socket.SOCK_DGRAM) as into:
         into.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         into.bind((receiver.ipv4, 7))
-        into.settimeout(5)
+        into.settimeout(30)
         out.connect((receiver.ipv4, 7))
         out.send(b"first")
         assert into.recv(100) == b"first"
@@ -114,7 +115,7 @@ def test_a_rate_limits_what_passes_in_a_second(impair: Impair) -> None:
                 into.recv(2000)
             took = time.monotonic() - begun
         print(f"{impair}: 200 ms of packets took {took * 1000:.1f} ms")
-        assert 0.19 <= took <= 3.0
+        assert 0.19 <= took <= 20.0
 
 
 def test_packets_are_duplicated_overtake_and_are_dropped_from_a_full_queue(impair: Impair) -> None:
@@ -244,14 +245,14 @@ def test_both_ends_of_a_relayed_wire_have_one_state() -> None:
 
         assert carrier()
         a.set("eth0", up=False)
-        assert poll(lambda: not carrier(), 20)
+        assert poll(lambda: not carrier())
         a.set("eth0", up=True)
-        assert poll(carrier, 20)
+        assert poll(carrier)
         net.down("a", "b")
         net.up("a", "b")
-        assert poll(lambda: a.run(["ping", "-c1", "-W1", b.ipv4], check=False).returncode == 0, 20)
+        assert poll(lambda: a.run(["ping", "-c1", "-W1", b.ipv4], check=False).returncode == 0)
         a.close()
-        assert poll(lambda: {link.name for link in b.links()} == {"lo", "eth1"}, 20)
+        assert poll(lambda: {link.name for link in b.links()} == {"lo", "eth1"})
 
 
 def test_a_tagged_frame_keeps_its_tag_on_a_relayed_wire() -> None:
@@ -263,7 +264,7 @@ def test_a_tagged_frame_keeps_its_tag_on_a_relayed_wire() -> None:
     ):
         into.setsockopt(263, 8, 1)  # SOL_PACKET, PACKET_AUXDATA: the kernel takes the tag out
         into.bind(("eth0", 3))
-        into.settimeout(5)
+        into.settimeout(30)
         out.bind(("eth0", 0))
         out.send(frame)
         while True:
@@ -313,13 +314,13 @@ def test_the_relay_ends_with_its_owner_however_that_ends() -> None:
         "net = Topology.build('a -- b delay=1ms', impair='userspace')\n"
         "print(net._relay._process.pid, flush=True); time.sleep(60)"
     )
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as owner:
+    with attended(subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)) as owner:
         assert owner.stdout is not None
         pid = int(owner.stdout.readline())
         ended = os.pidfd_open(pid)
         owner.send_signal(signal.SIGKILL)
     try:
-        assert poll(lambda: not os.path.exists(f"/proc/{pid}/fd/0"), 20)
+        assert poll(lambda: not os.path.exists(f"/proc/{pid}/fd/0"))
     finally:
         os.close(ended)
 

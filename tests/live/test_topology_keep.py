@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.witness import poll
 from vethlib import NetlinkError, Session
 from vethlib.topology import Node, Topology
 from vethlib.topology.keep import Kept, keep
@@ -34,7 +35,7 @@ def end(kept: Kept) -> None:
         return
     try:
         signal.pidfd_send_signal(fd, signal.SIGTERM)
-        assert select.select([fd], [], [], 10)[0], "the holder does not end"
+        assert select.select([fd], [], [], 60)[0], "the holder does not end"
     finally:
         os.close(fd)
 
@@ -95,8 +96,8 @@ def test_ending_the_holder_ends_the_namespaces_and_what_runs_in_them(ended: list
     assert inodes <= namespaces()
     assert process.poll() is None
     end(kept)
-    assert process.wait(20) == -signal.SIGKILL
-    assert not inodes & namespaces()
+    assert process.wait(60) == -signal.SIGKILL
+    assert poll(lambda: not inodes & namespaces())
 
 
 def test_processes_elsewhere_live_on_when_the_holder_ends(ended: list[Kept]) -> None:
@@ -118,7 +119,7 @@ def test_the_holder_has_nothing_of_the_callers_open(ended: list[Kept]) -> None:
         ended.append(kept := keep(net.values()))
         assert cat.stdin
         cat.stdin.close()
-        assert cat.wait(20) == 0
+        assert cat.wait(60) == 0
         own = {"/dev/null", f"net:[{net['a'].netns.identity[1]}]"}
     assert {os.readlink(path) for path in _listed(Path(f"/proc/{kept.pid}/fd"))} == own
     assert os.readlink(f"/proc/{kept.pid}/cwd") == "/"

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.witness import poll
 from vethlib import LinkNotFound, NetnsNotFound, WaitTimeout
 from vethlib.topology import Node, Topology
 
@@ -167,7 +168,7 @@ def test_what_a_started_program_starts_ends_with_it(net: Topology) -> None:
     assert process.stdout is not None
     grandchild = int(process.stdout.readline())
     net.close()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while _runs(grandchild):
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -187,7 +188,7 @@ def test_what_a_started_program_leaves_behind_is_killed(net: Topology) -> None:
     assert process.stdout is not None
     stubborn = int(process.stdout.readline())
     net.close()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while _runs(stubborn):
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -223,7 +224,7 @@ net = Topology.build("a -- b")
 print(net["a"].start(["sleep", "60"]).pid)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert not _runs(int(done.stdout))
+    assert poll(lambda: not _runs(int(done.stdout)))
 
 
 def test_a_node_within_a_node_that_cannot_be_entered_leaves_the_outer_one_whole(net: Topology) -> None:
@@ -298,7 +299,8 @@ def test_stats_count_what_passed(net: Topology) -> None:
     with net["a"].socket(type=socket.SOCK_DGRAM) as sender:
         for _ in range(5):
             sender.sendto(b"x", (net["b"].ipv4, 9))
-    assert net["b"].stats("eth0").rx_packets >= before + 5
+    # They wait for the answer to ARP, which comes with a softirq.
+    assert poll(lambda: net["b"].stats("eth0").rx_packets >= before + 5)
 
 
 def test_a_node_without_addresses_says_so(net: Topology) -> None:
@@ -375,9 +377,9 @@ def test_a_link_whose_other_end_is_down_or_gone_is_not_waited_for(net: Topology)
     assert net["a"].set("eth0", up=True).up
     net["b"].set("eth0", new_name="other")
     assert net["a"].set("eth0", up=True).up
+    assert time.monotonic() - began < 5
     net["b"].close()
     with pytest.raises(LinkNotFound):
         for _ in range(1000):  # the kernel takes the pair away some time after the namespace
             net["a"].set("eth0", up=True)
             time.sleep(0.01)
-    assert time.monotonic() - began < 9

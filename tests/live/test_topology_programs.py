@@ -18,13 +18,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.programs import attended
 from vethlib import End, InvalidValue, LinkNotFound, NotPermitted, Session, Veth, ns
 from vethlib.ns.syscalls import unshare
 from vethlib.topology import Node, Topology
 from vethlib.topology.programs import supervision
 from vethlib.topology.programs.supervisor import Supervised
 
-DEADLINE = 20.0  # seconds; two of them are the time that programs have to end by themselves
+DEADLINE = 60.0  # seconds; two of them are the time that programs have to end by themselves
 
 
 @pytest.fixture
@@ -203,7 +204,7 @@ def test_a_program_that_has_been_waited_for_is_supervised_no_longer_however_it_e
 
 def test_run_kills_a_program_that_takes_too_long(node: Node) -> None:
     with pytest.raises(subprocess.TimeoutExpired):
-        node.run(["sh", "-c", "echo $$ >/run/shell; exec sleep 60"], timeout=0.5)
+        node.run(["sh", "-c", "echo $$ >/run/shell; exec sleep 60"], timeout=2)
     wait_until_ended(int(output(node, "cat", "/run/shell")))
 
 
@@ -354,7 +355,7 @@ tell(pid)""",
 def test_what_was_started_ends_with_a_process_that_is_killed(start: str) -> None:
     script = f"{PROLOGUE}{STARTS[start]}\ntime.sleep(60)\n"
     command = [sys.executable, "-c", script]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with attended(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         pids = [int(word) for word in process.stdout.readline().split()]
@@ -387,7 +388,7 @@ def test_what_was_started_ends_however_the_process_ends(end: str) -> None:
 def test_what_was_started_ends_with_the_whole_process_group_of_its_maker() -> None:
     script = f"{PROLOGUE}tell(a.start(['sleep', '60']).pid)\ntime.sleep(60)\n"
     command = [sys.executable, "-c", script]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+    with attended(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)) as process:
         assert process.stdout is not None
         pid = int(process.stdout.readline())
         os.killpg(process.pid, signal.SIGKILL)
@@ -406,7 +407,7 @@ sys.stdin.readline()
 print(mine.poll(), flush=True)
 """
     command = [sys.executable, "-c", script]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with attended(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)) as process:
         assert process.stdout is not None
         assert process.stdin is not None
         child_s = int(process.stdout.readline())
@@ -425,7 +426,7 @@ def test_who_waits_for_all_children_does_not_wait_for_the_supervisor() -> None:
 
 
 def test_whoever_reads_the_output_of_a_killed_process_sees_its_end() -> None:
-    script = f"{PROLOGUE}a.start(['sh', '-c', 'trap \"\" TERM; sleep 9'], stdout=subprocess.DEVNULL, "
+    script = f"{PROLOGUE}a.start(['sh', '-c', 'trap \"\" TERM; sleep 90'], stdout=subprocess.DEVNULL, "
     script += "stderr=subprocess.DEVNULL)\nprint('up', flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n"
     began = time.monotonic()
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
@@ -533,7 +534,7 @@ def processes_in(node: Node) -> set[int]:
 @pytest.fixture
 def stranger() -> Iterator[subprocess.Popen[bytes]]:
     """A process in a network namespace that is none of a topology."""
-    with subprocess.Popen(["unshare", "--net", "sleep", "60"]) as process:
+    with attended(subprocess.Popen(["unshare", "--net", "sleep", "60"])) as process:
         mine, deadline = os.stat("/proc/self/ns/net").st_ino, time.monotonic() + DEADLINE
         while os.stat(f"/proc/{process.pid}/ns/net").st_ino == mine:
             assert time.monotonic() < deadline

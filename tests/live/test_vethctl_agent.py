@@ -18,9 +18,10 @@ from typing import Any
 
 import pytest
 
-from tests.live.agent_process import LABEL, ROOT, VETHCTL, Agent
+from tests.live.agent_process import LABEL, PATIENCE, ROOT, VETHCTL, Agent
 from tests.live.applying import EXAMPLES, value
 from tests.live.convergence import assert_converges
+from tests.programs import attended
 from tests.reasons import of_entry
 from tests.witness import ip, names, poll, seen
 from vethlib import ns
@@ -94,13 +95,13 @@ def test_the_service_manager_is_told_that_it_is_ready_once_the_host_is_as_config
 
 
 def test_the_watchdog_is_fed_in_time(start: Start) -> None:
-    agent = start(WATCHDOG_USEC="1500000")
+    agent = start(WATCHDOG_USEC="4000000")
     agent.wait_until("READY")
     fed = []
     for _ in range(3):
         agent.wait_until("WATCHDOG")
         fed.append(time.monotonic())
-    assert all(after - before < 1.5 for before, after in pairwise(fed))
+    assert all(after - before < 4 for before, after in pairwise(fed))
 
 
 def test_a_watchdog_of_another_process_is_not_fed(start: Start) -> None:
@@ -118,7 +119,7 @@ def test_a_signal_to_end_leaves_the_host_as_it_is(start: Start, number: int) -> 
     before = seen("veth1", "ns1")["ifindex"]
     agent.process.send_signal(number)
     agent.wait_until("STOPPING")
-    assert agent.process.wait(10) == 0
+    assert agent.process.wait(PATIENCE) == 0
     assert seen("veth1", "ns1")["ifindex"] == before
     assert_converges(values_of(agent), timeout=0)
 
@@ -155,8 +156,12 @@ def test_hangups_do_not_cut_short_an_agent_that_is_ending(start: Start) -> None:
     agent = start()
     agent.wait_until("READY")
     agent.process.terminate()
-    while agent.process.poll() is None:
+
+    def hung_up() -> bool:
         agent.process.send_signal(signal.SIGHUP)
+        return agent.process.poll() is not None
+
+    assert poll(hung_up)
     assert agent.end() == 0
 
 
@@ -308,13 +313,13 @@ def test_a_journal_has_times_of_its_own(start: Start) -> None:
 
 def test_once_says_what_came_of_it(start: Start) -> None:
     agent = start("--once")
-    assert agent.process.wait(10) == 0
+    assert agent.process.wait(PATIENCE) == 0
     assert_converges(values_of(agent), timeout=0)
     (agent.store / "lonely.json").write_text(json.dumps(value("lonely", "nobody")))
     again = start("--once")
-    assert again.process.wait(10) == 3
+    assert again.process.wait(PATIENCE) == 3
     (agent.store / "lonely.json").write_text("{")
-    assert start("--once").process.wait(10) == 2
+    assert start("--once").process.wait(PATIENCE) == 2
 
 
 def test_the_store_may_come_from_the_environment(start: Start) -> None:
@@ -377,7 +382,7 @@ def test_an_agent_starts_without_its_store_and_with_it_when_it_comes(start: Star
     agent.store.rename(agent.store.parent / "away")
     agent = Agent(agent.store.parent)
     try:
-        assert poll(agent.is_without_its_store, 10)
+        assert poll(agent.is_without_its_store)
         (agent.store.parent / "away").rename(agent.store)
         agent.wait_until("READY")
         assert_converges(values_of(agent), timeout=0)
@@ -472,25 +477,37 @@ def test_a_hangup_before_the_store_was_read_does_not_say_that_it_is_ready(start:
     agent.end(signal.SIGKILL)
     agent.store.rename(agent.store.parent / "away")
     agent = start("--missing-netns", "wait", wanted=False)
-    assert poll(agent.is_without_its_store, 10)
+    assert poll(agent.is_without_its_store)
     agent.process.send_signal(signal.SIGHUP)
     agent._manager.settimeout(0.5)
     with pytest.raises(TimeoutError):
         agent.wait_until("READY")
 
 
+def comes_to(lines: Iterator[dict[str, Any]], expected: dict[str, str]) -> None:
+    """Read lines until the last one of each interface has the expected state.
+
+    Some have the same state as the one before: an operational state, or an address of the kernel's own, is news, too.
+    """
+    states: dict[str, str] = {}
+    while states != expected:
+        line = next(lines)
+        states[line["name"]] = line["state"]
+
+
 def test_status_watch_goes_on_when_its_directory_is_made_anew(start: Start) -> None:
     agent = start()
     agent.wait_until("READY")
     command = [*VETHCTL, "status", "--watch", "--json", "--label", LABEL, "--status-dir", str(agent.status)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as watching:
+    with attended(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)) as watching:
         assert watching.stdout is not None
-        assert [json.loads(watching.stdout.readline())["state"] for _ in range(2)] == ["CONFIGURED"] * 2
+        lines = map(json.loads, watching.stdout)
+        comes_to(lines, {"veth1": "CONFIGURED", "veth2": "CONFIGURED"})
         agent.end()
         shutil.rmtree(agent.status)
-        assert [json.loads(watching.stdout.readline())["state"] for _ in range(2)] == ["removed"] * 2
+        comes_to(lines, {"veth1": "removed", "veth2": "removed"})
         start().wait_until("READY")
-        assert [json.loads(watching.stdout.readline())["state"] for _ in range(2)] == ["CONFIGURED"] * 2
+        comes_to(lines, {"veth1": "CONFIGURED", "veth2": "CONFIGURED"})
         watching.send_signal(signal.SIGINT)
 
 
@@ -507,14 +524,14 @@ def test_status_watch_writes_a_line_for_each_change(start: Start) -> None:
     agent = start()
     agent.wait_until("READY")
     command = [*VETHCTL, "status", "--watch", "--json", "--label", LABEL, "--status-dir", str(agent.status)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as watching:
+    with attended(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)) as watching:
         assert watching.stdout is not None
-        assert [json.loads(watching.stdout.readline())["name"] for _ in range(2)] == ["veth1", "veth2"]
+        lines = map(json.loads, watching.stdout)
+        comes_to(lines, {"veth1": "CONFIGURED", "veth2": "CONFIGURED"})
         (agent.store / "veth2.json").unlink()
-        lines = [json.loads(watching.stdout.readline()) for _ in range(2)]
-        assert {(line["name"], line["state"]) for line in lines} == {("veth2", "removed"), ("veth1", "PENDING")}
+        comes_to(lines, {"veth1": "PENDING", "veth2": "removed"})
         watching.send_signal(signal.SIGINT)
-        assert watching.wait(10) == 130
+        assert watching.wait(PATIENCE) == 130
 
 
 def test_status_watch_draws_a_terminal_anew(start: Start) -> None:
@@ -522,7 +539,7 @@ def test_status_watch_draws_a_terminal_anew(start: Start) -> None:
     agent.wait_until("READY")
     ours, theirs = pty.openpty()
     command = [*VETHCTL, "status", "--watch", "--label", LABEL, "--status-dir", str(agent.status)]
-    with subprocess.Popen(command, stdout=theirs, cwd=ROOT, env=os.environ | {"TERM": "xterm"}) as watching:
+    with attended(subprocess.Popen(command, stdout=theirs, cwd=ROOT, env=os.environ | {"TERM": "xterm"})) as watching:
         os.close(theirs)
         screens = _read_until(ours, b"veth2", 2)
         watching.send_signal(signal.SIGTERM)
@@ -534,7 +551,7 @@ def test_status_watch_draws_a_terminal_anew(start: Start) -> None:
 def _read_until(fd: int, text: bytes, times: int) -> bytes:
     """What a terminal shows until `text` was drawn so often."""
     read = b""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while read.count(b"\x1b[H") < times and time.monotonic() < deadline:
         if select.select([fd], [], [], 0.1)[0]:
             read += os.read(fd, 65536)
@@ -547,7 +564,7 @@ def test_put_does_not_make_the_directory_anew_that_an_agent_waits_for(start: Sta
     agent.wait_until("READY")
     pair = values_of(agent)
     agent.store.rename(tmp_path / "away")
-    assert poll(lambda: str(agent.store) in agent.log.splitlines()[-1], 5)
+    assert poll(lambda: str(agent.store) in agent.log.splitlines()[-1])
     (tmp_path / "more.json").write_text(json.dumps(pair[0]))
     put = [*VETHCTL, "put", str(tmp_path / "more.json"), "--store", f"dir:{agent.store}", "--json"]
     done = subprocess.run(put, capture_output=True, text=True, check=False, cwd=ROOT)
@@ -562,7 +579,7 @@ def test_what_is_hardly_meant_is_in_the_log(start: Start) -> None:
     agent.wait_until("READY")
     hardly_meant = {"name": "x", "veth": {"peer_if_name": "y"}, "namespace": {"name": "red", "pid": 1}}
     (agent.store / "x.json").write_text(json.dumps(hardly_meant))
-    assert poll(lambda: "x: namespace.name " in agent.log, 5)
+    assert poll(lambda: "x: namespace.name " in agent.log)
 
 
 @pytest.mark.parametrize("possible", [True, False])

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.commands import Said, Vethctl, runner
+from tests.programs import attended
 from tests.witness import ip, poll, seen
 from vethlib.agent.process.instance import Answering, Instance, ask
 
@@ -47,9 +48,9 @@ def store(tmp_path: Path) -> Path:
 @pytest.fixture
 def agent(vethctl: Vethctl, store: Path) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-m", "vethlib", "agent", "--store", f"dir:{store}", "--label", LABEL, "--docker=off"]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+    with attended(subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)) as process:
         try:
-            assert poll(lambda: describe(vethctl, "veth1").code == 0, 20)
+            assert poll(lambda: describe(vethctl, "veth1").code == 0)
             yield process
         finally:
             process.send_signal(signal.SIGKILL)
@@ -78,11 +79,11 @@ def test_configuration_links_counters_and_changes_with_their_causes(
 
     assert causes() == ["configuration"]
     ip("link", "delete", "dev", "veth2")
-    assert poll(lambda: causes() == ["configuration", "its link was deleted"], 10)
+    assert poll(lambda: causes() == ["configuration", "its link was deleted"])
     ip("netns", "delete", "ns1")
-    assert poll(lambda: "netns:ns1 changed" in causes(), 10)
+    assert poll(lambda: "netns:ns1 changed" in causes())
     (store / "veth2.json").unlink()
-    assert poll(lambda: describe(vethctl, "veth1").json["status"]["state"] == "PENDING", 10)
+    assert poll(lambda: describe(vethctl, "veth1").json["status"]["state"] == "PENDING")
     last = describe(vethctl, "veth1").json["changes"][-1]
     assert (last["state"], last["cause"], last["count"]) == ("PENDING", "configuration", 1)
     assert last["done"]
@@ -104,7 +105,7 @@ def test_without_an_agent_what_is_left_and_stored_is_shown(
     vethctl: Vethctl, agent: subprocess.Popen[bytes], store: Path
 ) -> None:
     agent.terminate()
-    agent.wait(10)
+    agent.wait(60)
     left = describe(vethctl, "veth1")
     assert (left.code, left.error["code"], left.json["agent"]) == (2, "not-running", None)
     assert [end["index"] for end in left.json["links"]] == [seen("eth0", "ns1")["ifindex"], seen("veth2")["ifindex"]]
@@ -115,22 +116,23 @@ def test_without_an_agent_what_is_left_and_stored_is_shown(
     (bad,) = describe(vethctl, "veth1", "--store", f"dir:{store}").json["problems"]
     assert bad["field"] == "mtu"
     ip("netns", "delete", "ns1")
-    assert poll(lambda: [end["index"] for end in describe(vethctl, "veth1").json["links"]] == [None, None], 10)
+    assert poll(lambda: [end["index"] for end in describe(vethctl, "veth1").json["links"]] == [None, None])
 
 
 # --- the socket by which the agent is asked
 
 
 @pytest.fixture
-def answering(home: object) -> Callable[[Callable[[], object]], object]:
+def answering(home: object, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], object]:
     """Calls a function in a thread, while an agent's name answers with what it was asked."""
+    monkeypatch.setattr("vethlib.agent.process.instance._PATIENCE", 30.0)
 
     def call(function: Callable[[], object]) -> object:
         async def serve() -> object:
             with closing(Instance(LABEL)) as instance:
                 answers = Answering(asyncio.get_running_loop(), instance, _reply)
                 try:
-                    return await asyncio.wait_for(asyncio.to_thread(function), 20)
+                    return await asyncio.wait_for(asyncio.to_thread(function), 60)
                 finally:
                     answers.close()
 
@@ -187,11 +189,11 @@ def test_those_who_say_nothing_or_too_much_keep_nobody_else_from_an_answer(
         with socket.socket(socket.AF_UNIX) as loud:
             loud.connect(_address())
             loud.sendall(b"x" * 100_000)
-            loud.settimeout(10)
+            loud.settimeout(30)
             assert not _read(loud)  # hung up
         answer = ask(LABEL, "me")
         for one in idle[:40]:
-            one.settimeout(10)
+            one.settimeout(30)
             assert not _read(one)  # hung up
         for one in idle:
             one.close()

@@ -167,13 +167,13 @@ def test_a_watched_picture_is_written_again_when_something_changes(home: object,
     command = [sys.executable, "-m", "vethlib", "graph", "--watch", "-o", str(file)]
     process = subprocess.Popen(command, cwd=ROOT)
     try:
-        assert poll(file.exists, 10)
+        assert poll(file.exists)
         ip("netns", "add", "late")
         ip("link", "add", "v1", "type", "veth", "peer", "name", "v2", "netns", "late")
-        assert poll(lambda: ">v2" in file.read_text(), 10)
+        assert poll(lambda: ">v2" in file.read_text())
         ElementTree.fromstring(file.read_text())
         ip("netns", "del", "late")
-        assert poll(lambda: ">v2" not in file.read_text(), 10)
+        assert poll(lambda: ">v2" not in file.read_text())
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
     finally:

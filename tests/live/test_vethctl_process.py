@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.live.applying import EXAMPLES, value
+from tests.programs import attended
 from tests.witness import ip, names, poll
 from vethlib import ns
 
@@ -105,8 +106,10 @@ def test_ctrl_c_leaves_nothing_half_built(tmp_path: Path) -> None:
         for one in (value(f"a{number}", f"b{number}", "ns1"), value(f"b{number}", f"a{number}", "ns1"))
     ]
     (tmp_path / "many.json").write_text(json.dumps(values))
-    with subprocess.Popen([*COMMAND, "apply", str(tmp_path)], cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
-        assert poll(lambda: ns.names() == ["ns1"] and has_links("ns1"), 20)
+    with attended(
+        subprocess.Popen([*COMMAND, "apply", str(tmp_path)], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    ) as process:
+        assert poll(lambda: ns.names() == ["ns1"] and has_links("ns1"))
         process.send_signal(signal.SIGINT)
         _, err = process.communicate()
     assert (process.returncode, err) == (130, "")

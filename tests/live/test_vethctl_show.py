@@ -91,6 +91,7 @@ def test_an_alternative_name_names_a_link(vethctl: Vethctl, pair: None) -> None:
 def test_a_state_that_is_neither_up_nor_down_is_named(vethctl: Vethctl) -> None:
     vethctl("create", "a", "b", "--down")
     ip("link", "set", "dev", "a", "up")
+    assert poll(lambda: seen("a")["operstate"] == "LOWERLAYERDOWN")  # which the kernel finds a little later (linkwatch)
     states = {one["name"]: one["operstate"] for one in vethctl("show", "--json").json}
     assert states["a"] != "up"
     assert f"a ⇄ b  {states['a'].upper()}" in vethctl("show").out
@@ -103,6 +104,9 @@ def test_an_end_that_was_set_down_and_one_without_a_carrier_have_different_state
 ) -> None:
     vethctl("create", "a", peer, "--down")
     ip("link", "set", "dev", "a", "up")
+    assert poll(lambda: seen("a")["operstate"] in ("LOWERLAYERDOWN", "DOWN"))  # found a little later (linkwatch)
+    if peer == "b":
+        assert poll(lambda: seen("a")["operstate"] == "LOWERLAYERDOWN")
     shown = {one["name"]: (one["up"], one["carrier"]) for one in vethctl("show", "--json").json}
     assert shown == {"a": (True, False), "b": (False, None)}
     states = {line.split()[1]: line.split()[2] for line in vethctl("show", "-br").out.splitlines()}

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import Vethctl, runner
+from tests.programs import attended
 from tests.witness import ip, seen
 from vethlib import End, Session, Veth, ns
 
@@ -84,7 +85,7 @@ def test_watching_tells_each_interval_as_a_line_a_link_and_what_comes_and_goes(
     vethctl: Vethctl, session: Session
 ) -> None:
     command = [sys.executable, "-m", "vethlib", "stats", "--watch", "--interval", "0.2", "--count", "8", "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+    with attended(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)) as process:
         assert process.stdout is not None
         first = json.loads(process.stdout.readline())
         process.send_signal(signal.SIGSTOP)  # it never looks while there is no link of that name
@@ -116,7 +117,7 @@ def test_what_cannot_be_shown_is_an_error_that_says_why(vethctl: Vethctl) -> Non
 
 def test_top_prints_the_busiest_link_first_where_there_is_no_terminal(vethctl: Vethctl) -> None:
     command = ["ping", "-q", "-i", "0.01", "-s", "972", "10.0.0.2"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as pinging:
+    with attended(subprocess.Popen(command, stdout=subprocess.DEVNULL)) as pinging:
         try:
             everywhere = vethctl("top", "--once", "--interval", "0.5", "--json").json
         finally:
@@ -131,9 +132,9 @@ def test_top_prints_the_busiest_link_first_where_there_is_no_terminal(vethctl: V
 
 
 def test_top_finds_namespaces_without_a_name_by_their_processes(vethctl: Vethctl) -> None:
-    with subprocess.Popen(["unshare", "-n", "sleep", "30"]) as process:
+    with attended(subprocess.Popen(["unshare", "-n", "sleep", "30"])) as process:
         try:
-            deadline = time.monotonic() + 5
+            deadline = time.monotonic() + 30
             while f"pid:{process.pid}" not in ns.everywhere() and time.monotonic() < deadline:
                 time.sleep(0.01)
             said = vethctl("top", "--once", "--interval", "0.1", "--filter", f"pid:{process.pid}", "--json").json

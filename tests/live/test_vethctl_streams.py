@@ -69,7 +69,7 @@ class Ended:
         pid = os.fork()
         if pid == 0:
             try:
-                signal.alarm(30)
+                signal.alarm(120)
                 null = os.open(os.devnull, os.O_RDWR)
                 for number in range(3):
                     os.dup2(null, number)

@@ -74,7 +74,7 @@ class Screen:
         return [_CODE.sub("", line).rstrip("\r") for line in picture.split("\n")]
 
     def shows(self, condition: Callable[[list[str]], bool]) -> bool:
-        return poll(lambda: condition(self.lines), 20)
+        return poll(lambda: condition(self.lines))
 
     def wait(self) -> int:
         """How it ended, as os.waitstatus_to_exitcode has it."""
@@ -86,7 +86,7 @@ class Screen:
                 self.status = os.waitstatus_to_exitcode(status)
             return bool(pid)
 
-        assert poll(ended, 20), self.lines
+        assert poll(ended), self.lines
         assert self.status is not None
         self.read()
         return self.status
@@ -174,10 +174,10 @@ def test_stopped_by_control_z_it_gives_the_terminal_back_until_it_goes_on(start:
     os.kill(screen.pid, signal.SIGTSTP)
     # Without a shell that could have it go on, the kernel leaves an orphaned process group running (job control), so
     # what is to be seen is that both were done, one after the other.
-    assert poll(lambda: screen.read().count("\033[?1049h") == 2, 5)
+    assert poll(lambda: screen.read().count("\033[?1049h") == 2)
     assert screen.text.count("\033[?1049l") == 1
     before = len(screen.text)
-    assert poll(lambda: "total rx" in screen.read()[before:], 5)
+    assert poll(lambda: "total rx" in screen.read()[before:])
 
 
 @pytest.mark.usefixtures("home")

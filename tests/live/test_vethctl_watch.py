@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.commands import Vethctl, runner
-from tests.witness import ip
+from tests.witness import ip, poll, seen
 
 COMMAND = [sys.executable, "-m", "vethlib", "watch"]
 
@@ -27,7 +27,7 @@ class Watching:
         self._rest = b""
         self._lines: list[str] = []
 
-    def until(self, text: str, seconds: float = 10.0) -> list[str]:
+    def until(self, text: str, seconds: float = 60.0) -> list[str]:
         """The lines up to the first that has this text."""
         assert self.process.stdout
         deadline = time.monotonic() + seconds
@@ -96,6 +96,7 @@ def test_an_end_that_loses_its_carrier_is_not_said_to_be_down(watching: Callable
     ip("link", "add", "v1", "type", "veth", "peer", "name", "v2", "netns", "blue")
     ip("link", "set", "v1", "up")
     ip("link", "set", "v2", "up", netns="blue")
+    assert poll(lambda: seen("v1")["operstate"] == "UP")  # which the kernel settles a little later
     text, objects = watching("v1", "--only", "link"), watching("v1", "--only", "link", "--json")
     text.until("home  v1")
     objects.until('"is"')
@@ -124,25 +125,25 @@ def test_a_signal_ends_it(watching: Callable[..., Watching], number: int, code: 
     watch = watching()
     watch.until("home")
     watch.process.send_signal(number)
-    assert watch.process.wait(20) == code
+    assert watch.process.wait(60) == code
     assert watch.process.stderr
     assert watch.process.stderr.read() == b""
 
 
 def test_a_reader_that_leaves_ends_it(watching: Callable[..., Watching]) -> None:
-    watch = watching("--timeout", "20s")
+    watch = watching("--timeout", "60s")
     watch.until("home")
     assert watch.process.stdout
     watch.process.stdout.close()
     ip("link", "set", "lo", "up", netns="blue")
-    assert watch.process.wait(20) == 0
+    assert watch.process.wait(60) == 0
 
 
 def test_it_ends_after_so_many_events(watching: Callable[..., Watching]) -> None:
     watch = watching("--count", "1", "--only", "link")  # what is there already does not count
     watch.until("blue  lo")
     ip("link", "set", "lo", "mtu", "1500", netns="blue")
-    assert watch.process.wait(20) == 0
+    assert watch.process.wait(60) == 0
     assert len(watch.until("mtu 65536 → 1500")) == 1
 
 

@@ -92,7 +92,7 @@ def test_an_outage_that_is_over_is_not_told_for_ever_where_that_could_not_be_wri
         file.try_again()
         return file.due() is None
 
-    assert poll(is_said, 10.0)
+    assert poll(is_said)
     said = read_report(str(directory))
     assert said is not None
     assert said.outage == ""

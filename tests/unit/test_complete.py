@@ -131,5 +131,5 @@ def test_what_a_value_is_not_is_not_offered_for_it(complete: Complete, monkeypat
 
 def test_an_etcd_that_does_not_answer_holds_nobody_up() -> None:
     line = ["complete", "--", "get", "--store", "etcd://192.0.2.1:1", ""]
-    done = subprocess.run([sys.executable, "-m", "vethlib", *line], capture_output=True, timeout=10, check=False)
+    done = subprocess.run([sys.executable, "-m", "vethlib", *line], capture_output=True, timeout=60, check=False)
     assert (done.stdout, done.stderr) == (b"", b"")

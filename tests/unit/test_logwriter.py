@@ -98,8 +98,8 @@ def test_a_reader_that_stalls_delays_nobody_and_is_told_what_was_lost(ends: Ends
     began = time.monotonic()
     for line in sent:
         log.write(line)
-    assert time.monotonic() - began < 5
-    assert poll(lambda: reader.has(0)() and told(reader.data) == len(sent), 20)
+    assert time.monotonic() - began < 20
+    assert poll(lambda: reader.has(0)() and told(reader.data) == len(sent))
     received = reader.data.splitlines(keepends=True)
     kept = [line for line in received if not line.startswith(b"lost")]
     lost = sum(int(line.split()[1]) for line in received if line.startswith(b"lost"))
@@ -107,8 +107,8 @@ def test_a_reader_that_stalls_delays_nobody_and_is_told_what_was_lost(ends: Ends
     assert len(b"".join(kept)) >= MOST - 200
     assert len(kept) + lost == len(sent)
     log.write(b"again\n")
-    assert poll(lambda: reader.has(0)() and reader.data.endswith(b"again\n"), 20)
-    assert log.close(20)
+    assert poll(lambda: reader.has(0)() and reader.data.endswith(b"again\n"))
+    assert log.close(60)
 
 
 def told(data: bytes) -> int:
@@ -122,7 +122,7 @@ def test_the_end_waits_for_a_reader_but_not_for_ever(ends: Ends) -> None:
         log.write(line)
     began = time.monotonic()
     assert not log.close(0.2)
-    assert 0.15 < time.monotonic() - began < 5
+    assert 0.15 < time.monotonic() - began < 20
 
 
 def test_without_threads_lines_are_written_as_they_can_be(
@@ -152,10 +152,10 @@ def test_a_kernel_that_knows_no_such_writing_is_asked_by_poll(monkeypatch: pytes
     log, reader = writer(write), Reader(read)
     for line in lines(3000):
         log.write(line)
-    assert poll(reader.has(1000), 10)
+    assert poll(reader.has(1000))
     assert reader.data == b"".join(lines(3000))[: len(reader.data)]
-    assert poll(lambda: reader.has(0)() and b"lost" in reader.data, 10)
-    log.close(5)
+    assert poll(lambda: reader.has(0)() and b"lost" in reader.data)
+    log.close(60)
     os.close(read)
     os.close(write)
 
@@ -170,7 +170,7 @@ def test_what_can_never_be_written_is_dropped(gone: str) -> None:
     log = writer(number)
     for line in lines(100):
         log.write(line)
-    assert log.close(5)
+    assert log.close(60)
     os.close(number)
 
 
@@ -183,9 +183,9 @@ def test_a_terminal_that_was_stopped_goes_on_where_it_was() -> None:
     log.write(b"second\n")
     assert not reader.has(1)()
     termios.tcflow(write, termios.TCOON)
-    assert poll(reader.has(2), 10)
+    assert poll(reader.has(2))
     assert reader.data == b"first\nsecond\n"
-    assert log.close(5)
+    assert log.close(60)
     os.close(read)
     os.close(write)
 

@@ -274,7 +274,7 @@ def test_an_edit_waits_for_the_one_before_and_follows_a_directory_that_was_repla
         assert os.listdir(path) == []
         path.rename(tmp_path / "old")
         path.mkdir()
-    waiting.join(5)
+    waiting.join(30)
     assert (os.listdir(tmp_path / "old"), os.listdir(path)) == ([], ["a.json"])
 
 

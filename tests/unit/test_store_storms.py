@@ -66,9 +66,6 @@ def test_one_storm_after_the_other_does_not_have_everything_read_each_time(
     store: DirectoryStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_REST", 10_000.0)
-    monkeypatch.setattr(
-        module, "_LONG", 10.0
-    )  # a busy machine may take long for a single file, which would rest as well
     reads = count(monkeypatch, module, "content")
     for _ in range(2):
         storm(path)
