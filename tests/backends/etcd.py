@@ -315,7 +315,7 @@ class Etcd:
 
 
 def _b64(text: str | bytes) -> str:
-    return base64.b64encode(text.encode() if isinstance(text, str) else text).decode()
+    return base64.b64encode(text.encode(errors="surrogateescape") if isinstance(text, str) else text).decode()
 
 
 def _beginning_with(prefix: str) -> dict[str, str]:

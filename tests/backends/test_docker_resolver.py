@@ -429,8 +429,8 @@ def test_it_ends_at_once_while_it_waits_for_events_and_leaves_nothing(engine: En
     for _ in range(3):
         resolver = DockerResolver(engine.socket)
         until(resolver, NOT_RUNNING)
-        assert closed(resolver) < 0.2 + slack()
-        assert threads() == []
+        assert closed(resolver) < 5  # or an answer would be waited for
+        assert poll(lambda: threads() == [])
         resolver.close()
         assert answer(resolver) == "this resolver is closed"
     assert open_fds() == fds
@@ -455,8 +455,8 @@ def test_it_ends_at_once_where_there_is_no_engine(tmp_path: Path) -> None:
         resolver = DockerResolver(str(tmp_path / "none"))
         if kind == "absent":
             until(resolver, down)
-        assert closed(resolver) < 0.2 + slack()
-    assert threads() == []
+        assert closed(resolver) < 5  # or an answer would be waited for
+    assert poll(lambda: threads() == [])
     assert open_fds() == fds
 
 
@@ -471,7 +471,7 @@ def test_an_engine_that_hangs_is_not_waited_for(tmp_path: Path) -> None:
         assert poll(lambda: bool(select.select([listening], [], [], 0)[0]))
         assert "has not answered yet" in answer(resolver)
         assert time.monotonic() - began < 5
-        assert closed(resolver) < 0.3 + slack()
+        assert closed(resolver) < 5  # or an answer would be waited for
     assert poll(lambda: threads() == [])  # the end of the socket is an answer
 
 

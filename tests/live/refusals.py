@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from vethlib._nl.batch import Outcome
+from vethlib.agent.reconcile import backoff
 from vethlib.ifindex.watching import Watching
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
 
@@ -25,7 +26,10 @@ def failing(number: int) -> Callable[..., object]:
 def refused(
     patch: pytest.MonkeyPatch, number: int, *kinds: int, times: int = 1 << 30, about: bytes = b""
 ) -> Iterator[list[int]]:
-    """Let the kernel refuse requests of these kinds, those that have `about` in them: they are not even sent."""
+    """Let the kernel refuse requests of these kinds, those that have `about` in them: they are not even sent.
+
+    An agent tries them again later than usual, so that a busy machine gets to look at it in the meantime.
+    """
     refusals: list[int] = []
     exchange, ask, dump, begin = Namespaces.exchange, Namespaces.ask, Namespaces.dump, Namespaces.begin
 
@@ -62,6 +66,7 @@ def refused(
         inner.setattr(Namespaces, "ask", refusing_ask)
         inner.setattr(Namespaces, "dump", refusing_dump)
         inner.setattr(Namespaces, "begin", refusing_begin)
+        inner.setattr(backoff, "FIRST_DELAY", max(backoff.FIRST_DELAY, 0.4))
         yield refusals
 
 
