@@ -29,7 +29,7 @@ CONFIGURATION = """
         area 0 {{ interface "eth*" {{ type ptp; hello 1; dead 4; retransmit 2; }}; }};
     }}
 """
-CONVERGED = 60.0  # seconds at most; it takes about six, since a router announces changes once in five (RFC 2328, B)
+CONVERGED = 45.0  # seconds at most; it takes about six, since a router announces changes once in five (RFC 2328, B)
 
 pytestmark = pytest.mark.skipif(not shutil.which("bird", path="/usr/sbin:/usr/bin"), reason="bird is not installed")
 

@@ -30,7 +30,7 @@ def run_tests(*files: str, environment: Mapping[str, str] | None = None) -> str:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=240,  # less than what a test may take
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
