@@ -11,6 +11,7 @@ from vethlib import ns
 from vethlib._closing import WarnsUnclosed
 from vethlib._nl.sock import RtnlSocket
 from vethlib._primitives import for_caller, socket
+from vethlib.endfields.table import FIELDS
 from vethlib.errors import BatchError, InvalidValue, SessionClosed, VethError, check_type
 from vethlib.linkref import Item, LinkRef, as_indexed, as_items, as_key, check_refs, locate
 from vethlib.links import (
@@ -24,14 +25,10 @@ from vethlib.links import (
     Stats,
     Veth,
     check_addresses,
-    check_alias,
-    check_group,
     check_index,
     check_ipv6,
     check_kernel_name,
     check_lookup_name,
-    check_mac,
-    check_mtu,
     check_name,
     check_proto,
     check_up,
@@ -296,18 +293,16 @@ class Session(WarnsUnclosed):
         check_ipv6(ipv6, (*(given_addresses or ()), *add), mtu)
         new_name = None if new_name is None else check_name(new_name, "new_name")
         up = None if up is None else check_up(up)
-        mac = None if mac is None else check_mac(mac)
-        mtu = None if mtu is None else check_mtu(mtu)
-        alias = None if alias is None else check_alias(alias)
-        group = None if group is None else check_group(group)
+        values = {"mac": mac, "mtu": mtu, "alias": alias, "group": group}
+        fields = {name: FIELDS[name].check(value, name) for name, value in values.items() if value is not None}
         if (new_name, up, given_addresses, ipv6, wait, only_if).count(None) == 6 and not (add or remove or order):
-            setting = only_setting(mac, mtu, alias, group)
+            setting = only_setting(fields)
             if setting is not None:
                 with self._namespaces() as namespaces:
                     return carry_out(namespaces, Target(namespaces(netns), name, netns, ifindex=index), setting)
         from .write.change import Change, change  # 2 ms, for changes of several steps
 
-        wanted = Change(new_name, up, mac, mtu, alias, group, given_addresses, add, remove, address_proto, order, ipv6)
+        wanted = Change(new_name, up, fields, given_addresses, add, remove, address_proto, order, ipv6)
         with self._namespaces() as namespaces:
             target = Target(namespaces(netns), name, netns, f"set {describe(name, netns)}", index, only_if)
             link = change(namespaces, target, wanted)

@@ -298,23 +298,20 @@ def _held(session: Session, ref: str) -> Iterator[NetnsRef]:
 
 def _change_in(session: Session, operation: ChangeLink, netns: NetnsRef) -> None:
     new = {name: value for name, (_, value) in operation.changes.items()}
+    name = new.pop("name", None)
     session.set(
         operation.name,
         netns,
         index=operation.index,
-        new_name=new.get("name"),
-        up=new.get("up"),
-        mac=new.get("mac"),
-        mtu=new.get("mtu"),
-        alias=new.get("alias"),
+        new_name=name,
         add_addresses=_added(operation),
         remove_addresses=operation.removed,
         address_order=operation.order,
         address_proto=ADDRESS_PROTO,
-        ipv6=new.get("ipv6"),
         only_if=partial(_is_observed, operation),
+        **new,
     )
-    name = new.get("name", operation.name)
+    name = name or operation.name
     if renewed := (*operation.renewed, *operation.again):
         session.renew_addresses(name, netns, addresses=renewed, index=operation.index, address_proto=ADDRESS_PROTO)
     if operation.restored is not None:

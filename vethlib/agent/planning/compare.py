@@ -40,19 +40,24 @@ def link_differences(interface: Interface, link: Link, label: str, *, marked: bo
 
     The alias counts only if the link is `marked`: an alias that a tenant can write is ignored.
     """
-    values: dict[str, tuple[Any, Any]] = {
-        "name": (link.name, interface.kernel_name),
-        "mac": (link.mac, interface.phys_address or link.mac),
-        "mtu": (link.mtu, interface.mtu or DEFAULT_MTU),
-        "up": (link.up, interface.enabled),
-        "ipv6": (link.ipv6, link.ipv6 if interface.wants_ipv6 is None else interface.wants_ipv6),
-    }
+    fields = _link_fields(interface)
     if marked:
-        values["alias"] = (link.alias, alias_of(label, interface))
-    drift = {name: (observed, desired) for name, (observed, desired) in values.items() if observed != desired}
+        fields["alias"] = alias_of(label, interface)
+    drift = {name: (present, value) for name, value in fields.items() if (present := getattr(link, name)) != value}
     if "mtu" in drift and link.mtu < IPV6_MIN_MTU and interface.wants_ipv6 is False:
         drift["ipv6"] = (False, False)  # with the larger MTU, the kernel would enable it
     return drift
+
+
+def _link_fields(interface: Interface) -> dict[str, Any]:
+    """Return the desired value of each field of the link, by its name in :class:`Link`; of the others, any is right."""
+    fields: dict[str, Any] = {"name": interface.kernel_name}
+    if interface.phys_address:
+        fields["mac"] = interface.phys_address
+    fields |= {"mtu": interface.mtu or DEFAULT_MTU, "up": interface.enabled}
+    if interface.wants_ipv6 is not None:
+        fields["ipv6"] = interface.wants_ipv6
+    return fields
 
 
 def change_of(

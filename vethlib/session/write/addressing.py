@@ -13,31 +13,22 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Container, Iterable, Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
 from vethlib._nl.addr import del_addr, new_addr, parse_addr, restore_addr
 from vethlib._nl.const import IFA_F_PERMANENT
 from vethlib._values import Value, replace
 from vethlib.address_order import added, in_order, in_the_way, rearrangement, removed
 from vethlib.addresses import Address, Identity, IPInterface
+from vethlib.endfields.table import Step
 
-__all__ = ["ROUNDS", "Goal", "Step", "as_sent", "give", "take"]
+__all__ = ["ROUNDS", "Goal", "as_sent", "give", "take"]
 
 ROUNDS: Final = 3
 """Attempts at reaching a goal while another program changes addresses of the link."""
 
 # ENXIO: the link no longer supports IPv6, as with an MTU below 1280 (inet6_addr_del, addrconf.c).
 _NO_SUCH_ADDRESS: Final = (errno.EADDRNOTAVAIL, errno.ENXIO)
-
-
-class Step(NamedTuple):
-    """One message, and those that undo it. `fine` are errnos that may mean that it was unnecessary."""
-
-    what: str
-    request: bytes
-    undo: tuple[bytes, ...] = ()
-    fine: tuple[int, ...] = ()
-    address: IPInterface | None = None
 
 
 def take(address: Address, index: int) -> Step:

@@ -24,8 +24,9 @@ from typing import Final
 from vethlib._nl.addr import new_addr
 from vethlib._nl.batch import DONE, UNSENT, Exchange, Outcome
 from vethlib._nl.link import LinkMessage, NewEnd, create_veth, get_link, parse_link, set_link, set_up
+from vethlib.endfields.checks import IPV6_MIN_MTU
 from vethlib.errors import InvalidValue, LinkExists, Malformed, NetlinkError, VethError
-from vethlib.links import IPV6_MIN_MTU, End, IPInterface, Link, Veth, describe, spell
+from vethlib.links import End, IPInterface, Link, Veth, describe, spell
 from vethlib.session.core.ipv6 import enable_ipv6, is_disabled, switch_ipv6
 from vethlib.session.core.namespaces import Identity, Namespaces, OpenNetns
 from vethlib.session.core.refusal import copy_for, refusal

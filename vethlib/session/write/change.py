@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 from vethlib._nl.batch import Exchange, Outcome
 from vethlib._nl.link import LinkMessage, get_link, parse_link, set_link
 from vethlib.addresses import Address
+from vethlib.endfields.checks import IPV6_MIN_MTU, check_ipv6
+from vethlib.endfields.table import FIELDS, Field, Step
 from vethlib.errors import InvalidValue, LinkExists, NetlinkError, NotPermitted, VethError
-from vethlib.links import IPV6_MIN_MTU, IPInterface, Link, NetnsRef, check_ipv6, describe
+from vethlib.links import IPInterface, Link, NetnsRef, describe
 from vethlib.session.core.ipv6 import enable_ipv6, is_disabled, switch_ipv6
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
 from vethlib.session.core.refusal import refusal
@@ -27,7 +30,7 @@ from vethlib.session.read.dying import are_dying, holders
 from vethlib.session.read.reading import addresses_of, find, find_known, read_addresses, read_link, to_link
 from vethlib.session.read.target import Target, read_body
 
-from .addressing import ROUNDS, Goal, Step, give
+from .addressing import ROUNDS, Goal, give
 from .restore import restore_addresses
 
 __all__ = ["Change", "change", "move"]
@@ -40,16 +43,14 @@ _AS_GOOD_AS_UNDONE: Final = (0, errno.EEXIST, errno.EADDRNOTAVAIL, errno.ENXIO, 
 class Change(NamedTuple):
     """A requested change of a link; None leaves a field unchanged.
 
-    `addresses` is the whole set in order, except the link-local address generated from the MAC; `add` and `remove` are
-    differences, and those of `order` are to be in that order.
+    `fields` has values of :data:`vethlib.endfields.table.FIELDS`. `addresses` is the whole set in order, except the
+    link-local address generated from the MAC; `add` and `remove` are differences, and those of `order` are to be in
+    that order.
     """
 
     new_name: str | None = None
     up: bool | None = None
-    mac: str | None = None
-    mtu: int | None = None
-    alias: str | None = None
-    group: int | None = None
+    fields: Mapping[str, Any] = MappingProxyType({})
     addresses: tuple[IPInterface, ...] | None = None
     add: tuple[IPInterface, ...] = ()
     remove: tuple[IPInterface | Address, ...] = ()
@@ -69,7 +70,8 @@ class Change(NamedTuple):
 
     def mtu_after(self, before: LinkMessage) -> int:
         """Return the MTU that the link is to have."""
-        return before.mtu if self.mtu is None else self.mtu
+        mtu: int = self.fields.get("mtu", before.mtu)
+        return mtu
 
 
 def change(namespaces: Namespaces, target: Target, wanted: Change) -> Link:
@@ -152,10 +154,12 @@ def _steps(
     # Setting the link down drops the IPv6 ones before others are added (addrconf_ifdown).
     stay = [address for address in addresses if address.interface.version == 4 or wanted.up is not False]
     first, last = ([], []) if goal is None else goal.first(stay)
-    mtu = _mtu_steps(before, wanted)
+    steps = [step for field in FIELDS.values() for step in _field_steps(field, before, wanted) if field.name != "mtu"]
+    # Last if it falls, because IPv6 needs 1280 bytes.
+    mtu = list(_field_steps(FIELDS["mtu"], before, wanted))
     shrinks = wanted.mtu_after(before) < before.mtu
-
-    steps = _link_steps(before, wanted) if shrinks else mtu + _link_steps(before, wanted)
+    if not shrinks:
+        steps = mtu + steps
     if wanted.up is False:
         steps.append(Step("down", set_link(index, up=False), (set_link(index, up=before.up),)))
     steps += first
@@ -164,6 +168,11 @@ def _steps(
     yield steps
     yield _rename_steps(before, wanted)
     yield last + mtu if shrinks else last
+
+
+def _field_steps(field: Field, before: LinkMessage, wanted: Change) -> Iterator[Step]:
+    if field.name in wanted.fields:
+        yield from field.steps(before, wanted.fields[field.name])
 
 
 def _check_mtu(before: LinkMessage, addresses: Sequence[Address], wanted: Change, goal: Goal | None) -> None:
@@ -178,30 +187,6 @@ def _check_mtu(before: LinkMessage, addresses: Sequence[Address], wanted: Change
     after = addresses if goal is None else goal.target(addresses)
     if mtu < IPV6_MIN_MTU and any(address.interface.version == 6 and not address.by_kernel for address in after):
         raise InvalidValue("mtu", mtu, "IPv6 needs 1280 bytes: raise the MTU or remove the IPv6 addresses")
-
-
-def _mtu_steps(before: LinkMessage, wanted: Change) -> list[Step]:
-    """Return the step for the MTU: first if it rises, last if it falls, because IPv6 needs 1280 bytes."""
-    if wanted.mtu is None:
-        return []
-    index = before.ifindex
-    return [Step(f"mtu {wanted.mtu}", set_link(index, mtu=wanted.mtu), (set_link(index, mtu=before.mtu),))]
-
-
-def _link_steps(before: LinkMessage, wanted: Change) -> list[Step]:
-    """Return the steps for the other fields; the alias first, because it may be a mark that describes the others."""
-    index = before.ifindex
-    steps: list[Step] = []
-    if wanted.alias is not None:
-        undo = set_link(index, alias=os.fsencode(before.alias))
-        steps.append(Step(f"alias {wanted.alias!r}", set_link(index, alias=os.fsencode(wanted.alias)), (undo,)))
-    if wanted.mac is not None:
-        request = set_link(index, mac=bytes.fromhex(wanted.mac.replace(":", "")))
-        steps.append(Step(f"mac {wanted.mac}", request, (set_link(index, mac=before.mac),)))
-    if wanted.group is not None:
-        undo = set_link(index, group=before.group)
-        steps.append(Step(f"group {wanted.group}", set_link(index, group=wanted.group), (undo,)))
-    return steps
 
 
 def _rename_steps(before: LinkMessage, wanted: Change) -> list[Step]:

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from vethlib._nl.batch import Outcome
 from vethlib.address_order import listed, rearrangement
 from vethlib.addresses import Address
+from vethlib.endfields.table import Step
 from vethlib.errors import NetlinkError
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
 from vethlib.session.core.refusal import refusal
 from vethlib.session.read.reading import addresses_of, read_addresses
 from vethlib.session.read.target import Target
 
-from .addressing import ROUNDS, Step, give, take
+from .addressing import ROUNDS, give, take
 
 __all__ = ["restore_addresses"]
 

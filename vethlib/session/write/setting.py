@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Mapping
+from typing import Any
 
-from vethlib._nl.link import attribute_of, get_link, parse_link, set_attribute
-from vethlib.links import IPV6_MIN_MTU, Link, describe
+from vethlib._nl.link import get_link, parse_link, set_attribute
+from vethlib.endfields.checks import IPV6_MIN_MTU
+from vethlib.endfields.table import FIELDS
+from vethlib.links import Link, describe
 from vethlib.session.core.namespaces import Namespaces
 from vethlib.session.core.refusal import refusal
 from vethlib.session.read.reading import addresses_of, find, read_addresses, to_link
@@ -22,18 +26,16 @@ Setting = tuple[str, bytes]
 """A setting in words, and as the attribute of a message."""
 
 
-def only_setting(mac: str | None, mtu: int | None, alias: str | None, group: int | None) -> Setting | None:
+def only_setting(given: Mapping[str, Any]) -> Setting | None:
     """Return the setting that is given; None if there is not just one, or if the change takes more than a message."""
-    if (mac, mtu, alias, group).count(None) != 3:
+    if len(given) != 1:
         return None
-    if mtu is not None:
-        # Below the minimum of IPv6, the kernel removes addresses.
-        return (f"mtu {mtu}", attribute_of(mtu=mtu)) if mtu >= IPV6_MIN_MTU else None
-    if mac is not None:
-        return f"mac {mac}", attribute_of(mac=bytes.fromhex(mac.replace(":", "")))
-    if alias is not None:
-        return f"alias {alias!r}", attribute_of(alias=os.fsencode(alias))
-    return f"group {group}", attribute_of(group=group)
+    ((name, value),) = given.items()
+    # Below the minimum of IPv6, the kernel removes addresses.
+    if name == "mtu" and value < IPV6_MIN_MTU:
+        return None
+    field = FIELDS[name]
+    return field.describe(value), field.attribute(value)
 
 
 def carry_out(namespaces: Namespaces, target: Target, setting: Setting) -> Link:

@@ -16,8 +16,9 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6
 from operator import itemgetter
 from typing import Final
 
+from vethlib.endfields.checks import IPV6_MIN_MTU
 from vethlib.errors import InvalidValue
-from vethlib.links import IPV6_MIN_MTU, IPInterface
+from vethlib.links import IPInterface
 
 from .description import Member, Port, Wire
 

@@ -1,0 +1,241 @@
+"""Checks of the values that describe links, done when a value is created: each returns it as it is compared.
+
+The limits are the kernel's: names from dev_valid_name (net/core/dev.c), MTU from veth_setup (drivers/net/veth.c:
+ETH_MIN_MTU 68 to ETH_MAX_MTU 65535), MAC from is_valid_ether_addr (include/linux/etherdevice.h), queues from
+rtnl_create_link (at most 4096). All raise :class:`InvalidValue`, which names the field and the value.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable
+from ipaddress import IPv4Interface, IPv6Interface, ip_interface
+from math import isfinite
+from socket import AF_INET, AF_INET6, inet_pton
+
+from vethlib.addresses import IPInterface
+from vethlib.errors import InvalidValue
+
+_ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
+
+# 0xa0 is a space to the kernel (lib/ctype.c is Latin-1), so that it refuses 'à', whose UTF-8 ends with it.
+_BAD_IN_NAME = frozenset(b"/:%\0 \t\n\r\f\v\xa0")
+IPV6_MIN_MTU = 1280
+"""Bytes (include/uapi/linux/ipv6.h); below it, addrconf_notify() removes IPv6 from the link."""
+
+_NO_ADDRESS = "must be an address with a prefix length, such as 10.0.0.1/24 or 2001:db8::1/64"
+_LONGEST_ADDRESS = 128  # characters: the longest spelling of an IPv6 address, with a prefix and a scope, has half of it
+_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+# Six bytes in groups of two, four or six digits, or in one; a separator is the same throughout.
+_ANY_MAC = (
+    r"[0-9a-f]{2}([:.-])[0-9a-f]{2}(\1[0-9a-f]{2}){4}|[0-9a-f]{4}([:.-])[0-9a-f]{4}\3[0-9a-f]{4}"
+    r"|[0-9a-f]{6}[:.-]?[0-9a-f]{6}"
+)
+
+
+def check_name(name: str, field: str = "name") -> str:
+    """Return `name` if the kernel accepts it as a link name: 1–15 bytes, no '/', ':', '%' or space.
+
+    '%' is refused because the kernel reads ``veth%d`` as a pattern and picks a name itself. Characters that a terminal
+    interprets (control characters, changes of text direction) are refused although the kernel accepts them.
+    """
+    check_kernel_name(name, field)
+    if not name.isascii() or not name.isprintable():
+        _check_no_controls(name, field)
+    return name
+
+
+def _check_no_controls(name: str, field: str) -> None:
+    from vethlib.text import has_controls  # for names that hardly anybody gives
+
+    if has_controls(name):
+        raise InvalidValue(field, name, "must not contain control or text-direction characters")
+
+
+def check_kernel_name(name: str, field: str = "name") -> str:
+    """Return `name` if the kernel accepts it as a link name, including names that vethlib itself would not create."""
+    _check_bytes_of_name(_encoded(name, field), name, field)
+    return name
+
+
+def _check_bytes_of_name(encoded: bytes, name: str, field: str) -> None:
+    if not 1 <= len(encoded) <= 15:
+        raise InvalidValue(field, name, f"a link name has 1 to 15 bytes, this one has {len(encoded)}")
+    if not _BAD_IN_NAME.isdisjoint(encoded):
+        raise InvalidValue(field, name, "a link name has no '/', ':', '%' or space (nor a byte 0xa0, as in 'à')")
+    if name in (".", ".."):
+        raise InvalidValue(field, name, "a link cannot be called '.' or '..'")
+
+
+def check_lookup_name(name: str, field: str = "name") -> str:
+    """Return `name` if an existing link can have it, as its name or as an alternative name.
+
+    An alternative name has up to 127 bytes (ALTIFNAMSIZ) and can contain any character, since others chose it.
+    """
+    encoded = _encoded(name, field)
+    if b"\0" in encoded:
+        raise InvalidValue(field, "a name with a NUL", "must not contain a NUL, where the kernel would end the name")
+    if not 15 < len(encoded) < 128:
+        _check_bytes_of_name(encoded, name, field)
+    return name
+
+
+def _encoded(text: str, field: str) -> bytes:
+    if not isinstance(text, str):
+        raise InvalidValue(field, text, "must be a string")
+    try:
+        return text.encode(_ENCODING, _ERRORS)  # as os.fsencode, in a third of the time
+    except UnicodeEncodeError:
+        raise InvalidValue(field, text, "this text cannot be encoded") from None
+
+
+def check_mac(mac: str, field: str = "mac") -> str:
+    """Return `mac` as six lower-case pairs with colons, if it is a unicast address other than all zeros.
+
+    Accepted forms are 02:00:00:00:00:01, 02-00-00-00-00-01, 0200.0000.0001 and 020000000001, in either letter case.
+    """
+    text = mac.lower().replace("-", ":") if isinstance(mac, str) else ""
+    if not _MAC.fullmatch(text):
+        text = _six_pairs(mac)
+        if not text:
+            raise InvalidValue(field, mac, "must be six pairs of hex digits, such as 02:00:00:00:00:01")
+    if int(text[:2], 16) & 1:
+        raise InvalidValue(field, mac, "a link needs a unicast MAC address: make the first byte even")
+    if text == "00:00:00:00:00:00":
+        raise InvalidValue(field, mac, "an all-zero MAC address is not an address")
+    return text
+
+
+def _six_pairs(mac: object) -> str:
+    """Convert another notation of a MAC address to pairs with colons; "" if it is not one."""
+    # What is longer than 17 characters is none, and to lower a megabyte takes time.
+    text = mac.lower() if isinstance(mac, str) and len(mac) <= 17 else ""
+    if not re.fullmatch(_ANY_MAC, text):
+        return ""
+    return ":".join(re.findall("[0-9a-f]{2}", re.sub("[:.-]", "", text)))
+
+
+def check_mtu(mtu: int, field: str = "mtu") -> int:
+    """Return `mtu` (bytes) if it is valid for a veth: 68 to 65535."""
+    return _check_int(mtu, field, 68, 65535, "a veth's MTU is 68 to 65535 bytes")
+
+
+def check_queues(count: int, field: str = "num_queues") -> int:
+    """Return `count` if it is a valid number of queues: 1 to 4096."""
+    return _check_int(count, field, 1, 4096, "a link has 1 to 4096 queues")
+
+
+def check_group(group: int, field: str = "group") -> int:
+    """Return `group` if it is a valid link group: 0 to 2³¹−1."""
+    return _check_int(group, field, 0, 0x7FFF_FFFF, "a link group is a number from 0 to 2147483647")
+
+
+def check_index(index: int, field: str = "index") -> int:
+    """Return `index` if a link may have that ifindex: 1 to 2³¹−1."""
+    return _check_int(index, field, 1, 0x7FFF_FFFF, "an ifindex is a number from 1 to 2147483647")
+
+
+def check_up(up: bool, field: str = "up") -> bool:
+    """Return `up` if it is a bool, since a string such as "down" would count as True."""
+    if up is True or up is False:
+        return up
+    raise InvalidValue(field, up, "must be True or False")
+
+
+def check_ipv6(
+    ipv6: bool | None, addresses: Iterable[IPInterface], mtu: int | None, field: str = "ipv6"
+) -> bool | None:
+    """Return `ipv6` if it is a bool or None, and a link with these addresses and this MTU can have it."""
+    if ipv6 is None:
+        return None
+    check_up(ipv6, field)
+    if ipv6 and mtu is not None and mtu < IPV6_MIN_MTU:
+        raise InvalidValue(field, ipv6, f"IPv6 needs an mtu of {IPV6_MIN_MTU} bytes, and it is {mtu}")
+    if not ipv6:
+        for address in addresses:
+            if address.version == 6:
+                raise InvalidValue(field, ipv6, f"a link without IPv6 cannot have {address} among its addresses")
+    return ipv6
+
+
+def check_wait(wait: float, field: str = "wait") -> float:
+    """Return `wait` if it is a number of seconds; to be called before making the change to wait for."""
+    if not isinstance(wait, int | float) or not isfinite(wait):
+        raise InvalidValue(field, wait, "must be a number of seconds, such as 2.5")
+    return wait
+
+
+def check_proto(proto: int, field: str = "address_proto") -> int:
+    """Return `proto` if it is a valid IFA_PROTO: 0 to 255."""
+    return _check_int(proto, field, 0, 255, "IFA_PROTO is a number from 0 to 255")
+
+
+def _check_int(value: int, field: str, low: int, high: int, hint: str) -> int:
+    if type(value) is not int or not low <= value <= high:
+        raise InvalidValue(field, value, hint)
+    return value
+
+
+def check_alias(alias: str, field: str = "alias") -> str:
+    """Return `alias` if it fits the kernel's IFALIASZ: at most 255 bytes, no NUL."""
+    encoded = _encoded(alias, field)
+    if len(encoded) > 255 or b"\0" in encoded:
+        raise InvalidValue(field, alias, "must be a string of at most 255 bytes")
+    return alias
+
+
+def check_addresses(addresses: Iterable[str | IPInterface], field: str = "addresses") -> tuple[IPInterface, ...]:
+    """Return the addresses as ``ipaddress`` interfaces; each needs a prefix and can occur only once."""
+    if isinstance(addresses, str):
+        raise InvalidValue(field, addresses, 'must be a list of addresses, such as ["10.0.0.1/24"]')
+    checked: list[IPInterface] = []
+    for address in addresses:
+        checked.append(_check_address(address, field))
+    if len(checked) > 1:
+        _check_different(checked, field)
+    return tuple(checked)
+
+
+def _check_different(addresses: Iterable[IPInterface], field: str) -> None:
+    seen: dict[object, IPInterface] = {}
+    for one in addresses:
+        # ipv6_chk_same_addr (net/ipv6/addrconf.c) does not look at the prefix length; IPv4 does.
+        first = seen.setdefault(one.ip if one.version == 6 else one, one)
+        if first is not one:
+            same = "the same address is given twice"
+            cure = same if first == one else "a link has an IPv6 address once, with one prefix length"
+            raise InvalidValue(field, str(one), cure)
+
+
+def _check_address(address: str | IPInterface, field: str) -> IPInterface:
+    if isinstance(address, str):
+        if "/" not in address:
+            raise InvalidValue(field, address, "must have a prefix length, as in 10.0.0.1/24 or 2001:db8::1/64")
+        address = _parse_address(address, field)
+    if not isinstance(address, (IPv4Interface, IPv6Interface)):
+        raise InvalidValue(field, address, "must be a string or an ipaddress interface")
+    if address.ip.is_unspecified or address.ip.is_multicast:
+        raise InvalidValue(field, str(address), "a link cannot have an unspecified or a multicast address")
+    if isinstance(address, IPv6Interface) and address.scope_id is not None:
+        raise InvalidValue(field, str(address), "an address on a link has no %scope: the link is the scope")
+    return address
+
+
+def _parse_address(text: str, field: str) -> IPInterface:
+    if len(text) > _LONGEST_ADDRESS:
+        raise InvalidValue(field, text, _NO_ADDRESS)
+    # Most are as inet_pton reads them, which takes half as long as ipaddress; what it does not read, that explains.
+    ip, _, prefix = text.partition("/")
+    try:
+        if len(prefix) <= 3 and prefix.isdecimal() and prefix.isascii():
+            if ":" not in ip:
+                return IPv4Interface((inet_pton(AF_INET, ip), int(prefix)))
+            if "%" not in ip:
+                return IPv6Interface((inet_pton(AF_INET6, ip), int(prefix)))
+    except (OSError, ValueError):
+        pass
+    try:
+        return ip_interface(text)
+    except ValueError:
+        raise InvalidValue(field, text, _NO_ADDRESS) from None
