@@ -5,8 +5,10 @@ Values are checked on creation (:mod:`.endfields.checks`), so every ``End`` can 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TypeAlias
+from collections.abc import Iterable, Iterator, Mapping
+from operator import attrgetter
+from types import MappingProxyType
+from typing import Any, TypeAlias
 
 from ._former import renamed
 from ._values import KW_ONLY, Value, aside
@@ -32,6 +34,7 @@ from .errors import InvalidValue, check_type
 from .ns.reference import HasFileno
 
 __all__ = [
+    "FURTHER",
     "Address",
     "Dependents",
     "End",
@@ -71,6 +74,11 @@ class End(Value):
     no route (net.ipv6.conf.NAME.disable_ipv6 is set before it comes up). True enables it; with None, it is as the
     namespace has it for new links.
 
+    `txqlen` is the length of the transmit queue (packets), `gso_max_size` the largest packet that is left to the link
+    to segment (bytes), and `altnames` are alternative names (Linux 5.5). `sysctls` are settings of the link, below
+    net.ipv4.conf.NAME and net.ipv6.conf.NAME: ``{"rp_filter": "0", "ipv6.forwarding": "1"}``; without a family, IPv4
+    is meant if it has a setting of that name.
+
     `addresses` are "ip/prefix" strings or ``ipaddress`` interfaces. `alias`, `group` and `address_proto` (IFLA_IFALIAS,
     IFLA_GROUP and IFA_PROTO, 0 = none) are marks by which a program can recognise its own links and addresses later.
 
@@ -89,6 +97,10 @@ class End(Value):
     group: int | None = None
     address_proto: int = 0
     ipv6: bool | None = None
+    txqlen: int | None = None
+    gso_max_size: int | None = None
+    altnames: Iterable[str] = ()
+    sysctls: Mapping[str, str | int] | Iterable[tuple[str, str]] = ()
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -111,6 +123,17 @@ class End(Value):
             check_ipv6(self.ipv6, self.interfaces, self.mtu)
         if self.mtu is not None and self.mtu < IPV6_MIN_MTU and any(one.version == 6 for one in self.interfaces):
             raise InvalidValue("mtu", self.mtu, "IPv6 needs 1280 bytes: raise the MTU or leave out the IPv6 addresses")
+        if _further(self) != _NOTHING_FURTHER:
+            for name, value in self.further.items():
+                _set(self, name, _check_further(name, value))
+
+    @property
+    def further(self) -> Mapping[str, Any]:
+        """The given ones of the fields that few ends have (``FURTHER``), in their order."""
+        values = _further(self)
+        if values == _NOTHING_FURTHER:
+            return _EMPTY
+        return {name: value for name, value in zip(FURTHER, values, strict=True) if value not in (None, ())}
 
     @property
     def interfaces(self) -> tuple[IPInterface, ...]:
@@ -122,6 +145,19 @@ class End(Value):
 
 
 _set = object.__setattr__
+
+FURTHER: Mapping[str, Any] = MappingProxyType({"txqlen": None, "gso_max_size": None, "altnames": (), "sysctls": ()})
+"""The fields that few ends have, each with its value where it is not given; then, that of the link is left alone."""
+
+_NOTHING_FURTHER = tuple(FURTHER.values())
+_EMPTY: Mapping[str, Any] = MappingProxyType({})
+_further = attrgetter(*FURTHER)
+
+
+def _check_further(name: str, value: Any) -> Any:
+    from .endfields.table import FIELDS  # for fields that few ends have
+
+    return FIELDS[name].check(value, name)
 
 
 def describe(name: str, netns: NetnsRef) -> str:

@@ -105,8 +105,10 @@ def value_text(field: str, value: object) -> str:
         return "up" if value else "down"
     if field == "ipv6":
         return "on" if value else "off"
+    if value is None:
+        return "unknown"
     if isinstance(value, tuple):
-        return ",".join(value) or "none"
+        return ",".join(map(str, value)) or "none"
     return repr(value) if value == "" or " " in str(value) else str(value)
 
 

@@ -36,7 +36,7 @@ def planned(
     session: Session, *interfaces: Interface, prune: bool = False, create: bool = True, label: str = LABEL
 ) -> Plan:
     refs = [one.namespace.ref for one in interfaces]
-    observed = observe(session, refs, create_missing=create)
+    observed = observe(session, refs, create_missing=create, interfaces=interfaces)
     return plan({one.name: one for one in interfaces}, observed, label=label, prune=prune)
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from tests.commands import Vethctl, runner
 from tests.live.applying import EXAMPLES, value
+from tests.live.sysctls import sysctl
 from tests.witness import addresses, host_state, ip, names, seen
 from vethlib import ns
 from vethlib.agent.host.execution import execute
@@ -444,3 +445,33 @@ def test_each_end_is_created_with_or_without_ipv6(vethctl: Vethctl, blue: str) -
     said = vethctl("create", "c", "d", "--a-addr", "fd00::1/64", "--a-ipv6", "off", "--json")
     assert (said.code, said.error["field"]) == (1, "--a-ipv6")
     assert vethctl("create", "c", "d", "--b-ipv6", "no").code == 1
+
+
+def test_an_end_is_created_with_its_fields_and_set_to_others(vethctl: Vethctl, blue: str) -> None:
+    given = ["--txqlen", "500", "--a-altname", "uplink", "--a-altname", "wan", "--b-sysctl", "rp_filter=2"]
+    assert vethctl("create", "a", "b@blue", *given).code == 0
+    a, b = seen("a"), seen("b", "blue")
+    assert (a["txqlen"], b["txqlen"], sorted(a["altnames"])) == (500, 500, ["uplink", "wan"])
+    assert sysctl("blue", "ipv4/conf/b/rp_filter") == "2"
+    done = vethctl("set", "uplink", "--altname", "other", "--mtu", "1400", "--gso-max-size", "4096", "--down", "--json")
+    assert (done.json[0]["name"], done.json[0]["mtu"], done.json[0]["up"]) == ("a", 1400, False)
+    assert (seen("a")["altnames"], seen("a")["gso_max_size"]) == (["other"], 4096)
+    assert "'c' in netns:blue" in vethctl("set", "b@blue", "--name", "c", "--sysctl", "ipv6.accept_ra=0").out
+    assert sysctl("blue", "ipv6/conf/c/accept_ra") == "0"
+
+
+@pytest.mark.parametrize(
+    ("argv", "field"),
+    [
+        (["set", "a"], "LINK"),
+        (["set", "a", "--altname", "x/y"], "--altname"),
+        (["set", "a", "--gso-max-size", "0"], "--gso-max-size"),
+        (["set", "a", "--name", "x/y"], "--name"),
+        (["set", "a", "--sysctl", "rp_filter"], "--sysctl"),
+        (["create", "a", "b", "--a-sysctl", "disable_ipv6=1"], "--a-sysctl"),
+        (["create", "a", "b", "--b-altname", "x y"], "--b-altname"),
+    ],
+)
+def test_a_bad_value_of_a_field_is_reported_with_its_flag(vethctl: Vethctl, argv: list[str], field: str) -> None:
+    said = vethctl(*argv, "--json")
+    assert (said.code, said.error["field"]) == (1, field)

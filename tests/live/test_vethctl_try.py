@@ -254,7 +254,6 @@ BURDENS = {
     "route": ["route", "add", "10.7.0.0/16", "via", "10.0.0.77"],
     "permanent neighbour": ["neighbour", "add", "10.0.0.7", "lladdr", "02:00:00:00:00:07", "dev", "one"],
     "10.0.5.1/24": ["address", "add", "10.0.5.1/24", "dev", "one"],
-    "alternative name": ["link", "property", "add", "dev", "one", "altname", "long"],
     "'mv' on top of it": ["link", "add", "link", "one", "name", "mv", "type", "macvlan"],
     "expires": ["address", "change", "2001:db8::1/64", "dev", "one", "valid_lft", "99", "preferred_lft", "99"],
 }
@@ -274,6 +273,13 @@ def test_a_deletion_that_would_lose_what_others_put_on_a_link_is_refused(
     assert ("2001:db8::1/64" if burden == "expires" else burden) in refusal["error"]
     assert host_state() == before
     assert vethctl("apply", write(), "--prune", "--try", "10s", "--dry-run").code == 2
+
+
+def test_alternative_names_of_a_deleted_pair_come_back_with_it(vethctl: Vethctl, write: Write) -> None:
+    vethctl("apply", write(*ends()))
+    ip("link", "property", "add", "dev", "one", "altname", "long", netns="ns1")
+    assert vethctl("apply", write(), "--prune", "--try", "50ms").code == 4
+    assert seen("one", "ns1")["altnames"] == ["long"]
 
 
 @pytest.mark.parametrize("burden", ["route", "permanent neighbour", "'mv' on top of it", "expires"])

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_interface
+from typing import Any
 
 from tests.unit.kernel_addresses import Held, KernelAddresses
 from vethlib import links
@@ -28,7 +29,8 @@ from vethlib.agent import (
 )
 from vethlib.agent.planning.observed import LinkId
 from vethlib.agent.reasons import ReasonCode
-from vethlib.links import Address, Link
+from vethlib.endfields.checks import Sysctl
+from vethlib.links import FURTHER, Address, Link
 
 SECONDARY, DADFAILED, DEPRECATED, PERMANENT = 0x01, 0x08, 0x20, 0x80
 HOME: NetnsId = (4, 1)
@@ -49,6 +51,13 @@ class HostLink:
     peer: LinkId | None = None
     altnames: tuple[str, ...] = ()
     disable_ipv6: bool = False
+    txqlen: int = 1000
+    gso_max_size: int = 65536
+    sysctls: tuple[Sysctl, ...] = (Sysctl("ipv4.rp_filter", "2"),)
+
+    @property
+    def further(self) -> dict[str, Any]:
+        return {"txqlen": self.txqlen, "gso_max_size": self.gso_max_size, "sysctls": self.sysctls}
 
     @property
     def ipv6(self) -> bool:
@@ -204,7 +213,7 @@ class Host:
             link.altnames,
             ipv6=link.ipv6,
         )
-        return SeenLink(place, ref, seen, tuple(link.addresses), link.peer)
+        return SeenLink(place, ref, seen, tuple(link.addresses), link.peer, further=link.further)
 
     def apply(self, plan: Plan) -> None:
         for operation in plan.operations:
@@ -246,6 +255,8 @@ class Host:
             link.set_up(new["up"])
         if "ipv6" in new:
             link.set_ipv6(new["ipv6"])
+        for name in FURTHER:
+            setattr(link, name, new.get(name, getattr(link, name)))
         if change.restored is not None:
             link.lay(change.restored)
             return
@@ -264,6 +275,8 @@ class Host:
             if end.ipv6 is not None:
                 link.set_ipv6(end.ipv6)
             link.set_up(end.up)
+            for name, value in end.further.items():
+                setattr(link, name, value)
             for interface in _as_sent(list(map(str, end.interfaces))):
                 link.give(interface, end.address_proto)
             made.append((place, link))

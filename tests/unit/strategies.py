@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -47,6 +48,17 @@ OTHERS_ADDRESSES = [
 IN_THE_WAY = ["10.0.0.2 peer 10.0.0.7/24", "2001:db8::1/48", "2001:db8::2 peer 2001:db8::7/64", "fe80::abc/128"]
 
 
+FIELDS: st.SearchStrategy[dict[str, Any]] = st.just({}) | st.fixed_dictionaries(
+    {},
+    optional={
+        "txqlen": st.sampled_from([0, 500]),
+        "gso_max_size": st.sampled_from([4096]),
+        "altnames": st.sampled_from([("uplink",), ("uplink-b", "wan")]),
+        "sysctls": st.sampled_from([{"rp_filter": "0"}, {"rp_filter": "1"}]),
+    },
+)
+
+
 @st.composite
 def interface_lists(draw: st.DrawFn, strays: int = 1) -> dict[str, Interface]:
     """Interfaces of which about `strays` in ten name any other one as their peer, such as the next one of a chain."""
@@ -77,6 +89,7 @@ def interface_lists(draw: st.DrawFn, strays: int = 1) -> dict[str, Interface]:
             num_queues=draw(st.sampled_from([0, 0, 0, 1, 4])),
             link_only=draw(st.integers(0, 5)) == 0,
             ipv6=ipv6,
+            **draw(FIELDS),
         )
     return made
 

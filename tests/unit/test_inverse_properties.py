@@ -9,7 +9,7 @@ from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.host_model import Host
-from tests.unit.strategies import LABEL, MEDDLING, thorough
+from tests.unit.strategies import FIELDS, LABEL, MEDDLING, thorough
 from vethlib.agent import ChangeLink, Interface, Namespace, inverse, irreversible, plan
 from vethlib.agent.planning.observed import LinkId
 from vethlib.links import Dependents
@@ -29,6 +29,7 @@ def _state(host: Host) -> dict[Any, Any]:
     return {
         (place, link.name): (
             (link.kind, link.mac, link.mtu, link.up, link.alias, link.group, link.num_queues, link.altnames, link.ipv6),
+            link.further,
             [(one.text, one.proto, one.secondary, one.scope) for one in link.kept if one.proto != 3],
             end(link.peer),
         )
@@ -75,6 +76,7 @@ def _pairs(draw: st.DrawFn, count: int) -> dict[str, Interface]:
                 namespace=Namespace(2, name=draw(st.sampled_from("aaaaabn" if name < peer else "bbbbbn"))),
                 host_if_name=draw(st.sampled_from(["", "", "eth1"])) if number == 0 else "",
                 ipv6=draw(st.sampled_from([None, True, True] if six else [None, None, None, True, False])),
+                **draw(FIELDS) | {"altnames": draw(st.sampled_from([(), (f"alt-{name}",)]))},
             )
     return made
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.unit.strategies import FIELDS
 from vethlib.agent import (
     Interface,
     InvalidInterface,
@@ -267,6 +268,7 @@ def interfaces(draw: st.DrawFn) -> Interface:
             host_if_name=draw(st.one_of(st.just(""), st.from_regex(r"[a-z0-9]{1,15}", fullmatch=True))),
             num_queues=draw(st.sampled_from([0, 1, 4096])),
             ipv6=draw(st.sampled_from([None, True, False])),
+            **draw(FIELDS),
             link_only=draw(st.booleans()),
         )
     except InvalidInterface:

@@ -8,6 +8,7 @@ in drivers/net/veth.c.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from functools import lru_cache, partial
 from socket import AF_INET6
 from struct import Struct
@@ -49,9 +50,11 @@ from .const import (
     OPERSTATES,
     RTEXT_FILTER_SKIP_STATS,
     RTM_DELLINK,
+    RTM_DELLINKPROP,
     RTM_GETLINK,
     RTM_GETSTATS,
     RTM_NEWLINK,
+    RTM_NEWLINKPROP,
     RTM_SETLINK,
     VETH_INFO_PEER,
 )
@@ -241,6 +244,16 @@ def set_attribute(index: int, name: bytes, attr: bytes) -> bytes:
     return message(RTM_SETLINK, NLM_F_REQUEST, _IFINFOMSG.pack(0, 0, index, 0, 0) + attr)
 
 
+def set_altname(index: int, name: bytes, *, present: bool) -> bytes:
+    """RTM_NEWLINKPROP or RTM_DELLINKPROP: give a link an alternative name, or take it away (Linux 5.5).
+
+    EEXIST: a link has that name already; ENOENT: this one does not have it (rtnl_alt_ifname, net/core/rtnetlink.c).
+    """
+    body = _IFINFOMSG.pack(0, 0, index, 0, 0)
+    body += attribute(IFLA_PROP_LIST | NLA_F_NESTED, attribute(IFLA_ALT_IFNAME, name + b"\0"))
+    return message(RTM_NEWLINKPROP if present else RTM_DELLINKPROP, NLM_F_REQUEST, body)
+
+
 # The two that look-ups send, each filled in by one call; a name may be padded with NULs.
 _GET_BY_INDEX: Final = Struct("=20si16s")
 _GET_HEADER: Final = message(RTM_GETLINK, NLM_F_REQUEST, bytes(16) + _SKIP_STATS)[:20]
@@ -351,6 +364,12 @@ def parse_link(body: bytes) -> LinkMessage:
             off == 0,  # None: the kernel has no IPv6 settings for the link (inet6_fill_link_af, net/ipv6/addrconf.c)
         )
     )
+
+
+def numbers_of(body: bytes, kinds: Iterable[int]) -> list[int | None]:
+    """Return the 32-bit attributes of a link message that have these types; None for a missing attribute."""
+    found = {kind: _U32.unpack_from(body, start)[0] for kind, start, end in attributes_of(body, 16) if end - start == 4}
+    return [found.get(kind) for kind in kinds]
 
 
 def index_of(body: bytes) -> int:

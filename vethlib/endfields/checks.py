@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from math import isfinite
 from socket import AF_INET, AF_INET6, inet_pton
+from typing import NamedTuple
 
 from vethlib.addresses import IPInterface
 from vethlib.errors import InvalidValue
@@ -164,6 +165,84 @@ def check_wait(wait: float, field: str = "wait") -> float:
     if not isinstance(wait, int | float) or not isfinite(wait):
         raise InvalidValue(field, wait, "must be a number of seconds, such as 2.5")
     return wait
+
+
+def check_txqlen(length: int, field: str = "txqlen") -> int:
+    """Return `length` (packets) if a transmit queue can have it: 0 to 2³¹−1."""
+    return _check_int(length, field, 0, 0x7FFF_FFFF, "a queue has 0 to 2147483647 packets")
+
+
+def check_gso_max_size(size: int, field: str = "gso_max_size") -> int:
+    """Return `size` (bytes) if it can be the largest of a packet that is left to the link to segment.
+
+    The kernel has another lower limit (MAX_TCP_HEADER), and an upper one for each link (tso_max_size).
+    """
+    return _check_int(size, field, 1, 524_280, "the largest packet to be segmented has 1 to 524280 bytes")
+
+
+def check_altnames(names: Iterable[str], field: str = "altnames") -> tuple[str, ...]:
+    """Return alternative names: as the name of a link, but of up to 127 bytes (ALTIFNAMSIZ), each given once."""
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise InvalidValue(field, names, 'must be a list of names, such as ["uplink"]')
+    checked = tuple(dict.fromkeys(names))
+    for name in checked:
+        encoded = _encoded(name, field)
+        if not 1 <= len(encoded) <= 127:
+            raise InvalidValue(field, name, f"an alternative name has 1 to 127 bytes, this one has {len(encoded)}")
+        if not _BAD_IN_NAME.isdisjoint(encoded) or name in (".", ".."):
+            raise InvalidValue(field, name, "a name has no '/', ':', '%' or space, and is not '.' or '..'")
+        _check_no_controls(name, field)
+    return checked
+
+
+class Sysctl(NamedTuple):
+    """A setting of a link: `name` is the family and the name, as in ``ipv4.rp_filter``."""
+
+    name: str
+    value: str
+
+    def __str__(self) -> str:
+        return f"{self.name}={self.value}"
+
+
+def check_sysctls(
+    sysctls: Mapping[str, str | int] | Iterable[tuple[str, str | int]], field: str = "sysctls"
+) -> tuple[Sysctl, ...]:
+    """Return settings below net.ipv4.conf.LINK and net.ipv6.conf.LINK, sorted, each with its family.
+
+    A name without a family means IPv4 if that has a setting of that name, and IPv6 otherwise.
+    """
+    try:
+        given = list(sysctls.items() if isinstance(sysctls, Mapping) else ((name, value) for name, value in sysctls))
+    except (TypeError, ValueError):
+        raise InvalidValue(field, sysctls, 'must map names to values, as in {"rp_filter": "0"}') from None
+    checked: dict[str, str] = {}
+    for name, value in given:
+        family, _, rest = name.rpartition(".") if isinstance(name, str) else ("", "", "")
+        if family not in ("", "ipv4", "ipv6") or not _SETTING.fullmatch(rest):
+            raise InvalidValue(field, name, "must be a setting of a link, such as rp_filter or ipv6.accept_ra")
+        if rest == "disable_ipv6":
+            raise InvalidValue(field, name, "use the field ipv6 instead")
+        if isinstance(value, bool) or not isinstance(value, str | int) or not _SETTING_VALUE.fullmatch(str(value)):
+            raise InvalidValue(field, value, f"the value of {name} must be a number, or a word of up to 64 characters")
+        full = f"{family or ('ipv4' if rest in _IPV4_SETTINGS else 'ipv6')}.{rest}"
+        if checked.setdefault(full, str(value)) != str(value):
+            raise InvalidValue(field, name, f"{full} is given twice, with different values")
+    return tuple(Sysctl(name, checked[name]) for name in sorted(checked))
+
+
+_SETTING = re.compile("[a-z0-9_]{1,64}")
+_SETTING_VALUE = re.compile("[-:0-9A-Za-z]{1,64}")
+# DEVINET_SYSCTL_* of net/ipv4/devinet.c; of these names, IPv6 has some as well.
+_IPV4_SETTINGS = frozenset(
+    """
+    accept_local accept_redirects accept_source_route arp_accept arp_announce arp_evict_nocarrier arp_filter arp_ignore
+    arp_notify bc_forwarding bootp_relay disable_policy disable_xfrm drop_gratuitous_arp drop_unicast_in_l2_multicast
+    force_igmp_version forwarding igmpv2_unsolicited_report_interval igmpv3_unsolicited_report_interval
+    ignore_routes_with_linkdown log_martians mc_forwarding medium_id promote_secondaries proxy_arp proxy_arp_pvlan
+    route_localnet rp_filter secure_redirects send_redirects shared_media src_valid_mark tag
+    """.split()  # noqa: SIM905 - a list of words, not of quotes
+)
 
 
 def check_proto(proto: int, field: str = "address_proto") -> int:

@@ -1,26 +1,48 @@
-"""The fields of an end: how each is checked, sent, read, undone and put into words, in one table.
+"""The fields of an end: how each is checked, sent, read, compared, undone and put into words, in one table.
 
-1. A field that a single attribute of a message sets has that ``attribute``. The attribute with the value that was read
-   before undoes it.
-2. The fields are in the order in which they are sent. The alias is first, because it may be a mark that describes the
+1. A field that one attribute of a message sets has that ``attribute``. The attribute with the value that was there
+   before undoes it. A field with several values (``several``) is changed by a message for each that is added or
+   removed, which the opposite message undoes. ``SYSCTLS`` are files, not messages.
+2. The present value is in every :class:`LinkMessage` (``read``), or it is read only on request: with ``number``,
+   it is that attribute of a link message; the rest is in `session/read/further.py`. So an end without such fields costs
+   nothing more.
+3. ``target`` is what a link should have, given what it has: by default, what is wanted.
+4. The fields are in the order in which they are sent. The alias is first, because it may be a mark that describes the
    others.
-3. The name, the namespace, the addresses, and whether the link is up and has IPv6 are not in the table: they take
+5. The name, the namespace, the addresses, and whether the link is up and has IPv6 are not in the table: they take
    effect on one another, and `session/write/change.py` has their order. `mtu` is in it, but that module sends it first
    or last, because IPv6 needs 1280 bytes.
 """
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from struct import Struct
 from typing import Any, Final, NamedTuple
 
-from vethlib._nl.link import LinkMessage, attribute_of, set_attribute
+from vethlib._nl.const import IFLA_GSO_MAX_SIZE, IFLA_TXQLEN
+from vethlib._nl.link import LinkMessage, attribute_of, set_altname, set_attribute
+from vethlib._nl.wire import attribute
 from vethlib.addresses import IPInterface
 
-from .checks import check_alias, check_group, check_mac, check_mtu
+from .checks import (
+    check_alias,
+    check_altnames,
+    check_group,
+    check_gso_max_size,
+    check_mac,
+    check_mtu,
+    check_sysctls,
+    check_txqlen,
+)
 
-__all__ = ["FIELDS", "Field", "Step"]
+__all__ = ["FIELDS", "SYSCTLS", "Field", "Step"]
+
+SYSCTLS: Final = "sysctls"
+
+_U32: Final = Struct("=I")
 
 
 class Step(NamedTuple):
@@ -33,37 +55,80 @@ class Step(NamedTuple):
     address: IPInterface | None = None
 
 
-class Field(NamedTuple):
-    """A field of an end, a link and :meth:`Session.set`: `name` is its name in all of them.
+def _wanted(_present: Any, wanted: Any) -> Any:
+    return wanted
 
-    `check` returns a value as it is compared, or raises InvalidValue. `attribute` encodes it, `read` gets it from a
-    link message, and `words` is its text in errors.
+
+class Field(NamedTuple):
+    """A field of an end and of :meth:`Session.set`, where it has the same name.
+
+    `check` returns a value as it is compared, or raises InvalidValue; `words` is its text in errors. See the module for
+    the others.
     """
 
     name: str
     check: Callable[[Any, str], Any]
-    attribute: Callable[[Any], bytes]
-    read: Callable[[LinkMessage], Any]
+    attribute: Callable[[Any], bytes] | None = None
+    read: Callable[[LinkMessage], Any] | None = None
+    number: int = 0
+    several: Callable[[int, Any, Any], Iterator[Step]] | None = None
+    target: Callable[[Any, Any], Any] = _wanted
     words: Callable[[Any], str] = str
 
     def describe(self, value: Any) -> str:
         """Return what setting the field to this value is called."""
         return f"{self.name} {self.words(value)}"
 
-    def steps(self, before: LinkMessage, value: Any) -> Iterator[Step]:
-        """Yield the steps that set the field of a link, each with what undoes it."""
-        index = before.ifindex
-        undo = set_attribute(index, b"", self.attribute(self.read(before)))
-        yield Step(self.describe(value), set_attribute(index, b"", self.attribute(value)), (undo,))
+    def steps(self, index: int, present: Any, value: Any) -> Iterator[Step]:
+        """Yield the steps that change the field of a link from `present` to `value`; None: it is not known, or none."""
+        if self.several is not None:
+            yield from self.several(index, present or (), value)
+        elif self.attribute is not None:
+            undo = () if present is None else (set_attribute(index, b"", self.attribute(present)),)
+            yield Step(self.describe(value), set_attribute(index, b"", self.attribute(value)), undo)
+
+
+def _number(name: str, check: Callable[[Any, str], Any], kind: int) -> Field:
+    return Field(name, check, lambda value: attribute(kind, _U32.pack(value)), number=kind)
+
+
+def _change_altnames(index: int, present: Sequence[str], wanted: Sequence[str]) -> Iterator[Step]:
+    for name in [*present, *wanted]:
+        given = name in wanted
+        if given != (name in present):
+            request, undo = (set_altname(index, os.fsencode(name), present=there) for there in (given, not given))
+            fine = () if given else (errno.ENOENT,)
+            yield Step(f"{'altname' if given else 'no altname'} {name!r}", request, (undo,), fine)
+
+
+def _with_foreign(present: Sequence[Any], wanted: Sequence[Any]) -> tuple[Any, ...]:
+    """Return what is wanted, after what is there: it may be others' (nothing marks an alternative name)."""
+    return tuple(dict.fromkeys((*present, *wanted)))
 
 
 FIELDS: Final = {
     field.name: field
     for field in (
-        Field("alias", check_alias, lambda text: attribute_of(alias=os.fsencode(text)), lambda link: link.alias, repr),
+        Field(
+            "alias",
+            check_alias,
+            lambda text: attribute_of(alias=os.fsencode(text)),
+            lambda link: link.alias,
+            words=repr,
+        ),
         Field("mac", check_mac, lambda mac: attribute_of(mac=_packed(mac)), lambda link: link.mac.hex(":")),
         Field("group", check_group, lambda group: attribute_of(group=group), lambda link: link.group),
         Field("mtu", check_mtu, lambda mtu: attribute_of(mtu=mtu), lambda link: link.mtu),
+        _number("txqlen", check_txqlen, IFLA_TXQLEN),
+        _number("gso_max_size", check_gso_max_size, IFLA_GSO_MAX_SIZE),
+        Field(
+            "altnames",
+            check_altnames,
+            read=lambda link: link.altnames,
+            several=_change_altnames,
+            target=_with_foreign,
+        ),
+        Field(SYSCTLS, check_sysctls),
     )
 }
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Container, Iterable
-from typing import TYPE_CHECKING, Literal, cast, overload
+from collections.abc import Callable, Container, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from vethlib import ns
 from vethlib._closing import WarnsUnclosed
 from vethlib._nl.sock import RtnlSocket
 from vethlib._primitives import for_caller, socket
+from vethlib.endfields.checks import check_sysctls
 from vethlib.endfields.table import FIELDS
 from vethlib.errors import BatchError, InvalidValue, SessionClosed, VethError, check_type
 from vethlib.linkref import Item, LinkRef, as_indexed, as_items, as_key, check_refs, locate
 from vethlib.links import (
+    FURTHER,
     Address,
     Dependents,
     End,
@@ -62,6 +64,7 @@ if TYPE_CHECKING:
     from vethlib.rates import Sample
 
     from .read.fingerprint import Fingerprints
+    from .read.further import Asked
     from .read.survey import Survey
 
 __all__ = ["Session", "open_namespaces", "open_netns"]
@@ -257,6 +260,10 @@ class Session(WarnsUnclosed):
         only_if: Callable[[Link, Birth], bool] | None = None,
         wait: float | None = None,
         ipv6: bool | None = None,
+        txqlen: int | None = None,
+        gso_max_size: int | None = None,
+        altnames: Iterable[str] | None = None,
+        sysctls: Mapping[str, str | int] | Iterable[tuple[str, str]] | None = None,
     ) -> Link:
         """Change the given settings of a link, and nothing else; return the link as changed.
 
@@ -267,7 +274,8 @@ class Session(WarnsUnclosed):
         those with a peer; an :class:`Address` removes exactly that address. `address_order` puts those of its addresses
         that the link has in this order. Addresses that would expire or are deprecated become permanent. `alias=""`
         clears the alias. Setting a link down removes its IPv6 addresses, and so does ipv6=False, which disables IPv6 on
-        it; ipv6=True enables it.
+        it; ipv6=True enables it. `altnames` replaces all alternative names; of the `sysctls`, those that are given are
+        written (see :class:`End`).
 
         With `index`, the link is changed only if it still has that ifindex; with `only_if`, only if
         ``only_if(link, birth)`` is true, as for :meth:`delete_many`. With `wait`, wait up to that many seconds
@@ -293,7 +301,16 @@ class Session(WarnsUnclosed):
         check_ipv6(ipv6, (*(given_addresses or ()), *add), mtu)
         new_name = None if new_name is None else check_name(new_name, "new_name")
         up = None if up is None else check_up(up)
-        values = {"mac": mac, "mtu": mtu, "alias": alias, "group": group}
+        values = {
+            "mac": mac,
+            "mtu": mtu,
+            "alias": alias,
+            "group": group,
+            "txqlen": txqlen,
+            "gso_max_size": gso_max_size,
+            "altnames": altnames,
+            "sysctls": sysctls,
+        }
         fields = {name: FIELDS[name].check(value, name) for name, value in values.items() if value is not None}
         if (new_name, up, given_addresses, ipv6, wait, only_if).count(None) == 6 and not (add or remove or order):
             setting = only_setting(fields)
@@ -449,6 +466,32 @@ class Session(WarnsUnclosed):
             details = read_details(namespaces, Target(namespaces(netns), name, netns))
         same_link(cast(int, details["index"]), seen, name, netns)
         return details
+
+    def fields(self, name: LinkRef, netns: NetnsRef = "", *, sysctls: Iterable[str] = ()) -> dict[str, Any]:
+        """Return the fields of a link that an :class:`End` may have and a :class:`Link` does not show.
+
+        They are named as in End: ``{"txqlen": 1000, "gso_max_size": 65536, "altnames": (), "sysctls": …}``; of
+        `sysctls`, those that are asked for. Raises LinkNotFound, NetnsNotFound, NetlinkError.
+        """
+        name, netns, seen = locate(name, netns)
+        check_lookup_name(name)
+        wanted = dict(FURTHER) | {"sysctls": check_sysctls([(setting, "0") for setting in sysctls])}
+        from .read.further import read_further  # for few callers
+
+        with self._namespaces() as namespaces:
+            target = Target(namespaces(netns), name, netns, ifindex=seen)
+            link = find(namespaces, target)
+            target.check_ifindex(link.ifindex)
+            return read_further(namespaces, target.place, link, wanted)
+
+    def fields_many(self, asked: Iterable[Asked]) -> list[dict[str, Any] | VethError | None]:
+        """Return fields of many links, each (reference, ifindex, fields to read), as :meth:`fields` does.
+
+        An error that concerns some links is returned for these; None for a link that is missing.
+        """
+        from .read.further import read_further_of  # for an agent
+
+        return read_further_of(self._namespaces, asked)
 
     def survey(self, refs: Iterable[str], *, may_be_closed: Container[str] = (), fingerprints: bool = False) -> Survey:
         """Read all links and addresses of many namespaces at once, and find the peer of each veth.

@@ -85,7 +85,9 @@ class FieldReader:
 
     def _field(self, fields: dict[str, Any], field: FieldDescriptor, value: Any, path: str) -> None:
         """Put `value` into `fields` if it is of the field's type."""
-        if field.default_value != []:
+        if _is_map(field):
+            self._map(fields, field, value, path)
+        elif field.default_value != []:
             self._one(fields, field.name, field, value, path)
         elif not isinstance(value, list):
             self._wrong(path, value, f"must be a list, not {json_type(value)}")
@@ -95,6 +97,19 @@ class FieldReader:
             for number, element in enumerate(value):
                 self._one(elements, number, field, element, f"{path}[{number}]")
             fields[field.name] = list(elements.values())
+
+    def _map(self, fields: dict[str, Any], field: FieldDescriptor, value: Any, path: str) -> None:
+        """Put an object whose values are texts, or numbers that stand for them, into `fields`."""
+        if not isinstance(value, dict):
+            self._wrong(path, value, f"must be an object, not {json_type(value)}, as in {_EXAMPLES[path]}")
+            return
+        for key in value.twice if isinstance(value, JsonObject) else ():
+            self._stray(f"{path}.", key, value[key], lambda: "the key is given twice in one object")
+        for key, text in value.items():
+            if isinstance(text, bool) or not isinstance(text, str | int):
+                self._wrong(f"{path}.{_shown(key)}", text, "must be a string or a whole number")
+                self._refused.add(path)
+        fields[field.name] = {} if path in self._refused else {key: str(text) for key, text in value.items()}
 
     def _one(self, into: dict[Any, Any], key: object, field: FieldDescriptor, value: Any, path: str) -> None:
         if field.type == field.TYPE_MESSAGE:
@@ -157,6 +172,10 @@ def _unknown(descriptor: Descriptor, key: str, path: str) -> str:
     return f"unknown key; did you mean {path}{field.name}?"
 
 
+def _is_map(field: FieldDescriptor) -> bool:
+    return field.message_type is not None and field.message_type.GetOptions().map_entry
+
+
 def _is_text(_field: FieldDescriptor, value: object) -> bool:
     return isinstance(value, str) and (value.isascii() or not any("\ud800" <= c <= "\udfff" for c in value))
 
@@ -188,7 +207,11 @@ def _as_number(_field: FieldDescriptor, value: Any) -> int:
 
 
 # By field type: a check of the type, the conversion to the model, and the cure for a value of another type.
-_EXAMPLES = {"namespace": '{"type": 2, "name": "ns1"}', "veth": '{"peer_if_name": "veth2"}'}
+_EXAMPLES = {
+    "namespace": '{"type": 2, "name": "ns1"}',
+    "veth": '{"peer_if_name": "veth2"}',
+    "sysctls": '{"rp_filter": "0"}',
+}
 
 _SCALARS: dict[
     int,

@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from enum import IntEnum
 from ipaddress import IPv6Interface
-from typing import Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from vethlib import links
 from vethlib.agent.limits import Limits
+from vethlib.endfields.checks import Sysctl
+from vethlib.endfields.table import FIELDS
 from vethlib.errors import InvalidValue
 from vethlib.follow.resolver import LABEL_MAX
 from vethlib.text import has_controls
@@ -186,7 +188,8 @@ class Interface:
 
     `peer_if_name` is the name of the interface at the other end. With their default values, `phys_address`, `mtu`
     (bytes) and `num_queues` are chosen by the kernel. `ipv6` is whether the link has IPv6; None leaves that to the
-    policy of the agent. `addresses` are the `ip_addresses` as ``ipaddress`` interfaces, `kernel_name` is the name of
+    policy of the agent. The fields after it are those of :class:`vethlib.End`; a missing field is left alone.
+    `addresses` are the `ip_addresses` as ``ipaddress`` interfaces, `kernel_name` is the name of
     the link in its namespace, `wants_ipv6` is `ipv6` or what the policy says (:meth:`with_ipv6_policy`).
     `explicit` are the names of fields that were written although they have their default value; it only affects
     writing. `spelling` are warnings about the text from which the value was read.
@@ -208,6 +211,10 @@ class Interface:
     num_queues: int = 0
     link_only: bool = False
     ipv6: bool | None = None
+    txqlen: int | None = None
+    gso_max_size: int | None = None
+    altnames: tuple[str, ...] = ()
+    sysctls: Mapping[str, str | int] | tuple[Sysctl, ...] = ()
     explicit: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
     spelling: tuple[Remark, ...] = field(default=(), repr=False, compare=False)
     addresses: tuple[links.Interface, ...] = field(init=False, repr=False, compare=False)
@@ -236,6 +243,8 @@ class Interface:
             if not isinstance(value, bool) and not (flag == "ipv6" and value is None):
                 check.wrong(flag, value, "must be true or false")
         _set(self, "wants_ipv6", self.ipv6)
+        for name, value in self.further.items():
+            _set(self, name, check(FIELDS[name].check, value, name))
         self._check_addresses(check)
         if type(self.namespace) is not Namespace:
             check.wrong("namespace", self.namespace, "must be a Namespace")
@@ -291,6 +300,11 @@ class Interface:
             cause = "IPv6 addresses" if six else "ipv6"
             check.wrong("mtu", self.mtu, f"must be at least {IPV6_MIN_MTU} for a link with {cause}")
 
+    @property
+    def further(self) -> dict[str, Any]:
+        """The given ones of the fields that few interfaces have (``vethlib.links.FURTHER``)."""
+        return {name: value for name, absent in links.FURTHER.items() if (value := getattr(self, name)) != absent}
+
     def with_ipv6_policy(self, policy: IPv6Policy) -> Interface:
         """Return the interface, with `wants_ipv6` False if the policy applies to it."""
         if policy == "on" or self.ipv6 is not None or self.link_only or (policy == "auto" and self.namespace.ref):
@@ -338,6 +352,7 @@ class Interface:
             group=group,
             address_proto=address_proto,
             ipv6=self.wants_ipv6,
+            **self.further,
         )
 
 

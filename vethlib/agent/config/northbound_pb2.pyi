@@ -59,6 +59,26 @@ class Interface(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class SysctlsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
@@ -72,6 +92,10 @@ class Interface(_message.Message):
     NUM_QUEUES_FIELD_NUMBER: _builtins.int
     LINK_ONLY_FIELD_NUMBER: _builtins.int
     IPV6_FIELD_NUMBER: _builtins.int
+    TXQLEN_FIELD_NUMBER: _builtins.int
+    GSO_MAX_SIZE_FIELD_NUMBER: _builtins.int
+    ALTNAMES_FIELD_NUMBER: _builtins.int
+    SYSCTLS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Identity of the interface, and the name of its link unless host_if_name is given."""
     description: _builtins.str
@@ -94,6 +118,10 @@ class Interface(_message.Message):
     """False: no IPv6 on the link, not even a link-local address. True: IPv6, also where new links have none. Absent: the
     agent's --ipv6 decides, by default that nothing is changed.
     """
+    txqlen: _builtins.int
+    """Packets; length of the transmit queue. Absent: left alone."""
+    gso_max_size: _builtins.int
+    """Bytes; largest packet that is left to the link to segment. Absent: left alone."""
     @_builtins.property
     def ip_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """"ip/prefix"; without a prefix, /32 or /128. Empty strings are skipped."""
@@ -105,6 +133,16 @@ class Interface(_message.Message):
     @_builtins.property
     def veth(self) -> Global___Veth:
         """The other end of the pair."""
+
+    @_builtins.property
+    def altnames(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Alternative names of the link (Linux 5.5). Others are left alone, also those that are not configured any more."""
+
+    @_builtins.property
+    def sysctls(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Settings of the link below net.ipv4.conf and net.ipv6.conf: {"rp_filter": "0", "ipv6.forwarding": "1"}. Without a
+        family, IPv4 is meant if it has a setting of that name. Others are left alone.
+        """
 
     def __init__(
         self,
@@ -122,14 +160,27 @@ class Interface(_message.Message):
         num_queues: _builtins.int = ...,
         link_only: _builtins.bool = ...,
         ipv6: _builtins.bool | None = ...,
+        txqlen: _builtins.int | None = ...,
+        gso_max_size: _builtins.int | None = ...,
+        altnames: _abc.Iterable[_builtins.str] | None = ...,
+        sysctls: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_ipv6", b"_ipv6", "ipv6", b"ipv6", "namespace", b"namespace", "veth", b"veth"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_gso_max_size", b"_gso_max_size", "_ipv6", b"_ipv6", "_txqlen", b"_txqlen", "gso_max_size", b"gso_max_size", "ipv6", b"ipv6", "namespace", b"namespace", "txqlen", b"txqlen", "veth", b"veth"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_ipv6", b"_ipv6", "description", b"description", "enabled", b"enabled", "host_if_name", b"host_if_name", "ip_addresses", b"ip_addresses", "ipv6", b"ipv6", "link_only", b"link_only", "mtu", b"mtu", "name", b"name", "namespace", b"namespace", "num_queues", b"num_queues", "phys_address", b"phys_address", "type", b"type", "veth", b"veth"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gso_max_size", b"_gso_max_size", "_ipv6", b"_ipv6", "_txqlen", b"_txqlen", "altnames", b"altnames", "description", b"description", "enabled", b"enabled", "gso_max_size", b"gso_max_size", "host_if_name", b"host_if_name", "ip_addresses", b"ip_addresses", "ipv6", b"ipv6", "link_only", b"link_only", "mtu", b"mtu", "name", b"name", "namespace", b"namespace", "num_queues", b"num_queues", "phys_address", b"phys_address", "sysctls", b"sysctls", "txqlen", b"txqlen", "type", b"type", "veth", b"veth"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__gso_max_size: _TypeAlias = _typing.Literal["gso_max_size"]  # noqa: Y015
+    _WhichOneofArgType__gso_max_size: _TypeAlias = _typing.Literal["_gso_max_size", b"_gso_max_size"]  # noqa: Y015
     _WhichOneofReturnType__ipv6: _TypeAlias = _typing.Literal["ipv6"]  # noqa: Y015
     _WhichOneofArgType__ipv6: _TypeAlias = _typing.Literal["_ipv6", b"_ipv6"]  # noqa: Y015
+    _WhichOneofReturnType__txqlen: _TypeAlias = _typing.Literal["txqlen"]  # noqa: Y015
+    _WhichOneofArgType__txqlen: _TypeAlias = _typing.Literal["_txqlen", b"_txqlen"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__gso_max_size) -> _WhichOneofReturnType__gso_max_size | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__ipv6) -> _WhichOneofReturnType__ipv6 | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__txqlen) -> _WhichOneofReturnType__txqlen | None: ...
 
 Global___Interface: _TypeAlias = Interface  # noqa: Y015
 

@@ -35,6 +35,10 @@ def to_dict(interface: Interface) -> dict[str, Any]:
         num_queues=interface.num_queues,
         link_only=interface.link_only,
         ipv6=interface.ipv6,
+        txqlen=interface.txqlen,
+        gso_max_size=interface.gso_max_size,
+        altnames=interface.altnames,
+        sysctls=dict(interface.further.get("sysctls", ())),
     )
     if namespace.ref:
         message.namespace.type = pb.NamespaceType.ValueType(namespace.type)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from vethlib import ns
+from vethlib.agent.config.mark import read_alias
+from vethlib.agent.config.model import Interface
 from vethlib.agent.planning.observed import NetnsId, Observed, SeenLink, SeenNetns
 from vethlib.agent.reasons import ReasonCode, of_error
 from vethlib.errors import NetnsNotFound, VethError
 from vethlib.follow import ResolverDown
 from vethlib.ns.opening import entry_at, is_leftover
 from vethlib.session import Session
+from vethlib.session.read.further import Asked
 from vethlib.session.read.survey import Survey
 
 from .given import attributed
@@ -28,6 +32,7 @@ def observe(
     gone: Mapping[str, str] | None = None,
     may_be_closed: bool = False,
     fingerprints: bool = False,
+    interfaces: Iterable[Interface] = (),
 ) -> Observed:
     """Return what is in the namespaces of `refs`, in the home namespace, and in every named one.
 
@@ -37,7 +42,7 @@ def observe(
     `gone` are references that lead nowhere, whatever the host shows, each with the reason: an agent knows that the
     processes that they meant have ended.
 
-    With `fingerprints`, the result has them.
+    With `fingerprints`, the result has them. Of the links of `interfaces`, the fields that are given there are read.
 
     Raises NetlinkError if the home namespace cannot be read, and NotPermitted if no namespace of `refs` may be entered,
     unless they `may_be_closed`.
@@ -45,7 +50,7 @@ def observe(
     asked, existing, others = _places(refs, gone)
     closed = existing | others if may_be_closed else others
     survey = session.survey([*existing, *others], may_be_closed=closed, fingerprints=fingerprints)
-    return _observed(session, asked, survey, create_missing, gone)
+    return _with_further(session, _observed(session, asked, survey, create_missing, gone), interfaces)
 
 
 def fingerprints(session: Session, refs: Iterable[str], gone: Mapping[str, str]) -> object:
@@ -70,19 +75,28 @@ def look_at(
     *,
     gone: Mapping[str, str],
     create_missing: bool,
+    interfaces: Iterable[Interface] = (),
 ) -> Observed:
     """Observe single links, each (reference, name or ifindex), as :func:`observe` does. Missing links are left out."""
     asked = dict.fromkeys(["", *refs])
     existing = [ref for ref in asked if ref not in gone]
     links = [(ref, link) for ref, link in links if ref not in gone]
     survey = session.inspect(links, existing, ends_at_home=True, may_be_closed=set(existing))
-    return _observed(session, asked, survey, create_missing, gone)
+    return _with_further(session, _observed(session, asked, survey, create_missing, gone), interfaces)
 
 
-def observe_all(session: Session, refs: Iterable[str], records: RecordFile, *, create_missing: bool = True) -> Observed:
+def observe_all(
+    session: Session,
+    refs: Iterable[str],
+    records: RecordFile,
+    *,
+    create_missing: bool = True,
+    interfaces: Iterable[Interface] = (),
+) -> Observed:
     """Observe as :func:`observe` does, and find the recorded pairs as well."""
     records.refresh()
-    observed = observe(session, [*refs, *find_recorded(records).values()], create_missing=create_missing)
+    refs = [*refs, *find_recorded(records).values()]
+    observed = observe(session, refs, create_missing=create_missing, interfaces=interfaces)
     return attributed(observed, records.record)
 
 
@@ -117,6 +131,32 @@ def _observed(
         for seen in survey.links
     ]
     return Observed(netns, links, cookies, survey.fingerprints)
+
+
+def _with_further(session: Session, observed: Observed, interfaces: Iterable[Interface]) -> Observed:
+    """Read the fields that few interfaces have, of those links that may be theirs: by name, or by the name in the mark.
+
+    Where they cannot be read, they are missing, and setting them reports the reason.
+    """
+    by_place: dict[tuple[NetnsId | None, str], Interface] = {}
+    by_name: dict[str, Interface] = {}
+    for interface in interfaces:
+        if interface.further:
+            by_name[interface.name] = interface
+            by_place[observed.netns[interface.namespace.ref].place, interface.kernel_name] = interface
+    if not by_name:
+        return observed
+    asked: dict[int, Asked] = {}
+    for number, seen in enumerate(observed.links):
+        mark = read_alias(seen.link.alias)
+        owner = by_name.get(mark.name) if mark is not None else None
+        if (owner := owner or by_place.get((seen.place, seen.link.name))) is not None:
+            asked[number] = seen.ref, seen.link.index, owner.further
+    links = list(observed.links)
+    for number, values in zip(asked, session.fields_many(asked.values()), strict=True):
+        if isinstance(values, dict):
+            links[number] = replace(links[number], further=values)
+    return replace(observed, links=links)
 
 
 def _is_free(ref: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from vethlib.address_order import added, in_order, in_the_way, removed
 from vethlib.agent.config.mark import ADDRESS_PROTO, Mark, alias_of
 from vethlib.agent.config.model import IPV6_MIN_MTU, Interface
 from vethlib.agent.reasons import Reason, needs_rebuild
+from vethlib.endfields.table import FIELDS
 from vethlib.links import Address, Link
 
 from .detection import duplicates
@@ -35,8 +36,12 @@ def rebuild_reason(interface: Interface, seen: SeenLink) -> Reason | None:
     return None
 
 
-def link_differences(interface: Interface, link: Link, label: str, *, marked: bool) -> dict[str, tuple[Any, Any]]:
+def link_differences(
+    interface: Interface, link: Link, label: str, *, marked: bool, further: Mapping[str, Any] | None = None
+) -> dict[str, tuple[Any, Any]]:
     """Return the drift of a link, apart from its addresses: field → (observed, desired).
+
+    `further` are the observed values of fields that no :class:`Link` has; with None, these are not compared.
 
     The alias counts only if the link is `marked`: an alias that a tenant can write is ignored.
     """
@@ -44,6 +49,13 @@ def link_differences(interface: Interface, link: Link, label: str, *, marked: bo
     if marked:
         fields["alias"] = alias_of(label, interface)
     drift = {name: (present, value) for name, value in fields.items() if (present := getattr(link, name)) != value}
+    for name, value in interface.further.items():
+        field = FIELDS[name]
+        if field.read is None and further is None:
+            continue
+        present = getattr(link, name) if further is None or field.read is not None else further.get(name)
+        if (target := field.target(present, value)) != present:
+            drift[name] = (present, target)
     if "mtu" in drift and link.mtu < IPV6_MIN_MTU and interface.wants_ipv6 is False:
         drift["ipv6"] = (False, False)  # with the larger MTU, the kernel would enable it
     return drift
@@ -65,7 +77,7 @@ def change_of(
 ) -> ChangeLink | None:
     """Return the change of a link to its desired state; None if it matches. `peer` is the other end, if observed."""
     link = seen.link
-    changes = link_differences(interface, link, label, marked=marked)
+    changes = link_differences(interface, link, label, marked=marked, further=seen.further)
     mark = Mark(label, interface.name, bool(interface.phys_address))
     ref = interface.namespace.ref
     change = ChangeLink(interface, ref, seen.place, link.index, link.name, changes, seen=seen, mark=mark)

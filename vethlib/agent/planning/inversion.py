@@ -2,16 +2,16 @@
 
 To try a configuration, and to restore the host afterwards:
 
-    before = observe(session, refs)
+    before = observe(session, refs, interfaces=interfaces.values())
     planned = plan(interfaces, before, label=label, prune=True)
     at_stake = links_at_stake(planned, before)
     dependents = session.dependents([(seen.ref, seen.link.index) for seen in at_stake])
     if not irreversible(planned, before, {seen.id: each for seen, each in zip(at_stake, dependents)}):
         done = execute(session, planned).done
         refs += [seen.ref for seen in at_stake]
-        after = observe(session, refs)
+        after = observe(session, refs, interfaces=interfaces.values())
         ...                                      # is it good?
-        undo = inverse(done, before, after, observe(session, refs))
+        undo = inverse(done, before, after, observe(session, refs, interfaces=interfaces.values()))
         execute(session, undo.plan)
 
 `refs` are the namespaces of the interfaces, and for the last two looks those of :func:`links_at_stake` as well.
@@ -225,8 +225,8 @@ class _Undoing:
             return
         fields = {}
         for name, (old, new) in change.changes.items():
-            value = getattr(present.link, name)
-            if value == new:
+            value = present.value_of(name)
+            if value == new and old is not None:
                 fields[name] = (value, old)
             elif value != old:
                 self.left.append(f"{where}: {name} stays {value}, because another program has set it since")
@@ -330,6 +330,7 @@ def _end(seen: SeenLink) -> End:
         group=link.group,
         address_proto=ADDRESS_PROTO,
         ipv6=link.ipv6,
+        **{"altnames": link.altnames, **seen.further},
     )
 
 
@@ -350,4 +351,5 @@ def _interface(seen: SeenLink, mark: Mark, peer: Mark, end: End) -> Interface:
         host_if_name=seen.link.name,
         num_queues=seen.link.num_queues,
         ipv6=end.ipv6,
+        **end.further,
     )

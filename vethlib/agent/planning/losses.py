@@ -121,4 +121,5 @@ def _lost_with(end: SeenLink, dependents: Dependents) -> Iterator[str]:
     if dependents.neighbours:
         yield counted(dependents.neighbours, "permanent neighbour")
     yield from (f"{name} on top of it" for name in dependents.stacked)
-    yield from dependents.fixed
+    restored = {f"its alternative name {name!r}" for name in end.link.altnames}
+    yield from (each for each in dependents.fixed if each not in restored)

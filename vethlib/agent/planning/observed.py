@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from vethlib.agent.config.mark import Mark, group_of, read_alias
 from vethlib.agent.reasons import Reason, ReasonCode
@@ -71,6 +71,7 @@ class SeenLink:
 
     `ref` is a reference by which its namespace can be entered. `id` is the identity of the link on this host. `cookie`
     distinguishes its namespace from later ones with the same identity (SO_NETNS_COOKIE); 0 if it is unknown.
+    `further` has the fields that no :class:`Link` has, as far as they were read, because its interface has them.
     `owners_known`: the owner mark of each address is right; otherwise an address without one may be the agent's, too.
     """
 
@@ -81,10 +82,15 @@ class SeenLink:
     peer: LinkId | None = None
     cookie: int = field(default=0, repr=False, compare=False)
     owners_known: bool = field(default=True, repr=False, compare=False)
+    further: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
     id: LinkId = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "id", (self.place, self.link.index))
+
+    def value_of(self, field: str) -> Any:
+        """Return the value of a field of :class:`Link` or of `further`; None if it was not read."""
+        return self.further[field] if field in self.further else getattr(self.link, field, None)
 
 
 @dataclass(frozen=True, slots=True)

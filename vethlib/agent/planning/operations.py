@@ -74,7 +74,8 @@ class DeletePair:
 class ChangeLink:
     """Change fields of one owned link in place; correct fields are left out.
 
-    `name` and `index` are those before the change. `changes` maps name, mac, mtu, up, ipv6 and alias to (old, new). The
+    `name` and `index` are those before the change. `changes` maps fields of an end to (old, new): those of
+    ``vethlib.endfields.table.FIELDS``, and name, up and ipv6; old is None for a value that could not be read. The
     changes are made in this order: the alias (a crash must not leave a configured MAC unmarked), `removed`, name, mac,
     mtu, up, ipv6, `added`. It is not an error if an address of `removed` no longer exists by then, or one of `added`
     already exists. Removing an IPv4 address also removes those that are secondary to it (__inet_del_ifa,
@@ -124,7 +125,7 @@ class ChangeLink:
 
     def as_dicts(self) -> list[dict[str, Any]]:
         """Return the operation for JSON."""
-        changes: dict[str, Any] = {name: [old, new] for name, (old, new) in self.changes.items()}
+        changes: dict[str, Any] = {name: [_plain(old), _plain(new)] for name, (old, new) in self.changes.items()}
         if self.added or self.removed:
             changes["addresses"] = _addresses(self.added, self.removed)
         if self.order:
@@ -222,6 +223,11 @@ def _values(interface: Interface, end: links.End) -> dict[str, Any]:
     if end.interfaces:
         changes["addresses"] = _addresses(end.interfaces, ())
     return changes
+
+
+def _plain(value: object) -> object:
+    """Return the value of a field for JSON: a value of several parts is a list of texts."""
+    return list(map(str, value)) if isinstance(value, tuple) else value
 
 
 def named(address: Address) -> links.Interface | Address:

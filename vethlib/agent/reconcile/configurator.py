@@ -414,6 +414,9 @@ class Configurator(WarnsUnclosed):
         # Events that were caused by this agent do not count as noise.
         watches.cache.excuse(result.changed_netns())
         self._occasions.looked(scope.names, time.thread_time() - began, now)
+        for name in result.names:
+            interface = self._desired.interfaces.get(name)
+            self._occasions.look_regularly(name, now, needed=interface is not None and bool(interface.further))
         if not watches.any_rests():
             return
         for name in result.names:

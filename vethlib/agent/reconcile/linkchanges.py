@@ -123,7 +123,8 @@ class Interpreter:
         if owner is None:
             return
         interface = self._desired.interfaces.get(owner)
-        if interface is None or link is None or self._observer.differences(interface, place, link):
+        # An event does not show the fields that few interfaces have.
+        if interface is None or link is None or interface.further or self._observer.differences(interface, place, link):
             result.drifted.add(owner)
             if link is None:
                 result.gone.add(owner)

@@ -77,7 +77,12 @@ class HostObserver:
         refs.update(recorded.values())
         links += [(ref, index) for (_, index), ref in recorded.items()]
         observed = look_at(
-            self._session, refs, links, gone=self._gone(refs), create_missing=self.creatable.create_missing
+            self._session,
+            refs,
+            links,
+            gone=self._gone(refs),
+            create_missing=self.creatable.create_missing,
+            interfaces=desired.among(names).values(),
         )
         self.missing = {
             end for end, ref in recorded.items() if end not in observed.by_index and not _is_unknown(observed, ref)
@@ -100,6 +105,7 @@ class HostObserver:
             create_missing=self.creatable.create_missing,
             may_be_closed=True,
             fingerprints=True,
+            interfaces=desired.interfaces.values(),
         )
         self.missing = ends_missing(self._records, observed, recorded)
         self.creatable.start(desired.refs, observed)
@@ -119,7 +125,8 @@ class HostObserver:
         This holds until :meth:`note_work`.
         """
         places = getattr(observed.fingerprints, "places", None)
-        if places is None or self.watches.is_impaired:
+        # A fingerprint does not have the fields that few interfaces have.
+        if places is None or self.watches.is_impaired or any(each.further for each in desired.interfaces.values()):
             return
         # A namespace that could not be looked into, may be created, or must not be used has to be judged again.
         if all(

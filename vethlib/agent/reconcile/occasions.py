@@ -35,6 +35,9 @@ FREE_MOVES: Final = 32
 FREE_MOVE_SECONDS: Final = 2.0
 """… while the looks take no longer than this together."""
 
+UNSEEN: Final = 10.0
+"""Seconds between two looks at interfaces with fields of which no event reports a change."""
+
 CONFIGURATION: Final = "configuration"
 """The cause of a look after a change of the configuration."""
 
@@ -71,6 +74,8 @@ class Occasions:
         self._moves = Pace(FREE_MOVES, FREE_MOVE_SECONDS)  # of changes of where a namespace reference leads
         self._detected: dict[str, None] = {}  # interfaces for which duplicate address detection has ended
         self._detected_due = 0.0
+        self._unseen: dict[str, None] = {}  # interfaces with fields of which no event reports a change
+        self._unseen_due = 0.0
 
     def __bool__(self) -> bool:
         """Return whether there is anything to look at now."""
@@ -125,17 +130,34 @@ class Occasions:
         """Look at this interface soon, together with others."""
         self._detected.setdefault(name)
 
+    def look_regularly(self, name: str, now: float, *, needed: bool) -> None:
+        """Look at an interface from time to time, if that is `needed` because no event reports all its changes."""
+        if needed and not self._unseen:
+            self._unseen_due = now + UNSEEN
+        if needed:
+            self._unseen[name] = None
+        else:
+            self._unseen.pop(name, None)
+
     # --- what is due
 
     def next_due(self) -> float | None:
         """Return when the next look that was put off is due; None if there is none."""
-        dues = self._pace.next_due(), self._moves.next_due(), self._detected_due if self._detected else None
+        dues = (
+            self._pace.next_due(),
+            self._moves.next_due(),
+            self._detected_due if self._detected else None,
+            self._unseen_due if self._unseen else None,
+        )
         return min((due for due in dues if due is not None), default=None)
 
     def mark_put_off(self, now: float) -> None:
         """Mark the interfaces whose looks were put off, and are due now."""
         self.mark(self._moves.take_due(now), "its namespace reference keeps changing")
         self.mark(self._pace.take_due(now), "its link keeps changing")
+        if self._unseen and self._unseen_due <= now:
+            self.mark(self._unseen, "it has fields without events")
+            self._unseen_due = now + UNSEEN
 
     def mark_detected(self, now: float) -> None:
         """Mark the interfaces for which detection has ended, if some time has passed since the last ones."""

@@ -45,9 +45,14 @@ class Planned:
     plan: Plan
 
 
+def _observe(session: Session, desired: Desired, records: RecordFile) -> Observed:
+    creates, interfaces = desired.creates_netns, desired.interfaces.values()
+    return observe_all(session, desired.refs, records, create_missing=creates, interfaces=interfaces)
+
+
 def observe_and_plan(session: Session, desired: Desired, records: RecordFile) -> Planned:
     """Observe this host and plan, without writing anything."""
-    observed = observe_all(session, desired.refs, records, create_missing=desired.creates_netns)
+    observed = _observe(session, desired, records)
     planned = plan(
         desired.interfaces,
         observed,
@@ -61,6 +66,6 @@ def observe_and_plan(session: Session, desired: Desired, records: RecordFile) ->
 
 def observe_and_record(session: Session, desired: Desired, records: RecordFile) -> Planned:
     """Observe this host and plan, and record the pairs that were found, before the plan is executed."""
-    observed = observe_all(session, desired.refs, records, create_missing=desired.creates_netns)
+    observed = _observe(session, desired, records)
     prune = desired.prune is True
     return Planned(observed, plan_and_note(desired.interfaces, observed, records, label=desired.label, prune=prune))

@@ -166,9 +166,11 @@ class _Undoing:
         self.refs = [*desired.refs, *(seen.ref for seen in links_at_stake(planned.plan, planned.observed))]
         self._session, self._records, self._progress = session, records, progress
         self._before = planned.observed
+        self._interfaces = desired.interfaces
 
     def observe(self) -> Observed:
-        return attributed(observe(self._session, self.refs), self._records.record)
+        observed = observe(self._session, self.refs, interfaces=self._interfaces.values())
+        return attributed(observed, self._records.record)
 
     def undo(self, tried: Tried) -> None:
         session, records = self._session, self._records

@@ -36,7 +36,7 @@ VERBS: Final[Mapping[str, tuple[str, ...]]] = {
     **dict.fromkeys(("man", "usage", "docs"), ("help",)),
     **dict.fromkeys(("keep",), ("confirm",)),
     # Nothing here does what these do elsewhere.
-    **dict.fromkeys(("set", "edit", "update", "change", "modify", "rename", "replace", "flush", "reset"), ()),
+    **dict.fromkeys(("edit", "update", "change", "modify", "rename", "replace", "flush", "reset"), ()),
     **dict.fromkeys(("start", "stop", "restart", "reload", "kill", "exec", "run", "ping", "test", "try", "init"), ()),
     **dict.fromkeys(("undo", "rollback", "attach", "detach", "addr", "address", "route", "neigh", "link", "peer"), ()),
     **dict.fromkeys(("deal", "model", "version", "config", "store", "map"), ()),

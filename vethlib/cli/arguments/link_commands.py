@@ -1,9 +1,11 @@
-"""create, move, delete and netns: links and namespaces of this host."""
+"""create, set, move, delete and netns: links and namespaces of this host."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from .command import Command
-from .parser import Parser, number, one_of, seconds
+from .parser import Parser, assignment, number, one_of, seconds
 
 __all__ = ["COMMANDS"]
 
@@ -20,10 +22,39 @@ def _add_create(parser: Parser) -> None:
         parser.option(f"--{end}-addr", metavar="IP/PREFIX", action="append", default=[], help=text)
         text = f"whether {letter} has IPv6 (default: as new links of its namespace)"
         parser.option(f"--{end}-ipv6", type=one_of("on", "off"), metavar="on|off", help=text)
+        text = f"alternative name of {letter} (repeatable)"
+        parser.option(f"--{end}-altname", metavar="NAME", action="append", default=[], help=text)
+        text = f"setting of {letter}, as in rp_filter=0 or ipv6.forwarding=1 (repeatable)"
+        how: dict[str, Any] = {"type": assignment, "metavar": "NAME=VALUE", "action": "append", "default": []}
+        parser.option(f"--{end}-sysctl", help=text, **how)
     parser.option("--mtu", type=number, metavar="BYTES", help="MTU of both ends (default: 1500)")
+    parser.option("--txqlen", type=number, metavar="N", help="length of the transmit queue of both ends, in packets")
+    text = "largest packet that is left to both ends to segment"
+    parser.option("--gso-max-size", type=number, metavar="BYTES", help=text)
     parser.option("--queues", type=number, metavar="N", help="queues of both ends (default: one per CPU)")
     parser.option("--down", action="store_true", help="leave both ends down")
     parser.option("--wait", type=seconds, metavar="S", help="wait up to S seconds until both ends can be used")
+
+
+def _add_set(parser: Parser) -> None:
+    parser.add_argument("link", metavar="LINK[@NETNS]", help="the link")
+    parser.option("--name", metavar="NAME", help="its new name")
+    either = parser.add_mutually_exclusive_group()
+    parser.option("--up", action="store_true", among=either, help="set it up")
+    parser.option("--down", action="store_true", among=either, help="set it down, which removes its IPv6 addresses")
+    parser.option("--mac", metavar="MAC", help="its MAC address")
+    parser.option("--mtu", type=number, metavar="BYTES", help="its MTU")
+    parser.option("--alias", metavar="TEXT", help='its alias; "" removes it')
+    parser.option("--addr", metavar="IP/PREFIX", action="append", help="address in place of all others (repeatable)")
+    parser.option("--ipv6", type=one_of("on", "off"), metavar="on|off", help="whether it has IPv6")
+    parser.option("--txqlen", type=number, metavar="N", help="length of its transmit queue, in packets")
+    text = "largest packet that is left to it to segment"
+    parser.option("--gso-max-size", type=number, metavar="BYTES", help=text)
+    text = "alternative name in place of all others (repeatable)"
+    parser.option("--altname", metavar="NAME", action="append", help=text)
+    text = "setting of it, as in rp_filter=0 or ipv6.forwarding=1 (repeatable)"
+    parser.option("--sysctl", type=assignment, metavar="NAME=VALUE", action="append", help=text)
+    parser.option("--wait", type=seconds, metavar="S", help="wait up to S seconds until it can be used")
 
 
 def _add_move(parser: Parser) -> None:
@@ -53,11 +84,22 @@ def _add_netns(parser: Parser) -> None:
 COMMANDS = {
     "create": Command(
         "host.links",
-        "create A[@NETNS] B[@NETNS] [--mtu BYTES] [--a-mac MAC] [--a-addr IP/PREFIX]… [--a-ipv6 on|off] [--b-…]… "
-        "[--queues N] [--down] [--wait S]",
+        "create A[@NETNS] B[@NETNS] [--mtu BYTES] [--a-mac MAC] [--a-addr IP/PREFIX]… [--a-ipv6 on|off] "
+        "[--a-altname NAME]… [--a-sysctl NAME=VALUE]… [--b-…]… [--txqlen N] [--gso-max-size BYTES] [--queues N] "
+        "[--down] [--wait S]",
         "create a pair, with each end directly in its namespace",
         _add_create,
         _CREATE_EXAMPLE,
+    ),
+    "set": Command(
+        "host.links",
+        "set LINK[@NETNS] [--name NAME] [--up | --down] [--mac MAC] [--mtu BYTES] [--alias TEXT] [--addr IP/PREFIX]… "
+        "[--ipv6 on|off] [--txqlen N] [--gso-max-size BYTES] [--altname NAME]… [--sysctl NAME=VALUE]… [--wait S]",
+        "change a link: all that is given, or nothing",
+        _add_set,
+        "example: vethctl set veth1@ns1 --mtu 1400 --sysctl rp_filter=0",
+        function="set_link",
+        alters=True,
     ),
     "move": Command(
         "host.links",

@@ -19,6 +19,7 @@ __all__ = [
     "OneOf",
     "Parser",
     "UsageError",
+    "assignment",
     "count",
     "given",
     "interval",
@@ -224,3 +225,11 @@ def number(text: str) -> int:
         return int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r}: must be an integer") from None
+
+
+def assignment(text: str) -> tuple[str, str]:
+    """Parse NAME=VALUE; both are checked where they are used."""
+    name, equals, value = text.partition("=")
+    if name and equals:
+        return name, value
+    raise argparse.ArgumentTypeError(f"{text!r}: must be NAME=VALUE, as in rp_filter=0")

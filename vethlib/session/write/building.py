@@ -24,12 +24,14 @@ from typing import Final
 from vethlib._nl.addr import new_addr
 from vethlib._nl.batch import DONE, UNSENT, Exchange, Outcome
 from vethlib._nl.link import LinkMessage, NewEnd, create_veth, get_link, parse_link, set_link, set_up
-from vethlib.endfields.checks import IPV6_MIN_MTU
+from vethlib.endfields.checks import IPV6_MIN_MTU, Sysctl
+from vethlib.endfields.table import FIELDS, SYSCTLS
 from vethlib.errors import InvalidValue, LinkExists, Malformed, NetlinkError, VethError
 from vethlib.links import End, IPInterface, Link, Veth, describe, spell
 from vethlib.session.core.ipv6 import enable_ipv6, is_disabled, switch_ipv6
 from vethlib.session.core.namespaces import Identity, Namespaces, OpenNetns
 from vethlib.session.core.refusal import copy_for, refusal
+from vethlib.session.core.settings import write_sysctls
 from vethlib.session.read.dying import Patience, Wanted, are_dying, holders
 from vethlib.session.read.reading import find, link_of, to_link
 from vethlib.session.read.target import Target
@@ -65,7 +67,7 @@ class Side:
     def wants_more(self) -> bool:
         """Whether it has settings that cannot be in the creating message."""
         end = self.end
-        return end.up or end.alias is not None or bool(end.addresses) or end.ipv6 is not None
+        return end.up or end.alias is not None or bool(end.addresses or end.further) or end.ipv6 is not None
 
 
 class Job:
@@ -149,7 +151,7 @@ class Job:
             end.alias or "",
             side.group or 0,
             queues,
-            (),
+            end.further.get("altnames", ()),
             (),
             mtu >= IPV6_MIN_MTU if end.ipv6 is None else end.ipv6,
         )
@@ -254,7 +256,7 @@ class Slab:
 
     def finish(self) -> None:
         """Configure and read each pair that was created."""
-        self._switch_ipv6()
+        self._write_settings()
         to_configure: dict[OpenNetns, _Ends] = {}
         to_read: dict[OpenNetns, _Ends] = {}
         for job in self.jobs:
@@ -279,18 +281,22 @@ class Slab:
         echo = job.echo if side is job.outer and not side.wants_more else None
         return None if echo is None else to_link(echo, side.end.netns)
 
-    def _switch_ipv6(self) -> None:
-        wanted: dict[OpenNetns, dict[str, bool]] = {}
+    def _write_settings(self) -> None:
+        """Write what is no message: whether an end has IPv6, and its sysctls."""
+        ipv6: dict[OpenNetns, dict[str, bool]] = {}
+        sysctls: dict[OpenNetns, dict[str, tuple[Sysctl, ...]]] = {}
         for job in self.jobs:
             if job.made and job.error is None:
                 for side in (job.outer, job.peer):
                     if side.end.ipv6 is not None:
-                        wanted.setdefault(side.place, {})[side.end.name] = side.end.ipv6
-        if wanted and (failed := switch_ipv6(wanted)):
-            for job in self.jobs:
-                for side in (job.outer, job.peer):
-                    if (error := failed.get((side.place, side.end.name))) is not None:
-                        job.failed(error)
+                        ipv6.setdefault(side.place, {})[side.end.name] = side.end.ipv6
+                    if side.end.sysctls:
+                        sysctls.setdefault(side.place, {})[side.end.name] = side.end.further[SYSCTLS]
+        failed = (switch_ipv6(ipv6) if ipv6 else {}) | (write_sysctls(sysctls) if sysctls else {})
+        for job in self.jobs if failed else ():
+            for side in (job.outer, job.peer):
+                if (error := failed.get((side.place, side.end.name))) is not None:
+                    job.failed(error)
 
 
 def _by_outer_place(jobs: Iterable[Job]) -> dict[OpenNetns, list[Job]]:
@@ -373,6 +379,10 @@ def _configure(namespaces: Namespaces, place: OpenNetns, ends: _Ends) -> None:
         if end.alias is not None:
             requests.append(set_link(index, alias=os.fsencode(end.alias)))
             steps.append((job, side, "set its alias"))
+        for name, value in end.further.items():
+            for sent in FIELDS[name].steps(index, None, value):
+                requests.append(sent.request)
+                steps.append((job, side, f"set its {sent.what}"))
         if end.up:
             requests.append(set_up(index))
             steps.append((job, side, "bring it up"))

@@ -18,15 +18,17 @@ from typing import Any, Final, NamedTuple
 from vethlib._nl.batch import Exchange, Outcome
 from vethlib._nl.link import LinkMessage, get_link, parse_link, set_link
 from vethlib.addresses import Address
-from vethlib.endfields.checks import IPV6_MIN_MTU, check_ipv6
-from vethlib.endfields.table import FIELDS, Field, Step
+from vethlib.endfields.checks import IPV6_MIN_MTU, Sysctl, check_ipv6
+from vethlib.endfields.table import FIELDS, SYSCTLS, Step
 from vethlib.errors import InvalidValue, LinkExists, NetlinkError, NotPermitted, VethError
 from vethlib.links import IPInterface, Link, NetnsRef, describe
 from vethlib.session.core.ipv6 import enable_ipv6, is_disabled, switch_ipv6
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
 from vethlib.session.core.refusal import refusal
+from vethlib.session.core.settings import write_sysctls
 from vethlib.session.core.undo import note, undo_all
 from vethlib.session.read.dying import are_dying, holders
+from vethlib.session.read.further import read_further
 from vethlib.session.read.reading import addresses_of, find, find_known, read_addresses, read_link, to_link
 from vethlib.session.read.target import Target, read_body
 
@@ -43,7 +45,7 @@ _AS_GOOD_AS_UNDONE: Final = (0, errno.EEXIST, errno.EADDRNOTAVAIL, errno.ENXIO, 
 class Change(NamedTuple):
     """A requested change of a link; None leaves a field unchanged.
 
-    `fields` has values of :data:`vethlib.endfields.table.FIELDS`. `addresses` is the whole set in order, except the
+    `fields` has values of ``vethlib.endfields.table.FIELDS``. `addresses` is the whole set in order, except the
     link-local address generated from the MAC; `add` and `remove` are differences, and those of `order` are to be in
     that order.
     """
@@ -82,8 +84,9 @@ def change(namespaces: Namespaces, target: Target, wanted: Change) -> Link:
     addresses = addresses_of(read_addresses(namespaces, place, before.ifindex)) if touches else []
     goal = _goal(before.ifindex, addresses, wanted) if wanted.has_addresses else None
     _check_mtu(before, addresses, wanted, goal)
-    work = _Work(namespaces, target, before, addresses if touches else None)
-    steps = list(_steps(before, addresses, wanted, goal))
+    present = _present(namespaces, place, before, wanted)
+    work = _Work(namespaces, target, before, addresses if touches else None, present.get(SYSCTLS, ()))
+    steps = list(_steps(before, addresses, wanted, goal, present))
     try:
         return _carry_out_or_undo(work, steps, goal, wanted)
     except BaseException as error:
@@ -91,6 +94,13 @@ def change(namespaces: Namespaces, target: Target, wanted: Change) -> Link:
         if isinstance(error, LinkExists):
             error.dying = are_dying(namespaces, holders(namespaces, [(place, wanted.new_name or target.name)]))
         raise
+
+
+def _present(namespaces: Namespaces, place: OpenNetns, before: LinkMessage, wanted: Change) -> dict[str, Any]:
+    """Return the values that the fields to be changed have now."""
+    further = {name: value for name, value in wanted.fields.items() if FIELDS[name].read is None}
+    present = read_further(namespaces, place, before, further) if further else {}
+    return present | {name: read(before) for name in wanted.fields if (read := FIELDS[name].read) is not None}
 
 
 def _found(namespaces: Namespaces, target: Target, wanted: Change) -> LinkMessage:
@@ -126,6 +136,8 @@ def _carry_out(work: _Work, steps: Sequence[Sequence[Step]], goal: Goal | None, 
         work.send(together)
     if wanted.ipv6 is not None and not early:
         work.switch_ipv6(name, on=wanted.ipv6)
+    if sysctls := wanted.fields.get(SYSCTLS):
+        work.write_sysctls(name, sysctls)
     link = read_link(work.namespaces, work.target.renamed(name)) if goal is None else _reach(work, goal, name)
     if wanted.ipv6 not in (None, link.ipv6):
         refused = Outcome(errno.EBUSY, "", ())
@@ -147,19 +159,27 @@ def _goal(index: int, addresses: Sequence[Address], wanted: Change) -> Goal:
 
 
 def _steps(
-    before: LinkMessage, addresses: Sequence[Address], wanted: Change, goal: Goal | None
+    before: LinkMessage,
+    addresses: Sequence[Address],
+    wanted: Change,
+    goal: Goal | None,
+    present: Mapping[str, Any],
 ) -> Iterator[list[Step]]:
-    """Yield the steps of each datagram."""
+    """Yield the steps of each datagram. `present` are the values of the fields to be changed."""
     index = before.ifindex
+    changes = {
+        name: list(field.steps(index, present[name], wanted.fields[name]))
+        for name, field in FIELDS.items()
+        if name in wanted.fields
+    }
     # Setting the link down drops the IPv6 ones before others are added (addrconf_ifdown).
     stay = [address for address in addresses if address.interface.version == 4 or wanted.up is not False]
     first, last = ([], []) if goal is None else goal.first(stay)
-    steps = [step for field in FIELDS.values() for step in _field_steps(field, before, wanted) if field.name != "mtu"]
     # Last if it falls, because IPv6 needs 1280 bytes.
-    mtu = list(_field_steps(FIELDS["mtu"], before, wanted))
+    mtu = changes.pop("mtu", [])
     shrinks = wanted.mtu_after(before) < before.mtu
-    if not shrinks:
-        steps = mtu + steps
+    steps = [] if shrinks else mtu
+    steps += [step for several in changes.values() for step in several]
     if wanted.up is False:
         steps.append(Step("down", set_link(index, up=False), (set_link(index, up=before.up),)))
     steps += first
@@ -168,11 +188,6 @@ def _steps(
     yield steps
     yield _rename_steps(before, wanted)
     yield last + mtu if shrinks else last
-
-
-def _field_steps(field: Field, before: LinkMessage, wanted: Change) -> Iterator[Step]:
-    if field.name in wanted.fields:
-        yield from field.steps(before, wanted.fields[field.name])
 
 
 def _check_mtu(before: LinkMessage, addresses: Sequence[Address], wanted: Change, goal: Goal | None) -> None:
@@ -202,7 +217,12 @@ class _Work:
     """Steps sent for one link, and their undoing; `addresses` are those it had if they may have to be restored."""
 
     def __init__(
-        self, namespaces: Namespaces, target: Target, before: LinkMessage, addresses: Sequence[Address] | None
+        self,
+        namespaces: Namespaces,
+        target: Target,
+        before: LinkMessage,
+        addresses: Sequence[Address] | None,
+        sysctls: Sequence[Sysctl] = (),
     ) -> None:
         self.namespaces = namespaces
         self.target = target
@@ -210,6 +230,8 @@ class _Work:
         self._addresses = addresses
         self._sent: list[tuple[Sequence[Step], Exchange]] = []
         self._had_ipv6: bool | None = None  # before it was switched
+        self._sysctls = sysctls  # those to be changed, as they were
+        self._wrote_sysctls = False
         self._is_undone = False
 
     def send(self, steps: Sequence[Step]) -> None:
@@ -251,6 +273,12 @@ class _Work:
         for error in switch_ipv6({self.target.place: {name: on}}).values():
             raise error
 
+    def write_sysctls(self, name: str, sysctls: Sequence[Sysctl]) -> None:
+        """Write settings of the link, which has this name by now."""
+        self._wrote_sysctls = True
+        for error in write_sysctls({self.target.place: {name: sysctls}}).values():
+            raise error
+
     def _rename_while_down(self, step: Step, link: LinkMessage) -> Outcome:
         """Rename a link that is up, before Linux 6.3 (dev_change_name)."""
         if not link.up:
@@ -269,7 +297,7 @@ class _Work:
         """
         if not self._is_undone:
             failures: list[str] = []
-            steps = (self._take_back, self._switch_ipv6_back, self._give_addresses_back)
+            steps = (self._take_back, self._write_sysctls_back, self._switch_ipv6_back, self._give_addresses_back)
             undo_all((step, lambda error: failures.append(str(error))) for step in steps)
             self._is_undone = not failures
             if cause is not None:
@@ -288,6 +316,12 @@ class _Work:
         for (step, _), outcome in zip(undone, outcomes, strict=True):
             if outcome.errno not in _AS_GOOD_AS_UNDONE:
                 raise refusal(outcome, f"{self.target.what}: undo {step.what}", self.target.netns)
+
+    def _write_sysctls_back(self) -> None:
+        if self._wrote_sysctls:
+            existing = [setting for setting in self._sysctls if setting.value]
+            for error in write_sysctls({self.target.place: {self.before.name: existing}}).values():
+                raise error
 
     def _switch_ipv6_back(self) -> None:
         if self._had_ipv6 is not None:

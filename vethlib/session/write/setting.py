@@ -35,7 +35,7 @@ def only_setting(given: Mapping[str, Any]) -> Setting | None:
     if name == "mtu" and value < IPV6_MIN_MTU:
         return None
     field = FIELDS[name]
-    return field.describe(value), field.attribute(value)
+    return None if field.attribute is None else (field.describe(value), field.attribute(value))
 
 
 def carry_out(namespaces: Namespaces, target: Target, setting: Setting) -> Link:

@@ -1,8 +1,9 @@
-"""create, move and delete."""
+"""create, set, move and delete."""
 
 from __future__ import annotations
 
 from argparse import Namespace
+from typing import Any
 
 from vethlib.cli.arguments.references import parse_link, parse_netns
 from vethlib.cli.host.view import View
@@ -11,10 +12,10 @@ from vethlib.cli.term.output import Output
 from vethlib.cli.term.progress import Progress
 from vethlib.cli.term.text import paint
 from vethlib.errors import InvalidValue
-from vethlib.links import End, Veth, describe
+from vethlib.links import End, Link, Veth, describe
 from vethlib.session import Session
 
-__all__ = ["create", "delete", "move"]
+__all__ = ["create", "delete", "move", "set_link"]
 
 
 def create(args: Namespace, output: Output) -> int:
@@ -35,9 +36,9 @@ def create(args: Namespace, output: Output) -> int:
 def _end(args: Namespace, letter: str) -> End:
     """Return an end from its flags. Raises InvalidValue with the name of the flag."""
     name, ref = parse_link(getattr(args, letter), letter.upper())
-    flags = {"name": letter.upper(), "mac": f"--{letter}-mac", "addresses": f"--{letter}-addr", "mtu": "--mtu"}
-    flags["ipv6"] = f"--{letter}-ipv6"
-    ipv6 = getattr(args, f"{letter}_ipv6")
+    flags = {"name": letter.upper(), "addresses": f"--{letter}-addr", "altnames": f"--{letter}-altname"}
+    flags |= {"mac": f"--{letter}-mac", "ipv6": f"--{letter}-ipv6", "sysctls": f"--{letter}-sysctl"}
+    flags |= {"mtu": "--mtu", "txqlen": "--txqlen", "gso_max_size": "--gso-max-size"}
     try:
         return End(
             name,
@@ -47,10 +48,41 @@ def _end(args: Namespace, letter: str) -> End:
             addresses=getattr(args, f"{letter}_addr"),
             up=not args.down,
             num_queues=args.queues,
-            ipv6=None if ipv6 is None else ipv6 == "on",
+            ipv6=_on(getattr(args, f"{letter}_ipv6")),
+            txqlen=args.txqlen,
+            gso_max_size=args.gso_max_size,
+            altnames=getattr(args, f"{letter}_altname"),
+            sysctls=getattr(args, f"{letter}_sysctl"),
         )
     except InvalidValue as error:
         raise InvalidValue(flags.get(error.field, "--queues"), error.value, error.hint) from None
+
+
+def _on(flag: str | None) -> bool | None:
+    return None if flag is None else flag == "on"
+
+
+# The fields of Session.set that flags of other names give.
+_OTHER_FLAGS = {"new_name": "--name", "addresses": "--addr", "altnames": "--altname", "sysctls": "--sysctl"}
+
+
+def set_link(args: Namespace, output: Output) -> int:
+    """Change a link."""
+    name, ref = parse_link(args.link)
+    up, ipv6 = True if args.up else False if args.down else None, _on(args.ipv6)
+    fields = {"mac": args.mac, "mtu": args.mtu, "alias": args.alias, "up": up, "ipv6": ipv6, "txqlen": args.txqlen}
+    fields |= {"gso_max_size": args.gso_max_size, "addresses": args.addr, "altnames": args.altname}
+    fields |= {"new_name": args.name, "sysctls": args.sysctl}
+    given: dict[str, Any] = {field: value for field, value in fields.items() if value is not None}
+    if not given:
+        raise InvalidValue("LINK", args.link, "say what to change, as in --mtu 1400")
+    with Session() as session:
+        try:
+            link = session.set(name, ref, wait=args.wait, **given)
+        except InvalidValue as error:
+            flag = _OTHER_FLAGS.get(error.field, f"--{error.field.replace('_', '-')}")
+            raise InvalidValue(flag, error.value, error.hint) from None
+        return _changed(session, link, ref, "set", output)
 
 
 def move(args: Namespace, output: Output) -> int:
@@ -58,13 +90,17 @@ def move(args: Namespace, output: Output) -> int:
     name, ref = parse_link(args.link)
     to = parse_netns(args.to, "NETNS")
     with Session() as session:
-        link = session.move(name, ref, to=to)
-        if output.as_json:
-            view = View(session, [to])
-            output.json([view.as_dict(view.find(link.name, to, "move"))])
-            return DONE
-    now = "up" if link.up else "down"
-    output.line(f"{paint('~', 'warning')} {describe(link.name, to)}  index {link.index}  {link.mac}  {now}")
+        return _changed(session, session.move(name, ref, to=to), to, "move", output)
+
+
+def _changed(session: Session, link: Link, ref: str, request: str, output: Output) -> int:
+    """Print a link that was changed, and return the exit code."""
+    if output.as_json:
+        view = View(session, [ref])
+        output.json([view.as_dict(view.find(link.name, ref, request))])
+    else:
+        now = "up" if link.up else "down"
+        output.line(f"{paint('~', 'warning')} {describe(link.name, ref)}  index {link.index}  {link.mac}  {now}")
     return DONE
 
 

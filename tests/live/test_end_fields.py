@@ -1,0 +1,122 @@
+"""Fields that few ends have: as the kernel has them from creation on, changed, and undone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.live.end_fields import GIVEN, WANTED, fields
+from tests.live.sysctls import sysctl
+from tests.witness import names
+from vethlib import End, InvalidValue, LinkExists, NetlinkError, Session, Veth
+
+
+@pytest.mark.parametrize("read", [True, False])
+@pytest.mark.parametrize(("a", "b"), [("", "blue"), ("blue", "blue"), ("blue", "red")])
+def test_an_end_has_all_its_fields_from_creation_and_its_peer_none(
+    session: Session, blue: str, red: str, a: str, b: str, read: bool
+) -> None:
+    session.create(Veth(End("plain", "red"), End("plain2", "red")))
+    untouched = fields("plain", "red")
+    pair = session.create(Veth(End("va", a, **GIVEN), End("vb", b)), read=read)
+    assert fields("va", a) == WANTED
+    assert pair.a.altnames == GIVEN["altnames"]
+    assert fields("vb", b) == untouched
+    assert session.lookup("uplink", a).name == "va"
+
+
+def test_they_can_be_read_back(session: Session, blue: str) -> None:
+    session.create(Veth(End("va", "blue", **GIVEN), End("vb", "blue")))
+    read = session.fields("va", "blue", sysctls=["rp_filter", "ipv6.accept_ra"])
+    assert {**read, "sysctls": {name.removeprefix("ipv4."): value for name, value in read["sysctls"]}} == WANTED
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "seen_as"),
+    [
+        ("txqlen", 0, 0),
+        ("gso_max_size", 4096, 4096),
+        ("altnames", ["wan"], ("wan",)),
+        ("altnames", [], ()),
+        ("sysctls", {"rp_filter": "1"}, {"rp_filter": "1", "ipv6.accept_ra": "0"}),
+    ],
+)
+def test_one_field_is_set_and_nothing_else(session: Session, blue: str, field: str, value: Any, seen_as: Any) -> None:
+    session.create(Veth(End("va", "blue", **GIVEN), End("vb", "blue")))
+    link = session.set("va", "blue", **{field: value})
+    assert fields("va", "blue") == WANTED | {field: seen_as}
+    assert link.altnames == fields("va", "blue")["altnames"]
+
+
+def test_a_change_that_is_refused_leaves_every_field_as_it_was(session: Session, blue: str) -> None:
+    session.create(Veth(End("va", "blue", **GIVEN), End("vb", "blue")))
+    other: dict[str, Any] = {"txqlen": 1, "gso_max_size": 5000, "altnames": ["uplink", "other"]}
+    with pytest.raises(LinkExists):
+        session.set("va", "blue", new_name="vb", **other)
+    assert fields("va", "blue") == WANTED
+    with pytest.raises(LinkExists):
+        session.set("va", "blue", altnames=["new", "vb", "newer"])
+    assert fields("va", "blue") == WANTED
+    with pytest.raises(NetlinkError) as refused:
+        session.set("va", "blue", sysctls={"arp_filter": "1", "rp_filter": "1", "no_such_setting": "1"}, **other)
+    assert refused.value.errno == 2
+    assert "no_such_setting" in str(refused.value)
+    assert fields("va", "blue") == WANTED
+    assert sysctl("blue", "ipv4/conf/va/arp_filter") == "0"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("altnames", ["free", "taken"]), ("sysctls", {"no_such_setting": "1"})],
+)
+def test_a_pair_is_not_created_if_the_kernel_refuses_a_field(
+    session: Session, blue: str, field: str, value: Any
+) -> None:
+    session.create(Veth(End("taken", "blue"), End("other", "blue")))
+    with pytest.raises(NetlinkError) as refused:
+        session.create_many([Veth(End("va", "blue", **{field: value}), End("vb"))])
+    assert field.removesuffix("s") in str(refused.value) or "no_such_setting" in str(refused.value)
+    assert names("blue") == {"taken", "other"}
+    assert names("") == set()
+
+
+def test_settings_of_a_link_that_is_renamed_are_set_on_it(session: Session, blue: str) -> None:
+    session.create(Veth(End("va", "blue", **GIVEN), End("vb", "blue")))
+    session.set("va", "blue", new_name="vc", sysctls={"rp_filter": 1})
+    assert fields("vc", "blue")["sysctls"]["rp_filter"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("txqlen", -1),
+        ("txqlen", True),
+        ("gso_max_size", 0),
+        ("altnames", "uplink"),
+        ("altnames", ["a/b"]),
+        ("altnames", [""]),
+        ("altnames", ["x" * 128]),
+        ("altnames", ["a\u202eb"]),
+        ("altnames", [1]),
+        ("sysctls", "rp_filter=0"),
+        ("sysctls", {"rp_filter": True}),
+        ("sysctls", {"rp_filter": "0\n"}),
+        ("sysctls", {"../../../kernel/panic": "1"}),
+        ("sysctls", {"ipv5.rp_filter": "1"}),
+        ("sysctls", {"disable_ipv6": "1"}),
+        ("sysctls", {"rp_filter": "1", "ipv4.rp_filter": "0"}),
+        ("sysctls", {1: "1"}),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_refused_with_its_field(field: str, value: Any) -> None:
+    with pytest.raises(InvalidValue) as refused:
+        End("va", **{field: value})
+    assert refused.value.field == field
+
+
+def test_ends_with_these_fields_are_values() -> None:
+    one, same = (End("va", sysctls=given) for given in ({"rp_filter": 0}, [("ipv4.rp_filter", "0")]))
+    assert one == same
+    assert hash(one) == hash(same)
+    assert End("va", altnames=["x"]) != End("va")

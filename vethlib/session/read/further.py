@@ -1,0 +1,92 @@
+"""The present values of the fields of links that no :class:`Link` has, read only on request."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from vethlib._nl.link import LinkMessage, get_link, numbers_of, parse_link
+from vethlib.endfields.table import FIELDS, SYSCTLS
+from vethlib.errors import VethError, is_exhaustion
+from vethlib.links import NetnsRef
+from vethlib.session.core.namespaces import Namespaces, OpenNetns
+from vethlib.session.core.refusal import refusal
+from vethlib.session.core.settings import read_sysctls
+from vethlib.session.core.slabs import slabs
+
+from .target import read_body
+
+__all__ = ["Asked", "read_further", "read_further_of"]
+
+Asked: TypeAlias = tuple[NetnsRef, int, Mapping[str, Any]]
+"""A link, by namespace reference and ifindex, and the fields to read; of `sysctls`, those that are given."""
+
+
+def read_further(
+    namespaces: Namespaces, place: OpenNetns, link: LinkMessage, wanted: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the present values of the fields in `wanted`. Raises NetlinkError, LinkNotFound."""
+    (outcome,) = namespaces.ask_all(place, [get_link(link.ifindex)])
+    if outcome.errno:
+        raise refusal(outcome, f"read {link.name!r}", place.ref)
+    return _values(place, read_body(place, outcome, _itself), wanted)
+
+
+def _itself(body: bytes) -> tuple[LinkMessage, bytes]:
+    return parse_link(body), body
+
+
+def _values(place: OpenNetns, read: tuple[LinkMessage, bytes], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    link, body = read
+    fields = [FIELDS[name] for name in wanted]
+    numbers = numbers_of(body, [field.number for field in fields])
+    values: dict[str, Any] = {}
+    for field, number in zip(fields, numbers, strict=True):
+        if field.number:
+            values[field.name] = number
+        elif field.read is not None:
+            values[field.name] = field.read(link)
+        elif field.name == SYSCTLS:
+            values[SYSCTLS] = read_sysctls(place, link.name, [setting.name for setting in wanted[SYSCTLS]])
+    return values
+
+
+def read_further_of(
+    open_namespaces: Callable[[], Namespaces], items: Iterable[Asked]
+) -> list[dict[str, Any] | VethError | None]:
+    """Return the present values for each link, or why they cannot be read; None for a link that is missing."""
+    asked = list(items)
+    by_ref: dict[NetnsRef, list[int]] = {}
+    for number, (ref, _, _) in enumerate(asked):
+        by_ref.setdefault(ref or "", []).append(number)
+    results: list[dict[str, Any] | VethError | None] = [None] * len(asked)
+    for slab in slabs(list(by_ref)):
+        with open_namespaces() as namespaces:
+            for ref in slab:
+                try:
+                    _read_in(namespaces, namespaces(ref), asked, by_ref[ref], results)
+                except VethError as error:
+                    slab.short = slab.short or is_exhaustion(error)
+                    for number in by_ref[ref]:
+                        results[number] = error
+    return results
+
+
+def _read_in(
+    namespaces: Namespaces,
+    place: OpenNetns,
+    asked: Sequence[Asked],
+    numbers: Sequence[int],
+    results: list[dict[str, Any] | VethError | None],
+) -> None:
+    outcomes = namespaces.ask_all(place, [get_link(asked[number][1]) for number in numbers])
+    for number, outcome in zip(numbers, outcomes, strict=True):
+        _, index, wanted = asked[number]
+        try:
+            if not outcome.errno:
+                results[number] = _values(place, read_body(place, outcome, _itself), wanted)
+            elif outcome.errno != errno.ENODEV:
+                results[number] = refusal(outcome, f"read the link {index}", place.ref)
+        except VethError as error:
+            results[number] = error
