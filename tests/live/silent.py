@@ -6,12 +6,16 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from tests.witness import poll
 from vethlib.ns import answers
+from vethlib.ns.glance import NoAnswer
 from vethlib.ns.syscalls import MNT_DETACH, mount, umount2
 
-__all__ = ["forbidden_fuse", "nobody_waits", "silent_fuse"]
+__all__ = ["forbidden_fuse", "nobody_waits", "silent_fuse", "waited_in_vain"]
 
 NOBODY = 65534
 
@@ -31,6 +35,25 @@ def silent_fuse(path: Path, user: int = 0, options: str = "allow_other") -> Iter
     finally:
         os.close(server)  # it has no other descriptor, so every request ends (fuse_dev_release, fs/fuse/dev.c)
         path.rmdir()
+
+
+@contextmanager
+def waited_in_vain(patch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+    """The seconds that this process waits for each answer that does not come, however busy the machine is."""
+    waits: list[float] = []
+    put = answers._Question.put
+
+    def noted(self: answers._Question, seconds: float) -> Any:
+        try:
+            return put(self, seconds)
+        except NoAnswer:
+            if self.late:
+                waits.append(seconds)
+            raise
+
+    with patch.context() as inner:
+        inner.setattr(answers._Question, "put", noted)
+        yield waits
 
 
 def nobody_waits() -> bool:

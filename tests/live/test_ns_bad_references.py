@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.live.bad_references import BAD, bad
-from tests.live.silent import nobody_waits, silent_fuse
+from tests.live.silent import nobody_waits, silent_fuse, waited_in_vain
 from tests.witness import names, poll
 from vethlib import BatchError, End, InvalidValue, NetlinkError, Netns, NetnsNotFound, Session, Veth, VethError, ns
 from vethlib.ns import answers
@@ -21,7 +21,7 @@ from vethlib.ns import answers
 pytestmark = pytest.mark.usefixtures("little_patience")
 
 NETNS_DIR = Path("/run/netns")
-LONGEST = 10.0  # seconds that a look may take, on a busy machine
+LONGEST = 10.0  # seconds that a look may take, on a busy machine; one that opens a FIFO takes for ever
 
 
 @pytest.fixture
@@ -67,17 +67,18 @@ def test_it_is_refused_soon_and_untouched_wherever_it_is(
 # --- file systems that do not answer
 
 
-def test_one_that_is_silent_keeps_one_thread_and_is_waited_for_once(session: Session, tmp_path: Path) -> None:
+def test_one_that_is_silent_keeps_one_thread_and_is_waited_for_once(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     threads = len(os.listdir("/proc/self/task"))
-    with silent_fuse(tmp_path / "silent"):
+    with silent_fuse(tmp_path / "silent"), waited_in_vain(monkeypatch) as waits:
         for number in range(50):
             (tmp_path / f"{number}").symlink_to(tmp_path / "silent" / f"{number}")
-        began = time.monotonic()
         refs = [f"path:{tmp_path}/{number}" for number in range(50)]
         refs += [f"path:{tmp_path}/silent/{number}/x" for number in range(50)]
         for _ in range(3):
             assert all(isinstance(place, VethError) for place in session.survey(refs).places.values())
-        assert time.monotonic() - began < 15  # each of 300 looks would wait for 0.1 s
+        assert 1 <= len(waits) < 30  # of 300 looks; a thread may be late because the machine is busy
         assert poll(lambda: len(os.listdir("/proc/self/task")) <= threads + 1)
     assert poll(lambda: len(os.listdir("/proc/self/task")) == threads)
 
@@ -85,13 +86,16 @@ def test_one_that_is_silent_keeps_one_thread_and_is_waited_for_once(session: Ses
 def test_many_that_are_silent_are_waited_for_no_longer_than_one(
     session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(answers, "PATIENCE", 1.0)
+    monkeypatch.setattr(answers, "PATIENCE", 0.5)
     with ExitStack() as mounted:
         for number in range(8):
             mounted.enter_context(silent_fuse(tmp_path / f"{number}"))
         began = time.monotonic()
-        session.survey(f"path:{tmp_path}/{number}/x" for number in range(8))
-        assert time.monotonic() - began < 6  # one after the other they would take eight seconds
+        with waited_in_vain(monkeypatch) as waits:
+            session.survey(f"path:{tmp_path}/{number}/x" for number in range(8))
+        # Once, then a tenth of the time, and at least so long for each.
+        assert waits[0] == 0.5
+        assert sum(waits) <= 0.5 + 0.1 * (time.monotonic() - began) + 7 * answers.LEAST_PATIENCE
 
 
 def test_where_too_many_are_silent_what_is_in_memory_is_found_still(
