@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import os
@@ -22,7 +23,7 @@ from tests.programs import attended
 from vethlib import End, InvalidValue, LinkNotFound, NotPermitted, Session, Veth, ns
 from vethlib.ns.syscalls import unshare
 from vethlib.topology import Node, Topology
-from vethlib.topology.programs import supervision
+from vethlib.topology.programs import supervision, supervisor
 from vethlib.topology.programs.supervisor import Supervised
 
 DEADLINE = 60.0  # seconds; two of them are the time that programs have to end by themselves
@@ -569,6 +570,43 @@ def test_a_process_that_is_older_than_what_is_supervised_is_none_of_its_programs
         supervised.take(f"+netns {inode} 0")
         supervised.end()
     assert stranger.wait() == -signal.SIGTERM
+
+
+@pytest.fixture
+def _no_cookies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As before Linux 5.14."""
+
+    def refuse(inside: object) -> int:
+        raise OSError(errno.ENOPROTOOPT, "")
+
+    monkeypatch.setattr(supervisor, "cookie_of", refuse)
+
+
+@pytest.mark.usefixtures("_no_cookies")
+def test_without_cookies_a_namespace_is_told_from_others_by_a_tag(stranger: subprocess.Popen[bytes]) -> None:
+    with ns.entered(f"pid:{stranger.pid}"):
+        tag = supervisor.tag()
+        assert supervisor.tag() == tag > 0
+    inode = os.stat(f"/proc/{stranger.pid}/ns/net").st_ino
+    supervised = Supervised()
+    supervised.take(f"+netns {inode} {tag + 1}")
+    supervised.end()
+    assert stranger.poll() is None
+    supervised.take(f"+netns {inode} {tag}")
+    supervised.end()
+    assert stranger.wait() == -signal.SIGTERM
+
+
+@pytest.mark.usefixtures("_no_cookies")
+def test_without_cookies_the_namespace_of_a_node_is_tagged_when_its_first_program_starts(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reported: list[int] = []
+    monkeypatch.setattr(supervision, "watch_netns", lambda inode, cookie: reported.append(cookie))
+    monkeypatch.setattr(supervision, "is_lost", lambda: True)
+    assert node.sysctl("net.ipv4.conf.lo.tag") == "0"
+    node.run(["true"])
+    assert [str(number) for number in reported] == [node.sysctl("net.ipv4.conf.lo.tag")]
 
 
 def test_without_cookies_a_namespace_of_processes_that_came_later_is_not_taken_for_one_that_has_ended(

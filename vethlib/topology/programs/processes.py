@@ -105,7 +105,7 @@ class Programs:
                 Errand(supervision.begin).run()
                 # In a forked child, the processes in the namespace may be its parent's.
                 if self._maker == os.getpid() and self._dropping.alive:
-                    supervision.watch_netns(self._netns.identity[1], _cookie(self._netns))
+                    supervision.watch_netns(self._netns.identity[1], _cookie(self._netns, netns.fileno()))
                 self._watched_by = os.getpid()
             if self._mounts is None and self._missing is None:
                 self._make_mounts(netns)
@@ -196,13 +196,22 @@ def end_with_python(process: subprocess.Popen[Any]) -> None:
     _running.add(process)
 
 
-def _cookie(netns: Netns) -> int:
-    """Return the cookie of a network namespace, which is unique since the boot; 0 before Linux 5.14."""
+def _cookie(netns: Netns, fd: int) -> int:
+    """Return the cookie of a network namespace, before Linux 5.14 its tag; 0 if it can have neither."""
+
+    def tag() -> int:
+        go_to(fd)
+        return supervisor.tag()
+
     try:
         with netns.socket(AF_UNIX) as inside:
             return supervisor.cookie_of(inside)
     except (OSError, VethError):
-        return 0
+        pass
+    try:
+        return Errand(tag).run()
+    except (OSError, VethError):
+        return 0  # /proc/sys is read-only in a container
 
 
 def let_run(processes: Iterable[subprocess.Popen[Any]]) -> None:

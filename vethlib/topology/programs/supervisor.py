@@ -17,9 +17,9 @@ The design:
 - It kills by namespace as well as by group: a daemon that goes to the background leaves its group.
 
 The kernel reuses the inode number of an ended namespace at once. So a namespace counts as the reported one only if its
-cookie is the same (SO_NETNS_COOKIE, since Linux 5.14), and it is kept open from then on. Where there are no cookies, it
-counts if one of its processes was started before the reporting process was seen to have ended. Processes that are older
-than the dead process are left alone, because it cannot have started them.
+cookie is the same, and it is kept open from then on: SO_NETNS_COOKIE, or, before Linux 5.14, the tag that the reporting
+process has set in it. Without either, it counts if one of its processes was started before the reporting process was
+seen to have ended. Processes that are older than the dead process are left alone, because it cannot have started them.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ _PATIENCE = 5.0  # seconds for killed processes to end
 _CLONE_NEWNET = 0x40000000  # include/uapi/linux/sched.h
 _SOL_SOCKET = 1  # include/uapi/asm-generic/socket.h, and the next
 _SO_NETNS_COOKIE = 71
+_TAG = "/proc/sys/net/ipv4/conf/lo/tag"  # a number for whoever needs one; the kernel does not (ip-sysctl.rst)
 _OF_GROUP = 1 << 2  # PIDFD_SIGNAL_PROCESS_GROUP, include/uapi/linux/pidfd.h: since Linux 6.9
 
 
@@ -145,8 +146,23 @@ def cookie_of(inside: socket.socket) -> int:
     return int.from_bytes(inside.getsockopt(_SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder)
 
 
+def tag() -> int:
+    """Return the tag of the network namespace of the calling thread; set it if there is none. Raises OSError."""
+    number = _read_tag()
+    if not number:
+        number = int.from_bytes(os.urandom(4), "little") >> 1 | 1
+        with open(_TAG, "w") as file:
+            file.write(str(number))
+    return number
+
+
+def _read_tag() -> int:
+    with open(_TAG) as file:
+        return int(file.read())
+
+
 def _cookie(netns: int) -> int:
-    """Return the cookie of an open namespace; 0 if it is unknown."""
+    """Return the cookie of an open namespace, or its tag; 0 if it is unknown."""
     import ctypes
     import socket
 
@@ -158,6 +174,8 @@ def _cookie(netns: int) -> int:
         try:
             with socket.socket(socket.AF_UNIX) as inside:
                 return cookie_of(inside)
+        except OSError:
+            return _read_tag()
         finally:
             setns(home, _CLONE_NEWNET)
     except OSError:
