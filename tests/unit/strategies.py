@@ -238,7 +238,7 @@ MEDDLING = [
 
 
 thorough = settings(
-    max_examples=120,
+    max_examples=80,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )

@@ -16,37 +16,40 @@ from tests import needs
 ROOT = Path(__file__).parents[2]
 
 
-A_TEST = "import pytest\n\ndef test_it():\n    pytest.skip('nothing here')\n"
 A_NEED = "import pytest\n\n@pytest.mark.{}\ndef test_it(): ...\n"
-NO_SUCH_CPUS = A_NEED.format("needs_cpus(10**6)")
-TOO_NEW = A_NEED.format("needs_kernel('99.0')")
-OLD = A_NEED.format("needs_kernel('3.0')")
-A_MODULE = "import pytest\n\npytest.importorskip('nothing_here')\n"
+FILES = {
+    "a_test": "import pytest\n\ndef test_it():\n    pytest.skip('nothing here')\n",
+    "a_module": "import pytest\n\npytest.importorskip('nothing_here')\n",
+    "no_such_cpus": A_NEED.format("needs_cpus(10**6)"),
+    "too_new": A_NEED.format("needs_kernel('99.0')"),
+    "old": A_NEED.format("needs_kernel('3.0')"),
+}
 
 
 @pytest.mark.parametrize(
-    ("skipped", "ci", "told"),
+    ("ci", "told", "named"),
     [
-        (A_TEST, "true", "1 failed"),
-        (A_TEST, "", "1 skipped"),
-        (NO_SUCH_CPUS, "true", "1 skipped"),
-        (TOO_NEW, "true", "1 skipped"),
-        (OLD, "true", "1 passed"),
-        (A_MODULE, "true", "1 error"),
-        (A_MODULE, "", "1 skipped"),
+        ("true", {"failed": 1, "passed": 1, "skipped": 2, "error": 1}, {("FAILED", "a_test"), ("ERROR", "a_module")}),
+        ("", {"passed": 1, "skipped": 4}, set()),
     ],
 )
-def test_a_skip_is_a_failure_in_ci_and_nowhere_else(tmp_path: Path, skipped: str, ci: str, told: str) -> None:
+def test_a_skip_is_a_failure_in_ci_but_for_what_the_machine_lacks_and_nowhere_else(
+    tmp_path: Path, ci: str, told: dict[str, int], named: set[tuple[str, str]]
+) -> None:
     (tmp_path / "conftest.py").write_text((ROOT / "tests" / "conftest.py").read_text())
-    (tmp_path / "test_it.py").write_text(skipped)
+    for name, text in FILES.items():
+        (tmp_path / f"test_{name}.py").write_text(text)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--continue-on-collection-errors"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", tmp_path, tmp_path],
+        [*command, "--rootdir", tmp_path, tmp_path],
         env={"CI": ci, "PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert told in done.stdout
+    last = done.stdout.splitlines()[-1]
+    assert {what: int(number) for number, what in re.findall(r"(\d+) (failed|passed|skipped|error)", last)} == told
+    assert set(re.findall(r"^(FAILED|ERROR) \S*test_(\w+)\.py", done.stdout, re.MULTILINE)) == named
 
 
 def test_a_need_that_the_machine_meets_but_the_process_does_not_is_a_failure_in_ci(
