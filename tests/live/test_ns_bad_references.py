@@ -87,6 +87,7 @@ def test_many_that_are_silent_are_waited_for_no_longer_than_one(
     session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(answers, "PATIENCE", 0.5)
+    monkeypatch.setattr(answers, "_debt", 0.0)  # earlier tests have waited in vain, too
     with ExitStack() as mounted:
         for number in range(8):
             mounted.enter_context(silent_fuse(tmp_path / f"{number}"))
