@@ -23,21 +23,31 @@ SECONDS = 300 + sum(float(os.environ.get(name, 0)) for name in _LONGER)
 _AGAIN = 5.0
 
 
+_running: dict[str, object] = {}
+"""What has the deadline, and its seconds."""
+
+
+def _fail(*_: object) -> None:
+    faulthandler.dump_traceback(2, all_threads=True)
+    pytest.fail("{name} has not ended after {seconds:g} seconds".format(**_running))
+
+
 @contextmanager
 def deadline(name: str, seconds: float = SECONDS) -> Iterator[None]:
-    """Fail after `seconds`, whatever it does meanwhile. A test that uses SIGALRM has no deadline from then on."""
+    """Fail after `seconds`, whatever it does meanwhile. A test that uses SIGALRM has no deadline from then on.
 
-    def fail(*_: object) -> None:
-        faulthandler.dump_traceback(2, all_threads=True)
-        pytest.fail(f"{name} has not ended after {seconds:g} seconds")
-
+    So has one with a fixture that uses it, whose handler stays between the setup and the teardown.
+    """
     if threading.current_thread() is not threading.main_thread():  # signal handlers are its own
         yield
         return
-    before = signal.signal(signal.SIGALRM, fail)
-    signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN)
+    if signal.getsignal(signal.SIGALRM) in (signal.SIG_DFL, _fail):
+        _running.update(name=name, seconds=seconds)
+        signal.signal(signal.SIGALRM, _fail)
+        signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        if signal.getsignal(signal.SIGALRM) is _fail:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)

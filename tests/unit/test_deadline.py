@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ import pytest
 
 from tests import deadline as module
 from tests.deadline import deadline
+from tests.witness import poll
 
 
 def waits_for_an_event() -> None:
@@ -50,6 +52,18 @@ def test_what_ends_in_time_has_no_alarm_left(monkeypatch: pytest.MonkeyPatch) ->
     with deadline("test_it", 0.05):
         pass
     assert not threading.Event().wait(0.2)
+
+
+def test_the_handler_of_a_fixture_is_there_in_its_test_and_takes_the_deadline_away() -> None:
+    heard: list[int] = []
+    with deadline("the setup of test_it", 60):
+        before = signal.signal(signal.SIGALRM, lambda number, _: heard.append(number))
+    with deadline("test_it", 60):
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        assert poll(lambda: heard != [])
+    with deadline("the teardown of test_it", 60):
+        signal.signal(signal.SIGALRM, before)
+    assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
 
 
 def test_a_thread_other_than_the_main_one_has_none() -> None:
