@@ -52,6 +52,7 @@ class Apt:
             "Dir::Cache": directory / "cache",
             "APT::Sandbox::User": "root",
             "Acquire::Languages": "none",
+            "APT::Update::Error-Mode": "any",  # rather than a mirror that cannot be reached and "has no such package"
             "Acquire::http::Timeout": 20,
             "Acquire::Retries": 1,
         }

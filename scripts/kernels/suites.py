@@ -16,7 +16,7 @@ __all__ = ["SUITES", "Outcome", "Suite", "failed_before", "job", "missing", "out
 
 _PYTHON = shlex.quote(sys.executable)
 # -v, so that the log ends with the name of a test that brings the kernel down.
-_PYTEST = f"{_PYTHON} -m pytest -v -p no:cacheprovider --timeout=300 --junitxml={{out}}/"
+_PYTEST = f"{_PYTHON} -m pytest -v -p no:cacheprovider --timeout=1200 --junitxml={{out}}/"
 
 
 @dataclass(frozen=True, slots=True)
