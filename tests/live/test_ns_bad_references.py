@@ -125,7 +125,7 @@ def test_one_that_answers_again_is_asked_again(session: Session, tmp_path: Path)
         assert nobody_waits()
         with pytest.raises(NetlinkError) as caught:
             session.identity(ref)
-        assert caught.value.errno in (errno.ENOTCONN, errno.ECONNREFUSED)  # the latter since Linux 7.2 at the latest
+        assert caught.value.errno in (errno.ENOTCONN, errno.ECONNREFUSED)  # the latter on newer kernels, such as 7.2
 
 
 def test_where_the_kernel_cannot_say_what_it_has_in_memory_files_are_opened_all_the_same(
