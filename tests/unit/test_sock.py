@@ -224,10 +224,34 @@ def test_the_buffer_is_emptied_before_the_barrier_is_sent(play: Play) -> None:
     assert (first.errno, second) == (errno.ENODEV, LOST)
 
 
-def test_an_overrun_that_lost_nothing_of_ours_needs_no_barrier(play: Play) -> None:
-    kernel = Kernel(lambda _kind, _flags, sequence: [OVERRUN, ack(sequence)])
-    assert play(kernel).exchange([setting()]) == [DONE]
-    assert len(kernel.sent) == 1
+def test_after_an_overrun_only_what_was_acknowledged_itself_is_done(play: Play) -> None:
+    """It may have been the error of an earlier request that was lost."""
+    kernel = Kernel(lambda _kind, flags, sequence: [OVERRUN, ack(sequence)] if flags & NLM_F_ACK else [])
+    assert play(kernel).exchange([setting(), setting()]) == [LOST, DONE]
+
+
+def test_after_an_overrun_the_end_of_a_dump_does_not_mean_that_the_changes_before_it_are_made(play: Play) -> None:
+    def answers(kind: int, _flags: int, sequence: int) -> list[Answer]:
+        if kind == NLMSG_NOOP:
+            return [ack(sequence)]
+        end = reply(NLMSG_DONE, sequence, bytes(4))
+        return [OVERRUN] if kind == RTM_SETLINK else [reply(RTM_NEWLINK, sequence, b"here"), end]
+
+    changed, dumped = play(Kernel(answers)).exchange([setting(), dump()])
+    assert (changed, list(dumped.bodies)) == (LOST, [b"here"])
+
+
+def test_an_interruption_does_not_make_an_overrun_forgotten(play: Play) -> None:
+    def answers(kind: int, flags: int, sequence: int) -> list[Answer]:
+        if kind == NLMSG_NOOP:
+            return [KeyboardInterrupt(), ack(sequence)]
+        return [OVERRUN, ack(sequence)] if flags & NLM_F_ACK else []
+
+    own = play(Kernel(answers))
+    exchange = own.begin([setting(), setting()])
+    with pytest.raises(KeyboardInterrupt):
+        own.run(exchange)
+    assert exchange.outcomes == [LOST, DONE]
 
 
 def test_overruns_may_come_one_after_the_other(play: Play) -> None:
@@ -323,6 +347,35 @@ def huge(sequence: int) -> bytes:
 
 
 @pytest.mark.parametrize(
+    ("first", "last", "errors"),
+    [
+        ([], [ack], [0, 0]),
+        ([refusal], [ack], [errno.EBUSY, 0]),
+        ([], [refusal], [0, errno.EBUSY]),
+        ([refusal], [refusal], [errno.EBUSY, errno.EBUSY]),
+        ([], [OVERRUN], [errno.ENOBUFS, errno.ENOBUFS]),
+        ([], [OVERRUN, ack], [errno.ENOBUFS, 0]),
+        ([b"\1\2\3"], [ack], [errno.ENOBUFS, errno.ENOBUFS]),
+        ([reply(RTM_NEWLINK, 0, b"stale")], [ack], [0, 0]),
+    ],
+)
+def test_changes_without_an_account_have_an_outcome_each(
+    play: Play, first: list[Any], last: list[Any], errors: list[int]
+) -> None:
+    def answers(kind: int, flags: int, sequence: int) -> list[Answer]:
+        given = [ack] if kind == NLMSG_NOOP else last if flags & NLM_F_ACK else first
+        return [one(sequence) if callable(one) else one for one in given]
+
+    kernel = Kernel(answers)
+    own = play(kernel)
+    assert [outcome.errno for outcome in own.change([setting(), setting()])] == errors
+    kernel.answers = acking
+    assert own.change([setting()] * 2) == [DONE] * 2
+    assert own.change([setting()] * 20) == [DONE] * 20
+    assert own.change([]) == []
+
+
+@pytest.mark.parametrize(
     ("change", "question", "outcomes"),
     [
         ([], [answer], [(0, [b"here"])]),
@@ -330,6 +383,7 @@ def huge(sequence: int) -> bytes:
         ([refusal], [refusal], [(errno.EBUSY, []), (errno.EBUSY, [])]),
         ([], [refusal], [(0, []), (errno.EBUSY, [])]),
         ([], [OVERRUN], [(errno.ENOBUFS, []), (0, [b"again"])]),
+        ([], [OVERRUN, answer], [(errno.ENOBUFS, []), (0, [b"here"])]),
         ([], [huge], [(0, []), (0, [b"again"])]),
         ([b"\1\2\3"], [answer], [(errno.ENOBUFS, []), (0, [b"here"])]),
         ([reply(RTM_NEWLINK, 0, b"stale")], [answer], [(0, []), (0, [b"here"])]),

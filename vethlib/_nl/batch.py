@@ -16,8 +16,10 @@ Theory of operation:
    `torn.py` makes use of.
 6. Each request has its own sequence number. An answer with an unknown one belongs to an exchange that was interrupted;
    it is dropped.
-7. If answers are lost all the same, the ack of a no-op (`barrier`) follows the last answer that survived. Requests of
-   the chunk that are still open then are `LOST`: it is unknown whether they were done.
+7. If answers are lost all the same (:meth:`Exchange.overran`), the ack of a no-op (`barrier`) follows the last answer
+   that survived. Silence is no success then: an error may be lost although the answer to the last request arrived
+   (parts of a dump need no room in a full buffer, and the kernel may have had no memory for a single error). Changes
+   that are still open are `LOST`: it is unknown whether they were made.
 8. A datagram that was cut or is malformed spoils its chunk: it is unknown which of its answers are missing. Everything
    up to the ack of a barrier is still accounted for, as in 7; then each question (RTM_GET*) without an answer is sent
    again on its own, a few times, because questions change nothing. Only an object can be so long that it is cut, so a
@@ -142,6 +144,7 @@ class Exchange:
         "_unreadable",
         "inbox",
         "outcomes",
+        "overrun",
         "refused",
         "spoilt",
     )
@@ -169,7 +172,8 @@ class Exchange:
         self._torn = False
         self._attempts = 0  # at the current dump
         self._unreadable: Malformed | None = None  # the error of its first part that could not be parsed
-        self.spoilt = False  # an answer of the chunk is missing (rule 8)
+        self.spoilt = False  # an answer of the chunk is missing (rules 7 and 8)
+        self.overrun = False  # it may be any of them (rule 7)
         self._again: list[int] = []  # requests to be sent again, each on its own
         self._repeats: dict[int, int] = {}
 
@@ -207,6 +211,7 @@ class Exchange:
             self._closing = end - 1
         self.inbox.clear()
         self._unread = 0
+        self.overrun = False
         self._first = sequence & 0xFFFF_FFFF
         self._chunk = range(start, end)
         return data
@@ -254,7 +259,7 @@ class Exchange:
         for position in self._chunk:
             self.outcomes[position] = UNSENT
         self._bodies.clear()
-        self.spoilt = False
+        self.spoilt = self.overrun
         self._torn = self._parse is not None  # then the inbox is empty, and a dump has to be sent again
         self._unread = 0
         self.read()
@@ -308,6 +313,9 @@ class Exchange:
         if error:
             self.outcomes[position] = Outcome(error, extack(kind, flags, datagram, start, end), ())
             self.refused = True
+        elif self.overrun and kind == NLMSG_ERROR:
+            # Others get none in any case, so this one alone is known to be done.
+            self.outcomes[position] = _outcome((0, "", self._bodies.pop(position, ())))
         if position == self._chunk.stop - 1:
             if self._torn and not error and not self.spoilt:
                 self._send_again(position)
@@ -355,6 +363,10 @@ class Exchange:
             self.outcomes[position] = Outcome(errno.EBADMSG, str(error), ())
             self.refused = True
         self._unreadable = None
+
+    def overran(self) -> None:
+        """Note that the receive buffer overran (ENOBUFS), so that any answer of the chunk may be lost."""
+        self.overrun = self.spoilt = True
 
     def barrier(self, sequence: int) -> bytes:
         """Return a no-op to send after an overrun (rule 7); its ack follows the last answer that survived."""

@@ -1,13 +1,13 @@
-"""Three exchanges without an account, for the answers that usually arrive; others are left to :mod:`.batch`.
+"""Four exchanges without an account, for the answers that usually arrive; others are left to :mod:`.batch`.
 
 Each takes the socket and the sequence number of its first message. What is sent here is a question, which can be sent
-again, or a change together with the number under which :class:`.batch.Exchange` can account for it.
+again, or changes together with the number under which :class:`.batch.Exchange` can account for them.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from struct import Struct
 from struct import error as struct_error
 from typing import Any, Final
@@ -15,15 +15,19 @@ from typing import Any, Final
 from vethlib._primitives import socket
 
 from .batch import SEQUENCE_AT, UNREADABLE, Outcome, extack
-from .const import NETLINK_ROUTE, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NLMSG_MIN_TYPE
+from .const import NETLINK_ROUTE, NLM_F_ACK, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NLMSG_MIN_TYPE
 from .counts import counts
 from .wire import HEADER, READ_SIZE
 
-__all__ = ["ask", "ask_once", "change_and_ask", "dump"]
+__all__ = ["ask", "ask_once", "change", "change_and_ask", "dump"]
 
 _AF_NETLINK: Final = 16  # Linux only; named here so that the module imports anywhere
 _pack_number: Final = Struct("=I").pack_into
 _I32: Final = Struct("=i")
+_FLAGS_AT: Final = 6
+_unpack_flags: Final = Struct("=H").unpack_from
+_pack_flags: Final = Struct("=H").pack_into
+_read_ack: Final = Struct("=IH2xI4xi").unpack_from
 _read_header: Final = HEADER.unpack_from
 
 
@@ -55,12 +59,35 @@ def ask_once(question: bytes) -> bytes | None:
         sock.close()
 
 
-def change_and_ask(
-    sock: socket.SocketType, number: int, change: bytes, question: bytes
-) -> tuple[bytes | None, tuple[bytes, ...]]:
+def change(sock: socket.SocketType, number: int, requests: Sequence[bytes]) -> bytes | None:
+    """Send changes in one datagram, and receive one; return None if it is the ack of the last: then all were made.
+
+    Otherwise, return the datagram, b"" if none was received. All answers must fit the receive buffer.
+    """
+    data = bytearray().join(requests)
+    start = end = 0
+    for request in requests:
+        start, end = end, end + len(request)
+        _pack_number(data, start + SEQUENCE_AT, number)
+        number = (number + 1) & 0xFFFF_FFFF
+    (flags,) = _unpack_flags(data, start + _FLAGS_AT)
+    _pack_flags(data, start + _FLAGS_AT, flags | NLM_F_ACK)
+    sock.send(data)
+    counts.requests += len(requests)
+    datagram = _receive(sock)
+    try:
+        length, kind, sequence, error = _read_ack(datagram)
+    except struct_error:
+        return datagram
+    # Any change that was not made is answered before.
+    is_ack = kind == NLMSG_ERROR and sequence == (number - 1) & 0xFFFF_FFFF and length == len(datagram)
+    return None if is_ack and not error else datagram
+
+
+def change_and_ask(sock: socket.SocketType, number: int, change: bytes, question: bytes) -> tuple[bytes | None, bytes]:
     """Send a change and a question in one datagram, and receive one.
 
-    Return the body of the answer if the change was made, otherwise None and the datagram, if one was received.
+    Return the body of the answer if the change was made, otherwise None, and the datagram, b"" if none was received.
     """
     second = (number + 1) & 0xFFFF_FFFF
     data = bytearray(change + question)
@@ -68,20 +95,25 @@ def change_and_ask(
     _pack_number(data, len(change) + SEQUENCE_AT, second)
     sock.send(data)
     counts.requests += 2
-    try:
-        datagram = sock.recv(READ_SIZE)
-    except OSError as error:
-        if error.errno != errno.ENOBUFS:
-            raise
-        return None, ()
+    datagram = _receive(sock)
     try:
         length, kind, _flags, sequence, _port = _read_header(datagram)
     except struct_error:
-        return None, (datagram,)
+        return None, datagram
     # A change that was made is not answered.
     if kind >= NLMSG_MIN_TYPE and sequence == second and length == len(datagram):
-        return datagram[16:], ()
-    return None, (datagram,)
+        return datagram[16:], datagram
+    return None, datagram
+
+
+def _receive(sock: socket.SocketType) -> bytes:
+    """Receive a datagram; b"" if answers were lost."""
+    try:
+        return sock.recv(READ_SIZE)
+    except OSError as error:
+        if error.errno != errno.ENOBUFS:
+            raise
+        return b""
 
 
 def dump(sock: socket.SocketType, number: int, request: bytes, parse: Callable[[bytes], Any]) -> Outcome | None:

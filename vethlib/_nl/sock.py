@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Collection, Sequence
 from itertools import chain, repeat
 from struct import Struct
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar
 
 from vethlib._primitives import RLock, socket
 from vethlib.errors import Malformed
@@ -25,7 +25,7 @@ from .const import (
     SOL_NETLINK,
 )
 from .counts import counts
-from .direct import ask, change_and_ask, dump
+from .direct import ask, change, change_and_ask, dump
 from .wire import READ_SIZE, messages
 
 # Linux only; named here so that the module imports anywhere.
@@ -157,6 +157,15 @@ class RtnlSocket:
             return self.exchange([change, question])
         return self._alone(self._change_and_ask, change, question)
 
+    def change(self, requests: Sequence[bytes]) -> Sequence[Outcome]:
+        """Return the outcomes of changes that are not echoed; as :meth:`exchange`, 5 µs faster if they are few.
+
+        But if it is interrupted, it is not known whether they were made.
+        """
+        if _TRACE or not 0 < len(requests) <= _FEW or sum(map(len, requests)) > _TIGHT.send:
+            return self.exchange(requests)
+        return self._alone(self._change, requests)
+
     def dump(self, request: bytes, parse: Callable[[bytes], Any], attempts: int = DUMP_ATTEMPTS) -> Outcome:
         """Return the outcome of a dump; its bodies are the results of `parse` for each message. Raises OSError.
 
@@ -182,28 +191,39 @@ class RtnlSocket:
         try:
             with self._lock:
                 number = self._sequence
-                self._sequence = number + 2
+                self._sequence = number + _FEW
                 return way(self._socket, number & 0xFFFF_FFFF, *arguments)
         except BaseException:
             self._let_go()
             self._empty()
             raise
 
+    def _change(self, sock: socket.SocketType, number: int, requests: Sequence[bytes]) -> Sequence[Outcome]:
+        answer = change(sock, number, requests)
+        return [DONE] * len(requests) if answer is None else self._account_for(requests, number, answer)
+
     def _change_and_ask(
         self, sock: socket.SocketType, number: int, change: bytes, question: bytes
     ) -> Sequence[Outcome]:
-        body, answers = change_and_ask(sock, number, change, question)
+        body, answer = change_and_ask(sock, number, change, question)
         if body is not None:
             return DONE, Outcome(0, "", (body,))
-        exchange = Exchange((change, question), self._limits)
+        return self._account_for((change, question), number, answer)
+
+    def _account_for(self, requests: Sequence[bytes], number: int, answer: bytes) -> Sequence[Outcome]:
+        """Return the outcomes of requests that were sent together, and answered with this first."""
+        exchange = Exchange(requests, self._limits)
         exchange.next_chunk(number)
-        exchange.inbox.extend(answers)
+        if answer:
+            exchange.inbox.append(answer)
+        else:
+            exchange.overran()
         malformed = self._account(exchange, 0)
-        if exchange.spoilt or not answers:
-            self._recover(exchange, malformed, overrun=not answers)
+        if exchange.spoilt:
+            self._recover(exchange, malformed)
         while exchange.awaiting:
             self._receive(exchange, ())
-        self._converse(exchange, ())  # if the question has to be sent again
+        self._converse(exchange, ())  # if a question has to be sent again
         for outcome in exchange.outcomes:
             if outcome.errno:
                 counts.refused(outcome.errno)
@@ -288,7 +308,8 @@ class RtnlSocket:
         except OSError as error:
             if error.errno != errno.ENOBUFS:
                 raise
-            self._recover(exchange, self._account(exchange, before, measured=measured), overrun=True)
+            exchange.overran()
+            self._recover(exchange, self._account(exchange, before, measured=measured))
             return
         if _TRACE:
             for datagram in exchange.inbox[before:]:
@@ -318,13 +339,13 @@ class RtnlSocket:
             except Malformed as error:
                 malformed = malformed or error
 
-    def _recover(self, exchange: Exchange, malformed: Malformed | None = None, *, overrun: bool = False) -> None:
+    def _recover(self, exchange: Exchange, malformed: Malformed | None = None) -> None:
         """Read the answers that survived after some were lost, up to the ack of a no-op.
 
         The no-op is sent after the buffer has been emptied, because its ack would not fit into a full one either.
         """
         drained = self._drain_queue(exchange)
-        overrun, malformed = overrun or drained.overrun, malformed or drained.malformed
+        malformed = malformed or drained
         if not exchange.awaiting:
             return
         number = self._sequence & 0xFFFF_FFFF
@@ -336,13 +357,13 @@ class RtnlSocket:
                 exchange.inbox.extend(map(self._socket.recv, (READ_SIZE,)))
             except OSError as error:
                 if error.errno == errno.ENOBUFS:
-                    overrun = True
+                    exchange.overran()
                     continue
                 raise (malformed or error) from None
             acked = _acks(exchange.inbox[-1], number)
             malformed = self._account(exchange, before) or malformed
             if acked:
-                _settle(exchange, _Drained(overrun, malformed))
+                _settle(exchange, malformed)
                 return
 
     def _drain(self, exchange: Exchange) -> None:
@@ -353,14 +374,14 @@ class RtnlSocket:
         except Malformed as error:
             malformed = None if READ_SIZE in map(len, exchange.inbox) else error
         malformed = self._account(exchange, 0) or malformed
-        drained = self._drain_queue(exchange)
+        malformed = self._drain_queue(exchange) or malformed
         if exchange.spoilt:
             # Rule 1: no more will arrive.
-            _settle(exchange, _Drained(drained.overrun, malformed or drained.malformed))
+            _settle(exchange, malformed)
 
-    def _drain_queue(self, exchange: Exchange) -> _Drained:
-        """Account for the queued datagrams, as long as answers are awaited."""
-        overrun, malformed = False, None
+    def _drain_queue(self, exchange: Exchange) -> Malformed | None:
+        """Account for the queued datagrams, as long as answers are awaited; return the error of a malformed one."""
+        malformed: Malformed | None = None
         while exchange.awaiting:
             before = len(exchange.inbox)
             try:
@@ -368,9 +389,9 @@ class RtnlSocket:
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     break
-                overrun = True
+                exchange.overran()
             malformed = self._account(exchange, before) or malformed
-        return _Drained(overrun, malformed)
+        return malformed
 
     def _empty(self) -> None:
         """Read and drop everything that is queued, which ends an abandoned dump."""
@@ -409,18 +430,11 @@ class RtnlSocket:
                     return b""
 
 
-class _Drained(NamedTuple):
-    """Faults in reading answers: some were lost, or could not be parsed."""
-
-    overrun: bool
-    malformed: Malformed | None
-
-
-def _settle(exchange: Exchange, drained: _Drained) -> None:
+def _settle(exchange: Exchange, malformed: Malformed | None) -> None:
     """No more answers to this chunk will arrive."""
-    if drained.overrun:
+    if exchange.overrun:
         exchange.lost()
-    elif drained.malformed:
+    elif malformed:
         exchange.garbled()
     else:
         exchange.received()

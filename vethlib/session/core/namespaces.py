@@ -198,6 +198,14 @@ class Namespaces(Closing):
         except OSError as error:
             raise_with_request(error, _TALK, place.ref)
 
+    def change(self, place: OpenNetns, requests: Sequence[bytes]) -> Sequence[Outcome]:
+        """Send changes in `place` that are not echoed, and return the outcome of each (RtnlSocket.change)."""
+        socket = self.socket(place)
+        try:
+            return socket.change(requests)
+        except OSError as error:
+            raise_with_request(error, _TALK, place.ref)
+
     def exchange(self, place: OpenNetns, requests: Sequence[bytes]) -> list[Outcome]:
         """Send the requests in `place`, and return the outcome of each."""
         socket = self.socket(place)

@@ -387,7 +387,7 @@ def _configure(namespaces: Namespaces, place: OpenNetns, ends: _Ends) -> None:
             requests.append(set_up(index))
             steps.append((job, side, "bring it up"))
     without_ipv6: list[tuple[Job, Side, IPInterface]] = []
-    for (job, side, step), outcome in zip(steps, namespaces.exchange(place, requests), strict=True):
+    for (job, side, step), outcome in zip(steps, namespaces.change(place, requests), strict=True):
         if outcome is DONE:
             continue
         if not isinstance(step, str) and is_disabled(outcome, step):

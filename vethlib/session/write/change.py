@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
-from vethlib._nl.batch import Exchange, Outcome
+from vethlib._nl.batch import LOST, Exchange, Outcome
 from vethlib._nl.link import LinkMessage, get_link, parse_link, set_link
 from vethlib.addresses import Address
 from vethlib.endfields.checks import IPV6_MIN_MTU, Sysctl, check_ipv6
@@ -37,6 +37,9 @@ from .restore import restore_addresses
 
 __all__ = ["Change", "change", "move"]
 
+
+_MAY_BE_MADE: Final = (0, LOST.errno)
+"""A step that was not made can be undone, too: that changes nothing."""
 
 # The address is present again, or already gone; or the link is gone, with everything.
 _AS_GOOD_AS_UNDONE: Final = (0, errno.EEXIST, errno.EADDRNOTAVAIL, errno.ENXIO, errno.ENODEV)
@@ -309,7 +312,7 @@ class _Work:
             step
             for steps, exchange in self._sent
             for step, outcome in zip(steps, exchange.outcomes, strict=True)
-            if not outcome.errno and step.undo
+            if outcome.errno in _MAY_BE_MADE and step.undo
         ]
         undone = [(step, request) for step in reversed(done) for request in step.undo]
         outcomes = self.namespaces.exchange(self.target.place, [request for _, request in undone]) if undone else []
