@@ -140,6 +140,7 @@ _GOALS: tuple[_Ratio | _Phases | _Time | _Rate | _Figure | _PhaseFigure, ...] = 
     _Ratio("create", "create", "pyroute2", "vethlib", 3, at_most=False),
     _Ratio("lifecycle", WHOLE, "ip", "vethlib", 25, at_most=False),
     _Time("cache", "lookup", 0.5, "µs", 1e6),
+    _Ratio("set", "set", "vethlib", "limit", 2.5),
     _Ratio("lookup", "lookup", "vethlib", "limit", 1.5),
     _Ratio("cache", "sync", "vethlib", "limit", 2.5),
     _Figure("cache", "event_sockets_per_512", "sockets that listen to other namespaces, for 512 of them", 1),

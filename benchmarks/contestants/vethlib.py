@@ -16,7 +16,7 @@ from vethlib._nl.sock import RtnlSocket
 from .flap import BURST, flap
 from .importing import import_of
 from .protocol import Report, levers, serve
-from .scene import OTHER_MTU, pairs, stand
+from .scene import MTU, OTHER_MTU, pairs, stand
 
 
 def lifecycle(report: Report, n: int, queues: int) -> None:
@@ -53,9 +53,12 @@ def move(report: Report, n: int, queues: int) -> None:
 
 def set_(report: Report, n: int, queues: int) -> None:
     stand(n, queues)
-    with Session() as session, report.phase("set"):
-        for i in range(n):
-            session.set(f"h{i}", mtu=OTHER_MTU)
+    with Session() as session:
+        with report.phase("set"):
+            session.set_many([(f"h{i}", "") for i in range(n)], mtu=OTHER_MTU)
+        with report.phase("one by one"):
+            for i in range(n):
+                session.set(f"h{i}", mtu=MTU)
 
 
 def lookup(report: Report, n: int, queues: int) -> None:

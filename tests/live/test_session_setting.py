@@ -9,7 +9,17 @@ import pytest
 
 from tests.refusing import raises
 from tests.witness import addresses, host_state, ip, seen
-from vethlib import End, IfIndexCache, InvalidValue, LinkNotFound, NetlinkError, Session, Veth
+from vethlib import (
+    BatchError,
+    End,
+    IfIndexCache,
+    InvalidValue,
+    LinkNotFound,
+    NetlinkError,
+    NetnsNotFound,
+    Session,
+    Veth,
+)
 from vethlib._nl.counts import counts
 from vethlib._nl.sock import RtnlSocket
 
@@ -93,6 +103,67 @@ def test_an_attached_cache_knows_a_setting_at_once(session: Session, pair: None)
             link = session.set("va", "blue", **asked)
             (known,) = [one for one in cache.links("blue") if one.name == "va"]
             assert all(getattr(known, name) == value == getattr(link, name) for name, value in asked.items())
+
+
+# --- many links
+
+
+@pytest.mark.parametrize(("asked", "changed"), [*SETTINGS[1:], ({"mtu": 900}, {"mtu": 900})])
+def test_many_links_are_changed_alike_and_nothing_else_of_them(
+    session: Session, pair: None, asked: dict[str, Any], changed: dict[str, Any]
+) -> None:
+    session.create(Veth(End("va"), End("vc", "blue")))
+    session.set("va", "blue", addresses=[])  # IPv6 needs a larger MTU
+    session.set_many([("va", "blue"), ("vb", ""), End("vc", "blue"), session.lookup("va")], **asked)
+    for name, netns in (("va", "blue"), ("vb", ""), ("vc", "blue"), ("va", "")):
+        after = seen(name, netns)
+        assert {key: after[key] for key in changed} == changed
+
+
+def test_many_links_are_set_up_and_down_together(session: Session, pair: None) -> None:
+    for up in (True, False):
+        session.set_many([("va", "blue"), ("vb", "")], up=up)
+        assert [("UP" in seen(name, netns)["flags"]) for name, netns in (("va", "blue"), ("vb", ""))] == [up, up]
+
+
+def test_a_setting_of_many_links_is_one_exchange_for_each_namespace(session: Session, pair: None, red: str) -> None:
+    session.create_many([Veth(End(f"a{n}", "red"), End(f"b{n}", "red")) for n in range(9)])
+    requests = counts.requests
+    session.set_many([*((f"a{n}", "red") for n in range(9)), ("va", "blue")], mtu=1400)
+    assert counts.requests == requests + 10
+    assert [seen(f"a{n}", "red")["mtu"] for n in range(9)] == [1400] * 9
+
+
+def test_of_many_links_those_that_cannot_be_changed_have_an_error_each(session: Session, pair: None) -> None:
+    ip("link", "add", "link", "vb", "name", "mv", "type", "macvlan")
+    other = session.lookup("vb")
+    ip("link", "set", "vb", "name", "old")
+    session.create(Veth(End("vb"), End("vc")))
+    items: list[Any] = [("nope", ""), ("va", "blue"), ("mv", ""), other, ("x", "nowhere"), ("vc", "")]
+    with pytest.raises(BatchError) as caught:
+        session.set_many(items, mtu=9000)
+    assert [(type(error), error.item) for error in caught.value.exceptions] == [
+        (LinkNotFound, items[0]),
+        (NetlinkError, items[2]),
+        (LinkNotFound, other),
+        (NetnsNotFound, items[4]),
+    ]
+    assert [seen(*item)["mtu"] for item in (items[1], items[5], ("vb", ""))] == [9000, 9000, 1500]
+
+
+def test_several_settings_of_many_links_are_changed_as_of_one(session: Session, pair: None) -> None:
+    with pytest.raises(BatchError) as caught:
+        session.set_many([("va", "blue"), ("nope", "blue")], mtu=1400, alias="new")
+    assert [error.item for error in caught.value.exceptions] == [("nope", "blue")]
+    assert (seen("va", "blue")["mtu"], seen("va", "blue")["ifalias"]) == (1400, "new")
+
+
+def test_an_attached_cache_knows_what_was_set_on_many_links_at_once(session: Session, pair: None) -> None:
+    with IfIndexCache(session) as cache:
+        cache.watch("")
+        session.set_many([("vb", "")], alias="new")  # it is down: the kernel sends no event
+        (known,) = [link for link in cache.links("") if link.name == "vb"]
+        assert known.alias == "new"
 
 
 # --- new links that are not read

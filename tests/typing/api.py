@@ -49,6 +49,7 @@ def imperative(session: Session, netns: Netns) -> None:
     assert_type(session.set(a, mtu=1400), Link)
     assert_type(session.lookup_many([a, veth.b, ("b", None)]), list[Link])
     assert_type(session.move(veth.a, to=netns), Link)
+    session.set_many([("a", "ns1"), ("b", netns), a, veth.b], mtu=1400)
     session.delete("a", missing_ok=True)
     session.delete(b)
     session.delete_many([("a", "ns1"), ("b", netns), ("c", "", 7), a])

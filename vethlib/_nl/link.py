@@ -108,15 +108,15 @@ def create_veth(outer: NewEnd, peer: NewEnd, peer_netns_fd: int | None) -> bytes
     IFLA_LINK. The echo is sent in the outer end's own namespace (rtnl_notify in rtnetlink.c), where a socket in another
     one would not receive it; so the outer end is always in the socket's namespace.
     """
-    layout = (
-        tuple(value is not None for value in outer),
-        tuple(value is not None for value in peer),
-        peer_netns_fd is not None,
-    )
     values = _end_values(outer) + _end_values(peer)
     if peer_netns_fd is not None:
         values.append(peer_netns_fd)
-    return _create_template(*layout).fill(values)
+    return _create_template(_given(outer), _given(peer), peer_netns_fd is not None).fill(values)
+
+
+def _given(end: NewEnd) -> tuple[bool, ...]:
+    _name, mac, mtu, num_queues, group = end
+    return True, mac is not None, mtu is not None, num_queues is not None, group is not None
 
 
 def _end_values(end: NewEnd) -> list[bytes | int]:
@@ -230,18 +230,19 @@ def attribute_of(
     return attrs
 
 
-_SET_BY_NAME: Final = Struct("=IHH24x4s16s")
+_SET_BY_NAME: Final = Struct("=IHH16xII4s16s")
 _NAME_HEADER: Final = attribute(IFLA_IFNAME, bytes(16))[:4]
 
 
-def set_attribute(index: int, name: bytes, attr: bytes) -> bytes:
+def set_attribute(index: int, name: bytes, attr: bytes, up: bool | None = None) -> bytes:
     """RTM_SETLINK: change one setting of a link, given by ifindex, or else by its name or an alternative name."""
+    flags, mask = IFF_UP if up else 0, 0 if up is None else IFF_UP
     if not index and len(name) < 16:
-        start = _SET_BY_NAME.pack(_SET_BY_NAME.size + len(attr), RTM_SETLINK, NLM_F_REQUEST, _NAME_HEADER, name)
-        return start + attr
+        size = _SET_BY_NAME.size + len(attr)
+        return _SET_BY_NAME.pack(size, RTM_SETLINK, NLM_F_REQUEST, flags, mask, _NAME_HEADER, name) + attr
     if not index:
         attr = attribute(IFLA_ALT_IFNAME, name + b"\0") + attr
-    return message(RTM_SETLINK, NLM_F_REQUEST, _IFINFOMSG.pack(0, 0, index, 0, 0) + attr)
+    return message(RTM_SETLINK, NLM_F_REQUEST, _IFINFOMSG.pack(0, 0, index, flags, mask) + attr)
 
 
 def set_altname(index: int, name: bytes, *, present: bool) -> bytes:

@@ -1,4 +1,4 @@
-"""Changing one setting of a link by a single message, which the kernel carries out or refuses: nothing to be undone.
+"""Changing one setting by a single message per link, which the kernel carries out or refuses: nothing to be undone.
 
 The message has the name of the link, and the question for its new state is in the same datagram. With an ifindex that
 the link must have, the link is looked up first, because a message with both would rename the link.
@@ -8,26 +8,40 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
+from vethlib._nl.batch import LOST, Outcome
 from vethlib._nl.link import get_link, parse_link, set_attribute
 from vethlib.endfields.checks import IPV6_MIN_MTU
 from vethlib.endfields.table import FIELDS
-from vethlib.links import Link, describe
-from vethlib.session.core.namespaces import Namespaces
-from vethlib.session.core.refusal import refusal
+from vethlib.errors import NetlinkError, VethError
+from vethlib.links import Link, NetnsRef, describe
+from vethlib.session.core.namespaces import Namespaces, OpenNetns
+from vethlib.session.core.refusal import copy_for, refusal
+from vethlib.session.core.slabs import SLAB
 from vethlib.session.read.reading import addresses_of, find, read_addresses, to_link
-from vethlib.session.read.target import Target
+from vethlib.session.read.target import Target, read_body
 
-__all__ = ["Setting", "carry_out", "only_setting"]
-
-Setting = tuple[str, bytes]
-"""A setting in words, and as the attribute of a message."""
+__all__ = ["Setting", "carry_out", "carry_out_all", "only_setting"]
 
 
-def only_setting(given: Mapping[str, Any]) -> Setting | None:
+class Setting(NamedTuple):
+    """A setting in words, and for a message: up or down, or an attribute."""
+
+    what: str
+    attribute: bytes = b""
+    up: bool | None = None
+
+    def request(self, index: int, name: bytes) -> bytes:
+        """Return the message for a link, given by its ifindex, or else by its name."""
+        return set_attribute(index, name, self.attribute, self.up)
+
+
+def only_setting(given: Mapping[str, Any], *, up: bool | None = None) -> Setting | None:
     """Return the setting that is given; None if there is not just one, or if the change takes more than a message."""
+    if up is not None:
+        return None if given else Setting("up" if up else "down", up=up)
     if len(given) != 1:
         return None
     ((name, value),) = given.items()
@@ -35,7 +49,7 @@ def only_setting(given: Mapping[str, Any]) -> Setting | None:
     if name == "mtu" and value < IPV6_MIN_MTU:
         return None
     field = FIELDS[name]
-    return None if field.attribute is None else (field.describe(value), field.attribute(value))
+    return None if field.attribute is None else Setting(field.describe(value), field.attribute(value))
 
 
 def carry_out(namespaces: Namespaces, target: Target, setting: Setting) -> Link:
@@ -43,19 +57,87 @@ def carry_out(namespaces: Namespaces, target: Target, setting: Setting) -> Link:
 
     If it is interrupted, the change has been made or not.
     """
-    what, attribute = setting
     place = target.place
     index, name = 0, os.fsencode(target.name)
     if target.ifindex is not None:
         index = find(namespaces, target).ifindex
         target.check_ifindex(index)
         name = b""
-    changed, answer = namespaces.change_and_ask(place, set_attribute(index, name, attribute), get_link(index, name))
-    if changed.errno or answer.errno:
-        named = target.requesting(f"set {describe(target.name, target.netns)}")
-        if changed.errno not in (0, errno.ENODEV):
-            raise refusal(changed, f"{named.what} {what}", target.netns)
-        raise named.not_found(changed if changed.errno else answer)
+    change, question = setting.request(index, name), get_link(index, name)
+    changed, answer = namespaces.change_and_ask(place, change, question)
+    if changed is LOST:  # whether it was made or not, it can be made again
+        changed, answer = namespaces.change_and_ask(place, change, question)
+    if changed.errno:
+        raise _refused(target, changed, setting)
+    if answer.errno:
+        raise _requesting(target).not_found(answer)
     message = target.read(answer, parse_link)
     namespaces.caches.learn([(place.identity, message)])
     return to_link(message, target.netns, addresses_of(read_addresses(namespaces, place, message.ifindex)))
+
+
+def _requesting(target: Target) -> Target:
+    return target.requesting(f"set {describe(target.name, target.netns)}")
+
+
+def _refused(target: Target, outcome: Outcome, setting: Setting) -> NetlinkError:
+    named = _requesting(target)
+    if outcome.errno == errno.ENODEV:
+        return named.not_found(outcome)
+    return refusal(outcome, f"{named.what} {setting.what}", target.netns)
+
+
+Named = tuple[str, NetnsRef, int | None]
+"""Name, namespace, and the ifindex that the link must have, or None."""
+
+
+def carry_out_all(
+    open_namespaces: Callable[[], Namespaces], items: Sequence[Named], setting: Setting
+) -> dict[int, VethError]:
+    """Change the setting of many links, in one exchange per namespace; return the errors, by position."""
+    by_ref: dict[object, list[int]] = {}
+    for position, (_, netns, _) in enumerate(items):
+        by_ref.setdefault(netns or "", []).append(position)
+    groups = list(by_ref.values())
+    failed: dict[int, VethError] = {}
+    for start in range(0, len(groups), SLAB):
+        with open_namespaces() as namespaces:
+            opened: list[tuple[OpenNetns, list[int]]] = []
+            for positions in groups[start : start + SLAB]:
+                try:
+                    opened.append((namespaces(items[positions[0]][1]), positions))
+                except VethError as error:
+                    failed |= {position: copy_for(error, None) for position in positions}
+            namespaces.open_sockets(place for place, _ in opened)
+            for place, positions in opened:
+                try:
+                    failed |= _carry_out_in(namespaces, place, {at: items[at] for at in positions}, setting)
+                except VethError as error:
+                    failed |= {position: copy_for(error, None) for position in positions}
+    return dict(sorted(failed.items()))
+
+
+def _carry_out_in(
+    namespaces: Namespaces, place: OpenNetns, items: dict[int, Named], setting: Setting
+) -> dict[int, VethError]:
+    """Change the setting of links in one namespace; return the errors."""
+    failed: dict[int, VethError] = {}
+    requests: dict[int, bytes] = {}
+    for position, (name, netns, index) in items.items():
+        try:
+            if index is not None:
+                target = Target(place, name, netns, f"set {describe(name, netns)}", index)
+                target.check_ifindex(find(namespaces, target).ifindex)
+            requests[position] = setting.request(index or 0, b"" if index else os.fsencode(name))
+        except VethError as error:
+            failed[position] = error
+    outcomes = namespaces.exchange(place, list(requests.values()))
+    for position, outcome in zip(requests, outcomes, strict=True):
+        if outcome.errno:
+            name, netns, _ = items[position]
+            failed[position] = _refused(Target(place, name, netns), outcome, setting)
+    if namespaces.caches:
+        questions = [get_link(name=os.fsencode(items[position][0])) for position in requests]
+        answers = [answer for answer in namespaces.exchange(place, questions) if not answer.errno]
+        namespaces.caches.learn([(place.identity, read_body(place, answer, parse_link)) for answer in answers])
+    return failed
