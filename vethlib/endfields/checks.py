@@ -22,6 +22,7 @@ _ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors(
 
 # 0xa0 is a space to the kernel (lib/ctype.c is Latin-1), so that it refuses 'à', whose UTF-8 ends with it.
 _BAD_IN_NAME = frozenset(b"/:%\0 \t\n\r\f\v\xa0")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]{1,15}").fullmatch  # a third of the time of the whole check
 IPV6_MIN_MTU = 1280
 """Bytes (include/uapi/linux/ipv6.h); below it, addrconf_notify() removes IPv6 from the link."""
 
@@ -74,6 +75,8 @@ def check_lookup_name(name: str, field: str = "name") -> str:
 
     An alternative name has up to 127 bytes (ALTIFNAMSIZ) and can contain any character, since others chose it.
     """
+    if name.__class__ is str and _PLAIN_NAME(name):
+        return name
     encoded = _encoded(name, field)
     if b"\0" in encoded:
         raise InvalidValue(field, "a name with a NUL", "must not contain a NUL, where the kernel would end the name")
