@@ -12,6 +12,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ SECONDS = 300 + sum(float(os.environ.get(name, 0)) for name in _LONGER)
 _AGAIN = 5.0
 
 
-_running: dict[str, object] = {}
+_running: dict[str, Any] = {}
 """What has the deadline, and its seconds."""
 
 
