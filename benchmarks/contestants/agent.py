@@ -32,6 +32,9 @@ PUTS = 25
 RESYNCS = 5
 PATIENCE = 300.0
 
+_IN_MEMORY = "/dev/shm"
+"""For statuses, which are in /run by default: on ext4, new files after many deletions are dear (recently_deleted)."""
+
 
 def agent(report: Report, n: int, queues: int) -> None:
     """Create n pairs by a session and delete them; then have an agent create, resync and extend the same pairs."""
@@ -65,7 +68,7 @@ class Agent:
 
     def __init__(self, n: int, queues: int) -> None:
         self.queues = queues
-        self._directory = tempfile.TemporaryDirectory()
+        self._directory = tempfile.TemporaryDirectory(dir=_IN_MEMORY if os.path.isdir(_IN_MEMORY) else None)
         self.store = Path(self._directory.name, "store")
         self.store.mkdir()
         for i in range(n):
@@ -88,7 +91,7 @@ class Agent:
         command += ["--status-dir", f"{self._directory.name}/status"]
         with open(f"{self._directory.name}/log", "wb") as log:
             self._process = subprocess.Popen(
-                command, env=os.environ | {"NOTIFY_SOCKET": self.manager.address}, stderr=log
+                command, env=_compiling() | {"NOTIFY_SOCKET": self.manager.address}, stderr=log
             )
         self.manager.wait_until_ready(self._process.pid)
 
@@ -125,6 +128,11 @@ class Agent:
             self._process.terminate()
             self._process.wait()
             self._process = None
+
+
+def _compiling() -> dict[str, str]:
+    """Return an environment in which the program is compiled once, like in an installation."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def pair(number: int, queues: int, netns: int | None = None) -> Iterator[dict[str, Any]]:
