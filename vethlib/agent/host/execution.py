@@ -55,10 +55,16 @@ class NetnsInUse(VethError):
 
 @dataclass(slots=True)
 class Execution:
-    """The result of a plan: the operations that were `done`, and the `errors` of those that were refused."""
+    """The result of a plan: the operations that were `done`, and the `errors` of those that were refused.
+
+    `added` has the identities of the namespaces that were added, by their references; if pairs are recorded, `made` has
+    each pair that was created.
+    """
 
     done: list[Operation] = field(default_factory=list)
     errors: list[tuple[Operation, VethError]] = field(default_factory=list)
+    added: dict[str, NetnsId] = field(default_factory=dict)
+    made: list[tuple[CreatePair, Made]] = field(default_factory=list)
 
     def verdicts(self, plan: Plan) -> dict[str, Verdict]:
         """Return the state of every interface: the verdict of the plan, or FAILED with the refusal of the kernel."""
@@ -135,6 +141,7 @@ def _add_netns(
             _remove_leftover(operation)
             # Created and noted in one C call, which no interrupt can divide: so it will be removed again.
             added.extend(map(create, [operation.ref]))
+            execution.added[operation.ref] = added[-1].identity
             added[-1].close()
         except NetnsExists:
             continue
@@ -336,13 +343,14 @@ def _create(
     note = None
     if records is not None:
         records.write(_intents(session, operations, records))
-        note = partial(_note_creations, veths, records)
+        note = partial(_note_creations, veths, records, execution)
     try:
         session.create_many(
             [operation.veth for operation in operations],
             on_error="continue",
             progress=_step(progress, "create"),
             made=note,
+            read=False,  # because a look follows
         )
     except BatchError as batch:
         failed = {id(error.item): error for error in batch.exceptions}
@@ -353,7 +361,7 @@ def _create(
             veths,
             "create a pair",
             error,
-            lambda key: session.create_many([veths[key].veth], on_error="continue", made=note),
+            lambda key: session.create_many([veths[key].veth], on_error="continue", made=note, read=False),
         )
     # The next look voids the intents that were not carried out: a pair that failed may exist in part.
     _account(veths, failed, execution)
@@ -371,10 +379,13 @@ def _intents(session: Session, operations: Sequence[CreatePair], records: Record
     return [records.record.intend(pair) for pair in intents if pair is not None and not pair.is_within(records.home)]
 
 
-def _note_creations(veths: Mapping[int, CreatePair], records: RecordFile, pairs: Iterable[Made]) -> None:
+def _note_creations(
+    veths: Mapping[int, CreatePair], records: RecordFile, execution: Execution, pairs: Iterable[Made]
+) -> None:
     facts = []
     for pair in pairs:
         create = veths[id(pair.veth)]
+        execution.made.append((create, pair))
         created = made(create, pair)
         if not created.is_within(records.home):
             facts.append(records.record.add(created))

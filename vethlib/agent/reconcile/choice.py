@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv6Interface
-from typing import Final
+from typing import Final, TypeVar
 
 from vethlib._primitives import time
 from vethlib.agent.host.execution import interfaces_of
@@ -18,7 +18,9 @@ from vethlib.session import Session
 from .backoff import Backoff
 from .passresult import PassResult
 
-__all__ = ["Choice"]
+__all__ = ["Choice", "split", "without_unused_netns"]
+
+T = TypeVar("T", bound=Operation)
 
 AT_ONCE: Final = 256
 """Pairs that are created before other interfaces have their turn: a tenth of a second. Others count by their cost."""
@@ -34,11 +36,13 @@ _PASSING: Final = (LinkExists, LinkNotFound, NetnsNotFound)
 class Choice:
     """Chooses the operations of each round of one pass.
 
-    `deferred` are the interfaces whose operations are left to a later pass, because there was too much to do.
+    `deferred` are the interfaces whose operations are left to a later pass, because there was too much to do. Of these
+    operations, `left` has creations that need no other one to be done before, and the namespaces that they need.
     """
 
     def __init__(self, session: Session, backoff: Backoff) -> None:
         self.deferred: set[str] = set()
+        self.left: list[Operation] = []
         self._session = session
         self._backoff = backoff
         self._tried: set[str] = set()  # interfaces whose duplicate addresses were added again
@@ -61,7 +65,7 @@ class Choice:
                 result.held.update(dict.fromkeys(names, reason))
             else:
                 chosen.append(operation)
-        return _without_unused_netns(self._first_of(chosen))
+        return without_unused_netns(self._first_of(chosen))
 
     def _due(self, operations: Iterable[Operation], result: PassResult) -> Iterator[Operation]:
         """Yield the operations, without adding a duplicate address again before it is time."""
@@ -100,21 +104,30 @@ class Choice:
 
         No operation needs a later one, and those that belong to no interface are never deferred.
         """
-        first: list[Operation] = []
-        deferred: set[str] = set()
-        weight = 0.0
-        for operation in operations:
-            names = interfaces_of(operation)
-            if weight >= AT_ONCE and names:
-                deferred.update(names)
-            else:
-                first.append(operation)
-                weight += _WEIGHTS.get(operation.op, 0.0) + _addresses(operation) // _ADDRESSES
-        self.deferred |= deferred
+        first, left = split(operations)
+        self.deferred.update(name for operation in left for name in interfaces_of(operation))
+        creations = [operation for operation in left if isinstance(operation, CreatePair)]
+        if creations and len(creations) == len(left):
+            additions = (operation for operation in operations if isinstance(operation, AddNetns))
+            self.left += without_unused_netns([*additions, *creations])
         return first
 
 
-def _without_unused_netns(operations: Sequence[Operation]) -> list[Operation]:
+def split(operations: Iterable[T]) -> tuple[list[T], list[T]]:
+    """Return the operations that are done before other interfaces have their turn, and the others."""
+    first: list[T] = []
+    left: list[T] = []
+    weight = 0.0
+    for operation in operations:
+        if weight >= AT_ONCE and interfaces_of(operation):
+            left.append(operation)
+        else:
+            first.append(operation)
+            weight += _WEIGHTS.get(operation.op, 0.0) + _addresses(operation) // _ADDRESSES
+    return first, left
+
+
+def without_unused_netns(operations: Sequence[Operation]) -> list[Operation]:
     """Return the operations without the creation of namespaces that no created pair needs."""
     needed = {
         interface.namespace.name

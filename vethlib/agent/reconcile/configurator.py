@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Final, get_args
 
@@ -32,10 +32,12 @@ from vethlib._primitives import select, time
 from vethlib.agent.config.mark import check_label
 from vethlib.agent.config.model import Interface, IPv6Policy
 from vethlib.agent.host.creatable import CreatableNetns
+from vethlib.agent.host.execution import interfaces_of
 from vethlib.agent.host.recordfile import RecordFile
 from vethlib.agent.limits import DEFAULT, Limits
 from vethlib.agent.planning.confine import foreseen
 from vethlib.agent.planning.desired import Desired
+from vethlib.agent.planning.operations import Operation
 from vethlib.agent.registry.dependants import Attachment, Dependant, Dependants
 from vethlib.agent.registry.indexes import Indexes
 from vethlib.agent.registry.subscriptions import Subscription
@@ -53,7 +55,7 @@ from .observer import HostObserver
 from .occasions import CONFIGURATION, Occasions, Scope
 from .owners import Owners
 from .passresult import PassResult
-from .reconcilepass import ReconcilePass
+from .reconcilepass import PlannedCreation, ReconcilePass
 from .reporter import Reporter
 from .statuses import Change, StatusChange, Statuses
 from .watches import Watches
@@ -163,6 +165,7 @@ class Configurator(WarnsUnclosed):
             counters=self.counters,
         )
         self._reporter = Reporter(self._owners)
+        self._creation: PlannedCreation | None = None  # of more pairs than one pass may create
         self._outcomes_at_rest: Counter[str] = Counter()  # of the last look after which nothing was left to do
         self._events = Events(self._owners, self._reporter)
         self._closed = False
@@ -281,7 +284,8 @@ class Configurator(WarnsUnclosed):
     def load(self) -> Load:
         """Return the amount of work, and the number of watched namespaces."""
         watched = len(self._observer.watches.cache.netns())
-        return Load(self._occasions.count(), self._backoff.waiting(), watched)
+        planned = 0 if self._creation is None else len(self._creation.scope.names)
+        return Load(self._occasions.count() + planned, self._backoff.waiting(), watched)
 
     def subscribe(self, callback: Callable[[StatusChange], object] | None = None) -> Subscription[StatusChange]:
         """Subscribe to the status of every interface, followed by every change, in order.
@@ -317,7 +321,7 @@ class Configurator(WarnsUnclosed):
     @property
     def behind(self) -> bool:
         """Return whether :meth:`poll` has left work for its next call."""
-        return bool(self._occasions) and (self._backoff.looking.due or 0.0) <= time.monotonic()
+        return bool(self._occasions or self._creation) and (self._backoff.looking.due or 0.0) <= time.monotonic()
 
     @property
     def detecting(self) -> int:
@@ -344,6 +348,7 @@ class Configurator(WarnsUnclosed):
             # Events that were read and not acted upon are lost, and so are changes that were taken and not returned.
             self._occasions.everything("an interruption")
             self._statuses.take_back()
+            self._creation = None
         self._occasions.torn = True
         while True:
             try:
@@ -367,12 +372,34 @@ class Configurator(WarnsUnclosed):
             self._epoll.poll(due if left is None else left if due is None else min(left, due))
 
     def _reconcile(self) -> None:
-        """Run one pass, and report its result."""
+        """Run one pass, or create some of the pairs that one has left, and report the result."""
+        creation = self._creation
+        if creation is not None:
+            creation.give_way()
+            if not self._occasions.is_urgent:
+                self._go_on(creation)
+                return
         scope = self._occasions.take(self._addresses)
-        began = time.thread_time()  # because waiting is not the fault of an interface
-        run = ReconcilePass(self._owners, set(scope.names), everything=bool(scope.everything), loopback=self._loopback)
         if scope.everything:
             self.counters.resyncs[scope.everything] += 1
+        self._run(ReconcilePass(self._owners, scope, loopback=self._loopback))
+
+    def _go_on(self, creation: PlannedCreation) -> None:
+        try:
+            with self.counters.timing("bout"):
+                run = creation.go_on()
+        except BaseException as error:
+            self._creation = None
+            self._fail(creation.scope, error)
+            return
+        if creation.is_finished:
+            self._creation = None
+        if run is not None:
+            self._run(run)
+
+    def _run(self, run: ReconcilePass) -> None:
+        scope = run.scope
+        began = time.thread_time()  # because waiting is not the fault of an interface
         try:
             if scope.everything and not scope.names and self._is_at_rest():
                 self._occasions.finish(scope, (), ())
@@ -381,14 +408,9 @@ class Configurator(WarnsUnclosed):
             with self.counters.timing("bout"):
                 result = run.run()
         except BaseException as error:
-            # The state of the host is unknown now, in particular after an interruption.
-            self._occasions.restore(scope, "what is there is not known")
-            if not isinstance(error, Exception):
-                raise
-            names = scope.names.keys() | self._desired.names() if scope.everything else scope.names
-            self._reporter.fail(names, foreseen(error, "look"))
+            self._fail(scope, error)
             return
-        self._occasions.finish(scope, result.names, result.deferred)
+        self._occasions.finish(scope, result.names, result.deferred - self._create(result.left, scope))
         before = self.counters.outcomes.copy()
         self._reporter.settle(result, scope)
         self._keep_pace(scope, result, began)
@@ -398,6 +420,23 @@ class Configurator(WarnsUnclosed):
         if result.at_rest:
             self._outcomes_at_rest = self.counters.outcomes - before
             self._observer.note_at_rest(self._desired, result.observed)
+
+    def _fail(self, scope: Scope, error: BaseException) -> None:
+        """Look at everything again: the state of the host is unknown now, in particular after an interruption."""
+        self._occasions.restore(scope, "what is there is not known")
+        if not isinstance(error, Exception):
+            raise error
+        names = scope.names.keys() | self._desired.names() if scope.everything else scope.names
+        self._reporter.fail(names, foreseen(error, "look"))
+
+    def _create(self, planned: Sequence[Operation], scope: Scope) -> set[str]:
+        """Begin to create what a pass has left, unless something else is being created. Return its interfaces."""
+        if not planned or self._creation is not None:
+            return set()
+        names = {name for operation in planned for name in interfaces_of(operation)}
+        causes = {name: scope.everything or scope.names.get(name, CONFIGURATION) for name in names}
+        self._creation = PlannedCreation(self._owners, planned, causes, loopback=self._loopback)
+        return names
 
     def _is_at_rest(self) -> bool:
         """Look at the whole host, and return whether it is as it was when nothing was left to do."""

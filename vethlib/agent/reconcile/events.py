@@ -80,6 +80,8 @@ class Events:
         if not refs:
             return
         for ref in refs:
+            if self._observer.has_created(ref):
+                continue
             left = self._observer.known_at(ref) if ref in self._watches.left else set()
             self._reference_changed(ref, self._desired.at(ref) | left, now)
         if awaited := refs & self._dependants.refs:

@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 from vethlib.agent.config.model import Interface
 from vethlib.agent.host.creatable import CreatableNetns
+from vethlib.agent.host.execution import Execution
 from vethlib.agent.host.given import attributed
 from vethlib.agent.host.observation import find_recorded, fingerprints, look_at, observe
 from vethlib.agent.host.recordfile import RecordFile
@@ -55,6 +56,7 @@ class HostObserver:
         self._records = records
         self._built_for: dict[NetnsId, dict[int, str]] = {}  # namespace → ifindex → interface
         self._at_rest: tuple[object, bool, tuple[int, int, int]] | None = None
+        self._added: dict[str, NetnsId] = {}  # reference → the namespace that was created there
         self._reached_by: dict[str, set[str]] = {}  # reference → interfaces with a known end that is reached by it
 
     # --- looking
@@ -194,6 +196,23 @@ class HostObserver:
         self.known.setdefault(name, {})[end] = ref
         self._reached_by.setdefault(ref, set()).add(name)
         self._built_for.setdefault(place, {})[index] = name
+
+    def note_execution(self, execution: Execution) -> None:
+        """Remember what was just created, so that events of it are understood."""
+        self._added |= execution.added
+        for create, (_, links, *births) in execution.made:
+            for interface, link, (place, _cookie) in zip((create.a, create.b), links, births, strict=True):
+                self.add(interface.name, (place, link.index), interface.namespace.ref)
+
+    def has_created(self, ref: str) -> bool:
+        """Return whether a reference leads to the namespace that was created there: no event of that needs a look."""
+        place = self._added.get(ref)
+        if place is None:
+            return False
+        if self.watches.leads_to(ref) == place:
+            return True
+        del self._added[ref]
+        return False
 
     def _pop(self, name: str) -> Ends:
         """Forget all ends of an interface, and return them."""

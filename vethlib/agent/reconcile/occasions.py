@@ -81,6 +81,26 @@ class Occasions:
         """Return whether there is anything to look at now."""
         return bool(self._dirty or self._backlog or self._everything)
 
+    @property
+    def is_urgent(self) -> bool:
+        """Return whether something has happened to some interfaces, and nothing to the whole host."""
+        return bool(self._dirty) and not self._everything
+
+    def marked(self) -> set[str]:
+        """Return the interfaces to be looked at."""
+        return self._dirty.keys() | self._backlog.keys()
+
+    def look_at(self, causes: Mapping[str, str]) -> None:
+        """Look at these interfaces after those to which something has happened, each for its cause."""
+        for name, cause in causes.items():
+            self._backlog.setdefault(name, cause)
+
+    def forget(self, names: Iterable[str]) -> None:
+        """Remove the marks of these interfaces."""
+        for name in names:
+            self._dirty.pop(name, None)
+            self._backlog.pop(name, None)
+
     def count(self) -> int:
         """Return how many interfaces are to be looked at."""
         return len(self._dirty) + len(self._backlog)

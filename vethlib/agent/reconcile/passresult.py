@@ -40,7 +40,8 @@ class PassResult:
     `done` are the operations that were carried out, in order. `errors` has the refusal of the kernel for each interface
     that is still to be changed; `held` has why something is still to be done that was not tried. `unseen` are the
     interfaces that wait for a namespace that could not be looked into, and has to be tried again. Nothing was done yet
-    for those that are `deferred`, because there was too much to do. `duplicates` has the interfaces with a duplicate
+    for those that are `deferred`, because there was too much to do; of what is to be done, `left` can be carried out as
+    it is planned. `duplicates` has the interfaces with a duplicate
     address, `detecting` those with an address that is still being checked, each with the reason.
 
     `leftovers` is true if a pair that belongs to no interface could not be deleted. `unrecorded` is the number of pairs
@@ -57,6 +58,7 @@ class PassResult:
     unseen: set[str] = field(default_factory=set)
     unrecorded: int = 0
     deferred: set[str] = field(default_factory=set)
+    left: list[Operation] = field(default_factory=list)
     leftovers: bool = False
     duplicates: dict[str, Reason] = field(default_factory=dict)
     detecting: dict[str, Reason] = field(default_factory=dict)

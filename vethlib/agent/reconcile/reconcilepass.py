@@ -2,12 +2,18 @@
 
 A pass looks at the interfaces in its scope together with those that have to be judged with them: their peers, the
 interfaces that claim the same name in the same namespace, and the owner of every owned link that it finds.
+
+If more pairs are to be created than one pass may create, the others are created as they are planned, a few at a time,
+and then looked at, a few at a time (`PlannedCreation`). Other passes have their turn in between. The namespaces of
+these pairs are watched when all are created: each watched namespace makes every event of a link dearer, and creating a
+pair causes a dozen. The look at a pair comes after that, so that it finds what has happened meanwhile.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -17,7 +23,7 @@ from vethlib.agent.host.recording import facts_of_look
 from vethlib.agent.planning.confine import plan_apart
 from vethlib.agent.planning.detection import unusable
 from vethlib.agent.planning.observed import NetnsId, Observed
-from vethlib.agent.planning.operations import ChangeLink, DeletePair, Operation, Plan
+from vethlib.agent.planning.operations import AddNetns, ChangeLink, CreatePair, DeletePair, Operation, Plan
 from vethlib.agent.planning.owned import OwnedPairs
 from vethlib.agent.planning.planner import plan
 from vethlib.agent.planning.words import drift, drifted
@@ -25,11 +31,12 @@ from vethlib.agent.reasons import drift_persists, not_deletable
 from vethlib.agent.state import State
 from vethlib.errors import VethError
 
-from .choice import Choice
+from .choice import Choice, split, without_unused_netns
+from .occasions import Scope
 from .owners import Owners
 from .passresult import PassResult
 
-__all__ = ["ReconcilePass"]
+__all__ = ["PlannedCreation", "ReconcilePass"]
 
 _ROUNDS: Final = 4  # in an endless race there would be no end to them
 
@@ -40,12 +47,13 @@ _log = logging.getLogger("vethlib.agent")
 
 
 class ReconcilePass:
-    """A pass over the interfaces in `names`; with `everything`, over the whole host.
+    """A pass over the interfaces in its `scope`.
 
     `loopback` sets the loopback of new namespaces up.
     """
 
-    def __init__(self, owners: Owners, names: set[str], *, everything: bool, loopback: bool) -> None:
+    def __init__(self, owners: Owners, scope: Scope, *, loopback: bool) -> None:
+        self.scope = scope
         self._owners = owners
         self._session = owners.session
         self._observer = owners.observer
@@ -54,8 +62,8 @@ class ReconcilePass:
         self._records = owners.records
         self._counters = owners.counters
         self._loopback = loopback
-        self._everything = everything
-        self._names = names | self._desired.names() if everything else self._desired.with_peers(names)
+        self._everything = bool(scope.everything)
+        self._names: set[str] = set()
         self._done: list[Operation] = []
         self._errors: dict[str, VethError] = {}
         self._unplanned: dict[str, VethError] = {}
@@ -67,6 +75,7 @@ class ReconcilePass:
 
     def run(self) -> PassResult:
         """Run the pass. Raises VethError if looking is impossible."""
+        self._names |= self._desired.with_peers(self.scope.names)
         for left in reversed(range(_ROUNDS)):
             with self._counters.timing("look"):
                 observed, owned = self._look()
@@ -76,7 +85,9 @@ class ReconcilePass:
             operations, result = self._choose(observed, planned)
             acting = bool(operations) and left > 0
             if acting:
-                self._act(operations, planned, observed)
+                self._detach(operations, observed)
+                self._count_repairs(operations, planned)
+                self.act(operations)
             if not self._watch(observed, planned) and not acting:
                 break
         if not operations and result.detecting:
@@ -90,6 +101,7 @@ class ReconcilePass:
         result.leftovers = self._leftovers
         result.unrecorded = self._unrecorded
         result.deferred = self._choice.deferred - self._names
+        result.left = self._choice.left
         result.at_rest = self._is_whole and not planned.operations and not planned.doubtful and result.is_undisturbed()
         return result
 
@@ -100,7 +112,7 @@ class ReconcilePass:
         if self._everything:
             observed = self._observer.look_everywhere(self._desired)
             owned = self._owned(observed)
-            self._names |= set(owned.names())
+            self._names |= self._desired.names() | set(owned.names())
             self._unrecorded = len(owned.unrecorded)
             self._claim(observed)
             self._observer.learn(owned, observed)
@@ -141,7 +153,10 @@ class ReconcilePass:
     def _watch(self, observed: Observed, planned: Plan) -> bool:
         """Watch the namespaces in which there is something to be kept, or to be waited for."""
         states = (State.CONFIGURED, State.FAILED)
-        watched = [name for name, verdict in planned.verdicts.items() if verdict.state in states]
+        deferred = self._choice.deferred
+        watched = [
+            name for name, verdict in planned.verdicts.items() if verdict.state in states and name not in deferred
+        ]
         return self._observer.watches.watch(self._desired, watched, observed)
 
     def _wait_a_moment(self, result: PassResult) -> None:
@@ -227,20 +242,16 @@ class ReconcilePass:
 
     # --- acting
 
-    def _act(self, operations: Sequence[Operation], planned: Plan, observed: Observed) -> None:
-        self._detach(operations, observed)
-        self._count_repairs(operations, planned)
+    def act(self, operations: Iterable[Operation]) -> list[CreatePair]:
+        """Carry out these operations; return the pairs that were created."""
         with self._counters.timing("execute"):
-            execution = execute(
-                self._session,
-                Plan(tuple(operations), planned.verdicts, planned.found),
-                records=self._records,
-                loopback=self._loopback,
-            )
+            chosen = Plan(tuple(operations), {})
+            execution = execute(self._session, chosen, records=self._records, loopback=self._loopback)
         self._counters.done.update(operation.op for operation in execution.done)
         self._counters.failed.update(operation.op for operation, _ in execution.errors)
         self._done += execution.done
         self._observer.creatable.note(execution.done)
+        self._observer.note_execution(execution)
         for operation, error in execution.errors:
             names = interfaces_of(operation)
             for name in names:
@@ -249,6 +260,7 @@ class ReconcilePass:
             if not names:
                 self._leftovers = True
                 _log.warning("%s", error)
+        return [create for create, _ in execution.made]
 
     def _detach(self, operations: Iterable[Operation], observed: Observed) -> None:
         """Detach the dependants of links that are about to be deleted, renamed or set down."""
@@ -267,3 +279,71 @@ class ReconcilePass:
         for name in self._backoff.settled({name for operation in operations for name in interfaces_of(operation)}):
             if planned.configures(name) and not self._backoff.duplicate(name):
                 self._backoff.repaired(name, now)
+
+
+class PlannedCreation:
+    """Creates pairs that a pass has planned and left, and then looks at them.
+
+    `causes` has their interfaces, each with the cause of the look at it.
+    """
+
+    def __init__(
+        self, owners: Owners, planned: Iterable[Operation], causes: Mapping[str, str], *, loopback: bool
+    ) -> None:
+        self._owners = owners
+        self._loopback = loopback
+        self._causes = dict(causes)  # of the interfaces that were not looked at yet
+        self._additions = [operation for operation in planned if isinstance(operation, AddNetns)]
+        self._left = [operation for operation in planned if isinstance(operation, CreatePair)]
+        self._created: set[str] = set()
+        self._looks: deque[tuple[ReconcilePass, set[str]]] = deque()  # each with the references to watch before
+
+    @property
+    def scope(self) -> Scope:
+        """What was not looked at yet."""
+        return Scope(self._causes, "", {}, self._causes)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether everything was created, and every pass was returned."""
+        return not self._left and not self._looks
+
+    def give_way(self) -> None:
+        """Leave marked interfaces to other passes; except those that are created, which are looked at anyway."""
+        occasions = self._owners.occasions
+        if not (marked := occasions.marked()):
+            return
+        occasions.forget(marked & self._created)
+        left, self._left = self._left, []
+        for create in left:
+            names = interfaces_of(create)
+            if marked.isdisjoint(names):
+                self._left.append(create)
+            else:
+                occasions.look_at({name: self._causes.pop(name) for name in names})
+
+    def go_on(self) -> ReconcilePass | None:
+        """Create some more pairs, or return the next pass to run.
+
+        Raises VethError if a bulk operation fails as a whole.
+        """
+        if self._left:
+            self._create_some()
+            return None
+        if not self._looks:
+            return None
+        look, refs = self._looks.popleft()
+        self._owners.observer.watches.watch_more(refs)
+        for name in look.scope.names:
+            del self._causes[name]
+            self._created.discard(name)
+        return look
+
+    def _create_some(self) -> None:
+        first, left = split(self._left)
+        causes = {name: self._causes[name] for create in first for name in interfaces_of(create)}
+        look = ReconcilePass(self._owners, Scope(causes, "", {}, causes), loopback=self._loopback)
+        created = look.act(without_unused_netns([*self._additions, *first]))
+        self._left = left
+        self._created.update(name for create in created for name in interfaces_of(create))
+        self._looks.append((look, {end.namespace.ref for create in created for end in (create.a, create.b)}))

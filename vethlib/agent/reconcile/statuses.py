@@ -33,7 +33,6 @@ MOST: Final = 16
 _REMOVED: Final = 256  # removed interfaces whose changes are kept
 _LONGEST: Final = 300  # characters of each text; the log has more
 
-_LOGGED = ("netns", "host_name", "ifindex", "peer", "warning", "warning_code", "attempt", "next_try")
 _LEVELS = {State.RETRYING: logging.WARNING, State.FAILED: logging.WARNING, State.INVALID: logging.WARNING}
 
 
@@ -274,8 +273,7 @@ class Statuses:
         fields: dict[str, Any] = {"interface": name, "state": state, "reason": reason, "reason_code": code}
         fields |= {"done": acts, "cause": cause}
         if status is not None:
-            entry = status.as_dict()
-            fields |= {field: entry[field] for field in _LOGGED if entry.get(field) not in (None, "")}
+            fields |= _logged(status)
         text = f"{state} ({reason})" if reason else state
         warning = f" ({fields['warning']})" if "warning" in fields else ""
         extra = {"vethlib": fields}
@@ -290,6 +288,19 @@ def _log_new(status: Status, before: Status | None) -> None:
             fields = {"interface": status.name, "code": warning.code, "interfaces": list(warning.interfaces)}
             extra = {"vethlib": fields | {"fields": list(warning.fields)}}
             _log.warning("%s (%s)", warning.message, warning.code, extra=extra)
+
+
+def _logged(status: Status) -> dict[str, Any]:
+    """Return the fields of a status that are in the log, as in :meth:`Status.as_dict`, if they are known."""
+    fields: dict[str, Any] = {"netns": status.netns, "host_name": status.host_name}
+    if status.link is not None:
+        fields["ifindex"] = status.link.index
+    fields["peer"] = status.peer
+    if status.warning:
+        fields |= {"warning": status.warning, "warning_code": str(status.warning_code)}
+    if status.state is State.RETRYING:
+        fields |= {"attempt": status.attempt, "next_try": iso(status.due)}
+    return {field: value for field, value in fields.items() if value != ""}
 
 
 def _after(link: Link, changes: Iterable[tuple[Address, bool]]) -> tuple[Address, ...] | None:

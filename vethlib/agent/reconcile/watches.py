@@ -138,6 +138,10 @@ class Watches:
                 refs.add(ref)
         return bool(refs) and self._watch(refs)
 
+    def watch_more(self, refs: Iterable[str]) -> None:
+        """Watch those of these namespaces that are not watched yet."""
+        self._watch([ref for ref in refs if ref not in self._led_to and not self.rests_at(ref)])
+
     def watch_also(self, refs: Iterable[str]) -> None:
         """Watch these namespaces, too, as far as they exist."""
         places = {ref: place for ref in refs if (place := self.leads_to(ref)) not in (None, self._led_to.get(ref))}
