@@ -75,7 +75,7 @@ def _flat(
 class Layout:
     """The layout of one message; `forms` as for :class:`Layouts`."""
 
-    __slots__ = ("_absent", "_expected", "_in_order", "_mask", "_regions", "_values")
+    __slots__ = ("_absent", "_expected", "_in_order", "_mask", "_regions", "_values", "size")
 
     def __init__(self, body: bytes, fixed: Struct, forms: Mapping[Key, _Form]) -> None:
         values = fixed.format  # of the payloads to be read
@@ -102,6 +102,7 @@ class Layout:
                 values += f"{padded - wanted}x"
             else:
                 values += f"{4 + padded}x"
+        self.size = len(body)
         self._regions = Struct(f"{regions}{region}s").unpack_from
         self._values = Struct(values).unpack_from
         self._mask = _number(mask, "little")
@@ -132,22 +133,27 @@ class Layouts:
     does not match its format counts as absent; of several of the same type, the first counts.
     """
 
-    __slots__ = ("_fixed", "_forms", "_known", "_misses", "_size")
+    __slots__ = ("_fixed", "_forms", "_known", "_last", "_misses", "_size")
 
     def __init__(self, fixed: str, forms: Mapping[Any, str]) -> None:
         self._fixed = Struct(fixed)
         self._size = self._fixed.size
         self._forms = {key: _Form(form) for key, form in forms.items()}
         self._known: dict[tuple[int, bytes], tuple[Layout, ...]] = {}
+        self._last: Layout | None = None  # the one that fitted last, which usually fits the next message of a dump, too
         self._misses: dict[tuple[int, bytes], int] = {}  # the number of times that no known layout fitted
 
     def read(self, body: bytes) -> tuple[Any, ...]:
         """Return the values of a message, None for each absent one. Raises Malformed."""
+        last = self._last
+        if last is not None and last.size == len(body) and (values := last.read(body)) is not None:
+            return values
         # The first attribute of a link is its name, whose length moves all others.
         key = len(body), body[self._size : self._size + 2]
         known = self._known.get(key, ())
         for layout in known:
             if (values := layout.read(body)) is not None:
+                self._last = layout
                 return values
         if self._size <= len(body) <= _WORTH_LEARNING and self._comes_again(key):
             if len(self._known) >= _MOST:
