@@ -17,7 +17,7 @@ __all__ = ["SUITES", "Outcome", "Suite", "failed_before", "job", "missing", "out
 _PYTHON = shlex.quote(sys.executable)
 # -v, so that the log ends with the name of a test that brings the kernel down. The wheel and the pages as HTML are the
 # same on every kernel, and take many minutes.
-_PYTEST = f"{_PYTHON} -m pytest -v -p no:cacheprovider --timeout=1200 -m 'not release' --junitxml={{out}}/"
+_PYTEST = f"{_PYTHON} -m pytest -v -p no:cacheprovider -m 'not release' --junitxml={{out}}/"
 
 
 @dataclass(frozen=True, slots=True)
