@@ -36,6 +36,7 @@ from .ns import Netns
 from .session import Session
 
 if TYPE_CHECKING:
+    from .endfields.routes import Route as Route
     from .ifindex import IfIndexCache, LinkEvent
 
 __all__ = [
@@ -76,6 +77,10 @@ def __getattr__(name: str) -> Any:
         from . import ifindex
 
         return getattr(ifindex, name)
+    if name == "Route":
+        from .endfields.routes import Route
+
+        return Route
     if name == "__version__":
         from importlib.metadata import version
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from operator import attrgetter
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ._former import renamed
 from ._values import KW_ONLY, Value, aside
@@ -32,6 +32,9 @@ from .endfields.checks import (
 )
 from .errors import InvalidValue, check_type
 from .ns.reference import HasFileno
+
+if TYPE_CHECKING:
+    from .endfields.routes import Route
 
 __all__ = [
     "FURTHER",
@@ -79,6 +82,8 @@ class End(Value):
     net.ipv4.conf.NAME and net.ipv6.conf.NAME: ``{"rp_filter": "0", "ipv6.forwarding": "1"}``; without a family, IPv4
     is meant if it has a setting of that name.
 
+    `routes` are routes over the link, which is up then; their protocol marks them as vethlib's.
+
     `addresses` are "ip/prefix" strings or ``ipaddress`` interfaces. `alias`, `group` and `address_proto` (IFLA_IFALIAS,
     IFLA_GROUP and IFA_PROTO, 0 = none) are marks by which a program can recognise its own links and addresses later.
 
@@ -101,6 +106,7 @@ class End(Value):
     gso_max_size: int | None = None
     altnames: Iterable[str] = ()
     sysctls: Mapping[str, str | int] | Iterable[tuple[str, str]] = ()
+    routes: Iterable[Route] = ()
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -126,6 +132,8 @@ class End(Value):
         if _further(self) != _NOTHING_FURTHER:
             for name, value in self.further.items():
                 _set(self, name, _check_further(name, value))
+            if self.routes and not self.up:
+                raise InvalidValue("routes", str(self.routes[0]), "a link that is down has no routes")  # type: ignore[index]
 
     @property
     def further(self) -> Mapping[str, Any]:
@@ -146,7 +154,9 @@ class End(Value):
 
 _set = object.__setattr__
 
-FURTHER: Mapping[str, Any] = MappingProxyType({"txqlen": None, "gso_max_size": None, "altnames": (), "sysctls": ()})
+FURTHER: Mapping[str, Any] = MappingProxyType(
+    {"txqlen": None, "gso_max_size": None, "altnames": (), "sysctls": (), "routes": ()}
+)
 """The fields that few ends have, each with its value where it is not given; then, that of the link is left alone."""
 
 _NOTHING_FURTHER = tuple(FURTHER.values())
@@ -259,7 +269,7 @@ class Pair(Value):
 class Dependents(Value):
     """The dependents of a link: what others have configured on it.
 
-    `routes` is the number of routes that the kernel did not create itself, `neighbours` the number of permanent
+    `routes` is the number of routes that neither the kernel nor vethlib created, `neighbours` the number of permanent
     neighbours. `stacked` are the names of the links on top of it (VLANs, macvlans). `fixed` describes other dependents:
     a master, queueing disciplines, programs, alternative names. `ipv6_off` is True if net.ipv6.conf.NAME.disable_ipv6
     is set.

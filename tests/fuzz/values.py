@@ -46,6 +46,7 @@ _ONE: Final = json.dumps(
         "txqlen": 500,
         "gso_max_size": 8192,
         "altnames": ["uplink"],
+        "routes": [{"dst": "default", "via": "10.0.0.2", "metric": 7}],
         "sysctls": {"rp_filter": "0", "ipv6.forwarding": 1},
         "host_if_name": "eth0",
         "ip_addresses": ["10.0.0.1/24", "2001:db8::1/64"],

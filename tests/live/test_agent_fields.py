@@ -84,7 +84,7 @@ def test_what_was_planned_is_undone_to_the_letter(session: Session, blue: str, b
 
     first = look()
     done = execute(session, planned(session, *tried)).done
-    assert [sorted(each.changes) for each in done if isinstance(each, ChangeLink)] == [sorted(OTHERS)]
+    assert [set(each.changes) - {"alias"} for each in done if isinstance(each, ChangeLink)] == [OTHERS.keys()]
     assert fields("a", "blue")["txqlen"] == 7
     second = look()
     undo = inverse(done, first, second, look())

@@ -460,6 +460,16 @@ def test_an_end_is_created_with_its_fields_and_set_to_others(vethctl: Vethctl, b
     assert sysctl("blue", "ipv6/conf/c/accept_ra") == "0"
 
 
+def test_routes_are_given_in_the_words_of_ip(vethctl: Vethctl, blue: str) -> None:
+    given = ["--b-addr", "10.0.0.2/24", "--b-route", "default via 10.0.0.1 metric 7", "--b-route", "10.3.0.0/16"]
+    assert vethctl("create", "a", "b@blue", *given).code == 0
+    assert {each["dst"] for each in ip("route", "show", "proto", "118", netns="blue")} == {"default", "10.3.0.0/16"}
+    assert vethctl("set", "b@blue", "--route", "10.4.0.0/16 mtu 1400").code == 0
+    assert {each["dst"] for each in ip("route", "show", "proto", "118", netns="blue")} == {"10.4.0.0/16"}
+    said = vethctl("set", "b@blue", "--route", "10.4.0.0/16 dev eth0", "--json")
+    assert (said.code, said.error["field"]) == (1, "--route")
+
+
 @pytest.mark.parametrize(
     ("argv", "field"),
     [

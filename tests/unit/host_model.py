@@ -30,6 +30,7 @@ from vethlib.agent import (
 from vethlib.agent.planning.observed import LinkId
 from vethlib.agent.reasons import ReasonCode
 from vethlib.endfields.checks import Sysctl
+from vethlib.endfields.routes import Route
 from vethlib.links import FURTHER, Address, Link
 
 SECONDARY, DADFAILED, DEPRECATED, PERMANENT = 0x01, 0x08, 0x20, 0x80
@@ -55,9 +56,12 @@ class HostLink:
     gso_max_size: int = 65536
     sysctls: tuple[Sysctl, ...] = (Sysctl("ipv4.rp_filter", "2"),)
 
+    routes: tuple[Route, ...] = ()
+
     @property
     def further(self) -> dict[str, Any]:
-        return {"txqlen": self.txqlen, "gso_max_size": self.gso_max_size, "sysctls": self.sysctls}
+        fields = {"txqlen": self.txqlen, "gso_max_size": self.gso_max_size, "sysctls": self.sysctls}
+        return fields | {"routes": self.routes}
 
     @property
     def ipv6(self) -> bool:
@@ -136,6 +140,7 @@ class HostLink:
     def set_up(self, up: bool) -> None:
         if self.up and not up:
             self.lose_ipv6()
+            self.routes = ()
         self.up = up
         if up and self.ipv6:
             self._give_link_local()

@@ -7,9 +7,10 @@
    it is that attribute of a link message; the rest is in `session/read/further.py`. So an end without such fields costs
    nothing more.
 3. ``target`` is what a link should have, given what it has: by default, what is wanted.
-4. The fields are in the order in which they are sent. The alias is first, because it may be a mark that describes the
+4. A ``late`` field needs a link that is up and has its addresses, so it is sent last, and lost with them.
+5. The fields are in the order in which they are sent. The alias is first, because it may be a mark that describes the
    others.
-5. The name, the namespace, the addresses, and whether the link is up and has IPv6 are not in the table: they take
+6. The name, the namespace, the addresses, and whether the link is up and has IPv6 are not in the table: they take
    effect on one another, and `session/write/change.py` has their order. `mtu` is in it, but that module sends it first
    or last, because IPv6 needs 1280 bytes.
 """
@@ -20,7 +21,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 from struct import Struct
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from vethlib._nl.const import IFLA_GSO_MAX_SIZE, IFLA_TXQLEN
 from vethlib._nl.link import LinkMessage, attribute_of, set_altname, set_attribute
@@ -38,9 +39,13 @@ from .checks import (
     check_txqlen,
 )
 
-__all__ = ["FIELDS", "SYSCTLS", "Field", "Step"]
+if TYPE_CHECKING:
+    from .routes import Route
+
+__all__ = ["FIELDS", "ROUTES", "SYSCTLS", "Field", "Step"]
 
 SYSCTLS: Final = "sysctls"
+ROUTES: Final = "routes"
 
 _U32: Final = Struct("=I")
 
@@ -74,6 +79,7 @@ class Field(NamedTuple):
     several: Callable[[int, Any, Any], Iterator[Step]] | None = None
     target: Callable[[Any, Any], Any] = _wanted
     words: Callable[[Any], str] = str
+    late: bool = False
 
     def describe(self, value: Any) -> str:
         """Return what setting the field to this value is called."""
@@ -99,6 +105,19 @@ def _change_altnames(index: int, present: Sequence[str], wanted: Sequence[str]) 
             request, undo = (set_altname(index, os.fsencode(name), present=there) for there in (given, not given))
             fine = () if given else (errno.ENOENT,)
             yield Step(f"{'altname' if given else 'no altname'} {name!r}", request, (undo,), fine)
+
+
+def _check_routes(routes: Any, field: str) -> Any:
+    from .routes import check_routes  # 1 ms, for ends with routes
+
+    return check_routes(routes, field)
+
+
+def _change_routes(index: int, present: Sequence[Route], wanted: Sequence[Route]) -> Iterator[Step]:
+    from .routes import route_requests  # as above
+
+    for what, request, undo, fine in route_requests(index, present, wanted):
+        yield Step(what, request, (undo,), fine)
 
 
 def _with_foreign(present: Sequence[Any], wanted: Sequence[Any]) -> tuple[Any, ...]:
@@ -129,6 +148,7 @@ FIELDS: Final = {
             target=_with_foreign,
         ),
         Field(SYSCTLS, check_sysctls),
+        Field(ROUTES, _check_routes, several=_change_routes, late=True),
     )
 }
 

@@ -61,6 +61,7 @@ from .write.delete import DeleteItem, Deletion
 from .write.setting import carry_out, carry_out_all, only_setting
 
 if TYPE_CHECKING:
+    from vethlib.endfields.routes import Route
     from vethlib.rates import Sample
 
     from .read.fingerprint import Fingerprints
@@ -264,6 +265,7 @@ class Session(WarnsUnclosed):
         gso_max_size: int | None = None,
         altnames: Iterable[str] | None = None,
         sysctls: Mapping[str, str | int] | Iterable[tuple[str, str]] | None = None,
+        routes: Iterable[Route] | None = None,
     ) -> Link:
         """Change the given settings of a link, and nothing else; return the link as changed.
 
@@ -275,7 +277,8 @@ class Session(WarnsUnclosed):
         that the link has in this order. Addresses that would expire or are deprecated become permanent. `alias=""`
         clears the alias. Setting a link down removes its IPv6 addresses, and so does ipv6=False, which disables IPv6 on
         it; ipv6=True enables it. `altnames` replaces all alternative names; of the `sysctls`, those that are given are
-        written (see :class:`End`).
+        written (see :class:`End`). `routes` replaces all routes over the link that vethlib has added, and no other; the
+        kernel removes all of them when a link is set down.
 
         With `index`, the link is changed only if it still has that ifindex; with `only_if`, only if
         ``only_if(link, birth)`` is true, as for :meth:`delete_many`. With `wait`, wait up to that many seconds
@@ -310,6 +313,7 @@ class Session(WarnsUnclosed):
             "gso_max_size": gso_max_size,
             "altnames": altnames,
             "sysctls": sysctls,
+            "routes": routes,
         }
         fields = {name: FIELDS[name].check(value, name) for name, value in values.items() if value is not None}
         if (new_name, up, given_addresses, ipv6, wait, only_if).count(None) == 6 and not (add or remove or order):

@@ -8,6 +8,7 @@ from struct import Struct
 from typing import Final, NamedTuple
 
 from vethlib._nl.const import (
+    NLA_F_NESTED,
     NLM_F_CREATE,
     NLM_F_DUMP,
     NLM_F_EXCL,
@@ -19,17 +20,30 @@ from vethlib._nl.const import (
     RT_TABLE_MAIN,
     RTA_DST,
     RTA_GATEWAY,
+    RTA_METRICS,
     RTA_MULTIPATH,
     RTA_OIF,
+    RTA_PREFSRC,
     RTA_PRIORITY,
     RTA_TABLE,
+    RTAX_MTU,
     RTM_DELROUTE,
     RTM_GETROUTE,
     RTM_NEWROUTE,
     RTN_UNICAST,
     RTPROT_STATIC,
 )
-from vethlib._nl.wire import MOST_OF_A_NEST, Part, Template, attribute, attributes_of, hole, message, template_cache
+from vethlib._nl.wire import (
+    MOST_OF_A_NEST,
+    Part,
+    Template,
+    attribute,
+    attributes,
+    attributes_of,
+    hole,
+    message,
+    template_cache,
+)
 from vethlib.errors import Malformed
 
 # family, destination's and source's prefix length, tos, table, protocol, scope, type, flags
@@ -92,14 +106,46 @@ def _head(network: bytes, prefixlen: int, protocol: int, scope: int, kind: int) 
 
 
 def _hop(network: bytes, gateway: bytes, index: int, metric: int) -> bytes:
-    attributes = [attribute(RTA_DST, network)]
+    attrs = [attribute(RTA_DST, network)]
     if gateway:
-        attributes.append(attribute(RTA_GATEWAY, gateway))
+        attrs.append(attribute(RTA_GATEWAY, gateway))
     if index:
-        attributes.append(attribute(RTA_OIF, _U32.pack(index)))
+        attrs.append(attribute(RTA_OIF, _U32.pack(index)))
     if metric:
-        attributes.append(attribute(RTA_PRIORITY, _U32.pack(metric)))
-    return b"".join(attributes)
+        attrs.append(attribute(RTA_PRIORITY, _U32.pack(metric)))
+    return b"".join(attrs)
+
+
+def change_route(
+    network: bytes,
+    prefixlen: int,
+    gateway: bytes,
+    index: int,
+    metric: int,
+    *,
+    add: bool,
+    source: bytes = b"",
+    mtu: int = 0,
+    table: int = RT_TABLE_MAIN,
+    protocol: int = RTPROT_STATIC,
+) -> bytes:
+    """RTM_NEWROUTE or RTM_DELROUTE of a route over link `index`, which nothing but exactly this route matches.
+
+    EEXIST: there is another route with this destination, metric and table. ESRCH: there is none to be deleted.
+    """
+    family = AF_INET if len(network) == 4 else AF_INET6
+    universal = bool(gateway) or family == AF_INET6
+    scope = RT_SCOPE_NOWHERE if not add else RT_SCOPE_UNIVERSE if universal else RT_SCOPE_LINK
+    body = _RTMSG.pack(
+        family, prefixlen, 0, 0, table if table < 256 else 0, protocol, scope, RTN_UNICAST if add else 0, 0
+    )
+    body += _hop(network, gateway, index, metric) + attribute(RTA_TABLE, _U32.pack(table))
+    if source:
+        body += attribute(RTA_PREFSRC, source)
+    if mtu and add:
+        body += attribute(RTA_METRICS | NLA_F_NESTED, attribute(RTAX_MTU, _U32.pack(mtu)))
+    flags = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL if add else NLM_F_REQUEST
+    return message(RTM_NEWROUTE if add else RTM_DELROUTE, flags, body)
 
 
 def dump_routes(family: int) -> bytes:
@@ -108,12 +154,12 @@ def dump_routes(family: int) -> bytes:
     return message(RTM_GETROUTE, NLM_F_REQUEST | NLM_F_DUMP, body)
 
 
-def dump_routes_over(family: int, index: int = 0) -> bytes:
+def dump_routes_over(family: int, index: int = 0, protocol: int = 0) -> bytes:
     """RTM_GETROUTE of the routes in any table, or of those that use link `index`, even if only as one of several hops.
 
-    The kernel filters with NETLINK_GET_STRICT_CHK; ENODEV: there is no such link.
+    With `protocol`, only routes of that. The kernel filters with NETLINK_GET_STRICT_CHK; ENODEV: there is no such link.
     """
-    body = _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
+    body = _RTMSG.pack(family, 0, 0, 0, 0, protocol, 0, 0, 0)
     if index:
         body += attribute(RTA_OIF, _U32.pack(index))
     return message(RTM_GETROUTE, NLM_F_REQUEST | NLM_F_DUMP, body)
@@ -134,6 +180,9 @@ class RouteMessage(NamedTuple):
     protocol: int
     flags: int = 0
     next_hops: tuple[int, ...] = ()
+    metric: int = 0
+    source: bytes = b""
+    mtu: int = 0
 
 
 def parse_route(body: bytes) -> RouteMessage:
@@ -141,8 +190,8 @@ def parse_route(body: bytes) -> RouteMessage:
     if len(body) < _RTMSG.size:
         raise Malformed(f"a route message of {len(body)} bytes")
     _family, prefixlen, _source, _tos, table, protocol, _scope, kind, flags = _RTMSG.unpack_from(body)
-    network = gateway = b""
-    index = 0
+    network = gateway = preferred = b""
+    index = metric = mtu = 0
     next_hops: tuple[int, ...] = ()
     for attr, start, end in attributes_of(body, _RTMSG.size):
         if attr == RTA_DST:
@@ -155,7 +204,20 @@ def parse_route(body: bytes) -> RouteMessage:
             table = _U32.unpack_from(body, start)[0]
         elif attr == RTA_MULTIPATH:
             next_hops = tuple(_next_hops(body, start, end))
-    return RouteMessage(network, prefixlen, gateway, index, table, kind, protocol, flags, next_hops)
+        elif attr == RTA_PRIORITY and end - start >= 4:
+            metric = _U32.unpack_from(body, start)[0]
+        elif attr == RTA_PREFSRC:
+            preferred = body[start:end]
+        elif attr == RTA_METRICS:
+            mtu = _mtu(body, start, end)
+    return RouteMessage(
+        network, prefixlen, gateway, index, table, kind, protocol, flags, next_hops, metric, preferred, mtu
+    )
+
+
+def _mtu(body: bytes, start: int, end: int) -> int:
+    found = (at for attr, at, to in attributes(body, start, end) if attr == RTAX_MTU and to - at >= 4)
+    return next((int(_U32.unpack_from(body, at)[0]) for at in found), 0)
 
 
 def _next_hops(body: bytes, start: int, end: int) -> Iterator[int]:

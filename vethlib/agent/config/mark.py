@@ -12,7 +12,7 @@ If there is an alias, it decides: whoever has overwritten it has taken over the 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2s
 
 from vethlib.errors import InvalidValue
@@ -26,19 +26,24 @@ ADDRESS_PROTO = 0x76
 
 _GROUP_BASE = 0x7600_0000  # far from the small numbers people give to groups, and below the kernel's 2³¹
 _LABEL = re.compile(r"[A-Za-z0-9._-]{1,63}")
-_ALIAS = re.compile(r"vethlib label=(\S+) name=(\S+)( mac)?")
+_ALIAS = re.compile(r"vethlib label=(\S+) name=(\S+)( mac)?( more)?")
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """The content of an alias: the label of the owner, the interface, and whether its MAC was configured."""
+    """The content of an alias: the label of the owner, the interface, and whether its MAC was configured.
+
+    `more`: so were fields that have to be read to find out whether the link still has them.
+    """
 
     label: str
     name: str
     mac: bool
+    more: bool = field(default=False, compare=False)
 
     def __str__(self) -> str:
-        return f"vethlib label={self.label} name={self.name}{' mac' if self.mac else ''}"
+        words = f"{' mac' if self.mac else ''}{' more' if self.more else ''}"
+        return f"vethlib label={self.label} name={self.name}{words}"
 
 
 def check_label(label: str, field: str = "label") -> str:
@@ -61,7 +66,7 @@ def group_of(label: str) -> int:
 
 def alias_of(label: str, interface: Interface) -> str:
     """Return the alias for the link of `interface`, as in ``vethlib label=vpp1 name=veth1 mac``; at most 150 bytes."""
-    return str(Mark(check_label(label), interface.name, bool(interface.phys_address)))
+    return str(Mark(check_label(label), interface.name, bool(interface.phys_address), bool(interface.further)))
 
 
 def read_alias(text: str) -> Mark | None:
@@ -69,9 +74,9 @@ def read_alias(text: str) -> Mark | None:
     parts = _ALIAS.fullmatch(text)
     if parts is None:
         return None
-    label, name, mac = parts.groups()
+    label, name, mac, more = parts.groups()
     try:
-        return Mark(check_label(label), check_interface_name(name), mac is not None)
+        return Mark(check_label(label), check_interface_name(name), mac is not None, more is not None)
     except InvalidValue:
         return None
 

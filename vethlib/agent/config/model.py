@@ -21,6 +21,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 from vethlib import links
 from vethlib.agent.limits import Limits
 from vethlib.endfields.checks import Sysctl
+from vethlib.endfields.routes import Route
 from vethlib.endfields.table import FIELDS
 from vethlib.errors import InvalidValue
 from vethlib.follow.resolver import LABEL_MAX
@@ -215,6 +216,7 @@ class Interface:
     gso_max_size: int | None = None
     altnames: tuple[str, ...] = ()
     sysctls: Mapping[str, str | int] | tuple[Sysctl, ...] = ()
+    routes: tuple[Route, ...] = ()
     explicit: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
     spelling: tuple[Remark, ...] = field(default=(), repr=False, compare=False)
     addresses: tuple[links.Interface, ...] = field(init=False, repr=False, compare=False)
@@ -352,7 +354,7 @@ class Interface:
             group=group,
             address_proto=address_proto,
             ipv6=self.wants_ipv6,
-            **self.further,
+            **{name: value for name, value in self.further.items() if self.enabled or not FIELDS[name].late},
         )
 
 

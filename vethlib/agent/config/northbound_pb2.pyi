@@ -96,6 +96,7 @@ class Interface(_message.Message):
     GSO_MAX_SIZE_FIELD_NUMBER: _builtins.int
     ALTNAMES_FIELD_NUMBER: _builtins.int
     SYSCTLS_FIELD_NUMBER: _builtins.int
+    ROUTES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Identity of the interface, and the name of its link unless host_if_name is given."""
     description: _builtins.str
@@ -144,6 +145,10 @@ class Interface(_message.Message):
         family, IPv4 is meant if it has a setting of that name. Others are left alone.
         """
 
+    @_builtins.property
+    def routes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Route]:
+        """Routes over the link, while it is enabled. Routes that others have added are left alone."""
+
     def __init__(
         self,
         *,
@@ -164,10 +169,11 @@ class Interface(_message.Message):
         gso_max_size: _builtins.int | None = ...,
         altnames: _abc.Iterable[_builtins.str] | None = ...,
         sysctls: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        routes: _abc.Iterable[Global___Route] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_gso_max_size", b"_gso_max_size", "_ipv6", b"_ipv6", "_txqlen", b"_txqlen", "gso_max_size", b"gso_max_size", "ipv6", b"ipv6", "namespace", b"namespace", "txqlen", b"txqlen", "veth", b"veth"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gso_max_size", b"_gso_max_size", "_ipv6", b"_ipv6", "_txqlen", b"_txqlen", "altnames", b"altnames", "description", b"description", "enabled", b"enabled", "gso_max_size", b"gso_max_size", "host_if_name", b"host_if_name", "ip_addresses", b"ip_addresses", "ipv6", b"ipv6", "link_only", b"link_only", "mtu", b"mtu", "name", b"name", "namespace", b"namespace", "num_queues", b"num_queues", "phys_address", b"phys_address", "sysctls", b"sysctls", "txqlen", b"txqlen", "type", b"type", "veth", b"veth"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gso_max_size", b"_gso_max_size", "_ipv6", b"_ipv6", "_txqlen", b"_txqlen", "altnames", b"altnames", "description", b"description", "enabled", b"enabled", "gso_max_size", b"gso_max_size", "host_if_name", b"host_if_name", "ip_addresses", b"ip_addresses", "ipv6", b"ipv6", "link_only", b"link_only", "mtu", b"mtu", "name", b"name", "namespace", b"namespace", "num_queues", b"num_queues", "phys_address", b"phys_address", "routes", b"routes", "sysctls", b"sysctls", "txqlen", b"txqlen", "type", b"type", "veth", b"veth"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__gso_max_size: _TypeAlias = _typing.Literal["gso_max_size"]  # noqa: Y015
     _WhichOneofArgType__gso_max_size: _TypeAlias = _typing.Literal["_gso_max_size", b"_gso_max_size"]  # noqa: Y015
@@ -183,6 +189,48 @@ class Interface(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__txqlen) -> _WhichOneofReturnType__txqlen | None: ...
 
 Global___Interface: _TypeAlias = Interface  # noqa: Y015
+
+@_typing.final
+class Route(_message.Message):
+    """A route over a link. It has the protocol 118, which /etc/iproute2/rt_protos can call vethlib."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DST_FIELD_NUMBER: _builtins.int
+    VIA_FIELD_NUMBER: _builtins.int
+    METRIC_FIELD_NUMBER: _builtins.int
+    SRC_FIELD_NUMBER: _builtins.int
+    MTU_FIELD_NUMBER: _builtins.int
+    TABLE_FIELD_NUMBER: _builtins.int
+    dst: _builtins.str
+    """Destination: "network/prefix", an address, or "default"."""
+    via: _builtins.str
+    """Address of the gateway; absent: the destination is on the link."""
+    metric: _builtins.int
+    """The lowest is used; absent: the kernel's default, which is 0 for IPv4 and 1024 for IPv6."""
+    src: _builtins.str
+    """Source address of packets that do not have any yet."""
+    mtu: _builtins.int
+    """Bytes; path MTU. Absent: that of the link."""
+    table: _builtins.int
+    """Number of the routing table; absent: the main table."""
+    def __init__(
+        self,
+        *,
+        dst: _builtins.str = ...,
+        via: _builtins.str = ...,
+        metric: _builtins.int = ...,
+        src: _builtins.str = ...,
+        mtu: _builtins.int = ...,
+        table: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dst", b"dst", "metric", b"metric", "mtu", b"mtu", "src", b"src", "table", b"table", "via", b"via"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Route: _TypeAlias = Route  # noqa: Y015
 
 @_typing.final
 class Veth(_message.Message):

@@ -39,6 +39,7 @@ def to_dict(interface: Interface) -> dict[str, Any]:
         gso_max_size=interface.gso_max_size,
         altnames=interface.altnames,
         sysctls=dict(interface.further.get("sysctls", ())),
+        routes=[pb.Route(**route.as_dict()) for route in interface.routes],
     )
     if namespace.ref:
         message.namespace.type = pb.NamespaceType.ValueType(namespace.type)

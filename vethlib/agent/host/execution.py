@@ -21,6 +21,7 @@ from vethlib.agent.planning.observed import NetnsId, is_same_link, is_same_netns
 from vethlib.agent.planning.operations import AddNetns, ChangeLink, CreatePair, DeletePair, Operation, Plan, RemoveNetns
 from vethlib.agent.reasons import of_error
 from vethlib.agent.state import State, Verdict
+from vethlib.endfields.table import FIELDS
 from vethlib.errors import BatchError, NetnsExists, NetnsNotFound, VethError
 from vethlib.links import Address, IPInterface, Link, NetnsRef, describe
 from vethlib.ns import Netns
@@ -306,6 +307,7 @@ def _held(session: Session, ref: str) -> Iterator[NetnsRef]:
 def _change_in(session: Session, operation: ChangeLink, netns: NetnsRef) -> None:
     new = {name: value for name, (_, value) in operation.changes.items()}
     name = new.pop("name", None)
+    late = {field: new.pop(field) for field in [*new] if operation.restored is not None and _is_late(field)}
     session.set(
         operation.name,
         netns,
@@ -323,6 +325,13 @@ def _change_in(session: Session, operation: ChangeLink, netns: NetnsRef) -> None
         session.renew_addresses(name, netns, addresses=renewed, index=operation.index, address_proto=ADDRESS_PROTO)
     if operation.restored is not None:
         session.restore_addresses(name, netns, addresses=operation.restored, index=operation.index)
+    if late:
+        session.set(name, netns, index=operation.index, **late)
+
+
+def _is_late(field: str) -> bool:
+    """Return whether a field needs the addresses of its link."""
+    return field in FIELDS and FIELDS[field].late
 
 
 def _added(operation: ChangeLink) -> list[IPInterface]:

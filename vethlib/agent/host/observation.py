@@ -12,6 +12,7 @@ from vethlib.agent.planning.observed import NetnsId, Observed, SeenLink, SeenNet
 from vethlib.agent.reasons import ReasonCode, of_error
 from vethlib.errors import NetnsNotFound, VethError
 from vethlib.follow import ResolverDown
+from vethlib.links import FURTHER
 from vethlib.ns.opening import entry_at, is_leftover
 from vethlib.session import Session
 from vethlib.session.read.further import Asked
@@ -144,14 +145,18 @@ def _with_further(session: Session, observed: Observed, interfaces: Iterable[Int
         if interface.further:
             by_name[interface.name] = interface
             by_place[observed.netns[interface.namespace.ref].place, interface.kernel_name] = interface
-    if not by_name:
-        return observed
     asked: dict[int, Asked] = {}
     for number, seen in enumerate(observed.links):
-        mark = read_alias(seen.link.alias)
-        owner = by_name.get(mark.name) if mark is not None else None
-        if (owner := owner or by_place.get((seen.place, seen.link.name))) is not None:
+        alias = seen.link.alias
+        mark = read_alias(alias) if by_name or alias.endswith(" more") else None
+        owner = by_place.get((seen.place, seen.link.name)) or (by_name.get(mark.name) if mark is not None else None)
+        if mark is not None and mark.more:
+            # It has or had such fields, which may have to go, or to be restored when it is deleted.
+            asked[number] = seen.ref, seen.link.index, {**FURTHER, **(owner.further if owner is not None else {})}
+        elif owner is not None:
             asked[number] = seen.ref, seen.link.index, owner.further
+    if not asked:
+        return observed
     links = list(observed.links)
     for number, values in zip(asked, session.fields_many(asked.values()), strict=True):
         if isinstance(values, dict):

@@ -9,7 +9,7 @@ from typing import Any
 from vethlib import links
 from vethlib._nl.const import IFA_F_PERMANENT
 from vethlib.address_order import added, in_order, in_the_way, removed
-from vethlib.agent.config.mark import ADDRESS_PROTO, Mark, alias_of
+from vethlib.agent.config.mark import ADDRESS_PROTO, Mark, alias_of, read_alias
 from vethlib.agent.config.model import IPV6_MIN_MTU, Interface
 from vethlib.agent.reasons import Reason, needs_rebuild
 from vethlib.endfields.table import FIELDS
@@ -46,19 +46,40 @@ def link_differences(
     The alias counts only if the link is `marked`: an alias that a tenant can write is ignored.
     """
     fields = _link_fields(interface)
-    if marked:
+    if marked or _says_otherwise(link.alias, interface, label):
         fields["alias"] = alias_of(label, interface)
     drift = {name: (present, value) for name, value in fields.items() if (present := getattr(link, name)) != value}
-    for name, value in interface.further.items():
+    drift |= _further_differences(interface, link, further)
+    if "mtu" in drift and link.mtu < IPV6_MIN_MTU and interface.wants_ipv6 is False:
+        drift["ipv6"] = (False, False)  # with the larger MTU, the kernel would enable it
+    return drift
+
+
+def _says_otherwise(alias: str, interface: Interface, label: str) -> bool:
+    """Return whether the mark of the interface does not say whether its link has fields that have to be read."""
+    mark = read_alias(alias) if interface.further or alias.endswith(" more") else None
+    return mark is not None and (mark.label, mark.name, mark.more) == (label, interface.name, not interface.further)
+
+
+def _further_differences(
+    interface: Interface, link: Link, further: Mapping[str, Any] | None
+) -> dict[str, tuple[Any, Any]]:
+    wanted = interface.further
+    # Routes of ours that are not configured (any more) go, and a link that is down has none.
+    wanted |= {name: () for name in (*wanted, *(further or ())) if FIELDS[name].late and _has_none(interface, name)}
+    drift = {}
+    for name, value in wanted.items():
         field = FIELDS[name]
-        if field.read is None and further is None:
+        if further is None and field.read is None:
             continue
         present = getattr(link, name) if further is None or field.read is not None else further.get(name)
         if (target := field.target(present, value)) != present:
             drift[name] = (present, target)
-    if "mtu" in drift and link.mtu < IPV6_MIN_MTU and interface.wants_ipv6 is False:
-        drift["ipv6"] = (False, False)  # with the larger MTU, the kernel would enable it
     return drift
+
+
+def _has_none(interface: Interface, name: str) -> bool:
+    return not interface.enabled or name not in interface.further
 
 
 def _link_fields(interface: Interface) -> dict[str, Any]:
@@ -85,6 +106,10 @@ def change_of(
     change = ChangeLink(interface, ref, seen.place, link.index, link.name, changes, seen=seen, mark=mark)
     if not interface.link_only:
         change = _with_addresses(change, seen, peer)
+        if change.takes_addresses:
+            # The kernel removes routes with the addresses that they need.
+            late = {name: value for name, value in seen.further.items() if FIELDS[name].late and value}
+            change = replace(change, changes={name: (value, value) for name, value in late.items()} | changes)
     return None if change.is_empty else change
 
 

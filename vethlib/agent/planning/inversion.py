@@ -226,6 +226,8 @@ class _Undoing:
         fields = {}
         for name, (old, new) in change.changes.items():
             value = present.value_of(name)
+            if value is None and new == ():
+                value = ()  # it was not read, because its mark says that there is nothing to be read
             if value == new and old is not None:
                 fields[name] = (value, old)
             elif value != old:

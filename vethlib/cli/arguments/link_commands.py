@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .command import Command
-from .parser import Parser, assignment, number, one_of, seconds
+from .parser import Parser, assignment, number, one_of, route, seconds
 
 __all__ = ["COMMANDS"]
 
@@ -27,6 +27,8 @@ def _add_create(parser: Parser) -> None:
         text = f"setting of {letter}, as in rp_filter=0 or ipv6.forwarding=1 (repeatable)"
         how: dict[str, Any] = {"type": assignment, "metavar": "NAME=VALUE", "action": "append", "default": []}
         parser.option(f"--{end}-sysctl", help=text, **how)
+        text = f"route over {letter}, as in 'default via 10.0.0.1' (repeatable)"
+        parser.option(f"--{end}-route", type=route, metavar="ROUTE", action="append", default=[], help=text)
     parser.option("--mtu", type=number, metavar="BYTES", help="MTU of both ends (default: 1500)")
     parser.option("--txqlen", type=number, metavar="N", help="length of the transmit queue of both ends, in packets")
     text = "largest packet that is left to both ends to segment"
@@ -54,6 +56,8 @@ def _add_set(parser: Parser) -> None:
     parser.option("--altname", metavar="NAME", action="append", help=text)
     text = "setting of it, as in rp_filter=0 or ipv6.forwarding=1 (repeatable)"
     parser.option("--sysctl", type=assignment, metavar="NAME=VALUE", action="append", help=text)
+    text = "route over it, as in 'default via 10.0.0.1', in place of all others that vethlib has added (repeatable)"
+    parser.option("--route", type=route, metavar="ROUTE", action="append", help=text)
     parser.option("--wait", type=seconds, metavar="S", help="wait up to S seconds until it can be used")
 
 
@@ -85,8 +89,8 @@ COMMANDS = {
     "create": Command(
         "host.links",
         "create A[@NETNS] B[@NETNS] [--mtu BYTES] [--a-mac MAC] [--a-addr IP/PREFIX]… [--a-ipv6 on|off] "
-        "[--a-altname NAME]… [--a-sysctl NAME=VALUE]… [--b-…]… [--txqlen N] [--gso-max-size BYTES] [--queues N] "
-        "[--down] [--wait S]",
+        "[--a-altname NAME]… [--a-sysctl NAME=VALUE]… [--a-route ROUTE]… [--b-…]… [--txqlen N] "
+        "[--gso-max-size BYTES] [--queues N] [--down] [--wait S]",
         "create a pair, with each end directly in its namespace",
         _add_create,
         _CREATE_EXAMPLE,
@@ -94,7 +98,8 @@ COMMANDS = {
     "set": Command(
         "host.links",
         "set LINK[@NETNS] [--name NAME] [--up | --down] [--mac MAC] [--mtu BYTES] [--alias TEXT] [--addr IP/PREFIX]… "
-        "[--ipv6 on|off] [--txqlen N] [--gso-max-size BYTES] [--altname NAME]… [--sysctl NAME=VALUE]… [--wait S]",
+        "[--ipv6 on|off] [--txqlen N] [--gso-max-size BYTES] [--altname NAME]… [--sysctl NAME=VALUE]… "
+        "[--route ROUTE]… [--wait S]",
         "change a link: all that is given, or nothing",
         _add_set,
         "example: vethctl set veth1@ns1 --mtu 1400 --sysctl rp_filter=0",

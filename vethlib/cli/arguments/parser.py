@@ -26,6 +26,7 @@ __all__ = [
     "number",
     "one_of",
     "reason_codes",
+    "route",
     "seconds",
     "some_of",
     "state_names",
@@ -233,3 +234,16 @@ def assignment(text: str) -> tuple[str, str]:
     if name and equals:
         return name, value
     raise argparse.ArgumentTypeError(f"{text!r}: must be NAME=VALUE, as in rp_filter=0")
+
+
+def route(text: str) -> dict[str, str | int]:
+    """Parse a route in the words of `ip route`: DESTINATION [via IP] [metric N] [src IP] [mtu BYTES] [table N]."""
+    dst, *words = text.split() or [""]
+    fields: dict[str, str | int] = {"dst": dst, **dict(zip(words[::2], words[1::2], strict=False))}
+    numbers = {name: int(value) for name, value in fields.items() if name in _NUMBERS and str(value).isdecimal()}
+    if len(words) % 2 or not dst or len(fields) != 1 + len(words) // 2:
+        raise argparse.ArgumentTypeError(f"{text!r}: must be a route, as in 'default via 10.0.0.1 metric 100'")
+    return fields | numbers
+
+
+_NUMBERS = ("metric", "mtu", "table")

@@ -27,6 +27,7 @@ from vethlib._nl.dependents.attached import dump_neighbours, dump_qdiscs, parse_
 from vethlib._nl.dependents.route import dump_routes_over, parse_route
 from vethlib._nl.link import get_link
 from vethlib._nl.torn import read
+from vethlib.endfields.routes import PROTO
 from vethlib.errors import VethError, is_exhaustion
 from vethlib.links import Dependents, NetnsRef
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
@@ -131,7 +132,7 @@ def _routed(namespaces: Namespaces, place: OpenNetns, indexes: Sequence[int]) ->
     for family in (AF_INET, AF_INET6):
         for index in requested:
             for route in _dumped(namespaces, place, dump_routes_over(family, index), parse_route, "routes"):
-                if route.protocol != RTPROT_KERNEL and not route.flags & RTM_F_CLONED:
+                if route.protocol not in (RTPROT_KERNEL, PROTO) and not route.flags & RTM_F_CLONED:
                     links = {route.ifindex, *route.next_hops}
                     # A route with a next hop object need not name its link, but the kernel has matched it.
                     yield from {index} if index else links

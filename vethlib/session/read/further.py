@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from socket import AF_INET, AF_INET6
 from typing import Any, TypeAlias
 
+from vethlib._nl.dependents.route import dump_routes_over, parse_route
 from vethlib._nl.link import LinkMessage, get_link, numbers_of, parse_link
-from vethlib.endfields.table import FIELDS, SYSCTLS
+from vethlib._nl.torn import read as repeat_if_torn
+from vethlib.endfields.routes import PROTO, Route, check_routes, route_of
+from vethlib.endfields.table import FIELDS, ROUTES, SYSCTLS
 from vethlib.errors import VethError, is_exhaustion
 from vethlib.links import NetnsRef
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
@@ -30,14 +35,16 @@ def read_further(
     (outcome,) = namespaces.ask_all(place, [get_link(link.ifindex)])
     if outcome.errno:
         raise refusal(outcome, f"read {link.name!r}", place.ref)
-    return _values(place, read_body(place, outcome, _itself), wanted)
+    return _values(namespaces, place, read_body(place, outcome, _itself), wanted)
 
 
 def _itself(body: bytes) -> tuple[LinkMessage, bytes]:
     return parse_link(body), body
 
 
-def _values(place: OpenNetns, read: tuple[LinkMessage, bytes], wanted: Mapping[str, Any]) -> dict[str, Any]:
+def _values(
+    namespaces: Namespaces, place: OpenNetns, read: tuple[LinkMessage, bytes], wanted: Mapping[str, Any]
+) -> dict[str, Any]:
     link, body = read
     fields = [FIELDS[name] for name in wanted]
     numbers = numbers_of(body, [field.number for field in fields])
@@ -49,7 +56,29 @@ def _values(place: OpenNetns, read: tuple[LinkMessage, bytes], wanted: Mapping[s
             values[field.name] = field.read(link)
         elif field.name == SYSCTLS:
             values[SYSCTLS] = read_sysctls(place, link.name, [setting.name for setting in wanted[SYSCTLS]])
+        elif field.name == ROUTES:
+            values[ROUTES] = read_routes(namespaces, place, link.ifindex)
     return values
+
+
+def read_routes(namespaces: Namespaces, place: OpenNetns, index: int) -> tuple[Route, ...]:
+    """Return the routes of ours over a link, sorted. Raises NetlinkError."""
+    found = []
+    for family in (AF_INET, AF_INET6):
+        request = partial(namespaces.dump, place, dump_routes_over(family, index, PROTO), parse_route, 1)
+        outcome = repeat_if_torn(request, patience=namespaces.patience)
+        if outcome.errno in (errno.ENODEV, errno.EAFNOSUPPORT, errno.EOPNOTSUPP):
+            continue  # a kernel without IPv6
+        if outcome.errno:
+            raise refusal(outcome, "list the routes", place.ref)
+        # Kernels before 4.20 do not filter.
+        found += [
+            route
+            for message in outcome.bodies
+            if message.protocol == PROTO and message.ifindex == index
+            if (route := route_of(message, 4 if family == AF_INET else 6)) is not None
+        ]
+    return check_routes(found)
 
 
 def read_further_of(
@@ -85,7 +114,7 @@ def _read_in(
         _, index, wanted = asked[number]
         try:
             if not outcome.errno:
-                results[number] = _values(place, read_body(place, outcome, _itself), wanted)
+                results[number] = _values(namespaces, place, read_body(place, outcome, _itself), wanted)
             elif outcome.errno != errno.ENODEV:
                 results[number] = refusal(outcome, f"read the link {index}", place.ref)
         except VethError as error:

@@ -17,15 +17,15 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from vethlib._nl.addr import new_addr
 from vethlib._nl.batch import DONE, UNSENT, Exchange, Outcome
 from vethlib._nl.link import LinkMessage, NewEnd, create_veth, get_link, parse_link, set_link, set_up
 from vethlib.endfields.checks import IPV6_MIN_MTU, Sysctl
-from vethlib.endfields.table import FIELDS, SYSCTLS
+from vethlib.endfields.table import FIELDS, SYSCTLS, Step
 from vethlib.errors import InvalidValue, LinkExists, Malformed, NetlinkError, VethError
 from vethlib.links import End, IPInterface, Link, Veth, describe, spell
 from vethlib.session.core.ipv6 import enable_ipv6, is_disabled, switch_ipv6
@@ -368,6 +368,12 @@ def _try(
             job.failed(error)
 
 
+def _field_steps(index: int, further: Mapping[str, Any], *, late: bool) -> Iterator[Step]:
+    for name, value in further.items():
+        if FIELDS[name].late == late:
+            yield from FIELDS[name].steps(index, None, value)
+
+
 def _configure(namespaces: Namespaces, place: OpenNetns, ends: _Ends) -> None:
     requests: list[bytes] = []
     steps: list[tuple[Job, Side, str | IPInterface]] = []
@@ -379,13 +385,16 @@ def _configure(namespaces: Namespaces, place: OpenNetns, ends: _Ends) -> None:
         if end.alias is not None:
             requests.append(set_link(index, alias=os.fsencode(end.alias)))
             steps.append((job, side, "set its alias"))
-        for name, value in end.further.items():
-            for sent in FIELDS[name].steps(index, None, value):
-                requests.append(sent.request)
-                steps.append((job, side, f"set its {sent.what}"))
+        further = end.further
+        for sent in _field_steps(index, further, late=False) if further else ():
+            requests.append(sent.request)
+            steps.append((job, side, f"set its {sent.what}"))
         if end.up:
             requests.append(set_up(index))
             steps.append((job, side, "bring it up"))
+        for sent in _field_steps(index, further, late=True) if further else ():
+            requests.append(sent.request)
+            steps.append((job, side, f"set its {sent.what}"))
     without_ipv6: list[tuple[Job, Side, IPInterface]] = []
     for (job, side, step), outcome in zip(steps, namespaces.change(place, requests), strict=True):
         if outcome is DONE:

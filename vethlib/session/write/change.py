@@ -88,7 +88,8 @@ def change(namespaces: Namespaces, target: Target, wanted: Change) -> Link:
     goal = _goal(before.ifindex, addresses, wanted) if wanted.has_addresses else None
     _check_mtu(before, addresses, wanted, goal)
     present = _present(namespaces, place, before, wanted)
-    work = _Work(namespaces, target, before, addresses if touches else None, present.get(SYSCTLS, ()))
+    late = {name: value for name, value in present.items() if FIELDS[name].late}
+    work = _Work(namespaces, target, before, addresses if touches else None, present.get(SYSCTLS, ()), late)
     steps = list(_steps(before, addresses, wanted, goal, present))
     try:
         return _carry_out_or_undo(work, steps, goal, wanted)
@@ -142,6 +143,7 @@ def _carry_out(work: _Work, steps: Sequence[Sequence[Step]], goal: Goal | None, 
     if sysctls := wanted.fields.get(SYSCTLS):
         work.write_sysctls(name, sysctls)
     link = read_link(work.namespaces, work.target.renamed(name)) if goal is None else _reach(work, goal, name)
+    work.reach_late({field: value for field, value in wanted.fields.items() if FIELDS[field].late})
     if wanted.ipv6 not in (None, link.ipv6):
         refused = Outcome(errno.EBUSY, "", ())
         says = f"another program keeps changing net.ipv6.conf.{name}.disable_ipv6"
@@ -173,7 +175,7 @@ def _steps(
     changes = {
         name: list(field.steps(index, present[name], wanted.fields[name]))
         for name, field in FIELDS.items()
-        if name in wanted.fields
+        if name in wanted.fields and not field.late
     }
     # Setting the link down drops the IPv6 ones before others are added (addrconf_ifdown).
     stay = [address for address in addresses if address.interface.version == 4 or wanted.up is not False]
@@ -226,6 +228,7 @@ class _Work:
         before: LinkMessage,
         addresses: Sequence[Address] | None,
         sysctls: Sequence[Sysctl] = (),
+        late: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self.namespaces = namespaces
         self.target = target
@@ -235,6 +238,7 @@ class _Work:
         self._had_ipv6: bool | None = None  # before it was switched
         self._sysctls = sysctls  # those to be changed, as they were
         self._wrote_sysctls = False
+        self._late = late  # the late fields to be changed, as they were
         self._is_undone = False
 
     def send(self, steps: Sequence[Step]) -> None:
@@ -282,6 +286,18 @@ class _Work:
         for error in write_sysctls({self.target.place: {name: sysctls}}).values():
             raise error
 
+    def reach_late(self, wanted: Mapping[str, Any]) -> None:
+        """Change the late fields, from what the other steps have left of them."""
+        present = read_further(self.namespaces, self.target.place, self.before, wanted) if wanted else {}
+        for name, value in wanted.items():
+            # They are undone by :meth:`_give_late_back`, once the link has its addresses again.
+            steps = [step._replace(undo=()) for step in FIELDS[name].steps(self.before.ifindex, present[name], value)]
+            self.send(steps)
+
+    def _give_late_back(self) -> None:
+        if self._sent and self._late:
+            self.reach_late(self._late)
+
     def _rename_while_down(self, step: Step, link: LinkMessage) -> Outcome:
         """Rename a link that is up, before Linux 6.3 (dev_change_name)."""
         if not link.up:
@@ -300,7 +316,13 @@ class _Work:
         """
         if not self._is_undone:
             failures: list[str] = []
-            steps = (self._take_back, self._write_sysctls_back, self._switch_ipv6_back, self._give_addresses_back)
+            steps = (
+                self._take_back,
+                self._write_sysctls_back,
+                self._switch_ipv6_back,
+                self._give_addresses_back,
+                self._give_late_back,
+            )
             undo_all((step, lambda error: failures.append(str(error))) for step in steps)
             self._is_undone = not failures
             if cause is not None:

@@ -1,0 +1,166 @@
+"""Routes of an end: added with it, replaced, restored, and told from those of others by their protocol."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.live.applying import applied, interface, planned
+from tests.live.configuring import without_detection
+from tests.witness import ip, names
+from vethlib import End, InvalidValue, LinkExists, NetlinkError, Route, Session, Veth
+from vethlib.agent import inverse
+from vethlib.agent.host.execution import execute
+from vethlib.agent.host.observation import observe
+
+ADDRESSES = ["10.0.0.1/24", "fd00::1/64"]
+ROUTES = [
+    Route("default", via="10.0.0.254"),
+    Route("10.7.0.0/16", via="10.0.0.2", metric=100, src="10.0.0.1", mtu=1400),
+    Route("10.8.0.1", table=1000),
+    Route("default", via="fd00::2", metric=7),
+    Route("fd01::/48", via="fd00::2"),
+]
+
+
+@pytest.fixture
+def blue(blue: str) -> str:
+    without_detection(blue)
+    return blue
+
+
+def routes(proto: str = "118") -> set[str]:
+    """Return the routes of that protocol in blue, in the words of `Route`."""
+    found = set()
+    for family in ("-4", "-6"):
+        for each in ip(family, "route", "show", "table", "all", "proto", proto, netns="blue"):
+            each["metric"] = each.get("metric", 0)
+            words = [each["dst"] if each["dst"] != "default" or family == "-4" else "default"]
+            words += ["via", each["gateway"]] if "gateway" in each else []
+            words += ["metric", str(each["metric"])] if each["metric"] != (0 if family == "-4" else 1024) else []
+            words += ["src", each["prefsrc"]] if "prefsrc" in each else []
+            words += ["mtu", str(each["metrics"][0]["mtu"])] if each.get("metrics") else []
+            words += ["table", str(each["table"])] if each.get("table", "main") != "main" else []
+            found.add(" ".join(words))
+    return found
+
+
+def words(given: list[Route]) -> set[str]:
+    return set(map(str, given))
+
+
+def make(session: Session, given: list[Route] | tuple[()] = ()) -> None:
+    session.create(Veth(End("a", "blue", addresses=ADDRESSES, routes=given), End("b", "blue")))
+
+
+def test_an_end_is_created_with_its_routes(session: Session, blue: str) -> None:
+    make(session, ROUTES)
+    assert routes() == words(ROUTES)
+    assert set(session.fields("a", "blue")["routes"]) == set(ROUTES)
+
+
+def test_routes_are_replaced_and_those_of_others_stay(session: Session, blue: str) -> None:
+    make(session, ROUTES)
+    ip("route", "add", "10.9.0.0/16", "via", "10.0.0.2", "proto", "static", netns="blue")
+    other = [Route("10.7.0.0/16", via="10.0.0.3", metric=100), *ROUTES[2:]]
+    session.set("a", "blue", routes=other)
+    assert routes() == words(other)
+    session.set("a", "blue", routes=[])
+    assert routes() == set()
+    assert routes("static") == {"10.9.0.0/16 via 10.0.0.2"}
+
+
+def test_routes_survive_a_change_of_the_addresses_that_they_need(session: Session, blue: str) -> None:
+    make(session, ROUTES[:1])
+    session.set("a", "blue", addresses=["10.0.0.3/24"], routes=ROUTES[:1])
+    assert routes() == words(ROUTES[:1])
+
+
+def test_a_change_that_is_refused_leaves_the_routes_as_they_were(session: Session, blue: str) -> None:
+    make(session, ROUTES)
+    with pytest.raises(LinkExists):
+        session.set("a", "blue", new_name="b", routes=[], addresses=[])
+    assert routes() == words(ROUTES)
+    with pytest.raises(NetlinkError) as refused:
+        session.set("a", "blue", routes=[ROUTES[1], Route("10.1.0.0/16", via="192.0.2.1")], mtu=1300)
+    assert "10.1.0.0/16 via 192.0.2.1" in str(refused.value)
+    assert routes() == words(ROUTES)
+
+
+def test_a_pair_whose_route_is_refused_is_not_created(session: Session, blue: str) -> None:
+    ip("link", "add", "other", "type", "bridge", netns="blue")
+    with pytest.raises(NetlinkError) as refused:
+        make(session, [Route("10.1.0.0/16", via="192.0.2.1")])
+    assert "10.1.0.0/16 via 192.0.2.1" in str(refused.value)
+    assert names("blue") == {"other"}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "default",
+        [1],
+        [{"dst": "10.0.0.0/8", "gateway": "10.0.0.1"}],
+        [{"via": "10.0.0.1"}],
+        [{"dst": "10.0.0.1/8"}],
+        [{"dst": "10.0.0.0/8", "via": "fd00::1"}],
+        [{"dst": "10.0.0.0/8", "via": "here"}],
+        [{"dst": "10.0.0.0/8", "mtu": 10}],
+        [{"dst": "10.0.0.0/8", "via": "10.0.0.1"}, {"dst": "10.0.0.0/8", "via": "10.0.0.2"}],
+    ],
+)
+def test_routes_that_make_no_sense_are_refused(given: Any) -> None:
+    with pytest.raises(InvalidValue) as refused:
+        End("a", routes=given)
+    assert refused.value.field == "routes"
+
+
+def ends(given: list[Route] | tuple[()] = (), **fields: Any) -> list[Any]:
+    listed = [route.as_dict() for route in given]
+    return [
+        interface("a", "b", "blue", **{"ip_addresses": ADDRESSES, "routes": listed} | fields),
+        interface("b", "a", "blue"),
+    ]
+
+
+def test_an_agent_adds_changes_and_removes_routes_and_leaves_those_of_others(session: Session, blue: str) -> None:
+    applied(session, *ends(ROUTES))
+    assert routes() == words(ROUTES)
+    ip("route", "add", "10.9.0.0/16", "via", "10.0.0.2", "proto", "static", netns="blue")
+    ip("route", "del", "10.7.0.0/16", netns="blue")
+    applied(session, *ends(ROUTES))
+    assert routes() == words(ROUTES)
+    applied(session, *ends())
+    assert (routes(), routes("static")) == (set(), {"10.9.0.0/16 via 10.0.0.2"})
+
+
+def test_a_disabled_interface_has_no_routes_and_gets_them_when_it_is_enabled(session: Session, blue: str) -> None:
+    applied(session, *ends(ROUTES, enabled=False))
+    assert routes() == set()
+    applied(session, *ends(ROUTES))
+    assert routes() == words(ROUTES)
+
+
+@pytest.mark.parametrize(
+    "tried",
+    [
+        ends,
+        lambda: ends(ROUTES[1:]),
+        lambda: ends(ROUTES[:1], ip_addresses=["10.0.0.5/24"]),
+        lambda: ends(enabled=False),
+    ],
+)
+def test_what_was_tried_with_routes_is_undone(session: Session, blue: str, tried: Any) -> None:
+    applied(session, *ends(ROUTES))
+    desired = tried()
+
+    def look() -> Any:
+        return observe(session, ["netns:blue"], interfaces=desired)
+
+    before = look()
+    done = execute(session, planned(session, *desired)).done
+    assert done
+    undo = inverse(done, before, look(), look())
+    assert execute(session, undo.plan).errors == []
+    assert routes() == words(ROUTES)

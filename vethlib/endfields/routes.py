@@ -1,0 +1,235 @@
+"""Routes over a link: as given to an end, and as the kernel reports them (:class:`Route`).
+
+1. A route that vethlib adds has the protocol ``PROTO`` (rtm_protocol, include/uapi/linux/rtnetlink.h), by which it
+   is known later; routes with any other protocol are others' and never changed.
+2. To the kernel, two routes are the same if destination, metric and table are. So a route that differs in anything else
+   is removed before its successor is added.
+3. A metric that is not given is that of the kernel: 0 for IPv4, 1024 for IPv6 (IP6_RT_PRIO_USER).
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Any, Final, TypeAlias
+
+from vethlib._nl.const import RT_TABLE_MAIN
+from vethlib._nl.dependents.route import RouteMessage, change_route
+from vethlib._values import KW_ONLY, Value, aside
+from vethlib.addresses import IPAddress
+from vethlib.errors import InvalidValue
+
+__all__ = ["PROTO", "IPNetwork", "Route", "check_routes", "route_of", "route_requests"]
+
+PROTO: Final = 118
+"""The protocol of routes that vethlib adds."""
+
+IPNetwork: TypeAlias = IPv4Network | IPv6Network
+
+_METRIC: Final = {4: 0, 6: 1024}
+_LONGEST: Final = 64  # characters of an address or a network
+
+
+class Route(Value):
+    """A route over a link: ``Route("default", via="10.0.0.1")``, ``Route("10.2.0.0/16", via="10.0.0.1", metric=100)``.
+
+    `destination` is a network, an address or "default". Without a gateway (`via`), it is on the link itself. `metric`
+    decides between routes to one destination (the lowest is used), `src` is the source address of packets that do not
+    have any yet, `mtu` (bytes) the path MTU, and `table` the number of the routing table (254 is the main table).
+
+    `proto` is the protocol of a route that was read; vethlib always adds them with ``PROTO``.
+
+    Raises :class:`InvalidValue`, with the field "routes", for a value that the kernel would refuse.
+    """
+
+    destination: str | IPNetwork
+    _: KW_ONLY
+    via: str | IPAddress | None = None
+    metric: int | None = None
+    src: str | IPAddress | None = None
+    mtu: int | None = None
+    table: int = RT_TABLE_MAIN
+    proto: int = aside(default=PROTO)
+
+    def __post_init__(self) -> None:
+        via, src = _address(self.via, "via"), _address(self.src, "src")
+        network = _network(self.destination, via or src)
+        for name, address in (("via", via), ("src", src)):
+            if address is not None and address.version != network.version:
+                raise InvalidValue("routes", str(address), f"{name} must be of the same family as {network}")
+        if isinstance(via, IPv6Address) and via.scope_id is not None:
+            raise InvalidValue("routes", str(via), "a gateway has no %scope: the link is the scope")
+        metric = _METRIC[network.version] if self.metric is None else self.metric
+        _number(metric, "metric", 0, 0xFFFF_FFFF)
+        if self.mtu is not None:
+            _number(self.mtu, "mtu", 68 if network.version == 4 else 1280, 65535)
+        _number(self.table, "table", 1, 0xFFFF_FFFF)
+        # To the kernel, a metric of 0 is that of rule 3.
+        fields = {"destination": network, "via": via, "src": src, "metric": metric or _METRIC[network.version]}
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def network(self) -> IPNetwork:
+        """The destination as an ``ipaddress`` network."""
+        return self.destination  # type: ignore[return-value]
+
+    @property
+    def gateway(self) -> IPAddress | None:
+        """The gateway as an ``ipaddress`` address; None if the destination is on the link."""
+        return self.via  # type: ignore[return-value]
+
+    @property
+    def source(self) -> IPAddress | None:
+        """The source address as an ``ipaddress`` address, if there is one."""
+        return self.src  # type: ignore[return-value]
+
+    def __str__(self) -> str:
+        """Format as ``ip route`` does: ``default via 10.0.0.1 metric 100``."""
+        network = self.network
+        words = ["default" if not network.prefixlen else _shortest(network)]
+        if not network.prefixlen and network.version == 6 and self.via is None:
+            words = ["::/0"]
+        words += ["via", str(self.via)] if self.via is not None else []
+        words += ["metric", str(self.metric)] if self.metric != _METRIC[network.version] else []
+        words += ["src", str(self.src)] if self.src is not None else []
+        words += ["mtu", str(self.mtu)] if self.mtu is not None else []
+        words += ["table", str(self.table)] if self.table != RT_TABLE_MAIN else []
+        return " ".join(words)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the route as in the northbound model: ``{"dst": "0.0.0.0/0", "via": "10.0.0.1", "metric": 100}``."""
+        fields: dict[str, Any] = {"dst": str(self.network)}
+        fields |= {name: str(value) for name in ("via", "src") if (value := getattr(self, name)) is not None}
+        if self.metric != _METRIC[self.network.version]:
+            fields["metric"] = self.metric
+        if self.mtu is not None:
+            fields["mtu"] = self.mtu
+        if self.table != RT_TABLE_MAIN:
+            fields["table"] = self.table
+        return fields
+
+
+def _shortest(network: IPNetwork) -> str:
+    return str(network.network_address) if network.prefixlen == network.max_prefixlen else str(network)
+
+
+def _network(given: object, near: IPAddress | None) -> IPNetwork:
+    if given == "default":
+        return ip_network("::/0" if near is not None and near.version == 6 else "0.0.0.0/0")
+    if isinstance(given, IPv4Network | IPv6Network):
+        return given
+    if isinstance(given, str) and len(given) <= _LONGEST:
+        try:
+            return ip_network(given)
+        except ValueError as error:
+            raise InvalidValue("routes", given, f"{error}") from None
+    raise InvalidValue("routes", given, 'a destination must be a network such as 10.1.0.0/16, or "default"')
+
+
+def _address(given: object, name: str) -> IPAddress | None:
+    if given is None or isinstance(given, IPv4Address | IPv6Address):
+        return given
+    if isinstance(given, str) and len(given) <= _LONGEST:
+        try:
+            return ip_address(given)
+        except ValueError:
+            pass
+    raise InvalidValue("routes", given, f"{name} must be an address, such as 10.0.0.1 or fd00::1")
+
+
+def _number(value: object, name: str, low: int, high: int) -> None:
+    if type(value) is not int or not low <= value <= high:
+        raise InvalidValue("routes", value, f"{name} must be a number from {low} to {high}")
+
+
+def check_routes(routes: Iterable[Route | Mapping[str, Any]], field: str = "routes") -> tuple[Route, ...]:
+    """Return routes, each given as a :class:`Route` or as the northbound model has it, sorted; each only once.
+
+    Raises InvalidValue, also for two routes that the kernel does not tell apart (rule 2).
+    """
+    if isinstance(routes, str | Mapping) or not isinstance(routes, Iterable):
+        raise InvalidValue(field, routes, 'must be a list of routes, such as [Route("default", via="10.0.0.1")]')
+    checked: dict[object, Route] = {}
+    for given in routes:
+        route = _from_dict(given, field) if isinstance(given, Mapping) else given
+        if not isinstance(route, Route):
+            raise InvalidValue(field, given, 'must be a Route, such as Route("default", via="10.0.0.1")')
+        key = route.network, route.metric, route.table
+        if checked.setdefault(key, route) != route:
+            raise InvalidValue(field, str(route), f"{checked[key]} has the same destination, metric and table")
+    return tuple(sorted(checked.values(), key=_order))
+
+
+_KEYS: Final = {"dst": "destination", **{name: name for name in ("via", "metric", "src", "mtu", "table")}}
+
+
+def _from_dict(given: Mapping[str, Any], field: str) -> Route:
+    if unknown := given.keys() - _KEYS:
+        raise InvalidValue(field, min(unknown), f"a route has the keys {', '.join(_KEYS)}")
+    # 0 and "" are what protobuf has for a field that is not given.
+    fields = {_KEYS[key]: value for key, value in given.items() if value not in (None, "", 0)}
+    if "destination" not in fields:
+        raise InvalidValue(field, "", "a route needs a dst, such as 0.0.0.0/0")
+    return Route(**fields)
+
+
+def _order(route: Route) -> tuple[Any, ...]:
+    network = route.network
+    return network.version, route.table, network.network_address.packed, network.prefixlen, route.metric
+
+
+def route_of(message: RouteMessage, family: int) -> Route | None:
+    """Return a route that was read; None if no :class:`Route` describes it, such as a route with several hops."""
+    if message.next_hops or not message.ifindex:
+        return None
+    zero, version = (b"\0" * 4, 4) if family == 4 else (b"\0" * 16, 6)
+    network = ip_network((message.network or zero, message.prefixlen))
+    if network.version != version:
+        return None
+    return Route(
+        network,
+        via=ip_address(message.gateway) if message.gateway else None,
+        metric=message.metric,
+        src=ip_address(message.source) if message.source else None,
+        mtu=message.mtu or None,
+        table=message.table or RT_TABLE_MAIN,
+        proto=message.protocol,
+    )
+
+
+def route_requests(
+    index: int, present: Sequence[Route], wanted: Sequence[Route]
+) -> Iterator[tuple[str, bytes, bytes, tuple[int, ...]]]:
+    """Yield what leads from the routes of ours that a link has to those it should have: first what removes routes.
+
+    Each has a text, the message, the message that undoes it, and the errnos that mean that it was unnecessary.
+    """
+    for route in present:
+        if route not in wanted:
+            yield f"no route {route}", _message(index, route, add=False), _message(index, route, add=True), _GONE
+    for route in wanted:
+        if route not in present:
+            yield f"route {route}", _message(index, route, add=True), _message(index, route, add=False), ()
+
+
+# ESRCH: another program has removed it, or the kernel with the address of its source.
+_GONE: Final = (errno.ESRCH,)
+
+
+def _message(index: int, route: Route, *, add: bool) -> bytes:
+    network, metric = route.network, route.metric
+    assert metric is not None
+    return change_route(
+        network.network_address.packed,
+        network.prefixlen,
+        b"" if route.gateway is None else route.gateway.packed,
+        index,
+        metric,
+        add=add,
+        source=b"" if route.source is None else route.source.packed,
+        mtu=route.mtu or 0,
+        table=route.table,
+        protocol=PROTO,
+    )
