@@ -118,7 +118,10 @@ def test_a_shell_is_offered_no_name_that_it_would_obey(vethctl: Vethctl, monkeyp
     assert line.replace("\t", "", 1).isprintable()
 
 
-def test_what_is_no_file_is_not_waited_for_when_names_are_offered(vethctl: Vethctl, tmp_path: Path) -> None:
+def test_what_is_no_file_is_not_waited_for_when_names_are_offered(
+    vethctl: Vethctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vethlib.cli.completion.candidates.PATIENCE", 30.0)
     os.mkfifo(tmp_path / "pipe.json")
     with open(tmp_path / "big.json", "wb") as big:
         big.truncate(1 << 40)

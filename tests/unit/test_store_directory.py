@@ -13,6 +13,7 @@ import pytest
 
 from tests.capabilities import dropped
 from tests.live.applying import value
+from tests.proportion import clock_tick
 from tests.stores import changed, interface_text, is_readable, nothing, snapshot, write
 from vethlib.agent import Parsed, load
 from vethlib.agent.stores.directory import GRACE, DirectoryStore
@@ -503,7 +504,7 @@ def test_a_change_among_many_files_costs_no_more_than_among_few(path: Path, foll
     for number in range(1, 2000):
         (path / f"veth{number}.json").write_text(json.dumps(value(f"veth{number}", "x")))
     store.read()
-    assert cost() < few * 2
+    assert cost() <= max(few, clock_tick(time.thread_time)) * 2
 
 
 def test_a_file_that_takes_long_to_read_is_not_read_again_at_once_and_others_are(

@@ -66,10 +66,11 @@ def masked(url: str) -> str:
         userinfo = f"{user}:…"
     place, mark, query = hosts.partition("?")
     shown = place if at else _masked_hosts(place)
-    hidden = bool(at and colon) or shown != place
+    misplaced = shown != place
+    hidden = bool(at and colon) or misplaced
     if hidden:  # an apparent path or option may be the end of a password
         shown = re.sub("/.+", "/…", shown, flags=re.DOTALL)
-    options = [_masked_option(option, hidden) for option in query.split("&")]
+    options = [_masked_option(option, hidden=hidden, misplaced=misplaced) for option in query.split("&")]
     return f"{scheme[0]}{userinfo}{at}{shown}{mark}{'&'.join(options)}"
 
 
@@ -97,11 +98,13 @@ def _masked_word(match: re.Match[str]) -> str:
     return _IN_QUOTES.sub(lambda url: masked(url[0]), match[0])
 
 
-def _masked_option(option: str, hidden: bool) -> str:
+def _masked_option(option: str, *, hidden: bool, misplaced: bool) -> str:
+    """Mask an option that may be the rest of a password: without a host before it, even one with a known name may be."""
     name, equals, _ = option.partition("=")
-    if name in _OPTIONS or not option:
+    is_known = name in _OPTIONS
+    if not option or (is_known and not misplaced):
         return option
-    return f"{'…' if hidden else name}{equals}{'…' if equals else ''}"
+    return f"{name if is_known or not hidden else '…'}{equals}{'…' if equals else ''}"
 
 
 def parse_url(url: str) -> Address:
