@@ -23,10 +23,13 @@ Edit = Callable[[OpenNetns, Sequence[bytes], list[Outcome]], list[Outcome]]
 def edit_answers(patch: pytest.MonkeyPatch, edit: Edit) -> None:
     """Let `edit` say what the outcomes of some requests in a place are, given what they were."""
     exchange, ask, dump = Namespaces.exchange, Namespaces.ask, Namespaces.dump
-    change_and_ask = Namespaces.change_and_ask
+    change, change_and_ask = Namespaces.change, Namespaces.change_and_ask
 
     def edited_exchange(self: Namespaces, place: OpenNetns, requests: Sequence[bytes]) -> list[Outcome]:
         return edit(place, requests, exchange(self, place, requests))
+
+    def edited_change(self: Namespaces, place: OpenNetns, requests: Sequence[bytes]) -> Sequence[Outcome]:
+        return edit(place, requests, list(change(self, place, requests)))
 
     def edited_ask(self: Namespaces, place: OpenNetns, request: bytes) -> Outcome:
         return edit(place, [request], [ask(self, place, request)])[0]
@@ -40,6 +43,7 @@ def edit_answers(patch: pytest.MonkeyPatch, edit: Edit) -> None:
         return edit(place, [request], [dump(self, place, request, parse, *attempts)])[0]
 
     patch.setattr(Namespaces, "exchange", edited_exchange)
+    patch.setattr(Namespaces, "change", edited_change)
     patch.setattr(Namespaces, "ask", edited_ask)
     patch.setattr(Namespaces, "change_and_ask", edited_both)
     patch.setattr(Namespaces, "dump", edited_dump)

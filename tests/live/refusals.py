@@ -45,6 +45,9 @@ def refused(
         outcomes = iter(exchange(self, place, [one for one, no in zip(requests, refuse, strict=True) if not no]))
         return [Outcome(number, "", ()) if no else next(outcomes) for no in refuse]
 
+    def refusing_both(self: Namespaces, place: OpenNetns, change: bytes, question: bytes) -> Sequence[Outcome]:
+        return refusing_exchange(self, place, [change, question])
+
     def refusing_ask(self: Namespaces, place: OpenNetns, request: bytes) -> Outcome:
         return Outcome(number, "", ()) if is_refused(request) else ask(self, place, request)
 
@@ -63,6 +66,8 @@ def refused(
 
     with patch.context() as inner:
         inner.setattr(Namespaces, "exchange", refusing_exchange)
+        inner.setattr(Namespaces, "change", refusing_exchange)
+        inner.setattr(Namespaces, "change_and_ask", refusing_both)
         inner.setattr(Namespaces, "ask", refusing_ask)
         inner.setattr(Namespaces, "dump", refusing_dump)
         inner.setattr(Namespaces, "begin", refusing_begin)

@@ -45,6 +45,7 @@ LINES: dict[str, tuple[list[str], int]] = {
     "move": (["nope", "x@y"], 2),
     "netns": (["list", "--json"], 0),
     "put": (["-", "--store", "dir:/nowhere"], 1),
+    "set": (["nope", "--mtu", "1400"], 2),
     "show": (["--all"], 0),
     "stats": (["nope"], 2),
     "status": ([], 2),
