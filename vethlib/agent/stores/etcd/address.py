@@ -99,7 +99,7 @@ def _masked_word(match: re.Match[str]) -> str:
 
 
 def _masked_option(option: str, *, hidden: bool, misplaced: bool) -> str:
-    """Mask an option that may be the rest of a password: without a host before it, even one with a known name may be."""
+    """Mask what may be the rest of a password: without a host before it, an option with a known name may be, too."""
     name, equals, _ = option.partition("=")
     is_known = name in _OPTIONS
     if not option or (is_known and not misplaced):
