@@ -11,8 +11,6 @@ from tests.stores import nothing
 from vethlib.agent.stores.etcd import store
 from vethlib.agent.stores.protocol import Outage
 
-NOTICED = 6.0  # seconds within which it is noticed that a cluster cannot agree any more
-
 
 @pytest.fixture(autouse=True)
 def in_order(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +69,7 @@ def test_too_few_members_are_noticed_and_the_others_followed_when_they_come_back
 ) -> None:
     for member in cluster.members[1:]:
         member.kill()
-    consumer.wait_for_outage(NOTICED)
+    consumer.wait_for_outage()
     assert consumer.known is not None
     assert len(consumer.known) == 10
     cluster.start()
@@ -86,7 +84,7 @@ def test_one_member_without_the_others_is_not_taken_for_a_quiet_one(cluster: Clu
     consumer.come_to(alone)
     for member in others:
         member.kill()
-    reason = consumer.wait_for_outage(NOTICED)
+    reason = consumer.wait_for_outage()
     assert alone.endpoint in reason
     assert "too few" in reason
     cluster.start()
@@ -100,7 +98,7 @@ def test_a_store_that_starts_with_a_member_that_is_alone_knows_nothing_yet(clust
     for member in others:
         member.kill()
     consumer = follow(alone.url)
-    consumer.wait_for_outage(NOTICED)
+    consumer.wait_for_outage()
     assert consumer.known is None
     cluster.start()
     consumer.come_to(alone)

@@ -13,11 +13,12 @@ from tests.backends.etcd_consumer import Consumer, changes, key, many, put, text
 from tests.backends.etcd_fixtures import Follow
 from tests.backends.proxy import Proxy
 from tests.stores import nothing
+from tests.witness import poll
 from vethlib.agent.stores.protocol import Back, Change, Outage, Snapshot
 
 pytestmark = pytest.mark.slow
 
-NOTICED = 5.0  # seconds within which silence is noticed
+NOTICED = 5.0  # seconds within which silence is noticed, on a machine that has nothing else to do
 BEATS_OFTEN = "?heartbeat=0.5"  # and then it is in 3
 
 
@@ -28,7 +29,7 @@ def test_a_store_without_a_server_says_so_at_once_and_has_everything_when_it_com
     etcd.fill(many(10))
     etcd.kill()
     consumer = follow(etcd.url)
-    (outage,) = consumer.hear(1.0)
+    (outage,) = consumer.hear()
     assert isinstance(outage, Outage)
     assert outage.reason == f"{etcd.endpoint}: connection refused: no etcd listens there"
     nothing(consumer.store)
@@ -37,13 +38,13 @@ def test_a_store_without_a_server_says_so_at_once_and_has_everything_when_it_com
     assert isinstance(consumer.told[-1], Snapshot)
 
 
-def test_changes_come_in_order_and_without_delay(etcd: Etcd, follow: Follow) -> None:
+def test_changes_come_in_order(etcd: Etcd, follow: Follow) -> None:
     consumer = follow(etcd.url)
     assert consumer.come_to(etcd) == [Snapshot({})]
     etcd.txn(put("b"), put("a"), put("c"))
     etcd.put(key("a"), text("a", mtu=1400))
     etcd.delete(key("b"))
-    assert changes(consumer.come_to(etcd, 1.0)) == ["b", "a", "c", "a", "-b"]
+    assert changes(consumer.come_to(etcd)) == ["b", "a", "c", "a", "-b"]
 
 
 def test_of_a_server_that_is_killed_and_comes_back_each_change_is_told_once(etcd: Etcd, follow: Follow) -> None:
@@ -190,32 +191,39 @@ def test_changes_between_the_first_read_and_what_follows_are_told_though_they_co
 # --- silence
 
 
-@pytest.mark.parametrize(
-    ("ways", "query", "seconds"),
-    [({}, "", NOTICED), ({"down": False}, BEATS_OFTEN, 3.5), ({"up": False}, BEATS_OFTEN, 3.5)],
-    ids=["both ways", "up", "down"],
-)
+@pytest.mark.parametrize("ways", [{}, {"down": False}, {"up": False}], ids=["both ways", "up", "down"])
 def test_silence_is_noticed_and_is_over_when_it_ends(
-    etcd: Etcd, proxy: Proxy, follow: Follow, ways: dict[str, bool], query: str, seconds: float
+    etcd: Etcd, proxy: Proxy, follow: Follow, ways: dict[str, bool]
 ) -> None:
     etcd.fill(many(10))
-    consumer = follow(proxy.url + query)
+    consumer = follow(proxy.url + BEATS_OFTEN)
     consumer.come_to(etcd)
     proxy.silence(**ways)
     etcd.put(key("v1"), text("v1", mtu=1400))
     etcd.delete(key("v2"))
     if ways.get("down", True):
-        outage_within(consumer, seconds)
+        hear_of_silence(consumer)
         assert not any(isinstance(one, Change) for one in consumer.told)
     else:
-        consumer.wait_for_outage(seconds)
+        consumer.wait_for_outage()
     proxy.speak()
     consumer.come_to(etcd)
     assert sorted(changes(consumer.told)) == ["-v2", "v1"]
 
 
-def outage_within(consumer: Consumer, seconds: float) -> None:
-    (one,) = consumer.hear(seconds)
+@pytest.mark.timing
+@pytest.mark.parametrize(("query", "seconds"), [("", NOTICED), (BEATS_OFTEN, 3.5)])
+def test_silence_is_noticed_soon(etcd: Etcd, proxy: Proxy, follow: Follow, query: str, seconds: float) -> None:
+    consumer = follow(proxy.url + query)
+    consumer.come_to(etcd)
+    proxy.silence()
+    began = time.monotonic()
+    hear_of_silence(consumer)
+    assert time.monotonic() - began < seconds
+
+
+def hear_of_silence(consumer: Consumer) -> None:
+    (one,) = consumer.hear()
     assert isinstance(one, Outage)
     assert "no answer" in one.reason
 
@@ -225,7 +233,7 @@ def test_a_server_that_hangs_is_noticed_and_followed_again_when_it_goes_on(etcd:
     consumer = follow(etcd.url + BEATS_OFTEN)
     consumer.come_to(etcd)
     etcd.pause()
-    outage_within(consumer, 3.5)
+    hear_of_silence(consumer)
     etcd.resume()
     etcd.put(key("v1"), text("v1", mtu=1400))
     assert changes(consumer.come_to(etcd)) == ["v1"]
@@ -235,7 +243,7 @@ def test_a_network_that_is_silent_from_the_start_is_an_outage(etcd: Etcd, proxy:
     etcd.fill(many(10))
     proxy.silence()
     consumer = follow(proxy.url)
-    outage_within(consumer, NOTICED)
+    hear_of_silence(consumer)
     proxy.speak()
     consumer.come_to(etcd)
 
@@ -248,7 +256,7 @@ def test_silence_amid_4000_keys_is_noticed_and_they_are_all_told_after_it(
     while proxy.bytes_down < 50_000:
         pass
     proxy.silence()
-    consumer.wait_for_outage(NOTICED)
+    consumer.wait_for_outage()
     proxy.speak()
     consumer.come_to(etcd)
 
@@ -270,7 +278,8 @@ def test_a_server_that_is_down_is_not_besieged_and_is_asked_again_soon(
     consumer = follow(proxy.url)
     consumer.wait_for_outage()
     assert consumer.wait_a_while(3.0) == []
-    assert 3 < proxy.accepted < 12
+    assert proxy.accepted < 12
+    assert poll(lambda: not consumer.wait_a_while(0.1) and proxy.accepted > 3)
     etcd.start()
     consumer.come_to(etcd)
 
