@@ -18,13 +18,13 @@ from .page import ROOT, Block, Page, Step, differs
 __all__ = ["run_page"]
 
 _PATIENCE = 60.0  # seconds for a step
-_SOON = 10.0  # seconds until what runs in the background has printed what it is to print
+_SOON = 60.0  # seconds until what runs in the background has printed what it is to print
 _OURS = re.compile(r"VETHLIB_|MICROSERVICE_LABEL$|NO_COLOR$|COV_|COVERAGE_|PYTEST_")
 # Not every kernel has netem, without which an example with a slow wire would be skipped.
 _PYTEST = "python -m pytest -q -W error --strict-markers --rootdir . -o netns_impair=userspace " + " ".join(
     f"-p no:{plugin}" for plugin in ("cacheprovider", "randomly", "asyncio", "hypothesispytest", "xdist", "cov")
 )
-_LOOKS = re.compile(r"(sleep [\d.]+; *)?vethctl (status|show|list|get|netns list)\b[^|<>;&]*$")
+_LOOKS = re.compile(r"(sleep [\d.]+; *)?vethctl (status|show|list|get|graph|describe|netns list)\b[^|<>;&]*$")
 """What only looks, and may be repeated: how long a page says to wait is not how long a busy machine takes."""
 _KEEP_NAMES = "ls /run/netns >.netns-before"
 # The kernel takes its time to remove what a deleted namespace contains. The pairs go first: the next example may be one
