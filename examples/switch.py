@@ -2,9 +2,9 @@
 
     python examples/switch.py    # as any user: three hosts around a switch, all in private namespaces
 
-A packet socket gets frames as the sender's kernel hands them to the link. Normally, that leaves checksums and the
-cutting of long TCP segments to a network card, and there is none. Therefore the hosts' links are told to do it
-themselves, like `ethtool -K eth0 tx off`: every frame is complete, and fits the MTU.
+A packet socket receives frames as the sender's kernel hands them to the link. Normally, the kernel leaves checksums and
+the segmentation of long TCP segments to a network card, but here there is none. So offloading is switched off on the
+hosts' links, like `ethtool -K eth0 tx off`: every frame is complete, and fits the MTU.
 """
 
 import fcntl

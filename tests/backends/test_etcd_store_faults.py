@@ -222,6 +222,17 @@ def test_silence_is_noticed_soon(etcd: Etcd, proxy: Proxy, follow: Follow, query
     assert time.monotonic() - began < seconds
 
 
+@pytest.mark.timing
+def test_a_missing_server_and_changes_are_told_without_delay(etcd: Etcd, follow: Follow) -> None:
+    consumer = follow(etcd.url)
+    consumer.come_to(etcd)
+    etcd.put(key("a"), text("a"))
+    assert changes(consumer.come_to(etcd, 1.0)) == ["a"]
+    etcd.kill()
+    (outage,) = follow(etcd.url).hear(1.0)
+    assert isinstance(outage, Outage)
+
+
 def hear_of_silence(consumer: Consumer) -> None:
     (one,) = consumer.hear()
     assert isinstance(one, Outage)

@@ -239,7 +239,7 @@ MEDDLING = [
 
 
 thorough = settings(
-    max_examples=80,
+    max_examples=120,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )

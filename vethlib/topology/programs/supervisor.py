@@ -40,7 +40,7 @@ _PATIENCE = 5.0  # seconds for killed processes to end
 _CLONE_NEWNET = 0x40000000  # include/uapi/linux/sched.h
 _SOL_SOCKET = 1  # include/uapi/asm-generic/socket.h, and the next
 _SO_NETNS_COOKIE = 71
-_TAG = "/proc/sys/net/ipv4/conf/lo/tag"  # a number for whoever needs one; the kernel does not (ip-sysctl.rst)
+_TAG = "/proc/sys/net/ipv4/conf/lo/tag"  # for the administrator: the kernel ignores it (ip-sysctl.rst)
 _OF_GROUP = 1 << 2  # PIDFD_SIGNAL_PROCESS_GROUP, include/uapi/linux/pidfd.h: since Linux 6.9
 
 
