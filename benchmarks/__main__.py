@@ -5,11 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 from vethlib import VethError, ns
 
@@ -17,25 +15,13 @@ from . import report
 from .arena import Arena
 from .chart import chart
 from .contestants import CONTESTANTS, Unavailable
+from .interruption import Interrupted, raise_on_signals
 from .machine import Conditions, Machine, busy
 from .progress import Progress
 from .record import record
 from .results import Result
 from .run import run_job
 from .workloads import WORKLOADS, Job, plan
-
-
-class _Interrupted(BaseException):
-    """A signal requests the end; its number."""
-
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-def _interrupt(number: int, _frame: FrameType | None) -> None:
-    for each in _SIGNALS:
-        signal.signal(each, signal.SIG_IGN)  # a second signal would interrupt the clean-up
-    raise _Interrupted(number)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,8 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     results: list[Result] = []
     missing: dict[str, str] = {}
     interrupted = 0
-    for each in _SIGNALS:
-        signal.signal(each, _interrupt)
+    raise_on_signals()
     try:
         jobs = plan(args.workloads, args.n, args.peers)
         commands = _commands(jobs, missing)
@@ -57,8 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except VethError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
-    except _Interrupted as signalled:
-        (interrupted,) = signalled.args
+    except Interrupted as signalled:
+        interrupted = signalled.number
         print("interrupted: the results so far are shown, and no files are written", file=sys.stderr)
     load, versions = (before, os.getloadavg()[0]), _versions(results)
     conditions = Conditions(Machine.here(), args.queues, args.repeat, load, versions, missing)

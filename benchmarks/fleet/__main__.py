@@ -4,29 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType
 
+from benchmarks.interruption import Interrupted, raise_on_signals
 from benchmarks.machine import Machine
 from vethlib import VethError, ns
 
 from .many import many
 from .start import start
-
-
-class _Interrupted(BaseException):
-    """A signal requests the end; its number."""
-
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-
-def _interrupt(number: int, _frame: FrameType | None) -> None:
-    for each in _SIGNALS:
-        signal.signal(each, signal.SIG_IGN)  # a second signal would interrupt the clean-up
-    raise _Interrupted(number)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,8 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--interfaces", type=int, metavar="N", help="of each agent (default: 20; of start: 10000)")
     parser.add_argument("--quiet", type=float, default=20.0, metavar="S", help="of many: length of the quiet period")
     args = parser.parse_args(argv)
-    for each in _SIGNALS:
-        signal.signal(each, _interrupt)
+    raise_on_signals()
     try:
         ns.isolate()
         if args.what == "many":
@@ -48,9 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except VethError as error:
         print(f"benchmarks.fleet: {error}", file=sys.stderr)
         return 2
-    except _Interrupted as signalled:
+    except Interrupted as signalled:
         print("interrupted", file=sys.stderr)
-        return 128 + int(signalled.args[0])
+        return 128 + signalled.number
     print(json.dumps({"machine": str(Machine.here())} | figures, indent=1))
     return 0
 

@@ -204,6 +204,7 @@ class _Connection(Connection):
         address = parse_url(url)
         super().__init__(address, address.endpoints[0])
         self._timer = threading.Timer(PATIENCE, self._give_up)
+        self._timer.daemon = True  # if an interruption comes before the `with` block, nobody cancels it
         self._timer.start()
 
     def _give_up(self) -> None:
