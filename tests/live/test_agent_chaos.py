@@ -50,7 +50,8 @@ IFF_RUNNING = 0x40
 MEDIAN = 0.5
 """Seconds that an honest tenant's repair takes, half of the time."""
 WORST = 3.0 if LONG else 10.0
-"""Seconds that it takes at most. In the suite the machine has other tests to run, beside three attackers."""
+"""Seconds that it takes at most. In the suite the machine has other tests to run, beside three attackers: what those
+keep a program waiting that is not attacked comes on top."""
 
 
 @dataclass
@@ -215,6 +216,7 @@ def test_honest_tenants_hardly_notice_hostile_ones(
             attackers("writer", store, scratch, "h1a", DURATION, seed),
             squatter,
         ]
+        bystander = attackers("machine", scratch / "bystander", DURATION, stdout=subprocess.PIPE)
         honest = Honest(store, random.Random(seed))
         begin = told = time.monotonic()
         sizes: list[int] = []  # KiB
@@ -227,8 +229,11 @@ def test_honest_tenants_hardly_notice_hostile_ones(
         assert agent.poll() is None, errors.read_text()[-2000:]
         early, late = _largest(sizes, 0.25, 0.5), _largest(sizes, 0.75, 1.0)
         print(f"{honest.times}; at most {early} KiB in the second quarter of the time, {late} KiB in the last")
+        assert bystander.stdout is not None
+        stall = 0.0 if LONG else float(bystander.stdout.readline())
+        print(f"the machine: {stall:.3f} s")
         assert statistics.median(honest.times.repairs) < (MEDIAN if LONG else WORST)
-        assert max(honest.times.repairs + honest.times.changes + honest.times.health) < WORST
+        assert max(honest.times.repairs + honest.times.changes + honest.times.health) < WORST + stall
         assert late < early * 1.25 + 65536
 
         began = time.monotonic()

@@ -24,6 +24,7 @@ from tests.live.configuring import (
     until,
     without_ipv6,
 )
+from tests.live.descriptors import descriptors_left
 from tests.live.frames import frame, of, ours, witness
 from tests.witness import ip, names, open_fds, poll, seen
 from vethlib import Link, LinkNotFound, NetnsNotFound, Session, ns
@@ -419,6 +420,35 @@ def test_a_namespace_made_anew_before_the_end_of_the_old_one_was_heard_of_has_it
     ip("link", "del", "dev", "inside")
     settle(configurator)
     assert attachment.link is None
+
+
+def test_what_was_queued_by_the_old_namespace_does_not_detach_it_in_the_new_one(
+    configurator: Configurator, blue: str
+) -> None:
+    reach_in("blue")
+    tap = Tap("o1", "blue")
+    configurator.attach(tap)
+    ip("link", "set", "dev", "o1", "mtu", "1400", netns="blue")
+    ns.remove("blue")
+    assert poll(lambda: names() == set()), "the old namespace has ended"
+    ns.Netns.create("blue").close()
+    reach_in("blue")
+    until(configurator, lambda: len(tap.calls) > 2)
+    settle(configurator)
+    assert tap.kinds == ["attached", "detached", "attached"]
+    assert tap.calls[-1] == ("attached", seen("o1", "blue")["ifindex"], "o1 up")
+
+
+@pytest.mark.parametrize("left", [0, 1, 2, 3])
+def test_where_its_namespace_could_not_be_watched_for_want_of_descriptors_it_is_attached_later(
+    configurator: Configurator, blue: str, left: int
+) -> None:
+    reach_in("blue")
+    tap = Tap("o1", "blue")
+    with descriptors_left(left):
+        configurator.attach(tap)
+        configurator.poll(0)
+    until(configurator, lambda: tap.kinds == ["attached"], 20.0)
 
 
 def test_a_link_of_others_keeps_it_attached_when_the_last_interface_there_goes(

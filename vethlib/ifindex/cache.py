@@ -321,6 +321,11 @@ class IfIndexCache(WarnsUnclosed):
         with self._at_work():
             return next(iter(self._take(1)), None)
 
+    def is_at(self, netns: str, identity: tuple[int, int]) -> bool:
+        """Return whether the namespace that is watched by this reference is the one with that identity."""
+        watch = self._watches.get(netns)
+        return watch is not None and watch.inode == identity[1]
+
     # --- for the session
 
     def find(self, identity: tuple[int, int], name: str) -> LinkMessage | None:

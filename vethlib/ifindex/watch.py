@@ -18,15 +18,17 @@ __all__ = ["Watch"]
 class Watch:
     """A watched namespace. `refs` lead to it, in the order in which they were given.
 
-    `fresh` has the links of a dump by ifindex while later events are applied to it without being reported.
+    `fresh` has the links of a dump by ifindex while later events are applied to it without being reported. `is_over`
+    once it is no longer watched.
     """
 
-    __slots__ = ("fresh", "inode", "nsid", "observatory", "refs", "rests_until", "table")
+    __slots__ = ("fresh", "inode", "is_over", "nsid", "observatory", "refs", "rests_until", "table")
 
     def __init__(self, observatory: Observatory, nsid: int, inode: int) -> None:
         self.observatory = observatory
         self.nsid = nsid
         self.inode = inode
+        self.is_over = False
         self.refs: tuple[Any, ...] = ()
         self.table: Table = {}
         self.fresh: dict[int, LinkMessage] | None = None

@@ -49,6 +49,7 @@ class Watched:
             del self.by_inode[watch.inode]
         watch.table = {}
         watch.fresh = None
+        watch.is_over = True
 
     def named(self, ref: NetnsRef) -> Watch | None:
         """Return the namespace that was given by this reference in its other spelling: "netns:blue" for "blue"."""

@@ -102,14 +102,19 @@ class Events:
         occasions.mark(backoff.take_due(now), _RETRY)
         occasions.mark_put_off(now)
         if backoff.following.is_due(now):
-            for ref in self._watches.follow_the_rest(backoff.following, now):
+            followed = self._watches.follow_the_rest(backoff.following, now)
+            for ref in followed:
                 occasions.mark(self._desired.at(ref), f"{ref} can be followed")
+            if awaited := self._dependants.refs.intersection(followed):
+                self.find_for_dependants(awaited)
         for ref in self._observer.creatable.freed(now):
             occasions.mark(self._desired.at(ref), "another namespace may be created")
         if backoff.watching.is_due(now):
             backoff.watching.due = None
             for ref in self._watches.unwatched:
                 occasions.mark(self._desired.at(ref), _RETRY)
+            if awaited := self._watches.unwatched.keys() & self._dependants.refs:
+                self.find_for_dependants(awaited)
         if backoff.leftovers.is_due(now):
             backoff.leftovers.due = None
             occasions.everything(_RETRY)
@@ -123,6 +128,8 @@ class Events:
             self._occasions.everything(_RETRY)
             self._backoff.looking.fail(time.monotonic())
             return
+        if self._watches.unwatched and self._backoff.watching.due is None:
+            self._backoff.watching.fail(time.monotonic())
         for ref in refs:
             place = self._watches.leads_to(ref)
             for name in self._dependants.names_at(ref):

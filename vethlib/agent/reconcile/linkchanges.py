@@ -83,19 +83,22 @@ class Interpreter:
                 result.noisy.append(str(watch.netns))
                 self._watches.rest(place)
                 result.lost |= self._leave(place)
+        # What happened in a namespace before it ended says nothing about the one that has its name now.
         for watch in changes.lost:
-            if (place := self._place_of(watch)) is not None:
+            if not watch.is_over and (place := self._place_of(watch)) is not None:
                 result.lost |= self._observer.interfaces_at(self._desired, place)
         for (watch, index), names in changes.links.items():
-            if (place := self._place_of(watch)) is not None:
+            if not watch.is_over and (place := self._place_of(watch)) is not None:
                 self._add_link((place, index), watch, names)
         for (watch, index), addresses in changes.addresses.items():
-            if (place := self._place_of(watch)) is not None:
+            if not watch.is_over and (place := self._place_of(watch)) is not None:
                 self._add_addresses(place, index, addresses)
         return result
 
     def _place_of(self, watch: Watch) -> NetnsId | None:
-        return self._watches.led_to(str(watch.netns or ""))
+        """Return the namespace of a watch; None if its reference leads to another one now."""
+        place = self._watches.led_to(str(watch.netns or ""))
+        return place if place is not None and place[1] == watch.inode else None
 
     def _leave(self, place: NetnsId) -> set[str]:
         """Forget a namespace that is not watched any more; return the interfaces concerned."""

@@ -16,7 +16,7 @@ from vethlib._primitives import time
 from vethlib.agent.planning.desired import Desired
 from vethlib.agent.planning.observed import NetnsId, Observed
 from vethlib.agent.reasons import Reason, ReasonCode, events_ignored, events_missed
-from vethlib.errors import LinkNotFound, NetlinkError, NetnsNotFound, VethError
+from vethlib.errors import LinkNotFound, NetlinkError, NetnsNotFound, VethError, is_exhaustion
 from vethlib.follow import Follower
 from vethlib.ifindex import IfIndexCache
 from vethlib.links import Link
@@ -144,8 +144,19 @@ class Watches:
 
     def watch_also(self, refs: Iterable[str]) -> None:
         """Watch these namespaces, too, as far as they exist."""
-        places = {ref: place for ref in refs if (place := self.leads_to(ref)) not in (None, self._led_to.get(ref))}
-        self._watch([ref for ref, place in places.items() if place is not None and not self.rests(place)])
+        new: list[str] = []
+        for ref in refs:
+            try:
+                place = self._session.identity(ref)
+            except VethError as error:
+                if is_exhaustion(error):
+                    self.unwatched[ref] = str(error)
+                continue
+            if place == self._led_to.get(ref):
+                self.unwatched.pop(ref, None)
+            elif not self.rests(place):
+                new.append(ref)
+        self._watch(new)
 
     def _watch(self, refs: Iterable[str]) -> bool:
         refs = list(refs)
@@ -158,9 +169,12 @@ class Watches:
         places = {}
         for ref in refs:
             try:
-                places[ref] = self._session.identity(ref)
+                place = self._session.identity(ref)
             except VethError:
                 continue  # the next look will find out
+            if not self.cache.is_at(ref, place):
+                continue  # it leads elsewhere since then, which is an event
+            places[ref] = place
             self.unwatched.pop(ref, None)
         for ref, place in places.items():
             self._forget(ref)
