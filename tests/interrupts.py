@@ -7,6 +7,7 @@ bytecode holds at those, in any version.
 
 from __future__ import annotations
 
+import dis
 import gc
 import os
 import signal
@@ -15,15 +16,22 @@ import threading
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
+from itertools import pairwise
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
 _TOOL = 4  # of sys.monitoring; the others are named after debuggers, coverage and profilers
 
-__all__ = ["Boundary", "Interrupt", "boundaries", "in_processes", "interrupted"]
+_ONLY_LOADS = {
+    *("LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_FAST_LOAD_FAST", "LOAD_CONST", "LOAD_GLOBAL", "LOAD_DEREF", "LOAD_CLOSURE"),
+    *("LOAD_METHOD", "PUSH_NULL", "PRECALL", "KW_NAMES", "COPY", "SWAP", "NOP", "EXTENDED_ARG", "BUILD_TUPLE", "IS_OP"),
+}
+"""Bytecodes that change nothing but the stack of their frame, which an interruption discards."""
+
+__all__ = ["Boundary", "Interrupt", "boundaries", "distinct", "in_processes", "interrupted"]
 
 
 class Interrupt(BaseException):
@@ -54,6 +62,28 @@ def boundaries(operation: Callable[[], object], belongs: Callable[[CodeType], bo
     with _watched(belongs, note):
         operation()
     return found
+
+
+def distinct(found: Iterable[Boundary]) -> list[Boundary]:
+    """Return all but those at which everything is as at the one before: between the two, something was only loaded."""
+    return [one for one in found if one.offset not in _alike(one.code)]
+
+
+@cache
+def _alike(code: CodeType) -> frozenset[int]:
+    bytecode: Any = dis.Bytecode(code)
+    handlers = [(entry.start, entry.end, entry.target) for entry in bytecode.exception_entries]
+
+    def covering(offset: int) -> list[int]:
+        return [target for start, end, target in handlers if start <= offset < end]
+
+    return frozenset(
+        after.offset
+        for before, after in pairwise(bytecode)
+        if before.opname in _ONLY_LOADS
+        and not after.is_jump_target
+        and covering(before.offset) == covering(after.offset)
+    )
 
 
 def interrupted(operation: Callable[[], object], at: Boundary) -> bool:
@@ -151,7 +181,6 @@ def _forked(work: Callable[[], list[str]], seconds: float) -> tuple[int, int]:
         os.close(writer)
         return pid, reader
     try:
-        os.nice(19)  # other tests, which measure times, may run beside these
         gc.freeze()  # what the tests have made so far is none of this process's garbage
         sys.settrace(None)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)

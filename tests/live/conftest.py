@@ -30,14 +30,16 @@ def home(request: pytest.FixtureRequest) -> Iterator[ns.Netns]:
     """A new network namespace in which the test runs; no link but lo, no named namespace, nothing left behind."""
     assert ns.names() == []
     before, fds = os.stat(HERE).st_ino, open_fds()
-    with ns.Netns.anonymous() as home, home.entered():
-        inside = os.stat(HERE).st_ino
-        yield home
-        assert os.stat(HERE).st_ino == inside, "the test was left in another namespace"
-    for name in ns.names():
-        ns.remove(name)
-    if request.config.stash[ISOLATION].namespaces and os.path.isdir(AGENTS):
-        shutil.rmtree(AGENTS)
+    try:
+        with ns.Netns.anonymous() as home, home.entered():
+            inside = os.stat(HERE).st_ino
+            yield home
+            assert os.stat(HERE).st_ino == inside, "the test was left in another namespace"
+    finally:  # otherwise all later tests of this process would fail, too
+        for name in ns.names():
+            ns.remove(name)
+        if request.config.stash[ISOLATION].namespaces and os.path.isdir(AGENTS):
+            shutil.rmtree(AGENTS)
     assert os.stat(HERE).st_ino == before
     # The thread of a closed resolver ends, with its connection, when an engine that is slow to answer has answered.
     assert poll(lambda: open_fds() == fds, 15.0), f"{open_fds() - fds} more file descriptors than before"

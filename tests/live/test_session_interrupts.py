@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pytest
 
 import vethlib
-from tests.interrupts import Boundary, boundaries, in_processes, interrupted
+from tests.interrupts import Boundary, boundaries, distinct, in_processes, interrupted
 from tests.live.older_kernel import without_echo
 from vethlib import BatchError, End, Link, LinkExists, Session, Veth, ns
 from vethlib.session.write import grouped
@@ -25,6 +25,7 @@ pytestmark = pytest.mark.slow
 
 PACKAGE = os.path.dirname(vethlib.__file__)
 PROCESSES = 12
+STRESS = bool(os.environ.get("VETHLIB_STRESS_SECONDS"))
 WARM = 8
 """Runs after which the layouts of all messages are known, mostly."""
 ALIKE = 3
@@ -234,12 +235,11 @@ CASES = {
 
 
 def chosen(case: Case, found: Iterable[Boundary]) -> list[Boundary]:
-    """Return the bytecodes that are interrupted; under stress all of them, each time that they are executed."""
-    stress = bool(os.environ.get("VETHLIB_STRESS_SECONDS"))
+    """Return the bytecodes of the case; under stress all of them, each time that they are executed."""
     paths = tuple(os.path.join(PACKAGE, file) for file in case.everywhere)
     assert all(map(os.path.exists, paths))
     return [
-        one for one in found if stress or one.code.co_filename in paths or (one.visit == 1 and not case.nowhere_else)
+        one for one in found if STRESS or one.code.co_filename in paths or (one.visit == 1 and not case.nowhere_else)
     ]
 
 
@@ -264,7 +264,7 @@ def interrupt_each(case: Case, number: int) -> list[str]:
         gc.collect()
         descriptors = len(os.listdir("/proc/self/fd"))
         missed: list[Boundary] = []
-        mine = at[number::PROCESSES]
+        mine = (at if STRESS else distinct(at))[number::PROCESSES]
         for boundary in mine:
             case.before(host)
             if not interrupted(lambda: case.operation(host), boundary):
