@@ -16,19 +16,25 @@ from typing import Any
 
 import pytest
 
+from tests.patience import Patience
+
 __all__ = ["SECONDS", "deadline"]
 
 # Those that take as long as somebody wants them to have that time on top.
 _LONGER = ("VETHLIB_SOAK", "VETHLIB_CHAOS", "VETHLIB_STRESS_SECONDS")
 SECONDS = 360 + sum(float(os.environ.get(name, 0)) for name in _LONGER)
+_LOOK = 30.0
+"""Seconds between two looks at the time, of which a machine that stands still lets any amount pass."""
 _AGAIN = 5.0
-
 
 _running: dict[str, Any] = {}
 """What has the deadline, and its seconds."""
 
 
-def _fail(*_: object) -> None:
+def _look(*_: object) -> None:
+    if not _running["patience"].is_over():
+        return
+    signal.setitimer(signal.ITIMER_REAL, _AGAIN, _AGAIN)
     faulthandler.dump_traceback(2, all_threads=True)
     pytest.fail("{name} has not ended after {seconds:g} seconds".format(**_running))
 
@@ -42,13 +48,14 @@ def deadline(name: str, seconds: float = SECONDS) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # signal handlers are its own
         yield
         return
-    if signal.getsignal(signal.SIGALRM) in (signal.SIG_DFL, _fail):
-        _running.update(name=name, seconds=seconds)
-        signal.signal(signal.SIGALRM, _fail)
-        signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN)
+    if signal.getsignal(signal.SIGALRM) in (signal.SIG_DFL, _look):
+        look = min(_LOOK, seconds)
+        _running.update(name=name, seconds=seconds, patience=Patience(seconds, 1.1 * look))
+        signal.signal(signal.SIGALRM, _look)
+        signal.setitimer(signal.ITIMER_REAL, look, look)
     try:
         yield
     finally:
-        if signal.getsignal(signal.SIGALRM) is _fail:
+        if signal.getsignal(signal.SIGALRM) is _look:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, signal.SIG_DFL)

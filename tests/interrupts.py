@@ -10,6 +10,7 @@ from __future__ import annotations
 import dis
 import gc
 import os
+import select
 import signal
 import sys
 import threading
@@ -22,6 +23,8 @@ from functools import cache, partial
 from itertools import pairwise
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
+
+from tests.patience import Patience
 
 _TOOL = 4  # of sys.monitoring; the others are named after debuggers, coverage and profilers
 
@@ -164,17 +167,34 @@ def in_processes(count: int, work: Callable[[int], list[str]], seconds: float) -
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads, which the child does without
-        pipes = [_forked(partial(work, number), seconds) for number in range(count)]
+        forked = [_forked(partial(work, number)) for number in range(count)]
+    said = _all_said([reader for _, reader in forked], seconds)
     found: list[str] = []
-    for number, (pid, pipe) in enumerate(pipes):
-        with open(pipe, encoding="utf-8") as reader:
-            found += reader.read().splitlines()
+    for number, (pid, reader) in enumerate(forked):
+        if said[reader] is None:
+            os.kill(pid, signal.SIGKILL)
+        found += (said[reader] or b"").decode().splitlines()
+        os.close(reader)
         if status := os.waitpid(pid, 0)[1]:
             found.append(f"process {number} ended with {os.waitstatus_to_exitcode(status)}")
     return found
 
 
-def _forked(work: Callable[[], list[str]], seconds: float) -> tuple[int, int]:
+def _all_said(readers: Iterable[int], seconds: float) -> dict[int, bytes | None]:
+    """Return all that comes from these pipes; None for one that has not ended in so many seconds."""
+    read: dict[int, bytes] = {}
+    unread = dict.fromkeys(readers, b"")
+    patience = Patience(seconds)
+    while unread and not patience.is_over():
+        for reader in select.select(list(unread), [], [], 0.5)[0]:
+            if chunk := os.read(reader, 65536):
+                unread[reader] += chunk
+            else:
+                read[reader] = unread.pop(reader)
+    return dict.fromkeys(unread) | read
+
+
+def _forked(work: Callable[[], list[str]]) -> tuple[int, int]:
     reader, writer = os.pipe()
     pid = os.fork()
     if pid:
@@ -183,8 +203,7 @@ def _forked(work: Callable[[], list[str]], seconds: float) -> tuple[int, int]:
     try:
         gc.freeze()  # what the tests have made so far is none of this process's garbage
         sys.settrace(None)
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        signal.setitimer(signal.ITIMER_REAL, 0)
         with open(writer, "w", encoding="utf-8") as output:
             try:
                 found = work()

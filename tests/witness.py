@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.patience import Patience
 from vethlib import ns
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_GETADDR, RTM_GETSTATS = 16, 17, 18, 22, 94
@@ -104,10 +105,10 @@ def open_fds() -> int:
 
 def poll(condition: Callable[[], bool], timeout: float = 60.0) -> bool:
     """Whether `condition` holds within `timeout` seconds; a test of how soon it does gives its own."""
-    deadline = time.monotonic() + timeout
+    patience = Patience(timeout)
     while not condition():
-        if time.monotonic() > deadline:
-            return False
+        if patience.is_over():
+            return condition()
         time.sleep(0.005)
     return True
 

@@ -6,6 +6,7 @@ import select
 import time
 from collections.abc import Callable
 
+from tests.patience import Patience
 from vethlib import NetnsNotFound
 from vethlib.agent import DockerResolver, ResolverDown
 
@@ -27,14 +28,14 @@ def until(
 ) -> float:
     """Wait by its descriptor for an answer; returns how many seconds that took."""
     began = time.monotonic()
+    patience = Patience(within)
     resolver.changed()
     while True:
         said = answer(resolver, label)
         if said == expected if isinstance(expected, str) else expected(said):
             return time.monotonic() - began
-        left = began + within - time.monotonic()
-        assert left > 0, f"not within {within} s: {said}"
-        select.select([resolver], [], [], left)
+        assert not patience.is_over(), f"not within {within} s: {said}"
+        select.select([resolver], [], [], min(patience.left, 0.5))
         resolver.changed()
 
 

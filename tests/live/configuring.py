@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.needs import kernel_is
+from tests.patience import Patience
 from tests.reasons import in_codes
 from tests.witness import ip
 from vethlib import ns
@@ -89,7 +90,7 @@ def settle(configurator: Configurator, *, tentative: bool = False) -> Statuses:
     until a work queue of the kernel has come to it.
     """
     told: Statuses = {}
-    deadline = time.monotonic() + 60
+    patience = Patience(60.0)
     while True:
         told |= configurator.poll(0)
         if not readable(configurator) and configurator.due() != 0:
@@ -97,7 +98,7 @@ def settle(configurator: Configurator, *, tentative: bool = False) -> Statuses:
             if tentative or ReasonCode.ADDRESS_TENTATIVE not in reasons:
                 return told
             readable(configurator, 0.1)
-        assert time.monotonic() < deadline, f"it does not come to rest: {states(configurator)}"
+        assert not patience.is_over(), f"it does not come to rest: {states(configurator)}"
 
 
 def until(configurator: Configurator, condition: Callable[[], object], within: float = 60.0) -> float:
@@ -106,11 +107,11 @@ def until(configurator: Configurator, condition: Callable[[], object], within: f
     A test of how soon it does gives its own `within`.
     """
     began = time.monotonic()
+    patience = Patience(within)
     while not condition():
-        left = began + within - time.monotonic()
-        assert left > 0, f"not within {within} s: {states(configurator)}"
-        due = configurator.due()
-        readable(configurator, left if due is None else min(left, due))
+        assert not patience.is_over(), f"not within {within} s: {states(configurator)}"
+        wait, due = min(patience.left, 0.5), configurator.due()
+        readable(configurator, wait if due is None else min(wait, due))
         configurator.poll(0)
     return time.monotonic() - began
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.flapping import addresses, flapping, give_addresses
-from tests.witness import cpu_of, ip, seen
+from tests.witness import cpu_of, ip, poll, seen
 from vethlib import End, IfIndexCache, NetnsNotFound, Session, Veth, ns
 from vethlib._nl.addr import new_addr
 from vethlib._nl.link import set_link
@@ -44,9 +44,7 @@ def is_up(name: str, netns: str) -> bool:
 
 def wait_for(condition: Callable[[], object], within: float) -> float:
     began = time.monotonic()
-    while not condition():
-        assert time.monotonic() - began < within, f"not within {within} s"
-        time.sleep(0.005)
+    assert poll(lambda: bool(condition()), within), f"not within {within} s"
     return time.monotonic() - began
 
 

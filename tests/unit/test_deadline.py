@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -52,6 +53,14 @@ def test_what_ends_in_time_has_no_alarm_left(monkeypatch: pytest.MonkeyPatch) ->
     with deadline("test_it", 0.05):
         pass
     assert not threading.Event().wait(0.2)
+
+
+def test_a_machine_that_stands_still_uses_up_no_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LOOK", 0.05)
+    with deadline("test_it", 60):
+        ahead = time.monotonic
+        monkeypatch.setattr(time, "monotonic", lambda: ahead() + 600)
+        assert not threading.Event().wait(0.3)
 
 
 def test_the_handler_of_a_fixture_is_there_in_its_test_and_takes_the_deadline_away() -> None:
