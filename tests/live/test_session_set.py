@@ -430,6 +430,49 @@ def test_a_move_onto_a_taken_name_says_so_once(
     assert str(created.value).lower().count("exist") == 1
 
 
+@pytest.mark.parametrize("taken", ["", "va"])
+def test_a_link_is_renamed_by_its_move(session: Session, pair: dict[str, Any], red: str, taken: str) -> None:
+    if taken:
+        ip("link", "add", "name", taken, "type", "bridge", netns="red")
+    link = session.move("va", "blue", to="red", name="wan0")
+    assert (link.name, link.netns, link.index) == ("wan0", "red", seen("wan0", "red")["ifindex"])
+    assert names("red") == {"wan0"} | ({taken} if taken else set())
+    assert "va" not in names("blue")
+
+
+def test_a_move_to_where_it_is_renames_a_link_that_stays_up(session: Session, pair: dict[str, Any]) -> None:
+    before = addresses("va", "blue")
+    link = session.move("va", "blue", to="netns:blue", name="wan0")
+    assert (link.name, link.up, addresses("wan0", "blue")) == ("wan0", True, before)
+    assert session.move(link, to="blue", name="wan0") == link
+
+
+@pytest.mark.needs_kernel("5.12")  # which gives a link that is moved back its ifindex
+def test_a_link_is_not_moved_if_its_new_name_is_taken(
+    session: Session, pair: dict[str, Any], red: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ip("link", "add", "name", "wan0", "type", "bridge", netns="red")
+    before = host_state()
+    with raises(LinkExists, netns="red"):
+        session.move("va", "blue", to="red", name="wan0")
+    with raises(LinkExists):
+        session.move("va", "blue", to="blue", name="lo")
+    assert host_state() == before
+    # Another program takes the name after it was looked up.
+    monkeypatch.setattr("vethlib.session.write.change.holders", lambda *_: {})
+    with raises(LinkExists, netns="red"):
+        session.move("va", "blue", to="red", name="wan0")
+    assert host_state() == before
+
+
+def test_a_move_without_a_valid_name_changes_nothing(session: Session, pair: dict[str, Any], red: str) -> None:
+    before = host_state()
+    with pytest.raises(InvalidValue) as caught:
+        session.move("va", "blue", to="red", name="a/b")
+    assert caught.value.field == "name"
+    assert host_state() == before
+
+
 def test_a_move_into_a_namespace_without_a_name(session: Session) -> None:
     with ns.Netns.anonymous() as there:
         session.create(Veth(End("va"), End("vb")))

@@ -327,6 +327,14 @@ def test_move_takes_a_link_to_another_namespace_and_back(vethctl: Vethctl, blue:
     assert names() == {"a", "b"}
 
 
+def test_move_renames(vethctl: Vethctl, blue: str) -> None:
+    vethctl("create", "a", "b")
+    (moved,) = vethctl("move", "a", "blue", "--name", "wan0", "--json").json
+    assert (moved["name"], names(), names("blue")) == ("wan0", {"b"}, {"wan0"})
+    assert vethctl("move", "b", "blue", "--name", "wan0", "--json").error["code"] == "link-exists"
+    assert vethctl("move", "b", "blue", "--name", "a/b", "--json").error["field"] == "--name"
+
+
 def test_move_says_what_is_wrong(vethctl: Vethctl, blue: str) -> None:
     assert vethctl("move", "a", "blue", "--json").error["code"] == "link-not-found"
     assert vethctl("move", "lo", "nowhere", "--json").error["code"] == "netns-not-found"

@@ -35,6 +35,7 @@ from .const import (
     IFLA_MASTER,
     IFLA_MTU,
     IFLA_NET_NS_FD,
+    IFLA_NEW_IFINDEX,
     IFLA_NUM_RX_QUEUES,
     IFLA_NUM_TX_QUEUES,
     IFLA_OPERSTATE,
@@ -203,11 +204,17 @@ def set_link(
     alias: bytes | None = None,
     group: int | None = None,
     netns_fd: int | None = None,
+    new_index: int | None = None,
 ) -> bytes:
-    """RTM_SETLINK: change the given settings of link `index`; `name` renames it, `netns_fd` moves it."""
+    """RTM_SETLINK: change the given settings of link `index`; `name` renames it, `netns_fd` moves it.
+
+    `new_index` is the ifindex that a link has after a move (IFLA_NEW_IFINDEX, Linux 5.12; ignored before).
+    """
     body = _IFINFOMSG.pack(0, 0, index, IFF_UP if up else 0, 0 if up is None else IFF_UP)
     if netns_fd is not None:
         body += attribute(IFLA_NET_NS_FD, _U32.pack(netns_fd))
+    if new_index is not None:
+        body += attribute(IFLA_NEW_IFINDEX, _I32.pack(new_index))
     if name is not None:
         body += attribute(IFLA_IFNAME, name + b"\0")
     return message(RTM_SETLINK, NLM_F_REQUEST, body + attribute_of(mac=mac, mtu=mtu, alias=alias, group=group))

@@ -428,8 +428,8 @@ class Session(WarnsUnclosed):
             target.check_ifindex(link.ifindex)
             restore_addresses(namespaces, target, link.ifindex, addresses)
 
-    def move(self, name: LinkRef, netns: NetnsRef = "", *, to: NetnsRef) -> Link:
-        """Move a link to another namespace, and return it as it is there.
+    def move(self, link: LinkRef, netns: NetnsRef = "", *, to: NetnsRef, name: str | None = None) -> Link:
+        """Move a link to another namespace, and return it as it is there; with `name`, it has that name from then on.
 
         The kernel sets it down, removes its addresses, and gives it another ifindex if its own is taken. This takes
         about 20 ms; creating each end of a pair directly in its namespace avoids it.
@@ -439,11 +439,14 @@ class Session(WarnsUnclosed):
         """
         from .write.change import move  # as above
 
-        name, netns, index = locate(name, netns)
-        check_lookup_name(name)
+        old, netns, index = locate(link, netns)
+        check_lookup_name(old)
+        if name is not None:
+            check_name(name)
         with self._namespaces() as namespaces:
-            request = f"move {describe(name, netns)} to {spell(to)}"
-            return move(namespaces, Target(namespaces(netns), name, netns, request, index), namespaces(to), to)
+            renamed = "" if name is None else f" as {name!r}"
+            request = f"move {describe(old, netns)} to {spell(to)}{renamed}"
+            return move(namespaces, Target(namespaces(netns), old, netns, request, index), namespaces(to), to, name)
 
     def index(self, name: LinkRef, netns: NetnsRef = "") -> int:
         """Return the ifindex of a link, by its name or an alternative name. Raises LinkNotFound, NetnsNotFound.

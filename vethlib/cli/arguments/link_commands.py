@@ -64,6 +64,7 @@ def _add_set(parser: Parser) -> None:
 def _add_move(parser: Parser) -> None:
     parser.add_argument("link", metavar="LINK[@NETNS]", help="the link")
     parser.add_argument("to", metavar="NETNS", help='the destination; "" is this namespace')
+    parser.option("--name", metavar="NAME", help="its name there (default: as it is)")
 
 
 def _add_delete(parser: Parser) -> None:
@@ -108,7 +109,7 @@ COMMANDS = {
     ),
     "move": Command(
         "host.links",
-        "move LINK[@NETNS] NETNS",
+        "move LINK[@NETNS] NETNS [--name NAME]",
         "move a link to another namespace, which sets it down and removes its addresses",
         _add_move,
         "example: vethctl move veth1@ns1 ns2",

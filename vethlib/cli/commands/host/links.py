@@ -93,7 +93,11 @@ def move(args: Namespace, output: Output) -> int:
     name, ref = parse_link(args.link)
     to = parse_netns(args.to, "NETNS")
     with Session() as session:
-        return _changed(session, session.move(name, ref, to=to), to, "move", output)
+        try:
+            link = session.move(name, ref, to=to, name=args.name)
+        except InvalidValue as error:
+            raise InvalidValue(_OTHER_FLAGS["new_name"], error.value, error.hint) from None
+        return _changed(session, link, to, "move", output)
 
 
 def _changed(session: Session, link: Link, ref: str, request: str, output: Output) -> int:
