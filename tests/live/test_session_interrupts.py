@@ -197,7 +197,9 @@ def half_moved(host: Host) -> object:
     return None if addresses == ([] if netns else ["10.0.0.1/24"]) else link
 
 
-SESSION = ("session/session.py", "session/write/create.py", "session/core/undo.py")
+CREATING = ("session/methods/base.py", "session/methods/creating.py")
+CHANGING = ("session/methods/base.py", "session/methods/changing.py")
+SESSION = (*CREATING, "session/write/create.py", "session/core/undo.py")
 CASES = {
     "create": Case(create, nothing, Host.names, (*SESSION, "session/write/building.py", "_nl/sock.py"), leaving=1),
     "create_many": Case(
@@ -217,20 +219,20 @@ CASES = {
         delete_many,
         two_pairs,
         marked,
-        ("session/session.py", "session/write/delete.py", "session/write/grouped.py", "_nl/sock.py"),
+        (*CREATING, "session/write/delete.py", "session/write/grouped.py", "_nl/sock.py"),
     ),
     "delete together": Case(delete_many_together, three_together, regrouped, ("session/write/grouped.py",)),
-    "set": Case(change, one_pair, half_changed, ("session/session.py", "session/write/change.py")),
+    "set": Case(change, one_pair, half_changed, (*CHANGING, "session/write/change.py")),
     "set of one": Case(
         change_one,
         one_pair,
         half_changed_one,
-        ("session/session.py", "session/write/setting.py", "_nl/direct.py", "_nl/sock.py"),
+        (*CHANGING, "session/write/setting.py", "_nl/direct.py", "_nl/sock.py"),
     ),
     "create without reading": Case(
         create_unread, nothing, Host.names, ("session/write/building.py",), nowhere_else=True, leaving=1
     ),
-    "move": Case(move, one_at_home, half_moved, ("session/session.py", "session/write/change.py"), nowhere_else=True),
+    "move": Case(move, one_at_home, half_moved, (*CHANGING, "session/write/change.py"), nowhere_else=True),
 }
 
 
@@ -260,7 +262,9 @@ def interrupt_each(case: Case, number: int) -> list[str]:
         host = Host(session, f"fd:{blue.fileno()}")
         inode = os.stat("/proc/thread-self/ns/net").st_ino
         at = chosen(case, boundaries_of(case, host))
-        left_by = [one for one in at[len(at) - case.leaving :] if one.code.co_qualname.startswith("Session.create")]
+        left_by = [
+            one for one in at[len(at) - case.leaving :] if one.code.co_qualname.startswith("CreatingSession.create")
+        ]
         gc.collect()
         descriptors = len(os.listdir("/proc/self/fd"))
         missed: list[Boundary] = []

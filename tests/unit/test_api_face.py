@@ -86,7 +86,8 @@ _ALIASES = {"NetnsRef", "LinkRef", "Operation", "Resolver", "NetnsId", "LinkId",
 
 
 def _methods(cls: type) -> Iterator[tuple[str, Any]]:
-    for name, value in vars(cls).items():
+    ours = [base for base in cls.__mro__ if base.__module__.startswith("vethlib.")]
+    for name, value in {name: value for base in reversed(ours) for name, value in vars(base).items()}.items():
         if not name.startswith("_") and (inspect.isfunction(value) or isinstance(value, (property, classmethod))):
             yield name, value
 

@@ -1,0 +1,102 @@
+"""The base of a session: its home namespace, its caches, how it is closed, and how a method opens namespaces."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from vethlib import ns
+from vethlib._closing import WarnsUnclosed
+from vethlib._nl.sock import RtnlSocket
+from vethlib._primitives import for_caller, socket
+from vethlib.errors import SessionClosed
+from vethlib.links import NetnsRef
+from vethlib.session.core.caches import AttachedCaches, Cache
+from vethlib.session.core.namespaces import Namespaces, OpenNetns
+from vethlib.session.core.refusal import system_errors
+
+__all__ = ["SessionBase"]
+
+
+class SessionBase(WarnsUnclosed):
+    """A session that can be opened and closed, is attached to caches, and identifies namespaces."""
+
+    _usage = "Session()"
+
+    def __init__(self, *, resolver: Callable[[str], str] | None = None) -> None:
+        self._pid = os.getpid()
+        self._resolver = resolver
+        with system_errors("start a session"):
+            self._home = OpenNetns("", ns.current(), is_home=True)
+            self._home.socket = RtnlSocket()
+        self._caches = AttachedCaches()
+        self._closed = False
+
+    def close(self) -> None:
+        """Close the socket. Links are not affected. Closing twice is harmless."""
+        if not self._closed:
+            self._closed = True
+            self._home.close()
+
+    @property
+    def resolver(self) -> Callable[[str], str] | None:
+        """The resolver for the label of a "microservice:label" reference, or None."""
+        return self._resolver
+
+    def _namespaces(self) -> Namespaces:
+        if self._pid != os.getpid():
+            raise SessionClosed(
+                f"this session belongs to process {self._pid}: after a fork, the child makes a session of its own"
+            )
+        if self._closed:
+            raise SessionClosed("this session is closed")
+        return Namespaces(self._home, self._resolver, self._caches)
+
+    def attach(self, cache: Cache) -> None:
+        """Look up links by name in `cache` if it knows them, and update it after every change made here.
+
+        Each :class:`Link` that is returned still comes from the kernel. The cache is not kept alive. An IfIndexCache
+        attaches itself, and detaches when it is closed.
+        """
+        self._caches.add(cache)
+
+    def detach(self, cache: Cache) -> None:
+        """Undo :meth:`attach`. Does nothing if the cache is not attached."""
+        self._caches.remove(cache)
+
+    def identity(self, netns: NetnsRef = "") -> tuple[int, int]:
+        """Return the identity of a namespace, (st_dev, st_ino), which is equal exactly if it is the same namespace.
+
+        It is valid while the namespace exists; afterwards, the kernel reuses the number. Raises NetnsNotFound,
+        NotPermitted, NetlinkError, InvalidValue.
+        """
+        with self._namespaces() as namespaces:
+            return namespaces(netns).identity
+
+    def cookie(self, netns: NetnsRef = "") -> int:
+        """Return the number that identifies a namespace among all since the boot (SO_NETNS_COOKIE).
+
+        Unlike :meth:`identity`, it is never reused. It is 0 before Linux 5.14. Raises as :meth:`identity`.
+        """
+        with self._namespaces() as namespaces:
+            place = namespaces(netns)
+            namespaces.socket(place)
+            return place.cookie
+
+    def socket(
+        self,
+        netns: NetnsRef = "",
+        family: int = socket.AF_INET,
+        type: int = socket.SOCK_STREAM,  # noqa: A002 - as socket.socket has it
+        proto: int = 0,
+    ) -> socket.socket:
+        """Return a socket that was made in a namespace, which can be used from any thread, event loop or process.
+
+            with session.socket("blue") as client:
+                client.connect(("10.0.0.2", 80))
+
+        Its class is the caller's ``socket.socket``. The caller closes it; until then, it keeps the namespace alive.
+        Raises OSError as ``socket.socket``, NetnsNotFound, NotPermitted, InvalidValue.
+        """
+        with self._namespaces() as namespaces:
+            return for_caller(namespaces(netns).call(lambda: socket.socket(family, type, proto)))

@@ -1,0 +1,249 @@
+"""The methods of a session that change and move links."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from vethlib.endfields.table import FIELDS
+from vethlib.errors import BatchError, InvalidValue, VethError, check_type
+from vethlib.linkref import Item, LinkRef, as_items, locate
+from vethlib.links import (
+    Address,
+    IPInterface,
+    Link,
+    NetnsRef,
+    check_addresses,
+    check_index,
+    check_ipv6,
+    check_lookup_name,
+    check_name,
+    check_proto,
+    check_up,
+    check_wait,
+    describe,
+    spell,
+)
+from vethlib.session.core.namespaces import Birth
+from vethlib.session.read.reading import find
+from vethlib.session.read.target import Target
+from vethlib.session.write.setting import carry_out, carry_out_all, only_setting
+
+from .base import SessionBase
+
+if TYPE_CHECKING:
+    from vethlib.endfields.routes import Route
+
+
+__all__ = ["ChangingSession"]
+
+
+class ChangingSession(SessionBase):
+    """A session that changes and moves links."""
+
+    def set(
+        self,
+        name: LinkRef,
+        netns: NetnsRef = "",
+        *,
+        index: int | None = None,
+        new_name: str | None = None,
+        up: bool | None = None,
+        mac: str | None = None,
+        mtu: int | None = None,
+        alias: str | None = None,
+        group: int | None = None,
+        addresses: Iterable[str | IPInterface] | None = None,
+        add_addresses: Iterable[str | IPInterface] = (),
+        remove_addresses: Iterable[str | IPInterface | Address] = (),
+        address_order: Iterable[str | IPInterface] = (),
+        address_proto: int = 0,
+        only_if: Callable[[Link, Birth], bool] | None = None,
+        wait: float | None = None,
+        ipv6: bool | None = None,
+        txqlen: int | None = None,
+        gso_max_size: int | None = None,
+        altnames: Iterable[str] | None = None,
+        sysctls: Mapping[str, str | int] | Iterable[tuple[str, str]] | None = None,
+        routes: Iterable[Route] | None = None,
+    ) -> Link:
+        """Change the given settings of a link, and nothing else; return the link as changed.
+
+        `addresses` replaces all addresses of the link except the link-local address that the kernel generates from its
+        MAC. Their order matters: the first of a subnet is primary, and the first of each family is the source address
+        if several are possible. `add_addresses` and `remove_addresses` change single addresses; an address in both is
+        removed and added again. Removing an IP interface removes the address without a peer, or, if there is none,
+        those with a peer; an :class:`Address` removes exactly that address. `address_order` puts those of its addresses
+        that the link has in this order. Addresses that would expire or are deprecated become permanent. `alias=""`
+        clears the alias. Setting a link down removes its IPv6 addresses, and so does ipv6=False, which disables IPv6 on
+        it; ipv6=True enables it. `altnames` replaces all alternative names; of the `sysctls`, those that are given are
+        written (see :class:`End`). `routes` replaces all routes over the link that vethlib has added, and no other; the
+        kernel removes all of them when a link is set down.
+
+        With `index`, the link is changed only if it still has that ifindex; with `only_if`, only if
+        ``only_if(link, birth)`` is true, as for :meth:`delete_many`. With `wait`, wait up to that many seconds
+        until the link is up and its addresses usable.
+
+        Raises LinkNotFound, LinkExists (`new_name` is taken) or NetlinkError, which names the setting; nothing has
+        changed then.
+        """
+        name, netns, seen = locate(name, netns)
+        index = seen if index is None else check_index(index)
+        check_lookup_name(name)
+        check_proto(address_proto)
+        if wait is not None:
+            check_wait(wait)
+        given_addresses = None if addresses is None else check_addresses(addresses)
+        add = () if add_addresses == () else check_addresses(add_addresses, "add_addresses")
+        remove = () if remove_addresses == () else _check_removed(remove_addresses)
+        order = () if address_order == () else check_addresses(address_order, "address_order")
+        if given_addresses is not None and (add or remove or order):
+            raise InvalidValue(
+                "addresses", addresses, "cannot be combined with add_addresses, remove_addresses or address_order"
+            )
+        check_ipv6(ipv6, (*(given_addresses or ()), *add), mtu)
+        new_name = None if new_name is None else check_name(new_name, "new_name")
+        up = None if up is None else check_up(up)
+        values = {
+            "mac": mac,
+            "mtu": mtu,
+            "alias": alias,
+            "group": group,
+            "txqlen": txqlen,
+            "gso_max_size": gso_max_size,
+            "altnames": altnames,
+            "sysctls": sysctls,
+            "routes": routes,
+        }
+        fields = {name: FIELDS[name].check(value, name) for name, value in values.items() if value is not None}
+        if (new_name, up, given_addresses, ipv6, wait, only_if).count(None) == 6 and not (add or remove or order):
+            setting = only_setting(fields)
+            if setting is not None:
+                with self._namespaces() as namespaces:
+                    return carry_out(namespaces, Target(namespaces(netns), name, netns, ifindex=index), setting)
+        from vethlib.session.write.change import Change, change  # 2 ms, for changes of several steps
+
+        wanted = Change(new_name, up, fields, given_addresses, add, remove, address_proto, order, ipv6)
+        with self._namespaces() as namespaces:
+            target = Target(namespaces(netns), name, netns, f"set {describe(name, netns)}", index, only_if)
+            link = change(namespaces, target, wanted)
+            if wait is None:
+                return link
+            from vethlib.session.read.wait import Awaited, until_usable  # 1 ms, for those who wait
+
+            return until_usable(namespaces, [Awaited(link.name, netns, (*(given_addresses or ()), *add))], wait)[0]
+
+    def set_many(
+        self,
+        items: Iterable[Item],
+        *,
+        up: bool | None = None,
+        mtu: int | None = None,
+        alias: str | None = None,
+        group: int | None = None,
+    ) -> None:
+        """Change settings of many links, given as for :meth:`lookup_many`: each link as :meth:`set` does.
+
+        The links are not read. So one setting, except an MTU below 1280, takes one exchange for all links of a
+        namespace, a few µs per link. Changes all it can, then raises BatchError with one error per item that failed.
+        """
+        given = list(items)
+        wanted = as_items(given)
+        for name, _, _ in wanted:
+            check_lookup_name(name)
+        up = None if up is None else check_up(up)
+        values = {"mtu": mtu, "alias": alias, "group": group}
+        fields = {name: FIELDS[name].check(value, name) for name, value in values.items() if value is not None}
+        setting = only_setting(fields, up=up)
+        if setting is not None:
+            failed = carry_out_all(self._namespaces, wanted, setting)
+        else:
+            failed = {}
+            for position, (name, netns, index) in enumerate(wanted):
+                try:
+                    self.set(name, netns, index=index, up=up, **fields)
+                except VethError as error:
+                    failed[position] = error
+        if failed:
+            for position, failure in failed.items():
+                failure.item = given[position]
+            text = f"{len(failed)} of {len(given)} links could not be changed"
+            raise BatchError(text, list(failed.values()))
+
+    def renew_addresses(
+        self,
+        name: LinkRef,
+        netns: NetnsRef = "",
+        *,
+        addresses: Iterable[str | IPInterface],
+        index: int | None = None,
+        address_proto: int = 0,
+    ) -> None:
+        """Make those of these addresses that expire permanent, and repeat duplicate address detection.
+
+        With `index`, only if the link still has that ifindex. Raises LinkNotFound, NetnsNotFound, NetlinkError.
+        """
+        from vethlib.session.write.renew import renew_addresses  # for an agent
+
+        name, netns, seen = locate(name, netns)
+        index = seen if index is None else check_index(index)
+        check_lookup_name(name)
+        check_proto(address_proto)
+        wanted = check_addresses(addresses)
+        with self._namespaces() as namespaces:
+            request = f"renew the addresses of {describe(name, netns)}"
+            target = Target(namespaces(netns), name, netns, request, index)
+            renew_addresses(namespaces, target, wanted, address_proto)
+
+    def restore_addresses(
+        self, name: LinkRef, netns: NetnsRef = "", *, addresses: Iterable[Address], index: int | None = None
+    ) -> None:
+        """Restore addresses that a link had, with peer, label, lifetimes, flags, owner and order.
+
+        Other addresses are removed, except for the link-local address that the kernel generates from the MAC. With
+        `index`, only if the link still has that ifindex. Raises LinkNotFound, NetnsNotFound, NetlinkError.
+        """
+        from vethlib.session.write.restore import restore_addresses  # for a rollback
+
+        name, netns, seen = locate(name, netns)
+        index = seen if index is None else check_index(index)
+        check_lookup_name(name)
+        addresses = list(addresses)
+        for address in addresses:
+            check_type(address, Address, "addresses", "give Addresses, as Session.addresses() returns them")
+        with self._namespaces() as namespaces:
+            request = f"restore the addresses of {describe(name, netns)}"
+            target = Target(namespaces(netns), name, netns, request, index)
+            link = find(namespaces, target)
+            target.check_ifindex(link.ifindex)
+            restore_addresses(namespaces, target, link.ifindex, addresses)
+
+    def move(self, link: LinkRef, netns: NetnsRef = "", *, to: NetnsRef, name: str | None = None) -> Link:
+        """Move a link to another namespace, and return it as it is there; with `name`, it has that name from then on.
+
+        The kernel sets it down, removes its addresses, and gives it another ifindex if its own is taken. This takes
+        about 20 ms; creating each end of a pair directly in its namespace avoids it.
+
+        Raises LinkNotFound, LinkExists (the name is taken there), NetnsNotFound or NetlinkError; the link has not moved
+        then.
+        """
+        from vethlib.session.write.change import move  # as in set()
+
+        old, netns, index = locate(link, netns)
+        check_lookup_name(old)
+        if name is not None:
+            check_name(name)
+        with self._namespaces() as namespaces:
+            renamed = "" if name is None else f" as {name!r}"
+            request = f"move {describe(old, netns)} to {spell(to)}{renamed}"
+            return move(namespaces, Target(namespaces(netns), old, netns, request, index), namespaces(to), to, name)
+
+
+def _check_removed(addresses: Iterable[str | IPInterface | Address]) -> tuple[IPInterface | Address, ...]:
+    """Return addresses to remove: each Address as it is, and others checked."""
+    field = "remove_addresses"
+    if isinstance(addresses, str):
+        check_addresses(addresses, field)
+    given = list(addresses)
+    seen = [address for address in given if isinstance(address, Address)]
+    return *check_addresses([address for address in given if not isinstance(address, Address)], field), *seen

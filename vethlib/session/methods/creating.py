@@ -1,0 +1,138 @@
+"""The methods of a session that create and delete pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+from vethlib.errors import BatchError, InvalidValue
+from vethlib.linkref import LinkRef, as_items, locate
+from vethlib.links import Link, NetnsRef, Pair, Veth, check_lookup_name, check_up, check_veth, check_wait
+from vethlib.session.core.namespaces import Birth
+from vethlib.session.write.create import Creation, Made
+from vethlib.session.write.delete import DeleteItem, Deletion
+
+from .base import SessionBase
+
+__all__ = ["CreatingSession"]
+
+
+class CreatingSession(SessionBase):
+    """A session that creates and deletes pairs."""
+
+    def create(self, veth: Veth, *, wait: float | None = None, read: bool = True) -> Pair:
+        """Create a pair, each end directly in its namespace, and return both links with their ifindexes.
+
+        Without `wait`, the ends may not have a carrier yet: their operstate may be "unknown" or "down" for a moment.
+        With `wait`, wait up to that many seconds until both ends are up and their addresses usable. This includes
+        waiting for links of the same names that are about to vanish with the namespace of their peer.
+
+        With read=False, the new links are not read, and described by what was requested and what the kernel returned:
+        ``operstate`` is "unknown" if the link is up, and of one end ``peer_netnsid`` is None, and ``ipv6`` True unless
+        it was given. The MAC of that end is chosen here if none is given.
+
+        Raises LinkExists (the message names the link; ``dying`` is True if the name is about to become free),
+        NetnsNotFound, NotPermitted or NetlinkError, and creates nothing then. Raises WaitTimeout or DuplicateAddress if
+        the pair was created but did not become usable.
+        """
+        creation = self._creation([veth], wait, read=read)
+        try:
+            return creation.run()[0]
+        except BaseException as error:
+            if error is not creation.verdict:
+                creation.take_back(error)
+            raise
+
+    def create_many(
+        self,
+        veths: Iterable[Veth],
+        *,
+        on_error: Literal["rollback", "continue"] = "rollback",
+        progress: Callable[[int, int], object] | None = None,
+        made: Callable[[list[Made]], object] | None = None,
+        wait: float | None = None,
+        together: bool = False,
+        read: bool = True,
+    ) -> list[Pair]:
+        """Create many pairs in batches and return them in order.
+
+        With on_error="rollback", the first failure ends the call: pairs created so far are deleted, and the error is
+        raised with the Veth as its ``item``. With on_error="continue", all other pairs are created; then BatchError is
+        raised with one error per failed pair, and the created pairs as ``created``. An interruption undoes everything
+        in both cases. `progress(done, total)` is called from time to time. `made` is called with the pairs of each
+        batch as soon as they exist, each with the identities of its namespaces.
+
+        `read` and `wait` apply as for :meth:`create`, `wait` to all pairs together; read=False takes a tenth to a fifth
+        less time. A pair that does not become usable in time stays, and is in ``created`` of the WaitTimeout or
+        DuplicateAddress, or of the BatchError that contains it.
+
+        With `together`, the pairs are made to be deleted together: an end of each, that in the home namespace if there
+        is one, is in a link group of this call (a number above 2³¹, shown by ``ip -d link``) unless its End has one. On
+        a host with thousands of links with IPv6, that makes it much faster to delete all or most of them.
+        """
+        if on_error not in ("rollback", "continue"):
+            raise InvalidValue("on_error", on_error, 'must be "rollback" or "continue"')
+        check_up(together, "together")
+        keep_going = on_error == "continue"
+        creation = self._creation(list(veths), wait, read=read, keep_going=keep_going, together=together)
+        try:
+            return creation.run(progress, made)
+        except BaseException as error:
+            if error is not creation.verdict:
+                creation.take_back(error)
+            raise
+
+    def _creation(
+        self,
+        veths: list[Veth],
+        wait: float | None,
+        *,
+        read: bool,
+        keep_going: bool = False,
+        together: bool = False,
+    ) -> Creation:
+        for veth in veths:
+            check_veth(veth)
+        if wait is not None:
+            check_wait(wait)
+        check_up(read, "read")
+        return Creation(self._namespaces, veths, keep_going=keep_going, wait=wait, together=together, reads=read)
+
+    def delete(self, name: LinkRef, netns: NetnsRef = "", *, missing_ok: bool = False) -> None:
+        """Delete a pair, given one of its ends as a name, a Link or an End.
+
+        A :class:`Link` is deleted only if the link still has the same ifindex; this holds for all methods that accept a
+        Link. Raises LinkNotFound or NetnsNotFound (not with `missing_ok`), and NotSupported if the link is not a veth.
+        """
+        name, netns, index = locate(name, netns)
+        check_lookup_name(name)
+        item = (name, netns) if index is None else (name, netns, index)
+        for error in Deletion(self._namespaces, [item], missing_ok=missing_ok).run():
+            raise error
+
+    def delete_many(
+        self,
+        items: Iterable[DeleteItem],
+        *,
+        missing_ok: bool = True,
+        renamed_ok: bool = False,
+        only_if: Callable[[DeleteItem, Link, Birth], bool] | None = None,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> None:
+        """Delete many pairs, each given by one end or both, with as few unregistrations in the kernel as possible.
+
+        An end is (name, netns) or an :class:`End`. With (name, netns, ifindex) or a :class:`Link`, a link is deleted
+        only if its name and ifindex still match; with `renamed_ok`, only the ifindex has to match.
+
+        Ifindexes and identities of namespaces are reused. So with `only_if`, a link is deleted only if
+        ``only_if(item, link, birth)`` is true just before that, and is treated as missing otherwise: `link` is the
+        present link without its addresses, and `birth` the :meth:`identity` and :meth:`cookie` of its namespace.
+
+        Deletes all it can, then raises BatchError with one error per item that failed.
+        """
+        items = list(items)
+        for name, _, _ in as_items(items):
+            check_lookup_name(name)
+        deletion = Deletion(self._namespaces, items, missing_ok=missing_ok, renamed_ok=renamed_ok, only_if=only_if)
+        if failed := deletion.run(progress) if items else []:
+            raise BatchError(f"{len(failed)} of {len(items)} links could not be deleted", failed)

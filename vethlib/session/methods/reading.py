@@ -1,0 +1,166 @@
+"""The methods of a session that read single links, and all links of one namespace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Literal, cast, overload
+
+from vethlib.endfields.checks import check_sysctls
+from vethlib.linkref import Item, LinkRef, as_items, locate
+from vethlib.links import FURTHER, Address, Link, NetnsRef, Stats, check_kernel_name, check_lookup_name, describe
+from vethlib.session.core.ipv6 import IPv6Settings, read_settings
+from vethlib.session.core.refusal import naming
+from vethlib.session.read.lookup import look_up
+from vethlib.session.read.reading import (
+    addresses_of,
+    find,
+    find_index,
+    read_addresses,
+    read_details,
+    read_link,
+    read_links,
+    read_stats,
+)
+from vethlib.session.read.target import Target, same_link
+
+from .base import SessionBase
+
+if TYPE_CHECKING:
+    from vethlib.rates import Sample
+
+
+__all__ = ["ReadingSession"]
+
+
+class ReadingSession(SessionBase):
+    """A session that reads links, addresses and counters."""
+
+    def index(self, name: LinkRef, netns: NetnsRef = "") -> int:
+        """Return the ifindex of a link, by its name or an alternative name. Raises LinkNotFound, NetnsNotFound.
+
+        The answer comes from an attached cache that watches the namespace, or else from one request to the kernel.
+        """
+        seen = None
+        if name.__class__ is not str:
+            name, netns, seen = locate(name, netns)
+        check_lookup_name(name)
+        with self._namespaces() as namespaces:
+            index = find_index(namespaces, Target(namespaces(netns), name, netns))
+            return index if seen is None else same_link(index, seen, name, netns)
+
+    def lookup(self, name: LinkRef, netns: NetnsRef = "") -> Link:
+        """Return a link with its addresses, by its name or an alternative name. Raises LinkNotFound, NetnsNotFound.
+
+        Given a :class:`Link`, return its current state.
+        """
+        name, netns, seen = locate(name, netns)
+        check_lookup_name(name)
+        with self._namespaces() as namespaces:
+            link = read_link(namespaces, Target(namespaces(netns), name, netns))
+        same_link(link.index, seen, name, netns)
+        return link
+
+    def lookup_many(self, items: Iterable[Item], *, addresses: bool = True) -> list[Link]:
+        """Return the link of each (name, netns), Link or End, in order, as :meth:`lookup` does, with few requests.
+
+        With addresses=False, addresses are not read, which takes less than half the time; ``Link.addresses`` is empty
+        then. Raises LinkNotFound or NetnsNotFound for the first missing link, which is the ``item`` of the error.
+        """
+        given = list(items)
+        wanted = as_items(given)
+        for name, _, _ in wanted:
+            check_lookup_name(name)
+        with naming(given, wanted):
+            links = look_up(self._namespaces, [(name, netns) for name, netns, _ in wanted], addresses=addresses)
+            for link, (name, netns, seen) in zip(links, wanted, strict=True):
+                same_link(link.index, seen, name, netns)
+        return links
+
+    def links(self, netns: NetnsRef = "") -> list[Link]:
+        """Return all links of a namespace, of any kind, with their addresses. Raises NetnsNotFound."""
+        with self._namespaces() as namespaces:
+            return read_links(namespaces, namespaces(netns), netns)
+
+    def addresses(self, netns: NetnsRef = "") -> list[Address]:
+        """Return all addresses of a namespace, each with its owner and state."""
+        with self._namespaces() as namespaces:
+            return addresses_of(read_addresses(namespaces, namespaces(netns)))
+
+    def details(self, name: LinkRef, netns: NetnsRef = "") -> dict[str, object]:
+        """Return everything that the kernel reports about a link, decoded by pyroute2, as {"IFLA_MTU": 1500, …}.
+
+        Importing pyroute2 takes 120 ms. Raises LinkNotFound, NetnsNotFound.
+        """
+        name, netns, seen = locate(name, netns)
+        check_lookup_name(name)
+        with self._namespaces() as namespaces:
+            details = read_details(namespaces, Target(namespaces(netns), name, netns))
+        same_link(cast(int, details["index"]), seen, name, netns)
+        return details
+
+    def fields(self, name: LinkRef, netns: NetnsRef = "", *, sysctls: Iterable[str] = ()) -> dict[str, Any]:
+        """Return the fields of a link that an :class:`End` may have and a :class:`Link` does not show.
+
+        They are named as in End: ``{"txqlen": 1000, "gso_max_size": 65536, "altnames": (), "sysctls": …}``; of
+        `sysctls`, those that are asked for. Raises LinkNotFound, NetnsNotFound, NetlinkError.
+        """
+        name, netns, seen = locate(name, netns)
+        check_lookup_name(name)
+        wanted = dict(FURTHER) | {"sysctls": check_sysctls([(setting, "0") for setting in sysctls])}
+        from vethlib.session.read.further import read_further  # for few callers
+
+        with self._namespaces() as namespaces:
+            target = Target(namespaces(netns), name, netns, ifindex=seen)
+            link = find(namespaces, target)
+            target.check_ifindex(link.ifindex)
+            return read_further(namespaces, target.place, link, wanted)
+
+    def ipv6_settings(self, name: LinkRef, netns: NetnsRef = "") -> IPv6Settings:
+        """Return whether IPv6 is disabled on a link, and whether its addresses are checked for duplicates.
+
+        Raises NetnsNotFound, NotPermitted, NetlinkError (ENOENT: the link does not support IPv6).
+        """
+        name, netns, _ = locate(name, netns)
+        check_kernel_name(name)
+        with self._namespaces() as namespaces:
+            return read_settings(namespaces(netns), name)
+
+    def stats(self, name: LinkRef, netns: NetnsRef = "") -> Stats:
+        """Return the 64-bit counters of a link. Raises LinkNotFound, NetnsNotFound."""
+        name, netns, seen = locate(name, netns)
+        check_lookup_name(name)
+        with self._namespaces() as namespaces:
+            target = Target(namespaces(netns), name, netns, f"read the counters of {describe(name, netns)}")
+            if seen is not None:
+                same_link(find_index(namespaces, target), seen, name, netns)
+            return read_stats(namespaces, target)
+
+    @overload
+    def stats_many(self, items: Iterable[Item], *, missing_ok: Literal[False] = False) -> list[Sample]: ...
+
+    @overload
+    def stats_many(self, items: Iterable[Item], *, missing_ok: bool) -> list[Sample | None]: ...
+
+    def stats_many(self, items: Iterable[Item], *, missing_ok: bool = False) -> list[Sample] | list[Sample | None]:
+        """Return the counters of each (name, netns), Link or End, in order, with the time and the link's identity.
+
+        Rates can be computed from two samples.
+
+        Names are looked up each time, so a link that was deleted and created again is recognised as another link
+        (:mod:`vethlib.rates`). Raises LinkNotFound or NetnsNotFound for the first missing link, which is the ``item``
+        of the error; with `missing_ok`, its place in the list has None instead.
+        """
+        from vethlib.session.read.counting import count_many  # for few callers
+
+        given = list(items)
+        wanted = as_items(given)
+        for name, _, _ in wanted:
+            check_lookup_name(name)
+        with naming(given, wanted):
+            samples = count_many(self._namespaces, [(name, netns) for name, netns, _ in wanted], missing_ok=missing_ok)
+            for position, (sample, (name, netns, seen)) in enumerate(zip(samples, wanted, strict=True)):
+                if sample is not None and seen not in (None, sample.index):
+                    if not missing_ok:
+                        same_link(sample.index, seen, name, netns)
+                    samples[position] = None
+        return samples
