@@ -34,8 +34,14 @@ def locate(link: LinkRef, netns: NetnsRef = "", field: str = "name") -> tuple[st
     if isinstance(link, Link):
         return link.name, netns or link.netns, link.index
     if isinstance(link, End):
+        _check_is_whole(link)
         return link.name, netns or link.netns, None
     raise InvalidValue(field, link, _NO_LINK)
+
+
+def _check_is_whole(end: End) -> None:
+    if end.name[-1] == "*":
+        raise InvalidValue("name", end.name, "any free name is no link: give the Link that create() has returned")
 
 
 def as_items(items: Iterable[object]) -> list[tuple[str, NetnsRef, int | None]]:
@@ -69,6 +75,7 @@ def as_key(link: object) -> tuple[str, str | int]:
     if isinstance(link, Link):
         return str(link.netns or ""), link.index
     if isinstance(link, End):
+        _check_is_whole(link)
         return str(link.netns or ""), link.name
     if isinstance(link, tuple) and len(link) == 2:
         return link

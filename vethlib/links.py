@@ -72,6 +72,8 @@ NetnsRef: TypeAlias = str | HasFileno | None
 class End(Value):
     """One end of a pair to create.
 
+    A `name` that ends with "*", such as "veth*", is that of the first free one with this beginning: "veth0", "veth1" …
+
     `netns` is a namespace reference ("" = the session's home namespace). If `mac`, `mtu` (bytes) or `num_queues` (per
     direction) is None, the kernel chooses. With ipv6=False, the link has no IPv6 at all: no link-local address and
     no route (net.ipv6.conf.NAME.disable_ipv6 is set before it comes up). True enables it; with None, it is as the
@@ -109,7 +111,7 @@ class End(Value):
     routes: Iterable[Route] = ()
 
     def __post_init__(self) -> None:
-        check_name(self.name)
+        check_name(self.name, may_be_open=True)
         if self.mac is not None:
             _set(self, "mac", check_mac(self.mac))
         if self.mtu is not None:
@@ -197,7 +199,7 @@ class Veth(Value):
     def __post_init__(self) -> None:
         for which, end in (("a", self.a), ("b", self.b)):
             check_type(end, End, which, 'give an End, as in Veth(End("veth1"), End("veth2", netns="ns2"))')
-        if self.a.name == self.b.name and self.a.netns == self.b.netns:
+        if self.a.name == self.b.name and self.a.netns == self.b.netns and self.a.name[-1] != "*":
             raise InvalidValue("name", self.a.name, "both ends of the pair have this name in one namespace")
 
     def __str__(self) -> str:

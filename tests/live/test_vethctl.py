@@ -327,6 +327,18 @@ def test_move_takes_a_link_to_another_namespace_and_back(vethctl: Vethctl, blue:
     assert names() == {"a", "b"}
 
 
+def test_create_takes_free_names(vethctl: Vethctl, blue: str) -> None:
+    vethctl("create", "veth0", "veth0@blue")
+    assert vethctl("create", "veth*", "veth*@blue").code == 0
+    pair = vethctl("create", "x", "veth*@blue", "--json").json
+    assert [(link["name"], link["index"]) for link in pair] == [
+        ("x", seen("x")["ifindex"]),
+        ("veth2", seen("veth2", "blue")["ifindex"]),
+    ]
+    assert (names(), names("blue")) == ({"veth0", "veth1", "x"}, {"veth0", "veth1", "veth2"})
+    assert vethctl("create", "*", "y", "--json").error["field"] == "A"
+
+
 def test_move_renames(vethctl: Vethctl, blue: str) -> None:
     vethctl("create", "a", "b")
     (moved,) = vethctl("move", "a", "blue", "--name", "wan0", "--json").json

@@ -109,6 +109,8 @@ def test_the_kernel_name_is_the_name_unless_another_is_given() -> None:
         ({"name": "a-much-longer-name"}, "name", "host_if_name"),
         ({"name": "x" * 64, "host_if_name": "eth0"}, "name", "1 to 63 bytes"),
         ({"name": "a/b", "host_if_name": "eth0"}, "name", "contain '/'"),
+        ({"name": "veth*"}, "name", "whole name"),
+        ({"name": "a", "host_if_name": "veth*"}, "host_if_name", "whole name"),
         ({"name": "a\x01b", "host_if_name": "eth0"}, "name", "control"),
         ({"name": "..", "host_if_name": "eth0"}, "name", "'..'"),
         ({"host_if_name": "a b"}, "host_if_name", "space"),

@@ -36,13 +36,19 @@ _ANY_MAC = (
 )
 
 
-def check_name(name: str, field: str = "name") -> str:
+def check_name(name: str, field: str = "name", *, may_be_open: bool = False) -> str:
     """Return `name` if the kernel accepts it as a link name: 1–15 bytes, no '/', ':', '%' or space.
 
     '%' is refused because the kernel reads ``veth%d`` as a pattern and picks a name itself. Characters that a terminal
-    interprets (control characters, changes of text direction) are refused although the kernel accepts them.
+    interprets (control characters, changes of text direction) are refused although the kernel accepts them, and so is a
+    '*' at the end: with `may_be_open`, it means any free name with this beginning.
     """
     check_kernel_name(name, field)
+    if name[-1] == "*":
+        if not may_be_open:
+            raise InvalidValue(field, name, "must be a whole name: only a new end can take any free one, by a '*'")
+        if len(name) == 1:
+            raise InvalidValue(field, name, "a name must begin with something, as in 'veth*'")
     if not name.isascii() or not name.isprintable():
         _check_no_controls(name, field)
     return name

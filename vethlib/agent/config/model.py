@@ -378,6 +378,8 @@ def _check_kernel_name(name: str, where: str) -> str:
     _check_text(name, where)
     if name in _NEVER_FREE:
         raise InvalidValue(where, name, _NEVER_FREE[name])
+    if name.endswith("*"):
+        raise InvalidValue(where, name, "must be a whole name, without '*' at the end: an agent chooses no names")
     return links.check_name(name, where)
 
 
@@ -385,7 +387,7 @@ def _check_as_link_name(name: str, where: str) -> str:
     try:
         return _check_kernel_name(name, where)
     except InvalidValue as error:
-        cure = "set host_if_name" if name in _NEVER_FREE else "shorten it, or set host_if_name"
+        cure = "set host_if_name" if name in _NEVER_FREE or name.endswith("*") else "shorten it, or set host_if_name"
         raise InvalidValue(where, name, f"{error.hint}; {cure}") from None
 
 

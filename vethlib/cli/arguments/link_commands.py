@@ -92,7 +92,7 @@ COMMANDS = {
         "create A[@NETNS] B[@NETNS] [--mtu BYTES] [--a-mac MAC] [--a-addr IP/PREFIX]… [--a-ipv6 on|off] "
         "[--a-altname NAME]… [--a-sysctl NAME=VALUE]… [--a-route ROUTE]… [--b-…]… [--txqlen N] "
         "[--gso-max-size BYTES] [--queues N] [--down] [--wait S]",
-        "create a pair, with each end directly in its namespace",
+        "create a pair, with each end directly in its namespace; 'veth*' takes the first free name",
         _add_create,
         _CREATE_EXAMPLE,
     ),

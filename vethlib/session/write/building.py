@@ -37,6 +37,7 @@ from vethlib.session.read.reading import find, link_of, to_link
 from vethlib.session.read.target import Target
 
 from .addressing import as_sent
+from .freenames import FreeNames, is_open
 from .ids import assign_ids, note_id
 
 __all__ = ["Job", "Side", "Slab"]
@@ -48,10 +49,11 @@ _TRIES: Final = 16
 class Side:
     """One end of a pair being built."""
 
-    __slots__ = ("end", "group", "index", "link", "mac", "place")
+    __slots__ = ("end", "group", "index", "link", "mac", "name", "place")
 
     def __init__(self, end: End, place: OpenNetns) -> None:
         self.end = end
+        self.name = end.name  # until one is chosen for an end that takes any free name
         self.place = place
         self.group = end.group
         self.index = 0
@@ -61,7 +63,7 @@ class Side:
     @property
     def made(self) -> Target:
         """The link that was created."""
-        return Target(self.place, self.end.name, self.place.ref, "read what was made")
+        return Target(self.place, self.name, self.place.ref, "read what was made")
 
     @property
     def wants_more(self) -> bool:
@@ -73,7 +75,20 @@ class Side:
 class Job:
     """A pair being built. `outer` is the end in whose namespace the creating socket is; it gets the `group`, if any."""
 
-    __slots__ = ("_echo", "_exchange", "_number", "a", "b", "error", "outer", "peer", "position", "request", "veth")
+    __slots__ = (
+        "_echo",
+        "_exchange",
+        "_number",
+        "a",
+        "b",
+        "error",
+        "open",
+        "outer",
+        "peer",
+        "position",
+        "request",
+        "veth",
+    )
 
     def __init__(
         self, position: int, veth: Veth, namespaces: Namespaces, group: int | None = None, *, reads: bool = True
@@ -82,19 +97,26 @@ class Job:
         self.veth = veth
         self.a = Side(veth.a, namespaces(veth.a.netns))
         self.b = Side(veth.b, namespaces(veth.b.netns))
-        if veth.a.name == veth.b.name and self.a.place is self.b.place:
+        if veth.a.name == veth.b.name and self.a.place is self.b.place and not is_open(veth.a):
             raise InvalidValue("name", veth.a.name, f"both ends of the pair would have this name in {self.a.place}")
         self.outer, self.peer = (self.b, self.a) if self.b.place.is_home else (self.a, self.b)
         if self.outer.group is None:
             self.outer.group = group
-        elsewhere = self.peer.place.fd if self.peer.place is not self.outer.place else None
         if not reads and self.peer.mac is None:
             self.peer.mac = _random_mac()
-        self.request = create_veth(_new_end(self.outer), _new_end(self.peer), elsewhere)
+        self.open: Sequence[Side] = ()  # the ends that take any free name
+        if is_open(veth.a) or is_open(veth.b):
+            self.open = [side for side in (self.a, self.b) if is_open(side.end)]
+        self.encode()
         self.error: VethError | None = None
         self._exchange: Exchange | None = None
         self._number = 0
         self._echo: LinkMessage | None = None
+
+    def encode(self) -> None:
+        """Make the message that creates the pair, with the present names."""
+        elsewhere = self.peer.place.fd if self.peer.place is not self.outer.place else None
+        self.request = create_veth(_new_end(self.outer), _new_end(self.peer), elsewhere)
 
     def sent_as(self, exchange: Exchange, number: int) -> None:
         """Note that the pair is request `number` of `exchange`, which has its outcome."""
@@ -138,7 +160,7 @@ class Job:
             queues = end.num_queues or echo.num_tx_queues
         return link_of(
             side.index,
-            end.name,
+            side.name,
             end.netns,
             "veth",
             mac.hex(":"),
@@ -159,7 +181,7 @@ class Job:
     @property
     def names(self) -> list[Wanted]:
         """The names that must be free for it."""
-        return [(side.place, side.end.name) for side in (self.a, self.b)]
+        return [(side.place, side.name) for side in (self.a, self.b)]
 
     def refused(self, outcome: Outcome, *, says: str = "", side: Side | None = None, dying: bool = False) -> None:
         """Note that a step failed; only the first error is kept."""
@@ -182,7 +204,7 @@ _new = partial(tuple.__new__, NewEnd)  # as in _nl/link.py
 
 def _new_end(side: Side) -> NewEnd:
     end = side.end
-    return _new((os.fsencode(end.name), side.mac, end.mtu, end.num_queues, side.group))
+    return _new((os.fsencode(side.name), side.mac, end.mtu, end.num_queues, side.group))
 
 
 _DEFAULT_MTU: Final = 1500  # ether_setup, net/ethernet/eth.c
@@ -200,10 +222,13 @@ _Ends = list[tuple[Job, Side]]
 class Slab:
     """Pairs that are built together, in namespaces that are open meanwhile."""
 
-    __slots__ = ("_namespaces", "_reads", "_with_births", "jobs")
+    __slots__ = ("_names", "_namespaces", "_reads", "_with_births", "jobs")
 
-    def __init__(self, namespaces: Namespaces, *, reads: bool = True, with_births: bool = True) -> None:
+    def __init__(
+        self, namespaces: Namespaces, names: FreeNames, *, reads: bool = True, with_births: bool = True
+    ) -> None:
         self._namespaces = namespaces
+        self._names = names
         self._reads = reads
         self._with_births = with_births
         self.jobs: list[Job] = []
@@ -219,14 +244,19 @@ class Slab:
         A pair whose names are taken by links that are about to vanish is tried again, as long as `patience` lasts.
         """
         self._reach()
+        for job in self.jobs:
+            if job.open and job.error is None:
+                self._name(job, job.open)
         if self.has_errors and not keep_going:
             return
         jobs = [job for job in self.jobs if job.error is None]
-        for _ in range(_TRIES):
+        for attempt in range(_TRIES):
             _send_creates(self._namespaces, jobs)
             blocked = [job for job in self.jobs if job.error is None and job.outcome.errno == errno.EEXIST]
             if not blocked or (self.has_errors and not keep_going):
                 break
+            if jobs := self._named_again([job for job in blocked if job.open], attempt):
+                continue
             try:
                 jobs = patience.freed(self._namespaces, [(job, job.names) for job in blocked])
             except VethError:
@@ -237,6 +267,41 @@ class Slab:
             if job.error is None and job.outcome.errno:
                 _explain_create(self._namespaces, job, job.outcome)
 
+    def _named_again(self, jobs: Sequence[Job], attempt: int) -> list[Job]:
+        """Choose other names for ends whose names others have taken since; return the pairs that have some."""
+        again: dict[Job, list[Side]] = {}
+        for job in jobs:
+            try:
+                taken = holders(self._namespaces, [(side.place, side.name) for side in job.open])
+            except VethError as error:
+                job.failed(error)
+                continue
+            if sides := [side for side in job.open if (side.place, side.name) in taken]:
+                again[job] = sides
+        looked: set[tuple[OpenNetns, str]] = set()
+        for job, sides in again.items():
+            for side in sides:
+                if (key := (side.place, side.end.name)) not in looked:
+                    looked.add(key)
+                    self._names.look_again(self._namespaces, *key, attempt)
+            self._name(job, sides)
+        return [job for job in again if job.error is None]
+
+    def _name(self, job: Job, sides: Iterable[Side]) -> None:
+        """Choose free names for these ends of a pair."""
+        for side in sides:
+            try:
+                name = self._names.choose(self._namespaces, side.place, side.end.name)
+            except VethError as error:
+                job.failed(error)
+                return
+            if name is None:
+                says = f"every name {side.end.name!r} is taken in {spell(side.end.netns)}"
+                job.refused(Outcome(errno.EEXIST, "", ()), says=says)
+                return
+            side.name = name
+        job.encode()
+
     def _reach(self) -> None:
         """Open what is needed in each namespace, so that no pair is started that cannot be finished or read."""
         everywhere = self._reads or self._with_births
@@ -244,7 +309,7 @@ class Slab:
             (job, side)
             for job in self.jobs
             for side in (job.a, job.b)
-            if everywhere or side is job.outer or side.wants_more or not job.has_known_queues
+            if everywhere or side is job.outer or side.wants_more or side in job.open or not job.has_known_queues
         ]
         self._namespaces.open_sockets(side.place for _, side in needed)
         for job, side in needed:
@@ -289,13 +354,13 @@ class Slab:
             if job.made and job.error is None:
                 for side in (job.outer, job.peer):
                     if side.end.ipv6 is not None:
-                        ipv6.setdefault(side.place, {})[side.end.name] = side.end.ipv6
+                        ipv6.setdefault(side.place, {})[side.name] = side.end.ipv6
                     if side.end.sysctls:
-                        sysctls.setdefault(side.place, {})[side.end.name] = side.end.further[SYSCTLS]
+                        sysctls.setdefault(side.place, {})[side.name] = side.end.further[SYSCTLS]
         failed = (switch_ipv6(ipv6) if ipv6 else {}) | (write_sysctls(sysctls) if sysctls else {})
         for job in self.jobs if failed else ():
             for side in (job.outer, job.peer):
-                if (error := failed.get((side.place, side.end.name))) is not None:
+                if (error := failed.get((side.place, side.name))) is not None:
                     job.failed(error)
 
 
@@ -347,8 +412,8 @@ def _explain_create(namespaces: Namespaces, job: Job, outcome: Outcome) -> None:
             dying = are_dying(namespaces, links)
         except VethError:
             links = {}
-        taken = [side for side in (job.a, job.b) if (side.place, side.end.name) in links]
-        where = " and ".join(f"{side.end.name!r} already exists in {spell(side.end.netns)}" for side in taken)
+        taken = [side for side in (job.a, job.b) if (side.place, side.name) in links]
+        where = " and ".join(f"{side.name!r} already exists in {spell(side.end.netns)}" for side in taken)
         says = where or "a link of one of these names already exists"
         if dying:
             says += ", and is about to vanish with the namespace of its other end: try again, or wait for that (wait=)"
@@ -437,11 +502,11 @@ def _add_with_ipv6_enabled(
     namespaces: Namespaces, place: OpenNetns, wanted: Sequence[tuple[Job, Side, IPInterface]]
 ) -> None:
     """Enable IPv6 on the links and add the addresses. If that fails (/proc/sys is read-only), only its pair fails."""
-    failed = enable_ipv6(place, {side.end.name: None for _, side, _ in wanted})
+    failed = enable_ipv6(place, {side.name: None for _, side, _ in wanted})
     for job, side, _ in wanted:
-        if side.end.name in failed:
-            job.failed(failed[side.end.name])
-    wanted = [(job, side, interface) for job, side, interface in wanted if side.end.name not in failed]
+        if side.name in failed:
+            job.failed(failed[side.name])
+    wanted = [(job, side, interface) for job, side, interface in wanted if side.name not in failed]
     requests = [_address_request(side.index, interface, side.end.address_proto) for _, side, interface in wanted]
     for (job, side, interface), outcome in zip(wanted, namespaces.exchange(place, requests), strict=True):
         if outcome.errno:
@@ -449,6 +514,6 @@ def _add_with_ipv6_enabled(
 
 
 def _step_text(outcome: Outcome, side: Side, step: str | IPInterface) -> str:
-    name = describe(side.end.name, side.end.netns)
+    name = describe(side.name, side.end.netns)
     what = step if isinstance(step, str) else f"add {step}"
     return f"{name} was created, but the kernel refused to {what}: {os.strerror(outcome.errno)}"

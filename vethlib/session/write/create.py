@@ -23,6 +23,7 @@ from vethlib.session.read.target import Target
 
 from .building import Job, Side, Slab
 from .delete import delete_indexes
+from .freenames import FreeNames
 from .grouped import random_group
 
 __all__ = ["Creation", "Made"]
@@ -67,7 +68,7 @@ class _Entry:
 
 
 def _end_at(side: Side, index: int) -> _EndAt:
-    return _EndAt(side.place.ref, side.place.birth, index, side.end.name, side.group or 0)
+    return _EndAt(side.place.ref, side.place.birth, index, side.name, side.group or 0)
 
 
 class Creation:
@@ -90,6 +91,7 @@ class Creation:
         self._wait = wait
         self._group = random_group() if together else None
         self._patience = Patience(wait)
+        self._names = FreeNames(end for veth in veths for end in (veth.a, veth.b))
         self._pairs: list[Pair | None] = [None] * len(veths)
         self._ledger: dict[int, _Entry] = {}
         self._failed: dict[int, VethError] = {}
@@ -174,7 +176,7 @@ class Creation:
             self._delete([(self._ledger[position], error)])
 
     def _build(self, namespaces: Namespaces, start: int, veths: Sequence[Veth]) -> None:
-        slab = Slab(namespaces, reads=self._reads, with_births=self._tell is not None)
+        slab = Slab(namespaces, self._names, reads=self._reads, with_births=self._tell is not None)
         for position, veth in enumerate(veths, start):
             try:
                 slab.jobs.append(Job(position, veth, namespaces, self._group, reads=self._reads))

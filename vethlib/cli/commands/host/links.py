@@ -26,7 +26,8 @@ def create(args: Namespace, output: Output) -> int:
         pair = session.create(Veth(*ends), wait=args.wait)
         if output.as_json:
             view = View(session, refs)
-            output.json([view.as_dict(view.find(end.name, ref, "create")) for end, ref in zip(ends, refs, strict=True)])
+            links = zip(pair, refs, strict=True)
+            output.json([view.as_dict(view.find(link.name, ref, "create")) for link, ref in links])
             return DONE
     for link, ref in zip(pair, refs, strict=True):
         output.line(f"{paint('+', 'good')} {describe(link.name, ref)}  index {link.index}  {link.mac}")

@@ -1,0 +1,69 @@
+"""Names for ends that take any free one: ``veth*`` becomes veth0, or the first after it that no link has.
+
+The kernel has such a search of its own (IFLA_IFNAME ``veth%d``, __dev_alloc_name in net/core/dev.c), which is not used:
+before Linux 6.2, it does not report which name it has chosen, of a peer it never does, and it looks at every link for
+each new link. A name that was free may be taken by the time it is sent. The kernel then refuses it, and the
+next attempt looks again, and passes over some names at random, because others may be looking for one as well.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterable
+
+from vethlib.links import End
+from vethlib.session.core.namespaces import Identity, Namespaces, OpenNetns
+from vethlib.session.read.reading import table
+
+__all__ = ["FreeNames", "is_open"]
+
+_LONGEST = 15  # bytes of a name (IFNAMSIZ - 1)
+
+
+def is_open(end: End) -> bool:
+    """Return whether an end takes any free name that begins as its own."""
+    return end.name[-1] == "*"
+
+
+class FreeNames:
+    """The names that one call has found to be taken, or has chosen.
+
+    `ends` are all ends that it creates: names that are given are not chosen for another.
+    """
+
+    def __init__(self, ends: Iterable[End]) -> None:
+        self._ends = ends
+        self._given: set[str] | None = None
+        self._taken: dict[Identity, set[str]] = {}
+        self._next: dict[tuple[Identity, str], int] = {}
+
+    def choose(self, namespaces: Namespaces, place: OpenNetns, pattern: str) -> str | None:
+        """Return a name that is free in `place`, the lowest at first; None if there is none. Raises NetlinkError."""
+        if place.identity not in self._taken:
+            self._look(namespaces, place)
+        taken, beginning, key = self._taken[place.identity], pattern[:-1], (place.identity, pattern)
+        digits = _LONGEST - len(os.fsencode(beginning))
+        number = self._next.get(key, 0)
+        while (name := f"{beginning}{number}") in taken:
+            number += 1
+        if len(str(number)) > digits:
+            return None
+        self._next[key] = number + 1
+        taken.add(name)
+        return name
+
+    def look_again(self, namespaces: Namespaces, place: OpenNetns, pattern: str, attempt: int) -> None:
+        """Find out which names are taken by now; others have been faster `attempt` times. Raises NetlinkError."""
+        self._look(namespaces, place)
+        key = place.identity, pattern
+        if 10 ** (_LONGEST - len(os.fsencode(pattern))) > 2**attempt:
+            self._next[key] = self._next.get(key, 0) + random.randrange(2**attempt)
+
+    def _look(self, namespaces: Namespaces, place: OpenNetns) -> None:
+        if self._given is None:
+            self._given = {end.name for end in self._ends}
+        taken = self._taken.setdefault(place.identity, set(self._given))
+        for link in table(namespaces, place):
+            taken.add(link.name)
+            taken.update(link.altnames)
