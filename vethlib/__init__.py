@@ -36,6 +36,7 @@ from .ns import Netns
 from .session import Session
 
 if TYPE_CHECKING:
+    from .endfields.neighbours import Neighbour as Neighbour
     from .endfields.routes import Route as Route
     from .ifindex import IfIndexCache, LinkEvent
 
@@ -77,6 +78,10 @@ def __getattr__(name: str) -> Any:
         from . import ifindex
 
         return getattr(ifindex, name)
+    if name == "Neighbour":
+        from .endfields.neighbours import Neighbour
+
+        return Neighbour
     if name == "Route":
         from .endfields.routes import Route
 

@@ -34,6 +34,7 @@ from .errors import InvalidValue, check_type
 from .ns.reference import HasFileno
 
 if TYPE_CHECKING:
+    from .endfields.neighbours import Neighbour
     from .endfields.routes import Route
 
 __all__ = [
@@ -84,7 +85,8 @@ class End(Value):
     net.ipv4.conf.NAME and net.ipv6.conf.NAME: ``{"rp_filter": "0", "ipv6.forwarding": "1"}``; without a family, IPv4
     is meant if it has a setting of that name.
 
-    `routes` are routes over the link, which is up then; their protocol marks them as vethlib's.
+    `routes` are routes over the link, and `neighbours` permanent neighbours, of a link that is up; their protocol marks
+    them as vethlib's.
 
     `addresses` are "ip/prefix" strings or ``ipaddress`` interfaces. `alias`, `group` and `address_proto` (IFLA_IFALIAS,
     IFLA_GROUP and IFA_PROTO, 0 = none) are marks by which a program can recognise its own links and addresses later.
@@ -109,6 +111,7 @@ class End(Value):
     altnames: Iterable[str] = ()
     sysctls: Mapping[str, str | int] | Iterable[tuple[str, str]] = ()
     routes: Iterable[Route] = ()
+    neighbours: Iterable[Neighbour] = ()
 
     def __post_init__(self) -> None:
         check_name(self.name, may_be_open=True)
@@ -134,8 +137,13 @@ class End(Value):
         if _further(self) != _NOTHING_FURTHER:
             for name, value in self.further.items():
                 _set(self, name, _check_further(name, value))
-            if self.routes and not self.up:
-                raise InvalidValue("routes", str(self.routes[0]), "a link that is down has no routes")  # type: ignore[index]
+            if not self.up:
+                self._check_nothing_late()
+
+    def _check_nothing_late(self) -> None:
+        for name, given in (("routes", self.routes), ("neighbours", self.neighbours)):
+            for value in given:
+                raise InvalidValue(name, str(value), f"a link that is down has no {name}: leave them out, or set it up")
 
     @property
     def further(self) -> Mapping[str, Any]:
@@ -157,7 +165,7 @@ class End(Value):
 _set = object.__setattr__
 
 FURTHER: Mapping[str, Any] = MappingProxyType(
-    {"txqlen": None, "gso_max_size": None, "altnames": (), "sysctls": (), "routes": ()}
+    {"txqlen": None, "gso_max_size": None, "altnames": (), "sysctls": (), "routes": (), "neighbours": ()}
 )
 """The fields that few ends have, each with its value where it is not given; then, that of the link is left alone."""
 
@@ -272,9 +280,9 @@ class Dependents(Value):
     """The dependents of a link: what others have configured on it.
 
     `routes` is the number of routes that neither the kernel nor vethlib created, `neighbours` the number of permanent
-    neighbours. `stacked` are the names of the links on top of it (VLANs, macvlans). `fixed` describes other dependents:
-    a master, queueing disciplines, programs, alternative names. `ipv6_off` is True if net.ipv6.conf.NAME.disable_ipv6
-    is set.
+    neighbours that vethlib did not create. `stacked` are the names of the links on top of it (VLANs, macvlans). `fixed`
+    describes other dependents: a master, queueing disciplines, programs, alternative names. `ipv6_off` is True if
+    net.ipv6.conf.NAME.disable_ipv6 is set.
     """
 
     routes: int = 0

@@ -10,7 +10,7 @@ from typing import Final
 from vethlib._nl import addr, link, nsid
 from vethlib._nl.batch import UNSENT, Exchange, Limits
 from vethlib._nl.const import NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, RTM_NEWLINK
-from vethlib._nl.dependents import attached, route
+from vethlib._nl.dependents import attached, neighbour, route
 from vethlib._nl.wire import HEADER, messages
 from vethlib.errors import Malformed
 from vethlib.ifindex import table
@@ -181,7 +181,7 @@ TARGETS: Final = (
     Target("route", route.parse_route, mutation.attributes(12), (b"",), (Malformed,)),
     Target("nsid", nsid.parse_nsid, mutation.attributes(4), (b"",), (Malformed,)),
     Target("stats", link.parse_indexed_stats, mutation.attributes(12), (b"",), (Malformed,)),
-    Target("neighbour", attached.permanent_on, mutation.attributes(12), (b"",), (Malformed,)),
+    Target("neighbour", neighbour.parse_neighbour, mutation.attributes(12), (b"",), (Malformed,)),
     Target("qdisc", attached.parse_qdisc, mutation.attributes(20), (b"",), (Malformed,)),
     Target("datagram", _datagram, _datagrams, (b"",), (Malformed,)),
     Target("exchange", _exchange, _scripts, (b"",)),

@@ -490,6 +490,21 @@ def test_routes_are_given_in_the_words_of_ip(vethctl: Vethctl, blue: str) -> Non
     assert (said.code, said.error["field"]) == (1, "--route")
 
 
+def test_neighbours_are_given_in_the_words_of_ip(vethctl: Vethctl, blue: str) -> None:
+    mac, other = "02:00:00:00:00:09", "02:00:00:00:00:0a"
+    given = ["--b-neighbour", f"10.0.0.9 lladdr {mac}", "--b-neighbour", f"fd00::9 {mac}"]
+    assert vethctl("create", "a", "b@blue", *given).code == 0
+    there = ip("neighbour", "show", "nud", "permanent", netns="blue")
+    assert {(each["dst"], each["lladdr"]) for each in there} == {("10.0.0.9", mac), ("fd00::9", mac)}
+    assert vethctl("set", "b@blue", "--neighbour", f"10.0.0.9 lladdr {other}").code == 0
+    there = ip("neighbour", "show", "nud", "permanent", netns="blue")
+    assert {(each["dst"], each["lladdr"]) for each in there} == {("10.0.0.9", other)}
+    said = vethctl("set", "b@blue", "--neighbour", "10.0.0.9 dev eth0", "--json")
+    assert (said.code, said.error["field"]) == (1, "--neighbour")
+    said = vethctl("create", "c", "d", "--a-neighbour", f"here {mac}", "--json")
+    assert (said.code, said.error["field"]) == (1, "--a-neighbour")
+
+
 @pytest.mark.parametrize(
     ("argv", "field"),
     [

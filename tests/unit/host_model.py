@@ -30,6 +30,7 @@ from vethlib.agent import (
 from vethlib.agent.planning.observed import LinkId
 from vethlib.agent.reasons import ReasonCode
 from vethlib.endfields.checks import Sysctl
+from vethlib.endfields.neighbours import Neighbour
 from vethlib.endfields.routes import Route
 from vethlib.links import FURTHER, Address, Link
 
@@ -57,11 +58,12 @@ class HostLink:
     sysctls: tuple[Sysctl, ...] = (Sysctl("ipv4.rp_filter", "2"),)
 
     routes: tuple[Route, ...] = ()
+    neighbours: tuple[Neighbour, ...] = ()
 
     @property
     def further(self) -> dict[str, Any]:
         fields = {"txqlen": self.txqlen, "gso_max_size": self.gso_max_size, "sysctls": self.sysctls}
-        return fields | {"routes": self.routes}
+        return fields | {"routes": self.routes, "neighbours": self.neighbours}
 
     @property
     def ipv6(self) -> bool:
@@ -140,7 +142,7 @@ class HostLink:
     def set_up(self, up: bool) -> None:
         if self.up and not up:
             self.lose_ipv6()
-            self.routes = ()
+            self.routes = self.neighbours = ()
         self.up = up
         if up and self.ipv6:
             self._give_link_local()

@@ -137,6 +137,8 @@ def test_the_kernel_name_is_the_name_unless_another_is_given() -> None:
         ({"sysctls": {"disable_ipv6": "1"}}, "sysctls", "ipv6"),
         ({"sysctls": {"rp_filter": 0.5}}, "sysctls", "number"),
         ({"routes": [{"dst": "10.0.0.1/8"}]}, "routes", "host bits"),
+        ({"neighbours": [{"ip": "10.0.0.1/8", "mac": "02:00:00:00:00:09"}]}, "neighbours", "prefix"),
+        ({"neighbours": [{"ip": "10.0.0.1"}]}, "neighbours", "mac"),
         ({"num_queues": 5000}, "num_queues", "4096"),
         ({"enabled": 3}, "enabled", "true or false"),
         ({"link_only": None}, "link_only", "true or false"),

@@ -16,11 +16,11 @@ from vethlib.agent import (
     ChangeLink,
     DeletePair,
     Interface,
-    Mark,
     Plan,
     State,
     plan,
 )
+from vethlib.agent.config.mark import alias_of
 from vethlib.agent.host.execution import interfaces_of
 from vethlib.agent.planning.desired import Desired
 from vethlib.agent.planning.observed import LinkId
@@ -61,7 +61,7 @@ def _check_configured(host: Host, desired: dict[str, Interface], made: Plan) -> 
         assert link.ipv6 == (link.ipv6 if interface.ipv6 is None else interface.ipv6)
         assert link.num_queues == (interface.num_queues or link.num_queues)
         if _decides(host, (host.places[interface.namespace.ref], link.index)):
-            assert link.alias == str(Mark(LABEL, name, bool(interface.phys_address), bool(interface.further)))
+            assert link.alias == alias_of(LABEL, interface)
         assert link.peer is not None
         peer = desired.get(interface.peer_if_name)
         if peer is not None:

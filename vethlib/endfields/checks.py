@@ -105,13 +105,19 @@ def check_mac(mac: str, field: str = "mac") -> str:
 
     Accepted forms are 02:00:00:00:00:01, 02-00-00-00-00-01, 0200.0000.0001 and 020000000001, in either letter case.
     """
+    text = check_hardware_address(mac, field)
+    if int(text[:2], 16) & 1:
+        raise InvalidValue(field, mac, "a link needs a unicast MAC address: make the first byte even")
+    return text
+
+
+def check_hardware_address(mac: str, field: str) -> str:
+    """Return `mac` as :func:`check_mac` does; it may also be a multicast address."""
     text = mac.lower().replace("-", ":") if isinstance(mac, str) else ""
     if not _MAC.fullmatch(text):
         text = _six_pairs(mac)
         if not text:
             raise InvalidValue(field, mac, "must be six pairs of hex digits, such as 02:00:00:00:00:01")
-    if int(text[:2], 16) & 1:
-        raise InvalidValue(field, mac, "a link needs a unicast MAC address: make the first byte even")
     if text == "00:00:00:00:00:00":
         raise InvalidValue(field, mac, "an all-zero MAC address is not an address")
     return text

@@ -7,10 +7,12 @@
    it is that attribute of a link message; the rest is in `session/read/further.py`. So an end without such fields costs
    nothing more.
 3. ``target`` is what a link should have, given what it has: by default, what is wanted.
-4. A ``late`` field needs a link that is up and has its addresses, so it is sent last, and lost with them.
-5. The fields are in the order in which they are sent. The alias is first, because it may be a mark that describes the
+4. Values of a field with ``none`` are those that vethlib has set, so an agent sets a field that is not configured any
+   more to that. Those of the others are left as they are.
+5. A ``late`` field needs a link that is up and has its addresses, so it is sent last, and lost with them.
+6. The fields are in the order in which they are sent. The alias is first, because it may be a mark that describes the
    others.
-6. The name, the namespace, the addresses, and whether the link is up and has IPv6 are not in the table: they take
+7. The name, the namespace, the addresses, and whether the link is up and has IPv6 are not in the table: they take
    effect on one another, and `session/write/change.py` has their order. `mtu` is in it, but that module sends it first
    or last, because IPv6 needs 1280 bytes.
 """
@@ -40,12 +42,14 @@ from .checks import (
 )
 
 if TYPE_CHECKING:
+    from .neighbours import Neighbour
     from .routes import Route
 
-__all__ = ["FIELDS", "ROUTES", "SYSCTLS", "Field", "Step"]
+__all__ = ["FIELDS", "NEIGHBOURS", "ROUTES", "SYSCTLS", "Field", "Step"]
 
 SYSCTLS: Final = "sysctls"
 ROUTES: Final = "routes"
+NEIGHBOURS: Final = "neighbours"
 
 _U32: Final = Struct("=I")
 
@@ -80,6 +84,7 @@ class Field(NamedTuple):
     target: Callable[[Any, Any], Any] = _wanted
     words: Callable[[Any], str] = str
     late: bool = False
+    none: Any = None
 
     def describe(self, value: Any) -> str:
         """Return what setting the field to this value is called."""
@@ -120,6 +125,19 @@ def _change_routes(index: int, present: Sequence[Route], wanted: Sequence[Route]
         yield Step(what, request, (undo,), fine)
 
 
+def _check_neighbours(neighbours: Any, field: str) -> Any:
+    from .neighbours import check_neighbours  # as above
+
+    return check_neighbours(neighbours, field)
+
+
+def _change_neighbours(index: int, present: Sequence[Neighbour], wanted: Sequence[Neighbour]) -> Iterator[Step]:
+    from .neighbours import neighbour_requests  # as above
+
+    for what, request, undo, fine in neighbour_requests(index, present, wanted):
+        yield Step(what, request, undo, fine)
+
+
 def _with_foreign(present: Sequence[Any], wanted: Sequence[Any]) -> tuple[Any, ...]:
     """Return what is wanted, after what is there: it may be others' (nothing marks an alternative name)."""
     return tuple(dict.fromkeys((*present, *wanted)))
@@ -148,7 +166,8 @@ FIELDS: Final = {
             target=_with_foreign,
         ),
         Field(SYSCTLS, check_sysctls),
-        Field(ROUTES, _check_routes, several=_change_routes, late=True),
+        Field(ROUTES, _check_routes, several=_change_routes, late=True, none=()),
+        Field(NEIGHBOURS, _check_neighbours, several=_change_neighbours, late=True, none=()),
     )
 }
 

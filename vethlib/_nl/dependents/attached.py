@@ -1,6 +1,6 @@
-"""Dependents of a link, on the wire: its master, queueing disciplines, programs, and permanent neighbours.
+"""Dependents of a link, on the wire: its master, queueing disciplines, and programs.
 
-struct ndmsg is from include/uapi/linux/neighbour.h, struct tcmsg from include/uapi/linux/rtnetlink.h.
+struct tcmsg is from include/uapi/linux/rtnetlink.h.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from vethlib._nl.const import (
     IFLA_XDP_ATTACHED,
     NLM_F_DUMP,
     NLM_F_REQUEST,
-    NUD_PERMANENT,
-    RTM_GETNEIGH,
     RTM_GETQDISC,
     TCA_KIND,
 )
@@ -23,7 +21,6 @@ from vethlib._nl.wire import attributes, attributes_of, message
 from vethlib.errors import Malformed
 
 _U32: Final = Struct("=I")
-_NDMSG: Final = Struct("=BxxxiHBB")  # family, ifindex, state, flags, type
 _TCMSG: Final = Struct("=BxxxiIII")  # family, ifindex, handle, parent, info
 
 
@@ -46,19 +43,6 @@ def parse_mounted(body: bytes) -> Mounted:
             inner = attributes(body, start, end)
             xdp = any(kind == IFLA_XDP_ATTACHED and any(body[at:to]) for kind, at, to in inner)
     return Mounted(master, xdp)
-
-
-def dump_neighbours() -> bytes:
-    """RTM_GETNEIGH of all neighbours of a namespace."""
-    return message(RTM_GETNEIGH, NLM_F_REQUEST | NLM_F_DUMP, _NDMSG.pack(0, 0, 0, 0, 0))
-
-
-def permanent_on(body: bytes) -> int:
-    """Return the ifindex of a permanent neighbour in an RTM_NEWNEIGH; 0 for any other neighbour."""
-    if len(body) < _NDMSG.size:
-        raise Malformed(f"a neighbour message of {len(body)} bytes")
-    _family, ifindex, state, _flags, _kind = _NDMSG.unpack_from(body)
-    return int(ifindex) if state & NUD_PERMANENT else 0
 
 
 class Qdisc(NamedTuple):

@@ -15,6 +15,7 @@ import re
 from dataclasses import dataclass, field
 from hashlib import blake2s
 
+from vethlib.endfields.table import FIELDS
 from vethlib.errors import InvalidValue
 
 from .model import Interface, check_interface_name
@@ -26,23 +27,26 @@ ADDRESS_PROTO = 0x76
 
 _GROUP_BASE = 0x7600_0000  # far from the small numbers people give to groups, and below the kernel's 2³¹
 _LABEL = re.compile(r"[A-Za-z0-9._-]{1,63}")
-_ALIAS = re.compile(r"vethlib label=(\S+) name=(\S+)( mac)?( more)?")
+_ALIAS = re.compile(r"vethlib label=(\S+) name=(\S+)( mac)?( more(?:=([a-z,]{1,64}))?)?")
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
     """The content of an alias: the label of the owner, the interface, and whether its MAC was configured.
 
-    `more`: so were fields that have to be read to find out whether the link still has them.
+    `more`: so were fields that have to be read to find out whether the link still has them; `owned` are those of them
+    that are the agent's, to be removed when they are not configured any more.
     """
 
     label: str
     name: str
     mac: bool
     more: bool = field(default=False, compare=False)
+    owned: tuple[str, ...] = field(default=(), compare=False)
 
     def __str__(self) -> str:
-        words = f"{' mac' if self.mac else ''}{' more' if self.more else ''}"
+        more = f" more={','.join(self.owned)}" if self.owned else " more" if self.more else ""
+        words = f"{' mac' if self.mac else ''}{more}"
         return f"vethlib label={self.label} name={self.name}{words}"
 
 
@@ -65,8 +69,10 @@ def group_of(label: str) -> int:
 
 
 def alias_of(label: str, interface: Interface) -> str:
-    """Return the alias for the link of `interface`, as in ``vethlib label=vpp1 name=veth1 mac``; at most 150 bytes."""
-    return str(Mark(check_label(label), interface.name, bool(interface.phys_address), bool(interface.further)))
+    """Return the alias for the link of `interface`, as in ``vethlib label=vpp1 name=veth1 mac``; at most 200 bytes."""
+    further = interface.further
+    owned = tuple(name for name in further if FIELDS[name].none is not None)
+    return str(Mark(check_label(label), interface.name, bool(interface.phys_address), bool(further), owned))
 
 
 def read_alias(text: str) -> Mark | None:
@@ -74,9 +80,11 @@ def read_alias(text: str) -> Mark | None:
     parts = _ALIAS.fullmatch(text)
     if parts is None:
         return None
-    label, name, mac, more = parts.groups()
+    label, name, mac, more, listed = parts.groups()
+    # Other versions may know other fields.
+    owned = tuple(each for each in listed.split(",") if each in FIELDS) if listed else ()
     try:
-        return Mark(check_label(label), check_interface_name(name), mac is not None, more is not None)
+        return Mark(check_label(label), check_interface_name(name), mac is not None, more is not None, owned)
     except InvalidValue:
         return None
 

@@ -21,6 +21,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 from vethlib import links
 from vethlib.agent.limits import Limits
 from vethlib.endfields.checks import Sysctl
+from vethlib.endfields.neighbours import Neighbour
 from vethlib.endfields.routes import Route
 from vethlib.endfields.table import FIELDS
 from vethlib.errors import InvalidValue
@@ -217,6 +218,7 @@ class Interface:
     altnames: tuple[str, ...] = ()
     sysctls: Mapping[str, str | int] | tuple[Sysctl, ...] = ()
     routes: tuple[Route, ...] = ()
+    neighbours: tuple[Neighbour, ...] = ()
     explicit: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
     spelling: tuple[Remark, ...] = field(default=(), repr=False, compare=False)
     addresses: tuple[links.Interface, ...] = field(init=False, repr=False, compare=False)

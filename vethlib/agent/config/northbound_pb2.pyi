@@ -97,6 +97,7 @@ class Interface(_message.Message):
     ALTNAMES_FIELD_NUMBER: _builtins.int
     SYSCTLS_FIELD_NUMBER: _builtins.int
     ROUTES_FIELD_NUMBER: _builtins.int
+    NEIGHBOURS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Identity of the interface, and the name of its link unless host_if_name is given."""
     description: _builtins.str
@@ -149,6 +150,12 @@ class Interface(_message.Message):
     def routes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Route]:
         """Routes over the link, while it is enabled. Routes that others have added are left alone."""
 
+    @_builtins.property
+    def neighbours(self) -> _containers.RepeatedCompositeFieldContainer[Global___Neighbour]:
+        """Permanent neighbours over the link, while it is enabled. Neighbours that others have added are left alone, unless
+        they have the address of one of these.
+        """
+
     def __init__(
         self,
         *,
@@ -170,10 +177,11 @@ class Interface(_message.Message):
         altnames: _abc.Iterable[_builtins.str] | None = ...,
         sysctls: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         routes: _abc.Iterable[Global___Route] | None = ...,
+        neighbours: _abc.Iterable[Global___Neighbour] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_gso_max_size", b"_gso_max_size", "_ipv6", b"_ipv6", "_txqlen", b"_txqlen", "gso_max_size", b"gso_max_size", "ipv6", b"ipv6", "namespace", b"namespace", "txqlen", b"txqlen", "veth", b"veth"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gso_max_size", b"_gso_max_size", "_ipv6", b"_ipv6", "_txqlen", b"_txqlen", "altnames", b"altnames", "description", b"description", "enabled", b"enabled", "gso_max_size", b"gso_max_size", "host_if_name", b"host_if_name", "ip_addresses", b"ip_addresses", "ipv6", b"ipv6", "link_only", b"link_only", "mtu", b"mtu", "name", b"name", "namespace", b"namespace", "num_queues", b"num_queues", "phys_address", b"phys_address", "routes", b"routes", "sysctls", b"sysctls", "txqlen", b"txqlen", "type", b"type", "veth", b"veth"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gso_max_size", b"_gso_max_size", "_ipv6", b"_ipv6", "_txqlen", b"_txqlen", "altnames", b"altnames", "description", b"description", "enabled", b"enabled", "gso_max_size", b"gso_max_size", "host_if_name", b"host_if_name", "ip_addresses", b"ip_addresses", "ipv6", b"ipv6", "link_only", b"link_only", "mtu", b"mtu", "name", b"name", "namespace", b"namespace", "neighbours", b"neighbours", "num_queues", b"num_queues", "phys_address", b"phys_address", "routes", b"routes", "sysctls", b"sysctls", "txqlen", b"txqlen", "type", b"type", "veth", b"veth"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__gso_max_size: _TypeAlias = _typing.Literal["gso_max_size"]  # noqa: Y015
     _WhichOneofArgType__gso_max_size: _TypeAlias = _typing.Literal["_gso_max_size", b"_gso_max_size"]  # noqa: Y015
@@ -231,6 +239,32 @@ class Route(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Route: _TypeAlias = Route  # noqa: Y015
+
+@_typing.final
+class Neighbour(_message.Message):
+    """A permanent neighbour over a link, which never asks for its MAC address. It has the protocol 118 (Linux 5.0)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IP_FIELD_NUMBER: _builtins.int
+    MAC_FIELD_NUMBER: _builtins.int
+    ip: _builtins.str
+    """Address, without a prefix length."""
+    mac: _builtins.str
+    """MAC address, "02:00:00:00:00:09"."""
+    def __init__(
+        self,
+        *,
+        ip: _builtins.str = ...,
+        mac: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ip", b"ip", "mac", b"mac"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Neighbour: _TypeAlias = Neighbour  # noqa: Y015
 
 @_typing.final
 class Veth(_message.Message):

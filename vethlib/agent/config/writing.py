@@ -40,6 +40,7 @@ def to_dict(interface: Interface) -> dict[str, Any]:
         altnames=interface.altnames,
         sysctls=dict(interface.further.get("sysctls", ())),
         routes=[pb.Route(**route.as_dict()) for route in interface.routes],
+        neighbours=[pb.Neighbour(**neighbour.as_dict()) for neighbour in interface.neighbours],
     )
     if namespace.ref:
         message.namespace.type = pb.NamespaceType.ValueType(namespace.type)

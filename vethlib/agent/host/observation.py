@@ -10,6 +10,7 @@ from vethlib.agent.config.mark import read_alias
 from vethlib.agent.config.model import Interface
 from vethlib.agent.planning.observed import NetnsId, Observed, SeenLink, SeenNetns
 from vethlib.agent.reasons import ReasonCode, of_error
+from vethlib.endfields.table import FIELDS
 from vethlib.errors import NetnsNotFound, VethError
 from vethlib.follow import ResolverDown
 from vethlib.links import FURTHER
@@ -148,11 +149,12 @@ def _with_further(session: Session, observed: Observed, interfaces: Iterable[Int
     asked: dict[int, Asked] = {}
     for number, seen in enumerate(observed.links):
         alias = seen.link.alias
-        mark = read_alias(alias) if by_name or alias.endswith(" more") else None
+        mark = read_alias(alias) if by_name or " more" in alias else None
         owner = by_place.get((seen.place, seen.link.name)) or (by_name.get(mark.name) if mark is not None else None)
         if mark is not None and mark.more:
             # It has or had such fields, which may have to go, or to be restored when it is deleted.
-            asked[number] = seen.ref, seen.link.index, {**FURTHER, **(owner.further if owner is not None else {})}
+            had = {name: value for name, value in FURTHER.items() if FIELDS[name].none is None or name in mark.owned}
+            asked[number] = seen.ref, seen.link.index, had | (owner.further if owner is not None else {})
         elif owner is not None:
             asked[number] = seen.ref, seen.link.index, owner.further
     if not asked:

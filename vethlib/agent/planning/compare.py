@@ -22,6 +22,9 @@ from .operations import ChangeLink, named
 __all__ = ["change_of", "link_differences", "rebuild_reason", "unknown_addresses", "will_expire"]
 
 
+_TAKES_LATE = frozenset({"name", "mac", "mtu", "ipv6"})
+"""The fields whose change may remove routes or neighbours (before Linux 6.3, a link is renamed while it is down)."""
+
 DEFAULT_MTU = 1500  # ETH_DATA_LEN, which ether_setup() gives to a veth
 
 
@@ -57,16 +60,21 @@ def link_differences(
 
 def _says_otherwise(alias: str, interface: Interface, label: str) -> bool:
     """Return whether the mark of the interface does not say whether its link has fields that have to be read."""
-    mark = read_alias(alias) if interface.further or alias.endswith(" more") else None
-    return mark is not None and (mark.label, mark.name, mark.more) == (label, interface.name, not interface.further)
+    mark = read_alias(alias) if interface.further or " more" in alias else None
+    if mark is None or (mark.label, mark.name) != (label, interface.name):
+        return False
+    wanted = read_alias(alias_of(label, interface))
+    return wanted is not None and (mark.more, mark.owned) != (wanted.more, wanted.owned)
 
 
 def _further_differences(
     interface: Interface, link: Link, further: Mapping[str, Any] | None
 ) -> dict[str, tuple[Any, Any]]:
     wanted = interface.further
-    # Routes of ours that are not configured (any more) go, and a link that is down has none.
-    wanted |= {name: () for name in (*wanted, *(further or ())) if FIELDS[name].late and _has_none(interface, name)}
+    # What is ours and not configured (any more) goes, and a link that is down has no routes.
+    for name in (*wanted, *(further or ())):
+        if FIELDS[name].none is not None and _has_none(interface, name):
+            wanted[name] = FIELDS[name].none
     drift = {}
     for name, value in wanted.items():
         field = FIELDS[name]
@@ -79,7 +87,7 @@ def _further_differences(
 
 
 def _has_none(interface: Interface, name: str) -> bool:
-    return not interface.enabled or name not in interface.further
+    return name not in interface.further or (FIELDS[name].late and not interface.enabled)
 
 
 def _link_fields(interface: Interface) -> dict[str, Any]:
@@ -106,8 +114,8 @@ def change_of(
     change = ChangeLink(interface, ref, seen.place, link.index, link.name, changes, seen=seen, mark=mark)
     if not interface.link_only:
         change = _with_addresses(change, seen, peer)
-        if change.takes_addresses:
-            # The kernel removes routes with the addresses that they need.
+        if change.takes_addresses or not _TAKES_LATE.isdisjoint(changes):
+            # The kernel removes routes with the addresses that they need, and neighbours with the MAC.
             late = {name: value for name, value in seen.further.items() if FIELDS[name].late and value}
             change = replace(change, changes={name: (value, value) for name, value in late.items()} | changes)
     return None if change.is_empty else change

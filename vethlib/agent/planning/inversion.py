@@ -33,6 +33,7 @@ from dataclasses import dataclass, replace
 from vethlib import links
 from vethlib.agent.config.mark import ADDRESS_PROTO, Mark, read_alias
 from vethlib.agent.config.model import IPV6_MIN_MTU, Interface, Namespace
+from vethlib.endfields.table import FIELDS
 from vethlib.errors import InvalidValue
 from vethlib.links import Address, End, Veth, describe
 
@@ -226,8 +227,8 @@ class _Undoing:
         fields = {}
         for name, (old, new) in change.changes.items():
             value = present.value_of(name)
-            if value is None and new == ():
-                value = ()  # it was not read, because its mark says that there is nothing to be read
+            if value is None and name in FIELDS and new == FIELDS[name].none:
+                value = new  # it was not read, because its mark says that there is nothing to be read
             if value == new and old is not None:
                 fields[name] = (value, old)
             elif value != old:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .command import Command
-from .parser import Parser, assignment, number, one_of, route, seconds
+from .parser import Parser, assignment, neighbour, number, one_of, route, seconds
 
 __all__ = ["COMMANDS"]
 
@@ -29,6 +29,9 @@ def _add_create(parser: Parser) -> None:
         parser.option(f"--{end}-sysctl", help=text, **how)
         text = f"route over {letter}, as in 'default via 10.0.0.1' (repeatable)"
         parser.option(f"--{end}-route", type=route, metavar="ROUTE", action="append", default=[], help=text)
+        text = f"permanent neighbour over {letter}, as in '10.0.0.9 lladdr 02:00:00:00:00:09' (repeatable)"
+        how |= {"type": neighbour, "metavar": "NEIGHBOUR"}
+        parser.option(f"--{end}-neighbour", help=text, **how)
     parser.option("--mtu", type=number, metavar="BYTES", help="MTU of both ends (default: 1500)")
     parser.option("--txqlen", type=number, metavar="N", help="length of the transmit queue of both ends, in packets")
     text = "largest packet that is left to both ends to segment"
@@ -58,6 +61,8 @@ def _add_set(parser: Parser) -> None:
     parser.option("--sysctl", type=assignment, metavar="NAME=VALUE", action="append", help=text)
     text = "route over it, as in 'default via 10.0.0.1', in place of all others that vethlib has added (repeatable)"
     parser.option("--route", type=route, metavar="ROUTE", action="append", help=text)
+    text = "permanent neighbour over it, in place of all others that vethlib has added (repeatable)"
+    parser.option("--neighbour", type=neighbour, metavar="NEIGHBOUR", action="append", help=text)
     parser.option("--wait", type=seconds, metavar="S", help="wait up to S seconds until it can be used")
 
 
@@ -90,8 +95,8 @@ COMMANDS = {
     "create": Command(
         "host.links",
         "create A[@NETNS] B[@NETNS] [--mtu BYTES] [--a-mac MAC] [--a-addr IP/PREFIX]… [--a-ipv6 on|off] "
-        "[--a-altname NAME]… [--a-sysctl NAME=VALUE]… [--a-route ROUTE]… [--b-…]… [--txqlen N] "
-        "[--gso-max-size BYTES] [--queues N] [--down] [--wait S]",
+        "[--a-altname NAME]… [--a-sysctl NAME=VALUE]… [--a-route ROUTE]… "
+        "[--a-neighbour NEIGHBOUR]… [--b-…]… [--txqlen N] [--gso-max-size BYTES] [--queues N] [--down] [--wait S]",
         "create a pair, with each end directly in its namespace; 'veth*' takes the first free name",
         _add_create,
         _CREATE_EXAMPLE,
@@ -100,7 +105,7 @@ COMMANDS = {
         "host.links",
         "set LINK[@NETNS] [--name NAME] [--up | --down] [--mac MAC] [--mtu BYTES] [--alias TEXT] [--addr IP/PREFIX]… "
         "[--ipv6 on|off] [--txqlen N] [--gso-max-size BYTES] [--altname NAME]… [--sysctl NAME=VALUE]… "
-        "[--route ROUTE]… [--wait S]",
+        "[--route ROUTE]… [--neighbour NEIGHBOUR]… [--wait S]",
         "change a link: all that is given, or nothing",
         _add_set,
         "example: vethctl set veth1@ns1 --mtu 1400 --sysctl rp_filter=0",

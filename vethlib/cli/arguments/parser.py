@@ -23,6 +23,7 @@ __all__ = [
     "count",
     "given",
     "interval",
+    "neighbour",
     "number",
     "one_of",
     "reason_codes",
@@ -247,3 +248,13 @@ def route(text: str) -> dict[str, str | int]:
 
 
 _NUMBERS = ("metric", "mtu", "table")
+
+
+def neighbour(text: str) -> dict[str, str]:
+    """Parse a neighbour in the words of `ip neighbour`: IP [lladdr] MAC."""
+    words = text.split()
+    if len(words) == 3 and words[1] == "lladdr":
+        del words[1]
+    if len(words) != 2:
+        raise argparse.ArgumentTypeError(f"{text!r}: must be a neighbour, as in '10.0.0.9 lladdr 02:00:00:00:00:09'")
+    return {"ip": words[0], "mac": words[1]}

@@ -32,6 +32,7 @@ from vethlib.session.write.setting import carry_out, carry_out_all, only_setting
 from .base import SessionBase
 
 if TYPE_CHECKING:
+    from vethlib.endfields.neighbours import Neighbour
     from vethlib.endfields.routes import Route
 
 
@@ -66,6 +67,7 @@ class ChangingSession(SessionBase):
         altnames: Iterable[str] | None = None,
         sysctls: Mapping[str, str | int] | Iterable[tuple[str, str]] | None = None,
         routes: Iterable[Route] | None = None,
+        neighbours: Iterable[Neighbour] | None = None,
     ) -> Link:
         """Change the given settings of a link, and nothing else; return the link as changed.
 
@@ -78,7 +80,8 @@ class ChangingSession(SessionBase):
         clears the alias. Setting a link down removes its IPv6 addresses, and so does ipv6=False, which disables IPv6 on
         it; ipv6=True enables it. `altnames` replaces all alternative names; of the `sysctls`, those that are given are
         written (see :class:`End`). `routes` replaces all routes over the link that vethlib has added, and no other; the
-        kernel removes all of them when a link is set down.
+        kernel removes all of them when a link is set down. The same is true of `neighbours`; only one with the same
+        address as a given one is replaced, whoever added it.
 
         With `index`, the link is changed only if it still has that ifindex; with `only_if`, only if
         ``only_if(link, birth)`` is true, as for :meth:`delete_many`. With `wait`, wait up to that many seconds
@@ -114,6 +117,7 @@ class ChangingSession(SessionBase):
             "altnames": altnames,
             "sysctls": sysctls,
             "routes": routes,
+            "neighbours": neighbours,
         }
         fields = {name: FIELDS[name].check(value, name) for name, value in values.items() if value is not None}
         if (new_name, up, given_addresses, ipv6, wait, only_if).count(None) == 6 and not (add or remove or order):

@@ -23,7 +23,8 @@ from socket import AF_INET, AF_INET6
 from typing import Any, Final
 
 from vethlib._nl.const import RTM_F_CLONED, RTPROT_KERNEL, TC_H_INGRESS, TC_H_ROOT
-from vethlib._nl.dependents.attached import dump_neighbours, dump_qdiscs, parse_mounted, parse_qdisc, permanent_on
+from vethlib._nl.dependents.attached import dump_qdiscs, parse_mounted, parse_qdisc
+from vethlib._nl.dependents.neighbour import dump_neighbours, parse_neighbour
 from vethlib._nl.dependents.route import dump_routes_over, parse_route
 from vethlib._nl.link import get_link
 from vethlib._nl.torn import read
@@ -80,7 +81,11 @@ def _in_place(namespaces: Namespaces, place: OpenNetns, indexes: Iterable[int]) 
     links = {link.ifindex: link for link in table(namespaces, place)}
     existing = [index for index in indexes if index in links]
     routes = Counter(_routed(namespaces, place, existing))
-    neighbours = Counter(_dumped(namespaces, place, dump_neighbours(), permanent_on, "neighbours"))
+    neighbours = Counter(
+        each.ifindex
+        for each in _dumped(namespaces, place, dump_neighbours(), parse_neighbour, "neighbours")
+        if each.is_permanent and each.protocol != PROTO
+    )
     qdiscs = _dumped(namespaces, place, dump_qdiscs(), parse_qdisc, "queueing disciplines")
     off = _without_ipv6(place, [links[index].name for index in existing])
     stacked: dict[int, list[str]] = {}

@@ -8,11 +8,14 @@ from functools import partial
 from socket import AF_INET, AF_INET6
 from typing import Any, TypeAlias
 
+from vethlib._nl.dependents.neighbour import dump_neighbours, parse_neighbour
 from vethlib._nl.dependents.route import dump_routes_over, parse_route
 from vethlib._nl.link import LinkMessage, get_link, numbers_of, parse_link
 from vethlib._nl.torn import read as repeat_if_torn
+from vethlib.endfields import neighbours
+from vethlib.endfields.neighbours import Neighbour, check_neighbours, neighbour_of
 from vethlib.endfields.routes import PROTO, Route, check_routes, route_of
-from vethlib.endfields.table import FIELDS, ROUTES, SYSCTLS
+from vethlib.endfields.table import FIELDS, NEIGHBOURS, ROUTES, SYSCTLS
 from vethlib.errors import VethError, is_exhaustion
 from vethlib.links import NetnsRef
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
@@ -58,6 +61,8 @@ def _values(
             values[SYSCTLS] = read_sysctls(place, link.name, [setting.name for setting in wanted[SYSCTLS]])
         elif field.name == ROUTES:
             values[ROUTES] = read_routes(namespaces, place, link.ifindex)
+        elif field.name == NEIGHBOURS:
+            values[NEIGHBOURS] = read_neighbours(namespaces, place, link.ifindex, wanted[NEIGHBOURS])
     return values
 
 
@@ -79,6 +84,24 @@ def read_routes(namespaces: Namespaces, place: OpenNetns, index: int) -> tuple[R
             if (route := route_of(message, 4 if family == AF_INET else 6)) is not None
         ]
     return check_routes(found)
+
+
+def read_neighbours(
+    namespaces: Namespaces, place: OpenNetns, index: int, wanted: Iterable[Neighbour] = ()
+) -> tuple[Neighbour, ...]:
+    """Return the neighbours of ours over a link, and others at the addresses of those `wanted`, sorted.
+
+    Raises NetlinkError.
+    """
+    request = partial(namespaces.dump, place, dump_neighbours(index), parse_neighbour, 1)
+    outcome = repeat_if_torn(request, patience=namespaces.patience)
+    if outcome.errno and outcome.errno != errno.ENODEV:
+        raise refusal(outcome, "list the neighbours", place.ref)
+    addresses = {each.address for each in wanted}
+    found = [neighbour_of(message) for message in outcome.bodies if message.ifindex == index]
+    return check_neighbours(
+        each for each in found if each is not None and (each.proto == neighbours.PROTO or each.address in addresses)
+    )
 
 
 def read_further_of(

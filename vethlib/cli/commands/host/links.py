@@ -39,7 +39,7 @@ def _end(args: Namespace, letter: str) -> End:
     name, ref = parse_link(getattr(args, letter), letter.upper())
     flags = {"name": letter.upper(), "addresses": f"--{letter}-addr", "altnames": f"--{letter}-altname"}
     flags |= {"mac": f"--{letter}-mac", "ipv6": f"--{letter}-ipv6", "sysctls": f"--{letter}-sysctl"}
-    flags["routes"] = f"--{letter}-route"
+    flags |= {"routes": f"--{letter}-route", "neighbours": f"--{letter}-neighbour"}
     flags |= {"mtu": "--mtu", "txqlen": "--txqlen", "gso_max_size": "--gso-max-size"}
     try:
         return End(
@@ -56,6 +56,7 @@ def _end(args: Namespace, letter: str) -> End:
             altnames=getattr(args, f"{letter}_altname"),
             sysctls=getattr(args, f"{letter}_sysctl"),
             routes=getattr(args, f"{letter}_route"),
+            neighbours=getattr(args, f"{letter}_neighbour"),
         )
     except InvalidValue as error:
         raise InvalidValue(flags.get(error.field, "--queues"), error.value, error.hint) from None
@@ -67,7 +68,7 @@ def _on(flag: str | None) -> bool | None:
 
 # The fields of Session.set that flags of other names give.
 _OTHER_FLAGS = {"new_name": "--name", "addresses": "--addr", "altnames": "--altname", "sysctls": "--sysctl"}
-_OTHER_FLAGS |= {"routes": "--route"}
+_OTHER_FLAGS |= {"routes": "--route", "neighbours": "--neighbour"}
 
 
 def set_link(args: Namespace, output: Output) -> int:
@@ -77,6 +78,7 @@ def set_link(args: Namespace, output: Output) -> int:
     fields = {"mac": args.mac, "mtu": args.mtu, "alias": args.alias, "up": up, "ipv6": ipv6, "txqlen": args.txqlen}
     fields |= {"gso_max_size": args.gso_max_size, "addresses": args.addr, "altnames": args.altname}
     fields |= {"new_name": args.name, "sysctls": args.sysctl, "routes": args.route}
+    fields |= {"neighbours": args.neighbour}
     given: dict[str, Any] = {field: value for field, value in fields.items() if value is not None}
     if not given:
         raise InvalidValue("LINK", args.link, "say what to change, as in --mtu 1400")

@@ -1,0 +1,155 @@
+"""Permanent neighbours over a link: as given to an end, and as the kernel reports them (:class:`Neighbour`).
+
+1. A neighbour that vethlib adds has the protocol ``PROTO`` (NDA_PROTOCOL, Linux 5.0), by which it is known later;
+   others are never removed.
+2. A link knows an address once. So a neighbour that is given takes the place of any other with its address, whoever
+   added it; if the change is undone, that one is restored as it was. An equal one is left to whom it belongs.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any, Final
+
+from vethlib._nl.dependents.neighbour import NeighbourMessage, del_neighbour, new_neighbour
+from vethlib._values import Value, aside
+from vethlib.addresses import IPAddress
+from vethlib.errors import InvalidValue
+
+from .checks import check_hardware_address
+
+__all__ = ["PROTO", "Neighbour", "check_neighbours", "neighbour_of", "neighbour_requests"]
+
+PROTO: Final = 118
+"""The protocol of neighbours that vethlib adds."""
+
+_LONGEST: Final = 64  # characters of an address
+
+
+class Neighbour(Value):
+    """A permanent neighbour over a link: ``Neighbour("10.0.0.9", "02:00:00:00:00:09")``.
+
+    The link never asks who has the address `ip` (by ARP or neighbour discovery), and never forgets it.
+
+    `proto` is the protocol of a neighbour that was read; vethlib adds them with ``PROTO``.
+
+    Raises :class:`InvalidValue`, with the field "neighbours", for a value that the kernel would refuse.
+    """
+
+    ip: str | IPAddress
+    mac: str
+    proto: int = aside(default=PROTO)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ip", _address(self.ip))
+        object.__setattr__(self, "mac", check_hardware_address(self.mac, "neighbours"))
+
+    @property
+    def address(self) -> IPAddress:
+        """The IP address as an ``ipaddress`` address."""
+        return self.ip  # type: ignore[return-value]
+
+    def __str__(self) -> str:
+        """Format as ``ip neighbour`` does: ``10.0.0.9 lladdr 02:00:00:00:00:09``."""
+        return f"{self.ip} lladdr {self.mac}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the neighbour as in the northbound model: ``{"ip": "10.0.0.9", "mac": "02:00:00:00:00:09"}``."""
+        return {"ip": str(self.ip), "mac": self.mac}
+
+
+def _address(given: object) -> IPAddress:
+    if isinstance(given, str) and len(given) <= _LONGEST:
+        try:
+            given = ip_address(given)
+        except ValueError:
+            pass
+    if not isinstance(given, IPv4Address | IPv6Address):
+        raise InvalidValue("neighbours", given, "ip must be an address without a prefix length, such as 10.0.0.9")
+    if given.is_unspecified or given.is_multicast:
+        raise InvalidValue("neighbours", str(given), "an unspecified or multicast address is nobody's: give another")
+    if isinstance(given, IPv6Address) and given.scope_id is not None:
+        raise InvalidValue("neighbours", str(given), "leave out the %scope: the link is the scope")
+    return given
+
+
+def check_neighbours(
+    neighbours: Iterable[Neighbour | Mapping[str, Any]], field: str = "neighbours"
+) -> tuple[Neighbour, ...]:
+    """Return neighbours, each given as :class:`Neighbour` or as the northbound model has it, sorted; each only once.
+
+    Raises InvalidValue, also for an address with two MAC addresses.
+    """
+    if isinstance(neighbours, str | Mapping) or not isinstance(neighbours, Iterable):
+        hint = 'must be a list of neighbours, such as [Neighbour("10.0.0.9", "02:00:00:00:00:09")]'
+        raise InvalidValue(field, neighbours, hint)
+    checked: dict[IPAddress, Neighbour] = {}
+    for given in neighbours:
+        neighbour = _from_dict(given, field) if isinstance(given, Mapping) else given
+        if not isinstance(neighbour, Neighbour):
+            raise InvalidValue(field, given, 'must be a Neighbour, such as Neighbour("10.0.0.9", "02:00:00:00:00:09")')
+        first = checked.setdefault(neighbour.address, neighbour)
+        if first != neighbour:
+            raise InvalidValue(field, str(neighbour), f"{first} has the same address: give each address once")
+    return tuple(sorted(checked.values(), key=lambda each: (each.address.version, each.address.packed)))
+
+
+def _from_dict(given: Mapping[str, Any], field: str) -> Neighbour:
+    if unknown := given.keys() - {"ip", "mac"}:
+        raise InvalidValue(field, min(map(str, unknown)), "a neighbour has the keys ip, mac")
+    for key in ("ip", "mac"):
+        if not given.get(key):
+            raise InvalidValue(field, dict(given), f"a neighbour needs the key {key}, as in {_EXAMPLE}")
+    return Neighbour(given["ip"], given["mac"])
+
+
+_EXAMPLE: Final = '{"ip": "10.0.0.9", "mac": "02:00:00:00:00:09"}'
+
+
+def neighbour_of(message: NeighbourMessage) -> Neighbour | None:
+    """Return a permanent neighbour that was read; None for any other, and for what is no :class:`Neighbour`."""
+    if not message.is_permanent or len(message.address) not in (4, 16) or len(message.mac) != 6:
+        return None
+    try:
+        return Neighbour(ip_address(message.address), message.mac.hex(":"), message.protocol)
+    except InvalidValue:
+        return None
+
+
+def neighbour_requests(
+    index: int, present: Sequence[Neighbour], wanted: Sequence[Neighbour]
+) -> Iterator[tuple[str, bytes, tuple[bytes, ...], tuple[int, ...]]]:
+    """Yield what leads from the neighbours that a link has, as far as they may be changed, to those it should have.
+
+    Each has a text, the message, the messages that undo it, and the errnos that mean that it was unnecessary.
+    """
+    there = {each.address: each for each in present}
+    kept = {each.address for each in wanted}
+    for neighbour in present:
+        if neighbour.address not in kept:
+            yield _removal(index, neighbour)
+    for neighbour in wanted:
+        old = there.get(neighbour.address)
+        if old == neighbour:
+            continue
+        if old is not None and not neighbour.proto:
+            yield _removal(index, old)  # the protocol of an entry is never cleared
+            old = None
+        undo = (del_neighbour(index, neighbour.address.packed),)
+        yield f"neighbour {neighbour}", _new(index, neighbour), undo if old is None else (*undo, _new(index, old)), ()
+
+
+# ENOENT: another program has removed it, or the kernel with the state or the MAC of the link.
+_GONE: Final = (errno.ENOENT,)
+
+
+def _removal(index: int, neighbour: Neighbour) -> tuple[str, bytes, tuple[bytes, ...], tuple[int, ...]]:
+    request = del_neighbour(index, neighbour.address.packed)
+    return f"no neighbour {neighbour}", request, (_new(index, neighbour),), _GONE
+
+
+def _new(index: int, neighbour: Neighbour) -> bytes:
+    mac = bytes.fromhex(neighbour.mac.replace(":", ""))
+    return new_neighbour(index, neighbour.address.packed, mac, neighbour.proto)
