@@ -53,7 +53,7 @@ def main() -> int:
         (Configurator, "resync", "take them over"),
         (HostObserver, "look_everywhere", "first look"),
         (reconcilepass, "plan", "plan"),
-        (execution, "_add_netns", "make namespaces"),
+        (execution, "add_netns", "make namespaces"),
         (execution, "_create", "create pairs"),
         (reconcilepass.ReconcilePass, "_watch", "watch"),
         (HostObserver, "look", "second look"),

@@ -9,7 +9,8 @@ from typing import Any
 from tests.witness import seen
 from vethlib import Session, ns
 from vethlib.agent import Interface, Plan, load, plan, read_value
-from vethlib.agent.host.execution import Execution, execute
+from vethlib.agent.host.executed import Execution
+from vethlib.agent.host.execution import execute
 from vethlib.agent.host.observation import observe
 
 LABEL = "vpp1"

@@ -14,10 +14,10 @@ from vethlib._nl import addr, link
 from vethlib._nl.batch import Outcome
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
 from vethlib.session.read import reading
-from vethlib.session.write import addressing, building, renew
+from vethlib.session.write import addressing, building, job, renew
 
 
-def without_echo(monkeypatch: pytest.MonkeyPatch, user: ModuleType = building) -> None:
+def without_echo(monkeypatch: pytest.MonkeyPatch, user: ModuleType = job) -> None:
     """As before Linux 6.2, for the module that creates pairs."""
     create_veth = link.create_veth
 

@@ -27,7 +27,7 @@ FILE = Path("/run/netns/ns1")
 @pytest.fixture
 def configurator(session: Session, monkeypatch: pytest.MonkeyPatch) -> Iterator[Configurator]:
     # As if the namespace had been there for long: no file is too young to be a leftover.
-    monkeypatch.setattr("vethlib.agent.host.execution._CREATION", -60.0)
+    monkeypatch.setattr("vethlib.agent.host.namespaces._CREATION", -60.0)
     with Configurator(session, label="deleting") as configurator:
         put(configurator, *pair("a", "b", "ns1"))
         settle(configurator)
@@ -84,7 +84,7 @@ def test_apply_leaves_it_a_moment_too(session: Session, monkeypatch: pytest.Monk
     unmount()
     os.utime(FILE, (1, 1))
     made = planned(session, *interfaces)
-    monkeypatch.setattr("vethlib.agent.host.execution.time.sleep", lambda _: FILE.unlink(missing_ok=True))
+    monkeypatch.setattr("vethlib.agent.host.namespaces.time.sleep", lambda _: FILE.unlink(missing_ok=True))
     assert execute(session, made).errors == []
     assert names("ns1") == {"a"}
     assert ns.names() == ["ns1"]

@@ -30,7 +30,7 @@ from vethlib import (
 )
 from vethlib._nl.link import create_veth
 from vethlib.links import check_addresses, check_mac, check_name
-from vethlib.session.write import building
+from vethlib.session.write import building, job
 
 Provoke = Callable[[Session], object]
 
@@ -85,7 +85,7 @@ def without_rights(call: Callable[[], object]) -> Provoke:
 
 def a_kind_that_this_kernel_does_not_have(session: Session) -> object:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(building, "create_veth", lambda *args: create_veth(*args).replace(b"veth\0", b"vith\0"))
+        patch.setattr(job, "create_veth", lambda *args: create_veth(*args).replace(b"veth\0", b"vith\0"))
         return session.create(Veth(End("x"), End("y")))
 
 

@@ -200,16 +200,15 @@ def half_moved(host: Host) -> object:
 CREATING = ("session/methods/base.py", "session/methods/creating.py")
 CHANGING = ("session/methods/base.py", "session/methods/changing.py")
 SESSION = (*CREATING, "session/write/create.py", "session/core/undo.py")
+BUILDING = ("session/write/building.py", "session/write/job.py")
 CASES = {
-    "create": Case(create, nothing, Host.names, (*SESSION, "session/write/building.py", "_nl/sock.py"), leaving=1),
-    "create_many": Case(
-        create_all, nothing, Host.names, (*SESSION, "session/write/building.py"), nowhere_else=True, leaving=1
-    ),
+    "create": Case(create, nothing, Host.names, (*SESSION, *BUILDING, "_nl/sock.py"), leaving=1),
+    "create_many": Case(create_all, nothing, Host.names, (*SESSION, *BUILDING), nowhere_else=True, leaving=1),
     "create without an echo": Case(
         create,
         nothing,
         Host.names,
-        ("session/write/create.py", "session/write/building.py"),
+        ("session/write/create.py", *BUILDING),
         nowhere_else=True,
         leaving=1,
     ),
@@ -229,10 +228,8 @@ CASES = {
         half_changed_one,
         (*CHANGING, "session/write/setting.py", "_nl/direct.py", "_nl/sock.py"),
     ),
-    "create without reading": Case(
-        create_unread, nothing, Host.names, ("session/write/building.py",), nowhere_else=True, leaving=1
-    ),
-    "move": Case(move, one_at_home, half_moved, (*CHANGING, "session/write/change.py"), nowhere_else=True),
+    "create without reading": Case(create_unread, nothing, Host.names, BUILDING, nowhere_else=True, leaving=1),
+    "move": Case(move, one_at_home, half_moved, (*CHANGING, "session/write/move.py"), nowhere_else=True),
 }
 
 

@@ -14,7 +14,7 @@ from vethlib._nl import trace
 from vethlib._nl.batch import Outcome
 from vethlib._nl.link import LinkMessage, get_link, parse_link
 from vethlib.errors import Malformed
-from vethlib.session.write import building
+from vethlib.session.write import building, job
 
 CALLS: dict[str, Callable[[Session], object]] = {
     "index": lambda session: session.index("va", "blue"),
@@ -81,7 +81,7 @@ def test_an_echo_that_makes_no_sense_is_replaced_by_a_look(
         monkeypatch.undo()
         raise Malformed("an echo")
 
-    monkeypatch.setattr(building, "parse_link", first_fails)
+    monkeypatch.setattr(job, "parse_link", first_fails)
     pair = session.create(Veth(End("va", blue), End("vb")))
     assert (pair.a.index, pair.b.index) == (session.index("va", blue), session.index("vb"))
     assert pair.a.peer_index == pair.b.index
@@ -96,7 +96,8 @@ def test_a_pair_that_cannot_be_read_is_taken_back(session: Session, blue: str, m
             raise Malformed("a link")
         return parse_link(body)
 
-    monkeypatch.setattr(building, "parse_link", fails_after_the_echo)
+    for module in (building, job):
+        monkeypatch.setattr(module, "parse_link", fails_after_the_echo)
     with pytest.raises(NetlinkError) as caught:
         session.create(Veth(End("va", blue), End("vb")))
     assert caught.value.errno == errno.EBADMSG

@@ -33,7 +33,7 @@ from vethlib import (
 from vethlib._nl.batch import Outcome
 from vethlib._nl.link import create_veth
 from vethlib.session.core.namespaces import OpenNetns
-from vethlib.session.write import building
+from vethlib.session.write import building, job
 
 ROOT = Path(__file__).parents[2]
 
@@ -337,7 +337,7 @@ def test_an_address_refused_the_second_time_too_is_an_error(
 
 
 def test_a_kernel_without_veth_is_told_of(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(building, "create_veth", lambda *args: create_veth(*args).replace(b"veth\0", b"vith\0"))
+    monkeypatch.setattr(job, "create_veth", lambda *args: create_veth(*args).replace(b"veth\0", b"vith\0"))
     with nothing_changes(), raises(NotSupported, errno=errno.EOPNOTSUPP):
         session.create(Veth(End("va"), End("vb")))
 
@@ -353,7 +353,7 @@ def test_a_pair_that_is_gone_before_it_was_looked_at_is_an_error(
         message[6] &= ~0x8
         return bytes(message)
 
-    monkeypatch.setattr(building, "create_veth", silent)
+    monkeypatch.setattr(job, "create_veth", silent)
     monkeypatch.setattr(building, "find", gone)
     veth = Veth(End("va"), End("vb", "blue"))
     with raises(LinkNotFound, errno=errno.ENODEV, item=veth):

@@ -459,7 +459,7 @@ def test_a_link_is_not_moved_if_its_new_name_is_taken(
         session.move("va", "blue", to="blue", name="lo")
     assert host_state() == before
     # Another program takes the name after it was looked up.
-    monkeypatch.setattr("vethlib.session.write.change.holders", lambda *_: {})
+    monkeypatch.setattr("vethlib.session.write.move.holders", lambda *_: {})
     with raises(LinkExists, netns="red"):
         session.move("va", "blue", to="red", name="wan0")
     assert host_state() == before

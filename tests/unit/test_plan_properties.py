@@ -21,7 +21,7 @@ from vethlib.agent import (
     plan,
 )
 from vethlib.agent.config.mark import alias_of
-from vethlib.agent.host.execution import interfaces_of
+from vethlib.agent.host.executed import interfaces_of
 from vethlib.agent.planning.desired import Desired
 from vethlib.agent.planning.observed import LinkId
 from vethlib.agent.planning.operations import Operation

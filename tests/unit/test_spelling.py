@@ -11,7 +11,7 @@ import pytest
 from tests.proportion import is_proportional
 from vethlib import End
 from vethlib.agent import Interface, Limits, Namespace, NamespaceType, read, read_value, to_dict
-from vethlib.agent.config.model import FIELD_READ
+from vethlib.agent.config.namespace import FIELD_READ
 from vethlib.agent.stores.texts import name_in
 from vethlib.errors import InvalidValue
 from vethlib.links import check_mac

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from .config.mark import read_alias as read_alias
     from .config.model import Interface as Interface
     from .config.model import InterfaceType as InterfaceType
-    from .config.model import Namespace as Namespace
-    from .config.model import NamespaceType as NamespaceType
+    from .config.namespace import Namespace as Namespace
+    from .config.namespace import NamespaceType as NamespaceType
     from .config.northbound import Parsed as Parsed
     from .config.northbound import read as read
     from .config.northbound import read_one as read_one
@@ -106,8 +106,8 @@ _MODULES = {
     "Mark": ".config.mark",
     "MemoryResolver": "vethlib.follow",
     "MemoryStore": ".stores.memory",
-    "Namespace": ".config.model",
-    "NamespaceType": ".config.model",
+    "Namespace": ".config.namespace",
+    "NamespaceType": ".config.namespace",
     "NetnsId": ".planning.observed",
     "Observed": ".planning.observed",
     "Operation": ".planning.operations",

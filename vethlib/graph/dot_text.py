@@ -8,7 +8,7 @@ from __future__ import annotations
 from html import escape
 from typing import Final
 
-from .layout import row_text, title_of
+from .labels import row_text, title_of
 from .model import COLORS, Graph, Mood, Port, check_graph
 from .reasons import reasons
 

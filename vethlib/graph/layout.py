@@ -19,10 +19,11 @@ from typing import Final, Literal, TypeAlias
 
 from vethlib.text import columns, natural
 
+from .labels import row_text, title_of
 from .model import Box, Edge, Graph, Port
 from .order import spread, untangled
 
-__all__ = ["Curve", "PlacedBox", "PlacedGraph", "Row", "place", "sign_of"]
+__all__ = ["Curve", "PlacedBox", "PlacedGraph", "Row", "place"]
 
 Side: TypeAlias = Literal["left", "right"]
 _SIDES: Final[tuple[Side, ...]] = ("left", "right")
@@ -383,26 +384,3 @@ class _Part:
         furthest = [max(curve.a.x, curve.b.x) + curve.bulge for curve in beside["right"]]
         width = max([*(box.x + box.width for box in boxes), *furthest])
         return PlacedGraph(boxes, self._curves, width, max(box.y + box.height for box in boxes))
-
-
-def row_text(port: Port) -> str:
-    """Return the text of a port: its name, addresses, MTU, and its state unless that is up."""
-    words = [port.marked_name, *port.address_texts()[:2]]
-    words += [f"+{len(port.addresses) - 2}"] if len(port.addresses) > 2 else []
-    words += [f"mtu {port.mtu}"] if port.mtu else []
-    words += [f"{sign_of(port)} {port.state}"] if port.state not in ("", "up") else []
-    return "  ".join(words)
-
-
-def sign_of(port: Port) -> str:
-    """Return the sign before the state of a port, for readers who do not see its colour."""
-    return _SIGN_OF.get(port.state, SIGNS[port.mood])
-
-
-_SIGN_OF: Final = {"to be changed": "~"}
-SIGNS: Final = {"good": "✓", "bad": "✕", "waiting": "…", "planned": "+", "plain": "·"}
-
-
-def title_of(box: Box) -> str:
-    """Return the title of a box."""
-    return f"{box.name} (missing)" if box.missing else box.name

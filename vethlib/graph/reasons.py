@@ -8,7 +8,7 @@ from typing import Final
 
 from vethlib.text import columns, cut, natural
 
-from .layout import sign_of
+from .labels import sign_of
 from .model import MOODS_BY_SEVERITY, WARNED, Graph, Mood, Port
 
 __all__ = ["Reason", "reasons", "wrapped"]

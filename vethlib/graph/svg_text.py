@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from html import escape
 from typing import Final
 
-from .layout import CHAR, HEAD, PAD, ROW, Curve, PlacedBox, Row, place, title_of
+from .labels import title_of
+from .layout import CHAR, HEAD, PAD, ROW, Curve, PlacedBox, Row, place
 from .model import Graph, Mood, check_graph
 from .reasons import Reason, reasons, wrapped
 

@@ -13,7 +13,7 @@ from vethlib.agent.limits import Limits
 from vethlib.errors import InvalidValue
 
 from .jsontext import JsonObject, Stray
-from .model import FIELD_READ, NamespaceType
+from .namespace import FIELD_READ, NamespaceType
 from .problems import MoreProblems, Remark
 from .spelling import LONGEST as NEAR
 from .spelling import enum_number, field_of, is_former_name, is_uint32

@@ -25,22 +25,18 @@ from vethlib.endfields.neighbours import Neighbour
 from vethlib.endfields.routes import Route
 from vethlib.endfields.table import FIELDS
 from vethlib.errors import InvalidValue
-from vethlib.follow.resolver import LABEL_MAX
-from vethlib.text import has_controls
 
+from .namespace import FIELD_READ, HOME, Namespace, NamespaceType
 from .problems import MOST_PROBLEMS, InvalidInterface, MoreProblems, Remark, detached, too_many_addresses
+from .textchecks import check_description, check_text, check_word
 
 __all__ = [
     "IPv6Policy",
     "Interface",
     "InterfaceType",
-    "Namespace",
-    "NamespaceType",
 ]
 
 NAME_MAX = 63  # four times the length of a link name, and three names still fit into an alias
-PID_MAX = 4_194_304  # PID_MAX_LIMIT, include/linux/threads.h
-PATH_MAX = 4096  # include/uapi/linux/limits.h, with the NUL
 IPV6_MIN_MTU = 1280  # include/uapi/linux/ipv6.h; below it, addrconf_notify() removes IPv6 from the link
 
 # No veth can have these names: see also sysctl_dev_name_is_allowed(), include/net/net_namespace.h.
@@ -50,7 +46,6 @@ _NEVER_FREE = {
     "default": "the kernel has settings of this name",
 }
 
-_NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 _NOT_IN_NAME = re.compile("[/:% ]")
 
 IPv6Policy: TypeAlias = Literal["on", "auto", "off"]
@@ -67,121 +62,6 @@ class InterfaceType(IntEnum):
     """The kind of link of an interface."""
 
     VETH = 0
-
-
-class NamespaceType(IntEnum):
-    """The field of a :class:`Namespace` that is read."""
-
-    PID_REF_NS = 0
-    MICROSERVICE_REF_NS = 1
-    NAMED_NS = 2
-    FILE_REF_NS = 3
-
-
-FIELD_READ = {
-    NamespaceType.PID_REF_NS: "pid",
-    NamespaceType.MICROSERVICE_REF_NS: "microservice",
-    NamespaceType.NAMED_NS: "name",
-    NamespaceType.FILE_REF_NS: "filepath",
-}
-
-_REF_PREFIXES = {
-    NamespaceType.PID_REF_NS: "pid:",
-    NamespaceType.MICROSERVICE_REF_NS: "microservice:",
-    NamespaceType.NAMED_NS: "netns:",
-    NamespaceType.FILE_REF_NS: "path:",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Namespace:
-    """A reference to a network namespace; by default, to the home namespace.
-
-    It is a union by convention: `type` selects the field that is read, and the others are dropped. pid 0 and an empty
-    name or filepath mean the home namespace, unless a field that is not read is set, which is an error. `ref` is the
-    reference as text: ``\"\"``, ``netns:blue``, ``pid:42``, ``path:/…`` or ``microservice:x``.
-
-    Raises :class:`InvalidValue` for a reference that is invalid.
-    """
-
-    type: int = NamespaceType.PID_REF_NS
-    _: KW_ONLY
-    pid: int = 0
-    microservice: str = ""
-    name: str = ""
-    filepath: str = ""
-    ref: str = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.type, int) or self.type not in FIELD_READ:
-            known = ", ".join(f"{kind.name} ({kind.value})" for kind in NamespaceType)
-            raise InvalidValue("namespace.type", self.type, f"must be one of {known}")
-        kind = NamespaceType(self.type)
-        read = FIELD_READ[kind]
-        value = getattr(self, read)
-        if not value:
-            self._check_unread(kind)
-        _CHECK_NAMESPACE[kind](value)
-        _set(self, "type", kind if value else NamespaceType.PID_REF_NS)
-        for other in FIELD_READ.values():
-            if other != read:
-                _set(self, other, 0 if other == "pid" else "")
-        _set(self, "ref", _REF_PREFIXES[kind] + str(value) if value else "")
-
-    @classmethod
-    def at(cls, ref: str) -> Namespace:
-        """Return the namespace with this `ref`; home if no configuration can have that reference."""
-        for kind, prefix in _REF_PREFIXES.items():
-            if ref.startswith(prefix):
-                value, read = ref.removeprefix(prefix), FIELD_READ[kind]
-                return cls(kind, **{read: int(value) if read == "pid" else value})  # type: ignore[arg-type]
-        return cls()
-
-    def _check_unread(self, kind: NamespaceType) -> None:
-        """Refuse an empty field that `type` reads while another field is set: it would mean the home namespace."""
-        for other, unread in FIELD_READ.items():
-            if other != kind and (value := getattr(self, unread)):
-                reads = f"namespace.type is {kind.name} ({kind.value}), which reads namespace.{FIELD_READ[kind]}"
-                cure = f'is not read: {reads}, which is empty; set "type": {other.value} ({other.name})'
-                raise InvalidValue(f"namespace.{unread}", value, cure)
-
-
-def _check_pid(pid: int) -> None:
-    if type(pid) is not int or not 0 <= pid <= PID_MAX:
-        cure = f"must be a process id from 1 to {PID_MAX}, or 0 for the agent's own namespace"
-        raise InvalidValue("namespace.pid", pid, cure)
-
-
-def _check_microservice(label: str) -> None:
-    _check_text(label, "namespace.microservice")
-    if not 1 <= len(label.encode()) <= LABEL_MAX:
-        cure = f"must be the microservice label of a container, of 1 to {LABEL_MAX} bytes"
-        raise InvalidValue("namespace.microservice", label, cure)
-
-
-def _check_netns_name(name: str) -> None:
-    _check_text(name, "namespace.name")
-    if "/" in name or name in (".", "..") or len(name.encode()) > 255:
-        cure = "must be the name of a file in /run/netns: up to 255 bytes, without '/', and not '.' or '..'"
-        raise InvalidValue("namespace.name", name, cure)
-
-
-def _check_filepath(path: str) -> None:
-    _check_text(path, "namespace.filepath")
-    if path and not path.startswith("/"):
-        raise InvalidValue("namespace.filepath", path, "must be an absolute path, such as /proc/42/ns/net")
-    if len(path.encode()) >= PATH_MAX:
-        raise InvalidValue("namespace.filepath", path, f"must have at most {PATH_MAX - 1} bytes")
-
-
-_CHECK_NAMESPACE: dict[NamespaceType, Callable[..., None]] = {
-    NamespaceType.PID_REF_NS: _check_pid,
-    NamespaceType.MICROSERVICE_REF_NS: _check_microservice,
-    NamespaceType.NAMED_NS: _check_netns_name,
-    NamespaceType.FILE_REF_NS: _check_filepath,
-}
-
-HOME = Namespace()
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +115,7 @@ class Interface:
         elif named:
             check(_check_as_link_name, self.name, "name")
         self._check_peer(check)
-        check(_check_description, self.description, "description")
+        check(check_description, self.description, "description")
         if self.phys_address:
             _set(self, "phys_address", check(links.check_mac, self.phys_address, "phys_address"))
         if self.mtu != 0:
@@ -254,7 +134,7 @@ class Interface:
             check.wrong("namespace", self.namespace, "must be a Namespace")
         else:
             field = FIELD_READ[NamespaceType(self.namespace.type)]
-            check(_check_word, str(getattr(self.namespace, field)), f"namespace.{field}")
+            check(check_word, str(getattr(self.namespace, field)), f"namespace.{field}")
         if check.problems:
             raise InvalidInterface(self.name, check.listed())
         if self.host_if_name == self.name:
@@ -365,7 +245,7 @@ def check_interface_name(name: str, where: str = "name") -> str:
 
     It may be longer than the 15 bytes of a link name, because it only has to be unique and to fit into the alias.
     """
-    _check_text(name, where)
+    check_text(name, where)
     if not 1 <= len(name.encode()) <= NAME_MAX:
         cure = f"must have 1 to {NAME_MAX} bytes, and has {len(name.encode())}"
         raise InvalidValue(where, name, cure)
@@ -377,7 +257,7 @@ def check_interface_name(name: str, where: str = "name") -> str:
 
 
 def _check_kernel_name(name: str, where: str) -> str:
-    _check_text(name, where)
+    check_text(name, where)
     if name in _NEVER_FREE:
         raise InvalidValue(where, name, _NEVER_FREE[name])
     if name.endswith("*"):
@@ -404,27 +284,6 @@ def _read_address(text: str | links.Interface, where: str) -> links.Interface:
     if address.version == 6 and int(address) == 1:  # EADDRNOTAVAIL from ipv6_add_addr(), net/ipv6/addrconf.c
         raise InvalidValue(where, text, "only the loopback interface can have this address")
     return address
-
-
-def _check_text(text: str, where: str) -> str:
-    if not isinstance(text, str):
-        raise InvalidValue(where, text, "must be a string")
-    # Lone surrogates (an undecodable file name, or \ud800 in JSON) cannot be sent or stored as UTF-8.
-    if _NOT_TEXT.search(text):
-        raise InvalidValue(where, text, "must not contain NUL or a lone surrogate")
-    return text
-
-
-def _check_word(text: str, where: str) -> str:
-    if has_controls(_check_text(text, where)):
-        raise InvalidValue(where, text, "must not contain control or text-direction characters")
-    return text
-
-
-def _check_description(text: str, where: str) -> str:
-    # It may have several lines, but no character that a terminal interprets.
-    _check_word(text.replace("\n", " ").replace("\t", " ") if isinstance(text, str) else text, where)
-    return text
 
 
 class _Checks:

@@ -11,7 +11,8 @@ from typing import Any
 from google.protobuf import json_format
 
 from . import northbound_pb2 as pb
-from .model import FIELD_READ, Interface
+from .model import Interface
+from .namespace import FIELD_READ
 
 __all__ = ["to_dict", "to_json"]
 

@@ -6,84 +6,37 @@ by name, ifindex and namespace; and if another link has taken a name, only the p
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, TypeVar, cast
+from typing import Any, TypeVar, cast
 
-from vethlib import ns
-from vethlib._primitives import time
 from vethlib.agent.config.mark import ADDRESS_PROTO
 from vethlib.agent.planning.confine import foreseen
-from vethlib.agent.planning.observed import NetnsId, is_same_link, is_same_netns
+from vethlib.agent.planning.observed import NetnsId, is_same_link
 from vethlib.agent.planning.operations import AddNetns, ChangeLink, CreatePair, DeletePair, Operation, Plan, RemoveNetns
-from vethlib.agent.reasons import of_error
-from vethlib.agent.state import State, Verdict
 from vethlib.endfields.table import FIELDS
-from vethlib.errors import BatchError, NetnsExists, NetnsNotFound, VethError
+from vethlib.errors import BatchError, VethError
 from vethlib.links import Address, IPInterface, Link, NetnsRef, describe
 from vethlib.ns import Netns
-from vethlib.ns.opening import entry_at, is_leftover
 from vethlib.session import Session
 from vethlib.session.core.namespaces import Birth
 from vethlib.session.session import open_netns
 from vethlib.session.write.create import Made
 from vethlib.session.write.delete import DeleteItem
 
+from .executed import Execution
 from .given import facts_of_creation, recorded_changes
+from .namespaces import add_netns, remove_netns, remove_unused
 from .recordfile import RecordFile
 from .recording import intended, made
 
-__all__ = ["Execution", "NetnsInUse", "execute", "interfaces_of"]
+__all__ = ["execute"]
 
-_CREATION: Final = 1.0  # seconds; between its file and its mount a namespace needs one thousandth of that
-_REMOVAL: Final = 0.05  # seconds; and as much between its unmounting and the removal of its file
 
 T = TypeVar("T", bound=Operation)
 K = TypeVar("K")
 Progress = Callable[[str, int, int], object]
-
-
-class NetnsInUse(VethError):
-    """A namespace that was added for a trial is in use by now; ``netns`` is its reference."""
-
-    def __init__(self, netns: str, inside: Sequence[str]) -> None:
-        super().__init__(f"{netns} is not removed: {', '.join(inside)} {'is' if len(inside) == 1 else 'are'} in it")
-        self.netns = netns
-
-
-@dataclass(slots=True)
-class Execution:
-    """The result of a plan: the operations that were `done`, and the `errors` of those that were refused.
-
-    `added` has the identities of the namespaces that were added, by their references; if pairs are recorded, `made` has
-    each pair that was created.
-    """
-
-    done: list[Operation] = field(default_factory=list)
-    errors: list[tuple[Operation, VethError]] = field(default_factory=list)
-    added: dict[str, NetnsId] = field(default_factory=dict)
-    made: list[tuple[CreatePair, Made]] = field(default_factory=list)
-
-    def verdicts(self, plan: Plan) -> dict[str, Verdict]:
-        """Return the state of every interface: the verdict of the plan, or FAILED with the refusal of the kernel."""
-        verdicts = dict(plan.verdicts)
-        for operation, error in self.errors:
-            for name in interfaces_of(operation):
-                if name in verdicts:
-                    verdicts[name] = Verdict.because(State.FAILED, of_error(error))
-        return verdicts
-
-
-def interfaces_of(operation: Operation) -> tuple[str, ...]:
-    """Return the names of the interfaces that an operation is for."""
-    if isinstance(operation, CreatePair):
-        return operation.a.name, operation.b.name
-    if isinstance(operation, ChangeLink):
-        return (operation.interface.name,)
-    return (operation.interface,) if isinstance(operation, DeletePair) and operation.interface else ()
 
 
 def execute(
@@ -113,13 +66,13 @@ def execute(
     execution = Execution() if account is None else account
     added: list[Netns] = []
     try:
-        refused = _add_netns(_of(plan, AddNetns), added, execution, loopback=loopback)
+        refused = add_netns(_of(plan, AddNetns), added, execution, loopback=loopback)
         _delete(session, _of(plan, DeletePair), execution, progress)
         _change(session, _of(plan, ChangeLink), execution, progress, records)
         _create(session, _possible(_of(plan, CreatePair), refused, execution), execution, progress, records)
-        _remove_netns(session, _of(plan, RemoveNetns), execution)
+        remove_netns(session, _of(plan, RemoveNetns), execution)
     finally:
-        _remove_unused(session, added, execution)
+        remove_unused(session, added, execution)
     return execution
 
 
@@ -129,46 +82,6 @@ def _of(plan: Plan, kind: type[T]) -> list[T]:
 
 def _step(progress: Progress | None, what: str) -> Callable[[int, int], object] | None:
     return None if progress is None else lambda done, total: progress(what, done, total)
-
-
-def _add_netns(
-    operations: Iterable[AddNetns], added: list[Netns], execution: Execution, *, loopback: bool
-) -> dict[str, VethError]:
-    """Add namespaces; `added` gets those that did not exist. Return the error for each that was refused."""
-    refused: dict[str, VethError] = {}
-    create = partial(Netns.create, up=loopback)
-    for operation in operations:
-        try:
-            _remove_leftover(operation)
-            # Created and noted in one C call, which no interrupt can divide: so it will be removed again.
-            added.extend(map(create, [operation.ref]))
-            execution.added[operation.ref] = added[-1].identity
-            added[-1].close()
-        except NetnsExists:
-            continue
-        except Exception as error:
-            refused[operation.name] = foreseen(error, f"create {operation.ref}")
-            execution.errors.append((operation, refused[operation.name]))
-        else:
-            execution.done.append(operation)
-    return refused
-
-
-def _remove_leftover(operation: AddNetns) -> None:
-    """Remove the file of a namespace whose creator was killed before it mounted the namespace on it.
-
-    While it exists, no program can create a namespace with that name. A file that is a mount point cannot be unlinked.
-    """
-    path = ns.parse(operation.ref).path
-    try:
-        if is_leftover(entry_at(path)):
-            before = os.lstat(path)
-            if not before.st_size and time.time() - before.st_mtime > _CREATION:
-                time.sleep(_REMOVAL)  # a program that has just unmounted it removes the file (see creatable.py)
-                if is_leftover(now := entry_at(path)) and now.ino == before.st_ino:
-                    os.unlink(path)
-    except OSError:
-        pass  # creating it reports the reason
 
 
 def _possible(
@@ -186,24 +99,6 @@ def _possible(
         else:
             execution.errors.append((operation, error))
     return possible
-
-
-def _remove_unused(session: Session, added: Iterable[Netns], execution: Execution) -> None:
-    """Remove the added namespaces in which no pair was created."""
-    created = [operation for operation in execution.done if isinstance(operation, CreatePair)]
-    used = {interface.namespace.ref for operation in created for interface in (operation.a, operation.b)}
-    unused = [netns.ref for netns in added if netns.ref not in used]
-    if not unused:
-        return
-    removed = set()
-    for ref in unused:
-        try:
-            if not any(link.kind == "veth" for link in session.links(ref)):
-                ns.remove(ref)
-                removed.add(ref)
-        except VethError:
-            continue  # another program uses it now, or has removed it
-    execution.done = [each for each in execution.done if not (isinstance(each, AddNetns) and each.ref in removed)]
 
 
 def _delete(session: Session, operations: list[DeletePair], execution: Execution, progress: Progress | None) -> None:
@@ -238,18 +133,6 @@ def _one_by_one(items: Iterable[K], what: str, error: Exception, do: Callable[[K
         except Exception as error:
             failed[item] = foreseen(error, what)
     return failed
-
-
-def _is_same(session: Session, operation: RemoveNetns) -> bool:
-    """Return whether the name still leads to the same namespace. Errors like NotPermitted are raised by later calls."""
-    ref = operation.ref
-    try:
-        place = session.identity(ref)
-        return is_same_netns(operation.place, operation.cookie, place, session.cookie(ref))
-    except NetnsNotFound:
-        return False
-    except VethError:
-        return True
 
 
 def _is_observed(operation: DeletePair | ChangeLink, link: Link, birth: Birth) -> bool:
@@ -400,37 +283,6 @@ def _note_creations(
             facts.append(records.record.add(created))
         facts += facts_of_creation(records.record, create, pair)
     records.write(facts)
-
-
-def _remove_netns(session: Session, operations: Iterable[RemoveNetns], execution: Execution) -> None:
-    for operation in operations:
-        try:
-            if _is_same(session, operation):
-                _check_unused(session, operation)
-                ns.remove(operation.ref)
-        except VethError as error:
-            execution.errors.append((operation, error))
-        else:
-            execution.done.append(operation)
-
-
-def _check_unused(session: Session, operation: RemoveNetns) -> None:
-    inside = [repr(link.name) for link in session.links(operation.ref) if link.name != "lo"]
-    inside += [f"process {pid}" for pid in _processes_in(operation.place)]
-    if inside:
-        raise NetnsInUse(operation.ref, inside)
-
-
-def _processes_in(place: NetnsId) -> Iterator[int]:
-    """Yield the processes whose main thread is in the namespace, as far as /proc shows."""
-    for name in os.listdir("/proc"):
-        if name.isdecimal():
-            try:
-                netns = os.stat(f"/proc/{name}/ns/net")
-            except OSError:
-                continue  # it has ended
-            if (netns.st_dev, netns.st_ino) == place:
-                yield int(name)
 
 
 def _account(operations: Mapping[Any, T], failed: Mapping[Any, VethError], execution: Execution) -> None:

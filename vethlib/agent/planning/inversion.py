@@ -32,7 +32,8 @@ from dataclasses import dataclass, replace
 
 from vethlib import links
 from vethlib.agent.config.mark import ADDRESS_PROTO, Mark, read_alias
-from vethlib.agent.config.model import IPV6_MIN_MTU, Interface, Namespace
+from vethlib.agent.config.model import IPV6_MIN_MTU, Interface
+from vethlib.agent.config.namespace import Namespace
 from vethlib.endfields.table import FIELDS
 from vethlib.errors import InvalidValue
 from vethlib.links import Address, End, Veth, describe

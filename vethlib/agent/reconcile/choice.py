@@ -8,7 +8,7 @@ from ipaddress import IPv6Interface
 from typing import Final, TypeVar
 
 from vethlib._primitives import time
-from vethlib.agent.host.execution import interfaces_of
+from vethlib.agent.host.executed import interfaces_of
 from vethlib.agent.planning.operations import AddNetns, ChangeLink, CreatePair, Operation
 from vethlib.agent.planning.words import drift, drifted
 from vethlib.agent.reasons import Reason, changed_repeatedly, duplicate_mac

@@ -32,7 +32,7 @@ from vethlib._primitives import select, time
 from vethlib.agent.config.mark import check_label
 from vethlib.agent.config.model import Interface, IPv6Policy
 from vethlib.agent.host.creatable import CreatableNetns
-from vethlib.agent.host.execution import interfaces_of
+from vethlib.agent.host.executed import interfaces_of
 from vethlib.agent.host.recordfile import RecordFile
 from vethlib.agent.limits import DEFAULT, Limits
 from vethlib.agent.planning.confine import foreseen

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from vethlib.agent.config.model import Interface
 from vethlib.agent.host.creatable import CreatableNetns
-from vethlib.agent.host.execution import Execution
+from vethlib.agent.host.executed import Execution
 from vethlib.agent.host.given import attributed
 from vethlib.agent.host.observation import find_recorded, fingerprints, look_at, observe
 from vethlib.agent.host.recordfile import RecordFile

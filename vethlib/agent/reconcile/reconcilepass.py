@@ -18,7 +18,8 @@ from dataclasses import replace
 from typing import Any, Final
 
 from vethlib._primitives import time
-from vethlib.agent.host.execution import execute, interfaces_of
+from vethlib.agent.host.executed import interfaces_of
+from vethlib.agent.host.execution import execute
 from vethlib.agent.host.recording import facts_of_look
 from vethlib.agent.planning.confine import plan_apart
 from vethlib.agent.planning.detection import unusable

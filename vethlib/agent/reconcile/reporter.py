@@ -8,7 +8,7 @@ from typing import Final
 
 from vethlib._primitives import time
 from vethlib.agent.config.problems import in_public
-from vethlib.agent.host.execution import interfaces_of
+from vethlib.agent.host.executed import interfaces_of
 from vethlib.agent.planning.compare import unknown_addresses
 from vethlib.agent.planning.confine import foreseen
 from vethlib.agent.planning.observed import SeenLink

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Final
 
 from vethlib.agent.config.model import Interface
-from vethlib.agent.host.execution import Execution, interfaces_of
+from vethlib.agent.host.executed import Execution, interfaces_of
 from vethlib.agent.host.observation import look_at
 from vethlib.agent.planning.detection import may_be_detected, unusable
 from vethlib.agent.planning.observed import SeenLink

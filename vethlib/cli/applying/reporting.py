@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from vethlib.agent.host.execution import Execution
+from vethlib.agent.host.executed import Execution
 from vethlib.agent.state import State, Verdict
 from vethlib.cli.term.exits import DONE, PENDING, REFUSED, report
 from vethlib.cli.term.output import Output

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from vethlib.agent.host.execution import Execution, execute
+from vethlib.agent.host.executed import Execution
+from vethlib.agent.host.execution import execute
 from vethlib.agent.host.recordfile import RecordFile
 from vethlib.agent.planning.observed import Observed
 from vethlib.agent.planning.operations import Operation

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from vethlib.agent.host.execution import Execution, NetnsInUse, execute
+from vethlib.agent.host.executed import Execution
+from vethlib.agent.host.execution import execute
 from vethlib.agent.host.given import attributed
+from vethlib.agent.host.namespaces import NetnsInUse
 from vethlib.agent.host.observation import observe
 from vethlib.agent.host.recordfile import RecordFile
 from vethlib.agent.planning.inversion import inverse

@@ -231,7 +231,7 @@ class ChangingSession(SessionBase):
         Raises LinkNotFound, LinkExists (the name is taken there), NetnsNotFound or NetlinkError; the link has not moved
         then.
         """
-        from vethlib.session.write.change import move  # as in set()
+        from vethlib.session.write.move import move  # 2 ms, for few callers
 
         old, netns, index = locate(link, netns)
         check_lookup_name(old)

@@ -22,198 +22,27 @@ from functools import partial
 from typing import Any, Final
 
 from vethlib._nl.addr import new_addr
-from vethlib._nl.batch import DONE, UNSENT, Exchange, Outcome
-from vethlib._nl.link import LinkMessage, NewEnd, create_veth, get_link, parse_link, set_link, set_up
-from vethlib.endfields.checks import IPV6_MIN_MTU, Sysctl
+from vethlib._nl.batch import DONE, Outcome
+from vethlib._nl.link import LinkMessage, get_link, parse_link, set_link, set_up
+from vethlib.endfields.checks import Sysctl
 from vethlib.endfields.table import FIELDS, SYSCTLS, Step
-from vethlib.errors import InvalidValue, LinkExists, Malformed, NetlinkError, VethError
-from vethlib.links import End, IPInterface, Link, Veth, describe, spell
+from vethlib.errors import VethError
+from vethlib.links import IPInterface, Link, describe, spell
 from vethlib.session.core.ipv6 import enable_ipv6, is_disabled, switch_ipv6
 from vethlib.session.core.namespaces import Identity, Namespaces, OpenNetns
-from vethlib.session.core.refusal import copy_for, refusal
 from vethlib.session.core.settings import write_sysctls
-from vethlib.session.read.dying import Patience, Wanted, are_dying, holders
-from vethlib.session.read.reading import find, link_of, to_link
-from vethlib.session.read.target import Target
+from vethlib.session.read.dying import Patience, are_dying, holders
+from vethlib.session.read.reading import find, to_link
 
 from .addressing import as_sent
-from .freenames import FreeNames, is_open
+from .freenames import FreeNames
 from .ids import assign_ids, note_id
+from .job import Job, Side
 
-__all__ = ["Job", "Side", "Slab"]
+__all__ = ["Slab"]
 
 _TRIES: Final = 16
 """Attempts at creating a pair whose names were free for a moment: other programs may take them, too."""
-
-
-class Side:
-    """One end of a pair being built."""
-
-    __slots__ = ("end", "group", "index", "link", "mac", "name", "place")
-
-    def __init__(self, end: End, place: OpenNetns) -> None:
-        self.end = end
-        self.name = end.name  # until one is chosen for an end that takes any free name
-        self.place = place
-        self.group = end.group
-        self.index = 0
-        self.link: Link | None = None
-        self.mac = None if end.mac is None else bytes.fromhex(end.mac.replace(":", ""))
-
-    @property
-    def made(self) -> Target:
-        """The link that was created."""
-        return Target(self.place, self.name, self.place.ref, "read what was made")
-
-    @property
-    def wants_more(self) -> bool:
-        """Whether it has settings that cannot be in the creating message."""
-        end = self.end
-        return end.up or end.alias is not None or bool(end.addresses or end.further) or end.ipv6 is not None
-
-
-class Job:
-    """A pair being built. `outer` is the end in whose namespace the creating socket is; it gets the `group`, if any."""
-
-    __slots__ = (
-        "_echo",
-        "_exchange",
-        "_number",
-        "a",
-        "b",
-        "error",
-        "open",
-        "outer",
-        "peer",
-        "position",
-        "request",
-        "veth",
-    )
-
-    def __init__(
-        self, position: int, veth: Veth, namespaces: Namespaces, group: int | None = None, *, reads: bool = True
-    ) -> None:
-        self.position = position
-        self.veth = veth
-        self.a = Side(veth.a, namespaces(veth.a.netns))
-        self.b = Side(veth.b, namespaces(veth.b.netns))
-        if veth.a.name == veth.b.name and self.a.place is self.b.place and not is_open(veth.a):
-            raise InvalidValue("name", veth.a.name, f"both ends of the pair would have this name in {self.a.place}")
-        self.outer, self.peer = (self.b, self.a) if self.b.place.is_home else (self.a, self.b)
-        if self.outer.group is None:
-            self.outer.group = group
-        if not reads and self.peer.mac is None:
-            self.peer.mac = _random_mac()
-        self.open: Sequence[Side] = ()  # the ends that take any free name
-        if is_open(veth.a) or is_open(veth.b):
-            self.open = [side for side in (self.a, self.b) if is_open(side.end)]
-        self.encode()
-        self.error: VethError | None = None
-        self._exchange: Exchange | None = None
-        self._number = 0
-        self._echo: LinkMessage | None = None
-
-    def encode(self) -> None:
-        """Make the message that creates the pair, with the present names."""
-        elsewhere = self.peer.place.fd if self.peer.place is not self.outer.place else None
-        self.request = create_veth(_new_end(self.outer), _new_end(self.peer), elsewhere)
-
-    def sent_as(self, exchange: Exchange, number: int) -> None:
-        """Note that the pair is request `number` of `exchange`, which has its outcome."""
-        self._exchange = exchange
-        self._number = number
-
-    @property
-    def outcome(self) -> Outcome:
-        """The outcome of the create request so far."""
-        return UNSENT if self._exchange is None else self._exchange.outcomes[self._number]
-
-    @property
-    def made(self) -> bool:
-        """Whether the pair was created."""
-        return not self.outcome.errno
-
-    @property
-    def echo(self) -> LinkMessage | None:
-        """The outer end as the kernel echoed it, its peer's ifindex in `link`; kernels before 6.2 do not."""
-        if self._echo is None and (bodies := self.outcome.bodies):
-            try:
-                self._echo = parse_link(bodies[0])
-            except Malformed:
-                return None  # as of those kernels: the new links are looked up
-        return self._echo
-
-    @property
-    def has_known_queues(self) -> bool:
-        """Whether the number of queues of the peer is known, given the echo of the outer end."""
-        return self.peer.end.num_queues is not None or self.outer.end.num_queues is None
-
-    def unread(self, side: Side) -> Link | None:
-        """Return an end as far as it is known from what was sent and echoed; None if it has to be read."""
-        echo, end = self.echo, side.end
-        if echo is None or not (side is self.outer or self.has_known_queues):
-            return None
-        if side is self.outer:
-            mac, mtu, peer, netnsid, queues = echo.mac, echo.mtu, echo.link, echo.link_netnsid, echo.num_tx_queues
-        else:
-            mac, mtu, peer, netnsid = side.mac or b"", end.mtu or _DEFAULT_MTU, self.outer.index, None
-            queues = end.num_queues or echo.num_tx_queues
-        return link_of(
-            side.index,
-            side.name,
-            end.netns,
-            "veth",
-            mac.hex(":"),
-            mtu,
-            end.up,
-            "unknown" if end.up else echo.operstate,
-            end.interfaces,
-            peer,
-            netnsid,
-            end.alias or "",
-            side.group or 0,
-            queues,
-            end.further.get("altnames", ()),
-            (),
-            mtu >= IPV6_MIN_MTU if end.ipv6 is None else end.ipv6,
-        )
-
-    @property
-    def names(self) -> list[Wanted]:
-        """The names that must be free for it."""
-        return [(side.place, side.name) for side in (self.a, self.b)]
-
-    def refused(self, outcome: Outcome, *, says: str = "", side: Side | None = None, dying: bool = False) -> None:
-        """Note that a step failed; only the first error is kept."""
-        if self.error is None:
-            netns = (side or self.outer).place.ref
-            cls = NetlinkError if outcome.errno in (errno.EEXIST, errno.EACCES) and side is not None else None
-            self.error = refusal(outcome, f"create veth {self.veth}", netns, says=says, cls=cls)
-            self.error.item = self.veth
-            if isinstance(self.error, LinkExists):
-                self.error.dying = dying
-
-    def failed(self, error: VethError) -> None:
-        """Note a copy of an error that concerns all pairs of a namespace."""
-        if self.error is None:
-            self.error = copy_for(error, self.veth, f"create veth {self.veth}")
-
-
-_new = partial(tuple.__new__, NewEnd)  # as in _nl/link.py
-
-
-def _new_end(side: Side) -> NewEnd:
-    end = side.end
-    return _new((os.fsencode(side.name), side.mac, end.mtu, end.num_queues, side.group))
-
-
-_DEFAULT_MTU: Final = 1500  # ether_setup, net/ethernet/eth.c
-
-
-def _random_mac() -> bytes:
-    """Return a MAC as the kernel would choose one (eth_random_addr): unicast and locally administered."""
-    mac = os.urandom(6)
-    return bytes([mac[0] & 0xFC | 2]) + mac[1:]
 
 
 _Ends = list[tuple[Job, Side]]

@@ -12,7 +12,6 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
@@ -21,8 +20,8 @@ from vethlib._nl.link import LinkMessage, get_link, parse_link, set_link
 from vethlib.addresses import Address
 from vethlib.endfields.checks import IPV6_MIN_MTU, Sysctl, check_ipv6
 from vethlib.endfields.table import FIELDS, SYSCTLS, Step
-from vethlib.errors import InvalidValue, LinkExists, NetlinkError, NotPermitted, VethError
-from vethlib.links import IPInterface, Link, NetnsRef, describe
+from vethlib.errors import InvalidValue, LinkExists, NetlinkError, VethError
+from vethlib.links import IPInterface, Link, describe
 from vethlib.session.core.ipv6 import enable_ipv6, is_disabled, switch_ipv6
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
 from vethlib.session.core.refusal import refusal
@@ -36,7 +35,7 @@ from vethlib.session.read.target import Target, read_body
 from .addressing import ROUNDS, Goal, give
 from .restore import restore_addresses
 
-__all__ = ["Change", "change", "move"]
+__all__ = ["Change", "change"]
 
 
 _MAY_BE_MADE: Final = (0, LOST.errno)
@@ -388,108 +387,3 @@ def _refused(step: Step, outcome: Outcome, target: Target) -> VethError:
     elif step.address is not None and outcome.errno == errno.EACCES:
         cls = NetlinkError
     return refusal(outcome, f"{target.what} {step.what}", target.netns, says=says, cls=cls)
-
-
-def move(namespaces: Namespaces, target: Target, destination: OpenNetns, to: NetnsRef, name: str | None = None) -> Link:
-    """Move a link, and return it as it is there: down, without addresses, with another ifindex if its own was taken.
-
-    With `name`, it has that name there.
-    """
-    before = find_known(namespaces, target)
-    target.check_ifindex(before.ifindex)
-    renamed = name is not None and name != before.name
-    if target.place is not destination:
-        _check_reach(namespaces, destination, target.what, to)
-        if renamed:
-            _move_renamed(namespaces, target, before, destination, to, name)  # type: ignore[arg-type]
-        else:
-            request = set_link(before.ifindex, netns_fd=destination.fd)
-            (outcome,) = namespaces.exchange(target.place, [request])
-            if outcome.errno:
-                raise _not_moved(namespaces, before.name, before, target, destination, outcome, to)
-    elif renamed:
-        return change(namespaces, target, Change(new_name=name))
-    return read_link(namespaces, Target(destination, name or before.name, to, target.what))
-
-
-def _move_renamed(
-    namespaces: Namespaces, target: Target, before: LinkMessage, destination: OpenNetns, to: NetnsRef, name: str
-) -> None:
-    """Move a link and rename it in one message, or leave it where it is, as it is.
-
-    The kernel looks at the new name before the move only if the old one is taken there, and otherwise after it
-    (do_setlink). So the name is looked up first; if another program takes it just then, the link is brought back.
-    """
-    taken = Outcome(errno.EEXIST, "", ())
-    if holders(namespaces, [(destination, name)]):
-        raise _not_moved(namespaces, name, before, target, destination, taken, to)
-    addresses = addresses_of(read_addresses(namespaces, target.place, before.ifindex))
-    request = set_link(before.ifindex, netns_fd=destination.fd, name=os.fsencode(name))
-    (outcome,) = namespaces.exchange(target.place, [request])
-    if outcome.errno:
-        error = _not_moved(namespaces, name, before, target, destination, outcome, to)
-        steps = (
-            partial(_bring_back, namespaces, target, before, destination),
-            partial(_give_back, namespaces, target, before, addresses),
-        )
-        undo_all((step, lambda failure: note(error, str(failure))) for step in steps)
-        raise error
-
-
-def _bring_back(namespaces: Namespaces, target: Target, before: LinkMessage, destination: OpenNetns) -> None:
-    """Bring a link back that was moved, but not renamed; do nothing if it is still where it was."""
-    (here,) = namespaces.exchange(target.place, [get_link(before.ifindex)])
-    if here.errno != errno.ENODEV:
-        return
-    index = find(namespaces, Target(destination, before.name, destination.ref, target.what)).ifindex
-    request = set_link(index, netns_fd=target.place.fd, new_index=before.ifindex)
-    (outcome,) = namespaces.exchange(destination, [request])
-    if outcome.errno:
-        raise refusal(outcome, f"{target.what}: bring it back", target.netns)
-
-
-def _give_back(namespaces: Namespaces, target: Target, before: LinkMessage, addresses: Sequence[Address]) -> None:
-    """Restore what the kernel has removed from a link because it was moved."""
-    index = find(namespaces, target.renamed(before.name)).ifindex
-    if not before.ipv6 and before.mtu >= IPV6_MIN_MTU:
-        for error in switch_ipv6({target.place: {before.name: False}}).values():
-            raise error
-    if before.up:
-        namespaces.exchange(target.place, [set_link(index, up=True)])
-    restore_addresses(namespaces, target, index, addresses)
-
-
-def _check_reach(namespaces: Namespaces, destination: OpenNetns, request: str, to: NetnsRef) -> None:
-    """Raise NotPermitted if the link could not be read in the namespace that it is to be moved to; it stays then."""
-    try:
-        namespaces.socket(destination)
-    except NotPermitted as error:
-        says = "moving it needs CAP_NET_ADMIN, and reading it there CAP_SYS_ADMIN, to enter the namespace"
-        message = f"{request}: {says}"
-        raise NotPermitted(message, errno=error.errno or errno.EPERM, request=request, netns=str(to or "")) from error
-
-
-def _not_moved(
-    namespaces: Namespaces,
-    name: str,
-    moved: LinkMessage,
-    target: Target,
-    destination: OpenNetns,
-    outcome: Outcome,
-    to: NetnsRef,
-) -> NetlinkError:
-    """Return the error for a refused move: LinkExists, with the names of the link that are taken there, or another."""
-    # Older kernels (5.10) say EINVAL for a name that is taken: they try "" instead (dev_change_net_namespace). Others
-    # mean that the link must not leave its namespace, which is never so for a veth.
-    unclear = outcome.errno == errno.EINVAL and moved.kind == "veth"
-    if outcome.errno != errno.EEXIST and not unclear:
-        return target.refusal(outcome)
-    links = holders(namespaces, [(destination, taken) for taken in (name, *moved.altnames)])
-    if unclear and not links:
-        return target.refusal(outcome)
-    taken = " and ".join(repr(name) for _, name in links) or "one of its names"
-    outcome = outcome._replace(errno=errno.EEXIST)
-    error = refusal(outcome, target.what, to, says=f"{taken} already exists in {destination}")
-    if isinstance(error, LinkExists):
-        error.dying = are_dying(namespaces, links)
-    return error

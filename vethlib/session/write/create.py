@@ -21,10 +21,11 @@ from vethlib.session.read.dying import Patience
 from vethlib.session.read.reading import find
 from vethlib.session.read.target import Target
 
-from .building import Job, Side, Slab
+from .building import Slab
 from .delete import delete_indexes
 from .freenames import FreeNames
 from .grouped import random_group
+from .job import Job, Side
 
 __all__ = ["Creation", "Made"]
 

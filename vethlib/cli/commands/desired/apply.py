@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 
 from vethlib.agent.config.mark import check_label
-from vethlib.agent.host.execution import Execution
+from vethlib.agent.host.executed import Execution
 from vethlib.agent.host.recordfile import RecordFile
 from vethlib.agent.planning.operations import Plan
 from vethlib.agent.state import State

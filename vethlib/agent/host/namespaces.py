@@ -1,0 +1,135 @@
+"""Add and remove the namespaces of a plan; each only if that harms nobody who uses it by now."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from typing import Final
+
+from vethlib import ns
+from vethlib._primitives import time
+from vethlib.agent.planning.confine import foreseen
+from vethlib.agent.planning.observed import NetnsId, is_same_netns
+from vethlib.agent.planning.operations import AddNetns, CreatePair, RemoveNetns
+from vethlib.errors import NetnsExists, NetnsNotFound, VethError
+from vethlib.ns import Netns
+from vethlib.ns.opening import entry_at, is_leftover
+from vethlib.session import Session
+
+from .executed import Execution
+
+__all__ = ["NetnsInUse", "add_netns", "remove_netns", "remove_unused"]
+
+_CREATION: Final = 1.0  # seconds; between its file and its mount a namespace needs one thousandth of that
+_REMOVAL: Final = 0.05  # seconds; and as much between its unmounting and the removal of its file
+
+
+class NetnsInUse(VethError):
+    """A namespace that was added for a trial is in use by now; ``netns`` is its reference."""
+
+    def __init__(self, netns: str, inside: Sequence[str]) -> None:
+        super().__init__(f"{netns} is not removed: {', '.join(inside)} {'is' if len(inside) == 1 else 'are'} in it")
+        self.netns = netns
+
+
+def add_netns(
+    operations: Iterable[AddNetns], added: list[Netns], execution: Execution, *, loopback: bool
+) -> dict[str, VethError]:
+    """Add namespaces; `added` gets those that did not exist. Return the error for each that was refused."""
+    refused: dict[str, VethError] = {}
+    create = partial(Netns.create, up=loopback)
+    for operation in operations:
+        try:
+            _remove_leftover(operation)
+            # Created and noted in one C call, which no interrupt can divide: so it will be removed again.
+            added.extend(map(create, [operation.ref]))
+            execution.added[operation.ref] = added[-1].identity
+            added[-1].close()
+        except NetnsExists:
+            continue
+        except Exception as error:
+            refused[operation.name] = foreseen(error, f"create {operation.ref}")
+            execution.errors.append((operation, refused[operation.name]))
+        else:
+            execution.done.append(operation)
+    return refused
+
+
+def _remove_leftover(operation: AddNetns) -> None:
+    """Remove the file of a namespace whose creator was killed before it mounted the namespace on it.
+
+    While it exists, no program can create a namespace with that name. A file that is a mount point cannot be unlinked.
+    """
+    path = ns.parse(operation.ref).path
+    try:
+        if is_leftover(entry_at(path)):
+            before = os.lstat(path)
+            if not before.st_size and time.time() - before.st_mtime > _CREATION:
+                time.sleep(_REMOVAL)  # a program that has just unmounted it removes the file (see creatable.py)
+                if is_leftover(now := entry_at(path)) and now.ino == before.st_ino:
+                    os.unlink(path)
+    except OSError:
+        pass  # creating it reports the reason
+
+
+def remove_unused(session: Session, added: Iterable[Netns], execution: Execution) -> None:
+    """Remove the added namespaces in which no pair was created."""
+    created = [operation for operation in execution.done if isinstance(operation, CreatePair)]
+    used = {interface.namespace.ref for operation in created for interface in (operation.a, operation.b)}
+    unused = [netns.ref for netns in added if netns.ref not in used]
+    if not unused:
+        return
+    removed = set()
+    for ref in unused:
+        try:
+            if not any(link.kind == "veth" for link in session.links(ref)):
+                ns.remove(ref)
+                removed.add(ref)
+        except VethError:
+            continue  # another program uses it now, or has removed it
+    execution.done = [each for each in execution.done if not (isinstance(each, AddNetns) and each.ref in removed)]
+
+
+def _is_same(session: Session, operation: RemoveNetns) -> bool:
+    """Return whether the name still leads to the same namespace. Errors like NotPermitted are raised by later calls."""
+    ref = operation.ref
+    try:
+        place = session.identity(ref)
+        return is_same_netns(operation.place, operation.cookie, place, session.cookie(ref))
+    except NetnsNotFound:
+        return False
+    except VethError:
+        return True
+
+
+def remove_netns(session: Session, operations: Iterable[RemoveNetns], execution: Execution) -> None:
+    """Remove namespaces that were added, unless they have another identity by now, or something is in them."""
+    for operation in operations:
+        try:
+            if _is_same(session, operation):
+                _check_unused(session, operation)
+                ns.remove(operation.ref)
+        except VethError as error:
+            execution.errors.append((operation, error))
+        else:
+            execution.done.append(operation)
+
+
+def _check_unused(session: Session, operation: RemoveNetns) -> None:
+    inside = [repr(link.name) for link in session.links(operation.ref) if link.name != "lo"]
+    inside += [f"process {pid}" for pid in _processes_in(operation.place)]
+    if inside:
+        raise NetnsInUse(operation.ref, inside)
+
+
+def _processes_in(place: NetnsId) -> Iterator[int]:
+    """Yield the processes whose main thread is in the namespace, as far as /proc shows."""
+    for name in os.listdir("/proc"):
+        if name.isdecimal():
+            try:
+                netns = os.stat(f"/proc/{name}/ns/net")
+            except OSError:
+                continue  # it has ended
+            if (netns.st_dev, netns.st_ino) == place:
+                yield int(name)
