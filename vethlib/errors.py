@@ -192,7 +192,22 @@ class NetnsExists(VethError, FileExistsError):
 
 
 class WaitTimeout(VethError, TimeoutError):
-    """A wait timed out. Changes that were made before the wait remain in effect."""
+    """A wait timed out. Changes that were made before the wait remain in effect.
+
+    ``awaited`` is what did not happen within ``seconds``: "up" (the link is down), "carrier" (the other end is down),
+    "address" (an address was removed from the link), "detection" (duplicate address detection has not finished),
+    "move" (the process has not moved to another namespace), "condition" or "listener" (nothing listens on the port).
+    ``name`` is the link, or the node of a topology, and ``netns`` its namespace, as the caller spelt it.
+    """
+
+    def __init__(
+        self, message: str, *, awaited: str = "", name: str = "", netns: str = "", seconds: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.awaited = awaited
+        self.name = name
+        self.netns = netns
+        self.seconds = seconds
 
     def __str__(self) -> str:
         return str(self.args[0])

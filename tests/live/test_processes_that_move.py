@@ -14,6 +14,7 @@ import pytest
 
 from tests.confined import confined
 from tests.live.applying import interface, planned
+from tests.refusing import raises
 from tests.witness import names, poll
 from vethlib import End, InvalidValue, NetlinkError, Netns, NetnsNotFound, Session, Veth, WaitTimeout
 from vethlib.agent import Configurator, Interface, Namespace, NamespaceType
@@ -302,7 +303,7 @@ def test_a_namespace_is_opened_when_the_process_has_gone_there(mover: Mover) -> 
 def test_a_process_that_stays_is_waited_for_until_the_time_is_over(mover: Mover) -> None:
     began = time.monotonic()
     for timeout in (0, 0.1):
-        with pytest.raises(WaitTimeout):
+        with raises(WaitTimeout, awaited="move", netns=f"pid:{mover.pid}", seconds=timeout):
             Netns.of_process(mover.pid, timeout=timeout)
     assert 0.1 <= time.monotonic() - began < SOON
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -290,8 +291,20 @@ SENTENCES = {
     "a link that is down": Sentence(
         lambda session: session.set("va", "blue", alias="x", up=False, wait=0),
         WaitTimeout,
-        {},
+        {"awaited": "up", "name": "va", "netns": "blue", "seconds": 0},
         "'va' in netns:blue is not usable after 0 s: the link is down",
+    ),
+    "a link whose other end is down": Sentence(
+        lambda session: session.create(Veth(End("x"), End("y", "blue", up=False)), wait=0.2),
+        WaitTimeout,
+        {"awaited": "carrier", "name": "x", "netns": "", "seconds": 0.2},
+        "'x' is not usable after 0.2 s: its state is down (is the other end up?)",
+    ),
+    "a process that stays where it is": Sentence(
+        lambda _: ns.Netns.of_process(os.getpid(), timeout=0),
+        WaitTimeout,
+        {"awaited": "move", "name": "", "netns": f"pid:{os.getpid()}", "seconds": 0},
+        f"process {os.getpid()} has not moved to another network namespace within 0 s",
     ),
     # what is over
     "a closed session": Sentence(

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from tests.refusing import raises
 from tests.witness import addresses, host_state, names, seen
 from vethlib import BatchError, End, NetlinkError, Pair, Session, Veth, WaitTimeout, ns
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
@@ -114,7 +115,7 @@ def test_pairs_that_do_not_become_usable_stay_and_are_in_the_error(session: Sess
         Veth(End("a1", blue), End("b1", up=False)),
         Veth(End("a2", blue), End("b2")),
     ]
-    with pytest.raises(WaitTimeout) as one:
+    with raises(WaitTimeout, awaited="carrier", name="a1", netns=blue, seconds=0.1) as one:
         session.create(wanted[1], wait=0.1)
     assert [pair.a.name for pair in one.value.created] == ["a1"]
     session.delete("a1", blue)

@@ -10,11 +10,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 
+from tests.refusing import raises
 from tests.witness import poll
 from vethlib import LinkNotFound, NetnsNotFound, WaitTimeout
 from vethlib.topology import Node, Topology
@@ -265,7 +267,7 @@ def test_wait_listening_returns_when_something_listens(node: Node, family: int, 
 def test_wait_listening_gives_up_in_time(node: Node) -> None:
     with node.socket() as bound:
         bound.bind(("", 80))  # which is not to listen
-        with pytest.raises(WaitTimeout, match=r"nothing listens on TCP port 80 in node a after 0.05 s"):
+        with raises(WaitTimeout, awaited="listener", name="a", seconds=0.05):
             node.wait_listening(80, timeout=0.05)
 
 
@@ -277,8 +279,31 @@ def test_wait_listening_waits_for_a_program_that_goes_to_the_background(node: No
 
 def test_wait_listening_does_not_wait_for_a_program_that_has_ended(node: Node) -> None:
     node.start(["sh", "-c", "exit 3"])
-    with pytest.raises(WaitTimeout, match="port 80 in node a; sh ended with exit code 3"):
+    with raises(WaitTimeout, awaited="listener", name="a", seconds=60):
         node.wait_listening(80, timeout=60)
+
+
+def a_program_has_failed(node: Node) -> None:
+    node.start(["sh", "-c", "exit 3"])
+    node.wait_listening(80, timeout=60)
+
+
+TIMEOUTS: dict[str, Callable[[Node], object]] = {
+    "nothing listens on TCP port 80 in node a after 0 s": lambda node: node.wait_listening(80, timeout=0),
+    "nothing listens on UDP port 80 in node a after 0 s": lambda node: node.wait_listening(80, udp=True, timeout=0),
+    "nothing listens on TCP port 80 in node a; sh ended with exit code 3": a_program_has_failed,
+    "list does not hold in node a after 0 s": lambda node: node.wait_for(list, timeout=0),
+    "partial does not hold in node a after 0 s: [Errno 2] No such file or directory: ''": lambda node: node.wait_for(
+        partial(open, ""), timeout=0
+    ),
+}
+
+
+@pytest.mark.parametrize("sentence", TIMEOUTS)
+def test_a_wait_in_vain_has_this_sentence(node: Node, sentence: str) -> None:
+    with pytest.raises(WaitTimeout) as caught:
+        TIMEOUTS[sentence](node)
+    assert str(caught.value) == sentence
 
 
 def test_links_of_a_node_have_their_addresses(node: Node) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.live.plugin import UNPRIVILEGED
+from tests.refusing import raises
 from tests.witness import ip
 from vethlib import InvalidValue, LinkNotFound, NetlinkError, NetnsNotFound, WaitTimeout
 from vethlib.topology import Node, Pings, Topology
@@ -118,7 +119,7 @@ def test_a_condition_that_never_holds_is_a_timeout_with_its_cause(net: Topology)
     def refused() -> bool:
         raise ConnectionRefusedError("nobody listens")
 
-    with pytest.raises(WaitTimeout) as timeout:
+    with raises(WaitTimeout, awaited="condition", name="a", seconds=0.1) as timeout:
         net["a"].wait_for(refused, timeout=0.1)
     assert isinstance(timeout.value.__cause__, ConnectionRefusedError)
     with pytest.raises(WaitTimeout) as timeout:

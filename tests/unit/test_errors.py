@@ -45,7 +45,7 @@ ALL: list[tuple[VethError, type[Exception]]] = [
     (Malformed("no", netns="blue"), OSError),
     (NetnsNotFound("no", netns="blue"), LookupError),
     (NetnsExists("no"), FileExistsError),
-    (WaitTimeout("no"), TimeoutError),
+    (WaitTimeout("no", awaited="carrier", name="x", netns="blue", seconds=0.5), TimeoutError),
     (SessionClosed("no"), RuntimeError),
     (BatchError("2 of 3", [LinkExists("no", **FIELDS), NetnsNotFound("no", netns="blue")]), ExceptionGroup),
 ]
@@ -69,7 +69,20 @@ def test_an_error_travels_with_all_it_carries(error: VethError, builtin: object,
         assert (str(again), repr(again), again.args) == (str(error), repr(error), error.args) or isinstance(
             error, BatchError
         )
-        for name in ("errno", "extack", "request", "netns", "field", "value", "hint", "item", "__notes__"):
+        for name in (
+            "errno",
+            "extack",
+            "request",
+            "netns",
+            "field",
+            "value",
+            "hint",
+            "item",
+            "awaited",
+            "name",
+            "seconds",
+            "__notes__",
+        ):
             assert getattr(again, name, None) == getattr(error, name, None)
     error.item = None
     error.__dict__.pop("__notes__", None)

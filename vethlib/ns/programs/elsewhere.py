@@ -43,7 +43,7 @@ def opened_elsewhere(pid: int, timeout: float) -> Descriptor:
             left = deadline - time.monotonic()
             if left <= 0:
                 message = f"process {pid} has not moved to another network namespace within {timeout:g} s"
-                raise WaitTimeout(message)
+                raise WaitTimeout(message, awaited="move", netns=ref, seconds=timeout)
             if ended.poll(max(1, round(min(pause, left) * 1000))):
                 raise _gone(pid, ref)
             pause = min(2 * pause, _PAUSES[1])

@@ -68,8 +68,10 @@ def until_usable(
         while missing := [(end, what) for end, place in at if (what := _missing(namespaces, place, end))]:
             left = deadline - time.monotonic()
             if left <= 0:
-                end, what = missing[0]
-                raise WaitTimeout(f"{end} is not usable after {timeout:g} s: {what}")
+                end, (awaited, words) = missing[0]
+                text = f"{end} is not usable after {timeout:g} s: {words}"
+                netns = str(end.netns or "")
+                raise WaitTimeout(text, awaited=awaited, name=end.name, netns=netns, seconds=timeout)
             _next_event(listeners, min(left, _LONGEST))
     return [read_link(namespaces, end.at(place)) for end, place in at]
 
@@ -97,8 +99,8 @@ def _next_event(listeners: Sequence[RtnlSocket], timeout: float) -> None:
                 raise
 
 
-def _missing(namespaces: Namespaces, place: OpenNetns, end: Awaited) -> str:
-    """Return why the link is not usable yet, in words; "" if it is. Raises DuplicateAddress."""
+def _missing(namespaces: Namespaces, place: OpenNetns, end: Awaited) -> tuple[str, str] | None:
+    """Return what the link waits for, as a code and in words; None if it is usable. Raises DuplicateAddress."""
     target = end.at(place)
     link = find(namespaces, target)
     # The kernel's own link-local address was not requested, and an IPv4 link would wait two seconds for it.
@@ -112,12 +114,15 @@ def _missing(namespaces: Namespaces, place: OpenNetns, end: Awaited) -> str:
     if any(interface.version == 6 for interface in lost) and _is_switched_off(place, link.name):
         says = f"another host on the link has the MAC address {link.mac.hex(':')}, so the kernel has disabled IPv6"
         raise _duplicate(f"{says} on {link.name!r} (accept_dad is 2)", target)
+    if not link.up:
+        return "up", "the link is down"
     if link.operstate != "up":
-        return "the link is down" if not link.up else f"its state is {link.operstate} (is the other end up?)"
+        return "carrier", f"its state is {link.operstate} (is the other end up?)"
     if lost:
-        return f"{', '.join(map(str, lost))} was removed from it"
-    tentative = [str(address.interface) for address in given if not address.usable]
-    return f"{', '.join(tentative)} still in duplicate address detection" if tentative else ""
+        return "address", f"{', '.join(map(str, lost))} was removed from it"
+    if tentative := [str(address.interface) for address in given if not address.usable]:
+        return "detection", f"{', '.join(tentative)} still in duplicate address detection"
+    return None
 
 
 def _is_switched_off(place: OpenNetns, name: str) -> bool:

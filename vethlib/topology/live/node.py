@@ -283,7 +283,7 @@ class Node:
         """
         name = _name(condition)
         return wait_until(
-            lambda: ns.call_in(self.netns.fd, condition), f"{name} does not hold in node {self.name}", timeout
+            lambda: ns.call_in(self.netns.fd, condition), f"{name} does not hold", timeout, node=self.name
         )
 
     def sysctl(self, name: str, value: str | int | None = None) -> str:
@@ -378,7 +378,8 @@ class Node:
                 programs = "".join(f"; {describe_program(program)}" for program in ended)
                 if ended and (missing := missing_ids()):
                     programs += f" ({missing})"
-                raise WaitTimeout(what + (programs or f" after {timeout:g} s"))
+                text = what + (programs or f" after {timeout:g} s")
+                raise WaitTimeout(text, awaited="listener", name=self.name, seconds=timeout)
             time.sleep(_POLL)
 
     def links(self) -> list[Link]:

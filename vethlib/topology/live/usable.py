@@ -27,7 +27,7 @@ def wait_until_usable(links: Sequence[tuple[str, Netns, int]]) -> None:
     """Wait until no IPv6 address of the links is tentative.
 
     A link is given by the name of its node, the namespace and the ifindex, 0 for all links of the node. Links without a
-    carrier are not waited for. Raises WaitTimeout after ten seconds, and NetlinkError.
+    carrier are not waited for. Raises WaitTimeout after half a minute, and NetlinkError.
     """
     deadline = time.monotonic() + _PATIENCE
     for start in range(0, len(links), _SLAB):
@@ -37,5 +37,7 @@ def wait_until_usable(links: Sequence[tuple[str, Netns, int]]) -> None:
             while waiting := [link for link in waiting if sockets.has_tentative(*link)]:
                 waiting = [link for link in waiting if link[1] == 0 or sockets.has_carrier(*link)]
                 if waiting and time.monotonic() > deadline:
-                    raise WaitTimeout(f"node {waiting[0][0]}: an IPv6 address is not usable after {_PATIENCE:g} s")
+                    node = waiting[0][0]
+                    text = f"node {node}: an IPv6 address is not usable after {_PATIENCE:g} s"
+                    raise WaitTimeout(text, awaited="detection", name=node, seconds=_PATIENCE)
                 time.sleep(_POLL)

@@ -17,10 +17,10 @@ _PAUSES: Final = (0.001, 0.05)  # seconds between two calls: the first, doubled 
 _NOT_YET: Final = (OSError, AssertionError, LookupError, VethError, subprocess.SubprocessError)
 
 
-def wait_until(condition: Callable[[], T], what: str, timeout: float) -> T:
+def wait_until(condition: Callable[[], T], what: str, timeout: float, *, node: str) -> T:
     """Return the first true result of `condition`; an error of a usual kind means that it does not hold yet.
 
-    Raises WaitTimeout after `timeout` seconds, which says that `what`, with the last error as its cause.
+    Raises WaitTimeout after `timeout` seconds, which contains `what` and the `node`, with the last error as its cause.
     """
     deadline = time.monotonic() + timeout
     pause, longest = _PAUSES
@@ -33,7 +33,8 @@ def wait_until(condition: Callable[[], T], what: str, timeout: float) -> T:
             failure = error
         if time.monotonic() >= deadline:
             reason = f": {failure}" if failure is not None else ""
-            raise WaitTimeout(f"{what} after {timeout:g} s{reason}") from failure
+            text = f"{what} in node {node} after {timeout:g} s{reason}"
+            raise WaitTimeout(text, awaited="condition", name=node, seconds=timeout) from failure
         time.sleep(pause)
         pause = min(2 * pause, longest)
 
