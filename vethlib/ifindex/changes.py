@@ -33,12 +33,16 @@ class LinkChanges:
     """The changes since the last call, without order.
 
     `links` has the present and former names of each changed link, by namespace and ifindex; `addresses` has the changed
-    addresses of a link. In a namespace of `lost`, any link may have changed. Those in `ended` have ended, and those in
-    `noisy` are no longer watched, because they send more events than it is worth reading.
+    addresses of a link. Those in `deleted` were deleted or moved away, even if there is a link with that ifindex again:
+    it is another one, or has come back.
+
+    In a namespace of `lost`, any link may have changed. Those in `ended` have ended, and those in `noisy` are no longer
+    watched, because they send more events than it is worth reading.
     """
 
     links: dict[tuple[Watch, int], set[str]] = field(default_factory=dict)
     addresses: dict[tuple[Watch, int], AddressChanges] = field(default_factory=dict)
+    deleted: set[tuple[Watch, int]] = field(default_factory=set)
     lost: dict[Watch, None] = field(default_factory=dict)
     ended: list[Watch] = field(default_factory=list)
     noisy: list[Watch] = field(default_factory=list)
@@ -53,9 +57,17 @@ class LinkChanges:
             self.ended.append(watch)
         elif kind == "resync":
             self.lost[watch] = None
+        elif kind == "deleted" and isinstance(old, LinkMessage):
+            self.deleted.add((watch, old.ifindex))
         for link in (new, old):
             if isinstance(link, LinkMessage):
                 self._note_link(watch, link)
+
+    def note_replaced(self, watch: Watch, change: Change) -> None:
+        """Note that a link was deleted, as far as a difference shows that between whose two states events were lost."""
+        _, new, old = change
+        if new is not None and isinstance(old, LinkMessage) and (new.kind, new.mac) != (old.kind, old.mac):
+            self.deleted.add((watch, new.ifindex))
 
     def _note_link(self, watch: Watch, link: LinkMessage) -> None:
         names = self.links.setdefault((watch, link.ifindex), set())

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from .changes import LinkChanges
-from .table import Change
+from .table import Change, Table, differences
 from .watch import Watch
 
 __all__ = ["GONE", "RESYNC", "Reports"]
@@ -41,6 +41,13 @@ class Reports:
         else:
             self.dropped = self.dropped or len(self.pending) == self.pending.maxlen
             self.pending.append((watch, change))
+
+    def compare(self, watch: Watch, before: Table, now: Table) -> None:
+        """Add the differences between two dumps of a namespace, between which events were lost."""
+        for change in differences(before, now):
+            self.add(watch, change)
+            if self.changes is not None:
+                self.changes.note_replaced(watch, change)
 
     def lose(self, watches: Iterable[Watch]) -> None:
         """Note that events of these were lost; if coalesced, changes of addresses cannot be found otherwise."""

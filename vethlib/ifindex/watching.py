@@ -46,7 +46,7 @@ from .observatories import Observatories
 from .observatory import Observatory
 from .reader import FIRST_PAUSE, EventReader
 from .reports import RESYNC, Reports
-from .table import differences, put, table_of
+from .table import put, table_of
 from .watch import Watch
 from .watched import Watched
 
@@ -313,8 +313,7 @@ class Watching:
                 self.watched.doubtful[watch] = time.monotonic() + FIRST_PAUSE, FIRST_PAUSE
                 continue
             before, watch.table = watch.table, table_of(found.values())
-            for change in differences(before, watch.table):
-                self.reports.add(watch, change)
+            self.reports.compare(watch, before, watch.table)
         self.reports.lose(watches)
         for watch in {*watches} - {watch for watch, _, _ in moved}:
             self._reader.end(watch)  # no reference leads there any more
@@ -355,8 +354,7 @@ class Watching:
             for watch in published:
                 if watch.fresh is not None:
                     new = table_of(watch.fresh.values())
-                    for change in differences(watch.table, new):
-                        self.reports.add(watch, change)
+                    self.reports.compare(watch, watch.table, new)
                     watch.table = new
         finally:
             for watch in published:

@@ -50,6 +50,7 @@ class Events:
             self._backoff.next_due(),
             self._observer.creatable.due(),
             self._watches.cache.due(),
+            self._watches.rest_ends(),
         )
         due = min((due for due in dues if due is not None), default=None)
         left = self._watches.follower.due()
@@ -107,6 +108,10 @@ class Events:
                 occasions.mark(self._desired.at(ref), f"{ref} can be followed")
             if awaited := self._dependants.refs.intersection(followed):
                 self.find_for_dependants(awaited)
+        for ref in self._watches.take_rested(now):
+            occasions.mark(self._desired.at(ref), "its events are not ignored any more")
+            if ref in self._dependants.refs:
+                self.find_for_dependants({ref})
         for ref in self._observer.creatable.freed(now):
             occasions.mark(self._desired.at(ref), "another namespace may be created")
         if backoff.watching.is_due(now):
@@ -131,10 +136,14 @@ class Events:
         if self._watches.unwatched and self._backoff.watching.due is None:
             self._backoff.watching.fail(time.monotonic())
         for ref in refs:
-            place = self._watches.leads_to(ref)
+            place = self._watches.led_to(ref)
+            if place is None or place != self._watches.leads_to(ref):
+                continue
             for name in self._dependants.names_at(ref):
                 link = self._watches.link_named(name, ref)
-                if place is not None and link is not None:
+                if link is None or link.name != name:  # which may be an alternative name of another link
+                    self._dependants.link_is_gone(place, name)
+                else:
                     self._dependants.link_is(place, link)
         self._dependants.look_again(refs)
 
@@ -204,6 +213,8 @@ class Events:
         """Report changed links to the registry and to dependants."""
         indexes, dependants = self._owners.indexes, self._dependants
         for (place, index), link in changed.links.items():
+            if (place, index) in changed.renewed:
+                dependants.link_is_gone(place, index)
             if place == self._owners.home:
                 if link is None:
                     indexes.remove_unmanaged(index)

@@ -30,7 +30,8 @@ class InterfaceChanges:
     `unchanged`: the link has changed, but still matches; `addresses` were added (True) or removed (False), and match,
     too; None for more than can be listed. Only the status has to be updated.
 
-    `links` has each followed link that has changed, None if it was deleted. `ended` are the namespaces that have ended,
+    `links` has each followed link that has changed, None if it was deleted; those in `renewed` were deleted or moved
+    away, and there is a link with that ifindex again. `ended` are the namespaces that have ended,
     and `noisy` the references of those whose events are ignored from now on.
     """
 
@@ -42,6 +43,7 @@ class InterfaceChanges:
     addresses: dict[str, list[tuple[Address, bool]] | None] = field(default_factory=dict)
     noisy: list[str] = field(default_factory=list)
     links: dict[LinkId, Link | None] = field(default_factory=dict)
+    renewed: set[LinkId] = field(default_factory=set)
     ended: list[NetnsId] = field(default_factory=list)
 
 
@@ -56,7 +58,7 @@ class Interpreter:
         observer: HostObserver,
         desired: Desired,
         label: str,
-        home: NetnsId,
+        home: tuple[int, int],
         record: PairRecord,
         follows: Callable[[NetnsId, int], bool],
     ) -> None:
@@ -73,11 +75,11 @@ class Interpreter:
         """Return what these changes mean. Namespaces that have ended or are too noisy are not watched any more."""
         result = self._result
         for watch in changes.ended:
-            place = self._place_of(watch)
-            if place is not None and self._watches.has_ended(str(watch.netns or "")):
-                # Otherwise an earlier namespace of that name has ended, which was known when this one was watched.
-                result.ended.append(place)
-                result.orphaned |= self._leave(place)
+            ended = self._home[0], watch.inode
+            result.ended.append(ended)
+            result.orphaned |= self._observer.interfaces_at(self._desired, ended)
+            # A reference may have been watched again since, even in a namespace with the same inode number.
+            self._watches.forget_ended(ended)
         for watch in changes.noisy:
             if (place := self._place_of(watch)) is not None:
                 result.noisy.append(str(watch.netns))
@@ -89,16 +91,16 @@ class Interpreter:
                 result.lost |= self._observer.interfaces_at(self._desired, place)
         for (watch, index), names in changes.links.items():
             if not watch.is_over and (place := self._place_of(watch)) is not None:
-                self._add_link((place, index), watch, names)
+                self._add_link((place, index), watch, names, renewed=(watch, index) in changes.deleted)
         for (watch, index), addresses in changes.addresses.items():
             if not watch.is_over and (place := self._place_of(watch)) is not None:
                 self._add_addresses(place, index, addresses)
         return result
 
     def _place_of(self, watch: Watch) -> NetnsId | None:
-        """Return the namespace of a watch; None if its reference leads to another one now."""
-        place = self._watches.led_to(str(watch.netns or ""))
-        return place if place is not None and place[1] == watch.inode else None
+        """Return the namespace of a watch; None if no reference is known to lead to it."""
+        place = self._home[0], watch.inode
+        return place if place in self._watches.refs else None
 
     def _leave(self, place: NetnsId) -> set[str]:
         """Forget a namespace that is not watched any more; return the interfaces concerned."""
@@ -106,7 +108,7 @@ class Interpreter:
         self._watches.forget(place)
         return names
 
-    def _add_link(self, end: LinkId, watch: Watch, names: set[str]) -> None:
+    def _add_link(self, end: LinkId, watch: Watch, names: set[str], *, renewed: bool) -> None:
         """Add the owner of a link, and the interfaces that claim a name that the link has or had."""
         place, index = end
         result = self._result
@@ -123,11 +125,19 @@ class Interpreter:
         if owner is None and message is not None and not self._follows(place, index):
             return
         result.links[end] = link = None if message is None else to_link(message, watch.netns)
+        if renewed and link is not None:
+            result.renewed.add(end)
         if owner is None:
             return
         interface = self._desired.interfaces.get(owner)
         # An event does not show the fields that few interfaces have.
-        if interface is None or link is None or interface.further or self._observer.differences(interface, place, link):
+        if (
+            interface is None
+            or link is None
+            or renewed
+            or interface.further
+            or self._observer.differences(interface, place, link)
+        ):
             result.drifted.add(owner)
             if link is None:
                 result.gone.add(owner)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from vethlib.agent.host.recordfile import RecordFile
 from vethlib.agent.limits import Limits
 from vethlib.agent.planning.desired import Desired
-from vethlib.agent.planning.observed import NetnsId
 from vethlib.agent.registry.dependants import Dependants
 from vethlib.agent.registry.indexes import Indexes
 from vethlib.session import Session
@@ -30,7 +29,7 @@ class Owners:
 
     session: Session
     label: str
-    home: NetnsId
+    home: tuple[int, int]
     limits: Limits
     records: RecordFile
     desired: Desired

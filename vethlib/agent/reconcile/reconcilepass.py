@@ -91,6 +91,10 @@ class ReconcilePass:
                 self.act(operations)
             if not self._watch(observed, planned) and not acting:
                 break
+        else:
+            # A namespace is watched since the last look, so that what happened in between was no event.
+            names = self._names & self._desired.names()
+            self._owners.occasions.look_at(dict.fromkeys(names, "its namespace is watched"))
         if not operations and result.detecting:
             self._wait_a_moment(result)
         for operation in operations:

@@ -16,7 +16,7 @@ from vethlib._primitives import time
 from vethlib.agent.planning.desired import Desired
 from vethlib.agent.planning.observed import NetnsId, Observed
 from vethlib.agent.reasons import Reason, ReasonCode, events_ignored, events_missed
-from vethlib.errors import LinkNotFound, NetlinkError, NetnsNotFound, VethError, is_exhaustion
+from vethlib.errors import NetlinkError, NetnsNotFound, VethError, is_exhaustion
 from vethlib.follow import Follower
 from vethlib.ifindex import IfIndexCache
 from vethlib.links import Link
@@ -28,21 +28,23 @@ __all__ = ["Watches"]
 
 _log = logging.getLogger("vethlib.agent")
 
-_LOOPBACK: Final = 1  # the ifindex of lo, which is the first link of every namespace
-
 REST: Final = 5.0
 """Seconds for which the events of a namespace are ignored after it was too noisy, doubled each time."""
 
 LONGEST_REST: Final = 60.0
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class _Rest:
-    """How long the events of a namespace that was too noisy are ignored."""
+    """How long the events of a namespace that was too noisy are ignored.
 
-    refs: frozenset[str]
+    `refs` lead to it, and are to be looked at when that `is_over`, which is noted once.
+    """
+
+    refs: set[str]
     until: float
     length: float
+    is_over: bool = False
 
     def is_forgotten(self, now: float) -> bool:
         return now > self.until + 4 * self.length
@@ -134,13 +136,16 @@ class Watches:
         refs: set[str] = set()
         for ref in {desired.interfaces[name].namespace.ref for name in names}:
             place = observed.netns[ref].place
-            if place is not None and self._led_to.get(ref) != place and not self.rests(place):
+            if place is not None and self._led_to.get(ref) != place and not self._waits(ref, place):
                 refs.add(ref)
         return bool(refs) and self._watch(refs)
 
     def watch_more(self, refs: Iterable[str]) -> None:
         """Watch those of these namespaces that are not watched yet."""
-        self._watch([ref for ref in refs if ref not in self._led_to and not self.rests_at(ref)])
+        new = [ref for ref in refs if ref not in self._led_to]
+        if self._rests:
+            new = [ref for ref in new if (place := self.leads_to(ref)) is None or not self._waits(ref, place)]
+        self._watch(new)
 
     def watch_also(self, refs: Iterable[str]) -> None:
         """Watch these namespaces, too, as far as they exist."""
@@ -154,7 +159,7 @@ class Watches:
                 continue
             if place == self._led_to.get(ref):
                 self.unwatched.pop(ref, None)
-            elif not self.rests(place):
+            elif not self._waits(ref, place):
                 new.append(ref)
         self._watch(new)
 
@@ -170,8 +175,10 @@ class Watches:
         for ref in refs:
             try:
                 place = self._session.identity(ref)
-            except VethError:
-                continue  # the next look will find out
+            except VethError as error:
+                if is_exhaustion(error):
+                    self.unwatched[ref] = str(error)
+                continue  # otherwise it leads nowhere any more, which is an event
             if not self.cache.is_at(ref, place):
                 continue  # it leads elsewhere since then, which is an event
             places[ref] = place
@@ -222,6 +229,12 @@ class Watches:
         for ref in self.refs.get(place, set()).copy():
             self._forget(ref)
 
+    def forget_ended(self, place: tuple[int, int]) -> None:
+        """Forget the references to a namespace that has ended, except those by which its successor is watched."""
+        for ref in self.refs.get(place, set()).copy():
+            if not self.cache.is_at(ref, place):
+                self._forget(ref)
+
     def _forget(self, ref: str) -> None:
         place = self._led_to.pop(ref, None)
         if place is not None:
@@ -244,16 +257,6 @@ class Watches:
         """Return every reference under which a namespace is watched."""
         return self._led_to.keys()
 
-    def has_ended(self, ref: str) -> bool:
-        """Return whether the cache watches no namespace under this reference any more."""
-        try:
-            self.cache.name(_LOOPBACK, ref)
-        except LinkNotFound:
-            return False
-        except VethError:
-            return True
-        return False
-
     # --- namespaces that send too many events
 
     def rest(self, place: NetnsId) -> None:
@@ -262,12 +265,26 @@ class Watches:
         self._rests = {other: rest for other, rest in self._rests.items() if not rest.is_forgotten(now)}
         before = self._rests.get(place)
         length = REST if before is None else min(LONGEST_REST, 2 * before.length)
-        self._rests[place] = _Rest(frozenset(self.refs.get(place, ())), now + length, length)
+        self._rests[place] = _Rest(set(self.refs.get(place, ())), now + length, length)
 
-    def rests(self, place: NetnsId) -> bool:
-        """Return whether the events of a namespace are ignored."""
+    def _waits(self, ref: str, place: NetnsId) -> bool:
+        """Return whether the events of a namespace are ignored; if so, :meth:`take_rested` returns `ref` later."""
         rest = self._rests.get(place)
-        return rest is not None and time.monotonic() < rest.until
+        if rest is None or rest.is_over:
+            return False
+        rest.refs.add(ref)
+        return True
+
+    def rest_ends(self) -> float | None:
+        """Return when the events of some namespace are not ignored any more; None if none are."""
+        return min((rest.until for rest in self._rests.values() if not rest.is_over), default=None)
+
+    def take_rested(self, now: float) -> list[str]:
+        """Return the references to namespaces whose events are no longer ignored, once: they have to be watched."""
+        over = [rest for rest in self._rests.values() if not rest.is_over and rest.until <= now]
+        for rest in over:
+            rest.is_over = True
+        return [ref for rest in over for ref in rest.refs]
 
     def any_rests(self) -> bool:
         """Return whether the events of some namespace are, or were lately, ignored."""
@@ -280,8 +297,7 @@ class Watches:
 
     def rests_at(self, ref: str) -> bool:
         """Return whether the events of the namespace that this reference led to are ignored."""
-        now = time.monotonic()
-        return any(ref in rest.refs and now < rest.until for rest in self._rests.values())
+        return any(ref in rest.refs and not rest.is_over for rest in self._rests.values())
 
     def remark(self, ref: str) -> Reason | None:
         """Return what an operator should know about where a reference leads; None for nothing."""

@@ -1,0 +1,224 @@
+"""What others do between two steps of the configurator: numbers that mean something else by then, work that is left."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from functools import partial
+
+import pytest
+
+from tests.live.applying import interface
+from tests.live.configuring import by_file, configured, foreign, pair, placed, put, quickly, settle, until
+from tests.live.reused_identity import with_inode_again
+from tests.live.test_configurator_dependants import Tap
+from tests.witness import ip, names, seen
+from vethlib import IfIndexCache, NetlinkError, Session, ns
+from vethlib.agent.reconcile import reconcilepass, watches
+from vethlib.agent.reconcile.configurator import Configurator
+from vethlib.agent.reconcile.watches import Watches
+from vethlib.ifindex import noise
+from vethlib.links import NetnsRef
+
+
+@pytest.fixture
+def configurator(session: Session) -> Iterator[Configurator]:
+    with Configurator(session) as configurator:
+        yield configurator
+
+
+def theirs(name: str, netns: str) -> int:
+    """Create a link of another program, up; returns its ifindex."""
+    foreign(name, netns, peer=f"{name}-peer")
+    ip("link", "set", "dev", name, "up", netns=netns)
+    index: int = seen(name, netns)["ifindex"]
+    return index
+
+
+# --- the same ifindex, another link
+
+
+def test_a_dependant_whose_link_was_moved_away_and_back_is_attached_again(
+    configurator: Configurator, blue: str, red: str
+) -> None:
+    index = theirs("o1", "blue")
+    tap = Tap("o1", "blue")
+    configurator.attach(tap)
+    settle(configurator)
+    quickly("link set dev o1 netns red", netns="blue")
+    quickly("link set dev o1 netns blue", netns="red")
+    quickly("link set dev o1 up", netns="blue")
+    assert seen("o1", "blue")["ifindex"] == index
+    until(configurator, lambda: len(tap.calls) > 2)
+    assert tap.kinds == ["attached", "detached", "attached"]
+
+
+@pytest.mark.parametrize("netns", ["", "blue"])
+def test_a_dependant_whose_link_was_made_anew_with_its_ifindex_is_attached_again(
+    configurator: Configurator, blue: str, netns: str
+) -> None:
+    index = theirs("o1", netns)
+    tap = Tap("o1", netns)
+    configurator.attach(tap)
+    settle(configurator)
+    quickly(
+        "link del dev o1",
+        f"link add name o1 index {index} type veth peer name o2",
+        "link set dev o1 up",
+        netns=netns,
+    )
+    until(configurator, lambda: len(tap.calls) > 2)
+    assert tap.kinds == ["attached", "detached", "attached"]
+
+
+def test_a_dependant_whose_link_was_made_anew_with_its_ifindex_while_events_were_lost_is_attached_again(
+    session: Session, blue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watches, "IfIndexCache", partial(IfIndexCache, receive_buffer=8192))
+    with Configurator(session) as configurator:
+        index = theirs("o1", "blue")
+        tap = Tap("o1", "blue")
+        configurator.attach(tap)
+        settle(configurator)
+        lines = [f"link set dev o1 mtu {1000 + number}" for number in range(50)]
+        lines += ["link del dev o1", f"link add name o1 index {index} type veth peer name o2", "link set dev o1 up"]
+        quickly(*lines, netns="blue")
+        until(configurator, lambda: len(tap.calls) > 2)
+    assert tap.kinds[:3] == ["attached", "detached", "attached"]
+
+
+# --- the same inode number, another namespace
+
+
+def test_nothing_is_remembered_of_a_namespace_that_lost_its_name_before_its_end(
+    configurator: Configurator, session: Session, blue: str
+) -> None:
+    with ns.Netns.open("blue"):
+        index = theirs("o1", "blue")
+        attachment = configurator.attach(Tap("o1", "blue"))
+        settle(configurator)
+        place = session.identity("blue")
+        assert configurator._dependants.knows(place, index)
+        ns.remove("blue")
+        ns.Netns.create("blue").close()
+        until(configurator, lambda: attachment.link is None)
+    settle(configurator)
+    assert not configurator._dependants.knows(place, index)  # the next one may have its number
+
+
+def test_a_namespace_with_the_number_of_the_last_one_that_is_first_found_by_another_reference_has_nobody_attached(
+    session: Session,
+) -> None:
+    for _ in range(3):
+        ns.Netns.create("blue").close()
+        with Configurator(session) as configurator:
+            theirs("o1", "blue")
+            tap = Tap("o1", "blue")
+            configurator.attach(tap)
+            settle(configurator)
+            reused = with_inode_again("blue")
+            configurator.attach(Tap("o2", "path:/run/netns/blue"))
+            until(configurator, partial(has_been, tap, "attached", "detached"))
+            theirs("o1", "blue")
+            until(configurator, partial(has_been, tap, "attached", "detached", "attached"))
+        ns.remove("blue")
+        if reused:
+            return  # otherwise another program was quicker
+
+
+def has_been(tap: Tap, *kinds: str) -> bool:
+    return tap.kinds == list(kinds)
+
+
+# --- namespaces that were too noisy
+
+
+@pytest.fixture
+def easily_disturbed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(noise, "NOISY", 300)
+    monkeypatch.setattr(noise, "WINDOW", 60.0)
+    monkeypatch.setattr(watches, "REST", 0.5)
+
+
+def disturb(configurator: Configurator, netns: str) -> None:
+    """Have a namespace send too many events, and the configurator ignore them for a while."""
+    foreign("noisy", netns, peer="noisy-peer")
+    quickly(*(f"link set dev noisy mtu {1000 + number % 400}" for number in range(400)), netns=netns)
+    until(configurator, lambda: configurator._observer.watches.any_rests())
+
+
+def test_an_interface_that_is_configured_by_another_reference_where_events_are_ignored_is_watched_later(
+    easily_disturbed: None, configurator: Configurator, blue: str
+) -> None:
+    put(configurator, *pair("a", "b", "blue"))
+    settle(configurator)
+    disturb(configurator, "blue")
+    put(configurator, placed("c", "d", by_file("/run/netns/blue")), interface("d", "c"))
+    until(configurator, configured(configurator, "c", "d"))
+    configurator.delete("a")
+    configurator.delete("b")
+    until(configurator, lambda: "a" not in names("blue"))
+    ip("link", "set", "dev", "c", "mtu", "1300", netns="blue")
+    until(configurator, lambda: seen("c", "blue")["mtu"] == 1500, 20)
+
+
+def test_a_dependant_on_a_link_of_others_where_events_were_ignored_is_detached_and_attached_later(
+    easily_disturbed: None, configurator: Configurator, blue: str
+) -> None:
+    theirs("o1", "blue")
+    tap = Tap("o1", "blue")
+    configurator.attach(tap)
+    settle(configurator)
+    disturb(configurator, "blue")
+    ip("link", "del", "dev", "o1", netns="blue")
+    until(configurator, lambda: tap.kinds == ["attached", "detached"], 20)
+    theirs("o1", "blue")
+    until(configurator, lambda: tap.kinds == ["attached", "detached", "attached"], 20)
+
+
+# --- between a look and a watch
+
+
+def test_what_changes_between_the_last_look_of_a_pass_and_its_watch_is_seen(
+    session: Session, blue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Configurator(session) as before:
+        put(before, *pair("a", "b", "blue"))
+        settle(before)
+    watch = Watches._watch
+
+    def late(self: Watches, refs: list[str]) -> bool:
+        if "netns:blue" in refs and seen("a", "blue")["mtu"] == 1500:
+            ip("link", "set", "dev", "a", "mtu", "1300", netns="blue")
+        return watch(self, refs)
+
+    monkeypatch.setattr(reconcilepass, "_ROUNDS", 1)  # as after so many in which something was done
+    with Configurator(session) as configurator:
+        with monkeypatch.context() as inner:
+            inner.setattr(Watches, "_watch", late)
+            put(configurator, *pair("a", "b", "blue"))
+            configurator.poll(0)
+        monkeypatch.setattr(reconcilepass, "_ROUNDS", 4)
+        until(configurator, lambda: seen("a", "blue")["mtu"] == 1500, 20)
+
+
+def test_a_namespace_whose_identity_is_not_known_for_want_of_descriptors_is_watched_later(
+    configurator: Configurator, blue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identity = Session.identity
+    refused: list[NetnsRef] = []
+
+    def exhausted(self: Session, netns: NetnsRef = "") -> tuple[int, int]:
+        if netns == "netns:blue" and netns in configurator._observer.watches.cache.netns() and len(refused) < 2:
+            refused.append(netns)
+            raise NetlinkError("too many open files", errno=errno.EMFILE)
+        return identity(self, netns)
+
+    monkeypatch.setattr(Session, "identity", exhausted)
+    put(configurator, *pair("a", "b", "blue"))
+    until(configurator, configured(configurator, "a", "b"))
+    settle(configurator)
+    assert refused
+    until(configurator, lambda: not configurator.status("a")[0].warning, 20)
+    ip("link", "set", "dev", "a", "mtu", "1300", netns="blue")
+    until(configurator, lambda: seen("a", "blue")["mtu"] == 1500, 20)
