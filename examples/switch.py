@@ -3,17 +3,14 @@
     python examples/switch.py    # as any user: three hosts around a switch, all in private namespaces
 
 A packet socket receives frames as the sender's kernel hands them to the link. Normally, the kernel leaves checksums and
-the segmentation of long TCP segments to a network card, but here there is none. So offloading is switched off on the
-hosts' links, like `ethtool -K eth0 tx off`: every frame is complete, and fits the MTU.
+the segmentation of long TCP segments to a network card, but here there is none. So the hosts' links have offload=False:
+every frame is complete, and fits the MTU.
 """
 
-import fcntl
 import random
 import selectors
 import socket
-import struct
 import sys
-from array import array
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
 
@@ -23,7 +20,6 @@ ADDRESSES = {"h1": "10.0.0.1", "h2": "10.0.0.2", "h3": "10.0.0.3"}
 PATIENCE = 30.0  # seconds
 
 ETH_P_ALL, ETH_P_EXPERIMENT, BROADCAST = 0x0003, 0x88B5, b"\xff" * 6  # linux/if_ether.h, IEEE 802
-SIOCETHTOOL, ETHTOOL_STXCSUM = 0x8946, 0x17  # linux/sockios.h, linux/ethtool.h
 SOL_PACKET, PACKET_IGNORE_OUTGOING = 263, 23  # linux/socket.h, linux/if_packet.h
 
 
@@ -66,14 +62,6 @@ def packets(session: Session, netns: str, link: str, kind: int = ETH_P_ALL) -> s
     port.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
     port.bind((link, kind))
     return port
-
-
-def complete_frames(session: Session, netns: str, link: str) -> None:
-    """Let a link compute checksums and cut segments in software, before packet sockets see its frames."""
-    off = array("I", [ETHTOOL_STXCSUM, 0])
-    request = struct.pack("=16sQ16x", link.encode(), off.buffer_info()[0])  # struct ifreq (linux/if.h)
-    with session.socket(netns, socket.AF_INET, socket.SOCK_DGRAM) as asking:
-        fcntl.ioctl(asking, SIOCETHTOOL, request)
 
 
 def shout(session: Session) -> list[str]:
@@ -125,14 +113,13 @@ def main() -> int:
             closing.enter_context(Netns.create(name))
         session.create_many(
             Veth(
-                End("eth0", netns=host, addresses=[f"{address}/24"], ipv6=False),
+                End("eth0", netns=host, addresses=[f"{address}/24"], ipv6=False, offload=False),
                 End(f"to-{host}", netns="switch", ipv6=False),
             )
             for host, address in ADDRESSES.items()
         )
         switch = Switch()
         for host in ADDRESSES:
-            complete_frames(session, host, "eth0")
             switch.plug(closing.enter_context(packets(session, "switch", f"to-{host}")))
         talking = executor.submit(demo, session, executor)
         while not talking.done():

@@ -85,6 +85,10 @@ class End(Value):
     net.ipv4.conf.NAME and net.ipv6.conf.NAME: ``{"rp_filter": "0", "ipv6.forwarding": "1"}``; without a family, IPv4
     is meant if it has a setting of that name.
 
+    offload=False means that nothing is left to a network card that does not exist: checksums are computed and long
+    segments are cut before a packet is sent, as switches in user space need it. With True, they are left to it, as on
+    a new veth.
+
     `routes` are routes over the link, and `neighbours` permanent neighbours, of a link that is up; their protocol marks
     them as vethlib's.
 
@@ -112,6 +116,7 @@ class End(Value):
     sysctls: Mapping[str, str | int] | Iterable[tuple[str, str]] = ()
     routes: Iterable[Route] = ()
     neighbours: Iterable[Neighbour] = ()
+    offload: bool | Iterable[str] | None = None
 
     def __post_init__(self) -> None:
         check_name(self.name, may_be_open=True)
@@ -154,6 +159,11 @@ class End(Value):
         return {name: value for name, value in zip(FURTHER, values, strict=True) if value not in (None, ())}
 
     @property
+    def has_direct(self) -> bool:
+        """Whether it has fields that no message sets."""
+        return self.sysctls != () or self.offload is not None
+
+    @property
     def interfaces(self) -> tuple[IPInterface, ...]:
         """The addresses as ``ipaddress`` interfaces."""
         return self.addresses  # type: ignore[return-value]
@@ -165,7 +175,15 @@ class End(Value):
 _set = object.__setattr__
 
 FURTHER: Mapping[str, Any] = MappingProxyType(
-    {"txqlen": None, "gso_max_size": None, "altnames": (), "sysctls": (), "routes": (), "neighbours": ()}
+    {
+        "txqlen": None,
+        "gso_max_size": None,
+        "altnames": (),
+        "sysctls": (),
+        "routes": (),
+        "neighbours": (),
+        "offload": None,
+    }
 )
 """The fields that few ends have, each with its value where it is not given; then, that of the link is left alone."""
 

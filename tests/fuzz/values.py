@@ -47,6 +47,7 @@ _ONE: Final = json.dumps(
         "gso_max_size": 8192,
         "altnames": ["uplink"],
         "neighbours": [{"ip": "10.0.0.9", "mac": "02:00:00:00:00:09"}],
+        "offload": False,
         "routes": [{"dst": "default", "via": "10.0.0.2", "metric": 7}],
         "sysctls": {"rp_filter": "0", "ipv6.forwarding": 1},
         "host_if_name": "eth0",

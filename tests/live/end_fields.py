@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.live.offloads import offloads
 from tests.live.sysctls import sysctl
 from tests.witness import seen
 
@@ -12,6 +13,7 @@ GIVEN: dict[str, Any] = {
     "gso_max_size": 8192,
     "altnames": ("uplink", "wan-of-the-second-router"),
     "sysctls": {"rp_filter": "2", "ipv6.accept_ra": 0},
+    "offload": False,
 }
 
 
@@ -24,6 +26,7 @@ def fields(name: str, netns: str = "") -> dict[str, Any]:
         "gso_max_size": link["gso_max_size"],
         "altnames": tuple(sorted(link.get("altnames", ()))),
         "sysctls": {setting: sysctl(netns, path.format(name)) for setting, path in settings.items()},
+        "offload": any(offloads(name, netns).values()),
     }
 
 

@@ -10,6 +10,7 @@ import pytest
 from tests.live.applying import applied, interface, planned
 from tests.live.configuring import configured, put, settle, until, without_detection
 from tests.live.end_fields import fields
+from tests.live.offloads import set_offload
 from tests.live.sysctls import sysctl
 from tests.witness import ip, seen
 from vethlib import Session
@@ -23,8 +24,15 @@ CONFIGURED: dict[str, Any] = {
     "gso_max_size": 8192,
     "altnames": ["uplink"],
     "sysctls": {"rp_filter": "2", "ipv6.accept_ra": "0"},
+    "offload": False,
 }
-OTHERS: dict[str, Any] = {"txqlen": 7, "gso_max_size": 4096, "altnames": ["wan"], "sysctls": {"rp_filter": "1"}}
+OTHERS: dict[str, Any] = {
+    "txqlen": 7,
+    "gso_max_size": 4096,
+    "altnames": ["wan"],
+    "sysctls": {"rp_filter": "1"},
+    "offload": True,
+}
 
 
 @pytest.fixture
@@ -49,6 +57,10 @@ def take_altname() -> None:
     ip("link", "property", "del", "dev", "a", "altname", "uplink", netns="blue")
 
 
+def switch_on() -> None:
+    set_offload("a", "blue", "tx", on=True)
+
+
 def set_sysctl() -> None:
     sysctl("blue", "ipv4/conf/a/rp_filter", "0")
 
@@ -68,6 +80,7 @@ def test_a_pair_gets_and_changes_fields_in_place(session: Session, blue: str) ->
         "gso_max_size": 4096,
         "altnames": ("uplink", "wan"),  # nothing tells whose it is
         "sysctls": {"rp_filter": "1", "ipv6.accept_ra": "0"},
+        "offload": True,
     }
     assert seen("a", "blue")["ifindex"] == index
 
@@ -83,8 +96,9 @@ def test_what_was_planned_is_undone_to_the_letter(session: Session, blue: str, b
         return observe(session, ["netns:blue"], interfaces=tried)
 
     first = look()
+    changed = {name for name in OTHERS if name != "offload" or before}  # which is on from the start
     done = execute(session, planned(session, *tried)).done
-    assert [set(each.changes) - {"alias"} for each in done if isinstance(each, ChangeLink)] == [OTHERS.keys()]
+    assert [set(each.changes) - {"alias"} for each in done if isinstance(each, ChangeLink)] == [changed]
     assert fields("a", "blue")["txqlen"] == 7
     second = look()
     undo = inverse(done, first, second, look())
@@ -111,7 +125,7 @@ def test_an_alternative_name_that_is_taken_away_is_given_back_at_once(configurat
     until(configurator, right)
 
 
-@pytest.mark.parametrize("meddle", [set_txqlen, set_gso, set_sysctl])
+@pytest.mark.parametrize("meddle", [set_txqlen, set_gso, set_sysctl, switch_on])
 def test_drift_that_is_no_event_is_put_right_by_the_next_look(
     configurator: Configurator, meddle: Callable[[], None]
 ) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from tests.commands import Vethctl, runner
 from tests.live.applying import EXAMPLES, value
+from tests.live.offloads import offloads
 from tests.live.sysctls import sysctl
 from tests.witness import addresses, host_state, ip, names, seen
 from vethlib import ns
@@ -325,6 +326,15 @@ def test_move_takes_a_link_to_another_namespace_and_back(vethctl: Vethctl, blue:
     (a,) = vethctl("move", "a@blue", "", "--json").json
     assert (a["netns"], a["name"], a["peer"]["name"]) == ("", "a", "b")
     assert names() == {"a", "b"}
+
+
+def test_offload_is_switched_by_create_and_set(vethctl: Vethctl, blue: str) -> None:
+    vethctl("create", "a", "b@blue", "--b-offload", "off")
+    assert (any(offloads("b", blue).values()), offloads("a")["tx"]) == (False, True)
+    assert vethctl("set", "b@blue", "--offload", "on").code == 0
+    assert vethctl("set", "a", "--offload", "off").code == 0
+    assert (any(offloads("a").values()), offloads("b", blue)["tx"]) == (False, True)
+    assert vethctl("set", "a", "--offload", "maybe").code == 1
 
 
 def test_create_takes_free_names(vethctl: Vethctl, blue: str) -> None:

@@ -59,11 +59,13 @@ class HostLink:
 
     routes: tuple[Route, ...] = ()
     neighbours: tuple[Neighbour, ...] = ()
+    offload: bool | tuple[str, ...] = True
 
     @property
     def further(self) -> dict[str, Any]:
         fields = {"txqlen": self.txqlen, "gso_max_size": self.gso_max_size, "sysctls": self.sysctls}
-        return fields | {"routes": self.routes, "neighbours": self.neighbours}
+        fields |= {"routes": self.routes, "neighbours": self.neighbours, "offload": self.offload}
+        return fields
 
     @property
     def ipv6(self) -> bool:

@@ -56,6 +56,7 @@ FIELDS: st.SearchStrategy[dict[str, Any]] = st.just({}) | st.fixed_dictionaries(
         "altnames": st.sampled_from([("uplink",), ("uplink-b", "wan")]),
         "sysctls": st.sampled_from([{"rp_filter": "0"}, {"rp_filter": "1"}]),
         "neighbours": st.sampled_from([({"ip": "10.9.0.9", "mac": "02:00:00:00:00:09"},)]),
+        "offload": st.booleans(),
         "routes": st.sampled_from([({"dst": "10.9.0.0/16"},), ({"dst": "10.8.0.0/16", "metric": 7},)]),
     },
 )

@@ -139,6 +139,8 @@ def test_the_kernel_name_is_the_name_unless_another_is_given() -> None:
         ({"routes": [{"dst": "10.0.0.1/8"}]}, "routes", "host bits"),
         ({"neighbours": [{"ip": "10.0.0.1/8", "mac": "02:00:00:00:00:09"}]}, "neighbours", "prefix"),
         ({"neighbours": [{"ip": "10.0.0.1"}]}, "neighbours", "mac"),
+        ({"offload": "off"}, "offload", "true or false"),
+        ({"offload": 0}, "offload", "true or false"),
         ({"num_queues": 5000}, "num_queues", "4096"),
         ({"enabled": 3}, "enabled", "true or false"),
         ({"link_only": None}, "link_only", "true or false"),

@@ -2,7 +2,8 @@
 
 1. A field that one attribute of a message sets has that ``attribute``. The attribute with the value that was there
    before undoes it. A field with several values (``several``) is changed by a message for each that is added or
-   removed, which the opposite message undoes. ``SYSCTLS`` are files, not messages.
+   removed, which the opposite message undoes. ``SYSCTLS`` are files and ``OFFLOAD`` is an ioctl, no messages
+   (``direct``): `session/core/settings.py` reads and writes them.
 2. The present value is in every :class:`LinkMessage` (``read``), or it is read only on request: with ``number``,
    it is that attribute of a link message; the rest is in `session/read/further.py`. So an end without such fields costs
    nothing more.
@@ -45,9 +46,10 @@ if TYPE_CHECKING:
     from .neighbours import Neighbour
     from .routes import Route
 
-__all__ = ["FIELDS", "NEIGHBOURS", "ROUTES", "SYSCTLS", "Field", "Step"]
+__all__ = ["FIELDS", "NEIGHBOURS", "OFFLOAD", "ROUTES", "SYSCTLS", "Field", "Step"]
 
 SYSCTLS: Final = "sysctls"
+OFFLOAD: Final = "offload"
 ROUTES: Final = "routes"
 NEIGHBOURS: Final = "neighbours"
 
@@ -85,6 +87,7 @@ class Field(NamedTuple):
     words: Callable[[Any], str] = str
     late: bool = False
     none: Any = None
+    direct: bool = False
 
     def describe(self, value: Any) -> str:
         """Return what setting the field to this value is called."""
@@ -110,6 +113,18 @@ def _change_altnames(index: int, present: Sequence[str], wanted: Sequence[str]) 
             request, undo = (set_altname(index, os.fsencode(name), present=there) for there in (given, not given))
             fine = () if given else (errno.ENOENT,)
             yield Step(f"{'altname' if given else 'no altname'} {name!r}", request, (undo,), fine)
+
+
+def _check_offload(offload: Any, field: str) -> Any:
+    from .offload import check_offload  # for ends that have it
+
+    return check_offload(offload, field)
+
+
+def _offload_target(present: Any, wanted: Any) -> Any:
+    from .offload import target_of  # as above
+
+    return target_of(present, wanted)
 
 
 def _check_routes(routes: Any, field: str) -> Any:
@@ -165,7 +180,8 @@ FIELDS: Final = {
             several=_change_altnames,
             target=_with_foreign,
         ),
-        Field(SYSCTLS, check_sysctls),
+        Field(SYSCTLS, check_sysctls, direct=True),
+        Field(OFFLOAD, _check_offload, target=_offload_target, direct=True),
         Field(ROUTES, _check_routes, several=_change_routes, late=True, none=()),
         Field(NEIGHBOURS, _check_neighbours, several=_change_neighbours, late=True, none=()),
     )

@@ -99,6 +99,7 @@ class Interface:
     sysctls: Mapping[str, str | int] | tuple[Sysctl, ...] = ()
     routes: tuple[Route, ...] = ()
     neighbours: tuple[Neighbour, ...] = ()
+    offload: bool | tuple[str, ...] | None = None
     explicit: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
     spelling: tuple[Remark, ...] = field(default=(), repr=False, compare=False)
     addresses: tuple[links.Interface, ...] = field(init=False, repr=False, compare=False)

@@ -40,6 +40,7 @@ def to_dict(interface: Interface) -> dict[str, Any]:
         gso_max_size=interface.gso_max_size,
         altnames=interface.altnames,
         sysctls=dict(interface.further.get("sysctls", ())),
+        offload=interface.offload if isinstance(interface.offload, bool) else None,
         routes=[pb.Route(**route.as_dict()) for route in interface.routes],
         neighbours=[pb.Neighbour(**neighbour.as_dict()) for neighbour in interface.neighbours],
     )

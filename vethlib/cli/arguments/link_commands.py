@@ -32,6 +32,8 @@ def _add_create(parser: Parser) -> None:
         text = f"permanent neighbour over {letter}, as in '10.0.0.9 lladdr 02:00:00:00:00:09' (repeatable)"
         how |= {"type": neighbour, "metavar": "NEIGHBOUR"}
         parser.option(f"--{end}-neighbour", help=text, **how)
+        text = f"whether {letter} leaves checksums and segmentation to a network card (default: on)"
+        parser.option(f"--{end}-offload", type=one_of("on", "off"), metavar="on|off", help=text)
     parser.option("--mtu", type=number, metavar="BYTES", help="MTU of both ends (default: 1500)")
     parser.option("--txqlen", type=number, metavar="N", help="length of the transmit queue of both ends, in packets")
     text = "largest packet that is left to both ends to segment"
@@ -63,6 +65,8 @@ def _add_set(parser: Parser) -> None:
     parser.option("--route", type=route, metavar="ROUTE", action="append", help=text)
     text = "permanent neighbour over it, in place of all others that vethlib has added (repeatable)"
     parser.option("--neighbour", type=neighbour, metavar="NEIGHBOUR", action="append", help=text)
+    text = "whether it leaves checksums and segmentation to a network card"
+    parser.option("--offload", type=one_of("on", "off"), metavar="on|off", help=text)
     parser.option("--wait", type=seconds, metavar="S", help="wait up to S seconds until it can be used")
 
 
@@ -96,7 +100,8 @@ COMMANDS = {
         "host.links",
         "create A[@NETNS] B[@NETNS] [--mtu BYTES] [--a-mac MAC] [--a-addr IP/PREFIX]… [--a-ipv6 on|off] "
         "[--a-altname NAME]… [--a-sysctl NAME=VALUE]… [--a-route ROUTE]… "
-        "[--a-neighbour NEIGHBOUR]… [--b-…]… [--txqlen N] [--gso-max-size BYTES] [--queues N] [--down] [--wait S]",
+        "[--a-neighbour NEIGHBOUR]… [--a-offload on|off] [--b-…]… [--txqlen N] [--gso-max-size BYTES] [--queues N] "
+        "[--down] [--wait S]",
         "create a pair, with each end directly in its namespace; 'veth*' takes the first free name",
         _add_create,
         _CREATE_EXAMPLE,
@@ -105,7 +110,7 @@ COMMANDS = {
         "host.links",
         "set LINK[@NETNS] [--name NAME] [--up | --down] [--mac MAC] [--mtu BYTES] [--alias TEXT] [--addr IP/PREFIX]… "
         "[--ipv6 on|off] [--txqlen N] [--gso-max-size BYTES] [--altname NAME]… [--sysctl NAME=VALUE]… "
-        "[--route ROUTE]… [--neighbour NEIGHBOUR]… [--wait S]",
+        "[--route ROUTE]… [--neighbour NEIGHBOUR]… [--offload on|off] [--wait S]",
         "change a link: all that is given, or nothing",
         _add_set,
         "example: vethctl set veth1@ns1 --mtu 1400 --sysctl rp_filter=0",

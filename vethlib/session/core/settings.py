@@ -1,31 +1,69 @@
-"""Settings of a link below /proc/sys/net/ipv4/conf and /proc/sys/net/ipv6/conf (the field `sysctls` of an end).
+"""The fields of an end that no netlink message sets: `sysctls`, and `offload` (:mod:`.features`).
 
-No netlink message sets them, and each costs some 10 µs to read or to write. /proc/sys/net belongs to the namespace of
-the thread that opens it, so they are read and written from inside.
+`sysctls` are settings below /proc/sys/net/ipv4/conf and /proc/sys/net/ipv6/conf, of which each costs some 10 µs to read
+or to write. /proc/sys/net belongs to the namespace of the thread that opens it, so they are read and written from
+inside.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from vethlib.endfields.checks import Sysctl
+from vethlib.endfields.table import OFFLOAD, SYSCTLS
 from vethlib.errors import NetlinkError, VethError
 from vethlib.links import describe
 
-from .namespaces import OpenNetns
+from .namespaces import Namespaces, OpenNetns
 from .refusal import system_error, system_errors
 
-__all__ = ["read_sysctls", "write_sysctls"]
+__all__ = ["read_setting", "write_settings"]
 
 
-def read_sysctls(place: OpenNetns, name: str, settings: Iterable[str]) -> tuple[Sysctl, ...]:
+def read_setting(namespaces: Namespaces, place: OpenNetns, name: str, field: str, wanted: Any) -> Any:
+    """Read such a field of a link in `place`; of `sysctls`, those of `wanted`. Raises NetlinkError."""
+    if field == SYSCTLS:
+        return _read_sysctls(place, name, [setting.name for setting in wanted])
+    assert field == OFFLOAD
+    from .features import read_offload  # for links that have it
+
+    return read_offload(namespaces, place, name)
+
+
+def write_settings(
+    namespaces: Namespaces, wanted: Mapping[OpenNetns, Mapping[str, Mapping[str, Any]]]
+) -> dict[tuple[OpenNetns, str], VethError]:
+    """Write such fields of links, by namespace and name; return the first error of each link that has one.
+
+    A sysctl without a value, which this kernel lacks, is left out.
+    """
+    failed: dict[tuple[OpenNetns, str], VethError] = {}
+    for place, links in wanted.items():
+        sysctls: dict[str, list[Sysctl]] = {}
+        for name, fields in links.items():
+            if existing := [setting for setting in fields.get(SYSCTLS, ()) if setting.value]:
+                sysctls[name] = existing
+            if fields.get(OFFLOAD) is not None:
+                from .features import write_offload  # as above
+
+                try:
+                    write_offload(namespaces, place, name, fields[OFFLOAD])
+                except VethError as error:
+                    failed[place, name] = error
+        if sysctls:
+            failed |= _write_sysctls({place: sysctls})
+    return failed
+
+
+def _read_sysctls(place: OpenNetns, name: str, settings: Iterable[str]) -> tuple[Sysctl, ...]:
     """Read settings of a link in `place`; "" for a setting that this kernel lacks. Raises NetlinkError."""
     with system_errors(f"read the settings of {describe(name, place.ref)}", place.ref):
         return place.call(lambda: tuple(Sysctl(setting, _read_if_any(name, setting)) for setting in settings))
 
 
-def write_sysctls(
+def _write_sysctls(
     wanted: Mapping[OpenNetns, Mapping[str, Iterable[Sysctl]]],
 ) -> dict[tuple[OpenNetns, str], NetlinkError]:
     """Write settings of links, by namespace and name; return the first error of each link that has one.

@@ -68,6 +68,7 @@ class ChangingSession(SessionBase):
         sysctls: Mapping[str, str | int] | Iterable[tuple[str, str]] | None = None,
         routes: Iterable[Route] | None = None,
         neighbours: Iterable[Neighbour] | None = None,
+        offload: bool | Iterable[str] | None = None,
     ) -> Link:
         """Change the given settings of a link, and nothing else; return the link as changed.
 
@@ -81,7 +82,8 @@ class ChangingSession(SessionBase):
         it; ipv6=True enables it. `altnames` replaces all alternative names; of the `sysctls`, those that are given are
         written (see :class:`End`). `routes` replaces all routes over the link that vethlib has added, and no other; the
         kernel removes all of them when a link is set down. The same is true of `neighbours`; only one with the same
-        address as a given one is replaced, whoever added it.
+        address as a given one is replaced, whoever added it. `offload` is as
+        for an End, or what :meth:`fields` has returned.
 
         With `index`, the link is changed only if it still has that ifindex; with `only_if`, only if
         ``only_if(link, birth)`` is true, as for :meth:`delete_many`. With `wait`, wait up to that many seconds
@@ -118,6 +120,7 @@ class ChangingSession(SessionBase):
             "sysctls": sysctls,
             "routes": routes,
             "neighbours": neighbours,
+            "offload": offload,
         }
         fields = {name: FIELDS[name].check(value, name) for name, value in values.items() if value is not None}
         if (new_name, up, given_addresses, ipv6, wait, only_if).count(None) == 6 and not (add or remove or order):

@@ -15,12 +15,12 @@ from vethlib._nl.torn import read as repeat_if_torn
 from vethlib.endfields import neighbours
 from vethlib.endfields.neighbours import Neighbour, check_neighbours, neighbour_of
 from vethlib.endfields.routes import PROTO, Route, check_routes, route_of
-from vethlib.endfields.table import FIELDS, NEIGHBOURS, ROUTES, SYSCTLS
+from vethlib.endfields.table import FIELDS, NEIGHBOURS, ROUTES
 from vethlib.errors import VethError, is_exhaustion
 from vethlib.links import NetnsRef
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
 from vethlib.session.core.refusal import refusal
-from vethlib.session.core.settings import read_sysctls
+from vethlib.session.core.settings import read_setting
 from vethlib.session.core.slabs import slabs
 
 from .target import read_body
@@ -57,8 +57,8 @@ def _values(
             values[field.name] = number
         elif field.read is not None:
             values[field.name] = field.read(link)
-        elif field.name == SYSCTLS:
-            values[SYSCTLS] = read_sysctls(place, link.name, [setting.name for setting in wanted[SYSCTLS]])
+        elif field.direct:
+            values[field.name] = read_setting(namespaces, place, link.name, field.name, wanted[field.name])
         elif field.name == ROUTES:
             values[ROUTES] = read_routes(namespaces, place, link.ifindex)
         elif field.name == NEIGHBOURS:

@@ -24,13 +24,12 @@ from typing import Any, Final
 from vethlib._nl.addr import new_addr
 from vethlib._nl.batch import DONE, Outcome
 from vethlib._nl.link import LinkMessage, get_link, parse_link, set_link, set_up
-from vethlib.endfields.checks import Sysctl
-from vethlib.endfields.table import FIELDS, SYSCTLS, Step
+from vethlib.endfields.table import FIELDS, Step
 from vethlib.errors import VethError
 from vethlib.links import IPInterface, Link, describe, spell
 from vethlib.session.core.ipv6 import enable_ipv6, is_disabled, switch_ipv6
 from vethlib.session.core.namespaces import Identity, Namespaces, OpenNetns
-from vethlib.session.core.settings import write_sysctls
+from vethlib.session.core.settings import write_settings
 from vethlib.session.read.dying import Patience, are_dying, holders
 from vethlib.session.read.reading import find, to_link
 
@@ -176,17 +175,19 @@ class Slab:
         return None if echo is None else to_link(echo, side.end.netns)
 
     def _write_settings(self) -> None:
-        """Write what is no message: whether an end has IPv6, and its sysctls."""
+        """Write what is no message: whether an end has IPv6, its sysctls, and what it leaves to a network card."""
         ipv6: dict[OpenNetns, dict[str, bool]] = {}
-        sysctls: dict[OpenNetns, dict[str, tuple[Sysctl, ...]]] = {}
+        direct: dict[OpenNetns, dict[str, Mapping[str, Any]]] = {}
         for job in self.jobs:
             if job.made and job.error is None:
                 for side in (job.outer, job.peer):
                     if side.end.ipv6 is not None:
                         ipv6.setdefault(side.place, {})[side.name] = side.end.ipv6
-                    if side.end.sysctls:
-                        sysctls.setdefault(side.place, {})[side.name] = side.end.further[SYSCTLS]
-        failed = (switch_ipv6(ipv6) if ipv6 else {}) | (write_sysctls(sysctls) if sysctls else {})
+                    if side.end.has_direct:
+                        direct.setdefault(side.place, {})[side.name] = side.end.further
+        failed: dict[tuple[OpenNetns, str], VethError] = {**(switch_ipv6(ipv6) if ipv6 else {})}
+        if direct:
+            failed |= write_settings(self._namespaces, direct)
         for job in self.jobs if failed else ():
             for side in (job.outer, job.peer):
                 if (error := failed.get((side.place, side.name))) is not None:

@@ -18,14 +18,14 @@ from typing import Any, Final, NamedTuple
 from vethlib._nl.batch import LOST, Exchange, Outcome
 from vethlib._nl.link import LinkMessage, get_link, parse_link, set_link
 from vethlib.addresses import Address
-from vethlib.endfields.checks import IPV6_MIN_MTU, Sysctl, check_ipv6
-from vethlib.endfields.table import FIELDS, SYSCTLS, Step
+from vethlib.endfields.checks import IPV6_MIN_MTU, check_ipv6
+from vethlib.endfields.table import FIELDS, Step
 from vethlib.errors import InvalidValue, LinkExists, NetlinkError, VethError
 from vethlib.links import IPInterface, Link, describe
 from vethlib.session.core.ipv6 import enable_ipv6, is_disabled, switch_ipv6
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
 from vethlib.session.core.refusal import refusal
-from vethlib.session.core.settings import write_sysctls
+from vethlib.session.core.settings import write_settings
 from vethlib.session.core.undo import note, undo_all
 from vethlib.session.read.dying import are_dying, holders
 from vethlib.session.read.further import read_further
@@ -89,7 +89,8 @@ def change(namespaces: Namespaces, target: Target, wanted: Change) -> Link:
     _check_mtu(before, addresses, wanted, goal)
     present = _present(namespaces, place, before, wanted)
     late = {name: value for name, value in present.items() if FIELDS[name].late}
-    work = _Work(namespaces, target, before, addresses if touches else None, present.get(SYSCTLS, ()), late)
+    direct = {name: value for name, value in present.items() if FIELDS[name].direct}
+    work = _Work(namespaces, target, before, addresses if touches else None, direct, late)
     steps = list(_steps(before, addresses, wanted, goal, present))
     try:
         return _carry_out_or_undo(work, steps, goal, wanted)
@@ -140,8 +141,8 @@ def _carry_out(work: _Work, steps: Sequence[Sequence[Step]], goal: Goal | None, 
         work.send(together)
     if wanted.ipv6 is not None and not early:
         work.switch_ipv6(name, on=wanted.ipv6)
-    if sysctls := wanted.fields.get(SYSCTLS):
-        work.write_sysctls(name, sysctls)
+    if direct := {field: value for field, value in wanted.fields.items() if FIELDS[field].direct}:
+        work.write_settings(name, direct)
     link = read_link(work.namespaces, work.target.renamed(name)) if goal is None else _reach(work, goal, name)
     work.reach_late({field: value for field, value in wanted.fields.items() if FIELDS[field].late})
     if wanted.ipv6 not in (None, link.ipv6):
@@ -227,7 +228,7 @@ class _Work:
         target: Target,
         before: LinkMessage,
         addresses: Sequence[Address] | None,
-        sysctls: Sequence[Sysctl] = (),
+        direct: Mapping[str, Any] = MappingProxyType({}),
         late: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self.namespaces = namespaces
@@ -236,8 +237,8 @@ class _Work:
         self._addresses = addresses
         self._sent: list[tuple[Sequence[Step], Exchange]] = []
         self._had_ipv6: bool | None = None  # before it was switched
-        self._sysctls = sysctls  # those to be changed, as they were
-        self._wrote_sysctls = False
+        self._direct = direct  # what is no message and is to be changed, as it was
+        self._wrote_settings = False
         self._late = late  # the late fields to be changed, as they were
         self._is_undone = False
 
@@ -280,10 +281,10 @@ class _Work:
         for error in switch_ipv6({self.target.place: {name: on}}).values():
             raise error
 
-    def write_sysctls(self, name: str, sysctls: Sequence[Sysctl]) -> None:
-        """Write settings of the link, which has this name by now."""
-        self._wrote_sysctls = True
-        for error in write_sysctls({self.target.place: {name: sysctls}}).values():
+    def write_settings(self, name: str, fields: Mapping[str, Any]) -> None:
+        """Write fields that are no messages; the link has this name by now."""
+        self._wrote_settings = True
+        for error in write_settings(self.namespaces, {self.target.place: {name: fields}}).values():
             raise error
 
     def reach_late(self, wanted: Mapping[str, Any]) -> None:
@@ -318,7 +319,7 @@ class _Work:
             failures: list[str] = []
             steps = (
                 self._take_back,
-                self._write_sysctls_back,
+                self._write_settings_back,
                 self._switch_ipv6_back,
                 self._give_addresses_back,
                 self._give_late_back,
@@ -342,11 +343,9 @@ class _Work:
             if outcome.errno not in _AS_GOOD_AS_UNDONE:
                 raise refusal(outcome, f"{self.target.what}: undo {step.what}", self.target.netns)
 
-    def _write_sysctls_back(self) -> None:
-        if self._wrote_sysctls:
-            existing = [setting for setting in self._sysctls if setting.value]
-            for error in write_sysctls({self.target.place: {self.before.name: existing}}).values():
-                raise error
+    def _write_settings_back(self) -> None:
+        if self._wrote_settings:
+            self.write_settings(self.before.name, self._direct)
 
     def _switch_ipv6_back(self) -> None:
         if self._had_ipv6 is not None:

@@ -40,6 +40,7 @@ def _end(args: Namespace, letter: str) -> End:
     flags = {"name": letter.upper(), "addresses": f"--{letter}-addr", "altnames": f"--{letter}-altname"}
     flags |= {"mac": f"--{letter}-mac", "ipv6": f"--{letter}-ipv6", "sysctls": f"--{letter}-sysctl"}
     flags |= {"routes": f"--{letter}-route", "neighbours": f"--{letter}-neighbour"}
+    flags["offload"] = f"--{letter}-offload"
     flags |= {"mtu": "--mtu", "txqlen": "--txqlen", "gso_max_size": "--gso-max-size"}
     try:
         return End(
@@ -57,6 +58,7 @@ def _end(args: Namespace, letter: str) -> End:
             sysctls=getattr(args, f"{letter}_sysctl"),
             routes=getattr(args, f"{letter}_route"),
             neighbours=getattr(args, f"{letter}_neighbour"),
+            offload=_on(getattr(args, f"{letter}_offload")),
         )
     except InvalidValue as error:
         raise InvalidValue(flags.get(error.field, "--queues"), error.value, error.hint) from None
@@ -78,7 +80,7 @@ def set_link(args: Namespace, output: Output) -> int:
     fields = {"mac": args.mac, "mtu": args.mtu, "alias": args.alias, "up": up, "ipv6": ipv6, "txqlen": args.txqlen}
     fields |= {"gso_max_size": args.gso_max_size, "addresses": args.addr, "altnames": args.altname}
     fields |= {"new_name": args.name, "sysctls": args.sysctl, "routes": args.route}
-    fields |= {"neighbours": args.neighbour}
+    fields |= {"neighbours": args.neighbour, "offload": _on(args.offload)}
     given: dict[str, Any] = {field: value for field, value in fields.items() if value is not None}
     if not given:
         raise InvalidValue("LINK", args.link, "say what to change, as in --mtu 1400")
