@@ -9,14 +9,9 @@ from pathlib import Path
 
 import pytest
 
-__all__ = ["Project", "unprivileged"]
+from .warm import UNPRIVILEGED
 
-UNPRIVILEGED = ["setpriv", "--bounding-set=-all,+setfcap", "--inh-caps=-all"]
-"""Before a command: without capabilities it can do what an ordinary user can, whoever runs these tests.
-
-But for one: who is user 0 needs CAP_SETFCAP to map that into a user namespace (verify_root_map,
-kernel/user_namespace.c), which others need not.
-"""
+__all__ = ["UNPRIVILEGED", "Project", "unprivileged"]
 
 _NOT_WANTED = ("randomly", "cacheprovider", "hypothesispytest", "rerunfailures", "socket", "timeout")
 _QUIET = [word for name in _NOT_WANTED for word in ("-p", f"no:{name}")]

@@ -1,13 +1,15 @@
 """A pytest that is imported once and forked for each run, because to start one takes longer than most runs.
 
-``python tests/live/warm.py`` is the process that forks. It has imported pytest, but no other plugin and nothing of
-vethlib, and has no thread. A forked run has the environment, the directory and the network namespace of the caller, and
-ends as an interpreter ends.
+``python tests/live/warm.py`` is the process that forks. It has imported pytest, vethlib and what other plugins need,
+but none of these, whose assertions pytest wants to rewrite when it imports them; and it has no thread. A forked run has
+the environment, the directory and the network namespace of the caller, the capabilities of the caller or those that
+UNPRIVILEGED leaves it, and ends as an interpreter ends.
 """
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -19,7 +21,18 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
-__all__ = ["Run", "WarmPytest"]
+__all__ = ["UNPRIVILEGED", "Run", "WarmPytest"]
+
+UNPRIVILEGED = ["setpriv", "--bounding-set=-all,+setfcap", "--inh-caps=-all"]
+"""Before a command: without capabilities it can do what an ordinary user can, whoever runs these tests.
+
+But for one: who is user 0 needs CAP_SETFCAP to map that into a user namespace (verify_root_map,
+kernel/user_namespace.c), which others need not.
+"""
+
+
+ALSO = ("concurrent.futures", "execnet.multi", "pdb", "vethlib.pytest_netns.fixtures", "vethlib.pytest_netns.leaks.watch")
+"""What nearly every run imports: it takes half of its time."""
 
 
 class Run:
@@ -62,22 +75,26 @@ class WarmPytest:
         """Return a function in the place of Pytester.popen()."""
 
         def begin(command: Sequence[str], **files: Any) -> Any:
-            python, *arguments = command
+            ordinary = list(command[: len(UNPRIVILEGED)]) == UNPRIVILEGED
+            python, *arguments = command[len(UNPRIVILEGED) if ordinary else 0 :]
             if python == sys.executable and "PYTHONPATH" not in os.environ:  # which may lead to another pytest
                 if arguments[0] == "-mpytest":
-                    return self._begin(arguments[1:], **files)
+                    return self._begin(arguments[1:], ordinary, **files)
                 if arguments[:2] == ["-m", "pytest"]:
-                    return self._begin(arguments[2:], **files)
+                    return self._begin(arguments[2:], ordinary, **files)
             return popen(command, **files)
 
         return begin
 
-    def _begin(self, arguments: Sequence[str], stdin: object, stdout: TextIO, stderr: TextIO) -> Run:
+    def _begin(
+        self, arguments: Sequence[str], ordinary: bool, stdin: object, stdout: TextIO, stderr: TextIO
+    ) -> Run:
         reader, writer = os.pipe()
         os.write(writer, stdin if isinstance(stdin, bytes) else b"")
         os.close(writer)
         request = {
             "arguments": arguments,
+            "ordinary": ordinary,
             "environment": os.environ | {"PYTHONPATH": os.getcwd()},  # as Pytester.popen() has it
             "directory": os.getcwd(),
             "process": os.getpid(),
@@ -103,6 +120,11 @@ def serve() -> None:
 
     for name in default_plugins:
         importlib.import_module(f"_pytest.{name}")
+    for name in ALSO:
+        importlib.import_module(name)
+    # A run collects its garbage several times at its end, and none of this is garbage.
+    gc.collect()
+    gc.freeze()
     requests, answers = os.fdopen(os.dup(0), "rb"), os.dup(1)
     for line in requests:
         request = json.loads(line)
@@ -127,6 +149,8 @@ def _become(request: dict[str, Any], opened: list[int], netns: int) -> None:
     if libc.setns(netns, 0):
         raise OSError(ctypes.get_errno(), "setns")
     os.close(netns)
+    if request["ordinary"]:
+        _become_ordinary(libc)
     for number, descriptor in enumerate(opened):
         os.dup2(descriptor, number)
         os.close(descriptor)
@@ -135,6 +159,19 @@ def _become(request: dict[str, Any], opened: list[int], netns: int) -> None:
     os.chdir(request["directory"])
     sys.path[:0] = [request["directory"]] * 2  # of -m, and of PYTHONPATH
     sys.argv = ["pytest", *request["arguments"]]
+
+
+def _become_ordinary(libc: ctypes.CDLL) -> None:
+    """Do what UNPRIVILEGED and the execve() of root after it do: no capability but one, now and in all that follows."""
+    bounded, setfcap, version = 24, 31, 0x20080522  # PR_CAPBSET_DROP, CAP_SETFCAP, _LINUX_CAPABILITY_VERSION_3
+    with open("/proc/sys/kernel/cap_last_cap") as file:
+        last = int(file.read())
+    for number in range(last + 1):
+        if number != setfcap and libc.prctl(bounded, number, 0, 0, 0):
+            raise OSError(ctypes.get_errno(), "prctl")
+    kept = 1 << setfcap
+    if libc.capset((ctypes.c_uint32 * 2)(version, 0), (ctypes.c_uint32 * 6)(kept, kept, 0, 0, 0, 0)):
+        raise OSError(ctypes.get_errno(), "capset")
 
 
 if __name__ == "__main__":
