@@ -174,7 +174,7 @@ def test_one_started_again_within_the_same_second_has_its_new_process(engine: En
         container.start()
         quick += time.monotonic() - ended < 1
         until(resolver, container.netns)
-        if quick == 5:
+        if quick == 3:
             break
     assert quick  # however busy the machine is
 
@@ -253,7 +253,7 @@ def test_of_two_with_one_label_the_longer_running_one_answers_while_it_does(
 
 def test_many_containers_that_come_and_go_are_all_known_in_the_end(engine: Engine, resolver: DockerResolver) -> None:
     until(resolver, NOT_RUNNING)
-    containers = [engine.create(f"vnf{number}", f"vnf{number}") for number in range(8)]
+    containers = [engine.create(f"vnf{number}", f"vnf{number}") for number in range(5)]
 
     def flap(one: int) -> None:
         for _ in range(one % 3 + 1):
@@ -261,7 +261,7 @@ def test_many_containers_that_come_and_go_are_all_known_in_the_end(engine: Engin
             containers[one].kill()
             containers[one].start()
 
-    flapping = [threading.Thread(target=flap, args=(one,)) for one in range(8)]
+    flapping = [threading.Thread(target=flap, args=(one,)) for one in range(5)]
     for thread in flapping:
         thread.start()
     for thread in flapping:
