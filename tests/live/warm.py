@@ -31,7 +31,8 @@ kernel/user_namespace.c), which others need not.
 """
 
 
-ALSO = ("concurrent.futures", "execnet.multi", "pdb", "vethlib.pytest_netns.fixtures", "vethlib.pytest_netns.leaks.watch")
+_OF_VETHLIB = "vethlib.pytest_netns.fixtures", "vethlib.pytest_netns.leaks.watch"
+ALSO = "concurrent.futures", "execnet.multi", "pdb", *_OF_VETHLIB
 """What nearly every run imports: it takes half of its time."""
 
 
@@ -86,9 +87,7 @@ class WarmPytest:
 
         return begin
 
-    def _begin(
-        self, arguments: Sequence[str], ordinary: bool, stdin: object, stdout: TextIO, stderr: TextIO
-    ) -> Run:
+    def _begin(self, arguments: Sequence[str], ordinary: bool, stdin: object, stdout: TextIO, stderr: TextIO) -> Run:
         reader, writer = os.pipe()
         os.write(writer, stdin if isinstance(stdin, bytes) else b"")
         os.close(writer)
