@@ -12,6 +12,7 @@ from tests.live.applying import value
 from tests.stores import is_readable, news
 from vethlib.agent import Parsed, to_dict
 from vethlib.agent.stores.protocol import Back, Change, Outage, Snapshot, Store, StoreEvent
+from vethlib.agent.stores.storecode import StoreCode
 
 __all__ = ["LABEL", "PREFIX", "Consumer", "changes", "key", "many", "put", "text", "wanted"]
 
@@ -71,10 +72,10 @@ class Consumer:
                 found += self._take(self.store.read())
         return found
 
-    def wait_for_outage(self, timeout: float = 30.0) -> str:
-        """Hear news until one is an outage; its reason."""
+    def wait_for_outage(self, timeout: float = 30.0) -> StoreCode:
+        """Hear news until one is an outage; its code."""
         self.wait(lambda: bool(self.outage), timeout)
-        return self.outage
+        return next(one.code for one in reversed(self.told) if isinstance(one, Outage))
 
     def come_to(self, etcd: Etcd, timeout: float = 30.0) -> list[StoreEvent]:
         """Hear news until nothing else is known than what is there, and check that this is all; what was told."""

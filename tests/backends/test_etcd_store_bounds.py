@@ -123,7 +123,8 @@ def test_how_long_a_value_may_be_and_how_many_there_may_be_are_limits(etcd: Etcd
     assert [name for name, value in (consumer.known or {}).items() if value is None] == ["v1"]
     consumer.store.close()
     crowded = Consumer(EtcdStore(etcd.url, LABEL, limits=Limits(store_keys=4)))
-    assert "store_keys" in crowded.wait_for_outage()
+    assert crowded.wait_for_outage() == "too-large"
+    assert "store_keys" in crowded.outage
     etcd.empty([key("v4")])
     crowded.wait(lambda: crowded.values is not None, 40)
     crowded.store.close()

@@ -22,11 +22,12 @@ def test_what_is_said_is_read_and_an_outage_begins_once(tmp_path: Path) -> None:
     file.published()
     file.write("it is away")
     first = read_report(str(tmp_path / "status"))
-    file.write("it is away otherwise")
+    file.write("it is away otherwise", "unreachable")
     second = read_report(str(tmp_path / "status"))
     assert first is not None
     assert second is not None
     assert first.ready
+    assert (first.outage_code, second.outage_code) == ("", "unreachable")
     assert second.outage == "it is away otherwise"
     assert second.outage_since == first.outage_since > 0
     assert os.listdir(tmp_path / "status") == [".agent"]
@@ -57,6 +58,7 @@ def test_a_file_that_somebody_removes_comes_back_with_the_next_statuses(tmp_path
         json.dumps({"store": "", "ready": True, "outage": "", "outage_since": "x"}),
         json.dumps({"store": "", "ready": True, "outage": "", "outage_since": 1e300}),
         json.dumps({"store": "", "ready": True}),
+        json.dumps({"store": "", "ready": True, "outage": "", "outage_since": 0, "outage_code": 1}),
     ],
 )
 def test_what_others_write_there_is_nothing_said(tmp_path: Path, content: str) -> None:

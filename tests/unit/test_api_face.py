@@ -115,6 +115,7 @@ NAMES_OF_OTHER_THINGS = {
     "AddNetns": "a namespace",
     "RemoveNetns": "a namespace",
     "Attachment": "made by attach()",
+    "WaitTimeout": "what an error is about",
     "Session.move(name)": "the name that the link has afterwards",
     "IfIndexCache.find": "what a session asks, by the identity of a namespace",
     "Address.is_plain": "the label of an address, which is compared with the name of its link",

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from tests.capabilities import dropped
 from tests.live.applying import interface, value
 from tests.stores import news
 from vethlib.agent.config.files import UnreadablePath, load
@@ -19,6 +21,7 @@ from vethlib.agent.stores.editing import DirectoryEditor
 from vethlib.agent.stores.keys import beginning_of, key_of, name_of
 from vethlib.agent.stores.opening import open_editor
 from vethlib.agent.stores.protocol import Outage, StoreError
+from vethlib.agent.stores.storecode import StoreCode
 from vethlib.errors import InvalidValue, VethError
 from vethlib.follow.docker.engine import socket_path
 
@@ -98,14 +101,21 @@ SENTENCES = {
 }
 
 OUTAGES = {
-    "nothing there": (lambda path: None, "HERE/conf does not exist: create the directory"),
+    "nothing there": (lambda path: None, StoreCode.MISSING, "HERE/conf does not exist: create the directory"),
     "a file": (
         lambda path: path.write_text(""),
+        StoreCode.NOT_A_DIRECTORY,
         "HERE/conf is not a directory: name the directory that contains the files",
     ),
     "a circular link": (
         lambda path: os.symlink("conf", path),
+        StoreCode.CIRCULAR_LINK,
         "HERE/conf is a circular symbolic link: point it at a directory",
+    ),
+    "one of others": (
+        lambda path: path.mkdir(mode=0),
+        StoreCode.NOT_PERMITTED,
+        "cannot read HERE/conf: Permission denied: let this user read and enter it",
     ),
 }
 
@@ -120,12 +130,9 @@ def test_an_error_has_this_sentence(tmp_path: Path, what: str) -> None:
 
 @pytest.mark.parametrize("what", OUTAGES)
 def test_an_outage_has_this_sentence(tmp_path: Path, what: str) -> None:
-    prepare, text = OUTAGES[what]
+    prepare, code, text = OUTAGES[what]
     prepare(tmp_path / "conf")
-    store = DirectoryStore(tmp_path / "conf")
-    try:
+    with dropped(), closing(DirectoryStore(tmp_path / "conf")) as store:
         (outage,) = news(store)
         assert isinstance(outage, Outage)
-        assert outage.reason.replace(str(tmp_path), "HERE") == text
-    finally:
-        store.close()
+        assert (outage.reason.replace(str(tmp_path), "HERE"), outage.code) == (text, code)

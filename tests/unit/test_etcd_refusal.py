@@ -12,54 +12,72 @@ UNAVAILABLE = "failed to connect to all addresses; last error: UNAVAILABLE: ipv4
 
 
 @pytest.mark.parametrize(
-    ("code", "details", "words"),
+    ("code", "details", "words", "meaning"),
     [
-        ("UNAVAILABLE", f"{CONNECT}Failed to connect to remote host: Connection refused", "connection refused"),
-        ("UNAVAILABLE", f"{UNAVAILABLE}Socket closed", "closed the connection: it may require TLS"),
-        ("UNAVAILABLE", "Socket closed", "the connection was lost"),
-        ("UNAVAILABLE", "recvmsg:Connection reset by peer", "the connection was lost"),
-        ("UNAVAILABLE", "GOAWAY received; Error code: 11", "the connection was lost"),
-        ("UNAVAILABLE", "errors resolving http://nowhere: [field:…]", "its name cannot be resolved"),
-        ("DEADLINE_EXCEEDED", "Deadline Exceeded", "no answer"),
-        ("UNAVAILABLE", "ping timeout", "no answer"),
-        ("UNAVAILABLE", "keepalive watchdog timeout", "no answer"),
-        ("UNAVAILABLE", "etcdserver: no leader", "it has lost its leader"),
-        ("UNAVAILABLE", "etcdserver: request timed out", "too few members of the cluster are up"),
+        (
+            "UNAVAILABLE",
+            f"{CONNECT}Failed to connect to remote host: Connection refused",
+            "connection refused",
+            "unreachable",
+        ),
+        ("UNAVAILABLE", f"{UNAVAILABLE}Socket closed", "closed the connection: it may require TLS", "tls-required"),
+        ("UNAVAILABLE", "Socket closed", "the connection was lost", "connection-lost"),
+        ("UNAVAILABLE", "recvmsg:Connection reset by peer", "the connection was lost", "connection-lost"),
+        ("UNAVAILABLE", "GOAWAY received; Error code: 11", "the connection was lost", "connection-lost"),
+        ("UNAVAILABLE", "errors resolving http://nowhere: [field:…]", "its name cannot be resolved", "name-unknown"),
+        ("DEADLINE_EXCEEDED", "Deadline Exceeded", "no answer", "no-answer"),
+        ("UNAVAILABLE", "ping timeout", "no answer", "no-answer"),
+        ("UNAVAILABLE", "keepalive watchdog timeout", "no answer", "no-answer"),
+        ("UNAVAILABLE", "etcdserver: no leader", "it has lost its leader", "no-quorum"),
+        ("UNAVAILABLE", "etcdserver: request timed out", "too few members of the cluster are up", "no-quorum"),
         (
             "INVALID_ARGUMENT",
             "etcdserver: authentication failed, invalid user ID or password",
             "wrong user or password",
+            "wrong-password",
         ),
-        ("INVALID_ARGUMENT", "etcdserver: user name is empty", "write USER@ before the host"),
-        ("UNAUTHENTICATED", "etcdserver: invalid auth token", "the login has expired"),
-        ("PERMISSION_DENIED", "etcdserver: permission denied", "grant its role the keys below /vnf-agent/"),
-        ("RESOURCE_EXHAUSTED", "etcdserver: mvcc: database space exceeded", "NOSPACE"),
-        ("INVALID_ARGUMENT", "etcdserver: request is too large", "--max-request-bytes"),
-        ("RESOURCE_EXHAUSTED", "grpc: received message larger than max (3 vs. 2)", "--max-request-bytes"),
-        ("NOT_FOUND", "etcdserver: requested lease not found", "the lease has ended"),
-        ("UNKNOWN", "etcdserver: something new", "something new"),
-        ("UNKNOWN", "", "unknown"),
+        ("INVALID_ARGUMENT", "etcdserver: user name is empty", "write USER@ before the host", "user-required"),
+        ("UNAUTHENTICATED", "etcdserver: invalid auth token", "the login has expired", "login-expired"),
+        (
+            "PERMISSION_DENIED",
+            "etcdserver: permission denied",
+            "grant its role the keys below /vnf-agent/",
+            "not-permitted",
+        ),
+        ("RESOURCE_EXHAUSTED", "etcdserver: mvcc: database space exceeded", "NOSPACE", "full"),
+        ("INVALID_ARGUMENT", "etcdserver: request is too large", "--max-request-bytes", "too-large"),
+        ("RESOURCE_EXHAUSTED", "grpc: received message larger than max (3 vs. 2)", "--max-request-bytes", "too-large"),
+        ("NOT_FOUND", "etcdserver: requested lease not found", "the lease has ended", "lease-gone"),
+        ("UNKNOWN", "etcdserver: something new", "something new", "refused"),
+        ("UNKNOWN", "", "unknown", "refused"),
     ],
 )
-def test_a_refusal_is_told_in_words(code: str, details: str, words: str) -> None:
+def test_a_refusal_is_told_in_words_and_by_a_code(code: str, details: str, words: str, meaning: str) -> None:
     error = refused("here:2379", code, details, tls=False)
     assert str(error) == f"here:2379: {error.reason}"
     assert words in error.reason
+    assert error.code == meaning
 
 
 @pytest.mark.parametrize(
-    ("details", "words"),
+    ("details", "words", "meaning"),
     [
-        (f"{CONNECT}Ssl handshake failed: SSL_ERROR_SSL: CERTIFICATE_VERIFY_FAILED", "give the CA's file as cacert"),
-        (f"{CONNECT}Hostname Verification Check failed.", "give the name as server-name=NAME"),
-        (f"{CONNECT}Handshake read failed", "it does not use TLS: leave out tls, cacert and cert"),
-        (f"{CONNECT}Unwrap failed", "it may require a client certificate (cert=FILE&key=FILE)"),
-        ("Failed to create security handshaker", "certificates and a key in PEM"),
-        (f"{UNAVAILABLE}Socket closed", "the connection was lost"),
+        (
+            f"{CONNECT}Ssl handshake failed: SSL_ERROR_SSL: CERTIFICATE_VERIFY_FAILED",
+            "give the CA's file as cacert",
+            "certificate-untrusted",
+        ),
+        (f"{CONNECT}Hostname Verification Check failed.", "give the name as server-name=NAME", "certificate-name"),
+        (f"{CONNECT}Handshake read failed", "it does not use TLS: leave out tls, cacert and cert", "tls-unused"),
+        (f"{CONNECT}Unwrap failed", "it may require a client certificate (cert=FILE&key=FILE)", "certificate-required"),
+        ("Failed to create security handshaker", "certificates and a key in PEM", "certificate-invalid"),
+        (f"{UNAVAILABLE}Socket closed", "the connection was lost", "connection-lost"),
     ],
 )
-def test_what_tls_says_is_told_with_the_option_that_cures_it(details: str, words: str) -> None:
-    assert words in refused("here:2379", "UNAVAILABLE", details, tls=True).reason
+def test_what_tls_says_is_told_with_the_option_that_cures_it(details: str, words: str, meaning: str) -> None:
+    error = refused("here:2379", "UNAVAILABLE", details, tls=True)
+    assert words in error.reason
+    assert error.code == meaning
 
 
 @pytest.mark.parametrize(
@@ -94,4 +112,4 @@ def test_what_follows_from_a_refusal_is_its_class(code: str, details: str, kind:
 def test_who_has_a_user_and_was_not_asked_for_it_logs_in_anew() -> None:
     error = refused("here:2379", "INVALID_ARGUMENT", "etcdserver: user name is empty", tls=False, user=True)
     assert type(error) is StoreError
-    assert error.reason == "the login has expired"
+    assert error.code == "login-expired"

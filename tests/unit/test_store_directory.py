@@ -14,11 +14,13 @@ import pytest
 from tests.capabilities import dropped
 from tests.live.applying import value
 from tests.proportion import clock_tick
+from tests.refusing import raises
 from tests.stores import changed, interface_text, is_readable, nothing, snapshot, write
 from vethlib.agent import Parsed, load
 from vethlib.agent.stores.directory import GRACE, DirectoryStore
 from vethlib.agent.stores.protocol import Change, Outage, Snapshot, Store, StoreError
 from vethlib.agent.stores.reading import Content, content
+from vethlib.agent.stores.storecode import StoreCode
 from vethlib.errors import InvalidValue
 from vethlib.follow.inotify import INotify
 
@@ -459,7 +461,7 @@ def test_a_user_without_an_inotify_instance_left_is_told_the_cure(path: Path, mo
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     monkeypatch.setattr(INotify, "__init__", refuse)
-    with pytest.raises(StoreError, match="Too many open files: raise fs.inotify.max_user_instances"):
+    with raises(StoreError, code=StoreCode.NO_WATCHES, errno=errno.EMFILE):
         DirectoryStore(path)
 
 
@@ -474,7 +476,8 @@ def test_a_user_without_a_watch_left_is_an_outage_with_the_cure(
         patch.setattr(INotify, "add_watch", refuse)
         (found,) = opened.read()
         assert isinstance(found, Outage)
-        assert found.reason.endswith("No space left on device: raise fs.inotify.max_user_watches")
+        assert found.code is StoreCode.NO_WATCHES
+        assert "fs.inotify.max_user_watches" in found.reason
     assert snapshot(opened) == {}
 
 

@@ -110,8 +110,7 @@ def test_what_could_not_be_written_is_written_with_the_next(path: Path) -> None:
     with pytest.raises(StoreError) as raised:
         files.publish({"a": status("a")})
     error = pickle.loads(pickle.dumps(raised.value))
-    assert str(error) == f"cannot write statuses to {path}: Not a directory"
-    assert (error.path, error.reason, error.errno) == (str(path), "Not a directory", 20)
+    assert (error.path, error.code, error.errno) == (str(path), "not-a-directory", 20)
     path.unlink()
     files.publish({"b": status("b")})
     assert written(path) == {"a.json": "", "b.json": ""}

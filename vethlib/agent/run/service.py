@@ -196,7 +196,7 @@ class Service:
             reason = bounded(news.reason, self._configurator.limits.reason_chars)
             if reason != self.outage:
                 _log.warning("the store is down, and the host stays as it is: %s", reason)
-                self._set_outage(reason)
+                self._set_outage(reason, str(news.code))
             return
         if self.outage:
             _log.info("the store is back")
@@ -221,13 +221,13 @@ class Service:
         """Return how many statuses were not published yet."""
         return len(self._unpublished)
 
-    def _set_outage(self, reason: str) -> None:
+    def _set_outage(self, reason: str, code: str = "") -> None:
         if bool(reason) != bool(self.outage):
             self.outages += bool(reason)
             self.changed_at = time.time()
         self.outage = reason
         if self._agent_file is not None:
-            self._agent_file.write(reason)
+            self._agent_file.write(reason, code)
 
     def _publish(self, now: float) -> None:
         """Publish the new statuses; after a refusal of the store, try again later."""

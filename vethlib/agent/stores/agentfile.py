@@ -34,13 +34,14 @@ class AgentReport:
 
     `store` is the URL of its store without the password. `ready` is True once it has published a status of each
     interface. `outage` is the reason why the store cannot be read, "" if it can be, and `outage_since` the begin of the
-    outage, in seconds since 1970.
+    outage, in seconds since 1970; `outage_code` is the reason for programs, "" also if an older agent has written it.
     """
 
     store: str
     ready: bool = False
     outage: str = ""
     outage_since: float = 0.0
+    outage_code: str = ""
 
 
 class AgentFile:
@@ -57,12 +58,12 @@ class AgentFile:
         self._retry_at = 0.0  # monotonic time of the next attempt
         self._has_directory = False
 
-    def write(self, outage: str = "") -> None:
-        """Report that the store can be read; with a reason, that it cannot."""
+    def write(self, outage: str = "", code: str = "") -> None:
+        """Report that the store can be read; with a reason and its code, that it cannot."""
         since = 0.0
         if outage:
             since = self._report.outage_since or time.time()
-        self._report = replace(self._report, outage=outage, outage_since=since)
+        self._report = replace(self._report, outage=outage, outage_since=since, outage_code=code)
         self._write()
 
     def published(self) -> None:
@@ -118,8 +119,10 @@ def read_report(directory: str) -> AgentReport | None:
         if file is None:
             return None
         value = json.loads(file.raw)
-        report = AgentReport(value["store"], value["ready"], value["outage"], float(value["outage_since"]))
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        since, code = float(value["outage_since"]), value.get("outage_code", "")
+        report = AgentReport(value["store"], value["ready"], value["outage"], since, code)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
-    has_types = isinstance(report.store, str) and isinstance(report.ready, bool) and isinstance(report.outage, str)
+    texts = (report.store, report.outage, report.outage_code)
+    has_types = isinstance(report.ready, bool) and all(isinstance(text, str) for text in texts)
     return report if has_types and 0 <= report.outage_since < _END else None

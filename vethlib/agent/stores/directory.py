@@ -40,6 +40,7 @@ from .contents import Contents
 from .protocol import Outage, Snapshot, StoreError, StoreEvent
 from .reading import Content, Identity, content, file_names, identity, opened, unreadable, why
 from .statuses import StatusFiles
+from .storecode import StoreCode, code_of
 
 __all__ = ["GRACE", "DirectoryStore"]
 
@@ -97,8 +98,7 @@ class DirectoryStore:
             self._watch: Watch | None = Watch(self._absolute)
         except OSError as error:
             reason = f"{why(error)}: raise fs.inotify.max_user_instances, or the limit of open files"
-            message = f"cannot watch {self._path}: {reason}"
-            raise StoreError(message, path=self._path, reason=reason, errno=error.errno) from error
+            raise _cannot_watch(self._path, reason, error, StoreCode.NO_WATCHES) from error
 
     def read(self) -> list[StoreEvent]:
         """Return the results since the last call. Never blocks or raises."""
@@ -120,12 +120,13 @@ class DirectoryStore:
                 watch.wait()
                 return self._look(watch, seen)
         except StoreError as error:
-            return self._away(str(error))
+            return self._away(str(error), error.code)
         except OSError as error:
-            return self._away(f"cannot read {self._path}: {why(error)}")
+            return self._away(f"cannot read {self._path}: {why(error)}", code_of(error.errno))
         except Exception as error:
             _log.debug("%s cannot be read", self._path, exc_info=error)
-            return self._away(f"cannot read {self._path}: {type(error).__name__}; the debug log has details")
+            text = f"cannot read {self._path}: {type(error).__name__}; the debug log has details"
+            return self._away(text, StoreCode.UNFORESEEN)
 
     def fileno(self) -> int:
         """Return a descriptor that is readable when :meth:`read` may have results."""
@@ -154,13 +155,13 @@ class DirectoryStore:
             self._watch.close()
             self._watch = None
 
-    def _away(self, reason: str) -> list[StoreEvent]:
+    def _away(self, reason: str, code: StoreCode) -> list[StoreEvent]:
         self._directory = None
         self._retry = time.monotonic() + _RETRY
         if reason == self._outage:
             return []
         self._outage = reason
-        return [Outage(reason)]
+        return [Outage(reason, code)]
 
     def _look(self, watch: Watch, seen: Seen) -> list[StoreEvent]:
         with opened(self._absolute) as directory:
@@ -188,7 +189,7 @@ class DirectoryStore:
         if another and self._last is not None and not self._way and not file_names(directory):
             self._last = _NONE
             reason = "became empty by a mount or an unmount: mount its file system, or put a file there"
-            raise StoreError(f"{self._path} {reason}", path=self._path, reason=reason)
+            raise StoreError(f"{self._path} {reason}", path=self._path, reason=reason, code=StoreCode.EMPTIED)
         self._watch_directory(watch, directory)
         if another:
             for name in self._contents.files():
@@ -210,10 +211,10 @@ class DirectoryStore:
         try:
             watch.start(directory)
         except OSError as error:
-            cure = ": raise fs.inotify.max_user_watches" if error.errno == errno.ENOSPC else ""
-            reason = f"{why(error)}{cure}"
-            message = f"cannot watch {self._path}: {reason}"
-            raise StoreError(message, path=self._path, reason=reason, errno=error.errno) from error
+            if error.errno != errno.ENOSPC:
+                raise _cannot_watch(self._path, why(error), error, code_of(error.errno)) from error
+            reason = f"{why(error)}: raise fs.inotify.max_user_watches"
+            raise _cannot_watch(self._path, reason, error, StoreCode.NO_WATCHES) from error
 
     def _snapshot(self) -> list[StoreEvent]:
         complete = self._contents.complete
@@ -363,6 +364,10 @@ class DirectoryStore:
         self._gone.pop(name, None)
         self._resting.pop(name, None)
         self._contents.drop(name)
+
+
+def _cannot_watch(path: str, reason: str, error: OSError, code: StoreCode) -> StoreError:
+    return StoreError(f"cannot watch {path}: {reason}", path=path, reason=reason, errno=error.errno, code=code)
 
 
 def _is_same(status_dir: str, path: str) -> bool:

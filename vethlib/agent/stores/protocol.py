@@ -24,11 +24,19 @@ from vethlib.agent.config.northbound import Parsed
 from vethlib.agent.status import Status
 from vethlib.errors import InvalidValue
 
+from .storecode import StoreCode, code_of
+
 __all__ = ["Back", "Change", "Edit", "Editor", "Outage", "Snapshot", "Store", "StoreError", "StoreEvent", "Stored"]
 
 
 class StoreError(SourceError):
-    """A store cannot be read or written."""
+    """A store cannot be read or written; ``code`` is the reason for programs, by default that of ``errno``."""
+
+    def __init__(
+        self, message: str, *, path: str = "", reason: str = "", errno: int | None = None, code: StoreCode | None = None
+    ) -> None:
+        super().__init__(message, path=path, reason=reason, errno=errno)
+        self.code = code_of(errno) if code is None else code
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +61,10 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """The store cannot be read; `reason` is the reason as text."""
+    """The store cannot be read; `reason` is the reason as text, and `code` for programs."""
 
     reason: str
+    code: StoreCode = StoreCode.OTHER
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from vethlib._closing import Closing
 from vethlib._primitives import time
 from vethlib.agent.limits import DEFAULT, Limits
 from vethlib.agent.stores.protocol import StoreError
+from vethlib.agent.stores.storecode import StoreCode
 
 from . import etcd_pb2 as pb
 from .address import Address
@@ -127,7 +128,7 @@ class Connection(Closing):
         """Close the connection. Calls that wait for an answer raise `error`, or a StoreError."""
         if self._ended is None:
             reason = "the connection was closed"
-            self._ended = error or StoreError(f"{self.endpoint}: {reason}", path=self.endpoint, reason=reason)
+            self._ended = error or self._error(reason, StoreCode.CONNECTION_LOST)
         self._channel.close()
 
     def authenticate(self) -> None:
@@ -177,7 +178,7 @@ class Connection(Closing):
                 time.sleep(pause)  # it was compacted between two pages, so all pages are read at a new revision
                 pause *= 2
         reason = f"its history was compacted {_COMPACTIONS} times while it was read"
-        raise StoreError(f"{self.endpoint}: {reason}", path=self.endpoint, reason=reason)
+        raise self._error(reason, StoreCode.CHANGED_TOO_FAST)
 
     def _read(
         self, scan: Scan, keep: Callable[[bytes, Raw], Any], known_as: Callable[[bytes], bytes], *, keys_only: bool
@@ -191,7 +192,9 @@ class Connection(Closing):
             revision = revision or answer.header.revision
             for kv in answer.kvs:
                 if reason := scan.take(kv.key):
-                    raise Denied(f"{self.endpoint}: {reason}", path=self.endpoint, reason=reason)
+                    raise Denied(
+                        f"{self.endpoint}: {reason}", path=self.endpoint, reason=reason, code=StoreCode.TOO_LARGE
+                    )
                 values[known_as(kv.key)] = keep(kv.key, too_long or kv.value), kv.mod_revision
             if not answer.more or not answer.kvs:
                 self._pager.done()
@@ -288,8 +291,11 @@ class Connection(Closing):
         if self._ended is not None:
             return self._ended
         if not isinstance(error, grpc.RpcError):  # the channel was closed meanwhile
-            return StoreError(f"{self.endpoint}: {error}", path=self.endpoint, reason=str(error))
+            return self._error(str(error), StoreCode.CONNECTION_LOST)
         return self.refused(error.code().name, error.details() or "")
+
+    def _error(self, reason: str, code: StoreCode) -> StoreError:
+        return StoreError(f"{self.endpoint}: {reason}", path=self.endpoint, reason=reason, code=code)
 
     def refused(self, code: str, details: str) -> StoreError:
         """Return the error for a refusal by the server."""
@@ -305,10 +311,10 @@ class Connection(Closing):
             content = Path(path).read_bytes()
         except OSError as error:
             reason = f"{option} {path} cannot be read: {error.strerror or error}"
-            raise Denied(reason, path=path, reason=reason, errno=error.errno) from None
+            raise Denied(reason, path=path, reason=reason, errno=error.errno, code=StoreCode.FILE_UNREADABLE) from None
         if not content.strip():  # gRPC would ignore an empty file and use the system's certificates
             reason = f"{option} {path} is empty"
-            raise Denied(reason, path=path, reason=reason)
+            raise Denied(reason, path=path, reason=reason, code=StoreCode.FILE_UNREADABLE)
         return content
 
 

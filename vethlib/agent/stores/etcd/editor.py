@@ -19,6 +19,7 @@ from vethlib.agent.config.northbound import Parsed
 from vethlib.agent.config.writing import to_json
 from vethlib.agent.stores.keys import key_of
 from vethlib.agent.stores.protocol import Edit, Snapshot, Stored, StoreError
+from vethlib.agent.stores.storecode import StoreCode
 from vethlib.agent.stores.texts import check_names, means, name_in
 from vethlib.errors import InvalidValue
 
@@ -108,7 +109,9 @@ class EtcdEditor:
                     if not _write(connection, batch, left, listed.values):
                         lost += 1
                         if lost > _MOST_LOST:
-                            raise StoreError(_BUSY, path=self._address.url, reason=_BUSY)
+                            raise StoreError(
+                                _BUSY, path=self._address.url, reason=_BUSY, code=StoreCode.CHANGED_TOO_FAST
+                            )
                         batch = []
                         listed = connection.read(self._prefix)
                         break
@@ -133,7 +136,7 @@ class EtcdEditor:
             message += f"; {done} {len(edits)} of {len(edits) + len(left)} before"
         if batch and not isinstance(error, Denied):
             message += "; changes in progress may have been made, too: run the command again"
-        return StoreError(message, path=error.path, reason=error.reason, errno=error.errno)
+        return StoreError(message, path=error.path, reason=error.reason, errno=error.errno, code=error.code)
 
     def _batches(self, texts: _Texts, known: _Known) -> Iterator[list[bytes]]:
         """Yield the keys in batches, one for each transaction."""

@@ -46,9 +46,10 @@ def answering(address: Address, ask: Callable[[Connection], T]) -> Iterator[tupl
                 raise _plain(error) from None
             return
     reason = "; ".join(map(str, refusals))
-    raise StoreError(reason, path=address.url, reason=reason, errno=refusals[-1].errno)
+    last = refusals[-1]
+    raise StoreError(reason, path=address.url, reason=reason, errno=last.errno, code=last.code)
 
 
 def _plain(error: StoreError) -> StoreError:
     """Return the error without the subclass, which matters to connections only."""
-    return StoreError(str(error), path=error.path, reason=error.reason, errno=error.errno)
+    return StoreError(str(error), path=error.path, reason=error.reason, errno=error.errno, code=error.code)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from vethlib.agent.stores.protocol import StoreError
+from vethlib.agent.stores.storecode import StoreCode
 
 __all__ = ["AuthOff", "Compacted", "Denied", "LeaseGone", "Silent", "TooLarge", "refused"]
 
@@ -47,39 +48,65 @@ _TOO_LARGE = "the value is too large for it (--max-request-bytes)"
 _WHO = "it requires a user and a password: write USER@ before the host, and password-file=FILE"
 _OLD_LOGIN = "the login has expired"
 _FEW = "too few members of the cluster are up"
-_REASONS: tuple[tuple[str, str, type[StoreError]], ...] = (
+_REASONS: tuple[tuple[str, str, type[StoreError], StoreCode], ...] = (
     # The first entry whose text is part of the details counts. A plain StoreError ends the connection; the next one may
     # succeed.
-    ("CERTIFICATE_VERIFY_FAILED", _NOT_SIGNED, StoreError),
-    ("Hostname Verification", "its certificate is for another name: give the name as server-name=NAME", StoreError),
-    ("Handshake read failed", "it does not use TLS: leave out tls, cacert and cert", StoreError),
-    ("Unwrap failed", _NO_CLIENT, StoreError),
-    ("CERTIFICATE_REQUIRED", _NO_CLIENT, StoreError),
+    ("CERTIFICATE_VERIFY_FAILED", _NOT_SIGNED, StoreError, StoreCode.CERTIFICATE_UNTRUSTED),
+    (
+        "Hostname Verification",
+        "its certificate is for another name: give the name as server-name=NAME",
+        StoreError,
+        StoreCode.CERTIFICATE_NAME,
+    ),
+    ("Handshake read failed", "it does not use TLS: leave out tls, cacert and cert", StoreError, StoreCode.TLS_UNUSED),
+    ("Unwrap failed", _NO_CLIENT, StoreError, StoreCode.CERTIFICATE_REQUIRED),
+    ("CERTIFICATE_REQUIRED", _NO_CLIENT, StoreError, StoreCode.CERTIFICATE_REQUIRED),
     (
         "create security handshaker",
         "the files of cacert, cert and key must be certificates and a key in PEM",
         StoreError,
+        StoreCode.CERTIFICATE_INVALID,
     ),
-    ("Connection refused", "connection refused: no etcd listens there", StoreError),
-    ("invalid user ID or password", "wrong user or password", Denied),
-    ("user name is empty", _WHO, Denied),
-    ("invalid auth token", _OLD_LOGIN, StoreError),
-    ("revision of auth store is old", _OLD_LOGIN, StoreError),
-    ("permission denied", "this user is not permitted to do that: grant its role the keys below /vnf-agent/", Denied),
-    ("Deadline Exceeded", "no answer", Silent),
-    ("ping timeout", "no answer", Silent),
-    ("keepalive watchdog", "no answer", Silent),
-    ("no leader", f"it has lost its leader: {_FEW}", StoreError),
-    ("request timed out", f"no answer from the other members: {_FEW}", StoreError),
-    ("requested lease not found", "the lease has ended", LeaseGone),
-    ("authentication is not enabled", "authentication is disabled", AuthOff),
-    ("has been compacted", "the revision has been compacted", Compacted),
-    ("space exceeded", "it is full (alarm NOSPACE): compact and defragment it, then disarm the alarm", Denied),
-    ("request is too large", _TOO_LARGE, TooLarge),
-    ("CLIENT: Received message larger than max", "its answer exceeds the limit for answers", TooLarge),
-    ("received message larger than max", _TOO_LARGE, TooLarge),
-    ("trying to send message larger than max", "its answer exceeds its own limit for messages", TooLarge),
-    ("too many operations", "it accepts fewer operations at once (--max-txn-ops)", TooLarge),
+    ("Connection refused", "connection refused: no etcd listens there", StoreError, StoreCode.UNREACHABLE),
+    ("invalid user ID or password", "wrong user or password", Denied, StoreCode.WRONG_PASSWORD),
+    ("user name is empty", _WHO, Denied, StoreCode.USER_REQUIRED),
+    ("invalid auth token", _OLD_LOGIN, StoreError, StoreCode.LOGIN_EXPIRED),
+    ("revision of auth store is old", _OLD_LOGIN, StoreError, StoreCode.LOGIN_EXPIRED),
+    (
+        "permission denied",
+        "this user is not permitted to do that: grant its role the keys below /vnf-agent/",
+        Denied,
+        StoreCode.NOT_PERMITTED,
+    ),
+    ("Deadline Exceeded", "no answer", Silent, StoreCode.NO_ANSWER),
+    ("ping timeout", "no answer", Silent, StoreCode.NO_ANSWER),
+    ("keepalive watchdog", "no answer", Silent, StoreCode.NO_ANSWER),
+    ("no leader", f"it has lost its leader: {_FEW}", StoreError, StoreCode.NO_QUORUM),
+    ("request timed out", f"no answer from the other members: {_FEW}", StoreError, StoreCode.NO_QUORUM),
+    ("requested lease not found", "the lease has ended", LeaseGone, StoreCode.LEASE_GONE),
+    ("authentication is not enabled", "authentication is disabled", AuthOff, StoreCode.AUTH_OFF),
+    ("has been compacted", "the revision has been compacted", Compacted, StoreCode.CHANGED_TOO_FAST),
+    (
+        "space exceeded",
+        "it is full (alarm NOSPACE): compact and defragment it, then disarm the alarm",
+        Denied,
+        StoreCode.FULL,
+    ),
+    ("request is too large", _TOO_LARGE, TooLarge, StoreCode.TOO_LARGE),
+    (
+        "CLIENT: Received message larger than max",
+        "its answer exceeds the limit for answers",
+        TooLarge,
+        StoreCode.TOO_LARGE,
+    ),
+    ("received message larger than max", _TOO_LARGE, TooLarge, StoreCode.TOO_LARGE),
+    (
+        "trying to send message larger than max",
+        "its answer exceeds its own limit for messages",
+        TooLarge,
+        StoreCode.TOO_LARGE,
+    ),
+    ("too many operations", "it accepts fewer operations at once (--max-txn-ops)", TooLarge, StoreCode.TOO_LARGE),
 )
 _ANSWERED = ("PERMISSION_DENIED", "INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION")
 # A server that requires TLS just closes a connection without it.
@@ -91,25 +118,25 @@ _LAST = re.compile(r".*last error: (?:[A-Z_]+: )?(?:ipv[46]:\S+?: )?(?:connect f
 
 def refused(endpoint: str, code: str, details: str, *, tls: bool, user: bool = False) -> StoreError:
     """Return the error for a refusal of an endpoint; `tls`: whether TLS was used, `user`: whether a user logged in."""
-    reason, kind = _understood(code, details, tls=tls)
-    if user and reason == _WHO:  # authentication was enabled after the login
-        reason, kind = _OLD_LOGIN, StoreError
-    error = kind(f"{endpoint}: {reason}", path=endpoint, reason=reason)
+    reason, kind, meaning = _understood(code, details, tls=tls)
+    if user and meaning is StoreCode.USER_REQUIRED:  # authentication was enabled after the login
+        reason, kind, meaning = _OLD_LOGIN, StoreError, StoreCode.LOGIN_EXPIRED
+    error = kind(f"{endpoint}: {reason}", path=endpoint, reason=reason, code=meaning)
     if isinstance(error, TooLarge):
         error.details = details
     return error
 
 
-def _understood(code: str, details: str, *, tls: bool) -> tuple[str, type[StoreError]]:
-    for text, reason, kind in _REASONS:
+def _understood(code: str, details: str, *, tls: bool) -> tuple[str, type[StoreError], StoreCode]:
+    for text, reason, kind, meaning in _REASONS:
         if text in details:
-            return reason, kind
+            return reason, kind, meaning
     if not tls and "failed to connect" in details and "Socket closed" in details:
-        return _HUNG_UP, StoreError
+        return _HUNG_UP, StoreError, StoreCode.TLS_REQUIRED
     if any(text in details for text in _LOST):
-        return "the connection was lost", StoreError
+        return "the connection was lost", StoreError, StoreCode.CONNECTION_LOST
     if "errors resolving" in details:
-        return "its name cannot be resolved", StoreError
+        return "its name cannot be resolved", StoreError, StoreCode.NAME_UNKNOWN
     text = _LAST.sub("", details).removeprefix("Failed to connect to remote host: ").removeprefix("etcdserver: ")
     reason = f"{text[:1].lower()}{text[1:]}".rstrip(".") or code.lower().replace("_", " ")
-    return reason, Denied if code in _ANSWERED else StoreError
+    return reason, Denied if code in _ANSWERED else StoreError, StoreCode.REFUSED

@@ -27,6 +27,7 @@ from vethlib.agent.status import Status
 from vethlib.agent.stores.keys import presence_key
 from vethlib.agent.stores.protocol import Back, Change, Outage, StoreError, StoreEvent
 from vethlib.agent.stores.statuses import StatusFiles
+from vethlib.agent.stores.storecode import StoreCode
 
 from .address import Address, parse_url
 from .connection import Connection
@@ -155,7 +156,7 @@ class EtcdStore:
             self._refusals[endpoint] = str(error)
             if self._is_outage(error):
                 reasons = (self._refusals[member] for member in endpoints if member in self._refusals)
-                self._report_outage("; ".join(reasons))
+                self._report_outage("; ".join(reasons), error.code)
             longest = _LONGEST_IF_DENIED if isinstance(error, Denied) else _LONGEST_PAUSE
             self._closing.wait(_pause(self._failures // len(endpoints), longest))
 
@@ -194,7 +195,7 @@ class EtcdStore:
             _log.exception("following %s failed", self._address.url)
             # The mirror may be wrong, so start over with a snapshot.
             self._mirror = Mirror(self._prefix, self._limits)
-            return StoreError(f"{endpoint}: {error!r}", path=endpoint, reason=repr(error))
+            return StoreError(f"{endpoint}: {error!r}", path=endpoint, reason=repr(error), code=StoreCode.UNFORESEEN)
 
     def _follow(self, connection: Connection) -> NoReturn:
         """Read and watch the keys. Ends only with an error."""
@@ -250,10 +251,10 @@ class EtcdStore:
         listed = connection.read(self._prefix, keep=self._mirror.keep, known_as=shortened)
         self._report(self._mirror.replace(listed))
 
-    def _report_outage(self, reason: str) -> None:
+    def _report_outage(self, reason: str, code: StoreCode) -> None:
         if reason != self._outage:
             self._outage = reason
-            self._queue([Outage(reason)])
+            self._queue([Outage(reason, code)])
 
     def _report(self, changes: Iterable[StoreEvent]) -> None:
         """Report changes, and the end of an outage unless the next one is likely."""

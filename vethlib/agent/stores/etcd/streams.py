@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from vethlib import _threads as threads
 from vethlib.agent.stores.protocol import StoreError
+from vethlib.agent.stores.storecode import StoreCode
 
 from . import etcd_pb2 as pb
 from .refusal import LeaseGone, Silent
@@ -56,11 +57,12 @@ class Pulse:
             raise self._error
         self._requests.put(pb.LeaseKeepAliveRequest(ID=self.lease))
         if not self._answered.wait(timeout) and self._error is None:
-            raise Silent(f"{endpoint}: no answer", path=endpoint, reason="no answer")
+            raise Silent(f"{endpoint}: no answer", path=endpoint, reason="no answer", code=StoreCode.NO_ANSWER)
         if self._error is not None:
             raise self._error
         if self._seconds <= 0:
-            raise LeaseGone(f"{endpoint}: the lease has ended", path=endpoint, reason="the lease has ended")
+            reason = "the lease has ended"
+            raise LeaseGone(f"{endpoint}: {reason}", path=endpoint, reason=reason, code=StoreCode.LEASE_GONE)
 
     @property
     def has_ended(self) -> bool:
@@ -75,7 +77,8 @@ class Pulse:
     def _receive(self) -> None:
         """Read the stream in a thread of its own, because streams have no deadline."""
         reason = "the stream has ended"
-        error = StoreError(f"{self.connection.endpoint}: {reason}", path=self.connection.endpoint, reason=reason)
+        endpoint = self.connection.endpoint
+        error = StoreError(f"{endpoint}: {reason}", path=endpoint, reason=reason, code=StoreCode.CONNECTION_LOST)
         try:
             for answer in self._answers:
                 self._seconds = answer.TTL
@@ -113,7 +116,8 @@ class Watch:
             answer: pb.WatchResponse = next(self._answers)
         except StopIteration:
             reason = "the watch has ended"
-            raise StoreError(f"{self._connection.endpoint}: {reason}", reason=reason) from None
+            message = f"{self._connection.endpoint}: {reason}"
+            raise StoreError(message, reason=reason, code=StoreCode.CONNECTION_LOST) from None
         except FAILURES as error:
             raise self._connection.refusal(error) from None
         return answer
