@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests import witness
+from tests.live.offloads import offloads
 from vethlib import InvalidValue, NetlinkError, Session, ns
 from vethlib.topology import Node, Topology, fat_tree, line, mesh, ring, star
 from vethlib.topology.design.description import Layout, Route
@@ -54,6 +55,34 @@ def reaches(a: Node, b: Node, address: str) -> bool:
 def all_reach_all(net: Topology) -> bool:
     pairs = permutations((node for node in net.values() if node.addresses), 2)
     return all(reaches(a, b, address) for a, b in pairs for address in (b.ipv4, b.ipv6))
+
+
+@pytest.mark.parametrize("relayed", [False, True])
+def test_links_have_the_fields_of_their_ends(relayed: bool) -> None:
+    text = """
+    a(default via 10.0.0.2, 10.0.0.9 lladdr 02:00:00:00:00:09) -- b  txqlen=500 mac=02:00:00:00:00:05/ alias=x/y
+    b -- c  offload=/off altname=uplink/downlink gso_max_size=4096 sysctl.rp_filter=2/0
+    """
+    text = text.replace("alias=x/y", "alias=x/y delay=1ms") if relayed else text
+    with Topology.build(text, routes=True, impair="userspace") as net:
+        (one,), (other,) = (of(net[name], "-d", "link", "show", "eth0") for name in ("a", "b"))
+        assert [link["txqlen"] for link in (one, other)] == [500, 500]
+        assert (one["address"], one["ifalias"], other["ifalias"]) == ("02:00:00:00:00:05", "x", "y")
+        (uplink,), (downlink,) = (
+            of(net[name], "-d", "link", "show", link) for name, link in (("b", "uplink"), ("c", "downlink"))
+        )
+        assert [link["gso_max_size"] for link in (uplink, downlink)] == [4096, 4096]
+        assert [
+            net[name].sysctl(f"net.ipv4.conf.{link}.rp_filter") for name, link in (("b", "eth1"), ("c", "eth0"))
+        ] == ["2", "0"]
+        assert any(net["b"].call(offloads, "eth1").values())
+        assert not any(net["c"].call(offloads, "eth0").values())
+        for _ in range(2):
+            assert [route["gateway"] for route in of(net["a"], "route", "show", "default")] == ["10.0.0.2"]
+            (neighbour,) = of(net["a"], "neighbour", "show", "to", "10.0.0.9")
+            assert (neighbour["lladdr"], neighbour["state"]) == ("02:00:00:00:00:09", ["PERMANENT"])
+            net.down("a", "b")
+            net.up("a", "b")
 
 
 def test_two_nodes_have_a_wire_with_addresses_of_both_families() -> None:

@@ -185,6 +185,48 @@ WRONG: list[tuple[Description, str, str]] = [
 ]
 
 
+def test_the_fields_of_a_port_are_checked_and_kept() -> None:
+    layout = lay_out(
+        Description((Member("a"), Member("b")), (Wire(Port("a", fields={"sysctls": [("rp_filter", 0)]}), Port("b")),))
+    )
+    assert layout.wires[0].a.fields == {"sysctls": (("ipv4.rp_filter", "0"),)}
+    for fields, field in (({"txqlen": -1}, "txqlen"), ({"mtu": 1400}, "topology"), ([("txqlen", 1)], "topology")):
+        wire = Wire(Port("a", fields=fields), Port("b"))  # type: ignore[arg-type]
+        with pytest.raises(InvalidValue) as caught:
+            lay_out(Description((Member("a"), Member("b")), (wire,)))
+        assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("a -- b; a -- c altname=x; a -- d altname=x", "altname=x"),
+        ("a:x -- b; a -- c altname=x", "altname=x"),
+        ("switch s; s(default via 10.0.0.1) -- a", "s"),
+        ("switch s; s(10.0.0.9 lladdr 02:00:00:00:00:09) -- a", "s"),
+    ],
+)
+def test_fields_that_do_not_fit_are_refused(text: str, value: str) -> None:
+    with pytest.raises(InvalidValue) as caught:
+        lay_out(parse(text))
+    assert (caught.value.field, caught.value.value) == ("topology", value)
+
+
+def test_a_link_is_not_numbered_like_an_alternative_name() -> None:
+    wires = lay_out(parse("a -- b altname=eth1/; a -- c")).wires
+    assert [wire.a.link for wire in wires] == ["eth0", "eth2"]
+
+
+def test_a_route_of_a_port_takes_the_place_of_one_that_was_found() -> None:
+    text = "a{} -- r1; a -- r2; r1 -- c; r2 -- c"
+    found = lay_out(parse(text.format("")), routes=True).routes["a"]
+    network = found[0].network
+    given = lay_out(parse(text.format(f"({network} via 10.0.1.2)")), routes=True).routes["a"]
+    assert given == tuple(route for route in found if route.network != network)
+    other = lay_out(parse(text.format(f"({network} via 10.0.1.2 metric 9)")), routes=True).routes["a"]
+    assert other == found
+
+
 @pytest.mark.parametrize(("description", "value", "hint"), WRONG, ids=[one[2][:30] for one in WRONG])
 def test_what_cannot_be_built_is_refused_with_what_and_why(description: Description, value: str, hint: str) -> None:
     with pytest.raises(InvalidValue) as caught:

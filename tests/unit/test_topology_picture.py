@@ -19,6 +19,13 @@ def drawn(description: str | Description, **options: Any) -> list[str]:
     return draw(lay_out(parse(description) if isinstance(description, str) else description, **options))
 
 
+def test_fields_of_links_are_behind_their_wire() -> None:
+    layout = lay_out(parse("a -- b mtu=1400 txqlen=7 alias=x/y offload=off; c(default via 10.0.1.2) -- d"))
+    first, second = draw(layout)
+    assert first.endswith("mtu 1400  txqlen 7  alias x/y  offload off")
+    assert second.endswith("routes default via 10.0.1.2/")
+
+
 def test_two_nodes_are_one_line() -> None:
     assert drawn(line(2)) == ["n0  eth0  10.0.0.1/24  fd00::1/64  ──  eth0  10.0.0.2/24  fd00::2/64  n1"]
 

@@ -9,6 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vethlib.endfields.checks import Sysctl
+from vethlib.endfields.neighbours import Neighbour
+from vethlib.endfields.routes import Route
 from vethlib.errors import InvalidValue
 from vethlib.topology.design.description import Description, Member, Port, Wire
 from vethlib.topology.design.text import check_node_name, parse
@@ -65,6 +68,39 @@ def test_an_mtu_is_of_every_wire_of_its_statement_and_of_no_other() -> None:
     assert [wire.mtu for wire in parse("a -- b -- c  mtu=1400; c -- d").wires] == [1400, 1400, None]
 
 
+def test_fields_are_of_both_links_of_every_wire_of_their_statement() -> None:
+    first, second, other = parse(
+        "a -- b -- c txqlen=500 gso_max_size=4096 offload=off sysctl.rp_filter=0; c -- d"
+    ).wires
+    expected = {"txqlen": 500, "gso_max_size": 4096, "offload": False, "sysctls": (Sysctl("ipv4.rp_filter", "0"),)}
+    assert [port.fields for wire in (first, second) for port in (wire.a, wire.b)] == [expected] * 4
+    assert (other.a.fields, other.b.fields) == ({}, {})
+
+
+def test_fields_may_be_of_one_end_or_different_at_each() -> None:
+    (wire,) = parse(
+        "a -- b mac=/02-00-00-00-00-02 alias=up/down altname=uplink,wan/ offload=on/off sysctl.ipv6.accept_ra=/0"
+    ).wires
+    assert wire.a.fields == {"alias": "up", "altnames": ("uplink", "wan"), "offload": True}
+    settings = (Sysctl("ipv6.accept_ra", "0"),)
+    assert wire.b.fields == {"mac": "02:00:00:00:00:02", "alias": "down", "offload": False, "sysctls": settings}
+
+
+def test_a_port_lists_routes_and_neighbours_with_its_addresses() -> None:
+    (wire,) = parse(
+        "a(10.0.0.1/24, default via 10.0.0.2 metric 7, route 10.9.0.0/16, 10.0.0.9 lladdr 02:00:00:00:00:09) -- "
+        "b:x(default via 10.0.0.1) mtu=1400 txqlen=7"
+    ).wires
+    assert wire.a.addresses == (ip_interface("10.0.0.1/24"),)
+    assert wire.a.fields == {
+        "routes": (Route("default", via="10.0.0.2", metric=7), Route("10.9.0.0/16")),
+        "neighbours": (Neighbour("10.0.0.9", "02:00:00:00:00:09"),),
+        "txqlen": 7,
+    }
+    assert wire.b == Port("b", "x", None, {"routes": (Route("default", via="10.0.0.1"),), "txqlen": 7})
+    assert wire.mtu == 1400
+
+
 def test_dashes_in_names_are_no_wires() -> None:
     (wire,) = parse("a-b:x--y -- c-").wires
     assert wire == Wire(Port("a-b", "x--y"), Port("c-"))
@@ -107,6 +143,22 @@ WRONG: list[tuple[str, int, str, str]] = [
     ("a(10.0.0.1/24 -- b", 1, "a(10.0.0.1/24 -- b", "is not a port"),
     ("a(10.0.0.1/24,10.0.0.1/24) -- b", 1, "a(10.0.0.1/24,10.0.0.1/24) -- b", "the same address is given twice"),
     ("a -- b mtu=big", 1, "a -- b mtu=big", "must be a number of bytes"),
+    ("a -- b txqlen=long", 1, "a -- b txqlen=long", "txqlen 'long'"),
+    ("a -- b\na -- c txqlen=-1", 2, "a -- c txqlen=-1", "txqlen '-1'"),
+    ("a -- b gso_max_size=0", 1, "a -- b gso_max_size=0", "gso_max_size 0"),
+    ("a -- b offload=no", 1, "a -- b offload=no", "offload 'no': must be on or off"),
+    ("a -- b mac=02:00:00:00:00:01", 1, "a -- b mac=02:00:00:00:00:01", "must be that of one end"),
+    ("a -- b mac=03:00:00:00:00:01/", 1, "a -- b mac=03:00:00:00:00:01/", "unicast"),
+    ("a -- b -- c mac=02:00:00:00:00:01/", 1, "a -- b -- c mac=02:00:00:00:00:01/", "several links"),
+    ("a -- b alias=/", 1, "a -- b alias=/", "alias=LEFT/RIGHT"),
+    ("a -- b alias=", 1, "a -- b alias=", "alias=LEFT/RIGHT"),
+    ("a -- b altname=x,", 1, "a -- b altname=x,", "1 to 127 bytes"),
+    ("a -- b sysctl.disable_ipv6=1", 1, "a -- b sysctl.disable_ipv6=1", "sysctls 'disable_ipv6'"),
+    ("a -- b sysctl.=1", 1, "a -- b sysctl.=1", "a setting of a link"),
+    ("a(default via) -- b", 1, "a(default via) -- b", "routes 'default via': must be a route"),
+    ("a(10.0.0.9/8 via 10.0.0.1) -- b", 1, "a(10.0.0.9/8 via 10.0.0.1) -- b", "host bits"),
+    ("a(10.0.0.9 lladdr) -- b", 1, "a(10.0.0.9 lladdr) -- b", "neighbours"),
+    ("a -- b(default via 10.0.0.1) -- c", 1, "a -- b(default via 10.0.0.1) -- c", "in the middle of a chain"),
     ("a -- b mtu=67", 1, "a -- b mtu=67", "68 to 65535"),
     ("a -- b mtu=65536", 1, "a -- b mtu=65536", "68 to 65535"),
     ("a -- b mtu=1400 mtu=1500", 1, "a -- b mtu=1400 mtu=1500", "mtu is given twice"),

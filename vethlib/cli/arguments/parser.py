@@ -11,6 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from vethlib.endfields.words import neighbour_words, route_words
+from vethlib.errors import InvalidValue
+
 from .hints import no_such_flag
 
 __all__ = [
@@ -239,22 +242,15 @@ def assignment(text: str) -> tuple[str, str]:
 
 def route(text: str) -> dict[str, str | int]:
     """Parse a route in the words of `ip route`: DESTINATION [via IP] [metric N] [src IP] [mtu BYTES] [table N]."""
-    dst, *words = text.split() or [""]
-    fields: dict[str, str | int] = {"dst": dst, **dict(zip(words[::2], words[1::2], strict=False))}
-    numbers = {name: int(value) for name, value in fields.items() if name in _NUMBERS and str(value).isdecimal()}
-    if len(words) % 2 or not dst or len(fields) != 1 + len(words) // 2:
-        raise argparse.ArgumentTypeError(f"{text!r}: must be a route, as in 'default via 10.0.0.1 metric 100'")
-    return fields | numbers
-
-
-_NUMBERS = ("metric", "mtu", "table")
+    try:
+        return route_words(text)
+    except InvalidValue as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error.hint}") from None
 
 
 def neighbour(text: str) -> dict[str, str]:
     """Parse a neighbour in the words of `ip neighbour`: IP [lladdr] MAC."""
-    words = text.split()
-    if len(words) == 3 and words[1] == "lladdr":
-        del words[1]
-    if len(words) != 2:
-        raise argparse.ArgumentTypeError(f"{text!r}: must be a neighbour, as in '10.0.0.9 lladdr 02:00:00:00:00:09'")
-    return {"ip": words[0], "mac": words[1]}
+    try:
+        return neighbour_words(text)
+    except InvalidValue as error:
+        raise argparse.ArgumentTypeError(f"{text!r}: {error.hint}") from None

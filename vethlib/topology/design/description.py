@@ -8,9 +8,9 @@ addresses, every node its routes. ``text.py`` and ``shapes.py`` create descripti
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from .impairment import Impairment
 
@@ -35,12 +35,14 @@ class Port:
     """One end of a wire: a link in a node.
 
     If `link` is "", it becomes eth0, eth1, … in the order of the node's wires. If `addresses` is None, addresses are
-    chosen; () means no addresses.
+    chosen; () means no addresses. `fields` are others of its :class:`~vethlib.End`: mac, txqlen, gso_max_size,
+    altnames, alias, offload, sysctls, routes and neighbours.
     """
 
     node: str
     link: str = ""
     addresses: tuple[IPv4Interface | IPv6Interface, ...] | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ from vethlib.errors import InvalidValue
 from vethlib.links import check_addresses, check_ipv6, check_mtu, check_name
 
 from .addressing import Segment, give_addresses, port_at, segments, spell, without_ipv6
-from .description import BRIDGE, Description, Kind, Layout, Member, Port, Wire
+from .description import BRIDGE, Description, Kind, Layout, Member, Port, Route, Wire
+from .ends import check_fields
 from .impairment import Impairment
 from .routing import find_routes
 from .text import check_node_name
@@ -20,6 +21,7 @@ __all__ = ["lay_out"]
 
 _MOST_PORTS: Final = 1023  # of a bridge: find_portno (net/bridge/br_if.c), BR_MAX_PORTS (br_private.h) without port 0
 _MOST_SEGMENTS: Final = 1 << 16
+_METRIC: Final = {4: 0, 6: 1024}  # of a route that has none of its own
 
 
 def lay_out(
@@ -45,8 +47,8 @@ def lay_out(
     given = give_addresses(wires, all_segments, ipv4=ipv4, ipv6=ipv6, first=first)
     settled = tuple(
         Wire(
-            Port(wire.a.node, next(links), given.get((number, 0), ())),
-            Port(wire.b.node, next(links), given.get((number, 1), ())),
+            Port(wire.a.node, next(links), given.get((number, 0), ()), wire.a.fields),
+            Port(wire.b.node, next(links), given.get((number, 1), ()), wire.b.fields),
             wire.mtu,
             wire.ipv6,
             wire.a_to_b,
@@ -58,7 +60,25 @@ def lay_out(
     if not routes:
         return Layout(description.members, settled, {}, frozenset(forwarding))
     forwarding |= _between(settled, all_segments)
-    return Layout(description.members, settled, find_routes(settled, all_segments, forwarding), frozenset(forwarding))
+    found = _not_given(find_routes(settled, all_segments, forwarding), settled)
+    return Layout(description.members, settled, found, frozenset(forwarding))
+
+
+def _not_given(found: Mapping[str, tuple[Route, ...]], wires: Sequence[Wire]) -> Mapping[str, tuple[Route, ...]]:
+    """Return the routes that were found, without those that a port of the node has itself."""
+    given: dict[str, set[object]] = {}
+    for wire in wires:
+        for port in (wire.a, wire.b):
+            if listed := port.fields.get("routes"):
+                given.setdefault(port.node, set()).update(
+                    route.network for route in listed if route.metric == _METRIC[route.network.version]
+                )
+    if not given:
+        return found
+    return {
+        node: tuple(route for route in routes if route.network not in given.get(node, ()))
+        for node, routes in found.items()
+    }
 
 
 def _between(wires: Sequence[Wire], all_segments: Sequence[Segment]) -> set[str]:
@@ -106,8 +126,12 @@ def _check_port(port: Port, wire: Wire, kinds: Mapping[str, Kind]) -> Port:
     if port.link == "lo" or (kind == "switch" and port.link == BRIDGE):
         what = "loopback" if port.link == "lo" else "bridge"
         raise InvalidValue("topology", spell(port), f"the node's {what} has this name: rename the link")
+    fields = check_fields(port.fields) if port.fields else port.fields
+    if kind == "switch" and (listed := fields.keys() & {"routes", "neighbours"}):
+        hint = f"must have no {min(listed)}, because the links of a switch are in its bridge"
+        raise InvalidValue("topology", spell(port), hint)
     if port.addresses is None:
-        return port
+        return replace(port, fields=fields)
     addresses = check_addresses(port.addresses, "topology")
     if addresses and kind == "switch":
         raise InvalidValue(
@@ -116,7 +140,7 @@ def _check_port(port: Port, wire: Wire, kinds: Mapping[str, Kind]) -> Port:
     if without_ipv6(wire) and any(address.version == 6 for address in addresses):
         what, must = ("ipv6=off", "be on") if wire.ipv6 is False else (f"mtu={wire.mtu}", "be at least 1280")
         raise InvalidValue("topology", what, f"must {must} for IPv6, and {spell(port)} has an IPv6 address")
-    return Port(port.node, port.link, addresses)
+    return Port(port.node, port.link, addresses, fields)
 
 
 def _links(wires: Sequence[Wire], kinds: Mapping[str, Kind]) -> Iterator[str]:
@@ -127,10 +151,12 @@ def _links(wires: Sequence[Wire], kinds: Mapping[str, Kind]) -> Iterator[str]:
     taken: dict[str, set[str]] = {name: set() for name in kinds}
     for wire in wires:
         for port in (wire.a, wire.b):
-            if port.link in taken[port.node]:
-                raise InvalidValue("topology", spell(port), "two links of this node have this name")
-            if port.link:
-                taken[port.node].add(port.link)
+            for name in (port.link, *port.fields.get("altnames", ())):
+                if name in taken[port.node]:
+                    what = spell(port) if name == port.link else f"altname={name}"
+                    raise InvalidValue("topology", what, "two links of this node have this name")
+                if name:
+                    taken[port.node].add(name)
     counts = Counter(port.node for wire in wires for port in (wire.a, wire.b))
     for name, count in counts.items():
         if kinds[name] == "switch" and count > _MOST_PORTS:

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from .description import Layout, Port, Wire
+from .ends import describe_fields
 
 __all__ = ["draw"]
 
@@ -66,6 +67,8 @@ def _row(wire: Wire, names: Mapping[str, str]) -> list[str]:
     words = [f"mtu {wire.mtu}"] if wire.mtu else []
     words += [] if wire.ipv6 is None else [f"ipv6 {'on' if wire.ipv6 else 'off'}"]
     words += _impairments(wire)
+    if wire.a.fields or wire.b.fields:
+        words += describe_fields(wire.a.fields, wire.b.fields)
     return [names[wire.a.node], *_port(wire.a), "──", *_port(wire.b), names[wire.b.node], "  ".join(words)]
 
 

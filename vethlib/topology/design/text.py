@@ -4,6 +4,8 @@
     r1 -- r3  mtu=1400 ipv6=off           # attributes apply to every wire of the statement
     r1 -- r2  delay=20ms loss=1%/0        # from left to right / from right to left, or for both directions
     a:wan0(10.0.0.1/24, fd00::1/64) -- b  # a port: node[:link][(addresses)]; "()": no addresses
+    a(default via 10.0.0.2) -- b          # routes and neighbours over the link are listed with its addresses
+    a -- b  txqlen=500 alias=x/y          # fields of both links, or of the left one and the right one (ends.py)
     switch s1 s2                          # a kind (switch, router, node) and the nodes of this kind
 
 Statements are separated by newlines or ";". "#" starts a comment. The name of a node has 1 to 64 letters, digits, "_",
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import partial
 from itertools import pairwise
@@ -23,6 +26,7 @@ from vethlib.errors import InvalidValue
 from vethlib.links import check_addresses, check_mtu, check_name
 
 from .description import Description, Kind, Member, Port, Wire
+from .ends import ENDS, is_end_attribute, listed_fields, read_ends
 from .impairment import IMPAIRMENTS, Impairment, parse_directions
 
 __all__ = ["check_node_name", "parse"]
@@ -32,7 +36,7 @@ V = TypeVar("V")
 
 _KINDS: tuple[Kind, ...] = get_args(Kind)
 _NODE = re.compile(r"[A-Za-z0-9](?:[\w.]|-(?!-)){0,63}", re.ASCII)
-_ATTRIBUTE = re.compile(r"(\w+)=(\S*)")
+_ATTRIBUTE = re.compile(r"([\w.]+)=(\S*)")
 _PORT = re.compile(r"(?P<node>[^\s:()]+)(?::(?P<link>[^\s()]*))?(?:\s*\((?P<addresses>[^()]*)\))?")
 _GLUED = re.compile(r"(?:^|\s)[^\s:(]*--")  # the name of a link may contain it
 # Leading whitespace is matched once, not from each space, which would take quadratic time.
@@ -52,7 +56,8 @@ def parse(text: str) -> Description:
         else:
             ports, attributes = statement.ports()
             mentioned |= dict.fromkeys(port.node for port in ports)
-            wires += [Wire(a, b, **attributes) for a, b in pairwise(ports)]
+            left, right = attributes.pop("ends", ({}, {}))
+            wires += [Wire(_with(a, left), _with(b, right), **attributes) for a, b in pairwise(ports)]
     return Description(tuple(Member(name, kinds.get(name, "node")) for name in mentioned), tuple(wires))
 
 
@@ -112,19 +117,24 @@ class _Statement:
             if a.node == b.node:
                 raise self.wrong(f"a wire must connect two different nodes, this one begins and ends at {a.node}")
         for port in ports[1:-1]:
-            if port.link or port.addresses:
+            if port.link or port.addresses or port.fields:
                 hint = "is in the middle of a chain, so this would apply to two links: split it into two statements"
                 raise self.wrong(f"{port.node} {hint}")
+        if "mac" in given and len(ports) > 2:
+            raise self.wrong("mac would be that of several links: split the chain into two statements")
         return ports, self._attributes(given)
 
     def _attributes(self, given: dict[str, str]) -> dict[str, Any]:
         """Return the values of the attributes, with the impairment of each direction."""
         impairing = {name: given.pop(name) for name in IMPAIRMENTS if name in given}
+        of_ends = {name: given.pop(name) for name in list(given) if is_end_attribute(name)}
         values: dict[str, Any] = {name: self._attribute(name, value) for name, value in given.items()}
         if impairing:
             both = {name: self.checked(partial(parse_directions, name), value) for name, value in impairing.items()}
             for number, direction in enumerate(("a_to_b", "b_to_a")):
                 values[direction] = self.checked(_impairment, {name: texts[number] for name, texts in both.items()})
+        if of_ends:
+            values["ends"] = self.checked(read_ends, of_ends)
         return values
 
     def _attribute(self, name: str, value: str) -> int | bool:
@@ -136,7 +146,7 @@ class _Statement:
             if value not in ("on", "off"):
                 raise self.wrong(f"ipv6={value} must be on or off")
             return value == "on"
-        known = f"{', '.join(IMPAIRMENTS[:-1])} and {IMPAIRMENTS[-1]}"
+        known = f"{', '.join((*IMPAIRMENTS, *ENDS[:-1]))} and {ENDS[-1]}"
         raise self.wrong(f"unknown attribute {name!r}: a wire can have mtu=BYTES, ipv6=on|off, {known}")
 
     def _port(self, text: str) -> Port:
@@ -153,10 +163,11 @@ class _Statement:
             self.checked(check_name, link)
         if listed is None:
             return Port(node, link or "")
-        addresses = self.checked(
-            check_addresses, [part.strip() for part in listed.split(",")] if listed.strip() else []
-        )
-        return Port(node, link or "", addresses)
+        items = [part.strip() for part in listed.split(",")] if listed.strip() else []
+        addresses, fields = self.checked(listed_fields, items)
+        if addresses is None:
+            return Port(node, link or "", None, fields)
+        return Port(node, link or "", self.checked(check_addresses, addresses), fields)
 
     def _cure(self, text: str) -> str:
         """Return a hint for an invalid port, which is usually one of a few slips."""
@@ -177,6 +188,10 @@ class _Statement:
             return check(value)
         except InvalidValue as error:
             raise self.wrong(str(error)) from None
+
+
+def _with(port: Port, fields: dict[str, Any]) -> Port:
+    return replace(port, fields={**port.fields, **fields}) if fields else port
 
 
 def _impairment(given: dict[str, str]) -> Impairment:

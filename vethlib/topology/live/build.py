@@ -167,7 +167,13 @@ def _make_room(nodes: int) -> None:
 def _end(port: Port, wire: Wire, namespaces: Mapping[str, Netns]) -> End:
     # One queue, because with the default, one for each possible CPU, creating a pair takes twice as long.
     return End(
-        port.link, namespaces[port.node], addresses=port.addresses or (), mtu=wire.mtu, num_queues=1, ipv6=wire.ipv6
+        port.link,
+        namespaces[port.node],
+        addresses=port.addresses or (),
+        mtu=wire.mtu,
+        num_queues=1,
+        ipv6=wire.ipv6,
+        **port.fields,
     )
 
 

@@ -8,6 +8,7 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Literal
 
 from vethlib._closing import Closing
+from vethlib.endfields.table import FIELDS
 from vethlib.errors import InvalidValue
 from vethlib.links import check_mtu
 from vethlib.session import Session
@@ -174,6 +175,10 @@ class Topology(Closing, Mapping[str, Node]):
 
         links = self._set(a, b, up=True)
         restore(self.layout, {name: self[name].netns for name in links}, links)
+        wire = self.wire(a, b)
+        for port in (wire.a, wire.b):
+            if late := {name: value for name, value in port.fields.items() if FIELDS[name].late}:
+                self[port.node].set(port.link, **late)
 
     def _set(self, a: str | Node, b: str | Node, *, up: bool) -> dict[str, int]:
         """Set both ends up or down, and return their ifindexes by node."""
