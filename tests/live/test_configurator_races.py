@@ -176,6 +176,19 @@ def test_a_dependant_on_a_link_of_others_where_events_were_ignored_is_detached_a
     until(configurator, lambda: tap.kinds == ["attached", "detached", "attached"], 20)
 
 
+def test_nothing_is_remembered_of_a_namespace_that_ended_while_its_events_were_ignored(
+    easily_disturbed: None, configurator: Configurator, session: Session, blue: str
+) -> None:
+    index = theirs("o1", "blue")
+    configurator.attach(Tap("o1", "blue"))
+    settle(configurator)
+    place = session.identity("blue")
+    disturb(configurator, "blue")
+    ns.remove("blue")
+    ns.Netns.create("blue").close()
+    until(configurator, lambda: not configurator._dependants.knows(place, index))
+
+
 # --- between a look and a watch
 
 

@@ -108,10 +108,12 @@ class Events:
                 occasions.mark(self._desired.at(ref), f"{ref} can be followed")
             if awaited := self._dependants.refs.intersection(followed):
                 self.find_for_dependants(awaited)
-        for ref in self._watches.take_rested(now):
-            occasions.mark(self._desired.at(ref), "its events are not ignored any more")
-            if ref in self._dependants.refs:
-                self.find_for_dependants({ref})
+        for place, refs in self._watches.take_rested(now).items():
+            for ref in refs:
+                occasions.mark(self._desired.at(ref), "its events are not ignored any more")
+            self.find_for_dependants(refs & self._dependants.refs)
+            if place not in self._watches.refs:
+                self._dependants.place_is_gone(place)  # which is no event while they are ignored
         for ref in self._observer.creatable.freed(now):
             occasions.mark(self._desired.at(ref), "another namespace may be created")
         if backoff.watching.is_due(now):

@@ -279,12 +279,12 @@ class Watches:
         """Return when the events of some namespace are not ignored any more; None if none are."""
         return min((rest.until for rest in self._rests.values() if not rest.is_over), default=None)
 
-    def take_rested(self, now: float) -> list[str]:
-        """Return the references to namespaces whose events are no longer ignored, once: they have to be watched."""
-        over = [rest for rest in self._rests.values() if not rest.is_over and rest.until <= now]
-        for rest in over:
+    def take_rested(self, now: float) -> dict[NetnsId, set[str]]:
+        """Return the namespaces whose events are no longer ignored, once, with references: they have to be watched."""
+        over = {place: rest for place, rest in self._rests.items() if not rest.is_over and rest.until <= now}
+        for rest in over.values():
             rest.is_over = True
-        return [ref for rest in over for ref in rest.refs]
+        return {place: rest.refs for place, rest in over.items()}
 
     def any_rests(self) -> bool:
         """Return whether the events of some namespace are, or were lately, ignored."""
