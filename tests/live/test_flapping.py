@@ -29,7 +29,7 @@ from vethlib.ifindex.changes import LinkChanges
 
 from .agents import started
 from .applying import value
-from .configuring import configured, pair, put, quickly, settle, state_of, until
+from .configuring import bind, configured, pair, put, quickly, settle, state_of, unbind, until
 
 pytestmark = pytest.mark.slow
 
@@ -246,6 +246,27 @@ def test_what_happens_while_the_others_move_is_not_lost(easily_disturbed: None, 
     changes = everything(cache)
     assert "red" in {watch.netns for watch in changes.lost}
     assert cache.link("vb", "red").mtu == 1400
+
+
+def test_a_namespace_whose_first_reference_leads_nowhere_moves_by_another(
+    easily_disturbed: None, cache: IfIndexCache, tmp_path: Path
+) -> None:
+    held = tmp_path / "held"
+    held.touch()
+    bind("/run/netns/red", held)
+    try:
+        cache.watch(f"path:{held}")
+        ns.remove("red")
+        everything(cache)
+        burst("blue", "va", mtu, 400)
+        changes = everything(cache)
+        assert [watch.netns for watch in changes.noisy] == ["blue"]
+        assert not changes.ended
+        ip("link", "set", "vb", "mtu", "1400", netns=f"path:{held}")
+        everything(cache)
+        assert cache.link("vb", f"path:{held}").mtu == 1400
+    finally:
+        unbind(held)
 
 
 def test_a_namespace_that_was_noisy_is_watched_apart_from_the_others(

@@ -48,8 +48,11 @@ class Watch:
     @property
     def netns(self) -> NetnsRef:
         """The first reference, as it was given."""
-        ref = self.refs[0]
-        return ref if isinstance(ref, str) else ref.given()
+        return next(self.given())
+
+    def given(self) -> Iterator[NetnsRef]:
+        """Yield all references, as they were given."""
+        return (ref if isinstance(ref, str) else ref.given() for ref in self.refs)
 
     @property
     def spellings(self) -> Iterator[str]:

@@ -292,16 +292,9 @@ class Watching:
         opened: list[tuple[Watch, ns.Descriptor]] = []
         try:
             for watch in watches:
-                try:
-                    owner = self._open(watch.netns)
-                except VethError as error:
-                    if is_exhaustion(error):
-                        raise
-                    continue
-                opened.append((watch, owner))
-                if ns.identity(owner.fileno())[1] != watch.inode:
-                    opened.pop()
-                    owner.close()
+                owner = self._open_again(watch)
+                if owner is not None:
+                    opened.append((watch, owner))
             fds = [owner.fileno() for _, owner in opened]
             moved = list(zip((watch for watch, _ in opened), to.assign(fds), links_in(fds), strict=True))
         finally:
@@ -317,6 +310,20 @@ class Watching:
         self.reports.lose(watches)
         for watch in {*watches} - {watch for watch, _, _ in moved}:
             self._reader.end(watch)  # no reference leads there any more
+
+    def _open_again(self, watch: Watch) -> ns.Descriptor | None:
+        """Open a watched namespace by a reference that still leads there; None if none does."""
+        for ref in watch.given():
+            try:
+                owner = self._open(ref)
+            except VethError as error:
+                if is_exhaustion(error):
+                    raise
+                continue
+            if ns.identity(owner.fileno())[1] == watch.inode:
+                return owner
+            owner.close()
+        return None
 
     # --- when events were lost
 
