@@ -18,6 +18,7 @@ from tests.commands import Vethctl, runner
 from tests.live.applying import EXAMPLES, value
 from vethlib import ns
 from vethlib.agent.reasons import link_of_other_label
+from vethlib.cli.applying import question
 
 PAIR = EXAMPLES / "pair"
 
@@ -237,3 +238,19 @@ def test_vethctl_prints_these_sentences(
 def _without_what_differs(text: str, here: Path) -> str:
     text = text.replace(str(here), "HERE").removesuffix("\n")
     return re.sub("([0-9a-f]{2}:){5}[0-9a-f]{2}(?=\n|$)", "MAC", re.sub(r"index \d+", "index N", text))
+
+
+TRIALS = {
+    "answered-no": "the answer was no",
+    "confirm-undo": "vethctl confirm --undo",
+    "failed": "it could not continue",
+    "incomplete": "not all of it could be done",
+    "no-reader": "nobody reads the output",
+    "not-confirmed": "not confirmed in time",
+    "terminal-gone": "the terminal is gone",
+}
+
+
+def test_a_trial_that_is_undone_has_one_of_these_reasons() -> None:
+    answers = [one for one in vars(question).values() if isinstance(one, question.Answer) and one != question.KEEP]
+    assert {one.code: one.text for one in answers} == TRIALS

@@ -27,7 +27,7 @@ from tests.live.other_user import OTHER, become_other
 from tests.witness import host_state, ip, names, poll, seen
 from vethlib import ns
 from vethlib.agent.run.trial import NoTrial, settle
-from vethlib.cli.applying.question import ask
+from vethlib.cli.applying.question import Answer, ask
 
 pytestmark = pytest.mark.slow
 
@@ -132,7 +132,7 @@ def during(vethctl: Vethctl, monkeypatch: pytest.MonkeyPatch) -> Callable[..., S
         asked = threading.Event()
         failed: list[BaseException] = []
 
-        def asking(*args: Any) -> str:
+        def asking(*args: Any) -> Answer:
             asked.set()
             return ask(*args)
 
@@ -349,7 +349,8 @@ def test_confirm_says_what_became_of_the_trial(vethctl: Vethctl, write: Write) -
     assert (said.code, said.out.partition(":")[0]) == (0, "kept")
     out, _ = trial.communicate(timeout=PATIENCE)
     told = json.loads(out)
-    assert (trial.returncode, told["outcome"], told["reason"], told["undone"], told["left"]) == (0, "kept", "", [], [])
+    assert (trial.returncode, told["outcome"], told["code"], told["undone"], told["left"]) == (0, "kept", "", [], [])
+    assert told["reason"] == ""
     assert [one["op"] for one in told["done"]] == ["add-netns", "add-netns", "create", "create"]
     late = vethctl("confirm", "--json")
     assert (late.code, late.error["code"]) == (2, "no-trial")
@@ -376,7 +377,7 @@ def test_there_is_one_trial_of_a_label_at_a_time(during: Callable[..., Said], wr
 
 def test_the_json_of_a_trial_that_was_undone_has_both_ways(vethctl: Vethctl, write: Write) -> None:
     told = vethctl("apply", write(*ends()), "--try", "10ms", "--json").json
-    assert (told["outcome"], bool(told["reason"])) == ("undone", True)
+    assert (told["outcome"], told["code"], bool(told["reason"])) == ("undone", "not-confirmed", True)
     assert [one["op"] for one in told["undone"]] == ["delete", "remove-netns", "remove-netns"]
 
 

@@ -15,18 +15,31 @@ import time
 import tty
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, NamedTuple
 
 from vethlib.agent.run.trial import Trial
 from vethlib.cli.term.signals import NotedSignals
 
-__all__ = ["IGNORED", "KEEP", "LEAVING", "NO_READER", "ask", "duration", "stopped_by"]
+__all__ = ["FAILED", "IGNORED", "INCOMPLETE", "KEEP", "LEAVING", "NO_READER", "Answer", "ask", "duration", "stopped_by"]
 
-KEEP: Final = ""
+
+class Answer(NamedTuple):
+    """Why a trial is undone: a code for programs, and a text for people; both are "" if it is kept."""
+
+    code: str
+    text: str
+
+
+KEEP: Final = Answer("", "")
 """The answer that is no reason to undo."""
 
-NO_READER: Final = "nobody reads the output"
-_GONE: Final = "the terminal is gone"
+NO_READER: Final = Answer("no-reader", "nobody reads the output")
+FAILED: Final = Answer("failed", "it could not continue")
+INCOMPLETE: Final = Answer("incomplete", "not all of it could be done")
+_GONE: Final = Answer("terminal-gone", "the terminal is gone")
+_LATE: Final = Answer("not-confirmed", "not confirmed in time")
+_NO: Final = Answer("answered-no", "the answer was no")
+_REVOKED: Final = Answer("confirm-undo", "vethctl confirm --undo")
 
 LEAVING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 """Signals that are a "no"."""
@@ -35,12 +48,12 @@ IGNORED: Final = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 """Signals that would stop the process; a stopped process cannot undo anything."""
 
 
-def stopped_by(signals: NotedSignals) -> str:
+def stopped_by(signals: NotedSignals) -> Answer:
     """Return the first signal as a reason to undo."""
-    return f"stopped by {signals.received[0].name}"
+    return Answer("signal", f"stopped by {signals.received[0].name}")
 
 
-def ask(trial: Trial, signals: NotedSignals, timeout: float) -> str:
+def ask(trial: Trial, signals: NotedSignals, timeout: float) -> Answer:
     """Wait up to `timeout` seconds for an answer; return :data:`KEEP`, or the reason to undo."""
     deadline = time.monotonic() + timeout
     try:
@@ -50,7 +63,7 @@ def ask(trial: Trial, signals: NotedSignals, timeout: float) -> str:
         return _GONE
 
 
-def _wait(trial: Trial, signals: NotedSignals, deadline: float, terminal: int | None) -> str:
+def _wait(trial: Trial, signals: NotedSignals, deadline: float, terminal: int | None) -> Answer:
     poll = select.poll()
     poll.register(trial, select.POLLIN)
     poll.register(signals, select.POLLIN)
@@ -60,7 +73,7 @@ def _wait(trial: Trial, signals: NotedSignals, deadline: float, terminal: int | 
     while not signals.received:
         left = deadline - time.monotonic()
         if left <= 0:
-            return "not confirmed in time"
+            return _LATE
         if terminal is not None:
             _show(terminal, f"keep these changes? y or n, {duration(left)} left ")
         for fd, events in poll.poll(min(left, left % 1 + 0.01 if terminal is not None else left) * 1000):
@@ -69,7 +82,7 @@ def _wait(trial: Trial, signals: NotedSignals, deadline: float, terminal: int | 
             elif fd in readers:
                 answer = NO_READER
             elif fd == trial.fileno():
-                answer = {"keep": KEEP, "undo": "vethctl confirm --undo", "": None}[trial.hear()]
+                answer = {"keep": KEEP, "undo": _REVOKED, "": None}[trial.hear()]
             else:
                 signals.drain()
                 continue
@@ -92,7 +105,7 @@ def _register_readers(poll: select.poll) -> set[int]:
     return readers
 
 
-def _key(terminal: int) -> str | None:
+def _key(terminal: int) -> Answer | None:
     try:
         keys = os.read(terminal, 64)
     except BlockingIOError:
@@ -103,7 +116,7 @@ def _key(terminal: int) -> str | None:
         if key == "y":
             return KEEP
         if key in "nq\x03\x04":  # Ctrl-C and Ctrl-D, where they are ordinary keys
-            return "the answer was no"
+            return _NO
     return None
 
 

@@ -30,7 +30,7 @@ from vethlib.session import Session
 
 from .config_warnings import report_new_netns, report_unknown_addresses
 from .planning import Desired, Planned, observe_and_record
-from .question import IGNORED, KEEP, LEAVING, NO_READER, ask, duration, stopped_by
+from .question import FAILED, IGNORED, INCOMPLETE, KEEP, LEAVING, NO_READER, Answer, ask, duration, stopped_by
 from .reporting import report_each
 
 __all__ = ["Tried", "attempt", "irreversible_parts", "report_irreversible", "report_undone"]
@@ -38,21 +38,21 @@ __all__ = ["Tried", "attempt", "irreversible_parts", "report_irreversible", "rep
 
 @dataclass(slots=True)
 class Tried:
-    """Result of a trial: what was executed, and undone for the `reason`, or kept if that is "".
+    """Result of a trial: what was executed, and the `answer`, for which it was undone or kept.
 
     `left` has the changes that could not be undone because others depend on them by now.
     """
 
     plan: Plan
     execution: Execution = field(default_factory=Execution)
-    reason: str = KEEP
+    answer: Answer = KEEP
     undone: Execution = field(default_factory=Execution)
     left: tuple[str, ...] = ()
 
     @property
     def kept(self) -> bool:
         """Whether the changes were kept."""
-        return self.reason == KEEP
+        return self.answer == KEEP
 
     @property
     def outcome(self) -> str:
@@ -63,7 +63,8 @@ class Tried:
         """Return the result for JSON."""
         return {
             "outcome": self.outcome,
-            "reason": self.reason,
+            "reason": self.answer.text,
+            "code": self.answer.code,
             "done": [entry for operation in self.execution.done for entry in operation.as_dicts()],
             "undone": [entry for operation in self.undone.done for entry in operation.as_dicts()],
             "left": list(self.left),
@@ -111,7 +112,7 @@ def attempt(
             return None
         tried = Tried(planned.plan)
         if signals.received:
-            tried.reason = stopped_by(signals)
+            tried.answer = stopped_by(signals)
             return tried
         undoing = _Undoing(session, desired, records, planned, progress)
         try:
@@ -128,26 +129,26 @@ def attempt(
             # A full pipe must not prolong the trial.
             with time_limit(seconds, lambda: Unread(errno.EPIPE, "it was not read in time")):
                 show(tried.execution, planned.plan)
-                reason = _explain_question(tried.execution, desired.label, seconds, output)
-            tried.reason = ask(trial, signals, seconds) if reason is None else reason
+                answer = _explain_question(tried.execution, desired.label, seconds, output)
+            tried.answer = ask(trial, signals, seconds) if answer is None else answer
         except BaseException as error:
             if isinstance(error, VethError) or not isinstance(error, OSError):
                 undoing.undo(tried)
                 raise
             if isinstance(error, Unread):
                 abandon_stdout()
-            cause = NO_READER if isinstance(error, BrokenPipeError) else "it could not continue"
-            tried.reason = f"{cause} ({error.strerror})"
+            cause = NO_READER if isinstance(error, BrokenPipeError) else FAILED
+            tried.answer = cause._replace(text=f"{cause.text} ({error.strerror})")
         if not tried.kept:
             undoing.undo(tried)
         trial.answer(tried.outcome)
         return tried
 
 
-def _explain_question(execution: Execution, label: str, seconds: float, output: Output) -> str | None:
+def _explain_question(execution: Execution, label: str, seconds: float, output: Output) -> Answer | None:
     """Print how to answer; or return the answer if there is no need to wait for one."""
     if execution.errors:
-        return "not all of it could be done"
+        return INCOMPLETE
     if not execution.done:
         return KEEP
     flag = "" if label == "vpp1" else f" --label {label}"
@@ -209,4 +210,4 @@ def _report_undone(output: Output, tried: Tried) -> None:
         return
     output.lines(operation_lines(tried.undone.done))
     done = count_operations(tried.undone.done, done=True) or "nothing was left to undo"
-    output.line(f"{paint('undone', 'warning')}: {tried.reason}; {done}")
+    output.line(f"{paint('undone', 'warning')}: {tried.answer.text}; {done}")

@@ -55,6 +55,7 @@ def doctor(_args: Namespace, output: Output) -> int:
                     "needed": finding.needed,
                     "detail": finding.detail,
                     "cure": finding.cure,
+                    "code": finding.problem,
                 }
                 for finding in findings
             ]
@@ -84,7 +85,7 @@ def _look() -> Iterator[Finding]:
         return
     yield from kernel_features()
     if not (_PROC / "self/status").exists():
-        yield Finding("/proc", False, "is not mounted", "mount -t proc proc /proc")
+        yield Finding("/proc", False, "is not mounted", "mount -t proc proc /proc", code="not-mounted")
         return
     yield from _capabilities()
     yield _proc()
@@ -103,7 +104,7 @@ def _look() -> Iterator[Finding]:
 
 def _system() -> Finding:
     detail = f"{platform.system()} {platform.release()}, Python {platform.python_version()}"
-    return Finding("system", sys.platform == "linux", detail, "network namespaces need Linux")
+    return Finding("system", sys.platform == "linux", detail, "network namespaces need Linux", code="not-linux")
 
 
 def _capabilities() -> Iterator[Finding]:
@@ -111,14 +112,14 @@ def _capabilities() -> Iterator[Finding]:
     effective = int(status.split("CapEff:")[1].split()[0], 16)
     for name, (bit, needed, text) in _CAPABILITIES.items():
         cure = f"run as root, or grant it: systemd AmbientCapabilities={name}, docker run --cap-add {name[4:]}"
-        yield Finding(name.removeprefix("CAP_"), bool(effective >> bit & 1), text, cure, needed)
+        yield Finding(name.removeprefix("CAP_"), bool(effective >> bit & 1), text, cure, needed, "not-permitted")
 
 
 def _proc() -> Finding:
     path = _PROC / "sys/net"
     ok = path.is_dir() and not os.statvfs(path).f_flag & os.ST_RDONLY
     cure = "mount /proc, and mount it read-write: docker run --privileged, or --security-opt systempaths=unconfined"
-    return Finding("/proc", ok, "IPv6 can be switched on and off (/proc/sys/net is writable)", cure, needed=False)
+    return Finding("/proc", ok, "IPv6 can be switched on and off (/proc/sys/net is writable)", cure, False, "read-only")
 
 
 def _netns_directory() -> Finding:
@@ -130,7 +131,7 @@ def _netns_directory() -> Finding:
         detail = counted(len(ns.names()), "named namespace")
         if not _is_shared_mount(directory):
             detail += ", not a shared mount yet"
-    return Finding("/run/netns", ok, detail, "run as root: named namespaces are files there")
+    return Finding("/run/netns", ok, detail, "run as root: named namespaces are files there", code="not-permitted")
 
 
 def _is_shared_mount(directory: Path) -> bool:
@@ -154,7 +155,7 @@ def _user_namespaces() -> Finding:
         path = _PROC / "sys" / name.replace(".", "/")
         if path.exists() and path.read_text().strip() == closed:
             detail, cure = "ordinary users cannot run the demo or the tests", f"sysctl -w {name}={opened}"
-            return Finding("user namespaces", False, detail, cure, needed=False)
+            return Finding("user namespaces", False, detail, cure, False, "forbidden")
     return Finding("user namespaces", True, "ordinary users can run the demo and tests", needed=False)
 
 
@@ -171,7 +172,7 @@ def _engine() -> Iterator[Finding]:
         detail = f"{engine_version(socket_path(url, 'VETHLIB_DOCKER'))}: its containers can be microservices"
     except VethError as error:
         cure = "only microservices need it: start it, name its socket in VETHLIB_DOCKER, or set that to off"
-        yield Finding("Docker Engine", False, str(error), cure, needed=False)
+        yield Finding("Docker Engine", False, str(error), cure, False, "engine-down")
     else:
         yield Finding("Docker Engine", True, detail, needed=False)
 
@@ -181,7 +182,8 @@ def _trial() -> Finding:
     try:
         pair = ns.call_in_new(_create_pair)
     except VethError as error:
-        return Finding("trial", False, f"a pair could not be created: {error}", "see what is missing above")
+        detail = f"a pair could not be created: {error}"
+        return Finding("trial", False, detail, "see what is missing above", code="refused")
     return Finding("trial", True, f"a pair was created in a namespace of its own (indexes {pair[0]} and {pair[1]})")
 
 
@@ -195,7 +197,7 @@ def _listeners() -> Iterator[Finding]:
         f"each takes the kernel {microseconds:.1f} µs, of which 10 to 20 ns for every namespace that a program watches"
     )
     cure = "watch fewer namespaces: agents watch those of their interfaces, caches those that were given"
-    yield Finding("link events", microseconds < _SLOW_EVENT, detail, cure, needed=False)
+    yield Finding("link events", microseconds < _SLOW_EVENT, detail, cure, False, "slow")
 
 
 def _netem() -> Finding:
@@ -206,9 +208,10 @@ def _netem() -> Finding:
         Topology.build("a -- b delay=1ms").close()
     except ImpairmentNotSupported:
         detail = "the kernel has no netem, which delays and loses the packets of topologies in tests"
-        return Finding("netem", False, detail, "modprobe sch_netem, or pytest --netns-impair=userspace", needed=False)
+        cure = "modprobe sch_netem, or pytest --netns-impair=userspace"
+        return Finding("netem", False, detail, cure, False, "not-supported")
     except VethError as error:
-        return Finding("netem", False, f"could not be tried: {error}", "see what is missing above", needed=False)
+        return Finding("netem", False, f"could not be tried: {error}", "see what is missing above", False, "refused")
     return Finding("netem", True, "delays and loses the packets of topologies in tests", needed=False)
 
 

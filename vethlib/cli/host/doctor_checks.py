@@ -42,13 +42,19 @@ _DEBUG = ("nl", "traceback")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of a check. `needed`: vethctl cannot create pairs without it."""
+    """The result of a check. `needed`: vethctl cannot create pairs without it; `code`: the problem, for programs."""
 
     what: str
     ok: bool
     detail: str
     cure: str = ""
     needed: bool = True
+    code: str = ""
+
+    @property
+    def problem(self) -> str:
+        """The code of the problem, "" if there is none."""
+        return "" if self.ok else self.code
 
 
 def packages() -> Iterator[Finding]:
@@ -57,7 +63,7 @@ def packages() -> Iterator[Finding]:
         is_installed = _is_installed(module)
         version = _version(package)
         detail = f"{purpose} ({version})" if is_installed else f"{package} is not installed: it {purpose}"
-        yield Finding(package, is_installed, detail, f"pip install '{install}'", needed)
+        yield Finding(package, is_installed, detail, f"pip install '{install}'", needed, "not-installed")
 
 
 def _is_installed(module: str) -> bool:
@@ -83,20 +89,21 @@ def variables() -> Iterator[Finding]:
     for name in given:
         flag = f"--{name.removeprefix('VETHLIB_').replace('_', '-').lower()}"
         if name in wrong:
-            yield Finding(name, False, wrong[name], f"correct or unset {name}", needed=False)
+            yield Finding(name, False, wrong[name], f"correct or unset {name}", False, "invalid-value")
         elif name == "VETHLIB_DEBUG":
             unknown = [word for word in os.environ[name].split(",") if word and word not in _DEBUG]
             detail = f"unknown: {', '.join(unknown)}" if unknown else "is set: more is printed on stderr"
-            yield Finding(
-                name, not unknown, detail, f"must be {' or '.join(_DEBUG)}, or both separated by a comma", needed=False
-            )
+            cure = f"must be {' or '.join(_DEBUG)}, or both separated by a comma"
+            yield Finding(name, not unknown, detail, cure, False, "invalid-value")
         elif flag in flags:
             yield Finding(name, True, f"is the default of {flag}", needed=False)
         else:
             known = [known_flag.removeprefix("--").replace("-", "_").upper() for known_flag in flags]
             meant = near(name.removeprefix("VETHLIB_"), [*known, "DEBUG"])
             cure = f"did you mean VETHLIB_{meant[0]}?" if meant else f"unset {name}: see vethctl COMMAND --help"
-            yield Finding(name, False, f"has no effect: no command has the flag {flag}", cure, needed=False)
+            yield Finding(
+                name, False, f"has no effect: no command has the flag {flag}", cure, False, "unknown-variable"
+            )
 
 
 def _flags() -> tuple[set[str], dict[str, str]]:
@@ -150,11 +157,11 @@ def agents() -> Iterator[Finding]:
         if report is not None and report.outage:
             detail += f", which has been down for {age_of(report.outage_since)}: {report.outage}"
         cure = "repair the store; until then, the host stays as it is"
-        yield Finding(f"agent {label}", report is None or not report.outage, detail, cure, needed=False)
+        yield Finding(f"agent {label}", report is None or not report.outage, detail, cure, False, "store-down")
     for label, holder in _holders():
         if not holder.is_ours:
             detail = f"its abstract socket is held by {holder}, which is not an agent and is ignored"
-            yield Finding(f"agent {label}", False, detail, "end that process", needed=False)
+            yield Finding(f"agent {label}", False, detail, "end that process", False, "socket-held")
 
 
 def record() -> Iterator[Finding]:
@@ -174,7 +181,7 @@ def record() -> Iterator[Finding]:
         else f"{path} does not exist yet; the first run of an agent or of apply creates it"
     )
     cure = "without it, pairs that have no end in this network namespace are forgotten when an agent ends"
-    yield Finding("record of pairs", not problem, detail, cure, needed=False)
+    yield Finding("record of pairs", not problem, detail, cure, False, "record-unusable")
 
 
 def store() -> Iterator[Finding]:
@@ -183,17 +190,18 @@ def store() -> Iterator[Finding]:
     if not url:
         return
     from vethlib.agent.stores.opening import open_editor, shown
+    from vethlib.agent.stores.protocol import StoreError
 
     label = _own_label()
     try:
         values = open_editor(url, label=label).values()
     except VethError as error:
-        yield Finding(
-            "store", False, str(error), "start or repair it, or name another one in VETHLIB_STORE", needed=False
-        )
+        cure = "start or repair it, or name another one in VETHLIB_STORE"
+        code = str(error.code) if isinstance(error, StoreError) else "invalid-value"
+        yield Finding("store", False, str(error), cure, False, code)
         return
     bad = sorted(name for name, one in values.items() if one.interface is None)
     detail = f"{shown(url)} has {counted(len(values), 'interface')} for the label {label}"
     if bad:
         detail += f", of which {counted(len(bad), 'value')} cannot be used: {', '.join(bad)}"
-    yield Finding("store", not bad, detail, "show the problems: vethctl list", needed=False)
+    yield Finding("store", not bad, detail, "show the problems: vethctl list", False, "invalid-values")

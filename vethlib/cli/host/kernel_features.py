@@ -49,7 +49,8 @@ def kernel_features() -> Iterator[Finding]:
             ok = _numbers(platform.release()) >= _numbers(feature.since)
             detail = " (by the version of the kernel: trying it needs CAP_SYS_ADMIN)"
         detail = (feature.use if ok else feature.cost) + detail
-        yield Finding(f"kernel ≥ {feature.since}", ok, detail, f"Linux {feature.since} or later", feature.needed)
+        cure = f"Linux {feature.since} or later"
+        yield Finding(f"kernel ≥ {feature.since}", ok, detail, cure, feature.needed, "kernel-too-old")
 
 
 def _numbers(release: str) -> list[int]:
