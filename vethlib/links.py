@@ -85,6 +85,8 @@ class End(Value):
     net.ipv4.conf.NAME and net.ipv6.conf.NAME: ``{"rp_filter": "0", "ipv6.forwarding": "1"}``; without a family, IPv4
     is meant if it has a setting of that name.
 
+    `master` is an existing bridge or VRF in the same namespace to which the link is attached.
+
     offload=False means that nothing is left to a network card that does not exist: checksums are computed and long
     segments are cut before a packet is sent, as switches in user space need it. With True, they are left to it, as on
     a new veth.
@@ -113,6 +115,7 @@ class End(Value):
     txqlen: int | None = None
     gso_max_size: int | None = None
     altnames: Iterable[str] = ()
+    master: str = ""
     sysctls: Mapping[str, str | int] | Iterable[tuple[str, str]] = ()
     routes: Iterable[Route] = ()
     neighbours: Iterable[Neighbour] = ()
@@ -156,7 +159,7 @@ class End(Value):
         values = _further(self)
         if values == _NOTHING_FURTHER:
             return _EMPTY
-        return {name: value for name, value in zip(FURTHER, values, strict=True) if value not in (None, ())}
+        return {name: value for name, value in zip(FURTHER, values, strict=True) if value not in (None, (), "")}
 
     @property
     def has_direct(self) -> bool:
@@ -179,6 +182,7 @@ FURTHER: Mapping[str, Any] = MappingProxyType(
         "txqlen": None,
         "gso_max_size": None,
         "altnames": (),
+        "master": "",
         "sysctls": (),
         "routes": (),
         "neighbours": (),

@@ -46,6 +46,7 @@ _ONE: Final = json.dumps(
         "txqlen": 500,
         "gso_max_size": 8192,
         "altnames": ["uplink"],
+        "master": "br0",
         "neighbours": [{"ip": "10.0.0.9", "mac": "02:00:00:00:00:09"}],
         "offload": False,
         "routes": [{"dst": "default", "via": "10.0.0.2", "metric": 7}],

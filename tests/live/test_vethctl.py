@@ -500,6 +500,18 @@ def test_routes_are_given_in_the_words_of_ip(vethctl: Vethctl, blue: str) -> Non
     assert (said.code, said.error["field"]) == (1, "--route")
 
 
+def test_a_link_is_attached_to_a_bridge_and_detached(vethctl: Vethctl, blue: str) -> None:
+    ip("link", "add", "br0", "type", "bridge", netns="blue")
+    assert vethctl("create", "a", "b@blue", "--b-master", "br0").code == 0
+    assert seen("b", "blue")["master"] == "br0"
+    assert vethctl("set", "b@blue", "--master", "").code == 0
+    assert "master" not in seen("b", "blue")
+    said = vethctl("set", "b@blue", "--master", "br9", "--json")
+    assert (said.code, said.error["code"]) == (2, "link-not-found")
+    said = vethctl("create", "c", "d", "--a-master", "a/b", "--json")
+    assert (said.code, said.error["field"]) == (1, "--a-master")
+
+
 def test_neighbours_are_given_in_the_words_of_ip(vethctl: Vethctl, blue: str) -> None:
     mac, other = "02:00:00:00:00:09", "02:00:00:00:00:0a"
     given = ["--b-neighbour", f"10.0.0.9 lladdr {mac}", "--b-neighbour", f"fd00::9 {mac}"]

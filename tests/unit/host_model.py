@@ -57,6 +57,7 @@ class HostLink:
     gso_max_size: int = 65536
     sysctls: tuple[Sysctl, ...] = (Sysctl("ipv4.rp_filter", "2"),)
 
+    master: str = ""
     routes: tuple[Route, ...] = ()
     neighbours: tuple[Neighbour, ...] = ()
     offload: bool | tuple[str, ...] = True
@@ -64,8 +65,8 @@ class HostLink:
     @property
     def further(self) -> dict[str, Any]:
         fields = {"txqlen": self.txqlen, "gso_max_size": self.gso_max_size, "sysctls": self.sysctls}
-        fields |= {"routes": self.routes, "neighbours": self.neighbours, "offload": self.offload}
-        return fields
+        fields |= {"master": self.master, "routes": self.routes, "neighbours": self.neighbours}
+        return fields | {"offload": self.offload}
 
     @property
     def ipv6(self) -> bool:

@@ -55,6 +55,7 @@ FIELDS: st.SearchStrategy[dict[str, Any]] = st.just({}) | st.fixed_dictionaries(
         "gso_max_size": st.sampled_from([4096]),
         "altnames": st.sampled_from([("uplink",), ("uplink-b", "wan")]),
         "sysctls": st.sampled_from([{"rp_filter": "0"}, {"rp_filter": "1"}]),
+        "master": st.sampled_from(["br0", "br1"]),
         "neighbours": st.sampled_from([({"ip": "10.9.0.9", "mac": "02:00:00:00:00:09"},)]),
         "offload": st.booleans(),
         "routes": st.sampled_from([({"dst": "10.9.0.0/16"},), ({"dst": "10.8.0.0/16", "metric": 7},)]),
@@ -107,6 +108,9 @@ def hosts(draw: st.DrawFn) -> Host:
     if pid:
         host.add_netns("pid:42")
     places = sorted(set(host.places.values()), key=str)
+    for place in places:
+        for bridge in draw(st.sampled_from([("br0", "br1"), ("br0", "br1"), ("br0",)])):
+            host.add(place, bridge, kind="bridge")
     for _ in range(draw(st.integers(0, 3))):
         _add_foreign(draw, host, draw(st.sampled_from(places)), draw(st.sampled_from(places)))
     host.apply(plan(draw(interface_lists()), host.observe(), label=LABEL, prune=True))

@@ -42,6 +42,9 @@ def trials(draw: st.DrawFn) -> tuple[Host, dict[str, Interface]]:
     """A host with pairs of ours, meddled with, and something else that is wanted of them now."""
     host = Host()
     places = [host.add_netns("netns:a"), host.add_netns("netns:b"), host.places[""]]
+    for place in places:
+        for bridge in ("br0", "br1"):
+            host.add(place, bridge, kind="bridge")
     host.apply(plan(_pairs(draw, 3), host.observe(), label=LABEL, prune=True))
     for _ in range(draw(st.integers(0, 4))):
         if not host.links:

@@ -138,6 +138,7 @@ def test_the_kernel_name_is_the_name_unless_another_is_given() -> None:
         ({"sysctls": {"rp_filter": 0.5}}, "sysctls", "number"),
         ({"routes": [{"dst": "10.0.0.1/8"}]}, "routes", "host bits"),
         ({"neighbours": [{"ip": "10.0.0.1/8", "mac": "02:00:00:00:00:09"}]}, "neighbours", "prefix"),
+        ({"master": "a b"}, "master", "space"),
         ({"neighbours": [{"ip": "10.0.0.1"}]}, "neighbours", "mac"),
         ({"offload": "off"}, "offload", "true or false"),
         ({"offload": 0}, "offload", "true or false"),

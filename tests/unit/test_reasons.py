@@ -42,6 +42,7 @@ SENTENCES = [
         "peer b: process 42 is gone",
     ),
     (reasons.needs_rebuild("a", "num_queues", 2, 8), "needs-rebuild(num_queues)", "a has num_queues 2, not 8"),
+    (reasons.master_not_found("'a'", "br0"), "master-not-found(br0)", "the master of 'a', 'br0', does not exist"),
     (reasons.name_taken("a", "eth0"), "name-taken(eth0)", "'a' cannot be renamed while 'eth0' is taken"),
     (
         reasons.netns_limit("/run/netns/ns1", "netns:ns1", 9),
@@ -164,12 +165,12 @@ ERRORS = [
 ]
 
 CODES = """
-peer-not-configured peer-points-elsewhere peer-failed netns-not-found not-a-netns process-gone process-not-moved
-microservice-not-running resolver-down netns-limit netns-being-deleted netns-unknown address-tentative needs-rebuild
-name-taken not-read name-claimed link-foreign link-of-other-label link-unrecorded link-altname link-in-use
-drift-persists changed-repeatedly duplicate-address duplicate-of-peer duplicate-mac not-deletable link-exists
-link-not-found netns-exists not-permitted not-supported netlink-error malformed wait-timeout invalid-value refused
-unforeseen unchecked address-owner-unknown events-ignored events-missed resolver-remark
+peer-not-configured peer-points-elsewhere peer-failed master-not-found netns-not-found not-a-netns process-gone
+process-not-moved microservice-not-running resolver-down netns-limit netns-being-deleted netns-unknown
+address-tentative needs-rebuild name-taken not-read name-claimed link-foreign link-of-other-label link-unrecorded
+link-altname link-in-use drift-persists changed-repeatedly duplicate-address duplicate-of-peer duplicate-mac
+not-deletable link-exists link-not-found netns-exists not-permitted not-supported netlink-error malformed wait-timeout
+invalid-value refused unforeseen unchecked address-owner-unknown events-ignored events-missed resolver-remark
 """
 
 

@@ -169,7 +169,7 @@ def create_bridge(name: bytes) -> bytes:
 
 
 def set_master(index: int, master: int) -> bytes:
-    """RTM_SETLINK: make link `index` a port of the bridge `master`."""
+    """RTM_SETLINK: make link `index` a port of the bridge (or of the VRF, …) `master`; 0: of none."""
     body = _IFINFOMSG.pack(0, 0, index, 0, 0) + attribute(IFLA_MASTER, _U32.pack(master))
     return message(RTM_SETLINK, NLM_F_REQUEST, body)
 

@@ -46,6 +46,7 @@ class ReasonCode(StrEnum):
     NETNS_LIMIT = "netns-limit", "namespace", "the namespace is missing, and the agent has created as many as it may"
     NETNS_BEING_DELETED = "netns-being-deleted", "namespace", "another program is deleting the namespace"
     NETNS_UNKNOWN = "netns-unknown", "namespace", "it is not known whether the namespace exists"
+    MASTER_NOT_FOUND = "master-not-found", "link", "the bridge or VRF that the link is to be attached to does not exist"
     ADDRESS_TENTATIVE = "address-tentative", "address", "duplicate address detection has not finished"
     NEEDS_REBUILD = "needs-rebuild", "field", "only a rebuilt pair can have the configured value"
     NAME_TAKEN = "name-taken", "link", "the link cannot be renamed while another link has the name"
@@ -135,6 +136,11 @@ def peer_points_elsewhere(peer: str, at: str) -> Reason:
 def peer_failed(peer: str, why: str) -> Reason:
     """Return the reason of an interface whose peer is FAILED."""
     return Reason(ReasonCode.PEER_FAILED, f"peer {peer} failed: {why}", peer)
+
+
+def master_not_found(end: str, master: str) -> Reason:
+    """Return the reason of an interface whose master is missing."""
+    return Reason(ReasonCode.MASTER_NOT_FOUND, f"the master of {end}, {master!r}, does not exist", master)
 
 
 def of_peer(peer: str, reason: Reason) -> Reason:

@@ -210,6 +210,25 @@ def check_altnames(names: Iterable[str], field: str = "altnames") -> tuple[str, 
     return checked
 
 
+class MasterName(str):
+    """The name of the bridge or VRF that a link belongs to ("": none), and its ifindex if it was looked up."""
+
+    __slots__ = ("ifindex",)
+
+    ifindex: int
+
+    def __new__(cls, name: str, ifindex: int = 0) -> MasterName:
+        """Create it; `ifindex` is 0 for none, and as long as it was not looked up."""
+        master = super().__new__(cls, name)
+        master.ifindex = ifindex
+        return master
+
+
+def check_master(name: str, field: str = "master") -> str:
+    """Return `name` if a link of that name can be the master of another one, or "" for none."""
+    return name if name == "" else check_kernel_name(name, field)
+
+
 class Sysctl(NamedTuple):
     """A setting of a link: `name` is the family and the name, as in ``ipv4.rp_filter``."""
 

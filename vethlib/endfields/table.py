@@ -10,7 +10,8 @@
 3. ``target`` is what a link should have, given what it has: by default, what is wanted.
 4. Values of a field with ``none`` are those that vethlib has set, so an agent sets a field that is not configured any
    more to that. Those of the others are left as they are.
-5. A ``late`` field needs a link that is up and has its addresses, so it is sent last, and lost with them.
+5. A ``late`` field needs a link that is up and has its addresses, so it is sent last, and lost with them. An ``early``
+   one may cost the link its addresses, so it is sent before them.
 6. The fields are in the order in which they are sent. The alias is first, because it may be a mark that describes the
    others.
 7. The name, the namespace, the addresses, and whether the link is up and has IPv6 are not in the table: they take
@@ -26,8 +27,8 @@ from collections.abc import Callable, Iterator, Sequence
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from vethlib._nl.const import IFLA_GSO_MAX_SIZE, IFLA_TXQLEN
-from vethlib._nl.link import LinkMessage, attribute_of, set_altname, set_attribute
+from vethlib._nl.const import IFLA_GSO_MAX_SIZE, IFLA_MASTER, IFLA_TXQLEN
+from vethlib._nl.link import LinkMessage, attribute_of, set_altname, set_attribute, set_master
 from vethlib._nl.wire import attribute
 from vethlib.addresses import IPInterface
 
@@ -37,6 +38,7 @@ from .checks import (
     check_group,
     check_gso_max_size,
     check_mac,
+    check_master,
     check_mtu,
     check_sysctls,
     check_txqlen,
@@ -46,12 +48,13 @@ if TYPE_CHECKING:
     from .neighbours import Neighbour
     from .routes import Route
 
-__all__ = ["FIELDS", "NEIGHBOURS", "OFFLOAD", "ROUTES", "SYSCTLS", "Field", "Step"]
+__all__ = ["FIELDS", "MASTER", "NEIGHBOURS", "OFFLOAD", "ROUTES", "SYSCTLS", "Field", "Step"]
 
 SYSCTLS: Final = "sysctls"
 OFFLOAD: Final = "offload"
 ROUTES: Final = "routes"
 NEIGHBOURS: Final = "neighbours"
+MASTER: Final = "master"
 
 _U32: Final = Struct("=I")
 
@@ -86,6 +89,7 @@ class Field(NamedTuple):
     target: Callable[[Any, Any], Any] = _wanted
     words: Callable[[Any], str] = str
     late: bool = False
+    early: bool = False
     none: Any = None
     direct: bool = False
 
@@ -104,6 +108,14 @@ class Field(NamedTuple):
 
 def _number(name: str, check: Callable[[Any, str], Any], kind: int) -> Field:
     return Field(name, check, lambda value: attribute(kind, _U32.pack(value)), number=kind)
+
+
+def _change_master(index: int, present: Any, wanted: Any) -> Iterator[Step]:
+    """Change the master from one that was looked up (`MasterName`) to another."""
+    before = present.ifindex if present else 0
+    if wanted.ifindex != before:
+        what = f"master {wanted}" if wanted else "no master"
+        yield Step(what, set_master(index, wanted.ifindex), (set_master(index, before),))
 
 
 def _change_altnames(index: int, present: Sequence[str], wanted: Sequence[str]) -> Iterator[Step]:
@@ -180,6 +192,8 @@ FIELDS: Final = {
             several=_change_altnames,
             target=_with_foreign,
         ),
+        # A link that joins a VRF loses its IPv6 addresses (addrconf_notify, NETDEV_CHANGEUPPER).
+        Field(MASTER, check_master, number=IFLA_MASTER, several=_change_master, early=True, none=""),
         Field(SYSCTLS, check_sysctls, direct=True),
         Field(OFFLOAD, _check_offload, target=_offload_target, direct=True),
         Field(ROUTES, _check_routes, several=_change_routes, late=True, none=()),

@@ -96,6 +96,7 @@ class Interface:
     txqlen: int | None = None
     gso_max_size: int | None = None
     altnames: tuple[str, ...] = ()
+    master: str = ""
     sysctls: Mapping[str, str | int] | tuple[Sysctl, ...] = ()
     routes: tuple[Route, ...] = ()
     neighbours: tuple[Neighbour, ...] = ()

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%vethlib/agent/config/northbound.proto\x12\x15vethlib.northbound.v1\"\xb9\x05\n\tInterface\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x32\n\x04type\x18\x03 \x01(\x0e\x32$.vethlib.northbound.v1.InterfaceType\x12\x0f\n\x07\x65nabled\x18\x04 \x01(\x08\x12\x14\n\x0cphys_address\x18\x05 \x01(\t\x12\x0b\n\x03mtu\x18\x06 \x01(\r\x12\x14\n\x0cip_addresses\x18\x07 \x03(\t\x12\x33\n\tnamespace\x18\x08 \x01(\x0b\x32 .vethlib.northbound.v1.Namespace\x12\x14\n\x0chost_if_name\x18\t \x01(\t\x12)\n\x04veth\x18\n \x01(\x0b\x32\x1b.vethlib.northbound.v1.Veth\x12\x12\n\nnum_queues\x18\x0b \x01(\r\x12\x11\n\tlink_only\x18\x0c \x01(\x08\x12\x11\n\x04ipv6\x18\r \x01(\x08H\x00\x88\x01\x01\x12\x13\n\x06txqlen\x18\x0e \x01(\rH\x01\x88\x01\x01\x12\x19\n\x0cgso_max_size\x18\x0f \x01(\rH\x02\x88\x01\x01\x12\x10\n\x08\x61ltnames\x18\x10 \x03(\t\x12>\n\x07sysctls\x18\x11 \x03(\x0b\x32-.vethlib.northbound.v1.Interface.SysctlsEntry\x12,\n\x06routes\x18\x12 \x03(\x0b\x32\x1c.vethlib.northbound.v1.Route\x12\x34\n\nneighbours\x18\x13 \x03(\x0b\x32 .vethlib.northbound.v1.Neighbour\x12\x14\n\x07offload\x18\x15 \x01(\x08H\x03\x88\x01\x01\x1a.\n\x0cSysctlsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x07\n\x05_ipv6B\t\n\x07_txqlenB\x0f\n\r_gso_max_sizeB\n\n\x08_offload\"Z\n\x05Route\x12\x0b\n\x03\x64st\x18\x01 \x01(\t\x12\x0b\n\x03via\x18\x02 \x01(\t\x12\x0e\n\x06metric\x18\x03 \x01(\r\x12\x0b\n\x03src\x18\x04 \x01(\t\x12\x0b\n\x03mtu\x18\x05 \x01(\r\x12\r\n\x05table\x18\x06 \x01(\r\"$\n\tNeighbour\x12\n\n\x02ip\x18\x01 \x01(\t\x12\x0b\n\x03mac\x18\x02 \x01(\t\"\x1c\n\x04Veth\x12\x14\n\x0cpeer_if_name\x18\x01 \x01(\t\"\x82\x01\n\tNamespace\x12\x32\n\x04type\x18\x01 \x01(\x0e\x32$.vethlib.northbound.v1.NamespaceType\x12\x0b\n\x03pid\x18\x02 \x01(\r\x12\x14\n\x0cmicroservice\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x10\n\x08\x66ilepath\x18\x05 \x01(\t*\x19\n\rInterfaceType\x12\x08\n\x04VETH\x10\x00*W\n\rNamespaceType\x12\x0e\n\nPID_REF_NS\x10\x00\x12\x17\n\x13MICROSERVICE_REF_NS\x10\x01\x12\x0c\n\x08NAMED_NS\x10\x02\x12\x0f\n\x0b\x46ILE_REF_NS\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%vethlib/agent/config/northbound.proto\x12\x15vethlib.northbound.v1\"\xc9\x05\n\tInterface\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x32\n\x04type\x18\x03 \x01(\x0e\x32$.vethlib.northbound.v1.InterfaceType\x12\x0f\n\x07\x65nabled\x18\x04 \x01(\x08\x12\x14\n\x0cphys_address\x18\x05 \x01(\t\x12\x0b\n\x03mtu\x18\x06 \x01(\r\x12\x14\n\x0cip_addresses\x18\x07 \x03(\t\x12\x33\n\tnamespace\x18\x08 \x01(\x0b\x32 .vethlib.northbound.v1.Namespace\x12\x14\n\x0chost_if_name\x18\t \x01(\t\x12)\n\x04veth\x18\n \x01(\x0b\x32\x1b.vethlib.northbound.v1.Veth\x12\x12\n\nnum_queues\x18\x0b \x01(\r\x12\x11\n\tlink_only\x18\x0c \x01(\x08\x12\x11\n\x04ipv6\x18\r \x01(\x08H\x00\x88\x01\x01\x12\x13\n\x06txqlen\x18\x0e \x01(\rH\x01\x88\x01\x01\x12\x19\n\x0cgso_max_size\x18\x0f \x01(\rH\x02\x88\x01\x01\x12\x10\n\x08\x61ltnames\x18\x10 \x03(\t\x12>\n\x07sysctls\x18\x11 \x03(\x0b\x32-.vethlib.northbound.v1.Interface.SysctlsEntry\x12,\n\x06routes\x18\x12 \x03(\x0b\x32\x1c.vethlib.northbound.v1.Route\x12\x34\n\nneighbours\x18\x13 \x03(\x0b\x32 .vethlib.northbound.v1.Neighbour\x12\x0e\n\x06master\x18\x14 \x01(\t\x12\x14\n\x07offload\x18\x15 \x01(\x08H\x03\x88\x01\x01\x1a.\n\x0cSysctlsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x07\n\x05_ipv6B\t\n\x07_txqlenB\x0f\n\r_gso_max_sizeB\n\n\x08_offload\"Z\n\x05Route\x12\x0b\n\x03\x64st\x18\x01 \x01(\t\x12\x0b\n\x03via\x18\x02 \x01(\t\x12\x0e\n\x06metric\x18\x03 \x01(\r\x12\x0b\n\x03src\x18\x04 \x01(\t\x12\x0b\n\x03mtu\x18\x05 \x01(\r\x12\r\n\x05table\x18\x06 \x01(\r\"$\n\tNeighbour\x12\n\n\x02ip\x18\x01 \x01(\t\x12\x0b\n\x03mac\x18\x02 \x01(\t\"\x1c\n\x04Veth\x12\x14\n\x0cpeer_if_name\x18\x01 \x01(\t\"\x82\x01\n\tNamespace\x12\x32\n\x04type\x18\x01 \x01(\x0e\x32$.vethlib.northbound.v1.NamespaceType\x12\x0b\n\x03pid\x18\x02 \x01(\r\x12\x14\n\x0cmicroservice\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\x12\x10\n\x08\x66ilepath\x18\x05 \x01(\t*\x19\n\rInterfaceType\x12\x08\n\x04VETH\x10\x00*W\n\rNamespaceType\x12\x0e\n\nPID_REF_NS\x10\x00\x12\x17\n\x13MICROSERVICE_REF_NS\x10\x01\x12\x0c\n\x08NAMED_NS\x10\x02\x12\x0f\n\x0b\x46ILE_REF_NS\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,20 +33,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_INTERFACE_SYSCTLSENTRY']._loaded_options = None
   _globals['_INTERFACE_SYSCTLSENTRY']._serialized_options = b'8\001'
-  _globals['_INTERFACETYPE']._serialized_start=1057
-  _globals['_INTERFACETYPE']._serialized_end=1082
-  _globals['_NAMESPACETYPE']._serialized_start=1084
-  _globals['_NAMESPACETYPE']._serialized_end=1171
+  _globals['_INTERFACETYPE']._serialized_start=1073
+  _globals['_INTERFACETYPE']._serialized_end=1098
+  _globals['_NAMESPACETYPE']._serialized_start=1100
+  _globals['_NAMESPACETYPE']._serialized_end=1187
   _globals['_INTERFACE']._serialized_start=65
-  _globals['_INTERFACE']._serialized_end=762
-  _globals['_INTERFACE_SYSCTLSENTRY']._serialized_start=667
-  _globals['_INTERFACE_SYSCTLSENTRY']._serialized_end=713
-  _globals['_ROUTE']._serialized_start=764
-  _globals['_ROUTE']._serialized_end=854
-  _globals['_NEIGHBOUR']._serialized_start=856
-  _globals['_NEIGHBOUR']._serialized_end=892
-  _globals['_VETH']._serialized_start=894
-  _globals['_VETH']._serialized_end=922
-  _globals['_NAMESPACE']._serialized_start=925
-  _globals['_NAMESPACE']._serialized_end=1055
+  _globals['_INTERFACE']._serialized_end=778
+  _globals['_INTERFACE_SYSCTLSENTRY']._serialized_start=683
+  _globals['_INTERFACE_SYSCTLSENTRY']._serialized_end=729
+  _globals['_ROUTE']._serialized_start=780
+  _globals['_ROUTE']._serialized_end=870
+  _globals['_NEIGHBOUR']._serialized_start=872
+  _globals['_NEIGHBOUR']._serialized_end=908
+  _globals['_VETH']._serialized_start=910
+  _globals['_VETH']._serialized_end=938
+  _globals['_NAMESPACE']._serialized_start=941
+  _globals['_NAMESPACE']._serialized_end=1071
 # @@protoc_insertion_point(module_scope)

@@ -98,6 +98,7 @@ class Interface(_message.Message):
     SYSCTLS_FIELD_NUMBER: _builtins.int
     ROUTES_FIELD_NUMBER: _builtins.int
     NEIGHBOURS_FIELD_NUMBER: _builtins.int
+    MASTER_FIELD_NUMBER: _builtins.int
     OFFLOAD_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Identity of the interface, and the name of its link unless host_if_name is given."""
@@ -125,6 +126,10 @@ class Interface(_message.Message):
     """Packets; length of the transmit queue. Absent: left alone."""
     gso_max_size: _builtins.int
     """Bytes; largest packet that is left to the link to segment. Absent: left alone."""
+    master: _builtins.str
+    """Name of a bridge or VRF in the namespace of the link, to which it is attached; the interface waits until that exists.
+    Absent: left alone, and detached if it was configured before.
+    """
     offload: _builtins.bool
     """False: the link leaves neither checksums nor segmentation to a network card, so that programs that read its packets
     find them complete. True: it does, as a new link. Absent: left alone.
@@ -183,11 +188,12 @@ class Interface(_message.Message):
         sysctls: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         routes: _abc.Iterable[Global___Route] | None = ...,
         neighbours: _abc.Iterable[Global___Neighbour] | None = ...,
+        master: _builtins.str = ...,
         offload: _builtins.bool | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_gso_max_size", b"_gso_max_size", "_ipv6", b"_ipv6", "_offload", b"_offload", "_txqlen", b"_txqlen", "gso_max_size", b"gso_max_size", "ipv6", b"ipv6", "namespace", b"namespace", "offload", b"offload", "txqlen", b"txqlen", "veth", b"veth"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gso_max_size", b"_gso_max_size", "_ipv6", b"_ipv6", "_offload", b"_offload", "_txqlen", b"_txqlen", "altnames", b"altnames", "description", b"description", "enabled", b"enabled", "gso_max_size", b"gso_max_size", "host_if_name", b"host_if_name", "ip_addresses", b"ip_addresses", "ipv6", b"ipv6", "link_only", b"link_only", "mtu", b"mtu", "name", b"name", "namespace", b"namespace", "neighbours", b"neighbours", "num_queues", b"num_queues", "offload", b"offload", "phys_address", b"phys_address", "routes", b"routes", "sysctls", b"sysctls", "txqlen", b"txqlen", "type", b"type", "veth", b"veth"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_gso_max_size", b"_gso_max_size", "_ipv6", b"_ipv6", "_offload", b"_offload", "_txqlen", b"_txqlen", "altnames", b"altnames", "description", b"description", "enabled", b"enabled", "gso_max_size", b"gso_max_size", "host_if_name", b"host_if_name", "ip_addresses", b"ip_addresses", "ipv6", b"ipv6", "link_only", b"link_only", "master", b"master", "mtu", b"mtu", "name", b"name", "namespace", b"namespace", "neighbours", b"neighbours", "num_queues", b"num_queues", "offload", b"offload", "phys_address", b"phys_address", "routes", b"routes", "sysctls", b"sysctls", "txqlen", b"txqlen", "type", b"type", "veth", b"veth"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__gso_max_size: _TypeAlias = _typing.Literal["gso_max_size"]  # noqa: Y015
     _WhichOneofArgType__gso_max_size: _TypeAlias = _typing.Literal["_gso_max_size", b"_gso_max_size"]  # noqa: Y015

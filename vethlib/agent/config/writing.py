@@ -39,6 +39,7 @@ def to_dict(interface: Interface) -> dict[str, Any]:
         txqlen=interface.txqlen,
         gso_max_size=interface.gso_max_size,
         altnames=interface.altnames,
+        master=interface.master,
         sysctls=dict(interface.further.get("sysctls", ())),
         offload=interface.offload if isinstance(interface.offload, bool) else None,
         routes=[pb.Route(**route.as_dict()) for route in interface.routes],

@@ -22,7 +22,7 @@ from .operations import ChangeLink, named
 __all__ = ["change_of", "link_differences", "rebuild_reason", "unknown_addresses", "will_expire"]
 
 
-_TAKES_LATE = frozenset({"name", "mac", "mtu", "ipv6"})
+_TAKES_LATE = frozenset({"name", "mac", "mtu", "ipv6", "master"})
 """The fields whose change may remove routes or neighbours (before Linux 6.3, a link is renamed while it is down)."""
 
 DEFAULT_MTU = 1500  # ETH_DATA_LEN, which ether_setup() gives to a veth

@@ -41,6 +41,8 @@ class Desired:
         self._plausibility = Plausibility(self.interfaces, lambda name: self._naming.get(name, ()), self.at)
         self._claims: dict[tuple[NetnsId, str], set[str]] = {}
         self._claim_of: dict[str, tuple[NetnsId, str]] = {}
+        self._attached: dict[tuple[NetnsId, str], set[str]] = {}  # a master → those to be attached to it
+        self._master_of: dict[str, tuple[NetnsId, str]] = {}
 
     def put(self, interface: Interface) -> set[str]:
         """Set a desired interface; return the names of all interfaces concerned."""
@@ -111,6 +113,7 @@ class Desired:
         If it gives up another name with this, return the interfaces that claim that name.
         """
         interface = self.interfaces.get(name)
+        self._attach(name, place, "" if interface is None else interface.master)
         claim = None if place is None or interface is None else (place, interface.kernel_name)
         before = self._claim_of.get(name)
         if before == claim:
@@ -124,6 +127,18 @@ class Desired:
             self._claim_of[name] = claim
             _add(self._claims, claim, name)
         return rivals
+
+    def _attach(self, name: str, place: NetnsId | None, master: str) -> None:
+        before = self._master_of.pop(name, None)
+        if before is not None:
+            _remove(self._attached, before, name)
+        if place is not None and master:
+            self._master_of[name] = place, master
+            _add(self._attached, (place, master), name)
+
+    def attached_to(self, place: NetnsId, master: str) -> set[str]:
+        """Return those that are to be attached to a bridge or VRF of this name in a namespace."""
+        return self._attached.get((place, master), set())
 
     def claimants(self, place: NetnsId, kernel_name: str) -> set[str]:
         """Return those that claim a kernel name in a namespace; of very many, the one that takes precedence."""

@@ -238,8 +238,8 @@ class _Undoing:
             fields["ipv6"] = (False, False)  # with the larger MTU, the kernel would enable it
         target = _merged(change, before.addresses, after.addresses, present.addresses)
         now = [address for address in present.addresses if not address.by_kernel]
-        # Setting a link down, having no IPv6, and renaming change addresses as a side effect.
-        side_effects = fields.keys() & {"up", "mtu", "name", "ipv6"}
+        # Setting a link down, having no IPv6, renaming, and joining a VRF change addresses as a side effect.
+        side_effects = fields.keys() & {"up", "mtu", "name", "ipv6", "master"}
         same = len(now) == len(target) and all(map(Address.same, now, target))
         restored = None if same and not side_effects else target
         if not fields and restored is None:

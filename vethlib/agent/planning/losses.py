@@ -122,4 +122,5 @@ def _lost_with(end: SeenLink, dependents: Dependents) -> Iterator[str]:
         yield counted(dependents.neighbours, "permanent neighbour")
     yield from (f"{name} on top of it" for name in dependents.stacked)
     restored = {f"its alternative name {name!r}" for name in end.link.altnames}
+    restored.add(f"its place in {end.further.get('master')}")
     yield from (each for each in dependents.fixed if each not in restored)

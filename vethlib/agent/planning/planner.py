@@ -4,7 +4,8 @@ The order of the input does not matter. The first of these rules that applies de
 
 1. Two interfaces cannot have one kernel name in one namespace. The interface whose own name it is gets it, or else the
    one that sorts first; the other is FAILED.
-2. A pair needs both interfaces, pointing at each other, and both namespaces; otherwise it is PENDING.
+2. A pair needs both interfaces, pointing at each other, both namespaces, and the masters of its ends; otherwise it is
+   PENDING. If only a master is missing, an existing pair stays as it is.
 3. A name that it needs must not be held by a link that is not owned, or that must not be touched now; otherwise it is
    FAILED. The peer of a FAILED interface is PENDING. Existing ends of their pair stay, unless another pair needs the
    name.
@@ -33,7 +34,7 @@ from .observed import LinkId, NetnsId, Observed, SeenLink
 from .operations import AddNetns, ChangeLink, CreatePair, DeletePair, Plan
 from .owned import OwnedPairs
 from .recorded import PairRecord
-from .requirements import DesiredEnd, mutual_pairs, name_conflicts, unmet, with_netns
+from .requirements import DesiredEnd, missing_master, mutual_pairs, name_conflicts, unmet, with_netns
 
 __all__ = ["plan"]
 
@@ -147,9 +148,10 @@ class _Planner:
         if obstacle:
             return Verdict.because(State.FAILED, obstacle)
         rebuild = rebuild_reason(end.interface, seen)
-        reason = rebuild or self._blocked_rename(end, seen)
+        waits = missing_master(end, self.observed)
+        reason = waits or rebuild or self._blocked_rename(end, seen)
         if reason:
-            if not rebuild:
+            if not (waits or rebuild):
                 self.to_rename.append((end, seen))
             return Verdict.because(State.PENDING, reasons.peer_not_configured(end.peer_name), reason)
         self._change_in_place(end, seen)
@@ -165,7 +167,7 @@ class _Planner:
                 obstacle = self._obstacle(end, seen)
                 if obstacle and end.name not in self.verdicts:
                     self.verdicts[end.name] = Verdict.because(State.FAILED, obstacle)
-            if self._fails(a, b):
+            if self._fails(a, b) or missing_master(a, self.observed) or missing_master(b, self.observed):
                 self.kept.update(seen.id for seen in pair or ())
                 continue
             self.verdicts[a.name] = self.verdicts[b.name] = CONFIGURED
@@ -315,7 +317,8 @@ class _Planner:
         """Apply rule 2."""
         for end in self.desired.values():
             if end.name not in self.verdicts:
-                self.verdicts[end.name] = Verdict.because(State.PENDING, *unmet(end, self.desired, configured))
+                missing = unmet(end, self.desired, configured, self.observed)
+                self.verdicts[end.name] = Verdict.because(State.PENDING, *missing)
 
     def delete_unwanted(self) -> None:
         """Delete the owned pairs that no rule keeps."""

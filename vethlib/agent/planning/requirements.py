@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from vethlib.agent.config.model import Interface
-from vethlib.agent.reasons import Reason, ReasonCode, name_claimed, of_peer, peer_not_configured, peer_points_elsewhere
+from vethlib.agent.reasons import (
+    Reason,
+    ReasonCode,
+    master_not_found,
+    name_claimed,
+    of_peer,
+    peer_not_configured,
+    peer_points_elsewhere,
+)
 from vethlib.links import describe
 
 from .observed import NetnsId, Observed, SeenNetns
 
-__all__ = ["DesiredEnd", "mutual_pairs", "name_conflicts", "precedence", "unmet", "with_netns"]
+__all__ = ["DesiredEnd", "missing_master", "mutual_pairs", "name_conflicts", "precedence", "unmet", "with_netns"]
 
 
 class DesiredEnd:
@@ -45,10 +53,25 @@ def with_netns(desired: Mapping[str, Interface], observed: Observed) -> dict[str
     return ends
 
 
-def unmet(end: DesiredEnd, desired: Mapping[str, DesiredEnd], configured: Mapping[str, Interface]) -> list[Reason]:
+def missing_master(end: DesiredEnd, observed: Observed) -> Reason | None:
+    """Return why `end` has to wait for its master; None if it needs none, or has it."""
+    master = end.interface.master
+    if not master or end.place is None:
+        return None
+    seen = observed.by_name.get((end.place, master))
+    return None if seen is not None and seen.link.name == master else master_not_found(str(end), master)
+
+
+def unmet(
+    end: DesiredEnd,
+    desired: Mapping[str, DesiredEnd],
+    configured: Mapping[str, Interface],
+    observed: Observed | None = None,
+) -> list[Reason]:
     """Return everything that `end` still waits for; nothing if its pair can be built.
 
-    `configured` has all interfaces, `desired` at least the peers that point back.
+    `configured` has all interfaces, `desired` at least the peers that point back. Masters are looked for if the host
+    was `observed`.
     """
     reasons: list[Reason] = []
     peer, points_at = desired.get(end.peer_name), end.name
@@ -63,6 +86,11 @@ def unmet(end: DesiredEnd, desired: Mapping[str, DesiredEnd], configured: Mappin
     # A namespace that both wait for is listed once.
     if peer is not None and points_at == end.name and peer.place is None and peer.netns != end.netns:
         reasons.append(of_peer(peer.name, peer.netns.absence()))
+    if observed is not None:
+        if (reason := missing_master(end, observed)) is not None:
+            reasons.append(reason)
+        if peer is not None and points_at == end.name and (reason := missing_master(peer, observed)) is not None:
+            reasons.append(of_peer(peer.name, reason))
     return reasons
 
 

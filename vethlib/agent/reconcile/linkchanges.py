@@ -122,6 +122,7 @@ class Interpreter:
             holder = watch.table.get(name)
             holds = None if holder is None else self._observer.built_for(place, holder.ifindex)
             result.drifted |= self._desired.claimants(place, name) - {owner, holds}
+            result.drifted |= self._desired.attached_to(place, name)
         if owner is None and message is not None and not self._follows(place, index):
             return
         result.links[end] = link = None if message is None else to_link(message, watch.netns)

@@ -72,6 +72,8 @@ class HostObserver:
                 ref = interface.namespace.ref
                 refs.add(ref)
                 links.append((ref, interface.kernel_name))
+                if interface.master:
+                    links.append((ref, interface.master))
             for (_, index), ref in self.known.get(name, {}).items():
                 refs.add(ref)
                 links.append((ref, index))

@@ -24,6 +24,8 @@ def _add_create(parser: Parser) -> None:
         parser.option(f"--{end}-ipv6", type=one_of("on", "off"), metavar="on|off", help=text)
         text = f"alternative name of {letter} (repeatable)"
         parser.option(f"--{end}-altname", metavar="NAME", action="append", default=[], help=text)
+        text = f"existing bridge or VRF that {letter} is attached to"
+        parser.option(f"--{end}-master", metavar="NAME", default="", help=text)
         text = f"setting of {letter}, as in rp_filter=0 or ipv6.forwarding=1 (repeatable)"
         how: dict[str, Any] = {"type": assignment, "metavar": "NAME=VALUE", "action": "append", "default": []}
         parser.option(f"--{end}-sysctl", help=text, **how)
@@ -59,6 +61,8 @@ def _add_set(parser: Parser) -> None:
     parser.option("--gso-max-size", type=number, metavar="BYTES", help=text)
     text = "alternative name in place of all others (repeatable)"
     parser.option("--altname", metavar="NAME", action="append", help=text)
+    text = "existing bridge or VRF that it is attached to; '' detaches it"
+    parser.option("--master", metavar="NAME", help=text)
     text = "setting of it, as in rp_filter=0 or ipv6.forwarding=1 (repeatable)"
     parser.option("--sysctl", type=assignment, metavar="NAME=VALUE", action="append", help=text)
     text = "route over it, as in 'default via 10.0.0.1', in place of all others that vethlib has added (repeatable)"
@@ -99,9 +103,8 @@ COMMANDS = {
     "create": Command(
         "host.links",
         "create A[@NETNS] B[@NETNS] [--mtu BYTES] [--a-mac MAC] [--a-addr IP/PREFIX]… [--a-ipv6 on|off] "
-        "[--a-altname NAME]… [--a-sysctl NAME=VALUE]… [--a-route ROUTE]… "
-        "[--a-neighbour NEIGHBOUR]… [--a-offload on|off] [--b-…]… [--txqlen N] [--gso-max-size BYTES] [--queues N] "
-        "[--down] [--wait S]",
+        "[--a-altname NAME]… [--a-master NAME] [--a-sysctl NAME=VALUE]… [--a-route ROUTE]… [--a-neighbour NEIGHBOUR]… "
+        "[--a-offload on|off] [--b-…]… [--txqlen N] [--gso-max-size BYTES] [--queues N] [--down] [--wait S]",
         "create a pair, with each end directly in its namespace; 'veth*' takes the first free name",
         _add_create,
         _CREATE_EXAMPLE,
@@ -109,8 +112,8 @@ COMMANDS = {
     "set": Command(
         "host.links",
         "set LINK[@NETNS] [--name NAME] [--up | --down] [--mac MAC] [--mtu BYTES] [--alias TEXT] [--addr IP/PREFIX]… "
-        "[--ipv6 on|off] [--txqlen N] [--gso-max-size BYTES] [--altname NAME]… [--sysctl NAME=VALUE]… "
-        "[--route ROUTE]… [--neighbour NEIGHBOUR]… [--offload on|off] [--wait S]",
+        "[--ipv6 on|off] [--txqlen N] [--gso-max-size BYTES] [--altname NAME]… [--master NAME] "
+        "[--sysctl NAME=VALUE]… [--route ROUTE]… [--neighbour NEIGHBOUR]… [--offload on|off] [--wait S]",
         "change a link: all that is given, or nothing",
         _add_set,
         "example: vethctl set veth1@ns1 --mtu 1400 --sysctl rp_filter=0",

@@ -65,6 +65,7 @@ class ChangingSession(SessionBase):
         txqlen: int | None = None,
         gso_max_size: int | None = None,
         altnames: Iterable[str] | None = None,
+        master: str | None = None,
         sysctls: Mapping[str, str | int] | Iterable[tuple[str, str]] | None = None,
         routes: Iterable[Route] | None = None,
         neighbours: Iterable[Neighbour] | None = None,
@@ -79,7 +80,8 @@ class ChangingSession(SessionBase):
         those with a peer; an :class:`Address` removes exactly that address. `address_order` puts those of its addresses
         that the link has in this order. Addresses that would expire or are deprecated become permanent. `alias=""`
         clears the alias. Setting a link down removes its IPv6 addresses, and so does ipv6=False, which disables IPv6 on
-        it; ipv6=True enables it. `altnames` replaces all alternative names; of the `sysctls`, those that are given are
+        it; ipv6=True enables it. `altnames` replaces all alternative names. The link is attached to the bridge or VRF
+        `master`, or detached with ``master=""``; it keeps its addresses. Of the `sysctls`, those that are given are
         written (see :class:`End`). `routes` replaces all routes over the link that vethlib has added, and no other; the
         kernel removes all of them when a link is set down. The same is true of `neighbours`; only one with the same
         address as a given one is replaced, whoever added it. `offload` is as
@@ -117,6 +119,7 @@ class ChangingSession(SessionBase):
             "txqlen": txqlen,
             "gso_max_size": gso_max_size,
             "altnames": altnames,
+            "master": master,
             "sysctls": sysctls,
             "routes": routes,
             "neighbours": neighbours,

@@ -13,9 +13,10 @@ from vethlib._nl.dependents.route import dump_routes_over, parse_route
 from vethlib._nl.link import LinkMessage, get_link, numbers_of, parse_link
 from vethlib._nl.torn import read as repeat_if_torn
 from vethlib.endfields import neighbours
+from vethlib.endfields.checks import MasterName
 from vethlib.endfields.neighbours import Neighbour, check_neighbours, neighbour_of
 from vethlib.endfields.routes import PROTO, Route, check_routes, route_of
-from vethlib.endfields.table import FIELDS, NEIGHBOURS, ROUTES
+from vethlib.endfields.table import FIELDS, MASTER, NEIGHBOURS, ROUTES
 from vethlib.errors import VethError, is_exhaustion
 from vethlib.links import NetnsRef
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
@@ -53,7 +54,9 @@ def _values(
     numbers = numbers_of(body, [field.number for field in fields])
     values: dict[str, Any] = {}
     for field, number in zip(fields, numbers, strict=True):
-        if field.number:
+        if field.name == MASTER:
+            values[MASTER] = _master(namespaces, place, number or 0)
+        elif field.number:
             values[field.name] = number
         elif field.read is not None:
             values[field.name] = field.read(link)
@@ -64,6 +67,16 @@ def _values(
         elif field.name == NEIGHBOURS:
             values[NEIGHBOURS] = read_neighbours(namespaces, place, link.ifindex, wanted[NEIGHBOURS])
     return values
+
+
+def _master(namespaces: Namespaces, place: OpenNetns, index: int) -> MasterName:
+    if index:
+        (outcome,) = namespaces.ask_all(place, [get_link(index)])
+        if not outcome.errno:
+            return MasterName(read_body(place, outcome, parse_link).name, index)
+        if outcome.errno != errno.ENODEV:  # otherwise it has just been deleted
+            raise refusal(outcome, f"read the link {index}", place.ref)
+    return MasterName("")
 
 
 def read_routes(namespaces: Namespaces, place: OpenNetns, index: int) -> tuple[Route, ...]:

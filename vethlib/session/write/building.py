@@ -24,7 +24,8 @@ from typing import Any, Final
 from vethlib._nl.addr import new_addr
 from vethlib._nl.batch import DONE, Outcome
 from vethlib._nl.link import LinkMessage, get_link, parse_link, set_link, set_up
-from vethlib.endfields.table import FIELDS, Step
+from vethlib.endfields.checks import MasterName
+from vethlib.endfields.table import FIELDS, MASTER, Step
 from vethlib.errors import VethError
 from vethlib.links import IPInterface, Link, describe, spell
 from vethlib.session.core.ipv6 import enable_ipv6, is_disabled, switch_ipv6
@@ -37,6 +38,7 @@ from .addressing import as_sent
 from .freenames import FreeNames
 from .ids import assign_ids, note_id
 from .job import Job, Side
+from .masters import find_masters, no_master
 
 __all__ = ["Slab"]
 
@@ -263,25 +265,45 @@ def _try(
             job.failed(error)
 
 
-def _field_steps(index: int, further: Mapping[str, Any], *, late: bool) -> Iterator[Step]:
+def _find_masters(namespaces: Namespaces, place: OpenNetns, ends: _Ends) -> dict[str, MasterName | Outcome]:
+    """Find the masters of the ends in a namespace, if they have any, and note which ends cannot have theirs."""
+    names = [name for _, side in ends if (name := side.end.further.get(MASTER))]
+    masters = find_masters(namespaces, place, names) if names else {}
+    for job, side in ends if masters else ():
+        if isinstance(found := masters[side.end.further.get(MASTER, "")], Outcome):
+            error = no_master(found, side.end.master, side.end.netns, f"create veth {job.veth}")
+            error.item = job.veth
+            job.failed(error)
+    return masters
+
+
+def _field_steps(index: int, further: Mapping[str, Any], *, early: bool = False, late: bool = False) -> Iterator[Step]:
     for name, value in further.items():
-        if FIELDS[name].late == late:
+        if (FIELDS[name].early, FIELDS[name].late) == (early, late):
             yield from FIELDS[name].steps(index, None, value)
 
 
 def _configure(namespaces: Namespaces, place: OpenNetns, ends: _Ends) -> None:
     requests: list[bytes] = []
     steps: list[tuple[Job, Side, str | IPInterface]] = []
+    masters = _find_masters(namespaces, place, ends)
     for job, side in ends:
+        if job.error is not None:
+            continue
         end, index = side.end, side.index
+        further = end.further
+        if further and masters:
+            further = {**further, MASTER: masters[further.get(MASTER, "")]}
+        for sent in _field_steps(index, further, early=True) if further else ():
+            requests.append(sent.request)
+            steps.append((job, side, f"set its {sent.what}"))
         for interface in as_sent(end.interfaces):
             requests.append(_address_request(index, interface, end.address_proto))
             steps.append((job, side, interface))
         if end.alias is not None:
             requests.append(set_link(index, alias=os.fsencode(end.alias)))
             steps.append((job, side, "set its alias"))
-        further = end.further
-        for sent in _field_steps(index, further, late=False) if further else ():
+        for sent in _field_steps(index, further) if further else ():
             requests.append(sent.request)
             steps.append((job, side, f"set its {sent.what}"))
         if end.up:

@@ -19,7 +19,7 @@ from vethlib._nl.batch import LOST, Exchange, Outcome
 from vethlib._nl.link import LinkMessage, get_link, parse_link, set_link
 from vethlib.addresses import Address
 from vethlib.endfields.checks import IPV6_MIN_MTU, check_ipv6
-from vethlib.endfields.table import FIELDS, Step
+from vethlib.endfields.table import FIELDS, MASTER, Step
 from vethlib.errors import InvalidValue, LinkExists, NetlinkError, VethError
 from vethlib.links import IPInterface, Link, describe
 from vethlib.session.core.ipv6 import enable_ipv6, is_disabled, switch_ipv6
@@ -33,6 +33,7 @@ from vethlib.session.read.reading import addresses_of, find, find_known, read_ad
 from vethlib.session.read.target import Target, read_body
 
 from .addressing import ROUNDS, Goal, give
+from .masters import find_masters, no_master
 from .restore import restore_addresses
 
 __all__ = ["Change", "change"]
@@ -69,9 +70,13 @@ class Change(NamedTuple):
         return self.addresses is not None or bool(self.add or self.remove or self.order)
 
     def touches_addresses(self, before: LinkMessage) -> bool:
-        """Return whether the addresses must be read first: setting the link down, also to undo up, drops IPv6."""
+        """Return whether the addresses must be read first.
+
+        Setting the link down, also to undo up, drops those of IPv6, and so does a VRF that it joins.
+        """
         switched = self.up not in (None, before.up) or self.ipv6 not in (None, before.ipv6)
-        return self.has_addresses or switched or self.mtu_after(before) < IPV6_MIN_MTU
+        early = MASTER in self.fields
+        return self.has_addresses or switched or early or self.mtu_after(before) < IPV6_MIN_MTU
 
     def mtu_after(self, before: LinkMessage) -> int:
         """Return the MTU that the link is to have."""
@@ -83,6 +88,8 @@ def change(namespaces: Namespaces, target: Target, wanted: Change) -> Link:
     """Change a link, and return it as changed. Raises LinkNotFound, LinkExists (a new name is taken), NetlinkError."""
     place = target.place
     before = _found(namespaces, target, wanted)
+    if MASTER in wanted.fields:
+        wanted = _with_master(namespaces, target, wanted)
     touches = wanted.touches_addresses(before)
     addresses = addresses_of(read_addresses(namespaces, place, before.ifindex)) if touches else []
     goal = _goal(before.ifindex, addresses, wanted) if wanted.has_addresses else None
@@ -99,6 +106,15 @@ def change(namespaces: Namespaces, target: Target, wanted: Change) -> Link:
         if isinstance(error, LinkExists):
             error.dying = are_dying(namespaces, holders(namespaces, [(place, wanted.new_name or target.name)]))
         raise
+
+
+def _with_master(namespaces: Namespaces, target: Target, wanted: Change) -> Change:
+    """Return the change with the ifindex of the master. Raises LinkNotFound if there is none of that name."""
+    name = wanted.fields[MASTER]
+    found = find_masters(namespaces, target.place, [name])[name]
+    if isinstance(found, Outcome):
+        raise no_master(found, name, target.netns, target.what)
+    return wanted._replace(fields={**wanted.fields, MASTER: found})
 
 
 def _present(namespaces: Namespaces, place: OpenNetns, before: LinkMessage, wanted: Change) -> dict[str, Any]:
@@ -137,8 +153,10 @@ def _carry_out(work: _Work, steps: Sequence[Sequence[Step]], goal: Goal | None, 
     early = wanted.ipv6 is True and before.mtu >= IPV6_MIN_MTU
     if early:
         work.switch_ipv6(before.name, on=True)
-    for together in steps:
+    for number, together in enumerate(steps):
         work.send(together)
+        if together and not number:
+            work.keep_addresses()
     if wanted.ipv6 is not None and not early:
         work.switch_ipv6(name, on=wanted.ipv6)
     if direct := {field: value for field, value in wanted.fields.items() if FIELDS[field].direct}:
@@ -184,8 +202,9 @@ def _steps(
     # Last if it falls, because IPv6 needs 1280 bytes.
     mtu = changes.pop("mtu", [])
     shrinks = wanted.mtu_after(before) < before.mtu
+    yield [step for name, several in changes.items() if FIELDS[name].early for step in several]
     steps = [] if shrinks else mtu
-    steps += [step for several in changes.values() for step in several]
+    steps += [step for name, several in changes.items() if not FIELDS[name].early for step in several]
     if wanted.up is False:
         steps.append(Step("down", set_link(index, up=False), (set_link(index, up=before.up),)))
     steps += first
@@ -299,6 +318,11 @@ class _Work:
         if self._sent and self._late:
             self.reach_late(self._late)
 
+    def keep_addresses(self) -> None:
+        """Add the addresses again that the first steps have cost the link."""
+        assert self._addresses is not None
+        self._restore_addresses(self._addresses)
+
     def _rename_while_down(self, step: Step, link: LinkMessage) -> Outcome:
         """Rename a link that is up, before Linux 6.3 (dev_change_name)."""
         if not link.up:
@@ -353,10 +377,12 @@ class _Work:
                 raise error
 
     def _give_addresses_back(self) -> None:
-        before = self.before
         if self._addresses is not None and (self._sent or self._had_ipv6 is not None):
-            request = f"restore the addresses of {describe(before.name, self.target.netns)}"
-            restore_addresses(self.namespaces, self.target.requesting(request), before.ifindex, self._addresses)
+            self._restore_addresses(self._addresses)
+
+    def _restore_addresses(self, addresses: Sequence[Address]) -> None:
+        request = f"restore the addresses of {describe(self.before.name, self.target.netns)}"
+        restore_addresses(self.namespaces, self.target.requesting(request), self.before.ifindex, addresses)
 
 
 def _reach(work: _Work, goal: Goal, name: str) -> Link:

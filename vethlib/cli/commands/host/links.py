@@ -40,7 +40,7 @@ def _end(args: Namespace, letter: str) -> End:
     flags = {"name": letter.upper(), "addresses": f"--{letter}-addr", "altnames": f"--{letter}-altname"}
     flags |= {"mac": f"--{letter}-mac", "ipv6": f"--{letter}-ipv6", "sysctls": f"--{letter}-sysctl"}
     flags |= {"routes": f"--{letter}-route", "neighbours": f"--{letter}-neighbour"}
-    flags["offload"] = f"--{letter}-offload"
+    flags |= {"offload": f"--{letter}-offload", "master": f"--{letter}-master"}
     flags |= {"mtu": "--mtu", "txqlen": "--txqlen", "gso_max_size": "--gso-max-size"}
     try:
         return End(
@@ -55,6 +55,7 @@ def _end(args: Namespace, letter: str) -> End:
             txqlen=args.txqlen,
             gso_max_size=args.gso_max_size,
             altnames=getattr(args, f"{letter}_altname"),
+            master=getattr(args, f"{letter}_master"),
             sysctls=getattr(args, f"{letter}_sysctl"),
             routes=getattr(args, f"{letter}_route"),
             neighbours=getattr(args, f"{letter}_neighbour"),
@@ -80,7 +81,7 @@ def set_link(args: Namespace, output: Output) -> int:
     fields = {"mac": args.mac, "mtu": args.mtu, "alias": args.alias, "up": up, "ipv6": ipv6, "txqlen": args.txqlen}
     fields |= {"gso_max_size": args.gso_max_size, "addresses": args.addr, "altnames": args.altname}
     fields |= {"new_name": args.name, "sysctls": args.sysctl, "routes": args.route}
-    fields |= {"neighbours": args.neighbour, "offload": _on(args.offload)}
+    fields |= {"neighbours": args.neighbour, "offload": _on(args.offload), "master": args.master}
     given: dict[str, Any] = {field: value for field, value in fields.items() if value is not None}
     if not given:
         raise InvalidValue("LINK", args.link, "say what to change, as in --mtu 1400")
