@@ -188,8 +188,13 @@ def move(host: Host) -> object:
     return host.session.move("a", to=host.blue)
 
 
-def half_moved(host: Host) -> object:
-    there = [(netns, link) for netns in ("", host.blue) for link in host.witness.links(netns) if link.name == "a"]
+def move_renamed(host: Host) -> object:
+    return host.session.move("a", to=host.blue, name="c")
+
+
+def half_moved(host: Host, new_name: str = "a") -> object:
+    names = {"": "a", host.blue: new_name}
+    there = [(netns, link) for netns, name in names.items() for link in host.witness.links(netns) if link.name == name]
     if len(there) != 1:
         return there
     ((netns, link),) = there
@@ -199,6 +204,27 @@ def half_moved(host: Host) -> object:
 
 CREATING = ("session/methods/base.py", "session/methods/creating.py")
 CHANGING = ("session/methods/base.py", "session/methods/changing.py")
+
+
+def create_with_free_names(host: Host) -> object:
+    return host.session.create(Veth(End("a*", offload=False), End("a*", sysctls={"rp_filter": 2})))
+
+
+def one_with_offload(host: Host) -> None:
+    if not host.names():
+        host.witness.create(Veth(End("a"), End("b")))
+    host.witness.set("a", mtu=1500, offload=True)
+
+
+def switch_off(host: Host) -> object:
+    return host.session.set("a", mtu=1400, offload=False)
+
+
+def half_switched(host: Host) -> object:
+    found = host.witness.lookup("a").mtu, host.witness.fields("a")["offload"]
+    return None if found in ((1500, True), (1400, False)) else found
+
+
 SESSION = (*CREATING, "session/write/create.py", "session/core/undo.py")
 BUILDING = ("session/write/building.py", "session/write/job.py")
 CASES = {
@@ -229,6 +255,24 @@ CASES = {
         (*CHANGING, "session/write/setting.py", "_nl/direct.py", "_nl/sock.py"),
     ),
     "create without reading": Case(create_unread, nothing, Host.names, BUILDING, nowhere_else=True, leaving=1),
+    "move and rename": Case(
+        move_renamed,
+        one_at_home,
+        partial(half_moved, new_name="c"),
+        (*CHANGING, "session/write/move.py"),
+        nowhere_else=True,
+    ),
+    "free names": Case(
+        create_with_free_names,
+        nothing,
+        Host.names,
+        (*BUILDING, "session/write/freenames.py", "session/core/settings.py", "session/core/features.py"),
+        nowhere_else=True,
+        leaving=1,
+    ),
+    "offload": Case(
+        switch_off, one_with_offload, half_switched, (*CHANGING, "session/core/settings.py", "session/core/features.py")
+    ),
     "move": Case(move, one_at_home, half_moved, (*CHANGING, "session/write/move.py"), nowhere_else=True),
 }
 

@@ -14,9 +14,11 @@ from tests.live.sysctls import sysctl
 from tests.refusing import raises
 from tests.witness import addresses, host_state, ip, names, seen, settled
 from vethlib import End, InvalidValue, LinkExists, LinkNotFound, NetlinkError, NetnsNotFound, Session, Veth, ns
-from vethlib._nl.batch import Exchange, Outcome
+from vethlib._nl.batch import LOST, Exchange, Outcome
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
+from vethlib.session.read.dying import holders
 from vethlib.session.write import change
+from vethlib.session.write import move as moving
 
 
 @pytest.fixture
@@ -447,6 +449,12 @@ def test_a_move_to_where_it_is_renames_a_link_that_stays_up(session: Session, pa
     assert session.move(link, to="blue", name="wan0") == link
 
 
+def with_names_free_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the first name that is looked up before a move were free."""
+    free = iter([True])
+    monkeypatch.setattr(moving, "holders", lambda *asked: {} if next(free, False) else holders(*asked))
+
+
 @pytest.mark.needs_kernel("5.12")  # which gives a link that is moved back its ifindex
 def test_a_link_is_not_moved_if_its_new_name_is_taken(
     session: Session, pair: dict[str, Any], red: str, monkeypatch: pytest.MonkeyPatch
@@ -459,10 +467,43 @@ def test_a_link_is_not_moved_if_its_new_name_is_taken(
         session.move("va", "blue", to="blue", name="lo")
     assert host_state() == before
     # Another program takes the name after it was looked up.
-    monkeypatch.setattr("vethlib.session.write.move.holders", lambda *_: {})
+    with_names_free_at_first(monkeypatch)
     with raises(LinkExists, netns="red"):
         session.move("va", "blue", to="red", name="wan0")
     assert host_state() == before
+
+
+@pytest.mark.needs_kernel("5.12")
+def test_a_link_is_brought_back_if_nobody_knows_whether_it_was_moved(
+    session: Session, pair: dict[str, Any], red: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exchange = Namespaces.exchange
+
+    def losing(self: Namespaces, place: OpenNetns, requests: Sequence[bytes]) -> list[Outcome]:
+        outcomes = exchange(self, place, requests)
+        if any(outcome.errno for outcome in outcomes) or len(requests) != 1 or b"wan0" not in requests[0]:
+            return outcomes
+        return [LOST]
+
+    before = host_state()
+    monkeypatch.setattr(Namespaces, "exchange", losing)
+    with raises(NetlinkError, errno=LOST.errno):
+        session.move("va", "blue", to="red", name="wan0")
+    assert host_state() == before
+
+
+@pytest.mark.needs_kernel("5.12")
+def test_a_link_that_is_brought_back_has_no_ipv6_if_it_had_none(
+    session: Session, blue: str, red: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session.create(Veth(End("va", "blue", ipv6=False, addresses=["10.0.0.1/24"]), End("vb", "blue")))
+    ip("link", "add", "name", "wan0", "type", "bridge", netns="red")
+    before = host_state()
+    with_names_free_at_first(monkeypatch)
+    with raises(LinkExists, netns="red"):
+        session.move("va", "blue", to="red", name="wan0")
+    assert host_state() == before
+    assert not session.lookup("va", "blue").ipv6
 
 
 def test_a_move_without_a_valid_name_changes_nothing(session: Session, pair: dict[str, Any], red: str) -> None:

@@ -44,6 +44,8 @@ def imperative(session: Session, netns: Netns) -> None:
     assert_type(session.addresses(), list[Address])
     assert_type(session.set("a", netns=None, up=True, addresses=[IPv4Interface("10.0.0.1/24")]), Link)
     assert_type(session.move("a", to="ns2"), Link)
+    assert_type(session.move("a", to="ns2", name="b"), Link)
+    assert_type(session.set("a", offload=False), Link)
     assert_type(session.stats("a"), Stats)
     assert_type(session.socket("blue"), socket)
     assert_type(session.set(a, mtu=1400), Link)

@@ -66,20 +66,23 @@ def _move_renamed(
     if outcome.errno:
         error = _not_moved(namespaces, name, before, target, destination, outcome, to)
         steps = (
-            partial(_bring_back, namespaces, target, before, destination),
+            partial(_bring_back, namespaces, target, before, destination, name),
             partial(_give_back, namespaces, target, before, addresses),
         )
         undo_all((step, lambda failure: note(error, str(failure))) for step in steps)
         raise error
 
 
-def _bring_back(namespaces: Namespaces, target: Target, before: LinkMessage, destination: OpenNetns) -> None:
-    """Bring a link back that was moved, but not renamed; do nothing if it is still where it was."""
+def _bring_back(namespaces: Namespaces, target: Target, before: LinkMessage, destination: OpenNetns, name: str) -> None:
+    """Bring a link back that was moved, and not renamed unless the answer was lost; do nothing if it has stayed."""
     (here,) = namespaces.exchange(target.place, [get_link(before.ifindex)])
     if here.errno != errno.ENODEV:
         return
-    index = find(namespaces, Target(destination, before.name, destination.ref, target.what)).ifindex
-    request = set_link(index, netns_fd=target.place.fd, new_index=before.ifindex)
+    there = holders(namespaces, [(destination, before.name), (destination, name)]).values()
+    moved = [link.ifindex for link in there if link.mac == before.mac]
+    if not moved:
+        raise target.not_found(here)
+    request = set_link(moved[0], netns_fd=target.place.fd, new_index=before.ifindex, name=os.fsencode(before.name))
     (outcome,) = namespaces.exchange(destination, [request])
     if outcome.errno:
         raise refusal(outcome, f"{target.what}: bring it back", target.netns)
