@@ -15,16 +15,26 @@ __all__ = ["NOT_RUNNING", "answer", "down", "until"]
 NOT_RUNNING = "microservice vnf1 is not running"
 
 
-def answer(resolver: DockerResolver, label: str = "vnf1") -> str:
+class Said(str):
+    """What a resolver answers, or why it does not; the latter also as a code."""
+
+    code = ""
+
+
+def answer(resolver: DockerResolver, label: str = "vnf1") -> Said:
     """What it answers, or why it does not."""
     try:
-        return resolver(label)
-    except (NetnsNotFound, ResolverDown) as error:
-        return str(error)
+        return Said(resolver(label))
+    except NetnsNotFound as error:
+        return Said(error)
+    except ResolverDown as error:
+        said = Said(error)
+        said.code = error.code
+        return said
 
 
 def until(
-    resolver: DockerResolver, expected: Callable[[str], object] | str, within: float = 30.0, label: str = "vnf1"
+    resolver: DockerResolver, expected: Callable[[Said], object] | str, within: float = 30.0, label: str = "vnf1"
 ) -> float:
     """Wait by its descriptor for an answer; returns how many seconds that took."""
     began = time.monotonic()
@@ -39,5 +49,5 @@ def until(
         resolver.changed()
 
 
-def down(said: str) -> bool:
-    return "does not run any more" in said or "no Docker Engine" in said
+def down(said: Said) -> bool:
+    return said.code in ("absent", "gone")

@@ -149,7 +149,7 @@ def test_the_doctor_says_whether_there_is_an_engine(
     monkeypatch.setenv("VETHLIB_DOCKER", f"{tmp_path}/none")
     found = finding()
     assert found is not None
-    assert (found["ok"], found["code"]) == (False, "engine-down")
+    assert (found["ok"], found["code"]) == (False, "absent")
     assert found["cure"].startswith("only microservices need it")
     monkeypatch.setenv("VETHLIB_DOCKER", "off")
     assert finding() is None

@@ -94,7 +94,7 @@ def test_nothing_happens_before_a_label_is_asked_for_and_asking_waits_for_nothin
     assert threads() == []
     assert not select.select([resolver], [], [], 0.05)[0]
     began = time.monotonic()
-    assert answer(resolver) == f"the Docker Engine at {engine.socket} has not answered yet"
+    assert answer(resolver).code == "unanswered"
     assert time.monotonic() - began < 0.05 + slack()
     until(resolver, NOT_RUNNING)
     assert len(threads()) == 1
@@ -128,7 +128,7 @@ def test_without_an_engine_patience_is_not_tried(tmp_path: Path) -> None:
     resolver = DockerResolver(str(tmp_path / "none"), patience=60.0)
     try:
         began = time.monotonic()
-        assert answer(resolver) == f"there is no Docker Engine yet: {tmp_path}/none does not exist"
+        assert answer(resolver).code == "absent"
         assert time.monotonic() - began < 20
     finally:
         resolver.close()
@@ -306,7 +306,7 @@ def test_an_engine_that_was_killed_is_unknown_and_then_known_anew(engine: Engine
     for end in (engine.kill9, engine.stop):
         end()
         until(resolver, down)
-        assert "Docker Engine" in answer(resolver, "vnf2")
+        assert down(answer(resolver, "vnf2"))
         if end == engine.kill9:
             os.kill(dying, signal.SIGKILL)
         engine.up()
@@ -347,7 +347,7 @@ def test_one_restarted_while_nobody_listened_has_its_new_process(engine: Engine,
 def test_an_engine_that_fails_to_answer_is_asked_again(fake: Fake, to_fake: DockerResolver, tmp_path: Path) -> None:
     broken = fake("broken")
     until(to_fake, lambda said: "the disk is full" in said)
-    assert answer(to_fake).startswith(f"the Docker Engine at {tmp_path}/fake.sock cannot be asked: 500 ")
+    assert answer(to_fake).code == "engine-error"
     broken.kill()
     broken.wait()
     fake()
@@ -384,11 +384,11 @@ from vethlib.agent import DockerResolver
 try:
     print(DockerResolver({engine.socket!r}, patience=60)("vnf1"))
 except Exception as error:
-    print(error)
+    print(error.code)
 """
     command = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
-    assert "cannot be used, because it is in another pid namespace" in done.stdout
+    assert done.stdout == "other-pid-namespace\n"
 
 
 def test_a_socket_that_may_not_be_opened_says_how_to_be_allowed_to(engine: Engine) -> None:
@@ -411,7 +411,7 @@ def test_a_socket_that_may_not_be_opened_says_how_to_be_allowed_to(engine: Engin
 def test_without_the_sdk_it_is_named(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "docker", None)
     resolver = DockerResolver(engine.socket, patience=60.0)
-    assert "pip install 'vethlib[docker]'" in answer(resolver)
+    assert answer(resolver).code == "not-installed"
     assert poll(lambda: threads() == [])
     resolver.close()
 
@@ -432,7 +432,7 @@ def test_it_ends_at_once_while_it_waits_for_events_and_leaves_nothing(engine: En
         assert closed(resolver) < 5  # or an answer would be waited for
         assert poll(lambda: threads() == [])
         resolver.close()
-        assert answer(resolver) == "this resolver is closed"
+        assert answer(resolver).code == "closed"
     assert open_fds() == fds
 
 
@@ -467,9 +467,9 @@ def test_an_engine_that_hangs_is_not_waited_for(tmp_path: Path) -> None:
         listening.listen(8)
         resolver = DockerResolver(path)
         began = time.monotonic()
-        assert "has not answered yet" in answer(resolver)
+        assert answer(resolver).code == "unanswered"
         assert poll(lambda: bool(select.select([listening], [], [], 0)[0]))
-        assert "has not answered yet" in answer(resolver)
+        assert answer(resolver).code == "unanswered"
         assert time.monotonic() - began < 5
         assert closed(resolver) < 5  # or an answer would be waited for
     assert poll(lambda: threads() == [])  # the end of the socket is an answer
@@ -512,7 +512,7 @@ def test_what_the_engine_says_after_the_end_is_not_heard(
     before = list(caplog.messages)  # that it was asked before it listened, perhaps
     (tmp_path / "fake.sock.go").touch()
     assert poll(lambda: threads() == [])
-    assert answer(to_fake) == "this resolver is closed"
+    assert answer(to_fake).code == "closed"
     assert caplog.messages == before
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -23,7 +24,8 @@ from vethlib.agent.stores.opening import open_editor
 from vethlib.agent.stores.protocol import Outage, StoreError
 from vethlib.agent.stores.storecode import StoreCode
 from vethlib.errors import InvalidValue, VethError
-from vethlib.follow.docker.engine import socket_path
+from vethlib.follow.docker.engine import NotConnected, connect, failure, socket_path
+from vethlib.follow.resolver import ResolverDown
 
 
 class Sentence(NamedTuple):
@@ -32,6 +34,16 @@ class Sentence(NamedTuple):
     provoke: Callable[[Path], object]
     error: type[VethError]
     text: str
+
+
+def a_socket_of_nobody(path: Path) -> object:
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(f"{path}/socket")
+    return connect(f"{path}/socket")
+
+
+def an_engine_that_fails(path: Path) -> object:
+    raise failure(f"{path}/socket", ValueError("500 Server\nError"))
 
 
 def write(path: Path, *values: object) -> Path:
@@ -97,6 +109,15 @@ SENTENCES = {
         InvalidValue,
         "--docker 'tcp://10.0.0.1:2375': the process ids of another host's engine are meaningless here: "
         "give the socket of this host's engine, such as unix:///var/run/docker.sock",
+    ),
+    "no engine": Sentence(
+        lambda path: connect(f"{path}/none"), NotConnected, "there is no Docker Engine yet: HERE/none does not exist"
+    ),
+    "a socket on which no engine listens": Sentence(
+        a_socket_of_nobody, NotConnected, "there is no Docker Engine yet: nothing listens at HERE/socket"
+    ),
+    "an engine that fails": Sentence(
+        an_engine_that_fails, ResolverDown, "the Docker Engine at HERE/socket cannot be asked: 500 Server Error"
     ),
 }
 

@@ -19,7 +19,16 @@ LABEL_MAX = 255  # bytes; a container's label may be longer, but it has to fit i
 
 
 class ResolverDown(VethError):
-    """The source of a resolver does not answer, so the label may or may not exist; the text has the reason."""
+    """The source of a resolver does not answer, so the label may or may not exist; the text has the reason.
+
+    ``code`` is the reason for programs, "" if the resolver gives none. A DockerResolver gives "unanswered" (yet),
+    "absent", "gone", "not-permitted", "no-answer", "engine-error", "other-pid-namespace", "rootless", "not-installed"
+    (the Docker SDK), "no-thread", "uninspected" (a container that may have the label) or "closed".
+    """
+
+    def __init__(self, message: str, *, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 @runtime_checkable

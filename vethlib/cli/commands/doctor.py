@@ -172,7 +172,7 @@ def _engine() -> Iterator[Finding]:
         detail = f"{engine_version(socket_path(url, 'VETHLIB_DOCKER'))}: its containers can be microservices"
     except VethError as error:
         cure = "only microservices need it: start it, name its socket in VETHLIB_DOCKER, or set that to off"
-        yield Finding("Docker Engine", False, str(error), cure, False, "engine-down")
+        yield Finding("Docker Engine", False, str(error), cure, False, getattr(error, "code", "invalid-value"))
     else:
         yield Finding("Docker Engine", True, detail, needed=False)
 

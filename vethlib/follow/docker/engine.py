@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_URL",
-    "NOT_INSTALLED",
     "NotConnected",
     "connect",
     "engine_version",
@@ -33,18 +32,19 @@ __all__ = [
 ]
 
 DEFAULT_URL = "unix:///var/run/docker.sock"
-NOT_INSTALLED = "the Docker SDK for Python is not installed: pip install 'vethlib[docker]', and restart this program"
+_NOT_INSTALLED = "the Docker SDK for Python is not installed: pip install 'vethlib[docker]', and restart this program"
 
 _TIMEOUT = 5.0  # seconds for an answer, which usually takes milliseconds
 _ucred = struct.Struct("=iII")  # pid, uid, gid: include/linux/socket.h
 
 
 class NotConnected(ResolverDown):
-    """The engine cannot be connected to; `absent` if nothing listens there."""
+    """The engine cannot be connected to."""
 
-    def __init__(self, message: str, *, absent: bool = False) -> None:
-        super().__init__(message)
-        self.absent = absent
+    @property
+    def absent(self) -> bool:
+        """Whether nothing listens there."""
+        return self.code == "absent"
 
 
 def socket_path(url: str, field: str = "url") -> str:
@@ -65,7 +65,7 @@ def connect(path: str) -> APIClient:
         from docker import APIClient
         from docker.constants import DEFAULT_DOCKER_API_VERSION
     except ImportError:
-        raise ResolverDown(NOT_INSTALLED) from None
+        raise ResolverDown(_NOT_INSTALLED, code="not-installed") from None
     url = f"unix://{path}"
     # With version="auto" the request would be made before there is anything to close, should it fail.
     with closing(APIClient(base_url=url, version=DEFAULT_DOCKER_API_VERSION, timeout=_TIMEOUT)) as first:
@@ -86,21 +86,21 @@ def engine_version(path: str) -> str:
     except ResolverDown:
         raise
     except Exception as error:
-        raise ResolverDown(failure(path, error)) from None
+        raise failure(path, error) from None
     try:
         return str(client.version()["Version"])
     except Exception as error:
-        raise ResolverDown(failure(path, error)) from None
+        raise failure(path, error) from None
     finally:
         client.close()
 
 
-def failure(path: str, error: Exception) -> str:
-    """Return a message for any exception of a request to the engine."""
+def failure(path: str, error: Exception) -> ResolverDown:
+    """Return the error for any exception of a request to the engine."""
     if isinstance(error, ResolverDown):
-        return str(error)
-    text = "it does not answer" if is_late(error) else text_of(error)
-    return f"the Docker Engine at {path} cannot be asked: {text}"
+        return error
+    code, text = ("no-answer", "it does not answer") if is_late(error) else ("engine-error", text_of(error))
+    return ResolverDown(f"the Docker Engine at {path} cannot be asked: {text}", code=code)
 
 
 def text_of(error: Exception) -> str:
@@ -133,7 +133,8 @@ def _check_peer(path: str) -> None:
     else:
         reason = "it is in another pid namespace"
     raise ResolverDown(
-        f"the Docker Engine at {path} cannot be used, because {reason}: run this where the engine runs (--pid host)"
+        f"the Docker Engine at {path} cannot be used, because {reason}: run this where the engine runs (--pid host)",
+        code="other-pid-namespace",
     )
 
 
@@ -148,20 +149,23 @@ def _levels(pid: int) -> int:
 
 def _not_connected(path: str, error: OSError) -> NotConnected:
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        return NotConnected(f"there is no Docker Engine yet: {path} does not exist", absent=True)
+        return NotConnected(f"there is no Docker Engine yet: {path} does not exist", code="absent")
     if error.errno == errno.ECONNREFUSED:
-        return NotConnected(f"there is no Docker Engine yet: nothing listens at {path}", absent=True)
+        return NotConnected(f"there is no Docker Engine yet: nothing listens at {path}", code="absent")
     if error.errno in (errno.EACCES, errno.EPERM):
         # Members of the group docker may use Docker's socket; podman's system service is for root alone.
         cure = "run as root" if "podman" in path else "run as root, or join the group docker and log in again"
-        return NotConnected(f"this user may not connect to the Docker Engine at {path}: {cure}")
-    text = "it does not answer" if isinstance(error, TimeoutError) else errno_text(error.errno or 0)
-    return NotConnected(f"no connection to the Docker Engine at {path}, which is tried again: {text}")
+        return NotConnected(f"this user may not connect to the Docker Engine at {path}: {cure}", code="not-permitted")
+    is_silent = isinstance(error, TimeoutError)
+    text = "it does not answer" if is_silent else errno_text(error.errno or 0)
+    message = f"no connection to the Docker Engine at {path}, which is tried again: {text}"
+    return NotConnected(message, code="no-answer" if is_silent else "engine-error")
 
 
 def _check_options(path: str, info: dict[str, Any]) -> None:
     if any("name=rootless" in option.split(",") for option in info.get("SecurityOptions") or ()):
         raise ResolverDown(
             f"the Docker Engine at {path} runs rootless: the network namespaces of its containers belong to a user "
-            "namespace of its own; use an engine that runs as root"
+            "namespace of its own; use an engine that runs as root",
+            code="rootless",
         )

@@ -33,7 +33,7 @@ from vethlib.follow.resolver import ResolverDown
 
 from .asking import LookAgain, Unseen, concerned, end, events, look, running
 from .containers import Container, Containers
-from .engine import DEFAULT_URL, NOT_INSTALLED, NotConnected, connect, failure, socket_path
+from .engine import DEFAULT_URL, NotConnected, connect, failure, socket_path
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -71,7 +71,9 @@ class DockerResolver:
         self._patience = patience
         self._lock = threading.Lock()  # protects the following attributes except `_wake` and `_answered`
         self._containers = Containers()
-        self._down = f"the Docker Engine at {self._path} has not answered yet"  # "" once it has
+        # The reason why the engine is not known, and its code; "" once it has answered.
+        self._down = f"the Docker Engine at {self._path} has not answered yet"
+        self._code = "unanswered"
         self._was_there = False
         self._unseen: dict[str, Unseen] = {}  # by container id
         self._again = _AGAIN[0]
@@ -95,16 +97,17 @@ class DockerResolver:
                 try:
                     self._start()
                 except threads.ThreadRefused as error:
-                    raise ResolverDown(f"microservices are unknown: {error}") from None
+                    raise ResolverDown(f"microservices are unknown: {error}", code="no-thread") from None
         if self._patience:
             self._answered.wait(self._patience)
         with self._lock:
             if self._down:
-                raise ResolverDown(self._down)
+                raise ResolverDown(self._down, code=self._code)
             container = self._containers.answering(label)
             doubt = self._doubt() if container is None else ""
         if doubt:
-            raise ResolverDown(f"it is unknown whether microservice {label} is running: {doubt}")
+            text = f"it is unknown whether microservice {label} is running: {doubt}"
+            raise ResolverDown(text, code="uninspected")
         if container is None:
             raise NetnsNotFound(f"microservice {label} is not running", netns=f"microservice:{label}")
         return f"pid:{container.pid}"
@@ -142,7 +145,7 @@ class DockerResolver:
             if self._closed:
                 return
             self._closed = True
-            self._down = "this resolver is closed"
+            self._down, self._code = "this resolver is closed", "closed"
             self._answered.set()
             self._wake.set()
             if self._stream is not None:
@@ -179,11 +182,11 @@ class DockerResolver:
                     self._follow(client)
             except NotConnected as error:
                 at_most = _AT_MOST
-                self._lose(self._gone() if error.absent and self._was_there else str(error))
+                self._lose(self._gone() if error.absent and self._was_there else error)
             except Exception as error:
-                reason = failure(self._path, error)
-                self._lose(reason)
-                if reason == NOT_INSTALLED:
+                lost = failure(self._path, error)
+                self._lose(lost)
+                if lost.code == "not-installed":
                     return
             if time.monotonic() - began > _LASTING:
                 delay = _AT_FIRST
@@ -297,16 +300,18 @@ class DockerResolver:
         with self._lock:
             return self._again if self._unseen else None
 
-    def _gone(self) -> str:
-        return f"the Docker Engine at {self._path} does not run any more: waiting for it to answer again"
+    def _gone(self) -> ResolverDown:
+        text = f"the Docker Engine at {self._path} does not run any more: waiting for it to answer again"
+        return ResolverDown(text, code="gone")
 
-    def _lose(self, reason: str) -> None:
+    def _lose(self, error: ResolverDown) -> None:
         """Note that the engine does not answer, or cannot be used."""
+        reason = str(error)
         with self._lock:
             if self._closed or reason == self._down:
                 return
             had_answered, was_up = self._answered.is_set(), not self._down
-            self._down = reason
+            self._down, self._code = reason, error.code
             self._report(None)
         self._answered.set()
         if was_up or not had_answered:
