@@ -189,6 +189,19 @@ def test_nothing_is_remembered_of_a_namespace_that_ended_while_its_events_were_i
     until(configurator, lambda: not configurator._dependants.knows(place, index))
 
 
+def test_a_dependant_is_detached_where_events_are_ignored_once_a_look_finds_no_link(
+    easily_disturbed: None, configurator: Configurator, blue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watches, "REST", 600.0)
+    put(configurator, *pair("a", "b", "blue"))
+    tap = Tap("a", "blue")
+    configurator.attach(tap)
+    settle(configurator)
+    disturb(configurator, "blue")
+    quickly("link del dev b", "link add name b type veth peer name b2")  # so that it cannot be created again
+    until(configurator, lambda: tap.kinds == ["attached", "detached"])
+
+
 # --- between a look and a watch
 
 

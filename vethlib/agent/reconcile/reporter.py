@@ -167,6 +167,9 @@ class Reporter:
 
     def _register(self, name: str, verdict: Verdict | None, seen: SeenLink | None) -> None:
         """Report the link of an interface, or that it has none, to the registry and to dependants."""
+        former = self._owners.indexes.link_of(name)
+        if former is not None and (seen is None or former != seen.id) and former[0] not in self._observer.watches.refs:
+            self._owners.dependants.link_is_gone(*former)  # of which there is no event
         if seen is None or verdict is None:
             self._owners.indexes.remove_managed(name)
         elif isinstance(seen.place, tuple):

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vethlib import ns
-from vethlib.agent.planning.observed import NetnsId
+from vethlib.agent.planning.observed import LinkId, NetnsId
 from vethlib.errors import LinkNotFound
 from vethlib.links import Link, NetnsRef, spell
 
@@ -121,6 +121,11 @@ class Indexes:
             message = f"{request}: {'no interface is known there' if place is None else 'no such link is known'}"
             raise LinkNotFound(message, errno=errno.ENODEV, request=request, netns=str(netns or ""))
         return entry.name
+
+    def link_of(self, name: str) -> LinkId | None:
+        """Return the namespace and the ifindex of the link of a managed interface; None if it has none."""
+        entry = self._managed.get(name)
+        return None if entry is None else (self._where[name][1], entry.index)
 
     def entries(self) -> list[IndexEntry]:
         """Return all entries, ordered by namespace and ifindex."""
