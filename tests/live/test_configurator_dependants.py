@@ -439,6 +439,26 @@ def test_what_was_queued_by_the_old_namespace_does_not_detach_it_in_the_new_one(
     assert tap.calls[-1] == ("attached", seen("o1", "blue")["ifindex"], "o1 up")
 
 
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM])
+def test_one_for_which_there_was_no_descriptor_or_no_memory_is_asked_again_later(
+    configurator: Configurator, blue: str, number: int
+) -> None:
+    class Starved(Refusing):
+        def attached(self, link: Link) -> None:
+            if self.asked < 2:
+                self.asked += 1
+                raise OSError(number, os.strerror(number))
+            self.willing = True
+            super().attached(link)
+
+    without_ipv6("blue")
+    reach_in("blue")
+    starved = Starved("o1", "blue")
+    configurator.attach(starved)
+    until(configurator, lambda: starved.kinds == ["attached"])
+    assert starved.asked == 3
+
+
 @pytest.mark.parametrize("left", [0, 1, 2, 3])
 def test_where_its_namespace_could_not_be_watched_for_want_of_descriptors_it_is_attached_later(
     configurator: Configurator, blue: str, left: int

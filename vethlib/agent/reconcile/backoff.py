@@ -168,14 +168,15 @@ class Backoff:
     """When each interface is tried again, by name; and when the work that concerns all interfaces is.
 
     `looking` has the attempts to look at the host at all, `following` those to follow references that could not be
-    followed, `watching` those to watch namespaces that could not be watched, and `leftovers` those to delete pairs that
-    belong to no interface.
+    followed, `watching` those to watch namespaces that could not be watched, `attaching` those to attach dependants for
+    which resources ran out, and `leftovers` those to delete pairs that belong to no interface.
     """
 
     def __init__(self) -> None:
         self.looking = Attempts()
         self.following = Attempts()
         self.watching = Attempts()
+        self.attaching = Attempts()
         self.leftovers = Attempts()
         self._attempts: dict[str, Attempts] = {}
         self._settled: set[str] = set()
@@ -202,7 +203,7 @@ class Backoff:
     def next_due(self) -> float | None:
         """Return the time of the next attempt of anything; None if there is none."""
         due = self._next_interface_due()
-        for attempts in (self.looking, self.following, self.watching, self.leftovers):
+        for attempts in (self.looking, self.following, self.watching, self.attaching, self.leftovers):
             if attempts.due is not None and (due is None or attempts.due < due):
                 due = attempts.due
         return due

@@ -45,6 +45,8 @@ class Events:
 
     def next_due(self) -> float | None:
         """Return the time, by time.monotonic(), at which :meth:`collect` has something to mark; None for never."""
+        if self._dependants.any_starved and self._backoff.attaching.due is None:
+            return time.monotonic()
         dues = (
             self._occasions.next_due(),
             self._backoff.next_due(),
@@ -122,9 +124,20 @@ class Events:
                 occasions.mark(self._desired.at(ref), _RETRY)
             if awaited := self._watches.unwatched.keys() & self._dependants.refs:
                 self.find_for_dependants(awaited)
+        self._ask_starved(now)
         if backoff.leftovers.is_due(now):
             backoff.leftovers.due = None
             occasions.everything(_RETRY)
+
+    def _ask_starved(self, now: float) -> None:
+        attempts, dependants = self._backoff.attaching, self._dependants
+        if attempts.is_due(now):
+            attempts.due = None
+            dependants.ask_starved()
+        if not dependants.any_starved:
+            attempts.succeed()
+        elif attempts.due is None:
+            attempts.fail(now)
 
     def find_for_dependants(self, refs: set[str]) -> None:
         """Find the links that dependants wait for in these namespaces, whose references may lead elsewhere now."""

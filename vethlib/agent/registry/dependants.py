@@ -5,7 +5,8 @@
 2. It is attached once to a link, whatever else of the link changes. Another ifindex, name or namespace means another
    link: then it is first detached from the previous one.
 3. It remains registered in the meantime, and is attached again when the link is created again.
-4. If it refuses (its ``attached`` raises), it is not attached, and asked again when the link has changed.
+4. If it refuses (its ``attached`` raises), it is not attached, and asked again when the link has changed; later, too,
+   if there was no descriptor or no memory for it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import replace
 from typing import Final, Protocol
 
 from vethlib.agent.planning.observed import NetnsId
-from vethlib.errors import InvalidValue
+from vethlib.errors import InvalidValue, is_exhaustion
 from vethlib.links import Link, describe
 
 __all__ = ["Attachment", "Dependant", "Dependants"]
@@ -76,6 +77,7 @@ class Dependants:
         self._up: dict[NetnsId, dict[str, Link]] = {}  # namespace → name → link
         self._name_of: dict[tuple[NetnsId, int], str] = {}  # of those that are up
         self._by_name: dict[str, list[Attachment]] = {}
+        self._starved: dict[Attachment, None] = {}  # there was no descriptor or no memory for them
 
     @property
     def refs(self) -> set[str]:
@@ -148,6 +150,18 @@ class Dependants:
         for attachment in [each for those in self._by_name.values() for each in those if each.netns in refs]:
             self._settle(attachment)
 
+    @property
+    def any_starved(self) -> bool:
+        """Return whether there was no descriptor or no memory for a dependant: :meth:`ask_starved` some time later."""
+        return bool(self._starved)
+
+    def ask_starved(self) -> None:
+        """Attach the dependants for which there was no descriptor or no memory."""
+        starved, self._starved = self._starved, {}
+        for attachment in starved:
+            attachment._refused = None
+            self._settle(attachment)
+
     # --- attaching and detaching
 
     def _settle_all(self, name: str) -> None:
@@ -177,8 +191,10 @@ class Dependants:
         attachment.link = mine = replace(link, netns=attachment.netns)
         try:
             attachment.dependant.attached(mine)
-        except Exception:
+        except Exception as error:
             attachment._refused = place, _plain(link)
+            if is_exhaustion(error):
+                self._starved[attachment] = None
             if attachment.link is mine:
                 attachment.link = None
             _log.exception("%s cannot be attached; it is tried again when the link changes", attachment)
