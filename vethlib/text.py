@@ -103,10 +103,12 @@ def value_text(field: str, value: object) -> str:
     """Return the value of a link's field: ``up`` or ``down``, ``on`` or ``off``; in quotes if it has blanks or none."""
     if field == "up":
         return "up" if value else "down"
-    if field == "ipv6":
+    if isinstance(value, bool):
         return "on" if value else "off"
     if value is None:
         return "unknown"
+    if field == "offload":
+        return f"on but {value[0]}" if isinstance(value, tuple) and len(value) == 1 else "partly on"
     if isinstance(value, tuple):
         return ",".join(map(str, value)) or "none"
     return repr(value) if value == "" or " " in str(value) else str(value)

@@ -13,7 +13,7 @@ import pytest
 
 from tests.commands import Vethctl, runner
 from tests.live.applying import EXAMPLES, value
-from tests.live.offloads import offloads
+from tests.live.offloads import offloads, set_offload
 from tests.live.sysctls import sysctl
 from tests.witness import addresses, host_state, ip, names, seen
 from vethlib import ns
@@ -335,6 +335,17 @@ def test_offload_is_switched_by_create_and_set(vethctl: Vethctl, blue: str) -> N
     assert vethctl("set", "a", "--offload", "off").code == 0
     assert (any(offloads("a").values()), offloads("b", blue)["tx"]) == (False, True)
     assert vethctl("set", "a", "--offload", "maybe").code == 1
+
+
+def test_offload_is_worded_in_differences(vethctl: Vethctl, write: Callable[..., str]) -> None:
+    on, off = ([value("a", "b", offload=each), value("b", "a")] for each in (True, False))
+    vethctl("apply", write(*on))
+    assert "offload on → off" in vethctl("apply", write(*off)).out
+    set_offload("a", "", "tx", on=True)
+    assert "offload partly on → off" in vethctl("apply", write(*off)).out
+    vethctl("set", "a", "--offload", "on")
+    set_offload("a", "", "rx", on=False)
+    assert "-offload on but -rx-checksum\n+offload on\n" in vethctl("diff", write(*on)).out
 
 
 def test_create_takes_free_names(vethctl: Vethctl, blue: str) -> None:
