@@ -116,7 +116,7 @@ class _Answers(dict[bytes, tuple[int, bool]]):
 
 _ANSWERS: Final = _Answers()
 
-_outcome: Final = partial(tuple.__new__, Outcome)  # as in link.py
+outcome_of: Final = partial(tuple.__new__, Outcome)  # given its fields as a tuple; as in link.py
 
 
 class Exchange:
@@ -315,7 +315,7 @@ class Exchange:
             self.refused = True
         elif self.overrun and kind == NLMSG_ERROR:
             # Others get none in any case, so this one alone is known to be done.
-            self.outcomes[position] = _outcome((0, "", self._bodies.pop(position, ())))
+            self.outcomes[position] = outcome_of((0, "", self._bodies.pop(position, ())))
         if position == self._chunk.stop - 1:
             if self._torn and not error and not self.spoilt:
                 self._send_again(position)
@@ -350,7 +350,7 @@ class Exchange:
         for position in self._chunk:
             if outcomes[position] is UNSENT:
                 bodies = self._bodies.get(position)
-                outcomes[position] = unanswered if bodies is None else _outcome((0, "", bodies))
+                outcomes[position] = unanswered if bodies is None else outcome_of((0, "", bodies))
         self._bodies.clear()
         self._chunk = range(0)
         self._torn = False

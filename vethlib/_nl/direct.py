@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from vethlib._primitives import socket
 
-from .batch import SEQUENCE_AT, UNREADABLE, Outcome, extack
+from .batch import SEQUENCE_AT, UNREADABLE, Outcome, extack, outcome_of
 from .const import NETLINK_ROUTE, NLM_F_ACK, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NLMSG_MIN_TYPE
 from .counts import counts
 from .wire import HEADER, READ_SIZE
@@ -154,4 +154,4 @@ def _end_of_dump(message: bytes, kind: int, flags: int, bodies: list[Any], *, is
     if error := -_I32.unpack_from(message, 16)[0]:
         counts.refused(error)
         return Outcome(error, extack(kind, flags, message, 16, len(message)), ())
-    return Outcome(errno.EAGAIN, "the table changed during a dump", bodies) if is_torn else Outcome(0, "", bodies)
+    return Outcome(errno.EAGAIN, "the table changed during a dump", bodies) if is_torn else outcome_of((0, "", bodies))

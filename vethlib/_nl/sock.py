@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 from vethlib._primitives import RLock, socket
 from vethlib.errors import Malformed
 
-from .batch import DONE, DUMP_ATTEMPTS, Exchange, Limits, Outcome
+from .batch import DONE, DUMP_ATTEMPTS, Exchange, Limits, Outcome, outcome_of
 from .const import (
     NETLINK_ADD_MEMBERSHIP,
     NETLINK_CAP_ACK,
@@ -146,7 +146,7 @@ class RtnlSocket:
         """Return the outcome of one request that is answered with an object; as :meth:`exchange`, 3 µs faster."""
         body = None if _TRACE else self._alone(ask, request)
         # exchange() accounts for any other answer.
-        return self.exchange([request])[0] if body is None else Outcome(0, "", (body,))
+        return self.exchange([request])[0] if body is None else outcome_of((0, "", (body,)))
 
     def change_and_ask(self, change: bytes, question: bytes) -> Sequence[Outcome]:
         """Return the outcomes of a change and of a question that is answered with an object; as :meth:`exchange`.
@@ -207,7 +207,7 @@ class RtnlSocket:
     ) -> Sequence[Outcome]:
         body, answer = change_and_ask(sock, number, change, question)
         if body is not None:
-            return DONE, Outcome(0, "", (body,))
+            return DONE, outcome_of((0, "", (body,)))
         return self._account_for((change, question), number, answer)
 
     def _account_for(self, requests: Sequence[bytes], number: int, answer: bytes) -> Sequence[Outcome]:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from enum import IntEnum
 from ipaddress import IPv6Interface
+from operator import attrgetter
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from vethlib import links
@@ -56,6 +57,8 @@ Never those with IPv6 addresses, or with `link_only`.
 
 T = TypeVar("T")
 _set = object.__setattr__
+_further = attrgetter(*links.FURTHER)
+_NOTHING_FURTHER = tuple(links.FURTHER.values())
 
 
 class InterfaceType(IntEnum):
@@ -189,7 +192,10 @@ class Interface:
     @property
     def further(self) -> dict[str, Any]:
         """The given ones of the fields that few interfaces have (``vethlib.links.FURTHER``)."""
-        return {name: value for name, absent in links.FURTHER.items() if (value := getattr(self, name)) != absent}
+        values = _further(self)
+        if values == _NOTHING_FURTHER:
+            return {}
+        return {name: value for name, value in zip(links.FURTHER, values, strict=True) if value != links.FURTHER[name]}
 
     def with_ipv6_policy(self, policy: IPv6Policy) -> Interface:
         """Return the interface, with `wants_ipv6` False if the policy applies to it."""

@@ -15,6 +15,7 @@ from vethlib.session.read.reading import (
     addresses_of,
     find,
     find_index,
+    find_known,
     read_addresses,
     read_details,
     read_link,
@@ -45,7 +46,7 @@ class ReadingSession(SessionBase):
             name, netns, seen = locate(name, netns)
         check_lookup_name(name)
         with self._namespaces() as namespaces:
-            index = find_index(namespaces, Target(namespaces(netns), name, netns))
+            index = find_index(namespaces, namespaces(netns), name, netns)
             return index if seen is None else same_link(index, seen, name, netns)
 
     def lookup(self, name: LinkRef, netns: NetnsRef = "") -> Link:
@@ -135,7 +136,7 @@ class ReadingSession(SessionBase):
         with self._namespaces() as namespaces:
             target = Target(namespaces(netns), name, netns, f"read the counters of {describe(name, netns)}")
             if seen is not None:
-                same_link(find_index(namespaces, target), seen, name, netns)
+                same_link(find_known(namespaces, target).ifindex, seen, name, netns)
             return read_stats(namespaces, target)
 
     @overload

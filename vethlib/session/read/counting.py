@@ -14,12 +14,11 @@ attributes of each; adding the counters to those answers saves nothing.
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from operator import itemgetter
 
-from vethlib._nl.link import dump_stats, get_link, get_stats, index_of, parse_indexed_stats, parse_stats
+from vethlib._nl.link import dump_stats, get_named, get_stats, index_of, parse_indexed_stats, parse_stats
 from vethlib._nl.torn import read
 from vethlib._primitives import time
 from vethlib.errors import VethError, is_exhaustion
@@ -66,9 +65,7 @@ def _count(
     namespaces: Namespaces, place: OpenNetns, wanted: Sequence[Named], *, missing_ok: bool
 ) -> list[Sample | None]:
     indexes: list[int | None] = []
-    for item, outcome in zip(
-        wanted, namespaces.ask_all(place, [get_link(name=os.fsencode(name)) for name, _ in wanted]), strict=True
-    ):
+    for item, outcome in zip(wanted, namespaces.ask_all(place, [get_named(name) for name, _ in wanted]), strict=True):
         if outcome.errno and not (missing_ok and outcome.errno == errno.ENODEV):
             raise _named(not_found(outcome, *item, f"read the counters of {describe(*item)}"), item)
         indexes.append(None if outcome.errno else read_body(place, outcome, index_of))

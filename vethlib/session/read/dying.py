@@ -16,11 +16,10 @@ has not opened itself, the link is read again for a short time before it is repo
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Iterable, Sequence
 from typing import Final, TypeVar
 
-from vethlib._nl.link import LinkMessage, get_link, parse_link
+from vethlib._nl.link import LinkMessage, get_named, parse_link
 from vethlib._nl.nsid import get_nsid, parse_nsid, probe_nsid
 from vethlib._primitives import time
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
@@ -43,7 +42,7 @@ def holders(namespaces: Namespaces, wanted: Iterable[Wanted]) -> dict[Wanted, Li
     """Return the links that have these names, where there are any."""
     found: dict[Wanted, LinkMessage] = {}
     for place, name in wanted:
-        outcome = namespaces.ask(place, get_link(name=os.fsencode(name)))
+        outcome = namespaces.ask(place, get_named(name))
         if not outcome.errno:
             found[place, name] = read_body(place, outcome, parse_link)
     return found

@@ -7,12 +7,11 @@ for itself as a side effect (rtnl_fill_link_netnsid in net/core/rtnetlink.c).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from vethlib._nl.batch import Outcome
-from vethlib._nl.link import LinkMessage, get_link, parse_link
+from vethlib._nl.batch import Outcome, outcome_of
+from vethlib._nl.link import LinkMessage, get_named, parse_link
 from vethlib.addresses import Address
 from vethlib.links import Link, NetnsRef
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
@@ -47,7 +46,7 @@ def look_up(open_namespaces: Callable[[], Namespaces], items: Sequence[Named], *
             for place, positions in slab:
                 names = [items[position] for position in positions]
                 if (body := answered.get(place)) is not None:
-                    outcomes: Sequence[Outcome] = [Outcome(0, "", (body,))]
+                    outcomes: Sequence[Outcome] = [outcome_of((0, "", (body,)))]
                 else:
                     outcomes = namespaces.ask_all(place, [_request(name) for name, _ in names])
                 links = _links(namespaces, place, names, outcomes, addresses=addresses)
@@ -57,7 +56,7 @@ def look_up(open_namespaces: Callable[[], Namespaces], items: Sequence[Named], *
 
 
 def _request(name: str) -> bytes:
-    return get_link(name=os.fsencode(name))
+    return get_named(name)
 
 
 def _links(

@@ -6,7 +6,7 @@ import errno
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from operator import attrgetter
 from typing import Any, TypeVar
@@ -14,7 +14,17 @@ from typing import Any, TypeVar
 from vethlib._nl.addr import AddrMessage, dump_addrs, parse_addr
 from vethlib._nl.batch import Outcome
 from vethlib._nl.const import IFF_UP
-from vethlib._nl.link import LinkMessage, dump_links, get_link, get_stats, index_of, new_link, parse_link, parse_stats
+from vethlib._nl.link import (
+    LinkMessage,
+    dump_links,
+    get_link,
+    get_named,
+    get_stats,
+    index_of,
+    new_link,
+    parse_link,
+    parse_stats,
+)
 from vethlib._nl.torn import repeat, union
 from vethlib._values import filler
 from vethlib.addresses import Address, IPAddress, IPInterface
@@ -23,7 +33,7 @@ from vethlib.links import Link, NetnsRef, Stats, describe
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
 from vethlib.session.core.refusal import refusal
 
-from .target import Target, read_body
+from .target import Target, not_found, read_body
 
 __all__ = [
     "addresses_of",
@@ -85,16 +95,16 @@ link_of = filler(Link)
 """Return a Link, given all its fields in their order."""
 
 
-def to_interface(message: AddrMessage) -> IPInterface:
-    """Return the address with its prefix."""
-    cls = IPv4Interface if len(message.address) == 4 else IPv6Interface
-    return cls((message.address, message.prefixlen))
+@lru_cache(maxsize=4096)  # an agent reads each address several times, and creating one takes thirty times as long
+def _interface(address: bytes, prefixlen: int) -> IPInterface:
+    return IPv4Interface((address, prefixlen)) if len(address) == 4 else IPv6Interface((address, prefixlen))
 
 
 def to_address(message: AddrMessage) -> Address:
     """Return an address message as an Address."""
     peer = _ip(message.peer) if message.peer else None
-    return _address(message.ifindex, to_interface(message), message.flags, message.proto, message.body, peer)
+    interface = _interface(message.address, message.prefixlen)
+    return _address(message.ifindex, interface, message.flags, message.proto, message.body, peer)
 
 
 _address = filler(Address)
@@ -106,7 +116,7 @@ def _ip(packed: bytes) -> IPAddress:
 
 def find(namespaces: Namespaces, target: Target) -> LinkMessage:
     """Return the link with that name (or alternative name). Raises LinkNotFound."""
-    outcome = namespaces.ask(target.place, get_link(name=os.fsencode(target.name)))
+    outcome = namespaces.ask(target.place, get_named(target.name))
     if outcome.errno:
         raise target.not_found(outcome)
     message = target.read(outcome, parse_link)
@@ -125,14 +135,14 @@ def find_known(namespaces: Namespaces, target: Target) -> LinkMessage:
     return find(namespaces, target)
 
 
-def find_index(namespaces: Namespaces, target: Target) -> int:
+def find_index(namespaces: Namespaces, place: OpenNetns, name: str, netns: NetnsRef) -> int:
     """Return the ifindex of the link with that name (or alternative name). Raises LinkNotFound."""
     if namespaces.caches:
-        return find_known(namespaces, target).ifindex
-    outcome = namespaces.ask(target.place, get_link(name=os.fsencode(target.name)))
+        return find_known(namespaces, Target(place, name, netns)).ifindex
+    outcome = namespaces.ask(place, get_named(name))
     if outcome.errno:
-        raise target.not_found(outcome)
-    return target.read(outcome, index_of)
+        raise not_found(outcome, name, netns)
+    return read_body(place, outcome, index_of, (name, netns))
 
 
 def read_details(namespaces: Namespaces, target: Target) -> dict[str, object]:

@@ -7,13 +7,12 @@ other ends are found in `peers.py`.
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Final
 
 from vethlib._nl.addr import AddrMessage
-from vethlib._nl.link import LinkMessage, get_link, parse_link
+from vethlib._nl.link import LinkMessage, get_link, get_named, parse_link
 from vethlib._nl.nsid import get_nsid, parse_nsid
 from vethlib.errors import InvalidValue, VethError, is_exhaustion
 from vethlib.links import Link, check_lookup_name
@@ -176,7 +175,7 @@ def _ask(namespaces: Namespaces, place: OpenNetns, keys: Sequence[str | int], fo
     """Add those of the links that exist."""
     if not keys:
         return
-    requests = [get_link(key) if isinstance(key, int) else get_link(name=os.fsencode(key)) for key in keys]
+    requests = [get_link(key) if isinstance(key, int) else get_named(key) for key in keys]
     for key, outcome in zip(keys, namespaces.ask_all(place, requests), strict=True):
         if outcome.errno == errno.ENODEV:
             continue

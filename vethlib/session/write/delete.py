@@ -8,12 +8,11 @@ in several threads, because their waits overlap.
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 from vethlib._nl.batch import Outcome
-from vethlib._nl.link import LinkMessage, delete_link, get_link, parse_link
+from vethlib._nl.link import LinkMessage, delete_link, get_link, get_named, parse_link
 from vethlib._nl.nsid import get_nsid, parse_nsid
 from vethlib._primitives import do_in_threads
 from vethlib.errors import NetnsNotFound, VethError
@@ -253,7 +252,7 @@ def _still_there(namespaces: Namespaces, place: OpenNetns, group: Sequence[_Name
 
 def _look(namespaces: Namespaces, place: OpenNetns, keys: Sequence[str | int]) -> list[LinkMessage | None]:
     """Read each link by its name or ifindex; None for one that is missing."""
-    requests = [get_link(key) if isinstance(key, int) else get_link(name=os.fsencode(key)) for key in keys]
+    requests = [get_link(key) if isinstance(key, int) else get_named(key) for key in keys]
     outcomes = namespaces.exchange(place, requests)
     for outcome in outcomes:
         if outcome.errno not in GONE:

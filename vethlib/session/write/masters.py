@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 
 from vethlib._nl.batch import Outcome
-from vethlib._nl.link import get_link, index_of
+from vethlib._nl.link import get_named, index_of
 from vethlib.endfields.checks import MasterName
 from vethlib.errors import NetlinkError
 from vethlib.links import NetnsRef, describe
@@ -21,7 +20,7 @@ def find_masters(namespaces: Namespaces, place: OpenNetns, names: Iterable[str])
     """Return the links of these names in a namespace, or why there is none. "" is none, and costs nothing."""
     found: dict[str, MasterName | Outcome] = {"": MasterName("")}
     wanted = [name for name in dict.fromkeys(names) if name]
-    outcomes = namespaces.ask_all(place, [get_link(name=os.fsencode(name)) for name in wanted]) if wanted else []
+    outcomes = namespaces.ask_all(place, [get_named(name) for name in wanted]) if wanted else []
     for name, outcome in zip(wanted, outcomes, strict=True):
         found[name] = outcome if outcome.errno else MasterName(name, read_body(place, outcome, index_of))
     return found

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from vethlib._nl.batch import LOST, Outcome
-from vethlib._nl.link import get_link, parse_link, set_attribute
+from vethlib._nl.link import get_link, get_named, parse_link, set_attribute
 from vethlib.endfields.checks import IPV6_MIN_MTU
 from vethlib.endfields.table import FIELDS
 from vethlib.errors import NetlinkError, VethError
@@ -137,7 +137,7 @@ def _carry_out_in(
             name, netns, _ = items[position]
             failed[position] = _refused(Target(place, name, netns), outcome, setting)
     if namespaces.caches:
-        questions = [get_link(name=os.fsencode(items[position][0])) for position in requests]
+        questions = [get_named(items[position][0]) for position in requests]
         answers = [answer for answer in namespaces.exchange(place, questions) if not answer.errno]
         namespaces.caches.learn([(place.identity, read_body(place, answer, parse_link)) for answer in answers])
     return failed
