@@ -37,7 +37,9 @@ def _add_apply(parser: Parser) -> None:
     add_paths(parser)
     _add_plan(parser)
     add_loopback(parser)
-    parser.option("--force", action="store_true", help="apply even if an agent of the label runs, which may undo it")
+    parser.option(
+        "--force", action="store_true", help="apply even if an agent with this label runs, which may undo the changes"
+    )
     parser.option("--dry-run", action="store_true", help="only show what would be done")
     text = "wait up to TIME for missing namespaces: 30s, 2m (default: do not wait)"
     parser.option("--timeout", type=seconds, default=0.0, metavar="TIME", help=text)

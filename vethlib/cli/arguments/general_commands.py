@@ -47,7 +47,7 @@ COMMANDS = {
     "completion": Command(
         "completion",
         "completion bash|zsh|fish",
-        "print the script for completion of commands, flags and existing names in a shell",
+        "print a shell script that completes commands, flags and existing names",
         _add_completion,
         """\
 Packages of vethlib install it. To use it in the current shell only:

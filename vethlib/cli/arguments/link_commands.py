@@ -20,13 +20,13 @@ def _add_create(parser: Parser) -> None:
         parser.option(f"--{end}-mac", metavar="MAC", help=f"MAC address of {letter} (default: chosen by the kernel)")
         text = f"address for {letter} (repeatable)"
         parser.option(f"--{end}-addr", metavar="IP/PREFIX", action="append", default=[], help=text)
-        text = f"whether {letter} has IPv6 (default: as new links of its namespace)"
+        text = f"whether {letter} has IPv6 (default: that of new links in its namespace)"
         parser.option(f"--{end}-ipv6", type=one_of("on", "off"), metavar="on|off", help=text)
         text = f"alternative name of {letter} (repeatable)"
         parser.option(f"--{end}-altname", metavar="NAME", action="append", default=[], help=text)
         text = f"existing bridge or VRF that {letter} is attached to"
         parser.option(f"--{end}-master", metavar="NAME", default="", help=text)
-        text = f"setting of {letter}, as in rp_filter=0 or ipv6.forwarding=1 (repeatable)"
+        text = f"sysctl of {letter}, as in rp_filter=0 or ipv6.forwarding=1 (repeatable)"
         how: dict[str, Any] = {"type": assignment, "metavar": "NAME=VALUE", "action": "append", "default": []}
         parser.option(f"--{end}-sysctl", help=text, **how)
         text = f"route over {letter}, as in 'default via 10.0.0.1' (repeatable)"
@@ -38,7 +38,7 @@ def _add_create(parser: Parser) -> None:
         parser.option(f"--{end}-offload", type=one_of("on", "off"), metavar="on|off", help=text)
     parser.option("--mtu", type=number, metavar="BYTES", help="MTU of both ends (default: 1500)")
     parser.option("--txqlen", type=number, metavar="N", help="length of the transmit queue of both ends, in packets")
-    text = "largest packet that is left to both ends to segment"
+    text = "largest packet that both ends accept for segmentation"
     parser.option("--gso-max-size", type=number, metavar="BYTES", help=text)
     parser.option("--queues", type=number, metavar="N", help="queues of both ends (default: one per CPU)")
     parser.option("--down", action="store_true", help="leave both ends down")
@@ -54,20 +54,20 @@ def _add_set(parser: Parser) -> None:
     parser.option("--mac", metavar="MAC", help="its MAC address")
     parser.option("--mtu", type=number, metavar="BYTES", help="its MTU")
     parser.option("--alias", metavar="TEXT", help='its alias; "" removes it')
-    parser.option("--addr", metavar="IP/PREFIX", action="append", help="address in place of all others (repeatable)")
+    parser.option("--addr", metavar="IP/PREFIX", action="append", help="address, replacing all others (repeatable)")
     parser.option("--ipv6", type=one_of("on", "off"), metavar="on|off", help="whether it has IPv6")
     parser.option("--txqlen", type=number, metavar="N", help="length of its transmit queue, in packets")
-    text = "largest packet that is left to it to segment"
+    text = "largest packet that it accepts for segmentation"
     parser.option("--gso-max-size", type=number, metavar="BYTES", help=text)
-    text = "alternative name in place of all others (repeatable)"
+    text = "alternative name, replacing all others (repeatable)"
     parser.option("--altname", metavar="NAME", action="append", help=text)
     text = "existing bridge or VRF that it is attached to; '' detaches it"
     parser.option("--master", metavar="NAME", help=text)
-    text = "setting of it, as in rp_filter=0 or ipv6.forwarding=1 (repeatable)"
+    text = "one of its sysctls, as in rp_filter=0 or ipv6.forwarding=1 (repeatable)"
     parser.option("--sysctl", type=assignment, metavar="NAME=VALUE", action="append", help=text)
-    text = "route over it, as in 'default via 10.0.0.1', in place of all others that vethlib has added (repeatable)"
+    text = "route over it, as in 'default via 10.0.0.1', replacing all that vethlib has added (repeatable)"
     parser.option("--route", type=route, metavar="ROUTE", action="append", help=text)
-    text = "permanent neighbour over it, in place of all others that vethlib has added (repeatable)"
+    text = "permanent neighbour over it, replacing all that vethlib has added (repeatable)"
     parser.option("--neighbour", type=neighbour, metavar="NEIGHBOUR", action="append", help=text)
     text = "whether it leaves checksums and segmentation to a network card"
     parser.option("--offload", type=one_of("on", "off"), metavar="on|off", help=text)
@@ -77,7 +77,7 @@ def _add_set(parser: Parser) -> None:
 def _add_move(parser: Parser) -> None:
     parser.add_argument("link", metavar="LINK[@NETNS]", help="the link")
     parser.add_argument("to", metavar="NETNS", help='the destination; "" is this namespace')
-    parser.option("--name", metavar="NAME", help="its name there (default: as it is)")
+    parser.option("--name", metavar="NAME", help="its name there (default: its present name)")
 
 
 def _add_delete(parser: Parser) -> None:
@@ -94,7 +94,7 @@ def _add_netns(parser: Parser) -> None:
         metavar="list|add|del|exec",
         help="what to do (default: list)",
     )
-    text = "the namespaces to add or delete; the one to run a program in, and the program"
+    text = "the namespaces to add or delete; with exec, a namespace, then a program and its arguments"
     parser.add_argument("names", nargs="*", metavar="NAME", completes="netns-name", help=text)
     parser.option("--up", action="store_true", help="with add: set the loopback up")
 
@@ -114,7 +114,7 @@ COMMANDS = {
         "set LINK[@NETNS] [--name NAME] [--up | --down] [--mac MAC] [--mtu BYTES] [--alias TEXT] [--addr IP/PREFIX]… "
         "[--ipv6 on|off] [--txqlen N] [--gso-max-size BYTES] [--altname NAME]… [--master NAME] "
         "[--sysctl NAME=VALUE]… [--route ROUTE]… [--neighbour NEIGHBOUR]… [--offload on|off] [--wait S]",
-        "change a link: all that is given, or nothing",
+        "change a link; if any part is refused, nothing changes",
         _add_set,
         "example: vethctl set veth1@ns1 --mtu 1400 --sysctl rp_filter=0",
         function="set_link",
@@ -131,7 +131,7 @@ COMMANDS = {
     "delete": Command(
         "host.links",
         "delete LINK[@NETNS]… [--missing-ok]",
-        "delete pairs, each through one of its ends",
+        "delete pairs, each given by one of its ends",
         _add_delete,
         "example: vethctl delete veth1@ns1 veth7@ns7",
         alters=True,
@@ -142,9 +142,9 @@ COMMANDS = {
         "list, add and delete named namespaces, and run programs in them, like `ip netns`",
         _add_netns,
         """\
-exec replaces vethctl by the program, which sees the links of the namespace in /sys, and the files in /etc/netns/NAME
-in place of those in /etc. The exit code is that of the program, 127 if there is none of that name, 126 if it cannot be
-run. All words after NETNS are for the program.
+exec replaces vethctl with the program, which sees the links of the namespace in /sys, and the files in /etc/netns/NAME
+in place of those in /etc. The exit code is that of the program, 127 if it does not exist, 126 if it cannot be run. All
+words after NETNS are for the program.
 examples: vethctl netns add ns1 ns2
           vethctl netns exec ns1 ping -c1 10.0.0.2""",
     ),

@@ -20,7 +20,7 @@ def _add_show(parser: Parser) -> None:
     form = parser.add_mutually_exclusive_group()
     shape: dict[str, Any] = {"action": "store_const", "dest": "form", "among": form}
     parser.option("-br", "--brief", const="brief", help="print one line per link", **shape)
-    parser.option("-d", "--details", const="details", help="print all attributes of the kernel", **shape)
+    parser.option("-d", "--details", const="details", help="print all attributes that the kernel reports", **shape)
     parser.option("-a", "--all", action="store_true", help="show links of every kind, not only veth")
 
 
