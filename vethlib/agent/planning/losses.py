@@ -54,7 +54,7 @@ def irreversible(plan: Plan, before: Observed, dependents: Mapping[LinkId, Depen
     for operation in plan.operations:
         if isinstance(operation, ChangeLink):
             seen = before.by_index[operation.place, operation.index]
-            whys = list(_lost_by_change(operation, seen, dependents.get(seen.id, _NOTHING)))
+            whys = list(_lost_by_change(operation, seen, before, dependents.get(seen.id, _NOTHING)))
         elif isinstance(operation, DeletePair):
             whys = list(_lost_by_deletion(operation, before, dependents))
         else:
@@ -63,7 +63,7 @@ def irreversible(plan: Plan, before: Observed, dependents: Mapping[LinkId, Depen
     return tuple(reasons)
 
 
-def _lost_by_change(change: ChangeLink, seen: SeenLink, dependents: Dependents) -> Iterator[str]:
+def _lost_by_change(change: ChangeLink, seen: SeenLink, before: Observed, dependents: Dependents) -> Iterator[str]:
     where = describe(seen.link.name, seen.ref)
     new = {name: value for name, (_, value) in change.changes.items()}
     down, off = new.get("up") is False, new.get("ipv6") is False
@@ -77,13 +77,15 @@ def _lost_by_change(change: ChangeLink, seen: SeenLink, dependents: Dependents) 
             ("disabling IPv6", off and seen.link.ipv6),
             ("removing addresses", change.takes_addresses),
             ("renaming it", labels),
+            ("moving it to or from a VRF", _changes_vrf(change, before)),
         )
         if holds
     ]
     if causes and dependents.routes:
         yield f"{where}: {listed(causes)} loses {counted(dependents.routes, 'route')} added by other programs"
-    if dependents.neighbours and (down or "mac" in new):
-        verb = "setting it down" if down else "another MAC"
+    vrf = _changes_vrf(change, before)
+    if dependents.neighbours and (down or vrf or "mac" in new):
+        verb = "setting it down" if down else "moving it to or from a VRF" if vrf else "another MAC"
         yield f"{where}: {verb} loses {counted(dependents.neighbours, 'permanent neighbour')} added by other programs"
     if dependents.stacked and new.keys() & {"up", "mac", "mtu"}:
         yield f"{where}: {', '.join(dependents.stacked)} on top of it would not be restored"
@@ -93,6 +95,12 @@ def _lost_by_change(change: ChangeLink, seen: SeenLink, dependents: Dependents) 
         gone = change.removes(address) or ((down or off) and address.interface.version == 6)
         if gone and not address.permanent and not address.by_kernel:
             yield f"{where}: its address {address} expires, and would not be restored with its remaining lifetime"
+
+
+def _changes_vrf(change: ChangeLink, before: Observed) -> bool:
+    """Return whether a link joins or leaves a VRF: it is down for a moment (cycle_netdev, drivers/net/vrf.c)."""
+    masters = (before.by_name.get((change.place, name)) for name in change.changes.get("master", ()) if name)
+    return any(master is not None and master.link.kind == "vrf" for master in masters)
 
 
 def _lost_by_deletion(delete: DeletePair, before: Observed, dependents: Mapping[LinkId, Dependents]) -> Iterator[str]:
