@@ -243,6 +243,8 @@ static int open_socket(void)
 
 typedef void answer(int number, struct nlmsghdr *header);
 
+static int forgiven; /* errno of a refusal that is no failure */
+
 /* Sends messages; hands on each answer that is no ack, as the taken-th. */
 static void exchange(int fd, char *data, size_t length, answer *take)
 {
@@ -263,9 +265,12 @@ static void exchange(int fd, char *data, size_t length, answer *take)
 		struct nlmsghdr *header = (struct nlmsghdr *)inbox;
 		for (; NLMSG_OK(header, size); header = NLMSG_NEXT(header, size)) {
 			if (header->nlmsg_type == NLMSG_ERROR) {
-				errno = -*(int *)NLMSG_DATA(header);
-				if (errno)
+				struct nlmsgerr *result = NLMSG_DATA(header);
+				errno = -result->error;
+				if (errno && errno != forgiven)
 					die("the kernel refused");
+				if (errno && !(result->msg.nlmsg_flags & NLM_F_ACK))
+					continue;
 				return;
 			}
 			if (header->nlmsg_type == NLMSG_DONE)
@@ -359,7 +364,9 @@ static void give_ids(int size)
 		number(&ids, NETNSA_NSID, --next);
 		end(&ids, at);
 	}
+	forgiven = EEXIST; /* home gave the namespace an id in an earlier run */
 	exchange(home, ids.data, ids.length, NULL);
+	forgiven = 0;
 }
 
 static void close_slab(int size)
