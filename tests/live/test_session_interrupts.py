@@ -247,7 +247,7 @@ CASES = {
         (*CREATING, "session/write/delete.py", "session/write/grouped.py", "_nl/sock.py"),
     ),
     "delete together": Case(delete_many_together, three_together, regrouped, ("session/write/grouped.py",)),
-    "set": Case(change, one_pair, half_changed, (*CHANGING, "session/write/change.py")),
+    "set": Case(change, one_pair, half_changed, (*CHANGING, "session/write/change.py", "session/write/linksteps.py")),
     "set of one": Case(
         change_one,
         one_pair,

@@ -17,7 +17,7 @@ from vethlib import End, InvalidValue, LinkExists, LinkNotFound, NetlinkError, N
 from vethlib._nl.batch import LOST, Exchange, Outcome
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
 from vethlib.session.read.dying import holders
-from vethlib.session.write import change
+from vethlib.session.write import linksteps
 from vethlib.session.write import move as moving
 
 
@@ -314,13 +314,13 @@ def test_a_link_that_goes_in_the_middle_is_not_found(
 ) -> None:
     """IPv6 is off on it, so that it is looked at a second time, and gone by then."""
     sysctl("blue", "ipv6/conf/va/disable_ipv6", "1")
-    second_try = change._Work._second_try
+    second_try = linksteps.LinkSteps._second_try
 
     def gone(*args: Any) -> Outcome:
         ip("link", "del", "dev", "va", netns="blue")
         return second_try(*args)
 
-    monkeypatch.setattr(change._Work, "_second_try", gone)
+    monkeypatch.setattr(linksteps.LinkSteps, "_second_try", gone)
     with pytest.raises(LinkNotFound):
         session.set("va", "blue", add_addresses=["2001:db8::1/64"])
 

@@ -25,7 +25,7 @@ from vethlib import (
 )
 from vethlib.session.core import ipv6
 from vethlib.session.read import wait
-from vethlib.session.write import change
+from vethlib.session.write import linksteps
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_an_address_that_is_refused_the_second_time_too_is_an_error(
 ) -> None:
     """Where switching IPv6 on did not help."""
     sysctl("blue", "ipv6/conf/default/disable_ipv6", "1")
-    monkeypatch.setattr(change, "enable_ipv6", lambda *_: {})
+    monkeypatch.setattr(linksteps, "enable_ipv6", lambda *_: {})
     session.create(Veth(End("a", "blue"), End("b")))
     before = host_state()
     with raises(NetlinkError, errno=errno.EACCES, netns="blue") as caught:
