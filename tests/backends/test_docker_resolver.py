@@ -19,6 +19,7 @@ import pytest
 from tests.backends.engine import ROOT, Engine, missing
 from tests.backends.resolving import NOT_RUNNING, answer, down, until
 from tests.capabilities import dropped
+from tests.refusing import raises
 from tests.slack import slack
 from tests.witness import open_fds, poll
 from vethlib import InvalidValue, NetnsNotFound, Session, ns
@@ -417,7 +418,7 @@ def test_without_the_sdk_it_is_named(engine: Engine, monkeypatch: pytest.MonkeyP
 
 
 def test_another_host_s_engine_is_refused() -> None:
-    with pytest.raises(InvalidValue, match="meaningless here"):
+    with raises(InvalidValue, field="url"):
         DockerResolver("tcp://127.0.0.1:2375")
 
 
