@@ -3,7 +3,8 @@
 They are kept in the repository, so that they can be read where it is; a test sees that they are as the code says:
 
 * reference/command-line.md, and packaging/man/vethctl.1, from vethlib/cli/arguments;
-* reference/northbound.md, the tables of it, from vethlib/agent/config/northbound.proto and vethlib/agent/reasons.py;
+* reference/northbound.md, the tables of it, from vethlib/agent/config/northbound.proto, vethlib/agent/reasons.py and
+  vethlib/agent/stores/storecode.py;
 * reference/limits.md, the table of it, from vethlib/agent/limits.py;
 * reference/kernels.md and the table in README.md, from reference/kernels.json;
 * explanation/why-it-is-fast.md, its figures, from benchmarks/figures/standard.json.
@@ -49,7 +50,7 @@ def pages() -> Iterator[tuple[Path, str]]:
     yield ROOT / "packaging/man/vethctl.1", man_page()
     northbound = HERE / "reference/northbound.md"
     page = _put("fields", fields((ROOT / "vethlib/agent/config/northbound.proto").read_text()), northbound.read_text())
-    yield northbound, _put("reasons", reasons(), page)
+    yield northbound, _put("store codes", store_codes(), _put("reasons", reasons(), page))
     known = HERE / "reference/limits.md"
     yield known, _put("limits", limits(), known.read_text())
     yield from _kernel_pages()
@@ -253,6 +254,14 @@ def reasons() -> str:
     rows = "".join(f"| `{code}` | {code.subject} | {code.meaning} |\n" for code in codes)
     warnings = "".join(f"| `{code}` | {code.meaning} |\n" for code in WARNINGS)
     return f"| code | about | |\n|---|---|---|\n{rows}\n| warning_code | |\n|---|---|\n{warnings}"
+
+
+def store_codes() -> str:
+    """Return a table with one row for each code of an outage."""
+    from vethlib.agent.stores.storecode import StoreCode
+
+    rows = "".join(f"| `{code}` | {code.meaning} |\n" for code in StoreCode)
+    return f"| code | |\n|---|---|\n{rows}"
 
 
 _SHOWN = (
