@@ -111,6 +111,8 @@ def value_text(field: str, value: object) -> str:
         return f"on but {value[0]}" if isinstance(value, tuple) and len(value) == 1 else "partly on"
     if isinstance(value, tuple):
         return ",".join(map(str, value)) or "none"
+    if field == "master" and not value:
+        return "none"
     return repr(value) if value == "" or " " in str(value) else str(value)
 
 

@@ -9,6 +9,7 @@ import pytest
 from tests.unit.host_model import Host
 from tests.unit.planning import LABEL, VETH1, VETH2, applied, change, judged, planned, two_namespaces
 from vethlib.agent import irreversible, plan
+from vethlib.agent.planning.words import changes
 from vethlib.links import Dependents
 
 ATTACHED = replace(VETH1, master="br0")
@@ -53,6 +54,17 @@ def test_a_link_is_detached_when_the_field_goes(host: Host) -> None:
     applied(host, ATTACHED, VETH2)
     made = change(applied(host, VETH1, VETH2))
     assert made.changes["master"] == ("br0", "")
+
+
+def test_what_is_only_set_again_is_no_difference(host: Host) -> None:
+    add(host, "br0")
+    routed = replace(VETH1, routes=({"dst": "10.9.0.0/16"},))  # type: ignore[arg-type]
+    applied(host, routed, VETH2)
+    made = change(planned(host, replace(routed, master="br0"), VETH2))
+    assert made.changes.keys() == {"alias", "master", "routes"}
+    assert made.differences.keys() == {"alias", "master"}
+    assert made.as_dicts()[0]["changes"].keys() == {"alias", "master"}
+    assert changes(made).endswith("master none → br0")
 
 
 @pytest.mark.parametrize(("kind", "lost"), [("bridge", 0), ("vrf", 2)])

@@ -42,7 +42,11 @@ SENTENCES = [
         "peer b: process 42 is gone",
     ),
     (reasons.needs_rebuild("a", "num_queues", 2, 8), "needs-rebuild(num_queues)", "a has num_queues 2, not 8"),
-    (reasons.master_not_found("'a'", "br0"), "master-not-found(br0)", "the master of 'a', 'br0', does not exist"),
+    (
+        reasons.master_not_found("'a'", "br0"),
+        "master-not-found(br0)",
+        "the master of 'a', 'br0', does not exist: create it, or remove the field",
+    ),
     (reasons.name_taken("a", "eth0"), "name-taken(eth0)", "'a' cannot be renamed while 'eth0' is taken"),
     (
         reasons.netns_limit("/run/netns/ns1", "netns:ns1", 9),

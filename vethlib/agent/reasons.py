@@ -140,7 +140,11 @@ def peer_failed(peer: str, why: str) -> Reason:
 
 def master_not_found(end: str, master: str) -> Reason:
     """Return the reason of an interface whose master is missing."""
-    return Reason(ReasonCode.MASTER_NOT_FOUND, f"the master of {end}, {master!r}, does not exist", master)
+    return Reason(
+        ReasonCode.MASTER_NOT_FOUND,
+        f"the master of {end}, {master!r}, does not exist: create it, or remove the field",
+        master,
+    )
 
 
 def of_peer(peer: str, reason: Reason) -> Reason:

@@ -115,6 +115,11 @@ class ChangeLink:
         return not self.changes and not addresses and self.restored is None
 
     @property
+    def differences(self) -> dict[str, tuple[Any, Any]]:
+        """The changes of values that differ: others are set again, because these take them away."""
+        return {name: values for name, values in self.changes.items() if values[0] != values[1]}
+
+    @property
     def takes_addresses(self) -> bool:
         """Whether an address is removed from the link, even if only to be added again after others."""
         return bool(self.removed or self.order)
@@ -125,7 +130,7 @@ class ChangeLink:
 
     def as_dicts(self) -> list[dict[str, Any]]:
         """Return the operation for JSON."""
-        changes: dict[str, Any] = {name: [_plain(old), _plain(new)] for name, (old, new) in self.changes.items()}
+        changes: dict[str, Any] = {name: [_plain(old), _plain(new)] for name, (old, new) in self.differences.items()}
         if self.added or self.removed:
             changes["addresses"] = _addresses(self.added, self.removed)
         if self.order:

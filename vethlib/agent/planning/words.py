@@ -33,11 +33,11 @@ def drift(operation: Operation) -> str:
 
 def drifted(operation: Operation) -> str:
     """Return the first field that an operation corrects; "" if that is the whole pair."""
-    return next(iter(operation.changes), "addresses") if isinstance(operation, ChangeLink) else ""
+    return next(iter(operation.differences), "addresses") if isinstance(operation, ChangeLink) else ""
 
 
 def _differences(change: ChangeLink) -> Iterator[str]:
-    for field, (old, new) in change.changes.items():
+    for field, (old, new) in change.differences.items():
         yield f"{'it' if field == 'up' else field} is {value_text(field, old)}, not {value_text(field, new)}"
     yield from (f"address {address} is not configured" for address in change.removed)
     yield from (f"address {address} is missing" for address in change.added)
@@ -53,7 +53,7 @@ def changes(change: ChangeLink, paint: Paint = lambda text, _: str(text)) -> str
 
 
 def _changes(change: ChangeLink, paint: Paint) -> Iterator[str]:
-    for field, (old, new) in change.changes.items():
+    for field, (old, new) in change.differences.items():
         yield change_text(field, old, new, lambda text: paint(text, "heading"))
     yield from (paint(f"-{address}", "bad") for address in change.removed)
     yield from (paint(f"+{address}", "good") for address in change.added)

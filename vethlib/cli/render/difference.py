@@ -52,7 +52,7 @@ def _changed(change: ChangeLink, seen: SeenLink, observed: Observed) -> Iterator
     """Yield the peer for context, then the old and the new value of each field."""
     for end in observed.ends(seen)[1:]:
         yield f" {_peer(end.link.name, end.ref)}"
-    for name, (old, new) in change.changes.items():
+    for name, (old, new) in change.differences.items():
         yield f"-{_value(name, old)}"
         yield f"+{_value(name, new)}"
     yield from (f"-{address}" for address in change.removed)
