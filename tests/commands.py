@@ -7,6 +7,7 @@ import io
 import json
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -14,7 +15,7 @@ import pytest
 
 from vethlib.cli import main
 
-__all__ = ["Said", "Vethctl", "runner"]
+__all__ = ["Said", "Vethctl", "runner", "said"]
 
 
 @dataclass(frozen=True)
@@ -74,3 +75,15 @@ def runner(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
         return Said(code, said.out, said.err)
 
     return run
+
+
+def said(*argv: str) -> Said:
+    """Run a command line that reads nothing, where there is no fixture to run one with."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
+    with redirect_stdout(out), redirect_stderr(err):
+        code = main(list(argv))
+    texts = []
+    for stream in (out, err):
+        stream.flush()
+        texts.append(stream.buffer.getvalue().decode())
+    return Said(code, *texts)

@@ -74,10 +74,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in slow)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection() -> None:
+    """Look for no garbage while modules and tests are collected, which are none: a fifth of the time went there."""
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
     """Leave what the collection has made out of every later collection of garbage, of which many tests ask for two."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)
