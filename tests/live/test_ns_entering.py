@@ -67,11 +67,13 @@ def _two_namespaces() -> Iterator[None]:
     ip("netns", "add", "blue")
     ip("netns", "add", "red")
     home, fds = inode(), open_fds()
-    yield
-    assert inode() == home
-    assert open_fds() == fds
-    for name in ns.names():
-        ip("netns", "del", name)
+    try:
+        yield
+        assert inode() == home
+        assert open_fds() == fds
+    finally:  # otherwise all later tests of this process would fail, too
+        for name in ns.names():
+            ip("netns", "del", name)
 
 
 @pytest.fixture
@@ -375,13 +377,15 @@ def test_a_thread_whose_way_back_was_closed_is_told_so(fds: list[int]) -> None:
         home = ns.current()
         link = os.readlink(f"/proc/self/fd/{home.fileno()}")
 
+        def open_here() -> set[int]:
+            paths = {fd: f"/proc/self/fd/{fd}" for fd in range(1000)}
+            return {fd for fd, path in paths.items() if os.path.lexists(path) and os.readlink(path) == link}
+
+        of_others = open_here()
+
         def close_way_back() -> None:
-            for fd in range(home.fileno() + 1, 1000):
-                try:
-                    if os.readlink(f"/proc/self/fd/{fd}") == link:
-                        os.close(fd)
-                except FileNotFoundError:
-                    pass
+            for fd in open_here() - of_others:
+                os.close(fd)
 
         with pytest.raises(NetlinkError, match="cannot return and is still in another network namespace") as caught:
             ns.call_in(fds[0], close_way_back)
