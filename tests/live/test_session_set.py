@@ -519,3 +519,25 @@ def test_a_move_into_a_namespace_without_a_name(session: Session) -> None:
         session.create(Veth(End("va"), End("vb")))
         assert session.move("va", to=there).netns == there
         assert "va" in names(there)
+
+
+@pytest.mark.parametrize("old", ["a", End("a")])
+def test_the_former_keyword_of_the_first_argument_of_move_still_moves_that_link(
+    session: Session, blue: str, old: str | End
+) -> None:
+    session.create(Veth(End("a"), End("b")))
+    with pytest.warns(DeprecationWarning, match="link"):
+        moved = session.move(name=old, to=blue)  # type: ignore[arg-type]
+    assert (moved.name, names(blue)) == ("a", {"a"})
+
+
+def test_a_move_needs_a_link(session: Session, blue: str) -> None:
+    with pytest.raises(InvalidValue) as caught:
+        session.move(to=blue)
+    assert caught.value.field == "link"
+
+
+@pytest.mark.parametrize("method", ["create", "set", "move", "lookup", "links", "delete"])
+def test_an_error_about_arguments_names_the_class_that_users_know(session: Session, method: str) -> None:
+    with pytest.raises(TypeError, match=rf"^Session\.{method}\(\)"):
+        getattr(session, method)(there_is_no_such=1)

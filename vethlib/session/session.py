@@ -25,6 +25,12 @@ class Session(CreatingSession, ChangingSession, ReadingSession, SurveyingSession
     """
 
 
+for _methods in Session.__bases__:
+    for _method in vars(_methods).values():
+        if hasattr(_method, "__qualname__"):
+            # An error about arguments, and help(), name the class that users know.
+            _method.__qualname__ = f"{Session.__name__}.{_method.__name__}"
+
 # Two functions for other packages of vethlib, which work in namespaces as a session does. They are no methods, because
 # what they give out is no part of the API.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -228,7 +229,7 @@ class ChangingSession(SessionBase):
             target.check_ifindex(link.ifindex)
             restore_addresses(namespaces, target, link.ifindex, addresses)
 
-    def move(self, link: LinkRef, netns: NetnsRef = "", *, to: NetnsRef, name: str | None = None) -> Link:
+    def move(self, link: LinkRef | None = None, netns: NetnsRef = "", *, to: NetnsRef, name: str | None = None) -> Link:
         """Move a link to another namespace, and return it as it is there; with `name`, it has that name from then on.
 
         The kernel sets it down, removes its addresses, and gives it another ifindex if its own is taken. This takes
@@ -239,6 +240,12 @@ class ChangingSession(SessionBase):
         """
         from vethlib.session.write.move import move  # 2 ms, for few callers
 
+        if link is None:
+            if name is None:
+                raise InvalidValue("link", None, "give the link to move: its name, a Link or an End")
+            # `name` was the first parameter until there were new names.
+            warnings.warn("move(name=) is the new name: give the link first", DeprecationWarning, stacklevel=2)
+            link, name = name, None
         old, netns, index = locate(link, netns)
         check_lookup_name(old)
         if name is not None:
