@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from tests.live.configuring import (
     pair,
     placed,
     put,
+    quickly,
     settle,
     until,
     without_ipv6,
@@ -27,7 +29,8 @@ from tests.live.configuring import (
 from tests.live.descriptors import descriptors_left
 from tests.live.frames import frame, of, ours, witness
 from tests.witness import ip, names, open_fds, poll, seen
-from vethlib import Link, LinkNotFound, NetnsNotFound, Session, ns
+from vethlib import IfIndexCache, Link, LinkNotFound, NetnsNotFound, Session, ns
+from vethlib.agent.reconcile import watches
 from vethlib.agent.reconcile.configurator import Configurator
 from vethlib.agent.registry.packet import PacketPort
 
@@ -437,6 +440,43 @@ def test_what_was_queued_by_the_old_namespace_does_not_detach_it_in_the_new_one(
     settle(configurator)
     assert tap.kinds == ["attached", "detached", "attached"]
     assert tap.calls[-1] == ("attached", seen("o1", "blue")["ifindex"], "o1 up")
+
+
+def test_a_packet_port_whose_link_was_away_while_events_were_lost_receives_again(
+    session: Session, blue: str, red: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watches, "IfIndexCache", partial(IfIndexCache, receive_buffer=8192))
+    without_ipv6("blue", "red")
+    with Configurator(session) as configurator:
+        reach_in("blue")
+        port = PacketPort("o1", "blue", session=session)
+        configurator.attach(port)
+        settle(configurator)
+        assert port.is_attached()
+        quickly(*(f"link set dev o1 mtu {1000 + number}" for number in range(50)), netns="blue")
+        quickly("link set dev o1 netns red", netns="blue")
+        quickly("link set dev o1 netns blue", netns="red")
+        quickly("link set dev o1 up", netns="blue")
+        assert not port.is_attached()
+        until(configurator, port.is_attached)
+
+
+def test_one_whose_link_was_not_there_for_a_moment_is_asked_again_later(configurator: Configurator, blue: str) -> None:
+    class Late(Refusing):
+        def attached(self, link: Link) -> None:
+            if not self.willing:
+                self.willing = True
+                raise LinkNotFound("it is away", errno=errno.ENODEV)
+            super().attached(link)
+
+    without_ipv6("blue")
+    reach_in("blue")
+    late = Late("o1", "blue")
+    settle(configurator)
+    assert poll(lambda: seen("o1", "blue")["operstate"] == "UP")
+    settle(configurator)
+    configurator.attach(late)
+    until(configurator, lambda: late.kinds == ["attached"])
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM])

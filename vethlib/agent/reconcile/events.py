@@ -116,6 +116,7 @@ class Events:
             self.find_for_dependants(refs & self._dependants.refs)
             if place not in self._watches.refs:
                 self._dependants.place_is_gone(place)  # which is no event while they are ignored
+            self._dependants.check(place)
         for ref in self._observer.creatable.freed(now):
             occasions.mark(self._desired.at(ref), "another namespace may be created")
         if backoff.watching.is_due(now):
@@ -239,6 +240,8 @@ class Events:
                 dependants.link_is_gone(place, index)
             else:
                 dependants.link_is(place, link)
+        for place in changed.doubted:
+            dependants.check(place)
         for place in changed.ended:
             dependants.place_is_gone(place)
         if changed.ended:

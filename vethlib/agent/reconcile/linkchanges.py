@@ -31,8 +31,8 @@ class InterfaceChanges:
     too; None for more than can be listed. Only the status has to be updated.
 
     `links` has each followed link that has changed, None if it was deleted; those in `renewed` were deleted or moved
-    away, and there is a link with that ifindex again. `ended` are the namespaces that have ended,
-    and `noisy` the references of those whose events are ignored from now on.
+    away, and there is a link with that ifindex again. In `doubted` namespaces that may have been no event. `ended` are
+    the namespaces that have ended, and `noisy` the references of those whose events are ignored from now on.
     """
 
     drifted: set[str] = field(default_factory=set)
@@ -45,6 +45,7 @@ class InterfaceChanges:
     links: dict[LinkId, Link | None] = field(default_factory=dict)
     renewed: set[LinkId] = field(default_factory=set)
     ended: list[NetnsId] = field(default_factory=list)
+    doubted: list[NetnsId] = field(default_factory=list)
 
 
 class Interpreter:
@@ -89,6 +90,7 @@ class Interpreter:
         for watch in changes.lost:
             if not watch.is_over and (place := self._place_of(watch)) is not None:
                 result.lost |= self._observer.interfaces_at(self._desired, place)
+                result.doubted.append(place)
         for (watch, index), names in changes.links.items():
             if not watch.is_over and (place := self._place_of(watch)) is not None:
                 self._add_link((place, index), watch, names, renewed=(watch, index) in changes.deleted)

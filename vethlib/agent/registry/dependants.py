@@ -6,7 +6,9 @@
    link: then it is first detached from the previous one.
 3. It remains registered in the meantime, and is attached again when the link is created again.
 4. If it refuses (its ``attached`` raises), it is not attached, and asked again when the link has changed; later, too,
-   if there was no descriptor or no memory for it.
+   if the link was not there, or there was no descriptor or no memory for it.
+5. A link that was moved away and has come back looks as before. If that may have been no event, because events were
+   lost, a dependant that has a method ``is_attached`` is asked whether it still is.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from dataclasses import replace
 from typing import Final, Protocol
 
 from vethlib.agent.planning.observed import NetnsId
-from vethlib.errors import InvalidValue, is_exhaustion
+from vethlib.errors import InvalidValue, LinkNotFound, NetnsNotFound, is_exhaustion
 from vethlib.links import Link, describe
 
 __all__ = ["Attachment", "Dependant", "Dependants"]
@@ -77,7 +79,7 @@ class Dependants:
         self._up: dict[NetnsId, dict[str, Link]] = {}  # namespace → name → link
         self._name_of: dict[tuple[NetnsId, int], str] = {}  # of those that are up
         self._by_name: dict[str, list[Attachment]] = {}
-        self._starved: dict[Attachment, None] = {}  # there was no descriptor or no memory for them
+        self._starved: dict[Attachment, None] = {}  # there was no link, no descriptor or no memory for them
 
     @property
     def refs(self) -> set[str]:
@@ -150,13 +152,21 @@ class Dependants:
         for attachment in [each for those in self._by_name.values() for each in those if each.netns in refs]:
             self._settle(attachment)
 
+    def check(self, place: NetnsId) -> None:
+        """Attach those again that are not attached to a link of this namespace any more (rule 5)."""
+        for attachment in [each for those in self._by_name.values() for each in those if each._place == place]:
+            link, is_attached = attachment.link, getattr(attachment.dependant, "is_attached", None)
+            if link is not None and is_attached is not None and not is_attached():
+                self._detach(attachment, link)
+                self._settle(attachment)
+
     @property
     def any_starved(self) -> bool:
-        """Return whether there was no descriptor or no memory for a dependant: :meth:`ask_starved` some time later."""
+        """Return whether something was missing to attach a dependant: :meth:`ask_starved` some time later."""
         return bool(self._starved)
 
     def ask_starved(self) -> None:
-        """Attach the dependants for which there was no descriptor or no memory."""
+        """Attach the dependants for which something was missing."""
         starved, self._starved = self._starved, {}
         for attachment in starved:
             attachment._refused = None
@@ -193,7 +203,7 @@ class Dependants:
             attachment.dependant.attached(mine)
         except Exception as error:
             attachment._refused = place, _plain(link)
-            if is_exhaustion(error):
+            if is_exhaustion(error) or isinstance(error, (LinkNotFound, NetnsNotFound)):
                 self._starved[attachment] = None
             if attachment.link is mine:
                 attachment.link = None

@@ -110,6 +110,10 @@ class PacketPort:
             self._close()
             raise
 
+    def is_attached(self) -> bool:
+        """Return whether the socket is bound to a link: not if that was deleted, or moved to another namespace."""
+        return self._socket is not None and bool(self._socket.getsockname()[0])
+
     def detached(self, _link: Link) -> None:
         """Close the socket."""
         try:
