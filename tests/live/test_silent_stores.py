@@ -16,6 +16,7 @@ from tests.stores import changed, news, nothing, snapshot, write
 from tests.witness import ip, names, poll
 from vethlib.agent.stores.directory import DirectoryStore
 from vethlib.agent.stores.protocol import Outage, Snapshot
+from vethlib.agent.stores.storecode import StoreCode
 from vethlib.ns import answers
 from vethlib.ns.syscalls import MNT_DETACH, mount, umount2
 
@@ -84,7 +85,7 @@ def test_a_directory_on_a_silent_file_system_is_an_outage(path: Path, tmp_path: 
     with silent_fuse(tmp_path / "dead"):
         way.symlink_to(tmp_path / "dead" / "conf")
         store = DirectoryStore(way, status_dir=tmp_path / "status")
-        assert read_in_time(store) == [Outage(f"cannot read {way}: {SILENT}")]
+        assert read_in_time(store) == [Outage(f"cannot read {way}: {SILENT}", StoreCode.NO_ANSWER)]
         nothing(store)
         way.unlink()
         way.symlink_to(path)
