@@ -28,8 +28,9 @@ from tests.live.configuring import (
 )
 from tests.live.descriptors import descriptors_left
 from tests.live.frames import frame, of, ours, witness
+from tests.live.tap import Tap
 from tests.witness import ip, names, open_fds, poll, seen
-from vethlib import IfIndexCache, Link, LinkNotFound, NetnsNotFound, Session, ns
+from vethlib import IfIndexCache, Link, LinkNotFound, Session, ns
 from vethlib.agent.reconcile import watches
 from vethlib.agent.reconcile.configurator import Configurator
 from vethlib.agent.registry.packet import PacketPort
@@ -39,37 +40,6 @@ from vethlib.agent.registry.packet import PacketPort
 def configurator(session: Session) -> Iterator[Configurator]:
     with Configurator(session) as configurator:
         yield configurator
-
-
-class Tap:
-    """A dependant that asks ``ip`` for its link whenever it is called."""
-
-    def __init__(self, host_if_name: str, netns: str = "") -> None:
-        self.host_if_name = host_if_name
-        self.netns = netns
-        self.calls: list[tuple[str, int, str]] = []
-
-    def attached(self, link: Link) -> None:
-        self.calls.append(("attached", link.index, self._now(link)))
-
-    def detached(self, link: Link) -> None:
-        self.calls.append(("detached", link.index, self._now(link)))
-
-    def _now(self, link: Link) -> str:
-        """What the kernel has under that ifindex: "name up", "name down", or "gone"."""
-        ref = self.netns if not self.netns or ":" in self.netns else f"netns:{self.netns}"
-        try:
-            links = ip("link", netns=ref)
-        except NetnsNotFound:
-            return "gone"
-        for one in links:
-            if one["ifindex"] == link.index:
-                return f"{one['ifname']} {'up' if 'UP' in one['flags'] else 'down'}"
-        return "gone"
-
-    @property
-    def kinds(self) -> list[str]:
-        return [kind for kind, _, _ in self.calls]
 
 
 class Refusing(Tap):

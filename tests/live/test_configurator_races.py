@@ -11,7 +11,7 @@ import pytest
 from tests.live.applying import interface
 from tests.live.configuring import by_file, configured, foreign, pair, placed, put, quickly, settle, until
 from tests.live.reused_identity import with_inode_again
-from tests.live.test_configurator_dependants import Tap
+from tests.live.tap import Tap
 from tests.witness import ip, names, seen
 from vethlib import IfIndexCache, NetlinkError, Session, ns
 from vethlib.agent.reconcile import reconcilepass, watches
