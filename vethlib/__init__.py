@@ -37,6 +37,7 @@ from .session import Session
 
 if TYPE_CHECKING:
     from .endfields.neighbours import Neighbour as Neighbour
+    from .endfields.newaddress import NewAddress as NewAddress
     from .endfields.routes import Route as Route
     from .ifindex import IfIndexCache, LinkEvent
 
@@ -58,6 +59,7 @@ __all__ = [
     "NetnsExists",
     "NetnsNotFound",
     "NetnsRef",
+    "NewAddress",
     "NotPermitted",
     "NotSupported",
     "Pair",
@@ -78,6 +80,10 @@ def __getattr__(name: str) -> Any:
         from . import ifindex
 
         return getattr(ifindex, name)
+    if name == "NewAddress":
+        from .endfields.newaddress import NewAddress
+
+        return NewAddress
     if name == "Neighbour":
         from .endfields.neighbours import Neighbour
 

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from ._nl.const import IFA_F_SECONDARY
 from ._values import replace
-from .addresses import Address, Identity, IPInterface
+from .addresses import Address, Identity, IPInterface, identity_of
 
 __all__ = ["Rearrangement", "added", "in_order", "in_the_way", "listed", "rearrangement", "removed"]
 
@@ -110,22 +110,22 @@ def in_order(there: Sequence[Address], wanted: Sequence[IPInterface]) -> list[Ad
     """
     if len(wanted) < 2:
         return list(there)
-    rank = {interface: number for number, interface in enumerate(wanted)}
+    rank = {identity_of(interface): number for number, interface in enumerate(wanted)}
     return _in_order(_of(there, 4), rank) + _in_order(_of(there, 6), rank)
 
 
-def _in_order(there: list[Address], rank: Mapping[IPInterface, int]) -> list[Address]:
+def _in_order(there: list[Address], rank: Mapping[Identity, int]) -> list[Address]:
     once = _moved(there, rank)
     return once if once is there or _identities(_moved(once, rank)) == _identities(once) else there
 
 
-def _moved(there: list[Address], rank: Mapping[IPInterface, int]) -> list[Address]:
+def _moved(there: list[Address], rank: Mapping[Identity, int]) -> list[Address]:
     """Move the addresses that are out of order to the position of new addresses."""
-    ours = [one for one in there if one.peer is None and one.interface in rank]
+    ours = [one for one in there if one.identity in rank]
     if len(ours) < 2:
         return there
     first = there.index(ours[0])
-    ranked = sorted(ours, key=lambda one: rank[one.interface])
+    ranked = sorted(ours, key=lambda one: rank[one.identity])
     mine = set(_identities(ours))
     ideal = listed([*there[:first], *ranked, *(one for one in there[first:] if one.identity not in mine)])
     order = [one for one in ideal if one.identity in mine]

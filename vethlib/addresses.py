@@ -10,14 +10,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import cache
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, IPv6Network
 from typing import Final, Literal, TypeAlias
 
-from ._nl.addr import is_plain, lasting, lifetimes, parse_addr
+from ._nl.addr import extras, is_plain, lasting, lifetimes, parse_addr
 from ._nl.const import (
     IFA_F_DADFAILED,
     IFA_F_DEPRECATED,
+    IFA_F_NODAD,
+    IFA_F_NOPREFIXROUTE,
     IFA_F_OPTIMISTIC,
     IFA_F_PERMANENT,
     IFA_F_SECONDARY,
@@ -26,7 +29,17 @@ from ._nl.const import (
 )
 from ._values import Value, aside
 
-__all__ = ["Address", "AddressState", "IPAddress", "IPInterface", "Identity"]
+__all__ = [
+    "PLAIN",
+    "Address",
+    "AddressState",
+    "IPAddress",
+    "IPInterface",
+    "Identity",
+    "as_address",
+    "identity_of",
+    "plain_of",
+]
 
 IPInterface: TypeAlias = IPv4Interface | IPv6Interface
 IPAddress: TypeAlias = IPv4Address | IPv6Address
@@ -151,6 +164,27 @@ class Address(Value):
             return 0
         return 253 if self.interface.is_link_local else 200 if self.interface.is_site_local else 0
 
+    @property
+    def broadcast(self) -> IPv4Address | None:
+        """The broadcast address of an IPv4 address that was read; None if it has none."""
+        packed = extras(parse_addr(self.message)).broadcast if self.message else b""
+        return IPv4Address(packed) if packed else None
+
+    @property
+    def label(self) -> str:
+        """The label of an IPv4 address that was read: the name of the link unless another was given; otherwise ""."""
+        return os.fsdecode(extras(parse_addr(self.message)).label) if self.message else ""
+
+    @property
+    def nodad(self) -> bool:
+        """Whether it was added without IPv6 duplicate address detection."""
+        return bool(self.flags & IFA_F_NODAD)
+
+    @property
+    def noprefixroute(self) -> bool:
+        """Whether it was added without a route to its network."""
+        return bool(self.flags & IFA_F_NOPREFIXROUTE)
+
     def same(self, other: Address) -> bool:
         """Return whether both are the same address with equal label, lifetimes and flags, apart from IPv6 progress."""
         if self.message and other.message:
@@ -162,6 +196,34 @@ class Address(Value):
         if self.peer is not None or not self.permanent:
             return False
         return not self.message or is_plain(parse_addr(self.message), name)
+
+
+PLAIN: Final = (IPv4Interface, IPv6Interface)
+"""The types of addresses without attributes, which are those of most."""
+
+
+def identity_of(given: IPInterface) -> Identity:
+    """Return the identity that an address has that is given to a link, which may be a :class:`vethlib.NewAddress`."""
+    if type(given) in PLAIN:
+        return given, None
+    identity: Identity = getattr(given, "identity", (given, None))
+    return identity
+
+
+def as_address(given: IPInterface, index: int, proto: int) -> Address:
+    """Return the permanent address that link `index` has when it is given this one, with the owner mark `proto`."""
+    if type(given) in PLAIN:
+        return Address(index, given, IFA_F_PERMANENT, proto)
+    on: Callable[[int, int], Address] | None = getattr(given, "on", None)
+    return Address(index, given, IFA_F_PERMANENT, proto) if on is None else on(index, proto)
+
+
+def plain_of(given: tuple[IPInterface, ...]) -> tuple[IPInterface, ...]:
+    """Return addresses given to a link as they are read: without attributes."""
+    for each in given:
+        if type(each) not in PLAIN:
+            return tuple([identity_of(each)[0] for each in given])
+    return given
 
 
 @cache

@@ -35,6 +35,7 @@ from .ns.reference import HasFileno
 
 if TYPE_CHECKING:
     from .endfields.neighbours import Neighbour
+    from .endfields.newaddress import NewAddress
     from .endfields.routes import Route
 
 __all__ = [
@@ -94,8 +95,10 @@ class End(Value):
     `routes` are routes over the link, and `neighbours` permanent neighbours, of a link that is up; their protocol marks
     them as vethlib's.
 
-    `addresses` are "ip/prefix" strings or ``ipaddress`` interfaces. `alias`, `group` and `address_proto` (IFLA_IFALIAS,
-    IFLA_GROUP and IFA_PROTO, 0 = none) are marks by which a program can recognise its own links and addresses later.
+    `addresses` are "ip/prefix" strings or ``ipaddress`` interfaces. They may have attributes, as in
+    ``"10.0.0.1/24 brd + label veth1:1"``, ``"10.0.0.1 peer 10.0.0.2/32"`` or ``"2001:db8::1/64 nodad"``: see
+    :class:`vethlib.NewAddress`. `alias`, `group` and `address_proto` (IFLA_IFALIAS, IFLA_GROUP and IFA_PROTO, 0 = none)
+    are marks by which a program can recognise its own links and addresses later.
 
     Raises :class:`InvalidValue` for a value that the kernel would refuse.
     """
@@ -105,7 +108,7 @@ class End(Value):
     _: KW_ONLY
     mac: str | None = None
     mtu: int | None = None
-    addresses: Iterable[str | IPInterface] = ()
+    addresses: Iterable[str | IPInterface | NewAddress] = ()
     up: bool = True
     num_queues: int | None = None
     alias: str | None = None

@@ -14,6 +14,7 @@ from vethlib import (
     Link,
     LinkEvent,
     Netns,
+    NewAddress,
     Pair,
     Session,
     Stats,
@@ -46,6 +47,8 @@ def imperative(session: Session, netns: Netns) -> None:
     assert_type(session.move("a", to="ns2"), Link)
     assert_type(session.move("a", to="ns2", name="b"), Link)
     assert_type(session.set("a", offload=False), Link)
+    peer = NewAddress("10.0.0.1", peer="10.0.0.2/32", scope="link")
+    assert_type(session.set("a", addresses=[peer, NewAddress("10.0.1.1/24", broadcast="+", valid=600)]), Link)
     assert_type(session.stats("a"), Stats)
     assert_type(session.socket("blue"), socket)
     assert_type(session.set(a, mtu=1400), Link)

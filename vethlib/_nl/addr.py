@@ -12,9 +12,12 @@ from vethlib.errors import Malformed
 
 from .const import (
     IFA_ADDRESS,
+    IFA_BROADCAST,
     IFA_CACHEINFO,
     IFA_F_DADFAILED,
     IFA_F_DEPRECATED,
+    IFA_F_NODAD,
+    IFA_F_NOPREFIXROUTE,
     IFA_F_PERMANENT,
     IFA_F_SECONDARY,
     IFA_F_TENTATIVE,
@@ -32,7 +35,7 @@ from .const import (
     RTM_NEWADDR,
 )
 from .layout import Layouts
-from .wire import Part, Template, attributes, hole, message, template_cache
+from .wire import Part, Template, attribute, attributes, hole, message, template_cache
 
 # family, prefix length, flags (the old 8 bits of them), scope, ifindex
 _IFADDRMSG: Final = Struct("=BBBBI")
@@ -111,16 +114,64 @@ class AddrMessage(NamedTuple):
     peer: bytes = b""
 
 
-def restore_addr(address: AddrMessage, index: int = 0) -> bytes:
+def restore_addr(address: AddrMessage, index: int = 0, *, replace: bool = False) -> bytes:
     """RTM_NEWADDR that restores an address exactly as it was read: label, lifetimes, flags and everything else.
 
-    It is added to the link that it was read from, or to link `index`.
+    It is added to the link that it was read from, or to link `index`; with `replace`, an existing one gets its
+    lifetimes, and keeps its position among the others.
     """
     body = address.body
     if index:
         body = body[:4] + _U32.pack(index) + body[8:]
-    return message(RTM_NEWADDR, NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL, body)
+    return message(RTM_NEWADDR, NLM_F_REQUEST | NLM_F_CREATE | (NLM_F_REPLACE if replace else NLM_F_EXCL), body)
 
+
+class AddrExtras(NamedTuple):
+    """What few addresses have. `broadcast` has 4 bytes or none; `valid` and `preferred` are seconds (None: for ever).
+
+    Without a `label`, an IPv4 address that is added gets the name of the link as its label.
+    """
+
+    peer: bytes = b""
+    broadcast: bytes = b""
+    label: bytes = b""
+    scope: int = 0
+    flags: int = 0
+    valid: int | None = None
+    preferred: int | None = None
+
+
+def addr_body(index: int, address: bytes, prefixlen: int, proto: int, extras: AddrExtras) -> bytes:
+    """Return the body of an RTM_NEWADDR for an address with extras, for :func:`restore_addr`."""
+    peer, broadcast, label, scope, flags, valid, preferred = extras
+    body = _IFADDRMSG.pack(AF_INET if len(address) == 4 else AF_INET6, prefixlen, flags & 0xFF, scope, index)
+    body += attribute(IFA_ADDRESS, peer or address) + attribute(IFA_LOCAL, address)
+    body += attribute(IFA_FLAGS, _U32.pack(flags))
+    if broadcast:
+        body += attribute(IFA_BROADCAST, broadcast)
+    if label:
+        body += attribute(IFA_LABEL, label + b"\0")
+    if proto:
+        body += attribute(IFA_PROTO, bytes([proto]))
+    if (valid, preferred) != (None, None):
+        seconds = [_FOR_EVER if each is None else each for each in (preferred, valid)]
+        body += attribute(IFA_CACHEINFO, _LIFETIMES.pack(*seconds) + bytes(8))
+    return body
+
+
+def extras(address: AddrMessage) -> AddrExtras:
+    """Return what an address that was read has beyond a plain one."""
+    body = address.body
+    attrs = {attr: body[start:end] for attr, start, end in attributes(body, 8, len(body))}
+    label = attrs.get(IFA_LABEL, b"").rstrip(b"\0")
+    preferred, valid = lifetimes(body)
+    return AddrExtras(
+        address.peer, attrs.get(IFA_BROADCAST, b""), label, body[3], address.flags & ADDED_FLAGS, valid, preferred
+    )
+
+
+ADDED_FLAGS: Final = IFA_F_NODAD | IFA_F_NOPREFIXROUTE
+"""The flags with which an address can be added."""
 
 _PLAIN: Final = {IFA_ADDRESS, IFA_LOCAL, IFA_LABEL, IFA_CACHEINFO, IFA_FLAGS, IFA_PROTO}
 _FLAGS_OF_NEW: Final = IFA_F_PERMANENT | IFA_F_SECONDARY | IFA_F_TENTATIVE | IFA_F_DADFAILED

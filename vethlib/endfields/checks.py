@@ -10,13 +10,17 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from ipaddress import IPv4Interface, IPv6Interface, ip_interface
+from ipaddress import IPv4Interface
 from math import isfinite
-from socket import AF_INET, AF_INET6, inet_pton
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from vethlib.addresses import IPInterface
+from vethlib.addresses import IPInterface, identity_of
 from vethlib.errors import InvalidValue
+
+from .plainaddress import check_plain
+
+if TYPE_CHECKING:
+    from .newaddress import NewAddress
 
 _ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 
@@ -26,8 +30,6 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]{1,15}").fullmatch  # a third of the tim
 IPV6_MIN_MTU = 1280
 """Bytes (include/uapi/linux/ipv6.h); below it, addrconf_notify() removes IPv6 from the link."""
 
-_NO_ADDRESS = "must be an address with a prefix length, such as 10.0.0.1/24 or 2001:db8::1/64"
-_LONGEST_ADDRESS = 128  # characters: the longest spelling of an IPv6 address, with a prefix and a scope, has half of it
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 # Six bytes in groups of two, four or six digits, or in one; a separator is the same throughout.
 _ANY_MAC = (
@@ -298,8 +300,13 @@ def check_alias(alias: str, field: str = "alias") -> str:
     return alias
 
 
-def check_addresses(addresses: Iterable[str | IPInterface], field: str = "addresses") -> tuple[IPInterface, ...]:
-    """Return the addresses as ``ipaddress`` interfaces; each needs a prefix and can occur only once."""
+def check_addresses(
+    addresses: Iterable[str | IPInterface | NewAddress], field: str = "addresses"
+) -> tuple[IPInterface, ...]:
+    """Return the addresses as ``ipaddress`` interfaces; each needs a prefix and can occur only once.
+
+    One with attributes is a :class:`vethlib.NewAddress`, which is such an interface, too.
+    """
     if isinstance(addresses, str):
         raise InvalidValue(field, addresses, 'must be a list of addresses, such as ["10.0.0.1/24"]')
     checked: list[IPInterface] = []
@@ -314,41 +321,23 @@ def _check_different(addresses: Iterable[IPInterface], field: str) -> None:
     seen: dict[object, IPInterface] = {}
     for one in addresses:
         # ipv6_chk_same_addr (net/ipv6/addrconf.c) does not look at the prefix length; IPv4 does.
-        first = seen.setdefault(one.ip if one.version == 6 else one, one)
+        first = seen.setdefault(one.ip if one.version == 6 else _slot(one), one)
         if first is not one:
             same = "the same address is given twice"
-            cure = same if first == one else "a link has an IPv6 address once, with one prefix length"
+            cure = same if first.network == one.network else "a link has an IPv6 address once, with one prefix length"
             raise InvalidValue(field, str(one), cure)
 
 
-def _check_address(address: str | IPInterface, field: str) -> IPInterface:
-    if isinstance(address, str):
-        if "/" not in address:
-            raise InvalidValue(field, address, "must have a prefix length, as in 10.0.0.1/24 or 2001:db8::1/64")
-        address = _parse_address(address, field)
-    if not isinstance(address, (IPv4Interface, IPv6Interface)):
-        raise InvalidValue(field, address, "must be a string or an ipaddress interface")
-    if address.ip.is_unspecified or address.ip.is_multicast:
-        raise InvalidValue(field, str(address), "a link cannot have an unspecified or a multicast address")
-    if isinstance(address, IPv6Interface) and address.scope_id is not None:
-        raise InvalidValue(field, str(address), "an address on a link has no %scope: the link is the scope")
-    return address
+def _slot(one: IPInterface) -> object:
+    """Return what an IPv4 address of a link must differ in from the others: local address, and subnet of its peer."""
+    interface, peer = identity_of(one)
+    network = interface.network if peer is None else IPv4Interface((int(peer), interface.network.prefixlen)).network
+    return interface if network == interface.network else (interface, network)
 
 
-def _parse_address(text: str, field: str) -> IPInterface:
-    if len(text) > _LONGEST_ADDRESS:
-        raise InvalidValue(field, text, _NO_ADDRESS)
-    # Most are as inet_pton reads them, which takes half as long as ipaddress; what it does not read, that explains.
-    ip, _, prefix = text.partition("/")
-    try:
-        if len(prefix) <= 3 and prefix.isdecimal() and prefix.isascii():
-            if ":" not in ip:
-                return IPv4Interface((inet_pton(AF_INET, ip), int(prefix)))
-            if "%" not in ip:
-                return IPv6Interface((inet_pton(AF_INET6, ip), int(prefix)))
-    except (OSError, ValueError):
-        pass
-    try:
-        return ip_interface(text)
-    except ValueError:
-        raise InvalidValue(field, text, _NO_ADDRESS) from None
+def _check_address(address: str | IPInterface | NewAddress, field: str) -> IPInterface:
+    if isinstance(address, str) and " " in address.strip():
+        from .newaddress import read_address  # for attributes that few addresses have
+
+        return read_address(address, field)
+    return check_plain(address, field)

@@ -20,6 +20,7 @@ from operator import attrgetter
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from vethlib import links
+from vethlib.addresses import PLAIN
 from vethlib.agent.limits import Limits
 from vethlib.endfields.checks import Sysctl
 from vethlib.endfields.neighbours import Neighbour
@@ -289,6 +290,8 @@ def _read_address(text: str | links.Interface, where: str) -> links.Interface:
         address = links.check_addresses([whole], where)[0]
     except InvalidValue as error:
         raise InvalidValue(where, text, error.hint) from None
+    if type(address) not in PLAIN:
+        raise InvalidValue(where, text, "must be an address with a prefix length, without attributes")
     if address.version == 6 and int(address) == 1:  # EADDRNOTAVAIL from ipv6_add_addr(), net/ipv6/addrconf.c
         raise InvalidValue(where, text, "only the loopback interface can have this address")
     return address

@@ -34,6 +34,7 @@ from .base import SessionBase
 
 if TYPE_CHECKING:
     from vethlib.endfields.neighbours import Neighbour
+    from vethlib.endfields.newaddress import NewAddress
     from vethlib.endfields.routes import Route
 
 
@@ -55,10 +56,10 @@ class ChangingSession(SessionBase):
         mtu: int | None = None,
         alias: str | None = None,
         group: int | None = None,
-        addresses: Iterable[str | IPInterface] | None = None,
-        add_addresses: Iterable[str | IPInterface] = (),
-        remove_addresses: Iterable[str | IPInterface | Address] = (),
-        address_order: Iterable[str | IPInterface] = (),
+        addresses: Iterable[str | IPInterface | NewAddress] | None = None,
+        add_addresses: Iterable[str | IPInterface | NewAddress] = (),
+        remove_addresses: Iterable[str | IPInterface | NewAddress | Address] = (),
+        address_order: Iterable[str | IPInterface | NewAddress] = (),
         address_proto: int = 0,
         only_if: Callable[[Link, Birth], bool] | None = None,
         wait: float | None = None,
@@ -79,7 +80,9 @@ class ChangingSession(SessionBase):
         if several are possible. `add_addresses` and `remove_addresses` change single addresses; an address in both is
         removed and added again. Removing an IP interface removes the address without a peer, or, if there is none,
         those with a peer; an :class:`Address` removes exactly that address. `address_order` puts those of its addresses
-        that the link has in this order. Addresses that would expire or are deprecated become permanent. `alias=""`
+        that the link has in this order. Addresses that would expire or are deprecated become permanent,
+        unless they are given lifetimes. An address with attributes (:class:`vethlib.NewAddress`) that the link has with
+        others is removed and added again; one without may have any. `alias=""`
         clears the alias. Setting a link down removes its IPv6 addresses, and so does ipv6=False, which disables IPv6 on
         it; ipv6=True enables it. `altnames` replaces all alternative names. The link is attached to the bridge or VRF
         `master`, or detached with ``master=""``; it keeps its addresses. Of the `sysctls`, those that are given are
@@ -186,7 +189,7 @@ class ChangingSession(SessionBase):
         name: LinkRef,
         netns: NetnsRef = "",
         *,
-        addresses: Iterable[str | IPInterface],
+        addresses: Iterable[str | IPInterface | NewAddress],
         index: int | None = None,
         address_proto: int = 0,
     ) -> None:
@@ -256,7 +259,7 @@ class ChangingSession(SessionBase):
             return move(namespaces, Target(namespaces(netns), old, netns, request, index), namespaces(to), to, name)
 
 
-def _check_removed(addresses: Iterable[str | IPInterface | Address]) -> tuple[IPInterface | Address, ...]:
+def _check_removed(addresses: Iterable[str | IPInterface | NewAddress | Address]) -> tuple[IPInterface | Address, ...]:
     """Return addresses to remove: each Address as it is, and others checked."""
     field = "remove_addresses"
     if isinstance(addresses, str):

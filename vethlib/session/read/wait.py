@@ -19,6 +19,7 @@ from vethlib._nl.const import RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR, RTNLGRP_
 from vethlib._nl.sock import RtnlSocket
 from vethlib._primitives import select, time
 from vethlib._values import Value
+from vethlib.addresses import identity_of
 from vethlib.errors import DuplicateAddress, NetlinkError, WaitTimeout
 from vethlib.links import IPInterface, Link, NetnsRef, describe
 from vethlib.session.core.ipv6 import read_settings
@@ -106,11 +107,12 @@ def _missing(namespaces: Namespaces, place: OpenNetns, end: Awaited) -> tuple[st
     # The kernel's own link-local address was not requested, and an IPv4 link would wait two seconds for it.
     addresses = addresses_of(read_addresses(namespaces, place, link.ifindex))
     # Before Linux 5.18, a link-local address that was requested looks like the kernel's own.
-    given = [address for address in addresses if not address.by_kernel or address.interface in end.addresses]
+    wanted = {identity_of(interface): interface for interface in end.addresses}
+    given = [address for address in addresses if not address.by_kernel or address.identity in wanted]
     if duplicates := [str(address.interface.ip) for address in given if address.dadfailed]:
         raise _duplicate(f"another host on the link has {', '.join(duplicates)}", target)
-    present = {address.interface for address in given if address.peer is None}
-    lost = [interface for interface in end.addresses if interface not in present]
+    present = {address.identity for address in given}
+    lost = [interface for identity, interface in wanted.items() if identity not in present]
     if any(interface.version == 6 for interface in lost) and _is_switched_off(place, link.name):
         says = f"another host on the link has the MAC address {link.mac.hex(':')}, so the kernel has disabled IPv6"
         raise _duplicate(f"{says} on {link.name!r} (accept_dad is 2)", target)

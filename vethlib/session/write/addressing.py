@@ -7,20 +7,24 @@
    replace is removed before it.
 3. An address is identified as by the kernel: local address, prefix length and peer. If a caller gives the first two and
    the link has no such address without a peer, those with a peer are meant.
+4. A present address that differs from a desired one in other attributes (:class:`vethlib.NewAddress`) is removed and
+   added again; lifetimes are changed in place. A desired address without attributes may have any.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Container, Iterable, Iterator, Sequence
-from typing import Final
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from operator import attrgetter
+from typing import Final, TypeVar
 
 from vethlib._nl.addr import del_addr, new_addr, parse_addr, restore_addr
-from vethlib._nl.const import IFA_F_PERMANENT
 from vethlib._values import Value, replace
 from vethlib.address_order import added, in_order, in_the_way, rearrangement, removed
-from vethlib.addresses import Address, Identity, IPInterface
+from vethlib.addresses import Address, Identity, IPInterface, as_address, identity_of
 from vethlib.endfields.table import Step
+
+T = TypeVar("T")
 
 __all__ = ["ROUNDS", "Goal", "as_sent", "give", "take"]
 
@@ -54,7 +58,8 @@ class Goal(Value):
 
     With `whole`, `add` are all its addresses, in this order, except the link-local address that the kernel generates
     from its MAC. Otherwise the link is to have those of `add` and not those of `gone`, and those of `order` in this
-    order. `again` are present, and are to be removed and added again. New addresses get the owner mark `proto`.
+    order. `again` are present, and are to be removed and added again, because that was requested or because they
+    differ (rule 4). New addresses get the owner mark `proto`.
     """
 
     index: int
@@ -63,7 +68,7 @@ class Goal(Value):
     add: tuple[IPInterface, ...]
     gone: frozenset[Identity]
     order: tuple[IPInterface, ...]
-    again: frozenset[IPInterface] = frozenset()
+    again: frozenset[Identity] = frozenset()
 
     @classmethod
     def of(
@@ -79,21 +84,19 @@ class Goal(Value):
     ) -> Goal:
         """Return the goal for a request, given the addresses that the link has (`present`)."""
         if whole is not None:
-            return cls(index, proto, True, whole, frozenset(), whole)
+            return cls(index, proto, True, whole, frozenset(), whole, _differing(present, whole))
         gone = {address.identity for wanted in remove for address in _meant(wanted, present)}
-        again = frozenset(interface for interface in add if (interface, None) in gone)
-        gone -= {(interface, None) for interface in again}
-        return cls(index, proto, False, add, frozenset(gone), order, again)
+        again = frozenset(identity for interface in add if (identity := identity_of(interface)) in gone)
+        return cls(index, proto, False, add, frozenset(gone - again), order, again | _differing(present, add))
 
     def first(self, present: Sequence[Address]) -> tuple[list[Step], list[Step]]:
         """Return the steps before any other address is removed, and those after that."""
         new = self._new(present)
         obstacles = in_the_way(self._unwanted(present), new)
         before = [take(address, self.index) for address in _secondaries_first(obstacles)]
-        by_interface = {address.interface: address for address in new}
         conflicting = self._conflicting(present)
-        before += [self._give(by_interface[interface], conflicting) for interface in as_sent(tuple(by_interface))]
-        before += self._renewals(present)
+        before += [self._give(address, conflicting) for address in as_sent(new, attrgetter("interface.version"))]
+        before += self._renewals(present, first=True)
         then = added(removed(present, obstacles), new)
         after = rearrangement(then, replace(self, again=frozenset()).target(then))
         return before, [
@@ -103,10 +106,13 @@ class Goal(Value):
 
     def unmet(self, present: Sequence[Address]) -> list[Step]:
         """Return the steps that are still needed after :meth:`first`; none if the goal is reached."""
-        rest = replace(self, again=frozenset())
-        missing = rearrangement(present, rest.target(present))
+        rest = replace(self, again=_differing(present, self.add))
+        differing = [address for address in present if address.identity in rest.again]
+        remaining = removed(present, differing)
+        missing = rearrangement(remaining, rest.target(present))
         conflicting = rest._conflicting(present)
         return [
+            *(take(address, self.index) for address in _secondaries_first(differing)),
             *(take(address, self.index) for address in missing.take),
             *(self._give(address, conflicting) for address in missing.give),
             *rest._renewals(present),
@@ -117,23 +123,25 @@ class Goal(Value):
         return in_order(added(removed(present, self._unwanted(present)), self._new(present)), self.order)
 
     def _new(self, present: Iterable[Address]) -> list[Address]:
-        exactly = {address.interface for address in present if address.peer is None} - self.again
-        missing = (interface for interface in self.add if interface not in exactly)
-        return [Address(self.index, interface, IFA_F_PERMANENT, self.proto) for interface in missing]
+        there = {address.identity for address in present} - self.again
+        missing = (interface for interface in self.add if identity_of(interface) not in there)
+        return [as_address(interface, self.index, self.proto) for interface in missing]
 
     def _unwanted(self, present: Iterable[Address]) -> list[Address]:
-        return [address for address in present if self._must_go(address)]
+        wanted = {identity_of(interface) for interface in self.add} if self.whole else set()
+        return [address for address in present if self._must_go(address, wanted)]
 
-    def _must_go(self, address: Address) -> bool:
-        if not self.whole:
-            return address.identity in self.gone or (address.peer is None and address.interface in self.again)
-        if address.peer is None and address.interface in self.add:
+    def _must_go(self, address: Address, wanted: set[Identity]) -> bool:
+        if not self.whole or address.identity in self.again:
+            return address.identity in self.gone or address.identity in self.again
+        if address.identity in wanted:
             return False
-        return not address.by_kernel or any(address.interface.ip == wanted.ip for wanted in self.add)
+        return not address.by_kernel or any(address.interface.ip == interface.ip for interface, _ in wanted)
 
     def _conflicting(self, present: Sequence[Address]) -> set[Identity]:
         """Return the new addresses that conflict with those that stay: for these, EEXIST is an error."""
-        staying = [address for address in present if not self._must_go(address)]
+        unwanted = {address.identity for address in self._unwanted(present)}
+        staying = [address for address in present if address.identity not in unwanted]
         new = self._new(present)
         if not in_the_way(staying, new):
             return set()
@@ -142,20 +150,52 @@ class Goal(Value):
     def _give(self, address: Address, conflicting: Container[Identity]) -> Step:
         return give(address, self.index, () if address.identity in conflicting else (errno.EEXIST,))
 
-    def _renewals(self, present: Iterable[Address]) -> Iterator[Step]:
-        """Yield steps that make desired addresses permanent that expire or are deprecated; they keep their position."""
+    def _renewals(self, present: Iterable[Address], *, first: bool = False) -> Iterator[Step]:
+        """Yield steps that give desired addresses their lifetimes; they keep their position.
+
+        Those that are to be permanent expire or are deprecated. At `first`, all others get their lifetimes anew.
+        """
+        wanted = {identity: each for each in self.add if (identity := identity_of(each)) not in self.again}
         for address in present:
-            wanted = address.peer is None and address.interface in self.add and address.interface not in self.again
-            if wanted and (address.expires or address.deprecated):
-                packed, length = address.interface.packed, address.interface.network.prefixlen
-                request = new_addr(self.index, packed, length, self.proto or address.proto, replace=True)
-                yield Step(f"address {address}", request, address=address.interface)
+            if (given := wanted.get(address.identity)) is None:
+                continue
+            lives_like = getattr(given, "lives_like", None)
+            if lives_like is None or not getattr(given, "expires", False):
+                as_wanted = not (address.expires or address.deprecated)
+            else:
+                as_wanted = not first and lives_like(address)
+            if not as_wanted:
+                yield self._renewal(address, given)
+
+    def _renewal(self, address: Address, given: IPInterface) -> Step:
+        renewed = as_address(given, self.index, self.proto or address.proto)
+        if not renewed.message:
+            packed, length = address.interface.packed, address.interface.network.prefixlen
+            request = new_addr(self.index, packed, length, renewed.proto, replace=True)
+            return Step(f"address {address}", request, address=address.interface)
+        request = restore_addr(parse_addr(renewed.message), self.index, replace=True)
+        undo = (restore_addr(parse_addr(address.message), self.index, replace=True),)
+        return Step(f"address {address}", request, undo, address=address.interface)
+
+
+def _differing(present: Iterable[Address], wanted: Iterable[IPInterface]) -> frozenset[Identity]:
+    """Return which present addresses are desired with other attributes (rule 4)."""
+    met: dict[Identity, Callable[[Address], bool]] = {}
+    for each in wanted:
+        if (is_met_by := getattr(each, "is_met_by", None)) is not None:
+            met[identity_of(each)] = is_met_by
+    if not met:
+        return frozenset()
+    return frozenset(each.identity for each in present if each.identity in met and not met[each.identity](each))
 
 
 def _meant(wanted: IPInterface | Address, present: Sequence[Address]) -> list[Address]:
     """Return the addresses of the link that a caller means (rule 3)."""
     if isinstance(wanted, Address):
         return [address for address in present if address.identity == wanted.identity]
+    wanted, peer = identity_of(wanted)
+    if peer is not None:
+        return [address for address in present if address.identity == (wanted, peer)]
     equal = [address for address in present if address.interface == wanted]
     return [address for address in equal if address.peer is None] or equal
 
@@ -164,11 +204,11 @@ def _secondaries_first(addresses: Iterable[Address]) -> list[Address]:
     return sorted(addresses, key=lambda address: not address.secondary)
 
 
-def as_sent(wanted: Sequence[IPInterface]) -> Sequence[IPInterface]:
+def as_sent(wanted: Sequence[T], version: Callable[[T], int] = attrgetter("version")) -> Sequence[T]:
     """Return the order in which to add addresses so that they end up in this one (rule 3 of address_order.py)."""
     if len(wanted) < 2:
         return wanted
-    ipv6 = [interface for interface in wanted if interface.version == 6]
+    ipv6 = [each for each in wanted if version(each) == 6]
     if len(ipv6) < 2:
         return wanted
-    return [interface for interface in wanted if interface.version == 4] + ipv6[::-1]
+    return [each for each in wanted if version(each) == 4] + ipv6[::-1]

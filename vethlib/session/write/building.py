@@ -21,9 +21,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
-from vethlib._nl.addr import new_addr
+from vethlib._nl.addr import new_addr, parse_addr, restore_addr
 from vethlib._nl.batch import DONE, Outcome
 from vethlib._nl.link import LinkMessage, get_link, parse_link, set_link, set_up
+from vethlib.addresses import PLAIN, as_address, plain_of
 from vethlib.endfields.checks import MasterName
 from vethlib.endfields.table import FIELDS, MASTER, Step
 from vethlib.errors import VethError
@@ -342,11 +343,13 @@ def _read(read: list[tuple[Identity, LinkMessage]], namespaces: Namespaces, plac
             )
         else:
             read.append((place.identity, message))
-            side.link = to_link(message, side.end.netns, addresses=side.end.interfaces)
+            side.link = to_link(message, side.end.netns, addresses=plain_of(side.end.interfaces))
 
 
 def _address_request(index: int, interface: IPInterface, proto: int) -> bytes:
     """Return the RTM_NEWADDR for an ``ipaddress`` interface."""
+    if type(interface) not in PLAIN and (body := as_address(interface, index, proto).message):
+        return restore_addr(parse_addr(body))
     return new_addr(index, interface.packed, interface.network.prefixlen, proto)
 
 

@@ -152,15 +152,16 @@ class Creation:
         for position, pair in enumerate(self._pairs):
             if pair is not None:
                 try:
-                    self._pairs[position] = self._await(pair, wait, deadline)
+                    self._pairs[position] = self._await(pair, self._veths[position], wait, deadline)
                 except VethError as error:
                     self._not_usable(position, error)
 
-    def _await(self, pair: Pair, wait: float, deadline: float) -> Pair:
+    def _await(self, pair: Pair, veth: Veth, wait: float, deadline: float) -> Pair:
         from vethlib.session.read.wait import Awaited, until_usable  # 1 ms, for those who wait
 
         with self._open_namespaces() as namespaces:
-            ends = [Awaited(link.name, link.netns, link.addresses) for link in pair]
+            given = veth.a.interfaces, veth.b.interfaces
+            ends = [Awaited(link.name, link.netns, its) for link, its in zip(pair, given, strict=True)]
             return Pair(*until_usable(namespaces, ends, wait, deadline))
 
     def _not_usable(self, position: int, error: VethError) -> None:

@@ -10,6 +10,7 @@ from typing import Final
 
 from vethlib._nl.batch import UNSENT, Exchange, Outcome
 from vethlib._nl.link import LinkMessage, NewEnd, create_veth, parse_link
+from vethlib.addresses import plain_of
 from vethlib.endfields.checks import IPV6_MIN_MTU
 from vethlib.errors import InvalidValue, LinkExists, Malformed, NetlinkError, VethError
 from vethlib.links import End, Link, Veth
@@ -145,7 +146,7 @@ class Job:
             mtu,
             end.up,
             "unknown" if end.up else echo.operstate,
-            end.interfaces,
+            plain_of(end.interfaces),
             peer,
             netnsid,
             end.alias or "",

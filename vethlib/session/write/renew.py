@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vethlib._nl.addr import new_addr
+from vethlib._nl.addr import new_addr, parse_addr, restore_addr
 from vethlib._nl.batch import Outcome
-from vethlib.addresses import Address
+from vethlib.addresses import Address, as_address, identity_of
 from vethlib.errors import NetlinkError
 from vethlib.links import IPInterface
 from vethlib.session.core.namespaces import Namespaces
@@ -26,24 +26,26 @@ def renew_addresses(namespaces: Namespaces, target: Target, wanted: Sequence[IPI
     """
     place, index = target.place, find(namespaces, target).ifindex
     target.check_ifindex(index)
-    present = {
-        address.interface: address
-        for address in addresses_of(read_addresses(namespaces, place, index))
-        if address.peer is None
-    }
+    present = {address.identity: address for address in addresses_of(read_addresses(namespaces, place, index))}
     requests: list[bytes] = []
     for interface in wanted:
-        if (address := present.get(interface)) is not None:
-            requests += _renewal(address, index, proto)
+        if (address := present.get(identity_of(interface))) is not None:
+            requests += _renewal(address, as_address(interface, index, proto or address.proto))
     for outcome in namespaces.exchange(place, requests) if requests else ():
         if outcome.errno:
             raise target.refusal(Outcome(outcome.errno, outcome.extack, ()), cls=NetlinkError)
 
 
-def _renewal(address: Address, index: int, proto: int) -> list[bytes]:
-    packed, prefixlen, owner = address.interface.packed, address.interface.network.prefixlen, proto or address.proto
+def _renewal(address: Address, renewed: Address) -> list[bytes]:
     if address.dadfailed:
-        return [take(address, index).request, new_addr(index, packed, prefixlen, owner)]
+        return [take(address, renewed.index).request, _new(renewed)]
     if address.expires or address.deprecated:
-        return [new_addr(index, packed, prefixlen, owner, replace=True)]
+        return [_new(renewed, replace=True)]
     return []
+
+
+def _new(address: Address, *, replace: bool = False) -> bytes:
+    if address.message:
+        return restore_addr(parse_addr(address.message), replace=replace)
+    packed, prefixlen = address.interface.packed, address.interface.network.prefixlen
+    return new_addr(address.index, packed, prefixlen, address.proto, replace=replace)

@@ -1,0 +1,270 @@
+"""Addresses with a peer, a broadcast address, a label, a scope, flags and lifetimes: as given, as read, and undone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.live.sysctls import sysctl
+from tests.live.test_session_addresses import OTHERS, TEXTS, by_hand, lasting, often, there
+from tests.witness import seen
+from vethlib import End, InvalidValue, NetlinkError, NewAddress, Session, Veth
+from vethlib._nl.batch import Exchange
+from vethlib._nl.counts import counts
+from vethlib.addresses import PLAIN
+from vethlib.session.core.namespaces import Namespaces, OpenNetns
+
+WANTED = [
+    "10.0.0.1/24 brd + label va:x",
+    "10.0.1.1/24 brd 10.0.1.99 scope link",
+    "10.1.0.1 peer 10.1.0.2/32",
+    "10.2.0.1 peer 10.3.0.1/24 brd + scope host",
+    "10.4.0.1/16 noprefixroute",
+    "2001:db8::1/64 nodad noprefixroute",
+    "2001:db8:1::1 peer 2001:db8:1::2/128",
+    "2001:db8:2::1/64 nodad",
+]
+LIVING = ["10.5.0.1/24 valid_lft 1000 preferred_lft 500", "2001:db8:5::1/64 nodad valid_lft 1000 preferred_lft 700"]
+
+
+@pytest.fixture
+def pair(session: Session) -> None:
+    session.create(Veth(End("va"), End("vb")))
+
+
+def as_ip_gives(*texts: str, session: Session) -> list[dict[str, Any]]:
+    """What `ip` itself makes of these texts, on a link of the same name."""
+    session.delete("va")
+    session.create(Veth(End("va"), End("vb")))
+    by_hand(*texts)
+    return lasting()
+
+
+@pytest.mark.parametrize("text", [*WANTED, *LIVING])
+def test_an_address_is_what_ip_makes_of_the_same_text(session: Session, text: str) -> None:
+    session.create(Veth(End("va", addresses=[text]), End("vb")))
+    created = lasting()
+    session.set("va", addresses=[])
+    session.set("va", add_addresses=[text])
+    assert lasting() == created == as_ip_gives(text, session=session)
+
+
+def test_all_of_them_are_given_in_a_message_each_and_in_order(session: Session) -> None:
+    plain = [text.split()[0] for text in [*WANTED, *LIVING] if "peer" not in text]
+    session.create(Veth(End("va"), End("vb")))
+    requests = counts.requests
+    session.set("va", addresses=plain)
+    without = counts.requests - requests
+    session.set("va", addresses=[])
+    requests = counts.requests
+    session.set("va", addresses=[text for text in [*WANTED, *LIVING] if "peer" not in text])
+    assert counts.requests - requests == without
+    session.set("va", addresses=[*WANTED, *LIVING])
+    before = lasting()
+    session.set("va", addresses=[*WANTED, *LIVING])
+    assert lasting() == before
+
+
+def test_a_value_is_given_as_its_text_is(session: Session) -> None:
+    value = NewAddress("10.0.0.1/24", broadcast="+", label="va:x", scope="link")
+    link = session.create(Veth(End("va", addresses=[value]), End("vb")), wait=60).a
+    assert "10.0.0.1/24" in [str(address) for address in link.addresses]
+    assert all(type(address) in PLAIN for address in link.addresses)
+    (address,) = [each for each in session.lookup("va").ifaddrs if each.interface.version == 4]
+    assert (str(address.broadcast), address.label, address.scope) == ("10.0.0.255", "va:x", 253)
+
+
+def test_flags_and_peer_are_read(session: Session) -> None:
+    session.create(Veth(End("va", addresses=WANTED), End("vb")), wait=60)
+    flags = {str(one): (one.nodad, one.noprefixroute) for one in session.lookup("va").ifaddrs if not one.by_kernel}
+    assert flags["2001:db8::1/64"] == (True, True)
+    assert flags["2001:db8:2::1/64"] == (True, False)
+    assert flags["10.4.0.1/16"] == (False, True)
+    assert flags["10.1.0.1 peer 10.1.0.2/32"] == (False, False)
+
+
+@pytest.mark.usefixtures("pair")
+@pytest.mark.parametrize("how", ["addresses", "add_addresses"])
+@pytest.mark.parametrize(
+    ("present", "wanted"),
+    [
+        ("10.0.0.1/24", "10.0.0.1/24 brd +"),
+        ("10.0.0.1/24 brd +", "10.0.0.1/24 brd 10.0.0.9 label va:y"),
+        ("10.0.0.1/24 label va:x scope link", "10.0.0.1/24 label va:y"),
+        ("10.0.0.1/24 noprefixroute", "10.0.0.1/24 label va:x"),
+        ("10.0.0.1 peer 10.0.0.2/32", "10.0.0.1 peer 10.0.0.2/32 scope link"),
+        ("2001:db8::1/64", "2001:db8::1/64 nodad noprefixroute"),
+    ],
+)
+def test_an_address_that_differs_is_replaced(session: Session, how: str, present: str, wanted: str) -> None:
+    by_hand(present)
+    given: dict[str, Any] = {how: [wanted]}
+    session.set("va", **given)
+    assert lasting() == as_ip_gives(wanted, session=session)
+
+
+@pytest.mark.usefixtures("pair")
+def test_one_that_is_as_given_is_not_touched(session: Session) -> None:
+    by_hand(*WANTED)
+    before = [(one["local"], one.get("label")) for one in seen("va")["addr_info"]]
+    requests = counts.requests
+    session.set("va", add_addresses=WANTED)
+    with_attributes = counts.requests - requests
+    assert [(one["local"], one.get("label")) for one in seen("va")["addr_info"]] == before
+    requests = counts.requests
+    session.set("va", add_addresses=["10.4.0.1/16", "2001:db8::1/64"])
+    assert counts.requests - requests == with_attributes
+
+
+@pytest.mark.usefixtures("pair")
+def test_a_plain_address_may_have_any_attributes(session: Session) -> None:
+    by_hand("10.0.0.1/24 brd + label va:x", "2001:db8::1/64 nodad noprefixroute")
+    before = lasting()
+    session.set("va", addresses=["10.0.0.1/24", "2001:db8::1/64"])
+    assert lasting() == before
+
+
+@pytest.mark.usefixtures("pair")
+def test_lifetimes_start_again_each_time_they_are_set_and_the_address_stays(session: Session) -> None:
+    by_hand("10.0.0.9/24", "10.0.0.1/24 valid_lft 500 preferred_lft 400", "2001:db8::1/64 nodad")
+    session.set(
+        "va",
+        add_addresses=["10.0.0.1/24 valid_lft 9000 preferred_lft 8000", "2001:db8::1/64 nodad valid_lft 7000"],
+    )
+    lives = {one["local"]: (one["valid_life_time"], one["preferred_life_time"]) for one in seen("va")["addr_info"]}
+    assert 8900 < lives["10.0.0.1"][0] <= 9000
+    assert 7900 < lives["10.0.0.1"][1] <= 8000
+    assert 6900 < lives["2001:db8::1"][0] <= 7000
+    assert there()[:2] == ["10.0.0.9/24", "10.0.0.1/24"]
+    session.set("va", add_addresses=["10.0.0.1/24"])
+    assert {one["valid_life_time"] for one in seen("va")["addr_info"] if one["local"] == "10.0.0.1"} == {2**32 - 1}
+
+
+@pytest.mark.usefixtures("pair")
+def test_what_is_refused_leaves_addresses_and_their_lifetimes_as_they_were(session: Session) -> None:
+    by_hand("10.0.0.1/24 brd + label va:x", "10.0.0.2/24 valid_lft 500 preferred_lft 400", "2001:db8::1/64 nodad")
+    before = lasting()
+    with pytest.raises(NetlinkError):
+        session.set(
+            "va",
+            new_name="vb",
+            add_addresses=[
+                "10.0.0.1/24 label va:y",
+                "10.0.0.2/24 valid_lft 9000 preferred_lft 9000",
+                "2001:db8::1/64 nodad noprefixroute",
+                "10.0.0.3 peer 10.9.0.1/32",
+            ],
+        )
+    assert lasting() == before
+    assert max(one["valid_life_time"] for one in seen("va")["addr_info"] if one["local"] == "10.0.0.2") <= 500
+
+
+@pytest.mark.usefixtures("pair")
+def test_one_with_a_peer_is_removed_by_its_text_and_no_other(session: Session) -> None:
+    by_hand("10.0.0.1 peer 10.0.0.2/32", "10.0.0.1 peer 10.0.0.3/32")
+    session.set("va", remove_addresses=["10.0.0.1 peer 10.0.0.3/32"])
+    assert there() == ["10.0.0.1 peer 10.0.0.2/32"]
+
+
+@pytest.mark.usefixtures("pair")
+def test_an_address_is_as_given_on_a_link_that_is_renamed_at_the_same_time(session: Session) -> None:
+    session.set("va", add_addresses=["10.0.0.1/24 brd +", "10.0.0.2/24 label va:x"])
+    wanted = ["10.0.0.1/24 brd +", "10.0.0.2/24 label new:y", "10.1.0.1 peer 10.1.0.2/32"]
+    session.set("va", new_name="new", addresses=wanted)
+    found = {one["local"]: one for one in seen("new")["addr_info"]}
+    assert (found["10.0.0.1"]["broadcast"], found["10.1.0.1"]["address"]) == ("10.0.0.255", "10.1.0.2")
+    assert found["10.0.0.2"]["label"] == "new:y"
+
+
+@pytest.mark.usefixtures("pair")
+def test_an_ipv6_address_gets_another_peer_in_a_whole_set_only(session: Session) -> None:
+    by_hand("2001:db8::1/64 nodad")
+    with pytest.raises(NetlinkError):
+        session.set("va", add_addresses=["2001:db8::1 peer 2001:db8::2/64 nodad"])
+    assert there() == ["2001:db8::1/64"]
+    session.set("va", addresses=["2001:db8::1 peer 2001:db8::2/64 nodad"])
+    assert there() == ["2001:db8::1 peer 2001:db8::2/64"]
+
+
+@pytest.mark.parametrize("attributes", [False, True])
+def test_waiting_ends_with_one_that_has_a_peer(session: Session, attributes: bool) -> None:
+    given = WANTED if attributes else ["10.0.0.1/24", "2001:db8::1/64"]
+    a, _ = session.create(Veth(End("va", addresses=given), End("vb")), wait=60)
+    assert len(a.addresses) >= len(given)
+    session.set("va", add_addresses=["10.9.0.1 peer 10.9.0.2/32"], wait=60)
+
+
+def test_ipv6_is_enabled_for_an_address_with_attributes(session: Session) -> None:
+    sysctl("", "ipv6/conf/default/disable_ipv6", "1")
+    session.create(Veth(End("va", addresses=["2001:db8::1/64 nodad noprefixroute"]), End("vb")))
+    (one,) = [one for one in seen("va")["addr_info"] if one["local"] == "2001:db8::1"]
+    assert (one["nodad"], one["noprefixroute"]) == (True, True)
+
+
+@pytest.mark.parametrize("field", ["addresses", "add_addresses", "remove_addresses", "address_order"])
+def test_what_is_wrong_is_named_with_its_field(session: Session, field: str) -> None:
+    with pytest.raises(InvalidValue) as caught:
+        session.set("va", **{field: ["10.0.0.1/24 dev va"]})  # type: ignore[arg-type]
+    assert (caught.value.field, caught.value.value) == (field, "10.0.0.1/24 dev va")
+
+
+def with_attributes() -> st.SearchStrategy[list[str]]:
+    """Some addresses to be given, none of them twice."""
+
+    def once(chosen: list[str]) -> list[str]:
+        first: dict[str, str] = {}
+        for one in chosen:
+            first.setdefault(one.replace("/", " ").split()[0], one)
+        return list(first.values())
+
+    texts = [*WANTED, *LIVING, *(f"{text} noprefixroute" for text in TEXTS), "10.0.0.1/24 brd +", *TEXTS[:4]]
+    return st.lists(st.sampled_from(texts), max_size=5, unique=True).map(once)
+
+
+@pytest.mark.needs_kernel("5.18")  # which tells fe80::1 from what it makes of the MAC
+@pytest.mark.parametrize("promote", ["0", "1"])
+def test_whatever_is_set_is_exact_and_what_is_undone_is_as_it_was(
+    session: Session, promote: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sysctl("", "ipv4/conf/all/promote_secondaries", promote)
+    session.create(Veth(End("va"), End("vb")))
+    run = Namespaces.run
+
+    def interrupted(self: Namespaces, place: OpenNetns, exchange: Exchange) -> None:
+        run(self, place, exchange)
+        if interrupted.after == 0:  # type: ignore[attr-defined]
+            raise KeyboardInterrupt
+        interrupted.after -= 1  # type: ignore[attr-defined]
+
+    @often
+    @given(
+        st.lists(st.sampled_from([*WANTED, *LIVING, *TEXTS, *OTHERS]), max_size=6), with_attributes(), st.integers(0, 3)
+    )
+    def holds(texts: list[str], wanted: list[str], after: int) -> None:
+        session.set("va", addresses=[])
+        for text in texts:
+            try:
+                session.set("va", add_addresses=[text.replace(" metric 7", "")])
+            except (InvalidValue, NetlinkError):
+                pass
+        before = lasting()
+        interrupted.after = after  # type: ignore[attr-defined]
+        with monkeypatch.context() as patch:
+            patch.setattr(Namespaces, "run", interrupted)
+            try:
+                session.set("va", addresses=wanted)
+            except KeyboardInterrupt:
+                assert lasting() == before
+        session.set("va", addresses=wanted)
+        exact = {NewAddress(text).identity: NewAddress(text) for text in wanted if " " in text}
+        link = session.lookup("va")
+        assert {one.identity for one in link.ifaddrs if not one.by_kernel} == {
+            NewAddress(text).identity for text in wanted
+        }
+        for one in link.ifaddrs:
+            assert one.identity not in exact or exact[one.identity].is_met_by(one)
+
+    holds()
