@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
 
 from tests.live.applying import interface
 from tests.live.configuring import by_file, configured, foreign, pair, placed, put, quickly, settle, until
+from tests.live.descriptors import descriptors_left
 from tests.live.reused_identity import with_inode_again
 from tests.live.tap import Tap
 from tests.witness import ip, names, seen
@@ -248,3 +249,37 @@ def test_a_namespace_whose_identity_is_not_known_for_want_of_descriptors_is_watc
     until(configurator, lambda: not configurator.status("a")[0].warning, 20)
     ip("link", "set", "dev", "a", "mtu", "1300", netns="blue")
     until(configurator, lambda: seen("a", "blue")["mtu"] == 1500, 20)
+
+
+# --- a moment without descriptors
+
+
+@pytest.mark.parametrize("ref", ["blue", "path:/run/netns/blue", "pid:{pid}"])
+def test_a_change_of_a_link_in_a_moment_without_descriptors_detaches_nobody(
+    configurator: Configurator, blue: str, spawn: Callable[[str], int], ref: str
+) -> None:
+    theirs("o1", "blue")
+    attachment = configurator.attach(Tap("o1", ref.format(pid=spawn("blue"))))
+    settle(configurator)
+    link = attachment.link
+    quickly("link set dev o1 mtu 1400", netns="blue")
+    with descriptors_left(0):
+        configurator.poll(0)
+        assert attachment.link is link is not None
+    settle(configurator)
+    assert attachment.link is link
+
+
+def test_a_dependant_waits_for_descriptors_even_if_interfaces_beside_it_come_and_go(
+    configurator: Configurator, blue: str
+) -> None:
+    theirs("o1", "blue")
+    tap = Tap("o1", "netns:blue")
+    beside = pair("a", "b", "blue")
+    with descriptors_left(0):
+        configurator.attach(tap)
+        put(configurator, *beside)
+        for name in ("a", "b"):
+            configurator.delete(name)
+    settle(configurator)
+    until(configurator, lambda: tap.kinds == ["attached"], 20)

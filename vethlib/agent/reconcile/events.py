@@ -153,7 +153,7 @@ class Events:
             self._backoff.watching.fail(time.monotonic())
         for ref in refs:
             place = self._watches.led_to(ref)
-            if place is None or place != self._watches.leads_to(ref):
+            if place is None or place != self._watches.known_to_lead_to(ref):
                 continue
             for name in self._dependants.names_at(ref):
                 link = self._watches.link_named(name, ref)

@@ -210,7 +210,7 @@ class Watches:
         self.follower.unfollow(ref for ref in refs if ref not in kept and not desired.at(ref))
         released: list[NetnsId] = []
         for ref in refs:
-            if not desired.at(ref):
+            if ref not in kept and not desired.at(ref):
                 self.unwatched.pop(ref, None)
             place = self._led_to.get(ref)
             if place is None or any(not other or other in kept or desired.at(other) for other in self.refs[place]):
@@ -252,6 +252,13 @@ class Watches:
             return self._session.identity(ref)
         except VethError:
             return None
+
+    def known_to_lead_to(self, ref: str) -> NetnsId | None:
+        """Return where a reference leads now; for want of descriptors or memory, where it led when it was watched."""
+        try:
+            return self._session.identity(ref)
+        except VethError as error:
+            return self._led_to.get(ref) if is_exhaustion(error) else None
 
     def all_refs(self) -> Iterable[str]:
         """Return every reference under which a namespace is watched."""
