@@ -99,7 +99,7 @@ def test_the_fleet_demo_wires_containers_restarts_one_and_leaves_nothing(directo
     assert done.stderr == ""
     assert NOTHING_LEFT in done.stdout
     assert is_clean(directory)
-    assert names() == before
+    assert names() <= before  # what other tests have left to the kernel to remove may be gone by now
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from pathlib import Path
 from typing import Any
@@ -56,14 +57,19 @@ def indexes(*links: tuple[str, str]) -> list[int]:
 
 
 def reaches(netns: str, address: str, other: str) -> bool:
-    """Whether a UDP datagram sent in one namespace arrives at `address` in another."""
+    """Whether a UDP datagram sent in one namespace arrives at `address`, which another has by then."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with ns.entered(other):
         there = socket.socket(family, socket.SOCK_DGRAM)
     with ns.entered(netns):
         here = socket.socket(family, socket.SOCK_DGRAM)
     with here, there:
-        there.bind((address, 0))
+        try:
+            there.bind((address, 0))
+        except OSError as error:
+            if error.errno != errno.EADDRNOTAVAIL:
+                raise
+            return False
         there.settimeout(20)
         here.sendto(b"hello", there.getsockname())
         try:
