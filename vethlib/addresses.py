@@ -15,7 +15,7 @@ from functools import cache
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, IPv6Network
 from typing import Final, Literal, TypeAlias
 
-from ._nl.addr import extras, is_plain, lasting, lifetimes, parse_addr
+from ._nl.addr import can_be_given, extras, is_bare, is_plain, lasting, lifetimes, parse_addr
 from ._nl.const import (
     IFA_F_DADFAILED,
     IFA_F_DEPRECATED,
@@ -190,6 +190,15 @@ class Address(Value):
         if self.message and other.message:
             return lasting(parse_addr(self.message)) == lasting(parse_addr(other.message))
         return (self.interface, self.peer, self.proto) == (other.interface, other.peer, other.proto)
+
+    def is_bare(self, name: str) -> bool:
+        """Return whether it has none of the attributes of a :class:`vethlib.NewAddress` but a peer, if it was read."""
+        return not self.message or is_bare(self.message, self.flags, name)
+
+    @property
+    def can_be_given(self) -> bool:
+        """Whether it is permanent, and has no attributes but those that a :class:`vethlib.NewAddress` may have."""
+        return self.permanent and (not self.message or can_be_given(parse_addr(self.message)))
 
     def is_plain(self, name: str) -> bool:
         """Return whether it is just as a link called `name` gets it by default: permanent, and without extras."""

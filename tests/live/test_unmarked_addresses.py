@@ -90,6 +90,17 @@ def test_a_changed_prefix_length_is_changed(vethctl: Vethctl, write: Write) -> N
     assert vethctl("diff", write("2001:db8::1/96")).code == 0
 
 
+def test_apply_takes_one_with_attributes_off_and_changes_them(vethctl: Vethctl, write: Write) -> None:
+    vethctl("apply", write("10.9.0.1/24 brd + label a:x", "10.9.1.1 peer 10.9.2.1/32"))
+    assert vethctl("diff", write("10.9.0.1/24 brd + label a:x", "10.9.1.1 peer 10.9.2.1/32")).code == 0
+    vethctl("apply", write("10.9.0.1/24", "10.9.1.1 peer 10.9.2.1/32"))
+    (first,) = [one for one in seen("a")["addr_info"] if one["local"] == "10.9.0.1"]
+    assert (first.get("broadcast"), first["label"]) == (None, "a")
+    told = vethctl("--json", "apply", write("10.9.0.1/24"))
+    assert (told.code, told.err) == (0, "")
+    assert addresses("a") == ["10.9.0.1/24"]
+
+
 def test_a_trial_takes_back_the_address_that_it_added(vethctl: Vethctl, write: Write) -> None:
     vethctl("apply", write("10.9.0.1/24"))
     path = write("10.9.0.1/24", "10.9.1.1/24", "2001:db8::1/64")

@@ -260,6 +260,17 @@ def test_warnings_reach_people_and_json_consumers(vethctl: Vethctl, tmp_path: Pa
     assert vethctl("apply", str(tmp_path)).err.startswith(f"warning: {tmp_path} ")
 
 
+def test_addresses_have_the_attributes_that_were_given(vethctl: Vethctl, blue: str) -> None:
+    given = ("--a-addr", "10.0.0.1/24 brd + label a:x", "--b-addr", "2001:db8::1/64 nodad")
+    assert vethctl("create", "a@blue", "b", *given).code == 0
+    (one,) = [one for one in seen("a", "blue")["addr_info"] if one["family"] == "inet"]
+    assert (one["broadcast"], one["label"]) == ("10.0.0.255", "a:x")
+    assert vethctl("set", "a@blue", "--addr", "10.0.0.1 peer 10.0.0.2/32").code == 0
+    (one,) = [one for one in seen("a", "blue")["addr_info"] if one["family"] == "inet"]
+    assert one["address"] == "10.0.0.2"
+    assert vethctl("set", "a@blue", "--addr", "10.0.0.1/24 dev a").code != 0
+
+
 def test_create_makes_a_pair_with_all_that_was_given(vethctl: Vethctl, blue: str, spawn: Callable[[str], int]) -> None:
     pid = spawn("")
     addresses_given = ("--a-addr", "10.0.0.1/24", "--a-addr", "2001:db8::1/64", "--b-addr=10.0.0.2/24")

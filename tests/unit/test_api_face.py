@@ -119,6 +119,7 @@ NAMES_OF_OTHER_THINGS = {
     "Session.move(name)": "the name that the link has afterwards",
     "IfIndexCache.find": "what a session asks, by the identity of a namespace",
     "Address.is_plain": "the label of an address, which is compared with the name of its link",
+    "Address.is_bare": "the label of an address, as well",
 }
 LINKS = ("name", "link", "links", "items", "host_if_name")
 

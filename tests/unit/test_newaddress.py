@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from copy import copy, deepcopy
 from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
@@ -11,7 +12,9 @@ import pytest
 
 from vethlib import End, InvalidValue, NewAddress
 from vethlib._nl.addr import new_addr
-from vethlib.addresses import PLAIN, Address, identity_of, plain_of
+from vethlib.addresses import PLAIN, Address, IPInterface, as_address, identity_of, plain_of
+from vethlib.agent import Interface, read_value, to_json
+from vethlib.endfields.newaddress import as_given
 from vethlib.session.write.addressing import Goal
 from vethlib.session.write.building import _address_request
 
@@ -183,3 +186,64 @@ def test_an_address_that_was_not_read_has_no_attributes() -> None:
     assert NewAddress("10.0.0.1/24").is_met_by(one)
     assert not NewAddress("10.0.0.1/24 noprefixroute").is_met_by(one)
     assert not NewAddress("10.0.0.1/24 noprefixroute").is_met_by(Address(1, ip_interface("10.0.0.2/24"), 0x80, 0))
+
+
+def given(text: str) -> IPInterface:
+    return End("a", addresses=[text]).interfaces[0]
+
+
+@pytest.mark.parametrize("text", [text for text in TEXTS if "lft" not in text])
+def test_what_was_given_is_known_from_what_is_read(text: str) -> None:
+    one = as_address(given(text), 7, 118)
+    assert as_given(one, "a") == given(text)
+    assert one.can_be_given
+    assert one.is_bare("a") == (text == TEXTS[-1] or text == TEXTS[4])
+
+
+def test_a_label_that_the_kernel_makes_when_it_renames_a_link_is_none() -> None:
+    labels = ["new", "new:2", "new:13", "a_long_name_o:2"]
+    for label in labels:
+        one = NewAddress("10.0.0.1/24", label=label).on(7, 0)
+        assert one.is_bare("a_long_name_of_15" if label.startswith("a") else "new"), label
+        assert as_given(one, "a_long_name_of_15" if label.startswith("a") else "new") == ip_interface("10.0.0.1/24")
+    for label in ["new:0", "new:1", "new:x", "old:y", "old", "old:2"]:
+        one = NewAddress("10.0.0.1/24", label=label).on(7, 0)
+        assert one.is_bare("new") == (label in ("old", "old:2")), label  # of a former name, as far as anybody knows
+        assert as_given(one, "new") == NewAddress("10.0.0.1/24", label=label)
+
+
+def test_an_address_like_the_header_of_an_attribute_is_bare() -> None:
+    # Its bytes are those of a broadcast attribute: 8 bytes long, of type 4.
+    one = NewAddress("8.0.4.0/8", label="a").on(7, 0)
+    assert one.is_bare("a")
+    assert not NewAddress("8.0.4.0/8", label="a", broadcast="+").on(7, 0).is_bare("a")
+
+
+def interface(*texts: str) -> Interface:
+    parsed = read_value({"name": "a", "veth": {"peer_if_name": "b"}, "ip_addresses": list(texts)})
+    assert parsed.interface is not None, parsed.problems
+    return parsed.interface
+
+
+def test_a_configuration_has_them_as_text_and_is_written_as_it_is_read() -> None:
+    one = interface("10.0.0.1/24 brd + label a:x", "10.1.0.1 scope link peer 10.1.0.2/32", "10.2.0.1/24 scope global")
+    assert one.ip_addresses == (
+        "10.0.0.1/24 brd 10.0.0.255 label a:x",
+        "10.1.0.1 peer 10.1.0.2/32 scope link",
+        "10.2.0.1/24",
+    )
+    assert read_value(json.loads(to_json(one))).interface == one
+    assert one != interface("10.0.0.1/24", "10.1.0.1 scope link peer 10.1.0.2/32", "10.2.0.1/24")
+    assert one.end().interfaces == one.addresses
+    assert type(one.addresses[2]) in PLAIN
+
+
+def test_the_same_address_may_be_listed_twice_but_not_with_other_attributes() -> None:
+    assert interface("10.0.0.1/24 brd +", "10.0.0.1/24 brd 10.0.0.255").ip_addresses == ("10.0.0.1/24 brd 10.0.0.255",)
+    value = {"name": "a", "veth": {"peer_if_name": "b"}, "ip_addresses": ["10.0.0.1/24 brd +", "10.0.0.1/24"]}
+    assert [problem.field for problem in read_value(value).problems] == ["ip_addresses[1]"]
+
+
+def test_a_text_that_is_too_long_is_not_cut() -> None:
+    with pytest.raises(InvalidValue):
+        NewAddress("10.0.0.1/24" + " " * 300 + "brd +")

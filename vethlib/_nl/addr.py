@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from functools import partial
+from functools import lru_cache, partial
 from socket import AF_INET, AF_INET6
 from struct import Struct
 from typing import Final, NamedTuple
@@ -170,6 +170,45 @@ def extras(address: AddrMessage) -> AddrExtras:
     )
 
 
+_BROADCAST_HEADER: Final = attribute(IFA_BROADCAST, bytes(4))[:4]
+
+
+@lru_cache(maxsize=4096)
+def _label_attribute(name: str) -> bytes:
+    return attribute(IFA_LABEL, os.fsencode(name) + b"\0")
+
+
+def is_bare(body: bytes, flags: int, name: str) -> bool:
+    """Return whether an address of a link of that name has no attributes with which it can be added, whatever its peer.
+
+    A label without a colon counts as none: it may be a former name of the link. So does a label that the kernel makes
+    when it renames the link, with any name, as in "NAME:2" (inetdev_changename, net/ipv4/devinet.c).
+    """
+    if flags & ADDED_FLAGS:
+        return False
+    if body[0] != AF_INET:
+        return True
+    if body[3]:
+        return False
+    if _BROADCAST_HEADER not in body and _label_attribute(name) in body:
+        return True  # as with most, in a tenth of the time of the rest
+    attrs = {attr: body[start:end] for attr, start, end in attributes(body, 8, len(body))}
+    _, colon, number = attrs.get(IFA_LABEL, b"").rstrip(b"\0").rpartition(b":")
+    return IFA_BROADCAST not in attrs and (not colon or _is_of_a_rename(os.fsdecode(number)))
+
+
+def is_own_label(label: str, name: str) -> bool:
+    """Return whether a label is what an address gets from the name of its link, at first or when that is renamed."""
+    first, colon, number = label.rpartition(":")
+    if not colon:
+        return label in (name, "")
+    return name.startswith(first) and _is_of_a_rename(number)
+
+
+def _is_of_a_rename(number: str) -> bool:
+    return number.isascii() and number.isdecimal() and int(number) > 1
+
+
 ADDED_FLAGS: Final = IFA_F_NODAD | IFA_F_NOPREFIXROUTE
 """The flags with which an address can be added."""
 
@@ -205,6 +244,12 @@ def is_plain(address: AddrMessage, name: str) -> bool:
         and (len(address.address) == 16 or not scope)
         and (label is None or label.rstrip(b"\0") == os.fsencode(name))
     )
+
+
+def can_be_given(address: AddrMessage) -> bool:
+    """Return whether it has nothing but what :func:`addr_body` writes."""
+    attrs = {attr for attr, _, _ in attributes(address.body, 8, len(address.body))}
+    return attrs <= _PLAIN | {IFA_BROADCAST} and not address.flags & ~(_FLAGS_OF_NEW | ADDED_FLAGS)
 
 
 def lifetimes(body: bytes) -> tuple[int | None, int | None]:

@@ -321,14 +321,14 @@ def _check_different(addresses: Iterable[IPInterface], field: str) -> None:
     seen: dict[object, IPInterface] = {}
     for one in addresses:
         # ipv6_chk_same_addr (net/ipv6/addrconf.c) does not look at the prefix length; IPv4 does.
-        first = seen.setdefault(one.ip if one.version == 6 else _slot(one), one)
+        first = seen.setdefault(one.ip if one.version == 6 else slot(one), one)
         if first is not one:
             same = "the same address is given twice"
             cure = same if first.network == one.network else "a link has an IPv6 address once, with one prefix length"
             raise InvalidValue(field, str(one), cure)
 
 
-def _slot(one: IPInterface) -> object:
+def slot(one: IPInterface) -> object:
     """Return what an IPv4 address of a link must differ in from the others: local address, and subnet of its peer."""
     interface, peer = identity_of(one)
     network = interface.network if peer is None else IPv4Interface((int(peer), interface.network.prefixlen)).network

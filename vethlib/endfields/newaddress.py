@@ -20,17 +20,17 @@ from ipaddress import (
     IPv6Interface,
     IPv6Network,
 )
-from os import fsencode
+from os import fsdecode, fsencode
 from typing import Any, Final
 
-from vethlib._nl.addr import ADDED_FLAGS, AddrExtras, addr_body, extras, parse_addr
+from vethlib._nl.addr import ADDED_FLAGS, AddrExtras, addr_body, extras, is_own_label, parse_addr
 from vethlib._nl.const import IFA_F_NODAD, IFA_F_NOPREFIXROUTE, IFA_F_PERMANENT
 from vethlib.addresses import Address, Identity, IPAddress, IPInterface
 from vethlib.errors import InvalidValue
 
 from .plainaddress import check_plain
 
-__all__ = ["NewAddress", "read_address"]
+__all__ = ["NewAddress", "as_given", "read_address"]
 
 _FIELD: Final = "addresses"
 
@@ -197,6 +197,22 @@ class _NewAddress6(NewAddress, IPv6Interface):
     pass
 
 
+def as_given(address: Address, name: str) -> IPInterface:
+    """Return what an address of the link called `name` was given as, apart from lifetimes."""
+    has = extras(parse_addr(address.message)) if address.message else AddrExtras(flags=address.flags & ADDED_FLAGS)
+    own, label = address.interface, fsdecode(has.label)
+    given: Any = NewAddress(
+        own if address.peer is None else str(own.ip),
+        peer=None if address.peer is None else f"{address.peer}/{own.network.prefixlen}",
+        broadcast=IPv4Address(has.broadcast) if has.broadcast else None,
+        label=None if own.version == 6 or is_own_label(label, name) else label,
+        scope=None if own.version == 6 else has.scope,
+        nodad=bool(has.flags & IFA_F_NODAD) and own.version == 6,
+        noprefixroute=bool(has.flags & IFA_F_NOPREFIXROUTE),
+    )
+    return address.interface if given == NewAddress(address.interface) else given
+
+
 def read_address(text: str, field: str) -> IPInterface:
     """Return the :class:`NewAddress` that a text describes. Raises InvalidValue with that field."""
     try:
@@ -229,6 +245,8 @@ _FLAGS: Final = ("nodad", "noprefixroute")
 def _words(text: str) -> tuple[str, dict[str, Any]]:
     """Read an address and the attributes after it."""
     address, *words = text[:_LONGEST].split() or [""]
+    if len(text) > _LONGEST:
+        raise InvalidValue(_FIELD, text, f"must be an address, with attributes in up to {_LONGEST} characters")
     given: dict[str, Any] = {}
     while words:
         word = words.pop(0)

@@ -20,9 +20,9 @@ from operator import attrgetter
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from vethlib import links
-from vethlib.addresses import PLAIN
+from vethlib.addresses import PLAIN, identity_of
 from vethlib.agent.limits import Limits
-from vethlib.endfields.checks import Sysctl
+from vethlib.endfields.checks import Sysctl, slot
 from vethlib.endfields.neighbours import Neighbour
 from vethlib.endfields.routes import Route
 from vethlib.endfields.table import FIELDS
@@ -174,15 +174,16 @@ class Interface:
             if address is None:
                 continue
             # ipv6_add_addr() (net/ipv6/addrconf.c) looks an address up without its prefix.
-            key = address.ip if isinstance(address, IPv6Interface) else address
+            key = address.ip if isinstance(address, IPv6Interface) else slot(address)
             first = seen.setdefault(key, (where, address))
             if first[0] == where:
                 addresses.append(address)
             elif first[1] != address:
-                cure = f"{first[0]} has the same address with another prefix length; a link can have it only once"
+                other = "another prefix length" if first[1].network != address.network else "other attributes"
+                cure = f"{first[0]} has the same address with {other}; a link can have it only once"
                 check.wrong(where, text, cure)
         _set(self, "addresses", tuple(addresses))
-        _set(self, "ip_addresses", tuple(address.with_prefixlen for address in addresses))
+        _set(self, "ip_addresses", tuple(map(str, addresses)))
         six = any(address.version == 6 for address in addresses) and not self.link_only
         if six and self.ipv6 is False:
             check.wrong("ipv6", self.ipv6, "must not be false for an interface with IPv6 addresses in ip_addresses")
@@ -284,14 +285,18 @@ def _check_as_link_name(name: str, where: str) -> str:
 
 def _read_address(text: str | links.Interface, where: str) -> links.Interface:
     whole = text
-    if isinstance(text, str) and "/" not in text:
+    if isinstance(text, str) and "/" not in text and " " not in text.strip():
         whole = f"{text}/128" if ":" in text else f"{text}/32"
     try:
         address = links.check_addresses([whole], where)[0]
     except InvalidValue as error:
         raise InvalidValue(where, text, error.hint) from None
     if type(address) not in PLAIN:
-        raise InvalidValue(where, text, "must be an address with a prefix length, without attributes")
+        if getattr(address, "expires", False):
+            cure = "an address has no lifetime in a configuration, because an agent keeps it: leave out valid_lft and"
+            raise InvalidValue(where, text, f"{cure} preferred_lft")
+        if str(address) == str(plain := identity_of(address)[0]):
+            return plain
     if address.version == 6 and int(address) == 1:  # EADDRNOTAVAIL from ipv6_add_addr(), net/ipv6/addrconf.c
         raise InvalidValue(where, text, "only the loopback interface can have this address")
     return address

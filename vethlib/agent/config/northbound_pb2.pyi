@@ -136,7 +136,9 @@ class Interface(_message.Message):
     """
     @_builtins.property
     def ip_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """"ip/prefix"; without a prefix, /32 or /128. Empty strings are skipped."""
+        """"ip/prefix"; without a prefix, /32 or /128. Empty strings are skipped. After it, there may be what `ip address`
+        writes there: peer, brd, label, scope, nodad, noprefixroute. Lifetimes are invalid, because addresses are kept.
+        """
 
     @_builtins.property
     def namespace(self) -> Global___Namespace:

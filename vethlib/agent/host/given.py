@@ -11,16 +11,17 @@ is reported (:func:`~vethlib.agent.planning.compare.unknown_addresses`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
 from vethlib import addresses as kernel
+from vethlib.addresses import identity_of
 from vethlib.agent.config.mark import ADDRESS_PROTO
 from vethlib.agent.planning.observed import LinkId, Observed, SeenLink
 from vethlib.agent.planning.operations import ChangeLink, CreatePair
 from vethlib.agent.planning.recorded import GivenAddresses, PairRecord
-from vethlib.links import Address
+from vethlib.links import Address, IPInterface
 from vethlib.session.write.create import Made
 
 from .recordfile import RecordFile
@@ -48,7 +49,7 @@ def _attributed(seen: SeenLink, record: PairRecord) -> SeenLink:
 
 
 def _is_given(address: Address, given: GivenAddresses) -> bool:
-    return address.peer is None and not address.proto and str(address.interface) in given.addresses
+    return not address.proto and str(address) in given.addresses
 
 
 def facts_of_creation(record: PairRecord, create: CreatePair, made: Made) -> Iterator[str]:
@@ -56,7 +57,7 @@ def facts_of_creation(record: PairRecord, create: CreatePair, made: Made) -> Ite
     if kernel.kernel_marks_owners():
         return
     for end, link, (place, cookie) in zip((create.veth.a, create.veth.b), made.pair, (made.a, made.b), strict=True):
-        yield record.give((place, link.index), GivenAddresses(frozenset(map(str, end.interfaces)), True, cookie))
+        yield record.give((place, link.index), GivenAddresses(_texts(end.interfaces), True, cookie))
 
 
 @contextmanager
@@ -78,9 +79,7 @@ def recorded_changes(records: RecordFile | None, changes: Sequence[ChangeLink]) 
     finally:
         for change in changed:
             before.pop(_end(change), None)
-        facts = [
-            record.give(_end(change), _after(record, change, frozenset(map(str, change.removed)))) for change in changed
-        ]
+        facts = [record.give(_end(change), _after(record, change, _texts(change.removed))) for change in changed]
         records.write([*facts, *(record.give(end, given) for end, given in before.items())])
 
 
@@ -109,7 +108,12 @@ def facts_of_missing(record: PairRecord, observed: Observed) -> Iterator[str]:
 def _new(change: ChangeLink) -> frozenset[str]:
     """Return the addresses that a change leaves with the owner mark of the agent."""
     if change.restored is not None:
-        owned = (each for each in change.restored if each.proto == ADDRESS_PROTO and each.peer is None)
-        return frozenset(str(each.interface) for each in owned)
+        return _texts(each for each in change.restored if each.proto == ADDRESS_PROTO)
     added = (each for each in change.added if not isinstance(each, Address))
-    return frozenset(map(str, (*added, *change.again, *change.renewed)))
+    return _texts((*added, *change.again, *change.renewed))
+
+
+def _texts(addresses: Iterable[IPInterface | Address]) -> frozenset[str]:
+    """Return addresses as they are recorded: without attributes, but with the peer."""
+    identities = (each.identity if isinstance(each, Address) else identity_of(each) for each in addresses)
+    return frozenset(str(Address(0, interface, 0, 0, peer=peer)) for interface, peer in identities)

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from vethlib import links
-from vethlib._nl.const import IFA_F_PERMANENT
 from vethlib.address_order import added, in_order, in_the_way, removed
+from vethlib.addresses import Identity, as_address, identity_of
 from vethlib.agent.config.mark import ADDRESS_PROTO, Mark, alias_of, read_alias
 from vethlib.agent.config.model import IPV6_MIN_MTU, Interface
 from vethlib.agent.reasons import Reason, needs_rebuild
@@ -19,7 +19,7 @@ from .detection import duplicates
 from .observed import SeenLink
 from .operations import ChangeLink, named
 
-__all__ = ["change_of", "link_differences", "rebuild_reason", "unknown_addresses", "will_expire"]
+__all__ = ["change_of", "is_as_given", "link_differences", "rebuild_reason", "unknown_addresses", "will_expire"]
 
 
 _TAKES_LATE = frozenset({"name", "mac", "mtu", "ipv6", "master"})
@@ -107,7 +107,7 @@ def change_of(
     """Return the change of a link to its desired state; None if it matches. `peer` is the other end, if observed."""
     link = seen.link
     changes = link_differences(interface, link, label, marked=marked, further=seen.further)
-    if not changes and (interface.link_only or _has_plainly(seen.addresses, interface)):
+    if not changes and (interface.link_only or _has_plainly(seen.addresses, interface, link.name)):
         return None  # as most links are: 10 µs instead of 50
     mark = Mark(label, interface.name, bool(interface.phys_address))
     ref = interface.namespace.ref
@@ -123,29 +123,32 @@ def change_of(
 
 def _with_addresses(change: ChangeLink, seen: SeenLink, peer: SeenLink | None) -> ChangeLink:
     desired = tuple(dict.fromkeys(change.interface.addresses))
+    wanted = {identity_of(given): given for given in desired}
     stays: Sequence[Address] = seen.addresses
     if (True, False) in (change.changes.get("up"), change.changes.get("ipv6")):
         # addrconf_ifdown() removes the IPv6 addresses of a link that is set down or has no IPv6 (net/ipv6/addrconf.c).
         stays = [address for address in stays if address.interface.version == 4]
-    plain = [address for address in stays if address.peer is None]
-    present = {address.interface for address in plain}
-    missing = [address for address in desired if address not in present]
-    new = [Address(change.index, address, IFA_F_PERMANENT, ADDRESS_PROTO) for address in missing]
+    present = {address.identity: address for address in stays if address.identity in wanted}
+    right = {identity for identity, each in present.items() if is_as_given(each, wanted[identity], change.name)}
+    missing = [given for identity, given in wanted.items() if identity not in right]
+    new = [as_address(given, change.index, ADDRESS_PROTO) for given in missing]
     # A configured address that exists in another form is replaced, no matter who added it.
     ips = {address.ip for address in missing}
     obstacles = {address.identity for address in in_the_way(stays, new) if address.interface.ip in ips}
-    surplus = [each for each in seen.addresses if each.identity in obstacles or _is_surplus(each, desired)]
+    surplus = [each for each in seen.addresses if each.identity in obstacles or _is_surplus(each, wanted)]
     return replace(
         change,
         added=tuple(missing),
         removed=tuple(map(named, surplus)),
         order=() if len(desired) < 2 or _are_in_order(added(removed(stays, surplus), new), desired) else desired,
-        again=tuple(each.interface for each in duplicates(change.interface, seen, peer) if each.interface in present),
-        renewed=tuple(each.interface for each in plain if each.interface in desired and will_expire(each)),
+        again=tuple(
+            wanted[each.identity] for each in duplicates(change.interface, seen, peer) if each.identity in right
+        ),
+        renewed=tuple(wanted[identity] for identity in present if identity in right and will_expire(present[identity])),
     )
 
 
-def _has_plainly(addresses: Sequence[Address], interface: Interface) -> bool:
+def _has_plainly(addresses: Sequence[Address], interface: Interface, name: str) -> bool:
     """Return whether a link has one configured address or none, permanent and usable, and no surplus one."""
     if len(interface.addresses) > 1:
         return False
@@ -153,6 +156,8 @@ def _has_plainly(addresses: Sequence[Address], interface: Interface) -> bool:
     for address in addresses:
         if address.peer is None and address.interface in interface.addresses:
             if address.dadfailed or will_expire(address):
+                return False
+            if address.proto == ADDRESS_PROTO and not address.is_bare(name):
                 return False
             missing -= 1
         elif address.proto == ADDRESS_PROTO:
@@ -171,20 +176,28 @@ def will_expire(address: Address) -> bool:
     return address.expires or address.deprecated
 
 
+def is_as_given(address: Address, given: links.Interface, name: str) -> bool:
+    """Return whether an address of a link called `name`, with the identity of a configured one, has its attributes.
+
+    One without attributes may have any if others have added it.
+    """
+    if (is_met_by := getattr(given, "is_met_by", None)) is not None:
+        return bool(is_met_by(address))
+    return address.proto != ADDRESS_PROTO or address.is_bare(name)
+
+
 def unknown_addresses(interface: Interface, seen: SeenLink) -> tuple[Address, ...]:
     """Return the addresses of a link that are not configured, and may be the agent's: the kernel does not mark them."""
     if seen.owners_known or interface.link_only:
         return ()
-    desired = interface.addresses
+    desired = set(map(identity_of, interface.addresses))
     return tuple(
         address
         for address in seen.addresses
-        if not address.by_kernel
-        and address.proto != ADDRESS_PROTO
-        and not (address.peer is None and address.interface in desired)
+        if not address.by_kernel and address.proto != ADDRESS_PROTO and address.identity not in desired
     )
 
 
-def _is_surplus(address: Address, desired: Container[links.Interface]) -> bool:
+def _is_surplus(address: Address, desired: Container[Identity]) -> bool:
     """Return whether the agent has added an address that is not configured, or not any more."""
-    return address.proto == ADDRESS_PROTO and not (address.peer is None and address.interface in desired)
+    return address.proto == ADDRESS_PROTO and address.identity not in desired

@@ -27,19 +27,31 @@ To try a configuration, and to restore the host afterwards:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 
 from vethlib import links
+from vethlib.addresses import Identity
 from vethlib.agent.config.mark import ADDRESS_PROTO, Mark, read_alias
 from vethlib.agent.config.model import IPV6_MIN_MTU, Interface
 from vethlib.agent.config.namespace import Namespace
+from vethlib.endfields.newaddress import as_given
 from vethlib.endfields.table import FIELDS
 from vethlib.errors import InvalidValue
 from vethlib.links import Address, End, Veth, describe
 
 from .observed import LinkId, Observed, SeenLink, SeenNetns, is_same_link, is_same_netns
-from .operations import AddNetns, ChangeLink, CreatePair, DeletePair, Operation, Plan, RemoveNetns, named
+from .operations import (
+    AddNetns,
+    ChangeLink,
+    CreatePair,
+    DeletePair,
+    Operation,
+    Plan,
+    RemoveNetns,
+    listed_identity,
+    named,
+)
 from .recorded import PairRecord
 
 __all__ = ["Inverse", "creation", "inverse"]
@@ -244,7 +256,7 @@ class _Undoing:
         restored = None if same and not side_effects else target
         if not fields and restored is None:
             return
-        present_ids, target_ids = {each.identity for each in now}, {each.identity for each in target}
+        present_ids, target_ids = ({each.identity: each for each in addresses} for addresses in (now, target))
         self.changes.append(
             ChangeLink(
                 change.interface,
@@ -253,8 +265,8 @@ class _Undoing:
                 change.index,
                 present.link.name,
                 fields,
-                added=tuple(named(each) for each in target if each.identity not in present_ids),
-                removed=tuple(named(each) for each in now if each.identity not in target_ids),
+                added=tuple(named(each) for each in target if _is_other(each, present_ids)),
+                removed=tuple(named(each) for each in now if _is_other(each, target_ids)),
                 restored=restored,
                 seen=present,
                 mark=change.mark,
@@ -285,6 +297,12 @@ class _Undoing:
         return RemoveNetns(add.name, place, cookie)
 
 
+def _is_other(address: Address, among: Mapping[Identity, Address]) -> bool:
+    """Return whether an address is not among these, or with other attributes."""
+    other = among.get(address.identity)
+    return other is None or not address.same(other)
+
+
 def _merged(
     change: ChangeLink, before: Iterable[Address], after: Iterable[Address], now: Iterable[Address]
 ) -> tuple[Address, ...]:
@@ -292,6 +310,7 @@ def _merged(
     was = {address.identity: address for address in before if not address.by_kernel}
     became = {address.identity: address for address in after}
     is_now = {address.identity: address for address in now if not address.by_kernel}
+    given = set(map(listed_identity, change.added))
     target: list[Address] = []
     for identity, address in was.items():
         present, then = is_now.get(identity), became.get(identity)
@@ -300,7 +319,7 @@ def _merged(
         changed = present is not None and then is not None and not present.same(then)
         target.append(present if changed and present is not None else address)
     for identity, address in is_now.items():
-        owned = named(address) in change.added and address.proto == ADDRESS_PROTO
+        owned = identity in given and address.proto == ADDRESS_PROTO
         if identity not in was and not owned:
             target.append(address)
     return tuple(target)
@@ -340,7 +359,7 @@ def _end(seen: SeenLink) -> End:
 
 def _addresses(seen: SeenLink) -> tuple[links.Interface, ...]:
     """Return the addresses that the agent has added, in order."""
-    return tuple(each.interface for each in seen.addresses if each.proto == ADDRESS_PROTO and each.peer is None)
+    return tuple(as_given(each, seen.link.name) for each in seen.addresses if each.proto == ADDRESS_PROTO)
 
 
 def _interface(seen: SeenLink, mark: Mark, peer: Mark, end: End) -> Interface:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from vethlib.agent.config.mark import ADDRESS_PROTO
 from vethlib.agent.config.model import IPV6_MIN_MTU
 from vethlib.errors import InvalidValue
-from vethlib.links import Dependents, describe
+from vethlib.links import Address, Dependents, describe
 from vethlib.text import counted, listed
 
 from .inversion import creation
@@ -119,10 +119,15 @@ def _lost_by_deletion(delete: DeletePair, before: Observed, dependents: Mapping[
             yield f"{describe(end.link.name, end.ref)}: it is deleted ({delete.why}), and with it {listed(lost)}"
 
 
+def _is_given_again(address: Address) -> bool:
+    """Return whether an address of the agent is as before on a link that is created again."""
+    return address.proto == ADDRESS_PROTO and address.can_be_given
+
+
 def _lost_with(end: SeenLink, dependents: Dependents) -> Iterator[str]:
     """Yield what is deleted with a link, and not restored when it is created again."""
     for address in end.addresses:
-        if not address.by_kernel and not (address.proto == ADDRESS_PROTO and address.is_plain(end.link.name)):
+        if not address.by_kernel and not _is_given_again(address):
             yield f"the foreign address {address}"
     if dependents.routes:
         yield f"{counted(dependents.routes, 'route')} added by other programs"

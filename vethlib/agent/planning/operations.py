@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeAlias
 
 from vethlib import links
+from vethlib.addresses import Identity, identity_of
 from vethlib.agent.config.mark import Mark
 from vethlib.agent.config.model import Interface
 from vethlib.agent.state import State, Verdict
@@ -19,7 +20,17 @@ from vethlib.links import Address, Veth
 
 from .observed import LinkId, NetnsId, SeenLink
 
-__all__ = ["AddNetns", "ChangeLink", "CreatePair", "DeletePair", "Operation", "Plan", "RemoveNetns", "named"]
+__all__ = [
+    "AddNetns",
+    "ChangeLink",
+    "CreatePair",
+    "DeletePair",
+    "Operation",
+    "Plan",
+    "RemoveNetns",
+    "listed_identity",
+    "named",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +89,9 @@ class ChangeLink:
     ``vethlib.endfields.table.FIELDS``, and name, up and ipv6; old is None for a value that could not be read. The
     changes are made in this order: the alias (a crash must not leave a configured MAC unmarked), `removed`, name, mac,
     mtu, up, ipv6, `added`. It is not an error if an address of `removed` no longer exists by then, or one of `added`
-    already exists. Removing an IPv4 address also removes those that are secondary to it (__inet_del_ifa,
-    net/ipv4/devinet.c); those that should stay are restored exactly, no matter who added them.
+    already exists. An address in both differs in its attributes, and is replaced. Removing an IPv4 address also removes
+    those that are secondary to it (__inet_del_ifa, net/ipv4/devinet.c); those that should stay are restored exactly, no
+    matter who added them.
 
     If `order` is given, its addresses are not in that order, or would not be, and are put into it. Those of `renewed`
     exist, but expire or are deprecated: they are made permanent in place. Those of `again` exist, but are duplicates:
@@ -118,6 +130,11 @@ class ChangeLink:
     def differences(self) -> dict[str, tuple[Any, Any]]:
         """The changes of values that differ: others are set again, because these take them away."""
         return {name: values for name, values in self.changes.items() if values[0] != values[1]}
+
+    @property
+    def replaced(self) -> set[Identity]:
+        """The addresses that are removed and added with other attributes."""
+        return set(map(listed_identity, self.removed)) & set(map(listed_identity, self.added))
 
     @property
     def takes_addresses(self) -> bool:
@@ -238,6 +255,11 @@ def _plain(value: object) -> object:
 def named(address: Address) -> links.Interface | Address:
     """Return the form in which an address is listed: as configured, or the address itself if it has a peer."""
     return address.interface if address.peer is None else address
+
+
+def listed_identity(listed: links.Interface | Address) -> Identity:
+    """Return the identity of an address that is listed in an operation."""
+    return listed.identity if isinstance(listed, Address) else identity_of(listed)
 
 
 def _addresses(added: Sequence[object], removed: Sequence[object]) -> dict[str, Any]:

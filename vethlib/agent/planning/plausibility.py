@@ -26,6 +26,7 @@ from itertools import islice
 from typing import Any, Final
 
 from vethlib import links
+from vethlib.addresses import identity_of
 from vethlib.agent.config.model import Interface
 
 from .compare import DEFAULT_MTU
@@ -205,7 +206,7 @@ def _enabled_warnings(a: Interface, b: Interface) -> Iterator[ConfigWarning]:
 
 def _address_warnings(a: Interface, b: Interface) -> Iterator[ConfigWarning]:
     first, other = a.addresses[0], b.addresses[0]
-    if len(a.addresses) == len(b.addresses) == 1 and first.network == other.network and first != other:
+    if len(a.addresses) == len(b.addresses) == 1 and first.network == other.network and int(first) != int(other):
         return  # as with most pairs
     if same := set(map(_ip, a.addresses)) & set(map(_ip, b.addresses)):
         shown = [str(address.ip) for address in a.addresses if _ip(address) in same]
@@ -228,6 +229,9 @@ def _ip(address: links.Interface) -> tuple[int, int]:
 
 
 def _counts(address: links.Interface, version: int) -> bool:
+    # The other end may have the address of a peer.
+    if identity_of(address)[1] is not None:
+        return False
     return address.version == version and not (version == 6 and address.is_link_local)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Container, Iterator
 from vethlib.links import describe
 from vethlib.text import change_text, value_text
 
-from .operations import ChangeLink, CreatePair, DeletePair, Operation
+from .operations import ChangeLink, CreatePair, DeletePair, Operation, listed_identity
 
 __all__ = ["action", "changes", "drift", "drifted"]
 
@@ -39,8 +39,10 @@ def drifted(operation: Operation) -> str:
 def _differences(change: ChangeLink) -> Iterator[str]:
     for field, (old, new) in change.differences.items():
         yield f"{'it' if field == 'up' else field} is {value_text(field, old)}, not {value_text(field, new)}"
-    yield from (f"address {address} is not configured" for address in change.removed)
-    yield from (f"address {address} is missing" for address in change.added)
+    replaced = change.replaced
+    yield from (f"address {each} is not configured" for each in change.removed if listed_identity(each) not in replaced)
+    for address in change.added:
+        yield f"address {address} {'has other attributes' if listed_identity(address) in replaced else 'is missing'}"
     if change.order:
         yield "its addresses are in another order"
     yield from (f"address {address} expires" for address in change.renewed)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from vethlib.addresses import identity_of
 from vethlib.agent.config.mark import ADDRESS_PROTO, read_alias
-from vethlib.agent.planning.compare import will_expire
+from vethlib.agent.planning.compare import is_as_given, will_expire
 from vethlib.agent.planning.desired import Desired
 from vethlib.agent.planning.observed import LinkId, NetnsId
 from vethlib.agent.planning.recorded import PairRecord
@@ -169,12 +170,14 @@ class Interpreter:
         listed = self._result.addresses.setdefault(interface.name, [])
         for message, added in changes.values():
             (address,) = addresses_of([message])
-            desired = address.peer is None and address.interface in interface.addresses
+            given = next((each for each in interface.addresses if identity_of(each) == address.identity), None)
+            desired = given is not None
             if not added:
                 drifted = desired
-            elif desired:
+            elif given is not None:
                 # Another program added it again: it was gone, and may be at another position in the order now.
                 drifted = will_expire(address) or (address.proto != ADDRESS_PROTO and len(interface.addresses) > 1)
+                drifted = drifted or not is_as_given(address, given, interface.kernel_name)
             else:
                 drifted = address.proto == ADDRESS_PROTO
             # That IPv6 was enabled is no event, but its link-local address is one.

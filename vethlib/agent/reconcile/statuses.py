@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from vethlib import links
+from vethlib.addresses import identity_of
 from vethlib.agent.config.model import Interface
 from vethlib.agent.limits import DEFAULT, Limits
 from vethlib.agent.planning.observed import SeenLink
@@ -228,9 +229,9 @@ class Statuses:
         status = self.now.get(name)
         if status is None or status.link is None or (ifaddrs := _after(status.link, changes)) is None:
             return False
-        concerned = set(desired)
-        before = {address.interface: address.dadfailed for address in status.link.ifaddrs if not address.usable}
-        after = {address.interface: address.dadfailed for address in ifaddrs if not address.usable}
+        concerned = set(map(identity_of, desired))
+        before = {address.identity: address.dadfailed for address in status.link.ifaddrs if not address.usable}
+        after = {address.identity: address.dadfailed for address in ifaddrs if not address.usable}
         if any(failed and not before.get(address) for address, failed in after.items() if address in concerned):
             return True
         return concerned.isdisjoint(before) != concerned.isdisjoint(after)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
+from vethlib.addresses import identity_of
 from vethlib.agent.config.model import Interface
 from vethlib.agent.host.executed import Execution, interfaces_of
 from vethlib.agent.host.observation import look_at
@@ -86,8 +87,8 @@ def _observe(
 
 
 def _lost(session: Session, interface: Interface, seen: SeenLink) -> Reason | None:
-    present = {address.interface for address in seen.addresses}
-    lost = [address for address in interface.addresses if address.version == 6 and address not in present]
+    present = {address.identity for address in seen.addresses}
+    lost = [each for each in interface.addresses if each.version == 6 and identity_of(each) not in present]
     try:
         settings = session.ipv6_settings(seen.link.name, seen.ref) if lost else None
     except VethError:

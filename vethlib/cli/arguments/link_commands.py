@@ -18,7 +18,7 @@ def _add_create(parser: Parser) -> None:
     for end in ("a", "b"):
         letter = end.upper()
         parser.option(f"--{end}-mac", metavar="MAC", help=f"MAC address of {letter} (default: chosen by the kernel)")
-        text = f"address for {letter} (repeatable)"
+        text = f"address for {letter}, as in '10.0.0.1/24 brd + label veth1:1' (repeatable)"
         parser.option(f"--{end}-addr", metavar="IP/PREFIX", action="append", default=[], help=text)
         text = f"whether {letter} has IPv6 (default: that of new links in its namespace)"
         parser.option(f"--{end}-ipv6", type=one_of("on", "off"), metavar="on|off", help=text)
@@ -54,7 +54,8 @@ def _add_set(parser: Parser) -> None:
     parser.option("--mac", metavar="MAC", help="its MAC address")
     parser.option("--mtu", type=number, metavar="BYTES", help="its MTU")
     parser.option("--alias", metavar="TEXT", help='its alias; "" removes it')
-    parser.option("--addr", metavar="IP/PREFIX", action="append", help="address, replacing all others (repeatable)")
+    address = "address, replacing all others, as in '10.0.0.1 peer 10.0.0.2/32' (repeatable)"
+    parser.option("--addr", metavar="IP/PREFIX", action="append", help=address)
     parser.option("--ipv6", type=one_of("on", "off"), metavar="on|off", help="whether it has IPv6")
     parser.option("--txqlen", type=number, metavar="N", help="length of its transmit queue, in packets")
     text = "largest packet that it accepts for segmentation"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from vethlib.addresses import identity_of
 from vethlib.agent.planning.observed import Observed, SeenLink
 from vethlib.agent.planning.operations import AddNetns, ChangeLink, CreatePair, DeletePair, Plan
 from vethlib.cli.term.text import paint
@@ -58,16 +59,13 @@ def _changed(change: ChangeLink, seen: SeenLink, observed: Observed) -> Iterator
     yield from (f"-{address}" for address in change.removed)
     yield from (f"+{address}" for address in change.added)
     if change.order:
-        now = [
-            address.interface
-            for address in seen.addresses
-            if address.peer is None and address.interface in change.order
-        ]
+        order = {identity_of(given): given for given in change.order}
+        now = [order[address.identity] for address in seen.addresses if address.identity in order]
         yield f"-order {' '.join(map(str, now))}"
         yield f"+order {' '.join(map(str, change.order))}"
-    states = {address.interface: address.state for address in seen.addresses}
+    states = {address.identity: address.state for address in seen.addresses}
     for address in (*change.renewed, *change.again):
-        yield f"-{address} {states[address]}"
+        yield f"-{address} {states[identity_of(address)]}"
         yield f"+{address}"
 
 
