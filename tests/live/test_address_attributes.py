@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.live.address_texts import OTHERS, TEXTS, by_hand, lasting, often, there
 from tests.live.sysctls import sysctl
-from tests.live.test_session_addresses import OTHERS, TEXTS, by_hand, lasting, often, there
 from tests.witness import seen
 from vethlib import End, InvalidValue, NetlinkError, NewAddress, Session, Veth
 from vethlib._nl.batch import Exchange

@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import subprocess
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.live.address_texts import OTHERS, TEXTS, by_hand, is_kernels, lasting, often, there
 from tests.live.sysctls import sysctl
 from tests.witness import host_state, ip, seen
 from vethlib import End, InvalidValue, NetlinkError, Session, Veth
@@ -18,28 +18,8 @@ from vethlib._nl.batch import Exchange, Outcome
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
 
 
-def there(name: str = "va", netns: str = "") -> list[str]:
-    """Every address as ``ip`` writes it, in the kernel's order, but the one that the kernel makes of the MAC."""
-    return [_text(one) for one in seen(name, netns)["addr_info"] if not _is_kernels(one)]
-
-
 def kernels_own(name: str = "va") -> list[str]:
-    return [one["local"] for one in seen(name)["addr_info"] if _is_kernels(one)]
-
-
-def _text(one: dict[str, Any]) -> str:
-    far = f" peer {one['address']}" if "address" in one else ""
-    return f"{one['local']}{far}/{one['prefixlen']}"
-
-
-def _is_kernels(one: dict[str, Any]) -> bool:
-    """Whether it is made of a MAC: those of these tests are short."""
-    return bool(one["local"].startswith("fe80:") and len(one["local"]) > len("fe80::77") and one["prefixlen"] == 64)
-
-
-def by_hand(*texts: str, name: str = "va") -> None:
-    for text in texts:
-        ip("address", "add", *text.split(), "dev", name)
+    return [one["local"] for one in seen(name)["addr_info"] if is_kernels(one)]
 
 
 @pytest.fixture
@@ -211,33 +191,6 @@ def test_an_order_of_some_leaves_others_and_what_they_are_like_alone(session: Se
     assert ip("-s", "address", "show", "va")[0]["addr_info"] == before[0]["addr_info"]
 
 
-TEXTS = [
-    "10.0.0.1/24",
-    "10.0.0.2/24",
-    "10.0.0.3/24",
-    "10.1.0.1/16",
-    "10.1.0.2/16",
-    "10.0.0.1/32",
-    "169.254.1.1/16",
-    "fd00::1/64",
-    "fd00::2/64",
-    "fd00::1/128",
-    "fe80::1/64",
-    "fe80::2/64",
-    "fe80::2/128",
-]
-OTHERS = [
-    "10.0.0.1 peer 10.0.0.2/32",
-    "10.0.0.1 peer 10.0.0.9/24",
-    "10.0.0.4/24 valid_lft 900 preferred_lft 0",
-    "10.0.0.5/24 scope link",
-    "10.1.0.3/16 label va:x metric 7",
-    "fd00::2 peer fd00::3/64 nodad",
-    "fd00::5/64 noprefixroute nodad valid_lft 900 preferred_lft 800",
-    "fe80::3/64 nodad",
-]
-
-
 @st.composite
 def wishes(draw: st.DrawFn) -> list[str]:
     chosen = draw(st.lists(st.sampled_from(TEXTS), max_size=6, unique=True))
@@ -245,11 +198,6 @@ def wishes(draw: st.DrawFn) -> list[str]:
     for one in chosen:
         first.setdefault(one.split("/")[0] if ":" in one else one, one)
     return list(first.values())
-
-
-often = settings(
-    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
-)
 
 
 def _history(session: Session, texts: list[str], gone: list[str]) -> None:
@@ -317,16 +265,6 @@ def test_whatever_was_undone_or_given_back_is_as_it_was(
         assert lasting() == before
 
     holds()
-
-
-def lasting() -> list[dict[str, Any]]:
-    """The addresses, with all but their age and how far IPv6 has got with them."""
-    found = [one for one in seen("va")["addr_info"] if not _is_kernels(one)]
-    for one in found:
-        one.pop("tentative", None)
-        for key in ("valid_life_time", "preferred_life_time"):
-            one[key] = one[key] == 2**32 - 1
-    return found
 
 
 def test_addresses_are_given_back_to_a_link_that_was_made_again(session: Session) -> None:
