@@ -57,6 +57,24 @@ def all_reach_all(net: Topology) -> bool:
     return all(reaches(a, b, address) for a, b in pairs for address in (b.ipv4, b.ipv6))
 
 
+def test_addresses_of_ports_have_the_attributes_that_are_listed_with_them() -> None:
+    text = "a(10.0.0.1/24 brd + label eth0:x, 2001:db8::1/64 nodad) -- b(10.0.0.2/24, 2001:db8::2/64 nodad) -- c"
+    with pytest.raises(InvalidValue):
+        Topology.build(text)
+    text = """
+    a(10.0.0.1/24 brd + label eth0:x, 2001:db8::1/64 nodad) -- b(10.0.0.2/24, 2001:db8::2/64 nodad)
+    b(10.9.0.2 peer 10.9.0.1/32) -- c(10.9.0.1 peer 10.9.0.2/32)
+    """
+    with Topology.build(text, routes=True) as net:
+        (link,) = of(net["a"], "address", "show", "eth0")
+        (one,) = [each for each in link["addr_info"] if each["family"] == "inet"]
+        assert (one["broadcast"], one["label"]) == ("10.0.0.255", "eth0:x")
+        assert (net["a"].ipv4, net["b"].ipv4, net["c"].ipv4) == ("10.0.0.1", "10.0.0.2", "10.9.0.1")
+        assert reaches(net["a"], net["b"], "10.0.0.2")
+        assert reaches(net["b"], net["a"], "2001:db8::1")
+        assert reaches(net["b"], net["c"], "10.9.0.1")
+
+
 @pytest.mark.parametrize("relayed", [False, True])
 def test_links_have_the_fields_of_their_ends(relayed: bool) -> None:
     text = """

@@ -24,6 +24,7 @@ from tests.commands import Said, Vethctl, runner
 from tests.live.applying import EXAMPLES, value
 from tests.live.children import staying
 from tests.live.other_user import OTHER, become_other
+from tests.live.sysctls import sysctl
 from tests.witness import host_state, ip, names, poll, seen
 from vethlib import ns
 from vethlib.agent.run.trial import NoTrial, settle
@@ -248,6 +249,31 @@ def test_label_lifetimes_and_order_of_addresses_come_back(vethctl: Vethctl, writ
     before = host_state()
     assert vethctl("apply", write(*other_ends()), "--try", "50ms").code == 4
     assert host_state() == before
+
+
+ATTRIBUTES = ["10.0.0.1/24 brd + label one:x", "10.1.0.1 peer 10.1.0.2/32", "2001:db8::1/64 nodad noprefixroute"]
+
+
+@pytest.mark.parametrize("tried", [["10.0.0.1/24", "2001:db8::1/64"], ["10.0.0.1/24 label one:y"], None])
+def test_addresses_come_back_with_their_attributes(vethctl: Vethctl, write: Write, tried: list[str] | None) -> None:
+    def with_addresses(*given: str) -> tuple[dict[str, Any], ...]:
+        return value("one", "two", "ns1", ip_addresses=list(given)), value("two", "one", ipv6=False)
+
+    vethctl("apply", write(*with_addresses(*ATTRIBUTES)))
+    before = seen("one", "ns1")["addr_info"]
+    desired = () if tried is None else with_addresses(*tried)
+    assert vethctl("apply", write(*desired), "--prune", "--try", "50ms").code == 4
+    now = seen("one", "ns1")["addr_info"]
+    assert [one for one in now if one["scope"] != "link"] == [one for one in before if one["scope"] != "link"]
+    assert {one["label"] for one in now if one["family"] == "inet"} == {"one:x", "one"}
+
+
+def test_an_ipv4_address_with_a_label_switches_no_ipv6_on(vethctl: Vethctl, write: Write) -> None:
+    pair = write(value("one", "two", "ns1"), value("two", "one"))
+    vethctl("apply", pair)
+    sysctl("ns1", "ipv6/conf/one/disable_ipv6", "1")
+    labelled = write(value("one", "two", "ns1", ip_addresses=["10.0.0.1/24 label one:x"]), value("two", "one"))
+    assert vethctl("apply", labelled, "--try", "50ms").code == 4
 
 
 BURDENS = {

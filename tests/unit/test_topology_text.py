@@ -102,6 +102,12 @@ def test_a_port_lists_routes_and_neighbours_with_its_addresses() -> None:
     assert wire.mtu == 1400
 
 
+def test_a_port_lists_addresses_with_attributes() -> None:
+    (wire,) = parse("a(10.0.0.1/24 brd + label eth0:x, 2001:db8::1/64 nodad, default via 10.0.0.2) -- b").wires
+    assert list(map(str, wire.a.addresses or ())) == ["10.0.0.1/24 brd 10.0.0.255 label eth0:x", "2001:db8::1/64 nodad"]
+    assert wire.a.fields == {"routes": (Route("default", via="10.0.0.2"),)}
+
+
 def test_dashes_in_names_are_no_wires() -> None:
     (wire,) = parse("a-b:x--y -- c-").wires
     assert wire == Wire(Port("a-b", "x--y"), Port("c-"))
@@ -158,6 +164,7 @@ WRONG: list[tuple[str, int, str, str]] = [
     ("a -- b sysctl.=1", 1, "a -- b sysctl.=1", "a setting of a link"),
     ("a(default via) -- b", 1, "a(default via) -- b", "routes 'default via': must be a route"),
     ("a(10.0.0.9/8 via 10.0.0.1) -- b", 1, "a(10.0.0.9/8 via 10.0.0.1) -- b", "host bits"),
+    ("a(10.0.0.1/24 label) -- b", 1, "a(10.0.0.1/24 label) -- b", "needs a value"),
     ("a(10.0.0.9 lladdr) -- b", 1, "a(10.0.0.9 lladdr) -- b", "neighbours"),
     ("a -- b(default via 10.0.0.1) -- c", 1, "a -- b(default via 10.0.0.1) -- c", "in the middle of a chain"),
     ("a -- b mtu=67", 1, "a -- b mtu=67", "68 to 65535"),

@@ -30,7 +30,7 @@ from vethlib.errors import InvalidValue
 
 from .plainaddress import check_plain
 
-__all__ = ["NewAddress", "as_given", "read_address"]
+__all__ = ["WORDS", "NewAddress", "as_given", "read_address"]
 
 _FIELD: Final = "addresses"
 
@@ -240,6 +240,9 @@ def _own_and_peer(address: str | IPInterface, peer: object) -> tuple[IPInterface
 _ALIASES: Final = {"brd": "broadcast", "valid_lft": "valid", "preferred_lft": "preferred"}
 _VALUED: Final = ("peer", "broadcast", "label", "scope", "valid", "preferred")
 _FLAGS: Final = ("nodad", "noprefixroute")
+
+WORDS: Final = frozenset({*_ALIASES, *_VALUED, *_FLAGS})
+"""The words that may follow an address."""
 
 
 def _words(text: str) -> tuple[str, dict[str, Any]]:

@@ -16,7 +16,7 @@ from vethlib.text import counted, listed
 
 from .inversion import creation
 from .observed import LinkId, Observed, SeenLink
-from .operations import ChangeLink, DeletePair, Operation, Plan
+from .operations import ChangeLink, DeletePair, Operation, Plan, listed_identity
 
 __all__ = ["Irreversible", "irreversible", "links_at_stake"]
 
@@ -89,7 +89,11 @@ def _lost_by_change(change: ChangeLink, seen: SeenLink, before: Observed, depend
         yield f"{where}: {verb} loses {counted(dependents.neighbours, 'permanent neighbour')} added by other programs"
     if dependents.stacked and new.keys() & {"up", "mac", "mtu"}:
         yield f"{where}: {', '.join(dependents.stacked)} on top of it would not be restored"
-    if dependents.ipv6_off and "ipv6" not in new and any(":" in str(address) for address in change.added):
+    if (
+        dependents.ipv6_off
+        and "ipv6" not in new
+        and any(listed_identity(each)[0].version == 6 for each in change.added)
+    ):
         yield f"{where}: IPv6 is switched off on it, and its IPv6 address would switch it on"
     for address in seen.addresses:
         gone = change.removes(address) or ((down or off) and address.interface.version == 6)

@@ -8,7 +8,7 @@ a(10.0.0.1/24, default via 10.0.0.2) -- b   # a port: its addresses, routes and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from vethlib.endfields.table import FIELDS
@@ -74,12 +74,18 @@ def listed_fields(items: Iterable[str]) -> tuple[list[str] | None, dict[str, Any
         words = item.split()
         if "lladdr" in words:
             listed["neighbours"].append(neighbour_words(item))
-        elif len(words) > 1:
+        elif len(words) > 1 and not _is_address(words):
             listed["routes"].append(route_words(item.removeprefix("route ")))
         else:
             addresses.append(item)
     fields = _checked({name: values for name, values in listed.items() if values})
     return (None if fields and not addresses else addresses), fields
+
+
+def _is_address(words: Sequence[str]) -> bool:
+    from vethlib.endfields.newaddress import WORDS  # for what few ports have
+
+    return words[1] in WORDS
 
 
 def check_fields(fields: object) -> dict[str, Any]:
