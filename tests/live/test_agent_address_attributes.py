@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.live.address_texts import often
 from tests.live.applying import applied, interface, planned
 from tests.live.configuring import configured, put, settle, until, without_detection
-from tests.live.test_session_addresses import often
 from tests.witness import ip, seen
 from vethlib import Session
 from vethlib.agent import ADDRESS_PROTO, ChangeLink, Interface, inverse, read_value
