@@ -151,11 +151,8 @@ class Watches:
         """Watch these namespaces, too, as far as they exist."""
         new: list[str] = []
         for ref in refs:
-            try:
-                place = self._session.identity(ref)
-            except VethError as error:
-                if is_exhaustion(error):
-                    self.unwatched[ref] = str(error)
+            place = self._place_or_note(ref)
+            if place is None:
                 continue
             if place == self._led_to.get(ref):
                 self.unwatched.pop(ref, None)
@@ -173,14 +170,9 @@ class Watches:
             refs = [ref for ref in refs if self._watch_one(ref)]
         places = {}
         for ref in refs:
-            try:
-                place = self._session.identity(ref)
-            except VethError as error:
-                if is_exhaustion(error):
-                    self.unwatched[ref] = str(error)
-                continue  # otherwise it leads nowhere any more, which is an event
-            if not self.cache.is_at(ref, place):
-                continue  # it leads elsewhere since then, which is an event
+            place = self._place_or_note(ref)
+            if place is None or not self.cache.is_at(ref, place):
+                continue  # it leads elsewhere since then, or nowhere, which is an event
             places[ref] = place
             self.unwatched.pop(ref, None)
         for ref, place in places.items():
@@ -188,6 +180,15 @@ class Watches:
             self._led_to[ref] = place
             self.refs.setdefault(place, set()).add(ref)
         return bool(places)
+
+    def _place_or_note(self, ref: str) -> tuple[int, int] | None:
+        """Return where a reference leads; None if it leads nowhere, or for want of descriptors, which is noted."""
+        try:
+            return self._session.identity(ref)
+        except VethError as error:
+            if is_exhaustion(error):
+                self.unwatched[ref] = str(error)
+            return None
 
     def _watch_one(self, ref: str) -> bool:
         try:

@@ -153,7 +153,7 @@ class Goal(Value):
     def _renewals(self, present: Iterable[Address], *, first: bool = False) -> Iterator[Step]:
         """Yield steps that give desired addresses their lifetimes; they keep their position.
 
-        Those that are to be permanent expire or are deprecated. At `first`, all others get their lifetimes anew.
+        Those that are to be permanent expire or are deprecated. At `first`, the lifetimes of all others start afresh.
         """
         wanted = {identity: each for each in self.add if (identity := identity_of(each)) not in self.again}
         for address in present:
