@@ -88,7 +88,7 @@ class ChangingSession(SessionBase):
         `master`, or detached with ``master=""``; it keeps its addresses. Of the `sysctls`, those that are given are
         written (see :class:`End`). `routes` replaces all routes over the link that vethlib has added, and no other; the
         kernel removes all of them when a link is set down. The same is true of `neighbours`; only one with the same
-        address as a given one is replaced, whoever added it. `offload` is as
+        address as a given one is replaced, no matter who added it. `offload` is as
         for an End, or what :meth:`fields` has returned.
 
         With `index`, the link is changed only if it still has that ifindex; with `only_if`, only if
