@@ -13,7 +13,7 @@ import pytest
 from vethlib import errors
 from vethlib.agent import State, Verdict
 from vethlib.cli.render.details import detail_lines
-from vethlib.cli.render.operations import count_operations, count_states
+from vethlib.cli.render.operations import count_states
 from vethlib.cli.term.exits import INVALID, REFUSED, report
 from vethlib.cli.term.output import Output
 from vethlib.cli.term.progress import Progress
@@ -82,7 +82,6 @@ def test_states_are_counted_in_words() -> None:
     assert count_states({"a": waits, "b": waits}) == "2 interfaces are PENDING"
     text = "of 4 interfaces 1 is PENDING, 2 are as configured, 1 is FAILED"
     assert count_states({"a": good, "b": waits, "c": failed, "d": good}) == text
-    assert count_operations([], done=True) == ""
 
 
 def test_details_leave_out_what_was_not_decoded_or_says_nothing() -> None:

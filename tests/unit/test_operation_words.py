@@ -8,8 +8,8 @@ from ipaddress import ip_interface
 import pytest
 
 from tests.live.applying import interface
-from vethlib.agent.planning.operations import AddNetns, ChangeLink, CreatePair, DeletePair, Operation
-from vethlib.agent.planning.words import action, changes, drift
+from vethlib.agent.planning.operations import AddNetns, ChangeLink, CreatePair, DeletePair, Operation, RemoveNetns
+from vethlib.agent.planning.words import action, changes, count, drift, line
 from vethlib.cli.render.operations import operation_lines
 from vethlib.cli.term.text import render
 from vethlib.links import End, Veth
@@ -47,8 +47,33 @@ def test_an_operation_has_words_for_what_was_found_and_for_what_is_done(
 
 def test_the_log_and_apply_word_a_change_alike() -> None:
     for operation in (operation for operation, _, _ in WORDS if isinstance(operation, ChangeLink)):
-        (line,) = operation_lines([operation])
-        assert render(line, colored=False) == f"~ 'a' in netns:blue: {changes(operation)}"
+        (shown,) = operation_lines([operation])
+        assert render(shown, colored=False) == f"~ 'a' in netns:blue: {changes(operation)}"
+
+
+LINES: list[tuple[Operation, str]] = [
+    (AddNetns("blue"), "+ namespace blue"),
+    (CREATE, "+ 'a' in netns:blue ⇄ 'b'"),
+    (replace(NONE, changes={"mtu": (1400, 1500)}), "~ 'a' in netns:blue: mtu 1400 → 1500"),
+    (DELETE, "- 'a' in netns:blue and its peer: a is not configured"),
+    (RemoveNetns("blue", (4, 1)), "- namespace blue"),
+]
+
+
+@pytest.mark.parametrize(("operation", "text"), LINES)
+def test_an_operation_has_a_line(operation: Operation, text: str) -> None:
+    assert line(operation) == text
+
+
+def test_operations_are_counted_by_kind() -> None:
+    every: list[Operation] = [CREATE, *(operation for operation, _ in reversed(LINES))]
+    assert count(every, done=True) == (
+        "added 1 namespace, created 2 pairs, changed 1 link, deleted 1 pair, removed 1 namespace"
+    )
+    assert (
+        count(every, done=False) == "add 1 namespace, create 2 pairs, change 1 link, delete 1 pair, remove 1 namespace"
+    )
+    assert count([], done=True) == ""
 
 
 def test_the_log_does_not_repeat_a_known_reason_and_names_new_namespaces() -> None:

@@ -1,22 +1,115 @@
-"""The operations of a plan in words: what each corrects, and what it does.
+"""The operations of a plan in words, wherever these are read: by vethctl, in the log and history, in a reason.
 
-The same difference of a link is worded as it was found (``mtu is 1400, not 1500``), and as it is removed
-(``mtu 1400 → 1500``).
+Each kind of operation has a row in the table of verbs. The difference of a link is worded as it was found (``mtu is
+1400, not 1500``), and as it is removed (``mtu 1400 → 1500``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator
+from collections import Counter
+from collections.abc import Callable, Container, Iterable, Iterator
+from typing import Final, NamedTuple
 
 from vethlib.links import describe
-from vethlib.text import change_text, value_text
+from vethlib.text import change_text, counted, value_text
 
-from .operations import ChangeLink, CreatePair, DeletePair, Operation, listed_identity
+from .operations import (
+    AddNetns,
+    ChangeLink,
+    CreatePair,
+    DeletePair,
+    Operation,
+    RemoveNetns,
+    listed_identity,
+)
 
-__all__ = ["action", "changes", "drift", "drifted"]
+__all__ = ["Paint", "action", "changes", "count", "drift", "drifted", "line", "to_be_done"]
 
 Paint = Callable[[object, str], str]
 """Marks a text with a role: "good", "bad", "warning", or "heading" for a new value."""
+
+
+class _Verb(NamedTuple):
+    """The words for one kind of operation: the sign of its line, the role of the sign, what it is done to, the verb."""
+
+    sign: str
+    role: str
+    noun: str
+    do: str
+    done: str
+
+
+_VERBS: Final[dict[type[Operation], _Verb]] = {
+    AddNetns: _Verb("+", "good", "namespace", "add", "added"),
+    CreatePair: _Verb("+", "good", "pair", "create", "created"),
+    ChangeLink: _Verb("~", "warning", "link", "change", "changed"),
+    DeletePair: _Verb("-", "bad", "pair", "delete", "deleted"),
+    RemoveNetns: _Verb("-", "bad", "namespace", "remove", "removed"),
+}
+
+
+def _plain(text: object, _role: str) -> str:
+    return str(text)
+
+
+# --- all operations of a plan
+
+
+def count(operations: Iterable[Operation], *, done: bool) -> str:
+    """Return ``added 1 namespace, created 2 pairs``, or ``add`` and ``create`` if not `done`; "" for no operations."""
+    kinds = Counter(map(type, operations))
+    return ", ".join(
+        f"{verb.done if done else verb.do} {counted(kinds[kind], verb.noun)}"
+        for kind, verb in _VERBS.items()
+        if kinds[kind]
+    )
+
+
+# --- one operation
+
+
+def line(operation: Operation, paint: Paint = _plain) -> str:
+    """Return an operation in one line: ``~ 'a' in netns:blue: mtu 1400 → 1500``."""
+    verb = _VERBS[type(operation)]
+    return f"{paint(verb.sign, verb.role)} {_subject(operation, paint)}"
+
+
+def _subject(operation: Operation, paint: Paint) -> str:
+    match operation:
+        case CreatePair(veth=veth):
+            return str(veth)
+        case ChangeLink(name=name, ref=ref):
+            return f"{describe(name, ref)}: {changes(operation, paint)}"
+        case DeletePair(name=name, ref=ref, why=why):
+            return f"{describe(name, ref)} and its peer: {why}"
+        case AddNetns(name=name) | RemoveNetns(name=name):
+            return f"{_VERBS[type(operation)].noun} {name}"
+
+
+def to_be_done(operation: Operation) -> str:
+    """Return what is to be done to the links of an operation: ``to be created``."""
+    return f"to be {_VERBS[type(operation)].done}"
+
+
+# --- what an operation means for one of its interfaces
+
+
+def action(operation: Operation, name: str, known: str, new: Container[str]) -> str:
+    """Return what was done for the interface called `name`; "" if that goes without saying.
+
+    The reason for a deletion is left out if it is `known`. `new` has the references of namespaces that were created.
+    """
+    done = _VERBS[type(operation)].done
+    match operation:
+        case CreatePair():
+            end = operation.veth.a if operation.a.name == name else operation.veth.b
+            return f"{done} {end}{' (a new namespace)' if str(end.netns or '') in new else ''}"
+        case ChangeLink():
+            return changes(operation)
+        case DeletePair():
+            where = describe(operation.name, operation.ref)
+            return f"{done} {where}" + (f" ({operation.why})" if operation.why != known else "")
+    return ""
 
 
 def drift(operation: Operation) -> str:
@@ -36,6 +129,9 @@ def drifted(operation: Operation) -> str:
     return next(iter(operation.differences), "addresses") if isinstance(operation, ChangeLink) else ""
 
 
+# --- the change of a link
+
+
 def _differences(change: ChangeLink) -> Iterator[str]:
     for field, (old, new) in change.differences.items():
         yield f"{'it' if field == 'up' else field} is {value_text(field, old)}, not {value_text(field, new)}"
@@ -49,7 +145,7 @@ def _differences(change: ChangeLink) -> Iterator[str]:
     yield from (f"address {address} is a duplicate" for address in change.again)
 
 
-def changes(change: ChangeLink, paint: Paint = lambda text, _: str(text)) -> str:
+def changes(change: ChangeLink, paint: Paint = _plain) -> str:
     """Return what changes of a link: ``mtu 1400 → 1500, -10.0.0.1/24, +10.0.0.2/24``."""
     return ", ".join(_changes(change, paint))
 
@@ -63,20 +159,3 @@ def _changes(change: ChangeLink, paint: Paint) -> Iterator[str]:
         yield f"order {' '.join(map(str, change.order))}"
     yield from (paint(f"{address} made permanent", "warning") for address in change.renewed)
     yield from (paint(f"{address} added again", "warning") for address in change.again)
-
-
-def action(operation: Operation, name: str, known: str, new: Container[str]) -> str:
-    """Return what was done for the interface called `name`; "" if that goes without saying.
-
-    The reason for a deletion is left out if it is `known`. `new` has the references of namespaces that were created.
-    """
-    match operation:
-        case CreatePair():
-            end = operation.veth.a if operation.a.name == name else operation.veth.b
-            return f"created {end}{' (a new namespace)' if str(end.netns or '') in new else ''}"
-        case ChangeLink():
-            return changes(operation)
-        case DeletePair():
-            where = describe(operation.name, operation.ref)
-            return f"deleted {where}" + (f" ({operation.why})" if operation.why != known else "")
-    return ""

@@ -13,12 +13,13 @@ from vethlib.agent.host.given import attributed
 from vethlib.agent.host.namespaces import NetnsInUse
 from vethlib.agent.host.observation import observe
 from vethlib.agent.host.recordfile import RecordFile
+from vethlib.agent.planning import words
 from vethlib.agent.planning.inversion import inverse
 from vethlib.agent.planning.losses import Irreversible, irreversible, links_at_stake
 from vethlib.agent.planning.observed import Observed
 from vethlib.agent.planning.operations import Plan
 from vethlib.agent.run.trial import Trial
-from vethlib.cli.render.operations import count_operations, operation_lines
+from vethlib.cli.render.operations import operation_lines
 from vethlib.cli.term.exits import REFUSED, UNDONE
 from vethlib.cli.term.output import Output, abandon_stdout
 from vethlib.cli.term.progress import Progress
@@ -209,5 +210,5 @@ def _report_undone(output: Output, tried: Tried) -> None:
         output.json(tried.as_dict())
         return
     output.lines(operation_lines(tried.undone.done))
-    done = count_operations(tried.undone.done, done=True) or "nothing was left to undo"
+    done = words.count(tried.undone.done, done=True) or "nothing was left to undo"
     output.line(f"{paint('undone', 'warning')}: {tried.answer.text}; {done}")

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from vethlib.agent.config.model import Interface
+from vethlib.agent.planning import words
 from vethlib.agent.planning.observed import Observed
 from vethlib.agent.planning.operations import ChangeLink, CreatePair, Plan
-from vethlib.agent.planning.words import changes
 from vethlib.agent.state import State
 from vethlib.cli.applying.config_warnings import by_interface, warnings_of
 from vethlib.cli.render.linktext import operstate_word, ref_text
@@ -124,9 +124,9 @@ def _to_do(planned: Plan | None) -> dict[str, tuple[str, str]]:
     texts: dict[str, tuple[str, str]] = {}
     for operation in () if planned is None else planned.operations:
         if isinstance(operation, CreatePair):
-            texts[operation.a.name] = texts[operation.b.name] = ("to be created", "")
+            texts[operation.a.name] = texts[operation.b.name] = (words.to_be_done(operation), "")
         elif isinstance(operation, ChangeLink):
-            texts[operation.interface.name] = ("to be changed", printable(changes(operation)))
+            texts[operation.interface.name] = (words.to_be_done(operation), printable(words.changes(operation)))
     return texts
 
 

@@ -1,33 +1,17 @@
-"""The operations of a plan in words, and the states of the interfaces after them."""
+"""The operations of a plan as coloured lines with details, and the states of the interfaces after them."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
-from vethlib.agent.planning.operations import AddNetns, ChangeLink, CreatePair, DeletePair, Operation, RemoveNetns
-from vethlib.agent.planning.words import changes
+from vethlib.agent.planning import words
+from vethlib.agent.planning.operations import CreatePair, Operation
 from vethlib.agent.state import State, Verdict
 from vethlib.cli.term.text import counted, paint, table_lines
-from vethlib.links import End, describe
+from vethlib.links import End
 
-__all__ = ["count_operations", "count_states", "operation_lines"]
-
-_COUNTED = (
-    (AddNetns, "namespace", "add", "added"),
-    (CreatePair, "pair", "create", "created"),
-    (ChangeLink, "link", "change", "changed"),
-    (DeletePair, "pair", "delete", "deleted"),
-    (RemoveNetns, "namespace", "remove", "removed"),
-)
-
-
-def count_operations(operations: Iterable[Operation], *, done: bool) -> str:
-    """Return ``added 1 namespace, created 2 pairs``, or ``add`` and ``create`` if not `done`; "" for no operations."""
-    kinds = Counter(map(type, operations))
-    return ", ".join(
-        f"{past if done else verb} {counted(kinds[kind], what)}" for kind, what, verb, past in _COUNTED if kinds[kind]
-    )
+__all__ = ["count_states", "operation_lines"]
 
 
 def count_states(verdicts: Mapping[str, Verdict]) -> str:
@@ -52,23 +36,15 @@ _STATE_WORDS = {State.CONFIGURED: "as configured"}
 def operation_lines(operations: Iterable[Operation]) -> Iterator[str]:
     """Yield one line per operation; for a pair to be created, one more per end."""
     for operation in operations:
-        match operation:
-            case AddNetns():
-                yield f"{paint('+', 'good')} namespace {operation.name}"
-            case RemoveNetns():
-                yield f"{paint('-', 'bad')} namespace {operation.name}"
-            case DeletePair():
-                yield f"{paint('-', 'bad')} {describe(operation.name, operation.ref)} and its peer: {operation.why}"
-            case CreatePair(veth=veth):
-                yield f"{paint('+', 'good')} {veth}"
-                yield from table_lines([_end(veth.a), _end(veth.b)], roles=("", "faint", "faint"))
-            case ChangeLink():
-                yield f"{paint('~', 'warning')} {describe(operation.name, operation.ref)}: {changes(operation, paint)}"
+        yield words.line(operation, paint)
+        if isinstance(operation, CreatePair):
+            ends = operation.veth.a, operation.veth.b
+            yield from table_lines(map(_end, ends), roles=("", "faint", "faint"))
 
 
 def _end(end: End) -> tuple[str, str, str]:
-    words = [f"mac {end.mac}"] if end.mac else []
-    words += [f"mtu {end.mtu}"] if end.mtu else []
-    words += [f"queues {end.num_queues}"] if end.num_queues else []
-    words += [str(address) for address in end.interfaces]
-    return f"    {end.name}", "up" if end.up else "down", "  ".join(words)
+    values = [f"mac {end.mac}"] if end.mac else []
+    values += [f"mtu {end.mtu}"] if end.mtu else []
+    values += [f"queues {end.num_queues}"] if end.num_queues else []
+    values += [str(address) for address in end.interfaces]
+    return f"    {end.name}", "up" if end.up else "down", "  ".join(values)

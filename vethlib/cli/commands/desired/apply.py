@@ -7,6 +7,7 @@ from argparse import Namespace
 from vethlib.agent.config.mark import check_label
 from vethlib.agent.host.executed import Execution
 from vethlib.agent.host.recordfile import RecordFile
+from vethlib.agent.planning import words
 from vethlib.agent.planning.operations import Plan
 from vethlib.agent.state import State
 from vethlib.cli.applying import configuration
@@ -19,7 +20,7 @@ from vethlib.cli.applying.running_agent import agent_in_the_way, refuse_beside_a
 from vethlib.cli.applying.settling import apply_until_settled
 from vethlib.cli.arguments.parser import UsageError
 from vethlib.cli.render.difference import difference_lines
-from vethlib.cli.render.operations import count_operations, count_states, operation_lines
+from vethlib.cli.render.operations import count_states, operation_lines
 from vethlib.cli.term.exits import DONE, INVALID, PENDING, REFUSED
 from vethlib.cli.term.output import Output
 from vethlib.cli.term.progress import Progress
@@ -74,7 +75,7 @@ def _apply(session: Session, desired: Desired, records: RecordFile, args: Namesp
         output.json([entry for operation in execution.done for entry in operation.as_dicts()])
     elif execution.done:
         output.lines(operation_lines(execution.done))
-        done = count_operations(execution.done, done=True)
+        done = words.count(execution.done, done=True)
         output.line(f"{paint('applied', 'good')}: {done}; {count_states(settled.verdicts)}")
     elif not execution.errors:
         output.line(f"{paint('nothing to change', 'good')}: {count_states(settled.verdicts)}")
@@ -92,7 +93,7 @@ def _dry_run(session: Session, desired: Desired, records: RecordFile, args: Name
         output.json(planned.plan.as_dicts())
     elif operations:
         output.lines(difference_lines(planned.plan, planned.observed, args.paths))
-        output.line(f"{paint('dry run', 'warning')}: would {count_operations(operations, done=False)}")
+        output.line(f"{paint('dry run', 'warning')}: would {words.count(operations, done=False)}")
     else:
         output.line(f"{paint('nothing to change', 'good')}: {count_states(states)}")
     code = report_outcome(output, Execution(list(operations)), states)
@@ -126,7 +127,7 @@ def _try(session: Session, desired: Desired, records: RecordFile, args: Namespac
     if not trial.execution.done:
         output.line(f"{paint('nothing to change', 'good')}: {count_states(verdicts)}")
     else:
-        done = count_operations(trial.execution.done, done=True)
+        done = words.count(trial.execution.done, done=True)
         output.line(f"{paint('kept', 'good')}: {done}; {count_states(verdicts)}")
     # The interfaces that are not as configured were reported before the question.
     if any(verdict.state is State.FAILED for verdict in verdicts.values()):

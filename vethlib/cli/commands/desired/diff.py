@@ -8,6 +8,7 @@ from typing import Final
 
 from vethlib.agent.config.mark import check_label
 from vethlib.agent.host.recordfile import RecordFile
+from vethlib.agent.planning import words
 from vethlib.agent.state import State
 from vethlib.cli.applying import configuration
 from vethlib.cli.applying.config_warnings import report_new_netns, report_unknown_addresses
@@ -17,7 +18,7 @@ from vethlib.cli.applying.reporting import report_unsettled, unsettled
 from vethlib.cli.arguments.file_commands import DIFF_USAGE
 from vethlib.cli.arguments.parser import UsageError
 from vethlib.cli.render.difference import difference_lines
-from vethlib.cli.render.operations import count_operations, count_states
+from vethlib.cli.render.operations import count_states
 from vethlib.cli.term.exits import INVALID
 from vethlib.cli.term.output import Output
 from vethlib.cli.term.text import paint
@@ -55,7 +56,7 @@ def diff(args: Namespace, output: Output) -> int:
     is_same = not desired.unknown and not plan.operations and not unsettled(states).keys() - detecting
     if not output.as_json:
         if plan.operations:
-            output.line(f"{paint('different', 'warning')}: would {count_operations(plan.operations, done=False)}")
+            output.line(f"{paint('different', 'warning')}: would {words.count(plan.operations, done=False)}")
         elif is_same:
             output.line(f"{paint('no difference', 'good')}: {count_states(states)}")
     return SAME if is_same else DIFFERENT
