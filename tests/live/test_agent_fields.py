@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -120,12 +121,26 @@ def right() -> bool:
     return fields("a", "blue") == CONFIGURED | {"altnames": ("uplink",)}
 
 
-def test_an_alternative_name_that_is_taken_away_is_given_back_at_once(configurator: Configurator) -> None:
-    take_altname()
-    until(configurator, right)
+def switch_down_and_on() -> None:
+    ip("link", "set", "dev", "a", "down", netns="blue")
+    switch_on()
 
 
-@pytest.mark.parametrize("meddle", [set_txqlen, set_gso, set_sysctl, switch_on])
+@pytest.mark.parametrize("meddle", [take_altname, set_txqlen, switch_on, switch_down_and_on])
+def test_drift_that_an_event_announces_is_put_right_before_the_regular_look(
+    configurator: Configurator, monkeypatch: pytest.MonkeyPatch, meddle: Callable[[], None]
+) -> None:
+    monkeypatch.setattr("vethlib.agent.reconcile.occasions.UNSEEN", 1e9)
+    configurator.resync(ends(**CONFIGURED))
+    settle(configurator)
+    monkeypatch.setattr(configurator._occasions, "_unseen_due", time.monotonic() + 1e9)
+    for _ in range(2):
+        meddle()
+        assert not right()
+        until(configurator, right)
+
+
+@pytest.mark.parametrize("meddle", [set_gso, set_sysctl])
 def test_drift_that_is_no_event_is_put_right_by_the_next_look(
     configurator: Configurator, meddle: Callable[[], None]
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.live.applying import applied, interface, planned
-from tests.live.configuring import configured, put, states, until, without_detection
+from tests.live.configuring import configured, put, settle, states, until, without_detection
 from tests.witness import ip, names, seen
 from vethlib import End, InvalidValue, LinkExists, LinkNotFound, NetlinkError, Route, Session, Veth, VethError
 from vethlib.agent import inverse
@@ -201,11 +201,25 @@ def test_a_pair_stays_while_its_master_is_away(configurator: Configurator) -> No
     assert (master(), seen("a", "blue")["ifindex"]) == ("br0", index)
 
 
-def test_a_link_that_is_detached_is_attached_again(configurator: Configurator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vethlib.agent.reconcile.occasions.UNSEEN", 0.1)
+@pytest.mark.parametrize("meddle", [["nomaster"], ["master", "br1"], ["down", "nomaster"], ["down", "master", "br1"]])
+def test_a_link_that_is_detached_or_moved_is_attached_again_before_the_regular_look(
+    session: Session, configurator: Configurator, monkeypatch: pytest.MonkeyPatch, meddle: list[str]
+) -> None:
+    monkeypatch.setattr("vethlib.agent.reconcile.occasions.UNSEEN", 1e9)
+    for number, name in enumerate(("br0", "br1")):  # which do not change themselves when a port comes or goes
+        ip("link", "set", "dev", name, "address", f"02:00:00:00:00:0{number}", netns="blue")
+    session.create(Veth(End("x0", "blue", master="br0"), End("x1", "blue", master="br1")))
     put(configurator, *ends())
     until(configurator, configured(configurator, "a", "b"))
-    ip("link", "set", "dev", "a", "master", "br1", netns="blue")
-    until(configurator, lambda: master() == "br0")
+    for _ in range(2):
+        settle(configurator)
+        ip("link", "set", "dev", "a", *meddle, netns="blue")
+        assert master() != "br0"
+        until(configurator, lambda: master() == "br0")
+
+
+def test_a_link_that_is_not_to_be_attached_any_more_is_detached(configurator: Configurator) -> None:
+    put(configurator, *ends())
+    until(configurator, configured(configurator, "a", "b"))
     put(configurator, *ends(""))
     until(configurator, lambda: master() == "")

@@ -81,3 +81,9 @@ def test_the_end_of_a_namespace_is_kept() -> None:
     changes.note(HERE, ("netns-gone", None, None))
     assert changes.ended == [HERE]
     assert changes
+
+
+def test_an_event_without_a_visible_change_is_something_that_has_happened() -> None:
+    changes = LinkChanges()
+    changes.unclear.add((HERE, 7))
+    assert changes

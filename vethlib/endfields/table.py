@@ -12,9 +12,12 @@
    more to that. Those of the others are left as they are.
 5. A ``late`` field needs a link that is up and has its addresses, so it is sent last, and lost with them. An ``early``
    one may cost the link its addresses, so it is sent before them.
-6. The fields are in the order in which they are sent. The alias is first, because it may be a mark that describes the
+6. The kernel sends a link event when an ``announced`` field changes, which does not show its value
+   (NETDEV_CHANGEUPPER, NETDEV_FEAT_CHANGE and NETDEV_CHANGE_TX_QUEUE_LEN in rtnetlink_event, net/core/rtnetlink.c).
+   Of the others that are read on request, no link event reports a change.
+7. The fields are in the order in which they are sent. The alias is first, because it may be a mark that describes the
    others.
-7. The name, the namespace, the addresses, and whether the link is up and has IPv6 are not in the table: they take
+8. The name, the namespace, the addresses, and whether the link is up and has IPv6 are not in the table: they take
    effect on one another, and `session/write/change.py` has their order. `mtu` is in it, but that module sends it first
    or last, because IPv6 needs 1280 bytes.
 """
@@ -92,6 +95,7 @@ class Field(NamedTuple):
     early: bool = False
     none: Any = None
     direct: bool = False
+    announced: bool = False
 
     def describe(self, value: Any) -> str:
         """Return what setting the field to this value is called."""
@@ -106,8 +110,8 @@ class Field(NamedTuple):
             yield Step(self.describe(value), set_attribute(index, b"", self.attribute(value)), undo)
 
 
-def _number(name: str, check: Callable[[Any, str], Any], kind: int) -> Field:
-    return Field(name, check, lambda value: attribute(kind, _U32.pack(value)), number=kind)
+def _number(name: str, check: Callable[[Any, str], Any], kind: int, *, announced: bool = False) -> Field:
+    return Field(name, check, lambda value: attribute(kind, _U32.pack(value)), number=kind, announced=announced)
 
 
 def _change_master(index: int, present: Any, wanted: Any) -> Iterator[Step]:
@@ -183,7 +187,7 @@ FIELDS: Final = {
         Field("mac", check_mac, lambda mac: attribute_of(mac=_packed(mac)), lambda link: link.mac.hex(":")),
         Field("group", check_group, lambda group: attribute_of(group=group), lambda link: link.group),
         Field("mtu", check_mtu, lambda mtu: attribute_of(mtu=mtu), lambda link: link.mtu),
-        _number("txqlen", check_txqlen, IFLA_TXQLEN),
+        _number("txqlen", check_txqlen, IFLA_TXQLEN, announced=True),
         _number("gso_max_size", check_gso_max_size, IFLA_GSO_MAX_SIZE),
         Field(
             "altnames",
@@ -193,9 +197,9 @@ FIELDS: Final = {
             target=_with_foreign,
         ),
         # A link that joins a VRF loses its IPv6 addresses (addrconf_notify, NETDEV_CHANGEUPPER).
-        Field(MASTER, check_master, number=IFLA_MASTER, several=_change_master, early=True, none=""),
+        Field(MASTER, check_master, number=IFLA_MASTER, several=_change_master, early=True, none="", announced=True),
         Field(SYSCTLS, check_sysctls, direct=True),
-        Field(OFFLOAD, _check_offload, target=_offload_target, direct=True),
+        Field(OFFLOAD, _check_offload, target=_offload_target, direct=True, announced=True),
         Field(ROUTES, _check_routes, several=_change_routes, late=True, none=()),
         Field(NEIGHBOURS, _check_neighbours, several=_change_neighbours, late=True, none=()),
     )

@@ -33,8 +33,9 @@ class LinkChanges:
     """The changes since the last call, without order.
 
     `links` has the present and former names of each changed link, by namespace and ifindex; `addresses` has the changed
-    addresses of a link. Those in `deleted` were deleted or moved away, even if there is a link with that ifindex again:
-    it is another one, or has come back.
+    addresses of a link. For those in `unclear`, an event showed no change: it may be one of something that no Link has
+    (its master, its features, the length of its queue). Those in `deleted` were deleted or moved away, even if there is
+    a link with that ifindex again: it is another one, or has come back.
 
     In a namespace of `lost`, any link may have changed. Those in `ended` have ended, and those in `noisy` are no longer
     watched, because they send more events than it is worth reading.
@@ -42,13 +43,14 @@ class LinkChanges:
 
     links: dict[tuple[Watch, int], set[str]] = field(default_factory=dict)
     addresses: dict[tuple[Watch, int], AddressChanges] = field(default_factory=dict)
+    unclear: set[tuple[Watch, int]] = field(default_factory=set)
     deleted: set[tuple[Watch, int]] = field(default_factory=set)
     lost: dict[Watch, None] = field(default_factory=dict)
     ended: list[Watch] = field(default_factory=list)
     noisy: list[Watch] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.links or self.addresses or self.lost or self.ended or self.noisy)
+        return bool(self.links or self.addresses or self.unclear or self.lost or self.ended or self.noisy)
 
     def note(self, watch: Watch, change: Change) -> None:
         """Note that a link has changed, that its namespace has ended, or that its events were lost."""

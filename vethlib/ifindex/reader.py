@@ -152,10 +152,13 @@ class EventReader:
             self._reports.changes.note_address(watch, address.ifindex, address, kind == "address")
 
     def _put(self, watch: Watch, record: LinkMessage) -> None:
-        if watch.fresh is None:
-            self._report(watch, put(watch.table, record))
-        else:
+        if watch.fresh is not None:
             watch.fresh[record.ifindex] = record
+        elif (change := put(watch.table, record)) is not None:
+            self._report(watch, change)
+            return
+        if self._reports.changes is not None:
+            self._reports.changes.unclear.add((watch, record.ifindex))
 
     def _remove(self, watch: Watch, index: int) -> None:
         if watch.fresh is None:

@@ -11,6 +11,7 @@ from vethlib.agent.planning.compare import is_as_given, will_expire
 from vethlib.agent.planning.desired import Desired
 from vethlib.agent.planning.observed import LinkId, NetnsId
 from vethlib.agent.planning.recorded import PairRecord
+from vethlib.endfields.table import FIELDS
 from vethlib.ifindex.changes import AddressChanges, LinkChanges
 from vethlib.ifindex.watch import Watch
 from vethlib.links import Address, Link
@@ -95,6 +96,9 @@ class Interpreter:
         for (watch, index), names in changes.links.items():
             if not watch.is_over and (place := self._place_of(watch)) is not None:
                 self._add_link((place, index), watch, names, renewed=(watch, index) in changes.deleted)
+        for watch, index in changes.unclear:
+            if not watch.is_over and (place := self._place_of(watch)) is not None:
+                self._add_unclear(place, index)
         for (watch, index), addresses in changes.addresses.items():
             if not watch.is_over and (place := self._place_of(watch)) is not None:
                 self._add_addresses(place, index, addresses)
@@ -147,6 +151,11 @@ class Interpreter:
                 result.gone.add(owner)
         else:
             result.unchanged[owner] = place, link
+
+    def _add_unclear(self, place: NetnsId, index: int) -> None:
+        interface = self._desired.interfaces.get(self._observer.built_for(place, index) or "")
+        if interface is not None and any(FIELDS[name].announced for name in interface.further):
+            self._result.drifted.add(interface.name)
 
     def _unseen_owner(self, end: LinkId, alias: str) -> str | None:
         """Return the owner of a link that no look has found yet.

@@ -36,7 +36,7 @@ FREE_MOVE_SECONDS: Final = 2.0
 """… while the looks take no longer than this together."""
 
 UNSEEN: Final = 10.0
-"""Seconds between two looks at interfaces with fields of which no event reports a change."""
+"""Seconds between two looks at interfaces with fields of which no event reports every change."""
 
 CONFIGURATION: Final = "configuration"
 """The cause of a look after a change of the configuration."""
@@ -74,7 +74,7 @@ class Occasions:
         self._moves = Pace(FREE_MOVES, FREE_MOVE_SECONDS)  # of changes of where a namespace reference leads
         self._detected: dict[str, None] = {}  # interfaces for which duplicate address detection has ended
         self._detected_due = 0.0
-        self._unseen: dict[str, None] = {}  # interfaces with fields of which no event reports a change
+        self._unseen: dict[str, None] = {}  # interfaces with fields of which no event reports every change
         self._unseen_due = 0.0
 
     def __bool__(self) -> bool:
