@@ -34,7 +34,7 @@ def test_who_succeeded_or_is_wanted_otherwise_is_not_due_any_more() -> None:
     for name in "abc":
         fail(backoff, name, 100.0)
     succeed(backoff, "a", 100.0)
-    backoff.forget("b")
+    backoff.forget(["b"])
     assert backoff.take_due(1000.0) == ["c"]
 
 
@@ -64,7 +64,7 @@ def test_only_those_are_settled_that_were_right_and_are_wanted_as_they_were() ->
     backoff = Backoff()
     for name in "abc":
         succeed(backoff, name, 100.0)
-    backoff.forget("b")
+    backoff.forget(["b"])
     fail(backoff, "c", 100.0)
     assert backoff.settled({"a", "b", "c", "d"}) == {"a"}
 
@@ -84,7 +84,7 @@ def test_whatever_happens_those_are_due_whose_time_has_come(done: list[tuple[str
             wanted = {one for one, attempts in backoff._attempts.items() if attempts.due and attempts.due <= now}
             assert set(backoff.take_due(now)) == wanted
         elif what == "forget":
-            backoff.forget(name)
+            backoff.forget([name])
         else:
             {"fail": fail, "succeed": succeed}[what](backoff, name, now)
         dues = [attempts.due for attempts in backoff._attempts.values() if attempts.due is not None]

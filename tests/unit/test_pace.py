@@ -14,7 +14,7 @@ def looks(pace: Pace, *, seconds: float, every: float, took: float = 0.0, begin:
         now = begin + step * every
         if pace.take_due(now) or pace.may_look("a", now):
             made.append(now)
-            pace.looked("a", took, now)
+            pace.looked(["a"], took, now)
     return made
 
 
@@ -30,7 +30,7 @@ def test_how_many_looks_are_made_at_once_can_be_chosen() -> None:
     assert [pace.may_look("a", 100.0) for _ in range(5)] == [True, True, True, True, False]
     pace = Pace(free=3, free_seconds=1.0)
     assert pace.may_look("a", 100.0)
-    pace.looked("a", 1.5, 100.0)
+    pace.looked(["a"], 1.5, 100.0)
     assert pace.is_noisy("a")
     assert not pace.may_look("a", 100.0)
 
@@ -80,7 +80,7 @@ def test_a_quiet_time_ends_it() -> None:
 def test_another_configuration_is_a_new_beginning() -> None:
     pace = Pace()
     looks(pace, seconds=2, every=0.01)
-    pace.forget("a")
+    pace.forget(["a"])
     assert pace.next_due() is None
     assert pace.may_look("a", 102.0)
 

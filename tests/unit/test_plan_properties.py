@@ -22,7 +22,6 @@ from vethlib.agent import (
     plan,
 )
 from vethlib.agent.config.mark import alias_of
-from vethlib.agent.host.executed import interfaces_of
 from vethlib.agent.planning.desired import Desired
 from vethlib.agent.planning.observed import LinkId
 from vethlib.agent.planning.operations import Operation
@@ -236,7 +235,7 @@ def test_an_interface_is_judged_the_same_with_those_in_its_scope_as_with_all(
     assert of_some.verdicts == {name: of_all.verdicts[name] for name in of_some.verdicts}
     some, every = _without_reasons(of_some), _without_reasons(of_all)
     assert all(operation in every for operation in some)
-    assert all(operation in some or chosen.isdisjoint(interfaces_of(operation)) for operation in every)
+    assert all(operation in some or chosen.isdisjoint(operation.interfaces) for operation in every)
 
 
 def _without_reasons(made: Plan) -> list[Operation]:

@@ -60,6 +60,7 @@ T = TypeVar("T")
 _set = object.__setattr__
 _further = attrgetter(*links.FURTHER)
 _NOTHING_FURTHER = tuple(links.FURTHER.values())
+_NONE: Mapping[str, Any] = {}  # shared by the many interfaces that have none
 
 
 class InterfaceType(IntEnum):
@@ -76,7 +77,8 @@ class Interface:
     (bytes) and `num_queues` are chosen by the kernel. `ipv6` is whether the link has IPv6; None leaves that to the
     policy of the agent. The fields after it are those of :class:`vethlib.End`; a missing field is left alone.
     `addresses` are the `ip_addresses` as ``ipaddress`` interfaces, `kernel_name` is the name of
-    the link in its namespace, `wants_ipv6` is `ipv6` or what the policy says (:meth:`with_ipv6_policy`).
+    the link in its namespace, `wants_ipv6` is `ipv6` or what the policy says (:meth:`with_ipv6_policy`), and `further`
+    has the given ones of the fields that few interfaces have (``vethlib.links.FURTHER``).
     `explicit` are the names of fields that were written although they have their default value; it only affects
     writing. `spelling` are warnings about the text from which the value was read.
 
@@ -110,6 +112,7 @@ class Interface:
     addresses: tuple[links.Interface, ...] = field(init=False, repr=False, compare=False)
     kernel_name: str = field(init=False, repr=False, compare=False)
     wants_ipv6: bool | None = field(init=False, repr=False, compare=False)
+    further: Mapping[str, Any] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check = _Checks()
@@ -133,8 +136,9 @@ class Interface:
             if not isinstance(value, bool) and not (flag == "ipv6" and value is None):
                 check.wrong(flag, value, "must be true or false")
         _set(self, "wants_ipv6", self.ipv6)
-        for name, value in self.further.items():
+        for name, value in self._given_further().items():
             _set(self, name, check(FIELDS[name].check, value, name))
+        _set(self, "further", self._given_further())
         self._check_addresses(check)
         if type(self.namespace) is not Namespace:
             check.wrong("namespace", self.namespace, "must be a Namespace")
@@ -191,12 +195,10 @@ class Interface:
             cause = "IPv6 addresses" if six else "ipv6"
             check.wrong("mtu", self.mtu, f"must be at least {IPV6_MIN_MTU} for a link with {cause}")
 
-    @property
-    def further(self) -> dict[str, Any]:
-        """The given ones of the fields that few interfaces have (``vethlib.links.FURTHER``)."""
+    def _given_further(self) -> Mapping[str, Any]:
         values = _further(self)
         if values == _NOTHING_FURTHER:
-            return {}
+            return _NONE
         return {name: value for name, value in zip(links.FURTHER, values, strict=True) if value != links.FURTHER[name]}
 
     def with_ipv6_policy(self, policy: IPv6Policy) -> Interface:

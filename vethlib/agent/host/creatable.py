@@ -138,17 +138,17 @@ class CreatableNetns:
         return list(self._waiting)[: max(0, self._limit - len(self._created))]
 
     def note(self, done: Iterable[Operation]) -> None:
-        """Count the namespaces that these operations created."""
-        self._created.update(operation.ref for operation in done if isinstance(operation, AddNetns))
+        """Count the namespaces that these operations created, and compare their names with the existing ones."""
+        created = [operation for operation in done if isinstance(operation, AddNetns)]
+        self._created.update(operation.ref for operation in created)
+        if new := [operation.name for operation in created if operation.name not in self._compared]:
+            self._compared.update(new)
+            self._compare_names(new)
 
     # --- similar names
 
-    def compare_names(self, done: Iterable[Operation]) -> None:
-        """Look for others with nearly the same name as the namespaces that these operations created, once for each."""
-        created = [each.name for each in done if isinstance(each, AddNetns) and each.name not in self._compared]
-        if not created:
-            return
-        self._compared.update(created)
+    def _compare_names(self, created: Iterable[str]) -> None:
+        """Look for other namespaces with nearly the same names as these, which were created."""
         existing = self._unconfigured()
         for name in created:
             if other := lookalike(name, existing):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from vethlib.agent.planning.observed import NetnsId
-from vethlib.agent.planning.operations import ChangeLink, CreatePair, DeletePair, Operation, Plan
+from vethlib.agent.planning.operations import CreatePair, Operation, Plan
 from vethlib.agent.reasons import of_error
 from vethlib.agent.state import State, Verdict
 from vethlib.errors import VethError
 from vethlib.session.write.create import Made
 
-__all__ = ["Execution", "interfaces_of"]
+__all__ = ["Execution"]
 
 
 @dataclass(slots=True)
@@ -31,16 +31,7 @@ class Execution:
         """Return the state of every interface: the verdict of the plan, or FAILED with the refusal of the kernel."""
         verdicts = dict(plan.verdicts)
         for operation, error in self.errors:
-            for name in interfaces_of(operation):
+            for name in operation.interfaces:
                 if name in verdicts:
                     verdicts[name] = Verdict.because(State.FAILED, of_error(error))
         return verdicts
-
-
-def interfaces_of(operation: Operation) -> tuple[str, ...]:
-    """Return the names of the interfaces that an operation is for."""
-    if isinstance(operation, CreatePair):
-        return operation.a.name, operation.b.name
-    if isinstance(operation, ChangeLink):
-        return (operation.interface.name,)
-    return (operation.interface,) if isinstance(operation, DeletePair) and operation.interface else ()

@@ -66,13 +66,20 @@ def execute(
     execution = Execution() if account is None else account
     added: list[Netns] = []
     try:
-        refused = add_netns(_of(plan, AddNetns), added, execution, loopback=loopback)
-        _delete(session, _of(plan, DeletePair), execution, progress)
-        _change(session, _of(plan, ChangeLink), execution, progress, records)
-        _create(session, _possible(_of(plan, CreatePair), refused, execution), execution, progress, records)
-        remove_netns(session, _of(plan, RemoveNetns), execution)
+        refused: Mapping[str, VethError] = {}
+        if additions := _of(plan, AddNetns):
+            refused = add_netns(additions, added, execution, loopback=loopback)
+        if deletions := _of(plan, DeletePair):
+            _delete(session, deletions, execution, progress)
+        if changes := _of(plan, ChangeLink):
+            _change(session, changes, execution, progress, records)
+        if creations := _possible(_of(plan, CreatePair), refused, execution):
+            _create(session, creations, execution, progress, records)
+        if removals := _of(plan, RemoveNetns):
+            remove_netns(session, removals, execution)
     finally:
-        remove_unused(session, added, execution)
+        if added:
+            remove_unused(session, added, execution)
     return execution
 
 

@@ -154,7 +154,7 @@ def _with_further(session: Session, observed: Observed, interfaces: Iterable[Int
         if mark is not None and mark.more:
             # It has or had such fields, which may have to go, or to be restored when it is deleted.
             had = {name: value for name, value in FURTHER.items() if FIELDS[name].none is None or name in mark.owned}
-            asked[number] = seen.ref, seen.link.index, had | (owner.further if owner is not None else {})
+            asked[number] = seen.ref, seen.link.index, {**had, **(owner.further if owner is not None else {})}
         elif owner is not None:
             asked[number] = seen.ref, seen.link.index, owner.further
     if not asked:

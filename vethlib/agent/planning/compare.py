@@ -70,7 +70,7 @@ def _says_otherwise(alias: str, interface: Interface, label: str) -> bool:
 def _further_differences(
     interface: Interface, link: Link, further: Mapping[str, Any] | None
 ) -> dict[str, tuple[Any, Any]]:
-    wanted = interface.further
+    wanted = dict(interface.further)
     # What is ours and not configured (any more) goes, and a link that is down has no routes.
     for name in (*wanted, *(further or ())):
         if FIELDS[name].none is not None and _has_none(interface, name):

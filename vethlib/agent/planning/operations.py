@@ -2,7 +2,7 @@
 
 The operations of a plan are in the order of execution: namespaces are added first, then pairs are deleted (which frees
 names), then links are changed (which frees names, too), then pairs are created. Last, and only in an inverse plan,
-namespaces are removed.
+namespaces are removed. The `interfaces` of an operation are the names of the interfaces that it is for.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class AddNetns:
     """Create a named namespace for a pair."""
 
     op: ClassVar[str] = "add-netns"
+    interfaces: ClassVar[tuple[str, ...]] = ()
     name: str
 
     @property
@@ -70,6 +71,11 @@ class DeletePair:
     at_home: tuple[str, int] | None = field(default=None, compare=False)
     marks: tuple[tuple[LinkId, Mark], ...] = field(default=(), compare=False, repr=False)
     seen: SeenLink | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def interfaces(self) -> tuple[str, ...]:
+        """The name of the interface that it is for, if that is known."""
+        return (self.interface,) if self.interface else ()
 
     @property
     def mark(self) -> Mark | None:
@@ -121,6 +127,11 @@ class ChangeLink:
     mark: Mark | None = field(default=None, compare=False, repr=False)
 
     @property
+    def interfaces(self) -> tuple[str, ...]:
+        """The name of the interface that it is for."""
+        return (self.interface.name,)
+
+    @property
     def is_empty(self) -> bool:
         """Whether there is nothing to do."""
         addresses = self.added or self.removed or self.order or self.again or self.renewed
@@ -168,6 +179,11 @@ class CreatePair:
     b: Interface
     veth: Veth
 
+    @property
+    def interfaces(self) -> tuple[str, ...]:
+        """The names of the interfaces that it is for."""
+        return self.a.name, self.b.name
+
     def as_dicts(self) -> list[dict[str, Any]]:
         """Return the operation for JSON, with one entry for each end."""
         return [
@@ -181,6 +197,7 @@ class RemoveNetns:
     """Remove a named namespace that was added for a trial, if `name` still leads to `place` and nothing uses it."""
 
     op: ClassVar[str] = "remove-netns"
+    interfaces: ClassVar[tuple[str, ...]] = ()
     name: str
     place: NetnsId
     cookie: int = field(default=0, compare=False, repr=False)

@@ -183,10 +183,11 @@ class Backoff:
         # When each is due. An entry whose interface is due at another time by now, or not at all, is skipped.
         self._due: list[tuple[float, str]] = []
 
-    def forget(self, name: str) -> None:
-        """Forget the failures and repairs of an interface, because its configuration has changed."""
-        self._attempts.pop(name, None)
-        self._settled.discard(name)
+    def forget(self, names: Iterable[str]) -> None:
+        """Forget the failures and repairs of these interfaces, because their configuration has changed."""
+        for name in names:
+            self._attempts.pop(name, None)
+        self._settled.difference_update(names)
 
     def try_all(self) -> None:
         """Allow all interfaces to be tried immediately."""

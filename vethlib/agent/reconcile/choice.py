@@ -8,7 +8,6 @@ from ipaddress import IPv6Interface
 from typing import Final, TypeVar
 
 from vethlib._primitives import time
-from vethlib.agent.host.executed import interfaces_of
 from vethlib.agent.planning.operations import AddNetns, ChangeLink, CreatePair, Operation
 from vethlib.agent.planning.words import drift, drifted
 from vethlib.agent.reasons import Reason, changed_repeatedly, duplicate_mac
@@ -54,7 +53,7 @@ class Choice:
         """
         chosen: list[Operation] = []
         for operation in self._due(result.plan.operations, result):
-            names = interfaces_of(operation)
+            names = operation.interfaces
             error = next((refused[name] for name in names if name in refused), None)
             if error is not None and not isinstance(error, _PASSING):
                 result.errors.update(dict.fromkeys(names, error))
@@ -105,7 +104,7 @@ class Choice:
         No operation needs a later one, and those that belong to no interface are never deferred.
         """
         first, left = split(operations)
-        self.deferred.update(name for operation in left for name in interfaces_of(operation))
+        self.deferred.update(name for operation in left for name in operation.interfaces)
         creations = [operation for operation in left if isinstance(operation, CreatePair)]
         if creations and len(creations) == len(left):
             additions = (operation for operation in operations if isinstance(operation, AddNetns))
@@ -119,7 +118,7 @@ def split(operations: Iterable[T]) -> tuple[list[T], list[T]]:
     left: list[T] = []
     weight = 0.0
     for operation in operations:
-        if weight >= AT_ONCE and interfaces_of(operation):
+        if weight >= AT_ONCE and operation.interfaces:
             left.append(operation)
         else:
             first.append(operation)

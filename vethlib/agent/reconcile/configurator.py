@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Final, get_args
 
@@ -32,7 +32,6 @@ from vethlib._primitives import select, time
 from vethlib.agent.config.mark import check_label
 from vethlib.agent.config.model import Interface, IPv6Policy
 from vethlib.agent.host.creatable import CreatableNetns
-from vethlib.agent.host.executed import interfaces_of
 from vethlib.agent.host.recordfile import RecordFile
 from vethlib.agent.limits import DEFAULT, Limits
 from vethlib.agent.planning.confine import foreseen
@@ -248,10 +247,9 @@ class Configurator(WarnsUnclosed):
         if self._closed:
             raise SessionClosed("this configurator is closed")
 
-    def _configured(self, names: Iterable[str]) -> None:
+    def _configured(self, names: Collection[str]) -> None:
         """Look at these interfaces, which a change of the configuration concerns."""
-        for name in names:
-            self._backoff.forget(name)
+        self._backoff.forget(names)
         self._occasions.configured(names)
         self._backoff.looking.due = None
         os.eventfd_write(self._wake, 1)
@@ -433,7 +431,7 @@ class Configurator(WarnsUnclosed):
         """Begin to create what a pass has left, unless something else is being created. Return its interfaces."""
         if not planned or self._creation is not None:
             return set()
-        names = {name for operation in planned for name in interfaces_of(operation)}
+        names = {name for operation in planned for name in operation.interfaces}
         causes = {name: scope.everything or scope.names.get(name, CONFIGURATION) for name in names}
         self._creation = PlannedCreation(self._owners, planned, causes, loopback=self._loopback)
         return names
@@ -453,13 +451,13 @@ class Configurator(WarnsUnclosed):
         # Events that were caused by this agent do not count as noise.
         watches.cache.excuse(result.changed_netns())
         self._occasions.looked(scope.names, time.thread_time() - began, now)
-        for name in result.names:
-            interface = self._desired.interfaces.get(name)
-            self._occasions.look_regularly(name, now, needed=interface is not None and bool(interface.further))
+        configured = self._desired.interfaces
+        needed = {name for name in result.names if name in configured and configured[name].further}
+        self._occasions.look_regularly(result.names, needed, now)
         if not watches.any_rests():
             return
         for name in result.names:
-            interface = self._desired.interfaces.get(name)
+            interface = configured.get(name)
             if interface is not None and watches.rests_at(interface.namespace.ref):
                 self._occasions.look_later(name, now + DEAF_LOOK)
 

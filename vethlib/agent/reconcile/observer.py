@@ -201,7 +201,9 @@ class HostObserver:
 
     def note_execution(self, execution: Execution) -> None:
         """Remember what was just created, so that events of it are understood."""
-        self._added |= execution.added
+        if execution.added:
+            self._added |= execution.added
+            self.creatable.note(execution.done)
         for create, (_, links, *births) in execution.made:
             for interface, link, (place, _cookie) in zip((create.a, create.b), links, births, strict=True):
                 self.add(interface.name, (place, link.index), interface.namespace.ref)

@@ -112,11 +112,11 @@ class Occasions:
         for name in names:
             self._dirty.setdefault(name, cause)
 
-    def configured(self, names: Iterable[str]) -> None:
+    def configured(self, names: Collection[str]) -> None:
         """Look at these interfaces because their configuration, or one that concerns them, has changed."""
+        self._pace.forget(names)
+        self._moves.forget(names)
         for name in names:
-            self._pace.forget(name)
-            self._moves.forget(name)
             if name not in self._dirty:
                 self._backlog.setdefault(name, CONFIGURATION)
 
@@ -150,14 +150,15 @@ class Occasions:
         """Look at this interface soon, together with others."""
         self._detected.setdefault(name)
 
-    def look_regularly(self, name: str, now: float, *, needed: bool) -> None:
-        """Look at an interface from time to time, if that is `needed` because no event reports all its changes."""
+    def look_regularly(self, names: Iterable[str], needed: Collection[str], now: float) -> None:
+        """Look from time to time at those of `names` that are `needed`: no event reports all changes of these."""
         if needed and not self._unseen:
             self._unseen_due = now + UNSEEN
-        if needed:
-            self._unseen[name] = None
-        else:
-            self._unseen.pop(name, None)
+        for name in names:
+            if name in needed:
+                self._unseen[name] = None
+            else:
+                self._unseen.pop(name, None)
 
     # --- what is due
 
@@ -217,9 +218,8 @@ class Occasions:
 
     def looked(self, names: Collection[str], seconds: float, now: float) -> None:
         """Note the CPU time of a pass over these interfaces: after a costly one, the next event has to wait."""
-        for name in names:
-            self._pace.looked(name, seconds / len(names), now)
-            self._moves.looked(name, seconds / len(names), now)
+        for pace in (self._pace, self._moves):
+            pace.looked(names, seconds / max(1, len(names)), now)
 
     def look_later(self, name: str, due: float) -> None:
         """Look at an interface at this time, even without an event."""

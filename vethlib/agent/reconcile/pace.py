@@ -7,6 +7,7 @@ costs a bounded share of the time, however many addresses it has. A quiet time e
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Final
@@ -87,24 +88,26 @@ class Pace:
             streak.due = None
             self._put_off(name, streak)
 
-    def looked(self, name: str, took: float, now: float) -> None:
-        """Note how many seconds of CPU a look at the interface took."""
-        streak = self._streaks.get(name)
-        if streak is None:
-            return
-        streak.spent += took
-        if streak.is_noisy:
-            streak.pause = max(streak.pause, min(SHARE * took, 5 * LONGEST_PAUSE))
-            streak.until = max(streak.until, now + streak.pause)
+    def looked(self, names: Iterable[str], took: float, now: float) -> None:
+        """Note how many seconds of CPU a look at each of these interfaces took."""
+        for name in names:
+            streak = self._streaks.get(name)
+            if streak is None:
+                continue
+            streak.spent += took
+            if streak.is_noisy:
+                streak.pause = max(streak.pause, min(SHARE * took, 5 * LONGEST_PAUSE))
+                streak.until = max(streak.until, now + streak.pause)
 
     def is_noisy(self, name: str) -> bool:
         """Return whether the free looks of the interface are used up."""
         streak = self._streaks.get(name)
         return streak is not None and streak.is_noisy
 
-    def forget(self, name: str) -> None:
-        """Forget the interface, because its configuration has changed."""
-        self._streaks.pop(name, None)
+    def forget(self, names: Iterable[str]) -> None:
+        """Forget these interfaces, because their configuration has changed."""
+        for name in names:
+            self._streaks.pop(name, None)
 
     def next_due(self) -> float | None:
         """Return when the next look that was put off is due; None if there is none."""

@@ -18,7 +18,6 @@ from dataclasses import replace
 from typing import Any, Final
 
 from vethlib._primitives import time
-from vethlib.agent.host.executed import interfaces_of
 from vethlib.agent.host.execution import execute
 from vethlib.agent.host.recording import facts_of_look
 from vethlib.agent.planning.confine import plan_apart
@@ -98,7 +97,7 @@ class ReconcilePass:
         if not operations and result.detecting:
             self._wait_a_moment(result)
         for operation in operations:
-            for name in interfaces_of(operation):
+            for name in operation.interfaces:
                 if name in self._errors:
                     result.errors[name] = self._errors[name]
                 else:
@@ -169,7 +168,7 @@ class ReconcilePass:
 
         They are tentative until a work queue of the kernel handles them (addrconf_dad_work), some 100 µs later.
         """
-        changed = {name for operation in self._done for name in interfaces_of(operation)}
+        changed = {name for operation in self._done for name in operation.interfaces}
         waiting = self._unchecked(result, [name for name in result.detecting if name in changed])
         for moment in _MOMENTS:
             if not waiting:
@@ -255,10 +254,9 @@ class ReconcilePass:
         self._counters.done.update(operation.op for operation in execution.done)
         self._counters.failed.update(operation.op for operation, _ in execution.errors)
         self._done += execution.done
-        self._observer.creatable.note(execution.done)
         self._observer.note_execution(execution)
         for operation, error in execution.errors:
-            names = interfaces_of(operation)
+            names = operation.interfaces
             for name in names:
                 # Later refusals may be a consequence of the first.
                 self._errors.setdefault(name, error)
@@ -281,7 +279,7 @@ class ReconcilePass:
     def _count_repairs(self, operations: Iterable[Operation], planned: Plan) -> None:
         """Count the repair of interfaces that were as configured, and whose configuration has not changed since."""
         now = time.monotonic()
-        for name in self._backoff.settled({name for operation in operations for name in interfaces_of(operation)}):
+        for name in self._backoff.settled({name for operation in operations for name in operation.interfaces}):
             if planned.configures(name) and not self._backoff.duplicate(name):
                 self._backoff.repaired(name, now)
 
@@ -321,7 +319,7 @@ class PlannedCreation:
         occasions.forget(marked & self._created)
         left, self._left = self._left, []
         for create in left:
-            names = interfaces_of(create)
+            names = create.interfaces
             if marked.isdisjoint(names):
                 self._left.append(create)
             else:
@@ -346,9 +344,9 @@ class PlannedCreation:
 
     def _create_some(self) -> None:
         first, left = split(self._left)
-        causes = {name: self._causes[name] for create in first for name in interfaces_of(create)}
+        causes = {name: self._causes[name] for create in first for name in create.interfaces}
         look = ReconcilePass(self._owners, Scope(causes, "", {}, causes), loopback=self._loopback)
         created = look.act(without_unused_netns([*self._additions, *first]))
         self._left = left
-        self._created.update(name for create in created for name in interfaces_of(create))
+        self._created.update(name for create in created for name in create.interfaces)
         self._looks.append((look, {end.namespace.ref for create in created for end in (create.a, create.b)}))

@@ -8,7 +8,6 @@ from typing import Final
 
 from vethlib._primitives import time
 from vethlib.agent.config.problems import in_public
-from vethlib.agent.host.executed import interfaces_of
 from vethlib.agent.planning.compare import unknown_addresses
 from vethlib.agent.planning.confine import foreseen
 from vethlib.agent.planning.observed import SeenLink
@@ -53,7 +52,6 @@ class Reporter:
         now = time.monotonic()
         self._schedule(result, scope, now)
         done = self._done_for_each(result.done)
-        self._observer.creatable.compare_names(result.done)
         shared = scope.shared_cause()
         names = result.names
         if scope.everything:
@@ -98,7 +96,7 @@ class Reporter:
         for operation in operations:
             if isinstance(operation, AddNetns):
                 created.append(operation)
-            for name in interfaces_of(operation):
+            for name in operation.interfaces:
                 done.setdefault(name, []).append(operation)
         for addition in created:
             for name in self._desired.at(addition.ref) & done.keys():

@@ -9,7 +9,7 @@ from typing import Final
 
 from vethlib.addresses import identity_of
 from vethlib.agent.config.model import Interface
-from vethlib.agent.host.executed import Execution, interfaces_of
+from vethlib.agent.host.executed import Execution
 from vethlib.agent.host.observation import look_at
 from vethlib.agent.planning.detection import may_be_detected, unusable
 from vethlib.agent.planning.observed import SeenLink
@@ -42,7 +42,7 @@ def after_detection(
     verdicts = execution.verdicts(planned)
     deadline = max(deadline, time.monotonic() + _PATIENCE)
     # The addresses of all others were usable when they were observed for the plan.
-    touched = {name for operation in execution.done for name in interfaces_of(operation)}
+    touched = {name for operation in execution.done for name in operation.interfaces}
     waiting = {
         name
         for name in touched | planned.unusable.keys()
