@@ -10,6 +10,8 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
+from ipaddress import ip_interface
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,8 @@ import pytest
 
 from tests import witness
 from tests.live.offloads import offloads
-from vethlib import InvalidValue, NetlinkError, Session, ns
-from vethlib.topology import Node, Topology, fat_tree, line, mesh, ring, star
+from vethlib import InvalidValue, LinkNotFound, NetlinkError, Session, ns
+from vethlib.topology import Description, Member, Node, Port, Topology, Wire, fat_tree, line, mesh, ring, star
 from vethlib.topology.design.description import Layout, Route
 from vethlib.topology.design.layout import lay_out
 from vethlib.topology.design.text import parse
@@ -101,6 +103,62 @@ def test_links_have_the_fields_of_their_ends(relayed: bool) -> None:
             assert (neighbour["lladdr"], neighbour["state"]) == ("02:00:00:00:00:09", ["PERMANENT"])
             net.down("a", "b")
             net.up("a", "b")
+
+
+BRIDGED = "a(10.0.0.1/24) -- h:p0() master=/lan; h:p1() -- b(10.0.0.2/24) master=lan/"
+
+
+def add_lan(nodes: Mapping[str, Node]) -> None:
+    assert names_of_links(nodes["h"]) == {"lo"}
+    nodes["h"].run(["ip", "link", "add", "lan", "up", "type", "bridge"])
+
+
+def names_of_links(node: Node) -> set[str]:
+    return {link["ifname"] for link in of(node, "link", "show")}
+
+
+@pytest.mark.parametrize("relayed", [False, True])
+def test_links_are_attached_to_masters_that_are_made_before_there_are_links(relayed: bool) -> None:
+    text = BRIDGED.replace("master=/lan", "master=/lan delay=1ms") if relayed else BRIDGED
+    with Topology.build(text, impair="userspace", prepare=add_lan) as net:
+        assert {link["ifname"] for link in of(net["h"], "link", "show", "master", "lan")} == {"p0", "p1"}
+        assert net["a"].ping("10.0.0.2")
+        net.down("a", "h")
+        net.up("a", "h")
+        assert net["a"].ping("10.0.0.2")
+
+
+def test_a_description_may_have_masters() -> None:
+    left = Port("a", addresses=(ip_interface("10.0.0.1/24"),))
+    wires = (Wire(left, Port("h", addresses=(), fields={"master": "lan"})),)
+    with Topology.build(Description((Member("a"), Member("h")), wires), prepare=add_lan) as net:
+        assert [link["ifname"] for link in of(net["h"], "link", "show", "master", "lan")] == ["eth0"]
+
+
+def test_a_topology_whose_master_is_missing_is_refused_with_the_node_and_the_name() -> None:
+    before = witness.open_fds()
+    with pytest.raises(LinkNotFound) as refused:
+        Topology.build(BRIDGED)
+    assert "node h" in str(refused.value)
+    assert "'lan'" in str(refused.value)
+    assert witness.open_fds() == before
+
+
+def test_nothing_is_left_if_the_preparation_fails() -> None:
+    started: list[subprocess.Popen[str]] = []
+
+    def fail(nodes: Mapping[str, Node]) -> None:
+        started.append(nodes["h"].start(["sleep", "60"]))
+        raise ZeroDivisionError
+
+    warm_up = Topology.build("a -- h")  # what is opened once for all
+    warm_up["h"].start(["true"]).wait()
+    warm_up.close()
+    before = witness.open_fds()
+    with pytest.raises(ZeroDivisionError):
+        Topology.build(BRIDGED, prepare=fail)
+    assert started[0].poll() is not None
+    assert witness.open_fds() == before
 
 
 def test_two_nodes_have_a_wire_with_addresses_of_both_families() -> None:

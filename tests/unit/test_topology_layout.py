@@ -204,6 +204,7 @@ def test_the_fields_of_a_port_are_checked_and_kept() -> None:
         ("a:x -- b; a -- c altname=x", "altname=x"),
         ("switch s; s(default via 10.0.0.1) -- a", "s"),
         ("switch s; s(10.0.0.9 lladdr 02:00:00:00:00:09) -- a", "s"),
+        ("switch s; s -- a master=br1/", "s"),
     ],
 )
 def test_fields_that_do_not_fit_are_refused(text: str, value: str) -> None:

@@ -80,11 +80,13 @@ def test_fields_are_of_both_links_of_every_wire_of_their_statement() -> None:
 
 def test_fields_may_be_of_one_end_or_different_at_each() -> None:
     (wire,) = parse(
-        "a -- b mac=/02-00-00-00-00-02 alias=up/down altname=uplink,wan/ offload=on/off sysctl.ipv6.accept_ra=/0"
+        "a -- b mac=/02-00-00-00-00-02 alias=up/down altname=uplink,wan/ offload=on/off sysctl.ipv6.accept_ra=/0 "
+        "master=/lan"
     ).wires
     assert wire.a.fields == {"alias": "up", "altnames": ("uplink", "wan"), "offload": True}
     settings = (Sysctl("ipv6.accept_ra", "0"),)
-    assert wire.b.fields == {"mac": "02:00:00:00:00:02", "alias": "down", "offload": False, "sysctls": settings}
+    expected = {"mac": "02:00:00:00:00:02", "alias": "down", "offload": False, "sysctls": settings, "master": "lan"}
+    assert wire.b.fields == expected
 
 
 def test_a_port_lists_routes_and_neighbours_with_its_addresses() -> None:

@@ -5,7 +5,7 @@ vethlib.topology is imported when the first of them is requested.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from inspect import Parameter, Signature
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypedDict, Unpack
 
@@ -52,6 +52,7 @@ class _Options(TypedDict, total=False):
     hosts: bool
     resolv_conf: str | None
     impair: Literal["kernel", "userspace"] | None
+    prepare: Callable[[Mapping[str, Node]], object] | None
 
 
 class TopologyFactory:
@@ -76,6 +77,7 @@ class TopologyFactory:
         hosts: bool = False,
         resolv_conf: str | None = None,
         impair: Literal["kernel", "userspace"] | None = None,
+        prepare: Callable[[Mapping[str, Node]], object] | None = None,
     ) -> Topology:
         """Build a topology from text, a list of statements or a Description. Raises InvalidValue.
 
@@ -86,7 +88,7 @@ class TopologyFactory:
         if isinstance(description, (list, tuple)) and all(isinstance(statement, str) for statement in description):
             description = "\n".join(description)
         options: dict[str, Any] = {"ipv4": ipv4, "ipv6": ipv6, "routes": routes, "first": first, "mtu": mtu}
-        options |= {"hosts": hosts, "resolv_conf": resolv_conf}
+        options |= {"hosts": hosts, "resolv_conf": resolv_conf, "prepare": prepare}
         if impair is not None:
             options["impair"] = impair
         return self._scope.build(description, **options)

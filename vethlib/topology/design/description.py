@@ -36,7 +36,7 @@ class Port:
 
     If `link` is "", it becomes eth0, eth1, … in the order of the node's wires. If `addresses` is None, addresses are
     chosen; () means no addresses. `fields` are others of its :class:`~vethlib.End`: mac, txqlen, gso_max_size,
-    altnames, alias, offload, sysctls, routes and neighbours.
+    altnames, alias, master, offload, sysctls, routes and neighbours.
     """
 
     node: str

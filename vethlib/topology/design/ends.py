@@ -3,6 +3,7 @@
 a -- b  txqlen=500 offload=off              # attributes of the statement: of both ends
 a -- b  alias=uplink/downlink mac=/02:…:02  # of the left end and the right one; either may be missing
 a -- b  sysctl.rp_filter=0                  # a setting of the links
+a -- b  master=/lan                         # a bridge or VRF that exists in the node of the right end
 a(10.0.0.1/24, default via 10.0.0.2) -- b   # a port: its addresses, routes and neighbours
 """
 
@@ -17,12 +18,12 @@ from vethlib.errors import InvalidValue
 
 __all__ = ["ENDS", "check_fields", "describe_fields", "is_end_attribute", "listed_fields", "read_ends"]
 
-ENDS: Final = ("mac", "txqlen", "gso_max_size", "altname", "alias", "offload", "sysctl.NAME")
+ENDS: Final = ("mac", "txqlen", "gso_max_size", "altname", "alias", "master", "offload", "sysctl.NAME")
 """The names of the attributes."""
 
 _SYSCTL: Final = "sysctl."
 _LISTED: Final = ("routes", "neighbours")
-_ALLOWED: Final = ("mac", "txqlen", "gso_max_size", "altnames", "alias", "offload", "sysctls", *_LISTED)
+_ALLOWED: Final = ("mac", "txqlen", "gso_max_size", "altnames", "alias", "master", "offload", "sysctls", *_LISTED)
 
 
 def is_end_attribute(name: str) -> bool:

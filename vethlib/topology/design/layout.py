@@ -127,7 +127,7 @@ def _check_port(port: Port, wire: Wire, kinds: Mapping[str, Kind]) -> Port:
         what = "loopback" if port.link == "lo" else "bridge"
         raise InvalidValue("topology", spell(port), f"the node's {what} has this name: rename the link")
     fields = check_fields(port.fields) if port.fields else port.fields
-    if kind == "switch" and (listed := fields.keys() & {"routes", "neighbours"}):
+    if kind == "switch" and (listed := fields.keys() & {"routes", "neighbours", "master"}):
         hint = f"must have no {min(listed)}, because the links of a switch are in its bridge"
         raise InvalidValue("topology", spell(port), hint)
     if port.addresses is None:

@@ -17,8 +17,9 @@ from __future__ import annotations
 import errno
 import os
 import resource
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from vethlib import ns
@@ -34,7 +35,7 @@ from vethlib.session import Session
 from vethlib.session.core.refusal import refusal, system_errors
 from vethlib.topology.design.description import BRIDGE, Layout, Port, Route, Wire
 
-from .node import Node
+from .node import Node, end_programs
 from .sockets import Sockets
 from .usable import wait_until_usable
 
@@ -56,11 +57,17 @@ _FRESH_FOR = 1.0  # seconds
 _SPARE = 768  # descriptors that are needed while a topology is built, and for its user
 
 
-def build(session: Session, layout: Layout, *, relayed: bool = False) -> tuple[dict[str, Node], Relay | None]:
+def build(
+    session: Session,
+    layout: Layout,
+    *,
+    relayed: bool = False,
+    prepare: Callable[[Mapping[str, Node]], object] | None = None,
+) -> tuple[dict[str, Node], Relay | None]:
     """Build a layout and return its nodes by name once everything is up and usable, and its relay if it has one.
 
-    Impaired wires lead through the relay if `relayed`. Raises NotPermitted, NotSupported, NetlinkError; nothing is left
-    behind then.
+    Impaired wires lead through the relay if `relayed`. `prepare` is called with the nodes before they have links.
+    Raises NotPermitted, NotSupported, NetlinkError; nothing is left behind then.
     """
     impaired = [number for number, wire in enumerate(layout.wires) if wire.a_to_b or wire.b_to_a]
     _make_room(len(layout.members) + 2 * len(impaired))
@@ -69,6 +76,14 @@ def build(session: Session, layout: Layout, *, relayed: bool = False) -> tuple[d
         namespaces = _make_namespaces(layout)
         for netns in namespaces.values():
             undoing.callback(netns.close)
+        given = _addresses(layout)
+        peers = _peers(layout, namespaces)
+        nodes = {
+            name: Node(name, netns, session, given.get(name, ()), peers.get(name)) for name, netns in namespaces.items()
+        }
+        if prepare is not None:
+            undoing.callback(end_programs, nodes.values())
+            prepare(MappingProxyType(nodes))
         if relayed and impaired:
             pairs, relay = _create_relayed(session, layout, namespaces, impaired)
             undoing.callback(relay.close)
@@ -76,7 +91,6 @@ def build(session: Session, layout: Layout, *, relayed: bool = False) -> tuple[d
             pairs = session.create_many(_veth(wire, namespaces) for wire in layout.wires)
         _make_bridges(layout, pairs, namespaces)
         _add_routes(layout.routes, namespaces)
-        given = _addresses(layout)
         wait_until_usable(
             [
                 (name, namespaces[name], 0)
@@ -87,10 +101,6 @@ def build(session: Session, layout: Layout, *, relayed: bool = False) -> tuple[d
         if impaired:
             _impair(layout, impaired, pairs, namespaces, relay)
         undoing.pop_all()
-    peers = _peers(layout, namespaces)
-    nodes = {
-        name: Node(name, netns, session, given.get(name, ()), peers.get(name)) for name, netns in namespaces.items()
-    }
     return nodes, relay
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Literal
@@ -56,6 +56,7 @@ class Topology(Closing, Mapping[str, Node]):
         hosts: bool = False,
         resolv_conf: str | None = None,
         impair: Literal["kernel", "userspace"] = "kernel",
+        prepare: Callable[[Mapping[str, Node]], object] | None = None,
     ) -> Topology:
         """Build a topology from its text form (see :mod:`vethlib.topology.design.text`) or from a shape.
 
@@ -68,8 +69,12 @@ class Topology(Closing, Mapping[str, Node]):
         `impair` is who delays and loses the packets of wires that have such attributes: netem in the kernel, or a relay
         in user space, which needs nothing of the kernel but is less accurate and slower.
 
+        `prepare` is called with the nodes by name, before any of them has a link. It creates the bridges and VRFs that
+        ports have as their master: ``prepare=lambda nodes: nodes["h"].run(["ip", "link", "add", …])``.
+
         Raises InvalidValue before anything is created, and NotPermitted, ImpairmentNotSupported (this kernel has no
-        netem) or NetlinkError without leaving anything behind.
+        netem), LinkNotFound (a master is missing), NetlinkError or what `prepare` raises, without leaving anything
+        behind.
         """
         from .build import build
 
@@ -87,12 +92,12 @@ class Topology(Closing, Mapping[str, Node]):
             layout = _laid_out.__wrapped__(description, ipv4, ipv6, routes, first, mtu)
         relayed = impair == "userspace"
         if session is not None:
-            nodes, relay = build(session, layout, relayed=relayed)
+            nodes, relay = build(session, layout, relayed=relayed, prepare=prepare)
             topology = cls(nodes, layout, relay)
         else:
             session = Session()
             try:
-                nodes, relay = build(session, layout, relayed=relayed)
+                nodes, relay = build(session, layout, relayed=relayed, prepare=prepare)
             except BaseException:
                 session.close()
                 raise
