@@ -60,6 +60,12 @@ def test_an_address_says_what_state_it_is_in(flags: int, state: str, usable: boo
     assert address("10.0.0.1/24", flags).secondary == bool(flags & 1)
 
 
+@pytest.fixture
+def new_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vethlib.addresses.kernel_marks_owners", lambda: True)
+
+
+@pytest.mark.usefixtures("new_kernel")
 def test_whose_an_address_is_depends_on_its_mark_and_not_on_its_range() -> None:
     for text in ("10.0.0.1/24", "169.254.1.1/16", "fe80::1/64", "fe80::1/128", "2001:db8::1/64"):
         assert not address(text).by_kernel
