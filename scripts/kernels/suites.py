@@ -19,6 +19,8 @@ _PYTHON = shlex.quote(sys.executable)
 # same on every kernel, and take many minutes.
 _PYTEST = f"{_PYTHON} -m pytest -v -p no:cacheprovider -m 'not release' --junitxml={{out}}/"
 
+_NO_TESTS = 5  # pytest's status where none of the named tests is of the suite
+
 
 @dataclass(frozen=True, slots=True)
 class Suite:
@@ -37,7 +39,13 @@ SUITES = {
     "demo": Suite(f"{_PYTHON} -m vethlib demo", 120),
     "scenario": Suite(f"{_PYTEST}scenario.xml", 600, "tests/live/test_scenario.py"),
     "unit": Suite(f"{_PYTEST}unit.xml", 3600, "tests/unit"),
-    "live": Suite(f"{_PYTEST}live.xml", 4 * 3600, "tests/live"),
+    # These wait more than they compute, even on the one CPU of a guest; what measures times runs alone.
+    "live": Suite(
+        f"{_PYTEST}live.xml -m 'not release and not timing' -n 3 --dist loadfile --no-loadscope-reorder",
+        4 * 3600,
+        "tests/live",
+    ),
+    "timing": Suite(f"{_PYTEST}timing.xml -m 'timing and not release'", 1800, "tests/live"),
 }
 
 
@@ -101,7 +109,7 @@ def outcome(name: str, out: Path) -> Outcome:
         _read_junit(out / f"{name}.xml", result)
     elif code == 0:
         result.passed = 1
-    if code and not result.failed:
+    if code and not result.failed and not (code == _NO_TESTS and SUITES[name].tests):
         result.failed.append(f"{name} has ended with {code}: {_last_line(out, name)}")
     return result
 

@@ -14,7 +14,7 @@ import pytest
 from scripts.kernels import __main__ as command
 from scripts.kernels.images import UML, Image, with_interpreter
 from scripts.kernels.packages import Apt, Unavailable
-from scripts.kernels.suites import SUITES, Suite, failed_before, job, missing, outcome, selected
+from scripts.kernels.suites import SUITES, Outcome, Suite, failed_before, job, missing, outcome, selected
 
 JUNIT = """\
 <testsuites><testsuite>
@@ -95,6 +95,13 @@ def test_a_suite_without_results_has_failed(tmp_path: Path, name: str, ended: st
     assert len(outcome(name, tmp_path).failed) == 1
 
 
+def test_a_suite_that_has_none_of_the_named_tests_has_not_failed(tmp_path: Path) -> None:
+    for name in ("timing", "demo"):
+        (tmp_path / f"{name}.ended").write_text("5 3\n")
+    assert outcome("timing", tmp_path) == Outcome(seconds=3)
+    assert len(outcome("demo", tmp_path).failed) == 1
+
+
 def test_a_job_goes_on_after_a_suite_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, code in (("demo", 3), ("doctor", 0)):
         monkeypatch.setitem(SUITES, name, Suite(f"echo {name}; exit {code}", 60, tests=""))
@@ -106,7 +113,7 @@ def test_a_job_goes_on_after_a_suite_that_fails(tmp_path: Path, monkeypatch: pyt
 
 def test_some_tests_are_run_of_the_suites_that_have_them() -> None:
     some = ["tests/live/test_b.py", "tests/unit/test_a.py::test_x[a b]"]
-    assert selected(SUITES, some) == {"unit": some[1:], "live": some[:1]}
+    assert selected(SUITES, some) == {"unit": some[1:], "live": some[:1], "timing": some[:1]}
     assert selected(SUITES, []) == {}
     assert selected(["demo", "unit"]) == {"demo": [""], "unit": ["tests/unit"]}
 

@@ -58,8 +58,11 @@ def test_a_later_release_of_a_version_takes_its_place(tmp_path: Path) -> None:
     ("outcomes", "verdict"),
     [
         ({name: Outcome(passed=1) for name in SUITES}, "all passed"),
-        ({"demo": Outcome(passed=1)}, "demo passed; doctor, scenario, unit, live untested"),
-        ({"demo": Outcome(passed=1), "unit": Outcome(failed=["a", "b"])}, "2 failed; doctor, scenario, live untested"),
+        ({"demo": Outcome(passed=1)}, "demo passed; doctor, scenario, unit, live, timing untested"),
+        (
+            {"demo": Outcome(passed=1), "unit": Outcome(failed=["a", "b"])},
+            "2 failed; doctor, scenario, live, timing untested",
+        ),
     ],
 )
 def test_what_was_never_run_is_called_untested(outcomes: dict[str, Outcome], verdict: str) -> None:
