@@ -15,10 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 from scripts.kernels import record
-from scripts.kernels.guests import TREE, UserMode, xstate
-from scripts.kernels.images import UML, busybox, uml_image
+from scripts.kernels.guests import TREE, Guest, Qemu, UserMode, xstate
+from scripts.kernels.images import RELEASES, busybox, uml_image
 from scripts.kernels.packages import Apt, Unavailable
 from scripts.kernels.report import Run, shown
+from scripts.kernels.stock import emulator, stock_image
 from scripts.kernels.suites import SUITES, failed_before, job, missing, outcome, selected
 
 BUILD = TREE / ".build/kernels"
@@ -55,44 +56,48 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 2 if problems and not args.within else 0
 
 
-def _guests(args: argparse.Namespace, deadline: float, problems: list[str]) -> list[UserMode]:
+def _guests(args: argparse.Namespace, deadline: float, problems: list[str]) -> list[Guest]:
     """Return a guest for each version that can be had."""
     if os.geteuid() != 0:
         raise Unavailable("this needs root, so that a guest can see the files of this machine but not change them")
     if platform.machine() != "x86_64":
         raise Unavailable("Debian has these kernels for x86-64 only")
     if args.fetch:
-        for name in ("uml", "libc", "busybox"):
+        for name in ("uml", "libc", "busybox", "stock", "qemu"):
             shutil.rmtree(BUILD / name, ignore_errors=True)
     apt = cache(lambda suite: Apt(BUILD / "apt" / suite, suite, deadline))
-    guests = []
-    for version in args.versions:
+    guests: list[Guest] = []
+    for version in args.versions or RELEASES:
+        suite = RELEASES[version]
         try:
-            image = uml_image(BUILD, UML[version], apt)
-            guests.append(UserMode(image, busybox(BUILD, UML[version], apt), xstate(BUILD)))
+            if args.qemu:
+                emulated = emulator(BUILD, apt)
+                guests.append(Qemu(stock_image(BUILD, suite, apt), busybox(BUILD, suite, apt), emulated))
+            else:
+                guests.append(UserMode(uml_image(BUILD, suite, apt), busybox(BUILD, suite, apt), xstate(BUILD)))
         except Unavailable as error:
             problems.append(f"Linux {version}: {error}")
     return guests
 
 
-def _run(guest: UserMode, args: argparse.Namespace, deadline: float, stop: threading.Event) -> Run:
+def _run(guest: Guest, args: argparse.Namespace, deadline: float, stop: threading.Event) -> Run:
     out = BUILD / "out" / f"{guest.name}-{guest.image.version}"
-    suites = selected(args.suites, failed_before(out) if args.failed else args.tests)
+    suites = selected(args.suites or guest.suites, failed_before(out) if args.failed else args.tests)
     shutil.rmtree(out, ignore_errors=True)
     started = time.monotonic()
-    ended = guest.run(job(suites, args.pytest), out, max(1.0, deadline - started), stop)
+    ended = guest.run(job(suites, args.pytest, guest.patience), out, max(1.0, deadline - started), stop)
     outcomes = {name: outcome(name, out) for name in suites if ended or (out / f"{name}.ended").exists()}
     return Run(guest.name, guest.image.release, outcomes, missing(out), time.monotonic() - started, ended, out)
 
 
 def _some_of(known: Collection[str]) -> Callable[[str], list[str]]:
-    """Return what reads words that are among the known ones; no word means all of them."""
+    """Return what reads words that are among the known ones."""
 
     def read(text: str) -> list[str]:
         for word in text.split():
             if word not in known:
                 raise argparse.ArgumentTypeError(f"{word!r} is none of {', '.join(known)}")
-        return text.split() or list(known)
+        return text.split()
 
     return read
 
@@ -100,7 +105,8 @@ def _some_of(known: Collection[str]) -> Callable[[str], list[str]]:
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m scripts.kernels", description=__doc__.partition(": ")[2])
     add = parser.add_argument
-    add("--versions", type=_some_of(UML), default="", metavar="'5.10 6.1'", help=f"some of {', '.join(UML)}")
+    add("--versions", type=_some_of(RELEASES), default="", metavar="'5.10 6.1'", help=f"some of {', '.join(RELEASES)}")
+    add("--qemu", action="store_true", help="stock kernels under QEMU, instead of User-Mode Linux")
     add("--suites", type=_some_of(SUITES), default="", metavar="'demo unit'", help=f"some of {', '.join(SUITES)}")
     add("--tests", type=str.split, metavar="'FILE ...'", help="run only these, of the suites that have them")
     add("--failed", action="store_true", help="run only what failed the last time, on each kernel")

@@ -6,16 +6,23 @@ A job is a shell script. It runs in a copy of the checkout; whatever it writes t
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import threading
 import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
-from scripts.kernels.images import Image
+from scripts.kernels.images import EARLY_MODULES, Image
+from scripts.kernels.initramfs import archive
 from scripts.kernels.packages import Unavailable
+from scripts.kernels.stock import Emulator
+from scripts.kernels.suites import SUITES
 
-__all__ = ["TREE", "UserMode", "xstate"]
+__all__ = ["TREE", "Guest", "Qemu", "UserMode", "xstate"]
 
 HERE = Path(__file__).resolve().parent
 TREE = HERE.parents[1]
@@ -38,21 +45,48 @@ cd "$out"
 exec "$@"
 """
 _MEMORY = "3000M"
+_SHARED = "security_model=none,multidevs=remap"
 
 
-class UserMode:
-    """User-Mode Linux: a kernel that is an ordinary process. It needs no KVM, boots in two seconds, and has one CPU."""
+class Guest(ABC):
+    """A kernel in a kind of guest.
 
-    name = "uml"
+    `name` is that of the kind in the record; a suite may take `patience` times its limit; and `suites` are run if none
+    are named.
+    """
 
-    def __init__(self, image: Image, busybox: Path, preloaded: Path) -> None:
+    name: ClassVar[str]
+    patience: ClassVar[int] = 1
+    suites: ClassVar[Sequence[str]]
+
+    def __init__(self, image: Image, busybox: Path) -> None:
         self.image = image
-        self._busybox = busybox
-        self._preloaded = preloaded
+        self.busybox = busybox
 
     def run(self, job: str, out: Path, limit: float, stop: threading.Event) -> bool:
         """Run `job` for up to `limit` seconds, or until `stop`; return whether the guest ended itself by then."""
-        _prepare(self.image, job, out)
+        out.mkdir(parents=True)
+        (out / "job").write_text(job)
+        (out / "modules").write_text("".join(f"{file}\n" for file in self.image.files_of_modules()))
+        return _run(self.command(out), out, limit, stop)
+
+    @abstractmethod
+    def command(self, out: Path) -> list[str]:
+        """Return the command that is the guest; files that it needs are written to `out`."""
+
+
+class UserMode(Guest):
+    """User-Mode Linux: a kernel that is an ordinary process. It needs no KVM, boots in two seconds, and has one CPU."""
+
+    name = "uml"
+    suites = tuple(suite for suite in SUITES if suite != "modules")  # whose tests are part of live
+
+    def __init__(self, image: Image, busybox: Path, preloaded: Path) -> None:
+        super().__init__(image, busybox)
+        self._preloaded = preloaded
+
+    def command(self, out: Path) -> list[str]:
+        """Return the command."""
         variables = [
             f"TMPDIR={out}/memory",
             f"LD_PRELOAD={self._preloaded}",
@@ -62,26 +96,59 @@ class UserMode:
             *(f"mem={_MEMORY}", "root=/dev/root", "rootfstype=hostfs", "rootflags=/"),
             *("con=null", "con0=null,fd:2", "ssl=null"),
             *(f"umid=vethlib-{os.getpid()}-{self.image.version}", f"uml_dir={out}"),
-            *_arguments(out, self._busybox),
+            *_arguments(self.busybox, "hostfs", out),
         ]
-        return _run(["env", *variables, str(self.image.program), *kernel], out, limit, stop)
+        return ["env", *variables, str(self.image.program), *kernel]
 
 
-def _prepare(image: Image, job: str, out: Path) -> None:
-    """Write what guest-init reads into a new directory."""
-    out.mkdir(parents=True)
-    (out / "job").write_text(job)
-    (out / "modules").write_text("".join(f"{file}\n" for file in image.files_of_modules()))
+class Qemu(Guest):
+    """QEMU without KVM: a stock kernel on a whole machine with two CPUs, whose every instruction is emulated."""
+
+    name = "qemu"
+    patience = 5
+    suites = ("doctor", "demo", "scenario", "bench", "modules")
+
+    def __init__(self, image: Image, busybox: Path, emulator: Emulator) -> None:
+        super().__init__(image, busybox)
+        self._emulator = emulator
+
+    def command(self, out: Path) -> list[str]:
+        """Return the command, and write the initramfs."""
+        initramfs = out / "initramfs"
+        initramfs.write_bytes(archive(self._first_files()))
+        # 9p finds the root and `out` by these tags.
+        kernel = ["console=ttyS0", "mitigations=off", *_arguments(self.busybox, "9p", "out")]
+        return [
+            *self._emulator.command,
+            *("-accel", "tcg,thread=multi", "-machine", "q35", "-cpu", "max,la57=off", "-smp", "2", "-m", _MEMORY),
+            *("-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio"),
+            *("-kernel", str(self.image.program), "-initrd", str(initramfs), "-append", " ".join(kernel)),
+            *("-virtfs", f"local,path=/,mount_tag=root,{_SHARED},readonly=on"),
+            *("-virtfs", f"local,path={out},mount_tag=out,{_SHARED}"),
+        ]
+
+    def _first_files(self) -> dict[str, bytes]:
+        modules = self.image.files_of_modules(EARLY_MODULES)
+        return {
+            "init": (HERE / "initramfs-init").read_bytes(),
+            "bin/busybox": self.busybox.read_bytes(),
+            "proc/": b"",
+            "root/": b"",
+            **{f"modules/{number:02}-{file.name}": file.read_bytes() for number, file in enumerate(modules)},
+        }
 
 
-def _arguments(out: Path, busybox: Path) -> list[str]:
-    """Return the kernel's arguments that guest-init reads, and those that start it."""
-    for value in (TREE, busybox):
-        if " " in str(value):
-            raise Unavailable(f"a kernel's arguments cannot have blanks: {value}")
+def _arguments(busybox: Path, kind: str, share: Path | str) -> list[str]:
+    """Return the kernel's arguments that guest-init reads, and those that start it.
+
+    `share` is what a filesystem of this kind has to mount, so that /run/out is a directory of the host.
+    """
+    for value in (TREE, busybox, share):
+        if re.search(r"[\s,]", str(value)):
+            raise Unavailable(f"a kernel's arguments cannot have blanks or commas: {value}")
     return [
         *("ro", "panic=-1", f"init={HERE / 'guest-init'}"),
-        *(f"veth.tree={TREE}", f"veth.out={out}", f"veth.busybox={busybox}"),
+        *(f"veth.tree={TREE}", f"veth.out={kind}:{share}", f"veth.busybox={busybox}"),
     ]
 
 

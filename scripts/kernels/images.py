@@ -11,16 +11,20 @@ from pathlib import Path
 
 from scripts.kernels.packages import Apt, Unavailable
 
-__all__ = ["UML", "Image", "busybox", "uml_image"]
+__all__ = ["EARLY_MODULES", "MODULES", "RELEASES", "Image", "Source", "busybox", "existing", "uml_image"]
 
 HERE = Path(__file__).resolve().parent
 
 # The suites of Debian that have them, by what they are called here.
-UML = {"5.10": "bullseye", "6.1": "bookworm", "6.12": "trixie", "newest": "sid"}
+RELEASES = {"5.10": "bullseye", "6.1": "bookworm", "6.12": "trixie", "newest": "sid"}
 _LIBC = "trixie"  # whose libc6 every linux.uml can run with
 
-# What the tests use. No program in a guest loads modules, so that all of these are loaded when it starts.
-_MODULES = (
+# What a guest under QEMU needs to see files of the host.
+EARLY_MODULES = ("virtio_pci", "9pnet_virtio", "9p")
+# What the tests use. No program in a guest loads modules, so that all of these are loaded when it starts. The kernel
+# itself would load crc32c_generic for others.
+MODULES = (
+    "crc32c_generic",
     *("ipv6", "veth", "bridge", "br_netfilter", "dummy", "macvlan", "ipvlan", "vxlan", "8021q", "vrf", "ifb", "tun"),
     "fuse",
     *("af_packet", "inet_diag", "tcp_diag", "udp_diag", "unix_diag", "netlink_diag", "packet_diag", "nf_tables"),
@@ -37,7 +41,7 @@ Source = Callable[[str], Apt]
 class Image:
     """A kernel that can be started.
 
-    `release` is what `uname -r` prints, `program` the linux.uml, `modules` the directory with modules.dep,
+    `release` is what `uname -r` prints, `program` the linux.uml or vmlinuz, `modules` the directory with modules.dep,
     and `libraries` a directory with the C library that linux.uml needs, if it is not the machine's.
     """
 
@@ -51,35 +55,35 @@ class Image:
         """The first two numbers of the release."""
         return ".".join(self.release.split(".")[:2])
 
-    def files_of_modules(self) -> list[Path]:
-        """Return the files of the modules that tests use, each after those that it depends on."""
+    def files_of_modules(self, names: Sequence[str] = MODULES) -> list[Path]:
+        """Return the files of these modules, if not of all that tests use, each after those that it depends on."""
         depends = {}
         for line in (self.modules / "modules.dep").read_text().splitlines():
             file, _, others = line.partition(":")
             # The deepest dependency is listed last.
             depends[Path(file).name.split(".")[0].replace("-", "_")] = [*reversed(others.split()), file]
-        files = [file for name in _MODULES for file in depends.get(name, ())]
+        files = [file for name in names for file in depends.get(name, ())]
         return [self.modules / file for file in dict.fromkeys(files)]
 
 
 def busybox(directory: Path, suite: str, apt: Source) -> Path:
     """Return a static busybox, fetched from a suite if necessary."""
     _fetch(directory / "busybox", suite, ["busybox-static"], apt)
-    return _existing(directory / "busybox", "bin/busybox", "usr/bin/busybox")
+    return existing(directory / "busybox", "bin/busybox", "usr/bin/busybox")
 
 
 def uml_image(directory: Path, suite: str, apt: Source) -> Image:
     """Return User-Mode Linux of a suite, fetched if necessary."""
     home = directory / "uml" / suite
     _fetch(home, suite, ["user-mode-linux"], apt)
-    program = _existing(home, "usr/bin/linux.uml")
-    modules = _existing(home, "usr/lib/uml/modules/*")
+    program = existing(home, "usr/bin/linux.uml")
+    modules = existing(home, "usr/lib/uml/modules/*")
     if _runs(program):
         return Image(modules.name, program, modules)
 
     libc = directory / "libc"
     _fetch(libc, _LIBC, ["libc6"], apt)
-    loader = _existing(libc, "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2")
+    loader = existing(libc, "usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2")
     own = program.with_name("linux.own-libc")
     content = with_interpreter(program.read_bytes(), str(loader))
     if not own.exists() or own.read_bytes() != content:
@@ -96,8 +100,7 @@ def _fetch(home: Path, suite: str, packages: Sequence[str], apt: Source) -> None
         return
     partial = home.with_name(f"{home.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    for package in packages:
-        apt(suite).unpack(package, partial)
+    apt(suite).unpack(packages, partial)
     partial.rename(home)
 
 
@@ -120,7 +123,8 @@ def with_interpreter(program: bytes, interpreter: str) -> bytes:
     return bytes(changed) + path
 
 
-def _existing(home: Path, *patterns: str) -> Path:
+def existing(home: Path, *patterns: str) -> Path:
+    """Return the first file that one of the patterns matches. Raises Unavailable if there is none."""
     for pattern in patterns:
         for path in sorted(home.glob(pattern)):
             return path

@@ -7,9 +7,11 @@ own configuration, lists and cache are only read.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 __all__ = ["Apt", "Unavailable"]
@@ -40,7 +42,7 @@ class Apt:
         self._directory = directory
         self._suite = suite
         self._deadline = deadline
-        for name in ("lists/partial", "cache/archives/partial", "debs"):
+        for name in ("lists/partial", "cache/archives/partial"):
             (directory / name).mkdir(parents=True, exist_ok=True)
         options = f"[signed-by={_KEYRING}] " if _KEYRING.exists() else ""
         sources = directory / "sources.list"
@@ -50,6 +52,7 @@ class Apt:
             "Dir::Etc::sourceparts": "-",
             "Dir::State::Lists": directory / "lists",
             "Dir::Cache": directory / "cache",
+            "Dir::State::status": "/dev/null",  # as if nothing were installed: all versions are those of the suite
             "APT::Sandbox::User": "root",
             "Acquire::Languages": "none",
             "APT::Update::Error-Mode": "any",  # rather than a mirror that cannot be reached and "has no such package"
@@ -61,21 +64,30 @@ class Apt:
         self._environment = os.environ | {"APT_CONFIG": str(config), "LC_ALL": "C"}
         self._run("apt-get", "update", "-q")
 
-    def unpack(self, package: str, into: Path) -> None:
-        """Download `package`, and extract its files below `into`."""
-        version = self._version(package)
+    def unpack(self, packages: Sequence[str], into: Path) -> None:
+        """Download these packages, and extract their files below `into`."""
         debs = self._directory / "debs"
-        for old in debs.glob(f"{package}_*"):
-            old.unlink()
-        self._run("apt-get", "download", "-q", f"{package}={version}", directory=debs)
+        shutil.rmtree(debs, ignore_errors=True)
+        debs.mkdir()
+        self._run("apt-get", "download", "-q", *packages, directory=debs)
+        files = sorted(debs.glob("*.deb"))
+        if len(files) != len(packages):
+            raise Unavailable(f"the mirror of this machine has not all of {', '.join(packages)} in {self._suite}")
         into.mkdir(parents=True, exist_ok=True)
-        for deb in debs.glob(f"{package}_*.deb"):
-            self._run("dpkg-deb", "-x", str(deb), str(into))
+        for file in files:
+            self._run("dpkg-deb", "-x", str(file), str(into))
+        shutil.rmtree(debs)
 
-    def _version(self, package: str) -> str:
-        for line in self._run("apt-cache", "madison", package).splitlines():
-            return line.split("|")[1].strip()
-        raise Unavailable(f"the mirror of this machine has no {package} in {self._suite}")
+    def depends(self, package: str) -> list[str]:
+        """Return the names in the dependencies of a package, without their versions."""
+        shown = self._run("apt-cache", "show", "--no-all-versions", package)
+        lines = [line.partition(" ")[2] for line in shown.splitlines() if line.startswith("Depends: ")]
+        return [name for line in lines for name in re.findall(r"(?:^|[,|]) *([a-z0-9][a-z0-9+.-]*)", line)]
+
+    def closure(self, package: str) -> list[str]:
+        """Return a package and all that it depends on, down to the C library."""
+        simulated = self._run("apt-get", "-q", "--simulate", "--no-install-recommends", "install", package)
+        return re.findall(r"^Inst (\S+)", simulated, re.MULTILINE)
 
     def _run(self, *command: str, directory: Path | None = None) -> str:
         try:

@@ -9,13 +9,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from scripts.kernels.bench import IN_PLACE, MOVED
 from scripts.kernels.report import Run
 from scripts.kernels.suites import SUITES
 
 __all__ = ["RECORD", "details", "merged", "problems", "summary", "write"]
 
 RECORD = Path(__file__).resolve().parents[2] / "docs/reference/kernels.json"
-GUESTS = {"uml": "User-Mode Linux"}
+GUESTS = {"qemu": "QEMU", "uml": "User-Mode Linux"}
 
 Record = Mapping[str, Any]
 
@@ -56,7 +57,7 @@ def problems(record: Record) -> Iterator[str]:
         for suite, outcome in entry["suites"].items():
             if suite not in SUITES:
                 yield f"{name} has an unknown suite: {suite}"
-            if set(outcome) != {"passed", "skipped", "failed", "seconds"}:
+            if set(outcome) - {"figures"} != {"passed", "skipped", "failed", "seconds"}:
                 yield f"{name}, {suite} has {sorted(outcome)}"
     versions = [(_version(entry.get("release", "")), entry.get("guest")) for entry in record["kernels"]]
     if versions != sorted(set(versions)):
@@ -84,7 +85,7 @@ def details(record: Record) -> str:
         cells = [_cell(entry["suites"].get(suite)) for suite in suites]
         minutes = sum(outcome["seconds"] for outcome in entry["suites"].values()) / 60
         lines.append(f"| {entry['release']} | {GUESTS[entry['guest']]} | {' | '.join(cells)} | {minutes:.0f} |")
-    lines += ["", "| before Linux | what that costs |", "|---|---|"]
+    lines += ["", *_bench(record), "| before Linux | what that costs |", "|---|---|"]
     costs = {feature: cost for entry in record["kernels"] for feature, cost in entry["missing"].items()}
     for feature in sorted(costs, key=lambda feature: _version(feature.removeprefix("≥ "))):
         lines.append(f"| {feature.removeprefix('≥ ')} | {costs[feature]} |")
@@ -92,6 +93,24 @@ def details(record: Record) -> str:
     for reason, releases in _skips(record).items():
         lines.append(f"| {reason} | {', '.join(releases)} |")
     return "\n".join(lines) + "\n"
+
+
+def _bench(record: Record) -> Iterator[str]:
+    """Return the table of the benchmark, if it has run on a kernel."""
+    figures = {
+        f"{entry['release']} | {GUESTS[entry['guest']]}": outcome["figures"]
+        for entry in record["kernels"]
+        if (outcome := entry["suites"].get("bench", {})).get("figures")
+    }
+    if not figures:
+        return
+    times = (*IN_PLACE, *MOVED)
+    yield f"| Linux | run in | pairs | {' | '.join(times)} | times faster |"
+    yield f"|---|---|---:|{'---:|' * len(times)}---:|"
+    for kernel, values in figures.items():
+        cells = " | ".join(f"{values[name]:.2f} s" for name in times)
+        yield f"| {kernel} | {values['pairs']} | {cells} | {values['times_faster']:.0f} |"
+    yield ""
 
 
 def _by_version(record: Record) -> Iterator[Sequence[Record]]:

@@ -13,7 +13,7 @@ __all__ = ["Run", "shown"]
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One kernel, in a kind of guest (`uml`): the outcome of each suite, and where the guest's output is.
+    """One kernel, in a kind of guest (`uml`, `qemu`): the outcome of each suite, and where the guest's output is.
 
     `missing` has the features that doctor has missed there, each with its cost.
     """
@@ -43,6 +43,7 @@ def shown(run: Run) -> str:
         )
         if name != "doctor":
             lines += [f"    skipped {count}: {reason}" for reason, count in sorted(outcome.skipped.items())]
+        lines += [f"    {figure}: {value}" for figure, value in outcome.figures.items()]
         lines += [f"    failed: {test}" for test in outcome.failed]
     lines += [f"  missing {feature}: {cost}" for feature, cost in run.missing.items()]
     return "\n".join(lines)

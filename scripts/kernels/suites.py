@@ -9,15 +9,19 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from xml.etree import ElementTree
 
 __all__ = ["SUITES", "Outcome", "Suite", "failed_before", "job", "missing", "outcome", "selected"]
 
+_TREE = Path(__file__).resolve().parents[2]
 _PYTHON = shlex.quote(sys.executable)
 # -v, so that the log ends with the name of a test that brings the kernel down. The wheel and the pages as HTML are the
 # same on every kernel, and take many minutes.
 _PYTEST = f"{_PYTHON} -m pytest -v -p no:cacheprovider -m 'not release' --junitxml={{out}}/"
+
+
+_Form = TypeVar("_Form", list[Any], dict[str, Any])
 
 _NO_TESTS = 5  # pytest's status where none of the named tests is of the suite
 
@@ -26,37 +30,46 @@ _NO_TESTS = 5  # pytest's status where none of the named tests is of the suite
 class Suite:
     """A command, in which {out} is where its results belong, and the seconds after which it is ended.
 
-    If the command is pytest's, its arguments are followed by `tests`, the path of a directory or file.
+    If the command is pytest's, its arguments are followed by `tests`, the paths of directories or files.
     """
 
     command: str
     limit: int
-    tests: str = ""
+    tests: tuple[str, ...] = ()
+
+
+def _with_mark(mark: str) -> tuple[str, ...]:
+    """Return the files of live tests that have a mark: collecting all the others takes a slow guest minutes."""
+    files = sorted((_TREE / "tests/live").glob("test_*.py"))
+    return tuple(str(file.relative_to(_TREE)) for file in files if f"pytest.mark.{mark}(" in file.read_text())
 
 
 SUITES = {
     "doctor": Suite(f"{_PYTHON} -m vethlib doctor --json >{{out}}/doctor.json", 60),
     "demo": Suite(f"{_PYTHON} -m vethlib demo", 120),
-    "scenario": Suite(f"{_PYTEST}scenario.xml", 600, "tests/live/test_scenario.py"),
-    "unit": Suite(f"{_PYTEST}unit.xml", 3600, "tests/unit"),
+    "scenario": Suite(f"{_PYTEST}scenario.xml", 600, ("tests/live/test_scenario.py",)),
+    "unit": Suite(f"{_PYTEST}unit.xml", 3600, ("tests/unit",)),
     # These wait more than they compute, even on the one CPU of a guest; what measures times runs alone.
     "live": Suite(
         f"{_PYTEST}live.xml -m 'not release and not timing' -n 3 --dist loadfile --no-loadscope-reorder",
         4 * 3600,
-        "tests/live",
+        ("tests/live",),
     ),
-    "timing": Suite(f"{_PYTEST}timing.xml -m 'timing and not release'", 1800, "tests/live"),
+    "timing": Suite(f"{_PYTEST}timing.xml -m 'timing and not release'", 1800, ("tests/live",)),
+    "bench": Suite(f"{_PYTHON} -m scripts.kernels.bench 100 >{{out}}/bench.json", 300),
+    "modules": Suite(f"{_PYTEST}modules.xml -m 'needs_module and not release'", 600, _with_mark("needs_module")),
 }
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of a suite on one kernel: numbers of tests, reasons of skipped tests, names of failed ones."""
+    """What came of a suite on one kernel: tests counted, reasons of skips, names of failures, and figures."""
 
     passed: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
     failed: list[str] = field(default_factory=list)
     seconds: int = 0
+    figures: dict[str, float] = field(default_factory=dict)
 
     @property
     def as_json(self) -> dict[str, Any]:
@@ -66,6 +79,7 @@ class Outcome:
             "skipped": dict(sorted(self.skipped.items())),
             "failed": self.failed,
             "seconds": self.seconds,
+            **({"figures": self.figures} if self.figures else {}),
         }
 
 
@@ -75,13 +89,16 @@ def selected(names: Iterable[str], tests: Iterable[str] | None = None) -> dict[s
     With `tests`, which are files or names as pytest prints them, these are the suites that have some of them.
     """
     if tests is None:
-        return {name: [SUITES[name].tests] for name in names}
-    found = {name: [test for test in tests if test.startswith(SUITES[name].tests or "/")] for name in names}
+        return {name: list(SUITES[name].tests) for name in names}
+    found = {name: [test for test in tests if test.startswith(SUITES[name].tests)] for name in names}
     return {name: chosen for name, chosen in found.items() if chosen}
 
 
-def job(suites: Mapping[str, Iterable[str]], arguments: str = "") -> str:
-    """Return the script that runs what is `selected`, one after the other; pytest gets additional `arguments`."""
+def job(suites: Mapping[str, Iterable[str]], arguments: str = "", patience: int = 1) -> str:
+    """Return the script that runs what is `selected`, one after the other; pytest gets additional `arguments`.
+
+    Each suite may take `patience` times its limit.
+    """
     lines = ["#!/bin/sh"]
     for name, tests in suites.items():
         suite = SUITES[name]
@@ -90,7 +107,7 @@ def job(suites: Mapping[str, Iterable[str]], arguments: str = "") -> str:
             command = " ".join([command, *map(shlex.quote, tests), arguments])
         lines += [
             "start=$(date +%s)",
-            f"timeout --kill-after=30 {suite.limit} sh -c {shlex.quote(command)} >/run/out/{name}.log 2>&1",
+            f"timeout --kill-after=30 {suite.limit * patience} sh -c {shlex.quote(command)} >/run/out/{name}.log 2>&1",
             f'echo "$? $(($(date +%s) - start))" >/run/out/{name}.ended',
         ]
     return "\n".join(lines) + "\n"
@@ -109,6 +126,8 @@ def outcome(name: str, out: Path) -> Outcome:
         _read_junit(out / f"{name}.xml", result)
     elif code == 0:
         result.passed = 1
+    if name == "bench":
+        result.figures = _json(out / "bench.json", dict)
     if code and not result.failed and not (code == _NO_TESTS and SUITES[name].tests):
         result.failed.append(f"{name} has ended with {code}: {_last_line(out, name)}")
     return result
@@ -134,11 +153,16 @@ def missing(out: Path) -> dict[str, str]:
 
 
 def _findings(path: Path) -> list[Mapping[str, Any]]:
+    return _json(path, list)
+
+
+def _json(path: Path, form: type[_Form]) -> _Form:
+    """Return what a file has as JSON, or something empty if it has nothing of this form."""
     try:
-        findings: list[Mapping[str, Any]] = json.loads(path.read_text())
+        value = json.loads(path.read_text())
     except (OSError, ValueError):
-        return []
-    return findings
+        return form()
+    return value if isinstance(value, form) else form()
 
 
 def _read_junit(path: Path, result: Outcome) -> None:

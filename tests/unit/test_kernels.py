@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from scripts.kernels import __main__ as command
-from scripts.kernels.images import UML, Image, with_interpreter
+from scripts.kernels.bench import compared
+from scripts.kernels.images import RELEASES, Image, with_interpreter
 from scripts.kernels.packages import Apt, Unavailable
 from scripts.kernels.suites import SUITES, Outcome, Suite, failed_before, job, missing, outcome, selected
 
@@ -104,7 +105,7 @@ def test_a_suite_that_has_none_of_the_named_tests_has_not_failed(tmp_path: Path)
 
 def test_a_job_goes_on_after_a_suite_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, code in (("demo", 3), ("doctor", 0)):
-        monkeypatch.setitem(SUITES, name, Suite(f"echo {name}; exit {code}", 60, tests=""))
+        monkeypatch.setitem(SUITES, name, Suite(f"echo {name}; exit {code}", 60))
     script = job(selected(["demo", "doctor"])).replace("/run/out", str(tmp_path))
     subprocess.run(["sh", "-c", script], check=True)
     assert [(tmp_path / f"{name}.ended").read_text().split()[0] for name in ("demo", "doctor")] == ["3", "0"]
@@ -115,14 +116,37 @@ def test_some_tests_are_run_of_the_suites_that_have_them() -> None:
     some = ["tests/live/test_b.py", "tests/unit/test_a.py::test_x[a b]"]
     assert selected(SUITES, some) == {"unit": some[1:], "live": some[:1], "timing": some[:1]}
     assert selected(SUITES, []) == {}
-    assert selected(["demo", "unit"]) == {"demo": [""], "unit": ["tests/unit"]}
+    assert selected(["demo", "unit"]) == {"demo": [], "unit": ["tests/unit"]}
 
 
 def test_the_name_of_a_test_may_have_blanks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SUITES, "unit", Suite("printf '%s\\n'", 60, "tests/unit"))
+    monkeypatch.setitem(SUITES, "unit", Suite("printf '%s\\n'", 60, ("tests/unit",)))
     script = job(selected(["unit"], ["tests/unit/test_a.py::test_x[a 'b']"]), "--lf").replace("/run/out", str(tmp_path))
     subprocess.run(["sh", "-c", script], check=True)
     assert (tmp_path / "unit.log").read_text() == "tests/unit/test_a.py::test_x[a 'b']\n--lf\n"
+
+
+def test_a_slow_guest_gets_more_time() -> None:
+    limit = SUITES["demo"].limit
+    assert f"--kill-after=30 {limit} " in job(selected(["demo"]))
+    assert f"--kill-after=30 {5 * limit} " in job(selected(["demo"]), patience=5)
+
+
+def test_the_suite_of_modules_has_the_tests_that_need_one() -> None:
+    files = SUITES["modules"].tests
+    assert "tests/live/test_topology_impair.py" in files
+    assert all("needs_module(" in Path(file).read_text() for file in files)
+
+
+def test_the_benchmark_is_compared_by_medians(tmp_path: Path) -> None:
+    ours = {"created in place": [0.2, 9.0, 0.1], "deleted as a group": [0.3, 0.3, 0.3]}
+    figures = compared(100, ours | {"created and moved": [3.0, 3.0, 9.0], "deleted one by one": [2.0, 2.0, 0.0]})
+    assert (figures["created in place"], figures["times_faster"]) == (0.2, 10.0)
+    (tmp_path / "bench.json").write_text(json.dumps(figures))
+    (tmp_path / "bench.ended").write_text("0 42\n")
+    assert (outcome("bench", tmp_path).passed, outcome("bench", tmp_path).figures) == (1, figures)
+    (tmp_path / "bench.ended").write_text("1 42\n")
+    assert (outcome("bench", tmp_path).passed, len(outcome("bench", tmp_path).failed)) == (0, 1)
 
 
 def test_what_failed_can_be_run_again(tmp_path: Path) -> None:
@@ -148,16 +172,18 @@ def test_an_unknown_version_or_suite_is_refused(flag: str, capsys: pytest.Captur
     assert "nonsense" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kind", [[], ["--qemu"]])
 @pytest.mark.parametrize(("within", "code"), [([], 2), (["--within", "60"], 0)])
 def test_a_kernel_that_cannot_be_had_is_named(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], within: list[str], code: int
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], within: list[str], code: int, kind: list[str]
 ) -> None:
     def unavailable(*_: object) -> None:
         raise Unavailable("no mirror")
 
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(command, "uml_image", unavailable)
-    assert command.main(["--versions", "6.1", *within]) == code
+    monkeypatch.setattr(command, "emulator", unavailable)
+    assert command.main(["--versions", "6.1", *within, *kind]) == code
     assert "no mirror" in capsys.readouterr().err
 
 
@@ -182,14 +208,26 @@ def fake_apt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "asked"
 
 
-@pytest.mark.parametrize("suite", UML.values())
+@pytest.mark.parametrize("suite", RELEASES.values())
 def test_packages_come_from_the_mirror_of_the_machine(tmp_path: Path, fake_apt: Path, suite: str) -> None:
     client = Apt(tmp_path / "apt", suite, time.monotonic() + 60)
     line = (tmp_path / "apt/sources.list").read_text()
     assert line.split()[-3:] == ["http://mirror.invalid/debian/", suite, "main"]
     assert str(tmp_path / "apt/lists") in (tmp_path / "apt/apt.conf").read_text()
     with pytest.raises(Unavailable):
-        client.unpack("user-mode-linux", tmp_path / "into")
+        client.unpack(["user-mode-linux"], tmp_path / "into")
+
+
+def test_dependencies_are_read_from_what_apt_prints(tmp_path: Path, fake_apt: Path) -> None:
+    (tmp_path / "bin/apt-cache").write_text(
+        "#!/bin/sh\necho 'Package: a\nPre-Depends: z\nDepends: b (>= 4.3~), c:any (= 1) | d, lib-e+1.2\nSuggests: f'\n"
+    )
+    (tmp_path / "bin/apt-get").write_text(
+        "#!/bin/sh\necho Debian uri\necho 'Inst libc6 (2.41 Debian:13 [amd64])\nInst a (1 [amd64])\nConf a (1)'\n"
+    )
+    client = Apt(tmp_path / "apt", "sid", time.monotonic() + 60)
+    assert client.depends("a") == ["b", "c", "d", "lib-e+1.2"]
+    assert client.closure("a") == ["libc6", "a"]
 
 
 def test_a_machine_without_a_mirror_has_no_kernels(tmp_path: Path, fake_apt: Path) -> None:

@@ -58,10 +58,10 @@ def test_a_later_release_of_a_version_takes_its_place(tmp_path: Path) -> None:
     ("outcomes", "verdict"),
     [
         ({name: Outcome(passed=1) for name in SUITES}, "all passed"),
-        ({"demo": Outcome(passed=1)}, "demo passed; doctor, scenario, unit, live, timing untested"),
+        ({"demo": Outcome(passed=1)}, "demo passed; doctor, scenario, unit, live, timing, bench, modules untested"),
         (
             {"demo": Outcome(passed=1), "unit": Outcome(failed=["a", "b"])},
-            "2 failed; doctor, scenario, live, timing untested",
+            "2 failed; doctor, scenario, live, timing, bench, modules untested",
         ),
     ],
 )
@@ -76,6 +76,23 @@ def test_the_page_has_numbers_costs_and_reasons() -> None:
     assert "90 passed, 3 skipped, **1 failed**" in page
     assert page.index("| 6.2 | more requests |") < page.index("| 6.12 | later |")
     assert "| needs Linux 6.2 | 6.1 (3 of live) |" in page
+
+
+def test_guests_of_one_kernel_are_kept_apart_in_the_page_and_joined_in_the_summary() -> None:
+    record = merged(NOTHING, [run("6.1.9", {name: PASSED for name in SUITES if name != "bench"})])
+    record = merged(record, [run("6.1.0-50-amd64", {"bench": PASSED}, guest="qemu")])
+    assert list(problems(record)) == []
+    assert "| 6.1 | all passed | none |" in summary(record)
+    assert "| 6.1.9 | User-Mode Linux |" in details(record)
+    assert "| 6.1.0-50-amd64 | QEMU |" in details(record)
+
+
+def test_the_page_has_the_figures_of_the_benchmark() -> None:
+    names = ("created in place", "deleted as a group", "created and moved", "deleted one by one")
+    figures = {"pairs": 100, **dict(zip(names, (0.25, 0.5, 7.0, 3.0), strict=True)), "times_faster": 13.3}
+    record = merged(NOTHING, [run("6.1.9", {"bench": Outcome(passed=1, figures=figures)})])
+    assert list(problems(record)) == []
+    assert "| 6.1.9 | User-Mode Linux | 100 | 0.25 s | 0.50 s | 7.00 s | 3.00 s | 13 |" in details(record)
 
 
 @pytest.mark.parametrize(
