@@ -105,11 +105,12 @@ def _bench(record: Record) -> Iterator[str]:
     if not figures:
         return
     times = (*IN_PLACE, *MOVED)
-    yield f"| Linux | run in | pairs | {' | '.join(times)} | times faster |"
-    yield f"|---|---|---:|{'---:|' * len(times)}---:|"
+    yield f"| Linux | run in | pairs | {' | '.join(times)} | times faster | waits per pair |"
+    yield f"|---|---|---:|{'---:|' * len(times)}---:|---:|"
     for kernel, values in figures.items():
         cells = " | ".join(f"{values[name]:.2f} s" for name in times)
-        yield f"| {kernel} | {values['pairs']} | {cells} | {values['times_faster']:.0f} |"
+        before, after = (values[name] / values["pairs"] for name in ("waits_moved", "waits_in_place"))
+        yield f"| {kernel} | {values['pairs']} | {cells} | {values['times_faster']} | {before:.1f} → {after:.1f} |"
     yield ""
 
 

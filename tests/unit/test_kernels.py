@@ -139,9 +139,10 @@ def test_the_suite_of_modules_has_the_tests_that_need_one() -> None:
 
 
 def test_the_benchmark_is_compared_by_medians(tmp_path: Path) -> None:
-    ours = {"created in place": [0.2, 9.0, 0.1], "deleted as a group": [0.3, 0.3, 0.3]}
-    figures = compared(100, ours | {"created and moved": [3.0, 3.0, 9.0], "deleted one by one": [2.0, 2.0, 0.0]})
+    ours = {"created in place": [(0.2, 9), (9.0, 8), (0.1, 70)], "deleted as a group": [(0.3, 1)]}
+    figures = compared(100, ours | {"created and moved": [(3.0, 200)], "deleted one by one": [(2.0, 100), (2.0, 100)]})
     assert (figures["created in place"], figures["times_faster"]) == (0.2, 10.0)
+    assert (figures["waits_in_place"], figures["waits_moved"]) == (10, 300)
     (tmp_path / "bench.json").write_text(json.dumps(figures))
     (tmp_path / "bench.ended").write_text("0 42\n")
     assert (outcome("bench", tmp_path).passed, outcome("bench", tmp_path).figures) == (1, figures)

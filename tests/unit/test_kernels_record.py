@@ -90,9 +90,12 @@ def test_guests_of_one_kernel_are_kept_apart_in_the_page_and_joined_in_the_summa
 def test_the_page_has_the_figures_of_the_benchmark() -> None:
     names = ("created in place", "deleted as a group", "created and moved", "deleted one by one")
     figures = {"pairs": 100, **dict(zip(names, (0.25, 0.5, 7.0, 3.0), strict=True)), "times_faster": 13.3}
+    figures |= {"waits_in_place": 20, "waits_moved": 1110}
     record = merged(NOTHING, [run("6.1.9", {"bench": Outcome(passed=1, figures=figures)})])
     assert list(problems(record)) == []
-    assert "| 6.1.9 | User-Mode Linux | 100 | 0.25 s | 0.50 s | 7.00 s | 3.00 s | 13 |" in details(record)
+    assert "| 6.1.9 | User-Mode Linux | 100 | 0.25 s | 0.50 s | 7.00 s | 3.00 s | 13.3 | 11.1 → 0.2 |" in details(
+        record
+    )
 
 
 @pytest.mark.parametrize(
