@@ -9,13 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.live.address_texts import OTHERS, TEXTS, by_hand, lasting, often, there
+from tests.live.interrupted_exchanges import interrupted_after
 from tests.live.sysctls import sysctl
 from tests.witness import seen
 from vethlib import End, InvalidValue, NetlinkError, NewAddress, Session, Veth
-from vethlib._nl.batch import Exchange
 from vethlib._nl.counts import counts
 from vethlib.addresses import PLAIN
-from vethlib.session.core.namespaces import Namespaces, OpenNetns
 
 WANTED = [
     "10.0.0.1/24 brd + label va:x",
@@ -226,18 +225,9 @@ def with_attributes() -> st.SearchStrategy[list[str]]:
 
 @pytest.mark.needs_kernel("5.18")  # which tells fe80::1 from what it makes of the MAC
 @pytest.mark.parametrize("promote", ["0", "1"])
-def test_whatever_is_set_is_exact_and_what_is_undone_is_as_it_was(
-    session: Session, promote: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_whatever_is_set_is_exact_and_what_is_undone_is_as_it_was(session: Session, promote: str) -> None:
     sysctl("", "ipv4/conf/all/promote_secondaries", promote)
     session.create(Veth(End("va"), End("vb")))
-    run = Namespaces.run
-
-    def interrupted(self: Namespaces, place: OpenNetns, exchange: Exchange) -> None:
-        run(self, place, exchange)
-        if interrupted.after == 0:  # type: ignore[attr-defined]
-            raise KeyboardInterrupt
-        interrupted.after -= 1  # type: ignore[attr-defined]
 
     @often
     @given(
@@ -251,13 +241,9 @@ def test_whatever_is_set_is_exact_and_what_is_undone_is_as_it_was(
             except (InvalidValue, NetlinkError):
                 pass
         before = lasting()
-        interrupted.after = after  # type: ignore[attr-defined]
-        with monkeypatch.context() as patch:
-            patch.setattr(Namespaces, "run", interrupted)
-            try:
-                session.set("va", addresses=wanted)
-            except KeyboardInterrupt:
-                assert lasting() == before
+        with interrupted_after(after) as interruption:
+            session.set("va", addresses=wanted)
+        assert lasting() == before or not interruption.came
         session.set("va", addresses=wanted)
         exact = {NewAddress(text).identity: NewAddress(text) for text in wanted if " " in text}
         link = session.lookup("va")

@@ -165,6 +165,21 @@ def test_an_agent_is_calm_with_them_and_takes_them_when_they_are_not_configured(
         assert locals_of(there(), "label")["10.0.0.1"] == "a"
 
 
+@pytest.mark.parametrize("label", ["eth0", "a:x", "other:2", "b"])
+def test_a_label_that_is_not_configured_any_more_is_taken_back(session: Session, blue: str, label: str) -> None:
+    texts = [f"10.0.0.1/24 label {label}", f"10.0.0.2/24 label {label}"]
+    applied(session, *ends(*texts))
+    assert locals_of(there(), "label") == dict.fromkeys(("10.0.0.1", "10.0.0.2"), label)
+    applied(session, *ends("10.0.0.1/24"))
+    assert locals_of(there(), "label") == {"10.0.0.1": "a"}
+
+
+def test_addresses_that_take_the_place_of_another_in_their_subnet_are_in_order(session: Session, blue: str) -> None:
+    applied(session, *ends("10.0.0.2/24 label a:y"))
+    applied(session, *ends("10.0.0.1/24 brd + label a:x", "10.1.0.1 peer 10.1.0.2/32"))
+    assert [one["local"] for one in there()] == ["10.0.0.1", "10.1.0.1"]
+
+
 def test_a_deleted_pair_is_brought_back_with_them(session: Session, blue: str) -> None:
     applied(session, *ends(*CONFIGURED))
     before, first = there(), _look(session)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.live.address_texts import OTHERS, TEXTS, by_hand, is_kernels, lasting, often, there
+from tests.live.interrupted_exchanges import interrupted_after
 from tests.live.sysctls import sysctl
 from tests.witness import host_state, ip, seen
 from vethlib import End, InvalidValue, NetlinkError, Session, Veth
@@ -229,18 +230,9 @@ def test_a_set_of_addresses_comes_to_the_same_as_on_a_new_link(session: Session,
 
 @pytest.mark.needs_kernel("5.18")  # which tells fe80::1 from what it makes of the MAC
 @pytest.mark.parametrize("promote", ["0", "1"])
-def test_whatever_was_undone_or_given_back_is_as_it_was(
-    session: Session, promote: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_whatever_was_undone_or_given_back_is_as_it_was(session: Session, promote: str) -> None:
     sysctl("", "ipv4/conf/all/promote_secondaries", promote)
     session.create(Veth(End("va"), End("vb")))
-    run = Namespaces.run
-
-    def interrupted(self: Namespaces, place: OpenNetns, exchange: Exchange) -> None:
-        run(self, place, exchange)
-        if interrupted.after == 0:  # type: ignore[attr-defined]
-            raise KeyboardInterrupt
-        interrupted.after -= 1  # type: ignore[attr-defined]
 
     @often
     @given(
@@ -253,13 +245,9 @@ def test_whatever_was_undone_or_given_back_is_as_it_was(
         _history(session, texts, gone)
         before = lasting()
         saved = session.lookup("va").ifaddrs
-        interrupted.after = after  # type: ignore[attr-defined]
-        with monkeypatch.context() as patch:
-            patch.setattr(Namespaces, "run", interrupted)
-            try:
-                session.set("va", addresses=wanted, up=not after)
-            except KeyboardInterrupt:
-                assert lasting() == before
+        with interrupted_after(after) as interruption:
+            session.set("va", addresses=wanted, up=not after)
+        assert lasting() == before or not interruption.came
         session.set("va", addresses=wanted, up=True)
         session.restore_addresses("va", addresses=saved)
         assert lasting() == before

@@ -103,6 +103,14 @@ def test_an_empty_alias_clears_it(session: Session, pair: dict[str, Any]) -> Non
     session.set("va", "blue", alias="")
 
 
+def test_addresses_in_another_order_have_the_new_name_as_their_label(session: Session, pair: dict[str, Any]) -> None:
+    texts = ["10.8.0.1/24", "10.8.1.1/24", "10.8.2.1/24", "10.8.3.1/24 label va:x"]
+    session.set("va", "blue", addresses=texts)
+    session.set("va", "blue", new_name="new", addresses=texts[::-1])
+    labels = {one["local"]: one["label"] for one in seen("new", "blue")["addr_info"] if "label" in one}
+    assert {labels[text.split("/")[0]] for text in texts[:3]} <= {"new", "new:2", "new:3", "new:4"}
+
+
 def test_a_link_that_is_up_can_be_renamed(session: Session, pair: dict[str, Any]) -> None:
     session.set("va", "blue", new_name="vx")
     assert "UP" in seen("vx", "blue")["flags"]

@@ -181,8 +181,7 @@ def _label_attribute(name: str) -> bytes:
 def is_bare(body: bytes, flags: int, name: str) -> bool:
     """Return whether an address of a link of that name has no attributes with which it can be added, whatever its peer.
 
-    A label without a colon counts as none: it may be a former name of the link. So does a label that the kernel makes
-    when it renames the link, with any name, as in "NAME:2" (inetdev_changename, net/ipv4/devinet.c).
+    A label that the kernel makes counts as none: the name of the link, or "NAME:2" of a link that was renamed.
     """
     if flags & ADDED_FLAGS:
         return False
@@ -193,16 +192,38 @@ def is_bare(body: bytes, flags: int, name: str) -> bool:
     if _BROADCAST_HEADER not in body and _label_attribute(name) in body:
         return True  # as with most, in a tenth of the time of the rest
     attrs = {attr: body[start:end] for attr, start, end in attributes(body, 8, len(body))}
-    _, colon, number = attrs.get(IFA_LABEL, b"").rstrip(b"\0").rpartition(b":")
-    return IFA_BROADCAST not in attrs and (not colon or _is_of_a_rename(os.fsdecode(number)))
+    label = attrs.get(IFA_LABEL, b"").rstrip(b"\0")
+    return IFA_BROADCAST not in attrs and is_own_label(os.fsdecode(label), name)
+
+
+_LONGEST_LABEL: Final = 15  # bytes: IFNAMSIZ - 1
 
 
 def is_own_label(label: str, name: str) -> bool:
-    """Return whether a label is what an address gets from the name of its link, at first or when that is renamed."""
+    """Return whether a label is what an address gets from the name of its link, at first or when that is renamed.
+
+    A rename replaces the name in the label of each address (inetdev_changename, net/ipv4/devinet.c): the first gets the
+    new name alone, the others get a number after it, for which a long name is cut.
+    """
     first, colon, number = label.rpartition(":")
     if not colon:
         return label in (name, "")
-    return name.startswith(first) and _is_of_a_rename(number)
+    was_cut = len(os.fsencode(label)) == _LONGEST_LABEL and name.startswith(first)
+    return (first == name or was_cut) and _is_of_a_rename(number)
+
+
+def without_own_label(body: bytes, name: str) -> bytes:
+    """Return the body of an address message without the label if the kernel made it of the name of the link.
+
+    Then the address gets the name that the link has when it is added.
+    """
+    if body[0] != AF_INET:
+        return body
+    kept = body[: _IFADDRMSG.size]
+    for attr, start, end in attributes(body, _IFADDRMSG.size, len(body)):
+        if attr != IFA_LABEL or not is_own_label(os.fsdecode(body[start:end].rstrip(b"\0")), name):
+            kept += attribute(attr, body[start:end])
+    return kept
 
 
 def _is_of_a_rename(number: str) -> bool:

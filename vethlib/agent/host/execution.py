@@ -205,7 +205,7 @@ def _change_in(session: Session, operation: ChangeLink, netns: NetnsRef) -> None
         new_name=name,
         add_addresses=_added(operation),
         remove_addresses=operation.removed,
-        address_order=operation.order,
+        address_order=_order(operation),
         address_proto=ADDRESS_PROTO,
         only_if=partial(_is_observed, operation),
         **new,
@@ -228,6 +228,17 @@ def _added(operation: ChangeLink) -> list[IPInterface]:
     if operation.restored is not None:
         return []
     return [address for address in operation.added if not isinstance(address, Address)]
+
+
+def _order(operation: ChangeLink) -> Sequence[IPInterface]:
+    """Return the order to ask for, also where the plan has none.
+
+    The session adds addresses before it removes others, and the kernel puts an address after the one that was there
+    before in its subnet.
+    """
+    if operation.order or operation.restored is not None or not (operation.added and operation.removed):
+        return operation.order
+    return tuple(dict.fromkeys(operation.interface.addresses))
 
 
 def _create(

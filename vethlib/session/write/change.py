@@ -15,8 +15,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from vethlib._nl.addr import without_own_label
 from vethlib._nl.batch import Outcome
 from vethlib._nl.link import LinkMessage, set_link
+from vethlib._values import replace
 from vethlib.addresses import Address
 from vethlib.endfields.checks import IPV6_MIN_MTU, check_ipv6
 from vethlib.endfields.table import FIELDS, MASTER, Step
@@ -188,6 +190,8 @@ def _steps(
     }
     # Setting the link down drops the IPv6 ones before others are added (addrconf_ifdown).
     stay = [address for address in addresses if address.interface.version == 4 or wanted.up is not False]
+    if _rename_steps(before, wanted):  # what is added again after that is not to have the former name as its label
+        stay = [replace(each, message=without_own_label(each.message, before.name)) for each in stay]
     first, last = ([], []) if goal is None else goal.first(stay)
     # Last if it falls, because IPv6 needs 1280 bytes.
     mtu = changes.pop("mtu", [])
