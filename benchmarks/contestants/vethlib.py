@@ -10,7 +10,7 @@ import tracemalloc
 import vethlib
 from vethlib import Session
 from vethlib._nl.const import NETLINK_LISTEN_ALL_NSID, SOL_NETLINK
-from vethlib._nl.link import dump_links, parse_link
+from vethlib._nl.link import dump_links, parse_alike, parse_link
 from vethlib._nl.sock import RtnlSocket
 
 from .flap import BURST, flap
@@ -73,7 +73,7 @@ def dump(report: Report, n: int, queues: int) -> None:
     stand(n, queues, shared=True)
     rtnl = RtnlSocket()
     with report.phase("dump"):
-        messages = rtnl.dump(dump_links(), parse_link).bodies
+        messages = rtnl.dump(dump_links(), parse_link, parse_alike=parse_alike).bodies
     rtnl.close()
     with Session() as session:
         with report.phase("with addresses"):

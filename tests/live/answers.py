@@ -38,9 +38,9 @@ def edit_answers(patch: pytest.MonkeyPatch, edit: Edit) -> None:
         return edit(place, [change, question], list(change_and_ask(self, place, change, question)))
 
     def edited_dump(
-        self: Namespaces, place: OpenNetns, request: bytes, parse: Callable[[bytes], Any], *attempts: int
+        self: Namespaces, place: OpenNetns, request: bytes, parse: Callable[[bytes], Any], *rest: Any
     ) -> Outcome:
-        return edit(place, [request], [dump(self, place, request, parse, *attempts)])[0]
+        return edit(place, [request], [dump(self, place, request, parse, *rest)])[0]
 
     patch.setattr(Namespaces, "exchange", edited_exchange)
     patch.setattr(Namespaces, "change", edited_change)

@@ -52,9 +52,9 @@ def refused(
         return Outcome(number, "", ()) if is_refused(request) else ask(self, place, request)
 
     def refusing_dump(
-        self: Namespaces, place: OpenNetns, request: bytes, parse: Callable[[bytes], Any], *attempts: int
+        self: Namespaces, place: OpenNetns, request: bytes, parse: Callable[[bytes], Any], *rest: Any
     ) -> Outcome:
-        return Outcome(number, "", ()) if is_refused(request) else dump(self, place, request, parse, *attempts)
+        return Outcome(number, "", ()) if is_refused(request) else dump(self, place, request, parse, *rest)
 
     def refusing_begin(self: Namespaces, place: OpenNetns, requests: Sequence[bytes]) -> Any:
         refuse = [is_refused(request) for request in requests]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from dataclasses import replace
 from ipaddress import ip_interface
 from typing import Any
 
@@ -77,6 +78,19 @@ def test_every_link_is_listed_as_ip_lists_it(session: Session) -> None:
         check(link, one)
         assert link.netns == "blue"
         assert session.lookup(link.name, "blue").index == link.index
+
+
+@pytest.mark.usefixtures("zoo")
+def test_many_links_are_listed_as_ip_lists_them_whatever_some_of_them_differ_in(session: Session) -> None:
+    differing: list[dict[str, Any]] = [{"mtu": 1400}, {"alias": "x"}, {"up": False}, {"num_queues": 2}, {"group": 7}]
+    ends = [End(f"n{number}", "blue", up=True, num_queues=1) for number in range(100)]
+    ends[30:60:6] = [replace(end, **fields) for end, fields in zip(ends[30:60:6], differing, strict=True)]
+    session.create_many([Veth(end, End(f"m{number}", up=number != 80)) for number, end in enumerate(ends)])
+    for _ in range(3):  # layouts are learnt meanwhile
+        for link, one in zip(session.links("blue"), ip("address", netns="blue"), strict=True):
+            check(link, one)
+            if link.name[0] == "n":  # in the namespace of its peer, ip shows the name of that
+                assert (link.peer_index, link.peer_netnsid) == (one["link_index"], one["link_netnsid"])
 
 
 @pytest.mark.usefixtures("zoo")

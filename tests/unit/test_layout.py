@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vethlib._nl import layout
-from vethlib._nl.layout import Layouts
+from vethlib._nl.layout import Differing, Layouts
 from vethlib._nl.wire import attribute, attributes
+from vethlib._nl.wire import message as whole
 from vethlib.errors import Malformed
 
 FORMS = {3: "s", 4: "I", 16: "B", 20: "s"}
@@ -166,3 +167,14 @@ def test_the_memory_for_layouts_is_bounded() -> None:
     for size in range(3 * layout._MOST):
         assert layouts.read(b"head" + attribute(20, bytes(size)))[1] == bytes(size)
     assert len(layouts._known) <= layout._MOST
+
+
+def test_messages_are_not_read_on_by_the_layout_of_another_message() -> None:
+    layouts = Layouts("=4xi", {3: "s", 4: "I"}, Differing(4, (3,), ()))
+    usual = bytes(8) + attribute(3, b"abcd") + attribute(4, bytes(4))
+    other = bytes(8) + attribute(4, bytes(4)) + attribute(3, b"abcd")
+    for body, read in ((usual, [(0,) * 3, (b"abcd",) * 3]), (other, [])):
+        layouts.read(usual), layouts.read(usual)
+        layouts.read(body)  # a layout of its own is not learnt yet
+        size = len(whole(16, 0, body))
+        assert layouts.read_alike(4 * whole(16, 0, body), 0, size) == read

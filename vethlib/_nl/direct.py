@@ -10,7 +10,7 @@ import errno
 from collections.abc import Callable, Sequence
 from struct import Struct
 from struct import error as struct_error
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from vethlib._primitives import socket
 
@@ -19,7 +19,7 @@ from .const import NETLINK_ROUTE, NLM_F_ACK, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_
 from .counts import counts
 from .wire import HEADER, READ_SIZE
 
-__all__ = ["ask", "ask_once", "change", "change_and_ask", "dump"]
+__all__ = ["ParseAlike", "ask", "ask_once", "change", "change_and_ask", "dump"]
 
 _AF_NETLINK: Final = 16  # Linux only; named here so that the module imports anywhere
 _pack_number: Final = Struct("=I").pack_into
@@ -116,7 +116,22 @@ def _receive(sock: socket.SocketType) -> bytes:
         return b""
 
 
-def dump(sock: socket.SocketType, number: int, request: bytes, parse: Callable[[bytes], Any]) -> Outcome | None:
+ParseAlike: TypeAlias = Callable[[bytes, int, int, Any], list[Any]]
+"""Given a datagram, the start and the end of a message in it, and that message as parsed: parse those that follow.
+
+All have the same header. It may stop at any of them.
+"""
+
+_WORTH_ANOTHER: Final = 8  # messages parsed so; an attempt unpacks the whole datagram, which may be in vain
+
+
+def dump(
+    sock: socket.SocketType,
+    number: int,
+    request: bytes,
+    parse: Callable[[bytes], Any],
+    parse_alike: ParseAlike | None = None,
+) -> Outcome | None:
     """Dump a table, and parse each message as it arrives; EAGAIN if the table changed meanwhile.
 
     None if an answer is not as usual; then the rest of the dump may still be queued.
@@ -131,7 +146,7 @@ def dump(sock: socket.SocketType, number: int, request: bytes, parse: Callable[[
     try:
         while True:
             datagram = receive(READ_SIZE)
-            size, start = len(datagram), 0
+            size, start, parse_more = len(datagram), 0, parse_alike
             if size == READ_SIZE:
                 return None  # it may have been cut
             while start < size:
@@ -142,6 +157,12 @@ def dump(sock: socket.SocketType, number: int, request: bytes, parse: Callable[[
                 torn |= flags & NLM_F_DUMP_INTR
                 if kind >= NLMSG_MIN_TYPE:
                     add(parse(datagram[start + 16 : end]))
+                    if parse_more is not None and datagram[end : end + 16] == datagram[start : start + 16]:
+                        more = parse_more(datagram, start, end, bodies[-1])
+                        bodies += more
+                        end += length * len(more)
+                        if len(more) < _WORTH_ANOTHER:
+                            parse_more = None
                 elif kind in (NLMSG_DONE, NLMSG_ERROR):
                     return _end_of_dump(datagram[start:end], kind, flags, bodies, is_torn=bool(torn))
                 start = (end + 3) & ~3

@@ -25,7 +25,7 @@ from .const import (
     SOL_NETLINK,
 )
 from .counts import counts
-from .direct import ask, change, change_and_ask, dump
+from .direct import ParseAlike, ask, change, change_and_ask, dump
 from .wire import READ_SIZE, messages
 
 # Linux only; named here so that the module imports anywhere.
@@ -166,14 +166,20 @@ class RtnlSocket:
             return self.exchange(requests)
         return self._alone(self._change, requests)
 
-    def dump(self, request: bytes, parse: Callable[[bytes], Any], attempts: int = DUMP_ATTEMPTS) -> Outcome:
+    def dump(
+        self,
+        request: bytes,
+        parse: Callable[[bytes], Any],
+        attempts: int = DUMP_ATTEMPTS,
+        parse_alike: ParseAlike | None = None,
+    ) -> Outcome:
         """Return the outcome of a dump; its bodies are the results of `parse` for each message. Raises OSError.
 
         EAGAIN: the table changed during each of `attempts` dumps; the bodies are those of the last one. EBADMSG:
         `parse` failed on one of the messages.
         """
         if not _TRACE and not self._measures:
-            outcome = self._alone(dump, request, parse)
+            outcome = self._alone(dump, request, parse, parse_alike)
             if outcome is not None and (attempts == 1 or outcome.errno != errno.EAGAIN):
                 return outcome
             self._empty()

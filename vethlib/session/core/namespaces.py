@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 from vethlib import ns
 from vethlib._closing import Closing
 from vethlib._nl.batch import DUMP_ATTEMPTS, Exchange, Outcome
-from vethlib._nl.direct import ask_once
+from vethlib._nl.direct import ParseAlike, ask_once
 from vethlib._nl.sock import RtnlSocket, is_traced
 from vethlib._nl.torn import Patience
 from vethlib.errors import VethError
@@ -219,12 +219,17 @@ class Namespaces(Closing):
         return [self.ask(place, requests[0])] if len(requests) == 1 else self.exchange(place, requests)
 
     def dump(
-        self, place: OpenNetns, request: bytes, parse: Callable[[bytes], Any], attempts: int = DUMP_ATTEMPTS
+        self,
+        place: OpenNetns,
+        request: bytes,
+        parse: Callable[[bytes], Any],
+        attempts: int = DUMP_ATTEMPTS,
+        parse_alike: ParseAlike | None = None,
     ) -> Outcome:
         """Dump a table in `place`, and parse each of its messages."""
         socket = self.socket(place)
         try:
-            return socket.dump(request, parse, attempts)
+            return socket.dump(request, parse, attempts, parse_alike)
         except OSError as error:
             raise_with_request(error, _TALK, place.ref)
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from vethlib._nl.addr import AddrMessage, dump_addrs, parse_addr
 from vethlib._nl.batch import Outcome
 from vethlib._nl.const import IFF_UP
+from vethlib._nl.direct import ParseAlike
 from vethlib._nl.link import (
     LinkMessage,
     dump_links,
@@ -22,6 +23,7 @@ from vethlib._nl.link import (
     get_stats,
     index_of,
     new_link,
+    parse_alike,
     parse_link,
     parse_stats,
 )
@@ -167,10 +169,14 @@ def read_details(namespaces: Namespaces, target: Target) -> dict[str, object]:
 
 
 def _dump(
-    namespaces: Namespaces, place: OpenNetns, request: bytes, parse: Callable[[bytes], Any]
+    namespaces: Namespaces,
+    place: OpenNetns,
+    request: bytes,
+    parse: Callable[[bytes], Any],
+    parse_alike: ParseAlike | None = None,
 ) -> tuple[Outcome, Sequence[Sequence[Any]]]:
     """Dump until a dump is whole; see :func:`.torn.repeat`."""
-    outcome = namespaces.dump(place, request, parse, 1)
+    outcome = namespaces.dump(place, request, parse, 1, parse_alike)
     if outcome.errno != errno.EAGAIN:
         return outcome, ()
     return repeat(partial(namespaces.dump, place, request, parse, 1), namespaces.patience, outcome)
@@ -178,7 +184,7 @@ def _dump(
 
 def table(namespaces: Namespaces, place: OpenNetns, kind: bytes = b"") -> list[LinkMessage]:
     """Return every link in `place`, or those of one kind."""
-    outcome, torn = _dump(namespaces, place, dump_links(kind), parse_link)
+    outcome, torn = _dump(namespaces, place, dump_links(kind), parse_link, parse_alike)
     if torn:
         return _links_of_torn(namespaces, place, torn)
     if outcome.errno:
