@@ -1,14 +1,15 @@
 """An interruption at every bytecode of a session's changes: nothing is left half-done, and all that is held is let go.
 
-Each bytecode is interrupted in a run of its own, from many processes at once, because most of a run is waiting for the
-kernel to unregister a pair.
+The bytecodes are recorded once. Then each is interrupted in a run of its own, from many processes at once, because most
+of a run is waiting for the kernel to unregister a pair.
 """
 
 from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from inspect import CO_GENERATOR
 from typing import NamedTuple
@@ -53,6 +54,17 @@ class Host:
 
     def clear(self) -> None:
         self.witness.delete_many([(name, "") for name in self.names()])
+
+
+@contextmanager
+def new_host() -> Iterator[Host]:
+    """Two new namespaces, and a session at home in the first of them."""
+    with ns.Netns.anonymous() as home, ns.Netns.anonymous() as blue, home.entered(), Session() as session:
+        host = Host(session, f"fd:{blue.fileno()}")
+        try:
+            yield host
+        finally:
+            host.witness.close()
 
 
 class Case(NamedTuple):
@@ -286,30 +298,33 @@ def chosen(case: Case, found: Iterable[Boundary]) -> list[Boundary]:
     ]
 
 
-def boundaries_of(case: Case, host: Host) -> list[Boundary]:
+def boundaries_of(case: Case) -> list[Boundary]:
     """Return the bytecodes that the operation comes to each time when nothing is new to it."""
-    runs: list[list[Boundary]] = []
-    for _ in range(WARM + ALIKE):
-        case.before(host)
-        runs.append(boundaries(lambda: case.operation(host), lambda code: code.co_filename.startswith(PACKAGE)))
-    others = [set(run) for run in runs[-ALIKE:-1]]
+    with new_host() as host:
+        warm_up(case, host)
+        runs: list[list[Boundary]] = []
+        for _ in range(ALIKE):
+            case.before(host)
+            runs.append(boundaries(lambda: case.operation(host), lambda code: code.co_filename.startswith(PACKAGE)))
+    others = [set(run) for run in runs[:-1]]
     return [boundary for boundary in runs[-1] if all(boundary in run for run in others)]
 
 
-def interrupt_each(case: Case, number: int) -> list[str]:
-    """Interrupt every PROCESSES-th of the bytecodes, beginning with this one; return what is wrong then."""
+def warm_up(case: Case, host: Host) -> None:
+    for _ in range(WARM):
+        case.before(host)
+        case.operation(host)
+
+
+def interrupt_each(case: Case, mine: list[Boundary], left_by: list[Boundary]) -> list[str]:
+    """Interrupt these bytecodes; return what is wrong then. Links may stay after those by which the method is left."""
     found: list[str] = []
-    with ns.Netns.anonymous() as home, ns.Netns.anonymous() as blue, home.entered(), Session() as session:
-        host = Host(session, f"fd:{blue.fileno()}")
+    with new_host() as host:
+        warm_up(case, host)
         inode = os.stat("/proc/thread-self/ns/net").st_ino
-        at = chosen(case, boundaries_of(case, host))
-        left_by = [
-            one for one in at[len(at) - case.leaving :] if one.code.co_qualname.startswith("CreatingSession.create")
-        ]
         gc.collect()
         descriptors = len(os.listdir("/proc/self/fd"))
         missed: list[Boundary] = []
-        mine = (at if STRESS else distinct(at))[number::PROCESSES]
         for boundary in mine:
             case.before(host)
             if not interrupted(lambda: case.operation(host), boundary):
@@ -319,11 +334,10 @@ def interrupt_each(case: Case, number: int) -> list[str]:
                 found.append(f"{wrong} after {boundary}")
             if os.stat("/proc/thread-self/ns/net").st_ino != inode:
                 return [*found, f"in another namespace after {boundary}"]
-            if session._home.socket._lock._is_owned():  # type: ignore[union-attr]
+            if host.session._home.socket._lock._is_owned():  # type: ignore[union-attr]
                 return [*found, f"locked after {boundary}"]
         gc.collect()
         left = len(os.listdir("/proc/self/fd")) - descriptors
-        host.witness.close()
     if len(missed) > MISSED * len(mine):
         found += [f"not reached: {boundary}" for boundary in missed]
     return [*found, f"{left} descriptors more than before"] if left else found
@@ -335,4 +349,13 @@ def test_an_interruption_at_any_bytecode_leaves_nothing_half_done(name: str, mon
     if name == "create without an echo":
         without_echo(monkeypatch)
     monkeypatch.setattr(grouped, "MANY", 2)
-    assert in_processes(PROCESSES, partial(interrupt_each, CASES[name]), 300.0) == []
+    case = CASES[name]
+    at = chosen(case, boundaries_of(case))
+    left_by = [one for one in at[len(at) - case.leaving :] if one.code.co_qualname.startswith("CreatingSession.create")]
+    each = at if STRESS else distinct(at)
+    assert each
+
+    def interrupt_some(number: int) -> list[str]:
+        return interrupt_each(case, each[number::PROCESSES], left_by)
+
+    assert in_processes(PROCESSES, interrupt_some, 300.0) == []
