@@ -23,8 +23,8 @@ def test_who_failed_is_due_once_and_then_when_it_has_failed_again() -> None:
     assert due is not None
     assert due > 100.0
     assert backoff.waits("a", 100.0)
-    assert backoff.take_due(due - 0.001) == []
-    assert backoff.take_due(due) == ["a"]
+    assert backoff.take_due(due - 0.001).interfaces == []
+    assert backoff.take_due(due).interfaces == ["a"]
     assert backoff.next_due() is None
     assert not backoff.waits("a", due)
 
@@ -35,7 +35,7 @@ def test_who_succeeded_or_is_wanted_otherwise_is_not_due_any_more() -> None:
         fail(backoff, name, 100.0)
     succeed(backoff, "a", 100.0)
     backoff.forget(["b"])
-    assert backoff.take_due(1000.0) == ["c"]
+    assert backoff.take_due(1000.0).interfaces == ["c"]
 
 
 def test_all_may_be_tried_at_once() -> None:
@@ -56,7 +56,7 @@ def test_who_is_fought_for_is_held_and_due_when_that_is_over() -> None:
     due = backoff.next_due()
     assert due is not None
     assert backoff.of("a").due == due
-    assert backoff.take_due(due) == ["a"]
+    assert backoff.take_due(due).interfaces == ["a"]
     assert backoff.hold(["a"], due) == 0
 
 
@@ -82,7 +82,7 @@ def test_whatever_happens_those_are_due_whose_time_has_come(done: list[tuple[str
         now += later
         if what == "take":
             wanted = {one for one, attempts in backoff._attempts.items() if attempts.due and attempts.due <= now}
-            assert set(backoff.take_due(now)) == wanted
+            assert set(backoff.take_due(now).interfaces) == wanted
         elif what == "forget":
             backoff.forget([name])
         else:
@@ -90,3 +90,14 @@ def test_whatever_happens_those_are_due_whose_time_has_come(done: list[tuple[str
         dues = [attempts.due for attempts in backoff._attempts.values() if attempts.due is not None]
         assert backoff.next_due() == min(dues, default=None)
     assert len(backoff._due) <= 2 * 4 + 64 + 1
+
+
+def test_work_for_all_interfaces_is_due_once_but_following_until_its_result_is_known() -> None:
+    backoff = Backoff()
+    kinds = ("following", "watching", "attaching", "leftovers")
+    for kind in kinds:
+        getattr(backoff, kind).fail(100.0)
+    last = max(getattr(backoff, kind).due for kind in kinds)
+    assert not any(backoff.take_due(100.0))
+    assert backoff.take_due(last) == ([], True, True, True, True)
+    assert backoff.take_due(last) == ([], True, False, False, False)

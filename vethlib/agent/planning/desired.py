@@ -12,7 +12,7 @@ from typing import TypeVar
 from vethlib.agent.config.model import Interface
 from vethlib.errors import InvalidValue
 
-from .observed import NetnsId
+from .observed import NetnsId, Observed
 from .plausibility import ConfigWarning, Plausibility
 from .requirements import precedence
 
@@ -126,6 +126,14 @@ class Desired:
         if claim is not None:
             self._claim_of[name] = claim
             _add(self._claims, claim, name)
+        return rivals
+
+    def claim_seen(self, names: Iterable[str], observed: Observed) -> set[str]:
+        """Note where a look has found the namespaces of these interfaces; return what :meth:`claim` does."""
+        rivals: set[str] = set()
+        for name in names:
+            if (interface := self.interfaces.get(name)) is not None:
+                rivals |= self.claim(name, observed.netns[interface.namespace.ref].place)
         return rivals
 
     def _attach(self, name: str, place: NetnsId | None, master: str) -> None:

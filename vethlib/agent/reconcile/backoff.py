@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from heapq import heapify, heappop, heappush
-from typing import Final
+from typing import Final, NamedTuple
 
 from vethlib.agent.reasons import Reason
 from vethlib.agent.state import State, Verdict
@@ -105,9 +105,12 @@ class Attempts:
         self.failed = 0
         self.due = None
 
-    def is_due(self, now: float) -> bool:
-        """Return whether it is time for the next attempt."""
-        return self.due is not None and self.due <= now
+    def take(self, now: float) -> bool:
+        """Return whether it is time for the next attempt, once: the caller makes it."""
+        if self.due is None or self.due > now:
+            return False
+        self.due = None
+        return True
 
     def find_duplicate(self, reason: Reason, now: float) -> None:
         """Count a duplicate address; one that was found before is counted only if it was added again since."""
@@ -164,6 +167,16 @@ class Attempts:
         return True
 
 
+class Due(NamedTuple):
+    """What has to be tried now: these interfaces, and kinds of work that concern all of them (see :class:`Backoff`)."""
+
+    interfaces: list[str]
+    following: bool
+    watching: bool
+    attaching: bool
+    leftovers: bool
+
+
 class Backoff:
     """When each interface is tried again, by name; and when the work that concerns all interfaces is.
 
@@ -218,14 +231,15 @@ class Backoff:
         """Return how many interfaces wait for the time of another attempt."""
         return sum(attempts.due is not None for attempts in self._attempts.values())
 
-    def take_due(self, now: float) -> list[str]:
-        """Return the interfaces that are due now, once: the caller tries them."""
+    def take_due(self, now: float) -> Due:
+        """Return what is due now, once: the caller tries it."""
         names = []
         while (due := self._next_interface_due()) is not None and due <= now:
             _, name = heappop(self._due)
             self._attempts[name].due = None
             names.append(name)
-        return names
+        following = self.following.due is not None and self.following.due <= now  # until it fails or succeeds
+        return Due(names, following, self.watching.take(now), self.attaching.take(now), self.leftovers.take(now))
 
     def waits(self, name: str, now: float) -> bool:
         """Return whether an attempt of this interface is scheduled for later."""

@@ -102,9 +102,10 @@ class Events:
 
     def _collect_due(self, now: float) -> None:
         occasions, backoff = self._occasions, self._backoff
-        occasions.mark(backoff.take_due(now), _RETRY)
+        due = backoff.take_due(now)
+        occasions.mark(due.interfaces, _RETRY)
         occasions.mark_put_off(now)
-        if backoff.following.is_due(now):
+        if due.following:
             followed = self._watches.follow_the_rest(backoff.following, now)
             for ref in followed:
                 occasions.mark(self._desired.at(ref), f"{ref} can be followed")
@@ -119,23 +120,20 @@ class Events:
             self._dependants.check(place)
         for ref in self._observer.creatable.freed(now):
             occasions.mark(self._desired.at(ref), "another namespace may be created")
-        if backoff.watching.is_due(now):
-            backoff.watching.due = None
+        if due.watching:
             for ref in self._watches.unwatched:
                 occasions.mark(self._desired.at(ref), _RETRY)
             if awaited := self._watches.unwatched.keys() & self._dependants.refs:
                 self.find_for_dependants(awaited)
-        self._ask_starved(now)
-        if backoff.leftovers.is_due(now):
-            backoff.leftovers.due = None
+        if due.attaching:
+            self._dependants.ask_starved()
+        self._ask_starved_later(now)
+        if due.leftovers:
             occasions.everything(_RETRY)
 
-    def _ask_starved(self, now: float) -> None:
-        attempts, dependants = self._backoff.attaching, self._dependants
-        if attempts.is_due(now):
-            attempts.due = None
-            dependants.ask_starved()
-        if not dependants.any_starved:
+    def _ask_starved_later(self, now: float) -> None:
+        attempts = self._backoff.attaching
+        if not self._dependants.any_starved:
             attempts.succeed()
         elif attempts.due is None:
             attempts.fail(now)

@@ -118,7 +118,7 @@ class ReconcilePass:
             owned = self._owned(observed)
             self._names |= self._desired.names() | set(owned.names())
             self._unrecorded = len(owned.unrecorded)
-            self._claim(observed)
+            self._freed |= self._desired.claim_seen(self._names, observed)
             self._observer.learn(owned, observed)
             # The looks after acting are at these interfaces only, because nothing else was changed.
             self._everything = False
@@ -126,7 +126,7 @@ class ReconcilePass:
         while True:
             observed = self._observer.look(self._desired, self._names)
             owned = self._owned(observed)
-            self._claim(observed)
+            self._freed |= self._desired.claim_seen(self._names, observed)
             more = (self._desired.rivals(self._names) | self._freed | set(owned.names())) - self._names
             if not more:
                 self._observer.learn(owned, observed, self._names)
@@ -135,10 +135,6 @@ class ReconcilePass:
 
     def _owned(self, observed: Observed) -> OwnedPairs:
         return OwnedPairs(observed, self._owners.label, self._records.record, self._desired.interfaces)
-
-    def _claim(self, observed: Observed) -> None:
-        for name, interface in self._desired.among(self._names).items():
-            self._freed |= self._desired.claim(name, observed.netns[interface.namespace.ref].place)
 
     def _record(self, observed: Observed, owned: OwnedPairs, planned: Plan) -> None:
         """Record what the look has found, before anything is done about it."""
