@@ -23,7 +23,11 @@ _PATIENCE = 1800.0  # seconds; every workload is shorter
 
 
 class Failed(Exception):
-    """A contestant did not do the work; the message is the reason."""
+    """A contestant did not do the work; the message is the reason, ``output`` what it printed instead of a report."""
+
+    def __init__(self, message: str, output: str = "") -> None:
+        super().__init__(message)
+        self.output = output
 
 
 class Watcher(Protocol):
@@ -137,5 +141,5 @@ def parsed(output: str, contestant: str, number: int) -> Run:
         )
         figures = {str(name): float(value) for name, value in report.get("figures", {}).items()}
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise Failed(f"printed no report but {output[:60]!r}") from None
+        raise Failed(f"printed no report but {output[:60]!r}", output) from None
     return Run(contestant, number, phases, figures, report.get("version", ""), report.get("notes", ""))

@@ -30,10 +30,12 @@ __all__ = [
     "SessionClosed",
     "VethError",
     "WaitTimeout",
+    "belongs_to_parent",
     "check_type",
     "errno_text",
     "error_class",
     "is_exhaustion",
+    "not_permitted",
 ]
 
 
@@ -149,7 +151,16 @@ class LinkNotFound(NetlinkError, LookupError):
 
 
 class NotPermitted(NetlinkError, PermissionError):
-    """A capability is missing; the message names it."""
+    """A capability is missing: ``capability`` is its name, such as "CAP_NET_ADMIN", or "" if it is not known."""
+
+    capability: str = ""
+
+
+def not_permitted(message: str, capability: str, **fields: Any) -> NotPermitted:
+    """Return the error for the lack of a capability."""
+    error = NotPermitted(message, **fields)
+    error.capability = capability
+    return error
 
 
 class NotSupported(NetlinkError):
@@ -214,7 +225,19 @@ class WaitTimeout(VethError, TimeoutError):
 
 
 class SessionClosed(VethError, RuntimeError):
-    """The session was closed, or belongs to the process from which this one was forked."""
+    """The session was closed, or, if ``forked``, it belongs to the process from which this one was forked.
+
+    The same holds for a cache, a monitor or a configurator.
+    """
+
+    forked: bool = False
+
+
+def belongs_to_parent(what: str, pid: int | None) -> SessionClosed:
+    """Return the error for the use of a session or cache in a child of the process `pid` to which it belongs."""
+    error = SessionClosed(f"this {what} belongs to process {pid}: after a fork, the child makes a {what} of its own")
+    error.forked = True
+    return error
 
 
 class BatchError(VethError, ExceptionGroup[VethError]):

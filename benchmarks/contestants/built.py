@@ -37,7 +37,8 @@ def vishvananda_given() -> list[str]:
     """Build it with another version, which is in the directory that VETHLIB_BENCH_GOPATH names. Raises Unavailable."""
     given = os.environ.get("VETHLIB_BENCH_GOPATH")
     if not given:
-        raise Unavailable("no other version of github.com/vishvananda/netlink is given: set VETHLIB_BENCH_GOPATH")
+        message = "no other version of github.com/vishvananda/netlink is given: set VETHLIB_BENCH_GOPATH"
+        raise Unavailable(message, "VETHLIB_BENCH_GOPATH")
     return _go_program(Path(given))
 
 
@@ -77,7 +78,7 @@ def munet() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         shutil.rmtree(unfinished, ignore_errors=True)
-        raise Unavailable(f"munet {_MUNET} cannot be installed: {done.stderr.strip().splitlines()[-1]}")
+        raise Unavailable(f"munet {_MUNET} cannot be installed: {done.stderr.strip().splitlines()[-1]}", "munet")
     shutil.rmtree(directory, ignore_errors=True)
     unfinished.rename(directory)
 

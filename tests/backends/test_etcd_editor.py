@@ -21,6 +21,7 @@ from vethlib.agent import Interface, Namespace, to_dict
 from vethlib.agent.stores.etcd.connection import OPS
 from vethlib.agent.stores.etcd.editor import EtcdEditor
 from vethlib.agent.stores.protocol import Edit, Editor, StoreError
+from vethlib.agent.stores.storecode import StoreCode
 from vethlib.errors import InvalidValue
 
 pytestmark = pytest.mark.usefixtures("nothing_open")
@@ -251,9 +252,8 @@ def test_an_edit_that_cannot_be_done_over_says_what_was_done(
         raise StoreError("gone")
 
     _meanwhile(monkeypatch, lambda: etcd.put(key("a"), text("a", mtu=1300)), refuse)
-    with pytest.raises(StoreError) as raised:
+    with raises(StoreError, done=0, left=2):
         editor.put(A, B)
-    assert str(raised.value) == "gone; stored 0 of 2 before"
 
 
 def test_a_value_that_is_written_again_while_it_is_deleted_is_deleted_and_one_that_went_is_not_told(
@@ -424,18 +424,16 @@ def test_no_member_answers_and_each_says_why() -> None:
     ports = free_port(), free_port()
     editor = EtcdEditor(f"etcd://127.0.0.1:{ports[0]},127.0.0.1:{ports[1]}", LABEL)
     for call in (editor.values, editor.stored, lambda: editor.put(A), lambda: editor.delete("a")):
-        with pytest.raises(StoreError) as raised:
+        with raises(StoreError, code=StoreCode.UNREACHABLE) as raised:
             call()
-        each = [f"127.0.0.1:{port}: connection refused: no etcd listens there" for port in ports]
-        assert str(raised.value) == "; ".join(each)
+        assert all(f"127.0.0.1:{port}: " in str(raised.value) for port in ports)
 
 
 def test_who_is_refused_is_not_refused_again_by_every_member(etcd_with_auth: Etcd) -> None:
     with Proxy(etcd_with_auth.address) as proxy:
         url = f"etcd://root:wr0ng@{etcd_with_auth.endpoint},{proxy.endpoint}"
-        with pytest.raises(StoreError) as raised:
+        with raises(StoreError, code=StoreCode.WRONG_PASSWORD) as raised:
             EtcdEditor(url, LABEL).put(A)
-        assert str(raised.value) == f"{etcd_with_auth.endpoint}: wrong user or password"
         assert type(raised.value) is StoreError
         assert proxy.accepted == 0
 
@@ -453,15 +451,10 @@ def test_a_reader_reads_and_is_told_that_it_may_not_write(etcd_with_auth: Etcd) 
     etcd_with_auth.add_user("reader", "pass", PREFIX, kind="read")
     editor = EtcdEditor(f"etcd://reader:pass@{etcd_with_auth.endpoint}", LABEL)
     assert editor.values() == {}
-    with pytest.raises(StoreError) as raised:
+    with raises(StoreError, code=StoreCode.NOT_PERMITTED, names=("a", "b"), done=0, left=2):
         editor.put(A, B)
-    cause = (
-        f"{etcd_with_auth.endpoint}: this user is not permitted to do that: grant its role the keys below /vnf-agent/"
-    )
-    assert str(raised.value) == f"a and b: {cause}"
-    with pytest.raises(StoreError) as raised:
+    with raises(StoreError, code=StoreCode.NOT_PERMITTED, done=0, left=2 * OPS):
         editor.put(*pairs(OPS))
-    assert str(raised.value) == f"{cause}; stored 0 of {2 * OPS} before"
     assert etcd_with_auth.values(PREFIX) == {}
 
 
@@ -477,13 +470,10 @@ def test_a_value_that_is_too_large_is_named_and_what_was_stored_is_counted(
     etcd: Etcd, editor: Editor, size: int
 ) -> None:
     large = interface("large", "z", description="x" * size)
-    with pytest.raises(StoreError) as raised:
+    with raises(StoreError, code=StoreCode.TOO_LARGE, names=("large",), done=0, left=1):
         editor.put(large)
-    cause = f"large: {etcd.endpoint}: the value is too large for it (--max-request-bytes)"
-    assert str(raised.value) == cause
-    with pytest.raises(StoreError) as raised:
+    with raises(StoreError, code=StoreCode.TOO_LARGE, names=("large",), done=OPS, left=2):
         editor.put(*pairs(OPS // 2), large, interface("z1", "z2"))
-    assert str(raised.value) == f"{cause}; stored {OPS} of {OPS + 2} before"
     assert len(wanted(etcd)) == OPS
 
 

@@ -73,9 +73,8 @@ def test_a_namespace_that_is_not_watched_is_not_guessed_at(cache: IfIndexCache, 
     cache.watch("blue")
     for ref in ("red", "nowhere", "pid:2147483647"):
         for ask in (cache.links, lambda ref: cache.index("lo", ref), lambda ref: cache.name(1, ref), cache.unwatch):
-            with pytest.raises(NetnsNotFound, match=r"is not watched: cache\.watch\('.*'\) first") as caught:
+            with raises(NetnsNotFound, netns=ref):
                 ask(ref)
-            assert caught.value.netns == ref
     with raises(NetnsNotFound, netns=""):
         cache.index("lo")
     with pytest.raises(InvalidValue):

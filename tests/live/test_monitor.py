@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.refusing import raises
 from tests.witness import ip
 from vethlib import Session
 from vethlib.errors import NetnsNotFound, SessionClosed
@@ -172,7 +173,7 @@ def test_a_process_s_namespace_is_watched_where_it_is_asked_for(
 
 
 def test_a_reference_that_leads_nowhere_is_refused_at_once(session: Session) -> None:
-    with pytest.raises(NetnsNotFound, match="/run/netns/nowhere does not exist"):
+    with raises(NetnsNotFound, netns="nowhere", taken=False):
         Monitor(session, ["nowhere"])
 
 

@@ -147,7 +147,7 @@ def test_a_block_is_good_for_one_time() -> None:
     block = ns.entered("blue")
     with block:
         pass
-    with pytest.raises(RuntimeError, match="call entered"), block:
+    with raises(RuntimeError), block:
         pass
 
 
@@ -309,15 +309,14 @@ def test_entering_what_is_no_namespace_is_refused(path: str, message: str) -> No
 def test_entering_needs_a_capability_and_says_which(fds: list[int]) -> None:
     home = inode()
     with dropped():
-        with pytest.raises(NotPermitted, match="entering a network namespace needs CAP_SYS_ADMIN") as caught:
-            ns.call_in(fds[0], inode)
-        with pytest.raises(NotPermitted, match="CAP_SYS_ADMIN"), ns.entered("blue"):
-            pass
-        with pytest.raises(NotPermitted, match="CAP_SYS_ADMIN"):
-            ns.map_in(fds, inode)
-        with pytest.raises(NotPermitted, match="making a network namespace needs CAP_SYS_ADMIN"):
-            ns.call_in_new(inode)
-    assert caught.value.errno == errno.EPERM
+        for call in (
+            lambda: ns.call_in(fds[0], inode),
+            lambda: ns.entered("blue").__enter__(),
+            lambda: ns.map_in(fds, inode),
+            lambda: ns.call_in_new(inode),
+        ):
+            with raises(NotPermitted, capability="CAP_SYS_ADMIN", errno=errno.EPERM):
+                call()
     assert inode() == home
 
 
@@ -361,10 +360,9 @@ def test_a_thread_that_cannot_return_is_told_so() -> None:
                 rights.__enter__()
                 raise KeyError  # which must not hide it
 
-        with pytest.raises(NotPermitted, match="cannot return") as caught:
+        with raises(NotPermitted, errno=errno.EPERM) as caught:
             lose_rights()
         assert isinstance(caught.value.__context__, KeyError)
-        assert caught.value.errno == errno.EPERM
         assert inode() == inode(BLUE)
         rights.__exit__(None, None, None)
         entering._enter(home.fileno(), 0)
@@ -387,9 +385,8 @@ def test_a_thread_whose_way_back_was_closed_is_told_so(fds: list[int]) -> None:
             for fd in open_here() - of_others:
                 os.close(fd)
 
-        with pytest.raises(NetlinkError, match="cannot return and is still in another network namespace") as caught:
+        with raises(NetlinkError, errno=errno.EBADF):
             ns.call_in(fds[0], close_way_back)
-        assert caught.value.errno == errno.EBADF
         assert inode() == inode(BLUE)
         entering._enter(home.fileno(), 0)
 

@@ -161,11 +161,10 @@ def test_a_bad_name_is_refused_before_anything_happens(name: str) -> None:
 def test_without_rights_nothing_is_created_and_the_capability_is_named() -> None:
     create("red")
     with dropped():
-        with pytest.raises(NotPermitted, match=r"cannot create /run/netns/blue.*CAP_SYS_ADMIN") as caught:
+        with raises(NotPermitted, capability="CAP_SYS_ADMIN", errno=errno.EPERM):
             create("blue")
-        with pytest.raises(NotPermitted, match=r"cannot remove /run/netns/red.*CAP_SYS_ADMIN"):
+        with raises(NotPermitted, capability="CAP_SYS_ADMIN"):
             ns.remove("red")
-    assert caught.value.errno == errno.EPERM
     assert listed() == ["red"]
 
 
@@ -178,7 +177,7 @@ def test_a_failed_creation_leaves_no_file(failure: BaseException, monkeypatch: p
     with pytest.raises((NetlinkError, KeyboardInterrupt)) as caught:
         create("blue")
     if isinstance(caught.value, NetlinkError):
-        assert str(caught.value) == "cannot create /run/netns/blue: No space left on device (ENOSPC)"
+        assert caught.value.errno == errno.ENOSPC
     assert os.listdir(DIRECTORY) == []
 
 
@@ -253,7 +252,7 @@ def test_removing_a_symbolic_link_leaves_what_it_points_to() -> None:
 def test_removing_a_directory_is_refused() -> None:
     os.mkdir(f"{DIRECTORY}/dir")
     try:
-        with pytest.raises(NetlinkError, match="cannot remove /run/netns/dir"):
+        with pytest.raises(NetlinkError):
             ns.remove("dir")
     finally:
         os.rmdir(f"{DIRECTORY}/dir")
@@ -262,5 +261,5 @@ def test_removing_a_directory_is_refused() -> None:
 def test_listing_what_may_not_be_read_is_not_permitted(tmp_path: Path) -> None:
     (tmp_path / "locked").mkdir()
     (tmp_path / "locked").chmod(0)
-    with dropped(), pytest.raises(NotPermitted, match="cannot list"):
+    with dropped(), raises(NotPermitted, errno=errno.EACCES):
         ns.names(str(tmp_path / "locked"))

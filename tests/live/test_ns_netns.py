@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.refusing import raises
 from vethlib import ns
 from vethlib.errors import InvalidValue, NetnsExists, NetnsNotFound
 from vethlib.links import End
@@ -113,7 +114,7 @@ def test_what_was_opened_by_a_number_goes_by_its_own() -> None:
         os.close(fd)
         assert first.ref == f"fd:{first.fd}"
         assert second.ref == f"fd:{second.fd}"
-        with pytest.raises(NetnsNotFound, match="is not a namespace"):
+        with raises(NetnsNotFound, netns=f"fd:{no_namespace.fileno()}"):
             Netns.open(no_namespace)
         with open(HERE) as file, Netns.open(file) as third:
             assert third == first

@@ -249,11 +249,11 @@ def test_a_closed_netns_is_told_so() -> None:
 
 
 def test_a_process_of_more_rights_names_the_capability(sleeper: subprocess.Popen[str]) -> None:
-    with dropped(), pytest.raises(NotPermitted, match=r"CAP_SYS_PTRACE") as caught:
+    with dropped(), raises(NotPermitted, capability="CAP_SYS_PTRACE") as caught:
         ns.open_fd(f"pid:{sleeper.pid}")
     assert caught.value.errno in (errno.EACCES, errno.EPERM)
     assert caught.value.netns == f"pid:{sleeper.pid}"
-    with dropped(), pytest.raises(PermissionError, match="CAP_SYS_PTRACE"):
+    with dropped(), raises(PermissionError, capability="CAP_SYS_PTRACE"):
         ns.open_fd(f"path:/proc/{sleeper.pid}/ns/net")
 
 
@@ -262,7 +262,7 @@ def test_a_file_that_may_not_be_read_is_not_permitted(tmp_path: Path) -> None:
     locked.mkdir(mode=0o700)
     (locked / "net").touch()
     locked.chmod(0)
-    with dropped(), pytest.raises(NotPermitted, match="CAP_DAC_READ_SEARCH"):
+    with dropped(), raises(NotPermitted, capability="CAP_DAC_READ_SEARCH"):
         ns.open_fd(f"path:{locked}/net")
 
 

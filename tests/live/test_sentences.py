@@ -15,9 +15,11 @@ from tests.capabilities import CAP_SYS_ADMIN, dropped
 from vethlib import (
     BatchError,
     End,
+    IfIndexCache,
     InvalidValue,
     LinkExists,
     LinkNotFound,
+    NetlinkError,
     NetnsExists,
     NetnsNotFound,
     NotPermitted,
@@ -29,8 +31,11 @@ from vethlib import (
     WaitTimeout,
     ns,
 )
+from vethlib._nl.batch import Outcome
 from vethlib._nl.link import create_veth
+from vethlib.agent.registry.indexes import Indexes
 from vethlib.links import check_addresses, check_mac, check_name
+from vethlib.session.core.refusal import refusal
 from vethlib.session.write import building, job
 
 Provoke = Callable[[Session], object]
@@ -94,6 +99,21 @@ def a_name_that_was_taken(session: Session) -> object:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(building, "holders", lambda *_: {})
         return session.create(Veth(End("taken"), End("y")))
+
+
+def an_answer_that_was_lost(_: Session) -> object:
+    raise refusal(Outcome(errno.ENOBUFS, "", ()), "create veth 'x' ⇄ 'y'", "blue")
+
+
+def a_cache_that_does_not_watch_it(session: Session) -> object:
+    with IfIndexCache(session) as cache:
+        return cache.links("blue")
+
+
+def in_another_process(session: Session) -> object:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: 1)
+        return session.links()
 
 
 SENTENCES = {
@@ -205,20 +225,26 @@ SENTENCES = {
     "the creation of a name without rights": Sentence(
         without_rights(lambda: ns.Netns.create("ns1")),
         NotPermitted,
-        {},
+        {"capability": "CAP_SYS_ADMIN", "errno": errno.EPERM},
         "cannot create /run/netns/ns1: it needs root, or CAP_SYS_ADMIN and write access there",
     ),
     "the removal of a name without rights": Sentence(
         without_rights(lambda: ns.remove("red")),
         NotPermitted,
-        {},
+        {"capability": "CAP_SYS_ADMIN", "errno": errno.EPERM},
         "cannot remove /run/netns/red: it needs root, or CAP_SYS_ADMIN and write access there",
     ),
     "entering without rights": Sentence(
         without_rights(lambda: ns.entered("blue").__enter__()),
         NotPermitted,
-        {},
+        {"capability": "CAP_SYS_ADMIN", "errno": errno.EPERM},
         "entering a network namespace needs CAP_SYS_ADMIN, in one's own user namespace and in its owner",
+    ),
+    "making one without rights": Sentence(
+        without_rights(lambda: ns.call_in_new(os.getpid)),
+        NotPermitted,
+        {"capability": "CAP_SYS_ADMIN", "errno": errno.EPERM},
+        "making a network namespace needs CAP_SYS_ADMIN",
     ),
     # links
     "a link that is not there": Sentence(
@@ -306,9 +332,47 @@ SENTENCES = {
         {"awaited": "move", "name": "", "netns": f"pid:{os.getpid()}", "seconds": 0},
         f"process {os.getpid()} has not moved to another network namespace within 0 s",
     ),
-    # what is over
+    "the deletion of what is no pair": Sentence(
+        lambda session: session.delete("lo"),
+        NotSupported,
+        {"errno": errno.EOPNOTSUPP, "request": "delete 'lo'"},
+        "delete 'lo': it is a physical or loopback link, and only veth links are deleted",
+    ),
+    "an answer that was lost": Sentence(
+        an_answer_that_was_lost,
+        NetlinkError,
+        {"errno": errno.ENOBUFS, "request": "create veth 'x' ⇄ 'y'", "netns": "blue"},
+        "create veth 'x' ⇄ 'y': No buffer space available (ENOBUFS) "
+        "(the kernel was short of memory, or its answer was lost: check before trying again)",
+    ),
+    # what is known without asking
+    "a namespace that is not watched": Sentence(
+        a_cache_that_does_not_watch_it,
+        NetnsNotFound,
+        {"netns": "blue"},
+        "netns:blue is not watched: cache.watch('blue') first",
+    ),
+    "an ifindex that nobody has": Sentence(
+        lambda _: Indexes((4, 1)).name(7),
+        LinkNotFound,
+        {"errno": errno.ENODEV, "request": "look up ifindex 7 in the home namespace", "netns": ""},
+        "look up ifindex 7 in the home namespace: no such link is known",
+    ),
+    "an ifindex where no interface is": Sentence(
+        lambda _: Indexes((4, 1)).name(5, "blue"),
+        LinkNotFound,
+        {"errno": errno.ENODEV, "netns": "blue"},
+        "look up ifindex 5 in netns:blue: no interface is known there",
+    ),
+    # what is over, or belongs to another process
     "a closed session": Sentence(
-        on_a_closed_one(lambda session: session.links()), SessionClosed, {}, "this session is closed"
+        on_a_closed_one(lambda session: session.links()), SessionClosed, {"forked": False}, "this session is closed"
+    ),
+    "the session of a parent": Sentence(
+        in_another_process,
+        SessionClosed,
+        {"forked": True},
+        f"this session belongs to process {os.getpid()}: after a fork, the child makes a session of its own",
     ),
 }
 

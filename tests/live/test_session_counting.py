@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.refusing import raises
 from tests.witness import ip, names, seen
 from vethlib import End, LinkNotFound, NetnsNotFound, Session, Veth, ns
 from vethlib.rates import Sample, rates
@@ -89,9 +90,8 @@ def test_a_link_that_was_made_again_in_between_has_no_rate(session: Session, blu
 
 
 def test_what_is_not_there_is_an_error_that_names_it_or_none(session: Session, blue: str) -> None:
-    with pytest.raises(LinkNotFound, match="'x' in netns:blue") as refused:
+    with raises(LinkNotFound, item=("x", "netns:blue")):
         session.stats_many([("lo", ""), ("x", "netns:blue")])
-    assert refused.value.item == ("x", "netns:blue")
     with pytest.raises(NetnsNotFound):
         session.stats_many([("lo", "nowhere")])
     lo, *missing = session.stats_many([("lo", ""), ("x", blue), ("lo", "nowhere")], missing_ok=True)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.live.older_kernel import without_echo
+from tests.refusing import raises
 from tests.witness import (
     RTM_GETADDR,
     RTM_NEWLINK,
@@ -140,7 +141,7 @@ def test_two_spellings_of_one_namespace_are_one(home: Netns, blue: str, spawn: C
         for number, ref in enumerate(refs.values()):
             pair = session.create(Veth(End(f"a{number}", "blue"), End(f"b{number}", ref)))
             assert (pair.a.peer_netnsid, pair.b.peer_netnsid) == (None, None)
-            with pytest.raises(InvalidValue, match="both ends"):
+            with raises(InvalidValue, field="name", value="same"):
                 session.create(Veth(End("same", "netns:blue"), End("same", ref)))
     close(refs)
     assert "same" not in names("blue")

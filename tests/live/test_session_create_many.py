@@ -178,7 +178,7 @@ def test_continue_does_all_it_can_and_says_what_it_could_not(session: Session, t
         veths[position] = spoil(veths[position])
         spoilt[position] = (kind, text)
     told: list[int] = []
-    with pytest.raises(BatchError, match="10 of 150 pairs could not be created") as caught:
+    with pytest.raises(BatchError) as caught:
         session.create_many(veths, on_error="continue", progress=lambda done, _: told.append(done))
     assert told == [64, 128, 150]
     errors = caught.value.exceptions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import struct
 import subprocess
 import sys
@@ -139,7 +140,7 @@ def test_a_link_that_was_seen_is_deleted_only_if_it_is_still_that_one(session: S
     session.create(Veth(End("va"), End("vb", "blue")))
     between = host_state()
     session.delete_many([pair.a, pair.b, ("va", "", pair.a.index)])
-    with pytest.raises(BatchError, match="2 of 2 links") as caught:
+    with pytest.raises(BatchError) as caught:
         session.delete_many([pair.a, ("vb", "blue", pair.b.index)], missing_ok=False)
     assert [error.item for error in caught.value.exceptions] == [pair.a, ("vb", "blue", pair.b.index)]
     assert host_state() == between
@@ -165,7 +166,7 @@ def test_what_is_missing_may_be_an_error(session: Session, others: dict[str, Any
     session.delete_many(items)
     assert host_state() == others
     session.create(Veth(End("va"), End("vb")))
-    with pytest.raises(BatchError, match="4 of 5 links could not be deleted") as caught:
+    with pytest.raises(BatchError) as caught:
         session.delete_many(items, missing_ok=False)
     assert [error.item for error in caught.value.exceptions] == [item for item in items if item[0] != "va"]
     assert [type(error) for error in caught.value.exceptions] == [
@@ -185,7 +186,7 @@ def test_what_is_missing_may_be_an_error(session: Session, others: dict[str, Any
 def test_what_is_no_veth_is_refused(
     session: Session, others: dict[str, Any], name: str, what: str, missing_ok: bool
 ) -> None:
-    with pytest.raises(NotSupported, match=f"delete '{name}': it is a {what} link, and only veth links are deleted"):
+    with raises(NotSupported, errno=errno.EOPNOTSUPP, request=f"delete '{name}'"):
         session.delete(name, missing_ok=missing_ok)
     session.create(Veth(End("va"), End("vb")))
     with pytest.raises(BatchError) as caught:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,7 @@ from vethlib import (
     Link,
     NetlinkError,
     Netns,
+    NotPermitted,
     Session,
     Veth,
     ns,
@@ -152,7 +154,9 @@ def test_a_deletion_that_is_refused_puts_the_groups_back_and_tells_each_item(
         scripted(session, netns, patch, refuse)
         session.delete_many([*((f"a{n}", netns) for n in range(3)), ("nope", netns)])
     assert [error.item for error in caught.value.exceptions] == [(f"a{n}", netns) for n in range(3)]
-    assert "Operation not permitted (EPERM): because" in str(caught.value.exceptions[0])
+    first = caught.value.exceptions[0]
+    assert isinstance(first, NotPermitted)
+    assert (first.errno, first.extack) == (errno.EPERM, "because")
     assert host_state() == before
 
 

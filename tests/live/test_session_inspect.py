@@ -12,6 +12,7 @@ import pytest
 from tests.live.answers import edit_answers, refuse_all, refuse_inside, refuse_opening
 from tests.live.descriptors import descriptors_left
 from tests.live.surveys import RING, make_ring, pair, pairs, ring_pairs, seen_links, wire
+from tests.refusing import raises
 from tests.witness import ip, seen
 from vethlib import End, InvalidValue, NetlinkError, NetnsNotFound, Session, Veth
 from vethlib._nl.batch import Outcome
@@ -138,7 +139,7 @@ def test_a_link_goes_by_name_or_ifindex(session: Session, key: Any) -> None:
 def test_what_makes_inspecting_impossible_is_raised(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         refuse_all(patch, Outcome(12, "", ()))
-        with pytest.raises(NetlinkError, match="look up 'lo'"):
+        with raises(NetlinkError, errno=errno.ENOMEM, request="look up 'lo'"):
             session.inspect([("", "lo")])
 
 

@@ -82,9 +82,7 @@ def test_links_outlive_the_session(home: Netns, blue: str) -> None:
 def test_a_forked_child_cannot_use_the_session_and_the_parent_can(session: Session, blue: str) -> None:
     def child() -> None:
         for call in CALLS:
-            with pytest.raises(
-                SessionClosed, match=f"belongs to process {os.getppid()}: after a fork, the child makes"
-            ):
+            with raises(SessionClosed, forked=True):
                 call(session)
         session.close()
         with Session() as own:
@@ -97,7 +95,7 @@ def test_a_forked_child_cannot_use_the_session_and_the_parent_can(session: Sessi
 
 def test_whose_a_session_is_is_known_by_the_process_id(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getpid", lambda: 1)
-    with pytest.raises(SessionClosed, match="after a fork, the child makes a session of its own"):
+    with raises(SessionClosed, forked=True):
         session.links()
 
 
@@ -118,7 +116,7 @@ def test_an_unclosed_session_warns_and_is_closed(home: Netns) -> None:
     before = open_fds()
     session = Session()
     assert session.links()
-    with pytest.warns(ResourceWarning, match=r"unclosed <vethlib.* close it, or use `with Session\(\)`"):
+    with pytest.warns(ResourceWarning, match="unclosed <.*Session"):
         del session
     assert open_fds() == before
 

@@ -144,9 +144,8 @@ def test_without_a_capability_it_is_named_and_nothing_happens(session: Session, 
             lambda: session.set("va", mtu=1400),
             lambda: session.set("va", addresses=["10.0.0.1/24"]),
         ):
-            with raises(NotPermitted, errno=errno.EPERM) as caught:
+            with raises(NotPermitted, errno=errno.EPERM, capability="CAP_NET_ADMIN") as caught:
                 call()
-            assert "CAP_NET_ADMIN" in str(caught.value)
             assert isinstance(caught.value, PermissionError)
         for other in (
             lambda: session.create(there),
@@ -155,10 +154,10 @@ def test_without_a_capability_it_is_named_and_nothing_happens(session: Session, 
             lambda: session.links("blue"),
             lambda: session.lookup("vb", "blue"),
         ):
-            with pytest.raises(NotPermitted, match="CAP_SYS_ADMIN") as caught:
+            with raises(NotPermitted, capability="CAP_SYS_ADMIN") as caught:
                 other()
             assert caught.value.netns == "blue"
-        with pytest.raises(NotPermitted, match=r"CAP_SYS_ADMIN") as caught:
+        with raises(NotPermitted, capability="CAP_SYS_ADMIN") as caught:
             session.create_many([there])
         assert caught.value.item is there
         with pytest.raises(BatchError) as many:
@@ -280,7 +279,7 @@ def test_a_name_that_is_not_utf8_is_found_changed_and_deleted(session: Session, 
     assert session.lookup(name, "blue").index == seen(name, "blue")["ifindex"]
     session.set(name, "blue", up=True, addresses=["10.0.0.1/24"], alias="\udcfe")
     assert seen(name, "blue")["ifalias"] == "\udcfe"
-    with pytest.raises(LinkExists, match="netns:blue"):
+    with raises(LinkExists, netns="netns:blue"):
         session.create(Veth(End(name, "blue"), End("vb")))
     session.delete(name, "blue")
     assert names("blue") == set()
@@ -296,10 +295,8 @@ def test_bytes_that_no_file_name_can_be_are_an_invalid_name(session: Session) ->
 
 def test_an_address_the_kernel_refuses_is_named_with_its_link(session: Session, blue: str) -> None:
     veth = Veth(End("va", "blue", addresses=["10.0.0.1/24", "::1/128"], alias="x"), End("vb"))
-    with nothing_changes(), raises(NetlinkError, errno=errno.EADDRNOTAVAIL, netns="blue", item=veth) as caught:
+    with nothing_changes(), raises(NetlinkError, errno=errno.EADDRNOTAVAIL, netns="blue", item=veth):
         session.create(veth)
-    assert "'va' in netns:blue" in str(caught.value)
-    assert "::1/128" in str(caught.value)
 
 
 # Without an echo, a pair is read once more before that.

@@ -20,6 +20,7 @@ import pytest
 
 from tests import witness
 from tests.live.offloads import offloads
+from tests.refusing import raises
 from vethlib import InvalidValue, LinkNotFound, NetlinkError, Session, ns
 from vethlib.topology import Description, Member, Node, Port, Topology, Wire, fat_tree, line, mesh, ring, star
 from vethlib.topology.design.description import Layout, Route
@@ -238,9 +239,9 @@ def test_a_host_that_forwards_does_not_make_nodes_forward() -> None:
 def test_wire_tells_the_ports_as_seen_from_either_side() -> None:
     with Topology.build("a:x -- b:y; node c") as net:
         assert (net.wire("a", "b").a.link, net.wire("b", "a").a.link) == ("x", "y")
-        with pytest.raises(LookupError, match="no wire between a and c"):
+        with raises(LookupError):
             net.wire("a", "c")
-        with pytest.raises(KeyError, match="no node 'd'; the nodes are a, b, c"):
+        with raises(KeyError):
             net["d"]
 
 
@@ -261,7 +262,7 @@ def test_a_wire_that_was_down_is_up_again_with_the_routes_of_both_ends() -> None
         net.up("r2", "r1")
         assert all_reach_all(net)
         net.up("r1", "r2")  # which it is already
-        with pytest.raises(LookupError, match="no wire between a and b"):
+        with raises(LookupError):
             net.down("a", "b")
 
 
@@ -303,9 +304,9 @@ def test_what_the_kernel_refuses_halfway_leaves_nothing() -> None:
     gc.collect()
     before = _descriptors()
     with Session() as session:
-        with pytest.raises(NetlinkError, match=r"node a: add the route to 10.9.0.0/24 via 172.16.0.1") as caught:
+        request = "node a: add the route to 10.9.0.0/24 via 172.16.0.1"
+        with raises(NetlinkError, errno=errno.ENETUNREACH, request=request):
             building.build(session, Layout(layout.members, layout.wires, broken, layout.forwarding))
-        assert caught.value.errno == errno.ENETUNREACH
     assert _descriptors() == before
 
 

@@ -96,9 +96,9 @@ def test_call_runs_a_function_inside_in_a_thread_of_its_own(node: Node) -> None:
 
 def test_what_a_called_function_raises_is_raised_here(node: Node) -> None:
     def fail() -> None:
-        raise ValueError("from inside")
+        raise ValueError("inside")
 
-    with pytest.raises(ValueError, match="from inside"):
+    with pytest.raises(ValueError, match="inside"):
         node.call(fail)
 
 
@@ -329,7 +329,7 @@ def test_stats_count_what_passed(net: Topology) -> None:
 
 
 def test_a_node_without_addresses_says_so(net: Topology) -> None:
-    with pytest.raises(LookupError, match="lonely has no configured IPv4 address"):
+    with raises(LookupError):
         _ = net["lonely"].ipv4
 
 

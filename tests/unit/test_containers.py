@@ -90,7 +90,7 @@ def test_a_container_counts_while_it_has_a_process(state: dict[str, Any], counts
 
 @pytest.mark.parametrize("pid", ["42", -1, True, 4.2, [1]])
 def test_a_process_id_that_is_none_is_an_error(pid: Any) -> None:
-    with pytest.raises(ValueError, match="is not a process id"):
+    with raises(ValueError):
         container(described("MICROSERVICE_LABEL=vnf1", Pid=pid))
 
 
@@ -119,7 +119,7 @@ def test_times_are_compared_as_times(earlier: str, later: str) -> None:
 
 @pytest.mark.parametrize("strange", ["", "yesterday", "2024-05-04", "2024-05-04T03:02:01"])
 def test_a_time_that_is_none_is_an_error_and_no_age(strange: str) -> None:
-    with pytest.raises(ValueError, match="is not a time|Invalid isoformat"):
+    with raises(ValueError):
         container(described("MICROSERVICE_LABEL=x") | {"State": {"Running": True, "Pid": 1, "StartedAt": strange}})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import pickle
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.refusing import raises
 from vethlib.agent import Configuration, UnreadablePath, load
 from vethlib.errors import VethError
 
@@ -52,7 +54,7 @@ def test_a_stream_is_read_as_bytes_where_it_has_them() -> None:
 
 
 def test_without_a_stream_a_dash_is_a_path() -> None:
-    with pytest.raises(UnreadablePath, match="-: "):
+    with raises(UnreadablePath, path="-"):
         load(["-"])
 
 
@@ -110,7 +112,7 @@ def test_what_cannot_be_read_is_an_error_and_never_an_empty_configuration(tmp_pa
 
 def test_a_dangling_link_in_a_directory_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.json").symlink_to(tmp_path / "gone")
-    with pytest.raises(UnreadablePath, match=r"a\.json: "):
+    with raises(UnreadablePath, path=f"{tmp_path}/a.json", errno=errno.ENOENT):
         load([tmp_path])
 
 
@@ -120,7 +122,7 @@ def test_a_directory_that_cannot_be_listed_is_an_error(tmp_path: Path, monkeypat
         raise PermissionError(13, "Permission denied", path)
 
     monkeypatch.setattr(os, "listdir", refuse)
-    with pytest.raises(UnreadablePath, match=f"{tmp_path}: "):
+    with raises(UnreadablePath, path=str(tmp_path), errno=errno.EACCES):
         load([tmp_path])
 
 

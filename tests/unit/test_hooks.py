@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from tests.refusing import raises
 from vethlib.agent.hooks import CommandTarget, Event, Hooks, UrlTarget, event_of, read_target
 from vethlib.agent.hooks.policy import Complaints, spread
 from vethlib.agent.hooks.waiting import Waiting
@@ -130,7 +131,7 @@ def test_a_url_can_be_kept_in_a_file(tmp_path: object) -> None:
     with open(path, "w") as file:
         file.write("https://h/secret\n")
     assert read_target(f"url-file:{path}") == UrlTarget(True, "h", 443, "/secret", "")
-    with pytest.raises(InvalidValue, match="cannot read"):
+    with raises(InvalidValue, field="--hook", value=f"url-file:{path}x"):
         read_target(f"url-file:{path}x")
 
 
@@ -155,5 +156,5 @@ def test_a_log_has_neither_password_nor_path_of_a_url_nor_the_arguments_of_a_com
 
 
 def test_states_that_there_are_not_are_refused_with_those_there_are() -> None:
-    with pytest.raises(InvalidValue, match="PENDING,CONFIGURED,RETRYING,FAILED,INVALID,removed"):
+    with raises(InvalidValue, field="--hook-states", value="FIALED"):
         Hooks(["exec:/bin/true"], states=["FIALED"])

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, reject
 from hypothesis import strategies as st
 
+from tests.refusing import raises
 from vethlib.agent import Interface, Mark, alias_of, check_label, group_of, is_ours, read_alias
 from vethlib.errors import InvalidValue
 from vethlib.links import check_alias, check_group
@@ -74,5 +75,5 @@ def test_a_link_is_ours_by_its_alias_or_by_its_group_while_it_has_none() -> None
 
 @pytest.mark.parametrize("label", ["", "a b", "a/b", "x" * 64, "é", "a\n"])
 def test_a_label_is_checked(label: str) -> None:
-    with pytest.raises(InvalidValue, match="label"):
+    with raises(InvalidValue, field="label", value=label):
         check_label(label)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from tests.refusing import raises
 from tests.unit.host_model import Host
 from tests.unit.planning import (
     LABEL,
@@ -300,7 +301,7 @@ def test_a_verdict_reads_as_state_and_reason() -> None:
 
 
 def test_a_label_that_cannot_be_one_is_refused(host: Host) -> None:
-    with pytest.raises(InvalidValue, match="label"):
+    with raises(InvalidValue, field="label", value="a b"):
         planned(host, label="a b")
 
 

@@ -448,7 +448,7 @@ def test_a_relative_path_stays_the_one_it_was(tmp_path: Path, path: Path, monkey
 def test_statuses_among_the_configuration_are_refused_or_overlooked(path: Path, follow: Follow) -> None:
     (path.parent / "link").symlink_to("conf")
     for same in (path, path.parent / "link", f"{path}/"):
-        with pytest.raises(InvalidValue, match="status_dir"):
+        with raises(InvalidValue, field="status_dir"):
             DirectoryStore(path, status_dir=same)
     (path / "status").mkdir()
     store = follow()

@@ -14,7 +14,15 @@ from vethlib._closing import WarnsUnclosed
 from vethlib._nl.addr import AddrMessage
 from vethlib._nl.link import LinkMessage
 from vethlib._primitives import RLock, time
-from vethlib.errors import InvalidValue, LinkNotFound, NetnsNotFound, SessionClosed, VethError, check_type
+from vethlib.errors import (
+    InvalidValue,
+    LinkNotFound,
+    NetnsNotFound,
+    SessionClosed,
+    VethError,
+    belongs_to_parent,
+    check_type,
+)
 from vethlib.linkref import LinkRef, locate
 from vethlib.links import End, Link, NetnsRef, describe, spell
 from vethlib.session import Session
@@ -116,9 +124,7 @@ class IfIndexCache(WarnsUnclosed):
 
     def _check(self) -> None:
         if self._pid != os.getpid():
-            raise SessionClosed(
-                f"this cache belongs to process {self._pid}: after a fork, the child makes a cache of its own"
-            )
+            raise belongs_to_parent("cache", self._pid)
         if self._closed:
             raise SessionClosed("this cache is closed")
         self._check_free()

@@ -40,7 +40,7 @@ from vethlib._nl.link import LinkMessage, dump_links, index_of
 from vethlib._nl.nsid import get_nsid, new_nsid, parse_nsid, translate_nsid
 from vethlib._nl.sock import RtnlSocket
 from vethlib._nl.torn import read
-from vethlib.errors import NotPermitted
+from vethlib.errors import not_permitted
 from vethlib.session.core.refusal import refusal, system_errors
 
 from .table import records
@@ -192,6 +192,6 @@ def _sockets(groups: Sequence[int], receive_buffer: int) -> tuple[RtnlSocket, Ev
             links = EventSocket(groups, receive_buffer, everywhere=True)
         except PermissionError as error:
             message = "receiving the events of other namespaces needs CAP_NET_BROADCAST"
-            raise NotPermitted(message, errno=error.errno or 0) from None
+            raise not_permitted(message, "CAP_NET_BROADCAST", errno=error.errno or 0) from None
         opened.pop_all()
     return requests, links, ends

@@ -8,6 +8,7 @@ any descriptor and closes it silently; it is never used for polling here.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from itertools import repeat
@@ -32,7 +33,7 @@ for _flag in ("O_CLOEXEC", "O_NONBLOCK", "O_NOCTTY"):
 
 def _own_nothing(fd: int) -> Descriptor:
     os.close(fd)
-    raise NotSupported("network namespaces need Linux")
+    raise NotSupported("network namespaces need Linux", errno=errno.ENOSYS)
 
 
 _own: Callable[[int], Descriptor] = getattr(Descriptor, "fromfd", _own_nothing)

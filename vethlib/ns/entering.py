@@ -38,7 +38,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from vethlib.errors import InvalidValue, NetlinkError, NetnsNotFound, NotPermitted, VethError, errno_text
+from vethlib.errors import InvalidValue, NetlinkError, NetnsNotFound, NotPermitted, VethError, errno_text, not_permitted
 
 from . import greenlets
 from .descriptor import HERE, Descriptor, current
@@ -71,7 +71,7 @@ def is_here(fd: int) -> bool:
 def _not_entered(number: int, fd: int) -> VethError:
     if number == errno.EPERM:
         message = "entering a network namespace needs CAP_SYS_ADMIN, in one's own user namespace and in its owner"
-        return NotPermitted(message, errno=number, netns=f"fd:{fd}")
+        return not_permitted(message, "CAP_SYS_ADMIN", errno=number, netns=f"fd:{fd}")
     if number == errno.EBADF:
         return NetnsNotFound(f"fd {fd} is not open", netns=f"fd:{fd}")
     if number == errno.EINVAL:
@@ -84,7 +84,7 @@ def _check_unshared(result: int, _function: Any, _arguments: tuple[Any, ...]) ->
         return
     number = ctypes.get_errno()
     if number == errno.EPERM:
-        raise NotPermitted("making a network namespace needs CAP_SYS_ADMIN", errno=number)
+        raise not_permitted("making a network namespace needs CAP_SYS_ADMIN", "CAP_SYS_ADMIN", errno=number)
     reason = errno_text(number)
     if number == errno.ENOSPC:
         reason = "the limit of the sysctl user.max_net_namespaces is reached: raise it, or delete some namespaces"

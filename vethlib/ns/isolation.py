@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable
 
 from vethlib._primitives import posix
-from vethlib.errors import NetlinkError, NotPermitted, NotSupported, errno_text
+from vethlib.errors import NetlinkError, NotSupported, errno_text, not_permitted
 
 from .descriptor import HERE, opened
 from .loopback import set_loopback_up
@@ -198,7 +198,8 @@ def _failed(error: OSError) -> NetlinkError:
         message = "isolate() has to come first, in a process of one thread: only that can enter a user namespace"
         return NotSupported(message, errno=number)
     if number in (errno.EPERM, errno.EACCES, errno.ENOSPC, errno.EUSERS):
-        return NotPermitted(f"isolate() needs CAP_SYS_ADMIN, or a user namespace: {_forbidding()}", errno=number)
+        message = f"isolate() needs CAP_SYS_ADMIN, or a user namespace: {_forbidding()}"
+        return not_permitted(message, "CAP_SYS_ADMIN", errno=number)
     return NetlinkError(f"isolate() failed: {errno_text(number)}", errno=number)
 
 

@@ -11,7 +11,15 @@ import errno
 import os
 import stat
 
-from vethlib.errors import InvalidValue, NetlinkError, NetnsExists, NetnsNotFound, NotPermitted, VethError, errno_text
+from vethlib.errors import (
+    InvalidValue,
+    NetlinkError,
+    NetnsExists,
+    NetnsNotFound,
+    VethError,
+    errno_text,
+    not_permitted,
+)
 
 from .descriptor import HERE, OPEN_FLAGS, Descriptor, current, opened
 from .entering import call_in_new, can_enter
@@ -165,7 +173,8 @@ def _refused(verb: str, path: str, error: OSError) -> VethError:
     if number == errno.EEXIST and _is_there(path):
         return _exists(path)
     if number in (errno.EPERM, errno.EACCES):
-        return NotPermitted(f"{what}: it needs root, or CAP_SYS_ADMIN and write access there", errno=number)
+        message = f"{what}: it needs root, or CAP_SYS_ADMIN and write access there"
+        return not_permitted(message, "CAP_SYS_ADMIN", errno=number)
     return NetlinkError(f"{what}: {errno_text(number)}", errno=number)
 
 

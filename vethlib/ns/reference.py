@@ -22,7 +22,7 @@ from functools import lru_cache
 from typing import Protocol, TypeAlias
 
 from vethlib._values import Value
-from vethlib.errors import InvalidValue, NetlinkError, NetnsNotFound, NotPermitted, VethError, errno_text
+from vethlib.errors import InvalidValue, NetlinkError, NetnsNotFound, VethError, errno_text, not_permitted
 
 from .descriptor import HERE, Descriptor, duplicated
 from .descriptor import opened as opened_file
@@ -292,12 +292,15 @@ def _forbidden(reference: Reference, number: int) -> VethError:
     path, text = reference.path, str(reference)
     if reference.kind == "pid":
         # proc_ns_get_link (fs/proc/namespaces.c) asks ptrace_may_access
-        message = f"the namespaces of process {reference.value} need its own user, or CAP_SYS_PTRACE"
+        capability = "CAP_SYS_PTRACE"
+        message = f"the namespaces of process {reference.value} need its own user, or {capability}"
     elif path.startswith("/proc/"):
-        message = f"{path} needs the process's own user, or CAP_SYS_PTRACE"
+        capability = "CAP_SYS_PTRACE"
+        message = f"{path} needs the process's own user, or {capability}"
     else:
-        message = f"{path} may not be read: it needs other file permissions, or CAP_DAC_READ_SEARCH"
-    return NotPermitted(message, errno=number, netns=text)
+        capability = "CAP_DAC_READ_SEARCH"
+        message = f"{path} may not be read: it needs other file permissions, or {capability}"
+    return not_permitted(message, capability, errno=number, netns=text)
 
 
 def _not_a_namespace(reference: Reference, kind: int = 0) -> NetnsNotFound:

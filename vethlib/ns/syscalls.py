@@ -86,7 +86,7 @@ def bind(
 
 def _absent(name: str) -> Callable[..., Any]:
     def absent(*_: object) -> Any:
-        raise NotSupported(f"{name}: network namespaces need Linux", errno=errno.ENOSYS)
+        raise NotSupported(f"{name}: network namespaces need Linux", errno=errno.ENOSYS, request=name)
 
     return absent
 

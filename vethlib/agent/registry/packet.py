@@ -16,7 +16,7 @@ from struct import Struct
 from typing import Final
 
 from vethlib._primitives import socket
-from vethlib.errors import LinkNotFound, NotPermitted, check_type
+from vethlib.errors import LinkNotFound, check_type, not_permitted
 from vethlib.linkref import LinkRef, locate
 from vethlib.links import Link, NetnsRef, check_kernel_name, describe
 from vethlib.session import Session
@@ -173,7 +173,7 @@ def _opened(link: Link, offload: bool) -> socket.socket:
         # Protocol 0: it receives nothing, in particular nothing from other links, before it is bound.
         opened = socket.socket(_AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
     except PermissionError as error:
-        raise NotPermitted("this needs CAP_NET_RAW", errno=error.errno or errno.EPERM) from None
+        raise not_permitted("this needs CAP_NET_RAW", "CAP_NET_RAW", errno=error.errno or errno.EPERM) from None
     try:
         for option in (_PACKET_IGNORE_OUTGOING, _PACKET_AUXDATA, *([_PACKET_VNET_HDR] if offload else ())):
             opened.setsockopt(_SOL_PACKET, option, 1)

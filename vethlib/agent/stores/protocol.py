@@ -30,7 +30,15 @@ __all__ = ["Back", "Change", "Edit", "Editor", "Outage", "Snapshot", "Store", "S
 
 
 class StoreError(SourceError):
-    """A store cannot be read or written; ``code`` is the reason for programs, by default that of ``errno``."""
+    """A store cannot be read or written; ``code`` is the reason for programs, by default that of ``errno``.
+
+    If several interfaces were to be stored or deleted, ``names`` are those at which it ended, ``done`` is the number of
+    those before them, and ``left`` of all that were not stored or deleted.
+    """
+
+    names: tuple[str, ...] = ()
+    done: int = 0
+    left: int = 0
 
     def __init__(
         self, message: str, *, path: str = "", reason: str = "", errno: int | None = None, code: StoreCode | None = None

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from vethlib.errors import InvalidValue, NetlinkError, NotPermitted, errno_text
+from vethlib.errors import InvalidValue, NetlinkError, errno_text, not_permitted
 from vethlib.ns.reference import HasFileno, Resolver, open_owned, parse
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _refusals(what: str) -> Iterator[None]:
         number = error.errno or 0
         if isinstance(error, PermissionError):
             message = f"cannot {what}: it needs CAP_SYS_ADMIN and permission to mount"
-            raise NotPermitted(message, errno=number) from None
+            raise not_permitted(message, "CAP_SYS_ADMIN", errno=number) from None
         raise NetlinkError(f"cannot {what}: {errno_text(number)}", errno=number) from None
 
 

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import NoReturn
 
 from vethlib._nl.batch import Outcome
-from vethlib.errors import NetlinkError, NotPermitted, VethError, errno_text, error_class
+from vethlib.errors import NetlinkError, NotPermitted, VethError, errno_text, error_class, not_permitted
 
 __all__ = ["copy_for", "naming", "raise_with_request", "refusal", "system_error", "system_errors"]
 
@@ -36,9 +36,12 @@ def refusal(
         text += f": {outcome.extack}"
     if hint := _HINTS.get(number):
         text += f" ({hint})"
-    return (cls or error_class(number))(
+    error = (cls or error_class(number))(
         f"{request}: {text}", errno=number, extack=outcome.extack, request=request, netns=str(netns or "")
     )
+    if isinstance(error, NotPermitted) and number == errno.EPERM:
+        error.capability = "CAP_NET_ADMIN"
+    return error
 
 
 class system_errors:  # noqa: N801 - named as those of contextlib; a generator would cost 1 µs, this 0.3
@@ -79,13 +82,17 @@ def system_error(error: Exception, request: str, netns: object) -> NetlinkError:
     number = getattr(error, "errno", 0) or 0
     if isinstance(error, VethError):
         cls = type(error) if isinstance(error, NetlinkError) else NetlinkError
-        return cls(f"{request}: {error}", errno=number, request=request, netns=str(netns or ""))
+        named = cls(f"{request}: {error}", errno=number, request=request, netns=str(netns or ""))
+        if isinstance(error, NotPermitted) and isinstance(named, NotPermitted):
+            named.capability = error.capability
+        return named
     hint = _HINTS.get(number, "")
-    cls = NotPermitted if number in (errno.EPERM, errno.EACCES) else NetlinkError
-    if cls is NotPermitted:
-        hint = "entering a namespace needs CAP_SYS_ADMIN"
+    if number in (errno.EPERM, errno.EACCES):
+        capability = "CAP_SYS_ADMIN"
+        text = f"{request}: {errno_text(number)} (entering a namespace needs {capability})"
+        return not_permitted(text, capability, errno=number, request=request, netns=str(netns or ""))
     text = f"{request}: {errno_text(number)}" + (f" ({hint})" if hint else "")
-    return cls(text, errno=number, request=request, netns=str(netns or ""))
+    return NetlinkError(text, errno=number, request=request, netns=str(netns or ""))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from vethlib import ns
 from vethlib._closing import WarnsUnclosed
 from vethlib._nl.sock import RtnlSocket
 from vethlib._primitives import for_caller, socket
-from vethlib.errors import SessionClosed
+from vethlib.errors import SessionClosed, belongs_to_parent
 from vethlib.links import NetnsRef
 from vethlib.session.core.caches import AttachedCaches, Cache
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
@@ -45,9 +45,7 @@ class SessionBase(WarnsUnclosed):
 
     def _namespaces(self) -> Namespaces:
         if self._pid != os.getpid():
-            raise SessionClosed(
-                f"this session belongs to process {self._pid}: after a fork, the child makes a session of its own"
-            )
+            raise belongs_to_parent("session", self._pid)
         if self._closed:
             raise SessionClosed("this session is closed")
         return Namespaces(self._home, self._resolver, self._caches)

@@ -11,7 +11,7 @@ from vethlib._nl.batch import Outcome
 from vethlib._nl.link import LinkMessage, get_link, set_link
 from vethlib.addresses import Address
 from vethlib.endfields.checks import IPV6_MIN_MTU
-from vethlib.errors import LinkExists, NetlinkError, NotPermitted
+from vethlib.errors import LinkExists, NetlinkError, NotPermitted, not_permitted
 from vethlib.links import Link, NetnsRef
 from vethlib.session.core.ipv6 import switch_ipv6
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
@@ -106,7 +106,8 @@ def _check_reach(namespaces: Namespaces, destination: OpenNetns, request: str, t
     except NotPermitted as error:
         says = "moving it needs CAP_NET_ADMIN, and reading it there CAP_SYS_ADMIN, to enter the namespace"
         message = f"{request}: {says}"
-        raise NotPermitted(message, errno=error.errno or errno.EPERM, request=request, netns=str(to or "")) from error
+        number, netns = error.errno or errno.EPERM, str(to or "")
+        raise not_permitted(message, error.capability, errno=number, request=request, netns=netns) from error
 
 
 def _not_moved(

@@ -136,7 +136,10 @@ class EtcdEditor:
             message += f"; {done} {len(edits)} of {len(edits) + len(left)} before"
         if batch and not isinstance(error, Denied):
             message += "; changes in progress may have been made, too: run the command again"
-        return StoreError(message, path=error.path, reason=error.reason, errno=error.errno, code=error.code)
+        cut = StoreError(message, path=error.path, reason=error.reason, errno=error.errno, code=error.code)
+        cut.names = tuple(name_at(key, self._prefix) for key in batch)
+        cut.done, cut.left = len(edits), len(left)
+        return cut
 
     def _batches(self, texts: _Texts, known: _Known) -> Iterator[list[bytes]]:
         """Yield the keys in batches, one for each transaction."""

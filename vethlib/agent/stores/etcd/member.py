@@ -52,4 +52,6 @@ def answering(address: Address, ask: Callable[[Connection], T]) -> Iterator[tupl
 
 def _plain(error: StoreError) -> StoreError:
     """Return the error without the subclass, which matters to connections only."""
-    return StoreError(str(error), path=error.path, reason=error.reason, errno=error.errno, code=error.code)
+    plain = StoreError(str(error), path=error.path, reason=error.reason, errno=error.errno, code=error.code)
+    plain.names, plain.done, plain.left = error.names, error.done, error.left
+    return plain
