@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Iterable
@@ -32,7 +33,8 @@ _NAMES: dict[str, Any] = {
 def confined(capabilities: Iterable[str], code: str, interfaces: list[dict[str, Any]]) -> str:
     """Run a call with these capabilities ("net_admin") in the calling thread's namespace.
 
-    Returns "" if it succeeded, "refused" if a capability was missing, otherwise what was raised.
+    Returns "" if it succeeded, the names of the capabilities that are missing if it was refused, otherwise what was
+    raised: by the field of the exception, or, from vethctl and an agent, in their text.
     """
     reader, writer = os.pipe()
     child = os.fork()
@@ -59,13 +61,17 @@ def _outcome(code: str, interfaces: list[dict[str, Any]]) -> str:
             return _vethctl(code, interfaces)
         with Session() as session:
             exec(code, _NAMES | {"session": session})
-    except NotPermitted:
-        return "refused"
+    except NotPermitted as error:
+        return _spelt([error.capability])
     except BatchError as error:
         if all(isinstance(one, NotPermitted) for one in error.exceptions):
-            return "refused"
+            return _spelt(one.capability for one in error.exceptions if isinstance(one, NotPermitted))
         raise
     return ""
+
+
+def _spelt(capabilities: Iterable[str]) -> str:
+    return " ".join(name.removeprefix("CAP_").lower() for name in capabilities)
 
 
 def _vethctl(code: str, interfaces: list[dict[str, Any]]) -> str:
@@ -78,7 +84,11 @@ def _vethctl(code: str, interfaces: list[dict[str, Any]]) -> str:
         result = vethctl(words)
     if result == 0:
         return ""
-    return "refused" if "CAP_" in err.getvalue() + out.getvalue() else f"exit {result}: {err.getvalue()}"
+    return _spelt(_named(err.getvalue() + out.getvalue())) or f"exit {result}: {err.getvalue()}"
+
+
+def _named(text: str) -> list[str]:
+    return re.findall(r"CAP_[A-Z_]+", text)
 
 
 def _agent(interfaces: list[dict[str, Any]]) -> str:
@@ -92,7 +102,7 @@ def _agent(interfaces: list[dict[str, Any]]) -> str:
             statuses = configurator.status()
             if statuses and all(one.state == "CONFIGURED" and not one.warning for one in statuses):
                 return ""
-            if any("CAP_" in one.reason + one.warning for one in statuses):
-                return "refused"
+            if missing := _named(" ".join(one.reason + one.warning for one in statuses)):
+                return _spelt(missing)
             if time.monotonic() > deadline:
                 return "; ".join(f"{one.name} {one.state} {one.reason}" for one in statuses)

@@ -7,6 +7,7 @@ from fcntl import ioctl
 from typing import Final
 
 from vethlib._primitives import socket
+from vethlib.errors import not_permitted
 
 __all__ = ["set_loopback_up"]
 
@@ -15,8 +16,12 @@ _LO_UP: Final = struct.pack("16sh14x", b"lo", 0x1)  # struct ifreq with IFF_UP
 
 
 def set_loopback_up() -> None:
-    """Set lo up in the namespace of the calling thread. Raises OSError."""
+    """Set lo up in the namespace of the calling thread. Raises NotPermitted without CAP_NET_ADMIN, OSError."""
     # Any socket will do: dev_ioctl() handles what a family does not (sock_do_ioctl, net/socket.c). AF_UNIX is available
     # even if a service may not have IP sockets.
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as any_socket:
-        ioctl(any_socket, _SIOCSIFFLAGS, _LO_UP)
+        try:
+            ioctl(any_socket, _SIOCSIFFLAGS, _LO_UP)
+        except PermissionError as error:
+            message = "setting up the loopback of a namespace needs CAP_NET_ADMIN"
+            raise not_permitted(message, "CAP_NET_ADMIN", errno=error.errno or 0) from None
