@@ -15,7 +15,7 @@ from tests.witness import poll
 
 from .silent import forbidden_fuse, silent_fuse
 
-__all__ = ["BAD", "bad", "fifo_with_a_writer"]
+__all__ = ["BAD", "bad", "fifo_with_a_writer", "within"]
 
 Made = AbstractContextManager[object]
 
@@ -181,3 +181,10 @@ def bad(kind: str, path: Path) -> Iterator[None]:
             path.unlink()
         else:
             path.rmdir()
+
+
+def within(seconds: float, work: Callable[[], object]) -> None:
+    """Do it, and fail if it took longer than this."""
+    began = time.monotonic()
+    work()
+    assert time.monotonic() - began < seconds

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from tests.commands import Vethctl, runner
 from tests.live.agents import started
 from tests.live.answers import refuse_opening
 from tests.live.applying import interface, value
-from tests.live.bad_references import BAD, bad
+from tests.live.bad_references import BAD, bad, within
 from tests.live.configuring import by_file, configured, pair, placed, until
 from tests.live.silent import silent_fuse
 from tests.witness import ip, names, poll, seen
@@ -42,12 +42,6 @@ def vethctl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 def elsewhere(tmp_path: Path) -> Path:
     (tmp_path / "some").mkdir()
     return tmp_path / "some"
-
-
-def within(seconds: float, work: Callable[[], object]) -> None:
-    began = time.monotonic()
-    work()
-    assert time.monotonic() - began < seconds
 
 
 # --- what keeps a host as it is wanted

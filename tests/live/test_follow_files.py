@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import select
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.capabilities import dropped
+from tests.live.threads import in_thread
 from tests.mounts import unmount_all
 from tests.witness import poll
 from vethlib import NetnsNotFound, ns
@@ -168,20 +168,12 @@ def test_a_namespace_replaced_between_two_calls_is_told(follower: Follower) -> N
 
 def unshared(function: Callable[[], None]) -> None:
     """Call it in a thread with a mount namespace of its own, and raise here what is raised there."""
-    failures: list[BaseException] = []
 
     def run() -> None:
-        try:
-            unshare(CLONE_NEWNS)
-            function()
-        except BaseException as error:
-            failures.append(error)
+        unshare(CLONE_NEWNS)
+        function()
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if failures:
-        raise failures[0]
+    in_thread(run)
 
 
 def without_directory() -> None:

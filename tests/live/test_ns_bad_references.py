@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.bad_references import BAD, bad
+from tests.live.bad_references import BAD, bad, within
 from tests.live.silent import nobody_waits, silent_fuse, waited_in_vain
 from tests.witness import names, poll
 from vethlib import BatchError, End, InvalidValue, NetlinkError, Netns, NetnsNotFound, Session, Veth, VethError, ns
@@ -28,12 +28,6 @@ LONGEST = 10.0  # seconds that a look may take, on a busy machine; one that open
 def elsewhere(tmp_path: Path) -> Path:
     (tmp_path / "some").mkdir()
     return tmp_path / "some"
-
-
-def within(seconds: float, work: Callable[[], object]) -> None:
-    began = time.monotonic()
-    work()
-    assert time.monotonic() - began < seconds
 
 
 @pytest.mark.parametrize("kind", BAD)

@@ -12,13 +12,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
 from tests.capabilities import dropped
+from tests.live.threads import in_thread
 from tests.refusing import raises
 from vethlib import ns
 from vethlib.errors import NetlinkError, NetnsNotFound, NotPermitted
@@ -43,23 +44,6 @@ def inode(path: str = HERE) -> int:
 def open_fds() -> int:
     gc.collect()
     return len(os.listdir("/proc/self/fd"))
-
-
-def in_thread(function: Callable[[], object]) -> None:
-    """Run in a thread of its own, and raise here what is raised there."""
-    failures: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            function()
-        except BaseException as error:
-            failures.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if failures:
-        raise failures[0]
 
 
 @pytest.fixture(autouse=True)

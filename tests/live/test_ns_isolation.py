@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -19,6 +18,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.capabilities import ORDINARY, dropped
+from tests.live.threads import in_thread
 from tests.refusing import raises
 from vethlib import ns
 from vethlib.errors import NetlinkError, NotPermitted, NotSupported
@@ -44,23 +44,6 @@ def python(code: str, *prefix: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-def in_thread(function: Callable[[], object]) -> None:
-    """Run in a thread of its own, and raise here what is raised there. Namespaces end with the thread."""
-    failures: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            function()
-        except BaseException as error:
-            failures.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if failures:
-        raise failures[0]
 
 
 LOOK = """

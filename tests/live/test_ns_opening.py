@@ -10,13 +10,13 @@ import resource
 import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.capabilities import dropped
+from tests.live.threads import in_thread
 from tests.programs import attended
 from tests.refusing import raises
 from vethlib import ns
@@ -74,23 +74,6 @@ def sleeper(blue: str) -> Iterator[subprocess.Popen[str]]:
         process.stdout.readline()
         yield process
         process.kill()
-
-
-def in_thread(function: Callable[[], object]) -> None:
-    """Run in a thread of its own, and raise here what is raised there."""
-    failures: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            function()
-        except BaseException as error:
-            failures.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if failures:
-        raise failures[0]
 
 
 def test_nothing_and_the_empty_text_are_the_callers_own_namespace() -> None:

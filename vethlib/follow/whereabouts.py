@@ -9,13 +9,12 @@ with up to a thousand processes a move is noticed within two seconds.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
 from vethlib._primitives import time
-from vethlib.ns.opening import is_namespace_of_process
+from vethlib.ns.opening import is_namespace_of_process, shown_identity
 
 from .alarm import Alarm
 
@@ -57,7 +56,7 @@ class Whereabouts:
         """Check the namespace at `path` regularly for `ref`, if it is a process's."""
         self._of_ref.pop(ref, None)
         if is_namespace_of_process(path):
-            self._of_ref[ref] = process = _Process(path, _identity(path))
+            self._of_ref[ref] = process = _Process(path, shown_identity(path))
             now = time.monotonic()
             self._schedule(ref, process, now)
             due = self._next_turn if process.due is None else process.due
@@ -85,7 +84,7 @@ class Whereabouts:
         moved: set[str] = set()
         for ref in self._take_due(now):
             process = self._of_ref[ref]
-            identity = _identity(process.path)
+            identity = shown_identity(process.path)
             if identity != process.identity:
                 process.identity, process.pause = identity, FIRST_LOOK
                 moved.add(ref)
@@ -126,11 +125,3 @@ class Whereabouts:
     def _is_due(self, due: float, ref: str) -> bool:
         process = self._of_ref.get(ref)
         return process is not None and process.due == due
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None  # it has ended, or this user may not see it
-    return status.st_dev, status.st_ino

@@ -33,6 +33,7 @@ __all__ = [
     "opened",
     "opened_directory",
     "set_patience",
+    "shown_identity",
     "unhurried",
 ]
 
@@ -165,6 +166,15 @@ def identity_at(path: str) -> tuple[int, int] | None:
             return status.st_dev, status.st_ino
     except (NoNamespace, OSError):
         return None
+
+
+def shown_identity(path: str) -> tuple[int, int] | None:
+    """Return ``(st_dev, st_ino)`` of what /proc shows there; None if it has ended, or this user may not see it."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def is_leftover(entry: Glance) -> bool:

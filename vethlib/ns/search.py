@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 
 from .descriptor import HERE
 from .named import names
-from .opening import NETNS_DIR, identity_at
+from .opening import NETNS_DIR, identity_at, shown_identity
 from .reference import parse
 
 __all__ = ["everywhere", "find"]
@@ -34,7 +34,7 @@ def everywhere() -> list[str]:
         if _is_new(identity_at(f"{NETNS_DIR}/{name}"), seen):
             refs.append(f"netns:{name}")
     for pid in sorted(int(entry) for entry in os.listdir("/proc") if entry.isdigit()):
-        if _is_new(_identity(f"/proc/{pid}/ns/net"), seen):
+        if _is_new(shown_identity(f"/proc/{pid}/ns/net"), seen):
             refs.append(f"pid:{pid}")
     return refs
 
@@ -60,17 +60,17 @@ def _where(hints: Iterable[str], missing: set[tuple[int, int]]) -> Iterator[tupl
     """Yield namespaces that may be missing ones, each with a reference, until none is missing."""
     if not missing:
         return
-    yield _identity(HERE), ""
+    yield shown_identity(HERE), ""
     for hint in hints:
         if hint.startswith("pid:"):
-            yield _identity(parse(hint).path), hint
+            yield shown_identity(parse(hint).path), hint
     for name in names():
         yield identity_at(f"{NETNS_DIR}/{name}"), f"netns:{name}"
     for path in _mounts({inode for _, inode in missing}):
         yield identity_at(path), f"path:{path}"
     for entry in os.listdir("/proc"):
         if entry.isdecimal():
-            yield _identity(f"/proc/{entry}/ns/net"), f"pid:{entry}"
+            yield shown_identity(f"/proc/{entry}/ns/net"), f"pid:{entry}"
 
 
 def _mounts(inodes: set[int]) -> Iterator[str]:
@@ -83,14 +83,6 @@ def _mounts(inodes: set[int]) -> Iterator[str]:
                     yield _ESCAPED.sub(lambda code: chr(int(code[1], 8)), mount[2])
     except OSError:
         return
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None  # it has ended, or this user may not see it
-    return status.st_dev, status.st_ino
 
 
 def _is_new(identity: tuple[int, int] | None, seen: set[tuple[int, int]]) -> bool:
