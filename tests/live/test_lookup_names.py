@@ -162,7 +162,7 @@ def test_what_is_no_namespace_and_has_the_name_is_to_be_removed_first(
 ) -> None:
     leave, target = LEFT[left]
     leave(target)
-    with raises(NetnsNotFound, netns="gone", taken=True) as missing:
+    with raises(NetnsNotFound, netns="netns:gone", taken=True) as missing:
         session.links("gone")
     assert target in str(missing.value)
     with raises(NetnsExists, unusable=True):

@@ -173,7 +173,7 @@ def test_a_process_s_namespace_is_watched_where_it_is_asked_for(
 
 
 def test_a_reference_that_leads_nowhere_is_refused_at_once(session: Session) -> None:
-    with raises(NetnsNotFound, netns="nowhere", taken=False):
+    with raises(NetnsNotFound, netns="netns:nowhere", taken=False):
         Monitor(session, ["nowhere"])
 
 

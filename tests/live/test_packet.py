@@ -274,7 +274,7 @@ def test_a_link_that_is_not_that_one_any_more_is_not_attached_to(session: Sessio
 
 
 def test_a_namespace_that_is_not_there_is_named(session: Session) -> None:
-    with raises(NetnsNotFound, netns="nope", taken=False):
+    with raises(NetnsNotFound, netns="netns:nope", taken=False):
         PacketPort("va", "nope", session=session).attached(link_like("va", 2))
 
 

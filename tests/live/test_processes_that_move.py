@@ -22,6 +22,7 @@ from vethlib.follow import Follower, MemoryResolver
 from vethlib.follow import whereabouts as timing
 from vethlib.monitor import Monitor
 from vethlib.ns import Descriptor, open_owned
+from vethlib.ns.opening import shown_identity
 from vethlib.ns.programs import elsewhere
 
 SOON = 20.0  # seconds; what is waited for here comes within two, on a machine that has time
@@ -237,13 +238,12 @@ def test_a_monitor_goes_along_with_a_process(session: Session, mover: Mover) -> 
 def test_looks_become_rarer_and_never_end(mover: Mover, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "LATER_LOOKS", 0.2)
     looks: list[float] = []
-    look = timing._identity
 
     def noted(path: str) -> tuple[int, int] | None:
         looks.append(time.monotonic())
-        return look(path)
+        return shown_identity(path)
 
-    monkeypatch.setattr(timing, "_identity", noted)
+    monkeypatch.setattr("vethlib.follow.whereabouts.shown_identity", noted)
     with Follower() as follower:
         follower.follow([f"pid:{mover.pid}"])
         end = time.monotonic() + 1.0
@@ -270,7 +270,7 @@ def test_thousands_of_processes_are_looked_at_in_turn(monkeypatch: pytest.Monkey
         looks.append(path)
         return None
 
-    monkeypatch.setattr(timing, "_identity", noted)
+    monkeypatch.setattr("vethlib.follow.whereabouts.shown_identity", noted)
     whereabouts = timing.Whereabouts()
     for pid in range(1, 3001):
         whereabouts.follow(f"pid:{pid}", f"/proc/{pid}/ns/net")
@@ -335,7 +335,7 @@ def test_what_can_be_no_process_or_no_time_is_refused(pid: object, timeout: obje
 
 
 def test_a_process_that_may_not_be_looked_at_is_named(mover: Mover) -> None:
-    assert confined([], f"ns.Netns.of_process({mover.pid}, timeout=0)", []) == "refused"
+    assert confined([], f"ns.Netns.of_process({mover.pid}, timeout=0)", []) == "sys_ptrace"
 
 
 def test_a_process_that_ends_while_its_namespace_is_opened_is_gone(
