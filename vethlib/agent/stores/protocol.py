@@ -32,8 +32,8 @@ __all__ = ["Back", "Change", "Edit", "Editor", "Outage", "Snapshot", "Store", "S
 class StoreError(SourceError):
     """A store cannot be read or written; ``code`` is the reason for programs, by default that of ``errno``.
 
-    If several interfaces were to be stored or deleted, ``names`` are those at which it ended, ``done`` is the number of
-    those before them, and ``left`` of all that were not stored or deleted.
+    If an edit of several interfaces was cut short, ``names`` are those at which it ended, ``done`` is the number
+    of interfaces that were stored or deleted before, and ``left`` the number of those that were not.
     """
 
     names: tuple[str, ...] = ()
