@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -65,12 +64,6 @@ def on_a_closed_one(call: Callable[[Session], object]) -> Provoke:
         return call(other)
 
     return closed
-
-
-def of_a_process_that_ended(_: Session) -> object:
-    with subprocess.Popen(["true"]) as process:
-        pass
-    return ns.open_fd(f"pid:{process.pid}")
 
 
 def a_leftover_file(_: Session) -> object:

@@ -29,8 +29,6 @@ from vethlib._nl.sock import RtnlSocket
 from vethlib.links import NetnsRef, check_group
 from vethlib.session.write import grouped
 
-Sent = list[tuple[int, int]]
-
 
 @pytest.fixture
 def unregistrations(monkeypatch: pytest.MonkeyPatch) -> list[int]:

@@ -207,14 +207,6 @@ def test_netem_is_what_tc_shows_and_other_disciplines_are_left_alone() -> None:
             net.wire("a", "b").set(delay="1ms")
 
 
-def without_netem() -> bool:
-    try:
-        Topology.build("a -- b delay=1ms").close()
-    except ImpairmentNotSupported:
-        return True
-    return False
-
-
 def test_without_netem_the_reason_is_the_error_and_nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     # Of a kind that no kernel has, as netem is on some.
     monkeypatch.setattr("vethlib._nl.dependents.netem.KIND", "netmm")

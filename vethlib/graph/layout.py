@@ -38,7 +38,6 @@ _APART: Final = 44.0  # between the parts of a picture
 _MARGIN: Final = 24.0
 _GRID: Final = 60.0
 _WIDTH: Final = 1500.0  # of the rows of parts, unless a part is wider
-_CANDIDATES: Final = 32  # boxes that are considered for the middle of a part
 _WOUND: Final = 9  # the least number of boxes of a wound chain
 
 
