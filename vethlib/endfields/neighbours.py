@@ -2,8 +2,8 @@
 
 1. A neighbour that vethlib adds has the protocol ``PROTO`` (NDA_PROTOCOL, Linux 5.0), by which it is known later;
    others are never removed.
-2. A link knows an address once. So a neighbour that is given takes the place of any other with its address, no matter
-   who added it; if the change is undone, that one is restored as it was. An equal one is left to whom it belongs.
+2. A link has one neighbour per address. So a given neighbour replaces any other with its address, no matter who added
+   it; if the change is undone, the other is restored as it was. An equal neighbour stays as it is, with its owner.
 """
 
 from __future__ import annotations

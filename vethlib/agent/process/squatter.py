@@ -1,4 +1,6 @@
-"""Find the process that has an abstract socket or a TCP port, for messages: in /proc, since not every holder answers.
+"""Find the process that holds an abstract socket or a TCP port, to name it in messages.
+
+It is searched for in /proc, because not every holder answers.
 
 Decisions must not rest on a process: passing a descriptor to a process of root makes that process a holder, too. They
 may rest on the user of a TCP socket, which the kernel keeps from its creation.

@@ -69,7 +69,8 @@ class PassResult:
         error, held = self.errors.get(name), self.held.get(name)
         duplicate, detecting = self.duplicates.get(name), self.detecting.get(name)
         verdict = self.plan.verdicts.get(name)
-        stands = error is None and held is None and self.plan.configures(name)
+        configured = verdict is not None and verdict.state is State.CONFIGURED
+        stands = error is None and held is None and configured
         if error is not None:
             verdict = Verdict.because(State.RETRYING, of_error(error))
         elif held is not None:

@@ -1,4 +1,4 @@
-"""A pair being built: its two ends, the message that creates it, and what came of that."""
+"""A pair being built: its two ends, the message that creates it, and its outcome."""
 
 from __future__ import annotations
 
