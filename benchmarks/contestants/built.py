@@ -16,6 +16,7 @@ __all__ = ["limit", "munet", "vishvananda", "vishvananda_given"]
 _SOURCES = Path(__file__).parents[1]
 _BUILT = _SOURCES.parent / ".build" / "benchmarks"
 _DEBIAN = Path("/usr/share/gocode")
+_NETLINK = "src/github.com/vishvananda/netlink"
 _MUNET = "0.17.3"
 
 
@@ -43,7 +44,7 @@ def vishvananda_given() -> list[str]:
 
 
 def _has_netlink(path: Path) -> bool:
-    return (path / "src/github.com/vishvananda/netlink").is_dir()
+    return (path / _NETLINK).is_dir()
 
 
 def _go_program(path: Path) -> list[str]:
@@ -52,7 +53,7 @@ def _go_program(path: Path) -> list[str]:
         raise Unavailable("`go` is not installed: install golang-go and golang-github-vishvananda-netlink-dev")
     if not _has_netlink(path):
         raise Unavailable(
-            f"{path} has no src/github.com/vishvananda/netlink: install golang-github-vishvananda-netlink-dev, "
+            f"{path} has no {_NETLINK}: install golang-github-vishvananda-netlink-dev, "
             "or set VETHLIB_BENCH_GOPATH to its directory"
         )
     environment = os.environ | {
@@ -61,7 +62,7 @@ def _go_program(path: Path) -> list[str]:
         "GOCACHE": str(_BUILT / "go-cache"),
         "GOFLAGS": "",
     }
-    version = _debian_version() if path == _DEBIAN else str(path)
+    version = _debian_version() if path == _DEBIAN else _commit(path / _NETLINK)
     program = f"vishvananda-{zlib.crc32(os.fsencode(path)):08x}"  # one for each library
     return _built(
         _SOURCES / "vishvananda.go", program, [go, "build", "-ldflags", f"-X main.version={version}"], environment
@@ -86,6 +87,15 @@ def munet() -> None:
 def _debian_version() -> str:
     command = ["dpkg-query", "-W", "-f", "${Version}", "golang-github-vishvananda-netlink-dev"]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout or "unknown"
+
+
+def _commit(checkout: Path) -> str:
+    """Return the commit and its date, of a library that is a git checkout."""
+    command = ["git", "-C", str(checkout), "log", "-1", "--format=%h-of-%cs"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
 
 
 def _built(source: Path, program: str, compiler: list[str], environment: dict[str, str]) -> list[str]:
