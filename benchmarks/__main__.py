@@ -46,7 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         interrupted = signalled.number
         print("interrupted: the results so far are shown, and no files are written", file=sys.stderr)
     load, versions = (before, os.getloadavg()[0]), _versions(results)
-    conditions = Conditions(Machine.here(), args.queues, args.repeat, load, versions, missing)
+    were_busy = [run.busy for result in results for run in result.runs]
+    conditions = Conditions(
+        Machine.here(), args.queues, args.repeat, load, len(were_busy), were_busy.count(False), versions, missing
+    )
     _tell(results, conditions)
     if interrupted:
         return 128 + interrupted

@@ -81,8 +81,8 @@ class Arena:
         return len(left)
 
 
-def settle(patience: float) -> None:
-    """Wait until the machine is idle, up to `patience` seconds.
+def settle(patience: float) -> bool:
+    """Wait until the machine is idle, up to `patience` seconds; return whether it is.
 
     The kernel cleans up namespaces and sockets after their users have ended, and does not report when it has finished.
     """
@@ -92,7 +92,8 @@ def settle(patience: float) -> None:
         time.sleep(0.05)
         idle, total = (now - then for now, then in zip(_jiffies(), before, strict=True))
         if idle >= 0.9 * total:
-            return
+            return True
+    return False
 
 
 def _jiffies() -> tuple[int, int]:

@@ -39,6 +39,8 @@ class Conditions:
     queues: int  # of each end; 0 for the kernel's default
     repeat: int  # rounds
     load: tuple[float, float]  # the load average before and after
+    runs: int
+    idle: int  # of the runs: those that began while no other programs were running
     versions: dict[str, str]  # of the contestants
     missing: dict[str, str]  # the reasons why other contestants did not run
 

@@ -30,6 +30,10 @@ class Progress:
         """Show that the namespaces for a job are being created."""
         self._show(f"{job.title}: creating namespaces")
 
+    def wait(self, job: Job) -> None:
+        """Show that a run waits until the machine is idle."""
+        self._show(f"{job.title}: waiting until the machine is idle")
+
     def begin(self, job: Job, contestant: str, number: int) -> None:
         """Show that a run of this job in round `number` begins."""
         self._now, self._since = (job, contestant), time.monotonic()

@@ -27,6 +27,7 @@ def header(conditions: Conditions) -> str:
         ("Python", machine.python),
         ("queues", conditions.queues_text),
         ("load", "{:.2f} before, {:.2f} after".format(*conditions.load)),
+        ("idle", f"at the beginning of {conditions.idle} of {conditions.runs} runs"),
         *conditions.versions.items(),
         *((name, f"not available: {why}") for name, why in conditions.missing.items()),
     ]

@@ -33,6 +33,7 @@ class Run:
     figures: dict[str, float] = field(default_factory=dict)
     version: str = ""
     notes: str = ""
+    busy: bool = False  # whether other programs were running when it began
 
     def phase(self, name: str) -> Phase | None:
         """Return the phase of that name; for WHOLE, the sum of all phases."""

@@ -9,6 +9,7 @@ import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +21,8 @@ __all__ = ["Failed", "Watcher", "parsed", "rounds", "run_job"]
 
 _ROOT = Path(__file__).parents[1]
 _PATIENCE = 1800.0  # seconds; every workload is shorter
+_IDLE_WITHIN = 30.0  # seconds that a run waits for an idle machine, unless the run before it has waited in vain
+_BUSY_ANYWAY = 0.5
 
 
 class Failed(Exception):
@@ -35,6 +38,9 @@ class Watcher(Protocol):
 
     def prepare(self, job: Job) -> None:
         """Called when the namespaces for a job are being created."""
+
+    def wait(self, job: Job) -> None:
+        """Called when a run is waiting until the machine is idle."""
 
     def begin(self, job: Job, contestant: str, number: int) -> None:
         """Called when a run of this job in round `number` begins."""
@@ -61,11 +67,16 @@ def run_job(
     arena.resize(b=job.namespaces, c=job.n if job.workload.destinations else 0)
     if job.workload.furnished:
         arena.furnish(queues)
+    patience = _IDLE_WITHIN
     for number, contestant in rounds(contestants, repeat):
+        watcher.wait(job)
+        idle = settle(patience)
+        patience = _IDLE_WITHIN if idle else _BUSY_ANYWAY
         watcher.begin(job, contestant, number)
         if contestant not in result.failures:
             try:
-                result.runs.append(_run(job, arena, contestant, commands[contestant], number, queues))
+                run = _run(job, arena, contestant, commands[contestant], number, queues)
+                result.runs.append(replace(run, busy=not idle))
             except Failed as failure:
                 result.failures[contestant] = str(failure)
                 arena.renew()
@@ -74,7 +85,6 @@ def run_job(
 
 
 def _run(job: Job, arena: Arena, contestant: str, command: list[str], number: int, queues: int) -> Run:
-    settle(0.5)
     output = _output(arena, [*command, job.workload.request, str(job.n), str(queues)])
     if (left := arena.sweep()) and job.workload.deletes:
         raise Failed(f"left {left} links behind that it should have deleted")

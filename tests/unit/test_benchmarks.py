@@ -32,6 +32,8 @@ CONDITIONS = Conditions(
     queues=1,
     repeat=3,
     load=(0.1, 0.2),
+    runs=30,
+    idle=29,
     versions={"ip": "6.1"},
     missing={"vishvananda": "install golang-go"},
 )
@@ -300,7 +302,19 @@ def test_the_longest_bar_is_a_thousand_times_the_shortest_and_both_are_seen() ->
 def test_the_json_has_all_that_was_measured_in_plain_values(lifecycle: Result) -> None:
     lifecycle.failures["pyroute2"] = "no"
     whole = json.loads(json.dumps(record([lifecycle], CONDITIONS)))
-    assert list(whole) == ["schema", "machine", "queues", "repeat", "load", "versions", "missing", "jobs", "targets"]
+    assert list(whole) == [
+        "schema",
+        "machine",
+        "queues",
+        "repeat",
+        "load",
+        "runs",
+        "idle",
+        "versions",
+        "missing",
+        "jobs",
+        "targets",
+    ]
     assert whole["schema"] == SCHEMA
     (job,) = whole["jobs"]
     assert len(job["rows"]) == 9
