@@ -23,11 +23,19 @@ def check_plain(address: object, field: str) -> IPInterface:
         address = _parse_address(address, field)
     if not isinstance(address, (IPv4Interface, IPv6Interface)):
         raise InvalidValue(field, address, "must be a string or an ipaddress interface")
-    if address.ip.is_unspecified or address.ip.is_multicast:
+    if _is_no_host(address.packed):
         raise InvalidValue(field, str(address), "a link cannot have an unspecified or a multicast address")
     if isinstance(address, IPv6Interface) and address.scope_id is not None:
         raise InvalidValue(field, str(address), "an address on a link has no %scope: the link is the scope")
     return address
+
+
+def _is_no_host(packed: bytes) -> bool:
+    """Return whether an address is unspecified or multicast; `ipaddress` would make two more objects to find out."""
+    first = packed[0]
+    if not first:
+        return not any(packed)
+    return first & 0xF0 == 0xE0 if len(packed) == 4 else first == 0xFF
 
 
 def _parse_address(text: str, field: str) -> IPInterface:
