@@ -35,3 +35,12 @@ def test_nothing_heavy_is_imported(script: str) -> None:
 
 def test_the_model_of_the_agent_imports_protobuf() -> None:
     assert heavy_modules("from vethlib.agent import read") == {"google"}
+
+
+def test_a_plain_import_leaves_out_what_only_some_need() -> None:
+    """Each of these takes a millisecond or more, in every program that imports vethlib."""
+    script = "import sys; before = {*sys.modules}; import vethlib; print(*{*sys.modules} - before)"
+    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    needless = {"asyncio", "dataclasses", "inspect", "random", "subprocess", "vethlib.session.write.create"}
+    assert {"vethlib.session.session"} <= {*output.split()}
+    assert needless & {*output.split()} == set()

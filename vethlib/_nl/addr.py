@@ -85,9 +85,13 @@ def delete_same(body: bytes) -> bytes:
     return message(RTM_DELADDR, NLM_F_REQUEST, body)
 
 
+_DUMP: Final = Struct("=16sB3xI")
+_DUMP_HEADER: Final = message(RTM_GETADDR, NLM_F_REQUEST | NLM_F_DUMP, bytes(8))[:16]
+
+
 def dump_addrs(index: int = 0, family: int = 0) -> bytes:
     """RTM_GETADDR of a namespace, or of one link (with NETLINK_GET_STRICT_CHK the kernel filters, Linux 4.20)."""
-    return message(RTM_GETADDR, NLM_F_REQUEST | NLM_F_DUMP, _IFADDRMSG.pack(family, 0, 0, 0, index))
+    return _DUMP.pack(_DUMP_HEADER, family, index)
 
 
 def index_of(body: bytes) -> int:

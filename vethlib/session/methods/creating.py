@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from vethlib.errors import BatchError, InvalidValue
 from vethlib.linkref import LinkRef, as_items, locate
 from vethlib.links import Link, NetnsRef, Pair, Veth, check_lookup_name, check_up, check_veth, check_wait
 from vethlib.session.core.namespaces import Birth
-from vethlib.session.write.create import Creation, Made
-from vethlib.session.write.delete import DeleteItem, Deletion
 
 from .base import SessionBase
+
+if TYPE_CHECKING:
+    from vethlib.session.write.create import Creation, Made
+    from vethlib.session.write.delete import DeleteItem
 
 __all__ = ["CreatingSession"]
 
@@ -91,6 +93,8 @@ class CreatingSession(SessionBase):
         keep_going: bool = False,
         together: bool = False,
     ) -> Creation:
+        from vethlib.session.write.create import Creation  # 3 ms, for those who create
+
         for veth in veths:
             check_veth(veth)
         if wait is not None:
@@ -104,6 +108,8 @@ class CreatingSession(SessionBase):
         A :class:`Link` is deleted only if the link still has the same ifindex; this holds for all methods that accept a
         Link. Raises LinkNotFound or NetnsNotFound (not with `missing_ok`), and NotSupported if the link is not a veth.
         """
+        from vethlib.session.write.delete import Deletion
+
         name, netns, index = locate(name, netns)
         check_lookup_name(name)
         item = (name, netns) if index is None else (name, netns, index)
@@ -130,6 +136,8 @@ class CreatingSession(SessionBase):
 
         Deletes all it can, then raises BatchError with one error per item that failed.
         """
+        from vethlib.session.write.delete import Deletion
+
         items = list(items)
         for name, _, _ in as_items(items):
             check_lookup_name(name)

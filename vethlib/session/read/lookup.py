@@ -44,11 +44,13 @@ def look_up(open_namespaces: Callable[[], Namespaces], items: Sequence[Named], *
                 answered = dict(zip(lone, answers, strict=True))
             namespaces.open_sockets([place for place, _ in slab if answered.get(place) is None])
             for place, positions in slab:
-                names = [items[position] for position in positions]
                 if (body := answered.get(place)) is not None:
-                    outcomes: Sequence[Outcome] = [outcome_of((0, "", (body,)))]
-                else:
-                    outcomes = namespaces.ask_all(place, [_request(name) for name, _ in names])
+                    item = items[positions[0]]
+                    message = read_body(place, outcome_of((0, "", (body,))), parse_link, item)
+                    found[positions[0]] = to_link(message, item[1])
+                    continue
+                names = [items[position] for position in positions]
+                outcomes = namespaces.ask_all(place, [_request(name) for name, _ in names])
                 links = _links(namespaces, place, names, outcomes, addresses=addresses)
                 for position, link in zip(positions, links, strict=True):
                     found[position] = link

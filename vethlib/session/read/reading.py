@@ -212,15 +212,14 @@ def _links_of_torn(
 def read_addresses(namespaces: Namespaces, place: OpenNetns, index: int = 0) -> list[AddrMessage]:
     """Return the addresses of one link, or of every link in `place`."""
     outcome, torn = _dump(namespaces, place, dump_addrs(index), parse_addr)
+    addresses: Sequence[AddrMessage] = outcome.bodies
     if torn:
         addresses = _addresses_of_torn(namespaces, place, torn, index)
-    else:
+    elif outcome.errno:
         # A namespace in which no link ever had an IPv4 or IPv6 device refuses to filter by a link without one.
         if outcome.errno == errno.ENODEV:
             return []
-        if outcome.errno:
-            raise refusal(outcome, "list the addresses", place.ref)
-        addresses = list(outcome.bodies)
+        raise refusal(outcome, "list the addresses", place.ref)
     # Kernels before 4.20 do not filter by link.
     return [address for address in addresses if not index or address.ifindex == index]
 

@@ -9,7 +9,6 @@ next attempt looks again, and passes over some names at random, because others m
 from __future__ import annotations
 
 import os
-import random
 from collections.abc import Iterable
 
 from vethlib.links import End
@@ -58,7 +57,7 @@ class FreeNames:
         self._look(namespaces, place)
         key = place.identity, pattern
         if 10 ** (_LONGEST - len(os.fsencode(pattern))) > 2**attempt:
-            self._next[key] = self._next.get(key, 0) + random.randrange(2**attempt)
+            self._next[key] = self._next.get(key, 0) + int.from_bytes(os.urandom(8), "little") % 2**attempt
 
     def _look(self, namespaces: Namespaces, place: OpenNetns) -> None:
         if self._given is None:
