@@ -15,7 +15,7 @@ from vethlib.agent.stores.agentfile import read_report
 ROOT = Path(__file__).parents[2]
 VETHCTL = [sys.executable, "-m", "vethlib"]
 LABEL = "tested"
-PATIENCE = 60  # seconds to start, to say anything, or to end
+PATIENCE = 300  # seconds to start, to say anything, or to end; an emulated and busy machine needs 60
 _agents = count()
 
 
