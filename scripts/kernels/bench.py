@@ -2,9 +2,11 @@
 
 vethlib creates pairs whose ends are in different namespaces where they belong, and deletes them together. Elsewhere it
 is usual to create both ends at home, to move one of them, and to delete pairs one by one; ``ip -batch`` does that here,
-one process for all pairs. The difference is that the kernel makes the caller wait, for every processor to pass through
-the scheduler (synchronize_net, net/core/dev.c). So times are wall times, and waits are counted, too: getrusage(2) has
-them, and they stay the same where a machine is busy or emulated.
+one process for all pairs. Links are down, as ip leaves them.
+
+The difference is that the kernel makes the caller wait until every other CPU has passed through the scheduler
+(synchronize_net, net/core/dev.c). So times are wall times, and waits are counted, too: getrusage(2) has them, and they
+stay the same where a machine is busy or emulated, or has one CPU, for which a wait is short.
 """
 
 from __future__ import annotations
@@ -66,7 +68,7 @@ def compared(count: int, costs: Mapping[str, Sequence[Cost]]) -> dict[str, float
 
 
 def _works(session: Session, count: int) -> dict[str, Callable[[], object]]:
-    pairs = [Veth(End(f"h{number}"), End("eth0", f"b{number}")) for number in range(count)]
+    pairs = [Veth(End(f"h{number}", up=False), End("eth0", f"b{number}", up=False)) for number in range(count)]
     creations = [
         line
         for number in range(count)
