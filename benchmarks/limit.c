@@ -8,6 +8,7 @@
  *
  *   lifecycle  create + up + address on both ends; look up both ends by name; delete
  *   create     create alone                          (deleted afterwards, untimed)
+ *   routes     create + up + address on both ends, two routes over eth0; delete
  *   delete     delete alone                          (created before, untimed)
  *   set        an MTU set on every h{i}; once more, one exchange each
  *   lookup     every h{i} looked up by name, one exchange each
@@ -58,7 +59,7 @@
 #define SOCKET_BUFFER (4 << 20)
 
 static int count, queues, home_ns, home;
-static int no_ipv6, in_group;
+static int no_ipv6, in_group, with_routes;
 static int shared; /* whether all peers are in b0 */
 static int (*index_of)[2]; /* ifindexes of h{i} and of its peer */
 static char inbox[1 << 18];
@@ -177,8 +178,28 @@ static size_t create_message(struct buffer *buffer, int i)
 	return fd_at;
 }
 
-/* Address, then up, of one end; returns where the first ifindex is, the second is at UP_INDEX behind it. */
+/* To a network by the near end, over the far one; the ifindex is the first attribute. */
+static void route_message(struct buffer *buffer, int i, uint8_t network, int prefixlen)
+{
+	uint8_t destination[4] = {network, network ? 16 : 0}, gateway[4] = {10, i >> 8, i & 255, 1};
+	size_t at = begin(buffer, RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL);
+	struct rtmsg *route = grow(buffer, sizeof *route);
+	route->rtm_family = AF_INET;
+	route->rtm_dst_len = prefixlen;
+	route->rtm_table = RT_TABLE_MAIN;
+	route->rtm_protocol = RTPROT_STATIC;
+	route->rtm_type = RTN_UNICAST;
+	number(buffer, RTA_OIF, 0);
+	attribute(buffer, RTA_DST, destination, sizeof destination);
+	attribute(buffer, RTA_GATEWAY, gateway, sizeof gateway);
+	end(buffer, at);
+}
+
+/* Address, then up, of one end; returns where the first ifindex is, the second is at UP_INDEX behind it, and those of
+   routes are at ROUTE_INDEX and ROUTE_SIZE after that. */
 #define UP_INDEX 40
+#define ROUTE_INDEX 84
+#define ROUTE_SIZE 52
 static size_t configure_message(struct buffer *buffer, int i, int far)
 {
 	size_t at = begin(buffer, RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL);
@@ -193,6 +214,8 @@ static size_t configure_message(struct buffer *buffer, int i, int far)
 	at = begin(buffer, RTM_NEWLINK, 0);
 	link_header(buffer, 0, IFF_UP);
 	end(buffer, at);
+	if (with_routes && far)
+		route_message(buffer, i, 0, 0), route_message(buffer, i, 172, 12);
 	return index_at;
 }
 
@@ -451,6 +474,8 @@ static void configure_slab(int slab, int size)
 	for (int i = start; i < start + size; i++) {
 		put(&near, near_at[i], index_of[i][0]), put(&near, near_at[i] + UP_INDEX, index_of[i][0]);
 		put(&far, far_at[i], index_of[i][1]), put(&far, far_at[i] + UP_INDEX, index_of[i][1]);
+		for (int route = 0; with_routes && route < 2; route++)
+			put(&far, far_at[i] + ROUTE_INDEX + route * ROUTE_SIZE, index_of[i][1]);
 	}
 	exchange(home, near.data + near_from[slab], near_from[slab + 1] - near_from[slab], NULL);
 	enter_slab(size);
@@ -831,6 +856,7 @@ int main(int argc, char **argv)
 	const char *workload = argv[1];
 	int buffer_size = SOCKET_BUFFER;
 	struct utsname system;
+	with_routes = !strcmp(workload, "routes");
 	count = atoi(argv[2]), queues = atoi(argv[3]), shared = !strcmp(workload, "dump");
 	home_ns = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
 	home = open_socket();
@@ -851,6 +877,11 @@ int main(int argc, char **argv)
 		create_all(0);
 		report("create", since);
 		delete_all(0);
+	} else if (with_routes) {
+		create_all(1);
+		report("create", since), since = now();
+		delete_all(1);
+		report("delete", since);
 	} else if (!strcmp(workload, "delete")) {
 		create_all(0);
 		since = now();

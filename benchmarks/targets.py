@@ -133,6 +133,7 @@ class _PhaseFigure:
 _GOALS: tuple[_Ratio | _Phases | _Time | _Rate | _Figure | _PhaseFigure, ...] = (
     _Ratio("lifecycle", WHOLE, "vethlib", "limit", 1.1),
     _Ratio("lifecycle", WHOLE, "vethlib-no-ipv6", "limit-no-ipv6", 1.1),
+    _Ratio("routes", WHOLE, "vethlib", "limit", 1.15),
     _Ratio("create", "create", "vethlib", "ip", 1.05),
     _Ratio("lifecycle", WHOLE, "vishvananda", "vethlib", 28, at_most=False),
     _Ratio("create", "create", "vishvananda", "vethlib", 1.1, at_most=False),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from vethlib import End, Session, Veth
+from vethlib import End, Route, Session, Veth
 
-__all__ = ["MTU", "OTHER_MTU", "far_address", "far_mac", "near_address", "near_mac", "pairs", "stand"]
+__all__ = ["MTU", "OTHER_MTU", "far_address", "far_mac", "far_routes", "near_address", "near_mac", "pairs", "stand"]
 
 MTU = 1400
 OTHER_MTU = 1300
@@ -30,10 +30,18 @@ def far_address(i: int) -> str:
     return f"10.{i >> 8}.{i & 255}.2/30"
 
 
-def pairs(n: int, queues: int, *, configured: bool, shared: bool = False, ipv6: bool | None = None) -> list[Veth]:
+def far_routes(i: int) -> tuple[Route, Route]:
+    """Over eth0 in b{i}."""
+    near = f"10.{i >> 8}.{i & 255}.1"
+    return Route("default", via=near), Route("172.16.0.0/12", via=near)
+
+
+def pairs(
+    n: int, queues: int, *, configured: bool, shared: bool = False, ipv6: bool | None = None, routes: bool = False
+) -> list[Veth]:
     """Return the pair of h{i} and eth0 in b{i}, or p{i} in b0 if `shared`; up and with addresses if `configured`.
 
-    `ipv6` is that of h{i}.
+    `ipv6` is that of h{i}; with `routes`, eth0 has two.
     """
     count = queues or None
     return [
@@ -55,6 +63,7 @@ def pairs(n: int, queues: int, *, configured: bool, shared: bool = False, ipv6: 
                 addresses=(far_address(i),) if configured else (),
                 up=configured,
                 num_queues=count,
+                routes=far_routes(i) if routes else (),
             ),
         )
         for i in range(n)

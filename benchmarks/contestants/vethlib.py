@@ -38,6 +38,16 @@ def create(report: Report, n: int, queues: int) -> None:
         session.create_many(pairs(n, queues, configured=False), read=False)
 
 
+def routes(report: Report, n: int, queues: int) -> None:
+    from vethlib.endfields import routes  # noqa: F401 - what the first end with routes imports
+
+    with Session() as session:
+        with report.phase("create"):
+            session.create_many(pairs(n, queues, configured=True, routes=True), read=False)
+        with report.phase("delete"):
+            session.delete_many([(f"h{i}", "") for i in range(n)])
+
+
 def delete(report: Report, n: int, queues: int) -> None:
     stand(n, queues)
     with Session() as session, report.phase("delete"):
@@ -189,6 +199,7 @@ if __name__ == "__main__":
             "listeners": listeners,
             "lifecycle": lifecycle,
             "create": create,
+            "routes": routes,
             "delete": delete,
             "move": move,
             "set": set_,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Any, Final, TypeAlias
 
@@ -20,7 +21,7 @@ from vethlib._values import KW_ONLY, Value, aside
 from vethlib.addresses import IPAddress
 from vethlib.errors import InvalidValue
 
-__all__ = ["PROTO", "IPNetwork", "Route", "check_routes", "route_of", "route_requests"]
+__all__ = ["PROTO", "IPNetwork", "Route", "check_routes", "new_route_requests", "route_of", "route_requests"]
 
 PROTO: Final = 118
 """The protocol of routes that vethlib adds."""
@@ -55,20 +56,23 @@ class Route(Value):
     def __post_init__(self) -> None:
         via, src = _address(self.via, "via"), _address(self.src, "src")
         network = _network(self.destination, via or src)
+        version = network.version
+        _set(self, "destination", network)
+        _set(self, "via", via)
+        _set(self, "src", src)
         for name, address in (("via", via), ("src", src)):
-            if address is not None and address.version != network.version:
+            if address is not None and address.version != version:
                 raise InvalidValue("routes", str(address), f"{name} must be of the same family as {network}")
-        if isinstance(via, IPv6Address) and via.scope_id is not None:
+        if version == 6 and getattr(via, "scope_id", None) is not None:
             raise InvalidValue("routes", str(via), "a gateway has no %scope: the link is the scope")
-        metric = _METRIC[network.version] if self.metric is None else self.metric
-        _number(metric, "metric", 0, 0xFFFF_FFFF)
-        if self.mtu is not None:
-            _number(self.mtu, "mtu", 68 if network.version == 4 else 1280, 65535)
-        _number(self.table, "table", 1, 0xFFFF_FFFF)
+        if self.metric is not None:
+            _number(self.metric, "metric", 0, 0xFFFF_FFFF)
         # To the kernel, a metric of 0 is that of rule 3.
-        fields = {"destination": network, "via": via, "src": src, "metric": metric or _METRIC[network.version]}
-        for name, value in fields.items():
-            object.__setattr__(self, name, value)
+        _set(self, "metric", self.metric or _METRIC[version])
+        if self.mtu is not None:
+            _number(self.mtu, "mtu", 68 if version == 4 else 1280, 65535)
+        if self.table != RT_TABLE_MAIN:
+            _number(self.table, "table", 1, 0xFFFF_FFFF)
 
     @property
     def network(self) -> IPNetwork:
@@ -111,18 +115,25 @@ class Route(Value):
         return fields
 
 
+_set = object.__setattr__
+
+# The same texts again and again: of networks in every namespace, of a gateway in each of its routes.
+_read_network = lru_cache(maxsize=1024)(ip_network)
+_read_address = lru_cache(maxsize=1024)(ip_address)
+
+
 def _shortest(network: IPNetwork) -> str:
     return str(network.network_address) if network.prefixlen == network.max_prefixlen else str(network)
 
 
 def _network(given: object, near: IPAddress | None) -> IPNetwork:
     if given == "default":
-        return ip_network("::/0" if near is not None and near.version == 6 else "0.0.0.0/0")
+        return _read_network("::/0" if near is not None and near.version == 6 else "0.0.0.0/0")
     if isinstance(given, IPv4Network | IPv6Network):
         return given
     if isinstance(given, str) and len(given) <= _LONGEST:
         try:
-            return ip_network(given)
+            return _read_network(given)
         except ValueError as error:
             raise InvalidValue("routes", given, f"{error}") from None
     raise InvalidValue("routes", given, 'a destination must be a network such as 10.1.0.0/16, or "default"')
@@ -133,7 +144,7 @@ def _address(given: object, name: str) -> IPAddress | None:
         return given
     if isinstance(given, str) and len(given) <= _LONGEST:
         try:
-            return ip_address(given)
+            return _read_address(given)
         except ValueError:
             pass
     raise InvalidValue("routes", given, f"{name} must be an address, such as 10.0.0.1 or fd00::1")
@@ -151,15 +162,15 @@ def check_routes(routes: Iterable[Route | Mapping[str, Any]], field: str = "rout
     """
     if isinstance(routes, str | Mapping) or not isinstance(routes, Iterable):
         raise InvalidValue(field, routes, 'must be a list of routes, such as [Route("default", via="10.0.0.1")]')
-    checked: dict[object, Route] = {}
+    checked: dict[tuple[int, ...], Route] = {}
     for given in routes:
         route = _from_dict(given, field) if isinstance(given, Mapping) else given
         if not isinstance(route, Route):
             raise InvalidValue(field, given, 'must be a Route, such as Route("default", via="10.0.0.1")')
-        key = route.network, route.metric, route.table
-        if checked.setdefault(key, route) != route:
-            raise InvalidValue(field, str(route), f"{checked[key]} has the same destination, metric and table")
-    return tuple(sorted(checked.values(), key=_order))
+        key = _key(route)
+        if (first := checked.setdefault(key, route)) is not route and first != route:
+            raise InvalidValue(field, str(route), f"{first} has the same destination, metric and table")
+    return tuple([checked[key] for key in sorted(checked)])
 
 
 _KEYS: Final = {"dst": "destination", **{name: name for name in ("via", "metric", "src", "mtu", "table")}}
@@ -175,9 +186,10 @@ def _from_dict(given: Mapping[str, Any], field: str) -> Route:
     return Route(**fields)
 
 
-def _order(route: Route) -> tuple[Any, ...]:
+def _key(route: Route) -> tuple[int, ...]:
+    """Return what identifies a route to the kernel (rule 2), by which routes are also sorted."""
     network = route.network
-    return network.version, route.table, network.network_address.packed, network.prefixlen, route.metric
+    return network.version, route.table, int(network.network_address), network.prefixlen, route.metric or 0
 
 
 def route_of(message: RouteMessage, family: int) -> Route | None:
@@ -197,6 +209,12 @@ def route_of(message: RouteMessage, family: int) -> Route | None:
         table=message.table or RT_TABLE_MAIN,
         proto=message.protocol,
     )
+
+
+def new_route_requests(index: int, wanted: Iterable[Route]) -> Iterator[tuple[Route, bytes]]:
+    """Yield the message for each route over a link that has none yet."""
+    for route in wanted:
+        yield route, _message(index, route, add=True)
 
 
 def route_requests(

@@ -3,7 +3,8 @@
 1. A field that one attribute of a message sets has that ``attribute``. The attribute with the value that was there
    before undoes it. A field with several values (``several``) is changed by a message for each that is added or
    removed, which the opposite message undoes. ``SYSCTLS`` are files and ``OFFLOAD`` is an ioctl, no messages
-   (``direct``): `session/core/settings.py` reads and writes them.
+   (``direct``): `session/core/settings.py` reads and writes them. A new link has none of several values, so ``new``
+   gives its messages without those that undo them.
 2. The present value is in every :class:`LinkMessage` (``read``), or it is read only on request: with ``number``,
    it is that attribute of a link message; the rest is in `session/read/further.py`. So an end without such fields costs
    nothing more.
@@ -89,6 +90,7 @@ class Field(NamedTuple):
     read: Callable[[LinkMessage], Any] | None = None
     number: int = 0
     several: Callable[[int, Any, Any], Iterator[Step]] | None = None
+    new: Callable[[int, Any], Iterator[tuple[object, bytes]]] | None = None
     target: Callable[[Any, Any], Any] = _wanted
     words: Callable[[Any], str] = str
     late: bool = False
@@ -100,6 +102,14 @@ class Field(NamedTuple):
     def describe(self, value: Any) -> str:
         """Return what setting the field to this value is called."""
         return f"{self.name} {self.words(value)}"
+
+    def creation(self, index: int, value: Any) -> Iterator[tuple[object, bytes]]:
+        """Yield the messages that give the field of a new link its value, each with what it does, as text on demand."""
+        if self.new is not None:
+            yield from self.new(index, value)
+        else:
+            for step in self.steps(index, None, value):
+                yield step.what, step.request
 
     def steps(self, index: int, present: Any, value: Any) -> Iterator[Step]:
         """Yield the steps that change the field of a link from `present` to `value`; None: it is not known, or none."""
@@ -156,6 +166,12 @@ def _change_routes(index: int, present: Sequence[Route], wanted: Sequence[Route]
         yield Step(what, request, (undo,), fine)
 
 
+def _new_routes(index: int, wanted: Sequence[Route]) -> Iterator[tuple[object, bytes]]:
+    from .routes import new_route_requests  # as above
+
+    return new_route_requests(index, wanted)
+
+
 def _check_neighbours(neighbours: Any, field: str) -> Any:
     from .neighbours import check_neighbours  # as above
 
@@ -200,7 +216,7 @@ FIELDS: Final = {
         Field(MASTER, check_master, number=IFLA_MASTER, several=_change_master, early=True, none="", announced=True),
         Field(SYSCTLS, check_sysctls, direct=True),
         Field(OFFLOAD, _check_offload, target=_offload_target, direct=True, announced=True),
-        Field(ROUTES, _check_routes, several=_change_routes, late=True, none=()),
+        Field(ROUTES, _check_routes, several=_change_routes, new=_new_routes, late=True, none=()),
         Field(NEIGHBOURS, _check_neighbours, several=_change_neighbours, late=True, none=()),
     )
 }

@@ -133,6 +133,12 @@ def change_route(
 
     EEXIST: there is another route with this destination, metric and table. ESRCH: there is none to be deleted.
     """
+    if not source and not mtu:  # as most are: 1 µs instead of 5
+        values: list[bytes | int] = [prefixlen, table if table < 256 else 0, protocol, network]
+        values += [gateway] if gateway else []
+        values += [index, metric] if metric else [index]
+        values.append(table)
+        return _change_template(add, len(network), bool(gateway), bool(metric)).fill(values)
     family = AF_INET if len(network) == 4 else AF_INET6
     universal = bool(gateway) or family == AF_INET6
     scope = RT_SCOPE_NOWHERE if not add else RT_SCOPE_UNIVERSE if universal else RT_SCOPE_LINK
@@ -146,6 +152,19 @@ def change_route(
         body += attribute(RTA_METRICS | NLA_F_NESTED, attribute(RTAX_MTU, _U32.pack(mtu)))
     flags = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL if add else NLM_F_REQUEST
     return message(RTM_NEWROUTE if add else RTM_DELROUTE, flags, body)
+
+
+@template_cache
+def _change_template(add: bool, size: int, has_gateway: bool, has_metric: bool) -> Template:
+    family = AF_INET if size == 4 else AF_INET6
+    universal = has_gateway or family == AF_INET6
+    scope = RT_SCOPE_NOWHERE if not add else RT_SCOPE_UNIVERSE if universal else RT_SCOPE_LINK
+    kind = bytes([scope, RTN_UNICAST if add else 0]) + bytes(4)
+    parts: list[Part] = [bytes([family]), "B", b"\0\0", "B", "B", kind, *hole(RTA_DST, f"{size}s")]
+    parts += hole(RTA_GATEWAY, f"{size}s") if has_gateway else []
+    parts += hole(RTA_OIF, "I") + (hole(RTA_PRIORITY, "I") if has_metric else []) + hole(RTA_TABLE, "I")
+    flags = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL if add else NLM_F_REQUEST
+    return Template(RTM_NEWROUTE if add else RTM_DELROUTE, flags, parts)
 
 
 def dump_routes(family: int) -> bytes:

@@ -19,14 +19,14 @@ import errno
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from vethlib._nl.addr import new_addr, parse_addr, restore_addr
 from vethlib._nl.batch import DONE, Outcome
 from vethlib._nl.link import LinkMessage, get_link, parse_link, set_link, set_up
 from vethlib.addresses import PLAIN, as_address, plain_of
 from vethlib.endfields.checks import MasterName
-from vethlib.endfields.table import FIELDS, MASTER, Step
+from vethlib.endfields.table import FIELDS, MASTER
 from vethlib.errors import VethError
 from vethlib.links import IPInterface, Link, describe, spell
 from vethlib.session.core.ipv6 import enable_ipv6, is_disabled, switch_ipv6
@@ -268,25 +268,39 @@ def _try(
 
 def _find_masters(namespaces: Namespaces, place: OpenNetns, ends: _Ends) -> dict[str, MasterName | Outcome]:
     """Find the masters of the ends in a namespace, if they have any, and note which ends cannot have theirs."""
-    names = [name for _, side in ends if (name := side.end.further.get(MASTER))]
+    names = [side.end.master for _, side in ends if side.end.master]
     masters = find_masters(namespaces, place, names) if names else {}
     for job, side in ends if masters else ():
-        if isinstance(found := masters[side.end.further.get(MASTER, "")], Outcome):
+        if isinstance(found := masters[side.end.master], Outcome):
             error = no_master(found, side.end.master, side.end.netns, f"create veth {job.veth}")
             error.item = job.veth
             job.failed(error)
     return masters
 
 
-def _field_steps(index: int, further: Mapping[str, Any], *, early: bool = False, late: bool = False) -> Iterator[Step]:
+class _Sent(NamedTuple):
+    """What a message does, for an error."""
+
+    field: str
+    what: object
+
+    def __str__(self) -> str:
+        return f"set its {self.what}" if isinstance(self.what, str) else f"set its {self.field[:-1]} {self.what}"
+
+
+def _field_steps(
+    index: int, further: Mapping[str, Any], *, early: bool = False, late: bool = False
+) -> Iterator[tuple[_Sent, bytes]]:
     for name, value in further.items():
-        if (FIELDS[name].early, FIELDS[name].late) == (early, late):
-            yield from FIELDS[name].steps(index, None, value)
+        field = FIELDS[name]
+        if field.early is early and field.late is late:
+            for what, request in field.creation(index, value):
+                yield _Sent(name, what), request
 
 
 def _configure(namespaces: Namespaces, place: OpenNetns, ends: _Ends) -> None:
     requests: list[bytes] = []
-    steps: list[tuple[Job, Side, str | IPInterface]] = []
+    steps: list[tuple[Job, Side, str | _Sent | IPInterface]] = []
     masters = _find_masters(namespaces, place, ends)
     for job, side in ends:
         if job.error is not None:
@@ -295,29 +309,29 @@ def _configure(namespaces: Namespaces, place: OpenNetns, ends: _Ends) -> None:
         further = end.further
         if further and masters:
             further = {**further, MASTER: masters[further.get(MASTER, "")]}
-        for sent in _field_steps(index, further, early=True) if further else ():
-            requests.append(sent.request)
-            steps.append((job, side, f"set its {sent.what}"))
+        for sent, request in _field_steps(index, further, early=True) if further else ():
+            requests.append(request)
+            steps.append((job, side, sent))
         for interface in as_sent(end.interfaces):
             requests.append(_address_request(index, interface, end.address_proto))
             steps.append((job, side, interface))
         if end.alias is not None:
             requests.append(set_link(index, alias=os.fsencode(end.alias)))
             steps.append((job, side, "set its alias"))
-        for sent in _field_steps(index, further) if further else ():
-            requests.append(sent.request)
-            steps.append((job, side, f"set its {sent.what}"))
+        for sent, request in _field_steps(index, further) if further else ():
+            requests.append(request)
+            steps.append((job, side, sent))
         if end.up:
             requests.append(set_up(index))
             steps.append((job, side, "bring it up"))
-        for sent in _field_steps(index, further, late=True) if further else ():
-            requests.append(sent.request)
-            steps.append((job, side, f"set its {sent.what}"))
+        for sent, request in _field_steps(index, further, late=True) if further else ():
+            requests.append(request)
+            steps.append((job, side, sent))
     without_ipv6: list[tuple[Job, Side, IPInterface]] = []
     for (job, side, step), outcome in zip(steps, namespaces.change(place, requests), strict=True):
         if outcome is DONE:
             continue
-        if not isinstance(step, str) and is_disabled(outcome, step):
+        if not isinstance(step, str | _Sent) and is_disabled(outcome, step):
             without_ipv6.append((job, side, step))
         else:
             job.refused(outcome, says=_step_text(outcome, side, step), side=side)
@@ -368,7 +382,7 @@ def _add_with_ipv6_enabled(
             job.refused(outcome, says=_step_text(outcome, side, interface), side=side)
 
 
-def _step_text(outcome: Outcome, side: Side, step: str | IPInterface) -> str:
+def _step_text(outcome: Outcome, side: Side, step: str | _Sent | IPInterface) -> str:
     name = describe(side.name, side.end.netns)
-    what = step if isinstance(step, str) else f"add {step}"
+    what = str(step) if isinstance(step, str | _Sent) else f"add {step}"
     return f"{name} was created, but the kernel refused to {what}: {os.strerror(outcome.errno)}"
