@@ -154,6 +154,7 @@ _GOALS: tuple[_Ratio | _Phases | _Time | _Rate | _Figure | _PhaseFigure, ...] = 
     _Figure("import", "rss_mib", "memory of vethlib", 4, "MiB"),
     _Ratio("ring", WHOLE, "vethlib", "limit", 1.4),
     _Ratio("ring", WHOLE, "munet", "vethlib", 100, at_most=False),
+    _Phases("routed-ring", "routed", "plain", 1.3),
     _Phases("agent", "start", "create_many", 1.3),
     _Figure("agent", "resync", "resync with nothing to do", 0.5, "s"),
     _PhaseFigure("agent", "resync", "bare dumps", "resync with nothing to do ÷ bare dumps", 2.0),

@@ -64,7 +64,7 @@ WORKLOADS = {
         Workload("create", "create pairs across namespaces with MAC and MTU, down", 500, "pair"),
         Workload(
             "routes",
-            "create pairs across namespaces with MAC, MTU, addresses and two routes in the far namespace, up; delete all",
+            "create pairs across namespaces with MAC, MTU, addresses and two routes over each far end, up; delete all",
             1000,
             "pair",
             peers=OURS,
@@ -109,6 +109,14 @@ WORKLOADS = {
             peers=("limit", "vethlib", "munet"),
             namespaces=0,
             adds_up=True,
+        ),
+        Workload(
+            "routed-ring",
+            "build a ring of namespaces; and once more with routes from every node to all others, and their names",
+            100,
+            "node",
+            peers=("vethlib",),
+            namespaces=0,
         ),
         Workload("agent", "start an agent on so many configured pairs", 4000, "pair", peers=("vethlib",)),
         Workload(

@@ -6,6 +6,7 @@ import gc
 import os
 import socket
 import tracemalloc
+from contextlib import nullcontext
 
 import vethlib
 from vethlib import Session
@@ -164,6 +165,17 @@ def ring(report: Report, n: int, queues: int) -> None:
             net.close()
 
 
+def routed_ring(report: Report, n: int, _queues: int) -> None:
+    from vethlib.topology import Topology, ring
+
+    with Session() as session:
+        for measured in (False, True):  # first a small one, for what is imported and cached
+            for phase, routed in (("plain", False), ("routed", True)):
+                with report.phase(phase) if measured else nullcontext():
+                    net = Topology.build(ring(n if measured else 3), session=session, routes=routed, hosts=routed)
+                net.close()
+
+
 def agent(report: Report, n: int, queues: int) -> None:
     from .agent import agent
 
@@ -209,5 +221,6 @@ if __name__ == "__main__":
             "events": events,
             "import": import_of("vethlib"),
             "ring": ring,
+            "routed-ring": routed_ring,
         },
     )

@@ -300,7 +300,7 @@ def _add_routes(
         for node, desired in routes.items():
             outcomes = sockets.exchange(node, [_request(route) for route in desired])
             for route, outcome in zip(desired, outcomes, strict=True):
-                if outcome.errno not in tolerated:
+                if outcome.errno and outcome.errno not in tolerated:
                     sockets.check(node, f"add the route to {route.network} via {route.via}", [outcome])
 
 
