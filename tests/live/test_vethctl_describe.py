@@ -72,6 +72,7 @@ def test_configuration_links_counters_and_changes_with_their_causes(
         ("veth2", "", seen("veth2")["ifindex"]),
     ]
     assert {"address": "10.0.0.1/24", "state": "usable"} in said["links"][0]["addresses"]
+    assert said["links"][0]["fields"].keys() >= {"master", "routes", "neighbours", "offload", "txqlen"}
     assert set(said["links"][0]["counters"]) >= {"rx_bytes", "tx_bytes", "rx_dropped", "tx_errors"}
 
     def causes(name: str = "veth1") -> list[str]:

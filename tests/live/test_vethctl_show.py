@@ -55,7 +55,7 @@ def test_json_has_one_schema_for_every_link(vethctl: Vethctl, pair: None) -> Non
     a, b = vethctl("show", "--json").json
     assert list(a) == [
         *("netns", "name", "index", "kind", "mac", "mtu", "up", "operstate", "carrier", "addresses", "address_info"),
-        *("alias", "peer", "ipv6"),
+        *("alias", "peer", "ipv6", "master"),
     ]
     witness = seen("a")
     assert (a["netns"], a["name"], a["index"], a["mac"]) == ("", "a", witness["ifindex"], witness["address"])
@@ -119,6 +119,48 @@ def test_an_end_that_was_set_down_and_one_without_a_carrier_have_different_state
     assert poll(lambda: {one["carrier"] for one in vethctl("show", "--json").json} == {True})
 
 
+ATTRIBUTES = {
+    "10.0.0.1/24 brd 10.0.0.255 label a:x": {"broadcast": "10.0.0.255", "label": "a:x"},
+    "10.1.0.1 peer 10.1.0.2/32": {"peer": "10.1.0.2"},
+    "10.2.0.1/16 scope link noprefixroute": {"scope": "link", "noprefixroute": True},
+    "2001:db8::1/64 nodad": {"label": "", "nodad": True},
+}
+
+
+def test_addresses_are_shown_with_their_attributes(vethctl: Vethctl) -> None:
+    given = [word for text in ATTRIBUTES for word in ("--a-addr", text)]
+    vethctl("create", "a", "b", *given)
+    ip("addr", "add", "10.3.0.1/24", "label", "no:such/name", "dev", "a")
+    ip("addr", "add", "10.4.0.1/24", "valid_lft", "1000", "preferred_lft", "500", "dev", "a")
+    lines = [line.strip() for line in vethctl("show", "a").out.splitlines()]
+    assert ATTRIBUTES.keys() <= set(lines)
+    assert "10.3.0.1/24 label no:such/name" in lines
+    (expiring,) = [line for line in lines if line.startswith("10.4.0.1/24 valid_lft ")]
+    assert expiring.split()[3] == "preferred_lft"
+    info = {one["address"].split("/")[0]: one for one in vethctl("show", "a", "--json").json[0]["address_info"]}
+    plain = {"peer": None, "broadcast": None, "label": "a", "scope": "global", "nodad": False, "noprefixroute": False}
+    for text, attributes in ATTRIBUTES.items():
+        one = info[text.split("/")[0].split()[0]]
+        assert {name: one[name] for name in plain} == plain | attributes
+
+
+def test_a_link_is_shown_with_what_it_is_attached_to_and_its_routes_and_neighbours(vethctl: Vethctl) -> None:
+    ip("link", "add", "br0", "up", "type", "bridge")
+    route, neighbour = "10.9.0.0/16 via 10.0.0.2 metric 7", "10.0.0.2 lladdr 02:00:00:00:00:02"
+    more = ("--a-master", "br0", "--a-route", route, "--a-neighbour", neighbour, "--a-offload", "off")
+    vethctl("create", "a", "b", "--a-addr", "10.0.0.1/24", *more)
+    a, b = vethctl("show", "--json").json
+    assert (a["master"], b["master"]) == ("br0", "")
+    shown = {line.split()[1]: line for line in vethctl("show").out.splitlines() if "mtu" in line}
+    assert shown["a"].endswith("  master br0")
+    assert "master" not in shown["b"]
+    lines = [line.strip() for line in vethctl("show", "-d", "a").out.splitlines()]
+    assert {"master br0  offload off", route, neighbour} <= set(lines)
+    fields = vethctl("show", "-d", "a", "--json").json[0]["fields"]
+    assert (fields["master"], fields["routes"], fields["neighbours"]) == ("br0", [route], [neighbour])
+    assert (fields["offload"], fields["altnames"]) == (False, [])
+
+
 def test_each_address_has_its_state(vethctl: Vethctl, blue: str) -> None:
     with open("/proc/sys/net/ipv6/conf/default/dad_transmits", "w") as setting:
         setting.write("100")  # tentative for as long as the test lasts
@@ -144,7 +186,7 @@ def test_each_address_has_its_state(vethctl: Vethctl, blue: str) -> None:
     text, brief = vethctl("show", "a").out.splitlines(), vethctl("show", "-br", "a").out
     for address, state in states.items():
         (line,) = [line for line in text if address in line]
-        assert line.strip() == address if state == "usable" else state in line
+        assert line.strip() == address if state == "usable" else line.endswith(state) or state == "dadfailed"
         assert f"{address} ({state})" in brief or state == "usable"
     [edge] = vethctl("graph", "--json").json["edges"]
     drawn = next(end for end in (edge["a"], edge["b"]) if end["name"] == "a")

@@ -71,7 +71,7 @@ def test_what_is_there_is_told_first_and_then_what_happens(watching: Callable[..
     ip("link", "set", "lo", "mtu", "1500", netns="blue")
     assert watch.until("mtu")[-1].endswith("~ blue  lo  mtu 65536 → 1500")
     ip("link", "set", "lo", "up", netns="blue")
-    assert watch.until("127.0.0.1")[-1].endswith("+ blue  lo  127.0.0.1/8")
+    assert watch.until("127.0.0.1")[-1].endswith("+ blue  lo  127.0.0.1/8 scope host")
     ip("netns", "add", "green")
     assert watch.until("namespace")[-1].endswith("+ green  namespace")
     ip("netns", "del", "green")

@@ -8,10 +8,13 @@ from ipaddress import ip_interface
 import pytest
 
 from tests.live.applying import interface
-from vethlib.agent.planning.operations import AddNetns, ChangeLink, CreatePair, DeletePair, Operation, RemoveNetns
+from vethlib.agent.planning.observed import Observed
+from vethlib.agent.planning.operations import AddNetns, ChangeLink, CreatePair, DeletePair, Operation, Plan, RemoveNetns
 from vethlib.agent.planning.words import action, changes, count, drift, line
+from vethlib.cli.render.difference import difference_lines
 from vethlib.cli.render.operations import operation_lines
 from vethlib.cli.term.text import render
+from vethlib.endfields.routes import Route
 from vethlib.links import End, Veth
 
 A, B = interface("a", "b"), interface("b", "a")
@@ -58,6 +61,17 @@ LINES: list[tuple[Operation, str]] = [
     (DELETE, "- 'a' in netns:blue and its peer: a is not configured"),
     (RemoveNetns("blue", (4, 1)), "- namespace blue"),
 ]
+
+
+def test_the_fields_of_a_new_end_are_in_the_plan_and_in_the_diff() -> None:
+    end = End("a", "netns:blue", routes=[Route("default", via="10.0.0.1")], master="br0", offload=False, txqlen=7)
+    create = replace(CREATE, veth=Veth(end, End("b")))
+    fields = ["txqlen 7", "master br0", "routes default via 10.0.0.1", "offload off"]
+    _, shown, _ = (render(text, colored=False) for text in operation_lines([create]))
+    assert shown.split(maxsplit=2)[2] == "  ".join(fields)
+    plan, nothing = Plan((create,), {}), Observed([], {})
+    lines = [render(text, colored=False) for text in difference_lines(plan, nothing, ["x"])]
+    assert {f"+{field}" for field in fields} <= set(lines)
 
 
 @pytest.mark.parametrize(("operation", "text"), LINES)

@@ -30,7 +30,7 @@ from vethlib.errors import InvalidValue
 
 from .plainaddress import check_plain
 
-__all__ = ["WORDS", "NewAddress", "as_given", "read_address"]
+__all__ = ["WORDS", "NewAddress", "as_given", "attributes_text", "read_address", "scope_word"]
 
 _FIELD: Final = "addresses"
 
@@ -195,6 +195,26 @@ class _NewAddress4(NewAddress, IPv4Interface):
 
 class _NewAddress6(NewAddress, IPv6Interface):
     pass
+
+
+def scope_word(address: Address) -> str:
+    """Return the scope of an address as `ip` writes it: "global", "link", or a number without a name."""
+    return _NAMES_OF_SCOPES.get(address.scope, str(address.scope))
+
+
+def attributes_text(address: Address, name: str) -> str:
+    """Return the attributes of an address of the link called `name` as `ip` writes them; "" if it has none.
+
+    Those that every address has are left out: global scope, the name of the link as its label, no end of its lifetime.
+    """
+    words = [] if address.broadcast is None else ["brd", str(address.broadcast)]
+    if address.interface.version == 4:
+        words += ["scope", scope_word(address)] if address.scope else []
+        words += ["label", address.label] if address.label not in ("", name) else []
+    words += [flag for flag in _FLAGS if getattr(address, flag)]
+    for lifetime, seconds in (("valid_lft", address.valid), ("preferred_lft", address.preferred)):
+        words += [lifetime, f"{seconds}sec"] if seconds is not None else []
+    return " ".join(words)
 
 
 def as_given(address: Address, name: str) -> IPInterface:

@@ -34,9 +34,10 @@ def _observe(session: Session, entry: Entry) -> EndState:
             return _unknown(entry, "there is no link")
         (surveyed,) = survey.links
         stats = session.stats(name, ref)
+        fields = session.fields(name, ref)
     except VethError as error:
         return _unknown(entry, str(error))
-    return EndState(entry["name"], ref, name, surveyed.link, surveyed.addresses, stats)
+    return EndState(entry["name"], ref, name, surveyed.link, surveyed.addresses, stats, fields=fields)
 
 
 def _unknown(entry: Entry, problem: str) -> EndState:

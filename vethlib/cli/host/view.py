@@ -8,6 +8,7 @@ from vethlib import ns
 from vethlib.cli.render.linktext import ref_text
 from vethlib.cli.term.output import Output
 from vethlib.cli.term.text import natural
+from vethlib.endfields.newaddress import scope_word
 from vethlib.errors import LinkNotFound, NetnsNotFound, NotPermitted, VethError
 from vethlib.links import Address, describe
 from vethlib.session import Session
@@ -41,6 +42,8 @@ class View:
             if isinstance(place, VethError) and not isinstance(place, NetnsNotFound)
         }
         self.links = survey.links
+        self._session = session
+        self._masters: dict[LinkAt, str] = {}
         self._places = survey.places
         self._by_id: dict[LinkAt, SurveyedLink] = {(one.at, one.link.index): one for one in survey.links}
 
@@ -66,6 +69,18 @@ class View:
             if name in (surveyed.link.name, *surveyed.link.altnames):
                 return surveyed
         raise LinkNotFound(f"{request}: there is no link {describe(name, ref)}", netns=ref, request=request)
+
+    def read_masters(self, links: Iterable[SurveyedLink]) -> None:
+        """Read the masters of these links, for :meth:`master`."""
+        asked = list(links)
+        read = self._session.fields_many((one.ref, one.link.index, {"master": ""}) for one in asked)
+        for one, fields in zip(asked, read, strict=True):
+            if isinstance(fields, dict):  # otherwise it is gone, or cannot be read any more
+                self._masters[one.at, one.link.index] = str(fields["master"])
+
+    def master(self, surveyed: SurveyedLink) -> str:
+        """Return the bridge or VRF that a link is attached to; "" if there is none, or it was not read."""
+        return self._masters.get((surveyed.at, surveyed.link.index), "")
 
     def peer(self, surveyed: SurveyedLink) -> SurveyedLink | None:
         """Return the other end, if it is in an observed namespace."""
@@ -113,6 +128,7 @@ class View:
             "alias": link.alias,
             "peer": peer_dict,
             "ipv6": link.ipv6,
+            "master": self.master(surveyed),
         }
 
 
@@ -122,6 +138,11 @@ def _address(address: Address) -> dict[str, object]:
         "address": str(address.interface),
         "peer": None if address.peer is None else str(address.peer),
         "state": address.state,
+        "broadcast": None if address.broadcast is None else str(address.broadcast),
+        "label": address.label,
+        "scope": scope_word(address),
+        "nodad": address.nodad,
+        "noprefixroute": address.noprefixroute,
         "valid": address.valid,
         "preferred": address.preferred,
         "proto": address.proto,

@@ -9,7 +9,7 @@ from vethlib.cli.term.text import paint, table_lines
 from vethlib.text import cut
 
 from .amounts import amount
-from .linktext import painted_state, ref_text
+from .linktext import address_text, painted_state, ref_text
 from .states import age, reason_of, state_text
 from .values import COUNTERS, Description, EndState
 
@@ -85,11 +85,17 @@ def _end(end: EndState) -> Iterator[str]:
         return
     link = end.link
     yield f"{where}#{link.index} in {ref_text(end.ref)}  {painted_state(link)}  mtu {link.mtu}  {link.mac}"
+    if end.fields and (master := end.fields["master"]):
+        yield f"    master {master}"
     for address in end.addresses[:_MOST_ADDRESSES]:
-        state = "" if address.state == "usable" else f"  {paint(address.state, 'warning')}"
-        yield f"    {paint(address, 'address')}{state}"
+        yield f"    {address_text(address, link.name)}"
     if (more := len(end.addresses) - _MOST_ADDRESSES) > 0:
         yield f"    and {more} more"
+    listed = [*end.fields.get("routes", ()), *end.fields.get("neighbours", ())]
+    for value in listed[:_MOST_ADDRESSES]:
+        yield f"    {value}"
+    if (more := len(listed) - _MOST_ADDRESSES) > 0:
+        yield f"    and {more} more routes and neighbours"
 
 
 def _change(change: dict[str, Any]) -> tuple[str, ...]:

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vethlib.cli.term.text import paint, width
+from vethlib.text import value_text
 
-__all__ = ["detail_lines"]
+__all__ = ["detail_lines", "field_lines"]
 
 _COLUMNS = 100
 # The 32-bit counters, which stats64 has in full; a struct of hardware that virtual links do not have; and the
@@ -23,6 +24,16 @@ _FLAGS = (
 def detail_lines(details: Mapping[str, Any]) -> Iterator[str]:
     """Yield the lines for the result of :meth:`vethlib.Session.details`, indented."""
     yield from _group(_tidy(details), "  ")
+
+
+def field_lines(fields: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines for what :meth:`vethlib.Session.fields` returns and no attribute of a link shows, indented."""
+    single = {name: value_text(name, fields[name]) for name in ("master", "offload")}
+    yield from _group(single, "  ")
+    for name in ("routes", "neighbours"):
+        if fields[name]:
+            yield f"  {paint(name, 'heading')}"
+            yield from (f"    {value}" for value in fields[name])
 
 
 def _tidy(attrs: Mapping[str, Any]) -> dict[str, Any]:

@@ -81,6 +81,8 @@ def _created(end: End, peer: End) -> Iterator[str]:
     if end.ipv6 is not None:
         yield _value("ipv6", end.ipv6)
     yield from map(str, end.interfaces)
+    for name, value in end.further.items():
+        yield _value(name, value)
 
 
 def _seen(seen: SeenLink, observed: Observed) -> Iterator[str]:
@@ -90,6 +92,9 @@ def _seen(seen: SeenLink, observed: Observed) -> Iterator[str]:
     yield f"mtu {seen.link.mtu}"
     yield _value("up", seen.link.up)
     yield from (str(address) for address in seen.addresses if not address.by_kernel)
+    for name, value in seen.further.items():
+        if value not in (None, (), ""):
+            yield _value(name, value)
 
 
 def _peer(name: str, ref: str) -> str:

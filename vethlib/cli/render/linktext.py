@@ -40,10 +40,14 @@ def painted_state(link: Link) -> str:
     return paint(text, _ROLES.get(text, "warning"))
 
 
-def address_text(address: Address) -> str:
-    """Return an address, with its state unless it is usable and never expires."""
+def address_text(address: Address, name: str) -> str:
+    """Return an address of the link called `name`, with its attributes, and its state unless it is usable for ever."""
+    from vethlib.endfields.newaddress import attributes_text
+
     state, role = _address_state(address)
-    return f"{paint(address, 'address')}  {paint(state, role)}" if state else paint(address, "address")
+    attributes = attributes_text(address, name)
+    text = paint(address, "address") + (f" {attributes}" if attributes else "")
+    return f"{text}  {paint(state, role)}" if state else text
 
 
 def _address_state(address: Address) -> tuple[str, str]:
@@ -55,7 +59,7 @@ def _address_state(address: Address) -> tuple[str, str]:
         case "deprecated":
             return "deprecated", "warning"
         case "expiring":
-            return "expiring" if address.valid is None else f"expiring in {address.valid} s", "warning"
+            return "expiring", "warning"
     return "", ""
 
 

@@ -10,6 +10,7 @@ from vethlib.agent.planning.operations import CreatePair, Operation
 from vethlib.agent.state import State, Verdict
 from vethlib.cli.term.text import counted, paint, table_lines
 from vethlib.links import End
+from vethlib.text import value_text
 
 __all__ = ["count_states", "operation_lines"]
 
@@ -47,4 +48,5 @@ def _end(end: End) -> tuple[str, str, str]:
     values += [f"mtu {end.mtu}"] if end.mtu else []
     values += [f"queues {end.num_queues}"] if end.num_queues else []
     values += [str(address) for address in end.interfaces]
+    values += [f"{name} {value_text(name, value)}" for name, value in end.further.items()]
     return f"    {end.name}", "up" if end.up else "down", "  ".join(values)

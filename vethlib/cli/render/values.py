@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:  # it imports protobuf, which most commands do not need
     from vethlib.agent.stores.published import Entry
     from vethlib.errors import InvalidValue
 
-__all__ = ["COUNTERS", "Description", "EndState", "MeasuredLink"]
+__all__ = ["COUNTERS", "Description", "EndState", "MeasuredLink", "fields_as_dict"]
 
 COUNTERS = ("rx_bytes", "rx_packets", "rx_dropped", "rx_errors", "tx_bytes", "tx_packets", "tx_dropped", "tx_errors")
 """The counters that are shown of an end, by their names in :class:`vethlib.Stats`."""
@@ -44,7 +45,10 @@ class MeasuredLink:
 
 @dataclass(frozen=True, slots=True)
 class EndState:
-    """An end of a pair as observed in the kernel; if there is no `link`, `problem` is the reason."""
+    """An end of a pair as observed in the kernel; if there is no `link`, `problem` is the reason.
+
+    `fields` are those that :meth:`vethlib.Session.fields` returns.
+    """
 
     interface: str
     ref: str
@@ -53,6 +57,7 @@ class EndState:
     addresses: tuple[Address, ...] = ()
     stats: Stats | None = None
     problem: str = ""
+    fields: Mapping[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the end for JSON."""
@@ -69,7 +74,17 @@ class EndState:
             "addresses": [{"address": str(address), "state": address.state} for address in self.addresses],
             "counters": None if stats is None else {name: getattr(stats, name) for name in COUNTERS},
             "problem": "",
+            "fields": fields_as_dict(self.fields),
         }
+
+
+def fields_as_dict(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fields of an end for JSON, without settings, of which there are many."""
+    listed = {name: list(map(str, value)) if isinstance(value, tuple) else value for name, value in fields.items()}
+    listed.pop("sysctls", None)
+    if "master" in listed:
+        listed["master"] = str(listed["master"])
+    return listed
 
 
 @dataclass(slots=True)

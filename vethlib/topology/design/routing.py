@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from itertools import pairwise
 from typing import Final, NamedTuple, TypeAlias
@@ -176,12 +177,14 @@ def prefixes(spans: Iterable[Span]) -> Iterator[Span]:
 def _cut(begin: int, end: int) -> Iterator[Span]:
     while begin < end:
         size = 1 << ((end - begin).bit_length() - 1)
-        if begin:
-            size = min(size, begin & -begin)
+        aligned = begin & -begin
+        if begin and aligned < size:
+            size = aligned
         yield begin, begin + size
         begin += size
 
 
+@lru_cache(maxsize=4096)  # many nodes have the same networks behind a neighbour
 def _prefix(version: int, begin: int, end: int) -> IPv4Network | IPv6Network:
     length = _BITS[version] - (end - begin).bit_length() + 1
     return IPv4Network((begin, length)) if version == 4 else IPv6Network((begin, length))

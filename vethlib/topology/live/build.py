@@ -37,7 +37,7 @@ from vethlib.topology.design.description import BRIDGE, Layout, Port, Route, Wir
 
 from .node import Node, end_programs
 from .sockets import Sockets
-from .usable import wait_until_usable
+from .usable import PATIENCE, SLAB, wait_until_usable, wait_with
 
 if TYPE_CHECKING:
     from vethlib.topology.design.impairment import Impairment
@@ -90,14 +90,7 @@ def build(
         else:
             pairs = session.create_many(_veth(wire, namespaces) for wire in layout.wires)
         _make_bridges(layout, pairs, namespaces)
-        _add_routes(layout.routes, namespaces)
-        wait_until_usable(
-            [
-                (name, namespaces[name], 0)
-                for name, those in given.items()
-                if any(address.version == 6 for address in those)
-            ]
-        )
+        _add_routes_and_wait(layout.routes, given, namespaces)
         if impaired:
             _impair(layout, impaired, pairs, namespaces, relay)
         undoing.pop_all()
@@ -293,15 +286,26 @@ def _make_bridges(layout: Layout, pairs: Sequence[Pair], namespaces: Mapping[str
             sockets.check(switch, "join its links", joined)
 
 
-def _add_routes(
-    routes: Mapping[str, Sequence[Route]], namespaces: Mapping[str, Netns], *, tolerated: Container[int] = ()
+def _add_routes_and_wait(
+    routes: Mapping[str, Sequence[Route]], given: Mapping[str, Sequence[IPInterface]], namespaces: Mapping[str, Netns]
 ) -> None:
-    with Sockets(routes, namespaces) as sockets:
-        for node, desired in routes.items():
-            outcomes = sockets.exchange(node, [_request(route) for route in desired])
-            for route, outcome in zip(desired, outcomes, strict=True):
-                if outcome.errno and outcome.errno not in tolerated:
-                    sockets.check(node, f"add the route to {route.network} via {route.via}", [outcome])
+    """Add the routes of all nodes, and wait until their IPv6 addresses can be used, with one socket for both."""
+    tentative = {name for name, those in given.items() if any(address.version == 6 for address in those)}
+    nodes = [name for name in namespaces if name in routes or name in tentative]
+    deadline = time.monotonic() + PATIENCE
+    for start in range(0, len(nodes), SLAB):
+        slab = nodes[start : start + SLAB]
+        with Sockets(slab, namespaces) as sockets:
+            _add_routes({name: routes[name] for name in slab if name in routes}, sockets)
+            wait_with(sockets, [(name, 0) for name in slab if name in tentative], deadline)
+
+
+def _add_routes(routes: Mapping[str, Sequence[Route]], sockets: Sockets, tolerated: Container[int] = ()) -> None:
+    for node, desired in routes.items():
+        outcomes = sockets.exchange(node, [_request(route) for route in desired])
+        for route, outcome in zip(desired, outcomes, strict=True):
+            if outcome.errno and outcome.errno not in tolerated:
+                sockets.check(node, f"add the route to {route.network} via {route.via}", [outcome])
 
 
 def restore(layout: Layout, nodes: Mapping[str, Netns], links: Mapping[str, int]) -> None:
@@ -312,7 +316,8 @@ def restore(layout: Layout, nodes: Mapping[str, Netns], links: Mapping[str, int]
     """
     of_these = {name: layout.routes[name] for name in nodes if name in layout.routes}
     wait_until_usable([(name, nodes[name], index) for name, index in links.items()])
-    _add_routes(of_these, nodes, tolerated=(errno.EEXIST, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN))
+    with Sockets(of_these, nodes) as sockets:
+        _add_routes(of_these, sockets, (errno.EEXIST, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN))
 
 
 def _request(route: Route) -> bytes:

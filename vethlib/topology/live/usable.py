@@ -7,6 +7,7 @@ its carrier (addrconf_dad_work, net/ipv6/addrconf.c).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from vethlib._primitives import time
 from vethlib.errors import WaitTimeout
@@ -14,13 +15,15 @@ from vethlib.ns import Netns
 
 from .sockets import Sockets
 
-__all__ = ["wait_until_usable"]
+__all__ = ["PATIENCE", "SLAB", "wait_until_usable", "wait_with"]
 
-_PATIENCE = (
-    30.0  # seconds; 2 are needed if detection cannot be switched off, and more if others keep the RTNL lock busy
-)
-_POLL = 0.0005
-_SLAB = 64  # sockets that are open at a time
+PATIENCE: Final = 30.0
+"""Seconds; 2 are needed if detection cannot be switched off, and more if others keep the RTNL lock busy."""
+
+SLAB: Final = 64
+"""Sockets that are open at a time."""
+
+_POLL: Final = 0.0005
 
 
 def wait_until_usable(links: Sequence[tuple[str, Netns, int]]) -> None:
@@ -29,15 +32,19 @@ def wait_until_usable(links: Sequence[tuple[str, Netns, int]]) -> None:
     A link is given by the name of its node, the namespace and the ifindex, 0 for all links of the node. Links without a
     carrier are not waited for. Raises WaitTimeout after half a minute, and NetlinkError.
     """
-    deadline = time.monotonic() + _PATIENCE
-    for start in range(0, len(links), _SLAB):
-        slab = links[start : start + _SLAB]
-        waiting = [(node, index) for node, _, index in slab]
-        with Sockets([node for node, _ in waiting], {node: netns for node, netns, _ in slab}) as sockets:
-            while waiting := [link for link in waiting if sockets.has_tentative(*link)]:
-                waiting = [link for link in waiting if link[1] == 0 or sockets.has_carrier(*link)]
-                if waiting and time.monotonic() > deadline:
-                    node = waiting[0][0]
-                    text = f"node {node}: an IPv6 address is not usable after {_PATIENCE:g} s"
-                    raise WaitTimeout(text, awaited="detection", name=node, seconds=_PATIENCE)
-                time.sleep(_POLL)
+    deadline = time.monotonic() + PATIENCE
+    for start in range(0, len(links), SLAB):
+        slab = links[start : start + SLAB]
+        with Sockets([node for node, _, _ in slab], {node: netns for node, netns, _ in slab}) as sockets:
+            wait_with(sockets, [(node, index) for node, _, index in slab], deadline)
+
+
+def wait_with(sockets: Sockets, waiting: Sequence[tuple[str, int]], deadline: float) -> None:
+    """Do the same with open sockets for links that are given by node and ifindex, until a time."""
+    while waiting := [link for link in waiting if sockets.has_tentative(*link)]:
+        waiting = [link for link in waiting if link[1] == 0 or sockets.has_carrier(*link)]
+        if waiting and time.monotonic() > deadline:
+            node = waiting[0][0]
+            text = f"node {node}: an IPv6 address is not usable after {PATIENCE:g} s"
+            raise WaitTimeout(text, awaited="detection", name=node, seconds=PATIENCE)
+        time.sleep(_POLL)

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from vethlib import ns
 from vethlib.cli.arguments.references import parse_target
 from vethlib.cli.host.view import View
-from vethlib.cli.render.details import detail_lines
+from vethlib.cli.render.details import detail_lines, field_lines
 from vethlib.cli.render.linktext import address_text, painted_state, ref_text
+from vethlib.cli.render.values import fields_as_dict
 from vethlib.cli.term.exits import DONE
 from vethlib.cli.term.output import Output
 from vethlib.cli.term.text import counted, paint
@@ -33,9 +34,13 @@ def show(args: Namespace, output: Output) -> int:
                 output.line(paint(describe(link.link.name, link.ref), "heading"))
                 for line in detail_lines(session.details(link.link.name, link.ref)):
                     output.line(line)
+                for line in field_lines(session.fields(link.link.name, link.ref)):
+                    output.line(line)
             return DONE
+        view.read_masters(chosen)
+        entries = [_as_dict(session, view, link, args.form) for link in chosen] if output.as_json else []
     if output.as_json:
-        output.json([view.as_dict(link) for link in chosen])
+        output.json(entries)
     elif args.form == "brief":
         _show_brief(output, view, chosen)
     else:
@@ -43,6 +48,13 @@ def show(args: Namespace, output: Output) -> int:
     if not chosen:
         output.remark(_nothing(targets, every_kind=args.all))
     return DONE
+
+
+def _as_dict(session: Session, view: View, link: SurveyedLink, form: str) -> dict[str, object]:
+    entry = view.as_dict(link)
+    if form == "details":
+        entry["fields"] = fields_as_dict(session.fields(link.link.name, link.ref))
+    return entry
 
 
 def _chosen(view: View, targets: Sequence[tuple[str, str]], *, every_kind: bool) -> list[SurveyedLink]:
@@ -102,10 +114,12 @@ def _show_full(output: Output, view: View, links: Sequence[SurveyedLink]) -> Non
         link = surveyed.link
         kind = "" if link.kind in ("", "veth") else f"  {link.kind}"
         peer = f" {text}" if (text := view.peer_text(surveyed)) else ""
+        master = f"  master {text}" if (text := view.master(surveyed)) else ""
         output.line(
-            f"  {link.index}: {paint(link.name, 'link')}{peer}{kind}  {painted_state(link)}  mtu {link.mtu}  {link.mac}"
+            f"  {link.index}: {paint(link.name, 'link')}{peer}{kind}  {painted_state(link)}  "
+            f"mtu {link.mtu}  {link.mac}{master}"
         )
         for address in surveyed.addresses:
-            output.line(f"       {address_text(address)}")
+            output.line(f"       {address_text(address, link.name)}")
         if link.alias:
             output.line(f"       {paint(link.alias, 'faint')}")

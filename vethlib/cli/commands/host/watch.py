@@ -164,7 +164,7 @@ def _words(event: HostEvent) -> str:
         return f"{name}  {_of_state(event)}"
     if event.what == "address":
         assert event.address is not None
-        return f"{where}  {name}  {address_text(event.address)}"
+        return f"{where}  {name}  {address_text(event.address, event.name)}"
     assert event.link is not None
     return f"{where}  {name}  {_of_link(event, event.link)}".rstrip()
 
