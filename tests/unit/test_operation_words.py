@@ -69,7 +69,7 @@ def test_the_fields_of_a_new_end_are_in_the_plan_and_in_the_diff() -> None:
     fields = ["txqlen 7", "master br0", "routes default via 10.0.0.1", "offload off"]
     _, shown, _ = (render(text, colored=False) for text in operation_lines([create]))
     assert shown.split(maxsplit=2)[2] == "  ".join(fields)
-    plan, nothing = Plan((create,), {}), Observed([], {})
+    plan, nothing = Plan((create,), {}), Observed({}, [])
     lines = [render(text, colored=False) for text in difference_lines(plan, nothing, ["x"])]
     assert {f"+{field}" for field in fields} <= set(lines)
 
