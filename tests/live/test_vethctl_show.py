@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -119,7 +120,7 @@ def test_an_end_that_was_set_down_and_one_without_a_carrier_have_different_state
     assert poll(lambda: {one["carrier"] for one in vethctl("show", "--json").json} == {True})
 
 
-ATTRIBUTES = {
+ATTRIBUTES: dict[str, dict[str, Any]] = {
     "10.0.0.1/24 brd 10.0.0.255 label a:x": {"broadcast": "10.0.0.255", "label": "a:x"},
     "10.1.0.1 peer 10.1.0.2/32": {"peer": "10.1.0.2"},
     "10.2.0.1/16 scope link noprefixroute": {"scope": "link", "noprefixroute": True},
@@ -138,7 +139,14 @@ def test_addresses_are_shown_with_their_attributes(vethctl: Vethctl) -> None:
     (expiring,) = [line for line in lines if line.startswith("10.4.0.1/24 valid_lft ")]
     assert expiring.split()[3] == "preferred_lft"
     info = {one["address"].split("/")[0]: one for one in vethctl("show", "a", "--json").json[0]["address_info"]}
-    plain = {"peer": None, "broadcast": None, "label": "a", "scope": "global", "nodad": False, "noprefixroute": False}
+    plain: dict[str, Any] = {
+        "peer": None,
+        "broadcast": None,
+        "label": "a",
+        "scope": "global",
+        "nodad": False,
+        "noprefixroute": False,
+    }
     for text, attributes in ATTRIBUTES.items():
         one = info[text.split("/")[0].split()[0]]
         assert {name: one[name] for name in plain} == plain | attributes
