@@ -5,13 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from vethlib import _trusted
 from vethlib._primitives import posix
 from vethlib.agent.limits import DEFAULT
 
 __all__ = ["Content", "content"]
+
+_ITSELF: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+"""Opens a symbolic link itself, and does not open a file for anything (open(2))."""
 
 
 class Content(NamedTuple):
@@ -35,29 +38,38 @@ def content(
     Raises FileNotFoundError, OSError with ELOOP for a symbolic link that must not be followed, PermissionError for a
     link of another user, and OSError with EINVAL for anything but a regular file.
     """
-    link = os.stat(name, dir_fd=directory, follow_symlinks=False)
-    is_link = stat.S_ISLNK(link.st_mode)
-    if is_link and not follow:
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-    flags = os.O_PATH | os.O_CLOEXEC | (0 if is_link else os.O_NOFOLLOW)
-    target = os.open(name, flags, dir_fd=directory)
+    target = os.open(name, _ITSELF, dir_fd=directory)
     try:
         status = os.fstat(target)
-        if is_link:
-            walked, strangers = _trusted.strangers_on_the_way(name, directory)
-            _check_links(strangers, status)
-            is_same = os.path.samestat(walked, status)
-            if not is_same or _version(link) != _version(os.stat(name, dir_fd=directory, follow_symlinks=False)):
-                raise OSError(errno.EAGAIN, "changed while it was read")
-        if stat.S_ISLNK(status.st_mode):
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))  # it became a link after the first stat
-        if stat.S_ISDIR(status.st_mode):
-            return None
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "not a regular file")
-        return Content(_read(target, status.st_size, longest + 1), status.st_nlink)
+        if not stat.S_ISLNK(status.st_mode):
+            return _content(target, status, longest)
     finally:
         os.close(target)
+    if not follow:
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    return _content_behind(name, directory, status, longest)
+
+
+def _content_behind(name: str, directory: int | None, link: os.stat_result, longest: int) -> Content | None:
+    target = os.open(name, os.O_PATH | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        status = os.fstat(target)
+        walked, strangers = _trusted.strangers_on_the_way(name, directory)
+        _check_links(strangers, status)
+        is_same = os.path.samestat(walked, status)
+        if not is_same or _version(link) != _version(os.stat(name, dir_fd=directory, follow_symlinks=False)):
+            raise OSError(errno.EAGAIN, "changed while it was read")
+        return _content(target, status, longest)
+    finally:
+        os.close(target)
+
+
+def _content(target: int, status: os.stat_result, longest: int) -> Content | None:
+    if stat.S_ISDIR(status.st_mode):
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file")
+    return Content(_read(target, status.st_size, longest + 1), status.st_nlink)
 
 
 def _check_links(strangers: set[int], target: os.stat_result) -> None:

@@ -59,7 +59,7 @@ def decode(text: str | bytes, limits: Limits = DEFAULT) -> Any:
     if isinstance(text, bytes):
         text = _as_text(text)
     try:
-        return json.loads(text.removeprefix("\ufeff"), object_pairs_hook=_object, parse_int=_integer)
+        return _decode(text.removeprefix("\ufeff"))
     except json.JSONDecodeError as error:
         raise Undecodable(
             f"not JSON: {error.msg[:1].lower()}{error.msg[1:]}", line=error.lineno, column=error.colno
@@ -99,3 +99,6 @@ def _object(pairs: list[tuple[str, Any]]) -> JsonObject:
 def _integer(digits: str) -> int | float:
     # int() refuses more than 4300 digits; no number of the model has more than ten.
     return int(digits) if len(digits) <= 20 else float(digits)
+
+
+_decode = json.JSONDecoder(object_pairs_hook=_object, parse_int=_integer).decode
