@@ -17,6 +17,7 @@ from vethlib import BatchError, LinkNotFound, Session, Veth
 from vethlib.agent import State, group_of
 from vethlib.agent.host.recordfile import RecordFile
 from vethlib.agent.reconcile.configurator import Configurator
+from vethlib.session.write.create import Planned
 
 GROUP = str(group_of(LABEL))
 
@@ -206,6 +207,7 @@ def test_a_pair_of_which_an_end_is_moved_while_it_is_being_created_is_replaced(
 
     def create_by_half(veths: list[Veth], **kwargs: Any) -> object:
         monkeypatch.setattr(session, "create_many", create_many)
+        kwargs["before"]([Planned(veths[0], session.identity(at), session.identity("red"))])
         peer = ["peer", "name", "b", "group", GROUP, "netns", "red"]
         ip("link", "add", "name", "a", "group", GROUP, "type", "veth", *peer, netns=at)
         ip("link", "set", "dev", "b", "alias", f"vethlib label={LABEL} name=b", netns="red")

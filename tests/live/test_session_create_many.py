@@ -269,3 +269,31 @@ def test_a_namespace_that_went_meanwhile_took_its_pairs_along(session: Session) 
     with pytest.raises(ZeroDivisionError):
         session.create_many([Veth(End("a", "blue"), End("b", "red"))], progress=remove)
     assert poll(lambda: names("red") == set())
+
+
+# --- what it reports
+
+
+def test_each_batch_is_reported_with_its_namespaces_before_it_is_created_and_when_it_exists(session: Session) -> None:
+    wishes, before, made = wanted(MANY), [], []
+
+    def is_to_be(planned: list[create.Planned]) -> None:
+        assert not {pair.veth.a.name for pair in planned} & names(planned[0].veth.a.netns)
+        before.extend(planned)
+
+    session.create_many(wishes, before=is_to_be, made=made.extend)
+    assert [pair.veth for pair in before] == wishes
+    assert [(pair.a, pair.b) for pair in before] == [
+        (session.identity(veth.a.netns), session.identity(veth.b.netns)) for veth in wishes
+    ]
+    assert [(pair.a, pair.b) for pair in before] == [(pair.a[0], pair.b[0]) for pair in made]
+
+
+def test_nothing_is_created_if_the_report_before_it_fails(session: Session) -> None:
+    def refuse(_planned: list[create.Planned]) -> None:
+        raise RuntimeError("no room for the record")
+
+    before = host_state()
+    with pytest.raises(RuntimeError, match="no room"):
+        session.create_many(wanted(2), before=refuse)
+    assert host_state() == before

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 
 from vethlib.agent.config.mark import ADDRESS_PROTO
 from vethlib.agent.planning.confine import foreseen
-from vethlib.agent.planning.observed import NetnsId, is_same_link
+from vethlib.agent.planning.observed import is_same_link
 from vethlib.agent.planning.operations import AddNetns, ChangeLink, CreatePair, DeletePair, Operation, Plan, RemoveNetns
 from vethlib.endfields.table import FIELDS
 from vethlib.errors import BatchError, VethError
@@ -22,7 +22,7 @@ from vethlib.ns import Netns
 from vethlib.session import Session
 from vethlib.session.core.namespaces import Birth
 from vethlib.session.session import open_netns
-from vethlib.session.write.create import Made
+from vethlib.session.write.create import Made, Planned
 from vethlib.session.write.delete import DeleteItem
 
 from .executed import Execution
@@ -250,43 +250,26 @@ def _create(
 ) -> None:
     veths = {id(operation.veth): operation for operation in operations}
     failed: Mapping[Any, VethError] = {}
-    note = None
+    create = partial(session.create_many, on_error="continue", read=False)  # because a look follows
     if records is not None:
-        records.write(_intents(session, operations, records))
-        note = partial(_note_creations, veths, records, execution)
+        intend = partial(_note_intents, veths, records)
+        create = partial(create, before=intend, made=partial(_note_creations, veths, records, execution))
     try:
-        session.create_many(
-            [operation.veth for operation in operations],
-            on_error="continue",
-            progress=_step(progress, "create"),
-            made=note,
-            read=False,  # because a look follows
-        )
+        create([operation.veth for operation in operations], progress=_step(progress, "create"))
     except BatchError as batch:
         failed = {id(error.item): error for error in batch.exceptions}
     except VethError:
         raise
     except Exception as error:
-        failed = _one_by_one(
-            veths,
-            "create a pair",
-            error,
-            lambda key: session.create_many([veths[key].veth], on_error="continue", made=note, read=False),
-        )
+        failed = _one_by_one(veths, "create a pair", error, lambda key: create([veths[key].veth]))
     # The next look voids the intents that were not carried out: a pair that failed may exist in part.
     _account(veths, failed, execution)
 
 
-def _intents(session: Session, operations: Sequence[CreatePair], records: RecordFile) -> list[str]:
-    """Record the intents, and return their facts. Pairs with both ends in the home namespace need none."""
-    places: dict[str, NetnsId] = {"": records.home}
-    for ref in dict.fromkeys(end.namespace.ref for each in operations for end in (each.a, each.b)):
-        try:
-            places[ref] = places.get(ref) or session.identity(ref)
-        except VethError:
-            continue  # creating reports the reason
-    intents = [intended(operation, places) for operation in operations]
-    return [records.record.intend(pair) for pair in intents if pair is not None and not pair.is_within(records.home)]
+def _note_intents(veths: Mapping[int, CreatePair], records: RecordFile, pairs: Iterable[Planned]) -> None:
+    """Record pairs that are about to be created. Pairs with both ends in the home namespace need no record."""
+    intents = [intended(veths[id(pair.veth)], pair) for pair in pairs]
+    records.write([records.record.intend(pair) for pair in intents if not pair.is_within(records.home)])
 
 
 def _note_creations(

@@ -17,7 +17,7 @@ from vethlib.agent.planning.operations import CreatePair, Plan
 from vethlib.agent.planning.owned import OwnedPairs
 from vethlib.agent.planning.planner import plan
 from vethlib.agent.planning.recorded import PairRecord, RecordedEnd, RecordedPair
-from vethlib.session.write.create import Made
+from vethlib.session.write.create import Made, Planned
 
 from .given import facts_of_missing
 from .recordfile import RecordFile
@@ -130,13 +130,10 @@ def _is_gone(ends: list[RecordedEnd], observed: Observed, missing: Container[Lin
     )
 
 
-def intended(create: CreatePair, places: Mapping[str, NetnsId]) -> RecordedPair | None:
-    """Return the pair that is about to be created; None if it needs no record, or if a namespace of it is missing."""
+def intended(create: CreatePair, planned: Planned) -> RecordedPair:
+    """Return the pair that is about to be created."""
     ends = []
-    for interface in (create.a, create.b):
-        place = places.get(interface.namespace.ref)
-        if place is None:
-            return None
+    for interface, place in ((create.a, planned.a), (create.b, planned.b)):
         given, ref = bool(interface.phys_address), interface.namespace.ref
         ends.append(RecordedEnd(interface.name, place, 0, link=interface.kernel_name, given_mac=given, ref=ref))
     return RecordedPair(*ends)

@@ -13,7 +13,7 @@ from vethlib.session.core.namespaces import Birth
 from .base import SessionBase
 
 if TYPE_CHECKING:
-    from vethlib.session.write.create import Creation, Made
+    from vethlib.session.write.create import Creation, Made, Planned
     from vethlib.session.write.delete import DeleteItem
 
 __all__ = ["CreatingSession"]
@@ -52,6 +52,7 @@ class CreatingSession(SessionBase):
         on_error: Literal["rollback", "continue"] = "rollback",
         progress: Callable[[int, int], object] | None = None,
         made: Callable[[list[Made]], object] | None = None,
+        before: Callable[[list[Planned]], object] | None = None,
         wait: float | None = None,
         together: bool = False,
         read: bool = True,
@@ -62,7 +63,8 @@ class CreatingSession(SessionBase):
         raised with the Veth as its ``item``. With on_error="continue", all other pairs are created; then BatchError is
         raised with one error per failed pair, and the created pairs as ``created``. An interruption undoes everything
         in both cases. `progress(done, total)` is called from time to time. `made` is called with the pairs of each
-        batch as soon as they exist, each with the identities of its namespaces.
+        batch as soon as they exist, each with the identities of its namespaces, and `before` just before they are
+        created.
 
         `read` and `wait` apply as for :meth:`create`, `wait` to all pairs together; read=False takes a tenth to a fifth
         less time. A pair that does not become usable in time stays, and is in ``created`` of the WaitTimeout or
@@ -78,7 +80,7 @@ class CreatingSession(SessionBase):
         keep_going = on_error == "continue"
         creation = self._creation(list(veths), wait, read=read, keep_going=keep_going, together=together)
         try:
-            return creation.run(progress, made)
+            return creation.run(progress, made, before)
         except BaseException as error:
             if error is not creation.verdict:
                 creation.take_back(error)

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, NoReturn
 from vethlib._primitives import time
 from vethlib.errors import BatchError, DuplicateAddress, LinkNotFound, NetnsNotFound, VethError, WaitTimeout
 from vethlib.links import NetnsRef, Pair, Veth, spell
-from vethlib.session.core.namespaces import Birth, Namespaces, OpenNetns
+from vethlib.session.core.namespaces import Birth, Identity, Namespaces, OpenNetns
 from vethlib.session.core.undo import note, undo_all
 from vethlib.session.read.dying import Patience
 from vethlib.session.read.reading import find
@@ -27,7 +27,7 @@ from .freenames import FreeNames
 from .grouped import random_group
 from .job import Job, Side
 
-__all__ = ["Creation", "Made"]
+__all__ = ["Creation", "Made", "Planned"]
 
 _SLAB: Final = 64
 """Pairs built together. More per datagram gain nothing, and with two namespaces each, fds in use stay below 256."""
@@ -43,6 +43,14 @@ class Made(NamedTuple):
     pair: Pair
     a: Birth
     b: Birth
+
+
+class Planned(NamedTuple):
+    """A pair that is about to be created for `veth`, with the identity of each end's namespace."""
+
+    veth: Veth
+    a: Identity
+    b: Identity
 
 
 class _EndAt(NamedTuple):
@@ -98,18 +106,21 @@ class Creation:
         self._failed: dict[int, VethError] = {}
         self._under_way: Sequence[Job] = ()
         self._tell: Callable[[list[Made]], object] | None = None
+        self._announce: Callable[[list[Planned]], object] | None = None
         self.verdict: VethError | None = None  # the error of a call that has ended; the pairs in its `created` stay
 
     def run(
         self,
         progress: Callable[[int, int], object] | None = None,
         made: Callable[[list[Made]], object] | None = None,
+        before: Callable[[list[Planned]], object] | None = None,
     ) -> list[Pair]:
         """Create all pairs, slab by slab, and wait until they are usable, if `wait` was given.
 
         After any exception other than the `verdict`, the caller has to call :meth:`take_back` once more.
         """
         self._tell = made
+        self._announce = before
         try:
             return self._run(progress)
         except BaseException as error:
@@ -186,6 +197,8 @@ class Creation:
                 error.item = veth
                 self._failed[position] = error
         self._give_up_if_failed()
+        if self._announce is not None and slab.jobs:
+            self._announce([Planned(job.veth, job.a.place.identity, job.b.place.identity) for job in slab.jobs])
         self._under_way = slab.jobs
         slab.create(self._patience, keep_going=self._keep_going)
         if self._keep_going or not slab.has_errors:
