@@ -17,7 +17,7 @@ import pytest
 from tests.live.meddling import Meddlers, World
 from vethlib import IfIndexCache, Session
 from vethlib.agent.host.recordfile import RecordFile
-from vethlib.agent.reconcile import backoff, reconcilepass, watches
+from vethlib.agent.reconcile import backoff, choice, reconcilepass, watches
 from vethlib.agent.reconcile.configurator import Configurator
 from vethlib.agent.reconcile.observer import HostObserver
 from vethlib.agent.reconcile.watches import Watches
@@ -28,18 +28,18 @@ from vethlib.ifindex.watching import Watching
 pytestmark = pytest.mark.slow
 
 # Starving, it is right but for one in some hundred times: a dependant stays without its link.
-HOW = ["roomy", "overflowing", "noisy", *(["starving"] if "VETHLIB_STRESS_SECONDS" in os.environ else [])]
+HOW = ["roomy", "one by one", "overflowing", "noisy", *(["starving"] if "VETHLIB_STRESS_SECONDS" in os.environ else [])]
 SECONDS = float(os.environ.get("VETHLIB_STRESS_SECONDS", "1.5"))
 SEED = os.environ.get("VETHLIB_STRESS_SEED")
 AT_ALL = 60.0  # seconds until everything has to be right
 
 MOMENTS = [
     *((Watches, name) for name in ("_watch", "watch", "watch_also", "leads_to")),
-    *((IfIndexCache, name) for name in ("watch_all", "changes", "link")),
+    *((IfIndexCache, name) for name in ("watch_all", "watch_and_read", "changes", "link")),
     *((Watching, name) for name in ("_begin", "_publish")),
-    *((HostObserver, name) for name in ("look", "look_everywhere", "learn")),
+    *((HostObserver, name) for name in ("look", "look_everywhere", "look_at_created", "learn")),
     *((Follower, name) for name in ("changed", "moved", "follow")),
-    (watching, "links_in"),
+    *((watching, name) for name in ("links_in", "everything_in")),
     (reconcilepass, "execute"),
     (RecordFile, "write"),
 ]
@@ -52,6 +52,8 @@ def test_whatever_others_do_between_two_steps_everything_is_right_in_the_end(
     monkeypatch.setattr(backoff, "FREE_REPAIRS", 1 << 30)  # nothing here is a fight
     monkeypatch.setattr(backoff, "LONGEST_DELAY", 0.5)
     monkeypatch.setattr(watches, "REST", 0.3)
+    if how == "one by one":
+        monkeypatch.setattr(choice, "AT_ONCE", 0.25)
     if how == "overflowing":
         monkeypatch.setattr(watches, "IfIndexCache", partial(IfIndexCache, receive_buffer=6000))
     if how == "noisy":

@@ -275,10 +275,12 @@ def test_a_namespace_that_went_meanwhile_took_its_pairs_along(session: Session) 
 
 
 def test_each_batch_is_reported_with_its_namespaces_before_it_is_created_and_when_it_exists(session: Session) -> None:
-    wishes, before, made = wanted(MANY), [], []
+    wishes = wanted(MANY)
+    before: list[create.Planned] = []
+    made: list[create.Made] = []
 
     def is_to_be(planned: list[create.Planned]) -> None:
-        assert not {pair.veth.a.name for pair in planned} & names(planned[0].veth.a.netns)
+        assert not {pair.veth.a.name for pair in planned} & names(str(planned[0].veth.a.netns or ""))
         before.extend(planned)
 
     session.create_many(wishes, before=is_to_be, made=made.extend)

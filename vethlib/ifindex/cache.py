@@ -31,6 +31,7 @@ from vethlib.session.read.target import same_link
 from vethlib.session.session import open_netns
 
 from .changes import LinkChanges
+from .dumps import FirstLook
 from .event import LinkEvent
 from .reader import GLANCE
 from .table import Change
@@ -93,13 +94,14 @@ class IfIndexCache(WarnsUnclosed):
         check_type(session, Session, "session", "give the Session that is to use the cache")
         self._pid = os.getpid()
         self._lock = RLock()  # which knows whose it is, see _check_free()
+        self._device, home = session.identity("")  # all namespaces are on one file system
         self._watching = Watching(
             partial(open_netns, session),
             receive_buffer,
             _MOST_PENDING,
             addresses=addresses,
             coalesce=coalesce,
-            home=session.identity("")[1],
+            home=home,
         )
         self._watches = self._watching.watched.by_ref
         self._closed = False
@@ -166,6 +168,17 @@ class IfIndexCache(WarnsUnclosed):
         given = ["" if ref is None else ref for ref in refs]
         with self._at_work() as watching:
             watching.watch(given)
+
+    def watch_and_read(self, refs: Iterable[str]) -> dict[str, FirstLook]:
+        """Watch many namespaces like :meth:`watch_all`, and return what those have that were not watched before.
+
+        A namespace that could not be read in one attempt is missing. What happens to the others from then on is an
+        event.
+        """
+        given = list(refs)
+        with self._at_work() as watching:
+            looks = watching.watch(given, reading=True)
+        return {ref: look for ref, look in zip(given, looks, strict=True) if look is not None}
 
     def prepare(self) -> None:
         """Prepare for watching foreign namespaces. Raises NotPermitted if a capability is missing."""
@@ -331,6 +344,16 @@ class IfIndexCache(WarnsUnclosed):
         """Return whether the namespace that is watched by this reference is the one with that identity."""
         watch = self._watches.get(netns)
         return watch is not None and watch.inode == identity[1]
+
+    def identity(self, netns: str) -> tuple[int, int] | None:
+        """Return the identity of the namespace that is watched by this reference; None if none is."""
+        watch = self._watches.get(netns)
+        return None if watch is None else (self._device, watch.inode)
+
+    def record(self, netns: str, index: int) -> LinkMessage | None:
+        """Return a link that is watched by this reference, as of its last event; None if there is no such link."""
+        watch = self._watches.get(netns)
+        return None if watch is None else watch.table.get(index)
 
     # --- for the session
 

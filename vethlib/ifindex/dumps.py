@@ -1,43 +1,112 @@
-"""The links of several namespaces: an error in one of them is the result for that namespace, and not for the others."""
+"""The links of several namespaces: an error in one of them is the result for that namespace, and not for the others.
+
+A caller may ask for their addresses, too: for everything that a namespace has when it is first watched.
+"""
 
 from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Sequence
-from typing import ParamSpec, TypeAlias, TypeVar
+from struct import Struct
+from typing import Final, ParamSpec, TypeAlias, TypeVar
 
 from vethlib import ns
-from vethlib._nl.dump import link_bodies
+from vethlib._nl.addr import AddrMessage, parse_addr
+from vethlib._nl.dump import all_bodies, link_bodies
 from vethlib._nl.link import LinkMessage
-from vethlib.errors import NetlinkError, VethError, errno_text, error_class, is_exhaustion
+from vethlib.errors import Malformed, NetlinkError, VethError, errno_text, error_class, is_exhaustion
 from vethlib.session.core.refusal import system_errors
 
 from .table import records
 
-__all__ = ["Found", "links_in", "or_error"]
+__all__ = ["AddressKey", "FirstLook", "Found", "everything_in", "key_of", "links_in", "or_error"]
 
 Found: TypeAlias = dict[int, LinkMessage] | NetlinkError
 """The links in a namespace, by ifindex, or why they cannot be read."""
+
+AddressKey: TypeAlias = tuple[int, bytes, int, bytes]
+"""The identity of an address in its namespace: ifindex, address, prefix length and peer."""
+
+_COOKIE: Final = Struct("=Q")
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
+class FirstLook:
+    """What a namespace had when it was first watched: its links and addresses, with the events since then applied.
+
+    `cookie` tells it from all other namespaces since the boot (SO_NETNS_COOKIE); 0 if that is unknown.
+    """
+
+    __slots__ = ("addresses", "cookie", "links")
+
+    def __init__(self, cookie: int, links: dict[int, LinkMessage], addresses: dict[AddressKey, AddrMessage]) -> None:
+        self.cookie = cookie
+        self.links = links
+        self.addresses = addresses
+
+    def addresses_of(self, index: int) -> list[AddrMessage]:
+        """Return the addresses of a link."""
+        return [address for address in self.addresses.values() if address.ifindex == index]
+
+    def note_address(self, address: AddrMessage, *, added: bool) -> None:
+        """Apply an event: an address was added or has changed, or was removed."""
+        key = key_of(address)
+        if added:
+            self.addresses[key] = address
+        else:
+            self.addresses.pop(key, None)
+
+
 def links_in(fds: Sequence[int]) -> list[Found]:
     """Dump the links of each of these open namespaces. Raises NetlinkError only if resources run out."""
+    return [
+        bodies if isinstance(bodies, NetlinkError) else or_error(records, bodies) for bodies in _looks(fds, _bodies)
+    ]
+
+
+def everything_in(fds: Sequence[int]) -> list[FirstLook | None]:
+    """Dump the links and the addresses of each of these open namespaces; None where that takes more than one attempt.
+
+    Raises NetlinkError only if resources run out.
+    """
+    return [
+        None if bodies is None or isinstance(bodies, NetlinkError) else _first_look(*bodies)
+        for bodies in _looks(fds, _all_bodies)
+    ]
+
+
+def _looks(fds: Sequence[int], look: Callable[[], T | NetlinkError]) -> Sequence[T | NetlinkError]:
     with system_errors("list the links of the watched namespaces"):
         try:
-            looks = ns.map_in(fds, _bodies)
+            return ns.map_in(fds, look)
         except VethError as error:
             if is_exhaustion(error):
                 raise
             # One of the namespaces cannot be entered.
-            looks = [or_error(ns.call_in, fd, _bodies) for fd in fds]
-        return [bodies if isinstance(bodies, NetlinkError) else or_error(records, bodies) for bodies in looks]
+            return [or_error(ns.call_in, fd, look) for fd in fds]
+
+
+def _first_look(cookie: bytes, links: list[bytes], addresses: list[bytes]) -> FirstLook | None:
+    try:
+        found = {key_of(address): address for address in map(parse_addr, addresses)}
+        return FirstLook(_COOKIE.unpack(cookie)[0], records(links), found)
+    except Malformed:
+        return None
+
+
+def key_of(address: AddrMessage) -> AddressKey:
+    """Return the identity of an address in its namespace."""
+    return address.ifindex, address.address, address.prefixlen, address.peer
 
 
 def _bodies() -> list[bytes] | NetlinkError:
     return or_error(link_bodies)
+
+
+def _all_bodies() -> tuple[bytes, list[bytes], list[bytes]] | NetlinkError | None:
+    return or_error(all_bodies)
 
 
 def or_error(look: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | NetlinkError:

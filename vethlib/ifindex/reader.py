@@ -143,8 +143,12 @@ class EventReader:
                 self._remove(watch, _INDEX.unpack_from(datagram, start)[0])
 
     def _report_address(self, watch: Watch, kind: EventKind, address: AddrMessage) -> None:
+        if watch.fresh is not None:
+            if watch.first is not None:
+                watch.first.note_address(address, added=kind == "address")
+            return
         record = watch.table.get(address.ifindex)
-        if watch.fresh is not None or record is None:
+        if record is None:
             return
         if self._reports.changes is None:
             self._report(watch, (kind, record, address))

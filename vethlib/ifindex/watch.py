@@ -9,6 +9,7 @@ from typing import Any
 from vethlib._nl.link import LinkMessage
 from vethlib.links import NetnsRef
 
+from .dumps import FirstLook
 from .observatory import Observatory
 from .table import Table
 
@@ -18,11 +19,11 @@ __all__ = ["Watch"]
 class Watch:
     """A watched namespace. `refs` lead to it, in the order in which they were given.
 
-    `fresh` has the links of a dump by ifindex while later events are applied to it without being reported. `is_over`
-    once it is no longer watched.
+    `fresh` has the links of a dump by ifindex while later events are applied to it without being reported; so has
+    `first`, with the addresses, for a caller who asked for them. `is_over` once it is no longer watched.
     """
 
-    __slots__ = ("fresh", "inode", "is_over", "nsid", "observatory", "refs", "rests_until", "table")
+    __slots__ = ("first", "fresh", "inode", "is_over", "nsid", "observatory", "refs", "rests_until", "table")
 
     def __init__(self, observatory: Observatory, nsid: int, inode: int) -> None:
         self.observatory = observatory
@@ -32,6 +33,7 @@ class Watch:
         self.refs: tuple[Any, ...] = ()
         self.table: Table = {}
         self.fresh: dict[int, LinkMessage] | None = None
+        self.first: FirstLook | None = None
         self.rests_until = 0.0  # the earliest time for the next dump
 
     def add_ref(self, ref: Any) -> None:

@@ -39,7 +39,7 @@ from vethlib.links import NetnsRef
 from vethlib.session.core.refusal import system_errors
 
 from .changes import LinkChanges
-from .dumps import Found, links_in, or_error
+from .dumps import FirstLook, Found, everything_in, links_in, or_error
 from .news import News
 from .noise import Noise
 from .observatories import Observatories
@@ -120,12 +120,15 @@ class Watching:
 
     # --- which namespaces
 
-    def watch(self, refs: Sequence[NetnsRef]) -> None:
-        """Watch all of them, or none. Raises what opening a reference raises, NotPermitted, NetlinkError."""
+    def watch(self, refs: Sequence[NetnsRef], *, reading: bool = False) -> list[FirstLook | None]:
+        """Watch all of them, or none. Raises what opening a reference raises, NotPermitted, NetlinkError.
+
+        If `reading`, return what each has: None where it was watched before, or could not be read at once.
+        """
         admitted: list[tuple[NetnsRef, Watch]] = []
         try:
             for start in range(0, len(refs), _SLAB):
-                admitted += self._admit(refs[start : start + _SLAB])
+                admitted += self._admit(refs[start : start + _SLAB], reading=reading)
             self.catch_up()  # if a queue overflowed meanwhile, this resyncs before anything is reported
         except BaseException:
             for watch in self.watched.unpublished():
@@ -134,8 +137,12 @@ class Watching:
         for ref, watch in admitted:
             if self.watched.by_nsid.get(watch.nsid) is watch:  # has not ended meanwhile
                 self._publish(ref, watch)
+        first = [None if watch.is_over else watch.first for _, watch in admitted]
+        for _, watch in admitted:
+            watch.first = None
+        return first
 
-    def _admit(self, refs: Sequence[NetnsRef]) -> list[tuple[NetnsRef, Watch]]:
+    def _admit(self, refs: Sequence[NetnsRef], *, reading: bool) -> list[tuple[NetnsRef, Watch]]:
         """Return the watch of each reference; a new one has its links in `fresh`."""
         opened: list[tuple[NetnsRef, ns.Descriptor, int]] = []
         try:
@@ -148,28 +155,32 @@ class Watching:
             new = {inode: (ref, owner) for ref, owner, inode in opened if inode not in self.watched.by_inode}
             if self._home in new:
                 ref, owner = new.pop(self._home)
-                self._begin({self._home: (ref, owner)}, self._observatories.at_home(owner.fileno()))
+                self._begin({self._home: (ref, owner)}, self._observatories.at_home(owner.fileno()), reading=False)
             for suspect in (False, True):
                 if some := {inode: at for inode, at in new.items() if self._noise.is_suspect(inode) is suspect}:
-                    self._begin(some, self._observatories.with_room(suspect=suspect))
+                    self._begin(some, self._observatories.with_room(suspect=suspect), reading=reading)
             return [(ref, self.watched.by_inode[inode]) for ref, _, inode in opened]
         finally:
             for _, owner, _ in opened:
                 owner.close()
 
-    def _begin(self, new: dict[int, tuple[NetnsRef, ns.Descriptor]], observatory: Observatory) -> None:
+    def _begin(
+        self, new: dict[int, tuple[NetnsRef, ns.Descriptor]], observatory: Observatory, *, reading: bool
+    ) -> None:
         fds = [owner.fileno() for _, owner in new.values()]
         ids = observatory.assign(fds)
-        looks = links_in(fds)
+        first = everything_in(fds) if reading else [None] * len(fds)
+        rest = iter(links_in([fd for fd, look in zip(fds, first, strict=True) if look is None]))
+        looks = [next(rest) if look is None else look.links for look in first]
         for (ref, _), found in zip(new.values(), looks, strict=True):
             if isinstance(found, NetlinkError):
                 with system_errors("list the links of the watched namespaces", ref):
                     raise found
-        for nsid, (inode, (ref, _)), found in zip(ids, new.items(), looks, strict=True):
+        for nsid, (inode, (ref, _)), found, look in zip(ids, new.items(), looks, first, strict=True):
             assert not isinstance(found, NetlinkError)
             watch = Watch(observatory, nsid, inode)
             watch.add_ref(ref)
-            watch.fresh = found
+            watch.fresh, watch.first = found, look
             self.watched.add(watch)
         self._reader.drain_for_now(observatory)
 
@@ -347,8 +358,10 @@ class Watching:
         now = time.monotonic()
         return 0.0 if self.reports.changes is None else now + _REST * (now - began)
 
-    def _look_again(self, observatory: Observatory, watches: Iterable[Watch], pause: float = FIRST_PAUSE) -> None:
+    def _look_again(self, observatory: Observatory, watches: Sequence[Watch], pause: float = FIRST_PAUSE) -> None:
         published = [watch for watch in watches if watch.fresh is None]
+        for watch in watches:
+            watch.first = None  # events of its addresses may be lost
         try:
             for watch, found in self._found_again(observatory, watches):
                 if found is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from vethlib.agent.planning.observed import NetnsId
 from vethlib.agent.planning.operations import CreatePair, Operation, Plan
@@ -11,7 +12,10 @@ from vethlib.agent.state import State, Verdict
 from vethlib.errors import VethError
 from vethlib.session.write.create import Made
 
-__all__ = ["Execution"]
+__all__ = ["CreatedPair", "Execution"]
+
+CreatedPair: TypeAlias = tuple[CreatePair, Made]
+"""The creation of a pair, and what came of it."""
 
 
 @dataclass(slots=True)
@@ -25,7 +29,7 @@ class Execution:
     done: list[Operation] = field(default_factory=list)
     errors: list[tuple[Operation, VethError]] = field(default_factory=list)
     added: dict[str, NetnsId] = field(default_factory=dict)
-    made: list[tuple[CreatePair, Made]] = field(default_factory=list)
+    made: list[CreatedPair] = field(default_factory=list)
 
     def verdicts(self, plan: Plan) -> dict[str, Verdict]:
         """Return the state of every interface: the verdict of the plan, or FAILED with the refusal of the kernel."""

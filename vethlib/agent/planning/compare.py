@@ -15,11 +15,19 @@ from vethlib.agent.reasons import Reason, needs_rebuild
 from vethlib.endfields.table import FIELDS
 from vethlib.links import Address, Link
 
-from .detection import duplicates
+from .detection import duplicates, unusable
 from .observed import SeenLink
-from .operations import ChangeLink, named
+from .operations import ChangeLink, CreatePair, named
 
-__all__ = ["change_of", "is_as_given", "link_differences", "rebuild_reason", "unknown_addresses", "will_expire"]
+__all__ = [
+    "change_of",
+    "is_as_created",
+    "is_as_given",
+    "link_differences",
+    "rebuild_reason",
+    "unknown_addresses",
+    "will_expire",
+]
 
 
 _TAKES_LATE = frozenset({"name", "mac", "mtu", "ipv6", "master"})
@@ -119,6 +127,29 @@ def change_of(
             late = {name: value for name, value in seen.further.items() if FIELDS[name].late and value}
             change = replace(change, changes={name: (value, value) for name, value in late.items()} | changes)
     return None if change.is_empty else change
+
+
+def is_as_created(create: CreatePair, a: SeenLink, b: SeenLink, label: str) -> bool:
+    """Return whether these are the ends of a pair that was created, and nothing is left to do about either of them.
+
+    Everything counts, even what a tenant may change: what differs is left to a look.
+    """
+    for interface, end, seen, other, peer in (
+        (create.a, create.veth.a, a, b, create.b),
+        (create.b, create.veth.b, b, a, create.a),
+    ):
+        link = seen.link
+        if link.kind != "veth" or link.peer_index != other.link.index:
+            return False
+        if link.alias != end.alias or link.group != end.group:
+            return False
+        if interface.further or rebuild_reason(interface, seen) is not None:
+            return False
+        if change_of(interface, seen, label, marked=False, peer=other) is not None:
+            return False
+        if unusable(interface, seen, peer) is not None:
+            return False
+    return True
 
 
 def _with_addresses(change: ChangeLink, seen: SeenLink, peer: SeenLink | None) -> ChangeLink:

@@ -6,8 +6,9 @@ Theory of operation:
    another program changed, a time that has come. Nothing else of an event is remembered (`events`, `occasions`).
 2. A pass compares the desired with the observed state of the marked interfaces: it observes, plans, executes, and
    observes again, until there is nothing left to do. They are planned together with the interfaces that they concern,
-   so that thousands cost as much as bulk operations do. An interface is CONFIGURED because a look has found it to be as
-   configured, never because of what was done about it (`reconcilepass`).
+   so that thousands cost as much as bulk operations do. An interface is CONFIGURED because it was found to be as
+   configured, by a look or by what is read when its namespace is first watched, never because of what was done about it
+   (`reconcilepass`).
 3. The first look is at the whole host: it finds everything that an earlier run has left, wherever that is. What is not
    configured is deleted only after :meth:`Configurator.resync` has set the whole configuration.
 4. One switch (`backoff.next_step`) decides what follows for an interface: done, wait for an event, retry later, or

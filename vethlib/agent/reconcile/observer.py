@@ -6,23 +6,26 @@ the whole host. Between looks, events mark interfaces to be looked at again; onl
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from typing import TypeAlias
 
 from vethlib.agent.config.model import Interface
 from vethlib.agent.host.creatable import CreatableNetns
-from vethlib.agent.host.executed import Execution
+from vethlib.agent.host.executed import CreatedPair, Execution
 from vethlib.agent.host.given import attributed
 from vethlib.agent.host.observation import find_recorded, fingerprints, look_at, observe
 from vethlib.agent.host.recordfile import RecordFile
 from vethlib.agent.host.recording import ends_missing
 from vethlib.agent.planning.compare import link_differences
 from vethlib.agent.planning.desired import Desired
-from vethlib.agent.planning.observed import LinkId, NetnsId, Observed, SeenLink
+from vethlib.agent.planning.observed import LinkId, NetnsId, Observed, SeenLink, SeenNetns, is_same_netns
 from vethlib.agent.planning.owned import OwnedPairs
 from vethlib.agent.planning.recorded import RecordedEnd
+from vethlib.ifindex.dumps import FirstLook
 from vethlib.links import Link
 from vethlib.session import Session
+from vethlib.session.read.reading import addresses_of, read_addresses, to_link
+from vethlib.session.session import open_namespaces
 
 from .watches import Watches
 
@@ -98,6 +101,40 @@ class HostObserver:
         at = [(seen.ref, seen.link.index) for seen in links]
         observed = look_at(self._session, dict(at), at, gone={}, create_missing=False)
         return attributed(observed, self._records.record).by_index
+
+    def look_at_created(self, created: Iterable[CreatedPair], looks: Mapping[str, FirstLook]) -> Observed:
+        """Return the ends of pairs that were created, in namespaces that are watched by now.
+
+        `looks` has what each of these namespaces had when it was first watched; every later change is an event. The
+        links in the home namespace are known by events, and only their addresses are read. Other ends are left out.
+
+        Raises VethError if the home namespace cannot be read.
+        """
+        netns: dict[str, SeenNetns] = {}
+        links: dict[LinkId, SeenLink] = {}
+        cookies: dict[NetnsId, int] = {}
+        with open_namespaces(self._session) as namespaces:
+            for create, (_, pair, *births) in created:
+                ends = [interface.namespace.ref for interface in (create.a, create.b)]
+                ids = [(birth[0], link.index) for link, birth in zip(pair, births, strict=True)]
+                for ref, link, (place, cookie), peer in zip(ends, pair, births, reversed(ids), strict=True):
+                    look = looks.get(ref)
+                    record = self.watches.cache.record(ref, link.index)
+                    if record is None or self.watches.led_to(ref) != place:
+                        continue
+                    if not ref:
+                        messages = read_addresses(namespaces, namespaces.home, link.index)
+                    elif look is not None and is_same_netns(place, cookie, place, look.cookie):
+                        messages = look.addresses_of(link.index)
+                    else:
+                        continue
+                    addresses = tuple(addresses_of(messages))
+                    seen = SeenLink(place, ref, to_link(record, ref, addresses), addresses, peer, cookie)
+                    links[seen.id] = seen
+                    cookies[place] = cookie
+                    netns[ref] = SeenNetns(ref, place)
+        observed = Observed(netns, list(links.values()), cookies)
+        return self.creatable.admit(attributed(observed, self._records.record))
 
     def look_everywhere(self, desired: Desired) -> Observed:
         """Look at the home namespace, every named namespace, and every namespace of an interface or a recorded pair."""

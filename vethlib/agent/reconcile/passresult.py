@@ -97,6 +97,13 @@ class PassResult:
             self.detecting.pop(name, None)
         self.plan = replace(self.plan, found={**self.plan.found, **seen})
 
+    def add_settled(self, observed: Observed, found: Mapping[str, SeenLink]) -> None:
+        """Add interfaces whose links were found to be as configured without a look of the pass."""
+        self.names |= found.keys()
+        verdicts = {**self.plan.verdicts, **dict.fromkeys(found, Verdict(State.CONFIGURED))}
+        self.plan = replace(self.plan, verdicts=verdicts, found={**self.plan.found, **found})
+        self.observed = replace(self.observed, netns={**self.observed.netns, **observed.netns})
+
     def is_undisturbed(self) -> bool:
         """Return whether there is no interface that a later look could judge differently by itself."""
         return not (self.done or self.errors or self.held or self.unseen or self.deferred) and not (

@@ -6,7 +6,9 @@ interfaces that claim the same name in the same namespace, and the owner of ever
 If more pairs are to be created than one pass may create, the others are created as they are planned, a few at a time,
 and then looked at, a few at a time (`PlannedCreation`). Other passes have their turn in between. The namespaces of
 these pairs are watched when all are created: each watched namespace makes every event of a link dearer, and creating a
-pair causes a dozen. The look at a pair comes after that, so that it finds what has happened meanwhile.
+pair causes a dozen. Watching a namespace reads what it has, and from then on every change is an event, in the home
+namespace since the start. So a pair that is then as it was created needs no look of its own. A look finds out about all
+others: those that others have changed meanwhile, and those with something that no message has.
 """
 
 from __future__ import annotations
@@ -18,11 +20,14 @@ from dataclasses import replace
 from typing import Any, Final
 
 from vethlib._primitives import time
+from vethlib.agent.config.model import Interface
+from vethlib.agent.host.executed import CreatedPair
 from vethlib.agent.host.execution import execute
 from vethlib.agent.host.recording import facts_of_look
+from vethlib.agent.planning.compare import is_as_created
 from vethlib.agent.planning.confine import plan_apart
 from vethlib.agent.planning.detection import unusable
-from vethlib.agent.planning.observed import NetnsId, Observed
+from vethlib.agent.planning.observed import NetnsId, Observed, SeenLink
 from vethlib.agent.planning.operations import AddNetns, ChangeLink, CreatePair, DeletePair, Operation, Plan
 from vethlib.agent.planning.owned import OwnedPairs
 from vethlib.agent.planning.planner import plan
@@ -30,6 +35,8 @@ from vethlib.agent.planning.words import drift, drifted
 from vethlib.agent.reasons import drift_persists, not_deletable
 from vethlib.agent.state import State
 from vethlib.errors import VethError
+from vethlib.ifindex.dumps import FirstLook
+from vethlib.session.core.namespaces import Birth
 
 from .choice import Choice, split, without_unused_netns
 from .occasions import Scope
@@ -72,10 +79,52 @@ class ReconcilePass:
         self._choice = Choice(owners.session, owners.backoff)
         self._leftovers = False
         self._unrecorded = 0
+        self._created: Sequence[CreatedPair] = ()
+        self._first: Mapping[str, FirstLook] = {}
+
+    def expect(self, created: Sequence[CreatedPair], looks: Mapping[str, FirstLook]) -> None:
+        """Do without a look at those of these pairs that are as they were created.
+
+        `looks` has what each of their namespaces had when it was first watched.
+        """
+        self._created = created
+        self._first = looks
 
     def run(self) -> PassResult:
         """Run the pass. Raises VethError if looking is impossible."""
-        self._names |= self._desired.with_peers(self.scope.names)
+        observed, settled = self._settled()
+        self._names |= self._desired.with_peers(self.scope.names.keys() - settled.keys())
+        if self._names or self._freed or not settled:
+            result = self._run()
+        else:
+            result = PassResult(self._names, observed, Plan((), {}), self._done)
+        if settled:
+            result.add_settled(observed, settled)
+        return result
+
+    def _settled(self) -> tuple[Observed, dict[str, SeenLink]]:
+        """Return the links of the pairs that are as they were created, and still to be as they were planned."""
+        if not self._created:
+            return Observed({}), {}
+        with self._counters.timing("look"):
+            observed = self._observer.look_at_created(self._created, self._first)
+        settled: dict[str, SeenLink] = {}
+        for create, made in self._created:
+            a = self._end_of(create.a, observed, made.a, made.pair.a.index)
+            b = self._end_of(create.b, observed, made.b, made.pair.b.index)
+            if a is not None and b is not None and is_as_created(create, a, b, self._owners.label):
+                settled[create.a.name], settled[create.b.name] = a, b
+        self._freed |= self._desired.claim_seen(settled, observed)
+        return observed, settled
+
+    def _end_of(self, interface: Interface, observed: Observed, birth: Birth, index: int) -> SeenLink | None:
+        """Return the only end of an interface, if that was observed and the interface is still desired like this."""
+        end = birth[0], index
+        if self._desired.interfaces.get(interface.name) is not interface:
+            return None
+        return observed.by_index.get(end) if self._observer.known.get(interface.name, {}).keys() == {end} else None
+
+    def _run(self) -> PassResult:
         for left in reversed(range(_ROUNDS)):
             with self._counters.timing("look"):
                 observed, owned = self._look()
@@ -242,7 +291,7 @@ class ReconcilePass:
 
     # --- acting
 
-    def act(self, operations: Iterable[Operation]) -> list[CreatePair]:
+    def act(self, operations: Iterable[Operation]) -> list[CreatedPair]:
         """Carry out these operations; return the pairs that were created."""
         with self._counters.timing("execute"):
             chosen = Plan(tuple(operations), {})
@@ -259,7 +308,7 @@ class ReconcilePass:
             if not names:
                 self._leftovers = True
                 _log.warning("%s", error)
-        return [create for create, _ in execution.made]
+        return execution.made
 
     def _detach(self, operations: Iterable[Operation], observed: Observed) -> None:
         """Detach the dependants of links that are about to be deleted, renamed or set down."""
@@ -295,7 +344,7 @@ class PlannedCreation:
         self._additions = [operation for operation in planned if isinstance(operation, AddNetns)]
         self._left = [operation for operation in planned if isinstance(operation, CreatePair)]
         self._created: set[str] = set()
-        self._looks: deque[tuple[ReconcilePass, set[str]]] = deque()  # each with the references to watch before
+        self._looks: deque[tuple[ReconcilePass, list[CreatedPair]]] = deque()  # each with what was created for it
 
     @property
     def scope(self) -> Scope:
@@ -308,7 +357,7 @@ class PlannedCreation:
         return not self._left and not self._looks
 
     def give_way(self) -> None:
-        """Leave marked interfaces to other passes; except those that are created, which are looked at anyway."""
+        """Leave marked interfaces to other passes; except those that are created, which are looked at here."""
         occasions = self._owners.occasions
         if not (marked := occasions.marked()):
             return
@@ -331,8 +380,9 @@ class PlannedCreation:
             return None
         if not self._looks:
             return None
-        look, refs = self._looks.popleft()
-        self._owners.observer.watches.watch_more(refs)
+        look, created = self._looks.popleft()
+        refs = {end.namespace.ref for create, _ in created for end in (create.a, create.b)}
+        look.expect(created, self._owners.observer.watches.watch_more(refs))
         for name in look.scope.names:
             del self._causes[name]
             self._created.discard(name)
@@ -344,5 +394,5 @@ class PlannedCreation:
         look = ReconcilePass(self._owners, Scope(causes, "", {}, causes), loopback=self._loopback)
         created = look.act(without_unused_netns([*self._additions, *first]))
         self._left = left
-        self._created.update(name for create in created for name in create.interfaces)
-        self._looks.append((look, {end.namespace.ref for create in created for end in (create.a, create.b)}))
+        self._created.update(name for create, _ in created for name in create.interfaces)
+        self._looks.append((look, created))

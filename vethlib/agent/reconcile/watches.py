@@ -19,6 +19,7 @@ from vethlib.agent.reasons import Reason, ReasonCode, events_ignored, events_mis
 from vethlib.errors import NetlinkError, NetnsNotFound, VethError, is_exhaustion
 from vethlib.follow import Follower
 from vethlib.ifindex import IfIndexCache
+from vethlib.ifindex.dumps import FirstLook
 from vethlib.links import Link
 from vethlib.session import Session
 
@@ -140,12 +141,17 @@ class Watches:
                 refs.add(ref)
         return bool(refs) and self._watch(refs)
 
-    def watch_more(self, refs: Iterable[str]) -> None:
-        """Watch those of these namespaces that are not watched yet."""
+    def watch_more(self, refs: Iterable[str]) -> dict[str, FirstLook]:
+        """Watch those of these namespaces that are not watched yet, and return what they have, as far as it was read.
+
+        What changes there from then on is an event.
+        """
         new = [ref for ref in refs if ref not in self._led_to]
         if self._rests:
             new = [ref for ref in new if (place := self.leads_to(ref)) is None or not self._waits(ref, place)]
-        self._watch(new)
+        looks: dict[str, FirstLook] = {}
+        self._watch(new, looks)
+        return looks
 
     def watch_also(self, refs: Iterable[str]) -> None:
         """Watch these namespaces, too, as far as they exist."""
@@ -160,20 +166,23 @@ class Watches:
                 new.append(ref)
         self._watch(new)
 
-    def _watch(self, refs: Iterable[str]) -> bool:
+    def _watch(self, refs: Iterable[str], looks: dict[str, FirstLook] | None = None) -> bool:
         refs = list(refs)
         try:
-            self.cache.watch_all(refs)
+            if looks is None:
+                self.cache.watch_all(refs)
+            else:
+                looks |= self.cache.watch_and_read(refs)
         except VethError:
             # One has ended since the look, or cannot be read, or there are too few descriptors for all of them. The
             # others have to be watched nevertheless.
             refs = [ref for ref in refs if self._watch_one(ref)]
         places = {}
         for ref in refs:
-            place = self._place_or_note(ref)
-            if place is None or not self.cache.is_at(ref, place):
-                continue  # it leads elsewhere since then, or nowhere, which is an event
-            places[ref] = place
+            place = self.cache.identity(ref)
+            if place is None:
+                continue  # it has ended since then
+            places[ref] = place  # if it leads elsewhere by now, that is an event
             self.unwatched.pop(ref, None)
         for ref, place in places.items():
             self._forget(ref)
