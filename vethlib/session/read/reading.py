@@ -272,11 +272,14 @@ def read_link(namespaces: Namespaces, target: Target) -> Link:
 
 def read_links(namespaces: Namespaces, place: OpenNetns, netns: NetnsRef) -> list[Link]:
     """Return every link in `place` with its addresses, in the kernel's order."""
-    links = table(namespaces, place)
+    links: list[Any] = table(namespaces, place)
     addresses: dict[int, list[Address]] = {}
     for address in addresses_of(read_addresses(namespaces, place)):
         addresses.setdefault(address.index, []).append(address)
-    return [to_link(link, netns, addresses.get(link.ifindex, ())) for link in links]
+    # In place, so that each message is freed at once: of another list, the garbage collector would have the work.
+    for position, message in enumerate(links):
+        links[position] = to_link(message, netns, addresses.get(message.ifindex, ()))
+    return links
 
 
 def read_stats(namespaces: Namespaces, target: Target) -> Stats:
