@@ -81,7 +81,6 @@ def test_a_resolver_that_does_not_answer_takes_nothing_down(resolver: MemoryReso
             settle(configurator)
         after = [status for status in configurator.status() if status.name.startswith("port")]
         assert [status.warning_code for status in after] == [ReasonCode.UNCHECKED] * 2
-        assert all("the engine does not answer" in status.warning for status in after)
         assert [replace(status, warning="", warning_code="") for status in after] == before
         assert before[0].link is not None
         assert configurator.indexes.index("port1") == before[0].link.index

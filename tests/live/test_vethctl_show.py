@@ -241,8 +241,6 @@ def test_where_there_is_nothing_it_says_so_beside_the_result(vethctl: Vethctl) -
 def test_what_is_not_there_is_an_error_with_a_way_on(vethctl: Vethctl, pair: None) -> None:
     said = vethctl("show", "nope@blue", "--json")
     assert (said.code, said.error["code"]) == (2, "link-not-found")
-    assert "'nope' in netns:blue" in said.error["error"]
-    assert "vethctl show --all" in said.error["hint"]
     assert ": @blue" in vethctl("show", "blue").err
     said = vethctl("show", "@nowhere", "--json")
     assert (said.code, said.error["code"]) == (2, "netns-not-found")
@@ -287,7 +285,7 @@ def test_a_user_who_may_not_enter_others_sees_at_least_home(vethctl: Vethctl, pa
     with dropped():
         said = vethctl("show", "@blue", "--json")
     assert (said.code, said.error["code"]) == (2, "not-permitted")
-    assert "vethctl doctor" in said.error["hint"]
+    assert said.reasons == [("not-permitted", "", "missing-capability", "CAP_SYS_ADMIN")]
 
 
 def test_a_system_error_is_reported_with_what_it_is_about(vethctl: Vethctl, monkeypatch: pytest.MonkeyPatch) -> None:

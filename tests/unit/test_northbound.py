@@ -160,7 +160,9 @@ def test_a_field_the_namespace_type_does_not_read_is_warned_of_with_both_names()
 
 
 def test_link_only_with_addresses_is_warned_of() -> None:
-    assert "ip_addresses is ignored" in read_value(changed(link_only=True)).warnings[0]
+    interface = read_value(changed(link_only=True)).interface
+    assert interface is not None
+    assert [remark.code for remark in interface.remarks] == ["addresses-ignored"]
 
 
 def test_a_list_is_read_one_by_one_and_each_tells_its_place() -> None:

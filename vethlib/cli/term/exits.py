@@ -49,9 +49,18 @@ def report(output: Output, error: VethError) -> int:
         output.error(message, code="invalid-value", field=error.field, hint=error.hint)
         return INVALID
     name = type(error).__name__
-    output.error(message, code=_kebab(name), hint=_hint(error, name))
+    output.error(message, code=_kebab(name), hint=_hint(error, name), cause=_cause(error, name))
     # By name: importing the class would import protobuf, which takes longer than most commands.
     return INVALID if name == "UnreadablePath" else REFUSED
+
+
+def _cause(error: VethError, name: str) -> tuple[str, str] | None:
+    """Return the code of the reason for an error, and what that is about; None if the class says it all."""
+    if name == "StoreError":
+        return str(getattr(error, "code", "")), str(getattr(error, "path", ""))
+    if isinstance(error, NotPermitted) and error.capability:
+        return "missing-capability", error.capability
+    return None
 
 
 def _hint(error: VethError, name: str) -> str:

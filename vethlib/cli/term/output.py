@@ -102,17 +102,28 @@ class Output:
             self._complain(f"{paint('warning:', 'warning')} {without_password(text)}")
 
     def error(
-        self, message: str, *, code: str, field: str = "", hint: str = "", reasons: Sequence[Reason] = ()
+        self,
+        message: str,
+        *,
+        code: str,
+        field: str = "",
+        hint: str = "",
+        reasons: Sequence[Reason] = (),
+        cause: tuple[str, str] | None = None,
     ) -> None:
-        """Report an error and what to do about it; with JSON, as an object on a line, with the codes of the reasons."""
+        """Report an error and what to do about it; with JSON, as an object on a line, with the codes of the reasons.
+
+        `cause` is the code of another reason, and what it is about.
+        """
         message, field, hint = map(without_password, (message, field, hint))
         if self.as_json:
             value: dict[str, Any] = {"error": printable(message), "code": code}
             value |= {"field": printable(field), "hint": printable(hint)}
-            if reasons:
-                value["reasons"] = [
-                    reason._replace(about=printable(without_password(reason.about))).as_dict() for reason in reasons
-                ]
+            listed = [reason._replace(about=printable(without_password(reason.about))).as_dict() for reason in reasons]
+            if cause is not None:
+                listed.append({"code": cause[0], "about": printable(without_password(cause[1]))})
+            if listed:
+                value["reasons"] = listed
             self._complain(json.dumps(value))
             return
         self._complain(f"{paint('vethctl:', 'bad')} {message}")
