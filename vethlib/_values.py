@@ -81,8 +81,21 @@ class _ValueType(type):
             "_compared": attrgetter(*(field for field in annotations if field not in asides)),
         }
         made = super().__new__(cls, name, bases, namespace)
-        made.__init__ = _init(made, annotations, positional, defaults)  # type: ignore[misc]
+        made.__init__ = _Init(made, positional)  # type: ignore[misc]
         return made
+
+
+class _Init:
+    """Makes the ``__init__`` of a class when it is first needed: to compile all of them takes a millisecond."""
+
+    def __init__(self, cls: Any, positional: tuple[str, ...]) -> None:
+        self._cls = cls
+        self._positional = positional
+
+    def __get__(self, value: object, cls: type) -> Any:
+        own = self._cls
+        init = own.__init__ = _init(own, own._annotations, self._positional, own._defaults)
+        return init.__get__(value, cls)
 
 
 def _init(cls: type, annotations: dict[str, Any], positional: tuple[str, ...], defaults: dict[str, Any]) -> Any:

@@ -143,3 +143,27 @@ def test_importing_the_library_does_not_import_dataclasses() -> None:
     script = "import vethlib, sys; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     assert {"dataclasses", "inspect", "copy"} & set(modules) == set()
+
+
+def test_a_class_is_made_complete_by_whatever_needs_it_first() -> None:
+    """Its ``__init__`` is compiled then: by a value, by a value of a class derived from it, or by a look at it."""
+
+    class Point(Value):
+        x: int
+        y: int = 2
+
+        def __post_init__(self) -> None:
+            seen.append(self.x)
+
+    class Place(Point):
+        pass
+
+    class Other(Value):
+        x: int
+
+    seen: list[int] = []
+    assert Place(1) == Place(x=1, y=2)
+    assert (Point(3), seen) == (Point(3, 2), [1, 1, 3, 3])
+    assert [*inspect.signature(Other).parameters] == ["x"]
+    with pytest.raises(TypeError, match="x"):
+        Other()  # type: ignore[call-arg]
