@@ -18,7 +18,8 @@ from hashlib import blake2s
 from vethlib.endfields.table import FIELDS
 from vethlib.errors import InvalidValue
 
-from .model import Interface, check_interface_name
+from .model import Interface
+from .textchecks import check_interface_name
 
 __all__ = ["ADDRESS_PROTO", "Mark", "alias_of", "check_label", "group_of", "is_ours", "read_alias"]
 

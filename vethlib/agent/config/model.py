@@ -11,7 +11,6 @@ length and is listed once, empty addresses are removed, and a namespace keeps on
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from enum import IntEnum
@@ -30,7 +29,7 @@ from vethlib.errors import InvalidValue
 
 from .namespace import FIELD_READ, HOME, Namespace, NamespaceType
 from .problems import MOST_PROBLEMS, InvalidInterface, MoreProblems, Remark, detached, too_many_addresses
-from .textchecks import check_description, check_text, check_word
+from .textchecks import check_description, check_interface_name, check_text, check_word
 
 __all__ = [
     "IPv6Policy",
@@ -38,7 +37,6 @@ __all__ = [
     "InterfaceType",
 ]
 
-NAME_MAX = 63  # four times the length of a link name, and three names still fit into an alias
 IPV6_MIN_MTU = 1280  # include/uapi/linux/ipv6.h; below it, addrconf_notify() removes IPv6 from the link
 
 # No veth can have these names: see also sysctl_dev_name_is_allowed(), include/net/net_namespace.h.
@@ -47,8 +45,6 @@ _NEVER_FREE = {
     "all": "the kernel has settings of this name",
     "default": "the kernel has settings of this name",
 }
-
-_NOT_IN_NAME = re.compile("[/:% ]")
 
 IPv6Policy: TypeAlias = Literal["on", "auto", "off"]
 """Which interfaces have no IPv6 though their configuration does not say so: none; those at home; all.
@@ -250,22 +246,6 @@ class Interface:
             ipv6=self.wants_ipv6,
             **{name: value for name, value in self.further.items() if self.enabled or not FIELDS[name].late},
         )
-
-
-def check_interface_name(name: str, where: str = "name") -> str:
-    """Return `name` if it can name an interface: as a link name, but of up to 63 bytes.
-
-    It may be longer than the 15 bytes of a link name, because it only has to be unique and to fit into the alias.
-    """
-    check_text(name, where)
-    if not 1 <= len(name.encode()) <= NAME_MAX:
-        cure = f"must have 1 to {NAME_MAX} bytes, and has {len(name.encode())}"
-        raise InvalidValue(where, name, cure)
-    if not name.isprintable() or _NOT_IN_NAME.search(name):
-        raise InvalidValue(where, name, "must not contain '/', ':', '%', a space or a control character")
-    if name in (".", ".."):
-        raise InvalidValue(where, name, "must not be '.' or '..'")
-    return name
 
 
 def _check_kernel_name(name: str, where: str) -> str:

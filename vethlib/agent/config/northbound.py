@@ -19,10 +19,11 @@ from vethlib.errors import InvalidValue
 from . import northbound_pb2 as pb
 from .fieldreader import FieldReader, json_type
 from .jsontext import Stray, Undecodable, decode
-from .model import Interface, check_interface_name
+from .model import Interface
 from .namespace import Namespace
 from .problems import InvalidInterface, Remark, detached, too_many_addresses
 from .spelling import values_of
+from .textchecks import check_interface_name
 
 __all__ = [
     "Parsed",

@@ -23,9 +23,9 @@ from itertools import islice
 
 from vethlib.agent.config.files import refuse_twin
 from vethlib.agent.config.jsontext import Stray
-from vethlib.agent.config.model import check_interface_name
 from vethlib.agent.config.northbound import Parsed, same
 from vethlib.agent.config.problems import MOST_PROBLEMS, MoreProblems, Remark
+from vethlib.agent.config.textchecks import check_interface_name
 from vethlib.errors import InvalidValue
 from vethlib.text import without_controls
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from hashlib import blake2s
 
-from vethlib.agent.config.model import check_interface_name
+from vethlib.agent.config.textchecks import check_interface_name
 from vethlib.errors import InvalidValue
 from vethlib.text import without_controls
 

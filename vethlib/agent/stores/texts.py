@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from vethlib.agent.config.jsontext import decode
-from vethlib.agent.config.model import check_interface_name
 from vethlib.agent.config.northbound import name_in, read_value
+from vethlib.agent.config.textchecks import check_interface_name
 from vethlib.errors import InvalidValue
 
 __all__ = ["check_names", "means", "name_in"]
