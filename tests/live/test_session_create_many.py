@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ from tests.live.answers import replace_with_same_number
 from tests.live.older_kernel import without_echo
 from tests.refusing import raises
 from tests.witness import addresses, host_state, ip, names, poll
-from vethlib import BatchError, End, InvalidValue, LinkExists, NetlinkError, NetnsNotFound, Session, Veth, ns
+from vethlib import BatchError, End, InvalidValue, LinkExists, NetlinkError, NetnsNotFound, Session, Veth, VethError, ns
 from vethlib.session.write import create
 
 MANY = 150  # more than two slabs
@@ -111,12 +112,12 @@ def spoilt_spelling(veth: Veth) -> Veth:
     return Veth(End("same", "netns:blue"), End("same", "blue"))
 
 
-SPOILT: list[tuple[Callable[[Veth], Veth], type[Exception], str]] = [
-    (spoilt_name_here, LinkExists, "'taken' already exists in the home namespace"),
-    (spoilt_name_there, LinkExists, "'taken' already exists in netns:blue"),
-    (spoilt_netns, NetnsNotFound, "/run/netns/nowhere does not exist"),
-    (spoilt_address, NetlinkError, "'x' in netns:red was created, but the kernel refused to add ::1/128"),
-    (spoilt_spelling, InvalidValue, "both ends of the pair would have this name"),
+SPOILT: list[tuple[Callable[[Veth], Veth], type[VethError], dict[str, Any]]] = [
+    (spoilt_name_here, LinkExists, {"errno": errno.EEXIST}),
+    (spoilt_name_there, LinkExists, {"errno": errno.EEXIST}),
+    (spoilt_netns, NetnsNotFound, {"netns": "netns:nowhere"}),
+    (spoilt_address, NetlinkError, {"errno": errno.EADDRNOTAVAIL, "netns": "red"}),
+    (spoilt_spelling, InvalidValue, {"field": "name"}),
 ]
 
 
@@ -128,21 +129,20 @@ def taken(session: Session) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("position", [0, 30, 63, 64, 149])
-@pytest.mark.parametrize(("spoil", "kind", "text"), SPOILT)
+@pytest.mark.parametrize(("spoil", "kind", "fields"), SPOILT)
 def test_one_failure_takes_everything_back(
     session: Session,
     taken: dict[str, Any],
     position: int,
     spoil: Callable[[Veth], Veth],
-    kind: type[Exception],
-    text: str,
+    kind: type[VethError],
+    fields: dict[str, Any],
 ) -> None:
     veths = wanted(MANY)
     veths[position] = spoil(veths[position])
-    with pytest.raises(kind) as caught:
+    with raises(kind, **fields) as caught:
         session.create_many(veths)
-    assert text in str(caught.value)
-    assert caught.value.item is veths[position]  # type: ignore[attr-defined]
+    assert caught.value.item is veths[position]
     assert not isinstance(caught.value, BatchError)
     assert host_state() == taken
 
@@ -173,19 +173,19 @@ def test_others_that_failed_too_are_mentioned(session: Session, taken: dict[str,
 def test_continue_does_all_it_can_and_says_what_it_could_not(session: Session, taken: dict[str, Any]) -> None:
     veths = wanted(MANY)
     spoilt = {}
-    for number, (spoil, kind, text) in enumerate(SPOILT * 2):
+    for number, (spoil, kind, fields) in enumerate(SPOILT * 2):
         position = number * 14 + 3
         veths[position] = spoil(veths[position])
-        spoilt[position] = (kind, text)
+        spoilt[position] = (kind, fields)
     told: list[int] = []
     with pytest.raises(BatchError) as caught:
         session.create_many(veths, on_error="continue", progress=lambda done, _: told.append(done))
     assert told == [64, 128, 150]
     errors = caught.value.exceptions
     assert [error.item for error in errors] == [veths[position] for position in spoilt]
-    for error, (kind, text) in zip(errors, spoilt.values(), strict=True):
+    for error, (kind, fields) in zip(errors, spoilt.values(), strict=True):
         assert isinstance(error, kind)
-        assert text in str(error)
+        assert {name: getattr(error, name) for name in fields} == fields
     made = [veth for position, veth in enumerate(veths) if position not in spoilt]
     for netns in ("", "blue", "red"):
         there = {end.name for veth in made for end in (veth.a, veth.b) if end.netns == netns}
