@@ -25,8 +25,10 @@ from vethlib.errors import (
     SessionClosed,
     VethError,
     WaitTimeout,
+    belongs_to_parent,
     errno_text,
     error_class,
+    not_permitted,
 )
 from vethlib.links import End, Veth
 from vethlib.session.core.refusal import copy_for, system_errors
@@ -38,7 +40,7 @@ ALL: list[tuple[VethError, type[Exception]]] = [
     (NetlinkError("no", **FIELDS), OSError),
     (LinkExists("no", **FIELDS), FileExistsError),
     (LinkNotFound("no", **FIELDS), LookupError),
-    (NotPermitted("no", **FIELDS), PermissionError),
+    (not_permitted("no", "CAP_NET_ADMIN", **FIELDS), PermissionError),
     (NotSupported("no", **FIELDS), OSError),
     (DuplicateAddress("no", **FIELDS), OSError),
     (Malformed("no", **FIELDS), ValueError),
@@ -47,6 +49,7 @@ ALL: list[tuple[VethError, type[Exception]]] = [
     (NetnsExists("no"), FileExistsError),
     (WaitTimeout("no", awaited="carrier", name="x", netns="blue", seconds=0.5), TimeoutError),
     (SessionClosed("no"), RuntimeError),
+    (belongs_to_parent("session", 1), RuntimeError),
     (BatchError("2 of 3", [LinkExists("no", **FIELDS), NetnsNotFound("no", netns="blue")]), ExceptionGroup),
 ]
 
@@ -79,6 +82,8 @@ def test_an_error_travels_with_all_it_carries(error: VethError, builtin: object,
             "hint",
             "item",
             "awaited",
+            "capability",
+            "forked",
             "name",
             "seconds",
             "__notes__",
