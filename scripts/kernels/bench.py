@@ -2,7 +2,8 @@
 
 vethlib creates pairs whose ends are in different namespaces where they belong, and deletes them together. Elsewhere it
 is usual to create both ends at home, to move one of them, and to delete pairs one by one; ``ip -batch`` does that here,
-one process for all pairs. Links are down, as ip leaves them.
+one process for all pairs. Links are down and have one queue, because the kernel waits, too, for the queues that it adds
+for further CPUs and does not use (netif_set_real_num_tx_queues).
 
 The difference is that the kernel makes the caller wait until every other CPU has passed through the scheduler
 (synchronize_net, net/core/dev.c). So times are wall times, and waits are counted, too: getrusage(2) has them, and they
@@ -26,6 +27,8 @@ __all__ = ["IN_PLACE", "MOVED", "compared"]
 
 ROUNDS = 3
 LEAST = 2.0  # times fewer waits; a kernel has some of its own
+
+_ONE_QUEUE = "numtxqueues 1 numrxqueues 1"
 
 Cost: TypeAlias = tuple[float, int]
 """Seconds, and the number of waits."""
@@ -68,12 +71,15 @@ def compared(count: int, costs: Mapping[str, Sequence[Cost]]) -> dict[str, float
 
 
 def _works(session: Session, count: int) -> dict[str, Callable[[], object]]:
-    pairs = [Veth(End(f"h{number}", up=False), End("eth0", f"b{number}", up=False)) for number in range(count)]
+    pairs = [
+        Veth(End(f"h{number}", up=False, num_queues=1), End("eth0", f"b{number}", up=False, num_queues=1))
+        for number in range(count)
+    ]
     creations = [
         line
         for number in range(count)
         for line in (
-            f"link add h{number} type veth peer name p{number}",
+            f"link add h{number} {_ONE_QUEUE} type veth peer name p{number} {_ONE_QUEUE}",
             f"link set p{number} netns b{number} name eth0",
         )
     ]
