@@ -74,6 +74,39 @@ def test_out_of_descriptors_is_said_wherever_it_happens(session: Session, blue: 
     }
 
 
+FIRST_CALLS = (
+    'session.create(Veth(End("va"), End("vb")))',
+    'session.create_many([Veth(End("va"), End("vb"))], wait=5)',
+    'session.delete("vx")',
+    'session.delete_many(["vx"])',
+    'session.set("vx", mtu=1400, up=True)',
+    'session.set("vx", up=True, wait=5)',
+    'session.move("vx", to="", name="vz")',
+    'session.fields("vx")',
+    'session.stats_many(["vx"])',
+    'session.survey([""])',
+)
+
+
+@pytest.mark.parametrize("call", FIRST_CALLS)
+def test_out_of_descriptors_is_said_by_the_first_call_of_a_process_too(session: Session, call: str) -> None:
+    """Some modules are imported when they are first needed, and a file of them may be what cannot be opened."""
+    session.create(Veth(End("vx"), End("vy")))
+    script = f"""if True:
+        from tests.live.descriptors import no_descriptor_left
+        from vethlib import End, NetlinkError, Session, Veth
+        with Session() as session:
+            with no_descriptor_left():
+                try:
+                    {call}
+                except NetlinkError as error:
+                    print(error.errno)
+    """
+    with nothing_changes():
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (done.stdout, done.stderr) == (f"{errno.EMFILE}\n", "")
+
+
 @pytest.mark.parametrize("left", [6, 9, 12, 40])
 def test_out_of_descriptors_continue_does_what_can_be_done(session: Session, left: int) -> None:
     for number in range(12):

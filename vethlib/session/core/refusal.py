@@ -6,12 +6,12 @@ import errno
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from vethlib._nl.batch import Outcome
 from vethlib.errors import NetlinkError, NotPermitted, VethError, errno_text, error_class, not_permitted
 
-__all__ = ["copy_for", "naming", "raise_with_request", "refusal", "system_error", "system_errors"]
+__all__ = ["copy_for", "loading", "naming", "raise_with_request", "refusal", "system_error", "system_errors"]
 
 _HINTS = {
     errno.EPERM: "this needs CAP_NET_ADMIN in the user namespace that owns the network namespace",
@@ -64,6 +64,10 @@ class system_errors:  # noqa: N801 - named as those of contextlib; a generator w
     ) -> None:
         if isinstance(error, OSError):
             raise_with_request(error, self._request, self._netns)
+
+
+loading: Final = system_errors("load a module of vethlib")
+"""For modules that are imported when they are first needed, which takes a descriptor for a moment."""
 
 
 def raise_with_request(error: Exception, request: str, netns: object) -> NoReturn:

@@ -26,6 +26,7 @@ from vethlib.links import (
     spell,
 )
 from vethlib.session.core.namespaces import Birth
+from vethlib.session.core.refusal import loading
 from vethlib.session.read.reading import find
 from vethlib.session.read.target import Target
 from vethlib.session.write.setting import carry_out, carry_out_all, only_setting
@@ -135,7 +136,9 @@ class ChangingSession(SessionBase):
             if setting is not None:
                 with self._namespaces() as namespaces:
                     return carry_out(namespaces, Target(namespaces(netns), name, netns, ifindex=index), setting)
-        from vethlib.session.write.change import Change, change  # 2 ms, for changes of several steps
+        with loading:
+            from vethlib.session.read.wait import Awaited, until_usable
+            from vethlib.session.write.change import Change, change  # 3 ms, for changes of several steps
 
         wanted = Change(new_name, up, fields, given_addresses, add, remove, address_proto, order, ipv6)
         with self._namespaces() as namespaces:
@@ -143,8 +146,6 @@ class ChangingSession(SessionBase):
             link = change(namespaces, target, wanted)
             if wait is None:
                 return link
-            from vethlib.session.read.wait import Awaited, until_usable  # 1 ms, for those who wait
-
             return until_usable(namespaces, [Awaited(link.name, netns, (*(given_addresses or ()), *add))], wait)[0]
 
     def set_many(
@@ -197,7 +198,8 @@ class ChangingSession(SessionBase):
 
         With `index`, only if the link still has that ifindex. Raises LinkNotFound, NetnsNotFound, NetlinkError.
         """
-        from vethlib.session.write.renew import renew_addresses  # for an agent
+        with loading:
+            from vethlib.session.write.renew import renew_addresses  # for an agent
 
         name, netns, seen = locate(name, netns)
         index = seen if index is None else check_index(index)
@@ -217,7 +219,8 @@ class ChangingSession(SessionBase):
         Other addresses are removed, except for the link-local address that the kernel generates from the MAC. With
         `index`, only if the link still has that ifindex. Raises LinkNotFound, NetnsNotFound, NetlinkError.
         """
-        from vethlib.session.write.restore import restore_addresses  # for a rollback
+        with loading:
+            from vethlib.session.write.restore import restore_addresses  # for a rollback
 
         name, netns, seen = locate(name, netns)
         index = seen if index is None else check_index(index)
@@ -241,7 +244,8 @@ class ChangingSession(SessionBase):
         Raises LinkNotFound, LinkExists (the name is taken there), NetnsNotFound or NetlinkError; the link has not moved
         then.
         """
-        from vethlib.session.write.move import move  # 2 ms, for few callers
+        with loading:
+            from vethlib.session.write.move import move  # 2 ms, for few callers
 
         if link is None:
             if name is None:

@@ -9,6 +9,7 @@ from vethlib.errors import BatchError, InvalidValue
 from vethlib.linkref import LinkRef, as_items, locate
 from vethlib.links import Link, NetnsRef, Pair, Veth, check_lookup_name, check_up, check_veth, check_wait
 from vethlib.session.core.namespaces import Birth
+from vethlib.session.core.refusal import loading
 
 from .base import SessionBase
 
@@ -95,12 +96,15 @@ class CreatingSession(SessionBase):
         keep_going: bool = False,
         together: bool = False,
     ) -> Creation:
-        from vethlib.session.write.create import Creation  # 3 ms, for those who create
+        with loading:
+            from vethlib.session.write.create import Creation  # 3 ms, for those who create
 
         for veth in veths:
             check_veth(veth)
         if wait is not None:
             check_wait(wait)
+            with loading:
+                import vethlib.session.read.wait  # noqa: F401 - 1 ms, and nothing to wait for yet
         check_up(read, "read")
         return Creation(self._namespaces, veths, keep_going=keep_going, wait=wait, together=together, reads=read)
 
@@ -110,7 +114,8 @@ class CreatingSession(SessionBase):
         A :class:`Link` is deleted only if the link still has the same ifindex; this holds for all methods that accept a
         Link. Raises LinkNotFound or NetnsNotFound (not with `missing_ok`), and NotSupported if the link is not a veth.
         """
-        from vethlib.session.write.delete import Deletion
+        with loading:
+            from vethlib.session.write.delete import Deletion
 
         name, netns, index = locate(name, netns)
         check_lookup_name(name)
@@ -138,7 +143,8 @@ class CreatingSession(SessionBase):
 
         Deletes all it can, then raises BatchError with one error per item that failed.
         """
-        from vethlib.session.write.delete import Deletion
+        with loading:
+            from vethlib.session.write.delete import Deletion
 
         items = list(items)
         for name, _, _ in as_items(items):

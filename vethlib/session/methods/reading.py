@@ -9,7 +9,7 @@ from vethlib.endfields.checks import check_sysctls
 from vethlib.linkref import Item, LinkRef, as_items, locate
 from vethlib.links import FURTHER, Address, Link, NetnsRef, Stats, check_kernel_name, check_lookup_name, describe
 from vethlib.session.core.ipv6 import IPv6Settings, read_settings
-from vethlib.session.core.refusal import naming
+from vethlib.session.core.refusal import loading, naming
 from vethlib.session.read.lookup import look_up
 from vethlib.session.read.reading import (
     addresses_of,
@@ -111,7 +111,8 @@ class ReadingSession(SessionBase):
         name, netns, seen = locate(name, netns)
         check_lookup_name(name)
         wanted = dict(FURTHER) | {"sysctls": check_sysctls([(setting, "0") for setting in sysctls])}
-        from vethlib.session.read.further import read_further  # for few callers
+        with loading:
+            from vethlib.session.read.further import read_further  # for few callers
 
         with self._namespaces() as namespaces:
             target = Target(namespaces(netns), name, netns, ifindex=seen)
@@ -154,7 +155,8 @@ class ReadingSession(SessionBase):
         (:mod:`vethlib.rates`). Raises LinkNotFound or NetnsNotFound for the first missing link, which is the ``item``
         of the error; with `missing_ok`, its place in the list has None instead.
         """
-        from vethlib.session.read.counting import count_many  # for few callers
+        with loading:
+            from vethlib.session.read.counting import count_many  # for few callers
 
         given = list(items)
         wanted = as_items(given)

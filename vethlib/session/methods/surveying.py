@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from vethlib.errors import VethError
 from vethlib.linkref import as_indexed, as_key, check_refs
 from vethlib.links import Dependents, End, Link, NetnsRef
+from vethlib.session.core.refusal import loading
 
 from .base import SessionBase
 
@@ -33,7 +34,8 @@ class SurveyingSession(SessionBase):
         except for references in `may_be_closed`, which have that error in ``places``, too. With `fingerprints`, the
         result can be compared with :meth:`fingerprints` later.
         """
-        from vethlib.session.read.survey import survey  # 1 ms, for the agent
+        with loading:
+            from vethlib.session.read.survey import survey  # 1 ms, for the agent
 
         return survey(self._namespaces, check_refs(refs), may_be_closed, fingerprints=fingerprints)
 
@@ -42,7 +44,8 @@ class SurveyingSession(SessionBase):
 
         That takes a third of the time of a survey. None if a namespace cannot be read at the moment.
         """
-        from vethlib.session.read.fingerprint import fingerprints  # as above
+        with loading:
+            from vethlib.session.read.fingerprint import fingerprints  # as above
 
         return fingerprints(self._namespaces, check_refs(refs))
 
@@ -61,7 +64,8 @@ class SurveyingSession(SessionBase):
         namespace. ``places`` has all references of `links` and `refs`. The cost (0.2 ms for a pair) does not depend on
         what other links exist. Raises as :meth:`survey`.
         """
-        from vethlib.session.read.survey import inspect  # as above
+        with loading:
+            from vethlib.session.read.survey import inspect  # as above
 
         keys = map(as_key, links)
         return inspect(self._namespaces, keys, check_refs(refs), ends_at_home=ends_at_home, may_be_closed=may_be_closed)
@@ -71,7 +75,8 @@ class SurveyingSession(SessionBase):
 
         An error that concerns some links is returned for these; None for a link that is missing.
         """
-        from vethlib.session.read.further import read_further_of  # for an agent
+        with loading:
+            from vethlib.session.read.further import read_further_of  # for an agent
 
         return read_further_of(self._namespaces, asked)
 
@@ -82,7 +87,8 @@ class SurveyingSession(SessionBase):
         A reference that leads to no namespace, or to one that cannot be read, is not an error: its value is the
         exception.
         """
-        from vethlib.session.read.counting import count_in  # for few callers
+        with loading:
+            from vethlib.session.read.counting import count_in  # for few callers
 
         return count_in(self._namespaces, check_refs(refs))
 
@@ -91,7 +97,8 @@ class SurveyingSession(SessionBase):
 
         These are lost when the link is deleted, and some of them when it goes down. Raises NetnsNotFound, NetlinkError.
         """
-        from vethlib.session.read.dependents import read_dependents  # for few callers
+        with loading:
+            from vethlib.session.read.dependents import read_dependents  # for few callers
 
         return read_dependents(self._namespaces, map(as_indexed, links))
 

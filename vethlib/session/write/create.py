@@ -168,7 +168,7 @@ class Creation:
                     self._not_usable(position, error)
 
     def _await(self, pair: Pair, veth: Veth, wait: float, deadline: float) -> Pair:
-        from vethlib.session.read.wait import Awaited, until_usable  # 1 ms, for those who wait
+        from vethlib.session.read.wait import Awaited, until_usable  # loaded for those who wait, before they began
 
         with self._open_namespaces() as namespaces:
             given = veth.a.interfaces, veth.b.interfaces
