@@ -6,10 +6,11 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from vethlib import VethError, ns
+from vethlib._files import write_whole
 
 from . import report
 from .arena import Arena
@@ -18,7 +19,7 @@ from .contestants import CONTESTANTS, Unavailable
 from .interruption import Interrupted, raise_on_signals
 from .machine import Conditions, Machine, busy
 from .progress import Progress
-from .record import record
+from .record import NotResumable, record, results_of
 from .results import Result
 from .run import run_job
 from .workloads import WORKLOADS, Job, plan
@@ -37,19 +38,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         jobs = plan(args.workloads, args.n, args.peers)
         commands = _commands(jobs, missing)
+        finished = _finished(args)
+        if args.json and not args.resume:
+            _part(args.json).unlink(missing_ok=True)
         ns.isolate()
-        _run(jobs, commands, args, results)
-    except VethError as error:
+        for _ in _run(jobs, commands, args, results, finished):
+            _keep(results, _conditions(args, before, results, missing), args)
+    except (VethError, NotResumable) as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
     except Interrupted as signalled:
         interrupted = signalled.number
-        print("interrupted: the results so far are shown, and no files are written", file=sys.stderr)
-    load, versions = (before, os.getloadavg()[0]), _versions(results)
-    were_busy = [run.busy for result in results for run in result.runs]
-    conditions = Conditions(
-        Machine.here(), args.queues, args.repeat, load, len(were_busy), were_busy.count(False), versions, missing
-    )
+        is_kept = args.json is not None and _part(args.json).exists()
+        kept = f"; the finished jobs are in {_part(args.json)}, for --resume" if is_kept else ""
+        print(f"interrupted: the results so far are shown{kept}", file=sys.stderr)
+    conditions = _conditions(args, before, results, missing)
     _tell(results, conditions)
     if interrupted:
         return 128 + interrupted
@@ -71,8 +74,11 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--queues", type=_queues, default=1, metavar="Q", help="per end, 0: the kernel's default (default: %(default)s)"
     )
     parser.add_argument("--json", type=_new_file, metavar="FILE", help="write all results to this file")
+    parser.add_argument("--resume", action="store_true", help="do not repeat jobs that an interrupted run has finished")
     parser.add_argument("--svg", type=_new_file, metavar="FILE", help="draw a chart to this file")
     args = parser.parse_args(argv)
+    if args.resume and not args.json:
+        parser.error("--resume needs the --json FILE of the interrupted run")
     if not plan(args.workloads, args.n, args.peers):
         parser.error(f"none of {', '.join(args.peers)} does {', '.join(args.workloads)}")
     return args
@@ -126,16 +132,46 @@ def _commands(jobs: Sequence[Job], missing: dict[str, str]) -> dict[str, list[st
     return commands
 
 
-def _run(jobs: Sequence[Job], commands: dict[str, list[str]], args: argparse.Namespace, results: list[Result]) -> None:
-    """Run the jobs; `results` is updated continuously."""
-    progress = Progress(jobs, list(commands), args.repeat)
+def _finished(args: argparse.Namespace) -> dict[Job, Result]:
+    """Return what an interrupted run has finished. Raises NotResumable if it had other conditions."""
+    if not args.resume:
+        return {}
+    try:
+        kept = _part(args.json).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise NotResumable(f"there is no interrupted run to resume: no {_part(args.json)}") from None
+    return {result.job: result for result in results_of(kept, Machine.here(), args.queues, args.repeat)}
+
+
+def _run(
+    jobs: Sequence[Job],
+    commands: dict[str, list[str]],
+    args: argparse.Namespace,
+    results: list[Result],
+    finished: Mapping[Job, Result],
+) -> Iterator[None]:
+    """Run the jobs but the finished ones; yield after each of them. `results` is updated continuously."""
+    progress = Progress([job for job in jobs if job not in finished], list(commands), args.repeat)
     try:
         with Arena() as arena:
             for job in jobs:
+                if job in finished:
+                    results.append(finished[job])
+                    continue
                 results.append(Result(job))
                 run_job(results[-1], arena, commands, repeat=args.repeat, queues=args.queues, watcher=progress)
+                yield
     finally:
         progress.clear()
+
+
+def _conditions(
+    args: argparse.Namespace, before: float, results: Sequence[Result], missing: dict[str, str]
+) -> Conditions:
+    load, versions = (before, os.getloadavg()[0]), _versions(results)
+    were_busy = [run.busy for result in results for run in result.runs]
+    runs, idle = len(were_busy), were_busy.count(False)
+    return Conditions(Machine.here(), args.queues, args.repeat, load, runs, idle, versions, missing)
 
 
 def _versions(results: Sequence[Result]) -> dict[str, str]:
@@ -149,10 +185,25 @@ def _tell(results: Sequence[Result], conditions: Conditions) -> None:
         print(f"\n{table}")
 
 
+def _keep(results: Sequence[Result], conditions: Conditions, args: argparse.Namespace) -> None:
+    """Write what is finished beside the file with the results, for --resume."""
+    if args.json:
+        _write_record(_part(args.json), results, conditions)
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f"{path.name}.part")
+
+
+def _write_record(path: Path, results: Sequence[Result], conditions: Conditions) -> None:
+    text = json.dumps(record(results, conditions), ensure_ascii=False, indent=1)
+    write_whole(str(path), f"{text}\n".encode())
+
+
 def _write(results: Sequence[Result], conditions: Conditions, args: argparse.Namespace) -> None:
     if args.json:
-        text = json.dumps(record(results, conditions), ensure_ascii=False, indent=1)
-        args.json.write_text(f"{text}\n", encoding="utf-8")
+        _write_record(args.json, results, conditions)
+        _part(args.json).unlink(missing_ok=True)
     if args.svg:
         args.svg.write_text(chart(results, conditions), encoding="utf-8")
 

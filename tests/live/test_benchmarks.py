@@ -79,6 +79,25 @@ def test_interrupted_it_ends_the_contestant_at_work_and_shows_what_it_has(home: 
     assert names() == set()
 
 
+def test_a_resumed_run_does_not_repeat_what_the_interrupted_one_has_finished(home: ns.Netns, tmp_path: Path) -> None:
+    file, pipe = tmp_path / "figures.json", subprocess.PIPE
+    part = tmp_path / "figures.json.part"
+    arguments = ["import", "lifecycle", "-n", "2", "--repeat", "8", "--peers", "vethlib", "--json", str(file)]
+    with attended(subprocess.Popen([*COMMAND, *arguments], cwd=ROOT, stdout=pipe, stderr=pipe)) as benchmarks:
+        assert poll(part.exists)
+        benchmarks.send_signal(signal.SIGTERM)
+        benchmarks.communicate()
+    assert benchmarks.returncode == 128 + signal.SIGTERM
+    assert not file.exists()
+    (finished,) = json.loads(part.read_text())["jobs"]
+    done = subprocess.run([*COMMAND, *arguments, "--resume"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    imports, lifecycle = json.loads(file.read_text())["jobs"]
+    assert imports == finished
+    assert (lifecycle["workload"], len(lifecycle["runs"])) == ("lifecycle", 8)
+    assert not part.exists()
+
+
 def children(pid: int) -> list[int]:
     """The processes that a process of one thread has started."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

@@ -17,7 +17,7 @@ from benchmarks.chart import chart
 from benchmarks.contestants import CONTESTANTS, Unavailable, built
 from benchmarks.contestants.ring import address
 from benchmarks.machine import Conditions, Machine
-from benchmarks.record import SCHEMA, record
+from benchmarks.record import SCHEMA, NotResumable, record, results_of
 from benchmarks.report import duration, growth_table, header, table, targets_table
 from benchmarks.results import WHOLE, Phase, Result, Run
 from benchmarks.run import Failed, parsed, rounds
@@ -348,6 +348,30 @@ def test_a_directory_is_no_file_to_write(tmp_path: Path, capsys: pytest.CaptureF
     with pytest.raises(SystemExit):
         main(["--svg", str(tmp_path)])
     assert "cannot be written" in capsys.readouterr().err
+
+
+def test_the_results_in_a_record_are_those_it_was_made_of(lifecycle: Result) -> None:
+    lifecycle.failures["pyroute2"] = "no"
+    lifecycle.runs[0] = replace(lifecycle.runs[0], figures={"rss_mib": 5.0}, version="1", busy=True)
+    text = json.dumps(record([lifecycle], CONDITIONS))
+    assert results_of(text, CONDITIONS.machine, CONDITIONS.queues, CONDITIONS.repeat) == [lifecycle]
+
+
+@pytest.mark.parametrize(
+    ("machine", "queues", "repeat"),
+    [(replace(CONDITIONS.machine, cpu="another"), 1, 3), (CONDITIONS.machine, 2, 3), (CONDITIONS.machine, 1, 5)],
+)
+def test_a_run_is_not_resumed_under_other_conditions(
+    lifecycle: Result, machine: Machine, queues: int, repeat: int
+) -> None:
+    with pytest.raises(NotResumable):
+        results_of(json.dumps(record([lifecycle], CONDITIONS)), machine, queues, repeat)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"machine": {"cpu": 1}}', "null"])
+def test_a_file_that_is_no_record_is_not_resumed(text: str) -> None:
+    with pytest.raises(NotResumable):
+        results_of(text, CONDITIONS.machine, 1, 3)
 
 
 @pytest.mark.parametrize("page", [readme.README, readme.ALL], ids=lambda page: page.name)
