@@ -35,7 +35,7 @@ class Workload:
     adds_up: bool = False  # whether its phases are parts of one whole
     milliseconds: bool = False  # whether milliseconds suit it better than µs
     asks: str = ""  # the workload in the contestant's command line, if it differs
-    ipv6_up_to: int | None = None  # beyond this size, only contestants without IPv6 at home take part
+    ipv6_up_to: int | None = None  # above this number, only contestants without IPv6 at home run
 
     @property
     def request(self) -> str:

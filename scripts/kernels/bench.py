@@ -1,9 +1,9 @@
 """What creating in place and deleting as a group are worth on this kernel: ``python -m scripts.kernels.bench PAIRS``.
 
-vethlib creates pairs whose ends are in different namespaces where they belong, and deletes them together. Elsewhere it
-is usual to create both ends at home, to move one of them, and to delete pairs one by one; ``ip -batch`` does that here,
-one process for all pairs. Links are down and have one queue, because the kernel waits, too, for the queues that it adds
-for further CPUs and does not use (netif_set_real_num_tx_queues).
+vethlib creates each end in its own namespace, and deletes pairs together. The usual way is to create both ends at home,
+move one of them, and delete the pairs one by one: ``ip -batch`` does so here, in one process for all pairs. Links are
+down and have one queue, because the kernel also waits for each queue that it adds for another CPU and does not use
+(netif_set_real_num_tx_queues).
 
 The difference is that the kernel makes the caller wait until every other CPU has passed through the scheduler
 (synchronize_net, net/core/dev.c). So times are wall times, and waits are counted, too: getrusage(2) has them, and they
