@@ -6,8 +6,9 @@ They are kept in the repository, so that they can be read where it is; a test se
 * reference/northbound.md, the tables of it, from vethlib/agent/config/northbound.proto, vethlib/agent/reasons.py and
   vethlib/agent/stores/storecode.py;
 * reference/limits.md, the table of it, from vethlib/agent/limits.py;
-* reference/kernels.md and the table in README.md, from reference/kernels.json;
-* explanation/why-it-is-fast.md, its figures, from benchmarks/figures/standard.json.
+* reference/kernels.md and the table in README.md, from reference/kernels.json.
+
+`python -m benchmarks.readme` writes the figures of the benchmarks.
 """
 
 from __future__ import annotations
@@ -54,9 +55,6 @@ def pages() -> Iterator[tuple[Path, str]]:
     known = HERE / "reference/limits.md"
     yield known, _put("limits", limits(), known.read_text())
     yield from _kernel_pages()
-    fast = HERE / "explanation/why-it-is-fast.md"
-    record = json.loads((ROOT / "benchmarks/figures/standard.json").read_text())
-    yield fast, _put("figures", figures(record), fast.read_text())
 
 
 def _kernel_pages() -> Iterator[tuple[Path, str]]:
@@ -262,36 +260,6 @@ def store_codes() -> str:
 
     rows = "".join(f"| `{code}` | {code.meaning} |\n" for code in StoreCode)
     return f"| code | |\n|---|---|\n{rows}"
-
-
-_SHOWN = (
-    ("create", "create", "a pair, both ends down"),
-    ("delete", "delete", "a pair"),
-    ("move", "move", "a link to another namespace"),
-    ("lookup", "lookup", "one link by its name"),
-    ("dump", "dump", "all links of a namespace with thousands, per link"),
-)
-
-
-def figures(record: dict[str, object]) -> str:
-    """The price of a thing, in µs: the kernel's alone, vethlib's and its peers'."""
-    jobs, machine = record["jobs"], record["machine"]
-    assert isinstance(jobs, list)
-    assert isinstance(machine, dict)
-    who = ("limit", "vethlib", "vishvananda", "pyroute2", "ip")
-    text = f"\n| µs | {' | '.join(who)} |\n|---|{'---:|' * len(who)}\n"
-    for workload, phase, what in _SHOWN:
-        job = next(job for job in jobs if job["workload"] == workload)
-        cells = {row["contestant"]: row["wall"]["median"] for row in job["rows"] if row["phase"] == phase}
-        text += f"| {workload}: {what} | {' | '.join(_microseconds(cells.get(one)) for one in who)} |\n"
-    return text + f"\n{machine['cpu']}, {machine['cpus']} CPUs, {machine['kernel']}, Python {machine['python']}.\n"
-
-
-def _microseconds(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    value = seconds * 1e6
-    return f"{value:.1f}" if value < 100 else f"{value:,.0f}".replace(",", " ")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,9 @@ NO_WORK = bytes(10)  # a struct virtio_net_hdr that says nothing
 
 @pytest.fixture
 def pair(session: Session, blue: str, red: str) -> Pair:
-    return session.create(Veth(End("va", "blue", mac="02:00:00:00:00:01"), End("vb", "red")), wait=30)
+    """Ends without IPv6, whose router solicitations and reports would arrive among the frames of a test."""
+    va = End("va", "blue", mac="02:00:00:00:00:01", ipv6=False)
+    return session.create(Veth(va, End("vb", "red", ipv6=False)), wait=30)
 
 
 @pytest.fixture

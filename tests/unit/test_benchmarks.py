@@ -374,7 +374,7 @@ def test_a_file_that_is_no_record_is_not_resumed(text: str) -> None:
         results_of(text, CONDITIONS.machine, 1, 3)
 
 
-@pytest.mark.parametrize("page", [readme.README, readme.ALL], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [readme.README, readme.EXPLAINED, readme.ALL], ids=lambda page: page.name)
 def test_the_figures_of_a_page_are_those_of_the_record(page: Path) -> None:
     recorded = json.loads(readme.RECORD.read_text(encoding="utf-8"))
     text = page.read_text(encoding="utf-8")
