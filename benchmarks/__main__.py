@@ -21,7 +21,7 @@ from .machine import Conditions, Machine, busy
 from .progress import Progress
 from .record import NotResumable, record, results_of
 from .results import Result
-from .run import run_job
+from .run import compile_all, run_job
 from .workloads import WORKLOADS, Job, plan
 
 
@@ -41,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         finished = _finished(args)
         if args.json and not args.resume:
             _part(args.json).unlink(missing_ok=True)
+        compile_all()
         ns.isolate()
         for _ in _run(jobs, commands, args, results, finished):
             _keep(results, _conditions(args, before, results, missing), args)
@@ -73,6 +74,9 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--queues", type=_queues, default=1, metavar="Q", help="per end, 0: the kernel's default (default: %(default)s)"
     )
+    parser.add_argument(
+        "--wait", type=_seconds, default=30, metavar="SECONDS", help="for an idle machine, a run (default: %(default)s)"
+    )
     parser.add_argument("--json", type=_new_file, metavar="FILE", help="write all results to this file")
     parser.add_argument("--resume", action="store_true", help="do not repeat jobs that an interrupted run has finished")
     parser.add_argument("--svg", type=_new_file, metavar="FILE", help="draw a chart to this file")
@@ -104,6 +108,10 @@ def _positive(text: str) -> int:
 
 def _queues(text: str) -> int:
     return _number(text, 0, 4096)  # the maximum of rtnl_create_link (net/core/rtnetlink.c)
+
+
+def _seconds(text: str) -> int:
+    return _number(text, 0, 3600)
 
 
 def _number(text: str, least: int, most: int) -> int:
@@ -159,7 +167,8 @@ def _run(
                     results.append(finished[job])
                     continue
                 results.append(Result(job))
-                run_job(results[-1], arena, commands, repeat=args.repeat, queues=args.queues, watcher=progress)
+                settings = {"repeat": args.repeat, "queues": args.queues, "wait": args.wait}
+                run_job(results[-1], arena, commands, **settings, watcher=progress)
                 yield
     finally:
         progress.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import ctypes
 import json
 import os
@@ -17,12 +18,11 @@ from .arena import Arena, settle
 from .results import Phase, Result, Run
 from .workloads import Job
 
-__all__ = ["Failed", "Watcher", "parsed", "rounds", "run_job"]
+__all__ = ["Failed", "Watcher", "compile_all", "parsed", "rounds", "run_job"]
 
 _ROOT = Path(__file__).parents[1]
 _PATIENCE = 1800.0  # seconds; every workload is shorter
-_IDLE_WITHIN = 30.0  # seconds that a run waits for an idle machine, unless the run before it has waited in vain
-_BUSY_ANYWAY = 0.5
+_BUSY_ANYWAY = 0.5  # seconds that a run waits for an idle machine if the run before it has waited in vain
 
 
 class Failed(Exception):
@@ -49,6 +49,15 @@ class Watcher(Protocol):
         """Called when it has ended, successfully or not."""
 
 
+def compile_all() -> None:
+    """Compile what is measured, as pip does when it installs. Otherwise, the phase that imports a module compiles it.
+
+    A machine may have PYTHONDONTWRITEBYTECODE set, which a checkout never recovers from.
+    """
+    for package in ("vethlib", "benchmarks"):
+        compileall.compile_dir(_ROOT / package, quiet=1)
+
+
 def rounds(contestants: Sequence[str], repeat: int) -> Iterator[tuple[int, str]]:
     """Return the order of each round: all contestants, each time another one first, so that none is always last."""
     for number in range(repeat):
@@ -58,20 +67,30 @@ def rounds(contestants: Sequence[str], repeat: int) -> Iterator[tuple[int, str]]
 
 
 def run_job(
-    result: Result, arena: Arena, commands: Mapping[str, list[str]], *, repeat: int, queues: int, watcher: Watcher
+    result: Result,
+    arena: Arena,
+    commands: Mapping[str, list[str]],
+    *,
+    repeat: int,
+    queues: int,
+    wait: float,
+    watcher: Watcher,
 ) -> None:
-    """Run `repeat` rounds of the job; a contestant that fails is out. Everything is added to `result`."""
+    """Run `repeat` rounds of the job; a contestant that fails is out. Everything is added to `result`.
+
+    Each run waits until the machine is idle, but no longer than `wait` seconds.
+    """
     job = result.job
     contestants = [peer for peer in job.peers if peer in commands]
     watcher.prepare(job)
     arena.resize(b=job.namespaces, c=job.n if job.workload.destinations else 0)
     if job.workload.furnished:
         arena.furnish(queues)
-    patience = _IDLE_WITHIN
+    patience = wait
     for number, contestant in rounds(contestants, repeat):
         watcher.wait(job)
         idle = settle(patience)
-        patience = _IDLE_WITHIN if idle else _BUSY_ANYWAY
+        patience = wait if idle else min(wait, _BUSY_ANYWAY)
         watcher.begin(job, contestant, number)
         if contestant not in result.failures:
             try:
@@ -131,7 +150,7 @@ def _started(command: list[str], mask: set[int]) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command,
         cwd=_ROOT,
-        env=os.environ | {"PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"},
+        env=_environment(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -139,6 +158,12 @@ def _started(command: list[str], mask: set[int]) -> subprocess.Popen[str]:
         start_new_session=True,  # so that its children can be ended with it, and Ctrl-C reaches this process only
         preexec_fn=in_child,
     )
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment of a contestant: with what only root's PATH has; modules are compiled once, as usual."""
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return inherited | {"PATH": f"{inherited.get('PATH', '')}:/usr/sbin:/sbin"}
 
 
 def parsed(output: str, contestant: str, number: int) -> Run:

@@ -91,7 +91,7 @@ class Agent:
         command += ["--status-dir", f"{self._directory.name}/status"]
         with open(f"{self._directory.name}/log", "wb") as log:
             self._process = subprocess.Popen(
-                command, env=_compiling() | {"NOTIFY_SOCKET": self.manager.address}, stderr=log
+                command, env=os.environ | {"NOTIFY_SOCKET": self.manager.address}, stderr=log
             )
         self.manager.wait_until_ready(self._process.pid)
 
@@ -128,11 +128,6 @@ class Agent:
             self._process.terminate()
             self._process.wait()
             self._process = None
-
-
-def _compiling() -> dict[str, str]:
-    """Return an environment in which the program is compiled once, like in an installation."""
-    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def pair(number: int, queues: int, netns: int | None = None) -> Iterator[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import subprocess
 import sys
@@ -33,9 +32,8 @@ def import_of(module: str) -> Work:
 
     def work(report: Report, n: int, _queues: int) -> None:
         command = [sys.executable, "-c", _PROGRAM.format(module=module)]
-        # Once in advance, untimed, so that everything is compiled like in an installation.
-        compiling = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-        subprocess.run(command, stdout=subprocess.DEVNULL, check=True, env=compiling)
+        # Once in advance, untimed, so that the files are in memory.
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
         runs = [
             [float(word) for word in subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout.split()]
             for _ in range(n)

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from importlib.util import cache_from_source
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -20,7 +21,7 @@ from vethlib.topology import Topology
 from vethlib.topology import ring as ring_of
 
 ROOT = Path(__file__).parents[2]
-COMMAND = [sys.executable, "-m", "benchmarks"]
+COMMAND = [sys.executable, "-m", "benchmarks", "--wait", "0"]
 
 
 def test_a_small_lifecycle_is_measured_and_nothing_is_left(home: ns.Netns, tmp_path: Path) -> None:
@@ -51,6 +52,16 @@ def test_a_small_ring_is_measured_until_the_kernel_is_done_and_nothing_is_left(h
         assert [phase["name"] for phase in run["phases"]] == ["build", "teardown", "gone"]
     assert names() == set()
     assert ns.names() == []
+
+
+def test_what_is_measured_is_compiled_before_also_where_python_is_told_not_to(home: ns.Netns) -> None:
+    compiled = [Path(cache_from_source(str(ROOT / path))) for path in ("vethlib/rates.py", "benchmarks/fleet/many.py")]
+    for path in compiled:
+        path.unlink(missing_ok=True)
+    arguments = ["lookup", "-n", "1", "--repeat", "1", "--peers", "vethlib"]
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    subprocess.run([*COMMAND, *arguments], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, check=True)
+    assert all(path.exists() for path in compiled)
 
 
 @pytest.mark.parametrize("wire", [("n0", "n1"), ("n3", "n0")])
