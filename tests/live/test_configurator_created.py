@@ -5,7 +5,9 @@ Whatever happens to one of them meanwhile is noticed.
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -143,11 +145,18 @@ def renewed() -> None:
     ns.Netns.create("at2").close()
 
 
+def replaced() -> None:
+    """Make the name that of another namespace; that with the pair lives on under another name."""
+    Path("/run/netns/at2-old").touch()
+    subprocess.run(["mount", "--bind", "/run/netns/at2", "/run/netns/at2-old"], check=True)
+    renewed()
+
+
 def alias() -> None:
     ip("link", "set", "dev", "h2", "alias", "")
 
 
-MEDDLING = [far_mtu, near_mtu, far_address, near_address, far_down, deleted, renamed, moved, renewed, alias]
+MEDDLING = [far_mtu, near_mtu, far_address, near_address, far_down, deleted, renamed, moved, renewed, replaced, alias]
 
 
 @pytest.mark.parametrize("meddle", MEDDLING)
