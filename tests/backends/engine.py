@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -87,7 +88,7 @@ class Engine:
         with ns.entered(self._home):
             done = subprocess.run(
                 [ROOT / "scripts" / "engine", verb],
-                env=os.environ | {"ENGINE_DIR": str(self._directory)},
+                env=os.environ | {"ENGINE_DIR": str(self._directory), "PYTHON": sys.executable},
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 text=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ MakeEngine = Callable[[], Engine]
 def script(verb: str, directory: Path | str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [ROOT / "scripts" / "engine", verb],
-        env=os.environ | {"ENGINE_DIR": str(directory)},
+        env=os.environ | {"ENGINE_DIR": str(directory), "PYTHON": sys.executable},
         capture_output=True,
         text=True,
         check=False,

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.live.descriptors import descriptors_left
+from tests.patience import Patience
 from tests.programs import attended
 from tests.witness import open_fds
 from vethlib import NetlinkError, ns
@@ -23,9 +24,14 @@ from vethlib.follow.processes import LOOK, PIDFD_THREAD
 
 
 def heard(follower: Follower, within: float = 30.0) -> set[str]:
-    """What is told when the descriptor says that there is something; empty if it does not."""
-    select.select([follower], [], [], within)
-    return follower.changed()
+    """What is told when the descriptor says that there is something, or when a look is due; empty if nothing is."""
+    patience = Patience(within)
+    while not patience.is_over():
+        due = follower.due()
+        select.select([follower], [], [], patience.left if due is None else min(due, patience.left))
+        if changed := follower.changed():
+            return changed
+    return set()
 
 
 @pytest.fixture
