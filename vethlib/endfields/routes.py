@@ -60,9 +60,10 @@ class Route(Value):
         _set(self, "destination", network)
         _set(self, "via", via)
         _set(self, "src", src)
-        for name, address in (("via", via), ("src", src)):
-            if address is not None and address.version != version:
-                raise InvalidValue("routes", str(address), f"{name} must be of the same family as {network}")
+        if via is not None and via.version != version:
+            raise InvalidValue("routes", str(via), f"via must be of the same family as {network}")
+        if src is not None and src.version != version:
+            raise InvalidValue("routes", str(src), f"src must be of the same family as {network}")
         if version == 6 and getattr(via, "scope_id", None) is not None:
             raise InvalidValue("routes", str(via), "a gateway has no %scope: the link is the scope")
         if self.metric is not None:

@@ -104,12 +104,10 @@ class Field(NamedTuple):
         return f"{self.name} {self.words(value)}"
 
     def creation(self, index: int, value: Any) -> Iterator[tuple[object, bytes]]:
-        """Yield the messages that give the field of a new link its value, each with what it does, as text on demand."""
+        """Return the messages that give the field of a new link its value, each with what it does, as text on demand."""
         if self.new is not None:
-            yield from self.new(index, value)
-        else:
-            for step in self.steps(index, None, value):
-                yield step.what, step.request
+            return self.new(index, value)
+        return ((step.what, step.request) for step in self.steps(index, None, value))
 
     def steps(self, index: int, present: Any, value: Any) -> Iterator[Step]:
         """Yield the steps that change the field of a link from `present` to `value`; None: it is not known, or none."""

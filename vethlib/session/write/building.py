@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple
 
@@ -288,14 +288,22 @@ class _Sent(NamedTuple):
         return f"set its {self.what}" if isinstance(self.what, str) else f"set its {self.field[:-1]} {self.what}"
 
 
-def _field_steps(
-    index: int, further: Mapping[str, Any], *, early: bool = False, late: bool = False
-) -> Iterator[tuple[_Sent, bytes]]:
+_Steps = list[tuple[_Sent, bytes]]
+_NO_STEPS: Final[tuple[_Steps, _Steps, _Steps]] = ([], [], [])
+_sent = partial(tuple.__new__, _Sent)  # as in _nl/link.py
+
+
+def _field_steps(index: int, further: Mapping[str, Any]) -> tuple[_Steps, _Steps, _Steps]:
+    """Return the messages of the further fields of an end: those that are sent first, as usual, and last."""
+    early: _Steps = []
+    usual: _Steps = []
+    late: _Steps = []
     for name, value in further.items():
         field = FIELDS[name]
-        if field.early is early and field.late is late:
-            for what, request in field.creation(index, value):
-                yield _Sent(name, what), request
+        steps = early if field.early else late if field.late else usual
+        for what, request in field.creation(index, value):
+            steps.append((_sent((name, what)), request))
+    return early, usual, late
 
 
 def _configure(namespaces: Namespaces, place: OpenNetns, ends: _Ends) -> None:
@@ -309,7 +317,8 @@ def _configure(namespaces: Namespaces, place: OpenNetns, ends: _Ends) -> None:
         further = end.further
         if further and masters:
             further = {**further, MASTER: masters[further.get(MASTER, "")]}
-        for sent, request in _field_steps(index, further, early=True) if further else ():
+        early, usual, late = _field_steps(index, further) if further else _NO_STEPS
+        for sent, request in early:
             requests.append(request)
             steps.append((job, side, sent))
         for interface in as_sent(end.interfaces):
@@ -318,13 +327,13 @@ def _configure(namespaces: Namespaces, place: OpenNetns, ends: _Ends) -> None:
         if end.alias is not None:
             requests.append(set_link(index, alias=os.fsencode(end.alias)))
             steps.append((job, side, "set its alias"))
-        for sent, request in _field_steps(index, further) if further else ():
+        for sent, request in usual:
             requests.append(request)
             steps.append((job, side, sent))
         if end.up:
             requests.append(set_up(index))
             steps.append((job, side, "bring it up"))
-        for sent, request in _field_steps(index, further, late=True) if further else ():
+        for sent, request in late:
             requests.append(request)
             steps.append((job, side, sent))
     without_ipv6: list[tuple[Job, Side, IPInterface]] = []
