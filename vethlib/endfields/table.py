@@ -104,7 +104,7 @@ class Field(NamedTuple):
         return f"{self.name} {self.words(value)}"
 
     def creation(self, index: int, value: Any) -> Iterator[tuple[object, bytes]]:
-        """Return the messages that give the field of a new link its value, each with what it does, as text on demand."""
+        """Return the messages that give the field of a new link its value, each with what it does (text on demand)."""
         if self.new is not None:
             return self.new(index, value)
         return ((step.what, step.request) for step in self.steps(index, None, value))
