@@ -123,8 +123,8 @@ def test_another_tenant_is_repaired_and_sigterm_obeyed_while_one_flaps(
 
 @pytest.fixture
 def cache(session: Session, blue: str, red: str) -> Iterator[IfIndexCache]:
-    """Coalesces what happens in blue, red and home, where the pair va ⇄ vb is."""
-    session.create(Veth(End("va", "blue"), End("vb", "red")))
+    """Coalesces what happens in blue, red and home, where the pair va ⇄ vb is, whose carrier has come."""
+    session.create(Veth(End("va", "blue"), End("vb", "red")), wait=30)
     with IfIndexCache(session, addresses=True, coalesce=True) as cache:
         cache.watch_all(["", "blue", "red"])
         yield cache

@@ -199,7 +199,8 @@ def test_every_way_of_leaving_takes_it_back_to_the_letter(vethctl: Vethctl, writ
         terminal = Terminal("apply", path, "--try", "300ms" if how == "no answer" else "1m").until(
             "keep these changes?"
         )
-        assert names("ns1") == {"eth0"}
+        if how != "no answer":  # its time may be over by now
+            assert names("ns1") == {"eth0"}
         if how.startswith("SIG"):
             terminal.process.send_signal(getattr(signal, how))
         elif how == "ctrl-c":

@@ -9,24 +9,17 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata, util
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from vethlib.cli.arguments import COMMANDS
 from vethlib.cli.arguments.hints import near
 from vethlib.cli.arguments.parser import Parser, UsageError
 from vethlib.cli.arguments.shared import add_common
+from vethlib.cli.host.found_agents import agents_here, holders, own_label
 from vethlib.cli.render.states import age_of
 from vethlib.cli.term.text import counted
 from vethlib.errors import VethError
 
-if TYPE_CHECKING:
-    from vethlib.agent.process.claim import Holder
-    from vethlib.agent.stores.agentfile import AgentReport
-
-__all__ = ["Finding", "agents", "agents_here", "packages", "record", "store", "variables"]
-
-_STATUS = Path("/run/vethlib")
+__all__ = ["Finding", "agents", "packages", "record", "store", "variables"]
 
 # The imported module, its package, its purpose, what to install, and whether more than an extra needs it.
 _PACKAGES = (
@@ -121,35 +114,6 @@ def _flags() -> tuple[set[str], dict[str, str]]:
     return flags, wrong
 
 
-def agents_here() -> Iterator[tuple[str, int, AgentReport | None]]:
-    """Yield label, process ID and published file of each agent on this host."""
-    from vethlib.agent.process.instance import status_directory
-    from vethlib.agent.stores.agentfile import read_report
-
-    for label, holder in _holders():
-        if holder.is_ours:
-            yield label, holder.pid, read_report(status_directory(label))
-
-
-def _holders() -> Iterator[tuple[str, Holder]]:
-    """Yield the labels for which an agent runs, has run or would be started on this host, with the process of each."""
-    from vethlib.agent.process.claim import labels_held
-    from vethlib.agent.process.instance import agent_of
-
-    labels = {_own_label(), *labels_held("agent"), *(os.listdir(_STATUS) if _STATUS.is_dir() else ())}
-    for label in sorted(labels):
-        try:
-            holder = agent_of(label)
-        except VethError:
-            continue  # the directory may belong to something else
-        if holder is not None:
-            yield label, holder
-
-
-def _own_label() -> str:
-    return os.environ.get("VETHLIB_LABEL") or os.environ.get("MICROSERVICE_LABEL") or "vpp1"
-
-
 def agents() -> Iterator[Finding]:
     """Check the agents on this host that use the default status directory."""
     for label, pid, report in agents_here():
@@ -158,7 +122,7 @@ def agents() -> Iterator[Finding]:
             detail += f", which has been down for {age_of(report.outage_since)}: {report.outage}"
         cure = "repair the store; until then, the host stays as it is"
         yield Finding(f"agent {label}", report is None or not report.outage, detail, cure, False, "store-down")
-    for label, holder in _holders():
+    for label, holder in holders():
         if not holder.is_ours:
             detail = f"its abstract socket is held by {holder}, which is not an agent and is ignored"
             yield Finding(f"agent {label}", False, detail, "end that process", False, "socket-held")
@@ -169,7 +133,7 @@ def record() -> Iterator[Finding]:
     from vethlib.agent.host.recordfile import RecordFile
     from vethlib.session import Session
 
-    label = _own_label()
+    label = own_label()
     try:
         with Session() as session, RecordFile(session, label, read_only=True) as records:
             problem, count, path = records.problem, len(records.record), records.path
@@ -192,7 +156,7 @@ def store() -> Iterator[Finding]:
     from vethlib.agent.stores.opening import open_editor, shown
     from vethlib.agent.stores.protocol import StoreError
 
-    label = _own_label()
+    label = own_label()
     try:
         values = open_editor(url, label=label).values()
     except VethError as error:

@@ -76,7 +76,7 @@ def _check_not_down(args: Namespace) -> None:
     if kind != "dir" or os.path.lexists(path):
         return
     from vethlib.agent.stores.opening import place
-    from vethlib.cli.host.doctor_checks import agents_here
+    from vethlib.cli.host.found_agents import agents_here
 
     for label, _, report in agents_here():
         if report is not None and report.outage and report.store == place(args.store):

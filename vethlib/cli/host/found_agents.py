@@ -1,0 +1,48 @@
+"""The agents on this host, found by the sockets that they hold and the directories that they publish in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vethlib.errors import VethError
+
+if TYPE_CHECKING:
+    from vethlib.agent.process.claim import Holder
+    from vethlib.agent.stores.agentfile import AgentReport
+
+__all__ = ["agents_here", "holders", "own_label"]
+
+_STATUS = Path("/run/vethlib")
+
+
+def agents_here() -> Iterator[tuple[str, int, AgentReport | None]]:
+    """Yield label, process ID and published file of each agent on this host."""
+    from vethlib.agent.process.instance import status_directory
+    from vethlib.agent.stores.agentfile import read_report
+
+    for label, holder in holders():
+        if holder.is_ours:
+            yield label, holder.pid, read_report(status_directory(label))
+
+
+def holders() -> Iterator[tuple[str, Holder]]:
+    """Yield the labels for which an agent runs, has run or would be started on this host, with the process of each."""
+    from vethlib.agent.process.claim import labels_held
+    from vethlib.agent.process.instance import agent_of
+
+    labels = {own_label(), *labels_held("agent"), *(os.listdir(_STATUS) if _STATUS.is_dir() else ())}
+    for label in sorted(labels):
+        try:
+            holder = agent_of(label)
+        except VethError:
+            continue  # the directory may belong to something else
+        if holder is not None:
+            yield label, holder
+
+
+def own_label() -> str:
+    """Return the label that an agent started here would have."""
+    return os.environ.get("VETHLIB_LABEL") or os.environ.get("MICROSERVICE_LABEL") or "vpp1"
