@@ -71,6 +71,46 @@ def test_routes_are_replaced_and_those_of_others_stay(session: Session, blue: st
     assert routes("static") == {"10.9.0.0/16 via 10.0.0.2"}
 
 
+# Each of our protocol, as a tenant may add them to its end; the kernel takes more than a Route may have.
+ODD = [
+    [("-4", "add", "10.9.0.0/24", "mtu", "50")],
+    [("-6", "add", "fd09::/64", "mtu", "1000")],
+    [("-4", "add", "10.9.0.0/24", "via", "10.0.0.8"), ("-4", "append", "10.9.0.0/24", "via", "10.0.0.9")],
+    [("-4", "add", "10.9.0.0/24", "via", "10.0.0.8"), ("-4", "append", "10.9.0.0/24")],
+    [("-4", "append", "10.8.0.1", "via", "10.0.0.9", "table", "1000")],
+    [("-4", "add", "10.9.0.0/24", "table", "4294967295")],
+    [("-6", "add", "fd09::/64", "metric", "1"), ("-6", "append", "fd09::/64", "metric", "1", "via", "fd00::9")],
+]
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_routes_of_our_protocol_that_no_configuration_may_have_are_read_and_removed(
+    session: Session, blue: str, odd: list[tuple[str, ...]]
+) -> None:
+    make(session, ROUTES)
+    for family, verb, *rest in odd:
+        ip(family, "route", verb, *rest, "dev", "a", "proto", "118", netns="blue")
+    read = session.fields("a", "blue")["routes"]
+    assert len(set(read) - set(ROUTES)) == len(odd)
+    for _ in range(2):  # what is on the link itself may stand for what leads over it, to the kernel
+        session.set("a", "blue", routes=ROUTES, mtu=1400)
+    assert routes() == words(ROUTES)
+    session.set("a", "blue", routes=[])
+    assert routes() == set()
+
+
+def test_routes_that_a_message_of_ours_would_not_delete_are_others(session: Session, blue: str) -> None:
+    make(session, ROUTES[:1])
+    ip("-4", "route", "add", "10.9.0.0/24", "tos", "0x10", "dev", "a", "proto", "118", netns="blue")
+    ip("-6", "route", "add", "fd09::/64", "from", "fd00::/64", "dev", "a", "proto", "118", netns="blue")
+    ip("nexthop", "add", "id", "7", "via", "10.0.0.9", "dev", "a", netns="blue")
+    ip("-4", "route", "add", "10.10.0.0/24", "nhid", "7", "proto", "118", netns="blue")
+    assert session.fields("a", "blue")["routes"] == tuple(ROUTES[:1])
+    session.set("a", "blue", routes=[])
+    assert session.fields("a", "blue")["routes"] == ()
+    assert len(routes()) == 3
+
+
 def test_routes_survive_a_change_of_the_addresses_that_they_need(session: Session, blue: str) -> None:
     make(session, ROUTES[:1])
     session.set("a", "blue", addresses=["10.0.0.3/24"], routes=ROUTES[:1])

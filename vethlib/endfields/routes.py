@@ -17,11 +17,20 @@ from typing import Any, Final, TypeAlias
 
 from vethlib._nl.const import RT_TABLE_MAIN
 from vethlib._nl.dependents.route import RouteMessage, change_route
-from vethlib._values import KW_ONLY, Value, aside
+from vethlib._values import KW_ONLY, Value, aside, filler
 from vethlib.addresses import IPAddress
 from vethlib.errors import InvalidValue
 
-__all__ = ["PROTO", "IPNetwork", "Route", "check_routes", "new_route_requests", "route_of", "route_requests"]
+__all__ = [
+    "PROTO",
+    "IPNetwork",
+    "Route",
+    "check_routes",
+    "in_order",
+    "new_route_requests",
+    "route_of",
+    "route_requests",
+]
 
 PROTO: Final = 118
 """The protocol of routes that vethlib adds."""
@@ -193,22 +202,33 @@ def _key(route: Route) -> tuple[int, ...]:
     return network.version, route.table, int(network.network_address), network.prefixlen, route.metric or 0
 
 
+def in_order(routes: Iterable[Route]) -> tuple[Route, ...]:
+    """Return routes that were read, sorted as those that were given, each only once.
+
+    Other programs may add what :func:`check_routes` refuses: two that differ only in their gateways (NLM_F_APPEND).
+    """
+    return tuple(sorted(dict.fromkeys(routes), key=_key))
+
+
+_route = filler(Route)  # The kernel has routes that a Route refuses, such as one with an MTU of 50.
+
+
 def route_of(message: RouteMessage, family: int) -> Route | None:
     """Return a route that was read; None if no :class:`Route` describes it, such as a route with several hops."""
-    if message.next_hops or not message.ifindex:
+    if message.next_hops or message.is_special or not message.ifindex:
         return None
     zero, version = (b"\0" * 4, 4) if family == 4 else (b"\0" * 16, 6)
     network = ip_network((message.network or zero, message.prefixlen))
     if network.version != version:
         return None
-    return Route(
+    return _route(
         network,
-        via=ip_address(message.gateway) if message.gateway else None,
-        metric=message.metric,
-        src=ip_address(message.source) if message.source else None,
-        mtu=message.mtu or None,
-        table=message.table or RT_TABLE_MAIN,
-        proto=message.protocol,
+        ip_address(message.gateway) if message.gateway else None,
+        message.metric or _METRIC[version],
+        ip_address(message.source) if message.source else None,
+        message.mtu or None,
+        message.table or RT_TABLE_MAIN,
+        message.protocol,
     )
 
 

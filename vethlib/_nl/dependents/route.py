@@ -22,6 +22,7 @@ from vethlib._nl.const import (
     RTA_GATEWAY,
     RTA_METRICS,
     RTA_MULTIPATH,
+    RTA_NH_ID,
     RTA_OIF,
     RTA_PREFSRC,
     RTA_PRIORITY,
@@ -187,7 +188,9 @@ def dump_routes_over(family: int, index: int = 0, protocol: int = 0) -> bytes:
 class RouteMessage(NamedTuple):
     """The parts of an RTM_NEWROUTE that are read: `network` and `gateway` have 4, 16 or no bytes; `ifindex` 0 is none.
 
-    `next_hops` are the ifindexes of a route that has several (RTA_MULTIPATH).
+    `next_hops` are the ifindexes of a route that has several (RTA_MULTIPATH). A route that `is_special` is for some
+    packets to its destination only (by their source, or by their type of service), or leads to a next hop that is an
+    object of its own: a message that describes none of that neither adds nor deletes it.
     """
 
     network: bytes
@@ -202,15 +205,17 @@ class RouteMessage(NamedTuple):
     metric: int = 0
     source: bytes = b""
     mtu: int = 0
+    is_special: bool = False
 
 
 def parse_route(body: bytes) -> RouteMessage:
     """Read the body of an RTM_NEWROUTE message. Raises Malformed."""
     if len(body) < _RTMSG.size:
         raise Malformed(f"a route message of {len(body)} bytes")
-    _family, prefixlen, _source, _tos, table, protocol, _scope, kind, flags = _RTMSG.unpack_from(body)
+    _family, prefixlen, from_prefixlen, tos, table, protocol, _scope, kind, flags = _RTMSG.unpack_from(body)
     network = gateway = preferred = b""
     index = metric = mtu = 0
+    is_special = bool(from_prefixlen or tos)
     next_hops: tuple[int, ...] = ()
     for attr, start, end in attributes_of(body, _RTMSG.size):
         if attr == RTA_DST:
@@ -229,8 +234,10 @@ def parse_route(body: bytes) -> RouteMessage:
             preferred = body[start:end]
         elif attr == RTA_METRICS:
             mtu = _mtu(body, start, end)
+        elif attr == RTA_NH_ID:
+            is_special = True
     return RouteMessage(
-        network, prefixlen, gateway, index, table, kind, protocol, flags, next_hops, metric, preferred, mtu
+        network, prefixlen, gateway, index, table, kind, protocol, flags, next_hops, metric, preferred, mtu, is_special
     )
 
 

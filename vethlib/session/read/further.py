@@ -15,7 +15,7 @@ from vethlib._nl.torn import read as repeat_if_torn
 from vethlib.endfields import neighbours
 from vethlib.endfields.checks import MasterName
 from vethlib.endfields.neighbours import Neighbour, check_neighbours, neighbour_of
-from vethlib.endfields.routes import PROTO, Route, check_routes, route_of
+from vethlib.endfields.routes import PROTO, Route, in_order, route_of
 from vethlib.endfields.table import FIELDS, MASTER, NEIGHBOURS, ROUTES
 from vethlib.errors import VethError, is_exhaustion
 from vethlib.links import NetnsRef
@@ -96,7 +96,7 @@ def read_routes(namespaces: Namespaces, place: OpenNetns, index: int) -> tuple[R
             if message.protocol == PROTO and message.ifindex == index
             if (route := route_of(message, 4 if family == AF_INET else 6)) is not None
         ]
-    return check_routes(found)
+    return in_order(found)
 
 
 def read_neighbours(
