@@ -6,12 +6,14 @@ import errno
 import os
 import platform
 import socket
+import time
 
 import pytest
 
 from tests.live.older_kernel import without_echo
 from tests.witness import ip
 from vethlib import ns
+from vethlib._nl import event_cost as event_cost_module
 from vethlib._nl.addr import new_addr
 from vethlib._nl.event_cost import event_cost
 from vethlib._nl.link import set_link
@@ -115,3 +117,10 @@ def test_doctor_says_what_an_event_takes_the_kernel() -> None:
 def test_where_no_pair_can_be_created_doctor_says_nothing_of_events(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ns, "call_in_new", refuse)
     assert list(doctor._listeners()) == []
+
+
+def test_measuring_an_event_waits_for_no_echo_where_the_kernel_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_echo(monkeypatch, event_cost_module)
+    began = time.monotonic()
+    assert 0 <= ns.call_in_new(event_cost) < 0.1
+    assert time.monotonic() - began < 5  # an answer that does not come is awaited for 10 s

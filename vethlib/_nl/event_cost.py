@@ -8,11 +8,12 @@ event shows by how much.
 
 from __future__ import annotations
 
+import os
 from typing import Final
 
 from vethlib._primitives import time
 
-from .link import NewEnd, create_veth, index_of, set_link
+from .link import NewEnd, create_veth, get_link, index_of, set_link
 from .sock import RtnlSocket
 
 __all__ = ["event_cost"]
@@ -30,8 +31,11 @@ def event_cost() -> float:
     sock = RtnlSocket()
     try:
         a, b = (NewEnd(name, None, 1500, 1, None) for name in (b"a", b"b"))
-        outcome = sock.ask(create_veth(a, b, None))
-        index = index_of(outcome.bodies[0]) if outcome.bodies else 2  # before Linux 6.2; 1 is the loopback
+        # Not `ask`: before Linux 6.2, the request is not answered with the link.
+        created, read = sock.exchange([create_veth(a, b, None), get_link(name=b"a")])
+        if number := created.errno or read.errno:
+            raise OSError(number, os.strerror(number))
+        index = index_of(read.bodies[0])
         nothing = [set_link(index, mtu=1500)] * _BURST
         changes = [set_link(index, mtu=1400 + number % 2 * 100) for number in range(_BURST)]
         return max(0.0, _shortest(sock, changes) - _shortest(sock, nothing)) / _BURST
