@@ -232,6 +232,10 @@ def fields(proto: str) -> str:
                 if found[1]:
                     kind_of_value = f"list of {kind_of_value}s"
                 text += f"| `{found[3]}` | {kind_of_value} | {' '.join(comment)} |\n"
+            elif found := re.fullmatch(r"map<string, (\w+)> (\w+) = \d+;", line):
+                text += f"| `{found[2]}` | object of {_JSON[found[1]]}s | {' '.join(comment)} |\n"
+            elif line and not re.fullmatch(r"oneof \w+ \{|\}|reserved .*;", line):
+                raise ValueError(f"a field that is not understood: {line}")
             comment = []
     return text.lstrip("\n") + "\n"
 

@@ -1,11 +1,16 @@
-"""Slabs: how many namespaces are open at a time; fewer if there are too few descriptors."""
+"""The items of a call, grouped by reference, and slabs: how many namespaces are open at a time.
+
+There are fewer if there are too few descriptors.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, TypeVar
 
-__all__ = ["SLAB", "Slab", "slabs"]
+from vethlib.links import NetnsRef
+
+__all__ = ["SLAB", "Slab", "by_reference", "slabs"]
 
 T = TypeVar("T")
 
@@ -28,3 +33,15 @@ def slabs(items: Sequence[T]) -> Iterator[Slab[T]]:
             size = len(slab) // 2
         else:
             start += len(slab)
+
+
+def by_reference(refs: Iterable[NetnsRef]) -> list[list[int]]:
+    """Return the positions of equal references, which lead to one namespace.
+
+    Objects are never compared: an open Netns equals a closed one of the same inode number, which leads nowhere.
+    """
+    groups: dict[str | int, list[int]] = {}
+    for position, ref in enumerate(refs):
+        key = ref or "" if ref is None or isinstance(ref, str) else id(ref)
+        groups.setdefault(key, []).append(position)
+    return list(groups.values())

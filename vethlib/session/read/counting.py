@@ -26,7 +26,7 @@ from vethlib.links import NetnsRef, Stats, describe
 from vethlib.rates import Sample
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
 from vethlib.session.core.refusal import refusal
-from vethlib.session.core.slabs import SLAB, slabs
+from vethlib.session.core.slabs import SLAB, by_reference, slabs
 
 from .target import not_found, read_body
 
@@ -39,10 +39,7 @@ def count_many(
     open_namespaces: Callable[[], Namespaces], items: Sequence[Named], *, missing_ok: bool
 ) -> list[Sample | None]:
     """Return a sample for each item, in order; see Session.stats_many."""
-    by_ref: dict[object, list[int]] = {}
-    for position, (_, netns) in enumerate(items):
-        by_ref.setdefault(netns or "", []).append(position)
-    groups = list(by_ref.values())
+    groups = by_reference(netns for _, netns in items)
     found: list[Sample | None] = [None] * len(items)
     for start in range(0, len(groups), SLAB):
         with open_namespaces() as namespaces:

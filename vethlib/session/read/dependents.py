@@ -17,7 +17,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from socket import AF_INET, AF_INET6
 from typing import Any, Final
@@ -33,7 +33,7 @@ from vethlib.errors import VethError, is_exhaustion
 from vethlib.links import Dependents, NetnsRef
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
 from vethlib.session.core.refusal import refusal
-from vethlib.session.core.slabs import slabs
+from vethlib.session.core.slabs import by_reference, slabs
 
 from .reading import table
 from .target import read_body
@@ -48,33 +48,31 @@ def read_dependents(
     open_namespaces: Callable[[], Namespaces], items: Iterable[tuple[NetnsRef, int]]
 ) -> list[Dependents]:
     """Return the dependents of each link, (reference, ifindex); none for a link that is missing."""
-    wanted = [(ref or "", index) for ref, index in items]
-    indexes: dict[NetnsRef, list[int]] = {}
-    for ref, index in wanted:
-        indexes.setdefault(ref, []).append(index)
-    found: dict[tuple[NetnsRef, int], Dependents] = {}
-    for slab in slabs(list(indexes)):
+    wanted = list(items)
+    found = [Dependents()] * len(wanted)
+    for slab in slabs(by_reference(ref for ref, _ in wanted)):
         with open_namespaces() as namespaces:
             try:
-                found.update(_in_slab(namespaces, {ref: indexes[ref] for ref in slab}))
+                for position, dependents in _in_slab(namespaces, wanted, slab):
+                    found[position] = dependents
             except VethError as error:
                 slab.short = is_exhaustion(error)
                 if not slab.short or len(slab) == 1:
                     raise
-    return [found.get(item, Dependents()) for item in wanted]
+    return found
 
 
 def _in_slab(
-    namespaces: Namespaces, wanted: Mapping[NetnsRef, Sequence[int]]
-) -> dict[tuple[NetnsRef, int], Dependents]:
-    by_place: dict[OpenNetns, list[NetnsRef]] = {}
-    for ref in wanted:
-        by_place.setdefault(namespaces(ref), []).append(ref)
-    found: dict[tuple[NetnsRef, int], Dependents] = {}
-    for place, refs in by_place.items():
-        dependents = dict(_in_place(namespaces, place, {index: None for ref in refs for index in wanted[ref]}))
-        found.update(((ref, index), dependents[index]) for ref in refs for index in wanted[ref] if index in dependents)
-    return found
+    namespaces: Namespaces, wanted: Sequence[tuple[NetnsRef, int]], groups: Iterable[Sequence[int]]
+) -> Iterator[tuple[int, Dependents]]:
+    """Yield the dependents of the existing ones of these links, each with its position."""
+    by_place: dict[OpenNetns, list[int]] = {}
+    for positions in groups:
+        by_place.setdefault(namespaces(wanted[positions[0]][0]), []).extend(positions)
+    for place, positions in by_place.items():
+        indexes = {position: wanted[position][1] for position in positions}
+        dependents = dict(_in_place(namespaces, place, dict.fromkeys(indexes.values())))
+        yield from ((at, dependents[index]) for at, index in indexes.items() if index in dependents)
 
 
 def _in_place(namespaces: Namespaces, place: OpenNetns, indexes: Iterable[int]) -> Iterator[tuple[int, Dependents]]:

@@ -22,7 +22,7 @@ from vethlib.links import NetnsRef
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
 from vethlib.session.core.refusal import refusal
 from vethlib.session.core.settings import read_setting
-from vethlib.session.core.slabs import slabs
+from vethlib.session.core.slabs import by_reference, slabs
 
 from .target import read_body
 
@@ -122,18 +122,15 @@ def read_further_of(
 ) -> list[dict[str, Any] | VethError | None]:
     """Return the present values for each link, or why they cannot be read; None for a link that is missing."""
     asked = list(items)
-    by_ref: dict[NetnsRef, list[int]] = {}
-    for number, (ref, _, _) in enumerate(asked):
-        by_ref.setdefault(ref or "", []).append(number)
     results: list[dict[str, Any] | VethError | None] = [None] * len(asked)
-    for slab in slabs(list(by_ref)):
+    for slab in slabs(by_reference(ref for ref, _, _ in asked)):
         with open_namespaces() as namespaces:
-            for ref in slab:
+            for numbers in slab:
                 try:
-                    _read_in(namespaces, namespaces(ref), asked, by_ref[ref], results)
+                    _read_in(namespaces, namespaces(asked[numbers[0]][0]), asked, numbers, results)
                 except VethError as error:
                     slab.short = slab.short or is_exhaustion(error)
-                    for number in by_ref[ref]:
+                    for number in numbers:
                         results[number] = error
     return results
 

@@ -15,6 +15,7 @@ from vethlib._nl.link import LinkMessage, get_named, parse_link
 from vethlib.addresses import Address
 from vethlib.links import Link, NetnsRef
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
+from vethlib.session.core.slabs import by_reference
 
 from .reading import addresses_of, read_addresses, to_link
 from .target import not_found, read_body
@@ -29,21 +30,20 @@ Named = tuple[str, NetnsRef]
 
 def look_up(open_namespaces: Callable[[], Namespaces], items: Sequence[Named], *, addresses: bool) -> list[Link]:
     """Return a Link for each item, in order. Raises LinkNotFound, NetnsNotFound for the first that is missing."""
-    by_ref: dict[object, list[int]] = {}
-    for position, (_, netns) in enumerate(items):
-        by_ref.setdefault(netns or "", []).append(position)
-    refs = list(by_ref.values())
+    groups = by_reference(netns for _, netns in items)
     found: dict[int, Link] = {}
-    for start in range(0, len(refs), _SLAB):
+    for start in range(0, len(groups), _SLAB):
         with open_namespaces() as namespaces:
-            slab = [(namespaces(items[positions[0]][1]), positions) for positions in refs[start : start + _SLAB]]
+            slab: dict[OpenNetns, list[int]] = {}
+            for positions in groups[start : start + _SLAB]:
+                slab.setdefault(namespaces(items[positions[0]][1]), []).extend(positions)
             answered: dict[OpenNetns, bytes | None] = {}
             if not addresses:
-                lone = {place: items[at[0]][0] for place, at in slab if len(at) == 1 and not place.is_home}
+                lone = {place: items[at[0]][0] for place, at in slab.items() if len(at) == 1 and not place.is_home}
                 answers = namespaces.ask_once(list(lone), list(map(_request, lone.values())))
                 answered = dict(zip(lone, answers, strict=True))
-            namespaces.open_sockets([place for place, _ in slab if answered.get(place) is None])
-            for place, positions in slab:
+            namespaces.open_sockets([place for place in slab if answered.get(place) is None])
+            for place, positions in slab.items():
                 if (body := answered.get(place)) is not None:
                     item = items[positions[0]]
                     message = read_body(place, outcome_of((0, "", (body,))), parse_link, item)

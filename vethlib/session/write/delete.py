@@ -20,6 +20,7 @@ from vethlib.linkref import Item, as_items
 from vethlib.links import Link, NetnsRef, describe
 from vethlib.session.core.namespaces import Birth, Identity, Namespaces, OpenNetns
 from vethlib.session.core.refusal import copy_for, refusal
+from vethlib.session.core.slabs import SLAB, by_reference
 from vethlib.session.read.reading import to_link
 from vethlib.session.read.target import missing, read_body, renumbered
 
@@ -27,7 +28,6 @@ from .grouped import GONE, GroupDeletion
 
 __all__ = ["DeleteItem", "Deletion", "delete_indexes"]
 
-_SLAB: Final = 64
 _THREADS: Final = 16
 
 
@@ -116,14 +116,11 @@ class Deletion:
         return [error for _, error in sorted(self._errors.items())]
 
     def _find_all(self) -> list[_Named]:
-        by_ref: dict[object, list[int]] = {}
-        for position, (_, netns) in enumerate(self._items):
-            by_ref.setdefault(netns or "", []).append(position)
-        refs = list(by_ref.values())
+        refs = by_reference(netns for _, netns in self._items)
         found: list[_Named] = []
-        for start in range(0, len(refs), _SLAB):
+        for start in range(0, len(refs), SLAB):
             with self._open_namespaces() as namespaces:
-                found += self._find_slab(namespaces, refs[start : start + _SLAB])
+                found += self._find_slab(namespaces, refs[start : start + SLAB])
         return found
 
     def _find_slab(self, namespaces: Namespaces, refs: Sequence[list[int]]) -> list[_Named]:
@@ -202,8 +199,8 @@ class Deletion:
                 self._fail((one.position for named in targets.values() for one in named), error)
 
     def _delete_foreign(self, groups: Sequence[list[_Named]]) -> None:
-        for start in range(0, len(groups), _SLAB):
-            slab = groups[start : start + _SLAB]
+        for start in range(0, len(groups), SLAB):
+            slab = groups[start : start + SLAB]
             with self._open_namespaces() as namespaces:
                 opened = [(self._reopen(namespaces, group), group) for group in slab]
                 ready = [(place, group) for place, group in opened if place is not None]

@@ -19,7 +19,7 @@ from vethlib.errors import NetlinkError, VethError
 from vethlib.links import Link, NetnsRef, describe
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
 from vethlib.session.core.refusal import copy_for, refusal
-from vethlib.session.core.slabs import SLAB
+from vethlib.session.core.slabs import SLAB, by_reference
 from vethlib.session.read.reading import addresses_of, find, read_addresses, to_link
 from vethlib.session.read.target import Target, read_body
 
@@ -95,10 +95,7 @@ def carry_out_all(
     open_namespaces: Callable[[], Namespaces], items: Sequence[Named], setting: Setting
 ) -> dict[int, VethError]:
     """Change the setting of many links, in one exchange per namespace; return the errors, by position."""
-    by_ref: dict[object, list[int]] = {}
-    for position, (_, netns, _) in enumerate(items):
-        by_ref.setdefault(netns or "", []).append(position)
-    groups = list(by_ref.values())
+    groups = by_reference(netns for _, netns, _ in items)
     failed: dict[int, VethError] = {}
     for start in range(0, len(groups), SLAB):
         with open_namespaces() as namespaces:
