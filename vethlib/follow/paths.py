@@ -10,13 +10,13 @@
    nodes, too, and a change of one of these is a change of the link.
 4. A file becomes a namespace by a mount on it, which causes no event of inotify. But mountinfo becomes readable at
    every change of the mount table (mounts_poll, fs/proc_namespace.c) of the thread that created the follower. It does
-   not tell which mount. So the directories and the files that are no namespaces are looked at again, which is quick.
-   Of the namespaces, those are looked at whose mount has gone, and those with a new mount on their path
-   (vethlib/ns/mounts.py); all of them where the kernel does not tell, or where symbolic links may lead to them. Each of
-   these takes up to a tenth of the time, unless it is negligible. Missing files need no look: nothing can be mounted on
-   them before their directory has an event.
-5. After lost events, everything is looked at again, also for up to a tenth of the time, so that nobody who creates
-   files faster than their events are read can keep it busy.
+   not show which mount has changed. So the directories and the files that are no namespaces are looked at again, which
+   is quick. Of the namespaces, those whose mount no longer exists or whose path has a new mount are looked at
+   (vethlib/ns/mounts.py), or all of them if the kernel does not list its mounts by id, or if symbolic links may lead to
+   them. Each of these looks takes up to a tenth of the time, unless its cost is negligible. Missing files need no look:
+   nothing can be mounted on them before their directory has an event.
+5. After lost events, everything is looked at again, also for up to a tenth of the time, so that a program that creates
+   files faster than their events are read cannot keep the follower busy.
 6. A file is created before the mount on it. So mountinfo is polled before inotify, and a file is known by the time its
    mount is.
 
@@ -53,7 +53,7 @@ IN_Q_OVERFLOW, IN_IGNORED, IN_ONLYDIR, IN_MASK_ADD = 0x4000, 0x8000, 0x0100_0000
 WATCHED = IN_ATTRIB | IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE | IN_ONLYDIR | IN_MASK_ADD
 
 NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
-"""Errors of a missing file, whose creation is an event. There is none for the end of any other error."""
+"""Errors of a missing file: its creation causes an event. Nothing reports the end of any other error."""
 
 MAX_LINKS = 40  # MAXSYMLINKS, include/linux/namei.h
 DEAF_AGAIN = 1.0  # seconds
@@ -285,7 +285,7 @@ class Paths:
         wd, deaf = -1, False
         if node.seen is not None and not node.of_process:
             try:
-                # Which asks its file system whether it may be read (inotify_find_inode, fs/notify/inotify).
+                # The kernel asks the file system whether it may be read (inotify_find_inode, fs/notify/inotify).
                 wd = unhurried(node.path, lambda: int(self._inotify.add_watch(node.path, WATCHED)))
             except OSError as error:
                 deaf = error.errno not in NOWHERE
@@ -387,7 +387,7 @@ class Paths:
                 pending |= links
 
     def _remounted(self) -> set[_Node]:
-        """Return the namespaces whose mount has gone or is covered; request a look at all if that is unknown."""
+        """Return the namespaces whose mount has ended or is covered; request a look at all if that is unknown."""
         before, now = self._mount_ids, mount_ids()
         self._mount_ids = now
         if before is None or now is None or self._symbolic:

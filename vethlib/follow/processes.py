@@ -189,7 +189,7 @@ def _has_ended(fd: Descriptor) -> bool:
 
 
 def _budget() -> int:
-    """Return the number of descriptors for processes: half of all, but never those that an agent needs otherwise."""
+    """Return the number of descriptors for processes: half of all, but none that an agent needs for other things."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return max(0, min(most // 2, most - _FOR_OTHERS))
 

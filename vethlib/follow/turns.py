@@ -1,4 +1,4 @@
-"""When a long task has its turn: as soon as it is requested, but for up to a tenth of the time."""
+"""Schedule a long task: it is due as soon as it is requested, but may take only up to a tenth of the time."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def running(client: APIClient) -> list[str]:
 
 
 def concerned(event: Any) -> str | None:
-    """Return the id of the container that an event may concern, "" if it may be any, None if it is none."""
+    """Return the id of the container that an event may concern; "" if that may be any container, None if none."""
     if not isinstance(event, Mapping):
         return ""
     if event.get("Type", "container") != "container":

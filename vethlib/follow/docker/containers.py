@@ -23,7 +23,7 @@ __all__ = ["CONTAINER_LABEL", "VARIABLE", "Container", "Containers", "container"
 
 VARIABLE, CONTAINER_LABEL = "MICROSERVICE_LABEL", "microservice_label"
 
-_MOST_OTHERS = 8  # containers that are named in a remark, which is logged for each new container
+_MOST_OTHERS = 8  # containers that a remark names; it is logged again for each new container
 
 _WITH_A_PROCESS = ("running", "paused", "stopping")
 
@@ -45,10 +45,10 @@ def container(described: Mapping[str, Any]) -> Container | None:
     """Parse the engine's description of a container (``GET /containers/ID/json``).
 
     Returns None if it does not run, or has no label that an interface can name. Raises AttributeError, KeyError,
-    TypeError or ValueError for anything else than a description of a container.
+    TypeError or ValueError for anything but a description of a container.
     """
     state = described["State"]
-    # Podman does not report a container as running that is paused or about to stop, but still has its namespace. A
+    # A container that is paused or about to stop still has its namespace, but podman does not report it as running. A
     # container that waits for its next restart is reported as running, but has no process.
     runs = state.get("Running") or state.get("Paused") or state.get("Status") in _WITH_A_PROCESS
     pid = state.get("Pid")

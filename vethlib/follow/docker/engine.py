@@ -67,7 +67,7 @@ def connect(path: str) -> APIClient:
     except ImportError:
         raise ResolverDown(_NOT_INSTALLED, code="not-installed") from None
     url = f"unix://{path}"
-    # With version="auto" the request would be made before there is anything to close, should it fail.
+    # With version="auto", the constructor would make the request, and if it failed, there would be no client to close.
     with closing(APIClient(base_url=url, version=DEFAULT_DOCKER_API_VERSION, timeout=_TIMEOUT)) as first:
         spoken = first.version(api_version=False)["ApiVersion"]
     client = APIClient(base_url=url, version=spoken, timeout=_TIMEOUT)

@@ -46,7 +46,7 @@ _AT_FIRST: Final = 0.05  # seconds until the next attempt to connect, doubled up
 _AT_MOST: Final = 0.5
 _LASTING: Final = 1.0  # seconds of a connection after which the next attempt counts as the first
 _USELESS: Final = 5.0  # like _AT_MOST, for an engine that answers but cannot be used
-_AGAIN: Final = (1.0, 60.0)  # seconds until containers are inspected again that could not be, doubled up to the second
+_AGAIN: Final = (1.0, 60.0)  # seconds after a failed inspection until the next; doubled from the first to the second
 _JOIN: Final = 0.2  # seconds for the thread to end
 
 
@@ -84,7 +84,7 @@ class DockerResolver:
         self._stream: Any = None  # of events, while it is read
         self._wake = threading.Event()  # ends the pause between two attempts
         self._answered = threading.Event()  # the engine has answered, or could not be reached
-        # The namespace of the thread: otherwise it would keep alive the namespace of the call that starts it.
+        # The thread is started here: otherwise it would keep alive the namespace of the call that starts it.
         self._home = ns.current()
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
