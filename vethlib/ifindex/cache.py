@@ -62,16 +62,16 @@ class IfIndexCache(WarnsUnclosed):
     The cache keeps nothing open in a watched namespace, which therefore ends with its last user. Events are received in
     namespaces of the cache's own, one for every 512 watched namespaces. This is not visible in the home namespace, and
     leaves nothing behind. It has a cost: for each watched namespace, every change of a link anywhere on the host takes
-    the kernel 20 ns longer (for the reason, see `_nl/events.py`). Watching the home namespace takes no capability.
-    Watching any other namespace takes CAP_SYS_ADMIN (to create a namespace and to enter others), CAP_NET_ADMIN (to
+    the kernel 20 ns longer (for the reason, see `_nl/events.py`). Watching the home namespace needs no capability.
+    Watching any other namespace needs CAP_SYS_ADMIN (to create a namespace and to enter others), CAP_NET_ADMIN (to
     assign nsids) and CAP_NET_BROADCAST (to receive the events). Raises NetlinkError.
 
     `session` opens the references. In return, it finds links in this cache instead of asking the kernel, and updates
     the cache after each of its changes. Closing the cache does not close the session. `receive_buffer` limits how much
-    the kernel can queue between two calls, in bytes of its memory, allocated when needed; an event takes about 2 300.
-    When the buffer overflows, the watched namespaces are read again, and the differences are reported after a "resync"
-    event. With `addresses`, there are also events for addresses that are added or removed; their differences are not
-    reported after an overflow.
+    the kernel can queue between two calls, in bytes of its memory, allocated when needed; an event takes about 2 300
+    bytes. When the buffer overflows, the watched namespaces are read again, and the differences are reported after a
+    "resync" event. With `addresses`, there are also events for addresses that are added or removed; addresses that
+    changed during an overflow are not reported.
 
     With `coalesce`, there are no events. Instead, :meth:`changes` returns the links that have changed, one entry per
     link, however often it has changed. It takes a bounded time, and stops watching a namespace that sends too many
@@ -93,7 +93,7 @@ class IfIndexCache(WarnsUnclosed):
     ) -> None:
         check_type(session, Session, "session", "give the Session that is to use the cache")
         self._pid = os.getpid()
-        self._lock = RLock()  # which knows whose it is, see _check_free()
+        self._lock = RLock()  # it knows which thread holds it, see _check_free()
         self._device, home = session.identity("")  # all namespaces are on one file system
         self._watching = Watching(
             partial(open_netns, session),
@@ -170,10 +170,10 @@ class IfIndexCache(WarnsUnclosed):
             watching.watch(given)
 
     def watch_and_read(self, refs: Iterable[str]) -> dict[str, FirstLook]:
-        """Watch many namespaces like :meth:`watch_all`, and return what those have that were not watched before.
+        """Watch namespaces like :meth:`watch_all`; return the links and addresses of those not watched before.
 
-        A namespace that could not be read in one attempt is missing. What happens to the others from then on is an
-        event.
+        A namespace that could not be read in one attempt is left out of the result. Later changes in the others are
+        reported as events.
         """
         given = list(refs)
         with self._at_work() as watching:
@@ -227,7 +227,7 @@ class IfIndexCache(WarnsUnclosed):
             return self._find(check_type(key, int, "index", "give an ifindex or a Link"), where).name
 
     def link(self, name: LinkRef, netns: NetnsRef = "") -> Link:
-        """Return a link, given its name or an alternative name. As :meth:`index`, and 2 µs to build the Link."""
+        """Return a link, given its name or an alternative name. Raises as :meth:`index`; building it takes 2 µs."""
         try:
             record = self._watches[netns].table[name]  # type: ignore[index]  # as above
         except KeyError:
@@ -240,7 +240,7 @@ class IfIndexCache(WarnsUnclosed):
         if watch is None:
             with self._at_work():
                 watch = self._watch_of(netns)
-        table = watch.table.copy()  # in one step, whatever another thread does
+        table = watch.table.copy()  # atomic, so another thread cannot change it meanwhile
         return [to_link(table[key], netns) for key in sorted(key for key in table if isinstance(key, int))]
 
     def _located(self, link: LinkRef, netns: NetnsRef) -> tuple[LinkMessage, NetnsRef]:
@@ -290,7 +290,8 @@ class IfIndexCache(WarnsUnclosed):
     def changes(self) -> LinkChanges:
         """Read events for a bounded time and return what has changed; for a cache that coalesces.
 
-        If there is more, :meth:`fileno` stays readable or :meth:`due` returns when. Raises SessionClosed, NetlinkError.
+        If there is more to read, :meth:`fileno` stays readable, or :meth:`due` returns the time of the next call.
+        Raises SessionClosed, NetlinkError.
         """
         with self._at_work() as watching:
             watching.catch_up()

@@ -33,9 +33,9 @@ class LinkChanges:
     """The changes since the last call, without order.
 
     `links` has the present and former names of each changed link, by namespace and ifindex; `addresses` has the changed
-    addresses of a link. For those in `unclear`, an event showed no change: it may be one of something that no Link has
-    (its master, its features, the length of its queue). Those in `deleted` were deleted or moved away, even if there is
-    a link with that ifindex again: it is another one, or has come back.
+    addresses of a link. For links in `unclear`, an event showed no change: it may be about something that a Link does
+    not have (its master, its features, the length of its queue). Links in `deleted` were deleted or moved away, even if
+    a link with that ifindex exists again: it is another link, or the same one was moved back.
 
     In a namespace of `lost`, any link may have changed. Those in `ended` have ended, and those in `noisy` are no longer
     watched, because they send more events than it is worth reading.
@@ -66,7 +66,7 @@ class LinkChanges:
                 self._note_link(watch, link)
 
     def note_replaced(self, watch: Watch, change: Change) -> None:
-        """Note that a link was deleted, as far as a difference shows that between whose two states events were lost."""
+        """Note a deletion whose event was lost, if the ifindex now has a link of another kind or MAC address."""
         _, new, old = change
         if new is not None and isinstance(old, LinkMessage) and (new.kind, new.mac) != (old.kind, old.mac):
             self.deleted.add((watch, new.ifindex))

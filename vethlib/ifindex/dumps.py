@@ -36,7 +36,7 @@ T = TypeVar("T")
 class FirstLook:
     """What a namespace had when it was first watched: its links and addresses, with the events since then applied.
 
-    `cookie` tells it from all other namespaces since the boot (SO_NETNS_COOKIE); 0 if that is unknown.
+    `cookie` distinguishes the namespace from all others since boot (SO_NETNS_COOKIE); 0 if it is unknown.
     """
 
     __slots__ = ("addresses", "cookie", "links")

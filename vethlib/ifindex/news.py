@@ -19,14 +19,14 @@ _LONGEST: Final = 3600.0  # seconds; epoll_wait(2) takes 24 days at most
 
 class _HasFileno(Protocol):
     def fileno(self) -> int:
-        """The descriptor."""
+        """Return the descriptor."""
 
 
 class News:
     """An epoll over the event sockets and a flag. Any number of threads can wait.
 
-    Closing a descriptor does not wake the threads that wait for it, so :meth:`close` raises the flag, and the last
-    waiting thread closes it.
+    Closing a descriptor does not wake the threads that wait for it. So :meth:`close` only raises the flag, and the last
+    waiting thread closes the descriptor.
     """
 
     def __init__(self) -> None:
@@ -63,13 +63,13 @@ class News:
         self._raised = up
 
     def wait(self, timeout: float | None) -> None:
-        """Wait up to `timeout` seconds (None: without limit), but an hour at most, until there is something."""
+        """Wait until something is ready, for up to `timeout` seconds (None: no limit), but an hour at most."""
         with self._in_use() as usable:
             if usable:
                 self._epoll.poll(_LONGEST if timeout is None else min(timeout, _LONGEST))
 
     async def wait_async(self) -> None:
-        """Wait in the running event loop until there is something, without a thread; it can be cancelled."""
+        """Wait in the running event loop until something is ready. It uses no thread, and can be cancelled."""
         import asyncio  # takes 30 ms, and callers have imported it
 
         with self._in_use() as usable:

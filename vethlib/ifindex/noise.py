@@ -9,7 +9,7 @@ from vethlib._primitives import time
 __all__ = ["NOISY", "WINDOW", "Noise"]
 
 NOISY: Final = 10_000
-"""Events of one namespace within `WINDOW` that are too many; reading them would take 2 % of a CPU."""
+"""A namespace that sends that many events within `WINDOW` is too noisy: reading them would take 2 % of a CPU."""
 
 WINDOW: Final = 2.0
 """Seconds."""
@@ -30,8 +30,8 @@ class Noise:
     def loudest(self, lost: set[int]) -> list[int]:
         """Return the ids of the namespaces that have sent too many events; for those in `lost`, a tenth is too many.
 
-        Those in `lost` share a queue that has lost events, which one of them has caused. Called from time to time, this
-        starts a new window when the last one is over.
+        Those in `lost` share a queue that has lost events, and one of them has caused that. Call this regularly,
+        because it also starts a new window when the last one is over.
         """
         found = [nsid for nsid, count in self.counts.items() if count >= (NOISY // 10 if nsid in lost else NOISY)]
         now = time.monotonic()

@@ -1,4 +1,4 @@
-"""The observatories of a cache: one for home, and as many for foreign namespaces as have room for them."""
+"""The observatories of a cache: one for home, and as many as are needed to hold the foreign namespaces."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Observatories:
             self._news.add(socket)
 
     def remove(self, observatory: Observatory) -> None:
-        """Close one of them, from which nothing is watched any more."""
+        """Close an observatory from which nothing is watched any more."""
         self._all.remove(observatory)
         for socket in filter(None, (observatory.links, observatory.ends)):
             del self._by_fd[socket.fileno()]

@@ -1,11 +1,11 @@
-"""Namespaces from which others are watched: one of our own for foreign namespaces, and home for itself.
+"""Namespaces from which others are watched: our own ones for foreign namespaces, and home for itself.
 
 Theory of operation:
 
-1. A socket receives the events of namespaces that have an id in its own (see `_nl/events.py`), so a namespace is
-   watched by assigning it an id. Ids cannot be removed: in home, they would stay for ever. So they are assigned in an
-   anonymous namespace that contains only our sockets. When those are closed, it ends with all its ids; an id keeps no
-   namespace alive.
+1. A socket receives the events of those namespaces that have an id in the socket's own (see `_nl/events.py`), so a
+   namespace is watched by assigning it an id. Ids cannot be removed: in home, they would stay for ever. So they are
+   assigned in an anonymous namespace that contains only our sockets. When those are closed, it ends with all its ids;
+   an id keeps no namespace alive.
 2. We number the ids, upwards from `FIRST_ID`, so that none ever means two namespaces. Below it are those that the
    kernel assigns automatically (see 5).
 3. RTM_DELNSID reports the end of a watched namespace. It is sent before its links are unregistered (unhash_nsid in
@@ -129,7 +129,7 @@ class ForeignObservatory(Observatory):
     """A namespace of our own from which others are watched, by their ids there.
 
     Raises NotPermitted without CAP_SYS_ADMIN (to create a namespace) or CAP_NET_BROADCAST (to receive the events of
-    others), and from :meth:`assign` without CAP_NET_ADMIN; NetlinkError.
+    others), and from :meth:`assign` without CAP_NET_ADMIN. Raises NetlinkError for other failures.
     """
 
     def __init__(self, ids: count[int], groups: Sequence[int], receive_buffer: int) -> None:

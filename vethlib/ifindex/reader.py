@@ -31,7 +31,7 @@ from .watched import Watched
 __all__ = ["FIRST_PAUSE", "GLANCE", "EventReader"]
 
 FIRST_PAUSE: Final = 1.0
-"""Seconds after a dump that fails until the next."""
+"""Seconds between a failed dump and the next attempt."""
 
 SLICE: Final = 0.05
 """Longest time in seconds that one call reads events if they are coalesced."""
@@ -56,7 +56,7 @@ class EventReader:
         self._turn = 0  # which socket is read first
 
     def read(self, ready: Sequence[Observatory], most: float | None) -> bool:
-        """Apply queued events, and return whether all were read, which is always so unless events are coalesced.
+        """Apply queued events, and return whether all were read: always, unless events are coalesced.
 
         If they are, each observatory has its share of `most` seconds (None: `SLICE`).
         """

@@ -43,7 +43,8 @@ def record_of(message: LinkMessage) -> LinkMessage:
     """Return the message with only the properties of a Link.
 
     Of the flags, it keeps only IFF_UP: the kernel reports others (IFF_RUNNING) late, and in events that change nothing
-    else. The first event of a veth is sent before it has a peer (veth_newlink, drivers/net/veth.c), which is 0 then.
+    else. The first event of a veth is sent before it has a peer (veth_newlink, drivers/net/veth.c); the ifindex of the
+    peer is 0 then.
     """
     index, flags, name, mac, mtu, link, *rest = message
     if mac == _NO_MAC:
@@ -78,7 +79,7 @@ def put(table: Table, new: LinkMessage) -> Change | None:
 def _with_known_names(new: LinkMessage, known: tuple[str, ...]) -> LinkMessage:
     """Return the link with the known string objects for its alternative names.
 
-    A link may have 496 of 127 characters, and otherwise each pending change would have its own copy of all.
+    A link may have 496 such names of 127 characters; otherwise, each pending change would have its own copy of them.
     """
     same = dict(zip(known, known, strict=True))
     return new._replace(altnames=tuple([same.get(name, name) for name in new.altnames]))

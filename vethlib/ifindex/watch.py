@@ -19,8 +19,8 @@ __all__ = ["Watch"]
 class Watch:
     """A watched namespace. `refs` lead to it, in the order in which they were given.
 
-    `fresh` has the links of a dump by ifindex while later events are applied to it without being reported; so has
-    `first`, with the addresses, for a caller who asked for them. `is_over` once it is no longer watched.
+    `fresh` has the links of a dump by ifindex while later events are applied to it without being reported; `first` has
+    the same and the addresses, if a caller asked for them. `is_over` is set once the namespace is no longer watched.
     """
 
     __slots__ = ("first", "fresh", "inode", "is_over", "nsid", "observatory", "refs", "rests_until", "table")
@@ -42,7 +42,7 @@ class Watch:
             if ref not in self.refs:
                 self.refs = (*self.refs, ref)
         elif any(isinstance(known, _Held) for known in self.refs):
-            # Open ones are all equal, so the latest suffices.
+            # Open Netns objects of one namespace are equal, so the latest suffices.
             self.refs = tuple(known if isinstance(known, str) else _Held(ref) for known in self.refs)
         else:
             self.refs = (*self.refs, _Held(ref))

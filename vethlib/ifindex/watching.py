@@ -2,7 +2,7 @@
 
 How no change is lost, and none reported twice:
 
-1. A namespace first gets its id, from when on its events are queued. Then it is dumped. Then the queue is read to its
+1. A namespace first gets its id; from then on, its events are queued. Then it is dumped. Then the queue is read to its
    end, and its events are applied to the result of the dump silently, because some of them happened before the dump.
    Later events are reported.
 2. An event that leaves a link unchanged is not reported.
@@ -11,18 +11,18 @@ How no change is lost, and none reported twice:
 4. If applying is interrupted (by a KeyboardInterrupt), an event may have been lost, which is a case of 3.
 5. If an event was too long to be received, or is malformed, only its own namespace is affected: it is dumped again,
    once for all such events that were queued, and the differences are reported after a "resync" of its own. If that dump
-   is malformed or fails as well, it is repeated later, after ever longer pauses, and the known links stay. The same
-   applies to a dump of 3 that fails. Only errors that affect all (no descriptors are left) are raised.
+   is malformed or fails as well, it is repeated later, with increasing pauses; until then, the known links stay. The
+   same applies to a dump of 3 that fails. Only errors that affect all namespaces (no descriptors are left) are raised.
 
 If the user only needs to know which links have changed (`coalesce`), reading is also limited in time, and one namespace
 cannot use up all of it:
 
 6. A call reads for `SLICE` seconds at most, and each socket has its share. The next call reads the rest. Until then, a
    lookup may be outdated, so :meth:`catch_up` returns whether everything was read.
-7. All namespaces of an observatory share one queue, and an id cannot be taken back (see `observatory.py`). So where one
-   of them was too noisy (`noise.py`), it is no longer watched, which is reported to the user, and the *others* move to
-   another observatory. If it is watched again, then from an observatory for namespaces that were noisy once. Home,
-   which is indispensable, has a socket to itself.
+7. All namespaces of an observatory share one queue, and an id cannot be taken back (see `observatory.py`). So if one of
+   them is too noisy (`noise.py`), it is no longer watched, which is reported to the user, and the *others* move to
+   another observatory. If it is watched again, that is done from an observatory for namespaces that were noisy once.
+   Home, which is indispensable, has a socket to itself.
 """
 
 from __future__ import annotations
@@ -222,7 +222,7 @@ class Watching:
     # --- their events
 
     def catch_up(self, most: float | None = None) -> bool:
-        """Apply the events so far, and return whether all were read, which is always so unless events are coalesced.
+        """Apply the events so far, and return whether all were read: always, unless events are coalesced.
 
         If they are, this takes `most` seconds at most (None: `SLICE`). Raises NetlinkError if a resync that is due
         fails; it stays due.
@@ -251,8 +251,10 @@ class Watching:
                 watch.rests_until = self._rested_at(now)
 
     def learn(self, watch: Watch, message: LinkMessage) -> None:
-        """Update a link from `message` for changes without events: those of the alias, the group and the alternative
-        names of a link that is down (netdev_state_change, net/core/dev.c).
+        """Update a link from `message`, as far as the kernel sends no events.
+
+        It sends none for changes of the alias, the group and the alternative names of a link that is down
+        (netdev_state_change, net/core/dev.c).
         """
         known = watch.table.get(message.ifindex)
         if known is not None and not known.up and not message.up:
