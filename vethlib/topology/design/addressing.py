@@ -1,10 +1,10 @@
 """Segments, and the addresses of their ports.
 
 A segment is a set of ports that frames can reach without a router: a wire between two nodes, or all wires joined by
-switches. An open segment gets the next IPv4 network of 10.0.0.0/8, a /24 or as large as its ports need, and the IPv6
-network fd00:N::/64, where N is its number in hexadecimal; its ports are numbered from 1. If the MTU of a wire is too
-small for IPv6, the segment has IPv4 only. In a segment with given addresses, open ports get free addresses of the same
-networks.
+switches. A segment without given addresses (an open one) gets the next IPv4 network of 10.0.0.0/8, a /24 or as large as
+its ports need, and the IPv6 network fd00:N::/64, where N is its number in hexadecimal; its ports are numbered from 1.
+If the MTU of a wire is too small for IPv6, the segment has IPv4 only. In a segment with given addresses, open ports get
+free addresses of the same networks.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .description import Member, Port, Wire
 __all__ = ["PortAt", "Segment", "give_addresses", "port_at", "segments", "spell", "without_ipv6"]
 
 PortAt = tuple[int, int]
-"""A port: the number of its wire, and the end: 0 is a, 1 is b."""
+"""A port: the number of its wire, and its end of that wire (0 is a, 1 is b)."""
 
 _FIRST_V4: Final = 10 << 24
 _END_V4: Final = 11 << 24
@@ -113,7 +113,7 @@ def without_ipv6(wire: Wire) -> bool:
 def _beside(
     fixed: Iterable[IPInterface], opened: Iterable[PortAt], wires: Sequence[Wire], taken: set[IPv4Address | IPv6Address]
 ) -> dict[PortAt, tuple[IPInterface, ...]]:
-    """Choose addresses for the open ports of a segment, in the networks of the given ones, and not `taken`."""
+    """Choose addresses for the open ports of a segment: in the networks of the fixed addresses, and not yet `taken`."""
     free = {network: network.hosts() for network in dict.fromkeys(address.network for address in fixed)}
     result = {}
     for at in opened:
@@ -191,7 +191,7 @@ class _Pool:
                 return start
 
     def _clash(self, first: int, last: int, version: int) -> int:
-        """Return the last address of an overlapping given network, or 0."""
+        """Return the last address of a given network that overlaps with this range, or 0."""
         used = self._used[version]
         at = bisect_left(used, first, key=itemgetter(1))
         return used[at][1] if at < len(used) and used[at][0] <= last else 0

@@ -35,7 +35,7 @@ class Port:
     """One end of a wire: a link in a node.
 
     If `link` is "", it becomes eth0, eth1, … in the order of the node's wires. If `addresses` is None, addresses are
-    chosen; () means no addresses. `fields` are others of its :class:`~vethlib.End`: mac, txqlen, gso_max_size,
+    chosen; () means no addresses. `fields` has further fields of its :class:`~vethlib.End`: mac, txqlen, gso_max_size,
     altnames, alias, master, offload, sysctls, routes and neighbours.
     """
 

@@ -68,7 +68,7 @@ def _checked(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def listed_fields(items: Iterable[str]) -> tuple[list[str] | None, dict[str, Any]]:
-    """Return the addresses that a port lists, and its other fields; None: it lists only others. Raises InvalidValue."""
+    """Return the addresses (None if only other fields are listed) and the fields of a port. Raises InvalidValue."""
     addresses: list[str] = []
     listed: dict[str, list[Any]] = {name: [] for name in _LISTED}
     for item in items:
@@ -84,7 +84,7 @@ def listed_fields(items: Iterable[str]) -> tuple[list[str] | None, dict[str, Any
 
 
 def _is_address(words: Sequence[str]) -> bool:
-    from vethlib.endfields.newaddress import WORDS  # for what few ports have
+    from vethlib.endfields.newaddress import WORDS  # imported here, because few ports need it
 
     return words[1] in WORDS
 

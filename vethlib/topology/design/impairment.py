@@ -1,4 +1,4 @@
-"""What a wire does to the packets of one direction: delay, loss, rate and so on. Pure values.
+"""The impairment of one direction of a wire: delay, loss, rate and so on. Pure values.
 
 Times are "20ms", "150us", "1.5s", or a number of seconds; probabilities "1%", or a number from 0 to 1; rates "10mbit",
 "1gbit", or a number of bits per second.

@@ -65,7 +65,7 @@ def lay_out(
 
 
 def _not_given(found: Mapping[str, tuple[Route, ...]], wires: Sequence[Wire]) -> Mapping[str, tuple[Route, ...]]:
-    """Return the routes that were found, without those that a port of the node has itself."""
+    """Return the routes that were found, except those to networks for which a port of the node lists a route."""
     given: dict[str, set[object]] = {}
     for wire in wires:
         for port in (wire.a, wire.b):
@@ -146,7 +146,7 @@ def _check_port(port: Port, wire: Wire, kinds: Mapping[str, Kind]) -> Port:
 def _links(wires: Sequence[Wire], kinds: Mapping[str, Kind]) -> Iterator[str]:
     """Choose the missing link names: the first of eth0, eth1, … that the node does not have yet.
 
-    Checks that no node has two links of one name, and no switch too many ports.
+    Also check that no node has two links with the same name, and no switch too many ports.
     """
     taken: dict[str, set[str]] = {name: set() for name in kinds}
     for wire in wires:
@@ -180,7 +180,7 @@ def _named(wires: Sequence[Wire], taken: Mapping[str, set[str]]) -> Iterator[str
 
 
 def _check_unique(wires: Sequence[Wire], all_segments: Sequence[Segment]) -> None:
-    """Check that no two nodes have one address, except link-local ones in different segments.
+    """Check that no two nodes have the same address, except link-local ones in different segments.
 
     Links of one node may share an address.
     """

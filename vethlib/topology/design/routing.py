@@ -3,9 +3,9 @@
 1. Search from each network outwards, breadth first, through nodes that forward: each node that is reached has the
    network behind the node from which it was reached. Of two equally short paths, the one described first wins.
 2. IPv4 and IPv6 are routed separately, since a segment may have only one of them; usually the routes are the same.
-3. The networks that a node has behind one neighbour are merged to the fewest prefixes that cover exactly them: two
+3. The networks that a node has behind one neighbour are merged into the fewest prefixes that cover exactly them: two
    halves become the larger network. A node that does not forward and has everything behind one neighbour has only a
-   default route. Routers have none, so packets to unknown addresses are refused by the first router, and do not circle
+   default route. Routers have none, so packets to unknown addresses are refused by the first router instead of circling
    between two.
 4. The automatic IPv6 networks are far apart (fd00:N::/64), so a route to one covers the whole fd00:N::/32 if nothing
    else is in it; so they can be merged, too.

@@ -52,7 +52,7 @@ def read(node: str, netns: Netns, link: str) -> Impairment:
 
 
 def write(node: str, netns: Netns, link: str, impairment: Impairment) -> None:
-    """Impair what leaves through a link, or end that. Other disciplines of the link are replaced, but not removed.
+    """Impair what leaves through a link, or end its impairment. Another discipline is replaced, but not removed.
 
     Raises LinkNotFound, ImpairmentNotSupported, NetlinkError.
     """

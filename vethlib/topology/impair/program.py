@@ -3,13 +3,13 @@
 It is a program of its own, which imports nothing of vethlib, so that it starts in 20 ms (relay.py starts it).
 
 1. A wire has two halves, each a veth pair from a node to a namespace in which the relay has a packet socket on the
-   other end. What the relay receives at one half leaves at the other when its time has come.
-2. Packets come with the header of virtio (PACKET_VNET_HDR), in which the kernel describes segments that are not cut yet
-   and checksums that are not complete, and go out with it: nothing is computed here. The kernel has removed the 802.1Q
-   tag and reports it separately (PACKET_AUXDATA); the tag is put back.
-3. The time of a packet is decided as netem_enqueue does (net/sched/sch_netem.c), so that both give the same results.
-4. An end that is set down takes away the carrier of its half only; the relay sets the opposite end down, and up again,
-   so that both nodes see what they would see of one pair. If one half is deleted, so is the other.
+   other end. A packet received at one half leaves at the other when its time has come.
+2. Packets arrive with the header of virtio (PACKET_VNET_HDR), in which the kernel describes segments that are not cut
+   yet and checksums that are not complete, and leave with it, so nothing is computed here. The kernel has removed the
+   802.1Q tag and reports it separately (PACKET_AUXDATA); the tag is put back.
+3. The time of a packet is determined as in netem_enqueue (net/sched/sch_netem.c), so that both give the same results.
+4. Setting an end down takes the carrier from its own half only. So the relay also sets the opposite end down, and later
+   up again, and both nodes see what they would see of a single pair. If one half is deleted, so is the other.
 5. It ends when its owner has closed the control socket or has ended; or, for nodes that are kept, with the last wire.
 """
 
@@ -33,7 +33,7 @@ __all__ = ["Direction", "run"]
 _SECOND = 1_000_000_000
 _LARGEST = 70_000  # bytes of a packet, with the headers: segments of up to 64 KiB
 _TURN = 64  # packets that are read from one socket before the others have their turn
-_TURNS_BEFORE = 32  # turns of packets that have come before a command, which is all that a socket holds of small ones
+_TURNS_BEFORE = 32  # turns of packets to read before obeying a command: as many small packets as a socket can hold
 _HEADER = struct.Struct("=BBHHHH")  # struct virtio_net_hdr: flags, gso_type, hdr_len, gso_size, csum_start, csum_offset
 _NEEDS_CHECKSUM = 1
 _AUXDATA = struct.Struct("=IIIHHHH")  # struct tpacket_auxdata
@@ -235,7 +235,8 @@ class Relay:
             self._look()
         else:
             half = self._halves[command.pop("half")]
-            # What was sent before the command is treated as if it had been read at once; a flood does not delay it.
+            # Packets sent before the command get the times that they would have had without it. The number of turns is
+            # limited, so that a flood does not delay the command.
             for _ in range(_TURNS_BEFORE):
                 if not self._receive(half.opposite):
                     break
@@ -250,10 +251,10 @@ class Relay:
             try:
                 self._poll.unregister(fd)
             except OSError:
-                pass  # it was the other one's turn before
+                pass  # it was unregistered when the other one ended
 
     def _follow(self) -> None:
-        """Make what happens to one half happen to the other (4)."""
+        """Repeat on the other half what happens to one (4)."""
         while True:
             try:
                 datagram = self._links.recv(1 << 16)
@@ -287,7 +288,7 @@ class Relay:
         try:
             self._links.send(_NLMSGHDR.pack(_NLMSGHDR.size + len(body), kind, _NLM_F_REQUEST | more, 0, 0) + body)
         except OSError:
-            pass  # it has gone with its namespace
+            pass  # the link was deleted with its namespace
 
 
 def _links_in(datagram: bytes) -> Iterator[tuple[int, int, int]]:

@@ -80,7 +80,7 @@ class Relay(Closing):
         return number in self._place
 
     def get(self, number: int, *, to_b: bool) -> Impairment:
-        """Return what happens to packets of a wire to its port `b`, or to `a`."""
+        """Return what happens to packets of a wire on the way to its port `b`, or to `a` if not `to_b`."""
         return self._now[number, to_b]
 
     def set(self, number: int, impairment: Impairment, *, to_b: bool) -> None:
@@ -89,11 +89,11 @@ class Relay(Closing):
         self._now[number, to_b] = impairment
 
     def look(self) -> None:
-        """Let both halves of each wire have the same state now; otherwise, that takes up to a second."""
+        """Give both halves of each wire the same state now; otherwise, that takes up to a second."""
         self._ask({"look": True})
 
     def keep(self) -> None:
-        """Let the relay run until the last of its wires is gone, and not only until this process ends."""
+        """Let the relay run until its last wire is deleted, instead of only until this process ends."""
         self._ask({"keep": True})
         self._is_kept = True
         self._process.returncode = 0  # it is not waited for

@@ -104,7 +104,7 @@ def _veth(wire: Wire, namespaces: Mapping[str, Netns]) -> Veth:
 def _create_relayed(
     session: Session, layout: Layout, namespaces: Mapping[str, Netns], impaired: Container[int]
 ) -> tuple[list[Pair], Relay]:
-    """Create the pairs, and for each impaired wire two, between which the relay is; return each wire's ends."""
+    """Create a pair per wire, two for an impaired wire with the relay between them; return the ends of each wire."""
     from vethlib.topology.impair.relay import Relay, relay_netns
 
     veths: list[Veth] = []
@@ -249,7 +249,7 @@ class _Settings:
 
 
 _fresh: tuple[float, Mapping[str, str]] = (0.0, {})
-"""The values of these settings in a new namespace, which depend on the host, and until when they are used."""
+"""Until when the values of these settings in a new namespace are used, and the values, which depend on the host."""
 
 
 def _read(path: str) -> str:
@@ -309,7 +309,7 @@ def _add_routes(routes: Mapping[str, Sequence[Route]], sockets: Sockets, tolerat
 
 
 def restore(layout: Layout, nodes: Mapping[str, Netns], links: Mapping[str, int]) -> None:
-    """Restore the routes of the layout that nodes have lost, as with every link that is set down.
+    """Restore the routes of the layout that nodes have lost: the kernel removes those of a link that is set down.
 
     `links` has, for each node, the ifindex of the link that is up again. Routes over links that are still down cannot
     be restored. Raises WaitTimeout, NetlinkError.

@@ -54,10 +54,10 @@ _TAG_AT: Final = 12  # behind both MAC addresses
 # https://www.ietf.org/archive/id/draft-ietf-opsawg-pcap-04.html: the magic of nanoseconds, 2.4, snap length, Ethernet
 _SNAPLEN: Final = 262144
 _FILE_HEADER: Final = Struct("=IHHiIII").pack(0xA1B23C4D, 2, 4, 0, 0, _SNAPLEN, 1)
-_RECORD: Final = Struct("=IIII")  # seconds, nanoseconds, bytes that follow, bytes there were
+_RECORD: Final = Struct("=IIII")  # seconds, nanoseconds, bytes that follow, bytes of the packet
 
 _BUFFER: Final = 32 << 20  # of a socket, as a limit: 500 of the largest packets
-_LEAST_COST: Final = 512  # of a receive buffer, for the shortest packet (skb->truesize)
+_LEAST_COST: Final = 512  # bytes of a receive buffer that the shortest packet takes (skb->truesize)
 _TURN: Final = 256  # packets that are read from one wire before the others have their turn
 _CONTROL: Final = 128  # room for both control messages
 _CLOSERS: Final = 32  # threads that close sockets
@@ -131,7 +131,7 @@ class _Tap:
         self.drops += _STATISTICS.unpack(statistics)[1]
 
     def close(self) -> None:
-        """Close the socket, which waits, and the file."""
+        """Close the socket, which takes a while (4), and the file."""
         self.socket.close()
         self._attempt(self.file.close)
 

@@ -40,7 +40,7 @@ _POLL = 0.01  # seconds between two checks
 
 
 class _Blocks(local):
-    """The blocks of one node in which each thread, and in it each greenlet, is."""
+    """The ``with`` blocks of one node that each thread, or each greenlet in a thread, has entered."""
 
     def __init__(self) -> None:
         self.of_greenlet: dict[int, list[AbstractContextManager[None]]] = {}
@@ -109,10 +109,10 @@ class Node:
     def _let_ping(self) -> None:
         """Let programs and functions in the node ping without privilege, before the first of them runs."""
         if not self._may_ping:
-            from .pinging import allow_ping  # this and what follows of its kind: not every node is asked for it
+            from .pinging import allow_ping  # like other imports below: not every node needs it
 
             self._may_ping = True
-            with suppress(VethError):  # what is to be run raises it itself
+            with suppress(VethError):  # whatever is run next raises the error
                 ns.call_in(self.netns.fd, allow_ping)
 
     @property
@@ -228,13 +228,13 @@ class Node:
 
         ``server.address(towards=client)`` is the source address that the kernel chooses, as text. `version` is that of
         IP, by default that of the first address of the other node. Raises LookupError if there is no such address or no
-        route, and InvalidValue.
+        route, and InvalidValue if `towards` is neither a node nor an address.
         """
         to = self._address_of(towards, version)
         family = socket.AF_INET if to.version == 4 else socket.AF_INET6
         with self.netns.socket(family, socket.SOCK_DGRAM) as asking:
             try:
-                asking.connect((str(to), 9))  # which sends nothing
+                asking.connect((str(to), 9))  # chooses a route and a source address, and sends nothing
             except OSError as error:
                 raise LookupError(f"node {self.name} has no route to {to}: {error.strerror}") from None
             return str(asking.getsockname()[0])
@@ -248,7 +248,7 @@ class Node:
         interval: float = 0.01,
         version: Literal[4, 6] | None = None,
     ) -> Pings:
-        """Send echo requests to a node or an address, and return what became of them: ``assert a.ping(b)``.
+        """Send echo requests to a node or an address, and return the results: ``assert a.ping(b)``.
 
         The requests are `interval` seconds apart; replies are awaited up to `timeout` seconds after the last one. No
         program is needed. `version` is as for :meth:`address`. Raises LookupError if the other node has no address,
@@ -272,7 +272,7 @@ class Node:
         return found
 
     def wait_for(self, condition: Callable[[], T], *, timeout: float = 5.0) -> T:
-        """Call `condition` in the node, again and again, until its result is true, and return that.
+        """Call `condition` in the node repeatedly until its result is true, and return that result.
 
         ``client.wait_for(lambda: socket.create_connection((server.ipv4, 80))).close()`` waits for a server.
 
@@ -332,7 +332,7 @@ class Node:
         metric: int | None = None,
         missing_ok: bool = False,
     ) -> None:
-        """Remove the first route to a destination, of those with what is given.
+        """Remove the first route to a destination that matches all given arguments.
 
         Raises as :meth:`route`, and NetlinkError if there is none, unless `missing_ok`.
         """

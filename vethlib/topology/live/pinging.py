@@ -16,7 +16,7 @@ from vethlib.ns import Netns
 __all__ = ["Pings", "allow_ping", "ping"]
 
 _RANGE: Final = "/proc/sys/net/ipv4/ping_group_range"
-_EVERYBODY: Final = 2_147_483_647  # as distributions have it (sysctl.d/50-default.conf of systemd)
+_EVERYBODY: Final = 2_147_483_647  # as distributions set it (sysctl.d/50-default.conf of systemd)
 _ECHO: Final = Struct("!BBHHH")  # type, code, checksum, identifier, sequence; the kernel fills in the third and fourth
 _REQUEST, _REPLY = {4: 8, 6: 128}, {4: 0, 6: 129}
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
@@ -27,7 +27,7 @@ _UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENO
 
 @dataclass(frozen=True, slots=True)
 class Pings:
-    """What became of echo requests: `times` has the seconds to each reply in order of the requests, None for no reply.
+    """The results of echo requests: `times` has the seconds to each reply, in order of the requests; None for no reply.
 
     It is true if there was at least one reply.
     """

@@ -36,7 +36,7 @@ def check_address(value: object, field: str) -> IPAddress:
 def closest(
     theirs: Sequence[IPInterface], mine: Iterable[IPInterface], version: Literal[4, 6] | None
 ) -> IPAddress | None:
-    """Return the address of another node to use: of the first one's version, and if possible in a network of mine."""
+    """Return the address to reach another node by: of the first one's version, preferably in a network of mine."""
     theirs = [address for address in theirs if version in (None, address.version)]
     if not theirs:
         return None
@@ -48,7 +48,7 @@ def closest(
 def parts(
     destination: object, via: Callable[[Literal[4, 6] | None], IPAddress | None], index: int, metric: object
 ) -> tuple[IPNetwork, IPAddress | None, int, int]:
-    """Return the parts of a route, checked; `via` returns the gateway of a version. Raises InvalidValue."""
+    """Return the parts of a route, checked; `via` returns the gateway for an IP version. Raises InvalidValue."""
     version: Literal[4, 6] | None = None
     if destination != "default":
         version = 4 if _check_destination(destination, None).version == 4 else 6
@@ -89,7 +89,7 @@ def replace(node: str, netns: Netns, network: IPNetwork, via: IPAddress | None, 
 def remove(
     node: str, netns: Netns, network: IPNetwork, via: IPAddress | None, index: int, metric: int, *, missing_ok: bool
 ) -> None:
-    """Remove the first route with what is given. Raises NetlinkError."""
+    """Remove the first route that matches what is given. Raises NetlinkError."""
     request = delete_route(*_packed(network, via), index, metric)
     with Sockets([node], {node: netns}) as sockets:
         outcomes = sockets.exchange(node, [request])

@@ -66,8 +66,8 @@ class Topology(Closing, Mapping[str, Node]):
         nodes can use the names of the nodes (/etc/hosts), and have no name server (/etc/resolv.conf). `resolv_conf` is
         the text of /etc/resolv.conf for them. When this returns, everything is up and usable.
 
-        `impair` is who delays and loses the packets of wires that have such attributes: netem in the kernel, or a relay
-        in user space, which needs nothing of the kernel but is less accurate and slower.
+        `impair` selects what delays and drops the packets of wires that have such attributes: netem in the kernel, or a
+        relay in user space, which needs no support by the kernel but is less accurate and slower.
 
         `prepare` is called with the nodes by name, before any of them has a link. It creates the bridges and VRFs that
         ports have as their master: ``prepare=lambda nodes: nodes["h"].run(["ip", "link", "add", …])``.

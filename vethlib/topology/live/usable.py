@@ -40,7 +40,7 @@ def wait_until_usable(links: Sequence[tuple[str, Netns, int]]) -> None:
 
 
 def wait_with(sockets: Sockets, waiting: Sequence[tuple[str, int]], deadline: float) -> None:
-    """Do the same with open sockets for links that are given by node and ifindex, until a time."""
+    """Do the same with open sockets until `deadline`, for links that are given by node and ifindex."""
     while waiting := [link for link in waiting if sockets.has_tentative(*link)]:
         waiting = [link for link in waiting if link[1] == 0 or sockets.has_carrier(*link)]
         if waiting and time.monotonic() > deadline:

@@ -20,7 +20,7 @@ _NOT_YET: Final = (OSError, AssertionError, LookupError, VethError, subprocess.S
 def wait_until(condition: Callable[[], T], what: str, timeout: float, *, node: str) -> T:
     """Return the first true result of `condition`; an error of a usual kind means that it does not hold yet.
 
-    Raises WaitTimeout after `timeout` seconds, which contains `what` and the `node`, with the last error as its cause.
+    Raises WaitTimeout after `timeout` seconds. It names `what` and the `node`, and has the last error as its cause.
     """
     deadline = time.monotonic() + timeout
     pause, longest = _PAUSES

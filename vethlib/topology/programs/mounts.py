@@ -1,12 +1,12 @@
-"""The mount namespace of a node: its programs see the same files as their maker, except /sys, /run and replaced files.
+"""The mount namespace of a node: its programs see the files of its creator, except /sys, /run and replaced files.
 
 A thread can change its mount namespace, as it can its network namespace, once it shares neither root nor working
 directory with other threads (mntns_install, fs/namespace.c). There is no way back, so all functions here are for
 threads that are about to end. The namespace is created with the first program, in 0.6 ms; entering it takes 0.1 ms.
 
 - /sys shows the links of the network namespace in which it was mounted (fs/sysfs/mount.c).
-- /run is a new directory with the same entries: daemons keep pid files and sockets there, and those of two nodes must
-  not meet. Entries with content are the maker's own, so that D-Bus and Docker can be reached; empty directories and
+- /run is a new directory with the same entries: daemons keep pid files and sockets there, and two nodes must not share
+  these. Entries with content are the creator's own, so that D-Bus and Docker can be reached; empty directories and
   netns belong to the node, so that `ip netns add` in two nodes does not collide.
 """
 
@@ -34,11 +34,10 @@ _setns = bind("setns", ctypes.c_int, ctypes.c_int)
 
 
 def make() -> ns.Descriptor:
-    """Create the mount namespace of the calling thread's network namespace, move the thread there, and return a
-    descriptor.
+    """Create a mount namespace for the calling thread's network namespace, and move the thread there.
 
-    Raises OSError if mounts are forbidden (in a container), or if the process has its own root directory (chroot),
-    which entering would lose.
+    Returns a descriptor of it. Raises OSError if mounts are forbidden (in a container), or if the process has its own
+    root directory (chroot), which entering would lose.
     """
     root = _identity("/")
     separate()

@@ -2,7 +2,7 @@
 
 A program inherits the namespaces of the thread that starts it. So each is started by a separate thread, which enters
 the namespaces of the node and ends there; the calling thread stays in its own. Programs that nobody waits for end with
-the the node, with Python, and with the process, whatever ends that (supervision.py).
+the node, with Python, and with the process, however the process ends (supervision.py).
 """
 
 from __future__ import annotations

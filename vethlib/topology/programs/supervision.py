@@ -44,7 +44,7 @@ def begin() -> None:
     """Start the supervisor of this process unless it runs. Raises OSError if no process can be created.
 
     Moves the calling thread to a new network namespace, so call it in a thread that is about to end: the supervisor
-    keeps the namespace alive in which it is started, which must not be that of a node.
+    keeps alive the namespace in which it is started, and that must not be a node's.
     """
     reported = _mine()
     with reported.lock:
@@ -109,7 +109,7 @@ def watch_netns(inode: int, cookie: int) -> None:
 
 
 def drop_netns(inode: int) -> None:
-    """Forget a namespace, which is about to end, so that its number may be reused, or whose processes may continue."""
+    """Forget a namespace that is about to end (its number may be reused), or whose processes may continue."""
     reported = _mine()
     if inode in reported.namespaces:
         with reported.lock:
@@ -126,7 +126,7 @@ def watch_process(pid: int) -> None:
 
 
 def drop_processes(pids: set[int]) -> None:
-    """Forget processes, which have ended or may continue."""
+    """Forget processes that have ended or may continue."""
     reported = _mine()
     if pids := pids & reported.processes:
         with reported.lock:
@@ -141,7 +141,7 @@ def _report(reported: _Reported, line: str) -> None:
     try:
         _write(reported, line)
     except BrokenPipeError:
-        pass  # it was killed; the next program starts another supervisor supervisor
+        pass  # it was killed; the next program starts another supervisor
 
 
 def _write(reported: _Reported, line: str) -> None:

@@ -1,8 +1,8 @@
-"""End the programs of nodes when the process that started them has ended: a script that needs only the standard
-library.
+"""End the programs of nodes when the process that started them has ended.
 
-Whatever ends that process (SIGKILL, os._exit, a crash), its programs are ended like by :meth:`Node.close`: SIGTERM, and
-SIGKILL two seconds later. The process reports through a pipe, one line each:
+This is a script that needs only the standard library. Whatever ends that process (SIGKILL, os._exit, a crash), its
+programs are ended as by :meth:`Node.close`: with SIGTERM, and two seconds later with SIGKILL. The process reports what
+to end through a pipe, one line each:
 
     +netns INODE COOKIE   end every process in this network namespace
     +pid PID              end this process with its process group
@@ -12,7 +12,7 @@ The design:
 
 - It is a separate process, because nothing runs in a dead process. It is not a child, so that waiting for all children
   does not wait for it, and it leads a session, so that it receives no signals for the process group.
-- It polls a pidfd of the process. The pipe would not do: a forked child keeps it open, and may live longer.
+- It polls a pidfd of the process. The end of the pipe would not do: a forked child keeps it open, and may live longer.
 - prctl(PR_SET_PDEATHSIG) in the programs would not do either: it reports the death of the *thread* that started them.
 - It kills by namespace as well as by group: a daemon that goes to the background leaves its group.
 
