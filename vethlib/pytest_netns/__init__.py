@@ -32,7 +32,7 @@ pytest_plugins = ["vethlib.pytest_netns.plugin"]
 
 
 def __getattr__(name: str) -> Any:
-    # For annotations, and imported only if they are used.
+    # These names are for annotations, and are imported only if they are used.
     if name in ("Node", "Topology"):
         from vethlib import topology
 

@@ -204,7 +204,7 @@ def netns_session(request: pytest.FixtureRequest) -> Iterator[Session]:
     if missing := request.config.stash[ISOLATION].missing:
         pytest.skip(missing)
     attend(request.config)
-    watch(request.config, begun=True)  # the test may have requested it by getfixturevalue, which is not known before
+    watch(request.config, begun=True)  # a request by getfixturevalue is not known before the test runs
     with Session() as session:
         yield session
 

@@ -17,13 +17,13 @@ __all__ = ["LIVE", "Listener", "Live"]
 
 
 class Listener(Protocol):
-    """A listener: captures begin and end with topologies."""
+    """Receive notice when topologies begin and end, because captures begin and end with them."""
 
     def built(self, topology: Topology, nodeid: str) -> None:
-        """Called when a topology is up, with the id of its test, class, module or session."""
+        """Note that a topology is up; `nodeid` is the id of its test, class, module or session."""
 
     def closing(self, topologies: list[Topology]) -> None:
-        """Called before topologies are closed."""
+        """Note that these topologies are about to be closed."""
 
 
 class Live:

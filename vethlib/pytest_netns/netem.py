@@ -11,7 +11,7 @@ __all__ = ["skip_without_netem"]
 
 def skip_without_netem(error: Exception) -> None:
     """Skip the running test if this is the error of a wire that cannot be impaired here."""
-    # It can only be that error if its module is loaded already.
+    # The module is not imported here: if it is not loaded yet, this cannot be its error.
     module = sys.modules.get("vethlib.topology.impair.netem")
     if module is not None and isinstance(error, module.ImpairmentNotSupported):
         message = f"{error}; --netns-impair=userspace does without"

@@ -14,7 +14,7 @@ __all__ = ["SETTINGS", "Settings", "add_options", "check_marker", "for_item", "r
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The settings of a run. `directory` is that of capture files, `nodes` the most nodes in a failure's report."""
+    """The settings of a run. `directory` is for capture files, `nodes` the maximum of nodes in a failure's report."""
 
     isolate: str
     workers: str
@@ -98,8 +98,9 @@ def add_options(parser: pytest.Parser) -> None:
 
 
 def read(config: pytest.Config) -> Settings:
-    """Return the settings of this run; the command line wins. UsageError names the option, its value and the valid
-    ones.
+    """Return the settings of this run; the command line takes precedence over the ini file.
+
+    Raises UsageError, which names the option, its value and the valid values.
     """
     chosen = {name: _checked(choice, *_given(config, name)) for name, choice in _CHOICES.items()}
     keep, _ = _given(config, "keep")
@@ -153,7 +154,7 @@ def _number(value: object, where: str) -> int:
 
 
 def for_item(item: pytest.Item) -> Settings:
-    """Return the settings of a test: those of the run, overridden by its markers, of which the nearest wins."""
+    """Return the settings of a test: those of the run, overridden by its markers. The nearest marker wins."""
     settings = item.config.stash[SETTINGS]
     for mark in reversed(list(item.iter_markers("netns"))):
         if not _what_is_wrong(mark):  # an error is reported when the test is collected or set up

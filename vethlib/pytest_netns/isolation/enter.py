@@ -4,8 +4,8 @@ Why before: only a process with a single thread can create a user namespace (uns
 do anything while they are imported. Why not always: the new namespace has no network but the loopback, and an ordinary
 user becomes user 0; a project that merely has vethlib installed should notice nothing. So with "auto", the files to be
 collected are first searched for fixtures of the plugin (search.py); in doubt, a name is assumed to be another fixture.
-After the collection, pytest knows which fixtures are used: what the search has missed is made up for then if that is
-still possible, which it is for root always, and for others as long as there is a single thread.
+After the collection, pytest knows which fixtures are used. If the search has missed a use, the process is isolated
+then, if that is still possible: for root it always is, for other users only as long as there is a single thread.
 
 Workers of pytest-xdist have several threads from the start. So the process that starts them is isolated first, and they
 inherit its namespaces. They stay in its network namespace, because other plugins communicate with that process over the
@@ -69,7 +69,7 @@ _done: Isolation | None = None
 
 
 def arrange(config: pytest.Config, mode: str) -> Isolation:
-    """Isolate the process according to `mode`: auto, always or never. Raises UsageError if it must be and cannot.
+    """Isolate the process according to `mode`: auto, always or never. Raises UsageError if "always" is impossible.
 
     A worker of pytest-xdist stays where it is until :func:`arrange_worker`.
     """
@@ -89,7 +89,7 @@ def arrange(config: pytest.Config, mode: str) -> Isolation:
 
 
 def arrange_worker(config: pytest.Config, before: Isolation) -> Isolation:
-    """Isolate a worker of pytest-xdist further than the process that started it, when all plugins are configured.
+    """Isolate a worker of pytest-xdist further than the process that started it, once all plugins are configured.
 
     In any other process, return `before`.
     """
@@ -100,9 +100,9 @@ def arrange_worker(config: pytest.Config, before: Isolation) -> Isolation:
 
 
 def arrange_late(before: Isolation, items: Sequence[pytest.Item]) -> Isolation:
-    """Isolate the process after the collection, if a test uses the plugin that the search has missed.
+    """Isolate the process after the collection, if the search has missed a test that uses the plugin.
 
-    Imported modules may have started threads. Those of root stay outside; for other users, isolation is impossible
+    Imported modules may have started threads. For root, these stay outside; for other users, isolation is impossible
     then.
     """
     user = next((item for item in items if is_used(item)), None)
@@ -137,7 +137,7 @@ def _count_threads() -> int:
 
 
 def _user_name() -> str:
-    """Return the name of the user. After the isolation this would be root, whose temporary directory is another."""
+    """Return the user's name: after the isolation, it would be root's, and pytest's temporary directory another."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

@@ -1,4 +1,4 @@
-"""Find the plugin's fixtures that a Python source uses, and those of their names that it defines otherwise.
+"""Find the plugin's fixtures that a Python source uses, and those of their names that it defines itself.
 
 Pure, and without importing the source. Names like `topology` are common: a function with such a parameter uses a
 fixture only if it is a test or a fixture itself, and not the plugin's if the project has a fixture of that name. In
@@ -32,7 +32,7 @@ class Mentions:
 NOTHING: Final = Mentions((), frozenset())
 MARKER: Final = "the marker netns"
 
-# Only files with one of the words are parsed, which are few.
+# Only files with one of these words are parsed, because few have any.
 _WORD: Final = re.compile(rf"\b(?:{'|'.join(sorted(FIXTURES))})\b".encode())
 
 

@@ -1,4 +1,4 @@
-"""Search the files to be collected for uses of the plugin, in the way in which pytest searches for tests."""
+"""Search the files to be collected for uses of the plugin, the way pytest searches for tests."""
 
 from __future__ import annotations
 

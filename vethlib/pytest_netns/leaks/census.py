@@ -10,8 +10,8 @@ event. So nothing here checks whether a namespace still exists, only what keeps 
 Links keep nothing alive, but in a namespace that continues to exist, they stay.
 
 A look is a set of facts that can be subtracted from another look; threads and descriptors of the home namespace are
-left out. It is taken twice for each test, so it is cheap: two listings of /proc/self, a stat of each descriptor, and
-the names of the links.
+left out. It is taken twice for each test, so it has to be cheap: two listings of /proc/self, a stat of each descriptor,
+and the names of the links.
 """
 
 from __future__ import annotations

@@ -100,9 +100,9 @@ def _socket(fd: int) -> str:
 
 
 def doomed_links(links: Collection[Found], places: Places, held: Sequence[HasFileno]) -> set[Found]:
-    """Return the links whose peers are in a namespace that is none of the `held` ones, and that end with it.
+    """Delete and return the links that end with the namespace of their peer, because it is not one of the `held` ones.
 
-    The kernel needs a moment for that, so they are deleted here, before the next test.
+    The kernel would delete them itself, but needs a moment for that, and the next test must not find them.
     """
     doomed = set()
     for place, links_here in _by_place(links, places):

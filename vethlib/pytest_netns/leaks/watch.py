@@ -1,14 +1,14 @@
-"""The leak watch: a test fails that leaves something of a network namespace behind, with a description of it.
+"""The leak watch: a test that leaves something of a network namespace behind fails, with a description of it.
 
 Only tests that use the plugin are watched. Theory of operation:
 
 1. There is a look before a test is set up, and one after it has been torn down; new facts are leftovers (census.py).
 2. Facts that appear while a fixture of wider scope is set up belong to it. After its teardown, they are leftovers.
-3. A socket or descriptor of a running topology is no leak, because it may be meant to last as long. When the topology
-   ends, remaining ones are leftovers, reported with the test that left them.
+3. A socket or descriptor of a running topology is no leak, because it may be meant to last as long as the topology.
+   Those that remain when the topology ends are leftovers, reported with the test that left them.
 4. The traceback of a failed test keeps the objects of its frames alive until the next test is called
-   (sys.last_traceback). They are judged after the next watched test. Plugins may keep the traceback even longer
-   (pytest-rerunfailures), so its frames are cleared before that.
+   (sys.last_traceback). These objects are judged after the next watched test. Plugins may keep the traceback even
+   longer (pytest-rerunfailures), so its frames are cleared before that.
 5. The thread that runs the tests is moved back to its namespace as soon as a test has been called, so that whatever
    follows is done in the right namespace.
 6. Processes are searched only where a test can have left any: in nodes that were entered and have ended. Their
@@ -73,7 +73,7 @@ class _Test:
 
 
 def watch(config: pytest.Config, *, begun: bool = False) -> None:
-    """Start the watch in this run unless it is active; `begun`: in the middle of a test, which it watches from now on.
+    """Start the watch in this run unless it is active. If `begun`, a test runs already, and is watched from now on.
 
     A run in which no test uses the plugin does not need it.
     """
@@ -86,7 +86,7 @@ def watch(config: pytest.Config, *, begun: bool = False) -> None:
 
 
 class LeakWatch:
-    """The hooks."""
+    """The hooks that look before and after each test that uses the plugin."""
 
     def __init__(self, live: Live, mode: str, isolation: Isolation) -> None:
         self._live = live
@@ -306,8 +306,8 @@ class LeakWatch:
     def _new(self, facts: set[Found]) -> set[Found]:
         if self._test is not None:
             return facts - (self._test.known - self._orphans.keys()) - self._held(facts)
-        # A test that is not watched may leave anything, but facts of other owners may have become leftovers with its
-        # end.
+        # A test that is not watched may leave anything, but facts of other owners may have become leftovers when it
+        # ended.
         return (facts & (self._orphans.keys() | self._holding.keys())) - self._held(facts)
 
     def _places(self) -> dict[Identity | None, int]:

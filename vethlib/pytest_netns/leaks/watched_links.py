@@ -28,8 +28,8 @@ __all__ = ["WatchedLinks"]
 _RTMGRP_LINK = 1  # include/uapi/linux/rtnetlink.h
 
 _FALLBACKS = frozenset(
-    # Created in every namespace when the first tunnel of the kind is needed anywhere, and cannot be deleted
-    # (fb_tunnels_only_for_init_net, Documentation/admin-guide/sysctl/net.rst).
+    # The kernel creates these in every namespace when the first tunnel of the kind is needed anywhere, and they cannot
+    # be deleted (fb_tunnels_only_for_init_net, Documentation/admin-guide/sysctl/net.rst).
     ("tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "sit0", "ip6tnl0", "ip6gre0")
 )
 

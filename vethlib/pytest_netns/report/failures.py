@@ -41,7 +41,7 @@ _LONGEST: Final = 120  # characters of a directory's name
 
 
 def attend(config: pytest.Config) -> None:
-    """Register this in a run, unless it is registered."""
+    """Register the hooks in a run, unless they are registered already."""
     if not config.pluginmanager.has_plugin(_NAME):
         live = config.stash[LIVE]
         failures = Failures(config.stash[SETTINGS], live, config.stash[ISOLATION])
@@ -97,7 +97,7 @@ class Failures:
             if topology.layout.wires:
                 yield "netns topology", str(topology)
             nodes = list(topology.items())
-            if len(nodes) > room:  # then those first that the test has used
+            if len(nodes) > room:  # the nodes that the test has used are the most informative
                 nodes.sort(key=lambda item: not item[1].was_entered)
             for name, node in nodes[:room]:
                 names[name] += 1
@@ -184,7 +184,7 @@ def _make_unversioned(directory: Path) -> None:
 
 
 def _remove(files: list[Path], directory: Path, last: Path) -> None:
-    """Remove files, and directories that are empty then, up to and including `last`."""
+    """Remove files, and then the directories that have become empty, up to and including `last`."""
     for path in files:
         path.unlink(missing_ok=True)
     for parent in (directory, *directory.parents):
