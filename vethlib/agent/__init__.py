@@ -78,7 +78,7 @@ if TYPE_CHECKING:
 
     Place = NetnsId
 
-# Each name is imported when it is asked for: protobuf alone takes 20 ms, and not everybody needs it.
+# Each name is imported when it is first used: protobuf alone takes 20 ms, and not everybody needs it.
 _MODULES = {
     "ADDRESS_PROTO": ".config.mark",
     "AddNetns": ".planning.operations",

@@ -1,4 +1,4 @@
-"""Read files that other users may have put into a directory: without waiting, and nothing that they may not read."""
+"""Read files that other users may have put into a directory: never wait, and read nothing that they may not read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vethlib.agent.limits import DEFAULT
 __all__ = ["Content", "content"]
 
 _ITSELF: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-"""Opens a symbolic link itself, and does not open a file for anything (open(2))."""
+"""Flags that open a symbolic link itself, and a file without access to its content (open(2))."""
 
 
 class Content(NamedTuple):
@@ -31,9 +31,9 @@ def content(
 
     Only regular files are opened: opening a pipe would release its writer, opening a device may do anything.
     Symbolic links, however many in a row, are followed if each belongs to root, to this user or to the owner of the
-    file. So nobody who can write to the directory, or to a directory that a link of root leads to, can have a file
-    read that they may not read themselves.
-    At most `longest` + 1 bytes are read, so a file that is endless, or grows meanwhile, costs no more than another.
+    file. So a user who can write to the directory, or to a directory that a link of root leads to, cannot have a file
+    read that this user may not read. At most `longest` + 1 bytes are read, so a file that is endless, or grows
+    meanwhile, costs no more than another.
 
     Raises FileNotFoundError, OSError with ELOOP for a symbolic link that must not be followed, PermissionError for a
     link of another user, and OSError with EINVAL for anything but a regular file.

@@ -102,14 +102,14 @@ def load(
 
 def is_configuration(name: str) -> bool:
     """Return whether a file of this name is read when its directory is given."""
-    # As with a shell's *.json: a dot file is usually an unfinished one of an editor or another writer.
+    # As with a shell's *.json: a dot file is usually the unfinished file of an editor or another writer.
     return name.endswith(".json") and not name.startswith(".")
 
 
 def refuse_twin(value: Parsed, sources: Iterable[str]) -> Parsed:
-    """Return `value`, refused if its name is configured in other `sources` than its own.
+    """Return `value`, refused if its name is also configured in other `sources` than its own.
 
-    `sources` are all places of the name, including that of `value` once.
+    `sources` are all places of the name; that of `value` is included once.
     """
     others: dict[str, None] = {}
     own = more = False

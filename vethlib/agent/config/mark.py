@@ -35,8 +35,8 @@ _ALIAS = re.compile(r"vethlib label=(\S+) name=(\S+)( mac)?( more(?:=([a-z,]{1,6
 class Mark:
     """The content of an alias: the label of the owner, the interface, and whether its MAC was configured.
 
-    `more`: so were fields that have to be read to find out whether the link still has them; `owned` are those of them
-    that are the agent's, to be removed when they are not configured any more.
+    `more` is whether fields were configured that have to be read to find out whether the link still has them; `owned`
+    are those of these fields that are the agent's, to be removed when they are no longer configured.
     """
 
     label: str

@@ -47,9 +47,9 @@ _NEVER_FREE = {
 }
 
 IPv6Policy: TypeAlias = Literal["on", "auto", "off"]
-"""Which interfaces have no IPv6 though their configuration does not say so: none; those at home; all.
+"""Which interfaces have no IPv6 if their configuration leaves that open: none, those in the home namespace, or all.
 
-Never those with IPv6 addresses, or with `link_only`.
+Interfaces with IPv6 addresses or `link_only` are excepted.
 """
 
 T = TypeVar("T")
@@ -72,11 +72,11 @@ class Interface:
     `peer_if_name` is the name of the interface at the other end. With their default values, `phys_address`, `mtu`
     (bytes) and `num_queues` are chosen by the kernel. `ipv6` is whether the link has IPv6; None leaves that to the
     policy of the agent. The fields after it are those of :class:`vethlib.End`; a missing field is left alone.
-    `addresses` are the `ip_addresses` as ``ipaddress`` interfaces, `kernel_name` is the name of
-    the link in its namespace, `wants_ipv6` is `ipv6` or what the policy says (:meth:`with_ipv6_policy`), and `further`
-    has the given ones of the fields that few interfaces have (``vethlib.links.FURTHER``).
-    `explicit` are the names of fields that were written although they have their default value; it only affects
-    writing. `spelling` are warnings about the text from which the value was read.
+    `addresses` are the `ip_addresses` as ``ipaddress`` interfaces, `kernel_name` is the name of the link in its
+    namespace, `wants_ipv6` is `ipv6` or the result of the policy (:meth:`with_ipv6_policy`), and `further` has those of
+    the fields that few interfaces have (``vethlib.links.FURTHER``) that are given. `explicit` are the names of fields
+    that were written although they have their default value; it only affects writing. `spelling` are warnings about the
+    text from which the value was read.
 
     Raises :class:`InvalidInterface`, which lists all problems.
     """

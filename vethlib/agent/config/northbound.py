@@ -1,10 +1,10 @@
 """Read the northbound model as JSON.
 
 Reading is generous in spelling (see :mod:`.spelling`) and strict in meaning: an unknown key, a key given twice or a
-value of the wrong type is a problem, reported with the path of the key (see :mod:`.fieldreader`).
-One bad field does not hide the others, and a value that cannot be read is still reported with its source.
-A problem with one value, foreseen or not, never affects another value. The content of unknown keys, which may be
-secret, is in no message that everybody can read.
+value of the wrong type is a problem, reported with the path of the key (see :mod:`.fieldreader`). One bad field does
+not hide the others, and a value that cannot be read is still reported with its source. A problem with one value,
+foreseen or not, never affects another value. The content of unknown keys, which may be secret, is in no message that
+everybody can read.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The problems of values: what is wrong with one, what is probably a mistake, and how many more there are."""
+"""The problems of a value: what is wrong, what is probably a mistake, and how many more problems there are."""
 
 from __future__ import annotations
 

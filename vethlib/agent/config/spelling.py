@@ -1,6 +1,6 @@
 """The accepted spellings of northbound keys and values. Pure.
 
-1. A key is read like the JSON decoders of Go and protobuf read it: its name in snake_case or lowerCamelCase, in any
+1. A key is read as the JSON decoders of Go and protobuf read it: its name in snake_case or lowerCamelCase, in any
    letter case. So ``phys_address``, ``physAddress``, ``PhysAddress`` and ``PHYS_ADDRESS`` are one key; two of them in
    one object are a problem, whatever their values.
 2. A value of an enumeration is a number, or a name in any letter case.

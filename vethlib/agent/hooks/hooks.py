@@ -68,7 +68,7 @@ class _Line:
         self.complaints = Complaints()
         self.delivered = 0
         self.failed = 0
-        self.full = False  # and that was logged
+        self.full = False  # whether the queue is full, which has been logged
 
 
 class Hooks(Closing):
@@ -100,7 +100,7 @@ class Hooks(Closing):
         self._lines = [_Line(target, capacity) for target in dict.fromkeys(read)]
         self._label, self._host = label, socket.gethostname()
         self._timeout, self._concurrency, self._delays = timeout, concurrency, tuple(delays)
-        self._lock = threading.Lock()  # around the queues and the counts
+        self._lock = threading.Lock()  # protects the queues and the counts
         self._settled = threading.Condition(self._lock)
         self._closed = False
         self._deadline = 0.0  # of the grace after closing
@@ -205,7 +205,7 @@ class Hooks(Closing):
             await asyncio.gather(*tasks, return_exceptions=True)
 
     def _begin(self, line: _Line) -> None:
-        """Start deliveries, as many as there are events and as may run at once."""
+        """Start as many deliveries as there are events and as may run at once."""
         while len(line.tasks) < self._concurrency and not self._closed:
             with self._lock:
                 event = line.waiting.take()

@@ -1,8 +1,8 @@
 """Deliver an event to a URL: one HTTP/1.1 POST over asyncio's streams.
 
-Not with http.client: its time limits are per read, so a server that sends a byte now and then could occupy a thread for
-ever, even after the agent has ended. Only a request and a status line of HTTP are needed here.
-Certificates are checked like ssl.create_default_context() does, against the CAs that the host trusts ($SSL_CERT_FILE).
+http.client is not used: its time limits are per read, so a server that sends a byte now and then could occupy a thread
+for ever, even after the agent has ended. Only a request and a status line of HTTP are needed here. Certificates are
+checked as by ssl.create_default_context(), against the CAs that the host trusts ($SSL_CERT_FILE).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The queue of events for one hook. Pure, and not thread-safe.
 
-1. Up to one event of each interface waits, the newest. It keeps the place in the queue of the event that it replaces,
+1. At most one event of each interface waits: the newest. It keeps the place in the queue of the event that it replaces,
    so that an interface that changes all the time does not wait for ever.
 2. Events of an interface are delivered in order: while one is in progress, the next one waits.
 3. There is room for `capacity` interfaces. If the queue is full, its oldest event is dropped, because newer ones are

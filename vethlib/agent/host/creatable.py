@@ -7,8 +7,8 @@
    the namespace and then removes its file. The unmounting is an event, so that an agent may get between the two; if it
    mounted a new namespace on that file, the other program's unlink(2) would fail with EBUSY, and if it removed the
    file, with ENOENT. If the file remains for `PATIENCE` seconds, its remover was killed.
-3. A name suffices to create a namespace, so that a typing error creates one, and the interface that should
-   be in another namespace is CONFIGURED. So a name that nearly equals that of another namespace causes a warning.
+3. A name is enough to create a namespace. So a typing error creates one, and the interface that should be in another
+   namespace is CONFIGURED. That is why a name that nearly equals that of another namespace causes a warning.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from vethlib.errors import VethError
 
 __all__ = ["CreatableNetns"]
 
-_AGAIN: Final = 10.0  # seconds between looks whether some that were created have gone
+_AGAIN: Final = 10.0  # seconds between two checks whether created namespaces have ended
 
 PATIENCE: Final = 10.0
 """Seconds after which the file of a deleted namespace is taken for a leftover."""
@@ -129,7 +129,7 @@ class CreatableNetns:
         return self._due if self._waiting else None
 
     def freed(self, now: float) -> list[str]:
-        """Return the references to look at again, because some of the created namespaces have gone."""
+        """Return the references to look at again, because some of the created namespaces have ended."""
         if not self._waiting or now < self._due:
             return []
         self._due = now + _AGAIN
@@ -164,7 +164,7 @@ class CreatableNetns:
         return () if other is None else (similar_netns([interface.name], name, other),)
 
     def _unconfigured(self) -> list[str]:
-        """Return the names of existing namespaces that no interface has. The others are compared as configuration."""
+        """Return the names of existing namespaces that no interface uses; others are compared as configuration."""
         try:
             return [name for name in ns.names() if not self._at(f"netns:{name}")]
         except VethError:

@@ -15,7 +15,7 @@ from vethlib.session.write.create import Made
 __all__ = ["CreatedPair", "Execution"]
 
 CreatedPair: TypeAlias = tuple[CreatePair, Made]
-"""The creation of a pair, and what came of it."""
+"""The creation of a pair, and its result."""
 
 
 @dataclass(slots=True)

@@ -51,9 +51,9 @@ def execute(
     """Execute every operation of `plan` that the kernel accepts; a refused one does not stop the others.
 
     If none of the pairs for which a namespace was added could be created, the namespace is removed again. If an
-    interruption ends the call, so are the pairs that are being created. `progress(what, done, total)` is called from
-    time to time, with "delete", "change" or "create". `account`, if given, is filled in and returned, so that it lists
-    what was done even if an interruption ends the call.
+    interruption ends the call, the pairs that are being created are removed, too. `progress(what, done, total)` is
+    called from time to time, with "delete", "change" or "create". `account`, if given, is filled in and returned, so
+    that it lists what was done even if an interruption ends the call.
 
     The loopback of an added namespace is set up, unless `loopback` is False.
 
@@ -109,7 +109,7 @@ def _possible(
 
 
 def _delete(session: Session, operations: list[DeletePair], execution: Execution, progress: Progress | None) -> None:
-    # Another link may have the place of the observed one by now. If so, that was deleted, and the pair with it.
+    # Another link may have the place of the observed one by now. If so, the observed link was deleted with its pair.
     links = {_end_to_delete(each): each for each in operations}
 
     def is_observed(item: DeleteItem, link: Link, birth: Birth) -> bool:
@@ -180,7 +180,7 @@ def _change(
 
 def _change_one(session: Session, operation: ChangeLink) -> None:
     """Change one link; the session restores the addresses that the kernel removes along with a removed one."""
-    # What follows the first call is about the same namespace, whatever its reference leads to by then.
+    # All calls after the first are about the same namespace, wherever its reference leads by then.
     with _held(session, operation.ref) as netns:
         _change_in(session, operation, netns)
 
@@ -231,10 +231,10 @@ def _added(operation: ChangeLink) -> list[IPInterface]:
 
 
 def _order(operation: ChangeLink) -> Sequence[IPInterface]:
-    """Return the order to ask for, also where the plan has none.
+    """Return the order to request, even if the plan has none.
 
-    The session adds addresses before it removes others, and the kernel puts an address after the one that was there
-    before in its subnet.
+    The session adds addresses before it removes others, and the kernel puts a new address after those that exist in its
+    subnet.
     """
     if operation.order or operation.restored is not None or not (operation.added and operation.removed):
         return operation.order

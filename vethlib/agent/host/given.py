@@ -1,12 +1,12 @@
-"""Which addresses the agent has given to a link, where the kernel does not mark them (IFA_PROTO, Linux 5.18).
+"""The addresses that the agent has given to a link, where the kernel does not mark them (IFA_PROTO, Linux 5.18).
 
-What the kernel does not store is in the record: which addresses were given to a link when it was created, and by each
-change of it. A look completes the addresses that it reads with it, so that all that follows finds the owner mark as on
-later kernels. A change is recorded before and after it is made: an agent that is killed in between rather has one
-address too many in its record, which is configured anyway.
+There, the record has what the kernel does not store: the addresses that were given to a link when it was created, and
+by each change of it. A look adds the owner marks from the record to the addresses that it reads, so that all later
+steps find them as on newer kernels. A change is recorded before and after it is made. So if an agent is killed in
+between, its record may have an address too many, but none is missing, and that address is configured anyway.
 
-What is on a link that is not in the record, because that was lost or is older, may be the agent's or not. It stays, and
-is reported (:func:`~vethlib.agent.planning.compare.unknown_addresses`).
+An address that is not in the record, because the record was lost or is older, may be the agent's or not. It stays on
+the link, and is reported (:func:`~vethlib.agent.planning.compare.unknown_addresses`).
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def facts_of_creation(record: PairRecord, create: CreatePair, made: Made) -> Ite
 def recorded_changes(records: RecordFile | None, changes: Sequence[ChangeLink]) -> Iterator[list[ChangeLink]]:
     """Record the addresses that these changes give to links, while they are made.
 
-    The block appends each change that was made to the list that it gets.
+    The ``with`` block gets a list, to which it appends each change that was made.
     """
     changed: list[ChangeLink] = []
     if records is None or kernel.kernel_marks_owners():

@@ -1,4 +1,4 @@
-"""Add and remove the namespaces of a plan; each only if that harms nobody who uses it by now."""
+"""Add and remove the namespaces of a plan; each only if that does not harm another user of it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from .executed import Execution
 
 __all__ = ["NetnsInUse", "add_netns", "remove_netns", "remove_unused"]
 
-_CREATION: Final = 1.0  # seconds; between its file and its mount a namespace needs one thousandth of that
-_REMOVAL: Final = 0.05  # seconds; and as much between its unmounting and the removal of its file
+_CREATION: Final = 1.0  # seconds; from the creation of its file to its mount, a namespace needs one thousandth of that
+_REMOVAL: Final = 0.05  # seconds; from its unmounting to the removal of its file, it needs as little
 
 
 class NetnsInUse(VethError):
@@ -42,7 +42,7 @@ def add_netns(
     for operation in operations:
         try:
             _remove_leftover(operation)
-            # Created and noted in one C call, which no interrupt can divide: so it will be removed again.
+            # Created and noted in one C call, which no interrupt can divide, so that it can be removed again.
             added.extend(map(create, [operation.ref]))
             execution.added[operation.ref] = added[-1].identity
             added[-1].close()

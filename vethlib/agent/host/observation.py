@@ -44,7 +44,7 @@ def observe(
     `gone` are references that lead nowhere, whatever the host shows, each with the reason: an agent knows that the
     processes that they meant have ended.
 
-    With `fingerprints`, the result has them. Of the links of `interfaces`, the fields that are given there are read.
+    With `fingerprints`, the result has them. The further fields that `interfaces` have are read from their links.
 
     Raises NetlinkError if the home namespace cannot be read, and NotPermitted if no namespace of `refs` may be entered,
     unless they `may_be_closed`.
@@ -152,7 +152,7 @@ def _with_further(session: Session, observed: Observed, interfaces: Iterable[Int
         mark = read_alias(alias) if by_name or " more" in alias else None
         owner = by_place.get((seen.place, seen.link.name)) or (by_name.get(mark.name) if mark is not None else None)
         if mark is not None and mark.more:
-            # It has or had such fields, which may have to go, or to be restored when it is deleted.
+            # It has or had such fields: they may have to be removed, or to be restored if its deletion is undone.
             had = {name: value for name, value in FURTHER.items() if FIELDS[name].none is None or name in mark.owned}
             asked[number] = seen.ref, seen.link.index, {**had, **(owner.further if owner is not None else {})}
         elif owner is not None:

@@ -1,7 +1,7 @@
 """The file of the record: its format, and how processes of one label share it.
 
-It is /run/vethlib/LABEL/pairs.INODE, with the home namespace's inode: only the agent's user may write there, it is
-gone after a boot, and two hosts that share a /run, each in its own network namespace, have separate files.
+It is /run/vethlib/LABEL/pairs.INODE, with the home namespace's inode: only the agent's user may write there, it does
+not outlive a boot, and two hosts that share a /run, each in its own network namespace, have separate files.
 
 1. Facts are appended, with one write for many. A process that is killed leaves at most a torn last line.
 2. A writer holds the lock (flock, on a file next to it) and has read what others have appended before. It waits half a

@@ -1,8 +1,8 @@
 """Bring the record of built pairs up to date with a look.
 
-After every look the record has each owned pair that was seen with both ends, as it is now, and no longer those that are
-not where they were. Pairs with both ends in the home namespace are not recorded, because no tenant can write their
-marks.
+After every look, the record has each owned pair that was seen with both ends, as it is now, and no longer has the pairs
+that are not where they were. Pairs with both ends in the home namespace are not recorded, because no tenant can write
+their marks.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def facts_of_look(
     """Bring the record up to date with what was observed; return the facts for its file.
 
     `found` has the link of each interface, as in a plan, `desired` the configuration, and `missing` the recorded ends
-    that were not found. The look was at the interfaces `names`; None for a look at the whole host, which alone removes
-    a pair that is not where it was: it may have been moved, even a pair that was being deleted. From now on, marks
-    alone do not make a pair owned.
+    that were not found. The look was at the interfaces `names`; None means at the whole host. Only such a look removes
+    a pair that is not where it was, because the pair may have been moved, even while it was being deleted. From now on,
+    marks alone do not make a pair owned.
     """
     facts = []
     built_for = {seen.id: name for name, seen in found.items()}

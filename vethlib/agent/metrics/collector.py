@@ -112,7 +112,7 @@ class AgentCollector(Collector):
             links = [(status.host_name, status.netns) for status in statuses]
             samples = self._configurator.session.stats_many(links, missing_ok=True)
         except VethError:
-            samples = []  # nothing can be read, which the states report
+            samples = []  # nothing can be read, and the states report that
         for status, sample in zip(statuses, samples, strict=False):
             if sample is not None:
                 for (way, what), family in families.items():
