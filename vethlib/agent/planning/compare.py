@@ -67,7 +67,7 @@ def link_differences(
 
 
 def _says_otherwise(alias: str, interface: Interface, label: str) -> bool:
-    """Return whether the mark of the interface does not say whether its link has fields that have to be read."""
+    """Return whether the alias is the interface's mark, but records other fields that have to be read than it has."""
     mark = read_alias(alias) if interface.further or " more" in alias else None
     if mark is None or (mark.label, mark.name) != (label, interface.name):
         return False
@@ -79,7 +79,7 @@ def _further_differences(
     interface: Interface, link: Link, further: Mapping[str, Any] | None
 ) -> dict[str, tuple[Any, Any]]:
     wanted = dict(interface.further)
-    # What is ours and not configured (any more) goes, and a link that is down has no routes.
+    # Owned fields that are not configured (any more) are removed, and a link that is down has no routes.
     for name in (*wanted, *(further or ())):
         if FIELDS[name].none is not None and _has_none(interface, name):
             wanted[name] = FIELDS[name].none
@@ -99,7 +99,7 @@ def _has_none(interface: Interface, name: str) -> bool:
 
 
 def _link_fields(interface: Interface) -> dict[str, Any]:
-    """Return the desired value of each field of the link, by its name in :class:`Link`; of the others, any is right."""
+    """Return the desired value of each field, by its name in :class:`Link`; a missing field may have any value."""
     fields: dict[str, Any] = {"name": interface.kernel_name}
     if interface.phys_address:
         fields["mac"] = interface.phys_address
@@ -132,7 +132,7 @@ def change_of(
 def is_as_created(create: CreatePair, a: SeenLink, b: SeenLink, label: str) -> bool:
     """Return whether these are the ends of a pair that was created, and nothing is left to do about either of them.
 
-    Everything counts, even what a tenant may change: what differs is left to a look.
+    Everything is compared, even what a tenant may change: a look decides about a pair that differs.
     """
     for interface, end, seen, other, peer in (
         (create.a, create.veth.a, a, b, create.b),
@@ -210,7 +210,7 @@ def will_expire(address: Address) -> bool:
 def is_as_given(address: Address, given: links.Interface, name: str) -> bool:
     """Return whether an address of a link called `name`, with the identity of a configured one, has its attributes.
 
-    One without attributes may have any if others have added it.
+    An address that is configured without attributes may have any, if another program has added it.
     """
     if (is_met_by := getattr(given, "is_met_by", None)) is not None:
         return bool(is_met_by(address))
@@ -218,7 +218,7 @@ def is_as_given(address: Address, given: links.Interface, name: str) -> bool:
 
 
 def unknown_addresses(interface: Interface, seen: SeenLink) -> tuple[Address, ...]:
-    """Return the addresses of a link that are not configured, and may be the agent's: the kernel does not mark them."""
+    """Return the addresses of a link that are not configured but may be the agent's: the kernel does not mark them."""
     if seen.owners_known or interface.link_only:
         return ()
     desired = set(map(identity_of, interface.addresses))

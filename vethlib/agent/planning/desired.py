@@ -110,7 +110,7 @@ class Desired:
     def claim(self, name: str, place: NetnsId | None) -> set[str]:
         """Note that the namespace of an interface is `place`, where it claims its kernel name.
 
-        If it gives up another name with this, return the interfaces that claim that name.
+        If it thereby gives up another name, return the interfaces that claim that name.
         """
         interface = self.interfaces.get(name)
         self._attach(name, place, "" if interface is None else interface.master)
@@ -145,11 +145,11 @@ class Desired:
             _add(self._attached, (place, master), name)
 
     def attached_to(self, place: NetnsId, master: str) -> set[str]:
-        """Return those that are to be attached to a bridge or VRF of this name in a namespace."""
+        """Return the interfaces that are to be attached to a bridge or VRF of this name in a namespace."""
         return self._attached.get((place, master), set())
 
     def claimants(self, place: NetnsId, kernel_name: str) -> set[str]:
-        """Return those that claim a kernel name in a namespace; of very many, the one that takes precedence."""
+        """Return the interfaces that claim a kernel name in a namespace; of very many, only the first in precedence."""
         claimants = self._claims.get((place, kernel_name), set())
         if len(claimants) <= _MOST:
             return claimants
@@ -159,9 +159,9 @@ class Desired:
     def with_peers(self, names: Iterable[str]) -> set[str]:
         """Return `names` with their peers that point back or are not configured: what has to be judged together.
 
-        Any other peer, and any interface that names one of these without being its peer, is of no consequence except
-        for its configuration, and whom a change of that concerns is returned by :meth:`put` and :meth:`delete`. So a
-        long chain of peers is judged link by link.
+        Any other peer, and any interface that names one of these without being its peer, matters only for its
+        configuration; when that changes, :meth:`put` and :meth:`delete` return the interfaces concerned. So a long
+        chain of peers is judged link by link.
         """
         together = set(names)
         for name in list(together):
@@ -172,7 +172,7 @@ class Desired:
         return together
 
     def rivals(self, names: Iterable[str]) -> set[str]:
-        """Return others that claim the kernel name of one of these in its namespace; of very many, the first."""
+        """Return the other claimants of the kernel name of each of these in its namespace; of very many, the first."""
         claims = {claim for name in names if (claim := self._claim_of.get(name)) is not None}
         rivals: set[str] = set()
         for claim in claims:

@@ -24,8 +24,9 @@ _SUSPECT = IFA_F_TENTATIVE | IFA_F_DADFAILED
 def duplicates(interface: Interface, seen: SeenLink, peer: SeenLink | None) -> list[Address]:
     """Return the desired addresses that detection has found to be duplicates, and that may be added again.
 
-    While the other end has the address, that would be useless. If both ends should have it and both have failed (two
-    that are checked at the same time fail each other), the end whose interface sorts first is tried.
+    Adding an address again is useless while the other end has it. If both ends should have it and detection has failed
+    at both (two ends that are checked at the same time make each other fail), the end whose interface sorts first is
+    tried.
     """
     failed = [address for address in _not_usable(interface, seen) if address.dadfailed]
     if not failed or peer is None:

@@ -179,7 +179,7 @@ class _Undoing:
     def _still(self, was: SeenLink, mark: Mark | None) -> SeenLink | None:
         """Return a link as it is now; None if it does not exist any more, whatever else has its place by now.
 
-        Where an alias that has changed is reported (see `_is_taken`), it does not make another link of it.
+        Where a changed alias is reported (see `_is_taken`), a link with another alias still counts as the same link.
         """
         now = self.now.by_index.get(was.id)
         if now is None or not is_same_netns(was.place, was.cookie, now.place, now.cookie):
@@ -298,7 +298,7 @@ class _Undoing:
 
 
 def _is_other(address: Address, among: Mapping[Identity, Address]) -> bool:
-    """Return whether an address is not among these, or with other attributes."""
+    """Return whether an address is not among these, or only with other attributes."""
     other = among.get(address.identity)
     return other is None or not address.same(other)
 

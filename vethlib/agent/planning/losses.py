@@ -1,6 +1,6 @@
 """What a plan would lose for good: the operations that cannot be undone, and why. Pure: no I/O.
 
-A deleted link takes everything that other programs have added to it with it, and so do some changes of a link.
+Deleting a link also deletes everything that other programs have added to it, and so do some changes of a link.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def _lost_by_deletion(delete: DeletePair, before: Observed, dependents: Mapping[
 
 
 def _is_given_again(address: Address) -> bool:
-    """Return whether an address of the agent is as before on a link that is created again."""
+    """Return whether an address of the agent will be the same again when its link is created again."""
     return address.proto == ADDRESS_PROTO and address.can_be_given
 
 

@@ -1,9 +1,9 @@
 """The observed state of a host: its namespaces and links at one moment, to be compared with the desired state.
 
-A link that was observed may be another one by the time something is done about it. Name, ifindex and inode number of
-the namespace are not enough to tell: a namespace that was removed and created again often has the same inode number,
-and the first links in it have the same ifindexes; and a link may be created with an ifindex of the creator's choice. So
-a link is changed or deleted only if (:func:`is_same_link`)
+Where a link was observed, there may be another link by the time something is done about it. Name, ifindex and inode
+number of the namespace do not distinguish them: a namespace that was removed and created again often has the same inode
+number, and the first links in it have the same ifindexes; and a link may be created with an ifindex of the creator's
+choice. So a link is changed or deleted only if (:func:`is_same_link`)
 
 1. its namespace has the cookie that it had, where the kernel has cookies (SO_NETNS_COOKIE, Linux 5.14), and
 2. it has the owner mark that it was observed or built with, or the same alias, group and MAC as when it was observed.
@@ -72,7 +72,8 @@ class SeenLink:
     `ref` is a reference by which its namespace can be entered. `id` is the identity of the link on this host. `cookie`
     distinguishes its namespace from later ones with the same identity (SO_NETNS_COOKIE); 0 if it is unknown.
     `further` has the fields that no :class:`Link` has, as far as they were read, because its interface has them.
-    `owners_known`: the owner mark of each address is right; otherwise an address without one may be the agent's, too.
+    `owners_known` is whether the owner mark of each address is right; if not, an address without a mark may be the
+    agent's, too.
     """
 
     place: NetnsId

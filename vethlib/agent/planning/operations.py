@@ -99,13 +99,13 @@ class ChangeLink:
     those that are secondary to it (__inet_del_ifa, net/ipv4/devinet.c); those that should stay are restored exactly, no
     matter who added them.
 
-    If `order` is given, its addresses are not in that order, or would not be, and are put into it. Those of `renewed`
+    If `order` is given, the addresses are not, or would not be, in that order, and are put into it. Those of `renewed`
     exist, but expire or are deprecated: they are made permanent in place. Those of `again` exist, but are duplicates:
     each is removed and added again, so that duplicate address detection starts again.
 
     If `restored` is given, it has all the addresses that the link should have in the end, each as it was observed, in
-    that order. `added` and `removed` then describe the effect for people. Both have an address with a peer as it was
-    observed.
+    that order. `added` and `removed` then describe the effect for people. Both list an address that has a peer as it
+    was observed.
 
     `seen` is the link as it was observed, and `mark` its owner mark: another link is not changed in its stead.
     """
@@ -139,7 +139,7 @@ class ChangeLink:
 
     @property
     def differences(self) -> dict[str, tuple[Any, Any]]:
-        """The changes of values that differ: others are set again, because these take them away."""
+        """The changes whose values differ. The others set a value again that one of these takes away."""
         return {name: values for name, values in self.changes.items() if values[0] != values[1]}
 
     @property

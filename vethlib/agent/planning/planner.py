@@ -2,8 +2,8 @@
 
 The order of the input does not matter. The first of these rules that applies decides about an interface:
 
-1. Two interfaces cannot have one kernel name in one namespace. The interface whose own name it is gets it, or else the
-   one that sorts first; the other is FAILED.
+1. Two interfaces cannot have the same kernel name in one namespace. The interface whose own name it is gets it, or else
+   the interface that sorts first; the other is FAILED.
 2. A pair needs both interfaces, pointing at each other, both namespaces, and the masters of its ends; otherwise it is
    PENDING. If only a master is missing, an existing pair stays as it is.
 3. A name that it needs must not be held by a link that is not owned, or that must not be touched now; otherwise it is
@@ -12,9 +12,10 @@ The order of the input does not matter. The first of these rules that applies de
 4. An existing pair keeps its links if all differences can be changed in place.
 5. Any other pair is created, after every owned pair that has the same marks or holds one of its names is deleted.
 
-With a `prune` of True, the desired interfaces are all that this label should have: owned pairs that no rule keeps are
-deleted. With some names, this holds for the interfaces of those names, configured or not. With False, pairs
-of other interfaces are left alone, and if only one end of an existing pair is desired, that end is changed in place.
+If `prune` is True, the desired interfaces are all that this label should have: owned pairs that no rule keeps are
+deleted. If it is a set of names, this holds for the interfaces with those names, configured or not. If it is False,
+pairs of other interfaces are left alone, and if only one end of an existing pair is desired, that end is changed in
+place.
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ class _Planner:
             self.verdicts[name] = Verdict.because(State.FAILED, reason)
 
     def keep_what_is_unknown(self) -> None:
-        """Shield the pairs of interfaces whose namespace may exist: that it is unknown is no reason to delete them."""
+        """Shield the pairs of interfaces whose namespace may exist: not knowing it is no reason to delete them."""
         for a, b in self.pairs:
             if a.netns.unknown or b.netns.unknown:
                 if all(end.netns.unknown or end.place is not None for end in (a, b)):

@@ -3,8 +3,8 @@
 The rules, each with the code of its warnings:
 
 - same-address: both ends of a pair have the same address, so neither reaches the other.
-- no-common-subnet: both ends have addresses of a family, and no two of them are in one subnet. IPv6 addresses of
-  link-local range do not count: the kernel gives them to every end.
+- no-common-subnet: both ends have addresses of a family, and no two of them are in the same subnet. Link-local IPv6
+  addresses do not count: the kernel gives them to every end.
 - same-mac: both ends have the same MAC address.
 - mtu-mismatch: the ends have different MTUs, so packets between the two sizes are lost.
 - not-enabled: one end of a pair is enabled and the other is not; or neither is, unless both are disabled explicitly.

@@ -10,9 +10,9 @@ The record decides whether a pair without an end in the home namespace is owned,
     ["void", NAME, NAME]                                      the intent for these interfaces was not carried out
     ["addresses", [DEV, INO, COOKIE], IFINDEX, ALL, [TEXT…]]  the agent's addresses on a link; only before Linux 5.18
 
-with an END of [NAME, [DEV, INO, COOKIE], IFINDEX, LINK, MAC, GIVEN_MAC, REF]: interface, namespace, ifindex, kernel
-name, MAC, whether the MAC was configured, and a reference that led to the namespace. Further
-elements may follow in any array; a line that cannot be parsed, such as a torn last one, is skipped.
+where END is [NAME, [DEV, INO, COOKIE], IFINDEX, LINK, MAC, GIVEN_MAC, REF]: interface, namespace, ifindex, kernel name,
+MAC, whether the MAC was configured, and a reference that led to the namespace. Further elements may follow in any
+array; a line that cannot be parsed, such as a torn last line, is skipped.
 """
 
 from __future__ import annotations
@@ -96,7 +96,8 @@ class RecordedPair:
 class GivenAddresses:
     """The addresses that the agent has given to a link, as text, where the kernel does not mark them.
 
-    `all_known`: since the link was created; otherwise it may have more of them. `cookie` is that of its namespace.
+    `all_known` is whether these are all since the link was created; if not, it may have more of them. `cookie` is that
+    of its namespace.
     """
 
     addresses: frozenset[str] = frozenset()
@@ -213,9 +214,10 @@ class PairRecord:
         return self._fact("gone", list(end[0]), end[1])
 
     def lose(self, pair: RecordedPair) -> Iterator[str]:
-        """Note that a pair is not where it was: it was deleted, or both ends were moved. Forget the oldest of many.
+        """Note that a pair is not where it was: it was deleted, or both ends were moved.
 
-        A tenant may delete a pair as often as it is built again, and interfaces may have new names all the time.
+        If there are many such pairs, the oldest are forgotten: a tenant may delete a pair as often as it is built
+        again, and interfaces may have new names all the time.
         """
         self._lost.setdefault(pair.key)
         lost = (other for other in self.of(pair.a.name or pair.b.name) if other.key in self._lost)
@@ -232,7 +234,7 @@ class PairRecord:
         return self._fact("void", *sorted(names))
 
     def give(self, end: LinkId, given: GivenAddresses | None) -> str:
-        """Note which addresses the agent has given to a link; None: that is not known any more."""
+        """Note which addresses the agent has given to a link; None if that is not known any more."""
         if given is None:
             if self._given.pop(end, None) is None:
                 return ""

@@ -54,7 +54,7 @@ def with_netns(desired: Mapping[str, Interface], observed: Observed) -> dict[str
 
 
 def missing_master(end: DesiredEnd, observed: Observed) -> Reason | None:
-    """Return why `end` has to wait for its master; None if it needs none, or has it."""
+    """Return why `end` has to wait for its master; None if it needs no master, or the master exists."""
     master = end.interface.master
     if not master or end.place is None:
         return None

@@ -78,7 +78,7 @@ class SimilarNames:
                 del self._shapes[rest]
 
     def uses(self, name: str) -> int:
-        """Return how often names of this one's shape were added."""
+        """Return how often names of the same shape were added."""
         return self._total[shape_of(name)]
 
     def like(self, name: str) -> list[str]:
@@ -123,7 +123,7 @@ def _rests(shape: str) -> set[str]:
 
 
 def are_similar(one: str, other: str) -> bool:
-    """Return whether two different shapes differ by one letter, such that one may be the other with a typing error."""
+    """Return whether two different shapes differ by one letter, so that one may be the other with a typing error."""
     if len(one) < len(other):
         one, other = other, one
     if len(one) - len(other) > 1:
