@@ -1,4 +1,4 @@
-"""When to try again: one interface after a failure, a repair or a duplicate address; and all of them. Pure.
+"""When to try again: an interface after a failure, a repair or a duplicate address, and the work for all. Pure.
 
 The result of a pass has one of four next steps for each interface:
 
@@ -126,7 +126,7 @@ class Attempts:
         self.due, self.detecting = None, False
 
     def detect_again(self, now: float) -> None:
-        """Note that a duplicate address was added again. Its end is an event; the attempt is in case that is missed."""
+        """Note that a duplicate address was added again. An event ends its detection; `due` is for a missed event."""
         if not self.detecting or self.due is None:
             self.detecting = True
             self.due = now + DETECTION
@@ -178,7 +178,7 @@ class Due(NamedTuple):
 
 
 class Backoff:
-    """When each interface is tried again, by name; and when the work that concerns all interfaces is.
+    """The times when each interface is tried again, by name, and when the work that concerns all interfaces is.
 
     `looking` has the attempts to look at the host at all, `following` those to follow references that could not be
     followed, `watching` those to watch namespaces that could not be watched, `attaching` those to attach dependants for
@@ -261,7 +261,7 @@ class Backoff:
     # --- what happened
 
     def hold(self, names: Iterable[str], now: float) -> int:
-        """Return after how many repairs in a row nothing may be done about these interfaces now; 0 if it may."""
+        """Return the repairs in a row because of which nothing may be done about these interfaces now; 0 if it may."""
         for name in names:
             attempts = self._attempts.get(name)
             if attempts is not None and attempts.hold(now):
@@ -304,7 +304,7 @@ class Backoff:
         self._attempts.setdefault(name, Attempts()).repaired(now)
 
     def record(self, name: str, step: NextStep, now: float, *, configured: bool, held: bool) -> None:
-        """Note the result of a pass for an interface; `held` if nothing was done because :meth:`hold` said so."""
+        """Note the result of a pass for an interface; `held` if nothing was done because of :meth:`hold`."""
         attempts = self._attempts.get(name)
         if step is NextStep.RETRY:
             # An interface that is held is scheduled already.

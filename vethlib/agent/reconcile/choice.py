@@ -22,11 +22,11 @@ __all__ = ["Choice", "split", "without_unused_netns"]
 T = TypeVar("T", bound=Operation)
 
 AT_ONCE: Final = 256
-"""Pairs that are created before other interfaces have their turn: a tenth of a second. Others count by their cost."""
+"""Pairs created before other interfaces have their turn: a tenth of a second. Other operations count by their cost."""
 
 _WEIGHTS: Final = {"create": 1.0, "delete": 0.25, "change": 0.25}
 
-_ADDRESSES: Final = 8  # added or removed, cost as much as a pair: about 50 µs each
+_ADDRESSES: Final = 8  # this many, added or removed, cost as much as a pair: about 50 µs each
 
 _PASSING: Final = (LinkExists, LinkNotFound, NetnsNotFound)
 """Errors that mean that the host has changed since the last look. The next look finds out how."""
@@ -36,7 +36,7 @@ class Choice:
     """Chooses the operations of each round of one pass.
 
     `deferred` are the interfaces whose operations are left to a later pass, because there was too much to do. Of these
-    operations, `left` has creations that need no other one to be done before, and the namespaces that they need.
+    operations, `left` has the creations that do not depend on others, and the namespaces that they need.
     """
 
     def __init__(self, session: Session, backoff: Backoff) -> None:
@@ -47,7 +47,7 @@ class Choice:
         self._tried: set[str] = set()  # interfaces whose duplicate addresses were added again
 
     def choose(self, result: PassResult, refused: Mapping[str, VethError]) -> list[Operation]:
-        """Return the operations to carry out of the plan of a `result`, which gets the reasons of the others.
+        """Return those operations of the plan that are carried out now; `result` gets the reasons of the others.
 
         `refused` has what the kernel has refused in this pass, by interface.
         """

@@ -85,13 +85,13 @@ class Configurator(WarnsUnclosed):
 
     `missing_netns` selects what happens if a named namespace does not exist: "create" it for a pair, or "wait" until
     it exists. With `loopback`, the loopback of each namespace that it creates is set up. `limits` restrict the size of
-    each input. `ipv6` is the policy for interfaces whose configuration does not say whether they have IPv6: with "on",
-    it is left as new links of the namespace have it; with "auto", those in the home namespace have none, which costs
-    less the more there are; with "off", none has it. Interfaces with IPv6 addresses or `link_only` are excepted; so are
-    all if net.ipv6.conf cannot be written. `records` is the directory of the record of built pairs: None for the
-    default of the label below /run/vethlib, "" to keep the record in memory only. The resolver of the session finds
-    microservices. It must not be used by several threads at once. Close it, or use it in a ``with`` statement; the host
-    stays as it is.
+    each input. `ipv6` is the policy for interfaces whose configuration leaves open whether they have IPv6: with "on",
+    it is left as new links of the namespace have it; with "auto", those in the home namespace have none, which saves
+    more time the more of them there are; with "off", none has it. Interfaces with IPv6 addresses or `link_only` are
+    excepted, and all are if net.ipv6.conf cannot be written. `records` is the directory of the record of built pairs:
+    None for the default of the label below /run/vethlib, "" to keep the record in memory only. The resolver of the
+    session finds microservices. A configurator must not be used by several threads at once. Close it, or use it in a
+    ``with`` statement; the host stays as it is.
 
     Raises InvalidValue, NetlinkError, and NotPermitted with CAP_SYS_ADMIN but without CAP_NET_BROADCAST.
     """
@@ -344,7 +344,7 @@ class Configurator(WarnsUnclosed):
         self._check()
         deadline = None if timeout is None else time.monotonic() + timeout
         if self._occasions.torn:
-            # Events that were read and not acted upon are lost, and so are changes that were taken and not returned.
+            # Events that were read but not acted upon are lost, and so are changes that were taken but not returned.
             self._occasions.everything("an interruption")
             self._statuses.take_back()
             self._creation = None

@@ -36,8 +36,10 @@ class Durations:
 
 
 class Load(NamedTuple):
-    """Current numbers: interfaces to be checked (`dirty`), interfaces waiting for a retry (`retries`), and namespaces
-    that are `watched`.
+    """The current amount of work.
+
+    `dirty` is the number of interfaces to be checked, `retries` that of interfaces waiting for a retry, and `watched`
+    that of watched namespaces.
     """
 
     dirty: int

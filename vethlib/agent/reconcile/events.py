@@ -116,7 +116,7 @@ class Events:
                 occasions.mark(self._desired.at(ref), "its events are not ignored any more")
             self.find_for_dependants(refs & self._dependants.refs)
             if place not in self._watches.refs:
-                self._dependants.place_is_gone(place)  # which is no event while they are ignored
+                self._dependants.place_is_gone(place)  # its end was no event, because its events were ignored
             self._dependants.check(place)
         for ref in self._observer.creatable.freed(now):
             occasions.mark(self._desired.at(ref), "another namespace may be created")
@@ -155,7 +155,7 @@ class Events:
                 continue
             for name in self._dependants.names_at(ref):
                 link = self._watches.link_named(name, ref)
-                if link is None or link.name != name:  # which may be an alternative name of another link
+                if link is None or link.name != name:  # the name may be an alternative name of another link
                     self._dependants.link_is_gone(place, name)
                 else:
                     self._dependants.link_is(place, link)
@@ -206,7 +206,7 @@ class Events:
             statuses.refresh_addresses(name, addresses)
 
     def _hurry(self, peer: str, addresses: Iterable[tuple[Address, bool]] | None) -> None:
-        """Try a peer with a duplicate address again if an address was removed from this end: it may have been that."""
+        """Try a peer with a duplicate address again if an address was removed here: it may have been the duplicate."""
         if not self._backoff.duplicate(peer) or addresses is None or all(added for _, added in addresses):
             return
         self._backoff.hurry(peer)

@@ -33,8 +33,9 @@ class InterfaceChanges:
     too; None for more than can be listed. Only the status has to be updated.
 
     `links` has each followed link that has changed, None if it was deleted; those in `renewed` were deleted or moved
-    away, and there is a link with that ifindex again. In `doubted` namespaces that may have been no event. `ended` are
-    the namespaces that have ended, and `noisy` the references of those whose events are ignored from now on.
+    away, and there is a link with that ifindex again. In `doubted` namespaces, that may have happened without an event.
+    `ended` are the namespaces that have ended, and `noisy` the references of those whose events are ignored from now
+    on.
     """
 
     drifted: set[str] = field(default_factory=set)
@@ -88,7 +89,7 @@ class Interpreter:
                 result.noisy.append(str(watch.netns))
                 self._watches.rest(place)
                 result.lost |= self._leave(place)
-        # What happened in a namespace before it ended says nothing about the one that has its name now.
+        # What happened in a namespace before it ended does not matter for the namespace that has its name now.
         for watch in changes.lost:
             if not watch.is_over and (place := self._place_of(watch)) is not None:
                 result.lost |= self._observer.interfaces_at(self._desired, place)
@@ -125,7 +126,7 @@ class Interpreter:
             self._observer.add(owner, end, next(iter(self._watches.refs[place])))
             result.drifted.add(owner)
         for name in names:
-            # The interface whose link has the name now is not concerned by the link that had it before.
+            # If a link has taken over the name, the interface of that link is not concerned by the former holder.
             holder = watch.table.get(name)
             holds = None if holder is None else self._observer.built_for(place, holder.ifindex)
             result.drifted |= self._desired.claimants(place, name) - {owner, holds}
@@ -189,7 +190,7 @@ class Interpreter:
                 drifted = drifted or not is_as_given(address, given, interface.kernel_name)
             else:
                 drifted = address.proto == ADDRESS_PROTO
-            # That IPv6 was enabled is no event, but its link-local address is one.
+            # Enabling IPv6 causes no event, but the link-local address that follows does.
             enabled = added and interface.wants_ipv6 is False and address.interface.version == 6
             if enabled or (drifted and not interface.link_only):
                 self._result.drifted.add(interface.name)

@@ -166,7 +166,7 @@ class HostObserver:
         This holds until :meth:`note_work`.
         """
         places = getattr(observed.fingerprints, "places", None)
-        # A fingerprint does not have the fields that few interfaces have.
+        # A fingerprint does not cover the fields that few interfaces have.
         if places is None or self.watches.is_impaired or any(each.further for each in desired.interfaces.values()):
             return
         # A namespace that could not be looked into, may be created, or must not be used has to be judged again.
@@ -246,7 +246,7 @@ class HostObserver:
                 self.add(interface.name, (place, link.index), interface.namespace.ref)
 
     def has_created(self, ref: str) -> bool:
-        """Return whether a reference leads to the namespace that was created there: no event of that needs a look."""
+        """Return whether a reference leads to the namespace that was created there: its creation needs no look."""
         place = self._added.get(ref)
         if place is None:
             return False
@@ -284,7 +284,7 @@ class HostObserver:
         return names
 
     def known_at(self, ref: str) -> set[str]:
-        """Return the interfaces of which an end is known that is reached by this reference."""
+        """Return the interfaces with a known end that is reached by this reference."""
         return self._reached_by.get(ref, set())
 
     def hidden(self, name: str, observed: Observed) -> str:
@@ -295,7 +295,7 @@ class HostObserver:
     # --- comparing with events
 
     def stands(self, interface: Interface, link: Link) -> bool:
-        """Return whether the link of an interface still matches it, as far as events tell."""
+        """Return whether the link of an interface still matches it, as far as events show."""
         for place, index in self.known.get(interface.name, {}):
             if index == link.index:
                 present = self.watches.link(place, index)

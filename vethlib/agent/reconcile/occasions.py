@@ -133,7 +133,7 @@ class Occasions:
         return True
 
     def reference_changed(self, name: str, ref: str, now: float) -> bool:
-        """Return whether a look follows at once because a namespace reference leads elsewhere; otherwise it does later.
+        """Return whether a look follows at once because a namespace reference leads elsewhere; otherwise, it is later.
 
         Each change moves a pair to another namespace, so they are followed less and less often while they continue.
         """
@@ -208,7 +208,7 @@ class Occasions:
         self._everything = scope.everything or cause
 
     def finish(self, scope: Scope, done: Collection[str], deferred: Iterable[str]) -> None:
-        """Mark again what was taken, except the interfaces that are `done`; those that are `deferred`, as well."""
+        """Mark again what was taken, except the interfaces that are `done`, and mark those that are `deferred`."""
         for marks, present in ((scope.dirty, self._dirty), (scope.backlog, self._backlog)):
             for name, cause in marks.items():
                 if name not in done and name not in scope.names:

@@ -30,9 +30,9 @@ SHARE: Final = 20
 class _Streak:
     """Events of one interface without a quiet time between them."""
 
-    free: int  # looks
+    free: int  # looks that are made at once
     free_seconds: float
-    last: float  # event
+    last: float  # time of the last event
     looks: int = 0
     spent: float = 0.0  # seconds
     pause: float = 0.0

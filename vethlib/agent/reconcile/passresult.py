@@ -38,11 +38,11 @@ class PassResult:
     """The result for the interfaces in `names`: the last look, and the plan after it.
 
     `done` are the operations that were carried out, in order. `errors` has the refusal of the kernel for each interface
-    that is still to be changed; `held` has why something is still to be done that was not tried. `unseen` are the
+    that is still to be changed; `held` has the reason why something still to be done was not tried. `unseen` are the
     interfaces that wait for a namespace that could not be looked into, and has to be tried again. Nothing was done yet
-    for those that are `deferred`, because there was too much to do; of what is to be done, `left` can be carried out as
-    it is planned. `duplicates` has the interfaces with a duplicate
-    address, `detecting` those with an address that is still being checked, each with the reason.
+    for those that are `deferred`, because there was too much to do; of their operations, `left` can be carried out as
+    planned. `duplicates` has the interfaces with a duplicate address, `detecting` those with an address that is still
+    being checked, each with the reason.
 
     `leftovers` is true if a pair that belongs to no interface could not be deleted. `unrecorded` is the number of pairs
     that have the marks of this label and are not owned. `at_rest` is true if the whole host was looked at, once, and
@@ -105,7 +105,7 @@ class PassResult:
         self.observed = replace(self.observed, netns={**self.observed.netns, **observed.netns})
 
     def is_undisturbed(self) -> bool:
-        """Return whether there is no interface that a later look could judge differently by itself."""
+        """Return whether a later look would judge every interface the same, unless something happens."""
         return not (self.done or self.errors or self.held or self.unseen or self.deferred) and not (
             self.leftovers or self.duplicates or self.detecting
         )

@@ -3,12 +3,13 @@
 A pass looks at the interfaces in its scope together with those that have to be judged with them: their peers, the
 interfaces that claim the same name in the same namespace, and the owner of every owned link that it finds.
 
-If more pairs are to be created than one pass may create, the others are created as they are planned, a few at a time,
-and then looked at, a few at a time (`PlannedCreation`). Other passes have their turn in between. The namespaces of
-these pairs are watched when all are created: each watched namespace makes every event of a link dearer, and creating a
-pair causes a dozen. Watching a namespace reads what it has, and from then on every change is an event, in the home
-namespace since the start. So a pair that is then as it was created needs no look of its own. A look finds out about all
-others: those that others have changed meanwhile, and those with something that no message has.
+If more pairs are to be created than one pass may create, the others are created as planned, a few at a time, and then
+looked at, a few at a time (`PlannedCreation`). Other passes have their turn in between. The namespaces of these pairs
+are watched when all are created: each watched namespace makes every event of a link more expensive, and creating a pair
+causes a dozen. When a namespace is first watched, everything in it is read, and from then on every change is an event
+(in the home namespace, since the start). So a pair that is then still as it was created needs no look of its own. All
+other pairs get a look: those that other programs have changed meanwhile, and those with settings that are in no
+message.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from .passresult import PassResult
 
 __all__ = ["PlannedCreation", "ReconcilePass"]
 
-_ROUNDS: Final = 4  # in an endless race there would be no end to them
+_ROUNDS: Final = 4  # per pass; in an endless race, they would never end
 
 _MOMENTS: Final = (0.0005, 0.001, 0.002, 0.004, 0.008)  # seconds
 _SAMPLE: Final = 4  # namespaces
@@ -83,7 +84,7 @@ class ReconcilePass:
         self._first: Mapping[str, FirstLook] = {}
 
     def expect(self, created: Sequence[CreatedPair], looks: Mapping[str, FirstLook]) -> None:
-        """Do without a look at those of these pairs that are as they were created.
+        """Skip the look at those of these pairs that are still as they were created.
 
         `looks` has what each of their namespaces had when it was first watched.
         """
@@ -103,7 +104,7 @@ class ReconcilePass:
         return result
 
     def _settled(self) -> tuple[Observed, dict[str, SeenLink]]:
-        """Return the links of the pairs that are as they were created, and still to be as they were planned."""
+        """Return the links of the pairs that are as they were created, and whose configuration is still the same."""
         if not self._created:
             return Observed({}), {}
         with self._counters.timing("look"):
@@ -118,7 +119,7 @@ class ReconcilePass:
         return observed, settled
 
     def _end_of(self, interface: Interface, observed: Observed, birth: Birth, index: int) -> SeenLink | None:
-        """Return the only end of an interface, if that was observed and the interface is still desired like this."""
+        """Return the only end of an interface, if it was observed and the interface is still configured like this."""
         end = birth[0], index
         if self._desired.interfaces.get(interface.name) is not interface:
             return None
@@ -140,7 +141,7 @@ class ReconcilePass:
             if not self._watch(observed, planned) and not acting:
                 break
         else:
-            # A namespace is watched since the last look, so that what happened in between was no event.
+            # A namespace has been watched only since the last look, so a change in between may have caused no event.
             names = self._names & self._desired.names()
             self._owners.occasions.look_at(dict.fromkeys(names, "its namespace is watched"))
         if not operations and result.detecting:
@@ -200,7 +201,7 @@ class ReconcilePass:
         )
 
     def _watch(self, observed: Observed, planned: Plan) -> bool:
-        """Watch the namespaces in which there is something to be kept, or to be waited for."""
+        """Watch the namespaces in which there is something to keep or to wait for."""
         states = (State.CONFIGURED, State.FAILED)
         deferred = self._choice.deferred
         watched = [
@@ -231,7 +232,7 @@ class ReconcilePass:
             waiting -= usable.keys()
 
     def _unchecked(self, result: PassResult, names: Sequence[str]) -> set[str]:
-        """Return those whose addresses are not checked for duplicates.
+        """Return the interfaces whose addresses are not checked for duplicates.
 
         If all of a few namespaces check them, the other namespaces are not asked.
         """
@@ -348,7 +349,7 @@ class PlannedCreation:
 
     @property
     def scope(self) -> Scope:
-        """What was not looked at yet."""
+        """The part of the scope that was not looked at yet."""
         return Scope(self._causes, "", {}, self._causes)
 
     @property
@@ -357,7 +358,7 @@ class PlannedCreation:
         return not self._left and not self._looks
 
     def give_way(self) -> None:
-        """Leave marked interfaces to other passes; except those that are created, which are looked at here."""
+        """Leave marked interfaces to other passes, except those already created, which are looked at here."""
         occasions = self._owners.occasions
         if not (marked := occasions.marked()):
             return

@@ -67,7 +67,7 @@ class Reporter:
                 if changed or operations:
                     cause = _cause(scope.names.get(name, shared), operations)
                     self._statuses.log(name, verdict, operations, cause)
-            except Exception as error:  # of this interface, and no other
+            except Exception as error:  # it concerns this interface, and no other
                 verdict = Verdict.because(State.RETRYING, of_error(foreseen(error, f"report the state of {name!r}")))
                 self._backoff.record(name, NextStep.RETRY, now, configured=False, held=False)
                 self._report(name, verdict, None, unseen=True)
@@ -116,9 +116,10 @@ class Reporter:
         return verdict, changed
 
     def _doubt(self, name: str, result: PassResult) -> Reason | None:
-        """Return the warning for an interface that cannot be checked, but still matches as far as events tell.
+        """Return the warning for an interface that cannot be checked, but still matches as far as events show.
 
-        That is so if it was CONFIGURED, and the source of its namespace reference does not answer; None for any other.
+        That is an interface that was CONFIGURED and whose namespace reference has a source that does not answer. Return
+        None for any other.
         """
         if name in result.errors or name in result.held:
             return None

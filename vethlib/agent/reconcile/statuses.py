@@ -224,7 +224,8 @@ class Statuses:
     ) -> bool:
         """Return whether these changes decide that the `desired` addresses can be used, or cannot be used any more.
 
-        They do if an address has become a duplicate, with the first that cannot be used, and with the last that can.
+        They do if an address has become a duplicate, if the first address has become unusable, or if the last one has
+        become usable.
         """
         status = self.now.get(name)
         if status is None or status.link is None or (ifaddrs := _after(status.link, changes)) is None:

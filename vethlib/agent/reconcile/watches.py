@@ -118,9 +118,10 @@ class Watches:
         return followed
 
     def is_gone(self, ref: str) -> bool:
-        """Return whether the process that a reference meant has ended. If so, a new one with its number is meant now.
+        """Return whether the process that a reference meant has ended.
 
-        To be called when an interface with this reference is configured again.
+        If so, the reference now means a new process with that number. Call this when an interface with the reference is
+        configured again.
         """
         if not self.follower.gone(ref):
             return False
@@ -144,7 +145,7 @@ class Watches:
     def watch_more(self, refs: Iterable[str]) -> dict[str, FirstLook]:
         """Watch those of these namespaces that are not watched yet, and return what they have, as far as it was read.
 
-        What changes there from then on is an event.
+        Every later change there is an event.
         """
         new = [ref for ref in refs if ref not in self._led_to]
         if self._rests:
