@@ -1,7 +1,7 @@
 """The reasons for states and warnings: a code for programs, and a text for people. Pure.
 
-A code never changes, and what a code is about is never something else; new codes may be added. A text may change at any
-time. All texts of the agent's own reasons are in this module.
+A code never changes, and neither does what it is about; new codes may be added. A text may change at any time. All
+texts of the agent's own reasons are in this module.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def peer_not_configured(peer: str) -> Reason:
 
 
 def peer_points_elsewhere(peer: str, at: str) -> Reason:
-    """Return the reason of an interface whose peer names another one."""
+    """Return the reason of an interface whose peer names another interface as its peer."""
     return Reason(ReasonCode.PEER_POINTS_ELSEWHERE, f"peer {peer} points at {at}, not here", peer)
 
 
@@ -194,7 +194,7 @@ def name_claimed(end: str, holder: str) -> Reason:
 
 
 def link_foreign(end: str, name: str, kind: str, alias: str) -> Reason:
-    """Return the reason of an interface whose name a link has that somebody else created."""
+    """Return the reason of an interface whose name is taken by a link that another program created."""
     known = [f"kind {kind}"] if kind else []
     known += [f"alias {alias!r}"] if alias else []
     shown = f" ({', '.join(known)})" if known else ""
@@ -203,13 +203,13 @@ def link_foreign(end: str, name: str, kind: str, alias: str) -> Reason:
 
 
 def link_of_other_label(end: str, kind: str, owner: str, label: str) -> Reason:
-    """Return the reason of an interface whose name a link of another agent has."""
+    """Return the reason of an interface whose name is taken by a link of another agent."""
     cure = f"it is {owner} of the agent with the label {label}: delete it, or take that label"
     return Reason(ReasonCode.LINK_OF_OTHER_LABEL, f"{_not_managed(end)} (kind {kind}): {cure}", label)
 
 
 def link_unrecorded(end: str, name: str, kind: str, owner: str) -> Reason:
-    """Return the reason of an interface whose name a link has that only looks like one of this agent."""
+    """Return the reason of an interface whose name is taken by a link that only looks like one of this agent's."""
     cure = (
         f"it has the alias of {owner}, but there is no record that this agent built "
         "it, or its other end has another alias: delete it, or configure another host_if_name"
@@ -227,7 +227,7 @@ def link_altname(end: str, link: str) -> Reason:
 
 
 def link_in_use(end: str, owner: str) -> Reason:
-    """Return the reason of an interface whose name the link of another one has; its `owner` may be unknown ("")."""
+    """Return the reason of an interface whose name is taken by the link of another one, `owner` ("" if unknown)."""
     return Reason(ReasonCode.LINK_IN_USE, f"{end} is still the link of {owner or 'another interface'}", owner)
 
 
@@ -283,7 +283,7 @@ def not_deletable(name: str, why: str) -> Reason:
 
 
 def unchecked(why: str) -> Reason:
-    """Return the warning about an interface that matches only as far as events tell."""
+    """Return the warning about an interface that matches, but only as far as events show."""
     return Reason(ReasonCode.UNCHECKED, f"the link exists, but cannot be checked: {why}")
 
 
@@ -298,7 +298,7 @@ def events_missed(why: str) -> Reason:
 
 
 def address_owner_unknown(addresses: Sequence[object]) -> Reason:
-    """Return the warning about an interface with addresses that it is not known who added."""
+    """Return the warning about an interface with addresses of which it is unknown who added them."""
     which = ", ".join(map(str, addresses[:_WARNED])) + (", …" if len(addresses) > _WARNED else "")
     text = f"not configured, but not removed, because this kernel (before 5.18) does not record who added it: {which}"
     return Reason(ReasonCode.ADDRESS_OWNER_UNKNOWN, text)

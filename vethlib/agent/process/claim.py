@@ -34,7 +34,7 @@ from .squatter import find_process
 __all__ = ["Claim", "Held", "Holder", "call", "holder_of", "labels_held"]
 
 _UCRED: Final = struct.Struct("3i")  # struct ucred, include/linux/socket.h: pid, uid, gid
-_OVERFLOW: Final = 65534  # what every user is that a user namespace does not map (kernel.overflowuid)
+_OVERFLOW: Final = 65534  # the id of every user that a user namespace does not map (kernel.overflowuid)
 _ONCE: Final = 64  # callers accepted in one go
 
 

@@ -2,8 +2,8 @@
 
 1. A directory is opened from its parent's descriptor and never through a symbolic link, so that no planted link is
    followed. The opened directory itself is checked, by fstat.
-2. Modes do not depend on the umask. If other users can write to an own directory (created under umask 0), its mode is
-   corrected; a directory of another user is refused, and the message names that user.
+2. Modes do not depend on the umask. If other users can write to a directory of this user (created under umask 0), its
+   mode is corrected; a directory of another user is refused, and the message names that user.
 3. /run belongs to root, so the owner of /run/vethlib was given it by root. A user other than root has a directory in
    $XDG_RUNTIME_DIR, unless root has given it /run/vethlib.
 """
@@ -99,7 +99,7 @@ def open_base(*, make: bool = True) -> int:
 def open_for_writing(path: str) -> int:
     """Open the directory for statuses at an absolute `path`; create it if it is missing.
 
-    Below :func:`base_directory` only this user may be able to write it. Elsewhere its owner and mode are up to the
+    Below :func:`base_directory`, only this user may be able to write to it. Elsewhere, its owner and mode are up to the
     operator, but no link of another user is followed. Raises OSError, such as UnsafeDirectory.
     """
     base = base_directory()

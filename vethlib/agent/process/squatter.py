@@ -2,8 +2,8 @@
 
 It is searched for in /proc, because not every holder answers.
 
-Decisions must not rest on a process: passing a descriptor to a process of root makes that process a holder, too. They
-may rest on the user of a TCP socket, which the kernel keeps from its creation.
+Decisions must not depend on the process that is found: anybody who passes a descriptor to a process of root makes that
+process a holder, too. They may depend on the user of a TCP socket, which the kernel keeps from its creation.
 """
 
 from __future__ import annotations

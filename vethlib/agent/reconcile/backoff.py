@@ -261,7 +261,7 @@ class Backoff:
     # --- what happened
 
     def hold(self, names: Iterable[str], now: float) -> int:
-        """Return the repairs in a row because of which nothing may be done about these interfaces now; 0 if it may."""
+        """Return the number of repairs in a row that make these interfaces wait now; 0 if they need not wait."""
         for name in names:
             attempts = self._attempts.get(name)
             if attempts is not None and attempts.hold(now):

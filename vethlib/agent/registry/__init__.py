@@ -1,1 +1,1 @@
-"""Interfaces by name and ifindex, subscriptions to their changes, and those that attach to their links."""
+"""Interfaces by name and ifindex, subscriptions to their changes, and the programs that attach to their links."""

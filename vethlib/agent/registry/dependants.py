@@ -5,10 +5,10 @@
 2. It is attached once to a link, whatever else of the link changes. Another ifindex, name or namespace means another
    link: then it is first detached from the previous one.
 3. It remains registered in the meantime, and is attached again when the link is created again.
-4. If it refuses (its ``attached`` raises), it is not attached, and asked again when the link has changed; later, too,
-   if the link was not there, or there was no descriptor or no memory for it.
-5. A link that was moved away and has come back looks as before. If that may have been no event, because events were
-   lost, a dependant that has a method ``is_attached`` is asked whether it still is.
+4. If it refuses (its ``attached`` raises), it is not attached, and is asked again when the link has changed; also some
+   time later, if the link was missing, or there was no descriptor or no memory for it.
+5. A link that was moved away and back looks as before. If events were lost, so that this may have gone unnoticed, a
+   dependant that has a method ``is_attached`` is asked whether it still is.
 """
 
 from __future__ import annotations

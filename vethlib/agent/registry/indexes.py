@@ -6,9 +6,10 @@ The owner of the registry reports managed interfaces and links (`set_managed` an
    it is managed, reports about it as an unmanaged link change nothing that is listed.
 2. A link that becomes managed is "changed", from the unmanaged entry to the managed one.
 3. A link that is no longer managed is "removed", and then in doubt: usually the agent has deleted it, and further
-   reports about it are older than that. In doubt it is not listed. If the feed has not reported its deletion by the
-   second :meth:`Indexes.deliver`, it still exists, is not owned any more, and is "added" as an unmanaged link. That
-   requires that the feed of the home namespace is read to its end between two calls of deliver(), as each poll does.
+   reports about it are older than that. While it is in doubt, it is not listed. If the feed has not reported its
+   deletion by the second :meth:`Indexes.deliver`, it still exists, is not owned any more, and is "added" as an
+   unmanaged link. This requires that the feed of the home namespace is read to its end between two calls of deliver(),
+   as each poll does.
 4. A managed name has one link, and a link has one managed name: the last registration counts.
 
 If a managed interface and an unmanaged link have the same name, ``index(name)`` returns that of the managed interface;
@@ -92,7 +93,7 @@ class Indexes:
     def index(self, name: str) -> int:
         """Return the ifindex of a managed interface by its name, or of another link in the home namespace.
 
-        0.1 µs. Raises LinkNotFound, a LookupError.
+        This takes 0.1 µs. Raises LinkNotFound, which is a LookupError.
         """
         entry = self._managed.get(name) or self._unmanaged.get(name)
         if entry is None:

@@ -39,7 +39,7 @@ _RESERVE = 4  # descriptors: a directory, its parents, and a file in it
 _log = logging.getLogger("vethlib.agent")
 
 _TURNS: Final = 3
-"""Turns of the event loop after each step, so that signals and other tasks are served even while steps follow steps."""
+"""Turns of the event loop after each step, so that signals and other tasks are served even if there is always work."""
 
 
 class Service:
@@ -74,14 +74,14 @@ class Service:
         self._reserve: Reserve | None = None  # for statuses; while it runs
         self._news = asyncio.Event()
         self._stopping = False
-        self._reloading = False  # asked to
-        self._looking = False  # at everything, which takes more than one step
+        self._reloading = False  # whether a resync was requested
+        self._looking = False  # whether everything is being looked at, which takes more than one step
         self._has_read = False  # something since the last publication; the store may have to publish its effect
         self._unpublished: dict[str, Status | None] = {}
-        self._published = False  # at least once, so that statuses of an earlier run are removed
+        self._published = False  # whether statuses were published, because the first time removes those of earlier runs
         self._publish_at = 0.0
-        self._usable_by: float | None = None  # at the start
-        self._refusals = 0  # of the store to take a status, in a row
+        self._usable_by: float | None = None  # until when the start waits for usable addresses
+        self._refusals = 0  # how often in a row the store has refused statuses
         self.ready = False
         self.heard = False  # whether the store has returned a snapshot
         self.outage = ""
@@ -324,7 +324,7 @@ class _Located(InvalidValue):
 
 
 def _problems(parsed: Parsed) -> tuple[InvalidValue, ...]:
-    """Return the problems of a value, the first with the source, unless it or the name of the source contains that."""
+    """Return the problems of a value; the first names the source, unless that is clear from its text or the name."""
     source, problems = parsed.source, parsed.problems
     if not problems or source in str(problems[0]) or source.endswith(f"/{parsed.name}"):
         return problems

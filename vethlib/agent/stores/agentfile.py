@@ -33,7 +33,7 @@ class AgentReport:
     """The report of an agent on itself.
 
     `store` is the URL of its store without the password. `ready` is True once it has published a status of each
-    interface. `outage` is the reason why the store cannot be read, "" if it can be, and `outage_since` the begin of the
+    interface. `outage` is the reason why the store cannot be read, "" if it can be, and `outage_since` the start of the
     outage, in seconds since 1970; `outage_code` is the reason for programs, "" also if an older agent has written it.
     """
 

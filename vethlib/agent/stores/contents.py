@@ -1,9 +1,9 @@
 """Turn the files of a directory into values by key. Pure: its input are parsed files, its output changes.
 
 1. A file names keys: the names of its interfaces. If one file names a key, it decides on the value. If several do, the
-   file called after the key (``veth1.json``) takes precedence, so that nobody who can write another file can have it
-   refused; without such a file the key is refused, and the problem lists all places. A key that a file names twice is
-   refused, too.
+   file called after the key (``veth1.json``) takes precedence, so that a user who can write another file cannot have
+   the key refused; without such a file the key is refused, and the problem lists all places. A key that a file names
+   twice is refused, too.
 2. An unreadable part, a whole file or an element, has no name. The keys that its file named before and does not name
    now are *lost* in it: their value is the problem of the part. They are not deleted, since the unreadable text may
    well contain them.

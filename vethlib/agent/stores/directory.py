@@ -3,14 +3,14 @@
 1. Every call of :meth:`DirectoryStore.read` opens the directory by its path, so a directory that has replaced it, or is
    missing, is noticed even without an event. Files are read only when an event names them.
 2. A file that has vanished counts as deleted only after :data:`GRACE`. Editors and git write by renaming the old file
-   and creating a new one; without the grace, the pair would be deleted and created again each time.
-   A new file is left to its writer for the same time; the event of closing it marks it as complete.
+   and creating a new one; without the grace, the pair would be deleted and created again each time. A new file is left
+   to its writer for the same time; the event of closing it marks it as complete.
 3. An unreadable file is read again every second, and so is a path that leads to no directory: there are no events for
    permissions along the path, or for a disk that fails or recovers.
-4. A file that takes long to read is not read again at once, however often it is written, so that nobody who can write
-   one file can keep the agent busy reading it.
-5. After lost events the whole directory is read, but for at most a tenth of the time, so that nobody who creates files
-   faster than their events are read can have everything read all the time.
+4. A file that takes long to read is not read again at once, however often it is written, so that a user who can write
+   one file cannot keep the agent busy reading it.
+5. After lost events the whole directory is read, but for at most a tenth of the time, so that a user who creates files
+   faster than their events are read cannot have everything read all the time.
 6. A path or a symbolic link may lead to a file system that never answers and would block its caller for ever. So
    another thread opens the directory and reads the targets of links; a missing answer is an error like any other.
 7. An empty directory that replaces another is believed if something was renamed, removed or linked to put it there. If

@@ -68,7 +68,7 @@ def place_of(key: str, label: str, field: str = "key") -> str:
 
 
 def beginning_of(key: str, label: str, field: str = "key") -> str:
-    """Return the part of the name in the beginning of a key, or a plain name as it is. Raises InvalidValue."""
+    """Return the part of a name that the beginning of a key has, or a plain name as it is. Raises InvalidValue."""
     if "/" not in key:
         return key
     match = _KEY.fullmatch(key)

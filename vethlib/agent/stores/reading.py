@@ -1,5 +1,6 @@
-"""Open the directory of a store and its files for one reading, never longer: an open descriptor would prevent an
-unmount.
+"""Open the directory of a store and its files for one reading, and never longer.
+
+An open descriptor would prevent an unmount.
 """
 
 from __future__ import annotations

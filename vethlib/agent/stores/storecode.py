@@ -1,4 +1,4 @@
-"""Codes of why a store cannot be read or written, for programs; the sentences are for people, and may change."""
+"""Codes for why a store cannot be read or written, for programs; the sentences are for people, and may change."""
 
 from __future__ import annotations
 

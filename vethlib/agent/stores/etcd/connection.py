@@ -54,7 +54,7 @@ _OPTIONS = (
 _METADATA = (("hasleader", "true"),)
 
 
-_BESIDE_A_VALUE: Final = 8192  # bytes of an answer with one key besides its value: the key and its metadata
+_BESIDE_A_VALUE: Final = 8192  # bytes of an answer with one key apart from its value: the key and its metadata
 _COMPACTIONS: Final = 5  # tolerated between the pages of one reading; etcd compacts every few minutes
 _PAUSE: Final = 0.05  # seconds before reading again after a compaction, doubled each time
 

@@ -58,7 +58,7 @@ class Ledger:
         self._unwritten |= dict.fromkeys(self._statuses)
 
     def clear(self, keys: Iterable[bytes]) -> None:
-        """Delete the keys that are not those of a status, out of these keys, which exist in etcd."""
+        """Delete those of these keys, which exist in etcd, that do not belong to a status."""
         self._unwritten |= dict.fromkeys(set(keys) - self._statuses.keys())
 
     def take(self, count: int, lease: int) -> dict[bytes, pb.RequestOp]:

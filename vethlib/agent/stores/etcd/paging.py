@@ -1,10 +1,10 @@
-"""How many keys to request from etcd at a time, so that answers stay within a size and a time: pure.
+"""How many keys to request from etcd at a time, so that answers stay within a size and a time. Pure.
 
 etcd limits its answers by keys. It does not report the length of values before it sends them, and accepts no limit in
-bytes. So the first page is small, and each page decides the size of the next: it grows while pages are quick and
-short, and shrinks when one was neither. A page above the limit of gRPC (which refuses it by its
-first bytes, and receives no more of it) is requested again with fewer keys; if it has a single key, the value is too
-long, and only its key is read.
+bytes. So the first page is small, and each page decides the size of the next: it grows while pages are quick and short,
+and shrinks after a page that was slow or long. A page above the limit of gRPC (which refuses it by its first bytes, and
+receives no more of it) is requested again with fewer keys; if it has a single key, the value is too long, and only its
+key is read.
 
 A page that is not received in time ends its connection, since a slow line looks like a silent line. The next
 connection requests fewer keys, with more time. A silent peer is still noticed early, by the pings that are sent while

@@ -1,7 +1,7 @@
 """Publish an agent's liveness and its statuses under a lease, so that they are deleted when the agent ends.
 
-The heartbeats of the lease also check the connection: only a request that must be answered, sent often enough, tells a
-silent peer from one without events.
+The heartbeats of the lease also check the connection: only a request that must be answered, sent often enough,
+distinguishes a silent peer from a peer without events.
 
 Published keys are checked, too: somebody may delete them, or another agent of the label may overwrite them and end.
 """
@@ -136,7 +136,7 @@ class Publisher:
 
     @property
     def _left(self) -> float | None:
-        """Seconds until there is something to do; None: not before a notification."""
+        """The seconds until there is something to do; None means not before a notification."""
         if self._connection is None:
             return None
         has_to_write = self._begun and not (self._ledger.is_written and self._alone)
