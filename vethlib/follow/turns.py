@@ -13,7 +13,7 @@ AT_ONCE: Final = 0.0005
 
 
 class Turn:
-    """The schedule of one task. `requested` is set by whoever wants it done."""
+    """The schedule of one task. Set `requested` to have it done."""
 
     __slots__ = ("_not_before", "requested")
 

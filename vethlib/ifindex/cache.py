@@ -267,7 +267,10 @@ class IfIndexCache(WarnsUnclosed):
     # --- events
 
     def catch_up(self) -> None:
-        """Apply the events that the kernel has queued, so that lookups are current; :meth:`poll` returns them later."""
+        """Apply the events that the kernel has queued, so that lookups are current; :meth:`poll` returns them later.
+
+        Raises SessionClosed, and NetlinkError if events were lost and a namespace cannot be read again.
+        """
         with self._at_work() as watching:
             watching.catch_up(GLANCE)
 
@@ -275,7 +278,7 @@ class IfIndexCache(WarnsUnclosed):
         """Apply all queued events, and return those not returned yet, in order.
 
         If there are none, wait for events up to `timeout` seconds (None: without limit), and return [] on timeout.
-        Raises SessionClosed if the cache is closed meanwhile.
+        Raises SessionClosed if the cache is closed, also while waiting, and NetlinkError as :meth:`catch_up`.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:

@@ -1,4 +1,4 @@
-"""Which links have changed, for callers that look at a link again instead of following each of its changes.
+"""Collect which links have changed, for callers that look at a link again instead of following each change.
 
 There is one entry per link, however often it has changed; so memory grows with the number of links, not of events. Data
 that would grow without bound (former names of a link, added and removed addresses) is kept up to a limit, beyond which

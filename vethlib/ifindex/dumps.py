@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 
 class FirstLook:
-    """What a namespace had when it was first watched: its links and addresses, with the events since then applied.
+    """The links and addresses of a namespace when it was first watched, with the events since then applied.
 
     `cookie` distinguishes the namespace from all others since boot (SO_NETNS_COOKIE); 0 if it is unknown.
     """

@@ -356,7 +356,7 @@ class Watching:
         observatory.resync_at = self._rested_at(began)
 
     def _rested_at(self, began: float) -> float:
-        """Return the earliest time for dumping again what has just been dumped."""
+        """Return the earliest time for the next dump, after one that began at that time and has just ended."""
         now = time.monotonic()
         return 0.0 if self.reports.changes is None else now + _REST * (now - began)
 

@@ -6,7 +6,7 @@
    create message, so it is set right afterwards; an owned pair without an alias was left by a crash in between.
 3. IFA_PROTO distinguishes the agent's addresses from foreign ones (Linux 5.18; before that, none has a mark).
 
-If there is an alias, it decides: whoever has overwritten it has taken over the link.
+If there is an alias, it decides: a program that has overwritten it has taken over the link.
 """
 
 from __future__ import annotations

@@ -162,7 +162,7 @@ class Hooks(Closing):
             ]
 
     def drain(self, timeout: float) -> bool:
-        """Wait up to that many seconds until all events are delivered; return whether they are."""
+        """Wait up to `timeout` seconds until all events are delivered; return whether they are."""
         with self._settled:
             return self._settled.wait_for(lambda: all(line.waiting.idle for line in self._lines), timeout)
 

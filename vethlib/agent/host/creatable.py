@@ -73,7 +73,7 @@ class CreatableNetns:
         self._lookalikes: dict[str, str] = {}  # by name of a created one: the namespace with nearly the same name
 
     def start(self, refs: Iterable[str], observed: Observed) -> None:
-        """Count which of these references exist, on the first call that has any."""
+        """Count the namespaces of these references that exist as created, on the first call that has any."""
         named = [ref for ref in refs if ref.startswith("netns:")]
         if self._is_first and named:
             self._is_first = False

@@ -96,7 +96,7 @@ def _after(record: PairRecord, change: ChangeLink, removed: frozenset[str]) -> G
 
 
 def facts_of_missing(record: PairRecord, observed: Observed) -> Iterator[str]:
-    """Forget what was given to links that a look at the whole host did not find in the namespaces that it has read."""
+    """Forget the addresses given to links that a look at the whole host did not find in the namespaces it has read."""
     if kernel.kernel_marks_owners():
         return
     read = {netns.place for netns in observed.netns.values()} | {seen.place for seen in observed.links}

@@ -36,7 +36,7 @@ def observe(
     fingerprints: bool = False,
     interfaces: Iterable[Interface] = (),
 ) -> Observed:
-    """Return what is in the namespaces of `refs`, in the home namespace, and in every named one.
+    """Return what is in the namespaces of `refs`, in the home namespace, and in every named namespace.
 
     Owned pairs may be in any of them. With `create_missing`, a missing named namespace may be created for a pair. A
     missing namespace is no error, and neither is one that cannot be looked into: it is unknown.

@@ -58,7 +58,7 @@ class DeletePair:
     `interface` is the name of the interface for which the end was built, or "" if unknown; `why` is the reason, for
     people. `at_home` are the name and the ifindex of the end in the home namespace, if there is one; the pair is
     deleted through that end, because no tenant can rename or move it. `marks` are the owner marks of the ends. `seen`
-    is the end through which it is deleted, as it was observed: another link is not deleted in its stead.
+    is the end through which it is deleted, as it was observed: no other link is deleted in its place.
     """
 
     op: ClassVar[str] = "delete"
@@ -107,7 +107,7 @@ class ChangeLink:
     that order. `added` and `removed` then describe the effect for people. Both list an address that has a peer as it
     was observed.
 
-    `seen` is the link as it was observed, and `mark` its owner mark: another link is not changed in its stead.
+    `seen` is the link as it was observed, and `mark` its owner mark: no other link is changed in its place.
     """
 
     op: ClassVar[str] = "change"

@@ -37,9 +37,9 @@ class OwnedPairs:
     `record` has the pairs that it has built, as far as known; without a record, both ends need marks. `desired` are the
     configured interfaces.
 
-    `pairs` are the owned pairs of which both ends were observed. `unrecorded` has an end of each pair that has the
-    marks of this label and is not owned, because there is no record that it was built here. `half_created` has the
-    names of the two interfaces of each intended pair of which only one end was found.
+    `pairs` are the owned pairs whose ends were both observed. `unrecorded` has an end of each pair that has the marks
+    of this label but is not owned, because there is no record that it was built here. `half_created` has the names of
+    the two interfaces of each intended pair of which only one end was found.
     """
 
     def __init__(

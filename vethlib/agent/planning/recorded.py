@@ -159,7 +159,7 @@ class PairRecord:
         return self._given.get(end)
 
     def links_given(self) -> Iterable[LinkId]:
-        """Return the links of which the given addresses are recorded."""
+        """Return the links whose given addresses are recorded."""
         return self._given.keys()
 
     def intents(self) -> Iterable[RecordedPair]:

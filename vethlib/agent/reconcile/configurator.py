@@ -9,8 +9,8 @@ Theory of operation:
    so that thousands cost as much as bulk operations do. An interface is CONFIGURED because it was found to be as
    configured, by a look or by what is read when its namespace is first watched, never because of what was done about it
    (`reconcilepass`).
-3. The first look is at the whole host: it finds everything that an earlier run has left, wherever that is. What is not
-   configured is deleted only after :meth:`Configurator.resync` has set the whole configuration.
+3. The first look is at the whole host: it finds everything that an earlier run has left, wherever that is. Pairs that
+   are not configured are deleted only after :meth:`Configurator.resync` has set the whole configuration.
 4. One switch (`backoff.next_step`) decides what follows for an interface: done, wait for an event, retry later, or
    nothing until the configuration changes. Its status is reported (`reporter`).
 5. All work is done in :meth:`Configurator.poll`, by the thread that calls it, in passes over some of the interfaces.

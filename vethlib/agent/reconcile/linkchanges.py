@@ -1,4 +1,4 @@
-"""What changes of links, as reported by events, mean for interfaces."""
+"""Find out what changes of links, as reported by events, mean for interfaces."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ FREE_MOVE_SECONDS: Final = 2.0
 """… while the looks take no longer than this together."""
 
 UNSEEN: Final = 10.0
-"""Seconds between two looks at interfaces with fields of which no event reports every change."""
+"""Seconds between two looks at interfaces with fields whose changes are not all reported by events."""
 
 CONFIGURATION: Final = "configuration"
 """The cause of a look after a change of the configuration."""
@@ -44,7 +44,7 @@ CONFIGURATION: Final = "configuration"
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What one pass looks at: `names`, each with its cause, or, with a cause in `everything`, the whole host.
+    """The scope of one pass: `names`, each with its cause, or, with a cause in `everything`, the whole host.
 
     `dirty` and `backlog` are all the marks there were.
     """
@@ -74,7 +74,7 @@ class Occasions:
         self._moves = Pace(FREE_MOVES, FREE_MOVE_SECONDS)  # of changes of where a namespace reference leads
         self._detected: dict[str, None] = {}  # interfaces for which duplicate address detection has ended
         self._detected_due = 0.0
-        self._unseen: dict[str, None] = {}  # interfaces with fields of which no event reports every change
+        self._unseen: dict[str, None] = {}  # interfaces with fields whose changes are not all reported by events
         self._unseen_due = 0.0
 
     def __bool__(self) -> bool:

@@ -1,4 +1,4 @@
-"""What is followed by events: references to namespaces, and the links in the namespaces that they lead to.
+"""Follow, by events, references to namespaces, and the links in the namespaces that they lead to.
 
 A namespace is watched by the cache under each reference that leads to it. The events of a namespace that sends too many
 are ignored for some seconds.
@@ -192,7 +192,7 @@ class Watches:
         return bool(places)
 
     def _place_or_note(self, ref: str) -> tuple[int, int] | None:
-        """Return where a reference leads; None if it leads nowhere, or for want of descriptors, which is noted."""
+        """Return where a reference leads; None if it leads nowhere, or if descriptors run out, which is noted."""
         try:
             return self._session.identity(ref)
         except VethError as error:
@@ -265,7 +265,7 @@ class Watches:
             return None
 
     def known_to_lead_to(self, ref: str) -> NetnsId | None:
-        """Return where a reference leads now; for want of descriptors or memory, where it led when it was watched."""
+        """Return where a reference leads now; if descriptors or memory run out, where it led when it was watched."""
         try:
             return self._session.identity(ref)
         except VethError as error:

@@ -210,9 +210,9 @@ class Node:
         """Start a program in the node, as ``subprocess.Popen`` does, and leave it running until the node ends.
 
         It gets a process group of its own. At the end of the node, the group receives SIGTERM; once the program has
-        ended, or after two seconds, what is left of the group receives SIGKILL. The same happens if Python ends before
-        the node does. If this process is killed or crashes, all processes in the node are ended. Output is text, and
-        goes to the output of the caller unless `options` redirect it.
+        ended, or after two seconds, the rest of the group receives SIGKILL. The same happens if Python ends before the
+        node does. If this process is killed or crashes, all processes in the node are ended. Output is text, and is
+        written to the output of the caller unless `options` redirect it.
         """
         options = {"stdin": subprocess.DEVNULL, "text": True, "process_group": 0} | options
         self.was_entered = True
@@ -383,7 +383,7 @@ class Node:
             time.sleep(_POLL)
 
     def links(self) -> list[Link]:
-        """Return the links of the node with their addresses."""
+        """Return the links of the node with their addresses. Raises NetnsNotFound after :meth:`close`."""
         return self._session.links(self.netns)
 
     def set(self, link: LinkRef, **changes: Any) -> Link:
@@ -407,7 +407,7 @@ class Node:
             pass  # it was renamed, or its node closed
 
     def stats(self, link: LinkRef) -> Stats:
-        """Return the counters of a link of the node."""
+        """Return the counters of a link of the node. Raises LinkNotFound, and NetnsNotFound after :meth:`close`."""
         return self._session.stats(link, self.netns)
 
     @property

@@ -51,7 +51,7 @@ class Pings:
 
     @property
     def best(self) -> float:
-        """The shortest time to a reply. Raises LookupError if there was none."""
+        """The shortest time to a reply, in seconds. Raises LookupError if there was none."""
         times = [seconds for seconds in self.times if seconds is not None]
         if not times:
             raise LookupError(f"none of {self.sent} pings was answered")
