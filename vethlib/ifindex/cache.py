@@ -70,8 +70,8 @@ class IfIndexCache(WarnsUnclosed):
     the cache after each of its changes. Closing the cache does not close the session. `receive_buffer` limits how much
     the kernel can queue between two calls, in bytes of its memory, allocated when needed; an event takes about 2 300
     bytes. When the buffer overflows, the watched namespaces are read again, and the differences are reported after a
-    "resync" event. With `addresses`, there are also events for addresses that are added or removed; addresses that
-    changed during an overflow are not reported.
+    "resync" event. With `addresses`, there are also events for addresses that are added or removed; after an overflow,
+    their differences are not reported.
 
     With `coalesce`, there are no events. Instead, :meth:`changes` returns the links that have changed, one entry per
     link, however often it has changed. It takes a bounded time, and stops watching a namespace that sends too many
@@ -227,7 +227,7 @@ class IfIndexCache(WarnsUnclosed):
             return self._find(check_type(key, int, "index", "give an ifindex or a Link"), where).name
 
     def link(self, name: LinkRef, netns: NetnsRef = "") -> Link:
-        """Return a link, given its name or an alternative name. Raises as :meth:`index`; building it takes 2 µs."""
+        """Return a link, given its name or an alternative name. Raises and costs as :meth:`index`, plus 2 µs."""
         try:
             record = self._watches[netns].table[name]  # type: ignore[index]  # as above
         except KeyError:
@@ -269,7 +269,7 @@ class IfIndexCache(WarnsUnclosed):
     def catch_up(self) -> None:
         """Apply the events that the kernel has queued, so that lookups are current; :meth:`poll` returns them later.
 
-        Raises SessionClosed, and NetlinkError if events were lost and a namespace cannot be read again.
+        Raises SessionClosed, and NetlinkError for an error that affects all namespaces (no descriptor is left).
         """
         with self._at_work() as watching:
             watching.catch_up(GLANCE)

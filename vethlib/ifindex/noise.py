@@ -9,7 +9,7 @@ from vethlib._primitives import time
 __all__ = ["NOISY", "WINDOW", "Noise"]
 
 NOISY: Final = 10_000
-"""A namespace that sends that many events within `WINDOW` is too noisy: reading them would take 2 % of a CPU."""
+"""A namespace that sends this many events within `WINDOW` is too noisy: reading them would take 2 % of a CPU."""
 
 WINDOW: Final = 2.0
 """Seconds."""

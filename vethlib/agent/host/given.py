@@ -1,8 +1,8 @@
 """The addresses that the agent has given to a link, where the kernel does not mark them (IFA_PROTO, Linux 5.18).
 
-There, the record has what the kernel does not store: the addresses that were given to a link when it was created, and
-by each change of it. A look adds the owner marks from the record to the addresses that it reads, so that all later
-steps find them as on newer kernels. A change is recorded before and after it is made. So if an agent is killed in
+On such a kernel, the record has what the kernel does not store: the addresses that a link was created with, and those
+that later changes gave to it. A look adds the owner marks from the record to the addresses that it reads, so that all
+later steps find them as on newer kernels. A change is recorded before and after it is made. So if an agent is killed in
 between, its record may have an address too many, but none is missing, and that address is configured anyway.
 
 An address that is not in the record, because the record was lost or is older, may be the agent's or not. It stays on

@@ -178,7 +178,7 @@ class Due(NamedTuple):
 
 
 class Backoff:
-    """The times when each interface is tried again, by name, and when the work that concerns all interfaces is.
+    """The times at which each interface is tried again, by name, and those of the work that concerns all interfaces.
 
     `looking` has the attempts to look at the host at all, `following` those to follow references that could not be
     followed, `watching` those to watch namespaces that could not be watched, `attaching` those to attach dependants for

@@ -36,7 +36,7 @@ class Choice:
     """Chooses the operations of each round of one pass.
 
     `deferred` are the interfaces whose operations are left to a later pass, because there was too much to do. Of these
-    operations, `left` has the creations that do not depend on others, and the namespaces that they need.
+    operations, `left` has the creations that need no other operation first, and the namespaces that they need.
     """
 
     def __init__(self, session: Session, backoff: Backoff) -> None:

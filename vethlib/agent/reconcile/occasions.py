@@ -133,7 +133,7 @@ class Occasions:
         return True
 
     def reference_changed(self, name: str, ref: str, now: float) -> bool:
-        """Return whether a look follows at once because a namespace reference leads elsewhere; otherwise, it is later.
+        """Return whether a look follows at once after a namespace reference leads elsewhere; otherwise, it is put off.
 
         Each change moves a pair to another namespace, so they are followed less and less often while they continue.
         """
