@@ -11,8 +11,8 @@
 4. A file becomes a namespace by a mount on it, which causes no event of inotify. But mountinfo becomes readable at
    every change of the mount table (mounts_poll, fs/proc_namespace.c) of the thread that created the follower. It does
    not show which mount has changed. So the directories and the files that are no namespaces are looked at again, which
-   is quick. Of the namespaces, those whose mount no longer exists or whose path has a new mount are looked at
-   (vethlib/ns/mounts.py), or all of them if the kernel does not list its mounts by id, or if symbolic links may lead to
+   is quick. A namespace is looked at again if its mount no longer exists or its path has a new mount
+   (vethlib/ns/mounts.py); all are, if the kernel does not list its mounts by id, or if symbolic links may lead to
    them. Each of these looks takes up to a tenth of the time, unless its cost is negligible. Missing files need no look:
    nothing can be mounted on them before their directory has an event.
 5. After lost events, everything is looked at again, also for up to a tenth of the time, so that a program that creates
