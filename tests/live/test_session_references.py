@@ -9,7 +9,7 @@ import pytest
 
 from tests.refusing import raises
 from tests.witness import ip, names
-from vethlib import BatchError, End, NetnsNotFound, Session, Veth, ns
+from vethlib import BatchError, End, LinkNotFound, NetnsNotFound, Session, Veth, ns
 
 SPELLINGS = ["blue", "netns:blue", "path:/run/netns/blue"]
 
@@ -89,3 +89,34 @@ def test_an_ended_namespace_is_not_taken_for_one_with_its_inode_number(session: 
             session.delete_many([("mine", new), ("theirs", ended)], missing_ok=False)
         assert [type(error) for error in caught.value.exceptions] == [NetnsNotFound]
         assert {link.name for link in session.links(new)} == {"lo", "theirs", "theirs-peer"}
+
+
+@pytest.mark.usefixtures("pairs")
+@pytest.mark.parametrize("call", [look_up, look_up_without_addresses, count])
+def test_the_first_missing_link_is_reported_whatever_the_order_of_the_namespaces(
+    session: Session, red: str, call: Callable[[Session, list[Any]], object]
+) -> None:
+    items = [("lo", "blue"), ("missing1", red), ("missing2", "blue")]
+    with raises(LinkNotFound) as caught:
+        call(session, items)
+    assert caught.value.item == items[1]
+    with raises(NetnsNotFound) as lost:
+        call(session, [("lo", "blue"), ("lo", "nowhere"), ("missing2", "blue")])
+    assert lost.value.item == ("lo", "nowhere")
+
+
+@pytest.mark.usefixtures("pairs")
+@pytest.mark.parametrize("call", [look_up, look_up_without_addresses, count])
+def test_the_item_of_an_error_is_the_one_that_is_missing_not_one_of_its_name(
+    session: Session, call: Callable[[Session, list[Any]], object]
+) -> None:
+    stale = session.lookup("l0", "blue")
+    session.delete("l0", "blue")
+    session.create(Veth(End("spare", "blue"), End("l0", "blue")))
+    assert session.index("l0", "blue") != stale.index
+    with raises(LinkNotFound) as caught:
+        call(session, [("l0", "blue"), stale])
+    assert caught.value.item is stale
+    with raises(LinkNotFound) as caught:
+        call(session, [stale, ("missing", "blue")])
+    assert caught.value.item is stale

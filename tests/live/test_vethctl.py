@@ -549,6 +549,10 @@ def test_neighbours_are_given_in_the_words_of_ip(vethctl: Vethctl, blue: str) ->
     assert (said.code, said.error["field"]) == (1, "--a-neighbour")
 
 
+LINKS = [("show",), ("show", "-d"), ("delete",), ("stats",), ("set", "--mtu", "1400"), ("move", "pid:1")]
+"""Commands that take a link, and what follows it."""
+
+
 @pytest.mark.parametrize(
     ("argv", "field"),
     [
@@ -559,6 +563,10 @@ def test_neighbours_are_given_in_the_words_of_ip(vethctl: Vethctl, blue: str) ->
         (["set", "a", "--sysctl", "rp_filter"], "--sysctl"),
         (["create", "a", "b", "--a-sysctl", "disable_ipv6=1"], "--a-sysctl"),
         (["create", "a", "b", "--b-altname", "x y"], "--b-altname"),
+        (["create", "a", "b", "--a-addr", "10.0.0.1/24\tlabel"], "--a-addr"),
+        *(([command, "x y", *more], "LINK") for command, *more in LINKS),
+        (["move", "lo", "pid:1", "--name", "x y"], "--name"),
+        (["move", "lo", "pid:1", "--name", "x*"], "--name"),
     ],
 )
 def test_a_bad_value_of_a_field_is_reported_with_its_flag(vethctl: Vethctl, argv: list[str], field: str) -> None:

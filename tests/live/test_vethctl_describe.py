@@ -153,6 +153,16 @@ def _address() -> str:
     return f"/run/vethlib/{name}"
 
 
+def test_a_field_that_is_false_is_shown_where_that_is_not_the_default(vethctl: Vethctl, store: Path) -> None:
+    value = json.loads((store / "veth2.json").read_text())
+    value |= {"offload": False, "ipv6": False, "link_only": False}
+    (store / "veth2.json").write_text(json.dumps(value))
+    out = vethctl("describe", "veth2", "--label", LABEL, "--store", f"dir:{store}").out
+    assert "offload false" in out
+    assert "ipv6 false" in out
+    assert "link_only" not in out
+
+
 def test_the_agent_is_asked_over_its_socket(answering: Callable[[Callable[[], object]], object]) -> None:
     assert answering(lambda: ask(LABEL, {"x": 1})) == {"asked": {"x": 1}, "trusted": True}
     assert ask(LABEL, {"x": 1}) is None

@@ -53,10 +53,15 @@ def test_a_value_is_written_as_it_is_read_and_can_be_pickled_and_copied(text: st
         ("10.0.0.1/24 valid_lft forever preferred_lft forever brd +", "10.0.0.1/24 brd +"),
         ("fe80::1/64 scope link nodad", "fe80::1/64 nodad"),
         ("10.1.0.1 peer 10.2.0.1/24 brd +", "10.1.0.1 peer 10.2.0.1/24 brd 10.2.0.255"),
+        (" 2001:db8::1/64  nodad ", "2001:db8::1/64 nodad"),
+        ("2001:db8::1/64\tnodad", "2001:db8::1/64 nodad"),
+        ("10.0.0.1/24\tlabel\ta:x", "10.0.0.1/24 label a:x"),
+        ("\n10.0.0.1/24 label a:x", "10.0.0.1/24 label a:x"),
     ],
 )
 def test_different_texts_mean_the_same(text: str, same: str) -> None:
     assert NewAddress(text) == NewAddress(same)
+    assert type(NewAddress(text)) is type(NewAddress(same))
     assert End("a", addresses=[text]) == End("a", addresses=[same])
 
 

@@ -336,7 +336,7 @@ def slot(one: IPInterface) -> object:
 
 
 def _check_address(address: str | IPInterface | NewAddress, field: str) -> IPInterface:
-    if isinstance(address, str) and " " in address.strip():
+    if isinstance(address, str) and len(address.split(None, 1)) > 1:
         from .newaddress import read_address  # for attributes that few addresses have
 
         return read_address(address, field)

@@ -66,7 +66,8 @@ class NewAddress:
     _plain: IPInterface
 
     def __new__(cls, address: str | IPInterface | NewAddress, **_given: Any) -> NewAddress:  # noqa: D102 - it is the class
-        made: type[NewAddress] = _NewAddress6 if ":" in str(address).split(" ", 1)[0] else _NewAddress4
+        words = str(address).split(None, 1)
+        made: type[NewAddress] = _NewAddress6 if words and ":" in words[0] else _NewAddress4
         return object.__new__(made)
 
     def __init__(

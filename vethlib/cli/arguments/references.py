@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vethlib import ns
 from vethlib.errors import InvalidValue
+from vethlib.links import check_lookup_name
 
 __all__ = ["parse_link", "parse_netns", "parse_target"]
 
@@ -13,7 +14,7 @@ def parse_link(text: str, field: str = "LINK") -> tuple[str, str]:
     name, _, ref = text.partition("@")
     if not name:
         raise InvalidValue(field, text, "must be NAME, or NAME@NETNS as in veth1@ns1")
-    return name, parse_netns(ref, field)
+    return check_lookup_name(name, field), parse_netns(ref, field)
 
 
 def parse_netns(text: str, field: str) -> str:

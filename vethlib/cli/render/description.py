@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,7 @@ __all__ = ["description_lines"]
 _MOST_ADDRESSES = 8  # per link; --json has all
 _MOST_CHANGES = 10
 _LONGEST = 240  # characters of a text from elsewhere
+_OPTIONAL = "ipv6", "offload"  # of which false is not the default
 
 
 def description_lines(description: Description) -> Iterator[str]:
@@ -71,7 +73,9 @@ def _configured(value: dict[str, Any]) -> Iterator[str]:
     yield "namespace " + (", ".join(parts) or "home")
     addresses = rest.pop("ip_addresses", [])
     for name, text in rest.items():
-        if text not in ("", 0, None, [], {}):
+        if isinstance(text, bool) and (text or name in _OPTIONAL):
+            yield f"{name} {json.dumps(text)}"
+        elif text not in ("", 0, None, [], {}):
             yield f"{name} {cut(str(text), _LONGEST)}"
     if addresses:
         more = len(addresses) - _MOST_ADDRESSES

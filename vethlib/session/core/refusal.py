@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from types import TracebackType
 from typing import Final, NoReturn
 
 from vethlib._nl.batch import Outcome
 from vethlib.errors import NetlinkError, NotPermitted, VethError, errno_text, error_class, not_permitted
 
-__all__ = ["copy_for", "loading", "naming", "raise_with_request", "refusal", "system_error", "system_errors"]
+__all__ = ["copy_for", "loading", "raise_with_request", "refusal", "system_error", "system_errors"]
 
 _HINTS = {
     errno.EPERM: "this needs CAP_NET_ADMIN in the user namespace that owns the network namespace",
@@ -97,18 +95,6 @@ def system_error(error: Exception, request: str, netns: object) -> NetlinkError:
         return not_permitted(text, capability, errno=number, request=request, netns=str(netns or ""))
     text = f"{request}: {errno_text(number)}" + (f" ({hint})" if hint else "")
     return NetlinkError(text, errno=number, request=request, netns=str(netns or ""))
-
-
-@contextmanager
-def naming(given: Sequence[object], wanted: Sequence[tuple[str, object, int | None]]) -> Iterator[None]:
-    """In the block, an error whose item is one of the `wanted` gets the corresponding item of `given` instead."""
-    try:
-        yield
-    except VethError as error:
-        names = [(name, netns) for name, netns, _ in wanted]
-        if error.item in names:
-            error.item = given[names.index(error.item)]
-        raise
 
 
 def copy_for(error: VethError, item: object, request: str = "") -> VethError:

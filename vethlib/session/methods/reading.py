@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from vethlib.endfields.checks import check_sysctls
+from vethlib.errors import LinkNotFound, NetnsNotFound, VethError
 from vethlib.linkref import Item, LinkRef, as_items, locate
 from vethlib.links import FURTHER, Address, Link, NetnsRef, Stats, check_kernel_name, check_lookup_name, describe
 from vethlib.session.core.ipv6 import IPv6Settings, read_settings
-from vethlib.session.core.refusal import loading, naming
+from vethlib.session.core.refusal import loading
 from vethlib.session.read.lookup import look_up
 from vethlib.session.read.reading import (
     addresses_of,
@@ -71,10 +72,12 @@ class ReadingSession(SessionBase):
         wanted = as_items(given)
         for name, _, _ in wanted:
             check_lookup_name(name)
-        with naming(given, wanted):
+        try:
             links = look_up(self._namespaces, [(name, netns) for name, netns, _ in wanted], addresses=addresses)
             for link, (name, netns, seen) in zip(links, wanted, strict=True):
                 same_link(link.index, seen, name, netns)
+        except (LinkNotFound, NetnsNotFound) as error:
+            raise self._first_missing(given, wanted, error) from None
         return links
 
     def links(self, netns: NetnsRef = "") -> list[Link]:
@@ -162,11 +165,29 @@ class ReadingSession(SessionBase):
         wanted = as_items(given)
         for name, _, _ in wanted:
             check_lookup_name(name)
-        with naming(given, wanted):
+        try:
             samples = count_many(self._namespaces, [(name, netns) for name, netns, _ in wanted], missing_ok=missing_ok)
             for position, (sample, (name, netns, seen)) in enumerate(zip(samples, wanted, strict=True)):
                 if sample is not None and seen not in (None, sample.index):
                     if not missing_ok:
                         same_link(sample.index, seen, name, netns)
                     samples[position] = None
+        except (LinkNotFound, NetnsNotFound) as error:
+            raise self._first_missing(given, wanted, error) from None
         return samples
+
+    def _first_missing(
+        self, given: Sequence[Item], wanted: Sequence[tuple[str, NetnsRef, int | None]], found: VethError
+    ) -> VethError:
+        """Return the error of the first missing one of these links, with its item; `found` if none is missing any more.
+
+        Links are read by namespace, so that the first one `found` may come later in the list.
+        """
+        for item, (name, netns, seen) in zip(given, wanted, strict=True):
+            try:
+                same_link(self.index(name, netns), seen, name, netns)
+            except (LinkNotFound, NetnsNotFound) as error:
+                first = found if found.item == (name, netns) else error
+                first.item = item
+                return first
+        return found

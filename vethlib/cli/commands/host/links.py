@@ -12,7 +12,7 @@ from vethlib.cli.term.output import Output
 from vethlib.cli.term.progress import Progress
 from vethlib.cli.term.text import paint
 from vethlib.errors import InvalidValue
-from vethlib.links import End, Link, Veth, describe
+from vethlib.links import End, Link, Veth, check_name, describe
 from vethlib.session import Session
 
 __all__ = ["create", "delete", "move", "set_link"]
@@ -98,11 +98,10 @@ def move(args: Namespace, output: Output) -> int:
     """Move one link."""
     name, ref = parse_link(args.link)
     to = parse_netns(args.to, "NETNS")
+    if args.name is not None:
+        check_name(args.name, "--name")
     with Session() as session:
-        try:
-            link = session.move(name, ref, to=to, name=args.name)
-        except InvalidValue as error:
-            raise InvalidValue(_OTHER_FLAGS["new_name"], error.value, error.hint) from None
+        link = session.move(name, ref, to=to, name=args.name)
         return _changed(session, link, to, "move", output)
 
 
