@@ -15,7 +15,7 @@ import pytest
 from tests.live.plugin import UNPRIVILEGED
 from tests.refusing import raises
 from tests.witness import ip
-from vethlib import InvalidValue, LinkNotFound, NetlinkError, NetnsNotFound, WaitTimeout
+from vethlib import InvalidValue, LinkNotFound, NetlinkError, NetnsNotFound, NotPermitted, WaitTimeout
 from vethlib.topology import Node, Pings, Topology
 
 
@@ -138,6 +138,12 @@ def test_a_sysctl_is_the_node_s_own(net: Topology) -> None:
     assert a.run(["cat", "/proc/sys/net/ipv4/conf/eth0/rp_filter"]).stdout == "2\n"
     assert b.sysctl("net.ipv4.conf.eth0.rp_filter") == "0"
     assert a.sysctl("net.ipv4.ping_group_range").split()[0] == "0"
+
+
+def test_a_sysctl_that_can_only_be_written_is_written_and_returned_as_given(net: Topology) -> None:
+    assert net["a"].sysctl("net.ipv4.route.flush", 1) == "1"
+    with pytest.raises(NotPermitted):
+        net["a"].sysctl("net.ipv4.route.flush")
 
 
 @pytest.mark.parametrize(

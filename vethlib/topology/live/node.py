@@ -290,7 +290,8 @@ class Node:
         """Set a sysctl of the node, or only read it: ``node.sysctl("net.ipv4.ip_forward", 1)``; return its value.
 
         Only the sysctls of a network namespace (net.…) belong to a node. Those of a link whose name has a dot are
-        written with slashes: "net/ipv4/conf/eth0.7/forwarding".
+        written with slashes: "net/ipv4/conf/eth0.7/forwarding". One that can only be written, such as
+        "net.ipv4.route.flush", is returned as given.
 
         Raises InvalidValue, NotPermitted.
         """
@@ -299,7 +300,7 @@ class Node:
         path = check_sysctl(name)
         if value is not None:
             text = str(int(value)) if isinstance(value, bool) else str(value)
-            ns.call_in(self.netns.fd, partial(write_sysctl, path, text))
+            return ns.call_in(self.netns.fd, partial(write_sysctl, path, text))
         return ns.call_in(self.netns.fd, partial(read_sysctl, path))
 
     def route(

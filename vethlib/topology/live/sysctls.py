@@ -44,13 +44,18 @@ def read_sysctl(path: str) -> str:
         raise _refused(path, None, error) from None
 
 
-def write_sysctl(path: str, value: str) -> None:
-    """Set a value in the calling thread's namespace. Raises InvalidValue, NotPermitted, NetlinkError."""
+def write_sysctl(path: str, value: str) -> str:
+    """Set a value in the calling thread's namespace, and return what can be read then, or `value` if nothing can.
+
+    Raises InvalidValue, NotPermitted, NetlinkError.
+    """
     try:
         with opened(f"/proc/sys/{path}", os.O_WRONLY | os.O_CLOEXEC) as owned:
             posix.write(owned.fileno(), value.encode())
+            is_readable = os.fstat(owned.fileno()).st_mode & 0o444
     except OSError as error:
         raise _refused(path, value, error) from None
+    return read_sysctl(path) if is_readable else value
 
 
 def _refused(path: str, value: str | None, error: OSError) -> InvalidValue | NetlinkError:
