@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import errno
-import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from ._primitives import are_threads_real
+from ._primitives import Joinable, are_threads_real, start_thread
 from .errors import VethError
+
+if TYPE_CHECKING:
+    import threading
+
+__all__ = ["ThreadRefused", "start", "start_kernel_thread"]
 
 
 class ThreadRefused(VethError, OSError):
@@ -27,6 +33,19 @@ def start(thread: threading.Thread, purpose: str) -> None:
         raise ThreadRefused(f"{purpose} needs a thread, but gevent or eventlet has replaced threads: {cure}")
     try:
         thread.start()
-    except RuntimeError as error:  # "can't start new thread", whatever the reason
-        cure = "raise TasksMax= of the service, pids.max of its control group, or ulimit -u"
-        raise ThreadRefused(f"{purpose} needs a thread, but none can be started: {cure}") from error
+    except RuntimeError as error:
+        raise _refused(purpose) from error
+
+
+def start_kernel_thread(target: Callable[[], object], name: str, purpose: str) -> Joinable:
+    """Call `target` in a kernel thread, also where threads have been replaced. Raises ThreadRefused."""
+    try:
+        return start_thread(target, name)
+    except RuntimeError as error:
+        raise _refused(purpose) from error
+
+
+def _refused(purpose: str) -> ThreadRefused:
+    """Return the error for a "can't start new thread", whatever the reason."""
+    cure = "raise TasksMax= of the service, pids.max of its control group, or ulimit -u"
+    return ThreadRefused(f"{purpose} needs a thread, but none can be started: {cure}")

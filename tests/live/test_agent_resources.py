@@ -13,7 +13,6 @@ import socket
 import subprocess
 import sys
 import termios
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -26,6 +25,7 @@ from tests.commands import Vethctl, runner
 from tests.live.applying import EXAMPLES, interface, value
 from tests.live.descriptors import no_descriptor_left
 from tests.live.scraping import get
+from tests.live.threads import no_thread_left
 from tests.programs import attended
 from tests.witness import cpu_of, ip, names, poll
 from vethlib import Session, ns
@@ -188,11 +188,9 @@ def vethctl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.fixture
-def no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
-    monkeypatch.setattr(threading.Thread, "start", refuse)
+def no_threads() -> Iterator[None]:
+    with no_thread_left():
+        yield
 
 
 @pytest.mark.usefixtures("no_threads")

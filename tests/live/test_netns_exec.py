@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -17,9 +18,11 @@ import pytest
 
 from tests.capabilities import dropped
 from tests.commands import Vethctl, runner
+from tests.live.threads import no_thread_left
 from tests.programs import attended
+from tests.refusing import raises
 from tests.witness import names, open_fds
-from vethlib import End, InvalidValue, Netns, NetnsNotFound, NotPermitted, Session, SessionClosed, Veth, ns
+from vethlib import End, InvalidValue, Netns, NetnsNotFound, NotPermitted, Session, SessionClosed, Veth, VethError, ns
 from vethlib.ns.programs import view
 
 Exec = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -113,6 +116,13 @@ def test_files_of_etc_netns_take_the_place_of_those_in_etc(
     assert executed(blue, "cat", "/etc/hosts").stdout == "10.9.9.9 own\n"
     assert executed(red, "cat", "/etc/hosts").stdout == before
     assert Path("/etc/hosts").read_text() == before
+
+
+def test_a_program_that_no_thread_can_start_is_refused(home: Netns, blue: str) -> None:
+    before = open_fds()
+    with no_thread_left(), raises(VethError, errno=errno.EAGAIN):
+        ns.run(blue, ["true"])
+    assert open_fds() == before
 
 
 def test_a_file_that_etc_lacks_is_reported_and_the_program_runs(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -9,12 +10,17 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from vethlib import NetlinkError
+from tests.live.descriptors import descriptors_left
+from tests.live.threads import no_thread_left
+from tests.refusing import raises
+from tests.witness import open_fds
+from vethlib import NetlinkError, VethError
 from vethlib.topology import Topology
 from vethlib.topology.live import capture
 from vethlib.topology.live.capture import Capture
@@ -166,6 +172,21 @@ def test_a_capture_that_cannot_begin_leaves_nothing_open(net: Topology, tmp_path
     with pytest.raises((OSError, NetlinkError)):
         Capture(net, tmp_path)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_capture_without_a_thread_is_refused_and_leaves_nothing_open(net: Topology, tmp_path: Path) -> None:
+    before = open_fds()
+    with no_thread_left(), raises(VethError, errno=errno.EAGAIN):
+        Capture(net, tmp_path)
+    assert open_fds() == before
+
+
+def test_a_capture_without_a_descriptor_leaves_nothing_open(net: Topology, tmp_path: Path) -> None:
+    before = open_fds()
+    for left in range(8):
+        with descriptors_left(left), suppress(OSError), Capture(net, tmp_path):
+            pass
+        assert open_fds() == before
 
 
 def test_a_full_disk_ends_the_file_and_is_told_and_harms_nothing_else(net: Topology, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -16,9 +17,10 @@ from typing import Any
 
 import pytest
 
+from tests.live.threads import no_thread_left
 from tests.refusing import raises
-from tests.witness import poll
-from vethlib import LinkNotFound, NetnsNotFound, WaitTimeout
+from tests.witness import open_fds, poll
+from vethlib import LinkNotFound, NetnsNotFound, VethError, WaitTimeout
 from vethlib.topology import Node, Topology
 
 HERE = "/proc/thread-self/ns/net"
@@ -100,6 +102,33 @@ def test_what_a_called_function_raises_is_raised_here(node: Node) -> None:
 
     with pytest.raises(ValueError, match="inside"):
         node.call(fail)
+
+
+USES_OF_A_THREAD: dict[str, Callable[[Node], object]] = {
+    "call": lambda node: node.call(inode),
+    "submit": lambda node: node.submit(inode),
+    "run": lambda node: node.run(["true"]),
+    "start": lambda node: node.start(["true"]),
+    "set_file": lambda node: node.set_file("/etc/hosts", ""),
+}
+
+
+@pytest.mark.parametrize(
+    ("use", "is_first"),
+    # Before the first program, a file is not replaced yet, which needs no thread.
+    [(use, is_first) for use in USES_OF_A_THREAD for is_first in (True, False) if use != "set_file" or not is_first],
+)
+def test_without_a_thread_a_node_refuses_what_needs_one_and_does_it_later(node: Node, use: str, is_first: bool) -> None:
+    if not is_first:
+        node.run(["true"])
+    node.ping(node.ipv4)  # which prepares the namespace
+    descriptors = open_fds()
+    with no_thread_left(), raises(VethError, errno=errno.EAGAIN):
+        USES_OF_A_THREAD[use](node)
+    assert open_fds() == descriptors
+    USES_OF_A_THREAD[use](node)
+    node.set_file("/etc/hosts", "10.9.9.9 elsewhere\n")  # mounts were not taken for forbidden
+    assert node.run(["cat", "/etc/hosts"]).stdout == "10.9.9.9 elsewhere\n"
 
 
 def test_submit_does_not_wait(node: Node) -> None:

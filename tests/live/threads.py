@@ -1,11 +1,13 @@
-"""Functions that run in a thread of their own, whose namespaces end with it."""
+"""Functions that run in a thread of their own, whose namespaces end with it; and a process that can start no thread."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from unittest import mock
 
-__all__ = ["in_thread"]
+__all__ = ["in_thread", "no_thread_left"]
 
 
 def in_thread(function: Callable[[], object]) -> None:
@@ -23,3 +25,14 @@ def in_thread(function: Callable[[], object]) -> None:
     thread.join()
     if failures:
         raise failures[0]
+
+
+@contextmanager
+def no_thread_left() -> Iterator[None]:
+    """A block in which no thread can be started: pids.max, which a test may not lower, is reached."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with mock.patch.object(threading.Thread, "start", refuse):
+        yield

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from ctypes import c_int
 from typing import Generic, TypeVar
 
-from vethlib._primitives import Lock, start_thread
+from vethlib._primitives import Lock
+from vethlib._threads import start_kernel_thread
 from vethlib.ns.syscalls import CLONE_NEWNET, bind
 
 __all__ = ["Errand", "go_to"]
@@ -36,9 +37,9 @@ class Errand(Generic[T]):
         self._errors: list[BaseException] = []
 
     def run(self) -> T:
-        """Call the function and return its result, or raise its exception."""
+        """Call the function and return its result, or raise its exception. Raises ThreadRefused."""
         try:
-            start_thread(self._work, "netns").join()
+            start_kernel_thread(self._work, "netns", "work in another namespace").join()
         except BaseException:
             with self._lock:
                 self._is_abandoned = True

@@ -24,7 +24,8 @@ from struct import Struct
 from typing import BinaryIO, Final
 
 from vethlib import _trusted, ns
-from vethlib._primitives import do_in_threads, select, socket, start_thread
+from vethlib._primitives import Joinable, do_in_threads, select, socket
+from vethlib._threads import start_kernel_thread
 from vethlib.errors import errno_text
 from vethlib.session.core.refusal import system_errors
 from vethlib.topology.design.description import Wire
@@ -93,8 +94,12 @@ class _Tap:
             except BaseException:
                 self.socket.close()
                 raise
-        self.file.write(_FILE_HEADER)
-        self.file.flush()
+        try:
+            self.file.write(_FILE_HEADER)
+            self.file.flush()
+        except BaseException:
+            self.close()
+            raise
 
     def _prepare(self, link: str) -> None:
         option = self.socket.setsockopt
@@ -162,7 +167,8 @@ class Capture:
         capture.files    # captures/a-eth0--b-eth0.pcap
 
     `directory` is created if it is missing; existing files are overwritten. Files can be read at any time. A
-    thread of the caller's namespace reads all sockets. Raises NotPermitted (CAP_NET_RAW), NetlinkError, OSError.
+    thread of the caller's namespace reads all sockets. Raises NotPermitted (CAP_NET_RAW), NetlinkError, OSError, and
+    ThreadRefused, a VethError, if no thread can be started.
     """
 
     def __init__(self, net: Topology, directory: Path) -> None:
@@ -176,11 +182,11 @@ class Capture:
                 tap = _Tap(wire, net[wire.a.node], directory)
                 self._taps.append(tap)
                 self._epoll.register(tap.socket, select.EPOLLIN)
+            self._epoll.register(self._wake, select.EPOLLIN)
+            self._thread: Joinable = start_kernel_thread(self._run, "capture", "a capture")
         except BaseException:
             self._close()
             raise
-        self._epoll.register(self._wake, select.EPOLLIN)
-        self._thread = start_thread(self._run, "capture")
 
     def __enter__(self) -> Capture:
         return self

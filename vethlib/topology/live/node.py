@@ -14,7 +14,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from vethlib import ns
-from vethlib._primitives import Lock, are_threads_real, local, socket, start_thread, time
+from vethlib._primitives import Lock, are_threads_real, local, socket, time
+from vethlib._threads import start_kernel_thread
 from vethlib.errors import InvalidValue, LinkNotFound, NetnsNotFound, NotSupported, VethError, WaitTimeout
 from vethlib.linkref import LinkRef, locate
 from vethlib.links import IPInterface, Link, Stats
@@ -136,7 +137,10 @@ class Node:
         return self.netns.socket(family, type, proto)
 
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call `function` in the node, in a new thread, and return its result or raise its exception."""
+        """Call `function` in the node, in a new thread, and return its result or raise its exception.
+
+        Raises ThreadRefused, a VethError, if no thread can be started.
+        """
         ended = Lock()
         ended.acquire()
         future = self._submit(partial(function, *args, **kwargs), _name(function), ended.release)
@@ -147,7 +151,7 @@ class Node:
         """Call `function` as :meth:`call` does, but without waiting; return a future with the result.
 
         The thread is a daemon thread, so a function that never returns does not prevent the process from ending. Raises
-        NotSupported if eventlet has replaced threads.
+        as :meth:`call`, and NotSupported if eventlet has replaced threads.
         """
         if "eventlet" in sys.modules and not are_threads_real():
             # A thread unknown to eventlet does not wake waiters of a future (eventlet/semaphore.py).
@@ -173,7 +177,7 @@ class Node:
                     ended()
 
         future.set_running_or_notify_cancel()
-        start_thread(work, f"{self.name}: {name}")
+        start_kernel_thread(work, f"{self.name}: {name}", f"a function in node {self.name}")
         return future
 
     def run(self, command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:

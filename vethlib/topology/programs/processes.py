@@ -19,7 +19,7 @@ from typing import Any
 
 from vethlib import ns
 from vethlib._primitives import Lock, time
-from vethlib.errors import NetlinkError, NotPermitted, VethError, errno_text
+from vethlib.errors import NotPermitted, VethError, errno_text
 from vethlib.ns import Netns
 from vethlib.ns.programs.errand import Errand, go_to
 from vethlib.ns.programs.start import popen
@@ -122,7 +122,7 @@ class Programs:
         try:
             self._mounts = Errand(make).run()
         except OSError as error:
-            if isinstance(error, NetlinkError):
+            if isinstance(error, VethError):
                 raise
             self._missing = error
             return
