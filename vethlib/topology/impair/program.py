@@ -110,6 +110,7 @@ class Half:
         self.index = index
         self.is_up = True
         self.direction = Direction()  # of packets that leave through this half
+        self.values: dict[str, float] = {}  # of the last change
         self.opposite = self
 
     def send(self, packet: bytes) -> None:
@@ -220,7 +221,7 @@ class Relay:
             half.send(packet)
 
     def _obey(self) -> None:
-        """Read a command, and answer when it is done."""
+        """Read a command, and answer with its number when it is done."""
         try:
             text = self._control.recv(4096)
         except OSError:
@@ -229,10 +230,13 @@ class Relay:
             self._lose_owner()
             return
         command = json.loads(text)
+        answer = {"number": command.pop("number")}
         if command.pop("keep", False):
             self._is_kept = True
         elif command.pop("look", False):
             self._look()
+        elif command.pop("tell", False):
+            answer["values"] = self._halves[command["half"]].values
         else:
             half = self._halves[command.pop("half")]
             # Packets sent before the command get the times that they would have had without it. The number of turns is
@@ -241,7 +245,8 @@ class Relay:
                 if not self._receive(half.opposite):
                     break
             half.direction.change(command)
-        self._control.send(b"done")
+            half.values = command
+        self._control.send(json.dumps(answer).encode())
 
     def _lose_owner(self) -> None:
         if not self._is_kept:

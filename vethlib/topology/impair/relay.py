@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from vethlib import ns
 from vethlib._closing import Closing
@@ -34,6 +34,7 @@ _SO_RCVBUFFORCE: Final = 33
 _BUFFER: Final = 8 << 20
 
 _PATIENCE: Final = 30.0  # seconds to wait for an answer of the relay
+_LONGEST_ANSWER: Final = 4096  # bytes
 _NO_IPV6: Final = "/proc/sys/net/ipv6/conf/default/disable_ipv6"
 
 
@@ -53,13 +54,19 @@ def _silent() -> ns.Descriptor:
 
 
 class Relay(Closing):
-    """The relay of a topology. `halves` are both pairs of each relayed wire, by the number of the wire."""
+    """The relay of a topology. `halves` are both pairs of each relayed wire, by the number of the wire.
+
+    Commands are numbered, and the relay answers each with its number: if the wait for an answer is interrupted, the
+    next command ignores that answer. It is unknown then whether the relay has obeyed, so it is asked for the values of
+    that direction when they are needed.
+    """
 
     def __init__(self, netns: ns.Netns, halves: dict[int, tuple[Pair, Pair]]) -> None:
         self._place = {number: place for place, number in enumerate(halves)}
         self._now = {(number, to_b): Impairment() for number in halves for to_b in (False, True)}
         self._lock = Lock()
-        self._is_kept = False
+        self._number = 0  # of the last command
+        self._is_kept: bool | None = False  # None: unknown
         links = [pair.b for both in halves.values() for pair in both]
         with system_errors("start the relay of a topology"):
             sockets = ns.call_in(netns.fd, partial(_sockets, [link.name for link in links]))
@@ -80,37 +87,58 @@ class Relay(Closing):
         return number in self._place
 
     def get(self, number: int, *, to_b: bool) -> Impairment:
-        """Return what happens to packets of a wire on the way to its port `b`, or to `a` if not `to_b`."""
-        return self._now[number, to_b]
+        """Return what happens to packets of a wire on the way to its port `b`, or to `a` if not `to_b`.
+
+        Raises NetlinkError if that is unknown and the relay does not answer.
+        """
+        known = self._now.get((number, to_b))
+        if known is None:
+            with self._lock:
+                answer = self._ask({"half": self._half(number, to_b=to_b), "tell": True})
+                known = self._now[number, to_b] = Impairment(**answer["values"])
+        return known
 
     def set(self, number: int, impairment: Impairment, *, to_b: bool) -> None:
         """Change what happens to packets of a wire from now on. Raises NetlinkError if the relay has ended."""
-        self._ask({"half": 2 * self._place[number] + to_b} | asdict(impairment))
-        self._now[number, to_b] = impairment
+        with self._lock:
+            self._now.pop((number, to_b), None)  # until there is an answer, which an interruption may prevent
+            self._ask({"half": self._half(number, to_b=to_b)} | asdict(impairment))
+            self._now[number, to_b] = impairment
+
+    def _half(self, number: int, *, to_b: bool) -> int:
+        return 2 * self._place[number] + to_b
 
     def look(self) -> None:
         """Give both halves of each wire the same state now; otherwise, that takes up to a second."""
-        self._ask({"look": True})
+        with self._lock:
+            self._ask({"look": True})
 
     def keep(self) -> None:
         """Let the relay run until its last wire is deleted, instead of only until this process ends."""
-        self._ask({"keep": True})
+        with self._lock:
+            self._is_kept = None
+            self._ask({"keep": True})
         self._is_kept = True
         self._process.returncode = 0  # it is not waited for
 
-    def _ask(self, command: dict[str, object]) -> None:
+    def _ask(self, command: dict[str, object]) -> dict[str, Any]:
+        """Send a command, with the lock held, and return the answer to it."""
+        self._number += 1
         try:
-            with self._lock:
-                self._control.send(json.dumps(command).encode())
-                answer = self._control.recv(16)
+            self._control.send(json.dumps({"number": self._number} | command).encode())
+            while answer := self._control.recv(_LONGEST_ANSWER):
+                read: dict[str, Any] = json.loads(answer)
+                if read["number"] == self._number:
+                    return read
         except OSError as error:
             raise NetlinkError(f"the relay of the topology does not answer: {error}", errno=error.errno or 0) from None
-        if not answer:
-            raise NetlinkError("the relay of the topology has ended")
+        raise NetlinkError("the relay of the topology has ended")
 
     def close(self) -> None:
         """End the relay, and with it its wires, unless they are kept. Closing twice is harmless."""
         self._control.close()
+        if self._is_kept is None:
+            self._process.kill()  # it may take itself for kept
         if not self._is_kept:
             self._process.wait()
 
