@@ -465,6 +465,56 @@ os.kill(os.getpid(), signal.SIGKILL)
     wait_until_ended(*map(int, done.stdout.split()))
 
 
+# What refuses for once to start the supervisor, as code that a script executes before it starts a program.
+REFUSALS = {
+    "no descriptor for the pipe": "supervision.os = Refusing('pipe2', errno.EMFILE)",
+    "no descriptor for the process": "supervision.os = Refusing('pidfd_open', errno.EMFILE)",
+    "a sandbox without pidfds": "supervision.os = Refusing('pidfd_open', errno.EPERM)",
+    "no memory for a pidfd": "supervision.os = Refusing('pidfd_open', errno.ENOMEM)",
+    "no shell": "supervision._DETACHED = ['/no/such/shell']",
+    "a shell that can start no process": "supervision._DETACHED = ['/bin/sh', '-c', 'exit 2']",
+}
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_a_supervisor_that_cannot_be_started_is_an_error_and_the_next_program_starts_one(refusal: str) -> None:
+    script = f"""{PROLOGUE}
+import errno
+from vethlib import VethError
+from vethlib.topology.programs import supervision
+usual = dict(vars(supervision))
+class Refusing:
+    def __init__(self, name, number):
+        self.name, self.number = name, number
+    def __getattr__(self, name):
+        if name == self.name:
+            raise OSError(self.number, os.strerror(self.number))
+        return getattr(os, name)
+{REFUSALS[refusal]}
+a.ping(a.ipv4)
+before = os.listdir('/proc/self/fd')
+try:
+    a.run(['true'])
+except VethError:
+    assert os.listdir('/proc/self/fd') == before
+else:
+    raise AssertionError('not refused')
+vars(supervision).update(os=usual['os'], _DETACHED=usual['_DETACHED'])
+tell(a.start(['sleep', '60']).pid, b.start(['sleep', '60']).pid)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.stderr == ""
+    pids = [int(word) for word in done.stdout.split()]
+    try:
+        wait_until_ended(*pids)
+    finally:
+        for pid in pids:
+            if runs(pid):
+                os.kill(pid, signal.SIGKILL)
+
+
 def test_the_garbage_collector_may_drop_a_node_while_a_supervisor_is_started(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 
 from vethlib._primitives import RLock, posix, real_subprocess, select
+from vethlib.errors import NetlinkError, NotPermitted, errno_text
 from vethlib.ns.syscalls import CLONE_NEWNET, unshare
 
 from . import supervisor
@@ -41,7 +43,7 @@ def _mine() -> _Reported:
 
 
 def begin() -> None:
-    """Start the supervisor of this process unless it runs. Raises OSError if no process can be created.
+    """Start the supervisor of this process unless it runs. Raises NetlinkError if it cannot be started.
 
     Moves the calling thread to a new network namespace, so call it in a thread that is about to end: the supervisor
     keeps alive the namespace in which it is started, and that must not be a node's.
@@ -51,7 +53,10 @@ def begin() -> None:
         if _is_lost(reported):
             _close(reported)
         if reported.pipe < 0 and sys.executable:
-            _begin(reported)
+            try:
+                _begin(reported)
+            except OSError as error:
+                raise _refused(error) from error
 
 
 def is_lost() -> bool:
@@ -73,13 +78,21 @@ def _close(reported: _Reported) -> None:
         reported.pipe = -1
 
 
+def _refused(error: OSError) -> NetlinkError:
+    number = error.errno or 0
+    message = f"cannot start the process that ends programs together with this one: {errno_text(number)}"
+    return (NotPermitted if isinstance(error, PermissionError) else NetlinkError)(message, errno=number)
+
+
 def _begin(reported: _Reported) -> None:
     unshare(CLONE_NEWNET)
-    reading, reported.pipe = os.pipe2(os.O_CLOEXEC)
-    os.set_blocking(reported.pipe, False)
-    owner = os.pidfd_open(os.getpid())
+    opened: list[int] = []
     try:
-        real_subprocess().run(
+        opened += os.pipe2(os.O_CLOEXEC)
+        opened.append(os.pidfd_open(os.getpid()))
+        reading, writing, owner = opened
+        os.set_blocking(writing, False)
+        shell = real_subprocess().run(
             [*_DETACHED, sys.executable, "-I", "-S", supervisor.__file__, str(owner), str(reading)],
             pass_fds=(owner, reading),
             stdin=subprocess.DEVNULL,
@@ -89,12 +102,13 @@ def _begin(reported: _Reported) -> None:
             start_new_session=True,
             check=False,
         )
-    except BaseException:
-        _close(reported)
-        raise
+        if shell.returncode:
+            raise BlockingIOError(errno.EAGAIN, "the shell can start no process")
+        opened.remove(writing)
+        reported.pipe = writing  # only now: it is what shows that there is a supervisor
     finally:
-        os.close(owner)
-        os.close(reading)
+        for descriptor in opened:
+            os.close(descriptor)
     # Processes are not reported again: the number of one that has ended may have been reused.
     for inode, cookie in list(reported.namespaces.items()):
         _write(reported, f"+netns {inode} {cookie}")
