@@ -438,6 +438,7 @@ def test_whoever_reads_the_output_of_a_killed_process_sees_its_end() -> None:
 def test_what_was_started_ends_though_somebody_has_killed_the_supervisor() -> None:
     script = f"""{PROLOGUE}
 a.run(['true'])
+import select
 from pathlib import Path
 def supervisors():
     found = []
@@ -451,9 +452,9 @@ def supervisors():
     return found
 while not (found := supervisors()):
     time.sleep(0.01)
+ended = os.pidfd_open(found[0])
 os.kill(found[0], signal.SIGKILL)
-while found[0] in supervisors():
-    time.sleep(0.01)
+select.select([ended], [], [])  # its memory goes first, and only then its end of the pipe
 b.run(['true'])
 tell(a.start(['sleep', '60']).pid, b.start(['sleep', '60']).pid)
 os.kill(os.getpid(), signal.SIGKILL)
