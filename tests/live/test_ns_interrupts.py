@@ -25,9 +25,11 @@ from typing import Any
 
 import pytest
 
+from tests.witness import open_fds
 from vethlib import ns
 from vethlib.errors import NetnsNotFound
 from vethlib.ns import entering
+from vethlib.topology import Node, Topology
 
 SECONDS = float(os.environ.get("VETHLIB_STRESS_SECONDS", "3"))
 
@@ -98,6 +100,12 @@ def fds() -> Iterator[list[int]]:
         subprocess.run(["ip", "netns", "del", name], check=True)
 
 
+@pytest.fixture
+def node() -> Iterator[Node]:
+    with Topology.build("node a") as net:
+        yield net["a"]
+
+
 class Obvious:
     """The context manager that everybody would write."""
 
@@ -112,12 +120,12 @@ class Obvious:
         entering._enter(self.home.fileno(), 0)
 
 
-def interrupted_at_the_end_of(block: AbstractContextManager[Any], interrupts: Interrupts) -> None:
+def interrupted_at_the_end_of(block: AbstractContextManager[Any], interrupts: Interrupts, count: int = 1) -> None:
     pending = pending_signal()
     interrupts.armed = True
     with pytest.raises(KeyboardInterrupt), block:
         (_,) = pending
-    assert interrupts.count == 1
+    assert interrupts.count == count
 
 
 def test_a_signal_at_the_end_of_a_block_strands_the_obvious_way(
@@ -148,6 +156,17 @@ def test_a_signal_together_with_an_exception_finds_the_thread_at_home(
     with pytest.raises(KeyboardInterrupt) as caught:
         fail()
     assert isinstance(caught.value.__context__, ZeroDivisionError)
+    assert inode() == home
+
+
+def test_a_signal_at_the_end_of_a_block_in_a_node_finds_the_thread_at_home(
+    node: Node, interrupts: Interrupts, home: int
+) -> None:
+    interrupted_at_the_end_of(node, interrupts)
+    assert inode() == home
+    with node:
+        interrupted_at_the_end_of(node, interrupts, 2)
+        assert inode() == node.netns.identity[1]
     assert inode() == home
 
 
@@ -249,6 +268,34 @@ def test_random_signals_find_the_thread_at_home_and_nothing_open(
     assert interrupts.count > 20
     gc.collect()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def in_node(node: Node) -> None:
+    with node:
+        pass
+
+
+def in_node_twice(node: Node) -> None:
+    with node, node:
+        pass
+
+
+def in_node_and_elsewhere(node: Node) -> None:
+    with node, ns.entered(""), node:
+        pass
+
+
+@pytest.mark.parametrize("operation", [in_node, in_node_twice, in_node_and_elsewhere])
+def test_random_signals_in_the_block_of_a_node_find_the_thread_at_home_and_nothing_open(
+    operation: Callable[[Node], None], node: Node, interrupts: Interrupts, home: int
+) -> None:
+    operation(node)
+    before = open_fds()
+    assert bombard(lambda: operation(node), home, interrupts, SECONDS / (len(OPERATIONS) + 1), at_least=21) == 0
+    assert interrupts.count > 20
+    assert open_fds() == before
+    operation(node)
+    assert inode() == home
 
 
 def test_random_signals_during_creation_leave_no_half_of_a_namespace(

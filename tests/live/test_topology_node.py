@@ -12,11 +12,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from typing import Any
 
 import pytest
 
+from tests.live.descriptors import no_descriptor_left
 from tests.live.threads import no_thread_left
 from tests.refusing import raises
 from tests.witness import open_fds, poll
@@ -64,6 +66,66 @@ def test_an_exception_inside_a_with_comes_out_at_home(node: Node) -> None:
     with pytest.raises(ZeroDivisionError), node:
         _ = 1 / 0
     assert inode() == home
+
+
+def test_a_node_can_be_entered_by_an_exit_stack_and_by_direct_calls_within_blocks(net: Topology) -> None:
+    home, (a, b) = inode(), (net["a"], net["b"])
+    inside, elsewhere = a.netns.identity[1], b.netns.identity[1]
+    with a:
+        with ExitStack() as stack:
+            stack.enter_context(b)
+            assert inode() == elsewhere
+            with a:
+                assert inode() == inside
+            assert inode() == elsewhere
+            stack.enter_context(a)
+            assert inode() == inside
+        assert inode() == inside
+        b.__enter__()
+        assert inode() == elsewhere
+        with b, a:
+            assert inode() == inside
+        assert inode() == elsewhere
+        b.__exit__(None, None, None)
+        assert inode() == inside
+    assert inode() == home
+
+
+def test_what_is_asked_for_the_end_of_a_block_and_does_not_end_one_changes_nothing(node: Node) -> None:
+    home = inode()
+    assert hasattr(node, "__exit__")
+    kept = node.__exit__
+    node.__enter__()
+    kept(None, None, None)
+    assert inode() == home
+    with node:
+        assert isinstance(node, AbstractContextManager)
+        assert hasattr(node, "__exit__")
+    assert inode() == home
+    with pytest.raises(RuntimeError):
+        node.__exit__(None, None, None)
+    assert inode() == home
+
+
+def test_a_node_that_could_not_be_entered_is_entered_and_left_afterwards(node: Node) -> None:
+    home, before = inode(), open_fds()
+    for enter in (lambda: ExitStack().enter_context(node), node.__enter__, lambda: in_block(node)):
+        with no_descriptor_left(), pytest.raises((OSError, VethError)):
+            enter()
+        assert inode() == home
+    with node:
+        assert inode() == node.netns.identity[1]
+    node.__enter__()
+    node.__exit__(None, None, None)
+    assert inode() == home
+    with pytest.raises(RuntimeError):
+        node.__exit__(None, None, None)
+    assert open_fds() == before
+
+
+def in_block(node: Node) -> None:
+    with node:
+        raise AssertionError("entered")
 
 
 def test_two_threads_may_be_in_one_node_at_once(node: Node) -> None:

@@ -45,7 +45,7 @@ from .descriptor import HERE, Descriptor, current
 from .reference import HasFileno, Resolver, not_opened, open_owned, parse
 from .syscalls import CLONE_NEWNET, bind
 
-__all__ = ["call_at_home", "call_in", "call_in_new", "can_enter", "entered", "is_here", "map_in", "map_in_new"]
+__all__ = ["Block", "call_at_home", "call_in", "call_in_new", "can_enter", "entered", "is_here", "map_in", "map_in_new"]
 
 T = TypeVar("T")
 
@@ -93,6 +93,9 @@ def _check_unshared(result: int, _function: Any, _arguments: tuple[Any, ...]) ->
 
 def _check_left(result: int, _function: Any, arguments: tuple[Any, ...]) -> None:
     home = arguments[0]
+    if isinstance(home, _Home) and home.value < 0 and home.not_entered is not None:
+        home.not_entered()
+        return
     if result == -1:
         _check_at_home(ctypes.get_errno(), getattr(home, "value", home))
     if isinstance(home, _Home):
@@ -110,9 +113,10 @@ def _check_at_home(number: int, fd: int) -> None:
 
 
 class _Home(ctypes.c_int):
-    """The descriptor to return by: its number, which C reads when it is called, and its owner."""
+    """The descriptor to return by: its number, which C reads when it is called, -1 before, and its owner."""
 
     owner: Descriptor
+    not_entered: Callable[[], object] | None = None
 
     def open(self) -> None:
         self.owner = _home()
@@ -144,25 +148,30 @@ else:
     _Partial = partial
 
 
-class _Block(_Partial):
-    """The context manager of :func:`entered`, for one block: the call that ends the block, with a beginning."""
+class Block(_Partial):
+    """The context manager of :func:`entered`, for one block: the call that ends the block, with a beginning.
 
-    __slots__ = ("_home", "_target")
+    `target` is the namespace to enter. If the call comes without a beginning, it calls `not_entered` instead.
+    """
+
+    __slots__ = ("_home", "target")
     _home: _Home
-    _target: Descriptor | None
+    target: Descriptor | None
 
-    def __new__(cls, target: Descriptor) -> _Block:
+    def __new__(cls, target: Descriptor | None = None, not_entered: Callable[[], object] | None = None) -> Block:
+        """Return a block that is not entered yet."""
         home = _Home(-1)
+        home.not_entered = not_entered
         self = super().__new__(cls, _leave_block, home, CLONE_NEWNET)
         self._home = home
-        self._target = target
+        self.target = target
         return self
 
     def __enter__(self) -> None:
-        home, target = self._home, self._target
+        home, target = self._home, self.target
         if target is None:
             raise RuntimeError("this block was entered before: call entered() for each")
-        self._target = None
+        self.target = None
         home.open()
         try:
             if "greenlet" in _modules:
@@ -189,7 +198,7 @@ def entered(ref: str | HasFileno | None, resolver: Resolver | None = None) -> Ab
 
     Raises like :func:`~vethlib.ns.open_owned`, and :class:`NotPermitted` without CAP_SYS_ADMIN.
     """
-    return _Block(open_owned(ref, resolver))
+    return Block(open_owned(ref, resolver))
 
 
 def call_in(fd: int, function: Callable[[], T]) -> T:

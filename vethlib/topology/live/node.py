@@ -8,23 +8,24 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from vethlib import ns
-from vethlib._primitives import Lock, are_threads_real, local, socket, time
+from vethlib._primitives import Lock, are_threads_real, socket, time
 from vethlib._threads import start_kernel_thread
 from vethlib.errors import InvalidValue, LinkNotFound, NetnsNotFound, NotSupported, VethError, WaitTimeout
 from vethlib.linkref import LinkRef, locate
 from vethlib.links import IPInterface, Link, Stats
-from vethlib.ns import Netns, greenlets
+from vethlib.ns import Netns
 from vethlib.ns.idmap import missing_ids
 from vethlib.ns.programs.start import completed
 from vethlib.session import Session
 from vethlib.topology.programs.processes import Programs, describe_program, end_processes, end_with_python, let_run
 
+from .blocks import Blocks, End
 from .usable import wait_until_usable
 from .waiting import is_listening, wait_until
 
@@ -38,13 +39,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _POLL = 0.01  # seconds between two checks
-
-
-class _Blocks(local):
-    """The ``with`` blocks of one node that each thread, or each greenlet in a thread, has entered."""
-
-    def __init__(self) -> None:
-        self.of_greenlet: dict[int, list[AbstractContextManager[None]]] = {}
 
 
 class Node:
@@ -75,7 +69,7 @@ class Node:
         self._peers = peers or {}  # the node, namespace and link at the other end, by link
         self._programs = Programs(netns)
         self._awaited: set[subprocess.Popen[Any]] = set()  # programs that run() waits for
-        self._blocks = _Blocks()
+        self._blocks = Blocks()
 
     def __repr__(self) -> str:
         return f"<Node {self.name} {self.netns}{' closed' if self.closed else ''}>"
@@ -90,22 +84,25 @@ class Node:
         return self.netns.label
 
     def __enter__(self) -> Node:
-        self.was_entered = True
-        self._let_ping()
-        block = self.netns.entered()
-        stack = self._blocks.of_greenlet.setdefault(greenlets.key(), [])
-        block.__enter__()
-        stack.append(block)
+        block = self._blocks.take()
+        try:
+            self.was_entered = True
+            self._let_ping()
+            block.target = ns.open_owned(self.netns)
+            block.__enter__()
+        except BaseException:
+            self._blocks.drop(block)
+            raise
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        running = greenlets.key()
-        stack = self._blocks.of_greenlet[running]
-        stack.pop().__exit__(kind, error, trace)
-        if not stack:
-            del self._blocks.of_greenlet[running]
+    if TYPE_CHECKING:
+
+        def __exit__(
+            self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        ) -> None:
+            """Return to where the thread was."""
+    else:
+        __exit__ = End()
 
     def _let_ping(self) -> None:
         """Let programs and functions in the node ping without privilege, before the first of them runs."""
