@@ -516,6 +516,27 @@ os.kill(os.getpid(), signal.SIGKILL)
                 os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.parametrize("hard", ["resource.getrlimit(resource.RLIMIT_NOFILE)[1]", "32"])
+def test_more_programs_than_a_process_may_have_descriptors_end_with_their_process(hard: str) -> None:
+    script = f"""{PROLOGUE}
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (32, {hard}))
+pids = [a.start(['sleep', '60'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).pid for _ in range(40)]
+tell(*pids)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.stderr == ""
+    pids = [int(word) for word in done.stdout.split()]
+    try:
+        wait_until_ended(*pids)
+    finally:
+        for pid in pids:
+            if runs(pid):
+                os.kill(pid, signal.SIGKILL)
+
+
 def test_the_garbage_collector_may_drop_a_node_while_a_supervisor_is_started(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:

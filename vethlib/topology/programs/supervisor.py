@@ -25,6 +25,7 @@ seen to have ended. Processes that are older than the dead process are left alon
 from __future__ import annotations
 
 import os
+import resource
 import select
 import sys
 import time
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 _GRACE = 2.0  # seconds between SIGTERM and SIGKILL
 _POLL = 0.02
+_SPARE = 64  # descriptors to look at /proc with, and to keep namespaces open
 _PATIENCE = 5.0  # seconds for killed processes to end
 _CLONE_NEWNET = 0x40000000  # include/uapi/linux/sched.h
 _SOL_SOCKET = 1  # include/uapi/asm-generic/socket.h, and the next
@@ -68,7 +70,7 @@ class Supervised:
             try:
                 self._programs[number] = os.pidfd_open(number)
             except OSError:
-                pass  # it has ended
+                pass  # it has ended, or there is no descriptor for it: it ends with its namespace
 
     def end(self, seen: float = float("inf")) -> None:
         """End everything. `seen` is when the end of the reporting process was seen, in ticks since the boot."""
@@ -218,8 +220,16 @@ def _pid(pidfd: int) -> int:
         return next((int(line.split()[1]) for line in lines if line.startswith("Pid:")), -1)
 
 
+def _spare(descriptor: int) -> list[int]:
+    """Raise the limit of descriptors, because each program takes one, and return some that are kept for the end."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return [os.dup(descriptor) for _ in range(min(_SPARE, most // 4))]
+
+
 def supervise(owner: int, pipe: int) -> None:
     """Read lines from `pipe` until the process of the pidfd `owner` has ended; then end what it has reported."""
+    spare = _spare(owner)
     supervised = Supervised(max(0, _start(_pid(owner))))
     ready = select.poll()
     ready.register(owner, select.POLLIN)
@@ -235,6 +245,8 @@ def supervise(owner: int, pipe: int) -> None:
                 continue
             ready.unregister(pipe)  # execve(2): the process still exists, with another program
         if owner in events:
+            for descriptor in spare:
+                os.close(descriptor)
             supervised.end(_now())
             return
 
