@@ -17,6 +17,12 @@ _ENTER: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _MOST_LINKS: Final = 40  # MAXSYMLINKS, include/linux/namei.h
 
+MOST_NAMES: Final = 128
+"""Names on a path that others control, those of symbolic links included, each of which costs several system calls.
+
+The kernel would look up 80 000: 4096 bytes of path, and again for each of 40 links.
+"""
+
 
 class Place(NamedTuple):
     """Location of a file that may not exist yet: a descriptor of its directory, which the caller closes; its name."""

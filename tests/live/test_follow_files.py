@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.capabilities import dropped
+from tests.live.followers import nothing_more, sh, told, watches
 from tests.live.threads import in_thread
 from tests.mounts import unmount_all
 from tests.witness import poll
@@ -31,43 +31,12 @@ def what_the_kernel_tells(request: pytest.FixtureRequest, monkeypatch: pytest.Mo
         monkeypatch.setattr(paths, "mount_ids", lambda: None)
 
 
-def sh(command: str) -> None:
-    subprocess.run(command, shell=True, check=True, capture_output=True)
-
-
 def bind(source: str | Path, target: str | Path, flags: int = 0) -> None:
     mount(os.fsencode(source), os.fsencode(target), b"none", MS_BIND | flags, None)
 
 
 def unmount(target: str | Path) -> None:
     umount2(os.fsencode(target), MNT_DETACH)
-
-
-def told(follower: Follower, within: float = 30.0) -> set[str]:
-    """What is told first; empty if nothing is within that many seconds, which is long unless nothing is expected."""
-    deadline = time.monotonic() + within
-    while True:
-        refs = follower.changed()
-        left = deadline - time.monotonic()
-        if refs or left < 0:
-            return refs
-        due = follower.due()
-        select.select([follower], [], [], left if due is None else min(due, left))
-
-
-def nothing_more(follower: Follower) -> None:
-    """Take what there is; afterwards there is nothing to wait for."""
-    deadline = time.monotonic() + 30
-    while follower.due() is not None or select.select([follower], [], [], 0)[0]:
-        assert time.monotonic() < deadline, "there is always something to wait for"
-        follower.changed()
-        time.sleep(follower.due() or 0)
-
-
-def watches() -> int:
-    """How many inotify watches this process has, as the kernel says."""
-    inotify = [fd for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink() and "inotify" in os.readlink(fd)]
-    return sum(Path(f"/proc/self/fdinfo/{fd.name}").read_text().count("inotify wd:") for fd in inotify)
 
 
 def leads_to(ref: str) -> int | None:

@@ -248,6 +248,20 @@ def test_nobody_asks_a_file_system_that_keeps_another_thread(home: Netns, monkey
     assert again._answer is None
 
 
+def test_a_directory_is_accessed_wherever_it_is_and_a_silent_one_takes_one_thread(home: Netns, elsewhere: Path) -> None:
+    (elsewhere / "file").touch()
+    for path in ("/", "/run", str(elsewhere), "/proc/sys/net"):
+        assert ns.opening.unhurried(path, os.listdir) == os.listdir(path)
+    with pytest.raises(FileNotFoundError):
+        ns.opening.unhurried(f"{elsewhere}/missing", os.listdir)
+    with silent_fuse(elsewhere / "silent"):
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                ns.opening.unhurried(f"{elsewhere}/silent", os.listdir)
+        assert len(answers._stuck) == 1
+    nobody_waits()
+
+
 def test_entries_are_told_for_what_they_are(home: Netns, elsewhere: Path, make_netns: Callable[..., None]) -> None:
     make_netns("blue")
     (elsewhere / "file").touch()
@@ -263,5 +277,4 @@ def test_entries_are_told_for_what_they_are(home: Netns, elsewhere: Path, make_n
         assert entry.link == (os.readlink(path) if os.path.islink(path) else "")
     with silent_fuse(elsewhere / "silent"), pytest.raises(TimeoutError):
         ns.opening.entry_at(f"{elsewhere}/silent/x")
-    assert ns.opening.unhurried("/", lambda: 1) == ns.opening.unhurried(str(elsewhere), lambda: 1) == 1
     assert ns.opening.is_leftover(ns.opening.entry_at("/run")) is False

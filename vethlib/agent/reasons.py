@@ -80,7 +80,11 @@ class ReasonCode(StrEnum):
     # warnings
     UNCHECKED = "unchecked", "", "the link exists, but the source of its namespace does not answer"
     EVENTS_IGNORED = "events-ignored", "", "its namespace sends too many events, and is only checked now and then"
-    EVENTS_MISSED = "events-missed", "", "its namespace cannot be watched, so changes are not noticed"
+    EVENTS_MISSED = (
+        "events-missed",
+        "",
+        "its namespace cannot be watched, or is too many names away, so changes are not noticed",
+    )
     ADDRESS_OWNER_UNKNOWN = (
         "address-owner-unknown",
         "",
@@ -295,6 +299,11 @@ def events_ignored() -> Reason:
 def events_missed(why: str) -> Reason:
     """Return the warning about an interface in a namespace that cannot be watched."""
     return Reason(ReasonCode.EVENTS_MISSED, f"changes of its link are not noticed: {why}")
+
+
+def moves_missed(why: str) -> Reason:
+    """Return the warning about an interface whose namespace reference is not followed to its end."""
+    return Reason(ReasonCode.EVENTS_MISSED, f"it is not noticed if its reference leads elsewhere: {why}")
 
 
 def address_owner_unknown(addresses: Sequence[object]) -> Reason:

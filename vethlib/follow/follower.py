@@ -15,6 +15,7 @@ from typing import TypeGuard
 
 from vethlib._closing import Closing
 from vethlib._primitives import select, time
+from vethlib._trusted import MOST_NAMES
 from vethlib.errors import NetlinkError, NetnsNotFound, SessionClosed, VethError, errno_text
 from vethlib.ns import Reference, parse
 from vethlib.ns import Resolver as Answers
@@ -146,6 +147,12 @@ class Follower(Closing):
     def remark(self, ref: str) -> str:
         """Return the resolver's remark about a microservice, or "". If it changes, `ref` is reported as changed."""
         return self._remark(ref.removeprefix(MICROSERVICE)) if self._remark is not None and _is_label(ref) else ""
+
+    def unnoticed(self, ref: str) -> str:
+        """Return why it is not noticed if `ref` leads elsewhere, or ""."""
+        if not self._paths.too_long(self._followed.get(ref, "")):
+            return ""
+        return f"its path has more than {MOST_NAMES} names, those of symbolic links included"
 
     def _attach(self, ref: str, reference: Reference | None) -> None:
         """Follow the file or the process of `reference` for `ref`."""

@@ -2,12 +2,14 @@
 
 1. A name is resolved in its directory, and that in its parent. So there is a node for each followed path and for each
    path above it, and an inotify watch on every directory that contains a node: thousands of names in one directory take
-   one watch. A missing directory is awaited by the watch on the nearest existing one above it.
+   one watch. A missing directory is awaited by the watch on the nearest existing one above it, and there are no nodes
+   below it until it appears.
 2. A directory is watched before its entries are looked at, so no change is missed. Watches are added by path, again
    whenever the path may lead to another directory; a directory that is already watched has the same watch number
    (fs/notify/inotify/inotify_user.c, inotify_update_existing_watch), so another number means another directory.
 3. If a node is a symbolic link, the path of its target is walked like the kernel does, every directory on it gets
-   nodes, too, and a change of one of these is a change of the link.
+   nodes, too, and a change of one of these is a change of the link. Others may have put the link there, so a path with
+   more names than MOST_NAMES, those of its links included, is treated like a link that leads to itself.
 4. A file becomes a namespace by a mount on it, which causes no event of inotify. But mountinfo becomes readable at
    every change of the mount table (mounts_poll, fs/proc_namespace.c) of the thread that created the follower. It does
    not show which mount has changed. So the directories and the files that are no namespaces are looked at again, which
@@ -35,6 +37,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vethlib._primitives import select, time
+from vethlib._trusted import MOST_NAMES
 from vethlib.ns.descriptor import opened
 from vethlib.ns.glance import nsfs
 from vethlib.ns.mounts import mount_ids, mount_point
@@ -67,14 +70,21 @@ class _Node:
     parent: _Node | None  # None: the root
     followed: bool = False
     inside: dict[str, _Node] | None = None  # None, since empty dicts would be a tenth of the cost of following
+    awaited: set[str] | None = None  # the followed paths below it that have no nodes, because it is missing
     seen: tuple[int, int, int] | None = None  # None: it does not exist
     wd: int = -1
     link: str = ""  # the target of a symbolic link
     passed: tuple[_Node, ...] = ()  # the nodes on the path of the target, if anything depends on it
     behind: str | None = None  # the target without links; None: it does not exist
+    walked: int = 0  # how many names were looked up to find the target
     of_process: str = ""  # the path in /proc, if it belongs to a process
     links: set[_Node] | None = None  # the links whose targets' paths pass this node
     mount: int = 0  # the id of the mount on which a namespace is
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether nothing can be below it: it does not exist, or is a link that leads nowhere."""
+        return not self.of_process and (self.seen is None or (bool(self.link) and self.behind is None))
 
 
 class Paths:
@@ -86,6 +96,7 @@ class Paths:
         self._watches: dict[int, set[_Node]] = {}
         self._mounted: dict[int, set[_Node]] = {}  # namespaces, by the ids of their mounts
         self._symbolic: set[_Node] = set()  # symbolic links
+        self._long: set[_Node] = set()  # those whose targets' paths have too many names
         self._bare: set[_Node] = set()  # files that are no namespaces yet
         self._deaf: set[_Node] = set()  # directories that cannot be watched
         self._silent: set[_Node] = set()  # entries that cannot be looked at
@@ -114,45 +125,88 @@ class Paths:
 
     def follow(self, path: str) -> str:
         """Follow a file, which may be missing; return the result of :meth:`of_process`."""
-        node = self._nodes.get(path) or self._make(path)
-        node.followed = True
-        if node.link and not node.passed:
-            self._pass(node)
-        return node.of_process
+        return self._follow(path).of_process
 
     def of_process(self, path: str) -> str:
         """Return the file of a process in /proc to which symbolic links lead from this followed file, or ""."""
-        return self._nodes[path].of_process
+        node = self._nodes.get(path)
+        return "" if node is None else node.of_process
+
+    def too_long(self, path: str) -> bool:
+        """Return whether a path, with those of the symbolic links on it, has more names than are followed."""
+        if not self._long:
+            return False
+        node: _Node | None = self._nearest(path)
+        while node is not None and node not in self._long:
+            node = node.parent
+        return node is not None
 
     def unfollow(self, path: str) -> None:
         """Stop following a file."""
-        node = self._nodes.get(path)
-        if node is not None:  # it is None if following was interrupted
+        node = self._nearest(path)
+        if node.path == path:
             node.followed = False
             self._release(node)
+        # Usually the nearest node awaits it, unless an interruption has prevented that, or following it.
+        above: _Node | None = node
+        while above is not None:
+            if above.awaited and path in above.awaited:
+                above.awaited.discard(path)
+                self._release(above)
+                break
+            above = above.parent
+
+    def _follow(self, path: str) -> _Node:
+        """Follow a file; return its node, or the missing one above it which awaits it."""
+        node = self._make(path)
+        if node.path == path:
+            node.followed = True
+            if node.link and not node.passed:
+                self._pass(node)
+        elif node.awaited is None:
+            node.awaited = {path}
+        else:
+            node.awaited.add(path)
+        return node
+
+    def _nearest(self, path: str) -> _Node:
+        """Return the node of `path`, or of the nearest directory above it that has one."""
+        node = self._nodes.get(path) or self._nodes.get(_above(path))
+        if node is None:
+            node = self._root
+            for name in path[1:].split("/"):
+                below = node.inside.get(name) if node.inside else None
+                if below is None or self._nodes.get(below.path) is not below:  # an interrupted one does not count
+                    break
+                node = below
+        return node
 
     def _make(self, path: str) -> _Node:
-        """Create the node of `path` and missing nodes above it; look at the new nodes, and watch their parents."""
-        missing = [path]
-        while (node := self._nodes.get(path := path.rpartition("/")[0] or "/")) is None:
-            missing.append(path)
-        while missing:
-            above, path = node, missing.pop()
-            node = _Node(path, above)
+        """Create the nodes on `path` down to the first missing file; return the last, which may have been there.
+
+        The new nodes are looked at, and their parents are watched.
+        """
+        node = self._nearest(path)
+        while node.path != path:
+            above = node
+            if above.link and not above.passed:
+                self._pass(above, needed=True)
+            if above.is_missing:
+                break
+            end = path.find("/", len(above.path.rstrip("/")) + 1)
+            node = _Node(path if end < 0 else path[:end], above)
             if above.inside is None:
                 above.inside = {}
-            above.inside[_name(path)] = node
+            above.inside[_name(node.path)] = node
             if above.wd < 0:
-                if above.link and not above.passed:
-                    self._pass(above)
                 self._watch(above)
             self._look(node)
-            self._nodes[path] = node  # last, so that an interrupted node does not count
+            self._nodes[node.path] = node  # last, so that an interrupted node does not count
         return node
 
     def _release(self, node: _Node) -> None:
         """Drop a node on which nothing depends any more, and the nodes that it depended on."""
-        while node.parent is not None and not node.followed and not node.inside:
+        while node.parent is not None and not node.followed and not node.inside and not node.awaited:
             passed, node.passed = node.passed, ()
             self._unlink(node, passed)
             if node.links or self._nodes.get(node.path) is not node:
@@ -161,6 +215,7 @@ class Paths:
             self._bare.discard(node)
             self._silent.discard(node)
             self._symbolic.discard(node)
+            self._long.discard(node)
             self._note_mount(node, 0)
             self._unwatch(node)
             above = node.parent
@@ -182,6 +237,8 @@ class Paths:
             return True
         seen, of_process, link, bare, silent, mount = node.seen, node.of_process, "", False, False, 0
         try:
+            if above is not None and above.is_missing:
+                raise FileNotFoundError(errno.ENOENT, "its directory is missing")
             entry = entry_at(node.path)
             link = entry.link
             if stat.S_ISDIR(entry.mode):
@@ -223,10 +280,10 @@ class Paths:
         if mount:
             self._mounted.setdefault(mount, set()).add(node)
 
-    def _pass(self, node: _Node) -> None:
+    def _pass(self, node: _Node, *, needed: bool = False) -> None:
         """Walk the path of a link's target, and depend on all nodes on it."""
         before = node.passed
-        if node.link and (node.followed or node.inside):
+        if node.link and (needed or node.followed or node.inside or node.awaited):
             passed = self._walk(node)
             node.passed = tuple(passed)
             for other in passed:
@@ -235,6 +292,7 @@ class Paths:
                 other.links.add(node)
         else:
             node.passed = ()
+            self._long.discard(node)
         self._unlink(node, set(before).difference(node.passed))
 
     def _unlink(self, node: _Node, passed: Iterable[_Node]) -> None:
@@ -244,20 +302,25 @@ class Paths:
                 self._release(other)
 
     def _walk(self, node: _Node) -> dict[_Node, None]:
-        """Return the nodes on the path of a link's target; links are counted, not nested (path_walk, fs/namei.c)."""
+        """Return the nodes on the path of a link's target.
+
+        Links and names are counted, not nested (path_walk, fs/namei.c), beginning with those of the path to the link.
+        """
         passed: dict[_Node, None] = {}
         node.behind = None
         assert node.parent is not None
-        here = _real(node.parent)
-        names, count = [node.link], 0
+        here, node.walked = _real(node.parent)
+        names, count = _names(node.link), 0
+        node.walked += 1
+        self._long.discard(node)
         if node.link.startswith("/"):
             here = "/"
         while names and here is not None:
-            name, _, rest = names.pop().partition("/")
-            if rest:
-                names.append(rest)
-            if name in ("", "."):
-                continue
+            if node.walked >= MOST_NAMES:
+                self._long.add(node)
+                break
+            node.walked += 1
+            name = names.pop()
             if name == "..":
                 here = _above(here)
                 continue
@@ -267,9 +330,11 @@ class Paths:
                 break
             other = self._nodes.get(path) or self._make(path)
             passed[other] = None
+            if other.path != path:
+                break  # something on the way to it has just vanished
             if other.link and count < MAX_LINKS:
                 count += 1
-                names.append(other.link)
+                names += _names(other.link)
                 if other.link.startswith("/"):
                     here = "/"
             elif other.seen is None or other.link:
@@ -286,7 +351,7 @@ class Paths:
         if node.seen is not None and not node.of_process:
             try:
                 # The kernel asks the file system whether it may be read (inotify_find_inode, fs/notify/inotify).
-                wd = unhurried(node.path, lambda: int(self._inotify.add_watch(node.path, WATCHED)))
+                wd = unhurried(node.path, lambda path: int(self._inotify.add_watch(path, WATCHED)))
             except OSError as error:
                 deaf = error.errno not in NOWHERE
         another = wd != node.wd
@@ -381,10 +446,24 @@ class Paths:
             another = bool(node.inside) and self._watch(node)
             if node.inside and (another or node in changed):
                 pending.update(node.inside.values())
+            if node.awaited and not node.is_missing:
+                changed |= self._reach(node)
             if node in changed and node.links:
                 links = node.links - changed
                 changed |= links
                 pending |= links
+
+    def _reach(self, node: _Node) -> set[_Node]:
+        """Follow the files that a node awaited, which is missing no more; return the nodes of those that exist."""
+        reached: set[_Node] = set()
+        assert node.awaited is not None
+        for path in tuple(node.awaited):
+            last = self._follow(path)
+            if last is not node:
+                node.awaited.discard(path)  # not before, since this may be interrupted
+            if last.path == path and (last.seen is not None or last.of_process):
+                reached.add(last)
+        return reached
 
     def _remounted(self) -> set[_Node]:
         """Return the namespaces whose mount has ended or is covered; request a look at all if that is unknown."""
@@ -424,17 +503,22 @@ def _above(path: str) -> str:
     return path.rpartition("/")[0] or "/"
 
 
-def _real(node: _Node) -> str | None:
-    """Return the path of a directory without links; None if a link is dangling."""
+def _names(target: str) -> list[str]:
+    """Return the names on the path of a link's target, the first one last."""
+    return [name for name in reversed(target.split("/")) if name not in ("", ".")]
+
+
+def _real(node: _Node) -> tuple[str | None, int]:
+    """Return the path of a directory without links (None if a link is dangling), and how many names lead there."""
     names = []
     while node.parent is not None and not node.link:
         names.append(_name(node.path))
         node = node.parent
-    path = node.behind if node.link else "/"
+    path, walked = (node.behind, node.walked) if node.link else ("/", 0)
     for name in reversed(names):
         if path is not None:
             path = _above(path) if name == ".." else f"{path.rstrip('/')}/{name}"
-    return path
+    return path, walked + len(names)
 
 
 def _new_inotify() -> Any:

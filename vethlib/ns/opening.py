@@ -91,10 +91,10 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdecimal()
 
 
-def _answered(path: str, ask: Callable[[], T]) -> T:
+def _answered(path: str, ask: Callable[[], T], device: int | None = None) -> T:
     from .answers import answered  # rarely needed
 
-    return answered(path, ask)
+    return answered(path, ask, device)
 
 
 def set_patience(seconds: float) -> None:
@@ -246,6 +246,22 @@ def _look_slowly(path: str) -> Glance:
     return Glance(status.st_mode, status.st_ino, status.st_ctime_ns, status.st_dev, link)
 
 
-def unhurried(path: str, work: Callable[[], T]) -> T:
-    """Call `work`, which accesses `path`, in another thread. Raises NoAnswer, and any error of `work`."""
-    return work() if path in _OURS else _answered(path, work)
+def unhurried(path: str, work: Callable[[str], T]) -> T:
+    """Call `work` with a path to the directory at `path`, whose file system it asks, in another thread if need be.
+
+    Raises NoAnswer, and any error of `work`.
+    """
+    fds: list[int] = []
+    try:
+        if path not in _OURS:
+            open_cached(path, fds)
+    except OSError:
+        return _answered(path, lambda: work(path))
+    if not fds:
+        return work(path)
+    (owner,) = map(Descriptor.fromfd, fds)
+    device = glance_of(owner.fileno()).dev
+    if device in _indispensable():
+        return work(path)
+    # By the descriptor, nothing on the path is asked. The thread closes it, perhaps long after this call.
+    return _answered(path, lambda: work(f"/proc/thread-self/fd/{owner.fileno()}"), device)

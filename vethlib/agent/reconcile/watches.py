@@ -15,7 +15,7 @@ from vethlib import ns
 from vethlib._primitives import time
 from vethlib.agent.planning.desired import Desired
 from vethlib.agent.planning.observed import NetnsId, Observed
-from vethlib.agent.reasons import Reason, ReasonCode, events_ignored, events_missed
+from vethlib.agent.reasons import Reason, ReasonCode, events_ignored, events_missed, moves_missed
 from vethlib.errors import NetlinkError, NetnsNotFound, VethError, is_exhaustion
 from vethlib.follow import Follower
 from vethlib.ifindex import IfIndexCache
@@ -323,6 +323,8 @@ class Watches:
             return events_ignored()
         if reason := self.unwatched.get(ref):
             return events_missed(reason)
+        if reason := self.follower.unnoticed(ref):
+            return moves_missed(reason)
         remark = self.follower.remark(ref)
         return Reason(ReasonCode.RESOLVER_REMARK, remark) if remark else None
 
