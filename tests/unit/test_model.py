@@ -36,6 +36,10 @@ def test_a_namespace_has_one_reference(namespace: Namespace, ref: str) -> None:
     assert Namespace.at(ref) == namespace
 
 
+def test_a_path_may_have_so_many_names() -> None:
+    assert Namespace(3, filepath="/a" * 128).ref == "path:" + "/a" * 128
+
+
 def test_a_reference_that_no_configuration_can_have_is_none_of_a_namespace() -> None:
     assert Namespace.at("fd:7") == Namespace()
 
@@ -63,6 +67,7 @@ def test_what_the_type_does_not_read_makes_no_difference() -> None:
         ({"type": 2, "name": "x" * 256}, "namespace.name"),
         ({"type": 3, "filepath": "ns/net"}, "namespace.filepath"),
         ({"type": 3, "filepath": "/run/\udc80"}, "namespace.filepath"),
+        ({"type": 3, "filepath": "/a" * 129}, "namespace.filepath"),
         ({"type": 2, "name": 3}, "namespace.name"),
     ],
 )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
 from enum import IntEnum
 
+from vethlib._trusted import MOST_NAMES
 from vethlib.errors import InvalidValue
 from vethlib.follow.resolver import LABEL_MAX
 
@@ -121,6 +122,8 @@ def _check_filepath(path: str) -> None:
         raise InvalidValue("namespace.filepath", path, "must be an absolute path, such as /proc/42/ns/net")
     if len(path.encode()) >= PATH_MAX:
         raise InvalidValue("namespace.filepath", path, f"must have at most {PATH_MAX - 1} bytes")
+    if path.count("/") > MOST_NAMES:
+        raise InvalidValue("namespace.filepath", path, f"must have at most {MOST_NAMES} names, separated by '/'")
 
 
 _CHECK_NAMESPACE: dict[NamespaceType, Callable[..., None]] = {
