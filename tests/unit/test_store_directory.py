@@ -508,30 +508,3 @@ def test_a_change_among_many_files_costs_no_more_than_among_few(path: Path, foll
         (path / f"veth{number}.json").write_text(json.dumps(value(f"veth{number}", "x")))
     store.read()
     assert cost() <= max(few, clock_tick(time.thread_time)) * 2
-
-
-def test_a_file_that_takes_long_to_read_is_not_read_again_at_once_and_others_are(
-    path: Path, follow: Follow, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    long, other = write(path / "long.json", value("a", "b")), write(path / "other.json", value("c", "d"))
-    store = follow()
-    with monkeypatch.context() as patch:
-        patch.setattr("vethlib.agent.stores.directory._LONG", 0.05)
-        store._rest("long.json", 0.06)
-    until = store._resting["long.json"]
-    assert 0 < until - time.monotonic() <= 0.6
-    write(long, value("a", "b", mtu=1400))
-    write(other, value("c", "d", mtu=1400))
-    assert list(changed(store)) == ["c"] or time.monotonic() >= until
-    due = store.due()
-    assert due is None or due > 0 or time.monotonic() >= until
-    os.utime(long)
-    assert mtu(changed(store)["a"]) == 1400
-    assert time.monotonic() >= until
-    store._rest("long.json", 100.0)
-    write(long, value("a", "b", mtu=1300))
-    nothing(store)
-    long.unlink()
-    assert changed(store)["a"] is None
-    assert store._resting == {}
-    assert store.due() is None

@@ -7,8 +7,9 @@
    to its writer for the same time; the event of closing it marks it as complete.
 3. An unreadable file is read again every second, and so is a path that leads to no directory: there are no events for
    permissions along the path, or for a disk that fails or recovers.
-4. A file that takes long to read is not read again at once, however often it is written, so that a user who can write
-   one file cannot keep the agent busy reading it.
+4. Files are read for :data:`_SLICE` per call, in the order in which they changed; the rest are due immediately. Those
+   that take long are read for up to a tenth of the time (:mod:`.longreads`), so that a user who can write files cannot
+   keep the agent busy reading them. The former values of such a file stay in force meanwhile.
 5. After lost events the whole directory is read, but for at most a tenth of the time, so that a user who creates files
    faster than their events are read cannot have everything read all the time.
 6. A path or a symbolic link may lead to a file system that never answers and would block its caller for ever. So
@@ -37,6 +38,7 @@ from vethlib.ns.descriptor import duplicated
 from vethlib.ns.opening import asked
 
 from .contents import Contents
+from .longreads import LongReads
 from .protocol import Outage, Snapshot, StoreError, StoreEvent
 from .reading import Content, Identity, content, file_names, identity, opened, unreadable, why
 from .statuses import StatusFiles
@@ -48,8 +50,8 @@ _log = logging.getLogger("vethlib.agent")
 
 GRACE = 0.03  # seconds
 _RETRY = 1.0  # seconds
-_LONG = 0.05  # seconds of reading after which a file rests
-_REST = 10.0  # length of a rest, as a multiple of the time that reading took
+_SLICE = 0.05  # seconds of processor time
+_REST = 10.0  # length of the rest after reading everything, as a multiple of the time that it took
 _NONE: Identity = (0, 0)  # the identity of no directory
 
 
@@ -86,11 +88,12 @@ class DirectoryStore:
         self._way = False  # whether the path may lead elsewhere since the last directory was read
         self._incomplete = False  # whether the last snapshot was
         self._real = ""  # the path without links
-        # Files that have vanished, are being written, or cannot be read, each with the time to look at it again.
+        # Files that have vanished, are to be read, or cannot be read, each with the time to look at it again.
         self._gone: dict[str, float] = {}
         self._new: dict[str, float] = {}
         self._bad: dict[str, float] = {}
-        self._resting: dict[str, float] = {}  # the time until which a file that took long is not read again
+        self._formerly: dict[str, str] = {}  # the names from which files that are to be read were renamed
+        self._long = LongReads()
         self._retry = 0.0
         self._missed = False  # whether events were lost
         self._rests_until = 0.0  # before which lost events do not cause another reading of everything
@@ -174,7 +177,7 @@ class DirectoryStore:
             everything = self._missed and self._rests_until <= time.monotonic()
             if everything:
                 began = time.monotonic()
-                self._look_at_all(watch, directory)
+                self._look_at_all(watch, directory, begins=False)
                 self._rests_until = time.monotonic() + _REST * (time.monotonic() - began)
             else:
                 self._look_at(watch, directory, seen)
@@ -195,12 +198,14 @@ class DirectoryStore:
             for name in self._contents.files():
                 watch.unfollow(name)
             self._contents.restart()
-            for times in (self._gone, self._new, self._bad, self._resting):
-                times.clear()
+            for known in (self._gone, self._new, self._bad, self._formerly):
+                known.clear()
+            self._long = LongReads()
         self._real = os.path.realpath(self._absolute)
         if another and (others := who_else_writes(os.fstat(directory))):
             _log.warning("%s can write to %s, and so control what this agent does", others, self._path)
-        self._look_at_all(watch, directory)
+        self._look_at_all(watch, directory, begins=True)
+        self._long.end_rest()  # no more is owed for what had to be read
         self._directory = self._last = current
         self._outage = ""
         self._way = False
@@ -221,11 +226,12 @@ class DirectoryStore:
         self._incomplete = not complete
         return [Snapshot(dict(self._contents.values), complete)]
 
-    def _look_at_all(self, watch: Watch, directory: int) -> None:
+    def _look_at_all(self, watch: Watch, directory: int, *, begins: bool) -> None:
         self._missed = False
         names = file_names(directory)
         for name in names:
-            self._look_at_file(watch, directory, name)
+            if begins or not self._must_wait(name, directory):
+                self._look_at_file(watch, directory, name)
         for name in set(self._contents.files()).difference(names):
             self._vanish(name)
 
@@ -238,29 +244,54 @@ class DirectoryStore:
             if not is_configuration(name):
                 continue
             if gone(mask):
-                names.pop(name, None)
                 self._new.pop(name, None)
                 self._vanish(name)
-                renamed[cookie] = name
+                # If it was not read since it got this name, its content is still known by the former one.
+                former = self._formerly.pop(name, "") or names.get(name, "")
+                if former in self._gone:
+                    self._gone[former] = min(self._gone[former], time.monotonic() + GRACE)
+                renamed[cookie] = former or name
+                names.pop(name, None)
             elif created(mask):
                 if self._is_complete(name, directory, linked):
                     names[name] = ""
             elif not (
                 is_about_attributes(mask) and name in self._new
             ):  # a writer may set the mode before it closes the file
-                names[name] = renamed.get(cookie, "") if cookie else ""
+                names[name] = renamed.get(cookie, "") if cookie else names.get(name, "")
         if linked:  # the other names of these inodes have to be followed, too
             names |= dict.fromkeys(_names_of(linked, directory), "")
         now = time.monotonic()
-        due = [name for times in (self._gone, self._new, self._bad) for name, when in times.items() if when <= now]
-        for name in (*seen.linked, *due):
-            names.setdefault(name, "")
-        for name, formerly in names.items():
-            if self._resting.get(name, 0.0) > now and name not in self._gone:
-                self._bad.pop(name, None)
-                self._new[name] = self._resting[name]
-            else:
-                self._look_at_file(watch, directory, name, formerly)
+        for name in (*names, *seen.linked):
+            self._new[name] = min(now, self._new.get(name, now))
+            if formerly := names.get(name):
+                self._formerly[name] = formerly
+        self._look_at_due(watch, directory)
+
+    def _look_at_due(self, watch: Watch, directory: int) -> None:
+        """Read the files that are due, for one slice; files that have vanished come after what was there before."""
+        now, until = time.monotonic(), time.thread_time() + _SLICE
+        due: dict[str, float] = {}
+        for times in (self._new, self._bad, self._gone):
+            for name, when in times.items():
+                if when <= now:
+                    due.setdefault(name, when)
+        for name in sorted(due, key=lambda name: (due[name], self._long.rank(name))):
+            if not self._must_wait(name, directory):
+                self._look_at_file(watch, directory, name)
+            if time.thread_time() >= until:
+                break
+
+    def _must_wait(self, name: str, directory: int) -> bool:
+        """Have a file wait that may take long to read, if such files rest; return whether it has to."""
+        if not self._long.must_wait(name, directory):
+            return False
+        self._bad.pop(name, None)
+        self._gone.pop(name, None)  # it is there again
+        self._new[name] = self._long.until
+        if (formerly := self._formerly.get(name, "")) in self._gone:
+            self._gone[formerly] = self._long.until  # otherwise its keys would be deleted until then
+        return True
 
     def _is_complete(self, name: str, directory: int, linked: set[int]) -> bool:
         """Return whether to read a new file at once.
@@ -279,8 +310,9 @@ class DirectoryStore:
         self._new[name] = time.monotonic() + GRACE
         return False
 
-    def _look_at_file(self, watch: Watch, directory: int, name: str, formerly: str = "") -> None:
+    def _look_at_file(self, watch: Watch, directory: int, name: str) -> None:
         self._new.pop(name, None)
+        formerly = self._formerly.pop(name, "")
         was_bad = self._bad.pop(name, None) is not None
         source, real = os.path.join(self._path, name), f"{self._real}/{name}"
         try:
@@ -303,16 +335,11 @@ class DirectoryStore:
             if file is None:  # a directory
                 self._drop(watch, name)
                 return
-            began = time.monotonic()
+            began = time.thread_time()
             parsed = read(file.raw, source, limits=self._limits)
-            self._rest(name, time.monotonic() - began)
+            self._long.note(name, time.thread_time() - began, len(file.raw), directory)
         self._gone.pop(name, None)
         self._contents.put(name, parsed, real=real, formerly=formerly)
-
-    def _rest(self, name: str, took: float) -> None:
-        self._resting.pop(name, None)
-        if took > _LONG:
-            self._resting[name] = time.monotonic() + _REST * took
 
     def _read(self, watch: Watch, directory: int, name: str, real: str) -> tuple[Content | None, str]:
         """Return a file's content, and its path without links. Follows files that can change under another name."""
@@ -362,7 +389,7 @@ class DirectoryStore:
     def _drop(self, watch: Watch, name: str) -> None:
         watch.unfollow(name)
         self._gone.pop(name, None)
-        self._resting.pop(name, None)
+        self._long.forget(name)
         self._contents.drop(name)
 
 

@@ -1,0 +1,91 @@
+"""When files that take long to read are read: all of them together, for up to a tenth of the time.
+
+1. After a file has taken long, all files that may take long rest for ten times as long. A rest of that file alone would
+   be in vain, because whoever can write it can rename it, or delete it and create another.
+2. During a rest, a file is expected to be quick if its name was quick at about the same size, or if it is much smaller
+   than any that took long. The others wait, and so does every other name of a file that took long.
+3. If such an expectation is wrong, the rest becomes longer, and fewer files are expected to be quick.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import Final
+
+from vethlib._primitives import time
+
+__all__ = ["LongReads"]
+
+_LONG: Final = 0.05  # seconds of processor time
+_REST: Final = 10.0  # length of a rest, as a multiple of the time that reading took
+_GROWN: Final = 2  # a file of as many times the size may take much longer
+
+_Inode = tuple[int, int]
+
+
+class LongReads:
+    """The files of a directory that took long to read, those that were quick, and the time until which others rest."""
+
+    def __init__(self) -> None:
+        self.until = 0.0
+        """The time until which files that may take long are not read."""
+        self._quick: dict[str, int] = {}  # the size of each file that was quick
+        self._inodes: set[_Inode] = set()  # of the files that took long since the rest began
+        self._smallest = 0  # size of the smallest of these
+        self._waiting: dict[str, int] = {}  # the size of each file that waits
+
+    def note(self, name: str, took: float, size: int, directory: int) -> None:
+        """Note that reading a file of `size` bytes has taken `took` seconds of processor time."""
+        self._waiting.pop(name, None)
+        if took <= _LONG:
+            self._quick[name] = size
+            return
+        self._quick.pop(name, None)
+        now = time.monotonic()
+        if self.until <= now:
+            self._inodes.clear()
+            self._smallest = size
+        self._smallest = min(self._smallest, size)
+        self.until = max(self.until, now) + _REST * took
+        try:
+            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        except OSError:
+            return
+        if inode := _inode(status):
+            self._inodes.add(inode)
+
+    def must_wait(self, name: str, directory: int) -> bool:
+        """Return whether an existing file may take long and must not be read before :attr:`until`."""
+        if self.until <= time.monotonic():
+            return False
+        try:
+            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        except OSError:
+            return False
+        size = status.st_size
+        # How long the target of a link is, only its file system knows.
+        if not stat.S_ISLNK(status.st_mode) and _inode(status) not in self._inodes:
+            was_quick = name in self._quick and size <= _GROWN * self._quick[name]
+            if was_quick or _GROWN * size < self._smallest:
+                return False
+        self._waiting[name] = size
+        return True
+
+    def rank(self, name: str) -> int:
+        """Return the place of a file among those that are due at the same time: quick ones first, then small ones."""
+        return 0 if name in self._quick else self._waiting.get(name, 1)
+
+    def forget(self, name: str) -> None:
+        """Forget a file that was deleted."""
+        self._quick.pop(name, None)
+        self._waiting.pop(name, None)
+
+    def end_rest(self) -> None:
+        """Let no file wait any more."""
+        self.until = 0.0
+
+
+def _inode(status: os.stat_result) -> _Inode | None:
+    """Return the identity of a file with several names. That of any other may be given to another file at once."""
+    return (status.st_dev, status.st_ino) if status.st_nlink > 1 else None
