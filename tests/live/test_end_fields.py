@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 import pytest
 
 from tests.live.end_fields import GIVEN, WANTED, fields
 from tests.live.sysctls import sysctl
-from tests.witness import names
+from tests.witness import names, seen, settled
 from vethlib import End, InvalidValue, LinkExists, NetlinkError, Session, Veth
 
 
@@ -68,6 +69,40 @@ def test_a_change_that_is_refused_leaves_every_field_as_it_was(session: Session,
     assert "no_such_setting" in str(refused.value)
     assert fields("va", "blue") == WANTED
     assert sysctl("blue", "ipv4/conf/va/arp_filter") == "0"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [([], ["va"]), (["vnew"], ["va"]), (["vnew", "wan"], ["uplink", "va", "wan"])]
+)
+@pytest.mark.parametrize("up", [True, False])
+def test_a_renamed_link_keeps_its_former_name_as_an_alternative_one(
+    session: Session, blue: str, before: list[str], after: list[str], up: bool
+) -> None:
+    index = session.create(Veth(End("va", "blue", altnames=before, up=up), End("vb", "blue"))).a.index
+    link = session.set("va", "blue", new_name="vnew", altnames=after)
+    assert (link.name, link.index, set(link.altnames)) == ("vnew", index, set(after))
+    assert set(seen("vnew", "blue")["altnames"]) == set(after)
+    assert session.lookup("va", "blue") == link
+
+
+@pytest.mark.parametrize(
+    ("refused", "code"),
+    [
+        ({"sysctls": {"no_such_setting": "1"}}, errno.ENOENT),  # when it has its new name
+        ({"altnames": ["va", "vb"]}, errno.EEXIST),  # and before that
+    ],
+)
+def test_it_has_its_name_and_alternative_names_back_if_anything_is_refused(
+    session: Session, blue: str, refused: dict[str, Any], code: int
+) -> None:
+    session.create(Veth(End("va", "blue", altnames=["vnew", "wan"], addresses=["10.0.0.1/24"]), End("vb", "blue")))
+    before = settled(seen("va", "blue"))
+    with pytest.raises(NetlinkError) as caught:
+        session.set("va", "blue", **{"new_name": "vnew", "altnames": ["va", "uplink"], **refused})
+    assert caught.value.errno == code
+    after = settled(seen("va", "blue"))
+    assert {**after, "altnames": sorted(after["altnames"])} == {**before, "altnames": sorted(before["altnames"])}
+    assert names("blue") == {"va", "vb"}
 
 
 @pytest.mark.parametrize(

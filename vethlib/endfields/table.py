@@ -52,8 +52,9 @@ if TYPE_CHECKING:
     from .neighbours import Neighbour
     from .routes import Route
 
-__all__ = ["FIELDS", "MASTER", "NEIGHBOURS", "OFFLOAD", "ROUTES", "SYSCTLS", "Field", "Step"]
+__all__ = ["ALTNAMES", "FIELDS", "MASTER", "NEIGHBOURS", "OFFLOAD", "ROUTES", "SYSCTLS", "Field", "Step"]
 
+ALTNAMES: Final = "altnames"
 SYSCTLS: Final = "sysctls"
 OFFLOAD: Final = "offload"
 ROUTES: Final = "routes"
@@ -204,7 +205,7 @@ FIELDS: Final = {
         _number("txqlen", check_txqlen, IFLA_TXQLEN, announced=True),
         _number("gso_max_size", check_gso_max_size, IFLA_GSO_MAX_SIZE),
         Field(
-            "altnames",
+            ALTNAMES,
             check_altnames,
             read=lambda link: link.altnames,
             several=_change_altnames,

@@ -81,16 +81,16 @@ class ChangingSession(SessionBase):
         if several are possible. `add_addresses` and `remove_addresses` change single addresses; an address in both is
         removed and added again. Removing an IP interface removes the address without a peer, or, if there is none,
         those with a peer; an :class:`Address` removes exactly that address. `address_order` puts those of its addresses
-        that the link has in this order. Addresses that would expire or are deprecated become permanent,
-        unless they are given lifetimes. An address with attributes (:class:`vethlib.NewAddress`) that the link has with
-        others is removed and added again; one without may have any. `alias=""`
-        clears the alias. Setting a link down removes its IPv6 addresses, and so does ipv6=False, which disables IPv6 on
-        it; ipv6=True enables it. `altnames` replaces all alternative names. The link is attached to the bridge or VRF
-        `master`, or detached with ``master=""``; it keeps its addresses. Of the `sysctls`, those that are given are
+        that the link has in this order. Addresses that would expire or are deprecated become permanent, unless they are
+        given lifetimes. An address with attributes (:class:`vethlib.NewAddress`) that the link has with others is
+        removed and added again; one without may have any. `alias=""` clears the alias. Setting a link down removes its
+        IPv6 addresses, and so does ipv6=False, which disables IPv6 on it; ipv6=True enables it. `altnames` replaces all
+        alternative names; with `new_name`, the former name can be one of them. The link is attached to the bridge or
+        VRF `master`, or detached with ``master=""``; it keeps its addresses. Of the `sysctls`, those that are given are
         written (see :class:`End`). `routes` replaces all routes over the link that vethlib has added, and no other; the
         kernel removes all of them when a link is set down. The same is true of `neighbours`; only one with the same
-        address as a given one is replaced, no matter who added it. `offload` is as
-        for an End, or what :meth:`fields` has returned.
+        address as a given one is replaced, no matter who added it. `offload` is as for an End, or what :meth:`fields`
+        has returned.
 
         With `index`, the link is changed only if it still has that ifindex; with `only_if`, only if
         ``only_if(link, birth)`` is true, as for :meth:`delete_many`. With `wait`, wait up to that many seconds

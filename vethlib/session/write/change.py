@@ -3,8 +3,8 @@
 Each field is a message of its own, so that a refusal names its field, and comes with the messages that undo it. If one
 is refused, those that succeeded are undone, last first; then addresses are restored as they were read
 (:mod:`.linksteps`). The kernel goes on after a message that it refuses, so they are sent in up to three datagrams:
-those that can be undone without a trace, then the name, then those that remove something. Finally the addresses are
-read, and missing ones are added (:mod:`.addressing`).
+those that can be undone without a trace, then the name, then those that remove something. The former name can become
+an alternative one only then, too. Finally the addresses are read, and missing ones are added (:mod:`.addressing`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vethlib._nl.link import LinkMessage, set_link
 from vethlib._values import replace
 from vethlib.addresses import Address
 from vethlib.endfields.checks import IPV6_MIN_MTU, check_ipv6
-from vethlib.endfields.table import FIELDS, MASTER, Step
+from vethlib.endfields.table import ALTNAMES, FIELDS, MASTER, Step
 from vethlib.errors import InvalidValue, LinkExists, NetlinkError
 from vethlib.links import IPInterface, Link, describe
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
@@ -188,9 +188,15 @@ def _steps(
         for name, field in FIELDS.items()
         if name in wanted.fields and not field.late
     }
+    renames, former = _rename_steps(before, wanted), list[Step]()
+    if renames and before.name in wanted.fields.get(ALTNAMES, ()):
+        altnames = wanted.fields[ALTNAMES]
+        others = tuple(name for name in altnames if name != before.name)
+        changes[ALTNAMES] = list(FIELDS[ALTNAMES].steps(index, present[ALTNAMES], others))
+        former = list(FIELDS[ALTNAMES].steps(index, others, altnames))
     # Setting the link down drops the IPv6 ones before others are added (addrconf_ifdown).
     stay = [address for address in addresses if address.interface.version == 4 or wanted.up is not False]
-    if _rename_steps(before, wanted):  # what is added again after that is not to have the former name as its label
+    if renames:  # what is added again after that is not to have the former name as its label
         stay = [replace(each, message=without_own_label(each.message, before.name)) for each in stay]
     first, last = ([], []) if goal is None else goal.first(stay)
     # Last if it falls, because IPv6 needs 1280 bytes.
@@ -205,8 +211,8 @@ def _steps(
     if wanted.up:
         steps.append(Step("up", set_link(index, up=True), () if before.up else (set_link(index, up=False),)))
     yield steps
-    yield _rename_steps(before, wanted)
-    yield last + mtu if shrinks else last
+    yield renames
+    yield former + last + (mtu if shrinks else [])
 
 
 def _check_mtu(before: LinkMessage, addresses: Sequence[Address], wanted: Change, goal: Goal | None) -> None:
