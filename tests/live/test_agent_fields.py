@@ -13,7 +13,7 @@ from tests.live.configuring import configured, put, settle, until, without_detec
 from tests.live.end_fields import fields
 from tests.live.offloads import set_offload
 from tests.live.sysctls import sysctl
-from tests.witness import ip, seen
+from tests.witness import ip, names, seen
 from vethlib import Session
 from vethlib.agent import ChangeLink, inverse
 from vethlib.agent.host.execution import execute
@@ -108,6 +108,31 @@ def test_what_was_planned_is_undone_to_the_letter(session: Session, blue: str, b
     assert fields("a", "blue") == state
 
 
+def test_a_renamed_end_keeps_its_former_name_as_an_alternative_one_until_that_is_undone(
+    session: Session, blue: str
+) -> None:
+    applied(session, *ends(host_if_name="old"))
+    before = seen("old", "blue")
+    renamed = ends(host_if_name="new", altnames=["old", "wan"])
+
+    def look() -> Any:
+        return observe(session, ["netns:blue"], interfaces=renamed)
+
+    first = look()
+    done = applied(session, *renamed).done
+    after = seen("new", "blue")
+    assert (set(after["altnames"]), after["ifindex"]) == ({"old", "wan"}, before["ifindex"])
+    second = look()
+    undo = inverse(done, first, second, look())
+    assert undo.left == ()
+    ip("link", "property", "add", "dev", "new", "altname", "foreign", netns="blue")
+    left_alone = inverse(done, first, second, look())  # another program may have added the former name as well
+    assert [left for left in left_alone.left if "keeps its name: 'old' is an alternative name of it" in left]
+    ip("link", "property", "del", "dev", "new", "altname", "foreign", netns="blue")
+    assert execute(session, undo.plan).errors == []
+    assert "altnames" not in seen("old", "blue")
+
+
 @pytest.fixture
 def configurator(session: Session, blue: str) -> Iterator[Configurator]:
     with Configurator(session) as configurator:
@@ -119,6 +144,14 @@ def configurator(session: Session, blue: str) -> Iterator[Configurator]:
 
 def right() -> bool:
     return fields("a", "blue") == CONFIGURED | {"altnames": ("uplink",)}
+
+
+def test_an_agent_renames_an_end_that_keeps_its_former_name(configurator: Configurator) -> None:
+    index = seen("a", "blue")["ifindex"]
+    put(configurator, *ends(**CONFIGURED | {"altnames": ["uplink", "a"]}, host_if_name="new"))
+    until(configurator, lambda: "new" in names("blue") and set(seen("new", "blue")["altnames"]) == {"uplink", "a"})
+    until(configurator, configured(configurator, "a", "b"))
+    assert seen("new", "blue")["ifindex"] == index
 
 
 def switch_down_and_on() -> None:

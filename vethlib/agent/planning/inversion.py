@@ -36,7 +36,7 @@ from vethlib.agent.config.mark import ADDRESS_PROTO, Mark, read_alias
 from vethlib.agent.config.model import IPV6_MIN_MTU, Interface
 from vethlib.agent.config.namespace import Namespace
 from vethlib.endfields.newaddress import as_given
-from vethlib.endfields.table import FIELDS
+from vethlib.endfields.table import ALTNAMES, FIELDS
 from vethlib.errors import InvalidValue
 from vethlib.links import Address, End, Veth, describe
 
@@ -122,14 +122,20 @@ class _Undoing:
         return Inverse(Plan((*self.deletes, *self.changes, *creates, *removals), {}), tuple(self.left))
 
     def _with_free_name(self, change: ChangeLink) -> ChangeLink | None:
-        """Return the change without the name if another link has that name by now; None if nothing remains."""
+        """Return the change without the name if that name is taken by now; None if nothing remains."""
         if "name" not in change.changes:
             return change
         now, old = change.changes["name"]
         holder = self.now.by_name.get((change.place, old))
         if holder is None or holder.id in self.deleted:
             return change
-        self.left.append(f"{describe(now, change.ref)} keeps its name: another link is called {old!r} now")
+        why = f"another link is called {old!r} now"
+        if holder.id == (change.place, change.index):
+            _, altnames = change.changes.get(ALTNAMES, ((), holder.link.altnames))
+            if old not in altnames:
+                return change
+            why = f"{old!r} is an alternative name of it now"
+        self.left.append(f"{describe(now, change.ref)} keeps its name: {why}")
         changes = {name: values for name, values in change.changes.items() if name != "name"}
         return replace(change, changes=changes) if changes or change.restored is not None else None
 
@@ -242,9 +248,9 @@ class _Undoing:
             value = present.value_of(name)
             if value is None and name in FIELDS and new == FIELDS[name].none:
                 value = new  # it was not read, because its mark says that there is nothing to be read
-            if value == new and old is not None:
+            if old is not None and _is_same_value(name, value, new):
                 fields[name] = (value, old)
-            elif value != old:
+            elif not _is_same_value(name, value, old):
                 self.left.append(f"{where}: {name} stays {value}, because another program has set it since")
         if not before.link.ipv6 and "mtu" in fields and present.link.mtu < IPV6_MIN_MTU <= before.link.mtu:
             fields["ipv6"] = (False, False)  # with the larger MTU, the kernel would enable it
@@ -376,3 +382,10 @@ def _interface(seen: SeenLink, mark: Mark, peer: Mark, end: End) -> Interface:
         ipv6=end.ipv6,
         **end.further,
     )
+
+
+def _is_same_value(name: str, one: object, other: object) -> bool:
+    """Return whether two values of a field mean the same: alternative names have the order in which they were added."""
+    if name == ALTNAMES and isinstance(one, tuple) and isinstance(other, tuple):
+        return set(one) == set(other)
+    return one == other
