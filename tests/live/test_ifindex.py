@@ -10,7 +10,7 @@ import pytest
 
 from tests.live.following import assert_right, known, told
 from tests.refusing import raises
-from tests.witness import host_state, ip, open_fds, poll, seen, wait_for_carrier
+from tests.witness import host_state, ip, open_fds, poll, rename, seen, wait_for_carrier
 from vethlib import End, InvalidValue, LinkNotFound, Netns, NetnsNotFound, Session, SessionClosed, Veth, ns
 from vethlib.ifindex import IfIndexCache, observatories, watching
 
@@ -79,6 +79,35 @@ def test_a_namespace_that_is_not_watched_is_not_guessed_at(cache: IfIndexCache, 
         cache.index("lo")
     with pytest.raises(InvalidValue):
         cache.index("lo", "no:where")
+
+
+def test_a_link_is_found_although_the_name_was_that_of_another_at_the_last_event_that_was_read(
+    session: Session, cache: IfIndexCache, blue: str
+) -> None:
+    former = session.create(Veth(End("va", "blue", up=False), End("vb", "blue", up=False))).a
+    cache.watch("blue")
+    ip("link", "del", "va", netns="blue")
+    ip("link", "add", "name", "va", "type", "veth", "peer", "name", "vb", netns="blue")
+    with Session() as other:
+        link = other.lookup("va", "blue")
+    assert cache.index("va", "blue") == former.index != link.index
+    assert cache.index(link) == link.index
+    assert cache.link(link).mac == link.mac
+    with pytest.raises(LinkNotFound) as caught:
+        cache.index(former)
+    assert caught.value.index == link.index
+
+
+def test_links_that_have_exchanged_their_names_are_found_before_their_events_are_read(
+    session: Session, cache: IfIndexCache, blue: str
+) -> None:
+    first, second = session.create(Veth(End("va", "blue", up=False), End("vb", "blue", up=False)))
+    cache.watch("blue")
+    for name, to in (("va", "vc"), ("vb", "va"), ("vc", "vb")):
+        rename(name, to, netns="blue")
+    with Session() as other:
+        assert cache.index(other.lookup("va", "blue")) == second.index
+        assert cache.index(other.lookup("vb", "blue")) == first.index
 
 
 def test_every_spelling_of_a_namespace_is_the_same_watch(

@@ -248,7 +248,7 @@ class IfIndexCache(WarnsUnclosed):
         name, netns, seen = locate(link, netns)
         watch = self._watches.get(netns) if isinstance(link, Link | End) else None
         record = None if watch is None else watch.table.get(name)
-        if record is None:
+        if record is None or seen not in (None, record.ifindex):
             record = self._find(name, netns)
         same_link(record.ifindex, seen, name, netns)
         return record, netns
