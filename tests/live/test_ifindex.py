@@ -294,6 +294,63 @@ def test_the_watch_of_a_name_follows_the_name_when_asked_for_again(
     assert_right(cache, [f"pid:{pid}", "blue"])
 
 
+@pytest.mark.parametrize(("before", "after"), [("blue", "netns:blue"), ("netns:blue", "blue")])
+def test_the_watch_of_a_name_follows_the_name_in_its_other_spelling(
+    session: Session, cache: IfIndexCache, blue: str, before: str, after: str
+) -> None:
+    with Netns.open("blue") as held:
+        session.create(Veth(End("va", "blue", up=False), End("vb", "blue", up=False)))
+        cache.watch_all([before, ""])
+        ns.remove("blue")
+        Netns.create("blue").close()
+        cache.watch(after)
+        for spelling in (before, after):
+            assert [link.name for link in cache.links(spelling)] == ["lo"]
+            assert cache.identity(spelling) == session.identity("blue")
+        with pytest.raises(NetnsNotFound):
+            cache.links(held)
+        assert told(cache.poll()) == [("netns-gone", before, None, None)]
+        session.create(Veth(End("vc", "blue", up=False), End("vd", up=False)))
+        assert cache.index("vc", before) == cache.index("vc", after)
+        cache.unwatch(before)
+        for spelling in (before, after):
+            with pytest.raises(NetnsNotFound):
+                cache.links(spelling)
+
+
+def test_the_watch_of_an_older_namespace_goes_on_by_its_other_reference_when_its_name_is_watched_again(
+    session: Session, cache: IfIndexCache, blue: str, spawn: Callable[[str], int]
+) -> None:
+    pid = spawn("blue")
+    session.create(Veth(End("va", "blue", up=False), End("vb", "blue", up=False)))
+    cache.watch_all(["blue", f"pid:{pid}"])
+    ns.remove("blue")
+    Netns.create("blue").close()
+    cache.watch("netns:blue")
+    assert [link.name for link in cache.links("blue")] == ["lo"]
+    assert cache.index("va", f"pid:{pid}")
+    assert cache.netns() == [f"pid:{pid}", "netns:blue"]
+    assert_right(cache, [f"pid:{pid}", "netns:blue", "blue"])
+
+
+def test_a_name_that_looks_like_another_reference_is_not_taken_for_it(
+    session: Session, cache: IfIndexCache, make_netns: Callable[..., None], spawn: Callable[[str], int]
+) -> None:
+    make_netns("blue")
+    pid = spawn("blue")
+    make_netns(f"netns:pid:{pid}")
+    session.create(Veth(End("va", f"pid:{pid}", up=False), End("vb", f"netns:pid:{pid}", up=False)))
+    cache.watch(f"netns:pid:{pid}")
+    with pytest.raises(NetnsNotFound):
+        cache.index("vb", f"pid:{pid}")
+    cache.watch(f"pid:{pid}")
+    for ref, name in ((f"pid:{pid}", "va"), (f"netns:pid:{pid}", "vb")):
+        assert [link.name for link in cache.links(ref)] == ["lo", name]
+    cache.unwatch(f"pid:{pid}")
+    with pytest.raises(NetnsNotFound):
+        cache.index("vb", f"pid:{pid}")
+
+
 def test_two_names_for_a_namespace_outlive_one_another(
     session: Session, cache: IfIndexCache, blue: str, spawn: Callable[[str], int]
 ) -> None:

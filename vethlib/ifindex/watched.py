@@ -7,7 +7,7 @@ from vethlib.links import NetnsRef
 from .observatory import Observatory
 from .watch import Watch
 
-__all__ = ["Watched"]
+__all__ = ["Watched", "spellings"]
 
 
 class Watched:
@@ -52,11 +52,10 @@ class Watched:
         watch.is_over = True
 
     def named(self, ref: NetnsRef) -> Watch | None:
-        """Return the namespace that was given by this reference in its other spelling: "netns:blue" for "blue"."""
+        """Return the namespace that was given by this reference, or by its other spelling: "netns:blue" for "blue"."""
         if ref is not None and not isinstance(ref, str):
             return None
-        ref = ref or ""
-        return self.by_ref.get(ref.removeprefix("netns:") if ref.startswith("netns:") else f"netns:{ref}")
+        return next((self.by_ref[each] for each in spellings(ref or "") if each in self.by_ref), None)
 
     def netns(self) -> list[NetnsRef]:
         """Return the first reference of each."""
@@ -69,3 +68,12 @@ class Watched:
     def at(self, observatory: Observatory) -> list[Watch]:
         """Return those that are watched from this observatory."""
         return [watch for watch in self.by_nsid.values() if watch.observatory is observatory]
+
+
+def spellings(ref: str) -> tuple[str, ...]:
+    """Return both spellings of a reference to a named namespace; any other reference has only one.
+
+    "pid:42" is not "netns:pid:42": the name of a namespace may contain a colon.
+    """
+    name = ref.removeprefix("netns:")
+    return (ref,) if not name or ":" in name else (name, f"netns:{name}")

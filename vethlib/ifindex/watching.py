@@ -27,7 +27,7 @@ cannot use up all of it:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Final
 
 from vethlib import ns
@@ -48,7 +48,7 @@ from .reader import FIRST_PAUSE, EventReader
 from .reports import RESYNC, Reports
 from .table import put, table_of
 from .watch import Watch
-from .watched import Watched
+from .watched import Watched, spellings
 
 __all__ = ["Watching"]
 
@@ -190,14 +190,17 @@ class Watching:
             watch.table = table_of(watch.fresh.values())
             watch.fresh = None
         if isinstance(ref, str):
-            before = self.watched.by_ref.get(ref)
-            self.watched.by_ref[ref] = watch
-            if before is not None and before is not watch:
-                self._lose_ref(before, ref)
+            by_ref = self.watched.by_ref
+            before = {spelling: by_ref[spelling] for spelling in spellings(ref) if spelling in by_ref}
+            for spelling in (ref, *before):
+                watch.add_ref(spelling)
+                by_ref[spelling] = watch
+            for former in {*before.values()} - {watch}:
+                self._lose_refs(former, before)
 
-    def _lose_ref(self, watch: Watch, ref: str) -> None:
-        """Remove a reference that now leads to another namespace; a watch without any other ends."""
-        others = tuple(other for other in watch.refs if other != ref)
+    def _lose_refs(self, watch: Watch, lost: Container[str]) -> None:
+        """Remove references that now lead to another namespace; a watch without any other ends."""
+        others = tuple(other for other in watch.refs if other not in lost)
         if others:
             watch.refs = others
         else:
