@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
 from tests.witness import ip
-from vethlib import End, IfIndexCache, InvalidValue, Link, LinkNotFound, Session, Veth, interface_index, ns
+from vethlib import BatchError, End, IfIndexCache, InvalidValue, Link, LinkNotFound, Session, Veth, interface_index, ns
 from vethlib.agent import PacketPort
 from vethlib.monitor import Monitor
 from vethlib.topology import Topology
@@ -70,12 +71,25 @@ def test_an_end_of_a_veth_is_changed_and_deleted(session: Session, pair: tuple[L
     assert links_of("blue") == set()
 
 
+def only_error(call: Callable[[], object]) -> None:
+    """Raise the error of the only item of a call with many."""
+    with pytest.raises(BatchError) as caught:
+        call()
+    (error,) = caught.value.exceptions
+    raise error
+
+
 CALLS: dict[str, Callable[[Session, Link], object]] = {
     **READERS,
     "stats": lambda session, link: session.stats(link),
     "set": lambda session, link: session.set(link, mtu=1300),
     "move": lambda session, link: session.move(link, to=""),
     "restore_addresses": lambda session, link: session.restore_addresses(link, addresses=[]),
+    "renew_addresses": lambda session, link: session.renew_addresses(link, addresses=[]),
+    "fields": lambda session, link: session.fields(link),
+    "ipv6_settings": lambda session, link: session.ipv6_settings(link),
+    "set_many": lambda session, link: only_error(partial(session.set_many, [link], mtu=1300)),
+    "delete_many": lambda session, link: only_error(partial(session.delete_many, [link], missing_ok=False)),
     "delete": lambda session, link: session.delete(link),
 }
 

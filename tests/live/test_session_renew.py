@@ -10,6 +10,7 @@ import pytest
 
 from tests.live.refusals import refused
 from tests.live.sysctls import sysctl
+from tests.refusing import raises
 from tests.witness import ip, nothing_changes, seen
 from vethlib import End, LinkNotFound, NetlinkError, Session, Veth
 from vethlib._nl.const import RTM_NEWADDR
@@ -75,6 +76,21 @@ def test_settings_of_ipv6_are_those_of_the_link_in_its_namespace(session: Sessio
     assert not session.ipv6_settings("va", blue).may_be_switched_off_for_a_duplicate
     sysctl(blue, "ipv6/conf/all/accept_dad", "2")
     assert session.ipv6_settings("va", blue).may_be_switched_off_for_a_duplicate
+
+
+def test_settings_of_ipv6_are_found_by_an_alternative_name_and_a_link(session: Session, blue: str, link: int) -> None:
+    sysctl(blue, "ipv6/conf/va/accept_dad", "2")
+    found = session.set("va", blue, altnames=["an-alternative-name-of-30-bytes"])
+    settings = session.ipv6_settings("va", blue)
+    assert settings.accept_dad == 2
+    assert session.ipv6_settings("an-alternative-name-of-30-bytes", blue) == settings
+    assert session.ipv6_settings(found) == settings
+
+
+@pytest.mark.parametrize("name", ["missing", "all", "default"])
+def test_a_missing_link_has_no_settings_of_ipv6(session: Session, blue: str, name: str) -> None:
+    with raises(LinkNotFound, netns="blue"):
+        session.ipv6_settings(name, blue)
 
 
 def test_a_link_without_ipv6_has_no_settings_of_it(session: Session, blue: str, link: int) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 from vethlib.endfields.checks import check_sysctls
 from vethlib.errors import LinkNotFound, NetnsNotFound, VethError
 from vethlib.linkref import Item, LinkRef, as_items, locate
-from vethlib.links import FURTHER, Address, Link, NetnsRef, Stats, check_kernel_name, check_lookup_name, describe
+from vethlib.links import FURTHER, Address, Link, NetnsRef, Stats, check_lookup_name, describe
 from vethlib.session.core.ipv6 import IPv6Settings, read_settings
 from vethlib.session.core.refusal import loading
 from vethlib.session.read.lookup import look_up
@@ -126,12 +126,16 @@ class ReadingSession(SessionBase):
     def ipv6_settings(self, name: LinkRef, netns: NetnsRef = "") -> IPv6Settings:
         """Return whether IPv6 is disabled on a link, and whether its addresses are checked for duplicates.
 
-        Raises NetnsNotFound, NotPermitted, NetlinkError (ENOENT: the link does not support IPv6).
+        Raises LinkNotFound, NetnsNotFound, NotPermitted, NetlinkError (ENOENT: the link does not support IPv6).
         """
-        name, netns, _ = locate(name, netns)
-        check_kernel_name(name)
+        name, netns, seen = locate(name, netns)
+        check_lookup_name(name)
         with self._namespaces() as namespaces:
-            return read_settings(namespaces(netns), name)
+            request = f"read the IPv6 settings of {describe(name, netns)}"
+            target = Target(namespaces(netns), name, netns, request, seen)
+            link = find(namespaces, target)
+            target.check_ifindex(link.ifindex)
+            return read_settings(target.place, link.name)
 
     def stats(self, name: LinkRef, netns: NetnsRef = "") -> Stats:
         """Return the 64-bit counters of a link. Raises LinkNotFound, NetnsNotFound."""
