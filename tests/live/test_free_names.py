@@ -10,7 +10,7 @@ import pytest
 
 from tests.live.older_kernel import without_echo
 from tests.witness import host_state, ip, names, seen
-from vethlib import BatchError, End, InvalidValue, LinkExists, Session, Veth
+from vethlib import BatchError, End, InvalidValue, LinkExists, NetnsNotFound, Session, Veth, ns
 from vethlib.session.read import reading
 from vethlib.session.write import freenames
 
@@ -48,6 +48,43 @@ def test_many_pairs_pass_over_what_is_taken_and_what_others_of_them_are_called(s
     assert [pair.a.name for pair in pairs] == [*expected, "veth5"]
     assert [pair.b.name for pair in pairs] == [*(f"other{number}" for number in range(100)), "x"]
     assert names("blue") == {"veth3", "veth70", "veth5", *expected}
+
+
+def test_a_name_that_the_call_needs_as_an_alternative_one_is_not_taken(session: Session, blue: str) -> None:
+    a, b = session.create(Veth(End("x*", "blue", altnames=["x1"]), End("y", "netns:blue", altnames=["x0"])))
+    assert (a.name, b.name) == ("x2", "y")
+    assert [seen(name, "blue")["altnames"] for name in ("x2", "y")] == [["x1"], ["x0"]]
+
+
+def test_a_name_that_the_call_needs_in_another_namespace_only_is_taken(
+    session: Session, blue: str, red: str, spawn: Callable[[str], int]
+) -> None:
+    pid = spawn("blue")
+    pair = session.create(Veth(End("q*", "blue"), End("q0", "red", altnames=["q1"])))
+    assert [link.name for link in pair] == ["q0", "q0"]
+    with ns.Netns.open("blue") as held:
+        veths = [
+            Veth(End("q*", "netns:blue"), End("q4", "blue")),
+            Veth(End("q*", "red"), End("q1", held)),
+            Veth(End("q*", "blue"), End("q2", f"pid:{pid}", altnames=["q3"])),
+        ]
+        # The last of them are built later, when the first have names.
+        veths += [Veth(End("f*", "red", up=False), End("f*", up=False)) for _ in range(80)]
+        veths += [Veth(End("q5", f"pid:{pid}", up=False), End("f2", "red", altnames=["f4"], up=False))]
+        pairs = session.create_many(veths)
+    assert [pair.a.name for pair in pairs[:3]] == ["q6", "q2", "q7"]
+    assert [pair.a.name for pair in pairs[3:7]] == ["f0", "f1", "f3", "f5"]
+    assert [pair.b.name for pair in pairs[3:83]] == [f"f{number}" for number in range(80)]
+    assert {"q0", "q1", "q2", "q4", "q5", "q6", "q7"} == names("blue")
+
+
+def test_a_namespace_that_does_not_exist_affects_its_own_pair_only(session: Session, blue: str) -> None:
+    veths = [Veth(End("q*", "blue"), End("x")), Veth(End("q0", "nowhere"), End("y"))]
+    with pytest.raises(BatchError) as refused:
+        session.create_many(veths, on_error="continue")
+    (error,) = refused.value.exceptions
+    assert isinstance(error, NetnsNotFound)
+    assert names("blue") == {"q0"}
 
 
 def with_names_taken_meanwhile(monkeypatch: pytest.MonkeyPatch, take: Callable[[], object]) -> None:

@@ -150,6 +150,15 @@ class Namespaces(Closing):
             self._by_ref[ref] = place  # type: ignore[index]
         return place
 
+    def identity(self, ref: NetnsRef) -> Identity:
+        """Return the identity of a namespace that need not be open, and is not kept open. Raises as when opening it."""
+        if ref is None or ref == "":
+            return self.home.identity
+        if self._by_ref is not None and isinstance(ref, str) and (place := self._by_ref.get(ref)) is not None:
+            return place.identity
+        with ns.open_owned(ref, self._resolver) as owner:
+            return ns.identity(owner.fileno())
+
     def socket(self, place: OpenNetns) -> RtnlSocket:
         """Return the rtnetlink socket in `place`, the same one during the call."""
         if place.socket is None:

@@ -9,10 +9,12 @@ next attempt looks again, and passes over some names at random, because others m
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from vethlib.errors import VethError
 from vethlib.links import End
 from vethlib.session.core.namespaces import Identity, Namespaces, OpenNetns
+from vethlib.session.core.slabs import by_reference
 from vethlib.session.read.reading import table
 
 __all__ = ["FreeNames", "is_open"]
@@ -28,12 +30,13 @@ def is_open(end: End) -> bool:
 class FreeNames:
     """The names that one call has found to be taken, or has chosen.
 
-    `ends` are all ends that it creates: names that are given are not chosen for another.
+    `ends` are all ends that it creates: names and alternative names that are given are not chosen for another end in
+    the same namespace, even if the end that has them is created later.
     """
 
     def __init__(self, ends: Iterable[End]) -> None:
         self._ends = ends
-        self._given: set[str] | None = None
+        self._given: dict[Identity, set[str]] | None = None
         self._taken: dict[Identity, set[str]] = {}
         self._next: dict[tuple[Identity, str], int] = {}
 
@@ -61,8 +64,25 @@ class FreeNames:
 
     def _look(self, namespaces: Namespaces, place: OpenNetns) -> None:
         if self._given is None:
-            self._given = {end.name for end in self._ends}
-        taken = self._taken.setdefault(place.identity, set(self._given))
+            self._given = _given_names(namespaces, list(self._ends))
+        taken = self._taken.setdefault(place.identity, set(self._given.get(place.identity, ())))
         for link in table(namespaces, place):
             taken.add(link.name)
             taken.update(link.altnames)
+
+
+def _given_names(namespaces: Namespaces, ends: Sequence[End]) -> dict[Identity, set[str]]:
+    """Return the names and alternative names that are given, by namespace."""
+    given: dict[Identity, set[str]] = {}
+    for positions in by_reference(end.netns for end in ends):
+        try:
+            identity = namespaces.identity(ends[positions[0]].netns)
+        except VethError:
+            continue  # nothing is created there, or its pairs report that
+        names = given.setdefault(identity, set())
+        for position in positions:
+            end = ends[position]
+            names.update(end.altnames)
+            if not is_open(end):
+                names.add(end.name)
+    return given
