@@ -12,11 +12,16 @@ names where they are replaced:
    identity and whatever their names.
 
 Every call of vethlib therefore blocks its thread, with all greenlets in it, until it returns.
+
+Some system calls are here, too, because Pythons that were built with old kernel headers (conda's, and earlier ones of
+python-build-standalone, which uv installs) have no functions for them. Where the kernel has no such call either, these
+raise OSError (ENOSYS).
 """
 
 from __future__ import annotations
 
 import builtins
+import errno
 import importlib
 import os
 import sys
@@ -31,6 +36,8 @@ if TYPE_CHECKING:
     from _thread import _local as local
     from _thread import start_new_thread as start_native
     from collections.abc import Callable, Iterable
+    from os import memfd_create, pidfd_open
+    from signal import pidfd_send_signal
     from threading import Lock, RLock, get_native_id
 
 __all__ = [
@@ -42,7 +49,10 @@ __all__ = [
     "for_caller",
     "get_native_id",
     "local",
+    "memfd_create",
     "original_os",
+    "pidfd_open",
+    "pidfd_send_signal",
     "posix",
     "privately",
     "real_subprocess",
@@ -91,6 +101,7 @@ def _original(name: str, *replaceable: str) -> ModuleType:
 
 
 if not TYPE_CHECKING:
+    import _signal
     import _socket
     import socket as _socket_module
 
@@ -269,3 +280,56 @@ def real_subprocess() -> Any:
         for name in ("SubprocessError", "CalledProcessError", "TimeoutExpired", "CompletedProcess"):
             setattr(_private["subprocess"], name, getattr(usual, name))
     return _private["subprocess"]
+
+
+_PIDFD_SEND_SIGNAL, _PIDFD_OPEN = 424, 434
+_OFFSET = ("alpha", "mips")  # machines that add an offset of their own to these numbers (arch/*/kernel/syscalls)
+
+
+def _pidfd_open(pid: int, flags: int = 0, /) -> int:
+    return _syscall(_PIDFD_OPEN, pid, flags)
+
+
+def _pidfd_send_signal(pidfd: int, number: int, siginfo: None = None, flags: int = 0, /) -> None:
+    assert siginfo is None
+    _syscall(_PIDFD_SEND_SIGNAL, pidfd, number, 0, flags)
+
+
+def _memfd_create(name: str, flags: int, /) -> int:
+    import ctypes
+
+    try:
+        create = ctypes.CDLL(None, use_errno=True).memfd_create  # its number depends on the machine
+    except AttributeError:
+        raise _not_implemented() from None
+    return _returned(create(name.encode(), ctypes.c_uint(flags)))
+
+
+def _syscall(number: int, *arguments: int) -> int:
+    if sys.platform != "linux" or os.uname().machine.startswith(_OFFSET):
+        raise _not_implemented()
+    import ctypes
+
+    call = ctypes.CDLL(None, use_errno=True).syscall
+    call.restype = ctypes.c_long
+    return _returned(call(*map(ctypes.c_long, (number, *arguments))))
+
+
+def _returned(result: int) -> int:
+    if result < 0:
+        import ctypes
+
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return result
+
+
+def _not_implemented() -> OSError:
+    return OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+
+if not TYPE_CHECKING:
+    # Python's own functions are preferred: they are written in C, so that a descriptor can be opened and owned in one
+    # step (ns/descriptor.py).
+    pidfd_open = getattr(os, "pidfd_open", _pidfd_open)
+    pidfd_send_signal = getattr(_signal, "pidfd_send_signal", _pidfd_send_signal)
+    memfd_create = getattr(os, "memfd_create", _memfd_create)

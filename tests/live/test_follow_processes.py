@@ -19,7 +19,7 @@ from tests.patience import Patience
 from tests.programs import attended
 from tests.witness import open_fds
 from vethlib import NetlinkError, ns
-from vethlib.follow import Follower
+from vethlib.follow import Follower, processes
 from vethlib.follow.processes import LOOK, PIDFD_THREAD
 
 
@@ -182,7 +182,7 @@ def _no_descriptors_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         return pidfd_open(pid, flags)
 
-    monkeypatch.setattr(os, "pidfd_open", before_linux_6_9)
+    monkeypatch.setattr(processes, "pidfd_open", before_linux_6_9)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.EPERM])
@@ -192,7 +192,7 @@ def test_where_processes_have_no_descriptors_their_end_is_told_a_second_later(
     def refuse(*_: int) -> int:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(os, "pidfd_open", refuse)
+    monkeypatch.setattr(processes, "pidfd_open", refuse)
     process = sleeper()
     ref = f"pid:{process.pid}"
     follower.follow([ref])

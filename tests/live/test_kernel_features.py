@@ -49,7 +49,7 @@ def test_no_feature_is_judged_by_the_version(since: str, monkeypatch: pytest.Mon
 
 
 def test_processes_that_cannot_be_opened_are_missed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "pidfd_open", refuse)
+    monkeypatch.setattr(kernel_features, "pidfd_open", refuse)
     assert (found()["5.3"], found()["6.9"]) == (False, False)
 
 

@@ -362,7 +362,7 @@ def test_a_process_that_cannot_be_followed_is_an_error(
     def fail(_pid: int, _flags: int) -> int:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(os, "pidfd_open", fail)
+    monkeypatch.setattr(elsewhere, "pidfd_open", fail)
     with pytest.raises(NetnsNotFound if number == errno.ENOENT else NetlinkError) as raised:
         Netns.of_process(mover.pid)
     assert str(mover.pid) in str(raised.value)

@@ -468,10 +468,10 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 # What refuses for once to start the supervisor, as code that a script executes before it starts a program.
 REFUSALS = {
-    "no descriptor for the pipe": "supervision.os = Refusing('pipe2', errno.EMFILE)",
-    "no descriptor for the process": "supervision.os = Refusing('pidfd_open', errno.EMFILE)",
-    "a sandbox without pidfds": "supervision.os = Refusing('pidfd_open', errno.EPERM)",
-    "no memory for a pidfd": "supervision.os = Refusing('pidfd_open', errno.ENOMEM)",
+    "no descriptor for the pipe": "supervision.os = Os()",
+    "no descriptor for the process": "supervision.pidfd_open = partial(refuse, errno.EMFILE)",
+    "a sandbox without pidfds": "supervision.pidfd_open = partial(refuse, errno.EPERM)",
+    "no memory for a pidfd": "supervision.pidfd_open = partial(refuse, errno.ENOMEM)",
     "no shell": "supervision._DETACHED = ['/no/such/shell']",
     "a shell that can start no process": "supervision._DETACHED = ['/bin/sh', '-c', 'exit 2']",
 }
@@ -481,15 +481,15 @@ REFUSALS = {
 def test_a_supervisor_that_cannot_be_started_is_an_error_and_the_next_program_starts_one(refusal: str) -> None:
     script = f"""{PROLOGUE}
 import errno
+from functools import partial
 from vethlib import VethError
 from vethlib.topology.programs import supervision
 usual = dict(vars(supervision))
-class Refusing:
-    def __init__(self, name, number):
-        self.name, self.number = name, number
+def refuse(number, *_):
+    raise OSError(number, os.strerror(number))
+class Os:
+    pipe2 = partial(refuse, errno.EMFILE)
     def __getattr__(self, name):
-        if name == self.name:
-            raise OSError(self.number, os.strerror(self.number))
         return getattr(os, name)
 {REFUSALS[refusal]}
 a.ping(a.ipv4)
@@ -500,7 +500,7 @@ except VethError:
     assert os.listdir('/proc/self/fd') == before
 else:
     raise AssertionError('not refused')
-vars(supervision).update(os=usual['os'], _DETACHED=usual['_DETACHED'])
+vars(supervision).update(usual)
 tell(a.start(['sleep', '60']).pid, b.start(['sleep', '60']).pid)
 os.kill(os.getpid(), signal.SIGKILL)
 """

@@ -34,6 +34,12 @@ def test_programs_are_started_by_nothing_that_others_replace() -> None:
     assert [name for name, text in code.items() if "subprocess.Popen(" in text] == []
 
 
+def test_no_system_call_is_made_by_a_function_that_some_pythons_lack() -> None:
+    lacking = re.compile(r"\b(os|signal)\.(pidfd_open|pidfd_send_signal|memfd_create|MFD_\w+)")
+    found = {str(path.relative_to(ROOM)) for path in ROOM.rglob("*.py") if lacking.search(path.read_text())}
+    assert found == {"topology/programs/supervisor.py"}  # a program that imports nothing of vethlib, and checks first
+
+
 def test_the_usual_subprocess_is_used_while_it_is_intact(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _primitives.real_subprocess() is subprocess
     monkeypatch.setattr(subprocess, "_time", lambda: 0.0)

@@ -17,7 +17,7 @@ import resource
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from vethlib._primitives import select, time
+from vethlib._primitives import pidfd_open, select, time
 from vethlib.ns.descriptor import Descriptor
 
 __all__ = ["LOOK", "Processes", "is_of_process"]
@@ -175,7 +175,7 @@ def _opened(number: int) -> Descriptor | None:
 
 def _pidfd(number: int, flags: int) -> Descriptor:
     # Opened and owned in one go (vethlib/ns/descriptor.py).
-    return next(map(Descriptor.fromfd, map(os.pidfd_open, (number,), (flags,))))
+    return next(map(Descriptor.fromfd, map(pidfd_open, (number,), (flags,))))
 
 
 def _no_process() -> ProcessLookupError:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from vethlib import ns
-from vethlib._primitives import posix, real_subprocess, select
+from vethlib._primitives import pidfd_open, pidfd_send_signal, posix, real_subprocess, select
 from vethlib.errors import NetlinkError, VethError
 from vethlib.ns.syscalls import MS_BIND, mount
 
@@ -125,10 +125,10 @@ def _end_processes(inside: set[tuple[int, int]]) -> None:
     waiting = 0
     for pid in filter(str.isdecimal, os.listdir("/proc")):
         try:
-            fd = os.pidfd_open(int(pid))  # from here on, the number cannot be reused
+            fd = pidfd_open(int(pid))  # from here on, the number cannot be reused
             seen = os.stat(f"/proc/{pid}/ns/net")
             if (seen.st_dev, seen.st_ino) in inside:
-                signal.pidfd_send_signal(fd, signal.SIGKILL)
+                pidfd_send_signal(fd, signal.SIGKILL)
                 ended.register(fd, select.POLLIN)
                 waiting += 1
         except OSError:

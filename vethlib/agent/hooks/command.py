@@ -20,10 +20,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
+from vethlib._primitives import memfd_create, pidfd_open
 from vethlib.agent.process.descriptors import as_given
 
 __all__ = ["run"]
 
+_MFD_CLOEXEC: Final = 1  # include/uapi/linux/memfd.h
 _KEPT: Final = 300  # bytes of its stderr
 _LEFT_OUT: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "JOURNAL_STREAM")
 _SIGNALS: Final = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
@@ -72,7 +74,7 @@ def _spawn(argv: Sequence[str], stdin: bytes, environment: Mapping[str, str], co
     inherited = {
         key: value for key, value in os.environ.items() if not key.startswith("VETHLIB_") and key not in _LEFT_OUT
     }
-    event = os.memfd_create("event", os.MFD_CLOEXEC)
+    event = memfd_create("event", _MFD_CLOEXEC)
     try:
         os.write(event, stdin)
         os.lseek(event, 0, os.SEEK_SET)
@@ -112,7 +114,7 @@ async def _until_it_ends(pid: int, complaint: int, stderr: bytearray) -> None:
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     try:
-        pidfd = os.pidfd_open(pid)
+        pidfd = pidfd_open(pid)
     except ProcessLookupError:
         return  # it has ended, and the kernel has reaped it, because the program ignores SIGCHLD
     try:
@@ -146,7 +148,7 @@ def _end(pid: int) -> int | None:
             if ended:
                 return os.waitstatus_to_exitcode(status)
             # A killed process ends at once, unless it hangs in the kernel.
-            pidfd = os.pidfd_open(pid)
+            pidfd = pidfd_open(pid)
             try:
                 poller = select.poll()
                 poller.register(pidfd, select.POLLIN)

@@ -17,6 +17,7 @@ from vethlib._nl.addr import dump_addrs, new_addr, parse_addr
 from vethlib._nl.const import NETLINK_GET_STRICT_CHK, NETLINK_ROUTE, SOL_NETLINK
 from vethlib._nl.link import NewEnd, create_veth, get_link, parse_link, set_link, set_up
 from vethlib._nl.sock import RtnlSocket
+from vethlib._primitives import pidfd_open
 from vethlib.cli.host.doctor_checks import Finding
 from vethlib.errors import VethError
 from vethlib.follow.processes import PIDFD_THREAD
@@ -63,11 +64,11 @@ def _checks_dumps_strictly() -> bool:
 
 
 def _opens_pidfds() -> bool:
-    return _works(lambda: os.close(os.pidfd_open(os.getpid())))
+    return _works(lambda: os.close(pidfd_open(os.getpid())))
 
 
 def _opens_pidfds_of_threads() -> bool:
-    return _works(lambda: os.close(os.pidfd_open(os.getpid(), PIDFD_THREAD)))
+    return _works(lambda: os.close(pidfd_open(os.getpid(), PIDFD_THREAD)))
 
 
 def _works(call: Callable[[], object]) -> bool:

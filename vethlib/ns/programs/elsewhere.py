@@ -7,10 +7,9 @@ event for that, so its namespace is checked every few milliseconds; the end of t
 from __future__ import annotations
 
 import errno
-import os
 from typing import Final
 
-from vethlib._primitives import select, time
+from vethlib._primitives import pidfd_open, select, time
 from vethlib.errors import InvalidValue, NetlinkError, NetnsNotFound, WaitTimeout, errno_text
 from vethlib.ns.descriptor import Descriptor, current
 from vethlib.ns.reference import identity, open_owned, parse
@@ -60,7 +59,7 @@ def _checked(pid: int, timeout: float) -> str:
 def _pidfd(pid: int, ref: str) -> Descriptor:
     try:
         # Opened and owned in one step (descriptor.py).
-        return next(map(Descriptor.fromfd, map(os.pidfd_open, (pid,), (0,))))
+        return next(map(Descriptor.fromfd, map(pidfd_open, (pid,), (0,))))
     except OSError as error:
         if error.errno == errno.ESRCH:
             raise _gone(pid, ref) from None

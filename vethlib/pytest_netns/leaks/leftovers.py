@@ -18,7 +18,7 @@ from vethlib import ns
 from vethlib._nl.link import delete_link, get_link, parse_link
 from vethlib._nl.nsid import get_nsid, parse_nsid
 from vethlib._nl.sock import RtnlSocket
-from vethlib._primitives import select, socket
+from vethlib._primitives import pidfd_open, pidfd_send_signal, select, socket
 from vethlib.errors import VethError
 from vethlib.ns.reference import HasFileno
 from vethlib.topology.live.node import Node
@@ -155,7 +155,7 @@ def kill(processes: Iterable[Found]) -> list[Found]:
     killed, fds = [], []
     for process in processes:
         try:
-            fd = os.pidfd_open(process.number)
+            fd = pidfd_open(process.number)
         except OSError:
             continue
         fds.append(fd)
@@ -164,7 +164,7 @@ def kill(processes: Iterable[Found]) -> list[Found]:
             seen = os.stat(f"/proc/{process.number}/ns/net")
             if (seen.st_dev, seen.st_ino) == process.netns:
                 killed.append(process._replace(text=_command(process.number)))
-                signal.pidfd_send_signal(fd, signal.SIGKILL)
+                pidfd_send_signal(fd, signal.SIGKILL)
     for fd in fds:
         ended = select.poll()
         ended.register(fd, select.POLLIN)

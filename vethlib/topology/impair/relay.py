@@ -14,7 +14,7 @@ from typing import Any, Final
 from vethlib import ns
 from vethlib._closing import Closing
 from vethlib._nl.const import RTNLGRP_LINK
-from vethlib._primitives import Lock, real_subprocess, socket
+from vethlib._primitives import Lock, pidfd_open, real_subprocess, socket
 from vethlib.errors import NetlinkError
 from vethlib.links import Pair
 from vethlib.session.core.refusal import system_errors
@@ -168,7 +168,7 @@ def _sockets(names: Sequence[str]) -> list[socket.socket]:
 
 
 def _begun(control: socket.socket, sockets: Sequence[socket.socket], indexes: Sequence[int]) -> subprocess.Popen[bytes]:
-    owner = os.pidfd_open(os.getpid())
+    owner = pidfd_open(os.getpid())
     try:
         events, *halves = (one.fileno() for one in sockets)
         descriptors = [control.fileno(), owner, events]

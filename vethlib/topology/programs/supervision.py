@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 
-from vethlib._primitives import RLock, posix, real_subprocess, select
+from vethlib._primitives import RLock, pidfd_open, posix, real_subprocess, select
 from vethlib.errors import NetlinkError, NotPermitted, errno_text
 from vethlib.ns.syscalls import CLONE_NEWNET, unshare
 
@@ -89,7 +89,7 @@ def _begin(reported: _Reported) -> None:
     opened: list[int] = []
     try:
         opened += os.pipe2(os.O_CLOEXEC)
-        opened.append(os.pidfd_open(os.getpid()))
+        opened.append(pidfd_open(os.getpid()))
         reading, writing, owner = opened
         os.set_blocking(writing, False)
         shell = real_subprocess().run(

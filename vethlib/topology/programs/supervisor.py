@@ -24,6 +24,7 @@ seen to have ended. Processes that are older than the dead process are left alon
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import select
@@ -68,7 +69,7 @@ class Supervised:
             os.close(self._programs.pop(number))
         elif word == "+pid" and number not in self._programs:
             try:
-                self._programs[number] = os.pidfd_open(number)
+                self._programs[number] = _pidfd_open(number)
             except OSError:
                 pass  # it has ended, or there is no descriptor for it: it ends with its namespace
 
@@ -113,7 +114,7 @@ class Supervised:
         sent = [_send(pidfd, number, whole_group=True) for pidfd in self._programs.values()]
         for pid in self._processes(namespaces):
             try:
-                pidfd = os.pidfd_open(pid)  # from here on, the number cannot be reused
+                pidfd = _pidfd_open(pid)  # from here on, the number cannot be reused
             except OSError:
                 continue
             if _netns(pid) in namespaces:
@@ -188,10 +189,8 @@ def _cookie(netns: int) -> int:
 
 def _send(pidfd: int, number: int, *, whole_group: bool = False) -> bool:
     """Send a signal to a process, or to the group that it leads; return False if it has ended."""
-    import signal
-
     try:
-        signal.pidfd_send_signal(pidfd, number, None, _OF_GROUP if whole_group else 0)
+        _pidfd_send_signal(pidfd, number, _OF_GROUP if whole_group else 0)
     except (ProcessLookupError, PermissionError):
         return False  # it has ended, or belongs to another user now
     except OSError:  # EINVAL: an older kernel
@@ -200,15 +199,13 @@ def _send(pidfd: int, number: int, *, whole_group: bool = False) -> bool:
 
 
 def _send_to_group(pidfd: int, number: int) -> bool:
-    import signal
-
     pid = _pid(pidfd)
     try:
         # As long as the leader exists, the number of its group cannot be reused.
         if pid > 0 and os.getpgid(pid) == pid:
             os.killpg(pid, number)
         else:
-            signal.pidfd_send_signal(pidfd, number)
+            _pidfd_send_signal(pidfd, number)
     except OSError:
         return False
     return True
@@ -225,6 +222,31 @@ def _spare(descriptor: int) -> list[int]:
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     return [os.dup(descriptor) for _ in range(min(_SPARE, most // 4))]
+
+
+def _pidfd_open(pid: int) -> int:
+    return os.pidfd_open(pid) if hasattr(os, "pidfd_open") else _syscall(434, pid, 0)
+
+
+def _pidfd_send_signal(pidfd: int, number: int, flags: int = 0) -> None:
+    import signal
+
+    if hasattr(signal, "pidfd_send_signal"):
+        signal.pidfd_send_signal(pidfd, number, None, flags)
+    else:
+        _syscall(424, pidfd, number, 0, flags)
+
+
+def _syscall(number: int, *arguments: int) -> int:
+    """Make a system call for which this Python has no function, as _primitives.py does. Raises OSError."""
+    import ctypes
+
+    if os.uname().machine.startswith(("alpha", "mips")):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    result = ctypes.CDLL(None, use_errno=True).syscall(*map(ctypes.c_long, (number, *arguments)))
+    if result < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return int(result)
 
 
 def supervise(owner: int, pipe: int) -> None:
