@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -13,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from tests.programs import attended
 from tests.witness import open_fds, poll
 from vethlib import Session, ns
 from vethlib.agent import Configurator, Interface
-from vethlib.agent.hooks import Hooks
+from vethlib.agent.hooks import Hooks, command
 from vethlib.agent.hooks.post import _trust
 from vethlib.agent.reconcile.statuses import StatusChange
 from vethlib.agent.state import State
@@ -203,6 +205,55 @@ def test_closing_leaves_no_child_no_thread_and_no_descriptor(script: Callable[[s
     (counts,) = hooks.counts()
     assert (counts.delivered, counts.dropped, counts.waiting) == (0, 3, 0)
     hooks.tell(change("d"))  # too late, and no error
+
+
+def children() -> set[int]:
+    """The children of this process, zombies included."""
+    stats = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            stats.append((int(path.parent.name), path.read_text().rpartition(")")[2].split()))
+    return {pid for pid, fields in stats if int(fields[1]) == os.getpid()}
+
+
+@pytest.fixture(params=[errno.EPERM, errno.ENOSYS, errno.EMFILE])
+def _no_pidfds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a sandbox that does not know pidfd_open(2), before Linux 5.3, or with no descriptor left."""
+
+    def refuse(pid: int) -> int:
+        raise OSError(request.param, os.strerror(request.param))
+
+    monkeypatch.setattr(command, "pidfd_open", refuse)
+
+
+@pytest.mark.usefixtures("_no_pidfds")
+def test_a_command_runs_and_leaves_nothing_where_processes_have_no_descriptors(
+    script: Callable[[str], str], tmp_path: Path
+) -> None:
+    before = children()
+    with Hooks([script("sleep 0.1; touch done$VETHLIB_NAME"), script("exit 3")]) as hooks:
+        hooks.tell(change("0"))
+        assert hooks.drain(PATIENCE)
+        fds = open_fds()
+        for number in range(1, 10):
+            hooks.tell(change(f"{number}"))
+        assert hooks.drain(PATIENCE)
+        assert [(counts.delivered, counts.failed) for counts in hooks.counts()] == [(10, 0), (0, 10)]
+        assert (open_fds(), children() - before) == (fds, set())
+    assert len(list(tmp_path.glob("done*"))) == 10
+
+
+@pytest.mark.usefixtures("_no_pidfds")
+def test_a_command_that_takes_too_long_is_reaped_where_processes_have_no_descriptors(
+    script: Callable[[str], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    before = children()
+    with Hooks([script("sleep 60")], timeout=1) as hooks:
+        hooks.tell(change("a"))
+        assert hooks.drain(PATIENCE)
+        assert hooks.counts()[0].failed == 1
+        assert children() - before == set()
+    assert "it took longer than 1 s and was killed" in caplog.text
 
 
 def test_telling_never_waits_and_a_hook_that_hangs_is_in_nobody_elses_way(

@@ -14,19 +14,21 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import select
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
-from vethlib._primitives import memfd_create, pidfd_open
+from vethlib._primitives import memfd_create, pidfd_open, time
 from vethlib.agent.process.descriptors import as_given
 
 __all__ = ["run"]
 
 _MFD_CLOEXEC: Final = 1  # include/uapi/linux/memfd.h
 _KEPT: Final = 300  # bytes of its stderr
+_LOOK: Final = 0.03  # seconds between checks of a command without a pidfd
+_HANG: Final = 1.0  # seconds for a killed command to end
+_PAUSE: Final = 0.001  # seconds between checks of a killed command
 _LEFT_OUT: Final = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "JOURNAL_STREAM")
 _SIGNALS: Final = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
 
@@ -56,9 +58,11 @@ async def run(argv: Sequence[str], stdin: bytes, environment: Mapping[str, str],
         except TimeoutError:
             timed_out = True
     finally:
-        status = _end(pid)
-        _collect(complaint, stderr)
-        os.close(complaint)
+        try:
+            status = _end(pid)
+            _collect(complaint, stderr)
+        finally:
+            os.close(complaint)
     if timed_out:
         return f"it took longer than {timeout:g} s and was killed; raise --hook-timeout, or make it faster" + _quoted(
             stderr
@@ -112,19 +116,35 @@ def _inheritable() -> list[int]:
 
 async def _until_it_ends(pid: int, complaint: int, stderr: bytearray) -> None:
     loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
+    loop.add_reader(complaint, lambda: _collect(complaint, stderr) or loop.remove_reader(complaint))
+    try:
+        await _end_of(pid)
+    finally:
+        loop.remove_reader(complaint)
+
+
+async def _end_of(pid: int) -> None:
+    loop = asyncio.get_running_loop()
     try:
         pidfd = pidfd_open(pid)
-    except ProcessLookupError:
-        return  # it has ended, and the kernel has reaped it, because the program ignores SIGCHLD
+    except OSError:  # a sandbox does not know pidfd_open, no descriptor is left, or the command has been reaped
+        while not _has_ended(pid):
+            await asyncio.sleep(_LOOK)
+        return
+    ended = asyncio.Event()
     try:
         loop.add_reader(pidfd, ended.set)
-        loop.add_reader(complaint, lambda: _collect(complaint, stderr) or loop.remove_reader(complaint))
         await ended.wait()
     finally:
         loop.remove_reader(pidfd)
-        loop.remove_reader(complaint)
         os.close(pidfd)
+
+
+def _has_ended(pid: int) -> bool:
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True  # the kernel has reaped it, because the program ignores SIGCHLD, or another part of the program has
 
 
 def _collect(complaint: int, stderr: bytearray) -> bool:
@@ -148,13 +168,9 @@ def _end(pid: int) -> int | None:
             if ended:
                 return os.waitstatus_to_exitcode(status)
             # A killed process ends at once, unless it hangs in the kernel.
-            pidfd = pidfd_open(pid)
-            try:
-                poller = select.poll()
-                poller.register(pidfd, select.POLLIN)
-                poller.poll(1000)
-            finally:
-                os.close(pidfd)
+            deadline = time.monotonic() + _HANG
+            while not _has_ended(pid) and time.monotonic() < deadline:
+                time.sleep(_PAUSE)
     return None
 
 
