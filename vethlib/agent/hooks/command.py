@@ -15,7 +15,7 @@ import asyncio
 import errno
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -78,6 +78,8 @@ def _spawn(argv: Sequence[str], stdin: bytes, environment: Mapping[str, str], co
     inherited = {
         key: value for key, value in os.environ.items() if not key.startswith("VETHLIB_") and key not in _LEFT_OUT
     }
+    fds = list(map(int, os.listdir("/proc/self/fd")))
+    inheritable = _inheritable(fds)
     event = memfd_create("event", _MFD_CLOEXEC)
     try:
         os.write(event, stdin)
@@ -86,9 +88,9 @@ def _spawn(argv: Sequence[str], stdin: bytes, environment: Mapping[str, str], co
             (os.POSIX_SPAWN_DUP2, event, 0),
             (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
             (os.POSIX_SPAWN_DUP2, complaint, 2),
-            *((os.POSIX_SPAWN_CLOSE, fd) for fd in _inheritable()),
+            *((os.POSIX_SPAWN_CLOSE, fd) for fd in inheritable),
         ]
-        with as_given(event) as give:
+        with as_given(len(fds), highest=max(event, complaint, *inheritable)) as give:
             pid = os.posix_spawn(
                 argv[0],
                 list(argv),
@@ -104,10 +106,10 @@ def _spawn(argv: Sequence[str], stdin: bytes, environment: Mapping[str, str], co
         os.close(event)
 
 
-def _inheritable() -> list[int]:
+def _inheritable(fds: Iterable[int]) -> list[int]:
     """Return the descriptors that a library has left open for children; Python's own are not inheritable (PEP 446)."""
     inheritable = []
-    for fd in map(int, os.listdir("/proc/self/fd")):
+    for fd in fds:
         with suppress(OSError):  # the descriptor of the listing is closed
             if fd > 2 and os.get_inheritable(fd):
                 inheritable.append(fd)

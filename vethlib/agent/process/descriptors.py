@@ -34,17 +34,18 @@ def raise_limit() -> None:
 
 
 @contextmanager
-def as_given(lowest: int) -> Iterator[Callable[[int], None]]:
+def as_given(number: int, *, highest: int) -> Iterator[Callable[[int], None]]:
     """Create a child in this block with the limits that this process was started with.
 
     Programs that use select(2) fail with numbers above 1023, so children must not inherit the raised limit, and
-    posix_spawn(3) has no attribute for it. `lowest` is a descriptor that was just opened. If descriptors that other
-    threads open meanwhile fit below the old limit, that limit is set during the block. Otherwise the yielded function
-    sets it for the child, which may have read the raised one before.
+    posix_spawn(3) has no attribute for it. `number` descriptors are open, and `highest` is the highest that the
+    child is given or closes. If that one and descriptors that other threads open meanwhile fit below the old limit,
+    that limit is set during the block. Otherwise the yielded function sets it for the child, which may have read the
+    raised one before.
     """
     if _given is None:
         yield _leave
-    elif lowest >= _given[0] // 2:
+    elif number >= _given[0] // 2 or highest >= _given[0]:  # posix_spawn refuses a number beyond the limit
         yield _give_back
     else:
         resource.setrlimit(resource.RLIMIT_NOFILE, _given)
