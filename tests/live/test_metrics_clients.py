@@ -231,6 +231,25 @@ def test_who_asks_without_end_takes_a_part_of_the_loop(numbers: Numbers) -> None
         assert numbers.times <= 4 * (time.monotonic() - began)
 
 
+SPOKEN = ("application/openmetrics-text;version={}", "text/plain;version={}", "text/plain;version=1.0.0;escaping={}")
+
+
+def test_who_asks_for_ever_new_versions_takes_no_more_of_the_loop_and_of_memory(numbers: Numbers) -> None:
+    numbers.seconds = 0.1
+    kinds = set()
+    with served(numbers) as port:
+        began = time.monotonic()
+        for number in range(1_000_000):
+            status, headers, body = get(port, "/metrics", SPOKEN[number % 3].format(f"1.0.{number}"))
+            assert status == "200 OK"
+            assert "some{" in body
+            kinds.add(headers["content-type"])
+            if time.monotonic() - began > 2:
+                break
+        assert numbers.times <= 4 * (time.monotonic() - began)
+    assert len(kinds) <= 3
+
+
 def test_without_descriptors_callers_take_turns_and_nobody_spins(numbers: Numbers) -> None:
     with served(numbers) as port:
         assert is_well(port)

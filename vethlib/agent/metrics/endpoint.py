@@ -8,7 +8,8 @@ connection is accepted, so that health checks work whatever other clients do:
    fails, accepting pauses.
 3. If an ordinary user has taken the address, the agent starts anyway and serves metrics once the address is free.
 4. Metrics are collected on the thread of the loop, because the configurator belongs to it. They are reused for a
-   multiple of the time that collecting took, so that frequent requests take only a part of that thread's time.
+   multiple of the time that collecting took, so that frequent requests take only a part of that thread's time. There
+   are three formats, whatever clients ask for, and all are reused until the same time.
 """
 
 from __future__ import annotations
@@ -43,6 +44,12 @@ _BACKLOG: Final = 128  # connections that wait to be accepted
 _PAUSE: Final = 0.5  # seconds without accepting if there is no descriptor
 _SHARE: Final = 4  # metrics are reused for up to this many times the time that collecting them took
 _ADDRESS: Final = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\[\]:/]*)):(?P<port>[0-9]{1,5})", re.ASCII)
+_FORMATS: Final = {  # the header that stands for each; a third is for clients that accept none of these
+    "application/openmetrics-text": "application/openmetrics-text; version=1.0.0",
+    "text/plain": "text/plain; version=1.0.0",
+}
+_UNVERSIONED: Final = {"application/openmetrics-text": "1.0.0"}
+_VERSION: Final = re.compile(r"[1-9][0-9]*(\.[0-9]+)*", re.ASCII)  # 1.0.0 or later
 
 
 class Address(NamedTuple):
@@ -76,7 +83,8 @@ class Endpoint:
         self._health = health
         self._limits = limits
         self._clients: dict[Client, None] = {}  # the oldest first
-        self._made: dict[str, tuple[bytes, float]] = {}  # metrics by format, and the time until which they are reused
+        self._made: dict[str, bytes] = {}  # metrics by format (of _FORMATS)
+        self._reused_until = 0.0
         self._failing = False  # whether a failure was logged
         self._socket = _listening(address)
         self._reserve = Reserve()
@@ -183,13 +191,12 @@ class Endpoint:
         return _reply("404 Not Found", "the paths are /metrics and /healthz\n", bare=bare)
 
     def _metrics(self, accept: str, *, bare: bool) -> bytes:
-        try:
-            encode, kind = choose_encoder(accept)
-        except Exception:  # it does not check the header, for example a version that is not a number
-            encode, kind = choose_encoder("")
+        encode, kind = choose_encoder(_format(accept))
         began = time.monotonic()
-        made, until = self._made.get(kind, (b"", 0.0))
-        if began >= until:
+        if began >= self._reused_until:
+            self._made.clear()
+        made = self._made.get(kind)
+        if made is None:
             try:
                 made = encode(self._registry)
             except Exception:
@@ -199,8 +206,24 @@ class Endpoint:
                 return _reply("500 Internal Server Error", "the metrics cannot be collected: see the log\n", bare=bare)
             self._failing = False
             now = time.monotonic()
-            self._made[kind] = made, now + _SHARE * (now - began)
+            self._made[kind] = made
+            self._reused_until = max(self._reused_until, now) + _SHARE * (now - began)
         return _reply("200 OK", made, kind=kind, bare=bare)
+
+
+def _format(accept: str) -> str:
+    """Return the value of _FORMATS for the first format in an Accept header that is served; "" if none is.
+
+    prometheus_client would repeat any version and escaping that a client asks for. All names of metrics are ASCII
+    letters and underscores, so escaping them changes nothing.
+    """
+    for accepted in accept.split(","):
+        kind, *parameters = (part.strip() for part in accepted.split(";"))
+        versions = [parameter[len("version=") :] for parameter in parameters if parameter.startswith("version=")]
+        version = versions[0] if versions else _UNVERSIONED.get(kind, "")
+        if kind in _FORMATS and _VERSION.fullmatch(version):
+            return _FORMATS[kind]
+    return ""
 
 
 def _has_callers(listening: socket.socket) -> bool:
