@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from tests.backends.statuses import status
 from tests.programs import attended
 from tests.stores import nothing
 from tests.witness import poll
+from vethlib.agent.stores.etcd.store import EtcdStore
 from vethlib.agent.stores.keys import liveness_key, presence_key, status_key
 from vethlib.agent.stores.protocol import Outage
 
@@ -75,6 +77,19 @@ def test_all_that_is_said_is_under_one_lease_which_is_kept_alive(etcd: Etcd, con
     assert leases(etcd) == dict([lease])
     granted = json.loads(etcd.ctl("lease", "timetolive", lease[0], "-w", "json"))["granted-ttl"]
     assert granted == LEASE
+
+
+def test_a_status_file_that_could_not_be_written_is_written_when_what_was_in_its_place_is_gone(tmp_path: Path) -> None:
+    """Without an etcd, which status files do not need."""
+    with closing(EtcdStore("etcd://127.0.0.1:1", LABEL, status_dir=tmp_path)) as store:
+        (tmp_path / "v0.json").mkdir()
+        store.publish({"v0": status("v0"), "v1": status("v1")})
+        assert (tmp_path / "v1.json").is_file()
+        (tmp_path / "v0.json").rmdir()
+        while (due := store.due()) is not None:
+            time.sleep(due)
+            store.read()
+        assert (tmp_path / "v0.json").is_file()
 
 
 def test_a_status_is_all_that_is_known_and_the_revision_it_is_of(etcd: Etcd, consumer: Consumer) -> None:

@@ -16,6 +16,7 @@ import termios
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -32,6 +33,7 @@ from vethlib import Session, ns
 from vethlib.agent.process.instance import running
 from vethlib.agent.reconcile.configurator import Configurator
 from vethlib.agent.run.service import Service
+from vethlib.agent.stores.agentfile import AgentFile, read_report
 from vethlib.agent.stores.directory import DirectoryStore
 
 ROOT = Path(__file__).parents[2]
@@ -238,6 +240,41 @@ def test_statuses_are_written_with_descriptors_that_were_kept_for_them(tmp_path:
                     if os.stat(tmp_path / "status/a.json").st_size != len(before):
                         break
             assert "other" in (tmp_path / "status/a.json").read_text()
+            service.stop()
+            await running
+
+        asyncio.run(run())
+
+
+def test_a_status_that_cannot_be_written_delays_no_other_and_the_agent_is_ready(tmp_path: Path) -> None:
+    directory = tmp_path / "status"
+    (directory / "a.json").mkdir(parents=True)
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store/a.json").write_text(json.dumps(value("a", "b")))
+    store = DirectoryStore(tmp_path / "store", status_dir=directory)
+    file = AgentFile(directory, "dir:store")
+    with closing(store), Session() as session, Configurator(session) as configurator:
+        service = Service(configurator, store, agent_file=file)
+
+        def follows(peer: str) -> bool:
+            return (directory / "c.json").exists() and peer in (directory / "c.json").read_text()
+
+        async def until(condition: Callable[[], bool]) -> None:
+            async with asyncio.timeout(60):
+                while not condition():
+                    await asyncio.sleep(0.01)
+
+        async def run() -> None:
+            running = asyncio.ensure_future(service.run())
+            for number in range(10):
+                (tmp_path / "store/c.json").write_text(json.dumps(value("c", f"peer{number}")))
+                await until(partial(follows, f"peer{number}"))
+            report = read_report(str(directory))
+            assert report is not None
+            assert report.ready
+            assert service.publish_failures == 0
+            (directory / "a.json").rmdir()
+            await until((directory / "a.json").is_file)
             service.stop()
             await running
 

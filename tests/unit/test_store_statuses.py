@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,6 +35,11 @@ def path(tmp_path: Path) -> Path:
 def written(path: Path) -> dict[str, str]:
     """The reason of each status by its file; nothing else may be there."""
     return {name: json.loads((path / name).read_text())["reason"] for name in sorted(os.listdir(path))}
+
+
+def wait_until_due(files: StatusFiles) -> None:
+    while due := files.due():
+        time.sleep(due)
 
 
 def test_each_status_is_a_file_with_all_that_is_known(path: Path) -> None:
@@ -115,6 +122,89 @@ def test_what_could_not_be_written_is_written_with_the_next(path: Path) -> None:
     path.unlink()
     files.publish({"b": status("b")})
     assert written(path) == {"a.json": "", "b.json": ""}
+
+
+def test_a_file_that_cannot_be_written_delays_no_other_and_is_logged_once(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = StatusFiles(path)
+    files.publish({})
+    (path / "a.json").mkdir()
+    for number in range(10):
+        files.publish({"a": status("a", "waits"), "b": status("b", f"{number}")})
+        assert json.loads((path / "b.json").read_text())["reason"] == f"{number}"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"the status of 'a' cannot be written to {path}: Is a directory"
+    ]
+    assert sorted(os.listdir(path)) == ["a.json", "b.json"]
+
+
+def test_a_file_that_could_not_be_written_is_written_when_what_was_in_its_place_is_gone(path: Path) -> None:
+    files = StatusFiles(path)
+    files.publish({})
+    assert files.due() is None
+    (path / "a.json").mkdir()
+    files.publish({"a": status("a", "old")})
+    files.publish({"a": status("a", "new"), "b": status("b")})
+    for _ in range(3):
+        wait_until_due(files)
+        files.try_again()
+    (path / "a.json").rmdir()
+    wait_until_due(files)
+    files.try_again()
+    assert written(path) == {"a.json": "new", "b.json": ""}
+    assert files.due() is None
+
+
+def test_what_is_in_the_place_of_a_file_that_is_not_wanted_is_left_alone(path: Path) -> None:
+    files = StatusFiles(path)
+    files.publish({"a": status("a")})
+    (path / "a.json").unlink()
+    (path / "a.json").mkdir()
+    files.publish({"a": None})
+    assert os.listdir(path) == ["a.json"]
+    assert files.due() is None
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EBUSY, errno.EINVAL, errno.EILSEQ, errno.ENAMETOOLONG])
+def test_a_name_that_the_file_system_refuses_is_no_error_of_the_directory(
+    path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    replace = os.replace
+
+    def refuse(old: str, new: str, **directories: int) -> None:
+        if new == "a.json":
+            raise OSError(number, os.strerror(number))
+        replace(old, new, **directories)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    files = StatusFiles(path)
+    files.publish({"a": status("a"), "b": status("b")})
+    assert written(path) == {"b.json": ""}
+    assert files.due() is not None
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
+def test_a_file_system_that_takes_nothing_is_an_error_of_the_directory(
+    path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    files = StatusFiles(path)
+    with monkeypatch.context() as full:
+        full.setattr(os, "replace", refuse)
+        with pytest.raises(StoreError) as raised:
+            files.publish({"a": status("a")})
+        assert raised.value.errno == number
+    files.publish({})
+    assert written(path) == {"a.json": ""}
+
+
+def test_what_an_earlier_run_left_and_cannot_be_removed_prevents_no_status(path: Path) -> None:
+    (path / f".vethlib-{'a0' * 8}").mkdir(parents=True)
+    StatusFiles(path).publish({"a": status("a")})
+    assert json.loads((path / "a.json").read_text())["name"] == "a"
 
 
 def test_a_directory_that_may_not_be_written_is_an_error_that_names_it(path: Path) -> None:

@@ -63,7 +63,7 @@ WRITES: dict[str, tuple[Callable[[Path, int], object], Functions, int]] = {
     "write_whole": (lambda path, number: write_whole(str(path / "a"), b"%d" % number), WRITER, 1),
     "graph": (lambda path, number: graph._write(str(path / "a.svg"), str(number)), WRITER, 1),
     "put": (put, WRITER | functions_of(editing, "_write"), 2),
-    "status": (publish, WRITER | functions_of(statuses, "_write"), 1),
+    "status": (publish, WRITER | functions_of(statuses, "_write", "_rename"), 1),
     "agent": (say, WRITER, 1),
 }
 

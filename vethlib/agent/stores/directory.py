@@ -108,6 +108,8 @@ class DirectoryStore:
         watch = self._watch
         if watch is None:
             return []
+        if self._statuses is not None:
+            self._statuses.try_again()
         try:
             seen = watch.seen()
             self._way |= seen.way
@@ -145,6 +147,9 @@ class DirectoryStore:
             times = [*self._gone.values(), *self._new.values(), *self._bad.values()]
             if self._missed:
                 times.append(self._rests_until)
+        status = None if self._statuses is None else self._statuses.due()
+        if status is not None:
+            times.append(time.monotonic() + status)
         return max(0.0, min(times) - time.monotonic()) if times else None
 
     def publish(self, statuses: Mapping[str, Status | None]) -> None:

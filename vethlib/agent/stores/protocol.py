@@ -98,7 +98,8 @@ class Store(Protocol):
     def publish(self, statuses: Mapping[str, Status | None]) -> None:
         """Write the statuses of these interfaces; None deletes one. Called after all results have been processed.
 
-        Raises :class:`StoreError` on failure. The next call then also writes what is still missing.
+        Raises :class:`StoreError` on failure. The next call then also writes what is still missing. A failure that
+        belongs to one interface is not raised, but logged; :meth:`read` tries it again.
         """
 
     def close(self) -> None:

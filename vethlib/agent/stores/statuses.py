@@ -2,10 +2,14 @@
 
 A reader never sees half a status: each is written beside its path and renamed into place. Nothing is flushed to the
 disk, because no status is true any more after a crash of the host.
+
+If only some files cannot be written, because a directory has the name of one or the file system takes no name of that
+length, the others are. That is logged once and tried again, with pauses of its own.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -13,9 +17,11 @@ import re
 from collections.abc import Mapping
 from hashlib import blake2s
 
-from vethlib._files import is_unfinished, write_whole
+from vethlib._files import Replacement, is_unfinished
+from vethlib._primitives import time
 from vethlib._trusted import who_else_writes
 from vethlib.agent.process.rundir import open_for_writing
+from vethlib.agent.reconcile.backoff import delay
 from vethlib.agent.state import State
 from vethlib.agent.status import Status
 
@@ -30,6 +36,13 @@ _FORMER_TEMPORARY = ".status"  # of vethlib 0.1.0
 _LONE = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # surrogates that represent no byte of a file name (PEP 383)
 _LONGEST = 1 << 20  # bytes; no status has a tenth of this
 _NAME_MAX = 255  # NAME_MAX, include/uapi/linux/limits.h
+
+# Errors of renaming and removing that other names in the directory would have, too.
+_OF_ALL = (errno.EDQUOT, errno.EIO, errno.ENOENT, errno.ENOMEM, errno.ENOSPC, errno.EROFS, errno.ESTALE)
+
+
+class _NameRefused(OSError):
+    """A file cannot have this name, or the one that has it cannot be replaced; the directory can be used."""
 
 
 def status_file(name: str) -> str:
@@ -55,9 +68,15 @@ class StatusFiles:
         self._published: dict[str, Status] = {}
         self._waiting: dict[str, Status | None] = {}
         self._directory: Identity | None = None
+        self._refused: set[str] = set()  # of those that wait: only try_again() tries them
+        self._failures = 0  # of try_again(), in a row
+        self._retry_at = 0.0  # monotonic time of its next attempt
 
     def publish(self, statuses: Mapping[str, Status | None]) -> None:
-        """Write these statuses, and those that could not be written before. Raises StoreError."""
+        """Write these statuses, and those that could not be written before. Raises StoreError.
+
+        An error that belongs to one file is not raised; see :meth:`try_again`.
+        """
         self._waiting.update(statuses)
         try:
             self._publish()
@@ -66,7 +85,22 @@ class StatusFiles:
             message = f"cannot write statuses to {self._path}: {reason}"
             raise StoreError(message, path=self._path, reason=reason, errno=error.errno) from error
 
-    def _publish(self) -> None:
+    def due(self) -> float | None:
+        """Return the seconds until :meth:`try_again` should be called; None if everything is written."""
+        return max(0.0, self._retry_at - time.monotonic()) if self._waiting else None
+
+    def try_again(self) -> None:
+        """Write what could not be written before, if the pause after the last attempt is over. Raises nothing."""
+        if not self._waiting or self._retry_at > time.monotonic():
+            return
+        self._failures += 1
+        self._retry_at = time.monotonic() + delay(self._failures)
+        try:
+            self._publish(again=True)
+        except OSError as error:  # which the next publication raises, too
+            _log.debug("statuses cannot be written to %s", self._path, exc_info=error)
+
+    def _publish(self, *, again: bool = False) -> None:
         directory = self._open()
         try:
             if identity(directory) != self._directory:
@@ -74,11 +108,23 @@ class StatusFiles:
                 self._waiting = {**self._published, **self._waiting}
                 self._remove_former(directory)
                 self._directory = identity(directory)
-            refused = [error for name in list(self._waiting) if (error := self._publish_one(name, directory))]
+                self._refused.clear()
+            names = [name for name in self._waiting if again or name not in self._refused]
+            errors = {name: error for name in names if (error := self._publish_one(name, directory)) is not None}
         finally:
             os.close(directory)
-        if refused:
-            raise refused[0]
+        refused = {name for name, error in errors.items() if isinstance(error, _NameRefused)}
+        if new := sorted(refused - self._refused):
+            self._failures, self._retry_at = 0, time.monotonic() + delay(0)
+            more = f" (and {len(new) - 1} more)" if len(new) > 1 else ""
+            text = "the status of %r%s cannot be written to %s: %s"
+            _log.warning(text, new[0], more, self._path, why(errors[new[0]]))
+        self._refused = self._refused.difference(names) | refused
+        if not self._waiting:
+            self._failures = 0
+        for error in errors.values():
+            if not isinstance(error, _NameRefused):
+                raise error
 
     def _publish_one(self, name: str, directory: int) -> OSError | None:
         """Write or remove one status; return the error if trying again may help, as when a directory has its name.
@@ -111,23 +157,43 @@ class StatusFiles:
     def _remove_former(self, directory: int) -> None:
         """Remove the statuses of an earlier run that are not about to be written, and no other files."""
         kept = {status_file(name) for name, status in self._waiting.items() if status is not None}
-        for file in os.listdir(directory):
-            if file == _FORMER_TEMPORARY or is_unfinished(file):
+        temporary = [file for file in os.listdir(directory) if file == _FORMER_TEMPORARY or is_unfinished(file)]
+        former = (file for file in file_names(directory) if file not in kept and _is_status(file, directory))
+        for file in (*temporary, *former):
+            try:
                 _remove(file, directory)
-        for file in file_names(directory):
-            if file not in kept and _is_status(file, directory):
-                _remove(file, directory)
+            except _NameRefused as error:
+                _log.warning("%s of an earlier run cannot be removed: %s", os.path.join(self._path, file), why(error))
 
 
 def _write(status: Status, file: str, directory: int) -> None:
-    write_whole(file, f"{json.dumps(status.as_dict())}\n".encode(), directory=directory)
+    replacement = Replacement(file, directory=directory)
+    try:
+        replacement.write(f"{json.dumps(status.as_dict())}\n".encode())
+        _rename(replacement)
+    except BaseException:
+        replacement.discard()
+        raise
+
+
+def _rename(replacement: Replacement) -> None:
+    try:
+        replacement.replace()
+    except OSError as error:
+        if error.errno in _OF_ALL:
+            raise
+        raise _NameRefused(*error.args) from error
 
 
 def _remove(file: str, directory: int) -> None:
     try:
         os.unlink(file, dir_fd=directory)
-    except FileNotFoundError:
-        pass
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.EISDIR, errno.ENAMETOOLONG):
+            return  # there is no such file
+        if error.errno in (*_OF_ALL, errno.EACCES):
+            raise
+        raise _NameRefused(*error.args) from error
 
 
 def _is_status(file: str, directory: int) -> bool:

@@ -106,6 +106,8 @@ class EtcdStore:
                 pass
             events, self._events = self._events, []
             revisions, self._revisions = self._revisions, {}
+        if self._files is not None:
+            self._files.try_again()
         if events:
             self._read |= revisions
         elif revisions:
@@ -118,8 +120,8 @@ class EtcdStore:
         return self._event
 
     def due(self) -> float | None:
-        """Return None: all results make the descriptor readable."""
-        return None
+        """Return the seconds until status files are tried again, or None: all results make the descriptor readable."""
+        return None if self._files is None else self._files.due()
 
     def publish(self, statuses: Mapping[str, Status | None]) -> None:
         """Have these written, with the revisions of the configuration that was read last. Does not wait for etcd."""
