@@ -90,13 +90,13 @@ def strangers_on_the_way(path: str, directory: int | None = None) -> tuple[os.st
     """Walk a path like the kernel does, following links of any user; a relative path starts from `directory`.
 
     Returns the status of the target, and the users, except root and this user, whose links were followed. Raises
-    OSError.
+    OSError: ELOOP also for links that lead through more than MOST_NAMES names.
     """
     proc = os.stat("/proc/self").st_dev
     at = os.open("/" if path.startswith("/") else ".", _ENTER, dir_fd=directory)
     parts = path.split("/")[::-1]
     strangers: set[int] = set()
-    links = 0
+    links, left = 0, MOST_NAMES
     try:
         while parts:
             part = parts.pop()
@@ -117,7 +117,12 @@ def strangers_on_the_way(path: str, directory: int | None = None) -> tuple[os.st
                     beyond = os.open(part, os.O_PATH | os.O_CLOEXEC, dir_fd=at)
                 else:
                     target = os.readlink("", dir_fd=inner)
-                    parts += target.split("/")[::-1]
+                    names = target.split("/")[::-1]
+                    parts, left = parts + names, left - len(names)
+                    if left < 0:
+                        raise OSError(
+                            errno.ELOOP, f"its symbolic links lead through more than {MOST_NAMES} names", path
+                        )
                     beyond = os.open("/" if target.startswith("/") else ".", _ENTER, dir_fd=at)
                 os.close(at)
                 at = beyond

@@ -25,6 +25,7 @@ from collections.abc import Set
 from dataclasses import dataclass, field
 
 from vethlib._primitives import select
+from vethlib._trusted import MOST_NAMES
 
 from .inotify import INotify, flags
 
@@ -223,10 +224,10 @@ class _Way:
 
 
 def _walk(at: str, path: str) -> _Way:
-    """Walk `path` from the directory `at` like the kernel does."""
+    """Walk `path` from the directory `at` like the kernel does; if links lead through too many names, up to there."""
     way = _Way(at)
     rest = path.split("/")[::-1]
-    links = 0
+    links, left = 0, MOST_NAMES
     while rest:
         name = rest.pop()
         if name in ("", "."):
@@ -245,11 +246,12 @@ def _walk(at: str, path: str) -> _Way:
             way.at = here
             continue
         way.steps.append((here, True))
-        links += 1
-        if links > _MAX_LINKS:
+        names = target.split("/")[::-1]
+        links, left = links + 1, left - len(names)
+        if links > _MAX_LINKS or left < 0:
             return way
         if target.startswith("/"):
             way.at = "/"
-        rest += target.split("/")[::-1]
+        rest += names
     way.whole = True
     return way
