@@ -137,6 +137,27 @@ def test_the_search_goes_where_the_settings_of_pytest_lead(
     assert not is_at_home(project)
 
 
+@pytest.mark.parametrize("kind", ["a pipe", "a link to a pipe", "a link to a device without an end"])
+def test_what_only_has_the_name_of_a_test_file_is_not_read(project: Project, kind: str) -> None:
+    os.mkfifo(project.path / "pipe")
+    odd = project.path / "tests" / "test_odd.py"
+    odd.parent.mkdir()
+    if kind == "a pipe":
+        os.mkfifo(odd)
+    else:
+        odd.symlink_to("../pipe" if kind == "a link to a pipe" else "/dev/zero")
+    project.write("def test_it(veth): pass\n", "tests/test_real.py")
+    # Whoever would read the device without an end runs out of memory soon.
+    result = project.run(before=["prlimit", f"--as={2 << 30}"])
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["netns: isolated in * (tests/test_real.py uses veth)*"])
+
+
+def test_a_file_that_is_too_large_is_not_searched(project: Project) -> None:
+    project.write("def test_it(veth): pass\n" + "#" * (1 << 20))
+    project.run().stdout.fnmatch_lines(["netns: not isolated (no test uses it)*"])
+
+
 FORBIDDING = ["unshare", "-Ur", "sh", "-c", 'echo 0 >/proc/sys/user/max_user_namespaces; exec "$@"', "sh"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Collection, Iterator
 from fnmatch import fnmatch
 from importlib.util import find_spec
@@ -52,10 +53,7 @@ class _Search:
 
     def _look(self, path: Path) -> Mentions:
         if path not in self._mentions:
-            try:
-                source = path.read_bytes() if path.stat().st_size <= _LARGEST else b""
-            except OSError:
-                source = b""
+            source = _source(path)
             self._mentions[path] = look(source, self._is_test) if source else NOTHING
         return self._mentions[path]
 
@@ -106,6 +104,28 @@ class _Search:
 
     def _is_ignored(self, path: str) -> bool:
         return path in self._ignored or any(fnmatch(path, pattern) for pattern in self._ignored_globs)
+
+
+def _source(path: Path) -> bytes:
+    """Return the content of a regular file, b"" if it is too large or cannot be read.
+
+    Nothing else is opened, because pytest does not collect it either: reading a pipe or a device may never end, and
+    opening one may have effects.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return b""
+        with open(path, "rb", opener=_open_without_waiting) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # replaced after the check
+                return b""
+            source = file.read(_LARGEST + 1)  # the size may be wrong: the file may grow, and those of /proc report 0
+    except OSError:
+        return b""
+    return source if len(source) <= _LARGEST else b""
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)
 
 
 def _matches(path: str, patterns: list[str]) -> bool:
