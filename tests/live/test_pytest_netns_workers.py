@@ -135,6 +135,34 @@ def test_it(netns, number):
     assert "namespace blue, in /run/netns" in result.stdout.str()
 
 
+ODD = """
+import os, subprocess
+ODD = os.fsdecode(b"d\\xff\\x1b[1m")  # not UTF-8, and a terminal would obey it
+PAIR = ["ip", "link", "add", ODD, "up", "type", "veth", "peer", "name", "p", "address", "02:00:00:00:00:01"]
+PROGRAM = ["sh", "-c", "sleep 60; :", ODD]
+def test_passes(netns): pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "leaks"),
+    [
+        ("netns.run(PAIR); assert False", False),
+        ("netns.start(PROGRAM); assert False", False),
+        ("subprocess.run(PAIR, check=True)", True),
+        ("subprocess.run(['ip', 'netns', 'add', ODD], check=True)", True),
+        ("with netns: subprocess.Popen(PROGRAM)", True),
+    ],
+    ids=["a link of a node", "a program of a node", "a link left", "a namespace left", "a process left"],
+)
+def test_a_name_that_is_no_text_is_escaped_in_what_a_worker_reports(project: Project, body: str, leaks: bool) -> None:
+    project.write(f"{ODD}def test_it(netns):\n    {body}\n")
+    result = project.run("-n", "1", "--netns-workers=own")
+    result.assert_outcomes(passed=1 + leaks, failed=not leaks, errors=leaks)
+    assert "d\\xff\\x1b[1m" in result.stdout.str()
+    assert "\x1b" not in result.stdout.str()
+
+
 def test_what_another_plugin_keeps_of_a_failed_test_is_no_leak_of_the_next_one(project: Project) -> None:
     project.write(
         """

@@ -40,6 +40,23 @@ def test_a_link_that_is_down_is_told_from_one_whose_peer_is() -> None:
             time.sleep(0.01)
 
 
+def test_names_that_are_no_text_or_would_be_obeyed_by_a_terminal_are_escaped_in_columns() -> None:
+    name = os.fsdecode(b"d\xff\x1b[1m")
+    with Topology.build("a -- b") as net:
+        node = net["a"]
+        node.run(["ip", "link", "add", name, "up", "type", "veth", "peer", "name", "p"])
+        node.run(["ip", "route", "add", "10.9.0.0/16", "dev", name])
+        node.start(["sh", "-c", "sleep 60; :", name])
+        lines = describe(node)
+    assert all(map(str.isprintable, lines))
+    shown = r"d\xff\x1b[1m"
+    starts = [next(line for line in lines if line.startswith(f"{start} ")) for start in (shown, "eth0", "lo")]
+    assert len({line.index(" mtu ") for line in starts}) == 1
+    assert ["10.9.0.0/16", "dev", shown] in [line.split() for line in lines]
+    assert any(line.startswith(f"  {shown} rx ") for line in lines)
+    assert any(line.startswith(f"  sh -c sleep 60; : {shown} is running") for line in lines)
+
+
 def test_a_closed_node_is_a_line_that_says_so() -> None:
     with Topology.build("a -- b") as net:
         net["a"].close()

@@ -21,6 +21,7 @@ from vethlib._nl.sock import RtnlSocket
 from vethlib._primitives import pidfd_open, pidfd_send_signal, select, socket
 from vethlib.errors import VethError
 from vethlib.ns.reference import HasFileno
+from vethlib.text import printable
 from vethlib.topology.live.node import Node
 
 from .found import Found, Identity
@@ -43,7 +44,11 @@ def names_of_nodes(first: Iterable[Node]) -> dict[Identity, str]:
 
 
 def sentences(left: Mapping[Found, str], names: Mapping[Identity, str]) -> list[str]:
-    """Return a line for each leftover, with a cure. `left` has the origin of each, "" for the test itself."""
+    """Return a line for each leftover, with a cure. `left` has the origin of each, "" for the test itself.
+
+    The lines are printable: names and commands are bytes, which may be anything, and a worker of pytest-xdist cannot
+    report what is not UTF-8.
+    """
     lines: dict[str, list[str]] = {}
     threads = {thread.native_id: thread.name for thread in threading.enumerate()}
     for fact in sorted(left, key=lambda found: (found.kind, found.number, found.text)):
@@ -55,7 +60,7 @@ def sentences(left: Mapping[Found, str], names: Mapping[Identity, str]) -> list[
             )
         else:
             line = f"{_what(fact, where, threads)}{origin}: {_CURES[fact.kind]}"
-        lines.setdefault(fact.kind, []).append(line)
+        lines.setdefault(fact.kind, []).append(printable(line))
     shown = []
     for kind, of_kind in lines.items():
         shown.extend(of_kind[:_MOST])

@@ -22,6 +22,7 @@ from vethlib.errors import VethError
 from vethlib.pytest_netns.isolation.enter import ISOLATION, Isolation
 from vethlib.pytest_netns.live import LIVE, Live
 from vethlib.pytest_netns.options import SETTINGS, Settings, for_item
+from vethlib.text import printable
 from vethlib.topology.keep import keep
 from vethlib.topology.live.capture import Capture
 from vethlib.topology.live.state import describe
@@ -75,12 +76,12 @@ class Failures:
         report = yield
         if report.failed and report.when in ("setup", "call") and (used := self._live.used_by(item)):
             self._failed.update(used)
-            report.sections.extend(self._sections(used))
+            report.sections.extend(_printable(title, text) for title, text in self._sections(used))
         if report.when == "teardown" and self._undecided:
             undecided, self._undecided = self._undecided, []
             if report.failed:
                 files = [str(path) for paths, _ in undecided for path in paths]
-                report.sections.append(("netns captures", "\n".join(files)))
+                report.sections.append(_printable("netns captures", "\n".join(files)))
             else:
                 self._remove(undecided)
         return report
@@ -174,6 +175,11 @@ class Failures:
                 if self._settings.pcap != "all" and topology not in self._failed:
                     self._undecided.append((capture.files, directory))
             self._failed.discard(topology)
+
+
+def _printable(title: str, text: str) -> tuple[str, str]:
+    """Return a section without what a terminal would interpret and what a worker of pytest-xdist cannot encode."""
+    return printable(title), "\n".join(map(printable, text.split("\n")))
 
 
 def _make_unversioned(directory: Path) -> None:

@@ -16,6 +16,7 @@ from vethlib._nl.torn import read
 from vethlib.errors import VethError
 from vethlib.links import Link, Stats
 from vethlib.ns.idmap import missing_ids
+from vethlib.text import printable
 from vethlib.topology.programs.processes import describe_program
 
 from .node import Node
@@ -33,8 +34,11 @@ _MOST_ROUTES = 12
 
 
 def describe(node: Node) -> list[str]:
-    """Return the lines. Raises nothing, because this is for reports: a line describes what cannot be read."""
-    return [*_network(node), *_indented("programs", _programs(node))]
+    """Return the lines, which a terminal can show and can be encoded: names are bytes, and may be anything.
+
+    Raises nothing, because this is for reports: a line describes what cannot be read.
+    """
+    return [printable(line) for line in (*_network(node), *_indented("programs", _programs(node)))]
 
 
 def _programs(node: Node) -> list[str]:
@@ -108,5 +112,6 @@ def _indented(title: str, lines: list[str]) -> list[str]:
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Format rows as lines with aligned columns."""
+    rows = [[*map(printable, row)] for row in rows]  # before the widths are known
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)] if rows else []
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -23,6 +23,7 @@ from vethlib.errors import NotPermitted, VethError, errno_text
 from vethlib.ns import Netns
 from vethlib.ns.programs.errand import Errand, go_to
 from vethlib.ns.programs.start import popen
+from vethlib.text import printable
 
 from . import mounts, supervision, supervisor
 
@@ -177,7 +178,7 @@ def _name(process: subprocess.Popen[Any], *, arguments: bool) -> str:
     words = [command] if isinstance(command, (str, bytes, os.PathLike)) else list(command)
     first, *rest = (os.fsdecode(word) for word in words)
     text = " ".join([os.path.basename(first), *(rest if arguments else ())])
-    text = text.encode(errors="backslashreplace").decode().replace("\n", "\\n")
+    text = printable(text)
     return f"{text[:_LONGEST]}…" if len(text) > _LONGEST else text
 
 
