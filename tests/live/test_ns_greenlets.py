@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any
+from types import ModuleType
+from typing import Any, NoReturn
 
 import pytest
 
-from vethlib import Netns, ns
+from vethlib import End, Netns, Session, Veth, ns
+from vethlib.ns import greenlets
+from vethlib.topology import Topology
 
 HERE = "/proc/thread-self/ns/net"
 
@@ -104,3 +107,73 @@ def test_who_looked_at_switches_before_still_does(greenlet: Any, blue: Netns) ->
         assert seen.count("switch") == 2
     finally:
         greenlet.settrace(None)
+
+
+def test_who_imports_it_in_a_node_leaves_the_node_nevertheless(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = pytest.importorskip("greenlet")
+    home = here()
+    with Topology.build("a -- b") as net:
+        monkeypatch.delitem(sys.modules, "greenlet")
+        with net["a"]:
+            monkeypatch.setitem(sys.modules, "greenlet", module)
+        assert here() == home
+        with net["a"]:
+            monkeypatch.setitem(sys.modules, "greenlet", None)
+        assert here() == home
+    assert module.gettrace() is None
+
+
+def test_what_cannot_be_traced_is_not_entered_and_does_no_harm_later(
+    monkeypatch: pytest.MonkeyPatch, blue: Netns
+) -> None:
+    def refuse(_: object) -> NoReturn:
+        raise RuntimeError
+
+    home = here()
+    module = _module(settrace=refuse, gettrace=lambda: None, getcurrent=lambda: None)
+    monkeypatch.setitem(sys.modules, "greenlet", module)
+    with pytest.raises(RuntimeError):
+        ns.call_in(blue.fd, here)
+    with pytest.raises(RuntimeError), blue.entered():
+        pass
+    assert here() == home
+    assert greenlets._threads.followed is None
+    monkeypatch.setitem(sys.modules, "greenlet", None)
+    assert ns.call_in(blue.fd, here) == blue.identity[1]
+
+
+def _module(**attributes: object) -> ModuleType:
+    module = ModuleType("greenlet")
+    vars(module).update(attributes)
+    return module
+
+
+@pytest.mark.parametrize(
+    "module",
+    [None, _module(), _module(settrace=None), _module(getcurrent=None)],
+    ids=["None", "without anything", "of which another thread has imported a part", "without tracing"],
+)
+def test_without_all_of_the_module_namespaces_are_entered_as_if_it_was_not_there(
+    module: ModuleType | None, monkeypatch: pytest.MonkeyPatch, blue: Netns
+) -> None:
+    home, there = here(), blue.identity[1]
+    monkeypatch.setitem(sys.modules, "greenlet", module)
+    assert ns.call_in(blue.fd, here) == there
+    assert ns.map_in([blue.fd, blue.fd], here) == [there, there]
+    assert ns.call_in_new(here) not in (home, there)
+    with ns.entered(blue), ns.entered(blue):
+        assert here() == there
+    with Session() as session:
+        session.create(Veth(End("a", netns=blue), End("b", netns=blue)))
+        assert {link.name for link in session.links(blue)} == {"lo", "a", "b"}
+    with Topology.build("a -- b") as net, net["a"]:
+        assert here() == net["a"].netns.identity[1]
+    assert here() == home
+    assert greenlets._threads.followed is None
+
+
+def test_an_eventlet_that_is_kept_from_being_imported_refuses_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "eventlet", None)
+    monkeypatch.setattr("vethlib.topology.live.node.are_threads_real", lambda: False)  # as gevent makes it
+    with Topology.build("a -- b") as net:
+        assert net["a"].submit(here).result(60) == net["a"].netns.identity[1]

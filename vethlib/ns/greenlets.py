@@ -6,6 +6,9 @@ switches (``greenlet.settrace``): a greenlet in a block leaves the namespace whe
 in it afterwards; all other greenlets run in the home namespace.
 
 What counts is the present namespace of the thread, not a count of blocks, which an interrupt could falsify.
+
+An entry in sys.modules does not mean that there are greenlets: tests set it to None, and another thread may be
+importing the module. Callers on a hot path check for the entry, and the functions here for the module.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from vethlib._primitives import local
 from .descriptor import HERE, Descriptor, current, duplicated
 from .syscalls import CLONE_NEWNET, bind
 
-__all__ = ["are_used", "entering", "key", "left"]
+__all__ = ["entering", "key", "left"]
 
 _setns = bind("setns", ctypes.c_int, ctypes.c_int, keep_gil=True)
 
@@ -36,23 +39,38 @@ class _Threads(local):
 _threads = _Threads()
 
 
-def are_used() -> bool:
-    """Return whether there are greenlets in this process."""
-    return "greenlet" in _modules
+def _imported() -> Any:
+    """Return the module greenlet; None if it is not imported, or not completely, or cannot trace switches."""
+    greenlet = _modules.get("greenlet")
+    is_usable = hasattr(greenlet, "settrace") and hasattr(greenlet, "gettrace") and hasattr(greenlet, "getcurrent")
+    return greenlet if is_usable else None
 
 
 def key() -> int:
-    """Return a number for the greenlet that runs in this thread, 0 where there are none."""
-    greenlet = _modules.get("greenlet")
-    return 0 if greenlet is None else id(greenlet.getcurrent())
+    """Return a number for the greenlet that runs in this thread: 0 for the main one, which exists without the module.
+
+    So the number of the main greenlet stays the same when the module is imported.
+    """
+    greenlet = _imported()
+    if greenlet is None:
+        return 0
+    running = greenlet.getcurrent()
+    return 0 if running.parent is None else id(running)
 
 
 def entering(home: Descriptor) -> None:
-    """Take the thread back to `home` whenever it switches to another greenlet, until :func:`left` is called."""
+    """Take the thread back to `home` whenever it switches to another greenlet, until :func:`left` is called.
+
+    Without greenlets, do nothing.
+    """
     follower = _threads.followed
     if follower is None:
-        _threads.followed = follower = _Follower(home)
+        greenlet = _imported()
+        if greenlet is None:
+            return
+        follower = _Follower(greenlet, home)
         follower.begin()
+        _threads.followed = follower  # now, so that one that does not trace is never taken for one that does
     follower.depth += 1
 
 
@@ -68,9 +86,9 @@ def left() -> None:
 class _Follower:
     """Move one thread to the namespace of its running greenlet."""
 
-    def __init__(self, home: Descriptor) -> None:
+    def __init__(self, greenlet: Any, home: Descriptor) -> None:
         self.depth = 0
-        self._greenlet: Any = _modules["greenlet"]
+        self._greenlet = greenlet
         self._home = duplicated(home.fileno())
         self._identity = _identity(os.fstat(self._home.fileno()))
         self.away: dict[int, Descriptor] = {}  # the namespaces of greenlets that wait inside a block

@@ -150,7 +150,7 @@ class Node:
         The thread is a daemon thread, so a function that never returns does not prevent the process from ending. Raises
         as :meth:`call`, and NotSupported if eventlet has replaced threads.
         """
-        if "eventlet" in sys.modules and not are_threads_real():
+        if sys.modules.get("eventlet") is not None and not are_threads_real():
             # A thread unknown to eventlet does not wake waiters of a future (eventlet/semaphore.py).
             raise NotSupported("under eventlet, another thread cannot set a future: use call() in eventlet.tpool")
         return self._submit(partial(function, *args, **kwargs), _name(function))
