@@ -120,3 +120,23 @@ def test_names_that_are_there_are_offered(
         assert poll(lambda: f"a@pid:{process.pid}" in complete("create", "a@pid:"))
         process.kill()
     assert {link["ifname"] for link in ip("link", netns="ns1")} == {"lo", "veth1"}
+
+
+def test_a_meaning_that_the_terminal_has_no_letters_for_is_escaped(
+    make_netns: Callable[..., None], tmp_path: Path
+) -> None:
+    make_netns("ns1")
+    program = shutil.copy(shutil.which("sleep") or "", tmp_path / "→")
+    with attended(subprocess.Popen(["ip", "netns", "exec", "ns1", program, "60"])) as process:
+        assert poll(lambda: Path(f"/proc/{process.pid}/comm").read_text() == "→\n")
+        done = subprocess.run(
+            [sys.executable, "-m", "vethlib", "complete", "--", "create", "a@pid:"],
+            env=os.environ | {"PYTHONIOENCODING": "latin-1"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        process.kill()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"a@pid:{process.pid}\t\\u2192" in done.stdout.splitlines()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -133,3 +134,27 @@ def test_an_etcd_that_does_not_answer_holds_nobody_up() -> None:
     line = ["complete", "--", "get", "--store", "etcd://192.0.2.1:1", ""]
     done = subprocess.run([sys.executable, "-m", "vethlib", *line], capture_output=True, timeout=60, check=False)
     assert (done.stdout, done.stderr) == (b"", b"")
+
+
+@pytest.mark.parametrize(
+    ("environment", "offered"),
+    [
+        ({"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, b"veth1\nveth2\n"),
+        ({"PYTHONIOENCODING": "latin-1"}, "veth1\nveth2\né\n".encode("latin-1")),
+        ({"PYTHONIOENCODING": "utf-8"}, "veth1\nveth2\né\n→\n".encode()),
+    ],
+    ids=["C", "latin-1", "utf-8"],
+)
+def test_a_name_that_the_terminal_has_no_letters_for_keeps_no_other_from_being_offered(
+    environment: dict[str, str], offered: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "many.json").write_text(json.dumps([{"name": name} for name in ("→", "veth1", "é", "veth2")]))
+    line = ["complete", "--", "get", "--store", f"dir:{tmp_path}", ""]
+    done = subprocess.run(
+        [sys.executable, "-m", "vethlib", *line],
+        env={name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG"))} | environment,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, offered, b"")

@@ -30,13 +30,23 @@ def complete(argv: list[str]) -> int:
         offered = dict(_offered(word))
     except (UsageError, VethError, OSError):
         return DONE  # the command itself reports the error
+    encoding = sys.stdout.encoding or "utf-8"
     for name in sorted(offered, key=natural):
-        # A candidate cannot contain the separators; a name that is not text can be typed, but not offered.
-        if name.isprintable():
-            meaning = printable(offered[name])
+        # A candidate cannot contain the separators; a name that is not text can be typed, but not offered, and one that
+        # the encoding of stdout lacks cannot be written: escaped, it would be another name.
+        if name.isprintable() and _is_in(encoding, name):
+            meaning = printable(offered[name]).encode(encoding, "backslashreplace").decode(encoding)
             sys.stdout.write(f"{name}\t{meaning}\n" if meaning else f"{name}\n")
     sys.stdout.flush()
     return DONE
+
+
+def _is_in(encoding: str, name: str) -> bool:
+    try:
+        name.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _offered(word: Completions) -> Iterator[tuple[str, str]]:
