@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -13,6 +13,7 @@ from tests.capabilities import dropped
 from tests.commands import Vethctl, runner
 from tests.witness import ip, poll, seen
 from vethlib import ns
+from vethlib._nl import trace
 
 
 @pytest.fixture
@@ -259,6 +260,64 @@ def test_details_are_all_that_could_be_decoded_and_nothing_else(vethctl: Vethctl
     assert max(map(len, out.splitlines())) <= 100
     assert vethctl("show", "-d", "b@blue", "--json").json[0]["name"] == "b"
     assert len(vethctl("show", "-d").out) > 2 * len(out) - 200
+
+
+def vanishing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the link a and its peer deleted when the survey is made, but its details are not read."""
+    monkeypatch.setattr("vethlib.cli.commands.host.show.View.warn", lambda *_: ip("link", "del", "dev", "a"))
+
+
+def undecodable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let pyroute2 fail at the messages of the link a."""
+    decode = trace.decode
+
+    def fail(data: bytes) -> list[Any]:
+        if b"\x03\x00a\x00" in data:  # IFLA_IFNAME
+            raise ValueError("odd")
+        return decode(data)
+
+    monkeypatch.setattr(trace, "decode", fail)
+
+
+@pytest.mark.parametrize("happens", [vanishing, undecodable])
+def test_a_link_whose_details_cannot_be_read_keeps_no_other_from_being_shown(
+    vethctl: Vethctl, pair: None, monkeypatch: pytest.MonkeyPatch, happens: Callable[[pytest.MonkeyPatch], None]
+) -> None:
+    vethctl("create", "c", "d@blue")
+    with monkeypatch.context() as patch:
+        happens(patch)
+        said = vethctl("show", "-d")
+    lost = {"'a'", "'b' in netns:blue"} if happens is vanishing else {"'a'"}
+    headings = {line for line in said.out.splitlines() if not line.startswith(" ")}
+    assert headings == {"'a'", "'b' in netns:blue", "'c'", "'d' in netns:blue"} - lost
+    warnings = said.err.splitlines()
+    assert len(warnings) == len(lost)
+    assert all(any(line.startswith(f"warning: {link} ") for line in warnings) for link in lost)
+    assert said.code == 0
+
+
+@pytest.mark.parametrize("target", ["@", "@blue", ""])
+def test_json_has_no_link_that_vanished_before_its_details_were_read(
+    vethctl: Vethctl, pair: None, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    vethctl("create", "c", "d@blue")
+    with monkeypatch.context() as patch:
+        vanishing(patch)
+        said = vethctl("show", "-d", "--json", *filter(None, [target]))
+    assert [one["name"] for one in said.json] == {"@": ["c"], "@blue": ["d"], "": ["c", "d"]}[target]
+    assert {error["code"] for error in said.errors} == {"warning"}
+    assert said.code == 0
+
+
+@pytest.mark.parametrize("happens", [vanishing, undecodable])
+def test_the_details_of_a_link_that_is_named_are_shown_or_an_error(
+    vethctl: Vethctl, pair: None, monkeypatch: pytest.MonkeyPatch, happens: Callable[[pytest.MonkeyPatch], None]
+) -> None:
+    ip("link", "property", "add", "dev", "a", "altname", "uplink")
+    with monkeypatch.context() as patch:
+        happens(patch)
+        said = vethctl("show", "-d", "@", "uplink")
+    assert (said.code, said.out) == (2, "")
 
 
 @pytest.mark.parametrize("name", [b"a\xff\x9b2J", b"\x1b[8mhidden", b"\x1b]0;title\x07", b"\xe2\x80\xaeevil"])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import TypeVar
 
 from vethlib import ns
 from vethlib.cli.arguments.references import parse_target
@@ -14,12 +16,14 @@ from vethlib.cli.render.values import fields_as_dict
 from vethlib.cli.term.exits import DONE
 from vethlib.cli.term.output import Output
 from vethlib.cli.term.text import counted, paint
-from vethlib.errors import LinkNotFound
+from vethlib.errors import LinkNotFound, VethError
 from vethlib.links import Address, describe
 from vethlib.session import Session
-from vethlib.session.read.survey import SurveyedLink
+from vethlib.session.read.survey import LinkAt, SurveyedLink
 
 __all__ = ["show"]
+
+T = TypeVar("T")
 
 
 def show(args: Namespace, output: Output) -> int:
@@ -30,15 +34,14 @@ def show(args: Namespace, output: Output) -> int:
         view.warn(output)
         chosen = _chosen(view, targets, every_kind=args.all)
         if args.form == "details" and not output.as_json:
-            for link in chosen:
+            for link, lines in _each(chosen, partial(_details, session), _named(view, targets), output):
                 output.line(paint(describe(link.link.name, link.ref), "heading"))
-                for line in detail_lines(session.details(link.link.name, link.ref)):
-                    output.line(line)
-                for line in field_lines(session.fields(link.link.name, link.ref)):
-                    output.line(line)
+                output.lines(lines)
             return DONE
         view.read_masters(chosen)
-        entries = [_as_dict(session, view, link, args.form) for link in chosen] if output.as_json else []
+        if output.as_json:
+            read = partial(_as_dict, session, view, args.form)
+            entries = [entry for _, entry in _each(chosen, read, _named(view, targets), output)]
     if output.as_json:
         output.json(entries)
     elif args.form == "brief":
@@ -50,7 +53,31 @@ def show(args: Namespace, output: Output) -> int:
     return DONE
 
 
-def _as_dict(session: Session, view: View, link: SurveyedLink, form: str) -> dict[str, object]:
+def _each(
+    links: Sequence[SurveyedLink], read: Callable[[SurveyedLink], T], named: set[LinkAt], output: Output
+) -> Iterator[tuple[SurveyedLink, T]]:
+    """Yield each link with what `read` returns for it, and warn of those that cannot be read, such as a vanished one.
+
+    That is an error for the `named` ones.
+    """
+    for link in links:
+        try:
+            result = read(link)
+        except VethError as error:
+            if (link.at, link.link.index) in named:
+                raise
+            output.warning(f"{describe(link.link.name, link.ref)} is not shown: {error}")
+        else:
+            yield link, result
+
+
+def _details(session: Session, link: SurveyedLink) -> list[str]:
+    """Return the lines about a link."""
+    name, ref = link.link.name, link.ref
+    return [*detail_lines(session.details(name, ref)), *field_lines(session.fields(name, ref))]
+
+
+def _as_dict(session: Session, view: View, form: str, link: SurveyedLink) -> dict[str, object]:
     entry = view.as_dict(link)
     if form == "details":
         entry["fields"] = fields_as_dict(session.fields(link.link.name, link.ref))
@@ -68,6 +95,12 @@ def _chosen(view: View, targets: Sequence[tuple[str, str]], *, every_kind: bool)
     if not targets:
         links = [one for one in view.links if every_kind or one.link.kind == "veth"]
     return list({(one.at, one.link.index): one for one in links}.values())
+
+
+def _named(view: View, targets: Sequence[tuple[str, str]]) -> set[LinkAt]:
+    """Return the links that are given by name."""
+    found = [_find(view, name, ref) for name, ref in targets if name]
+    return {(one.at, one.link.index) for one in found}
 
 
 def _find(view: View, name: str, ref: str) -> SurveyedLink:
