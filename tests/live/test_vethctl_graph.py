@@ -89,6 +89,23 @@ def test_the_ending_of_a_file_says_what_is_written(vethctl: Vethctl, tmp_path: P
     assert [one.name for one in tmp_path.iterdir()] == [file.name]
 
 
+@pytest.mark.parametrize(("form", "ending"), [("--svg", "svg"), ("--dot", "dot"), ("--mermaid", "mmd")])
+def test_a_picture_on_stdout_is_utf_8_in_every_locale_as_it_is_in_a_file(
+    vethctl: Vethctl, make_netns: Callable[..., None], tmp_path: Path, form: str, ending: str
+) -> None:
+    make_netns("café")
+    ip("link", "add", "v1", "type", "veth", "peer", "name", "v2", "netns", "café")
+    file = tmp_path / f"net.{ending}"
+    assert vethctl("graph", "-o", str(file)).code == 0
+    command = [sys.executable, "-m", "vethlib", "graph", form]
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    printed = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, check=True).stdout
+    assert "café" in printed.decode()
+    assert printed == file.read_bytes()
+    if form == "--svg":
+        ElementTree.fromstring(printed)
+
+
 def test_a_file_is_replaced_by_a_whole_one_and_keeps_its_mode(
     vethctl: Vethctl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,8 +68,16 @@ class Output:
         self._write(text, sys.stdout)
 
     def raw(self, text: str) -> None:
-        """Print a result that is a whole document."""
+        """Print a text for people without rendering it."""
         sys.stdout.write(text)
+
+    def document(self, text: str) -> None:
+        """Print a result that is a whole document for other programs: in UTF-8, whatever the locale is."""
+        sys.stdout.flush()
+        if (buffer := getattr(sys.stdout, "buffer", None)) is None:
+            sys.stdout.write(text)  # a stream of text, of a program that calls main()
+        else:
+            buffer.write(text.encode("utf-8", "backslashreplace"))
 
     @property
     def is_terminal(self) -> bool:

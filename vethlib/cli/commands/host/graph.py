@@ -92,7 +92,7 @@ def _draw(drawing: Graph, args: Namespace, output: Output) -> None:
     elif args.output:
         _write(args.output, _FORMATS[_format(args)](drawing))
     elif args.form:
-        output.raw(_FORMATS[args.form](drawing))
+        output.document(_FORMATS[args.form](drawing))
     else:
         for line in draw(drawing):
             output.line(line)
