@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.capabilities import dropped
 from vethlib.agent import State
 from vethlib.agent.status import Status
 from vethlib.agent.stores.published import DirectoryStatuses, as_entry
@@ -63,3 +64,22 @@ def test_a_status_in_a_file_that_is_not_its_own_is_passed_over(tmp_path: Path) -
     (tmp_path / "veth2.json").write_text(json.dumps(STATUS.as_dict() | {"name": "veth3"}))
     entries = DirectoryStatuses(str(tmp_path), "nobody").read().entries
     assert entries == {one.name: one.as_dict() for one in (STATUS, odd)}
+
+
+def test_a_file_that_may_not_be_read_hides_no_status(tmp_path: Path) -> None:
+    StatusFiles(tmp_path).publish({STATUS.name: STATUS})
+    (tmp_path / "z.json").touch()
+    (tmp_path / "z.json").chmod(0)
+    with dropped():
+        assert DirectoryStatuses(str(tmp_path), "nobody").read().entries == {STATUS.name: STATUS.as_dict()}
+
+
+@pytest.mark.parametrize("mode", [0, 0o400], ids=["list", "enter"])
+def test_a_directory_that_may_not_be_read_is_refused_by_its_path(tmp_path: Path, mode: int) -> None:
+    directory = tmp_path / "statuses"
+    StatusFiles(directory).publish({STATUS.name: STATUS})
+    directory.chmod(mode)
+    with dropped(), pytest.raises(PermissionError) as caught:
+        DirectoryStatuses(str(directory), "nobody").read()
+    directory.chmod(0o700)
+    assert caught.value.filename == str(directory)

@@ -132,17 +132,20 @@ class DirectoryStatuses:
 
     def _files(self) -> list[str]:
         try:
-            return [name for name in os.listdir(self.place) if name.endswith(".json") and not name.startswith(".")]
+            names = os.listdir(self.place)
+            os.stat(os.path.join(self.place, "."))  # with r but without x it can be listed, but has nothing to read
         except FileNotFoundError:
             return []
+        except PermissionError as error:
+            error.filename = self.place
+            raise
+        return [name for name in names if name.endswith(".json") and not name.startswith(".")]
 
     def _entry(self, file: str) -> Entry | None:
         try:
             status = content(os.path.join(self.place, file), None, follow=False, longest=_LONGEST)
-        except PermissionError:
-            raise
         except OSError:
-            return None  # it has just been removed, or is not a regular file
+            return None  # it has just been removed, is not a regular file, or may not be read by this user
         entry = None if status is None else as_entry(status.raw)
         return entry if entry is not None and status_file(entry["name"]) == file else None
 
