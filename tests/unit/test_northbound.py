@@ -23,6 +23,7 @@ from vethlib.agent import (
     to_dict,
     to_json,
 )
+from vethlib.agent.config.jsontext import decode
 
 VETH1 = {
     "name": "veth1",
@@ -215,6 +216,24 @@ def test_a_key_given_twice_is_a_problem_at_any_depth() -> None:
 )
 def test_numbers_of_any_size_are_only_a_problem(text: str) -> None:
     assert read(text)[0].problems
+
+
+def nested(levels: int) -> str:
+    """An object with so many levels of objects and lists; strings with brackets and quotes are none."""
+    opening = "".join('["]", ' if level % 2 else '{"{\\\\\\"[": ' for level in range(levels))
+    return opening + "0" + "".join("]" if level % 2 else "}" for level in reversed(range(levels)))
+
+
+@pytest.mark.parametrize("levels", [101, 990, 1200, 20_000])
+def test_a_value_is_nested_too_deeply_for_every_python_at_the_same_level(levels: int) -> None:
+    for text in (nested(levels), f"[{nested(levels)}]"):
+        with pytest.raises(Undecodable, match="at most 100 levels"):
+            decode(text)
+
+
+def test_a_value_of_a_hundred_levels_can_be_printed_alone_and_in_a_list() -> None:
+    for text in (nested(100), f"[{nested(100)}, {nested(3)}]"):
+        assert json.loads(json.dumps(decode(text), indent=2)) == json.loads(text)
 
 
 def test_a_value_under_a_key_has_to_bear_its_name() -> None:

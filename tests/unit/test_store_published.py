@@ -51,6 +51,11 @@ def test_what_no_agent_writes_is_none(junk: dict[str, Any]) -> None:
     assert as_entry(json.dumps(STATUS.as_dict() | junk).encode()) is None
 
 
+def test_what_is_nested_too_deeply_to_be_printed_is_none() -> None:
+    text = json.dumps(STATUS.as_dict())[:-1]
+    assert as_entry(f'{text}, "x": {"[" * 500}{"]" * 500}}}'.encode()) is None
+
+
 @pytest.mark.parametrize("name", [*STATUS.as_dict()][:8])
 def test_what_lacks_something_is_none(name: str) -> None:
     entry = STATUS.as_dict()

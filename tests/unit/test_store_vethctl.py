@@ -318,6 +318,18 @@ def test_a_dump_that_lacks_something_says_so_and_does_not_look_like_success(
         assert f"{path}/{place}" in error["error"]
 
 
+@pytest.mark.parametrize("levels", [101, 990, 1200])
+def test_a_value_that_is_nested_too_deeply_keeps_no_other_out_of_a_dump(
+    vethctl: Vethctl, pair: None, path: Path, levels: int
+) -> None:
+    (path / "deep.json").write_text(f'{{"name": "x", "a": {"[" * (levels - 1)}{"]" * (levels - 1)}}}')
+    said = vethctl("dump", "--json")
+    assert said.code == 1
+    assert [one["name"] for one in said.json] == ["veth1", "veth2"]
+    assert "deep.json: not a configuration: nested too deeply" in said.error["error"]
+    assert vethctl("get", "veth1").json["name"] == "veth1"
+
+
 COMMANDS = (["put", "-"], ["get", "a"], ["del", "a"], ["list"], ["dump"])
 
 

@@ -3,18 +3,24 @@
 The standard decoder keeps only the last of two equal keys; here an object remembers which keys were given twice.
 Numbers of any length and nesting of any depth yield a value or :class:`Undecodable`, and so does a text above the
 limits. Values are counted before decoding, because the decoder turns the three bytes of ``{},`` into an object of a
-hundred.
+hundred. The decoder's own limit of nesting depends on the version of Python and on its caller, and may be above that of
+the encoder, so that a value which is read could not be printed; hence a fixed one.
 """
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Final
 
 from vethlib.agent.limits import DEFAULT, Limits
 from vethlib.errors import InvalidValue
 
 __all__ = ["JsonObject", "Stray", "Undecodable", "decode"]
+
+
+_DEEPEST: Final = 100  # objects and lists within each other in one value; those of the model have four levels
+_ONLY_BRACKETS: Final = bytes.maketrans(b"{}", b"[]")
+_OTHERS: Final = bytes(set(range(256)) - set(b"[]{}"))
 
 
 class Undecodable(InvalidValue):
@@ -59,13 +65,17 @@ def decode(text: str | bytes, limits: Limits = DEFAULT) -> Any:
     if isinstance(text, bytes):
         text = _as_text(text)
     try:
-        return _decode(text.removeprefix("\ufeff"))
+        value = _decode(text.removeprefix("\ufeff"))
     except json.JSONDecodeError as error:
         raise Undecodable(
             f"not JSON: {error.msg[:1].lower()}{error.msg[1:]}", line=error.lineno, column=error.colno
         ) from None
     except RecursionError:
-        raise Undecodable("not a configuration: nested too deeply") from None
+        raise _too_deep() from None
+    # A list around the values does not count, so that a value can be moved into one.
+    if _is_deeper(text, _DEEPEST + isinstance(value, list)):
+        raise _too_deep()
+    return value
 
 
 def _check_size(text: str | bytes, limits: Limits) -> None:
@@ -75,6 +85,22 @@ def _check_size(text: str | bytes, limits: Limits) -> None:
     count = sum(text.count(byte) for byte in b",[{") if isinstance(text, bytes) else sum(map(text.count, ",[{"))
     if count > limits.json_values:
         raise Undecodable(f"must have at most {limits.json_values} values, and may have {count} (limit json_values)")
+
+
+def _is_deeper(text: str, levels: int) -> bool:
+    """Return whether a valid text has more levels of nesting."""
+    if text.count("[") + text.count("{") <= levels:
+        return False
+    without_escapes = text.encode(errors="surrogatepass").replace(b"\\\\", b"").replace(b'\\"', b"")
+    outside_strings = b"".join(without_escapes.split(b'"')[::2])
+    brackets = outside_strings.translate(_ONLY_BRACKETS, _OTHERS)
+    for _ in range(levels):  # each time without the innermost level of each branch
+        brackets = brackets.replace(b"[]", b"")
+    return brackets != b""
+
+
+def _too_deep() -> Undecodable:
+    return Undecodable(f"not a configuration: nested too deeply: must have at most {_DEEPEST} levels")
 
 
 def _as_text(text: bytes) -> str:

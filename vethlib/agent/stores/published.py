@@ -6,13 +6,13 @@ are keys for both.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol, TypeAlias
 
+from vethlib.agent.config.jsontext import decode
 from vethlib.agent.process.instance import running
 from vethlib.agent.process.rundir import open_for_writing
 from vethlib.follow.inotify import INotify, flags
@@ -164,12 +164,12 @@ def _watch(inotify: INotify, path: str) -> int:
 def as_entry(raw: bytes) -> Entry | None:
     """Parse a status; None if it is not one of an agent. Other users may be able to write anything there."""
     try:
-        value = json.loads(raw)
+        value = decode(raw)  # not nested too deeply to be printed
         if not isinstance(value, dict) or not _has_fields(value):
             return None
         value["name"].encode()
         datetime.fromisoformat(value["since"]).timestamp()
-    except (ValueError, OverflowError, RecursionError):
+    except (ValueError, OverflowError):
         return None
     return value
 
