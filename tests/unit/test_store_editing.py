@@ -17,6 +17,7 @@ from tests.refusing import raises
 from tests.stores import changed, is_readable, snapshot, write
 from vethlib._files import Replacement
 from vethlib.agent import Interface, load, to_dict
+from vethlib.agent.config.jsontext import decode
 from vethlib.agent.stores.directory import DirectoryStore
 from vethlib.agent.stores.editing import DirectoryEditor
 from vethlib.agent.stores.protocol import Edit, Editor, StoreError
@@ -95,6 +96,30 @@ def test_of_a_list_only_the_element_is_written(path: Path, editor: DirectoryEdit
     assert text.splitlines()[2:4] == HAND_WRITTEN.splitlines()[2:4]
     assert text.splitlines()[4:6] == ["    {", '      "name": "veth10",']
     assert interfaces(path)["veth10"].peer_if_name == "z"
+
+
+ODD = '{"name": "a",\n\t"description":\n "\\ud800 [\\n{ é",\n "x": [1.50, {\n},\n [\n{\n"y": 1e999, "y": 2}\n]\n]\n}'
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        '[{"name": "a"}, {"name": "b"}]\n',
+        '[\n  {\n    "name": "a"\n  },\n  {"name": "b"}\n]\n',
+        '{"name": "a"}\n',
+        "",
+    ],
+    ids=["one line", "several lines", "single", "new"],
+)
+def test_what_is_put_unchecked_is_stored_as_it_was_given(path: Path, editor: DirectoryEditor, before: str) -> None:
+    if before:
+        (path / "all.json").write_text(before)
+    assert [edit.name for edit in editor.put_text({"a": ODD})] == ["a"]
+    stored = {one.name: one for one in editor.stored()}
+    assert all(one.problem is None for one in stored.values())
+    assert "".join(stored["a"].text.split()) == "".join(ODD.split())
+    assert decode(stored["a"].text) == decode(ODD)
+    assert editor.put_text({"a": ODD}) == []
 
 
 def test_what_is_stored_just_so_is_left_alone(path: Path, editor: DirectoryEditor) -> None:

@@ -168,6 +168,22 @@ def test_but_only_an_object_with_a_name(vethctl: Vethctl, path: Path, stdin: str
     assert not path.exists()
 
 
+@pytest.mark.parametrize("file", ["/dev/zero", "-"])
+def test_no_more_is_read_of_what_is_stored_unchecked_than_the_limit(path: Path, file: str) -> None:
+    command = [sys.executable, "-m", "vethlib", "put", file, "--no-validate", "--limit", "file_bytes=1M"]
+    with open("/dev/zero", "rb") as zeros:
+        done = subprocess.run(
+            ["sh", "-c", 'ulimit -v 2000000; exec "$@"', "sh", *command, "--store", f"dir:{path}"],
+            cwd=ROOT,
+            stdin=zeros,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, path.exists()) == (1, False)
+    assert "must have at most 1048576 bytes (limit file_bytes)" in done.stderr
+
+
 def test_get_prints_one_as_an_object_and_more_as_a_list(vethctl: Vethctl, pair: None) -> None:
     example = json.loads((EXAMPLES / "pair" / "veth1.json").read_text())
     assert vethctl("get", "veth1").json == example

@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from vethlib.agent.config.jsontext import decode
+from vethlib.agent.limits import DEFAULT, Limits
 
 __all__ = ["Element", "edited", "elements", "read_elements"]
 
 _SPACE = re.compile(r"[ \t\n\r]*")
+# A string of JSON has no line end, so that these are between values; those beside a bracket are not needed.
+_LINE_ENDS = re.compile(r"(?P<opening>[\[{])?[\n\r][ \t\n\r]*(?P<closing>[\]}])?")
 # Only to find the end of a value that decode() has read before, so the value of long numbers does not matter.
 _decoder = json.JSONDecoder(parse_int=len)
 
@@ -30,9 +33,9 @@ class Element:
     value: Any
 
 
-def elements(text: str) -> list[Element]:
+def elements(text: str, limits: Limits = DEFAULT) -> list[Element]:
     """Return the value of `text`, or the values of its list. Raises Undecodable."""
-    value = decode(text)
+    value = decode(text, limits)
     at = _skip(text, 1 if text.startswith("\ufeff") else 0)
     if not isinstance(value, list):
         return [Element(at, _decoder.raw_decode(text, at)[1], None, value)]
@@ -45,12 +48,12 @@ def elements(text: str) -> list[Element]:
     return located
 
 
-def read_elements(raw: bytes) -> tuple[str, list[Element]]:
+def read_elements(raw: bytes, limits: Limits = DEFAULT) -> tuple[str, list[Element]]:
     """Decode some bytes and return the text with its elements. Raises Undecodable."""
     text = raw.decode(errors="replace")
-    if "\ufffd" in text:
-        decode(raw)  # raises if they are not UTF-8, with line and column
-    return text, elements(text)
+    if "\ufffd" in text or len(raw) > limits.file_bytes:
+        decode(raw, limits)  # raises if they are too many, or not UTF-8, with line and column
+    return text, elements(text, limits)
 
 
 def edited(text: str, all_elements: list[Element], edits: Mapping[int, str | None]) -> str:
@@ -83,6 +86,11 @@ def _laid_out(new: str, text: str, old: Element) -> str:
     if old.number is None:
         return new
     if "\n" not in text[old.start : old.end]:
-        return json.dumps(decode(new), ensure_ascii=False)
+        return _LINE_ENDS.sub(_joined, new)  # not written anew, which would lose duplicate keys and how numbers look
     line = text[text.rfind("\n", 0, old.start) + 1 : old.start]
     return new.replace("\n", f"\n{line}") if line.isspace() else new
+
+
+def _joined(ends: re.Match[str]) -> str:
+    opening, closing = ends["opening"] or "", ends["closing"] or ""
+    return opening + closing or " "

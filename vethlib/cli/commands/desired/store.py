@@ -7,7 +7,6 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from shlex import quote
 from typing import Any
 
@@ -17,6 +16,7 @@ from vethlib.agent.config.jsontext import Undecodable, decode
 from vethlib.agent.config.mark import check_label
 from vethlib.agent.config.model import Interface
 from vethlib.agent.config.northbound import Parsed
+from vethlib.agent.limits import Limits
 from vethlib.agent.reasons import invalid_value
 from vethlib.agent.state import Verdict
 from vethlib.agent.stores.keys import beginning_of, begins, name_of, place_of
@@ -49,7 +49,7 @@ def put(args: Namespace, output: Output) -> int:
     with Progress() as progress:
         editor = _editor(args, progress)
         if args.no_validate:
-            texts = _texts(args.file)
+            texts = _texts(args.file, limits_of(args))
             _check_key(name, texts, args)
             edits, count, doubts, warnings = editor.put_text(texts), len(texts), {}, []
         else:
@@ -241,10 +241,10 @@ def _given(text: str, args: Namespace, field: str, read: Callable[[str, str, str
     return name
 
 
-def _texts(path: str) -> dict[str, str]:
+def _texts(path: str, limits: Limits) -> dict[str, str]:
     """Return the JSON objects of a file by their names, without checking the rest."""
     try:
-        text, elements = read_elements(sys.stdin.buffer.read() if path == STDIN else Path(path).read_bytes())
+        text, elements = read_elements(_raw(path, limits.file_bytes + 1), limits)
     except Undecodable as error:
         raise InvalidValue("FILE", path, str(error)) from None
     except OSError as error:
@@ -259,6 +259,14 @@ def _texts(path: str) -> dict[str, str]:
             raise InvalidValue("FILE", path, f"{where}{name!r} is a duplicate: keep one")
         texts[name] = text[element.start : element.end]
     return texts
+
+
+def _raw(path: str, most: int) -> bytes:
+    """Read up to `most` bytes: the file may be /dev/zero, or stdin a pipe without end."""
+    if path == STDIN:
+        return sys.stdin.buffer.read(most)
+    with open(path, "rb") as file:
+        return file.read(most)
 
 
 def _check_key(name: str | None, found_names: Iterable[str], args: Namespace) -> None:
