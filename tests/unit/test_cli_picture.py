@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.proportion import is_proportional
 from vethlib.cli.render.picture import draw
 from vethlib.cli.term.text import render, width
 from vethlib.graph import Box, Edge, Graph, Port
@@ -100,6 +101,22 @@ def test_a_namespace_joined_to_itself_stands_on_both_sides() -> None:
 
 def test_separate_pairs_stand_below_each_other_in_order() -> None:
     assert boxes(picture(edge("n9", "a", "n10", "b"), edge("n1", "a", "n2", "b"))) == ["n1", "n2", "n9", "n10"]
+
+
+def test_names_that_count_the_same_are_drawn_in_one_order() -> None:
+    assert boxes(picture(edge("n01", "a", "n1", "b"), edge("n001", "a", "m", "b"))) == ["m", "n001", "n01", "n1"]
+
+
+def test_many_pairs_take_time_in_proportion() -> None:
+    """Each in two boxes of its own, or all around one, or a chain, which loses one box after the other."""
+
+    def work(size: int) -> None:
+        pairs = [edge(f"a{number}", "x", f"b{number}", "y") for number in range(size)]
+        star = [edge("hub", f"x{number}", f"leaf{number}", "y") for number in range(size)]
+        chain = [edge(f"c{number}", "x", f"c{number + 1}", "y") for number in range(size)]
+        draw(graph(*pairs, *star, *chain))
+
+    assert is_proportional(work, 100)
 
 
 def test_every_line_is_as_wide_as_it_looks_whatever_the_names() -> None:

@@ -235,6 +235,14 @@ def test_mermaid_has_a_node_for_each_namespace_and_a_dotted_line_for_what_is_not
 
 
 def test_dot_escapes_what_a_string_cannot_have() -> None:
-    one = Graph((Box('a"\\'),), ())
-    assert dot(one).splitlines()[3].startswith('  "a\\"\\\\" [label=<<TABLE')
+    one = Graph((Box('a"\\'),), (Edge(Port('a"\\', "x"), Port('a"\\', "y")),))
+    assert 'edgetooltip="x in a\\"\\\\\\n⇄\\ny in a\\"\\\\"]' in dot(one)
     assert "<B>a&quot;\\</B>" in dot(one)
+
+
+def test_namespaces_whose_names_look_the_same_in_dot_are_two_nodes() -> None:
+    """The bytes in which they differ cannot be shown, and are replaced."""
+    one = Graph((Box("n\udcfe"), Box("n\udcff"), Box("h")), (edge("n\udcfe", "h"), edge("h", "n\udcff")))
+    nodes = re.findall(r"^  (\S+) \[label=<.*<B>n�</B>", dot(one), re.MULTILINE)
+    assert nodes == ["n0", "n1"]
+    assert re.findall(r"^  (\S+) -- (\S+) ", dot(one), re.MULTILINE) == [("n0:p0", "n2:p0"), ("n2:p1", "n1:p0")]

@@ -26,12 +26,14 @@ _LINES: Final[dict[Mood, str]] = {
 def dot(graph: Graph) -> str:
     """Return the text of an undirected graph, with a node for each box and an edge for each pair."""
     check_graph(graph)
+    # Not their names: those that differ only in what cannot be displayed would be one node.
+    ids = {box.name: f"n{number}" for number, box in enumerate(graph.boxes)}
     rows: dict[str, list[Port]] = {box.name: [] for box in graph.boxes}
     edges = []
     for edge in graph.edges:
         ends = []
         for port in (edge.a, edge.b):
-            ends.append(f"{_quoted(port.box)}:p{len(rows[port.box])}")
+            ends.append(f"{ids[port.box]}:p{len(rows[port.box])}")
             rows[port.box].append(port)
         tip = "\n⇄\n".join("\n".join([f"{port.name} in {port.box}", *port.lines()[1:]]) for port in (edge.a, edge.b))
         look = f'color="{COLORS[edge.mood]}" style={_LINES[edge.mood]} edgetooltip={_quoted(tip)}'
@@ -42,9 +44,8 @@ def dot(graph: Graph) -> str:
         title = f"<TR><TD><B>{_html(title_of(box))}</B></TD></TR>"
         table = title + "".join(_row(number, port) for number, port in enumerate([*rows[box.name], *box.loose]))
         style = ' STYLE="DASHED"' if box.missing else ""
-        lines.append(
-            f'  {_quoted(box.name)} [label=<<TABLE BORDER="1" CELLBORDER="0" CELLSPACING="2"{style}>{table}</TABLE>>]'
-        )
+        frame = f'<TABLE BORDER="1" CELLBORDER="0" CELLSPACING="2"{style}>'
+        lines.append(f"  {ids[box.name]} [label=<{frame}{table}</TABLE>>]")
     if below := reasons(graph):
         text = "\\l".join(_quoted(reason.text)[1:-1] for reason in below)  # "\l": left-aligned
         lines.insert(2, f'  label="{text}\\l" labelloc=b labeljust=l fontname="monospace" fontsize=11')

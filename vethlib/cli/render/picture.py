@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from heapq import heapify, heappop, heappush
 from itertools import groupby
 
 from vethlib.cli.term.text import natural, paint, width
@@ -24,19 +25,40 @@ _SOLID = ("good", "plain")
 
 def draw(graph: Graph) -> list[str]:
     """Return the lines of the picture, painted."""
-    left = list(graph.edges)
     lines: list[str] = []
-    while left:
-        counts = Counter(box for edge in left for box in {edge.a.box, edge.b.box})
-        box = min(counts, key=lambda name: (-counts[name], natural(name)))
-        block = [_seen_from(edge, box) for edge in left if box in (edge.a.box, edge.b.box)]
-        block.sort(key=lambda edge: (natural(edge.b.box), natural(edge.a.name)))
+    for box, block in _blocks(graph):
         lines += _block(box, block)
-        left = [edge for edge in left if box not in (edge.a.box, edge.b.box)]
     for netns in graph.boxes:
         for port in netns.loose:
             lines.append(f"{paint(netns.name, 'heading')}  {_painted(port)}")
     return lines + _warnings(graph)
+
+
+def _blocks(graph: Graph) -> Iterator[tuple[str, list[Edge]]]:
+    """Yield each box on the left with its pairs that are not drawn yet, seen from it and in order."""
+    edges: dict[str, list[int]] = {}  # indexes in graph.edges, by box
+    for number, edge in enumerate(graph.edges):
+        for name in {edge.a.box, edge.b.box}:
+            edges.setdefault(name, []).append(number)
+    # Names that natural() takes for equal, such as a1 and a01, have an order, too.
+    rank = {name: number for number, name in enumerate(sorted(edges, key=lambda name: (natural(name), name)))}
+    counts = {name: len(numbers) for name, numbers in edges.items()}
+    heap = [(-count, rank[name], name) for name, count in counts.items()]
+    heapify(heap)
+    drawn: set[int] = set()
+    while heap:
+        count, _, box = heappop(heap)
+        if count != -counts[box] or not count:
+            continue  # some of its pairs are drawn meanwhile
+        numbers = [number for number in edges[box] if number not in drawn]
+        drawn.update(numbers)
+        block = [_seen_from(graph.edges[number], box) for number in numbers]
+        block.sort(key=lambda edge: (rank[edge.b.box], natural(edge.a.name)))
+        counts[box] = 0
+        for other, joined in Counter(edge.b.box for edge in block if edge.b.box != box).items():
+            counts[other] -= joined
+            heappush(heap, (-counts[other], rank[other], other))
+        yield box, block
 
 
 def _warnings(graph: Graph) -> list[str]:
