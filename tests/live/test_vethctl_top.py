@@ -11,6 +11,7 @@ import signal
 import struct
 import sys
 import termios
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -99,6 +100,19 @@ class Screen:
         return termios.tcgetattr(self.fd) == self.before and last == {"7": "h", "25": "h", "1049": "l"}
 
 
+def is_blocked(screen: Screen) -> bool:
+    """Whether it waits, for much longer than its interval, until the terminal takes something: nobody reads it here."""
+    before = waits(screen)
+    time.sleep(1)
+    return waits(screen) == before
+
+
+def waits(screen: Screen) -> list[str]:
+    """How often it has waited for anything."""
+    status = Path(f"/proc/{screen.pid}/status").read_text()
+    return re.findall(r"^voluntary_ctxt_switches:\s*([0-9]+)$", status, re.MULTILINE)
+
+
 @pytest.fixture
 def start(session: Session, blue: str) -> Iterator[Callable[..., Screen]]:
     session.create(Veth(End("a", addresses=["10.0.0.1/24"]), End("b", blue, addresses=["10.0.0.2/24"])))
@@ -140,6 +154,33 @@ def test_a_signal_ends_it_as_any_program_and_gives_the_terminal_back(
     screen = start()
     os.kill(screen.pid, number)
     assert (screen.wait(), screen.is_as_before) == (code, True)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGHUP, -signal.SIGHUP)])
+@pytest.mark.parametrize("stop", ["control-s", "unread"])
+def test_a_signal_ends_it_while_the_terminal_takes_no_output(
+    start: Callable[..., Screen], stop: str, number: int, code: int
+) -> None:
+    screen = start()
+    if stop == "control-s":
+        screen.press("\x13")
+    assert poll(lambda: is_blocked(screen)), "it can still write"
+    os.kill(screen.pid, number)
+    assert poll(lambda: os.waitid(os.P_PID, screen.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None)
+    assert termios.tcgetattr(screen.fd) == screen.before
+    assert screen.wait() == code
+
+
+def test_output_that_was_stopped_goes_on_with_whole_pictures(start: Callable[..., Screen]) -> None:
+    screen = start()
+    screen.press("\x13")
+    assert poll(lambda: is_blocked(screen)), "it can still write"
+    screen.press("\x11")
+    before = len(screen.read())
+    assert poll(lambda: screen.read()[before:].count("\033[J") >= 3)
+    assert screen.shows(lambda lines: lines[1].startswith("total rx") and any(line.startswith("b ") for line in lines))
+    screen.press("q")
+    assert (screen.wait(), screen.is_as_before) == (0, True)
 
 
 def test_control_c_is_a_signal_as_well(start: Callable[..., Screen]) -> None:

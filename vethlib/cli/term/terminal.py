@@ -4,9 +4,11 @@ It uses ECMA-48 and the alternate screen of xterm, which all terminals of the la
 would need the description of the terminal (terminfo), which minimal images lack; and sending only changed parts would
 save little at one screen per second.
 
-1. Signals are noted and end :meth:`Terminal.wait`, so a picture is always complete.
+1. Signals are noted and end :meth:`Terminal.wait`, so a picture is complete if the terminal takes it.
 2. SIGINT and SIGTERM take effect after the terminal was restored.
 3. Ctrl-Z restores the terminal before the process stops; afterwards, it is taken over again.
+4. No write and no change of modes waits where a signal cannot end it: the terminal may take no output for ever (Ctrl-S,
+   a lost connection). Then the picture is abandoned, and the modes of the terminal are still restored.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ __all__ = ["Terminal"]
 
 _TAKE: Final = "\033[?1049h\033[?25l\033[?7l"  # alternate screen, no cursor, no wrapping of long lines
 _GIVE_BACK: Final = "\033[?7h\033[?25h\033[?1049l"
+_PATIENCE: Final = 0.5  # seconds for a slow terminal to take what gives it back
+_PAUSE: Final = 0.02
 _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _NOTED: Final = (*_ENDING, signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT)
 
@@ -54,12 +58,15 @@ class Terminal:
     """The terminal of stdin and stdout; a context manager. Only for the main thread, which receives the signals."""
 
     def __init__(self) -> None:
-        self._in, self._out = sys.stdin.fileno(), sys.stdout.fileno()
+        self._in, self._out = sys.stdin.fileno(), -1
         self._before: list[Any] = []
         self._signals = NotedSignals(_NOTED)
+        self._is_woken = False  # by a signal, while it wrote
 
     def __enter__(self) -> Terminal:
         self._before = termios.tcgetattr(self._in)
+        sys.stdout.flush()
+        self._out = _opened_again(sys.stdout.fileno())
         self._signals.__enter__()
         try:
             self._take()
@@ -81,24 +88,52 @@ class Terminal:
     def _leave(self) -> None:
         self._give_back()
         self._signals.__exit__()
+        os.close(self._out)
 
     def _take(self) -> None:
-        tty.setcbreak(self._in, termios.TCSADRAIN)
+        # TCSADRAIN would wait until all output is shown: for ever, after Ctrl-S.
+        tty.setcbreak(self._in, termios.TCSANOW)
         self._write(_TAKE)
 
     def _give_back(self) -> None:
         # Both fail if the terminal is gone; then there is nothing to restore.
         with suppress(OSError):
-            self._write(_GIVE_BACK)
+            self._write(_GIVE_BACK, patience=_PATIENCE)
         with suppress(termios.error):
-            termios.tcsetattr(self._in, termios.TCSADRAIN, self._before)
+            termios.tcsetattr(self._in, termios.TCSANOW, self._before)
 
-    def _write(self, text: str) -> None:
-        sys.stdout.flush()
+    def _write(self, text: str, *, patience: float | None = None) -> None:
+        """Write a text. Gives up after `patience` seconds, or without it, when a signal ends or stops the program."""
         encoding = sys.stdout.encoding or "utf-8"
         unsent = text.encode(encoding, "backslashreplace")
+        deadline = None if patience is None else time.monotonic() + patience
+        had_room = False
         while unsent:
-            unsent = unsent[os.write(self._out, unsent) :]
+            try:
+                unsent = unsent[os.write(self._out, unsent) :]
+                had_room = False
+            except BlockingIOError:
+                if had_room:
+                    time.sleep(_PAUSE)  # there is room for a byte, but a line end takes two
+                if not self._wait_for_room(deadline):
+                    return
+                had_room = True
+
+    def _wait_for_room(self, deadline: float | None) -> bool:
+        """Wait until the terminal takes output; return False if the rest is not to be written."""
+        poll = select.poll()
+        poll.register(self._out, select.POLLOUT)
+        if deadline is not None:
+            return bool(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))
+        poll.register(self._signals, select.POLLIN)
+        while not (self.ended or signal.SIGTSTP in self._signals.received):
+            ready = [fd for fd, _ in poll.poll()]
+            if self._signals.fileno() in ready:
+                self._signals.drain()
+                self._is_woken = True
+            if self._out in ready:
+                return True
+        return False
 
     @property
     def ended(self) -> bool:
@@ -120,7 +155,8 @@ class Terminal:
 
         A key is a character, or a word such as "up" or "enter".
         """
-        left = max(0.0, until - time.monotonic())
+        left = 0.0 if self._is_woken else max(0.0, until - time.monotonic())
+        self._is_woken = False
         readable, _, _ = select.select([self._in, self._signals], [], [], left)
         self._signals.drain()
         if signal.SIGTSTP in self._signals.received:
@@ -154,6 +190,24 @@ class Terminal:
                     keys.append(text[0])
                 text = text[1:]
         return keys
+
+
+def _opened_again(terminal: int) -> int:
+    """Open a terminal again for output that never waits: O_NONBLOCK applies to this open file, not to the terminal.
+
+    If neither its name nor /dev/tty can be opened, as in a container that has only been handed the descriptor, return a
+    copy of it, which may wait.
+    """
+    paths = []
+    with suppress(OSError):
+        paths.append(os.ttyname(terminal))
+    with suppress(OSError):
+        os.tcgetpgrp(terminal)  # only of the controlling terminal
+        paths.append("/dev/tty")
+    for path in paths:
+        with suppress(OSError):
+            return os.open(path, os.O_WRONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+    return os.dup(terminal)
 
 
 def _after_sequence(text: str) -> str:
