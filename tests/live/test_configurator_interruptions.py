@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import itertools
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import pytest
 
@@ -23,6 +20,7 @@ from tests.live.configuring import (
     states,
     until,
 )
+from tests.live.interrupting import Interrupting
 from tests.witness import names
 from vethlib import Session, ns
 from vethlib.agent import State
@@ -35,47 +33,20 @@ def configurator(session: Session) -> Iterator[Configurator]:
         yield configurator
 
 
-class Interrupting:
-    """Raises KeyboardInterrupt at the n-th place of the agent's own code where CPython may run a signal handler.
-
-    Those are the first instruction of a function and the return of a C call (see vethlib/ns/entering.py).
-    """
-
-    OWN = tuple(
-        str(Path(module.__file__).parent / f"{name}.py")
-        for name in (
-            "configurator",
-            "occasions",
-            "events",
-            "reconcilepass",
-            "choice",
-            "reporter",
-            "observer",
-            "watches",
-            "statuses",
-        )
+OWN = tuple(
+    str(Path(module.__file__).parent / f"{name}.py")
+    for name in (
+        "configurator",
+        "occasions",
+        "events",
+        "reconcilepass",
+        "choice",
+        "reporter",
+        "observer",
+        "watches",
+        "statuses",
     )
-
-    def __init__(self, at: int) -> None:
-        self._left = at
-        self.fired = False
-
-    def __call__(self, frame: FrameType, event: str, _: Any) -> None:
-        if event in ("call", "c_return") and frame.f_code.co_filename in self.OWN:
-            self._left -= 1
-            if self._left == 0:
-                sys.setprofile(None)
-                self.fired = True
-                raise KeyboardInterrupt
-
-    def poll(self, configurator: Configurator) -> None:
-        sys.setprofile(self)
-        try:
-            configurator.poll(0)
-        except KeyboardInterrupt:
-            pass
-        finally:
-            sys.setprofile(None)
+)
 
 
 def interrupted_everywhere(
@@ -84,8 +55,8 @@ def interrupted_everywhere(
     """Interrupt one poll at one place after the other; returns how many places there were."""
     for at in itertools.count(1, step):
         begin(at)
-        interrupting = Interrupting(at)
-        interrupting.poll(configurator)
+        interrupting = Interrupting(at, OWN)
+        interrupting.run(lambda: configurator.poll(0))
         settle(configurator)
         check(at)
         if not interrupting.fired:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
+import select
 import subprocess
 import sys
 import threading
@@ -14,6 +16,7 @@ import pytest
 
 from tests.confined import confined
 from tests.live.applying import interface, planned
+from tests.live.interrupting import Interrupting
 from tests.refusing import raises
 from tests.witness import names, poll
 from vethlib import End, InvalidValue, NetlinkError, Netns, NetnsNotFound, Session, Veth, WaitTimeout
@@ -230,6 +233,56 @@ def test_a_monitor_goes_along_with_a_process(session: Session, mover: Mover) -> 
         assert poll(lambda: heard(monitor, ("netns", "new", ref, "")), SOON)
         assert {link.name for link in monitor.links(ref)} == {"lo"}
         assert {link.name for link in monitor.links("")} == {"lo", "a", "b"}
+
+
+# --- a check that is interrupted
+
+
+def is_readable(fd: int, timeout: float = 0.0) -> bool:
+    watched = select.poll()
+    watched.register(fd, select.POLLIN)
+    return bool(watched.poll(1000 * timeout))
+
+
+def test_a_move_after_an_interrupted_check_is_reported(mover: Mover, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_path: str) -> None:
+        raise KeyboardInterrupt
+
+    with Follower() as follower:
+        follower.follow([f"pid:{mover.pid}"])
+        assert is_readable(follower.moves_fileno(), SOON)
+        with monkeypatch.context() as patch:
+            patch.setattr("vethlib.follow.whereabouts.shown_identity", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                follower.moved()
+        mover.go()
+        assert is_readable(follower.moves_fileno(), SOON)
+        assert follower.moved() == {f"pid:{mover.pid}"}
+        # Soon, because on a busy machine the next check may already be due.
+        assert poll(lambda: follower.moved() == set() and not is_readable(follower.moves_fileno()), SOON)
+        mover.go()
+        assert poll(lambda: follower.moved() == {f"pid:{mover.pid}"}, SOON)
+
+
+def is_interrupted(follower: Follower, at: int, moved: str) -> bool:
+    """Interrupt a check at its n-th place, if it has one; the move is reported by then or by a later check."""
+    reported: set[str] = set()
+    interrupting = Interrupting(at, (timing.__file__,))
+    interrupting.run(lambda: reported.update(follower.moved()))
+    assert reported or poll(lambda: follower.moved() == {moved}, SOON), at
+    return interrupting.fired
+
+
+def test_a_check_that_is_interrupted_anywhere_loses_no_move(mover: Mover) -> None:
+    ref = f"pid:{mover.pid}"
+    for at in itertools.count(1):
+        with Follower() as follower:
+            follower.follow([ref])
+            mover.go()
+            assert is_readable(follower.moves_fileno(), SOON)
+            if not is_interrupted(follower, at, ref):
+                break
+    assert at > 5
 
 
 # --- what it costs

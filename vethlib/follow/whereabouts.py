@@ -47,6 +47,8 @@ class Whereabouts:
     def __init__(self) -> None:
         self._alarm = Alarm()
         self._set_for: float | None = None
+        self._torn = False  # whether a check, or setting the alarm, was interrupted
+        self._moved: set[str] = set()  # found by a check that was interrupted
         self._of_ref: dict[str, _Process] = {}
         self._new: list[tuple[float, str]] = []  # a heap; an entry with another time than its process is obsolete
         self._turn: deque[str] = deque()
@@ -54,18 +56,19 @@ class Whereabouts:
 
     def follow(self, ref: str, path: str) -> None:
         """Check the namespace at `path` regularly for `ref`, if it is a process's."""
-        self._of_ref.pop(ref, None)
+        self.unfollow(ref)
         if is_namespace_of_process(path):
             self._of_ref[ref] = process = _Process(path, shown_identity(path))
             now = time.monotonic()
             self._schedule(ref, process, now)
             due = self._next_turn if process.due is None else process.due
-            if self._set_for is None or due < self._set_for:
+            if self._torn or self._set_for is None or due < self._set_for:
                 self._set_alarm(now)
 
     def unfollow(self, ref: str) -> None:
         """Stop checking the process of `ref`, if there is one."""
         self._of_ref.pop(ref, None)
+        self._moved.discard(ref)
 
     def fileno(self) -> int:
         """Return the descriptor."""
@@ -76,28 +79,42 @@ class Whereabouts:
         self._alarm.close()
 
     def moved(self) -> set[str]:
-        """Check the processes that are due; return the references of those that have moved since the last check."""
+        """Check the processes that are due; return the references of those that have moved since the last check.
+
+        A call that is interrupted (KeyboardInterrupt) loses no move: the descriptor stays readable, and the next call
+        checks all processes.
+        """
         now = time.monotonic()
-        if self._set_for is None or now < self._set_for:
+        everything = self._torn
+        if not everything and (self._set_for is None or now < self._set_for):
             return set()
-        self._set_for = None
-        moved: set[str] = set()
-        for ref in self._take_due(now):
+        self._torn = True
+        for ref in self._take_all() if everything else self._take_due(now):
             process = self._of_ref[ref]
             identity = shown_identity(process.path)
             if identity != process.identity:
+                self._moved.add(ref)  # first, because an interruption may follow
                 process.identity, process.pause = identity, FIRST_LOOK
-                moved.add(ref)
             self._schedule(ref, process, now)
         self._set_alarm(now)
+        self._torn = False
+        moved, self._moved = self._moved, set()
         return moved
 
     def _set_alarm(self, now: float) -> None:
         while self._new and not self._is_due(*self._new[0]):
             heappop(self._new)
         dues = [due for due, _ in self._new[:1]] + ([self._next_turn] if self._turn else [])
+        torn, self._torn = self._torn, True  # until the alarm is set for the noted time
         self._set_for = min(dues, default=None)
         self._alarm.set(None if self._set_for is None else self._set_for - now)
+        self._torn = torn
+
+    def _take_all(self) -> list[str]:
+        """Return all references, as an interrupted check has taken some of them from the schedules."""
+        self._new.clear()
+        self._turn.clear()
+        return list(self._of_ref)
 
     def _take_due(self, now: float) -> list[str]:
         refs: list[str] = []
