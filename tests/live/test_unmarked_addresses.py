@@ -14,7 +14,7 @@ from tests.commands import Vethctl, runner
 from tests.live.applying import interface, value
 from tests.live.older_kernel import without_owner_marks
 from tests.witness import addresses, ip, seen
-from vethlib import Session, ns
+from vethlib import NetlinkError, Session, ns
 from vethlib.addresses import kernel_marks_owners
 from vethlib.agent import Configurator, Interface
 
@@ -99,6 +99,56 @@ def test_apply_takes_one_with_attributes_off_and_changes_them(vethctl: Vethctl, 
     told = vethctl("--json", "apply", write("10.9.0.1/24"))
     assert (told.code, told.err) == (0, "")
     assert addresses("a") == ["10.9.0.1/24"]
+
+
+@pytest.mark.parametrize("error", [NetlinkError, KeyboardInterrupt])
+def test_apply_takes_off_what_it_gave_by_a_change_that_it_did_not_finish(
+    vethctl: Vethctl, write: Write, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error("renew 10.9.0.1/24: refused")
+
+    vethctl("apply", write("10.9.0.1/24"))
+    ip("address", "change", "10.9.0.1/24", "dev", "a", "valid_lft", "600", "preferred_lft", "300")
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "renew_addresses", fail)
+        assert vethctl("apply", write("10.9.0.1/24", "10.9.1.1/24")).code != 0
+    assert addresses("a") == ["10.9.0.1/24", "10.9.1.1/24"]
+    assert vethctl("apply", write("10.9.0.1/24")).code == 0
+    assert addresses("a") == ["10.9.0.1/24"]
+
+
+def test_apply_takes_off_what_it_gave_by_a_change_that_was_interrupted_when_made(
+    vethctl: Vethctl, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = Session.set
+
+    def make_and_raise(*args: Any, **how: Any) -> None:
+        make(*args, **how)
+        raise KeyboardInterrupt
+
+    vethctl("apply", write("10.9.0.1/24"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "set", make_and_raise)
+        assert vethctl("apply", write("10.9.0.1/24", "10.9.1.1/24")).code != 0
+    assert addresses("a") == ["10.9.0.1/24", "10.9.1.1/24"]
+    assert vethctl("apply", write("10.9.0.1/24")).code == 0
+    assert addresses("a") == ["10.9.0.1/24"]
+
+
+def test_an_address_that_could_not_be_added_is_not_taken_off_when_somebody_else_adds_it(
+    vethctl: Vethctl, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise NetlinkError("set a: refused")
+
+    vethctl("apply", write("10.9.0.1/24"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "set", refuse)
+        assert vethctl("apply", write("10.9.0.1/24", "10.9.1.1/24")).code != 0
+    ip("address", "add", "10.9.1.1/24", "dev", "a")
+    assert vethctl("apply", write("10.9.0.1/24")).code == 0
+    assert addresses("a") == ["10.9.0.1/24", "10.9.1.1/24"]
 
 
 def test_a_trial_takes_back_the_address_that_it_added(vethctl: Vethctl, write: Write) -> None:

@@ -26,7 +26,7 @@ from vethlib.session.write.create import Made, Planned
 from vethlib.session.write.delete import DeleteItem
 
 from .executed import Execution
-from .given import facts_of_creation, recorded_changes
+from .given import ChangesMade, facts_of_creation, recorded_changes
 from .namespaces import add_netns, remove_netns, remove_unused
 from .recordfile import RecordFile
 from .recording import intended, made
@@ -164,25 +164,24 @@ def _change(
     progress: Progress | None,
     records: RecordFile | None,
 ) -> None:
-    with recorded_changes(records, operations) as changed:
+    with recorded_changes(records, operations) as noted:
         for number, operation in enumerate(operations, 1):
             try:
-                _change_one(session, operation)
+                _change_one(session, operation, noted)
             except Exception as error:
                 what = f"change {describe(operation.name, operation.ref)}"
                 execution.errors.append((operation, foreseen(error, what)))
             else:
                 execution.done.append(operation)
-                changed.append(operation)
             if progress is not None:
                 progress("change", number, len(operations))
 
 
-def _change_one(session: Session, operation: ChangeLink) -> None:
+def _change_one(session: Session, operation: ChangeLink, noted: ChangesMade) -> None:
     """Change one link; the session restores the addresses that the kernel removes along with a removed one."""
     # All calls after the first are about the same namespace, wherever its reference leads by then.
     with _held(session, operation.ref) as netns:
-        _change_in(session, operation, netns)
+        _change_in(session, operation, netns, noted)
 
 
 @contextmanager
@@ -194,22 +193,23 @@ def _held(session: Session, ref: str) -> Iterator[NetnsRef]:
         yield netns
 
 
-def _change_in(session: Session, operation: ChangeLink, netns: NetnsRef) -> None:
+def _change_in(session: Session, operation: ChangeLink, netns: NetnsRef, noted: ChangesMade) -> None:
     new = {name: value for name, (_, value) in operation.changes.items()}
     name = new.pop("name", None)
     late = {field: new.pop(field) for field in [*new] if operation.restored is not None and _is_late(field)}
-    session.set(
-        operation.name,
-        netns,
-        index=operation.index,
-        new_name=name,
-        add_addresses=_added(operation),
-        remove_addresses=operation.removed,
-        address_order=_order(operation),
-        address_proto=ADDRESS_PROTO,
-        only_if=partial(_is_observed, operation),
-        **new,
-    )
+    with noted.making(operation):
+        session.set(
+            operation.name,
+            netns,
+            index=operation.index,
+            new_name=name,
+            add_addresses=_added(operation),
+            remove_addresses=operation.removed,
+            address_order=_order(operation),
+            address_proto=ADDRESS_PROTO,
+            only_if=partial(_is_observed, operation),
+            **new,
+        )
     name = name or operation.name
     if renewed := (*operation.renewed, *operation.again):
         session.renew_addresses(name, netns, addresses=renewed, index=operation.index, address_proto=ADDRESS_PROTO)

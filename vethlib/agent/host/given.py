@@ -3,7 +3,8 @@
 On such a kernel, the record has what the kernel does not store: the addresses that a link was created with, and those
 that later changes gave to it. A look adds the owner marks from the record to the addresses that it reads, so that all
 later steps find them as on newer kernels. A change is recorded before and after it is made. So if an agent is killed in
-between, its record may have an address too many, but none is missing, and that address is configured anyway.
+between, or a later step of the change fails, the record may have an address too many, but none is missing, and that
+address is configured anyway.
 
 An address that is not in the record, because the record was lost or is older, may be the agent's or not. It stays on
 the link, and is reported (:func:`~vethlib.agent.planning.compare.unknown_addresses`).
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from vethlib import addresses as kernel
 from vethlib.addresses import identity_of
@@ -26,7 +27,7 @@ from vethlib.session.write.create import Made
 
 from .recordfile import RecordFile
 
-__all__ = ["attributed", "facts_of_creation", "facts_of_missing", "recorded_changes"]
+__all__ = ["ChangesMade", "attributed", "facts_of_creation", "facts_of_missing", "recorded_changes"]
 
 
 def attributed(observed: Observed, record: PairRecord) -> Observed:
@@ -60,26 +61,52 @@ def facts_of_creation(record: PairRecord, create: CreatePair, made: Made) -> Ite
         yield record.give((place, link.index), GivenAddresses(_texts(end.interfaces), True, cookie))
 
 
+@dataclass(slots=True)
+class ChangesMade:
+    """The changes of links that were made, as far as the record of addresses is concerned.
+
+    The addresses of a change are given by its first step, so the change counts as made even if a later step fails.
+    `begun` is a change of which an interruption left it open whether it was made.
+    """
+
+    made: list[ChangeLink] = field(default_factory=list)
+    begun: ChangeLink | None = None
+
+    @contextmanager
+    def making(self, change: ChangeLink) -> Iterator[None]:
+        """Note that a change is made by the block, unless that raises an Exception: then nothing was changed."""
+        self.begun = change
+        try:
+            yield
+        except Exception:
+            self.begun = None
+            raise
+        self.made.append(change)
+        self.begun = None
+
+
 @contextmanager
-def recorded_changes(records: RecordFile | None, changes: Sequence[ChangeLink]) -> Iterator[list[ChangeLink]]:
+def recorded_changes(records: RecordFile | None, changes: Sequence[ChangeLink]) -> Iterator[ChangesMade]:
     """Record the addresses that these changes give to links, while they are made.
 
-    The ``with`` block gets a list, to which it appends each change that was made.
+    The ``with`` block notes each change in the object that it gets.
     """
-    changed: list[ChangeLink] = []
+    noted = ChangesMade()
     if records is None or kernel.kernel_marks_owners():
-        yield changed
+        yield noted
         return
     record = records.record
     changes = [change for change in changes if change.removed or _new(change)]
     before = {_end(change): record.given_at(_end(change)) for change in changes}
     records.write([record.give(_end(change), _after(record, change, frozenset())) for change in changes])
     try:
-        yield changed
+        yield noted
     finally:
-        for change in changed:
+        for change in noted.made:
             before.pop(_end(change), None)
-        facts = [record.give(_end(change), _after(record, change, _texts(change.removed))) for change in changed]
+        if noted.begun is not None:
+            before.pop(_end(noted.begun), None)
+        facts = [record.give(_end(change), _after(record, change, _texts(change.removed))) for change in noted.made]
         records.write([*facts, *(record.give(end, given) for end, given in before.items())])
 
 
