@@ -259,6 +259,23 @@ def test_watching_again_after_unwatching_starts_from_what_is_there(
     assert told(cache.poll()) == [("changed", "blue", "va", "va")]
 
 
+def test_a_namespace_is_watched_until_its_last_reference_is_given_up(
+    session: Session, cache: IfIndexCache, blue: str
+) -> None:
+    with Netns.open(blue) as netns:
+        opened = f"fd:{netns.fileno()}"
+        cache.watch_all([blue, opened])
+        assert cache.unwatch_by(f"netns:{blue}") == opened
+        assert cache.netns() == [opened]
+        session.create(Veth(End("va", blue, up=False), End("vb", up=False)))
+        assert told(cache.poll()) == [("new", opened, "va", None)]
+        assert cache.unwatch_by(blue) is None
+        assert cache.unwatch_by(opened) is None
+        assert cache.netns() == []
+        session.delete("vb")
+        assert cache.poll() == []
+
+
 def test_a_namespace_made_anew_under_the_name_is_watched_when_asked_for(
     session: Session, cache: IfIndexCache, blue: str
 ) -> None:

@@ -115,6 +115,35 @@ def test_what_happens_is_told_by_a_name_that_is_still_there(monitor: Monitor) ->
     assert {one.netns for one in told} == {"netns:azure"}
 
 
+def test_a_namespace_that_loses_two_of_three_names_at_once_is_still_watched(monitor: Monitor) -> None:
+    for name in ("azure", "navy"):
+        Path(f"/run/netns/{name}").touch()
+        os.system(f"mount --bind /run/netns/blue /run/netns/{name}")
+    heard(monitor, lambda one: one.what == "netns" and one.netns == "netns:navy")
+    ip("netns", "del", "blue")
+    ip("netns", "del", "azure")
+    ip("link", "set", "lo", "up", netns="navy")
+    told = heard(monitor, lambda one: one.name == "lo" and "up" in one.changes)
+    lost = {one.netns for one in told if (one.what, one.action) == ("netns", "deleted")}
+    ip("link", "set", "lo", "down", netns="navy")
+    told = heard(monitor, lambda one: one.name == "lo" and "up" in one.changes)
+    lost |= {one.netns for one in told if (one.what, one.action) == ("netns", "deleted")}
+    assert told[-1].netns == "netns:navy"
+    assert lost == {"netns:blue", "netns:azure"}
+    assert monitor.netns == ["", "netns:navy"]
+
+
+def test_the_other_end_is_known_by_a_name_that_is_still_there(monitor: Monitor) -> None:
+    Path("/run/netns/azure").touch()
+    os.system("mount --bind /run/netns/blue /run/netns/azure")
+    heard(monitor, lambda one: one.what == "netns" and one.netns == "netns:azure")
+    ip("link", "add", "v1", "type", "veth", "peer", "name", "v2", "netns", "blue")
+    heard(monitor, lambda one: one.name == "v2")
+    ip("netns", "del", "blue")
+    heard(monitor, lambda one: one.what == "netns" and one.action == "deleted")
+    assert monitor.peer("", monitor.links()[-1].index) == ("netns:azure", "v2")
+
+
 def test_addresses_of_links_that_are_down_are_told_with_a_new_namespace(monitor: Monitor) -> None:
     ip("netns", "add", "green")
     ip("link", "add", "d1", "type", "veth", "peer", "name", "d2", netns="green")
@@ -170,6 +199,22 @@ def test_a_process_s_namespace_is_watched_where_it_is_asked_for(
         os.kill(pid, 9)
         told = heard(monitor, lambda one: one.what == "netns")
         assert brief(told)[-1] == ("netns", "deleted", f"pid:{pid}", "")
+
+
+def test_a_reference_that_leads_elsewhere_is_followed_there(
+    session: Session, make_netns: Callable[..., None], tmp_path: Path
+) -> None:
+    make_netns("blue", "red")
+    link = tmp_path / "ns"
+    link.symlink_to("/run/netns/blue")
+    with Monitor(session, [f"path:{link}"]) as monitor:
+        (tmp_path / "other").symlink_to("/run/netns/red")
+        (tmp_path / "other").rename(link)
+        told = heard(monitor, lambda one: (one.what, one.action, one.netns) == ("netns", "new", f"path:{link}"))
+        assert ("netns", "deleted", f"path:{link}", "") in brief(told)
+        ip("link", "set", "lo", "up", netns="blue")
+        told = heard(monitor, lambda one: one.name == "lo" and "up" in one.changes)
+        assert told[-1].netns == "netns:blue"
 
 
 def test_a_reference_that_leads_nowhere_is_refused_at_once(session: Session) -> None:

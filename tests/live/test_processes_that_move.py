@@ -18,8 +18,8 @@ from tests.confined import confined
 from tests.live.applying import interface, planned
 from tests.live.interrupting import Interrupting
 from tests.refusing import raises
-from tests.witness import names, poll
-from vethlib import End, InvalidValue, NetlinkError, Netns, NetnsNotFound, Session, Veth, WaitTimeout
+from tests.witness import ip, names, poll
+from vethlib import End, InvalidValue, NetlinkError, Netns, NetnsNotFound, Session, Veth, WaitTimeout, ns
 from vethlib.agent import Configurator, Interface, Namespace, NamespaceType
 from vethlib.follow import Follower, MemoryResolver
 from vethlib.follow import whereabouts as timing
@@ -233,6 +233,61 @@ def test_a_monitor_goes_along_with_a_process(session: Session, mover: Mover) -> 
         assert poll(lambda: heard(monitor, ("netns", "new", ref, "")), SOON)
         assert {link.name for link in monitor.links(ref)} == {"lo"}
         assert {link.name for link in monitor.links("")} == {"lo", "a", "b"}
+
+
+def is_told(monitor: Monitor, what: str, action: str, netns: str) -> bool:
+    return poll(lambda: (what, action, netns) in told_by(monitor), SOON)
+
+
+def told_by(monitor: Monitor) -> list[tuple[str, str, str]]:
+    return [(one.what, one.action, one.netns) for one in monitor.poll(0.1)]
+
+
+def test_a_monitor_watches_what_a_process_has_left_while_another_has_ended(
+    session: Session, mover: Mover, blue: str, red: str
+) -> None:
+    other = Mover()
+    mover.go(f"/run/netns/{blue}")
+    other.go(f"/run/netns/{red}")
+    here, there = f"pid:{mover.pid}", f"pid:{other.pid}"
+    with Monitor(session, [here, there]) as monitor:
+        other.end()
+        mover.go()
+        assert is_told(monitor, "netns", "new", here)
+        for name in (blue, red):
+            ip("link", "set", "lo", "up", netns=name)
+            assert is_told(monitor, "link", "changed", f"netns:{name}")
+        assert set(monitor.netns) == {"", here, f"netns:{blue}", f"netns:{red}"}
+
+
+def test_a_monitor_watches_where_a_process_is_when_that_loses_its_name(
+    session: Session, mover: Mover, blue: str
+) -> None:
+    ref = f"pid:{mover.pid}"
+    with Monitor(session, [ref]) as monitor:
+        mover.go(f"/run/netns/{blue}")
+        assert is_told(monitor, "netns", "new", ref)
+        ns.remove(blue)
+        assert is_told(monitor, "netns", "deleted", f"netns:{blue}")
+        with Session() as other:
+            other.set("lo", ref, up=True)
+        assert is_told(monitor, "link", "changed", ref)
+
+
+def test_a_monitor_watches_a_namespace_with_the_identity_of_one_that_ended_with_a_process(
+    session: Session, mover: Mover, blue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mover.go(f"/run/netns/{blue}")
+    with Monitor(session, [f"pid:{mover.pid}"]) as monitor:
+        before = session.identity(blue)
+        # As if the kernel gave the next one the same inode number, which it does if no other program is quicker.
+        monkeypatch.setattr("vethlib.monitor.monitor.identity_at", lambda _path: before)
+        mover.end()
+        ns.remove(blue)
+        Netns.create(blue).close()
+        assert is_told(monitor, "netns", "new", f"netns:{blue}")
+        ip("link", "set", "lo", "up", netns=blue)
+        assert is_told(monitor, "link", "changed", f"netns:{blue}")
 
 
 # --- a check that is interrupted

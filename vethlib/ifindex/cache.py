@@ -190,6 +190,16 @@ class IfIndexCache(WarnsUnclosed):
         with self._at_work() as watching:
             watching.watched.drop(self._watch_of(netns))
 
+    def unwatch_by(self, ref: str) -> str | None:
+        """Stop watching a namespace by this reference.
+
+        Return the first of its other references, by which it is still watched, without losing an event; None if there
+        is none, so that it is not watched any more.
+        """
+        with self._at_work() as watching:
+            other = watching.watched.drop_ref(ref)
+            return None if other is None else str(other)
+
     def netns(self) -> list[NetnsRef]:
         """Return the references of the watched namespaces, each as first given."""
         with self._at_work() as watching:

@@ -51,6 +51,24 @@ class Watched:
         watch.fresh = None
         watch.is_over = True
 
+    def drop_ref(self, ref: str) -> NetnsRef:
+        """Remove a reference, in both spellings, and its namespace unless that has others; return the first of those.
+
+        None means that it has none.
+        """
+        watch = self.named(ref)
+        if watch is None:
+            return None
+        lost = spellings(ref)
+        others = tuple(other for other in watch.refs if other not in lost)
+        if not others:
+            self.drop(watch)
+            return None
+        for spelling in lost:
+            self.by_ref.pop(spelling, None)
+        watch.refs = others
+        return watch.netns
+
     def named(self, ref: NetnsRef) -> Watch | None:
         """Return the namespace that was given by this reference, or by its other spelling: "netns:blue" for "blue"."""
         if ref is not None and not isinstance(ref, str):

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from vethlib import ns
 from vethlib._closing import Closing
 from vethlib._primitives import select, time
-from vethlib.errors import InvalidValue, SessionClosed, VethError, check_type
+from vethlib.errors import InvalidValue, NetnsNotFound, SessionClosed, VethError, check_type
 from vethlib.follow import Follower
 from vethlib.ifindex import IfIndexCache, LinkEvent
 from vethlib.linkref import check_refs
@@ -51,9 +51,9 @@ class Monitor(Closing):
                 for event in monitor.poll(timeout=None):
                     print(event.what, event.action, event.netns, event.name, event.changes)
 
-    It watches the home namespace, every named namespace while it exists, and those of `refs` while they exist. With a
-    `label`, it also reports the interface states of the agent with that label on this host, which it reads from
-    `status_dir` (default: /run/vethlib/LABEL/status).
+    It watches the home namespace, every named namespace while it exists, and those to which `refs` lead, wherever they
+    lead. With a `label`, it also reports the interface states of the agent with that label on this host, which it reads
+    from `status_dir` (default: /run/vethlib/LABEL/status).
 
     It starts no thread: :meth:`fileno` is readable when :meth:`poll` may have events. It does not keep any namespace
     alive. It must not be used by several threads at once. Close it, or use it in a ``with`` statement.
@@ -70,8 +70,7 @@ class Monitor(Closing):
         self._closed = False
         self._session = session
         self._asked = [str(ns.parse(ref)) for ref in check_refs(refs)]
-        self._watched: dict[str, tuple[int, int]] = {}  # the identities of named namespaces
-        self._kept = {session.identity(ref) for ref in ("", *self._asked)}
+        self._named: dict[str, tuple[int, int]] = {}  # the identities of named namespaces
         self._peers = Peers(session)
         self._statuses: DirectoryStatuses | None = None
         self._states: dict[str, dict[str, Any]] = {}
@@ -124,7 +123,8 @@ class Monitor(Closing):
     @property
     def netns(self) -> list[str]:
         """The references of the namespaces watched now: home, those asked for, and named ones."""
-        return list(dict.fromkeys(["", *(ref for ref in self._asked if self._is_there(ref)), *self._watched]))
+        asked = (ref for ref in self._asked if self._cache.identity(ref) is not None)
+        return list(dict.fromkeys(["", *asked, *self._named]))
 
     def links(self, netns: str = "") -> list[Link]:
         """Return the links of a watched namespace, ordered by ifindex, as of the last :meth:`poll`; without addresses.
@@ -205,13 +205,14 @@ class Monitor(Closing):
         self._peers.meet(_latest_links(link_events))
         for event in link_events:
             events += self._translated(event)
-        if self._names.changed() or any(event.kind == "netns-gone" for event in link_events):
+        has_ended = any(event.kind == "netns-gone" for event in link_events)
+        if self._names.changed() or has_ended:
             events += self._look_at_names()
-        for ref in self._follower.moved():
-            events += self._part_from(ref)
-            events += self._admit(ref)
-        for ref in self._follower.changed():
-            events += self._admit(ref)
+        refs = self._follower.changed() | self._follower.moved()
+        if has_ended:  # a namespace with the identity of the one that has ended
+            refs.update(ref for ref in self._asked if self._cache.identity(ref) is None)
+        for ref in refs:
+            events += self._look_at_reference(ref)
         if self._statuses is not None and self._status_files.changed():
             events += self._look_at_states()
         return events
@@ -223,7 +224,8 @@ class Monitor(Closing):
         if event.kind == "resync":
             yield HostEvent("resync", "changed", now, ref)
         elif event.kind == "netns-gone":
-            yield from self._lose(ref)
+            if self._cache.identity(ref) is None:  # otherwise its successor is watched already
+                yield from self._lose(ref)
         elif event.address is not None and link is not None:
             action: Action = "new" if event.kind == "address" else "deleted"
             if action == "deleted" and event.address.tentative:
@@ -248,23 +250,39 @@ class Monitor(Closing):
             identity = identity_at(f"{NETNS_DIR}/{name}")
             if identity is not None:  # otherwise it was removed, is no namespace, or may not be looked at
                 present[f"netns:{name}"] = identity
-        for ref in [ref for ref, identity in self._watched.items() if present.get(ref) != identity]:
+        # The end of a namespace is reported with one of its references only, and the next one may have its identity.
+        is_at = self._cache.is_at
+        for ref in [ref for ref, seen in self._named.items() if present.get(ref) != seen or not is_at(ref, seen)]:
             yield from self._lose(ref)
         for ref in present:
-            if ref not in self._watched:
-                yield from self._admit(ref, present[ref])
+            if ref not in self._named:
+                yield from self._admit(ref)
 
-    def _admit(self, ref: str, identity: tuple[int, int] | None = None) -> Iterator[HostEvent]:
+    def _look_at_reference(self, ref: str) -> Iterator[HostEvent]:
+        """Compare where a reference of `refs` leads with the namespace that is watched by it."""
+        leads_to: tuple[int, int] | None = None
+        try:
+            leads_to = self._session.identity(ref)
+        except NetnsNotFound:
+            pass
+        except VethError:
+            return  # it is unknown, for example for want of descriptors
+        watched = self._cache.identity(ref)
+        if watched is not None and watched != leads_to:
+            yield from self._lose(ref)
+        if leads_to is not None and watched != leads_to:
+            yield from self._admit(ref)
+
+    def _admit(self, ref: str) -> Iterator[HostEvent]:
         """Watch a new namespace, and yield events for it and its links."""
-        if identity is None and self._is_there(ref):
-            return
         try:
             self._cache.watch(ref)
+            links = self._cache.links(ref)
         except VethError:
             return  # a name whose namespace has not been mounted yet, or a process that has ended
-        if identity is not None:
-            self._watched[ref] = identity
-        links = self._cache.links(ref)
+        identity = self._cache.identity(ref)
+        if identity is not None and ref.startswith("netns:"):
+            self._named[ref] = identity
         self._peers.meet({(ref, link.index): link for link in links})
         now = time.time()
         yield HostEvent("netns", "new", now, ref)
@@ -282,37 +300,15 @@ class Monitor(Closing):
             return {}
 
     def _lose(self, ref: str) -> Iterator[HostEvent]:
-        """Stop watching a namespace that has ended, or whose name leads elsewhere."""
-        self._peers.forget_all_in(ref)
-        identity = self._watched.pop(ref, None)
-        if identity is None and ref not in self._asked:
+        """Stop watching a namespace by a reference, because it has ended, or that leads elsewhere."""
+        if self._named.pop(ref, None) is None and ref not in self._asked:
             return  # its end was reported when its name was removed
-        try:
-            if identity not in self._kept:
-                self._cache.unwatch(ref)
-            # It may have another name, which its events have from now on.
-            self._cache.watch_all([other for other, watched in self._watched.items() if watched == identity])
-        except VethError:
-            pass  # it has ended
+        other = self._cache.unwatch_by(ref)
+        if other is None:
+            self._peers.forget_all_in(ref)
+        else:
+            self._peers.rename(ref, other)  # by which the events of the namespace are reported from now on
         yield HostEvent("netns", "deleted", time.time(), ref)
-
-    def _part_from(self, ref: str) -> Iterator[HostEvent]:
-        """Stop watching the namespace that a process has left, unless another reference leads there."""
-        watched = [other for other in self.netns if other != ref]
-        try:
-            self._cache.unwatch(ref)
-            self._cache.watch_all(watched)
-        except VethError:
-            pass  # it was watched under another name, or has ended
-        self._peers.forget_all_in(ref)
-        yield HostEvent("netns", "deleted", time.time(), ref)
-
-    def _is_there(self, ref: str) -> bool:
-        try:
-            self._cache.links(ref)
-        except VethError:
-            return False
-        return True
 
     # --- states
 

@@ -85,6 +85,14 @@ class Peers:
         for at in [at for waiting in self._waiting.values() for at in waiting if at[0] == ref]:
             self._wait_no_more(at)
 
+    def rename(self, ref: str, to: str) -> None:
+        """Note that the links of a namespace have another reference from now on."""
+        for index, peer in self._peer.pop(ref, {}).items():
+            self._join((to, index), (to, peer[1]) if peer[0] == ref else peer)
+        for index, waiting in self._waiting.items():
+            if (ref, index) in waiting:
+                waiting[to, index] = waiting.pop((ref, index))
+
     def _part(self, at: At) -> None:
         other = self._peer.get(at[0], {}).pop(at[1], None)
         if other is not None:
