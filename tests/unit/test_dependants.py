@@ -273,6 +273,21 @@ def test_an_interrupt_while_attaching_leaves_it_to_be_detached() -> None:
     assert world.one.told == [(A, 5), (D, 5)]
 
 
+def test_an_interrupt_while_it_is_added_leaves_it_detached_and_unknown() -> None:
+    world = World()
+    up(world)
+
+    def interrupt() -> None:
+        world.one.then = lambda: None
+        raise KeyboardInterrupt
+
+    world.one.then = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        world.add()
+    assert world.one.told == [(A, 5), (D, 5)]
+    assert world.dependants.refs == set()
+
+
 places = st.sampled_from([BLUE, RED])
 refs = st.sampled_from(["blue", "red"])
 names = st.sampled_from(["va", "vb"])

@@ -302,8 +302,12 @@ class Configurator(WarnsUnclosed):
         """
         self._check()
         attachment = self._dependants.add(dependant)
-        self._observer.watches.follow(dependant.netns, self._backoff.following)
-        self._events.find_for_dependants({dependant.netns})
+        try:
+            self._observer.watches.follow(dependant.netns, self._backoff.following)
+            self._events.find_for_dependants({dependant.netns})
+        except BaseException:
+            attachment.remove()
+            raise
         return attachment
 
     # --- the work
@@ -348,6 +352,8 @@ class Configurator(WarnsUnclosed):
             self._occasions.everything("an interruption")
             self._statuses.take_back()
             self._creation = None
+            self._observer.note_work()
+            self._events.recover()
         self._occasions.torn = True
         while True:
             try:

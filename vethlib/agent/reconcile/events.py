@@ -161,6 +161,21 @@ class Events:
                     self._dependants.link_is(place, link)
         self._dependants.look_again(refs)
 
+    def recover(self) -> None:
+        """Bring the registry and the dependants up to date after an interruption, by which any event may be lost.
+
+        A look at the whole host, which follows, is about interfaces only.
+        """
+        watches, dependants = self._watches, self._dependants
+        watches.forget_unwatched()
+        self._owners.indexes.reset_unmanaged(watches.cache.links(""))
+        for place in dependants.places():
+            if place not in watches.refs and not watches.is_resting(place):
+                dependants.place_is_gone(place)
+        self.find_for_dependants(dependants.refs)
+        for place in dependants.places():
+            dependants.check(place)
+
     # --- links
 
     def _take(self, changes: LinkChanges) -> None:

@@ -246,6 +246,12 @@ class Watches:
             if not self.cache.is_at(ref, place):
                 self._forget(ref)
 
+    def forget_unwatched(self) -> None:
+        """Forget the references by which the cache watches no namespace, or another one, without an event of that."""
+        for ref, place in list(self._led_to.items()):
+            if self.cache.identity(ref) != place:
+                self._forget(ref)
+
     def _forget(self, ref: str) -> None:
         place = self._led_to.pop(ref, None)
         if place is not None:
@@ -285,12 +291,16 @@ class Watches:
         length = REST if before is None else min(LONGEST_REST, 2 * before.length)
         self._rests[place] = _Rest(set(self.refs.get(place, ())), now + length, length)
 
+    def is_resting(self, place: NetnsId) -> bool:
+        """Return whether the events of a namespace are ignored."""
+        rest = self._rests.get(place)
+        return rest is not None and not rest.is_over
+
     def _waits(self, ref: str, place: NetnsId) -> bool:
         """Return whether the events of a namespace are ignored; if so, :meth:`take_rested` returns `ref` later."""
-        rest = self._rests.get(place)
-        if rest is None or rest.is_over:
+        if not self.is_resting(place):
             return False
-        rest.refs.add(ref)
+        self._rests[place].refs.add(ref)
         return True
 
     def rest_ends(self) -> float | None:

@@ -90,6 +90,10 @@ class Dependants:
         """Return the names of the links that dependants wait for in the namespace of this reference."""
         return {name for name, those in self._by_name.items() if any(each.netns == ref for each in those)}
 
+    def places(self) -> list[NetnsId]:
+        """Return the namespaces with links that are known to be up."""
+        return list(self._up)
+
     def knows(self, place: NetnsId, index: int) -> bool:
         """Return whether this link is known to be up."""
         return (place, index) in self._name_of
@@ -97,8 +101,12 @@ class Dependants:
     def add(self, dependant: Dependant) -> Attachment:
         """Register a dependant, and attach it as soon as its link is up. :meth:`Attachment.remove` ends this."""
         attachment = Attachment(dependant, self._forget)
-        self._by_name.setdefault(attachment.host_if_name, []).append(attachment)
-        self._settle(attachment)
+        try:
+            self._by_name.setdefault(attachment.host_if_name, []).append(attachment)
+            self._settle(attachment)
+        except BaseException:
+            self._forget(attachment)
+            raise
         return attachment
 
     def _forget(self, attachment: Attachment) -> None:
@@ -134,11 +142,12 @@ class Dependants:
         """Note that the link with this name or ifindex was, or is about to be, deleted, moved, renamed or set down."""
         name = self._name_of.get((place, link)) if isinstance(link, int) else link
         up = self._up.get(place)
-        known = None if name is None or up is None else up.pop(name, None)
-        if known is not None:
+        known = None if name is None or up is None else up.get(name)
+        if known is not None and up is not None:
+            # Without a call in between, so that no interruption leaves half of it.
+            del up[known.name], self._name_of[place, known.index]
             if not up:
                 del self._up[place]
-            del self._name_of[place, known.index]
             self._settle_all(known.name)
 
     def place_is_gone(self, place: NetnsId) -> None:
@@ -167,9 +176,9 @@ class Dependants:
 
     def ask_starved(self) -> None:
         """Attach the dependants for which something was missing."""
-        starved, self._starved = self._starved, {}
-        for attachment in starved:
+        for attachment in list(self._starved):
             attachment._refused = None
+            del self._starved[attachment]
             self._settle(attachment)
 
     # --- attaching and detaching

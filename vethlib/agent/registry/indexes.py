@@ -198,22 +198,29 @@ class Indexes:
     def _leave(self, name: str, former: IndexEntry) -> None:
         """Note that a managed name does not have this link any more."""
         place = self._where[name][1]
-        del self._at[place, former.index]
+        self._at.pop((place, former.index), None)  # it is missing if this was interrupted
         if place == self._home:
             self._doubted.add(former.index)
 
     def _take_out(self, name: str) -> None:
-        del self._managed[name]
+        self._managed.pop(name, None)
         self._unregister(name)
 
     def _register(self, name: str, ref: str, place: NetnsId) -> None:
-        if self._where.get(name) != (ref, place):
-            self._unregister(name)
+        former = self._where.get(name)
+        if former != (ref, place):
+            names = self._names_with.setdefault(ref, {})
+            names.pop(name, None)
+            self._leads[ref] = names[name] = place
             self._where[name] = ref, place
-            self._leads[ref] = self._names_with.setdefault(ref, {})[name] = place
+            if former is not None and former[0] != ref:
+                self._leave_ref(name, former[0])
 
     def _unregister(self, name: str) -> None:
         ref, _ = self._where.pop(name, ("", None))
+        self._leave_ref(name, ref)
+
+    def _leave_ref(self, name: str, ref: str) -> None:
         names = self._names_with.get(ref, {})
         if names.pop(name, None) is None:
             return
@@ -241,10 +248,17 @@ class Indexes:
             self._tell("removed", None, shown)
 
     def reset_unmanaged(self, links: Iterable[Link]) -> None:
-        """Replace all links of the home namespace by a state at least as recent; differences become events."""
+        """Replace all links of the home namespace by a state at least as recent; differences become events.
+
+        This also puts right what an interrupted report has left.
+        """
         now = {link.index: link for link in links}
-        for index in [index for index in self._links if index not in now]:
+        listed = {entry.index for entry in self._unmanaged.values()}
+        for index in [index for index in self._links.keys() | listed if index not in now]:
             self.remove_unmanaged(index)
+        for entry in list(self._unmanaged.values()):
+            if self._at.get((self._home, entry.index)) is not entry:
+                self._take_name(entry)
         for link in now.values():
             self.set_unmanaged(link)
 
