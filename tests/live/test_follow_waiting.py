@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import os
 import select
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.live.descriptors import descriptors_left
+from tests.live.interrupting import Interrupting as Interrupted
 from tests.programs import attended
 from tests.witness import names, open_fds, poll
 from vethlib import (
@@ -363,6 +365,52 @@ def test_an_interrupted_call_is_made_up_for_by_the_next(home: ns.Netns, file: st
         assert heard(follower) == {VNF1}
         assert "vnf1" in follower.gone(VNF1)
     resolver.close()
+
+
+OWN = tuple(str(Path(paths.__file__).parent / f"{name}.py") for name in ("follower", "processes", "paths"))
+
+
+def is_interrupted(follower: Follower, at: int, expected: set[str]) -> bool:
+    """Interrupt a call at its n-th place, if it has one; all is reported by then or by the next calls."""
+    reported: set[str] = set()
+    interrupting = Interrupted(at, OWN)
+    interrupting.run(lambda: reported.update(follower.changed()))
+    while not expected <= reported:
+        changed = heard(follower)
+        assert changed, (at, expected - reported)
+        reported |= changed
+    return interrupting.fired
+
+
+def test_a_call_that_is_interrupted_anywhere_loses_nothing(
+    home: ns.Netns, resolver: MemoryResolver, sleeper: Sleeper, tmp_path: Path
+) -> None:
+    """A copy of each pidfd is open, as in a forked child: closing one does not remove it from an epoll."""
+    (tmp_path / "a").touch()
+    for at in itertools.count(1, 3):
+        first, second = sleeper(), sleeper()
+        refs = {f"pid:{first.pid}", f"path:{tmp_path}/ns", VNF1}
+        resolver.set("vnf1", f"pid:{second.pid}")
+        with Follower(resolver) as follower:
+            follower.follow(refs)
+            settle(follower)
+            copies = [os.dup(one.fd.fileno()) for one in follower._processes._of_ref.values() if one.fd is not None]
+            first.kill()
+            first.wait()
+            (tmp_path / "new").symlink_to(f"a{at}")
+            (tmp_path / "new").rename(tmp_path / "ns")
+            resolver.set("vnf1", f"path:{tmp_path}/a")
+            fired = is_interrupted(follower, at, refs)
+            assert follower.gone(f"pid:{first.pid}"), at
+            second.kill()
+            second.wait()
+            settle(follower)
+            assert follower.changed() == set(), at
+            for copy in copies:
+                os.close(copy)
+        if not fired:
+            break
+    assert at > 50
 
 
 # --- much

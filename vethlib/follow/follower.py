@@ -205,7 +205,7 @@ class Follower(Closing):
         self._check()
         everything, self._torn = self._torn, True
         ready = {fd for fd, _ in self._epoll.poll(0)}
-        changed = self._processes.ended(ready)
+        changed = self._processes.ended(ready, everything)
         for ref in changed:
             self._whereabouts.unfollow(ref)
         for path in self._paths.changed(ready, everything):

@@ -98,13 +98,19 @@ class Processes:
 
     def unfollow(self, ref: str) -> None:
         """Stop following the process of `ref`, if there is one."""
-        process = self._of_ref.pop(ref, None)
+        process = self._of_ref.get(ref)
         if process is not None:
             self._release(ref, process)
+            del self._of_ref[ref]
 
-    def ended(self, ready: Iterable[int]) -> set[str]:
-        """Return the references whose processes have ended, given the descriptors that are `ready`."""
+    def ended(self, ready: Iterable[int], everything: bool = False) -> set[str]:
+        """Return the references whose processes have ended, given the descriptors that are `ready`.
+
+        With `everything`, all descriptors are checked, because the last call may have been interrupted.
+        """
         refs = {self._ref_of_fd[fd] for fd in ready if fd in self._ref_of_fd}
+        if everything:
+            refs |= {ref for ref, each in self._of_ref.items() if each.fd is not None and _has_ended(each.fd)}
         if self._looked_at and self._look_at <= time.monotonic():
             refs |= {ref for ref in self._looked_at if _differs(self._of_ref[ref])}
             self._look_at = time.monotonic() + LOOK
@@ -138,13 +144,18 @@ class Processes:
             _log.warning(text, self._most, LOOK)
 
     def _release(self, ref: str, process: _Process) -> None:
-        fd, process.fd = process.fd, None
         process.started = None
         self._looked_at.discard(ref)
+        fd = process.fd
         if fd is not None:
-            # A forked child has a copy, so closing alone would not remove it from the epoll.
-            self._epoll.unregister(fd)
-            del self._ref_of_fd[fd.fileno()]
+            # A forked child may have a copy, so closing alone would not remove it from the epoll. If this is
+            # interrupted, the descriptor is still known, and the next attempt may find it removed.
+            try:
+                self._epoll.unregister(fd)
+            except FileNotFoundError:
+                pass
+            self._ref_of_fd.pop(fd.fileno(), None)
+            process.fd = None
             fd.close()
 
     def close(self) -> None:
