@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import time
@@ -10,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.live.interrupting import Interrupting
 from tests.refusing import raises
 from tests.witness import ip
 from vethlib import Session
 from vethlib.errors import NetnsNotFound, SessionClosed
 from vethlib.monitor import HostEvent, Monitor
+from vethlib.monitor import monitor as monitoring
 
 
 @pytest.fixture
@@ -220,6 +223,31 @@ def test_a_reference_that_leads_elsewhere_is_followed_there(
 def test_a_reference_that_leads_nowhere_is_refused_at_once(session: Session) -> None:
     with raises(NetnsNotFound, netns="netns:nowhere", taken=False):
         Monitor(session, ["nowhere"])
+
+
+OWN = tuple(str(Path(monitoring.__file__).parent / f"{name}.py") for name in ("monitor", "directory", "peers"))
+
+
+def test_a_poll_that_is_interrupted_anywhere_leaves_no_namespace_unwatched(monitor: Monitor) -> None:
+    def is_up(event: HostEvent) -> bool:
+        return event.what == "address" and event.netns == "netns:green"
+
+    for at in itertools.count(1):
+        ip("netns", "add", "green")
+        coming = Interrupting(at, OWN)
+        coming.run(monitor.poll)
+        monitor.poll(0)
+        assert "netns:green" in monitor.netns, at
+        ip("link", "set", "lo", "up", netns="green")
+        heard(monitor, is_up)
+        ip("netns", "del", "green")
+        going = Interrupting(at, OWN)
+        going.run(monitor.poll)
+        monitor.poll(0)
+        assert "netns:green" not in monitor.netns, at
+        if not coming.fired and not going.fired:
+            break
+    assert at > 20
 
 
 def test_a_closed_monitor_says_so(session: Session) -> None:

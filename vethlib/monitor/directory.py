@@ -21,6 +21,7 @@ class Directory:
     def __init__(self, path: str) -> None:
         self._path = path
         self._identity: tuple[int, int] | None = None
+        self._torn = False  # whether a look was interrupted
         with ExitStack() as undo:
             self._watch = undo.enter_context(closing(Watch(path)))
             # A change of the mount table is reported to the first poll after it (mounts_poll(), fs/proc_namespace.c),
@@ -44,12 +45,14 @@ class Directory:
 
     def changed(self) -> bool:
         """Return whether the directory may have changed since the last call."""
+        torn, self._torn = self._torn, True
         mounted = bool(self._poll.poll(0))
         seen = self._watch.seen()
-        if seen.missed or seen.way or seen.ended or (mounted and self._identity_now() != self._identity):
+        elsewhere = seen.missed or seen.way or seen.ended or (mounted and self._identity_now() != self._identity)
+        if elsewhere or torn:
             self._begin()
-            return True
-        return mounted or bool(seen.files)
+        self._torn = False
+        return elsewhere or torn or mounted or bool(seen.files)
 
     def _identity_now(self) -> tuple[int, int] | None:
         try:

@@ -68,6 +68,7 @@ class Monitor(Closing):
     ) -> None:
         check_type(session, Session, "session", "must be a Session")
         self._closed = False
+        self._torn = False  # whether a poll was interrupted
         self._session = session
         self._asked = [str(ns.parse(ref)) for ref in check_refs(refs)]
         self._named: dict[str, tuple[int, int]] = {}  # the identities of named namespaces
@@ -178,15 +179,17 @@ class Monitor(Closing):
         return events
 
     def _links(self) -> dict[tuple[str, int], Link]:
-        return {(ref, link.index): link for ref in self.netns for link in self._cache.links(ref)}
+        watched = [ref for ref in self.netns if self._cache.identity(ref) is not None]
+        return {(ref, link.index): link for ref in watched for link in self._cache.links(ref)}
 
     # --- events
 
     def poll(self, timeout: float | None = 0) -> list[HostEvent]:
         """Return the events that were not returned yet, in order.
 
-        If there are none, wait for events up to `timeout` seconds (None: without limit), and return [] on timeout.
-        Raises SessionClosed, NetlinkError.
+        If there are none, wait for events up to `timeout` seconds (None: without limit), and return [] on timeout. An
+        interruption (KeyboardInterrupt) may lose events, but the next call goes on from the present state. Raises
+        SessionClosed, NetlinkError.
         """
         self._check()
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -200,21 +203,28 @@ class Monitor(Closing):
             self._epoll.poll(min([*waits, _LONGEST]))
 
     def _take(self) -> list[HostEvent]:
+        # After an interruption, news may be lost: so everything is compared with what is known.
+        torn, self._torn = self._torn, True
         events: list[HostEvent] = []
         link_events = self._cache.poll()
-        self._peers.meet(_latest_links(link_events))
+        if torn:
+            self._peers = Peers(self._session)
+            self._peers.meet(self._links())
+        else:
+            self._peers.meet(_latest_links(link_events))
         for event in link_events:
             events += self._translated(event)
         has_ended = any(event.kind == "netns-gone" for event in link_events)
-        if self._names.changed() or has_ended:
+        if self._names.changed() or has_ended or torn:
             events += self._look_at_names()
         refs = self._follower.changed() | self._follower.moved()
-        if has_ended:  # a namespace with the identity of the one that has ended
-            refs.update(ref for ref in self._asked if self._cache.identity(ref) is None)
+        if has_ended or torn:  # perhaps a namespace with the identity of the one that has ended
+            refs.update(ref for ref in self._asked if torn or self._cache.identity(ref) is None)
         for ref in refs:
             events += self._look_at_reference(ref)
-        if self._statuses is not None and self._status_files.changed():
+        if self._statuses is not None and (self._status_files.changed() or torn):
             events += self._look_at_states()
+        self._torn = False
         return events
 
     def _translated(self, event: LinkEvent) -> Iterator[HostEvent]:
@@ -301,13 +311,14 @@ class Monitor(Closing):
 
     def _lose(self, ref: str) -> Iterator[HostEvent]:
         """Stop watching a namespace by a reference, because it has ended, or that leads elsewhere."""
-        if self._named.pop(ref, None) is None and ref not in self._asked:
+        if ref not in self._named and ref not in self._asked:
             return  # its end was reported when its name was removed
         other = self._cache.unwatch_by(ref)
         if other is None:
             self._peers.forget_all_in(ref)
         else:
             self._peers.rename(ref, other)  # by which the events of the namespace are reported from now on
+        self._named.pop(ref, None)
         yield HostEvent("netns", "deleted", time.time(), ref)
 
     # --- states
