@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from tests.live.interrupting import Interrupting
 from tests.refusing import raises
-from tests.witness import ip
+from tests.witness import ip, seen
 from vethlib import Session
 from vethlib.errors import NetnsNotFound, SessionClosed
 from vethlib.monitor import HostEvent, Monitor
@@ -256,3 +257,59 @@ def test_a_closed_monitor_says_so(session: Session) -> None:
     monitor.close()
     with pytest.raises(SessionClosed):
         monitor.poll()
+
+
+# --- namespaces with several references
+
+
+@pytest.fixture
+def twice(make_netns: Callable[..., None]) -> str:
+    """A namespace with the names `n1` and `alias`."""
+    make_netns("n1")
+    Path("/run/netns/alias").touch()
+    subprocess.run(["mount", "--bind", "/run/netns/n1", "/run/netns/alias"], check=True)
+    ip("link", "add", "va", "type", "veth", "peer", "name", "vb", "netns", "n1")
+    return "n1"
+
+
+@pytest.mark.usefixtures("twice")
+def test_the_peer_of_a_link_is_known_by_every_name_of_its_namespace(session: Session) -> None:
+    with Monitor(session, [f"pid:{os.getpid()}"]) as monitor:
+        for ref in ("netns:n1", "netns:alias"):
+            assert sorted(monitor.references(ref)) == ["netns:alias", "netns:n1"]
+            (end,) = [link for link in monitor.links(ref) if link.name == "vb"]
+            assert monitor.peer(end) == monitor.peer(ref, end.index) == ("", "va")
+        assert monitor.references(f"pid:{os.getpid()}") == monitor.references("")
+        assert monitor.references("netns:nowhere") == []
+        ip("netns", "del", "alias")
+        heard(monitor, lambda one: one.what == "netns" and one.action == "deleted")
+        assert monitor.references("netns:n1") == ["netns:n1"]
+        assert monitor.peer("netns:n1", seen("vb", "n1")["ifindex"]) == ("", "va")
+
+
+def test_an_end_that_is_moved_keeps_its_peer(monitor: Monitor, make_netns: Callable[..., None]) -> None:
+    make_netns("n1", "n2")
+    ip("link", "add", "va", "type", "veth", "peer", "name", "vb", "netns", "n1")
+    heard(monitor, lambda one: one.what == "link" and one.name == "vb")
+    monitor.poll()
+    ip("link", "set", "vb", "netns", "n2", netns="n1")
+    told = heard(monitor, lambda one: (one.action, one.netns, one.name) == ("new", "netns:n2", "vb"))
+    assert [one.peer for one in told if one.name == "vb"] == [("", "va")] * 2  # as it goes, and as it comes
+    assert monitor.peer("", seen("va")["ifindex"]) == ("netns:n2", "vb")
+    (there,) = [one for one in monitor.snapshot() if (one.what, one.name) == ("link", "vb")]
+    assert there.peer == ("", "va")
+    ip("link", "del", "va")
+    heard(monitor, lambda one: (one.action, one.netns, one.name) == ("deleted", "netns:n2", "vb"))
+
+
+def test_a_pair_with_the_ifindexes_of_one_that_went_at_once_has_its_own_peers(monitor: Monitor) -> None:
+    make = ["link", "add", "va", "index", "70", "type", "veth", "peer", "name"]
+    ip(*make, "vb", "index", "71")
+    heard(monitor, lambda one: one.what == "link" and one.name == "vb")
+    monitor.poll()
+    ip("link", "del", "va")
+    ip(*make, "vc", "index", "72")
+    heard(monitor, lambda one: one.what == "link" and one.name == "vc")
+    assert monitor.peer("", 70) == ("", "vc")
+    assert monitor.peer("", 72) == ("", "va")
+    assert monitor.peer("", 71) is None

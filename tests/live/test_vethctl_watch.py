@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import select
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -90,6 +92,20 @@ def test_each_line_is_an_object_for_programs(watching: Callable[..., Watching]) 
     told: dict[str, Any] = json.loads(watch.until("v2")[-1])
     shown = ip("link", "show", "v2", netns="blue")[0]
     assert (told["action"], told["index"], told["link"]["mac"]) == ("new", shown["ifindex"], shown["address"])
+
+
+def test_any_reference_of_a_namespace_selects_its_events(watching: Callable[..., Watching]) -> None:
+    Path("/run/netns/another").touch()
+    subprocess.run(["mount", "--bind", "/run/netns/blue", "/run/netns/another"], check=True)
+    for number, ref in enumerate(["blue", "another", "ano*"]):
+        watch = watching("--only", "link", f"@{ref}")
+        watch.until("  lo  ")
+        ip("link", "set", "lo", "mtu", str(1500 + number), netns="blue")
+        watch.until(f"→ {1500 + number}")
+    watch = watching("--only", "link", f"lo@pid:{os.getpid()}")
+    watch.until("home  lo  ")
+    ip("link", "set", "lo", "mtu", "1600")
+    watch.until("→ 1600")
 
 
 def test_an_end_that_loses_its_carrier_is_not_said_to_be_down(watching: Callable[..., Watching]) -> None:

@@ -15,7 +15,7 @@ Theory of operation:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +33,7 @@ from vethlib.session.core.refusal import system_errors
 
 from .directory import Directory
 from .event import Action, HostEvent, LinkName, changes_between
-from .peers import Peers
+from .peers import At, Peers
 
 if TYPE_CHECKING:
     from vethlib.agent.stores.published import DirectoryStatuses
@@ -72,6 +72,7 @@ class Monitor(Closing):
         self._session = session
         self._asked = [str(ns.parse(ref)) for ref in check_refs(refs)]
         self._named: dict[str, tuple[int, int]] = {}  # the identities of named namespaces
+        self._aliases: dict[tuple[int, int] | None, list[str]] | None = None  # references by identity, when needed
         self._peers = Peers(session)
         self._statuses: DirectoryStatuses | None = None
         self._states: dict[str, dict[str, Any]] = {}
@@ -127,6 +128,19 @@ class Monitor(Closing):
         asked = (ref for ref in self._asked if self._cache.identity(ref) is not None)
         return list(dict.fromkeys(["", *asked, *self._named]))
 
+    def references(self, netns: str = "") -> list[str]:
+        """Return the references in :attr:`netns` that lead to the same namespace, which may have several names.
+
+        Events have one of them. It is empty for a namespace that is not watched any more.
+        """
+        self._check()
+        identity = self._cache.identity(netns)
+        if self._aliases is None:
+            self._aliases = {}
+            for ref in self.netns:
+                self._aliases.setdefault(self._cache.identity(ref), []).append(ref)
+        return [] if identity is None else list(self._aliases.get(identity, ()))
+
     def links(self, netns: str = "") -> list[Link]:
         """Return the links of a watched namespace, ordered by ifindex, as of the last :meth:`poll`; without addresses.
 
@@ -143,7 +157,8 @@ class Monitor(Closing):
         if index is None:
             raise InvalidValue("index", index, "must be the ifindex, unless the first argument is a Link")
         netns = str(ns.parse(netns))
-        at = self._peers.of((netns, index))
+        found = (self._peers.of((ref, index)) for ref in (netns, *self.references(netns)))
+        at = next(filter(None, found), None)
         if at is None:
             return None
         try:
@@ -207,13 +222,16 @@ class Monitor(Closing):
         torn, self._torn = self._torn, True
         events: list[HostEvent] = []
         link_events = self._cache.poll()
+        self._aliases = None
+        # Before others are met: an end that was moved is deleted here and new there, and its ifindex may be reused.
+        parted = {at: self._parted(*at) for at in _deleted(link_events)}
         if torn:
             self._peers = Peers(self._session)
             self._peers.meet(self._links())
         else:
             self._peers.meet(_latest_links(link_events))
         for event in link_events:
-            events += self._translated(event)
+            events += self._translated(event, parted)
         has_ended = any(event.kind == "netns-gone" for event in link_events)
         if self._names.changed() or has_ended or torn:
             events += self._look_at_names()
@@ -227,8 +245,14 @@ class Monitor(Closing):
         self._torn = False
         return events
 
-    def _translated(self, event: LinkEvent) -> Iterator[HostEvent]:
-        """Yield the events of the monitor for one event of the cache."""
+    def _parted(self, ref: str, index: int) -> LinkName | None:
+        """Forget a deleted link, and return the peer that it had."""
+        peer = self.peer(ref, index)
+        self._peers.forget((ref, index))
+        return peer
+
+    def _translated(self, event: LinkEvent, parted: Mapping[At, LinkName | None]) -> Iterator[HostEvent]:
+        """Yield the events of the monitor for one event of the cache; `parted` are the peers of the deleted links."""
         now, ref = time.time(), str(event.netns or "")
         link, old = event.link, event.old
         if event.kind == "resync":
@@ -242,9 +266,7 @@ class Monitor(Closing):
                 return  # it was never usable, and the kernel has not reported its creation (addrconf_dad_begin)
             yield HostEvent("address", action, now, ref, link.name, link, address=event.address)
         elif link is None and old is not None:
-            peer = self.peer(ref, old.index)
-            self._peers.forget((ref, old.index))
-            yield HostEvent("link", "deleted", now, ref, old.name, old, peer)
+            yield HostEvent("link", "deleted", now, ref, old.name, old, parted[ref, old.index])
         elif link is not None and old is None:
             yield HostEvent("link", "new", now, ref, link.name, link, self.peer(ref, link.index))
         elif link is not None and old is not None and (changes := changes_between(old, link)):
@@ -285,6 +307,7 @@ class Monitor(Closing):
 
     def _admit(self, ref: str) -> Iterator[HostEvent]:
         """Watch a new namespace, and yield events for it and its links."""
+        self._aliases = None
         try:
             self._cache.watch(ref)
             links = self._cache.links(ref)
@@ -311,6 +334,7 @@ class Monitor(Closing):
 
     def _lose(self, ref: str) -> Iterator[HostEvent]:
         """Stop watching a namespace by a reference, because it has ended, or that leads elsewhere."""
+        self._aliases = None
         if ref not in self._named and ref not in self._asked:
             return  # its end was reported when its name was removed
         other = self._cache.unwatch_by(ref)
@@ -339,6 +363,13 @@ class Monitor(Closing):
             changes = {key: (old.get(key), state.get(key)) for key in fields if old and old.get(key) != state.get(key)}
             if old is None or changes:
                 yield HostEvent("state", action, now, state["netns"], name, state=state, changes=changes)
+
+
+def _deleted(events: Iterable[LinkEvent]) -> Iterator[At]:
+    """Yield the links that were deleted by these events."""
+    for event in events:
+        if event.kind not in ("netns-gone", "resync") and event.link is None and event.old is not None:
+            yield str(event.netns or ""), event.old.index
 
 
 def _latest_links(events: Iterable[LinkEvent]) -> dict[tuple[str, int], Link]:

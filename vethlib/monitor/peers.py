@@ -97,3 +97,5 @@ class Peers:
         other = self._peer.get(at[0], {}).pop(at[1], None)
         if other is not None:
             self._peer.get(other[0], {}).pop(other[1], None)
+            # It may be that the end was moved, and is met again in another namespace, with another ifindex there.
+            self._waiting.setdefault(other[1], {})[other] = None

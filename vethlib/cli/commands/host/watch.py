@@ -43,11 +43,11 @@ def watch(args: Namespace, output: Output) -> int:
     ):
         batches = _batches(monitor, deadline, stopped)
         if args.initial:
-            for event in filter(chosen, monitor.snapshot()):
+            for event in chosen.of(monitor, monitor.snapshot()):
                 _print(output, event)
             output.flush()
         for batch in batches:
-            for event in filter(chosen, batch):
+            for event in chosen.of(monitor, batch):
                 _print(output, event)
                 if left is not None and (left := left - 1) <= 0:
                     return DONE
@@ -102,14 +102,22 @@ class _Filter:
                 self.refs.append(ref)
         return _Pattern(name or None, ref if at else None)
 
-    def __call__(self, event: HostEvent) -> bool:
+    def of(self, monitor: Monitor, events: Iterable[HostEvent]) -> Iterator[HostEvent]:
+        """Yield the events to print."""
+        return (event for event in events if self._fits(monitor, event))
+
+    def _fits(self, monitor: Monitor, event: HostEvent) -> bool:
         if event.what == "resync":
             return True
         if self._only and event.what not in self._only:
             return False
         if self._kind is not None and (event.link is None or event.link.kind != self._kind):
             return False
-        return not self._patterns or any(pattern.fits(event.name, event.netns) for pattern in self._patterns)
+        if not self._patterns or any(pattern.fits(event.name, event.netns) for pattern in self._patterns):
+            return True
+        # A namespace may have several references, of which an event has one.
+        refs = [] if all(pattern.netns is None for pattern in self._patterns) else monitor.references(event.netns)
+        return any(pattern.fits(event.name, ref) for pattern in self._patterns for ref in refs)
 
 
 # --- printing
