@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,13 +17,15 @@ from tests.backends.etcd_consumer import LABEL, PREFIX, Consumer, key, many, tex
 from tests.backends.etcd_fake import FakeEtcd, header
 from tests.backends.etcd_fixtures import Follow
 from tests.backends.proxy import Proxy
+from tests.backends.statuses import status
 from tests.witness import poll
 from vethlib.agent.limits import Limits
 from vethlib.agent.stores.etcd import etcd_pb2 as pb
-from vethlib.agent.stores.etcd import paging
+from vethlib.agent.stores.etcd import paging, publishing
 from vethlib.agent.stores.etcd.editor import EtcdEditor
 from vethlib.agent.stores.etcd.published import EtcdStatuses
 from vethlib.agent.stores.etcd.store import EtcdStore
+from vethlib.agent.stores.keys import presence_key, status_key
 from vethlib.agent.stores.protocol import Back, Change, Outage, Snapshot
 
 LONG = 1_400_000  # bytes; etcd takes 1.5 MiB
@@ -303,6 +308,122 @@ def test_who_watches_statuses_does_not_ask_a_server_that_repeats_itself_without_
         next(found)
     found.close()
     assert 1 <= server.calls["watch"] <= 5
+
+
+# --- an agent's lease, while much is read and written
+
+STATUSES = status_key(LABEL, "").encode()
+PRESENT = presence_key(LABEL, "").encode()
+OFTEN = "?lease=60&heartbeat=0.1"
+SLOW = 0.15  # seconds for an answer, so that a heartbeat is due after each
+
+
+class SlowEtcd(FakeEtcd):
+    """Has these keys, and takes its time for each page of them, and for each transaction. `told` is the order of its
+    answers: of pages, transactions and heartbeats.
+    """
+
+    def __init__(self, keys: dict[bytes, bytes], at_once: int) -> None:
+        self.told: list[str] = []
+        self._keys = dict(sorted(keys.items()))
+        self._at_once = at_once
+        super().__init__(self._ranges_of, watch_holds)
+
+    def _ranges_of(self, request: pb.RangeRequest) -> pb.RangeResponse:
+        answer = pb.RangeResponse(header=header())
+        asked = [one for one in self._keys if request.key <= one < (request.range_end or request.key + b"\0")]
+        for one in asked[: self._at_once]:
+            answer.kvs.add(key=one, value=b"" if request.keys_only else self._keys[one], mod_revision=3)
+        answer.more = len(asked) > self._at_once
+        if answer.kvs:
+            time.sleep(SLOW)
+            self.told.append("page")
+        return answer
+
+    def _write(self, request: pb.TxnRequest, context: Any) -> pb.TxnResponse:
+        time.sleep(SLOW)
+        self.told.append("write")
+        return super()._write(request, context)
+
+    def _keep_alive(self, requests: Iterator[Any], context: Any) -> Iterator[pb.LeaseKeepAliveResponse]:
+        for answer in super()._keep_alive(requests, context):
+            self.told.append("beat")
+            yield answer
+
+    def longest(self, kind: str) -> int:
+        """The longest run of answers of a kind with nothing in between."""
+        return max((len(list(run)) for one, run in groupby(self.told) if one == kind), default=0)
+
+
+@pytest.fixture
+def agent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[SlowEtcd, EtcdStore]]]:
+    """Begins to follow a slow etcd with these keys."""
+    monkeypatch.setattr(publishing, "_CHECK", 10_000)  # it cannot be asked for what has been written
+    made: list[tuple[SlowEtcd, EtcdStore]] = []
+
+    def begin(keys: dict[bytes, bytes], at_once: int = 2) -> tuple[SlowEtcd, EtcdStore]:
+        server = SlowEtcd(keys, at_once)
+        made.append((server, EtcdStore(f"{server.url}{OFTEN}", LABEL)))
+        return made[-1]
+
+    yield begin
+    for server, store in made:
+        store.close()
+        server.close()
+
+
+def others(count: int, pad: str = "") -> dict[bytes, bytes]:
+    """The keys of so many other agents."""
+    each = {f"h{number:03}": f'{{"pid":7,"host":"h{number:03}","x":"{pad}"}}' for number in range(count)}
+    return {PRESENT + host.encode(): entry.encode() for host, entry in each.items()}
+
+
+def warned(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING]
+
+
+def test_many_keys_of_other_agents_cost_no_heartbeat_and_no_status_and_one_line(
+    agent: Callable[..., tuple[SlowEtcd, EtcdStore]], caplog: pytest.LogCaptureFixture
+) -> None:
+    server, store = agent(others(30))
+    assert poll(lambda: "page" in server.told)
+    store.publish({"v1": status("v1")})
+    assert poll(lambda: bool(warned(caplog)))
+    pages = [number for number, one in enumerate(server.told) if one == "page"]
+    assert server.longest("page") <= 2
+    assert "write" in server.told[pages[0] : pages[-1]]  # the status did not wait
+    store.close()
+    (warning,) = warned(caplog)
+    assert "other agents have the label tested, too: process 7 on h000, process 7 on h001, " in warning
+    assert "and 22 more" in warning
+    assert len(warning) < 600
+
+
+def test_of_any_number_of_long_keys_of_other_agents_only_some_are_read(
+    agent: Callable[..., tuple[SlowEtcd, EtcdStore]], caplog: pytest.LogCaptureFixture
+) -> None:
+    server, _ = agent(others(300, "x" * 4000), at_once=10)
+    assert poll(lambda: bool(warned(caplog)))
+    assert server.told.count("page") <= 7
+    (warning,) = warned(caplog)
+    assert "other agents have the label tested, too: more than 64 agents. All manage" in warning
+
+
+def test_many_statuses_of_a_former_run_cost_no_heartbeat(
+    agent: Callable[..., tuple[SlowEtcd, EtcdStore]],
+) -> None:
+    server, store = agent({STATUSES + b"v%03d" % number: b"{}" for number in range(30)})
+    store.publish({})
+    assert poll(lambda: server.told.count("page") >= 15)
+    assert server.longest("page") <= 2
+
+
+def test_many_statuses_to_write_cost_no_heartbeat(agent: Callable[..., tuple[SlowEtcd, EtcdStore]]) -> None:
+    server, store = agent({})
+    assert poll(lambda: "beat" in server.told)
+    store.publish({f"v{number}": status(f"v{number}") for number in range(1000)})
+    assert poll(lambda: server.told.count("write") >= 12)  # two more are the agent's own keys
+    assert server.longest("write") <= 4
 
 
 # --- nobody reads

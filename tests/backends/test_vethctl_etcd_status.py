@@ -27,6 +27,7 @@ from vethlib import ns
 from vethlib.agent import State
 from vethlib.agent.status import Status
 from vethlib.agent.stores.etcd.store import EtcdStore
+from vethlib.agent.stores.keys import presence_key
 
 pytestmark = pytest.mark.usefixtures("nothing_open")
 
@@ -226,6 +227,19 @@ def test_what_is_none_of_an_agents_is_passed_over(vethctl: Vethctl, etcd: Etcd, 
         etcd.put(ALIVE, raw)
         assert vethctl("status").code == 0
         assert vethctl("status", "--all-labels").code == 0
+
+
+def test_of_any_number_of_agents_of_a_label_a_few_are_named(vethctl: Vethctl, etcd: Etcd) -> None:
+    etcd.put(ALIVE, '{"pid":7,"host":"h"}')
+    hosts = [f"h{number}" + "x" * 5000 * (number == 0) for number in range(100)]
+    etcd.fill(
+        {presence_key("vpp1", f"{number:03}"): json.dumps({"pid": 7, "host": h}) for number, h in enumerate(hosts)}
+    )
+    for argv in ((), ("--all-labels",)):
+        said = vethctl("status", *argv)
+        assert said.code == 0
+        assert said.err.count("process 7 on") == 8
+        assert len(said.err) < 1500
 
 
 def test_who_may_only_look_at_statuses_is_shown_them(vethctl: Vethctl, etcd_with_auth: Etcd) -> None:

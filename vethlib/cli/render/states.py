@@ -16,6 +16,7 @@ __all__ = ["SEVERITY", "age", "age_of", "code_of", "is_late", "reason_of", "stat
 
 _ROLES = {"CONFIGURED": "good", "PENDING": "warning", "RETRYING": "bad", "FAILED": "bad", "INVALID": "bad"}
 SEVERITY = STATES
+_MOST_NAMED = 8  # agents of one label that a message names
 
 
 def state_text(state: str) -> str:
@@ -76,6 +77,9 @@ def age_of(since: float | None) -> str:
 def two_agents(label: str, published: Published) -> str:
     """Return the message for several agents with the same label."""
     agents = [agent for agent in (published.agent, *published.others) if agent is not None]
-    who = " and ".join(f"process {agent.pid or '?'} on {agent.host or '?'}" for agent in agents)
+    named = [f"process {agent.pid or '?'} on {agent.host or '?'}" for agent in agents]
+    if (more := len(named) - _MOST_NAMED) > 0:
+        named[_MOST_NAMED:] = [f"{more} more"]
+    who = " and ".join(named)
     cure = "give each agent a label of its own"
     return f"{len(agents)} agents have the label {label}, and overwrite each other's status: {who}; {cure}"

@@ -148,11 +148,20 @@ class Connection(Closing):
         self._metadata = (*_METADATA, ("token", answer.token))
 
     @overload
-    def read(self, prefix: bytes, *, keys_only: bool = False, most: int = 0) -> Found[Raw]: ...
+    def read(
+        self, prefix: bytes, *, keys_only: bool = False, most: int = 0, after_page: Callable[[], object] | None = None
+    ) -> Found[Raw]: ...
 
     @overload
     def read(
-        self, prefix: bytes, *, keep: Callable[[bytes, Raw], T], known_as: Callable[[bytes], bytes]
+        self,
+        prefix: bytes,
+        *,
+        keys_only: bool = False,
+        most: int = 0,
+        keep: Callable[[bytes, Raw], T],
+        known_as: Callable[[bytes], bytes],
+        after_page: Callable[[], object] | None = None,
     ) -> Found[T]: ...
 
     def read(
@@ -163,17 +172,18 @@ class Connection(Closing):
         most: int = 0,
         keep: Callable[[bytes, Raw], Any] | None = None,
         known_as: Callable[[bytes], bytes] = bytes,
+        after_page: Callable[[], object] | None = None,
     ) -> Found[Any]:
         """Read all keys below `prefix` at one revision; more than `most`, or the limit, is an error.
 
         `keep(key, raw)` returns what to keep of each value, and `known_as(key)` what to keep of each key; both are
-        called while the keys are read.
+        called while the keys are read. `after_page()` is called after each page, because there may be many.
         """
         pause = _PAUSE
         for _ in range(_COMPACTIONS):
             try:
                 scan = Scan(prefix, end_of(prefix), most or self._limits.store_keys)
-                return self._read(scan, keep or _as_it_is, known_as, keys_only=keys_only)
+                return self._read(scan, keep or _as_it_is, known_as, after_page, keys_only=keys_only)
             except Compacted:
                 time.sleep(pause)  # it was compacted between two pages, so all pages are read at a new revision
                 pause *= 2
@@ -181,7 +191,13 @@ class Connection(Closing):
         raise self._error(reason, StoreCode.CHANGED_TOO_FAST)
 
     def _read(
-        self, scan: Scan, keep: Callable[[bytes, Raw], Any], known_as: Callable[[bytes], bytes], *, keys_only: bool
+        self,
+        scan: Scan,
+        keep: Callable[[bytes, Raw], Any],
+        known_as: Callable[[bytes], bytes],
+        after_page: Callable[[], object] | None,
+        *,
+        keys_only: bool,
     ) -> Found[Any]:
         values: dict[bytes, tuple[Any, int]] = {}
         revision = 0
@@ -196,6 +212,8 @@ class Connection(Closing):
                         f"{self.endpoint}: {reason}", path=self.endpoint, reason=reason, code=StoreCode.TOO_LARGE
                     )
                 values[known_as(kv.key)] = keep(kv.key, too_long or kv.value), kv.mod_revision
+            if after_page is not None:
+                after_page()
             if not answer.more or not answer.kvs:
                 self._pager.done()
                 return Found(values, revision, answer.header.cluster_id, answer.header.raft_term)

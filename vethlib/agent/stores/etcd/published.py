@@ -16,11 +16,14 @@ from vethlib.agent.config.mark import check_label
 from vethlib.agent.stores.keys import liveness_key, presence_key, status_key
 from vethlib.agent.stores.protocol import StoreError
 from vethlib.agent.stores.published import BATCH, Alive, Entry, Published, as_entry
+from vethlib.agent.stores.storecode import StoreCode
+from vethlib.text import cut
 
 from . import etcd_pb2 as pb
 from .address import parse_url
 from .connection import Connection, Found, Raw, raw_of
 from .member import answering
+from .mirror import shortened
 from .reading import name_at, prefix_of
 from .refusal import Denied
 from .streams import Watch
@@ -28,6 +31,8 @@ from .streams import Watch
 __all__ = ["EtcdStatuses", "read_labels"]
 
 _MOST_KEYS = 10_000_000  # of all labels
+_MOST_AGENTS = 64  # agents of one label that are read, because anybody can write any number of their keys
+_LONGEST_HOST = 255  # characters of the name of a host
 _WAITING = 100  # answers of a watch that are queued; etcd keeps the rest meanwhile
 _PAUSE = 1.0  # seconds between attempts to connect again
 _END = datetime(9999, 1, 1, tzinfo=UTC).timestamp()  # later times cannot be shown
@@ -154,12 +159,19 @@ def _published(
 
 def _others(connection: Connection, label: str, agent: Alive | None) -> tuple[Alive, ...]:
     """Return the running agents of a label other than `agent`, which has written the liveness key last."""
+    present: dict[bytes, Alive] = {}
+
+    def keep(key: bytes, raw: Raw) -> None:
+        present[shortened(key)] = _alive(raw_of(raw))
+
     try:
-        listed = connection.read(presence_key(label, "").encode())
-    except Denied:
-        return ()
-    present = [_alive(raw) for raw in _raw(listed).values()]
-    return tuple(other for other in present if agent is not None and (other.host, other.pid) != (agent.host, agent.pid))
+        connection.read(presence_key(label, "").encode(), keep=keep, known_as=lambda _: b"", most=_MOST_AGENTS)
+    except Denied as error:
+        if error.code is not StoreCode.TOO_LARGE:
+            return ()
+    return tuple(
+        other for other in present.values() if agent is not None and (other.host, other.pid) != (agent.host, agent.pid)
+    )
 
 
 def _entry(key: bytes, raw: bytes, label: str) -> Entry | None:
@@ -184,7 +196,7 @@ def _alive(raw: bytes) -> Alive:
     # type(), not isinstance(), because bool is an int.
     return Alive(
         pid if type(pid) is int else 0,
-        host if isinstance(host, str) else "",
+        cut(host, _LONGEST_HOST) if isinstance(host, str) else "",
         since if (type(since) is int or type(since) is float) and 0 <= since < _END else None,
     )
 

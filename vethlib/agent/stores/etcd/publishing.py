@@ -4,6 +4,9 @@ The heartbeats of the lease also check the connection: only a request that must 
 distinguishes a silent peer from a peer without events.
 
 Published keys are checked, too: somebody may delete them, or another agent of the label may overwrite them and end.
+
+Other users may write any number of keys, of any length, beside those of the agent. So heartbeats and statuses are also
+sent between the pages of a reading, and heartbeats between the transactions of a writing.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import logging
 import os
 import platform
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from vethlib import __version__
@@ -26,8 +29,9 @@ from vethlib.text import cut
 
 from . import etcd_pb2 as pb
 from .address import Address
-from .connection import OPS, Connection, end_of, raw_of
+from .connection import OPS, Connection, Raw, end_of, raw_of
 from .ledger import Ledger, as_json
+from .mirror import shortened
 from .refusal import Denied, LeaseGone, TooLarge
 from .streams import Pulse
 
@@ -36,6 +40,10 @@ __all__ = ["ANSWER", "Publisher"]
 ANSWER = 2.5  # seconds that the answer to a heartbeat may take
 _AGAIN = 30.0  # seconds before another attempt at a refused write
 _LONGEST_WORD = 64  # characters of a field that another agent has written
+_MOST_AGENTS = 64  # agents of the label that are read
+_MANY = f"more than {_MOST_AGENTS} agents"
+_MOST_STALE = 16 << 20  # bytes of the keys of foreign statuses that are deleted at a time
+_MOST_NAMED = 8  # other agents that a warning names
 _LEAST_PAUSE = 1.0  # seconds between two leases, and between two searches for other agents
 _CHECK = 15  # heartbeats between two checks of the published keys
 _LONGEST_CHECK = 300.0  # seconds between two checks if another agent has the label, too
@@ -149,9 +157,8 @@ class Publisher:
             self._granted_at = now
             self._lease = connection.grant(self._address.lease)
             self._next = now + self._address.heartbeat
-        elif now >= self._next:
-            self._beat(connection)
-            self._next = now + self._address.heartbeat
+        else:
+            self._beat_if_due(connection)
         if now < self._put_off:
             return
         if self._refusal:
@@ -172,6 +179,12 @@ class Publisher:
             self._refusal = ""
         self._put_off = 0.0
 
+    def _beat_if_due(self, connection: Connection) -> None:
+        now = time.monotonic()
+        if now >= self._next:
+            self._beat(connection)
+            self._next = now + self._address.heartbeat
+
     def _beat(self, connection: Connection) -> None:
         pulse = self._pulse
         if pulse is None or pulse.has_ended or pulse.connection is not connection or pulse.lease != self._lease:
@@ -189,6 +202,7 @@ class Publisher:
             if not operations:
                 return
             try:
+                self._beat_if_due(connection)
                 connection.write(list(operations.values()))
             except TooLarge as error:
                 if count > 1:
@@ -262,15 +276,29 @@ class Publisher:
                 self._note_other(alive.kvs[0])
 
     def _find_others(self, connection: Connection) -> None:
-        """Warn of every other running agent of the label, and log when there is none any more."""
+        """Warn of other running agents of the label, and log when there is none any more."""
         prefix = presence_key(self._label, "").encode()
+        present: dict[bytes, str] = {}
+
+        def keep(key: bytes, raw: Raw) -> None:
+            present[shortened(key)] = _process(raw_of(raw))
+
         try:
-            known = connection.read(prefix)
+            connection.read(
+                prefix,
+                keep=keep,
+                known_as=lambda _: b"",
+                most=_MOST_AGENTS,
+                after_page=lambda: self._continue(connection),
+            )
         except Denied:
-            return
-        others = {_process(raw_of(raw)) for key, (raw, _) in known.values.items() if key != self._presence}
-        for other in sorted(others - self._others):
-            self._warn_of(other)
+            if len(present) < _MOST_AGENTS:
+                return
+            others = {_MANY}
+        else:
+            present.pop(shortened(self._presence), None)
+            others = set(present.values())
+        self._warn_of(others - self._others)
         if self._others and not others:
             _log.info("no other agent has the label %s any more", self._label)
             self._other = ""
@@ -278,31 +306,62 @@ class Publisher:
                 self._ledger.repeat()  # it may have overwritten any status, and deleted it when it ended
         self._others = others
 
-    def _warn_of(self, other: str) -> None:
-        if other != self._other:
-            self._other = other
-            _log.warning(
-                "another agent has the label %s, too: %s. Both manage the same interfaces and overwrite each other's "
-                "statuses: give each agent its own label",
-                self._label,
-                other,
-            )
+    def _continue(self, connection: Connection) -> None:
+        """Send heartbeats and statuses while something is read."""
+        self._beat_if_due(connection)
+        try:
+            self._write(connection)
+        except Denied:
+            pass  # it is tried again, and reported, after the reading
+
+    def _warn_of(self, others: Collection[str]) -> None:
+        """Warn of these other agents, on one line, however many there are."""
+        new = sorted(others)
+        if not new or new == [self._other]:
+            return
+        self._other = new[-1]
+        if (more := len(new) - _MOST_NAMED) > 0:
+            new[_MOST_NAMED:] = [f"and {more} more"]
+        is_one = len(others) == 1 and _MANY not in others
+        _log.warning(
+            "%s the label %s, too: %s. %s the same interfaces and overwrite each other's statuses: give each agent "
+            "its own label",
+            "another agent has" if is_one else "other agents have",
+            self._label,
+            ", ".join(new),
+            "Both manage" if is_one else "All manage",
+        )
 
     def _note_other(self, known: pb.KeyValue) -> None:
         """Warn of another agent that has written the liveness key of this label."""
         # Two agents that overwrite each other's key must not do so all the time.
         self._check_every = min(2 * self._check_every, _LONGEST_CHECK)
-        self._warn_of(_process(known.value))
+        self._warn_of([_process(known.value)])
 
     def _clear_others(self, connection: Connection) -> None:
         """Have the statuses deleted that an earlier run has published of former interfaces."""
+        stale: list[bytes] = []
+        room = _MOST_STALE
+
+        def keep(key: bytes, _raw: Raw) -> None:
+            nonlocal room
+            room -= len(key)
+            if room >= 0 or not stale:
+                stale.append(key)  # the others are deleted after the next check
+
         try:
-            known = connection.read(self._ledger.prefix, keys_only=True)
+            connection.read(
+                self._ledger.prefix,
+                keys_only=True,
+                keep=keep,
+                known_as=lambda _: b"",
+                after_page=lambda: self._continue(connection),
+            )
         except Denied:
             pass  # unreadable statuses can stay, since they end with their lease
         else:
             with self._condition:
-                self._ledger.clear(known.values)
+                self._ledger.clear(stale)
         self._alone = True
 
     def _forget(self) -> None:
