@@ -26,8 +26,11 @@ from tests.witness import poll, seen
 from vethlib import ns
 from vethlib.agent import State
 from vethlib.agent.status import Status
+from vethlib.agent.stores.etcd import published
+from vethlib.agent.stores.etcd.connection import Connection
 from vethlib.agent.stores.etcd.store import EtcdStore
 from vethlib.agent.stores.keys import presence_key
+from vethlib.agent.stores.published import Published
 
 pytestmark = pytest.mark.usefixtures("nothing_open")
 
@@ -42,6 +45,9 @@ STATUS = "/vnf-agent/vpp1/linux/status/v1/interface/"
 
 
 ALIVE = "/vnf-agent/vpp1/check/status/v1/agent"
+
+
+LONG = 1_200_000  # bytes; etcd takes 1.5 MiB
 
 
 VETHCTL = [sys.executable, "-m", "vethlib"]
@@ -223,10 +229,42 @@ def test_what_is_none_of_an_agents_is_passed_over(vethctl: Vethctl, etcd: Etcd, 
     for name, raw in zip("abcde", odd, strict=True):
         etcd.put(STATUS + name, raw)
     assert [one["name"] for one in vethctl("status", "--json").json] == ["veth1"]
-    for raw in ("{", "[]", "[" * 100_000, '{"state":1}', '{"pid":"x","host":7,"start_time":"?"}'):
-        etcd.put(ALIVE, raw)
+    etcd.put(ALIVE.replace("vpp1", "vpp2"), '{"pid":42,"host":"h2"}')
+    junk = ("{", "[]", "[" * 100_000, '{"state":1}', '{"pid":"x","host":7,"start_time":"?"}', "x" * LONG)
+    for raw in junk:
+        etcd.fill({ALIVE: raw})
         assert vethctl("status").code == 0
-        assert vethctl("status", "--all-labels").code == 0
+        said = vethctl("status", "--all-labels")
+        assert said.code == 0
+        assert [line.split()[0] for line in said.out.splitlines()[1:]] == ["vpp1", "vpp2"]
+
+
+def test_what_cannot_be_read_of_one_label_is_an_error_of_its_line(
+    vethctl: Vethctl, etcd: Etcd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for label in ("a", "b", "c"):
+        etcd.put(ALIVE.replace("vpp1", label), '{"pid":42,"host":"h2"}')
+    read = published._read
+
+    def refuse(connection: Connection, label: str) -> Published:
+        if label == "b":
+            raise connection.refused("PERMISSION_DENIED", "etcdserver: permission denied")
+        return read(connection, label)
+
+    monkeypatch.setattr(published, "_read", refuse)
+    said = vethctl("status", "--all-labels")
+    assert said.code == 2
+    lines = [" ".join(line.split()) for line in said.out.splitlines()]
+    assert (lines[1], lines[3]) == ("a h2 42", "c h2 42")
+    assert lines[2].startswith("b unknown ")
+    assert lines[2].endswith("grant its role the keys below /vnf-agent/")
+    said = vethctl("status", "--all-labels", "--json")
+    assert said.code == 2
+    labels = {one["label"]: one for one in said.json}
+    assert [labels[label]["agent"]["pid"] for label in "ac"] == [42, 42]
+    assert labels["b"]["agent"] is None
+    assert labels["b"]["error"]["code"] == "not-permitted"
+    assert "error" not in labels["a"]
 
 
 def test_of_any_number_of_agents_of_a_label_a_few_are_named(vethctl: Vethctl, etcd: Etcd) -> None:

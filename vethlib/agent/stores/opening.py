@@ -13,7 +13,7 @@ from .directory import DirectoryStore
 from .editing import DirectoryEditor
 from .etcd.address import masked
 from .memory import MemoryStore
-from .protocol import Editor, Store
+from .protocol import Editor, Store, StoreError
 from .published import DirectoryStatuses, Published, Statuses
 
 __all__ = ["is_etcd", "open_editor", "open_statuses", "open_store", "place", "read_all_statuses", "shown"]
@@ -68,8 +68,11 @@ def open_statuses(url: str, *, label: str, status_dir: str = "") -> Statuses:
     return DirectoryStatuses(status_dir or status_directory(label), label)
 
 
-def read_all_statuses(url: str) -> dict[str, Published]:
-    """Return all statuses in the etcd of ``etcd://…``, by label. Raises like :func:`open_statuses`, and StoreError."""
+def read_all_statuses(url: str) -> dict[str, Published | StoreError]:
+    """Return all statuses in the etcd of ``etcd://…``, by label, or the error if those of a label cannot be read.
+
+    Raises like :func:`open_statuses`, and StoreError.
+    """
     from .etcd.published import read_labels
 
     return read_labels(url)

@@ -25,7 +25,7 @@ from .connection import Connection, Found, Raw, raw_of
 from .member import answering
 from .mirror import shortened
 from .reading import name_at, prefix_of
-from .refusal import Denied
+from .refusal import Denied, TooLarge
 from .streams import Watch
 
 __all__ = ["EtcdStatuses", "read_labels"]
@@ -107,8 +107,11 @@ class EtcdStatuses:
             thread.join()
 
 
-def read_labels(url: str) -> dict[str, Published]:
-    """Read the statuses of every label that has a configuration or a status in an etcd."""
+def read_labels(url: str) -> dict[str, Published | StoreError]:
+    """Read the statuses of every label that has a configuration or a status in an etcd.
+
+    If those of a label cannot be read, its value is the error, unless the others could not be read either.
+    """
     address = parse_url(url)
     with answering(address, lambda connection: connection.read(_ROOT, keys_only=True, most=_MOST_KEYS)) as (
         connection,
@@ -116,7 +119,16 @@ def read_labels(url: str) -> dict[str, Published]:
     ):
         matches = map(_OF_A_LABEL.fullmatch, listed.values)
         labels = {match[1].decode(errors="replace") for match in matches if match is not None}
-        return {label: _read(connection, label) for label in labels if _is_label(label)}
+        return {label: _read_one(connection, label) for label in labels if _is_label(label)}
+
+
+def _read_one(connection: Connection, label: str) -> Published | StoreError:
+    try:
+        return _read(connection, label)
+    except StoreError as error:
+        if isinstance(error, Denied) or error.code is StoreCode.CHANGED_TOO_FAST:
+            return error
+        raise
 
 
 def _is_label(text: str) -> bool:
@@ -151,10 +163,18 @@ def _published(
     if revisions is not None:
         for name, entry in entries.items():
             entry["stored_revision"] = revisions.get(name, 0)
-    liveness = connection.get(liveness_key(label).encode())
-    agent = None if liveness is None else _alive(liveness.value)
+    agent = _agent(connection, label)
     untold = tuple(name for name in revisions or () if name not in entries)
     return Published(entries, agent, untold, _others(connection, label, agent))
+
+
+def _agent(connection: Connection, label: str) -> Alive | None:
+    """Read who has written the liveness key of a label last."""
+    try:
+        liveness = connection.get(liveness_key(label).encode())
+    except TooLarge:
+        return Alive(0)  # anybody may have written it
+    return None if liveness is None else _alive(liveness.value)
 
 
 def _others(connection: Connection, label: str, agent: Alive | None) -> tuple[Alive, ...]:

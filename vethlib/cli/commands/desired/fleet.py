@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from vethlib.agent.stores.opening import is_etcd, read_all_statuses, shown
+from vethlib.agent.stores.protocol import StoreError
 from vethlib.agent.stores.published import Alive, Entry, Published
 from vethlib.cli.arguments.parser import UsageError
 from vethlib.cli.render.states import SEVERITY, age_of, code_of, reason_of, state_text, two_agents
@@ -33,20 +34,23 @@ def show(args: Namespace, output: Output) -> int:
         rows = [[paint(title, "heading") for title in ("LABEL", "AGENT", "SINCE", "INTERFACES", "WORST")]]
         output.table(rows + [_row(label, by_label[label]) for label in labels])
     for label in labels:
-        if by_label[label].others:
-            output.warning(two_agents(label, by_label[label]))
+        published = by_label[label]
+        if isinstance(published, Published) and published.others:
+            output.warning(two_agents(label, published))
     codes = {_code(published) for published in by_label.values()}
     return next((code for code in (REFUSED, PENDING) if code in codes), DONE)
 
 
-def _code(published: Published) -> int:
-    if published.agent is None:
+def _code(published: Published | StoreError) -> int:
+    if isinstance(published, StoreError) or published.agent is None:
         return REFUSED
     code = code_of(published.entries.values())
     return PENDING if code == DONE and published.untold else code
 
 
-def _row(label: str, published: Published) -> list[str]:
+def _row(label: str, published: Published | StoreError) -> list[str]:
+    if isinstance(published, StoreError):
+        return [paint(label, "link"), paint("unknown", "bad"), "", "", str(published)]
     agent, since = paint("no agent", "bad"), ""
     if published.agent is not None:
         agent, since = (
@@ -65,7 +69,10 @@ def _row(label: str, published: Published) -> list[str]:
     ]
 
 
-def _as_dict(label: str, published: Published) -> dict[str, Any]:
+def _as_dict(label: str, published: Published | StoreError) -> dict[str, Any]:
+    if isinstance(published, StoreError):
+        error = {"code": str(published.code), "message": str(published)}
+        return {"label": label, "agent": None, "states": {}, "untold": 0, "worst": None, "error": error}
     worst = _worst(published)
     return {
         "label": label,
