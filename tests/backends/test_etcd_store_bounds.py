@@ -26,7 +26,7 @@ from vethlib.agent.stores.etcd.editor import EtcdEditor
 from vethlib.agent.stores.etcd.published import EtcdStatuses
 from vethlib.agent.stores.etcd.store import EtcdStore
 from vethlib.agent.stores.keys import presence_key, status_key
-from vethlib.agent.stores.protocol import Back, Change, Outage, Snapshot
+from vethlib.agent.stores.protocol import Back, Change, Outage, Snapshot, StoreError
 
 LONG = 1_400_000  # bytes; etcd takes 1.5 MiB
 
@@ -163,8 +163,8 @@ def test_a_slow_line_delays_and_no_more(
 def fake() -> Iterator[Callable[..., FakeEtcd]]:
     made: list[FakeEtcd] = []
 
-    def make(*how: object) -> FakeEtcd:
-        made.append(FakeEtcd(*how))  # type: ignore[arg-type]
+    def make(*how: Any, kind: Callable[..., FakeEtcd] = FakeEtcd) -> FakeEtcd:
+        made.append(kind(*how))
         return made[-1]
 
     yield make
@@ -308,6 +308,68 @@ def test_who_watches_statuses_does_not_ask_a_server_that_repeats_itself_without_
         next(found)
     found.close()
     assert 1 <= server.calls["watch"] <= 5
+
+
+# --- a server that does not confirm a watch
+
+
+class Unconfirming(FakeEtcd):
+    """Confirms no watch of interfaces while `is_silent`, but the other one on the same stream, if `confirms_other`."""
+
+    is_silent = True
+
+    def __init__(self, confirms_other: bool) -> None:
+        self._confirms_other = confirms_other
+        super().__init__(lambda _: pb.RangeResponse(header=header()), watch_holds)
+
+    def _watch(self, requests: Iterator[pb.WatchRequest], context: Any) -> Iterator[pb.WatchResponse]:
+        for request in requests:
+            if not self.is_silent:
+                yield from super()._watch(iter([request]), context)
+            elif self._confirms_other and not request.create_request.start_revision:
+                yield pb.WatchResponse(header=header(), created=True, watch_id=1)
+
+
+@pytest.mark.parametrize("confirms_other", [False, True])
+def test_a_server_that_does_not_confirm_the_watch_is_an_outage_until_it_does(
+    fake: Callable[..., FakeEtcd], monkeypatch: pytest.MonkeyPatch, confirms_other: bool
+) -> None:
+    monkeypatch.setattr("vethlib.agent.stores.etcd.store.CALL", 0.5)
+    server = fake(confirms_other, kind=Unconfirming)
+    consumer = Consumer(EtcdStore(server.url, LABEL))
+    try:
+        assert consumer.wait_for_outage() == "no-answer"
+        Unconfirming.is_silent = False
+        monkeypatch.setattr("vethlib.agent.stores.etcd.store.CALL", 30.0)
+        consumer.wait(lambda: not consumer.outage)
+    finally:
+        Unconfirming.is_silent = True
+        consumer.store.close()
+
+
+def test_after_a_member_that_does_not_confirm_the_watch_another_one_is_followed(
+    fake: Callable[..., FakeEtcd], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vethlib.agent.stores.etcd.store.CALL", 2.0)
+    monkeypatch.setattr("vethlib.agent.stores.etcd.store._any_of", lambda _: 0)
+    members = fake(False, kind=Unconfirming), fake(lambda _: pb.RangeResponse(header=header()), watch_holds)
+    consumer = Consumer(EtcdStore(f"etcd://{members[0].endpoint},{members[1].endpoint}", LABEL))
+    try:
+        assert poll(lambda: bool(members[1].calls["watch"]))
+        consumer.wait(lambda: not consumer.outage)
+    finally:
+        consumer.store.close()
+
+
+def test_who_watches_statuses_is_told_of_a_server_that_does_not_confirm_the_watch(
+    fake: Callable[..., FakeEtcd], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vethlib.agent.stores.etcd.published.CALL", 0.5)
+    statuses = EtcdStatuses(fake(False, kind=Unconfirming).url, LABEL).watch(0.05)
+    try:
+        assert poll(lambda: isinstance(next(statuses), StoreError))
+    finally:
+        statuses.close()
 
 
 # --- an agent's lease, while much is read and written

@@ -277,11 +277,11 @@ class Connection(Closing):
         """Watch the keys below `prefix` from `revision` on, and those below `also` from now on."""
         method = self._method("Watch/Watch", pb.WatchResponse, streams=True)
         create = pb.WatchCreateRequest(key=prefix, range_end=end_of(prefix), start_revision=revision, fragment=True)
-        requests = [pb.WatchRequest(create_request=create)]
-        if also:
-            create = pb.WatchCreateRequest(key=also, range_end=end_of(also), fragment=True)
-            requests.append(pb.WatchRequest(create_request=create))
-        return Watch(self, method, requests)
+        request = pb.WatchRequest(create_request=create)
+        if not also:
+            return Watch(self, method, request)
+        create = pb.WatchCreateRequest(key=also, range_end=end_of(also), fragment=True)
+        return Watch(self, method, request, [pb.WatchRequest(create_request=create)])
 
     def _call(self, path: str, request: Any, answer: type[Any], timeout: float = CALL) -> Any:
         try:

@@ -21,7 +21,7 @@ from vethlib.text import cut
 
 from . import etcd_pb2 as pb
 from .address import parse_url
-from .connection import Connection, Found, Raw, raw_of
+from .connection import CALL, Connection, Found, Raw, raw_of
 from .member import answering
 from .mirror import shortened
 from .reading import name_at, prefix_of
@@ -223,6 +223,7 @@ def _alive(raw: bytes) -> Alive:
 
 def _receive(watch: Watch, answers: _Answers, ended: threading.Event) -> None:
     try:
+        _put(watch.first(CALL), answers, ended)
         for answer in watch:
             _put(answer, answers, ended)
     except StoreError as error:

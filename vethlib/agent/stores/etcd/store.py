@@ -30,7 +30,7 @@ from vethlib.agent.stores.statuses import StatusFiles
 from vethlib.agent.stores.storecode import StoreCode
 
 from .address import Address, parse_url
-from .connection import Connection
+from .connection import CALL, Connection
 from .mirror import Mirror, shortened
 from .paging import Pager
 from .publishing import ANSWER, Publisher
@@ -208,7 +208,7 @@ class EtcdStore:
         while True:
             watch = connection.watch(self._prefix, self._mirror.start, also=self._presence)
             try:
-                first = watch.first()
+                first = watch.first(CALL)
                 if first.canceled:
                     raise watch.refusal(first.cancel_reason)
                 if not self._mirror.fits(first.header):
@@ -239,9 +239,11 @@ class EtcdStore:
 
     def _receive_all(self, watch: Watch, id_: int) -> None:
         for answer in watch:
-            if answer.created or answer.watch_id != id_:
-                if answer.events:
+            if answer.watch_id != id_:
+                if answer.events or not answer.canceled:  # it may have just been created, after others have begun
                     self._publisher.look_around()
+                continue
+            if answer.created:
                 continue
             if answer.compact_revision:
                 return

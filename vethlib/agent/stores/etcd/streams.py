@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from queue import SimpleQueue
-from threading import Event, Thread
+from threading import Event, Thread, Timer
 from typing import Any, Protocol
 
 from vethlib import _threads as threads
@@ -12,6 +12,7 @@ from vethlib.agent.stores.protocol import StoreError
 from vethlib.agent.stores.storecode import StoreCode
 
 from . import etcd_pb2 as pb
+from .paging import CALL
 from .refusal import LeaseGone, Silent
 from .rpc import FAILURES
 
@@ -93,20 +94,50 @@ class Pulse:
 class Watch:
     """An iterator that waits for the answers of a watch, and of any other on the same stream, which has its own id.
 
-    It ends with its connection, or by :meth:`cancel`.
+    It ends with its connection, or by :meth:`cancel`. The `others` are requested when the watch has been created, so
+    that the first answer is certainly its own.
     """
 
-    def __init__(self, connection: Channel, method: Any, requests: Iterable[pb.WatchRequest]) -> None:
+    def __init__(
+        self, connection: Channel, method: Any, request: pb.WatchRequest, others: Sequence[pb.WatchRequest] = ()
+    ) -> None:
         self._connection = connection
+        self._others = others
         # The stream of requests stays open, because a proxy may take its end for the end of the watch.
         self._requests: SimpleQueue[pb.WatchRequest | None] = SimpleQueue()
-        for request in requests:
-            self._requests.put(request)
+        self._requests.put(request)
         self._answers = connection.open(method, self._requests)
 
-    def first(self) -> pb.WatchResponse:
-        """Return the first answer, which reports whether the watch was created."""
-        return next(self)
+    def first(self, timeout: float = CALL) -> pb.WatchResponse:
+        """Return the first answer, which reports whether the watch was created.
+
+        Raises :class:`Silent` after `timeout` seconds, and StoreError.
+        """
+        is_late = Event()
+        timer = Timer(timeout, self._give_up, [is_late])
+        timer.daemon = True
+        try:
+            threads.start(timer, "the time limit of etcd")
+        except threads.ThreadRefused:
+            pass  # it is better to wait without a limit than not to watch
+        try:
+            answer = next(self)
+        except StoreError:
+            if not is_late.is_set():
+                raise
+            endpoint = self._connection.endpoint
+            raise Silent(
+                f"{endpoint}: no answer", path=endpoint, reason="no answer", code=StoreCode.NO_ANSWER
+            ) from None
+        finally:
+            timer.cancel()
+        for request in self._others:
+            self._requests.put(request)
+        return answer
+
+    def _give_up(self, is_late: Event) -> None:
+        is_late.set()
+        self._answers.cancel()
 
     def __iter__(self) -> Iterator[pb.WatchResponse]:
         return self
