@@ -137,6 +137,40 @@ def test_small_files_that_turn_long_one_after_the_other_take_a_tenth_of_the_time
     assert 1 <= len(long_reads) <= most(time.monotonic() - began)
 
 
+def test_links_that_lead_to_long_files_one_after_the_other_take_a_tenth_of_the_time(
+    store: DirectoryStore, path: Path, long_reads: list[str]
+) -> None:
+    elsewhere = path / "elsewhere"
+    elsewhere.mkdir()
+    write(elsewhere / "long", value("long", "slow"))
+    for number in range(40):
+        write(elsewhere / f"x{number}", value(f"x{number}", "peer"))
+        (path / f"x{number}.json").symlink_to(elsewhere / f"x{number}")
+    store.read()
+    began = time.monotonic()
+    for number in range(40):
+        (path / ".new").symlink_to(elsewhere / "long")
+        (path / ".new").rename(path / f"x{number}.json")
+        store.read()
+        change_honest(store, path, 1000 + number)
+    assert 1 <= len(long_reads) <= most(time.monotonic() - began)
+
+
+def test_a_link_to_a_file_that_was_quick_is_read_at_once_during_a_rest(
+    store: DirectoryStore, path: Path, long_reads: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vethlib.agent.stores.longreads._REST", 10_000.0)
+    (path / "elsewhere").mkdir()
+    file = write(path / "elsewhere" / "file", value("linked", "peer"))
+    (path / "linked.json").symlink_to(file)
+    assert list(changed(store)) == ["linked"]
+    write(path / "long.json", value("a", "slow"))
+    assert list(changed(store)) == ["a"]
+    write(file, value("linked", "peer", mtu=1400))
+    assert list(changed(store)) == ["linked"]
+    assert long_reads == ["long.json"]
+
+
 def test_of_many_long_files_that_are_written_together_one_is_read_and_others_are_changed_at_once(
     store: DirectoryStore, path: Path, long_reads: list[str]
 ) -> None:

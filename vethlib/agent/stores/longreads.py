@@ -3,7 +3,8 @@
 1. After a file has taken long, all files that may take long rest for ten times as long. A rest of that file alone would
    be in vain, because whoever can write it can rename it, or delete it and create another.
 2. During a rest, a file is expected to be quick if its name was quick at about the same size, or if it is much smaller
-   than any that took long. The others wait, and so does every other name of a file that took long.
+   than any that took long. The others wait, and so does every other name of a file that took long. Symbolic links are
+   judged by name alone, since only a file system knows the size of a target; once one has taken long, all of them wait.
 3. If such an expectation is wrong, the rest becomes longer, and fewer files are expected to be quick.
 """
 
@@ -33,6 +34,7 @@ class LongReads:
         self._quick: dict[str, int] = {}  # the size of each file that was quick
         self._inodes: set[_Inode] = set()  # of the files that took long since the rest began
         self._smallest = 0  # size of the smallest of these
+        self._linked = False  # whether a symbolic link led to one of these
         self._waiting: dict[str, int] = {}  # the size of each file that waits
 
     def note(self, name: str, took: float, size: int, directory: int) -> None:
@@ -45,14 +47,16 @@ class LongReads:
         now = time.monotonic()
         if self.until <= now:
             self._inodes.clear()
-            self._smallest = size
+            self._smallest, self._linked = size, False
         self._smallest = min(self._smallest, size)
         self.until = max(self.until, now) + _REST * took
         try:
             status = os.stat(name, dir_fd=directory, follow_symlinks=False)
         except OSError:
             return
-        if inode := _inode(status):
+        if stat.S_ISLNK(status.st_mode):
+            self._linked = True
+        elif inode := _inode(status):
             self._inodes.add(inode)
 
     def must_wait(self, name: str, directory: int) -> bool:
@@ -64,11 +68,14 @@ class LongReads:
         except OSError:
             return False
         size = status.st_size
-        # How long the target of a link is, only its file system knows.
-        if not stat.S_ISLNK(status.st_mode) and _inode(status) not in self._inodes:
-            was_quick = name in self._quick and size <= _GROWN * self._quick[name]
-            if was_quick or _GROWN * size < self._smallest:
-                return False
+        if stat.S_ISLNK(status.st_mode):
+            is_quick = name in self._quick and not self._linked
+        elif _inode(status) in self._inodes:
+            is_quick = False
+        else:
+            is_quick = size <= _GROWN * self._quick.get(name, -1) or _GROWN * size < self._smallest
+        if is_quick:
+            return False
         self._waiting[name] = size
         return True
 
