@@ -3,7 +3,8 @@
 Of kind `rootless` and `broken` it is what they say; `gated` tells of its containers once there is a file SOCKET.go, and
 leaves one SOCKET.asked. `sick` has two, and what it is asked about the second it answers as the file SOCKET.status says
 while there is one: with an HTTP status, with "gone" (it is no more), "stopped", "garbage" (no JSON), "strange" (JSON
-of no container), or "late" (not while the file is there). It notes each such answer in SOCKET.refused.
+of no container), or "late" (not while the file is there). It notes each such answer in SOCKET.refused. `crowded` has
+twenty such containers, 2 to 21, one that is slow, 22, and last the first; `few` has only two of the twenty.
 
 What is in a file SOCKET.event is told as an event, or several, one a line; the file is removed then. A line "cut" ends
 the connection.
@@ -22,6 +23,10 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 __all__: list[str] = []
+
+
+SLOW = 22
+_RUNNING = {"sick": (1, 2), "few": (2, 3, SLOW, 1), "crowded": (*range(2, SLOW + 1), 1)}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -60,12 +65,14 @@ class _Handler(BaseHTTPRequestHandler):
         if self.kind == "broken":
             self._answer(500, {"message": "the disk is full"})
         else:
-            self._answer(200, [{"Id": _id(number)} for number in (1, 2)] if self.kind == "sick" else [])
+            self._answer(200, [{"Id": _id(number)} for number in _RUNNING.get(self.kind, ())])
 
     def _describe(self, number: int) -> None:
         with self._file("looks").open("a") as looks:
             looks.write(f"{number}\n")
-        how = self._status() if number == 2 else ""
+        if number == SLOW:
+            time.sleep(0.4)
+        how = self._status() if 1 < number < SLOW else ""
         if how:
             self._file("refused").touch()
         state = {"Running": how != "stopped", "Pid": number, "StartedAt": "2024-05-04T03:02:01Z"}

@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 
+from tests.backends.engine_fake import SLOW
 from tests.backends.resolving import NOT_RUNNING, answer, until
 from tests.refusing import raises
 from tests.witness import poll
 from vethlib.agent import DockerResolver, ResolverDown
-from vethlib.follow.docker import asking, engine
+from vethlib.follow.docker import engine
 from vethlib.follow.docker import resolver as docker
 
 FAKE = Path(__file__).with_name("engine_fake.py")
@@ -30,10 +31,10 @@ Tell = Callable[..., None]
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Iterator[Path]:
-    """The socket of an engine with two containers, vnf1 and vnf2."""
+def path(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """The socket of an engine with two containers, vnf1 and vnf2, or of the kind that is the parameter."""
     path = tmp_path / "fake.sock"
-    running = subprocess.Popen([sys.executable, str(FAKE), str(path), "sick"])
+    running = subprocess.Popen([sys.executable, str(FAKE), str(path), getattr(request, "param", "sick")])
     assert poll(lambda: listens(path))
     yield path
     running.kill()
@@ -226,7 +227,7 @@ def test_a_container_about_which_the_engine_never_answers_hides_no_other_one(
 ) -> None:
     """Docker is known for containers on whose lock every question waits."""
     monkeypatch.setattr(engine, "_TIMEOUT", 0.5)
-    monkeypatch.setattr(asking, "_LATE_AGAIN", 0.2)
+    monkeypatch.setattr(docker, "HASTE", 0.2)
 
     says(path, "late")
     until(resolver, "pid:1")
@@ -239,6 +240,34 @@ def test_a_container_about_which_the_engine_never_answers_hides_no_other_one(
     assert poll(lambda: looks(path) >= before + len("2\n1\n"))
     assert (answer(resolver), answer(resolver, "vnf2")) == ("pid:1", "pid:2")
     says(path, "")
+
+
+@pytest.mark.parametrize("path", ["crowded"], indirect=True)
+def test_twenty_containers_about_which_the_engine_never_answers_delay_the_others_by_little(
+    path: Path, resolver: DockerResolver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(engine, "_TIMEOUT", 10.0)
+    says(path, "late")
+    until(resolver, "pid:1", 20)
+    assert answer(resolver, "vnf2").code == "uninspected"
+    assert "cannot be inspected" not in caplog.text  # they have not had the time for an answer yet
+    says(path, "")
+    for number in range(2, SLOW + 1):
+        until(resolver, f"pid:{number}", label=f"vnf{number}")
+
+
+@pytest.mark.parametrize("path", ["few"], indirect=True)
+def test_each_container_that_is_late_gets_the_whole_time_once_and_is_warned_of_then(
+    path: Path, resolver: DockerResolver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(docker, "HASTE", 0.1)
+    monkeypatch.setattr(docker, "_AGAIN", (0.05, 0.1))
+    says(path, "late")
+    until(resolver, "pid:22", label="vnf22")  # it answers, though never in haste
+    assert caplog.text.count("cannot be inspected") == 2
+    assert answer(resolver) == "pid:1"
+    says(path, "")
+    until(resolver, "pid:3", label="vnf3")
 
 
 def test_an_engine_that_has_stopped_answering_takes_nothing_back(

@@ -6,7 +6,10 @@ Theory of operation:
    names. So names are not relied on: any event of a container triggers an inspection. Only events that are frequent and
    cannot concern it are ignored: those of processes started inside, such as healthchecks.
 2. Running and paused containers are requested explicitly. Docker lists both by default, podman omits paused ones.
-3. If the answer about one container is missing, late or unreadable, the state of that container is unknown; the others
+3. All containers are first inspected in haste: each that is late shortens the time for those that follow. So however
+   many are late, the others are known soon. Afterwards, the late ones get the usual time for an answer, once, and only
+   until one of them uses it up; the rest get theirs when all containers are inspected again.
+4. If the answer about one container is missing, late or unreadable, the state of that container is unknown; the others
    and the engine are unaffected. Only "no such container" is an answer.
 """
 
@@ -28,11 +31,12 @@ from .engine import is_late, text_of
 if TYPE_CHECKING:
     from docker import APIClient
 
-__all__ = ["LookAgain", "Unseen", "concerned", "end", "events", "look", "running"]
+__all__ = ["HASTE", "LEAST", "LookAgain", "Unseen", "concerned", "end", "events", "look", "running"]
 
 _BEFORE: Final = 1  # seconds of past events that are requested
 _LIST: Final = 30.0  # seconds for the list, which takes several seconds with a thousand containers
-_LATE_AGAIN: Final = 0.5  # seconds for a container that was late before, because the others wait meanwhile
+HASTE: Final = 0.5  # seconds for an answer about a container while others wait
+LEAST: Final = 0.05  # the same if many containers are late
 _STATES: Final = ("running", "paused")
 _INSIDE: Final = ("exec", "health_status")  # prefixes of events that do not concern the container
 _LONGEST: Final = 300  # characters of an engine's text that are passed on
@@ -40,10 +44,14 @@ _LONGEST: Final = 300  # characters of an engine's text that are passed on
 
 @dataclass(frozen=True, slots=True)
 class Unseen:
-    """A container whose state is unknown, with the reason; `late` if the engine did not answer in time."""
+    """A container whose state is unknown, with the reason; `late` if the engine did not answer in time.
+
+    `hasty` means that it was late in haste, and may not be when it gets the usual time.
+    """
 
     reason: str
     late: bool = False
+    hasty: bool = False
 
 
 def events(client: APIClient) -> Any:
@@ -75,16 +83,16 @@ def concerned(event: Any) -> str | None:
     return id_ if isinstance(id_, str) else ""
 
 
-def look(client: APIClient, id_: str, before: Unseen | None = None) -> Container | Unseen | None:
+def look(client: APIClient, id_: str, seconds: float | None = None) -> Container | Unseen | None:
     """Inspect a container; return None if it does not count or does not exist any more.
 
-    `before` is the result of the last inspection if that failed. Raises errors of the SDK if the engine as a whole does
-    not answer.
+    `seconds` is the time for an answer, if it is shorter than usual. Raises errors of the SDK if the engine as a whole
+    does not answer.
     """
     from docker.errors import APIError, NotFound
 
     try:
-        with _answering_within(client, _LATE_AGAIN if before is not None and before.late else client.timeout):
+        with _answering_within(client, client.timeout if seconds is None else min(seconds, client.timeout)):
             described = client.inspect_container(id_)
     except NotFound:
         return None
@@ -99,7 +107,9 @@ def look(client: APIClient, id_: str, before: Unseen | None = None) -> Container
             client.ping()
         except APIError:
             pass  # this is an answer, too
-        return Unseen("the engine answers other requests, but not about this container", late=True)
+        return Unseen(
+            "the engine answers other requests, but not about this container", late=True, hasty=seconds is not None
+        )
     try:
         return container(described)
     except Exception as error:
@@ -137,8 +147,9 @@ class LookAgain:
         self._at = 0.0
 
     def plan(self, seconds: float | None) -> None:
-        """End the stream after `seconds`, unless that is already planned."""
-        if seconds is not None and self._timer is None:
+        """End the stream after `seconds`, unless that is already planned to happen earlier."""
+        if seconds is not None and (self._timer is None or time.monotonic() + seconds < self._at):
+            self.cancel()
             self._at = time.monotonic() + seconds
             self._timer = threading.Timer(seconds, end, [self._stream])
             self._timer.daemon = True

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import threading
 from collections.abc import Iterable, Mapping
 from contextlib import closing
@@ -31,7 +32,7 @@ from vethlib._primitives import time
 from vethlib.errors import NetnsNotFound
 from vethlib.follow.resolver import ResolverDown
 
-from .asking import LookAgain, Unseen, concerned, end, events, look, running
+from .asking import HASTE, LEAST, LookAgain, Unseen, concerned, end, events, look, running
 from .containers import Container, Containers
 from .engine import DEFAULT_URL, NotConnected, connect, failure, socket_path
 
@@ -47,6 +48,7 @@ _AT_MOST: Final = 0.5
 _LASTING: Final = 1.0  # seconds of a connection after which the next attempt counts as the first
 _USELESS: Final = 5.0  # like _AT_MOST, for an engine that answers but cannot be used
 _AGAIN: Final = (1.0, 60.0)  # seconds after a failed inspection until the next; doubled from the first to the second
+_RETRIED: Final = 10  # late containers that are inspected a second time when all are
 _JOIN: Final = 0.2  # seconds for the thread to end
 
 
@@ -207,7 +209,7 @@ class DockerResolver:
                         continue
                     if not id_:
                         return
-                    self._put(id_, self._look(client, id_))
+                    self._put(id_, self._look(client, id_, self._haste()))
                     again.plan(self._look_again_in())
             except Exception as error:
                 # The next connection shows whether the engine is away, too.
@@ -223,17 +225,42 @@ class DockerResolver:
     def _look_at_all(self, client: APIClient) -> bool:
         """Inspect all running containers; return False if this resolver was closed meanwhile."""
         containers: dict[str, Container | Unseen | None] = {}
+        seconds = HASTE
         for id_ in running(client):
             if self._closed:
                 return False
-            containers[id_] = self._look(client, id_)
+            containers[id_] = result = self._look(client, id_, seconds)
+            if isinstance(result, Unseen) and result.late:
+                seconds = max(LEAST, seconds / 2)
         self._replace(containers)
-        return True
+        return self._wait_for_late(client, containers)
 
-    def _look(self, client: APIClient, id_: str) -> Container | Unseen | None:
+    def _wait_for_late(self, client: APIClient, containers: Mapping[str, Container | Unseen | None]) -> bool:
+        """Inspect late ones again, with more time; return False if this resolver was closed meanwhile."""
+        late = [id_ for id_, result in containers.items() if isinstance(result, Unseen) and result.late]
+        hasty = [id_ for id_ in late if _is_hasty(containers[id_])]
+        # Others were late without haste before. Only the first of them had more than a fraction of HASTE this time.
+        some = random.sample(late, min(len(late), _RETRIED)) if len(late) > 1 else ()
+        for id_ in hasty or some:
+            if self._closed:
+                return False
+            result = self._look(client, id_, None if hasty else HASTE)
+            self._put(id_, result)
+            if hasty and isinstance(result, Unseen) and result.late:
+                break
+        return not self._closed
+
+    def _look(self, client: APIClient, id_: str, seconds: float | None = None) -> Container | Unseen | None:
+        result = look(client, id_, seconds)
         with self._lock:
             before = self._unseen.get(id_)
-        return look(client, id_, before)
+        # Once a container was late without haste, it is not waited for as long again.
+        return before if before is not None and before.late and not before.hasty and _is_hasty(result) else result
+
+    def _haste(self) -> float | None:
+        """Return the time for an answer about the container of an event; None for the usual time."""
+        with self._lock:
+            return HASTE if any(unseen.late for unseen in self._unseen.values()) else None
 
     def _hold(self, stream: Any) -> bool:
         """Set the stream that :meth:`close` ends; return False if this resolver is already closed."""
@@ -256,7 +283,7 @@ class DockerResolver:
             affected = self._containers.replace(seen)
             before = self._unseen
             self._unseen = {id_: result for id_, result in containers.items() if isinstance(result, Unseen)}
-            unlogged = {id_: result for id_, result in self._unseen.items() if id_ not in before}
+            unlogged = {id_: result for id_, result in self._unseen.items() if _is_news(result, before.get(id_))}
             self._again = min(2 * self._again, _AGAIN[1]) if before and self._unseen else _AGAIN[0]
             self._report(None if was_down or self._unseen.keys() != before.keys() else affected)
             labels = self._containers.labels()
@@ -284,7 +311,7 @@ class DockerResolver:
             elif affected:
                 self._report(affected)
             remarks = self._changed_remarks(affected)
-        if before is None and isinstance(container, Unseen):
+        if isinstance(container, Unseen) and _is_news(container, before):
             _log_unseen({id_: container})
         _log_remarks(remarks)
 
@@ -298,6 +325,8 @@ class DockerResolver:
     def _look_again_in(self) -> float | None:
         """Return the seconds until all containers should be inspected again; None if all could be."""
         with self._lock:
+            if any(map(_is_hasty, self._unseen.values())):
+                return _AGAIN[0]
             return self._again if self._unseen else None
 
     def _gone(self) -> ResolverDown:
@@ -337,6 +366,15 @@ class DockerResolver:
             if not remark:
                 self._remarks.pop(label, None)
         return changed
+
+
+def _is_hasty(result: Container | Unseen | None) -> bool:
+    return isinstance(result, Unseen) and result.hasty
+
+
+def _is_news(unseen: Unseen, before: Unseen | None) -> bool:
+    """Return whether a failed inspection is to be logged: not after another one, nor if it was made in haste."""
+    return not unseen.hasty and (before is None or before.hasty)
 
 
 def _log_unseen(unseen: Mapping[str, Unseen]) -> None:
