@@ -17,14 +17,11 @@ An interruption leaves no thread in a node. For that, the ``__exit__`` that ``wi
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from vethlib._primitives import local
 from vethlib.ns import greenlets
 from vethlib.ns.entering import Block
-
-if TYPE_CHECKING:
-    from .node import Node
 
 __all__ = ["Blocks", "End"]
 
@@ -73,12 +70,18 @@ class Blocks(local):
             self.drop(block)
 
 
-class End:
-    """The ``__exit__`` of :class:`Node`."""
+class _Node(Protocol):
+    """A node, as far as its blocks are concerned."""
 
-    def __get__(self, node: Node | None, cls: type[Node] | None = None) -> object:
+    _blocks: Blocks
+
+
+class End:
+    """The ``__exit__`` of a node."""
+
+    def __get__(self, node: _Node | None, cls: type | None = None) -> object:
         return _leave if node is None else node._blocks.prepare()
 
 
-def _leave(node: Node, *_: object) -> None:
+def _leave(node: _Node, *_: object) -> None:
     node._blocks.leave()
