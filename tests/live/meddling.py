@@ -371,6 +371,9 @@ class World:
                 link["ifindex"],
                 link["address"] if interface.phys_address else "",
             )
+            if name not in status:  # it was put a moment ago
+                problems.append((name, "has no status"))
+                continue
             known = status[name].link
             mtu, index = interface.mtu or 1500, None if known is None else known.index
             addresses = set(interface.ip_addresses)
