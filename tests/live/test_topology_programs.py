@@ -488,7 +488,7 @@ usual = dict(vars(supervision))
 def refuse(number, *_):
     raise OSError(number, os.strerror(number))
 class Os:
-    pipe2 = partial(refuse, errno.EMFILE)
+    pipe2 = staticmethod(partial(refuse, errno.EMFILE))
     def __getattr__(self, name):
         return getattr(os, name)
 {REFUSALS[refusal]}
