@@ -86,7 +86,7 @@ def _laid_out(new: str, text: str, old: Element) -> str:
     if old.number is None:
         return new
     if "\n" not in text[old.start : old.end]:
-        return _LINE_ENDS.sub(_joined, new)  # not written anew, which would lose duplicate keys and how numbers look
+        return _LINE_ENDS.sub(_joined, new)  # encoding it again would lose duplicate keys and the spelling of numbers
     line = text[text.rfind("\n", 0, old.start) + 1 : old.start]
     return new.replace("\n", f"\n{line}") if line.isspace() else new
 
