@@ -364,6 +364,11 @@ class IfIndexCache(WarnsUnclosed):
         watch = self._watches.get(netns)
         return None if watch is None else (self._device, watch.inode)
 
+    def references(self, netns: str) -> list[str]:
+        """Return all references by which a namespace is watched, given one of them; empty if it is not watched."""
+        watch = self._watches.get(netns)
+        return [] if watch is None else list(watch.spellings)
+
     def record(self, netns: str, index: int) -> LinkMessage | None:
         """Return a link that is watched by this reference, as of its last event; None if there is no such link."""
         watch = self._watches.get(netns)

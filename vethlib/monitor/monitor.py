@@ -72,7 +72,6 @@ class Monitor(Closing):
         self._session = session
         self._asked = [str(ns.parse(ref)) for ref in check_refs(refs)]
         self._named: dict[str, tuple[int, int]] = {}  # the identities of named namespaces
-        self._aliases: dict[tuple[int, int] | None, list[str]] | None = None  # references by identity, when needed
         self._peers = Peers(session)
         self._statuses: DirectoryStatuses | None = None
         self._states: dict[str, dict[str, Any]] = {}
@@ -134,12 +133,7 @@ class Monitor(Closing):
         Events have one of them. It is empty for a namespace that is not watched any more.
         """
         self._check()
-        identity = self._cache.identity(netns)
-        if self._aliases is None:
-            self._aliases = {}
-            for ref in self.netns:
-                self._aliases.setdefault(self._cache.identity(ref), []).append(ref)
-        return [] if identity is None else list(self._aliases.get(identity, ()))
+        return self._cache.references(netns)
 
     def links(self, netns: str = "") -> list[Link]:
         """Return the links of a watched namespace, ordered by ifindex, as of the last :meth:`poll`; without addresses.
@@ -222,7 +216,6 @@ class Monitor(Closing):
         torn, self._torn = self._torn, True
         events: list[HostEvent] = []
         link_events = self._cache.poll()
-        self._aliases = None
         # Before others are met: an end that was moved is deleted here and new there, and its ifindex may be reused.
         parted = {at: self._parted(*at) for at in _deleted(link_events)}
         if torn:
@@ -307,7 +300,6 @@ class Monitor(Closing):
 
     def _admit(self, ref: str) -> Iterator[HostEvent]:
         """Watch a new namespace, and yield events for it and its links."""
-        self._aliases = None
         try:
             self._cache.watch(ref)
             links = self._cache.links(ref)
@@ -334,7 +326,6 @@ class Monitor(Closing):
 
     def _lose(self, ref: str) -> Iterator[HostEvent]:
         """Stop watching a namespace by a reference, because it has ended, or that leads elsewhere."""
-        self._aliases = None
         if ref not in self._named and ref not in self._asked:
             return  # its end was reported when its name was removed
         other = self._cache.unwatch_by(ref)
