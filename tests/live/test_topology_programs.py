@@ -52,10 +52,27 @@ def runs(pid: int) -> bool:
 
 
 def wait_until_ended(*pids: int) -> None:
+    assert pids, "nothing was started"
     deadline = time.monotonic() + DEADLINE
     while running := [pid for pid in pids if runs(pid)]:
         assert time.monotonic() < deadline, f"still running: {running}"
         time.sleep(0.01)
+
+
+def see_end(*pids: int) -> None:
+    """Wait until these have ended, and leave none of them behind if they do not."""
+    try:
+        wait_until_ended(*pids)
+    finally:
+        for pid in filter(runs, pids):
+            os.kill(pid, signal.SIGKILL)
+
+
+def all_end_with(script: str) -> None:
+    """Run a script that prints the pids of what it has started, and is killed; see that they end with it."""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (-signal.SIGKILL, "")
+    see_end(*map(int, done.stdout.split()))
 
 
 def test_programs_see_the_links_of_their_node_in_sys(net: Topology) -> None:
@@ -364,11 +381,8 @@ def test_what_was_started_ends_with_a_process_that_is_killed(start: str) -> None
         process.kill()
         process.wait()
         try:
-            wait_until_ended(*pids)
+            see_end(*pids)
         finally:
-            for pid in pids:
-                if runs(pid):
-                    os.kill(pid, signal.SIGKILL)
             if "lives on" in start:
                 os.kill(int(process.stderr.readline()), signal.SIGKILL)
 
@@ -504,16 +518,7 @@ vars(supervision).update(usual)
 tell(a.start(['sleep', '60']).pid, b.start(['sleep', '60']).pid)
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    command = [sys.executable, "-c", script]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    assert done.stderr == ""
-    pids = [int(word) for word in done.stdout.split()]
-    try:
-        wait_until_ended(*pids)
-    finally:
-        for pid in pids:
-            if runs(pid):
-                os.kill(pid, signal.SIGKILL)
+    all_end_with(script)
 
 
 @pytest.mark.parametrize("hard", ["resource.getrlimit(resource.RLIMIT_NOFILE)[1]", "32"])
@@ -525,16 +530,7 @@ pids = [a.start(['sleep', '60'], stdout=subprocess.DEVNULL, stderr=subprocess.DE
 tell(*pids)
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    command = [sys.executable, "-c", script]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    assert done.stderr == ""
-    pids = [int(word) for word in done.stdout.split()]
-    try:
-        wait_until_ended(*pids)
-    finally:
-        for pid in pids:
-            if runs(pid):
-                os.kill(pid, signal.SIGKILL)
+    all_end_with(script)
 
 
 def test_the_garbage_collector_may_drop_a_node_while_a_supervisor_is_started(
