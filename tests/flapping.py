@@ -102,7 +102,7 @@ def _flap_names(index: int) -> list[bytes]:
 
 
 def _flap_name(index: int) -> list[bytes]:
-    """The name of the end itself, which may be changed while the link is up since Linux 6.3."""
+    """The name of the end itself, which may be changed while the link is up since Linux 6.2."""
     names = (b"flapping%d" % number for number in range(_AT_ONCE))
     return [b"".join(_link(_SETLINK, index, _attribute(_IFLA_IFNAME, name + b"\0")) for name in names)]
 

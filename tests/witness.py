@@ -63,7 +63,7 @@ def peer_of(link: dict[str, Any], netns: ns.Netns | str = "") -> tuple[int, int 
 
 
 def rename(name: str, to: str, netns: ns.Netns | str = "") -> None:
-    """Rename a link as `ip` can on every kernel: before Linux 6.3, a link that is up goes down meanwhile."""
+    """Rename a link as `ip` can on every kernel: before Linux 6.2, a link that is up goes down meanwhile."""
     try:
         ip("link", "set", "dev", name, "name", to, netns=netns)
     except RuntimeError:

@@ -144,12 +144,12 @@ def _read_doctor(path: Path, result: Outcome) -> None:
 
 
 def missing(out: Path) -> dict[str, str]:
-    """Return the kernel's features that doctor has missed, each with what it costs."""
-    return {
-        finding["check"].removeprefix("kernel "): finding["detail"]
-        for finding in _findings(out / "doctor.json")
-        if not finding["ok"] and finding["check"].startswith("kernel ")
-    }
+    """Return the versions whose features doctor has missed, each with what that costs."""
+    costs: dict[str, list[str]] = {}
+    for finding in _findings(out / "doctor.json"):
+        if not finding["ok"] and finding["check"].startswith("kernel "):
+            costs.setdefault(finding["check"].removeprefix("kernel "), []).append(finding["detail"])
+    return {version: "; ".join(details) for version, details in costs.items()}
 
 
 def _findings(path: Path) -> list[Mapping[str, Any]]:

@@ -183,9 +183,9 @@ def quickly(*lines: str, netns: str = "") -> None:
 
 
 def renaming(name: str, to: str) -> list[str]:
-    """Lines for `ip -batch` that rename a link; before Linux 6.3, it must not be up."""
+    """Lines for `ip -batch` that rename a link; before Linux 6.2, it must not be up."""
     line = f"link set dev {name} name {to}"
-    return [line] if kernel_is("6.3") else [f"link set dev {name} down", line, f"link set dev {to} up"]
+    return [line] if kernel_is("6.2") else [f"link set dev {name} down", line, f"link set dev {to} up"]
 
 
 # --- what is sent

@@ -7,6 +7,7 @@ import os
 import platform
 import socket
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -20,14 +21,16 @@ from vethlib._nl.link import set_link
 from vethlib._nl.sock import RtnlSocket
 from vethlib.cli.commands import doctor
 from vethlib.cli.host import kernel_features
-from vethlib.cli.host.kernel_features import FEATURES
+from vethlib.cli.host.kernel_features import FEATURES, Feature
 from vethlib.errors import NotPermitted
 
 pytestmark = pytest.mark.usefixtures("home")
 
 
-def found() -> dict[str, bool]:
-    return {finding.what.removeprefix("kernel ≥ "): finding.ok for finding in kernel_features.kernel_features()}
+def found() -> dict[Callable[[], bool], bool]:
+    """Whether each feature was found, by the probe that tries it."""
+    findings = kernel_features.kernel_features()
+    return {feature.probe: finding.ok for feature, finding in zip(FEATURES, findings, strict=True)}
 
 
 def refuse(*_: object) -> int:
@@ -35,14 +38,14 @@ def refuse(*_: object) -> int:
 
 
 @pytest.mark.parametrize(
-    "since", [pytest.param(one.since, marks=pytest.mark.needs_kernel(one.since)) for one in FEATURES]
+    "feature",
+    [pytest.param(one, marks=pytest.mark.needs_kernel(one.since), id=one.probe.__name__) for one in FEATURES],
 )
-def test_a_feature_of_this_kernel_is_found(since: str) -> None:
-    assert found()[since]
+def test_a_feature_of_this_kernel_is_found(feature: Feature) -> None:
+    assert found()[feature.probe]
 
 
-@pytest.mark.parametrize("since", [one.since for one in FEATURES])
-def test_no_feature_is_judged_by_the_version(since: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_feature_is_judged_by_the_version(monkeypatch: pytest.MonkeyPatch) -> None:
     before = found()
     monkeypatch.setattr(platform, "release", lambda: "3.0")
     assert found() == before
@@ -50,12 +53,14 @@ def test_no_feature_is_judged_by_the_version(since: str, monkeypatch: pytest.Mon
 
 def test_processes_that_cannot_be_opened_are_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel_features, "pidfd_open", refuse)
-    assert (found()["5.3"], found()["6.9"]) == (False, False)
+    answers = found()
+    assert not answers[kernel_features._opens_pidfds]
+    assert not answers[kernel_features._opens_pidfds_of_threads]
 
 
 def test_cookies_that_are_not_given_are_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RtnlSocket, "netns_cookie", lambda self: 0)
-    assert not found()["5.14"]
+    assert not found()[kernel_features._has_cookies]
 
 
 def test_strict_checking_that_is_refused_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,24 +68,24 @@ def test_strict_checking_that_is_refused_is_missed(monkeypatch: pytest.MonkeyPat
         setsockopt = refuse  # type: ignore[assignment]
 
     monkeypatch.setattr(socket, "socket", Old)
-    assert not found()["4.20"]
+    assert not found()[kernel_features._checks_dumps_strictly]
 
 
 def test_an_echo_that_does_not_come_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     without_echo(monkeypatch, kernel_features)
-    assert not found()["6.2"]
+    assert not found()[kernel_features._echoes_creations]
 
 
 def test_addresses_that_lose_their_mark_are_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         kernel_features, "new_addr", lambda index, address, length, proto: new_addr(index, address, length)
     )
-    assert not found()["5.18"]
+    assert not found()[kernel_features._marks_addresses]
 
 
 def test_a_rename_that_is_refused_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel_features, "set_link", lambda index, name: set_link(index, name=b"lo"))
-    assert not found()["6.3"]
+    assert not found()[kernel_features._renames_links_that_are_up]
 
 
 def test_without_privilege_the_version_decides_and_the_detail_tells_so(monkeypatch: pytest.MonkeyPatch) -> None:

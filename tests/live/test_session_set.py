@@ -293,12 +293,12 @@ def test_bringing_up_what_cannot_be_is_refused(session: Session) -> None:
     assert host_state() == before
 
 
-@pytest.mark.needs_kernel("6.3")  # which is made to refuse it; others do so in all tests of renaming
+@pytest.mark.needs_kernel("6.2")  # which is made to refuse it; others do so in all tests of renaming
 @pytest.mark.parametrize("up", [True, False, None])
 def test_a_kernel_that_renames_only_what_is_down_is_obliged(
     session: Session, pair: dict[str, Any], monkeypatch: pytest.MonkeyPatch, up: bool | None
 ) -> None:
-    """As before Linux 6.3: EBUSY for a link that is up."""
+    """As before Linux 6.2: EBUSY for a link that is up."""
     run, refused = Namespaces.run, [False]
 
     def busy(self: Namespaces, place: OpenNetns, exchange: Exchange) -> None:

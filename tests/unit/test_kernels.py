@@ -88,6 +88,12 @@ def test_the_outcome_of_doctor_has_what_is_missing(tmp_path: Path) -> None:
     assert missing(tmp_path) == {"≥ 6.2": "two more requests"}
 
 
+def test_two_features_of_one_version_are_missed_with_both_costs(tmp_path: Path) -> None:
+    also = DOCTOR[1] | {"detail": "goes down"}
+    (tmp_path / "doctor.json").write_text(json.dumps([*DOCTOR, also]))
+    assert missing(tmp_path) == {"≥ 6.2": "two more requests; goes down"}
+
+
 @pytest.mark.parametrize("ended", [None, "", "1 3\n"])
 @pytest.mark.parametrize("name", SUITES)
 def test_a_suite_without_results_has_failed(tmp_path: Path, name: str, ended: str | None) -> None:

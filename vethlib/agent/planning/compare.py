@@ -31,7 +31,7 @@ __all__ = [
 
 
 _TAKES_LATE = frozenset({"name", "mac", "mtu", "ipv6", "master"})
-"""The fields whose change may remove routes or neighbours (before Linux 6.3, a link is renamed while it is down)."""
+"""The fields whose change may remove routes or neighbours (before Linux 6.2, a link is renamed while it is down)."""
 
 DEFAULT_MTU = 1500  # ETH_DATA_LEN, which ether_setup() gives to a veth
 

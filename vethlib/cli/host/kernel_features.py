@@ -162,7 +162,7 @@ FEATURES = (
         in_namespace=True,
     ),
     Feature(
-        "6.3",
+        "6.2",
         "a link is renamed while it is up",
         "a link that is up goes down for a moment when it is renamed",
         _renames_links_that_are_up,

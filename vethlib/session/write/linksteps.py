@@ -120,7 +120,7 @@ class LinkSteps:
         self._restore_addresses(self._addresses)
 
     def _rename_while_down(self, step: Step, link: LinkMessage) -> Outcome:
-        """Rename a link that is up, before Linux 6.3 (dev_change_name)."""
+        """Rename a link that is up, before Linux 6.2 (dev_change_name)."""
         if not link.up:
             return self._send([step])[0]
         index = link.ifindex
