@@ -44,13 +44,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             finally:
                 stop.set()
     except Unavailable as error:
-        problems.append(str(error))
+        problems.append(f"not run: {error}")
     if args.record:
-        record.write(run for run in runs if run.ended)
+        try:
+            record.write((run for run in runs if run.ended), repeated=args.failed)
+        except ValueError as error:
+            problems.append(f"not recorded: {error}")
     failed = [run for run in runs if run.failed]
     problems += [f"Linux {run.release} has not come to its end: {run.out}/console" for run in runs if not run.ended]
     for problem in problems:
-        print(f"kernels: not run: {problem}", file=sys.stderr)
+        print(f"kernels: {problem}", file=sys.stderr)
     if failed:
         return 1
     return 2 if problems and not args.within else 0
@@ -76,7 +79,7 @@ def _guests(args: argparse.Namespace, deadline: float, problems: list[str]) -> l
             else:
                 guests.append(UserMode(uml_image(BUILD, suite, apt), busybox(BUILD, suite, apt), xstate(BUILD)))
         except Unavailable as error:
-            problems.append(f"Linux {version}: {error}")
+            problems.append(f"not run: Linux {version}: {error}")
     return guests
 
 
@@ -116,8 +119,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--fetch", action="store_true", help="fetch even the kernels that are here already")
     add("--within", type=float, metavar="SECONDS", help="stop then; only a test that fails is a failure")
     args = parser.parse_args(argv)
-    if args.record and (args.tests or args.failed or args.pytest):
-        parser.error("--record is for whole suites: not with --tests, --failed or --pytest")
+    if args.record and (args.tests or args.pytest):
+        parser.error("--record is for whole suites: not with --tests or --pytest")
     return args
 
 

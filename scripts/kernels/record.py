@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,27 +22,51 @@ GUESTS = {"qemu": "QEMU", "uml": "User-Mode Linux"}
 Record = Mapping[str, Any]
 
 
-def write(runs: Iterable[Run], path: Path = RECORD) -> None:
-    """Add these runs to the record, in place of earlier ones of the same suites on the same kernels."""
+def write(runs: Iterable[Run], path: Path = RECORD, *, repeated: bool = False) -> None:
+    """Add these runs to the record, in place of earlier ones of the same suites on the same kernels.
+
+    Or, if only the failed tests were `repeated`, add their outcomes to those of the others.
+    """
     before = json.loads(path.read_text()) if path.exists() else {"kernels": []}
-    path.write_text(json.dumps(merged(before, runs), indent=2, ensure_ascii=False) + "\n")
+    path.write_text(json.dumps(merged(before, runs, repeated=repeated), indent=2, ensure_ascii=False) + "\n")
 
 
-def merged(record: Record, runs: Iterable[Run]) -> dict[str, Any]:
-    """Return the record with these runs: one entry per version and kind of guest, in the order of versions."""
+def merged(record: Record, runs: Iterable[Run], *, repeated: bool = False) -> dict[str, Any]:
+    """Return the record with these runs: one entry per version and kind of guest, in the order of versions.
+
+    Raises ValueError if runs are `repeated` and the record does not have as many failed tests as were run.
+    """
     kernels = {(_version(entry["release"]), entry["guest"]): dict(entry) for entry in record["kernels"]}
     for run in runs:
         key = _version(run.release), run.guest
         before = kernels.get(key, {"suites": {}, "missing": {}})
+        outcomes = {name: outcome.as_json for name, outcome in run.outcomes.items()}
+        if repeated:
+            outcomes = {name: _added(before["suites"].get(name), again) for name, again in outcomes.items()}
         kernels[key] = {
             "release": run.release,
             "guest": run.guest,
             "date": time.strftime("%Y-%m-%d"),
             "python": platform.python_version(),
             "missing": dict(run.missing) if "doctor" in run.outcomes else before["missing"],
-            "suites": before["suites"] | {name: outcome.as_json for name, outcome in run.outcomes.items()},
+            "suites": before["suites"] | outcomes,
         }
     return {"kernels": [kernels[key] for key in sorted(kernels)]}
+
+
+def _added(before: Record | None, again: Record) -> dict[str, Any]:
+    """Return the outcome of a suite whose failed tests, and no others, were run again."""
+    run = again["passed"] + sum(again["skipped"].values()) + len(again["failed"])
+    if before is None or len(before["failed"]) != run:
+        raise ValueError("the record is not that of the run whose failed tests were run again")
+    return {
+        **before,
+        "passed": before["passed"] + again["passed"],
+        "skipped": dict(sorted((Counter(before["skipped"]) + Counter(again["skipped"])).items())),
+        "failed": again["failed"],
+        "seconds": before["seconds"] + again["seconds"],
+        "repeated": before.get("repeated", 0) + again["passed"],
+    }
 
 
 def problems(record: Record) -> Iterator[str]:
@@ -57,7 +82,7 @@ def problems(record: Record) -> Iterator[str]:
         for suite, outcome in entry["suites"].items():
             if suite not in SUITES:
                 yield f"{name} has an unknown suite: {suite}"
-            if set(outcome) - {"figures"} != {"passed", "skipped", "failed", "seconds"}:
+            if set(outcome) - {"figures", "repeated"} != {"passed", "skipped", "failed", "seconds"}:
                 yield f"{name}, {suite} has {sorted(outcome)}"
     versions = [(_version(entry.get("release", "")), entry.get("guest")) for entry in record["kernels"]]
     if versions != sorted(set(versions)):
@@ -138,6 +163,7 @@ def _cell(outcome: Record | None) -> str:
         return "untested"
     skipped, failed = sum(outcome["skipped"].values()), len(outcome["failed"])
     parts = [f"{outcome['passed']} passed"]
+    parts += [f"{outcome['repeated']} of them in a second run"] if "repeated" in outcome else []
     parts += [f"{skipped} skipped"] if skipped else []
     parts += [f"**{failed} failed**"] if failed else []
     return ", ".join(parts)

@@ -63,13 +63,17 @@ SUITES = {
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of a suite on one kernel: tests counted, reasons of skips, names of failures, and figures."""
+    """What came of a suite on one kernel: tests counted, reasons of skips, names of failures, and figures.
+
+    `repeated` counts the passed tests that had failed before and were run again.
+    """
 
     passed: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
     failed: list[str] = field(default_factory=list)
     seconds: int = 0
     figures: dict[str, float] = field(default_factory=dict)
+    repeated: int = 0
 
     @property
     def as_json(self) -> dict[str, Any]:
@@ -80,6 +84,7 @@ class Outcome:
             "failed": self.failed,
             "seconds": self.seconds,
             **({"figures": self.figures} if self.figures else {}),
+            **({"repeated": self.repeated} if self.repeated else {}),
         }
 
 

@@ -165,7 +165,7 @@ def test_what_failed_can_be_run_again(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("flags", [["--tests", "tests/live/test_apply.py"], ["--failed"], ["--pytest", "-k x"]])
+@pytest.mark.parametrize("flags", [["--tests", "tests/live/test_apply.py"], ["--pytest", "-k x"]])
 def test_a_record_is_of_whole_suites(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         command.main(["--record", *flags])

@@ -39,6 +39,34 @@ def test_what_was_run_again_replaces_what_was_before_and_the_rest_stays() -> Non
     assert list(problems(record)) == []
 
 
+def test_failed_tests_that_are_run_again_are_added_to_the_others() -> None:
+    live = Outcome(passed=90, skipped=Counter({"slow": 1}), failed=["a: 1", "b: 2", "c: 3"], seconds=100)
+    again = Outcome(passed=1, skipped=Counter({"slow": 1}), failed=["c: 3"], seconds=10)
+    record = merged(NOTHING, [run("6.1.9", {"demo": PASSED, "live": live})])
+    record = merged(record, [run("6.1.9", {"live": again})], repeated=True)
+    assert "91 passed, 1 of them in a second run, 2 skipped, **1 failed**" in details(record)
+    record = merged(record, [run("6.1.9", {"live": Outcome(passed=1, seconds=10)})], repeated=True)
+    assert list(problems(record)) == []
+    suites = record["kernels"][0]["suites"]
+    assert suites["live"] == {
+        "passed": 92,
+        "skipped": {"slow": 2},
+        "failed": [],
+        "seconds": 120,
+        "repeated": 2,
+    }
+    assert suites["demo"]["passed"] == 1
+
+
+@pytest.mark.parametrize("again", [Outcome(passed=1), Outcome(passed=3), Outcome(failed=["c: 3"])])
+def test_failed_tests_of_another_run_are_not_added(again: Outcome) -> None:
+    record = merged(NOTHING, [run("6.1.9", {"live": Outcome(passed=90, failed=["a: 1", "b: 2"])})])
+    with pytest.raises(ValueError):
+        merged(record, [run("6.1.9", {"live": again})], repeated=True)
+    with pytest.raises(ValueError):
+        merged(NOTHING, [run("6.1.9", {"live": again})], repeated=True)
+
+
 def test_missing_features_are_those_of_the_last_doctor() -> None:
     record = merged(NOTHING, [run("6.1.9", {"doctor": PASSED}, _6_2="more requests")])
     record = merged(record, [run("6.1.9", {"demo": PASSED})])
