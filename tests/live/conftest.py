@@ -16,6 +16,7 @@ from tests.live.warm import WarmPytest
 from tests.needs import kernel_is
 from tests.witness import host_state, ip, open_fds, poll
 from vethlib import End, Session, Veth, ns
+from vethlib.agent.reconcile.configurator import Configurator
 from vethlib.ns import answers
 from vethlib.pytest_netns.isolation.enter import ISOLATION
 
@@ -88,6 +89,27 @@ def spawn(home: ns.Netns) -> Iterator[Callable[[str], int]]:
     for one in started:
         one.kill()
         one.wait()
+
+
+@pytest.fixture
+def sleeper(home: ns.Netns) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+    """Starts processes in the namespace of the test."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start() -> subprocess.Popen[bytes]:
+        started.append(subprocess.Popen(["sleep", "60"]))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.kill()
+        one.wait()
+
+
+@pytest.fixture
+def configurator(session: Session) -> Iterator[Configurator]:
+    with Configurator(session) as configurator:
+        yield configurator
 
 
 @pytest.fixture(scope="session")

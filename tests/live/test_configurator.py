@@ -6,7 +6,7 @@ import select
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -38,12 +38,6 @@ from vethlib.follow import MemoryResolver
 from vethlib.ns import Netns
 
 MAC = "d2:74:8c:12:67:d2"
-
-
-@pytest.fixture
-def configurator(session: Session) -> Iterator[Configurator]:
-    with Configurator(session) as configurator:
-        yield configurator
 
 
 def connection(server_at: str, address: str, client_at: str) -> tuple[socket.socket, socket.socket]:

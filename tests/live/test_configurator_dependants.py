@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -34,12 +34,6 @@ from vethlib import IfIndexCache, Link, LinkNotFound, Session, ns
 from vethlib.agent.reconcile import watches
 from vethlib.agent.reconcile.configurator import Configurator
 from vethlib.agent.registry.packet import PacketPort
-
-
-@pytest.fixture
-def configurator(session: Session) -> Iterator[Configurator]:
-    with Configurator(session) as configurator:
-        yield configurator
 
 
 class Refusing(Tap):

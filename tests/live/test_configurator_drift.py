@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -37,12 +37,6 @@ MAC = "d2:74:8c:12:67:d2"
 def blue(blue: str) -> str:
     without_detection(blue)
     return blue
-
-
-@pytest.fixture
-def configurator(session: Session) -> Iterator[Configurator]:
-    with Configurator(session) as configurator:
-        yield configurator
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import errno
 import gc
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -33,13 +33,6 @@ from vethlib import NetlinkError, Session, VethError
 from vethlib._nl.const import RTM_DELLINK, RTM_GETLINK, RTM_NEWADDR, RTM_NEWLINK, RTM_SETLINK
 from vethlib.agent import State
 from vethlib.agent.reconcile.configurator import Configurator
-
-
-@pytest.fixture
-def configurator(session: Session) -> Iterator[Configurator]:
-    with Configurator(session) as configurator:
-        yield configurator
-
 
 # --- the kernel refuses
 

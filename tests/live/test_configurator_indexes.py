@@ -32,12 +32,6 @@ from vethlib.agent.registry.subscriptions import Subscription
 
 
 @pytest.fixture
-def configurator(session: Session) -> Iterator[Configurator]:
-    with Configurator(session) as configurator:
-        yield configurator
-
-
-@pytest.fixture
 def told(configurator: Configurator) -> Iterator[Subscription[IndexEvent]]:
     """What happens to the indexes from here on, without the replay."""
     with configurator.indexes.subscribe() as subscription:

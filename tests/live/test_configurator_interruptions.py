@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,13 +28,6 @@ from vethlib.agent import State
 from vethlib.agent.reconcile.configurator import Configurator
 from vethlib.agent.reconcile.events import Events
 from vethlib.agent.reconcile.linkchanges import Interpreter
-
-
-@pytest.fixture
-def configurator(session: Session) -> Iterator[Configurator]:
-    with Configurator(session) as configurator:
-        yield configurator
-
 
 OWN = tuple(
     str((Path(module.__file__).parent / f"{name}.py").resolve())

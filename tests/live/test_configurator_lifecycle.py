@@ -8,7 +8,7 @@ import os
 import select
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from threading import Timer
 from typing import Any
 
@@ -36,12 +36,6 @@ from vethlib._nl.const import RTM_NEWLINK
 from vethlib.agent import State
 from vethlib.agent.reconcile.configurator import Configurator
 from vethlib.ns import Netns
-
-
-@pytest.fixture
-def configurator(session: Session) -> Iterator[Configurator]:
-    with Configurator(session) as configurator:
-        yield configurator
 
 
 @pytest.mark.timing

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -20,12 +20,6 @@ from vethlib.agent.reconcile.configurator import Configurator
 from vethlib.agent.reconcile.watches import Watches
 from vethlib.ifindex import noise
 from vethlib.links import NetnsRef
-
-
-@pytest.fixture
-def configurator(session: Session) -> Iterator[Configurator]:
-    with Configurator(session) as configurator:
-        yield configurator
 
 
 def theirs(name: str, netns: str) -> int:

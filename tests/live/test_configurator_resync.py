@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -45,12 +45,6 @@ def blue(blue: str) -> str:
 def red(red: str) -> str:
     without_detection(red)
     return red
-
-
-@pytest.fixture
-def configurator(session: Session) -> Iterator[Configurator]:
-    with Configurator(session) as configurator:
-        yield configurator
 
 
 @pytest.fixture

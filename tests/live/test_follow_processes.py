@@ -40,20 +40,6 @@ def follower(home: ns.Netns) -> Iterator[Follower]:
         yield follower
 
 
-@pytest.fixture
-def sleeper(home: ns.Netns) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start() -> subprocess.Popen[bytes]:
-        started.append(subprocess.Popen(["sleep", "60"]))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.kill()
-        one.wait()
-
-
 def wait_for_zombie(pid: int) -> None:
     while Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z":
         time.sleep(0.001)

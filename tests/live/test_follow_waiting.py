@@ -71,20 +71,6 @@ def follower(home: ns.Netns, resolver: MemoryResolver) -> Iterator[Follower]:
         yield follower
 
 
-@pytest.fixture
-def sleeper(home: ns.Netns) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start() -> subprocess.Popen[bytes]:
-        started.append(subprocess.Popen(["sleep", "60"]))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.kill()
-        one.wait()
-
-
 Sleeper = Callable[[], "subprocess.Popen[bytes]"]
 
 # --- microservices

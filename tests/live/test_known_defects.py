@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,12 +35,6 @@ from vethlib.agent.reconcile.configurator import Configurator
 from vethlib.agent.registry.indexes import IndexEvent
 from vethlib.follow import MemoryResolver
 from vethlib.ns import Netns
-
-
-@pytest.fixture
-def configurator(session: Session) -> Iterator[Configurator]:
-    with Configurator(session) as configurator:
-        yield configurator
 
 
 def test_1_after_a_restart_the_first_delete_works(session: Session) -> None:

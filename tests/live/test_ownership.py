@@ -31,12 +31,6 @@ GROUP = str(group_of(LABEL))
 
 
 @pytest.fixture
-def configurator(session: Session) -> Iterator[Configurator]:
-    with Configurator(session) as configurator:
-        yield configurator
-
-
-@pytest.fixture
 def green(make_netns: Callable[..., None]) -> str:
     make_netns("green")
     return "green"
