@@ -148,6 +148,8 @@ class End(Value):
         if _further(self) != _NOTHING_FURTHER:
             for name, value in self.further.items():
                 _set(self, name, _check_further(name, value))
+            if self.name in self.altnames:
+                raise InvalidValue("altnames", self.name, "is the name of the link itself: leave it out")
             if not self.up:
                 self._check_nothing_late()
 

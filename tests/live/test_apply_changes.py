@@ -215,3 +215,16 @@ def test_a_link_in_a_namespace_that_was_replaced_is_not_changed(session: Session
     ((_, error),) = execution.errors
     assert isinstance(error, LinkNotFound)
     assert seen("a", "ns1")["mtu"] == 1500
+
+
+@pytest.mark.parametrize(("leaves", "takes"), [("a", "x"), ("x", "a")])
+def test_a_link_takes_as_an_alternative_name_what_another_gives_up(session: Session, leaves: str, takes: str) -> None:
+    peers = {"a": "b", "x": "y"}
+
+    def ends(of: str, **fields: Any) -> tuple[Interface, Interface]:
+        return interface(of, peers[of], "ns1", **fields), interface(peers[of], of, "ns2")
+
+    applied(session, *ends(leaves), *ends(takes))
+    applied(session, *ends(leaves, host_if_name="new"), *ends(takes, altnames=[leaves]))
+    assert seen(takes, "ns1")["altnames"] == [leaves]
+    assert seen("new", "ns1")["ifname"] == "new"

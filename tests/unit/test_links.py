@@ -158,6 +158,7 @@ def test_an_end_has_the_values_it_was_given_in_one_form() -> None:
         {"alias": "\0"},
         {"group": -1},
         {"address_proto": 256},
+        {"altnames": ["uplink", "x"]},
     ],
 )
 def test_an_end_with_a_bad_value_cannot_be_made(values: dict[str, Any]) -> None:

@@ -139,6 +139,8 @@ def test_the_kernel_name_is_the_name_unless_another_is_given() -> None:
         ({"gso_max_size": "big"}, "gso_max_size", "bytes"),
         ({"altnames": "uplink"}, "altnames", "list"),
         ({"altnames": ["a b"]}, "altnames", "space"),
+        ({"altnames": ["uplink", "veth1"]}, "altnames", "itself"),
+        ({"altnames": ["eth0"], "host_if_name": "eth0"}, "altnames", "itself"),
         ({"sysctls": {"disable_ipv6": "1"}}, "sysctls", "ipv6"),
         ({"sysctls": {"rp_filter": 0.5}}, "sysctls", "number"),
         ({"routes": [{"dst": "10.0.0.1/8"}]}, "routes", "host bits"),

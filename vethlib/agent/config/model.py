@@ -135,6 +135,9 @@ class Interface:
         for name, value in self._given_further().items():
             _set(self, name, check(FIELDS[name].check, value, name))
         _set(self, "further", self._given_further())
+        own = self.host_if_name or self.name
+        if own in (self.altnames or ()):
+            check.wrong("altnames", own, "is the name of the link itself: leave it out")
         self._check_addresses(check)
         if type(self.namespace) is not Namespace:
             check.wrong("namespace", self.namespace, "must be a Namespace")

@@ -27,6 +27,7 @@ from vethlib.agent.config.mark import ADDRESS_PROTO, alias_of, group_of, read_al
 from vethlib.agent.config.model import Interface
 from vethlib.agent.reasons import Reason
 from vethlib.agent.state import State, Verdict
+from vethlib.endfields.table import ALTNAMES
 from vethlib.links import Link, Veth
 
 from .compare import change_of, rebuild_reason
@@ -339,6 +340,12 @@ class _Planner:
                 why = verdict.reason or f"{owner} has another pair"
             self._delete(seen, why)
 
+    def _takes_a_name(self, change: ChangeLink) -> bool:
+        """Return whether a link gets an alternative name that another has: that link has to lose it first."""
+        wanted: Iterable[str] = change.changes.get(ALTNAMES, ((), ()))[1]
+        holders = (self.observed.by_name.get((change.place, name)) for name in wanted)
+        return any(holder is not None and holder is not change.seen for holder in holders)
+
     def result(self) -> Plan:
         """Return the plan, with the operations in the order of execution, and sorted within each kind."""
         deletes = {id(delete): delete for delete in self.deletes.values()}.values()
@@ -346,7 +353,7 @@ class _Planner:
             (
                 *sorted(self.new_netns.values(), key=lambda add: add.name),
                 *sorted(deletes, key=lambda delete: (delete.interface, delete.ref, delete.index)),
-                *sorted(self.changes, key=lambda change: change.interface.name),
+                *sorted(self.changes, key=lambda change: (self._takes_a_name(change), change.interface.name)),
                 *self.creates,
             ),
             {name: self.verdicts[name] for name in self.desired},
