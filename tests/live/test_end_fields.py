@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.live.applying import applied, interface
 from tests.live.end_fields import GIVEN, WANTED, fields
 from tests.live.sysctls import sysctl
 from tests.witness import names, seen, settled
@@ -118,6 +119,45 @@ def test_a_pair_is_not_created_if_the_kernel_refuses_a_field(
     assert field.removesuffix("s") in str(refused.value) or "no_such_setting" in str(refused.value)
     assert names("blue") == {"taken", "other"}
     assert names("") == set()
+
+
+SECRETS = ["2001:0db8:0000:0000:0000:0000:0000:0001", "fedc:ba98:7654:3210:0123:4567:89ab:cdef"]
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+@pytest.mark.parametrize("mode", ["0", "2", "3"])
+@pytest.mark.parametrize("order", [list, reversed])
+def test_a_link_has_its_stable_secret_and_its_mode_however_they_are_ordered(
+    session: Session, blue: str, secret: str, mode: str, order: Any
+) -> None:
+    given = list(order([("stable_secret", secret), ("addr_gen_mode", mode)]))
+    session.create_many([Veth(End("va", "blue", sysctls=given), End("vb", "blue")), Veth(End("vc", "blue"), End("vd"))])
+    session.set("vb", "blue", sysctls=given)
+    session.set("vc", "blue", sysctls=dict(given), new_name="ve")
+    for name in ("va", "vb", "ve"):
+        assert sysctl("blue", f"ipv6/conf/{name}/stable_secret") == secret
+        assert sysctl("blue", f"ipv6/conf/{name}/addr_gen_mode") == mode
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_a_link_without_a_stable_secret_is_read_and_can_be_given_one(session: Session, blue: str, secret: str) -> None:
+    session.create(Veth(End("va", "blue"), End("vb", "blue")))
+    assert session.fields("va", "blue", sysctls=["stable_secret", "ipv6.accept_ra"])["sysctls"] == (
+        ("ipv6.accept_ra", "1"),
+        ("ipv6.stable_secret", ""),
+    )
+    with pytest.raises(LinkExists):
+        session.set("va", "blue", new_name="vb", sysctls={"stable_secret": secret})
+    session.set("va", "blue", sysctls={"stable_secret": secret})
+    assert sysctl("blue", "ipv6/conf/va/stable_secret") == secret
+    assert session.fields("va", "blue", sysctls=["stable_secret"])["sysctls"] == (("ipv6.stable_secret", secret),)
+
+
+def test_an_agent_gives_a_link_a_stable_secret_later(session: Session, blue: str) -> None:
+    applied(session, interface("va", "vb", "blue"), interface("vb", "va", "blue"))
+    settings = {"stable_secret": SECRETS[0], "addr_gen_mode": "2"}
+    applied(session, interface("va", "vb", "blue", sysctls=settings), interface("vb", "va", "blue"))
+    assert sysctl("blue", "ipv6/conf/va/stable_secret") == SECRETS[0]
 
 
 def test_settings_of_a_link_that_is_renamed_are_set_on_it(session: Session, blue: str) -> None:

@@ -128,6 +128,55 @@ def test_a_change_that_is_refused_leaves_the_routes_as_they_were(session: Sessio
     assert routes() == words(ROUTES)
 
 
+# The gateway can be reached by another of the routes only. Sorted by destination, that one comes last or first.
+GATEWAYS_BY_ROUTE = [
+    (["10.0.0.5/32"], [Route("169.254.1.1"), Route("default", via="169.254.1.1")]),
+    (["10.0.0.5/32"], [Route("default", via="10.9.0.1"), Route("10.9.0.0/24"), Route("10.8.0.0/16", via="10.9.0.2")]),
+    (["10.0.0.5/32"], [Route("200.1.0.0/24", via="9.9.9.9"), Route("9.9.9.9")]),
+    (["fd00::5/128"], [Route("default", via="fe80:1::1"), Route("fe80:1::1")]),
+    (["fd00::5/128"], [Route("fd10::/64"), Route("fd01::/64", via="fd10::1"), Route("fd11::/64", via="fd10::1")]),
+]
+
+
+@pytest.mark.parametrize(("addresses", "given"), GATEWAYS_BY_ROUTE)
+@pytest.mark.parametrize("order", [list, reversed])
+def test_a_gateway_may_be_reached_by_another_of_the_routes(
+    session: Session, blue: str, addresses: list[str], given: list[Route], order: Any
+) -> None:
+    session.create(Veth(End("a", "blue", addresses=addresses, routes=order(given)), End("b", "blue")))
+    assert routes() == words(given)
+    session.set("a", "blue", routes=[])
+    assert routes() == set()
+    session.set("a", "blue", routes=order(given))
+    assert routes() == words(given)
+
+
+@pytest.mark.parametrize(("addresses", "given"), GATEWAYS_BY_ROUTE)
+def test_routes_that_others_lead_over_are_restored_before_those(
+    session: Session, blue: str, addresses: list[str], given: list[Route]
+) -> None:
+    session.create(Veth(End("a", "blue", addresses=addresses, routes=given), End("b", "blue")))
+    changes: list[dict[str, Any]] = [{"routes": []}, {"routes": [], "addresses": []}, {"routes": given, "up": False}]
+    for change in changes:
+        with pytest.raises(LinkExists):
+            session.set("a", "blue", new_name="b", **change)
+        assert routes() == words(given)
+    with pytest.raises(NetlinkError):
+        session.set("a", "blue", routes=[Route("10.1.0.0/16", via="192.0.2.1")])
+    assert routes() == words(given)
+
+
+@pytest.mark.parametrize(("addresses", "given"), GATEWAYS_BY_ROUTE)
+def test_an_agent_adds_routes_in_the_order_that_they_need(
+    session: Session, blue: str, addresses: list[str], given: list[Route]
+) -> None:
+    applied(session, *ends(given, ip_addresses=addresses))
+    assert routes() == words(given)
+    applied(session, *ends(ip_addresses=addresses))
+    applied(session, *ends(given, ip_addresses=addresses))
+    assert routes() == words(given)
+
+
 def test_a_pair_whose_route_is_refused_is_not_created(session: Session, blue: str) -> None:
     ip("link", "add", "other", "type", "bridge", netns="blue")
     with pytest.raises(NetlinkError) as refused:

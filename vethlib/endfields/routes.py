@@ -5,6 +5,9 @@
 2. To the kernel, two routes are the same if destination, metric and table are. So a route that differs in anything else
    is removed before its successor is added.
 3. A metric that is not given is that of the kernel: 0 for IPv4, 1024 for IPv6 (IP6_RT_PRIO_USER).
+4. A gateway has to be on the link when a route via it is added, and that may take another route, as in 169.254.1.1/32
+   on the link and a default route via 169.254.1.1. So routes without a gateway are added before the others, and removed
+   after them.
 """
 
 from __future__ import annotations
@@ -234,7 +237,7 @@ def route_of(message: RouteMessage, family: int) -> Route | None:
 
 def new_route_requests(index: int, wanted: Iterable[Route]) -> Iterator[tuple[Route, bytes]]:
     """Yield the message for each route over a link that has none yet."""
-    for route in wanted:
+    for route in _on_link_first(wanted):
         yield route, _message(index, route, add=True)
 
 
@@ -245,12 +248,16 @@ def route_requests(
 
     Each has a text, the message, the message that undoes it, and the errnos that mean that it was unnecessary.
     """
-    for route in present:
-        if route not in wanted:
-            yield f"no route {route}", _message(index, route, add=False), _message(index, route, add=True), _GONE
-    for route in wanted:
-        if route not in present:
-            yield f"route {route}", _message(index, route, add=True), _message(index, route, add=False), ()
+    there, kept = set(present), set(wanted)
+    for route in reversed(_on_link_first(route for route in present if route not in kept)):
+        yield f"no route {route}", _message(index, route, add=False), _message(index, route, add=True), _GONE
+    for route in _on_link_first(route for route in wanted if route not in there):
+        yield f"route {route}", _message(index, route, add=True), _message(index, route, add=False), ()
+
+
+def _on_link_first(routes: Iterable[Route]) -> list[Route]:
+    """Return routes in the order in which they can be added (rule 4)."""
+    return sorted(routes, key=lambda route: route.via is not None)
 
 
 # ESRCH: another program has removed it, or the kernel with the address of its source.

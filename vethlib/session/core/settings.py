@@ -7,6 +7,7 @@ inside.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -37,7 +38,7 @@ def write_settings(
 ) -> dict[tuple[OpenNetns, str], VethError]:
     """Write such fields of links, by namespace and name; return the first error of each link that has one.
 
-    A sysctl without a value, which this kernel lacks, is left out.
+    A sysctl without a value is left out: this kernel lacks it, or it had none before (and cannot lose it).
     """
     failed: dict[tuple[OpenNetns, str], VethError] = {}
     for place, links in wanted.items():
@@ -58,7 +59,7 @@ def write_settings(
 
 
 def _read_sysctls(place: OpenNetns, name: str, settings: Iterable[str]) -> tuple[Sysctl, ...]:
-    """Read settings of a link in `place`; "" for a setting that this kernel lacks. Raises NetlinkError."""
+    """Read settings of a link in `place`; "" for one that this kernel lacks or without a value. Raises NetlinkError."""
     with system_errors(f"read the settings of {describe(name, place.ref)}", place.ref):
         return place.call(lambda: tuple(Sysctl(setting, _read_if_any(name, setting)) for setting in settings))
 
@@ -84,7 +85,7 @@ def _write_all(
     place: OpenNetns, links: Mapping[str, Iterable[Sysctl]], failed: dict[tuple[OpenNetns, str], NetlinkError]
 ) -> None:
     for name, settings in links.items():
-        for setting in settings:
+        for setting in sorted(settings, key=_writing_order):
             try:
                 _write(name, setting)
             except OSError as error:
@@ -92,6 +93,11 @@ def _write_all(
                     request = f"set net.{setting.name.replace('.', '.conf.' + name + '.')} to {setting.value}"
                     failed[place, name] = system_error(error, request, place.ref)
                     break
+
+
+def _writing_order(setting: Sysctl) -> bool:
+    """Sort the secret of addresses first: addr_gen_mode 2 needs it, and writing it sets that (net/ipv6/addrconf.c)."""
+    return setting.name != "ipv6.stable_secret"
 
 
 def _path(name: str, setting: str) -> bytes:
@@ -107,8 +113,11 @@ def _read(name: str, setting: str) -> str:
 def _read_if_any(name: str, setting: str) -> str:
     try:
         return _read(name, setting)
-    except FileNotFoundError:
-        return ""
+    except OSError as error:
+        # EIO: ipv6.stable_secret has not been written yet (addrconf_sysctl_stable_secret).
+        if error.errno in (errno.ENOENT, errno.EIO):
+            return ""
+        raise
 
 
 def _write(name: str, setting: Sysctl) -> None:

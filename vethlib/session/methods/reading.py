@@ -106,8 +106,8 @@ class ReadingSession(SessionBase):
         """Return the fields of a link that an :class:`End` may have and a :class:`Link` does not show.
 
         They are named as in End: ``{"txqlen": 1000, "gso_max_size": 65536, "altnames": (), "sysctls": …}``; of
-        `sysctls`, those that are asked for. `offload` is a bool, or the differences from True, as in
-        ``("-tx-checksum-ip-generic",)``, by the names of ``ethtool -k``.
+        `sysctls`, those that are asked for ("" if this kernel lacks it or it has no value). `offload` is a
+        bool, or the differences from True, as in ``("-tx-checksum-ip-generic",)``, by the names of ``ethtool -k``.
 
         Raises LinkNotFound, NetnsNotFound, NetlinkError.
         """
