@@ -163,6 +163,26 @@ def test_a_directory_that_was_there_before_stays(project: Project) -> None:
     assert list((project.path / "mine").iterdir()) == []
 
 
+@pytest.mark.parametrize("ignore", ["*\n!.gitignore\n", "# by pytest's plugin netns\n*\n", ""])
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "xdist"])
+def test_a_gitignore_that_was_there_before_stays(project: Project, ignore: str, workers: list[str]) -> None:
+    project.write(PASSES)
+    kept = project.write(ignore, "captures/.gitignore")
+    project.run("--netns-pcap=failed", "--netns-dir=captures", *workers).assert_outcomes(passed=1)
+    assert [path.name for path in (project.path / "captures").iterdir()] == [".gitignore"]
+    assert kept.read_text() == ignore
+
+
+def test_workers_share_the_directory_and_its_gitignore(project: Project) -> None:
+    project.write(
+        "import pytest\n@pytest.mark.parametrize('number', range(60))\n"
+        "def test_it(topology, number):\n    topology('a -- b', ipv6=False)\n    assert number\n"
+    )
+    project.run("-n", "4", "--netns-pcap").assert_outcomes(passed=59, failed=1)
+    assert (project.path / ".netns" / ".gitignore").exists()
+    assert len(captures(project)) == 1
+
+
 def test_captures_are_nothing_for_git_to_show(project: Project) -> None:
     project.write(FAILS)
     project.run("--netns-pcap").assert_outcomes(failed=1)

@@ -17,6 +17,7 @@ from .isolation.enter import ISOLATION, arrange, arrange_late, arrange_worker, t
 from .live import LIVE, Live
 from .names import SCOPES, is_used
 from .netem import skip_without_netem
+from .report.directory import DIRECTORY, Directory
 from .report.summary import tell_kept
 
 __all__ = ["netns_session"]
@@ -39,6 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
     settings = options.read(config)
     config.stash[options.SETTINGS] = settings
     config.stash[LIVE] = Live()
+    config.stash[DIRECTORY] = Directory(settings.directory)
     config.stash[ISOLATION] = arrange(config, settings.isolate)
 
 
@@ -118,3 +120,9 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Report kept topologies."""
     tell_kept(terminalreporter)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove the directory of captures if nothing is left in it; a worker leaves that to the main process."""
+    if DIRECTORY in config.stash and not hasattr(config, "workerinput"):
+        config.stash[DIRECTORY].end()

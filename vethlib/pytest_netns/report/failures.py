@@ -27,6 +27,7 @@ from vethlib.topology.keep import keep
 from vethlib.topology.live.capture import Capture
 from vethlib.topology.live.state import describe
 
+from .directory import make_unversioned, remove_captures
 from .summary import KEPT
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ __all__ = ["Failures", "attend"]
 
 _NAME: Final = "netns-failures"
 _NOT_IN_A_NAME: Final = re.compile(r"[^\w.\-]+")
-_IGNORE: Final = ".gitignore"
 _MOST_FILES: Final = 8  # files that are named one by one
 _LONGEST: Final = 120  # characters of a directory's name
 
@@ -88,7 +88,7 @@ class Failures:
 
     def _remove(self, captures: Sequence[tuple[list[Path], Path]]) -> None:
         for files, directory in captures:
-            _remove(files, directory, self._settings.directory)
+            remove_captures(files, directory, self._settings.directory)
             self._directories.discard(directory)
 
     def _sections(self, used: Sequence[Topology]) -> Iterator[tuple[str, str]]:
@@ -150,7 +150,7 @@ class Failures:
         """Begin to capture if the settings request it."""
         if self._settings.pcap != "off" and topology.layout.wires:
             directory = self._free_directory(nodeid)
-            _make_unversioned(self._settings.directory)
+            make_unversioned(self._settings.directory)
             self._captures[topology] = Capture(topology, directory), directory
 
     def _free_directory(self, nodeid: str) -> Path:
@@ -180,27 +180,3 @@ class Failures:
 def _printable(title: str, text: str) -> tuple[str, str]:
     """Return a section without what a terminal would interpret and what a worker of pytest-xdist cannot encode."""
     return printable(title), "\n".join(map(printable, text.split("\n")))
-
-
-def _make_unversioned(directory: Path) -> None:
-    """Create the directory of all captures, which git ignores."""
-    if not directory.exists():
-        directory.mkdir(parents=True)
-        (directory / _IGNORE).write_text("# by pytest's plugin netns\n*\n")
-
-
-def _remove(files: list[Path], directory: Path, last: Path) -> None:
-    """Remove files, and then the directories that have become empty, up to and including `last`."""
-    for path in files:
-        path.unlink(missing_ok=True)
-    for parent in (directory, *directory.parents):
-        try:
-            if parent == last:
-                if os.listdir(parent) != [_IGNORE]:
-                    return  # it existed before, or has other files
-                (parent / _IGNORE).unlink()
-            parent.rmdir()
-        except OSError:
-            return  # it has other files
-        if parent == last:
-            return
