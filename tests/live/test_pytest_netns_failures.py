@@ -117,6 +117,32 @@ def test_of_many_nodes_only_some_are_shown_and_the_option_that_shows_all(project
     assert len(re.findall("netns node n", project.run("--netns-nodes=6").stdout.str())) == 6
 
 
+@pytest.mark.parametrize(
+    ("break_it", "title"),
+    [
+        ("type(net).__str__ = broken", "netns topology"),
+        ("net['a'].links = broken", "netns node a"),
+        ("from vethlib.topology.live.capture import Capture; Capture.missing = property(broken)", "netns captures"),
+        ("import subprocess; subprocess.run = broken", "netns not kept"),
+    ],
+)
+def test_an_error_of_a_section_is_in_the_section_and_the_run_continues(
+    project: Project, break_it: str, title: str
+) -> None:
+    project.write(
+        "def broken(*_, **__):\n    raise ValueError('broken here')\n"
+        f"def test_it(topology):\n    net = topology('a -- b')\n    {break_it}\n    assert False\n"
+        "def test_next(): pass\n"
+    )
+    result = project.run("--netns-keep", "--netns-pcap", "-p", "no:cacheprovider")
+    result.assert_outcomes(failed=1, passed=1)
+    result.stdout.fnmatch_lines([f"*- {title} -*", "*ValueError: broken here"])
+    if title != "netns not kept":
+        holder = re.search(r"end it: +kill (\d+)", result.stdout.str())
+        assert holder
+        os.kill(int(holder[1]), signal.SIGTERM)
+
+
 def test_sections_reach_the_report_of_xdist_and_of_junit(project: Project) -> None:
     project.write(FAILS)
     result = project.run("-n", "2", "--junitxml=junit.xml", "-o", "junit_logging=all")

@@ -182,3 +182,24 @@ def test_the_relay_of_kept_nodes_runs_as_long_as_they_do(ended: list[Kept]) -> N
         assert select.select([relay], [], [], 20)[0], "the relay does not end"
     finally:
         os.close(relay)
+
+
+@pytest.mark.parametrize("name", ["ipaddress.py", "signal.py", "vethlib.py"])
+def test_modules_of_a_project_do_not_replace_those_of_the_holder(
+    ended: list[Kept], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / name).write_text("raise SystemExit('a module of the project')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    with Topology.build("node a") as net:
+        ended.append(keep(net.values()))
+        assert inside(ended[0], "ip", "netns").split() == ["a"]
+
+
+def test_the_search_path_for_modules_may_have_paths_that_are_no_text(
+    ended: list[Kept], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [tmp_path, *sys.path, None])
+    with Topology.build("node a") as net:
+        ended.append(keep(net.values()))
+        assert inside(ended[0], "ip", "netns").split() == ["a"]

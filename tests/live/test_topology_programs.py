@@ -7,15 +7,17 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.programs import DEADLINE, wait_until_ended
-from vethlib import End, InvalidValue, LinkNotFound, NotPermitted, Session, Veth, ns
+from vethlib import End, InvalidValue, LinkNotFound, NotPermitted, Session, Veth, WaitTimeout, ns
 from vethlib.topology import Node, Topology
 from vethlib.topology.programs import supervision
 
@@ -250,3 +252,16 @@ def test_errors_about_a_link_name_the_node(net: Topology, ask: str) -> None:
         else:
             session.lookup("eth9", node)
     assert "fd:" not in str(caught.value)
+
+
+@pytest.mark.parametrize("iterator", [iter, partial(map, str)], ids=["iterator", "map"])
+def test_a_command_may_be_an_iterator(net: Topology, iterator: Callable[[Iterable[str]], Any]) -> None:
+    a = net["a"]
+    assert a.run(iterator(["printf", "%s", "here"])).stdout == "here"
+    started = a.start(iterator(["sh", "-c", "exit 3"]))
+    assert started.wait() == 3
+    assert started.args == ["sh", "-c", "exit 3"]
+    with pytest.raises(WaitTimeout) as caught:
+        a.wait_listening(9)
+    assert "sh ended with exit code 3" in str(caught.value)
+    assert ns.run(a, iterator(["printf", "%s", "here"]), capture_output=True, text=True).stdout == "here"

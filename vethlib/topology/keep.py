@@ -22,10 +22,11 @@ from vethlib.ns.syscalls import MS_BIND, mount
 
 from .live.node import Node
 
-__all__ = ["Kept", "keep"]
+__all__ = ["Kept", "hold", "keep"]
 
 _NETNS_DIR = "/run/netns"
 _READY = "ready"
+_HOLDER = f"import sys; sys.path.append(sys.argv[1]); from {__name__} import hold; hold(sys.argv[2:])"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,18 +61,23 @@ def keep(nodes: Iterable[Node], *, as_user: bool = False) -> Kept:
     descriptors = [node.netns.fd for node in named.values()]
     arguments = [f"{fd}:{name}" for fd, name in zip(descriptors, named, strict=True)]
     holder = real_subprocess().run(
-        [sys.executable, "-m", __name__, *arguments],
+        # Like the supervisor's, its modules are Python's own and vethlib, whatever stands in front of them here.
+        [sys.executable, "-I", "-S", "-c", _HOLDER, _root(), *arguments],
         pass_fds=descriptors,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
     word, _, pid = holder.stdout.strip().partition(" ")
     if word != _READY:
         raise NetlinkError(f"nodes cannot be kept: {holder.stderr.strip() or holder.stdout.strip()}")
     return Kept(int(pid), tuple(named), as_user)
+
+
+def _root() -> str:
+    """Return the directory, or the archive, that has vethlib."""
+    return os.path.dirname(os.path.dirname(os.path.abspath(ns.__path__[0])))
 
 
 def _named(nodes: Iterable[Node]) -> dict[str, Node]:
@@ -85,8 +91,8 @@ def _named(nodes: Iterable[Node]) -> dict[str, Node]:
     return named
 
 
-def _hold(arguments: Sequence[str]) -> NoReturn:
-    """Run as the holder: ``python -m vethlib.topology.keep FD:NAME…``."""
+def hold(arguments: Sequence[str]) -> NoReturn:
+    """Run as the holder, whose arguments are FD:NAME…"""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     try:
         held = {ns.identity(fd) for fd in _bind(arguments)}
@@ -137,7 +143,3 @@ def _end_processes(inside: set[tuple[int, int]]) -> None:
         for fd, _ in ended.poll():
             ended.unregister(fd)
             waiting -= 1
-
-
-if __name__ == "__main__":
-    _hold(sys.argv[1:])

@@ -33,10 +33,11 @@ def run(
     CAP_SYS_ADMIN.
     """
     from .errand import Errand, go_to  # with ctypes and signal, for those who run programs
-    from .start import completed, popen
+    from .start import completed, popen, words
 
     if isinstance(command, (str, bytes)) and not options.get("shell"):
         raise InvalidValue("command", command, 'must be a list of words, such as ["ip", "link"]')
+    command = words(command)
     name = _name(ref)
     failed: list[str] = []
     with open_owned(ref, resolver) as netns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import warnings
@@ -10,7 +11,7 @@ from typing import Any
 
 from vethlib._primitives import real_subprocess
 
-__all__ = ["completed", "popen"]
+__all__ = ["completed", "popen", "words"]
 
 _INHERITED = (
     *(signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGALRM, signal.SIGCHLD),
@@ -18,6 +19,11 @@ _INHERITED = (
 )
 
 _MANY_THREADS = ".*multi-threaded, use of fork"
+
+
+def words(command: Iterable[str]) -> Sequence[str]:
+    """Return a command as its list of words, also from an iterator, which can be read only once."""
+    return command if isinstance(command, (str, bytes, os.PathLike)) else list(command)
 
 
 def popen(command: Sequence[str], options: Mapping[str, Any]) -> subprocess.Popen[Any]:

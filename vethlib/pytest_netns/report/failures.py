@@ -12,9 +12,10 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import pytest
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from vethlib.topology import Topology
 
 __all__ = ["Failures", "attend"]
+
+T = TypeVar("T")
 
 _NAME: Final = "netns-failures"
 _NOT_IN_A_NAME: Final = re.compile(r"[^\w.\-]+")
@@ -96,33 +99,34 @@ class Failures:
         names: Counter[str] = Counter()
         for topology in used:
             if topology.layout.wires:
-                yield "netns topology", str(topology)
+                yield _section("netns topology", partial(str, topology))
             nodes = list(topology.items())
             if len(nodes) > room:  # the nodes that the test has used are the most informative
                 nodes.sort(key=lambda item: not item[1].was_entered)
             for name, node in nodes[:room]:
                 names[name] += 1
                 title = name if names[name] == 1 else f"{name}.{names[name]}"  # like the names of kept nodes
-                yield f"netns node {title}", "\n".join(describe(node))
+                yield _section(f"netns node {title}", partial(_lines, describe, node))
                 room -= 1
         total = sum(map(len, used))
         if total > names.total():
             yield "netns nodes", f"{total - names.total()} more, which --netns-nodes={total} shows"
-        if files := [line for topology in used if topology in self._captures for line in self._files(topology)]:
-            yield "netns captures", "\n".join(files)
+        if captured := [topology for topology in used if topology in self._captures]:
+            yield _section("netns captures", partial(_lines, self._files, captured))
         if self._settings.keep:
             yield from self._keep(used)
 
-    def _files(self, topology: Topology) -> Iterator[str]:
-        capture, directory = self._captures[topology]
-        missing = capture.missing
-        if len(capture.files) > _MOST_FILES:
-            yield f"{len(capture.files)} files in {directory}"
-        for path in capture.files:
-            if path in missing:
-                yield f"{path}  ({missing[path]})"
-            elif len(capture.files) <= _MOST_FILES:
-                yield str(path)
+    def _files(self, topologies: Sequence[Topology]) -> Iterator[str]:
+        for topology in topologies:
+            capture, directory = self._captures[topology]
+            missing = capture.missing
+            if len(capture.files) > _MOST_FILES:
+                yield f"{len(capture.files)} files in {directory}"
+            for path in capture.files:
+                if path in missing:
+                    yield f"{path}  ({missing[path]})"
+                elif len(capture.files) <= _MOST_FILES:
+                    yield str(path)
 
     def _keep(self, used: Sequence[Topology]) -> Iterator[tuple[str, str]]:
         new = [topology for topology in used if topology not in self._live.kept]
@@ -131,8 +135,8 @@ class Failures:
             return
         try:
             kept = keep(nodes, as_user="user" in self._isolation.namespaces)
-        except (VethError, OSError) as error:
-            yield "netns not kept", str(error)
+        except Exception as error:  # pytest ends the whole run if a report raises
+            yield "netns not kept", _error_text(error)
             return
         self._live.kept.update(new)
         for node in nodes:
@@ -175,6 +179,22 @@ class Failures:
                 if self._settings.pcap != "all" and topology not in self._failed:
                     self._undecided.append((capture.files, directory))
             self._failed.discard(topology)
+
+
+def _section(title: str, describe: Callable[[], str]) -> tuple[str, str]:
+    """Return a section, with the error if it cannot be described: pytest ends the whole run if a report raises."""
+    try:
+        return title, describe()
+    except Exception as error:
+        return title, f"cannot be described: {_error_text(error)}"
+
+
+def _lines(describe: Callable[[T], Iterable[str]], subject: T) -> str:
+    return "\n".join(describe(subject))
+
+
+def _error_text(error: Exception) -> str:
+    return str(error) if isinstance(error, (VethError, OSError)) else f"{type(error).__name__}: {error}"
 
 
 def _printable(title: str, text: str) -> tuple[str, str]:

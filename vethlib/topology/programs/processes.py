@@ -22,7 +22,7 @@ from vethlib._primitives import Lock, time
 from vethlib.errors import NotPermitted, VethError, errno_text
 from vethlib.ns import Netns
 from vethlib.ns.programs.errand import Errand, go_to
-from vethlib.ns.programs.start import popen
+from vethlib.ns.programs.start import popen, words
 from vethlib.text import printable
 
 from . import mounts, supervision, supervisor
@@ -59,6 +59,7 @@ class Programs:
 
         `keep` is called with it before any interruption is possible.
         """
+        command = words(command)
         with ns.open_owned(self._netns) as netns:
             self._prepare(netns)
             fd, view, directory = netns.fileno(), self._mounts, _working_directory()
