@@ -23,6 +23,7 @@ from vethlib import End, Session, Veth
 pytestmark = pytest.mark.timing  # top shows the links of all processes of the machine: those of other tests, too
 
 ROOT = Path(__file__).parents[2]
+INTERVAL = 0.1  # seconds between two pictures
 _CODE = re.compile(r"\033\[(\??[0-9;]*)([A-Za-z])")
 
 
@@ -103,7 +104,7 @@ class Screen:
 def is_blocked(screen: Screen) -> bool:
     """Whether it waits, for much longer than its interval, until the terminal takes something: nobody reads it here."""
     before = waits(screen)
-    time.sleep(1)
+    time.sleep(10 * INTERVAL)
     return waits(screen) == before
 
 
@@ -119,7 +120,7 @@ def start(session: Session, blue: str) -> Iterator[Callable[..., Screen]]:
     started: list[Screen] = []
 
     def start(columns: int = 80, lines: int = 24, *argv: str) -> Screen:
-        started.append(Screen(columns, lines, "--interval", "0.2", *argv))
+        started.append(Screen(columns, lines, "--interval", str(INTERVAL), *argv))
         assert started[-1].shows(lambda lines: any(line.startswith("b ") for line in lines)), started[-1].text
         return started[-1]
 
