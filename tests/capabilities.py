@@ -19,7 +19,7 @@ class _Data(ctypes.Structure):
     _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
 
 
-CAP_NET_BROADCAST, CAP_SYS_ADMIN = 11, 21
+CAP_NET_BROADCAST, CAP_SYS_PTRACE, CAP_SYS_ADMIN = 11, 19, 21
 _NUMBERS = {"net_broadcast": 11, "net_admin": 12, "net_raw": 13, "sys_ptrace": 19, "sys_admin": 21}
 
 

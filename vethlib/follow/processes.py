@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from vethlib._primitives import pidfd_open, select, time
 from vethlib.ns.descriptor import Descriptor
+from vethlib.ns.opening import hidden_process
 
 __all__ = ["LOOK", "Processes", "is_of_process"]
 
@@ -211,7 +212,7 @@ def _differs(process: _Process) -> bool:
     try:
         return _started(process.started[0]) != process.started
     except OSError:
-        return False  # unknown, because no descriptor is left
+        return False  # unknown, because no descriptor is left, or /proc hides it
 
 
 def _started(number: int) -> tuple[int, str] | None:
@@ -221,5 +222,7 @@ def _started(number: int) -> tuple[int, str] | None:
             # After the name, which may contain anything: the state, and 19 fields later the start (proc_pid_stat(5)).
             fields = stat.read().rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
+        if hidden_process(f"/proc/{number}"):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM)) from None
         return None
     return None if fields[0] in (b"Z", b"X") else (number, fields[19].decode())

@@ -26,6 +26,7 @@ __all__ = [
     "NoNamespace",
     "asked",
     "entry_at",
+    "hidden_process",
     "identity_at",
     "is_leftover",
     "is_namespace_of_process",
@@ -42,6 +43,8 @@ NETNS_DIR: Final = "/run/netns"
 _NAMED: Final = NETNS_DIR + "/"
 _NAMED_LENGTH: Final = len(_NAMED)
 _OURS: Final = frozenset({"/", "/proc", "/run", NETNS_DIR})  # only root controls what these are
+
+_PID_MAX: Final = 0x7FFF_FFFF
 
 T = TypeVar("T")
 
@@ -175,6 +178,28 @@ def shown_identity(path: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
+
+
+def hidden_process(path: str) -> int:
+    """Return the process to which a path in /proc belongs if it exists, but is not in /proc; 0 otherwise.
+
+    With the mount option hidepid=2 (or hidepid=ptraceable), /proc/42 does not exist for a user who may not trace
+    process 42 (proc_pid_permission, fs/proc/base.c). Signal 0 has no effect, and fails with ESRCH if it has ended.
+    """
+    match path.split("/"):
+        case ["", "proc", text, *_] if _is_number(text) and len(text) <= 10:
+            number = int(text)
+        case _:
+            return 0
+    if not 0 < number <= _PID_MAX or os.path.lexists(f"/proc/{number}"):
+        return 0
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return 0
+    except OSError:
+        pass  # EPERM: it belongs to another user
+    return number
 
 
 def is_leftover(entry: Glance) -> bool:

@@ -27,7 +27,7 @@ from vethlib.errors import InvalidValue, NetlinkError, NetnsNotFound, VethError,
 from .descriptor import HERE, Descriptor, duplicated
 from .descriptor import opened as opened_file
 from .glance import NoAnswer, glance_of, nsfs
-from .opening import NETNS_DIR, NoNamespace, link_at, opened
+from .opening import NETNS_DIR, NoNamespace, hidden_process, link_at, opened
 from .syscalls import CLONE_NEWNET, ns_type
 
 __all__ = [
@@ -273,13 +273,26 @@ def not_opened(reference: Reference, error: OSError) -> VethError:
     if number in (errno.EPERM, errno.EACCES):
         return _forbidden(reference, number)
     if number in (errno.ENOENT, errno.ESRCH, errno.EINVAL, errno.ENOTDIR):
-        # A zombie is still in /proc, but without namespaces (ENOENT from ns_get_path, fs/nsfs.c).
-        if reference.kind == "pid":
-            return NetnsNotFound(f"process {reference.value} is gone", netns=text)
-        if reference.names_file and (link := link_at(place)):
-            return NetnsNotFound(f"{place} is {dangling(reference, link)}", netns=text, taken=True)
-        return NetnsNotFound(f"{place} does not exist", netns=text)
+        return _missing(reference)
     return NetlinkError(f"cannot open {place}: {errno_text(number)}", errno=number, netns=text)
+
+
+def _missing(reference: Reference) -> VethError:
+    place, text = _place(reference), str(reference)
+    link = link_at(place) if reference.names_file else ""
+    if pid := hidden_process(link or place):
+        capability = "CAP_SYS_PTRACE"
+        message = (
+            f"process {pid} exists, but /proc hides it (mount option hidepid): its namespaces need its own user, the "
+            f"group of that mount (gid=), or {capability}"
+        )
+        return not_permitted(message, capability, errno=errno.EPERM, netns=text)
+    # A zombie is still in /proc, but without namespaces (ENOENT from ns_get_path, fs/nsfs.c).
+    if reference.kind == "pid":
+        return NetnsNotFound(f"process {reference.value} is gone", netns=text)
+    if link:
+        return NetnsNotFound(f"{place} is {dangling(reference, link)}", netns=text, taken=True)
+    return NetnsNotFound(f"{place} does not exist", netns=text)
 
 
 def dangling(reference: Reference, link: str) -> str:
