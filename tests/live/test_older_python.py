@@ -17,7 +17,7 @@ from vethlib.topology.programs.supervisor import Supervised
 
 pytestmark = pytest.mark.needs_kernel("5.3")
 
-LACKING = ("pidfd_open", "pidfd_send_signal", "memfd_create", "MFD_CLOEXEC")
+LACKING = ("pidfd_open", "pidfd_send_signal", "memfd_create", "MFD_CLOEXEC", "RWF_NOWAIT")
 OLDER = f"""
 import _signal, os, signal
 for module in os, signal, _signal:
@@ -75,6 +75,19 @@ assert process.wait(60) == -9
 import asyncio
 from vethlib.agent.hooks.command import run
 assert asyncio.run(run(["/bin/sh", "-c", 'test "$(cat)" = event'], b"event", {}, 60)) == ""
+""",
+    "a log that nobody reads": """
+import fcntl, logging, os, sys
+from vethlib.cli.term.logwriter import LogHandler
+read, write = os.pipe()
+log = logging.getLogger("x")
+log.propagate = False
+stream = os.fdopen(write, "w")
+log.addHandler(handler := LogHandler(stream, 1 << 20))
+for number in range(2000):
+    log.warning("%s", "x" * 100)
+handler.finish(0)
+assert os.read(read, 101) == b"x" * 100 + b"\\n"
 """,
     "doctor": """
 from vethlib.cli.host.kernel_features import kernel_features

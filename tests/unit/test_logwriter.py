@@ -142,9 +142,17 @@ def test_without_threads_lines_are_written_as_they_can_be(
         assert reader.data.startswith(lines(1)[0])
 
 
-def test_a_kernel_that_knows_no_such_writing_is_asked_by_poll(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP)),
+        NotImplementedError("pwritev: flags unavailable on this platform"),
+    ],
+    ids=["kernel", "C library"],
+)
+def test_where_no_such_writing_is_known_poll_is_asked(monkeypatch: pytest.MonkeyPatch, refusal: Exception) -> None:
     def refuse(*_: object) -> int:
-        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        raise refusal
 
     monkeypatch.setattr(os, "pwritev", refuse)
     write, read = pipe()
@@ -212,6 +220,25 @@ def _tell_much(to: IO[str], source: IO[bytes]) -> None:
         read += source.read(1 << 16)  # as often as the reader falls behind, there is a count
     assert told == 2000
     handler.finish(5)
+
+
+def test_a_record_that_cannot_be_formatted_is_a_line_and_stderr_is_not_written_to(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write, read = pipe()
+    os.set_blocking(read, False)
+    with os.fdopen(write, "w") as to:
+        handler, reader = LogHandler(to, 4096), Reader(read)
+        handler.emit(logging.LogRecord("x", logging.INFO, "here.py", 7, "%d", ("no number",), None))
+        handler.emit(logging.LogRecord("x", logging.INFO, "here.py", 8, "next", (), None))
+        assert poll(reader.has(2))
+        handler.finish(5)
+    os.close(read)
+    first, second = reader.data.decode().splitlines()
+    assert "here.py:7" in first
+    assert "TypeError" in first
+    assert second == "next"
+    assert capsys.readouterr().err == ""
 
 
 def test_a_fault_that_repeats_itself_is_a_few_lines_a_second() -> None:

@@ -15,15 +15,19 @@ import os
 import select
 import signal
 import stat
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import IO, Final
 
 __all__ = ["LineWriter", "LogHandler", "Sparse"]
 
 _ATOMIC: Final = 4096  # PIPE_BUF, include/uapi/linux/limits.h
+# Pythons that were built against an old C library do not have it (glibc before 2.26, musl before 1.2.5).
+_NOWAIT: Final[int | None] = getattr(os, "RWF_NOWAIT", None)
 
 
 class LineWriter:
@@ -99,12 +103,15 @@ class LineWriter:
         try:
             if not self._can_stall:
                 return os.write(self._number, data) if not self._is_slow else 0
-            try:
-                return os.pwritev(self._number, [data], -1, os.RWF_NOWAIT)
-            except OSError as error:
-                if error.errno not in (errno.EOPNOTSUPP, errno.ESPIPE, errno.EINVAL, errno.ENOSYS):
-                    raise
-            # A kernel before 6.4: a pipe that polls as writable has a page free.
+            if _NOWAIT is not None:
+                try:
+                    return os.pwritev(self._number, [data], -1, _NOWAIT)
+                except NotImplementedError:  # the C library has the flag, but not the call
+                    pass
+                except OSError as error:
+                    if error.errno not in (errno.EOPNOTSUPP, errno.ESPIPE, errno.EINVAL, errno.ENOSYS):
+                        raise
+            # Such a Python, or a kernel before 6.4: a pipe that polls as writable has a page free.
             if not _is_writable(self._number, 0):
                 return 0
             return os.write(self._number, data[:_ATOMIC])
@@ -174,6 +181,13 @@ class LogHandler(logging.Handler):
             self._writer.write(self._line(record))
         except Exception:
             self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - a name of logging
+        """Write a line about a record that cannot be written; the original writes to stderr, which may block."""
+        error = sys.exc_info()[1]
+        text = f"a line of the log cannot be written, from {record.pathname}:{record.lineno}: {error!r}\n"
+        with suppress(Exception):
+            self._writer.write(text.encode(self._encoding, "backslashreplace"))
 
     def finish(self, grace: float) -> None:
         """Wait up to `grace` seconds until the queue is written."""
