@@ -21,6 +21,7 @@ from tests.programs import attended
 from tests.refusing import raises
 from vethlib import ns
 from vethlib.errors import NetlinkError, NetnsNotFound, NotPermitted
+from vethlib.ns import syscalls
 
 HERE = "/proc/thread-self/ns/net"
 
@@ -238,6 +239,17 @@ def test_a_process_of_more_rights_names_the_capability(sleeper: subprocess.Popen
     assert caught.value.netns == f"pid:{sleeper.pid}"
     with dropped(), raises(PermissionError, capability="CAP_SYS_PTRACE"):
         ns.open_fd(f"path:/proc/{sleeper.pid}/ns/net")
+
+
+def test_a_namespace_of_unknown_kind_is_an_error_and_no_leftover_file(
+    blue: str, sleeper: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(syscalls, "NS_GET_NSTYPE", 0xB7FF)  # as on a machine where it has another number
+    for ref in (blue, f"pid:{sleeper.pid}", f"path:/run/netns/{blue}", ""):
+        with raises(NetlinkError, errno=errno.ENOTTY) as caught:
+            ns.open_fd(ref)
+        assert not isinstance(caught.value, NetnsNotFound)
+        assert "ip netns del" not in str(caught.value)
 
 
 def test_a_file_that_may_not_be_read_is_not_permitted(tmp_path: Path) -> None:

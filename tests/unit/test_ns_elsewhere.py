@@ -6,11 +6,12 @@ import ctypes
 import errno
 import importlib.util
 import os
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
+import vethlib._nl.const
 import vethlib.ns.descriptor
 import vethlib.ns.syscalls
 from tests.refusing import raises
@@ -46,6 +47,47 @@ def test_without_a_c_library_the_calls_are_there_and_say_so(monkeypatch: pytest.
         syscalls.unshare(0)
     with raises(NotSupported, request="ioctl"):
         syscalls.ns_type(0)
+
+
+# _IOC(_IOC_NONE, 0xb7, 3, 0) with the widths of arch/*/include/uapi/asm/ioctl.h
+@pytest.mark.parametrize(
+    ("machine", "number"),
+    [
+        ("x86_64", 0xB703),
+        ("aarch64", 0xB703),
+        ("s390x", 0xB703),
+        ("parisc64", 0xB703),
+        ("ppc64le", 0x2000B703),
+        ("ppc", 0x2000B703),
+        ("mips64", 0x2000B703),
+        ("sparc64", 0x2000B703),
+        ("alpha", 0x2000B703),
+    ],
+)
+def test_the_kind_of_a_namespace_has_the_number_of_the_machine(
+    monkeypatch: pytest.MonkeyPatch, machine: str, number: int
+) -> None:
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(machine=machine))
+    assert number == imported_anew(vethlib.ns.syscalls).NS_GET_NSTYPE
+
+
+# arch/*/include/uapi/asm/socket.h
+@pytest.mark.parametrize(
+    ("machine", "numbers"),
+    [
+        ("x86_64", (33, 35, 71)),
+        ("mips64", (33, 35, 71)),
+        ("alpha", (0x100B, 35, 71)),
+        ("sparc64", (0x100B, 0x21, 0x50)),
+        ("parisc", (0x100B, 0x4013, 0x4045)),
+    ],
+)
+def test_socket_options_have_the_numbers_of_the_machine(
+    monkeypatch: pytest.MonkeyPatch, machine: str, numbers: tuple[int, ...]
+) -> None:
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(machine=machine))
+    const = imported_anew(vethlib._nl.const)
+    assert numbers == (const.SO_RCVBUFFORCE, const.SO_TIMESTAMPNS, const.SO_NETNS_COOKIE)
 
 
 def test_without_epoll_nothing_is_opened_and_nothing_leaks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,8 @@
 """Numbers of the kernel's user-space interface that we send or read; each group names its header."""
 
+import os
+import sys
+
 # include/uapi/linux/netlink.h
 NETLINK_ROUTE = 0
 SOL_NETLINK = 270
@@ -170,3 +173,13 @@ IFF_LOWER_UP = 1 << 16
 
 # include/uapi/linux/if.h: IF_OPER_*, in the words of RFC 2863
 OPERSTATES = ("unknown", "notpresent", "down", "lowerlayerdown", "testing", "dormant", "up")
+
+# arch/*/include/uapi/asm/socket.h. Python has no names for these options.
+SO_RCVBUFFORCE, SO_TIMESTAMPNS, SO_NETNS_COOKIE = 33, 35, 71
+if sys.platform == "linux":
+    if os.uname().machine.startswith("alpha"):
+        SO_RCVBUFFORCE = 0x100B
+    elif os.uname().machine.startswith("parisc"):
+        SO_RCVBUFFORCE, SO_TIMESTAMPNS, SO_NETNS_COOKIE = 0x100B, 0x4013, 0x4045
+    elif os.uname().machine.startswith("sparc"):
+        SO_RCVBUFFORCE, SO_TIMESTAMPNS, SO_NETNS_COOKIE = 0x100B, 0x21, 0x50

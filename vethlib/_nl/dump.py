@@ -15,7 +15,7 @@ from typing import Final
 from vethlib._primitives import socket
 
 from .addr import dump_addrs
-from .const import NETLINK_ROUTE, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR
+from .const import NETLINK_ROUTE, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, SO_NETNS_COOKIE
 from .counts import counts
 from .link import dump_links, get_link, index_of
 from .sock import RtnlSocket
@@ -27,7 +27,6 @@ _PEEK: Final = socket.MSG_PEEK | socket.MSG_TRUNC
 _I32: Final = Struct("=i")
 _REQUEST: Final = dump_links()
 _OF_ADDRESSES: Final = dump_addrs()
-_SO_NETNS_COOKIE: Final = 71
 
 
 def link_bodies() -> list[bytes]:
@@ -82,7 +81,7 @@ def all_bodies() -> tuple[bytes, list[bytes], list[bytes]] | None:
 
 def _cookie(sock: socket.SocketType) -> bytes:
     try:
-        return sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
+        return sock.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8)
     except OSError:
         return bytes(8)  # before Linux 5.14
 

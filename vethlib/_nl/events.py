@@ -26,12 +26,11 @@ from typing import Final
 
 from vethlib._primitives import socket
 
-from .const import NETLINK_ADD_MEMBERSHIP, NETLINK_LISTEN_ALL_NSID, NETLINK_ROUTE, SOL_NETLINK
+from .const import NETLINK_ADD_MEMBERSHIP, NETLINK_LISTEN_ALL_NSID, NETLINK_ROUTE, SO_RCVBUFFORCE, SOL_NETLINK
 from .wire import READ_SIZE
 
 # Linux only; named here so that the module imports anywhere.
 _AF_NETLINK: Final = 16
-_SO_RCVBUFFORCE: Final = 33
 _MSG_DONTWAIT: Final = 0x40
 _MSG_TRUNC: Final = 0x20
 
@@ -80,7 +79,7 @@ class EventSocket:
             option(SOL_NETLINK, NETLINK_LISTEN_ALL_NSID, 1)
         # The kernel doubles this value (sk_setsockopt).
         try:
-            option(socket.SOL_SOCKET, _SO_RCVBUFFORCE, receive_buffer // 2)
+            option(socket.SOL_SOCKET, SO_RCVBUFFORCE, receive_buffer // 2)
         except PermissionError:
             option(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer // 2)  # capped at net.core.rmem_max
         # Events are not delivered to a socket without a port (do_one_broadcast skips the sender's, which is 0).

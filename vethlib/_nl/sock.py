@@ -22,6 +22,8 @@ from .const import (
     NETLINK_ROUTE,
     NLMSG_ERROR,
     NLMSG_MIN_TYPE,
+    SO_NETNS_COOKIE,
+    SO_RCVBUFFORCE,
     SOL_NETLINK,
 )
 from .counts import counts
@@ -30,8 +32,6 @@ from .wire import READ_SIZE, messages
 
 # Linux only; named here so that the module imports anywhere.
 _AF_NETLINK: Final = 16
-_SO_RCVBUFFORCE: Final = 33
-_SO_NETNS_COOKIE: Final = 71
 _MSG_DONTWAIT: Final = 0x40
 
 _PEEK: Final = socket.MSG_PEEK | socket.MSG_TRUNC
@@ -110,7 +110,7 @@ class RtnlSocket:
         self._enable(NETLINK_CAP_ACK)
         option = self._socket.setsockopt
         try:
-            option(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
+            option(socket.SOL_SOCKET, SO_RCVBUFFORCE, _RECEIVE_BUFFER)
         except PermissionError:
             option(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)  # capped at net.core.rmem_max
         self._limits = self._read_limits()
@@ -128,7 +128,7 @@ class RtnlSocket:
     def netns_cookie(self) -> int:
         """Return the cookie of the socket's namespace, unique since the boot; 0 before Linux 5.14."""
         try:
-            return int.from_bytes(self._socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder)
+            return int.from_bytes(self._socket.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8), sys.byteorder)
         except OSError:
             return 0
 

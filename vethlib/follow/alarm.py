@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Callable
 
 from vethlib.ns.descriptor import Descriptor
@@ -11,7 +12,7 @@ from vethlib.ns.syscalls import bind
 __all__ = ["Alarm"]
 
 _CLOCK_MONOTONIC = 1  # include/uapi/linux/time.h
-_FLAGS = 0o4000 | 0o2000000  # TFD_NONBLOCK, TFD_CLOEXEC: include/linux/timerfd.h
+_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC  # TFD_NONBLOCK, TFD_CLOEXEC: include/linux/timerfd.h
 
 
 class _Timer(ctypes.Structure):

@@ -189,7 +189,11 @@ def open_owned(ref: str | HasFileno | None, resolver: Resolver | None = None) ->
         raise not_opened(reference, error) from None
     try:
         kind = ns_type(owned.fileno())
-    except OSError:
+    except OSError as error:
+        if glance_of(owned.fileno()).dev == nsfs():  # a namespace of which the kernel does not report the kind
+            owned.close()
+            message = f"the kind of the namespace {_place(reference)} is unknown: {errno_text(error.errno or 0)}"
+            raise NetlinkError(message, errno=error.errno or 0, netns=str(reference)) from None
         kind = 0
     if kind != CLONE_NEWNET:
         owned.close()  # at once, for a traceback keeps this frame

@@ -36,6 +36,8 @@ __all__ = [
     "unshare",
 ]
 
+_MACHINE = os.uname().machine if hasattr(os, "uname") else ""
+
 CLONE_NEWNS = 0x0002_0000
 CLONE_NEWUSER = 0x1000_0000
 CLONE_NEWNET = 0x4000_0000
@@ -50,7 +52,9 @@ MS_SHARED = 1 << 20
 MNT_DETACH = 2
 UMOUNT_NOFOLLOW = 8
 
-NS_GET_NSTYPE = 0xB703  # _IO(NSIO, 0x3): the CLONE_NEW* flag of the namespace behind a descriptor
+# arch/*/include/uapi/asm/ioctl.h: on these machines, _IOC_NONE is 1 and has three bits.
+_IOC_NONE = 1 << 29 if _MACHINE.startswith(("alpha", "mips", "ppc", "sparc")) else 0
+NS_GET_NSTYPE = _IOC_NONE | 0xB703  # _IO(NSIO, 0x3): the CLONE_NEW* flag of the namespace behind a descriptor
 
 
 def raise_errno(result: int, _function: Any, _arguments: tuple[Any, ...]) -> int:

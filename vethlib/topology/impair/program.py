@@ -45,8 +45,9 @@ _RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK, _RTM_SETLINK = 16, 17, 18, 19
 _NLM_F_REQUEST, _NLM_F_DUMP = 0x1, 0x300
 _IFF_UP, _IFF_LOWER_UP = 1, 1 << 16
 
-_CLOCK_MONOTONIC, _TIMER_FLAGS, _TIMER_ABSOLUTE = 1, 0o2004000, 1  # TFD_NONBLOCK | TFD_CLOEXEC, TFD_TIMER_ABSTIME
-_ITIMERSPEC = struct.Struct("=qqqq")
+_CLOCK_MONOTONIC, _TIMER_ABSOLUTE = 1, 1  # TFD_TIMER_ABSTIME
+_TIMER_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC  # TFD_NONBLOCK, TFD_CLOEXEC: include/linux/timerfd.h
+_ITIMERSPEC = struct.Struct("@llll")
 _PR_SET_TIMERSLACK = 29
 
 
@@ -145,6 +146,8 @@ class Timer:
     def __init__(self) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
         self.fd = self._libc.timerfd_create(_CLOCK_MONOTONIC, _TIMER_FLAGS)
+        if self.fd < 0:
+            raise OSError(ctypes.get_errno(), f"timerfd_create: {os.strerror(ctypes.get_errno())}")
         self._set_for = 0
         self._libc.prctl(_PR_SET_TIMERSLACK, 1)
 

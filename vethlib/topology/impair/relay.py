@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from vethlib import ns
 from vethlib._closing import Closing
-from vethlib._nl.const import RTNLGRP_LINK
+from vethlib._nl.const import RTNLGRP_LINK, SO_RCVBUFFORCE
 from vethlib._primitives import Lock, pidfd_open, real_subprocess, socket
 from vethlib.errors import NetlinkError
 from vethlib.links import Pair
@@ -30,7 +30,6 @@ _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
 _ETH_P_ALL: Final = 3  # include/uapi/linux/if_ether.h
 _SOL_PACKET: Final = 263  # include/linux/socket.h
 _PACKET_AUXDATA, _PACKET_VNET_HDR, _PACKET_IGNORE_OUTGOING = 8, 15, 23  # include/uapi/linux/if_packet.h
-_SO_RCVBUFFORCE: Final = 33
 _BUFFER: Final = 8 << 20
 
 _PATIENCE: Final = 30.0  # seconds to wait for an answer of the relay
@@ -156,7 +155,7 @@ def _sockets(names: Sequence[str]) -> list[socket.socket]:
             for wanted in (_PACKET_AUXDATA, _PACKET_VNET_HDR, _PACKET_IGNORE_OUTGOING):
                 option(_SOL_PACKET, wanted, 1)
             try:
-                option(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
+                option(socket.SOL_SOCKET, SO_RCVBUFFORCE, _BUFFER)
             except PermissionError:
                 option(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
             made[-1].bind((name, _ETH_P_ALL))

@@ -24,6 +24,7 @@ from struct import Struct
 from typing import BinaryIO, Final
 
 from vethlib import _trusted, ns
+from vethlib._nl.const import SO_RCVBUFFORCE, SO_TIMESTAMPNS
 from vethlib._primitives import Joinable, do_in_threads, select, socket
 from vethlib._threads import start_kernel_thread
 from vethlib.errors import errno_text
@@ -41,8 +42,6 @@ _ETH_P_ALL: Final = 3  # include/uapi/linux/if_ether.h
 _SOL_PACKET: Final = 263  # include/linux/socket.h
 _PACKET_STATISTICS: Final = 6  # include/uapi/linux/if_packet.h
 _PACKET_AUXDATA: Final = 8
-_SO_TIMESTAMPNS: Final = 35  # include/uapi/asm-generic/socket.h: SO_TIMESTAMPNS_OLD, and SCM_TIMESTAMPNS_OLD
-_SO_RCVBUFFORCE: Final = 33
 _MSG_TRUNC: Final = 0x20
 
 _AUXDATA: Final = Struct("=IIIHHHH")  # struct tpacket_auxdata
@@ -103,10 +102,10 @@ class _Tap:
 
     def _prepare(self, link: str) -> None:
         option = self.socket.setsockopt
-        option(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        option(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         option(_SOL_PACKET, _PACKET_AUXDATA, 1)
         try:
-            option(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
+            option(socket.SOL_SOCKET, SO_RCVBUFFORCE, _BUFFER)
         except PermissionError:
             option(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)  # in a user namespace: net.core.rmem_max at most
         self.capacity = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // _LEAST_COST
@@ -150,7 +149,7 @@ class _Tap:
 def _record(frame: bytes, control: Iterable[tuple[int, int, bytes]]) -> bytes:
     seconds = nanoseconds = 0
     for level, kind, data in control:
-        if (level, kind) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS):
+        if (level, kind) == (socket.SOL_SOCKET, SO_TIMESTAMPNS):
             seconds, nanoseconds = _TIMESPEC.unpack_from(data)
         elif (level, kind) == (_SOL_PACKET, _PACKET_AUXDATA):
             status, _length, _snaplen, _mac, _net, tci, tpid = _AUXDATA.unpack_from(data)

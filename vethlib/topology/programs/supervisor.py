@@ -41,8 +41,7 @@ _POLL = 0.02
 _SPARE = 64  # descriptors to look at /proc with, and to keep namespaces open
 _PATIENCE = 5.0  # seconds for killed processes to end
 _CLONE_NEWNET = 0x40000000  # include/uapi/linux/sched.h
-_SOL_SOCKET = 1  # include/uapi/asm-generic/socket.h, and the next
-_SO_NETNS_COOKIE = 71
+_SO_NETNS_COOKIE = 71  # include/uapi/asm-generic/socket.h; other machines (sparc) refuse it
 _TAG = "/proc/sys/net/ipv4/conf/lo/tag"  # for the administrator: the kernel ignores it (ip-sysctl.rst)
 _OF_GROUP = 1 << 2  # PIDFD_SIGNAL_PROCESS_GROUP, include/uapi/linux/pidfd.h: since Linux 6.9
 
@@ -146,7 +145,9 @@ def _now() -> float:
 
 def cookie_of(inside: socket.socket) -> int:
     """Return the cookie of a socket's network namespace, unique since the boot. Raises OSError before Linux 5.14."""
-    return int.from_bytes(inside.getsockopt(_SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder)
+    from _socket import SOL_SOCKET
+
+    return int.from_bytes(inside.getsockopt(SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder)
 
 
 def tag() -> int:
