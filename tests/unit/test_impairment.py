@@ -152,6 +152,28 @@ def direction(*chances: float, **values: float) -> Direction:
     return made
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"delay": "20ms"},
+        {"delay": "20ms", "jitter": "3ms", "reorder": "25%"},
+        {"loss": "1%", "duplicate": "2%"},
+        {"rate": "10mbit"},
+        {"rate": 1e6},
+        {"limit": "50"},
+    ],
+)
+@pytest.mark.parametrize("direction", ["a_to_b", "b_to_a"])
+def test_texts_in_an_impairment_are_numbers_in_the_layout(values: dict[str, Any], direction: str) -> None:
+    wire = Wire(Port("a"), Port("b"), **{direction: Impairment(**values)})
+    (laid_out,) = lay_out(Description((Member("a"), Member("b")), (wire,))).wires
+    impairment = getattr(laid_out, direction)
+    assert impairment == Impairment.of(**values)
+    assert {name: type(getattr(impairment, name)) for name in values} == {
+        name: int if name in ("rate", "limit") else float for name in values
+    }
+
+
 def test_a_packet_leaves_at_once_unless_something_is_asked_for() -> None:
     assert direction().admit(5, 100) == [5]
 

@@ -105,16 +105,22 @@ def _check_wire(wire: Wire, kinds: Mapping[str, Kind]) -> Wire:
     if wire.mtu is not None:
         check_mtu(wire.mtu)
     check_ipv6(wire.ipv6, (), wire.mtu)
-    for impairment in (wire.a_to_b, wire.b_to_a):
-        if impairment is not None:
-            _check_impairment(impairment)
-    return replace(wire, a=_check_port(wire.a, wire, kinds), b=_check_port(wire.b, wire, kinds))
+    return replace(
+        wire,
+        a=_check_port(wire.a, wire, kinds),
+        b=_check_port(wire.b, wire, kinds),
+        a_to_b=_check_impairment(wire.a_to_b),
+        b_to_a=_check_impairment(wire.b_to_a),
+    )
 
 
-def _check_impairment(impairment: Impairment) -> None:
+def _check_impairment(impairment: Impairment | None) -> Impairment | None:
+    """Return an impairment with numbers in place of texts. Raises InvalidValue."""
+    if impairment is None:
+        return None
     if not isinstance(impairment, Impairment):
         raise InvalidValue("topology", impairment, 'must be an Impairment, as Impairment.of(delay="20ms") returns it')
-    Impairment.of(**asdict(impairment))
+    return Impairment.of(**asdict(impairment))
 
 
 def _check_port(port: Port, wire: Wire, kinds: Mapping[str, Kind]) -> Port:
