@@ -92,6 +92,64 @@ def test_a_test_that_has_no_part_in_a_modules_topology_does_not_show_it(project:
     assert told.count("netns node a") == 1
 
 
+_REQUESTS = """
+import pytest
+@pytest.fixture
+def wired(request): return request.getfixturevalue("module_veth")
+@pytest.fixture(scope="module")
+def built(request): return request.getfixturevalue("module_topology")("a -- b")
+def test_first(request): {first}
+def test_requesting(request): {then}; assert False
+def test_wired(wired): assert False
+def test_plain(netns_session): assert False
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ("pass", "request.getfixturevalue('module_veth')"),
+        ("request.getfixturevalue('module_veth')", "request.getfixturevalue('module_veth')"),
+        ("request.getfixturevalue('built')", "request.getfixturevalue('built')"),
+        ("globals()['net'] = request.getfixturevalue('session_topology')", "net('a -- b')"),
+    ],
+    ids=["new", "existing", "another fixture", "built only"],
+)
+def test_topologies_that_a_test_requests_while_it_runs_are_its_own(
+    project: Project, holders: list[int], first: str, then: str
+) -> None:
+    project.write(_REQUESTS.format(first=first, then=then))
+    result = project.run("--netns-pcap", "--netns-keep", "-k", "first or requesting or plain")
+    result.assert_outcomes(passed=1, failed=2)
+    told = result.stdout.str()
+    assert told.count("- netns node a -") == 1
+    assert len(captures(project)) == 1
+    result.stdout.fnmatch_lines(["test_it.py::test_requesting: a, b"])
+    kept_by(result, holders)
+
+
+def test_a_topology_that_a_fixture_requests_is_that_of_the_test(project: Project) -> None:
+    project.write(_REQUESTS.format(first="request.getfixturevalue('module_veth')", then="pass"))
+    told = project.run("-k", "first or wired or plain")
+    told.assert_outcomes(passed=1, failed=2)
+    assert told.stdout.str().count("- netns node a -") == 1
+
+
+@pytest.mark.parametrize(("settings", "files"), [(("all", "off"), 1), (("failed", "all"), 0), (("all", "failed"), 1)])
+def test_the_test_that_builds_a_topology_decides_on_its_captures(
+    project: Project, settings: tuple[str, str], files: int
+) -> None:
+    tests = [
+        f"@pytest.mark.netns(pcap='{pcap}')\ndef test_{number}(net): pass\n" for number, pcap in enumerate(settings)
+    ]
+    project.write(
+        "import pytest\n@pytest.fixture(scope='module')\ndef net(module_topology): return module_topology('a -- b')\n"
+        + "".join(tests)
+    )
+    project.run().assert_outcomes(passed=2)
+    assert len(captures(project)) == files
+
+
 def test_a_program_that_fails_shows_the_line_of_the_test_and_what_it_said(project: Project) -> None:
     project.write("def test_it(netns):\n    netns.run(['ip', 'link', 'show', 'nothing'])\n")
     told = project.run("--netns-nodes=0").stdout.str()

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import pytest
 
-from .names import base_of
-
 if TYPE_CHECKING:
     from vethlib.topology import Topology
 
@@ -34,18 +32,30 @@ class Live:
 
     def __init__(self) -> None:
         self.up: list[Topology] = []
-        self._bases: dict[Topology, str] = {}
+        self.beginning: list[str] = []  # the fixtures that are being set up: each was requested by the one before
+        self._fixtures: dict[Topology, frozenset[str]] = {}
+        self._of_item: set[Topology] = set()  # those that were built during the present test
         self.kept: set[Topology] = set()
         self.listeners: list[Listener] = []
 
+    def begin(self) -> None:
+        """Note that another test begins."""
+        self._of_item.clear()
+
     def used_by(self, item: pytest.Item) -> list[Topology]:
         """Return the running topologies of a test: its own, and those of wider scopes whose fixtures it uses."""
-        bases = {base_of("function"), *getattr(item, "fixturenames", ())}
-        return [topology for topology in self.up if self._bases[topology] in bases and not topology.closed]
+        # The request also has the fixtures that were requested by getfixturevalue.
+        used = getattr(getattr(item, "_request", item), "fixturenames", ())
+        return [
+            topology
+            for topology in self.up
+            if (topology in self._of_item or not self._fixtures[topology].isdisjoint(used)) and not topology.closed
+        ]
 
     def built(self, topology: Topology, nodeid: str, base: str) -> None:
         """Add a topology that a fixture has built; `base` is the fixture on which all others of its scope depend."""
-        self._bases[topology] = base
+        self._fixtures[topology] = frozenset((base, *self.beginning))
+        self._of_item.add(topology)
         self.up.append(topology)
         for listener in self.listeners:
             listener.built(topology, nodeid)
@@ -60,7 +70,8 @@ class Live:
             with ExitStack() as ending:
                 for topology in closing:
                     self.up.remove(topology)
-                    del self._bases[topology]
+                    del self._fixtures[topology]
+                    self._of_item.discard(topology)
                     ending.callback(topology.let_go if topology in self.kept else topology.close)
 
 

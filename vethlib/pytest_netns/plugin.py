@@ -73,8 +73,9 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Check the markers again, because some are added after the collection."""
+    """Check the markers again, because some are added after the collection; and note that a test begins."""
     options.check_marker(item)
+    item.config.stash[LIVE].begin()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -88,13 +89,17 @@ def pytest_pyfunc_call() -> Iterator[Any]:
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_fixture_setup() -> Iterator[Any]:
-    """Skip a test whose fixture cannot impair a wire on this kernel."""
+def pytest_fixture_setup(fixturedef: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Note the fixture, and skip a test whose fixture cannot impair a wire on this kernel."""
+    beginning = request.config.stash[LIVE].beginning
+    beginning.append(fixturedef.argname)
     try:
         return (yield)
     except Exception as error:
         skip_without_netem(error)
         raise
+    finally:
+        beginning.pop()
 
 
 @pytest.hookimpl(tryfirst=True)

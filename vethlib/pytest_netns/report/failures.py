@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import pytest
 
@@ -53,6 +53,14 @@ def attend(config: pytest.Config) -> None:
         live.listeners.append(failures)
 
 
+class _Captured(NamedTuple):
+    """A capture, with the setting of the test that has built the topology."""
+
+    capture: Capture
+    directory: Path
+    pcap: str
+
+
 class Failures:
     """The hooks, and the listener for topologies of fixtures."""
 
@@ -60,17 +68,15 @@ class Failures:
         self._settings = settings
         self._live = live
         self._isolation = isolation
-        self._captures: dict[Topology, tuple[Capture, Path]] = {}
+        self._captures: dict[Topology, _Captured] = {}
         self._undecided: list[tuple[list[Path], Path]] = []  # captures of topologies that the present teardown closes
         self._failed: set[Topology] = set()  # topologies that were up when a test failed
-        self._nodeid = ""
         self._directories: set[Path] = set()  # directories with captures of this run
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
         """Note the settings of the test, which apply to the topologies that it builds."""
         self._settings = for_item(item)
-        self._nodeid = item.nodeid
         return (yield)
 
     @pytest.hookimpl(wrapper=True)
@@ -79,7 +85,7 @@ class Failures:
         report = yield
         if report.failed and report.when in ("setup", "call") and (used := self._live.used_by(item)):
             self._failed.update(used)
-            report.sections.extend(_printable(title, text) for title, text in self._sections(used))
+            report.sections.extend(_printable(title, text) for title, text in self._sections(item.nodeid, used))
         if report.when == "teardown" and self._undecided:
             undecided, self._undecided = self._undecided, []
             if report.failed:
@@ -94,7 +100,7 @@ class Failures:
             remove_captures(files, directory, self._settings.directory)
             self._directories.discard(directory)
 
-    def _sections(self, used: Sequence[Topology]) -> Iterator[tuple[str, str]]:
+    def _sections(self, nodeid: str, used: Sequence[Topology]) -> Iterator[tuple[str, str]]:
         room = self._settings.nodes
         names: Counter[str] = Counter()
         for topology in used:
@@ -114,11 +120,11 @@ class Failures:
         if captured := [topology for topology in used if topology in self._captures]:
             yield _section("netns captures", partial(_lines, self._files, captured))
         if self._settings.keep:
-            yield from self._keep(used)
+            yield from self._keep(nodeid, used)
 
     def _files(self, topologies: Sequence[Topology]) -> Iterator[str]:
         for topology in topologies:
-            capture, directory = self._captures[topology]
+            capture, directory, _ = self._captures[topology]
             missing = capture.missing
             if len(capture.files) > _MOST_FILES:
                 yield f"{len(capture.files)} files in {directory}"
@@ -128,7 +134,7 @@ class Failures:
                 elif len(capture.files) <= _MOST_FILES:
                     yield str(path)
 
-    def _keep(self, used: Sequence[Topology]) -> Iterator[tuple[str, str]]:
+    def _keep(self, nodeid: str, used: Sequence[Topology]) -> Iterator[tuple[str, str]]:
         new = [topology for topology in used if topology not in self._live.kept]
         nodes = [node for topology in new for node in topology.values() if not node.closed]
         if not nodes:
@@ -144,7 +150,7 @@ class Failures:
         listed = ", ".join(kept.nodes[:8]) + (f", … ({len(kept.nodes)} in all)" if len(kept.nodes) > 8 else "")
         yield (
             KEPT,
-            f"{self._nodeid}: {listed}\n"
+            f"{nodeid}: {listed}\n"
             f"a shell in one:  {kept.enter} ip netns exec {kept.nodes[0]} bash\n"
             f"all of them:     {kept.enter} {sys.executable} -m vethlib show\n"
             f"end it:          {kept.end}",
@@ -155,7 +161,8 @@ class Failures:
         if self._settings.pcap != "off" and topology.layout.wires:
             directory = self._free_directory(nodeid)
             make_unversioned(self._settings.directory)
-            self._captures[topology] = Capture(topology, directory), directory
+            captured = _Captured(Capture(topology, directory), directory, self._settings.pcap)
+            self._captures[topology] = captured
 
     def _free_directory(self, nodeid: str) -> Path:
         """Return the directory for another topology of a test, class, module or session."""
@@ -174,9 +181,9 @@ class Failures:
         """End the captures of topologies. Whether to keep the files is known only after the teardown."""
         for topology in topologies:
             if topology in self._captures:
-                capture, directory = self._captures.pop(topology)
+                capture, directory, pcap = self._captures.pop(topology)
                 capture.stop()
-                if self._settings.pcap != "all" and topology not in self._failed:
+                if pcap != "all" and topology not in self._failed:
                     self._undecided.append((capture.files, directory))
             self._failed.discard(topology)
 
