@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -166,7 +165,8 @@ def direction(*chances: float, **values: float) -> Direction:
 )
 @pytest.mark.parametrize("direction", ["a_to_b", "b_to_a"])
 def test_texts_in_an_impairment_are_numbers_in_the_layout(values: dict[str, Any], direction: str) -> None:
-    wire = replace(Wire(Port("a"), Port("b")), **{direction: Impairment(**values)})
+    impaired: dict[str, Any] = {direction: Impairment(**values)}
+    wire = Wire(Port("a"), Port("b"), **impaired)
     (laid_out,) = lay_out(Description((Member("a"), Member("b")), (wire,))).wires
     impairment = getattr(laid_out, direction)
     assert impairment == Impairment.of(**values)
