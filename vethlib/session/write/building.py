@@ -9,7 +9,9 @@
    namespace: addresses, alias, up. An end cannot be up in the message that creates
    its peer (ENOTCONN). The second end that is set up wakes a kernel thread, which works on the two for 80 µs while it
    holds the RTNL lock (linkwatch_event, net/core/link_watch.c).
-4. Last, every end is read. Earlier, the request would wait for that thread; and if the peer is not up yet, it would
+4. Routes may have to wait until the kernel has checked their sources, which are addresses of their end, or until IPv6
+   has been enabled. They are sent again, when everything else was sent (:mod:`.sources`).
+5. Last, every end is read. Earlier, the request would wait for that thread; and if the peer is not up yet, it would
    make the kernel do deferred work on the link at once and in vain (linkwatch_sync_dev in rtnl_getlink, 70 µs).
 """
 
@@ -17,8 +19,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from ipaddress import IPv6Address
 from typing import Any, Final, NamedTuple
 
 from vethlib._nl.addr import new_addr, parse_addr, restore_addr
@@ -31,6 +34,7 @@ from vethlib.errors import VethError
 from vethlib.links import IPInterface, Link, describe, spell
 from vethlib.session.core.ipv6 import enable_ipv6, is_disabled, switch_ipv6
 from vethlib.session.core.namespaces import Identity, Namespaces, OpenNetns
+from vethlib.session.core.refusal import loading
 from vethlib.session.core.settings import write_settings
 from vethlib.session.read.dying import Patience, are_dying, holders
 from vethlib.session.read.reading import find, to_link
@@ -163,8 +167,11 @@ class Slab:
                     side.link = self._known(job, side)
                     if side.link is None:
                         to_read.setdefault(side.place, []).append((job, side))
+        refused: list[_Refused] = []
         for place, ends in to_configure.items():
-            _try(_configure, self._namespaces, place, ends)
+            _try(partial(_configure, refused), self._namespaces, place, ends)
+        if refused:
+            _send_when_checked(self._namespaces, refused)
         read: list[tuple[Identity, LinkMessage]] = []
         for place, ends in to_read.items():
             _try(partial(_read, read), self._namespaces, place, ends)
@@ -306,7 +313,18 @@ def _field_steps(index: int, further: Mapping[str, Any]) -> tuple[_Steps, _Steps
     return early, usual, late
 
 
-def _configure(namespaces: Namespaces, place: OpenNetns, ends: _Ends) -> None:
+class _Refused(NamedTuple):
+    """A late step that was refused, and may succeed later."""
+
+    job: Job
+    side: Side
+    sent: _Sent
+    request: bytes
+    outcome: Outcome
+
+
+def _configure(refused: list[_Refused], namespaces: Namespaces, place: OpenNetns, ends: _Ends) -> None:
+    """Configure ends; the late steps that were refused are appended to `refused`."""
     requests: list[bytes] = []
     steps: list[tuple[Job, Side, str | _Sent | IPInterface]] = []
     masters = _find_masters(namespaces, place, ends)
@@ -337,15 +355,60 @@ def _configure(namespaces: Namespaces, place: OpenNetns, ends: _Ends) -> None:
             requests.append(request)
             steps.append((job, side, sent))
     without_ipv6: list[tuple[Job, Side, IPInterface]] = []
-    for (job, side, step), outcome in zip(steps, namespaces.change(place, requests), strict=True):
+    late_refused: list[_Refused] = []
+    for number, outcome in enumerate(namespaces.change(place, requests)):
         if outcome is DONE:
             continue
-        if not isinstance(step, str | _Sent) and is_disabled(outcome, step):
+        job, side, step = steps[number]
+        if isinstance(step, _Sent) and FIELDS[step.field].late:
+            late_refused.append(_Refused(job, side, step, requests[number], outcome))
+        elif not isinstance(step, str | _Sent) and is_disabled(outcome, step):
             without_ipv6.append((job, side, step))
         else:
             job.refused(outcome, says=_step_text(outcome, side, step), side=side)
     if without_ipv6:
         _add_with_ipv6_enabled(namespaces, place, without_ipv6)
+        enabled = {side for _, side, _ in without_ipv6}
+        again = [each for each in late_refused if each.side in enabled]
+        late_refused = [each for each in late_refused if each.side not in enabled]
+        late_refused += _sent_again(namespaces, place, again)
+    refused += late_refused
+
+
+def _sent_again(namespaces: Namespaces, place: OpenNetns, steps: Sequence[_Refused]) -> Iterator[_Refused]:
+    """Send late steps in a namespace again, and yield those that are still refused."""
+    steps = [each for each in steps if each.job.error is None]
+    outcomes = namespaces.exchange(place, [each.request for each in steps]) if steps else []
+    for each, outcome in zip(steps, outcomes, strict=True):
+        if outcome.errno:
+            yield each._replace(outcome=outcome)
+
+
+def _send_when_checked(namespaces: Namespaces, refused: Iterable[_Refused]) -> None:
+    """Send late steps again when the sources of routes have been checked for duplicates; note the other refusals."""
+    with loading:
+        from .sources import source_of, until_checked  # for few ends
+
+    sources: dict[tuple[OpenNetns, int], set[IPv6Address]] = {}
+    for job, side, sent, _, outcome in refused:
+        if job.error is None and outcome.errno == errno.EINVAL and (source := source_of(sent.what)) is not None:
+            sources.setdefault((side.place, side.index), set()).add(source)
+    vain = until_checked(namespaces, sources)
+    again: dict[OpenNetns, list[_Refused]] = {}
+    for each in refused:
+        key = each.side.place, each.side.index
+        if key in sources and key not in vain:
+            again.setdefault(each.side.place, []).append(each)
+        else:
+            _note_refused(each, vain.get(key, ""))
+    for place, steps in again.items():
+        for each in _sent_again(namespaces, place, steps):
+            _note_refused(each)
+
+
+def _note_refused(step: _Refused, why: str = "") -> None:
+    says = _step_text(step.outcome, step.side, step.sent) + (f", because {why}" if why else "")
+    step.job.refused(step.outcome, says=says, side=step.side)
 
 
 def _read(read: list[tuple[Identity, LinkMessage]], namespaces: Namespaces, place: OpenNetns, ends: _Ends) -> None:

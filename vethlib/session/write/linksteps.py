@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from vethlib._nl.batch import LOST, Exchange, Outcome
 from vethlib._nl.link import LinkMessage, get_link, parse_link, set_link
 from vethlib.addresses import Address
-from vethlib.endfields.table import FIELDS, Step
+from vethlib.endfields.table import FIELDS, ROUTES, Step
 from vethlib.errors import LinkExists, NetlinkError, VethError
 from vethlib.links import describe
 from vethlib.session.core.ipv6 import enable_ipv6, is_disabled, switch_ipv6
 from vethlib.session.core.namespaces import Namespaces
-from vethlib.session.core.refusal import refusal
+from vethlib.session.core.refusal import loading, refusal
 from vethlib.session.core.settings import write_settings
 from vethlib.session.core.undo import note, undo_all
 from vethlib.session.read.further import read_further
@@ -24,6 +24,9 @@ from vethlib.session.read.target import Target, read_body
 
 from .addressing import give
 from .restore import restore_addresses
+
+if TYPE_CHECKING:
+    from vethlib.endfields.routes import Route
 
 __all__ = ["LinkSteps"]
 
@@ -103,7 +106,31 @@ class LinkSteps:
             raise error
 
     def reach_late(self, wanted: Mapping[str, Any]) -> None:
-        """Change the late fields, from what the other steps have left of them."""
+        """Change the late fields, from what the other steps have left of them.
+
+        If a route was refused because its source is still being checked for duplicates, try again when it is not.
+        """
+        try:
+            self._change_late(wanted)
+        except NetlinkError as error:
+            if error.errno != errno.EINVAL or ROUTES not in wanted:
+                raise
+            self._await_sources(wanted[ROUTES], error)
+            self._change_late(wanted)
+
+    def _await_sources(self, routes: Iterable[Route], refused: NetlinkError) -> None:
+        """Wait until the sources of routes have been checked. Raises the refusal if that is in vain."""
+        with loading:
+            from .sources import sources_of, until_checked  # for few routes
+
+        link = self.target.place, self.before.ifindex
+        if not (sources := sources_of(routes)):
+            raise refused
+        if why := until_checked(self.namespaces, {link: sources}).get(link):
+            outcome = Outcome(errno.EINVAL, refused.extack, ())
+            raise refusal(outcome, refused.request, self.target.netns, says=why) from None
+
+    def _change_late(self, wanted: Mapping[str, Any]) -> None:
         present = read_further(self.namespaces, self.target.place, self.before, wanted) if wanted else {}
         for name, value in wanted.items():
             # They are undone by :meth:`_give_late_back`, once the link has its addresses again.
