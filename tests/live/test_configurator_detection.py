@@ -71,6 +71,67 @@ def test_an_interface_is_pending_until_its_address_can_be_used(
     assert history("b") == [State.CONFIGURED]
 
 
+OVER = [{"dst": "2001:db8:7::/64", "via": "2001:db8::2", "src": "2001:db8::1"}, {"dst": "10.7.0.0/16"}]
+
+
+def over(name: str, netns: str = "") -> set[tuple[str, str | None]]:
+    """The routes of ours over a link, as (destination, source)."""
+    found = [ip(family, "route", "show", "dev", name, "proto", "118", netns=netns) for family in ("-4", "-6")]
+    return {(each["dst"], each.get("prefsrc")) for family in found for each in family}
+
+
+WHOLE = {("2001:db8:7::/64", "2001:db8::1"), ("10.7.0.0/16", None)}
+
+
+@pytest.mark.usefixtures("_quick")
+@pytest.mark.parametrize("later", [False, True])
+def test_a_route_from_an_address_is_added_when_the_address_can_be_used_and_nobody_waits_for_that(
+    configurator: Configurator, history: Callable[[str], list[State]], later: bool
+) -> None:
+    sysctl("blue", "ipv6/conf/default/dad_transmits", "4")
+    if later:
+        put(configurator, interface("a", "b", "blue"), interface("b", "a"))
+        until(configurator, configured(configurator, "a", "b"), PATIENCE)
+    put(configurator, interface("a", "b", "blue", ip_addresses=[ONE, "10.0.0.1/24"], routes=OVER), interface("b", "a"))
+    put(configurator, interface("c", "d", ip_addresses=["10.1.0.1/24"]), interface("d", "c"))
+    settle(configurator, tentative=True)
+    assert not can_bind(ONE, "blue")  # so that nothing has waited for it
+    assert configured(configurator, "b", "c", "d")()
+    assert state_of(configurator, "a") == "PENDING: address-tentative(2001:db8::1)"
+    assert over("a", "blue") == {("10.7.0.0/16", None)}
+    until(configurator, configured(configurator, "a"), PATIENCE)
+    assert over("a", "blue") == WHOLE
+    assert history("a") == [*([State.CONFIGURED] if later else []), State.PENDING, State.CONFIGURED]
+
+
+@pytest.mark.parametrize("address", [ONE, f"{ONE} nodad"])
+def test_a_route_from_an_address_that_is_not_checked_is_added(configurator: Configurator, address: str) -> None:
+    if address == ONE:
+        for where in ("all", "default"):
+            sysctl("blue", f"ipv6/conf/{where}/accept_dad", "0")
+    fields = {"ip_addresses": [address, "10.0.0.1/24"], "routes": OVER}
+    put(configurator, interface("a", "b", "blue", **fields), interface("b", "a"))
+    until(configurator, configured(configurator, "a", "b"), PATIENCE)
+    assert over("a", "blue") == WHOLE
+
+
+@pytest.mark.usefixtures("_quick")
+def test_a_route_waits_as_long_as_the_check_of_its_source_cannot_begin(configurator: Configurator) -> None:
+    fields = {"ip_addresses": [ONE, "10.0.0.1/24"], "routes": OVER}
+    put(configurator, interface("a", "b", "blue", **fields), interface("b", "a", enabled=False))
+    settle(configurator, tentative=True)
+    assert state_of(configurator, "a") == "PENDING: address-tentative(2001:db8::1)"
+    assert over("a", "blue") == {("10.7.0.0/16", None)}
+    put(configurator, interface("b", "a"))
+    until(configurator, configured(configurator, "a", "b"), PATIENCE)
+    assert over("a", "blue") == WHOLE
+    put(configurator, interface("a", "b", "blue", **fields, enabled=False))
+    until(configurator, configured(configurator, "a", "b"), PATIENCE)
+    put(configurator, interface("a", "b", "blue", **fields))
+    until(configurator, configured(configurator, "a", "b"), PATIENCE)
+    assert over("a", "blue") == WHOLE
+
+
 @pytest.mark.parametrize("which", [["10.0.0.1/24"], [ONE]])
 def test_without_detection_there_is_nothing_to_wait_for(
     configurator: Configurator, history: Callable[[str], list[State]], which: list[str]

@@ -244,6 +244,15 @@ def address_tentative(addresses: Sequence[object]) -> Reason:
     return Reason(ReasonCode.ADDRESS_TENTATIVE, text, str(addresses[0]))
 
 
+def source_tentative(route: object, source: object) -> Reason:
+    """Return the reason of an interface with a route whose source is an address that is being checked."""
+    text = (
+        f"route {route}: duplicate address detection of its source has not finished "
+        "(it begins when both ends are up; an address with nodad has none)"
+    )
+    return Reason(ReasonCode.ADDRESS_TENTATIVE, text, str(source))
+
+
 def duplicate_address(addresses: Sequence[object], peer: str = "") -> Reason:
     """Return the reason of an interface with duplicate addresses; `peer` is the other end, if it has one of them."""
     code = ReasonCode.DUPLICATE_OF_PEER if peer else ReasonCode.DUPLICATE_ADDRESS

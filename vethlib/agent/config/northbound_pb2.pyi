@@ -235,7 +235,9 @@ class Route(_message.Message):
     metric: _builtins.int
     """The lowest is used; absent: the kernel's default, which is 0 for IPv4 and 1024 for IPv6."""
     src: _builtins.str
-    """Source address of packets that do not have any yet."""
+    """Source address of packets that do not have any yet. If it is an IPv6 address that the kernel checks for duplicates,
+    the route is added when that is done.
+    """
     mtu: _builtins.int
     """Bytes; path MTU. Absent: that of the link."""
     table: _builtins.int

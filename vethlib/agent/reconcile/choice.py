@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 
 from vethlib._primitives import time
 from vethlib.agent.planning.operations import AddNetns, ChangeLink, CreatePair, Operation
+from vethlib.agent.planning.sources import create_without_waiting_routes, without_waiting_routes
 from vethlib.agent.planning.words import drift, drifted
 from vethlib.agent.reasons import Reason, changed_repeatedly, duplicate_mac
 from vethlib.errors import LinkExists, LinkNotFound, NetnsNotFound, VethError
@@ -67,9 +68,14 @@ class Choice:
         return without_unused_netns(self._first_of(chosen))
 
     def _due(self, operations: Iterable[Operation], result: PassResult) -> Iterator[Operation]:
-        """Yield the operations, without adding a duplicate address again before it is time."""
+        """Yield the operations, without what has to wait.
+
+        That is adding a duplicate address again, and routes whose source is still being checked for duplicates.
+        """
         for operation in operations:
-            if isinstance(operation, ChangeLink):
+            if isinstance(operation, CreatePair):
+                operation = create_without_waiting_routes(operation)
+            elif isinstance(operation, ChangeLink):
                 name = operation.interface.name
                 if lost := self._lost_for_a_duplicate(operation):
                     result.duplicates[name] = lost
@@ -82,6 +88,11 @@ class Choice:
                         continue
                 elif name in result.duplicates:
                     self._tried.add(name)
+                operation, reason = without_waiting_routes(operation)
+                if reason is not None:
+                    result.postponed[name] = reason
+                    if operation.is_empty:
+                        continue
             yield operation
 
     def _may_try_again(self, name: str) -> bool:

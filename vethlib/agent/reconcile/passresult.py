@@ -42,7 +42,7 @@ class PassResult:
     interfaces that wait for a namespace that could not be looked into, and has to be tried again. Nothing was done yet
     for those that are `deferred`, because there was too much to do; of their operations, `left` can be carried out as
     planned. `duplicates` has the interfaces with a duplicate address, `detecting` those with an address that is still
-    being checked, each with the reason.
+    being checked, and `postponed` those with a route that waits for its source, each with the reason.
 
     `leftovers` is true if a pair that belongs to no interface could not be deleted. `unrecorded` is the number of pairs
     that have the marks of this label and are not owned. `at_rest` is true if the whole host was looked at, once, and
@@ -62,12 +62,14 @@ class PassResult:
     leftovers: bool = False
     duplicates: dict[str, Reason] = field(default_factory=dict)
     detecting: dict[str, Reason] = field(default_factory=dict)
+    postponed: dict[str, Reason] = field(default_factory=dict)
     at_rest: bool = False
 
     def of(self, name: str) -> InterfaceResult:
         """Return the result for one interface."""
         error, held = self.errors.get(name), self.held.get(name)
-        duplicate, detecting = self.duplicates.get(name), self.detecting.get(name)
+        duplicate, postponed = self.duplicates.get(name), self.postponed.get(name)
+        detecting = postponed or self.detecting.get(name)
         verdict = self.plan.verdicts.get(name)
         configured = verdict is not None and verdict.state is State.CONFIGURED
         stands = error is None and held is None and configured
@@ -88,7 +90,7 @@ class PassResult:
             held is not None,
             duplicate if stands else None,
             stands and detecting is not None and duplicate is None,
-            stands and duplicate is None,
+            stands and duplicate is None and postponed is None,
         )
 
     def note_usable(self, seen: Mapping[str, SeenLink]) -> None:
@@ -107,7 +109,7 @@ class PassResult:
     def is_undisturbed(self) -> bool:
         """Return whether a later look would judge every interface the same, unless something happens."""
         return not (self.done or self.errors or self.held or self.unseen or self.deferred) and not (
-            self.leftovers or self.duplicates or self.detecting
+            self.leftovers or self.duplicates or self.detecting or self.postponed
         )
 
     def changed_netns(self) -> set[tuple[int, int]]:
