@@ -220,6 +220,34 @@ def test_a_pair_that_was_deleted_comes_back_as_it_was_but_for_its_indexes(vethct
     assert after != before
 
 
+PLACES = {"home": ("", ""), "a tenant": ("ns1", "ns2"), "both": ("", "ns2")}
+
+
+@pytest.mark.parametrize("tried", PLACES)
+@pytest.mark.parametrize("former", PLACES)
+def test_a_pair_that_is_tried_elsewhere_goes_back_to_where_it_was(
+    vethctl: Vethctl, write: Write, former: str, tried: str
+) -> None:
+    def pair(netns: tuple[str, str]) -> str:
+        return write(value("one", "two", netns[0]), value("two", "one", netns[1]))
+
+    vethctl("apply", pair(PLACES[former]))
+    before = host_state()
+    assert vethctl("apply", pair(PLACES[tried]), "--try", "50ms").code == (0 if tried == former else 4)
+    assert without_indexes(host_state()) == without_indexes(before)
+
+
+def test_a_pair_that_is_not_found_any_more_is_reported(
+    during: Callable[..., Said], write: Write, home: ns.Netns
+) -> None:
+    def meddle() -> None:
+        ip("link", "delete", "one")
+
+    said = during(meddle, "undo", write(value("one", "two"), value("two", "one")))
+    assert said.code == 4
+    assert "'one'" in said.err
+
+
 def test_a_pair_that_has_to_be_rebuilt_can_be_tried(vethctl: Vethctl, write: Write) -> None:
     vethctl("apply", write(*ends(num_queues=2)))
     before = host_state()

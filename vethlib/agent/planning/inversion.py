@@ -40,7 +40,7 @@ from vethlib.endfields.table import ALTNAMES, FIELDS
 from vethlib.errors import InvalidValue
 from vethlib.links import Address, End, Veth, describe
 
-from .observed import LinkId, Observed, SeenLink, SeenNetns, is_same_link, is_same_netns
+from .observed import LinkId, NetnsId, Observed, SeenLink, SeenNetns, is_same_link, is_same_netns
 from .operations import (
     AddNetns,
     ChangeLink,
@@ -160,12 +160,13 @@ class _Undoing:
                 continue  # it was moved; if it was deleted, both ends are
             if mark is not None:
                 marks[seen.id] = mark
-            if self._is_taken(created, seen):
+            if self._alias_decides(seen) and seen.link.alias != (end.alias or ""):
                 where = describe(seen.link.name, interface.namespace.ref)
                 self.left.append(f"{where} is not deleted: another program has set its alias to {seen.link.alias!r}")
                 return
             ends.append((interface, created, seen))
         if not ends:
+            self.left.append(f"{create.veth} is not deleted: neither end is where it was created")
             return
         ends.sort(key=lambda end: end[2].place != self.now.home)  # first the end that no tenant can move
         for interface, created, seen in ends:
@@ -190,27 +191,50 @@ class _Undoing:
         now = self.now.by_index.get(was.id)
         if now is None or not is_same_netns(was.place, was.cookie, now.place, now.cookie):
             return None
-        alias_decides = self.record is None or now.place == self.now.home
-        return now if alias_decides or is_same_link(was, mark, now.link, now.place, now.cookie) else None
+        return now if self._alias_decides(now) or is_same_link(was, mark, now.link, now.place, now.cookie) else None
 
-    def _created(self, create: CreatePair) -> tuple[SeenLink | None, SeenLink | None]:
+    def _created(self, create: CreatePair) -> list[SeenLink | None]:
         """Return the ends of a pair as they were after it was created."""
-        names = create.a.name, create.b.name
+        recorded = self._recorded(create)
+        if any(recorded):
+            return recorded
+        ends = ((create.a, create.veth.a), (create.b, create.veth.b))
+        return [self._named(interface, end.alias) for interface, end in ends]
+
+    def _recorded(self, create: CreatePair) -> list[SeenLink | None]:
+        """Return the recorded ends of a created pair, as far as they were observed after that.
+
+        A pair with both ends in the home namespace is not recorded: what the record has is one that was deleted.
+        """
+        interfaces = create.a, create.b
+        if self.record is None or all(self._place_after(interface) == self.after.home for interface in interfaces):
+            return []
         # The pair that was recorded last: the record may still have deleted ones.
-        for pair in () if self.record is None else reversed(list(self.record.of(create.a.name))):
-            if pair.names == frozenset(names):
+        for pair in reversed(list(self.record.of(create.a.name))):
+            if pair.names == set(create.interfaces):
                 by_name = {end.name: self.after.by_index.get(end.id) for end in pair.ends}
-                return by_name[names[0]], by_name[names[1]]
-        ends = []
-        for interface in (create.a, create.b):
-            netns = self.after.netns.get(interface.namespace.ref)
-            place = netns.place if netns is not None else None
-            ends.append(None if place is None else self.after.by_name.get((place, interface.kernel_name)))
-        return ends[0], ends[1]
+                return [by_name[name] for name in create.interfaces]
+        return []
+
+    def _named(self, interface: Interface, alias: str | None) -> SeenLink | None:
+        """Return the link with the name of an interface after the plan was executed; None if it is another link."""
+        place = self._place_after(interface)
+        seen = None if place is None else self.after.by_name.get((place, interface.kernel_name))
+        if seen is None or self._alias_decides(seen):
+            return seen  # another alias is reported
+        return seen if seen.link.alias == alias else None
+
+    def _place_after(self, interface: Interface) -> NetnsId | None:
+        netns = self.after.netns.get(interface.namespace.ref)
+        return None if netns is None else netns.place
+
+    def _alias_decides(self, seen: SeenLink) -> bool:
+        """Return whether an alias proves who owns a link: no tenant can set it, or nothing else is known."""
+        return self.record is None or seen.place == self.now.home
 
     def _is_taken(self, after: SeenLink, now: SeenLink) -> bool:
         """Return whether another program has taken a link over: its alias has changed where no tenant can set it."""
-        return (self.record is None or now.place == self.now.home) and now.link.alias != after.link.alias
+        return self._alias_decides(now) and now.link.alias != after.link.alias
 
     def _undo_delete(self, delete: DeletePair) -> None:
         ends = self.before.ends(self.before.by_index.get((delete.place, delete.index)))
