@@ -72,6 +72,79 @@ def test_what_cannot_be_pinged_is_an_error(chain: Topology) -> None:
         node.ping("10.0.0.1")
 
 
+@pytest.mark.parametrize(
+    ("prepare", "to", "needs"),
+    [
+        ("ip route add blackhole 10.9.0.0/16", "10.9.0.1", ""),
+        ("ip route add prohibit 10.9.0.0/16", "10.9.0.1", ""),
+        ("ip route add unreachable 10.9.0.0/16", "10.9.0.1", ""),
+        ("ip route add throw 10.9.0.0/16", "10.9.0.1", ""),
+        ("ip route add blackhole fd09::/16", "fd09::1", ""),
+        ("ip route add prohibit fd09::/16", "fd09::1", ""),
+        ("ip route add throw fd09::/16", "fd09::1", ""),
+        ("true", "10.0.0.255", ""),
+        ("iptables -A OUTPUT -p icmp -j DROP", "10.0.0.2", "iptables"),
+        ("iptables -A OUTPUT -j REJECT", "10.0.0.2", "iptables"),
+        ("ip6tables -A OUTPUT -j DROP", "fd00::2", "ip6tables"),
+    ],
+)
+def test_a_request_that_the_network_refuses_is_not_answered(net: Topology, prepare: str, to: str, needs: str) -> None:
+    if needs and net["a"].run([needs, "-S"], check=False).returncode:
+        pytest.skip(f"{needs} does not work here")
+    net["a"].run(prepare.split())
+    pings = net["a"].ping(to, count=2, timeout=0.1)
+    assert pings.times == (None, None)
+
+
+def test_a_link_local_address_has_its_link_in_the_node() -> None:
+    with Topology.build("a -- b; a:wan -- c") as net:
+        a, b = net["a"], net["b"]
+        (seen,) = ip("-6", "addr", "show", "dev", "eth0", netns=b.netns)
+        theirs = next(one["local"] for one in seen["addr_info"] if one.get("scope") == "link")
+        (seen,) = ip("-6", "addr", "show", "dev", "eth0", netns=a.netns)
+        mine = next(one["local"] for one in seen["addr_info"] if one.get("scope") == "link")
+        for link in ("eth0", seen["ifindex"]):
+            assert a.ping(f"{theirs}%{link}")
+            assert a.address(towards=f"{theirs}%{link}") == mine
+        assert not a.ping(f"{theirs}%wan", timeout=0.1)
+        assert not a.ping(f"{theirs}%lo", timeout=0.1)
+        for method in (a.ping, lambda to: a.address(towards=to)):
+            with pytest.raises(LinkNotFound):
+                method(f"{theirs}%none")
+            with raises(InvalidValue, field="other", value=theirs):
+                method(theirs)
+        a.route("fd77::/64", via=f"{theirs}%eth0")
+        a.route("fd78::/64", via=theirs, link="eth0")
+        routes = ip("-6", "route", netns=a.netns)
+        assert {(one["dst"], one["gateway"], one["dev"]) for one in routes if "gateway" in one} == {
+            ("fd77::/64", theirs, "eth0"),
+            ("fd78::/64", theirs, "eth0"),
+        }
+
+
+@pytest.mark.parametrize("addresses", ["fe80::{}/64, 10.0.0.{}/24", "fe80::{}/64, fd00:7::{}/64", "fe80::{}/64"])
+def test_a_node_is_reached_by_an_address_that_needs_no_link_if_it_has_one(addresses: str) -> None:
+    of = {number: addresses.format(number, number) for number in (1, 2, 3, 4)}
+    with Topology.build(f"x(fe80::9/64) -- a(fe80::8/64); a({of[1]}) -- b({of[2]})") as net:
+        a, b = net["a"], net["b"]
+        assert a.ping(b)
+        assert b.ping(a)
+        if "," in addresses:
+            assert a.address(towards=b) == of[1].split(", ")[-1].partition("/")[0]
+        else:
+            with pytest.raises(LookupError):
+                net["x"].ping(b)
+        if "fd00" in addresses:
+            assert b.ipv6 == "fd00:7::2"
+
+
+def test_programs_know_no_node_by_an_address_that_needs_a_link() -> None:
+    with Topology.build("a(fe80::1/64, 10.0.0.1/24) -- b(fe80::2/64, 10.0.0.2/24)", hosts=True) as net:
+        names = net["a"].run(["cat", "/etc/hosts"]).stdout
+        assert "10.0.0.2\tb\n" in names
+        assert "fe80" not in names
+
+
 def test_programs_and_functions_of_a_node_may_ping_without_privilege(net: Topology) -> None:
     script = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP)"
     net["b"].run([*UNPRIVILEGED, sys.executable, "-c", script])

@@ -120,13 +120,17 @@ class Node:
 
     @property
     def ipv6(self) -> str:
-        """The first configured IPv6 address, as text for a socket. Raises LookupError if there is none."""
+        """The first configured IPv6 address, as text for a socket; a link-local address comes last.
+
+        Raises LookupError if there is none.
+        """
         return self._first(6)
 
     def _first(self, version: int) -> str:
-        for address in self.addresses:
-            if address.version == version:
-                return str(address.ip)
+        from .routes import preferred
+
+        for address in preferred([address for address in self.addresses if address.version == version]):
+            return str(address.ip)
         raise LookupError(f"node {self.name} has no configured IPv{version} address")
 
     def socket(self, family: int = socket.AF_INET, type: int = socket.SOCK_STREAM, proto: int = 0) -> socket.socket:  # noqa: A002
@@ -229,13 +233,17 @@ class Node:
 
         ``server.address(towards=client)`` is the source address that the kernel chooses, as text. `version` is that of
         IP, by default that of the first address of the other node. Raises LookupError if there is no such address or no
-        route, and InvalidValue if `towards` is neither a node nor an address.
+        route, and InvalidValue if `towards` is neither a node nor an address. The link of a link-local address is that
+        of this node, as in "fe80::1%eth0".
         """
+        from .routes import socket_address
+
         to = self._address_of(towards, version)
+        address = socket_address(to, 9, self._index)
         family = socket.AF_INET if to.version == 4 else socket.AF_INET6
         with self.netns.socket(family, socket.SOCK_DGRAM) as asking:
             try:
-                asking.connect((str(to), 9))  # chooses a route and a source address, and sends nothing
+                asking.connect(address)  # chooses a route and a source address, and sends nothing
             except OSError as error:
                 raise LookupError(f"node {self.name} has no route to {to}: {error.strerror}") from None
             return str(asking.getsockname()[0])
@@ -252,25 +260,43 @@ class Node:
         """Send echo requests to a node or an address, and return the results: ``assert a.ping(b)``.
 
         The requests are `interval` seconds apart; replies are awaited up to `timeout` seconds after the last one. No
-        program is needed. `version` is as for :meth:`address`. Raises LookupError if the other node has no address,
-        InvalidValue and NotPermitted.
+        program is needed. A request that is refused, by a firewall or a route such as "blackhole", is not answered.
+        `version` and link-local addresses are as for :meth:`address`. Raises LookupError if the other node has no
+        address, InvalidValue and NotPermitted.
         """
         from .pinging import ping
+        from .routes import socket_address
 
         self._let_ping()
         to = self._address_of(other, version)
-        return ping(self.netns, to, count=count, timeout=timeout, interval=interval)
+        address = socket_address(to, 0, self._index)
+        return ping(self.netns, to.version, address, count=count, timeout=timeout, interval=interval)
+
+    def _index(self, link: str) -> int:
+        return self._session.index(link, self.netns)
 
     def _address_of(self, other: Node | str | IPAddress, version: Literal[4, 6] | None) -> IPAddress:
         """Return an address of another node, if possible one in a network of this node."""
-        from .routes import check_address, closest
+        from .routes import check_address, closest, is_of_link
 
         if not isinstance(other, Node):
             return check_address(other, "other")
         found = closest(other.addresses, self.addresses, version)
         if found is None:
             raise LookupError(f"node {other.name} has no configured {f'IPv{version} ' if version else ''}address")
-        return found
+        return self._with_link(other) if is_of_link(found) else found
+
+    def _with_link(self, other: Node) -> IPAddress:
+        """Return an address of another node that is valid on one link only, with the link of this node."""
+        from .routes import check_address
+
+        configured = {address.ip for address in other.addresses}
+        for link, (_, netns, peer) in self._peers.items():
+            if netns is other.netns:
+                for address in self._session.lookup(peer, netns).addresses:
+                    if address.ip in configured and address.version == 6:
+                        return check_address(f"{address.ip}%{self._index(link)}", "other")
+        raise LookupError(f"node {other.name} has only addresses of links that do not lead to node {self.name}")
 
     def wait_for(self, condition: Callable[[], T], *, timeout: float = 5.0) -> T:
         """Call `condition` in the node repeatedly until its result is true, and return that result.
@@ -346,12 +372,13 @@ class Node:
     def _route(
         self, destination: str, via: Node | str | None, link: str | None, metric: int | None
     ) -> tuple[IPNetwork, IPAddress | None, int, int]:
-        from .routes import parts
+        from .routes import parts, scope_index
 
-        index = 0 if link is None else self._session.index(link, self.netns)
-        return parts(
-            destination, lambda version: None if via is None else self._address_of(via, version), index, metric
+        index = 0 if link is None else self._index(link)
+        network, gateway, metric = parts(
+            destination, lambda version: None if via is None else self._address_of(via, version), metric
         )
+        return network, gateway, index or scope_index(gateway, self._index), metric
 
     def set_file(self, path: str | os.PathLike[str], text: str | Callable[[], str]) -> None:
         """Replace a file for the programs of the node: ``node.set_file("/etc/resolv.conf", "nameserver 10.0.0.1")``.

@@ -5,9 +5,8 @@ from __future__ import annotations
 import errno
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
 from struct import Struct
-from typing import Final
+from typing import Any, Final
 
 from vethlib._primitives import select, socket, time
 from vethlib.errors import InvalidValue, NotPermitted
@@ -22,7 +21,14 @@ _REQUEST, _REPLY = {4: 8, 6: 128}, {4: 0, 6: 129}
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 _PROTOCOL = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
 _MOST: Final = 65535
-_UNREACHABLE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENOBUFS, errno.EADDRNOTAVAIL)
+_REFUSED: Final = (
+    *(errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETDOWN, errno.ENOBUFS, errno.EADDRNOTAVAIL),
+    errno.EPERM,  # a packet filter
+    errno.EACCES,  # a route of type "prohibit", or a broadcast address
+    errno.EINVAL,  # a route of type "blackhole"
+    *(errno.ECONNREFUSED, errno.EPROTO, errno.ENOPROTOOPT, errno.EOPNOTSUPP),  # ICMP errors (icmp_err_convert)
+)
+"""Errors with which the network refuses a request, which then has no reply."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +93,15 @@ def _last_group() -> int:
     return last
 
 
-def ping(netns: Netns, address: IPv4Address | IPv6Address, *, count: int, timeout: float, interval: float) -> Pings:
+def ping(netns: Netns, version: int, address: tuple[Any, ...], *, count: int, timeout: float, interval: float) -> Pings:
     """Send echo requests from a namespace, and wait for the replies up to `timeout` seconds after the last request.
+
+    `address` is as for a socket of this IP version, with the ifindex of the link if it needs one.
 
     Raises InvalidValue, NotPermitted, OSError.
     """
     if type(count) is not int or not 1 <= count <= _MOST:
         raise InvalidValue("count", count, f"must be a number of requests from 1 to {_MOST}")
-    version = address.version
     try:
         opened = netns.socket(_FAMILY[version], socket.SOCK_DGRAM, _PROTOCOL[version])
     except PermissionError as error:
@@ -102,16 +109,16 @@ def ping(netns: Netns, address: IPv4Address | IPv6Address, *, count: int, timeou
         raise NotPermitted(message, errno=error.errno or 0) from None
     with opened:
         opened.setblocking(False)
-        return _Pinging(opened, address, count).run(timeout, interval)
+        return _Pinging(opened, version, address, count).run(timeout, interval)
 
 
 class _Pinging:
     """Echo requests on their way. The sequence number of each is its position."""
 
-    def __init__(self, opened: socket.socket, address: IPv4Address | IPv6Address, count: int) -> None:
+    def __init__(self, opened: socket.socket, version: int, address: tuple[Any, ...], count: int) -> None:
         self._socket = opened
-        self._to = (str(address), 0)
-        self._version = address.version
+        self._to = address
+        self._version = version
         self._begun: list[float] = []
         self._times: list[float | None] = [None] * count
 
@@ -137,7 +144,7 @@ class _Pinging:
         try:
             self._socket.sendto(request, self._to)
         except OSError as error:
-            if error.errno not in _UNREACHABLE:
+            if error.errno not in _REFUSED:
                 raise
 
     def _receive(self) -> None:
@@ -147,7 +154,7 @@ class _Pinging:
             except BlockingIOError:
                 return
             except OSError as error:
-                if error.errno in _UNREACHABLE:
+                if error.errno in _REFUSED:
                     continue  # an earlier request was refused by a router
                 raise
             if len(reply) >= _ECHO.size:

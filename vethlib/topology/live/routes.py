@@ -5,16 +5,28 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, TypeGuard
 
 from vethlib._nl.dependents.route import delete_route, replace_route
-from vethlib.errors import InvalidValue
+from vethlib.errors import InvalidValue, LinkNotFound
 from vethlib.links import IPInterface
 from vethlib.ns import Netns
 
 from .sockets import Sockets
 
-__all__ = ["IPAddress", "IPNetwork", "check_address", "closest", "parts", "remove", "replace"]
+__all__ = [
+    "IPAddress",
+    "IPNetwork",
+    "check_address",
+    "closest",
+    "is_of_link",
+    "parts",
+    "preferred",
+    "remove",
+    "replace",
+    "scope_index",
+    "socket_address",
+]
 
 IPAddress: TypeAlias = IPv4Address | IPv6Address
 IPNetwork: TypeAlias = IPv4Network | IPv6Network
@@ -25,19 +37,58 @@ _ANYWHERE: Final[dict[int, IPNetwork]] = {4: IPv4Network("0.0.0.0/0"), 6: IPv6Ne
 
 def check_address(value: object, field: str) -> IPAddress:
     """Return an address from its text. Raises InvalidValue."""
-    if isinstance(value, (IPv4Address, IPv6Address)):
-        return value
     try:
-        return ip_address(value) if isinstance(value, str) else ip_address("")
+        address = ip_address(value if isinstance(value, (str, IPv4Address, IPv6Address)) else "")
     except ValueError:
         raise InvalidValue(field, value, "must be a node or an address, such as 10.0.0.1") from None
+    return address
+
+
+def is_of_link(address: IPAddress) -> TypeGuard[IPv6Address]:
+    """Return whether an address is of use only together with a link."""
+    return address.version == 6 and address.is_link_local
+
+
+def socket_address(address: IPAddress, port: int, index_of: Callable[[str], int]) -> tuple[Any, ...]:
+    """Return an address for a socket of a node, with the ifindex of its link, which `index_of` looks up there.
+
+    Given the name of the link, the socket module would look for it in the namespace of the caller.
+    """
+    if address.version == 4:
+        return str(address), port
+    if is_of_link(address) and not address.scope_id:
+        raise InvalidValue(
+            "other", str(address), f"must have the link, as in {address}%eth0: each link has this network"
+        )
+    return str(address).partition("%")[0], port, 0, scope_index(address, index_of)
+
+
+def scope_index(address: IPAddress | None, index_of: Callable[[str], int]) -> int:
+    """Return the ifindex of the link in an address, given there by name or as a number; 0 if there is none."""
+    scope = address.scope_id if isinstance(address, IPv6Address) else None
+    if not scope:
+        return 0
+    try:
+        return index_of(scope)
+    except LinkNotFound:
+        if not (scope.isascii() and scope.isdecimal() and len(scope) < 10):
+            raise
+        return int(scope)
+
+
+def preferred(addresses: Sequence[IPInterface]) -> Sequence[IPInterface]:
+    """Return the addresses without those that need a link, unless there are no others."""
+    return [address for address in addresses if not is_of_link(address.ip)] or addresses
 
 
 def closest(
     theirs: Sequence[IPInterface], mine: Iterable[IPInterface], version: Literal[4, 6] | None
 ) -> IPAddress | None:
-    """Return the address to reach another node by: of the first one's version, preferably in a network of mine."""
-    theirs = [address for address in theirs if version in (None, address.version)]
+    """Return the address to reach another node by: of the first one's version, preferably in a network of mine.
+
+    One that needs a link is returned only if there is no other.
+    """
+    theirs = preferred([address for address in theirs if version in (None, address.version)])
     if not theirs:
         return None
     theirs = [address for address in theirs if address.version == theirs[0].version]
@@ -46,14 +97,14 @@ def closest(
 
 
 def parts(
-    destination: object, via: Callable[[Literal[4, 6] | None], IPAddress | None], index: int, metric: object
-) -> tuple[IPNetwork, IPAddress | None, int, int]:
+    destination: object, via: Callable[[Literal[4, 6] | None], IPAddress | None], metric: object
+) -> tuple[IPNetwork, IPAddress | None, int]:
     """Return the parts of a route, checked; `via` returns the gateway for an IP version. Raises InvalidValue."""
     version: Literal[4, 6] | None = None
     if destination != "default":
         version = 4 if _check_destination(destination, None).version == 4 else 6
     gateway = via(version)
-    return _check_destination(destination, gateway), gateway, index, _check_metric(metric)
+    return _check_destination(destination, gateway), gateway, _check_metric(metric)
 
 
 def _check_destination(value: object, via: IPAddress | None) -> IPNetwork:
