@@ -314,3 +314,18 @@ def test_events_that_overflow_lead_to_a_full_look(session: Session, blue: str, m
         settle(configurator)
         assert len(resyncs) > before
         assert configured(configurator, *(f"{end}{number}" for number in range(30) for end in "ab"))()
+
+
+def test_a_route_that_another_link_has_is_tried_once_and_then_again_later(configurator: Configurator) -> None:
+    put(configurator, *pair("c", "d", ip_addresses=["10.1.0.1/24"]))
+    put(configurator, *pair("a", "b"))
+    settle(configurator)
+    ip("route", "add", "default", "via", "10.1.0.2", "dev", "c")
+    fields: dict[str, Any] = {"ip_addresses": ["10.0.0.1/24"], "routes": [{"dst": "default", "via": "10.0.0.2"}]}
+    put(configurator, interface("a", "b", **fields))
+    configurator.poll()
+    assert state_of(configurator, "a") == "RETRYING: netlink-error(EEXIST)"
+    assert "another route has this destination" in configurator.status("a")[0].reason
+    assert configurator.counters.failed["change"] == 1
+    ip("route", "del", "default", "dev", "c")
+    until(configurator, configured(configurator, "a"))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from typing import Any
 
 import pytest
 
 from tests.live.applying import applied, interface, planned
 from tests.live.configuring import without_detection
-from tests.witness import ip, names
+from tests.witness import ip, names, seen
 from vethlib import End, InvalidValue, LinkExists, NetlinkError, Route, Session, Veth
 from vethlib.agent import inverse
 from vethlib.agent.host.execution import execute
@@ -183,6 +184,47 @@ def test_a_pair_whose_route_is_refused_is_not_created(session: Session, blue: st
         make(session, [Route("10.1.0.0/16", via="192.0.2.1")])
     assert "10.1.0.0/16 via 192.0.2.1" in str(refused.value)
     assert names("blue") == {"other"}
+
+
+# Each with the options of the other one, which may be over the link itself, and of another protocol.
+OTHERS = [
+    (Route("default", via="10.0.0.2"), ("-4", "default", "via", "10.1.0.2", "dev", "c")),
+    (Route("10.7.0.0/16", metric=7), ("-4", "10.7.0.0/16", "metric", "7", "dev", "a")),
+    (Route("fd07::/64", via="fd00::2"), ("-6", "fd07::/64", "dev", "c")),
+    (Route("fd08::1", table=77), ("-6", "fd08::1", "via", "fd00::9", "dev", "a", "table", "77")),
+]
+
+
+@pytest.mark.parametrize(("route", "other"), OTHERS)
+def test_a_route_that_exists_is_refused_as_such_and_not_as_a_link(
+    session: Session, blue: str, route: Route, other: tuple[str, ...]
+) -> None:
+    session.create(Veth(End("c", "blue", addresses=["10.1.0.1/24"]), End("d", "blue")))
+    make(session)
+    family, *rest = other
+    ip(family, "route", "add", *rest, netns="blue")
+    says = f"{route}: another route has this destination, metric and table"
+    with pytest.raises(NetlinkError) as refused:
+        session.set("a", "blue", routes=[route], mtu=1400)
+    assert (type(refused.value), refused.value.errno) == (NetlinkError, errno.EEXIST)
+    assert says in str(refused.value)
+    assert seen("a", "blue")["mtu"] == 1500
+    if "a" not in other:
+        session.delete("a", "blue")
+        with pytest.raises(NetlinkError) as refused:
+            make(session, [route])
+        assert (type(refused.value), refused.value.errno) == (NetlinkError, errno.EEXIST)
+        assert says in str(refused.value)
+        assert names("blue") == {"c", "d"}
+
+
+@pytest.mark.parametrize("altnames", [(), ("x", "c")])
+def test_a_name_that_is_taken_is_still_reported_as_a_link(session: Session, blue: str, altnames: Any) -> None:
+    session.create(Veth(End("c", "blue"), End("d", "blue")))
+    make(session)
+    with pytest.raises(LinkExists):
+        session.set("a", "blue", routes=ROUTES[:1], altnames=altnames, new_name="e" if altnames else "c")
+    assert routes() == set()
 
 
 @pytest.mark.parametrize(

@@ -65,13 +65,17 @@ _U32: Final = Struct("=I")
 
 
 class Step(NamedTuple):
-    """One message, and those that undo it. `fine` are errnos that may mean that it was unnecessary."""
+    """One message, and those that undo it. `fine` are errnos that may mean that it was unnecessary.
+
+    `exists` is what EEXIST means, if it does not mean that a link has a name.
+    """
 
     what: str
     request: bytes
     undo: tuple[bytes, ...] = ()
     fine: tuple[int, ...] = ()
     address: IPInterface | None = None
+    exists: str = ""
 
 
 def _wanted(_present: Any, wanted: Any) -> Any:
@@ -81,8 +85,8 @@ def _wanted(_present: Any, wanted: Any) -> Any:
 class Field(NamedTuple):
     """A field of an end and of :meth:`Session.set`, where it has the same name.
 
-    `check` returns a value as it is compared, or raises InvalidValue; `words` is its text in errors. See the module for
-    the others.
+    `check` returns a value as it is compared, or raises InvalidValue; `words` is its text in errors, and `exists` the
+    meaning of EEXIST for one of its values. See the module for the others.
     """
 
     name: str
@@ -94,6 +98,7 @@ class Field(NamedTuple):
     new: Callable[[int, Any], Iterator[tuple[object, bytes]]] | None = None
     target: Callable[[Any, Any], Any] = _wanted
     words: Callable[[Any], str] = str
+    exists: str = ""
     late: bool = False
     early: bool = False
     none: Any = None
@@ -113,7 +118,8 @@ class Field(NamedTuple):
     def steps(self, index: int, present: Any, value: Any) -> Iterator[Step]:
         """Yield the steps that change the field of a link from `present` to `value`; None: it is not known, or none."""
         if self.several is not None:
-            yield from self.several(index, present or (), value)
+            for step in self.several(index, present or (), value):
+                yield step._replace(exists=self.exists) if self.exists else step
         elif self.attribute is not None:
             undo = () if present is None else (set_attribute(index, b"", self.attribute(present)),)
             yield Step(self.describe(value), set_attribute(index, b"", self.attribute(value)), undo)
@@ -215,7 +221,15 @@ FIELDS: Final = {
         Field(MASTER, check_master, number=IFLA_MASTER, several=_change_master, early=True, none="", announced=True),
         Field(SYSCTLS, check_sysctls, direct=True),
         Field(OFFLOAD, _check_offload, target=_offload_target, direct=True, announced=True),
-        Field(ROUTES, _check_routes, several=_change_routes, new=_new_routes, late=True, none=()),
+        Field(
+            ROUTES,
+            _check_routes,
+            several=_change_routes,
+            new=_new_routes,
+            exists="another route has this destination, metric and table",
+            late=True,
+            none=(),
+        ),
         Field(NEIGHBOURS, _check_neighbours, several=_change_neighbours, late=True, none=()),
     )
 }

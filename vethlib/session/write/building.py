@@ -457,4 +457,5 @@ def _add_with_ipv6_enabled(
 def _step_text(outcome: Outcome, side: Side, step: str | _Sent | IPInterface) -> str:
     name = describe(side.name, side.end.netns)
     what = str(step) if isinstance(step, str | _Sent) else f"add {step}"
-    return f"{name} was created, but the kernel refused to {what}: {os.strerror(outcome.errno)}"
+    exists = FIELDS[step.field].exists if isinstance(step, _Sent) and outcome.errno == errno.EEXIST else ""
+    return f"{name} was created, but the kernel refused to {what}: {exists or os.strerror(outcome.errno)}"

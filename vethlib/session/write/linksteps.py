@@ -213,6 +213,8 @@ def _refused(step: Step, outcome: Outcome, target: Target) -> VethError:
     says = ""
     if outcome.errno == errno.EEXIST and step.address is not None:
         cls, says = NetlinkError, "the link has this address with another prefix length or peer"
+    elif outcome.errno == errno.EEXIST and step.exists:
+        cls, says = NetlinkError, step.exists
     elif outcome.errno == errno.EEXIST:
         cls, says = LinkExists, "a link of that name already exists there"
     elif step.address is not None and outcome.errno == errno.EACCES:
