@@ -120,7 +120,7 @@ class Node:
 
     @property
     def ipv6(self) -> str:
-        """The first configured IPv6 address, as text for a socket; a link-local address comes last.
+        """The first configured IPv6 address, as text for a socket; others precede link-local ones.
 
         Raises LookupError if there is none.
         """
