@@ -52,7 +52,19 @@ if TYPE_CHECKING:
     from .neighbours import Neighbour
     from .routes import Route
 
-__all__ = ["ALTNAMES", "FIELDS", "MASTER", "NEIGHBOURS", "OFFLOAD", "ROUTES", "SYSCTLS", "Field", "Step"]
+__all__ = [
+    "ALTNAMES",
+    "FIELDS",
+    "LATE",
+    "MASTER",
+    "NEIGHBOURS",
+    "OFFLOAD",
+    "ROUTES",
+    "SYSCTLS",
+    "TAKES_LATE",
+    "Field",
+    "Step",
+]
 
 ALTNAMES: Final = "altnames"
 SYSCTLS: Final = "sysctls"
@@ -60,6 +72,26 @@ OFFLOAD: Final = "offload"
 ROUTES: Final = "routes"
 NEIGHBOURS: Final = "neighbours"
 MASTER: Final = "master"
+
+LATE: Final = (ROUTES, NEIGHBOURS)
+"""The late fields (rule 5)."""
+
+TAKES_LATE: Final = {
+    "up": LATE,
+    "mac": (NEIGHBOURS,),
+    "mtu": LATE,
+    "ipv6": LATE,
+    MASTER: LATE,
+    "name": LATE,
+    "addresses": LATE,
+}
+"""The late fields that a change may cost a link (rule 5).
+
+It is set down: by ``up``, when it joins or leaves a VRF, and before Linux 6.2 to be renamed (fib_disable_ip,
+addrconf_ifdown and neigh_ifdown). Another MAC removes neighbours (neigh_changeaddr), an MTU below 1280 and disabling
+IPv6 what is of IPv6 (addrconf_ifdown), and the removal of an address the routes whose source it is; with the last one
+of IPv4, everything of IPv4 (fib_sync_down_addr, fib_disable_ip).
+"""
 
 _U32: Final = Struct("=I")
 

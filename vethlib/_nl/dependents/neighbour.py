@@ -15,6 +15,9 @@ from vethlib._nl.const import (
     NLM_F_DUMP,
     NLM_F_REPLACE,
     NLM_F_REQUEST,
+    NTF_EXT_LEARNED,
+    NTF_ROUTER,
+    NUD_NOARP,
     NUD_PERMANENT,
     RTM_DELNEIGH,
     RTM_GETNEIGH,
@@ -28,13 +31,27 @@ _NDMSG: Final = Struct("=BxxxiHBB")  # family, ifindex, state, flags, type
 
 
 class NeighbourMessage(NamedTuple):
-    """An RTM_NEWNEIGH; `address` and `mac` are bytes, and `protocol` is 0 where none was given (before Linux 5.0)."""
+    """An RTM_NEWNEIGH; `address` and `mac` are bytes, and `protocol` is 0 where none was given (before Linux 5.0).
+
+    `state` has the bits of NUD_*, and `flags` those of NTF_* that can be given.
+    """
 
     ifindex: int
     address: bytes
     mac: bytes
     is_permanent: bool
     protocol: int
+    state: int = NUD_PERMANENT
+    flags: int = 0
+
+    @property
+    def is_configured(self) -> bool:
+        """Whether another program has added it: it is permanent, or never asked for (NOARP), and no group.
+
+        The kernel adds the NOARP ones of groups itself (arp_mc_map, net/ipv4/arp.c; ndisc_mc_map, net/ipv6/ndisc.c).
+        """
+        is_group = not self.mac or self.mac[0] & 1
+        return self.is_permanent or (bool(self.state & NUD_NOARP) and not is_group)
 
 
 def dump_neighbours(index: int = 0) -> bytes:
@@ -43,12 +60,14 @@ def dump_neighbours(index: int = 0) -> bytes:
     return message(RTM_GETNEIGH, NLM_F_REQUEST | NLM_F_DUMP, _NDMSG.pack(0, 0, 0, 0, 0) + over)
 
 
-def new_neighbour(index: int, address: bytes, mac: bytes, protocol: int) -> bytes:
-    """RTM_NEWNEIGH of a permanent neighbour, in place of what the link knows of this address, learned or permanent.
+def new_neighbour(
+    index: int, address: bytes, mac: bytes, protocol: int, state: int = NUD_PERMANENT, flags: int = 0
+) -> bytes:
+    """RTM_NEWNEIGH of a neighbour, in place of what the link knows of this address, learned or permanent.
 
     The kernel does not change the protocol of an entry to 0 (neigh_add, net/core/neighbour.c).
     """
-    body = _NDMSG.pack(_family(address), index, NUD_PERMANENT, 0, 0)
+    body = _NDMSG.pack(_family(address), index, state, flags, 0)
     body += attribute(NDA_DST, address) + attribute(NDA_LLADDR, mac)
     if protocol:
         body += attribute(NDA_PROTOCOL, bytes([protocol]))
@@ -69,7 +88,7 @@ def parse_neighbour(body: bytes) -> NeighbourMessage:
     """Read the body of an RTM_NEWNEIGH message. Raises Malformed."""
     if len(body) < _NDMSG.size:
         raise Malformed(f"a neighbour message of {len(body)} bytes")
-    _, ifindex, state, _flags, _kind = _NDMSG.unpack_from(body)
+    _, ifindex, state, flags, _kind = _NDMSG.unpack_from(body)
     address = mac = b""
     protocol = 0
     for attr, start, end in attributes_of(body, _NDMSG.size):
@@ -79,4 +98,5 @@ def parse_neighbour(body: bytes) -> NeighbourMessage:
             mac = body[start:end]
         elif attr == NDA_PROTOCOL and end > start:
             protocol = body[start]
-    return NeighbourMessage(ifindex, address, mac, bool(state & NUD_PERMANENT), protocol)
+    kept = flags & (NTF_ROUTER | NTF_EXT_LEARNED)
+    return NeighbourMessage(ifindex, address, mac, bool(state & NUD_PERMANENT), protocol, state, kept)

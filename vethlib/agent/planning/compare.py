@@ -12,7 +12,7 @@ from vethlib.addresses import Identity, as_address, identity_of
 from vethlib.agent.config.mark import ADDRESS_PROTO, Mark, alias_of, read_alias
 from vethlib.agent.config.model import IPV6_MIN_MTU, Interface
 from vethlib.agent.reasons import Reason, needs_rebuild
-from vethlib.endfields.table import FIELDS
+from vethlib.endfields.table import FIELDS, TAKES_LATE
 from vethlib.links import Address, Link
 
 from .detection import duplicates, unusable
@@ -29,9 +29,6 @@ __all__ = [
     "will_expire",
 ]
 
-
-_TAKES_LATE = frozenset({"name", "mac", "mtu", "ipv6", "master"})
-"""The fields whose change may remove routes or neighbours (before Linux 6.2, a link is renamed while it is down)."""
 
 DEFAULT_MTU = 1500  # ETH_DATA_LEN, which ether_setup() gives to a veth
 
@@ -122,10 +119,10 @@ def change_of(
     change = ChangeLink(interface, ref, seen.place, link.index, link.name, changes, seen=seen, mark=mark)
     if not interface.link_only:
         change = _with_addresses(change, seen, peer)
-        if change.takes_addresses or not _TAKES_LATE.isdisjoint(changes):
-            # The kernel removes routes with the addresses that they need, and neighbours with the MAC.
-            late = {name: value for name, value in seen.further.items() if FIELDS[name].late and value}
-            change = replace(change, changes={name: (value, value) for name, value in late.items()} | changes)
+        causes = [*changes, "addresses"] if change.takes_addresses else changes
+        if at_stake := {name for cause in causes for name in TAKES_LATE.get(cause, ())}:
+            late = {name: (value, value) for name, value in seen.further.items() if name in at_stake and value}
+            change = replace(change, changes=late | changes)
     return None if change.is_empty else change
 
 

@@ -92,12 +92,18 @@ class ChangingSession(SessionBase):
         address as a given one is replaced, no matter who added it. `offload` is as for an End, or what :meth:`fields`
         has returned.
 
+        With some changes, the kernel removes routes and permanent neighbours: with another MAC, the removal of an
+        address, ipv6=False or an MTU below 1280, when a link joins or leaves a VRF, and before Linux 6.2 when a link
+        that is up is renamed. Those of vethlib are restored, as far as the link can still have them; those of other
+        programs are lost.
+
         With `index`, the link is changed only if it still has that ifindex; with `only_if`, only if
         ``only_if(link, birth)`` is true, as for :meth:`delete_many`. With `wait`, wait up to that many seconds
         until the link is up and its addresses usable.
 
         Raises LinkNotFound, LinkExists (`new_name` is taken) or NetlinkError, which names the setting; nothing has
-        changed then.
+        changed then. What the kernel has removed meanwhile is restored, whoever added it, except proxy entries of the
+        neighbour table and what stacked links have lost. A note lists what could not be restored.
         """
         name, netns, seen = locate(name, netns)
         index = seen if index is None else check_index(index)
@@ -220,7 +226,7 @@ class ChangingSession(SessionBase):
         `index`, only if the link still has that ifindex. Raises LinkNotFound, NetnsNotFound, NetlinkError.
         """
         with loading:
-            from vethlib.session.write.restore import restore_addresses  # for a rollback
+            from vethlib.session.write.restoring.addresses import restore_addresses  # for a rollback
 
         name, netns, seen = locate(name, netns)
         index = seen if index is None else check_index(index)

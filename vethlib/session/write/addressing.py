@@ -104,6 +104,10 @@ class Goal(Value):
             *(give(address, self.index) for address in after.give),
         ]
 
+    def takes(self, present: Sequence[Address]) -> bool:
+        """Return whether an address may be removed, even if only to be added again after others."""
+        return bool(self._unwanted(present)) or (bool(self.order) and any(not each.by_kernel for each in present))
+
     def unmet(self, present: Sequence[Address]) -> list[Step]:
         """Return the steps that are still needed after :meth:`first`; none if the goal is reached."""
         rest = replace(self, again=_differing(present, self.add))

@@ -1,10 +1,11 @@
 """Changing one link: completely, or not at all.
 
 Each field is a message of its own, so that a refusal names its field, and comes with the messages that undo it. If one
-is refused, those that succeeded are undone, last first; then addresses are restored as they were read
-(:mod:`.linksteps`). The kernel goes on after a message that it refuses, so they are sent in up to three datagrams:
-those that can be undone without a trace, then the name, then those that remove something. The former name can become
-an alternative one only then, too. Finally the addresses are read, and missing ones are added (:mod:`.addressing`).
+is refused, those that succeeded are undone, last first; then addresses, routes and neighbours are restored as they
+were read (:mod:`.linksteps`, :mod:`.restoring`). The kernel goes on after a message that it refuses, so they are sent
+in up to three datagrams: those that can be undone without a trace, then the name, then those that remove something. The
+former name can become an alternative one only then, too. Finally the addresses are read, and missing ones are added
+(:mod:`.addressing`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from vethlib._nl.link import LinkMessage, set_link
 from vethlib._values import replace
 from vethlib.addresses import Address
 from vethlib.endfields.checks import IPV6_MIN_MTU, check_ipv6
-from vethlib.endfields.table import ALTNAMES, FIELDS, MASTER, Step
+from vethlib.endfields.table import ALTNAMES, FIELDS, LATE, MASTER, TAKES_LATE, Step
 from vethlib.errors import InvalidValue, LinkExists, NetlinkError
 from vethlib.links import IPInterface, Link, describe
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
@@ -70,6 +71,24 @@ class Change(NamedTuple):
         early = MASTER in self.fields
         return self.has_addresses or switched or early or self.mtu_after(before) < IPV6_MIN_MTU
 
+    def takes_late(self, before: LinkMessage, goal: Goal | None, addresses: Sequence[Address]) -> set[str]:
+        """Return the late fields of which the kernel may remove something along with the change.
+
+        A rename is not among its causes, because that is so only if the kernel refuses it at first.
+        """
+        causes = {"mac", MASTER} & self.fields.keys()
+        causes |= {
+            cause
+            for cause, holds in (
+                ("up", self.up is False and before.up),
+                ("ipv6", self.ipv6 is False and before.ipv6),
+                ("mtu", self.mtu_after(before) < IPV6_MIN_MTU <= before.mtu),
+                ("addresses", goal is not None and goal.takes(addresses)),
+            )
+            if holds
+        }
+        return {name for cause in causes for name in TAKES_LATE[cause]}
+
     def mtu_after(self, before: LinkMessage) -> int:
         """Return the MTU that the link is to have."""
         mtu: int = self.fields.get("mtu", before.mtu)
@@ -87,9 +106,10 @@ def change(namespaces: Namespaces, target: Target, wanted: Change) -> Link:
     goal = _goal(before.ifindex, addresses, wanted) if wanted.has_addresses else None
     _check_mtu(before, addresses, wanted, goal)
     present = _present(namespaces, place, before, wanted)
-    late = {name: value for name, value in present.items() if FIELDS[name].late}
     direct = {name: value for name, value in present.items() if FIELDS[name].direct}
-    sent = LinkSteps(namespaces, target, before, addresses if touches else None, direct, late)
+    sent = LinkSteps(namespaces, target, before, addresses if touches else None, direct)
+    sent.late.read(wanted.takes_late(before, goal, addresses))
+    sent.late.read([name for name in LATE if name in wanted.fields], only_own=True)
     steps = list(_steps(before, addresses, wanted, goal, present))
     try:
         return _carry_out_or_undo(sent, steps, goal, wanted)
@@ -110,8 +130,8 @@ def _with_master(namespaces: Namespaces, target: Target, wanted: Change) -> Chan
 
 
 def _present(namespaces: Namespaces, place: OpenNetns, before: LinkMessage, wanted: Change) -> dict[str, Any]:
-    """Return the values that the fields to be changed have now."""
-    further = {name: value for name, value in wanted.fields.items() if FIELDS[name].read is None}
+    """Return the values that the fields to be changed have now, except the late ones."""
+    further = {name: value for name, value in wanted.fields.items() if FIELDS[name].read is None and name not in LATE}
     present = read_further(namespaces, place, before, further) if further else {}
     return present | {name: read(before) for name in wanted.fields if (read := FIELDS[name].read) is not None}
 
@@ -154,7 +174,11 @@ def _carry_out(sent: LinkSteps, steps: Sequence[Sequence[Step]], goal: Goal | No
     if direct := {field: value for field, value in wanted.fields.items() if FIELDS[field].direct}:
         sent.write_settings(name, direct)
     link = read_link(sent.namespaces, sent.target.renamed(name)) if goal is None else _reach(sent, goal, name)
-    sent.reach_late({field: value for field, value in wanted.fields.items() if FIELDS[field].late})
+    sent.reach_late({field: value for field, value in wanted.fields.items() if field in LATE})
+    if link.up:
+        for field in LATE:
+            if field not in wanted.fields:
+                sent.late.keep_own(field)
     if wanted.ipv6 not in (None, link.ipv6):
         refused = Outcome(errno.EBUSY, "", ())
         says = f"another program keeps changing net.ipv6.conf.{name}.disable_ipv6"
@@ -186,7 +210,7 @@ def _steps(
     changes = {
         name: list(field.steps(index, present[name], wanted.fields[name]))
         for name, field in FIELDS.items()
-        if name in wanted.fields and not field.late
+        if name in wanted.fields and name not in LATE
     }
     renames, former = _rename_steps(before, wanted), list[Step]()
     if renames and before.name in wanted.fields.get(ALTNAMES, ()):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from vethlib._nl.batch import LOST, Exchange, Outcome
 from vethlib._nl.link import LinkMessage, get_link, parse_link, set_link
 from vethlib.addresses import Address
-from vethlib.endfields.table import FIELDS, ROUTES, Step
+from vethlib.endfields.table import FIELDS, LATE, ROUTES, TAKES_LATE, Step
 from vethlib.errors import LinkExists, NetlinkError, VethError
 from vethlib.links import describe
 from vethlib.session.core.ipv6 import enable_ipv6, is_disabled, switch_ipv6
@@ -23,7 +24,8 @@ from vethlib.session.read.reading import addresses_of, read_addresses
 from vethlib.session.read.target import Target, read_body
 
 from .addressing import give
-from .restore import restore_addresses
+from .restoring.addresses import restore_addresses
+from .restoring.late import LateFields
 
 if TYPE_CHECKING:
     from vethlib.endfields.routes import Route
@@ -47,7 +49,6 @@ class LinkSteps:
         before: LinkMessage,
         addresses: Sequence[Address] | None,
         direct: Mapping[str, Any] = MappingProxyType({}),
-        late: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self.namespaces = namespaces
         self.target = target
@@ -57,7 +58,7 @@ class LinkSteps:
         self._had_ipv6: bool | None = None  # before it was switched
         self._direct = direct  # what is no message and is to be changed, as it was
         self._wrote_settings = False
-        self._late = late  # the late fields to be changed, as they were
+        self.late = LateFields(namespaces, target, before.ifindex)
         self._is_undone = False
 
     def send(self, steps: Sequence[Step]) -> None:
@@ -133,13 +134,9 @@ class LinkSteps:
     def _change_late(self, wanted: Mapping[str, Any]) -> None:
         present = read_further(self.namespaces, self.target.place, self.before, wanted) if wanted else {}
         for name, value in wanted.items():
-            # They are undone by :meth:`_give_late_back`, once the link has its addresses again.
+            # What they were is in `late`, and they are undone once the link has its addresses again.
             steps = [step._replace(undo=()) for step in FIELDS[name].steps(self.before.ifindex, present[name], value)]
             self.send(steps)
-
-    def _give_late_back(self) -> None:
-        if self._sent and self._late:
-            self.reach_late(self._late)
 
     def keep_addresses(self) -> None:
         """Add the addresses again that the first steps have cost the link."""
@@ -152,6 +149,7 @@ class LinkSteps:
             return self._send([step])[0]
         index = link.ifindex
         addresses = addresses_of(read_addresses(self.namespaces, self.target.place, index))
+        self.late.read(TAKES_LATE["name"])
         down, up = Step("down", set_link(index, up=False)), Step("up", set_link(index, up=True))
         lost = [give(address, index) for address in reversed(addresses) if address.interface.version == 6]
         back = [down.request, *step.undo, *(readded.request for readded in lost), up.request]
@@ -164,18 +162,27 @@ class LinkSteps:
         """
         if not self._is_undone:
             failures: list[str] = []
-            steps = (
+            steps: tuple[Callable[[], None], ...] = (
+                self._read_late,
                 self._take_back,
                 self._write_settings_back,
                 self._switch_ipv6_back,
                 self._give_addresses_back,
-                self._give_late_back,
+                *(partial(self._restore_late, name) for name in LATE),
             )
             undo_all((step, lambda error: failures.append(str(error))) for step in steps)
             self._is_undone = not failures
             if cause is not None:
                 for failure in failures:
                     note(cause, failure)
+
+    def _read_late(self) -> None:
+        if self._sent:
+            self.late.read_rest()
+
+    def _restore_late(self, name: str) -> None:
+        if self._sent:
+            self.late.restore(name)
 
     def _take_back(self) -> None:
         done = [

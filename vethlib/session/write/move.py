@@ -22,7 +22,7 @@ from vethlib.session.read.reading import addresses_of, find, find_known, read_ad
 from vethlib.session.read.target import Target
 
 from .change import Change, change
-from .restore import restore_addresses
+from .restoring.addresses import restore_addresses
 
 __all__ = ["move"]
 

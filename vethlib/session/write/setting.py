@@ -45,8 +45,8 @@ def only_setting(given: Mapping[str, Any], *, up: bool | None = None) -> Setting
     if len(given) != 1:
         return None
     ((name, value),) = given.items()
-    # Below the minimum of IPv6, the kernel removes addresses.
-    if name == "mtu" and value < IPV6_MIN_MTU:
+    # Below the minimum of IPv6, the kernel removes addresses, and with the MAC neighbours.
+    if (name == "mtu" and value < IPV6_MIN_MTU) or name == "mac":
         return None
     field = FIELDS[name]
     return None if field.attribute is None else Setting(field.describe(value), field.attribute(value))

@@ -14,8 +14,7 @@ from vethlib.session.core.namespaces import Namespaces, OpenNetns
 from vethlib.session.core.refusal import refusal
 from vethlib.session.read.reading import addresses_of, read_addresses
 from vethlib.session.read.target import Target
-
-from .addressing import ROUNDS, give, take
+from vethlib.session.write.addressing import ROUNDS, give, take
 
 __all__ = ["restore_addresses"]
 

@@ -1,0 +1,175 @@
+"""Routes and neighbours over a link that is changed: a failed change loses none, and a successful one none of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.live.configuring import without_detection
+from tests.witness import addresses, ip
+from vethlib import End, LinkExists, Neighbour, NetlinkError, Route, Session, Veth
+from vethlib._nl.batch import Exchange
+from vethlib.session.core.namespaces import Namespaces, OpenNetns
+
+MAC, OTHER = "02:00:00:00:00:09", "02:00:00:00:00:55"
+ROUTES = [
+    Route("10.7.0.0/16", via="10.0.0.2", src="10.0.0.1"),
+    Route("10.8.0.0/16", metric=7, table=77),
+    Route("fd07::/64", via="fd00::2", mtu=1400),
+]
+NEIGHBOURS = [Neighbour("10.0.0.9", MAC), Neighbour("fd00::9", MAC)]
+
+
+@pytest.fixture
+def blue(blue: str) -> str:
+    without_detection(blue)
+    return blue
+
+
+def dependents(name: str = "a") -> list[str]:
+    """Return the routes over a link that the kernel has not made, and its neighbours that nothing learned, as words."""
+    found = []
+    for family in ("-4", "-6"):
+        for each in ip(family, "route", "show", "dev", name, "table", "all", netns="blue"):
+            if each.get("protocol") not in ("kernel", "redirect", "ra"):
+                found.append(" ".join(f"{key} {value}" for key, value in sorted(each.items()) if key != "flags"))
+    for each in ip("neighbour", "show", "dev", name, "nud", "all", netns="blue"):
+        if each.get("state") in (["PERMANENT"], ["NOARP"]) and not each["lladdr"].startswith(("33:33", "01:00:5e")):
+            known = ("dst", "lladdr", "state", "protocol", "router")
+            found.append(" ".join(f"{key} {each[key]}" for key in known if key in each))
+    return sorted(found)
+
+
+def make(session: Session) -> None:
+    """Make a link with routes and neighbours of vethlib and of another program, and one called "taken"."""
+    given = ["10.0.0.1/24", "fd00::1/64"]
+    session.create(Veth(End("a", "blue", addresses=given, routes=ROUTES, neighbours=NEIGHBOURS), End("b", "blue")))
+    ip("link", "add", "name", "taken", "type", "bridge", netns="blue")
+    ip("route", "add", "10.70.0.0/16", "via", "10.0.0.2", "dev", "a", "proto", "186", "metric", "5", netns="blue")
+    ip("route", "add", "10.71.0.0/16", "via", "172.16.0.1", "dev", "a", "onlink", "table", "300", netns="blue")
+    ip("route", "add", "unreachable", "10.72.0.0/16", netns="blue")
+    ip("route", "add", "fd70::/64", "via", "fd00::2", "dev", "a", "proto", "186", netns="blue")
+    ip("neighbour", "add", "10.0.0.7", "lladdr", MAC, "dev", "a", "nud", "permanent", netns="blue")
+    ip("neighbour", "add", "10.0.0.8", "lladdr", MAC, "dev", "a", "nud", "noarp", "protocol", "186", netns="blue")
+    ip("neighbour", "add", "fd00::8", "lladdr", MAC, "router", "dev", "a", "nud", "permanent", netns="blue")
+
+
+COSTLY: list[dict[str, Any]] = [
+    {"up": False},
+    {"mac": OTHER},
+    {"mtu": 1000, "addresses": ["10.0.0.1/24"]},
+    {"ipv6": False, "addresses": ["10.0.0.1/24"]},
+    {"master": "taken"},
+    {"addresses": ["10.0.0.1/24 brd 10.0.0.255"]},
+    {"addresses": []},
+    {"remove_addresses": ["10.0.0.1/24"]},
+    {"add_addresses": ["10.0.0.3/24"]},
+    {"routes": [], "neighbours": []},
+    {"routes": [Route("10.7.0.0/16")], "mac": OTHER},
+    {"neighbours": [Neighbour("10.0.0.8", OTHER), Neighbour("fd00::8", OTHER), Neighbour("10.0.0.7", MAC)]},
+]
+
+
+@pytest.mark.parametrize("asked", COSTLY, ids=lambda asked: " ".join(asked))
+@pytest.mark.parametrize("refused", [{"new_name": "taken"}, {"altnames": ["taken"]}, {"sysctls": {"rp_filter": "x"}}])
+def test_a_change_that_is_refused_leaves_every_route_and_neighbour(
+    session: Session, blue: str, asked: dict[str, Any], refused: dict[str, Any]
+) -> None:
+    make(session)
+    before, had = dependents(), addresses("a", "blue")
+    with pytest.raises(NetlinkError):
+        session.set("a", "blue", **asked, **refused)
+    assert dependents() == before
+    assert addresses("a", "blue") == had
+    assert len(before) == 3 + 2 + 3 + 3
+
+
+@pytest.mark.parametrize("asked", COSTLY, ids=lambda asked: " ".join(asked))
+def test_a_change_that_is_interrupted_leaves_every_route_and_neighbour(
+    session: Session, blue: str, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(session)
+    before = dependents()
+    run = Namespaces.run
+
+    def interrupted(self: Namespaces, place: OpenNetns, exchange: Exchange) -> None:
+        run(self, place, exchange)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Namespaces, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        session.set("a", "blue", **asked)
+    assert dependents() == before
+
+
+def test_an_address_that_is_added_in_vain_to_a_link_without_any_costs_no_route(session: Session, blue: str) -> None:
+    session.create(Veth(End("a", "blue"), End("b", "blue")))
+    ip("link", "add", "name", "taken", "type", "bridge", netns="blue")
+    ip("route", "add", "10.70.0.0/16", "dev", "a", "proto", "186", netns="blue")
+    session.set("a", "blue", routes=[Route("10.8.0.0/16")])
+    before = dependents()
+    assert len(before) == 2
+    with pytest.raises(LinkExists):
+        session.set("a", "blue", add_addresses=["10.0.0.1/24"], new_name="taken")
+    assert dependents() == before
+
+
+def test_one_route_that_cannot_be_restored_costs_no_neighbour_and_no_other_route(
+    session: Session, blue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(session)
+    before = dependents()
+    run = Namespaces.run
+    done: list[int] = []
+
+    def meddling(self: Namespaces, place: OpenNetns, exchange: Exchange) -> None:
+        run(self, place, exchange)
+        if not done:
+            done.append(1)
+            ip("link", "set", "taken", "up", netns="blue")
+            ip("route", "add", "10.8.0.0/16", "metric", "7", "table", "77", "dev", "taken", netns="blue")
+
+    monkeypatch.setattr(Namespaces, "run", meddling)
+    with pytest.raises(LinkExists):
+        session.set("a", "blue", up=False, new_name="taken")
+    kept = dependents()
+    assert [each for each in before if each not in kept and "10.8.0.0/16" not in each] == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "lost"),
+    [
+        ({"mac": OTHER}, lambda each: False),
+        ({"mac": OTHER, "alias": "x"}, lambda each: False),
+        ({"mtu": 1000, "addresses": ["10.0.0.1/24"]}, lambda each: "fd0" in each),
+        ({"ipv6": False, "addresses": ["10.0.0.1/24"]}, lambda each: "fd0" in each),
+        ({"addresses": ["10.0.0.1/24 brd 10.0.0.255", "fd00::1/64"]}, lambda each: False),
+        ({"addresses": ["10.0.0.1/24", "fd00::1/64"], "master": "taken"}, lambda each: False),
+        ({"mtu": 1400}, lambda each: False),
+        ({"addresses": ["10.0.0.3/24"]}, lambda each: "10.7.0.0" in each),
+        ({"up": False}, lambda each: True),
+    ],
+    ids=lambda each: " ".join(each) if isinstance(each, dict) else "",
+)
+def test_a_change_keeps_the_routes_and_neighbours_of_vethlib_that_the_link_can_still_have(
+    session: Session, blue: str, asked: dict[str, Any], lost: Callable[[str], bool]
+) -> None:
+    make(session)
+    before = [each for each in dependents() if "protocol 118" in each]
+    assert len(before) == 5
+    session.set("a", "blue", **asked)
+    kept = [each for each in dependents() if "protocol 118" in each]
+    assert kept == [each for each in before if not lost(each)]
+
+
+def test_a_route_is_restored_when_its_source_has_been_checked_for_duplicates(session: Session, red: str) -> None:
+    given = End("a", red, addresses=["fd00::1/64"], routes=[Route("fd07::/64", via="fd00::2", src="fd00::1")])
+    session.create(Veth(given, End("b", red)), wait=10)
+    ip("link", "add", "name", "taken", "type", "bridge", netns=red)
+    with pytest.raises(LinkExists) as caught:
+        session.set("a", red, up=False, new_name="taken")
+    assert getattr(caught.value, "__notes__", []) == []
+    (route,) = ip("-6", "route", "show", "proto", "118", netns=red)
+    assert (route["dst"], route["prefsrc"]) == ("fd07::/64", "fd00::1")

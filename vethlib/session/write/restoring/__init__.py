@@ -1,0 +1,1 @@
+"""Addresses, routes and neighbours that a change costs a link: read before it, and restored as they were."""

@@ -1,0 +1,180 @@
+"""Routes and neighbours over a link, read before a change that may cost them (``TAKES_LATE``), and restored.
+
+1. They are kept as they were read, whoever has added them: a route or a neighbour of another program is restored with
+   its own protocol and flags.
+2. After a failed change, all of them are restored, and those of vethlib that were not there before are removed. After a
+   successful one, only those of vethlib are, as far as the link can still have them: the other programs receive the
+   events of the link, and decide themselves.
+3. Each is a request of its own, so that a refused one costs no other. A route whose source is still checked for
+   duplicates is restored when that is done (:mod:`vethlib.session.write.sources`).
+
+Not restored is what the kernel has made itself, and proxy entries of the neighbour table.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from ipaddress import IPv6Address, ip_address
+from operator import attrgetter
+from socket import AF_INET, AF_INET6
+from typing import Final, NamedTuple
+
+from vethlib._nl.batch import Outcome
+from vethlib._nl.dependents.kept import delete_kept, kept_route, protocol_of, restore_kept
+from vethlib._nl.dependents.neighbour import (
+    NeighbourMessage,
+    del_neighbour,
+    dump_neighbours,
+    new_neighbour,
+    parse_neighbour,
+)
+from vethlib._nl.dependents.route import dump_routes_over
+from vethlib._nl.torn import read as repeat_if_torn
+from vethlib.endfields.neighbours import PROTO as NEIGHBOUR_PROTO
+from vethlib.endfields.routes import PROTO
+from vethlib.endfields.table import NEIGHBOURS, ROUTES
+from vethlib.links import describe
+from vethlib.session.core.namespaces import Namespaces
+from vethlib.session.core.refusal import loading, refusal
+from vethlib.session.read.target import Target
+
+__all__ = ["LateFields"]
+
+# The link is gone, or has no IPv6 (any more).
+_NONE_OVER_IT: Final = (errno.ENODEV, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
+
+# It exists again, it is gone already; or the link is gone, with everything.
+_AS_GOOD_AS_RESTORED: Final = (0, errno.EEXIST, errno.ESRCH, errno.ENOENT, errno.ENODEV)
+
+
+class LateFields:
+    """The routes and neighbours that a link had before a change."""
+
+    def __init__(self, namespaces: Namespaces, target: Target, index: int) -> None:
+        self._namespaces = namespaces
+        self._target = target
+        self._index = index
+        self._before: dict[str, Sequence[bytes]] = {}
+        self._only_own = False  # of the routes, those of vethlib
+
+    def read(self, names: Iterable[str], *, only_own: bool = False) -> None:
+        """Read those of these fields that have not been read; with `only_own`, of the routes only those of vethlib."""
+        for name in names:
+            if name not in self._before:
+                self._before[name] = self._read(name, PROTO if only_own else 0)
+                self._only_own = self._only_own or (only_own and name == ROUTES)
+
+    def read_rest(self) -> None:
+        """Read everything that the change could not cost the link, before it is undone."""
+        self.read((ROUTES, NEIGHBOURS))
+        if self._only_own:
+            own, present = self._before[ROUTES], self._read(ROUTES, 0)
+            self._before[ROUTES] = [*own, *(body for body in present if not _OF[ROUTES].is_own(body))]
+            self._only_own = False
+
+    def restore(self, name: str) -> None:
+        """Make a field what it was. Raises NetlinkError for the first route or neighbour that is refused."""
+        if name not in self._before:
+            return
+        for what, outcome in self._carry_out(name, self._before[name]):
+            if outcome.errno not in _AS_GOOD_AS_RESTORED:
+                where = describe(self._target.name, self._target.netns)
+                raise refusal(outcome, f"restore {what} of {where}", self._target.netns)
+
+    def keep_own(self, name: str) -> None:
+        """Restore what vethlib had added, as far as the link can have it after the change."""
+        own = [body for body in self._before.get(name, ()) if _OF[name].is_own(body)]
+        if own:
+            self._carry_out(name, own, keep=True)
+
+    def _read(self, name: str, protocol: int) -> Sequence[bytes]:
+        bodies: list[bytes] = []
+        for request in _OF[name].dumps(self._index, protocol):
+            dump = partial(self._namespaces.dump, self._target.place, request, bytes, 1)
+            outcome = repeat_if_torn(dump, patience=self._namespaces.patience)
+            if outcome.errno and outcome.errno not in _NONE_OVER_IT:
+                raise refusal(outcome, f"list the {name}", self._target.netns)
+            bodies += outcome.bodies
+        return bodies
+
+    def _carry_out(self, name: str, before: Sequence[bytes], *, keep: bool = False) -> Sequence[tuple[str, Outcome]]:
+        done = self._attempt(name, before, keep=keep)
+        if name == ROUTES and any(outcome.errno == errno.EINVAL for _, outcome in done) and self._await_sources(before):
+            done = self._attempt(name, before, keep=keep)
+        return done
+
+    def _attempt(self, name: str, before: Sequence[bytes], *, keep: bool) -> Sequence[tuple[str, Outcome]]:
+        steps = list(_OF[name].steps(self._index, before, self._read(name, 0), keep=keep))
+        requests = [request for _, request in steps]
+        outcomes = self._namespaces.exchange(self._target.place, requests) if requests else ()
+        return list(zip([what for what, _ in steps], outcomes, strict=True))
+
+    def _await_sources(self, before: Sequence[bytes]) -> bool:
+        """Wait until the sources of routes have been checked for duplicates; return whether a route has any."""
+        with loading:
+            from vethlib.session.write.sources import until_checked  # for few routes
+
+        routes = (kept_route(body, self._index) for body in before)
+        sources = {IPv6Address(route.source) for route in routes if route is not None and len(route.source) == 16}
+        if sources:
+            until_checked(self._namespaces, {(self._target.place, self._index): sources})
+        return bool(sources)
+
+
+def _route_steps(
+    index: int, before: Sequence[bytes], now: Sequence[bytes], *, keep: bool
+) -> Iterator[tuple[str, bytes]]:
+    """Yield first what deletes routes, then those without a gateway, over which the others may lead."""
+    were, are = (
+        dict.fromkeys(route for body in bodies if (route := kept_route(body, index))) for bodies in (before, now)
+    )
+    gone = [route for route in were if route not in are]
+    surplus = {route.key: route for route in are if route not in were and route.protocol == PROTO}
+    keys = {route.key for route in gone}
+    for key, route in surplus.items():
+        if key not in keys and not keep:
+            yield f"no route {route}", delete_kept(route)
+    for route in sorted(gone, key=attrgetter("has_gateway")):
+        yield f"the route {route}", restore_kept(route, replace=route.key in surplus)
+
+
+def _neighbour_steps(
+    index: int, before: Sequence[bytes], now: Sequence[bytes], *, keep: bool
+) -> Iterator[tuple[str, bytes]]:
+    """Yield the removal of each that differs, because the kernel does not change a protocol to none."""
+    were, are = ({each.address: each for each in _configured(index, bodies)} for bodies in (before, now))
+    for address, present in () if keep else are.items():
+        if present != were.get(address) and (address in were or present.protocol == NEIGHBOUR_PROTO):
+            yield f"no neighbour {ip_address(address)}", del_neighbour(index, address)
+    for address, each in were.items():
+        if address not in are if keep else each != are.get(address):
+            request = new_neighbour(index, address, each.mac, each.protocol, each.state, each.flags)
+            yield f"the neighbour {ip_address(address)}", request
+
+
+def _configured(index: int, bodies: Iterable[bytes]) -> Iterator[NeighbourMessage]:
+    return (each for each in map(parse_neighbour, bodies) if each.ifindex == index and each.is_configured)
+
+
+class _Kind(NamedTuple):
+    """How a field is read, of one protocol or of all (0), and restored or, after a change, kept."""
+
+    dumps: Callable[[int, int], Iterable[bytes]]
+    is_own: Callable[[bytes], bool]
+    steps: Callable[..., Iterator[tuple[str, bytes]]]
+
+
+_OF: Final = {
+    ROUTES: _Kind(
+        lambda index, protocol: [dump_routes_over(family, index, protocol) for family in (AF_INET, AF_INET6)],
+        lambda body: protocol_of(body) == PROTO,
+        _route_steps,
+    ),
+    NEIGHBOURS: _Kind(
+        lambda index, _: [dump_neighbours(index)],
+        lambda body: parse_neighbour(body).protocol == NEIGHBOUR_PROTO,
+        _neighbour_steps,
+    ),
+}
