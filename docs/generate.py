@@ -83,7 +83,8 @@ _COMMAND_LINE = """\
 page, which is generated from vethlib/cli/arguments.
 
 - Every command takes `--json`, which turns results and errors into JSON, and `--color`, as `ip` does.
-- Defaults of flags may come from the environment: `VETHLIB_LABEL` for `--label`, `VETHLIB_ONCE=1` for `--once`.
+- After `--`, no word is a flag: `vethctl show -- -x` shows a link that is called `-x`.
+- Some flags have a variable for their default, [listed below](#variables). A flag on the command line wins.
 - NETNS is a name (`ns1`, `netns:ns1`), `pid:42`, `path:/proc/42/ns/net` or `fd:7`; the default is this namespace.
 - PATH is a JSON file with one interface or a list, a directory of `*.json` files, or `-` for stdin.
 
@@ -98,11 +99,25 @@ page, which is generated from vethlib/cli/arguments.
 """
 
 
+_ABOUT_VARIABLES = """\
+A flag has a variable if it describes the surroundings, such as where the store is, or configures the agent, all of
+whose flags have one. No other flag has: a variable that is set for something else, as by a
+[hook](../how-to/notify.md), must not change what a command does to a link or a store.
+
+A flag without a value is set by `1`, `true`, `yes` or `on`. `VETHLIB_HOOK` has one hook per line, and `VETHLIB_LIMIT` a
+list separated by commas. `MICROSERVICE_LABEL` is used for `--label` if `VETHLIB_LABEL` is not set. `VETHLIB_DEBUG` is
+not the default of a flag: `nl` prints every netlink message, `traceback` the traceback of an unexpected error.
+`vethctl doctor` reports variables that have no effect."""
+
+
 def command_line() -> str:
     """All commands, in the order of `vethctl --help`."""
     commands = list(_commands())
     sections = [f"[{name}](#{name})" for name, _, _ in commands]
     text = _COMMAND_LINE + " · ".join(sections) + "\n"
+    text += f"\n## Variables\n\n{_ABOUT_VARIABLES}\n\n| variable | flag | of |\n|---|---|---|\n"
+    for variable, (flag, owners) in _variables(commands).items():
+        text += f"| `{variable}` | `{flag}` | {', '.join(owners)} |\n"
     for name, command, parser in commands:
         text += f"\n## {name}\n\n{command.summary[0].upper()}{command.summary[1:]}.\n"
         text += f"\n```text\nvethctl {command.usage}\n```\n"
@@ -112,6 +127,20 @@ def command_line() -> str:
         if command.more:
             text += f"\n```text\n{command.more.strip()}\n```\n"
     return text
+
+
+def _variables(commands: list[tuple[str, Command, Parser]]) -> dict[str, tuple[str, list[str]]]:
+    """The flag of each variable, and the commands that have it."""
+    from vethlib.cli.arguments.parser import Parser
+    from vethlib.cli.arguments.shared import add_common
+
+    common = Parser("", "", "")
+    add_common(common)
+    variables = {name: (flag, ["all commands"]) for name, flag in common.variables.items()}
+    for command, _, parser in commands:
+        for name, flag in parser.variables.items():
+            variables.setdefault(name, (flag, []))[1].append(command)
+    return dict(sorted(variables.items()))
 
 
 def _commands() -> Iterator[tuple[str, Command, Parser]]:
@@ -164,7 +193,7 @@ files, or, as an agent, those configured in a directory or an etcd.
 \\fIPATH\\fR is a JSON file, a directory of *.json files, or \\- for stdin.
 .PP
 Every command takes \\fB\\-\\-json\\fR, which turns results and errors into JSON, and
-\\fB\\-\\-color\\fR[=auto|always|never].
+\\fB\\-\\-color\\fR[=auto|always|never]. After \\-\\-, no word is a flag.
 .SH COMMANDS
 """
 _MAN_END = """\
@@ -174,7 +203,9 @@ pending; 4 tried and undone (apply \\-\\-try).
 .B vethctl diff
 exits with 0 if there is no difference, and with 1 otherwise.
 .SH ENVIRONMENT
-Defaults of flags may come from variables: VETHLIB_LABEL for \\-\\-label, VETHLIB_ONCE=1 for \\-\\-once.
+Some flags have a variable for their default: VETHLIB_LABEL for \\-\\-label, VETHLIB_ONCE=1 for \\-\\-once. These are
+{variables}.
+A flag on the command line wins. VETHLIB_HOOK has one hook per line, VETHLIB_LIMIT a list separated by commas.
 MICROSERVICE_LABEL is the default of \\-\\-label. NO_COLOR turns colours off.
 VETHLIB_DEBUG=nl prints every decoded netlink message on stderr;
 VETHLIB_DEBUG=traceback prints the traceback of an unexpected error.
@@ -195,14 +226,15 @@ def man_page() -> str:
     from vethlib import __version__
 
     text = _MAN.format(version=__version__)
-    for name, command, parser in _commands():
+    commands = list(_commands())
+    for name, command, parser in commands:
         text += f".SS {name}\n.B vethctl {_roff(command.usage)}\n.PP\n"
         text += f"{_roff(command.summary[0].upper() + command.summary[1:])}.\n"
         for shown, says in _rows(parser):
             text += f".TP\n.B {_roff(', '.join(shown))}\n{_roff(says)}\n"
         if command.more:
             text += f".PP\n.nf\n{_roff(command.more.strip())}\n.fi\n"
-    return text + _MAN_END
+    return text + _MAN_END.format(variables=", ".join(_variables(commands)))
 
 
 def _roff(text: str) -> str:

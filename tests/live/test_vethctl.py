@@ -469,14 +469,65 @@ def test_flags_come_before_or_after_the_command_or_from_the_environment(
 def test_settings_from_the_environment_yield_to_flags(vethctl: Vethctl, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VETHLIB_MISSING_NETNS", "wait")
     assert vethctl("apply", PAIR).code == 3
-    monkeypatch.setenv("VETHLIB_DRY_RUN", "yes")
     assert vethctl("apply", PAIR, "--missing-netns=create").code == 0
-    assert ns.names() == []
-    monkeypatch.setenv("VETHLIB_DRY_RUN", "no")
-    monkeypatch.setenv("VETHLIB_TIMEOUT", "0.1")
-    monkeypatch.setenv("VETHLIB_PRUNE", "on")
-    assert vethctl("apply", PAIR, "--missing-netns=create").code == 0
-    assert vethctl("apply", "-", stdin="[]").out.splitlines()[0].startswith("- 'veth1'")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["set", "eth0@ns1", "--mtu", "1400"],
+        ["set", "other", "--mtu", "1400"],
+        ["move", "other", ""],
+        ["set", "other", "--down"],
+    ],
+    ids=" ".join,
+)
+def test_a_command_in_a_hook_renames_no_link(
+    vethctl: Vethctl, monkeypatch: pytest.MonkeyPatch, line: list[str]
+) -> None:
+    """The variables of a hook are about an interface of the agent, not about the link that the command changes."""
+    ns.Netns.create("ns1").close()
+    ip("link", "add", "other", "type", "veth", "peer", "name", "eth0", "netns", "ns1")
+    for name, text in {
+        "NAME": "uplink",
+        "PEER": "down",
+        "STATE": "CONFIGURED",
+        "NETNS": "netns:ns1",
+        "UP": "1",
+    }.items():
+        monkeypatch.setenv(f"VETHLIB_{name}", text)
+    said = vethctl(*line)
+    assert (said.code, said.err) == (0, "")
+    assert "uplink" not in {*names(), *names("ns1")}
+    assert not {"other", "uplink"} & {link["ifname"] for link in ip("link") if "UP" in link["flags"]}
+    assert vethctl("stats").code == 0
+
+
+@pytest.mark.parametrize("name", ["-x", "--json", "--down", "-br"])
+def test_a_link_whose_name_begins_with_a_hyphen_can_be_shown_set_moved_and_deleted(vethctl: Vethctl, name: str) -> None:
+    ns.Netns.create("ns1").close()
+    ip("link", "add", "name", name, "type", "veth", "peer", "name", "y")
+    assert [link["name"] for link in vethctl("show", "--json", "--", name).json] == [name]
+    assert vethctl("stats", "--json", "--", name).json["name"] == name
+    assert vethctl("set", "--mtu", "1400", "--", name).code == 0
+    assert (seen(name)["mtu"], seen("y")["mtu"]) == (1400, 1500)
+    assert vethctl("move", "--", name, "ns1").code == 0
+    assert (names(), names("ns1")) == ({"y"}, {name})
+    assert vethctl("delete", "--", f"{name}@ns1").code == 0
+    assert (names(), names("ns1")) == (set(), set())
+
+
+def test_a_variable_of_a_flag_that_does_not_apply_is_no_error(
+    vethctl: Vethctl, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, text in {"JSON": "1", "STATUS_DIR": str(tmp_path), "STORE": f"dir:{tmp_path}", "LABEL": "x"}.items():
+        monkeypatch.setenv(f"VETHLIB_{name}", text)
+    for line in (["graph"], ["stats"], ["netns", "list"], ["top", "--once"], ["diff", PAIR]):
+        assert vethctl(*line).code in (0, 1), line
+        assert vethctl(*line).err == "", line
+    assert vethctl("graph", "-o", str(tmp_path / "x.svg")).code == 0
+    assert (tmp_path / "x.svg").read_text().startswith("<svg")
+    assert vethctl("graph", "-o", str(tmp_path / "y.svg"), "--json").error["field"] == "--json"
 
 
 def test_colours_are_for_terminals_or_who_asks(vethctl: Vethctl, monkeypatch: pytest.MonkeyPatch) -> None:

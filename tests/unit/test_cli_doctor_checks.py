@@ -35,7 +35,7 @@ def test_a_missing_extra_comes_with_its_cure(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_variable_that_means_nothing_or_is_refused_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = {"SOTRE": "dir:/x", "LABEL": "a", "TIMEOUT": "soon", "DEBUG": "nl,more", "XYZ": "1"}
+    given = {"SOTRE": "dir:/x", "LABEL": "a", "LIMIT": "queues=x", "DEBUG": "nl,more", "XYZ": "1"}
     for name, text in given.items():
         monkeypatch.setenv(f"VETHLIB_{name}", text)
     found = by_name(doctor_checks.variables())
@@ -44,11 +44,25 @@ def test_a_variable_that_means_nothing_or_is_refused_is_named(monkeypatch: pytes
     assert {name.removeprefix("VETHLIB_"): one.problem for name, one in found.items()} == {
         "SOTRE": "unknown-variable",
         "LABEL": "",
-        "TIMEOUT": "invalid-value",
+        "LIMIT": "invalid-value",
         "DEBUG": "invalid-value",
         "XYZ": "unknown-variable",
     }
     assert found["VETHLIB_XYZ"].cure == "unset VETHLIB_XYZ: see vethctl COMMAND --help"
+
+
+def test_variables_of_hooks_and_of_flags_without_one_are_not_called_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in {"HOOK": "exec:/bin/true", "HOOK_TIMEOUT": "5", "LIMIT": "queues=8", "STATUS_DIR": "/x"}.items():
+        monkeypatch.setenv(f"VETHLIB_{name}", text)
+    for name in ("NAME", "PEER", "STATE", "ADDR", "MTU", "UP", "PRUNE", "TRY", "PREFIX"):
+        monkeypatch.setenv(f"VETHLIB_{name}", "1")
+    found = by_name(doctor_checks.variables())
+    assert {name.removeprefix("VETHLIB_") for name, one in found.items() if one.ok} == {
+        "HOOK",
+        "HOOK_TIMEOUT",
+        "LIMIT",
+        "STATUS_DIR",
+    }
 
 
 def test_the_store_that_commands_would_take_is_looked_at(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -70,7 +84,7 @@ def test_the_store_that_commands_would_take_is_looked_at(monkeypatch: pytest.Mon
 
 SENTENCES = {
     "a package": "grpcio is not installed: it connects to etcd: --store etcd://",
-    "a variable that is not known": "has no effect: no command has the flag --xyz",
+    "a variable that is not known": "has no effect: it is not the default of a flag",
     "a value of VETHLIB_DEBUG": "unknown: more",
     "a store": "dir:HERE has 2 interfaces for the label vpp1, of which 1 value cannot be used: b",
 }

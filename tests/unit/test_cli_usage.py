@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import Vethctl, runner
-from vethlib.cli.arguments import COMMANDS, parse
+from vethlib.cli.arguments import COMMANDS, parse, parser_of
 from vethlib.cli.arguments.parser import UsageError, seconds
 
 
@@ -36,7 +36,8 @@ def vethctl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
         (["show", "-d", "-br"], "-br/--brief: not allowed with -d/--details", "-br/--brief"),
         (["create", "a", "b", "--mtu", "big"], "--mtu 'big': must be an integer", "--mtu"),
         (["show", "etcd://h:1"], "'etcd://h:1' is a store", "--store"),
-        (["get", "--label", "etcd://u:s3@cret@h"], "'etcd://u:…@h' is a store", "--store"),
+        (["get", "etcd://u:s3@cret@h", "--label", "x"], "'etcd://u:…@h' is a store", "--store"),
+        (["help", "show", "etcd://h:1"], "'etcd://h:1' is a store", "--store"),
         (["doctor", "me"], "one argument too many: 'me'", "me"),
         (["netns", "remove", "x"], "list|add|del|exec 'remove': must be list, add, del or exec", "list|add|del|exec"),
     ],
@@ -68,8 +69,7 @@ def test_a_time_that_never_ends_or_is_none_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
-        ("VETHLIB_TIMEOUT", "x", "VETHLIB_TIMEOUT 'x': must be seconds, or a time as in 1m30s"),
-        ("VETHLIB_PRUNE", "maybe", "VETHLIB_PRUNE 'maybe': must be 1 or 0"),
+        ("VETHLIB_LOOPBACK", "x", "VETHLIB_LOOPBACK 'x': must be up or down"),
         ("VETHLIB_COLOR", "red", "VETHLIB_COLOR 'red': must be auto, always or never"),
         ("VETHLIB_JSON", "please", "VETHLIB_JSON 'please': must be 1 or 0"),
     ],
@@ -82,12 +82,104 @@ def test_a_bad_environment_variable_is_named(
     assert (said.code, said.err.splitlines()[0]) == (1, f"vethctl: {message}")
 
 
-def test_a_form_from_the_environment_yields_to_a_flag(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VETHLIB_BRIEF", "1")
-    assert parse(["show"]).form == "brief"
-    assert parse(["show", "-d"]).form == "details"
-    monkeypatch.setenv("VETHLIB_BRIEF", "")
-    assert parse(["show"]).form is None
+COMMANDS_AND_ARGUMENTS = [
+    ["set", "a", "--mtu", "1400"],
+    ["set", "a", "--down"],
+    ["move", "a", "ns1"],
+    ["create", "a", "b"],
+    ["delete", "a"],
+    ["netns", "add", "ns1"],
+    ["netns", "list"],
+    ["stats"],
+    ["show", "a"],
+    ["watch"],
+    ["top"],
+    ["graph"],
+    ["apply", "x"],
+    ["apply", "x", "--timeout", "2s"],
+    ["confirm"],
+    ["diff", "x"],
+    ["validate", "x"],
+    ["put", "x"],
+    ["del", "x"],
+    ["dump"],
+    ["status", "--label", "x"],
+    ["describe", "x"],
+]
+OF_THE_AGENT = {"--missing-netns", "--loopback", "--limit"}
+OF_HOOKS = {"--name", "--peer", "--state", "--old-state", "--reason", "--netns", "--host-name", "--ifindex"}
+
+
+@pytest.mark.parametrize("argv", COMMANDS_AND_ARGUMENTS, ids=" ".join)
+def test_what_a_command_does_to_an_object_is_never_taken_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, argv: list[str]
+) -> None:
+    expected = vars(parse(argv))
+    with_variable = set(parser_of(argv[0]).variables.values())
+    assert with_variable <= {"--json", "--color", "--label", "--store", "--status-dir", *OF_THE_AGENT}
+    for flag in {flag for name in COMMANDS for flag in parser_of(name).flags} - with_variable | OF_HOOKS:
+        name = f"VETHLIB_{flag.removeprefix('--').replace('-', '_').upper()}"
+        for value in ("1", "on", "x", "30s", "rp_filter=0"):
+            monkeypatch.setenv(name, value)
+            assert vars(parse(argv)) == expected
+        monkeypatch.delenv(name)
+
+
+def test_every_flag_of_the_agent_has_a_variable() -> None:
+    parser = parser_of("agent")
+    assert set(parser.variables.values()) == set(parser.flags)
+
+
+def test_hooks_from_the_environment_are_lines_and_yield_to_the_flag(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert parse(["agent"]).hook == []
+    monkeypatch.setenv("VETHLIB_HOOK", "exec:/bin/a b, c\n\n  https://h/x  \n")
+    assert parse(["agent"]).hook == ["exec:/bin/a b, c", "https://h/x"]
+    assert parse(["agent", "--hook", "exec:/y"]).hook == ["exec:/y"]
+    assert parse(["agent", "--hook=exec:/y", "--hook", "exec:/z"]).hook == ["exec:/y", "exec:/z"]
+    monkeypatch.setenv("VETHLIB_HOOK", "")
+    assert parse(["agent"]).hook == []
+
+
+@pytest.mark.parametrize(
+    ("argv", "dest", "value"),
+    [
+        (["show", "--", "-x"], "targets", ["-x"]),
+        (["show", "a", "--json", "--", "-br", "--help"], "targets", ["a", "-br", "--help"]),
+        (["delete", "--missing-ok", "--", "-x", "--json"], "links", ["-x", "--json"]),
+        (["get", "--store", "dir:x", "--", "-x"], "names", ["-x"]),
+        (["set", "--down", "--", "-x"], "link", "-x"),
+        (["move", "--name", "b", "--", "-x", ""], "to", ""),
+        (["create", "--mtu", "1400", "--", "-x", "--down"], "b", "--down"),
+        (["netns", "add", "--up", "--", "-n"], "names", ["-n"]),
+        (["netns", "--", "add", "-n"], "names", ["-n"]),
+    ],
+    ids=repr,
+)
+def test_no_word_after_two_hyphens_is_a_flag(argv: list[str], dest: str, value: object) -> None:
+    args = parse(argv)
+    assert getattr(args, dest) == value
+    assert args.json == ("--json" in argv[: argv.index("--")])
+    assert {type(one) for one in (value if isinstance(value, list) else [value])} == {str}
+
+
+@pytest.mark.parametrize("argv", [["set", "a", "--", "--down"], ["list", "--", "-x"], ["move", "--", "-x", "a", "-b"]])
+def test_a_word_too_many_after_two_hyphens_is_named(vethctl: Vethctl, argv: list[str]) -> None:
+    said = vethctl(*argv)
+    assert (said.code, said.err.splitlines()[0]) == (1, f"vethctl: one argument too many: {argv[-1]!r}")
+
+
+@pytest.mark.parametrize(
+    ("argv", "dest", "value"),
+    [
+        (["set", "a", "--alias", "etcd:foo"], "alias", "etcd:foo"),
+        (["set", "a", "--alias", "etcd://foo"], "alias", "etcd://foo"),
+        (["set", "a", "--alias", "dir:/xx"], "alias", "dir:/xx"),
+        (["top", "--filter", "dir:/xx"], "filter", "dir:/xx"),
+        (["del", "etcd:x"], "names", ["etcd:x"]),
+    ],
+)
+def test_a_text_that_looks_like_a_store_is_a_value_as_any_other(argv: list[str], dest: str, value: object) -> None:
+    assert getattr(parse(argv), dest) == value
 
 
 def test_flags_and_arguments_come_in_any_order() -> None:

@@ -126,7 +126,7 @@ def test_directories_of_a_store_are_offered(complete: Complete, tmp_path: Path) 
 
 
 def test_what_a_value_is_not_is_not_offered_for_it(complete: Complete, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VETHLIB_TIMEOUT", "soon")  # the command will complain of it, not the shell at each TAB
+    monkeypatch.setenv("VETHLIB_COLOR", "red")  # the command will complain of it, not the shell at each TAB
     assert complete("apply", "") == []
 
 

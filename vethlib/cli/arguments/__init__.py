@@ -1,8 +1,8 @@
 """The arguments of all commands.
 
 Each command has a parser of its own, and only that of the given command is created. The flags that all commands share
-may also precede the name of the command. The default of a flag may come from the environment: VETHLIB_LABEL is that
-of --label.
+may also precede the name of the command. The default of some flags may come from the environment: VETHLIB_LABEL is
+that of --label.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from . import agent_commands, file_commands, general_commands, link_commands, store_commands, view_commands
 from .hints import no_such_command
-from .parser import Parser, UsageError, switch
+from .parser import Parser, UsageError, at_separator, switch
 from .shared import COLORS, add_common
 
 __all__ = ["COMMANDS", "json_is_requested", "parse", "parser_of", "split", "with_color_joined", "without_command"]
@@ -33,8 +33,9 @@ _HELP = "vethctl --help"
 _EPILOG = """\
 NETNS is a name (ns1, netns:ns1), pid:42, path:/proc/42/ns/net or fd:7; the default is this namespace.
 PATH is a JSON file, a directory of *.json files, or - for stdin.
-Every command takes --json and --color[=auto|always|never]. Defaults of flags may come from the environment, such as
-VETHLIB_LABEL for --label. For the flags of a command: vethctl COMMAND --help
+Every command takes --json and --color[=auto|always|never]. After --, no word is a flag: vethctl show -- -x
+The flags of the agent, and --label, --store and the like of other commands, have a variable for their default, such as
+VETHLIB_LABEL for --label; a flag wins. For the flags of a command: vethctl COMMAND --help
 
 examples:
   vethctl demo
@@ -49,7 +50,7 @@ exit codes: 0 done; 1 usage or invalid configuration; 2 refused by kernel or sto
 def json_is_requested(argv: list[str]) -> bool:
     """Return whether errors are printed as JSON, also for a command line that cannot be parsed."""
     try:
-        return "--json" in split(argv)[0] or switch(os.environ.get("VETHLIB_JSON", ""))
+        return "--json" in at_separator(split(argv)[0])[0] or switch(os.environ.get("VETHLIB_JSON", ""))
     except ArgumentTypeError:
         return False
 
@@ -60,12 +61,12 @@ def parse(argv: list[str]) -> Namespace:
     Raises UsageError, and SystemExit after printing the help.
     """
     argv, program = split(argv)
-    argv = with_color_joined(argv)
-    _check_stores(argv)
-    at = next((number for number, word in enumerate(argv) if not word.startswith("-")), len(argv))
-    if at == len(argv):
-        return _without_command(argv)
-    name, rest = argv[at], argv[:at] + argv[at + 1 :]
+    words, names = at_separator(argv)
+    words = with_color_joined(words)
+    at = next((number for number, word in enumerate(words) if not word.startswith("-")), len(words))
+    if at == len(words):
+        return _without_command([*words, *argv[len(words) :]])
+    name, rest = words[at], [*words[:at], *words[at + 1 :], *(["--", *names] if names else [])]
     command = COMMANDS.get(name)
     if command is None:
         raise UsageError(no_such_command(name, COMMANDS), field="COMMAND", hint=f"try: {_HELP}")
@@ -125,14 +126,6 @@ def _overview() -> str:
     lines = ["Wire Linux network namespaces together with veth pairs.", "", "commands:"]
     lines += [f"  {name:<10} {command.summary}" for name, command in COMMANDS.items()]
     return "\n".join(lines)
-
-
-def _check_stores(argv: list[str]) -> None:
-    """Refuse a store in place of another argument: an error about its parts would show the password of an etcd."""
-    for before, word in pairwise(["", *argv]):
-        is_store = word.startswith("etcd:") or (word.startswith("dir:/") and not os.path.lexists(word))
-        if is_store and before != "--store":
-            raise UsageError(f"{word!r} is a store", field="--store", hint="give it with --store")
 
 
 def with_color_joined(argv: list[str]) -> list[str]:

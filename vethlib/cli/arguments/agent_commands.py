@@ -30,6 +30,7 @@ def _add_agent(parser: Parser) -> None:
     add_loopback(parser)
     parser.option(
         "--ipv6",
+        variable=True,
         type=one_of("on", "auto", "off"),
         default="on",
         metavar="on|auto|off",
@@ -38,25 +39,32 @@ def _add_agent(parser: Parser) -> None:
     )
     text = "socket of the Docker Engine or of podman, for the containers of microservices (default: %(default)s)"
     default = "unix:///var/run/docker.sock"
-    parser.option("--docker", metavar="SOCKET|off", default=default, completes="engine", help=text)
+    parser.option("--docker", variable=True, metavar="SOCKET|off", default=default, completes="engine", help=text)
     text = "serve /metrics for Prometheus, and /healthz, at HOST:PORT, [IPV6]:PORT or :PORT"
-    parser.option("--metrics", metavar="ADDRESS", default="", help=text)
+    parser.option("--metrics", variable=True, metavar="ADDRESS", default="", help=text)
     text = "with --metrics: also serve the counters of every owned link"
-    parser.option("--metrics-links", action="store_true", help=text)
-    parser.option("--once", action="store_true", help="do everything that is possible now, print the result, and exit")
+    parser.option("--metrics-links", variable=True, action="store_true", help=text)
+    parser.option(
+        "--once",
+        variable=True,
+        action="store_true",
+        help="do everything that is possible now, print the result, and exit",
+    )
     parser.option(
         "--log",
+        variable=True,
         type=one_of("text", "json"),
         default="text",
         metavar="text|json",
         help="format of the log on stderr (default: %(default)s)",
     )
     text = "notify of each change of a state: exec:/PATH [ARGUMENT…], https://… or url-file:PATH (repeatable)"
-    parser.option("--hook", metavar="HOOK", action="append", default=[], help=text)
+    parser.option("--hook", variable=True, metavar="HOOK", action="append", default=[], help=text)
     text = "notify only of changes to these states, as in FAILED,RETRYING,removed (default: all)"
-    parser.option("--hook-states", metavar="STATE,…", help=text)
+    parser.option("--hook-states", variable=True, metavar="STATE,…", help=text)
     parser.option(
         "--hook-timeout",
+        variable=True,
         type=interval,
         default=10.0,
         metavar="S",
@@ -73,7 +81,7 @@ def _add_status(parser: Parser) -> None:
     text = "show only interfaces with one of these codes of reasons, as in link-foreign,peer-failed (repeatable)"
     parser.option("--code", type=reason_codes, action="append", default=[], metavar="CODE[,CODE…]", help=text)
     text = "read the statuses from an etcd, etcd://HOST:PORT, not from this host (default: $VETHLIB_STORE)"
-    parser.option("--store", metavar="URL", completes="store", help=text)
+    parser.option("--store", variable=True, metavar="URL", completes="store", help=text)
     which = parser.add_mutually_exclusive_group()
     add_label(parser, among=which)
     parser.option("--all-labels", action="store_true", help="show one line per label in the etcd", among=which)
@@ -85,7 +93,7 @@ def _add_describe(parser: Parser) -> None:
     text = "the interface, by name or full key"
     parser.add_argument("name", metavar="NAME", completes="interface", help=text)
     text = "store of its configuration: dir:PATH or etcd://HOST:PORT (default: the agent of this host)"
-    parser.option("--store", metavar="URL", completes="store", help=text)
+    parser.option("--store", variable=True, metavar="URL", completes="store", help=text)
     add_label(parser)
     add_status_directory(parser)
 

@@ -16,7 +16,7 @@ def _add_diff(parser: Parser) -> None:
     text = "a JSON file, a directory of *.json files, or - for stdin"
     parser.add_argument("paths", nargs="*", metavar="PATH", help=text)
     text = "compare with the configuration of LABEL in a store: dir:PATH or etcd://HOST:PORT"
-    parser.option("--store", metavar="URL", completes="store", help=text)
+    parser.option("--store", variable=True, metavar="URL", completes="store", help=text)
     _add_plan(parser)
 
 

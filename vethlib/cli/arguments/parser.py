@@ -19,10 +19,12 @@ from .hints import no_such_flag
 __all__ = [
     "STATES",
     "STORES",
+    "Name",
     "OneOf",
     "Parser",
     "UsageError",
     "assignment",
+    "at_separator",
     "count",
     "given",
     "interval",
@@ -52,13 +54,33 @@ class UsageError(Exception):
         self.hint = hint
 
 
+class Name(str):
+    """A word after "--": an argument, also if it begins with "-"."""
+
+    __slots__ = ()
+
+
+def at_separator(argv: list[str]) -> tuple[list[str], list[Name]]:
+    """Split a command line at the first "--"; what follows it are no flags."""
+    end = argv.index("--") if "--" in argv else len(argv)
+    return argv[:end], [Name(word) for word in argv[end + 1 :]]
+
+
 class Parser(argparse.ArgumentParser):
-    """The parser of a command. Raises UsageError where argparse would exit."""
+    """The parser of a command. Raises UsageError where argparse would exit.
+
+    Some flags have a variable, VETHLIB_LABEL for --label: those that describe the surroundings (where a store is, whose
+    label) or configure the agent, whose service has nothing but its environment. No change of an object is taken from a
+    variable: those of a hook, such as VETHLIB_NAME, would rename links.
+    """
 
     def __init__(self, usage: str, description: str, more: str) -> None:
         self.completes: dict[str, str] = {}
         """Kinds of names that complete an argument (completion/candidates.py), by its `dest`."""
         self.flags: list[str] = []
+        self.variables: dict[str, str] = {}
+        """The flags that have a variable, by its name."""
+        self._inherited: dict[str, list[Any]] = {}
         super().__init__(
             prog="vethctl",
             usage=f"vethctl {usage}",
@@ -79,37 +101,81 @@ class Parser(argparse.ArgumentParser):
         self.completes[action.dest] = completes
         return action
 
-    def option(self, *names: str, among: Any = None, completes: str = "", **how: Any) -> None:
-        """Add a flag with a default from its environment variable. `among` is a mutually exclusive group."""
+    def option(self, *names: str, variable: bool = False, among: Any = None, completes: str = "", **how: Any) -> None:
+        """Add a flag. `among` is a mutually exclusive group.
+
+        With `variable`, its default comes from VETHLIB_<FLAG>; that of a repeatable flag has one value per line.
+        """
         action: argparse.Action = (among or self).add_argument(*names, **how)
         self.completes[action.dest] = completes
         self.flags.append(names[-1])
-        if how.get("action") not in ("append", "version"):
+        if variable:
             self._take_from_environment(action, names[-1])
 
-    def _take_from_environment(self, action: argparse.Action, flag: str) -> None:
+    def add_variable(self, flag: str) -> str:
+        """Return the name of the variable of a flag. Its value is read by the caller."""
         name = f"VETHLIB_{flag.removeprefix('--').replace('-', '_').upper()}"
+        self.variables[name] = flag
+        return name
+
+    def _take_from_environment(self, action: argparse.Action, flag: str) -> None:
+        name = self.add_variable(flag)
         text = os.environ.get(name)
         if text is None:
             return
+        read: Callable[[str], Any] = action.type if callable(action.type) else str
         try:
             if action.nargs == 0:
                 if switch(text):
                     self.set_defaults(**{action.dest: action.const})
+            elif isinstance(action.default, list):
+                values = [read(line.strip()) for line in text.splitlines() if line.strip()]
+                self.set_defaults(**{action.dest: values})
+                self._inherited[action.dest] = values
             else:
-                self.set_defaults(**{action.dest: action.type(text) if callable(action.type) else text})
+                self.set_defaults(**{action.dest: read(text)})
         except argparse.ArgumentTypeError as error:
             raise UsageError(f"{name} {error}", field=name, hint=f"or unset it and give {flag}") from None
 
     def read(self, argv: list[str]) -> argparse.Namespace:
-        """Parse `argv`, with flags and positional arguments in any order."""
-        args, rest = self.parse_known_intermixed_args(argv)
+        """Parse `argv`, with flags and positional arguments in any order; all after "--" are positional.
+
+        `given` of the result has the names (`dest`) of the flags in `argv`, as opposed to those from the environment.
+        """
+        words, names = at_separator(argv)
+        args, rest = self.parse_known_intermixed_args([*words, *names])
+        args.given = self._given(words)
+        for dest in args.given & self._inherited.keys():
+            del getattr(args, dest)[: len(self._inherited[dest])]  # argparse appends to a copy of the default
+        for word in rest:
+            if isinstance(word, Name) or not word.startswith("-"):
+                _refuse_store(word)
+        self._refuse_stores(args)
         if not rest:
             return args
         given = rest[0].partition("=")[0]
-        if not given.startswith("-"):
+        if isinstance(rest[0], Name) or not given.startswith("-"):
             self.error(f"one argument too many: {given!r}", field=given)
         return self.error(no_such_flag(given, self.flags), field=given)
+
+    def _given(self, words: list[str]) -> set[str]:
+        actions = self._option_string_actions
+        return {actions[flag].dest for word in words if (flag := word.partition("=")[0]) in actions}
+
+    def _refuse_stores(self, args: argparse.Namespace) -> None:
+        """Refuse a store in place of an argument that is not a flag."""
+        for action in self._get_positional_actions():
+            value = getattr(args, action.dest)
+            for word in value if isinstance(value, list) else [value]:
+                if isinstance(word, str):
+                    _refuse_store(word)
+
+    def _parse_optional(self, arg_string: str) -> Any:
+        # The method of argparse that decides whether a word is a flag: its intermixed mode forgets a "--".
+        return None if isinstance(arg_string, Name) else super()._parse_optional(arg_string)
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        return super()._get_value(action, str(arg_string))  # no Name leaves this module
 
     def error(self, message: str, field: str = "") -> NoReturn:
         """Raise a UsageError instead of an error of argparse."""
@@ -123,6 +189,11 @@ class Parser(argparse.ArgumentParser):
             field = message.removeprefix(required)
             message = f"missing: {field}"
         raise UsageError(message, field=field, hint=f"usage: {self.usage}")
+
+
+def _refuse_store(word: str) -> None:
+    if word.startswith("etcd://") or (word.startswith("dir:/") and not os.path.lexists(word)):
+        raise UsageError(f"{word!r} is a store", field="--store", hint="give it with --store")
 
 
 def given(value: str | None, flag: str, example: str) -> str:

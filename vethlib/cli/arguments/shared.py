@@ -42,9 +42,10 @@ SEE_PUT = "\nAll parts of the URL of a store: vethctl put --help"
 
 def add_common(parser: Parser) -> None:
     """Add the flags of every command: --json and --color."""
-    parser.option("--json", action="store_true", help="print JSON, also for errors")
+    parser.option("--json", variable=True, action="store_true", help="print JSON, also for errors")
     parser.option(
         "--color",
+        variable=True,
         type=one_of(*COLORS),
         default="auto",
         metavar="auto|always|never",
@@ -63,19 +64,21 @@ def add_label(parser: Parser, among: Any = None) -> None:
     """Add --label, whose default may also come from MICROSERVICE_LABEL. `among` is a mutually exclusive group."""
     label = os.environ.get("MICROSERVICE_LABEL", "vpp1")
     text = "label of the owning agent (default: %(default)s)"
-    parser.option("--label", default=label, completes="label", help=text, among=among)
+    parser.option("--label", variable=True, default=label, completes="label", help=text, among=among)
 
 
 def add_limits(parser: Parser) -> None:
     """Add --limit."""
     text = "limit on input, such as queues=8 (repeatable; full list: docs/reference/limits.md)"
     parser.option("--limit", metavar="NAME=VALUE", action="append", default=[], help=text)
+    parser.add_variable("--limit")  # read by applying/limits.py, which merges it with the flags
 
 
 def add_missing_netns(parser: Parser) -> None:
     """Add --missing-netns."""
     parser.option(
         "--missing-netns",
+        variable=True,
         type=one_of("create", "wait"),
         default="create",
         metavar="create|wait",
@@ -87,6 +90,7 @@ def add_loopback(parser: Parser) -> None:
     """Add --loopback."""
     parser.option(
         "--loopback",
+        variable=True,
         type=one_of("up", "down"),
         default="up",
         metavar="up|down",
@@ -97,11 +101,11 @@ def add_loopback(parser: Parser) -> None:
 def add_store(parser: Parser) -> None:
     """Add --store and --label."""
     text = "store of the configuration: dir:PATH or etcd://HOST:PORT (default: $VETHLIB_STORE)"
-    parser.option("--store", metavar="URL", completes="store", help=text)
+    parser.option("--store", variable=True, metavar="URL", completes="store", help=text)
     add_label(parser)
 
 
 def add_status_directory(parser: Parser) -> None:
     """Add --status-dir."""
     text = "directory of the agent's status files (default: /run/vethlib/LABEL/status)"
-    parser.option("--status-dir", metavar="DIR", default="", help=text)
+    parser.option("--status-dir", variable=True, metavar="DIR", default="", help=text)

@@ -28,15 +28,13 @@ def _add_names(parser: Parser) -> None:
 
 def _add_del(parser: Parser) -> None:
     _add_names(parser)
-    # Not an option(): no variable VETHLIB_PREFIX must make it delete more.
-    parser.add_argument("--prefix", action="store_true", help="delete all interfaces whose names begin with NAME")
+    parser.option("--prefix", action="store_true", help="delete all interfaces whose names begin with NAME")
     parser.option("--missing-ok", action="store_true", help="ignore interfaces that are not stored")
 
 
 def _add_dump(parser: Parser) -> None:
     add_store(parser)
-    # Not an option() either: no variable VETHLIB_TABLE must change a backup.
-    parser.add_argument("--table", action="store_true", help="print one line per value, for people")
+    parser.option("--table", action="store_true", help="print one line per value, for people")
 
 
 COMMANDS = {

@@ -43,9 +43,9 @@ def _add_top(parser: Parser) -> None:
     parser.option("-n", "--count", type=count, metavar="N", help="print N tables instead of a screen")
     parser.option("--once", action="store_true", help="same as --count 1")
     text = "show the states of interfaces as published by the agent of LABEL"
-    parser.option("--label", default="", metavar="LABEL", help=text)
+    parser.option("--label", variable=True, default="", metavar="LABEL", help=text)
     text = "directory of that agent's status files (default: /run/vethlib/LABEL/status)"
-    parser.option("--status-dir", metavar="DIR", default="", help=text)
+    parser.option("--status-dir", variable=True, metavar="DIR", default="", help=text)
 
 
 def _add_watch(parser: Parser) -> None:

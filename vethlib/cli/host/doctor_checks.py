@@ -6,10 +6,12 @@ Creating a pair needs none of these.
 from __future__ import annotations
 
 import os
+from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata, util
 
+from vethlib.cli.applying.limits import limits_of
 from vethlib.cli.arguments import COMMANDS
 from vethlib.cli.arguments.hints import near
 from vethlib.cli.arguments.parser import Parser, UsageError
@@ -17,7 +19,7 @@ from vethlib.cli.arguments.shared import add_common
 from vethlib.cli.host.found_agents import agents_here, holders, own_label
 from vethlib.cli.render.states import age_of
 from vethlib.cli.term.text import counted
-from vethlib.errors import VethError
+from vethlib.errors import InvalidValue, VethError
 
 __all__ = ["Finding", "agents", "packages", "record", "store", "variables"]
 
@@ -74,13 +76,12 @@ def _version(package: str) -> str:
 
 
 def variables() -> Iterator[Finding]:
-    """Check the variables VETHLIB_*: that there is a flag for each, and that it accepts the value."""
+    """Check the variables VETHLIB_*: that each is the default of a flag, and that the flag accepts the value."""
     given = sorted(name for name in os.environ if name.startswith("VETHLIB_"))
     if not given:
         return
-    flags, wrong = _flags()
+    known, wrong = _known_variables()
     for name in given:
-        flag = f"--{name.removeprefix('VETHLIB_').replace('_', '-').lower()}"
         if name in wrong:
             yield Finding(name, False, wrong[name], f"correct or unset {name}", False, "invalid-value")
         elif name == "VETHLIB_DEBUG":
@@ -88,20 +89,18 @@ def variables() -> Iterator[Finding]:
             detail = f"unknown: {', '.join(unknown)}" if unknown else "is set: more is printed on stderr"
             cure = f"must be {' or '.join(_DEBUG)}, or both separated by a comma"
             yield Finding(name, not unknown, detail, cure, False, "invalid-value")
-        elif flag in flags:
-            yield Finding(name, True, f"is the default of {flag}", needed=False)
+        elif name in known:
+            yield Finding(name, True, f"is the default of {known[name]}", needed=False)
         else:
-            known = [known_flag.removeprefix("--").replace("-", "_").upper() for known_flag in flags]
-            meant = near(name.removeprefix("VETHLIB_"), [*known, "DEBUG"])
+            meant = near(name.removeprefix("VETHLIB_"), [*(one.removeprefix("VETHLIB_") for one in known), "DEBUG"])
             cure = f"did you mean VETHLIB_{meant[0]}?" if meant else f"unset {name}: see vethctl COMMAND --help"
-            yield Finding(
-                name, False, f"has no effect: no command has the flag {flag}", cure, False, "unknown-variable"
-            )
+            detail = "has no effect: it is not the default of a flag"
+            yield Finding(name, False, detail, cure, False, "unknown-variable")
 
 
-def _flags() -> tuple[set[str], dict[str, str]]:
-    """Return the long flags of all commands, and the problems of invalid variables by their names."""
-    flags: set[str] = set()
+def _known_variables() -> tuple[dict[str, str], dict[str, str]]:
+    """Return the flags of all commands that have a variable, and the problems of invalid variables, both by name."""
+    known: dict[str, str] = {}
     wrong: dict[str, str] = {}
     for command in COMMANDS.values():
         parser = Parser(command.usage, command.summary, command.more)
@@ -110,8 +109,12 @@ def _flags() -> tuple[set[str], dict[str, str]]:
             command.add_arguments(parser)
         except UsageError as error:
             wrong[error.field] = str(error).removeprefix(f"{error.field} ")
-        flags |= set(parser.flags)
-    return flags, wrong
+        known |= parser.variables
+    try:
+        limits_of(Namespace(limit=[]))
+    except InvalidValue as error:
+        wrong[error.field] = str(error).removeprefix(f"{error.field} ")
+    return known, wrong
 
 
 def agents() -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from vethlib.agent.process.claim import Holder
     from vethlib.agent.stores.agentfile import AgentReport
 
-__all__ = ["agents_here", "holders", "own_label"]
+__all__ = ["agents_here", "holders", "own_label", "status_dir_of"]
 
 _STATUS = Path("/run/vethlib")
 
@@ -46,3 +47,12 @@ def holders() -> Iterator[tuple[str, Holder]]:
 def own_label() -> str:
     """Return the label that an agent started here would have."""
     return os.environ.get("VETHLIB_LABEL") or os.environ.get("MICROSERVICE_LABEL") or "vpp1"
+
+
+def status_dir_of(args: Namespace) -> str:
+    """Return the directory of --status-dir.
+
+    "" if it comes from the environment only, and the command line names an etcd, which has the statuses, too.
+    """
+    names_etcd = "store" in args.given and str(args.store).startswith("etcd:")
+    return "" if names_etcd and "status_dir" not in args.given else str(args.status_dir)

@@ -114,7 +114,7 @@ def _store(url: str, label: str, status_dir: str, limits: Limits) -> Store:
 def _metrics(args: Namespace, limits: Limits) -> Callable[[Configurator, Hooks], Callable[[Service], Endpoint]] | None:
     """Return what creates the endpoint of --metrics for a configurator, hooks and a service; None without the flag."""
     if not args.metrics:
-        if args.metrics_links:
+        if "metrics_links" in args.given:
             raise UsageError(
                 "--metrics-links without --metrics", field="--metrics-links", hint="give --metrics ADDRESS"
             )

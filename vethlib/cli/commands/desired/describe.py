@@ -20,6 +20,7 @@ from vethlib.agent.stores.published import Entry, Published
 from vethlib.cli.arguments.hints import near
 from vethlib.cli.arguments.parser import STORES
 from vethlib.cli.host.ends import observe_ends
+from vethlib.cli.host.found_agents import status_dir_of
 from vethlib.cli.render.description import description_lines
 from vethlib.cli.render.states import code_of
 from vethlib.cli.render.values import Description
@@ -39,6 +40,7 @@ def describe(args: Namespace, output: Output) -> int:
     if args.store == "memory:":
         raise InvalidValue("--store", args.store, f"must be {STORES}, because no other process can read it")
     description = Description(place_of(args.name, args.label, "NAME"), args.label)
+    args.status_dir = status_dir_of(args)
     published = _statuses(description, args)
     known = {*published.entries, *published.untold}
     if published.agent is not None:

@@ -33,6 +33,8 @@ DIFFERENT: Final = 1
 def diff(args: Namespace, output: Output) -> int:
     """Show the differences between this host and the files or the store."""
     check_label(args.label, "--label")
+    if args.paths and "store" in args.given:
+        raise UsageError("either PATH or --store", field="--store", hint=f"usage: vethctl {DIFF_USAGE}")
     if args.paths:
         desired, sources = _from_files(args, output), args.paths
     elif args.store:

@@ -21,7 +21,8 @@ __all__ = ["show"]
 
 def show(args: Namespace, output: Output) -> int:
     """Show the agents; return the exit code of the worst."""
-    if not is_etcd(args.store or "") or args.names or args.state or args.watch or args.status_dir:
+    other = args.names or args.state or args.code or args.watch or "status_dir" in args.given
+    if other or not is_etcd(args.store or ""):
         hint = "usage: vethctl status --store etcd://HOST:PORT --all-labels"
         raise UsageError("--all-labels shows everything in an etcd", field="--all-labels", hint=hint)
     by_label = read_all_statuses(args.store)

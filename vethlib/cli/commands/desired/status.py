@@ -21,7 +21,7 @@ from vethlib.agent.stores.protocol import StoreError
 from vethlib.agent.stores.published import Alive, Entry, Published, Statuses
 from vethlib.cli.arguments.hints import no_such
 from vethlib.cli.arguments.parser import STORES
-from vethlib.cli.host.found_agents import agents_here
+from vethlib.cli.host.found_agents import agents_here, status_dir_of
 from vethlib.cli.render.linktext import ref_text
 from vethlib.cli.render.states import SEVERITY, age, age_of, code_of, reason_of, state_text, summary, two_agents
 from vethlib.cli.term.exits import DONE, INVALID, PENDING, REFUSED
@@ -64,6 +64,7 @@ def status(args: Namespace, output: Output) -> int:
         {state for given in args.state for state in given},
         {code for given in args.code for code in given},
     )
+    args.status_dir = status_dir_of(args)
     statuses = open_statuses(args.store or "", label=args.label, status_dir=args.status_dir)
     if args.watch:
         return _watch(statuses, which, args, output)

@@ -43,7 +43,7 @@ def graph(args: Namespace, output: Output) -> int:
     check_label(args.label, "--label")
     if args.watch and args.paths:
         raise UsageError("--watch is for this host, not for files", field="--watch", hint="leave out PATH or --watch")
-    if args.output and output.as_json:
+    if args.output and "json" in args.given:
         raise UsageError("--json is for stdout", field="--json", hint="leave out --output, and redirect stdout: >FILE")
     if args.offline and not args.paths:
         raise UsageError("--offline is for files", field="--offline", hint="give PATH, or leave out --offline")
@@ -87,10 +87,10 @@ def _of_files(args: Namespace, output: Output) -> Graph | None:
 
 
 def _draw(drawing: Graph, args: Namespace, output: Output) -> None:
-    if output.as_json:
-        output.json(drawing.as_dict())
-    elif args.output:
+    if args.output:
         _write(args.output, _FORMATS[_format(args)](drawing))
+    elif output.as_json:
+        output.json(drawing.as_dict())
     elif args.form:
         output.document(_FORMATS[args.form](drawing))
     else:
