@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from ipaddress import IPv4Interface
+from ipaddress import IPv4Interface, IPv6Address
 from math import isfinite
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -246,7 +246,8 @@ def check_sysctls(
 ) -> tuple[Sysctl, ...]:
     """Return settings below net.ipv4.conf.LINK and net.ipv6.conf.LINK, sorted, each with its family.
 
-    A name without a family means IPv4 if that has a setting of that name, and IPv6 otherwise.
+    A name without a family means IPv4 if that has a setting of that name, and IPv6 otherwise. The values are in the
+    form in which the kernel returns them.
     """
     try:
         given = list(sysctls.items() if isinstance(sysctls, Mapping) else ((name, value) for name, value in sysctls))
@@ -254,19 +255,75 @@ def check_sysctls(
         raise InvalidValue(field, sysctls, 'must map names to values, as in {"rp_filter": "0"}') from None
     checked: dict[str, str] = {}
     for name, value in given:
-        family, _, rest = name.rpartition(".") if isinstance(name, str) else ("", "", "")
-        if family not in ("", "ipv4", "ipv6") or not _SETTING.fullmatch(rest):
-            raise InvalidValue(field, name, "must be a setting of a link, such as rp_filter or ipv6.accept_ra")
-        if rest == "disable_ipv6":
-            raise InvalidValue(field, name, "use the field ipv6 instead")
-        if isinstance(value, bool) or not isinstance(value, str | int) or not _SETTING_VALUE.fullmatch(str(value)):
-            raise InvalidValue(field, value, f"the value of {name} must be a number, or a word of up to 64 characters")
-        full = f"{family or ('ipv4' if rest in _IPV4_SETTINGS else 'ipv6')}.{rest}"
-        if checked.setdefault(full, str(value)) != str(value):
+        full = check_sysctl_name(name, field)
+        text = _setting_value(full, value, field)
+        if checked.setdefault(full, text) != text:
             raise InvalidValue(field, name, f"{full} is given twice, with different values")
     return tuple(Sysctl(name, checked[name]) for name in sorted(checked))
 
 
+def sysctls_to_read(names: Iterable[str], field: str = "sysctls") -> tuple[Sysctl, ...]:
+    """Return the settings with these names, without values, sorted, each with its family."""
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise InvalidValue(field, names, 'must be a list of names, such as ["rp_filter"]')
+    return tuple(Sysctl(name, "") for name in sorted({check_sysctl_name(name, field) for name in names}))
+
+
+def check_sysctl_name(name: str, field: str = "sysctls") -> str:
+    """Return the name of a setting with its family."""
+    family, _, rest = name.rpartition(".") if isinstance(name, str) else ("", "", "")
+    if family not in ("", "ipv4", "ipv6") or not _SETTING.fullmatch(rest):
+        raise InvalidValue(field, name, "must be a setting of a link, such as rp_filter or ipv6.accept_ra")
+    if rest == "disable_ipv6":
+        raise InvalidValue(field, name, "use the field ipv6 instead")
+    return f"{family or ('ipv4' if rest in _IPV4_SETTINGS else 'ipv6')}.{rest}"
+
+
+def _setting_value(name: str, value: str | int, field: str) -> str:
+    """Return the value of a setting as the kernel returns it, if the kernel would read it."""
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 64:
+        value = str(value)
+    if not isinstance(value, str) or not _SETTING_VALUE.fullmatch(value):
+        raise InvalidValue(field, value, f"the value of {name} must be a number, or a word of up to 64 characters")
+    if name == STABLE_SECRET:
+        try:
+            return IPv6Address(value).exploded
+        except ValueError:
+            raise InvalidValue(field, value, f"the value of {name} must be an IPv6 address") from None
+    if (number := _INTEGER.fullmatch(value)) is None:
+        return value
+    # As strtoul() reads them with base 0 (proc_get_long, kernel/sysctl.c).
+    sign, hexadecimal, octal, decimal = number.groups()
+    try:
+        digits = hexadecimal or octal or decimal
+        return str(int(sign + digits, 16 if hexadecimal else 8 if octal else 10))
+    except ValueError:
+        raise InvalidValue(field, value, f"the value of {name} must be a number: with a 0 first, it is octal") from None
+
+
+def sysctls_target(present: Iterable[Sysctl] | None, wanted: Iterable[Sysctl]) -> tuple[Sysctl, ...]:
+    """Return the settings that a link should have, given what it has: a time may be rounded up as the kernel does it.
+
+    It keeps milliseconds in jiffies, of up to 10 ms (proc_dointvec_ms_jiffies, kernel/time/jiffies.c).
+    """
+    there = dict(present or ())
+
+    def is_rounded(setting: Sysctl) -> bool:
+        text = there.get(setting.name, "")
+        return text.isdecimal() and setting.value.isdecimal() and 0 < int(text) - int(setting.value) < 10
+
+    return tuple(
+        Sysctl(each.name, there[each.name]) if each.name in _IN_JIFFIES and is_rounded(each) else each
+        for each in wanted
+    )
+
+
+_IN_JIFFIES = ("ipv6.mldv1_unsolicited_report_interval", "ipv6.mldv2_unsolicited_report_interval")
+
+STABLE_SECRET = "ipv6.stable_secret"
+"""The only setting that is not a number, but an address."""
+
+_INTEGER = re.compile("(-?)(?:0[xX]([0-9a-fA-F]+)|0([0-9]+)|([0-9]+))")
 _SETTING = re.compile("[a-z0-9_]{1,64}")
 _SETTING_VALUE = re.compile("[-:0-9A-Za-z]{1,64}")
 # DEVINET_SYSCTL_* of net/ipv4/devinet.c; of these names, IPv6 has some as well.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, ip_address
 from typing import Any, Final
 
 from vethlib._nl.dependents.neighbour import NeighbourMessage, del_neighbour, new_neighbour
@@ -66,6 +66,8 @@ def _address(given: object) -> IPAddress:
             given = ip_address(given)
         except ValueError:
             pass
+    if isinstance(given, IPv4Interface | IPv6Interface):
+        given = given.ip
     if not isinstance(given, IPv4Address | IPv6Address):
         raise InvalidValue("neighbours", given, "ip must be an address without a prefix length, such as 10.0.0.9")
     if given.is_unspecified or given.is_multicast:

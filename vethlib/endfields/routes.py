@@ -15,7 +15,16 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
 from typing import Any, Final, TypeAlias
 
 from vethlib._nl.const import RT_TABLE_MAIN
@@ -41,6 +50,7 @@ PROTO: Final = 118
 IPNetwork: TypeAlias = IPv4Network | IPv6Network
 
 _METRIC: Final = {4: 0, 6: 1024}
+_LARGEST_MTU: Final = 65520  # as which the kernel takes a larger one (ip_metrics_convert, net/ipv4/metrics.c)
 _LONGEST: Final = 64  # characters of an address or a network
 
 
@@ -76,14 +86,18 @@ class Route(Value):
             raise InvalidValue("routes", str(via), f"via must be of the same family as {network}")
         if src is not None and src.version != version:
             raise InvalidValue("routes", str(src), f"src must be of the same family as {network}")
-        if version == 6 and getattr(via, "scope_id", None) is not None:
-            raise InvalidValue("routes", str(via), "a gateway has no %scope: the link is the scope")
+        for address in (network.network_address, via, src):
+            if getattr(address, "scope_id", None) is not None:
+                raise InvalidValue("routes", str(address), "an address of a route has no %scope: the link is the scope")
+        if (via is not None and via.is_unspecified) or (src is not None and src.is_unspecified):
+            raise InvalidValue("routes", str(via or src), "via and src must be the address of a host, or left out")
         if self.metric is not None:
             _number(self.metric, "metric", 0, 0xFFFF_FFFF)
         # To the kernel, a metric of 0 is that of rule 3.
         _set(self, "metric", self.metric or _METRIC[version])
         if self.mtu is not None:
             _number(self.mtu, "mtu", 68 if version == 4 else 1280, 65535)
+            _set(self, "mtu", min(self.mtu, _LARGEST_MTU))
         if self.table != RT_TABLE_MAIN:
             _number(self.table, "table", 1, 0xFFFF_FFFF)
 
@@ -153,6 +167,8 @@ def _network(given: object, near: IPAddress | None) -> IPNetwork:
 
 
 def _address(given: object, name: str) -> IPAddress | None:
+    if isinstance(given, IPv4Interface | IPv6Interface):
+        return given.ip
     if given is None or isinstance(given, IPv4Address | IPv6Address):
         return given
     if isinstance(given, str) and len(given) <= _LONGEST:

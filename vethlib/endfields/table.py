@@ -46,6 +46,7 @@ from .checks import (
     check_mtu,
     check_sysctls,
     check_txqlen,
+    sysctls_target,
 )
 
 if TYPE_CHECKING:
@@ -251,7 +252,7 @@ FIELDS: Final = {
         ),
         # A link that joins a VRF loses its IPv6 addresses (addrconf_notify, NETDEV_CHANGEUPPER).
         Field(MASTER, check_master, number=IFLA_MASTER, several=_change_master, early=True, none="", announced=True),
-        Field(SYSCTLS, check_sysctls, direct=True),
+        Field(SYSCTLS, check_sysctls, target=sysctls_target, direct=True),
         Field(OFFLOAD, _check_offload, target=_offload_target, direct=True, announced=True),
         Field(
             ROUTES,

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from vethlib.endfields.checks import Sysctl
+from vethlib.endfields.checks import STABLE_SECRET, Sysctl
 from vethlib.endfields.table import OFFLOAD, SYSCTLS
 from vethlib.errors import NetlinkError, VethError
 from vethlib.links import describe
@@ -97,7 +97,7 @@ def _write_all(
 
 def _writing_order(setting: Sysctl) -> bool:
     """Sort the secret of addresses first: addr_gen_mode 2 needs it, and writing it sets that (net/ipv6/addrconf.c)."""
-    return setting.name != "ipv6.stable_secret"
+    return setting.name != STABLE_SECRET
 
 
 def _path(name: str, setting: str) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
-from vethlib.endfields.checks import check_sysctls
+from vethlib.endfields.checks import sysctls_to_read
 from vethlib.errors import LinkNotFound, NetnsNotFound, VethError
 from vethlib.linkref import Item, LinkRef, as_items, locate
 from vethlib.links import FURTHER, Address, Link, NetnsRef, Stats, check_lookup_name, describe
@@ -113,7 +113,7 @@ class ReadingSession(SessionBase):
         """
         name, netns, seen = locate(name, netns)
         check_lookup_name(name)
-        wanted = dict(FURTHER) | {"sysctls": check_sysctls([(setting, "0") for setting in sysctls])}
+        wanted = dict(FURTHER) | {"sysctls": sysctls_to_read(sysctls)}
         with loading:
             from vethlib.session.read.further import read_further  # for few callers
 
