@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 
 import pytest
 
 from tests.live.leaks import Project, failed_teardowns, leaks, project_of, said
+from vethlib.pytest_netns.leaks.watched_links import WatchedLinks
+from vethlib.topology import Topology
 
 pytestmark = pytest.mark.slow
 
@@ -482,3 +486,51 @@ def test_more_than_can_be_read_is_only_counted(project: Project) -> None:
     """)
     assert len(leaks(result)) == 13
     assert leaks(result)[-1].startswith("88 ")
+
+
+def test_a_test_that_closes_every_descriptor_does_not_hang_the_run(project: Project) -> None:
+    result = project(
+        """
+        def test_closes(netns):
+            os.closerange(3, 200)
+    """,
+        "-s",
+        "-p",
+        "no:logging",
+    )
+    assert "Bad file descriptor" in result.stdout.str()
+
+
+@pytest.mark.parametrize("reuse", ["", "file", "socket", "pipe", "netlink"])
+def test_links_are_listed_again_if_a_socket_was_closed_and_its_descriptor_may_be_in_use(reuse: str) -> None:
+    with Topology.build("a -- b") as net, ExitStack() as opened:
+        places: dict[tuple[int, int] | None, int] = {node.netns.identity: node.netns.fd for node in net.values()}
+        links = WatchedLinks()
+        opened.callback(links.close)
+        links.look(places)
+        for fd in links.filenos():
+            os.close(fd)
+        mine: list[int] = []
+        if reuse == "pipe":
+            mine = list(os.pipe())
+            os.write(mine[1], b"mine")
+        elif reuse == "file":
+            mine = [os.open("/proc/self/status", os.O_RDONLY), os.open("/proc/self/status", os.O_RDONLY)]
+        elif reuse == "socket":
+            mine = [one.detach() for one in socket.socketpair()]
+            os.write(mine[1], b"mine")
+        elif reuse == "netlink":
+            mine = [socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0).detach() for _ in "ab"]
+        for fd in mine:
+            opened.callback(os.close, fd)
+        net["a"].run(["ip", "link", "add", "new", "type", "bridge"])
+        assert ("a", "new") in {
+            (next(name for name, node in net.items() if node.netns.identity == link.netns), link.text)
+            for link in links.look(places)
+        }
+        net["b"].run(["ip", "link", "add", "newer", "type", "bridge"])
+        assert "newer" in {link.text for link in links.look(places)}
+        if reuse in ("pipe", "socket"):
+            assert os.read(mine[0], 10) == b"mine"
+        links.close()
+        assert all(os.path.exists(f"/proc/self/fd/{fd}") for fd in mine)

@@ -184,6 +184,31 @@ def test_the_relay_of_kept_nodes_runs_as_long_as_they_do(ended: list[Kept]) -> N
         os.close(relay)
 
 
+_KEEPS = """
+import sys
+from vethlib.topology import Topology
+from vethlib.topology.keep import keep
+net = Topology.build("a -- b delay=1ms", impair="userspace")
+kept = keep(net.values())
+print(kept.pid, net._relay._process.pid, flush=True)
+net.let_go()
+"""
+
+
+def test_the_relay_of_kept_nodes_does_not_hold_the_output_of_its_owner() -> None:
+    command = [sys.executable, "-c", _KEEPS]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        holder, relay = map(int, owner.stdout.readline().split())
+        try:
+            out, err = owner.communicate(timeout=20)
+            assert (out, err, owner.returncode) == ("", "", 0)
+            assert os.path.exists(f"/proc/{relay}/fd/0")
+        finally:
+            os.kill(holder, signal.SIGTERM)
+    assert poll(lambda: not os.path.exists(f"/proc/{relay}/fd/0"))
+
+
 @pytest.mark.parametrize("name", ["ipaddress.py", "signal.py", "vethlib.py"])
 def test_modules_of_a_project_do_not_replace_those_of_the_holder(
     ended: list[Kept], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str

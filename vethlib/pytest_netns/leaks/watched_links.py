@@ -12,6 +12,7 @@ The sockets keep their namespaces alive, and thus their identities unique, until
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from contextlib import suppress
 
@@ -53,7 +54,8 @@ class WatchedLinks:
 
     def look(self, places: Mapping[Identity | None, int]) -> list[Found]:
         """Return the links in each of these namespaces, given with a descriptor; None is the home namespace."""
-        self._forget((self._links.keys() | self._sockets.keys()) - places.keys())
+        lost = {place for place, events in self._sockets.items() if not _is_ours(events)}
+        self._forget((self._links.keys() | self._sockets.keys()) - places.keys() | lost)
         self._listen(places)
         ready = {fd for fd, _ in self._poll.poll(0)}
         stale = []
@@ -91,6 +93,8 @@ class WatchedLinks:
             self._unread.discard(place)
             if (events := self._sockets.pop(place, None)) is not None:
                 self._poll.unregister(events)
+                if not _is_ours(events):
+                    events.detach()
                 events.close()
 
 
@@ -108,11 +112,18 @@ def _hear() -> socket.socket:
     return events
 
 
+def _is_ours(events: socket.socket) -> bool:
+    """Return whether the socket still has its descriptor: a test may have closed it, and others may use it now."""
+    try:
+        return bool(events.getsockname()[1] == _RTMGRP_LINK)
+    except (OSError, TypeError, IndexError):
+        return False
+
+
 def _drain(events: socket.socket) -> None:
     while True:
         try:
             events.recv(1)
-        except BlockingIOError:
-            return
-        except OSError:
-            pass  # ENOBUFS: the queue was full
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:  # the queue was full
+                return

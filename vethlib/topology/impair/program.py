@@ -16,6 +16,7 @@ It is a program of its own, which imports nothing of vethlib, so that it starts 
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import random
@@ -236,6 +237,8 @@ class Relay:
         answer = {"number": command.pop("number")}
         if command.pop("keep", False):
             self._is_kept = True
+            # Readers of the owner's output wait for its end.
+            os.dup2(os.open(os.devnull, os.O_RDWR), 2)
         elif command.pop("look", False):
             self._look()
         elif command.pop("tell", False):
@@ -268,7 +271,9 @@ class Relay:
                 datagram = self._links.recv(1 << 16)
             except BlockingIOError:
                 return
-            except OSError:
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
                 continue  # some events were lost
             for kind, index, flags in _links_in(datagram):
                 if half := self._by_index.get(index):
