@@ -14,7 +14,7 @@ import pytest
 
 from tests.live.applying import interface
 from tests.live.configuring import configured, settle, until
-from tests.witness import ip, seen
+from tests.witness import ip, rename, seen
 from vethlib import Session, ns
 from vethlib.agent import Interface
 from vethlib.agent.host import execution
@@ -133,7 +133,7 @@ def deleted() -> None:
 
 
 def renamed() -> None:
-    ip("link", "set", "dev", "b2", "name", "another", netns="at2")
+    rename("b2", "another", "at2")
 
 
 def moved() -> None:
