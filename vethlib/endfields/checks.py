@@ -189,11 +189,28 @@ def check_txqlen(length: int, field: str = "txqlen") -> int:
     return _check_int(length, field, 0, 0x7FFF_FFFF, "a queue has 0 to 2147483647 packets")
 
 
+class GsoMaxSize(int):
+    """The largest packet that is left to a link to segment, and that of IPv4 (Linux 6.3).
+
+    The kernel sets the latter, too, whenever the former is set to at most 65536 (netif_set_gso_max_size).
+    """
+
+    ipv4: int | None
+
+    def __new__(cls, size: int, ipv4: int | None = None) -> GsoMaxSize:
+        """Create it; `ipv4` is None where the kernel has no such attribute."""
+        self = super().__new__(cls, size)
+        self.ipv4 = ipv4
+        return self
+
+
 def check_gso_max_size(size: int, field: str = "gso_max_size") -> int:
     """Return `size` (bytes) if it can be the largest of a packet that is left to the link to segment.
 
     The kernel has another lower limit (MAX_TCP_HEADER), and an upper one for each link (tso_max_size).
     """
+    if isinstance(size, GsoMaxSize):  # as it was read
+        return size
     return _check_int(size, field, 1, 524_280, "the largest packet to be segmented has 1 to 524280 bytes")
 
 

@@ -6,8 +6,8 @@
    (``direct``): `session/core/settings.py` reads and writes them. A new link has none of several values, so ``new``
    gives its messages without those that undo them.
 2. The present value is in every :class:`LinkMessage` (``read``), or it is read only on request: with ``number``,
-   it is that attribute of a link message; the rest is in `session/read/further.py`. So an end without such fields costs
-   nothing more.
+   it is that attribute of a link message, and ``along`` another, which the kernel changes with it; the rest is in
+   `session/read/further.py`. So an end without such fields costs nothing more.
 3. ``target`` is what a link should have, given what it has: by default, what is wanted.
 4. Values of a field with ``none`` are those that vethlib has set, so an agent sets a field that is not configured any
    more to that. Those of the others are left as they are.
@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterator, Sequence
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from vethlib._nl.const import IFLA_GSO_MAX_SIZE, IFLA_MASTER, IFLA_TXQLEN
+from vethlib._nl.const import IFLA_GSO_IPV4_MAX_SIZE, IFLA_GSO_MAX_SIZE, IFLA_MASTER, IFLA_TXQLEN
 from vethlib._nl.link import LinkMessage, attribute_of, set_altname, set_attribute, set_master
 from vethlib._nl.wire import attribute
 from vethlib.addresses import IPInterface
@@ -127,6 +127,7 @@ class Field(NamedTuple):
     attribute: Callable[[Any], bytes] | None = None
     read: Callable[[LinkMessage], Any] | None = None
     number: int = 0
+    along: int = 0
     several: Callable[[int, Any, Any], Iterator[Step]] | None = None
     new: Callable[[int, Any], Iterator[tuple[object, bytes]]] | None = None
     target: Callable[[Any, Any], Any] = _wanted
@@ -160,6 +161,12 @@ class Field(NamedTuple):
 
 def _number(name: str, check: Callable[[Any, str], Any], kind: int, *, announced: bool = False) -> Field:
     return Field(name, check, lambda value: attribute(kind, _U32.pack(value)), number=kind, announced=announced)
+
+
+def _gso_max_size(size: int) -> bytes:
+    ipv4 = getattr(size, "ipv4", None)
+    along = b"" if ipv4 is None else attribute(IFLA_GSO_IPV4_MAX_SIZE, _U32.pack(ipv4))
+    return attribute(IFLA_GSO_MAX_SIZE, _U32.pack(size)) + along
 
 
 def _change_master(index: int, present: Any, wanted: Any) -> Iterator[Step]:
@@ -242,7 +249,9 @@ FIELDS: Final = {
         Field("group", check_group, lambda group: attribute_of(group=group), lambda link: link.group),
         Field("mtu", check_mtu, lambda mtu: attribute_of(mtu=mtu), lambda link: link.mtu),
         _number("txqlen", check_txqlen, IFLA_TXQLEN, announced=True),
-        _number("gso_max_size", check_gso_max_size, IFLA_GSO_MAX_SIZE),
+        Field(
+            "gso_max_size", check_gso_max_size, _gso_max_size, number=IFLA_GSO_MAX_SIZE, along=IFLA_GSO_IPV4_MAX_SIZE
+        ),
         Field(
             ALTNAMES,
             check_altnames,

@@ -276,8 +276,8 @@ class _Undoing:
                 fields[name] = (value, old)
             elif not _is_same_value(name, value, old):
                 self.left.append(f"{where}: {name} stays {value}, because another program has set it since")
-        if not before.link.ipv6 and "mtu" in fields and present.link.mtu < IPV6_MIN_MTU <= before.link.mtu:
-            fields["ipv6"] = (False, False)  # with the larger MTU, the kernel would enable it
+        if "mtu" in fields and present.link.mtu < IPV6_MIN_MTU <= before.link.mtu:
+            fields["ipv6"] = (False, before.link.ipv6)  # with the larger MTU, it would be as for a new link
         target = _merged(change, before.addresses, after.addresses, present.addresses)
         now = [address for address in present.addresses if not address.by_kernel]
         # Setting a link down, having no IPv6, renaming, and joining a VRF change addresses as a side effect.

@@ -2,7 +2,8 @@
 
 `sysctls` are settings below /proc/sys/net/ipv4/conf and /proc/sys/net/ipv6/conf, of which each costs some 10 µs to read
 or to write. /proc/sys/net belongs to the namespace of the thread that opens it, so they are read and written from
-inside.
+inside. They are found by the name of the link: if another program gives that name to another link in the microseconds
+after it was looked up, these are the settings of that link.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from vethlib.links import describe
 from .namespaces import Namespaces, OpenNetns
 from .refusal import system_error, system_errors
 
-__all__ = ["read_setting", "write_settings"]
+__all__ = ["read_all_of_ipv6", "read_setting", "write_settings"]
 
 
 def read_setting(namespaces: Namespaces, place: OpenNetns, name: str, field: str, wanted: Any) -> Any:
@@ -33,12 +34,31 @@ def read_setting(namespaces: Namespaces, place: OpenNetns, name: str, field: str
     return read_offload(namespaces, place, name)
 
 
+def read_all_of_ipv6(place: OpenNetns, name: str) -> tuple[Sysctl, ...]:
+    """Read the IPv6 settings of a link, except disable_ipv6; () if it has none. Raises NetlinkError."""
+
+    def read() -> tuple[Sysctl, ...]:
+        try:
+            found = os.listdir(_path(name, "ipv6."))
+        except FileNotFoundError:
+            return ()
+        return tuple(
+            Sysctl(f"ipv6.{os.fsdecode(each)}", _read_if_any(name, f"ipv6.{os.fsdecode(each)}"))
+            for each in found
+            if each != b"disable_ipv6"
+        )
+
+    with system_errors(f"read the IPv6 settings of {describe(name, place.ref)}", place.ref):
+        return place.call(read)
+
+
 def write_settings(
-    namespaces: Namespaces, wanted: Mapping[OpenNetns, Mapping[str, Mapping[str, Any]]]
+    namespaces: Namespaces, wanted: Mapping[OpenNetns, Mapping[str, Mapping[str, Any]]], *, go_on: bool = False
 ) -> dict[tuple[OpenNetns, str], VethError]:
     """Write such fields of links, by namespace and name; return the first error of each link that has one.
 
-    A sysctl without a value is left out: this kernel lacks it, or it had none before (and cannot lose it).
+    With `go_on`, the other sysctls of such a link are written nevertheless. A sysctl without a value is left out: this
+    kernel lacks it, or it had none before (and cannot lose it).
     """
     failed: dict[tuple[OpenNetns, str], VethError] = {}
     for place, links in wanted.items():
@@ -54,7 +74,7 @@ def write_settings(
                 except VethError as error:
                     failed[place, name] = error
         if sysctls:
-            failed |= _write_sysctls({place: sysctls})
+            failed |= _write_sysctls({place: sysctls}, go_on=go_on)
     return failed
 
 
@@ -65,7 +85,7 @@ def _read_sysctls(place: OpenNetns, name: str, settings: Iterable[str]) -> tuple
 
 
 def _write_sysctls(
-    wanted: Mapping[OpenNetns, Mapping[str, Iterable[Sysctl]]],
+    wanted: Mapping[OpenNetns, Mapping[str, Iterable[Sysctl]]], *, go_on: bool
 ) -> dict[tuple[OpenNetns, str], NetlinkError]:
     """Write settings of links, by namespace and name; return the first error of each link that has one.
 
@@ -74,7 +94,7 @@ def _write_sysctls(
     failed: dict[tuple[OpenNetns, str], NetlinkError] = {}
     for place, links in wanted.items():
         try:
-            place.call(lambda place=place, links=links: _write_all(place, links, failed))  # type: ignore[misc]
+            place.call(lambda place=place, links=links: _write_all(place, links, failed, go_on=go_on))  # type: ignore[misc]
         except (OSError, VethError) as error:
             for name in links:
                 failed[place, name] = system_error(error, f"set {describe(name, place.ref)} sysctls", place.ref)
@@ -82,7 +102,11 @@ def _write_sysctls(
 
 
 def _write_all(
-    place: OpenNetns, links: Mapping[str, Iterable[Sysctl]], failed: dict[tuple[OpenNetns, str], NetlinkError]
+    place: OpenNetns,
+    links: Mapping[str, Iterable[Sysctl]],
+    failed: dict[tuple[OpenNetns, str], NetlinkError],
+    *,
+    go_on: bool,
 ) -> None:
     for name, settings in links.items():
         for setting in sorted(settings, key=_writing_order):
@@ -91,8 +115,9 @@ def _write_all(
             except OSError as error:
                 if not _is_so_already(name, setting):
                     request = f"set net.{setting.name.replace('.', '.conf.' + name + '.')} to {setting.value}"
-                    failed[place, name] = system_error(error, request, place.ref)
-                    break
+                    failed.setdefault((place, name), system_error(error, request, place.ref))
+                    if not go_on:
+                        break
 
 
 def _writing_order(setting: Sysctl) -> bool:

@@ -84,7 +84,9 @@ class ChangingSession(SessionBase):
         that the link has in this order. Addresses that would expire or are deprecated become permanent, unless they are
         given lifetimes. An address with attributes (:class:`vethlib.NewAddress`) that the link has with others is
         removed and added again; one without may have any. `alias=""` clears the alias. Setting a link down removes its
-        IPv6 addresses, and so does ipv6=False, which disables IPv6 on it; ipv6=True enables it. `altnames` replaces all
+        IPv6 addresses, and so does ipv6=False, which disables IPv6 on it; ipv6=True enables it. With an MTU below 1280,
+        the kernel also forgets the IPv6 settings of the link; when the MTU rises to that, they and IPv6 itself are as
+        for a new link, unless `ipv6` is given. `altnames` replaces all
         alternative names; with `new_name`, the former name can be one of them. The link is attached to the bridge or
         VRF `master`, or detached with ``master=""``; it keeps its addresses. Of the `sysctls`, those that are given are
         written (see :class:`End`). `routes` replaces all routes over the link that vethlib has added, and no other; the

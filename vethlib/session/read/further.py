@@ -13,7 +13,7 @@ from vethlib._nl.dependents.route import dump_routes_over, parse_route
 from vethlib._nl.link import LinkMessage, get_link, numbers_of, parse_link
 from vethlib._nl.torn import read as repeat_if_torn
 from vethlib.endfields import neighbours
-from vethlib.endfields.checks import MasterName
+from vethlib.endfields.checks import GsoMaxSize, MasterName
 from vethlib.endfields.neighbours import Neighbour, check_neighbours, neighbour_of
 from vethlib.endfields.routes import PROTO, Route, in_order, route_of
 from vethlib.endfields.table import FIELDS, MASTER, NEIGHBOURS, ROUTES
@@ -51,11 +51,13 @@ def _values(
 ) -> dict[str, Any]:
     link, body = read
     fields = [FIELDS[name] for name in wanted]
-    numbers = numbers_of(body, [field.number for field in fields])
+    numbers = numbers_of(body, [kind for field in fields for kind in (field.number, field.along)])
     values: dict[str, Any] = {}
-    for field, number in zip(fields, numbers, strict=True):
+    for field, number, along in zip(fields, numbers[::2], numbers[1::2], strict=True):
         if field.name == MASTER:
             values[MASTER] = _master(namespaces, place, number or 0)
+        elif field.along and number is not None:
+            values[field.name] = GsoMaxSize(number, along)
         elif field.number:
             values[field.name] = number
         elif field.read is not None:

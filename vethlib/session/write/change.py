@@ -108,6 +108,8 @@ def change(namespaces: Namespaces, target: Target, wanted: Change) -> Link:
     present = _present(namespaces, place, before, wanted)
     direct = {name: value for name, value in present.items() if FIELDS[name].direct}
     sent = LinkSteps(namespaces, target, before, addresses if touches else None, direct)
+    if wanted.mtu_after(before) < IPV6_MIN_MTU <= before.mtu:
+        sent.keep_ipv6()
     sent.late.read(wanted.takes_late(before, goal, addresses))
     sent.late.read([name for name in LATE if name in wanted.fields], only_own=True)
     steps = list(_steps(before, addresses, wanted, goal, present))

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 from vethlib._nl.batch import LOST, Exchange, Outcome
 from vethlib._nl.link import LinkMessage, get_link, parse_link, set_link
 from vethlib.addresses import Address
-from vethlib.endfields.table import FIELDS, LATE, ROUTES, TAKES_LATE, Step
+from vethlib.endfields.checks import Sysctl
+from vethlib.endfields.table import FIELDS, LATE, ROUTES, SYSCTLS, TAKES_LATE, Step
 from vethlib.errors import LinkExists, NetlinkError, VethError
 from vethlib.links import describe
 from vethlib.session.core.ipv6 import enable_ipv6, is_disabled, switch_ipv6
 from vethlib.session.core.namespaces import Namespaces
 from vethlib.session.core.refusal import loading, refusal
-from vethlib.session.core.settings import write_settings
+from vethlib.session.core.settings import read_all_of_ipv6, write_settings
 from vethlib.session.core.undo import note, undo_all
 from vethlib.session.read.further import read_further
 from vethlib.session.read.reading import addresses_of, read_addresses
@@ -55,7 +56,8 @@ class LinkSteps:
         self.before = before
         self._addresses = addresses
         self._sent: list[tuple[Sequence[Step], Exchange]] = []
-        self._had_ipv6: bool | None = None  # before it was switched
+        self._had_ipv6: bool | None = None  # before it was switched, or lost
+        self._ipv6_settings: Sequence[Sysctl] = ()  # if they may be lost
         self._direct = direct  # what is no message and is to be changed, as it was
         self._wrote_settings = False
         self.late = LateFields(namespaces, target, before.ifindex)
@@ -99,6 +101,11 @@ class LinkSteps:
         self._had_ipv6 = self.before.ipv6
         for error in switch_ipv6({self.target.place: {name: on}}).values():
             raise error
+
+    def keep_ipv6(self) -> None:
+        """Keep the IPv6 settings, which the kernel forgets as soon as the MTU is below the minimum of IPv6."""
+        self._ipv6_settings = read_all_of_ipv6(self.target.place, self.before.name)
+        self._had_ipv6 = self.before.ipv6
 
     def write_settings(self, name: str, fields: Mapping[str, Any]) -> None:
         """Write fields that are no messages; the link has this name by now."""
@@ -194,17 +201,39 @@ class LinkSteps:
         undone = [(step, request) for step in reversed(done) for request in step.undo]
         outcomes = self.namespaces.exchange(self.target.place, [request for _, request in undone]) if undone else []
         for (step, _), outcome in zip(undone, outcomes, strict=True):
-            if outcome.errno not in _AS_GOOD_AS_UNDONE:
+            taken = outcome.errno == errno.EEXIST and step.what.startswith("name ")
+            if taken or outcome.errno not in _AS_GOOD_AS_UNDONE:
                 raise refusal(outcome, f"{self.target.what}: undo {step.what}", self.target.netns)
 
     def _write_settings_back(self) -> None:
-        if self._wrote_settings:
-            self.write_settings(self.before.name, self._direct)
+        if self._wrote_settings and (name := self._name_now()) is not None:
+            self._write_back(name, self._direct)
 
     def _switch_ipv6_back(self) -> None:
-        if self._had_ipv6 is not None:
-            for error in switch_ipv6({self.target.place: {self.before.name: self._had_ipv6}}).values():
-                raise error
+        if self._had_ipv6 is None or (name := self._name_now()) is None:
+            return
+        for error in switch_ipv6({self.target.place: {name: self._had_ipv6}}).values():
+            raise error
+        if self._ipv6_settings:
+            now = set(read_all_of_ipv6(self.target.place, name))
+            self._write_back(name, {SYSCTLS: [each for each in self._ipv6_settings if each not in now]})
+
+    def _write_back(self, name: str, fields: Mapping[str, Any]) -> None:
+        wanted = {self.target.place: {name: fields}}
+        for error in write_settings(self.namespaces, wanted, go_on=True).values():
+            raise error
+
+    def _name_now(self) -> str | None:
+        """Return the name that the link has; None if it is gone.
+
+        Another link may have its former name by now, and settings are written by name.
+        """
+        (now,) = self.namespaces.exchange(self.target.place, [get_link(self.before.ifindex)])
+        if now.errno == errno.ENODEV:
+            return None
+        if now.errno:
+            raise refusal(now, f"read {self.before.name!r}", self.target.netns)
+        return read_body(self.target.place, now, parse_link, f"read {self.before.name!r}").name
 
     def _give_addresses_back(self) -> None:
         if self._addresses is not None and (self._sent or self._had_ipv6 is not None):
