@@ -123,6 +123,11 @@ SENTENCES = [
     # what did not last
     (reasons.drift_persists(DRIFT, "mtu", 3), "drift-persists(mtu)", f"{DRIFT}, after 3 attempts in a row"),
     (
+        reasons.surplus_left("routes", 512),
+        "surplus-left(routes)",
+        "more than 512 routes are not configured: they are removed 512 at a time",
+    ),
+    (
         reasons.changed_repeatedly(DRIFT, "mtu", 4),
         "changed-repeatedly(mtu)",
         f"{DRIFT}; repaired 4 times in a row, and changed again by another program",

@@ -60,6 +60,7 @@ class ReasonCode(StrEnum):
     LINK_IN_USE = "link-in-use", "interface", "the link that has the kernel name still belongs to another interface"
     # what did not work, or did not last
     DRIFT_PERSISTS = "drift-persists", "field", "the same difference was found again after each attempt in a row"
+    SURPLUS_LEFT = "surplus-left", "field", "it has more values that are not configured than are removed at once"
     CHANGED_REPEATEDLY = "changed-repeatedly", "field", "another program keeps changing the link; repairs are delayed"
     DUPLICATE_ADDRESS = "duplicate-address", "address", "another host on the link has the address"
     DUPLICATE_OF_PEER = "duplicate-of-peer", "address", "the other end of the pair has the address"
@@ -282,6 +283,12 @@ def listed(addresses: Sequence[object]) -> str:
 def drift_persists(drift: str, field: str, attempts: int) -> Reason:
     """Return the reason of an interface with a drift that no attempt has corrected."""
     return Reason(ReasonCode.DRIFT_PERSISTS, f"{drift}, after {attempts} attempts in a row", field)
+
+
+def surplus_left(field: str, at_once: int) -> Reason:
+    """Return the reason of an interface whose surplus values are not removed all at once."""
+    text = f"more than {at_once} {field} are not configured: they are removed {at_once} at a time"
+    return Reason(ReasonCode.SURPLUS_LEFT, text, field)
 
 
 def changed_repeatedly(drift: str, field: str, repairs: int) -> Reason:

@@ -14,7 +14,16 @@ from typing import Any, TypeVar, cast
 from vethlib.agent.config.mark import ADDRESS_PROTO
 from vethlib.agent.planning.confine import foreseen
 from vethlib.agent.planning.observed import is_same_link
-from vethlib.agent.planning.operations import AddNetns, ChangeLink, CreatePair, DeletePair, Operation, Plan, RemoveNetns
+from vethlib.agent.planning.operations import (
+    AddNetns,
+    ChangeLink,
+    CreatePair,
+    DeletePair,
+    Operation,
+    Plan,
+    RemoveNetns,
+    RemoveSurplus,
+)
 from vethlib.endfields.table import FIELDS
 from vethlib.errors import BatchError, VethError
 from vethlib.links import Address, IPInterface, Link, NetnsRef, describe
@@ -71,12 +80,14 @@ def execute(
             refused = add_netns(additions, added, execution, loopback=loopback)
         if deletions := _of(plan, DeletePair):
             _delete(session, deletions, execution, progress)
+        if removals := _of(plan, RemoveSurplus):
+            _remove_surplus(session, removals, execution)
         if changes := _of(plan, ChangeLink):
             _change(session, changes, execution, progress, records)
         if creations := _possible(_of(plan, CreatePair), refused, execution):
             _create(session, creations, execution, progress, records)
-        if removals := _of(plan, RemoveNetns):
-            remove_netns(session, removals, execution)
+        if unused := _of(plan, RemoveNetns):
+            remove_netns(session, unused, execution)
     finally:
         if added:
             remove_unused(session, added, execution)
@@ -142,7 +153,7 @@ def _one_by_one(items: Iterable[K], what: str, error: Exception, do: Callable[[K
     return failed
 
 
-def _is_observed(operation: DeletePair | ChangeLink, link: Link, birth: Birth) -> bool:
+def _is_observed(operation: DeletePair | ChangeLink | RemoveSurplus, link: Link, birth: Birth) -> bool:
     """Return whether a link is the one for which the operation was planned."""
     place, cookie = birth
     if operation.seen is None:
@@ -155,6 +166,20 @@ def _end_to_delete(operation: DeletePair) -> tuple[str, str, int]:
         name, index = operation.at_home
         return name, "", index
     return operation.name, operation.ref, operation.index
+
+
+def _remove_surplus(session: Session, operations: Iterable[RemoveSurplus], execution: Execution) -> None:
+    for operation in operations:
+        is_observed = partial(_is_observed, operation)
+        try:
+            session.remove_dependents(
+                operation.name, operation.ref, index=operation.index, only_if=is_observed, **operation.surplus
+            )
+        except Exception as error:
+            what = f"change {describe(operation.name, operation.ref)}"
+            execution.errors.append((operation, foreseen(error, what)))
+        else:
+            execution.done.append(operation)
 
 
 def _change(

@@ -28,6 +28,7 @@ __all__ = [
     "Operation",
     "Plan",
     "RemoveNetns",
+    "RemoveSurplus",
     "listed_identity",
     "named",
 ]
@@ -171,6 +172,34 @@ class ChangeLink:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoveSurplus:
+    """Remove some of the routes or neighbours of one owned link, which has too many that are not configured.
+
+    `surplus` has them by field; the rest is as in :class:`ChangeLink`.
+    """
+
+    op: ClassVar[str] = "change"
+    interface: Interface
+    ref: str
+    place: NetnsId
+    index: int
+    name: str
+    surplus: Mapping[str, tuple[Any, ...]]
+    seen: SeenLink | None = field(default=None, compare=False, repr=False)
+    mark: Mark | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def interfaces(self) -> tuple[str, ...]:
+        """The name of the interface that it is for."""
+        return (self.interface.name,)
+
+    def as_dicts(self) -> list[dict[str, Any]]:
+        """Return the operation for JSON."""
+        changes = {name: [_plain(values), []] for name, values in self.surplus.items()}
+        return [_entry(self.op, self.interface.name, self.ref, changes)]
+
+
+@dataclass(frozen=True, slots=True)
 class CreatePair:
     """Create a pair: `veth` with all owner marks, for the interfaces `a` and `b`."""
 
@@ -212,7 +241,7 @@ class RemoveNetns:
         return [_entry(self.op, "", self.ref, {})]
 
 
-Operation: TypeAlias = AddNetns | DeletePair | ChangeLink | CreatePair | RemoveNetns
+Operation: TypeAlias = AddNetns | DeletePair | ChangeLink | RemoveSurplus | CreatePair | RemoveNetns
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from .operations import (
     DeletePair,
     Operation,
     RemoveNetns,
+    RemoveSurplus,
     listed_identity,
 )
 
@@ -43,9 +44,13 @@ _VERBS: Final[dict[type[Operation], _Verb]] = {
     AddNetns: _Verb("+", "good", "namespace", "add", "added"),
     CreatePair: _Verb("+", "good", "pair", "create", "created"),
     ChangeLink: _Verb("~", "warning", "link", "change", "changed"),
+    RemoveSurplus: _Verb("~", "warning", "link", "change", "changed"),
     DeletePair: _Verb("-", "bad", "pair", "delete", "deleted"),
     RemoveNetns: _Verb("-", "bad", "namespace", "remove", "removed"),
 }
+
+
+_LISTED: Final = 32  # changes in the log, in the history and in a reason
 
 
 def _plain(text: object, _role: str) -> str:
@@ -80,6 +85,8 @@ def _subject(operation: Operation, paint: Paint) -> str:
             return str(veth)
         case ChangeLink(name=name, ref=ref):
             return f"{describe(name, ref)}: {changes(operation, paint)}"
+        case RemoveSurplus(name=name, ref=ref):
+            return f"{describe(name, ref)}: {_removal(operation)}"
         case DeletePair(name=name, ref=ref, why=why):
             return f"{describe(name, ref)} and its peer: {why}"
         case AddNetns(name=name) | RemoveNetns(name=name):
@@ -105,7 +112,9 @@ def action(operation: Operation, name: str, known: str, new: Container[str]) -> 
             end = operation.veth.a if operation.a.name == name else operation.veth.b
             return f"{done} {end}{' (a new namespace)' if str(end.netns or '') in new else ''}"
         case ChangeLink():
-            return changes(operation)
+            return _first(_changes(operation, _plain))
+        case RemoveSurplus():
+            return _removal(operation)
         case DeletePair():
             where = describe(operation.name, operation.ref)
             return f"{done} {where}" + (f" ({operation.why})" if operation.why != known else "")
@@ -116,7 +125,9 @@ def drift(operation: Operation) -> str:
     """Return the drift of interfaces that an operation corrects; "" if it is for none."""
     match operation:
         case ChangeLink():
-            return ", ".join(_differences(operation))
+            return _first(_differences(operation))
+        case RemoveSurplus(surplus=surplus):
+            return ", ".join(f"{field} are not configured" for field in surplus)
         case CreatePair():
             return "the pair is missing"
         case DeletePair():
@@ -126,10 +137,19 @@ def drift(operation: Operation) -> str:
 
 def drifted(operation: Operation) -> str:
     """Return the first field that an operation corrects; "" if that is the whole pair."""
+    if isinstance(operation, RemoveSurplus):
+        return next(iter(operation.surplus))
     return next(iter(operation.differences), "addresses") if isinstance(operation, ChangeLink) else ""
 
 
 # --- the change of a link
+
+
+def _first(texts: Iterable[str]) -> str:
+    """List the first of these texts, and the number of the others: a link may have thousands of addresses."""
+    texts = list(texts)
+    more = [f"and {len(texts) - _LISTED} more"] if len(texts) > _LISTED else []
+    return ", ".join([*texts[:_LISTED], *more])
 
 
 def _differences(change: ChangeLink) -> Iterator[str]:
@@ -143,6 +163,11 @@ def _differences(change: ChangeLink) -> Iterator[str]:
         yield "its addresses are in another order"
     yield from (f"address {address} expires" for address in change.renewed)
     yield from (f"address {address} is a duplicate" for address in change.again)
+
+
+def _removal(operation: RemoveSurplus) -> str:
+    """Return what is removed: ``512 routes removed``."""
+    return ", ".join(f"{len(values)} {field} removed" for field, values in operation.surplus.items())
 
 
 def changes(change: ChangeLink, paint: Paint = _plain) -> str:

@@ -269,6 +269,13 @@ class Backoff:
                 return attempts.repairs
         return 0
 
+    def put_off(self, names: Iterable[str], due: float) -> None:
+        """Schedule the next attempt of these interfaces, which have not failed: a part of the work is left."""
+        for name in names:
+            attempts = self._attempts.setdefault(name, Attempts())
+            attempts.due = due
+            self._schedule(name, attempts)
+
     def find_duplicate(self, name: str, reason: Reason, now: float) -> None:
         """Note that an address of this interface is a duplicate."""
         attempts = self._attempts.setdefault(name, Attempts())

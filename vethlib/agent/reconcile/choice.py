@@ -8,7 +8,8 @@ from ipaddress import IPv6Interface
 from typing import Final, TypeVar
 
 from vethlib._primitives import time
-from vethlib.agent.planning.operations import AddNetns, ChangeLink, CreatePair, Operation
+from vethlib.agent.planning.operations import AddNetns, ChangeLink, CreatePair, Operation, RemoveSurplus
+from vethlib.agent.planning.portions import count_values, portion
 from vethlib.agent.planning.sources import create_without_waiting_routes, without_waiting_routes
 from vethlib.agent.planning.words import drift, drifted
 from vethlib.agent.reasons import Reason, changed_repeatedly, duplicate_mac
@@ -27,7 +28,7 @@ AT_ONCE: Final = 256
 
 _WEIGHTS: Final = {"create": 1.0, "delete": 0.25, "change": 0.25}
 
-_ADDRESSES: Final = 8  # this many, added or removed, cost as much as a pair: about 50 µs each
+_VALUES: Final = 8  # this many addresses, routes or neighbours, added or removed, cost as much as a pair: 50 µs each
 
 _PASSING: Final = (LinkExists, LinkNotFound, NetnsNotFound)
 """Errors that mean that the host has changed since the last look. The next look finds out how."""
@@ -38,11 +39,13 @@ class Choice:
 
     `deferred` are the interfaces whose operations are left to a later pass, because there was too much to do. Of these
     operations, `left` has the creations that need no other operation first, and the namespaces that they need.
+    `unfinished` has the interfaces of which a chosen operation removes only a portion, each with the reason.
     """
 
     def __init__(self, session: Session, backoff: Backoff) -> None:
         self.deferred: set[str] = set()
         self.left: list[Operation] = []
+        self.unfinished: dict[str, Reason] = {}
         self._session = session
         self._backoff = backoff
         self._tried: set[str] = set()  # interfaces whose duplicate addresses were added again
@@ -70,7 +73,8 @@ class Choice:
     def _due(self, operations: Iterable[Operation], result: PassResult) -> Iterator[Operation]:
         """Yield the operations, without what has to wait.
 
-        That is adding a duplicate address again, and routes whose source is still being checked for duplicates.
+        That is adding a duplicate address again, routes whose source is still being checked for duplicates, and the
+        rest of what has to be removed from a link with very many routes, neighbours or addresses.
         """
         for operation in operations:
             if isinstance(operation, CreatePair):
@@ -88,11 +92,16 @@ class Choice:
                         continue
                 elif name in result.duplicates:
                     self._tried.add(name)
+                operation, removal, unfinished = portion(operation)
+                if unfinished is not None:
+                    self.unfinished[name] = unfinished
+                if removal is not None:
+                    yield removal
                 operation, reason = without_waiting_routes(operation)
                 if reason is not None:
                     result.postponed[name] = reason
-                    if operation.is_empty:
-                        continue
+                if operation.is_empty and (reason is not None or removal is not None):
+                    continue
             yield operation
 
     def _may_try_again(self, name: str) -> bool:
@@ -133,7 +142,7 @@ def split(operations: Iterable[T]) -> tuple[list[T], list[T]]:
             left.append(operation)
         else:
             first.append(operation)
-            weight += _WEIGHTS.get(operation.op, 0.0) + _addresses(operation) // _ADDRESSES
+            weight += _WEIGHTS.get(operation.op, 0.0) + _values(operation) // _VALUES
     return first, left
 
 
@@ -148,10 +157,15 @@ def without_unused_netns(operations: Sequence[Operation]) -> list[Operation]:
     return [each for each in operations if not isinstance(each, AddNetns) or each.name in needed]
 
 
-def _addresses(operation: Operation) -> int:
-    """Return how many addresses an operation adds and removes."""
+def _values(operation: Operation) -> int:
+    """Return how many addresses, routes and neighbours an operation adds and removes."""
     if isinstance(operation, CreatePair):
-        return len(operation.veth.a.interfaces) + len(operation.veth.b.interfaces)
+        ends = operation.veth.a, operation.veth.b
+        return sum(len(end.interfaces) + count_values(end.further) for end in ends)
+    if isinstance(operation, RemoveSurplus):
+        return sum(map(len, operation.surplus.values()))
     if isinstance(operation, ChangeLink):
-        return len(operation.added) + len(operation.removed) + len(operation.order) + 2 * len(operation.again)
+        addresses = len(operation.added) + len(operation.removed) + len(operation.order) + 2 * len(operation.again)
+        present, wanted = ({name: each[side] for name, each in operation.changes.items()} for side in (0, 1))
+        return addresses + count_values(present) + count_values(wanted)
     return 0

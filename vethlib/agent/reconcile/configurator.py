@@ -38,6 +38,7 @@ from vethlib.agent.limits import DEFAULT, Limits
 from vethlib.agent.planning.confine import foreseen
 from vethlib.agent.planning.desired import Desired
 from vethlib.agent.planning.operations import Operation
+from vethlib.agent.planning.portions import count_values
 from vethlib.agent.registry.dependants import Attachment, Dependant, Dependants
 from vethlib.agent.registry.indexes import Indexes
 from vethlib.agent.registry.subscriptions import Subscription
@@ -54,6 +55,7 @@ from .events import Events
 from .observer import HostObserver
 from .occasions import CONFIGURATION, Occasions, Scope
 from .owners import Owners
+from .pace import SHARE
 from .passresult import PassResult
 from .reconcilepass import PlannedCreation, ReconcilePass
 from .reporter import Reporter
@@ -64,6 +66,9 @@ __all__ = ["Configurator"]
 
 BUDGET: Final = 0.15
 """Seconds after which a poll starts no further pass."""
+
+LONGEST_REST: Final = 10.0
+"""Seconds between two portions of what has to be removed from a link with very many values."""
 
 DEAF_LOOK: Final = 0.5
 """Seconds between two looks at an interface in a namespace whose events are ignored."""
@@ -166,6 +171,7 @@ class Configurator(WarnsUnclosed):
         )
         self._reporter = Reporter(self._owners)
         self._creation: PlannedCreation | None = None  # of more pairs than one pass may create
+        self._values_seen: dict[str, int] = {}  # routes and neighbours of the links that have any
         self._outcomes_at_rest: Counter[str] = Counter()  # of the last look after which nothing was left to do
         self._events = Events(self._owners, self._reporter)
         self._closed = False
@@ -384,7 +390,7 @@ class Configurator(WarnsUnclosed):
             if not self._occasions.is_urgent:
                 self._go_on(creation)
                 return
-        scope = self._occasions.take(self._addresses)
+        scope = self._occasions.take(self._values)
         if scope.everything:
             self.counters.resyncs[scope.everything] += 1
         self._run(ReconcilePass(self._owners, scope, loopback=self._loopback))
@@ -416,6 +422,7 @@ class Configurator(WarnsUnclosed):
             self._fail(scope, error)
             return
         self._occasions.finish(scope, result.names, result.deferred - self._create(result.left, scope))
+        self._put_off(result, time.thread_time() - began)
         before = self.counters.outcomes.copy()
         self._reporter.settle(result, scope)
         self._keep_pace(scope, result, began)
@@ -452,9 +459,15 @@ class Configurator(WarnsUnclosed):
         self._reporter.nothing_has_changed()
         return True
 
+    def _put_off(self, result: PassResult, seconds: float) -> None:
+        """Schedule the next looks at interfaces of which only a portion was removed: they take a share of the time."""
+        if result.unfinished:
+            self._backoff.put_off(result.unfinished, time.monotonic() + min(SHARE * seconds, LONGEST_REST))
+
     def _keep_pace(self, scope: Scope, result: PassResult, began: float) -> None:
         """Schedule the next looks: later after costly ones, and regularly where events are ignored."""
         now, watches = time.monotonic(), self._observer.watches
+        self._note_values(result)
         # Events that were caused by this agent do not count as noise.
         watches.cache.excuse(result.changed_netns())
         self._occasions.looked(scope.names, time.thread_time() - began, now)
@@ -468,8 +481,22 @@ class Configurator(WarnsUnclosed):
             if interface is not None and watches.rests_at(interface.namespace.ref):
                 self._occasions.look_later(name, now + DEAF_LOOK)
 
-    def _addresses(self, name: str) -> int:
-        """Return how many addresses an interface is to have, or had when it was last looked at."""
+    def _values(self, name: str) -> int:
+        """Return how many addresses, routes and neighbours an interface is to have, or had at the last look at it."""
         interface, status = self._desired.interfaces.get(name), self._statuses.now.get(name)
-        configured = 0 if interface is None else len(interface.ip_addresses)
-        return configured if status is None or status.link is None else max(configured, len(status.link.addresses))
+        configured = 0 if interface is None else _configured_values(interface)
+        addresses = 0 if status is None or status.link is None else len(status.link.addresses)
+        return max(configured, addresses + self._values_seen.get(name, 0))
+
+    def _note_values(self, result: PassResult) -> None:
+        """Note how many routes and neighbours the links of these interfaces have."""
+        for name in result.names:
+            seen = result.plan.found.get(name)
+            if seen is not None and (number := count_values(seen.further)):
+                self._values_seen[name] = number
+            else:
+                self._values_seen.pop(name, None)
+
+
+def _configured_values(interface: Interface) -> int:
+    return len(interface.ip_addresses) + len(interface.routes) + len(interface.neighbours)

@@ -15,7 +15,7 @@ from vethlib.ifindex.changes import LinkChanges
 from vethlib.links import Address
 
 from .linkchanges import InterfaceChanges, Interpreter
-from .occasions import MANY_ADDRESSES
+from .occasions import MANY_VALUES
 from .owners import Owners
 from .reporter import CHANGED, GONE, Reporter
 
@@ -213,8 +213,9 @@ class Events:
         status = statuses.now.get(name)
         if status is None or status.link is None:
             return
-        if addresses is None or len(status.link.addresses) > MANY_ADDRESSES:
-            self._occasions.event(name, "its addresses keep changing", now)
+        if addresses is None or len(status.link.addresses) > MANY_VALUES:
+            if not self._waits(name, now):
+                self._occasions.event(name, "its addresses keep changing", now)
         elif statuses.is_usability_changed(name, addresses, interface.addresses):
             self._occasions.detection_ended(name)
         elif self._occasions.event(name, "", now):

@@ -2,8 +2,8 @@
 
 An event only marks interfaces; nothing of it is remembered but a cause, for the log. Interfaces are looked at in this
 order: first those that something has happened to (dirty), then those that only a new configuration or a look at the
-whole host concerns (the backlog), then those with many addresses, a few in each pass, and last, one at a time, those
-that keep changing.
+whole host concerns (the backlog), then those with many addresses, routes or neighbours, a few in each pass, and last,
+one at a time, those that keep changing.
 """
 
 from __future__ import annotations
@@ -20,11 +20,14 @@ __all__ = ["CONFIGURATION", "Occasions", "Scope"]
 AT_ONCE: Final = 512
 """Interfaces in one pass, not counting those that have to be judged together with them."""
 
-MANY_ADDRESSES: Final = 64
-"""With more addresses, an interface waits for all others, and its status is not updated address by address."""
+MANY_VALUES: Final = 64
+"""With more addresses, routes and neighbours, an interface waits for all others.
 
-ADDRESSES_AS_ONE: Final = 8
-"""Addresses that take as long to look at as one more interface: about 30 µs each."""
+With more addresses, its status is not updated address by address.
+"""
+
+VALUES_AS_ONE: Final = 8
+"""Addresses, routes or neighbours that take as long to look at as one more interface: about 30 µs each."""
 
 TOGETHER: Final = 0.05
 """Seconds between two looks for the end of duplicate address detection, which thousands of links end one by one."""
@@ -190,15 +193,16 @@ class Occasions:
 
     # --- passes
 
-    def take(self, addresses: Callable[[str], int]) -> Scope:
+    def take(self, values: Callable[[str], int]) -> Scope:
         """Return what the next pass looks at, and remove all marks: :meth:`finish` or :meth:`restore` follows.
 
-        `addresses` returns the number of addresses of an interface. Interfaces with many wait for the others, and only
-        a few of them make a pass: otherwise one file of a megabyte would delay all others by a quarter of a minute.
+        `values` returns how many addresses, routes and neighbours an interface has. Interfaces with many wait for the
+        others, and only a few of them make a pass: otherwise one file of a megabyte would delay all others by a quarter
+        of a minute.
         """
         dirty, backlog, everything = self._dirty, self._backlog, self._everything
         self._dirty, self._backlog, self._everything = {}, {}, ""
-        names = {**dirty, **backlog} if everything else self._next(dirty, backlog, addresses)
+        names = {**dirty, **backlog} if everything else self._next(dirty, backlog, values)
         return Scope(names, everything, dirty, backlog)
 
     def restore(self, scope: Scope, cause: str) -> None:
@@ -226,11 +230,11 @@ class Occasions:
         self._pace.look_later(name, due)
 
     def _next(
-        self, dirty: Mapping[str, str], backlog: Mapping[str, str], addresses: Callable[[str], int]
+        self, dirty: Mapping[str, str], backlog: Mapping[str, str], values: Callable[[str], int]
     ) -> dict[str, str]:
-        light = (name for name in self._quiet(dirty, backlog) if addresses(name) <= MANY_ADDRESSES)
+        light = (name for name in self._quiet(dirty, backlog) if values(name) <= MANY_VALUES)
         names = list(islice(light, AT_ONCE))
-        names = names or _few_of(self._quiet(dirty, backlog), addresses) or [next(chain(dirty, backlog))]
+        names = names or _few_of(self._quiet(dirty, backlog), values) or [next(chain(dirty, backlog))]
         return {name: dirty.get(name) or backlog[name] for name in names}
 
     def _quiet(self, *names: Iterable[str]) -> Iterator[str]:
@@ -238,13 +242,13 @@ class Occasions:
         return (name for name in chain(*names) if not self._pace.is_noisy(name) and not self._moves.is_noisy(name))
 
 
-def _few_of(names: Iterable[str], addresses: Callable[[str], int]) -> list[str]:
+def _few_of(names: Iterable[str], values: Callable[[str], int]) -> list[str]:
     """Return the first of these, up to what a pass may cost."""
     few: list[str] = []
     weight = 0
     for name in names:
         few.append(name)
-        weight += 1 + addresses(name) // ADDRESSES_AS_ONE
+        weight += 1 + values(name) // VALUES_AS_ONE
         if weight >= AT_ONCE:
             break
     return few

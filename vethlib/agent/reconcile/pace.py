@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Final
 
-__all__ = ["Pace"]
+__all__ = ["SHARE", "Pace"]
 
 FREE: Final = 8
 """Looks in a row that are made immediately, …"""
@@ -24,6 +24,7 @@ FIRST_PAUSE: Final = 0.05
 LONGEST_PAUSE: Final = 2.0
 QUIET: Final = 1.0  # seconds without an event, or twice the last pause if that is longer
 SHARE: Final = 20
+"""The next look after a costly one is this many times its seconds later, at least."""
 
 
 @dataclass(slots=True)

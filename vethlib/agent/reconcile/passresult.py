@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from vethlib.agent.planning.observed import NetnsId, Observed, SeenLink
-from vethlib.agent.planning.operations import ChangeLink, CreatePair, DeletePair, Operation, Plan
+from vethlib.agent.planning.operations import ChangeLink, CreatePair, DeletePair, Operation, Plan, RemoveSurplus
 from vethlib.agent.reasons import Reason, of_error
 from vethlib.agent.state import State, Verdict
 from vethlib.errors import VethError
 
 __all__ = ["InterfaceResult", "PassResult"]
+
+V = TypeVar("V")
 
 
 @dataclass(slots=True)
@@ -42,7 +45,8 @@ class PassResult:
     interfaces that wait for a namespace that could not be looked into, and has to be tried again. Nothing was done yet
     for those that are `deferred`, because there was too much to do; of their operations, `left` can be carried out as
     planned. `duplicates` has the interfaces with a duplicate address, `detecting` those with an address that is still
-    being checked, and `postponed` those with a route that waits for its source, each with the reason.
+    being checked, and `postponed` those with a route that waits for its source, each with the reason. `unfinished` are
+    interfaces of whose surplus only a portion was removed: the next look at them has to wait.
 
     `leftovers` is true if a pair that belongs to no interface could not be deleted. `unrecorded` is the number of pairs
     that have the marks of this label and are not owned. `at_rest` is true if the whole host was looked at, once, and
@@ -63,6 +67,7 @@ class PassResult:
     duplicates: dict[str, Reason] = field(default_factory=dict)
     detecting: dict[str, Reason] = field(default_factory=dict)
     postponed: dict[str, Reason] = field(default_factory=dict)
+    unfinished: set[str] = field(default_factory=set)
     at_rest: bool = False
 
     def of(self, name: str) -> InterfaceResult:
@@ -106,6 +111,21 @@ class PassResult:
         self.plan = replace(self.plan, verdicts=verdicts, found={**self.plan.found, **found})
         self.observed = replace(self.observed, netns={**self.observed.netns, **observed.netns})
 
+    def add_unfinished(self, judged: PassResult, names: Collection[str], reasons: Mapping[str, Reason]) -> None:
+        """Add interfaces that an earlier round has judged; for those with `reasons`, something is left to remove."""
+        self.names.update(names)
+        self.unfinished.update(reasons)
+        self.held.update(reasons)
+        for mine, theirs in (
+            (self.duplicates, judged.duplicates),
+            (self.detecting, judged.detecting),
+            (self.postponed, judged.postponed),
+        ):
+            mine.update(_among(names, theirs))
+        verdicts = {**self.plan.verdicts, **_among(names, judged.plan.verdicts)}
+        found = {**self.plan.found, **_among(names, judged.plan.found)}
+        self.plan = replace(self.plan, verdicts=verdicts, found=found)
+
     def is_undisturbed(self) -> bool:
         """Return whether a later look would judge every interface the same, unless something happens."""
         return not (self.done or self.errors or self.held or self.unseen or self.deferred) and not (
@@ -119,6 +139,10 @@ class PassResult:
             if isinstance(operation, CreatePair):
                 refs = (operation.a.namespace.ref, operation.b.namespace.ref)
                 places.update(self.observed.netns[ref].place for ref in refs if ref in self.observed.netns)
-            elif isinstance(operation, (ChangeLink, DeletePair)):
+            elif isinstance(operation, (ChangeLink, DeletePair, RemoveSurplus)):
                 places.add(operation.place)
         return {place for place in places if isinstance(place, tuple)}
+
+
+def _among(names: Collection[str], values: Mapping[str, V]) -> dict[str, V]:
+    return {name: values[name] for name in names if name in values}

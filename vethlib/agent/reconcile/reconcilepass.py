@@ -33,7 +33,7 @@ from vethlib.agent.planning.operations import AddNetns, ChangeLink, CreatePair, 
 from vethlib.agent.planning.owned import OwnedPairs
 from vethlib.agent.planning.planner import plan
 from vethlib.agent.planning.words import drift, drifted
-from vethlib.agent.reasons import drift_persists, not_deletable
+from vethlib.agent.reasons import Reason, drift_persists, not_deletable, of_peer
 from vethlib.agent.state import State
 from vethlib.errors import VethError
 from vethlib.ifindex.dumps import FirstLook
@@ -78,6 +78,7 @@ class ReconcilePass:
         self._is_whole = False  # the last look was at the whole host
         self._freed: set[str] = set()  # interfaces that may have a name that another one has given up
         self._choice = Choice(owners.session, owners.backoff)
+        self._aside: list[tuple[PassResult, set[str], dict[str, Reason]]] = []
         self._leftovers = False
         self._unrecorded = 0
         self._created: Sequence[CreatedPair] = ()
@@ -138,6 +139,7 @@ class ReconcilePass:
                 self._detach(operations, observed)
                 self._count_repairs(operations, planned)
                 self.act(operations)
+                self._set_aside(operations, result)
             if not self._watch(observed, planned) and not acting:
                 break
         else:
@@ -155,6 +157,8 @@ class ReconcilePass:
         result.leftovers = self._leftovers
         result.unrecorded = self._unrecorded
         result.deferred = self._choice.deferred - self._names
+        for aside in self._aside:
+            result.add_unfinished(*aside)
         result.left = self._choice.left
         result.at_rest = self._is_whole and not planned.operations and not planned.doubtful and result.is_undisturbed()
         return result
@@ -311,6 +315,23 @@ class ReconcilePass:
                 _log.warning("%s", error)
         return execution.made
 
+    def _set_aside(self, operations: Iterable[Operation], result: PassResult) -> None:
+        """Look no further at interfaces of which only a portion was removed, nor at their peers.
+
+        Each look reads all that is left, and a pair is not judged without one of its ends.
+        """
+        changed = {name for operation in operations for name in operation.interfaces} - self._errors.keys()
+        reasons = {name: reason for name, reason in self._choice.unfinished.items() if name in changed}
+        self._choice.unfinished.clear()
+        if not reasons:
+            return
+        for name, reason in list(reasons.items()):
+            if (peer := self._desired.interfaces[name].peer_if_name) in changed:
+                reasons.setdefault(peer, of_peer(name, reason))
+        names = self._desired.with_peers(reasons) & self._names
+        self._aside.append((result, names, reasons))
+        self._names -= names
+
     def _detach(self, operations: Iterable[Operation], observed: Observed) -> None:
         """Detach the dependants of links that are about to be deleted, renamed or set down."""
         link_is_gone = self._owners.dependants.link_is_gone
@@ -325,7 +346,8 @@ class ReconcilePass:
     def _count_repairs(self, operations: Iterable[Operation], planned: Plan) -> None:
         """Count the repair of interfaces that were as configured, and whose configuration has not changed since."""
         now = time.monotonic()
-        for name in self._backoff.settled({name for operation in operations for name in operation.interfaces}):
+        names = {name for operation in operations for name in operation.interfaces} - self._choice.unfinished.keys()
+        for name in self._backoff.settled(names):
             if planned.configures(name) and not self._backoff.duplicate(name):
                 self._backoff.repaired(name, now)
 

@@ -243,6 +243,32 @@ class ChangingSession(SessionBase):
             target.check_ifindex(link.ifindex)
             restore_addresses(namespaces, target, link.ifindex, addresses)
 
+    def remove_dependents(
+        self,
+        name: LinkRef,
+        netns: NetnsRef = "",
+        *,
+        routes: Iterable[Route] = (),
+        neighbours: Iterable[Neighbour] = (),
+        index: int | None = None,
+        only_if: Callable[[Link, Birth], bool] | None = None,
+    ) -> None:
+        """Remove these routes and neighbours of a link, without reading the others; missing ones are no error.
+
+        With `index`, only if the link still has that ifindex, and with `only_if`, only if that is true of it. Raises
+        LinkNotFound, NetnsNotFound, NetlinkError.
+        """
+        with loading:
+            from vethlib.session.write.removal import remove_values  # for an agent
+
+        name, netns, seen = locate(name, netns)
+        index = seen if index is None else check_index(index)
+        check_lookup_name(name)
+        surplus = {"routes": tuple(routes), "neighbours": tuple(neighbours)}
+        with self._namespaces() as namespaces:
+            target = Target(namespaces(netns), name, netns, f"change {describe(name, netns)}", index, only_if)
+            remove_values(namespaces, target, surplus)
+
     def move(self, link: LinkRef | None = None, netns: NetnsRef = "", *, to: NetnsRef, name: str | None = None) -> Link:
         """Move a link to another namespace, and return it as it is there; with `name`, it has that name from then on.
 

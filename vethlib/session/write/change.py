@@ -36,7 +36,7 @@ from .addressing import ROUNDS, Goal
 from .linksteps import LinkSteps
 from .masters import find_masters, no_master
 
-__all__ = ["Change", "change"]
+__all__ = ["Change", "change", "check_expected"]
 
 
 class Change(NamedTuple):
@@ -143,11 +143,16 @@ def _found(namespaces: Namespaces, target: Target, wanted: Change) -> LinkMessag
     # A cache is told neither whether the link has IPv6, nor of every change of an alias.
     ask = find_known if wanted.ipv6 is None and target.only_if is None else find
     before = ask(namespaces, target)
-    target.check_ifindex(before.ifindex)
-    if target.only_if is not None and not target.only_if(to_link(before, target.netns), target.place.birth):
+    check_expected(target, before)
+    return before
+
+
+def check_expected(target: Target, link: LinkMessage) -> None:
+    """Raise LinkNotFound if the caller means another link."""
+    target.check_ifindex(link.ifindex)
+    if target.only_if is not None and not target.only_if(to_link(link, target.netns), target.place.birth):
         says = f"{describe(target.name, target.netns)} is another link by now"
         raise target.refusal(Outcome(errno.ENODEV, "", ()), says=says)
-    return before
 
 
 def _carry_out_or_undo(sent: LinkSteps, steps: Sequence[Sequence[Step]], goal: Goal | None, wanted: Change) -> Link:
