@@ -21,7 +21,7 @@ import pytest
 from tests import witness
 from tests.live.offloads import offloads
 from tests.refusing import raises
-from vethlib import InvalidValue, LinkNotFound, NetlinkError, Session, ns
+from vethlib import InvalidValue, LinkNotFound, NetlinkError, NotPermitted, Session, ns
 from vethlib.topology import Description, Member, Node, Port, Topology, Wire, fat_tree, line, mesh, ring, star
 from vethlib.topology.design.description import Layout, Route
 from vethlib.topology.design.layout import lay_out
@@ -160,6 +160,46 @@ def test_nothing_is_left_if_the_preparation_fails() -> None:
         Topology.build(BRIDGED, prepare=fail)
     assert started[0].poll() is not None
     assert witness.open_fds() == before
+
+
+@pytest.mark.parametrize("error", [PermissionError(1, "refused"), KeyboardInterrupt(), MemoryError()])
+def test_nothing_is_left_if_a_file_of_a_node_cannot_be_replaced(
+    monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    started: list[subprocess.Popen[str]] = []
+
+    def fail(*_: object) -> None:
+        raise error
+
+    def begin(nodes: Mapping[str, Node]) -> None:
+        started.append(nodes["a"].start(["sleep", "60"]))
+        monkeypatch.setattr("vethlib.topology.programs.mounts._cover", fail)
+        started.append(nodes["b"].start(["sleep", "60"]))
+
+    warm_up = Topology.build("a -- b", hosts=True)  # opens what stays open
+    warm_up["a"].start(["true"]).wait()
+    warm_up.close()
+    before = witness.open_fds()
+    with pytest.raises((NotPermitted, type(error))):
+        Topology.build("a -- b", hosts=True, prepare=begin)
+    assert [program.poll() is None for program in started] == [False]
+    assert witness.open_fds() == before
+
+
+def test_a_resolv_conf_that_is_no_text_is_refused_before_anything_is_created() -> None:
+    before = witness.open_fds()
+    for wrong in ("\ud800", b"nameserver 10.0.0.1", 7):
+        with raises(InvalidValue, field="resolv_conf"):
+            Topology.build("a -- b", resolv_conf=wrong, prepare=lambda _: 1 / 0)  # type: ignore[arg-type]
+    assert witness.open_fds() == before
+
+
+def test_programs_of_the_preparation_know_the_nodes_by_name() -> None:
+    names: list[str] = []
+    with Topology.build(
+        "a -- b", hosts=True, prepare=lambda nodes: names.append(nodes["a"].run(["cat", "/etc/hosts"]).stdout)
+    ) as net:
+        assert f"{net['b'].ipv4}\tb\n" in names[0]
 
 
 def test_two_nodes_have_a_wire_with_addresses_of_both_families() -> None:

@@ -393,6 +393,38 @@ def test_a_relay_that_was_almost_kept_ends_with_its_topology() -> None:
         assert process.poll() is not None
 
 
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_stopped_relay_does_not_delay_the_end_of_its_topology(interrupted: bool) -> None:
+    net = Topology.build("a -- b delay=1ms", impair="userspace")
+    assert net._relay is not None
+    process = net._relay._process
+    process.send_signal(signal.SIGSTOP)
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    begun = time.monotonic()
+    try:
+        if interrupted:
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            with pytest.raises(KeyboardInterrupt):
+                net.close()
+        else:
+            net.close()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert time.monotonic() - begun < 20
+    assert net.closed
+    assert not os.path.exists(f"/proc/{process.pid}")
+
+
+def test_nodes_are_released_though_their_relay_has_ended() -> None:
+    net = Topology.build("a -- b delay=1ms", impair="userspace")
+    assert net._relay is not None
+    net._relay._process.kill()
+    net._relay._process.wait()
+    with pytest.raises(NetlinkError):
+        net.let_go()
+    assert net.closed
+
+
 def test_the_relay_ends_with_its_topology_and_its_death_is_an_error() -> None:
     with Topology.build("a -- b delay=1ms", impair="userspace") as net:
         assert net._relay is not None

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from tests.programs import DEADLINE, wait_until_ended
-from vethlib import End, InvalidValue, LinkNotFound, NotPermitted, Session, Veth, WaitTimeout, ns
+from tests.refusing import raises
+from vethlib import End, InvalidValue, LinkNotFound, NetlinkError, NotPermitted, Session, Veth, WaitTimeout, ns
 from vethlib.topology import Node, Topology
 from vethlib.topology.programs import supervision
 
@@ -195,6 +196,30 @@ def test_a_file_of_run_need_not_exist_to_be_replaced_and_others_must(node: Node)
     with pytest.raises(InvalidValue) as caught:
         node.set_file("etc/hosts", "")
     assert caught.value.field == "path"
+
+
+@pytest.mark.parametrize("path", ["/etc/no-such-file", "/no-such-directory/file", "/etc"])
+@pytest.mark.parametrize("started", [False, True], ids=["before the first program", "afterwards"])
+def test_a_file_that_cannot_be_replaced_is_refused_at_once_and_programs_run(
+    node: Node, path: str, started: bool
+) -> None:
+    if started:
+        node.run(["true"])
+    with pytest.raises(NetlinkError):
+        node.set_file(path, "x")
+    assert output(node, "echo", "runs") == "runs\n"
+    node.set_file("/etc/hosts", "192.0.2.1 later\n")
+    assert output(node, "cat", "/etc/hosts") == "192.0.2.1 later\n"
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "field"),
+    [("/etc/ho\0sts", "", "path"), ("/etc/hosts", "\ud800", "text"), ("/etc/hosts", None, "text")],
+)
+def test_a_file_that_no_text_can_replace_is_refused(node: Node, path: str, text: Any, field: str) -> None:
+    with raises(InvalidValue, field=field):
+        node.set_file(path, text)
+    assert output(node, "echo", "runs") == "runs\n"
 
 
 def test_programs_know_the_nodes_by_name_where_that_is_asked_for() -> None:

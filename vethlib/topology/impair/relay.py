@@ -33,6 +33,7 @@ _PACKET_AUXDATA, _PACKET_VNET_HDR, _PACKET_IGNORE_OUTGOING = 8, 15, 23  # includ
 _BUFFER: Final = 8 << 20
 
 _PATIENCE: Final = 30.0  # seconds to wait for an answer of the relay
+_GRACE: Final = 2.0  # seconds to wait for its end
 _LONGEST_ANSWER: Final = 4096  # bytes
 _NO_IPV6: Final = "/proc/sys/net/ipv6/conf/default/disable_ipv6"
 
@@ -136,9 +137,16 @@ class Relay(Closing):
     def close(self) -> None:
         """End the relay, and with it its wires, unless they are kept. Closing twice is harmless."""
         self._control.close()
-        if self._is_kept is None:
-            self._process.kill()  # it may take itself for kept
-        if not self._is_kept:
+        if self._is_kept:
+            return
+        try:
+            if self._is_kept is None:  # it may take itself for kept
+                self._process.kill()
+            self._process.wait(_GRACE)
+        except subprocess.TimeoutExpired:
+            pass  # it is stopped
+        finally:
+            self._process.kill()
             self._process.wait()
 
 

@@ -63,10 +63,12 @@ def build(
     *,
     relayed: bool = False,
     prepare: Callable[[Mapping[str, Node]], object] | None = None,
+    files: Mapping[str, Mapping[str, str | Callable[[], str]]] = MappingProxyType({}),
 ) -> tuple[dict[str, Node], Relay | None]:
     """Build a layout and return its nodes by name once everything is up and usable, and its relay if it has one.
 
     Impaired wires lead through the relay if `relayed`. `prepare` is called with the nodes before they have links.
+    `files` has texts that replace files for the programs of a node, by node and path.
     Raises NotPermitted, NotSupported, NetlinkError; nothing is left behind then.
     """
     impaired = [number for number, wire in enumerate(layout.wires) if wire.a_to_b or wire.b_to_a]
@@ -79,8 +81,11 @@ def build(
         given = _addresses(layout)
         peers = _peers(layout, namespaces)
         nodes = {
-            name: Node(name, netns, session, given.get(name, ()), peers.get(name)) for name, netns in namespaces.items()
+            name: Node(name, netns, session, given.get(name, ()), peers.get(name), files.get(name, {}))
+            for name, netns in namespaces.items()
         }
+        for node in nodes.values():
+            undoing.callback(node.let_go)
         if prepare is not None:
             undoing.callback(end_programs, nodes.values())
             prepare(MappingProxyType(nodes))

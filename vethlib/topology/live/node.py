@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from vethlib import ns
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from .pinging import Pings
     from .routes import IPAddress, IPNetwork
 
-__all__ = ["Node", "end_programs"]
+__all__ = ["Node", "check_text", "end_programs"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -57,6 +57,7 @@ class Node:
         session: Session,
         addresses: Iterable[IPInterface] = (),
         peers: Mapping[str, tuple[str, Netns, str]] | None = None,
+        files: Mapping[str, str | Callable[[], str]] = MappingProxyType({}),
     ) -> None:
         netns.label = f"node {name}"
         self.name = name
@@ -67,7 +68,7 @@ class Node:
         self._may_ping = False
         self._session = session
         self._peers = peers or {}  # the node, namespace and link at the other end, by link
-        self._programs = Programs(netns)
+        self._programs = Programs(netns, files)
         self._awaited: set[subprocess.Popen[Any]] = set()  # programs that run() waits for
         self._blocks = Blocks()
 
@@ -385,12 +386,14 @@ class Node:
 
         The file itself is not changed, and only programs of the node see `text`; functions called in the node do not. A
         callable is called when the first program is started. Only existing files can be replaced, except in /run.
-        Raises NotPermitted if the file does not exist or mounts are forbidden, at the latest when the first program is
-        started, and InvalidValue if `path` is not absolute.
+        Raises NotPermitted if the file does not exist, and InvalidValue if `path` is not absolute. If mounts are
+        forbidden, this or the first program raises NotPermitted.
         """
         path = os.fspath(path)
-        if not isinstance(path, str) or not path.startswith("/"):
+        if not isinstance(path, str) or not path.startswith("/") or "\0" in path:
             raise InvalidValue("path", path, "must be an absolute path")
+        if not callable(text):
+            check_text(text, "text")
         self._programs.put(path, text)
 
     def wait_listening(self, port: int, *, udp: bool = False, timeout: float = 5.0) -> None:
@@ -461,6 +464,17 @@ class Node:
         self.let_run()
         self._programs.close()
         self.netns.close()
+
+
+def check_text(value: object, field: str) -> None:
+    """Check the text of a file. Raises InvalidValue."""
+    try:
+        if isinstance(value, str):
+            value.encode()
+            return
+    except UnicodeEncodeError:
+        pass
+    raise InvalidValue(field, value, 'must be text that UTF-8 can encode, such as "nameserver 10.0.0.1\\n"')
 
 
 def end_programs(nodes: Iterable[Node]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Literal
@@ -14,7 +15,7 @@ from vethlib.links import check_mtu
 from vethlib.session import Session
 from vethlib.topology.design.description import Description, Layout
 
-from .node import Node, end_programs
+from .node import Node, check_text, end_programs
 
 if TYPE_CHECKING:
     from vethlib.graph import Graph
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Topology"]
 
+_RESOLV_CONF = "/etc/resolv.conf"
 _NO_NAME_SERVER = "# This topology has no name server.\n"
 
 
@@ -80,8 +82,8 @@ class Topology(Closing, Mapping[str, Node]):
 
         if mtu is not None:
             check_mtu(mtu)
-        if resolv_conf is not None and not isinstance(resolv_conf, str):
-            raise InvalidValue("resolv_conf", resolv_conf, 'must be text, such as "nameserver 10.0.0.1\\n"')
+        if resolv_conf is not None:
+            check_text(resolv_conf, "resolv_conf")
         if impair not in ("kernel", "userspace"):
             raise InvalidValue("impair", impair, 'must be "kernel" or "userspace"')
         if not isinstance(description, (str, Description)):
@@ -90,32 +92,24 @@ class Topology(Closing, Mapping[str, Node]):
             layout = _laid_out(description, ipv4, ipv6, routes, first, mtu)
         except TypeError:  # a description with lists, which cannot be a key of the cache
             layout = _laid_out.__wrapped__(description, ipv4, ipv6, routes, first, mtu)
-        relayed = impair == "userspace"
-        if session is not None:
-            nodes, relay = build(session, layout, relayed=relayed, prepare=prepare)
-            topology = cls(nodes, layout, relay)
-        else:
-            session = Session()
-            try:
-                nodes, relay = build(session, layout, relayed=relayed, prepare=prepare)
-            except BaseException:
-                session.close()
-                raise
-            topology = cls(nodes, layout, relay)
-            topology._session = session
-        if hosts:
-            topology._give_names()
-        if hosts or resolv_conf is not None:
-            for node in topology.values():
-                node.set_file("/etc/resolv.conf", _NO_NAME_SERVER if resolv_conf is None else resolv_conf)
+        own = None
+        if session is None:
+            own = session = Session()
+        try:
+            nodes, relay = build(
+                session,
+                layout,
+                relayed=impair == "userspace",
+                prepare=prepare,
+                files=_files(layout, hosts=hosts, resolv_conf=resolv_conf),
+            )
+        except BaseException:
+            if own is not None:
+                own.close()
+            raise
+        topology = cls(nodes, layout, relay)
+        topology._session = own
         return topology
-
-    def _give_names(self) -> None:
-        """Make the names of the nodes known to programs in the nodes."""
-        from vethlib.topology.design.hosts import hosts
-
-        for name, node in self._nodes.items():
-            node.set_file("/etc/hosts", partial(hosts, self.layout, name))
 
     def __getitem__(self, name: str) -> Node:
         try:
@@ -206,18 +200,25 @@ class Topology(Closing, Mapping[str, Node]):
             self._let_go()
 
     def let_go(self) -> None:
-        """Release the namespaces without ending programs; each namespace ends when nothing else uses it."""
-        if self._relay is not None and not self.closed:
-            self._relay.keep()
-        self._let_go()
+        """Release the namespaces without ending programs; each namespace ends when nothing else uses it.
+
+        Raises NetlinkError if the relay of the topology does not answer. The namespaces are released nevertheless.
+        """
+        try:
+            if self._relay is not None and not self.closed:
+                self._relay.keep()
+        finally:
+            self._let_go()
 
     def _let_go(self) -> None:
-        if self._relay is not None:
-            self._relay.close()
-        for node in self._nodes.values():
-            node.let_go()
-        if self._session is not None:
-            self._session.close()
+        """Release everything, the relay first. If an error or an interruption ends one step, the others follow."""
+        with ExitStack() as releasing:
+            if self._session is not None:
+                releasing.callback(self._session.close)
+            for node in self._nodes.values():
+                releasing.callback(node.let_go)
+            if self._relay is not None:
+                releasing.callback(self._relay.close)
 
 
 @lru_cache(maxsize=32)  # tests use the same few again and again; 0.3 ms for two nodes
@@ -232,6 +233,19 @@ def _laid_out(
         wires = tuple(replace(wire, mtu=mtu) if wire.mtu is None else wire for wire in described.wires)
         described = replace(described, wires=wires)
     return lay_out(described, ipv4=ipv4, ipv6=ipv6, routes=routes, first=first)
+
+
+def _files(layout: Layout, *, hosts: bool, resolv_conf: str | None) -> dict[str, dict[str, str | Callable[[], str]]]:
+    """Return the texts that replace files for the programs of each node."""
+    if not hosts:
+        return {} if resolv_conf is None else {member.name: {_RESOLV_CONF: resolv_conf} for member in layout.members}
+    from vethlib.topology.design.hosts import hosts as text
+
+    names = _NO_NAME_SERVER if resolv_conf is None else resolv_conf
+    return {
+        member.name: {"/etc/hosts": partial(text, layout, member.name), _RESOLV_CONF: names}
+        for member in layout.members
+    }
 
 
 def _listed(names: Mapping[str, object], most: int = 8) -> str:

@@ -13,6 +13,7 @@ threads that are about to end. The namespace is created with the first program, 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import stat
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ from vethlib.ns.descriptor import opened
 from vethlib.ns.programs.view import separate, show_links
 from vethlib.ns.syscalls import CLONE_NEWNS, MS_BIND, MS_NODEV, MS_NOSUID, MS_REC, bind, mount, unshare
 
-__all__ = ["enter", "make", "put"]
+__all__ = ["check", "enter", "make", "put"]
 
 _CLONE_FS = 0x200  # include/uapi/linux/sched.h: root and working directory of the thread's own
 _HERE = "/proc/thread-self/ns/mnt"
@@ -99,6 +100,22 @@ def _take_over(old: str, new: str) -> None:
         pass  # it has vanished, or may not be read, copied or given to its owner: few programs need it
 
 
+def check(path: str) -> None:
+    """Check that a file can be replaced. Raises NotPermitted, NetlinkError."""
+    real = os.path.realpath(path)
+    try:
+        if not real.startswith("/run/") and stat.S_ISDIR(os.stat(real).st_mode):
+            raise IsADirectoryError(errno.EISDIR, "")
+    except OSError as error:
+        raise _refused(path, error) from None
+
+
+def _refused(path: str, error: OSError) -> NetlinkError:
+    number = error.errno or 0
+    cls = NotPermitted if isinstance(error, (PermissionError, FileNotFoundError)) else NetlinkError
+    return cls(f"cannot replace {path}: {errno_text(number)}", errno=number)
+
+
 def put(files: Mapping[str, str]) -> None:
     """Replace files with texts in the mount namespace of the calling thread only.
 
@@ -109,9 +126,7 @@ def put(files: Mapping[str, str]) -> None:
         try:
             _cover(real, text)
         except OSError as error:
-            number = error.errno or 0
-            cls = NotPermitted if isinstance(error, (PermissionError, FileNotFoundError)) else NetlinkError
-            raise cls(f"cannot replace {path}: {errno_text(number)}", errno=number) from None
+            raise _refused(path, error) from None
 
 
 def _cover(path: str, text: str) -> None:

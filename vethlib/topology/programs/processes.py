@@ -40,8 +40,8 @@ class Programs:
     `files` are the texts that replace files, by path; callables are called when the first program is started.
     """
 
-    def __init__(self, netns: Netns) -> None:
-        self.files: dict[str, str | Callable[[], str]] = {}
+    def __init__(self, netns: Netns, files: Mapping[str, str | Callable[[], str]]) -> None:
+        self.files = dict(files)
         self._netns = netns
         self._maker = os.getpid()
         self._mounts: ns.Descriptor | None = None
@@ -78,12 +78,14 @@ class Programs:
     def put(self, path: str, text: str | Callable[[], str]) -> None:
         """Replace the file `path` by `text` for the programs of the node, including those that already run.
 
-        Raises NotPermitted if mounts are forbidden, or if there is no such file.
+        Raises NotPermitted if mounts are forbidden, or if there is no such file. Then nothing changes.
         """
         with self._lock:
-            self.files[path] = text
             if self._mounts is not None:
                 self._put({path: text})
+            else:
+                mounts.check(path)
+            self.files[path] = text
 
     def forget(self, process: subprocess.Popen[Any]) -> None:
         """Note that a program has been waited for."""
