@@ -112,6 +112,31 @@ def test_routes_that_a_message_of_ours_would_not_delete_are_others(session: Sess
     assert len(routes()) == 3
 
 
+# Each leads to its destination in another way than a `Route` to it would.
+UNLIKE = [
+    ("10.9.0.0/24", ["-4", "route", "add", "10.9.0.0/24", "via", "inet6", "fe80::1", "dev", "a"]),
+    ("10.9.0.0/24", ["-4", "route", "add", "local", "10.9.0.0/24", "dev", "a", "table", "main"]),
+    ("10.9.0.0/24", ["-4", "route", "add", "broadcast", "10.9.0.0/24", "dev", "a", "table", "main"]),
+    ("fd09::/64", ["-6", "route", "add", "local", "fd09::/64", "dev", "a", "table", "main"]),
+    ("fd09::/64", ["-6", "route", "add", "anycast", "fd09::/64", "dev", "a", "table", "main"]),
+]
+
+
+@pytest.mark.parametrize(("network", "command"), UNLIKE)
+def test_a_route_of_another_type_or_with_a_gateway_of_the_other_family_is_not_taken_for_a_wanted_one(
+    session: Session, blue: str, network: str, command: list[str]
+) -> None:
+    make(session, ROUTES[:1])
+    ip(*command, "proto", "118", netns="blue")
+    before = ip(command[0], "route", "show", "dev", "a", netns="blue")
+    assert session.fields("a", "blue")["routes"] == tuple(ROUTES[:1])
+    with pytest.raises(NetlinkError) as refused:
+        session.set("a", "blue", routes=[ROUTES[0], Route(network)])
+    assert refused.value.errno == errno.EEXIST
+    session.set("a", "blue", routes=ROUTES[:1])
+    assert ip(command[0], "route", "show", "dev", "a", netns="blue") == before
+
+
 def test_routes_survive_a_change_of_the_addresses_that_they_need(session: Session, blue: str) -> None:
     make(session, ROUTES[:1])
     session.set("a", "blue", addresses=["10.0.0.3/24"], routes=ROUTES[:1])

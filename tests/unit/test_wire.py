@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.refusing import raises
 from vethlib._nl.addr import parse_addr
-from vethlib._nl.const import NLA_F_NESTED
+from vethlib._nl.const import NLA_F_NESTED, RT_TABLE_MAIN, RTA_ENCAP, RTA_GATEWAY, RTA_NH_ID, RTA_VIA, RTN_UNICAST
 from vethlib._nl.dependents.attached import parse_mounted, parse_qdisc
 from vethlib._nl.dependents.route import parse_route
 from vethlib._nl.link import parse_link
@@ -137,3 +137,10 @@ def test_a_reader_returns_or_says_malformed(body: bytes, read: Callable[[bytes],
             read(body)
         except Malformed:
             pass
+
+
+@pytest.mark.parametrize("kind", [RTA_ENCAP, RTA_VIA, RTA_NH_ID])
+def test_a_route_with_an_encapsulation_a_foreign_gateway_or_a_next_hop_object_is_special(kind: int) -> None:
+    header = pack("=BBBBBBBBI", 2, 24, 0, 0, RT_TABLE_MAIN, 118, 0, RTN_UNICAST, 0)
+    assert parse_route(header + attribute(kind, bytes(8))).is_special
+    assert not parse_route(header + attribute(RTA_GATEWAY, bytes(4))).is_special

@@ -19,6 +19,7 @@ from vethlib._nl.const import (
     RT_SCOPE_UNIVERSE,
     RT_TABLE_MAIN,
     RTA_DST,
+    RTA_ENCAP,
     RTA_GATEWAY,
     RTA_METRICS,
     RTA_MULTIPATH,
@@ -27,6 +28,7 @@ from vethlib._nl.const import (
     RTA_PREFSRC,
     RTA_PRIORITY,
     RTA_TABLE,
+    RTA_VIA,
     RTAX_MTU,
     RTM_DELROUTE,
     RTM_GETROUTE,
@@ -189,8 +191,9 @@ class RouteMessage(NamedTuple):
     """The parts of an RTM_NEWROUTE that are read: `network` and `gateway` have 4, 16 or no bytes; `ifindex` 0 is none.
 
     `next_hops` are the ifindexes of a route that has several (RTA_MULTIPATH). A route that `is_special` is for some
-    packets to its destination only (by their source, or by their type of service), or leads to a next hop that is an
-    object of its own: a message that describes none of that neither adds nor deletes it.
+    packets to its destination only (by their source, or by their type of service), leads to a next hop that is an
+    object of its own, has a gateway of the other family, wraps its packets (RTA_ENCAP), or is not a unicast route. None
+    of these is what a message adds that describes none of that.
     """
 
     network: bytes
@@ -215,7 +218,7 @@ def parse_route(body: bytes) -> RouteMessage:
     _family, prefixlen, from_prefixlen, tos, table, protocol, _scope, kind, flags = _RTMSG.unpack_from(body)
     network = gateway = preferred = b""
     index = metric = mtu = 0
-    is_special = bool(from_prefixlen or tos)
+    is_special = bool(from_prefixlen or tos) or kind != RTN_UNICAST
     next_hops: tuple[int, ...] = ()
     for attr, start, end in attributes_of(body, _RTMSG.size):
         if attr == RTA_DST:
@@ -234,7 +237,7 @@ def parse_route(body: bytes) -> RouteMessage:
             preferred = body[start:end]
         elif attr == RTA_METRICS:
             mtu = _mtu(body, start, end)
-        elif attr == RTA_NH_ID:
+        elif attr in (RTA_NH_ID, RTA_VIA, RTA_ENCAP):
             is_special = True
     return RouteMessage(
         network, prefixlen, gateway, index, table, kind, protocol, flags, next_hops, metric, preferred, mtu, is_special
