@@ -185,6 +185,46 @@ def test_a_limit_holds_in_whatever_letter_case_the_key_is() -> None:
     assert {one.problems[0].field for one in found[1:]} == {"ip_addresses"}
 
 
+LISTS: dict[str, Any] = {
+    "ip_addresses": [f"10.0.0.{number}/24" for number in range(1, 5)],
+    "routes": [{"dst": f"10.{number}.0.0/16"} for number in range(4)],
+    "neighbours": [{"ip": f"10.0.0.{number}", "mac": "02:00:00:00:00:01"} for number in range(1, 5)],
+    "altnames": ["a", "b", "c", "d"],
+    "sysctls": {"rp_filter": "0", "arp_filter": "0", "tag": "1", "ipv6.accept_ra": "0"},
+}
+
+
+@pytest.mark.parametrize(("field", "values"), LISTS.items())
+def test_an_interface_has_no_more_values_of_a_field_than_the_limit(field: str, values: Any) -> None:
+    limit = "addresses" if field == "ip_addresses" else field
+    plain = {name: value for name, value in PLAIN.items() if name != "ip_addresses"}
+    assert read_value(plain | {field: values}, limits=Limits(**{limit: 4})).interface is not None
+    assert read_value(plain | {field.upper(): values}, limits=Limits(**{limit: 4})).interface is not None
+    (problem,) = read_value(plain | {field.upper(): values}, limits=Limits(**{limit: 3})).problems
+    assert (problem.field, problem.value) == (field, 4)
+    assert f"(limit {limit})" in problem.hint
+    interface = read_value(plain | {field: values}).interface
+    assert interface is not None
+    assert [beyond.field for beyond in interface.beyond(Limits(**{limit: 3}))] == [field]
+    assert interface.beyond(Limits(**{limit: 4})) == []
+
+
+@pytest.mark.parametrize(("field", "values"), LISTS.items())
+def test_the_interfaces_of_a_file_have_no_more_values_together_than_the_limit(field: str, values: Any) -> None:
+    interfaces = [{"name": name, "veth": {"peer_if_name": "x"}, field: values} for name in "efg"]
+    found = read(json.dumps(interfaces), limits=Limits(addresses_per_file=8))
+    assert [one.interface is not None for one in found] == [True, True, False]
+    assert [one.field for one in found[2].problems] == [field]
+
+
+@pytest.mark.parametrize("field", LISTS)
+@pytest.mark.parametrize("value", [5, "x", None, True, 1.5, [[]], {"a": []}])
+def test_a_field_of_many_values_may_be_anything_and_is_refused(field: str, value: Any) -> None:
+    (one,) = read(json.dumps([PLAIN | {field: value}]), limits=Limits(addresses_per_file=8))
+    assert one.interface is None or value is None
+    assert all(problem.field.startswith(field) for problem in one.problems)
+
+
 # --- a namespace
 
 FILLED = {"pid": 42, "microservice": "vnf1", "name": "ns1", "filepath": "/proc/1/ns/net"}

@@ -37,9 +37,15 @@ class Limits:
     file_bytes: int = _limit(16 << 20, "bytes", "one configuration file", least=64)
     json_values: int = _limit(1_000_000, "count", "values of any kind in one JSON text")
     interfaces_per_file: int = _limit(20_000, "count", "interfaces in one file")
-    addresses_per_file: int = _limit(100_000, "count", "addresses of all interfaces in one file", least=0)
+    addresses_per_file: int = _limit(
+        100_000, "count", "addresses, routes, neighbours, altnames and sysctls of all interfaces in one file", least=0
+    )
     store_keys: int = _limit(100_000, "count", "keys of a label in etcd")
     addresses: int = _limit(4096, "count", "addresses of one interface", least=0)
+    routes: int = _limit(4096, "count", "routes of one interface", least=0)
+    neighbours: int = _limit(4096, "count", "neighbours of one interface", least=0)
+    altnames: int = _limit(256, "count", "alternative names of one interface", least=0)
+    sysctls: int = _limit(256, "count", "sysctls of one interface, each of which takes a file to be read", least=0)
     queues: int = _limit(256, "count", "queues of one interface; each takes 7 KiB of kernel memory per pair")
     netns_made: int = _limit(4096, "count", "named network namespaces that an agent creates", least=0)
     reason_chars: int = _limit(2000, "characters", "a reason or a warning in a status", least=80)

@@ -178,9 +178,10 @@ def _change_master(index: int, present: Any, wanted: Any) -> Iterator[Step]:
 
 
 def _change_altnames(index: int, present: Sequence[str], wanted: Sequence[str]) -> Iterator[Step]:
+    there, kept = set(present), set(wanted)
     for name in [*present, *wanted]:
-        given = name in wanted
-        if given != (name in present):
+        given = name in kept
+        if given != (name in there):
             request, undo = (set_altname(index, os.fsencode(name), present=there) for there in (given, not given))
             fine = () if given else (errno.ENOENT,)
             yield Step(f"{'altname' if given else 'no altname'} {name!r}", request, (undo,), fine)

@@ -28,7 +28,7 @@ from vethlib.endfields.table import FIELDS
 from vethlib.errors import InvalidValue
 
 from .namespace import FIELD_READ, HOME, Namespace, NamespaceType
-from .problems import MOST_PROBLEMS, InvalidInterface, MoreProblems, Remark, detached, too_many_addresses
+from .problems import MOST_PROBLEMS, InvalidInterface, MoreProblems, Remark, detached, too_many
 from .textchecks import check_description, check_interface_name, check_text, check_word
 
 __all__ = [
@@ -216,9 +216,7 @@ class Interface:
         if self.num_queues > limits.queues:
             cure = f"must be at most {limits.queues} (limit queues)"
             problems.append(InvalidValue("num_queues", self.num_queues, cure))
-        if len(self.addresses) > limits.addresses:
-            problems.append(too_many_addresses(len(self.addresses), limits))
-        return problems
+        return [*problems, *too_many({"ip_addresses": self.addresses, **self.further}, limits)]
 
     @property
     def remarks(self) -> tuple[Remark, ...]:

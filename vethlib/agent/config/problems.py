@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple, TypeVar
 
 from vethlib.agent.limits import Limits
 from vethlib.errors import InvalidValue
 
 __all__ = [
+    "LISTS",
     "MOST_PROBLEMS",
     "InvalidInterface",
     "MoreProblems",
     "Remark",
     "detached",
     "in_public",
-    "too_many_addresses",
+    "too_many",
 ]
 
 MOST_PROBLEMS = 100  # that an interface keeps; Limits.problems is how many are shown
@@ -72,6 +73,18 @@ def in_public(problems: Sequence[InvalidValue], limits: Limits) -> str:
     return "; ".join([*listed, *([str(MoreProblems(more))] if more else [])])
 
 
-def too_many_addresses(count: int, limits: Limits) -> InvalidValue:
-    """Return the problem of an interface with `count` addresses."""
-    return InvalidValue("ip_addresses", count, f"must be at most {limits.addresses} addresses (limit addresses)")
+LISTS: Final = {
+    "ip_addresses": ("addresses", "addresses"),
+    "routes": ("routes", "routes"),
+    "neighbours": ("neighbours", "neighbours"),
+    "altnames": ("altnames", "names"),
+    "sysctls": ("sysctls", "settings"),
+}
+"""The fields with many values: the limit on their number, and what they are."""
+
+
+def too_many(fields: Mapping[str, Any], limits: Limits) -> Iterator[InvalidValue]:
+    """Yield the problem of each of these fields of one interface that has more values than the limit."""
+    for field, (limit, what) in LISTS.items():
+        if (count := len(fields.get(field, ()))) > (most := getattr(limits, limit)):
+            yield InvalidValue(field, count, f"must be at most {most} {what} (limit {limit})")

@@ -11,6 +11,7 @@ Only ASCII is folded: the model has no other letters.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from . import northbound_pb2 as pb
 
-__all__ = ["LONGEST", "enum_number", "field_of", "is_former_name", "is_uint32", "values_of"]
+__all__ = ["LONGEST", "enum_number", "field_of", "is_former_name", "is_uint32", "lists_of", "values_of"]
 
 LONGEST: Final = 64
 """Number of characters of a key that are compared; no key of the model is longer."""
@@ -46,6 +47,13 @@ def values_of(value: object, name: str) -> list[Any]:
         return []
     fields = ((field_of(pb.Interface.DESCRIPTOR, key), item) for key, item in value.items())
     return [item for field, item in fields if field is not None and field.name == name]
+
+
+def lists_of(value: object) -> Iterator[tuple[str, list[Any] | dict[str, Any]]]:
+    """Yield the lists and objects of a decoded interface, each with the name of its field."""
+    for key, item in value.items() if isinstance(value, dict) else ():
+        if isinstance(item, list | dict) and (field := field_of(pb.Interface.DESCRIPTOR, key)) is not None:
+            yield field.name, item
 
 
 def is_uint32(value: object) -> bool:
