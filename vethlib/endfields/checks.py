@@ -27,6 +27,13 @@ _ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors(
 # 0xa0 is a space to the kernel (lib/ctype.c is Latin-1), so that it refuses 'à', whose UTF-8 ends with it.
 _BAD_IN_NAME = frozenset(b"/:%\0 \t\n\r\f\v\xa0")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_-]{1,15}").fullmatch  # a third of the time of the whole check
+OF_THE_NAMESPACE = frozenset({"all", "default"})
+"""Names below /proc/sys/net/ipv4/conf and ipv6/conf where the settings of all links and of new ones are.
+
+The kernel refuses them for a link that has settings there (devinet_sysctl_register, addrconf_sysctl_register), but
+there are links without.
+"""
+
 IPV6_MIN_MTU = 1280
 """Bytes (include/uapi/linux/ipv6.h); below it, addrconf_notify() removes IPv6 from the link."""
 
@@ -44,8 +51,12 @@ def check_name(name: str, field: str = "name", *, may_be_open: bool = False) -> 
     '%' is refused because the kernel reads ``veth%d`` as a pattern and picks a name itself. Characters that a terminal
     interprets (control characters, changes of text direction) are refused although the kernel accepts them, and so is a
     '*' at the end: with `may_be_open`, it means any free name with this beginning.
+
+    "all" and "default" are refused, because the settings of such a link would be those of the whole namespace.
     """
     check_kernel_name(name, field)
+    if name in OF_THE_NAMESPACE:
+        raise InvalidValue(field, name, "its settings would be those of the whole namespace: choose another name")
     if name[-1] == "*":
         if not may_be_open:
             raise InvalidValue(field, name, "must be a whole name: only a new end can take any free one, by a '*'")

@@ -13,13 +13,14 @@ from typing import NamedTuple
 
 from vethlib import ns
 from vethlib._nl.batch import Outcome
+from vethlib.endfields.checks import OF_THE_NAMESPACE
 from vethlib.errors import NetlinkError, VethError
 from vethlib.links import IPInterface, describe
 
 from .namespaces import OpenNetns
 from .refusal import system_error, system_errors
 
-__all__ = ["IPv6Settings", "can_switch_ipv6", "enable_ipv6", "is_disabled", "read_settings", "switch_ipv6"]
+__all__ = ["IPv6Settings", "can_switch_ipv6", "conf_name", "enable_ipv6", "is_disabled", "read_settings", "switch_ipv6"]
 
 
 def is_disabled(outcome: Outcome, interface: IPInterface) -> bool:
@@ -54,11 +55,19 @@ class IPv6Settings(NamedTuple):
         return self.disabled and self.accept_dad > 1
 
 
+def conf_name(name: str) -> bytes:
+    """Return the name of the directory with the settings of a link. Raises NetlinkError if that is not its own."""
+    if name in OF_THE_NAMESPACE:
+        says = f"those of a link called {name!r} are the settings of the whole namespace: rename it first"
+        raise NetlinkError(says, errno=errno.EINVAL)
+    return os.fsencode(name)
+
+
 def read_settings(place: OpenNetns, name: str) -> IPv6Settings:
     """Read the settings of a link in `place`. Raises NetlinkError; ENOENT if the link does not support IPv6."""
 
     def read() -> IPv6Settings:
-        link = os.fsencode(name)
+        link = conf_name(name)
         accept_dad = max(_read(b"all", b"accept_dad"), _read(link, b"accept_dad"))
         return IPv6Settings(bool(_read(link, b"disable_ipv6")), accept_dad)
 
@@ -115,13 +124,13 @@ def _is_so_already(name: str, on: bool, error: OSError) -> bool:
     if error.errno == errno.ENOENT:
         return not on
     try:
-        return (_read(os.fsencode(name), b"disable_ipv6") == 0) == on
+        return (_read(conf_name(name), b"disable_ipv6") == 0) == on
     except (OSError, ValueError):
         return False
 
 
 def _write(name: str, on: bool) -> None:
-    with open(b"/proc/sys/net/ipv6/conf/" + os.fsencode(name) + b"/disable_ipv6", "wb", 0) as switch:
+    with open(b"/proc/sys/net/ipv6/conf/" + conf_name(name) + b"/disable_ipv6", "wb", 0) as switch:
         switch.write(b"0" if on else b"1")
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from vethlib.endfields.checks import STABLE_SECRET, Sysctl
@@ -18,10 +18,11 @@ from vethlib.endfields.table import OFFLOAD, SYSCTLS
 from vethlib.errors import NetlinkError, VethError
 from vethlib.links import describe
 
+from .ipv6 import conf_name
 from .namespaces import Namespaces, OpenNetns
 from .refusal import system_error, system_errors
 
-__all__ = ["read_all_of_ipv6", "read_setting", "write_settings"]
+__all__ = ["read_all", "read_setting", "restore_all", "write_settings"]
 
 
 def read_setting(namespaces: Namespaces, place: OpenNetns, name: str, field: str, wanted: Any) -> Any:
@@ -34,22 +35,30 @@ def read_setting(namespaces: Namespaces, place: OpenNetns, name: str, field: str
     return read_offload(namespaces, place, name)
 
 
-def read_all_of_ipv6(place: OpenNetns, name: str) -> tuple[Sysctl, ...]:
-    """Read the IPv6 settings of a link, except disable_ipv6; () if it has none. Raises NetlinkError."""
+def read_all(place: OpenNetns, name: str, families: Iterable[str] = ("ipv4", "ipv6")) -> tuple[Sysctl, ...]:
+    """Read the settings of a link, except disable_ipv6; none of a family that it has not. Raises NetlinkError."""
 
-    def read() -> tuple[Sysctl, ...]:
-        try:
-            found = os.listdir(_path(name, "ipv6."))
-        except FileNotFoundError:
-            return ()
-        return tuple(
-            Sysctl(f"ipv6.{os.fsdecode(each)}", _read_if_any(name, f"ipv6.{os.fsdecode(each)}"))
-            for each in found
-            if each != b"disable_ipv6"
-        )
+    def read() -> Iterator[Sysctl]:
+        for family in families:
+            try:
+                found = os.listdir(_path(name, f"{family}."))
+            except FileNotFoundError:
+                continue
+            for each in found:
+                setting = f"{family}.{os.fsdecode(each)}"
+                if each != b"disable_ipv6":
+                    yield Sysctl(setting, _read_if_any(name, setting))
 
-    with system_errors(f"read the IPv6 settings of {describe(name, place.ref)}", place.ref):
-        return place.call(read)
+    with system_errors(f"read the settings of {describe(name, place.ref)}", place.ref):
+        return place.call(lambda: tuple(read()))
+
+
+def restore_all(namespaces: Namespaces, place: OpenNetns, name: str, settings: Sequence[Sysctl]) -> None:
+    """Write the settings of a link that are not as they were read. Raises NetlinkError, when all have been tried."""
+    now = set(read_all(place, name, {setting.name.partition(".")[0] for setting in settings}))
+    fields = {SYSCTLS: [setting for setting in settings if setting not in now]}
+    for error in write_settings(namespaces, {place: {name: fields}}, go_on=True).values():
+        raise error
 
 
 def write_settings(
@@ -127,7 +136,7 @@ def _writing_order(setting: Sysctl) -> bool:
 
 def _path(name: str, setting: str) -> bytes:
     family, _, rest = setting.partition(".")
-    return b"/proc/sys/net/%b/conf/%b/%b" % (family.encode(), os.fsencode(name), rest.encode())
+    return b"/proc/sys/net/%b/conf/%b/%b" % (family.encode(), conf_name(name), rest.encode())
 
 
 def _read(name: str, setting: str) -> str:

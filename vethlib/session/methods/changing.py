@@ -276,7 +276,9 @@ class ChangingSession(SessionBase):
         about 20 ms; creating each end of a pair directly in its namespace avoids it.
 
         Raises LinkNotFound, LinkExists (the name is taken there), NetnsNotFound or NetlinkError; the link has not moved
-        then.
+        then. If another program takes the new name at the last moment, the kernel refuses it after moving the link:
+        then the link is brought back, and what it has lost is restored, apart from settings of a bridge's port, qdiscs
+        and links on top of it. A note lists what could not be restored.
         """
         with loading:
             from vethlib.session.write.move import move  # 2 ms, for few callers

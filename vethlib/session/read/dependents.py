@@ -28,6 +28,7 @@ from vethlib._nl.dependents.neighbour import dump_neighbours, parse_neighbour
 from vethlib._nl.dependents.route import dump_routes_over, parse_route
 from vethlib._nl.link import get_link
 from vethlib._nl.torn import read
+from vethlib.endfields.checks import OF_THE_NAMESPACE
 from vethlib.endfields.routes import PROTO
 from vethlib.errors import VethError, is_exhaustion
 from vethlib.links import Dependents, NetnsRef
@@ -146,7 +147,8 @@ def _without_ipv6(place: OpenNetns, names: Iterable[str]) -> set[str]:
 
     # /proc/sys/net belongs to the namespace of the thread that opens it.
     def read() -> set[str]:
-        return {name for name in names if _is_set(b"/proc/sys/net/ipv6/conf/%b/disable_ipv6" % os.fsencode(name))}
+        own = (name for name in names if name not in OF_THE_NAMESPACE)
+        return {name for name in own if _is_set(b"/proc/sys/net/ipv6/conf/%b/disable_ipv6" % os.fsencode(name))}
 
     return place.call(read)
 

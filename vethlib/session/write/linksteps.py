@@ -12,13 +12,13 @@ from vethlib._nl.batch import LOST, Exchange, Outcome
 from vethlib._nl.link import LinkMessage, get_link, parse_link, set_link
 from vethlib.addresses import Address
 from vethlib.endfields.checks import Sysctl
-from vethlib.endfields.table import FIELDS, LATE, ROUTES, SYSCTLS, TAKES_LATE, Step
+from vethlib.endfields.table import FIELDS, LATE, ROUTES, TAKES_LATE, Step
 from vethlib.errors import LinkExists, NetlinkError, VethError
 from vethlib.links import describe
 from vethlib.session.core.ipv6 import enable_ipv6, is_disabled, switch_ipv6
 from vethlib.session.core.namespaces import Namespaces
 from vethlib.session.core.refusal import loading, refusal
-from vethlib.session.core.settings import read_all_of_ipv6, write_settings
+from vethlib.session.core.settings import read_all, restore_all, write_settings
 from vethlib.session.core.undo import note, undo_all
 from vethlib.session.read.further import read_further
 from vethlib.session.read.reading import addresses_of, read_addresses
@@ -104,7 +104,7 @@ class LinkSteps:
 
     def keep_ipv6(self) -> None:
         """Keep the IPv6 settings, which the kernel forgets as soon as the MTU is below the minimum of IPv6."""
-        self._ipv6_settings = read_all_of_ipv6(self.target.place, self.before.name)
+        self._ipv6_settings = read_all(self.target.place, self.before.name, ["ipv6"])
         self._had_ipv6 = self.before.ipv6
 
     def write_settings(self, name: str, fields: Mapping[str, Any]) -> None:
@@ -207,7 +207,9 @@ class LinkSteps:
 
     def _write_settings_back(self) -> None:
         if self._wrote_settings and (name := self._name_now()) is not None:
-            self._write_back(name, self._direct)
+            wanted = {self.target.place: {name: self._direct}}
+            for error in write_settings(self.namespaces, wanted, go_on=True).values():
+                raise error
 
     def _switch_ipv6_back(self) -> None:
         if self._had_ipv6 is None or (name := self._name_now()) is None:
@@ -215,13 +217,7 @@ class LinkSteps:
         for error in switch_ipv6({self.target.place: {name: self._had_ipv6}}).values():
             raise error
         if self._ipv6_settings:
-            now = set(read_all_of_ipv6(self.target.place, name))
-            self._write_back(name, {SYSCTLS: [each for each in self._ipv6_settings if each not in now]})
-
-    def _write_back(self, name: str, fields: Mapping[str, Any]) -> None:
-        wanted = {self.target.place: {name: fields}}
-        for error in write_settings(self.namespaces, wanted, go_on=True).values():
-            raise error
+            restore_all(self.namespaces, self.target.place, name, self._ipv6_settings)
 
     def _name_now(self) -> str | None:
         """Return the name that the link has; None if it is gone.

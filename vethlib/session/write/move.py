@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from vethlib._nl.batch import Outcome
-from vethlib._nl.link import LinkMessage, get_link, set_link
-from vethlib.addresses import Address
+from vethlib._nl.link import LinkMessage, get_link, set_link, set_master
 from vethlib.endfields.checks import IPV6_MIN_MTU
-from vethlib.errors import LinkExists, NetlinkError, NotPermitted, not_permitted
+from vethlib.endfields.table import LATE, MASTER
+from vethlib.errors import InvalidValue, LinkExists, NetlinkError, NotPermitted, not_permitted
 from vethlib.links import Link, NetnsRef
 from vethlib.session.core.ipv6 import switch_ipv6
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
 from vethlib.session.core.refusal import refusal
+from vethlib.session.core.settings import read_all, restore_all
 from vethlib.session.core.undo import note, undo_all
-from vethlib.session.read.dying import are_dying, holders
+from vethlib.session.read.dying import Wanted, are_dying, holders
+from vethlib.session.read.further import read_further
 from vethlib.session.read.reading import addresses_of, find, find_known, read_addresses, read_link
 from vethlib.session.read.target import Target
 
 from .change import Change, change
 from .restoring.addresses import restore_addresses
+from .restoring.late import LateFields
 
 __all__ = ["move"]
 
@@ -57,19 +60,21 @@ def _move_renamed(
     The kernel looks at the new name before the move only if the old one is taken there, and otherwise after it
     (do_setlink). So the name is looked up first; if another program takes it just then, the link is brought back.
     """
-    taken = Outcome(errno.EEXIST, "", ())
-    if holders(namespaces, [(destination, name)]):
-        raise _not_moved(namespaces, name, before, target, destination, taken, to)
-    addresses = addresses_of(read_addresses(namespaces, target.place, before.ifindex))
+    if name in before.altnames:
+        raise InvalidValue("name", name, "the link has it as an alternative name: remove that first (altnames=)")
+    if links := holders(namespaces, [(destination, name)]):
+        raise _taken(namespaces, target, destination, Outcome(errno.EEXIST, "", ()), to, links)
+    losses = _Losses(namespaces, target, before)
     request = set_link(before.ifindex, netns_fd=destination.fd, name=os.fsencode(name))
     (outcome,) = namespaces.exchange(target.place, [request])
     if outcome.errno:
+        failures: list[str] = []
+        back: Callable[[], None] = partial(_bring_back, namespaces, target, before, destination, name)
+        steps = [back, *losses.steps()]
+        undo_all((step, lambda failure: failures.append(str(failure))) for step in steps)
         error = _not_moved(namespaces, name, before, target, destination, outcome, to)
-        steps = (
-            partial(_bring_back, namespaces, target, before, destination, name),
-            partial(_give_back, namespaces, target, before, addresses),
-        )
-        undo_all((step, lambda failure: note(error, str(failure))) for step in steps)
+        for failure in failures:
+            note(error, failure)
         raise error
 
 
@@ -79,7 +84,7 @@ def _bring_back(namespaces: Namespaces, target: Target, before: LinkMessage, des
     if here.errno != errno.ENODEV:
         return
     there = holders(namespaces, [(destination, before.name), (destination, name)]).values()
-    moved = [link.ifindex for link in there if link.mac == before.mac]
+    moved = [link.ifindex for link in there if _is_it(link, before)]
     if not moved:
         raise target.not_found(here)
     request = set_link(moved[0], netns_fd=target.place.fd, new_index=before.ifindex, name=os.fsencode(before.name))
@@ -88,15 +93,52 @@ def _bring_back(namespaces: Namespaces, target: Target, before: LinkMessage, des
         raise refusal(outcome, f"{target.what}: bring it back", target.netns)
 
 
-def _give_back(namespaces: Namespaces, target: Target, before: LinkMessage, addresses: Sequence[Address]) -> None:
-    """Restore what the kernel has removed from a link because it was moved."""
-    index = find(namespaces, target.renamed(before.name)).ifindex
-    if not before.ipv6 and before.mtu >= IPV6_MIN_MTU:
-        for error in switch_ipv6({target.place: {before.name: False}}).values():
-            raise error
-    if before.up:
-        namespaces.exchange(target.place, [set_link(index, up=True)])
-    restore_addresses(namespaces, target, index, addresses)
+def _is_it(link: LinkMessage, before: LinkMessage) -> bool:
+    return link.mac == before.mac and link.kind == before.kind
+
+
+class _Losses:
+    """What the kernel removes from a link that is moved, as it was before, to be restored if the link is brought back.
+
+    Not restored are settings of a bridge's port, qdiscs, and stacked links.
+    """
+
+    def __init__(self, namespaces: Namespaces, target: Target, before: LinkMessage) -> None:
+        self._namespaces = namespaces
+        self._target = target.renamed(before.name)
+        self._before = before
+        place, index = target.place, before.ifindex
+        self._master = read_further(namespaces, place, before, {MASTER: None})[MASTER]
+        self._settings = read_all(place, before.name)
+        self._addresses = addresses_of(read_addresses(namespaces, place, index))
+        self._late = LateFields(namespaces, self._target, index)
+        self._late.read(LATE)
+
+    def steps(self) -> Iterator[Callable[[], None]]:
+        """Yield the steps that restore it when the link is back; none needs the success of another."""
+        yield self._switch_ipv6
+        yield partial(restore_all, self._namespaces, self._target.place, self._before.name, self._settings)
+        yield self._attach_and_set_up
+        yield self._restore_addresses
+        yield from (partial(self._late.restore, name) for name in LATE)
+
+    def _switch_ipv6(self) -> None:
+        if self._before.mtu >= IPV6_MIN_MTU:
+            wanted = {self._target.place: {self._before.name: self._before.ipv6}}
+            for error in switch_ipv6(wanted).values():
+                raise error
+
+    def _attach_and_set_up(self) -> None:
+        index = find(self._namespaces, self._target).ifindex
+        requests = [set_master(index, self._master.ifindex)] if self._master else []
+        requests += [set_link(index, up=True)] if self._before.up else []
+        for outcome in self._namespaces.exchange(self._target.place, requests) if requests else ():
+            if outcome.errno:
+                raise refusal(outcome, f"{self._target.what}: restore it", self._target.netns)
+
+    def _restore_addresses(self) -> None:
+        index = find(self._namespaces, self._target).ifindex
+        restore_addresses(self._namespaces, self._target, index, self._addresses)
 
 
 def _check_reach(namespaces: Namespaces, destination: OpenNetns, request: str, to: NetnsRef) -> None:
@@ -125,9 +167,24 @@ def _not_moved(
     unclear = outcome.errno == errno.EINVAL and moved.kind == "veth"
     if outcome.errno != errno.EEXIST and not unclear:
         return target.refusal(outcome)
-    links = holders(namespaces, [(destination, taken) for taken in (name, *moved.altnames)])
-    if unclear and not links:
-        return target.refusal(outcome)
+    found = holders(namespaces, [(destination, taken) for taken in (name, *moved.altnames)])
+    links = {wanted: link for wanted, link in found.items() if not _is_it(link, moved)}  # it may still be there
+    return (
+        target.refusal(outcome)
+        if unclear and not links
+        else _taken(namespaces, target, destination, outcome, to, links)
+    )
+
+
+def _taken(
+    namespaces: Namespaces,
+    target: Target,
+    destination: OpenNetns,
+    outcome: Outcome,
+    to: NetnsRef,
+    links: dict[Wanted, LinkMessage],
+) -> NetlinkError:
+    """Return LinkExists for names of the link that `links` have in the destination."""
     taken = " and ".join(repr(name) for _, name in links) or "one of its names"
     outcome = outcome._replace(errno=errno.EEXIST)
     error = refusal(outcome, target.what, to, says=f"{taken} already exists in {destination}")
