@@ -14,7 +14,7 @@ import pytest
 
 from tests.live.plugin import UNPRIVILEGED
 from tests.refusing import raises
-from tests.witness import ip
+from tests.witness import ip, poll
 from vethlib import InvalidValue, LinkNotFound, NetlinkError, NetnsNotFound, NotPermitted, WaitTimeout
 from vethlib.topology import Node, Pings, Topology
 
@@ -103,6 +103,8 @@ def test_a_link_local_address_has_its_link_in_the_node() -> None:
         theirs = next(one["local"] for one in seen["addr_info"] if one.get("scope") == "link")
         (seen,) = ip("-6", "addr", "show", "dev", "eth0", netns=a.netns)
         mine = next(one["local"] for one in seen["addr_info"] if one.get("scope") == "link")
+        # Addresses that the kernel has chosen are usable some time after the topology is.
+        assert poll(lambda: bool(a.ping(f"{theirs}%eth0", timeout=0.1)))
         for link in ("eth0", seen["ifindex"]):
             assert a.ping(f"{theirs}%{link}")
             assert a.address(towards=f"{theirs}%{link}") == mine

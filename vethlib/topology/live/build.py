@@ -297,12 +297,17 @@ def _add_routes_and_wait(
     """Add the routes of all nodes, and wait until their IPv6 addresses can be used, with one socket for both."""
     tentative = {name for name, those in given.items() if any(address.version == 6 for address in those)}
     nodes = [name for name in namespaces if name in routes or name in tentative]
+    link_local = {
+        name: {address.ip.packed for address in those if address.version == 6 and address.ip.is_link_local}
+        for name, those in given.items()
+        if name in tentative
+    }
     deadline = time.monotonic() + PATIENCE
     for start in range(0, len(nodes), SLAB):
         slab = nodes[start : start + SLAB]
         with Sockets(slab, namespaces) as sockets:
             _add_routes({name: routes[name] for name in slab if name in routes}, sockets)
-            wait_with(sockets, [(name, 0) for name in slab if name in tentative], deadline)
+            wait_with(sockets, [(name, 0) for name in slab if name in tentative], deadline, link_local)
 
 
 def _add_routes(routes: Mapping[str, Sequence[Route]], sockets: Sockets, tolerated: Container[int] = ()) -> None:

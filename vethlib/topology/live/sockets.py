@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -48,14 +48,17 @@ class Sockets(Closing):
         self.check(node, "read a table", [outcome])
         return outcome.bodies
 
-    def has_tentative(self, node: str, index: int) -> bool:
-        """Return whether an IPv6 address of `node` is tentative, on one link or, with `index` 0, on any."""
+    def has_tentative(self, node: str, index: int, link_local: Container[bytes] = ()) -> bool:
+        """Return whether an IPv6 address of `node` is tentative, on one link or, with `index` 0, on any.
+
+        Of link-local addresses, only those in `link_local` count.
+        """
         with system_errors("use rtnetlink", node):
             outcome = read(partial(self._of[node].dump, dump_addrs(index), parse_addr, 1))
         self.check(node, "read its addresses", [outcome])
         return any(
             address.flags & (IFA_F_TENTATIVE | IFA_F_DADFAILED) == IFA_F_TENTATIVE
-            and address.address[0] != _LINK_LOCAL
+            and (address.address[0] != _LINK_LOCAL or address.address in link_local)
             and index in (0, address.ifindex)
             for address in outcome.bodies
         )

@@ -6,7 +6,8 @@ its carrier (addrconf_dad_work, net/ipv6/addrconf.c).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 from vethlib._primitives import time
@@ -27,7 +28,7 @@ _POLL: Final = 0.0005
 
 
 def wait_until_usable(links: Sequence[tuple[str, Netns, int]]) -> None:
-    """Wait until no IPv6 address of the links is tentative.
+    """Wait until no IPv6 address of the links, except link-local ones, is tentative.
 
     A link is given by the name of its node, the namespace and the ifindex, 0 for all links of the node. Links without a
     carrier are not waited for. Raises WaitTimeout after half a minute, and NetlinkError.
@@ -39,9 +40,17 @@ def wait_until_usable(links: Sequence[tuple[str, Netns, int]]) -> None:
             wait_with(sockets, [(node, index) for node, _, index in slab], deadline)
 
 
-def wait_with(sockets: Sockets, waiting: Sequence[tuple[str, int]], deadline: float) -> None:
-    """Do the same with open sockets until `deadline`, for links that are given by node and ifindex."""
-    while waiting := [link for link in waiting if sockets.has_tentative(*link)]:
+def wait_with(
+    sockets: Sockets,
+    waiting: Sequence[tuple[str, int]],
+    deadline: float,
+    link_local: Mapping[str, Container[bytes]] = MappingProxyType({}),
+) -> None:
+    """Do the same with open sockets until `deadline`, for links that are given by node and ifindex.
+
+    Of link-local addresses, only those of a node in `link_local` are waited for: each link has another, which few use.
+    """
+    while waiting := [link for link in waiting if sockets.has_tentative(*link, link_local.get(link[0], ()))]:
         waiting = [link for link in waiting if link[1] == 0 or sockets.has_carrier(*link)]
         if waiting and time.monotonic() > deadline:
             node = waiting[0][0]
