@@ -13,6 +13,8 @@ from vethlib._nl.batch import Outcome
 from vethlib.agent.reconcile import backoff
 from vethlib.ifindex.watching import Watching
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
+from vethlib.session.read.dying import holders
+from vethlib.session.write import move as moving
 
 
 def failing(number: int) -> Callable[..., object]:
@@ -92,3 +94,9 @@ def tiny_buffers(patch: pytest.MonkeyPatch) -> Iterator[list[int]]:
         inner.setattr(Watching, "__init__", tiny)
         inner.setattr(Watching, "_resync", counted)
         yield resyncs
+
+
+def with_names_free_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the first name that is looked up before a move were free."""
+    free = iter([True])
+    monkeypatch.setattr(moving, "holders", lambda *asked: {} if next(free, False) else holders(*asked))

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from tests.live.configuring import without_detection
+from tests.live.over_links import NEIGHBOURS, ROUTES, dependents
+from tests.live.refusals import with_names_free_at_first
 from tests.live.sysctls import sysctl
-from tests.live.test_session_set import with_names_free_at_first
-from tests.live.test_session_set_dependents import NEIGHBOURS, ROUTES, dependents
 from tests.refusing import raises
 from tests.witness import host_state, ip, names, seen
 from vethlib import End, InvalidValue, LinkExists, Session, Veth
@@ -21,13 +21,7 @@ SETTINGS = {"ipv4.rp_filter": "2", "ipv6.accept_ra": "0", "ipv6.hop_limit": "9"}
 def full(session: Session, blue: str, red: str) -> list[Any]:
     """A link of a bridge with routes, neighbours, settings and an alternative name; returns all that."""
     without_detection(blue)
-    given: dict[str, Any] = {
-        "routes": ROUTES,
-        "neighbours": NEIGHBOURS,
-        "sysctls": SETTINGS,
-        "altnames": ["x"],
-        "master": "br0",
-    }
+    given: dict[str, Any] = {"routes": ROUTES, "neighbours": NEIGHBOURS, "sysctls": SETTINGS, "master": "br0"}
     ip("link", "add", "name", "br0", "up", "type", "bridge", netns="blue")
     session.create(
         Veth(End("a", "blue", addresses=["10.0.0.1/24", "fd00::1/64"], altnames=["x"], **given), End("b", "blue"))

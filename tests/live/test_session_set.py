@@ -10,15 +10,14 @@ from typing import Any
 import pytest
 
 from tests.live.older_kernel import with_einval_for_a_taken_name
+from tests.live.refusals import with_names_free_at_first
 from tests.live.sysctls import sysctl
 from tests.refusing import raises
 from tests.witness import addresses, host_state, ip, names, seen, settled
 from vethlib import End, InvalidValue, LinkExists, LinkNotFound, NetlinkError, NetnsNotFound, Session, Veth, ns
 from vethlib._nl.batch import LOST, Exchange, Outcome
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
-from vethlib.session.read.dying import holders
 from vethlib.session.write import linksteps
-from vethlib.session.write import move as moving
 
 
 @pytest.fixture
@@ -455,12 +454,6 @@ def test_a_move_to_where_it_is_renames_a_link_that_stays_up(session: Session, pa
     link = session.move("va", "blue", to="netns:blue", name="wan0")
     assert (link.name, link.up, addresses("wan0", "blue")) == ("wan0", True, before)
     assert session.move(link, to="blue", name="wan0") == link
-
-
-def with_names_free_at_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if the first name that is looked up before a move were free."""
-    free = iter([True])
-    monkeypatch.setattr(moving, "holders", lambda *asked: {} if next(free, False) else holders(*asked))
 
 
 @pytest.mark.needs_kernel("5.12")  # which gives a link that is moved back its ifindex
