@@ -35,6 +35,19 @@ def test_what_is_said_is_read_and_an_outage_begins_once(tmp_path: Path) -> None:
     assert read_report(str(tmp_path / "status")) is None
 
 
+def test_the_home_of_the_agent_is_read_if_it_was_reported(tmp_path: Path) -> None:
+    AgentFile(tmp_path, "memory:", (4, 4026531840)).write()
+    report = read_report(str(tmp_path))
+    assert report is not None
+    assert report.home == (4, 4026531840)
+    for home in (None, 5, [], [1], [1, "2"], [True, 2], [1.0, 2]):
+        value = json.loads((tmp_path / ".agent").read_text()) | {"home": home}
+        (tmp_path / ".agent").write_text(json.dumps(value))
+        report = read_report(str(tmp_path))
+        assert report is not None
+        assert report.home is None
+
+
 def test_a_file_that_somebody_removes_comes_back_with_the_next_statuses(tmp_path: Path) -> None:
     file = AgentFile(tmp_path, "memory:")
     file.write()

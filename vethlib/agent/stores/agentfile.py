@@ -35,6 +35,7 @@ class AgentReport:
     `store` is the URL of its store without the password. `ready` is True once it has published a status of each
     interface. `outage` is the reason why the store cannot be read, "" if it can be, and `outage_since` the start of the
     outage, in seconds since 1970; `outage_code` is the reason for programs, "" also if an older agent has written it.
+    `home` is (st_dev, st_ino) of the namespace that the agent calls home; None if an older agent has written the file.
     """
 
     store: str
@@ -42,6 +43,7 @@ class AgentReport:
     outage: str = ""
     outage_since: float = 0.0
     outage_code: str = ""
+    home: tuple[int, int] | None = None
 
 
 class AgentFile:
@@ -51,9 +53,9 @@ class AgentFile:
     ended.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], store: str) -> None:
+    def __init__(self, directory: str | os.PathLike[str], store: str, home: tuple[int, int] | None = None) -> None:
         self._directory = os.path.join(os.getcwd(), os.fspath(directory))
-        self._report = AgentReport(store)
+        self._report = AgentReport(store, home=home)
         self._failures = 0  # in a row
         self._retry_at = 0.0  # monotonic time of the next attempt
         self._has_directory = False
@@ -120,9 +122,16 @@ def read_report(directory: str) -> AgentReport | None:
             return None
         value = json.loads(file.raw)
         since, code = float(value["outage_since"]), value.get("outage_code", "")
-        report = AgentReport(value["store"], value["ready"], value["outage"], since, code)
+        home = _identity(value.get("home"))
+        report = AgentReport(value["store"], value["ready"], value["outage"], since, code, home)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
     texts = (report.store, report.outage, report.outage_code)
     has_types = isinstance(report.ready, bool) and all(isinstance(text, str) for text in texts)
     return report if has_types and 0 <= report.outage_since < _END else None
+
+
+def _identity(value: object) -> tuple[int, int] | None:
+    if isinstance(value, list) and len(value) == 2 and all(type(number) is int for number in value):
+        return value[0], value[1]
+    return None

@@ -72,13 +72,16 @@ class Published:
 
     An entry from an etcd has a `config_revision`, the revision of the configuration that the status is about, and, if
     it could be read, a `stored_revision`, that of the present configuration; 0 means none. `untold` are the configured
-    interfaces without a status. `others` are other agents of the same label that run at the same time.
+    interfaces without a status. `others` are other agents of the same label that run at the same time. `home` is
+    (st_dev, st_ino) of the namespace that an agent of this host calls home, whose abstract sockets only readers in the
+    same namespace see; None if it is unknown.
     """
 
     entries: Mapping[str, Entry]
     agent: Alive | None
     untold: tuple[str, ...] = ()
     others: tuple[Alive, ...] = ()
+    home: tuple[int, int] | None = None
 
 
 class Statuses(Protocol):
@@ -114,8 +117,11 @@ class DirectoryStatuses:
         """Return the present statuses; none if the directory is missing."""
         entries = filter(None, map(self._entry, self._files()))
         pid = running(self._label)
-        agent = None if pid is None else Alive(pid, report=read_report(self.place))
-        return Published({entry["name"]: entry for entry in entries}, agent)
+        report = read_report(self.place)
+        agent = None if pid is None else Alive(pid, report=report)
+        return Published(
+            {entry["name"]: entry for entry in entries}, agent, home=None if report is None else report.home
+        )
 
     def watch(self, interval: float | None) -> Generator[Published | StoreError, None, None]:
         """Yield the present statuses, and again after each change. Creates the directory if it is missing."""

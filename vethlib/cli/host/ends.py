@@ -4,27 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vethlib.agent.stores.published import Entry
+from vethlib.agent.stores.published import Entry, Published
 from vethlib.cli.render.values import EndState
 from vethlib.errors import VethError
 from vethlib.session import Session
 
+from .status_places import StatusPlaces
+
 __all__ = ["observe_ends"]
 
 
-def observe_ends(entries: Sequence[Entry]) -> list[EndState]:
+def observe_ends(entries: Sequence[Entry], published: Published) -> list[EndState]:
     """Return the end of each interface, or a problem if it cannot be observed."""
     try:
         with Session() as session:
-            return [_observe(session, entry) for entry in entries]
+            places = StatusPlaces(session, published)
+            return [_observe(session, entry, places.reached(entry)) for entry in entries]
     except VethError as error:
         return [_unknown(entry, str(error)) for entry in entries]
 
 
-def _observe(session: Session, entry: Entry) -> EndState:
-    ref, name = entry["netns"], entry["host_name"] or entry["name"]
-    if ref is None or ref.startswith("microservice:"):
-        return _unknown(entry, f"only the agent can find {ref or 'its namespace'}")
+def _observe(session: Session, entry: Entry, reached: str | None) -> EndState:
+    """Return the end of an interface, in a namespace that this process reaches as `reached`."""
+    name = entry["host_name"] or entry["name"]
+    if entry["netns"] is None or entry["netns"].startswith("microservice:"):
+        return _unknown(entry, f"only the agent can find {entry['netns'] or 'its namespace'}")
+    ref = "" if reached is None else reached  # the home of an agent that does not run any more
     try:
         survey = session.inspect([(ref, name)])
         place = survey.places[ref]
@@ -33,11 +38,14 @@ def _observe(session: Session, entry: Entry) -> EndState:
         if not survey.links:
             return _unknown(entry, "there is no link")
         (surveyed,) = survey.links
+        index = surveyed.link.index
+        if index != entry["ifindex"]:
+            return _unknown(entry, f"the link {name} there is not that of the interface: its index is {index}")
         stats = session.stats(name, ref)
         fields = session.fields(name, ref)
     except VethError as error:
         return _unknown(entry, str(error))
-    return EndState(entry["name"], ref, name, surveyed.link, surveyed.addresses, stats, fields=fields)
+    return EndState(entry["name"], entry["netns"], name, surveyed.link, surveyed.addresses, stats, fields=fields)
 
 
 def _unknown(entry: Entry, problem: str) -> EndState:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,41 +17,58 @@ from vethlib.cli.term.text import natural, printable
 from vethlib.graph import Box, Edge, Graph, Port
 from vethlib.session.read.survey import SurveyedLink
 
+from .status_places import StatusPlaces
 from .view import View
 
 __all__ = ["of_files", "of_host"]
 
 
-def of_host(view: View, states: Iterable[Mapping[str, Any]] = ()) -> Graph:
-    """Return the graph of all observed namespaces, with interfaces that have no link yet."""
-    states = list(states)
-    warnings = {(entry["netns"], entry["host_name"]): _warnings_of(entry) for entry in states}
+def of_host(view: View, states: Sequence[Mapping[str, Any]] = (), statuses_at: StatusPlaces | None = None) -> Graph:
+    """Return the graph of all observed namespaces, with interfaces that have no link yet.
+
+    `states` are the statuses of an agent, whose namespaces are `statuses_at`.
+    """
     drawing = _Drawing()
     for ref in view.refs():
         drawing.box(ref_text(ref))
+    if statuses_at is not None:
+        statuses_at.resolve(states)
+    warnings = {} if statuses_at is None else {statuses_at.link(entry): _warnings_of(entry) for entry in states}
     connected: set[object] = set()
     for a, b in view.pairs():
-        ends = (replace(_port(one), warnings=warnings.get((one.ref, one.link.name), ())) for one in (a, b))
+        ends = (replace(_port(one), warnings=warnings.get((one.at, one.link.index), ())) for one in (a, b))
         drawing.edges.append(Edge(*ends))
         connected.update((id(a), id(b)))
     for one in view.links:
         if one.link.kind == "veth" and id(one) not in connected:
             drawing.loose(_port(one, reason=view.peer_text(one).removeprefix("⇄ ")))
-    existing = {(one.ref, one.link.name) for one in view.links}
-    waiting = {
-        entry["name"]: entry
-        for entry in states
-        if entry["state"] != "CONFIGURED" and entry["netns"] is not None and not entry.get("ifindex")
-    }
+    if statuses_at is not None:
+        _add_waiting(drawing, view, states, statuses_at)
+    return drawing.graph()
+
+
+def _add_waiting(drawing: _Drawing, view: View, states: Sequence[Mapping[str, Any]], statuses_at: StatusPlaces) -> None:
+    """Add interfaces that have no link yet, each in the box of its namespace, whatever the status calls that."""
+    existing = {(one.at, one.link.name) for one in view.links}
+    refs = view.refs_by_place()
+    waiting: dict[str, Mapping[str, Any]] = {}
+    hidden: set[str] = set()  # by a link of the same name
+    for entry in states:
+        if entry["state"] == "CONFIGURED" or entry["netns"] is None or entry.get("ifindex"):
+            continue
+        place = statuses_at.place(entry)
+        ref = (place and refs.get(place)) or statuses_at.reached(entry)
+        waiting[entry["name"]] = {**entry, "netns": entry["netns"] if ref is None else ref}
+        if entry["state"] == "PENDING" and (place, entry["host_name"]) in existing:
+            hidden.add(entry["name"])
     for name, entry in sorted(waiting.items(), key=lambda item: natural(item[0])):
-        if (entry["netns"], entry["host_name"]) in existing and entry["state"] == "PENDING":
+        if name in hidden:
             continue
         other = waiting.get(entry["peer"])
         if other is None or other["peer"] != name:
             drawing.loose(_of_entry(entry))
         elif natural(name) <= natural(other["name"]):
             drawing.edge(_of_entry(entry), _of_entry(other))
-    return drawing.graph()
 
 
 def _port(surveyed: SurveyedLink, *, reason: str = "") -> Port:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from vethlib import ns
 from vethlib.cli.render.linktext import ref_text
@@ -12,6 +12,7 @@ from vethlib.endfields.newaddress import scope_word
 from vethlib.errors import LinkNotFound, NetnsNotFound, NotPermitted, VethError
 from vethlib.links import Address, describe
 from vethlib.session import Session
+from vethlib.session.core.namespaces import Identity
 from vethlib.session.read.survey import LinkAt, SurveyedLink
 
 __all__ = ["View"]
@@ -56,8 +57,16 @@ class View:
 
     def refs(self) -> list[str]:
         """Return the observed namespaces, each once."""
-        places = {place: ref for ref, place in reversed(self._places.items()) if isinstance(place, tuple)}
-        return sorted(places.values(), key=natural)
+        return sorted(self.refs_by_place().values(), key=natural)
+
+    @property
+    def places(self) -> Mapping[str, Identity | VethError]:
+        """The identity of the namespace that each reference leads to, or why it is not known."""
+        return self._places
+
+    def refs_by_place(self) -> dict[Identity, str]:
+        """Return the reference of each observed namespace by its identity."""
+        return {place: ref for ref, place in reversed(self._places.items()) if isinstance(place, tuple)}
 
     def within(self, ref: str) -> list[SurveyedLink]:
         """Return all links of a namespace."""

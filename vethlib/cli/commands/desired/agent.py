@@ -91,7 +91,8 @@ def agent(args: Namespace, output: Output) -> int:
                 logging.getLogger("vethlib.agent").warning("--ipv6 %s is ignored: %s", args.ipv6, why)
             if args.hook:
                 configurator.subscribe(hooks.tell)
-            agent_file = AgentFile(status_dir, place(url))
+            home = session.inspect([], [""]).places[""]
+            agent_file = AgentFile(status_dir, place(url), home if isinstance(home, tuple) else None)
             beside = [] if metrics is None else [metrics(configurator, hooks)]
             service = Service(
                 configurator, store, once=args.once, instance=instance, agent_file=agent_file, beside=beside

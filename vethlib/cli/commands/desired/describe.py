@@ -57,7 +57,7 @@ def describe(args: Namespace, output: Output) -> int:
         return _no_such(description, known, published.entries.values(), output)
     description.peer_status = published.entries.get(_peer(description))
     description.ends = observe_ends(
-        [entry for entry in (description.status, description.peer_status) if entry is not None]
+        [entry for entry in (description.status, description.peer_status) if entry is not None], published
     )
     if output.as_json:
         output.json(description.as_dict())

@@ -20,6 +20,7 @@ from vethlib.cli.applying import configuration
 from vethlib.cli.applying.planning import Desired, observe_and_plan
 from vethlib.cli.arguments.parser import UsageError
 from vethlib.cli.host.picturing import of_files, of_host
+from vethlib.cli.host.status_places import StatusPlaces
 from vethlib.cli.host.view import View
 from vethlib.cli.render.picture import draw
 from vethlib.cli.term.exits import DONE, INVALID
@@ -61,14 +62,17 @@ def graph(args: Namespace, output: Output) -> int:
 def _of_host(args: Namespace, output: Output) -> Graph:
     with Session() as session:
         view = View(session)
-    view.warn(output)
-    return of_host(view, _states(args))
+        view.warn(output)
+        return _with_states(session, view, args)
 
 
-def _states(args: Namespace) -> list[dict[str, object]]:
-    """Return the published statuses of the agent of this host, if one runs."""
+def _with_states(session: Session, view: View, args: Namespace) -> Graph:
+    """Return the graph of a view, with what the agent of this host has published, if one runs."""
     published = DirectoryStatuses(args.status_dir or status_directory(args.label), args.label).read()
-    return [] if published.agent is None else list(published.entries.values())
+    if published.agent is None:
+        return of_host(view)
+    places = StatusPlaces(session, published, view.places)
+    return of_host(view, list(published.entries.values()), places)
 
 
 def _of_files(args: Namespace, output: Output) -> Graph | None:
@@ -155,7 +159,7 @@ def _watch(args: Namespace, output: Output) -> int:
     ):
         while not stopped():
             try:
-                drawing = of_host(View(session), _states(args))
+                drawing = _with_states(session, View(session), args)
             except VethError as error:  # a namespace may have ended meanwhile
                 output.warning(f"{error}; trying again")
                 last = None

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from vethlib import ns
 from vethlib.cli.host.link_rates import LinkRates
+from vethlib.cli.host.status_places import StatusPlaces
 from vethlib.cli.render.topview import States, View, chosen, fitting, picture, press
 from vethlib.cli.render.values import MeasuredLink
 from vethlib.cli.term.exits import DONE
@@ -43,6 +44,7 @@ class _Host:
     """Samples all links of all namespaces."""
 
     def __init__(self, session: Session, args: Namespace) -> None:
+        self._session = session
         self._rates = LinkRates(session)
         self._statuses = None
         if args.label:
@@ -59,12 +61,10 @@ class _Host:
         """Return the published states by link; None without a label."""
         if self._statuses is None:
             return None
-        states = {
-            (entry["netns"], entry["host_name"]): entry["state"]
-            for entry in self._statuses.read().entries.values()
-            if entry["netns"] is not None
-        }
-        return {link.sample.link: state for link in links if (state := states.get((link.ref, link.name)))}
+        published = self._statuses.read()
+        places = StatusPlaces(self._session, published, {link.ref: link.sample.place for link in links})
+        places.resolve(published.entries.values())
+        return {at: entry["state"] for entry in published.entries.values() if (at := places.link(entry)) is not None}
 
     @property
     def remark(self) -> str:
