@@ -18,6 +18,7 @@ from tests.stores import changed, is_readable, snapshot, write
 from vethlib.agent import load
 from vethlib.agent.reasons import peer_points_elsewhere
 from vethlib.agent.stores.directory import DirectoryStore
+from vethlib.cli.host import doctor_checks
 
 ROOT = Path(__file__).parents[2]
 KEY = "/vnf-agent/vpp1/linux/config/v1/interface/"
@@ -344,6 +345,80 @@ def test_a_value_that_is_nested_too_deeply_keeps_no_other_out_of_a_dump(
     assert [one["name"] for one in said.json] == ["veth1", "veth2"]
     assert "deep.json: not a configuration: nested too deeply" in said.error["error"]
     assert vethctl("get", "veth1").json["name"] == "veth1"
+
+
+GOOD = '{"name": "a", "enabled": true, "veth": {"peer_if_name": "b"}}'
+
+
+@pytest.mark.parametrize(
+    ("files", "dumped"),
+    [
+        ({"1": GOOD, "2": GOOD.replace('"b"', '"c"')}, []),
+        ({"a": GOOD, "2": GOOD.replace('"b"', '"c"')}, ["a"]),  # the agent takes the file that is called after it
+        ({"1": f"[{GOOD}, {GOOD}]"}, []),
+        ({"1": GOOD, "2": '{"name": "s", "name": "s2", "veth": {"peer_if_name": "a"}}'}, ["a"]),
+        ({"1": GOOD, "2": '{"name": "s", "veth": {"peer_if_name": "a", "peer_if_name": "b"}}'}, ["a"]),
+        ({"1": GOOD, "2": '{"name": "sur\\ud800", "veth": {"peer_if_name": "a"}}'}, ["a"]),
+        ({"1": GOOD, "2": '{"name": "b", "mtu": NaN, "veth": {"peer_if_name": "a"}}'}, ["a"]),
+        ({"1": GOOD, "2": '{"name": "b", "x": [{"y": -Infinity}]}'}, ["a"]),
+        ({"1": GOOD, "2": '{"name": "b", "mtu": 1e400}'}, ["a"]),
+        ({"1": GOOD, "2": f'{{"name": "b", "mtu": 1{"0" * 400}}}'}, ["a"]),
+        ({"1": GOOD, "2": '{"name": "b", "mtu": 5, "veth": {"peer_if_name": "a"}}'}, ["a", "b"]),
+    ],
+)
+def test_a_dump_that_put_would_not_take_as_it_is_does_not_look_like_success(
+    vethctl: Vethctl, path: Path, files: dict[str, str], dumped: list[str]
+) -> None:
+    path.mkdir()
+    for name, content in files.items():
+        (path / f"{name}.json").write_text(content)
+    said = vethctl("dump", "--json")
+    assert said.code == 1
+    assert {error["code"] for error in said.errors} == {"invalid-value"}
+    assert [one["name"] for one in json.loads(said.out, parse_constant=pytest.fail)] == dumped
+    for file in path.iterdir():
+        file.unlink()
+    assert vethctl("put", "-", "--no-validate", stdin=said.out).code == 0
+
+
+@pytest.mark.parametrize("value", ['"mtu": NaN', '"mtu": 1e999', '"x": {"y": [Infinity]}', '"mtu": 1, "mtu": 2'])
+def test_a_value_that_json_cannot_hold_is_an_error_of_get(vethctl: Vethctl, path: Path, value: str) -> None:
+    path.mkdir()
+    (path / "a.json").write_text(f'{{"name": "a", {value}}}')
+    said = vethctl("get", "a", "--json")
+    assert (said.code, said.out, said.error["code"], said.error["field"]) == (1, "", "invalid-value", "NAME")
+
+
+def test_raised_limits_hold_for_every_command_that_reads_values(
+    vethctl: Vethctl, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.mkdir()
+    ends = [value("p", "q", num_queues=300), value("q", "p")]
+    (path / "pair.json").write_text(json.dumps(ends))
+    monkeypatch.delenv("VETHLIB_LIMIT", raising=False)
+    store = f"dir:{path}"
+    lines: list[list[str]] = [
+        ["list"],
+        ["dump"],
+        ["describe", "p", "--store", store],
+        ["graph", str(path), "--offline"],
+    ]
+    raised = "queues=400"
+    for line in lines:
+        refused = vethctl(*line, "--json")
+        assert "num_queues" in refused.out + refused.err, line
+        accepted = vethctl(*line, "--limit", raised, "--json")
+        assert "must be" not in accepted.out + accepted.err, line
+    (entry, _) = vethctl("list", "--limit", raised, "--json").json
+    assert entry["valid"]
+    assert "num_queues" in vethctl("put", str(path / "pair.json")).err
+    assert vethctl("put", str(path / "pair.json"), "--limit", raised).err == ""
+    monkeypatch.setenv("VETHLIB_LIMIT", raised)
+    assert vethctl("list").code == 0
+    assert vethctl("dump").code == 0
+    monkeypatch.setenv("VETHLIB_STORE", store)
+    (found,) = doctor_checks.store()
+    assert found.ok
 
 
 COMMANDS = (["put", "-"], ["get", "a"], ["del", "a"], ["list"], ["dump"])

@@ -22,7 +22,7 @@ from vethlib.agent.config.jsontext import Undecodable
 from vethlib.agent.config.model import Interface
 from vethlib.agent.config.northbound import Parsed, read
 from vethlib.agent.config.writing import to_json
-from vethlib.agent.limits import DEFAULT
+from vethlib.agent.limits import DEFAULT, Limits
 from vethlib.errors import InvalidValue
 
 from .contents import Contents
@@ -60,10 +60,14 @@ class _Spot:
 
 
 class DirectoryEditor:
-    """The configuration in the ``*.json`` files of a directory; see :class:`~.protocol.Editor`."""
+    """The configuration in the ``*.json`` files of a directory; see :class:`~.protocol.Editor`.
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    Values that exceed the `limits` are invalid.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, limits: Limits = DEFAULT) -> None:
         self._path = os.fspath(path)
+        self._limits = limits
 
     def values(self) -> dict[str, Parsed]:
         """Return the values of :meth:`snapshot`."""
@@ -77,8 +81,8 @@ class DirectoryEditor:
             for name in file_names(directory):
                 source = os.path.join(self._path, name)
                 try:
-                    file = content(name, directory)
-                    parsed = None if file is None else read(file.raw, source, limits=DEFAULT)
+                    file = content(name, directory, longest=self._limits.file_bytes)
+                    parsed = None if file is None else read(file.raw, source, limits=self._limits)
                 except OSError as error:
                     parsed = unreadable(source, error)
                 if parsed is not None:
@@ -210,7 +214,7 @@ class DirectoryEditor:
             if real in files:
                 continue
             try:
-                file = content(name, directory)
+                file = content(name, directory, longest=self._limits.file_bytes)
             except OSError as error:
                 if is_of_another_user(name, directory):  # a link that is not followed, so it may be replaced
                     files[real] = _File(name, real, problem=Undecodable(f"cannot be read: {why(error)}"))
@@ -219,7 +223,7 @@ class DirectoryEditor:
                 files[real] = _File(name, real, problem=parsed.problems[0])
                 continue
             if file is not None:
-                files[real] = _read(name, real, file.raw)
+                files[real] = _read(name, real, file.raw, self._limits)
         return list(files.values())
 
     def _write(self, directory: int, texts: _Texts) -> None:
@@ -308,9 +312,9 @@ def _lock(directory: int, status: os.stat_result) -> None:
         raise TimeoutError(errno.ETIMEDOUT, f"locked for {_PATIENCE:g} s by {holders or 'another process'}")
 
 
-def _read(name: str, real: str, raw: bytes) -> _File:
+def _read(name: str, real: str, raw: bytes, limits: Limits) -> _File:
     try:
-        return _File(name, real, *read_elements(raw))
+        return _File(name, real, *read_elements(raw, limits))
     except Undecodable as error:
         return _File(name, real, raw.decode(errors="replace"), problem=error)
 

@@ -39,10 +39,17 @@ def open_store(
     return DirectoryStore(rest, status_dir=status_dir, limits=limits)
 
 
-def open_editor(url: str, *, label: str, progress: Callable[[str, int, int], object] | None = None) -> Editor:
+def open_editor(
+    url: str,
+    *,
+    label: str,
+    progress: Callable[[str, int, int], object] | None = None,
+    limits: Limits = DEFAULT,
+) -> Editor:
     """Open the store of ``dir:PATH`` or ``etcd://…``, for an operator.
 
-    `progress(what, done, total)` is called from time to time during a long edit.
+    `progress(what, done, total)` is called from time to time during a long edit. Values that exceed the `limits`, which
+    should be those of the agent, are invalid.
     Raises InvalidValue for any other URL, and VethError if a package is missing.
     """
     kind, rest = _split(url)
@@ -51,8 +58,8 @@ def open_editor(url: str, *, label: str, progress: Callable[[str, int, int], obj
     if kind == "etcd":
         from .etcd.editor import EtcdEditor
 
-        return EtcdEditor(url, label, progress=progress)
-    return DirectoryEditor(rest)
+        return EtcdEditor(url, label, progress=progress, limits=limits)
+    return DirectoryEditor(rest, limits=limits)
 
 
 def open_statuses(url: str, *, label: str, status_dir: str = "") -> Statuses:

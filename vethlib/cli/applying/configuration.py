@@ -46,18 +46,17 @@ def read_store(
 
     good: dict[str, Interface] = {}
     bad: dict[str, InvalidValue] = {}
-    snapshot = open_editor(url, label=label).snapshot()
+    snapshot = open_editor(url, label=label, limits=limits).snapshot()
     for name, one in snapshot.values.items():
         for text in one.warnings:
             output.warning(f"{one.source}: {name}: {text}")
-        problems = one.problems if one.interface is None else one.interface.beyond(limits)
-        if one.interface is not None and not problems:
+        if one.interface is not None:
             good[name] = one.interface
             continue
-        for problem in problems:
+        for problem in one.problems:
             where = "" if one.source in str(problem) else f"{one.source}: "
             output.error(f"{where}{name}: {problem}", code="invalid-value", field=problem.field, hint=problem.hint)
-        bad[name] = next(iter(problems))
+        bad[name] = next(iter(one.problems))
     report_warnings(output, warnings_of(good))
     return good, bad, snapshot.complete
 

@@ -96,6 +96,7 @@ def _add_describe(parser: Parser) -> None:
     parser.option("--store", variable=True, metavar="URL", completes="store", help=text)
     add_label(parser)
     add_status_directory(parser)
+    add_limits(parser)
 
 
 COMMANDS = {

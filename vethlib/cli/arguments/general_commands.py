@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from .command import Command
 from .parser import Parser, one_of
+from .shared import add_limits
 
 __all__ = ["COMMANDS"]
 
 
 def _add_demo(parser: Parser) -> None:
     parser.add_argument("paths", nargs="*", metavar="PATH", help="northbound files (default: an example pair)")
+    add_limits(parser)
 
 
 def _add_completion(parser: Parser) -> None:

@@ -9,21 +9,25 @@ from .shared import SEE_PUT, STORE_HELP, STORE_USAGE, add_limits, add_store
 __all__ = ["COMMANDS"]
 
 
+def _add_limited_store(parser: Parser) -> None:
+    add_store(parser)
+    add_limits(parser)
+
+
 def _add_put(parser: Parser) -> None:
     text = "name or full key of the interface, if FILE has only one"
     parser.add_argument("key", nargs="?", metavar="KEY", completes="interface", help=text)
     parser.add_argument(
         "file", metavar="FILE", help="a JSON file with an interface or a list, a directory of such files, or -"
     )
-    add_store(parser)
+    _add_limited_store(parser)
     parser.option("--no-validate", action="store_true", help="store any JSON object that has a name")
-    add_limits(parser)
 
 
 def _add_names(parser: Parser) -> None:
     text = "interfaces, by name or full key"
     parser.add_argument("names", nargs="+", metavar="NAME", completes="interface", help=text)
-    add_store(parser)
+    _add_limited_store(parser)
 
 
 def _add_del(parser: Parser) -> None:
@@ -33,7 +37,7 @@ def _add_del(parser: Parser) -> None:
 
 
 def _add_dump(parser: Parser) -> None:
-    add_store(parser)
+    _add_limited_store(parser)
     parser.option("--table", action="store_true", help="print one line per value, for people")
 
 
@@ -67,7 +71,7 @@ COMMANDS = {
         "desired.store",
         f"list {STORE_USAGE}",
         "list the interfaces in the store, and their problems",
-        add_store,
+        _add_limited_store,
         "An agent keeps the last valid value of an interface whose value is invalid.\n"
         "exit codes: 0 all values are valid, 1 a value is invalid, 2 refused by the store\n"
         f"example: vethctl list --store dir:/etc/vethlib\n{SEE_PUT}",
@@ -78,7 +82,8 @@ COMMANDS = {
         f"dump {STORE_USAGE} [--table]",
         "print the whole configuration in the store as input for put",
         _add_dump,
-        "exit codes: 0 complete, 1 a value that put would not accept is left out, 2 refused by the store\n"
+        "exit codes: 0 complete and valid; 1 a value is invalid, or is left out because it is stored twice, has a key\n"
+        "twice, or is not an interface; 2 refused by the store\n"
         f"example: vethctl dump --store dir:/etc/vethlib >backup.json\n{SEE_PUT}",
     ),
 }

@@ -6,7 +6,7 @@ from typing import Any
 
 from .command import Command
 from .parser import Parser, count, interval, one_of, seconds, some_of
-from .shared import add_label, add_status_directory
+from .shared import add_label, add_limits, add_status_directory
 
 __all__ = ["COMMANDS"]
 
@@ -82,6 +82,7 @@ def _add_graph(parser: Parser) -> None:
     )
     parser.option("--watch", action="store_true", help="draw again after each change")
     parser.option("--offline", action="store_true", help="draw only the files, without comparing them with this host")
+    add_limits(parser)
     add_label(parser)
     add_status_directory(parser)
 
@@ -126,7 +127,8 @@ COMMANDS = {
     ),
     "graph": Command(
         "host.graph",
-        "graph [PATH…] [--svg | --dot | --mermaid] [-o FILE] [--watch] [--offline] [--label LABEL] [--status-dir DIR]",
+        "graph [PATH…] [--svg | --dot | --mermaid] [-o FILE] [--watch] [--offline] [--label LABEL] [--status-dir DIR] "
+        "[--limit NAME=VALUE]…",
         "draw the namespaces and the pairs between them as text, SVG, Graphviz or Mermaid",
         _add_graph,
         "The picture of this host has all named namespaces, and the interfaces of the agent of the label that have no\n"

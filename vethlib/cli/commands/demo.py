@@ -19,6 +19,7 @@ from vethlib.agent.planning.operations import Plan
 from vethlib.agent.planning.planner import plan
 from vethlib.agent.state import State
 from vethlib.cli.applying import configuration
+from vethlib.cli.applying.limits import limits_of
 from vethlib.cli.applying.reporting import report_unsettled
 from vethlib.cli.host.picturing import of_host
 from vethlib.cli.host.traffic import Traffic, talk, talkers, wait_until_usable
@@ -41,7 +42,7 @@ _LISTED = 6  # pairs of which each gets a line of its own
 def demo(args: Namespace, output: Output) -> int:
     """Run the demo; return the exit code."""
     paths = args.paths or [str(_example())]
-    interfaces = configuration.read(paths, output)
+    interfaces = configuration.read(paths, output, limits_of(args))
     if interfaces is None:
         return INVALID
     ns.isolate()

@@ -161,7 +161,7 @@ def store() -> Iterator[Finding]:
 
     label = own_label()
     try:
-        values = open_editor(url, label=label).values()
+        values = open_editor(url, label=label, limits=limits_of(Namespace(limit=[]))).values()
     except VethError as error:
         cure = "start or repair it, or name another one in VETHLIB_STORE"
         code = str(error.code) if isinstance(error, StoreError) else "invalid-value"

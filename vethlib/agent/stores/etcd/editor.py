@@ -17,6 +17,7 @@ from vethlib.agent.config.mark import check_label
 from vethlib.agent.config.model import Interface
 from vethlib.agent.config.northbound import Parsed
 from vethlib.agent.config.writing import to_json
+from vethlib.agent.limits import DEFAULT, Limits
 from vethlib.agent.stores.keys import key_of
 from vethlib.agent.stores.protocol import Edit, Snapshot, Stored, StoreError
 from vethlib.agent.stores.storecode import StoreCode
@@ -45,15 +46,16 @@ _BUSY = f"others changed these keys {_MOST_LOST} times before the change could b
 class EtcdEditor:
     """The interfaces of a `label` in the etcd of a `url`; see :class:`~vethlib.agent.stores.protocol.Editor`.
 
-    `progress(what, done, total)` is called from time to time during a long edit. Raises InvalidValue for a bad URL or
-    label.
+    `progress(what, done, total)` is called from time to time during a long edit. Values that exceed the `limits` are
+    invalid. Raises InvalidValue for a bad URL or label.
     """
 
-    def __init__(self, url: str, label: str, *, progress: Progress | None = None) -> None:
+    def __init__(self, url: str, label: str, *, progress: Progress | None = None, limits: Limits = DEFAULT) -> None:
         self._address = parse_url(url)
         self._label = check_label(label)
         self._prefix = prefix_of(label)
         self._progress = progress
+        self._limits = limits
 
     def __repr__(self) -> str:
         return f"<EtcdEditor {self._address.url}>"
@@ -66,7 +68,7 @@ class EtcdEditor:
         """Return the values that an agent starting now would read."""
         with self._read() as (_, listed):
             known = listed.values
-        return Snapshot(dict(read_key(key, raw, self._prefix) for key, (raw, _) in known.items()))
+        return Snapshot(dict(read_key(key, raw, self._prefix, self._limits) for key, (raw, _) in known.items()))
 
     def stored(self) -> list[Stored]:
         """Return all stored values, valid or not, ordered by key."""
@@ -94,7 +96,7 @@ class EtcdEditor:
             return self._carry_out(connection, listed, dict.fromkeys(keys[name] for name in names if name in keys))
 
     def _read(self) -> AbstractContextManager[tuple[Connection, Found[Raw]]]:
-        return answering(self._address, lambda connection: connection.read(self._prefix))
+        return answering(self._address, lambda connection: connection.read(self._prefix), limits=self._limits)
 
     def _carry_out(self, connection: Connection, listed: Found[Raw], texts: _Texts) -> list[Edit]:
         """Store these texts at these keys; None deletes a key."""
@@ -170,9 +172,9 @@ class EtcdEditor:
     def _problem(self, key: bytes, raw: Raw, name: str) -> InvalidValue | None:
         """Return the reason why a value cannot be stored at its key, or None."""
         if name.startswith("key:") or isinstance(raw, TooLong):
-            return read_key(key, raw, self._prefix)[1].problems[0]
+            return read_key(key, raw, self._prefix, self._limits)[1].problems[0]
         try:
-            inner = name_in(decode(raw))
+            inner = name_in(decode(raw, self._limits))
         except Undecodable as error:
             return error
         if inner == name:

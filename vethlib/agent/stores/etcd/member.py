@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from vethlib.agent.limits import DEFAULT, Limits
 from vethlib.agent.stores.protocol import StoreError
 
 from .address import Address
@@ -18,7 +19,9 @@ T = TypeVar("T")
 
 
 @contextmanager
-def answering(address: Address, ask: Callable[[Connection], T]) -> Iterator[tuple[Connection, T]]:
+def answering(
+    address: Address, ask: Callable[[Connection], T], *, limits: Limits = DEFAULT
+) -> Iterator[tuple[Connection, T]]:
     """Connect to the first member that answers `ask`, and yield the connection, closed afterwards, and the answer.
 
     Raises :class:`StoreError` with the errors of all members; after a :class:`Denied`, no other member is asked.
@@ -26,7 +29,7 @@ def answering(address: Address, ask: Callable[[Connection], T]) -> Iterator[tupl
     refusals: list[StoreError] = []
     for endpoint in address.endpoints:
         try:
-            connection = Connection(address, endpoint)
+            connection = Connection(address, endpoint, limits=limits)
         except Denied as error:  # a file of the address cannot be read
             refusals = [error]
             break

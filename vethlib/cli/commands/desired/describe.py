@@ -17,6 +17,7 @@ from vethlib.agent.stores.keys import place_of
 from vethlib.agent.stores.opening import is_etcd, open_editor, open_statuses, shown
 from vethlib.agent.stores.protocol import StoreError
 from vethlib.agent.stores.published import Entry, Published
+from vethlib.cli.applying.limits import limits_of
 from vethlib.cli.arguments.hints import near
 from vethlib.cli.arguments.parser import STORES
 from vethlib.cli.host.ends import observe_ends
@@ -122,7 +123,7 @@ def _add_from_store(description: Description, args: Namespace) -> set[str]:
     if not args.store:
         return set()
     try:
-        values = open_editor(args.store, label=args.label).values()
+        values = open_editor(args.store, label=args.label, limits=limits_of(args)).values()
     except StoreError as error:
         if not any(note.startswith("the store cannot") for note in description.notes):
             description.notes.append(f"the store cannot be read: {error}")

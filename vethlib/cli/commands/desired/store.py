@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from shlex import quote
 from typing import Any
 
 from vethlib._trusted import who_else_writes
 from vethlib.agent.config.files import STDIN, UnreadablePath
-from vethlib.agent.config.jsontext import Undecodable, decode
+from vethlib.agent.config.jsontext import Stray, Undecodable, decode
 from vethlib.agent.config.mark import check_label
 from vethlib.agent.config.model import Interface
 from vethlib.agent.config.northbound import Parsed
+from vethlib.agent.config.textchecks import check_interface_name
 from vethlib.agent.limits import Limits
 from vethlib.agent.reasons import invalid_value
 from vethlib.agent.state import Verdict
@@ -111,9 +114,11 @@ def _only(name: str, places: Sequence[Stored]) -> Stored:
 
 def _value(stored: Stored) -> Any:
     try:
-        return decode(stored.text)
-    except Undecodable as error:
+        value = decode(stored.text)
+        _check_faithful(value, "")
+    except InvalidValue as error:
         raise InvalidValue("NAME", stored.name, f"{stored.source}: {error}") from None
+    return value
 
 
 def delete(args: Namespace, output: Output) -> int:
@@ -198,19 +203,61 @@ def _problems(parsed: Parsed, doubt: str) -> str:
 
 def dump(args: Namespace, output: Output) -> int:
     """Print all values as a list for put; with --table for people, including values that put would not accept."""
-    stored = _editor(args).stored()
+    editor = _editor(args)
+    stored = editor.stored()
     if args.table and not output.as_json:
         _show_stored(output, stored, args)
         return DONE
-    output.json([decode(value.text) for value in stored if _can_be_put(value)])
-    broken = [value for value in stored if not _can_be_put(value)]
-    for value in broken:
-        output.error(f"not in the dump: {_problem(value)}", code="invalid-value")
-    return INVALID if broken else DONE
+    parsed = editor.values()
+    count = Counter(value.name for value in stored)
+    values: list[Any] = []
+    errors: list[str] = []
+    for entry in stored:
+        known = parsed.get(entry.name)
+        try:
+            value = _faithful(entry)
+            if count[entry.name] > 1 and (known is None or known.interface is None or known.source != entry.source):
+                raise InvalidValue("name", entry.name, "configured elsewhere, too: keep one")
+        except InvalidValue as error:
+            errors.append(f"not in the dump: {entry.source}: {error}")
+            continue
+        values.append(value)
+        if known is not None and known.interface is None:
+            why = "; ".join(map(str, known.problems))
+            errors.append(f"in the dump, but only put --no-validate would store it: {entry.source}: {why}")
+    output.json(values)
+    for text in errors:
+        output.error(text, code="invalid-value")
+    return INVALID if errors else DONE
 
 
-def _can_be_put(stored: Stored) -> bool:
-    return stored.problem is None and stored.name != ""
+def _faithful(stored: Stored) -> Any:
+    """Return a value that can be stored and is the same as its text. Raises InvalidValue.
+
+    JSON has no NaN and no infinite number, but they are read, so that they make only their field invalid. Of a key that
+    is given twice, only the last value would be printed.
+    """
+    if stored.problem is not None:
+        raise stored.problem
+    value = decode(stored.text)
+    if not stored.name:
+        raise Stray("interface", "must be an object with a name")
+    check_interface_name(stored.name)
+    _check_faithful(value, "")
+    return value
+
+
+def _check_faithful(value: Any, field: str) -> None:
+    if isinstance(value, dict):
+        if twice := getattr(value, "twice", ()):
+            raise Stray(field or "interface", f"has {twice[0]!r} twice: keep one")
+        for key, inner in value.items():
+            _check_faithful(inner, f"{field}.{key}" if field else key)
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            _check_faithful(inner, f"{field}[{number}]")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise InvalidValue(field, value, "not a number of JSON")
 
 
 def _show_stored(output: Output, stored: Sequence[Stored], args: Namespace) -> None:
@@ -230,7 +277,9 @@ def _show_stored(output: Output, stored: Sequence[Stored], args: Namespace) -> N
 
 def _editor(args: Namespace, progress: Progress | None = None) -> Editor:
     check_label(args.label, "--label")
-    return open_editor(given(args.store, "--store", STORES), label=args.label, progress=progress)
+    return open_editor(
+        given(args.store, "--store", STORES), label=args.label, progress=progress, limits=limits_of(args)
+    )
 
 
 def _given(text: str, args: Namespace, field: str, read: Callable[[str, str, str], str]) -> str:

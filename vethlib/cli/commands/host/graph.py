@@ -17,6 +17,7 @@ from vethlib.agent.host.recordfile import RecordFile
 from vethlib.agent.process.instance import status_directory
 from vethlib.agent.stores.published import DirectoryStatuses
 from vethlib.cli.applying import configuration
+from vethlib.cli.applying.limits import limits_of
 from vethlib.cli.applying.planning import Desired, observe_and_plan
 from vethlib.cli.arguments.parser import UsageError
 from vethlib.cli.host.picturing import of_files, of_host
@@ -76,7 +77,7 @@ def _with_states(session: Session, view: View, args: Namespace) -> Graph:
 
 
 def _of_files(args: Namespace, output: Output) -> Graph | None:
-    interfaces = configuration.read(args.paths, output)
+    interfaces = configuration.read(args.paths, output, limits_of(args))
     if interfaces is None:
         return None
     if args.offline:
