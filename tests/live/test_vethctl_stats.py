@@ -14,7 +14,7 @@ import pytest
 
 from tests.commands import Vethctl, runner
 from tests.programs import attended
-from tests.witness import ip, seen
+from tests.witness import ip, names, seen
 from vethlib import End, Session, Veth, ns
 
 ROOT = Path(__file__).parents[2]
@@ -59,6 +59,47 @@ def test_several_links_are_a_list_and_a_table_with_a_total(vethctl: Vethctl) -> 
 def test_the_other_end_is_shown_where_asked_for(vethctl: Vethctl) -> None:
     said = vethctl("stats", "b@blue", "--peer", "--json").json
     assert [(one["netns"], one["name"]) for one in said] == [("netns:blue", "b"), ("", "a")]
+
+
+@pytest.mark.parametrize(
+    "flags", [["--interval", "0.1"], ["--watch", "--count", "2", "--interval", "0.1"]], ids=" ".join
+)
+def test_a_pair_that_vanishes_between_two_samples_is_left_out_and_a_new_one_is_shown(
+    vethctl: Vethctl, session: Session, monkeypatch: pytest.MonkeyPatch, flags: list[str]
+) -> None:
+    session.create(Veth(End("p1", "blue"), End("p2")))
+
+    def replace(_seconds: float) -> None:
+        if "p1" in names("blue"):
+            session.delete("p1", "blue")
+            session.create(Veth(End("new1", "blue"), End("new2")))
+
+    monkeypatch.setattr(time, "sleep", replace)
+    said = vethctl("stats", "@blue", "--peer", *flags, "--json")
+    assert said.code == 0
+    lines = [json.loads(line) for line in said.out.splitlines()] if "--watch" in flags else said.json
+    shown = [(line["netns"], line["name"]) for line in lines if line["index"] is not None]
+    assert set(shown) == {("netns:blue", "lo"), ("netns:blue", "b"), ("", "a"), ("netns:blue", "new1"), ("", "new2")}
+    assert [name for _, name in shown[-5:]].index("new2") == [name for _, name in shown[-5:]].index("new1") + 1
+
+
+def test_a_link_given_by_name_that_vanishes_between_two_samples_is_an_error(
+    vethctl: Vethctl, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _seconds: session.delete("a"))
+    said = vethctl("stats", "b@blue", "--peer", "--interval", "0.1", "--json")
+    assert (said.code, said.error["code"]) == (2, "link-not-found")
+    assert vethctl("stats", "b@blue", "--peer").code == 2
+
+
+def test_a_watch_of_a_namespace_that_ends_goes_on(
+    vethctl: Vethctl, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda _seconds: ns.remove("blue") if "blue" in ns.names() else None)
+    said = vethctl("stats", "a", "@blue", "--peer", "--watch", "--count", "2", "--interval", "0.1", "--json")
+    assert said.code == 0
+    gone = [json.loads(line) for line in said.out.splitlines()]
+    assert ("netns:blue", "b", None) in [(line["netns"], line["name"], line["index"]) for line in gone]
 
 
 def test_a_namespace_stands_for_all_its_links(vethctl: Vethctl) -> None:

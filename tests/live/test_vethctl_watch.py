@@ -62,6 +62,24 @@ def vethctl(blue: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
     return runner(capsys, monkeypatch)
 
 
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("@home", {"netns:home"}),
+        ("@netns:home", {"netns:home"}),
+        ("@h*", {"netns:home"}),
+        ("*@home", {"netns:home"}),
+        ("@", {""}),
+        ("*@", {""}),
+        ("lo", {"", "netns:home", "netns:blue"}),
+    ],
+)
+def test_a_namespace_called_home_is_not_taken_for_this_one(vethctl: Vethctl, target: str, expected: set[str]) -> None:
+    ip("netns", "add", "home")
+    said = vethctl("watch", target, "--initial", "--only", "link", "--timeout", "0.1", "--json")
+    assert {json.loads(line)["netns"] for line in said.out.splitlines()} == expected
+
+
 def test_what_is_there_is_told_first_and_then_what_happens(watching: Callable[..., Watching]) -> None:
     watch = watching()
     assert [line.split(maxsplit=1)[1] for line in watch.until("blue  lo")] == [
@@ -171,7 +189,7 @@ def test_it_ends_after_so_long(vethctl: Vethctl) -> None:
 @pytest.mark.parametrize(
     ("argv", "message", "field"),
     [
-        (["@"], "LINK@NETNS '@': must be NAME, @NETNS or NAME@NETNS, as in 'veth*@ns1'", "LINK@NETNS"),
+        ([""], "LINK@NETNS '': must be NAME, @NETNS or NAME@NETNS, as in 'veth*@ns1'", "LINK@NETNS"),
         (["@pid:x"], "LINK@NETNS 'pid:x': ", "LINK@NETNS"),
         (["--only", "links"], "--only 'links': must be a list of netns, link, address, state", "--only"),
         (["--count", "0"], "--count '0': must be a positive integer", "--count"),

@@ -19,13 +19,13 @@ __all__ = ["View"]
 
 
 class View:
-    """The links of the home namespace, all named namespaces and those of `refs`, which must exist.
+    """The links of the home namespace, all named namespaces and those of `refs`, which must exist unless `missing_ok`.
 
     `hidden` is the reason why named namespaces cannot be observed at all, for an unprivileged user. `unseen` has the
     namespaces that exist, or may exist, but could not be observed, each with the reason.
     """
 
-    def __init__(self, session: Session, refs: Iterable[str] = ()) -> None:
+    def __init__(self, session: Session, refs: Iterable[str] = (), *, missing_ok: bool = False) -> None:
         refs = list(refs)
         named = [f"netns:{name}" for name in sorted(ns.names(), key=natural)]
         self.hidden = ""
@@ -35,7 +35,7 @@ class View:
             survey = session.survey(["", *refs])
             self.hidden = str(error)
         for ref in refs:
-            if isinstance(place := survey.places[ref], VethError):
+            if isinstance(place := survey.places[ref], VethError) and not missing_ok:
                 raise place
         self.unseen = {
             ref: str(place)

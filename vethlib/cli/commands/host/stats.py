@@ -7,7 +7,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Final
+from typing import Final, TypeAlias
 
 from vethlib import ns
 from vethlib.cli.arguments.parser import UsageError
@@ -21,12 +21,16 @@ from vethlib.cli.term.exits import DONE
 from vethlib.cli.term.output import Output
 from vethlib.cli.term.signals import until_stopped
 from vethlib.cli.term.text import counted, natural, paint, width
-from vethlib.errors import NetnsNotFound, NotPermitted, VethError
+from vethlib.errors import LinkNotFound, NetnsNotFound, NotPermitted, VethError
 from vethlib.links import describe
 from vethlib.rates import Rates, total
 from vethlib.session import Session
+from vethlib.session.read.survey import SurveyedLink
 
 __all__ = ["each_interval", "show_rates", "stats"]
+
+LinkName: TypeAlias = tuple[str, str]
+"""Name and namespace."""
 
 _COLUMNS: Final = ("packets", "bytes", "errors", "dropped")
 _RATE_COLUMNS: Final = ("rx_bytes", "tx_bytes", "rx_packets", "tx_packets")
@@ -67,13 +71,13 @@ def _sampler(
 
     It finds the links of whole namespaces again each time, because links may be created and deleted meanwhile.
     """
-    named = [(name, ref) for name, ref in targets if name]
-    whole = [ref for name, ref in targets if not name]
     rates = LinkRates(session)
     if not targets:
         return lambda **_: _all_veths(rates, output, args)
+    named = [(name, ref) for name, ref in targets if name]
+    whole = [ref for name, ref in targets if not name]
     if args.peer:
-        named, whole = _with_peers(View(session, [ref for _, ref in targets]), named, whole)
+        return lambda missing_ok: _both_ends(session, rates, named, whole, missing_ok=missing_ok)
     return lambda missing_ok: rates.sample(named, whole, missing_ok=missing_ok)
 
 
@@ -99,16 +103,39 @@ def _warn(failed: Mapping[str, VethError], output: Output) -> None:
             output.warning(f"{ref_text(ref)} is not shown: {error}")
 
 
-def _with_peers(view: View, named: list[tuple[str, str]], whole: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
-    """Return the named links with both ends of each pair next to each other."""
-    chosen = [view.find(name, ref, "stats") for name, ref in named]
-    chosen += [surveyed for ref in whole for surveyed in view.within(ref)]
-    pairs: list[tuple[str, str]] = []
-    for surveyed in chosen:
-        pairs.append((surveyed.link.name, surveyed.ref))
-        if (peer := view.peer(surveyed)) is not None:
-            pairs.append((peer.link.name, peer.ref))
-    return list(dict.fromkeys(pairs)), []
+def _both_ends(
+    session: Session, rates: LinkRates, named: Sequence[LinkName], whole: Sequence[str], *, missing_ok: bool
+) -> list[MeasuredLink]:
+    """Sample links with both ends of each pair next to each other.
+
+    Without `missing_ok`, it is an error if one of the `named` links or a namespace is missing, but not if a link that
+    was only found vanishes before its counters are read.
+    """
+    view = View(session, [ref for _, ref in named] + [*whole], missing_ok=missing_ok)
+    wanted: dict[LinkName, None] = {}
+    required: set[LinkName] = set()
+    for name, ref in named:
+        try:
+            surveyed = view.find(name, ref, "stats")
+        except LinkNotFound:
+            if not missing_ok:
+                raise
+            continue
+        required.add((surveyed.link.name, surveyed.ref))
+        wanted |= dict.fromkeys(_ends(view, surveyed))
+    for ref in whole:
+        for surveyed in view.within(ref):
+            wanted |= dict.fromkeys(_ends(view, surveyed))
+    links = rates.sample(list(wanted))
+    if not missing_ok and (lost := required - {(link.name, link.ref) for link in links}):
+        name, ref = min(lost)
+        raise LinkNotFound(f"stats: there is no link {describe(name, ref)}", netns=ref, request="stats")
+    return links
+
+
+def _ends(view: View, surveyed: SurveyedLink) -> list[LinkName]:
+    ends = [surveyed, view.peer(surveyed)]
+    return [(end.link.name, end.ref) for end in ends if end is not None]
 
 
 def each_interval(interval: float, count: int | None) -> Iterator[None]:

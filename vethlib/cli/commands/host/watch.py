@@ -75,7 +75,9 @@ class _Pattern:
     netns: str | None
 
     def fits(self, name: str, ref: str) -> bool:
-        if self.netns is not None and not any(fnmatchcase(text, self.netns) for text in (ref, ref_text(ref))):
+        # Not as ref_text() has it: a namespace may be called home.
+        texts = (ref, ref.removeprefix("netns:"))
+        if self.netns is not None and not any(fnmatchcase(text, self.netns) for text in texts):
             return False
         return self.name is None or fnmatchcase(name, self.name)
 
@@ -91,7 +93,7 @@ class _Filter:
 
     def _pattern(self, text: str) -> _Pattern:
         name, at, ref = text.partition("@")
-        if not name and not ref:
+        if not text:
             raise InvalidValue("LINK@NETNS", text, "must be NAME, @NETNS or NAME@NETNS, as in 'veth*@ns1'")
         if ":" in ref and not any(one in ref for one in "*?["):
             try:
