@@ -423,7 +423,8 @@ def test_a_foreign_link_in_the_way_that_goes_lets_the_pair_be_built_within_50_ms
             foreign("b", netns)
         put(configurator, *pair("a", "b", "red", netns))
         settle(configurator)
-        assert state_of(configurator, "b") == "FAILED: link-foreign(b)"
+        reason = "link-altname(f)" if way == "altname" else "link-foreign(b)"
+        assert state_of(configurator, "b") == f"FAILED: {reason}"
         assert names("red") == set()
         command = {
             "del": ("link", "del", "dev", "b"),
@@ -513,3 +514,34 @@ def test_lost_events_and_no_descriptors_to_look_again_are_survived(
 
 def _cannot_be_read(_cache: IfIndexCache) -> list[LinkEvent]:
     raise NetlinkError("out of file descriptors", errno=errno.EMFILE)
+
+
+@pytest.mark.parametrize("first", ["a", "b"])
+def test_an_alternative_name_never_keeps_an_interface_from_its_own_name(configurator: Configurator, first: str) -> None:
+    a, a2 = interface("a", "a2", altnames=["b"]), interface("a2", "a")
+    pairs = {"a": (a, a2), "b": pair("b", "b2")}
+    put(configurator, *pairs[first])
+    settle(configurator)
+    put(configurator, *pairs["a"], *pairs["b"])
+    settle(configurator)
+    assert state_of(configurator, "a") == "FAILED: name-claimed(b)"
+    assert state_of(configurator, "b") == state_of(configurator, "b2") == "CONFIGURED"
+    assert names() == {"a", "a2", "b", "b2"} if first == "a" else {"b", "b2"}
+    put(configurator, interface("a", "a2"))
+    settle(configurator)
+    assert set(states(configurator).values()) == {"CONFIGURED"}
+    assert "altnames" not in seen("a")
+
+
+def test_the_second_of_two_interfaces_with_one_alternative_name_gets_it_when_the_first_is_gone(
+    configurator: Configurator,
+) -> None:
+    put(configurator, interface("a", "a2", altnames=["x"]), interface("a2", "a"))
+    put(configurator, interface("c", "c2", altnames=["x"]), interface("c2", "c"))
+    settle(configurator)
+    assert (state_of(configurator, "a"), state_of(configurator, "c")) == ("CONFIGURED", "FAILED: name-claimed(a)")
+    configurator.delete("a")
+    configurator.delete("a2")
+    settle(configurator)
+    assert state_of(configurator, "c") == "CONFIGURED"
+    assert seen("c")["altnames"] == ["x"]

@@ -58,12 +58,44 @@ def test_a_foreign_links_alternative_name_is_taken_too(host: Host) -> None:
     assert states(made) == {"veth1": "FAILED", "veth2": "PENDING"}
 
 
-def test_an_alternative_name_of_our_own_link_is_told_as_such(host: Host) -> None:
-    applied(host, VETH1, VETH2)
-    host["netns:ns1", "veth1"].altnames = ("eth0",)
-    made = planned(host, VETH1, VETH2, end("a", "b", host_if_name="eth0"), end("b", "a"))
+def test_an_alternative_name_of_a_link_of_others_is_told_as_such(host: Host) -> None:
+    host.add(host.places["netns:ns1"], "br0", kind="bridge", altnames=("eth0",))
+    made = planned(host, end("a", "b", host_if_name="eth0"), end("b", "a"))
     assert made.operations == ()
-    assert judged(made, "a") == {"a": "FAILED: link-altname(veth1)"}
+    assert judged(made, "a") == {"a": "FAILED: link-altname(br0)"}
+
+
+@pytest.mark.parametrize("mtu", [0, 1400])
+def test_an_alternative_name_of_our_own_link_makes_room(host: Host, mtu: int) -> None:
+    applied(host, VETH1, VETH2)
+    host["netns:ns1", "veth1"].altnames = ("eth0", "other")
+    newcomers = [end("a", "b", host_if_name="eth0"), end("b", "a")]
+    made = applied(host, replace(VETH1, mtu=mtu), VETH2, *newcomers)
+    assert ops(made) == ["change", "create"]
+    assert set(states(made).values()) == {"CONFIGURED"}
+    assert list(host["netns:ns1", "veth1"].altnames) == ["other"]
+    assert planned(host, replace(VETH1, mtu=mtu), VETH2, *newcomers).operations == ()
+
+
+def test_a_name_as_a_kernel_name_goes_before_an_alternative_one_whoever_came_first(host: Host) -> None:
+    a, b = [end("a", "a2", altnames=("b",)), end("a2", "a")], [end("b", "b2"), end("b2", "b")]
+    for first in (a, b):
+        host = two_namespaces()
+        applied(host, *first)
+        made = applied(host, *a, *b)
+        assert judged(made, "a", "b") == {"a": "FAILED: name-claimed(b)", "b": "CONFIGURED"}
+        assert planned(host, *a, *b).operations == ()
+        made = applied(host, replace(a[0], altnames=()), a[1], *b)
+        assert set(states(made).values()) == {"CONFIGURED"}
+        assert host["netns:ns1", "a"].altnames == ()
+
+
+def test_of_two_interfaces_with_the_same_alternative_name_the_first_gets_it(host: Host) -> None:
+    pairs = [each for name in "ac" for each in (end(name, f"{name}2", altnames=("x",)), end(f"{name}2", name))]
+    made = applied(host, *pairs)
+    assert judged(made, "a", "c") == {"a": "CONFIGURED", "c": "FAILED: name-claimed(a)"}
+    elsewhere = applied(host, *pairs[:2], replace(pairs[2], namespace=NS2), pairs[3])
+    assert judged(elsewhere, "c") == {"c": "CONFIGURED"}
 
 
 def test_both_ends_can_fail_each_for_its_own_reason(host: Host) -> None:

@@ -52,11 +52,11 @@ class ReasonCode(StrEnum):
     NAME_TAKEN = "name-taken", "link", "the link cannot be renamed while another link has the name"
     NOT_READ = "not-read", "", "the agent has not reported anything about the interface yet"
     # a name that another link or interface has
-    NAME_CLAIMED = "name-claimed", "interface", "another interface claims the kernel name, and takes precedence"
+    NAME_CLAIMED = "name-claimed", "interface", "another interface claims a name of it, and takes precedence"
     LINK_FOREIGN = "link-foreign", "link", "a link that somebody else created has the kernel name"
     LINK_OF_OTHER_LABEL = "link-of-other-label", "label", "a link of an agent with another label has the kernel name"
     LINK_UNRECORDED = "link-unrecorded", "link", "a link with this agent's marks, but not in its record, has the name"
-    LINK_ALTNAME = "link-altname", "link", "the kernel name is an alternative name of an owned link"
+    LINK_ALTNAME = "link-altname", "link", "the kernel name is an alternative name of another link"
     LINK_IN_USE = "link-in-use", "interface", "the link that has the kernel name still belongs to another interface"
     # what did not work, or did not last
     DRIFT_PERSISTS = "drift-persists", "field", "the same difference was found again after each attempt in a row"

@@ -150,7 +150,9 @@ class Interface(_message.Message):
 
     @_builtins.property
     def altnames(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Alternative names of the link (Linux 5.5). Others are left alone, also those that are not configured any more."""
+        """Alternative names of the link (Linux 5.5). Others are left alone, also those that are not configured any more,
+        unless another interface needs the name.
+        """
 
     @_builtins.property
     def sysctls(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:

@@ -1,12 +1,11 @@
 """The desired interfaces, by name, and the other interfaces that a change of one of them concerns. Pure.
 
-Those are its peer, the interfaces whose peer it is, and those that claim the same kernel name in the same namespace.
+Those are its peer, the interfaces whose peer it is, and those that claim the same name in the same namespace.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import partial
 from typing import TypeVar
 
 from vethlib.agent.config.model import Interface
@@ -40,7 +39,7 @@ class Desired:
         self._by_ref: dict[str, set[str]] = {}
         self._plausibility = Plausibility(self.interfaces, lambda name: self._naming.get(name, ()), self.at)
         self._claims: dict[tuple[NetnsId, str], set[str]] = {}
-        self._claim_of: dict[str, tuple[NetnsId, str]] = {}
+        self._claims_of: dict[str, tuple[tuple[NetnsId, str], ...]] = {}  # its kernel name and its alternative names
         self._attached: dict[tuple[NetnsId, str], set[str]] = {}  # a master → those to be attached to it
         self._master_of: dict[str, tuple[NetnsId, str]] = {}
 
@@ -108,24 +107,29 @@ class Desired:
         return self._by_ref.get(ref, set())
 
     def claim(self, name: str, place: NetnsId | None) -> set[str]:
-        """Note that the namespace of an interface is `place`, where it claims its kernel name.
+        """Note that the namespace of an interface is `place`, where it claims its kernel name and alternative names.
 
-        If it thereby gives up another name, return the interfaces that claim that name.
+        If it thereby gives up other names, return the interfaces that claim those names.
         """
         interface = self.interfaces.get(name)
         self._attach(name, place, "" if interface is None else interface.master)
-        claim = None if place is None or interface is None else (place, interface.kernel_name)
-        before = self._claim_of.get(name)
-        if before == claim:
+        claims: tuple[tuple[NetnsId, str], ...] = ()
+        if place is not None and interface is not None:
+            claims = ((place, interface.kernel_name), *((place, altname) for altname in interface.altnames))
+        before = self._claims_of.get(name, ())
+        if before == claims:
             return set()
         rivals: set[str] = set()
-        if before is not None:
-            del self._claim_of[name]
-            _remove(self._claims, before, name)
-            rivals = self._claims.get(before, set()).copy()
-        if claim is not None:
-            self._claim_of[name] = claim
+        for claim in before:
+            _remove(self._claims, claim, name)
+            if claim not in claims:
+                rivals |= self._claims.get(claim, set())
+        for claim in claims:
             _add(self._claims, claim, name)
+        if claims:
+            self._claims_of[name] = claims
+        else:
+            self._claims_of.pop(name, None)
         return rivals
 
     def claim_seen(self, names: Iterable[str], observed: Observed) -> set[str]:
@@ -148,13 +152,13 @@ class Desired:
         """Return the interfaces that are to be attached to a bridge or VRF of this name in a namespace."""
         return self._attached.get((place, master), set())
 
-    def claimants(self, place: NetnsId, kernel_name: str) -> set[str]:
-        """Return the interfaces that claim a kernel name in a namespace; of very many, only the first in precedence."""
-        claimants = self._claims.get((place, kernel_name), set())
+    def claimants(self, place: NetnsId, name: str) -> set[str]:
+        """Return the interfaces that claim a name in a namespace; of very many, only the first in precedence."""
+        claimants = self._claims.get((place, name), set())
         if len(claimants) <= _MOST:
             return claimants
         # The interface that has the name now is found by its link.
-        return {min(claimants, key=partial(precedence, kernel_name))}
+        return {min(claimants, key=lambda claimant: precedence(name, self.interfaces[claimant]))}
 
     def with_peers(self, names: Iterable[str]) -> set[str]:
         """Return `names` with their peers that point back or are not configured: what has to be judged together.
@@ -172,8 +176,8 @@ class Desired:
         return together
 
     def rivals(self, names: Iterable[str]) -> set[str]:
-        """Return the other claimants of the kernel name of each of these in its namespace; of very many, the first."""
-        claims = {claim for name in names if (claim := self._claim_of.get(name)) is not None}
+        """Return the other claimants of the names of each of these in its namespace; of very many, the first."""
+        claims = {claim for name in names for claim in self._claims_of.get(name, ())}
         rivals: set[str] = set()
         for claim in claims:
             if len(self._claims[claim]) > 1:

@@ -2,15 +2,16 @@
 
 The order of the input does not matter. The first of these rules that applies decides about an interface:
 
-1. Two interfaces cannot have the same kernel name in one namespace. The interface whose own name it is gets it, or else
-   the interface that sorts first; the other is FAILED.
+1. Two interfaces cannot have the same name in one namespace. The interface whose own name it is gets it, or else the
+   interface with that kernel name that sorts first, or else the first with that alternative name; any other is FAILED.
 2. A pair needs both interfaces, pointing at each other, both namespaces, and the masters of its ends; otherwise it is
    PENDING. If only a master is missing, an existing pair stays as it is.
 3. A name that it needs must not be held by a link that is not owned, or that must not be touched now; otherwise it is
    FAILED. The peer of a FAILED interface is PENDING. Existing ends of their pair stay, unless another pair needs the
    name.
 4. An existing pair keeps its links if all differences can be changed in place.
-5. Any other pair is created, after every owned pair that has the same marks or holds one of its names is deleted.
+5. Any other pair is created, after every owned pair that has the same marks or holds one of its names is deleted. A
+   link that has the name as an alternative one loses only that.
 
 If `prune` is True, the desired interfaces are all that this label should have: owned pairs that no rule keeps are
 deleted. If it is a set of names, this holds for the interfaces with those names, configured or not. If it is False,
@@ -21,6 +22,7 @@ place.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
+from dataclasses import replace
 
 from vethlib.agent import reasons
 from vethlib.agent.config.mark import ADDRESS_PROTO, alias_of, group_of, read_alias
@@ -77,6 +79,7 @@ def plan(
     planner.rename_lone_ends()
     planner.leave_the_rest_pending(desired if configured is None else configured)
     planner.delete_unwanted()
+    planner.free_altnames()
     return planner.result()
 
 
@@ -103,6 +106,7 @@ class _Planner:
         self.shielded: set[LinkId] = set()  # must not be deleted to make room for others either
         self.to_build: list[tuple[DesiredEnd, DesiredEnd, str]] = []
         self.to_rename: list[tuple[DesiredEnd, SeenLink]] = []  # lone ends whose name another link has
+        self.freed: dict[LinkId, set[str]] = {}  # alternative names that links lose to make room
         self.deletes: dict[LinkId, DeletePair] = {}  # under the id of each end
         self.changes: list[ChangeLink] = []
         self.creates: list[CreatePair] = []
@@ -198,12 +202,12 @@ class _Planner:
         holder = self.observed.by_name.get((end.place, end.kernel_name))
         if holder is None or holder is seen:
             return None
-        if holder not in self.owned:
-            return self._foreign(end, holder.link)
+        if holder in self.owned and self._may_make_room(holder):
+            return None
         if holder.link.name != end.kernel_name:
             return reasons.link_altname(str(end), holder.link.name)
-        if self._may_make_room(holder):
-            return None
+        if holder not in self.owned:
+            return self._foreign(end, holder.link)
         return reasons.link_in_use(str(end), self.owned.owner(holder))
 
     def _foreign(self, end: DesiredEnd, link: Link) -> Reason:
@@ -216,7 +220,7 @@ class _Planner:
         return reasons.link_unrecorded(str(end), end.kernel_name, link.kind, mark.name)
 
     def _may_make_room(self, seen: SeenLink) -> bool:
-        """Return whether an owned pair may be deleted, or is about to be renamed, to make room for another."""
+        """Return whether an owned pair may be deleted, or its link gives up a name, to make room for another."""
         owner = self.owned.owner(seen)
         if self.found.get(owner) is seen and seen.link.name != self.desired[owner].kernel_name:
             return True
@@ -272,8 +276,13 @@ class _Planner:
         for seen in self.owned.built_for(end.name):
             self._delete(seen, why)
         holder = self.observed.by_name.get((end.place, end.kernel_name))
+        if holder is None:
+            return
+        owner = self.owned.owner(holder)
+        if holder.link.name != end.kernel_name and owner in self.desired:
+            self.freed.setdefault(holder.id, set()).add(end.kernel_name)
         # A holder whose pair is changed in place is renamed, because no two interfaces have one name.
-        if holder is not None and self.found.get(self.owned.owner(holder)) is not holder:
+        elif self.found.get(owner) is not holder:
             self._delete(holder, why)
 
     def _delete(self, seen: SeenLink, why: str) -> None:
@@ -339,6 +348,26 @@ class _Planner:
             else:
                 why = verdict.reason or f"{owner} has another pair"
             self._delete(seen, why)
+
+    def free_altnames(self) -> None:
+        """Remove the alternative names that other pairs need from the links that stay."""
+        for link, names in self.freed.items():
+            if link in self.deletes:
+                continue
+            seen = self.observed.by_index[link]
+            change = next((each for each in self.changes if each.seen is seen), None)
+            if change is None:
+                change = self._no_change(seen)
+            else:
+                self.changes.remove(change)
+            _, wanted = change.changes.get(ALTNAMES, ((), seen.link.altnames))
+            rest = tuple(name for name in wanted if name not in names)
+            self.changes.append(replace(change, changes={**change.changes, ALTNAMES: (seen.link.altnames, rest)}))
+
+    def _no_change(self, seen: SeenLink) -> ChangeLink:
+        interface = self.desired[self.owned.owner(seen)].interface
+        index, name = seen.link.index, seen.link.name
+        return ChangeLink(interface, seen.ref, seen.place, index, name, {}, seen=seen, mark=self.owned.mark(seen))
 
     def _takes_a_name(self, change: ChangeLink) -> bool:
         """Return whether a link gets an alternative name that another has: that link has to lose it first."""

@@ -102,16 +102,17 @@ def mutual_pairs(desired: Mapping[str, DesiredEnd]) -> Iterator[tuple[DesiredEnd
             yield end, peer
 
 
-def precedence(kernel_name: str, name: str) -> tuple[bool, str]:
-    """Return the sort key of interfaces that claim one kernel name in one namespace: the first gets it."""
-    return name != kernel_name, name
+def precedence(name: str, interface: Interface) -> tuple[bool, bool, str]:
+    """Return the sort key of interfaces that claim one name in one namespace: the first gets it."""
+    return interface.kernel_name != name, interface.name != name, interface.name
 
 
 def name_conflicts(desired: Mapping[str, DesiredEnd]) -> dict[str, Reason]:
-    """Return the interfaces that cannot have their kernel name, each with the reason.
+    """Return the interfaces that cannot have a name of theirs, each with the reason.
 
     The interface whose own name it is takes precedence: a value cannot take the link of another interface by
-    setting its name as host_if_name. Among all others, the first in order does.
+    setting its name as host_if_name. Among all others, the first in order does. An alternative name is a claim, too,
+    which yields to every kernel name.
 
     A PENDING interface keeps its claim: otherwise another one would lose its link as soon as the first has everything
     that it needs.
@@ -123,11 +124,17 @@ def name_conflicts(desired: Mapping[str, DesiredEnd]) -> dict[str, Reason]:
         claim = end.place, end.kernel_name
         if claim not in holders or end.name == end.kernel_name:
             holders[claim] = end
+    for end in desired.values():
+        for name in end.interface.altnames:
+            if end.place is not None:
+                holders.setdefault((end.place, name), end)
     refused: dict[str, Reason] = {}
     for end in desired.values():
         if end.place is None:
             continue
-        holder = holders[end.place, end.kernel_name]
-        if holder is not end:
-            refused[end.name] = name_claimed(str(end), holder.name)
+        for name in (end.kernel_name, *end.interface.altnames):
+            holder = holders[end.place, name]
+            if holder is not end:
+                refused[end.name] = name_claimed(describe(name, end.interface.namespace.ref), holder.name)
+                break
     return refused
