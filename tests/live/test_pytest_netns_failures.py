@@ -166,6 +166,25 @@ def test_a_wrong_description_shows_the_line_of_the_test_and_no_other(project: Pr
     assert "vethlib/topology" not in told
 
 
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        ("NotPermitted('not allowed here', errno=1)", "E *vethlib.errors.NotPermitted: not allowed here"),
+        ("InvalidValue('mtu', 1, 'must be larger')", "E *vethlib.errors.InvalidValue: mtu *"),
+    ],
+)
+def test_an_error_of_the_preparation_is_that_of_the_test(project: Project, error: str, line: str) -> None:
+    project.write(
+        "from vethlib import InvalidValue, NotPermitted\n"
+        f"def wrong(): raise {error}\ndef prepare(nodes):\n    wrong()\n"
+        "def test_it(topology): topology('a -- b', prepare=prepare)\n"
+        "def test_other(topology): topology('a -- b', prepare=lambda nodes: nodes['a'].run(['true']))\n"
+    )
+    result = project.run()
+    result.assert_outcomes(passed=1, failed=1)
+    result.stdout.fnmatch_lines(["> *prepare=prepare*", "test_it.py:4: in prepare", line])
+
+
 def test_of_many_nodes_only_some_are_shown_and_the_option_that_shows_all(project: Project) -> None:
     project.write("def test_it(topology, netns):\n    topology.ring(5)\n    assert False\n")
     told = project.run("--netns-nodes=3").stdout.str()

@@ -283,6 +283,36 @@ def test_processes_left_in_a_node_are_killed_and_told_of(project: Project, pids:
     assert pids() == []
 
 
+@pytest.mark.parametrize(
+    "start",
+    [
+        "netns.wait_for(start)",
+        "with ns.entered(netns): start()",
+        "with ns.entered(netns.netns): start()",
+        "with netns.netns.entered(): start()",
+        "ns.run(netns, ['sh', '-c', 'setsid sleep 66 >/dev/null 2>&1 & echo $! >>pids'])",
+    ],
+)
+def test_processes_are_found_however_the_node_was_entered(
+    project: Project, pids: Callable[[], list[int]], start: str
+) -> None:
+    result = project(f"""
+        def start():
+            KEPT.append(subprocess.Popen(["sleep", "66"]))
+            with open("pids", "a") as file:
+                print(KEPT[-1].pid, file=file)
+            return True
+
+        def test_leaves_a_child(netns):
+            {start}
+    """)
+    result.assert_outcomes(passed=1, errors=1)
+    (line,) = leaks(result)
+    assert "(sleep 66)" in line
+    assert " node " in line
+    assert pids() == []
+
+
 def test_processes_in_namespaces_that_are_no_node_are_left_alone(
     project: Project, pids: Callable[[], list[int]]
 ) -> None:

@@ -198,7 +198,15 @@ def entered(ref: str | HasFileno | None, resolver: Resolver | None = None) -> Ab
 
     Raises like :func:`~vethlib.ns.open_owned`, and :class:`NotPermitted` without CAP_SYS_ADMIN.
     """
-    return Block(open_owned(ref, resolver))
+    block = Block(open_owned(ref, resolver))
+    note_entered(ref)
+    return block
+
+
+def note_entered(ref: object) -> None:
+    """Note in a Netns, or in a node, that a thread or a program is about to enter its namespace."""
+    if hasattr(ref, "was_entered"):
+        ref.was_entered = True
 
 
 def call_in(fd: int, function: Callable[[], T]) -> T:

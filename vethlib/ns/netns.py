@@ -26,14 +26,16 @@ class Netns(Closing):
     Do not keep it open longer than needed: while it is open, the links of a stopped container remain. Closing it does
     not remove a name. A Netns can be used wherever a namespace reference is accepted, and is equal to any other Netns
     of the same namespace. `ref` is the reference by which it was opened, in canonical form; for an anonymous namespace,
-    "fd:N", which is valid while it is open. `label`, if set, is its name in messages, such as "node a".
+    "fd:N", which is valid while it is open. `label`, if set, is its name in messages, such as "node a". `was_entered`
+    is whether a thread or a program has entered the namespace by this object.
     """
 
-    __slots__ = ("__weakref__", "_closed", "_owner", "identity", "label", "ref")
+    __slots__ = ("__weakref__", "_closed", "_owner", "identity", "label", "ref", "was_entered")
 
     ref: str
     identity: tuple[int, int]
     label: str
+    was_entered: bool
 
     def __init__(self, owner: Descriptor, ref: str | None = None) -> None:
         if not hasattr(owner, "fileno"):
@@ -44,6 +46,7 @@ class Netns(Closing):
         self.ref = f"fd:{owner.fileno()}" if ref is None else ref
         self.identity = identity(owner.fileno())
         self.label = ""
+        self.was_entered = False
         self._closed = False  # last, so that an interrupted object is neither shown nor warned about
 
     @classmethod

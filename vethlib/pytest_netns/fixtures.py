@@ -155,7 +155,10 @@ class _Scope:
 
         __tracebackhide__ = True
         options = {"impair": self._impair} | options
-        return self._noted(lambda: Topology.build(description, session=self._session, **options))
+        of_test: list[Exception] = []
+        if options.get("prepare") is not None:
+            options["prepare"] = _noting(options["prepare"], of_test)
+        return self._noted(lambda: Topology.build(description, session=self._session, **options), of_test)
 
     def node(self, name: str = "") -> Node:
         """Build a single node."""
@@ -174,16 +177,19 @@ class _Scope:
         net = self._noted(lambda: Topology.build("a -- b", session=self._session, first=first))
         return Connected(net["a"], net["b"])
 
-    def _noted(self, build: Callable[[], Topology]) -> Topology:
+    def _noted(self, build: Callable[[], Topology], of_test: Sequence[Exception] = ()) -> Topology:
+        """Build and register a topology. Errors of the test's own code, which are in `of_test`, are only raised."""
         from vethlib.errors import InvalidValue, NotPermitted
 
         __tracebackhide__ = True
         try:
             topology = build()
-        except InvalidValue as error:
+        except (InvalidValue, NotPermitted) as error:
+            if any(error is one for one in of_test):
+                raise
+            if isinstance(error, NotPermitted):
+                pytest.skip(f"{error}; run as root, or with --netns-isolate=always")
             raise error.with_traceback(None) from None  # an error of the description, and so of the test
-        except NotPermitted as error:
-            pytest.skip(f"{error}; run as root, or with --netns-isolate=always")
         self._topologies.append(topology)
         self._live.built(topology, self._nodeid, self._base)
         return topology
@@ -191,6 +197,20 @@ class _Scope:
     def close(self) -> None:
         """Close all topologies."""
         self._live.close(self._topologies)
+
+
+def _noting(prepare: Callable[[Mapping[str, Node]], object], errors: list[Exception]) -> Callable[..., object]:
+    """Return `prepare` with a note of the error that it raises."""
+
+    def noting(nodes: Mapping[str, Node]) -> object:
+        __tracebackhide__ = True
+        try:
+            return prepare(nodes)
+        except Exception as error:
+            errors.append(error)
+            raise
+
+    return noting
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from vethlib.errors import InvalidValue, NetlinkError, errno_text, not_permitted
+from vethlib.ns.entering import note_entered
 from vethlib.ns.reference import HasFileno, Resolver, open_owned, parse
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def run(
     name = _name(ref)
     failed: list[str] = []
     with open_owned(ref, resolver) as netns:
+        note_entered(ref)
 
         def begin(options: Mapping[str, Any]) -> subprocess.Popen[Any]:
             def begin() -> subprocess.Popen[Any]:

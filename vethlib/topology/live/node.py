@@ -47,7 +47,7 @@ class Node:
     `netns` is its namespace. Both `netns` and the node itself can be used wherever a namespace reference is accepted.
     `name` is for people; nothing on the host has this name. In a ``with`` block, the calling thread, and no other, is
     in the namespace. `addresses` are the configured addresses, in the order of the links. `started` are the programs
-    that :meth:`start` started, and `was_entered` is whether anything has been run in the node.
+    that :meth:`start` started.
     """
 
     def __init__(
@@ -64,7 +64,6 @@ class Node:
         self.netns = netns
         self.addresses = tuple(addresses)
         self.started: list[subprocess.Popen[Any]] = []
-        self.was_entered = False
         self._may_ping = False
         self._session = session
         self._peers = peers or {}  # the node, namespace and link at the other end, by link
@@ -83,6 +82,15 @@ class Node:
     def label(self) -> str:
         """The name of the node in messages."""
         return self.netns.label
+
+    @property
+    def was_entered(self) -> bool:
+        """Whether a thread or a program has entered the node, through it or through its `netns`."""
+        return self.netns.was_entered
+
+    @was_entered.setter
+    def was_entered(self, entered: bool) -> None:
+        self.netns.was_entered = entered
 
     def __enter__(self) -> Node:
         block = self._blocks.take()
@@ -309,6 +317,8 @@ class Node:
 
         Raises WaitTimeout after `timeout` seconds, with the last error as its cause.
         """
+        self.was_entered = True
+        self._let_ping()
         name = _name(condition)
         return wait_until(
             lambda: ns.call_in(self.netns.fd, condition), f"{name} does not hold", timeout, node=self.name
