@@ -117,7 +117,8 @@ class _WayBack:
 def is_privileged() -> bool:
     """Return whether this process has CAP_SYS_ADMIN and CAP_NET_ADMIN, to create namespaces and work in them."""
     try:
-        with open("/proc/thread-self/status") as status:
+        # The name of the program may be cut within a character.
+        with open("/proc/thread-self/status", errors="replace") as status:
             effective = next(int(line.split()[1], 16) for line in status if line.startswith("CapEff:"))
     except (OSError, StopIteration):
         return os.geteuid() == 0

@@ -108,7 +108,7 @@ def _system() -> Finding:
 
 
 def _capabilities() -> Iterator[Finding]:
-    status = (_PROC / "self/status").read_text()
+    status = (_PROC / "self/status").read_text(errors="replace")
     effective = int(status.split("CapEff:")[1].split()[0], 16)
     for name, (bit, needed, text) in _CAPABILITIES.items():
         cure = f"run as root, or grant it: systemd AmbientCapabilities={name}, docker run --cap-add {name[4:]}"

@@ -141,7 +141,7 @@ def _check_peer(path: str) -> None:
 def _levels(pid: int) -> int:
     """Return the number of nested pid namespaces of a process, from that of /proc on; 0 if it does not exist."""
     try:
-        with open(f"/proc/{pid}/status") as status:
+        with open(f"/proc/{pid}/status", errors="replace") as status:
             return next((len(line.split()) - 1 for line in status if line.startswith("NSpid:")), 1)
     except OSError:
         return 0
