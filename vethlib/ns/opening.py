@@ -238,7 +238,12 @@ def link_at(path: str) -> str:
 
 def _indispensable() -> set[int]:
     """Return the devices of the file systems that are asked directly. Not cached, since device numbers are reused."""
-    return {glance_at("/").dev, glance_at("/run").dev}
+    devices = {glance_at("/").dev}
+    try:
+        devices.add(glance_at("/run").dev)
+    except FileNotFoundError:
+        pass  # the root file system of a small container
+    return devices
 
 
 def _link_at(path: str) -> str:
