@@ -474,3 +474,34 @@ def test_a_process_that_cannot_be_followed_is_an_error(
     with pytest.raises(NetnsNotFound if number == errno.ENOENT else NetlinkError) as raised:
         Netns.of_process(mover.pid)
     assert str(mover.pid) in str(raised.value)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EPERM])
+def test_without_pidfds_a_process_is_known_by_its_start_time(
+    mover: Mover, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(_pid: int, _flags: int) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(elsewhere, "pidfd_open", refuse)
+    with raises(WaitTimeout, awaited="move", netns=f"pid:{mover.pid}", seconds=0):
+        Netns.of_process(mover.pid, timeout=0)
+    threading.Timer(0.2, mover.go).start()
+    with Netns.of_process(mover.pid, timeout=SOON) as netns:
+        assert netns.identity[1] == os.stat(f"/proc/{mover.pid}/ns/net").st_ino
+    mover.process.kill()
+    mover.process.wait()
+    with raises(NetnsNotFound, netns=f"pid:{mover.pid}"):
+        Netns.of_process(mover.pid, timeout=SOON)
+
+
+def test_without_pidfds_the_end_of_a_process_ends_the_wait(mover: Mover, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_pid: int, _flags: int) -> int:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(elsewhere, "pidfd_open", refuse)
+    threading.Timer(0.2, mover.process.kill).start()
+    began = time.monotonic()
+    with raises(NetnsNotFound, netns=f"pid:{mover.pid}"):
+        Netns.of_process(mover.pid, timeout=600)
+    assert time.monotonic() - began < SOON

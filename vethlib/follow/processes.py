@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from vethlib._primitives import pidfd_open, select, time
 from vethlib.ns.descriptor import Descriptor
-from vethlib.ns.opening import hidden_process
+from vethlib.ns.programs.starttime import NO_PIDFDS, start_time
 
 __all__ = ["LOOK", "Processes", "is_of_process"]
 
@@ -29,7 +29,6 @@ _FOR_OTHERS = 96  # descriptors for the rest: an agent has some 40, and uses a f
 LOOK = 1.0  # seconds between checks of processes without a descriptor
 
 PID_MAX = 0x7FFF_FFFF
-_NO_PIDFDS = (errno.ENOSYS, errno.EPERM)  # before Linux 5.3, and where a sandbox does not know pidfd_open(2)
 PIDFD_THREAD = os.O_EXCL  # include/uapi/linux/pidfd.h, since Linux 6.9
 
 _OF_PROCESS = re.compile(r"/proc/([1-9][0-9]*)(?:/task/([1-9][0-9]*))?(?:/|$)")
@@ -172,7 +171,7 @@ def _opened(number: int) -> Descriptor | None:
     try:
         return _pidfd(number, 0)
     except OSError as error:
-        if error.errno in _NO_PIDFDS:
+        if error.errno in NO_PIDFDS:
             return None
         # The number of a thread: EINVAL, and ENOENT since 6.15 (kernel/fork.c, pidfd_prepare).
         if error.errno not in (errno.EINVAL, errno.ENOENT):
@@ -217,12 +216,5 @@ def _differs(process: _Process) -> bool:
 
 def _started(number: int) -> tuple[int, str] | None:
     """Return the number of a process or thread and its start time; None if it has ended. Raises OSError if unknown."""
-    try:
-        with open(f"/proc/{number}/stat", "rb") as stat:
-            # After the name, which may contain anything: the state, and 19 fields later the start (proc_pid_stat(5)).
-            fields = stat.read().rpartition(b")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        if hidden_process(f"/proc/{number}"):
-            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM)) from None
-        return None
-    return None if fields[0] in (b"Z", b"X") else (number, fields[19].decode())
+    started = start_time(number)
+    return None if started is None else (number, started)

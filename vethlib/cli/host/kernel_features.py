@@ -138,7 +138,7 @@ FEATURES = (
     Feature(
         "5.3",
         "the end of a process is noticed at once (pidfd_open)",
-        "the end of a process (pid:42) is noticed up to a second late (no pidfd_open)",
+        "the end of a process (pid:42) is noticed up to a second late; nodes run no programs or relays (no pidfd_open)",
         _opens_pidfds,
     ),
     Feature(

@@ -1,7 +1,8 @@
 """Waiting for a process to enter a network namespace of its own.
 
 A process that does so (``unshare -n``, a container runtime) has a number before it has a namespace. The kernel sends no
-event for that, so its namespace is checked every few milliseconds; the end of the process is noticed at once.
+for that, so its namespace is checked every few milliseconds; the end of the process is noticed at once, or with the
+next check where there are no pidfds.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from typing import Final
 from vethlib._primitives import pidfd_open, select, time
 from vethlib.errors import InvalidValue, NetlinkError, NetnsNotFound, WaitTimeout, errno_text
 from vethlib.ns.descriptor import Descriptor, current
-from vethlib.ns.reference import identity, open_owned, parse
+from vethlib.ns.reference import identity, not_opened, open_owned, parse
+
+from .starttime import NO_PIDFDS, start_time
 
 __all__ = ["opened_elsewhere"]
 
@@ -26,14 +29,12 @@ def opened_elsewhere(pid: int, timeout: float) -> Descriptor:
     """
     ref = _checked(pid, timeout)
     deadline = time.monotonic() + timeout
-    with current() as here, _pidfd(pid, ref) as process:
+    with current() as here, _Followed(pid, ref) as process:
         home = identity(here.fileno())
-        ended = select.poll()
-        ended.register(process.fileno(), select.POLLIN)
         pause = _PAUSES[0]
         while True:
             owner = open_owned(ref)
-            if ended.poll(0):  # otherwise, the number might already belong to another process
+            if process.has_ended(0):  # otherwise, the number might already belong to another process
                 owner.close()
                 raise _gone(pid, ref)
             if identity(owner.fileno()) != home:
@@ -43,7 +44,7 @@ def opened_elsewhere(pid: int, timeout: float) -> Descriptor:
             if left <= 0:
                 message = f"process {pid} has not moved to another network namespace within {timeout:g} s"
                 raise WaitTimeout(message, awaited="move", netns=ref, seconds=timeout)
-            if ended.poll(max(1, round(min(pause, left) * 1000))):
+            if process.has_ended(min(pause, left)):
                 raise _gone(pid, ref)
             pause = min(2 * pause, _PAUSES[1])
 
@@ -56,11 +57,50 @@ def _checked(pid: int, timeout: float) -> str:
     return str(parse(f"pid:{pid}"))
 
 
-def _pidfd(pid: int, ref: str) -> Descriptor:
+class _Followed:
+    """A process, by its pidfd, or, where there are none, by its start time."""
+
+    def __init__(self, pid: int, ref: str) -> None:
+        self._pid = pid
+        self._poll = select.poll()
+        self._pidfd = _pidfd(pid, ref)
+        if self._pidfd is not None:
+            self._poll.register(self._pidfd.fileno(), select.POLLIN)
+            return
+        try:
+            self._started = start_time(pid)
+        except OSError as error:
+            raise not_opened(parse(ref), error) from None
+        if self._started is None:
+            raise _gone(pid, ref)
+
+    def __enter__(self) -> _Followed:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pidfd is not None:
+            self._pidfd.close()
+
+    def has_ended(self, within: float) -> bool:
+        """Wait up to `within` seconds for the end of the process; return whether it has ended."""
+        # Without a pidfd, the poll has nothing to wait for but the time.
+        if self._poll.poll(max(1, round(within * 1000)) if within else 0):
+            return True
+        if self._pidfd is not None:
+            return False
+        try:
+            return start_time(self._pid) != self._started
+        except OSError:
+            return False  # unknown; opening its namespace reports why
+
+
+def _pidfd(pid: int, ref: str) -> Descriptor | None:
     try:
         # Opened and owned in one step (descriptor.py).
         return next(map(Descriptor.fromfd, map(pidfd_open, (pid,), (0,))))
     except OSError as error:
+        if error.errno in NO_PIDFDS:
+            return None
         if error.errno == errno.ESRCH:
             raise _gone(pid, ref) from None
         if error.errno in (errno.EINVAL, errno.ENOENT):
