@@ -221,9 +221,13 @@ os.kill(os.getpid(), signal.SIGKILL)
 # What refuses for once to start the supervisor, as code that a script executes before it starts a program.
 REFUSALS = {
     "no descriptor for the pipe": "supervision.os = Os()",
-    "no descriptor for the process": "supervision.pidfd_open = partial(refuse, errno.EMFILE)",
-    "a sandbox without pidfds": "supervision.pidfd_open = partial(refuse, errno.EPERM)",
-    "no memory for a pidfd": "supervision.pidfd_open = partial(refuse, errno.ENOMEM)",
+    "no descriptor for the process": "scripts.pidfd_open = partial(refuse, errno.EMFILE)",
+    "a sandbox without pidfds": "scripts.pidfd_open = partial(refuse, errno.EPERM)",
+    "no memory for a pidfd": "scripts.pidfd_open = partial(refuse, errno.ENOMEM)",
+    "no interpreter": "sys.executable = ''",
+    "another program as the interpreter": "sys.executable = '/bin/true'",
+    "an interpreter that does not start": "sys.executable = '/no/such/python'",
+    "a frozen program": "sys.frozen = True",
     "no shell": "supervision._DETACHED = ['/no/such/shell']",
     "a shell that can start no process": "supervision._DETACHED = ['/bin/sh', '-c', 'exit 2']",
 }
@@ -235,8 +239,8 @@ def test_a_supervisor_that_cannot_be_started_is_an_error_and_the_next_program_st
 import errno
 from functools import partial
 from vethlib import VethError
-from vethlib.topology.programs import supervision
-usual = dict(vars(supervision))
+from vethlib.topology.programs import scripts, supervision
+usual = [(module, dict(vars(module))) for module in (scripts, supervision, sys)]
 def refuse(number, *_):
     raise OSError(number, os.strerror(number))
 class Os:
@@ -252,11 +256,42 @@ except VethError:
     assert os.listdir('/proc/self/fd') == before
 else:
     raise AssertionError('not refused')
-vars(supervision).update(usual)
+for module, names in usual:
+    vars(module).update(names)
+vars(sys).pop('frozen', None)
 tell(a.start(['sleep', '60']).pid, b.start(['sleep', '60']).pid)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     all_end_with(script)
+
+
+# What an error says, so that the cause can be found.
+CAUSES = {
+    "a sandbox without pidfds": "pidfd_open",
+    "no interpreter": "sys.executable is empty",
+    "a frozen program": "this program is frozen",
+    "an interpreter that does not start": "/no/such/python",
+}
+
+
+@pytest.mark.parametrize("refusal", CAUSES)
+@pytest.mark.parametrize("call", ["a.start(['true'])", "Topology.build('a -- b delay=1ms', impair='userspace')"])
+def test_the_cause_is_named_if_no_script_can_be_started(refusal: str, call: str) -> None:
+    script = f"""{PROLOGUE}
+import errno
+from functools import partial
+from vethlib import VethError
+from vethlib.topology.programs import scripts, supervision
+def refuse(number, *_):
+    raise OSError(number, os.strerror(number))
+{REFUSALS[refusal]}
+try:
+    {call}
+except VethError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert CAUSES[refusal] in done.stdout
 
 
 @pytest.mark.parametrize("hard", ["resource.getrlimit(resource.RLIMIT_NOFILE)[1]", "32"])

@@ -21,6 +21,7 @@ from vethlib.errors import NetlinkError, VethError
 from vethlib.ns.syscalls import MS_BIND, mount
 
 from .live.node import Node
+from .programs.scripts import interpreter
 
 __all__ = ["Kept", "hold", "keep"]
 
@@ -62,7 +63,7 @@ def keep(nodes: Iterable[Node], *, as_user: bool = False) -> Kept:
     arguments = [f"{fd}:{name}" for fd, name in zip(descriptors, named, strict=True)]
     holder = real_subprocess().run(
         # Like the supervisor's, its modules are Python's own and vethlib, whatever stands in front of them here.
-        [sys.executable, "-I", "-S", "-c", _HOLDER, _root(), *arguments],
+        [interpreter(), "-I", "-S", "-c", _HOLDER, _root(), *arguments],
         pass_fds=descriptors,
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
@@ -14,11 +13,12 @@ from typing import Any, Final
 from vethlib import ns
 from vethlib._closing import Closing
 from vethlib._nl.const import RTNLGRP_LINK, SO_RCVBUFFORCE
-from vethlib._primitives import Lock, pidfd_open, real_subprocess, socket
+from vethlib._primitives import Lock, real_subprocess, socket
 from vethlib.errors import NetlinkError
 from vethlib.links import Pair
 from vethlib.session.core.refusal import system_errors
 from vethlib.topology.design.impairment import Impairment
+from vethlib.topology.programs.scripts import own_pidfd, script
 
 from . import program
 
@@ -175,13 +175,14 @@ def _sockets(names: Sequence[str]) -> list[socket.socket]:
 
 
 def _begun(control: socket.socket, sockets: Sequence[socket.socket], indexes: Sequence[int]) -> subprocess.Popen[bytes]:
-    owner = pidfd_open(os.getpid())
+    command = script(program)
+    owner = own_pidfd()
     try:
         events, *halves = (one.fileno() for one in sockets)
         descriptors = [control.fileno(), owner, events]
         ends = [f"{fd}:{index}" for fd, index in zip(halves, indexes, strict=True)]
         process: subprocess.Popen[bytes] = real_subprocess().Popen(
-            [sys.executable, "-I", "-S", program.__file__, *map(str, descriptors), *ends],
+            [*command, *map(str, descriptors), *ends],
             pass_fds=[*descriptors, *halves],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

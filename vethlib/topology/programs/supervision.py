@@ -5,18 +5,21 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
-import sys
 
-from vethlib._primitives import RLock, pidfd_open, posix, real_subprocess, select
-from vethlib.errors import NetlinkError, NotPermitted, errno_text
+from vethlib._primitives import RLock, posix, real_subprocess, select
+from vethlib.errors import NetlinkError, NotPermitted, VethError, errno_text
 from vethlib.ns.syscalls import CLONE_NEWNET, unshare
+from vethlib.text import printable
 
 from . import supervisor
+from .scripts import own_pidfd, script
 
 __all__ = ["begin", "drop_netns", "drop_processes", "is_lost", "watch_netns", "watch_process"]
 
 # The shell exits at once, so that the supervisor is not a child of this process.
 _DETACHED = ["/bin/sh", "-c", "trap '' INT HUP TERM; \"$@\" &", "sh"]
+_CANNOT = "cannot start the process that ends programs together with this one"
+_BEGINNING = 60.0  # seconds for a supervisor to begin, which usually takes 15 ms
 _PATIENCE = 1000  # ms for a supervisor that does not read
 
 
@@ -52,11 +55,16 @@ def begin() -> None:
     with reported.lock:
         if _is_lost(reported):
             _close(reported)
-        if reported.pipe < 0 and sys.executable:
+        if reported.pipe < 0:
             try:
                 _begin(reported)
+            except VethError as error:
+                error.args = (f"{_CANNOT}: {error}",)
+                raise
             except OSError as error:
                 raise _refused(error) from error
+            except subprocess.TimeoutExpired:  # sys.executable is another program, in which Python is embedded
+                raise NetlinkError(f"{_CANNOT}: it has not begun within {_BEGINNING:g} s") from None
 
 
 def is_lost() -> bool:
@@ -80,30 +88,35 @@ def _close(reported: _Reported) -> None:
 
 def _refused(error: OSError) -> NetlinkError:
     number = error.errno or 0
-    message = f"cannot start the process that ends programs together with this one: {errno_text(number)}"
+    message = f"{_CANNOT}: {errno_text(number)}"
     return (NotPermitted if isinstance(error, PermissionError) else NetlinkError)(message, errno=number)
 
 
 def _begin(reported: _Reported) -> None:
     unshare(CLONE_NEWNET)
+    command = [*_DETACHED, *script(supervisor)]
     opened: list[int] = []
     try:
         opened += os.pipe2(os.O_CLOEXEC)
-        opened.append(pidfd_open(os.getpid()))
+        opened.append(own_pidfd())
         reading, writing, owner = opened
         os.set_blocking(writing, False)
         shell = real_subprocess().run(
-            [*_DETACHED, sys.executable, "-I", "-S", supervisor.__file__, str(owner), str(reading)],
+            [*command, str(owner), str(reading)],
             pass_fds=(owner, reading),
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             cwd="/",
             start_new_session=True,
             check=False,
+            timeout=_BEGINNING,
         )
         if shell.returncode:
             raise BlockingIOError(errno.EAGAIN, "the shell can start no process")
+        if shell.stdout != supervisor.BEGUN:
+            lines = shell.stdout.decode(errors="replace").splitlines() or ["it ended at once, without an error"]
+            raise NetlinkError(printable(lines[-1]))
         opened.remove(writing)
         reported.pipe = writing  # only now: it is what shows that there is a supervisor
     finally:

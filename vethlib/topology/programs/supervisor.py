@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Collection
 
+BEGUN = b"begun\n"
+"""What the script prints when it supervises; it has /dev/null as its input."""
+
 _GRACE = 2.0  # seconds between SIGTERM and SIGKILL
 _POLL = 0.02
 _SPARE = 64  # descriptors to look at /proc with, and to keep namespaces open
@@ -250,10 +253,18 @@ def _syscall(number: int, *arguments: int) -> int:
     return int(result)
 
 
+def _say_begun() -> None:
+    """Report that nothing is missing, and close the output, for the end of which the process waits."""
+    os.write(1, BEGUN)
+    for output in (1, 2):
+        os.dup2(0, output)
+
+
 def supervise(owner: int, pipe: int) -> None:
     """Read lines from `pipe` until the process of the pidfd `owner` has ended; then end what it has reported."""
     spare = _spare(owner)
     supervised = Supervised(max(0, _start(_pid(owner))))
+    _say_begun()
     ready = select.poll()
     ready.register(owner, select.POLLIN)
     ready.register(pipe, select.POLLIN)
