@@ -171,7 +171,11 @@ def _change_template(add: bool, size: int, has_gateway: bool, has_metric: bool) 
 
 
 def dump_routes(family: int) -> bytes:
-    """RTM_GETROUTE of the main table (with NETLINK_GET_STRICT_CHK the kernel filters, Linux 4.20)."""
+    """RTM_GETROUTE of the main table (with NETLINK_GET_STRICT_CHK the kernel filters, Linux 4.20).
+
+    A kernel without IPv6 answers with the routes of all families that it has (rtnetlink_rcv_msg falls back to
+    PF_UNSPEC, net/core/rtnetlink.c), so look at the `family` of each message; the same holds for dump_routes_over.
+    """
     body = _RTMSG.pack(family, 0, 0, 0, RT_TABLE_MAIN, 0, 0, 0, 0) + attribute(RTA_TABLE, _U32.pack(RT_TABLE_MAIN))
     return message(RTM_GETROUTE, NLM_F_REQUEST | NLM_F_DUMP, body)
 
@@ -209,13 +213,14 @@ class RouteMessage(NamedTuple):
     source: bytes = b""
     mtu: int = 0
     is_special: bool = False
+    family: int = 0
 
 
 def parse_route(body: bytes) -> RouteMessage:
     """Read the body of an RTM_NEWROUTE message. Raises Malformed."""
     if len(body) < _RTMSG.size:
         raise Malformed(f"a route message of {len(body)} bytes")
-    _family, prefixlen, from_prefixlen, tos, table, protocol, _scope, kind, flags = _RTMSG.unpack_from(body)
+    family, prefixlen, from_prefixlen, tos, table, protocol, _scope, kind, flags = _RTMSG.unpack_from(body)
     network = gateway = preferred = b""
     index = metric = mtu = 0
     is_special = bool(from_prefixlen or tos) or kind != RTN_UNICAST
@@ -239,9 +244,8 @@ def parse_route(body: bytes) -> RouteMessage:
             mtu = _mtu(body, start, end)
         elif attr in (RTA_NH_ID, RTA_VIA, RTA_ENCAP):
             is_special = True
-    return RouteMessage(
-        network, prefixlen, gateway, index, table, kind, protocol, flags, next_hops, metric, preferred, mtu, is_special
-    )
+    more = (next_hops, metric, preferred, mtu, is_special, family)
+    return RouteMessage(network, prefixlen, gateway, index, table, kind, protocol, flags, *more)
 
 
 def _mtu(body: bytes, start: int, end: int) -> int:

@@ -13,7 +13,7 @@ from vethlib.ns.opening import hidden_process
 __all__ = ["NO_PIDFDS", "start_time"]
 
 NO_PIDFDS = (errno.ENOSYS, errno.EPERM)
-"""What pidfd_open(2) fails with before Linux 5.3, and where a sandbox does not know it."""
+"""The errors of pidfd_open(2) before Linux 5.3, and where a sandbox does not know it."""
 
 
 def start_time(pid: int) -> str | None:

@@ -136,6 +136,8 @@ def _routed(namespaces: Namespaces, place: OpenNetns, indexes: Sequence[int]) ->
     for family in (AF_INET, AF_INET6):
         for index in requested:
             for route in _dumped(namespaces, place, dump_routes_over(family, index), parse_route, "routes"):
+                if route.family != family:
+                    continue  # a kernel without IPv6
                 if route.protocol not in (RTPROT_KERNEL, PROTO) and not route.flags & RTM_F_CLONED:
                     links = {route.ifindex, *route.next_hops}
                     # A route with a next hop object need not name its link, but the kernel has matched it.

@@ -91,11 +91,11 @@ def read_routes(namespaces: Namespaces, place: OpenNetns, index: int) -> tuple[R
             continue  # a kernel without IPv6
         if outcome.errno:
             raise refusal(outcome, "list the routes", place.ref)
-        # Kernels before 4.20 do not filter.
+        # Kernels before 4.20 do not filter, and those without IPv6 answer with the routes of IPv4 once more.
         found += [
             route
             for message in outcome.bodies
-            if message.protocol == PROTO and message.ifindex == index
+            if message.family == family and message.protocol == PROTO and message.ifindex == index
             if (route := route_of(message, 4 if family == AF_INET else 6)) is not None
         ]
     return in_order(found)

@@ -73,8 +73,12 @@ def _link(link: Link) -> tuple[str, ...]:
 def _routes(node: Node) -> list[RouteMessage]:
     rtnl = ns.call_in(node.netns.fd, RtnlSocket)
     try:
-        dumps = [partial(rtnl.dump, dump_routes(family), parse_route, 1) for family in (AF_INET, AF_INET6)]
-        routes = [route for dump in dumps for route in read(dump).bodies]
+        routes = [
+            route
+            for family in (AF_INET, AF_INET6)
+            for route in read(partial(rtnl.dump, dump_routes(family), parse_route, 1)).bodies
+            if route.family == family  # a kernel without IPv6 answers with the routes of IPv4 once more
+        ]
     finally:
         rtnl.close()
     # Every link has the network of link-local addresses, which is not informative.

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 BEGUN = b"begun\n"
-"""What the script prints when it supervises; it has /dev/null as its input."""
+"""The output of the script when it supervises; its input is /dev/null."""
 
 _GRACE = 2.0  # seconds between SIGTERM and SIGKILL
 _POLL = 0.02
