@@ -460,7 +460,7 @@ def test_a_user_without_an_inotify_instance_left_is_told_the_cure(path: Path, mo
     def refuse(*_: object, **__: object) -> None:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    monkeypatch.setattr(INotify, "__init__", refuse)
+    monkeypatch.setattr(INotify.__base__, "__init__", refuse)
     with raises(StoreError, code=StoreCode.NO_WATCHES, errno=errno.EMFILE):
         DirectoryStore(path)
 
@@ -473,7 +473,7 @@ def test_a_user_without_a_watch_left_is_an_outage_with_the_cure(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(INotify, "add_watch", refuse)
+        patch.setattr(INotify.__base__, "add_watch", refuse)
         (found,) = opened.read()
         assert isinstance(found, Outage)
         assert found.code is StoreCode.NO_WATCHES

@@ -294,6 +294,8 @@ def _is_label(ref: str) -> bool:
 
 def _not_made(error: OSError) -> NetlinkError:
     reason = errno_text(error.errno or 0)
-    if error.errno == errno.EMFILE:
-        reason = "no descriptor is left: raise ulimit -n, or the sysctl fs.inotify.max_user_instances"
+    if isinstance(error, VethError):
+        reason = str(error)  # a limit of inotify
+    elif error.errno == errno.EMFILE:
+        reason = "no descriptor is left: raise ulimit -n"
     return NetlinkError(f"cannot follow namespaces: {reason}", errno=error.errno or 0)

@@ -100,8 +100,7 @@ class DirectoryStore:
         try:
             self._watch: Watch | None = Watch(self._absolute)
         except OSError as error:
-            reason = f"{why(error)}: raise fs.inotify.max_user_instances, or the limit of open files"
-            raise _cannot_watch(self._path, reason, error, StoreCode.NO_WATCHES) from error
+            raise _cannot_watch(self._path, why(error), error, StoreCode.NO_WATCHES) from error
 
     def read(self) -> list[StoreEvent]:
         """Return the results since the last call. Never blocks or raises."""
@@ -221,10 +220,8 @@ class DirectoryStore:
         try:
             watch.start(directory)
         except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise _cannot_watch(self._path, why(error), error, code_of(error.errno)) from error
-            reason = f"{why(error)}: raise fs.inotify.max_user_watches"
-            raise _cannot_watch(self._path, reason, error, StoreCode.NO_WATCHES) from error
+            code = StoreCode.NO_WATCHES if error.errno == errno.ENOSPC else code_of(error.errno)
+            raise _cannot_watch(self._path, why(error), error, code) from error
 
     def _snapshot(self) -> list[StoreEvent]:
         complete = self._contents.complete
