@@ -11,7 +11,7 @@ import logging
 import os
 from dataclasses import asdict, dataclass, replace
 
-from vethlib._files import write_whole
+from vethlib._files import absolute, write_whole
 from vethlib._primitives import time
 from vethlib.agent.process.rundir import open_for_writing
 from vethlib.agent.reconcile.backoff import delay
@@ -54,7 +54,7 @@ class AgentFile:
     """
 
     def __init__(self, directory: str | os.PathLike[str], store: str, home: tuple[int, int] | None = None) -> None:
-        self._directory = os.path.join(os.getcwd(), os.fspath(directory))
+        self._directory = absolute(directory)
         self._report = AgentReport(store, home=home)
         self._failures = 0  # in a row
         self._retry_at = 0.0  # monotonic time of the next attempt

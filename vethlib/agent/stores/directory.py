@@ -26,6 +26,7 @@ import os
 import stat
 from collections.abc import Mapping, Set
 
+from vethlib._files import absolute
 from vethlib._primitives import time
 from vethlib._trusted import who_else_writes
 from vethlib.agent.config.files import is_configuration
@@ -72,8 +73,7 @@ class DirectoryStore:
     ) -> None:
         self._limits = limits
         self._path = os.fspath(path)
-        # Absolute, since the working directory may change. ".." stays: after a link, only the kernel can resolve it.
-        self._absolute = os.path.join(os.getcwd(), self._path)
+        self._absolute = absolute(self._path)  # since the working directory may change
         if status_dir is not None and _is_same(os.fspath(status_dir), self._absolute):
             raise InvalidValue(
                 "status_dir",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+from vethlib._files import absolute
 from vethlib.agent.limits import DEFAULT, Limits
 from vethlib.agent.process.instance import status_directory
 from vethlib.errors import InvalidValue
@@ -98,7 +99,7 @@ def shown(url: str) -> str:
 def place(url: str) -> str:
     """Return a URL without its password, and with the absolute path of a directory, for readers elsewhere."""
     kind, rest = _split(url)
-    return f"dir:{os.path.abspath(rest)}" if kind == "dir" else shown(url)
+    return f"dir:{os.path.normpath(absolute(rest))}" if kind == "dir" else shown(url)
 
 
 def _split(url: str) -> tuple[str, str]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol, TypeAlias
 
+from vethlib._files import absolute
 from vethlib.agent.config.jsontext import decode
 from vethlib.agent.process.instance import running
 from vethlib.agent.process.rundir import open_for_writing
@@ -160,7 +161,7 @@ def _watch(inotify: INotify, path: str) -> int:
     try:
         directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
-        directory = open_for_writing(os.path.join(os.getcwd(), path))
+        directory = open_for_writing(absolute(path))
     try:
         return int(inotify.add_watch(f"/proc/self/fd/{directory}", _CHANGES))
     finally:

@@ -17,7 +17,7 @@ import re
 from collections.abc import Mapping
 from hashlib import blake2s
 
-from vethlib._files import Replacement, is_unfinished
+from vethlib._files import Replacement, absolute, is_unfinished
 from vethlib._primitives import time
 from vethlib._trusted import who_else_writes
 from vethlib.agent.process.rundir import open_for_writing
@@ -64,7 +64,7 @@ class StatusFiles:
     """The status files of one agent. The first publication removes the files of former interfaces."""
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
-        self._path = os.path.join(os.getcwd(), os.fspath(directory))
+        self._path = absolute(directory)
         self._published: dict[str, Status] = {}
         self._waiting: dict[str, Status | None] = {}
         self._directory: Identity | None = None

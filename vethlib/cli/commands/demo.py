@@ -145,5 +145,5 @@ def _show_second(output: Output, second: Plan) -> None:
 def _short(path: str) -> str:
     try:
         return str(Path(path).relative_to(Path.cwd()))
-    except ValueError:
+    except (ValueError, FileNotFoundError):  # not below the working directory, or that has been deleted
         return path
