@@ -26,7 +26,7 @@ from typing import Final
 
 from tests.capabilities import ORDINARY
 
-__all__ = ["KINDS", "on_restricted_host"]
+__all__ = ["KINDS", "on_restricted_host", "refuse"]
 
 KINDS: Final = {
     "user.max_user_namespaces": "0",
@@ -52,9 +52,9 @@ def main(kind: str, *command: str) -> None:
     _cover(kind)
     unshare, mount = _NUMBERS[platform.machine()]
     if kind == "kernel.unprivileged_userns_clone":
-        _refuse(unshare, _CLONE_NEWUSER, errno.EPERM)
+        refuse(unshare, _CLONE_NEWUSER, errno.EPERM)
     else:
-        _refuse(mount, None, errno.EACCES)
+        refuse(mount, None, errno.EACCES)
     os.execvp(ORDINARY[0], [*ORDINARY, *command])
 
 
@@ -72,7 +72,7 @@ def _cover(kind: str) -> None:
         (kernel / name).write_text(text)
 
 
-def _refuse(number: int, flag: int | None, error: int) -> None:
+def refuse(number: int, flag: int | None, error: int) -> None:
     """Have this system call refused from now on, if its first argument has the flag (seccomp(2))."""
     load, jump_if_equal, jump_if_set, leave = 0x20, 0x15, 0x45, 0x06
     allow, refuse = (leave, 0, 0, 0x7FFF_0000), (leave, 0, 0, 0x0005_0000 | error)

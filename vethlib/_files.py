@@ -17,24 +17,9 @@ import stat
 from functools import partial
 
 from ._primitives import posix
-from .errors import InvalidValue
 
 _UNFINISHED = re.compile(r"\.vethlib-[0-9a-f]{16}")
 _PERMISSIONS = 0o777  # set-user-ID and the like must not apply to content that somebody else wrote
-
-
-def absolute(path: str | os.PathLike[str]) -> str:
-    """Return the path from the root directory on. ".." stays: after a link, only the kernel can resolve it.
-
-    Raises InvalidValue for a relative path if the working directory has been deleted.
-    """
-    path = os.fspath(path)
-    if path.startswith("/"):
-        return path
-    try:
-        return os.path.join(os.getcwd(), path)
-    except FileNotFoundError:
-        raise InvalidValue("path", path, "must be absolute: the working directory has been deleted") from None
 
 
 def write_whole(

@@ -226,7 +226,10 @@ def do_in_threads(function: Callable[[T], object], items: Iterable[T], most: int
 
 
 def privately(name: str, /, **imports: ModuleType) -> ModuleType:
-    """Return another instance of a module written in Python, which imports `imports` instead of the usual modules."""
+    """Return another instance of a module written in Python, which imports `imports` instead of the usual modules.
+
+    Raises ModuleNotFoundError.
+    """
 
     def import_module(module: str, scope: Any = None, names: Any = None, fromlist: Any = (), level: int = 0) -> Any:
         if not level and module in imports:
@@ -236,10 +239,10 @@ def privately(name: str, /, **imports: ModuleType) -> ModuleType:
     from importlib import util  # slow to import, and rarely needed
 
     spec = util.find_spec(name)
-    assert spec is not None
+    if spec is None or spec.loader is None:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
     made = util.module_from_spec(spec)
     made.__dict__["__builtins__"] = {**builtins.__dict__, "__import__": import_module}
-    assert spec.loader is not None
     spec.loader.exec_module(made)
     return made
 

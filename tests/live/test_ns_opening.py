@@ -21,7 +21,7 @@ from tests.programs import attended
 from tests.refusing import raises
 from vethlib import ns
 from vethlib.errors import NetlinkError, NetnsNotFound, NotPermitted
-from vethlib.ns import syscalls
+from vethlib.ns import reference, syscalls
 
 HERE = "/proc/thread-self/ns/net"
 
@@ -259,6 +259,17 @@ def test_a_file_that_may_not_be_read_is_not_permitted(tmp_path: Path) -> None:
     locked.chmod(0)
     with dropped(), raises(NotPermitted, capability="CAP_DAC_READ_SEARCH"):
         ns.open_fd(f"path:{locked}/net")
+
+
+def test_a_descriptor_that_may_not_be_looked_at_is_not_permitted(blue: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(fd: int) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    with ns.open_owned(blue) as opened:
+        monkeypatch.setattr(reference, "glance_of", refuse)  # as a seccomp filter refuses statx
+        with raises(NotPermitted, errno=errno.EPERM) as caught:
+            ns.open_fd(f"fd:{opened.fileno()}")
+    assert "fd " in str(caught.value)
 
 
 def test_a_loop_of_links_is_reported_with_the_errno(tmp_path: Path) -> None:

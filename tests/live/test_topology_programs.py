@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -290,3 +291,18 @@ def test_a_command_may_be_an_iterator(net: Topology, iterator: Callable[[Iterabl
         a.wait_listening(9)
     assert "sh ended with exit code 3" in str(caught.value)
     assert ns.run(a, iterator(["printf", "%s", "here"]), capture_output=True, text=True).stdout == "here"
+
+
+def test_a_file_for_programs_is_utf_8_in_every_locale() -> None:
+    script = """
+from vethlib.topology import Topology
+with Topology.build("a -- b") as net:
+    net["a"].set_file("/etc/hosts", "# \\u00e4 \\u2192\\n")
+    print(net["a"].run(["od", "-An", "-tx1", "/etc/hosts"], capture_output=True).stdout)
+"""
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, env=os.environ | locale
+    )
+    assert done.stderr == ""
+    assert bytes.fromhex(done.stdout).decode() == "# ä →\n"

@@ -8,12 +8,15 @@ import os
 from typing import TYPE_CHECKING
 
 from vethlib._primitives import original_os, privately, select, time
-from vethlib.errors import NetlinkError
+from vethlib.errors import NetlinkError, VethError
 
 if TYPE_CHECKING:
     import inotify_simple as _simple  # type: ignore[import-untyped]
 else:
-    _simple = privately("inotify_simple", os=original_os(), select=select, time=time)
+    try:
+        _simple = privately("inotify_simple", os=original_os(), select=select, time=time)
+    except ModuleNotFoundError:
+        raise VethError("following files needs the package inotify_simple: pip install vethlib") from None
     # Otherwise it calls ctypes.util.find_library(), which runs ldconfig: a fork, and 17 ms.
     _simple._libc = ctypes.CDLL(None, use_errno=True)
 

@@ -306,7 +306,7 @@ def dangling(reference: Reference, link: str) -> str:
 
 
 def _forbidden(reference: Reference, number: int) -> VethError:
-    path, text = reference.path, str(reference)
+    path, text = _place(reference), str(reference)
     if reference.kind == "pid":
         # proc_ns_get_link (fs/proc/namespaces.c) asks ptrace_may_access
         capability = "CAP_SYS_PTRACE"

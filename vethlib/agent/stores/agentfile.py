@@ -11,12 +11,12 @@ import logging
 import os
 from dataclasses import asdict, dataclass, replace
 
-from vethlib._files import absolute, write_whole
+from vethlib._files import write_whole
 from vethlib._primitives import time
 from vethlib.agent.process.rundir import open_for_writing
 from vethlib.agent.reconcile.backoff import delay
 
-from .reading import content, why
+from .reading import absolute, content, why
 
 __all__ = ["AgentFile", "AgentReport", "read_report"]
 

@@ -26,7 +26,6 @@ import os
 import stat
 from collections.abc import Mapping, Set
 
-from vethlib._files import absolute
 from vethlib._primitives import time
 from vethlib._trusted import who_else_writes
 from vethlib.agent.config.files import is_configuration
@@ -41,7 +40,7 @@ from vethlib.ns.opening import asked
 from .contents import Contents
 from .longreads import LongReads
 from .protocol import Outage, Snapshot, StoreError, StoreEvent
-from .reading import Content, Identity, content, file_names, identity, opened, unreadable, why
+from .reading import Content, Identity, absolute, content, file_names, identity, opened, unreadable, why
 from .statuses import StatusFiles
 from .storecode import StoreCode, code_of
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from vethlib._files import absolute
 from vethlib.agent.limits import DEFAULT, Limits
 from vethlib.agent.process.instance import status_directory
 from vethlib.errors import InvalidValue
@@ -16,6 +15,7 @@ from .etcd.address import masked
 from .memory import MemoryStore
 from .protocol import Editor, Store, StoreError
 from .published import DirectoryStatuses, Published, Statuses
+from .reading import absolute
 
 __all__ = ["is_etcd", "open_editor", "open_statuses", "open_store", "place", "read_all_statuses", "shown"]
 

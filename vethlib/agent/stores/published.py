@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol, TypeAlias
 
-from vethlib._files import absolute
 from vethlib.agent.config.jsontext import decode
 from vethlib.agent.process.instance import running
 from vethlib.agent.process.rundir import open_for_writing
@@ -20,7 +19,7 @@ from vethlib.follow.inotify import INotify, flags
 
 from .agentfile import AgentReport, read_report
 from .protocol import StoreError
-from .reading import content
+from .reading import absolute, content
 from .statuses import status_file
 
 __all__ = ["BATCH", "Alive", "DirectoryStatuses", "Entry", "Published", "Statuses", "as_entry"]

@@ -24,6 +24,7 @@ from .protocol import StoreError
 __all__ = [
     "Content",
     "Identity",
+    "absolute",
     "content",
     "file_names",
     "identity",
@@ -70,6 +71,20 @@ def _refusal(path: str, error: OSError) -> StoreError:
     if isinstance(error, PermissionError):
         reason = f"{reason}: let this user read and enter it"
     return StoreError(f"cannot read {path}: {reason}", path=path, reason=reason, errno=error.errno)
+
+
+def absolute(path: str | os.PathLike[str]) -> str:
+    """Return the path from the root directory on. ".." stays: after a link, only the kernel can resolve it.
+
+    Raises InvalidValue for a relative path if the working directory has been deleted.
+    """
+    path = os.fspath(path)
+    if path.startswith("/"):
+        return path
+    try:
+        return os.path.join(os.getcwd(), path)
+    except FileNotFoundError:
+        raise InvalidValue("path", path, "must be absolute: the working directory has been deleted") from None
 
 
 def why(error: OSError) -> str:

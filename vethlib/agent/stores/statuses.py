@@ -17,7 +17,7 @@ import re
 from collections.abc import Mapping
 from hashlib import blake2s
 
-from vethlib._files import Replacement, absolute, is_unfinished
+from vethlib._files import Replacement, is_unfinished
 from vethlib._primitives import time
 from vethlib._trusted import who_else_writes
 from vethlib.agent.process.rundir import open_for_writing
@@ -26,7 +26,7 @@ from vethlib.agent.state import State
 from vethlib.agent.status import Status
 
 from .protocol import StoreError
-from .reading import Identity, content, file_names, identity, why
+from .reading import Identity, absolute, content, file_names, identity, why
 
 __all__ = ["StatusFiles", "status_file"]
 

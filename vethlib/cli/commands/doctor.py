@@ -9,7 +9,7 @@ import os
 import platform
 import sys
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from vethlib import ns
@@ -19,8 +19,10 @@ from vethlib.cli.host.kernel_features import kernel_features
 from vethlib.cli.term.exits import DONE, REFUSED
 from vethlib.cli.term.output import Output
 from vethlib.cli.term.text import counted, paint
-from vethlib.errors import VethError
+from vethlib.errors import VethError, errno_text
 from vethlib.links import End, Veth
+from vethlib.ns.programs.errand import Errand
+from vethlib.ns.syscalls import CLONE_NEWNS, MS_BIND, MS_PRIVATE, MS_REC, mount, unshare
 from vethlib.session import Session
 
 __all__ = ["doctor"]
@@ -92,6 +94,7 @@ def _look() -> Iterator[Finding]:
     yield _netns_directory()
     yield _user_namespaces()
     yield from packages()
+    yield from _inotify()
     yield from _engine()
     yield from variables()
     yield from store()
@@ -131,7 +134,44 @@ def _netns_directory() -> Finding:
         detail = counted(len(ns.names()), "named namespace")
         if not _is_shared_mount(directory):
             detail += ", not a shared mount yet"
+    if ok and ns.is_privileged() and (refusal := _refused(_mount)):
+        cure = "a sandbox (seccomp, AppArmor, SELinux) refuses mount(2): permit it"
+        return Finding("/run/netns", False, f"nothing can be mounted there: {refusal}", cure, code="not-permitted")
     return Finding("/run/netns", ok, detail, "run as root: named namespaces are files there", code="not-permitted")
+
+
+def _mount() -> None:
+    """Mount something, as a named namespace needs it, in a mount namespace of a thread that ends."""
+
+    def mount_privately() -> None:
+        unshare(CLONE_NEWNS)
+        mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None)
+        mount(b"/run", b"/run", None, MS_BIND, None)
+
+    Errand(mount_privately).run()
+
+
+def _refused(attempt: Callable[[], object]) -> str:
+    """Return why a system call is refused; "" if it is not."""
+    try:
+        attempt()
+    except VethError as error:
+        return str(error)
+    except OSError as error:
+        return errno_text(error.errno or 0)
+    return ""
+
+
+def _inotify() -> Iterator[Finding]:
+    """Check whether files can be followed, if the package for that is installed."""
+    if any(finding.what == "inotify_simple" and not finding.ok for finding in packages()):
+        return
+    from vethlib.follow.inotify import INotify
+
+    refusal = _refused(lambda: INotify().close())
+    detail = refusal or "files and named namespaces can be followed"
+    cure = "" if "raise" in refusal else "a sandbox (seccomp) refuses inotify_init1(2): permit it"
+    yield Finding("inotify", not refusal, detail, cure, code="refused")
 
 
 def _is_shared_mount(directory: Path) -> bool:

@@ -20,7 +20,16 @@ from vethlib.links import IPInterface, describe
 from .namespaces import OpenNetns
 from .refusal import system_error, system_errors
 
-__all__ = ["IPv6Settings", "can_switch_ipv6", "conf_name", "enable_ipv6", "is_disabled", "read_settings", "switch_ipv6"]
+__all__ = [
+    "IPv6Settings",
+    "can_switch_ipv6",
+    "conf_name",
+    "enable_ipv6",
+    "is_disabled",
+    "lacks_ipv6",
+    "read_settings",
+    "switch_ipv6",
+]
 
 
 def is_disabled(outcome: Outcome, interface: IPInterface) -> bool:
@@ -37,6 +46,16 @@ def enable_ipv6(place: OpenNetns, names: Iterable[str]) -> dict[str, NetlinkErro
 def can_switch_ipv6() -> bool:
     """Return whether the settings can be written: /proc/sys is often read-only in a container."""
     return os.access("/proc/sys/net/ipv6/conf/default/disable_ipv6", os.W_OK)
+
+
+def lacks_ipv6() -> bool:
+    """Return whether this kernel is known to have no IPv6 (CONFIG_IPV6=n, ipv6.disable=1)."""
+    return _shows_settings() and not os.path.exists("/proc/sys/net/ipv6")
+
+
+def _shows_settings() -> bool:
+    """Return whether /proc has settings of the network at all: it does not with the mount option subset=pid."""
+    return os.path.exists("/proc/sys/net")
 
 
 class IPv6Settings(NamedTuple):
@@ -116,13 +135,20 @@ def _write_all(place: OpenNetns, links: Mapping[str, bool], failed: dict[tuple[O
             _write(name, on)
         except OSError as error:
             if not _is_so_already(name, on, error):
-                failed[place, name] = system_error(error, _request(name, on), place.ref)
+                failed[place, name] = _not_switched(error, _request(name, on), place.ref)
+
+
+def _not_switched(error: OSError, request: str, ref: object) -> NetlinkError:
+    if error.errno == errno.ENOENT and not _shows_settings():
+        message = f"{request}: /proc/sys is not visible here; mount /proc without the option subset=pid"
+        return NetlinkError(message, errno=errno.ENOENT, request=request, netns=str(ref or ""))
+    return system_error(error, request, ref)
 
 
 def _is_so_already(name: str, on: bool, error: OSError) -> bool:
     """Return whether the setting that could not be written is as it should be, as in a read-only /proc/sys."""
     if error.errno == errno.ENOENT:
-        return not on
+        return not on and _shows_settings()
     try:
         return (_read(conf_name(name), b"disable_ipv6") == 0) == on
     except (OSError, ValueError):

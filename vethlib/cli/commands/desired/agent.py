@@ -41,6 +41,7 @@ from vethlib.follow.docker.engine import socket_path
 from vethlib.follow.docker.resolver import DockerResolver
 from vethlib.follow.resolver import MemoryResolver
 from vethlib.session import Session
+from vethlib.session.core.ipv6 import lacks_ipv6
 from vethlib.text import cut
 
 if TYPE_CHECKING:
@@ -86,8 +87,8 @@ def agent(args: Namespace, output: Output) -> int:
             ) as configurator,
             _hooks(args) as hooks,
         ):
-            if args.ipv6 != configurator.ipv6:
-                why = "net.ipv6.conf cannot be written here (is /proc/sys read-only?)"
+            if args.ipv6 != configurator.ipv6 and not lacks_ipv6():
+                why = "net.ipv6.conf cannot be written here (is /proc/sys read-only, or not visible?)"
                 logging.getLogger("vethlib.agent").warning("--ipv6 %s is ignored: %s", args.ipv6, why)
             if args.hook:
                 configurator.subscribe(hooks.tell)

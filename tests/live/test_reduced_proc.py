@@ -1,0 +1,81 @@
+"""Where /proc shows only processes (mount option subset=pid), it is unknown whether a link has IPv6."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.live.threads import in_thread
+from tests.refusing import raises
+from tests.witness import names
+from vethlib import End, NetlinkError, Session, Veth
+from vethlib.ns.syscalls import CLONE_NEWNS, MS_PRIVATE, MS_REC, mount, unshare
+from vethlib.session.core.ipv6 import lacks_ipv6
+
+ROOT = Path(__file__).parents[2]
+pytestmark = [
+    pytest.mark.needs_kernel("5.8"),
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount another procfs"),
+]
+
+
+def with_proc(function: Callable[[], None], *, options: bytes = b"", covered: str = "") -> None:
+    """Run in a thread that has another /proc, in which nothing is in the directory `covered`."""
+
+    def run() -> None:
+        unshare(CLONE_NEWNS)
+        mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None)
+        mount(b"proc", b"/proc", b"proc", 0, options)
+        if covered:
+            mount(b"tmpfs", covered.encode(), b"tmpfs", 0, None)
+        function()
+
+    in_thread(run)
+
+
+def test_ipv6_that_cannot_be_disabled_there_is_an_error_with_the_reason(session: Session, blue: str) -> None:
+    session.create(Veth(End("a"), End("b", blue)))
+
+    def change() -> None:
+        assert not lacks_ipv6()
+        for attempt in (
+            lambda: session.set("a", ipv6=False),
+            lambda: session.set("b", blue, ipv6=False),
+            lambda: session.create(Veth(End("c", ipv6=False), End("d"))),
+        ):
+            with raises(NetlinkError, errno=errno.ENOENT) as caught:
+                attempt()
+            assert "subset=pid" in str(caught.value)
+
+    with_proc(change, options=b"subset=pid")
+    assert names() == {"a"}
+
+
+def test_a_kernel_without_ipv6_is_told_from_one_whose_settings_are_not_visible() -> None:
+    def look() -> None:  # as /proc is with CONFIG_IPV6=n
+        os.mkdir("/proc/sys/net/ipv4")
+        assert lacks_ipv6()
+
+    assert not lacks_ipv6()
+    with_proc(look, covered="/proc/sys/net")
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize("policy", ["off", "auto"])
+@pytest.mark.parametrize(("kernel", "warns"), [("without IPv6", False), ("with IPv6, read-only", True)])
+def test_an_agent_warns_only_if_ipv6_may_be_on(tmp_path: Path, policy: str, kernel: str, warns: bool) -> None:
+    cover = "mount -t tmpfs none /proc/sys/net && mkdir /proc/sys/net/ipv4"
+    if warns:
+        cover = "mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys"
+    (tmp_path / "store").mkdir()
+    agent = ["agent", "--once", "--label", "reduced", "--store", f"dir:{tmp_path}/store", "--ipv6", policy]
+    command = ["unshare", "-m", "sh", "-c", f'{cover} && exec "$@"', "sh", sys.executable, "-m", "vethlib", *agent]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert ("is ignored" in done.stderr) == warns
