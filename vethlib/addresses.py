@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import closing
 from functools import cache
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, IPv6Network
 from typing import Final, Literal, TypeAlias
 
-from ._nl.addr import can_be_given, extras, is_bare, is_plain, lasting, lifetimes, parse_addr
+from ._nl.addr import can_be_given, dump_addrs, extras, is_bare, is_plain, lasting, lifetimes, parse_addr
 from ._nl.const import (
     IFA_F_DADFAILED,
     IFA_F_DEPRECATED,
@@ -26,6 +27,7 @@ from ._nl.const import (
     IFA_F_SECONDARY,
     IFA_F_TENTATIVE,
     IFAPROT_KERNEL_LL,
+    IFAPROT_KERNEL_LO,
 )
 from ._values import Value, aside
 
@@ -237,6 +239,17 @@ def plain_of(given: tuple[IPInterface, ...]) -> tuple[IPInterface, ...]:
 
 @cache
 def kernel_marks_owners() -> bool:
-    """Return whether the kernel stores IFA_PROTO, and sets it for its own addresses (Linux 5.18)."""
+    """Return whether the kernel stores IFA_PROTO, and sets it for its own addresses: Linux 5.18, or a backport."""
     numbers = [int("".join(filter(str.isdigit, part)) or 0) for part in os.uname().release.split(".")[:2]]
-    return numbers >= [5, 18]
+    return numbers >= [5, 18] or _is_loopback_marked()
+
+
+def _is_loopback_marked() -> bool:
+    """Return whether the addresses that the kernel gives to a loopback that is up are marked as its own."""
+    from ._nl.sock import RtnlSocket  # only for older kernels
+
+    try:
+        with closing(RtnlSocket()) as sock:
+            return any(address.proto == IFAPROT_KERNEL_LO for address in sock.dump(dump_addrs(), parse_addr).bodies)
+    except OSError:
+        return False

@@ -8,12 +8,13 @@ import platform
 import socket
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
 from tests.live.older_kernel import without_echo
 from tests.witness import ip
-from vethlib import ns
+from vethlib import addresses, ns
 from vethlib._nl import event_cost as event_cost_module
 from vethlib._nl.addr import new_addr
 from vethlib._nl.event_cost import event_cost
@@ -129,3 +130,20 @@ def test_measuring_an_event_waits_for_no_echo_where_the_kernel_has_none(monkeypa
     began = time.monotonic()
     assert 0 <= ns.call_in_new(event_cost) < 0.1
     assert time.monotonic() - began < 5  # an answer that does not come is awaited for 10 s
+
+
+@pytest.mark.needs_kernel("5.18")
+def test_a_backport_of_the_marks_of_addresses_is_known_by_the_loopback(
+    home: ns.Netns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(release="5.14.0-503.11.1.el9_5.x86_64"))
+    ip("link", "set", "lo", "up")
+    for is_there in (True, False):
+        addresses.kernel_marks_owners.cache_clear()
+        try:
+            assert addresses.kernel_marks_owners() == is_there
+        finally:
+            addresses.kernel_marks_owners.cache_clear()
+        if is_there:
+            for address in ("127.0.0.1/8", "::1/128"):
+                ip("address", "delete", address, "dev", "lo")
