@@ -88,3 +88,13 @@ def test_apply_leaves_it_a_moment_too(session: Session, monkeypatch: pytest.Monk
     assert execute(session, made).errors == []
     assert names("ns1") == {"a"}
     assert ns.names() == ["ns1"]
+
+
+@pytest.mark.parametrize("age", [3600, -3600], ids=["old", "from the future"])
+def test_a_leftover_file_is_taken_whatever_happened_to_the_clock(session: Session, age: float) -> None:
+    FILE.parent.mkdir(exist_ok=True)
+    os.mknod(FILE)
+    FILE.chmod(0)
+    os.utime(FILE, (time.time() - age,) * 2)
+    applied(session, interface("a", "b", "ns1"), interface("b", "a"))
+    assert names("ns1") == {"a"}

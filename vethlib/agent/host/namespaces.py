@@ -65,7 +65,8 @@ def _remove_leftover(operation: AddNetns) -> None:
     try:
         if is_leftover(entry_at(path)):
             before = os.lstat(path)
-            if not before.st_size and time.time() - before.st_mtime > _CREATION:
+            # A file from the future is old as well: the clock has been set back since.
+            if not before.st_size and abs(time.time() - before.st_mtime) > _CREATION:
                 time.sleep(_REMOVAL)  # a program that has just unmounted it removes the file (see creatable.py)
                 if is_leftover(now := entry_at(path)) and now.ino == before.st_ino:
                     os.unlink(path)
