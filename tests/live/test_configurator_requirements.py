@@ -449,6 +449,35 @@ def test_a_foreign_link_in_the_way_that_goes_lets_the_pair_be_built_within_50_ms
     assert best_of(3, once) < SOON + slack()
 
 
+@pytest.mark.parametrize("kind", ["bridge", "veth"])
+def test_a_name_that_a_link_gives_up_while_it_is_down_is_taken(
+    session: Session, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr("vethlib.agent.reconcile.occasions.UNSEEN", 0.1)
+    ip("link", "add", "name", "f", "type", kind)
+    ip("link", "property", "add", "dev", "f", "altname", "b")
+    with Configurator(session) as configurator:
+        put(configurator, *pair("a", "b"))
+        until(configurator, is_state(configurator, State.FAILED, "b"))
+        assert state_of(configurator, "b") == "FAILED: link-altname(f)"
+        ip("link", "property", "del", "dev", "f", "altname", "b")
+        until(configurator, configured(configurator, "a", "b"))
+        until(configurator, lambda: configurator.due() is None)
+    assert seen("b")["ifname"] == "b"
+
+
+def test_the_takeover_of_a_link_that_is_down_is_noticed(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vethlib.agent.reconcile.occasions.UNSEEN", 0.1)
+    with Configurator(session) as configurator:
+        put(configurator, *pair("a", "b", enabled=False))
+        until(configurator, configured(configurator, "a", "b"))
+        settle(configurator)
+        ip("link", "set", "dev", "a", "alias", "of another program")
+        until(configurator, is_state(configurator, State.FAILED, "a"))
+        assert state_of(configurator, "a") == "FAILED: link-foreign(a)"
+    assert seen("a")["ifalias"] == "of another program"
+
+
 def test_a_foreign_name_in_a_new_namespace_is_heard_of_as_well(configurator: Configurator) -> None:
     """The namespace, never watched before, comes with the link in it."""
     put(configurator, *pair("a", "b", "blue"))

@@ -472,7 +472,7 @@ class Configurator(WarnsUnclosed):
         watches.cache.excuse(result.changed_netns())
         self._occasions.looked(scope.names, time.thread_time() - began, now)
         configured = self._desired.interfaces
-        needed = {name for name in result.names if name in configured and configured[name].further}
+        needed = {name for name in result.names if (each := configured.get(name)) and _has_silent_changes(each, result)}
         self._occasions.look_regularly(result.names, needed, now)
         if not watches.any_rests():
             return
@@ -496,6 +496,23 @@ class Configurator(WarnsUnclosed):
                 self._values_seen[name] = number
             else:
                 self._values_seen.pop(name, None)
+
+
+def _has_silent_changes(interface: Interface, result: PassResult) -> bool:
+    """Return whether something can change about an interface without an event: its fields, or a link that is down.
+
+    The kernel sends no event about the alias, the group or the alternative names of a link that is down
+    (netdev_state_change, net/core/dev.c): neither when its own link is taken over, nor when another gives up its name.
+    """
+    if interface.further or not interface.enabled:
+        return True
+    verdict = result.plan.verdicts.get(interface.name)
+    if verdict is None or verdict.state is not State.FAILED:
+        return False
+    netns = result.observed.netns.get(interface.namespace.ref)
+    place = None if netns is None else netns.place
+    holder = None if place is None else result.observed.by_name.get((place, interface.kernel_name))
+    return holder is not None and not holder.link.up
 
 
 def _configured_values(interface: Interface) -> int:

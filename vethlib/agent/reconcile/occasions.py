@@ -39,7 +39,7 @@ FREE_MOVE_SECONDS: Final = 2.0
 """… while the looks take no longer than this together."""
 
 UNSEEN: Final = 10.0
-"""Seconds between two looks at interfaces with fields whose changes are not all reported by events."""
+"""Seconds between two looks at interfaces of which not all changes are reported by events."""
 
 CONFIGURATION: Final = "configuration"
 """The cause of a look after a change of the configuration."""
@@ -77,7 +77,7 @@ class Occasions:
         self._moves = Pace(FREE_MOVES, FREE_MOVE_SECONDS)  # of changes of where a namespace reference leads
         self._detected: dict[str, None] = {}  # interfaces for which duplicate address detection has ended
         self._detected_due = 0.0
-        self._unseen: dict[str, None] = {}  # interfaces with fields whose changes are not all reported by events
+        self._unseen: dict[str, None] = {}  # interfaces of which not all changes are reported by events
         self._unseen_due = 0.0
 
     def __bool__(self) -> bool:
@@ -180,7 +180,7 @@ class Occasions:
         self.mark(self._moves.take_due(now), "its namespace reference keeps changing")
         self.mark(self._pace.take_due(now), "its link keeps changing")
         if self._unseen and self._unseen_due <= now:
-            self.mark(self._unseen, "it has fields without events")
+            self.look_at(dict.fromkeys(self._unseen, "not all its changes are events"))
             self._unseen_due = now + UNSEEN
 
     def mark_detected(self, now: float) -> None:
