@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.live.older_kernel import without_echo
 from tests.witness import ip, poll, seen
 from vethlib import End, Netns, Session, Veth
 from vethlib.session.write import create, ids
@@ -32,7 +33,12 @@ def ids_of(name: str, first: int, last: int) -> list[int]:
     return [seen(f"{name}{n}")["link_netnsid"] for n in range(first, last)]
 
 
-def test_where_there_are_many_the_newest_namespace_has_the_lowest_id(session: Session, spaces: list[Netns]) -> None:
+@pytest.mark.parametrize("echoes", [True, False])
+def test_where_there_are_many_the_newest_namespace_has_the_lowest_id(
+    session: Session, spaces: list[Netns], monkeypatch: pytest.MonkeyPatch, echoes: bool
+) -> None:
+    if not echoes:
+        without_echo(monkeypatch)
     pairs = session.create_many(veths(0, COUNT))
     found = ids_of("a", 0, COUNT)
     assert [pair.a.peer_netnsid for pair in pairs] == found

@@ -157,7 +157,7 @@ FEATURES = (
     Feature(
         "6.2",
         "creating a pair returns both indexes",
-        "creating a pair does not return its indexes: each pair takes two more requests",
+        "creating a pair does not return its indexes: each pair takes another request",
         _echoes_creations,
         in_namespace=True,
     ),

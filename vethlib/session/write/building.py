@@ -232,15 +232,14 @@ def _send_creates(namespaces: Namespaces, jobs: Sequence[Job]) -> None:
 
 
 def _take_indexes(namespaces: Namespaces, job: Job) -> None:
-    if (echo := job.echo) is not None:
-        job.outer.index, job.peer.index = echo.ifindex, echo.link or 0
-        note_id(job.outer.place, echo.link_netnsid)
-    for side in (job.outer, job.peer):
-        if not side.index:
-            try:
-                side.index = find(namespaces, side.made).ifindex
-            except VethError as error:
-                job.failed(error)
+    try:
+        outer = job.echo or find(namespaces, job.outer.made)
+        job.outer.index, job.peer.index = outer.ifindex, outer.link or 0
+        note_id(job.outer.place, outer.link_netnsid)
+        if not job.peer.index:  # before Linux 5.2, if both ends have one ifindex
+            job.peer.index = find(namespaces, job.peer.made).ifindex
+    except VethError as error:
+        job.failed(error)
 
 
 def _explain_create(namespaces: Namespaces, job: Job, outcome: Outcome) -> None:
