@@ -21,7 +21,7 @@ def looks(pace: Pace, *, seconds: float, every: float, took: float = 0.0, begin:
 def test_the_first_looks_are_made_at_once() -> None:
     pace = Pace()
     assert all(pace.may_look("a", 100.0) for _ in range(FREE))
-    assert not pace.is_noisy("a")
+    assert not pace.is_noisy("a", 100.0)
     assert pace.next_due() is None
 
 
@@ -31,7 +31,7 @@ def test_how_many_looks_are_made_at_once_can_be_chosen() -> None:
     pace = Pace(free=3, free_seconds=1.0)
     assert pace.may_look("a", 100.0)
     pace.looked(["a"], 1.5, 100.0)
-    assert pace.is_noisy("a")
+    assert pace.is_noisy("a", 100.0)
     assert not pace.may_look("a", 100.0)
 
 
@@ -72,9 +72,11 @@ def test_a_quiet_time_ends_it() -> None:
     for due in iter(pace.next_due, None):
         pace.take_due(due)
         last = due
-    assert pace.is_noisy("a")
-    assert pace.may_look("a", last + max(QUIET, 2 * LONGEST_PAUSE) + 0.1)
-    assert not pace.is_noisy("a")
+    assert pace.is_noisy("a", last)
+    ended = last + max(QUIET, 2 * LONGEST_PAUSE) + 0.1
+    assert not pace.is_noisy("a", ended)  # even without another event
+    assert pace.may_look("a", ended)
+    assert not pace.is_noisy("a", ended)
 
 
 def test_another_configuration_is_a_new_beginning() -> None:
@@ -89,7 +91,7 @@ def test_one_interface_does_not_slow_another_down() -> None:
     pace = Pace()
     looks(pace, seconds=2, every=0.01, took=1.0)
     assert all(pace.may_look("b", 102.0) for _ in range(FREE))
-    assert not pace.is_noisy("b")
+    assert not pace.is_noisy("b", 102.0)
 
 
 def test_a_look_that_is_asked_for_comes_without_an_event_and_once() -> None:

@@ -390,7 +390,7 @@ class Configurator(WarnsUnclosed):
             if not self._occasions.is_urgent:
                 self._go_on(creation)
                 return
-        scope = self._occasions.take(self._values)
+        scope = self._occasions.take(self._values, time.monotonic())
         if scope.everything:
             self.counters.resyncs[scope.everything] += 1
         self._run(ReconcilePass(self._owners, scope, loopback=self._loopback))

@@ -97,7 +97,7 @@ class Events:
             self._unsteady.intersection_update(self._desired.refs)
             self._unsteady.add(ref)
             _log.warning("%s keeps changing: its interfaces are only checked now and then", ref)
-        elif not any(self._occasions.keeps_moving(name) for name in names):
+        elif not any(self._occasions.keeps_moving(name, now) for name in names):
             self._unsteady.discard(ref)
 
     def _collect_due(self, now: float) -> None:

@@ -145,9 +145,9 @@ class Occasions:
             self._dirty.setdefault(name, f"{ref} changed")
         return follows
 
-    def keeps_moving(self, name: str) -> bool:
+    def keeps_moving(self, name: str, now: float) -> bool:
         """Return whether the namespace reference of an interface keeps changing."""
-        return self._moves.is_noisy(name)
+        return self._moves.is_noisy(name, now)
 
     def detection_ended(self, name: str) -> None:
         """Look at this interface soon, together with others."""
@@ -193,7 +193,7 @@ class Occasions:
 
     # --- passes
 
-    def take(self, values: Callable[[str], int]) -> Scope:
+    def take(self, values: Callable[[str], int], now: float) -> Scope:
         """Return what the next pass looks at, and remove all marks: :meth:`finish` or :meth:`restore` follows.
 
         `values` returns how many addresses, routes and neighbours an interface has. Interfaces with many wait for the
@@ -202,7 +202,7 @@ class Occasions:
         """
         dirty, backlog, everything = self._dirty, self._backlog, self._everything
         self._dirty, self._backlog, self._everything = {}, {}, ""
-        names = {**dirty, **backlog} if everything else self._next(dirty, backlog, values)
+        names = {**dirty, **backlog} if everything else self._next(dirty, backlog, values, now)
         return Scope(names, everything, dirty, backlog)
 
     def restore(self, scope: Scope, cause: str) -> None:
@@ -230,16 +230,17 @@ class Occasions:
         self._pace.look_later(name, due)
 
     def _next(
-        self, dirty: Mapping[str, str], backlog: Mapping[str, str], values: Callable[[str], int]
+        self, dirty: Mapping[str, str], backlog: Mapping[str, str], values: Callable[[str], int], now: float
     ) -> dict[str, str]:
-        light = (name for name in self._quiet(dirty, backlog) if values(name) <= MANY_VALUES)
+        light = (name for name in self._quiet(now, dirty, backlog) if values(name) <= MANY_VALUES)
         names = list(islice(light, AT_ONCE))
-        names = names or _few_of(self._quiet(dirty, backlog), values) or [next(chain(dirty, backlog))]
+        names = names or _few_of(self._quiet(now, dirty, backlog), values) or [next(chain(dirty, backlog))]
         return {name: dirty.get(name) or backlog[name] for name in names}
 
-    def _quiet(self, *names: Iterable[str]) -> Iterator[str]:
+    def _quiet(self, now: float, *names: Iterable[str]) -> Iterator[str]:
         """Yield those of them that do not keep changing."""
-        return (name for name in chain(*names) if not self._pace.is_noisy(name) and not self._moves.is_noisy(name))
+        paces = self._pace, self._moves
+        return (name for name in chain(*names) if not any(pace.is_noisy(name, now) for pace in paces))
 
 
 def _few_of(names: Iterable[str], values: Callable[[str], int]) -> list[str]:

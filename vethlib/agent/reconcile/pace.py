@@ -100,10 +100,10 @@ class Pace:
                 streak.pause = max(streak.pause, min(SHARE * took, 5 * LONGEST_PAUSE))
                 streak.until = max(streak.until, now + streak.pause)
 
-    def is_noisy(self, name: str) -> bool:
-        """Return whether the free looks of the interface are used up."""
+    def is_noisy(self, name: str, now: float) -> bool:
+        """Return whether the interface keeps changing: its free looks are used up, and no quiet time has ended that."""
         streak = self._streaks.get(name)
-        return streak is not None and streak.is_noisy
+        return streak is not None and streak.is_noisy and not streak.is_over(now)
 
     def forget(self, names: Iterable[str]) -> None:
         """Forget these interfaces, because their configuration has changed."""
