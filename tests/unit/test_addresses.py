@@ -76,6 +76,7 @@ def test_whose_an_address_is_depends_on_its_mark_and_not_on_its_range() -> None:
 @pytest.fixture
 def old_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(release="5.15.0-91-generic"))
+    monkeypatch.setattr("vethlib.addresses._is_loopback_marked", lambda: False)
     kernel_marks_owners.cache_clear()
     monkeypatch.setattr("vethlib.addresses.kernel_marks_owners", kernel_marks_owners.__wrapped__)
 
@@ -97,10 +98,11 @@ def test_without_marks_what_looks_like_the_kernels_own_is_left_to_it() -> None:
 @pytest.mark.parametrize(
     ("release", "marks"), [("5.17.9", False), ("5.18.0-rc1", True), ("6.1", True), ("4.20", False), ("10.0.1+", True)]
 )
-def test_which_kernels_mark_owners_is_read_from_their_release(
+def test_which_kernels_mark_owners_is_read_from_their_release_without_a_marked_loopback(
     monkeypatch: pytest.MonkeyPatch, release: str, marks: bool
 ) -> None:
     monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(release=release))
+    monkeypatch.setattr("vethlib.addresses._is_loopback_marked", lambda: False)
     assert kernel_marks_owners.__wrapped__() == marks
 
 
