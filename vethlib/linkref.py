@@ -7,12 +7,25 @@ belongs to another one, it is not found.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
-from .errors import InvalidValue
+from .errors import InvalidValue, check_type
 from .links import End, Link, NetnsRef, check_index
 
-__all__ = ["Item", "LinkRef", "as_indexed", "as_items", "as_key", "check_refs", "locate"]
+__all__ = [
+    "NO_ITEM",
+    "Item",
+    "LinkRef",
+    "as_indexed",
+    "as_items",
+    "as_key",
+    "as_list",
+    "as_list_of",
+    "check_refs",
+    "locate",
+]
+
+T = TypeVar("T")
 
 LinkRef: TypeAlias = str | Link | End
 """The name of a link, a Link or an End; the latter two contain their namespace."""
@@ -21,7 +34,7 @@ Item: TypeAlias = tuple[str, NetnsRef] | Link | End
 """One link of many: (name, namespace), a Link or an End."""
 
 _NO_LINK = "give the name of a link, a Link or an End"
-_NO_ITEM = 'give (name, namespace) as in ("veth1", "ns1"), a Link or an End; "" is home'
+NO_ITEM = 'give (name, namespace) as in ("veth1", "ns1"), a Link or an End; "" is home'
 
 
 def locate(link: LinkRef, netns: NetnsRef = "", field: str = "name") -> tuple[str, NetnsRef, int | None]:
@@ -29,6 +42,8 @@ def locate(link: LinkRef, netns: NetnsRef = "", field: str = "name") -> tuple[st
 
     Raises InvalidValue.
     """
+    if netns.__class__ is not str:
+        _check_ref(netns)
     if isinstance(link, str):
         return link, netns, None
     if isinstance(link, Link):
@@ -42,6 +57,18 @@ def locate(link: LinkRef, netns: NetnsRef = "", field: str = "name") -> tuple[st
 def _check_is_whole(end: End) -> None:
     if end.name[-1] == "*":
         raise InvalidValue("name", end.name, "any free name is no link: give the Link that create() has returned")
+
+
+def as_list(values: Iterable[T], field: str, hint: str) -> list[T]:
+    """Return values as a list. Raises InvalidValue for a value that is none, and cannot be iterated over."""
+    if not isinstance(values, Iterable):
+        raise InvalidValue(field, values, hint)
+    return list(values)
+
+
+def as_list_of(cls: type[T], values: Iterable[object], field: str, hint: str) -> list[T]:
+    """Return values as a list. Raises InvalidValue for a value that is not of this class, or no iterable."""
+    return [check_type(value, cls, field, hint) for value in as_list(values, field, hint)]
 
 
 def as_items(items: Iterable[object]) -> list[tuple[str, NetnsRef, int | None]]:
@@ -60,7 +87,7 @@ def as_items(items: Iterable[object]) -> list[tuple[str, NetnsRef, int | None]]:
             _check_ref(netns)
             found.append((name, netns, check_index(index[0]) if index else None))
         else:
-            raise InvalidValue("items", item, _NO_ITEM)
+            raise InvalidValue("items", item, NO_ITEM)
     return found
 
 
@@ -97,7 +124,7 @@ def check_refs(refs: Iterable[str], field: str = "refs") -> list[str]:
     """Return the references as a list. Raises InvalidValue for a single one, which would be split into letters."""
     if isinstance(refs, str):
         raise InvalidValue(field, refs, f"give a list of references: [{refs!r}]")
-    texts = list(refs)
+    texts = as_list(refs, field, 'give references as text, as in ["", "ns1", "pid:42"]')
     for ref in texts:
         if not isinstance(ref, str):
             raise InvalidValue(field, ref, 'give references as text, as in ["", "ns1", "pid:42"]')

@@ -146,8 +146,9 @@ class End(Value):
         if self.mtu is not None and self.mtu < IPV6_MIN_MTU and any(one.version == 6 for one in self.interfaces):
             raise InvalidValue("mtu", self.mtu, "IPv6 needs 1280 bytes: raise the MTU or leave out the IPv6 addresses")
         if _further(self) != _NOTHING_FURTHER:
-            for name, value in self.further.items():
-                _set(self, name, _check_further(name, value))
+            for name, none in FURTHER.items():
+                value = getattr(self, name)
+                _set(self, name, none if value in (None, (), "") else _check_further(name, value))
             if self.name in self.altnames:
                 raise InvalidValue("altnames", self.name, "is the name of the link itself: leave it out")
             if not self.up:

@@ -11,7 +11,6 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from ipaddress import IPv4Interface, IPv6Address
-from math import isfinite
 from typing import TYPE_CHECKING, NamedTuple
 
 from vethlib.addresses import IPInterface, identity_of
@@ -190,7 +189,7 @@ def check_ipv6(
 
 def check_wait(wait: float, field: str = "wait") -> float:
     """Return `wait` if it is a number of seconds; to be called before making the change to wait for."""
-    if not isinstance(wait, int | float) or not isfinite(wait):
+    if not isinstance(wait, int | float) or not abs(wait) <= sys.float_info.max:
         raise InvalidValue(field, wait, "must be a number of seconds, such as 2.5")
     return wait
 
@@ -229,15 +228,16 @@ def check_altnames(names: Iterable[str], field: str = "altnames") -> tuple[str, 
     """Return alternative names: as the name of a link, but of up to 127 bytes (ALTIFNAMSIZ), each given once."""
     if isinstance(names, str) or not isinstance(names, Iterable):
         raise InvalidValue(field, names, 'must be a list of names, such as ["uplink"]')
-    checked = tuple(dict.fromkeys(names))
-    for name in checked:
+    checked: dict[str, None] = {}
+    for name in names:
         encoded = _encoded(name, field)
         if not 1 <= len(encoded) <= 127:
             raise InvalidValue(field, name, f"an alternative name has 1 to 127 bytes, this one has {len(encoded)}")
         if not _BAD_IN_NAME.isdisjoint(encoded) or name in (".", ".."):
             raise InvalidValue(field, name, "a name has no '/', ':', '%' or space, and is not '.' or '..'")
         _check_no_controls(name, field)
-    return checked
+        checked[name] = None
+    return tuple(checked)
 
 
 class MasterName(str):
@@ -392,7 +392,7 @@ def check_addresses(
 
     One with attributes is a :class:`vethlib.NewAddress`, which is such an interface, too.
     """
-    if isinstance(addresses, str):
+    if isinstance(addresses, str) or not isinstance(addresses, Iterable):
         raise InvalidValue(field, addresses, 'must be a list of addresses, such as ["10.0.0.1/24"]')
     checked: list[IPInterface] = []
     for address in addresses:

@@ -99,8 +99,8 @@ def check_neighbours(
 
 
 def _from_dict(given: Mapping[str, Any], field: str) -> Neighbour:
-    if unknown := given.keys() - {"ip", "mac"}:
-        raise InvalidValue(field, min(map(str, unknown)), "a neighbour has the keys ip, mac")
+    for unknown in given.keys() - {"ip", "mac"}:
+        raise InvalidValue(field, unknown, "a neighbour has the keys ip, mac")
     for key in ("ip", "mac"):
         if not given.get(key):
             raise InvalidValue(field, dict(given), f"a neighbour needs the key {key}, as in {_EXAMPLE}")

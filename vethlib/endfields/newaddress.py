@@ -66,8 +66,9 @@ class NewAddress:
     _plain: IPInterface
 
     def __new__(cls, address: str | IPInterface | NewAddress, **_given: Any) -> NewAddress:  # noqa: D102 - it is the class
-        words = str(address).split(None, 1)
-        made: type[NewAddress] = _NewAddress6 if words and ":" in words[0] else _NewAddress4
+        words = address.split(None, 1) if isinstance(address, str) else []
+        is_six = ":" in words[0] if words else getattr(address, "version", 4) == 6
+        made: type[NewAddress] = _NewAddress6 if is_six else _NewAddress4
         return object.__new__(made)
 
     def __init__(
@@ -247,6 +248,10 @@ def _own_and_peer(address: str | IPInterface, peer: object) -> tuple[IPInterface
     """Return an address and its peer, both with the prefix length, which is written after the peer if there is one."""
     if peer is None:
         return check_plain(address, _FIELD), None
+    if not isinstance(address, str):
+        address = check_plain(address, _FIELD)
+    if not isinstance(peer, str | IPv4Interface | IPv6Interface):
+        raise InvalidValue(_FIELD, peer, "a peer must be a string or an ipaddress interface")
     own, _, length = str(address).partition("/")
     far_ip, _, far_length = str(peer).partition("/")
     if not far_length or length not in ("", far_length):
@@ -307,27 +312,31 @@ def _broadcast(given: str | IPv4Address | None, network: IPv4Network | IPv6Netwo
     if given is None:
         return None
     if isinstance(network, IPv6Network):
-        raise InvalidValue(_FIELD, f"brd {given}", "IPv6 has no broadcast: leave it out")
+        raise InvalidValue(_FIELD, _said("brd", given), "IPv6 has no broadcast: leave it out")
     if given in ("+", "-"):
         if network.prefixlen > 30:
             cure = "a subnet of one or two addresses has no broadcast address: leave it out"
-            raise InvalidValue(_FIELD, f"brd {given}", cure)
+            raise InvalidValue(_FIELD, _said("brd", given), cure)
         return network.broadcast_address if given == "+" else network.network_address
     try:
         return IPv4Address(given)
     except (AddressValueError, ValueError):
-        raise InvalidValue(_FIELD, f"brd {given}", "must be '+', '-' or an IPv4 address, as in 10.0.0.255") from None
+        raise InvalidValue(
+            _FIELD, _said("brd", given), "must be '+', '-' or an IPv4 address, as in 10.0.0.255"
+        ) from None
 
 
 def _label(label: Any, network: IPv4Network | IPv6Network) -> str:
     if label == "" and isinstance(label, str):
         return ""
     if network.version == 6:
-        raise InvalidValue(_FIELD, f"label {label}", "an IPv6 address has no label: leave it out")
+        raise InvalidValue(_FIELD, _said("label", label), "an IPv6 address has no label: leave it out")
     # The kernel takes any text; programs that show labels, such as ifconfig, take a name and, after a colon, another.
     fits = isinstance(label, str) and _A_LABEL.fullmatch(label) and label.isprintable() and len(fsencode(label)) <= 15
     if not fits:
-        raise InvalidValue(_FIELD, f"label {label}", "a label has 1 to 15 bytes, as the name of a link has, or veth1:x")
+        raise InvalidValue(
+            _FIELD, _said("label", label), "a label has 1 to 15 bytes, as the name of a link has, or veth1:x"
+        )
     return str(label)
 
 
@@ -346,17 +355,25 @@ def _scope(given: str | int | None, plain: IPInterface) -> int:
     if isinstance(given, str):
         number = SCOPES.get(given, int(given) if _is_number(given) else -1)
     if type(number) is not int or not 0 <= number <= 254:
-        raise InvalidValue(_FIELD, f"scope {given}", "must be global, site, link, host or a number up to 254")
+        raise InvalidValue(_FIELD, _said("scope", given), "must be global, site, link, host or a number up to 254")
     if plain.version == 6 and number != own:
         cure = f"the scope of an IPv6 address is part of it: it is {_NAMES_OF_SCOPES[own]}"
-        raise InvalidValue(_FIELD, f"scope {given}", cure)
+        raise InvalidValue(_FIELD, _said("scope", given), cure)
     return number
+
+
+def _said(name: str, value: object) -> str:
+    """Return an attribute as it would be written in a text."""
+    try:
+        return f"{name} {value}"
+    except ValueError:  # Python makes no text of an int with thousands of digits
+        return name
 
 
 def _flag(given: dict[str, Any], name: str) -> bool:
     value = given.get(name, False)
     if value is not True and value is not False:
-        raise InvalidValue(_FIELD, f"{name} {value}", "must be True or False")
+        raise InvalidValue(_FIELD, _said(name, value), "must be True or False")
     return bool(value)
 
 
@@ -364,7 +381,7 @@ def _lifetimes(valid: int | None, preferred: int | None) -> tuple[int | None, in
     for name, least, seconds in (("valid_lft", 1, valid), ("preferred_lft", 0, preferred)):
         if seconds is not None and (type(seconds) is not int or not least <= seconds < _FOREVER):
             raise InvalidValue(
-                _FIELD, f"{name} {seconds}", f"must be a number of seconds from {least} to {_FOREVER - 1}"
+                _FIELD, _said(name, seconds), f"must be a number of seconds from {least} to {_FOREVER - 1}"
             )
     if valid is not None and preferred is None:
         preferred = valid

@@ -206,8 +206,8 @@ _KEYS: Final = {"dst": "destination", **{name: name for name in ("via", "metric"
 
 
 def _from_dict(given: Mapping[str, Any], field: str) -> Route:
-    if unknown := given.keys() - _KEYS:
-        raise InvalidValue(field, min(unknown), f"a route has the keys {', '.join(_KEYS)}")
+    for unknown in given.keys() - _KEYS.keys():
+        raise InvalidValue(field, unknown, f"a route has the keys {', '.join(_KEYS)}")
     # 0 and "" are what protobuf has for a field that is not given.
     fields = {_KEYS[key]: value for key, value in given.items() if value not in (None, "", 0)}
     if "destination" not in fields:

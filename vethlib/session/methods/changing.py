@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from vethlib.endfields.table import FIELDS
-from vethlib.errors import BatchError, InvalidValue, VethError, check_type
-from vethlib.linkref import Item, LinkRef, as_items, locate
+from vethlib.errors import BatchError, InvalidValue, VethError
+from vethlib.linkref import NO_ITEM, Item, LinkRef, as_items, as_list, as_list_of, locate
 from vethlib.links import (
     Address,
     IPInterface,
@@ -170,7 +170,7 @@ class ChangingSession(SessionBase):
         The links are not read. So one setting, except an MTU below 1280, takes one exchange for all links of a
         namespace, a few µs per link. Changes all it can, then raises BatchError with one error per item that failed.
         """
-        given = list(items)
+        given = as_list(items, "items", NO_ITEM)
         wanted = as_items(given)
         for name, _, _ in wanted:
             check_lookup_name(name)
@@ -233,9 +233,8 @@ class ChangingSession(SessionBase):
         name, netns, seen = locate(name, netns)
         index = seen if index is None else check_index(index)
         check_lookup_name(name)
-        addresses = list(addresses)
-        for address in addresses:
-            check_type(address, Address, "addresses", "give Addresses, as Session.addresses() returns them")
+        hint = "give Addresses, as Session.addresses() returns them"
+        addresses = as_list_of(Address, addresses, "addresses", hint)
         with self._namespaces() as namespaces:
             request = f"restore the addresses of {describe(name, netns)}"
             target = Target(namespaces(netns), name, netns, request, index)
@@ -264,7 +263,15 @@ class ChangingSession(SessionBase):
         name, netns, seen = locate(name, netns)
         index = seen if index is None else check_index(index)
         check_lookup_name(name)
-        surplus = {"routes": tuple(routes), "neighbours": tuple(neighbours)}
+        with loading:
+            from vethlib.endfields.neighbours import Neighbour
+            from vethlib.endfields.routes import Route
+
+        hint = "give what Session.fields() has returned"
+        surplus = {
+            "routes": tuple(as_list_of(Route, routes, "routes", hint)),
+            "neighbours": tuple(as_list_of(Neighbour, neighbours, "neighbours", hint)),
+        }
         with self._namespaces() as namespaces:
             target = Target(namespaces(netns), name, netns, f"change {describe(name, netns)}", index, only_if)
             remove_values(namespaces, target, surplus)
@@ -302,7 +309,7 @@ class ChangingSession(SessionBase):
 def _check_removed(addresses: Iterable[str | IPInterface | NewAddress | Address]) -> tuple[IPInterface | Address, ...]:
     """Return addresses to remove: each Address as it is, and others checked."""
     field = "remove_addresses"
-    if isinstance(addresses, str):
+    if isinstance(addresses, str) or not isinstance(addresses, Iterable):
         check_addresses(addresses, field)
     given = list(addresses)
     seen = [address for address in given if isinstance(address, Address)]

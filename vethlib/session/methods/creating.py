@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Literal
 
 from vethlib.errors import BatchError, InvalidValue
-from vethlib.linkref import LinkRef, as_items, locate
+from vethlib.linkref import NO_ITEM, LinkRef, as_items, as_list, locate
 from vethlib.links import Link, NetnsRef, Pair, Veth, check_lookup_name, check_up, check_veth, check_wait
 from vethlib.session.core.namespaces import Birth
 from vethlib.session.core.refusal import loading
@@ -79,7 +79,8 @@ class CreatingSession(SessionBase):
             raise InvalidValue("on_error", on_error, 'must be "rollback" or "continue"')
         check_up(together, "together")
         keep_going = on_error == "continue"
-        creation = self._creation(list(veths), wait, read=read, keep_going=keep_going, together=together)
+        wanted = as_list(veths, "veths", "must be a list of Veths")
+        creation = self._creation(wanted, wait, read=read, keep_going=keep_going, together=together)
         try:
             return creation.run(progress, made, before)
         except BaseException as error:
@@ -146,7 +147,7 @@ class CreatingSession(SessionBase):
         with loading:
             from vethlib.session.write.delete import Deletion
 
-        items = list(items)
+        items = as_list(items, "items", NO_ITEM)
         for name, _, _ in as_items(items):
             check_lookup_name(name)
         deletion = Deletion(self._namespaces, items, missing_ok=missing_ok, renamed_ok=renamed_ok, only_if=only_if)

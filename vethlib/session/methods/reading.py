@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from vethlib.endfields.checks import sysctls_to_read
 from vethlib.errors import LinkNotFound, NetnsNotFound, VethError
-from vethlib.linkref import Item, LinkRef, as_items, locate
+from vethlib.linkref import NO_ITEM, Item, LinkRef, as_items, as_list, locate
 from vethlib.links import FURTHER, Address, Link, NetnsRef, Stats, check_lookup_name, describe
 from vethlib.session.core.ipv6 import IPv6Settings, read_settings
 from vethlib.session.core.refusal import loading
@@ -68,7 +68,7 @@ class ReadingSession(SessionBase):
         With addresses=False, addresses are not read, which takes less than half the time; ``Link.addresses`` is empty
         then. Raises LinkNotFound or NetnsNotFound for the first missing link, which is the ``item`` of the error.
         """
-        given = list(items)
+        given = as_list(items, "items", NO_ITEM)
         wanted = as_items(given)
         for name, _, _ in wanted:
             check_lookup_name(name)
@@ -165,7 +165,7 @@ class ReadingSession(SessionBase):
         with loading:
             from vethlib.session.read.counting import count_many  # for few callers
 
-        given = list(items)
+        given = as_list(items, "items", NO_ITEM)
         wanted = as_items(given)
         for name, _, _ in wanted:
             check_lookup_name(name)

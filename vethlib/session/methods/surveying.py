@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable
 from typing import TYPE_CHECKING, Any
 
 from vethlib.errors import VethError
-from vethlib.linkref import as_indexed, as_key, check_refs
+from vethlib.linkref import as_indexed, as_key, as_list, check_refs
 from vethlib.links import Dependents, End, Link, NetnsRef
 from vethlib.session.core.refusal import loading
 
@@ -67,7 +67,7 @@ class SurveyingSession(SessionBase):
         with loading:
             from vethlib.session.read.survey import inspect  # as above
 
-        keys = map(as_key, links)
+        keys = map(as_key, as_list(links, "links", "must be a list of links"))
         return inspect(self._namespaces, keys, check_refs(refs), ends_at_home=ends_at_home, may_be_closed=may_be_closed)
 
     def fields_many(self, asked: Iterable[Asked]) -> list[dict[str, Any] | VethError | None]:
@@ -76,9 +76,9 @@ class SurveyingSession(SessionBase):
         An error that concerns some links is returned for these; None for a link that is missing.
         """
         with loading:
-            from vethlib.session.read.further import read_further_of  # for an agent
+            from vethlib.session.read.further import NO_QUESTION, as_asked, read_further_of  # for an agent
 
-        return read_further_of(self._namespaces, asked)
+        return read_further_of(self._namespaces, map(as_asked, as_list(asked, "asked", NO_QUESTION)))
 
     def stats_in(self, refs: Iterable[str]) -> dict[str, list[Sample] | VethError]:
         """Return the counters of all links in many namespaces, by reference.
@@ -100,7 +100,8 @@ class SurveyingSession(SessionBase):
         with loading:
             from vethlib.session.read.dependents import read_dependents  # for few callers
 
-        return read_dependents(self._namespaces, map(as_indexed, links))
+        indexed = map(as_indexed, as_list(links, "links", "must be a list of links"))
+        return read_dependents(self._namespaces, indexed)
 
     def borne(self, links: Iterable[tuple[NetnsRef, int] | Link]) -> list[Dependents]:
         """Return what :meth:`dependents` returns, which is the present name of this method."""

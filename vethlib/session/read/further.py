@@ -6,18 +6,19 @@ import errno
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from socket import AF_INET, AF_INET6
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from vethlib._nl.dependents.neighbour import dump_neighbours, parse_neighbour
 from vethlib._nl.dependents.route import dump_routes_over, parse_route
 from vethlib._nl.link import LinkMessage, get_link, numbers_of, parse_link
 from vethlib._nl.torn import read as repeat_if_torn
 from vethlib.endfields import neighbours
-from vethlib.endfields.checks import GsoMaxSize, MasterName
+from vethlib.endfields.checks import GsoMaxSize, MasterName, Sysctl, sysctls_to_read
 from vethlib.endfields.neighbours import Neighbour, check_neighbours, neighbour_of
 from vethlib.endfields.routes import PROTO, Route, in_order, route_of
-from vethlib.endfields.table import FIELDS, MASTER, NEIGHBOURS, ROUTES
-from vethlib.errors import VethError, is_exhaustion
+from vethlib.endfields.table import FIELDS, MASTER, NEIGHBOURS, ROUTES, SYSCTLS
+from vethlib.errors import InvalidValue, VethError, is_exhaustion
+from vethlib.linkref import as_indexed, as_list_of
 from vethlib.links import NetnsRef
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
 from vethlib.session.core.refusal import refusal
@@ -26,7 +27,7 @@ from vethlib.session.core.slabs import by_reference, slabs
 
 from .target import read_body
 
-__all__ = ["Asked", "read_further", "read_further_of"]
+__all__ = ["NO_QUESTION", "Asked", "as_asked", "read_further", "read_further_of"]
 
 Asked: TypeAlias = tuple[NetnsRef, int, Mapping[str, Any]]
 """A link, by namespace reference and ifindex, and the fields to read; of `sysctls`, those that are given."""
@@ -117,6 +118,26 @@ def read_neighbours(
     return check_neighbours(
         each for each in found if each is not None and (each.proto == neighbours.PROTO or each.address in addresses)
     )
+
+
+NO_QUESTION: Final = 'give (reference, ifindex, fields to read), as in ("ns1", 7, {"routes": ()})'
+
+
+def as_asked(item: object) -> Asked:
+    """Return a question with its sysctls as they are read. Raises InvalidValue."""
+    if not isinstance(item, tuple | list) or len(item) != 3 or not isinstance(item[2], Mapping):
+        raise InvalidValue("asked", item, NO_QUESTION)
+    ref, index = as_indexed(tuple(item[:2]))
+    wanted: dict[str, Any] = dict(item[2])
+    for name in wanted.keys() - FIELDS.keys():
+        raise InvalidValue("asked", name, f"the fields to read are {', '.join(FIELDS)}")
+    settings = wanted.get(SYSCTLS, ())
+    if not isinstance(settings, tuple) or not all(isinstance(each, Sysctl) for each in settings):
+        wanted[SYSCTLS] = sysctls_to_read(settings)
+    if NEIGHBOURS in wanted:
+        hint = "give Neighbours, whose addresses are read whoever added them"
+        wanted[NEIGHBOURS] = as_list_of(Neighbour, wanted[NEIGHBOURS], NEIGHBOURS, hint)
+    return ref, index, wanted
 
 
 def read_further_of(
