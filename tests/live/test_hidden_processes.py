@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from tests.witness import names
 from vethlib import NetnsNotFound, NotPermitted, Session, ns
 from vethlib.agent import Namespace
 from vethlib.agent.reconcile.configurator import Configurator
-from vethlib.follow import Follower, processes
+from vethlib.follow import Follower, ResolverDown, processes
+from vethlib.follow.docker.engine import _check_peer
 from vethlib.ns.syscalls import CLONE_NEWNS, MS_PRIVATE, MS_REC, mount, unshare
 
 pytestmark = [
@@ -119,3 +121,28 @@ def test_without_a_descriptor_a_hidden_process_has_not_ended(
             assert follower.gone(ref) == ""
 
     where_others_are_hidden(follow)
+
+
+def test_an_engine_that_proc_hides_is_not_in_another_pid_namespace(tmp_path: Path) -> None:
+    path = str(tmp_path / "engine.sock")
+    script = """
+import socket, sys
+listening = socket.socket(socket.AF_UNIX)
+listening.bind(sys.argv[1])
+listening.listen()
+print(flush=True)
+input()
+"""
+    command = [sys.executable, "-c", script, path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as listening:
+        assert listening.stdout is not None
+        listening.stdout.readline()
+
+        def look() -> None:
+            with raises(ResolverDown, code="not-permitted") as caught:
+                _check_peer(path)
+            assert "hidepid" in str(caught.value)
+            assert str(listening.pid) in str(caught.value)
+
+        where_others_are_hidden(look)
+        listening.kill()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from vethlib.errors import InvalidValue, errno_text
 from vethlib.follow.resolver import ResolverDown
+from vethlib.ns.opening import hidden_process
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -128,6 +129,12 @@ def _check_peer(path: str) -> None:
         pid, _, _ = _ucred.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _ucred.size))
     if pid and _levels(pid) == 1:
         return
+    if pid and hidden_process(f"/proc/{pid}"):
+        raise ResolverDown(
+            f"the Docker Engine at {path} cannot be used, because /proc hides process {pid}, which listens there "
+            "(mount option hidepid): run as root, or with CAP_SYS_PTRACE",
+            code="not-permitted",
+        )
     if pid and not os.path.exists(f"/proc/{pid}"):
         reason = f"process {pid}, which listens there, is not in /proc"
     else:
