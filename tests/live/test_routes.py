@@ -10,7 +10,7 @@ import pytest
 from tests.live.applying import applied, interface, planned
 from tests.live.configuring import without_detection
 from tests.witness import ip, names, seen
-from vethlib import End, InvalidValue, LinkExists, NetlinkError, Route, Session, Veth
+from vethlib import End, InvalidValue, LinkExists, Neighbour, NetlinkError, Route, Session, Veth
 from vethlib.agent import inverse
 from vethlib.agent.host.execution import execute
 from vethlib.agent.host.observation import observe
@@ -320,3 +320,25 @@ def test_what_was_tried_with_routes_is_undone(session: Session, blue: str, tried
     undo = inverse(done, before, look(), look())
     assert execute(session, undo.plan).errors == []
     assert routes() == words(ROUTES)
+
+
+@pytest.mark.parametrize("count", [3, 40])
+def test_the_fields_of_many_links_are_those_of_each(session: Session, blue: str, count: int) -> None:
+    ends = [
+        End(
+            f"r{n}",
+            blue,
+            up=True,
+            addresses=[f"10.{n}.0.1/24"],
+            routes=[Route(f"11.{n}.0.0/16"), Route(f"12.{n}.0.0/16", via=f"10.{n}.0.2")],
+            neighbours=[Neighbour(f"10.{n}.0.9", "02:00:00:00:00:09")],
+        )
+        for n in range(count)
+    ]
+    pairs = session.create_many([Veth(end, End(f"s{n}", up=True)) for n, end in enumerate(ends)])
+    ip("route", "add", "13.0.0.0/8", "dev", "r1", netns=blue)
+    ip("neighbour", "add", "10.1.0.8", "lladdr", "02:00:00:00:00:08", "dev", "r1", netns=blue)
+    asked = [(f"netns:{blue}", pair.a.index, {"routes": (), "neighbours": ()}) for pair in pairs]
+    read = session.fields_many([*asked, (f"netns:{blue}", 9999, {"routes": ()})])
+    assert read[:-1] == [{"routes": end.routes, "neighbours": end.neighbours} for end in ends]
+    assert read[-1] is None

@@ -237,6 +237,16 @@ def test_a_pair_that_is_tried_elsewhere_goes_back_to_where_it_was(
     assert without_indexes(host_state()) == without_indexes(before)
 
 
+@pytest.mark.parametrize("netns", ["", "ns1"])
+def test_routes_of_a_deleted_pair_come_back_with_it(vethctl: Vethctl, write: Write, netns: str) -> None:
+    fields = {"ip_addresses": ["10.0.0.1/24"], "routes": [{"dst": "10.9.0.0/24"}]}
+    vethctl("apply", write(value("one", "two", netns, **fields), value("two", "one", netns)))
+    before = ip("route", "show", "proto", "118", netns=netns)
+    assert [route["dst"] for route in before] == ["10.9.0.0/24"]
+    assert vethctl("apply", write(), "--prune", "--try", "50ms").code == 4
+    assert ip("route", "show", "proto", "118", netns=netns) == before
+
+
 def test_a_pair_that_is_not_found_any_more_is_reported(
     during: Callable[..., Said], write: Write, home: ns.Netns
 ) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 
 from vethlib import ns
-from vethlib.agent.config.mark import read_alias
+from vethlib.agent.config.mark import Mark, read_alias
 from vethlib.agent.config.model import Interface
 from vethlib.agent.planning.observed import NetnsId, Observed, SeenLink, SeenNetns
 from vethlib.agent.reasons import ReasonCode, of_error
@@ -35,6 +35,7 @@ def observe(
     may_be_closed: bool = False,
     fingerprints: bool = False,
     interfaces: Iterable[Interface] = (),
+    records: RecordFile | None = None,
 ) -> Observed:
     """Return what is in the namespaces of `refs`, in the home namespace, and in every named namespace.
 
@@ -44,7 +45,8 @@ def observe(
     `gone` are references that lead nowhere, whatever the host shows, each with the reason: an agent knows that the
     processes that they meant have ended.
 
-    With `fingerprints`, the result has them. The further fields that `interfaces` have are read from their links.
+    With `fingerprints`, the result has them. The further fields that `interfaces` have are read from their links, and
+    so are those of other links whose marks list such fields: with `records`, only if that label built them.
 
     Raises NetlinkError if the home namespace cannot be read, and NotPermitted if no namespace of `refs` may be entered,
     unless they `may_be_closed`.
@@ -52,7 +54,7 @@ def observe(
     asked, existing, others = _places(refs, gone)
     closed = existing | others if may_be_closed else others
     survey = session.survey([*existing, *others], may_be_closed=closed, fingerprints=fingerprints)
-    return _with_further(session, _observed(session, asked, survey, create_missing, gone), interfaces)
+    return _with_further(session, _observed(session, asked, survey, create_missing, gone), interfaces, records)
 
 
 def fingerprints(session: Session, refs: Iterable[str], gone: Mapping[str, str]) -> object:
@@ -78,13 +80,14 @@ def look_at(
     gone: Mapping[str, str],
     create_missing: bool,
     interfaces: Iterable[Interface] = (),
+    records: RecordFile | None = None,
 ) -> Observed:
     """Observe single links, each (reference, name or ifindex), as :func:`observe` does. Missing links are left out."""
     asked = dict.fromkeys(["", *refs])
     existing = [ref for ref in asked if ref not in gone]
     links = [(ref, link) for ref, link in links if ref not in gone]
     survey = session.inspect(links, existing, ends_at_home=True, may_be_closed=set(existing))
-    return _with_further(session, _observed(session, asked, survey, create_missing, gone), interfaces)
+    return _with_further(session, _observed(session, asked, survey, create_missing, gone), interfaces, records)
 
 
 def observe_all(
@@ -98,7 +101,7 @@ def observe_all(
     """Observe as :func:`observe` does, and find the recorded pairs as well."""
     records.refresh()
     refs = [*refs, *find_recorded(records).values()]
-    observed = observe(session, refs, create_missing=create_missing, interfaces=interfaces)
+    observed = observe(session, refs, create_missing=create_missing, interfaces=interfaces, records=records)
     return attributed(observed, records.record)
 
 
@@ -135,14 +138,18 @@ def _observed(
     return Observed(netns, links, cookies, survey.fingerprints)
 
 
-def _with_further(session: Session, observed: Observed, interfaces: Iterable[Interface]) -> Observed:
+def _with_further(
+    session: Session, observed: Observed, interfaces: Iterable[Interface], records: RecordFile | None
+) -> Observed:
     """Read the fields that few interfaces have, of those links that may be theirs: by name, or by the name in the mark.
 
     Where they cannot be read, they are missing, and setting them reports the reason.
     """
     by_place: dict[tuple[NetnsId | None, str], Interface] = {}
     by_name: dict[str, Interface] = {}
+    configured: set[str] = set()
     for interface in interfaces:
+        configured.add(interface.name)
         if interface.further:
             by_name[interface.name] = interface
             by_place[observed.netns[interface.namespace.ref].place, interface.kernel_name] = interface
@@ -150,6 +157,8 @@ def _with_further(session: Session, observed: Observed, interfaces: Iterable[Int
     for number, seen in enumerate(observed.links):
         alias = seen.link.alias
         mark = read_alias(alias) if by_name or " more" in alias else None
+        if mark is not None and not _may_be_owned(seen, mark, observed.home, configured, records):
+            mark = None
         owner = by_place.get((seen.place, seen.link.name)) or (by_name.get(mark.name) if mark is not None else None)
         if mark is not None and mark.more:
             # It has or had such fields: they may have to be removed, or to be restored if its deletion is undone.
@@ -164,6 +173,19 @@ def _with_further(session: Session, observed: Observed, interfaces: Iterable[Int
         if isinstance(values, dict):
             links[number] = replace(links[number], further=values)
     return replace(observed, links=links)
+
+
+def _may_be_owned(
+    seen: SeenLink, mark: Mark, home: NetnsId | None, configured: Container[str], records: RecordFile | None
+) -> bool:
+    """Return whether a link with this mark may be an agent's: a tenant can write any mark into its namespace."""
+    if seen.link.kind != "veth":
+        return False
+    if records is None:
+        return True
+    if mark.label != records.label:
+        return False
+    return seen.place == home or mark.name in configured or any(records.record.of(mark.name))
 
 
 def _is_free(ref: str) -> bool:

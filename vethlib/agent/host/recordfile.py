@@ -63,6 +63,11 @@ class RecordFile(Closing):
         self.record = PairRecord()
         self.refresh()
 
+    @property
+    def label(self) -> str:
+        """The label of the agent whose pairs it has."""
+        return self._label
+
     def close(self) -> None:
         """Close the directory. Closing twice is harmless."""
         if self._at is not None:

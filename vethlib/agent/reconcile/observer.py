@@ -90,6 +90,7 @@ class HostObserver:
             gone=self._gone(refs),
             create_missing=self.creatable.create_missing,
             interfaces=desired.among(names).values(),
+            records=self._records,
         )
         self.missing = {
             end for end, ref in recorded.items() if end not in observed.by_index and not _is_unknown(observed, ref)
@@ -147,6 +148,7 @@ class HostObserver:
             may_be_closed=True,
             fingerprints=True,
             interfaces=desired.interfaces.values(),
+            records=self._records,
         )
         self.missing = ends_missing(self._records, observed, recorded)
         self.creatable.start(desired.refs, observed)

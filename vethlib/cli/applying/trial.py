@@ -173,7 +173,8 @@ class _Undoing:
         self._interfaces = desired.interfaces
 
     def observe(self) -> Observed:
-        observed = observe(self._session, self.refs, interfaces=self._interfaces.values())
+        interfaces = self._interfaces.values()
+        observed = observe(self._session, self.refs, interfaces=interfaces, records=self._records)
         return attributed(observed, self._records.record)
 
     def undo(self, tried: Tried) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from socket import AF_INET, AF_INET6
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 from vethlib._nl.dependents.neighbour import dump_neighbours, parse_neighbour
 from vethlib._nl.dependents.route import dump_routes_over, parse_route
@@ -29,6 +29,10 @@ from .target import read_body
 
 __all__ = ["NO_QUESTION", "Asked", "as_asked", "read_further", "read_further_of"]
 
+T = TypeVar("T")
+
+_FEW: Final = 16  # links of a namespace whose routes and neighbours are requested individually
+
 Asked: TypeAlias = tuple[NetnsRef, int, Mapping[str, Any]]
 """A link, by namespace reference and ifindex, and the fields to read; of `sysctls`, those that are given."""
 
@@ -48,7 +52,11 @@ def _itself(body: bytes) -> tuple[LinkMessage, bytes]:
 
 
 def _values(
-    namespaces: Namespaces, place: OpenNetns, read: tuple[LinkMessage, bytes], wanted: Mapping[str, Any]
+    namespaces: Namespaces,
+    place: OpenNetns,
+    read: tuple[LinkMessage, bytes],
+    wanted: Mapping[str, Any],
+    tables: _Tables | None = None,
 ) -> dict[str, Any]:
     link, body = read
     fields = [FIELDS[name] for name in wanted]
@@ -66,9 +74,14 @@ def _values(
         elif field.direct:
             values[field.name] = read_setting(namespaces, place, link.name, field.name, wanted[field.name])
         elif field.name == ROUTES:
-            values[ROUTES] = read_routes(namespaces, place, link.ifindex)
+            values[ROUTES] = tables.routes(link.ifindex) if tables else read_routes(namespaces, place, link.ifindex)
         elif field.name == NEIGHBOURS:
-            values[NEIGHBOURS] = read_neighbours(namespaces, place, link.ifindex, wanted[NEIGHBOURS])
+            given = wanted[NEIGHBOURS]
+            values[NEIGHBOURS] = (
+                tables.neighbours(link.ifindex, given)
+                if tables
+                else read_neighbours(namespaces, place, link.ifindex, given)
+            )
     return values
 
 
@@ -82,9 +95,41 @@ def _master(namespaces: Namespaces, place: OpenNetns, index: int) -> MasterName:
     return MasterName("")
 
 
+class _Tables:
+    """The routes and permanent neighbours of one namespace, each read once for all its links, when they are needed."""
+
+    def __init__(self, namespaces: Namespaces, place: OpenNetns) -> None:
+        self._namespaces, self._place = namespaces, place
+        self._routes: dict[int, list[Route]] | None = None
+        self._neighbours: dict[int, list[Neighbour]] | None = None
+
+    def routes(self, index: int) -> tuple[Route, ...]:
+        """Return the routes of ours over a link, sorted. Raises NetlinkError."""
+        if self._routes is None:
+            self._routes = _by_link(_routes(self._namespaces, self._place))
+        return in_order(self._routes.get(index, ()))
+
+    def neighbours(self, index: int, wanted: Iterable[Neighbour]) -> tuple[Neighbour, ...]:
+        """Return the neighbours of a link as :func:`read_neighbours` does."""
+        if self._neighbours is None:
+            self._neighbours = _by_link(_neighbours(self._namespaces, self._place))
+        return _ours(self._neighbours.get(index, ()), wanted)
+
+
+def _by_link(values: Iterable[tuple[int, T]]) -> dict[int, list[T]]:
+    table: dict[int, list[T]] = {}
+    for index, value in values:
+        table.setdefault(index, []).append(value)
+    return table
+
+
 def read_routes(namespaces: Namespaces, place: OpenNetns, index: int) -> tuple[Route, ...]:
     """Return the routes of ours over a link, sorted. Raises NetlinkError."""
-    found = []
+    return in_order(route for over, route in _routes(namespaces, place, index) if over == index)
+
+
+def _routes(namespaces: Namespaces, place: OpenNetns, index: int = 0) -> Iterator[tuple[int, Route]]:
+    """Yield the routes of ours over link `index`, or over all links, each with the ifindex of its link."""
     for family in (AF_INET, AF_INET6):
         request = partial(namespaces.dump, place, dump_routes_over(family, index, PROTO), parse_route, 1)
         outcome = repeat_if_torn(request, patience=namespaces.patience)
@@ -92,14 +137,13 @@ def read_routes(namespaces: Namespaces, place: OpenNetns, index: int) -> tuple[R
             continue  # a kernel without IPv6
         if outcome.errno:
             raise refusal(outcome, "list the routes", place.ref)
+        version = 4 if family == AF_INET else 6
         # Kernels before 4.20 do not filter, and those without IPv6 answer with the routes of IPv4 once more.
-        found += [
-            route
-            for message in outcome.bodies
-            if message.family == family and message.protocol == PROTO and message.ifindex == index
-            if (route := route_of(message, 4 if family == AF_INET else 6)) is not None
-        ]
-    return in_order(found)
+        for message in outcome.bodies:
+            if message.family == family and message.protocol == PROTO:
+                route = route_of(message, version)
+                if route is not None:
+                    yield message.ifindex, route
 
 
 def read_neighbours(
@@ -109,15 +153,23 @@ def read_neighbours(
 
     Raises NetlinkError.
     """
+    return _ours((each for over, each in _neighbours(namespaces, place, index) if over == index), wanted)
+
+
+def _neighbours(namespaces: Namespaces, place: OpenNetns, index: int = 0) -> Iterator[tuple[int, Neighbour]]:
+    """Yield the permanent neighbours over link `index`, or over all links, each with the ifindex of its link."""
     request = partial(namespaces.dump, place, dump_neighbours(index), parse_neighbour, 1)
     outcome = repeat_if_torn(request, patience=namespaces.patience)
     if outcome.errno and outcome.errno != errno.ENODEV:
         raise refusal(outcome, "list the neighbours", place.ref)
+    for message in outcome.bodies:
+        if (neighbour := neighbour_of(message)) is not None:
+            yield message.ifindex, neighbour
+
+
+def _ours(found: Iterable[Neighbour], wanted: Iterable[Neighbour]) -> tuple[Neighbour, ...]:
     addresses = {each.address for each in wanted}
-    found = [neighbour_of(message) for message in outcome.bodies if message.ifindex == index]
-    return check_neighbours(
-        each for each in found if each is not None and (each.proto == neighbours.PROTO or each.address in addresses)
-    )
+    return check_neighbours(each for each in found if each.proto == neighbours.PROTO or each.address in addresses)
 
 
 NO_QUESTION: Final = 'give (reference, ifindex, fields to read), as in ("ns1", 7, {"routes": ()})'
@@ -165,12 +217,14 @@ def _read_in(
     numbers: Sequence[int],
     results: list[dict[str, Any] | VethError | None],
 ) -> None:
+    # The kernel goes through all routes of the namespace for each link.
+    tables = _Tables(namespaces, place) if len(numbers) > _FEW else None
     outcomes = namespaces.ask_all(place, [get_link(asked[number][1]) for number in numbers])
     for number, outcome in zip(numbers, outcomes, strict=True):
         _, index, wanted = asked[number]
         try:
             if not outcome.errno:
-                results[number] = _values(namespaces, place, read_body(place, outcome, _itself), wanted)
+                results[number] = _values(namespaces, place, read_body(place, outcome, _itself), wanted, tables)
             elif outcome.errno != errno.ENODEV:
                 results[number] = refusal(outcome, f"read the link {index}", place.ref)
         except VethError as error:
