@@ -223,3 +223,36 @@ def test_a_link_that_is_not_to_be_attached_any_more_is_detached(configurator: Co
     until(configurator, configured(configurator, "a", "b"))
     put(configurator, *ends(""))
     until(configurator, lambda: master() == "")
+
+
+def test_an_agent_and_a_session_take_the_alternative_name_of_a_master(session: Session, blue: str) -> None:
+    ip("link", "property", "add", "dev", "br1", "altname", "lan", netns="blue")
+    applied(session, *ends("lan"))
+    assert master() == "br1"
+    desired = ends("lan")
+    assert planned(session, *desired).operations == ()
+    applied(session, *ends("br0"))
+
+    def look() -> Any:
+        return observe(session, ["netns:blue"], interfaces=desired)
+
+    first = look()
+    undo = inverse(execute(session, planned(session, *desired)).done, first, look(), look())
+    assert master() == "br1"
+    assert execute(session, undo.plan).errors == []
+    assert (undo.left, master()) == ((), "br0")
+    session.set("a", "blue", master="lan")
+    assert master() == "br1"
+
+
+def test_an_interface_waits_for_the_alternative_name_of_its_master(configurator: Configurator) -> None:
+    put(configurator, *ends("lan"))
+    waiting = dict.fromkeys(("a", "b"), "PENDING: master-not-found(lan)")
+    until(configurator, lambda: states(configurator) == waiting)
+    ip("link", "property", "add", "dev", "br1", "altname", "lan", netns="blue")
+    until(configurator, configured(configurator, "a", "b"))
+    assert master() == "br1"
+    ip("link", "set", "dev", "a", "master", "br0", netns="blue")
+    until(configurator, lambda: master() == "br1")
+    ip("link", "property", "del", "dev", "br1", "altname", "lan", netns="blue")
+    until(configurator, lambda: states(configurator)["a"] == "PENDING: master-not-found(lan)")

@@ -241,17 +241,26 @@ def check_altnames(names: Iterable[str], field: str = "altnames") -> tuple[str, 
 
 
 class MasterName(str):
-    """The name of the bridge or VRF that a link belongs to ("": none), and its ifindex if it was looked up."""
+    """The name of the bridge or VRF that a link belongs to ("": none), its ifindex and its alternative names.
 
-    __slots__ = ("ifindex",)
+    Only what was looked up has these.
+    """
+
+    __slots__ = ("altnames", "ifindex")
 
     ifindex: int
+    altnames: tuple[str, ...]
 
-    def __new__(cls, name: str, ifindex: int = 0) -> MasterName:
+    def __new__(cls, name: str, ifindex: int = 0, altnames: tuple[str, ...] = ()) -> MasterName:
         """Create it; `ifindex` is 0 for none, and as long as it was not looked up."""
         master = super().__new__(cls, name)
-        master.ifindex = ifindex
+        master.ifindex, master.altnames = ifindex, altnames
         return master
+
+
+def is_master(present: str | None, name: str) -> bool:
+    """Return whether a link whose master is `present` has the one of this name, or of this alternative name."""
+    return present == name or name in getattr(present, "altnames", ())
 
 
 def check_master(name: str, field: str = "master") -> str:

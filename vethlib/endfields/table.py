@@ -46,6 +46,7 @@ from .checks import (
     check_mtu,
     check_sysctls,
     check_txqlen,
+    is_master,
     sysctls_target,
 )
 
@@ -177,6 +178,10 @@ def _change_master(index: int, present: Any, wanted: Any) -> Iterator[Step]:
         yield Step(what, set_master(index, wanted.ifindex), (set_master(index, before),))
 
 
+def _target_master(present: str | None, wanted: str) -> str | None:
+    return present if is_master(present, wanted) else wanted
+
+
 def _change_altnames(index: int, present: Sequence[str], wanted: Sequence[str]) -> Iterator[Step]:
     there, kept = set(present), set(wanted)
     for name in [*present, *wanted]:
@@ -261,7 +266,16 @@ FIELDS: Final = {
             target=_with_foreign,
         ),
         # A link that joins a VRF loses its IPv6 addresses (addrconf_notify, NETDEV_CHANGEUPPER).
-        Field(MASTER, check_master, number=IFLA_MASTER, several=_change_master, early=True, none="", announced=True),
+        Field(
+            MASTER,
+            check_master,
+            number=IFLA_MASTER,
+            several=_change_master,
+            target=_target_master,
+            early=True,
+            none="",
+            announced=True,
+        ),
         Field(SYSCTLS, check_sysctls, target=sysctls_target, direct=True),
         Field(OFFLOAD, _check_offload, target=_offload_target, direct=True, announced=True),
         Field(

@@ -35,8 +35,9 @@ from vethlib.addresses import Identity
 from vethlib.agent.config.mark import ADDRESS_PROTO, Mark, read_alias
 from vethlib.agent.config.model import IPV6_MIN_MTU, Interface
 from vethlib.agent.config.namespace import Namespace
+from vethlib.endfields.checks import is_master
 from vethlib.endfields.newaddress import as_given
-from vethlib.endfields.table import ALTNAMES, FIELDS
+from vethlib.endfields.table import ALTNAMES, FIELDS, MASTER
 from vethlib.errors import InvalidValue
 from vethlib.links import Address, End, Veth, describe
 
@@ -409,7 +410,12 @@ def _interface(seen: SeenLink, mark: Mark, peer: Mark, end: End) -> Interface:
 
 
 def _is_same_value(name: str, one: object, other: object) -> bool:
-    """Return whether two values of a field mean the same: alternative names have the order in which they were added."""
+    """Return whether two values of a field mean the same: alternative names have the order in which they were added.
+
+    A master may be meant by an alternative name.
+    """
     if name == ALTNAMES and isinstance(one, tuple) and isinstance(other, tuple):
         return set(one) == set(other)
+    if name == MASTER and isinstance(one, str) and isinstance(other, str):
+        return is_master(one, other) or is_master(other, one)
     return one == other

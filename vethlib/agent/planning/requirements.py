@@ -58,8 +58,7 @@ def missing_master(end: DesiredEnd, observed: Observed) -> Reason | None:
     master = end.interface.master
     if not master or end.place is None:
         return None
-    seen = observed.by_name.get((end.place, master))
-    return None if seen is not None and seen.link.name == master else master_not_found(str(end), master)
+    return None if (end.place, master) in observed.by_name else master_not_found(str(end), master)
 
 
 def unmet(

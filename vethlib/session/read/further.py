@@ -89,7 +89,8 @@ def _master(namespaces: Namespaces, place: OpenNetns, index: int) -> MasterName:
     if index:
         (outcome,) = namespaces.ask_all(place, [get_link(index)])
         if not outcome.errno:
-            return MasterName(read_body(place, outcome, parse_link).name, index)
+            master = read_body(place, outcome, parse_link)
+            return MasterName(master.name, index, master.altnames)
         if outcome.errno != errno.ENODEV:  # otherwise it has just been deleted
             raise refusal(outcome, f"read the link {index}", place.ref)
     return MasterName("")
