@@ -397,12 +397,36 @@ def test_delete_does_all_it_can_and_names_what_it_could_not(vethctl: Vethctl, bl
     said = vethctl("delete", "nope", "a", "lo", "x@nowhere", "--json")
     assert said.code == 2
     assert [one["code"] for one in said.errors] == ["link-not-found", "not-supported", "netns-not-found"]
+    assert said.json == [{"netns": "", "name": "a"}]
     assert names() == set()
+    vethctl("create", "a", "b@blue")
+    said = vethctl("delete", "nope", "b@blue")
+    assert (said.code, said.out) == (2, "- 'b' in netns:blue\n")
+
+
+@pytest.mark.parametrize(
+    ("given", "listed"),
+    [
+        (["a", "a"], [("", "a")]),
+        (["a", "b@blue"], [("", "a"), ("netns:blue", "b")]),
+        (["other", "a"], [("", "other")]),
+        (["b@blue", "b@netns:blue", "zz", "yy@blue", "x@nowhere"], [("netns:blue", "b")]),
+        (["zz"], []),
+    ],
+)
+def test_delete_lists_the_links_that_it_has_deleted_each_once(
+    vethctl: Vethctl, blue: str, given: list[str], listed: list[tuple[str, str]]
+) -> None:
+    ip("link", "add", "name", "a", "type", "veth", "peer", "name", "b", "netns", "blue")
+    ip("link", "property", "add", "dev", "a", "altname", "other")
+    said = vethctl("delete", *given, "--missing-ok", "--json")
+    assert (said.code, [(one["netns"], one["name"]) for one in said.json]) == (0, listed)
+    assert bool(names() | names("blue")) is not bool(listed)
 
 
 def test_delete_with_missing_ok_is_content_with_what_is_not_there(vethctl: Vethctl) -> None:
     said = vethctl("delete", "nope", "x@nowhere", "--missing-ok", "--json")
-    assert (said.code, said.json) == (0, [{"netns": "", "name": "nope"}, {"netns": "netns:nowhere", "name": "x"}])
+    assert (said.code, said.json) == (0, [])
 
 
 def test_stats_shows_counters(vethctl: Vethctl, blue: str) -> None:
@@ -443,9 +467,13 @@ def test_netns_does_all_it_can_and_names_what_it_could_not(vethctl: Vethctl) -> 
     said = vethctl("netns", "add", "n1", "n1", "a/b", "n2", "--json")
     assert said.code == 2
     assert [one["code"] for one in said.errors] == ["netns-exists", "invalid-value"]
+    assert said.json == [{"name": "n1"}, {"name": "n2"}]
     assert ns.names() == ["n1", "n2"]
-    assert vethctl("netns", "del", "n3", "n1", "n2", "--json").error["code"] == "netns-not-found"
+    said = vethctl("netns", "del", "n3", "n1", "n2", "--json")
+    assert (said.code, said.error["code"], said.json) == (2, "netns-not-found", [{"name": "n1"}, {"name": "n2"}])
     assert ns.names() == []
+    assert vethctl("netns", "add", "a/b", "n1").out == "+ n1\n"
+    assert vethctl("netns", "del", "n1", "n1").out == "- n1\n"
 
 
 @pytest.mark.parametrize("argv", [["list", "n1"], ["add"], ["del"], ["drop", "n1"]])

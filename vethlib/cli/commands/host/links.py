@@ -7,13 +7,14 @@ from typing import Any
 
 from vethlib.cli.arguments.references import parse_link, parse_netns
 from vethlib.cli.host.view import View
-from vethlib.cli.term.exits import DONE
+from vethlib.cli.term.exits import DONE, report
 from vethlib.cli.term.output import Output
 from vethlib.cli.term.progress import Progress
 from vethlib.cli.term.text import paint
-from vethlib.errors import InvalidValue
+from vethlib.errors import BatchError, InvalidValue
 from vethlib.links import End, Link, Veth, check_name, describe
 from vethlib.session import Session
+from vethlib.session.core.namespaces import Birth
 
 __all__ = ["create", "delete", "move", "set_link"]
 
@@ -117,12 +118,31 @@ def _changed(session: Session, link: Link, ref: str, request: str, output: Outpu
 
 
 def delete(args: Namespace, output: Output) -> int:
-    """Delete pairs."""
-    items = [parse_link(text) for text in args.links]
+    """Delete pairs, and show those links that were there, also if others could not be deleted."""
+    items = list(dict.fromkeys(parse_link(text) for text in args.links))
+    existed: dict[tuple[str, str], tuple[object, int]] = {}
+    failure: BatchError | None = None
+
+    def note(item: Any, link: Link, birth: Birth) -> bool:
+        existed[item] = birth, link.index
+        return True
+
     with Session() as session, Progress() as progress:
-        session.delete_many(
-            items, missing_ok=args.missing_ok, progress=lambda done, total: progress("delete", done, total)
-        )
+        try:
+            session.delete_many(
+                items,
+                missing_ok=args.missing_ok,
+                only_if=note,
+                progress=lambda done, total: progress("delete", done, total),
+            )
+        except BatchError as error:
+            failure = error
+    failed = {each.item for each in failure.exceptions} if failure is not None else set()
+    # A link that is given by two names is shown once.
+    deleted = {existed[item]: item for item in reversed(items) if item in existed and item not in failed}
+    shown = sorted(deleted.values(), key=items.index)
     if output.as_json:
-        output.json([{"netns": ref, "name": name} for name, ref in items])
-    return DONE
+        output.json([{"netns": ref, "name": name} for name, ref in shown])
+    elif failure is not None:
+        output.lines(f"{paint('-', 'bad')} {describe(name, ref)}" for name, ref in shown)
+    return DONE if failure is None else report(output, failure)

@@ -13,10 +13,10 @@ from functools import partial
 from vethlib import ns
 from vethlib.cli.arguments.parser import UsageError
 from vethlib.cli.arguments.references import parse_netns
-from vethlib.cli.term.exits import DONE
+from vethlib.cli.term.exits import DONE, report
 from vethlib.cli.term.output import Output
-from vethlib.cli.term.text import natural
-from vethlib.errors import BatchError, VethError, errno_text
+from vethlib.cli.term.text import natural, paint
+from vethlib.errors import VethError, errno_text
 from vethlib.ns import Netns
 from vethlib.ns.programs.running import become
 
@@ -35,15 +35,24 @@ def netns(args: Namespace, output: Output) -> int:
         raise UsageError(wrong, field="NAME", hint=_USAGE)
     if args.up and args.action != "add":
         raise UsageError("--up needs add", field="--up", hint="usage: vethctl netns add --up NAME…")
-    names = sorted(ns.names(), key=natural)
-    if args.action != "list":
-        names = _each(args.names, partial(_add, up=args.up) if args.action == "add" else ns.remove)
+    if args.action == "list":
+        _show(output, sorted(ns.names(), key=natural))
+        return DONE
+    adds = args.action == "add"
+    done, errors = _each(args.names, partial(_add, up=args.up) if adds else ns.remove)
+    if output.as_json:
+        _show(output, done)
+    elif errors:  # otherwise all names were done
+        sign = paint("+", "good") if adds else paint("-", "bad")
+        output.lines(f"{sign} {name}" for name in done)
+    return max((report(output, error) for error in errors), default=DONE)
+
+
+def _show(output: Output, names: Iterable[str]) -> None:
     if output.as_json:
         output.json([{"name": name} for name in names])
-    elif args.action == "list":
-        for name in names:
-            output.line(name)
-    return DONE
+    else:
+        output.lines(names)
 
 
 def _run(args: Namespace, output: Output) -> int:
@@ -77,8 +86,8 @@ def _add(name: str, *, up: bool) -> None:
     Netns.create(name, up=up).close()
 
 
-def _each(names: Iterable[str], act: Callable[[str], object]) -> list[str]:
-    """Act on every name, and return those that succeed. Raises BatchError if some fail."""
+def _each(names: Iterable[str], act: Callable[[str], object]) -> tuple[list[str], list[VethError]]:
+    """Act on every name; return those that succeed, and the errors of the others."""
     done: list[str] = []
     errors: list[VethError] = []
     for name in names:
@@ -87,6 +96,4 @@ def _each(names: Iterable[str], act: Callable[[str], object]) -> list[str]:
             done.append(name)
         except VethError as error:
             errors.append(error)
-    if errors:
-        raise BatchError(f"{len(errors)} of {len(done) + len(errors)} namespaces", errors)
-    return done
+    return done, errors
