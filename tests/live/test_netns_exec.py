@@ -162,7 +162,13 @@ def test_the_exit_code_is_that_of_the_program(blue: str, execute: Exec, tmp_path
     text = tmp_path / "text"
     text.write_text("no program\n")
     text.chmod(0o755)
-    for command, code in (("no-such-program", 127), (str(tmp_path / "none"), 127), ("/etc", 126), (str(text), 126)):
+    for command, code in (
+        ("", 127),
+        ("no-such-program", 127),
+        (str(tmp_path / "none"), 127),
+        ("/etc", 126),
+        (str(text), 126),
+    ):
         done = execute("--json", "netns", "exec", blue, command)
         assert done.returncode == code, command
         assert (json.loads(done.stderr)["code"], json.loads(done.stderr)["field"]) == ("not-run", "PROGRAM")

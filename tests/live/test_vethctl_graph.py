@@ -80,6 +80,15 @@ def test_what_waits_says_for_what(vethctl: Vethctl) -> None:
     assert (port["state"], port["reason"]) == ("PENDING", str(peer_not_configured("v2")))
 
 
+@pytest.mark.parametrize("form", ["--svg", "--dot", "--mermaid", "--json", "--color=never"])
+def test_a_hyphen_as_the_file_is_stdout(
+    vethctl: Vethctl, form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert vethctl("graph", form, "-o", "-").out == vethctl("graph", form).out
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(("ending", "begins"), [("svg", "<svg "), ("dot", "graph "), ("mmd", "flowchart ")])
 def test_the_ending_of_a_file_says_what_is_written(vethctl: Vethctl, tmp_path: Path, ending: str, begins: str) -> None:
     file = tmp_path / f"net.{ending}"

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import select
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +18,7 @@ import pytest
 from tests.capabilities import dropped
 from tests.commands import Vethctl, runner
 from tests.live.applying import EXAMPLES, value
+from tests.programs import attended
 from tests.witness import ip, names
 from vethlib import ns
 from vethlib.agent import Plan
@@ -21,6 +27,8 @@ from vethlib.cli import main
 from vethlib.cli.host.kernel_features import Feature
 from vethlib.cli.host.traffic import Traffic
 from vethlib.ns.syscalls import MNT_DETACH, mount, umount2
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -213,3 +221,36 @@ def test_arguments_come_from_the_command_line(
     monkeypatch.setattr("sys.argv", ["vethctl", "--version"])
     assert main() == 0
     assert capsys.readouterr().out.startswith("vethctl 0.")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["top", "--interval", "0.1"],
+        ["stats", "--watch", "--interval", "0.1"],
+        ["status", "--watch", "--label", "dumb"],
+        ["graph", "--watch"],
+        ["show"],
+    ],
+    ids=" ".join,
+)
+def test_a_dumb_terminal_gets_no_escape_sequence(home: object, line: list[str]) -> None:
+    ip("link", "add", "name", "a", "type", "veth", "peer", "name", "b")
+    reader, terminal = pty.openpty()
+    command = [sys.executable, "-m", "vethlib", *line]
+    environment = {**os.environ, "TERM": "dumb"}
+    with attended(
+        subprocess.Popen(command, stdin=terminal, stdout=terminal, stderr=terminal, cwd=ROOT, env=environment)
+    ) as process:
+        os.close(terminal)
+        text = b""
+        deadline = time.monotonic() + 60
+        while text.count(b"\n") < 2 and select.select([reader], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            try:
+                text += os.read(reader, 65536)
+            except OSError:  # EIO: it has ended
+                break
+        process.terminate()
+        os.close(reader)
+    assert text
+    assert b"\033" not in text

@@ -42,7 +42,13 @@ def test_an_exception_that_is_none_of_ours_is_one_line_and_its_traceback_is_for_
     assert "VETHLIB_DEBUG=traceback" in said.error["hint"]
     assert "Traceback" not in vethctl("netns", "list").err
     monkeypatch.setenv("VETHLIB_DEBUG", "nl,traceback")
-    assert "Traceback (most recent call last)" in vethctl("netns", "list").err
+    lines = vethctl("netns", "list").err.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert any(line.startswith('  File "') and line.endswith("in fail") for line in lines)
+    assert lines[-2].startswith("vethctl: unexpected KeyError")
+    said = vethctl("netns", "list", "--json")
+    traceback = json.loads(said.err)["traceback"]
+    assert traceback[0] == lines[0]
 
 
 @pytest.mark.parametrize(

@@ -182,6 +182,18 @@ def test_a_text_that_looks_like_a_store_is_a_value_as_any_other(argv: list[str],
     assert getattr(parse(argv), dest) == value
 
 
+@pytest.mark.parametrize(
+    ("argv", "field"),
+    [
+        (["status", "--all-labels", "--store", "etcd://127.0.0.1:1", "--code", "link-foreign"], "--all-labels"),
+        (["diff", "x", "--store", "dir:/x"], "--store"),
+    ],
+)
+def test_a_flag_that_would_be_ignored_is_an_error(vethctl: Vethctl, argv: list[str], field: str) -> None:
+    said = vethctl(*argv, "--json")
+    assert (said.code, said.error["code"], said.error["field"]) == (1, "usage", field)
+
+
 def test_flags_and_arguments_come_in_any_order() -> None:
     args = parse(["--json", "apply", "a", "--prune", "b", "--timeout=2", "c"])
     assert (args.paths, args.prune, args.timeout, args.json) == (["a", "b", "c"], True, 2.0, True)

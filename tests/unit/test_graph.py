@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vethlib.errors import InvalidValue
 from vethlib.graph import Box, Edge, Graph, Port, dot, mermaid, svg
 from vethlib.graph.layout import CHAR, HEAD, PlacedBox, PlacedGraph, place
 from vethlib.graph.reasons import wrapped
@@ -246,3 +247,25 @@ def test_namespaces_whose_names_look_the_same_in_dot_are_two_nodes() -> None:
     nodes = re.findall(r"^  (\S+) \[label=<.*<B>n�</B>", dot(one), re.MULTILINE)
     assert nodes == ["n0", "n1"]
     assert re.findall(r"^  (\S+) -- (\S+) ", dot(one), re.MULTILINE) == [("n0:p0", "n2:p0"), ("n2:p1", "n1:p0")]
+
+
+@pytest.mark.parametrize(
+    ("make", "field"),
+    [
+        (lambda: Graph((Box("a"),), (Edge(Port("a", "x"), Port("b", "y")),)), "edges"),
+        (lambda: Graph((Box("a"), Box("a"))), "boxes"),
+        (lambda: Graph(("a",)), "boxes"),  # type: ignore[arg-type]
+        (lambda: Graph((), ("a",)), "edges"),  # type: ignore[arg-type]
+        (lambda: Graph(None), "boxes"),  # type: ignore[arg-type]
+        (lambda: Box("a", ("x",)), "loose"),  # type: ignore[arg-type]
+        (lambda: Box(1), "name"),  # type: ignore[arg-type]
+        (lambda: Edge(Port("a", "x"), "y"), "b"),  # type: ignore[arg-type]
+        (lambda: Port("a", "x", "10.0.0.1/24"), "addresses"),  # type: ignore[arg-type]
+        (lambda: Port("a", "x", (1,)), "addresses"),  # type: ignore[arg-type]
+        (lambda: Port("a", None), "name"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_graph_that_cannot_be_drawn_cannot_be_made(make: Callable[[], object], field: str) -> None:
+    with pytest.raises(InvalidValue) as caught:
+        make()
+    assert caught.value.field == field

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias
 
-from vethlib.errors import check_type
+from vethlib.errors import InvalidValue, check_type
 
 __all__ = ["COLORS", "MOODS_BY_SEVERITY", "WARNED", "Box", "Edge", "Graph", "Mood", "Port", "check_graph"]
 
@@ -45,7 +45,7 @@ WARNED: Final = "⚠"
 
 @dataclass(frozen=True, slots=True)
 class Port:
-    """A link in a box; `box` is the name of the box.
+    """A link in a box; `box` is the name of the box. Raises InvalidValue, as all classes here do.
 
     `state` is an operational state ("up", "down", or "lowerlayerdown" and "no-carrier" if the peer is down), the state
     of an interface ("PENDING", …), or a planned operation ("to be created"); "" if nothing is known. `reason` explains
@@ -62,6 +62,11 @@ class Port:
     reason: str = ""
     warnings: tuple[str, ...] = ()
     address_states: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        check_type(self.box, str, "box", "must be the name of a box")
+        check_type(self.name, str, "name", "must be the name of a link")
+        _check_each(self.addresses, str, "addresses", "must be a tuple of texts, as in ('10.0.0.1/24',)")
 
     @property
     def marked_name(self) -> str:
@@ -95,6 +100,10 @@ class Edge:
     a: Port
     b: Port
 
+    def __post_init__(self) -> None:
+        for which, port in (("a", self.a), ("b", self.b)):
+            check_type(port, Port, which, "must be a Port")
+
     @property
     def mood(self) -> Mood:
         """The mood of the worse end."""
@@ -112,6 +121,10 @@ class Box:
     loose: tuple[Port, ...] = ()
     missing: bool = False
 
+    def __post_init__(self) -> None:
+        check_type(self.name, str, "name", "must be the name of a namespace")
+        _check_each(self.loose, Port, "loose", "must be a tuple of Ports")
+
 
 @dataclass(frozen=True, slots=True)
 class Graph:
@@ -119,6 +132,19 @@ class Graph:
 
     boxes: tuple[Box, ...]
     edges: tuple[Edge, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_each(self.boxes, Box, "boxes", "must be a tuple of Boxes")
+        _check_each(self.edges, Edge, "edges", "must be a tuple of Edges")
+        names: set[str] = set()
+        for box in self.boxes:
+            if box.name in names:
+                raise InvalidValue("boxes", box.name, "there are two boxes with this name")
+            names.add(box.name)
+        for edge in self.edges:
+            for port in (edge.a, edge.b):
+                if port.box not in names:
+                    raise InvalidValue("edges", port.box, f"there is no such box, which has the port {port.name!r}")
 
     def as_dict(self) -> dict[str, Any]:
         """Return the graph as a dictionary for JSON."""
@@ -149,6 +175,13 @@ class Graph:
             boxes[id(joined[box.name])].append(box)
         for key in parts:
             yield Graph(tuple(boxes[key]), tuple(edges[key]))
+
+
+def _check_each(values: object, cls: type, field: str, hint: str) -> None:
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        raise InvalidValue(field, values, hint)
+    for value in values:
+        check_type(value, cls, field, hint)
 
 
 def check_graph(graph: Graph) -> Graph:

@@ -78,7 +78,7 @@ def _add_graph(parser: Parser) -> None:
         "--output",
         metavar="FILE",
         default="",
-        help="write to FILE, in the format of its ending: .svg, .dot or .mmd",
+        help="write to FILE, in the format of its ending: .svg, .dot or .mmd; - is stdout",
     )
     parser.option("--watch", action="store_true", help="draw again after each change")
     parser.option("--offline", action="store_true", help="draw only the files, without comparing them with this host")

@@ -45,11 +45,16 @@ def _room(error: OSError) -> str:
 
 def report_unexpected(output: Output, error: BaseException) -> None:
     """Report an unexpected exception, and how to report the bug."""
-    if with_tracebacks():
-        import traceback
+    output.error(_in_words(error), code="unexpected", hint=_HINT, traceback=_traceback(error))
 
-        output.remark("".join(traceback.format_exception(error)).rstrip("\n"))
-    output.error(_in_words(error), code="unexpected", hint=_HINT)
+
+def _traceback(error: BaseException) -> list[str]:
+    """Return the lines of the traceback, if it was asked for."""
+    if not with_tracebacks():
+        return []
+    import traceback
+
+    return "".join(traceback.format_exception(error)).splitlines()
 
 
 def _in_words(error: BaseException) -> str:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
-from .streams import Unread, abandon, are_one
+from .streams import Unread, abandon, are_one, obeys_sequences
 from .text import paint, printable, render, table_lines, without_password
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Output:
 
     def _is_colored(self, stream: IO[str]) -> bool:
         if self._color == "auto":
-            return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+            return obeys_sequences(stream) and not os.environ.get("NO_COLOR")
         return self._color == "always"
 
     def _write(self, text: str, stream: IO[str]) -> None:
@@ -84,9 +84,14 @@ class Output:
         """Whether the result is for people at a terminal."""
         return sys.stdout.isatty() and not self.as_json
 
+    @property
+    def can_redraw(self) -> bool:
+        """Whether the result is for people at a terminal on which it can be drawn again and again."""
+        return self.is_terminal and obeys_sequences(sys.stdout)
+
     def clear(self) -> None:
-        """Clear the terminal (ECMA-48: cursor home, erase in display)."""
-        sys.stdout.write("\033[H\033[J")
+        """Clear the terminal (ECMA-48: cursor home, erase in display); on a dumb one, leave a line empty."""
+        sys.stdout.write("\033[H\033[J" if obeys_sequences(sys.stdout) else "\n")
 
     def flush(self) -> None:
         """Flush stdout."""
@@ -118,10 +123,11 @@ class Output:
         hint: str = "",
         reasons: Sequence[Reason] = (),
         cause: tuple[str, str] | None = None,
+        traceback: Sequence[str] = (),
     ) -> None:
         """Report an error and what to do about it; with JSON, as an object on a line, with the codes of the reasons.
 
-        `cause` is the code of another reason, and what it is about.
+        `cause` is the code of another reason, and what it is about; `traceback` are lines for developers.
         """
         message, field, hint = map(without_password, (message, field, hint))
         if self.as_json:
@@ -132,8 +138,12 @@ class Output:
                 listed.append({"code": cause[0], "about": printable(without_password(cause[1]))})
             if listed:
                 value["reasons"] = listed
+            if traceback:
+                value["traceback"] = [printable(without_password(line)) for line in traceback]
             self._complain(json.dumps(value))
             return
+        for line in traceback:
+            self._complain(without_password(line))
         self._complain(f"{paint('vethctl:', 'bad')} {message}")
         if hint and hint not in message:
             self._complain(f"  {hint}")

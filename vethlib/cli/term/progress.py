@@ -8,7 +8,7 @@ import sys
 from types import TracebackType
 from typing import IO
 
-from .streams import abandon
+from .streams import abandon, obeys_sequences
 from .text import printable
 
 __all__ = ["Progress"]
@@ -21,7 +21,7 @@ class Progress:
     """A line on stderr that is overwritten, if stderr is a terminal; cleared at the end of a ``with``."""
 
     def __init__(self) -> None:
-        self._is_terminal = sys.stderr is not None and sys.stderr.isatty()
+        self._is_terminal = obeys_sequences(sys.stderr)
         self._shown = ""
 
     def __enter__(self) -> Progress:

@@ -7,7 +7,7 @@ import os
 import sys
 from typing import IO
 
-__all__ = ["Unread", "abandon", "are_one", "open_missing"]
+__all__ = ["Unread", "abandon", "are_one", "obeys_sequences", "open_missing"]
 
 
 class Unread(BrokenPipeError):
@@ -67,3 +67,8 @@ def abandon(stream: IO[str] | None) -> None:
     if nowhere != number:
         os.dup2(nowhere, number)
         os.close(nowhere)
+
+
+def obeys_sequences(stream: IO[str] | None) -> bool:
+    """Return whether a stream is a terminal that can move its cursor and clear lines."""
+    return stream is not None and stream.isatty() and os.environ.get("TERM") != "dumb"

@@ -43,6 +43,8 @@ _AGAIN: Final = 1.0  # seconds until the next try
 def graph(args: Namespace, output: Output) -> int:
     """Draw once, or with --watch after each change; return the exit code."""
     check_label(args.label, "--label")
+    if args.output == "-":
+        args.output = ""  # stdout
     if args.watch and args.paths:
         raise UsageError("--watch is for this host, not for files", field="--watch", hint="leave out PATH or --watch")
     if args.output and "json" in args.given:

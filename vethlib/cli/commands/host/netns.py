@@ -71,11 +71,11 @@ def _run(args: Namespace, output: Output) -> int:
     program = args.program[0]
     try:
         os.execvp(program, args.program)
-    except OSError as error:
-        number = error.errno or 0
+    except (OSError, ValueError) as error:  # ValueError: the name is empty
+        number = (isinstance(error, OSError) and error.errno) or errno.ENOENT
         hint = "a script begins with a line such as #!/bin/sh" if number == errno.ENOEXEC else ""
         output.error(f"cannot run {program!r}: {errno_text(number)}", code="not-run", field="PROGRAM", hint=hint)
-        return _NOT_FOUND if isinstance(error, (FileNotFoundError, NotADirectoryError)) else _CANNOT_RUN
+        return _NOT_FOUND if number in (errno.ENOENT, errno.ENOTDIR) else _CANNOT_RUN
 
 
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)

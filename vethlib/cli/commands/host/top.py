@@ -32,7 +32,7 @@ def top(args: Namespace, output: Output) -> int:
     count = args.count or (1 if args.once else None)
     with Session() as session:
         host = _Host(session, args)
-        if output.is_terminal and sys.stdin.isatty() and count is None:
+        if output.can_redraw and sys.stdin.isatty() and count is None:
             _screen(host, args, output)
         else:
             with until_stopped():
