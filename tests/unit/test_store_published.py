@@ -51,6 +51,13 @@ def test_what_no_agent_writes_is_none(junk: dict[str, Any]) -> None:
     assert as_entry(json.dumps(STATUS.as_dict() | junk).encode()) is None
 
 
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
+def test_what_has_a_number_that_json_cannot_hold_is_none(number: str) -> None:
+    text = json.dumps(STATUS.as_dict())
+    assert as_entry(text.encode()) is not None
+    assert as_entry(f'{text[:-1]}, "more": [{number}]}}'.encode()) is None
+
+
 def test_what_is_nested_too_deeply_to_be_printed_is_none() -> None:
     text = json.dumps(STATUS.as_dict())[:-1]
     assert as_entry(f'{text}, "x": {"[" * 500}{"]" * 500}}}'.encode()) is None

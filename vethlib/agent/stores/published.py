@@ -6,6 +6,7 @@ are keys for both.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
@@ -174,6 +175,7 @@ def as_entry(raw: bytes) -> Entry | None:
         if not isinstance(value, dict) or not _has_fields(value):
             return None
         value["name"].encode()
+        json.dumps(value, allow_nan=False)  # nor has it a number that JSON cannot hold
         datetime.fromisoformat(value["since"]).timestamp()
     except (ValueError, OverflowError):
         return None
