@@ -24,8 +24,8 @@ import trustme
 
 from tests.live.applying import value
 from tests.programs import attended
-from tests.witness import open_fds, poll
-from vethlib import Session, ns
+from tests.witness import names, open_fds, poll, seen
+from vethlib import End, Session, Veth, ns
 from vethlib.agent import Configurator, Interface
 from vethlib.agent.hooks import Hooks, command
 from vethlib.agent.hooks.post import _trust
@@ -432,6 +432,25 @@ def test_an_agent_that_runs_once_tells_its_hooks_before_it_ends(
     assert [told[key] for key in ("name", "state", "label", "reason")] == [
         "v1", "PENDING", "hooked", "peer v2 is not configured",
     ]  # fmt: skip
+
+
+def test_hooks_in_the_environment_are_called_and_may_call_vethctl(
+    script: Callable[[str], str], tmp_path: Path, store: Path, session: Session
+) -> None:
+    (store / "v2.json").write_text(json.dumps(value("v2", "v1")))
+    session.create(Veth(End("other"), End("otherb")))
+    vethctl = f"cd {ROOT} && {sys.executable} -m vethlib"
+    hooks = [script("cat >>told"), script(f"{vethctl} set other --mtu 1400 && {vethctl} stats >{tmp_path}/stats")]
+    environment = os.environ | {"VETHLIB_HOOK": "\n".join(hooks), "VETHLIB_HOOK_STATES": "CONFIGURED"}
+    done = subprocess.run(
+        agent("--once", store=store), capture_output=True, text=True, check=False, cwd=ROOT, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    told = [json.loads(line) for line in (tmp_path / "told").read_text().splitlines()]
+    assert {event["name"] for event in told} == {"v1", "v2"}
+    assert seen("other")["mtu"] == 1400
+    assert {"v1", "v2", "otherb"} <= names()
+    assert "other " in (tmp_path / "stats").read_text()
 
 
 def test_an_agent_that_is_ended_takes_its_hooks_along(
