@@ -141,8 +141,8 @@ def delete(args: Namespace, output: Output) -> int:
     # A link that is given by two names is shown once.
     deleted = {existed[item]: item for item in reversed(items) if item in existed and item not in failed}
     shown = sorted(deleted.values(), key=items.index)
-    if output.as_json:
+    if output.as_json and (shown or failure is None):
         output.json([{"netns": ref, "name": name} for name, ref in shown])
-    elif failure is not None:
+    elif not output.as_json and failure is not None:
         output.lines(f"{paint('-', 'bad')} {describe(name, ref)}" for name, ref in shown)
     return DONE if failure is None else report(output, failure)

@@ -40,9 +40,9 @@ def netns(args: Namespace, output: Output) -> int:
         return DONE
     adds = args.action == "add"
     done, errors = _each(args.names, partial(_add, up=args.up) if adds else ns.remove)
-    if output.as_json:
+    if output.as_json and (done or not errors):
         _show(output, done)
-    elif errors:  # otherwise all names were done
+    elif not output.as_json and errors:  # otherwise all names were done
         sign = paint("+", "good") if adds else paint("-", "bad")
         output.lines(f"{sign} {name}" for name in done)
     return max((report(output, error) for error in errors), default=DONE)
