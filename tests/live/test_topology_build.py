@@ -315,6 +315,25 @@ def test_of_a_wire_that_comes_up_routes_through_another_that_is_down_stay_away()
         assert not reaches(net["a"], net["b"], net["b"].ipv4)
 
 
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_wire_that_is_up_again_restores_no_route_over_another_wire(version: int) -> None:
+    with Topology.build("a -- r1 -- r2 -- b; r1 -- c", routes=True) as net:
+        r1, c = net["r1"], net["c"]
+
+        def routes(node: Node) -> set[str]:
+            return {one["dst"] for one in of(node, f"-{version}", "route") if "gateway" in one}
+
+        removed = routes(r1)
+        assert removed
+        for destination in removed:
+            r1.remove_route(destination)
+        of_c = routes(c)
+        net.down("r1", "c")
+        net.up("r1", "c")
+        assert routes(r1) == set()
+        assert routes(c) == of_c
+
+
 def test_a_topology_is_a_mapping_of_its_nodes_and_prints_as_a_picture() -> None:
     with Topology.build("a -- b") as net:
         assert list(net) == ["a", "b"]

@@ -228,3 +228,15 @@ def test_tcpdump_reads_it(net: Topology, tmp_path: Path) -> None:
     assert told.returncode == 0
     assert f"IP {net['a'].ipv4}." in told.stdout
     assert "UDP, length 7" in told.stdout
+
+
+def test_wires_whose_names_are_the_same_when_joined_have_files_of_their_own(tmp_path: Path) -> None:
+    text = "a-b:c(10.1.0.1/24) -- x-y:z(10.1.0.2/24); a:b-c(10.2.0.1/24) -- x:y-z(10.2.0.2/24)"
+    with Topology.build(text, ipv6=False) as net, Capture(net, tmp_path) as capture:
+        for sender, to in (("a-b", "10.1.0.2"), ("a", "10.2.0.2")):
+            with net[sender].socket(type=socket.SOCK_DGRAM) as out:
+                out.sendto(f"from {sender}.".encode(), (to, 7))
+    assert [path.name for path in capture.files] == ["a-b-c--x-y-z.pcap", "a-b-c--x-y-z--2.pcap"]
+    first, second = (path.read_bytes() for path in capture.files)
+    assert (b"from a-b." in first, b"from a." in first) == (True, False)
+    assert (b"from a-b." in second, b"from a." in second) == (False, True)

@@ -163,10 +163,42 @@ def test_run_kills_a_program_that_takes_too_long(node: Node) -> None:
     wait_until_ended(int(output(node, "cat", "/run/shell")))
 
 
-@pytest.mark.parametrize("wrong", [{"input": "x", "stdin": subprocess.PIPE}, {"stdout": subprocess.PIPE}])
+@pytest.mark.parametrize(
+    "wrong", [{"input": "x", "stdin": subprocess.PIPE}, {"capture_output": True, "stdout": subprocess.PIPE}]
+)
 def test_run_refuses_what_subprocess_refuses(node: Node, wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError):
         node.run(["true"], **wrong)
+
+
+@pytest.mark.parametrize(
+    ("options", "stdout", "stderr"),
+    [
+        ({}, "out\n", "err\n"),
+        ({"stdout": subprocess.DEVNULL}, None, "err\n"),
+        ({"stderr": subprocess.STDOUT}, "out\nerr\n", None),
+        ({"stdout": None, "stderr": subprocess.DEVNULL}, None, None),
+        ({"capture_output": True}, "out\n", "err\n"),
+    ],
+)
+def test_output_that_is_not_redirected_is_captured(
+    node: Node, options: dict[str, Any], stdout: str | None, stderr: str | None
+) -> None:
+    done = node.run(["sh", "-c", "echo out; echo err >&2"], **options)
+    assert (done.stdout, done.stderr) == (stdout, stderr)
+
+
+@pytest.mark.parametrize("options", [{}, {"start_new_session": True}, {"process_group": 0}])
+def test_the_group_of_a_program_ends_with_its_node(options: dict[str, Any]) -> None:
+    with Topology.build("node a") as net:
+        command = ["sh", "-c", "sleep 60 & echo $!; wait"]
+        with net["a"].start(command, stdout=subprocess.PIPE, **options) as shell:
+            assert shell.stdout is not None
+            child = int(shell.stdout.readline())
+            assert os.getpgid(shell.pid) == os.getpgid(child) == shell.pid
+            assert (os.getsid(shell.pid) == shell.pid) == ("start_new_session" in options)
+            net.close()
+    wait_until_ended(child)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])

@@ -7,6 +7,8 @@ import os
 import socket
 import time
 
+import pytest
+
 from vethlib.topology import Topology
 from vethlib.topology.live.state import describe
 
@@ -74,3 +76,12 @@ def test_a_node_that_cannot_be_read_is_a_line_that_says_so() -> None:
             os.dup2(kept, fd)
             os.close(kept)
     assert line.startswith("cannot be read: ")
+
+
+def test_a_route_with_several_next_hops_has_their_links() -> None:
+    with Topology.build("a -- b; a -- c") as net:
+        hops = ["nexthop", "via", "10.0.0.2", "nexthop", "via", "10.0.1.2"]
+        if net["a"].run(["ip", "route", "add", "10.7.0.0/16", *hops], check=False).returncode:
+            pytest.skip("this kernel has no routes with several next hops")
+        (line,) = [line for line in describe(net["a"]) if line.lstrip().startswith("10.7.0.0/16")]
+    assert line.endswith("dev eth0, eth1")

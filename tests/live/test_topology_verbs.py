@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -94,6 +95,26 @@ def test_a_request_that_the_network_refuses_is_not_answered(net: Topology, prepa
     net["a"].run(prepare.split())
     pings = net["a"].ping(to, count=2, timeout=0.1)
     assert pings.times == (None, None)
+
+
+@pytest.mark.parametrize("port", ["80", 0, -1, 65536, True, None, 80.0])
+def test_a_port_that_no_listener_can_have_is_refused_at_once(chain: Topology, port: Any) -> None:
+    with raises(InvalidValue, field="port", value=port):
+        chain["a"].wait_listening(port)
+
+
+async def _coroutine() -> bool:
+    return False
+
+
+@pytest.mark.parametrize("function", [_coroutine, lambda: _coroutine(), partial(_coroutine)])
+@pytest.mark.parametrize("use", ["wait_for", "call", "submit"])
+def test_a_coroutine_function_is_refused(chain: Topology, use: str, function: Any) -> None:
+    with pytest.raises(TypeError) as caught:
+        result = getattr(chain["a"], use)(function)
+        if use == "submit":
+            result.result()
+    assert "coroutine function" in str(caught.value)
 
 
 def test_a_link_local_address_has_its_link_in_the_node() -> None:

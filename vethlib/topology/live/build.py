@@ -318,16 +318,26 @@ def _add_routes(routes: Mapping[str, Sequence[Route]], sockets: Sockets, tolerat
                 sockets.check(node, f"add the route to {route.network} via {route.via}", [outcome])
 
 
-def restore(layout: Layout, nodes: Mapping[str, Netns], links: Mapping[str, int]) -> None:
+def restore(layout: Layout, wire: Wire, nodes: Mapping[str, Netns], links: Mapping[str, int]) -> None:
     """Restore the routes of the layout that nodes have lost: the kernel removes those of a link that is set down.
 
-    `links` has, for each node, the ifindex of the link that is up again. Routes over links that are still down cannot
-    be restored. Raises WaitTimeout, NetlinkError.
+    `links` has, for each node, the ifindex of the link of the wire, which is up again. Raises WaitTimeout,
+    NetlinkError.
     """
-    of_these = {name: layout.routes[name] for name in nodes if name in layout.routes}
+    of_these = {
+        port.node: routes
+        for port in (wire.a, wire.b)
+        if (routes := [route for route in layout.routes.get(port.node, ()) if _is_through(port, route)])
+    }
     wait_until_usable([(name, nodes[name], index) for name, index in links.items()])
     with Sockets(of_these, nodes) as sockets:
         _add_routes(of_these, sockets, (errno.EEXIST, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN))
+
+
+def _is_through(port: Port, route: Route) -> bool:
+    return any(
+        address.version == route.via.version and route.via in address.network for address in port.addresses or ()
+    )
 
 
 def _request(route: Route) -> bytes:

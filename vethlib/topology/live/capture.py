@@ -16,6 +16,7 @@ How it works:
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
@@ -34,7 +35,7 @@ from vethlib.topology.design.description import Wire
 from .node import Node
 from .topology import Topology
 
-__all__ = ["Capture", "file_name"]
+__all__ = ["Capture", "file_names"]
 
 # Linux only, and partly missing in the socket module; defined here so that this module can be imported anywhere.
 _AF_PACKET: Final = 17
@@ -63,9 +64,15 @@ _CONTROL: Final = 128  # room for both control messages
 _CLOSERS: Final = 32  # threads that close sockets
 
 
-def file_name(wire: Wire) -> str:
-    """Return the file name for a wire: a-eth0--b-eth0.pcap."""
-    return f"{wire.a.node}-{wire.a.link}--{wire.b.node}-{wire.b.link}.pcap"
+def file_names(wires: Iterable[Wire]) -> list[str]:
+    """Return the file names for wires: a-eth0--b-eth0.pcap. Names can have hyphens, so that some need a number."""
+    counts: Counter[str] = Counter()
+    names = []
+    for wire in wires:
+        name = f"{wire.a.node}-{wire.a.link}--{wire.b.node}-{wire.b.link}"
+        counts[name] += 1
+        names.append(f"{name}.pcap" if counts[name] == 1 else f"{name}--{counts[name]}.pcap")
+    return names
 
 
 def _opened(path: str, flags: int) -> int:
@@ -80,8 +87,8 @@ def _opened(path: str, flags: int) -> int:
 class _Tap:
     """The capture of one wire, and its file."""
 
-    def __init__(self, wire: Wire, node: Node, directory: Path) -> None:
-        self.path = directory / file_name(wire)
+    def __init__(self, wire: Wire, node: Node, path: Path) -> None:
+        self.path = path
         self.capacity = 0  # more packets than can be queued at one time
         self.drops = 0
         self.error = ""  # the reason why nothing more is written to the file
@@ -177,8 +184,8 @@ class Capture:
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stopped = False
         try:
-            for wire in net.layout.wires:
-                tap = _Tap(wire, net[wire.a.node], directory)
+            for wire, name in zip(net.layout.wires, file_names(net.layout.wires), strict=True):
+                tap = _Tap(wire, net[wire.a.node], directory / name)
                 self._taps.append(tap)
                 self._epoll.register(tap.socket, select.EPOLLIN)
             self._epoll.register(self._wake, select.EPOLLIN)

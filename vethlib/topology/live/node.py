@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
-from types import MappingProxyType, TracebackType
+from types import CoroutineType, MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from vethlib import ns
@@ -149,7 +149,7 @@ class Node:
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `function` in the node, in a new thread, and return its result or raise its exception.
 
-        Raises ThreadRefused, a VethError, if no thread can be started.
+        Raises ThreadRefused, a VethError, if no thread can be started, and TypeError if it is a coroutine function.
         """
         ended = Lock()
         ended.acquire()
@@ -177,7 +177,7 @@ class Node:
         def work() -> None:
             try:
                 with block:
-                    result = function()
+                    result = _no_coroutine(function(), name)
             except BaseException as error:
                 future.set_exception(error)
             else:
@@ -193,10 +193,13 @@ class Node:
     def run(self, command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
         """Run a program in the node, as ``subprocess.run`` with output captured as text, and raise if it fails.
 
+        `options` are those of ``subprocess.run``; `stdout` and `stderr` are captured unless they are given.
         The output of a failed program is in the notes of the exception.
         """
         __tracebackhide__ = True  # pytest then shows the line of the test
-        options = {"check": True, "capture_output": True, "text": True} | options
+        if "capture_output" not in options:
+            options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+        options = {"check": True, "text": True} | options
         try:
             return self._run(command, options)
         except (subprocess.SubprocessError, OSError) as error:
@@ -228,7 +231,9 @@ class Node:
         node does. If this process is killed or crashes, all processes in the node are ended. Output is text, and is
         written to the output of the caller unless `options` redirect it.
         """
-        options = {"stdin": subprocess.DEVNULL, "text": True, "process_group": 0} | options
+        if not options.get("start_new_session"):
+            options = {"process_group": 0} | options
+        options = {"stdin": subprocess.DEVNULL, "text": True} | options
         self.was_entered = True
         self._let_ping()
         return self._programs.begin(command, options, self._keep)
@@ -315,14 +320,17 @@ class Node:
         An OSError, AssertionError, LookupError, VethError or error of a program means that the condition does not hold
         yet; all others are raised. The calling thread is in the node meanwhile, as in a ``with`` block.
 
-        Raises WaitTimeout after `timeout` seconds, with the last error as its cause.
+        Raises WaitTimeout after `timeout` seconds, with the last error as its cause, and TypeError if `condition` is a
+        coroutine function.
         """
         self.was_entered = True
         self._let_ping()
         name = _name(condition)
-        return wait_until(
-            lambda: ns.call_in(self.netns.fd, condition), f"{name} does not hold", timeout, node=self.name
-        )
+
+        def holds() -> T:
+            return _no_coroutine(ns.call_in(self.netns.fd, condition), name)
+
+        return wait_until(holds, f"{name} does not hold", timeout, node=self.name)
 
     def sysctl(self, name: str, value: str | int | None = None) -> str:
         """Set a sysctl of the node, or only read it: ``node.sysctl("net.ipv4.ip_forward", 1)``; return its value.
@@ -410,8 +418,10 @@ class Node:
         """Wait until a socket in the node listens on a TCP port, or is bound to a UDP port; that is, a daemon is ready.
 
         Raises WaitTimeout after `timeout` seconds, or immediately once all programs started in the node have failed (a
-        program that ended successfully may have gone to the background).
+        program that ended successfully may have gone to the background). Raises InvalidValue.
         """
+        if type(port) is not int or not 0 < port < 1 << 16:
+            raise InvalidValue("port", port, "must be a number from 1 to 65535")
         deadline = time.monotonic() + timeout
         while not ns.call_in(self.netns.fd, lambda: is_listening(port, udp=udp)):
             ended = [process for process in self.started if process.poll()]
@@ -501,6 +511,16 @@ def _is_of_ids(error: BaseException) -> bool:
     """Return whether a program may have failed because it cannot change to another user or group."""
     stderr = getattr(error, "stderr", None) or b""
     return _OF_IDS.search(stderr if isinstance(stderr, str) else stderr.decode(errors="replace")) is not None
+
+
+def _no_coroutine(result: T, name: str) -> T:
+    """Return the result of a function, unless the function is a coroutine function, which has not done anything yet."""
+    if isinstance(result, CoroutineType):
+        result.close()
+        raise TypeError(
+            f"{name} is a coroutine function, and there is no event loop here: call asyncio.run() in a function"
+        )
+    return result
 
 
 def _name(function: Callable[..., object]) -> str:

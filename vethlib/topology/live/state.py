@@ -93,7 +93,8 @@ def _route(route: RouteMessage, links: Sequence[Link]) -> tuple[str, ...]:
     network = f"{ip_address(route.network)}/{route.prefixlen}" if route.network else "default"
     via = f"via {ip_address(route.gateway)}" if route.gateway else ""
     names = {link.index: link.name for link in links}
-    return network, via, f"dev {names.get(route.ifindex, route.ifindex)}"
+    devices = route.next_hops or (route.ifindex,)  # a route with several next hops has their links instead
+    return network, via, f"dev {', '.join(str(names.get(index, index)) for index in devices)}"
 
 
 def _counters(counters: dict[str, Stats]) -> Iterator[tuple[str, ...]]:

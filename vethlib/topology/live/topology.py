@@ -173,8 +173,8 @@ class Topology(Closing, Mapping[str, Node]):
         from .build import restore
 
         links = self._set(a, b, up=True)
-        restore(self.layout, {name: self[name].netns for name in links}, links)
         wire = self.wire(a, b)
+        restore(self.layout, wire, {name: self[name].netns for name in links}, links)
         for port in (wire.a, wire.b):
             if late := {name: value for name, value in port.fields.items() if FIELDS[name].late}:
                 self[port.node].set(port.link, **late)
