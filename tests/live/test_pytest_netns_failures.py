@@ -424,3 +424,28 @@ def test_two_tests_whose_ids_are_one_file_name_keep_their_captures_apart(project
         "test_it.py_test_it_a_b",
         "test_it.py_test_it_a_b/2",
     }
+
+
+@pytest.mark.parametrize("character", ["網", "é", "x"])
+def test_a_test_with_a_long_name_has_a_directory(project: Project, character: str) -> None:
+    project.write(f"def test_{character * 150}(veth): pass\n")
+    project.run("--netns-pcap=all").assert_outcomes(passed=1)
+    assert len(captures(project)) == 1
+
+
+@pytest.mark.parametrize("directory", ["x" * 300, "a/" + "x" * 300, "x/" * 3000])
+def test_a_directory_that_cannot_exist_is_an_error_of_the_option(project: Project, directory: str) -> None:
+    project.write(PASSES)
+    result = project.run("--netns-pcap", f"--netns-dir={directory}")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["ERROR: --netns-dir: *: File name too long"])
+
+
+def test_a_marker_whose_captures_cannot_be_written_fails_the_test_with_the_option(project: Project) -> None:
+    project.write(
+        "import pytest\n@pytest.mark.netns(pcap='all')\ndef test_it(veth): pass\ndef test_other(veth): pass\n"
+    )
+    project.write("", "captures")
+    result = project.run("--netns-dir=captures")
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["captures cannot be written to */captures/*; see --netns-dir"])

@@ -187,3 +187,16 @@ def test_next(netns): pass
 def test_last(netns): pass
 """)
     project.run().assert_outcomes(passed=2, failed=1)
+
+
+def test_the_files_are_searched_once_for_all_workers(project: Project) -> None:
+    project.write("def test_it(veth): pass\n")
+    project.write(
+        "from vethlib.pytest_netns.isolation import enter\nfind = enter.find_use\n"
+        "def find_use(config, *names):\n    if names: print('looked for it')\n    return find(config, *names)\n"
+        "enter.find_use = find_use\n",
+        "conftest.py",
+    )
+    result = project.run("-n", "3", "-s")
+    result.assert_outcomes(passed=1)
+    assert result.stdout.str().count("looked for it") == 1

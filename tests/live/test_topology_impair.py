@@ -457,6 +457,31 @@ def test_the_relay_ends_with_its_owner_however_that_ends() -> None:
 
 
 IMPAIRED = """
+import unittest
+import pytest
+
+class TestCase(unittest.TestCase):
+    @pytest.fixture(autouse=True)
+    def _topology(self, topology):
+        self.topology = topology
+
+    def test_it(self):
+        self.topology("a -- b delay=10ms")
+
+@pytest.fixture(scope="module")
+def net(module_topology):
+    return module_topology("a -- b delay=10ms")
+
+@pytest.mark.parametrize("number", range(2))
+def test_fixture(net, number):
+    pass
+
+def test_group(topology):
+    try:
+        topology("a -- b delay=10ms")
+    except Exception as error:
+        raise ExceptionGroup("tasks", [ExceptionGroup("inner", [error])])
+
 def test_described(topology):
     net = topology("a -- b delay=10ms")
     assert net["a"].run(["ping", "-c1", net["b"].ipv4]).returncode == 0
@@ -471,8 +496,8 @@ def test_a_test_is_skipped_without_netem_and_runs_with_the_relay(pytester: pytes
     project.write(IMPAIRED)
     project.write("from vethlib._nl.dependents import netem\nnetem.KIND = 'netmm'\n", "conftest.py")
     skipped = project.run("-rs")
-    skipped.assert_outcomes(skipped=2)
+    skipped.assert_outcomes(skipped=6)
     assert "netem" in skipped.stdout.str()
     project.run("--netns-impair=userspace", "-k", "described").assert_outcomes(passed=1)
     project.write("[pytest]\nnetns_impair = userspace\n", "pytest.ini")
-    project.run().assert_outcomes(passed=1, skipped=1)
+    project.run().assert_outcomes(passed=5, skipped=1)

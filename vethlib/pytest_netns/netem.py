@@ -9,10 +9,19 @@ import pytest
 __all__ = ["skip_without_netem"]
 
 
-def skip_without_netem(error: Exception) -> None:
-    """Skip the running test if this is the error of a wire that cannot be impaired here."""
+def skip_without_netem(call: pytest.CallInfo[None]) -> None:
+    """Make an error of a wire that cannot be impaired here, or a group of these, a skip of the test."""
     # The module is not imported here: if it is not loaded yet, this cannot be its error.
     module = sys.modules.get("vethlib.topology.impair.netem")
-    if module is not None and isinstance(error, module.ImpairmentNotSupported):
+    if module is None or call.excinfo is None:
+        return
+    error = call.excinfo.value
+    while isinstance(error, BaseExceptionGroup) and error.split(module.ImpairmentNotSupported)[1] is None:
+        error = error.exceptions[0]
+    if isinstance(error, module.ImpairmentNotSupported):
         message = f"{error}; --netns-impair=userspace does without"
-        raise pytest.skip.Exception(message, _use_item_location=True) from None
+        call.excinfo = pytest.CallInfo.from_call(lambda: _skip(message), call.when).excinfo
+
+
+def _skip(message: str) -> None:
+    raise pytest.skip.Exception(message, _use_item_location=True)

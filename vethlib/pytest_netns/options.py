@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -139,11 +140,23 @@ def _checked(choice: _Choice, value: object, where: str) -> str:
 
 
 def _check_directory(path: Path, where: str) -> None:
+    if wrong := _why_not(path):
+        raise pytest.UsageError(f"{where}: {path} cannot be the directory for capture files: {wrong}")
+
+
+def _why_not(path: Path) -> str:
+    """Return the reason why a directory cannot be created or written, or ""."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:  # a name is too long, or has a NUL
+        return getattr(error, "strerror", None) or str(error)
     existing = next(parent for parent in (path, *path.parents) if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise pytest.UsageError(
-            f"{where}: {path} cannot be the directory for capture files: {existing} is not writable"
-        )
+        return f"{existing} is not writable"
+    longest = os.pathconf(existing, "PC_NAME_MAX")
+    return "" if all(len(os.fsencode(part)) <= longest for part in path.parts) else os.strerror(errno.ENAMETOOLONG)
 
 
 def _number(value: object, where: str) -> int:

@@ -78,26 +78,18 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     item.config.stash[LIVE].begin()
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_pyfunc_call() -> Iterator[Any]:
-    """Skip a test that cannot impair a wire on this kernel."""
-    try:
-        return (yield)
-    except Exception as error:
-        skip_without_netem(error)
-        raise
+def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> None:
+    """Report a test as skipped if it cannot impair a wire on this kernel."""
+    skip_without_netem(call)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_fixture_setup(fixturedef: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
-    """Note the fixture, and skip a test whose fixture cannot impair a wire on this kernel."""
+    """Note the fixture while it is set up."""
     beginning = request.config.stash[LIVE].beginning
     beginning.append(fixturedef.argname)
     try:
         return (yield)
-    except Exception as error:
-        skip_without_netem(error)
-        raise
     finally:
         beginning.pop()
 

@@ -62,6 +62,8 @@ class Isolation:
         return where + because + (f", and no namespaces can be created: {self.missing}" if self.missing else "")
 
 
+_SHARED: Final = pytest.StashKey[bool]()
+
 ISOLATION: Final = pytest.StashKey[Isolation]()
 
 _done: Isolation | None = None
@@ -172,8 +174,16 @@ def tell_worker(node: Any, isolation: Isolation, workers: str) -> None:
     `workers` is the setting: auto, shared or own.
     """
     because = isolation.because if isolation.namespaces or isolation.missing else ""
-    shared = workers == "shared" or (workers == "auto" and not find_use(node.config, (_SESSION,)))
-    node.workerinput[_IN_WORKER] = tuple(_Given(because, isolation.missing, shared, _here()))
+    node.workerinput[_IN_WORKER] = tuple(_Given(because, isolation.missing, _share(node.config, workers), _here()))
+
+
+def _share(config: pytest.Config, workers: str) -> bool:
+    """Return whether the workers share a network namespace; the search for that is the same for all of them."""
+    if workers != "auto":
+        return workers == "shared"
+    if _SHARED not in config.stash:
+        config.stash[_SHARED] = not find_use(config, (_SESSION,))
+    return config.stash[_SHARED]
 
 
 def _given(config: pytest.Config) -> _Given | None:

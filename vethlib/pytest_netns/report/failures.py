@@ -41,7 +41,7 @@ T = TypeVar("T")
 _NAME: Final = "netns-failures"
 _NOT_IN_A_NAME: Final = re.compile(r"[^\w.\-]+")
 _MOST_FILES: Final = 8  # files that are named one by one
-_LONGEST: Final = 120  # characters of a directory's name
+_LONGEST: Final = 120  # bytes of a directory's name
 
 
 def attend(config: pytest.Config) -> None:
@@ -160,13 +160,20 @@ class Failures:
         """Begin to capture if the settings request it."""
         if self._settings.pcap != "off" and topology.layout.wires:
             directory = self._free_directory(nodeid)
-            make_unversioned(self._settings.directory)
+            try:
+                make_unversioned(self._settings.directory)
+                directory.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                pytest.fail(
+                    f"captures cannot be written to {directory}: {error.strerror}; see --netns-dir", pytrace=False
+                )
             captured = _Captured(Capture(topology, directory), directory, self._settings.pcap)
             self._captures[topology] = captured
 
     def _free_directory(self, nodeid: str) -> Path:
         """Return the directory for another topology of a test, class, module or session."""
-        name = _NOT_IN_A_NAME.sub("_", nodeid).strip("_")[-_LONGEST:] or "session"
+        name = _NOT_IN_A_NAME.sub("_", nodeid).strip("_") or "session"
+        name = name.encode()[-_LONGEST:].decode(errors="ignore")
         if worker := os.environ.get("PYTEST_XDIST_WORKER"):
             name += f"-{worker}"  # workers do not know each other's directories
         first = self._settings.directory / name
