@@ -127,7 +127,8 @@ class Interface(_message.Message):
     gso_max_size: _builtins.int
     """Bytes; largest packet that is left to the link to segment. Absent: left alone."""
     master: _builtins.str
-    """Name of a bridge or VRF in the namespace of the link, to which it is attached; the interface waits until that exists.
+    """Name, or alternative name, of a bridge or VRF in the namespace of the link, to which it is attached; the interface
+    waits until that exists.
     Absent: left alone, and detached if it was configured before.
     """
     offload: _builtins.bool
