@@ -29,7 +29,9 @@ from vethlib.errors import VethError
 
 __all__ = ["CreatableNetns"]
 
-_AGAIN: Final = 10.0  # seconds between two checks whether created namespaces have ended
+_AGAIN: Final = 10.0  # seconds between two checks whether created namespaces have ended, while some wait for that
+_RECOUNT: Final = 1.0  # seconds between two such checks because the limit would refuse a namespace
+_MANY: Final = 1024  # names that are remembered, until those that are not configured any more are forgotten
 
 PATIENCE: Final = 10.0
 """Seconds after which the file of a deleted namespace is taken for a leftover."""
@@ -66,6 +68,8 @@ class CreatableNetns:
         self._created: set[str] = set()
         self._waiting: dict[str, None] = {}  # for the limit, in the order in which they were refused
         self._due = 0.0  # of the next look, if any wait
+        self._counted = -_RECOUNT  # when it was last checked which of the created ones have ended
+        self._room = _MANY
         self._is_first = True
         self._present: set[str] = set()  # at the last look
         self._deleted: dict[str, float] = {}  # when the file was first seen without its namespace
@@ -81,9 +85,17 @@ class CreatableNetns:
 
     def admit(self, observed: Observed) -> Observed:
         """Return `observed` without the missing namespaces that may not be created now."""
+        if len(self._present) + len(self._compared) + len(self._deleted) > self._room:
+            self._forget_unconfigured()
         changed = self._being_deleted(observed)
         changed |= self._over_limit({**observed.netns, **changed})
         return replace(observed, netns={**observed.netns, **changed}) if changed else observed
+
+    def _forget_unconfigured(self) -> None:
+        self._present = {ref for ref in self._present if self._at(ref)}
+        self._deleted = {ref: since for ref, since in self._deleted.items() if self._at(ref)}
+        self._compared = {name for name in self._compared if self._at(f"netns:{name}")}
+        self._room = 2 * (len(self._present) + len(self._compared) + len(self._deleted)) + _MANY
 
     def _being_deleted(self, observed: Observed) -> dict[str, SeenNetns]:
         """Return the namespaces that are being deleted: not to be created now, but to be tried again."""
@@ -115,14 +127,25 @@ class CreatableNetns:
             del self._waiting[ref]
         if not missing:
             return {}
-        left = max(0, self._limit - len(self._created.difference(missing)))
+        left = self._left(missing)
+        if left < len(missing) and time.monotonic() >= self._counted + _RECOUNT:
+            self._forget_ended()
+            left = self._left(missing)
         for ref in missing[:left]:
             self._waiting.pop(ref, None)
         refused = missing[left:]
         if refused and not self._waiting:
-            self._due = time.monotonic() + _AGAIN
+            self._due = time.monotonic() + (_RECOUNT if self._counted + _RECOUNT > time.monotonic() else _AGAIN)
         self._waiting |= dict.fromkeys(refused)
         return {ref: _absent(observed[ref], netns_limit(ns.parse(ref).path, ref, self._limit)) for ref in refused}
+
+    def _left(self, missing: Iterable[str] = ()) -> int:
+        """Return how many more namespaces may be created; those that are missing now do not count."""
+        return max(0, self._limit - len(self._created.difference(missing)))
+
+    def _forget_ended(self) -> None:
+        self._counted = time.monotonic()
+        self._created = {ref for ref in self._created if self._has_file(ref)}
 
     def due(self) -> float | None:
         """Return when to call :meth:`freed`, by time.monotonic(); None while no reference waits."""
@@ -134,8 +157,8 @@ class CreatableNetns:
             return []
         self._due = now + _AGAIN
         self._waiting = {ref: None for ref in self._waiting if self._at(ref)}
-        self._created = {ref for ref in self._created if self._has_file(ref)}
-        return list(self._waiting)[: max(0, self._limit - len(self._created))]
+        self._forget_ended()
+        return list(self._waiting)[: self._left()]
 
     def note(self, done: Iterable[Operation]) -> None:
         """Count the namespaces that these operations created, and compare their names with the existing ones."""
