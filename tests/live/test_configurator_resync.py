@@ -27,6 +27,8 @@ from tests.witness import host_state, ip, names, nothing_changes, poll, rename, 
 from vethlib import InvalidValue, Session
 from vethlib._nl.const import RTM_NEWADDR, RTM_NEWLINK, RTM_SETLINK
 from vethlib.agent import group_of
+from vethlib.agent.planning import recorded
+from vethlib.agent.reconcile import reconcilepass
 from vethlib.agent.reconcile.configurator import Configurator
 from vethlib.agent.reconcile.observer import HostObserver
 from vethlib.ns import Netns
@@ -260,6 +262,42 @@ def test_after_an_incomplete_configuration_what_comes_in_pieces_is_worked_on(
     configurator.delete("x")
     settle(configurator)
     assert "y" not in names("red")
+
+
+def test_deleted_names_are_forgotten_when_nothing_is_left_of_them(configurator: Configurator, left: object) -> None:
+    configurator.resync([], complete=False)
+    for number in range(200):
+        put(configurator, *pair(f"n{number}", f"m{number}", "red"))
+    settle(configurator)
+    for number in range(200):
+        configurator.delete(f"n{number}")
+        configurator.delete(f"m{number}")
+        configurator.delete(f"never{number}")
+    settle(configurator)
+    assert names("red") == {"y"}
+    assert "x" in names("blue")
+    assert configurator._desired.deleted.isdisjoint(f"never{number}" for number in range(200))
+    configurator.resync()
+    settle(configurator)
+    assert configurator._desired.deleted == set()
+    assert "x" in names("blue")
+
+
+def test_however_many_names_are_deleted_few_are_remembered(
+    configurator: Configurator, left: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconcilepass, "_MANY_DELETED", 50)
+    monkeypatch.setattr(recorded, "_LOST", 10)
+    configurator.resync([], complete=False)
+    for number in range(150):
+        put(configurator, *pair(f"n{number}", f"m{number}", "red"))
+    settle(configurator)
+    for number in range(150):
+        configurator.delete(f"n{number}")
+        configurator.delete(f"m{number}")
+        settle(configurator)
+    assert len(configurator._desired.deleted) <= 50
+    assert names("red") == {"y"}
 
 
 def test_before_any_resync_a_leftover_can_be_deleted_by_its_name_and_nothing_else_goes(

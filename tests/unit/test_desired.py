@@ -139,3 +139,23 @@ def test_of_very_many_that_name_one_interface_or_want_its_name_few_are_judged_al
     assert desired.rivals(["b"]) == set()
     assert desired.rivals(["a"]) == desired.rivals(["c50", "c60"]) == desired.claimants(HERE, "a") == {"a"}
     assert len(desired.put(interface("a", "c"))) > 200
+
+
+def test_a_deleted_name_is_remembered_until_nothing_of_it_is_left() -> None:
+    desired = wanted(("a", "b"))
+    for name in "abc":
+        desired.delete(name)
+    assert desired.deleted == {"a", "b", "c"}
+    desired.put(interface("b", "a"))
+    desired.forget_deleted(["c", "x"])
+    assert desired.deleted == {"a"}
+    desired.declare(complete=True)
+    desired.delete("b")
+    assert desired.deleted == set()
+
+
+def test_unknown_is_what_never_had_a_valid_value() -> None:
+    desired = wanted(("a", "b"))
+    for name in "abc":
+        desired.refuse(name, [InvalidValue("mtu", 3, "no")])
+    assert desired.unknown(["a", "b", "x"]) == {"b"}

@@ -27,7 +27,7 @@ class Desired:
 
     `interfaces` has the valid ones. `refused` has the problems of the last value of a name; the last valid value, if
     there is one, stays in `interfaces`. If the configuration is `complete`, there are no other desired interfaces;
-    otherwise `deleted` are the names that were deleted.
+    otherwise `deleted` are the names that were deleted and may have links left.
     """
 
     def __init__(self) -> None:
@@ -66,6 +66,14 @@ class Desired:
         if not self.complete:
             self.deleted.add(name)
         return self._take_out(name) | {name}
+
+    def forget_deleted(self, names: Iterable[str]) -> None:
+        """Forget that these names were deleted, because nothing of them is left."""
+        self.deleted.difference_update(names)
+
+    def unknown(self, names: Iterable[str]) -> set[str]:
+        """Return those of these names that are configured, but have never had a valid value."""
+        return {name for name in names if name in self.refused and name not in self.interfaces}
 
     def declare(self, *, complete: bool) -> None:
         """Note whether these are all desired interfaces, or whether there may be others."""

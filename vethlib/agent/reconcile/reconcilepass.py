@@ -50,6 +50,7 @@ _ROUNDS: Final = 4  # per pass; in an endless race, they would never end
 
 _MOMENTS: Final = (0.0005, 0.001, 0.002, 0.004, 0.008)  # seconds
 _SAMPLE: Final = 4  # namespaces
+_MANY_DELETED: Final = 4096  # names that were deleted, of which not all can have links left
 
 _log = logging.getLogger("vethlib.agent")
 
@@ -146,6 +147,8 @@ class ReconcilePass:
             # A namespace has been watched only since the last look, so a change in between may have caused no event.
             names = self._names & self._desired.names()
             self._owners.occasions.look_at(dict.fromkeys(names, "its namespace is watched"))
+        if self._desired.deleted:
+            self._desired.forget_deleted(self._gone(owned))
         if not operations and result.detecting:
             self._wait_a_moment(result)
         for operation in operations:
@@ -170,7 +173,7 @@ class ReconcilePass:
         if self._everything:
             observed = self._observer.look_everywhere(self._desired)
             owned = self._owned(observed)
-            self._names |= self._desired.names() | set(owned.names())
+            self._names |= self._desired.names() | self._desired.deleted | set(owned.names())
             self._unrecorded = len(owned.unrecorded)
             self._freed |= self._desired.claim_seen(self._names, observed)
             self._observer.learn(owned, observed)
@@ -186,6 +189,19 @@ class ReconcilePass:
                 self._observer.learn(owned, observed, self._names)
                 return observed, owned
             self._names |= self._desired.with_peers(more)
+
+    def _gone(self, owned: OwnedPairs) -> set[str]:
+        """Return the deleted interfaces of which nothing is left, not even a recorded pair that was not found.
+
+        A record of the latter is kept until a look at the whole host, or until there are many of them.
+        """
+        known, record = self._observer.known, self._records.record
+        deleted = self._desired.deleted
+        if len(deleted) < _MANY_DELETED:
+            deleted = deleted & self._names
+        return {
+            name for name in deleted if name not in known and not owned.built_for(name) and not any(record.of(name))
+        }
 
     def _owned(self, observed: Observed) -> OwnedPairs:
         return OwnedPairs(observed, self._owners.label, self._records.record, self._desired.interfaces)
@@ -259,8 +275,9 @@ class ReconcilePass:
 
     def _plan(self, observed: Observed, owned: OwnedPairs) -> Plan:
         desired = self._desired.among(self._names)
-        refused = self._desired.refused.keys() - self._desired.interfaces.keys()
-        prune = self._desired.complete or (self._desired.deleted | desired.keys()) - refused
+        # The owners of all links that were found are among the names of the pass.
+        refused = self._desired.unknown(self._names)
+        prune = self._desired.complete or ((self._desired.deleted & self._names) | desired.keys()) - refused
         label, configured = self._owners.label, self._desired.interfaces
         how: dict[str, Any] = {"label": label, "prune": prune, "owned": owned, "configured": configured}
         self._unplanned = {}
