@@ -386,7 +386,7 @@ def _sent_again(namespaces: Namespaces, place: OpenNetns, steps: Sequence[_Refus
 def _send_when_checked(namespaces: Namespaces, refused: Iterable[_Refused]) -> None:
     """Send late steps again when the sources of routes have been checked for duplicates; note the other refusals."""
     with loading:
-        from .sources import source_of, until_checked  # for few ends
+        from vethlib.session.read.sources import source_of, until_checked  # for few ends
 
     sources: dict[tuple[OpenNetns, int], set[IPv6Address]] = {}
     for job, side, sent, _, outcome in refused:

@@ -129,7 +129,7 @@ class LinkSteps:
     def _await_sources(self, routes: Iterable[Route], refused: NetlinkError) -> None:
         """Wait until the sources of routes have been checked. Raises the refusal if that is in vain."""
         with loading:
-            from .sources import sources_of, until_checked  # for few routes
+            from vethlib.session.read.sources import sources_of, until_checked  # for few routes
 
         link = self.target.place, self.before.ifindex
         if not (sources := sources_of(routes)):

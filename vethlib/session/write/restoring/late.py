@@ -6,7 +6,7 @@
    successful one, only those of vethlib are, as far as the link can still have them: the other programs receive the
    events of the link, and decide themselves.
 3. Each is a request of its own, so that a refused one costs no other. A route whose source is still checked for
-   duplicates is restored when that is done (:mod:`vethlib.session.write.sources`).
+   duplicates is restored when that is done (:mod:`vethlib.session.read.sources`).
 
 Not restored is what the kernel has made itself, and proxy entries of the neighbour table.
 """
@@ -114,7 +114,7 @@ class LateFields:
     def _await_sources(self, before: Sequence[bytes]) -> bool:
         """Wait until the sources of routes have been checked for duplicates; return whether a route has any."""
         with loading:
-            from vethlib.session.write.sources import until_checked  # for few routes
+            from vethlib.session.read.sources import until_checked  # for few routes
 
         routes = (kept_route(body, self._index) for body in before)
         sources = {IPv6Address(route.source) for route in routes if route is not None and len(route.source) == 16}
