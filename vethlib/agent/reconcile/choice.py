@@ -8,9 +8,9 @@ from ipaddress import IPv6Interface
 from typing import Final, TypeVar
 
 from vethlib._primitives import time
+from vethlib.agent.planning.later.portions import count_values, portion
+from vethlib.agent.planning.later.sources import create_without_waiting_routes, without_waiting_routes
 from vethlib.agent.planning.operations import AddNetns, ChangeLink, CreatePair, Operation, RemoveSurplus
-from vethlib.agent.planning.portions import count_values, portion
-from vethlib.agent.planning.sources import create_without_waiting_routes, without_waiting_routes
 from vethlib.agent.planning.words import drift, drifted
 from vethlib.agent.reasons import Reason, changed_repeatedly, duplicate_mac
 from vethlib.errors import LinkExists, LinkNotFound, NetnsNotFound, VethError

@@ -37,8 +37,8 @@ from vethlib.agent.host.recordfile import RecordFile
 from vethlib.agent.limits import DEFAULT, Limits
 from vethlib.agent.planning.confine import foreseen
 from vethlib.agent.planning.desired import Desired
+from vethlib.agent.planning.later.portions import count_values
 from vethlib.agent.planning.operations import Operation
-from vethlib.agent.planning.portions import count_values
 from vethlib.agent.registry.dependants import Attachment, Dependant, Dependants
 from vethlib.agent.registry.indexes import Indexes
 from vethlib.agent.registry.subscriptions import Subscription

@@ -17,8 +17,9 @@ from vethlib._primitives import time
 from vethlib.endfields.routes import Route
 from vethlib.errors import VethError
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
-from vethlib.session.read.reading import addresses_of, read_addresses
-from vethlib.session.read.target import read_body
+
+from .reading import addresses_of, read_addresses
+from .target import read_body
 
 __all__ = ["Sources", "source_of", "sources_of", "until_checked"]
 

@@ -10,7 +10,7 @@
    its peer (ENOTCONN). The second end that is set up wakes a kernel thread, which works on the two for 80 µs while it
    holds the RTNL lock (linkwatch_event, net/core/link_watch.c).
 4. Routes may have to wait until the kernel has checked their sources, which are addresses of their end, or until IPv6
-   has been enabled. They are sent again, when everything else was sent (:mod:`.sources`).
+   has been enabled. They are sent again, when everything else was sent (:mod:`..read.sources`).
 5. Last, every end is read. Earlier, the request would wait for that thread; and if the peer is not up yet, it would
    make the kernel do deferred work on the link at once and in vain (linkwatch_sync_dev in rtnl_getlink, 70 µs).
 """

@@ -12,11 +12,10 @@ from itertools import islice
 from typing import Any, Final
 
 from vethlib.addresses import IPAddress
+from vethlib.agent.planning.operations import ChangeLink, RemoveSurplus
 from vethlib.agent.reasons import Reason, surplus_left
 from vethlib.endfields.table import NEIGHBOURS, ROUTES
 from vethlib.links import Address, IPInterface
-
-from .operations import ChangeLink, RemoveSurplus
 
 __all__ = ["AT_ONCE", "count_values", "portion"]
 

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING
 
 from vethlib._values import replace as replace_value
 from vethlib.agent.config.model import Interface
+from vethlib.agent.planning.operations import ChangeLink, CreatePair
 from vethlib.agent.reasons import Reason, source_tentative
 from vethlib.endfields.table import ROUTES
-
-from .operations import ChangeLink, CreatePair
 
 if TYPE_CHECKING:
     from vethlib.endfields.routes import Route
