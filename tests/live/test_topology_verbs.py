@@ -52,6 +52,12 @@ def test_a_ping_without_a_reply_is_false_when_its_time_is_over(chain: Topology) 
     assert not chain["alone"].ping("10.0.0.1", timeout=0.1)  # no route
 
 
+@pytest.mark.parametrize("seconds", [float("inf"), 1e12, 3e6])
+def test_the_time_limit_of_a_ping_may_be_of_any_length(seconds: float) -> None:
+    with Topology.build("a -- b delay=5ms", impair="userspace") as net:
+        assert net["a"].ping(net["b"], timeout=seconds)
+
+
 def test_pings_count_what_is_lost() -> None:
     assert (Pings((0.1, None, None, 0.2)).loss, Pings((0.1, None)).best) == (0.5, 0.1)
 

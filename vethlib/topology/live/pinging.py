@@ -21,6 +21,7 @@ _REQUEST, _REPLY = {4: 8, 6: 128}, {4: 0, 6: 129}
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 _PROTOCOL = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
 _MOST: Final = 65535
+_LONGEST_POLL: Final = 3600.0  # seconds; poll(2) takes milliseconds as an int
 _REFUSED: Final = (
     *(errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETDOWN, errno.ENOBUFS, errno.EADDRNOTAVAIL),
     errno.EPERM,  # a packet filter
@@ -136,7 +137,7 @@ class _Pinging:
             if is_sent and (None not in self._times or time.monotonic() >= deadline):
                 return Pings(tuple(self._times))
             wait = (deadline if is_sent else next_one) - time.monotonic()
-            waiting.poll(max(0.0, wait) * 1000)
+            waiting.poll(min(max(0.0, wait), _LONGEST_POLL) * 1000)
 
     def _send(self) -> None:
         request = _ECHO.pack(_REQUEST[self._version], 0, 0, 0, len(self._begun)) + b"vethlib "
