@@ -204,7 +204,7 @@ def test_a_bad_value_shields_what_is_there_after_a_restart(configurator: Configu
         settle(configurator)
     assert states(configurator) == {
         "a": "INVALID: invalid-value(mtu)",
-        "b": "PENDING: peer-not-configured(a)",
+        "b": "PENDING: peer-invalid(a)",
         "x": "CONFIGURED",
         "y": "CONFIGURED",
     }
@@ -471,3 +471,20 @@ def test_another_completeness_of_the_configuration_is_judged_again(
         later.resync([])
         settle(later)
         assert "b" not in names()
+
+
+@pytest.mark.parametrize("first", ["valid", "invalid"])
+def test_a_peer_with_an_invalid_value_is_not_called_missing(configurator: Configurator, first: str) -> None:
+    a, b = pair("a", "b", "red")
+    steps = [lambda: put(configurator, a), lambda: configurator.refuse("b", BAD)]
+    for step in steps if first == "valid" else reversed(steps):
+        step()
+        settle(configurator)
+    assert states(configurator) == {"a": "PENDING: peer-invalid(b)", "b": "INVALID: invalid-value(mtu)"}
+    configurator.delete("b")
+    settle(configurator)
+    assert states(configurator) == {"a": "PENDING: peer-not-configured(b)"}
+    configurator.refuse("b", BAD)
+    put(configurator, b)
+    settle(configurator)
+    assert set(states(configurator).values()) == {"CONFIGURED"}

@@ -188,3 +188,9 @@ def test_many_addresses_take_proportional_time() -> None:
         addresses(*ends)
 
     assert is_proportional(work, 400)
+
+
+def test_a_peer_with_an_invalid_value_is_no_typing_error() -> None:
+    interfaces = {each.name: each for each in (interface("a", "uplink"), interface("uplnk", "a"))}
+    assert [warning.code for warning in warnings_of(interfaces)] == ["similar-peer"]
+    assert warnings_of(interfaces, {"uplink"}) == []

@@ -34,6 +34,7 @@ DRIFT = "mtu is 1300, not 1500"
 SENTENCES = [
     # what a pair needs
     (reasons.peer_not_configured("b"), "peer-not-configured(b)", "peer b is not configured"),
+    (reasons.peer_invalid("b"), "peer-invalid(b)", "peer b is INVALID"),
     (reasons.peer_points_elsewhere("b", "c"), "peer-points-elsewhere(b)", "peer b points at c, not here"),
     (reasons.peer_failed("b", "why"), "peer-failed(b)", "peer b failed: why"),
     (

@@ -35,6 +35,7 @@ class ReasonCode(StrEnum):
 
     # what a pair needs
     PEER_NOT_CONFIGURED = "peer-not-configured", "peer", "the interface at the other end is not configured"
+    PEER_INVALID = "peer-invalid", "peer", "the interface at the other end is INVALID, and never had a valid value"
     PEER_POINTS_ELSEWHERE = "peer-points-elsewhere", "peer", "the peer names another interface as its peer"
     PEER_FAILED = "peer-failed", "peer", "the peer is FAILED"
     NETNS_NOT_FOUND = "netns-not-found", "namespace", "the namespace does not exist"
@@ -131,6 +132,11 @@ class Reason(NamedTuple):
 def peer_not_configured(peer: str) -> Reason:
     """Return the reason of an interface whose peer is missing."""
     return Reason(ReasonCode.PEER_NOT_CONFIGURED, f"peer {peer} is not configured", peer)
+
+
+def peer_invalid(peer: str) -> Reason:
+    """Return the reason of an interface whose peer has an invalid value, and had no valid one before."""
+    return Reason(ReasonCode.PEER_INVALID, f"peer {peer} is INVALID", peer)
 
 
 def peer_points_elsewhere(peer: str, at: str) -> Reason:

@@ -37,7 +37,7 @@ class Desired:
         self.deleted: set[str] = set()
         self._naming: dict[str, set[str]] = {}  # peer's name → those that name it
         self._by_ref: dict[str, set[str]] = {}
-        self._plausibility = Plausibility(self.interfaces, lambda name: self._naming.get(name, ()), self.at)
+        self._plausibility = Plausibility(self.interfaces, self._naming_of, self.at, self.refused)
         self._claims: dict[tuple[NetnsId, str], set[str]] = {}
         self._claims_of: dict[str, tuple[tuple[NetnsId, str], ...]] = {}  # its kernel name and its alternative names
         self._attached: dict[tuple[NetnsId, str], set[str]] = {}  # a master → those to be attached to it
@@ -57,8 +57,9 @@ class Desired:
 
     def refuse(self, name: str, problems: Iterable[InvalidValue]) -> set[str]:
         """Note that the last value of a name is invalid; return the names of all interfaces concerned."""
+        is_new = name not in self.refused and name not in self.interfaces
         self.refused[name] = tuple(problems)
-        return {name}
+        return {name} | (self._naming.get(name, set()) if is_new else set())
 
     def delete(self, name: str) -> set[str]:
         """Remove a desired interface; return the names of all interfaces concerned."""
@@ -109,6 +110,9 @@ class Desired:
     def refs(self) -> Iterable[str]:
         """Return every namespace reference in use."""
         return self._by_ref.keys()
+
+    def _naming_of(self, name: str) -> Iterable[str]:
+        return self._naming.get(name, ())
 
     def at(self, ref: str) -> set[str]:
         """Return the interfaces that are configured with this namespace reference."""

@@ -38,7 +38,7 @@ from .observed import LinkId, NetnsId, Observed, SeenLink
 from .operations import AddNetns, ChangeLink, CreatePair, DeletePair, Plan
 from .owned import OwnedPairs
 from .recorded import PairRecord
-from .requirements import DesiredEnd, missing_master, mutual_pairs, name_conflicts, unmet, with_netns
+from .requirements import DesiredEnd, missing_master, missing_peer, mutual_pairs, name_conflicts, unmet, with_netns
 
 __all__ = ["plan"]
 
@@ -100,6 +100,7 @@ class _Planner:
         self.owned = owned
         self.desired = with_netns(desired, observed)
         self.pairs = list(mutual_pairs(self.desired))
+        self.left: frozenset[str] = frozenset()  # their desired state is not known
         self.verdicts: dict[str, Verdict] = {}
         self.found: dict[str, SeenLink] = {}
         self.kept: set[LinkId] = set()  # must not be pruned
@@ -116,7 +117,8 @@ class _Planner:
 
     def leave(self, names: Iterable[str]) -> None:
         """Shield the pairs of these interfaces."""
-        for name in names:
+        self.left = frozenset(names)
+        for name in self.left:
             for end in self.owned.built_for(name):
                 self.shielded.update(each.id for each in self.owned.ends(end))
 
@@ -159,7 +161,7 @@ class _Planner:
         if reason:
             if not (waits or rebuild):
                 self.to_rename.append((end, seen))
-            return Verdict.because(State.PENDING, reasons.peer_not_configured(end.peer_name), reason)
+            return Verdict.because(State.PENDING, missing_peer(end.peer_name, (), self.left), reason)
         self._change_in_place(end, seen)
         return CONFIGURED
 
@@ -328,7 +330,7 @@ class _Planner:
         """Apply rule 2."""
         for end in self.desired.values():
             if end.name not in self.verdicts:
-                missing = unmet(end, self.desired, configured, self.observed)
+                missing = unmet(end, self.desired, configured, self.observed, self.left)
                 self.verdicts[end.name] = Verdict.because(State.PENDING, *missing)
 
     def delete_unwanted(self) -> None:

@@ -20,7 +20,7 @@ The rules, each with the code of its warnings:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
@@ -71,7 +71,7 @@ class Plausibility:
     """The warnings about interfaces that are added and removed.
 
     `interfaces` are the present ones, by name. `naming` returns the names of the interfaces whose peer has a name, and
-    `at` those of the interfaces with a namespace reference.
+    `at` those of the interfaces with a namespace reference. `invalid` are the names whose values are not valid.
     """
 
     def __init__(
@@ -79,10 +79,12 @@ class Plausibility:
         interfaces: Mapping[str, Interface],
         naming: Callable[[str], Iterable[str]],
         at: Callable[[str], Iterable[str]],
+        invalid: Container[str] = (),
     ) -> None:
         self._interfaces = interfaces
         self._naming = naming
         self._at = at
+        self._invalid = invalid
         self._netns = SimilarNames()
 
     def add(self, interface: Interface) -> list[str]:
@@ -107,7 +109,8 @@ class Plausibility:
         """Yield the warnings about an interface that follow from other interfaces."""
         peer = self._interfaces.get(interface.peer_if_name)
         if peer is None:
-            yield from self._similar_peer(interface)
+            if interface.peer_if_name not in self._invalid:
+                yield from self._similar_peer(interface)
         elif peer.peer_if_name == interface.name:
             yield from pair_warnings(*((interface, peer) if interface.name < peer.name else (peer, interface)))
         yield from self._similar_netns(interface)
@@ -138,8 +141,10 @@ class Plausibility:
                 return
 
 
-def warnings_of(interfaces: Mapping[str, Interface]) -> list[ConfigWarning]:
+def warnings_of(interfaces: Mapping[str, Interface], invalid: Container[str] = ()) -> list[ConfigWarning]:
     """Return the warnings about a configuration, each once, by the names of the interfaces.
+
+    `invalid` are the names whose values are not valid.
 
     Warnings that follow from one value alone are in :attr:`Parsed.warnings`.
     """
@@ -148,7 +153,7 @@ def warnings_of(interfaces: Mapping[str, Interface]) -> list[ConfigWarning]:
     for interface in interfaces.values():
         naming.setdefault(interface.peer_if_name, []).append(interface.name)
         at.setdefault(interface.namespace.ref, []).append(interface.name)
-    plausibility = Plausibility(interfaces, lambda name: naming.get(name, ()), lambda ref: at.get(ref, ()))
+    plausibility = Plausibility(interfaces, lambda name: naming.get(name, ()), lambda ref: at.get(ref, ()), invalid)
     for interface in interfaces.values():
         plausibility.add(interface)
     return list(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 
 from vethlib.agent.config.model import Interface
 from vethlib.agent.reasons import (
@@ -11,6 +11,7 @@ from vethlib.agent.reasons import (
     master_not_found,
     name_claimed,
     of_peer,
+    peer_invalid,
     peer_not_configured,
     peer_points_elsewhere,
 )
@@ -18,7 +19,16 @@ from vethlib.links import describe
 
 from .observed import NetnsId, Observed, SeenNetns
 
-__all__ = ["DesiredEnd", "missing_master", "mutual_pairs", "name_conflicts", "precedence", "unmet", "with_netns"]
+__all__ = [
+    "DesiredEnd",
+    "missing_master",
+    "missing_peer",
+    "mutual_pairs",
+    "name_conflicts",
+    "precedence",
+    "unmet",
+    "with_netns",
+]
 
 
 class DesiredEnd:
@@ -66,11 +76,12 @@ def unmet(
     desired: Mapping[str, DesiredEnd],
     configured: Mapping[str, Interface],
     observed: Observed | None = None,
+    invalid: Container[str] = (),
 ) -> list[Reason]:
     """Return everything that `end` still waits for; nothing if its pair can be built.
 
     `configured` has all interfaces, `desired` at least the peers that point back. Masters are looked for if the host
-    was `observed`.
+    was `observed`. `invalid` are the names whose values are not valid.
     """
     reasons: list[Reason] = []
     peer, points_at = desired.get(end.peer_name), end.name
@@ -79,7 +90,7 @@ def unmet(
     if points_at != end.name:
         reasons.append(peer_points_elsewhere(end.peer_name, points_at))
     elif peer is None:
-        reasons.append(peer_not_configured(end.peer_name))
+        reasons.append(missing_peer(end.peer_name, configured, invalid))
     if end.place is None:
         reasons.append(end.netns.absence())
     # A namespace that both wait for is listed once.
@@ -91,6 +102,11 @@ def unmet(
         if peer is not None and points_at == end.name and (reason := missing_master(peer, observed)) is not None:
             reasons.append(of_peer(peer.name, reason))
     return reasons
+
+
+def missing_peer(name: str, configured: Container[str], invalid: Container[str]) -> Reason:
+    """Return why there is no peer of this name."""
+    return peer_invalid(name) if name in invalid and name not in configured else peer_not_configured(name)
 
 
 def mutual_pairs(desired: Mapping[str, DesiredEnd]) -> Iterator[tuple[DesiredEnd, DesiredEnd]]:

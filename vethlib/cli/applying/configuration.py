@@ -57,7 +57,7 @@ def read_store(
             where = "" if one.source in str(problem) else f"{one.source}: "
             output.error(f"{where}{name}: {problem}", code="invalid-value", field=problem.field, hint=problem.hint)
         bad[name] = next(iter(one.problems))
-    report_warnings(output, warnings_of(good))
+    report_warnings(output, warnings_of(good, bad))
     return good, bad, snapshot.complete
 
 
