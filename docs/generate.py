@@ -100,8 +100,9 @@ page, which is generated from vethlib/cli/arguments.
 
 
 _ABOUT_VARIABLES = """\
-A flag has a variable if it describes the surroundings, such as where the store is, or configures the agent, all of
-whose flags have one. No other flag has: a variable that is set for something else, as by a
+A flag has a variable if it describes the surroundings, such as where the store is, if it configures the agent, all of
+whose flags have one, or if it is a habit, such as how long to wait or how to show links. Flags that choose an object,
+or say what is done to it, have none: a variable that is set for something else, as by a
 [hook](../how-to/notify.md), must not change what a command does to a link or a store.
 
 A flag without a value is set by `1`, `true`, `yes` or `on`. `VETHLIB_HOOK` has one hook per line, and `VETHLIB_LIMIT` a

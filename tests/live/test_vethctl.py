@@ -497,7 +497,14 @@ def test_flags_come_before_or_after_the_command_or_from_the_environment(
 def test_settings_from_the_environment_yield_to_flags(vethctl: Vethctl, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VETHLIB_MISSING_NETNS", "wait")
     assert vethctl("apply", PAIR).code == 3
+    monkeypatch.setenv("VETHLIB_DRY_RUN", "yes")
     assert vethctl("apply", PAIR, "--missing-netns=create").code == 0
+    assert ns.names() == []
+    monkeypatch.setenv("VETHLIB_DRY_RUN", "no")
+    monkeypatch.setenv("VETHLIB_TIMEOUT", "0.1")
+    monkeypatch.setenv("VETHLIB_PRUNE", "on")
+    assert vethctl("apply", PAIR, "--missing-netns=create").code == 0
+    assert vethctl("apply", "-", stdin="[]").out.splitlines()[0].startswith("- 'veth1'")
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def test_a_variable_that_means_nothing_or_is_refused_is_named(monkeypatch: pytes
 def test_variables_of_hooks_and_of_flags_without_one_are_not_called_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, text in {"HOOK": "exec:/bin/true", "HOOK_TIMEOUT": "5", "LIMIT": "queues=8", "STATUS_DIR": "/x"}.items():
         monkeypatch.setenv(f"VETHLIB_{name}", text)
-    for name in ("NAME", "PEER", "STATE", "ADDR", "MTU", "UP", "PRUNE", "TRY", "PREFIX"):
+    for name in ("NAME", "PEER", "STATE", "ADDR", "MTU", "UP", "TRY", "PREFIX"):
         monkeypatch.setenv(f"VETHLIB_{name}", "1")
     found = by_name(doctor_checks.variables())
     assert {name.removeprefix("VETHLIB_") for name, one in found.items() if one.ok} == {

@@ -69,6 +69,8 @@ def test_a_time_that_never_ends_or_is_none_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
+        ("VETHLIB_TIMEOUT", "x", "VETHLIB_TIMEOUT 'x': must be seconds, or a time as in 1m30s"),
+        ("VETHLIB_PRUNE", "maybe", "VETHLIB_PRUNE 'maybe': must be 1 or 0"),
         ("VETHLIB_LOOPBACK", "x", "VETHLIB_LOOPBACK 'x': must be up or down"),
         ("VETHLIB_COLOR", "red", "VETHLIB_COLOR 'red': must be auto, always or never"),
         ("VETHLIB_JSON", "please", "VETHLIB_JSON 'please': must be 1 or 0"),
@@ -80,6 +82,14 @@ def test_a_bad_environment_variable_is_named(
     monkeypatch.setenv(variable, value)
     said = vethctl("apply", "x")
     assert (said.code, said.err.splitlines()[0]) == (1, f"vethctl: {message}")
+
+
+def test_a_form_from_the_environment_yields_to_a_flag(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VETHLIB_BRIEF", "1")
+    assert parse(["show"]).form == "brief"
+    assert parse(["show", "-d"]).form == "details"
+    monkeypatch.setenv("VETHLIB_BRIEF", "")
+    assert parse(["show"]).form is None
 
 
 COMMANDS_AND_ARGUMENTS = [
@@ -107,6 +117,8 @@ COMMANDS_AND_ARGUMENTS = [
     ["describe", "x"],
 ]
 OF_THE_AGENT = {"--missing-netns", "--loopback", "--limit"}
+HABITS = {"--prune", "--strict", "--force", "--dry-run", "--timeout"}
+HABITS |= {"--brief", "--details", "--all", "--human", "--interval", "--sort"}
 OF_HOOKS = {"--name", "--peer", "--state", "--old-state", "--reason", "--netns", "--host-name", "--ifindex"}
 
 
@@ -116,7 +128,7 @@ def test_what_a_command_does_to_an_object_is_never_taken_from_the_environment(
 ) -> None:
     expected = vars(parse(argv))
     with_variable = set(parser_of(argv[0]).variables.values())
-    assert with_variable <= {"--json", "--color", "--label", "--store", "--status-dir", *OF_THE_AGENT}
+    assert with_variable <= {"--json", "--color", "--label", "--store", "--status-dir", *OF_THE_AGENT, *HABITS}
     for flag in {flag for name in COMMANDS for flag in parser_of(name).flags} - with_variable | OF_HOOKS:
         name = f"VETHLIB_{flag.removeprefix('--').replace('-', '_').upper()}"
         for value in ("1", "on", "x", "30s", "rp_filter=0"):

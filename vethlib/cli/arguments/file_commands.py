@@ -22,14 +22,15 @@ def _add_diff(parser: Parser) -> None:
 
 def _add_plan(parser: Parser) -> None:
     add_label(parser)
-    parser.option("--prune", action="store_true", help="also delete pairs of this label that are not in the files")
+    text = "also delete pairs of this label that are not in the files"
+    parser.option("--prune", variable=True, action="store_true", help=text)
     add_missing_netns(parser)
     add_limits(parser)
 
 
 def _add_validate(parser: Parser) -> None:
     add_paths(parser)
-    parser.option("--strict", action="store_true", help="exit with 1 if there are warnings")
+    parser.option("--strict", variable=True, action="store_true", help="exit with 1 if there are warnings")
     add_limits(parser)
 
 
@@ -38,11 +39,14 @@ def _add_apply(parser: Parser) -> None:
     _add_plan(parser)
     add_loopback(parser)
     parser.option(
-        "--force", action="store_true", help="apply even if an agent with this label runs, which may undo the changes"
+        "--force",
+        variable=True,
+        action="store_true",
+        help="apply even if an agent with this label runs, which may undo the changes",
     )
-    parser.option("--dry-run", action="store_true", help="only show what would be done")
+    parser.option("--dry-run", variable=True, action="store_true", help="only show what would be done")
     text = "wait up to TIME for missing namespaces: 30s, 2m (default: do not wait)"
-    parser.option("--timeout", type=seconds, default=0.0, metavar="TIME", help=text)
+    parser.option("--timeout", variable=True, type=seconds, default=0.0, metavar="TIME", help=text)
     text = "undo the changes after TIME, unless they are confirmed"
     parser.option("--try", dest="trial", type=seconds, metavar="TIME", help=text)
 
@@ -51,7 +55,7 @@ def _add_confirm(parser: Parser) -> None:
     add_label(parser)
     parser.option("--undo", action="store_true", help="undo the changes now instead of keeping them")
     text = "wait up to TIME for a trial to begin: 2s (default: do not wait)"
-    parser.option("--timeout", type=seconds, default=0.0, metavar="TIME", help=text)
+    parser.option("--timeout", variable=True, type=seconds, default=0.0, metavar="TIME", help=text)
 
 
 _TRY = """\

@@ -70,8 +70,9 @@ class Parser(argparse.ArgumentParser):
     """The parser of a command. Raises UsageError where argparse would exit.
 
     Some flags have a variable, VETHLIB_LABEL for --label: those that describe the surroundings (where a store is, whose
-    label) or configure the agent, whose service has nothing but its environment. No change of an object is taken from a
-    variable: those of a hook, such as VETHLIB_NAME, would rename links.
+    label), configure the agent, whose service has nothing but its environment, or are habits (how long to wait, how to
+    show links). What a command does to which object is not taken from a variable: those of a hook, such as
+    VETHLIB_NAME, would rename links.
     """
 
     def __init__(self, usage: str, description: str, more: str) -> None:

@@ -18,10 +18,11 @@ _SHOW_EXAMPLE = "examples:\n  vethctl show @ns1\n  vethctl show -d veth1@ns1"
 def _add_show(parser: Parser) -> None:
     parser.add_argument("targets", nargs="*", metavar="LINK[@NETNS]|@NETNS", help="a link, or all links of a namespace")
     form = parser.add_mutually_exclusive_group()
-    shape: dict[str, Any] = {"action": "store_const", "dest": "form", "among": form}
+    shape: dict[str, Any] = {"action": "store_const", "dest": "form", "among": form, "variable": True}
     parser.option("-br", "--brief", const="brief", help="print one line per link", **shape)
     parser.option("-d", "--details", const="details", help="print all attributes that the kernel reports", **shape)
-    parser.option("-a", "--all", action="store_true", help="show links of every kind, not only veth")
+    text = "show links of every kind, not only veth"
+    parser.option("-a", "--all", variable=True, action="store_true", help=text)
 
 
 def _add_stats(parser: Parser) -> None:
@@ -29,16 +30,17 @@ def _add_stats(parser: Parser) -> None:
     parser.option("--peer", action="store_true", help="also show the other end of each pair")
     parser.option("--watch", action="store_true", help="show rates repeatedly until interrupted")
     text = "show rates per second, measured over S seconds (with --watch: 1)"
-    parser.option("--interval", type=interval, metavar="S", help=text)
+    parser.option("--interval", variable=True, type=interval, metavar="S", help=text)
     parser.option("--count", type=count, metavar="N", help="end --watch after N intervals")
-    parser.option("-H", "--human", action="store_true", help="print counters as 1.23M (rates always are)")
+    text = "print counters as 1.23M (rates always are)"
+    parser.option("-H", "--human", variable=True, action="store_true", help=text)
 
 
 def _add_top(parser: Parser) -> None:
     text = "seconds between updates (default: %(default)g)"
-    parser.option("--interval", type=interval, default=1.0, metavar="S", help=text)
+    parser.option("--interval", variable=True, type=interval, default=1.0, metavar="S", help=text)
     text = "sort by received bytes, sent bytes, the sum of both, drops or name (default: %(default)s)"
-    parser.option("--sort", type=one_of(*_ORDERS), default="both", metavar="|".join(_ORDERS), help=text)
+    parser.option("--sort", variable=True, type=one_of(*_ORDERS), default="both", metavar="|".join(_ORDERS), help=text)
     parser.option("--filter", default="", metavar="TEXT", help="show only links with TEXT in their name or namespace")
     parser.option("-n", "--count", type=count, metavar="N", help="print N tables instead of a screen")
     parser.option("--once", action="store_true", help="same as --count 1")
@@ -59,7 +61,11 @@ def _add_watch(parser: Parser) -> None:
     )
     parser.option("--count", type=count, metavar="N", help="exit after N events")
     parser.option(
-        "--timeout", type=seconds, metavar="S", help="exit after S seconds, or after a time such as 30s or 5m"
+        "--timeout",
+        variable=True,
+        type=seconds,
+        metavar="S",
+        help="exit after S seconds, or after a time such as 30s or 5m",
     )
     add_label(parser)
     add_status_directory(parser)

@@ -54,7 +54,7 @@ def apply(args: Namespace, output: Output) -> int:
 def _check_trial(args: Namespace) -> None:
     if not args.trial:
         raise UsageError("--try 0: the time must be longer", field="--try", hint="as in --try 30s")
-    if args.timeout:
+    if args.timeout and "timeout" in args.given:
         raise UsageError("--try does not wait for namespaces", field="--try", hint="leave out --timeout")
 
 
