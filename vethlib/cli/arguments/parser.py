@@ -71,7 +71,7 @@ class Parser(argparse.ArgumentParser):
 
     Some flags have a variable, VETHLIB_LABEL for --label: those that describe the surroundings (where a store is, whose
     label), configure the agent, whose service has nothing but its environment, or are habits (how long to wait, how to
-    show links). What a command does to which object is not taken from a variable: those of a hook, such as
+    show links). Flags that choose an object, or say how it is changed, have none: the variables of a hook, such as
     VETHLIB_NAME, would rename links.
     """
 
