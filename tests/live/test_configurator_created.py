@@ -21,6 +21,7 @@ from vethlib.agent.host import execution
 from vethlib.agent.planning.desired import Desired
 from vethlib.agent.planning.observed import Observed
 from vethlib.agent.reconcile import choice
+from vethlib.agent.reconcile import configurator as configurator_module
 from vethlib.agent.reconcile.configurator import Configurator
 from vethlib.agent.reconcile.observer import HostObserver
 from vethlib.agent.reconcile.watches import Watches
@@ -247,3 +248,23 @@ def test_a_pair_that_was_refused_is_reported_and_the_others_are_not_looked_at(
     assert configurator.status("h2")[0].state == "FAILED"
     assert {"h2", "b2"} <= set().union(*looks)
     assert not set().union(*looks) & {"h1", "b1", "h3", "b3"}
+
+
+@pytest.mark.parametrize("at_once", [1, 8])
+def test_pairs_that_a_pass_has_left_are_created_although_there_is_always_something_urgent(
+    session: Session, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(choice, "AT_ONCE", at_once)
+    monkeypatch.setattr(configurator_module, "BUDGET", 0.0)  # one step in each poll
+    with Configurator(session) as configurator:
+        configurator.resync([interface("p", "q"), interface("q", "p")])
+        settle(configurator)
+        for number in range(30):
+            configurator.put(interface(f"a{number}", f"b{number}"))
+            configurator.put(interface(f"b{number}", f"a{number}"))
+        for _ in range(300):
+            configurator._occasions.mark(["p"], "its link was changed")
+            configurator.poll(0)
+        assert {link["ifname"] for link in ip("link")} >= {f"{end}{number}" for end in "ab" for number in range(30)}
+        settle(configurator)
+        assert all(status.state == "CONFIGURED" for status in configurator.status())

@@ -171,6 +171,7 @@ class Configurator(WarnsUnclosed):
         )
         self._reporter = Reporter(self._owners)
         self._creation: PlannedCreation | None = None  # of more pairs than one pass may create
+        self._creation_is_next = False  # after an urgent pass, so that it does not wait as long as there are any
         self._values_seen: dict[str, int] = {}  # routes and neighbours of the links that have any
         self._outcomes_at_rest: Counter[str] = Counter()  # of the last look after which nothing was left to do
         self._events = Events(self._owners, self._reporter)
@@ -383,13 +384,18 @@ class Configurator(WarnsUnclosed):
             self._epoll.poll(due if left is None else left if due is None else min(left, due))
 
     def _reconcile(self) -> None:
-        """Run one pass, or create some of the pairs that one has left, and report the result."""
+        """Run one pass, or create some of the pairs that one has left, and report the result.
+
+        Both take turns while there is something urgent.
+        """
         creation = self._creation
         if creation is not None:
             creation.give_way()
-            if not self._occasions.is_urgent:
+            if self._creation_is_next or not self._occasions.is_urgent:
+                self._creation_is_next = False
                 self._go_on(creation)
                 return
+            self._creation_is_next = True
         scope = self._occasions.take(self._values, time.monotonic())
         if scope.everything:
             self.counters.resyncs[scope.everything] += 1
