@@ -134,6 +134,23 @@ def test_a_configurator_of_ones_own_can_be_collected(session: Session) -> None:
         assert registry.get_sample_value("vethlib_store_up") is None
 
 
+@pytest.mark.parametrize("kind", ["bridge", "veth"])
+def test_the_counters_of_a_link_that_has_taken_the_name_are_not_those_of_the_interface(
+    session: Session, kind: str
+) -> None:
+    blue = Namespace(NamespaceType.NAMED_NS, name="blue")
+    with Configurator(session, label="mine") as configurator:
+        registry = CollectorRegistry()
+        registry.register(AgentCollector(configurator, links=True))
+        configurator.resync([Interface("v1", "v2", namespace=blue), Interface("v2", "v1", namespace=blue)])
+        configurator.poll()
+        labels = {"interface": "v1", "netns": "netns:blue", "link": "v1"}
+        assert registry.get_sample_value("vethlib_link_receive_bytes_total", labels) == 0
+        ip("link", "set", "dev", "v1", "name", "other", netns="blue")
+        ip("link", "add", "name", "v1", "type", kind, netns="blue")
+        assert registry.get_sample_value("vethlib_link_receive_bytes_total", labels) is None
+
+
 @pytest.mark.parametrize(
     ("argv", "message", "field"),
     [

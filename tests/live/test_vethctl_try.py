@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -26,7 +27,8 @@ from tests.live.children import staying
 from tests.live.other_user import OTHER, become_other
 from tests.live.sysctls import sysctl
 from tests.witness import host_state, ip, names, poll, seen
-from vethlib import ns
+from vethlib import NetlinkError, ns
+from vethlib.agent.host.observation import observe
 from vethlib.agent.run.trial import NoTrial, settle
 from vethlib.cli.applying.question import Answer, ask
 
@@ -245,6 +247,26 @@ def test_routes_of_a_deleted_pair_come_back_with_it(vethctl: Vethctl, write: Wri
     assert [route["dst"] for route in before] == ["10.9.0.0/24"]
     assert vethctl("apply", write(), "--prune", "--try", "50ms").code == 4
     assert ip("route", "show", "proto", "118", netns=netns) == before
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_a_look_that_fails_for_a_moment_does_not_keep_a_trial_from_being_undone(
+    vethctl: Vethctl, write: Write, monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    before = host_state()
+    looks = 0
+
+    def failing(*args: Any, **more: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        if 1 < looks <= 1 + failures:  # the first is the look after the execution
+            raise NetlinkError("cannot list the links", errno=errno.ENOBUFS)
+        return observe(*args, **more)
+
+    monkeypatch.setattr("vethlib.cli.applying.trial.observe", failing)
+    assert vethctl("apply", write(*ends()), "--try", "50ms").code == 4
+    assert looks == 2 + failures
+    assert host_state() == before
 
 
 def test_a_pair_that_is_not_found_any_more_is_reported(

@@ -366,6 +366,24 @@ def test_a_look_that_finds_what_is_recorded_has_nothing_to_write(host: Host) -> 
     assert len(look(host, record, A, B, C, D)) == 1
 
 
+def test_a_pair_that_was_missed_once_and_found_again_stays_recorded(host: Host) -> None:
+    applied(host, A, B)
+    record = recorded(host, A, B)
+    links = dict(host.links)
+    host.links.clear()
+    assert look(host, record, A, B, whole=False) == []
+    host.links.update(links)
+    look(host, record, A, B, whole=False)
+    (built,) = record
+    for number in range(600):
+        ends = (replace(end, name=f"x{number}", index=1000 + number) for end in built.ends)
+        lost = RecordedPair(*ends)
+        record.add(lost)
+        for _ in record.lose(lost):
+            pass
+    assert [pair.names for pair in record.of("a")] == [{"a", "b"}]
+
+
 def test_a_pair_that_is_gone_leaves_the_record(host: Host) -> None:
     applied(host, A, B, C, D)
     record = recorded(host, A, B, C, D)

@@ -131,3 +131,18 @@ def test_a_line_that_is_not_understood_is_passed_over(line: str) -> None:
 @given(st.lists(st.text(max_size=60) | st.sampled_from([json.dumps(["pair", A._line(), B._line()])]), max_size=5))
 def test_no_text_is_too_odd(texts: list[str]) -> None:
     PairRecord().read(texts)
+
+
+def test_a_pair_that_is_where_it_was_is_no_lost_one() -> None:
+    record = PairRecord()
+    pairs = [
+        RecordedPair(replace(A, name=f"a{number}", index=number), replace(B, name=f"b{number}", index=number))
+        for number in range(1, 601)
+    ]
+    for pair in pairs:
+        record.add(pair)
+    for pair in pairs:
+        assert [*record.lose(pair)] == []
+        record.find(pair.b.id)
+    assert len(record) == 600
+    record.find(((9, 9), 9))

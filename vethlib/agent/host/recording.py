@@ -55,6 +55,8 @@ def facts_of_look(
         ]
         if ends[0] is not before[0] or ends[1] is not before[1]:
             facts.append(record.add(RecordedPair(*ends)))
+        else:
+            record.find(pair[0].id)
     for built in list(record) if names is None else _built_for(record, names):
         where = record.ends_of(built)
         if _is_gone(where, observed, missing):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
@@ -109,7 +110,8 @@ class AgentCollector(Collector):
         }
         statuses = [status for status in self._configurator.status() if status.link is not None]
         try:
-            links = [(status.host_name, status.netns) for status in statuses]
+            # With their ifindexes: another link may have such a name by now.
+            links = [replace(status.link, netns=status.netns) for status in statuses if status.link is not None]
             samples = self._configurator.session.stats_many(links, missing_ok=True)
         except VethError:
             samples = []  # nothing can be read, and the states report that

@@ -213,6 +213,11 @@ class PairRecord:
         self._drop(pair)
         return self._fact("gone", list(end[0]), end[1])
 
+    def find(self, end: LinkId) -> None:
+        """Note that the pair with this end is where it was recorded."""
+        if self._lost and (pair := self._at.get(end)) is not None:
+            self._lost.pop(pair.key, None)
+
     def lose(self, pair: RecordedPair) -> Iterator[str]:
         """Note that a pair is not where it was: it was deleted, or both ends were moved.
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from vethlib.agent.host.executed import Execution
 from vethlib.agent.host.execution import execute
@@ -35,6 +36,9 @@ from .question import FAILED, IGNORED, INCOMPLETE, KEEP, LEAVING, NO_READER, Ans
 from .reporting import report_each
 
 __all__ = ["Tried", "attempt", "irreversible_parts", "report_irreversible", "report_undone"]
+
+
+_PAUSES: Final = (0.1, 0.5)  # seconds before the look for an undo is repeated
 
 
 @dataclass(slots=True)
@@ -177,10 +181,19 @@ class _Undoing:
         observed = observe(self._session, self.refs, interfaces=interfaces, records=self._records)
         return attributed(observed, self._records.record)
 
+    def _observe_now(self) -> Observed:
+        """Observe the host; try again if that fails for a moment, as it may while the host is short of memory."""
+        for pause in _PAUSES:
+            try:
+                return self.observe()
+            except VethError:
+                time.sleep(pause)
+        return self.observe()
+
     def undo(self, tried: Tried) -> None:
         session, records = self._session, self._records
         try:
-            now = self.observe()
+            now = self._observe_now()
             after = now if self.after is None else self.after
             undo = inverse(tried.execution.done, self._before, after, now, records.record)
             execute(session, undo.plan, progress=self._progress, account=tried.undone, records=records)
