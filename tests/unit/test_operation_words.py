@@ -9,8 +9,17 @@ import pytest
 
 from tests.live.applying import interface
 from vethlib.agent.planning.observed import Observed
-from vethlib.agent.planning.operations import AddNetns, ChangeLink, CreatePair, DeletePair, Operation, Plan, RemoveNetns
-from vethlib.agent.planning.words import action, changes, count, drift, line
+from vethlib.agent.planning.operations import (
+    AddNetns,
+    ChangeLink,
+    CreatePair,
+    DeletePair,
+    Operation,
+    Plan,
+    RemoveNetns,
+    RemoveSurplus,
+)
+from vethlib.agent.planning.words import action, changes, count, drift, drifted, line
 from vethlib.cli.render.difference import difference_lines
 from vethlib.cli.render.operations import operation_lines
 from vethlib.cli.term.text import render
@@ -94,3 +103,22 @@ def test_the_log_does_not_repeat_a_known_reason_and_names_new_namespaces() -> No
     assert action(DELETE, "a", "a is not configured", ()) == "deleted 'a' in netns:blue"
     assert action(CREATE, "a", "", {"netns:blue"}) == "created 'a' in netns:blue (a new namespace)"
     assert action(CREATE, "b", "", {"netns:blue"}) == "created 'b'"
+
+
+def test_the_removal_of_a_portion_is_counted_and_not_listed() -> None:
+    routes = tuple(Route(f"10.{number}.0.0/16") for number in range(200))
+    removal = RemoveSurplus(NONE.interface, NONE.ref, NONE.place, NONE.index, "a", {"routes": routes})
+    assert line(removal) == "~ 'a' in netns:blue: 200 routes removed"
+    assert action(removal, "a", "", ()) == "200 routes removed"
+    assert (drift(removal), drifted(removal)) == ("routes are not configured", "routes")
+
+
+@pytest.mark.parametrize("number", [5, 32, 33, 5000])
+def test_the_log_lists_the_first_changes_of_a_link_only(number: int) -> None:
+    removed = tuple(ip_interface(f"172.16.{each >> 8}.{each & 255}/32") for each in range(number))
+    change = replace(NONE, removed=removed)
+    more = f", and {number - 32} more" if number > 32 else ""
+    for text in (action(change, "a", "", ()), drift(change)):
+        assert text.count("172.16.") == min(number, 32)
+        assert text.endswith(more)
+    assert line(change).count("-172.16.") == number
