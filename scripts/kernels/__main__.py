@@ -41,15 +41,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 for run in pool.map(lambda guest: _run(guest, args, deadline, stop), guests):
                     runs.append(run)
                     print(shown(run), flush=True)
+                    if args.record and run.ended:
+                        problems += _recorded(run, args)
             finally:
                 stop.set()
     except Unavailable as error:
         problems.append(f"not run: {error}")
-    if args.record:
-        try:
-            record.write((run for run in runs if run.ended), repeated=args.failed)
-        except ValueError as error:
-            problems.append(f"not recorded: {error}")
     failed = [run for run in runs if run.failed]
     problems += [f"Linux {run.release} has not come to its end: {run.out}/console" for run in runs if not run.ended]
     for problem in problems:
@@ -81,6 +78,15 @@ def _guests(args: argparse.Namespace, deadline: float, problems: list[str]) -> l
         except Unavailable as error:
             problems.append(f"not run: Linux {version}: {error}")
     return guests
+
+
+def _recorded(run: Run, args: argparse.Namespace) -> list[str]:
+    """Add a run to the record, before the next one ends; return why that cannot be done."""
+    try:
+        record.write(run, repeated=args.failed)
+    except ValueError as error:
+        return [f"not recorded: Linux {run.release}: {error}"]
+    return []
 
 
 def _run(guest: Guest, args: argparse.Namespace, deadline: float, stop: threading.Event) -> Run:

@@ -22,33 +22,32 @@ GUESTS = {"qemu": "QEMU", "uml": "User-Mode Linux"}
 Record = Mapping[str, Any]
 
 
-def write(runs: Iterable[Run], path: Path = RECORD, *, repeated: bool = False) -> None:
-    """Add these runs to the record, in place of earlier ones of the same suites on the same kernels.
-
-    Or, if only the failed tests were `repeated`, add their outcomes to those of the others.
-    """
+def write(run: Run, path: Path = RECORD, *, repeated: bool = False) -> None:
+    """Add a run to the record; see `merged`."""
     before = json.loads(path.read_text()) if path.exists() else {"kernels": []}
-    path.write_text(json.dumps(merged(before, runs, repeated=repeated), indent=2, ensure_ascii=False) + "\n")
+    path.write_text(json.dumps(merged(before, run, repeated=repeated), indent=2, ensure_ascii=False) + "\n")
 
 
-def merged(record: Record, runs: Iterable[Run], *, repeated: bool = False) -> dict[str, Any]:
-    """Return the record with these runs: one entry per version and kind of guest, in the order of versions.
+def merged(record: Record, run: Run, *, repeated: bool = False) -> dict[str, Any]:
+    """Return the record with a run, in place of earlier ones of the same suites on the same kernel.
 
-    Raises ValueError if runs are `repeated` and the record does not have as many failed tests as were run.
+    Or, if only the failed tests were `repeated`, add their outcomes to those of the others. There is one entry per
+    version and kind of guest, in the order of versions. Raises ValueError if a run is `repeated` and the record does
+    not have as many failed tests as were run.
     """
-    kernels = {(_version(entry["release"]), entry["guest"]): dict(entry) for entry in record["kernels"]}
-    for run in runs:
-        key = _version(run.release), run.guest
-        before = kernels.get(key, {"suites": {}, "missing": {}})
-        outcomes = {name: outcome.as_json for name, outcome in run.outcomes.items()}
-        if repeated:
-            outcomes = {name: _added(before["suites"].get(name), again) for name, again in outcomes.items()}
+    kernels = {(_version(entry["release"]), entry["guest"]): entry for entry in record["kernels"]}
+    key = _version(run.release), run.guest
+    before = kernels.get(key, {"suites": {}, "missing": {}})
+    outcomes = {name: outcome.as_json for name, outcome in run.outcomes.items()}
+    if repeated:
+        outcomes = {name: _added(before["suites"].get(name), again) for name, again in outcomes.items()}
+    if outcomes:
         kernels[key] = {
             "release": run.release,
             "guest": run.guest,
             "date": time.strftime("%Y-%m-%d"),
             "python": platform.python_version(),
-            "missing": dict(run.missing) if "doctor" in run.outcomes else before["missing"],
+            "missing": dict(run.missing) if "doctor" in outcomes else before["missing"],
             "suites": before["suites"] | outcomes,
         }
     return {"kernels": [kernels[key] for key in sorted(kernels)]}
@@ -59,13 +58,14 @@ def _added(before: Record | None, again: Record) -> dict[str, Any]:
     run = again["passed"] + sum(again["skipped"].values()) + len(again["failed"])
     if before is None or len(before["failed"]) != run:
         raise ValueError("the record is not that of the run whose failed tests were run again")
+    repeated = before.get("repeated", 0) + again["passed"]
     return {
         **before,
         "passed": before["passed"] + again["passed"],
         "skipped": dict(sorted((Counter(before["skipped"]) + Counter(again["skipped"])).items())),
         "failed": again["failed"],
         "seconds": before["seconds"] + again["seconds"],
-        "repeated": before.get("repeated", 0) + again["passed"],
+        **({"repeated": repeated} if repeated else {}),
     }
 
 

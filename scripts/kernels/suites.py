@@ -63,17 +63,13 @@ SUITES = {
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of a suite on one kernel: tests counted, reasons of skips, names of failures, and figures.
-
-    `repeated` counts the passed tests that had failed before and were run again.
-    """
+    """What came of a suite on one kernel: tests counted, reasons of skips, names of failures, and figures."""
 
     passed: int = 0
     skipped: Counter[str] = field(default_factory=Counter)
     failed: list[str] = field(default_factory=list)
     seconds: int = 0
     figures: dict[str, float] = field(default_factory=dict)
-    repeated: int = 0
 
     @property
     def as_json(self) -> dict[str, Any]:
@@ -84,7 +80,6 @@ class Outcome:
             "failed": self.failed,
             "seconds": self.seconds,
             **({"figures": self.figures} if self.figures else {}),
-            **({"repeated": self.repeated} if self.repeated else {}),
         }
 
 
@@ -171,10 +166,14 @@ def _json(path: Path, form: type[_Form]) -> _Form:
 
 
 def _read_junit(path: Path, result: Outcome) -> None:
+    failed = set()  # a test may fail, and so may its teardown
     for test, case in _cases(path):
         failures = [*case.iter("failure"), *case.iter("error")]
         skips = list(case.iter("skipped"))
         if failures:
+            if test in failed:
+                continue
+            failed.add(test)
             result.failed.append(f"{test}: {failures[0].get('message', '')[:200]}")
         elif skips:
             result.skipped[skips[0].get("message", "")] += 1
@@ -184,12 +183,13 @@ def _read_junit(path: Path, result: Outcome) -> None:
 
 def failed_before(out: Path) -> list[str]:
     """Return the names, as pytest takes them, of the tests that failed in the run whose results are in `out`."""
-    return [
+    failed = (
         test
         for name in SUITES
         for test, case in _cases(out / f"{name}.xml")
         if case.find("failure") is not None or case.find("error") is not None
-    ]
+    )
+    return list(dict.fromkeys(failed))
 
 
 def _cases(path: Path) -> Iterator[tuple[str, ElementTree.Element]]:

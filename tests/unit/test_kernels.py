@@ -24,6 +24,7 @@ JUNIT = """\
 <testcase classname="tests.live.test_a" name="test_is_skipped_too"><skipped message="needs Linux 6.2"/></testcase>
 <testcase classname="tests.live.test_b" name="test_fails[x]"><failure message="assert 1 == 2"/></testcase>
 <testcase classname="tests.live.test_b" name="test_has_no_fixture"><error message="failed on setup"/></testcase>
+<testcase classname="tests.live.test_b" name="test_has_no_fixture"><error message="failed on teardown"/></testcase>
 </testsuite></testsuites>
 """
 DOCTOR = [
