@@ -53,7 +53,7 @@ COSTLY: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("asked", COSTLY, ids=lambda asked: " ".join(asked))
+@pytest.mark.parametrize("asked", [*COSTLY, {"ipv6": False}], ids=lambda asked: " ".join(asked))
 @pytest.mark.parametrize("refused", [{"new_name": "taken"}, {"altnames": ["taken"]}, {"sysctls": {"rp_filter": "x"}}])
 def test_a_change_that_is_refused_leaves_every_route_and_neighbour(
     session: Session, blue: str, asked: dict[str, Any], refused: dict[str, Any]

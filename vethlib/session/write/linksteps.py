@@ -183,12 +183,17 @@ class LinkSteps:
                 for failure in failures:
                     note(cause, failure)
 
+    @property
+    def _may_have_lost(self) -> bool:
+        """Whether the link may have lost something: by a message, or by switching IPv6, which is none."""
+        return bool(self._sent) or self._had_ipv6 is not None
+
     def _read_late(self) -> None:
-        if self._sent:
+        if self._may_have_lost:
             self.late.read_rest()
 
     def _restore_late(self, name: str) -> None:
-        if self._sent:
+        if self._may_have_lost:
             self.late.restore(name)
 
     def _take_back(self) -> None:
@@ -232,7 +237,7 @@ class LinkSteps:
         return read_body(self.target.place, now, parse_link, f"read {self.before.name!r}").name
 
     def _give_addresses_back(self) -> None:
-        if self._addresses is not None and (self._sent or self._had_ipv6 is not None):
+        if self._addresses is not None and self._may_have_lost:
             self._restore_addresses(self._addresses)
 
     def _restore_addresses(self, addresses: Sequence[Address]) -> None:
