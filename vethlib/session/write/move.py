@@ -6,10 +6,11 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Final
 
 from vethlib._nl.batch import Outcome
-from vethlib._nl.link import LinkMessage, get_link, set_link, set_master
-from vethlib.endfields.checks import IPV6_MIN_MTU
+from vethlib._nl.link import LinkMessage, set_link, set_master
+from vethlib.endfields.checks import IPV6_MIN_MTU, OF_THE_NAMESPACE
 from vethlib.endfields.table import LATE, MASTER
 from vethlib.errors import InvalidValue, LinkExists, NetlinkError, NotPermitted, not_permitted
 from vethlib.links import Link, NetnsRef
@@ -29,13 +30,16 @@ from .restoring.late import LateFields
 
 __all__ = ["move"]
 
+_GONE: Final = Outcome(errno.ENODEV, "", ())
+
 
 def move(namespaces: Namespaces, target: Target, destination: OpenNetns, to: NetnsRef, name: str | None = None) -> Link:
     """Move a link, and return it as it is there: down, without addresses, with another ifindex if its own was taken.
 
     With `name`, it has that name there.
     """
-    before = find_known(namespaces, target)
+    # A cache is told neither whether the link has IPv6, nor where its peer is; both are needed to bring it back.
+    before = (find_known if name is None else find)(namespaces, target)
     target.check_ifindex(before.ifindex)
     renamed = name is not None and name != before.name
     if target.place is not destination:
@@ -64,37 +68,81 @@ def _move_renamed(
         raise InvalidValue("name", name, "the link has it as an alternative name: remove that first (altnames=)")
     if links := holders(namespaces, [(destination, name)]):
         raise _taken(namespaces, target, destination, Outcome(errno.EEXIST, "", ()), to, links)
+    way_back = _WayBack(namespaces, target, before, destination, name)
     losses = _Losses(namespaces, target, before)
     request = set_link(before.ifindex, netns_fd=destination.fd, name=os.fsencode(name))
     (outcome,) = namespaces.exchange(target.place, [request])
     if outcome.errno:
         failures: list[str] = []
-        back: Callable[[], None] = partial(_bring_back, namespaces, target, before, destination, name)
-        steps = [back, *losses.steps()]
+        steps = _back_and_as_it_was(way_back, losses)
         undo_all((step, lambda failure: failures.append(str(failure))) for step in steps)
-        error = _not_moved(namespaces, name, before, target, destination, outcome, to)
+        error = _not_moved(namespaces, name, before, target, destination, outcome, to, way_back.there)
         for failure in failures:
             note(error, failure)
         raise error
 
 
-def _bring_back(namespaces: Namespaces, target: Target, before: LinkMessage, destination: OpenNetns, name: str) -> None:
-    """Bring a link back that was moved, and not renamed unless the answer was lost; do nothing if it has stayed."""
-    (here,) = namespaces.exchange(target.place, [get_link(before.ifindex)])
-    if here.errno != errno.ENODEV:
-        return
-    there = holders(namespaces, [(destination, before.name), (destination, name)]).values()
-    moved = [link.ifindex for link in there if _is_it(link, before)]
-    if not moved:
-        raise target.not_found(here)
-    request = set_link(moved[0], netns_fd=target.place.fd, new_index=before.ifindex, name=os.fsencode(before.name))
-    (outcome,) = namespaces.exchange(destination, [request])
-    if outcome.errno:
-        raise refusal(outcome, f"{target.what}: bring it back", target.netns)
+class _WayBack:
+    """The way back of a link that was moved, and not renamed unless the answer was lost.
+
+    `there` is its ifindex in the destination as long as it is there, and `is_back` whether it has returned or stayed.
+    """
+
+    def __init__(
+        self, namespaces: Namespaces, target: Target, before: LinkMessage, destination: OpenNetns, name: str
+    ) -> None:
+        self._namespaces = namespaces
+        self._target = target
+        self._before = before
+        self._destination = destination
+        self._name = name
+        self.there: int | None = None
+        self.is_back = False
+
+    def bring_back(self) -> None:
+        """Bring the link back; do nothing if it has stayed. Raises NetlinkError."""
+        if not self._is_here():
+            self._move_back()
+            if not self._is_here():
+                raise self._target.not_found(_GONE)
+        self.is_back = True
+
+    def _is_here(self) -> bool:
+        """Return whether the link has its former name in its former namespace."""
+        before = self._before
+        found = holders(self._namespaces, [(self._target.place, before.name)]).values()
+        return any(link.name == before.name and _is_like(link, before) for link in found)
+
+    def _move_back(self) -> None:
+        names = self._before.name, self._name
+        there = holders(self._namespaces, [(self._destination, name) for name in names]).values()
+        moved = [link.ifindex for link in there if _is_moved(link, self._before)]
+        if not moved:
+            raise self._target.not_found(_GONE)
+        self.there = moved[0]
+        fd, name = self._target.place.fd, os.fsencode(self._before.name)
+        request = set_link(moved[0], netns_fd=fd, new_index=self._before.ifindex, name=name)
+        (outcome,) = self._namespaces.exchange(self._destination, [request])
+        if outcome.errno:
+            raise refusal(outcome, f"{self._target.what}: bring it back", self._target.netns)
+        self.there = None
 
 
-def _is_it(link: LinkMessage, before: LinkMessage) -> bool:
-    return link.mac == before.mac and link.kind == before.kind
+def _back_and_as_it_was(way_back: _WayBack, losses: _Losses) -> Iterator[Callable[[], None]]:
+    """Yield the steps of undoing. Losses are restored by name, which another link has if this one is not back."""
+    yield way_back.bring_back
+    if way_back.is_back:
+        yield from losses.steps()
+
+
+def _is_like(link: LinkMessage, before: LinkMessage) -> bool:
+    return (link.mac, link.kind, link.link) == (before.mac, before.kind, before.link)
+
+
+def _is_moved(link: LinkMessage, before: LinkMessage) -> bool:
+    """Return whether a link in the destination is the one that was moved: its peer has stayed where it was."""
+    # The peer cannot be in the same namespace as the link before and after the move.
+    return _is_like(link, before) and (link.kind != "veth" or (link.link_netnsid, before.link_netnsid) != (None, None))
 
 
 class _Losses:
@@ -109,15 +157,17 @@ class _Losses:
         self._before = before
         place, index = target.place, before.ifindex
         self._master = read_further(namespaces, place, before, {MASTER: None})[MASTER]
-        self._settings = read_all(place, before.name)
+        self._has_settings = before.name not in OF_THE_NAMESPACE  # the others are of no link
+        self._settings = read_all(place, before.name) if self._has_settings else ()
         self._addresses = addresses_of(read_addresses(namespaces, place, index))
         self._late = LateFields(namespaces, self._target, index)
         self._late.read(LATE)
 
     def steps(self) -> Iterator[Callable[[], None]]:
         """Yield the steps that restore it when the link is back; none needs the success of another."""
-        yield self._switch_ipv6
-        yield partial(restore_all, self._namespaces, self._target.place, self._before.name, self._settings)
+        if self._has_settings:
+            yield self._switch_ipv6
+            yield partial(restore_all, self._namespaces, self._target.place, self._before.name, self._settings)
         yield self._attach_and_set_up
         yield self._restore_addresses
         yield from (partial(self._late.restore, name) for name in LATE)
@@ -160,15 +210,19 @@ def _not_moved(
     destination: OpenNetns,
     outcome: Outcome,
     to: NetnsRef,
+    left_there: int | None = None,
 ) -> NetlinkError:
-    """Return the error for a refused move: LinkExists, with the names of the link that are taken there, or another."""
+    """Return the error for a refused move: LinkExists, with the names of the link that are taken there, or another.
+
+    `left_there` is the ifindex of the link itself in the destination, if it could not be brought back.
+    """
     # Older kernels (5.10) say EINVAL for a name that is taken: they try "" instead (dev_change_net_namespace). Others
     # mean that the link must not leave its namespace, which is never so for a veth.
     unclear = outcome.errno == errno.EINVAL and moved.kind == "veth"
     if outcome.errno != errno.EEXIST and not unclear:
         return target.refusal(outcome)
     found = holders(namespaces, [(destination, taken) for taken in (name, *moved.altnames)])
-    links = {wanted: link for wanted, link in found.items() if not _is_it(link, moved)}  # it may still be there
+    links = {wanted: link for wanted, link in found.items() if link.ifindex != left_there}
     return (
         target.refusal(outcome)
         if unclear and not links
