@@ -91,3 +91,18 @@ def test_such_a_link_is_listed_renamed_and_deleted(session: Session, odd: str) -
     assert names("blue") == set()
     kept = {path: value for path, value in before.items() if "/other/" not in path}
     assert settings("blue") == kept
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_link_of_such_a_name_can_be_renamed_while_something_else_is_changed(
+    session: Session, odd: str, red: str, moved: bool
+) -> None:
+    before = settings("blue")
+    ip("link", "set", "dev", odd, "mtu", "1500", netns="blue")
+    if moved:
+        session.move(odd, "blue", to="red", name="usual")
+        assert (names("blue"), names("red")) == ({"other"}, {"usual"})
+    else:
+        session.set(odd, "blue", mtu=1000, new_name="usual")
+        assert names("blue") == {"usual", "other"}
+    assert settings("blue") == before

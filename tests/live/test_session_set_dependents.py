@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import errno
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -11,8 +12,10 @@ from tests.live.configuring import without_detection
 from tests.live.over_links import NEIGHBOURS, ROUTES, dependents
 from tests.witness import addresses, ip
 from vethlib import End, LinkExists, Neighbour, NetlinkError, Route, Session, Veth
-from vethlib._nl.batch import Exchange
+from vethlib._nl.batch import Exchange, Outcome
+from vethlib.endfields.table import Step
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
+from vethlib.session.write.linksteps import LinkSteps
 
 MAC, OTHER = "02:00:00:00:00:09", "02:00:00:00:00:55"
 
@@ -83,6 +86,26 @@ def test_a_change_that_is_interrupted_leaves_every_route_and_neighbour(
     with pytest.raises(KeyboardInterrupt):
         session.set("a", "blue", **asked)
     assert dependents() == before
+
+
+@pytest.mark.parametrize("asked", [{}, {"mac": OTHER}, {"neighbours": []}], ids=lambda asked: " ".join(asked))
+def test_a_link_that_has_to_be_down_to_be_renamed_loses_no_route_if_the_rest_fails(
+    session: Session, blue: str, asked: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(session)
+    before, had = dependents(), addresses("a", "blue")
+    send = LinkSteps._send
+    busy = iter([True])
+
+    def sending(self: LinkSteps, steps: Sequence[Step]) -> list[Outcome]:  # as before Linux 6.2
+        if steps[0].what.startswith("name ") and next(busy, False):
+            return [Outcome(errno.EBUSY, "", ())]
+        return send(self, steps)
+
+    monkeypatch.setattr(LinkSteps, "_send", sending)
+    with pytest.raises(NetlinkError):
+        session.set("a", "blue", new_name="c", routes=[Route("10.9.0.0/16", via="192.0.2.1")], **asked)
+    assert (dependents(), addresses("a", "blue")) == (before, had)
 
 
 def test_an_address_that_is_added_in_vain_to_a_link_without_any_costs_no_route(session: Session, blue: str) -> None:

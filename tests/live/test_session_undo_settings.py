@@ -13,7 +13,7 @@ import pytest
 from tests.live.sysctls import sysctl
 from tests.refusing import raises
 from tests.witness import ip, names, seen
-from vethlib import End, LinkExists, NetlinkError, Route, Session, Veth, ns
+from vethlib import End, IfIndexCache, LinkExists, NetlinkError, Route, Session, Veth, ns
 from vethlib._nl.batch import Exchange
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
 from vethlib.session.write.linksteps import LinkSteps
@@ -48,6 +48,21 @@ def test_a_link_that_was_too_small_for_ipv6_for_a_moment_has_its_ipv6_settings_a
     assert ipv6_settings("blue", "a") == before
     assert seen("a", "blue")["mtu"] == link["mtu"]
     assert had or seen("a", "blue")["addr_info"] == []
+
+
+@pytest.mark.parametrize("had", [True, False])
+def test_what_is_restored_is_what_the_kernel_had_and_not_what_a_cache_knows(
+    session: Session, blue: str, had: bool
+) -> None:
+    session.create(Veth(End("a", "blue", ipv6=not had), End("b", "blue")))
+    with IfIndexCache(session) as cache:
+        cache.watch("blue")
+        assert session.index("a", "blue")
+        sysctl("blue", "ipv6/conf/a/disable_ipv6", "0" if had else "1")
+        before = ipv6_settings("blue", "a")
+        with pytest.raises(NetlinkError):
+            session.set("a", "blue", mtu=1000, sysctls=IMPOSSIBLE)
+    assert ipv6_settings("blue", "a") == before
 
 
 def test_an_interruption_after_the_mtu_was_set_leaves_a_link_without_ipv6(

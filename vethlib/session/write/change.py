@@ -141,7 +141,8 @@ def _present(namespaces: Namespaces, place: OpenNetns, before: LinkMessage, want
 def _found(namespaces: Namespaces, target: Target, wanted: Change) -> LinkMessage:
     """Return the link before the change. Raises LinkNotFound if it is not the one that the caller means."""
     # A cache is told neither whether the link has IPv6, nor of every change of an alias.
-    ask = find_known if wanted.ipv6 is None and target.only_if is None else find
+    needs_ipv6 = wanted.ipv6 is not None or wanted.fields.get("mtu", IPV6_MIN_MTU) < IPV6_MIN_MTU
+    ask = find if needs_ipv6 or target.only_if is not None else find_known
     before = ask(namespaces, target)
     check_expected(target, before)
     return before

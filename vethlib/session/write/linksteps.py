@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from vethlib._nl.batch import LOST, Exchange, Outcome
 from vethlib._nl.link import LinkMessage, get_link, parse_link, set_link
 from vethlib.addresses import Address
-from vethlib.endfields.checks import Sysctl
+from vethlib.endfields.checks import OF_THE_NAMESPACE, Sysctl
 from vethlib.endfields.table import FIELDS, LATE, ROUTES, TAKES_LATE, Step
 from vethlib.errors import LinkExists, NetlinkError, VethError
 from vethlib.links import describe
@@ -104,6 +104,8 @@ class LinkSteps:
 
     def keep_ipv6(self) -> None:
         """Keep the IPv6 settings, which the kernel forgets as soon as the MTU is below the minimum of IPv6."""
+        if self.before.name in OF_THE_NAMESPACE:  # its settings are of no link
+            return
         self._ipv6_settings = read_all(self.target.place, self.before.name, ["ipv6"])
         self._had_ipv6 = self.before.ipv6
 

@@ -65,14 +65,17 @@ class LateFields:
             if name not in self._before:
                 self._before[name] = self._read(name, PROTO if only_own else 0)
                 self._only_own = self._only_own or (only_own and name == ROUTES)
+            elif name == ROUTES and self._only_own and not only_own:
+                present = self._read(ROUTES, 0)
+                self._before[ROUTES] = [
+                    *self._before[ROUTES],
+                    *(body for body in present if protocol_of(body) != PROTO),
+                ]
+                self._only_own = False
 
     def read_rest(self) -> None:
         """Read everything that the change could not cost the link, before it is undone."""
         self.read((ROUTES, NEIGHBOURS))
-        if self._only_own:
-            own, present = self._before[ROUTES], self._read(ROUTES, 0)
-            self._before[ROUTES] = [*own, *(body for body in present if not _OF[ROUTES].is_own(body))]
-            self._only_own = False
 
     def restore(self, name: str) -> None:
         """Make a field what it was. Raises NetlinkError for the first route or neighbour that is refused."""
