@@ -101,9 +101,9 @@ page, which is generated from vethlib/cli/arguments.
 
 _ABOUT_VARIABLES = """\
 A flag has a variable if it describes the surroundings, such as where the store is, if it configures the agent, all of
-whose flags have one, or if it is a habit, such as how long to wait or how to show links. Flags that choose an object,
-or say what is done to it, have none: a variable that is set for something else, as by a
-[hook](../how-to/notify.md), must not change what a command does to a link or a store.
+whose flags have one, or if it sets how `apply`, `diff` and `validate` work, how long a command waits, or how results
+are shown. Flags that choose an object, or give it a value, have none: a variable that is set for something else, as by
+a [hook](../how-to/notify.md), must not rename a link.
 
 A flag without a value is set by `1`, `true`, `yes` or `on`. `VETHLIB_HOOK` has one hook per line, and `VETHLIB_LIMIT` a
 list separated by commas. `MICROSERVICE_LABEL` is used for `--label` if `VETHLIB_LABEL` is not set. `VETHLIB_DEBUG` is

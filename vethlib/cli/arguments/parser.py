@@ -70,9 +70,9 @@ class Parser(argparse.ArgumentParser):
     """The parser of a command. Raises UsageError where argparse would exit.
 
     Some flags have a variable, VETHLIB_LABEL for --label: those that describe the surroundings (where a store is, whose
-    label), configure the agent, whose service has nothing but its environment, or are habits (how long to wait, how to
-    show links). Flags that choose an object, or say how it is changed, have none: the variables of a hook, such as
-    VETHLIB_NAME, would rename links.
+    label), configure the agent, whose service has nothing but its environment, or set how northbound files are applied,
+    how long to wait, and how to show results. Flags that choose an object, or give it a value, have none: the variables
+    of a hook, such as VETHLIB_NAME, would rename links.
     """
 
     def __init__(self, usage: str, description: str, more: str) -> None:

@@ -19,7 +19,7 @@ from vethlib.cli.host.kernel_features import kernel_features
 from vethlib.cli.term.exits import DONE, REFUSED
 from vethlib.cli.term.output import Output
 from vethlib.cli.term.text import counted, paint
-from vethlib.errors import VethError, errno_text
+from vethlib.errors import NetlinkError, VethError, errno_text
 from vethlib.links import End, Veth
 from vethlib.ns.programs.errand import Errand
 from vethlib.ns.syscalls import CLONE_NEWNS, MS_BIND, MS_PRIVATE, MS_REC, mount, unshare
@@ -155,8 +155,6 @@ def _refused(attempt: Callable[[], object]) -> str:
     """Return why a system call is refused; "" if it is not."""
     try:
         attempt()
-    except VethError as error:
-        return str(error)
     except OSError as error:
         return errno_text(error.errno or 0)
     return ""
@@ -168,10 +166,15 @@ def _inotify() -> Iterator[Finding]:
         return
     from vethlib.follow.inotify import INotify
 
-    refusal = _refused(lambda: INotify().close())
-    detail = refusal or "files and named namespaces can be followed"
-    cure = "" if "raise" in refusal else "a sandbox (seccomp) refuses inotify_init1(2): permit it"
-    yield Finding("inotify", not refusal, detail, cure, code="refused")
+    try:
+        INotify().close()
+    except NetlinkError as error:  # a limit is reached, which it names, perhaps for a moment
+        yield Finding("inotify", False, str(error), needed=False, code="refused")
+    except OSError as error:
+        cure = "a sandbox (seccomp) refuses inotify_init1(2): permit it"
+        yield Finding("inotify", False, errno_text(error.errno or 0), cure, code="refused")
+    else:
+        yield Finding("inotify", True, "files and named namespaces can be followed")
 
 
 def _is_shared_mount(directory: Path) -> bool:

@@ -37,7 +37,10 @@ _DEBUG = ("nl", "traceback")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of a check. `needed`: vethctl cannot create pairs without it; `code`: the problem, for programs."""
+    """The result of a check; `code` is the problem, for programs.
+
+    `needed`: vethctl can create no pairs, or no named namespaces, or its agent does not start without it.
+    """
 
     what: str
     ok: bool
