@@ -128,7 +128,8 @@ def test_what_a_command_does_to_an_object_is_never_taken_from_the_environment(
 ) -> None:
     expected = vars(parse(argv))
     with_variable = set(parser_of(argv[0]).variables.values())
-    assert with_variable <= {"--json", "--color", "--label", "--store", "--status-dir", *OF_THE_AGENT, *OF_APPLY, *OF_VIEWS}
+    of_all = {"--json", "--color", "--label", "--store", "--status-dir"}
+    assert with_variable <= of_all | OF_THE_AGENT | OF_APPLY | OF_VIEWS
     for flag in {flag for name in COMMANDS for flag in parser_of(name).flags} - with_variable | OF_HOOKS:
         name = f"VETHLIB_{flag.removeprefix('--').replace('-', '_').upper()}"
         for value in ("1", "on", "x", "30s", "rp_filter=0"):
