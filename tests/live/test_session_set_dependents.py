@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from tests.live.over_links import NEIGHBOURS, ROUTES, dependents
 from tests.witness import addresses, ip
 from vethlib import End, LinkExists, Neighbour, NetlinkError, Route, Session, Veth
 from vethlib._nl.batch import Exchange, Outcome
+from vethlib._nl.const import RTM_GETROUTE
 from vethlib.endfields.table import Step
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
 from vethlib.session.write.linksteps import LinkSteps
@@ -166,6 +168,34 @@ def test_a_change_keeps_the_routes_and_neighbours_of_vethlib_that_the_link_can_s
     session.set("a", "blue", **asked)
     kept = [each for each in dependents() if "protocol 118" in each]
     assert kept == [each for each in before if not lost(each)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "reads"),
+    [
+        ({"addresses": ["10.0.0.1/24", "fd00::1/64"]}, False),
+        ({"addresses": ["10.0.0.1/24", "10.0.0.2/24", "fd00::1/64"]}, False),
+        ({"addresses": ["10.0.0.1/24", "192.0.2.1/24", "fd00::2/64", "fd00::1/64"]}, False),
+        ({"add_addresses": ["10.0.0.2/24"]}, False),
+        ({"addresses": ["10.0.0.2/24", "10.0.0.1/24", "fd00::1/64"]}, True),
+        ({"addresses": ["10.0.0.1/24 brd 10.0.0.255", "fd00::1/64"]}, True),
+        ({"remove_addresses": ["fd00::1/64"]}, True),
+    ],
+)
+def test_routes_are_read_only_for_a_change_that_removes_an_address(
+    session: Session, blue: str, asked: dict[str, Any], reads: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(session)
+    asks: list[int] = []
+    dump = Namespaces.dump
+
+    def dumping(self: Namespaces, place: OpenNetns, request: bytes, *rest: Any) -> Outcome:
+        asks.append(int.from_bytes(request[4:6], sys.byteorder))
+        return dump(self, place, request, *rest)
+
+    monkeypatch.setattr(Namespaces, "dump", dumping)
+    session.set("a", "blue", **asked)
+    assert (RTM_GETROUTE in asks) is reads
 
 
 def test_a_route_is_restored_when_its_source_has_been_checked_for_duplicates(session: Session, red: str) -> None:

@@ -105,8 +105,11 @@ class Goal(Value):
         ]
 
     def takes(self, present: Sequence[Address]) -> bool:
-        """Return whether an address may be removed, even if only to be added again after others."""
-        return bool(self._unwanted(present)) or (bool(self.order) and any(not each.by_kernel for each in present))
+        """Return whether :meth:`first` removes an address, even if only to add it again after others."""
+        if self._unwanted(present):
+            return True
+        then = added(present, self._new(present))
+        return bool(rearrangement(then, self.target(then)).take)
 
     def unmet(self, present: Sequence[Address]) -> list[Step]:
         """Return the steps that are still needed after :meth:`first`; none if the goal is reached."""

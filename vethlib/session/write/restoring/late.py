@@ -109,7 +109,7 @@ class LateFields:
         return done
 
     def _attempt(self, name: str, before: Sequence[bytes], *, keep: bool) -> Sequence[tuple[str, Outcome]]:
-        steps = list(_OF[name].steps(self._index, before, self._read(name, 0), keep=keep))
+        steps = list(_OF[name].steps(self._index, before, self._read(name, PROTO if keep else 0), keep=keep))
         requests = [request for _, request in steps]
         outcomes = self._namespaces.exchange(self._target.place, requests) if requests else ()
         return list(zip([what for what, _ in steps], outcomes, strict=True))
