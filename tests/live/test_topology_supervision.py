@@ -265,6 +265,68 @@ os.kill(os.getpid(), signal.SIGKILL)
     all_end_with(script)
 
 
+NOISE = {
+    "a library that cannot be preloaded": "os.environ['LD_PRELOAD'] = '/no/such/library.so'",
+    "a shell that warns": "echo warning >&2",
+    "a shell that prints": "echo hello",
+    "a shell that prints no whole line": "printf hello; printf warning >&2",
+}
+
+
+def shell_that_prints(path: Path, noise: str) -> str:
+    """Create a shell that executes `noise` first, and return the code by which a script uses it for its supervisor."""
+    path.write_text(f'#!/bin/sh\n{noise}\nexec /bin/sh "$@"\n')
+    path.chmod(0o755)
+    return f"supervision._DETACHED = [{str(path)!r}, *supervision._DETACHED[1:]]"
+
+
+@pytest.mark.parametrize("noise", NOISE)
+def test_what_else_is_printed_at_the_start_prevents_no_supervision(noise: str, tmp_path: Path) -> None:
+    code = NOISE[noise] if "os.environ" in NOISE[noise] else shell_that_prints(tmp_path / "sh", NOISE[noise])
+    all_end_with(f"""{PROLOGUE}
+from vethlib.topology.programs import supervision
+{code}
+a.run(['true'])
+os.environ.pop('LD_PRELOAD', None)
+tell(a.start(['sleep', '60']).pid, b.start(['sleep', '60']).pid)
+os.kill(os.getpid(), signal.SIGKILL)
+""")
+
+
+@pytest.mark.parametrize("noise", ["exec >/dev/null", "exec 2>&1 >/dev/null; echo warning"])
+def test_a_supervisor_of_which_its_process_knows_nothing_ends_at_once(noise: str, tmp_path: Path) -> None:
+    script = f"""{PROLOGUE}
+from pathlib import Path
+from vethlib import VethError
+from vethlib.topology.programs import supervision
+{shell_that_prints(tmp_path / "sh", noise)}
+try:
+    a.run(['true'])
+except VethError:
+    print('refused')
+def is_marked(pid):
+    try:
+        return b'MARKED_BY_A_TEST' in Path('/proc', pid, 'environ').read_bytes()
+    except OSError:
+        return False
+def left():
+    return [pid for pid in os.listdir('/proc') if pid.isdecimal() and int(pid) != os.getpid() and is_marked(pid)]
+deadline = time.monotonic() + 30
+while left() and time.monotonic() < deadline:
+    time.sleep(0.01)
+print(left())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env=os.environ | {"MARKED_BY_A_TEST": "1"},
+    )
+    assert (done.stdout, done.stderr) == ("refused\n[]\n", "")
+
+
 # What an error says, so that the cause can be found.
 CAUSES = {
     "a sandbox without pidfds": "pidfd_open",

@@ -106,7 +106,7 @@ def _begin(reported: _Reported) -> None:
             pass_fds=(owner, reading),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=subprocess.PIPE,
             cwd="/",
             start_new_session=True,
             check=False,
@@ -114,8 +114,8 @@ def _begin(reported: _Reported) -> None:
         )
         if shell.returncode:
             raise BlockingIOError(errno.EAGAIN, "the shell can start no process")
-        if shell.stdout != supervisor.BEGUN:
-            lines = shell.stdout.decode(errors="replace").splitlines() or ["it ended at once, without an error"]
+        if supervisor.BEGUN not in shell.stdout:  # a preloaded library may have printed something, too
+            lines = shell.stderr.decode(errors="replace").splitlines() or ["it ended at once, without an error"]
             raise NetlinkError(printable(lines[-1]))
         opened.remove(writing)
         reported.pipe = writing  # only now: it is what shows that there is a supervisor

@@ -57,6 +57,10 @@ class Supervised:
         self._namespaces: dict[int, int] = {}
         self._programs: dict[int, int] = {}
 
+    def __bool__(self) -> bool:
+        """Whether there is anything to end."""
+        return bool(self._namespaces or self._programs)
+
     def take(self, line: str) -> None:
         """Process a line of the pipe."""
         word, *texts = line.split(" ")
@@ -253,8 +257,8 @@ def _syscall(number: int, *arguments: int) -> int:
     return int(result)
 
 
-def _say_begun() -> None:
-    """Report that nothing is missing, and close the output, for the end of which the process waits."""
+def _report_begun() -> None:
+    """Report readiness, and close the output: the owner reads it to its end."""
     os.write(1, BEGUN)
     for output in (1, 2):
         os.dup2(0, output)
@@ -264,7 +268,7 @@ def supervise(owner: int, pipe: int) -> None:
     """Read lines from `pipe` until the process of the pidfd `owner` has ended; then end what it has reported."""
     spare = _spare(owner)
     supervised = Supervised(max(0, _start(_pid(owner))))
-    _say_begun()
+    _report_begun()
     ready = select.poll()
     ready.register(owner, select.POLLIN)
     ready.register(pipe, select.POLLIN)
@@ -277,6 +281,8 @@ def supervise(owner: int, pipe: int) -> None:
                 for line in lines:
                     supervised.take(line)
                 continue
+            if not supervised:
+                return  # the owner could not use this supervisor, or has nothing left to end
             ready.unregister(pipe)  # execve(2): the process still exists, with another program
         if owner in events:
             for descriptor in spare:
