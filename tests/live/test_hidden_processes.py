@@ -16,7 +16,7 @@ from tests.live.configuring import by_file, by_pid, configured, pair, placed, pu
 from tests.live.other_user import OTHER
 from tests.live.threads import in_thread
 from tests.refusing import raises
-from tests.witness import names
+from tests.witness import names, poll
 from vethlib import NetnsNotFound, NotPermitted, Session, ns
 from vethlib.agent import Namespace
 from vethlib.agent.reconcile.configurator import Configurator
@@ -48,8 +48,7 @@ def process(request: pytest.FixtureRequest, home: ns.Netns) -> Iterator[subproce
     """A process in a namespace of its own, which root and another user have."""
     user = ["setpriv", "--reuid", str(request.param), "--clear-groups"] if request.param else []
     with subprocess.Popen(["unshare", "-n", *user, "sleep", "600"]) as process:
-        while Path(f"/proc/{process.pid}/comm").read_text() != "sleep\n":
-            pass
+        assert poll(lambda: Path(f"/proc/{process.pid}/comm").read_text() == "sleep\n")
         yield process
         process.kill()
 
@@ -84,6 +83,36 @@ def test_a_process_that_has_ended_is_gone_there_too(process: subprocess.Popen[by
                 ns.open_fd(ref)
 
     where_others_are_hidden(look)
+
+
+def test_without_a_procfs_no_mount_option_is_blamed(process: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    def run() -> None:
+        unshare(CLONE_NEWNS)
+        mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None)
+        mount(b"tmpfs", b"/proc", b"tmpfs", 0, None)
+        for ref in references(process.pid, tmp_path):
+            with raises(NetnsNotFound, netns=ref) as caught:
+                ns.open_fd(ref)
+            assert "hidepid" not in str(caught.value)
+
+    in_thread(run)
+
+
+def test_in_another_pid_namespace_than_that_of_proc_no_mount_option_is_blamed() -> None:
+    script = """
+import os, subprocess
+from vethlib import NetnsNotFound, ns
+while os.path.exists(f"/proc/{(child := subprocess.Popen(['sleep', '60'])).pid}"):
+    child.kill()
+    child.wait()
+try:
+    ns.open_fd(f"pid:{child.pid}")
+except NetnsNotFound as error:
+    print("hidepid" in str(error))
+child.kill()
+"""
+    command = ["unshare", "--pid", "--fork", sys.executable, "-c", script]
+    assert subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout == "False\n"
 
 
 @pytest.mark.parametrize("spelling", [by_pid, lambda pid: by_file(f"/proc/{pid}/ns/net")], ids=["pid", "file"])

@@ -185,13 +185,14 @@ def hidden_process(path: str) -> int:
 
     With the mount option hidepid=2 (or hidepid=ptraceable), /proc/42 does not exist for a user who may not trace
     process 42 (proc_pid_permission, fs/proc/base.c). Signal 0 has no effect, and fails with ESRCH if it has ended.
+    Nothing is hidden if there is no procfs, or if it shows another pid namespace, in which 42 is another process.
     """
     match path.split("/"):
         case ["", "proc", text, *_] if _is_number(text) and len(text) <= 10:
             number = int(text)
         case _:
             return 0
-    if not 0 < number <= _PID_MAX or os.path.lexists(f"/proc/{number}"):
+    if not 0 < number <= _PID_MAX or os.path.lexists(f"/proc/{number}") or not _is_proc_ours():
         return 0
     try:
         os.kill(number, 0)
@@ -200,6 +201,14 @@ def hidden_process(path: str) -> int:
     except OSError:
         pass  # EPERM: it belongs to another user
     return number
+
+
+def _is_proc_ours() -> bool:
+    """Return whether /proc is a procfs of this process's pid namespace."""
+    try:
+        return os.readlink("/proc/self") == str(os.getpid())
+    except OSError:
+        return False
 
 
 def is_leftover(entry: Glance) -> bool:

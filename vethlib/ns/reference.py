@@ -287,8 +287,8 @@ def _missing(reference: Reference) -> VethError:
     if pid := hidden_process(link or place):
         capability = "CAP_SYS_PTRACE"
         message = (
-            f"process {pid} exists, but /proc hides it (mount option hidepid): its namespaces need its own user, the "
-            f"group of that mount (gid=), or {capability}"
+            f"process {pid} exists, but /proc hides it (mount option hidepid): only its own user, or a process with "
+            f"{capability}, can open its namespaces"
         )
         return not_permitted(message, capability, errno=errno.EPERM, netns=text)
     # A zombie is still in /proc, but without namespaces (ENOENT from ns_get_path, fs/nsfs.c).
