@@ -92,6 +92,18 @@ def test_a_test_that_has_no_part_in_a_modules_topology_does_not_show_it(project:
     assert told.count("netns node a") == 1
 
 
+def test_a_test_with_a_wrong_marker_shows_no_topology_of_the_test_before(project: Project) -> None:
+    project.write(
+        "import pytest\ndef pytest_collection_modifyitems(items):\n"
+        "    items[1].add_marker(pytest.mark.netns(leaks='nope'))\n",
+        "conftest.py",
+    )
+    project.write("def test_first(session_topology): session_topology('x -- y')\ndef test_marked(): pass\n")
+    result = project.run()
+    result.assert_outcomes(passed=1, errors=1)
+    assert "netns node x" not in result.stdout.str()
+
+
 _REQUESTS = """
 import pytest
 @pytest.fixture

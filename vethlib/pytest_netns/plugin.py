@@ -73,9 +73,9 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Check the markers again, because some are added after the collection; and note that a test begins."""
-    options.check_marker(item)
+    """Note that a test begins; and check the markers again, because some are added after the collection."""
     item.config.stash[LIVE].begin()
+    options.check_marker(item)
 
 
 def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> None:
