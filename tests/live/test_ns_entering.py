@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
@@ -375,3 +375,35 @@ def test_a_thread_whose_way_back_was_closed_is_told_so(fds: list[int]) -> None:
         entering._enter(home.fileno(), 0)
 
     in_thread(close_it_inside)
+
+
+class _Foreign:
+    """A namespace as another library has it."""
+
+    def __init__(self) -> None:
+        self._file = open(HERE)  # noqa: SIM115
+
+    def fileno(self) -> int:
+        return self._file.fileno()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _WithAttribute(_Foreign):
+    was_entered: object = "never"
+
+
+class _WithProperty(_Foreign):
+    @property
+    def was_entered(self) -> str:
+        return "never"
+
+
+@pytest.mark.parametrize("kind", [_Foreign, _WithAttribute, _WithProperty])
+def test_nothing_is_written_to_an_object_of_another_library(kind: type[_Foreign]) -> None:
+    with closing(kind()) as foreign:
+        with ns.entered(foreign):
+            pass
+        ns.run(foreign, ["true"])
+        assert getattr(foreign, "was_entered", "never") == "never"

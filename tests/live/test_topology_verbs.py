@@ -7,7 +7,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from enum import IntEnum
 from functools import partial
 from typing import Any
 
@@ -103,6 +104,29 @@ def test_a_request_that_the_network_refuses_is_not_answered(net: Topology, prepa
     assert pings.times == (None, None)
 
 
+@pytest.mark.parametrize("wrong", ["b", "10.0.0.1/24", 7, "fe80::1"])
+@pytest.mark.parametrize("field", ["other", "towards", "via"])
+def test_a_wrong_address_is_an_error_of_the_argument_that_has_it(chain: Topology, field: str, wrong: Any) -> None:
+    use: dict[str, Callable[[Any], object]] = {
+        "other": chain["a"].ping,
+        "towards": lambda to: chain["a"].address(towards=to),
+        "via": lambda via: chain["a"].route("10.9.0.0/16", via=via),
+    }
+    with raises(InvalidValue, field=field, value=wrong):
+        use[field](wrong)
+
+
+class _Port(IntEnum):
+    HTTP = 80
+
+
+def test_the_port_of_a_listener_may_be_a_member_of_an_enumeration(chain: Topology) -> None:
+    with chain["a"].socket() as server:
+        server.bind(("", _Port.HTTP))
+        server.listen()
+        chain["a"].wait_listening(_Port.HTTP)
+
+
 @pytest.mark.parametrize("port", ["80", 0, -1, 65536, True, None, 80.0])
 def test_a_port_that_no_listener_can_have_is_refused_at_once(chain: Topology, port: Any) -> None:
     with raises(InvalidValue, field="port", value=port):
@@ -140,7 +164,7 @@ def test_a_link_local_address_has_its_link_in_the_node() -> None:
         for method in (a.ping, lambda to: a.address(towards=to)):
             with pytest.raises(LinkNotFound):
                 method(f"{theirs}%none")
-            with raises(InvalidValue, field="other", value=theirs):
+            with pytest.raises(InvalidValue):
                 method(theirs)
         a.route("fd77::/64", via=f"{theirs}%eth0")
         a.route("fd78::/64", via=theirs, link="eth0")
@@ -165,6 +189,39 @@ def test_a_node_is_reached_by_an_address_that_needs_no_link_if_it_has_one(addres
                 net["x"].ping(b)
         if "fd00" in addresses:
             assert b.ipv6 == "fd00:7::2"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "switch s; a(fe80::1/64) -- s; b(fe80::2/64) -- s; c(fe80::3/64) -- s",
+        "switch s t; a(fe80::1/64) -- s -- t -- b(fe80::2/64); t -- c(fe80::3/64)",
+        "switch s; x(fe80::9/64) -- a(fe80::8/64); a(fe80::1/64) -- s; x(fe80::7/64) -- b(fe80::6/64);"
+        "b(fe80::2/64) -- s",
+    ],
+)
+def test_a_node_behind_a_switch_is_reached_by_an_address_that_needs_a_link(text: str) -> None:
+    with Topology.build(text) as net:
+        a, b = net["a"], net["b"]
+        (link,) = (
+            one["ifname"]
+            for one in ip("-6", "addr", "show", netns=a.netns)
+            if any(address["local"] == "fe80::1" for address in one["addr_info"])
+        )
+        assert a.ping(f"fe80::2%{link}")
+        assert a.ping(b)
+        assert b.ping(a)
+        source = a.address(towards=b)
+        (seen,) = ip("-6", "addr", "show", "dev", link, netns=a.netns)
+        assert source in {address["local"] for address in seen["addr_info"]}
+
+
+def test_no_address_that_needs_a_link_leads_over_a_router() -> None:
+    with (
+        Topology.build("switch s t; a(fe80::1/64) -- s; r -- s; r -- t; b(fe80::2/64) -- t") as net,
+        pytest.raises(LookupError),
+    ):
+        net["a"].ping(net["b"])
 
 
 def test_programs_know_no_node_by_an_address_that_needs_a_link() -> None:
@@ -312,7 +369,7 @@ def test_routes_of_ipv6_are_added_too(net: Topology) -> None:
         ("10.0.0.1/24", {"via": "10.0.0.2"}, "destination"),
         ("b", {"via": "10.0.0.2"}, "destination"),
         ("fd00:9::/64", {"via": "10.0.0.2"}, "via"),
-        ("10.9.0.0/16", {"via": "r"}, "other"),
+        ("10.9.0.0/16", {"via": "r"}, "via"),
         ("10.9.0.0/16", {"via": "10.0.0.2", "metric": 0}, "metric"),
     ],
 )

@@ -45,7 +45,19 @@ from .descriptor import HERE, Descriptor, current
 from .reference import HasFileno, Resolver, not_opened, open_owned, parse
 from .syscalls import CLONE_NEWNET, bind
 
-__all__ = ["Block", "call_at_home", "call_in", "call_in_new", "can_enter", "entered", "is_here", "map_in", "map_in_new"]
+__all__ = [
+    "Block",
+    "NotesEntry",
+    "call_at_home",
+    "call_in",
+    "call_in_new",
+    "can_enter",
+    "entered",
+    "is_here",
+    "map_in",
+    "map_in_new",
+    "note_entered",
+]
 
 T = TypeVar("T")
 
@@ -203,10 +215,19 @@ def entered(ref: str | HasFileno | None, resolver: Resolver | None = None) -> Ab
     return block
 
 
+class NotesEntry:
+    """A namespace reference that remembers whether its namespace was entered through it: a Netns, or a node."""
+
+    __slots__ = ()
+
+    def _note_entered(self) -> None:
+        raise NotImplementedError
+
+
 def note_entered(ref: object) -> None:
     """Note in a Netns, or in a node, that a thread or a program is about to enter its namespace."""
-    if hasattr(ref, "was_entered"):
-        ref.was_entered = True
+    if isinstance(ref, NotesEntry):
+        ref._note_entered()
 
 
 def call_in(fd: int, function: Callable[[], T]) -> T:

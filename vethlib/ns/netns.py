@@ -11,13 +11,13 @@ from vethlib.errors import InvalidValue, NetnsExists, NetnsNotFound
 
 from . import named
 from .descriptor import Descriptor, current
-from .entering import call_in, call_in_new, entered
+from .entering import NotesEntry, call_in, call_in_new, entered
 from .reference import HasFileno, Resolver, identity, open_owned, parse
 
 __all__ = ["Netns"]
 
 
-class Netns(Closing):
+class Netns(Closing, NotesEntry):
     """An open network namespace, which exists at least until this object is closed.
 
         with Netns.create("blue") as blue:
@@ -26,16 +26,14 @@ class Netns(Closing):
     Do not keep it open longer than needed: while it is open, the links of a stopped container remain. Closing it does
     not remove a name. A Netns can be used wherever a namespace reference is accepted, and is equal to any other Netns
     of the same namespace. `ref` is the reference by which it was opened, in canonical form; for an anonymous namespace,
-    "fd:N", which is valid while it is open. `label`, if set, is its name in messages, such as "node a". `was_entered`
-    is whether a thread or a program has entered the namespace by this object.
+    "fd:N", which is valid while it is open. `label`, if set, is its name in messages, such as "node a".
     """
 
-    __slots__ = ("__weakref__", "_closed", "_owner", "identity", "label", "ref", "was_entered")
+    __slots__ = ("__weakref__", "_closed", "_owner", "_was_entered", "identity", "label", "ref")
 
     ref: str
     identity: tuple[int, int]
     label: str
-    was_entered: bool
 
     def __init__(self, owner: Descriptor, ref: str | None = None) -> None:
         if not hasattr(owner, "fileno"):
@@ -46,7 +44,7 @@ class Netns(Closing):
         self.ref = f"fd:{owner.fileno()}" if ref is None else ref
         self.identity = identity(owner.fileno())
         self.label = ""
-        self.was_entered = False
+        self._was_entered = False
         self._closed = False  # last, so that an interrupted object is neither shown nor warned about
 
     @classmethod
@@ -113,6 +111,14 @@ class Netns(Closing):
     def fileno(self) -> int:
         """Return :attr:`fd`."""
         return self.fd
+
+    @property
+    def was_entered(self) -> bool:
+        """Whether a thread or a program has entered the namespace by this object."""
+        return self._was_entered
+
+    def _note_entered(self) -> None:
+        self._was_entered = True
 
     @property
     def closed(self) -> bool:

@@ -36,6 +36,7 @@ from vethlib.session.core.refusal import refusal, system_errors
 from vethlib.topology.design.description import BRIDGE, Layout, Port, Route, Wire
 
 from .node import Node, end_programs
+from .peers import Peer
 from .sockets import Sockets
 from .usable import PATIENCE, SLAB, wait_until_usable, wait_with
 
@@ -80,8 +81,9 @@ def build(
             undoing.callback(netns.close)
         given = _addresses(layout)
         peers = _peers(layout, namespaces)
+        switches = {member.name: peers[member.name] for member in layout.members if member.kind == "switch"}
         nodes = {
-            name: Node(name, netns, session, given.get(name, ()), peers.get(name), files.get(name, {}))
+            name: Node(name, netns, session, given.get(name, ()), peers[name], switches, files.get(name, {}))
             for name, netns in namespaces.items()
         }
         for node in nodes.values():
@@ -151,12 +153,12 @@ def _impair(
     impair(links, namespaces)
 
 
-def _peers(layout: Layout, namespaces: Mapping[str, Netns]) -> dict[str, dict[str, tuple[str, Netns, str]]]:
-    """Return, for each node, the other ends of its links: a node, its namespace, and a link."""
-    peers: dict[str, dict[str, tuple[str, Netns, str]]] = {}
+def _peers(layout: Layout, namespaces: Mapping[str, Netns]) -> dict[str, dict[str, Peer]]:
+    """Return the other ends of the links of each node."""
+    peers: dict[str, dict[str, Peer]] = {name: {} for name in namespaces}
     for wire in layout.wires:
         for port, other in ((wire.a, wire.b), (wire.b, wire.a)):
-            peers.setdefault(port.node, {})[port.link] = other.node, namespaces[other.node], other.link
+            peers[port.node][port.link] = Peer(other.node, namespaces[other.node], other.link)
     return peers
 
 

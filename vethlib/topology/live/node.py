@@ -20,12 +20,14 @@ from vethlib.errors import InvalidValue, LinkNotFound, NetnsNotFound, NotSupport
 from vethlib.linkref import LinkRef, locate
 from vethlib.links import IPInterface, Link, Stats
 from vethlib.ns import Netns
+from vethlib.ns.entering import NotesEntry, note_entered
 from vethlib.ns.idmap import missing_ids
 from vethlib.ns.programs.start import completed
 from vethlib.session import Session
 from vethlib.topology.programs.processes import Programs, describe_program, end_processes, end_with_python, let_run
 
 from .blocks import Blocks, End
+from .peers import Peer, reached
 from .usable import wait_until_usable
 from .waiting import is_listening, wait_until
 
@@ -41,7 +43,7 @@ T = TypeVar("T")
 _POLL = 0.01  # seconds between two checks
 
 
-class Node:
+class Node(NotesEntry):
     """One host of a topology.
 
     `netns` is its namespace. Both `netns` and the node itself can be used wherever a namespace reference is accepted.
@@ -56,7 +58,8 @@ class Node:
         netns: Netns,
         session: Session,
         addresses: Iterable[IPInterface] = (),
-        peers: Mapping[str, tuple[str, Netns, str]] | None = None,
+        peers: Mapping[str, Peer] = MappingProxyType({}),
+        switches: Mapping[str, Mapping[str, Peer]] = MappingProxyType({}),
         files: Mapping[str, str | Callable[[], str]] = MappingProxyType({}),
     ) -> None:
         netns.label = f"node {name}"
@@ -66,7 +69,8 @@ class Node:
         self.started: list[subprocess.Popen[Any]] = []
         self._may_ping = False
         self._session = session
-        self._peers = peers or {}  # the node, namespace and link at the other end, by link
+        self._peers = peers  # by link
+        self._switches = switches  # the peers of every switch, by its name
         self._programs = Programs(netns, files)
         self._awaited: set[subprocess.Popen[Any]] = set()  # programs that run() waits for
         self._blocks = Blocks()
@@ -88,14 +92,13 @@ class Node:
         """Whether a thread or a program has entered the node, through it or through its `netns`."""
         return self.netns.was_entered
 
-    @was_entered.setter
-    def was_entered(self, entered: bool) -> None:
-        self.netns.was_entered = entered
+    def _note_entered(self) -> None:
+        note_entered(self.netns)
 
     def __enter__(self) -> Node:
         block = self._blocks.take()
         try:
-            self.was_entered = True
+            note_entered(self)
             self._let_ping()
             block.target = ns.open_owned(self.netns)
             block.__enter__()
@@ -171,7 +174,6 @@ class Node:
     def _submit(self, function: Callable[[], T], name: str, ended: Callable[[], object] | None = None) -> Future[T]:
         future: Future[T] = Future()
         block = self.netns.entered()  # opened here, so that a closed node raises at once
-        self.was_entered = True
         self._let_ping()
 
         def work() -> None:
@@ -213,7 +215,7 @@ class Node:
             raise error.with_traceback(None) from None
 
     def _run(self, command: Sequence[str], options: dict[str, Any]) -> subprocess.CompletedProcess[str]:
-        self.was_entered = True
+        note_entered(self)
         self._let_ping()
 
         def ended(process: subprocess.Popen[Any]) -> None:
@@ -234,7 +236,7 @@ class Node:
         if not options.get("start_new_session"):
             options = {"process_group": 0} | options
         options = {"stdin": subprocess.DEVNULL, "text": True} | options
-        self.was_entered = True
+        note_entered(self)
         self._let_ping()
         return self._programs.begin(command, options, self._keep)
 
@@ -252,8 +254,8 @@ class Node:
         """
         from .routes import socket_address
 
-        to = self._address_of(towards, version)
-        address = socket_address(to, 9, self._index)
+        to = self._address_of(towards, version, "towards")
+        address = socket_address(to, 9, self._index, "towards")
         family = socket.AF_INET if to.version == 4 else socket.AF_INET6
         with self.netns.socket(family, socket.SOCK_DGRAM) as asking:
             try:
@@ -282,34 +284,39 @@ class Node:
         from .routes import socket_address
 
         self._let_ping()
-        to = self._address_of(other, version)
-        address = socket_address(to, 0, self._index)
+        to = self._address_of(other, version, "other")
+        address = socket_address(to, 0, self._index, "other")
         return ping(self.netns, to.version, address, count=count, timeout=timeout, interval=interval)
 
     def _index(self, link: str) -> int:
         return self._session.index(link, self.netns)
 
-    def _address_of(self, other: Node | str | IPAddress, version: Literal[4, 6] | None) -> IPAddress:
-        """Return an address of another node, if possible one in a network of this node."""
+    def _address_of(self, other: Node | str | IPAddress, version: Literal[4, 6] | None, field: str) -> IPAddress:
+        """Return an address of another node, if possible one in a network of this node.
+
+        Raises LookupError if it has none, and InvalidValue, with `field`, if it is neither a node nor an address.
+        """
         from .routes import check_address, closest, is_of_link
 
         if not isinstance(other, Node):
-            return check_address(other, "other")
+            return check_address(other, field)
         found = closest(other.addresses, self.addresses, version)
         if found is None:
             raise LookupError(f"node {other.name} has no configured {f'IPv{version} ' if version else ''}address")
-        return self._with_link(other) if is_of_link(found) else found
+        return self._with_link(other, field) if is_of_link(found) else found
 
-    def _with_link(self, other: Node) -> IPAddress:
+    def _with_link(self, other: Node, field: str) -> IPAddress:
         """Return an address of another node that is valid on one link only, with the link of this node."""
         from .routes import check_address
 
         configured = {address.ip for address in other.addresses}
-        for link, (_, netns, peer) in self._peers.items():
-            if netns is other.netns:
-                for address in self._session.lookup(peer, netns).addresses:
+        for link, peer in self._peers.items():
+            for port in reached(peer, self._switches):
+                if port.netns is not other.netns:
+                    continue
+                for address in self._session.lookup(port.link, port.netns).addresses:
                     if address.ip in configured and address.version == 6:
-                        return check_address(f"{address.ip}%{self._index(link)}", "other")
+                        return check_address(f"{address.ip}%{self._index(link)}", field)
         raise LookupError(f"node {other.name} has only addresses of links that do not lead to node {self.name}")
 
     def wait_for(self, condition: Callable[[], T], *, timeout: float = 5.0) -> T:
@@ -323,7 +330,7 @@ class Node:
         Raises WaitTimeout after `timeout` seconds, with the last error as its cause, and TypeError if `condition` is a
         coroutine function.
         """
-        self.was_entered = True
+        note_entered(self)
         self._let_ping()
         name = _name(condition)
 
@@ -395,7 +402,7 @@ class Node:
 
         index = 0 if link is None else self._index(link)
         network, gateway, metric = parts(
-            destination, lambda version: None if via is None else self._address_of(via, version), metric
+            destination, lambda version: None if via is None else self._address_of(via, version, "via"), metric
         )
         return network, gateway, index or scope_index(gateway, self._index), metric
 
@@ -420,7 +427,7 @@ class Node:
         Raises WaitTimeout after `timeout` seconds, or immediately once all programs started in the node have failed (a
         program that ended successfully may have gone to the background). Raises InvalidValue.
         """
-        if type(port) is not int or not 0 < port < 1 << 16:
+        if not isinstance(port, int) or isinstance(port, bool) or not 0 < port < 1 << 16:
             raise InvalidValue("port", port, "must be a number from 1 to 65535")
         deadline = time.monotonic() + timeout
         while not ns.call_in(self.netns.fd, lambda: is_listening(port, udp=udp)):
@@ -448,13 +455,13 @@ class Node:
         link = locate(link)[0]
         wait_until_usable([(self.name, self.netns, changed.index)])
         if link in self._peers and changed.up:
-            self._wait_for_peer(*self._peers[link])
+            self._wait_for_peer(self._peers[link])
         return changed
 
-    def _wait_for_peer(self, name: str, netns: Netns, link: str) -> None:
+    def _wait_for_peer(self, peer: Peer) -> None:
         """Wait for the other end of a wire, which may just have got its carrier again."""
         try:
-            wait_until_usable([(name, netns, self._session.index(link, netns))])
+            wait_until_usable([(peer.node, peer.netns, self._session.index(peer.link, peer.netns))])
         except (LinkNotFound, NetnsNotFound):
             pass  # it was renamed, or its node closed
 

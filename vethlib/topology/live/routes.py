@@ -49,17 +49,16 @@ def is_of_link(address: IPAddress) -> TypeGuard[IPv6Address]:
     return address.version == 6 and address.is_link_local
 
 
-def socket_address(address: IPAddress, port: int, index_of: Callable[[str], int]) -> tuple[Any, ...]:
+def socket_address(address: IPAddress, port: int, index_of: Callable[[str], int], field: str) -> tuple[Any, ...]:
     """Return an address for a socket of a node, with the ifindex of its link, which `index_of` looks up there.
 
-    Given the name of the link, the socket module would look for it in the namespace of the caller.
+    Given the name of the link, the socket module would look for it in the namespace of the caller. Raises InvalidValue,
+    with `field`, if the address needs a link and has none.
     """
     if address.version == 4:
         return str(address), port
     if is_of_link(address) and not address.scope_id:
-        raise InvalidValue(
-            "other", str(address), f"must have the link, as in {address}%eth0: each link has this network"
-        )
+        raise InvalidValue(field, str(address), f"must have the link, as in {address}%eth0: each link has this network")
     return str(address).partition("%")[0], port, 0, scope_index(address, index_of)
 
 
