@@ -66,7 +66,7 @@ def blue() -> Iterator[str]:
 
 
 @pytest.fixture
-def sleeper(blue: str) -> Iterator[subprocess.Popen[str]]:
+def process_in_blue(blue: str) -> Iterator[subprocess.Popen[str]]:
     """A process of the namespace blue."""
     code = "import sys; print(flush=True); sys.stdin.read()"
     command = ["ip", "netns", "exec", blue, sys.executable, "-I", "-c", code]
@@ -93,19 +93,19 @@ def test_a_name_is_what_ip_netns_calls_so(blue: str) -> None:
     assert inode_of("blue") == inode_of("netns:blue") == inode("/run/netns/blue") != inode(HERE)
 
 
-def test_a_process_and_its_files_lead_to_one_namespace(sleeper: subprocess.Popen[str]) -> None:
-    pid = sleeper.pid
+def test_a_process_and_its_files_lead_to_one_namespace(process_in_blue: subprocess.Popen[str]) -> None:
+    pid = process_in_blue.pid
     assert ip("netns", "identify", str(pid)).strip() == "blue"
     assert inode_of(f"pid:{pid}") == inode_of(f"path:/proc/{pid}/task/{pid}/ns/net") == inode_of("blue")
 
 
-def test_a_symbolic_link_lends_a_name(sleeper: subprocess.Popen[str]) -> None:
-    os.symlink(f"/proc/{sleeper.pid}/ns/net", "/run/netns/lent")
+def test_a_symbolic_link_lends_a_name(process_in_blue: subprocess.Popen[str]) -> None:
+    os.symlink(f"/proc/{process_in_blue.pid}/ns/net", "/run/netns/lent")
     try:
         assert inode_of("lent") == inode_of("blue")
     finally:
         ns.remove("lent")
-    assert inode_of("blue") == inode_of(f"pid:{sleeper.pid}")
+    assert inode_of("blue") == inode_of(f"pid:{process_in_blue.pid}")
 
 
 def test_an_fd_reference_is_duplicated(blue: str) -> None:
@@ -232,20 +232,20 @@ def test_a_closed_netns_is_told_so() -> None:
         ns.open_fd(netns)
 
 
-def test_a_process_of_more_rights_names_the_capability(sleeper: subprocess.Popen[str]) -> None:
+def test_a_process_of_more_rights_names_the_capability(process_in_blue: subprocess.Popen[str]) -> None:
     with dropped(), raises(NotPermitted, capability="CAP_SYS_PTRACE") as caught:
-        ns.open_fd(f"pid:{sleeper.pid}")
+        ns.open_fd(f"pid:{process_in_blue.pid}")
     assert caught.value.errno in (errno.EACCES, errno.EPERM)
-    assert caught.value.netns == f"pid:{sleeper.pid}"
+    assert caught.value.netns == f"pid:{process_in_blue.pid}"
     with dropped(), raises(PermissionError, capability="CAP_SYS_PTRACE"):
-        ns.open_fd(f"path:/proc/{sleeper.pid}/ns/net")
+        ns.open_fd(f"path:/proc/{process_in_blue.pid}/ns/net")
 
 
 def test_a_namespace_of_unknown_kind_is_an_error_and_no_leftover_file(
-    blue: str, sleeper: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+    blue: str, process_in_blue: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(syscalls, "NS_GET_NSTYPE", 0xB7FF)  # as on a machine where it has another number
-    for ref in (blue, f"pid:{sleeper.pid}", f"path:/run/netns/{blue}", ""):
+    for ref in (blue, f"pid:{process_in_blue.pid}", f"path:/run/netns/{blue}", ""):
         with raises(NetlinkError, errno=errno.ENOTTY) as caught:
             ns.open_fd(ref)
         assert not isinstance(caught.value, NetnsNotFound)

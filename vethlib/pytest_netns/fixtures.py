@@ -185,7 +185,7 @@ class _Scope:
         try:
             topology = build()
         except (InvalidValue, NotPermitted) as error:
-            if any(error is one for one in of_test):
+            if any(error is raised for raised in of_test):
                 raise
             if isinstance(error, NotPermitted):
                 pytest.skip(f"{error}; run as root, or with --netns-isolate=always")

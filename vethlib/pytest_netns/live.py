@@ -32,7 +32,7 @@ class Live:
 
     def __init__(self) -> None:
         self.up: list[Topology] = []
-        self.beginning: list[str] = []  # the fixtures that are being set up: each was requested by the one before
+        self.beginning: list[str] = []  # the fixtures that are being set up, each requested by the previous fixture
         self._fixtures: dict[Topology, frozenset[str]] = {}
         self._of_item: set[Topology] = set()  # those that were built during the present test
         self.kept: set[Topology] = set()

@@ -1,8 +1,8 @@
 """Waiting for a process to enter a network namespace of its own.
 
 A process that does so (``unshare -n``, a container runtime) has a number before it has a namespace. The kernel sends no
-for that, so its namespace is checked every few milliseconds; the end of the process is noticed at once, or with the
-next check where there are no pidfds.
+event for that, so its namespace is checked every few milliseconds; the end of the process is noticed at once, or with
+the next check where there are no pidfds.
 """
 
 from __future__ import annotations

@@ -238,7 +238,9 @@ class Relay:
         if command.pop("keep", False):
             self._is_kept = True
             # Readers of the owner's output wait for its end.
-            os.dup2(os.open(os.devnull, os.O_RDWR), 2)
+            null = os.open(os.devnull, os.O_RDWR)
+            os.dup2(null, 2)
+            os.close(null)
         elif command.pop("look", False):
             self._look()
         elif command.pop("tell", False):
