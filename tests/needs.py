@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shlex
 import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -31,6 +33,7 @@ _USES = {
     "macvlan": "ip link add link lo name v1 type macvlan",
     "vxlan": "ip link add v1 type vxlan id 1 dstport 4789",
     "tun": "ip tuntap add v1 mode tap",
+    "nf_tables": shlex.join([sys.executable, str(Path(__file__).with_name("live") / "firewall.py")]),
 }
 
 
@@ -79,7 +82,7 @@ def _file(path: str) -> Lack | None:
 
 @cache
 def _module(name: str) -> Lack | None:
-    command = ["unshare", "--net", *_USES[name].split()]
+    command = ["unshare", "--net", *shlex.split(_USES[name])]
     if subprocess.run(command, capture_output=True, check=False).returncode == 0:
         return None
     return Lack(f"needs the kernel module {name}", not _machine_has(name))

@@ -78,10 +78,20 @@ def test_a_node_that_cannot_be_read_is_a_line_that_says_so() -> None:
     assert line.startswith("cannot be read: ")
 
 
-def test_a_route_with_several_next_hops_has_their_links() -> None:
+@pytest.mark.parametrize(
+    ("network", "via"),
+    [
+        pytest.param(
+            "10.7.0.0/16",
+            ["10.0.0.2", "10.0.1.2"],
+            marks=pytest.mark.needs_file("/proc/sys/net/ipv4/fib_multipath_use_neigh"),  # CONFIG_IP_ROUTE_MULTIPATH
+        ),
+        ("fd77::/64", ["fd00::2", "fd00:1::2"]),
+    ],
+)
+def test_a_route_with_several_next_hops_has_their_links(network: str, via: list[str]) -> None:
     with Topology.build("a -- b; a -- c") as net:
-        hops = ["nexthop", "via", "10.0.0.2", "nexthop", "via", "10.0.1.2"]
-        if net["a"].run(["ip", "route", "add", "10.7.0.0/16", *hops], check=False).returncode:
-            pytest.skip("this kernel has no routes with several next hops")
-        (line,) = [line for line in describe(net["a"]) if line.lstrip().startswith("10.7.0.0/16")]
+        hops = [word for address in via for word in ("nexthop", "via", address)]
+        net["a"].run(["ip", "route", "add", network, *hops])
+        (line,) = [line for line in describe(net["a"]) if line.lstrip().startswith(network)]
     assert line.endswith("dev eth0, eth1")
