@@ -104,6 +104,50 @@ def test_a_route_from_an_address_is_added_when_the_address_can_be_used_and_nobod
     assert history("a") == [*([State.CONFIGURED] if later else []), State.PENDING, State.CONFIGURED]
 
 
+PLAIN: dict[str, Any] = {"ip_addresses": [ONE, "10.0.0.1/24"], "routes": OVER}
+CHECKED_AGAIN: list[dict[str, Any]] = [
+    {"ip_addresses": ["2001:db8::1/48", "10.0.0.1/24"]},
+    {"ip_addresses": ["2001:db8::1/48", "2001:db8::5/48", "10.0.0.1/24"], "mtu": 1400},
+    {"ip_addresses": [ONE, "2001:db8:1::1/64", "10.0.0.1/24"]},  # ONE is added after it, to be listed before it
+]
+
+
+@pytest.mark.usefixtures("_quick")
+@pytest.mark.parametrize("fields", CHECKED_AGAIN)
+def test_nobody_waits_while_the_source_of_a_route_is_checked_again_because_the_address_is_replaced(
+    configurator: Configurator, fields: dict[str, Any]
+) -> None:
+    _put_and_configured(configurator, {})
+    _is_changed_without_waiting(configurator, fields)
+
+
+@pytest.mark.usefixtures("_quick")
+@pytest.mark.needs_module("vrf")
+def test_nobody_waits_while_the_source_of_a_route_is_checked_again_because_the_link_joins_a_vrf(
+    configurator: Configurator,
+) -> None:
+    ip("link", "add", "v", "up", "type", "vrf", "table", "254", netns="blue")
+    _put_and_configured(configurator, {})
+    for fields in ({"master": "v"}, {}):
+        _is_changed_without_waiting(configurator, fields)
+
+
+def _put_and_configured(configurator: Configurator, fields: dict[str, Any]) -> None:
+    put(configurator, interface("a", "b", "blue", **(PLAIN | fields)), interface("b", "a"))
+    until(configurator, configured(configurator, "a", "b"), PATIENCE)
+    assert over("a", "blue") == WHOLE
+
+
+def _is_changed_without_waiting(configurator: Configurator, fields: dict[str, Any]) -> None:
+    sysctl("blue", "ipv6/conf/a/dad_transmits", "4")
+    put(configurator, interface("a", "b", "blue", **(PLAIN | fields)))
+    settle(configurator, tentative=True)
+    assert not can_bind(ONE, "blue")  # so that nothing has waited for it
+    assert state_of(configurator, "a") == "PENDING: address-tentative(2001:db8::1)"
+    assert over("a", "blue") == {("10.7.0.0/16", None)}
+    _put_and_configured(configurator, fields)
+
+
 @pytest.mark.parametrize("address", [ONE, f"{ONE} nodad"])
 def test_a_route_from_an_address_that_is_not_checked_is_added(configurator: Configurator, address: str) -> None:
     if address == ONE:

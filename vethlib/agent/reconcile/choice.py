@@ -97,7 +97,7 @@ class Choice:
                     self.unfinished[name] = unfinished
                 if removal is not None:
                     yield removal
-                operation, reason = without_waiting_routes(operation)
+                operation, reason = without_waiting_routes(operation, result.observed)
                 if reason is not None:
                     result.postponed[name] = reason
                 if operation.is_empty and (reason is not None or removal is not None):
