@@ -92,3 +92,28 @@ def test_very_many_values_that_are_not_configured_go_a_few_at_a_time(
     until(configurator, configured(configurator, "e", "f"))
     assert kind.present() == [kind.wanted]
     settle(configurator)
+
+
+@pytest.mark.parametrize("surplus", [True, False])
+def test_what_the_kernel_refuses_the_peer_is_reported_while_surplus_is_removed(
+    configurator: Configurator, blue: str, surplus: bool
+) -> None:
+    e = interface("e", "f", blue, ipv6=False, ip_addresses=["10.0.0.1/24"], routes=[{"dst": "10.9.0.0/24"}])
+    f = interface("f", "e", ipv6=False)
+    put(configurator, e, f)
+    until(configurator, configured(configurator, "e", "f"))
+    if surplus:
+        add_routes()
+    put(configurator, e, interface("f", "e", ipv6=False, routes=[{"dst": "10.77.0.0/16", "via": "192.0.2.1"}]))
+    until(configurator, lambda: state_of(configurator, "f") != "CONFIGURED")
+    assert (len(routes()) > 1) == surplus
+    states = set()
+
+    def is_done() -> bool:
+        states.add(state_of(configurator, "f"))
+        return len(routes()) == 1 and configured(configurator, "e")()
+
+    until(configurator, is_done)
+    assert states == {"RETRYING: netlink-error(ENETUNREACH)"}
+    put(configurator, f)
+    until(configurator, configured(configurator, "e", "f"))

@@ -116,6 +116,8 @@ class PassResult:
         self.names.update(names)
         self.unfinished.update(reasons)
         self.held.update(reasons)
+        self.errors.update(_among(names, judged.errors))
+        self.held.update(_among(set(names) - reasons.keys(), judged.held))
         for mine, theirs in (
             (self.duplicates, judged.duplicates),
             (self.detecting, judged.detecting),

@@ -346,6 +346,7 @@ class ReconcilePass:
             if (peer := self._desired.interfaces[name].peer_if_name) in changed:
                 reasons.setdefault(peer, of_peer(name, reason))
         names = self._desired.with_peers(reasons) & self._names
+        result.errors.update((name, self._errors[name]) for name in names & self._errors.keys())
         self._aside.append((result, names, reasons))
         self._names -= names
 
