@@ -32,7 +32,7 @@ def host() -> Host:
 
 
 def end(name: str, peer: str, number: int = 0) -> Interface:
-    return Interface(name, peer, enabled=True, ip_addresses=[f"{ONE}/64"], routes=routes(number))
+    return Interface(name, peer, enabled=True, ip_addresses=(f"{ONE}/64",), routes=routes(number))
 
 
 def test_very_many_waiting_routes_are_left_out_of_a_creation_in_proportion_to_their_number() -> None:
@@ -53,7 +53,7 @@ def test_very_many_waiting_routes_are_left_out_of_a_change_in_proportion_to_thei
 
     applied(host, VETH1, VETH2)
     observed = host.observe()
-    desired = {number: replace(VETH1, ip_addresses=[f"{ONE}/64"], routes=routes(number)) for number in (512, 4096)}
+    desired = {number: replace(VETH1, ip_addresses=(f"{ONE}/64",), routes=routes(number)) for number in (512, 4096)}
     operations = {number: change(planned(host, each, VETH2)) for number, each in desired.items()}
     assert is_proportional(work, 512)
 
@@ -67,8 +67,8 @@ def left(host: Host, before: dict[str, Any], after: dict[str, Any]) -> set[Route
     return set(rest.changes["routes"][1]) if "routes" in rest.changes else None
 
 
-BOTH = {"ip_addresses": [f"{ONE}/64"], "routes": [FROM_ONE, OTHER]}
-TWO = BOTH | {"ip_addresses": ["2001:db8::5/64", f"{ONE}/64"]}
+BOTH: dict[str, Any] = {"ip_addresses": [f"{ONE}/64"], "routes": [FROM_ONE, OTHER]}
+TWO: dict[str, Any] = BOTH | {"ip_addresses": ["2001:db8::5/64", f"{ONE}/64"]}
 
 
 @pytest.mark.parametrize(
