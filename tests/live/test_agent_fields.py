@@ -166,7 +166,7 @@ def test_drift_that_an_event_announces_is_put_right_before_the_regular_look(
     monkeypatch.setattr("vethlib.agent.reconcile.occasions.UNSEEN", 1e9)
     configurator.resync(ends(**CONFIGURED))
     settle(configurator)
-    monkeypatch.setattr(configurator._occasions, "_unseen_due", time.monotonic() + 1e9)
+    monkeypatch.setattr(configurator._occasions._unseen, "_due", time.monotonic() + 1e9)
     for _ in range(2):
         meddle()
         assert not right()

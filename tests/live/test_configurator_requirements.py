@@ -467,7 +467,7 @@ def test_a_name_that_a_link_gives_up_while_it_is_down_is_taken(
 
 
 def test_the_takeover_of_a_link_that_is_down_is_noticed(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vethlib.agent.reconcile.occasions.UNSEEN", 0.1)
+    monkeypatch.setattr("vethlib.agent.reconcile.occasions.UNSEEN_RARE", 0.1)
     with Configurator(session) as configurator:
         put(configurator, *pair("a", "b", enabled=False))
         until(configurator, configured(configurator, "a", "b"))
@@ -476,6 +476,27 @@ def test_the_takeover_of_a_link_that_is_down_is_noticed(session: Session, monkey
         until(configurator, is_state(configurator, State.FAILED, "a"))
         assert state_of(configurator, "a") == "FAILED: link-foreign(a)"
     assert seen("a")["ifalias"] == "of another program"
+
+
+def test_interfaces_that_are_not_enabled_are_rarely_looked_at(
+    configurator: Configurator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vethlib.agent.reconcile.occasions.UNSEEN", 0.1)
+    put(configurator, *pair("a", "b", enabled=False))
+    until(configurator, configured(configurator, "a", "b"))
+    settle(configurator)
+    due = configurator.due()
+    assert due is not None
+    assert due > 30
+    sysctls = {"ipv4.rp_filter": "2"}  # whose changes are no events either
+    put(configurator, *pair("a", "b", enabled=False, sysctls=sysctls))
+    until(configurator, configured(configurator, "a", "b"))
+    settle(configurator)
+    due = configurator.due()
+    assert due is not None
+    assert due < 1
+    put(configurator, *pair("a", "b"))
+    until(configurator, lambda: configurator.due() is None)
 
 
 def test_a_foreign_name_in_a_new_namespace_is_heard_of_as_well(configurator: Configurator) -> None:

@@ -478,8 +478,10 @@ class Configurator(WarnsUnclosed):
         watches.cache.excuse(result.changed_netns())
         self._occasions.looked(scope.names, time.thread_time() - began, now)
         configured = self._desired.interfaces
-        needed = {name for name in result.names if (each := configured.get(name)) and _has_silent_changes(each, result)}
-        self._occasions.look_regularly(result.names, needed, now)
+        looked_at = [interface for name in result.names if (interface := configured.get(name)) is not None]
+        needed = {each.name for each in looked_at if each.further or _waits_for_a_silent_name(each, result)}
+        rarely = {each.name for each in looked_at if not each.enabled} - needed
+        self._occasions.look_regularly(result.names, needed, rarely, now)
         if not watches.any_rests():
             return
         for name in result.names:
@@ -504,14 +506,12 @@ class Configurator(WarnsUnclosed):
                 self._values_seen.pop(name, None)
 
 
-def _has_silent_changes(interface: Interface, result: PassResult) -> bool:
-    """Return whether something can change about an interface without an event: its fields, or a link that is down.
+def _waits_for_a_silent_name(interface: Interface, result: PassResult) -> bool:
+    """Return whether an interface is FAILED until a link that is down gives up its name, which may be no event.
 
     The kernel sends no event about the alias, the group or the alternative names of a link that is down
-    (netdev_state_change, net/core/dev.c): neither when its own link is taken over, nor when another gives up its name.
+    (netdev_state_change, net/core/dev.c). For the same reason, the takeover of a link that is not enabled is none.
     """
-    if interface.further or not interface.enabled:
-        return True
     verdict = result.plan.verdicts.get(interface.name)
     if verdict is None or verdict.state is not State.FAILED:
         return False

@@ -39,7 +39,10 @@ FREE_MOVE_SECONDS: Final = 2.0
 """… while the looks take no longer than this together."""
 
 UNSEEN: Final = 10.0
-"""Seconds between two looks at interfaces of which not all changes are reported by events."""
+"""Seconds between two looks at interfaces of which not all changes are reported by events, …"""
+
+UNSEEN_RARE: Final = 60.0
+"""… and at those of which only such changes are not reported as hardly ever happen."""
 
 CONFIGURATION: Final = "configuration"
 """The cause of a look after a change of the configuration."""
@@ -77,8 +80,8 @@ class Occasions:
         self._moves = Pace(FREE_MOVES, FREE_MOVE_SECONDS)  # of changes of where a namespace reference leads
         self._detected: dict[str, None] = {}  # interfaces for which duplicate address detection has ended
         self._detected_due = 0.0
-        self._unseen: dict[str, None] = {}  # interfaces of which not all changes are reported by events
-        self._unseen_due = 0.0
+        self._unseen = _RegularLooks()
+        self._rarely_unseen = _RegularLooks()
 
     def __bool__(self) -> bool:
         """Return whether there is anything to look at now."""
@@ -153,15 +156,16 @@ class Occasions:
         """Look at this interface soon, together with others."""
         self._detected.setdefault(name)
 
-    def look_regularly(self, names: Iterable[str], needed: Collection[str], now: float) -> None:
-        """Look from time to time at those of `names` that are `needed`: no event reports all changes of these."""
-        if needed and not self._unseen:
-            self._unseen_due = now + UNSEEN
+    def look_regularly(
+        self, names: Iterable[str], needed: Collection[str], rarely: Collection[str], now: float
+    ) -> None:
+        """Look from time to time at those of `names` that are `needed`, because no event reports all their changes.
+
+        Those in `rarely` are looked at less often.
+        """
         for name in names:
-            if name in needed:
-                self._unseen[name] = None
-            else:
-                self._unseen.pop(name, None)
+            self._unseen.choose(name, now + UNSEEN, needed=name in needed)
+            self._rarely_unseen.choose(name, now + UNSEEN_RARE, needed=name in rarely)
 
     # --- what is due
 
@@ -171,7 +175,8 @@ class Occasions:
             self._pace.next_due(),
             self._moves.next_due(),
             self._detected_due if self._detected else None,
-            self._unseen_due if self._unseen else None,
+            self._unseen.next_due(),
+            self._rarely_unseen.next_due(),
         )
         return min((due for due in dues if due is not None), default=None)
 
@@ -179,9 +184,8 @@ class Occasions:
         """Mark the interfaces whose looks were put off, and are due now."""
         self.mark(self._moves.take_due(now), "its namespace reference keeps changing")
         self.mark(self._pace.take_due(now), "its link keeps changing")
-        if self._unseen and self._unseen_due <= now:
-            self.look_at(dict.fromkeys(self._unseen, "not all its changes are events"))
-            self._unseen_due = now + UNSEEN
+        for looks, seconds in ((self._unseen, UNSEEN), (self._rarely_unseen, UNSEEN_RARE)):
+            self.look_at(dict.fromkeys(looks.take_due(now, now + seconds), "regular check"))
 
     def mark_detected(self, now: float) -> None:
         """Mark the interfaces for which detection has ended, if some time has passed since the last ones."""
@@ -241,6 +245,34 @@ class Occasions:
         """Yield those of them that do not keep changing."""
         paces = self._pace, self._moves
         return (name for name in chain(*names) if not any(pace.is_noisy(name, now) for pace in paces))
+
+
+class _RegularLooks:
+    """The interfaces that are looked at together, from time to time."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, None] = {}
+        self._due = 0.0
+
+    def choose(self, name: str, due: float, *, needed: bool) -> None:
+        """Include an interface if that is `needed`, and otherwise not. If it is the first, the look is `due` then."""
+        if not needed:
+            self._names.pop(name, None)
+            return
+        if not self._names:
+            self._due = due
+        self._names[name] = None
+
+    def next_due(self) -> float | None:
+        """Return when the next look is due; None if there is none."""
+        return self._due if self._names else None
+
+    def take_due(self, now: float, following: float) -> Collection[str]:
+        """Return the interfaces to look at now, if any; the look after that is due at `following`."""
+        if not self._names or self._due > now:
+            return ()
+        self._due = following
+        return self._names
 
 
 def _few_of(names: Iterable[str], values: Callable[[str], int]) -> list[str]:
