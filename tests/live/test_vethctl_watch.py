@@ -80,6 +80,15 @@ def test_a_namespace_called_home_is_not_taken_for_this_one(vethctl: Vethctl, tar
     assert {json.loads(line)["netns"] for line in said.out.splitlines()} == expected
 
 
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [("@home", {""}), ("lo@home", {""}), ("@h?me", {""}), ("@home*", {""}), ("@netns:home", set()), ("x@home", set())],
+)
+def test_this_namespace_is_called_home_while_no_other_is(vethctl: Vethctl, target: str, expected: set[str]) -> None:
+    said = vethctl("watch", target, "--initial", "--only", "link", "--timeout", "0.1", "--json")
+    assert {json.loads(line)["netns"] for line in said.out.splitlines()} == expected
+
+
 def test_what_is_there_is_told_first_and_then_what_happens(watching: Callable[..., Watching]) -> None:
     watch = watching()
     assert [line.split(maxsplit=1)[1] for line in watch.until("blue  lo")] == [

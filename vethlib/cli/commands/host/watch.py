@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from argparse import Namespace
 from collections.abc import Iterable, Iterator
@@ -26,6 +27,7 @@ from vethlib.session import Session
 
 __all__ = ["watch"]
 
+_CALLED_HOME: Final = ns.parse("netns:home").path
 _SIGNS: Final = {"is": ("=", "faint"), "new": ("+", "good"), "changed": ("~", "warning"), "deleted": ("-", "bad")}
 _OPERSTATES: Final = {"up": "good", "down": "bad"}
 
@@ -75,11 +77,12 @@ class _Pattern:
     netns: str | None
 
     def fits(self, name: str, ref: str) -> bool:
-        # Not as ref_text() has it: a namespace may be called home.
-        texts = (ref, ref.removeprefix("netns:"))
-        if self.netns is not None and not any(fnmatchcase(text, self.netns) for text in texts):
+        if self.name is not None and not fnmatchcase(name, self.name):
             return False
-        return self.name is None or fnmatchcase(name, self.name)
+        if self.netns is None or any(fnmatchcase(text, self.netns) for text in (ref, ref.removeprefix("netns:"))):
+            return True
+        # Lines call this namespace home, but another namespace may have that name.
+        return not ref and fnmatchcase("home", self.netns) and not os.path.lexists(_CALLED_HOME)
 
 
 class _Filter:
