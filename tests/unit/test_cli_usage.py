@@ -182,6 +182,27 @@ def test_a_word_too_many_after_two_hyphens_is_named(vethctl: Vethctl, argv: list
 
 
 @pytest.mark.parametrize(
+    ("argv", "flag"),
+    [
+        (["status", "--label", "--", "x"], "--label"),
+        (["set", "--mtu", "--", "1400"], "--mtu"),
+        (["set", "a", "--up", "--addr", "--", "10.0.0.1/24"], "--addr"),
+        (["get", "--label", "x", "--store", "--", "dir:x", "a"], "--store"),
+        (["graph", "-o", "--", "x"], "--output"),
+        (["top", "-n", "--", "5"], "-n"),
+        (["set", "--mtu", "--"], "--mtu"),
+        (["set", "--mtu"], "--mtu"),
+    ],
+    ids=repr,
+)
+def test_no_word_after_two_hyphens_is_the_value_of_a_flag(vethctl: Vethctl, argv: list[str], flag: str) -> None:
+    said = vethctl(*argv)
+    assert said.code == 1
+    assert flag in said.err.splitlines()[0]
+    assert said.err.splitlines()[0].endswith(": expected one argument")
+
+
+@pytest.mark.parametrize(
     ("argv", "dest", "value"),
     [
         (["set", "a", "--alias", "etcd:foo"], "alias", "etcd:foo"),

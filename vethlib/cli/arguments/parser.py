@@ -175,6 +175,11 @@ class Parser(argparse.ArgumentParser):
         # The method of argparse that decides whether a word is a flag: its intermixed mode forgets a "--".
         return None if isinstance(arg_string, Name) else super()._parse_optional(arg_string)
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        if action.option_strings and any(isinstance(word, Name) for word in arg_strings):
+            raise argparse.ArgumentError(action, "expected one argument")
+        return super()._get_values(action, arg_strings)
+
     def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
         return super()._get_value(action, str(arg_string))  # no Name leaves this module
 

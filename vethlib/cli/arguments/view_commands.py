@@ -125,10 +125,10 @@ COMMANDS = {
         "watch [LINK[@NETNS] | @NETNS]… [--initial] [--only KIND,…] [--type TYPE] [--count N] [--timeout S]",
         "print changes of namespaces, links, addresses and states as they happen",
         _add_watch,
-        "It watches this namespace (@ or, unless one has that name, @home), all named ones, those given as @pid:42 and\n"
-        "the like, and the states that the agent of the label publishes on this host. Lines begin with + for new,\n"
-        "~ for changed, - for deleted, and = for existing objects. With --json, each line is an object. Exit code 3:\n"
-        "--timeout was reached before --count.\n"
+        "It watches this namespace (@ or, unless one has that name, @home), all named ones, those given as @pid:42\n"
+        "and the like, and the states that the agent of the label publishes on this host. Lines begin with + for new,\n"
+        "~ for changed, - for deleted, and = for existing objects. With --json, each line is an object.\n"
+        "Exit code 3: --timeout was reached before --count.\n"
         "examples:\n  vethctl watch --initial --type veth\n  vethctl watch 'veth*@ns1' @pid:42 --only link,address\n"
         "  vethctl watch veth1 --only state --json --count 1",
     ),
