@@ -135,7 +135,7 @@ class CreatableNetns:
             self._waiting.pop(ref, None)
         refused = missing[left:]
         if refused and not self._waiting:
-            self._due = time.monotonic() + (_RECOUNT if self._counted + _RECOUNT > time.monotonic() else _AGAIN)
+            self._due = self._counted + _RECOUNT
         self._waiting |= dict.fromkeys(refused)
         return {ref: _absent(observed[ref], netns_limit(ns.parse(ref).path, ref, self._limit)) for ref in refused}
 
