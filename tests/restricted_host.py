@@ -26,7 +26,7 @@ from typing import Final
 
 from tests.capabilities import ORDINARY
 
-__all__ = ["KINDS", "on_restricted_host", "refuse"]
+__all__ = ["KINDS", "can_refuse", "on_restricted_host", "refuse"]
 
 KINDS: Final = {
     "user.max_user_namespaces": "0",
@@ -35,7 +35,16 @@ KINDS: Final = {
 }
 
 _CLONE_NEWUSER: Final = 0x10000000
-_NUMBERS: Final = {"x86_64": (272, 165), "aarch64": (97, 40)}  # of unshare and mount
+_CALLS: Final = ("unshare", "mount", "inotify_init1")
+_OF_MOST: Final = (97, 40, 26)  # include/uapi/asm-generic/unistd.h
+_NUMBERS: Final = {
+    "x86_64": (272, 165, 294),
+    "aarch64": _OF_MOST,
+    "riscv64": _OF_MOST,
+    "loongarch64": _OF_MOST,
+    "ppc64le": (282, 21, 318),
+    "s390x": (303, 21, 324),
+}
 _KEPT: Final = ("cap_last_cap", "random/boot_id", "osrelease", "ostype", "overflowuid", "overflowgid", "pid_max")
 
 
@@ -50,11 +59,10 @@ def main(kind: str, *command: str) -> None:
         forbid = 'echo 0 >/proc/sys/user/max_user_namespaces; exec "$@"'
         os.execvp("unshare", ["unshare", "-Ur", "sh", "-c", forbid, "sh", *ORDINARY, *command])
     _cover(kind)
-    unshare, mount = _NUMBERS[platform.machine()]
     if kind == "kernel.unprivileged_userns_clone":
-        refuse(unshare, _CLONE_NEWUSER, errno.EPERM)
+        refuse("unshare", _CLONE_NEWUSER, errno.EPERM)
     else:
-        refuse(mount, None, errno.EACCES)
+        refuse("mount", None, errno.EACCES)
     os.execvp(ORDINARY[0], [*ORDINARY, *command])
 
 
@@ -72,8 +80,14 @@ def _cover(kind: str) -> None:
         (kernel / name).write_text(text)
 
 
-def refuse(number: int, flag: int | None, error: int) -> None:
+def can_refuse() -> bool:
+    """Whether the numbers of the system calls are known for this machine."""
+    return platform.machine() in _NUMBERS
+
+
+def refuse(call: str, flag: int | None, error: int) -> None:
     """Have this system call refused from now on, if its first argument has the flag (seccomp(2))."""
+    number = _NUMBERS[platform.machine()][_CALLS.index(call)]
     load, jump_if_equal, jump_if_set, leave = 0x20, 0x15, 0x45, 0x06
     allow, refuse = (leave, 0, 0, 0x7FFF_0000), (leave, 0, 0, 0x0005_0000 | error)
     program = [(load, 0, 0, 0), (jump_if_equal, 1, 0, number), allow]  # the number is at offset 0

@@ -42,7 +42,7 @@ UNSEEN: Final = 10.0
 """Seconds between two looks at interfaces of which not all changes are reported by events, …"""
 
 UNSEEN_RARE: Final = 60.0
-"""… and at those of which only such changes are not reported as hardly ever happen."""
+"""… and at interfaces of which only rare changes are not reported."""
 
 CONFIGURATION: Final = "configuration"
 """The cause of a look after a change of the configuration."""
