@@ -11,10 +11,11 @@ import pytest
 
 from tests.live.configuring import without_detection
 from tests.live.over_links import NEIGHBOURS, ROUTES, dependents
+from tests.live.refusals import refused
 from tests.witness import addresses, ip
 from vethlib import End, LinkExists, Neighbour, NetlinkError, Route, Session, Veth
 from vethlib._nl.batch import Exchange, Outcome
-from vethlib._nl.const import RTM_GETROUTE
+from vethlib._nl.const import RTM_GETROUTE, RTM_NEWROUTE
 from vethlib.endfields.table import Step
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
 from vethlib.session.write.linksteps import LinkSteps
@@ -168,6 +169,77 @@ def test_a_change_keeps_the_routes_and_neighbours_of_vethlib_that_the_link_can_s
     session.set("a", "blue", **asked)
     kept = [each for each in dependents() if "protocol 118" in each]
     assert kept == [each for each in before if not lost(each)]
+
+
+SEVERAL = [
+    "proto 186 nexthop via fd00::2 dev a nexthop via fd02::2 dev b",
+    "nexthop via fd02::2 dev b weight 5 nexthop via fd00::2 dev a",
+    "nexthop via fd00::3 dev a nexthop via fd00::2 dev a weight 9",
+    "metric 7 nexthop via fd00::3 dev a nexthop via fd02::2 dev b nexthop via fd00::2 dev a weight 3",
+]
+
+
+def routes_to(destination: str) -> list[Any]:
+    """Return the routes to a destination, each with its hops in whatever order."""
+    found: list[Any] = ip("-6", "route", "show", destination, netns="blue")
+    for route in found:
+        route["nexthops"] = sorted(route.get("nexthops", []), key=str)
+    return found
+
+
+@pytest.mark.parametrize("asked", [{"mtu": 1000, "addresses": []}, {"up": False}, {"ipv6": False}], ids=str)
+@pytest.mark.parametrize("route", SEVERAL)
+def test_a_route_that_has_lost_some_of_its_hops_has_all_of_them_again(
+    session: Session, blue: str, route: str, asked: dict[str, Any]
+) -> None:
+    a, b = End("a", "blue", addresses=["fd00::1/64"]), End("b", "blue", addresses=["fd02::1/64"])
+    session.create(Veth(a, b))
+    ip("-6", "route", "add", "fd71::/64", *route.split(), netns="blue")
+    before = routes_to("fd71::/64")
+    assert len(before[0]["nexthops"]) > 1
+    with pytest.raises(NetlinkError) as caught:
+        session.set("a", "blue", **asked, sysctls={"rp_filter": "x"})
+    assert getattr(caught.value, "__notes__", []) == []
+    assert routes_to("fd71::/64") == before
+
+
+def test_a_route_beside_one_over_another_link_is_restored(session: Session, blue: str) -> None:
+    session.create(Veth(End("a", "blue", addresses=["fd00::1/64"]), End("b", "blue", addresses=["fd02::1/64"])))
+    for name in ("a", "b"):
+        ip("-6", "route", "append", "fd71::/64", "dev", name, netns="blue")
+    before = sorted(map(str, routes_to("fd71::/64")))
+    assert len(before) == 2
+    with pytest.raises(NetlinkError):
+        session.set("a", "blue", ipv6=False, sysctls={"rp_filter": "x"})
+    assert sorted(map(str, routes_to("fd71::/64"))) == before
+
+
+@pytest.mark.parametrize("asked", [{"up": False}, {"ipv6": False}], ids=str)
+def test_a_route_that_expires_still_does_when_it_is_restored(
+    session: Session, blue: str, asked: dict[str, Any]
+) -> None:
+    session.create(Veth(End("a", "blue", addresses=["fd00::1/64"]), End("b", "blue")))
+    ip("-6", "route", "add", "fd71::/64", "via", "fd00::2", "expires", "600", netns="blue")
+    ip("-6", "route", "add", "fd72::/64", "via", "fd00::2", netns="blue")
+    with pytest.raises(NetlinkError):
+        session.set("a", "blue", **asked, sysctls={"rp_filter": "x"})
+    (expiring,), (other,) = (ip("-6", "route", "show", to, netns="blue") for to in ("fd71::/64", "fd72::/64"))
+    assert 300 < expiring["expires"] <= 600
+    assert "expires" not in other
+
+
+@pytest.mark.parametrize("number", [3, 20])
+def test_every_route_that_cannot_be_restored_is_named_up_to_a_limit(
+    session: Session, blue: str, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session.create(Veth(End("a", "blue", addresses=["fd00::1/64"]), End("b", "blue")))
+    for each in range(number):
+        ip("-6", "route", "add", f"fd70:{each:x}::/64", "via", "fd00::2", netns="blue")
+    with refused(monkeypatch, errno.ENOMEM, RTM_NEWROUTE), pytest.raises(NetlinkError) as caught:
+        session.set("a", "blue", ipv6=False, sysctls={"rp_filter": "x"})
+    (note,) = caught.value.__notes__
+    assert note.count("the route fd70:") == min(number, 8)
+    assert ("12 more" in note) is (number == 20)
 
 
 @pytest.mark.parametrize(

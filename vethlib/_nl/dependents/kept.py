@@ -6,7 +6,7 @@ next hops (rtnh_flags, fib_create_info in net/ipv4/fib_semantics.c), and the nex
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from socket import AF_INET, inet_ntop
 from struct import Struct
 from typing import Final, NamedTuple
@@ -19,6 +19,7 @@ from vethlib._nl.const import (
     NLM_F_REQUEST,
     RTA_CACHEINFO,
     RTA_DST,
+    RTA_EXPIRES,
     RTA_GATEWAY,
     RTA_IIF,
     RTA_MULTIPATH,
@@ -40,19 +41,23 @@ from vethlib._nl.const import (
 from vethlib._nl.wire import attribute, attributes_of, message
 from vethlib.errors import Malformed
 
-__all__ = ["KeptRoute", "delete_kept", "kept_route", "protocol_of", "restore_kept"]
+from .route import hops_of
+
+__all__ = ["KeptRoute", "delete_kept", "kept_route", "protocol_of", "restore_hops", "restore_kept"]
 
 _RTMSG: Final = Struct("=BBBBBBBBI")
 _RTNEXTHOP: Final = Struct("=HBBi")  # length, flags, hops, ifindex
-_I32: Final = Struct("=i")
+_U32: Final = Struct("=I")
+_CACHEINFO: Final = Struct("=8xi")  # struct rta_cacheinfo: rta_expires, after clntref and lastuse
+_TICKS: Final = 100  # per second: USER_HZ, which is that on all machines
 _NEXT_HOPS: Final = frozenset({RTA_GATEWAY, RTA_VIA, RTA_OIF, RTA_MULTIPATH})
 _BY_KERNEL: Final = frozenset({RTPROT_KERNEL, RTPROT_REDIRECT, RTPROT_RA})
 
 
 class KeptRoute(NamedTuple):
-    """A route that a program has added, with its `source` if it has one.
+    """A route that a program has added, with its `source` if it has one, and the seconds after which it expires or 0.
 
-    The kernel does not tell apart those with the same `key`.
+    The kernel does not tell apart those with the same `key`. `over` is the ifindex of the link that it was read for.
     """
 
     body: bytes
@@ -60,6 +65,8 @@ class KeptRoute(NamedTuple):
     protocol: int
     has_gateway: bool
     source: bytes
+    over: int
+    expires: int
 
     def __str__(self) -> str:
         family, prefixlen = self.body[0], self.body[1]
@@ -82,55 +89,89 @@ def kept_route(body: bytes, index: int) -> KeptRoute | None:
     protocol = head[5]
     if protocol in _BY_KERNEL or flags & RTM_F_CLONED:
         return None
-    found = {kind: body[start:end] for kind, start, end in attributes_of(body, _RTMSG.size)}
-    if not _leads_over(found, index):  # kernels before 4.20 do not filter
+    found: dict[int, bytes] = {}
+    hops: list[tuple[bytes, int]] = []
+    for kind, start, end in attributes_of(body, _RTMSG.size):
+        found[kind] = body[start:end]
+        if kind == RTA_MULTIPATH:
+            hops = [(_as_given(body[at:to]), over) for at, to, over in hops_of(body, start, end)]
+    links = [over for _, over in hops]
+    if len(link := found.get(RTA_OIF, b"")) == _U32.size:
+        links += _U32.unpack(link)
+    if index not in links and RTA_NH_ID not in found:  # kernels before 4.20 do not filter
         return None
     # IPv6 reports the link that a route to be looked up came in by, and all report ages.
     left_out = {RTA_CACHEINFO, RTA_IIF} | (_NEXT_HOPS if RTA_NH_ID in found else set())
-    if RTA_MULTIPATH in found:
-        found[RTA_MULTIPATH] = _without_states(found[RTA_MULTIPATH])
+    if hops:
+        found[RTA_MULTIPATH] = _joined(head[0], [hop for hop, _ in hops])
     kept = _RTMSG.pack(*head, flags & RTNH_F_ONLINK)
     for kind, value in found.items():
         if kind not in left_out:
             kept += attribute(kind, value)
     key = (bytes(head[:4]), *(found.get(kind, b"") for kind in (RTA_DST, RTA_SRC, RTA_TABLE, RTA_PRIORITY)))
     has_gateway = not found.keys().isdisjoint((RTA_GATEWAY, RTA_VIA, RTA_MULTIPATH, RTA_NH_ID))
-    return KeptRoute(kept, key, protocol, has_gateway, found.get(RTA_PREFSRC, b""))
+    source, expires = found.get(RTA_PREFSRC, b""), _expires(found.get(RTA_CACHEINFO, b""))
+    return KeptRoute(kept, key, protocol, has_gateway, source, index, expires)
 
 
-def _leads_over(found: dict[int, bytes], index: int) -> bool:
-    links = [*_hops(found.get(RTA_MULTIPATH, b""))]
-    over = {int(_RTNEXTHOP.unpack_from(found[RTA_MULTIPATH], at)[3]) for at in links}
-    if len(link := found.get(RTA_OIF, b"")) == 4:
-        over.add(int(_I32.unpack(link)[0]))
-    return index in over or RTA_NH_ID in found
+def _as_given(hop: bytes) -> bytes:
+    """Return a struct rtnexthop with those flags only that can be given."""
+    length, flags, weight, index = _RTNEXTHOP.unpack_from(hop)
+    return _RTNEXTHOP.pack(length, flags & RTNH_F_ONLINK, weight, index) + hop[_RTNEXTHOP.size :]
 
 
-def _hops(hops: bytes) -> Iterator[int]:
-    """Yield where each struct rtnexthop begins."""
-    at = 0
-    while len(hops) - at >= _RTNEXTHOP.size:
-        yield at
-        length = int(_RTNEXTHOP.unpack_from(hops, at)[0])
-        if length < _RTNEXTHOP.size:
-            return
-        at += (length + 3) & ~3
+def _joined(family: int, hops: Iterable[bytes]) -> bytes:
+    """Return RTA_MULTIPATH. Those of IPv6 are routes of their own, in the order in which they were added: sorted."""
+    padded = [hop + bytes(-len(hop) % 4) for hop in hops]
+    return b"".join(padded if family == AF_INET else sorted(padded))
 
 
-def _without_states(hops: bytes) -> bytes:
-    """Return RTA_MULTIPATH with those flags only that can be given."""
-    cleared = bytearray(hops)
-    for at in _hops(hops):
-        length, flags, weight, index = _RTNEXTHOP.unpack_from(hops, at)
-        _RTNEXTHOP.pack_into(cleared, at, length, flags & RTNH_F_ONLINK, weight, index)
-    return bytes(cleared)
+def _expires(info: bytes) -> int:
+    """Return the seconds that are left of a route, at least one; 0 if it does not expire (struct rta_cacheinfo)."""
+    ticks = _CACHEINFO.unpack_from(info)[0] if len(info) >= _CACHEINFO.size else 0
+    return max(1, round(ticks / _TICKS)) if ticks > 0 else 0
 
 
 def restore_kept(route: KeptRoute, *, replace: bool) -> bytes:
-    """RTM_NEWROUTE: add a route as it was, or in place of the one with its key. EEXIST: it exists."""
-    # Two IPv4 routes may have the same key: they are in the order in which they were added (fib_table_insert).
-    how = NLM_F_REPLACE if replace else NLM_F_APPEND if route.body[0] == AF_INET else NLM_F_EXCL
-    return message(RTM_NEWROUTE, NLM_F_REQUEST | NLM_F_CREATE | how, route.body)
+    """RTM_NEWROUTE: add a route as it was, or in place of the one with its key.
+
+    EEXIST: it exists; or, if it is one of IPv6 with several hops, another one with its key, which may be what is left
+    of it (see restore_hops).
+    """
+    # Several routes may have the same key: those of IPv4 are in the order in which they were added (fib_table_insert).
+    how = NLM_F_REPLACE if replace else NLM_F_EXCL if _has_several(route) else NLM_F_APPEND
+    return _new(route, route.body, how)
+
+
+def restore_hops(route: KeptRoute) -> bytes:
+    """RTM_NEWROUTE: add the hops over its link to a route of IPv6 with several, if the others are still there.
+
+    b"" for any other route. The kernel removes only those hops when the link loses IPv6 (fib6_ifdown).
+    """
+    if not _has_several(route):
+        return b""
+    body = route.body[: _RTMSG.size]
+    for kind, start, end in attributes_of(route.body, _RTMSG.size):
+        value = route.body[start:end]
+        if kind == RTA_MULTIPATH:
+            hops = hops_of(route.body, start, end)
+            value = b"".join(
+                [route.body[at : at + ((to - at + 3) & ~3)] for at, to, over in hops if over == route.over]
+            )
+        body += attribute(kind, value)
+    return _new(route, body, NLM_F_APPEND)
+
+
+def _has_several(route: KeptRoute) -> bool:
+    return route.body[0] != AF_INET and any(
+        kind == RTA_MULTIPATH for kind, _, _ in attributes_of(route.body, _RTMSG.size)
+    )
+
+
+def _new(route: KeptRoute, body: bytes, how: int) -> bytes:
+    if route.expires:
+        body += attribute(RTA_EXPIRES, _U32.pack(route.expires))
+    return message(RTM_NEWROUTE, NLM_F_REQUEST | NLM_F_CREATE | how, body)
 
 
 def delete_kept(route: KeptRoute) -> bytes:

@@ -235,7 +235,7 @@ def parse_route(body: bytes) -> RouteMessage:
         elif attr == RTA_TABLE and end - start >= 4:
             table = _U32.unpack_from(body, start)[0]
         elif attr == RTA_MULTIPATH:
-            next_hops = tuple(_next_hops(body, start, end))
+            next_hops = tuple([over for _, _, over in hops_of(body, start, end)])
         elif attr == RTA_PRIORITY and end - start >= 4:
             metric = _U32.unpack_from(body, start)[0]
         elif attr == RTA_PREFSRC:
@@ -253,12 +253,13 @@ def _mtu(body: bytes, start: int, end: int) -> int:
     return next((int(_U32.unpack_from(body, at)[0]) for at in found), 0)
 
 
-def _next_hops(body: bytes, start: int, end: int) -> Iterator[int]:
+def hops_of(body: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Yield where each struct rtnexthop of an RTA_MULTIPATH begins and ends, and its ifindex. Raises Malformed."""
     while end - start >= _RTNEXTHOP.size:
         length, index = _RTNEXTHOP.unpack_from(body, start)
         if not _RTNEXTHOP.size <= length <= end - start:
             if len(body) > MOST_OF_A_NEST:
                 return
             raise Malformed(f"a next hop of {length} bytes in {end - start}")
-        yield index
+        yield start, start + length, index
         start += (length + 3) & ~3

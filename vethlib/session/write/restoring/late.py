@@ -8,7 +8,11 @@
 3. Each is a request of its own, so that a refused one costs no other. A route whose source is still checked for
    duplicates is restored when that is done (:mod:`vethlib.session.read.sources`).
 
-Not restored is what the kernel has made itself, and proxy entries of the neighbour table.
+4. Of an IPv6 route with several hops, the kernel may remove those over the link only. They are added to what is left.
+
+Not restored are routes with the protocols `kernel`, `redirect` and `ra`, because those of the kernel itself cannot be
+told apart from those that a program has given such a protocol, and it makes them again, and proxy entries of the
+neighbour table.
 """
 
 from __future__ import annotations
@@ -19,10 +23,10 @@ from functools import partial
 from ipaddress import IPv6Address, ip_address
 from operator import attrgetter
 from socket import AF_INET, AF_INET6
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from vethlib._nl.batch import Outcome
-from vethlib._nl.dependents.kept import delete_kept, kept_route, protocol_of, restore_kept
+from vethlib._nl.dependents.kept import delete_kept, kept_route, protocol_of, restore_hops, restore_kept
 from vethlib._nl.dependents.neighbour import (
     NeighbourMessage,
     del_neighbour,
@@ -45,8 +49,23 @@ __all__ = ["LateFields"]
 # The link is gone, or has no IPv6 (any more).
 _NONE_OVER_IT: Final = (errno.ENODEV, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
 
-# It exists again, it is gone already; or the link is gone, with everything.
-_AS_GOOD_AS_RESTORED: Final = (0, errno.EEXIST, errno.ESRCH, errno.ENOENT, errno.ENODEV)
+# It is gone already; or the link is gone, with everything.
+_AS_GOOD_AS_RESTORED: Final = (0, errno.ESRCH, errno.ENOENT, errno.ENODEV)
+
+_MOST_NAMED: Final = 8
+"""Routes or neighbours that one error names."""
+
+
+class _Step(NamedTuple):
+    """A request in words, and for a route its body and what to send instead if it has only lost a part (EEXIST)."""
+
+    what: str
+    request: bytes
+    body: bytes = b""
+    rest: bytes = b""
+
+
+_Done: TypeAlias = tuple[_Step, Outcome]
 
 
 class LateFields:
@@ -78,13 +97,16 @@ class LateFields:
         self.read((ROUTES, NEIGHBOURS))
 
     def restore(self, name: str) -> None:
-        """Make a field what it was. Raises NetlinkError for the first route or neighbour that is refused."""
+        """Make a field what it was. Raises NetlinkError if routes or neighbours are refused, when all were tried."""
         if name not in self._before:
             return
-        for what, outcome in self._carry_out(name, self._before[name]):
-            if outcome.errno not in _AS_GOOD_AS_RESTORED:
-                where = describe(self._target.name, self._target.netns)
-                raise refusal(outcome, f"restore {what} of {where}", self._target.netns)
+        done = self._confirmed(name, self._carry_out(name, self._before[name]))
+        failed = [(step, outcome) for step, outcome in done if outcome.errno not in _AS_GOOD_AS_RESTORED]
+        if failed:
+            where = describe(self._target.name, self._target.netns)
+            what = ", ".join(each.what for each, _ in failed[:_MOST_NAMED])
+            more = f" and {len(failed) - _MOST_NAMED} more" if len(failed) > _MOST_NAMED else ""
+            raise refusal(failed[0][1], f"restore {what}{more} of {where}", self._target.netns)
 
     def keep_own(self, name: str) -> None:
         """Restore what vethlib had added, as far as the link can have it after the change."""
@@ -102,17 +124,31 @@ class LateFields:
             bodies += outcome.bodies
         return bodies
 
-    def _carry_out(self, name: str, before: Sequence[bytes], *, keep: bool = False) -> Sequence[tuple[str, Outcome]]:
+    def _carry_out(self, name: str, before: Sequence[bytes], *, keep: bool = False) -> Sequence[_Done]:
         done = self._attempt(name, before, keep=keep)
         if name == ROUTES and any(outcome.errno == errno.EINVAL for _, outcome in done) and self._await_sources(before):
             done = self._attempt(name, before, keep=keep)
         return done
 
-    def _attempt(self, name: str, before: Sequence[bytes], *, keep: bool) -> Sequence[tuple[str, Outcome]]:
-        steps = list(_OF[name].steps(self._index, before, self._read(name, PROTO if keep else 0), keep=keep))
+    def _attempt(self, name: str, before: Sequence[bytes], *, keep: bool) -> list[_Done]:
+        present = self._read(name, PROTO if keep else 0)
+        done = self._sent([(step, step.request) for step in _OF[name].steps(self._index, before, present, keep=keep)])
+        exist = [n for n, (step, outcome) in enumerate(done) if outcome.errno == errno.EEXIST and step.rest]
+        for n, again in zip(exist, self._sent([(done[n][0], done[n][0].rest) for n in exist]), strict=True):
+            done[n] = again
+        return done
+
+    def _sent(self, steps: Sequence[tuple[_Step, bytes]]) -> list[_Done]:
         requests = [request for _, request in steps]
         outcomes = self._namespaces.exchange(self._target.place, requests) if requests else ()
-        return list(zip([what for what, _ in steps], outcomes, strict=True))
+        return [(step, outcome) for (step, _), outcome in zip(steps, outcomes, strict=True)]
+
+    def _confirmed(self, name: str, done: Sequence[_Done]) -> Sequence[_Done]:
+        """Leave out what exists: EEXIST may also mean that another route with the same key does."""
+        if all(outcome.errno != errno.EEXIST for _, outcome in done):
+            return done
+        present = {route.body for body in self._read(name, 0) if (route := kept_route(body, self._index))}
+        return [(step, outcome) for step, outcome in done if outcome.errno != errno.EEXIST or step.body not in present]
 
     def _await_sources(self, before: Sequence[bytes]) -> bool:
         """Wait until the sources of routes have been checked for duplicates; return whether a route has any."""
@@ -126,35 +162,32 @@ class LateFields:
         return bool(sources)
 
 
-def _route_steps(
-    index: int, before: Sequence[bytes], now: Sequence[bytes], *, keep: bool
-) -> Iterator[tuple[str, bytes]]:
+def _route_steps(index: int, before: Sequence[bytes], now: Sequence[bytes], *, keep: bool) -> Iterator[_Step]:
     """Yield first what deletes routes, then those without a gateway, over which the others may lead."""
     were, are = (
-        dict.fromkeys(route for body in bodies if (route := kept_route(body, index))) for bodies in (before, now)
+        {route.body: route for body in bodies if (route := kept_route(body, index))} for bodies in (before, now)
     )
-    gone = [route for route in were if route not in are]
-    surplus = {route.key: route for route in are if route not in were and route.protocol == PROTO}
+    gone = [route for body, route in were.items() if body not in are]
+    surplus = {route.key: route for body, route in are.items() if body not in were and route.protocol == PROTO}
     keys = {route.key for route in gone}
     for key, route in surplus.items():
         if key not in keys and not keep:
-            yield f"no route {route}", delete_kept(route)
+            yield _Step(f"no route {route}", delete_kept(route))
     for route in sorted(gone, key=attrgetter("has_gateway")):
-        yield f"the route {route}", restore_kept(route, replace=route.key in surplus)
+        request = restore_kept(route, replace=route.key in surplus)
+        yield _Step(f"the route {route}", request, route.body, restore_hops(route))
 
 
-def _neighbour_steps(
-    index: int, before: Sequence[bytes], now: Sequence[bytes], *, keep: bool
-) -> Iterator[tuple[str, bytes]]:
+def _neighbour_steps(index: int, before: Sequence[bytes], now: Sequence[bytes], *, keep: bool) -> Iterator[_Step]:
     """Yield the removal of each that differs, because the kernel does not change a protocol to none."""
     were, are = ({each.address: each for each in _configured(index, bodies)} for bodies in (before, now))
     for address, present in () if keep else are.items():
         if present != were.get(address) and (address in were or present.protocol == NEIGHBOUR_PROTO):
-            yield f"no neighbour {ip_address(address)}", del_neighbour(index, address)
+            yield _Step(f"no neighbour {ip_address(address)}", del_neighbour(index, address))
     for address, each in were.items():
         if address not in are if keep else each != are.get(address):
             request = new_neighbour(index, address, each.mac, each.protocol, each.state, each.flags)
-            yield f"the neighbour {ip_address(address)}", request
+            yield _Step(f"the neighbour {ip_address(address)}", request)
 
 
 def _configured(index: int, bodies: Iterable[bytes]) -> Iterator[NeighbourMessage]:
@@ -166,7 +199,7 @@ class _Kind(NamedTuple):
 
     dumps: Callable[[int, int], Iterable[bytes]]
     is_own: Callable[[bytes], bool]
-    steps: Callable[..., Iterator[tuple[str, bytes]]]
+    steps: Callable[..., Iterator[_Step]]
 
 
 _OF: Final = {
