@@ -15,7 +15,7 @@ from vethlib._nl.batch import DUMP_ATTEMPTS, Exchange, Outcome
 from vethlib._nl.direct import ParseAlike, ask_once
 from vethlib._nl.sock import RtnlSocket, is_traced
 from vethlib._nl.torn import Patience
-from vethlib.errors import VethError
+from vethlib.errors import NetnsNotFound, VethError
 from vethlib.links import NetnsRef, spell
 
 from .caches import AttachedCaches
@@ -129,6 +129,17 @@ class Namespaces(Closing):
     def __exit__(self, *_: object) -> None:
         if self._by_ref is not None or self.home is not self._kept_home:
             self.close()
+
+    def reopened(self, ref: NetnsRef, birth: Birth) -> OpenNetns | None:
+        """Open a namespace of an earlier call; None if `ref` now leads nowhere, or to another namespace."""
+        try:
+            place = self(ref)
+        except NetnsNotFound:
+            return None
+        if not place.is_still(birth):
+            return None
+        self.socket(place)  # which provides the cookie
+        return place if place.is_still(birth) else None
 
     def __call__(self, ref: NetnsRef) -> OpenNetns:
         """Return the namespace that `ref` leads to. Raises NetnsNotFound, NotPermitted, InvalidValue."""

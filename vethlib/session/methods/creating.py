@@ -64,8 +64,8 @@ class CreatingSession(SessionBase):
         raised with the Veth as its ``item``. With on_error="continue", all other pairs are created; then BatchError is
         raised with one error per failed pair, and the created pairs as ``created``. An interruption undoes everything
         in both cases. `progress(done, total)` is called from time to time. `made` is called with the pairs of each
-        batch as soon as they exist, each with the identities of its namespaces, and `before` just before they are
-        created.
+        batch as soon as they are complete, each with the identities of its namespaces, and `before` just before they
+        are created. Pairs with routes whose sources the kernel still checks for duplicates are completed last.
 
         `read` and `wait` apply as for :meth:`create`, `wait` to all pairs together; read=False takes a tenth to a fifth
         less time. A pair that does not become usable in time stays, and is in ``created`` of the WaitTimeout or

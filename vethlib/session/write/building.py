@@ -10,7 +10,8 @@
    its peer (ENOTCONN). The second end that is set up wakes a kernel thread, which works on the two for 80 µs while it
    holds the RTNL lock (linkwatch_event, net/core/link_watch.c).
 4. Routes may have to wait until the kernel has checked their sources, which are addresses of their end, or until IPv6
-   has been enabled. They are sent again, when everything else was sent (:mod:`..read.sources`).
+   has been enabled. They are sent again, when everything else was sent (:mod:`..read.sources`): if there are several
+   slabs, when the last one was, so that all of them wait together.
 5. Last, every end is read. Earlier, the request would wait for that thread; and if the peer is not up yet, it would
    make the kernel do deferred work on the link at once and in vain (linkwatch_sync_dev in rtnl_getlink, 70 µs).
 """
@@ -33,7 +34,7 @@ from vethlib.endfields.table import FIELDS, MASTER
 from vethlib.errors import VethError
 from vethlib.links import IPInterface, Link, describe, spell
 from vethlib.session.core.ipv6 import enable_ipv6, is_disabled, switch_ipv6
-from vethlib.session.core.namespaces import Identity, Namespaces, OpenNetns
+from vethlib.session.core.namespaces import Birth, Identity, Namespaces, OpenNetns
 from vethlib.session.core.refusal import loading
 from vethlib.session.core.settings import write_settings
 from vethlib.session.read.dying import Patience, are_dying, holders
@@ -57,7 +58,7 @@ _Ends = list[tuple[Job, Side]]
 class Slab:
     """Pairs that are built together, in namespaces that are open meanwhile."""
 
-    __slots__ = ("_names", "_namespaces", "_reads", "_with_births", "jobs")
+    __slots__ = ("_births", "_names", "_namespaces", "_reads", "_refused", "_with_births", "jobs")
 
     def __init__(
         self, namespaces: Namespaces, names: FreeNames, *, reads: bool = True, with_births: bool = True
@@ -67,6 +68,8 @@ class Slab:
         self._reads = reads
         self._with_births = with_births
         self.jobs: list[Job] = []
+        self._refused: list[_Refused] = []  # late steps
+        self._births: list[tuple[Job, Side, Birth]] = []  # of pairs that were put off
 
     @property
     def has_errors(self) -> bool:
@@ -154,24 +157,63 @@ class Slab:
             except VethError as error:
                 job.failed(error)
 
-    def finish(self) -> None:
-        """Configure and read each pair that was created."""
+    def finish(self, *, put_off: bool = False) -> Slab | None:
+        """Configure and read each pair that was created.
+
+        With `put_off`, return the pairs with routes that wait for their sources, to be resumed later.
+        """
         self._write_settings()
         to_configure: dict[OpenNetns, _Ends] = {}
-        to_read: dict[OpenNetns, _Ends] = {}
         for job in self.jobs:
             if job.made and job.error is None:
                 for side in (job.outer, job.peer):
                     if side.wants_more:
                         to_configure.setdefault(side.place, []).append((job, side))
+        for place, ends in to_configure.items():
+            _try(partial(_configure, self._refused), self._namespaces, place, ends)
+        rest = self._split() if put_off and self._refused else None
+        self._complete(self.jobs if rest is None else [job for job in self.jobs if job not in rest.jobs])
+        return rest
+
+    def _split(self) -> Slab | None:
+        """Return a slab of the pairs that have to wait, if there are any."""
+        waiting = {each.job for each in self._refused if _awaited_source(each) is not None}
+        if not waiting:
+            return None
+        rest = Slab(self._namespaces, self._names, reads=self._reads, with_births=self._with_births)
+        rest.jobs = [job for job in self.jobs if job in waiting]
+        rest._refused = [each for each in self._refused if each.job in waiting]
+        rest._births = [(job, side, side.place.birth) for job in rest.jobs for side in (job.outer, job.peer)]
+        self._refused = [each for each in self._refused if each.job not in waiting]
+        return rest
+
+    def resume(self, namespaces: Namespaces) -> None:
+        """Finish pairs that were put off, whose namespaces were closed meanwhile."""
+        self._namespaces = namespaces
+        for job, side, birth in self._births:
+            try:
+                place = namespaces.reopened(side.place.ref, birth)
+            except VethError as error:
+                job.failed(error)
+                continue
+            if place is None:
+                says = f"{describe(side.name, side.end.netns)} was created, but its namespace is another one by now"
+                job.refused(Outcome(errno.ENODEV, "", ()), says=says, side=side)
+            else:
+                side.place = place
+        self._complete(self.jobs)
+
+    def _complete(self, jobs: Iterable[Job]) -> None:
+        """Send again what was refused, and read these pairs."""
+        if self._refused:
+            _send_when_checked(self._namespaces, self._refused)
+        to_read: dict[OpenNetns, _Ends] = {}
+        for job in jobs:
+            if job.made and job.error is None:
+                for side in (job.outer, job.peer):
                     side.link = self._known(job, side)
                     if side.link is None:
                         to_read.setdefault(side.place, []).append((job, side))
-        refused: list[_Refused] = []
-        for place, ends in to_configure.items():
-            _try(partial(_configure, refused), self._namespaces, place, ends)
-        if refused:
-            _send_when_checked(self._namespaces, refused)
         read: list[tuple[Identity, LinkMessage]] = []
         for place, ends in to_read.items():
             _try(partial(_read, read), self._namespaces, place, ends)
@@ -383,15 +425,23 @@ def _sent_again(namespaces: Namespaces, place: OpenNetns, steps: Sequence[_Refus
             yield each._replace(outcome=outcome)
 
 
+def _awaited_source(step: _Refused) -> IPv6Address | None:
+    """Return the source of a route that may have been refused because it is still checked for duplicates."""
+    with loading:
+        from vethlib.session.read.sources import source_of  # for few ends
+
+    return source_of(step.sent.what) if step.job.error is None and step.outcome.errno == errno.EINVAL else None
+
+
 def _send_when_checked(namespaces: Namespaces, refused: Iterable[_Refused]) -> None:
     """Send late steps again when the sources of routes have been checked for duplicates; note the other refusals."""
     with loading:
-        from vethlib.session.read.sources import source_of, until_checked  # for few ends
+        from vethlib.session.read.sources import until_checked  # as above
 
     sources: dict[tuple[OpenNetns, int], set[IPv6Address]] = {}
-    for job, side, sent, _, outcome in refused:
-        if job.error is None and outcome.errno == errno.EINVAL and (source := source_of(sent.what)) is not None:
-            sources.setdefault((side.place, side.index), set()).add(source)
+    for each in refused:
+        if (source := _awaited_source(each)) is not None:
+            sources.setdefault((each.side.place, each.side.index), set()).add(source)
     vain = until_checked(namespaces, sources)
     again: dict[OpenNetns, list[_Refused]] = {}
     for each in refused:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Final, NamedTuple, NoReturn
 
 from vethlib._primitives import time
-from vethlib.errors import BatchError, DuplicateAddress, LinkNotFound, NetnsNotFound, VethError, WaitTimeout
+from vethlib.errors import BatchError, DuplicateAddress, LinkNotFound, VethError, WaitTimeout
 from vethlib.links import NetnsRef, Pair, Veth, spell
 from vethlib.session.core.namespaces import Birth, Identity, Namespaces, OpenNetns
 from vethlib.session.core.undo import note, undo_all
@@ -105,6 +105,7 @@ class Creation:
         self._ledger: dict[int, _Entry] = {}
         self._failed: dict[int, VethError] = {}
         self._under_way: Sequence[Job] = ()
+        self._put_off: list[Slab] = []  # pairs that exist, and whose routes wait for their sources
         self._tell: Callable[[list[Made]], object] | None = None
         self._announce: Callable[[list[Planned]], object] | None = None
         self.verdict: VethError | None = None  # the error of a call that has ended; the pairs in its `created` stay
@@ -143,7 +144,15 @@ class Creation:
                 self._build(namespaces, start, veths)
             self._give_up_if_failed()
             if progress is not None:
-                progress(start + len(veths), total)
+                progress(start + len(veths) - sum(len(slab.jobs) for slab in self._put_off), total)
+        for slab in self._put_off:
+            with self._open_namespaces() as namespaces:
+                self._under_way = slab.jobs
+                slab.resume(namespaces)
+                self._conclude()
+            self._give_up_if_failed()
+        if self._put_off and progress is not None:
+            progress(total, total)
         if self._wait is not None:
             self._await_all(self._wait)
         pairs = [pair for pair in self._pairs if pair is not None]
@@ -202,7 +211,8 @@ class Creation:
         self._under_way = slab.jobs
         slab.create(self._patience, keep_going=self._keep_going)
         if self._keep_going or not slab.has_errors:
-            slab.finish()
+            rest = slab.finish(put_off=len(self._veths) > _SLAB)
+            self._put_off += [rest] if rest is not None else []
         self._conclude()
 
     def _conclude(self) -> None:
@@ -242,7 +252,7 @@ class Creation:
     def _delete_in(self, group: Sequence[tuple[_Entry, BaseException | None]], by: int) -> None:
         with self._open_namespaces() as namespaces:
             end = group[0][0].ends[by]
-            if (place := _reopened(namespaces, end)) is not None:
+            if (place := namespaces.reopened(end.ref, end.birth)) is not None:
                 _delete_ends(namespaces, place, [entry.ends[by] for entry, _ in group])
                 for entry, _ in group:
                     entry.gone = True
@@ -250,18 +260,6 @@ class Creation:
         # Its namespace cannot be opened any more (it has ended, or has lost its name): delete by the other end.
         if by == 0:
             self._delete(group, by=1)
-
-
-def _reopened(namespaces: Namespaces, end: _EndAt) -> OpenNetns | None:
-    """Open the namespace of an end again; None if its reference now leads nowhere, or to another namespace."""
-    try:
-        place = namespaces(end.ref)
-    except NetnsNotFound:
-        return None
-    if not place.is_still(end.birth):
-        return None
-    namespaces.socket(place)  # which provides the cookie
-    return place if place.is_still(end.birth) else None
 
 
 def _delete_ends(namespaces: Namespaces, place: OpenNetns, ends: Sequence[_EndAt]) -> None:

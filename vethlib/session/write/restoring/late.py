@@ -10,9 +10,8 @@
 
 4. Of an IPv6 route with several hops, the kernel may remove those over the link only. They are added to what is left.
 
-Not restored are routes with the protocols `kernel`, `redirect` and `ra`, because those of the kernel itself cannot be
-told apart from those that a program has given such a protocol, and it makes them again, and proxy entries of the
-neighbour table.
+Not restored are proxy entries of the neighbour table, and routes with the protocols `kernel`, `redirect` and `ra`. The
+kernel adds its own again, and they are indistinguishable from those that a program has given such a protocol.
 """
 
 from __future__ import annotations
