@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from ipaddress import ip_interface
+from itertools import permutations
 
 import pytest
 
@@ -23,7 +25,8 @@ from tests.unit.planning import (
     states,
     two_namespaces,
 )
-from vethlib.agent import Namespace, Observed, alias_of, plan
+from vethlib.agent import Interface, Namespace, Observed, alias_of, inverse, plan
+from vethlib.agent.planning.order import in_order
 
 
 @pytest.fixture
@@ -282,6 +285,68 @@ def test_a_lone_end_takes_the_name_of_a_link_that_the_same_plan_deletes(host: Ho
     assert ops(made) == ["delete", "change", "create"]
     assert states(made) == {"veth1": "CONFIGURED", "x": "CONFIGURED", "y": "CONFIGURED"}
     assert planned(host, renamed, *moved, prune=False).operations == ()
+
+
+def chain(names: Iterable[str], first: int) -> list[Interface]:
+    """Interfaces of which each has the name that the next one has if `first` is one more."""
+    return [end(name, f"{name}-peer", host_if_name=f"eth{number}") for number, name in enumerate(names, first)]
+
+
+def named(host: Host) -> dict[str, str]:
+    links = [link for link in host.links.values() if link.alias and link.name.startswith("eth")]
+    return {link.alias.rpartition("=")[2]: link.name for link in links}
+
+
+@pytest.mark.parametrize("names", [*permutations("abc")], ids="".join)
+def test_lone_ends_take_the_names_that_others_give_up_and_give_them_back(host: Host, names: tuple[str, ...]) -> None:
+    peers = [end(f"{name}-peer", name, namespace=NS2) for name in names]
+    applied(host, *chain(names, 0), *peers)
+    before, were = host.observe(), named(host)
+    made = applied(host, *chain(names, 1), prune=False)
+    assert set(states(made).values()) == {"CONFIGURED"}
+    assert named(host) == {name: f"eth{number}" for number, name in enumerate(names, 1)}
+    assert planned(host, *chain(names, 1), prune=False).operations == ()
+    after = host.observe()
+    undo = inverse(made.operations, before, after, after)
+    host.apply(undo.plan)
+    assert (named(host), undo.left) == (were, ())
+
+
+def test_undoing_a_chain_of_renames_ends_where_another_link_has_taken_a_name(host: Host) -> None:
+    peers = [end(f"{name}-peer", name, namespace=NS2) for name in "abc"]
+    applied(host, *chain("abc", 0), *peers)
+    before = host.observe()
+    made = applied(host, *chain("abc", 1), prune=False)
+    after, expected = host.observe(), named(host)
+    host.add(host.places["netns:ns1"], "eth0", kind="dummy")
+    undo = inverse(made.operations, before, after, host.observe())
+    host.apply(undo.plan)
+    assert named(host) == expected
+    assert len(undo.left) == 3
+
+
+def test_lone_ends_that_would_exchange_their_names_keep_them(host: Host) -> None:
+    applied(host, *chain("ab", 0), *(end(f"{name}-peer", name, namespace=NS2) for name in "ab"))
+    made = planned(host, *chain("ba", 0), prune=False)
+    assert made.operations == ()
+    assert "CONFIGURED" not in states(made).values()
+
+
+def test_a_lone_end_takes_the_name_that_an_end_of_a_pair_gives_up(host: Host) -> None:
+    other = end("x", "y", host_if_name="eth0"), end("y", "x", namespace=NS2)
+    applied(host, VETH1, VETH2, *other)
+    wanted = replace(VETH1, host_if_name="eth0"), replace(other[0], host_if_name="eth9"), other[1]
+    made = applied(host, *wanted, prune=False)
+    assert (ops(made), set(states(made).values())) == (["change", "change"], {"CONFIGURED"})
+    assert planned(host, *wanted, prune=False).operations == ()
+
+
+def test_the_order_of_changes_is_that_in_which_they_free_names() -> None:
+    many = dict(enumerate(range(5000)))
+    assert in_order(many, lambda number: []) == list(range(5000))
+    assert in_order(many, lambda number: [number + 1]) == list(reversed(range(5000)))
+    assert sorted(in_order(many, lambda number: [(number + 1) % 5000])) == list(range(5000))
+    assert in_order({1: 1, 2: 2, 3: 3, 4: 4}, {1: [3, 4, 9], 3: [4], 2: [], 4: [2]}.__getitem__) == [2, 4, 3, 1]
 
 
 def test_a_lone_end_fails_on_a_name_that_another_pair_keeps(host: Host) -> None:

@@ -53,6 +53,7 @@ from .operations import (
     listed_identity,
     named,
 )
+from .order import in_order
 from .recorded import PairRecord
 
 __all__ = ["Inverse", "creation", "inverse"]
@@ -116,19 +117,32 @@ class _Undoing:
         self.deleted = {
             end.id for each in self.deletes for end in self.now.ends(self.now.by_index[each.place, each.index])
         }
-        self.changes = [change for each in self.changes if (change := self._with_free_name(each)) is not None]
-        freed = self.deleted | {(each.place, each.index) for each in self.changes if "name" in each.changes}
+        freed = set(self.deleted)  # links that give up their names before others get them
+        changes: list[ChangeLink] = []
+        for each in in_order({(each.place, each.index): each for each in self.changes}, self._holder):
+            if (change := self._with_free_name(each, freed)) is not None:
+                changes.append(change)
+                if "name" in change.changes:
+                    freed.add((change.place, change.index))
         creates = [create for create in self.creates if self._has_free_names(create, freed)]
         removals = [removal for each in self.added if (removal := self._removal(each)) is not None]
-        return Inverse(Plan((*self.deletes, *self.changes, *creates, *removals), {}), tuple(self.left))
+        return Inverse(Plan((*self.deletes, *changes, *creates, *removals), {}), tuple(self.left))
 
-    def _with_free_name(self, change: ChangeLink) -> ChangeLink | None:
-        """Return the change without the name if that name is taken by now; None if nothing remains."""
+    def _holder(self, change: ChangeLink) -> list[LinkId]:
+        """Return the link that has the name which a change restores."""
+        holder = self.now.by_name.get((change.place, change.changes["name"][1])) if "name" in change.changes else None
+        return [] if holder is None else [holder.id]
+
+    def _with_free_name(self, change: ChangeLink, freed: Set[LinkId]) -> ChangeLink | None:
+        """Return the change without the name if that name is taken by now; None if nothing remains.
+
+        The links in `freed` have given up their kernel names by then, or are deleted.
+        """
         if "name" not in change.changes:
             return change
         now, old = change.changes["name"]
         holder = self.now.by_name.get((change.place, old))
-        if holder is None or holder.id in self.deleted:
+        if holder is None or holder.id in self.deleted or (holder.id in freed and holder.link.name == old):
             return change
         why = f"another link is called {old!r} now"
         if holder.id == (change.place, change.index):

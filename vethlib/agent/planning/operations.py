@@ -1,8 +1,9 @@
 """A plan and its operations.
 
 The operations of a plan are in the order of execution: namespaces are added first, then pairs are deleted (which frees
-names), then links are changed (which frees names, too), then pairs are created. Last, and only in an inverse plan,
-namespaces are removed. The `interfaces` of an operation are the names of the interfaces that it is for.
+names), then links are changed (which frees names, too, also for later changes), then pairs are created. Last, and only
+in an inverse plan, namespaces are removed. The `interfaces` of an operation are the names of the interfaces that it is
+for.
 """
 
 from __future__ import annotations

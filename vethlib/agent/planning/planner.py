@@ -16,7 +16,7 @@ The order of the input does not matter. The first of these rules that applies de
 If `prune` is True, the desired interfaces are all that this label should have: owned pairs that no rule keeps are
 deleted. If it is a set of names, this holds for the interfaces with those names, configured or not. If it is False,
 pairs of other interfaces are left alone, and if only one end of an existing pair is desired, that end is changed in
-place.
+place. Such a lone end also gets a name that another link loses in the same plan.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from .compare import change_of, rebuild_reason
 from .detection import unusable
 from .observed import LinkId, NetnsId, Observed, SeenLink
 from .operations import AddNetns, ChangeLink, CreatePair, DeletePair, Plan
+from .order import in_order
 from .owned import OwnedPairs
 from .recorded import PairRecord
 from .requirements import DesiredEnd, missing_master, missing_peer, mutual_pairs, name_conflicts, unmet, with_netns
@@ -141,14 +142,14 @@ class _Planner:
         """Without `prune`, change the end of an existing pair whose peer is not among the desired interfaces."""
         if self.prune is not False:
             return
-        lone = []
+        lone: dict[LinkId, tuple[DesiredEnd, SeenLink]] = {}
         for end in self.desired.values():
             if end.peer_name not in self.desired and end.place is not None and end.name not in self.verdicts:
                 seen = self.owned.half(end.interface, end.place)
                 if seen is not None:
                     self.shielded.update(each.id for each in self.owned.ends(seen))
-                    lone.append((end, seen))
-        for end, seen in lone:
+                    lone[seen.id] = end, seen
+        for end, seen in in_order(lone, lambda item: self._holders(item[1], [item[0].kernel_name])):
             self.verdicts[end.name] = self._change_lone_end(end, seen)
 
     def _change_lone_end(self, end: DesiredEnd, seen: SeenLink) -> Verdict:
@@ -157,13 +158,27 @@ class _Planner:
             return Verdict.because(State.FAILED, obstacle)
         rebuild = rebuild_reason(end.interface, seen)
         waits = missing_master(end, self.observed)
-        reason = waits or rebuild or self._blocked_rename(end, seen)
+        reason = waits or rebuild or (None if self._becomes_free(end) else self._blocked_rename(end, seen))
         if reason:
             if not (waits or rebuild):
                 self.to_rename.append((end, seen))
             return Verdict.because(State.PENDING, missing_peer(end.peer_name, (), self.left), reason)
         self._change_in_place(end, seen)
         return CONFIGURED
+
+    def _becomes_free(self, end: DesiredEnd) -> bool:
+        """Return whether another link has the kernel name of `end`, but is deleted or renamed before the link of `end`.
+
+        Deletions are executed before changes, and changes in the order in which they free names.
+        """
+        assert end.place is not None
+        holder = self.observed.by_name.get((end.place, end.kernel_name))
+        if holder is None or holder.link.name != end.kernel_name:
+            return False
+        owner = self.owned.owner(holder)
+        return holder.id in self.deletes or (
+            self.found.get(owner) is holder and self.desired[owner].kernel_name != end.kernel_name
+        )
 
     def judge_pairs(self) -> None:
         """Apply rules 3 and 4 to every pair that has everything it needs, and list the pairs to build."""
@@ -316,13 +331,12 @@ class _Planner:
         return min(self.owned.ends(seen), key=order)
 
     def rename_lone_ends(self) -> None:
-        """Change the lone ends whose names become free because the pairs that have them are deleted.
+        """Change the lone ends whose names become free because the pairs that have them are deleted or renamed.
 
-        Deletions are executed before changes. A pair is rebuilt in this case, which a lone end cannot be.
+        A pair is rebuilt in this case, which a lone end cannot be.
         """
         for end, seen in self.to_rename:
-            assert end.place is not None
-            if self.observed.by_name[end.place, end.kernel_name].id in self.deletes:
+            if self._becomes_free(end):
                 self._change_in_place(end, seen)
                 self.verdicts[end.name] = CONFIGURED
 
@@ -371,11 +385,22 @@ class _Planner:
         index, name = seen.link.index, seen.link.name
         return ChangeLink(interface, seen.ref, seen.place, index, name, {}, seen=seen, mark=self.owned.mark(seen))
 
-    def _takes_a_name(self, change: ChangeLink) -> bool:
-        """Return whether a link gets an alternative name that another has: that link has to lose it first."""
-        wanted: Iterable[str] = change.changes.get(ALTNAMES, ((), ()))[1]
-        holders = (self.observed.by_name.get((change.place, name)) for name in wanted)
-        return any(holder is not None and holder is not change.seen for holder in holders)
+    def _holders(self, seen: SeenLink, names: Iterable[str]) -> list[LinkId]:
+        """Return the other links that have one of these names in the namespace of `seen`."""
+        holders = (self.observed.by_name.get((seen.place, name)) for name in names)
+        return [holder.id for holder in holders if holder is not None and holder is not seen]
+
+    def _ordered_changes(self) -> list[ChangeLink]:
+        """Return the changes by interface, except that those that free the names of others precede them."""
+
+        def before(change: ChangeLink) -> list[LinkId]:
+            names = [*change.changes.get(ALTNAMES, ((), ()))[1]]
+            if "name" in change.changes:
+                names.append(change.changes["name"][1])
+            return self._holders(change.seen, names) if names and change.seen is not None else []
+
+        changes = sorted(self.changes, key=lambda change: change.interface.name)
+        return in_order({(change.place, change.index): change for change in changes}, before)
 
     def result(self) -> Plan:
         """Return the plan, with the operations in the order of execution, and sorted within each kind."""
@@ -384,7 +409,7 @@ class _Planner:
             (
                 *sorted(self.new_netns.values(), key=lambda add: add.name),
                 *sorted(deletes, key=lambda delete: (delete.interface, delete.ref, delete.index)),
-                *sorted(self.changes, key=lambda change: (self._takes_a_name(change), change.interface.name)),
+                *self._ordered_changes(),
                 *self.creates,
             ),
             {name: self.verdicts[name] for name in self.desired},
