@@ -16,11 +16,16 @@ HUGE = 10**5000  # whose text Python refuses to make
 WRONG: list[Any] = [
     5, None, True, 1.5, b"x", "x", "", [], {}, [5], [None], [["x"]], [{}], [""], ["x"], {"x": 1}, {1: 2}, HUGE, [HUGE],
     (), object(), [object()], float("nan"), -1, [(1,)], [(1, 2)], [("a", "b", "c")], {"rp_filter": {}}, ["\0"], "\0",
-    {"rp_filter": HUGE}, "\ud800", iter([5]),
+    {"rp_filter": HUGE}, "\ud800",
     [{"dst": "10.0.0.0/8", 1: 2, "x": 3}], [{"ip": 5, "mac": 5, 1: 2, "x": 3}],
     [{"dst": ["x"]}], [{"dst": "default", "mtu": HUGE}], [{"dst": "default", HUGE: 1}], type,
 ]
 # fmt: on
+
+
+def wrong_values() -> list[Any]:
+    """Return them with an iterator, which the first that takes it uses up."""
+    return [*WRONG, iter([5])]
 
 
 def refused(attempt: Callable[[], object]) -> None:
@@ -44,7 +49,7 @@ VALUES: list[tuple[Any, str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("cls", "field", "given"), [each for each in VALUES if each[1] != "self"])
 def test_a_value_is_created_from_anything_or_refuses_it(cls: Any, field: str, given: dict[str, Any]) -> None:
-    for wrong in WRONG:
+    for wrong in wrong_values():
         refused(lambda wrong=wrong: cls(**{**given, field: wrong}))  # type: ignore[misc]
 
 
@@ -77,7 +82,7 @@ def test_a_method_of_a_session_takes_anything_or_refuses_it(blue: str, method: s
             for each in inspect.signature(getattr(session, method)).parameters.values()
             if each.default is each.empty and each.kind is not each.VAR_KEYWORD
         }
-        for wrong in WRONG:
+        for wrong in wrong_values():
             refused(lambda wrong=wrong: getattr(session, method)(**{**needed, parameter: wrong}))  # type: ignore[misc]
             if method in ("set", "move", "delete", "delete_many") and "k" not in names():
                 for name, netns in (("k2", "blue"), ("k", "blue"), ("x", "")):
@@ -112,6 +117,25 @@ def test_the_error_names_the_field(session: Session, field: str, attempt: Callab
     with pytest.raises(InvalidValue) as caught:
         attempt(session)
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("value", "attempt"),
+    [
+        ("0.0.0.0", lambda _: Route("10.0.0.0/8", via="10.0.0.1", src="0.0.0.0")),
+        ("0.0.0.0", lambda _: Route("10.0.0.0/8", via="0.0.0.0", src="10.0.0.1")),
+        ("::", lambda _: Route("default", via="fd00::1", src="::")),
+        ("b", lambda _: End("q", routes=[{"dst": "default", "b": 1, "a": 2, "c": 3}])),  # type: ignore[list-item]
+        ("c", lambda _: End("q", neighbours=[{"ip": "10.0.0.9", "c": 1, "a": 2, "b": 3}])),  # type: ignore[list-item]
+        ("c", lambda session: session.fields_many([("", 3, {"routes": (), "c": 1, "a": 2, "b": 3})])),
+    ],
+)
+def test_the_error_has_the_value_that_is_wrong_and_the_first_of_several(
+    session: Session, value: str, attempt: Callable[[Session], object]
+) -> None:
+    with pytest.raises(InvalidValue) as caught:
+        attempt(session)
+    assert caught.value.value == value
 
 
 def test_none_is_a_field_that_is_not_given() -> None:

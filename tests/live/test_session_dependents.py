@@ -10,7 +10,7 @@ import pytest
 from tests.live.descriptors import descriptors_left
 from tests.live.sysctls import without_link_local
 from tests.witness import ip, open_fds, seen
-from vethlib import End, LinkNotFound, NetnsNotFound, Session, Veth, ns
+from vethlib import End, LinkNotFound, Neighbour, NetnsNotFound, Route, Session, Veth, ns
 from vethlib.links import Dependents
 
 
@@ -100,3 +100,23 @@ def test_addresses_are_given_back_to_the_link_that_was_seen_only(session: Sessio
 def test_the_former_name_of_the_method_warns_and_returns_the_same(session: Session, blue: str) -> None:
     with pytest.warns(DeprecationWarning, match="Session.dependents"):
         assert session.borne([("", 1)]) == session.dependents([("", 1)])
+
+
+def test_only_these_routes_and_neighbours_are_removed(session: Session, blue: str) -> None:
+    macs = [f"02:00:00:00:00:0{number}" for number in range(1, 4)]
+    given = [Neighbour("10.0.0.9", macs[0]), Neighbour("fd00::9", macs[0])]
+    end = End("one", blue, addresses=["10.0.0.1/24"], routes=[Route("10.1.0.0/16"), Route("10.2.0.0/16")])
+    session.create(Veth(end, End("two", blue)))
+    session.set("one", blue, neighbours=given)
+    ip("neighbour", "replace", "10.0.0.9", "lladdr", macs[1], "dev", "one", netns=blue)  # another program's by now
+    ip("neighbour", "add", "10.0.0.8", "lladdr", macs[2], "dev", "one", netns=blue)
+    missing = Neighbour("10.0.0.7", macs[0])
+    others = Neighbour("10.0.0.8", macs[2])
+    session.remove_dependents(
+        "one", blue, routes=[Route("10.1.0.0/16"), Route("10.3.0.0/16")], neighbours=[*given, missing, others]
+    )
+    kept = {
+        each["dst"]: each["lladdr"] for each in ip("neighbour", "show", "dev", "one", "nud", "permanent", netns=blue)
+    }
+    assert kept == {"10.0.0.9": macs[1], "10.0.0.8": macs[2]}
+    assert [each["dst"] for each in ip("route", "show", "proto", "118", netns=blue)] == ["10.2.0.0/16"]

@@ -99,8 +99,9 @@ def check_neighbours(
 
 
 def _from_dict(given: Mapping[str, Any], field: str) -> Neighbour:
-    for unknown in given.keys() - {"ip", "mac"}:
-        raise InvalidValue(field, unknown, "a neighbour has the keys ip, mac")
+    for key in given:
+        if key not in ("ip", "mac"):
+            raise InvalidValue(field, key, "a neighbour has the keys ip, mac")
     for key in ("ip", "mac"):
         if not given.get(key):
             raise InvalidValue(field, dict(given), f"a neighbour needs the key {key}, as in {_EXAMPLE}")
@@ -122,10 +123,10 @@ def neighbour_of(message: NeighbourMessage) -> Neighbour | None:
 
 def neighbour_requests(
     index: int, present: Sequence[Neighbour], wanted: Sequence[Neighbour]
-) -> Iterator[tuple[str, bytes, tuple[bytes, ...], tuple[int, ...]]]:
+) -> Iterator[tuple[str, bytes, tuple[int, ...]]]:
     """Yield what leads from the neighbours that a link has, as far as they may be changed, to those it should have.
 
-    Each has a text, the message, the messages that undo it, and the errnos that mean that it was unnecessary.
+    Each has a text, the message, and the errnos that mean that it was unnecessary.
     """
     there = {each.address: each for each in present}
     kept = {each.address for each in wanted}
@@ -138,18 +139,15 @@ def neighbour_requests(
             continue
         if old is not None and not neighbour.proto:
             yield _removal(index, old)  # the protocol of an entry is never cleared
-            old = None
-        undo = (del_neighbour(index, neighbour.address.packed),)
-        yield f"neighbour {neighbour}", _new(index, neighbour), undo if old is None else (*undo, _new(index, old)), ()
+        yield f"neighbour {neighbour}", _new(index, neighbour), ()
 
 
 # ENOENT: another program has removed it, or the kernel with the state or the MAC of the link.
 _GONE: Final = (errno.ENOENT,)
 
 
-def _removal(index: int, neighbour: Neighbour) -> tuple[str, bytes, tuple[bytes, ...], tuple[int, ...]]:
-    request = del_neighbour(index, neighbour.address.packed)
-    return f"no neighbour {neighbour}", request, (_new(index, neighbour),), _GONE
+def _removal(index: int, neighbour: Neighbour) -> tuple[str, bytes, tuple[int, ...]]:
+    return f"no neighbour {neighbour}", del_neighbour(index, neighbour.address.packed), _GONE
 
 
 def _new(index: int, neighbour: Neighbour) -> bytes:

@@ -89,8 +89,9 @@ class Route(Value):
         for address in (network.network_address, via, src):
             if getattr(address, "scope_id", None) is not None:
                 raise InvalidValue("routes", str(address), "an address of a route has no %scope: the link is the scope")
-        if (via is not None and via.is_unspecified) or (src is not None and src.is_unspecified):
-            raise InvalidValue("routes", str(via or src), "via and src must be the address of a host, or left out")
+        for address in (via, src):
+            if address is not None and address.is_unspecified:
+                raise InvalidValue("routes", str(address), "via and src must be the address of a host, or left out")
         if self.metric is not None:
             _number(self.metric, "metric", 0, 0xFFFF_FFFF)
         # To the kernel, a metric of 0 is that of rule 3.
@@ -206,8 +207,9 @@ _KEYS: Final = {"dst": "destination", **{name: name for name in ("via", "metric"
 
 
 def _from_dict(given: Mapping[str, Any], field: str) -> Route:
-    for unknown in given.keys() - _KEYS.keys():
-        raise InvalidValue(field, unknown, f"a route has the keys {', '.join(_KEYS)}")
+    for key in given:
+        if key not in _KEYS:
+            raise InvalidValue(field, key, f"a route has the keys {', '.join(_KEYS)}")
     # 0 and "" are what protobuf has for a field that is not given.
     fields = {_KEYS[key]: value for key, value in given.items() if value not in (None, "", 0)}
     if "destination" not in fields:
@@ -259,16 +261,16 @@ def new_route_requests(index: int, wanted: Iterable[Route]) -> Iterator[tuple[Ro
 
 def route_requests(
     index: int, present: Sequence[Route], wanted: Sequence[Route]
-) -> Iterator[tuple[str, bytes, bytes, tuple[int, ...]]]:
+) -> Iterator[tuple[str, bytes, tuple[int, ...]]]:
     """Yield what leads from the routes of ours that a link has to those it should have: first what removes routes.
 
-    Each has a text, the message, the message that undoes it, and the errnos that mean that it was unnecessary.
+    Each has a text, the message, and the errnos that mean that it was unnecessary.
     """
     there, kept = set(present), set(wanted)
     for route in reversed(_on_link_first(route for route in present if route not in kept)):
-        yield f"no route {route}", _message(index, route, add=False), _message(index, route, add=True), _GONE
+        yield f"no route {route}", _message(index, route, add=False), _GONE
     for route in _on_link_first(route for route in wanted if route not in there):
-        yield f"route {route}", _message(index, route, add=True), _message(index, route, add=False), ()
+        yield f"route {route}", _message(index, route, add=True), ()
 
 
 def _on_link_first(routes: Iterable[Route]) -> list[Route]:

@@ -2,9 +2,9 @@
 
 1. A field that one attribute of a message sets has that ``attribute``. The attribute with the value that was there
    before undoes it. A field with several values (``several``) is changed by a message for each that is added or
-   removed, which the opposite message undoes. ``SYSCTLS`` are files and ``OFFLOAD`` is an ioctl, no messages
-   (``direct``): `session/core/settings.py` reads and writes them. A new link has none of several values, so ``new``
-   gives its messages without those that undo them.
+   removed, which the opposite message undoes; late fields are restored by `session/write/restoring`. ``SYSCTLS`` are
+   files and ``OFFLOAD`` is an ioctl, no messages (``direct``): `session/core/settings.py` reads and writes them. A new
+   link has none of several values, so ``new`` gives its messages without those that undo them.
 2. The present value is in every :class:`LinkMessage` (``read``), or it is read only on request: with ``number``,
    it is that attribute of a link message, and ``along`` another, which the kernel changes with it; the rest is in
    `session/read/further.py`. So an end without such fields costs nothing more.
@@ -74,26 +74,6 @@ OFFLOAD: Final = "offload"
 ROUTES: Final = "routes"
 NEIGHBOURS: Final = "neighbours"
 MASTER: Final = "master"
-
-LATE: Final = (ROUTES, NEIGHBOURS)
-"""The late fields (rule 5)."""
-
-TAKES_LATE: Final = {
-    "up": LATE,
-    "mac": (NEIGHBOURS,),
-    "mtu": LATE,
-    "ipv6": LATE,
-    MASTER: LATE,
-    "name": LATE,
-    "addresses": LATE,
-}
-"""The late fields that a change may cost a link (rule 5).
-
-It is set down: by ``up``, when it joins or leaves a VRF, and before Linux 6.2 to be renamed (fib_disable_ip,
-addrconf_ifdown and neigh_ifdown). Another MAC removes neighbours (neigh_changeaddr), an MTU below 1280 and disabling
-IPv6 what is of IPv6 (addrconf_ifdown), and the removal of an address the routes whose source it is; with the last one
-of IPv4, everything of IPv4 (fib_sync_down_addr, fib_disable_ip).
-"""
 
 _U32: Final = Struct("=I")
 
@@ -213,8 +193,8 @@ def _check_routes(routes: Any, field: str) -> Any:
 def _change_routes(index: int, present: Sequence[Route], wanted: Sequence[Route]) -> Iterator[Step]:
     from .routes import route_requests  # as above
 
-    for what, request, undo, fine in route_requests(index, present, wanted):
-        yield Step(what, request, (undo,), fine)
+    for what, request, fine in route_requests(index, present, wanted):
+        yield Step(what, request, fine=fine)
 
 
 def _new_routes(index: int, wanted: Sequence[Route]) -> Iterator[tuple[object, bytes]]:
@@ -232,8 +212,8 @@ def _check_neighbours(neighbours: Any, field: str) -> Any:
 def _change_neighbours(index: int, present: Sequence[Neighbour], wanted: Sequence[Neighbour]) -> Iterator[Step]:
     from .neighbours import neighbour_requests  # as above
 
-    for what, request, undo, fine in neighbour_requests(index, present, wanted):
-        yield Step(what, request, undo, fine)
+    for what, request, fine in neighbour_requests(index, present, wanted):
+        yield Step(what, request, fine=fine)
 
 
 def _with_foreign(present: Sequence[Any], wanted: Sequence[Any]) -> tuple[Any, ...]:
@@ -290,6 +270,27 @@ FIELDS: Final = {
         Field(NEIGHBOURS, _check_neighbours, several=_change_neighbours, late=True, none=()),
     )
 }
+
+
+LATE: Final = tuple([name for name, field in FIELDS.items() if field.late])
+"""The late fields (rule 5)."""
+
+TAKES_LATE: Final = {
+    "up": LATE,
+    "mac": (NEIGHBOURS,),
+    "mtu": LATE,
+    "ipv6": LATE,
+    MASTER: LATE,
+    "name": LATE,
+    "addresses": LATE,
+}
+"""The late fields that a change may cost a link (rule 5).
+
+It is set down: by ``up``, when it joins or leaves a VRF, and before Linux 6.2 to be renamed (fib_disable_ip,
+addrconf_ifdown and neigh_ifdown). Another MAC removes neighbours (neigh_changeaddr), an MTU below 1280 and disabling
+IPv6 what is of IPv6 (addrconf_ifdown), and the removal of an address the routes whose source it is; with the last one
+of IPv4, everything of IPv4 (fib_sync_down_addr, fib_disable_ip).
+"""
 
 
 def _packed(mac: str) -> bytes:

@@ -60,6 +60,12 @@ def dump_neighbours(index: int = 0) -> bytes:
     return message(RTM_GETNEIGH, NLM_F_REQUEST | NLM_F_DUMP, _NDMSG.pack(0, 0, 0, 0, 0) + over)
 
 
+def get_neighbour(index: int, address: bytes) -> bytes:
+    """RTM_GETNEIGH of what the link knows of this address. ENOENT: nothing. Before Linux 5.0, EOPNOTSUPP."""
+    body = _NDMSG.pack(_family(address), index, 0, 0, 0) + attribute(NDA_DST, address)
+    return message(RTM_GETNEIGH, NLM_F_REQUEST, body)
+
+
 def new_neighbour(
     index: int, address: bytes, mac: bytes, protocol: int, state: int = NUD_PERMANENT, flags: int = 0
 ) -> bytes:

@@ -255,6 +255,9 @@ class ChangingSession(SessionBase):
     ) -> None:
         """Remove these routes and neighbours of a link, without reading the others; missing ones are no error.
 
+        Only those of vethlib are removed: a neighbour that has another MAC or protocol by now stays, as does a route
+        with another protocol.
+
         With `index`, only if the link still has that ifindex, and with `only_if`, only if that is true of it. Raises
         LinkNotFound, NetnsNotFound, NetlinkError.
         """

@@ -27,7 +27,7 @@ from vethlib.session.core.slabs import by_reference, slabs
 
 from .target import read_body
 
-__all__ = ["NO_QUESTION", "Asked", "as_asked", "read_further", "read_further_of"]
+__all__ = ["NO_QUESTION", "Asked", "as_asked", "dump_over", "read_further", "read_further_of"]
 
 T = TypeVar("T")
 
@@ -124,6 +124,22 @@ def _by_link(values: Iterable[tuple[int, T]]) -> dict[int, list[T]]:
     return table
 
 
+def dump_over(
+    namespaces: Namespaces, place: OpenNetns, request: bytes, parse: Callable[[bytes], T], field: str
+) -> Sequence[T]:
+    """Return the routes or neighbours that a dump has. Raises NetlinkError.
+
+    There are none if the link is gone, or if the kernel has no IPv6.
+    """
+    dump = partial(namespaces.dump, place, request, parse, 1)
+    outcome = repeat_if_torn(dump, patience=namespaces.patience)
+    if outcome.errno in (errno.ENODEV, errno.EAFNOSUPPORT, errno.EOPNOTSUPP):
+        return ()
+    if outcome.errno:
+        raise refusal(outcome, f"list the {field}", place.ref)
+    return outcome.bodies
+
+
 def read_routes(namespaces: Namespaces, place: OpenNetns, index: int) -> tuple[Route, ...]:
     """Return the routes of ours over a link, sorted. Raises NetlinkError."""
     return in_order(route for over, route in _routes(namespaces, place, index) if over == index)
@@ -132,15 +148,10 @@ def read_routes(namespaces: Namespaces, place: OpenNetns, index: int) -> tuple[R
 def _routes(namespaces: Namespaces, place: OpenNetns, index: int = 0) -> Iterator[tuple[int, Route]]:
     """Yield the routes of ours over link `index`, or over all links, each with the ifindex of its link."""
     for family in (AF_INET, AF_INET6):
-        request = partial(namespaces.dump, place, dump_routes_over(family, index, PROTO), parse_route, 1)
-        outcome = repeat_if_torn(request, patience=namespaces.patience)
-        if outcome.errno in (errno.ENODEV, errno.EAFNOSUPPORT, errno.EOPNOTSUPP):
-            continue  # a kernel without IPv6
-        if outcome.errno:
-            raise refusal(outcome, "list the routes", place.ref)
+        messages = dump_over(namespaces, place, dump_routes_over(family, index, PROTO), parse_route, ROUTES)
         version = 4 if family == AF_INET else 6
         # Kernels before 4.20 do not filter, and those without IPv6 answer with the routes of IPv4 once more.
-        for message in outcome.bodies:
+        for message in messages:
             if message.family == family and message.protocol == PROTO:
                 route = route_of(message, version)
                 if route is not None:
@@ -159,11 +170,7 @@ def read_neighbours(
 
 def _neighbours(namespaces: Namespaces, place: OpenNetns, index: int = 0) -> Iterator[tuple[int, Neighbour]]:
     """Yield the permanent neighbours over link `index`, or over all links, each with the ifindex of its link."""
-    request = partial(namespaces.dump, place, dump_neighbours(index), parse_neighbour, 1)
-    outcome = repeat_if_torn(request, patience=namespaces.patience)
-    if outcome.errno and outcome.errno != errno.ENODEV:
-        raise refusal(outcome, "list the neighbours", place.ref)
-    for message in outcome.bodies:
+    for message in dump_over(namespaces, place, dump_neighbours(index), parse_neighbour, NEIGHBOURS):
         if (neighbour := neighbour_of(message)) is not None:
             yield message.ifindex, neighbour
 
@@ -182,8 +189,9 @@ def as_asked(item: object) -> Asked:
         raise InvalidValue("asked", item, NO_QUESTION)
     ref, index = as_indexed(tuple(item[:2]))
     wanted: dict[str, Any] = dict(item[2])
-    for name in wanted.keys() - FIELDS.keys():
-        raise InvalidValue("asked", name, f"the fields to read are {', '.join(FIELDS)}")
+    for name in wanted:
+        if name not in FIELDS:
+            raise InvalidValue("asked", name, f"the fields to read are {', '.join(FIELDS)}")
     settings = wanted.get(SYSCTLS, ())
     if not isinstance(settings, tuple) or not all(isinstance(each, Sysctl) for each in settings):
         wanted[SYSCTLS] = sysctls_to_read(settings)

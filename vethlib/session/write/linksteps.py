@@ -143,9 +143,8 @@ class LinkSteps:
     def _change_late(self, wanted: Mapping[str, Any]) -> None:
         present = read_further(self.namespaces, self.target.place, self.before, wanted) if wanted else {}
         for name, value in wanted.items():
-            # What they were is in `late`, and they are undone once the link has its addresses again.
-            steps = [step._replace(undo=()) for step in FIELDS[name].steps(self.before.ifindex, present[name], value)]
-            self.send(steps)
+            # What they were is in `late`: they are undone once the link has its addresses again.
+            self.send(list(FIELDS[name].steps(self.before.ifindex, present[name], value)))
 
     def keep_addresses(self) -> None:
         """Add the addresses again that the first steps have cost the link."""

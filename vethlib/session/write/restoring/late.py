@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 from ipaddress import IPv6Address, ip_address
 from operator import attrgetter
 from socket import AF_INET, AF_INET6
@@ -34,19 +33,16 @@ from vethlib._nl.dependents.neighbour import (
     parse_neighbour,
 )
 from vethlib._nl.dependents.route import dump_routes_over
-from vethlib._nl.torn import read as repeat_if_torn
 from vethlib.endfields.neighbours import PROTO as NEIGHBOUR_PROTO
 from vethlib.endfields.routes import PROTO
 from vethlib.endfields.table import NEIGHBOURS, ROUTES
 from vethlib.links import describe
 from vethlib.session.core.namespaces import Namespaces
 from vethlib.session.core.refusal import loading, refusal
+from vethlib.session.read.further import dump_over
 from vethlib.session.read.target import Target
 
 __all__ = ["LateFields"]
-
-# The link is gone, or has no IPv6 (any more).
-_NONE_OVER_IT: Final = (errno.ENODEV, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
 
 # It is gone already; or the link is gone, with everything.
 _AS_GOOD_AS_RESTORED: Final = (0, errno.ESRCH, errno.ENOENT, errno.ENODEV)
@@ -114,14 +110,8 @@ class LateFields:
             self._carry_out(name, own, keep=True)
 
     def _read(self, name: str, protocol: int) -> Sequence[bytes]:
-        bodies: list[bytes] = []
-        for request in _OF[name].dumps(self._index, protocol):
-            dump = partial(self._namespaces.dump, self._target.place, request, bytes, 1)
-            outcome = repeat_if_torn(dump, patience=self._namespaces.patience)
-            if outcome.errno and outcome.errno not in _NONE_OVER_IT:
-                raise refusal(outcome, f"list the {name}", self._target.netns)
-            bodies += outcome.bodies
-        return bodies
+        place, requests = self._target.place, _OF[name].dumps(self._index, protocol)
+        return [body for request in requests for body in dump_over(self._namespaces, place, request, bytes, name)]
 
     def _carry_out(self, name: str, before: Sequence[bytes], *, keep: bool = False) -> Sequence[_Done]:
         done = self._attempt(name, before, keep=keep)
