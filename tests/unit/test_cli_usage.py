@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from argparse import ArgumentTypeError
 from pathlib import Path
 
@@ -269,6 +270,17 @@ def test_every_command_has_a_help_with_its_usage(vethctl: Vethctl, name: str) ->
     assert "vethctl" in said.out.removeprefix("usage: vethctl") or name == "doctor"
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_usage_of_a_command_has_all_its_flags(name: str) -> None:
+    parser = parser_of(name)
+    assert parser.usage is not None
+    shown = set(re.findall(r"(?<=[\s\[])--?[a-z0-9-]+", parser.usage.replace("--b-…", "")))
+    expected = {action.dest for action in parser._actions if action.option_strings} - {"help", "json", "color"}
+    missing = expected - {parser._option_string_actions[flag].dest for flag in shown}
+    assert {dest for dest in missing if not dest.startswith("b_")} == set()
+    assert not missing or "[--b-…]…" in parser.usage
+
+
 @pytest.mark.parametrize("name", [name for name, command in COMMANDS.items() if command.module == "desired.store"])
 def test_the_forms_of_a_store_are_in_the_help_and_not_in_the_usage(vethctl: Vethctl, name: str) -> None:
     said = vethctl(name, "--help")
@@ -282,7 +294,10 @@ def test_the_forms_of_a_store_are_in_the_help_and_not_in_the_usage(vethctl: Veth
 def test_a_usage_error_is_raised_with_all_that_is_known() -> None:
     with pytest.raises(UsageError) as raised:
         parse(["validate"])
-    assert (raised.value.field, raised.value.hint) == ("PATH", "usage: vethctl validate PATH… [--strict]")
+    assert (raised.value.field, raised.value.hint) == (
+        "PATH",
+        "usage: vethctl validate PATH… [--strict] [--limit NAME=VALUE]…",
+    )
 
 
 def test_a_trial_neither_waits_nor_takes_no_time(vethctl: Vethctl, tmp_path: Path) -> None:

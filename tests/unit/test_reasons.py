@@ -126,7 +126,7 @@ SENTENCES = [
     (
         reasons.surplus_left("routes", 512),
         "surplus-left(routes)",
-        "more than 512 routes are not configured: they are removed 512 at a time",
+        "more than 512 unconfigured routes; 512 are removed at a time",
     ),
     (
         reasons.changed_repeatedly(DRIFT, "mtu", 4),

@@ -61,7 +61,7 @@ class ReasonCode(StrEnum):
     LINK_IN_USE = "link-in-use", "interface", "the link that has the kernel name still belongs to another interface"
     # what did not work, or did not last
     DRIFT_PERSISTS = "drift-persists", "field", "the same difference was found again after each attempt in a row"
-    SURPLUS_LEFT = "surplus-left", "field", "it has more values that are not configured than are removed at once"
+    SURPLUS_LEFT = "surplus-left", "field", "unconfigured values are left: only some are removed at a time"
     CHANGED_REPEATEDLY = "changed-repeatedly", "field", "another program keeps changing the link; repairs are delayed"
     DUPLICATE_ADDRESS = "duplicate-address", "address", "another host on the link has the address"
     DUPLICATE_OF_PEER = "duplicate-of-peer", "address", "the other end of the pair has the address"
@@ -293,7 +293,7 @@ def drift_persists(drift: str, field: str, attempts: int) -> Reason:
 
 def surplus_left(field: str, at_once: int) -> Reason:
     """Return the reason of an interface whose surplus values are not removed all at once."""
-    text = f"more than {at_once} {field} are not configured: they are removed {at_once} at a time"
+    text = f"more than {at_once} unconfigured {field}; {at_once} are removed at a time"
     return Reason(ReasonCode.SURPLUS_LEFT, text, field)
 
 

@@ -1,7 +1,7 @@
 """Routes over a link: as given to an end, and as the kernel reports them (:class:`Route`).
 
 1. A route that vethlib adds has the protocol ``PROTO`` (rtm_protocol, include/uapi/linux/rtnetlink.h), by which it
-   is known later; routes with any other protocol are others' and never changed.
+   is known later; routes with any other protocol are foreign and never changed.
 2. To the kernel, two routes are the same if destination, metric and table are. So a route that differs in anything else
    is removed before its successor is added.
 3. A metric that is not given is that of the kernel: 0 for IPv4, 1024 for IPv6 (IP6_RT_PRIO_USER).

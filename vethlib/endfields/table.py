@@ -217,7 +217,7 @@ def _change_neighbours(index: int, present: Sequence[Neighbour], wanted: Sequenc
 
 
 def _with_foreign(present: Sequence[Any], wanted: Sequence[Any]) -> tuple[Any, ...]:
-    """Return what is wanted, after what is there: it may be others' (nothing marks an alternative name)."""
+    """Return what is wanted, after what is there: it may be foreign (nothing marks an alternative name)."""
     return tuple(dict.fromkeys((*present, *wanted)))
 
 

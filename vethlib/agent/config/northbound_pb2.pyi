@@ -163,12 +163,12 @@ class Interface(_message.Message):
 
     @_builtins.property
     def routes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Route]:
-        """Routes over the link, while it is enabled. Routes that others have added are left alone."""
+        """Routes over the link, while it is enabled. Foreign routes are left alone."""
 
     @_builtins.property
     def neighbours(self) -> _containers.RepeatedCompositeFieldContainer[Global___Neighbour]:
-        """Permanent neighbours over the link, while it is enabled. Neighbours that others have added are left alone, unless
-        they have the address of one of these.
+        """Permanent neighbours over the link, while it is enabled. Foreign neighbours are left alone, unless they have the
+        address of one of these.
         """
 
     def __init__(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .command import Command
 from .parser import Parser, interval, one_of, reason_codes, state_names
 from .shared import (
+    LIMITS_USAGE,
     SEE_PUT,
     STORE_HELP,
     STORE_USAGE,
@@ -104,7 +105,7 @@ COMMANDS = {
         "desired.agent",
         f"agent {STORE_USAGE} [--once] [--status-dir DIR] [--missing-netns create|wait] [--loopback up|down] "
         "[--ipv6 on|auto|off] [--docker SOCKET|off] [--metrics ADDRESS] [--metrics-links] [--log text|json] "
-        "[--hook HOOK]… [--hook-states STATE,…] [--hook-timeout S] [--limit NAME=VALUE]…",
+        f"[--hook HOOK]… [--hook-states STATE,…] [--hook-timeout S] {LIMITS_USAGE}",
         "keep this host in the state described by a store",
         _add_agent,
         "Runs until SIGTERM or SIGINT, and then leaves the host as it is. On SIGHUP it checks everything again.\n"
@@ -133,7 +134,7 @@ COMMANDS = {
     ),
     "describe": Command(
         "desired.describe",
-        "describe NAME [--store URL] [--label LABEL] [--status-dir DIR]",
+        f"describe NAME [--store URL] [--label LABEL] [--status-dir DIR] {LIMITS_USAGE}",
         "show one interface in detail: configuration, links, counters, last changes",
         _add_describe,
         "The configuration and the last changes, each with its time and cause, come from the agent of this host, and\n"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from .command import Command
 from .parser import Parser, seconds
-from .shared import SEE_PUT, add_label, add_limits, add_loopback, add_missing_netns, add_paths
+from .shared import LIMITS_USAGE, SEE_PUT, add_label, add_limits, add_loopback, add_missing_netns, add_paths
 
 __all__ = ["COMMANDS"]
 
-_APPLY_USAGE = "PATH… [--prune] [--missing-netns create|wait] [--label LABEL]"
-DIFF_USAGE = "diff PATH… | --store URL [--prune] [--missing-netns create|wait] [--label LABEL]"
+_APPLY_USAGE = f"PATH… [--prune] [--missing-netns create|wait] [--label LABEL] {LIMITS_USAGE}"
+DIFF_USAGE = f"diff PATH… | --store URL [--prune] [--missing-netns create|wait] [--label LABEL] {LIMITS_USAGE}"
 
 
 def _add_diff(parser: Parser) -> None:
@@ -100,7 +100,7 @@ COMMANDS = {
     ),
     "validate": Command(
         "desired.validate",
-        "validate PATH… [--strict]",
+        f"validate PATH… [--strict] {LIMITS_USAGE}",
         "check northbound files; needs no privilege",
         _add_validate,
         "example: vethctl validate veth1.json veth2.json",

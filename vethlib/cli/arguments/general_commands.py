@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .command import Command
 from .parser import Parser, one_of
-from .shared import add_limits
+from .shared import LIMITS_USAGE, add_limits
 
 __all__ = ["COMMANDS"]
 
@@ -46,7 +46,7 @@ COMMANDS = {
     ),
     "demo": Command(
         "demo",
-        "demo [PATH…]",
+        f"demo [PATH…] {LIMITS_USAGE}",
         "apply an example in private namespaces, send traffic through it, and draw it",
         _add_demo,
         "example: vethctl demo examples/star",

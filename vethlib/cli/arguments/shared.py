@@ -9,6 +9,7 @@ from .parser import Parser, one_of
 
 __all__ = [
     "COLORS",
+    "LIMITS_USAGE",
     "SEE_PUT",
     "STORE_HELP",
     "STORE_USAGE",
@@ -24,6 +25,7 @@ __all__ = [
 
 COLORS = ("auto", "always", "never")
 STORE_USAGE = "--store URL [--label LABEL]"
+LIMITS_USAGE = "[--limit NAME=VALUE]…"
 STORE_HELP = """\
 
 the URL of a store:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from .command import Command
 from .parser import Parser
-from .shared import SEE_PUT, STORE_HELP, STORE_USAGE, add_limits, add_store
+from .shared import LIMITS_USAGE, SEE_PUT, STORE_HELP, STORE_USAGE, add_limits, add_store
 
 __all__ = ["COMMANDS"]
+
+_USAGE = f"{STORE_USAGE} {LIMITS_USAGE}"
 
 
 def _add_limited_store(parser: Parser) -> None:
@@ -44,7 +46,7 @@ def _add_dump(parser: Parser) -> None:
 COMMANDS = {
     "put": Command(
         "desired.store",
-        f"put [KEY] FILE {STORE_USAGE} [--no-validate]",
+        f"put [KEY] FILE {_USAGE} [--no-validate]",
         "store the interfaces of a file for an agent",
         _add_put,
         "examples:\n  vethctl put veth1 veth1.json --store dir:/etc/vethlib\n"
@@ -53,14 +55,14 @@ COMMANDS = {
     ),
     "get": Command(
         "desired.store",
-        f"get NAME… {STORE_USAGE}",
+        f"get NAME… {_USAGE}",
         "print the stored configuration of interfaces",
         _add_names,
         f"example: vethctl get veth1 --store dir:/etc/vethlib\n{SEE_PUT}",
     ),
     "del": Command(
         "desired.store",
-        f"del NAME… {STORE_USAGE} [--prefix] [--missing-ok]",
+        f"del NAME… {_USAGE} [--prefix] [--missing-ok]",
         "delete interfaces from the store",
         _add_del,
         f"example: vethctl del veth1 veth2 --store dir:/etc/vethlib\n{SEE_PUT}",
@@ -69,7 +71,7 @@ COMMANDS = {
     ),
     "list": Command(
         "desired.store",
-        f"list {STORE_USAGE}",
+        f"list {_USAGE}",
         "list the interfaces in the store, and their problems",
         _add_limited_store,
         "An agent keeps the last valid value of an interface whose value is invalid.\n"
@@ -79,11 +81,11 @@ COMMANDS = {
     ),
     "dump": Command(
         "desired.store",
-        f"dump {STORE_USAGE} [--table]",
+        f"dump {_USAGE} [--table]",
         "print the whole configuration in the store as input for put",
         _add_dump,
         "exit codes: 0 complete and valid; 1 a value is invalid, or is left out because it is stored twice, has a key\n"
-        "twice, or is not an interface; 2 refused by the store\n"
+        "twice or a number that is infinite or NaN, or is not an interface; 2 refused by the store\n"
         f"example: vethctl dump --store dir:/etc/vethlib >backup.json\n{SEE_PUT}",
     ),
 }

@@ -6,7 +6,7 @@ from typing import Any
 
 from .command import Command
 from .parser import Parser, count, interval, one_of, seconds, some_of
-from .shared import add_label, add_limits, add_status_directory
+from .shared import LIMITS_USAGE, add_label, add_limits, add_status_directory
 
 __all__ = ["COMMANDS"]
 
@@ -112,7 +112,7 @@ COMMANDS = {
     ),
     "top": Command(
         "host.top",
-        "top [--interval S] [--sort ORDER] [--filter TEXT] [-n N | --once] [--label LABEL]",
+        "top [--interval S] [--sort ORDER] [--filter TEXT] [-n N | --once] [--label LABEL] [--status-dir DIR]",
         "show the busiest links of all namespaces",
         _add_top,
         "On a terminal it shows a screen with keys: q quits, b r t d n sort, / filters, p pauses, arrows scroll.\n"
@@ -122,7 +122,8 @@ COMMANDS = {
     ),
     "watch": Command(
         "host.watch",
-        "watch [LINK[@NETNS] | @NETNS]… [--initial] [--only KIND,…] [--type TYPE] [--count N] [--timeout S]",
+        "watch [LINK[@NETNS] | @NETNS]… [--initial] [--only KIND,…] [--type TYPE] [--count N] [--timeout S] "
+        "[--label LABEL] [--status-dir DIR]",
         "print changes of namespaces, links, addresses and states as they happen",
         _add_watch,
         "It watches this namespace (@ or, unless one has that name, @home), all named ones, those given as @pid:42\n"
@@ -135,7 +136,7 @@ COMMANDS = {
     "graph": Command(
         "host.graph",
         "graph [PATH…] [--svg | --dot | --mermaid] [-o FILE] [--watch] [--offline] [--label LABEL] [--status-dir DIR] "
-        "[--limit NAME=VALUE]…",
+        f"{LIMITS_USAGE}",
         "draw the namespaces and the pairs between them as text, SVG, Graphviz or Mermaid",
         _add_graph,
         "The picture of this host has all named namespaces, and the interfaces of the agent of the label that have no\n"
