@@ -153,6 +153,27 @@ def test_a_link_without_a_stable_secret_is_read_and_can_be_given_one(session: Se
     assert session.fields("va", "blue", sysctls=["stable_secret"])["sysctls"] == (("ipv6.stable_secret", secret),)
 
 
+@pytest.mark.parametrize("mode", ["0", "1", "3"])
+@pytest.mark.parametrize("had", [False, True])
+def test_a_change_that_fails_leaves_how_addresses_are_generated(
+    session: Session, blue: str, mode: str, had: bool
+) -> None:
+    given = [*([("stable_secret", SECRETS[1])] if had else []), ("addr_gen_mode", mode)]
+    session.create(Veth(End("va", "blue", sysctls=given), End("vb", "blue")))
+    had = had or mode == "3"  # for which the kernel makes a secret
+    secret = sysctl("blue", "ipv6/conf/va/stable_secret") if had else ""
+    with pytest.raises(NetlinkError) as caught:
+        session.set("va", "blue", sysctls={"stable_secret": SECRETS[0], "rp_filter": "x"})
+    assert sysctl("blue", "ipv6/conf/va/addr_gen_mode") == mode
+    notes = getattr(caught.value, "__notes__", [])
+    if had:
+        assert sysctl("blue", "ipv6/conf/va/stable_secret") == secret
+        assert notes == []
+    else:
+        assert len(notes) == 1
+        assert "stable_secret" in notes[0]
+
+
 def test_an_agent_gives_a_link_a_stable_secret_later(session: Session, blue: str) -> None:
     applied(session, interface("va", "vb", "blue"), interface("vb", "va", "blue"))
     settings = {"stable_secret": SECRETS[0], "addr_gen_mode": "2"}

@@ -8,13 +8,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.live.threads import in_thread
 from tests.refusing import raises
 from tests.witness import names
-from vethlib import End, NetlinkError, Session, Veth
+from vethlib import End, LinkExists, NetlinkError, Session, Veth
 from vethlib.ns.syscalls import CLONE_NEWNS, MS_PRIVATE, MS_REC, mount, unshare
 from vethlib.session.core.ipv6 import lacks_ipv6
 
@@ -55,6 +56,20 @@ def test_ipv6_that_cannot_be_disabled_there_is_an_error_with_the_reason(session:
 
     with_proc(change, options=b"subset=pid")
     assert names() == {"a"}
+
+
+@pytest.mark.parametrize("asked", [{"mtu": 1000}, {"up": False, "mtu": 68}], ids=str)
+def test_a_refused_change_that_has_cost_nothing_has_no_note_there(
+    session: Session, blue: str, asked: dict[str, Any]
+) -> None:
+    session.create(Veth(End("a", blue), End("taken", blue)))
+
+    def change() -> None:
+        with pytest.raises(LinkExists) as caught:
+            session.set("a", blue, **asked, new_name="taken")
+        assert getattr(caught.value, "__notes__", []) == []
+
+    with_proc(change, options=b"subset=pid")
 
 
 def test_a_kernel_without_ipv6_is_told_from_one_whose_settings_are_not_visible() -> None:

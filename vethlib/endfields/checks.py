@@ -358,7 +358,9 @@ def sysctls_target(present: Iterable[Sysctl] | None, wanted: Iterable[Sysctl]) -
 _IN_JIFFIES = ("ipv6.mldv1_unsolicited_report_interval", "ipv6.mldv2_unsolicited_report_interval")
 
 STABLE_SECRET = "ipv6.stable_secret"
-"""The only setting that is not a number, but an address."""
+"""The only setting that is not a number, but an address. Writing it sets ``ADDR_GEN_MODE`` to 2."""
+
+ADDR_GEN_MODE = "ipv6.addr_gen_mode"
 
 _INTEGER = re.compile("(-?)(?:0[xX]([0-9a-fA-F]+)|0([0-9]+)|([0-9]+))")
 _SETTING = re.compile("[a-z0-9_]{1,64}")

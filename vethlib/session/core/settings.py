@@ -22,7 +22,7 @@ from .ipv6 import conf_name
 from .namespaces import Namespaces, OpenNetns
 from .refusal import system_error, system_errors
 
-__all__ = ["read_all", "read_setting", "restore_all", "write_settings"]
+__all__ = ["check_secret", "read_all", "read_setting", "restore_all", "write_settings"]
 
 
 def read_setting(namespaces: Namespaces, place: OpenNetns, name: str, field: str, wanted: Any) -> Any:
@@ -59,6 +59,13 @@ def restore_all(namespaces: Namespaces, place: OpenNetns, name: str, settings: S
     fields = {SYSCTLS: [setting for setting in settings if setting not in now]}
     for error in write_settings(namespaces, {place: {name: fields}}, go_on=True).values():
         raise error
+
+
+def check_secret(place: OpenNetns, name: str, before: Iterable[Sysctl]) -> None:
+    """Raise NetlinkError if a link that had no secret of addresses has one now: the kernel does not clear it."""
+    if Sysctl(STABLE_SECRET, "") in before and _read_sysctls(place, name, [STABLE_SECRET])[0].value:
+        says = f"{describe(name, place.ref)} keeps its net.{STABLE_SECRET}, which the kernel cannot clear"
+        raise NetlinkError(says, errno=errno.EBUSY, netns=str(place.ref or ""))
 
 
 def write_settings(

@@ -21,8 +21,8 @@ from vethlib._nl.batch import Outcome
 from vethlib._nl.link import LinkMessage, set_link
 from vethlib._values import replace
 from vethlib.addresses import Address
-from vethlib.endfields.checks import IPV6_MIN_MTU, check_ipv6
-from vethlib.endfields.table import ALTNAMES, FIELDS, LATE, MASTER, TAKES_LATE, Step
+from vethlib.endfields.checks import ADDR_GEN_MODE, IPV6_MIN_MTU, STABLE_SECRET, Sysctl, check_ipv6
+from vethlib.endfields.table import ALTNAMES, FIELDS, LATE, MASTER, SYSCTLS, TAKES_LATE, Step
 from vethlib.errors import InvalidValue, LinkExists, NetlinkError
 from vethlib.links import IPInterface, Link, describe
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
@@ -134,6 +134,9 @@ def _with_master(namespaces: Namespaces, target: Target, wanted: Change) -> Chan
 def _present(namespaces: Namespaces, place: OpenNetns, before: LinkMessage, wanted: Change) -> dict[str, Any]:
     """Return the values that the fields to be changed have now, except the late ones."""
     further = {name: value for name, value in wanted.fields.items() if FIELDS[name].read is None and name not in LATE}
+    settings = {setting.name for setting in further.get(SYSCTLS, ())}
+    if STABLE_SECRET in settings and ADDR_GEN_MODE not in settings:
+        further[SYSCTLS] = [*further[SYSCTLS], Sysctl(ADDR_GEN_MODE, "")]
     present = read_further(namespaces, place, before, further) if further else {}
     return present | {name: read(before) for name in wanted.fields if (read := FIELDS[name].read) is not None}
 

@@ -12,13 +12,13 @@ from vethlib._nl.batch import LOST, Exchange, Outcome
 from vethlib._nl.link import LinkMessage, get_link, parse_link, set_link
 from vethlib.addresses import Address
 from vethlib.endfields.checks import OF_THE_NAMESPACE, Sysctl
-from vethlib.endfields.table import FIELDS, LATE, ROUTES, TAKES_LATE, Step
+from vethlib.endfields.table import FIELDS, LATE, ROUTES, SYSCTLS, TAKES_LATE, Step
 from vethlib.errors import LinkExists, NetlinkError, VethError
 from vethlib.links import describe
 from vethlib.session.core.ipv6 import enable_ipv6, is_disabled, switch_ipv6
 from vethlib.session.core.namespaces import Namespaces
 from vethlib.session.core.refusal import loading, refusal
-from vethlib.session.core.settings import read_all, restore_all, write_settings
+from vethlib.session.core.settings import check_secret, read_all, restore_all, write_settings
 from vethlib.session.core.undo import note, undo_all
 from vethlib.session.read.further import read_further
 from vethlib.session.read.reading import addresses_of, read_addresses
@@ -212,21 +212,23 @@ class LinkSteps:
                 raise refusal(outcome, f"{self.target.what}: undo {step.what}", self.target.netns)
 
     def _write_settings_back(self) -> None:
-        if self._wrote_settings and (name := self._name_now()) is not None:
-            wanted = {self.target.place: {name: self._direct}}
+        if self._wrote_settings and (link := self._link_now()) is not None:
+            wanted = {self.target.place: {link.name: self._direct}}
             for error in write_settings(self.namespaces, wanted, go_on=True).values():
                 raise error
+            check_secret(self.target.place, link.name, self._direct.get(SYSCTLS, ()))
 
     def _switch_ipv6_back(self) -> None:
-        if self._had_ipv6 is None or (name := self._name_now()) is None:
+        if self._had_ipv6 is None or (link := self._link_now()) is None:
             return
-        for error in switch_ipv6({self.target.place: {name: self._had_ipv6}}).values():
-            raise error
+        if link.ipv6 != self._had_ipv6:
+            for error in switch_ipv6({self.target.place: {link.name: self._had_ipv6}}).values():
+                raise error
         if self._ipv6_settings:
-            restore_all(self.namespaces, self.target.place, name, self._ipv6_settings)
+            restore_all(self.namespaces, self.target.place, link.name, self._ipv6_settings)
 
-    def _name_now(self) -> str | None:
-        """Return the name that the link has; None if it is gone.
+    def _link_now(self) -> LinkMessage | None:
+        """Return the link with the name that it has; None if it is gone.
 
         Another link may have its former name by now, and settings are written by name.
         """
@@ -235,7 +237,7 @@ class LinkSteps:
             return None
         if now.errno:
             raise refusal(now, f"read {self.before.name!r}", self.target.netns)
-        return read_body(self.target.place, now, parse_link, f"read {self.before.name!r}").name
+        return read_body(self.target.place, now, parse_link, f"read {self.before.name!r}")
 
     def _give_addresses_back(self) -> None:
         if self._addresses is not None and self._may_have_lost:

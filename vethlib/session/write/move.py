@@ -173,7 +173,7 @@ class _Losses:
         yield from (partial(self._late.restore, name) for name in LATE)
 
     def _switch_ipv6(self) -> None:
-        if self._before.mtu >= IPV6_MIN_MTU:
+        if find(self._namespaces, self._target).ipv6 != self._before.ipv6 and self._before.mtu >= IPV6_MIN_MTU:
             wanted = {self._target.place: {self._before.name: self._before.ipv6}}
             for error in switch_ipv6(wanted).values():
                 raise error
