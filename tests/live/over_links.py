@@ -15,11 +15,14 @@ NEIGHBOURS = [Neighbour("10.0.0.9", MAC), Neighbour("fd00::9", MAC)]
 
 
 def dependents(name: str = "a") -> list[str]:
-    """Return the routes over a link that the kernel has not made, and its neighbours that nothing learned, as words."""
+    """Return the routes over a link, and its neighbours that nothing learned, as words.
+
+    Of IPv6, the kernel adds its own routes later than the address, so these are left out.
+    """
     found = []
     for family in ("-4", "-6"):
         for each in ip(family, "route", "show", "dev", name, "table", "all", netns="blue"):
-            if each.get("protocol") not in ("kernel", "redirect", "ra"):
+            if family == "-4" or each.get("protocol") not in ("kernel", "redirect", "ra"):
                 found.append(" ".join(f"{key} {value}" for key, value in sorted(each.items()) if key != "flags"))
     for each in ip("neighbour", "show", "dev", name, "nud", "all", netns="blue"):
         if each.get("state") in (["PERMANENT"], ["NOARP"]) and not each["lladdr"].startswith(("33:33", "01:00:5e")):

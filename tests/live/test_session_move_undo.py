@@ -54,7 +54,7 @@ def state() -> list[Any]:
 def test_a_link_that_is_brought_back_is_as_it_was(
     session: Session, full: list[Any], monkeypatch: pytest.MonkeyPatch, default: str
 ) -> None:
-    assert len(full[1]) == 3 + 2 + 2
+    assert len(full[1]) == 3 + 2 + 2 + 3
     sysctl("blue", "ipv6/conf/default/disable_ipv6", default)
     ip("link", "add", "name", "wan0", "type", "bridge", netns="red")
     before = state()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from tests.live.configuring import without_detection
 from tests.live.over_links import NEIGHBOURS, ROUTES, dependents
 from tests.live.refusals import refused
+from tests.patience import Patience
 from tests.witness import addresses, ip
 from vethlib import End, LinkExists, Neighbour, NetlinkError, Route, Session, Veth
 from vethlib._nl.batch import Exchange, Outcome
@@ -36,6 +38,8 @@ def make(session: Session) -> None:
     ip("link", "add", "name", "taken", "type", "bridge", netns="blue")
     ip("route", "add", "10.70.0.0/16", "via", "10.0.0.2", "dev", "a", "proto", "186", "metric", "5", netns="blue")
     ip("route", "add", "10.71.0.0/16", "via", "172.16.0.1", "dev", "a", "onlink", "table", "300", netns="blue")
+    for number, protocol in enumerate(("kernel", "ra", "redirect")):
+        ip("route", "add", f"10.8{number}.0.0/16", "dev", "a", "proto", protocol, netns="blue")
     ip("route", "add", "unreachable", "10.72.0.0/16", netns="blue")
     ip("route", "add", "fd70::/64", "via", "fd00::2", "dev", "a", "proto", "186", netns="blue")
     ip("neighbour", "add", "10.0.0.7", "lladdr", MAC, "dev", "a", "nud", "permanent", netns="blue")
@@ -70,7 +74,7 @@ def test_a_change_that_is_refused_leaves_every_route_and_neighbour(
         session.set("a", "blue", **asked, **refused)
     assert dependents() == before
     assert addresses("a", "blue") == had
-    assert len(before) == 3 + 2 + 3 + 3
+    assert len(before) == 3 + 2 + 3 + 3 + 3 + 3
 
 
 @pytest.mark.parametrize("asked", COSTLY, ids=lambda asked: " ".join(asked))
@@ -226,6 +230,25 @@ def test_a_route_that_expires_still_does_when_it_is_restored(
     (expiring,), (other,) = (ip("-6", "route", "show", to, netns="blue") for to in ("fd71::/64", "fd72::/64"))
     assert 300 < expiring["expires"] <= 600
     assert "expires" not in other
+
+
+@pytest.mark.parametrize("asked", [{"up": False}, {"ipv6": False}, {"mtu": 1000, "addresses": []}], ids=str)
+def test_an_ipv6_route_that_a_program_has_called_one_of_the_kernel_is_restored_once(
+    session: Session, blue: str, asked: dict[str, Any]
+) -> None:
+    session.create(Veth(End("a", "blue", addresses=["fd00::1/64", "fd01::1/64"]), End("b", "blue")))
+    ip("-6", "route", "add", "fd71::/64", "dev", "a", "proto", "kernel", "metric", "100", netns="blue")
+
+    def routes() -> list[str]:
+        return sorted(map(str, ip("-6", "route", "show", "table", "all", netns="blue")))
+
+    before = routes()
+    with pytest.raises(NetlinkError):
+        session.set("a", "blue", **asked, sysctls={"rp_filter": "x"})
+    patience = Patience(20)
+    while routes() != before and not patience.is_over():  # the kernel adds some of its own later
+        time.sleep(0.05)
+    assert routes() == before
 
 
 @pytest.mark.parametrize("number", [3, 20])

@@ -33,6 +33,7 @@ from vethlib._nl.const import (
     RTM_DELROUTE,
     RTM_F_CLONED,
     RTM_NEWROUTE,
+    RTN_UNICAST,
     RTNH_F_ONLINK,
     RTPROT_KERNEL,
     RTPROT_RA,
@@ -51,7 +52,7 @@ _U32: Final = Struct("=I")
 _CACHEINFO: Final = Struct("=8xi")  # struct rta_cacheinfo: rta_expires, after clntref and lastuse
 _TICKS: Final = 100  # per second: USER_HZ, which is that on all machines
 _NEXT_HOPS: Final = frozenset({RTA_GATEWAY, RTA_VIA, RTA_OIF, RTA_MULTIPATH})
-_BY_KERNEL: Final = frozenset({RTPROT_KERNEL, RTPROT_REDIRECT, RTPROT_RA})
+_LINK_LOCAL_OR_GROUP: Final = (b"\xfe\x80", b"\xff")
 
 
 class KeptRoute(NamedTuple):
@@ -79,15 +80,14 @@ def protocol_of(body: bytes) -> int:
 
 
 def kept_route(body: bytes, index: int) -> KeptRoute | None:
-    """Read the body of an RTM_NEWROUTE; None for a route that is not over link `index`, or made by the kernel itself.
+    """Read the body of an RTM_NEWROUTE; None for a route that is not over link `index`, or that the kernel adds again.
 
-    Raises Malformed.
+    Those that the kernel has added again by now need not be distinguished from others. Raises Malformed.
     """
     if len(body) < _RTMSG.size:
         raise Malformed(f"a route message of {len(body)} bytes")
     *head, flags = _RTMSG.unpack_from(body)
-    protocol = head[5]
-    if protocol in _BY_KERNEL or flags & RTM_F_CLONED:
+    if flags & RTM_F_CLONED:
         return None
     found: dict[int, bytes] = {}
     hops: list[tuple[bytes, int]] = []
@@ -100,6 +100,9 @@ def kept_route(body: bytes, index: int) -> KeptRoute | None:
         links += _U32.unpack(link)
     if index not in links and RTA_NH_ID not in found:  # kernels before 4.20 do not filter
         return None
+    expires = _expires(found.get(RTA_CACHEINFO, b""))
+    if head[0] != AF_INET and _may_return(head[5], head[7], found.get(RTA_DST, b""), expires=expires):
+        return None
     # IPv6 reports the link that a route to be looked up came in by, and all report ages.
     left_out = {RTA_CACHEINFO, RTA_IIF} | (_NEXT_HOPS if RTA_NH_ID in found else set())
     if hops:
@@ -110,8 +113,18 @@ def kept_route(body: bytes, index: int) -> KeptRoute | None:
             kept += attribute(kind, value)
     key = (bytes(head[:4]), *(found.get(kind, b"") for kind in (RTA_DST, RTA_SRC, RTA_TABLE, RTA_PRIORITY)))
     has_gateway = not found.keys().isdisjoint((RTA_GATEWAY, RTA_VIA, RTA_MULTIPATH, RTA_NH_ID))
-    source, expires = found.get(RTA_PREFSRC, b""), _expires(found.get(RTA_CACHEINFO, b""))
-    return KeptRoute(kept, key, protocol, has_gateway, source, index, expires)
+    return KeptRoute(kept, key, head[5], has_gateway, found.get(RTA_PREFSRC, b""), index, expires)
+
+
+def _may_return(protocol: int, kind: int, destination: bytes, *, expires: int) -> bool:
+    """Return whether the kernel may add a route of IPv6 itself, but later than the address that it belongs to.
+
+    It does so when an address has been checked for duplicates, when the link has a carrier, and with the next router
+    advertisement. All of IPv4, and the route to the network of an IPv6 address, exist as soon as the address does.
+    """
+    if protocol == RTPROT_KERNEL:
+        return kind != RTN_UNICAST or bool(expires) or destination.startswith(_LINK_LOCAL_OR_GROUP)
+    return protocol in (RTPROT_REDIRECT, RTPROT_RA)
 
 
 def _as_given(hop: bytes) -> bytes:

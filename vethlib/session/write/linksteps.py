@@ -12,7 +12,7 @@ from vethlib._nl.batch import LOST, Exchange, Outcome
 from vethlib._nl.link import LinkMessage, get_link, parse_link, set_link
 from vethlib.addresses import Address
 from vethlib.endfields.checks import OF_THE_NAMESPACE, Sysctl
-from vethlib.endfields.table import FIELDS, LATE, ROUTES, SYSCTLS, TAKES_LATE, Step
+from vethlib.endfields.table import FIELDS, LATE, ROUTES, SYSCTLS, Step
 from vethlib.errors import LinkExists, NetlinkError, VethError
 from vethlib.links import describe
 from vethlib.session.core.ipv6 import enable_ipv6, is_disabled, switch_ipv6
@@ -157,7 +157,7 @@ class LinkSteps:
             return self._send([step])[0]
         index = link.ifindex
         addresses = addresses_of(read_addresses(self.namespaces, self.target.place, index))
-        self.late.read(TAKES_LATE["name"])
+        self.late.read_rest(readdressed=self._addresses is not None)
         down, up = Step("down", set_link(index, up=False)), Step("up", set_link(index, up=True))
         lost = [give(address, index) for address in reversed(addresses) if address.interface.version == 6]
         back = [down.request, *step.undo, *(readded.request for readded in lost), up.request]
@@ -191,7 +191,7 @@ class LinkSteps:
 
     def _read_late(self) -> None:
         if self._may_have_lost:
-            self.late.read_rest()
+            self.late.read_rest(readdressed=self._addresses is not None)
 
     def _restore_late(self, name: str) -> None:
         if self._may_have_lost:

@@ -10,8 +10,8 @@
 
 4. Of an IPv6 route with several hops, the kernel may remove those over the link only. They are added to what is left.
 
-Not restored are proxy entries of the neighbour table, and routes with the protocols `kernel`, `redirect` and `ra`. The
-kernel adds its own again, and they are indistinguishable from those that a program has given such a protocol.
+Not restored are proxy entries of the neighbour table, and IPv6 routes that the kernel may add again later: those with
+the protocol `ra` or `redirect`, and those with `kernel` that expire or are its own.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from socket import AF_INET, AF_INET6
 from typing import Final, NamedTuple, TypeAlias
 
 from vethlib._nl.batch import Outcome
+from vethlib._nl.const import RTPROT_KERNEL
 from vethlib._nl.dependents.kept import delete_kept, kept_route, protocol_of, restore_hops, restore_kept
 from vethlib._nl.dependents.neighbour import (
     NeighbourMessage,
@@ -79,17 +80,20 @@ class LateFields:
             if name not in self._before:
                 self._before[name] = self._read(name, PROTO if only_own else 0)
                 self._only_own = self._only_own or (only_own and name == ROUTES)
-            elif name == ROUTES and self._only_own and not only_own:
-                present = self._read(ROUTES, 0)
-                self._before[ROUTES] = [
-                    *self._before[ROUTES],
-                    *(body for body in present if protocol_of(body) != PROTO),
-                ]
-                self._only_own = False
 
-    def read_rest(self) -> None:
-        """Read everything that the change could not cost the link, before it is undone."""
-        self.read((ROUTES, NEIGHBOURS))
+    def read_rest(self, *, readdressed: bool) -> None:
+        """Read what has not been read, before a step that may cost it, or before the change is undone.
+
+        If addresses may have been added by then (`readdressed`), routes of the kernel may be theirs, and are left out.
+        """
+        self.read([NEIGHBOURS])
+        if ROUTES not in self._before or self._only_own:
+            own = self._before.get(ROUTES)
+            left_out = {RTPROT_KERNEL} if readdressed else set()
+            left_out |= set() if own is None else {PROTO}
+            rest = [body for body in self._read(ROUTES, 0) if protocol_of(body) not in left_out]
+            self._before[ROUTES] = [*(own or ()), *rest]
+            self._only_own = False
 
     def restore(self, name: str) -> None:
         """Make a field what it was. Raises NetlinkError if routes or neighbours are refused, when all were tried."""
