@@ -14,7 +14,7 @@ from vethlib._nl import addr, link
 from vethlib._nl.batch import Outcome
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
 from vethlib.session.read import reading
-from vethlib.session.write import addressing, building, job, renew
+from vethlib.session.write import addressing, building, job, renew, setting
 
 
 def without_echo(monkeypatch: pytest.MonkeyPatch, user: ModuleType = job) -> None:
@@ -54,3 +54,13 @@ def with_einval_for_a_taken_name(monkeypatch: pytest.MonkeyPatch) -> None:
         return [Outcome(errno.EINVAL, "", ()) if each.errno == errno.EEXIST else each for each in outcomes]
 
     monkeypatch.setattr(Namespaces, "exchange", refused)
+
+
+def without_alternative_names_in_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As before Linux 5.19: the message that changes a link finds none by a name that only IFLA_ALT_IFNAME can have."""
+    set_attribute = link.set_attribute
+
+    def unknown(index: int, name: bytes, *how: Any) -> bytes:
+        return set_attribute(index, b"nobody's-alternative-name" if len(name) > 15 else name, *how)
+
+    monkeypatch.setattr(setting, "set_attribute", unknown)

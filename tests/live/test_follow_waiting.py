@@ -493,6 +493,7 @@ def hundred_events(follower: Follower) -> None:
         assert follower.changed() == {"netns:n7"}
 
 
+@pytest.mark.needs_kernel("6.8")  # listmount(2)
 def test_mounts_elsewhere_make_no_name_be_looked_at(home: ns.Netns, monkeypatch: pytest.MonkeyPatch) -> None:
     ns.Netns.create("red").close()
     wanted = [f"n{n}" for n in range(20)]

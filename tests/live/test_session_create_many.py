@@ -247,6 +247,7 @@ def test_a_namespace_that_was_replaced_meanwhile_is_left_alone(session: Session)
     assert poll(lambda: names("red") == set())
 
 
+@pytest.mark.needs_kernel("5.14")  # SO_NETNS_COOKIE
 def test_a_namespace_that_got_the_number_of_the_former_one_is_left_alone(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:

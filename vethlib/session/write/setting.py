@@ -1,7 +1,8 @@
 """Changing one setting by a single message per link, which the kernel carries out or refuses: nothing to be undone.
 
 The message has the name of the link, and the question for its new state is in the same datagram. With an ifindex that
-the link must have, the link is looked up first, because a message with both would rename the link.
+the link must have, the link is looked up first, because a message with both would rename the link. Before Linux 5.19,
+the kernel finds no link by a name of more than 15 bytes in such a message (rtnl_setlink): it is then looked up, too.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from vethlib._nl.batch import LOST, Outcome
-from vethlib._nl.link import get_link, get_named, parse_link, set_attribute
+from vethlib._nl.link import get_link, get_named, index_of, parse_link, set_attribute
 from vethlib.endfields.checks import IPV6_MIN_MTU
 from vethlib.endfields.table import FIELDS
 from vethlib.errors import NetlinkError, VethError
@@ -24,6 +25,9 @@ from vethlib.session.read.reading import addresses_of, find, read_addresses, to_
 from vethlib.session.read.target import Target, read_body
 
 __all__ = ["Setting", "carry_out", "carry_out_all", "only_setting"]
+
+_LONGEST_NAME: Final = 15
+"""Bytes of a name that IFLA_IFNAME can have; a longer one is an alternative name."""
 
 
 class Setting(NamedTuple):
@@ -65,6 +69,10 @@ def carry_out(namespaces: Namespaces, target: Target, setting: Setting) -> Link:
         name = b""
     change, question = setting.request(index, name), get_link(index, name)
     changed, answer = namespaces.change_and_ask(place, change, question)
+    if _may_be_unknown(changed, name):
+        index = find(namespaces, _requesting(target)).ifindex
+        change, question = setting.request(index, b""), get_link(index)
+        changed, answer = namespaces.change_and_ask(place, change, question)
     if changed is LOST:  # whether it was made or not, it can be made again
         changed, answer = namespaces.change_and_ask(place, change, question)
     if changed.errno:
@@ -74,6 +82,11 @@ def carry_out(namespaces: Namespaces, target: Target, setting: Setting) -> Link:
     message = target.read(answer, parse_link)
     namespaces.caches.learn([(place.identity, message)])
     return to_link(message, target.netns, addresses_of(read_addresses(namespaces, place, message.ifindex)))
+
+
+def _may_be_unknown(outcome: Outcome, name: bytes) -> bool:
+    """Return whether there may be a link of that name although the kernel has not found it."""
+    return outcome.errno == errno.ENODEV and len(name) > _LONGEST_NAME
 
 
 def _requesting(target: Target) -> Target:
@@ -128,8 +141,10 @@ def _carry_out_in(
             requests[position] = setting.request(index or 0, b"" if index else os.fsencode(name))
         except VethError as error:
             failed[position] = error
-    outcomes = namespaces.exchange(place, list(requests.values()))
-    for position, outcome in zip(requests, outcomes, strict=True):
+    outcomes = dict(zip(requests, namespaces.exchange(place, list(requests.values())), strict=True))
+    unknown = [at for at, outcome in outcomes.items() if _may_be_unknown(outcome, os.fsencode(items[at][0]))]
+    outcomes |= _by_index(namespaces, place, {at: items[at][0] for at in unknown}, setting)
+    for position, outcome in outcomes.items():
         if outcome.errno:
             name, netns, _ = items[position]
             failed[position] = _refused(Target(place, name, netns), outcome, setting)
@@ -138,3 +153,15 @@ def _carry_out_in(
         answers = [answer for answer in namespaces.exchange(place, questions) if not answer.errno]
         namespaces.caches.learn([(place.identity, read_body(place, answer, parse_link)) for answer in answers])
     return failed
+
+
+def _by_index(
+    namespaces: Namespaces, place: OpenNetns, names: dict[int, str], setting: Setting
+) -> dict[int, Outcome]:
+    """Change the setting of links that the kernel finds when they are looked up; return the outcomes of all."""
+    if not names:
+        return {}
+    found = dict(zip(names, namespaces.exchange(place, [get_named(name) for name in names.values()]), strict=True))
+    indexes = {at: read_body(place, answer, index_of) for at, answer in found.items() if not answer.errno}
+    requests = [setting.request(index, b"") for index in indexes.values()]
+    return found | dict(zip(indexes, namespaces.exchange(place, requests), strict=True))
