@@ -155,9 +155,7 @@ def _carry_out_in(
     return failed
 
 
-def _by_index(
-    namespaces: Namespaces, place: OpenNetns, names: dict[int, str], setting: Setting
-) -> dict[int, Outcome]:
+def _by_index(namespaces: Namespaces, place: OpenNetns, names: dict[int, str], setting: Setting) -> dict[int, Outcome]:
     """Change the setting of links that the kernel finds when they are looked up; return the outcomes of all."""
     if not names:
         return {}
