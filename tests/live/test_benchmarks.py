@@ -95,7 +95,7 @@ def test_a_resumed_run_does_not_repeat_what_the_interrupted_one_has_finished(hom
     part = tmp_path / "figures.json.part"
     arguments = ["import", "lifecycle", "-n", "2", "--repeat", "8", "--peers", "vethlib", "--json", str(file)]
     with attended(subprocess.Popen([*COMMAND, *arguments], cwd=ROOT, stdout=pipe, stderr=pipe)) as benchmarks:
-        assert poll(part.exists)
+        assert poll(part.exists, 300)
         benchmarks.send_signal(signal.SIGTERM)
         benchmarks.communicate()
     assert benchmarks.returncode == 128 + signal.SIGTERM

@@ -19,7 +19,7 @@ from vethlib import Session
 from vethlib.agent import State, StatusChange
 from vethlib.agent.reconcile.configurator import Configurator
 
-PATIENCE = 20.0  # seconds; detection takes one or two
+PATIENCE = 60.0  # seconds; detection takes one or two, and an emulated machine has much else to do
 
 
 def given(name: str, netns: str, address: str) -> dict[str, Any]:

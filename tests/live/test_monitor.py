@@ -229,6 +229,8 @@ def test_a_reference_that_leads_nowhere_is_refused_at_once(session: Session) -> 
 OWN = tuple(str(Path(monitoring.__file__).parent / f"{name}.py") for name in ("monitor", "directory", "peers"))
 
 
+# Python drops what is raised while a generator expression that any() has left is closed.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_poll_that_is_interrupted_anywhere_leaves_no_namespace_unwatched(monitor: Monitor) -> None:
     def is_up(event: HostEvent) -> bool:
         return event.what == "address" and event.netns == "netns:green"

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.proportion import is_proportional
-from vethlib.agent.planning.similar import SimilarNames
+from vethlib.agent.config.similar import SimilarNames
 
 ALIKE = [
     ("blue", "bleu"),  # swapped

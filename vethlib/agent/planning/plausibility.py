@@ -28,9 +28,9 @@ from typing import Any, Final
 from vethlib import links
 from vethlib.addresses import identity_of
 from vethlib.agent.config.model import Interface
+from vethlib.agent.config.similar import SimilarNames, are_similar, shape_of
 
 from .compare import DEFAULT_MTU
-from .similar import SimilarNames, are_similar, shape_of
 
 __all__ = ["ConfigWarning", "Plausibility", "lookalike", "pair_warnings", "similar_netns", "warnings_of"]
 
