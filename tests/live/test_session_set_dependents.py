@@ -14,7 +14,7 @@ from tests.live.configuring import without_detection
 from tests.live.over_links import NEIGHBOURS, ROUTES, dependents
 from tests.live.refusals import refused
 from tests.patience import Patience
-from tests.witness import addresses, ip
+from tests.witness import addresses, ip, poll
 from vethlib import End, LinkExists, Neighbour, NetlinkError, Route, Session, Veth
 from vethlib._nl.batch import Exchange, Outcome
 from vethlib._nl.const import RTM_GETROUTE, RTM_NEWROUTE
@@ -236,7 +236,9 @@ def test_a_route_that_expires_still_does_when_it_is_restored(
 def test_an_ipv6_route_that_a_program_has_called_one_of_the_kernel_is_restored_once(
     session: Session, blue: str, asked: dict[str, Any]
 ) -> None:
-    session.create(Veth(End("a", "blue", addresses=["fd00::1/64", "fd01::1/64"]), End("b", "blue")))
+    session.create(Veth(End("a", "blue", addresses=["fd00::1/64", "fd01::1/64"]), End("b", "blue")), wait=30)
+    # When no address is tentative any more, the kernel has added all of its own routes.
+    assert poll(lambda: not any("tentative" in info for link in ip("addr", netns=blue) for info in link["addr_info"]))
     ip("-6", "route", "add", "fd71::/64", "dev", "a", "proto", "kernel", "metric", "100", netns="blue")
 
     def routes() -> list[str]:

@@ -57,6 +57,7 @@ class LinkSteps:
         self._addresses = addresses
         self._sent: list[tuple[Sequence[Step], Exchange]] = []
         self._had_ipv6: bool | None = None  # before it was switched, or lost
+        self._switched_ipv6 = False
         self._ipv6_settings: Sequence[Sysctl] = ()  # if they may be lost
         self._direct = direct  # what is no message and is to be changed, as it was
         self._wrote_settings = False
@@ -91,14 +92,14 @@ class LinkSteps:
         link = read_body(self.target.place, now, parse_link, f"read {self.before.name!r}")
         if busy:
             return self._rename_while_down(step, link)
-        self._had_ipv6 = False
+        self._had_ipv6, self._switched_ipv6 = False, True
         for error in enable_ipv6(self.target.place, [link.name]).values():
             raise error
         return self._send([step])[0]
 
     def switch_ipv6(self, name: str, *, on: bool) -> None:
         """Enable or disable IPv6 on the link, which has this name by now."""
-        self._had_ipv6 = self.before.ipv6
+        self._had_ipv6, self._switched_ipv6 = self.before.ipv6, True
         for error in switch_ipv6({self.target.place: {name: on}}).values():
             raise error
 
@@ -221,7 +222,7 @@ class LinkSteps:
     def _switch_ipv6_back(self) -> None:
         if self._had_ipv6 is None or (link := self._link_now()) is None:
             return
-        if link.ipv6 != self._had_ipv6:
+        if self._switched_ipv6 or link.ipv6 != self._had_ipv6:
             for error in switch_ipv6({self.target.place: {link.name: self._had_ipv6}}).values():
                 raise error
         if self._ipv6_settings:
