@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from tests.witness import open_fds
 from vethlib import End, Netns, Session, Veth, ns
 from vethlib.ns import greenlets
 from vethlib.topology import Topology
@@ -109,18 +110,35 @@ def test_who_looked_at_switches_before_still_does(greenlet: Any, blue: Netns) ->
         greenlet.settrace(None)
 
 
-def test_who_imports_it_in_a_node_leaves_the_node_nevertheless(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = pytest.importorskip("greenlet")
+def test_who_imports_it_in_a_node_leaves_the_node_nevertheless(greenlet: Any) -> None:
     home = here()
-    with Topology.build("a -- b") as net:
-        monkeypatch.delitem(sys.modules, "greenlet")
+    with Topology.build("a -- b") as net, pytest.MonkeyPatch.context() as patching:
+        patching.delitem(sys.modules, "greenlet")
         with net["a"]:
-            monkeypatch.setitem(sys.modules, "greenlet", module)
+            patching.setitem(sys.modules, "greenlet", greenlet)
         assert here() == home
         with net["a"]:
-            monkeypatch.setitem(sys.modules, "greenlet", None)
+            patching.setitem(sys.modules, "greenlet", None)
         assert here() == home
-    assert module.gettrace() is None
+    assert greenlet.gettrace() is None
+
+
+def test_an_interruption_while_tracing_begins_leaves_no_trace_and_nothing_open(
+    greenlet: Any, blue: Netns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(self: greenlets._Follower) -> None:
+        begin(self)
+        raise KeyboardInterrupt
+
+    begin, before = greenlets._Follower.begin, open_fds()
+    for _ in range(3):
+        with monkeypatch.context() as patching:
+            patching.setattr(greenlets._Follower, "begin", interrupted)
+            with pytest.raises(KeyboardInterrupt), blue.entered():
+                pass
+        assert (greenlet.gettrace(), open_fds()) == (None, before)
+    with blue.entered():
+        assert greenlet.gettrace() is not None
 
 
 def test_what_cannot_be_traced_is_not_entered_and_does_no_harm_later(

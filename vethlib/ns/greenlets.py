@@ -69,8 +69,12 @@ def entering(home: Descriptor) -> None:
         if greenlet is None:
             return
         follower = _Follower(greenlet, home)
-        follower.begin()
-        _threads.followed = follower  # now, so that one that does not trace is never taken for one that does
+        try:
+            follower.begin()
+            _threads.followed = follower  # now, so that one that does not trace is never taken for one that does
+        except BaseException:
+            follower.end()
+            raise
     follower.depth += 1
 
 
