@@ -391,7 +391,7 @@ class _Planner:
         return [holder.id for holder in holders if holder is not None and holder is not seen]
 
     def _ordered_changes(self) -> list[ChangeLink]:
-        """Return the changes by interface, except that those that free the names of others precede them."""
+        """Return the changes, sorted by interface; a change that frees a name precedes the one that needs it."""
 
         def before(change: ChangeLink) -> list[LinkId]:
             names = [*change.changes.get(ALTNAMES, ((), ()))[1]]

@@ -104,9 +104,9 @@ class ChangingSession(SessionBase):
         until the link is up and its addresses usable.
 
         Raises LinkNotFound, LinkExists (`new_name` is taken) or NetlinkError, which names the setting; nothing has
-        changed then. Anything that the kernel has removed meanwhile is restored, whoever added it, except IPv6 routes
-        from router advertisements (the protocol `ra`, or `kernel` if they expire), proxy entries of the neighbour table
-        and what stacked links have lost. A note lists what could not be restored.
+        changed then. Entries that the kernel has removed meanwhile are restored, foreign ones included, except IPv6
+        routes from router advertisements (the protocol `ra`, or `kernel` if they expire), proxy entries of the
+        neighbour table and what stacked links have lost. A note lists what could not be restored.
         """
         name, netns, seen = locate(name, netns)
         index = seen if index is None else check_index(index)

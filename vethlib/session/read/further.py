@@ -196,7 +196,7 @@ def as_asked(item: object) -> Asked:
     if not isinstance(settings, tuple) or not all(isinstance(each, Sysctl) for each in settings):
         wanted[SYSCTLS] = sysctls_to_read(settings)
     if NEIGHBOURS in wanted:
-        hint = "give Neighbours, whose addresses are read whoever added them"
+        hint = "give Neighbours: their addresses are looked up, no matter which program added them"
         wanted[NEIGHBOURS] = as_list_of(Neighbour, wanted[NEIGHBOURS], NEIGHBOURS, hint)
     return ref, index, wanted
 

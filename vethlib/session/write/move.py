@@ -38,7 +38,7 @@ def move(namespaces: Namespaces, target: Target, destination: OpenNetns, to: Net
 
     With `name`, it has that name there.
     """
-    # A cache is told neither whether the link has IPv6, nor where its peer is; both are needed to bring it back.
+    # To bring the link back takes its IPv6 state and its peer, of which a cache receives no events.
     before = (find_known if name is None else find)(namespaces, target)
     target.check_ifindex(before.ifindex)
     renamed = name is not None and name != before.name

@@ -59,7 +59,7 @@ def _surplus(field: str, present: Iterable[Any], wanted: Iterable[Any]) -> Itera
 
 
 def _some_addresses(change: ChangeLink) -> tuple[Any, ...]:
-    """Return some of the addresses that are removed, with all that are in the way of others."""
+    """Return a portion of the addresses to remove, including all that conflict with new ones."""
     added = set(map(_ip, change.added))
     in_the_way = [each for each in change.removed if _ip(each) in added]
     return (*in_the_way, *islice((each for each in change.removed if _ip(each) not in added), AT_ONCE))

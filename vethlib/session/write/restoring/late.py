@@ -1,6 +1,6 @@
 """Routes and neighbours over a link, read before a change that may cost them (``TAKES_LATE``), and restored.
 
-1. They are kept as they were read, whoever has added them: a route or a neighbour of another program is restored with
+1. They are kept as they were read, no matter which program added them: a foreign route or neighbour is restored with
    its own protocol and flags.
 2. After a failed change, all of them are restored, and those of vethlib that were not there before are removed. After a
    successful one, only those of vethlib are, as far as the link can still have them: the other programs receive the
