@@ -17,6 +17,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,7 +29,11 @@ from vethlib import End, InvalidValue, Link, LinkNotFound, Session, Veth, VethEr
 
 VERSIONS = ("1.0.0", "1.1.0")
 BAD_VERSION, BAD_ENVIRONMENT, FAILED_IO, NOT_JSON, BAD_CONFIGURATION = 1, 4, 5, 6, 7  # of the CNI specification
+TRY_AGAIN = 11  # also of the specification: "try again later"
 REFUSED, NOT_AS_ADDED, NO_ADDRESS = 100, 101, 102  # of this plugin
+
+LOCK = "/run/veth-bridge.lock"  # not the plugin itself: whoever can read a file can lock it
+PATIENCE = 10.0  # seconds to wait for the lock
 
 
 class Failure(Exception):
@@ -130,7 +135,7 @@ def make_bridge(session: Session, wanted: Attachment) -> Link:
         # A MAC address of its own, because otherwise the bridge would change it with every container.
         mac = b"\x02\x00" + wanted.gateway.packed
         ip("link", "add", wanted.bridge, "address", mac.hex(":"), "type", "bridge")
-    Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+    Path("/proc/sys/net/ipv4/ip_forward").write_text("1", encoding="utf-8")
     return session.set(wanted.bridge, up=True, add_addresses=[f"{wanted.gateway}/{wanted.subnet.prefixlen}"])
 
 
@@ -160,10 +165,21 @@ def free_address(links: Iterable[Link], wanted: Attachment) -> IPv4Address:
 
 @contextmanager
 def one_at_a_time() -> Iterator[None]:
-    """Wait until no other process chooses an address."""
-    with open(__file__) as this:
-        fcntl.flock(this, fcntl.LOCK_EX)
+    """Wait until no other process chooses an address. Raises Failure."""
+    deadline = time.monotonic() + PATIENCE
+    lock = os.open(LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise Failure(TRY_AGAIN, f"{LOCK} is held by another process") from None
+                time.sleep(0.01)
         yield
+    finally:
+        os.close(lock)
 
 
 def ip(*words: object, netns: str = "") -> None:

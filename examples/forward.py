@@ -64,7 +64,7 @@ class Switch:
 def ping(switch: Switch, times: int) -> bool:
     """Send echo requests from left to right until `times` were answered, or for 10 seconds."""
     with ns.entered("left"):
-        with open("/proc/sys/net/ipv4/ping_group_range", "w") as groups:
+        with open("/proc/sys/net/ipv4/ping_group_range", "w", encoding="utf-8") as groups:
             groups.write("0 0")
         echo = socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP)  # icmp(7)
     answers: list[bytes] = []

@@ -15,7 +15,7 @@ import pytest
 
 from vethlib.cli import main
 
-__all__ = ["Said", "Vethctl", "runner", "said"]
+__all__ = ["Said", "Vethctl", "runner", "said", "unasked_runner"]
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,12 @@ def runner(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
         return Said(code, said.out, said.err)
 
     return run
+
+
+def unasked_runner(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Vethctl:
+    """The same where nobody is asked on the terminal from which the tests were started."""
+    monkeypatch.setattr("vethlib.cli.applying.question._open_terminal", lambda: None)
+    return runner(capsys, monkeypatch)
 
 
 def said(*argv: str) -> Said:

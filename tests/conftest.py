@@ -91,8 +91,8 @@ def pytest_collection_finish() -> None:
 def _no_file_takes_long_to_read(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stores of files leave one alone for a while that took 50 ms to read, which on a busy machine is any file."""
     if hasattr(request.module, "DirectoryStore"):
-        monkeypatch.setattr("vethlib.agent.stores.longreads._LONG", 60.0)
-        monkeypatch.setattr("vethlib.agent.stores.directory._SLICE", 60.0)
+        monkeypatch.setattr("vethlib.agent.stores.files.longreads._LONG", 60.0)
+        monkeypatch.setattr("vethlib.agent.stores.files.directory._SLICE", 60.0)
 
 
 EXCUSED = pytest.StashKey[bool]()

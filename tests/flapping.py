@@ -24,7 +24,7 @@ from pathlib import Path
 from struct import pack
 from typing import Final
 
-__all__ = ["KINDS", "addresses", "flapping", "give_addresses"]
+__all__ = ["KINDS", "addresses", "flapping", "give_addresses", "socket_in"]
 
 # include/uapi/linux/rtnetlink.h, if_link.h, if_addr.h
 _NEWLINK, _DELLINK, _SETLINK, _NEWADDR, _DELADDR = 16, 17, 19, 20, 21
@@ -127,7 +127,7 @@ KINDS: Final[dict[str, Callable[[int], list[bytes]]]] = {
 }
 
 
-def _socket_in(path: str) -> socket.socket:
+def socket_in(path: str) -> socket.socket:
     """An rtnetlink socket in another namespace, where this thread stays."""
     import ctypes
 
@@ -146,7 +146,7 @@ def _send_all(sock: socket.socket, requests: list[bytes]) -> None:
 
 
 def _flap(path: str, link: str, kind: str, seconds: float) -> int:
-    sock = _socket_in(path)
+    sock = socket_in(path)
     requests = KINDS[kind](socket.if_nametoindex(link))
     until, rounds = time.monotonic() + seconds, 0
     while time.monotonic() < until and os.getppid() != 1:
@@ -165,7 +165,7 @@ def give_addresses(path: str | Path, link: str, count: int) -> None:
 
 
 def _give(path: str, link: str, count: int) -> None:
-    sock = _socket_in(path)
+    sock = socket_in(path)
     index, ours = socket.if_nametoindex(link), addresses(1, count)
     for start in range(0, count, _AT_ONCE):
         _send_all(sock, [b"".join(_address(_NEWADDR, index, one) for one in ours[start : start + _AT_ONCE])])

@@ -1,11 +1,28 @@
-"""Taking mounts away."""
+"""Unmounting, and a read-only /proc/sys."""
 
 from __future__ import annotations
 
 import errno
 import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from vethlib.ns.syscalls import MNT_DETACH, umount2
+
+READ_ONLY = "mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys"
+"""Commands for a shell, after which /proc/sys is as in a container that is not privileged."""
+
+
+@contextmanager
+def read_only_sysctls() -> Iterator[None]:
+    """A block in which /proc/sys is read-only."""
+    subprocess.run(["mount", "--bind", "/proc/sys", "/proc/sys"], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", "/proc/sys"], check=True)
+        yield
+    finally:
+        subprocess.run(["umount", "/proc/sys"], check=True)
 
 
 def unmount_all(place: str | os.PathLike[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import AnyStr
 
-__all__ = ["all_end_with", "attended", "runs", "see_end", "wait_until_ended"]
+__all__ = ["all_end_with", "attended", "freeze", "killed_with_its_parent", "runs", "see_end"]
 
 DEADLINE = 60.0  # seconds; programs of a node have two of them to end by themselves
 
@@ -31,25 +32,46 @@ def attended(process: subprocess.Popen[AnyStr]) -> Iterator[subprocess.Popen[Any
             raise
 
 
+def killed_with_its_parent() -> None:
+    """For preexec_fn=: the kernel is to kill the program when the thread has ended that started it."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 def runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+    return _state(Path(f"/proc/{pid}")) != "Z"
 
 
-def wait_until_ended(*pids: int) -> None:
-    assert pids, "nothing was started"
+def freeze(pid: int) -> None:
+    """Stop all threads of a process, and wait until they stand still; SIGCONT lets them go on.
+
+    kill() returns before a thread that runs on another CPU has noticed, and such a thread may still answer a request.
+    """
+    os.kill(pid, signal.SIGSTOP)
     deadline = time.monotonic() + DEADLINE
-    while running := [pid for pid in pids if runs(pid)]:
-        assert time.monotonic() < deadline, f"still running: {running}"
-        time.sleep(0.01)
+    while moving := [task.name for task in Path(f"/proc/{pid}/task").iterdir() if _state(task) not in ("T", "Z")]:
+        assert time.monotonic() < deadline, f"not stopped: {moving}"
+        time.sleep(0.001)
+
+
+def _state(task: Path) -> str:
+    """Return the state letter of a process or a thread; Z if it has ended."""
+    try:
+        return (task / "stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "Z"
 
 
 def see_end(*pids: int) -> None:
-    """Wait until these have ended, and leave none of them behind if they do not."""
+    """Wait until these have ended, and leave none of them behind if they do not.
+
+    Their own time (``sleep 600``) has to be longer than the deadline.
+    """
+    assert pids, "nothing was started"
+    deadline = time.monotonic() + DEADLINE
     try:
-        wait_until_ended(*pids)
+        while running := [pid for pid in pids if runs(pid)]:
+            assert time.monotonic() < deadline, f"still running: {running}"
+            time.sleep(0.01)
     finally:
         for pid in filter(runs, pids):
             os.kill(pid, signal.SIGKILL)

@@ -35,15 +35,18 @@ KINDS: Final = {
 }
 
 _CLONE_NEWUSER: Final = 0x10000000
-_CALLS: Final = ("unshare", "mount", "inotify_init1")
-_OF_MOST: Final = (97, 40, 26)  # include/uapi/asm-generic/unistd.h
+_CALLS: Final = (
+    *("unshare", "mount", "inotify_init1", "setns", "socket", "prlimit64"),
+    *("statfs", "fstatfs", "timerfd_create", "eventfd2", "mknodat", "ioctl", "bind"),
+)
+_OF_MOST: Final = (97, 40, 26, 268, 198, 261, 43, 44, 85, 19, 33, 29, 200)  # include/uapi/asm-generic/unistd.h
 _NUMBERS: Final = {
-    "x86_64": (272, 165, 294),
+    "x86_64": (272, 165, 294, 308, 41, 302, 137, 138, 283, 290, 259, 16, 49),
     "aarch64": _OF_MOST,
     "riscv64": _OF_MOST,
     "loongarch64": _OF_MOST,
-    "ppc64le": (282, 21, 318),
-    "s390x": (303, 21, 324),
+    "ppc64le": (282, 21, 318, 350, 326, 325, 99, 100, 306, 314, 288, 54, 327),
+    "s390x": (303, 21, 324, 339, 359, 334, 99, 100, 319, 323, 290, 54, 361),
 }
 _KEPT: Final = ("cap_last_cap", "random/boot_id", "osrelease", "ostype", "overflowuid", "overflowgid", "pid_max")
 

@@ -93,6 +93,14 @@ def settled(link: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
+def settled_routes(*asked: str, netns: ns.Netns | str = "") -> list[dict[str, Any]]:
+    """Routes without what changes by itself: the flag of the carrier, and those that the kernel adds for IPv6."""
+    found: list[dict[str, Any]] = ip(*asked, netns=netns)
+    for each in (hop for route in found for hop in (route, *route.get("nexthops", []))):
+        each["flags"] = [flag for flag in each.get("flags", []) if flag != "linkdown"]
+    return [route for route in found if "-6" not in asked or route.get("protocol") != "kernel"]
+
+
 def host_state() -> dict[str, list[dict[str, Any]]]:
     """Every link and address of home and of each named namespace."""
     return {netns: [settled(link) for link in ip("address", netns=netns)] for netns in ["", *ns.names()]}

@@ -11,6 +11,7 @@ The other public modules are :mod:`vethlib.ns` (network namespaces), :mod:`vethl
 """
 
 import errno
+import os
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ from .errors import (
     WaitTimeout,
 )
 from .linkref import LinkRef, locate
-from .links import Address, End, Link, NetnsRef, Pair, Stats, Veth
+from .links import Address, End, Link, NetnsRef, Pair, Stats, Veth, check_lookup_name
 from .ns import Netns
 from .session import Session
 
@@ -106,9 +107,13 @@ def __dir__() -> list[str]:
 def interface_index(name: LinkRef) -> int:
     """Return the ifindex of a link, by name or alternative name, in the calling thread's namespace.
 
-    Only the name of a Link or an End is used. Raises LinkNotFound.
+    Only the name of a Link or an End is used. Raises LinkNotFound, and InvalidValue for what cannot be a name.
     """
-    name, _, _ = locate(name)
+    name = locate(name)[0]
+    check_lookup_name(name)
+    if len(os.fsencode(name)) > 15:  # an alternative name: the ioctl has IFNAMSIZ bytes, with a NUL
+        with Session() as session:
+            return session.index(name)
     try:
         return socket.if_nametoindex(name)
     except OSError as error:

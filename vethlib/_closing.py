@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Self = TypeVar("Self", bound="Closing")
 
@@ -26,6 +26,10 @@ class Closing:
     def close(self) -> None:
         """Close it."""
         raise NotImplementedError
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        # A copy would have the same descriptors, and close them.
+        raise TypeError(f"a {type(self).__name__} cannot be copied or pickled: open another one")
 
 
 class WarnsUnclosed(Closing):

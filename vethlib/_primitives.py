@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import os as posix
     import select
     import socket
+    import threading
     import time
     from _thread import _local as local
     from _thread import start_new_thread as start_native
@@ -45,6 +46,7 @@ __all__ = [
     "Lock",
     "RLock",
     "are_threads_real",
+    "begin",
     "do_in_threads",
     "for_caller",
     "get_native_id",
@@ -150,9 +152,25 @@ def start_thread(target: Callable[[], object], name: str) -> Joinable:
         import threading
 
         thread = threading.Thread(target=target, name=name, daemon=True)
-        thread.start()
+        begin(thread)
         return thread
     return _Thread(target)
+
+
+def begin(thread: threading.Thread) -> None:
+    """Start a thread of the standard library. Raises RuntimeError if none can be started.
+
+    Python then waits until the thread runs, on a condition; an interruption of that wait before the condition's lock is
+    held again becomes the RuntimeError of releasing it (``Condition.__exit__``). It is raised as what it was.
+    """
+    handled = sys.exc_info()[1]
+    try:
+        thread.start()
+    except RuntimeError as error:
+        interruption = error.__context__
+        if interruption is None or interruption is handled or isinstance(interruption, Exception):
+            raise
+        raise interruption from None
 
 
 class _Thread:
@@ -212,7 +230,7 @@ def do_in_threads(function: Callable[[T], object], items: Iterable[T], most: int
         try:
             for _ in range(min(most, len(left))):
                 threads.append(start_thread(work, name))
-        except RuntimeError:  # pids.max, RLIMIT_NPROC
+        except (RuntimeError, OSError):  # pids.max, RLIMIT_NPROC; no descriptor is left to import threading
             work()
         for thread in threads:
             thread.join()

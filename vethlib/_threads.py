@@ -6,7 +6,7 @@ import errno
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ._primitives import Joinable, are_threads_real, start_thread
+from ._primitives import Joinable, are_threads_real, begin, start_thread
 from .errors import VethError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def start(thread: threading.Thread, purpose: str) -> None:
         cure = "run it in a separate process"
         raise ThreadRefused(f"{purpose} needs a thread, but gevent or eventlet has replaced threads: {cure}")
     try:
-        thread.start()
+        begin(thread)
     except RuntimeError as error:
         raise _refused(purpose) from error
 

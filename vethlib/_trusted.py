@@ -3,6 +3,11 @@
 A user that can write to a directory on the path can put a symbolic link there, and change it at any moment. So a path
 is walked part by part, each from the descriptor of the previous part, and a link is inspected and read through its own
 descriptor. Links of root and of this user are followed. A link of another user is an error that names the user.
+
+In a user namespace, all users that it does not map look the same, root outside included. Their links are followed if
+nobody but the owner can write to any directory from / to the link: such a link is as old as the path itself.
+
+The descriptors of a walk close themselves, so that an interruption loses none (vethlib/ns/descriptor.py).
 """
 
 from __future__ import annotations
@@ -10,11 +15,20 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import Final, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+
+from vethlib._primitives import posix, select
+
+if TYPE_CHECKING:
+    Descriptor: TypeAlias = select.epoll
+else:
+    Descriptor = getattr(select, "epoll", None)
 
 _WALK: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _ENTER: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _OPEN: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_ALL: Final = (1 << 32) - 1  # users
 _MOST_LINKS: Final = 40  # MAXSYMLINKS, include/linux/namei.h
 
 MOST_NAMES: Final = 128
@@ -25,9 +39,9 @@ The kernel would look up 80 000: 4096 bytes of path, and again for each of 40 li
 
 
 class Place(NamedTuple):
-    """Location of a file that may not exist yet: a descriptor of its directory, which the caller closes; its name."""
+    """Location of a file that may not exist yet: the descriptor of its directory, which closes itself, and its name."""
 
-    directory: int
+    directory: Descriptor
     name: str
 
 
@@ -42,11 +56,8 @@ def open_directory(path: str, *, make: bool = False) -> int:
     Returns a descriptor (O_RDONLY, close-on-exec), which the caller closes. Raises OSError: ELOOP, with the user in its
     text, for a link of another user.
     """
-    place = _walk(path, make=make)
-    try:
-        return os.open(".", _OPEN, dir_fd=place)
-    finally:
-        os.close(place)
+    with _walk(path, make=make) as place:
+        return os.open(".", _OPEN, dir_fd=place.fileno())
 
 
 def locate(path: str, directory: int | None = None) -> Place:
@@ -55,35 +66,49 @@ def locate(path: str, directory: int | None = None) -> Place:
     If the file itself is a trusted link, it is followed; a link of another user is the location itself, so that
     replacing the file replaces the link. Raises OSError, also if a directory on the way is missing.
     """
-    at = None if directory is None else os.dup(directory)
-    try:
-        for _ in range(_MOST_LINKS):
-            head, name = os.path.split(path)
-            if name in ("", ".", ".."):
-                raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-            parent = _walk(head, at)
-            target = _target(name, parent)
-            if target is None:
-                return Place(parent, name)
-            path = target
-            if at is not None:
-                os.close(at)
-            at = parent
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
-    finally:
-        if at is not None:
-            os.close(at)
+    at: Descriptor | None = None
+    for _ in range(_MOST_LINKS):
+        head, name = os.path.split(path)
+        if name in ("", ".", ".."):
+            raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        parent = _walk(head, directory if at is None else at.fileno())
+        target = _target(name, parent.fileno())
+        if target is None:
+            return Place(parent, name)
+        path, at = target, parent
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+
+
+def _opened(name: str, flags: int, directory: int | None) -> Descriptor:
+    """Open something, and return the owner of the descriptor, in one C call."""
+    own: Any = Descriptor.fromfd
+    owner: Descriptor = next(map(own, map(partial(posix.open, dir_fd=directory), (name,), (flags,))))
+    return owner
 
 
 def make_directory(name: str, parent: int | None, *, mode: int = 0o755) -> None:
     """Create a directory with exactly this mode. Raises OSError: EEXIST if something has that name."""
     os.mkdir(name, mode, dir_fd=parent)
-    made = os.open(name, _OPEN | os.O_NOFOLLOW, dir_fd=parent)
+    with _opened(name, _OPEN | os.O_NOFOLLOW, parent) as made:
+        if os.fstat(made.fileno()).st_uid == os.geteuid():  # otherwise somebody has put another directory in its place
+            os.fchmod(made.fileno(), mode)
+
+
+def _is_guarded(directory: os.stat_result) -> bool:
+    """Return whether only its owner can create links in a directory."""
+    return not directory.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def may_be_root(link: os.stat_result) -> bool:
+    """Return whether a link may belong to root outside this user namespace."""
     try:
-        if os.fstat(made).st_uid == os.geteuid():  # otherwise somebody has put another directory in its place
-            os.fchmod(made, mode)
-    finally:
-        os.close(made)
+        with (
+            open("/proc/sys/kernel/overflowuid", encoding="utf-8") as overflow,
+            open("/proc/self/uid_map", encoding="utf-8") as mapped,
+        ):
+            return link.st_uid == int(overflow.read()) and sum(int(line.split()[2]) for line in mapped) < _ALL
+    except (OSError, ValueError):
+        return False
 
 
 def strangers_on_the_way(path: str, directory: int | None = None) -> tuple[os.stat_result, set[int]]:
@@ -97,11 +122,14 @@ def strangers_on_the_way(path: str, directory: int | None = None) -> tuple[os.st
     parts = path.split("/")[::-1]
     strangers: set[int] = set()
     links, left = 0, MOST_NAMES
+    is_guarded = path.startswith("/")
     try:
         while parts:
             part = parts.pop()
             if part in ("", "."):
                 continue
+            here = os.fstat(at)
+            is_guarded = is_guarded and _is_guarded(here)
             inner = os.open(part, _WALK, dir_fd=at)
             try:
                 status = os.fstat(inner)
@@ -111,9 +139,10 @@ def strangers_on_the_way(path: str, directory: int | None = None) -> tuple[os.st
                 links += 1
                 if links > _MOST_LINKS:
                     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
-                if not is_trusted(status):
+                if not (is_trusted(status) or (is_guarded and may_be_root(status))):
                     strangers.add(status.st_uid)
-                if os.fstat(at).st_dev == proc:  # its target may have no path
+                if here.st_dev == proc:  # its target may have no path
+                    is_guarded = False
                     beyond = os.open(part, os.O_PATH | os.O_CLOEXEC, dir_fd=at)
                 else:
                     target = os.readlink("", dir_fd=inner)
@@ -123,6 +152,7 @@ def strangers_on_the_way(path: str, directory: int | None = None) -> tuple[os.st
                         raise OSError(
                             errno.ELOOP, f"its symbolic links lead through more than {MOST_NAMES} names", path
                         )
+                    is_guarded = is_guarded or target.startswith("/")
                     beyond = os.open("/" if target.startswith("/") else ".", _ENTER, dir_fd=at)
                 os.close(at)
                 at = beyond
@@ -145,46 +175,45 @@ def who_else_writes(status: os.stat_result) -> str:
     return " and ".join(who)
 
 
-def _walk(path: str, start: int | None = None, *, make: bool = False) -> int:
+def _walk(path: str, start: int | None = None, *, make: bool = False) -> Descriptor:
     """Open a directory with O_PATH."""
-    at = os.open("/" if path.startswith("/") else ".", _ENTER, dir_fd=start)
+    at = _opened("/" if path.startswith("/") else ".", _ENTER, start)
     parts = path.split("/")[::-1]
     links = 0
+    is_guarded = path.startswith("/")
     try:
         while parts:
             part = parts.pop()
             if part in ("", "."):
                 continue
-            inner = _step(part, at, make=make)
+            is_guarded = is_guarded and _is_guarded(os.fstat(at.fileno()))
+            inner = _step(part, at.fileno(), make=make)
             try:
-                status = os.fstat(inner)
+                status = os.fstat(inner.fileno())
                 if stat.S_ISLNK(status.st_mode):
                     links += 1
-                    target = _read_link(part, inner, status, links)
+                    target = _read_link(part, inner.fileno(), status, links, is_guarded=is_guarded)
                     parts += target.split("/")[::-1]
                     if target.startswith("/"):
-                        os.close(at)
-                        at = -1
-                        at = os.open("/", _ENTER)
+                        at.close()
+                        at = _opened("/", _ENTER, None)
+                        is_guarded = True
                 elif not stat.S_ISDIR(status.st_mode):
                     raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
                 else:
                     at, inner = inner, at
             finally:
-                os.close(inner)
-        result, at = at, -1
-        return result
+                inner.close()
+        return at
     except OSError as error:
+        at.close()
         error.filename = path
         raise
-    finally:
-        if at >= 0:
-            os.close(at)
 
 
-def _step(part: str, at: int, *, make: bool) -> int:
+def _step(part: str, at: int, *, make: bool) -> Descriptor:
     try:
-        return os.open(part, _WALK, dir_fd=at)
+        return _opened(part, _WALK, at)
     except FileNotFoundError:
         if not make:
             raise
@@ -192,13 +221,13 @@ def _step(part: str, at: int, *, make: bool) -> int:
         make_directory(part, at)
     except FileExistsError:
         pass  # another process was quicker
-    return os.open(part, _WALK, dir_fd=at)
+    return _opened(part, _WALK, at)
 
 
-def _read_link(part: str, link: int, status: os.stat_result, links: int) -> str:
+def _read_link(part: str, link: int, status: os.stat_result, links: int, *, is_guarded: bool) -> str:
     if links > _MOST_LINKS:
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
-    if not is_trusted(status):
+    if not (is_trusted(status) or (is_guarded and may_be_root(status))):
         raise OSError(errno.ELOOP, f"{part!r} is a symbolic link of user {status.st_uid}, which is not followed")
     return os.readlink("", dir_fd=link)
 
@@ -211,11 +240,9 @@ def _target(name: str, directory: int) -> str | None:
     if os.fstat(directory).st_dev == os.stat("/proc/self").st_dev:
         return None
     try:
-        link = os.open(name, _WALK, dir_fd=directory)
+        link = _opened(name, _WALK, directory)
     except FileNotFoundError:
         return None
-    try:
-        status = os.fstat(link)
-        return os.readlink("", dir_fd=link) if stat.S_ISLNK(status.st_mode) and is_trusted(status) else None
-    finally:
-        os.close(link)
+    with link:
+        status = os.fstat(link.fileno())
+        return os.readlink("", dir_fd=link.fileno()) if stat.S_ISLNK(status.st_mode) and is_trusted(status) else None

@@ -25,7 +25,7 @@ from ._nl.const import IFA_F_SECONDARY
 from ._values import replace
 from .addresses import Address, Identity, IPInterface, identity_of
 
-__all__ = ["Rearrangement", "added", "in_order", "in_the_way", "listed", "rearrangement", "removed"]
+__all__ = ["Rearrangement", "added", "in_order", "in_subnets_of", "in_the_way", "listed", "rearrangement", "removed"]
 
 
 class Rearrangement(NamedTuple):
@@ -64,6 +64,12 @@ def _subnet(one: Address) -> tuple[int, int]:
     return length, int(one.peer or one.interface) >> (32 - length)
 
 
+def in_subnets_of(others: Iterable[Address], addresses: Iterable[Address]) -> list[Address]:
+    """Return the IPv4 addresses that are in a subnet of one of the others: which is primary depends on them."""
+    subnets = {_subnet(other) for other in others if other.interface.version == 4}
+    return [one for one in addresses if one.interface.version == 4 and _subnet(one) in subnets]
+
+
 def listed(addresses: Iterable[Address]) -> list[Address]:
     """Return the list of a link with these addresses, in this order as far as possible."""
     return added([], addresses)
@@ -74,22 +80,42 @@ def added(there: Sequence[Address], new: Iterable[Address]) -> list[Address]:
     new = list(new)
     if not new:
         return list(there)
-    four, six = _of(there, 4), _of(there, 6)
-    for one in _of(new, 4):
-        four = _added4(four, one)
-    for one in reversed(_of(new, 6)):
-        at = next((number for number, other in enumerate(six) if other.scope >= one.scope), len(six))
+    (four, six), (new4, new6) = _by_family(there), _by_family(new)
+    return _added4(four, new4) + _added6(six, new6)
+
+
+# A tenant can have thousands of addresses, so the place of each is not searched for among all others: of each scope,
+# only the place where it ends or begins is kept.
+
+
+def _added4(four: list[Address], new: Sequence[Address]) -> list[Address]:
+    if not new:
+        return four
+    primaries = [(number, one) for number, one in enumerate(four, 1) if not one.secondary]
+    subnets = {_subnet(one) for _, one in primaries}
+    ends = {one.scope: number for number, one in primaries}
+    for one in new:
+        if (subnet := _subnet(one)) in subnets:
+            four.append(replace(one, flags=one.flags | IFA_F_SECONDARY))
+            continue
+        subnets.add(subnet)
+        scope = one.scope
+        at = max((end for other, end in ends.items() if other >= scope), default=0)
+        four.insert(at, replace(one, flags=one.flags & ~IFA_F_SECONDARY))
+        ends = {other: end + (end > at) for other, end in ends.items()} | {scope: at + 1}
+    return four
+
+
+def _added6(six: list[Address], new: Sequence[Address]) -> list[Address]:
+    if not new:
+        return six
+    starts = {one.scope: number for number, one in reversed(list(enumerate(six)))}
+    for one in reversed(new):
+        scope = one.scope
+        at = min((start for other, start in starts.items() if other >= scope), default=len(six))
         six.insert(at, one)
-    return four + six
-
-
-def _added4(four: list[Address], one: Address) -> list[Address]:
-    subnet = _subnet(one)
-    if any(_subnet(other) == subnet and not other.secondary for other in four):
-        return [*four, replace(one, flags=one.flags | IFA_F_SECONDARY)]
-    before = [n for n, other in enumerate(four, 1) if not other.secondary and other.scope >= one.scope]
-    at = before[-1] if before else 0
-    return [*four[:at], replace(one, flags=one.flags & ~IFA_F_SECONDARY), *four[at:]]
+        starts = {other: start + (start >= at) for other, start in starts.items()} | {scope: at}
+    return six
 
 
 def removed(there: Sequence[Address], gone: Iterable[Address]) -> list[Address]:
@@ -98,9 +124,10 @@ def removed(there: Sequence[Address], gone: Iterable[Address]) -> list[Address]:
     if not identities:
         return list(there)
     stay = [one for one in there if one.identity not in identities]
-    primaries = {_subnet(one) for one in _of(stay, 4) if not one.secondary}
-    orphans = [one for one in _of(stay, 4) if _subnet(one) not in primaries]
-    return added([one for one in stay if one not in orphans], orphans)
+    four, _ = _by_family(stay)
+    primaries = {_subnet(one) for one in four if not one.secondary}
+    orphans = {one.identity: one for one in four if _subnet(one) not in primaries}
+    return added([one for one in stay if one.identity not in orphans], orphans.values())
 
 
 def in_order(there: Sequence[Address], wanted: Sequence[IPInterface]) -> list[Address]:
@@ -111,7 +138,8 @@ def in_order(there: Sequence[Address], wanted: Sequence[IPInterface]) -> list[Ad
     if len(wanted) < 2:
         return list(there)
     rank = {identity_of(interface): number for number, interface in enumerate(wanted)}
-    return _in_order(_of(there, 4), rank) + _in_order(_of(there, 6), rank)
+    four, six = _by_family(there)
+    return _in_order(four, rank) + _in_order(six, rank)
 
 
 def _in_order(there: list[Address], rank: Mapping[Identity, int]) -> list[Address]:
@@ -155,8 +183,8 @@ def rearrangement(
         other = found.get(one.identity)
         return other is not None and (same is None or same(one, other))
 
-    four = _rearrangement4(_of(there, 4), _of(target, 4), stays)
-    six = _rearrangement6(_of(there, 6), _of(target, 6), stays)
+    (there4, there6), (target4, target6) = _by_family(there), _by_family(target)
+    four, six = _rearrangement4(there4, target4, stays), _rearrangement6(there6, target6, stays)
     return Rearrangement(four.take + six.take, four.give + six.give)
 
 
@@ -177,7 +205,8 @@ def _rearrangement4(there: list[Address], target: list[Address], stays: Callable
     subnets = {_subnet(one) for one in take if not one.secondary and not stays(one)}
     gently = [one for one in take if not (one.secondary and _subnet(one) in subnets and stays(one))]
     remaining = removed(there, gently)
-    missing = [one for one in give if one.identity not in {other.identity for other in remaining}]
+    present = set(_identities(remaining))
+    missing = [one for one in give if one.identity not in present]
     if _identities(added(remaining, missing)) == _identities(target):
         return Rearrangement(gently, give)
     return Rearrangement(take, give)
@@ -208,5 +237,10 @@ def _identities(addresses: Iterable[Address]) -> list[Identity]:
     return [one.identity for one in addresses]
 
 
-def _of(addresses: Iterable[Address], version: int) -> list[Address]:
-    return [one for one in addresses if one.interface.version == version]
+def _by_family(addresses: Iterable[Address]) -> tuple[list[Address], list[Address]]:
+    """Return the IPv4 addresses and the IPv6 addresses."""
+    four: list[Address] = []
+    six: list[Address] = []
+    for one in addresses:
+        (four if one.interface.version == 4 else six).append(one)
+    return four, six

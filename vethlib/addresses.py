@@ -14,9 +14,10 @@ from collections.abc import Callable
 from contextlib import closing
 from functools import cache
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, IPv6Network
-from typing import Final, Literal, TypeAlias
+from operator import attrgetter
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
-from ._nl.addr import can_be_given, dump_addrs, extras, is_bare, is_plain, lasting, lifetimes, parse_addr
+from ._nl.addr import can_be_given, dump_addrs, extras, is_bare, is_plain, lasting, lifetimes, parse_addr, parse_if_ip
 from ._nl.const import (
     IFA_F_DADFAILED,
     IFA_F_DEPRECATED,
@@ -78,6 +79,9 @@ class Address(Value):
         """The identity of the address among those of its link."""
         return self.interface, self.peer
 
+    if not TYPE_CHECKING:  # the same, read in C: a tenant can have thousands of addresses, which are compared by it
+        identity = property(attrgetter("interface", "peer"), doc=identity.__doc__)
+
     def is_exactly(self, interface: IPInterface) -> bool:
         """Return whether this is the address `interface`, with that prefix length and no peer."""
         return self.peer is None and self.interface == interface
@@ -134,7 +138,8 @@ class Address(Value):
     @property
     def usable(self) -> bool:
         """Whether a program can bind to it now."""
-        return not self.dadfailed and (not self.tentative or self.optimistic)
+        flags = self.flags
+        return not flags & IFA_F_DADFAILED and (not flags & IFA_F_TENTATIVE or bool(flags & IFA_F_OPTIMISTIC))
 
     @property
     def state(self) -> AddressState:
@@ -250,6 +255,7 @@ def _is_loopback_marked() -> bool:
 
     try:
         with closing(RtnlSocket()) as sock:
-            return any(address.proto == IFAPROT_KERNEL_LO for address in sock.dump(dump_addrs(), parse_addr).bodies)
+            addresses = sock.dump(dump_addrs(), parse_if_ip).bodies
+            return any(address is not None and address.proto == IFAPROT_KERNEL_LO for address in addresses)
     except OSError:
         return False

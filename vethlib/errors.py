@@ -50,7 +50,10 @@ class VethError(Exception):
     created: Sequence[Pair] = ()
 
     def __reduce__(self) -> tuple[Callable[..., VethError], tuple[Any, ...]]:
-        return _rebuild, (type(self), self.args, _state(self))
+        return _rebuild, (type(self), self.args, {name: _picklable(value) for name, value in _state(self).items()})
+
+    def __copy__(self) -> VethError:
+        return _rebuild(type(self), self.args, _state(self))
 
 
 def _state(error: VethError) -> dict[str, Any]:
@@ -59,6 +62,17 @@ def _state(error: VethError) -> dict[str, Any]:
     if isinstance(error, OSError):
         state["errno"] = error.errno
     return state
+
+
+def _picklable(value: object) -> object:
+    """Return `value`, which may be what a caller gave, such as a generator; its text if it cannot be pickled."""
+    from pickle import dumps  # 1 ms, only for errors that leave the process
+
+    try:
+        dumps(value)
+    except Exception:
+        return _shown(value)
+    return value
 
 
 def _rebuild(cls: type[VethError], args: tuple[Any, ...], state: dict[str, Any]) -> VethError:

@@ -1,7 +1,8 @@
 """A link as callers give it: by its name, as a :class:`Link` that was read, or as the :class:`End` it was made from.
 
 A name or an End means the link that has this name when it is looked up. A Link means the same link: if its name now
-belongs to another one, it is not found.
+belongs to another one, it is not found. A namespace that is created again has the same ifindexes: so name and ifindex
+do not suffice there (`session/read/samelink.py`).
 """
 
 from __future__ import annotations
@@ -16,16 +17,21 @@ __all__ = [
     "NO_ITEM",
     "Item",
     "LinkRef",
+    "Located",
     "as_indexed",
     "as_items",
     "as_key",
     "as_list",
     "as_list_of",
     "check_refs",
+    "check_several",
     "locate",
 ]
 
 T = TypeVar("T")
+
+Located: TypeAlias = tuple[str, NetnsRef, int | None, Link | None]
+"""Name, namespace, the ifindex that the link must have, and the Link that it must be, or None."""
 
 LinkRef: TypeAlias = str | Link | End
 """The name of a link, a Link or an End; the latter two contain their namespace."""
@@ -37,26 +43,29 @@ _NO_LINK = "give the name of a link, a Link or an End"
 NO_ITEM = 'give (name, namespace) as in ("veth1", "ns1"), a Link or an End; "" is home'
 
 
-def locate(link: LinkRef, netns: NetnsRef = "", field: str = "name") -> tuple[str, NetnsRef, int | None]:
-    """Return the name, the namespace and, for a Link, the ifindex. If `netns` is given, the link is there now.
+def locate(link: LinkRef, netns: NetnsRef = "", field: str = "name") -> Located:
+    """Return the name, the namespace and, for a Link, the ifindex and the Link.
 
+    If `netns` is given, the link is there now: it must have the ifindex of the Link, but may have been moved since.
     Raises InvalidValue.
     """
     if netns.__class__ is not str:
         _check_ref(netns)
     if isinstance(link, str):
-        return link, netns, None
+        return link, netns, None, None
     if isinstance(link, Link):
-        return link.name, netns or link.netns, link.index
+        return link.name, netns or link.netns, link.index, None if netns else link
     if isinstance(link, End):
         _check_is_whole(link)
-        return link.name, netns or link.netns, None
+        return link.name, netns or link.netns, None, None
     raise InvalidValue(field, link, _NO_LINK)
 
 
 def _check_is_whole(end: End) -> None:
     if end.name[-1] == "*":
-        raise InvalidValue("name", end.name, "any free name is no link: give the Link that create() has returned")
+        raise InvalidValue(
+            "name", end.name, "a name that ends with * does not identify a link: give the Link that create() returned"
+        )
 
 
 def as_list(values: Iterable[T], field: str, hint: str) -> list[T]:
@@ -71,12 +80,12 @@ def as_list_of(cls: type[T], values: Iterable[object], field: str, hint: str) ->
     return [check_type(value, cls, field, hint) for value in as_list(values, field, hint)]
 
 
-def as_items(items: Iterable[object]) -> list[tuple[str, NetnsRef, int | None]]:
-    """Return (name, namespace, ifindex or None) for each item; an item may have the ifindex itself.
+def as_items(items: Iterable[object]) -> list[Located]:
+    """Return each item as :func:`locate` does; an item may have the ifindex itself.
 
     Raises InvalidValue; a name alone would be split into its letters: "ab" into the link a of the namespace b.
     """
-    found: list[tuple[str, NetnsRef, int | None]] = []
+    found: list[Located] = []
     for item in [items] if isinstance(items, str) else items:
         if isinstance(item, Link | End):
             found.append(locate(item))
@@ -85,7 +94,7 @@ def as_items(items: Iterable[object]) -> list[tuple[str, NetnsRef, int | None]]:
         elif isinstance(item, tuple | list) and 2 <= len(item) <= 3:
             name, netns, *index = item
             _check_ref(netns)
-            found.append((name, netns, check_index(index[0]) if index else None))
+            found.append((name, netns, check_index(index[0]) if index else None, None))
         else:
             raise InvalidValue("items", item, NO_ITEM)
     return found
@@ -97,33 +106,43 @@ def _check_ref(netns: object) -> None:
         raise InvalidValue("netns", netns, 'give a namespace reference, as in "" (home), "ns1" or "pid:42"')
 
 
-def as_key(link: object) -> tuple[str, str | int]:
-    """Return (reference, name or ifindex) for a Link, an End, or such a tuple. Raises InvalidValue."""
+def as_key(link: object) -> tuple[NetnsRef, str | int, Link | None]:
+    """Return (reference, name or ifindex, Link or None) for a Link, an End, or (reference, name or ifindex).
+
+    Raises InvalidValue.
+    """
     if isinstance(link, Link):
-        return str(link.netns or ""), link.index
+        return link.netns, link.index, link
     if isinstance(link, End):
         _check_is_whole(link)
-        return str(link.netns or ""), link.name
+        return link.netns, link.name, None
     if isinstance(link, tuple) and len(link) == 2:
-        return link
+        if link[0].__class__ is not str:
+            _check_ref(link[0])
+        return *link, None
     raise InvalidValue("links", link, "give (reference, name or ifindex), a Link or an End")
 
 
-def as_indexed(link: object) -> tuple[NetnsRef, int]:
-    """Return (reference, ifindex) for a Link or such a tuple. Raises InvalidValue."""
+def as_indexed(link: object) -> tuple[NetnsRef, int, Link | None]:
+    """Return (reference, ifindex, Link or None) for a Link, or (reference, ifindex). Raises InvalidValue."""
     if isinstance(link, Link):
-        return link.netns, link.index
+        return link.netns, link.index, link
     if isinstance(link, tuple) and len(link) == 2 and isinstance(link[1], int):
         _check_ref(link[0])
         check_index(link[1])
-        return link
+        return *link, None
     raise InvalidValue("links", link, "give (reference, ifindex) or a Link")
+
+
+def check_several(refs: Iterable[str], field: str = "refs") -> None:
+    """Raise InvalidValue for a single reference in the place of several: it would be split into letters."""
+    if isinstance(refs, str):
+        raise InvalidValue(field, refs, f"give a list of references: [{refs!r}]")
 
 
 def check_refs(refs: Iterable[str], field: str = "refs") -> list[str]:
     """Return the references as a list. Raises InvalidValue for a single one, which would be split into letters."""
-    if isinstance(refs, str):
-        raise InvalidValue(field, refs, f"give a list of references: [{refs!r}]")
+    check_several(refs, field)
     texts = as_list(refs, field, 'give references as text, as in ["", "ns1", "pid:42"]')
     for ref in texts:
         if not isinstance(ref, str):

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from operator import attrgetter
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from ._former import renamed
 from ._values import KW_ONLY, Value, aside
-from .addresses import Address, IPInterface
+from .addresses import Address, IPAddress, IPInterface
 from .endfields.checks import (
     IPV6_MIN_MTU,
     check_addresses,
@@ -30,6 +30,7 @@ from .endfields.checks import (
     check_up,
     check_wait,
 )
+from .endfields.ipv6fields import check_field_of_ipv6
 from .errors import InvalidValue, check_type
 from .ns.reference import HasFileno
 
@@ -84,7 +85,8 @@ class End(Value):
     `txqlen` is the length of the transmit queue (packets), `gso_max_size` the largest packet that is left to the link
     to segment (bytes), and `altnames` are alternative names (Linux 5.5). `sysctls` are settings of the link, below
     net.ipv4.conf.NAME and net.ipv6.conf.NAME: ``{"rp_filter": "0", "ipv6.forwarding": "1"}``; without a family, IPv4
-    is meant if it has a setting of that name.
+    is meant if it has a setting of that name. `ipv6.mtu` and `mc_forwarding` are invalid, because the kernel keeps no
+    value of them.
 
     `master` is an existing bridge or VRF in the same namespace to which the link is attached.
 
@@ -149,6 +151,8 @@ class End(Value):
             for name, none in FURTHER.items():
                 value = getattr(self, name)
                 _set(self, name, none if value in (None, (), "") else _check_further(name, value))
+            if self.routes or self.neighbours or self.sysctls:
+                check_field_of_ipv6(self.ipv6, self.mtu, self.routes, self.neighbours, self.sysctls)  # type: ignore[arg-type]
             if self.name in self.altnames:
                 raise InvalidValue("altnames", self.name, "is the name of the link itself: leave it out")
             if not self.up:
@@ -254,13 +258,17 @@ class Link(Value):
     It follows the links with a delay: right after ``create`` without `wait`, it may still be "unknown" or "down", which
     is usual before Linux 6.12.
     For a veth, `peer_index` is the ifindex of its peer, and `peer_netnsid` the nsid of the peer's namespace in this
-    namespace (None: both are in the same namespace). `num_queues` is the number of transmit queues.
+    namespace (None: both are in the same namespace). `group` is 2³¹ or more if ``create_many(together=True)`` has
+    made the pair; an :class:`End` cannot be given such a group. `num_queues` is the number of transmit queues.
 
     `ifaddrs` are the same addresses in the same order, each with its peer, state, lifetimes and owner. They are empty
     if the kernel was not asked for them (:meth:`Session.create` without `wait`, caches).
 
     `ipv6` is False if the link has no IPv6: net.ipv6.conf.NAME.disable_ipv6 is set, or the MTU is below 1280. The
     kernel sends no event when that setting changes, so a cache may be out of date.
+
+    `cookie` is the SO_NETNS_COOKIE of its namespace (Linux 5.14), by which a Link is not mistaken for one of another
+    namespace later; 0 before Linux 5.14.
     """
 
     index: int
@@ -280,6 +288,7 @@ class Link(Value):
     altnames: tuple[str, ...] = ()
     ifaddrs: tuple[Address, ...] = aside(default=())
     ipv6: bool = True
+    cookie: int = aside(default=0)
 
     @property
     def carrier(self) -> bool | None:
@@ -304,13 +313,26 @@ class Pair(Value):
         return iter((self.a, self.b))
 
 
+class SourcedRoutes(NamedTuple):
+    """A `number` of routes whose source is an address of another link than the one `over` which they lead (an ifindex).
+
+    `own` is True if vethlib has added them; `over` is 0 if they lead over none.
+    """
+
+    source: IPAddress
+    over: int
+    own: bool
+    number: int
+
+
 class Dependents(Value):
     """The dependents of a link: what others have configured on it.
 
     `routes` is the number of routes that neither the kernel nor vethlib created, `neighbours` the number of permanent
     neighbours that vethlib did not create. `stacked` are the names of the links on top of it (VLANs, macvlans). `fixed`
     describes other dependents: a master, queueing disciplines, programs, alternative names. `ipv6_off` is True if
-    net.ipv6.conf.NAME.disable_ipv6 is set.
+    net.ipv6.conf.NAME.disable_ipv6 is set. `sourced` are the routes over other links that have an address of this link
+    as their source, no matter who has added them, and `ipv4_neighbours` those of the neighbours that are of IPv4.
     """
 
     routes: int = 0
@@ -318,6 +340,8 @@ class Dependents(Value):
     stacked: tuple[str, ...] = ()
     fixed: tuple[str, ...] = ()
     ipv6_off: bool = False
+    sourced: tuple[SourcedRoutes, ...] = ()
+    ipv4_neighbours: int = 0
 
 
 class Stats(Value):

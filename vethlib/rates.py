@@ -1,7 +1,8 @@
 """Rates per second from two samples of the counters of a link. Pure.
 
 1. A link is identified by its namespace and ifindex, never by its name: a link that was deleted and created again is
-   another link, and a link that was renamed is the same.
+   another link, and a link that was renamed is the same. The cookie distinguishes a namespace from later ones with its
+   inode number, in which the first links have the same ifindexes.
 2. The counters have 64 bits (struct rtnl_link_stats64). A counter that is lower than before has wrapped if that is the
    shorter distance; since that takes 46 years at 100 Gbit/s, it has usually been reset.
 3. If a counter has been reset (by the driver, or because another link has the number of a deleted one), the new sample
@@ -27,17 +28,24 @@ class Sample:
     """The counters of one link at a point in time.
 
     `place` is (st_dev, st_ino) of its namespace, `index` its ifindex there, `at` seconds of ``time.monotonic()``.
+    `cookie` is the SO_NETNS_COOKIE of its namespace, which no other one has; 0 before Linux 5.14.
     """
 
     place: tuple[int, int]
     index: int
     at: float
     stats: Stats
+    cookie: int = 0
 
     @property
     def link(self) -> tuple[tuple[int, int], int]:
-        """The identity of the link: equal exactly for samples of the same link, while it exists."""
+        """Namespace and ifindex of the link, which only it has while it exists, and another link may have later."""
         return self.place, self.index
+
+    @property
+    def identity(self) -> tuple[tuple[int, int], int, int]:
+        """The identity of the link: equal exactly for samples of the same link (before Linux 5.14, as `link`)."""
+        return self.place, self.cookie, self.index
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +70,7 @@ _counters_of: Final = attrgetter(*_COUNTERS)
 def rates(before: Sample, after: Sample) -> Rates | None:
     """Return the rates between two samples of a link; None if they cannot be computed (rules 1 and 3)."""
     interval = after.at - before.at
-    if before.link != after.link or interval <= 0:
+    if before.identity != after.identity or interval <= 0:
         return None
     grown = []
     for was, now in zip(_counters_of(before.stats), _counters_of(after.stats), strict=True):
@@ -91,5 +99,5 @@ class Meter:
     def read(self, samples: Iterable[Sample]) -> list[Rates | None]:
         """Return the rates since the last call, in order; None for a link without a sample then. Forget other links."""
         now = list(samples)
-        last, self._last = self._last, {one.link: one for one in now}
-        return [None if (before := last.get(one.link)) is None else rates(before, one) for one in now]
+        last, self._last = self._last, {one.identity: one for one in now}
+        return [None if (before := last.get(one.identity)) is None else rates(before, one) for one in now]

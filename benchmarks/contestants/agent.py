@@ -216,7 +216,7 @@ def wait_for(events: EventSocket, is_it: Callable[[int, LinkMessage], bool]) -> 
         if event is None:
             time.sleep(0.0001)
             continue
-        _, datagram = event
+        datagram = event[1] or b""
         for kind, _flags, _sequence, start, end in messages(datagram):
             if is_it(kind, parse_link(datagram[start:end])):
                 return time.monotonic()

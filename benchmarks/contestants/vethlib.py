@@ -185,7 +185,7 @@ def agent(report: Report, n: int, queues: int) -> None:
 def listeners(report: Report, n: int, _queues: int) -> None:
     """Measure an event of a link in a namespace that nobody watches, before and while n others are watched."""
     from vethlib import IfIndexCache, ns
-    from vethlib._nl.event_cost import event_cost
+    from vethlib.cli.host.event_cost import event_cost
 
     with Session() as session, IfIndexCache(session) as known:
         before = ns.call_in_new(event_cost)

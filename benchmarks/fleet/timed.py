@@ -37,9 +37,9 @@ def main() -> int:
     """Run it."""
     begun = float(os.environ["VETHLIB_BEGIN"])
     import vethlib.agent.host.execution as execution
-    from vethlib.agent.reconcile import reconcilepass
     from vethlib.agent.reconcile.configurator import Configurator
     from vethlib.agent.reconcile.observer import HostObserver
+    from vethlib.agent.reconcile.passes import reconcilepass
     from vethlib.agent.stores.etcd import store as _store  # so that its import counts as an import
     from vethlib.agent.stores.etcd.connection import Connection
     from vethlib.agent.stores.etcd.mirror import Mirror

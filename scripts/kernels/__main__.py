@@ -10,17 +10,20 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from scripts.kernels import record
 from scripts.kernels.guests import TREE, Guest, Qemu, UserMode, xstate
 from scripts.kernels.images import RELEASES, busybox, uml_image
 from scripts.kernels.packages import Apt, Unavailable
-from scripts.kernels.report import Run, shown
+from scripts.kernels.report import Run, shown, together
 from scripts.kernels.stock import emulator, stock_image
-from scripts.kernels.suites import SUITES, failed_before, job, missing, outcome, selected
+from scripts.kernels.suites import SUITES, divided, failed_before, job, missing, outcome, selected
 
 BUILD = TREE / ".build/kernels"
 _HOURS = 6 * 3600.0
@@ -38,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
         with ThreadPoolExecutor(args.parallel) as pool:
             try:
-                for run in pool.map(lambda guest: _run(guest, args, deadline, stop), guests):
+                shards = {shard: pool.submit(shard.run, args, deadline, stop) for shard in _shards(guests, args)}
+                for run in _whole(shards):
                     runs.append(run)
                     print(shown(run), flush=True)
                     if args.record and run.ended:
@@ -89,14 +93,44 @@ def _recorded(run: Run, args: argparse.Namespace) -> list[str]:
     return []
 
 
-def _run(guest: Guest, args: argparse.Namespace, deadline: float, stop: threading.Event) -> Run:
-    out = BUILD / "out" / f"{guest.name}-{guest.image.version}"
-    suites = selected(args.suites or guest.suites, failed_before(out) if args.failed else args.tests)
-    shutil.rmtree(out, ignore_errors=True)
-    started = time.monotonic()
-    ended = guest.run(job(suites, args.pytest, guest.patience), out, max(1.0, deadline - started), stop)
-    outcomes = {name: outcome(name, out) for name in suites if ended or (out / f"{name}.ended").exists()}
-    return Run(guest.name, guest.image.release, outcomes, missing(out), time.monotonic() - started, ended, out)
+@dataclass(frozen=True, eq=False)
+class _Shard:
+    """What one of the guests of a kernel runs."""
+
+    guest: Guest
+    suites: Mapping[str, Sequence[str]]
+    out: Path
+
+    def run(self, args: argparse.Namespace, deadline: float, stop: threading.Event) -> Run:
+        guest, out = self.guest, self.out
+        started = time.monotonic()
+        ended = guest.run(job(self.suites, args.pytest, guest.patience), out, max(1.0, deadline - started), stop)
+        outcomes = {name: outcome(name, out) for name in self.suites if ended or (out / f"{name}.ended").exists()}
+        return Run(guest.name, guest.image.release, outcomes, missing(out), time.monotonic() - started, ended, out)
+
+
+def _shards(guests: Iterable[Guest], args: argparse.Namespace) -> Iterator[_Shard]:
+    for guest in guests:
+        out = BUILD / "out" / f"{guest.name}-{guest.image.version}"
+        suites = selected(args.suites or guest.suites, failed_before(out) if args.failed else args.tests)
+        shutil.rmtree(out, ignore_errors=True)
+        if args.shards == 1:
+            yield _Shard(guest, suites, out)
+        else:
+            for number, part in enumerate(divided(suites, args.shards), start=1):
+                yield _Shard(guest, part, out / f"{number}")
+
+
+def _whole(shards: Mapping[_Shard, Future[Run]]) -> Iterator[Run]:
+    """Yield what each kernel has done once all of its guests have ended."""
+    left = Counter(shard.guest for shard in shards)
+    by_future = {future: shard for shard, future in shards.items()}
+    for ended in as_completed(by_future):
+        guest = by_future[ended].guest
+        left[guest] -= 1
+        if not left[guest]:
+            parts = [future.result() for shard, future in shards.items() if shard.guest is guest]
+            yield parts[0] if len(parts) == 1 else together(parts)
 
 
 def _some_of(known: Collection[str]) -> Callable[[str], list[str]]:
@@ -111,6 +145,13 @@ def _some_of(known: Collection[str]) -> Callable[[str], list[str]]:
     return read
 
 
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return count
+
+
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m scripts.kernels", description=__doc__.partition(": ")[2])
     add = parser.add_argument
@@ -120,7 +161,8 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--tests", type=str.split, metavar="'FILE ...'", help="run only these, of the suites that have them")
     add("--failed", action="store_true", help="run only what failed the last time, on each kernel")
     add("--pytest", default="", metavar="ARGUMENTS", help="more arguments for pytest, such as '-k move'")
-    add("--parallel", type=int, default=1, metavar="N", help="the number of guests that run at the same time")
+    add("--parallel", type=_count, default=1, metavar="N", help="the number of guests that run at the same time")
+    add("--shards", type=_count, default=1, metavar="N", help="divide the tests of each kernel among N guests")
     add("--record", action="store_true", help="keep the results in docs/reference/kernels.json")
     add("--fetch", action="store_true", help="fetch even the kernels that are here already")
     add("--within", type=float, metavar="SECONDS", help="stop then; only a test that fails is a failure")

@@ -95,7 +95,7 @@ class UserMode(Guest):
         kernel = [
             *(f"mem={_MEMORY}", "root=/dev/root", "rootfstype=hostfs", "rootflags=/"),
             *("con=null", "con0=null,fd:2", "ssl=null"),
-            *(f"umid=vethlib-{os.getpid()}-{self.image.version}", f"uml_dir={out}"),
+            *(f"umid=vethlib-{os.getpid()}-{out.name}", f"uml_dir={out}"),
             *_arguments(self.busybox, "hostfs", out),
         ]
         return ["env", *variables, str(self.image.program), *kernel]

@@ -26,7 +26,7 @@ EARLY_MODULES = ("virtio_pci", "9pnet_virtio", "9p")
 MODULES = (
     "crc32c_generic",
     *("ipv6", "veth", "bridge", "br_netfilter", "dummy", "macvlan", "ipvlan", "vxlan", "8021q", "vrf", "ifb", "tun"),
-    "fuse",
+    *("fuse", "overlay"),
     *("af_packet", "inet_diag", "tcp_diag", "udp_diag", "unix_diag", "netlink_diag", "packet_diag", "nf_tables"),
     *("sch_netem", "sch_tbf", "sch_htb", "sch_prio", "sch_ingress"),
     *("cls_matchall", "cls_basic", "cls_u32", "cls_flower", "act_mirred", "act_gact"),

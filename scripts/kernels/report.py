@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.kernels.suites import Outcome
+from scripts.kernels.suites import SUITES, Outcome
 
-__all__ = ["Run", "shown"]
+__all__ = ["Run", "shown", "together"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,23 @@ class Run:
     def failed(self) -> list[str]:
         """The failed tests of all suites."""
         return [name for outcome in self.outcomes.values() for name in outcome.failed]
+
+
+def together(parts: Sequence[Run]) -> Run:
+    """Return what several guests with the same kernel have done, each with some of the tests, as one run."""
+    outcomes: dict[str, Outcome] = {}
+    for part in parts:
+        for name, outcome in part.outcomes.items():
+            outcomes[name] = outcomes[name] + outcome if name in outcomes else outcome
+    return Run(
+        parts[0].guest,
+        parts[0].release,
+        {name: outcomes[name] for name in SUITES if name in outcomes},
+        {feature: cost for part in parts for feature, cost in part.missing.items()},
+        max(part.seconds for part in parts),
+        all(part.ended for part in parts),
+        parts[0].out.parent,
+    )
 
 
 def shown(run: Run) -> str:

@@ -6,13 +6,13 @@ import json
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 from xml.etree import ElementTree
 
-__all__ = ["SUITES", "Outcome", "Suite", "failed_before", "job", "missing", "outcome", "selected"]
+__all__ = ["SUITES", "Outcome", "Suite", "divided", "failed_before", "job", "missing", "outcome", "selected"]
 
 _TREE = Path(__file__).resolve().parents[2]
 _PYTHON = shlex.quote(sys.executable)
@@ -82,6 +82,16 @@ class Outcome:
             **({"figures": self.figures} if self.figures else {}),
         }
 
+    def __add__(self, other: Outcome) -> Outcome:
+        """Return the outcome of both, which ran at the same time."""
+        return Outcome(
+            self.passed + other.passed,
+            self.skipped + other.skipped,
+            [*self.failed, *other.failed],
+            max(self.seconds, other.seconds),
+            {**self.figures, **other.figures},
+        )
+
 
 def selected(names: Iterable[str], tests: Iterable[str] | None = None) -> dict[str, list[str]]:
     """Return these suites, each with the tests that pytest is to run.
@@ -92,6 +102,41 @@ def selected(names: Iterable[str], tests: Iterable[str] | None = None) -> dict[s
         return {name: list(SUITES[name].tests) for name in names}
     found = {name: [test for test in tests if test.startswith(SUITES[name].tests)] for name in names}
     return {name: chosen for name, chosen in found.items() if chosen}
+
+
+def divided(suites: Mapping[str, Sequence[str]], parts: int) -> list[dict[str, list[str]]]:
+    """Divide the tests of each suite into `parts` of about the same size; the first has what is not pytest's.
+
+    Tests of one file stay together, as their fixtures may be shared.
+    """
+    result: list[dict[str, list[str]]] = [{} for _part in range(parts)]
+    for name, tests in suites.items():
+        if not tests:
+            result[0][name] = []
+            continue
+        sizes = [0] * parts
+        for file, chosen in sorted(_by_file(tests).items(), key=lambda item: -_size(item[0])):
+            least = sizes.index(min(sizes))
+            sizes[least] += _size(file)
+            result[least].setdefault(name, []).extend(chosen)
+    return [part for part in result if part]
+
+
+def _by_file(tests: Iterable[str]) -> dict[str, list[str]]:
+    """Return the tests of each file: itself, or some of its tests by name; directories are taken apart."""
+    files: dict[str, list[str]] = {}
+    for test in tests:
+        path = _TREE / test.partition("::")[0]
+        if path.is_dir():
+            found = [str(file.relative_to(_TREE)) for file in sorted(path.rglob("test_*.py"))]
+            files |= {file: [file] for file in found}
+        else:
+            files.setdefault(test.partition("::")[0], []).append(test)
+    return files
+
+
+def _size(file: str) -> int:
+    return (_TREE / file).stat().st_size
 
 
 def job(suites: Mapping[str, Iterable[str]], arguments: str = "", patience: int = 1) -> str:
@@ -186,7 +231,8 @@ def failed_before(out: Path) -> list[str]:
     failed = (
         test
         for name in SUITES
-        for test, case in _cases(out / f"{name}.xml")
+        for file in sorted(out.rglob(f"{name}.xml"))
+        for test, case in _cases(file)
         if case.find("failure") is not None or case.find("error") is not None
     )
     return list(dict.fromkeys(failed))

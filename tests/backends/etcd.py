@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.backends.ports import free_port
+from tests.programs import freeze
 
 __all__ = ["ROOT", "Cluster", "Etcd", "Tls", "missing"]
 
@@ -166,7 +167,7 @@ class Etcd:
     def pause(self) -> None:
         """Have it do nothing, while the kernel goes on to take connections for it."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
+        freeze(self._process.pid)
         self._paused = True
 
     def resume(self) -> None:

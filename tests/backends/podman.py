@@ -48,6 +48,19 @@ def missing() -> str:
     return missing_programs(_PROGRAMS) or needs_root("podman")
 
 
+def _runtime() -> str:
+    """Return the first runtime that is here: crun, unless it refuses the cgroups of this machine.
+
+    It does so if there are hierarchies of version 1, and one of version 2 that has controllers, too.
+    """
+    try:
+        is_hybrid = bool(Path("/sys/fs/cgroup/unified/cgroup.controllers").read_text().strip())
+    except OSError:
+        is_hybrid = False
+    names = ["runc", "crun"] if is_hybrid else ["crun", "runc"]
+    return next(filter(None, map(shutil.which, names)), "runc")
+
+
 class Podman(Engine):
     """A podman service in `directory`, in the namespaces of whoever makes this; :meth:`up` starts it.
 
@@ -149,12 +162,11 @@ class Podman(Engine):
         return True
 
     def _command(self) -> list[str]:
-        runtime = shutil.which("crun") or shutil.which("runc") or "runc"
         at = self._directory
         return [
             *("podman", "--root", f"{at}/root", "--runroot", f"{at}/run", "--tmpdir", f"{at}/tmp"),
             *("--cgroup-manager", "cgroupfs", "--events-backend", "file", "--storage-driver", "vfs"),
-            *("--runtime", runtime, "--runtime-flag", f"root={at}/runtime", "--log-level", "error"),
+            *("--runtime", _runtime(), "--runtime-flag", f"root={at}/runtime", "--log-level", "error"),
             *("system", "service", "--time", "0", f"unix://{self.socket}"),
         ]
 

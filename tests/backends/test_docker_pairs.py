@@ -24,6 +24,7 @@ from tests.live.configuring import (
     states,
     until,
 )
+from tests.programs import freeze
 from tests.reasons import in_codes
 from tests.slack import slack
 from tests.witness import addresses, names, poll, seen
@@ -252,7 +253,7 @@ def test_the_end_of_its_process_is_enough_though_the_engine_does_not_tell(
     container = engine.run("vnf", "vnf1")
     until(configurator, configured(configurator, "port1", "uplink1"))
     pid = container.pid
-    os.kill(engine.pid, signal.SIGSTOP)
+    freeze(engine.pid)
     try:
         os.kill(pid, signal.SIGKILL)
         until(configurator, lambda: names() == set())

@@ -248,7 +248,7 @@ def test_of_two_with_one_label_the_longer_running_one_answers_while_it_does(
     second.kill()
     until(resolver, first.netns)
     assert poll(lambda: resolver.remark("vnf1") == "")
-    assert poll(lambda: caplog.messages[-1] == "not more than one container is microservice vnf1 any more")
+    assert poll(lambda: caplog.messages[-1] == "no more than one container has the label vnf1 now")
 
 
 def test_many_containers_that_come_and_go_are_all_known_in_the_end(engine: Engine, resolver: DockerResolver) -> None:

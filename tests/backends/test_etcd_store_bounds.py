@@ -135,6 +135,24 @@ def test_how_long_a_value_may_be_and_how_many_there_may_be_are_limits(etcd: Etcd
     crowded.store.close()
 
 
+@pytest.mark.parametrize("at_once", [1, 10])
+def test_too_many_values_are_an_outage_as_soon_as_they_are_written(
+    etcd: Etcd, nothing_open: None, at_once: int
+) -> None:
+    """Not only at the next start, when nobody remembers who wrote them."""
+    etcd.fill(many(3))
+    consumer = Consumer(EtcdStore(etcd.url, LABEL, limits=Limits(store_keys=4)))
+    consumer.wait(lambda: consumer.values is not None)
+    more = list(many(4 + at_once).items())[3:]
+    for first in range(0, len(more), at_once):
+        etcd.fill(dict(more[first : first + at_once]))
+    assert consumer.wait_for_outage() == "too-large"
+    assert "store_keys" in consumer.outage
+    etcd.empty([k for k, _ in more])
+    consumer.come_to(etcd, 40)
+    consumer.store.close()
+
+
 # --- slow lines
 
 

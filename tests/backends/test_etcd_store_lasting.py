@@ -79,6 +79,17 @@ def test_after_another_agent_of_the_label_has_come_and_gone_all_is_said_again(
     assert etcd.values(ALIVE) == mine
 
 
+def test_hosts_of_one_name_are_two_all_the_same(etcd: Etcd, follow: Follow, monkeypatch: pytest.MonkeyPatch) -> None:
+    def begin(boot: str) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(publishing, "boot_id", lambda: boot)
+            follow(etcd.url).hear()
+
+    for boot in ("1", "2"):  # clones of one machine, whose first network namespaces have the same inode
+        begin(boot)
+    assert poll(lambda: len(etcd.values(PRESENT)) == 2)
+
+
 def test_agents_of_one_label_on_two_hosts_hear_of_each_other_at_once_and_status_tells_of_both(
     etcd: Etcd,
     follow: Follow,

@@ -22,7 +22,7 @@ from tests.backends.etcd_consumer import LABEL, Consumer, key, many, text
 from tests.backends.etcd_fixtures import Follow
 from tests.backends.proxy import Proxy
 from tests.backends.statuses import status
-from tests.programs import attended
+from tests.programs import attended, freeze
 from tests.stores import nothing
 from tests.witness import poll
 from vethlib.agent.stores.etcd.store import EtcdStore
@@ -31,7 +31,8 @@ from vethlib.agent.stores.protocol import Outage
 
 ROOT = Path(__file__).parents[2]
 ALIVE = liveness_key(LABEL)
-PRESENT = presence_key(LABEL, f"{platform.node()}:{os.stat('/proc/self/ns/net').st_ino}")
+_BOOT = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+PRESENT = presence_key(LABEL, f"{platform.node()}:{os.stat('/proc/self/ns/net').st_ino}:{_BOOT}")
 STATUSES = status_key(LABEL, "")
 LEASE = 2  # seconds, the least there can be
 GONE = 3 * LEASE  # etcd looks for leases that have ended twice a second, and gives one more time when it starts
@@ -268,7 +269,7 @@ def test_what_a_killed_process_has_said_is_gone_with_the_lease(etcd: Etcd, proce
 def test_a_process_that_hangs_is_taken_for_dead_and_says_all_again_when_it_goes_on(
     etcd: Etcd, process: subprocess.Popen[str]
 ) -> None:
-    process.send_signal(signal.SIGSTOP)
+    freeze(process.pid)
     assert poll(lambda: etcd.values("/") == {}, GONE)
     process.send_signal(signal.SIGCONT)
     comes_to_say(etcd, {"v0": ""}, 5.0)

@@ -280,6 +280,33 @@ def test_of_any_number_of_agents_of_a_label_a_few_are_named(vethctl: Vethctl, et
         assert len(said.err) < 1500
 
 
+@pytest.mark.parametrize("label", [(), ("--all-labels",)], ids=["one label", "all"])
+@pytest.mark.parametrize(
+    ("alive", "present", "agents"),
+    [
+        pytest.param(1000, [1000, 1001], 2, id="clones"),
+        pytest.param(1001, [1000, 1001], 2, id="clones, the other one has written last"),
+        pytest.param(1000, [1000, 1000], 2, id="clones that were started at the same time"),
+        pytest.param(1000, [1000, 1001, 1002], 3, id="three"),
+        pytest.param(1000, [1000], 1, id="one"),
+        pytest.param(1000, [1005], 1, id="one that was restarted between two readings"),
+        pytest.param(1000, [1001, 1005], 2, id="clones, of which one was restarted between two readings"),
+        pytest.param(1000, [], 1, id="one that may not write its own key"),
+    ],
+)
+def test_agents_with_the_process_number_and_the_host_name_of_another_are_shown(
+    vethctl: Vethctl, etcd: Etcd, label: tuple[str, ...], alive: int, present: list[int], agents: int
+) -> None:
+    def started(at: int) -> str:
+        return json.dumps({"host": "gw", "pid": 1, "start_time": at})
+
+    etcd.put(ALIVE, started(alive))
+    etcd.fill({presence_key("vpp1", f"gw:1:{boot}"): started(at) for boot, at in enumerate(present)})
+    said = vethctl("status", *label)
+    assert said.code == 0
+    assert said.err.count("process 1 on gw") == (agents if agents > 1 else 0)
+
+
 def test_who_may_only_look_at_statuses_is_shown_them(vethctl: Vethctl, etcd_with_auth: Etcd) -> None:
     etcd_with_auth.add_user("eye", "pass", STATUS, ALIVE, kind="read")
     etcd_with_auth.put(ALIVE, '{"pid":7,"host":"h"}')
@@ -392,9 +419,9 @@ def test_watch_writes_a_line_for_each_change(
     watching.wait_for("veth1 PENDING waits")
     store.publish({"veth2": None})
     watching.wait_for("veth2 removed")
-    store.close()
-    watching.wait_for("veth1 removed")
-    assert (watching.end(), watching.out, watching.err) == (130, [], [])
+    store.close()  # which deletes the statuses, too
+    assert poll(lambda: len(watching.err) == 1)
+    assert (watching.end(), watching.out) == (130, [])
 
 
 def test_watch_of_one_interface_as_json_tells_of_no_other(

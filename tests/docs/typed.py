@@ -34,7 +34,7 @@ from vethlib.agent import *
 from vethlib.agent import Configurator, DockerResolver, Interface, PacketPort
 from vethlib.follow import Follower
 from vethlib.agent.host.execution import execute
-from vethlib.agent.host.observation import observe
+from vethlib.agent.host.observation import observe, with_settings
 from vethlib.topology import Topology
 session: Session
 configurator: Configurator

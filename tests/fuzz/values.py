@@ -17,12 +17,12 @@ from vethlib.agent.config.files import load
 from vethlib.agent.config.jsontext import Undecodable
 from vethlib.agent.config.northbound import Parsed, read, read_one, same
 from vethlib.agent.config.writing import to_json
-from vethlib.agent.stores.agentfile import read_report
-from vethlib.agent.stores.contents import Contents
+from vethlib.agent.stores.agentreport import read_report
 from vethlib.agent.stores.etcd import etcd_pb2 as pb
 from vethlib.agent.stores.etcd.mirror import Mirror
 from vethlib.agent.stores.etcd.reading import prefix_of
-from vethlib.agent.stores.listtext import edited, read_elements
+from vethlib.agent.stores.files.contents import Contents
+from vethlib.agent.stores.files.listtext import edited, read_elements
 from vethlib.agent.stores.published import as_entry
 from vethlib.follow.docker.containers import container
 

@@ -10,7 +10,7 @@ import sys
 from itertools import count
 from pathlib import Path
 
-from vethlib.agent.stores.agentfile import read_report
+from vethlib.agent.stores.agentreport import read_report
 
 ROOT = Path(__file__).parents[2]
 VETHCTL = [sys.executable, "-m", "vethlib"]

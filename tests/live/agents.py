@@ -11,7 +11,7 @@ from pathlib import Path
 from vethlib import Session
 from vethlib.agent.reconcile.configurator import Configurator
 from vethlib.agent.run.service import Service
-from vethlib.agent.stores.directory import DirectoryStore
+from vethlib.agent.stores.files.directory import DirectoryStore
 
 __all__ = ["LABEL", "run_agent", "started"]
 

@@ -17,7 +17,7 @@ from tests.needs import kernel_is
 from tests.witness import host_state, ip, open_fds, poll
 from vethlib import End, Session, Veth, ns
 from vethlib.agent.reconcile.configurator import Configurator
-from vethlib.ns import answers
+from vethlib.ns.files import answers
 from vethlib.pytest_netns.isolation.enter import ISOLATION
 
 __all__ = ["as_other"]

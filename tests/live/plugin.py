@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -38,7 +39,7 @@ class Project:
         module: str = "pytest",
         asyncio: bool = False,
         stdin: str = "",
-        timeout: float = 120,
+        timeout: float = 120 if (os.cpu_count() or 1) > 1 else 600,
     ) -> pytest.RunResult:
         """Run it, with a command in front of it or none; `module` is what Python is to run, with its arguments."""
         plugins = _QUIET if asyncio else [*_QUIET, "-p", "no:asyncio"]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from vethlib._nl.batch import Outcome
-from vethlib.agent.reconcile import backoff
+from vethlib.agent import attempts
 from vethlib.ifindex.watching import Watching
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
 from vethlib.session.read.dying import holders
@@ -54,9 +54,9 @@ def refused(
         return Outcome(number, "", ()) if is_refused(request) else ask(self, place, request)
 
     def refusing_dump(
-        self: Namespaces, place: OpenNetns, request: bytes, parse: Callable[[bytes], Any], *rest: Any
+        self: Namespaces, place: OpenNetns, request: bytes, parse: Callable[[bytes], Any], *rest: Any, **more: Any
     ) -> Outcome:
-        return Outcome(number, "", ()) if is_refused(request) else dump(self, place, request, parse, *rest)
+        return Outcome(number, "", ()) if is_refused(request) else dump(self, place, request, parse, *rest, **more)
 
     def refusing_begin(self: Namespaces, place: OpenNetns, requests: Sequence[bytes]) -> Any:
         refuse = [is_refused(request) for request in requests]
@@ -73,7 +73,7 @@ def refused(
         inner.setattr(Namespaces, "ask", refusing_ask)
         inner.setattr(Namespaces, "dump", refusing_dump)
         inner.setattr(Namespaces, "begin", refusing_begin)
-        inner.setattr(backoff, "FIRST_DELAY", max(backoff.FIRST_DELAY, 0.4))
+        inner.setattr(attempts, "FIRST_DELAY", max(attempts.FIRST_DELAY, 0.4))
         yield refusals
 
 
@@ -86,9 +86,9 @@ def tiny_buffers(patch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     def tiny(self: Watching, open_ref: Any, receive_buffer: int, most_pending: int, **how: Any) -> None:
         made(self, open_ref, 1, most_pending, **how)
 
-    def counted(self: Watching, observatory: Any) -> None:
+    def counted(self: Watching, observatory: Any, **options: Any) -> None:
         resyncs.append(1)
-        resync(self, observatory)
+        resync(self, observatory, **options)
 
     with patch.context() as inner:
         inner.setattr(Watching, "__init__", tiny)

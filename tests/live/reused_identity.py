@@ -10,7 +10,7 @@ import pytest
 
 from tests.witness import ip
 from vethlib import Netns, Session, ns
-from vethlib._nl.sock import RtnlSocket
+from vethlib._nl import direct, dump, sock
 from vethlib._primitives import time
 from vethlib.agent import ChangeLink, DeletePair, Plan
 from vethlib.agent.planning.operations import Operation, RemoveNetns
@@ -18,7 +18,8 @@ from vethlib.agent.planning.operations import Operation, RemoveNetns
 
 def without_cookies(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do as Linux before 5.14."""
-    monkeypatch.setattr(RtnlSocket, "netns_cookie", lambda self: 0)
+    for module in (direct, dump, sock):
+        monkeypatch.setattr(module, "cookie_of", lambda _: 0)
 
 
 def foreign_link(name: str, index: int, netns: str) -> None:
@@ -47,22 +48,38 @@ def replaced(name: str) -> None:
     Netns.create(name).close()
 
 
-def with_inode_again(name: str, seconds: float = 1.0) -> bool:
-    """Remove a namespace and create it again with its old inode number; False if another program has got that."""
-    path = Path("/run/netns", name)
-    inode = path.stat().st_ino
+def with_inode_again(name: str, seconds: float = 1.0, *, successor: str = "") -> bool:
+    """Remove a namespace and create it again, or `successor`, with its old inode number.
+
+    False if another program has got that.
+    """
+    names = Path("/run/netns")
+    inode = (names / name).stat().st_ino
     ns.remove(name)
+    successor = successor or name
     deadline = time.monotonic() + seconds
     with ExitStack() as held:
         while True:
-            Netns.create(name).close()
-            if path.stat().st_ino == inode:
+            Netns.create(successor).close()
+            if (names / successor).stat().st_ino == inode:
                 return True
             if time.monotonic() > deadline:
                 return False
-            held.enter_context(Netns.open(name))  # so that the next one gets another number
-            ns.remove(name)
+            held.enter_context(Netns.open(successor))  # so that the next one gets another number
+            ns.remove(successor)
             time.sleep(0.005)
+
+
+def with_identity_again(monkeypatch: pytest.MonkeyPatch, name: str, former: tuple[int, int]) -> None:
+    """Do as if the kernel had given a namespace the identity of a former one, which it does at some time."""
+    identity = ns.identity
+    with Netns.open(name) as netns:
+        own = netns.identity
+
+    def again(fd: int) -> tuple[int, int]:
+        return former if (true := identity(fd)) == own else true
+
+    monkeypatch.setattr(ns, "identity", again)
 
 
 def as_if_reused(session: Session, plan: Plan) -> Plan:

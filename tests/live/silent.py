@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from tests.witness import poll
-from vethlib.ns import answers
-from vethlib.ns.glance import NoAnswer
+from vethlib.ns.files import answers
+from vethlib.ns.files.glance import NoAnswer
 from vethlib.ns.syscalls import MNT_DETACH, mount, umount2
 
 __all__ = ["forbidden_fuse", "nobody_waits", "silent_fuse", "waited_in_vain"]

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from tests.live.address_texts import OTHERS, TEXTS, by_hand, lasting, often, there
 from tests.live.interrupted_exchanges import interrupted_after
 from tests.live.sysctls import sysctl
-from tests.witness import seen
-from vethlib import End, InvalidValue, NetlinkError, NewAddress, Session, Veth
+from tests.witness import ip, seen
+from vethlib import End, InvalidValue, LinkExists, Neighbour, NetlinkError, NewAddress, Route, Session, Veth
+from vethlib._nl.addr import extras, parse_addr, relabelled
 from vethlib._nl.counts import counts
 from vethlib.addresses import PLAIN
 
@@ -42,7 +43,16 @@ def as_ip_gives(*texts: str, session: Session) -> list[dict[str, Any]]:
     return lasting()
 
 
-@pytest.mark.parametrize("text", [*WANTED, *LIVING])
+ZERO = [
+    "10.0.0.1/24 brd 0.0.0.0",
+    "0.0.0.1/8 brd -",
+    "10.0.0.1 peer 0.0.0.2/24 brd -",
+    "10.0.0.1/24 brd 0.0.0.0 label va:x",
+]
+"""With a broadcast address that the kernel takes for none (inet_fill_ifaddr, net/ipv4/devinet.c)."""
+
+
+@pytest.mark.parametrize("text", [*WANTED, *LIVING, *ZERO])
 def test_an_address_is_what_ip_makes_of_the_same_text(session: Session, text: str) -> None:
     session.create(Veth(End("va", addresses=[text]), End("vb")))
     created = lasting()
@@ -176,6 +186,164 @@ def test_an_address_is_as_given_on_a_link_that_is_renamed_at_the_same_time(sessi
     found = {one["local"]: one for one in seen("new")["addr_info"]}
     assert (found["10.0.0.1"]["broadcast"], found["10.1.0.1"]["address"]) == ("10.0.0.255", "10.1.0.2")
     assert found["10.0.0.2"]["label"] == "new:y"
+
+
+@pytest.mark.usefixtures("pair")
+@pytest.mark.parametrize("promote", ["0", "1"])
+@pytest.mark.parametrize(
+    ("present", "replaced", "after"),
+    [
+        (["10.0.0.2/24 brd +", "10.0.0.1/24 brd + label va:x"], "10.0.0.2/24 label va:y", ["10.0.0.1", "10.0.0.2"]),
+        (["10.0.0.2/24", "10.0.0.1/24", "10.0.0.3/24"], "10.0.0.2/24 scope link", []),  # of one scope in a subnet
+        (["10.0.0.2/24", "10.0.0.1/24", "10.0.0.3/24"], "10.0.0.2/24 label va:y", ["10.0.0.1", "10.0.0.3", "10.0.0.2"]),
+        (["10.0.0.2/24", "10.0.1.1/24", "10.0.0.1/24"], "10.0.0.2/24 brd +", ["10.0.1.1", "10.0.0.1", "10.0.0.2"]),
+        (["10.0.0.2/24", "10.0.0.1/24", "10.0.0.3/24"], "10.0.0.3/24 brd +", ["10.0.0.2", "10.0.0.1", "10.0.0.3"]),
+    ],
+)
+def test_the_secondaries_of_an_address_that_is_replaced_stay(
+    session: Session, present: list[str], replaced: str, after: list[str], promote: str
+) -> None:
+    sysctl("", "ipv4/conf/all/promote_secondaries", promote)
+    by_hand(*present)
+    before = {one["local"]: one for one in lasting()}
+    if not after:
+        with pytest.raises(NetlinkError):
+            session.set("va", add_addresses=[replaced])
+        assert lasting() == list(before.values())
+        return
+    session.set("va", add_addresses=[replaced])
+    assert [one["local"] for one in lasting()] == after
+    changed = replaced.split("/")[0]
+    for one in lasting():
+        was = before[one["local"]]
+        one.pop("secondary", None), was.pop("secondary", None)
+        assert one == was or one["local"] == changed
+
+
+@pytest.mark.usefixtures("pair")
+@pytest.mark.parametrize("how", ["addresses", "add_addresses"])
+@pytest.mark.parametrize("up", [None, True, False])
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["10.0.0.1/8 label x", "10.1.0.2/31"],
+        ["10.0.0.1/24", "10.0.1.1/24 label x", "10.0.0.2/24 label new:2"],
+        ["10.0.0.9/24 label x", "10.0.0.1/24 brd + label va", "10.0.0.2/24"],
+        ["10.1.0.1 peer 10.1.0.2/32 label x:y", "10.0.0.1/16", "2001:db8::1/64 nodad", "2001:db8::2/64 nodad"],
+    ],
+)
+def test_addresses_are_in_the_order_given_on_a_link_that_is_renamed_at_the_same_time(
+    session: Session, given: list[str], up: bool | None, how: str
+) -> None:
+    link = session.set("va", new_name="new", up=up, **{how: given})  # type: ignore[arg-type]
+    assert there("new") == [str(NewAddress(text).on(1, 0)) for text in given]
+    exact = {NewAddress(text).identity: NewAddress(text) for text in given}
+    assert all(exact[one.identity].is_met_by(one) for one in link.ifaddrs if not one.by_kernel)
+
+
+@pytest.mark.usefixtures("pair")
+@pytest.mark.parametrize("given", [["10.0.0.9/24 label x"], ["10.0.0.1/24 label va:y", "10.0.1.9/24 label x"]])
+def test_an_address_that_is_there_has_the_label_that_is_given_with_a_new_name(
+    session: Session, given: list[str]
+) -> None:
+    by_hand("10.0.0.1/24 label va:y", "10.0.0.9/24 label x", "10.0.1.9/24")
+    present = there()
+    session.set("va", new_name="new", add_addresses=given, address_order=present)
+    labels = {one["local"]: one["label"] for one in seen("new")["addr_info"] if "label" in one}
+    assert {text: labels[text.split("/")[0]] for text in given} == {text: text.split()[-1] for text in given}
+    assert there("new") == present
+
+
+@pytest.mark.needs_kernel("6.2")  # which renames a link that is up
+@pytest.mark.usefixtures("pair")
+@pytest.mark.parametrize("name", ["new", "fifteen_bytes_x"])
+@pytest.mark.parametrize("labels", [["va:x", "va:y"], ["va", "va"], ["x", "other:8"], ["va", "va:2", "va:eleven_byte"]])
+def test_the_kernel_changes_labels_along_with_the_name_as_foreseen(
+    session: Session, labels: list[str], name: str
+) -> None:
+    by_hand("2001:db8::1/64 nodad", *(f"10.0.{n}.1/24 label {label}" for n, label in enumerate(labels)))
+    four = [one for one in session.lookup("va").ifaddrs if one.interface.version == 4]
+    foreseen = [extras(parse_addr(relabelled(one.message, name, n))).label for n, one in enumerate(four, 1)]
+    ip("link", "set", "dev", "va", "name", name)
+    found = [one["label"] for one in seen(name)["addr_info"] if one["family"] == "inet"]
+    assert [label.decode() for label in foreseen] == found
+
+
+DEPRECATED = ["10.0.0.5/24 preferred_lft 0", "10.0.0.6/24 brd + label va:x preferred_lft 0", "10.1.0.1/24"]
+DEPRECATED += ["10.2.0.1 peer 10.2.0.2/32 valid_lft 900 preferred_lft 0", "2001:db8::1/64 nodad preferred_lft 0"]
+
+
+@pytest.mark.usefixtures("pair")
+def test_deprecated_addresses_are_restored_as_such(session: Session) -> None:
+    by_hand(*DEPRECATED)
+    before, link = lasting(), session.lookup("va")
+    assert [one.get("deprecated", False) for one in before] == [True, False, True, True, True]
+    session.set("va", addresses=["10.1.0.1/24"])
+    session.restore_addresses("va", addresses=link.ifaddrs)
+    assert lasting() == before
+    session.set("va", addresses=["10.0.0.5/24", "10.0.0.6/24", "2001:db8::1/64"])
+    assert not any("deprecated" in one for one in lasting())
+    session.restore_addresses("va", addresses=link.ifaddrs)
+    assert lasting() == before
+
+
+@pytest.mark.usefixtures("pair")
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"addresses": ["10.7.0.1/24"]},
+        {"addresses": ["10.0.0.6/24", "10.0.0.5/24", "2001:db8::1/64"]},
+        {"add_addresses": ["10.0.0.5/24 brd +"]},
+        {"add_addresses": ["10.0.0.5/24"], "new_name": "vc"},
+        {"remove_addresses": ["10.0.0.5/24"]},
+        {"up": False},
+    ],
+)
+def test_a_refused_change_leaves_deprecated_addresses_deprecated(session: Session, asked: dict[str, Any]) -> None:
+    by_hand(*DEPRECATED)
+    before = lasting()
+    with pytest.raises(NetlinkError):
+        session.set("va", **asked, sysctls={"rp_filter": "99999999999999"})
+    assert lasting() == before
+
+
+@pytest.mark.usefixtures("pair")
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"sysctls": {"rp_filter": "99999999999999"}},
+        {"routes": [Route("10.9.0.0/16", via="203.0.113.7")]},
+        {"neighbours": [Neighbour("10.0.0.9", "02:00:00:00:00:09")], "mtu": 1400, "sysctls": {"no_such_setting": "1"}},
+        {"altnames": ["va", "uplink"], "up": False, "sysctls": {"no_such_setting": "1"}},
+        {"altnames": ["va", "vb"]},
+    ],
+)
+@pytest.mark.parametrize(
+    "present",
+    [
+        ["10.0.0.5/24 label x", "10.0.1.5/24"],
+        ["10.0.0.1/24", "10.0.0.2/24", "10.0.0.3/24 brd + label va:3", "10.1.0.1/16 label va"],
+        ["10.1.0.1 peer 10.1.0.2/32 label va:y", "2001:db8::1/64 nodad", "10.0.0.5/24 label y preferred_lft 0"],
+    ],
+)
+def test_a_refused_change_of_the_name_leaves_all_labels(
+    session: Session, present: list[str], asked: dict[str, Any]
+) -> None:
+    by_hand(*present)
+    ip("route", "add", "10.77.0.0/16", "dev", "va", "proto", "static")
+    before = lasting()
+    with pytest.raises((NetlinkError, LinkExists)) as caught:
+        session.set("va", new_name="vc", **asked)
+    assert lasting() == before
+    assert getattr(caught.value, "__notes__", []) == []
+    assert [route["dev"] for route in ip("route", "show", "10.77.0.0/16")] == ["va"]
+
+
+@pytest.mark.usefixtures("pair")
+def test_the_secondary_of_a_removed_address_is_still_deprecated(session: Session) -> None:
+    by_hand("10.0.0.1/24", "10.0.0.5/24 preferred_lft 0")
+    session.set("va", remove_addresses=["10.0.0.1/24"])
+    assert [(one["local"], one.get("deprecated")) for one in lasting()] == [("10.0.0.5", True)]
 
 
 @pytest.mark.usefixtures("pair")

@@ -154,6 +154,30 @@ def test_a_link_is_renamed_and_its_addresses_are_as_configured(session: Session,
     assert locals_of(there(), "label")["10.0.0.1"] == "a:x"
 
 
+LABELLED = [
+    ["10.0.0.1/8 label x", "10.1.0.2/31"],
+    ["10.0.0.1/24 label x", "10.0.0.2/24 label y", "10.0.0.3/24"],
+    ["10.0.0.1/24", "10.0.0.2/24 label x:1", "10.0.0.3/24 label a:1"],
+    ["10.0.0.1/24", "10.0.1.1/24 label e", "2001:db8::1/64 nodad", "2001:db8::2/64 nodad"],
+]
+
+
+@pytest.mark.parametrize("before", [[], ["10.0.0.3/24", "10.0.0.1/24"], "wanted"])
+@pytest.mark.parametrize("wanted", LABELLED)
+def test_labels_and_order_are_as_configured_on_a_link_that_is_renamed(
+    session: Session, blue: str, before: Any, wanted: list[str]
+) -> None:
+    def named(name: str, addresses: list[str]) -> list[Interface]:
+        a = interface("a", "b", "blue", host_if_name=name, ip_addresses=addresses)
+        return [a, interface("b", "a", "blue")]
+
+    applied(session, *named("e", wanted if before == "wanted" else before))
+    applied(session, *named("a", wanted))
+    labels = locals_of(there(), "label")
+    assert {text.split("/")[0]: text.split()[-1] for text in wanted if "label" in text}.items() <= labels.items()
+    assert [one["local"] for one in there()] == [text.split("/")[0] for text in wanted]
+
+
 def test_an_agent_is_calm_with_them_and_takes_them_when_they_are_not_configured(session: Session, blue: str) -> None:
     with Configurator(session) as configurator:
         put(configurator, *ends(*CONFIGURED))
@@ -178,6 +202,15 @@ def test_addresses_that_take_the_place_of_another_in_their_subnet_are_in_order(s
     applied(session, *ends("10.0.0.2/24 label a:y"))
     applied(session, *ends("10.0.0.1/24 brd + label a:x", "10.1.0.1 peer 10.1.0.2/32"))
     assert [one["local"] for one in there()] == ["10.0.0.1", "10.1.0.1"]
+
+
+def test_a_configured_address_that_was_secondary_to_one_with_other_attributes_stays(
+    session: Session, blue: str
+) -> None:
+    applied(session, *ends())
+    session.set("a", "blue", addresses=["10.0.0.2/24 brd +", "10.0.0.1/24 brd + label a:x"])
+    applied(session, *ends("10.0.0.1/24 brd + label a:x", "10.0.0.2/24 label a:y"))
+    assert [one["local"] for one in there()] == ["10.0.0.1", "10.0.0.2"]
 
 
 def test_a_deleted_pair_is_brought_back_with_them(session: Session, blue: str) -> None:

@@ -33,8 +33,9 @@ from vethlib import Session, ns
 from vethlib.agent.process.instance import running
 from vethlib.agent.reconcile.configurator import Configurator
 from vethlib.agent.run.service import Service
-from vethlib.agent.stores.agentfile import AgentFile, read_report
-from vethlib.agent.stores.directory import DirectoryStore
+from vethlib.agent.stores.agentfile import AgentFile
+from vethlib.agent.stores.agentreport import read_report
+from vethlib.agent.stores.files.directory import DirectoryStore
 
 ROOT = Path(__file__).parents[2]
 LABEL = "resources"

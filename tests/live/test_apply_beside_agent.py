@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import Vethctl, runner
+from tests.commands import Vethctl, unasked_runner
 from tests.live.applying import value
 from tests.live.children import staying
 from tests.live.other_user import become_other
@@ -29,8 +29,7 @@ PAIR = json.dumps([value("a", "b"), value("b", "a")])
 @pytest.fixture
 def vethctl(home: ns.Netns, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Vethctl:
     monkeypatch.setenv("VETHLIB_LABEL", LABEL)
-    monkeypatch.setattr("vethlib.cli.applying.question._open_terminal", lambda: None)
-    return runner(capsys, monkeypatch)
+    return unasked_runner(capsys, monkeypatch)
 
 
 @pytest.fixture

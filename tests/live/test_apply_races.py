@@ -10,10 +10,12 @@ import pytest
 
 from tests.capabilities import dropped
 from tests.live.applying import applied, example, indexes, interface, planned
+from tests.live.reused_identity import replaced, with_inode_again, without_cookies
 from tests.reasons import in_codes
 from tests.witness import ip, names, open_fds, seen
 from vethlib import LinkExists, NetlinkError, Netns, NetnsNotFound, NotPermitted, Session, ns
 from vethlib.agent import AddNetns, State
+from vethlib.agent.host.executed import Execution
 from vethlib.agent.host.execution import execute
 from vethlib.agent.host.observation import observe
 
@@ -58,21 +60,85 @@ def test_a_namespace_that_somebody_else_added_meanwhile_is_used_and_never_taken_
     assert ns.names() == ["ns1"]
 
 
-def test_an_added_namespace_in_which_somebody_put_a_link_is_not_taken_back(
-    session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
+Spawn = Callable[[str], int]
+
+
+def put_a_veth(spawn: Spawn) -> None:
+    ip("link", "add", "name", "guest", "type", "veth", "peer", "name", "guest2", netns="ns1")
+
+
+def put_a_bridge(spawn: Spawn) -> None:
+    ip("link", "add", "name", "guest", "type", "bridge", netns="ns1")
+
+
+def use_a_tunnel(spawn: Spawn) -> None:
+    ip("link", "add", "name", "tunl0", "up", "type", "bridge", netns="ns1")
+
+
+def start_a_process(spawn: Spawn) -> None:
+    spawn("ns1")
+
+
+def replace_it(spawn: Spawn) -> None:
+    replaced("ns1")
+
+
+def replace_it_under_its_inode(spawn: Spawn) -> None:
+    with_inode_again("ns1")  # if another program has got that number, it is one more replacement with another number
+
+
+def refused_beside(session: Session, monkeypatch: pytest.MonkeyPatch, do: Callable[[], object]) -> Execution:
+    """Add a namespace for a pair that is refused; others `do` something in the meantime."""
     made = planned(session, interface("a", "b", "ns1"), interface("b", "a"))
     ip("link", "add", "name", "b", "type", "veth", "peer", "name", "theirs")
     create_many = Session.create_many
 
     def meanwhile(self: Session, *args: Any, **kwargs: Any) -> Any:
-        ip("link", "add", "name", "guest", "type", "veth", "peer", "name", "guest2", netns="ns1")
+        do()
         return create_many(self, *args, **kwargs)
 
     monkeypatch.setattr(Session, "create_many", meanwhile)
     execution = execute(session, made)
+    assert len(execution.errors) == 1
+    return execution
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        put_a_veth,
+        put_a_bridge,
+        use_a_tunnel,
+        start_a_process,
+        replace_it,
+        pytest.param(replace_it_under_its_inode, marks=pytest.mark.needs_kernel("5.14")),
+    ],
+)
+def test_an_added_namespace_that_somebody_uses_by_then_is_not_taken_back(
+    session: Session, monkeypatch: pytest.MonkeyPatch, spawn: Spawn, use: Callable[[Spawn], None]
+) -> None:
+    execution = refused_beside(session, monkeypatch, lambda: use(spawn))
+    assert ns.names() == ["ns1"]
     assert execution.done == [AddNetns("ns1")]
-    assert names("ns1") == {"guest", "guest2"}
+
+
+def test_an_added_namespace_with_the_tunnels_that_the_kernel_creates_everywhere_is_taken_back(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def begin() -> None:
+        for name in ("tunl0", "sit0"):
+            ip("link", "add", "name", name, "type", "bridge", netns="ns1")
+
+    execution = refused_beside(session, monkeypatch, begin)
+    assert (ns.names(), execution.done) == ([], [])
+
+
+def test_an_added_namespace_is_taken_back_where_the_kernel_has_no_cookies(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_cookies(monkeypatch)
+    refused_beside(session, monkeypatch, lambda: None)
+    assert ns.names() == []
 
 
 def test_an_added_namespace_that_somebody_removed_meanwhile_is_no_trouble(

@@ -206,7 +206,7 @@ SCENARIOS = {
             "- namespace ns1\n"
             "- namespace ns2\n"
             "undone: not confirmed in time; deleted 1 pair, removed 2 namespaces",
-            "tried for 0.05 s: y keeps it here, `vethctl confirm` from elsewhere",
+            "applied on trial for 0.05 s: to keep the changes, press y here, or run `vethctl confirm` elsewhere",
         ),
     ],
     "no agent runs": [

@@ -30,11 +30,11 @@ from tests.live.configuring import (
 )
 from tests.live.configuring import requests as changing_requests
 from tests.witness import addresses, ip, names, nothing_changes, poll, seen, settled
-from vethlib import Session, ns
+from vethlib import IfIndexCache, Session, ns
 from vethlib._nl.const import RTM_DELLINK
 from vethlib.agent import State
 from vethlib.agent.reconcile.configurator import Configurator
-from vethlib.follow import MemoryResolver
+from vethlib.follow import Follower, MemoryResolver
 from vethlib.ns import Netns
 
 MAC = "d2:74:8c:12:67:d2"
@@ -531,3 +531,47 @@ def test_an_embedder_waits_by_the_descriptor_alone(configurator: Configurator) -
     assert select.select([configurator.fileno()], [], [], 20)[0]
     settle(configurator)
     assert names() == {"a", "b"}
+
+
+@pytest.fixture
+def readings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The sources of events that a configurator has asked, in order."""
+    asked: list[str] = []
+    for source, method in ((Follower, "changed"), (IfIndexCache, "changes")):
+        ask = getattr(source, method)
+
+        def counted(self: Any, ask: Callable[[Any], Any] = ask, name: str = source.__name__) -> Any:
+            asked.append(name)
+            return ask(self)
+
+        monkeypatch.setattr(source, method, counted)
+    return asked
+
+
+def test_a_change_of_the_configuration_alone_asks_no_source_of_events(
+    configurator: Configurator, blue: str, readings: list[str]
+) -> None:
+    without_ipv6("", blue)
+    put(configurator, *pair("a", "b", blue))
+    calm(configurator)
+    readings.clear()
+    put(configurator, *pair("c", "d", blue))
+    configurator.poll()
+    assert readings == []
+    assert configured(configurator, "c", "d")()
+
+
+def test_a_change_of_the_configuration_does_not_put_off_an_event(
+    configurator: Configurator, blue: str, readings: list[str]
+) -> None:
+    without_ipv6("", blue)
+    put(configurator, *pair("a", "b", blue))
+    calm(configurator)
+    readings.clear()
+    put(configurator, *pair("c", "d", blue))
+    ip("link", "set", "dev", "a", "mtu", "1300", netns=blue)
+    configurator.poll()
+    assert readings[:2] == ["Follower", "IfIndexCache"]
+    settle(configurator)
+    assert configured(configurator, *"abcd")()
+    assert seen("a", blue)["mtu"] == 1500

@@ -20,10 +20,10 @@ from vethlib.agent import Interface
 from vethlib.agent.host import execution
 from vethlib.agent.planning.desired import Desired
 from vethlib.agent.planning.observed import Observed
-from vethlib.agent.reconcile import choice
 from vethlib.agent.reconcile import configurator as configurator_module
 from vethlib.agent.reconcile.configurator import Configurator
 from vethlib.agent.reconcile.observer import HostObserver
+from vethlib.agent.reconcile.passes import choice
 from vethlib.agent.reconcile.watches import Watches
 from vethlib.ifindex import dumps, watching
 from vethlib.ifindex.dumps import FirstLook

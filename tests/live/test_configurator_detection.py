@@ -230,6 +230,97 @@ def test_a_duplicate_of_a_foreign_address_heals_when_that_is_gone(
     assert history("a").count(State.RETRYING) == 1
 
 
+def _duplicate_at_the_other_end(configurator: Configurator, at: str = ONE) -> None:
+    """Have ONE at a, and the foreign address `at` at b."""
+    put(configurator, interface("a", "b", ip_addresses=[TWO]), interface("b", "a", "blue"))
+    until(configurator, configured(configurator, "a", "b"), PATIENCE)
+    ip("addr", "add", at, "dev", "b", "nodad", netns="blue")
+    put(configurator, interface("a", "b", ip_addresses=[ONE, TWO]))
+    until(configurator, lambda: state_of(configurator, "a") == f"RETRYING: duplicate-address({ONE})", PATIENCE)
+
+
+def _no_attempt_for_an_hour(configurator: Configurator, name: str) -> None:
+    configurator._backoff.put_off([name], time.monotonic() + 3600)
+
+
+@pytest.mark.usefixtures("_quick")
+@pytest.mark.parametrize("at", [ONE, "2001:db8::1/128"])
+def test_a_duplicate_address_is_tried_again_as_soon_as_the_other_end_has_lost_it(
+    configurator: Configurator, at: str
+) -> None:
+    _duplicate_at_the_other_end(configurator, at)
+    settle(configurator)
+    _no_attempt_for_an_hour(configurator, "a")
+    ip("addr", "del", at, "dev", "b", netns="blue")
+    until(configurator, configured(configurator, "a"), PATIENCE)
+    assert can_bind(ONE)
+
+
+@pytest.mark.usefixtures("_quick")
+def test_ipv6_that_is_off_for_a_duplicate_mac_is_tried_again_as_soon_as_the_other_end_has_lost_the_address_of_its_mac(
+    configurator: Configurator,
+) -> None:
+    sysctl("", "ipv6/conf/default/accept_dad", "2")
+    for where in ("all", "default"):
+        sysctl("blue", f"ipv6/conf/{where}/accept_dad", "0")
+    mac = "02:00:00:00:00:01"
+    put(configurator, interface("a", "b", ip_addresses=[ONE], phys_address=mac))
+    put(configurator, interface("b", "a", "blue", phys_address=mac))
+    until(configurator, lambda: state_of(configurator, "a") == f"RETRYING: duplicate-mac({ONE})", PATIENCE)
+    settle(configurator)
+    _no_attempt_for_an_hour(configurator, "a")
+    ip("addr", "del", "fe80::ff:fe00:1/64", "dev", "b", netns="blue")
+    until(configurator, configured(configurator, "a"), PATIENCE)
+    assert can_bind(ONE)
+
+
+FLAPS = 60
+
+
+@pytest.mark.usefixtures("_quick")
+@pytest.mark.parametrize("address", ["10.9.9.9/24", "2001:db8::9/64", "fe80::9/64"])
+def test_another_address_that_flaps_at_the_other_end_is_no_failure_of_a_duplicate_address(
+    configurator: Configurator, address: str
+) -> None:
+    _duplicate_at_the_other_end(configurator)
+    settle(configurator)
+    _no_attempt_for_an_hour(configurator, "a")
+    changes: list[StatusChange] = []
+    configurator.subscribe(changes.append)
+    failed = configurator._backoff._attempts["a"].failed
+    passes = _passes(configurator)
+    for _ in range(FLAPS):
+        nodad = ["nodad"] if ":" in address else []
+        ip("addr", "add", address, "dev", "b", *nodad, netns="blue")
+        ip("addr", "del", address, "dev", "b", netns="blue")
+        configurator.poll(0)
+    assert configurator._backoff._attempts["a"].failed == failed
+    assert len([one for one in changes if one.name == "a"]) < FLAPS / 4
+    assert _passes(configurator) - passes < FLAPS / 2
+
+
+@pytest.mark.usefixtures("_quick")
+def test_a_duplicate_address_that_flaps_at_the_other_end_is_tried_again_less_and_less_often(
+    configurator: Configurator,
+) -> None:
+    _duplicate_at_the_other_end(configurator)
+    settle(configurator)
+    passes, begun = _passes(configurator), time.monotonic()
+    for _ in range(FLAPS):
+        ip("addr", "del", ONE, "dev", "b", netns="blue")
+        configurator.poll(0)
+        ip("addr", "add", ONE, "dev", "b", "nodad", netns="blue")
+        configurator.poll(0)
+    # Where it flaps slowly, because `ip` takes a second to start, there may be two passes a second.
+    assert _passes(configurator) - passes < max(FLAPS / 2, 2 * (time.monotonic() - begun))
+    ip("addr", "del", ONE, "dev", "b", netns="blue")
+    until(configurator, configured(configurator, "a"), PATIENCE)
+
+
+def _passes(configurator: Configurator) -> int:
+    return sum(configurator.counters.durations["bout"].counts)
+
+
 @pytest.mark.usefixtures("_quick")
 def test_ipv6_that_the_kernel_has_switched_off_for_a_duplicate_mac_is_retried_and_heals(
     configurator: Configurator, history: Callable[[str], list[State]]

@@ -6,7 +6,7 @@ import errno
 import gc
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -29,10 +29,11 @@ from tests.live.descriptors import descriptors_left
 from tests.live.refusals import refused, tiny_buffers
 from tests.reasons import in_codes
 from tests.witness import ip, names, open_fds, seen
-from vethlib import NetlinkError, Session, VethError
+from vethlib import NetlinkError, NotPermitted, Session, VethError
 from vethlib._nl.const import RTM_DELLINK, RTM_GETLINK, RTM_NEWADDR, RTM_NEWLINK, RTM_SETLINK
 from vethlib.agent import State
 from vethlib.agent.reconcile.configurator import Configurator
+from vethlib.follow import Follower
 
 # --- the kernel refuses
 
@@ -67,8 +68,8 @@ def test_a_create_that_is_refused_is_tried_again_until_it_is_not(
 
 
 def test_each_attempt_waits_twice_as_long(configurator: Configurator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vethlib.agent.reconcile.backoff.JITTER", 0.0)
-    monkeypatch.setattr("vethlib.agent.reconcile.backoff.FIRST_DELAY", 0.5)
+    monkeypatch.setattr("vethlib.agent.attempts.JITTER", 0.0)
+    monkeypatch.setattr("vethlib.agent.attempts.FIRST_DELAY", 0.5)
     with refused(monkeypatch, errno.ENOMEM, RTM_NEWLINK):
         put(configurator, *pair("a", "b"))
         settle(configurator)
@@ -82,7 +83,7 @@ def test_each_attempt_waits_twice_as_long(configurator: Configurator, monkeypatc
 
 
 def test_a_put_tries_again_at_once(configurator: Configurator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vethlib.agent.reconcile.backoff.FIRST_DELAY", 30.0)
+    monkeypatch.setattr("vethlib.agent.attempts.FIRST_DELAY", 30.0)
     with refused(monkeypatch, errno.ENOMEM, RTM_NEWLINK):
         put(configurator, *pair("a", "b"))
         settle(configurator)
@@ -188,7 +189,7 @@ def test_looking_that_is_refused_is_said_and_tried_again(
 def test_a_put_looks_again_at_once_though_looking_was_refused(
     configurator: Configurator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vethlib.agent.reconcile.backoff.FIRST_DELAY", 30.0)
+    monkeypatch.setattr("vethlib.agent.attempts.FIRST_DELAY", 30.0)
     with refused(monkeypatch, errno.ENOMEM, RTM_GETLINK):
         put(configurator, *pair("a", "b"))
         settle(configurator)
@@ -291,6 +292,43 @@ def test_a_process_that_cannot_be_followed_for_want_of_descriptors_is_followed_l
     until(configurator, is_state(configurator, State.PENDING, "a", "b"))
     assert state_of(configurator, "a") == f"PENDING: process-gone(pid:{pid})"
     assert names("blue") == names() == set()
+
+
+@pytest.mark.parametrize(
+    "error", [NotPermitted("hidden", errno=errno.EPERM), NetlinkError("no watch", errno=errno.ENOSPC)], ids=repr
+)
+def test_a_process_that_can_never_be_followed_keeps_no_other_from_being_followed(
+    configurator: Configurator,
+    spawn: Callable[[str], int],
+    blue: str,
+    red: str,
+    monkeypatch: pytest.MonkeyPatch,
+    error: NetlinkError,
+) -> None:
+    never, later = spawn("blue"), spawn("red")
+    refused = {f"pid:{never}", f"pid:{later}"}
+    follow = Follower.follow
+
+    def refusing(follower: Follower, refs: Iterable[str]) -> None:
+        refs = list(refs)
+        if not refused.isdisjoint(refs):
+            raise error
+        follow(follower, refs)
+
+    monkeypatch.setattr(Follower, "follow", refusing)
+    put(configurator, placed("a", "b", by_pid(never)), interface("b", "a"))
+    put(configurator, placed("c", "d", by_pid(later)), interface("d", "c"))
+    settle(configurator)
+    assert [configurator.status(name)[0].warning_code for name in "abcd"] == ["events-missed", "", "events-missed", ""]
+    refused.remove(f"pid:{later}")
+    until(configurator, lambda: not configurator.status("c")[0].warning)
+    os.kill(later, 9)
+    until(configurator, is_state(configurator, State.PENDING, "c", "d"))
+    assert configurator.status("a")[0].warning_code == "events-missed"
+    for name in "abcd":
+        configurator.delete(name)
+    until(configurator, lambda: configurator.due() is None)  # nothing is left to be followed
+    assert names("blue") == names("red") == names() == set()
 
 
 def test_events_that_overflow_lead_to_a_full_look(session: Session, blue: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,13 +30,15 @@ from vethlib.agent.reconcile.events import Events
 from vethlib.agent.reconcile.linkchanges import Interpreter
 
 OWN = tuple(
-    str((Path(module.__file__).parent / f"{name}.py").resolve())
+    str((Path(module.__file__).parent / f"{name}.py").resolve(strict=True))
     for name in (
         "configurator",
         "occasions",
         "events",
-        "reconcilepass",
-        "choice",
+        "passes/runner",
+        "passes/plannedcreation",
+        "passes/reconcilepass",
+        "passes/choice",
         "reporter",
         "observer",
         "watches",

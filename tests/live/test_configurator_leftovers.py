@@ -1,64 +1,58 @@
-"""A file that a creator of a namespace left behind who was killed before the namespace was there."""
+"""What an agent finds of earlier ones when it starts: what it deletes of that is reported."""
 
 from __future__ import annotations
 
-import os
-import stat
-import time
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-from tests.live.configuring import NETNS_DIR, is_state, pair, put, settle, state_of, until
-from tests.reasons import in_codes
-from tests.witness import names
+from tests.live.applying import LABEL
+from tests.live.configuring import pair, settle
+from tests.witness import ip, names
 from vethlib import Session
-from vethlib.agent import Configurator, State
+from vethlib.agent import Interface, group_of
+from vethlib.agent.reconcile.configurator import Configurator
 
 
-@pytest.fixture
-def configurator(session: Session) -> Iterator[Configurator]:
-    with Configurator(session, label="leftovers") as configurator:
-        yield configurator
+def entries(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
+    """The fields of everything in the log."""
+    return [record.__dict__["vethlib"] for record in caplog.records]
 
 
-def leftover(name: str, *, age: float, text: str = "", mode: int = 0) -> Path:
-    NETNS_DIR.mkdir(exist_ok=True)
-    path = NETNS_DIR / name
-    os.mknod(path, stat.S_IFREG | mode)
-    if text:
-        path.write_text(text)
-    os.utime(path, (time.time() - age,) * 2)
-    return path
+@pytest.mark.parametrize(("at", "bt"), [("", ""), ("ns1", ""), ("ns1", "ns2")])
+@pytest.mark.parametrize("kept", [[], pair("x", "y")], ids=["none", "others"])
+def test_pairs_that_are_not_configured_any_more_and_deleted_at_a_start_are_in_the_log_and_the_history(
+    session: Session, caplog: pytest.LogCaptureFixture, at: str, bt: str, kept: list[Interface]
+) -> None:
+    with Configurator(session) as before:
+        before.resync([*pair("a", "b", at, bt), *pair("x", "y")])
+        settle(before)
+    caplog.clear()
+    with caplog.at_level("INFO", "vethlib.agent"), Configurator(session) as configurator:
+        configurator.resync(kept)
+        settle(configurator)
+        histories = {name: configurator.history(name) for name in "abxy"}
+    assert "a" not in names(at)
+    for name in "ab" if kept else "abxy":
+        (change,) = histories[name]
+        assert (change.state, bool(change.done)) == ("removed", True)
+        (entry,) = [entry for entry in entries(caplog) if entry["interface"] == name]
+        assert (entry["state"], entry["done"]) == ("removed", change.done)
 
 
-def test_it_is_replaced_by_the_namespace(configurator: Configurator) -> None:
-    leftover("ns1", age=60)
-    put(configurator, *pair("a", "b", "ns1"))
-    settle(configurator)
-    assert state_of(configurator, "a") == "CONFIGURED"
-    assert names("ns1") == {"a"}
-
-
-def test_one_that_may_be_becoming_a_namespace_is_given_its_time(configurator: Configurator) -> None:
-    path = leftover("ns1", age=0)
-    before = path.stat().st_ino
-    put(configurator, *pair("a", "b", "ns1"))
-    settle(configurator)
-    assert state_of(configurator, "a") == "RETRYING: not-a-netns(netns:ns1)"
-    assert path.stat().st_ino == before
-    until(configurator, is_state(configurator, State.CONFIGURED, "a"))
-
-
-# What is in it is known only to who would replace it; another mode shows at once that it is none of ours.
-@pytest.mark.parametrize(("text", "mode", "state"), [("a text", 0, State.RETRYING), ("", 0o644, State.PENDING)])
-def test_a_file_that_is_none_is_left_alone(configurator: Configurator, text: str, mode: int, state: State) -> None:
-    path = leftover("ns1", age=60, text=text, mode=mode)
-    put(configurator, *pair("a", "b", "ns1"))
-    settle(configurator)
-    (status,) = configurator.status("a")
-    assert in_codes(status) == f"{state}: not-a-netns(netns:ns1)"
-    assert path.read_text() == text
-    path.unlink()
-    until(configurator, is_state(configurator, State.CONFIGURED, "a"))
+@pytest.mark.parametrize("peer_netns", ["", "ns1"])
+def test_a_pair_without_aliases_that_is_deleted_at_a_start_is_in_the_log(
+    session: Session, caplog: pytest.LogCaptureFixture, make_netns: Callable[..., None], peer_netns: str
+) -> None:
+    make_netns("ns1")
+    group = str(group_of(LABEL))
+    ip(*f"link add name a group {group} type veth peer name b group {group}".split())
+    if peer_netns:
+        ip("link", "set", "dev", "b", "netns", peer_netns, "group", group)
+    with caplog.at_level("INFO", "vethlib.agent"), Configurator(session) as configurator:
+        configurator.resync([])
+        settle(configurator)
+    assert names() == set()
+    (entry,) = entries(caplog)
+    assert entry["done"].startswith("deleted ")

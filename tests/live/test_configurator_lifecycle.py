@@ -31,7 +31,7 @@ from tests.live.refusals import refused
 from tests.refusing import raises
 from tests.slack import slack
 from tests.witness import ip, names, nothing_changes, open_fds, poll, seen
-from vethlib import InvalidValue, Session, SessionClosed
+from vethlib import InvalidValue, Link, Session, SessionClosed
 from vethlib._nl.const import RTM_NEWLINK
 from vethlib.agent import State
 from vethlib.agent.reconcile.configurator import Configurator
@@ -185,6 +185,65 @@ def test_bad_arguments_are_refused_and_leak_nothing(session: Session, bad: dict[
             Configurator(session, **bad)
         gc.collect()
     assert open_fds() == fds
+
+
+PROBLEM = InvalidValue("mtu", 1, "too small")
+
+
+@pytest.mark.parametrize(
+    ("call", "field"),
+    [
+        (lambda c: c.refuse("q", "abc"), "problems"),
+        (lambda c: c.refuse("q", ["text"]), "problems"),
+        (lambda c: c.refuse("q", [PROBLEM, None]), "problems"),
+        (lambda c: c.refuse("q", PROBLEM), "problems"),
+        (lambda c: c.refuse("q", None), "problems"),
+        (lambda c: c.refuse(5, [PROBLEM]), "name"),
+        (lambda c: c.refuse(None, [PROBLEM]), "name"),
+        (lambda c: c.resync([], refused={"q": "abc"}), "refused"),
+        (lambda c: c.resync([], refused={"p": [PROBLEM], "q": ["text"]}), "refused"),
+        (lambda c: c.resync([], refused={"q": None}), "refused"),
+        (lambda c: c.resync([], refused={5: [PROBLEM]}), "refused"),
+        (lambda c: c.resync([], refused="abc"), "refused"),
+        (lambda c: c.resync([], refused=["q"]), "refused"),
+        (lambda c: c.resync("abc"), "interfaces"),
+        (lambda c: c.resync(5), "interfaces"),
+        (lambda c: c.put("abc"), "interface"),
+        (lambda c: c.attach(_Dependant(5, "")), "host_if_name"),
+        (lambda c: c.attach(_Dependant(None, "")), "host_if_name"),
+        (lambda c: c.attach(_Dependant(["veth1"], "")), "host_if_name"),
+        (lambda c: c.attach(_Dependant("", "")), "host_if_name"),
+        (lambda c: c.attach(_Dependant("veth1", 5)), "netns"),
+        (lambda c: c.attach(_Dependant("veth1", None)), "netns"),
+        (lambda c: c.attach(_Dependant("veth1", ["blue"])), "netns"),
+        (lambda c: c.attach(_Dependant("veth1", "no:kind")), "netns"),
+    ],
+)
+def test_what_it_cannot_work_with_is_refused_and_changes_nothing(
+    configurator: Configurator, call: Callable[[Any], object], field: str
+) -> None:
+    put(configurator, *pair("veth1", "veth2"))
+    until(configurator, configured(configurator, "veth1", "veth2"))
+    settle(configurator)
+    with raises(InvalidValue, field=field):
+        call(configurator)
+    configurator.resync()
+    settle(configurator)
+    assert configured(configurator, "veth1", "veth2")()
+    assert [status.name for status in configurator.status()] == ["veth1", "veth2"]
+
+
+class _Dependant:
+    """A dependant whose link has no name, or is nowhere."""
+
+    def __init__(self, host_if_name: Any, netns: Any) -> None:
+        self.host_if_name, self.netns = host_if_name, netns
+
+    def attached(self, link: Link) -> None:
+        """Attach."""
+
+    def detached(self, link: Link) -> None:
+        """Detach."""
 
 
 def test_an_error_of_the_session_ends_neither_wait_nor_state(session: Session) -> None:

@@ -16,10 +16,12 @@ import pytest
 
 from tests.live.meddling import Meddlers, World
 from vethlib import IfIndexCache, Session
+from vethlib.agent import attempts
 from vethlib.agent.host.recordfile import RecordFile
-from vethlib.agent.reconcile import backoff, choice, reconcilepass, watches
+from vethlib.agent.reconcile import backoff, watches
 from vethlib.agent.reconcile.configurator import Configurator
 from vethlib.agent.reconcile.observer import HostObserver
+from vethlib.agent.reconcile.passes import choice, reconcilepass
 from vethlib.agent.reconcile.watches import Watches
 from vethlib.follow import Follower
 from vethlib.ifindex import noise, watching
@@ -39,7 +41,7 @@ MOMENTS = [
     *((Watching, name) for name in ("_begin", "_publish")),
     *((HostObserver, name) for name in ("look", "look_everywhere", "look_at_created", "learn")),
     *((Follower, name) for name in ("changed", "moved", "follow")),
-    *((watching, name) for name in ("links_in", "everything_in")),
+    *((watching, name) for name in ("links_in", "first_links_in", "everything_in")),
     (reconcilepass, "execute"),
     (RecordFile, "write"),
 ]
@@ -50,7 +52,7 @@ def test_whatever_others_do_between_two_steps_everything_is_right_in_the_end(
     session: Session, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(backoff, "FREE_REPAIRS", 1 << 30)  # nothing here is a fight
-    monkeypatch.setattr(backoff, "LONGEST_DELAY", 0.5)
+    monkeypatch.setattr(attempts, "LONGEST_DELAY", 0.5)
     monkeypatch.setattr(watches, "REST", 0.3)
     if how == "one by one":
         monkeypatch.setattr(choice, "AT_ONCE", 0.25)

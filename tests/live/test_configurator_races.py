@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import pytest
@@ -11,12 +11,16 @@ import pytest
 from tests.live.applying import interface
 from tests.live.configuring import by_file, configured, foreign, pair, placed, put, quickly, settle, until
 from tests.live.descriptors import descriptors_left
-from tests.live.reused_identity import with_inode_again
+from tests.live.reused_identity import foreign_link, with_inode_again
 from tests.live.tap import Tap
 from tests.witness import ip, names, seen
 from vethlib import IfIndexCache, NetlinkError, Session, ns
-from vethlib.agent.reconcile import reconcilepass, watches
+from vethlib.agent.planning.desired import Desired
+from vethlib.agent.planning.observed import Observed
+from vethlib.agent.reconcile import watches
 from vethlib.agent.reconcile.configurator import Configurator
+from vethlib.agent.reconcile.observer import HostObserver
+from vethlib.agent.reconcile.passes import reconcilepass
 from vethlib.agent.reconcile.watches import Watches
 from vethlib.ifindex import noise
 from vethlib.links import NetnsRef
@@ -125,6 +129,43 @@ def has_been(tap: Tap, *kinds: str) -> bool:
     return tap.kinds == list(kinds)
 
 
+@pytest.mark.needs_kernel("5.14")  # before, nothing tells the two namespaces apart
+def test_events_of_a_link_in_a_namespace_with_the_number_of_an_ended_one_are_no_reason_to_look_at_what_was_there(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: set[str] = set()
+    look = HostObserver.look
+
+    def noting(self: HostObserver, desired: Desired, names: Iterable[str]) -> Observed:
+        looked.update(names := set(names))
+        return look(self, desired, names)
+
+    monkeypatch.setattr(HostObserver, "look", noting)
+    for _ in range(3):
+        for name in ("blue", "red"):
+            ns.Netns.create(name).close()
+        with Configurator(session, missing_netns="wait") as configurator:
+            put(configurator, *pair("a", "b", "blue", "red"), *pair("c", "d", "green"))
+            settle(configurator)
+            index = seen("a", "blue")["ifindex"]
+            reused = with_inode_again("blue", successor="green")
+            foreign_link("o1", index, "green")
+            until(configurator, configured(configurator, "c", "d"))
+            settle(configurator)
+            looked.clear()
+            ip("link", "set", "dev", "o1", "mtu", "1300", netns="green")
+            ip("link", "set", "dev", "c", "mtu", "1300", netns="green")
+            until(configurator, lambda: seen("c", "green")["mtu"] == 1500)
+            assert "a" not in looked
+            configurator.resync()
+            settle(configurator)
+            assert not [*configurator.pairs.record.of("a")]
+        for name in ns.names():
+            ns.remove(name)
+        if reused:
+            return  # otherwise another program was quicker
+
+
 # --- namespaces that were too noisy
 
 
@@ -182,6 +223,67 @@ def test_nothing_is_remembered_of_a_namespace_that_ended_while_its_events_were_i
     ns.remove("blue")
     ns.Netns.create("blue").close()
     until(configurator, lambda: not configurator._dependants.knows(place, index))
+
+
+def is_watched(configurator: Configurator, name: str, netns: str) -> None:
+    """Ask for an interface that is repaired at once, without a warning."""
+    until(configurator, lambda: configured(configurator, name)() and not configurator.status(name)[0].warning)
+    ip("link", "set", "dev", name, "mtu", "1300", netns=netns)
+    until(configurator, lambda: seen(name, netns)["mtu"] == 1500)
+
+
+@pytest.mark.needs_kernel("5.14")  # before, nothing tells the two namespaces apart
+@pytest.mark.parametrize("successor", ["blue", "green"])
+def test_the_events_of_a_namespace_with_the_number_of_a_noisy_one_are_not_ignored(
+    easily_disturbed: None, session: Session, monkeypatch: pytest.MonkeyPatch, successor: str
+) -> None:
+    monkeypatch.setattr(watches, "REST", 600.0)
+    for _ in range(3):
+        ns.Netns.create("blue").close()
+        with Configurator(session, missing_netns="wait") as configurator:
+            put(configurator, *pair("a", "b", "blue"), *pair("c", "d", "green"))
+            settle(configurator)
+            disturb(configurator, "blue")
+            reused = with_inode_again("blue", successor=successor)
+            is_watched(configurator, "a" if successor == "blue" else "c", successor)
+        ns.remove(successor)
+        if reused:
+            return  # otherwise another program was quicker
+
+
+def test_a_namespace_that_has_the_name_of_a_noisy_one_has_no_warning(
+    easily_disturbed: None, configurator: Configurator, blue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watches, "REST", 600.0)
+    put(configurator, *pair("a", "b", "blue"))
+    settle(configurator)
+    disturb(configurator, "blue")
+    with ns.Netns.open("blue"):
+        ns.remove("blue")
+        ns.Netns.create("blue").close()
+        is_watched(configurator, "a", "blue")
+
+
+@pytest.mark.needs_kernel("5.14")  # before, nothing tells the two namespaces apart
+@pytest.mark.parametrize("rest", [0.5, 600.0])
+def test_a_dependant_on_a_link_of_a_noisy_namespace_is_detached_when_another_one_has_its_number(
+    easily_disturbed: None, session: Session, monkeypatch: pytest.MonkeyPatch, rest: float
+) -> None:
+    monkeypatch.setattr(watches, "REST", rest)
+    for _ in range(3):
+        ns.Netns.create("blue").close()
+        with Configurator(session) as configurator:
+            theirs("o1", "blue")
+            tap = Tap("o1", "blue")
+            configurator.attach(tap)
+            settle(configurator)
+            disturb(configurator, "blue")
+            reused = with_inode_again("blue")
+            theirs("o1", "blue")
+            until(configurator, partial(has_been, tap, "attached", "detached", "attached"))
+        ns.remove("blue")
+        if reused:
+            return  # otherwise another program was quicker
 
 
 def test_a_dependant_is_detached_where_events_are_ignored_once_a_look_finds_no_link(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,9 +29,9 @@ from vethlib import InvalidValue, Session
 from vethlib._nl.const import RTM_NEWADDR, RTM_NEWLINK, RTM_SETLINK
 from vethlib.agent import group_of
 from vethlib.agent.planning import recorded
-from vethlib.agent.reconcile import reconcilepass
 from vethlib.agent.reconcile.configurator import Configurator
 from vethlib.agent.reconcile.observer import HostObserver
+from vethlib.agent.reconcile.passes import reconcilepass
 from vethlib.ns import Netns
 
 PAIR = pair("a", "b", "blue", ip_addresses=["2001:db8::1/64"])[:1] + pair("a", "b", "blue", mtu=1400)[1:]
@@ -442,6 +443,19 @@ def test_after_any_work_the_next_resync_judges_everything(
     until(configurator, lambda: seen("b")["mtu"] == 1400)
     settle(configurator)
     assert looks(configurator, monkeypatch) == ["is_at_rest", "look_everywhere"]
+    at_rest(configurator, monkeypatch)
+
+
+def test_a_resync_at_rest_writes_a_record_again_that_was_removed(
+    configurator: Configurator, left: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(configurator, *PAIR, *pair("x", "y", "blue", "red"))
+    at_rest(configurator, monkeypatch)
+    path = Path(configurator.pairs.path)
+    path.unlink()
+    configurator.resync()
+    settle(configurator)
+    assert '"x"' in path.read_text()
     at_rest(configurator, monkeypatch)
 
 

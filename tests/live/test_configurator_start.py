@@ -15,10 +15,10 @@ from tests.witness import ip, names, seen
 from vethlib import Session, ns
 from vethlib.agent import Interface
 from vethlib.agent.reasons import ReasonCode
-from vethlib.agent.reconcile import choice, reconcilepass
 from vethlib.agent.reconcile import configurator as configurator_module
 from vethlib.agent.reconcile.configurator import Configurator
 from vethlib.agent.reconcile.observer import HostObserver
+from vethlib.agent.reconcile.passes import choice, reconcilepass
 
 AT_ONCE = 4
 

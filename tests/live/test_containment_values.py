@@ -20,11 +20,12 @@ from vethlib import End, Session, Veth, ns
 from vethlib.agent import Configurator, Interface, State, Verdict
 from vethlib.agent.limits import Limits
 from vethlib.agent.planning import confine
-from vethlib.agent.reconcile import choice, occasions, reconcilepass
 from vethlib.agent.reconcile import configurator as configurator_module
+from vethlib.agent.reconcile import occasions
+from vethlib.agent.reconcile.passes import choice, reconcilepass
 from vethlib.agent.reconcile.reporter import Reporter
 from vethlib.agent.run.service import Service
-from vethlib.agent.stores.directory import DirectoryStore
+from vethlib.agent.stores.files.directory import DirectoryStore
 from vethlib.errors import InvalidValue
 
 from .applying import interface, value

@@ -76,7 +76,7 @@ def test_a_page_sees_its_own_processes_only_and_its_signals_and_jobs_work(tmp_pa
         "$ sleep 78 & kill $!; wait $!  # exits 143\n"
         "$ set -m; sleep 79 & jobs; kill %1; wait %1  # exits 143\n[1]+  Running … sleep 79 &\n…\n"
         "$ kill -INT 1; kill -KILL 1; true\n"  # process 1 hears neither
-        "$ (sleep 0.01 &); sleep 0.1; grep -l '^State:.Z' /proc/[0-9]*/status  # exits 1\n"
+        "$ (sleep 0.01 &); sleep 0.1; cat /proc/[0-9]*/status 2>/dev/null | grep '^State:.Z'  # exits 1\n"
         "$ script -qec tty /dev/null\n/dev/pts/…\n"
         "$ kill -KILL $$\n"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from tests.live.applying import applied, interface
 from tests.live.end_fields import GIVEN, WANTED, fields
 from tests.live.sysctls import sysctl
 from tests.witness import names, seen, settled
-from vethlib import End, InvalidValue, LinkExists, NetlinkError, Session, Veth
+from vethlib import End, InvalidValue, LinkExists, NetlinkError, Session, Veth, ns
 
 
 @pytest.mark.parametrize("read", [True, False])
@@ -205,6 +206,11 @@ def test_settings_of_a_link_that_is_renamed_are_set_on_it(session: Session, blue
         ("sysctls", {"../../../kernel/panic": "1"}),
         ("sysctls", {"ipv5.rp_filter": "1"}),
         ("sysctls", {"disable_ipv6": "1"}),
+        ("sysctls", {"ipv6.mtu": "1400"}),
+        ("sysctls", [("mtu", 1280)]),
+        ("sysctls", {"mc_forwarding": "1"}),
+        ("sysctls", {"ipv4.mc_forwarding": "0"}),
+        ("sysctls", {"ipv6.mc_forwarding": "1"}),
         ("sysctls", {"rp_filter": "1", "ipv4.rp_filter": "0"}),
         ("sysctls", {1: "1"}),
     ],
@@ -213,6 +219,41 @@ def test_a_value_that_makes_no_sense_is_refused_with_its_field(field: str, value
     with pytest.raises(InvalidValue) as refused:
         End("va", **{field: value})
     assert refused.value.field == field
+
+
+def test_the_mtu_of_ipv6_is_read_but_not_set_because_the_kernel_keeps_none(session: Session, blue: str) -> None:
+    session.create(Veth(End("va", "blue", mtu=9000), End("vb", "blue", mtu=9000)))
+    with pytest.raises(InvalidValue) as refused:
+        session.set("va", "blue", sysctls={"rp_filter": "1", "ipv6.mtu": "1400"})
+    assert refused.value.field == "sysctls"
+    sysctl("blue", "ipv6/conf/va/mtu", "1300")
+    assert session.fields("va", "blue", sysctls=["ipv6.mtu"])["sysctls"] == (("ipv6.mtu", "1300"),)
+
+
+def test_every_setting_of_a_link_can_be_set_or_is_refused_by_its_name(session: Session, blue: str) -> None:
+    session.create(Veth(End("va", "blue", mtu=9000), End("vb", "blue", mtu=9000)))
+    with ns.entered(blue):
+        files = {family: Path(f"/proc/sys/net/{family}/conf/va").iterdir() for family in ("ipv4", "ipv6")}
+        read_only = {
+            f"{family}.{file.name}" for family in files for file in files[family] if not file.stat().st_mode & 0o222
+        }
+    assert read_only
+    for name in read_only:
+        with pytest.raises(InvalidValue) as refused:
+            session.set("va", "blue", sysctls={name: "0"})
+        assert refused.value.field == "sysctls"
+        assert session.fields("va", "blue", sysctls=[name])["sysctls"] == ((name, "0"),)
+
+
+def test_the_settings_in_which_a_link_differs_from_new_ones_are_read_without_their_names(
+    session: Session, blue: str
+) -> None:
+    pair = session.create(Veth(End("va", "blue", sysctls={"rp_filter": "2"}), End("vb", "blue")))
+    sysctl("blue", "ipv6/conf/va/hop_limit", "77")
+    sysctl("blue", "ipv6/conf/va/mtu", "1300")  # which the kernel keeps no longer than it likes
+    asked = [("netns:blue", index, {"sysctls": None}) for index in (pair.a.index, pair.b.index, 9999)]
+    given = (("ipv4.rp_filter", "2"), ("ipv6.hop_limit", "77"))
+    assert session.fields_many(asked) == [{"sysctls": given}, {"sysctls": ()}, None]
 
 
 def test_ends_with_these_fields_are_values() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import io
 import json
 import os
 import subprocess
 import sys
+import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,8 +27,8 @@ NETWORK = {"cniVersion": "1.0.0", "name": "pods", "type": "veth-bridge", "bridge
 class Runtime:
     """What runs the plugin: in this process, because to start a Python for each command takes longer than all of it."""
 
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self._capsys = capsys
+    def __init__(self, capsys: pytest.CaptureFixture[str], lock: Path) -> None:
+        self._capsys, self._lock = capsys, str(lock)
         spec = importlib.util.spec_from_file_location("cni", PLUGIN)
         assert spec is not None
         assert spec.loader is not None
@@ -33,6 +36,12 @@ class Runtime:
         with pytest.MonkeyPatch.context() as patching:
             patching.setitem(sys.modules, "cni", self._plugin)  # where its data class looks for it
             spec.loader.exec_module(self._plugin)
+        vars(self._plugin)["LOCK"] = self._lock
+
+    def wait_only(self, seconds: float) -> str:
+        """Let it wait for its lock that long; return the path of the lock."""
+        vars(self._plugin)["PATIENCE"] = seconds
+        return self._lock
 
     def __call__(
         self, command: str, netns: str, *, config: Any = NETWORK, text: str | None = None, **more: str
@@ -51,13 +60,15 @@ def environment(command: str, netns: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def cni(capsys: pytest.CaptureFixture[str], home: ns.Netns) -> Runtime:
-    return Runtime(capsys)
+def cni(capsys: pytest.CaptureFixture[str], home: ns.Netns, tmp_path: Path) -> Runtime:
+    return Runtime(capsys, tmp_path / "lock")
 
 
-def test_it_is_a_program_that_answers_on_its_output(blue: str) -> None:
+def test_it_is_a_program_that_answers_on_its_output(blue: str, tmp_path: Path) -> None:
+    plugin = tmp_path / "plugin"  # installed, with another place for its lock than that of the host
+    plugin.write_text(PLUGIN.read_text().replace("/run/veth-bridge.lock", f"{tmp_path}/lock"))
     done = subprocess.run(
-        [sys.executable, PLUGIN],
+        [sys.executable, plugin],
         input=json.dumps(NETWORK),
         env=os.environ | environment("ADD", "blue"),
         capture_output=True,
@@ -148,3 +159,31 @@ def test_a_refusal_has_the_code_of_the_specification_and_leaves_no_link(
 
 def test_it_says_which_versions_it_speaks(cni: Runtime) -> None:
     assert cni("VERSION", "none")[1] == {"cniVersion": "1.0.0", "supportedVersions": ["1.0.0", "1.1.0"]}
+
+
+def test_whoever_locks_the_plugin_itself_hinders_nobody(cni: Runtime, blue: str) -> None:
+    with PLUGIN.open() as plugin:
+        fcntl.flock(plugin, fcntl.LOCK_EX)
+        assert cni("ADD", blue)[0] == 0
+    assert Path(cni.wait_only(10)).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_lock_that_is_held_is_waited_for_but_not_for_ever(cni: Runtime, blue: str) -> None:
+    with open(cni.wait_only(0.1), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        code, answer = cni("ADD", blue)
+        assert (code, answer["code"]) == (1, 11)
+        cni.wait_only(60)
+        timer = threading.Timer(0.2, lock.close)
+        timer.start()
+        assert cni("ADD", blue)[0] == 0
+        timer.join()
+
+
+def test_a_link_that_is_planted_for_the_lock_is_not_followed(cni: Runtime, blue: str, tmp_path: Path) -> None:
+    lock = Path(cni.wait_only(1))
+    lock.unlink(missing_ok=True)
+    lock.symlink_to(tmp_path / "made")
+    assert cni("ADD", blue)[0] == 1
+    lock.unlink()
+    assert not (tmp_path / "made").exists()

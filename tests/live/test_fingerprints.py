@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+from tests.forging import new_link
 from tests.live.configuring import without_detection
 from tests.live.sysctls import without_link_local
 from tests.witness import ip, poll, seen, wait_for_carrier
 from vethlib import End, Session, Veth, ns
+from vethlib._nl.link import parse_link
 from vethlib.ns import Netns
+from vethlib.session.read.fingerprint import fingerprint_of
 
 REFS = ("", "netns:blue", "netns:red", "netns:missing")
 
@@ -98,3 +102,13 @@ def test_thousands_of_addresses_and_links_at_home_are_compared_too(scene: Sessio
     assert scene.fingerprints(REFS) == before
     ip("addr", "add", "10.9.0.1/24", "dev", "m77")
     assert scene.fingerprints(REFS) != before
+
+
+@pytest.mark.parametrize("change", [{"link": None}, {"link_netnsid": 5}])
+def test_a_link_that_a_dump_has_in_two_states_does_no_harm(change: dict[str, Any]) -> None:
+    link = parse_link(new_link(7, "a")[16:])
+    taken = fingerprint_of(bytes(8), [link, link._replace(**change)], [])
+    assert taken != fingerprint_of(bytes(8), [link], [])
+    assert fingerprint_of(bytes(8), [link, link._replace(ifindex=8)], []) == fingerprint_of(
+        bytes(8), [link._replace(ifindex=8), link], []
+    )

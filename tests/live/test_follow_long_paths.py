@@ -16,8 +16,8 @@ from vethlib import Session, ns
 from vethlib._trusted import MOST_NAMES
 from vethlib.agent.reconcile.configurator import Configurator
 from vethlib.follow import Follower, paths
-from vethlib.ns import answers
-from vethlib.ns.glance import Glance
+from vethlib.ns.files import answers
+from vethlib.ns.files.glance import Glance
 from vethlib.ns.opening import entry_at
 
 DEPTH = 400

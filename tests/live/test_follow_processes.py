@@ -17,7 +17,7 @@ import pytest
 from tests.live.descriptors import descriptors_left
 from tests.patience import Patience
 from tests.programs import attended
-from tests.witness import open_fds
+from tests.witness import open_fds, poll
 from vethlib import NetlinkError, ns
 from vethlib.follow import Follower, processes
 from vethlib.follow.processes import LOOK, PIDFD_THREAD
@@ -345,3 +345,105 @@ def test_processes_beyond_half_of_the_descriptors_are_looked_at(
     follower.unfollow(refs)
     assert follower.due() is None
     assert open_fds() == before
+
+
+def by_root(pid: int, path: Path) -> str:
+    return f"path:/proc/{pid}/root{path}"
+
+
+def by_directory(pid: int, path: Path) -> str:
+    return f"path:/proc/{pid}/cwd/{path.name}"
+
+
+def by_thread(pid: int, path: Path) -> str:
+    return f"path:/proc/{pid}/task/{pid}/root{path}"
+
+
+def by_link(pid: int, path: Path) -> str:
+    link = path.with_name("link")
+    link.symlink_to(f"/proc/{pid}/cwd/{path.name}")
+    return f"path:{link}"
+
+
+@pytest.mark.parametrize("spell", [by_root, by_directory, by_thread, by_link])
+def test_what_is_mounted_and_removed_behind_a_process_is_noticed(
+    tmp_path: Path, spell: Callable[[int, Path], str], home: ns.Netns
+) -> None:
+    """Also in a mount namespace of its own, whose mounts do not propagate."""
+    path = tmp_path / "netns"
+    private = ["unshare", "-m", "--propagation", "private", "sh", "-c"]
+    mount = 'touch "$0"; mount --bind /proc/self/ns/net "$0"'
+    script = f'echo; read _; {mount}; echo; read _; umount "$0"; rm "$0"; echo; read _'
+    pipe = subprocess.PIPE
+    command = [*private, script, str(path)]
+    with attended(subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=tmp_path)) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.readline()
+        ref = spell(process.pid, path)
+        with Follower() as follower:
+            follower.follow([ref])
+            follower.changed()
+            for _ in range(2):
+                assert follower.moved() == set()
+                process.stdin.write("\n")
+                process.stdin.flush()
+                process.stdout.readline()
+                assert poll(lambda: ref in follower.moved() | follower.changed(), timeout=20)
+                poll(lambda: not follower.moved() and not follower.changed(), timeout=0.1)
+            assert not follower.gone(ref)
+        process.kill()
+
+
+def test_a_process_beyond_the_directory_of_another_is_noticed_to_end(follower: Follower, sleeper: Sleeper) -> None:
+    one, another = sleeper(), sleeper()
+    ref = f"path:/proc/{one.pid}/../{another.pid}/ns/net"
+    follower.follow([ref])
+    assert follower.moved() | follower.changed() == set()
+    another.kill()
+    another.wait()
+    assert poll(lambda: ref in follower.moved() | follower.changed(), timeout=20)
+
+
+@pytest.mark.parametrize(
+    "spelling", ["/proc/{0}/root/proc/{1}/ns/net", "/proc/{0}/../{1}/ns/net", "/proc/{0}/cwd/link"]
+)
+def test_only_moves_of_a_process_beyond_the_directory_of_another_are_reported(
+    follower: Follower, tmp_path: Path, spelling: str
+) -> None:
+    script = ["unshare", "-n", "sh", "-c", "echo; read _; exec unshare -n sh -c 'echo; read _'"]
+    pipe = subprocess.PIPE
+    with attended(subprocess.Popen(script, stdin=pipe, stdout=pipe, text=True, cwd=tmp_path)) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.readline()
+        (tmp_path / "link").symlink_to(f"/proc/{process.pid}/ns/net")
+        ref = f"path:{spelling.format(process.pid, process.pid)}"
+        follower.follow([ref])
+        follower.changed()
+        until = time.monotonic() + 1.0
+        while time.monotonic() < until:
+            assert follower.moved() | follower.changed() == set()
+            time.sleep(0.02)
+        process.stdin.write("\n")
+        process.stdin.flush()
+        process.stdout.readline()
+        assert poll(lambda: ref in follower.moved() | follower.changed(), timeout=20)
+        process.kill()
+
+
+def test_another_file_with_the_same_descriptor_of_a_process_is_noticed(follower: Follower, blue: str) -> None:
+    script = "exec 7</proc/self/ns/net; echo; read _; exec 7<&-; exec 7</run/netns/" + blue + "; echo; read _"
+    pipe = subprocess.PIPE
+    with attended(subprocess.Popen(["bash", "-c", script], stdin=pipe, stdout=pipe, text=True)) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.readline()
+        ref = f"path:/proc/{process.pid}/fd/7"
+        follower.follow([ref])
+        assert follower.moved() | follower.changed() == set()
+        process.stdin.write("\n")
+        process.stdin.flush()
+        process.stdout.readline()
+        assert poll(lambda: ref in follower.moved() | follower.changed(), timeout=20)
+        process.kill()

@@ -301,7 +301,7 @@ def test_asking_whether_there_is_something_does_not_take_a_mount_away(
         poll.register(inner, select.POLLIN)
         assert poll.poll(0)
         assert all(one.poll(0) for one in reversed(outer))
-    assert follower.changed() == {"blue"}
+    assert heard(follower) == {"blue"}  # after a look that took long, the next one waits for its turn
     settle(follower)
     assert not select.select([inner], [], [], 0)[0]
 
@@ -533,7 +533,7 @@ def test_mounts_elsewhere_make_all_names_be_looked_at_for_a_tenth_of_the_time_on
     Path(other).touch()
     times: list[float] = []
     started = time.monotonic()
-    while (elapsed := time.monotonic() - started) < 0.5 or len(times) < 30:
+    while (elapsed := time.monotonic() - started) < max(0.5, 6 * max(times, default=0.0)) or len(times) < 30:
         mounted_over(other)
         umount2(other.encode(), MNT_DETACH)
         begun = time.thread_time()

@@ -12,7 +12,7 @@ from tests.live.older_kernel import without_echo
 from tests.witness import host_state, ip, names, seen
 from vethlib import BatchError, End, InvalidValue, LinkExists, NetnsNotFound, Session, Veth, ns
 from vethlib.session.read import reading
-from vethlib.session.write import freenames
+from vethlib.session.write.creating import freenames
 
 
 def test_the_first_free_name_is_taken(session: Session, blue: str) -> None:

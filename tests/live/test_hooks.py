@@ -190,7 +190,7 @@ def test_what_a_command_leaves_running_ends_with_it(script: Callable[[str], str]
 
 
 def test_closing_leaves_no_child_no_thread_and_no_descriptor(script: Callable[[str], str], tmp_path: Path) -> None:
-    fds, threads = open_fds(), threading.active_count()
+    fds, threads = open_fds(), set(threading.enumerate())
     hooks = Hooks([script("echo $$ >pid; sleep 60")], concurrency=1)
     for name in "abc":
         hooks.tell(change(name))
@@ -201,7 +201,8 @@ def test_closing_leaves_no_child_no_thread_and_no_descriptor(script: Callable[[s
     hooks.close()
     assert time.monotonic() - started < 20  # where the command takes 60
     assert not alive(pid)
-    assert (open_fds(), threading.active_count()) == (fds, threads)
+    assert open_fds() == fds
+    assert set(threading.enumerate()) <= threads
     (counts,) = hooks.counts()
     assert (counts.delivered, counts.dropped, counts.waiting) == (0, 3, 0)
     hooks.tell(change("d"))  # too late, and no error
@@ -234,12 +235,13 @@ def test_a_command_runs_and_leaves_nothing_where_processes_have_no_descriptors(
     with Hooks([script("sleep 0.1; touch done$VETHLIB_NAME"), script("exit 3")]) as hooks:
         hooks.tell(change("0"))
         assert hooks.drain(PATIENCE)
+        assert poll(lambda: children() <= before)
         fds = open_fds()
         for number in range(1, 10):
             hooks.tell(change(f"{number}"))
         assert hooks.drain(PATIENCE)
         assert [(counts.delivered, counts.failed) for counts in hooks.counts()] == [(10, 0), (0, 10)]
-        assert (open_fds(), children() - before) == (fds, set())
+        assert poll(lambda: (open_fds(), children() - before) == (fds, set()))
     assert len(list(tmp_path.glob("done*"))) == 10
 
 
@@ -379,7 +381,6 @@ def test_the_certificate_of_a_url_is_checked(
     assert server.got == []
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
-    _trust.cache_clear()
     with Hooks([url], delays=()) as hooks:
         hooks.tell(change("a"))
         assert hooks.drain(PATIENCE)
@@ -451,6 +452,38 @@ def test_hooks_in_the_environment_are_called_and_may_call_vethctl(
     assert seen("other")["mtu"] == 1400
     assert {"v1", "v2", "otherb"} <= names()
     assert "other " in (tmp_path / "stats").read_text()
+
+
+@pytest.mark.parametrize("directory", ["--status-dir=elsewhere", "--status-dir={}/elsewhere", ""])
+def test_a_hook_finds_the_statuses_of_its_agent(
+    script: Callable[[str], str], tmp_path: Path, store: Path, directory: str
+) -> None:
+    told = tmp_path / "told"
+    # A hook is called before the status is published.
+    status = f"{sys.executable} -m vethlib status --json >{told}.part; grep -q v1 {told}.part"
+    hook = script(f"cd {ROOT}; until {status}; do sleep 0.1; done; mv {told}.part {told}")
+    command = [sys.executable, "-m", "vethlib", "agent", "--store", f"dir:{store}", "--docker", "off", "--label", "h"]
+    command += ["--hook", hook, *filter(None, [directory.format(tmp_path)])]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    with attended(subprocess.Popen(command, cwd=tmp_path, env=environment)) as process:
+        assert poll(told.exists)
+        process.terminate()
+        assert process.wait(PATIENCE) == 0
+    assert [entry["name"] for entry in json.loads(told.read_text())] == ["v1"]
+
+
+@pytest.mark.parametrize("ignored", [True, False])
+@pytest.mark.parametrize("ends", ["exit 1", "kill -9 $$", "exit 0"])
+def test_a_hook_that_fails_is_noticed_by_an_agent_that_was_started_with_sigchld_ignored(
+    script: Callable[[str], str], store: Path, ignored: bool, ends: str
+) -> None:
+    command = agent("--once", "--hook", script(ends), store=store)
+    trap = "trap '' CHLD; " if ignored else ""
+    done = subprocess.run(
+        ["bash", "-c", f'{trap}exec "$@"', "bash", *command], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert done.returncode == 3, done.stderr
+    assert (" failed for v1: " in done.stderr) == (ends != "exit 0")
 
 
 def test_an_agent_that_is_ended_takes_its_hooks_along(

@@ -12,7 +12,7 @@ from tests.live.following import assert_right, known, told
 from tests.refusing import raises
 from tests.witness import host_state, ip, open_fds, poll, rename, seen, wait_for_carrier
 from vethlib import End, InvalidValue, LinkNotFound, Netns, NetnsNotFound, Session, SessionClosed, Veth, ns
-from vethlib.ifindex import IfIndexCache, observatories, watching
+from vethlib.ifindex import IfIndexCache, observatory, watching
 
 
 @pytest.fixture
@@ -455,7 +455,7 @@ def test_the_number_of_descriptors_does_not_grow_with_the_namespaces(
 def test_where_ids_run_out_there_is_another_observatory(
     session: Session, make_netns: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(observatories, "ROOM", 3)
+    monkeypatch.setattr(observatory, "ROOM", 3)
     monkeypatch.setattr(watching, "_SLAB", 3)
     many = [f"n{number}" for number in range(8)]
     make_netns(*many)
@@ -469,7 +469,7 @@ def test_where_ids_run_out_there_is_another_observatory(
 def test_watching_and_unwatching_for_ever_needs_no_more_and_more(
     session: Session, make_netns: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(observatories, "ROOM", 3)
+    monkeypatch.setattr(observatory, "ROOM", 3)
     many = [f"n{number}" for number in range(5)]
     make_netns(*many)
     with IfIndexCache(session) as cache:

@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from struct import pack
 
 import pytest
 
@@ -20,6 +21,7 @@ from vethlib import End, NetlinkError, Netns, Session, SessionClosed, Veth, ns
 from vethlib._nl.events import EventSocket
 from vethlib._nl.link import get_link, parse_link, set_link
 from vethlib._nl.sock import RtnlSocket
+from vethlib._nl.wire import attribute, message
 from vethlib.ifindex import IfIndexCache, LinkEvent, reader
 from vethlib.ifindex import cache as cache_module
 
@@ -459,3 +461,24 @@ def test_what_the_session_has_done_is_known_at_once_and_told_once(session: Sessi
     mtus = [event.link and event.link.mtu for event in cache.poll() if event.netns == "blue"]
     assert [mtu for number, mtu in enumerate(mtus) if mtu not in mtus[:number]] == [1400, 1300, None]
     assert_right(cache, ["blue", "red"])
+
+
+# --- events that are not the state of a link
+
+
+def test_an_event_of_wireless_extensions_is_not_taken_for_the_state_of_the_link(
+    cache: IfIndexCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has the name and IFLA_WIRELESS alone (rtnetlink_ifinfo_prep, net/wireless/wext-core.c)."""
+    before, nsid = cache.link("va", "blue"), cache._watches["blue"].nsid
+    body = pack("=BxHiII", 0, 1, before.index, 0x43, 0) + attribute(3, b"va\0") + attribute(11, bytes(12))
+    receive = EventSocket.receive
+    queued = [(nsid, message(16, 0, body), 1)]
+    change(1400)
+    with monkeypatch.context() as patch:
+        patch.setattr(EventSocket, "receive", lambda self: queued.pop() if queued else receive(self))
+        events = cache.poll()
+    assert not queued
+    assert [(event.kind, event.link and (event.link.mtu, event.link.mac)) for event in events] == [
+        ("changed", (1400, before.mac))
+    ]

@@ -8,6 +8,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -15,8 +16,8 @@ from tests.capabilities import CAP_NET_BROADCAST, CAP_SYS_ADMIN, dropped
 from tests.live.children import in_a_child
 from tests.live.refusals import failing
 from tests.refusing import raises
-from tests.witness import ip, open_fds
-from vethlib import End, NetlinkError, NotPermitted, Session, SessionClosed, Veth, VethError
+from tests.witness import ip, open_fds, poll
+from vethlib import End, InvalidValue, NetlinkError, NotPermitted, Session, SessionClosed, Veth, VethError
 from vethlib.ifindex import IfIndexCache
 from vethlib.ifindex.watching import Watching
 
@@ -48,6 +49,29 @@ def test_a_forked_child_cannot_use_the_cache_and_the_parent_can(session: Session
         assert [event.kind for event in cache.poll()] == ["new"]
         ip("link", "del", "va", netns="blue")
         assert [event.kind for event in cache.poll()] == ["deleted"]
+
+
+def test_a_cache_with_events_has_no_coalesced_changes_and_keeps_its_events(session: Session) -> None:
+    with IfIndexCache(session) as cache:
+        cache.watch("")
+        ip("link", "add", "veth1", "type", "veth", "peer", "name", "veth2")
+        with raises(InvalidValue, field="coalesce"):
+            cache.changes()
+        assert {event.link.name for event in cache.poll() if event.link} == {"veth1", "veth2"}
+
+
+@pytest.mark.parametrize("size", [-1, 1 << 31, 1 << 40, "x", None, 4096.5, True, [4096]], ids=str)
+def test_a_size_that_no_receive_buffer_has_is_refused(session: Session, size: Any) -> None:
+    with raises(InvalidValue, field="receive_buffer"):
+        IfIndexCache(session, receive_buffer=size)
+
+
+@pytest.mark.parametrize("size", [0, 1, 4096, (1 << 31) - 1], ids=str)
+def test_any_other_size_is_that_of_a_receive_buffer(session: Session, blue: str, size: int) -> None:
+    with IfIndexCache(session, receive_buffer=size) as cache:
+        cache.watch_all(["", "blue"])
+        ip("link", "add", "veth1", "type", "veth", "peer", "name", "veth2", netns="blue")
+        assert poll(lambda: any(event.link and event.link.name == "veth1" for event in cache.poll()))
 
 
 def test_an_unclosed_cache_warns_and_is_closed(session: Session, blue: str) -> None:
@@ -139,10 +163,10 @@ def test_a_signal_handler_that_interrupts_a_cache_may_use_the_session_but_not_th
             with pytest.raises(VethError):
                 use()
 
-    def interrupted(watching: Watching, most: float | None = None) -> bool:
+    def interrupted(watching: Watching, most: float | None = None, **options: Any) -> bool:
         monkeypatch.undo()
         signal.raise_signal(signal.SIGUSR1)
-        return watching.catch_up(most)
+        return watching.catch_up(most, **options)
 
     before = signal.signal(signal.SIGUSR1, handler)
     try:

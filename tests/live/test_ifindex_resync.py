@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -10,15 +13,16 @@ import pytest
 
 from tests.live.following import Copy, assert_right, told
 from tests.refusing import raises
-from tests.witness import ip
-from vethlib import End, NetlinkError, Netns, Session, Veth, ns
+from tests.witness import ip, rename
+from vethlib import End, LinkNotFound, NetlinkError, Netns, Session, Veth, ns
 from vethlib._nl import dump
 from vethlib._nl.const import NLM_F_DUMP_INTR, NLMSG_DONE
 from vethlib._nl.dump import link_bodies
 from vethlib._nl.link import set_link
 from vethlib._nl.sock import RtnlSocket
 from vethlib._nl.wire import messages
-from vethlib.ifindex import IfIndexCache, dumps, reader, watching
+from vethlib.ifindex import IfIndexCache, LinkEvent, dumps, reader, watching
+from vethlib.monitor import Monitor
 from vethlib.ns import entering
 
 TINY = 8192
@@ -43,6 +47,22 @@ def inside(netns: str | Netns) -> Iterator[RtnlSocket]:
         sock.close()
 
 
+@contextmanager
+def alarm(seconds: float) -> Iterator[None]:
+    """Fail instead of waiting any longer."""
+
+    def fail(*_: object) -> None:
+        raise AssertionError(f"still waiting after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def overflow(netns: str = "blue", name: str = "va") -> None:
     """More events than fit; the last of them leaves the link as it was."""
     (index,) = [link["ifindex"] for link in ip("link", netns=netns) if link["ifname"] == name]
@@ -53,7 +73,7 @@ def overflow(netns: str = "blue", name: str = "va") -> None:
 def test_what_was_lost_is_made_up_for_and_only_the_differences_are_told(session: Session, cache: IfIndexCache) -> None:
     copy = Copy(cache, ["blue", "red"])
     overflow()
-    ip("link", "set", "va", "name", "vz", netns="blue")
+    rename("va", "vz", "blue")
     ip("link", "add", "v1", "type", "veth", "peer", "name", "v2", "netns", "red", netns="blue")
     events = told(copy.poll())
     after = events[events.index(("resync", None, None, None)) + 1 :]
@@ -163,7 +183,7 @@ def test_a_resync_that_fails_is_made_up_for_later(cache: IfIndexCache, monkeypat
             cache.poll()
         with pytest.raises(NetlinkError):
             cache.catch_up()
-    ip("link", "set", "va", "name", "vz", netns="blue")
+    rename("va", "vz", "blue")
     copy.poll()
     copy.assert_same()
     assert cache.index("vz", "blue") == 2
@@ -181,7 +201,8 @@ def test_a_storm_without_an_end_does_not_keep_a_poll_from_returning(
         patch.setattr(dumps, "link_bodies", stormy)
         overflow()
         events = cache.poll(None)
-        assert [event.kind for event in events].count("resync") == watching._RESYNCS
+        assert 1 <= [event.kind for event in events].count("resync") <= watching._RESYNCS
+        cache.catch_up()
     assert "resync" in [event.kind for event in cache.poll(1)]
     assert_right(cache, ["blue", "red"])
 
@@ -197,7 +218,7 @@ def test_an_event_too_long_to_read_is_lost_for_its_own_namespace_alone(
 
     monkeypatch.setattr(dumps, "link_bodies", look)
     cache._watching._observatories._all[0].links._size = 64
-    ip("link", "set", "va", "name", "vz", netns="blue")
+    rename("va", "vz", "blue")
     assert told(cache.poll()) == [("resync", "blue", None, None), ("renamed", "blue", "vz", "va")]
     assert len(looks) == 1
 
@@ -236,8 +257,82 @@ def test_a_namespace_that_cannot_be_entered_any_more_keeps_no_other_from_being_r
         enter(fd, kind)
 
     overflow()
-    ip("link", "set", "vb", "name", "vz", netns="red")
+    rename("vb", "vz", "red")
     monkeypatch.setattr(entering, "_enter", refuse)
     cache.poll()
     assert cache.index("vz", "red")
     assert cache.index("va", "blue")  # as it was known
+
+
+def in_doubt(cache: IfIndexCache, monkeypatch: pytest.MonkeyPatch, poll: Callable[[], object] | None = None) -> None:
+    """Let an event of blue be lost, and the dump that makes up for it fail."""
+
+    def fail() -> list[bytes]:
+        raise OSError(errno.EIO, "Input/output error")
+
+    for observatory in cache._watching._observatories._all:
+        observatory.links._size = 64
+    rename("va", "vz", "blue")
+    with monkeypatch.context() as patch:
+        patch.setattr(dumps, "link_bodies", fail)
+        (poll or cache.poll)()
+
+
+def test_a_monitor_waits_no_longer_than_for_a_dump_that_is_to_be_repeated(
+    session: Session, blue: str, red: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session.create(Veth(End("va", "blue", up=False), End("vb", "red", up=False)))
+    with Monitor(session) as monitor, alarm(30):
+        in_doubt(monitor._cache, monkeypatch, monitor.poll)
+        events = monitor.poll(None)
+        while not any(event.name == "vz" for event in events):
+            events = monitor.poll(None)
+
+
+MADE_UP_FOR = [("resync", "blue", None, None), ("renamed", "blue", "vz", "va")]
+
+
+@pytest.mark.parametrize("timeout", [None, 60])
+def test_a_dump_that_is_to_be_repeated_is_not_waited_for_until_another_event(
+    cache: IfIndexCache, monkeypatch: pytest.MonkeyPatch, timeout: float | None
+) -> None:
+    in_doubt(cache, monkeypatch)
+    began = time.monotonic()
+    with alarm(30):
+        assert told(cache.poll(timeout)) == MADE_UP_FOR
+    assert time.monotonic() - began < 30
+
+
+def test_nor_by_an_iteration(cache: IfIndexCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def follow() -> list[LinkEvent]:
+        events = cache.events()
+        return [await asyncio.wait_for(anext(events), 30) for _ in MADE_UP_FOR]
+
+    in_doubt(cache, monkeypatch)
+    assert told(asyncio.run(follow())) == MADE_UP_FOR
+
+
+def test_the_time_of_the_next_dump_is_known_to_an_event_loop(
+    cache: IfIndexCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cache.due() is None
+    in_doubt(cache, monkeypatch)
+    due = cache.due()
+    assert due is not None
+    time.sleep(max(0.0, due - time.monotonic()))
+    assert told(cache.poll()) == MADE_UP_FOR
+    assert cache.due() is None
+
+
+def test_a_session_asks_the_kernel_about_a_namespace_in_doubt(
+    session: Session, cache: IfIndexCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identity = session.identity("blue")
+    ip("link", "set", "va", "up", netns="blue")
+    cache.poll()
+    assert cache.find(identity, "va") is not None
+    in_doubt(cache, monkeypatch)
+    assert cache.find(identity, "va") is None
+    assert cache.index("va", "blue") == 2
+    with raises(LinkNotFound):
+        session.stats("va", "blue")

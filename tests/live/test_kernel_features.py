@@ -15,13 +15,13 @@ import pytest
 from tests.live.older_kernel import without_echo
 from tests.witness import ip
 from vethlib import addresses, ns
-from vethlib._nl import event_cost as event_cost_module
 from vethlib._nl.addr import new_addr
-from vethlib._nl.event_cost import event_cost
 from vethlib._nl.link import set_link
 from vethlib._nl.sock import RtnlSocket
 from vethlib.cli.commands import doctor
+from vethlib.cli.host import event_cost as event_cost_module
 from vethlib.cli.host import kernel_features
+from vethlib.cli.host.event_cost import event_cost
 from vethlib.cli.host.kernel_features import FEATURES, Feature
 from vethlib.errors import NotPermitted
 

@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from tests.live.applying import EXAMPLES
+from tests.live.children import staying
 from tests.live.other_user import LABEL, OTHER, RUN, As
 from tests.programs import attended
 from tests.witness import ip, poll
 from vethlib import ns
 from vethlib.agent.metrics import Endpoint
 from vethlib.agent.metrics.endpoint import Address
-from vethlib.agent.process.claim import holder_of
+from vethlib.agent.process.answering import Answering
+from vethlib.agent.process.claim import call, holder_of
 from vethlib.agent.process.instance import AlreadyRunning, Instance, agent_of, running
 from vethlib.agent.run.trial import AlreadyTrying, NoTrial, Trial, settle
+from vethlib.errors import VethError
 
 ROOT = Path(__file__).parents[2]
 
@@ -299,6 +304,40 @@ def test_one_who_has_the_address_of_the_metrics_without_listening_is_a_squatter_
     endpoint.close()
 
 
+@pytest.mark.parametrize(
+    ("roots", "wanted"),
+    [
+        (("127.0.0.1",), "127.0.0.2"),
+        (("127.0.0.1", "127.0.0.3"), "127.0.0.2"),
+        (("::1",), "127.0.0.2"),
+        (("127.0.0.1",), "::1"),
+    ],
+)
+def test_what_root_serves_at_another_address_does_not_hide_the_squatter(
+    as_other: As, roots: tuple[str, ...], wanted: str
+) -> None:
+    ip("link", "set", "lo", "up")
+    with ExitStack() as stack:
+        for host in roots:
+            stack.enter_context(listening_at(host))
+        as_other(lambda: listening_at(wanted))
+        Endpoint(Address(wanted, 9751), CollectorRegistry(), lambda: "").close()
+
+
+@pytest.mark.parametrize(
+    ("roots", "wanted"),
+    [("127.0.0.2", "127.0.0.2"), ("0.0.0.0", "127.0.0.2"), ("127.0.0.2", ""), ("::1", "::1"), ("::", "::1")],
+)
+def test_what_root_serves_at_the_address_is_no_squatters(roots: str, wanted: str) -> None:
+    ip("link", "set", "lo", "up")
+    with listening_at(roots), pytest.raises(VethError):
+        Endpoint(Address(wanted, 9751), CollectorRegistry(), lambda: "")
+
+
+def listening_at(host: str) -> socket.socket:
+    return socket.create_server((host, 9751), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+
+
 def test_a_squatter_on_the_address_of_the_metrics_keeps_no_agent_from_starting(as_other: As, tmp_path: Path) -> None:
     ip("link", "set", "lo", "up")
     pid = as_other(lambda: squat_port(9751, listens=True))
@@ -323,3 +362,52 @@ def get(port: int) -> bytes:
             return to.makefile("rb").read().rpartition(b"\r\n\r\n")[2]
     except OSError:
         return b""
+
+
+def crowd(users: int, each: int) -> object:
+    """Connections that send nothing, by a number of users."""
+    connections = []
+    for user in range(OTHER, OTHER + users):
+        os.setegid(user)
+        os.seteuid(user)
+        for _ in range(each):
+            calling = socket.socket(socket.AF_UNIX)
+            calling.setblocking(False)
+            calling.connect(f"\0vethlib/agent/{LABEL}")
+            connections.append(calling)
+        os.seteuid(0)
+        os.setegid(0)
+    return connections
+
+
+@pytest.mark.parametrize(("users", "each"), [(1, 40), (2, 30), (30, 1), (60, 1)])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_many_connections_of_others_replace_none_of_root(users: int, each: int, when: str) -> None:
+    loop = asyncio.new_event_loop()
+
+    def turn() -> None:
+        for _ in range(5):
+            loop.run_until_complete(asyncio.sleep(0))
+
+    with ExitStack() as stack:
+        stack.enter_context(closing(loop))
+        instance = stack.enter_context(closing(Instance(LABEL)))
+        stack.enter_context(closing(Answering(loop, instance, lambda line, trusted: line)))
+        if when == "before":
+            stack.enter_context(staying(lambda: crowd(users, each)))
+        calling, holder = call("agent", LABEL, socket.SOCK_STREAM)
+        assert calling is not None
+        assert holder is not None
+        stack.enter_context(calling)
+        turn()
+        if when == "after":
+            stack.enter_context(staying(lambda: crowd(users, each)))
+            turn()
+        calling.sendall(b"here\n")
+
+        def answered() -> bool:
+            turn()
+            return bool(select.select([calling], [], [], 0)[0])
+
+        assert poll(answered)
+        assert calling.recv(100) == b"here\n"

@@ -11,11 +11,23 @@ import pytest
 from tests.commands import Vethctl, runner
 from tests.refusing import raises
 from tests.witness import ip, names, seen
-from vethlib import End, InvalidValue, LinkExists, LinkNotFound, NetnsExists, NetnsNotFound, Session, Veth, ns
+from vethlib import (
+    End,
+    InvalidValue,
+    LinkExists,
+    LinkNotFound,
+    NetnsExists,
+    NetnsNotFound,
+    Session,
+    Veth,
+    interface_index,
+    ns,
+)
 
 LONG = "an-alternative-name-of-more-than-15-bytes"
 LONGEST = "x" * 127
 ODD = "a:long%name,ip;accepts~it"
+SHORT = ["a:b", "a%d", ".", "b\udcff", "c\u202e"]
 
 
 @pytest.fixture
@@ -24,7 +36,7 @@ def vethctl(home: ns.Netns, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     monkeypatch.undo()
 
 
-@pytest.fixture(params=[LONG, LONGEST, ODD], ids=["long", "longest", "odd"])
+@pytest.fixture(params=[LONG, LONGEST, ODD, *SHORT], ids=ascii)
 def altname(request: pytest.FixtureRequest, session: Session, blue: str) -> str:
     """va at home has it, vb is in blue."""
     session.create(Veth(End("va"), End("vb", blue)))
@@ -73,7 +85,37 @@ def test_vethctl_deletes_moves_and_shows_by_an_alternative_name(session: Session
     assert names(blue) == set()
 
 
-@pytest.mark.parametrize("bad", ["", "x" * 128, "a\0b", "way/too/short"])
+def test_the_index_of_a_link_is_found_by_any_of_its_names(session: Session) -> None:
+    session.create(Veth(End("a", altnames=["short", "x" * 127, "é" * 8]), End("b")))
+    for name in ("a", "short", "x" * 127, "é" * 8):
+        assert interface_index(name) == seen("a")["ifindex"]
+    for name in ("y", "y" * 16):
+        with raises(LinkNotFound):
+            interface_index(name)
+    for bad in ("", "a\0b", "\ud800"):
+        with raises(InvalidValue, field="name"):
+            interface_index(bad)
+
+
+@pytest.mark.parametrize("kept", ["all", "some"])
+def test_names_that_a_link_has_already_can_be_kept_whoever_gave_them(session: Session, altname: str, kept: str) -> None:
+    ip("link", "property", "add", "dev", "va", "altname", "x:y")
+    wanted = [*session.lookup("va").altnames, "new"] if kept == "all" else [altname, "new"]
+    link = session.set("va", altnames=wanted)
+    assert set(link.altnames) == set(wanted)
+    assert set(seen("va")["altnames"]) == set(wanted)
+
+
+@pytest.mark.parametrize("bad", ["a/b", "a b", "x:y", "%", "..", "c\x01", "d\u202e"])
+def test_names_that_a_link_does_not_have_are_checked(session: Session, altname: str, bad: str) -> None:
+    with raises(InvalidValue, field="altnames", value=bad):
+        session.set("va", mtu=1400, altnames=[altname, "new", bad])
+    assert (seen("va")["mtu"], seen("va")["altnames"]) == (1500, [altname])
+    with raises(InvalidValue, field="altnames", value=bad):
+        End("vx", altnames=["new", bad])
+
+
+@pytest.mark.parametrize("bad", ["", "x" * 128, "a\0b"])
 def test_what_can_be_no_name_at_all_is_refused(session: Session, bad: str) -> None:
     for call in (
         lambda: session.set(bad, up=True),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,8 @@ from vethlib import End, LinkExists, Session, Veth
 from vethlib._nl.counts import counts
 from vethlib.agent import Configurator, Interface, Namespace, NamespaceType
 from vethlib.agent.metrics import AgentCollector
+from vethlib.agent.metrics.endpoint import Endpoint, parse_address
+from vethlib.errors import VethError
 
 pytestmark = pytest.mark.slow
 
@@ -177,3 +180,23 @@ def test_an_address_that_cannot_be_served_is_said_at_once(
     assert said.code in (1, 2)
     assert said.err.splitlines()[-1].startswith('{"error": "' + message)
     assert json.loads(said.err.splitlines()[-1])["field"] == field
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize("link", ["v0", "v-0.1"])
+def test_a_link_local_address_is_served_in_its_zone(link: str) -> None:
+    for command in (
+        ["link", "add", link, "type", "veth", "peer", "v1"],
+        ["link", "set", "lo", "up"],
+        ["link", "set", link, "up"],
+        ["addr", "add", "fe80::9/64", "dev", link, "nodad"],
+    ):
+        subprocess.run(["ip", *command], check=True)
+    endpoint = Endpoint(parse_address(f"[fe80::9%{link}]:0"), CollectorRegistry(), lambda: "")
+    with socket.create_connection((f"fe80::9%{link}", endpoint.address.port), timeout=30):
+        pass
+    with pytest.raises(VethError):
+        Endpoint(endpoint.address, CollectorRegistry(), lambda: "")
+    endpoint.close()
+    with pytest.raises(VethError):
+        Endpoint(parse_address("[fe80::9%nowhere]:0"), CollectorRegistry(), lambda: "")

@@ -5,20 +5,30 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import select
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.capabilities import dropped
+from tests.live.configuring import bind, unbind
+from tests.live.descriptors import no_descriptor_left
 from tests.live.interrupting import Interrupting
 from tests.refusing import raises
 from tests.witness import ip, seen
-from vethlib import Session
-from vethlib.errors import NetnsNotFound, SessionClosed
+from vethlib import Session, ns
+from vethlib.agent.config.filecontent import content
+from vethlib.agent.stores import published
+from vethlib.errors import NetlinkError, NetnsNotFound, NotPermitted, SessionClosed
+from vethlib.follow.turns import Turn
 from vethlib.monitor import HostEvent, Monitor
 from vethlib.monitor import monitor as monitoring
+from vethlib.ns.opening import identity_at
 
 
 @pytest.fixture
@@ -261,6 +271,29 @@ def test_a_closed_monitor_says_so(session: Session) -> None:
         monitor.poll()
 
 
+def test_a_monitor_of_a_closed_session_says_so_when_there_is_a_new_namespace(home: ns.Netns, blue: str) -> None:
+    with Session() as session, Monitor(session) as monitor:
+        session.close()
+        ip("netns", "add", "green")
+        for _ in range(3):
+            with raises(SessionClosed, forked=False):
+                heard(monitor, lambda one: one.netns == "netns:green", 10.0)
+
+
+def test_a_monitor_of_a_closed_session_says_so_when_a_reference_leads_elsewhere(
+    home: ns.Netns, tmp_path: Path, blue: str, red: str
+) -> None:
+    link = tmp_path / "link"
+    link.symlink_to("/run/netns/blue")
+    with Session() as session, Monitor(session, [f"path:{link}"]) as monitor:
+        session.close()
+        link.unlink()
+        link.symlink_to("/run/netns/red")
+        for _ in range(3):
+            with raises(SessionClosed, forked=False):
+                heard(monitor, lambda one: one.what == "netns", 10.0)
+
+
 # --- namespaces with several references
 
 
@@ -315,3 +348,168 @@ def test_a_pair_with_the_ifindexes_of_one_that_went_at_once_has_its_own_peers(mo
     assert monitor.peer("", 70) == ("", "vc")
     assert monitor.peer("", 72) == ("", "va")
     assert monitor.peer("", 71) is None
+
+
+@pytest.fixture
+def resting(monitor: Monitor, monkeypatch: pytest.MonkeyPatch) -> Monitor:
+    """A monitor that does not look at all names for an hour, because that takes so long."""
+    monkeypatch.setattr(monitor._all_names, "_not_before", time.monotonic() + 3600)
+    return monitor
+
+
+def test_names_that_come_and_go_are_told_while_it_is_too_costly_to_look_at_all_names(
+    resting: Monitor, make_netns: Callable[..., None]
+) -> None:
+    for _ in range(3):
+        make_netns("green")
+        heard(resting, lambda one: (one.what, one.action, one.netns) == ("netns", "new", "netns:green"))
+        ip("netns", "del", "green")
+        heard(resting, lambda one: (one.what, one.action, one.netns) == ("netns", "deleted", "netns:green"))
+    assert resting.netns == ["", "netns:blue"]
+
+
+def test_a_name_to_which_a_namespace_is_mounted_later_is_told_while_it_is_too_costly_to_look_at_all_names(
+    resting: Monitor,
+) -> None:
+    place = Path("/run/netns/green")
+    place.touch()
+    try:
+        while resting.poll(0.1):
+            pass
+        assert resting.netns == ["", "netns:blue"]
+        bind("/run/netns/blue", place)
+        heard(resting, lambda one: (one.what, one.action, one.netns) == ("netns", "new", "netns:green"))
+        unbind(place)
+        place.unlink()
+        heard(resting, lambda one: (one.what, one.action, one.netns) == ("netns", "deleted", "netns:green"))
+    finally:
+        place.unlink(missing_ok=True)
+
+
+def test_a_namespace_that_is_mounted_over_another_is_told_when_all_names_are_looked_at(
+    monitor: Monitor, make_netns: Callable[..., None]
+) -> None:
+    make_netns("green")
+    heard(monitor, lambda one: (one.what, one.action, one.netns) == ("netns", "new", "netns:green"))
+    bind("/proc/self/ns/net", "/run/netns/green")
+    try:
+        told = heard(monitor, lambda one: (one.what, one.action, one.netns) == ("netns", "new", "netns:green"))
+        assert ("netns", "deleted", "netns:green", "") in brief(told)
+    finally:
+        unbind("/run/netns/green")
+
+
+def test_the_work_for_a_name_does_not_depend_on_how_many_there_are(
+    resting: Monitor, make_netns: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[str] = []
+
+    def counted(path: str) -> tuple[int, int] | None:
+        looks.append(path)
+        return identity_at(path)
+
+    monkeypatch.setattr(monitoring, "identity_at", counted)
+    for name in (f"n{number}" for number in range(20)):
+        make_netns(name)
+        heard(resting, lambda one, ref=f"netns:{name}": (one.action, one.netns) == ("new", ref))  # type: ignore[misc]
+    assert len(looks) < 20 * 6
+    looks.clear()
+    for name in (f"n{number}" for number in range(20)):
+        ip("netns", "del", name)
+        heard(resting, lambda one, ref=f"netns:{name}": (one.action, one.netns) == ("deleted", ref))  # type: ignore[misc]
+    assert len(looks) < 20 * 6
+
+
+def test_only_the_states_that_have_changed_are_read_again(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def counted(path: str, *args: Any, **fields: Any) -> Any:
+        read.append(path)
+        return content(path, *args, **fields)
+
+    names = [f"v{number}" for number in range(20)]
+    write_states(tmp_path, "PENDING", *names)
+    with Monitor(session, label="mine", status_dir=str(tmp_path)) as monitor:
+        monkeypatch.setattr(published, "content", counted)
+        for name in names[:5]:
+            write_states(tmp_path, "CONFIGURED", name)
+            [told] = heard(monitor, lambda one: one.what == "state")
+            assert (told.action, told.name) == ("changed", name)
+        (tmp_path / "v1.json").unlink()
+        [told] = heard(monitor, lambda one: one.what == "state")
+        assert (told.action, told.name) == ("deleted", "v1")
+        assert len(monitor.snapshot()) >= 19
+        assert {path for path in read if path.endswith(".json")} == {f"{tmp_path}/{name}.json" for name in names[:5]}
+        (tmp_path / "v7.json").unlink()
+        tmp_path.rename(tmp_path.with_name("away"))
+        heard(monitor, lambda one: (one.action, one.name) == ("deleted", "v19"))
+
+
+@pytest.mark.parametrize("how", ["unmounted", "mounted over"])
+def test_the_descriptor_is_readable_when_a_look_that_was_put_off_has_its_turn(
+    session: Session, make_netns: Callable[..., None], monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    make_netns("first", "second", "third")
+
+    def end(turn: Turn, begun: float) -> None:
+        turn._not_before = time.monotonic() + 1.0
+
+    monkeypatch.setattr(Turn, "end", end)  # as if a look at all names took a tenth of a second
+    with Monitor(session) as monitor:
+        if how == "unmounted":
+            subprocess.run(["umount", "/run/netns/second"], check=True)
+            expected = [("netns", "deleted", "netns:second")]
+        else:
+            subprocess.run(["mount", "--bind", "/run/netns/first", "/run/netns/second"], check=True)
+            expected = [("netns", "deleted", "netns:second"), ("netns", "new", "netns:second")]
+        events: list[HostEvent] = []
+        while not [one for one in events if one.what == "netns"]:
+            readable, _, _ = select.select([monitor.fileno()], [], [], 10.0)
+            assert readable
+            events += monitor.poll()
+        told = [(one.what, one.action, one.netns) for one in events if one.what == "netns"]
+        assert told == expected
+        monitor.poll()
+        assert not select.select([monitor.fileno()], [], [], 0)[0]
+
+
+def test_a_state_is_not_deleted_because_its_directory_may_not_be_read(session: Session, tmp_path: Path) -> None:
+    directory = tmp_path / "statuses"
+    directory.mkdir()
+    write_states(directory, "PENDING", "v1", "v2")
+    with Monitor(session, label="mine", status_dir=str(directory)) as monitor:
+        directory.chmod(0)
+        write_states(directory, "CONFIGURED", "v1")
+        with dropped(), pytest.raises(NotPermitted) as caught:
+            heard(monitor, lambda one: one.what == "state")
+        assert (caught.value.filename, caught.value.capability) == (str(directory), "")
+        directory.chmod(0o700)
+        [told] = heard(monitor, lambda one: one.what == "state")
+        assert (told.action, told.name) == ("changed", "v1")
+
+
+@pytest.mark.parametrize("left", range(6))
+def test_a_poll_without_descriptors_loses_no_change_of_a_state(session: Session, tmp_path: Path, left: int) -> None:
+    write_states(tmp_path, "PENDING", "v1", "v2")
+    with Monitor(session, label="mine", status_dir=str(tmp_path)) as monitor:
+        write_states(tmp_path, "CONFIGURED", "v1")
+        told: list[HostEvent] = []
+        with no_descriptor_left() as give:
+            for _ in range(left):
+                give()
+            with suppress(NetlinkError):
+                told = heard(monitor, lambda one: one.what == "state")
+        [told_once] = told or heard(monitor, lambda one: one.what == "state")
+        assert (told_once.action, told_once.name) == ("changed", "v1")
+        assert {one.name for one in monitor.snapshot() if one.what == "state"} == {"v1", "v2"}
+
+
+def write_states(directory: Path, state: str, *names: str) -> None:
+    """Write these states as an agent does."""
+    for name in names:
+        entry = {"name": name, "state": state, "reason": "", "netns": "", "host_name": name, "ifindex": None}
+        entry |= {"peer": "p", "since": "2026-01-01T00:00:00Z"}
+        (directory / ".new").write_text(json.dumps(entry))
+        (directory / ".new").rename(directory / f"{name}.json")

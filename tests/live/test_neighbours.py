@@ -10,6 +10,7 @@ import pytest
 
 from tests.live.applying import applied, interface, planned
 from tests.live.configuring import configured, put, until, without_detection
+from tests.live.sysctls import sysctl
 from tests.witness import ip, names
 from vethlib import End, InvalidValue, LinkExists, Neighbour, NetlinkError, Session, Veth
 from vethlib.agent import inverse
@@ -53,6 +54,17 @@ def test_an_end_is_created_with_its_neighbours_and_its_peer_without(
     assert set(session.fields("a", a)["neighbours"]) == set(NEIGHBOURS)
 
 
+@pytest.mark.parametrize("proto", [0, 4, 118, 255])
+def test_a_neighbour_that_is_given_is_ours_whoever_had_it_when_it_was_read(
+    session: Session, blue: str, proto: int
+) -> None:
+    make(session, [Neighbour("10.0.0.9", MAC, proto)])
+    session.set("a", "blue", neighbours=[Neighbour("10.0.0.9", MAC, proto), Neighbour("fd00::9", MAC, proto)])
+    assert {each.proto for each in session.fields("a", "blue")["neighbours"]} == {118}
+    session.set("a", "blue", neighbours=[])
+    assert neighbours() == set()
+
+
 def test_neighbours_are_replaced_and_those_of_others_stay(session: Session, blue: str) -> None:
     make(session, NEIGHBOURS)
     foreign("10.0.0.77", MAC)
@@ -84,7 +96,7 @@ def test_a_change_that_is_refused_leaves_the_neighbours_as_they_were(session: Se
     with pytest.raises(LinkExists):
         session.set("a", "blue", new_name="b", neighbours=[NEIGHBOURS[0]], mac="02:00:00:00:00:55")
     assert neighbours() == before
-    session.create(Veth(End("low", "blue", mtu=1000), End("low2", "blue")))
+    session.create(Veth(End("low", "blue", ipv6=False), End("low2", "blue")))
     with pytest.raises(NetlinkError) as refused:
         session.set("low", "blue", neighbours=NEIGHBOURS)
     assert "fd00::9" in str(refused.value)
@@ -98,17 +110,19 @@ def test_one_of_others_that_was_replaced_is_theirs_again_after_a_change_that_is_
 ) -> None:
     make(session)
     foreign("10.0.0.9", OTHER)
-    # There is no neighbour with IPv6 on a link of this MTU, so the second one is refused.
+    # A link without IPv6 has no neighbour with it, so the second one is refused.
+    sysctl("blue", "ipv6/conf/a/disable_ipv6", "1")
     with pytest.raises(NetlinkError):
-        session.set("a", "blue", addresses=ADDRESSES[:1], mtu=1000, neighbours=NEIGHBOURS)
+        session.set("a", "blue", addresses=ADDRESSES[:1], mtu=1400, neighbours=NEIGHBOURS)
     assert neighbours() == {("10.0.0.9", OTHER)}
     session.set("a", "blue", neighbours=[])
     assert neighbours() == {("10.0.0.9", OTHER)}
 
 
 def test_a_pair_whose_neighbour_is_refused_is_not_created(session: Session, blue: str) -> None:
+    sysctl("blue", "ipv6/conf/default/disable_ipv6", "1")
     with pytest.raises(NetlinkError) as refused:
-        session.create(Veth(End("a", "blue", mtu=1000, neighbours=NEIGHBOURS), End("b", "blue")))
+        session.create(Veth(End("a", "blue", neighbours=NEIGHBOURS), End("b", "blue")))
     assert "fd00::9" in str(refused.value)
     assert names("blue") == set()
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ import pytest
 from tests.capabilities import dropped
 from tests.commands import Vethctl, runner
 from tests.live.threads import no_thread_left
-from tests.programs import attended
+from tests.programs import attended, killed_with_its_parent
 from tests.refusing import raises
-from tests.witness import names, open_fds
+from tests.witness import names, open_fds, poll
 from vethlib import End, InvalidValue, Netns, NetnsNotFound, NotPermitted, Session, SessionClosed, Veth, VethError, ns
 from vethlib.ns.programs import view
 
@@ -94,6 +95,51 @@ def test_the_options_are_those_of_subprocess(blue: str) -> None:
     with pytest.raises(InvalidValue) as wrong:
         ns.run(blue, "ip link")
     assert wrong.value.field == "command"
+
+
+@pytest.mark.parametrize("where", ["a name", "home"])
+@pytest.mark.parametrize("options", [{}, {"capture_output": True}, {"input": b"x", "timeout": 60.0}], ids=str)
+def test_a_program_that_is_to_be_killed_with_its_parent_runs_to_its_end(
+    blue: str, where: str, options: dict[str, Any]
+) -> None:
+    command, ref = ["sh", "-c", "sleep 0.3; exit 3"], "" if where == "home" else blue
+    assert ns.run(ref, command, preexec_fn=killed_with_its_parent, **options).returncode == 3
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "raised"),
+    [
+        (["true"], {}, None),
+        (["false"], {"check": True}, subprocess.CalledProcessError),
+        (["sleep", "60"], {"timeout": 0.1}, subprocess.TimeoutExpired),
+        (["no-such-program"], {}, FileNotFoundError),
+    ],
+)
+def test_no_thread_stays_when_a_program_has_ended(
+    blue: str, command: list[str], options: dict[str, Any], raised: type[Exception] | None
+) -> None:
+    before = set(os.listdir("/proc/self/task"))
+    with pytest.raises(raised) if raised else nullcontext():
+        ns.run(blue, command, **options)
+    assert poll(lambda: before.issuperset(os.listdir("/proc/self/task")))  # it is listed a moment longer than it runs
+
+
+@pytest.mark.parametrize("ref", ["{}", "path:/run/netns/{}"])
+def test_while_a_program_is_waited_for_no_thread_is_in_its_namespace(blue: str, ref: str, tmp_path: Path) -> None:
+    def namespaces() -> set[int]:
+        return {os.stat(f"/proc/self/task/{tid}/ns/net").st_ino for tid in os.listdir("/proc/self/task")}
+
+    before = namespaces()
+    begun, end = tmp_path / "begun", tmp_path / "end"
+    command = ["sh", "-c", f"touch {begun}; until [ -e {end} ]; do sleep 0.01; done"]
+    waiting = threading.Thread(target=ns.run, args=(ref.format(blue), command))
+    waiting.start()
+    try:
+        assert poll(begun.exists)
+        assert poll(lambda: namespaces() == before)  # from a moment after the start on
+    finally:
+        end.touch()
+        waiting.join()
 
 
 def test_a_program_without_permission_is_refused(blue: str) -> None:

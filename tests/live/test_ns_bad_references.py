@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
+import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,11 +20,13 @@ from tests.live.bad_references import BAD, bad, within
 from tests.live.silent import nobody_waits, silent_fuse, waited_in_vain
 from tests.witness import names, poll
 from vethlib import BatchError, End, InvalidValue, NetlinkError, Netns, NetnsNotFound, Session, Veth, VethError, ns
-from vethlib.ns import answers
+from vethlib.ns.files import answers
+from vethlib.ns.files.glance import NoAnswer
 
 pytestmark = pytest.mark.usefixtures("little_patience")
 
 NETNS_DIR = Path("/run/netns")
+ROOT = Path(__file__).parents[2]
 LONGEST = 10.0  # seconds that a look may take, on a busy machine; one that opens a FIFO takes for ever
 
 
@@ -126,7 +132,7 @@ def test_where_the_kernel_cannot_say_what_it_has_in_memory_files_are_opened_all_
     session: Session, blue: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """RESOLVE_CACHED came with Linux 5.12, and old seccomp filters refuse openat2."""
-    monkeypatch.setattr("vethlib.ns.glance._can_open_cached", False)
+    monkeypatch.setattr("vethlib.ns.files.glance._can_open_cached", False)
     assert session.identity(f"path:{NETNS_DIR}/../netns/{blue}") == session.identity(blue)
     with bad("fifo_with_a_writer", tmp_path / "bad"), pytest.raises(NetnsNotFound):
         session.identity(f"path:{tmp_path}/bad")
@@ -200,7 +206,7 @@ def test_patience_can_be_set(session: Session, tmp_path: Path) -> None:
 def test_where_the_c_library_has_no_statx_files_are_looked_at_all_the_same(
     session: Session, blue: str, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vethlib.ns.glance._HAS_STATX", False)
+    monkeypatch.setattr("vethlib.ns.files.glance._has_statx", False)
     assert session.identity(blue) == session.identity(f"path:{NETNS_DIR}/{blue}")
     with bad("fifo_with_a_writer", NETNS_DIR / "bad"), pytest.raises(NetnsNotFound):
         session.identity("bad")
@@ -208,6 +214,31 @@ def test_where_the_c_library_has_no_statx_files_are_looked_at_all_the_same(
         session.identity("bad")
     with pytest.raises(NetnsNotFound):
         session.identity(f"path:{elsewhere}/missing")
+
+
+WITHOUT_STATX = """
+import sys
+from vethlib import End, Netns, Session, Veth, VethError, ns
+with Netns.create("made"), Session() as session:
+    session.create(Veth(End("a", "made"), End("b", "blue")))
+    links = sorted((ref, each.name) for ref in ("made", "blue") for each in session.links(ref))
+    print(links, sorted(ns.names()), session.identity("made") == session.identity("path:/run/netns/made"))
+    try:
+        session.identity("missing")
+    except VethError as error:
+        print(type(error).__name__)
+"""
+
+
+@pytest.mark.parametrize("error", ["EPERM", "ENOSYS"])
+def test_where_a_sandbox_refuses_statx_files_are_looked_at_all_the_same(blue: str, error: str) -> None:
+    strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=statx", "-e", f"inject=statx:error={error}"]
+    done = subprocess.run([*strace, sys.executable, "-c", WITHOUT_STATX], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "[('blue', 'b'), ('blue', 'lo'), ('made', 'a'), ('made', 'lo')] ['blue', 'made'] True",
+        "NetnsNotFound",
+    ]
 
 
 def test_a_thread_says_of_each_file_system_on_the_way_that_it_is_about_to_ask_it(
@@ -278,3 +309,83 @@ def test_entries_are_told_for_what_they_are(home: Netns, elsewhere: Path, make_n
     with silent_fuse(elsewhere / "silent"), pytest.raises(TimeoutError):
         ns.opening.entry_at(f"{elsewhere}/silent/x")
     assert ns.opening.is_leftover(ns.opening.entry_at("/run")) is False
+
+
+# --- a machine that is busy
+
+
+@pytest.fixture
+def contended() -> Iterator[None]:
+    """This process shares one processor with another one, which never rests."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        other.kill()
+        other.wait()
+        os.sched_setaffinity(0, before)
+
+
+def give_way() -> None:
+    """Have this thread get little of the processor, as on a machine with more work than it can do."""
+    os.setpriority(os.PRIO_PROCESS, 0, 19)
+
+
+@pytest.mark.parametrize("device", [None, 1])
+def test_a_thread_that_gets_no_processor_is_no_file_system_without_an_answer(
+    contended: None, monkeypatch: pytest.MonkeyPatch, device: int | None
+) -> None:
+    monkeypatch.setattr(answers, "PATIENCE", 0.03)  # some ticks of a kernel that counts in hundredths of a second
+    monkeypatch.setattr(answers, "_LONGEST_STARVED", 200.0)  # the machine may be busy with other work, too
+
+    def ask() -> int:
+        give_way()
+        until = time.thread_time() + 0.004
+        while time.thread_time() < until:
+            pass
+        return 7
+
+    for _ in range(5):
+        assert answers.answered("/run", ask, device) == 7
+    assert nobody_waits()
+
+
+def test_a_thread_that_has_had_its_time_is_given_up(home: Netns, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "PATIENCE", 0.05)
+    end: list[int] = []
+
+    def ask() -> None:
+        while not end:
+            pass
+
+    try:
+        with pytest.raises(TimeoutError):
+            answers.answered("/run", ask)
+    finally:
+        end.append(1)
+    assert poll(nobody_waits)
+
+
+class Slow(set[Any]):
+    """A set from which it takes time to remove something, the thread of the test longest."""
+
+    def discard(self, each: object) -> None:
+        time.sleep(0.1 if threading.current_thread() is threading.main_thread() else 0.03)
+        super().discard(each)
+
+
+def test_an_answer_at_the_last_moment_is_whole(home: Netns, monkeypatch: pytest.MonkeyPatch) -> None:
+    def is_answered(self: Any, seconds: float) -> bool:
+        """Give up at the moment in which the answer comes."""
+        while self._done.locked():
+            time.sleep(0.001)
+        return False
+
+    monkeypatch.setattr(answers, "_stuck", Slow())
+    monkeypatch.setattr(answers._Question, "_is_answered", is_answered)
+    for _ in range(5):
+        with suppress(NoAnswer):
+            assert answers.answered("/run", lambda: 7, 1) == 7
+    assert poll(lambda: not answers._stuck)

@@ -19,11 +19,12 @@ import pytest
 
 from tests.capabilities import ORDINARY, dropped
 from tests.live.threads import in_thread
+from tests.mounts import READ_ONLY
 from tests.refusing import raises
 from vethlib import ns
 from vethlib.errors import NetlinkError, NotPermitted, NotSupported
 from vethlib.ns import isolation
-from vethlib.ns.syscalls import mount
+from vethlib.ns.syscalls import CLONE_NEWNS, MS_PRIVATE, MS_REC, MS_SHARED, mount, umount2, unshare
 
 
 def ip(*args: str) -> str:
@@ -69,6 +70,33 @@ print(json.dumps({
     "uid": os.getuid(),
 }))
 """
+
+
+WRITES = """
+import os
+from vethlib import ns
+before = os.statvfs("/proc/sys").f_flag
+ns.isolate()
+after = os.statvfs("/proc/sys").f_flag
+try:
+    open("/proc/sys/net/ipv4/ip_forward", "w").write("1")
+except OSError as error:
+    after = error.errno
+print(before & os.ST_RDONLY, before ^ os.ST_RDONLY == after, after)
+"""
+
+
+def test_sysctls_can_be_written_in_a_container() -> None:
+    seen = 'mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro,nosuid,nodev,noexec /proc/sys && "$@" && '
+    seen += "if test -w /proc/sys/net/ipv4/ip_forward; then echo writable; else echo read-only; fi"
+    told = python(WRITES, "unshare", "-m", "sh", "-c", seen, "sh").split()
+    assert told[:2] == ["1", "True"]
+    assert told[-1] == "read-only"  # outside, nothing has changed
+
+
+def test_an_ordinary_user_is_isolated_though_sysctls_stay_read_only() -> None:
+    told = python(WRITES, "unshare", "-m", "sh", "-c", f'{READ_ONLY} && exec "$@"', "sh", *ORDINARY)
+    assert told.split()[-1] == str(errno.EROFS)
 
 
 @pytest.mark.parametrize("prefix", [[], ORDINARY], ids=["privileged", "ordinary user"])
@@ -179,7 +207,7 @@ def test_a_sys_that_is_partly_hidden_is_left_alone() -> None:
     code = """
 import os
 from vethlib import ns
-from vethlib.ns.syscalls import mount
+from vethlib.ns.syscalls import CLONE_NEWNS, MS_PRIVATE, MS_REC, MS_SHARED, mount, umount2, unshare
 ns.isolate()
 mount(b"tmpfs", b"/sys/kernel", b"tmpfs", 0, None)
 mount(b"tmpfs", b"/sys/class", b"tmpfs", 0, None)
@@ -285,6 +313,43 @@ def test_an_interruption_leaves_the_process_where_it_was(
     in_thread(try_it)
 
 
+@pytest.mark.parametrize("where", ["/mnt", "/run/media/disk"])
+@pytest.mark.parametrize(
+    ("isolate", "prefix"),
+    [("isolate", []), ("isolate", ORDINARY), ("isolate_names", [])],
+    ids=["privileged", "ordinary user", "names"],
+)
+def test_what_is_unmounted_outside_is_not_kept_inside(where: str, isolate: str, prefix: list[str]) -> None:
+    code = f"from vethlib import ns; ns.{isolate}(); print('isolated', flush=True); input()"
+
+    def outside() -> None:
+        unshare(CLONE_NEWNS)
+        mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None)
+        mount(b"none", b"/run", b"tmpfs", 0, None)
+        os.makedirs(where, exist_ok=True)
+        mount(b"none", where.encode(), b"tmpfs", 0, None)
+        mount(b"none", b"/", None, MS_REC | MS_SHARED, None)
+        child = subprocess.Popen(
+            [*prefix, sys.executable, "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.getcwd()},
+        )
+        with child:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "isolated\n"
+            assert where in mounted(child.pid)
+            umount2(where.encode(), 0)
+            assert where not in mounted(child.pid)
+
+    in_thread(outside)
+
+
+def mounted(pid: int) -> list[str]:
+    return [line.split()[1] for line in Path(f"/proc/{pid}/mounts").read_text().splitlines()]
+
+
 def test_names_can_be_private_without_a_network_of_ones_own() -> None:
     def try_it() -> None:
         before = place()
@@ -299,9 +364,12 @@ def test_names_can_be_private_without_a_network_of_ones_own() -> None:
     assert "green" not in ns.names()
 
 
-def test_an_ordinary_user_who_may_do_nothing_in_a_user_namespace_stays_where_it_was() -> None:
+@pytest.mark.parametrize("children", ["SIG_DFL", "SIG_IGN"])
+def test_an_ordinary_user_who_may_do_nothing_in_a_user_namespace_stays_where_it_was(children: str) -> None:
     """As AppArmor makes them: unshare succeeds, and then nothing is allowed inside, and there is no way back."""
-    code = """
+    code = (
+        f"import signal; signal.signal(signal.SIGCHLD, signal.{children})"
+        + """
 import errno, os
 from vethlib import ns
 from vethlib.errors import NotPermitted
@@ -315,9 +383,10 @@ before = place()
 try:
     ns.isolate()
 except NotPermitted as error:
-    print("apparmor" in str(error), place() == before)
+    print("apparmor" in str(error), place() == before, signal.getsignal(signal.SIGCHLD).name)
 """
-    assert python(code, *ORDINARY) == "True True\n"
+    )
+    assert python(code, *ORDINARY) == f"True True {children}\n"
 
 
 def test_an_ordinary_user_who_ignores_its_children_is_isolated() -> None:
@@ -373,7 +442,7 @@ def test_ids_are_mapped_and_setgroups_is_given_up_first(monkeypatch: pytest.Monk
     written: list[tuple[str, str]] = []
 
     class Map:
-        def __init__(self, path: str, mode: str) -> None:
+        def __init__(self, path: str, mode: str, encoding: str) -> None:
             assert mode == "r+"
             self.name = os.path.basename(path)
 

@@ -8,11 +8,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import CodeType
 
 import pytest
 
 from tests.capabilities import dropped
+from tests.interrupts import boundaries, distinct, interrupted
 from tests.refusing import raises
+from tests.witness import open_fds
 from vethlib import ns
 from vethlib.errors import InvalidValue, NetlinkError, NetnsExists, NetnsNotFound, NotPermitted
 from vethlib.ns import named
@@ -263,3 +266,25 @@ def test_listing_what_may_not_be_read_is_not_permitted(tmp_path: Path) -> None:
     (tmp_path / "locked").chmod(0)
     with dropped(), raises(NotPermitted, errno=errno.EACCES):
         ns.names(str(tmp_path / "locked"))
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("options", [{}, {"up": True}, {"exist_ok": True}])
+def test_a_creation_that_is_interrupted_at_any_bytecode_leaves_no_name(options: dict[str, bool]) -> None:
+    def create() -> None:
+        ns.Netns.create("blue", **options).close()
+
+    def belongs(code: CodeType) -> bool:
+        return code.co_filename.endswith(("/ns/netns.py", "/ns/named.py")) and code.co_qualname in (
+            *("Netns.create", "Netns.__init__", "create", "_mounted", "_ready"),
+        )
+
+    create()
+    ns.remove("blue")
+    each = distinct(boundaries(create, belongs))[:-1]  # the last is the return
+    ns.remove("blue")
+    before = open_fds()
+    for boundary in each:
+        assert interrupted(create, boundary), boundary
+        assert ns.names() == [], boundary
+    assert open_fds() == before

@@ -224,7 +224,7 @@ def test_an_open_namespace_reaches_another_process_as_its_reference() -> None:
     import pickle
 
     with ns.Netns.anonymous() as anonymous:
-        assert pickle.loads(pickle.dumps(anonymous)) == f"fd:{anonymous.fd}"
+        assert pickle.loads(pickle.dumps(anonymous)) == f"path:/proc/{os.getpid()}/fd/{anonymous.fd}"
 
 
 def test_a_socket_of_a_namespace_stays_there_wherever_it_is_used(home: ns.Netns) -> None:

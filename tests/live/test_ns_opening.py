@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,8 @@ from tests.refusing import raises
 from vethlib import ns
 from vethlib.errors import NetlinkError, NetnsNotFound, NotPermitted
 from vethlib.ns import reference, syscalls
+from vethlib.ns.files.glance import open_cached
+from vethlib.ns.files.walk import Walked, walk
 
 HERE = "/proc/thread-self/ns/net"
 
@@ -97,6 +100,49 @@ def test_a_process_and_its_files_lead_to_one_namespace(process_in_blue: subproce
     pid = process_in_blue.pid
     assert ip("netns", "identify", str(pid)).strip() == "blue"
     assert inode_of(f"pid:{pid}") == inode_of(f"path:/proc/{pid}/task/{pid}/ns/net") == inode_of("blue")
+
+
+def is_in_memory(path: str) -> bool:
+    """Whether the kernel opens this without asking a file system, which not every one can do for a mount."""
+    opened: list[int] = []
+    try:
+        open_cached(path, opened)
+    except BlockingIOError:
+        return False
+    finally:
+        for fd in opened:
+            os.close(fd)
+    return True
+
+
+@pytest.mark.skipif(not os.path.islink("/var/run"), reason="/var/run is a directory here")
+def test_var_run_is_run_without_a_walk_name_by_name(
+    blue: str, process_in_blue: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Path("/run/vethlib-other")  # as Docker's are
+    other.touch()
+    os.symlink(f"/proc/{process_in_blue.pid}/ns/net", "/run/netns/lent")
+    subprocess.run(["mount", "--bind", f"/run/netns/{blue}", other], check=True)
+    try:
+        walks: list[str] = []
+
+        def walking(path: str, *rest: Any) -> Walked:
+            walks.append(path)
+            return walk(path, *rest)
+
+        monkeypatch.setattr("vethlib.ns.files.walk.walk", walking)
+        for name in (f"netns/{blue}", "netns/lent", other.name):
+            for _ in range(20):  # mounting elsewhere at this very moment makes the kernel give up walking in memory
+                walks.clear()
+                assert inode_of(f"path:/var/run/{name}") == inode_of(blue)
+                if not walks:
+                    break
+            assert not walks or not is_in_memory(f"/run/{name}")
+        assert is_missing("path:/var/run/netns/missing")
+    finally:
+        os.unlink("/run/netns/lent")
+        subprocess.run(["umount", other], check=True)
+        other.unlink()
 
 
 def test_a_symbolic_link_lends_a_name(process_in_blue: subprocess.Popen[str]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,14 @@ import pytest
 from tests.live.applying import LABEL
 from tests.live.configuring import configured, pair, put, settle, until
 from tests.live.rewriting import rewrite
+from tests.mounts import unmount_all
 from tests.witness import host_state, ip, names, seen
 from vethlib import BatchError, LinkNotFound, Session, Veth
 from vethlib.agent import State, group_of
 from vethlib.agent.host.recordfile import RecordFile
 from vethlib.agent.reconcile.configurator import Configurator
-from vethlib.session.write.create import Planned
+from vethlib.ns.syscalls import mount
+from vethlib.session.write.creating.create import Planned
 
 GROUP = str(group_of(LABEL))
 
@@ -71,18 +75,90 @@ def test_a_record_that_was_removed_is_written_again(session: Session, blue: str,
         assert (names("blue"), names("red")) == (set(), set())
 
 
-@pytest.mark.parametrize("text", ["", "not a record\n", '["vethlib-pairs",99]\n', '["vethlib-pairs"', "[[[[\n\0\xff"])
-def test_a_record_that_cannot_be_understood_is_none(session: Session, blue: str, red: str, text: str) -> None:
-    """As after an upgrade from a version that had none: what bears marks at both ends is taken over."""
+@pytest.fixture
+def small(session: Session, tmp_path: Path) -> Iterator[Path]:
+    """A directory on a file system of 64 KiB."""
+    mount(b"tmpfs", os.fsencode(tmp_path), b"tmpfs", 0, b"size=64k,mode=755")
+    try:
+        yield tmp_path
+    finally:
+        unmount_all(tmp_path)
+
+
+@contextmanager
+def full(directory: Path) -> Iterator[None]:
+    """There is no room for another page while pairs are built."""
+    filler = directory / "filler"
+    with open(filler, "wb", buffering=0) as file, pytest.raises(OSError):
+        while True:
+            file.write(bytes(4096))
+    yield
+    filler.unlink()
+
+
+@contextmanager
+def taken(directory: Path) -> Iterator[None]:
+    """A directory has the name of the lock while pairs are built."""
+    lock = directory / f"pairs.{os.stat('/proc/thread-self/ns/net').st_ino}.lock"
+    lock.mkdir()
+    yield
+    lock.rmdir()
+
+
+@pytest.mark.parametrize("refused", [full, taken])
+@pytest.mark.parametrize("at_the_end", [False, True])
+def test_a_record_that_was_refused_is_written_while_nothing_happens_or_at_the_end(
+    session: Session,
+    blue: str,
+    red: str,
+    small: Path,
+    caplog: pytest.LogCaptureFixture,
+    refused: Callable[[Path], AbstractContextManager[None]],
+    at_the_end: bool,
+) -> None:
+    with Configurator(session, records=str(small)) as first:
+        with refused(small):
+            first.resync(pair("a", "b", "blue", "red"))
+            settle(first)
+            assert configured(first, "a", "b")()
+            assert first.pairs.problem != ""
+        if not at_the_end:
+            until(first, lambda: first.pairs.problem == "")
+            assert first.pairs.path in caplog.messages[-1]
+    rewrite("both")
+    with Configurator(session, records=str(small)) as second:
+        second.resync([])
+        settle(second)
+        assert (names("blue"), names("red")) == (set(), set())
+
+
+def test_a_record_that_was_removed_from_a_quiet_agent_is_written_at_its_end(
+    session: Session, blue: str, red: str
+) -> None:
     with Configurator(session) as first:
         first.resync(pair("a", "b", "blue", "red"))
         settle(first)
-        path = first.pairs.path
-    Path(path).write_text(text)
+        shutil.rmtree(Path(first.pairs.path).parent)
+    rewrite("both")
     with Configurator(session) as second:
         second.resync([])
         settle(second)
         assert (names("blue"), names("red")) == (set(), set())
+
+
+@pytest.mark.parametrize("text", ["", "not a record\n", '["vethlib-pairs",99]\n', '["vethlib-pairs"', "[[[[\n\0\xff"])
+def test_a_record_that_cannot_be_understood_is_none(session: Session, blue: str, red: str, text: str) -> None:
+    """As after an upgrade from a version that had none: marks at both ends decide, in namespaces of interfaces."""
+    with Configurator(session) as first:
+        first.resync(pair("a", "b", "blue", "red"))
+        settle(first)
+        path = first.pairs.path
+    for number, interfaces in enumerate([[], pair("c", "d", "blue")]):
+        Path(path).write_text(text)
+        with Configurator(session) as second:
+            second.resync(interfaces)
+            settle(second)
+            assert (names("blue"), names("red")) == [({"a"}, {"b"}), ({"c"}, set())][number]
 
 
 def test_a_record_that_others_may_have_written_is_not_believed(session: Session, blue: str, red: str) -> None:

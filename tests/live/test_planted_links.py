@@ -24,9 +24,10 @@ from tests.witness import poll
 from vethlib import _locks, _trusted, ns
 from vethlib.agent import State
 from vethlib.agent.status import Status
-from vethlib.agent.stores.agentfile import AgentFile, read_report
-from vethlib.agent.stores.directory import DirectoryStore
-from vethlib.agent.stores.editing import DirectoryEditor
+from vethlib.agent.stores.agentfile import AgentFile
+from vethlib.agent.stores.agentreport import read_report
+from vethlib.agent.stores.files.directory import DirectoryStore
+from vethlib.agent.stores.files.editing import DirectoryEditor
 from vethlib.agent.stores.protocol import StoreError
 from vethlib.agent.stores.published import DirectoryStatuses
 from vethlib.agent.stores.statuses import StatusFiles
@@ -248,7 +249,7 @@ def test_a_lock_that_a_set_user_id_program_inherits_is_still_of_who_started_it(t
 def test_a_lock_of_one_who_may_edit_the_store_is_waited_for_and_then_named(
     as_other: As, shared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vethlib.agent.stores.editing._PATIENCE", 0.5)
+    monkeypatch.setattr("vethlib.agent.stores.files.editing._PATIENCE", 0.5)
     for path in shared.parents[:-2]:
         path.chmod(path.stat().st_mode | 0o055)
     pid = as_other(lock(shared))

@@ -18,7 +18,7 @@ from vethlib import Session, ns
 from vethlib.agent import Interface, read_value
 from vethlib.agent.process.instance import Instance
 from vethlib.agent.reconcile.configurator import Configurator
-from vethlib.agent.stores.directory import DirectoryStore
+from vethlib.agent.stores.files.directory import DirectoryStore
 
 LABEL = "plausible"
 ODD = [

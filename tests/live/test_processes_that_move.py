@@ -83,17 +83,49 @@ def by_thread(pid: int) -> Namespace:
     return Namespace(NamespaceType.FILE_REF_NS, filepath=f"/proc/{pid}/task/{pid}/ns/net")
 
 
+def by_double_slash(pid: int) -> Namespace:
+    return Namespace(NamespaceType.FILE_REF_NS, filepath=f"//proc//{pid}/ns/net")
+
+
+def by_dots(pid: int) -> Namespace:
+    return Namespace(NamespaceType.FILE_REF_NS, filepath=f"/proc/./{pid}/./ns/net")
+
+
+def by_linked_directory(pid: int) -> Namespace:
+    lend(f"/proc/{pid}/ns")
+    return Namespace(NamespaceType.FILE_REF_NS, filepath="/run/netns/lent/net")
+
+
 def by_name(pid: int) -> Namespace:
-    os.makedirs("/run/netns", exist_ok=True)
-    os.symlink(f"/proc/{pid}/ns/net", "/run/netns/lent")
+    lend(f"/proc/{pid}/ns/net")
     return Namespace(NamespaceType.NAMED_NS, name="lent")
+
+
+def by_relative_link(pid: int) -> Namespace:
+    lend(f"../../proc/{pid}/ns/net")
+    return Namespace(NamespaceType.NAMED_NS, name="lent")
+
+
+def lend(target: str) -> None:
+    os.makedirs("/run/netns", exist_ok=True)
+    os.symlink(target, "/run/netns/lent")
 
 
 def by_label(_pid: int) -> Namespace:
     return Namespace(NamespaceType.MICROSERVICE_REF_NS, microservice="vnf1")
 
 
-SPELLINGS = [by_pid, by_path, by_thread, by_name, by_label]
+SPELLINGS = [
+    by_pid,
+    by_path,
+    by_thread,
+    by_double_slash,
+    by_dots,
+    by_linked_directory,
+    by_name,
+    by_relative_link,
+    by_label,
+]
 
 
 def pair(netns: Namespace) -> list[Interface]:
@@ -168,6 +200,7 @@ def test_a_pair_between_two_processes_follows_them_too(session: Session, mover: 
 MEANT: dict[str, Callable[[], Namespace]] = {
     "no reference": Namespace,
     "the agent's own process": lambda: by_pid(os.getpid()),
+    "itself, with more slashes": lambda: Namespace(NamespaceType.FILE_REF_NS, filepath="//proc/thread-self//ns/net"),
     "itself": lambda: Namespace(NamespaceType.FILE_REF_NS, filepath="/proc/thread-self/ns/net"),
     "a resolver that says home": lambda: by_label(0),
 }

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
-from tests.programs import attended
+from tests.programs import DEADLINE, attended, see_end
 
 from .plugin import Project
 
-DEADLINE = 60.0  # seconds
 STARTS = """
 import os, signal, subprocess, time
 import pytest
@@ -23,7 +20,7 @@ import pytest
 @pytest.fixture(scope="module")
 def daemon(module_topology):
     node = module_topology("a -- b")["a"]
-    shell = node.start(["sh", "-c", "setsid sleep 60 & echo $!; exec sleep 60"], stdout=subprocess.PIPE)
+    shell = node.start(["sh", "-c", "setsid sleep 600 & echo $!; exec sleep 600"], stdout=subprocess.PIPE)
     with open("pids.part", "w") as file:
         print(shell.pid, shell.stdout.readline(), file=file)
     os.rename("pids.part", "pids")
@@ -38,24 +35,10 @@ def project(pytester: pytest.Pytester) -> Project:
     return Project(pytester)
 
 
-def wait_until_ended(project: Project) -> None:
+def see_both_end(project: Project) -> None:
     pids = [int(word) for word in (project.path / "pids").read_text().split()]
     assert len(pids) == 2
-    deadline = time.monotonic() + DEADLINE
-    try:
-        while any(map(runs, pids)):
-            assert time.monotonic() < deadline, "still running"
-            time.sleep(0.01)
-    finally:
-        for pid in filter(runs, pids):
-            os.kill(pid, signal.SIGKILL)
-
-
-def runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+    see_end(*pids)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
@@ -70,7 +53,7 @@ def test_programs_end_with_a_run_that_a_signal_ends(project: Project, number: si
             time.sleep(0.01)
         run.send_signal(number)
     assert run.returncode == -number
-    wait_until_ended(project)
+    see_both_end(project)
 
 
 def test_programs_end_with_a_run_that_takes_too_long(project: Project) -> None:
@@ -79,13 +62,13 @@ def test_programs_end_with_a_run_that_takes_too_long(project: Project) -> None:
     result = project.run("-p", "timeout", "--timeout=8", "--timeout-method=thread")
     assert result.ret == 1
     assert "Timeout" in result.stderr.str() + result.stdout.str()
-    wait_until_ended(project)
+    see_both_end(project)
 
 
 def test_programs_end_with_a_worker_that_crashes(project: Project) -> None:
     project.write(STARTS.format("os.kill(os.getpid(), signal.SIGKILL)"))
     project.run("-n", "1", "--max-worker-restart=0").assert_outcomes(failed=1)
-    wait_until_ended(project)
+    see_both_end(project)
 
 
 def test_programs_that_were_started_are_in_the_report_of_a_failure(project: Project) -> None:

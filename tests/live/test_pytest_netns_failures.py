@@ -254,6 +254,18 @@ def test_a_failed_test_leaves_its_captures_and_tells_where(project: Project, bef
     result.stdout.fnmatch_lines(["*- netns captures -*", *(str(found[number]) for number in (0, 2, 1))])
 
 
+def test_of_many_captures_that_are_incomplete_some_are_named(project: Project) -> None:
+    project.write(
+        "from vethlib.topology.live.capture import Capture\n"
+        "Capture.missing = property(lambda self: dict.fromkeys(self.files, 'cut off'))\n"
+        "def test_it(topology):\n    topology.star(20)\n    assert False\n"
+    )
+    told = project.run("--netns-pcap").stdout.str()
+    assert "20 files in " in told
+    assert 0 < told.count("(cut off)") <= 8
+    assert f"{20 - told.count('(cut off)')} more" in told
+
+
 def test_a_test_that_passes_leaves_no_capture_and_no_directory(project: Project) -> None:
     project.write(PASSES)
     project.run("--netns-pcap").assert_outcomes(passed=1)
@@ -269,6 +281,46 @@ def test_a_test_that_fails_in_its_teardown_leaves_its_captures(project: Project)
     result.assert_outcomes(passed=2, errors=1)
     assert [path.parent.name for path in captures(project)] == ["test_it.py_test_it"]
     result.stdout.fnmatch_lines(["*- netns captures -*", str(captures(project)[0])])
+
+
+_SHARED = """
+import pytest
+@pytest.fixture(scope="session")
+def net(session_topology): return session_topology("s1 -- s2")
+@pytest.fixture
+def interrupted():
+    yield
+    raise KeyboardInterrupt
+def test_first(net): pass
+def test_next(veth): pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("last", "stay"),
+    [
+        ("def test_last(topology):\n    topology('a -- b')\n    raise KeyboardInterrupt", ["test_it.py_test_last"]),
+        ("def test_last(topology):\n    topology('a -- b')\n    pytest.exit('enough')", ["test_it.py_test_last"]),
+        ("def test_last(interrupted, veth): pass", ["test_it.py_test_last"]),
+        ("def test_last(veth, interrupted): pass", ["test_it.py_test_last"]),
+        ("def test_last(net): raise KeyboardInterrupt", ["session"]),
+        ("def test_last(): raise KeyboardInterrupt", []),
+        ("def test_last(): pytest.exit('enough')", []),
+        ("def test_last(): assert False\ndef test_never(net): pass", []),
+        ("def test_last(veth): assert False\ndef test_never(net): pass", ["test_it.py_test_last"]),
+        ("def test_last(net): assert False\ndef test_never(net): pass", ["session"]),
+    ],
+)
+def test_a_run_that_ends_early_leaves_the_captures_of_the_test_that_ended_it(
+    project: Project, last: str, stay: list[str]
+) -> None:
+    project.write(_SHARED + last)
+    result = project.run("--netns-pcap", "-x", "-p", "no:cacheprovider")
+    found = captures(project)
+    assert [path.parent.name for path in found] == stay
+    result.stdout.fnmatch_lines([str(path) for path in found])
+    if not stay:
+        assert not (project.path / ".netns").exists()
 
 
 def test_a_directory_that_was_there_before_stays(project: Project) -> None:

@@ -140,7 +140,8 @@ def test_an_ordinary_user_is_told_the_same(project: Project, pytester: pytest.Py
             add_link("br7")
             ns.Netns.create("blue").close()
             KEPT.append(netns.socket())
-            netns.run(["sh", "-c", "setsid sleep 61 >/dev/null 2>&1 &"])
+            with netns:
+                subprocess.run(["sh", "-c", "setsid sleep 61 >/dev/null 2>&1 &"], check=True)
             with module_netns:
                 add_link("br8")
 

@@ -59,6 +59,36 @@ def test_a_conftest_speaks_for_its_own_directory_only(project: Project) -> None:
     project.run("theirs").stdout.fnmatch_lines(["netns: not isolated*"])
 
 
+def test_a_conftest_may_have_its_fixtures_from_anywhere(project: Project) -> None:
+    project.write("", "tests/__init__.py")
+    project.write(OWN, "tests/fixtures.py")
+    project.write("from .fixtures import *\n", "tests/conftest.py")
+    project.write("", "tests/deep/er/__init__.py")
+    project.write("", "tests/deep/__init__.py")
+    project.write(USES_OWN, "tests/deep/er/test_it.py")
+    project.run().assert_outcomes(passed=1)
+    assert is_at_home(project)
+    # This one is not loaded before the decision.
+    project.write("", "tests/conftest.py")
+    project.write("from ...fixtures import *\n", "tests/deep/er/conftest.py")
+    project.run().assert_outcomes(passed=1)
+    assert is_at_home(project)
+    project.write("", "tests/deep/er/conftest.py")
+    project.write("import fixtures\nglobals().update(topology=fixtures.topology)\n", "conftest.py")
+    (project.path / "tests" / "fixtures.py").rename(project.path / "fixtures.py")
+    project.run(before=["env", f"PYTHONPATH={project.path}"]).assert_outcomes(passed=1)
+    assert is_at_home(project)
+
+
+def test_a_conftest_that_imports_other_fixtures_hides_none_of_ours(project: Project) -> None:
+    project.write("import pytest\n@pytest.fixture\ndef server(): pass\n", "shared.py")
+    project.write("from shared import *\nfrom vethlib import topology\n", "conftest.py")
+    project.write("def test_it(server, topology):\n    assert topology('a -- b')\n")
+    result = project.run(before=["env", f"PYTHONPATH={project.path}"])
+    result.assert_outcomes(passed=1)
+    result.stdout.fnmatch_lines(["netns: isolated in * (test_it.py uses topology)*"])
+
+
 def test_tests_with_a_fixture_of_the_name_are_not_watched(project: Project) -> None:
     project.write(OWN, "conftest.py")
     leaves = "    from vethlib import ns\n    ns.Netns.create('left').close()\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -12,10 +13,12 @@ from typing import Any
 
 import pytest
 
+from tests.live.applying import value
 from tests.live.threads import in_thread
+from tests.mounts import READ_ONLY
 from tests.refusing import raises
 from tests.witness import names
-from vethlib import End, LinkExists, NetlinkError, Session, Veth
+from vethlib import End, LinkExists, NetlinkError, Netns, Session, Veth
 from vethlib.ns.syscalls import CLONE_NEWNS, MS_PRIVATE, MS_REC, mount, unshare
 from vethlib.session.core.ipv6 import lacks_ipv6
 
@@ -87,10 +90,55 @@ def test_a_kernel_without_ipv6_is_told_from_one_whose_settings_are_not_visible()
 def test_an_agent_warns_only_if_ipv6_may_be_on(tmp_path: Path, policy: str, kernel: str, warns: bool) -> None:
     cover = "mount -t tmpfs none /proc/sys/net && mkdir /proc/sys/net/ipv4"
     if warns:
-        cover = "mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys"
+        cover = READ_ONLY
     (tmp_path / "store").mkdir()
     agent = ["agent", "--once", "--label", "reduced", "--store", f"dir:{tmp_path}/store", "--ipv6", policy]
     command = ["unshare", "-m", "sh", "-c", f'{cover} && exec "$@"', "sh", sys.executable, "-m", "vethlib", *agent]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=60)
     assert done.returncode == 0, done.stderr
     assert ("is ignored" in done.stderr) == warns
+
+
+def _without_proc(*command: str) -> subprocess.CompletedProcess[str]:
+    cover = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh"]
+    return subprocess.run([*cover, sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("show", "create a1 a2", "netns list", "status", "stats", "graph", "demo"),
+        *("apply FILES", "diff FILES", "validate FILES", "list --store dir:FILES", "agent --once --store dir:FILES"),
+    ],
+)
+def test_without_proc_every_command_names_the_cause(home: Netns, tmp_path: Path, command: str) -> None:
+    (tmp_path / "veth1.json").write_text(json.dumps(value("veth1", "veth2")))
+    done = _without_proc("-m", "vethlib", *command.replace("FILES", str(tmp_path)).split(), "--json")
+    assert (done.returncode, done.stdout) == (2, "")
+    error = json.loads(done.stderr)
+    assert (error["code"], error["hint"]) == ("not-mounted", "mount -t proc proc /proc")
+
+
+@pytest.mark.parametrize("command", ["--version", "show --help", "completion bash", "complete show"])
+def test_without_proc_texts_are_printed(home: Netns, command: str) -> None:
+    assert _without_proc("-m", "vethlib", *command.split()).returncode == 0
+
+
+def test_without_proc_doctor_finds_that(home: Netns) -> None:
+    done = _without_proc("-m", "vethlib", "doctor", "--json")
+    assert {each["check"]: each["code"] for each in json.loads(done.stdout) if not each["ok"]} == {
+        "/proc": "not-mounted"
+    }
+
+
+@pytest.mark.parametrize("call", ["Session()", "ns.current()"])
+def test_without_proc_errors_name_it(home: Netns, call: str) -> None:
+    program = f"""if True:
+        from vethlib import Session, VethError, ns
+        try:
+            {call}
+        except (VethError, OSError) as error:
+            print(error.errno, "/proc" in str(error))
+    """
+    done = _without_proc("-c", program)
+    assert (done.stdout.split(), done.stderr) == ([str(errno.ENOENT), "True"], "")

@@ -19,7 +19,7 @@ from vethlib.agent.host.execution import execute
 from vethlib.agent.host.observation import observe
 from vethlib.agent.host.recordfile import RecordFile
 from vethlib.agent.host.recording import plan_and_note
-from vethlib.agent.planning.inversion import inverse
+from vethlib.agent.planning.undo.inversion import inverse
 
 PAIR = (interface("a", "b", "ns1"), interface("b", "a", "ns2"))
 TO_HOME = (interface("a", "b", "ns1"), interface("b", "a"))

@@ -14,7 +14,7 @@ from tests.witness import addresses, ip, names
 from vethlib import BatchError, End, LinkExists, Neighbour, NetlinkError, Route, Session, Veth
 from vethlib._primitives import time
 from vethlib.session.read import sources
-from vethlib.session.write.create import Made
+from vethlib.session.write.creating.create import Made
 
 
 def routes(name: str, netns: str = "") -> set[tuple[str, str, str]]:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.live.applying import applied, interface, planned
 from tests.live.configuring import without_detection
-from tests.witness import ip, names, seen
+from tests.witness import ip, names, seen, settled_routes
 from vethlib import End, InvalidValue, LinkExists, Neighbour, NetlinkError, Route, Session, Veth
 from vethlib.agent import inverse
 from vethlib.agent.host.execution import execute
@@ -53,6 +53,86 @@ def words(given: list[Route]) -> set[str]:
 
 def make(session: Session, given: list[Route] | tuple[()] = ()) -> None:
     session.create(Veth(End("a", "blue", addresses=ADDRESSES, routes=given), End("b", "blue")))
+
+
+OURS = Route("fd07::/48", via="fd00::9")
+HOPS = [["via", "fd02::9", "dev", "other"], ["via", "fd00::8", "dev", "a"]]
+
+
+def make_with_hops(session: Session, *hops: list[str]) -> None:
+    """Give another program's hops to a route of ours: to the kernel, all of IPv6 with one key are one route."""
+    ip("link", "add", "name", "other", "type", "bridge", netns="blue")
+    ip("link", "set", "dev", "other", "up", netns="blue")
+    ip("address", "add", "fd02::1/64", "dev", "other", "nodad", netns="blue")
+    make(session, [OURS])
+    for hop in hops:
+        ip("-6", "route", "append", str(OURS.network), *hop, "proto", "static", "metric", "1024", netns="blue")
+    assert len(hops_there()) == 1 + len(hops)
+
+
+def hops_there() -> list[str]:
+    """Return the gateways of that route."""
+    found = ip("-6", "route", "show", str(OURS.network), netns="blue")
+    return [hop["gateway"] for route in found for hop in route.get("nexthops", [route])]
+
+
+@pytest.mark.parametrize("hops", [HOPS[:1], HOPS[1:], HOPS, HOPS[::-1]])
+def test_a_route_that_gets_hops_of_another_program_is_still_there(
+    session: Session, blue: str, hops: list[list[str]]
+) -> None:
+    make_with_hops(session, *hops)
+    others = hops_there()[1:]
+    assert session.fields("a", "blue")["routes"] == (OURS,)
+    asked = [("blue", session.index(name, "blue"), {"routes": ()}) for name in ("a", "other")]
+    assert [each["routes"] for each in session.fields_many(asked) if isinstance(each, dict)] == [(OURS,), ()]
+    session.set("a", "blue", routes=[OURS])
+    assert hops_there() == ["fd00::9", *others]
+    session.set("a", "blue", routes=[OURS, ROUTES[4]])
+    assert hops_there() == ["fd00::9", *others]
+    session.set("a", "blue", routes=[])
+    assert sorted(hops_there()) == sorted(others)
+
+
+@pytest.mark.parametrize("hops", [HOPS[:1], HOPS[1:]])
+def test_it_is_as_configured_and_is_removed_when_it_is_not(session: Session, blue: str, hops: list[list[str]]) -> None:
+    def ends(*routes: dict[str, str]) -> list[Any]:
+        a = interface("a", "b", "blue", ip_addresses=ADDRESSES, routes=list(routes))
+        return [a, interface("b", "a", "blue")]
+
+    applied(session, *ends(OURS.as_dict()))
+    ip("link", "add", "name", "other", "type", "bridge", netns="blue")
+    ip("link", "set", "dev", "other", "up", netns="blue")
+    ip("address", "add", "fd02::1/64", "dev", "other", "nodad", netns="blue")
+    for hop in hops:
+        ip("-6", "route", "append", str(OURS.network), *hop, "proto", "static", "metric", "1024", netns="blue")
+    assert planned(session, *ends(OURS.as_dict())).operations == ()
+    applied(session, *ends())
+    assert hops_there() == [hop[1] for hop in hops]
+
+
+def test_a_route_of_another_program_with_a_hop_over_the_link_is_foreign(session: Session, blue: str) -> None:
+    make(session)
+    ip(
+        "-6",
+        "route",
+        "add",
+        "fd07::/48",
+        "proto",
+        "static",
+        "nexthop",
+        "via",
+        "fd00::8",
+        "nexthop",
+        "via",
+        "fd00::9",
+        netns="blue",
+    )
+    assert session.fields("a", "blue")["routes"] == ()
+    with pytest.raises(NetlinkError) as caught:
+        session.set("a", "blue", routes=[OURS])
+    assert caught.value.errno == errno.EEXIST
+    session.set("a", "blue", routes=[])
+    assert hops_there() == ["fd00::8", "fd00::9"]
 
 
 def test_an_end_is_created_with_its_routes(session: Session, blue: str) -> None:
@@ -128,13 +208,13 @@ def test_a_route_of_another_type_or_with_a_gateway_of_the_other_family_is_not_ta
 ) -> None:
     make(session, ROUTES[:1])
     ip(*command, "proto", "118", netns="blue")
-    before = ip(command[0], "route", "show", "dev", "a", netns="blue")
+    before = settled_routes(command[0], "route", "show", "dev", "a", netns="blue")
     assert session.fields("a", "blue")["routes"] == tuple(ROUTES[:1])
     with pytest.raises(NetlinkError) as refused:
         session.set("a", "blue", routes=[ROUTES[0], Route(network)])
     assert refused.value.errno == errno.EEXIST
     session.set("a", "blue", routes=ROUTES[:1])
-    assert ip(command[0], "route", "show", "dev", "a", netns="blue") == before
+    assert settled_routes(command[0], "route", "show", "dev", "a", netns="blue") == before
 
 
 def test_routes_survive_a_change_of_the_addresses_that_they_need(session: Session, blue: str) -> None:

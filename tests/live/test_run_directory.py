@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from tests.live.children import in_a_child
+from vethlib import VethError
+from vethlib.agent.process.instance import Instance
 from vethlib.agent.process.rundir import UnsafeDirectory, base_directory, open_directory
+from vethlib.agent.run.trial import Trial
+from vethlib.agent.stores.statusdirectory import StatusDirectory
 from vethlib.errors import InvalidValue
 
 OTHER = 12345
@@ -71,6 +77,16 @@ def test_a_directory_of_another_user_is_refused_by_the_users_number(run: Path, p
 
 
 @needs_root
+def test_nobody_is_told_to_remove_what_is_roots(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.mkdir(mode=0o755)
+    monkeypatch.setattr("os.geteuid", lambda: OTHER)
+    with pytest.raises(UnsafeDirectory) as caught:
+        opened("one")
+    assert caught.value.uid == 0
+    assert "remove it" not in str(caught.value)
+
+
+@needs_root
 @pytest.mark.parametrize("kind", ["link", "dangling link", "file", "fifo"])
 def test_nothing_planted_in_the_place_of_a_directory_is_followed(run: Path, tmp_path: Path, kind: str) -> None:
     run.mkdir()
@@ -114,3 +130,26 @@ def test_an_ordinary_user_has_a_directory_of_his_own(run: Path, monkeypatch: pyt
         run.mkdir()
         os.chown(run, OTHER, OTHER)
         assert base_directory() == str(run)
+
+
+HELD: dict[str, Callable[[str], Instance | Trial | StatusDirectory]] = {
+    "instance": lambda _: Instance("of-a-fork"),
+    "trial": lambda _: Trial("of-a-fork"),
+    "status directory": lambda path: StatusDirectory("of-a-fork", path),
+}
+
+
+@pytest.mark.parametrize("kind", HELD)
+def test_a_forked_child_that_closes_what_it_has_inherited_leaves_it_to_its_parent(
+    run: Path, tmp_path: Path, kind: str
+) -> None:
+    hold, path = HELD[kind], str(tmp_path / "status")
+    with closing(hold(path)) as held:
+        files = sorted(os.listdir(run))
+        assert any("lock" in file for file in files)
+        assert in_a_child(held.close) == 0
+        assert sorted(os.listdir(run)) == files
+        with pytest.raises(VethError):
+            hold(path)
+    assert [file for file in os.listdir(run) if "lock" in file] == []
+    hold(path).close()

@@ -36,13 +36,13 @@ from vethlib._nl.link import create_veth
 from vethlib.agent.registry.indexes import Indexes
 from vethlib.links import check_addresses, check_mac, check_name
 from vethlib.session.core.refusal import refusal
-from vethlib.session.write import building, job
+from vethlib.session.write.creating import building, job
 
 Provoke = Callable[[Session], object]
 
 
-# Before Linux 6.12, the state of a new link is unknown until linkwatch runs, up to a second later.
-FOR_A_STATE = 0.2 if kernel_is("6.12") else 3.0
+# Before Linux 6.12, the state of a new link is unknown until linkwatch runs, up to a second later, and then final.
+FOR_A_STATE, DOWN = (0.2, "down") if kernel_is("6.12") else (3, "lowerlayerdown")
 
 
 class Sentence(NamedTuple):
@@ -322,7 +322,7 @@ SENTENCES = {
         lambda session: session.create(Veth(End("x"), End("y", "blue", up=False)), wait=FOR_A_STATE),
         WaitTimeout,
         {"awaited": "carrier", "name": "x", "netns": "", "seconds": FOR_A_STATE},
-        f"'x' is not usable after {FOR_A_STATE} s: its state is down (is the other end up?)",
+        f"'x' is not usable after {FOR_A_STATE} s: its state is {DOWN} (is the other end up?)",
     ),
     "a process that stays where it is": Sentence(
         lambda _: ns.Netns.of_process(os.getpid(), timeout=0),
@@ -335,6 +335,20 @@ SENTENCES = {
         NotSupported,
         {"errno": errno.EOPNOTSUPP, "request": "delete 'lo'"},
         "delete 'lo': it is a physical or loopback link, and only veth links are deleted",
+    ),
+    "a pair whose master is missing": Sentence(
+        lambda session: session.create(Veth(End("x"), End("y", "blue", master="br9"))),
+        LinkNotFound,
+        {"errno": errno.ENODEV, "request": "create veth 'x' ⇄ 'y' in netns:blue", "netns": "blue"},
+        "create veth 'x' ⇄ 'y' in netns:blue: its master 'br9' in netns:blue does not exist: "
+        "create it first (ip link add br9 type bridge)",
+    ),
+    "a link whose new master is missing": Sentence(
+        lambda session: session.set("va", "blue", master="br9"),
+        LinkNotFound,
+        {"errno": errno.ENODEV, "request": "set 'va' in netns:blue", "netns": "blue"},
+        "set 'va' in netns:blue: its master 'br9' in netns:blue does not exist: "
+        "create it first (ip link add br9 type bridge)",
     ),
     "an answer that was lost": Sentence(
         an_answer_that_was_lost,

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
 from tests.live.answers import edit_answers, refuse_all
 from tests.witness import ip, seen
-from vethlib import End, IfIndexCache, NetlinkError, Session, Veth
+from vethlib import End, IfIndexCache, LinkNotFound, NetlinkError, Session, Veth
 from vethlib._nl.batch import Outcome
 from vethlib._nl.link import LinkMessage
-from vethlib.session.core.namespaces import OpenNetns
+from vethlib.session.core.namespaces import Namespaces, OpenNetns
 
 
 class Failing:
@@ -40,6 +41,20 @@ def test_a_link_that_a_cache_knows_is_not_asked_for(
         assert session.index("va", "netns:blue") == index
         with pytest.raises(NetlinkError, match="lost"):
             session.index("vb")
+
+
+@pytest.mark.needs_kernel("5.14")
+def test_nor_is_a_socket_opened_for_a_link_whose_namespace_a_cache_knows(
+    session: Session, blue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with IfIndexCache(session) as cache:
+        cache.watch("blue")
+        link = session.create(Veth(End("va", "blue"), End("vb"))).a
+        assert session.cookie("blue") == link.cookie
+        monkeypatch.setattr(Namespaces, "socket", None)
+        assert session.index(link) == link.index
+        with pytest.raises(LinkNotFound):
+            session.index(replace(link, cookie=link.cookie + 1))
 
 
 def test_what_somebody_else_has_just_done_is_known(session: Session, blue: str) -> None:

@@ -13,7 +13,7 @@ from tests.live.older_kernel import without_echo
 from tests.refusing import raises
 from tests.witness import addresses, host_state, ip, names, poll
 from vethlib import BatchError, End, InvalidValue, LinkExists, NetlinkError, NetnsNotFound, Session, Veth, VethError, ns
-from vethlib.session.write import create
+from vethlib.session.write.creating import create
 
 MANY = 150  # more than two slabs
 

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 
 from tests.live.answers import refuse_all, replace_with_same_number
-from tests.witness import host_state, ip, names, poll, seen
+from tests.witness import host_state, ip, names, peer_of, poll, seen
 from vethlib import (
     BatchError,
     End,
     Link,
+    LinkNotFound,
     NetlinkError,
     Netns,
+    NetnsNotFound,
     NotPermitted,
     Session,
     Veth,
@@ -30,13 +35,13 @@ from vethlib.session.write import delete
 
 
 @contextmanager
-def after_the_look(monkeypatch: pytest.MonkeyPatch, *command: str) -> Iterator[None]:
-    """Runs an ip command between a deletion's look and the deletion itself."""
+def meanwhile(monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -> Iterator[None]:
+    """Do something between a deletion's look and the deletion itself."""
     find_all = delete.Deletion._find_all
 
     def looked(self: delete.Deletion) -> Any:
         found = find_all(self)
-        ip(*command)
+        action()
         return found
 
     with monkeypatch.context() as patch:
@@ -51,7 +56,7 @@ def test_a_link_that_vanishes_between_look_and_deletion_is_as_wanted(
 ) -> None:
     for netns in ("", "blue"):
         session.create_many(Veth(End(f"a{n}", netns), End(f"b{n}", "red")) for n in range(count))
-        with after_the_look(monkeypatch, *(["-n", netns] if netns else []), "link", "del", "dev", "a0"):
+        with meanwhile(monkeypatch, partial(ip, "link", "del", "dev", "a0", netns=netns)):
             session.delete_many([(f"a{n}", netns) for n in range(count)], missing_ok=missing_ok)
         assert host_state() == others
 
@@ -61,13 +66,35 @@ def test_a_namespace_that_vanishes_between_look_and_deletion_is_as_wanted(
 ) -> None:
     Netns.create("gone").close()
     session.create_many(Veth(End(f"a{n}", "gone"), End(f"b{n}", "red")) for n in range(3))
-    with after_the_look(monkeypatch, "netns", "del", "gone"):
+    with meanwhile(monkeypatch, partial(ip, "netns", "del", "gone")):
         session.delete_many([(f"a{n}", "gone") for n in range(3)], missing_ok=False)
     assert poll(lambda: host_state() == others)
 
 
+@pytest.fixture(params=["kept open", "opened again"])
+def is_kept_open(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether a namespace stays open from the look to the deletion, or there are too many."""
+    is_kept = bool(request.param == "kept open")
+    if not is_kept:
+        monkeypatch.setattr(delete, "_KEPT_OPEN", 0)
+    return is_kept
+
+
+@contextmanager
+def lost_unless(is_kept_open: bool, *items: object) -> Iterator[None]:
+    """The namespace of these items is not found if it was not kept open."""
+    if is_kept_open:
+        yield
+        return
+    with pytest.raises(BatchError) as caught:
+        yield
+    assert [error.item for error in caught.value.exceptions] == list(items)
+    assert {type(error) for error in caught.value.exceptions} == {NetnsNotFound}
+
+
+@pytest.mark.parametrize("missing_ok", [True, False])
 def test_a_namespace_that_was_replaced_between_look_and_deletion_is_left_alone(
-    session: Session, others: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    session: Session, others: dict[str, Any], monkeypatch: pytest.MonkeyPatch, is_kept_open: bool, missing_ok: bool
 ) -> None:
     Netns.create("gone").close()
     session.create_many(Veth(End(f"a{n}", "gone"), End(f"b{n}", "gone")) for n in range(3))
@@ -83,14 +110,16 @@ def test_a_namespace_that_was_replaced_between_look_and_deletion_is_left_alone(
 
     with monkeypatch.context() as patch:
         patch.setattr(delete.Deletion, "_find_all", replaced)
-        session.delete_many([(f"a{n}", "gone") for n in range(3)], missing_ok=False)
+        items = [(f"a{n}", "gone") for n in range(3)]
+        with lost_unless(is_kept_open, *items):
+            session.delete_many(items, missing_ok=missing_ok)
     assert names("gone") == {f"{side}{n}" for side in "ab" for n in range(3)}
 
 
 @pytest.mark.needs_kernel("5.14")
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_namespace_that_got_the_number_of_the_one_that_was_looked_at_is_left_alone(
-    session: Session, monkeypatch: pytest.MonkeyPatch, count: int
+    session: Session, monkeypatch: pytest.MonkeyPatch, count: int, is_kept_open: bool
 ) -> None:
     Netns.create("gone").close()
     wanted = [Veth(End(f"a{n}", "gone"), End(f"b{n}", "gone")) for n in range(count)]
@@ -105,8 +134,143 @@ def test_a_namespace_that_got_the_number_of_the_one_that_was_looked_at_is_left_a
         return found
 
     monkeypatch.setattr(delete.Deletion, "_find_all", replaced)
-    session.delete_many([(f"a{n}", "gone") for n in range(count)], missing_ok=False)
+    items = [(f"a{n}", "gone") for n in range(count)]
+    with lost_unless(is_kept_open, *items):
+        session.delete_many(items, missing_ok=False)
     assert names("gone") == {f"{side}{n}" for side in "ab" for n in range(count)}
+
+
+# --- links of others in the place of those that were looked at
+
+
+def in_the_place_of(name: str, netns: str, peer_netns: str) -> None:
+    """Delete a link; others create a veth with its ifindex and with the ifindex that its peer had."""
+    link = seen(name, netns)
+    index, peer = link["ifindex"], peer_of(link, netns)[0] if peer_netns != netns else 99
+    ip("link", "del", "dev", name, netns=netns)
+    theirs = ["name", "theirs", "index", str(index), "type", "veth"]
+    ip("link", "add", *theirs, "peer", "name", "theirs2", "index", str(peer), "netns", peer_netns, netns=netns)
+
+
+@pytest.mark.parametrize("peer_netns", ["green", "blue"])
+@pytest.mark.parametrize("missing_ok", [True, False])
+@pytest.mark.parametrize("asks", [True, False])
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_veth_of_others_in_the_place_of_one_that_was_looked_at_stays(
+    session: Session,
+    make_netns: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    count: int,
+    asks: bool,
+    missing_ok: bool,
+    peer_netns: str,
+) -> None:
+    make_netns("blue", "red", "green")
+    session.create_many(Veth(End(f"a{n}", "blue"), End(f"b{n}", "red")) for n in range(count))
+    asked: list[str] = []
+
+    def is_ours(_item: object, link: Link, _birth: object) -> bool:
+        asked.append(link.name)
+        return True
+
+    with meanwhile(monkeypatch, lambda: in_the_place_of("a0", "blue", peer_netns)):
+        only_if = is_ours if asks else None
+        session.delete_many([(f"a{n}", "blue") for n in range(count)], missing_ok=missing_ok, only_if=only_if)
+    assert (names("blue") & {"theirs"}, names("red"), names(peer_netns) & {"theirs2"}) == (
+        {"theirs"},
+        set(),
+        {"theirs2"},
+    )
+    assert names("blue") <= {"theirs", "theirs2"}
+    assert "theirs" not in asked
+
+
+def test_what_others_have_changed_about_a_link_meanwhile_is_no_reason_to_leave_it(
+    session: Session, make_netns: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_netns("blue", "red", "green")
+    session.create_many(Veth(End(f"a{n}", "blue"), End(f"b{n}", "red")) for n in range(2))
+
+    def change() -> None:
+        ip("link", "set", "dev", "a0", "address", "02:00:00:00:00:01", netns="blue")
+        ip("link", "set", "dev", "b1", "netns", "green", netns="red")
+
+    with meanwhile(monkeypatch, change):
+        session.delete_many([("a0", "blue"), ("a1", "blue")])
+    assert names("blue") == names("red") == names("green") == set()
+
+
+@pytest.mark.parametrize("missing_ok", [True, False])
+def test_the_caller_is_asked_about_a_link_as_it_is_just_before_the_deletion(
+    session: Session, blue: str, red: str, monkeypatch: pytest.MonkeyPatch, missing_ok: bool
+) -> None:
+    session.create_many(Veth(End(f"a{n}", "blue"), End(f"b{n}", "red")) for n in range(2))
+    with meanwhile(monkeypatch, lambda: ip("link", "set", "dev", "a0", "alias", "theirs", netns="blue")):
+        items = [("a0", "blue"), ("a1", "blue")]
+        failed: Sequence[BaseException] = ()
+        try:
+            session.delete_many(items, missing_ok=missing_ok, only_if=lambda _item, link, _birth: not link.alias)
+        except BatchError as batch:
+            failed = batch.exceptions
+    assert (names("blue"), names("red")) == ({"a0"}, {"b0"})
+    assert [(type(error), error.item) for error in failed if isinstance(error, LinkNotFound)] == (
+        [] if missing_ok else [(LinkNotFound, items[0])]
+    )
+
+
+# --- references that lead elsewhere meanwhile
+
+
+@pytest.mark.parametrize("missing_ok", [True, False])
+@pytest.mark.parametrize("kind", ["process", "name", "Netns"])
+def test_links_are_deleted_although_their_reference_has_ended(
+    session: Session,
+    blue: str,
+    red: str,
+    spawn: Callable[[str], int],
+    monkeypatch: pytest.MonkeyPatch,
+    is_kept_open: bool,
+    kind: str,
+    missing_ok: bool,
+) -> None:
+    session.create_many(Veth(End(f"a{n}", "blue"), End(f"b{n}", "red")) for n in range(3))
+    pid = spawn("blue")
+
+    def end() -> None:
+        os.kill(pid, signal.SIGKILL)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+    with Netns.open("blue") as kept, Netns.open("blue") as given:
+        refs: dict[str, tuple[NetnsRef, Callable[[], object]]] = {
+            "process": (f"pid:{pid}", end),
+            "name": ("blue", lambda: ns.remove("blue")),
+            "Netns": (given, given.close),
+        }
+        ref, lose = refs[kind]
+        items: list[tuple[str, NetnsRef]] = [("a0", ref), ("a1", ref)]
+        with meanwhile(monkeypatch, lose), lost_unless(is_kept_open, *items):
+            session.delete_many(items, missing_ok=missing_ok)
+        assert names(kept) == ({"a2"} if is_kept_open else {"a0", "a1", "a2"})
+
+
+def test_links_are_deleted_if_any_of_their_references_still_leads_there(
+    session: Session,
+    blue: str,
+    red: str,
+    spawn: Callable[[str], int],
+    monkeypatch: pytest.MonkeyPatch,
+    is_kept_open: bool,
+) -> None:
+    session.create_many(Veth(End(f"a{n}", "blue"), End(f"b{n}", "red")) for n in range(2))
+    pid = spawn("blue")
+
+    def end() -> None:
+        os.kill(pid, signal.SIGKILL)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+    with meanwhile(monkeypatch, end):
+        session.delete_many([("a0", f"pid:{pid}"), ("a1", "blue")], missing_ok=False)
+    assert names("blue") == names("red") == set()
 
 
 def scripted(session: Session, netns: str, monkeypatch: pytest.MonkeyPatch, fail: Any) -> None:
@@ -207,6 +371,7 @@ def test_a_namespace_that_cannot_be_entered_fails_its_items_alone(
 def test_a_namespace_that_cannot_be_opened_again_is_an_error(
     session: Session, others: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(delete, "_KEPT_OPEN", 0)
     session.create_many(Veth(End(f"a{n}", "blue"), End(f"b{n}", "red")) for n in range(2))
     before = host_state()
     find_all = delete.Deletion._find_all

@@ -120,3 +120,36 @@ def test_only_these_routes_and_neighbours_are_removed(session: Session, blue: st
     }
     assert kept == {"10.0.0.9": macs[1], "10.0.0.8": macs[2]}
     assert [each["dst"] for each in ip("route", "show", "proto", "118", netns=blue)] == ["10.2.0.0/16"]
+
+
+def test_routes_from_an_address_of_a_link_over_other_links_are_found(session: Session, blue: str) -> None:
+    given = ["10.0.0.1/24", "10.0.1.1/24", "2001:db8::1/64 nodad"]
+    pair = session.create(Veth(End("one", blue, addresses=given), End("two", blue)))
+    over = session.create(Veth(End("other", blue, addresses=["192.168.7.1/24"]), End("far", blue)), wait=30).a.index
+    session.set("other", blue, routes=[Route("10.8.0.0/16", src="10.0.0.1")])
+    for route in (
+        "10.1.0.0/16 via 192.168.7.2 src 10.0.0.1",
+        "10.2.0.0/16 src 10.0.0.1 nexthop via 192.168.7.2 nexthop via 192.168.7.3",
+        "unreachable 10.3.0.0/16 src 10.0.1.1",
+        "10.4.0.0/16 via 192.168.7.2 src 10.0.0.1 table 88",  # which the kernel leaves alone
+        "10.5.0.0/16 dev two src 192.168.7.1",
+        "10.6.0.0/16 dev one src 10.0.0.1",
+        "2001:db8:1::/48 dev other src 2001:db8::1 table 88",
+    ):
+        ip("-6" if "2001:" in route else "-4", "route", "add", *route.split(), netns=blue)
+    one, two = session.dependents([(blue, pair.a.index), (blue, pair.b.index)])
+    assert {(str(each.source), each.over, each.own): each.number for each in one.sourced} == {
+        ("10.0.0.1", over, False): 2,
+        ("10.0.0.1", over, True): 1,
+        ("10.0.1.1", 0, False): 1,
+        ("2001:db8::1", over, False): 1,
+    }
+    assert (one.routes, two.routes, two.sourced) == (1, 1, ())
+
+
+def test_permanent_neighbours_are_counted_by_family(session: Session, blue: str) -> None:
+    pair = session.create(Veth(End("one", blue, addresses=["10.0.0.1/24"]), End("two", blue)))
+    for address in ("10.0.0.2", "10.0.0.3", "2001:db8::2"):
+        ip("neighbour", "add", address, "lladdr", "02:00:00:00:00:02", "dev", "one", netns=blue)
+    (one,) = session.dependents([(blue, pair.a.index)])
+    assert (one.neighbours, one.ipv4_neighbours) == (3, 2)

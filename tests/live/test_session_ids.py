@@ -9,7 +9,7 @@ import pytest
 from tests.live.older_kernel import without_echo
 from tests.witness import ip, poll, seen
 from vethlib import End, Netns, Session, Veth
-from vethlib.session.write import create, ids
+from vethlib.session.write.creating import create, ids
 
 COUNT = 12
 
@@ -63,7 +63,7 @@ def test_a_namespace_that_has_an_id_keeps_it(session: Session, spaces: list[Netn
 def test_ids_that_another_program_has_assigned_are_passed_over(
     session: Session, spaces: list[Netns], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vethlib.session.write.ids.time.monotonic", lambda: 1.0)
+    monkeypatch.setattr("vethlib.session.write.creating.ids.time.monotonic", lambda: 1.0)
     session.create_many(veths(0, 8))
     first = ids_of("a", 6, 8)
     with Session() as other:  # which begins where the first one did

@@ -237,8 +237,8 @@ def half_switched(host: Host) -> object:
     return None if found in ((1500, True), (1400, False)) else found
 
 
-SESSION = (*CREATING, "session/write/create.py", "session/core/undo.py")
-BUILDING = ("session/write/building.py", "session/write/job.py")
+SESSION = (*CREATING, "session/write/creating/create.py", "session/core/undo.py")
+BUILDING = tuple(f"session/write/creating/{name}.py" for name in ("building", "configuring", "job"))
 CASES = {
     "create": Case(create, nothing, Host.names, (*SESSION, *BUILDING, "_nl/sock.py"), leaving=1),
     "create_many": Case(create_all, nothing, Host.names, (*SESSION, *BUILDING), nowhere_else=True, leaving=1),
@@ -246,7 +246,7 @@ CASES = {
         create,
         nothing,
         Host.names,
-        ("session/write/create.py", *BUILDING),
+        ("session/write/creating/create.py", *BUILDING),
         nowhere_else=True,
         leaving=1,
     ),
@@ -278,7 +278,7 @@ CASES = {
         create_with_free_names,
         nothing,
         Host.names,
-        (*BUILDING, "session/write/freenames.py", "session/core/settings.py", "session/core/features.py"),
+        (*BUILDING, "session/write/creating/freenames.py", "session/core/settings.py", "session/core/features.py"),
         nowhere_else=True,
         leaving=1,
     ),

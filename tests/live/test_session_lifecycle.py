@@ -129,7 +129,7 @@ def test_a_session_that_could_not_start_has_nothing_to_warn_of(home: Netns, monk
         ("ns.current", errno.EMFILE, NetlinkError, r"start a session: .*\(EMFILE\) \(.*raise `ulimit -n`\)"),
     ):
         with monkeypatch.context() as patch, pytest.raises(kind, match=text):
-            patch.setattr(f"vethlib.session.methods.base.{name}", failing(number))
+            patch.setattr(f"vethlib.session.core.namespaces.{name}", failing(number))
             Session()
         assert open_fds() == before
 

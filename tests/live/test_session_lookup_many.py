@@ -65,7 +65,7 @@ def test_the_first_that_is_missing_is_named(session: Session, star: list[tuple[s
     with raises(NetnsNotFound, netns="netns:nowhere"):
         session.lookup_many([*star, ("eth0", "nowhere")])
     with pytest.raises(InvalidValue):
-        session.lookup_many([*star, ("a/b", "")])
+        session.lookup_many([*star, ("a\0b", "")])
     assert open_fds() == fds
 
 

@@ -14,7 +14,7 @@ from vethlib._nl import trace
 from vethlib._nl.batch import Outcome
 from vethlib._nl.link import LinkMessage, get_link, parse_link
 from vethlib.errors import Malformed
-from vethlib.session.write import building, job
+from vethlib.session.write.creating import building, job
 
 CALLS: dict[str, Callable[[Session], object]] = {
     "index": lambda session: session.index("va", "blue"),

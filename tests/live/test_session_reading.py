@@ -123,7 +123,7 @@ def test_what_is_not_there_is_not_found(session: Session, blue: str) -> None:
             assert (caught.value.netns, caught.value.errno) == ("blue", 19)
     for call in (session.lookup, session.stats):
         with pytest.raises(InvalidValue):
-            call("a b")
+            call("a\0b")
     with raises(LinkNotFound, netns="") as caught:
         interface_index("nope")
     assert caught.value.errno == errno.ENODEV
@@ -211,12 +211,12 @@ def test_the_counters_are_those_ip_shows(session: Session, blue: str) -> None:
         for _ in range(5):
             sender.sendto(b"x" * 100, ("10.0.0.2", 9))
     for name, netns in (("va", ""), ("vb", "blue")):
-        told, found = seen(name, netns)["stats64"], session.stats(name, netns)
+        before, found, after = seen(name, netns)["stats64"], session.stats(name, netns), seen(name, netns)["stats64"]
         assert isinstance(found, Stats)
         for way in ("rx", "tx"):
-            for counter in ("packets", "bytes", "errors", "dropped"):
-                assert getattr(found, f"{way}_{counter}") == told[way][counter]
-        assert (found.multicast, found.collisions) == (told["rx"]["multicast"], told["tx"]["collisions"])
+            for counter in ("packets", "bytes", "errors", "dropped"):  # an answer of ARP may come in between
+                assert before[way][counter] <= getattr(found, f"{way}_{counter}") <= after[way][counter]
+        assert (found.multicast, found.collisions) == (before["rx"]["multicast"], before["tx"]["collisions"])
         assert found.rx_packets > 5 or found.tx_packets > 5
 
 
@@ -230,7 +230,7 @@ def test_the_index_of_a_link_is_that_ip_shows(session: Session) -> None:
     with raises(LinkNotFound, netns=""):
         session.index("va")
     with pytest.raises(InvalidValue):
-        session.index("a/b")
+        session.index("a\0b")
 
 
 @pytest.mark.usefixtures("zoo")

@@ -33,7 +33,7 @@ from vethlib import (
 from vethlib._nl.batch import Outcome
 from vethlib._nl.link import create_veth
 from vethlib.session.core.namespaces import OpenNetns
-from vethlib.session.write import building, job
+from vethlib.session.write.creating import building, configuring, job
 
 ROOT = Path(__file__).parents[2]
 
@@ -328,7 +328,7 @@ def test_an_address_refused_the_second_time_too_is_an_error(
     """Where switching IPv6 on did not help."""
     with ns.entered("blue"), open("/proc/sys/net/ipv6/conf/default/disable_ipv6", "w") as switch:
         switch.write("1")
-    monkeypatch.setattr(building, "enable_ipv6", lambda *_: {})
+    monkeypatch.setattr(configuring, "enable_ipv6", lambda *_: {})
     with nothing_changes(), raises(NetlinkError, errno=errno.EACCES, netns="blue"):
         session.create(Veth(End("va", "blue", addresses=["2001:db8::1/64"]), End("vb")))
 

@@ -31,6 +31,7 @@ from vethlib._nl.batch import LOST
 from vethlib._nl.link import dump_links, set_up
 from vethlib._nl.sock import RtnlSocket
 from vethlib.session.core.namespaces import Namespaces
+from vethlib.session.core.slabs import SLAB
 
 ROOT = Path(__file__).parents[2]
 
@@ -124,6 +125,17 @@ def test_out_of_descriptors_continue_does_what_can_be_done(session: Session, lef
     for veth in veths:
         assert ("va" in names(str(veth.a.netns))) == (veth not in items)
         assert ("vb" in names(str(veth.b.netns))) == (veth not in items)
+
+
+@pytest.mark.parametrize("many", [SLAB // 2, SLAB, SLAB + 30, 2 * SLAB])
+def test_deleting_in_many_namespaces_takes_descriptors_for_some_at_a_time(session: Session, many: int) -> None:
+    for number in range(many):
+        Netns.create(f"n{number}").close()
+    Netns.create("hub").close()
+    session.create_many([Veth(End("va", f"n{number}"), End(f"v{number}", "hub")) for number in range(many)])
+    with descriptors_left(2 * min(many, SLAB) + 8):  # a descriptor and a socket for each of a slab
+        session.delete_many([("va", f"n{number}") for number in range(many)], missing_ok=False)
+    assert names("hub") == set()
 
 
 @pytest.fixture

@@ -5,22 +5,21 @@ from __future__ import annotations
 import errno
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tests.live.configuring import without_detection
+from tests.live.older_kernel import renamed_only_while_down
 from tests.live.over_links import NEIGHBOURS, ROUTES, dependents
 from tests.live.refusals import refused
 from tests.patience import Patience
-from tests.witness import addresses, ip, poll
+from tests.witness import addresses, ip, poll, settled_routes
 from vethlib import End, LinkExists, Neighbour, NetlinkError, Route, Session, Veth
 from vethlib._nl.batch import Exchange, Outcome
 from vethlib._nl.const import RTM_GETROUTE, RTM_NEWROUTE
-from vethlib.endfields.table import Step
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
-from vethlib.session.write.linksteps import LinkSteps
 
 MAC, OTHER = "02:00:00:00:00:09", "02:00:00:00:00:55"
 
@@ -74,7 +73,8 @@ def test_a_change_that_is_refused_leaves_every_route_and_neighbour(
         session.set("a", "blue", **asked, **refused)
     assert dependents() == before
     assert addresses("a", "blue") == had
-    assert len(before) == 3 + 2 + 3 + 3 + 3 + 3
+    # Before Linux 5.14, the lowest address of a network is a broadcast address, too.
+    assert len([one for one in before if not one.startswith("dst 10.0.0.0 ")]) == 3 + 2 + 3 + 3 + 3 + 3
 
 
 @pytest.mark.parametrize("asked", COSTLY, ids=lambda asked: " ".join(asked))
@@ -101,15 +101,7 @@ def test_a_link_that_has_to_be_down_to_be_renamed_loses_no_route_if_the_rest_fai
 ) -> None:
     make(session)
     before, had = dependents(), addresses("a", "blue")
-    send = LinkSteps._send
-    busy = iter([True])
-
-    def sending(self: LinkSteps, steps: Sequence[Step]) -> list[Outcome]:  # as before Linux 6.2
-        if steps[0].what.startswith("name ") and next(busy, False):
-            return [Outcome(errno.EBUSY, "", ())]
-        return send(self, steps)
-
-    monkeypatch.setattr(LinkSteps, "_send", sending)
+    renamed_only_while_down(monkeypatch)
     with pytest.raises(NetlinkError):
         session.set("a", "blue", new_name="c", routes=[Route("10.9.0.0/16", via="192.0.2.1")], **asked)
     assert (dependents(), addresses("a", "blue")) == (before, had)
@@ -185,7 +177,7 @@ SEVERAL = [
 
 def routes_to(destination: str) -> list[Any]:
     """Return the routes to a destination, each with its hops in whatever order."""
-    found: list[Any] = ip("-6", "route", "show", destination, netns="blue")
+    found = settled_routes("-6", "route", "show", destination, netns="blue")
     for route in found:
         route["nexthops"] = sorted(route.get("nexthops", []), key=str)
     return found
@@ -286,9 +278,9 @@ def test_routes_are_read_only_for_a_change_that_removes_an_address(
     asks: list[int] = []
     dump = Namespaces.dump
 
-    def dumping(self: Namespaces, place: OpenNetns, request: bytes, *rest: Any) -> Outcome:
+    def dumping(self: Namespaces, place: OpenNetns, request: bytes, *rest: Any, **more: Any) -> Outcome:
         asks.append(int.from_bytes(request[4:6], sys.byteorder))
-        return dump(self, place, request, *rest)
+        return dump(self, place, request, *rest, **more)
 
     monkeypatch.setattr(Namespaces, "dump", dumping)
     session.set("a", "blue", **asked)

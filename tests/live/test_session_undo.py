@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import pickle
-import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 
+from tests.mounts import read_only_sysctls
 from tests.refusing import raises
 from tests.witness import addresses, host_state, names, seen
 from vethlib import BatchError, End, NetlinkError, Pair, Session, Veth, WaitTimeout, ns
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
 from vethlib.session.core.undo import note, undo_all
 from vethlib.session.read import wait
-from vethlib.session.write import create
+from vethlib.session.write.creating import create
 from vethlib.session.write.delete import delete_indexes
 
 DISABLE = "/proc/sys/net/ipv6/conf/default/disable_ipv6"
@@ -28,12 +28,8 @@ def read_only(session: Session, blue: str) -> Iterator[None]:
     for netns in ("", blue):
         with ns.entered(netns):
             Path(DISABLE).write_text("1")
-    subprocess.run(["mount", "--bind", "/proc/sys", "/proc/sys"], check=True)
-    try:
-        subprocess.run(["mount", "-o", "remount,bind,ro", "/proc/sys"], check=True)
+    with read_only_sysctls():
         yield
-    finally:
-        subprocess.run(["umount", "/proc/sys"], check=True)
 
 
 def test_a_pair_whose_ipv6_cannot_be_enabled_costs_no_other_of_its_namespace(
@@ -145,7 +141,7 @@ def test_an_interruption_of_the_wait_takes_the_pairs_back(session: Session, monk
 def test_every_namespace_is_cleared_whatever_the_others_raise(
     session: Session, blue: str, red: str, monkeypatch: pytest.MonkeyPatch, refused: list[BaseException]
 ) -> None:
-    errors = list(refused)
+    errors = [type(error)(*error.args) for error in refused]  # those of the parameters outlive the test
 
     def refuse(places: Namespaces, place: OpenNetns, groups: Mapping[int, int]) -> None:
         if place.ref == blue and errors:

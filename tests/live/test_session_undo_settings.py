@@ -50,6 +50,34 @@ def test_a_link_that_was_too_small_for_ipv6_for_a_moment_has_its_ipv6_settings_a
     assert had or seen("a", "blue")["addr_info"] == []
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"mtu": 8000},
+        {"mtu": 9100, "up": True},
+        # Before, the kernel may notice the carrier only when the link is as it was (linkwatch).
+        pytest.param({"up": False}, marks=pytest.mark.needs_kernel("6.12")),
+        {"ipv6": False},
+        {"mtu": 1000},
+        {"master": "br"},
+        pytest.param({"master": "vrf"}, marks=pytest.mark.needs_module("vrf")),
+    ],
+)
+def test_a_refused_change_leaves_the_mtu_that_another_program_has_given_ipv6(
+    session: Session, blue: str, asked: dict[str, Any]
+) -> None:
+    session.create(Veth(End("a", "blue", mtu=9000), End("b", "blue", mtu=9000)), wait=60)
+    if "master" in asked:
+        kind = ("vrf", "table", "9") if asked["master"] == "vrf" else ("bridge",)
+        ip("link", "add", "name", asked["master"], "type", *kind, netns="blue")
+    sysctl("blue", "ipv6/conf/a/mtu", "1400")
+    with pytest.raises(NetlinkError):
+        session.set("a", "blue", **asked, sysctls=IMPOSSIBLE)
+    session.lookup("a", "blue")
+    assert sysctl("blue", "ipv6/conf/a/mtu") == "1400"
+    assert seen("a", "blue")["mtu"] == 9000
+
+
 @pytest.mark.parametrize("had", [True, False])
 def test_what_is_restored_is_what_the_kernel_had_and_not_what_a_cache_knows(
     session: Session, blue: str, had: bool
@@ -96,7 +124,7 @@ def sizes(netns: str, name: str) -> list[int]:
     return [struct.unpack("=I", found[kind])[0] for kind in (41, 63) if kind in found]
 
 
-@pytest.mark.parametrize("had", [65536, 200_000, 60_000])
+@pytest.mark.parametrize("had", [65536, pytest.param(200_000, marks=pytest.mark.needs_kernel("5.19")), 60_000])
 def test_the_largest_packet_of_ipv4_is_restored_with_that_of_all(session: Session, blue: str, had: int) -> None:
     session.create(Veth(End("a", "blue"), End("b", "blue")))
     ip("link", "add", "name", "taken", "type", "bridge", netns="blue")
@@ -156,3 +184,16 @@ def test_one_setting_that_cannot_be_restored_costs_no_other(
     now = [sysctl("blue", f"ipv{family}/conf/a/{name}") for family, name in ((4, "rp_filter"), (6, "accept_ra"))]
     assert now == ["2", "0"]
     assert sysctl("blue", "ipv6/conf/a/hop_limit") == "9"
+
+
+@pytest.mark.parametrize("more", [{}, {"offload": False}, {"new_name": "c"}])
+def test_the_only_note_of_a_secret_that_cannot_be_cleared_is_about_that(
+    session: Session, blue: str, more: dict[str, Any]
+) -> None:
+    session.create(Veth(End("a", "blue", altnames=["first"]), End("b", "blue")))
+    with pytest.raises(NetlinkError) as caught:
+        asked = {"altnames": ["second", "third"], "sysctls": {"ipv6.stable_secret": "::1"}, **more}
+        session.set("a", "blue", **asked, routes=[Route("default", via="9.9.9.9")])
+    (note,) = caught.value.__notes__
+    assert "stable_secret" in note
+    assert seen("a", "blue")["altnames"] == ["first"]

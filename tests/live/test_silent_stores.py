@@ -14,10 +14,10 @@ from tests.live.applying import value
 from tests.live.silent import silent_fuse
 from tests.stores import changed, news, nothing, snapshot, write
 from tests.witness import ip, names, poll
-from vethlib.agent.stores.directory import DirectoryStore
+from vethlib.agent.stores.files.directory import DirectoryStore
 from vethlib.agent.stores.protocol import Outage, Snapshot
 from vethlib.agent.stores.storecode import StoreCode
-from vethlib.ns import answers
+from vethlib.ns.files import answers
 from vethlib.ns.syscalls import MNT_DETACH, mount, umount2
 
 pytestmark = pytest.mark.usefixtures("little_patience")

@@ -10,7 +10,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from ipaddress import ip_interface
 from itertools import permutations
 from pathlib import Path
@@ -27,6 +27,7 @@ from vethlib.topology.design.description import Layout, Route
 from vethlib.topology.design.layout import lay_out
 from vethlib.topology.design.text import parse
 from vethlib.topology.live import build as building
+from vethlib.topology.live.settings import Settings
 
 
 def of(node: Node, *arguments: str) -> Any:
@@ -107,6 +108,7 @@ def test_links_have_the_fields_of_their_ends(relayed: bool) -> None:
 
 
 BRIDGED = "a(10.0.0.1/24) -- h:p0() master=/lan; h:p1() -- b(10.0.0.2/24) master=lan/"
+IMPAIRED = BRIDGED.replace("master=/lan", "master=/lan delay=1ms")
 
 
 def add_lan(nodes: Mapping[str, Node]) -> None:
@@ -120,8 +122,7 @@ def names_of_links(node: Node) -> set[str]:
 
 @pytest.mark.parametrize("relayed", [False, True])
 def test_links_are_attached_to_masters_that_are_made_before_there_are_links(relayed: bool) -> None:
-    text = BRIDGED.replace("master=/lan", "master=/lan delay=1ms") if relayed else BRIDGED
-    with Topology.build(text, impair="userspace", prepare=add_lan) as net:
+    with Topology.build(IMPAIRED if relayed else BRIDGED, impair="userspace", prepare=add_lan) as net:
         assert {link["ifname"] for link in of(net["h"], "link", "show", "master", "lan")} == {"p0", "p1"}
         assert net["a"].ping("10.0.0.2")
         net.down("a", "h")
@@ -136,12 +137,16 @@ def test_a_description_may_have_masters() -> None:
         assert [link["ifname"] for link in of(net["h"], "link", "show", "master", "lan")] == ["eth0"]
 
 
-def test_a_topology_whose_master_is_missing_is_refused_with_the_node_and_the_name() -> None:
+@pytest.mark.parametrize("text", [BRIDGED, IMPAIRED])
+def test_a_topology_whose_master_is_missing_is_refused_with_the_node_and_the_name(text: str) -> None:
     before = witness.open_fds()
     with pytest.raises(LinkNotFound) as refused:
-        Topology.build(BRIDGED)
-    assert "node h" in str(refused.value)
-    assert "'lan'" in str(refused.value)
+        Topology.build(text, impair="userspace")
+    message = str(refused.value)
+    assert "node h" in message
+    assert "'lan'" in message
+    assert "fd:" not in message  # a namespace that nobody knows
+    assert message.count("create veth") == 1
     assert witness.open_fds() == before
 
 
@@ -173,7 +178,7 @@ def test_nothing_is_left_if_a_file_of_a_node_cannot_be_replaced(
 
     def begin(nodes: Mapping[str, Node]) -> None:
         started.append(nodes["a"].start(["sleep", "60"]))
-        monkeypatch.setattr("vethlib.topology.programs.mounts._cover", fail)
+        monkeypatch.setattr("vethlib.topology.programs.mounts.View._cover", fail)
         started.append(nodes["b"].start(["sleep", "60"]))
 
     warm_up = Topology.build("a -- b", hosts=True)  # opens what stays open
@@ -249,10 +254,41 @@ def test_with_routes_every_node_of_every_shape_reaches_every_other(shape: Any) -
         assert all_reach_all(net)
 
 
+@pytest.mark.parametrize("version", [4, 6])
+def test_nodes_behind_more_than_63_routers_are_reached_with_a_larger_ttl(version: Any) -> None:
+    with Topology.build(line(66), routes=True) as net:
+        ends = net["n0"], net["n65"]
+        assert ends[0].ping(net["n64"], version=version, timeout=20)
+        assert not ends[0].ping(ends[1], version=version, timeout=0.5)
+        for node in ends:
+            node.sysctl("net.ipv4.ip_default_ttl", 255)
+            node.sysctl("net.ipv6.conf.eth0.hop_limit", 255)
+        assert ends[0].ping(ends[1], version=version, timeout=20)
+
+
 def test_without_routes_only_neighbours_reach_each_other() -> None:
     with Topology.build("a -- b -- c") as net:
         assert reaches(net["a"], net["b"], net["b"].ipv4)
         assert not reaches(net["a"], net["c"], net["c"].ipv4)
+
+
+@pytest.mark.parametrize("text", ["a -- b", "switch s; a -- s; b -- s", "a -- b ipv6=off", "a -- b delay=0ms"])
+def test_a_kernel_without_ipv6_has_topologies_with_ipv4(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # As it answers there: new addresses of IPv6 are refused with EOPNOTSUPP.
+    monkeypatch.setattr("vethlib.topology.live.topology.lacks_ipv6", lambda: True)
+    with Topology.build(text, impair="userspace", routes=True) as net:
+        for node in (net["a"], net["b"]):
+            assert {address.version for address in node.addresses} == {4}
+            families = {
+                each["family"]
+                for each in of(node, "address", "show", "eth0")[0]["addr_info"]
+                if each["scope"] != "link"
+            }
+            assert families == {"inet"}
+        with raises(LookupError):
+            print(net["a"].ipv6)
+    with Topology.build("a(2001:db8::1/64) -- b(2001:db8::2/64)") as net:  # the kernel itself refuses these there
+        assert net["a"].ipv6 == "2001:db8::1"
 
 
 def test_only_routers_and_nodes_in_between_forward() -> None:
@@ -262,9 +298,10 @@ def test_only_routers_and_nodes_in_between_forward() -> None:
         assert net["r"].run(["cat", "/proc/sys/net/ipv6/conf/all/forwarding"]).stdout == "1\n"
 
 
-def test_a_host_that_forwards_does_not_make_nodes_forward() -> None:
+def test_a_host_that_forwards_does_not_make_nodes_forward(monkeypatch: pytest.MonkeyPatch) -> None:
     # New namespaces take it over from the host's, which a test cannot change: what is in one is written by hand here.
-    settings = building._Settings({"ipv4/ip_forward": "0"})  # which no other test asks for alone
+    monkeypatch.setattr("vethlib.topology.live.settings._fresh", (0.0, {}))
+    settings = Settings(forward=False)
 
     def as_on_such_a_host() -> ns.Descriptor:
         with open("/proc/sys/net/ipv4/ip_forward", "w") as file:
@@ -283,6 +320,16 @@ def test_wire_tells_the_ports_as_seen_from_either_side() -> None:
             net.wire("a", "c")
         with raises(KeyError):
             net["d"]
+
+
+@pytest.mark.parametrize("use", [Topology.wire, Topology.down, Topology.up])
+def test_a_node_of_another_topology_is_not_taken_for_the_one_of_its_name(use: Callable[..., object]) -> None:
+    with Topology.build("a -- b") as net, Topology.build("a -- b") as other:
+        for ends in ((other["a"], other["b"]), (net["a"], other["b"]), (other["a"], "b")):
+            with raises(LookupError):
+                use(net, *ends)
+        assert all("UP" in link["flags"] for node in net.values() for link in of(node, "link"))
+        use(net, net["a"], "b")
 
 
 def test_addresses_of_both_families_outlive_a_link_that_flaps() -> None:
@@ -304,6 +351,23 @@ def test_a_wire_that_was_down_is_up_again_with_the_routes_of_both_ends() -> None
         net.up("r1", "r2")  # which it is already
         with raises(LookupError):
             net.down("a", "b")
+
+
+@pytest.mark.parametrize("impair", ["kernel", "userspace"])
+@pytest.mark.parametrize("changed", ["a", "b"])
+def test_a_wire_of_which_a_link_is_missing_is_set_neither_down_nor_up(changed: str, impair: Any) -> None:
+    other = "b" if changed == "a" else "a"
+    text = "a -- b" if impair == "kernel" else "a -- b delay=0ms"
+    with Topology.build(text, impair=impair) as net:
+        net[changed].set("eth0", up=False)
+        net[changed].set("eth0", new_name="wan")
+        for use, is_up in ((net.down, True), (net.up, False)):
+            net[other].set("eth0", up=is_up)
+            for ends in (("a", "b"), ("b", "a")):
+                with raises(LinkNotFound):
+                    use(*ends)
+            (link,) = of(net[other], "link", "show", "eth0")
+            assert ("UP" in link["flags"]) is is_up
 
 
 def test_of_a_wire_that_comes_up_routes_through_another_that_is_down_stay_away() -> None:

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import socket
 import struct
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import CodeType, FrameType
 from typing import Any
 
 import pytest
 
+from tests.interrupts import boundaries, distinct, interrupted
+from tests.live.children import in_a_child
 from tests.live.descriptors import descriptors_left
+from tests.live.interrupting import Interrupting as InterruptingAt
 from tests.live.threads import no_thread_left
 from tests.refusing import raises
-from tests.witness import open_fds
+from tests.starting import wait_interrupted
+from tests.witness import open_fds, poll
 from vethlib import NetlinkError, VethError
+from vethlib.session.core import undo
 from vethlib.topology import Topology
 from vethlib.topology.live import capture
 from vethlib.topology.live.capture import Capture
@@ -165,6 +173,136 @@ def test_stopping_twice_is_harmless_and_leaves_no_descriptor(net: Topology, tmp_
     capture.stop()
     capture.stop()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+class Interrupting:
+    """Interrupts the main thread once, when it is in a function and another thread calls this, and waits for that."""
+
+    def __init__(self, function: Callable[..., object]) -> None:
+        self._code = function.__code__
+        self._main = threading.main_thread().ident or 0
+        self.done = threading.Event()
+
+    def raises(self, *_: object) -> None:
+        self.done.set()
+        raise KeyboardInterrupt
+
+    def __call__(self) -> None:
+        if self.done.is_set() or not poll(self._is_there):
+            return
+        signal.pthread_kill(self._main, signal.SIGUSR1)
+        self.done.wait(0 if threading.get_ident() == self._main else 60)
+
+    def _is_there(self) -> bool:
+        frame: FrameType | None = sys._current_frames()[self._main]
+        while frame is not None and frame.f_code is not self._code:
+            frame = frame.f_back
+        return frame is not None
+
+
+@pytest.fixture
+def interrupting() -> Iterator[Interrupting]:
+    interrupting = Interrupting(Capture.stop)
+    before = signal.signal(signal.SIGUSR1, interrupting.raises)
+    yield interrupting
+    signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.parametrize("during", ["_record", "_Tap.close"])
+def test_a_stop_that_is_interrupted_closes_everything_nevertheless(
+    net: Topology, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupting: Interrupting, during: str
+) -> None:
+    place, name = (capture._Tap, "close") if during == "_Tap.close" else (capture, during)
+    usual = getattr(place, name)
+
+    def interrupt(*arguments: Any) -> Any:
+        interrupting()
+        return usual(*arguments)
+
+    monkeypatch.setattr(place, name, interrupt)
+    monkeypatch.setattr(capture, "_CLOSERS", 1)  # fewer than there are wires
+    before = open_fds()
+    with pytest.raises(KeyboardInterrupt), Capture(net, tmp_path) as started:
+        send(net, b"before-the-end")
+    assert interrupting.done.is_set()
+    assert poll(lambda: open_fds() == before)
+    started.stop()
+    assert open_fds() == before
+    assert poll(lambda: not [thread for thread in threading.enumerate() if "captur" in thread.name])
+    assert with_payload(started.files[0], b"before-the-end")
+    assert started.missing == {}
+
+
+@pytest.mark.parametrize("end", [Capture.stop, lambda capture: capture.__exit__(None, None, None)])
+def test_wherever_a_stop_is_interrupted_it_ends_the_thread_and_closes_everything(
+    net: Topology, tmp_path: Path, end: Callable[[Capture], object]
+) -> None:
+    files = {str(module.__file__) for module in (capture, undo)}
+    before = open_fds()
+    for at in range(2, 10_000):  # the first place is before it has begun
+        started = Capture(net, tmp_path)
+        interrupting = InterruptingAt(at, files)
+        interrupting.run(lambda started=started: end(started))  # type: ignore[misc]
+        assert poll(lambda: open_fds() == before), at
+        assert poll(lambda: not [thread for thread in threading.enumerate() if "captur" in thread.name]), at
+        if not interrupting.fired:
+            break
+    assert at > 10
+
+
+@pytest.mark.parametrize("seconds", [0, 0.2])  # in which the thread begins
+def test_a_capture_whose_start_is_interrupted_leaves_nothing(
+    net: Topology, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    usual = threading.Event.wait
+
+    def interrupt(event: threading.Event, timeout: float | None = None) -> bool:
+        if threading.current_thread() is threading.main_thread():
+            monkeypatch.setattr(threading.Event, "wait", usual)
+            time.sleep(seconds)
+        return wait_interrupted(event, timeout)
+
+    before = open_fds()
+    monkeypatch.setattr(threading.Event, "wait", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        Capture(net, tmp_path)
+    assert poll(lambda: not [thread for thread in threading.enumerate() if "captur" in thread.name])
+    assert open_fds() == before
+
+
+def leave_the_block(capture: Capture) -> None:
+    with capture:
+        pass
+
+
+@pytest.mark.parametrize("end", [Capture.stop, leave_the_block, lambda capture: capture.missing])
+def test_a_forked_child_ends_nothing_of_its_parents(
+    net: Topology, tmp_path: Path, end: Callable[[Capture], object]
+) -> None:
+    with Capture(net, tmp_path) as capture:
+        send(net, b"before-the-fork")
+        assert in_a_child(lambda: end(capture)) == 0
+        send(net, b"after-the-fork")
+        assert poll(lambda: bool(with_payload(capture.files[0], b"after-the-fork")))
+    for path in capture.files:
+        assert len(with_payload(path, b"before-the-fork")) == 1
+        assert len(with_payload(path, b"after-the-fork")) == 1
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_capture_that_is_interrupted_at_any_bytecode_while_it_begins_leaves_nothing_open(tmp_path: Path) -> None:
+    def begin() -> None:
+        Capture(built, tmp_path).stop()
+
+    def belongs(code: CodeType) -> bool:
+        return code.co_filename == capture.__file__ and code.co_qualname.startswith(("Capture.__init__", "_Tap.__init"))
+
+    with Topology.build("a -- b") as built:
+        begin()
+        before = open_fds()
+        for boundary in distinct(boundaries(begin, belongs))[:-1]:  # the last is the return
+            assert interrupted(begin, boundary), boundary
+            assert poll(lambda: open_fds() == before), boundary
 
 
 def test_a_capture_that_cannot_begin_leaves_nothing_open(net: Topology, tmp_path: Path) -> None:

@@ -14,15 +14,17 @@ import sys
 import termios
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Literal
 
 import pytest
 
 from tests.live.plugin import Project
-from tests.programs import attended
+from tests.programs import attended, freeze
+from tests.refusing import raises
 from tests.witness import poll
 from vethlib import InvalidValue, LinkNotFound, NetlinkError
 from vethlib.topology import Impairment, ImpairmentNotSupported, Node, Topology
@@ -166,6 +168,15 @@ def test_only_what_is_given_changes_and_it_can_be_read(impair: Impair) -> None:
         assert net.wire("a", "b").a_to_b == Impairment.of(delay="20ms", loss="1%")  # as described
 
 
+def test_a_wire_does_not_lead_towards_a_node_of_another_topology(impair: Impair) -> None:
+    with Topology.build("a -- b delay=2ms", impair=impair) as net, Topology.build("a -- b") as other:
+        wire = net.wire("a", "b")
+        for use in (wire.impairment, partial(wire.set, loss=1), wire.clear):
+            with raises(InvalidValue, field="towards"):
+                use(towards=other["b"])
+        assert str(wire.impairment(net["b"])) == "delay=2ms"
+
+
 def test_tcp_gets_through_a_bad_wire_whole(impair: Impair) -> None:
     sent = os.urandom(200_000)
     with Topology.build("a -- b delay=2ms jitter=1ms loss=2% duplicate=2%", impair=impair) as net:
@@ -184,6 +195,100 @@ def test_tcp_gets_through_a_bad_wire_whole(impair: Impair) -> None:
             server.settimeout(60)
             received = b"".join(iter(lambda: server.recv(1 << 16), b""))
     assert received == sent
+
+
+@pytest.mark.needs_kernel("6.6")  # earlier ones accept no such packets (packet_alloc_skb, net/packet/af_packet.c)
+@pytest.mark.parametrize("size", [69_900, 80_000, 200_000, 524_000])
+def test_packets_of_uncut_segments_pass_the_relay_however_large(size: int) -> None:
+    ethernet = b"\xff" * 6 + b"\x02\0\0\0\0\x01" + b"\x86\xdd"
+    ipv6 = struct.pack("!IHBB16s16s", 6 << 28, 0, socket.IPPROTO_TCP, 64, b"\xfd" + bytes(15), b"\xfd" + bytes(15))
+    tcp = struct.pack("!HHIIBBHHH", 7, 7, 0, 0, 5 << 4, 0x10, 0, 0, 0)
+    headers = ethernet + ipv6 + tcp
+    # struct virtio_net_hdr: the checksum is to be computed, and the payload to be cut into segments of 8000 bytes.
+    virtio = struct.pack("=BBHHHH", 1, 4, len(headers), 8000, len(headers) - len(tcp), 16)
+    with (
+        Topology.build("a -- b mtu=9000 gso_max_size=524280 delay=0ms", impair="userspace") as net,
+        net["a"].socket(17, socket.SOCK_RAW) as out,
+        net["b"].socket(17, socket.SOCK_RAW) as into,
+    ):
+        into.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+        into.bind(("eth0", 3))
+        into.settimeout(20)
+        out.setsockopt(263, 15, 1)  # SOL_PACKET, PACKET_VNET_HDR
+        out.bind(("eth0", 0))
+        out.send(virtio + headers + bytes(size))
+        left = size
+        while left > 0:
+            frame = into.recv(10_000)
+            if frame.startswith(ethernet):
+                left -= len(frame) - len(headers)
+    assert left == 0
+
+
+def passing(net: Topology, sizes: Iterable[int]) -> list[int]:
+    """The sizes of the datagrams that arrive unfragmented."""
+    arrived = []
+    with datagrams(net["a"], net["b"]) as (out, into):
+        out.setsockopt(socket.IPPROTO_IP, 10, 2)  # IP_MTU_DISCOVER, IP_PMTUDISC_DO
+        for size in sizes:
+            with suppress(OSError):  # EMSGSIZE: it is too long for the sender's own link
+                out.send(bytes(size))
+            out.send(b"next")
+            while (received := into.recv(1 << 16)) != b"next":
+                arrived.append(len(received))
+    return arrived
+
+
+MTUS: dict[str, list[tuple[str, str, int]]] = {
+    "as they are": [],
+    "both raised": [("a", "eth0", 9000), ("b", "eth0", 9000)],
+    "the sender's raised": [("a", "eth0", 9000)],
+    "the receiver's raised": [("b", "eth0", 9000)],
+    "both far": [("a", "eth0", 60_000), ("b", "eth0", 60_000)],
+    "both lowered": [("a", "eth0", 1300), ("b", "eth0", 1300)],
+    "the sender's lowered": [("a", "eth0", 1300)],
+    "the receiver's lowered": [("b", "eth0", 1300)],
+    "raised and lowered again": [("a", "eth0", 9000), ("b", "eth0", 9000), ("a", "eth0", 1400), ("b", "eth0", 1350)],
+}
+LENGTHS = [1200, 1272, 1273, 1276, 1277, 1322, 1372, 1472, 1473, 1476, 1477, 5000, 8972, 8973, 50_000]
+
+
+@pytest.mark.parametrize("described", ["", "mtu=4000", "mtu=60000"])
+@pytest.mark.parametrize("change", MTUS)
+def test_a_relayed_wire_passes_what_a_plain_one_passes_when_the_mtu_of_its_ends_is_changed(
+    change: str, described: str
+) -> None:
+    passed = []
+    for text in f"a -- b {described}", f"a -- b {described} delay=0ms":
+        with Topology.build(text, impair="userspace") as net:
+            for node, link, mtu in MTUS[change]:
+                net[node].set(link, mtu=mtu)
+            passed.append(passing(net, LENGTHS))
+    assert passed[0] == passed[1]
+    assert passed[0]
+
+
+def test_a_relayed_wire_of_a_switch_passes_what_is_longer_since_the_mtu_was_raised() -> None:
+    with Topology.build("switch s; a -- s delay=0ms; s -- b delay=0ms", impair="userspace") as net:
+        for name, link in ("a", "eth0"), ("b", "eth0"), ("s", "eth0"), ("s", "eth1"), ("s", "br0"):
+            net[name].set(link, mtu=4000)
+        assert passing(net, [3000, 3972, 3973]) == [3000, 3972]
+
+
+def test_tcp_without_segmentation_passes_a_relayed_wire_whose_mtu_was_raised() -> None:
+    with Topology.build("a -- b delay=0ms offload=off", impair="userspace") as net:
+        a, b = net["a"], net["b"]
+        for node in a, b:
+            node.set("eth0", mtu=3000)
+        with (
+            b.call(socket.create_server, ("", 7)) as listening,
+            a.call(socket.create_connection, (b.ipv4, 7), timeout=30) as client,
+            listening.accept()[0] as server,
+        ):
+            server.settimeout(30)
+            client.sendall(bytes(20_000))
+            client.shutdown(socket.SHUT_WR)
+            assert sum(map(len, iter(lambda: server.recv(1 << 16), b""))) == 20_000
 
 
 def test_wires_of_switches_and_ipv6_are_impaired_like_others(impair: Impair) -> None:
@@ -210,6 +315,19 @@ def test_netem_is_what_tc_shows_and_other_disciplines_are_left_alone() -> None:
         a.run(["ip", "link", "set", "eth0", "name", "other"])
         with pytest.raises(LinkNotFound):
             net.wire("a", "b").set(delay="1ms")
+
+
+@pytest.mark.needs_module("sch_netem")
+@pytest.mark.parametrize("renamed", ["a", "b"])
+def test_a_wire_of_which_a_link_is_missing_stays_as_it_was(renamed: str) -> None:
+    with Topology.build("a -- b delay=20ms") as net:
+        wire = net.wire("a", "b")
+        net[renamed].set("eth0", up=False)
+        net[renamed].set("eth0", new_name="wan")
+        for use in (partial(wire.set, loss=1), wire.clear):
+            with raises(LinkNotFound):
+                use()
+        assert str(wire.impairment(towards="b" if renamed == "a" else "a")) == "delay=20ms"
 
 
 def test_without_netem_the_reason_is_the_error_and_nothing_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,7 +397,7 @@ def test_what_was_sent_before_a_change_is_treated_as_before_it_by_a_busy_relay(c
         assert relay is not None
         with datagrams(net["a"], net["b"]) as (out, into):
             wire.set(loss="100%", towards="b")
-            relay._process.send_signal(signal.SIGSTOP)
+            freeze(relay._process.pid)
             for _ in range(count):
                 out.send(b"meanwhile")
             clearing = threading.Thread(target=wire.clear)
@@ -310,7 +428,7 @@ def interrupted_while_the_relay_is_stopped(net: Topology) -> Iterator[None]:
         raise Interruption
 
     before = signal.signal(signal.SIGUSR1, refuse)
-    relay._process.send_signal(signal.SIGSTOP)
+    freeze(relay._process.pid)
     interrupting = threading.Thread(target=interrupt)
     interrupting.start()
     try:
@@ -357,7 +475,7 @@ def test_a_command_after_an_interrupted_one_waits_for_its_own_answer() -> None:
         with interrupted_while_the_relay_is_stopped(net):
             wire.set(loss="100%", towards="b")
         assert poll(lambda: bool(select.select([relay._control], [], [], 0)[0]))
-        relay._process.send_signal(signal.SIGSTOP)
+        freeze(relay._process.pid)
         clearing = threading.Thread(target=wire.clear, kwargs={"towards": "b"})
         clearing.start()
         try:
@@ -398,7 +516,7 @@ def test_a_stopped_relay_does_not_delay_the_end_of_its_topology(interrupted: boo
     net = Topology.build("a -- b delay=1ms", impair="userspace")
     assert net._relay is not None
     process = net._relay._process
-    process.send_signal(signal.SIGSTOP)
+    freeze(process.pid)
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
     begun = time.monotonic()
     try:

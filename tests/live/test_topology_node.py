@@ -20,10 +20,12 @@ import pytest
 
 from tests.live.descriptors import no_descriptor_left
 from tests.live.threads import no_thread_left
+from tests.programs import see_end
 from tests.refusing import raises
 from tests.witness import open_fds, poll
 from vethlib import LinkNotFound, NetnsNotFound, VethError, WaitTimeout
 from vethlib.topology import Node, Topology
+from vethlib.topology.live.state import describe
 
 HERE = "/proc/thread-self/ns/net"
 
@@ -250,29 +252,18 @@ def test_a_program_that_does_not_exist_leaves_the_thread_at_home(node: Node) -> 
 
 def test_a_started_program_runs_inside_and_ends_with_the_node(net: Topology) -> None:
     a = net["a"]
-    process = a.start(["sleep", "60"])
+    process = a.start(["sleep", "600"])
     assert os.stat(f"/proc/{process.pid}/ns/net").st_ino == a.netns.identity[1]
     a.close()
     assert process.returncode == -signal.SIGTERM
 
 
 def test_what_a_started_program_starts_ends_with_it(net: Topology) -> None:
-    process = net["a"].start(["sh", "-c", "sleep 60 & echo $!; wait"], stdout=subprocess.PIPE)
+    process = net["a"].start(["sh", "-c", "sleep 600 & echo $!; wait"], stdout=subprocess.PIPE)
     assert process.stdout is not None
     grandchild = int(process.stdout.readline())
     net.close()
-    deadline = time.monotonic() + 60
-    while _runs(grandchild):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+    see_end(grandchild)
 
 
 def test_what_a_started_program_leaves_behind_is_killed(net: Topology) -> None:
@@ -281,14 +272,11 @@ def test_what_a_started_program_leaves_behind_is_killed(net: Topology) -> None:
     assert process.stdout is not None
     stubborn = int(process.stdout.readline())
     net.close()
-    deadline = time.monotonic() + 60
-    while _runs(stubborn):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    see_end(stubborn)
 
 
 def test_what_was_written_to_a_program_and_not_read_is_no_obstacle(net: Topology) -> None:
-    process = net["a"].start(["sleep", "60"], stdin=subprocess.PIPE)
+    process = net["a"].start(["sleep", "600"], stdin=subprocess.PIPE)
     assert process.stdin is not None
     process.stdin.write("never read")
     net.close()
@@ -296,7 +284,7 @@ def test_what_was_written_to_a_program_and_not_read_is_no_obstacle(net: Topology
 
 
 def test_an_interruption_of_the_end_kills_what_was_to_end(net: Topology) -> None:
-    process = net["a"].start(["sh", "-c", "trap '' TERM; echo up; sleep 60"], stdout=subprocess.PIPE)
+    process = net["a"].start(["sh", "-c", "trap '' TERM; echo up; sleep 600"], stdout=subprocess.PIPE)
     assert process.stdout is not None
     process.stdout.readline()
     before = signal.signal(signal.SIGALRM, signal.default_int_handler)
@@ -314,10 +302,10 @@ def test_what_was_started_ends_with_a_script_that_closes_nothing() -> None:
     code = """
 from vethlib.topology import Topology
 net = Topology.build("a -- b")
-print(net["a"].start(["sleep", "60"]).pid)
+print(net["a"].start(["sleep", "600"]).pid)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert poll(lambda: not _runs(int(done.stdout)))
+    see_end(int(done.stdout))
 
 
 def test_a_node_within_a_node_that_cannot_be_entered_leaves_the_outer_one_whole(net: Topology) -> None:
@@ -331,7 +319,9 @@ def test_a_node_within_a_node_that_cannot_be_entered_leaves_the_outer_one_whole(
 
 
 def test_a_started_program_that_ignores_sigterm_is_killed(net: Topology) -> None:
-    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+    code = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
+    )
     process = net["a"].start([sys.executable, "-c", code], stdout=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.readline() == "up\n"
@@ -363,7 +353,7 @@ def test_wait_listening_gives_up_in_time(node: Node) -> None:
 
 
 def test_wait_listening_waits_for_a_program_that_goes_to_the_background(node: Node) -> None:
-    server = "import socket, time; s = socket.create_server(('', 80)); time.sleep(60)"
+    server = "import socket, time; s = socket.create_server(('', 80)); time.sleep(600)"
     node.start(["sh", "-c", f'(sleep 0.2; exec {sys.executable} -c "{server}") &'])
     node.wait_listening(80, timeout=10)
 
@@ -372,6 +362,97 @@ def test_wait_listening_does_not_wait_for_a_program_that_has_ended(node: Node) -
     node.start(["sh", "-c", "exit 3"])
     with raises(WaitTimeout, awaited="listener", name="a", seconds=60):
         node.wait_listening(80, timeout=60)
+
+
+def end(program: subprocess.Popen[str], number: int, *, reap: bool) -> None:
+    program.send_signal(number)
+    os.waitid(os.P_PID, program.pid, os.WEXITED | os.WNOWAIT)
+    if reap:
+        program.wait()
+
+
+ENDINGS: dict[str, Callable[[subprocess.Popen[str]], object]] = {
+    "terminate and wait": partial(end, number=signal.SIGTERM, reap=True),
+    "kill and wait": partial(end, number=signal.SIGKILL, reap=True),
+    "interrupt and wait": partial(end, number=signal.SIGINT, reap=True),
+    "terminate": partial(end, number=signal.SIGTERM, reap=False),
+    "kill": partial(end, number=signal.SIGKILL, reap=False),
+    "its exit code": lambda program: program.communicate("exit 7\n"),
+}
+
+
+def serve_later() -> socket.socket:
+    time.sleep(0.3)
+    return socket.create_server(("", 80))
+
+
+@pytest.mark.parametrize("begins", ["submit", "run"])
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_wait_listening_waits_although_a_program_has_ended_as_the_test_knows(
+    node: Node, ending: str, begins: str
+) -> None:
+    first = node.start(["sh"], stdin=subprocess.PIPE)
+    ENDINGS[ending](first)
+    if begins == "submit":
+        serving = node.submit(serve_later)
+    else:
+        server = "import socket, time; time.sleep(0.3); s = socket.create_server(('', 80)); time.sleep(600)"
+        node.run(["sh", "-c", f'{sys.executable} -c "{server}" <&- >&- 2>&- &'])
+    node.wait_listening(80, timeout=60)
+    if begins == "submit":
+        serving.result().close()
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_wait_listening_does_not_wait_if_the_next_program_fails(node: Node, ending: str) -> None:
+    ENDINGS[ending](node.start(["sh"], stdin=subprocess.PIPE))
+    node.start(["sh", "-c", "exit 3"])
+    with raises(WaitTimeout, awaited="listener", name="a", seconds=60):
+        node.wait_listening(80, timeout=60)
+
+
+LOOKS: dict[str, Callable[[Node], object]] = {
+    "wait_listening": lambda node: refused_at_once(node, 81),
+    "wait_listening for UDP": lambda node: refused_at_once(node, 81, udp=True),
+    "wait_listening in vain": lambda node: refused_at_once(node, 81, timeout=0),
+    "the report of a failed test": lambda node: describe(node),
+}
+
+
+def refused_at_once(node: Node, port: int, **options: Any) -> None:
+    with pytest.raises(WaitTimeout):
+        node.wait_listening(port, **{"timeout": 60, **options})
+
+
+@pytest.mark.parametrize("script", ["exit 3", "kill -SEGV $$"])
+@pytest.mark.parametrize("look", LOOKS)
+def test_wait_listening_does_not_wait_for_a_program_of_which_only_the_library_knows_that_it_has_failed(
+    node: Node, look: str, script: str
+) -> None:
+    failing = node.start(["sh", "-c", script])
+    os.waitid(os.P_PID, failing.pid, os.WEXITED | os.WNOWAIT)
+    LOOKS[look](node)
+    begun = time.monotonic()
+    refused_at_once(node, 80)
+    refused_at_once(node, 80)
+    assert time.monotonic() - begun < 50
+
+
+def test_wait_listening_leaves_it_to_the_test_to_wait_for_a_program(node: Node) -> None:
+    failing = node.start(["sh", "-c", "exit 3"])
+    refused_at_once(node, 80)
+    assert failing.returncode is None
+    assert failing.wait() == 3
+    serving = node.submit(serve_later)
+    node.wait_listening(80, timeout=60)
+    serving.result().close()
+
+
+def test_wait_listening_waits_for_what_a_program_has_started_that_ended_well(node: Node) -> None:
+    server = "import socket, time; time.sleep(0.5); s = socket.create_server(('', 80)); time.sleep(600)"
+    node.start(["sh", "-c", f'{sys.executable} -c "{server}" <&- >&- 2>&- &']).wait()
+    node.start(["false"])
+    node.wait_listening(80, timeout=60)
 
 
 def a_program_has_failed(node: Node) -> None:
@@ -388,6 +469,16 @@ TIMEOUTS: dict[str, Callable[[Node], object]] = {
         partial(open, ""), timeout=0
     ),
 }
+
+
+def test_a_wait_in_vain_names_the_last_programs_only(node: Node) -> None:
+    for program in [node.start(["sh", "-c", "exit 3"]) for _ in range(50)]:
+        program.wait()
+    node.start(["sh", "-c", "exit 4"])
+    with pytest.raises(WaitTimeout) as caught:
+        node.wait_listening(80, timeout=60)
+    assert str(caught.value).count("exit code 3") < 20
+    assert str(caught.value).count("exit code 4") == 1
 
 
 @pytest.mark.parametrize("sentence", TIMEOUTS)

@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from vethlib.topology import Topology
+from tests.witness import poll
+from vethlib import WaitTimeout
+from vethlib.topology import Node, Topology, star
 from vethlib.topology.live.state import describe
 
 
@@ -57,6 +62,87 @@ def test_names_that_are_no_text_or_would_be_obeyed_by_a_terminal_are_escaped_in_
     assert ["10.9.0.0/16", "dev", shown] in [line.split() for line in lines]
     assert any(line.startswith(f"  {shown} rx ") for line in lines)
     assert any(line.startswith(f"  sh -c sleep 60; : {shown} is running") for line in lines)
+
+
+def test_of_many_links_some_are_shown_and_first_those_that_are_not_up() -> None:
+    with Topology.build(star(40, hub="node")) as net:
+        net["leaf33"].set("eth0", up=False)
+        net["hub"].set("eth35", up=False)
+        assert poll(lambda: "DOWN" in operstate(net["hub"], "eth33"))
+        lines = describe(net["hub"])
+    links = [line.split()[0] for line in lines if " mtu " in line]
+    assert ({"eth33", "eth35", "eth0"} <= set(links), len(links) <= 16) == (True, True)
+    counted = {line.split()[0] for line in lines if line.startswith("  eth")}
+    assert counted <= set(links)
+    assert len(lines) < 80
+    assert any(f"{41 - len(links)} more" in line for line in lines)
+
+
+def operstate(node: Node, link: str) -> str:
+    (seen,) = json.loads(node.run(["ip", "-j", "link", "show", link]).stdout)
+    return str(seen["operstate"])
+
+
+def test_of_many_addresses_some_are_shown() -> None:
+    listed = [f"10.9.0.{number}/24" for number in range(1, 101)]
+    with Topology.build(f"a({', '.join(listed)}) -- b()") as net:
+        line = next(line for line in describe(net["a"]) if line.startswith("eth0"))
+    shown = [word for word in line.split() if word in listed]
+    assert 0 < len(shown) <= 16
+    assert shown == listed[: len(shown)]
+    assert "more" in line
+
+
+def test_of_many_programs_the_failed_ones_and_the_last_ones_are_shown() -> None:
+    with Topology.build("node a") as net:
+        node = net["a"]
+        failed = [node.start(["sh", "-c", f"exit {code}"]) for code in (3, 4)]
+        ended = [node.start(["true", f"{number}"]) for number in range(40)]
+        running = [node.start(["sleep", f"1{number:03}"]) for number in range(4)]
+        for program in (*failed, *ended):
+            program.wait()
+        lines = [line.strip() for line in describe(node)]
+    programs = lines[lines.index("programs:") + 1 :]
+    assert len(programs) <= 16
+    assert [line for line in programs if "exit code" in line and "code 0" not in line] == [
+        "sh -c exit 3 ended with exit code 3",
+        "sh -c exit 4 ended with exit code 4",
+    ]
+    assert sum("is running" in line for line in programs) == len(running)
+    assert any(line.startswith("true 39 ") for line in programs)
+    assert not any(line.startswith("true 0 ") for line in programs)
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["exit 3 # see /etc/passwd", "cat </proc/nothing", "/bin/false||exit 3", b"exit 3 /", "  false", ["exit 3; /"]],
+)
+def test_a_command_of_a_shell_is_named_as_it_was_given(command: Any) -> None:
+    shown = command[0] if isinstance(command, list) else os.fsdecode(command).strip()
+    with Topology.build("node a") as net:
+        node = net["a"]
+        node.start(command, shell=True, stderr=subprocess.DEVNULL).wait()
+        assert any(line.strip().startswith(f"{shown} ended") for line in describe(node))
+        with pytest.raises(WaitTimeout) as caught:
+            node.wait_listening(80, timeout=0)
+    assert f"{shown} ended" in str(caught.value)
+
+
+@pytest.mark.parametrize("command", ["/bin/true", Path("/bin/true"), ["/bin/true"], [Path("/bin/true")]])
+def test_a_program_is_named_without_its_directory(command: Any) -> None:
+    with Topology.build("node a") as net:
+        net["a"].start(command).wait()
+        assert "  true ended with exit code 0" in describe(net["a"])
+
+
+@pytest.mark.parametrize("count", [100, 20])
+def test_of_many_failed_programs_the_last_ones_are_shown(count: int) -> None:
+    with Topology.build("node a") as net:
+        for program in [net["a"].start(["sh", "-c", "exit 3", f"{number}"]) for number in range(count)]:
+            program.wait()
+        lines = describe(net["a"])
+    assert len([line for line in lines if "exit code 3" in line]) <= 16
+    assert any(f"exit 3 {count - 1} ended" in line for line in lines)
 
 
 def test_a_closed_node_is_a_line_that_says_so() -> None:

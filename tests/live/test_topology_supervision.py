@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.programs import DEADLINE, all_end_with, attended, see_end, wait_until_ended
+from tests.programs import DEADLINE, all_end_with, attended, see_end
 from vethlib import Session, ns
 from vethlib.ns.syscalls import unshare
 from vethlib.topology import Node, Topology
@@ -40,37 +40,51 @@ def tell(*pids):
     print(*pids, flush=True)
 """
 STARTS = {
-    "a program": "tell(a.start(['sleep', '60']).pid)",
+    "a program": "tell(a.start(['sleep', '600']).pid)",
     "one that ignores SIGTERM": """
 shell = a.start(['sh', '-c', 'trap "" TERM; echo; while :; do sleep 0.1; done'], stdout=subprocess.PIPE)
 shell.stdout.readline()
 tell(shell.pid)""",
     "what a program has started": """
-shell = a.start(['sh', '-c', 'sleep 60 & echo $!; wait'], stdout=subprocess.PIPE)
+shell = a.start(['sh', '-c', 'sleep 600 & echo $!; wait'], stdout=subprocess.PIPE)
 tell(shell.pid, int(shell.stdout.readline()))""",
     "a daemon in the background": """
-shell = a.start(['sh', '-c', 'setsid sleep 60 & echo $!'], stdout=subprocess.PIPE)
+shell = a.start(['sh', '-c', 'setsid sleep 600 & echo $!'], stdout=subprocess.PIPE)
 tell(int(shell.stdout.readline()))
 shell.wait()""",
     "one that has left the node": """
 a.run(['ip', 'netns', 'add', 'inner'])
-shell = a.start(['sh', '-c', 'ip netns exec inner sleep 60 & echo $!; wait'], stdout=subprocess.PIPE)
+shell = a.start(['sh', '-c', 'ip netns exec inner sleep 600 & echo $!; wait'], stdout=subprocess.PIPE)
 tell(int(shell.stdout.readline()))""",
     "one that run is waiting for": """
 import threading
-def run(): a.run(['sh', '-c', 'echo $$ >&7; exec sleep 60'], pass_fds=[7])
+def run(): a.run(['sh', '-c', 'echo $$ >&7; exec sleep 600'], pass_fds=[7])
 reading, writing = os.pipe()
 os.dup2(writing, 7)
 threading.Thread(target=run, daemon=True).start()
 tell(int(os.read(reading, 32)))""",
+    "one that run is waiting for, in a namespace of its own": """
+import threading
+from vethlib.topology.programs.supervision import _reported
+def run(): a.run(['unshare', '--net', 'sh', '-c', 'echo $$ >&7; exec sleep 600'], pass_fds=[7])
+reading, writing = os.pipe()
+os.dup2(writing, 7)
+threading.Thread(target=run, daemon=True).start()
+pid = int(os.read(reading, 32))
+while not _reported.processes:
+    time.sleep(0.001)
+tell(pid)""",
+    "one without a group, in a namespace of its own": """
+command = ['unshare', '--net', 'sh', '-c', 'echo $$; exec sleep 600']
+tell(int(a.start(command, process_group=None, stdout=subprocess.PIPE).stdout.readline()))""",
     "one of a forked child that os._exit ends": """
 reading, writing = os.pipe()
 if os.fork() == 0:
-    os.write(writing, b'%d' % a.start(['sleep', '60']).pid)
+    os.write(writing, b'%d' % a.start(['sleep', '600']).pid)
     os._exit(0)
 tell(int(os.read(reading, 32)))""",
     "one though a forked child lives on": """
-pid = a.start(['sleep', '60']).pid
+pid = a.start(['sleep', '600']).pid
 if (child := os.fork()) == 0:
     os.close(1)
     time.sleep(60)
@@ -131,28 +145,28 @@ def test_what_was_started_ends_however_the_process_ends(end: str) -> None:
     usual = "for ignored in signal.SIGHUP, signal.SIGTERM: signal.signal(ignored, signal.SIG_DFL)\n"
     usual += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     last = usual + (end if end.startswith("os.") else f"os.kill(os.getpid(), signal.{end})")
-    script = f"{PROLOGUE}tell(a.start(['sleep', '60']).pid, b.start(['sleep', '60']).pid)\n{last}\ntime.sleep(60)\n"
+    script = f"{PROLOGUE}tell(a.start(['sleep', '600']).pid, b.start(['sleep', '600']).pid)\n{last}\ntime.sleep(60)\n"
     command = ["sh", "-c", 'ulimit -c 0; exec "$@"', "sh", sys.executable, "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode != 0
-    wait_until_ended(*map(int, done.stdout.split()))
+    see_end(*map(int, done.stdout.split()))
 
 
 def test_what_was_started_ends_with_the_whole_process_group_of_its_maker() -> None:
-    script = f"{PROLOGUE}tell(a.start(['sleep', '60']).pid)\ntime.sleep(60)\n"
+    script = f"{PROLOGUE}tell(a.start(['sleep', '600']).pid)\ntime.sleep(60)\n"
     command = [sys.executable, "-c", script]
     with attended(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)) as process:
         assert process.stdout is not None
         pid = int(process.stdout.readline())
         os.killpg(process.pid, signal.SIGKILL)
-    wait_until_ended(pid)
+    see_end(pid)
 
 
 def test_what_a_parent_has_started_does_not_end_with_its_forked_child() -> None:
     script = f"""{PROLOGUE}
-mine = a.start(['sleep', '60'])
+mine = a.start(['sleep', '600'])
 if os.fork() == 0:
-    print(a.start(['sleep', '60']).pid, flush=True)
+    print(a.start(['sleep', '600']).pid, flush=True)
     os._exit(0)
 os.wait()
 print(mine.pid, flush=True)
@@ -165,11 +179,11 @@ print(mine.poll(), flush=True)
         assert process.stdin is not None
         child_s = int(process.stdout.readline())
         mine = int(process.stdout.readline())
-        wait_until_ended(child_s)
+        see_end(child_s)
         time.sleep(0.1)  # nothing is to happen
         print(file=process.stdin, flush=True)
         assert process.stdout.readline() == "None\n"
-    wait_until_ended(mine)
+    see_end(mine)
 
 
 def test_who_waits_for_all_children_does_not_wait_for_the_supervisor() -> None:
@@ -179,7 +193,7 @@ def test_who_waits_for_all_children_does_not_wait_for_the_supervisor() -> None:
 
 
 def test_whoever_reads_the_output_of_a_killed_process_sees_its_end() -> None:
-    script = f"{PROLOGUE}a.start(['sh', '-c', 'trap \"\" TERM; sleep 90'], stdout=subprocess.DEVNULL, "
+    script = f"{PROLOGUE}a.start(['sh', '-c', 'trap \"\" TERM; sleep 900'], stdout=subprocess.DEVNULL, "
     script += "stderr=subprocess.DEVNULL)\nprint('up', flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n"
     began = time.monotonic()
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
@@ -208,14 +222,14 @@ ended = os.pidfd_open(found[0])
 os.kill(found[0], signal.SIGKILL)
 select.select([ended], [], [])  # its memory goes first, and only then its end of the pipe
 b.run(['true'])
-tell(a.start(['sleep', '60']).pid, b.start(['sleep', '60']).pid)
+tell(a.start(['sleep', '600']).pid, b.start(['sleep', '600']).pid)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     environment = os.environ | {"MARKED_BY_A_TEST": "1"}
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=environment)
     assert done.stderr == ""
-    wait_until_ended(*map(int, done.stdout.split()))
+    see_end(*map(int, done.stdout.split()))
 
 
 # What refuses for once to start the supervisor, as code that a script executes before it starts a program.
@@ -259,7 +273,7 @@ else:
 for module, names in usual:
     vars(module).update(names)
 vars(sys).pop('frozen', None)
-tell(a.start(['sleep', '60']).pid, b.start(['sleep', '60']).pid)
+tell(a.start(['sleep', '600']).pid, b.start(['sleep', '600']).pid)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     all_end_with(script)
@@ -288,7 +302,7 @@ from vethlib.topology.programs import supervision
 {code}
 a.run(['true'])
 os.environ.pop('LD_PRELOAD', None)
-tell(a.start(['sleep', '60']).pid, b.start(['sleep', '60']).pid)
+tell(a.start(['sleep', '600']).pid, b.start(['sleep', '600']).pid)
 os.kill(os.getpid(), signal.SIGKILL)
 """)
 
@@ -361,7 +375,7 @@ def test_more_programs_than_a_process_may_have_descriptors_end_with_their_proces
     script = f"""{PROLOGUE}
 import resource
 resource.setrlimit(resource.RLIMIT_NOFILE, (32, {hard}))
-pids = [a.start(['sleep', '60'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).pid for _ in range(40)]
+pids = [a.start(['sleep', '600'], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).pid for _ in range(40)]
 tell(*pids)
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -409,7 +423,7 @@ def test_an_interruption_while_a_program_is_started_leaves_none(node: Node) -> N
             try:
                 try:
                     signal.setitimer(signal.ITIMER_REAL, 0.00002 * step + 0.00001)
-                    node.start(["sleep", "60"])
+                    node.start(["sleep", "600"])
                 finally:
                     signal.setitimer(signal.ITIMER_REAL, 0)
             except KeyboardInterrupt:

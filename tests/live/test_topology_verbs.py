@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from enum import IntEnum
 from functools import partial
+from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.live.descriptors import descriptors_left
 from tests.live.firewall import drop_output
 from tests.live.plugin import UNPRIVILEGED
 from tests.refusing import raises
 from tests.witness import ip, poll
-from vethlib import InvalidValue, LinkNotFound, NetlinkError, NetnsNotFound, NotPermitted, WaitTimeout
+from vethlib import InvalidValue, LinkNotFound, NetlinkError, NetnsNotFound, NotPermitted, VethError, WaitTimeout, ns
 from vethlib.topology import Node, Pings, Topology
+from vethlib.topology.live import pinging
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +51,109 @@ def test_a_node_pings_another_without_a_program(chain: Topology, version: Any) -
     assert chain["alone"].ping("127.0.0.1")
 
 
+@pytest.mark.parametrize("left", range(6))
+def test_a_node_can_be_pinged_from_when_there_are_descriptors_again(net: Topology, left: int) -> None:
+    net["r"].ping(net["a"])  # imports and opens what is opened once
+    with descriptors_left(left), suppress(OSError, VethError):
+        net["a"].ping(net["r"])
+    assert net["a"].ping(net["r"])
+
+
+def pings_itself_if_it_may(node: Node) -> None:
+    with suppress(NotPermitted):
+        node.ping("127.0.0.1")
+
+
+RANGE = "net.ipv4.ping_group_range"
+FIRST_USES: dict[str, Callable[[Node], object]] = {
+    "run": lambda node: node.run(["true"]),
+    "start": lambda node: node.start(["true"]).wait(),
+    "call": lambda node: node.call(os.getpid),
+    "with": lambda node: node.__enter__().__exit__(None, None, None),
+    "ping": pings_itself_if_it_may,
+    "wait_for": lambda node: node.wait_for(lambda: True),
+    "socket": lambda node: node.socket().close(),
+    "ns.run": lambda node: ns.run(node, ["true"]),
+}
+
+
+def write_range_entered(node: Node, groups: str) -> None:
+    with ns.entered(node.netns):
+        Path("/proc/sys/net/ipv4/ping_group_range").write_text(groups)
+
+
+WAYS_TO_SET: dict[str, Callable[[Node, str], object]] = {
+    "node.sysctl": lambda node, groups: node.sysctl(RANGE, groups),
+    "ns.run": lambda node, groups: ns.run(node.netns, ["sysctl", "-qw", f"{RANGE}={groups}"]),
+    "ns.entered": write_range_entered,
+}
+
+
+@pytest.mark.parametrize("groups", ["5 7", "0 0", "1 0"])
+@pytest.mark.parametrize("way", WAYS_TO_SET)
+@pytest.mark.parametrize("use", FIRST_USES)
+def test_the_groups_that_a_test_lets_ping_stay_when_the_node_is_first_used(
+    net: Topology, use: str, way: str, groups: str
+) -> None:
+    WAYS_TO_SET[way](net["a"], groups)
+    FIRST_USES[use](net["a"])
+    assert net["a"].run(["cat", "/proc/sys/net/ipv4/ping_group_range"]).stdout.split() == groups.split()
+
+
+def test_what_prepares_a_node_can_choose_the_groups_that_may_ping() -> None:
+    def prepare(nodes: Mapping[str, Node]) -> None:
+        write_range_entered(nodes["a"], "5 7")
+
+    with Topology.build("a -- b", prepare=prepare) as net:
+        assert net["a"].run(["cat", "/proc/sys/net/ipv4/ping_group_range"]).stdout.split() == ["5", "7"]
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM], ids=errno.errorcode.get)
+def test_if_there_is_no_room_to_let_nodes_ping_the_topology_is_refused(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr(pinging, "_write", failing(number))
+    with raises(NetlinkError, errno=number):
+        Topology.build("a -- b")
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT], ids=errno.errorcode.get)
+def test_where_nodes_cannot_be_let_ping_they_are_built_nevertheless(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr(pinging, "_write", failing(number))
+    with Topology.build("a -- b") as net:
+        assert net["a"].run(["true"]).returncode == 0
+
+
+def failing(number: int) -> Callable[[int], None]:
+    def fail(_last: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+def test_the_groups_that_may_ping_are_the_same_before_and_after_the_first_program(net: Topology) -> None:
+    before = net["a"].sysctl(RANGE)
+    net["a"].run(["true"])
+    assert net["a"].sysctl(RANGE) == before
+
+
+@pytest.mark.parametrize(
+    ("family", "protocol"), [(socket.AF_INET, socket.IPPROTO_ICMP), (socket.AF_INET6, socket.IPPROTO_ICMPV6)]
+)
+@pytest.mark.parametrize("way", ["socket", "call", "ns.entered"])
+def test_an_icmp_socket_can_be_opened_in_a_new_node(
+    net: Topology, way: str, family: socket.AddressFamily, protocol: int
+) -> None:
+    arguments = family, socket.SOCK_DGRAM, protocol
+    if way == "ns.entered":
+        with ns.entered(net["a"]):
+            socket.socket(*arguments).close()
+    else:
+        (net["a"].socket(*arguments) if way == "socket" else net["a"].call(socket.socket, *arguments)).close()
+
+
 def test_a_ping_without_a_reply_is_false_when_its_time_is_over(chain: Topology) -> None:
     begun = time.monotonic()
     pings = chain["a"].ping("10.0.0.99", count=3, timeout=0.2)
@@ -62,6 +172,14 @@ def test_the_time_limit_of_a_ping_may_be_of_any_length(seconds: float) -> None:
 
 def test_pings_count_what_is_lost() -> None:
     assert (Pings((0.1, None, None, 0.2)).loss, Pings((0.1, None)).best) == (0.5, 0.1)
+
+
+@pytest.mark.parametrize("service", ["192.0.2.1/32", "192.0.2.1/24", "2001:db8::1/128"])
+def test_a_further_address_of_a_host_is_reached_with_routes_from_everywhere(service: str) -> None:
+    text = "c -- r; switch s; r(10.9.0.1/24, fd00:9::1/64) -- s; a(10.9.0.2/24, fd00:9::2/64) -- s"
+    with Topology.build(f"{text}; b(10.9.0.3/24, fd00:9::3/64, {service}) -- s", routes=True) as net:
+        for name in "c", "r", "a", "b":
+            assert net[name].ping(service.partition("/")[0], timeout=30)
 
 
 def test_what_cannot_be_pinged_is_an_error(chain: Topology) -> None:
@@ -327,6 +445,9 @@ def test_a_sysctl_that_can_only_be_written_is_written_and_returned_as_given(net:
         ("net.ipv4.no_such", None, "name"),
         ("net.ipv4.conf", 1, "name"),
         ("net.ipv4.ip_forward", "maybe", "value"),
+        ("net.ipv4.ip_forward", "\udc80", "value"),
+        ("net.ipv4.ip_forward", "1\ud800", "value"),
+        ("net.ipv4.ip_forward", b"1", "value"),
         (7, None, "name"),
     ],
 )
@@ -390,6 +511,15 @@ def test_a_wrong_route_names_its_field(net: Topology, destination: str, given: A
         net["a"].route(destination, **given)
     assert wrong.value.field == field
     assert routes(net["a"]) == []
+
+
+@pytest.mark.parametrize("wrong", [1, True, b"\x0a\x09\0\1", ("10.9.0.0", 16), None])
+def test_a_destination_is_a_text_or_a_network(net: Topology, wrong: Any) -> None:
+    network: Any = ip_network("10.9.0.0/16")
+    for change in (net["a"].route, net["a"].remove_route):
+        with raises(InvalidValue, field="destination"):
+            change(wrong, link="eth0")
+        change(network, link="eth0")
 
 
 def test_a_route_that_the_kernel_refuses_is_an_error(net: Topology) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.commands import Vethctl, runner
+from tests.commands import Vethctl, unasked_runner
 from tests.live.applying import interface, value
 from tests.live.older_kernel import without_owner_marks
 from tests.witness import addresses, ip, seen
@@ -29,8 +29,7 @@ def _older(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def vethctl(home: ns.Netns, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Vethctl]:
-    monkeypatch.setattr("vethlib.cli.applying.question._open_terminal", lambda: None)
-    yield runner(capsys, monkeypatch)
+    yield unasked_runner(capsys, monkeypatch)
     monkeypatch.undo()
 
 

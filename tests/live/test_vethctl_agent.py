@@ -292,7 +292,7 @@ def test_status_tells_that_the_store_of_the_agent_is_down_and_that_all_stays(sta
     assert other.stderr == f"warning: {follows}\n"
     assert status(agent, "--store", f"dir:{agent.store}/.").stderr == ""
     agent.end()
-    assert not (agent.status / ".agent").exists()
+    assert not agent.is_without_its_store()
 
 
 @pytest.mark.usefixtures("home")
@@ -316,10 +316,22 @@ def test_an_agent_that_has_said_nothing_yet_is_waited_for(start: Start, tmp_path
     assert "veth2?" in json.loads(missing.stderr)["error"]
 
 
-def test_a_journal_has_times_of_its_own(start: Start) -> None:
+def test_a_journal_has_times_and_priorities_of_its_own(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "errors").touch()
+    errors = (tmp_path / "errors").stat()
+    agent = start(JOURNAL_STREAM=f"{errors.st_dev}:{errors.st_ino}")
+    agent.wait_until("READY")
+    assert agent.log.startswith("<6>veth")
+    (agent.store / "broken.json").write_text("{")
+    assert poll(lambda: "broken" in agent.log)
+    agent.end()
+    assert {line[:3] for line in agent.log.splitlines()} <= {"<4>", "<6>"}
+
+
+def test_a_log_elsewhere_has_times_even_if_a_journal_reads_the_shell(start: Start) -> None:
     agent = start(JOURNAL_STREAM="1:2")
     agent.wait_until("READY")
-    assert agent.log.startswith("veth")
+    assert agent.log.startswith(str(time.gmtime().tm_year))
 
 
 def test_once_says_what_came_of_it(start: Start) -> None:
@@ -514,9 +526,9 @@ def test_status_watch_goes_on_when_its_directory_is_made_anew(start: Start) -> N
         assert watching.stdout is not None
         lines = map(json.loads, watching.stdout)
         comes_to(lines, {"veth1": "CONFIGURED", "veth2": "CONFIGURED"})
-        agent.end()
         shutil.rmtree(agent.status)
         comes_to(lines, {"veth1": "removed", "veth2": "removed"})
+        agent.end()
         start().wait_until("READY")
         comes_to(lines, {"veth1": "CONFIGURED", "veth2": "CONFIGURED"})
         watching.send_signal(signal.SIGINT)
@@ -543,6 +555,29 @@ def test_status_watch_writes_a_line_for_each_change(start: Start) -> None:
         comes_to(lines, {"veth1": "PENDING", "veth2": "removed"})
         watching.send_signal(signal.SIGINT)
         assert watching.wait(PATIENCE) == 130
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_status_watch_tells_that_the_agent_has_ended_but_not_that_interfaces_are_removed(
+    start: Start, number: signal.Signals
+) -> None:
+    agent = start()
+    agent.wait_until("READY")
+    command = [*VETHCTL, "status", "--watch", "--json", "--label", LABEL, "--status-dir", str(agent.status)]
+    pipe = subprocess.PIPE
+    with attended(subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=ROOT)) as watching:
+        assert watching.stdout is not None
+        assert watching.stderr is not None
+        comes_to(map(json.loads, watching.stdout), {"veth1": "CONFIGURED", "veth2": "CONFIGURED"})
+        agent.end(number)
+        assert json.loads(watching.stderr.readline())["code"] == "not-running"
+        (agent.store / "veth2.json").unlink()
+        start().wait_until("READY")
+        comes_to(map(json.loads, watching.stdout), {"veth1": "PENDING", "veth2": "removed"})
+        watching.send_signal(signal.SIGINT)
+        rest, errors = watching.communicate()
+    assert errors == ""
+    assert "removed" not in rest
 
 
 def test_status_watch_draws_a_terminal_anew(start: Start) -> None:

@@ -19,7 +19,8 @@ import pytest
 from tests.commands import Said, Vethctl, runner
 from tests.programs import attended
 from tests.witness import ip, poll, seen
-from vethlib.agent.process.instance import Answering, Instance, ask
+from vethlib.agent.process.answering import Answering, ask
+from vethlib.agent.process.instance import Instance
 
 ROOT = Path(__file__).parents[2]
 LABEL = "described"
@@ -126,7 +127,7 @@ def test_without_an_agent_what_is_left_and_stored_is_shown(
 @pytest.fixture
 def answering(home: object, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], object]:
     """Calls a function in a thread, while an agent's name answers with what it was asked."""
-    monkeypatch.setattr("vethlib.agent.process.instance._PATIENCE", 30.0)
+    monkeypatch.setattr("vethlib.agent.process.answering._PATIENCE", 30.0)
 
     def call(function: Callable[[], object]) -> object:
         async def serve() -> object:

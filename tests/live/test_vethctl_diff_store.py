@@ -14,7 +14,7 @@ from tests.live.configuring import settle
 from tests.witness import host_state, names, seen
 from vethlib import Session
 from vethlib.agent import Configurator
-from vethlib.agent.stores.editing import DirectoryEditor
+from vethlib.agent.stores.files.editing import DirectoryEditor
 
 
 @pytest.fixture

@@ -14,8 +14,9 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.commands import Vethctl, runner
+from tests.live.agent_process import LABEL, VETHCTL, Agent
 from tests.live.applying import EXAMPLES
-from tests.witness import ip, poll
+from tests.witness import ip, poll, seen
 from vethlib._files import write_whole
 from vethlib._primitives import posix
 from vethlib.agent.reasons import peer_not_configured
@@ -65,6 +66,7 @@ def test_files_are_drawn_with_how_far_this_host_is_from_them(vethctl: Vethctl) -
     assert found["edges"][0]["a"]["state"] == "to be created"
     assert vethctl("apply", pair).code == 0
     ip("link", "set", "veth1", "mtu", "1400", netns="ns1")
+    assert poll(lambda: seen("veth2", "ns2")["operstate"] != "UNKNOWN")  # linkwatch looks at it later
     [edge] = vethctl("graph", pair, "--json").json["edges"]
     ends = {end["name"]: (end["state"], end["reason"]) for end in (edge["a"], edge["b"])}
     assert ends["veth1"] == ("to be changed", "mtu 1400 → 1500")
@@ -205,6 +207,30 @@ def test_a_watched_picture_is_written_again_when_something_changes(home: object,
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_watched_picture_has_states_as_long_as_there_is_an_agent(
+    home: object, tmp_path: Path, number: signal.Signals
+) -> None:
+    (tmp_path / "store").mkdir()
+    desired = {"name": "v1", "type": 0, "enabled": True, "veth": {"peer_if_name": "not-configured"}}
+    (tmp_path / "store" / "v1.json").write_text(json.dumps(desired))
+    file = tmp_path / "net.svg"
+    command = [*VETHCTL, "graph", "--watch", "--label", LABEL, "--status-dir", str(tmp_path / "status")]
+    watching = subprocess.Popen([*command, "-o", str(file)], cwd=ROOT)
+    try:
+        for _ in range(2):
+            agent = Agent(tmp_path)
+            try:
+                assert poll(lambda: file.exists() and "v1" in file.read_text())
+            finally:
+                agent.end(number)
+            assert poll(lambda: "v1" not in file.read_text())
+    finally:
+        watching.kill()
+        watching.wait()
 
 
 def test_the_picture_in_the_readme_is_what_its_command_makes(vethctl: Vethctl, monkeypatch: pytest.MonkeyPatch) -> None:

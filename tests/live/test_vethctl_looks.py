@@ -96,6 +96,29 @@ def test_the_demo_of_what_cannot_be_built_says_why(vethctl: Vethctl) -> None:
     assert (said.code, {one["code"] for one in said.errors}) == (2, {"failed", "pending"})
 
 
+@pytest.mark.parametrize(
+    "namespace",
+    [
+        {"pid": os.getpid()},
+        {"type": "PID_REF_NS", "pid": os.getpid()},
+        {"type": "FILE_REF_NS", "filepath": "/proc/1/ns/net"},
+        {"type": 3, "filepath": f"/proc/{os.getpid()}/root/proc/self/ns/net"},
+        {"type": 3, "filepath": "/run/netns/blue"},
+    ],
+    ids=["pid", "type and pid", "file of process 1", "file of a process", "named file"],
+)
+@pytest.mark.parametrize("end", [0, 1])
+def test_the_demo_refuses_namespaces_that_it_would_share_with_others(
+    vethctl: Vethctl, namespace: dict[str, object], end: int
+) -> None:
+    values = [value("a", "b"), value("b", "a")]
+    values[end]["namespace"] = namespace
+    before = ip("link")
+    said = vethctl("demo", "-", "--json", stdin=json.dumps(values))
+    assert (said.code, said.error["code"], said.error["field"]) == (1, "invalid-value", "namespace")
+    assert ip("link") == before
+
+
 def test_the_demo_stops_at_what_the_kernel_refuses(vethctl: Vethctl, monkeypatch: pytest.MonkeyPatch) -> None:
     def meanwhile(*args: Any, **kwargs: Any) -> Any:
         ip("link", "add", "name", "b", "type", "veth", "peer", "name", "theirs")

@@ -116,6 +116,52 @@ def test_ctrl_c_leaves_nothing_half_built(tmp_path: Path) -> None:
     assert ns.names() == []
 
 
+BLOCKING = [
+    sys.executable,
+    "-c",
+    "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())\n"
+    "os.execvp(sys.argv[1], sys.argv[1:])",
+]
+"""What starts a program with all signals blocked, as a launcher does that receives them with sigwait() or signalfd."""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "command", [["agent", "--store", "dir:STORE"], ["apply", "--try", "1h", "STORE"]], ids=" ".join
+)
+def test_a_signal_that_the_parent_has_blocked_ends_what_handles_it(
+    tmp_path: Path, command: list[str], number: signal.Signals
+) -> None:
+    for each in (value("veth1", "veth2"), value("veth2", "veth1")):
+        (tmp_path / f"{each['name']}.json").write_text(json.dumps(each))
+    argv = [*BLOCKING, *COMMAND, *(word.replace("STORE", str(tmp_path)) for word in command)]
+    silent = subprocess.DEVNULL
+    started = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=silent, stderr=silent, cwd=ROOT)
+    with attended(started) as process:
+        assert poll(lambda: names() == {"veth1", "veth2"})
+        process.send_signal(number)
+        if command[0] == "agent" and number == signal.SIGHUP:  # which makes it read its store again
+            process.send_signal(signal.SIGTERM)
+        process.wait(60)
+    assert command[0] == "agent" or names() == set()
+
+
+@pytest.mark.parametrize("command", ["watch", "stats --watch"])
+def test_a_signal_that_the_parent_has_blocked_ends_what_watches(command: str) -> None:
+    argv = [*BLOCKING, *COMMAND, *command.split()]
+    with attended(subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)) as process:
+        assert poll(lambda: b"pthread_sigmask" not in Path(f"/proc/{process.pid}/cmdline").read_bytes())
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) in (0, -signal.SIGTERM)
+
+
+def test_programs_in_a_namespace_have_the_signals_blocked_that_their_parent_has_blocked() -> None:
+    ip("netns", "add", "blue")
+    show = [*BLOCKING, *COMMAND, "netns", "exec", "blue", "grep", "SigBlk", "/proc/self/status"]
+    done = subprocess.run(show, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert int(done.stdout.split()[1], 16) & 1 << (signal.SIGTERM - 1)
+
+
 def host_as_others_see_it() -> tuple[str, list[str], object]:
     return Path("/proc/self/mountinfo").read_text(), ns.names(), [one["ifname"] for one in ip("link")]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import Vethctl, runner
-from tests.programs import attended
+from tests.programs import attended, freeze
 from tests.witness import ip, names, seen
 from vethlib import End, Session, Veth, ns
 
@@ -129,7 +129,7 @@ def test_watching_tells_each_interval_as_a_line_a_link_and_what_comes_and_goes(
     with attended(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)) as process:
         assert process.stdout is not None
         first = json.loads(process.stdout.readline())
-        process.send_signal(signal.SIGSTOP)  # it never looks while there is no link of that name
+        freeze(process.pid)  # it never looks while there is no link of that name
         session.delete("a")
         session.create(Veth(End("a"), End("c", "blue")))
         process.send_signal(signal.SIGCONT)

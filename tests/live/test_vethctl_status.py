@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands import Vethctl, runner
+from tests.programs import attended
 from vethlib.agent.process.instance import Instance
 from vethlib.agent.reasons import Reason, ReasonCode
 from vethlib.agent.state import State
@@ -105,6 +107,52 @@ def test_on_a_terminal_a_row_is_a_line(vethctl: Vethctl, said: str, monkeypatch:
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setattr("vethlib.cli.term.output.Output.is_terminal", True)
     assert max(map(len, vethctl("status", "--label", LABEL, "--color=never").out.splitlines())) == 100
+
+
+@pytest.mark.parametrize(
+    ("chosen", "before", "last"),
+    [
+        (["--state", "pending"], [("veth8", "PENDING")], ("veth7", "PENDING")),
+        (["--state=pending,retrying"], [("veth7", "RETRYING"), ("veth8", "PENDING")], ("veth7", "PENDING")),
+        (["--code", "process-gone"], [("veth8", "PENDING")], ("veth7", "PENDING")),
+        (["veth8"], [("veth8", "PENDING")], ("veth8", "removed")),
+    ],
+    ids=["state", "states", "code", "name"],
+)
+def test_what_leaves_the_selection_is_shown_with_its_state_and_only_what_is_not_configured_as_removed(
+    said: str, chosen: list[str], before: list[tuple[str, str]], last: tuple[str, str]
+) -> None:
+    AgentFile(said, "dir:/x").published()
+    command = [sys.executable, "-m", "vethlib", "status", "--watch", "--json", "--label", LABEL, *chosen]
+    with attended(subprocess.Popen(command, stdout=subprocess.PIPE, text=True)) as watching:
+        assert watching.stdout is not None
+        shown = iter(watching.stdout)
+        read = [next(shown) for _ in before]
+        publish(said, "veth8", State.CONFIGURED)
+        read.append(next(shown))
+        publish(said, "veth8", None)
+        publish(said, "veth7", State.PENDING, REASONS[8])
+        read.append(next(shown))
+        watching.send_signal(signal.SIGINT)
+        rest, _ = watching.communicate()
+    assert [(entry["name"], entry["state"]) for entry in map(json.loads, read)] == [
+        *before,
+        ("veth8", "CONFIGURED"),
+        last,
+    ]
+    assert rest == ""
+
+
+def publish(directory: str, name: str, state: State | None, reasons: tuple[Reason, ...] = ()) -> None:
+    """Change one status of the directory as its agent does."""
+    file = Path(directory, f"{name}.json")
+    if state is None:
+        file.unlink()
+        return
+    status = Status(name, state, "", 2.0, host_name=name, peer=f"p{name}", reasons=reasons)
+    unfinished = file.with_suffix(".new")
+    unfinished.write_text(json.dumps(status.as_dict()))
+    unfinished.rename(file)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.commands import Vethctl, runner
-from tests.programs import attended
+from tests.programs import attended, freeze
 from tests.witness import ip, poll, seen
 from vethlib import ns
 
@@ -118,7 +118,7 @@ def test_a_foreign_link_of_the_same_name_has_no_state_of_another_home(vethctl: V
 
 
 def test_a_link_that_replaced_the_one_of_a_status_is_a_problem(vethctl: Vethctl, scene: Scene) -> None:
-    os.kill(scene.agent, signal.SIGSTOP)
+    freeze(scene.agent)
     try:
         ip("link", "delete", "dev", "uplink")
         ip("link", "add", "uplink", "type", "veth", "peer", "name", "zz")
@@ -137,3 +137,70 @@ def test_a_namespace_with_two_names_is_one_box_with_what_waits_in_it(vethctl: Ve
     assert {"w1", "b"} <= set(boxes[both])  # the other end of b is in a namespace without a name
     assert (boxes["blue"], boxes["home"]) == ([], ["h1"])
     assert {edge[end]["netns"] for edge in drawing["edges"] for end in "ab"} == {both, "home"}
+
+
+def ends(scene: Scene) -> None:
+    os.kill(scene.agent, signal.SIGKILL)
+    assert poll(lambda: Path(f"/proc/{scene.agent}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
+
+
+def has_just_started(scene: Scene) -> None:
+    """It has not published all statuses yet: those that exist may be of the agent before."""
+    (report,) = Path("/run/vethlib", LABEL).glob("status*/.agent")
+    report.write_text(json.dumps(json.loads(report.read_text()) | {"ready": False}))
+
+
+@pytest.mark.parametrize("happens", [ends, has_just_started])
+@pytest.mark.parametrize("where", ["", "blue"], ids=["here", "elsewhere"])
+def test_no_link_has_a_state_that_no_running_agent_has_published(
+    vethctl: Vethctl, scene: Scene, happens: Callable[[Scene], None], where: str
+) -> None:
+    with ns.entered(where):
+        before = vethctl("top", "--once", "--json")
+        assert "CONFIGURED" in {entry["state"] for entry in before.json}
+        happens(scene)
+        shown = vethctl("top", "--once", "--json")
+        drawing = vethctl("graph", "--json").json
+    assert {entry["state"] for entry in shown.json} == {None}
+    assert (before.err, shown.err != "") == ("", True)  # the reason
+    assert "h1" not in [link["name"] for box in drawing["boxes"] for link in box["links"]]
+
+
+@pytest.mark.slow
+def test_a_watched_picture_has_the_states_of_an_agent_once_all_are_its_own(
+    vethctl: Vethctl, scene: Scene, tmp_path: Path
+) -> None:
+    file = tmp_path / "net.svg"
+    command = [sys.executable, "-m", "vethlib", "graph", "--watch", "--label", LABEL, "-o", str(file)]
+    with ExitStack() as stack:
+        _started(stack, command)
+        assert poll(lambda: file.exists() and ">h1" in file.read_text())
+        (report,) = Path("/run/vethlib", LABEL).glob("status*/.agent")
+        ready = report.read_text()
+        has_just_started(scene)
+        assert poll(lambda: ">h1" not in file.read_text())
+        report.write_text(ready)
+        assert poll(lambda: ">h1" in file.read_text())
+
+
+@pytest.mark.parametrize("mac", [True, False], ids=["another MAC", "the MAC, another peer"])
+def test_a_link_with_the_ifindex_of_the_one_of_a_status_is_a_problem_unless_mac_or_peer_agree(
+    vethctl: Vethctl, scene: Scene, mac: bool
+) -> None:
+    freeze(scene.agent)
+    try:
+        own = seen("uplink")
+        index = str(own["ifindex"])
+        if mac:
+            ip("link", "set", "dev", "uplink", "address", "02:00:00:00:00:77")
+            assert vethctl("describe", "uplink", "--json").json["links"][0]["index"] == own["ifindex"]
+        ip("link", "delete", "dev", "uplink")
+        address = "02:00:00:00:00:78" if mac else own["address"]
+        ip(
+            *("link", "add", "uplink", "index", index, "address", address),
+            *("type", "veth", "peer", "name", "zz", "index", "777"),
+        )
+        (link, *_) = vethctl("describe", "uplink", "--json").json["links"]
+        assert link["index"] == (None if mac else own["ifindex"])
+    finally:
+        os.kill(scene.agent, signal.SIGCONT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -14,8 +15,12 @@ from typing import IO
 
 import pytest
 
-from tests.live.applying import EXAMPLES
-from tests.witness import names
+from tests.live.applying import EXAMPLES, value
+from tests.witness import ip, names
+from vethlib.agent.process.rundir import status_directory
+from vethlib.agent.state import State
+from vethlib.agent.status import Status
+from vethlib.agent.stores.statuses import StatusFiles
 from vethlib.cli import main
 from vethlib.cli.arguments import COMMANDS
 
@@ -55,17 +60,20 @@ LINES: dict[str, tuple[list[str], int]] = {
 }
 
 
-def as_python_has_it(number: int) -> IO[str] | None:
+def as_python_has_it(number: int, *, by_lines: bool) -> IO[str] | None:
     try:
-        return open(number, "w" if number else "r", buffering=1 if number == 2 else -1, closefd=False)
+        return open(number, "w" if number else "r", buffering=1 if by_lines else -1, closefd=False)
     except OSError:
         return None
 
 
 class Ended:
-    """A vethctl in a forked child, whose streams `prepare` has done something to; `code` is its exit status."""
+    """A vethctl in a forked child, whose streams `prepare` has done something to; `code` is its exit status.
 
-    def __init__(self, argv: list[str], prepare: Callable[[], None]) -> None:
+    `by_lines`: each line of the result is written at once.
+    """
+
+    def __init__(self, argv: list[str], prepare: Callable[[], None], *, by_lines: bool = False) -> None:
         read, write = os.pipe()
         pid = os.fork()
         if pid == 0:
@@ -76,7 +84,7 @@ class Ended:
                     os.dup2(null, number)
                 prepare()
                 for number, name in enumerate(("stdin", "stdout", "stderr")):
-                    setattr(sys, name, as_python_has_it(number))
+                    setattr(sys, name, as_python_has_it(number, by_lines=by_lines or number == 2))
                 sys.argv = ["vethctl", *argv]
                 code = main()
                 try:  # as the interpreter does at its end
@@ -154,6 +162,81 @@ def test_a_result_that_cannot_be_written_is_told_by_the_exit_status(command: str
         if command == "create":
             assert names() == {"a", "b"}
             main(["delete", "a"])
+
+
+@pytest.mark.parametrize("by_lines", [False, True], ids=["at the end", "by lines"])
+@pytest.mark.parametrize("command", LINES)
+def test_the_exit_status_stays_if_nobody_reads_the_result(command: str, by_lines: bool) -> None:
+    argv, code = LINES[command]
+    for numbers in ((1,), (1, 2)):
+        for more in ([], ["--json"]):
+            ended = Ended([command, *argv, *more], unread(*numbers), by_lines=by_lines)
+            assert (ended.raised, ended.code) == ("", code)
+            if command == "create":
+                assert names() == {"a", "b"}
+                main(["delete", "a"])
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        (["apply", "failed.json"], 2),
+        (["apply", "failed.json", "--dry-run"], 2),
+        (["apply", "pending.json"], 3),
+        (["validate", "store"], 1),
+        (["diff", "failed.json", "--json"], 1),
+        (["list", "--store", "dir:store"], 1),
+        (["dump", "--store", "dir:store"], 1),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_all_is_done_and_told_although_nobody_reads_the_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: list[str], code: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ip("link", "add", "foreign", "type", "veth", "peer", "name", "other")
+    pairs = [one for number in range(200) for one in both(f"x{number}", f"y{number}")]
+    Path("failed.json").write_text(json.dumps([*pairs, *both("foreign", "z")]))
+    Path("pending.json").write_text(json.dumps([*pairs, value("waiting", "for")]))
+    Path("store").mkdir()
+    for pair in pairs:
+        Path("store", f"{pair['name']}.json").write_text(json.dumps(pair))
+    Path("store", "invalid.json").write_text(json.dumps(value("invalid", "of", mtu=-1)))
+    for by_lines in (False, True):
+        ended = Ended(line, unread(1), by_lines=by_lines)
+        assert (ended.raised, ended.code) == ("", code)
+    if line[0] == "apply" and line[-1] != "--dry-run":
+        assert len(names()) == 402
+
+
+def both(a: str, b: str) -> list[dict[str, object]]:
+    return [value(a, b), value(b, a)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["watch", "--initial"],
+        ["status", "--watch"],
+        ["stats", "--watch", "--interval", "0.1"],
+        ["top", "--interval", "0.1", "--json"],
+        ["graph", "--watch"],
+    ],
+    ids=" ".join,
+)
+def test_what_prints_without_end_ends_with_its_reader(line: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vethlib.cli.term.output.Output.is_terminal", line[0] == "graph")
+    main(["create", "a", "b"])
+    publish_a_status()
+    for by_lines in (False, True):
+        ended = Ended(line, unread(1), by_lines=by_lines)
+        assert (ended.raised, ended.code) == ("", 0)
+
+
+def publish_a_status() -> None:
+    directory = status_directory("vpp1")
+    os.makedirs(directory)
+    StatusFiles(directory).publish({"a": Status("a", State.CONFIGURED, "", 1.0, host_name="a", peer="b")})
 
 
 def test_help_that_cannot_be_written_is_told_but_not_to_a_reader_that_left() -> None:

@@ -10,6 +10,7 @@ import pty
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import termios
@@ -21,12 +22,13 @@ from typing import Any, ClassVar
 
 import pytest
 
-from tests.commands import Said, Vethctl, runner
+from tests.commands import Said, Vethctl, unasked_runner
 from tests.live.applying import EXAMPLES, value
 from tests.live.children import staying
 from tests.live.other_user import OTHER, become_other
 from tests.live.sysctls import sysctl
-from tests.witness import host_state, ip, names, poll, seen
+from tests.programs import attended
+from tests.witness import host_state, ip, names, poll, seen, settled_routes
 from vethlib import NetlinkError, ns
 from vethlib.agent.host.observation import observe
 from vethlib.agent.run.trial import NoTrial, settle
@@ -42,9 +44,7 @@ Write = Callable[..., str]
 
 @pytest.fixture
 def vethctl(home: ns.Netns, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Vethctl]:
-    # Whoever runs the tests is not to be asked.
-    monkeypatch.setattr("vethlib.cli.applying.question._open_terminal", lambda: None)
-    yield runner(capsys, monkeypatch)
+    yield unasked_runner(capsys, monkeypatch)
     monkeypatch.undo()
 
 
@@ -63,8 +63,9 @@ class Terminal:
 
     opened: ClassVar[list[Terminal]] = []
 
-    def __init__(self, *argv: str, stdout: int | None = None) -> None:
+    def __init__(self, *argv: str, stdout: int | None = None, columns: int = 80) -> None:
         self.master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
         self.said = ""
 
         def take_terminal() -> None:
@@ -187,6 +188,30 @@ def test_the_terminal_is_asked_and_a_key_decides(home: ns.Netns, write: Write, k
         assert host_state() == before
 
 
+@pytest.mark.parametrize("columns", [12, 30])
+def test_the_question_is_never_wider_than_the_terminal(home: ns.Netns, write: Write, columns: int) -> None:
+    terminal = Terminal("apply", write(*ends()), "--try", "60s", columns=columns).until("\033[Kkeep thes")
+    code = terminal.press("n").end()
+    _, *questions = terminal.said.partition("elsewhere")[2].split("\r\033[Kkeep")
+    assert questions
+    assert all(len("keep" + question.partition("\r")[0]) < columns for question in questions)
+    assert code == 4
+
+
+@pytest.mark.parametrize("long", ["600h", "1e300"])
+@pytest.mark.parametrize("word", ["keep", "undo"])
+def test_a_trial_may_be_longer_than_a_system_call_waits(home: ns.Netns, write: Write, long: str, word: str) -> None:
+    command = [sys.executable, "-m", "vethlib", "apply", write(*ends()), "--try", long]
+    pipe, null = subprocess.PIPE, subprocess.DEVNULL
+    with attended(
+        subprocess.Popen(command, stdin=null, stdout=null, stderr=pipe, text=True, start_new_session=True)
+    ) as trial:
+        assert settle(LABEL, word, timeout=PATIENCE) == {"keep": "kept", "undo": "undone"}[word]
+        _, errors = trial.communicate()
+    assert "unexpected" not in errors
+    assert trial.returncode == {"keep": 0, "undo": 4}[word]
+
+
 @pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "SIGHUP", "ctrl-c", "hang up", "no answer", "no reader"])
 def test_every_way_of_leaving_takes_it_back_to_the_letter(vethctl: Vethctl, write: Write, how: str) -> None:
     vethctl("apply", write(*ends()))
@@ -243,10 +268,11 @@ def test_a_pair_that_is_tried_elsewhere_goes_back_to_where_it_was(
 def test_routes_of_a_deleted_pair_come_back_with_it(vethctl: Vethctl, write: Write, netns: str) -> None:
     fields = {"ip_addresses": ["10.0.0.1/24"], "routes": [{"dst": "10.9.0.0/24"}]}
     vethctl("apply", write(value("one", "two", netns, **fields), value("two", "one", netns)))
-    before = ip("route", "show", "proto", "118", netns=netns)
+    ours = ("route", "show", "proto", "118")
+    before = settled_routes(*ours, netns=netns)
     assert [route["dst"] for route in before] == ["10.9.0.0/24"]
     assert vethctl("apply", write(), "--prune", "--try", "50ms").code == 4
-    assert ip("route", "show", "proto", "118", netns=netns) == before
+    assert settled_routes(*ours, netns=netns) == before
 
 
 @pytest.mark.parametrize("failures", [1, 2])
@@ -443,6 +469,18 @@ def test_confirm_says_what_became_of_the_trial(vethctl: Vethctl, write: Write) -
     assert (late.code, late.error["code"]) == (2, "no-trial")
 
 
+@pytest.mark.parametrize("up", [False, True])
+def test_a_tunnel_that_the_kernel_creates_everywhere_keeps_a_namespace_only_if_it_is_used(
+    during: Callable[..., Said], write: Write, up: bool
+) -> None:
+    def begin() -> None:
+        for tunnel in ("tunl0", "ip6tnl0"):
+            ip("link", "add", "name", tunnel, *(["up"] if up else []), "type", "bridge", netns="ns1")
+
+    during(begin, "undo", write(*ends()))
+    assert ns.names() == (["ns1"] if up else [])
+
+
 def test_there_is_one_trial_of_a_label_at_a_time(during: Callable[..., Said], write: Write) -> None:
     path = write(*ends())
     said: list[int] = []
@@ -493,7 +531,7 @@ def test_a_connection_without_a_terminal_that_is_lost_takes_it_back(home: ns.Net
     )
     assert trial.stdout is not None
     assert trial.stderr is not None
-    assert trial.stderr.readline().startswith("tried ")
+    assert trial.stderr.readline().startswith("applied on trial ")
     assert names("ns1") == {"veth1"}
     trial.stdout.close()
     assert trial.wait(PATIENCE) == 4

@@ -17,6 +17,8 @@ import pytest
 
 from tests.commands import Vethctl, runner
 from tests.witness import ip, poll, seen
+from vethlib.links import Link
+from vethlib.monitor import HostEvent
 
 COMMAND = [sys.executable, "-m", "vethlib", "watch"]
 
@@ -210,3 +212,62 @@ def test_what_cannot_be_watched_is_said(vethctl: Vethctl, argv: list[str], messa
     assert said.code in (1, 2)
     assert message in said.error["error"]
     assert said.error["field"] == field
+
+
+class Scripted:
+    """A monitor with these events, in one batch each."""
+
+    def __init__(self, *events: HostEvent) -> None:
+        self._events = list(events)
+
+    def __enter__(self) -> Scripted:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def poll(self, timeout: float | None) -> list[HostEvent]:
+        if self._events:
+            return [self._events.pop(0)]
+        time.sleep(timeout or 0.0)
+        return []
+
+    def references(self, ref: str) -> list[str]:
+        return [ref]
+
+
+def lost(netns: str = "") -> HostEvent:
+    return HostEvent("resync", "changed", 1.0, netns)
+
+
+def created(name: str, netns: str) -> HostEvent:
+    link = Link(2, name, "", "veth", "02:00:00:00:00:01", 1500, True, "up", (), None, None, "", 0, 1)
+    return HostEvent("link", "new", 1.0, netns, name, link)
+
+
+VETH1 = created("veth1", "netns:ns1")
+
+
+@pytest.mark.parametrize(
+    ("argv", "events", "code", "printed"),
+    [
+        (["--count", "1"], [lost()], 3, ["resync"]),
+        (["veth1", "--only", "state", "--count", "1"], [lost("netns:ns1"), lost()], 3, ["resync", "resync"]),
+        (["--count", "1"], [lost(), VETH1, VETH1], 0, ["resync", "link"]),
+        (["--type", "veth", "--count", "2"], [VETH1, lost(), VETH1, VETH1], 0, ["link", "resync", "link"]),
+        (["veth1@ns1", "--count", "1"], [lost("netns:tenant"), lost("netns:ns1"), VETH1], 0, ["resync", "link"]),
+        (["@ns*", "@blue", "--count", "1"], [lost("netns:tenant"), lost(), VETH1], 0, ["resync", "link"]),
+    ],
+    ids=["alone", "filtered", "before", "between", "of a link", "of a namespace"],
+)
+def test_lost_events_are_told_where_they_matter_and_never_counted(
+    vethctl: Vethctl,
+    monkeypatch: pytest.MonkeyPatch,
+    argv: list[str],
+    events: list[HostEvent],
+    code: int,
+    printed: list[str],
+) -> None:
+    monkeypatch.setattr("vethlib.cli.commands.host.watch.Monitor", lambda *_, **__: Scripted(*events))
+    done = vethctl("watch", *argv, "--timeout", "3", "--json")
+    assert (done.code, [json.loads(line)["what"] for line in done.out.splitlines()]) == (code, printed)

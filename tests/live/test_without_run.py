@@ -10,7 +10,7 @@ import pytest
 
 from tests.live.children import in_a_child
 from vethlib import NetnsNotFound, ns
-from vethlib.ns import glance
+from vethlib.ns.files import glance
 from vethlib.ns.opening import entry_at, unhurried
 from vethlib.ns.syscalls import CLONE_NEWNS, MS_BIND, MS_PRIVATE, MS_REC, mount, unshare
 

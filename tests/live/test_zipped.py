@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.programs import wait_until_ended
+from tests.programs import see_end
 from tests.witness import names
 from vethlib import ns
 
@@ -46,7 +46,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
     done = run(archive, script)
     assert done.stderr == ""
-    wait_until_ended(int(done.stdout))
+    see_end(int(done.stdout))
 
 
 def test_a_relay_relays(archive: str) -> None:

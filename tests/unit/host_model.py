@@ -6,7 +6,7 @@ when a link goes down or gets too small an MTU, and addresses are those of `kern
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_interface
@@ -66,7 +66,7 @@ class HostLink:
     def further(self) -> dict[str, Any]:
         fields = {"txqlen": self.txqlen, "gso_max_size": self.gso_max_size, "sysctls": self.sysctls}
         fields |= {"master": self.master, "routes": self.routes, "neighbours": self.neighbours}
-        return fields | {"offload": self.offload}
+        return fields | {"offload": self.offload, "altnames": self.altnames}
 
     @property
     def ipv6(self) -> bool:
@@ -178,8 +178,9 @@ class Host:
 
     def add(self, place: NetnsId, name: str, **fields: object) -> HostLink:
         self._next += 1
-        assert self.at(place, name) is None, f"EEXIST: {name} in {place}"
         link = HostLink(self._next, name, **fields)  # type: ignore[arg-type]
+        for each in (name, *link.altnames):
+            assert self.at(place, each) is None, f"EEXIST: {each} in {place}"
         self.links[place, link.index] = link
         return link
 
@@ -197,6 +198,13 @@ class Host:
         link = self.at(self.places[ref], name)
         assert link is not None, f"no {name} in {ref or 'home'}"
         return link
+
+    def _give_altnames(self, place: NetnsId, link: HostLink, altnames: Iterable[str]) -> None:
+        """Give a link exactly these alternative names, which no other link may have, nor the link itself as its own."""
+        link.altnames = tuple(name for name in link.altnames if name in altnames)
+        for name in altnames:
+            assert name in link.altnames or self.at(place, name) is None, f"EEXIST: {name} in {place}"
+        link.altnames = tuple(altnames)
 
     def observe(self, *, creatable: bool = True) -> Observed:
         return Observed(_Lookup(self, creatable), [self._seen(end) for end in self.links], self.cookies)
@@ -223,7 +231,8 @@ class Host:
             link.altnames,
             ipv6=link.ipv6,
         )
-        return SeenLink(place, ref, seen, tuple(link.addresses), link.peer, further=link.further)
+        cookie = self.cookies.get(place, 0)
+        return SeenLink(place, ref, seen, tuple(link.addresses), link.peer, cookie, further=link.further)
 
     def apply(self, plan: Plan) -> None:
         for operation in plan.operations:
@@ -255,9 +264,13 @@ class Host:
         for gone in change.removed:
             assert link.kept.find(str(gone)), f"{gone} is not there"
             link.take(str(gone))
+        altnames = new.get("altnames", link.altnames)
+        former = link.name
+        self._give_altnames(change.place, link, [name for name in altnames if name != former])
         if "name" in new:
-            assert self.at(change.place, new["name"]) is None, "EEXIST"
+            assert self.at(change.place, new["name"]) is None, f"EEXIST: {new['name']} in {change.place}"
             link.name = new["name"]
+        self._give_altnames(change.place, link, altnames)
         link.mac = new.get("mac", link.mac)
         if "mtu" in new:
             link.set_mtu(new["mtu"])
@@ -285,6 +298,7 @@ class Host:
             if end.ipv6 is not None:
                 link.set_ipv6(end.ipv6)
             link.set_up(end.up)
+            self._give_altnames(place, link, end.altnames)
             for name, value in end.further.items():
                 setattr(link, name, value)
             for interface in _as_sent(list(map(str, end.interfaces))):

@@ -15,7 +15,7 @@ from vethlib.agent.planning.observed import LinkId
 
 LABEL = "vpp1"
 NAMES = [f"veth{number}" for number in range(6)]
-KERNEL_NAMES = ["", "", "eth0", "eth1", "veth0", "veth1"]
+KERNEL_NAMES = ["", "", "eth0", "eth1", "eth2", "wan", "veth0", "veth1"]
 NAMESPACES = [
     Namespace(),
     Namespace(2, name="a"),
@@ -53,7 +53,9 @@ FIELDS: st.SearchStrategy[dict[str, Any]] = st.just({}) | st.fixed_dictionaries(
     optional={
         "txqlen": st.sampled_from([0, 500]),
         "gso_max_size": st.sampled_from([4096]),
-        "altnames": st.sampled_from([("uplink",), ("uplink-b", "wan")]),
+        "altnames": st.sampled_from(
+            [("uplink",), ("uplink-b", "wan"), ("wan", "uplink"), ("eth2",), ("veth9", "eth3")]
+        ),
         "sysctls": st.sampled_from([{"rp_filter": "0"}, {"rp_filter": "1"}]),
         "master": st.sampled_from(["br0", "br1"]),
         "neighbours": st.sampled_from([({"ip": "10.9.0.9", "mac": "02:00:00:00:00:09"},)]),
@@ -81,6 +83,7 @@ def interface_lists(draw: st.DrawFn, strays: int = 1) -> dict[str, Interface]:
         addresses = draw(st.lists(st.sampled_from(ADDRESSES), max_size=3, unique=True))
         six = any(":" in address for address in addresses)
         ipv6 = draw(st.sampled_from([None, None, True] if six else [None, None, True, False]))
+        kernel_name = draw(st.sampled_from(KERNEL_NAMES))
         made[name] = Interface(
             name,
             peer,
@@ -89,13 +92,18 @@ def interface_lists(draw: st.DrawFn, strays: int = 1) -> dict[str, Interface]:
             mtu=draw(st.sampled_from([0, 1400, 9000] if six or ipv6 else [0, 1000, 1400])),
             ip_addresses=tuple(addresses),
             namespace=draw(st.sampled_from(NAMESPACES)),
-            host_if_name=draw(st.sampled_from(KERNEL_NAMES)),
+            host_if_name=kernel_name,
             num_queues=draw(st.sampled_from([0, 0, 0, 1, 4])),
             link_only=draw(st.integers(0, 5)) == 0,
             ipv6=ipv6,
-            **draw(FIELDS),
+            **without_own_name(draw(FIELDS), kernel_name or name),
         )
     return made
+
+
+def without_own_name(fields: dict[str, Any], kernel_name: str) -> dict[str, Any]:
+    """Fields without the name of the link among its alternative ones."""
+    return fields | {"altnames": tuple(name for name in fields.get("altnames", ()) if name != kernel_name)}
 
 
 @st.composite
@@ -130,7 +138,9 @@ def _add_foreign(draw: st.DrawFn, host: Host, a: object, b: object) -> None:
     if host.at(a, names[0]) or host.at(b, names[1]) or (a == b and names[0] == names[1]):  # type: ignore[arg-type]
         return
     if draw(st.booleans()):
-        host.add(a, names[0], kind="dummy", group=group_of(LABEL))  # type: ignore[arg-type]
+        altnames = draw(st.sampled_from([(), (), ("uplink",), ("wan", "eth2")]))
+        if not any(host.at(a, name) for name in altnames):  # type: ignore[arg-type]
+            host.add(a, names[0], kind="dummy", group=group_of(LABEL), altnames=altnames)  # type: ignore[arg-type]
         return
     alias = draw(st.sampled_from(["", "uplink", str(Mark("vpp2", names[0], False))]))
     left, right = host.add(a, names[0], alias=alias), host.add(b, names[1], alias=alias)  # type: ignore[arg-type]
@@ -208,6 +218,13 @@ def _rename(draw: st.DrawFn, host: Host, end: LinkId) -> None:
 
 
 @_only_ours
+def _altname(draw: st.DrawFn, host: Host, end: LinkId) -> None:
+    name = draw(st.sampled_from(["eth0", "eth2", "veth0", "wan", "other"]))
+    if host.at(end[0], name) is None:
+        host.links[end].altnames += (name,)
+
+
+@_only_ours
 def _crash(_draw: st.DrawFn, host: Host, end: LinkId) -> None:
     host.links[end].alias = ""
 
@@ -237,6 +254,7 @@ MEDDLING = [
     _mtu,
     _switch_ipv6,
     _rename,
+    _altname,
     _crash,
     _seize,
     _mistake,

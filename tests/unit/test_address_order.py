@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from ipaddress import ip_address, ip_interface
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.proportion import is_proportional
 from tests.unit.kernel_addresses import Held, KernelAddresses
+from vethlib._nl.const import IFA_F_SECONDARY
 from vethlib.address_order import added, in_order, in_the_way, listed, rearrangement, removed
 from vethlib.addresses import Address
 
@@ -160,3 +163,46 @@ def test_nothing_is_taken_where_everything_is_right() -> None:
     there = addresses(kernel)
     assert rearrangement(there, there) == ([], [])
     assert in_order(there, []) == there
+
+
+# --- as many addresses as a tenant likes
+
+
+def many(count: int, kind: str) -> list[Address]:
+    """The addresses of a link: IPv4 ones of one subnet, or of as many, or IPv6 ones, half of them of a link's scope."""
+    if kind == "secondary":
+        texts = [f"10.{n >> 8}.{n & 255}.1/8" for n in range(count)]
+    elif kind == "primary":
+        texts = [f"10.{n >> 8}.{n & 255}.1/24" for n in range(count)]
+    else:
+        texts = [f"{'fd00' if n % 2 else 'fe80'}::{n:x}/64" for n in range(1, count + 1)]
+    return [
+        Address(
+            index=1,
+            interface=ip_interface(text),
+            flags=IFA_F_SECONDARY if kind == "secondary" and number else 0,
+            proto=0,
+        )
+        for number, text in enumerate(texts)
+    ]
+
+
+@pytest.mark.parametrize("kind", ["secondary", "primary", "of IPv6"])
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda there: removed(there, there[:1]),
+        lambda there: removed(there, there[::2]),
+        listed,
+        lambda there: in_order(there, [there[2].interface, there[0].interface]),
+        lambda there: in_order(there, [one.interface for one in reversed(there)]),
+        lambda there: rearrangement(there, there[::-1]),
+        lambda there: rearrangement(there, removed(there, there[:1])),
+    ],
+    ids=["remove the first", "remove every other", "list", "swap two", "reverse", "rearrange", "replace the first"],
+)
+def test_very_many_addresses_take_time_in_proportion_to_their_number(
+    work: Callable[[list[Address]], object], kind: str
+) -> None:
+    lists = {count: many(count, kind) for count in (250, 2000)}
+    assert is_proportional(lambda count: work(lists[count]), 250)

@@ -169,19 +169,19 @@ A_LINK = Link(7, "a", "ns1", "veth", "02:00:00:00:00:01", 1500, True, "up", (), 
 
 
 def test_a_link_stands_for_its_name_its_namespace_and_its_ifindex() -> None:
-    assert locate("a") == ("a", "", None)
-    assert locate("a", "ns1") == ("a", "ns1", None)
-    assert locate(A_LINK) == ("a", "ns1", 7)
-    assert locate(A_LINK, "ns2") == ("a", "ns2", 7)
-    assert locate(End("b", "ns3")) == ("b", "ns3", None)
+    assert locate("a") == ("a", "", None, None)
+    assert locate("a", "ns1") == ("a", "ns1", None, None)
+    assert locate(A_LINK) == ("a", "ns1", 7, A_LINK)
+    assert locate(A_LINK, "ns2") == ("a", "ns2", 7, None)
+    assert locate(End("b", "ns3")) == ("b", "ns3", None, None)
     assert as_items([A_LINK, End("b"), ("c", "ns1"), ("d", "", 3)]) == [
-        ("a", "ns1", 7),
-        ("b", "", None),
-        ("c", "ns1", None),
-        ("d", "", 3),
+        ("a", "ns1", 7, A_LINK),
+        ("b", "", None, None),
+        ("c", "ns1", None, None),
+        ("d", "", 3, None),
     ]
-    assert as_key(A_LINK) == ("ns1", 7)
-    assert as_key(End("b", "ns3")) == ("ns3", "b")
+    assert as_key(A_LINK) == ("ns1", 7, A_LINK)
+    assert as_key(End("b", "ns3")) == ("ns3", "b", None)
 
 
 # --- the wrong thing

@@ -55,7 +55,7 @@ def test_who_is_fought_for_is_held_and_due_when_that_is_over() -> None:
     backoff.record("a", NextStep.RETRY, 100.0, configured=False, held=True)
     due = backoff.next_due()
     assert due is not None
-    assert backoff.of("a").due == due
+    assert backoff.explained("a") == (FREE_REPAIRS, due)
     assert backoff.take_due(due).interfaces == ["a"]
     assert backoff.hold(["a"], due) == 0
 

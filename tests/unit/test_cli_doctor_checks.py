@@ -51,6 +51,29 @@ def test_a_variable_that_means_nothing_or_is_refused_is_named(monkeypatch: pytes
     assert found["VETHLIB_XYZ"].cure == "unset VETHLIB_XYZ: see vethctl COMMAND --help"
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"LOOPBACK": "yes"},
+        {"LOOPBACK": "yes", "IPV6": "maybe", "HOOK_TIMEOUT": "soon", "MISSING_NETNS": "x"},
+        {"JSON": "please", "COLOR": "red", "INTERVAL": "0", "SORT": "size", "PRUNE": "2"},
+        {"LIMIT": "queues=x", "TIMEOUT": "never"},
+    ],
+    ids=len,
+)
+def test_each_invalid_variable_is_named_and_hides_no_other(
+    monkeypatch: pytest.MonkeyPatch, wrong: dict[str, str]
+) -> None:
+    right = {"DOCKER": "off", "METRICS": ":1", "STORE": "dir:/x", "STATUS_DIR": "/x", "HUMAN": "1", "STRICT": "0"}
+    for name, text in {**right, **wrong}.items():
+        monkeypatch.setenv(f"VETHLIB_{name}", text)
+    found = {name.removeprefix("VETHLIB_"): one for name, one in by_name(doctor_checks.variables()).items()}
+    assert {name: one.problem for name, one in found.items()} == {
+        **dict.fromkeys(right, ""),
+        **dict.fromkeys(wrong, "invalid-value"),
+    }
+
+
 def test_variables_of_hooks_and_of_flags_without_one_are_not_called_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, text in {"HOOK": "exec:/bin/true", "HOOK_TIMEOUT": "5", "LIMIT": "queues=8", "STATUS_DIR": "/x"}.items():
         monkeypatch.setenv(f"VETHLIB_{name}", text)

@@ -17,7 +17,31 @@ from vethlib.cli.render.operations import count_states
 from vethlib.cli.term.exits import INVALID, REFUSED, report
 from vethlib.cli.term.output import Output
 from vethlib.cli.term.progress import Progress
-from vethlib.cli.term.text import counted, natural, paint, printable, render, width
+from vethlib.cli.term.text import counted, fit, natural, paint, printable, render, width
+
+
+@pytest.mark.parametrize(
+    ("text", "most", "cut"),
+    [
+        ("veth1", 5, "veth1"),
+        ("veth12", 5, "veth…"),
+        ("żółw", 4, "żółw"),
+        ("żółwi", 4, "żół…"),
+        ("龙龙", 4, "龙龙"),
+        ("龙龙龙", 5, "龙龙…"),
+        ("龙龙龙", 4, "龙…"),
+        ("e\u0301" * 3, 3, "e\u0301" * 3),
+        ("e\u0301" * 4, 3, "e\u0301" * 2 + "…"),
+        ("龙x", 1, "…"),
+        ("veth1", 0, ""),
+        ("veth1", -5, ""),
+        ("x" * 1_000_000, 3, "xx…"),
+        ("龙" * 100_000, 3, "龙…"),
+    ],
+    ids=range(14),
+)
+def test_a_text_is_cut_to_columns_of_a_terminal(text: str, most: int, cut: str) -> None:
+    assert fit(text, most) == cut
 
 
 @pytest.mark.parametrize(
@@ -201,7 +225,7 @@ def test_progress_never_wraps(monkeypatch: pytest.MonkeyPatch) -> None:
         termios.tcsetwinsize(theirs, (24, 20))
         with Progress() as progress:
             progress.show("x" * 200)
-        shown = b"\r\033[K" + b"x" * 19 + b"\r\033[K"
+        shown = b"\r\033[K" + b"x" * 18 + "…\r\033[K".encode()
         said = b""
         while len(said) < len(shown):  # what was written at once may come in pieces
             said += screen.read(100)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from argparse import ArgumentTypeError
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from tests.commands import Vethctl, runner
 from vethlib.cli.arguments import COMMANDS, parse, parser_of
-from vethlib.cli.arguments.parser import UsageError, seconds
+from vethlib.cli.arguments.parser import UsageError, json_wins, seconds
 
 
 @pytest.fixture
@@ -83,6 +84,45 @@ def test_a_bad_environment_variable_is_named(
     monkeypatch.setenv(variable, value)
     said = vethctl("apply", "x")
     assert (said.code, said.err.splitlines()[0]) == (1, f"vethctl: {message}")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "argv"),
+    [
+        ("VETHLIB_TIMEOUT", "x", ["apply", "x", "--timeout", "2s"]),
+        ("VETHLIB_LOOPBACK", "x", ["apply", "x", "--loopback=down"]),
+        ("VETHLIB_JSON", "please", ["status", "--json"]),
+        ("VETHLIB_SORT", "size", ["top", "--sort", "rx"]),
+    ],
+)
+def test_a_flag_wins_over_an_invalid_variable(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, argv: list[str]
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert parse(argv).given
+    with pytest.raises(UsageError) as caught:
+        parse([argv[0], "x"] if argv[0] == "apply" else argv[:1])
+    assert caught.value.field == variable
+
+
+@pytest.mark.parametrize(
+    ("variable", "argv", "dest"),
+    [
+        ("VETHLIB_LABEL", ["status"], "label"),
+        ("MICROSERVICE_LABEL", ["status"], "label"),
+        ("VETHLIB_TIMEOUT", ["apply", "x"], "timeout"),
+        ("VETHLIB_STORE", ["diff"], "store"),
+        ("VETHLIB_COLOR", ["show"], "color"),
+        ("VETHLIB_HOOK", ["agent"], "hook"),
+        ("VETHLIB_PRUNE", ["apply", "x"], "prune"),
+    ],
+)
+def test_an_empty_variable_is_as_good_as_none(
+    monkeypatch: pytest.MonkeyPatch, variable: str, argv: list[str], dest: str
+) -> None:
+    default = getattr(parse(argv), dest)
+    monkeypatch.setenv(variable, "")
+    assert getattr(parse(argv), dest) == default
 
 
 def test_a_form_from_the_environment_yields_to_a_flag(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,3 +345,48 @@ def test_a_trial_neither_waits_nor_takes_no_time(vethctl: Vethctl, tmp_path: Pat
     for more in (["--try", "0"], ["--try", "1s", "--timeout", "1s"]):
         said = vethctl("apply", str(tmp_path), *more, "--json")
         assert (said.code, said.out, said.error["field"], said.error["code"]) == (1, "", "--try", "usage")
+
+
+PAIR = str(Path(__file__).parents[2] / "examples/pair")
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["graph", PAIR, "--offline", "--svg"],
+        ["graph", PAIR, "--offline", "--dot"],
+        ["graph", PAIR, "--offline", "--mermaid"],
+        ["dump", "--store", f"dir:{PAIR}", "--table"],
+        ["completion", "bash"],
+    ],
+    ids=lambda argv: " ".join([argv[0], argv[-1]]),
+)
+def test_a_flag_for_another_form_wins_over_the_variable_for_json_but_not_over_its_flag(
+    vethctl: Vethctl, monkeypatch: pytest.MonkeyPatch, argv: list[str]
+) -> None:
+    plain = vethctl(*argv).out
+    as_json = vethctl(*argv, "--json").out
+    assert json.loads(as_json)
+    assert not plain.startswith(("{", "["))
+    monkeypatch.setenv("VETHLIB_JSON", "1")
+    assert vethctl(*argv).out == plain
+    assert vethctl(*argv, "--json").out == as_json
+
+
+@pytest.mark.parametrize(
+    ("variables", "argv", "expected"),
+    [
+        ({}, [], False),
+        ({"JSON": "1"}, [], True),
+        ({"JSON": "1"}, ["--log", "text"], False),
+        ({"JSON": "1", "LOG": "text"}, [], True),
+        ({"LOG": "json"}, ["--log", "text"], False),
+        ({}, ["--json", "--log=text"], True),
+    ],
+)
+def test_the_log_of_an_agent_has_the_form_of_its_flag(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], argv: list[str], expected: bool
+) -> None:
+    for name, text in variables.items():
+        monkeypatch.setenv(f"VETHLIB_{name}", text)
+    assert json_wins(parse(["agent", *argv]), "log") is expected

@@ -111,6 +111,16 @@ def test_names_come_from_the_store_and_from_the_status_of_the_agent(complete: Co
     assert complete("status", "--store", store, "--status-dir", status, "v") == ["veth1", "veth2", "veth/3"]
 
 
+def test_names_that_a_shell_or_vethctl_takes_for_something_else_are_not_offered(
+    complete: Complete, tmp_path: Path
+) -> None:
+    special = ["veth?", "x[ab]", "~root", "^a^b", "--all", "-x", "a*", "$(x)", "a;b", "a b"]
+    (tmp_path / "all.json").write_text(json.dumps([{"name": name} for name in ["a-b", "a.1", *special]]))
+    assert complete("get", "--store", f"dir:{tmp_path}", "") == ["a-b", "a.1"]
+    for name in special:
+        assert name not in complete("get", "--store", f"dir:{tmp_path}", name[:1])
+
+
 def test_the_store_may_come_from_the_environment(
     complete: Complete, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,7 +137,7 @@ def test_directories_of_a_store_are_offered(complete: Complete, tmp_path: Path) 
 
 def test_what_a_value_is_not_is_not_offered_for_it(complete: Complete, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VETHLIB_COLOR", "red")  # the command will complain of it, not the shell at each TAB
-    assert complete("apply", "") == []
+    assert complete("apply", "") == [":files"]
 
 
 def test_an_etcd_that_does_not_answer_holds_nobody_up() -> None:

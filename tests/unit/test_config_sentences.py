@@ -17,8 +17,8 @@ from tests.live.applying import interface, value
 from tests.stores import news
 from vethlib.agent.config.files import UnreadablePath, load
 from vethlib.agent.config.northbound import read_one
-from vethlib.agent.stores.directory import DirectoryStore
-from vethlib.agent.stores.editing import DirectoryEditor
+from vethlib.agent.stores.files.directory import DirectoryStore
+from vethlib.agent.stores.files.editing import DirectoryEditor
 from vethlib.agent.stores.keys import beginning_of, key_of, name_of
 from vethlib.agent.stores.opening import open_editor
 from vethlib.agent.stores.protocol import Outage, StoreError

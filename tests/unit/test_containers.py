@@ -230,3 +230,24 @@ def test_an_engine_elsewhere_is_refused_because_its_process_ids_mean_nothing_her
 def test_what_is_no_absolute_path_is_no_socket(url: str) -> None:
     with raises(InvalidValue, value=url):
         socket_path(url)
+
+
+def test_a_change_among_many_of_one_label_compares_few_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    containers = Containers()
+    many = [one(f"{number:05}", started=number * 7 % 1000) for number in range(1000)]
+    containers.replace(many)
+    looks = 0
+
+    def counted(self: Container, name: str) -> Any:
+        nonlocal looks
+        looks += 1
+        return object.__getattribute__(self, name)
+
+    monkeypatch.setattr(Container, "__getattribute__", counted)
+    for number in (0, 500, 999):
+        looks = 0
+        containers.put(many[number].id, None)
+        containers.put(many[number].id, many[number])
+        assert looks < 200
+    monkeypatch.undo()
+    assert containers.answering("vnf1") == min(many, key=lambda each: (each.started, each.id))

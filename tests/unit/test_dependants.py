@@ -227,6 +227,42 @@ def test_a_dependant_that_refuses_does_not_keep_others_from_the_link() -> None:
     assert other.told == [(A, 5)]
 
 
+class Doubtful(Recorder):
+    """A dependant whose answer to whether it is still attached is an error."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def is_attached(self) -> bool:
+        raise self.error
+
+
+class Broken(Doubtful):
+    """One that does not even have that method when it is asked for it."""
+
+    @property
+    def is_attached(self) -> Any:
+        raise self.error
+
+
+@pytest.mark.parametrize("kind", [Doubtful, Broken])
+@pytest.mark.parametrize("error", [ValueError("bug"), OSError(9, "Bad file descriptor"), RecursionError()])
+def test_a_dependant_that_cannot_be_asked_is_attached_again_and_keeps_no_other_from_being_asked(
+    caplog: pytest.LogCaptureFixture, kind: type[Doubtful], error: Exception
+) -> None:
+    world = World()
+    doubtful, other = kind(error), Recorder()
+    other.is_attached = lambda: False  # type: ignore[attr-defined]
+    handles = [world.dependants.add(one) for one in (doubtful, other)]
+    up(world)
+    world.dependants.check(BLUE)
+    assert doubtful.told == other.told == [(A, 5), (D, 5), (A, 5)]
+    assert [handle.link for handle in handles] == [doubtful.on, other.on]
+    (record,) = caplog.records
+    assert (record.levelno, record.exc_info is not None) == (logging.ERROR, True)
+
+
 def test_a_dependant_may_remove_itself_while_it_is_attached_or_detached() -> None:
     world = World()
     handle = world.add()

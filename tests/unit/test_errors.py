@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import errno
 import pickle
+import sys
 from typing import Any
 
 import pytest
@@ -91,6 +92,20 @@ def test_an_error_travels_with_all_it_carries(error: VethError, builtin: object,
             assert getattr(again, name, None) == getattr(error, name, None)
     error.item = None
     error.__dict__.pop("__notes__", None)
+
+
+@pytest.mark.parametrize(
+    "given", [(each for each in "ab"), lambda: 0, sys.stderr], ids=["generator", "function", "file"]
+)
+def test_an_error_travels_without_what_cannot(given: object) -> None:
+    error = InvalidValue("addresses", given, "must be a list")
+    error.item = End, given
+    for again in (pickle.loads(pickle.dumps(error)), copy.deepcopy(error)):
+        assert (type(again), str(again), again.field) == (InvalidValue, str(error), "addresses")
+        assert isinstance(again.value, str)
+    batch = pickle.loads(pickle.dumps(BatchError("1 of 2", [error])))
+    assert [one.field for one in batch.exceptions] == ["addresses"]
+    assert (error.value, error.item) == (given, (End, given))
 
 
 def test_a_batch_travels_with_its_errors_and_their_items() -> None:

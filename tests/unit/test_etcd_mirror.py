@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.stores import interface_text
+from vethlib.agent.limits import Limits
 from vethlib.agent.stores.etcd import etcd_pb2 as pb
 from vethlib.agent.stores.etcd.connection import Found
 from vethlib.agent.stores.etcd.mirror import Kept, Mirror
@@ -157,3 +158,17 @@ def test_however_often_a_connection_is_lost_the_consumer_ends_with_what_there_is
                 consumer[one.name] = one.value.interface.mtu if one.value.interface else None
     wanted = {name: None if mtu is None else 1500 + mtu for name, mtu in done}
     assert consumer == {name: mtu for name, mtu in wanted.items() if mtu is not None}
+
+
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_events_can_add_no_more_keys_than_a_reading_without_its_being_noticed(at_once: int) -> None:
+    mirror = Mirror(PREFIX, Limits(store_keys=4))
+    mirror.replace(found(mirror, 5, {}))
+    events = [put(f"v{number}", 6 + number) for number in range(8)]
+    for first in range(0, 4, at_once):
+        mirror.apply(answer(*events[first : first + at_once]))
+        assert not mirror.has_too_many
+    mirror.apply(answer(*events[4 : 4 + at_once]))
+    assert mirror.has_too_many
+    mirror.apply(answer(*(delete(f"v{number}", 20 + number) for number in range(at_once))))
+    assert not mirror.has_too_many

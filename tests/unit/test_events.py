@@ -19,22 +19,20 @@ class Kernel:
     def __init__(self) -> None:
         self.queue: list[int] = []
         self.sizes: list[int] = []
+        self.port = 0  # of the sender
 
-    def recvmsg(self, size: int, *_: int) -> tuple[bytes, list[tuple[int, int, bytes]], int, None]:
+    def recvmsg(self, size: int, *_: int) -> tuple[bytes, list[tuple[int, int, bytes]], int, tuple[int, int]]:
         if not self.queue:
             raise BlockingIOError
         length = self.queue.pop(0)
         self.sizes.append(size)
-        return bytes(min(size, length)), [], MSG_TRUNC if length > size else 0, None
+        return bytes(min(size, length)), [], MSG_TRUNC if length > size else 0, (self.port, 1)
 
     def setsockopt(self, *_: object) -> None:
         pass
 
     def getsockopt(self, *_: int) -> int:
         return 1 << 20
-
-    def bind(self, _: object) -> None:
-        pass
 
     def close(self) -> None:
         pass
@@ -44,14 +42,7 @@ class Kernel:
 def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     kernel = Kernel()
 
-    class Sockets:
-        SOL_SOCKET, SO_RCVBUF, SOCK_RAW, SOCK_CLOEXEC = 1, 8, 3, 0o2000000
-
-        @staticmethod
-        def socket(*_: int) -> Kernel:
-            return kernel
-
-    monkeypatch.setattr(events_module, "socket", Sockets)
+    monkeypatch.setattr(events_module, "open_socket", lambda: kernel)
     return kernel
 
 
@@ -67,7 +58,7 @@ def receive(events: EventSocket, kernel: Kernel, *lengths: int) -> list[int]:
     kernel.queue += lengths
     received = []
     while (event := events.receive()) is not None:
-        received.append(len(event[1]))
+        received.append(len(event[1] or b""))
     return received
 
 
@@ -96,4 +87,18 @@ def test_long_events_among_short_ones_are_not_cut_again(events: EventSocket, ker
 
 def test_a_buffer_that_was_never_too_small_stays_as_it_is(events: EventSocket, kernel: Kernel) -> None:
     receive(events, kernel, *[SHORT] * 3000)
+    assert set(kernel.sizes) == {READ_SIZE}
+
+
+@pytest.mark.parametrize("length", [0, 15, SHORT, READ_SIZE, 5 * READ_SIZE])
+def test_what_a_program_sends_is_not_read_and_counts_by_the_room_that_it_takes(
+    events: EventSocket, kernel: Kernel, length: int
+) -> None:
+    kernel.port, kernel.queue = 77, [length, SHORT]
+    event = events.receive()
+    assert event is not None
+    assert event[:2] == (-1, b"")
+    assert event[2] == max(1, min(length, READ_SIZE) // 512)
+    kernel.port = 0
+    assert events.receive() == (-1, bytes(SHORT), 1)
     assert set(kernel.sizes) == {READ_SIZE}

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vethlib.errors import InvalidValue
-from vethlib.graph import Box, Edge, Graph, Port, dot, mermaid, svg
+from vethlib.graph import Box, Edge, Graph, Port, dot, layout, mermaid, svg
 from vethlib.graph.layout import CHAR, HEAD, PlacedBox, PlacedGraph, place
 from vethlib.graph.reasons import wrapped
 from vethlib.text import columns
@@ -44,6 +44,7 @@ SHAPES = {
     "mesh": list(itertools.combinations([f"m{n}" for n in range(8)], 2)),
     "tree": [(f"t{(n - 1) // 3}", f"t{n}") for n in range(1, 200)],
     "pairs": [(f"a{n}", f"b{n}") for n in range(100)],
+    "chain with leaves": [pair for n in range(40) for pair in ((f"r{n}", f"r{n + 1}"), (f"r{n}", f"h{n}"))],
     "leaves and spines": [(f"spine{s}", f"leaf{n}") for s in range(4) for n in range(12)],
 }
 
@@ -90,6 +91,24 @@ def test_edges_run_in_the_gaps_between_columns_and_through_no_box(shape: str) ->
         for box in placed.boxes:
             between = left.x < box.x + box.width and box.x < right.x
             assert not (between and box.y < max(left.y, right.y) and min(left.y, right.y) < box.y + box.height)
+
+
+@pytest.mark.parametrize("count", range(9, 61))
+def test_an_edge_beside_a_column_of_a_wound_ring_or_chain_runs_through_no_box(count: int) -> None:
+    ring = [(f"n{n}", f"n{(n + 1) % count}") for n in range(count)]
+    for pairs in (ring, ring[:-1]):
+        placed = place(graph(pairs))
+        assert_readable(placed)
+        for curve in placed.curves:
+            if curve.a.side != curve.b.side:
+                continue
+            (left, right), (top, bottom) = sorted((curve.a.x, curve.b.x)), sorted((curve.a.y, curve.b.y))
+            for box in placed.boxes:
+                if box.box.name in (curve.a.port.box, curve.b.port.box):
+                    continue
+                # The edge keeps a distance from the column, in which boxes may be of different widths.
+                between = left < box.x + box.width - 20 and box.x + 20 < right
+                assert not (between and box.y < bottom and top < box.y + box.height), (curve.edge, box.box.name)
 
 
 def test_the_same_graph_is_the_same_picture_and_names_are_in_the_order_of_people() -> None:
@@ -269,3 +288,26 @@ def test_a_graph_that_cannot_be_drawn_cannot_be_made(make: Callable[[], object],
     with pytest.raises(InvalidValue) as caught:
         make()
     assert caught.value.field == field
+
+
+@pytest.mark.parametrize("leaves", [0, 1, 3])
+def test_the_work_for_an_edge_does_not_depend_on_how_many_columns_there_are(
+    leaves: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = 0
+
+    class CountedCurve(layout.Curve):
+        def __getattribute__(self, name: str) -> object:
+            nonlocal read
+            read += 1
+            return super().__getattribute__(name)
+
+    def reads(number: int) -> int:
+        nonlocal read
+        read = 0
+        routers = [(f"r{n}", f"r{n + 1}") for n in range(number)]
+        place(graph([*routers, *((f"r{n}", f"h{n}-{leaf}") for n in range(number) for leaf in range(leaves))]))
+        return read
+
+    monkeypatch.setattr(layout, "Curve", CountedCurve)
+    assert reads(200) <= 2.2 * reads(100)

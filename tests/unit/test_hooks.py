@@ -126,6 +126,11 @@ def test_a_target_is_a_command_or_a_url() -> None:
     assert read_target("http://u%40x:p@[::1]:8080") == UrlTarget(False, "::1", 8080, "/", "Basic dUB4OnA=")
 
 
+@pytest.mark.parametrize("host", ["a.example.", "a" * 63, "xn--bcher-kva.example", "1.2.3.4", "[fe80::1%25eth0]"])
+def test_a_host_is_whatever_can_be_resolved(host: str) -> None:
+    assert isinstance(read_target(f"http://{host}/x"), UrlTarget)
+
+
 def test_a_url_can_be_kept_in_a_file(tmp_path: object) -> None:
     path = f"{tmp_path}/url"
     with open(path, "w") as file:
@@ -138,7 +143,8 @@ def test_a_url_can_be_kept_in_a_file(tmp_path: object) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "notify", "exec:", "exec:notify", "exec:/bin/x 'y", "ftp://h/secret", "https:///secret", "https://h:x/secret",
-     "https://h/a secret", "https://h/ä-secret", "mailto:x"],
+     "https://h/a secret", "https://h/ä-secret", "mailto:x", "http://a..example/secret", "http://.example/secret",
+     f"http://{'a' * 64}.example/secret", f"https://h.{'a' * 64}:8443/secret"],
 )  # fmt: skip
 def test_what_is_no_target_is_refused_without_telling_secrets(text: str) -> None:
     with pytest.raises(InvalidValue) as refused:
@@ -158,3 +164,23 @@ def test_a_log_has_neither_password_nor_path_of_a_url_nor_the_arguments_of_a_com
 def test_states_that_there_are_not_are_refused_with_those_there_are() -> None:
     with raises(InvalidValue, field="--hook-states", value="FIALED"):
         Hooks(["exec:/bin/true"], states=["FIALED"])
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "authority"),
+    [
+        ("http://h/", "h", "h"),
+        ("http://h:80/", "h", "h"),
+        ("https://h:443/", "h", "h"),
+        ("http://h:443/", "h", "h:443"),
+        ("https://h:80/", "h", "h:80"),
+        ("http://[::1]:8080/", "::1", "[::1]:8080"),
+        ("https://[::1]/", "::1", "[::1]"),
+        ("http://[fe80::1%eth0]:8080/", "fe80::1%eth0", "[fe80::1]:8080"),
+        ("http://[fe80::1%25eth0]/", "fe80::1%eth0", "[fe80::1]"),
+    ],
+)
+def test_a_server_gets_its_host_with_the_port_if_it_is_not_the_usual_one(url: str, host: str, authority: str) -> None:
+    target = read_target(url)
+    assert isinstance(target, UrlTarget)
+    assert (target.host, target.authority) == (host, authority)

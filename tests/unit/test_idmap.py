@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -106,7 +105,7 @@ def test_without_programs_or_ranges_nothing_is_started(
     programs: Path, monkeypatch: pytest.MonkeyPatch, lacking: str
 ) -> None:
     if lacking == "shell":
-        monkeypatch.setattr(idmap, "real_subprocess", lambda: SimpleNamespace(Popen=refuse))
+        monkeypatch.setattr(idmap, "program_type", lambda *_: refuse)
     elif lacking == "newuidmap":
         monkeypatch.setenv("PATH", str(programs / "empty"))
     else:
@@ -147,7 +146,7 @@ def test_the_cure_names_what_is_missing(programs: Path, monkeypatch: pytest.Monk
 
 
 def test_ids_that_cannot_be_read_are_not_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unreadable(*_: object) -> None:
+    def unreadable(*_: object, **__: object) -> None:
         raise OSError
 
     monkeypatch.setattr(idmap, "open", unreadable, raising=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from copy import deepcopy
 from typing import Any
 
@@ -9,12 +10,13 @@ from hypothesis import assume, event, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.host_model import Host
-from tests.unit.strategies import FIELDS, LABEL, MEDDLING, thorough
+from tests.unit.strategies import FIELDS, LABEL, MEDDLING, thorough, without_own_name
 from vethlib.agent import ChangeLink, Interface, Namespace, inverse, irreversible, plan
 from vethlib.agent.planning.observed import LinkId
 from vethlib.links import Dependents
 
 ADDRESSES = ["10.0.0.1/24", "10.0.0.2/24", "10.0.0.3/24", "10.0.1.1/24", "2001:db8::1/64", "2001:db8::2/64"]
+ALTNAMES = [(), ("x",), ("y",), ("x", "y"), ("z", "x"), ("y", "z", "eth2")]
 THEIRS = "10.77.0.1/16"
 
 often = settings(thorough, max_examples=60)
@@ -62,11 +64,12 @@ def _dependents(host: Host) -> dict[LinkId, Dependents]:
 
 def _pairs(draw: st.DrawFn, count: int) -> dict[str, Interface]:
     """Complete pairs, each end somewhere, with values that often differ from those of another draw."""
-    made = {}
+    made: dict[str, Interface] = {}
     for number in range(count):
         for name, peer in ((f"veth{number}", f"peer{number}"), (f"peer{number}", f"veth{number}")):
             addresses = draw(st.lists(st.sampled_from(ADDRESSES), max_size=4, unique=True))
             six = any(":" in address for address in addresses)
+            kernel_name = draw(st.sampled_from(["", "", "eth1", "eth2"])) if number == 0 else ""
             made[name] = Interface(
                 name,
                 peer,
@@ -77,11 +80,17 @@ def _pairs(draw: st.DrawFn, count: int) -> dict[str, Interface]:
                 mtu=draw(st.sampled_from([1400, 1400, 9000])),
                 ip_addresses=tuple(addresses),
                 namespace=Namespace(2, name=draw(st.sampled_from("aaaaabn" if name < peer else "bbbbbn"))),
-                host_if_name=draw(st.sampled_from(["", "", "eth1"])) if number == 0 else "",
+                host_if_name=kernel_name,
                 ipv6=draw(st.sampled_from([None, True, True] if six else [None, None, None, True, False])),
-                **draw(FIELDS) | {"altnames": draw(st.sampled_from([(), (f"alt-{name}",)]))},
+                **without_own_name(draw(FIELDS) | {"altnames": _altnames(draw, made.values())}, kernel_name or name),
             )
     return made
+
+
+def _altnames(draw: st.DrawFn, others: Iterable[Interface]) -> tuple[str, ...]:
+    """Alternative names that none of the others has, in whichever namespace."""
+    taken = {name for each in others for name in each.altnames}
+    return tuple(name for name in draw(st.sampled_from(ALTNAMES)) if name not in taken)
 
 
 @often

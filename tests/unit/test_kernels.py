@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from scripts.kernels import __main__ as command
 from scripts.kernels.bench import compared
 from scripts.kernels.images import RELEASES, Image, with_interpreter
 from scripts.kernels.packages import Apt, Unavailable
-from scripts.kernels.suites import SUITES, Outcome, Suite, failed_before, job, missing, outcome, selected
+from scripts.kernels.report import Run, together
+from scripts.kernels.suites import SUITES, Outcome, Suite, divided, failed_before, job, missing, outcome, selected
 
 JUNIT = """\
 <testsuites><testsuite>
@@ -126,6 +128,40 @@ def test_some_tests_are_run_of_the_suites_that_have_them() -> None:
     assert selected(["demo", "unit"]) == {"demo": [], "unit": ["tests/unit"]}
 
 
+@pytest.mark.parametrize("parts", [1, 2, 3, 7])
+def test_each_file_is_run_in_one_of_several_guests(parts: int) -> None:
+    shares = divided(selected(["demo", "unit", "live"]), parts)
+    assert len(shares) == parts
+    assert [("demo" in share) for share in shares] == [True, *[False] * (parts - 1)]
+    for name in ("unit", "live"):
+        files = [file for share in shares for file in share[name]]
+        assert sorted(files) == sorted(map(str, Path("tests", name).glob("test_*.py")))
+        assert max(len(share[name]) for share in shares) < 2 * len(files) / parts
+
+
+def test_no_guest_is_started_for_nothing() -> None:
+    one = ["tests/live/test_apply.py::test_x[a b]", "tests/live/test_apply.py::test_y"]
+    assert divided({"live": one}, 3) == [{"live": one}]
+
+
+def test_what_several_guests_have_done_is_one_outcome(tmp_path: Path) -> None:
+    def part(number: int, outcomes: dict[str, Outcome], ended: bool) -> Run:
+        return Run("uml", "6.1.55", outcomes, {}, 100.0 * number, ended, tmp_path / f"{number}")
+
+    first = {"demo": Outcome(1, seconds=2), "live": Outcome(5, Counter(netem=2), ["a"], 90)}
+    second = {"live": Outcome(6, Counter(netem=1, vrf=1), ["b"], 70)}
+    whole = together([part(1, first, True), part(2, second, True)])
+    assert whole.outcomes == {"demo": first["demo"], "live": Outcome(11, Counter(netem=3, vrf=1), ["a", "b"], 90)}
+    assert (whole.guest, whole.release, whole.seconds, whole.ended, whole.out) == (
+        "uml",
+        "6.1.55",
+        200.0,
+        True,
+        tmp_path,
+    )
+    assert not together([part(1, first, True), part(2, second, False)]).ended
+
+
 def test_the_name_of_a_test_may_have_blanks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SUITES, "unit", Suite("printf '%s\\n'", 60, ("tests/unit",)))
     script = job(selected(["unit"], ["tests/unit/test_a.py::test_x[a 'b']"]), "--lf").replace("/run/out", str(tmp_path))
@@ -166,6 +202,16 @@ def test_what_failed_can_be_run_again(tmp_path: Path) -> None:
     ]
 
 
+def test_what_failed_in_one_of_several_guests_can_be_run_again(tmp_path: Path) -> None:
+    for number, content in enumerate((JUNIT, JUNIT.replace("test_b", "test_c")), start=1):
+        (tmp_path / f"{number}").mkdir()
+        (tmp_path / f"{number}/live.xml").write_text(content)
+    assert [test.partition("::")[0] for test in failed_before(tmp_path)] == [
+        *["tests/live/test_b.py"] * 2,
+        *["tests/live/test_c.py"] * 2,
+    ]
+
+
 @pytest.mark.parametrize("flags", [["--tests", "tests/live/test_apply.py"], ["--pytest", "-k x"]])
 def test_a_record_is_of_whole_suites(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
@@ -178,6 +224,14 @@ def test_an_unknown_version_or_suite_is_refused(flag: str, capsys: pytest.Captur
     with pytest.raises(SystemExit):
         command.main([flag, "nonsense"])
     assert "nonsense" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--parallel", "--shards"])
+@pytest.mark.parametrize("count", ["0", "-1", "x"])
+def test_a_number_of_guests_is_at_least_one(flag: str, count: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        command.main([f"{flag}={count}"])
+    assert flag in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", [[], ["--qemu"]])

@@ -28,13 +28,13 @@ SENTENCES = [
     (Found("thread", A, threading.get_native_id()), "", "the thread that runs the tests, in node a: it was moved back; "
      "leave a node by ending its with block"),
     (Found("process", A, 42, "sleep 61"), "test_it.py::test_it", "process 42 (sleep 61) in node a "
-     "(left by test_it.py::test_it): it was killed; use node.start() for processes that should end with the node"),
+     "(left by test_it.py::test_it): it was killed; end it before the test ends, or start it by node.start()"),
     (Found("link", A, 7, "d\udcff"), "", r"link d\xff in node a: delete it before the test ends; "
      "it does not end with any namespace"),
     (Found("name", None, 0, "b\udcff\x1b[1m"), "", r"namespace b\xff\x1b[1m, in /run/netns: "
      "remove it, by ns.remove() or by `ip netns del`"),
     (Found("process", A, 42, "sleep \x1b[1m\n"), "", r"process 42 (sleep \x1b[1m\n) in node a: "
-     "it was killed; use node.start() for processes that should end with the node"),
+     "it was killed; end it before the test ends, or start it by node.start()"),
 ]  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.refusing import raises
+from vethlib import Neighbour, Route
 from vethlib.errors import InvalidValue
 from vethlib.links import (
     End,
@@ -45,7 +46,7 @@ BAD: list[tuple[Callable[..., Any], object, str]] = [
     (check_name, ".", "cannot be called"),
     (check_name, "..", "cannot be called"),
     (check_lookup_name, "x" * 128, "this one has 128"),
-    (check_lookup_name, "a b", "no '/'"),
+    (check_lookup_name, "", "this one has 0"),
     (check_lookup_name, None, "must be a string"),
     (check_mac, "", "six pairs"),
     (check_mac, "02:00:00:00:00", "six pairs"),
@@ -120,8 +121,8 @@ def test_a_good_name_is_itself(name: str) -> None:
     assert check_name(name) == name
 
 
-def test_an_alternative_name_may_be_longer() -> None:
-    for name in ("x", "x" * 16, "x" * 127):
+def test_an_alternative_name_may_be_longer_and_have_any_character() -> None:
+    for name in ("x", "x" * 16, "x" * 127, "a b", "a/b", "a:b", "%", ".", "\n", "\udcff"):
         assert check_lookup_name(name) == name
 
 
@@ -172,6 +173,28 @@ def test_ipv6_needs_an_mtu_of_1280() -> None:
         End("x", mtu=1279, addresses=["10.0.0.1/24", "2001:db8::1/64"])
     assert End("x", mtu=1279, addresses=["10.0.0.1/24"]).mtu == 1279
     assert End("x", mtu=1280, addresses=["2001:db8::1/64"]).mtu == 1280
+
+
+IPV6: list[dict[str, Any]] = [
+    {"routes": [Route("10.0.0.0/8"), Route("fd00::/8")]},
+    {"neighbours": [Neighbour("10.0.0.1", "02:00:00:00:00:01"), Neighbour("fd00::1", "02:00:00:00:00:01")]},
+    {"sysctls": {"rp_filter": "0", "ipv6.accept_ra": "0"}},
+]
+
+
+@pytest.mark.parametrize("fields", IPV6)
+def test_an_end_without_ipv6_has_no_routes_and_neighbours_of_it(fields: dict[str, Any]) -> None:
+    with raises(InvalidValue, field="mtu", value=1279):
+        End("x", mtu=1279, **fields)
+    assert End("x", mtu=1280, ipv6=True, **fields).mtu == 1280
+    if "sysctls" in fields:  # which can be set while it is disabled
+        assert End("x", ipv6=False, **fields).ipv6 is False
+    else:
+        with raises(InvalidValue, field="ipv6", value=False):
+            End("x", ipv6=False, **fields)
+    for name, values in fields.items():
+        only_four: dict[str, Any] = {name: values[:1] if isinstance(values, list) else {"rp_filter": "0"}}
+        assert End("x", mtu=576, ipv6=False, **only_four).mtu == 576
 
 
 def test_values_do_not_change() -> None:

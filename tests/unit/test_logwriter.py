@@ -17,6 +17,7 @@ from typing import IO
 
 import pytest
 
+from tests.starting import wait_interrupted
 from tests.witness import poll
 from vethlib.cli.term.logwriter import LineWriter, LogHandler, Sparse
 
@@ -247,3 +248,21 @@ def test_a_fault_that_repeats_itself_is_a_few_lines_a_second() -> None:
     for number, record in enumerate(records):
         record.created = 1000 + number / 50
     assert sum(map(sparse.filter, records)) == 10
+
+
+def test_a_thread_whose_start_is_interrupted_is_the_only_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    write, read = pipe()
+    one = writer(write)
+    before = set(threading.enumerate())  # those of other tests may need a moment to end
+    try:
+        with monkeypatch.context() as patches:
+            patches.setattr(threading.Event, "wait", wait_interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                for line in lines(MOST // 88):  # more than the pipe takes, so a thread is needed
+                    one.write(line)
+        one.write(b"last\n")
+        assert [each.name for each in set(threading.enumerate()) - before] == ["vethlib-log"]
+    finally:
+        os.close(read)
+        one.close(30)
+        os.close(write)

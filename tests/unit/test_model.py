@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 from ipaddress import ip_interface
 from typing import Any, get_args
 
 import pytest
 
-from vethlib import links
+from vethlib import Neighbour, Route, links
 from vethlib.agent import Interface, InvalidInterface, Namespace, NamespaceType
 from vethlib.agent.config.model import IPv6Policy
 from vethlib.errors import InvalidValue
@@ -135,13 +136,23 @@ def test_the_kernel_name_is_the_name_unless_another_is_given() -> None:
         ({"ipv6": 0}, "ipv6", "true or false"),
         ({"ipv6": False, "ip_addresses": ["10.0.0.1/24", "fd00::1/64"]}, "ipv6", "ip_addresses"),
         ({"ipv6": True, "mtu": 1000}, "mtu", "ipv6"),
+        ({"ipv6": False, "routes": [{"dst": "10.0.0.0/8"}, {"dst": "fd00::/8"}]}, "ipv6", "routes"),
+        ({"ipv6": False, "neighbours": [{"ip": "fd00::1", "mac": "02:00:00:00:00:01"}]}, "ipv6", "neighbours"),
+        ({"mtu": 576, "routes": [{"dst": "::/0", "via": "fd00::1"}]}, "mtu", "routes"),
+        ({"mtu": 1279, "neighbours": [{"ip": "fd00::1", "mac": "02:00:00:00:00:01"}]}, "mtu", "neighbours"),
+        ({"mtu": 576, "sysctls": {"ipv6.accept_ra": "0"}}, "mtu", "sysctls"),
         ({"txqlen": -1}, "txqlen", "packets"),
         ({"gso_max_size": "big"}, "gso_max_size", "bytes"),
         ({"altnames": "uplink"}, "altnames", "list"),
         ({"altnames": ["a b"]}, "altnames", "space"),
         ({"altnames": ["uplink", "veth1"]}, "altnames", "itself"),
         ({"altnames": ["eth0"], "host_if_name": "eth0"}, "altnames", "itself"),
+        ({"altnames": ["uplink", "lo"]}, "altnames", "every namespace"),
+        ({"altnames": ["lo"], "host_if_name": "eth0"}, "altnames", "every namespace"),
         ({"sysctls": {"disable_ipv6": "1"}}, "sysctls", "ipv6"),
+        ({"sysctls": {"mc_forwarding": "0"}}, "sysctls", "state"),
+        ({"sysctls": {"rp_filter": "0", "ipv6.mc_forwarding": "1"}}, "sysctls", "state"),
+        ({"mtu": 9000, "sysctls": {"ipv6.mtu": "1400"}}, "sysctls", "mtu"),
         ({"sysctls": {"rp_filter": 0.5}}, "sysctls", "number"),
         ({"routes": [{"dst": "10.0.0.1/8"}]}, "routes", "host bits"),
         ({"neighbours": [{"ip": "10.0.0.1/8", "mac": "02:00:00:00:00:09"}]}, "neighbours", "prefix"),
@@ -226,6 +237,31 @@ def test_an_interface_becomes_an_end_with_its_marks() -> None:
     assert interface.end(group=7, alias="x", address_proto=0x76) == expected
 
 
+@pytest.mark.parametrize("enabled", [True, False])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"phys_address": "D2-74-8C-12-67-D2", "mtu": 68, "num_queues": 3},
+        {"ip_addresses": ["10.0.0.1/24 brd + label veth1:1", "10.0.0.2/24", "fd00::1/64 nodad"], "mtu": 1280},
+        {"ip_addresses": ["fd00::1/64"], "link_only": True, "mtu": 1000},
+        {"ipv6": False, "sysctls": {"ipv6.accept_ra": "0", "rp_filter": 1}},
+        {"txqlen": 5, "gso_max_size": 4000, "altnames": ["other", "first"], "master": "br0"},
+        {"routes": [Route("10.0.0.0/8")], "neighbours": [Neighbour("10.0.0.2", "02-00-00-00-00-01")]},
+        {"offload": True},
+        {"offload": False, "host_if_name": "veth2"},
+    ],
+    ids=str,
+)
+def test_the_end_of_an_interface_is_the_one_that_the_same_values_make(fields: dict[str, Any], enabled: bool) -> None:
+    for policy in get_args(IPv6Policy):
+        end = Interface("veth1", "veth3", enabled=enabled, **fields).with_ipv6_policy(policy).end(group=7, alias="x")
+        again = replace(end)  # which checks everything
+        assert again == end
+        assert repr(again) == repr(end)
+        assert [type(value) for value in again.__getstate__()] == [type(value) for value in end.__getstate__()]
+
+
 def test_what_is_left_open_is_the_kernels_choice_and_link_only_gives_no_address() -> None:
     end = Interface("veth1", "veth2", ip_addresses=("10.0.0.1/24",), link_only=True).end()
     assert end == links.End("veth1", "", up=False)
@@ -239,6 +275,10 @@ def test_what_is_left_open_is_the_kernels_choice_and_link_only_gives_no_address(
         ({"ip_addresses": ["10.0.0.1/24"]}, (None, False, False)),
         ({"ip_addresses": ["10.0.0.1/24", "fd00::1/64"]}, (None, None, None)),
         ({"link_only": True}, (None, None, None)),
+        ({"routes": [Route("10.0.0.0/8")]}, (None, False, False)),
+        ({"routes": [Route("10.0.0.0/8"), Route("fd00::/8")]}, (None, None, None)),
+        ({"neighbours": [Neighbour("fd00::1", "02:00:00:00:00:01")]}, (None, None, None)),
+        ({"sysctls": {"ipv6.accept_ra": "0"}}, (None, False, False)),
         ({"ipv6": True}, (True, True, True)),
         ({"ipv6": False, "namespace": Namespace(2, name="blue")}, (False, False, False)),
     ],

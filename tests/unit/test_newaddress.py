@@ -16,7 +16,7 @@ from vethlib.addresses import PLAIN, Address, IPInterface, as_address, identity_
 from vethlib.agent import Interface, read_value, to_json
 from vethlib.endfields.newaddress import as_given
 from vethlib.session.write.addressing import Goal
-from vethlib.session.write.building import _address_request
+from vethlib.session.write.creating.configuring import _address_request
 
 TEXTS = [
     "10.0.0.1/24 brd 10.0.0.255 label a:x",
@@ -55,6 +55,10 @@ def test_a_value_is_written_as_it_is_read_and_can_be_pickled_and_copied(text: st
         ("10.1.0.1 peer 10.2.0.1/24 brd +", "10.1.0.1 peer 10.2.0.1/24 brd 10.2.0.255"),
         (" 2001:db8::1/64  nodad ", "2001:db8::1/64 nodad"),
         ("2001:db8::1/64\tnodad", "2001:db8::1/64 nodad"),
+        ("10.0.0.1/24 brd 0.0.0.0", "10.0.0.1/24 scope global"),
+        ("0.0.0.1/8 brd -", "0.0.0.1/8 scope global"),
+        ("10.0.0.1 peer 0.0.0.2/24 brd -", "10.0.0.1 peer 0.0.0.2/24"),
+        ("10.0.0.1/24 broadcast 0.0.0.0 label a:x", "10.0.0.1/24 label a:x"),
         ("10.0.0.1/24\tlabel\ta:x", "10.0.0.1/24 label a:x"),
         ("\n10.0.0.1/24 label a:x", "10.0.0.1/24 label a:x"),
     ],
@@ -161,6 +165,17 @@ def test_what_is_one_address_to_the_kernel_is_given_once(texts: list[str]) -> No
 
 def test_addresses_with_different_peers_are_different() -> None:
     assert len(End("a", addresses=["10.0.0.1/32", "10.0.0.1 peer 10.0.0.2/32"]).interfaces) == 2
+
+
+@pytest.mark.parametrize(
+    "text", ["10.0.0.1/24", "10.0.0.1/24 brd + label a:x", "fd00::1/64 nodad", "fd00::1/64 peer fd01::1/64"]
+)
+@pytest.mark.parametrize("number", [1, -1])
+def test_the_sum_of_an_address_and_a_number_is_a_plain_address(text: str, number: int) -> None:
+    plain = ip_interface(text.split()[0])
+    given: Any = NewAddress(text)
+    assert repr(given + number) == repr(plain + number)
+    assert repr(given - number) == repr(plain - number)
 
 
 def test_a_plain_address_is_as_before() -> None:

@@ -8,17 +8,8 @@ import pytest
 
 from vethlib import InvalidValue, LinkExists, NetlinkError, NetnsNotFound, NotPermitted, NotSupported, VethError
 from vethlib.agent import State, Verdict
-from vethlib.agent.reconcile.backoff import (
-    FIGHT_WINDOW,
-    FIRST_DELAY,
-    FREE_REPAIRS,
-    JITTER,
-    LONGEST_DELAY,
-    Attempts,
-    NextStep,
-    delay,
-    next_step,
-)
+from vethlib.agent.attempts import FIRST_DELAY, JITTER, LONGEST_DELAY, Attempts, delay
+from vethlib.agent.reconcile.backoff import FIGHT_WINDOW, FREE_REPAIRS, InterfaceAttempts, NextStep, next_step
 
 
 @pytest.mark.parametrize(
@@ -72,8 +63,25 @@ def test_failures_are_counted_until_one_succeeds() -> None:
     assert (attempts.failed, attempts.due) == (0, None)
 
 
-def test_repairs_in_a_row_are_free_up_to_a_number_and_then_wait() -> None:
+def test_the_next_attempt_is_made_once_and_not_before_it_is_due() -> None:
     attempts = Attempts()
+    assert not attempts.waits(100.0)
+    assert attempts.left(100.0) == 0
+    assert not attempts.take(100.0)
+    attempts.fail(100.0)
+    assert attempts.due is not None
+    assert attempts.waits(100.0)
+    assert attempts.left(100.0) == attempts.due - 100.0
+    assert not attempts.take(100.0)
+    assert not attempts.waits(attempts.due)
+    assert attempts.left(attempts.due + 1) == 0
+    assert attempts.take(attempts.due)
+    assert not attempts.take(200.0)
+    assert attempts.failed == 1
+
+
+def test_repairs_in_a_row_are_free_up_to_a_number_and_then_wait() -> None:
+    attempts = InterfaceAttempts()
     for number in range(FREE_REPAIRS):
         assert not attempts.hold(100.0 + number)
         attempts.repaired(100.0 + number)
@@ -84,14 +92,14 @@ def test_repairs_in_a_row_are_free_up_to_a_number_and_then_wait() -> None:
 
 
 def test_repairs_that_are_far_apart_are_no_fight() -> None:
-    attempts = Attempts()
+    attempts = InterfaceAttempts()
     for number in range(3 * FREE_REPAIRS):
         attempts.repaired(100.0 + number * (FIGHT_WINDOW + 1))
         assert not attempts.hold(100.0 + number * (FIGHT_WINDOW + 1))
 
 
 def test_a_fight_goes_on_as_long_as_its_waits_and_these_grow_to_a_limit() -> None:
-    attempts, now, waits = Attempts(), 100.0, []
+    attempts, now, waits = InterfaceAttempts(), 100.0, []
     for _ in range(30):
         attempts.repaired(now)
         waits.append(max(0.0, attempts.held - now))
@@ -105,7 +113,7 @@ def test_a_fight_goes_on_as_long_as_its_waits_and_these_grow_to_a_limit() -> Non
 
 
 def test_success_does_not_end_a_hold() -> None:
-    attempts = Attempts()
+    attempts = InterfaceAttempts()
     for _ in range(FREE_REPAIRS):
         attempts.repaired(100.0)
     attempts.succeed()

@@ -97,6 +97,7 @@ def test_operations_are_counted_by_kind() -> None:
         count(every, done=False) == "add 1 namespace, create 2 pairs, change 1 link, delete 1 pair, remove 1 namespace"
     )
     assert count([], done=True) == ""
+    assert count([NONE, NONE, replace(NONE, index=8)], done=True) == "changed 2 links"  # one of them in two steps
 
 
 def test_the_log_does_not_repeat_a_known_reason_and_names_new_namespaces() -> None:

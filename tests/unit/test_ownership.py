@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 
 from tests.unit.host_model import HOME, Host, HostLink
-from tests.unit.planning import LABEL, NS2, applied, deleted, end, ops, recorded, two_namespaces
+from tests.unit.planning import LABEL, NS2, applied, deleted, end, ops, recorded, states, two_namespaces
 from vethlib.agent import Interface, Mark, Namespace, SeenNetns, State, group_of, inverse, irreversible, plan
-from vethlib.agent.host.recording import facts_of_look
-from vethlib.agent.planning.observed import LinkId
+from vethlib.agent.host.recording import ends_missing, facts_of_look
+from vethlib.agent.planning.observed import NetnsId
 from vethlib.agent.planning.owned import OwnedPairs
-from vethlib.agent.planning.recorded import PairRecord, RecordedEnd, RecordedPair
+from vethlib.agent.planning.recorded import ForeignRecord, PairRecord, RecordedEnd, RecordedPair
 
 GROUP = group_of(LABEL)
 A, B = end("a", "b"), end("b", "a", namespace=Namespace())
@@ -215,6 +215,80 @@ def test_without_any_record_marks_on_both_ends_decide(host: Host, change: Callab
     assert ops(planned(host, None)) == (["delete"] if marked else [])
 
 
+# --- the record is lost: other agents of the label may have built what is there
+
+OTHER_HOME = (4, 4242)
+
+
+def lost(*foreign: ForeignRecord) -> PairRecord:
+    """What is left of a record that was lost, beside those of agents with other home namespaces."""
+    record = PairRecord()
+    record.foreign = foreign
+    return record
+
+
+def theirs(host: Host, record: PairRecord | None = None, home: NetnsId = OTHER_HOME, cookie: int = 0) -> ForeignRecord:
+    return ForeignRecord(home, cookie, PairRecord(adopts=False) if record is None else record)
+
+
+@changes
+@pytest.mark.parametrize("place", [NS2, Namespace()], ids=["in one of its namespaces", "at home only"])
+def test_without_its_record_a_pair_is_adopted_if_an_interface_is_configured_in_one_of_its_namespaces(
+    host: Host, change: Callable[[Host, HostLink], None], place: Namespace
+) -> None:
+    applied(host, C, D)
+    change(host, host["netns:ns1", "c"])
+    wanted = end("x", "y", namespace=place), end("y", "x", namespace=Namespace())
+    adopted = change in (honest, forged) and place == NS2
+    assert ops(planned(host, lost(), *wanted)) == (["delete", "create"] if adopted else ["create"])
+    assert planned(host, lost()).operations == ()
+    kept = planned(host, lost(), C, D)
+    assert (set(states(kept).values()) == {"CONFIGURED"}) == (change in (honest, forged) or ops(kept) == ["create"])
+    assert (deleted(kept) == []) or change is forged
+
+
+@pytest.mark.parametrize("wanted", [(), (C, D), (end("x", "y"), end("y", "x", namespace=NS2))])
+@pytest.mark.parametrize("which", ["recorded", "intended", "at home", "stale", "at a former home", "of other pairs"])
+def test_without_its_record_a_pair_that_another_agent_has_built_is_left_alone_unless_it_is_configured(
+    host: Host, which: str, wanted: tuple[Interface, ...]
+) -> None:
+    applied(host, C, D)
+    host.cookies = dict.fromkeys(host.places.values(), 2)
+    pairs = recorded(host, C, D)
+    if which == "intended":
+        other = theirs(host, intent(host))
+    elif which in ("at home", "at a former home"):
+        other = theirs(host, home=host.places["netns:ns2"], cookie=2 if which == "at home" else 1)
+    elif which == "of other pairs":
+        other = theirs(host, PairRecord(adopts=False))
+    elif which == "stale":
+        other = theirs(host, stale(host, pairs))
+    else:
+        other = theirs(host, pairs)
+    before = host.snapshot()
+    made = planned(host, lost(theirs(host), other), *wanted)
+    adopts = bool(wanted) and which in ("stale", "at a former home", "of other pairs")
+    if wanted == (C, D):
+        assert made.operations == ()
+        assert set(states(made).values()) == {"CONFIGURED"}
+    else:
+        assert (len(deleted(made)) == 1) == adopts
+    host.apply(made)
+    assert adopts or {key: host.links[key] for key in before} == before
+
+
+def test_a_pair_that_may_be_anothers_is_counted_and_named_in_the_way_of_a_configured_one(host: Host) -> None:
+    applied(host, C, D)
+    other = theirs(host, recorded(host, C, D))
+    wanted = end("c", "y"), end("y", "c", namespace=Namespace())
+    desired = {one.name: one for one in wanted}
+    owned = OwnedPairs(host.observe(), LABEL, lost(other), desired)
+    assert (owned.pairs, len(owned.unrecorded)) == ([], 1)
+    made = planned(host, lost(other), *wanted)
+    assert made.operations == ()
+    assert [reason.code for reason in made.verdicts["c"].reasons] == ["link-unrecorded"]
+
+
 def test_a_pair_that_both_tenants_have_moved_is_known_by_what_it_was(host: Host) -> None:
     applied(host, C, D)
     record = recorded(host, C, D)
@@ -347,8 +421,7 @@ def look(host: Host, record: PairRecord, *interfaces: Interface, whole: bool = T
     observed = host.observe()
     owned = OwnedPairs(observed, LABEL, record, wanted)
     found = plan(wanted, observed, label=LABEL, prune=True, owned=owned).found
-    ends: set[LinkId] = {one.id for pair in record for one in pair.ends}
-    missing = ends - observed.by_index.keys()
+    missing = ends_missing(record, observed, {})
     return facts_of_look(
         record, owned, observed, found=found, desired=wanted, missing=missing, names=None if whole else set(wanted)
     )
@@ -390,6 +463,25 @@ def test_a_pair_that_is_gone_leaves_the_record(host: Host) -> None:
     applied(host, C, D)
     assert len(look(host, record, C, D)) == 1
     assert [pair.names for pair in record] == [{"c", "d"}]
+
+
+@pytest.mark.parametrize("taken", ["c", "d", "cd"])
+@pytest.mark.parametrize("cookie", [7, 0], ids=["cookies", "no cookies"])
+def test_a_foreign_link_in_a_namespace_with_the_number_of_an_ended_one_is_no_end_of_the_recorded_pair(
+    host: Host, taken: str, cookie: int
+) -> None:
+    host.cookies = dict.fromkeys(host.places.values(), cookie)
+    applied(host, C, D)
+    record = PairRecord()
+    look(host, record, C, D)
+    (pair,) = record
+    host.links.clear()
+    for known in pair.ends:
+        host.cookies[known.place] = cookie and 8
+        if known.name in taken:
+            host.links[known.id] = HostLink(known.index, "eth0")
+    look(host, record)
+    assert len(record) == (0 if cookie else 1)  # without cookies, nobody knows
 
 
 def test_however_often_a_pair_is_deleted_the_record_does_not_grow(host: Host) -> None:

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from vethlib.agent.reconcile.pace import FIRST_PAUSE, FREE, FREE_SECONDS, LONGEST_PAUSE, QUIET, SHARE, Pace
+from vethlib.agent.reconcile.pace import (
+    FIRST_PAUSE,
+    FREE,
+    FREE_SECONDS,
+    LONGEST_PAUSE,
+    LONGEST_REST,
+    QUIET,
+    SHARE,
+    Pace,
+)
 
 
 def looks(pace: Pace, *, seconds: float, every: float, took: float = 0.0, begin: float = 100.0) -> list[float]:
@@ -100,6 +109,49 @@ def test_a_look_that_is_asked_for_comes_without_an_event_and_once() -> None:
         pace.look_later("a", 105.0)
     assert pace.next_due() == 105.0
     assert pace.take_due(105.0) == ["a"]
+    assert pace.take_due(200.0) == []
+
+
+def asked_for(pace: Pace, *, seconds: float, every: float, took: float, begin: float = 100.0) -> list[float]:
+    """When an interface is looked at that has no events, if each look asks for the next one."""
+    made: list[float] = []
+    pace.look_later("a", begin)
+    while (due := pace.next_due()) is not None and due < begin + seconds:
+        made += [due for _ in pace.take_due(due)]
+        pace.looked(["a"], took, due)
+        pace.look_later("a", due + every)
+    return made
+
+
+@pytest.mark.parametrize("took", [0.001, 0.01, 0.03, 0.3, 2.0])
+def test_looks_that_are_asked_for_take_a_bounded_part_of_the_time_too(took: float) -> None:
+    made = asked_for(Pace(), seconds=60, every=0.5, took=took)
+    rest = max(0.5, min(took * SHARE, LONGEST_REST))
+    assert len(made) == pytest.approx(60 / rest, abs=1)
+
+
+@pytest.mark.parametrize("events", [0, 1, FREE + 5])
+def test_a_rest_after_a_costly_look_is_not_ended_by_asking_for_a_look(events: int) -> None:
+    pace = Pace()
+    for _ in range(events):
+        pace.may_look("a", 100.0)
+    pace.look_later("a", 101.0)
+    pace.take_due(103.0)
+    pace.looked(["a"], 0.3, 103.0)
+    for _ in range(2):
+        pace.look_later("a", 103.5)
+    due = pace.next_due()
+    assert due is not None
+    assert due >= 103.0 + SHARE * 0.3
+    assert not pace.may_look("a", due - 0.1)
+    assert pace.take_due(due) == ["a"]
+
+
+def test_an_earlier_look_that_is_asked_for_comes_before_a_later_one() -> None:
+    pace = Pace()
+    pace.look_later("a", 105.0)
+    pace.look_later("a", 103.0)
+    assert pace.take_due(103.0) == ["a"]
     assert pace.take_due(200.0) == []
 
 

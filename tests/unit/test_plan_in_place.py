@@ -70,6 +70,15 @@ def test_drift_is_put_right_in_place(host: Host) -> None:
     }
 
 
+@pytest.mark.parametrize("group", [0, 5])
+def test_a_pair_keeps_a_group_that_another_program_gives_it_and_is_owned_nevertheless(host: Host, group: int) -> None:
+    applied(host, VETH1, VETH2)
+    for link in (("netns:ns1", "veth1"), ("netns:ns2", "veth2")):
+        host[link].group = group
+    assert planned(host, VETH1, VETH2).operations == ()
+    assert [one.op for one in planned(host).operations] == ["delete"]
+
+
 def test_no_mtu_means_the_kernels_1500_and_no_mac_means_any(host: Host) -> None:
     applied(host, replace(VETH1, mtu=9000), VETH2)
     assert change(applied(host, VETH1, VETH2)).changes == {"mtu": (9000, 1500)}
@@ -118,12 +127,6 @@ def test_a_name_freed_by_a_rename_can_be_taken_at_once(host: Host) -> None:
     newcomers = [end("c", "d", host_if_name="eth0"), end("d", "c")]
     made = applied(host, replace(VETH1, host_if_name="eth1"), VETH2, *newcomers)
     assert ops(made) == ["change", "create"]
-
-
-def test_an_alternative_name_of_its_own_stands_in_the_way_of_a_rename(host: Host) -> None:
-    applied(host, VETH1, VETH2)
-    host["netns:ns1", "veth1"].altnames = ("eth0",)
-    assert ops(applied(host, replace(VETH1, host_if_name="eth0"), VETH2)) == ["delete", "create"]
 
 
 def test_a_move_and_a_new_peer_are_rebuilds_that_keep_the_rest(host: Host) -> None:

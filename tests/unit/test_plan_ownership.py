@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -24,6 +25,8 @@ from tests.unit.planning import (
     two_namespaces,
 )
 from vethlib.agent import ChangeLink, DeletePair, Namespace, Observed, State, Verdict, alias_of, group_of, plan
+from vethlib.agent.planning import compare, planner
+from vethlib.agent.planning.observed import SeenLink
 
 
 @pytest.fixture
@@ -324,3 +327,55 @@ def test_a_link_in_the_way_says_whose_it_is(host: Host) -> None:
     assert "'lab'" in made.verdicts["veth1"].reason
     host["netns:ns1", "veth1"].alias = alias_of(LABEL, VETH1)
     assert judged(planned(host, VETH1, VETH2), "veth1") == {"veth1": "FAILED: link-unrecorded(veth1)"}
+
+
+@pytest.mark.parametrize("mtu", [0, 1400])
+def test_freeing_alternative_names_of_twice_as_many_links_is_twice_the_work(
+    mtu: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = 0
+
+    class CountedChange(ChangeLink):
+        def __getattribute__(self, name: str) -> object:
+            nonlocal read
+            read += 1
+            return super().__getattribute__(name)
+
+    def reads(number: int) -> int:
+        nonlocal read
+        host = two_namespaces()
+        names = [f"{number}" for number in range(number)]
+        present = [each for name in names for each in (end(f"a{name}", f"b{name}"), end(f"b{name}", f"a{name}"))]
+        applied(host, *present)
+        for name in names:
+            host["netns:ns1", f"a{name}"].altnames = (f"x{name}", "other")
+        added = [each for name in names for each in (end(f"x{name}", f"y{name}"), end(f"y{name}", f"x{name}"))]
+        read = 0
+        applied(host, *(replace(each, mtu=mtu) for each in present), *added)
+        assert all(list(host["netns:ns1", f"a{name}"].altnames) == ["other"] for name in names)
+        assert not planned(host, *(replace(each, mtu=mtu) for each in present), *added).operations
+        return read
+
+    for module in (planner, compare):
+        monkeypatch.setattr(module, "ChangeLink", CountedChange, raising=False)
+    assert reads(60) <= 2.5 * reads(30)
+
+
+def test_the_other_end_of_a_link_is_found_without_a_look_at_all_links() -> None:
+    class CountedLinks(list[SeenLink]):
+        read = 0
+
+        def __iter__(self) -> Iterator[SeenLink]:
+            self.read += 1
+            return super().__iter__()
+
+    host = two_namespaces()
+    applied(host, *(each for n in range(3) for each in (end(f"a{n}", f"b{n}"), end(f"b{n}", f"a{n}"))))
+    links = {seen.link.name: seen for seen in host.observe().links}
+    alone = replace(links["a0"], peer=None)
+    seen = CountedLinks([alone, links["b0"], replace(links["a1"], peer=None), links["b2"]])
+    observed = Observed(host.observe().netns, seen)
+    before = seen.read
+    assert observed.ends(alone) == [alone, links["b0"]]  # the kernel reported the peer for one of them only
+    assert [observed.ends(each) for each in seen[2:]] == [[seen[2]], [seen[3]]]
+    assert seen.read == before

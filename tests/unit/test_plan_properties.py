@@ -61,6 +61,7 @@ def _check_configured(host: Host, desired: dict[str, Interface], made: Plan) -> 
         assert link.mac == (interface.phys_address or link.mac)
         assert link.ipv6 == (link.ipv6 if interface.ipv6 is None else interface.ipv6)
         assert link.num_queues == (interface.num_queues or link.num_queues)
+        assert set(interface.altnames) <= set(link.altnames)
         if _decides(host, (host.places[interface.namespace.ref], link.index)):
             assert link.alias == alias_of(LABEL, interface)
         assert link.peer is not None

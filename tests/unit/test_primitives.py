@@ -7,12 +7,14 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import vethlib
-from vethlib import _primitives
+from tests.starting import wait_interrupted
+from vethlib import _primitives, _threads
 from vethlib._primitives import do_in_threads, start_thread
 
 ROOM = Path(vethlib.__file__).parent
@@ -120,3 +122,34 @@ def test_an_interrupt_waits_for_what_has_begun_and_begins_nothing_more() -> None
     done = len(seen)
     assert 2 <= done < 1000
     assert not any(one.name == "working" for one in threading.enumerate())
+
+
+STARTS: dict[str, Callable[[], object]] = {
+    "an errand": lambda: _threads.start_kernel_thread(list, "test", "testing"),
+    "a thread of the library": lambda: _threads.start(threading.Thread(target=list, daemon=True), "testing"),
+    "one of several": lambda: do_in_threads(str, range(3), 2, "testing"),
+    "while another interruption is handled": lambda: handling(
+        KeyboardInterrupt(), lambda: _threads.start_kernel_thread(list, "test", "testing")
+    ),
+}
+
+
+def handling(error: BaseException, function: Callable[[], object]) -> None:
+    try:
+        raise error
+    except BaseException:
+        function()
+
+
+@pytest.mark.parametrize("how", STARTS)
+def test_an_interruption_while_a_thread_starts_is_no_refusal(monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    with monkeypatch.context() as patches:
+        patches.setattr(threading.Event, "wait", wait_interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            STARTS[how]()
+
+
+def test_a_refusal_while_an_interruption_is_handled_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading.Thread, "start", refuse_threads)
+    with pytest.raises(_threads.ThreadRefused):
+        handling(KeyboardInterrupt(), lambda: _threads.start_kernel_thread(list, "test", "testing"))

@@ -10,8 +10,9 @@ from vethlib.rates import Meter, Rates, Sample, rates, total
 HERE = (4, 4026531840)
 
 
-def sample(at: float, index: int = 7, place: tuple[int, int] = HERE, **counters: int) -> Sample:
-    return Sample(place, index, at, Stats(**{field.name: counters.get(field.name, 0) for field in fields(Stats)}))
+def sample(at: float, index: int = 7, place: tuple[int, int] = HERE, cookie: int = 0, **counters: int) -> Sample:
+    stats = Stats(**{field.name: counters.get(field.name, 0) for field in fields(Stats)})
+    return Sample(place, index, at, stats, cookie)
 
 
 def test_a_rate_is_what_a_counter_has_grown_by_in_a_second() -> None:
@@ -33,6 +34,14 @@ def test_a_link_that_was_made_again_is_another_one() -> None:
     before = sample(0.0, rx_bytes=5)
     assert rates(before, sample(1.0, index=8, rx_bytes=50)) is None
     assert rates(before, sample(1.0, place=(4, 1), rx_bytes=50)) is None
+
+
+def test_a_link_of_a_later_namespace_with_the_same_inode_number_is_another_one() -> None:
+    assert rates(sample(0.0, cookie=3), sample(1.0, cookie=4, rx_bytes=50)) is None
+    assert rates(sample(0.0, cookie=3), sample(1.0, cookie=3, rx_bytes=50)) is not None
+    meter = Meter()
+    meter.read([sample(0.0, cookie=3)])
+    assert meter.read([sample(1.0, cookie=4), sample(1.0, cookie=3)])[0] is None
 
 
 def test_no_time_between_two_samples_gives_no_rate() -> None:

@@ -75,13 +75,13 @@ SENTENCES = [
     (
         reasons.link_foreign(END, "eth0", "", ""),
         "link-foreign(eth0)",
-        f"{END} exists and is not managed by this agent: delete or rename it, or give another host_if_name",
+        f"{END} exists and is not managed by this agent: delete or rename it, or configure another name",
     ),
     (
         reasons.link_foreign(END, "eth0", "veth", "to the lab"),
         "link-foreign(eth0)",
         f"{END} exists and is not managed by this agent (kind veth, alias 'to the lab'): "
-        "delete or rename it, or give another host_if_name",
+        "delete or rename it, or configure another name",
     ),
     (
         reasons.link_of_other_label(END, "veth", "uplink", "lab"),
@@ -94,7 +94,7 @@ SENTENCES = [
         "link-unrecorded(eth0)",
         f"{END} exists and is not managed by this agent (kind veth): it has the alias of a, "
         "but there is no record that this agent built it, or its other end has another alias: "
-        "delete it, or configure another host_if_name",
+        "delete it, or configure another name",
     ),
     (reasons.link_altname(END, "b"), "link-altname(b)", f"{END} exists as an alternative name of 'b'"),
     (reasons.link_in_use(END, "b"), "link-in-use(b)", f"{END} is still the link of b"),

@@ -29,6 +29,8 @@ from vethlib._nl.const import (
     RTM_SETLINK,
     RTNLGRP_LINK,
 )
+from vethlib._nl.direct import ask_once
+from vethlib._nl.dump import all_bodies, link_bodies
 from vethlib._nl.link import dump_links, parse_link
 from vethlib._nl.sock import RtnlSocket
 from vethlib._nl.wire import READ_SIZE, message, messages
@@ -44,6 +46,10 @@ def reply(kind: int, sequence: int, body: bytes, flags: int = 0) -> bytes:
 
 def ack(sequence: int, error: int = 0) -> bytes:
     return reply(NLMSG_ERROR, sequence, pack("=i", -error) + bytes(16), NLM_F_CAPPED)
+
+
+def question() -> bytes:
+    return message(RTM_GETLINK, NLM_F_REQUEST, bytes(16))
 
 
 def setting() -> bytes:
@@ -66,18 +72,20 @@ class Kernel:
         self.sent: list[bytes] = []
         self.options: list[tuple[int, int]] = []
         self.timeouts: list[float | None] = []
-        self.closed = self.bound = False
+        self.closed = False
+        self.port = 0  # of the sender of events
+        self.connected: list[tuple[int, int]] = []
 
     def setsockopt(self, level: int, name: int, value: Any) -> None:
         self.options.append((level, name))
         if name in self.refused:
             raise OSError(self.refused[name], os.strerror(self.refused[name]))
 
-    def getsockopt(self, level: int, name: int) -> int:
-        return 200_000
+    def getsockopt(self, level: int, name: int, size: int = 0) -> Any:
+        return bytes(size) if size else 200_000
 
-    def bind(self, address: tuple[int, int]) -> None:
-        self.bound = True
+    def connect(self, address: tuple[int, int]) -> None:
+        self.connected.append(address)
 
     def settimeout(self, timeout: float | None) -> None:
         self.timeouts.append(timeout)
@@ -97,6 +105,9 @@ class Kernel:
         if isinstance(answer, BaseException):
             raise answer
         return answer[:size]
+
+    def recvfrom(self, size: int) -> tuple[bytes, tuple[int, int]]:
+        return self.recv(size), (self.port, 1)
 
     def recv_into(self, buffer: bytearray, size: int, flags: int) -> int:
         """Only ever to measure: MSG_PEEK and MSG_TRUNC."""
@@ -165,14 +176,33 @@ def test_without_privilege_the_receive_buffer_is_what_the_host_allows(play: Play
     assert (socket.SOL_SOCKET, socket.SO_RCVBUF) in kernel.options
 
 
-def test_groups_are_joined_with_a_port(play: Play) -> None:
+@pytest.mark.parametrize("groups", [(), (RTNLGRP_LINK,)])
+def test_a_socket_is_connected_to_the_kernel_before_anything_else(play: Play, groups: tuple[int, ...]) -> None:
     kernel = Kernel(acking)
-    play(kernel, (RTNLGRP_LINK,))
-    assert kernel.bound
-    assert (270, 1) in kernel.options
-    without = Kernel(acking)
-    play(without)
-    assert not without.bound
+    play(kernel, groups)
+    assert kernel.connected == [(0, 0)]
+    assert ((270, 1) in kernel.options) == bool(groups)
+
+
+def test_no_socket_begins_with_the_number_of_another(play: Play) -> None:
+    kernel = Kernel(acking)
+    for _ in range(300):
+        play(kernel).exchange([setting()])
+        play(kernel)
+        ask_once(question())
+    numbers = [sequence for data in kernel.sent for _, _, sequence, _, _ in messages(data)]
+    assert len(set(numbers)) == len(numbers) == 600
+    assert max(numbers) > 1 << 30
+
+
+@pytest.mark.parametrize("take", [link_bodies, lambda: (all_bodies() or ((), ()))[1]])
+def test_a_dump_consists_of_the_answers_to_its_own_question(play: Play, take: Callable[[], list[bytes]]) -> None:
+    def answers(_kind: int, _flags: int, sequence: int) -> list[Answer]:
+        others = [reply(kind, sequence ^ 1, bytes(4)) for kind in (RTM_NEWLINK, NLMSG_ERROR, NLMSG_DONE)]
+        return [*others, reply(RTM_NEWLINK, sequence, b"part"), reply(NLMSG_DONE, sequence, bytes(4))]
+
+    play(Kernel(answers))
+    assert take() == [b"part"]
 
 
 def test_no_answer_is_an_error_in_the_end(play: Play) -> None:
@@ -255,10 +285,11 @@ def test_an_interruption_does_not_make_an_overrun_forgotten(play: Play) -> None:
 
 
 def test_overruns_may_come_one_after_the_other(play: Play) -> None:
-    def answers(kind: int, flags: int, sequence: int) -> list[Answer]:
-        if kind == NLMSG_NOOP:
-            return [OVERRUN, ack(1), ack(sequence)]
-        return [OVERRUN, OVERRUN]
+    numbers: list[int] = []
+
+    def answers(_kind: int, _flags: int, sequence: int) -> list[Answer]:
+        numbers.append(sequence)
+        return [OVERRUN, *map(ack, numbers)] if len(numbers) == 2 else [OVERRUN, OVERRUN]
 
     assert play(Kernel(answers)).exchange([setting()]) == [DONE]
 
@@ -516,10 +547,13 @@ def test_a_change_whose_echo_was_cut_is_done(play: Play) -> None:
 
 
 def test_questions_whose_answers_were_lost_are_asked_again_one_by_one(play: Play) -> None:
+    numbers: list[int] = []
+
     def answers(kind: int, _flags: int, sequence: int) -> list[Answer]:
         if kind == NLMSG_NOOP:
             return [ack(sequence)]
-        return [reply(RTM_NEWLINK, sequence, b"here")] if sequence == 1 or sequence > 3 else [OVERRUN]
+        numbers.append(sequence)
+        return [OVERRUN] if len(numbers) in (2, 3) else [reply(RTM_NEWLINK, sequence, b"here")]
 
     own = play(Kernel(answers))
     assert [list(outcome.bodies) for outcome in own.exchange([look()] * 3)] == [[b"here"]] * 3
@@ -607,6 +641,13 @@ def test_events_without_a_timeout_are_waited_for_as_long_as_it_takes(play: Play)
     own = play(kernel)
     kernel.queue = [BlockingIOError(), BlockingIOError(), reply(RTM_NEWLINK, 0, b"late")]
     assert own.events(None) == [(RTM_NEWLINK, b"late")]
+
+
+def test_events_that_are_not_from_the_kernel_are_none(play: Play) -> None:
+    kernel = Kernel(acking)
+    own = play(kernel)
+    kernel.port, kernel.queue = 77, [reply(RTM_NEWLINK, 0, b"link"), b"no message"]
+    assert own.events(1) == own.events(1) == []
 
 
 def test_lost_events_are_an_error(play: Play) -> None:

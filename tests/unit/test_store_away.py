@@ -14,7 +14,7 @@ import pytest
 from tests.capabilities import dropped
 from tests.live.applying import value
 from tests.stores import changed, is_readable, news, nothing, snapshot, write
-from vethlib.agent.stores.directory import DirectoryStore
+from vethlib.agent.stores.files.directory import DirectoryStore
 from vethlib.agent.stores.protocol import Outage, Snapshot
 from vethlib.agent.stores.storecode import StoreCode
 
@@ -284,7 +284,7 @@ def test_a_store_runs_no_other_program(path: Path) -> None:
     script = f"""
 import sys
 sys.addaudithook(lambda event, args: event == 'subprocess.Popen' and sys.exit(f'runs {{args[0]}}'))
-from vethlib.agent.stores.directory import DirectoryStore
+from vethlib.agent.stores.files.directory import DirectoryStore
 store = DirectoryStore({str(path)!r})
 print(list(store.read()[0].values))
 store.close()

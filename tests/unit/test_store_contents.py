@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.live.applying import value
 from vethlib.agent import Parsed, read
-from vethlib.agent.stores.contents import Contents
+from vethlib.agent.stores.files.contents import Contents
 from vethlib.agent.stores.protocol import Change
 
 

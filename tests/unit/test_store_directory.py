@@ -17,14 +17,14 @@ from tests.proportion import clock_tick
 from tests.refusing import raises
 from tests.stores import changed, interface_text, is_readable, nothing, snapshot, write
 from vethlib.agent import Parsed, load
-from vethlib.agent.stores.directory import GRACE, DirectoryStore
+from vethlib.agent.stores.files.directory import GRACE, DirectoryStore
+from vethlib.agent.stores.files.reading import Content, content
 from vethlib.agent.stores.protocol import Change, Outage, Snapshot, Store, StoreError
-from vethlib.agent.stores.reading import Content, content
 from vethlib.agent.stores.storecode import StoreCode
 from vethlib.errors import InvalidValue
 from vethlib.follow.inotify import INotify
 
-CONTENT = "vethlib.agent.stores.directory.content"
+CONTENT = "vethlib.agent.stores.files.directory.content"
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from tests.live.applying import value
 from tests.stores import PROMPT, is_readable, write
 from vethlib.agent import Parsed, load
-from vethlib.agent.stores.directory import DirectoryStore
+from vethlib.agent.stores.files.directory import DirectoryStore
 from vethlib.agent.stores.protocol import Change, Snapshot, StoreEvent
 
 

@@ -6,8 +6,11 @@ import errno
 import json
 import multiprocessing
 import os
+import resource
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,8 +21,9 @@ from tests.stores import changed, is_readable, snapshot, write
 from vethlib._files import Replacement
 from vethlib.agent import Interface, load, to_dict
 from vethlib.agent.config.jsontext import decode
-from vethlib.agent.stores.directory import DirectoryStore
-from vethlib.agent.stores.editing import DirectoryEditor
+from vethlib.agent.stores.files import editing
+from vethlib.agent.stores.files.directory import DirectoryStore
+from vethlib.agent.stores.files.editing import DirectoryEditor
 from vethlib.agent.stores.protocol import Edit, Editor, StoreError
 from vethlib.errors import InvalidValue
 
@@ -48,6 +52,15 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def editor(path: Path) -> DirectoryEditor:
     return DirectoryEditor(path)
+
+
+@pytest.fixture
+def few_descriptors() -> Iterator[None]:
+    """This process may open only fifty or so: the number of an open one may be higher."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (50 + len(os.listdir("/proc/self/fd")), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def interfaces(path: Path) -> dict[str, Interface]:
@@ -297,7 +310,7 @@ def test_an_edit_waits_for_the_one_before_and_follows_a_directory_that_was_repla
     with editor._locked():
         waiting.start()
         waiting.join(0.2)
-        assert os.listdir(path) == []
+        assert not [name for name in os.listdir(path) if name.endswith(".json")]
         path.rename(tmp_path / "old")
         path.mkdir()
     waiting.join(30)
@@ -382,3 +395,58 @@ def test_an_unreadable_file_of_that_name_is_not_replaced(path: Path, editor: Dir
     with dropped(), raises(InvalidValue, field="name", value="a"):
         editor.put(A)
     file.chmod(0o600)
+
+
+@pytest.mark.parametrize("behind", ["", "links"])
+@pytest.mark.parametrize("edit", ["put", "put_text", "delete"])
+def test_an_edit_of_many_files_takes_few_descriptors(
+    path: Path, editor: DirectoryEditor, edit: str, behind: str, few_descriptors: None
+) -> None:
+    new = [interface(f"v{number}", f"v{number ^ 1}", mtu=1400) for number in range(200)]
+    if behind or edit == "delete":
+        for number in range(200):
+            (path.parent / f"v{number}").write_text(json.dumps([value(f"v{number}", "p"), value(f"x{number}", "p")]))
+            place = path / f"v{number}.json"
+            place.symlink_to(path.parent / f"v{number}") if behind else (path.parent / f"v{number}").rename(place)
+    if edit == "put":
+        editor.put(*new)
+    elif edit == "put_text":
+        editor.put_text({one.name: json.dumps(to_dict(one)) for one in new})
+    else:
+        editor.delete(*(one.name for one in new))
+    stored = interfaces(path)
+    assert {one.name: stored.get(one.name) for one in new} == {
+        one.name: None if edit == "delete" else one for one in new
+    }
+    assert all(place.is_symlink() for place in path.iterdir()) == bool(behind)
+
+
+@pytest.mark.parametrize("edit", ["put", "put_text", "delete"])
+def test_the_work_for_a_name_that_is_not_stored_does_not_depend_on_how_many_files_there_are(
+    path: Path, editor: DirectoryEditor, edit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = 0
+    file_name = editing._file_name
+
+    def counted(*args: Any) -> str:
+        nonlocal named
+        named += 1
+        return file_name(*args)
+
+    new = [interface(f"v{number}", f"v{number ^ 1}") for number in range(20)]
+    edits: dict[str, Callable[[], list[Edit]]] = {
+        "put": lambda: editor.put(*new),
+        "put_text": lambda: editor.put_text({one.name: json.dumps(to_dict(one)) for one in new}),
+        "delete": lambda: editor.delete(*(one.name for one in new)),
+    }
+    monkeypatch.setattr(editing, "_file_name", counted)
+    work = []
+    for stored in (20, 40):
+        for number in range(stored):
+            write(path / f"old{number}.json", value(f"old{number}", "p"))
+        named = 0
+        assert len(edits[edit]()) == (0 if edit == "delete" else len(new))
+        work.append(named)
+        for one in new:
+            (path / f"{one.name}.json").unlink(missing_ok=True)
+    assert work[0] == work[1] <= 2 * len(new)

@@ -10,8 +10,8 @@ from typing import IO
 import pytest
 
 from tests.stores import changed, interface_text, is_readable, nothing, snapshot
-from vethlib.agent.stores import directory
-from vethlib.agent.stores.directory import DirectoryStore
+from vethlib.agent.stores.files import directory
+from vethlib.agent.stores.files.directory import DirectoryStore
 
 OLD, NEW = interface_text("a", "b", mtu=1400), interface_text("a", "b", mtu=1300)
 

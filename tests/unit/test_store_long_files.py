@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ import pytest
 from tests.live.applying import value
 from tests.stores import changed, nothing, snapshot, write
 from vethlib.agent.config.northbound import Parsed, read
-from vethlib.agent.stores import directory as module
-from vethlib.agent.stores.directory import DirectoryStore
+from vethlib.agent.stores.files import directory as module
+from vethlib.agent.stores.files.directory import DirectoryStore
 from vethlib.agent.stores.protocol import Change
 
 TOOK = 0.08  # seconds of processor time that a long file takes
@@ -24,7 +25,7 @@ TOOK = 0.08  # seconds of processor time that a long file takes
 @pytest.fixture(autouse=True)
 def _files_may_take_long(monkeypatch: pytest.MonkeyPatch) -> None:
     """As outside of tests."""
-    monkeypatch.setattr("vethlib.agent.stores.longreads._LONG", 0.05)
+    monkeypatch.setattr("vethlib.agent.stores.files.longreads._LONG", 0.05)
     monkeypatch.setattr(module, "_SLICE", 0.05)
 
 
@@ -156,10 +157,48 @@ def test_links_that_lead_to_long_files_one_after_the_other_take_a_tenth_of_the_t
     assert 1 <= len(long_reads) <= most(time.monotonic() - began)
 
 
+def _new(path: Path) -> None:
+    write(path / "star.json", value("star", "peer"), *(value(f"s{number}", "peer") for number in range(20)))
+
+
+def _grown(path: Path) -> None:
+    write(path / "other.json", value("star", "peer"), *(value(f"s{number}", "peer") for number in range(20)))
+
+
+def _linked(path: Path) -> None:
+    (path / "elsewhere").mkdir()
+    _new(path / "elsewhere")
+    (path / "star.json").symlink_to(path / "elsewhere" / "star.json")
+
+
+@pytest.mark.parametrize("tenants", [1, 3])
+@pytest.mark.parametrize("honest", [_new, _grown, _linked])
+def test_small_long_files_that_are_always_rewritten_do_not_keep_a_larger_file_unread(
+    store: DirectoryStore,
+    path: Path,
+    long_reads: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    honest: Callable[[Path], None],
+    tenants: int,
+) -> None:
+    monkeypatch.setattr("vethlib.agent.stores.files.longreads._REST", 3.0)
+    known: list[str] = []
+    for number in count():
+        for tenant in range(tenants):
+            write(path / f"t{tenant}.json", value(f"t{tenant}", "slow", mtu=1400 + number % 50))
+        if number == 1:
+            honest(path)
+        known += [one.name for one in store.read() if isinstance(one, Change)]
+        if "star" in known or len(long_reads) > 4 * (tenants + 1):
+            break
+        time.sleep(0.01)
+    assert "star" in known
+
+
 def test_a_link_to_a_file_that_was_quick_is_read_at_once_during_a_rest(
     store: DirectoryStore, path: Path, long_reads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vethlib.agent.stores.longreads._REST", 10_000.0)
+    monkeypatch.setattr("vethlib.agent.stores.files.longreads._REST", 10_000.0)
     (path / "elsewhere").mkdir()
     file = write(path / "elsewhere" / "file", value("linked", "peer"))
     (path / "linked.json").symlink_to(file)
@@ -207,7 +246,7 @@ def test_a_long_file_is_read_once_its_rest_is_over_and_what_it_had_stays_until_t
 def test_a_long_file_that_is_deleted_while_it_waits_is_gone_at_once(
     store: DirectoryStore, path: Path, long_reads: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vethlib.agent.stores.longreads._REST", 10_000.0)
+    monkeypatch.setattr("vethlib.agent.stores.files.longreads._REST", 10_000.0)
     long = write(path / "long.json", value("a", "slow"))
     assert list(changed(store)) == ["a"]
     write(long, value("a", "slow", mtu=1400))

@@ -11,7 +11,7 @@ import pytest
 from tests.live.applying import value
 from tests.stores import nothing, write
 from vethlib._trusted import MOST_NAMES
-from vethlib.agent.stores.directory import DirectoryStore
+from vethlib.agent.stores.files.directory import DirectoryStore
 from vethlib.agent.stores.protocol import Snapshot
 
 

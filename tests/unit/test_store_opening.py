@@ -13,9 +13,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.refusing import raises
-from vethlib.agent.stores.directory import DirectoryStore
-from vethlib.agent.stores.editing import DirectoryEditor
 from vethlib.agent.stores.etcd.editor import EtcdEditor
+from vethlib.agent.stores.files.directory import DirectoryStore
+from vethlib.agent.stores.files.editing import DirectoryEditor
 from vethlib.agent.stores.keys import beginning_of, begins, key_of, name_for, name_of, place_of
 from vethlib.agent.stores.memory import MemoryStore
 from vethlib.agent.stores.opening import open_editor, open_statuses, open_store, shown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,12 @@ import pytest
 
 from tests.capabilities import dropped
 from vethlib.agent import State
+from vethlib.agent.config.filecontent import content
 from vethlib.agent.status import Status
-from vethlib.agent.stores.published import DirectoryStatuses, as_entry
+from vethlib.agent.stores import published
+from vethlib.agent.stores.agentfile import AgentFile
+from vethlib.agent.stores.agentreport import AgentReport, read_report
+from vethlib.agent.stores.published import DirectoryStatuses, Published, as_entry
 from vethlib.agent.stores.statuses import StatusFiles
 
 STATUS = Status("veth1", State.RETRYING, "no", 1_700_000_000.25, "netns:ns1", "veth1", "veth2", warning="w")
@@ -95,3 +100,119 @@ def test_a_directory_that_may_not_be_read_is_refused_by_its_path(tmp_path: Path,
         DirectoryStatuses(str(directory), "nobody").read()
     directory.chmod(0o700)
     assert caught.value.filename == str(directory)
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the status files that were read."""
+    files: list[str] = []
+
+    def noted(path: str, *args: Any, **fields: Any) -> Any:
+        if path.endswith(".json"):
+            files.append(path.rpartition("/")[2])
+        return content(path, *args, **fields)
+
+    monkeypatch.setattr(published, "content", noted)
+    return files
+
+
+def statuses(number: int, state: State = State.PENDING) -> dict[str, Status | None]:
+    return {f"v{each}": Status(f"v{each}", state, "", 1_700_000_000.0) for each in range(number)}
+
+
+def test_only_files_that_have_changed_are_read_while_the_statuses_are_watched(tmp_path: Path, read: list[str]) -> None:
+    files = StatusFiles(tmp_path)
+    files.publish(statuses(20))
+    watching = DirectoryStatuses(str(tmp_path), "nobody").watch(0.05)
+
+    def following() -> dict[str, Any]:
+        shown = next(watching)
+        assert isinstance(shown, Published)
+        return {name: entry["state"] for name, entry in shown.entries.items()}
+
+    assert following() == dict.fromkeys(statuses(20), "PENDING")
+    read.clear()
+    assert following() == dict.fromkeys(statuses(20), "PENDING")  # because of the interval
+    files.publish(statuses(2, State.CONFIGURED))
+    shown = following()
+    while "PENDING" in (shown["v0"], shown["v1"]):
+        shown = following()
+    assert shown == dict.fromkeys(statuses(20), "PENDING") | {"v0": "CONFIGURED", "v1": "CONFIGURED"}
+    files.publish({"v0": None})
+    while "v0" in (shown := following()):
+        pass
+    assert len(shown) == 19
+    assert set(read) <= {"v0.json", "v1.json"}
+    watching.close()
+
+
+@pytest.mark.parametrize("how", ["removed", "moved away"])
+def test_statuses_of_a_directory_that_is_made_again_are_all_read(tmp_path: Path, how: str) -> None:
+    directory = tmp_path / "status"
+    StatusFiles(directory).publish(statuses(3))
+    watching = DirectoryStatuses(str(directory), "nobody").watch(0.5)
+    next(watching)
+    if how == "removed":
+        shutil.rmtree(directory)
+    else:
+        directory.rename(tmp_path / "away")
+    StatusFiles(directory).publish(statuses(5))
+    while len(getattr(next(watching), "entries", ())) != 5:
+        pass
+    watching.close()
+
+
+def test_a_file_that_may_be_read_from_now_on_is_read(tmp_path: Path) -> None:
+    StatusFiles(tmp_path).publish(statuses(2))
+    (tmp_path / "v1.json").chmod(0)
+    with dropped():
+        watching = DirectoryStatuses(str(tmp_path), "nobody").watch(60.0)
+        assert set(getattr(next(watching), "entries", ())) == {"v0"}
+    (tmp_path / "v1.json").chmod(0o644)
+    while "v1" not in getattr(next(watching), "entries", ()):
+        pass
+    watching.close()
+
+
+def test_a_directory_that_may_not_be_read_any_more_is_refused_while_it_is_watched(tmp_path: Path) -> None:
+    directory = tmp_path / "statuses"
+    StatusFiles(directory).publish(statuses(2))
+    with dropped():
+        watching = DirectoryStatuses(str(directory), "nobody").watch(60.0)
+        assert len(getattr(next(watching), "entries", ())) == 2
+    directory.chmod(0)
+    with dropped(), pytest.raises(PermissionError):
+        while True:
+            next(watching)
+    directory.chmod(0o700)
+
+
+@pytest.mark.parametrize("mode", [0, 0o400], ids=["list", "enter"])
+def test_no_status_is_taken_for_removed_because_its_directory_may_not_be_read(tmp_path: Path, mode: int) -> None:
+    directory = tmp_path / "statuses"
+    StatusFiles(directory).publish(statuses(2))
+    reader = DirectoryStatuses(str(directory), "nobody")
+    assert len(reader.read().entries) == 2
+    directory.chmod(mode)
+    with dropped(), pytest.raises(PermissionError) as caught:
+        reader.read({"v0.json"})
+    directory.chmod(0o700)
+    assert caught.value.filename == str(directory)
+    assert len(reader.read({"v0.json"}).entries) == 2
+
+
+def test_a_directory_that_is_removed_while_it_is_read_has_no_agent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tmp_path / "statuses"
+    StatusFiles(directory).publish(statuses(2))
+    AgentFile(directory, "dir:/there", (1, 2), "nobody").published()
+
+    def read_at_last(path: str) -> AgentReport | None:
+        report = read_report(path)
+        shutil.rmtree(path)
+        return report
+
+    monkeypatch.setattr(published, "read_report", read_at_last)
+    shown = DirectoryStatuses(str(directory), "nobody").read()
+    assert (shown.agent, shown.is_elsewhere, dict(shown.current)) == (None, False, {})

@@ -18,7 +18,7 @@ from tests.capabilities import dropped
 from tests.refusing import raises
 from vethlib.agent import State
 from vethlib.agent.status import Status
-from vethlib.agent.stores.directory import DirectoryStore
+from vethlib.agent.stores.files.directory import DirectoryStore
 from vethlib.agent.stores.protocol import StoreError
 from vethlib.agent.stores.statuses import StatusFiles, status_file
 
@@ -109,6 +109,20 @@ def test_a_directory_that_was_removed_is_filled_again(path: Path) -> None:
     shutil.rmtree(path)
     files.publish({"b": status("b", "waits"), "c": None})
     assert written(path) == {"a.json": "", "b.json": "waits"}
+
+
+@pytest.mark.parametrize("then", [{"b": "waits"}, {"c": None}, {"a": None}, {"a": None, "b": "waits"}], ids=str)
+def test_a_directory_that_was_replaced_by_one_with_its_inode_number_is_filled_again(
+    path: Path, then: dict[str, str | None]
+) -> None:
+    files = StatusFiles(path)
+    files.publish({"a": status("a"), "b": status("b"), "c": status("c"), "d": status("d")})
+    files.publish({"d": None})
+    for file in path.iterdir():
+        file.unlink()
+    files.publish({name: None if reason is None else status(name, reason) for name, reason in then.items()})
+    expected = {"a": "", "b": "", "c": ""} | then
+    assert written(path) == {f"{name}.json": reason for name, reason in expected.items() if reason is not None}
 
 
 def test_what_could_not_be_written_is_written_with_the_next(path: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from tests.live.applying import value
 from tests.stores import changed, interface_text, news, snapshot, write
-from vethlib.agent.stores import directory as module
-from vethlib.agent.stores.directory import DirectoryStore
+from vethlib.agent.stores.files import directory as module
+from vethlib.agent.stores.files.directory import DirectoryStore
 from vethlib.agent.stores.protocol import Change, Snapshot
 
 

@@ -17,7 +17,7 @@ from tests.live.applying import EXAMPLES, value
 from tests.stores import changed, is_readable, snapshot, write
 from vethlib.agent import load
 from vethlib.agent.reasons import peer_points_elsewhere
-from vethlib.agent.stores.directory import DirectoryStore
+from vethlib.agent.stores.files.directory import DirectoryStore
 from vethlib.cli.host import doctor_checks
 
 ROOT = Path(__file__).parents[2]
@@ -86,9 +86,15 @@ def test_put_takes_a_name_or_a_full_key(vethctl: Vethctl, path: Path, key: str) 
         (
             ["put", "a", "-"],
             text(value("a", "b"), value("b", "a")),
-            "FILE '-': has 2 interfaces: must only have a; without KEY, all are stored",
+            "FILE '-': has 2 interfaces, but KEY names one: "
+            "give a file with a alone, or leave out KEY to store all of them",
         ),
-        (["put", "a", "-"], "[]", "FILE '-': has 0 interfaces: must only have a; without KEY, all are stored"),
+        (
+            ["put", "a", "-"],
+            "[]",
+            "FILE '-': has 0 interfaces, but KEY names one: "
+            "give a file with a alone, or leave out KEY to store all of them",
+        ),
         (
             ["put", KEY.replace("vpp1", "vpp2") + "a", "-"],
             text(value("a", "b")),
@@ -167,6 +173,42 @@ def test_but_only_an_object_with_a_name(vethctl: Vethctl, path: Path, stdin: str
     assert (said.code, said.out) == (1, "")
     assert message in said.err
     assert not path.exists()
+
+
+def test_a_directory_can_be_stored_unchecked(vethctl: Vethctl, path: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "more.json").mkdir(parents=True)
+    (source / "a.json").write_text('{"name": "a", "x": 1.50}')
+    (source / "b.json").write_text('[{"name": "b"}, {"name": "c"}]')
+    (source / ".d.json").write_text("{")
+    (source / "e.txt").write_text("{")
+    said = vethctl("put", str(source), "--no-validate", "--json")
+    assert (said.code, [(edit["op"], edit["name"]) for edit in said.json]) == (0, [("add", name) for name in "abc"])
+    assert (path / "a.json").read_text() == '{"name": "a", "x": 1.50}\n'
+    again = vethctl("put", str(source), "--no-validate", "--json")
+    assert (again.code, again.json) == (0, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("z.json", '{"name": "a"}'), ("z.json", "{"), ("z.json", "7"), ("z.json", "[7]"), ("z.json", '"a"')],
+)
+def test_but_only_if_each_of_its_files_can_be(
+    vethctl: Vethctl, path: Path, tmp_path: Path, name: str, content: str
+) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "a.json").write_text('{"name": "a"}')
+    (source / name).write_text(content)
+    said = vethctl("put", str(source), "--no-validate", "--json")
+    assert (said.code, said.out, said.error["code"], said.error["field"]) == (1, "", "invalid-value", "FILE")
+    assert str(source / name) in said.error["error"]
+    assert not path.exists()
+
+
+def test_a_directory_without_files_stores_nothing_unchecked(vethctl: Vethctl, tmp_path: Path) -> None:
+    said = vethctl("put", str(tmp_path), "--no-validate", "--json")
+    assert (said.code, said.json, said.error["code"]) == (0, [], "warning")
 
 
 @pytest.mark.parametrize("file", ["/dev/zero", "-"])
@@ -333,6 +375,27 @@ def test_a_dump_that_lacks_something_says_so_and_does_not_look_like_success(
     assert [one["code"] for one in said.errors] == ["invalid-value"] * 2
     for error, place in zip(said.errors, ("broken.json: line 1, column 2: ", "odd.json[0]: "), strict=True):
         assert f"{path}/{place}" in error["error"]
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ('{"name": "x", "mtu": 1, "veth": {"peer_if_name": "veth1"}}', ""),
+        ('{"name": "x", "veth": 7}', ""),
+        ("{", ": line 1, column 2"),
+        ("[7]", "[0]"),
+    ],
+)
+def test_a_dump_for_people_has_a_value_that_is_invalid_and_does_not_look_like_success(
+    vethctl: Vethctl, pair: None, path: Path, text: str, place: str
+) -> None:
+    assert vethctl("dump", "--table").code == 0
+    (path / "x.json").write_text(text)
+    said = vethctl("dump", "--table")
+    assert said.code == vethctl("dump").code == 1
+    assert f"{path}/x.json{place}: " in said.err
+    assert len(said.out.splitlines()) == 4
+    assert f"{path}/x.json" in said.out
 
 
 @pytest.mark.parametrize("levels", [101, 990, 1200])

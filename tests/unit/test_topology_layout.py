@@ -129,6 +129,74 @@ def test_beside_given_addresses_a_port_too_narrow_for_ipv6_has_none_of_it() -> N
     assert addresses(layout)[2] == "10.0.0.2/24"
 
 
+def of_nodes(layout: Layout) -> dict[str, str]:
+    """The addresses of each node with one wire, as text."""
+    return {
+        port.node: " ".join(map(str, port.addresses or ()))
+        for wire in layout.wires
+        for port in (wire.a, wire.b)
+        if port.addresses
+    }
+
+
+def test_a_wire_without_ipv6_takes_it_from_its_own_ends_only() -> None:
+    assert of_nodes(laid("switch s; a -- s; legacy -- s ipv6=off; b -- s; c -- d")) == {
+        "a": "10.0.0.1/24 fd00::1/64",
+        "legacy": "10.0.0.2/24",
+        "b": "10.0.0.3/24 fd00::3/64",
+        "c": "10.0.1.1/24 fd00:1::1/64",
+        "d": "10.0.1.2/24 fd00:1::2/64",
+    }
+    assert of_nodes(laid("switch s t; a -- s; s -- t ipv6=off; t -- b")) == {
+        "a": "10.0.0.1/24 fd00::1/64",
+        "b": "10.0.0.2/24 fd00::2/64",
+    }
+    assert of_nodes(laid("switch s; a -- s ipv6=off; b -- s ipv6=off; c -- d"))["c"] == "10.0.1.1/24 fd00:1::1/64"
+    assert of_nodes(laid("switch s; a -- s ipv6=off; b -- s", ipv4=False)) == {"b": "fd00::2/64"}
+
+
+def test_with_a_wire_without_ipv6_the_others_of_its_segment_are_routed_to() -> None:
+    layout = laid("switch s; legacy -- s ipv6=off; b -- s; r -- s; r -- c", routes=True)
+    assert [str(route.network) for route in layout.routes["legacy"]] == ["0.0.0.0/0"]
+    assert [str(route.network) for route in layout.routes["b"]] == ["0.0.0.0/0", "::/0"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "switch s; a -- s; b -- s mtu=1000",
+        "switch s t; a -- s; s -- t mtu=1279; t -- b",
+        "switch s t u; a -- s; s -- t; t -- u mtu=68; u -- b",
+    ],
+)
+def test_a_segment_with_a_wire_too_narrow_for_ipv6_has_ipv4_alone(text: str) -> None:
+    assert of_nodes(laid(text)) == {"a": "10.0.0.1/24", "b": "10.0.0.2/24"}
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, "10.9.0.2/24 fd09::2/64"),
+        ({"ipv6": False}, "10.9.0.2/24"),
+        ({"ipv4": False}, "fd09::2/64"),
+        ({"ipv4": False, "ipv6": False}, ""),
+    ],
+)
+@pytest.mark.parametrize("wires", ["a({}) -- b", "switch s; a({}) -- s; b -- s", "switch s; b -- s; c({}) -- s"])
+def test_beside_given_addresses_no_address_of_a_family_is_chosen_that_is_left_out(
+    wires: str, options: dict[str, bool], expected: str
+) -> None:
+    layout = laid(wires.format("10.9.0.1/24, fd09::1/64"), **options)
+    chosen = {port.node: port.addresses for wire in layout.wires for port in (wire.a, wire.b)}
+    assert " ".join(map(str, chosen["b"] or ())) == expected
+    assert [str(address) for address in chosen.get("a") or chosen["c"] or ()] == ["10.9.0.1/24", "fd09::1/64"]
+
+
+def test_a_full_network_of_a_family_that_is_left_out_is_no_error() -> None:
+    assert addresses(laid("a(10.9.0.1/32, fd09::1/64) -- b", ipv4=False))[1] == "fd09::2/64"
+    assert addresses(laid("a(10.9.0.1/24, fd09::1/128) -- b", ipv6=False))[1] == "10.9.0.2/24"
+
+
 def test_link_local_addresses_may_be_the_same_on_every_wire() -> None:
     assert addresses(laid("a(fe80::1/64) -- b(fe80::2/64); c(fe80::1/64) -- d(fe80::2/64)", routes=True))[2] == (
         "fe80::1/64"
@@ -186,6 +254,48 @@ WRONG: list[tuple[Description, str, str]] = [
 ]
 
 
+NONE_OF_THEM = [None, 0, 1.5, True, "", "a", b"a", [], ["a"], {}, {"a": 1}, set(), object(), int, "\udc80"]
+FITTING: dict[str, list[Any]] = {
+    "wires": ["", [], {}, set()],
+    "node": ["a"],
+    "link": [None, "", "a", "\udc80"],
+    "addresses": [None, [], {}, set()],
+    "fields": [{}],
+}
+
+
+@pytest.mark.parametrize("value", NONE_OF_THEM, ids=lambda value: "an object" if type(value) is object else repr(value))
+@pytest.mark.parametrize("place", ["members", "member", "wires", "wire", "port", "node", "link", "addresses", "fields"])
+@pytest.mark.parametrize("mtu", [None, 1400])
+def test_a_description_with_a_value_of_another_kind_is_refused(place: str, value: Any, mtu: int | None) -> None:
+    members: Any = (Member("a"), Member("b"))
+    wires: Any = (Wire(Port("a"), Port("b")),)
+    if place == "members":
+        members = value
+    elif place == "member":
+        members = (*members, value)
+    elif place == "wires":
+        wires = value
+    elif place == "wire":
+        wires = (value,)
+    elif place == "port":
+        wires = (Wire(Port("a"), value),)
+    else:
+        wires = (Wire(Port("b"), Port(**{"node": "a", place: value})),)
+    description = Description(members, wires)
+    if value in FITTING.get(place, ()):
+        lay_out(description, mtu=mtu)
+        return
+    with raises(InvalidValue, field="topology"):
+        lay_out(description, mtu=mtu)
+
+
+@pytest.mark.parametrize("of", [list, tuple, iter, lambda values: dict.fromkeys(values).keys()])
+def test_members_and_wires_may_be_any_iterable(of: Any) -> None:
+    described = parse("a -- b -- c")
+    assert lay_out(Description(of(described.members), of(described.wires))) == lay_out(described)
+
+
 def test_the_fields_of_a_port_are_checked_and_kept() -> None:
     layout = lay_out(
         Description((Member("a"), Member("b")), (Wire(Port("a", fields={"sysctls": [("rp_filter", 0)]}), Port("b")),))
@@ -225,8 +335,15 @@ def test_a_route_of_a_port_takes_the_place_of_one_that_was_found() -> None:
     network = found[0].network
     given = lay_out(parse(text.format(f"({network} via 10.0.1.2)")), routes=True).routes["a"]
     assert given == tuple(route for route in found if route.network != network)
-    other = lay_out(parse(text.format(f"({network} via 10.0.1.2 metric 9)")), routes=True).routes["a"]
-    assert other == found
+
+
+@pytest.mark.parametrize("attributes", ["metric 9", "table 100", "table 255", "table 100 metric 9"])
+@pytest.mark.parametrize("text", ["a{} -- r -- c", "router a; a{} -- r -- c"])
+def test_a_route_of_a_port_stands_beside_one_with_another_metric_or_table(text: str, attributes: str) -> None:
+    found = lay_out(parse(text.format("")), routes=True).routes["a"]
+    assert {route.network.version for route in found} == {4, 6}
+    listed = ", ".join(f"{route.network} via {route.via} {attributes}" for route in found)
+    assert lay_out(parse(text.format(f"({listed})")), routes=True).routes["a"] == found
 
 
 @pytest.mark.parametrize(("description", "value", "hint"), WRONG, ids=[one[2][:30] for one in WRONG])
@@ -284,7 +401,7 @@ def test_ports_are_in_one_network_just_where_frames_go_between_them(description:
             assert any(a.overlaps(b) for a, b in zip(*networks, strict=True)) is joined
 
 
-def test_a_wire_without_ipv6_leaves_its_segment_without_it() -> None:
+def test_a_wire_without_ipv6_between_two_nodes_has_ipv4_alone() -> None:
     layout = laid("a -- b ipv6=off; b -- c ipv6=on mtu=1400; a -- c")
     assert [wire.ipv6 for wire in layout.wires] == [False, True, None]
     versions = [

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import IPv4Network, collapse_addresses
+from ipaddress import IPv4Network, collapse_addresses, ip_interface
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.topologies import Walk, descriptions
+from tests.unit.topologies import Walk, descriptions, with_further_networks
 from vethlib.errors import InvalidValue
 from vethlib.topology.design.description import Description
 from vethlib.topology.design.layout import lay_out
@@ -35,6 +35,20 @@ def all_arrive(description: Description, **options: Any) -> None:
 @settings(deadline=None, max_examples=50)
 def test_every_node_reaches_every_address_of_a_connected_topology_by_a_shortest_way(description: Description) -> None:
     all_arrive(description)
+
+
+@given(with_further_networks())
+@settings(deadline=None, max_examples=100)
+def test_every_node_reaches_every_address_of_each_node_to_which_networks_lead(description: Description) -> None:
+    seen = Walk(lay_out(description, routes=True))
+    for node in seen.nodes:
+        for version in (4, 6):
+            for other in seen.in_reach(node, version):
+                for port in seen.ports:
+                    if port.node == other:
+                        for address in port.addresses or ():
+                            if address.version == version:
+                                seen.hops(node, address)
 
 
 SHAPES = [line(7), ring(8), ring(9), star(4), star(4, hub="router"), star(4, hub="node"), mesh(6), fat_tree(4)]
@@ -135,10 +149,38 @@ def test_no_way_leads_through_a_node_that_is_in_one_segment_only() -> None:
     assert {str(route.via) for route in layout.routes["a"]} == {"10.0.0.4", "fd00::4"}
 
 
-@pytest.mark.parametrize(("kind", "expected"), [("router", ["0.0.0.0/0 via 192.0.2.3"]), ("node", [])])
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("router", ["0.0.0.0/0 via 192.0.2.3"]), ("node", ["198.51.100.3/32 via 192.0.2.3"])]
+)
 def test_between_two_networks_of_one_segment_a_router_leads_and_no_other_node(kind: str, expected: list[str]) -> None:
     text = "switch s; a(192.0.2.1/24) -- s; b(198.51.100.1/24) -- s; c(192.0.2.3/24, 198.51.100.3/24) -- s"
     assert routes(f"{text}; {kind} c", "a") == expected
+
+
+@pytest.mark.parametrize("further", ["198.51.100.1/32", "198.51.100.1/24", "2001:db8::1/128", "2001:db8::1/64"])
+def test_an_address_in_a_network_that_only_a_host_has_is_reached_through_that_host(further: str) -> None:
+    network, host = ip_interface(further).network, "fd00:9::2" if ":" in further else "10.9.0.2"
+    given = f"10.9.0.2/24, fd00:9::2/64, {further}"
+    assert routes(f"a(10.9.0.1/24, fd00:9::1/64) -- b({given})", "a") == [f"{network} via {host}"]
+    assert routes(f"a(10.9.0.1/24, fd00:9::1/64) -- b({given})", "b") == []
+    text = f"a -- r; r(10.9.0.1/24, fd00:9::1/64) -- b({given})"
+    assert routes(text, "r") == [f"{network} via {host}"]
+    assert routes(text, "a") == ["0.0.0.0/0 via 10.0.0.2", "::/0 via fd00::2"]
+
+
+def test_a_host_with_a_network_of_its_own_does_not_take_the_default_route_from_a_router() -> None:
+    text = "switch s; a(10.9.0.1/24) -- s; b(10.9.0.2/24, 192.0.2.1/32) -- s; r(10.9.0.3/24) -- s; r -- c"
+    assert routes(text, "a", ipv6=False) == ["0.0.0.0/0 via 10.9.0.3", "192.0.2.1/32 via 10.9.0.2"]
+    assert routes(text, "c", ipv6=False) == ["0.0.0.0/0 via 10.0.0.1"]
+    assert routes(text, "r", ipv6=False) == ["192.0.2.1/32 via 10.9.0.2"]
+
+
+def test_each_address_of_a_host_in_two_networks_is_reached_by_those_that_are_in_one_of_them() -> None:
+    text = "switch s; a(10.7.0.1/24) -- s; b(10.7.0.2/24, 10.8.0.2/24, 10.8.0.4/24) -- s; c(10.8.0.3/24) -- s; a -- d"
+    assert routes(text, "a", ipv6=False) == ["10.8.0.2/32 via 10.7.0.2", "10.8.0.4/32 via 10.7.0.2"]
+    assert routes(text, "c", ipv6=False) == ["10.7.0.2/32 via 10.8.0.2"]
+    assert routes(text, "d", ipv6=False) == ["0.0.0.0/0 via 10.0.0.1"]
+    assert routes(text, "b", ipv6=False) == ["0.0.0.0/0 via 10.7.0.1"]
 
 
 def test_each_family_goes_where_it_has_addresses() -> None:

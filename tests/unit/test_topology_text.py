@@ -28,6 +28,17 @@ def test_nodes_are_in_the_order_in_which_they_are_first_named() -> None:
     assert [member.name for member in parse("z -- y; switch s; x -- z").members] == ["z", "y", "s", "x"]
 
 
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\f", "\v", "\x1c", "\x1d", "\x1e"])
+def test_a_comment_ends_with_the_line_and_not_with_another_separator(separator: str) -> None:
+    plain = parse("a -- b; b -- c")
+    assert parse(f"a -- b # first{separator}y -- z\nb -- c # {separator}") == plain
+    assert parse(f"a -- b # first{separator}y -- z\r\nb -- c # {separator}\r") == plain
+    assert parse(f"a -- b{separator}b -- c") == plain
+    with pytest.raises(InvalidValue) as caught:
+        parse(f"a -- b # {separator}\nc")
+    assert caught.value.hint.startswith("line 2: ")
+
+
 def test_statements_are_lines_or_stand_between_semicolons_and_comments_end_with_the_line() -> None:
     text = """
         a -- b;; b -- c   # and so on; x -- y

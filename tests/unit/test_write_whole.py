@@ -21,9 +21,11 @@ from vethlib import _files
 from vethlib._files import Replacement, is_unfinished, write_whole
 from vethlib.agent import State
 from vethlib.agent.status import Status
-from vethlib.agent.stores import editing, statuses
-from vethlib.agent.stores.agentfile import AgentFile, read_report
-from vethlib.agent.stores.editing import DirectoryEditor
+from vethlib.agent.stores import statuses
+from vethlib.agent.stores.agentfile import AgentFile
+from vethlib.agent.stores.agentreport import read_report
+from vethlib.agent.stores.files import editing
+from vethlib.agent.stores.files.editing import DirectoryEditor
 from vethlib.agent.stores.statuses import StatusFiles
 from vethlib.cli.commands.host import graph
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from ipaddress import IPv4Address, IPv6Address
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_interface
 from typing import TypeAlias
 
 from hypothesis import strategies as st
 
 from vethlib.links import IPInterface
 from vethlib.topology.design.description import Description, Kind, Layout, Member, Port, Wire
+from vethlib.topology.design.layout import lay_out
 
 Address: TypeAlias = IPv4Address | IPv6Address
 
@@ -31,6 +33,33 @@ def descriptions(draw: st.DrawFn, *, connected: bool = True, most: int = 9) -> D
             pairs.append((a, b))
     wires = tuple(Wire(Port(f"n{a}"), Port(f"n{b}")) for a, b in draw(st.permutations(pairs)))
     return Description(tuple(Member(f"n{number}", kind) for number, kind in enumerate(kinds)), wires)
+
+
+@st.composite
+def with_further_networks(draw: st.DrawFn) -> Description:
+    """Descriptions in which some ports have a second address: in a network of their own, or in another of the segment.
+
+    Some are only in that one.
+    """
+    layout = lay_out(draw(descriptions(most=7)))
+    domains, number = _domains(layout), 0
+    ports: dict[int, list[Port]] = {0: [], 1: []}
+    for at, wire in enumerate(layout.wires):
+        for end, port in enumerate((wire.a, wire.b)):
+            addresses = list(port.addresses or ())
+            kind = draw(st.sampled_from(["none", "none", "none", "service", "shared", "own", "instead"]))
+            if addresses and kind != "none":
+                number, segment = number + 1, domains[port.node, port.link]
+                further = {
+                    "service": (f"192.0.2.{number}/32", f"2001:db8::{number:x}/128"),
+                    "own": (f"172.16.{number}.1/24", f"2001:db8:1:{number:x}::1/64"),
+                }.get(kind, (f"172.17.{segment}.{at + 1}/24", f"2001:db8:2:{segment:x}::{at + 1 + 4096 * end:x}/64"))
+                if kind in ("shared", "instead") and end:
+                    further = (f"172.17.{segment}.{at + 101}/24", further[1])
+                addresses = [*(addresses if kind != "instead" else ()), *map(ip_interface, further)]
+            ports[end].append(replace(port, addresses=tuple(addresses) if port.addresses else port.addresses))
+    wires = (replace(wire, a=a, b=b) for wire, a, b in zip(layout.wires, ports[0], ports[1], strict=True))
+    return Description(layout.members, tuple(wires))
 
 
 class Walk:
@@ -77,6 +106,21 @@ class Walk:
         domains = {self.domains[node, port.link] for network, port in links if via in network}
         (owner,) = {self._owners[domain, via] for domain in domains}
         return owner
+
+    def in_reach(self, source: str, version: int) -> set[str]:
+        """The nodes to which networks lead from a node, through nodes that forward."""
+        inside: dict[tuple[int, IPv4Network | IPv6Network], set[str]] = defaultdict(set)
+        for port in self.ports:
+            for one in port.addresses or ():
+                inside[self.domains[port.node, port.link], one.network].add(port.node)
+        seen, waiting = {source}, [source]
+        for node in waiting:
+            if node == source or node in self.layout.forwarding:
+                for (_, network), nodes in inside.items():
+                    if node in nodes and network.version == version:
+                        waiting += nodes - seen
+                        seen |= nodes
+        return seen
 
     def distance(self, source: str, address: IPInterface) -> int:
         """The fewest segments between the node and the segment of the address, that one included; 0 for its own."""

@@ -124,10 +124,30 @@ def restore_addr(address: AddrMessage, index: int = 0, *, replace: bool = False)
     It is added to the link that it was read from, or to link `index`; with `replace`, an existing one gets its
     lifetimes, and keeps its position among the others.
     """
-    body = address.body
+    body = _with_its_end(address.body) if _is_deprecated_for_good(address) else address.body
     if index:
         body = body[:4] + _U32.pack(index) + body[8:]
     return message(RTM_NEWADDR, NLM_F_REQUEST | NLM_F_CREATE | (NLM_F_REPLACE if replace else NLM_F_EXCL), body)
+
+
+_FOR_GOOD: Final = IFA_F_PERMANENT | IFA_F_DEPRECATED
+
+
+def _is_deprecated_for_good(address: AddrMessage) -> bool:
+    """Return whether it is an IPv4 address that never expires, but is deprecated."""
+    return len(address.address) == 4 and address.flags & _FOR_GOOD == _FOR_GOOD
+
+
+def _with_its_end(body: bytes) -> bytes:
+    """Return the body of such an address with its preferred lifetime, which is over.
+
+    The kernel reports it as infinite, but takes that, and not the flag (inet_fill_ifaddr, set_ifa_lifetime).
+    """
+    kept = body[: _IFADDRMSG.size]
+    for attr, start, end in attributes(body, _IFADDRMSG.size, len(body)):
+        if attr != IFA_CACHEINFO:
+            kept += attribute(attr, body[start:end])
+    return kept + attribute(IFA_CACHEINFO, _LIFETIMES.pack(0, _FOR_EVER) + bytes(8))
 
 
 class AddrExtras(NamedTuple):
@@ -230,6 +250,23 @@ def without_own_label(body: bytes, name: str) -> bytes:
     return kept
 
 
+def relabelled(body: bytes, name: str, number: int) -> bytes:
+    """Return the body of the IPv4 address with this number on its link, from 1, as it is once the link is renamed.
+
+    The label of the first is the new name, and the others keep what follows a colon, or get their number
+    (inetdev_changename, net/ipv4/devinet.c).
+    """
+    kept, label = body[: _IFADDRMSG.size], os.fsencode(name)
+    for attr, start, end in attributes(body, _IFADDRMSG.size, len(body)):
+        if attr != IFA_LABEL:
+            kept += attribute(attr, body[start:end])
+        elif number > 1:
+            _, colon, rest = body[start:end].rstrip(b"\0").partition(b":")
+            ending = b":" + (rest if colon else b"%d" % number)
+            label = label[: _LONGEST_LABEL - len(ending)] + ending
+    return kept + attribute(IFA_LABEL, label + b"\0")
+
+
 def _is_of_a_rename(number: str) -> bool:
     return number.isascii() and number.isdecimal() and int(number) > 1
 
@@ -251,7 +288,7 @@ def lasting(address: AddrMessage) -> tuple[object, ...]:
     attrs: dict[int, bytes] = {attr: body[start:end] for attr, start, end in attributes(body, 8, len(body))}
     attrs.pop(IFA_CACHEINFO, None)
     attrs.pop(IFA_FLAGS, None)
-    expires = tuple([seconds is not None for seconds in lifetimes(body)])
+    expires = (*[seconds is not None for seconds in lifetimes(body)], _is_deprecated_for_good(address))
     passing = _PASSING | IFA_F_SECONDARY if len(address.address) == 4 else _PASSING
     return address.prefixlen, address.flags & ~passing, body[3], expires, tuple(sorted(attrs.items()))
 
@@ -287,14 +324,35 @@ def lifetimes(body: bytes) -> tuple[int | None, int | None]:
 
 
 def parse_addr(body: bytes) -> AddrMessage:
-    """Read the body of an RTM_NEWADDR or RTM_DELADDR message. Raises Malformed."""
+    """Read the body of an RTM_NEWADDR or RTM_DELADDR message of IPv4 or IPv6. Raises Malformed."""
     prefixlen, flags, index, address, local, all_flags, proto = _LAYOUTS.read(body)
     # IPv6 sends IFA_LOCAL only with a peer address, IPv4 always (inet6_fill_ifaddr, inet_fill_ifaddr).
+    if address is None and local is not None and len(local) == 4:
+        # IPv4 leaves out the peer 0.0.0.0. A request without IFA_ADDRESS would be for an address without a peer.
+        address = bytes(4)
+        body += attribute(IFA_ADDRESS, address)
     own = local or address or b""
     if len(own) not in (4, 16) or prefixlen > 8 * len(own):
         raise Malformed(f"an address of {len(own)} bytes with a prefix of {prefixlen} bits")
     peer = address if local and address and address != local else b""
     return _addr_message((index, own, prefixlen, flags if all_flags is None else all_flags, proto or 0, body, peer))
+
+
+_IP: Final = (bytes([AF_INET]), bytes([AF_INET6]))
+
+
+def is_ip(body: bytes) -> bool:
+    """Return whether an address in a dump of all families is one of IPv4 or IPv6.
+
+    MCTP, Phonet and DECnet (before Linux 6.1) have addresses, too, and answer as well (rtnl_dump_all,
+    net/core/rtnetlink.c).
+    """
+    return body[:1] in _IP
+
+
+def parse_if_ip(body: bytes) -> AddrMessage | None:
+    """Read an address in a dump of all families; None unless it :func:`is_ip`. Raises Malformed."""
+    return parse_addr(body) if is_ip(body) else None
 
 
 _addr_message = partial(tuple.__new__, AddrMessage)  # as in link.py

@@ -44,6 +44,7 @@ from typing import Any, Final, NamedTuple
 from vethlib.errors import Malformed
 
 from .const import (
+    IFLA_ALT_IFNAME,
     NLM_F_ACK,
     NLM_F_ACK_TLVS,
     NLM_F_CAPPED,
@@ -56,6 +57,7 @@ from .const import (
     NLMSG_MIN_TYPE,
     NLMSG_NOOP,
     NLMSGERR_ATTR_MSG,
+    RTM_GETLINK,
 )
 from .wire import HEADER, attributes, messages
 
@@ -74,6 +76,8 @@ _GET: Final = 2  # RTM_GET* are 2 modulo 4 (rtnetlink.h: NEW, DEL, GET, SET)
 _TYPE_AT: Final = 4
 SEQUENCE_AT: Final = 8
 _TYPE_FLAGS: Final = Struct("=HH")
+_FIRST_ATTRIBUTE: Final = slice(34, 36)  # its type: behind both headers and its length
+_ALTERNATIVE_NAME: Final = Struct("=H").pack(IFLA_ALT_IFNAME)
 _read_header: Final = HEADER.unpack_from
 _U32: Final = Struct("=I")
 _I32: Final = Struct("=i")
@@ -311,6 +315,8 @@ class Exchange:
             raise Malformed(f"an acknowledgement of {end - start} bytes")
         error = -_I32.unpack_from(datagram, start)[0]
         if error:
+            if error == errno.EINVAL and _asks_by_alternative_name(self._requests[position]):
+                error = errno.ENODEV
             self.outcomes[position] = Outcome(error, extack(kind, flags, datagram, start, end), ())
             self.refused = True
         elif self.overrun and kind == NLMSG_ERROR:
@@ -410,6 +416,15 @@ class Exchange:
         else:
             self.outcomes[position] = given_up
             self.refused = True
+
+
+def _asks_by_alternative_name(request: bytes) -> bool:
+    """Return whether a question about a link has a name that only an alternative name can be.
+
+    Before Linux 5.5, which has none, it is answered with EINVAL, and means that there is no such link.
+    """
+    kind, _flags = _TYPE_FLAGS.unpack_from(request, _TYPE_AT)
+    return kind == RTM_GETLINK and request[_FIRST_ATTRIBUTE] == _ALTERNATIVE_NAME
 
 
 def extack(kind: int, flags: int, datagram: bytes, start: int, end: int) -> str:

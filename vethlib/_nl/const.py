@@ -109,6 +109,7 @@ IFLA_MTU = 4
 IFLA_LINK = 5
 IFLA_STATS = 7
 IFLA_MASTER = 10
+IFLA_WIRELESS = 11
 IFLA_TXQLEN = 13
 IFLA_OPERSTATE = 16
 IFLA_LINKINFO = 18
@@ -189,6 +190,12 @@ IFF_LOWER_UP = 1 << 16
 
 # include/uapi/linux/if.h: IF_OPER_*, in the words of RFC 2863
 OPERSTATES = ("unknown", "notpresent", "down", "lowerlayerdown", "testing", "dormant", "up")
+
+# The kernel creates these links in every namespace when the first tunnel of the kind is needed anywhere, and they
+# cannot be deleted (fb_tunnels_only_for_init_net, Documentation/admin-guide/sysctl/net.rst).
+FALLBACK_TUNNELS = frozenset(
+    ("tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "sit0", "ip6tnl0", "ip6gre0")
+)
 
 # arch/*/include/uapi/asm/socket.h. Python has no names for these options.
 SO_RCVBUFFORCE, SO_TIMESTAMPNS, SO_NETNS_COOKIE = 33, 35, 71

@@ -15,48 +15,59 @@ from typing import Any, Final, TypeAlias
 from vethlib._primitives import socket
 
 from .batch import SEQUENCE_AT, UNREADABLE, Outcome, extack, outcome_of
-from .const import NETLINK_ROUTE, NLM_F_ACK, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NLMSG_MIN_TYPE
+from .const import NLM_F_ACK, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NLMSG_MIN_TYPE
 from .counts import counts
+from .opening import cookie_of, first_number, open_socket
 from .wire import HEADER, READ_SIZE
 
 __all__ = ["ParseAlike", "ask", "ask_once", "change", "change_and_ask", "dump"]
 
-_AF_NETLINK: Final = 16  # Linux only; named here so that the module imports anywhere
 _pack_number: Final = Struct("=I").pack_into
 _I32: Final = Struct("=i")
 _FLAGS_AT: Final = 6
+_TYPE_TO_PORT: Final = slice(4, 16)  # of a header: all but the length of the message
+_NUMBER_AND_PORT: Final = slice(SEQUENCE_AT, 16)
 _unpack_flags: Final = Struct("=H").unpack_from
 _pack_flags: Final = Struct("=H").pack_into
 _read_ack: Final = Struct("=IH2xI4xi").unpack_from
 _read_header: Final = HEADER.unpack_from
 
 
-def ask(sock: socket.SocketType, number: int, question: bytes) -> bytes | None:
-    """Send a question; return the body of its answer, None unless that is the next message."""
+def ask(sock: socket.SocketType, number: int, question: bytes) -> bytes | Outcome | None:
+    """Send a question; return the body of its answer, or its outcome if there is no such link; otherwise None.
+
+    That outcome (ENODEV) is not counted.
+    """
     data = bytearray(question)
     _pack_number(data, SEQUENCE_AT, number)
     sock.send(data)
     try:
         datagram = sock.recv(READ_SIZE)
-        length, kind, _flags, sequence, _port = _read_header(datagram)
-    except (OSError, struct_error):
+        length, kind, flags, sequence, _port = _read_header(datagram)
+        if sequence != number or length != len(datagram):
+            return None
+        if kind == NLMSG_ERROR:
+            missing = _I32.unpack_from(datagram, 16)[0] == -errno.ENODEV
+            return Outcome(errno.ENODEV, extack(kind, flags, datagram, 16, length), ()) if missing else None
+    except (OSError, *UNREADABLE):
         return None
-    if kind >= NLMSG_MIN_TYPE and sequence == number and length == len(datagram):
-        counts.requests += 1
-        return datagram[16:]
-    return None
+    if kind < NLMSG_MIN_TYPE:
+        return None
+    counts.requests += 1
+    return datagram[16:]
 
 
-def ask_once(question: bytes) -> bytes | None:
-    """Do as :func:`ask` in the namespace of the calling thread, with a socket for this question alone.
+def ask_once(question: bytes) -> tuple[bytes | None, int]:
+    """Ask in the namespace of the calling thread, with a socket for this question alone; None unless it is answered.
 
-    That takes 8 µs less than opening, using and closing an RtnlSocket.
+    Return the cookie of the namespace, too. That takes 8 µs less than opening, using and closing an RtnlSocket.
     """
-    sock = socket.SocketType(_AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE)
+    sock = open_socket()
     try:
-        return ask(sock, 1, question)
+        answer, cookie = ask(sock, first_number(), question), cookie_of(sock)
     finally:
         sock.close()
+    return answer if isinstance(answer, bytes) else None, cookie
 
 
 def change(sock: socket.SocketType, number: int, requests: Sequence[bytes]) -> bytes | None:
@@ -122,6 +133,8 @@ ParseAlike: TypeAlias = Callable[[bytes, int, int, Any], list[Any]]
 All have the same header. It may stop at any of them.
 """
 
+_PEEK: Final = socket.MSG_PEEK | socket.MSG_TRUNC
+_PASSED_OVER: Final = 8  # messages for which the kernel takes as long as one that is read takes altogether
 _WORTH_ANOTHER: Final = 8  # messages parsed so; an attempt unpacks the whole datagram, which may be in vain
 
 
@@ -131,10 +144,16 @@ def dump(
     request: bytes,
     parse: Callable[[bytes], Any],
     parse_alike: ParseAlike | None = None,
+    most: int | None = None,
+    marks: Sequence[bytes] = (),
 ) -> Outcome | None:
     """Dump a table, and parse each message as it arrives; EAGAIN if the table changed meanwhile.
 
-    None if an answer is not as usual; then the rest of the dump may still be queued.
+    None if an answer is not as usual; then the rest of the dump may still be queued. With more than `most` messages,
+    stop, with EFBIG and those that were read; then only closing the socket ends the dump.
+
+    Datagrams without any of the `marks`, if there are any, are not divided into messages: an eighth of these counts for
+    `most`.
     """
     data = bytearray(request)
     _pack_number(data, SEQUENCE_AT, number)
@@ -142,13 +161,17 @@ def dump(
     counts.requests += 1
     bodies: list[Any] = []
     add, receive, read_header = bodies.append, sock.recv, _read_header
-    torn = 0
+    torn = passed_over = 0
     try:
         while True:
-            datagram = receive(READ_SIZE)
+            room = READ_SIZE if most is None else max(READ_SIZE, sock.recv_into(bytearray(1), 1, _PEEK))
+            datagram = receive(room)
             size, start, parse_more = len(datagram), 0, parse_alike
-            if size == READ_SIZE:
+            if size == READ_SIZE and most is None:
                 return None  # it may have been cut
+            if marks and (count := _not_meant(datagram, number, marks)):
+                passed_over += count
+                start = size
             while start < size:
                 length, kind, flags, sequence, _port = read_header(datagram, start)
                 end = start + length
@@ -166,8 +189,24 @@ def dump(
                 elif kind in (NLMSG_DONE, NLMSG_ERROR):
                     return _end_of_dump(datagram[start:end], kind, flags, bodies, is_torn=bool(torn))
                 start = (end + 3) & ~3
+            if most is not None and len(bodies) + passed_over // _PASSED_OVER > most:
+                return Outcome(errno.EFBIG, f"there are more than {most}", bodies)
     except (OSError, *UNREADABLE):
         return None
+
+
+def _not_meant(datagram: bytes, number: int, marks: Sequence[bytes]) -> int:
+    """Return how many messages a part of a dump has, if they need not be read; 0: read them.
+
+    They must have the same type and flags: the end of the dump, and the note that it is torn, are always read.
+    """
+    if any(mark in datagram for mark in marks):
+        return 0
+    _length, kind, flags, sequence, _port = _read_header(datagram)
+    if kind < NLMSG_MIN_TYPE or flags & NLM_F_DUMP_INTR or sequence != number:
+        return 0
+    alike = datagram.count(datagram[_TYPE_TO_PORT])
+    return alike if alike == datagram.count(datagram[_NUMBER_AND_PORT]) else 0
 
 
 def _end_of_dump(message: bytes, kind: int, flags: int, bodies: list[Any], *, is_torn: bool) -> Outcome:

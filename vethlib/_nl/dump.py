@@ -9,22 +9,26 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from struct import Struct
 from typing import Final
 
 from vethlib._primitives import socket
 
-from .addr import dump_addrs
-from .const import NETLINK_ROUTE, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, SO_NETNS_COOKIE
+from .addr import dump_addrs, is_ip
+from .batch import SEQUENCE_AT
+from .const import NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR
 from .counts import counts
 from .link import dump_links, get_link, index_of
+from .opening import cookie_of, first_number, open_socket
 from .sock import RtnlSocket
 from .torn import ENOUGH, union
 from .wire import READ_SIZE, messages
 
-_AF_NETLINK: Final = 16  # Linux only; named here so that the module imports anywhere
 _PEEK: Final = socket.MSG_PEEK | socket.MSG_TRUNC
 _I32: Final = Struct("=i")
+_U32: Final = Struct("=I")
+_NUMBER: Final = slice(SEQUENCE_AT, SEQUENCE_AT + 4)
 _REQUEST: Final = dump_links()
 _OF_ADDRESSES: Final = dump_addrs()
 
@@ -38,13 +42,11 @@ def link_bodies() -> list[bytes]:
     measured = False
     torn: list[list[bytes]] = []
     while len(torn) < ENOUGH:
-        # The bare type: the Python part of socket.socket costs 1 µs. A new one for each attempt: a dump that was not
-        # read to its end, because part of it was cut, ends with its socket.
-        sock = socket.SocketType(_AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE)
+        # A new one for each attempt: a dump that was not read to its end, because part of it was cut, ends with its
+        # socket.
+        sock = open_socket()
         try:
-            sock.send(_REQUEST)
-            counts.requests += 1
-            bodies, is_torn = _read(sock, measured)
+            bodies, is_torn = _dump(sock, _REQUEST, measured=measured)
         except _Cut:
             measured = True
             continue
@@ -57,33 +59,37 @@ def link_bodies() -> list[bytes]:
 
 
 def all_bodies() -> tuple[bytes, list[bytes], list[bytes]] | None:
-    """Return the cookie of the calling thread's namespace, and the body of every link and of every address in it.
+    """Return the cookie of the calling thread's namespace, and the body of every link and every IP address in it.
 
     None if a table has changed while it was read, or an answer may have been cut: this is for a comparison with what is
     known, and the caller reads everything then. Raises as :func:`link_bodies`.
     """
-    sock = socket.SocketType(_AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE)
+    sock = open_socket()
     try:
         tables: list[list[bytes]] = []
         for request in (_REQUEST, _OF_ADDRESSES):
-            sock.send(request)
-            counts.requests += 1
-            bodies, torn = _read(sock, measured=False)
+            bodies, torn = _dump(sock, request, measured=False)
             if torn:
                 return None
             tables.append(bodies)
-        return _cookie(sock), tables[0], tables[1]
+        return _cookie(sock), tables[0], list(filter(is_ip, tables[1]))
     except _Cut:
         return None
     finally:
         sock.close()
 
 
-def _cookie(sock: socket.SocketType) -> bytes:
+def netns_cookie() -> bytes:
+    """Return the cookie of the calling thread's namespace, unique since the boot; zeros before Linux 5.14."""
+    sock = open_socket()
     try:
-        return sock.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8)
-    except OSError:
-        return bytes(8)  # before Linux 5.14
+        return _cookie(sock)
+    finally:
+        sock.close()
+
+
+def _cookie(sock: socket.SocketType) -> bytes:
+    return cookie_of(sock).to_bytes(8, sys.byteorder)
 
 
 def _put_together(torn: list[list[bytes]]) -> list[bytes]:
@@ -105,8 +111,12 @@ class _Cut(Exception):
     """A part of the answer filled the buffer, so it may have been cut."""
 
 
-def _read(sock: socket.SocketType, measured: bool) -> tuple[list[bytes], bool]:
+def _dump(sock: socket.SocketType, request: bytes, *, measured: bool) -> tuple[list[bytes], bool]:
     """Return a dump, and whether the table changed while it was read. Raises _Cut unless parts are `measured`."""
+    data, expected = bytearray(request), _U32.pack(first_number())
+    data[_NUMBER] = expected
+    sock.send(data)
+    counts.requests += 1
     bodies: list[bytes] = []
     torn = False
     while True:
@@ -114,6 +124,8 @@ def _read(sock: socket.SocketType, measured: bool) -> tuple[list[bytes], bool]:
         datagram = sock.recv(size)
         if len(datagram) == READ_SIZE and not measured:
             raise _Cut
+        if datagram[_NUMBER] != expected:
+            continue  # not an answer to this question; all parts of a datagram are by one sender
         for kind, flags, _sequence, start, end in messages(datagram):
             torn = torn or bool(flags & NLM_F_DUMP_INTR)
             if kind in (NLMSG_DONE, NLMSG_ERROR):

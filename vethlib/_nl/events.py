@@ -16,6 +16,11 @@ Events are not measured before they are received (1 µs), because the buffer hol
 A longer event (a macvlan in source mode has no limit) is cut; then the buffer grows, and the namespace of the event is
 reported. Reading into a large buffer costs more (16 µs instead of 1.6 from 512 KiB on, because malloc() maps pages for
 it), so the buffer shrinks again when events are short.
+
+The kernel sends each event in a datagram of its own. A process with CAP_NET_ADMIN in a namespace, such as a tenant's,
+can send datagrams to the multicast groups there, too, with thousands of forged events in each. The kernel's are
+recognised by the port of the sender, which is 0. Forged ones are not read, but they take up the receive buffer like any
+others, so such a datagram counts as the number of events that would take up as much.
 """
 
 from __future__ import annotations
@@ -26,11 +31,11 @@ from typing import Final
 
 from vethlib._primitives import socket
 
-from .const import NETLINK_ADD_MEMBERSHIP, NETLINK_LISTEN_ALL_NSID, NETLINK_ROUTE, SO_RCVBUFFORCE, SOL_NETLINK
-from .wire import READ_SIZE
+from .const import IFLA_WIRELESS, NETLINK_ADD_MEMBERSHIP, NETLINK_LISTEN_ALL_NSID, SO_RCVBUFFORCE, SOL_NETLINK
+from .opening import open_socket
+from .wire import READ_SIZE, attributes_of
 
 # Linux only; named here so that the module imports anywhere.
-_AF_NETLINK: Final = 16
 _MSG_DONTWAIT: Final = 0x40
 _MSG_TRUNC: Final = 0x20
 
@@ -47,6 +52,17 @@ _CONTROL_SIZE: Final = 24  # CMSG_SPACE(sizeof(int)), rounded up
 OWN: Final = -1
 """The namespace that the socket itself is in, which has no id there."""
 
+_IFINFOMSG_SIZE: Final = 16
+
+
+def is_wireless_event(body: bytes) -> bool:
+    """Return whether an RTM_NEWLINK is not the state of a link, but an event of the wireless extensions.
+
+    Each scan causes one. It has only the name of the link and IFLA_WIRELESS (rtnetlink_ifinfo_prep,
+    net/wireless/wext-core.c).
+    """
+    return any(attr == IFLA_WIRELESS for attr, _, _ in attributes_of(body, _IFINFOMSG_SIZE))
+
 
 class EventSocket:
     """Receives events of groups (RTNLGRP_*) in its own namespace; with `everywhere`, also in all that have an id there.
@@ -62,7 +78,7 @@ class EventSocket:
         self, groups: Iterable[int], receive_buffer: int, *, everywhere: bool = False, own: int | None = None
     ) -> None:
         self._own = OWN if own is None else own
-        self._socket = socket.socket(_AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE)
+        self._socket = open_socket()
         try:
             self._configure(groups, receive_buffer, everywhere)
         except BaseException:
@@ -82,8 +98,6 @@ class EventSocket:
             option(socket.SOL_SOCKET, SO_RCVBUFFORCE, receive_buffer // 2)
         except PermissionError:
             option(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer // 2)  # capped at net.core.rmem_max
-        # Events are not delivered to a socket without a port (do_one_broadcast skips the sender's, which is 0).
-        self._socket.bind((0, 0))
         for group in groups:
             option(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
 
@@ -95,24 +109,27 @@ class EventSocket:
         """Close the socket; twice is harmless."""
         self._socket.close()
 
-    def receive(self) -> tuple[int, bytes] | None:
-        """Return (id of the namespace, datagram) of the next event, or None if none is queued.
+    def receive(self) -> tuple[int, bytes | None, int] | None:
+        """Return (id of the namespace, datagram, number of events) of the next event, or None if none is queued.
 
-        The id of the socket's own namespace is `own` (:data:`OWN` by default). The datagram is b"" if an event of the
-        namespace was longer than the buffer and is lost. Raises OSError(ENOBUFS) if events of unknown namespaces were
-        lost.
+        The id of the socket's own namespace is `own` (:data:`OWN` by default). The datagram is None if an event of the
+        namespace was longer than the buffer and is lost, and b"" if it was not sent by the kernel; the number is 1
+        unless it was not. Raises OSError(ENOBUFS) if events of unknown namespaces were lost.
         """
         try:
-            datagram, control, flags, _ = self._socket.recvmsg(self._size, _CONTROL_SIZE, _MSG_DONTWAIT)
+            datagram, control, flags, (port, _) = self._socket.recvmsg(self._size, _CONTROL_SIZE, _MSG_DONTWAIT)
         except BlockingIOError:
             return None
+        # This socket option is the only one that adds a control message.
+        nsid = _I32.unpack(control[0][2])[0] if control else self._own
+        if port:
+            return nsid, b"", max(1, len(datagram) // _LEAST_COST)
         if flags & _MSG_TRUNC:
             self._size, self._short = min(2 * self._size, _MOST), 0
-            datagram = b""
-        elif self._size > READ_SIZE:
+            return nsid, None, 1
+        if self._size > READ_SIZE:
             self._shrink(len(datagram))
-        # This socket option is the only one that adds a control message.
-        return (_I32.unpack(control[0][2])[0] if control else self._own), datagram
+        return nsid, datagram, 1
 
     def _shrink(self, length: int) -> None:
         """Halve a grown buffer if no event has needed it for a while; `length` is that of the latest event."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 from collections.abc import Callable, Collection, Sequence
 from itertools import chain, repeat
 from struct import Struct
@@ -19,20 +18,17 @@ from .const import (
     NETLINK_CAP_ACK,
     NETLINK_EXT_ACK,
     NETLINK_GET_STRICT_CHK,
-    NETLINK_ROUTE,
     NLMSG_ERROR,
     NLMSG_MIN_TYPE,
-    SO_NETNS_COOKIE,
     SO_RCVBUFFORCE,
     SOL_NETLINK,
 )
 from .counts import counts
 from .direct import ParseAlike, ask, change, change_and_ask, dump
+from .opening import cookie_of, first_number, open_socket
 from .wire import READ_SIZE, messages
 
-# Linux only; named here so that the module imports anywhere.
-_AF_NETLINK: Final = 16
-_MSG_DONTWAIT: Final = 0x40
+_MSG_DONTWAIT: Final = 0x40  # Linux only; named here so that the module imports anywhere
 
 _PEEK: Final = socket.MSG_PEEK | socket.MSG_TRUNC
 
@@ -68,8 +64,7 @@ class RtnlSocket:
     """
 
     def __init__(self, groups: Collection[int] = ()) -> None:
-        # The bare type: the Python part of socket.socket costs 1 µs.
-        self._socket = socket.SocketType(_AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_ROUTE)
+        self._socket = open_socket()
         try:
             self._configure(groups)
         except BaseException:
@@ -78,7 +73,7 @@ class RtnlSocket:
         self._limits = _TIGHT
         self._lock = RLock()  # knows its owner, see _let_go()
         self.is_in_use_here = self._lock._is_owned  # type: ignore[attr-defined]  # as threading.Condition asks, too
-        self._sequence = 1
+        self._sequence = first_number()
         self._measures = False
 
     def _configure(self, groups: Collection[int]) -> None:
@@ -92,8 +87,6 @@ class RtnlSocket:
         option(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _ANSWER_TIMEOUT)
         if groups:
             self._widen()
-            # Events are not delivered to a socket without a port (do_one_broadcast skips the sender's, which is 0).
-            self._socket.bind((0, 0))
         for group in groups:
             self._socket.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
 
@@ -127,10 +120,7 @@ class RtnlSocket:
 
     def netns_cookie(self) -> int:
         """Return the cookie of the socket's namespace, unique since the boot; 0 before Linux 5.14."""
-        try:
-            return int.from_bytes(self._socket.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8), sys.byteorder)
-        except OSError:
-            return 0
+        return cookie_of(self._socket)
 
     def close(self) -> None:
         """Close the socket; twice is harmless."""
@@ -144,9 +134,14 @@ class RtnlSocket:
 
     def ask(self, request: bytes) -> Outcome:
         """Return the outcome of one request that is answered with an object; as :meth:`exchange`, 3 µs faster."""
-        body = None if _TRACE else self._alone(ask, request)
-        # exchange() accounts for any other answer.
-        return self.exchange([request])[0] if body is None else outcome_of((0, "", (body,)))
+        answer = None if _TRACE else self._alone(ask, request)
+        if isinstance(answer, bytes):
+            return outcome_of((0, "", (answer,)))
+        if answer is None:
+            return self.exchange([request])[0]  # which accounts for any other answer
+        counts.requests += 1
+        counts.refused(answer.errno)
+        return answer
 
     def change_and_ask(self, change: bytes, question: bytes) -> Sequence[Outcome]:
         """Return the outcomes of a change and of a question that is answered with an object; as :meth:`exchange`.
@@ -172,14 +167,25 @@ class RtnlSocket:
         parse: Callable[[bytes], Any],
         attempts: int = DUMP_ATTEMPTS,
         parse_alike: ParseAlike | None = None,
+        most: int | None = None,
+        marks: Sequence[bytes] = (),
     ) -> Outcome:
         """Return the outcome of a dump; its bodies are the results of `parse` for each message. Raises OSError.
 
         EAGAIN: the table changed during each of `attempts` dumps; the bodies are those of the last one. EBADMSG:
         `parse` failed on one of the messages.
+
+        With `most`, there is one attempt, and a table with more messages is not read to its end: EFBIG, with those that
+        were read. The rest would take as long as its owner likes. The caller closes the socket after any refusal.
+
+        With `marks`, messages without any of these bytes may be left out: parts of a long table that have none are not
+        divided into messages, which takes ten times as long as the kernel needs for them. `parse` must check the rest.
         """
+        if most is not None and not _TRACE:
+            limited = self._alone(dump, request, parse, parse_alike, most, marks)
+            return limited or Outcome(errno.EBADMSG, "the dump cannot be read", ())
         if not _TRACE and not self._measures:
-            outcome = self._alone(dump, request, parse, parse_alike)
+            outcome = self._alone(dump, request, parse, parse_alike, None, marks)
             if outcome is not None and (attempts == 1 or outcome.errno != errno.EAGAIN):
                 return outcome
             self._empty()
@@ -414,7 +420,8 @@ class RtnlSocket:
     def events(self, timeout: float | None) -> list[tuple[int, bytes]]:
         """Wait up to `timeout` seconds for events of the groups; return (type, body) of each message of one datagram.
 
-        None waits without limit. Empty on timeout. Raises OSError(ENOBUFS) if events were lost or are malformed.
+        None waits without limit. Empty on timeout, and if the datagram is not the kernel's (see `events.py`). Raises
+        OSError(ENOBUFS) if events were lost or are malformed.
         """
         self._socket.settimeout(timeout)
         try:
@@ -430,7 +437,8 @@ class RtnlSocket:
     def _receive_event(self, *, forever: bool) -> bytes:
         while True:
             try:
-                return self._socket.recv(READ_SIZE)
+                datagram, (port, _) = self._socket.recvfrom(READ_SIZE)
+                return b"" if port else datagram
             except (TimeoutError, BlockingIOError):  # the latter for a timeout of 0, and after SO_RCVTIMEO
                 if not forever:
                     return b""

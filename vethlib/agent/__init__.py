@@ -40,11 +40,6 @@ if TYPE_CHECKING:
     from .hooks import HookCounts as HookCounts
     from .hooks import Hooks as Hooks
     from .limits import Limits as Limits
-    from .planning.inversion import Inverse as Inverse
-    from .planning.inversion import inverse as inverse
-    from .planning.losses import Irreversible as Irreversible
-    from .planning.losses import irreversible as irreversible
-    from .planning.losses import links_at_stake as links_at_stake
     from .planning.observed import LinkId as LinkId
     from .planning.observed import NetnsId as NetnsId
     from .planning.observed import Observed as Observed
@@ -58,6 +53,11 @@ if TYPE_CHECKING:
     from .planning.operations import Plan as Plan
     from .planning.operations import RemoveNetns as RemoveNetns
     from .planning.planner import plan as plan
+    from .planning.undo.inversion import Inverse as Inverse
+    from .planning.undo.inversion import inverse as inverse
+    from .planning.undo.losses import Irreversible as Irreversible
+    from .planning.undo.losses import irreversible as irreversible
+    from .planning.undo.losses import links_at_stake as links_at_stake
     from .reasons import Reason as Reason
     from .reasons import ReasonCode as ReasonCode
     from .reconcile.configurator import Configurator as Configurator
@@ -72,7 +72,7 @@ if TYPE_CHECKING:
     from .state import State as State
     from .state import Verdict as Verdict
     from .status import Status as Status
-    from .stores.directory import DirectoryStore as DirectoryStore
+    from .stores.files.directory import DirectoryStore as DirectoryStore
     from .stores.memory import MemoryStore as MemoryStore
     from .stores.protocol import Store as Store
 
@@ -89,7 +89,7 @@ _MODULES = {
     "CreatePair": ".planning.operations",
     "DeletePair": ".planning.operations",
     "Dependant": ".registry.dependants",
-    "DirectoryStore": ".stores.directory",
+    "DirectoryStore": ".stores.files.directory",
     "DockerResolver": "vethlib.follow.docker.resolver",
     "HookCounts": ".hooks",
     "Hooks": ".hooks",
@@ -99,8 +99,8 @@ _MODULES = {
     "Interface": ".config.model",
     "InterfaceType": ".config.model",
     "InvalidInterface": ".config.problems",
-    "Inverse": ".planning.inversion",
-    "Irreversible": ".planning.losses",
+    "Inverse": ".planning.undo.inversion",
+    "Irreversible": ".planning.undo.losses",
     "Limits": ".limits",
     "LinkId": ".planning.observed",
     "Mark": ".config.mark",
@@ -132,10 +132,10 @@ _MODULES = {
     "alias_of": ".config.mark",
     "check_label": ".config.mark",
     "group_of": ".config.mark",
-    "inverse": ".planning.inversion",
-    "irreversible": ".planning.losses",
+    "inverse": ".planning.undo.inversion",
+    "irreversible": ".planning.undo.losses",
     "is_ours": ".config.mark",
-    "links_at_stake": ".planning.losses",
+    "links_at_stake": ".planning.undo.losses",
     "load": ".config.files",
     "plan": ".planning.planner",
     "read": ".config.northbound",

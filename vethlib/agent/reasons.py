@@ -39,7 +39,11 @@ class ReasonCode(StrEnum):
     PEER_POINTS_ELSEWHERE = "peer-points-elsewhere", "peer", "the peer names another interface as its peer"
     PEER_FAILED = "peer-failed", "peer", "the peer is FAILED"
     NETNS_NOT_FOUND = "netns-not-found", "namespace", "the namespace does not exist"
-    NOT_A_NETNS = "not-a-netns", "namespace", "something that is not a network namespace has its name or path"
+    NOT_A_NETNS = (
+        "not-a-netns",
+        "namespace",
+        "something that is not a network namespace has its name or path, or another user's link leads there",
+    )
     PROCESS_GONE = "process-gone", "namespace", "the process with that `pid` has ended, or never existed"
     PROCESS_NOT_MOVED = "process-not-moved", "namespace", "the process is still in the agent's own network namespace"
     MICROSERVICE_NOT_RUNNING = "microservice-not-running", "namespace", "no running container has the label"
@@ -53,12 +57,12 @@ class ReasonCode(StrEnum):
     NAME_TAKEN = "name-taken", "link", "the link cannot be renamed while another link has the name"
     NOT_READ = "not-read", "", "the agent has not reported anything about the interface yet"
     # a name that another link or interface has
-    NAME_CLAIMED = "name-claimed", "interface", "another interface claims a name of it, and takes precedence"
-    LINK_FOREIGN = "link-foreign", "link", "a link that somebody else created has the kernel name"
-    LINK_OF_OTHER_LABEL = "link-of-other-label", "label", "a link of an agent with another label has the kernel name"
+    NAME_CLAIMED = "name-claimed", "interface", "another interface, which takes precedence, claims one of its names"
+    LINK_FOREIGN = "link-foreign", "link", "a link that somebody else created has the name"
+    LINK_OF_OTHER_LABEL = "link-of-other-label", "label", "a link of an agent with another label has the name"
     LINK_UNRECORDED = "link-unrecorded", "link", "a link with this agent's marks, but not in its record, has the name"
-    LINK_ALTNAME = "link-altname", "link", "the kernel name is an alternative name of another link"
-    LINK_IN_USE = "link-in-use", "interface", "the link that has the kernel name still belongs to another interface"
+    LINK_ALTNAME = "link-altname", "link", "the name is an alternative name of another link"
+    LINK_IN_USE = "link-in-use", "interface", "the link that has the name still belongs to another interface"
     # what did not work, or did not last
     DRIFT_PERSISTS = "drift-persists", "field", "the same difference was found again after each attempt in a row"
     SURPLUS_LEFT = "surplus-left", "field", "unconfigured values are left: only some are removed at a time"
@@ -92,7 +96,11 @@ class ReasonCode(StrEnum):
         "",
         "it is not known who added an address that is not configured",
     )
-    RESOLVER_REMARK = "resolver-remark", "", "a remark of the container engine, such as on containers with one label"
+    RESOLVER_REMARK = (
+        "resolver-remark",
+        "",
+        "a remark from the container engine, for example that several containers have the same label",
+    )
 
 
 WARNINGS: Final = (
@@ -196,11 +204,11 @@ def not_read() -> Reason:
     return Reason(ReasonCode.NOT_READ, "the agent has not read it yet")
 
 
-# --- a name that another link or interface has; `end` is the interface's own end, as text
+# --- a name that another link or interface has; `end` is the interface's own end, as text, with the name at issue
 
 
 def name_claimed(end: str, holder: str) -> Reason:
-    """Return the reason of an interface whose kernel name another interface gets."""
+    """Return the reason of an interface with a name that another interface gets."""
     return Reason(ReasonCode.NAME_CLAIMED, f"{end} is also claimed by {holder}, which takes precedence", holder)
 
 
@@ -209,7 +217,7 @@ def link_foreign(end: str, name: str, kind: str, alias: str) -> Reason:
     known = [f"kind {kind}"] if kind else []
     known += [f"alias {alias!r}"] if alias else []
     shown = f" ({', '.join(known)})" if known else ""
-    cure = "delete or rename it, or give another host_if_name"
+    cure = "delete or rename it, or configure another name"
     return Reason(ReasonCode.LINK_FOREIGN, f"{_not_managed(end)}{shown}: {cure}", name)
 
 
@@ -223,7 +231,7 @@ def link_unrecorded(end: str, name: str, kind: str, owner: str) -> Reason:
     """Return the reason of an interface whose name is taken by a link that only looks like one of this agent's."""
     cure = (
         f"it has the alias of {owner}, but there is no record that this agent built "
-        "it, or its other end has another alias: delete it, or configure another host_if_name"
+        "it, or its other end has another alias: delete it, or configure another name"
     )
     return Reason(ReasonCode.LINK_UNRECORDED, f"{_not_managed(end)} (kind {kind}): {cure}", name)
 
@@ -325,7 +333,9 @@ def events_missed(why: str) -> Reason:
 
 def moves_missed(why: str) -> Reason:
     """Return the warning about an interface whose namespace reference is not followed to its end."""
-    return Reason(ReasonCode.EVENTS_MISSED, f"it is not noticed if its reference leads elsewhere: {why}")
+    return Reason(
+        ReasonCode.EVENTS_MISSED, f"the agent does not notice if its reference leads to another namespace: {why}"
+    )
 
 
 def address_owner_unknown(addresses: Sequence[object]) -> Reason:

@@ -5,11 +5,13 @@ The module of a command is imported when the command is run, so that `--help` an
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from argparse import Namespace
 from collections.abc import Callable
 from importlib import import_module
+from typing import Final
 
 from vethlib.errors import VethError
 
@@ -22,6 +24,8 @@ from .term.signals import preserved
 from .term.streams import open_missing
 
 __all__ = ["main"]
+
+_WITHOUT_PROC: Final = ("completion", "doctor", "help")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -38,11 +42,11 @@ def main(argv: list[str] | None = None) -> int:
         if is_process:
             replace_hooks(Output(as_json=json_is_requested(argv)))
             return _run(argv)
-        with preserved(signal.SIGHUP):  # the agent ignores it until its process has ended
+        with preserved(signal.SIGHUP), preserved(signal.SIGCHLD):  # which the agent sets until its process has ended
             return _run(argv)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
+    except BrokenPipeError:  # of a command that prints until it is stopped
         abandon_stdout()
         return DONE
     except OSError as error:
@@ -54,6 +58,14 @@ def main(argv: list[str] | None = None) -> int:
         return REFUSED
 
 
+def _has_proc(output: Output) -> bool:
+    """Return whether /proc is mounted, without which neither namespaces nor files are opened; report if it is not."""
+    if sys.platform != "linux" or os.path.exists("/proc/self"):
+        return True
+    output.error("/proc is not mounted", code="not-mounted", hint="mount -t proc proc /proc")
+    return False
+
+
 def _run(argv: list[str]) -> int:
     output = Output(as_json=json_is_requested(argv))
     try:
@@ -61,7 +73,7 @@ def _run(argv: list[str]) -> int:
         output = Output(as_json=args.json, color=args.color)
         module = import_module(f".commands.{args.module}", __name__)
         command: Callable[[Namespace, Output], int] = getattr(module, args.command)
-        code = command(args, output)
+        code = command(args, output) if args.command in _WITHOUT_PROC or _has_proc(output) else REFUSED
     except UsageError as error:
         output.error(str(error), code="usage", field=error.field, hint=error.hint)
         code = INVALID
@@ -69,5 +81,5 @@ def _run(argv: list[str]) -> int:
         code = DONE  # argparse has printed the help
     except VethError as error:
         code = report(output, error)
-    sys.stdout.flush()
+    output.flush()
     return code

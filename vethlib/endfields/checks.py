@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from ipaddress import IPv4Interface, IPv6Address
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -91,15 +91,17 @@ def _check_bytes_of_name(encoded: bytes, name: str, field: str) -> None:
 def check_lookup_name(name: str, field: str = "name") -> str:
     """Return `name` if an existing link can have it, as its name or as an alternative name.
 
-    An alternative name has up to 127 bytes (ALTIFNAMSIZ) and can contain any character, since others chose it.
+    An alternative name has up to 127 bytes (ALTIFNAMSIZ) and can contain any character: the kernel refuses none
+    (rtnl_alt_ifname, net/core/rtnetlink.c), and others chose it.
     """
     if name.__class__ is str and _PLAIN_NAME(name):
         return name
     encoded = _encoded(name, field)
     if b"\0" in encoded:
         raise InvalidValue(field, "a name with a NUL", "must not contain a NUL, where the kernel would end the name")
-    if not 15 < len(encoded) < 128:
-        _check_bytes_of_name(encoded, name, field)
+    if not 1 <= len(encoded) <= 127:
+        says = f"a name has 1 to 15 bytes, an alternative one up to 127, this one has {len(encoded)}"
+        raise InvalidValue(field, name, says)
     return name
 
 
@@ -225,19 +227,30 @@ def check_gso_max_size(size: int, field: str = "gso_max_size") -> int:
 
 
 def check_altnames(names: Iterable[str], field: str = "altnames") -> tuple[str, ...]:
-    """Return alternative names: as the name of a link, but of up to 127 bytes (ALTIFNAMSIZ), each given once."""
+    """Return alternative names for a new link, each checked by :func:`check_altname` and given once."""
+    return _each_once(check_altname, names, field)
+
+
+def check_all_altnames(names: Iterable[str], field: str = "altnames") -> tuple[str, ...]:
+    """Return alternative names for an existing link, each given once: any that it may have already."""
+    return _each_once(check_lookup_name, names, field)
+
+
+def _each_once(check: Callable[[str, str], str], names: Iterable[str], field: str) -> tuple[str, ...]:
     if isinstance(names, str) or not isinstance(names, Iterable):
         raise InvalidValue(field, names, 'must be a list of names, such as ["uplink"]')
-    checked: dict[str, None] = {}
-    for name in names:
-        encoded = _encoded(name, field)
-        if not 1 <= len(encoded) <= 127:
-            raise InvalidValue(field, name, f"an alternative name has 1 to 127 bytes, this one has {len(encoded)}")
-        if not _BAD_IN_NAME.isdisjoint(encoded) or name in (".", ".."):
-            raise InvalidValue(field, name, "a name has no '/', ':', '%' or space, and is not '.' or '..'")
-        _check_no_controls(name, field)
-        checked[name] = None
-    return tuple(checked)
+    return tuple(dict.fromkeys(check(name, field) for name in names))
+
+
+def check_altname(name: str, field: str = "altnames") -> str:
+    """Return an alternative name that is to be given: as the name of a link, but of up to 127 bytes (ALTIFNAMSIZ)."""
+    encoded = _encoded(name, field)
+    if not 1 <= len(encoded) <= 127:
+        raise InvalidValue(field, name, f"an alternative name has 1 to 127 bytes, this one has {len(encoded)}")
+    if not _BAD_IN_NAME.isdisjoint(encoded) or name in (".", ".."):
+        raise InvalidValue(field, name, "a name has no '/', ':', '%' or space, and is not '.' or '..'")
+    _check_no_controls(name, field)
+    return name
 
 
 class MasterName(str):
@@ -275,7 +288,12 @@ class Sysctl(NamedTuple):
     value: str
 
     def __str__(self) -> str:
-        return f"{self.name}={self.value}"
+        return f"{self.name}={self.shown}"
+
+    @property
+    def shown(self) -> str:
+        """The value as others may read it: the kernel shows the secret of the addresses to root only."""
+        return "…" if self.name == STABLE_SECRET and self.value else self.value
 
 
 def check_sysctls(
@@ -293,6 +311,8 @@ def check_sysctls(
     checked: dict[str, str] = {}
     for name, value in given:
         full = check_sysctl_name(name, field)
+        if (cure := _NEVER_SET.get(full)) is not None:
+            raise InvalidValue(field, name, cure)
         text = _setting_value(full, value, field)
         if checked.setdefault(full, text) != text:
             raise InvalidValue(field, name, f"{full} is given twice, with different values")
@@ -361,6 +381,19 @@ STABLE_SECRET = "ipv6.stable_secret"
 """The only setting that is not a number, but an address. Writing it sets ``ADDR_GEN_MODE`` to 2."""
 
 ADDR_GEN_MODE = "ipv6.addr_gen_mode"
+
+IPV6_MTU = "ipv6.mtu"
+"""Can be read, but is not kept: the kernel sets it to the MTU of the link whenever that changes, and when IPv6 begins
+on the link, as when it gets its carrier from its peer (addrconf_notify, net/ipv6/addrconf.c)."""
+
+_MC_FORWARDING = "is a state, not a setting: the kernel sets it while a multicast routing daemon uses the link"
+
+_NEVER_SET = {
+    IPV6_MTU: "the kernel sets it to the mtu of the link when that gets its carrier: set mtu, or that of routes",
+    "ipv4.mc_forwarding": _MC_FORWARDING,
+    "ipv6.mc_forwarding": _MC_FORWARDING,
+}
+"""Why these can be read, but not be given. Nobody may write mc_forwarding (net/ipv4/devinet.c, net/ipv6/addrconf.c)."""
 
 _INTEGER = re.compile("(-?)(?:0[xX]([0-9a-fA-F]+)|0([0-9]+)|([0-9]+))")
 _SETTING = re.compile("[a-z0-9_]{1,64}")

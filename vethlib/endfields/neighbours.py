@@ -20,7 +20,7 @@ from vethlib.errors import InvalidValue
 
 from .checks import check_hardware_address
 
-__all__ = ["PROTO", "Neighbour", "check_neighbours", "neighbour_of", "neighbour_requests"]
+__all__ = ["PROTO", "Neighbour", "check_given", "check_neighbours", "neighbour_of", "neighbour_requests"]
 
 PROTO: Final = 118
 """The protocol of neighbours that vethlib adds."""
@@ -45,6 +45,8 @@ class Neighbour(Value):
     def __post_init__(self) -> None:
         object.__setattr__(self, "ip", _address(self.ip))
         object.__setattr__(self, "mac", check_hardware_address(self.mac, "neighbours"))
+        if type(self.proto) is not int or not 0 <= self.proto <= 255:
+            raise InvalidValue("neighbours", self.proto, "proto must be a number from 0 to 255")
 
     @property
     def address(self) -> IPAddress:
@@ -71,7 +73,11 @@ def _address(given: object) -> IPAddress:
     if not isinstance(given, IPv4Address | IPv6Address):
         raise InvalidValue("neighbours", given, "ip must be an address without a prefix length, such as 10.0.0.9")
     if given.is_unspecified or given.is_multicast:
-        raise InvalidValue("neighbours", str(given), "an unspecified or multicast address is nobody's: give another")
+        raise InvalidValue(
+            "neighbours",
+            str(given),
+            "an unspecified or multicast address does not belong to one host: give a unicast address",
+        )
     if isinstance(given, IPv6Address) and given.scope_id is not None:
         raise InvalidValue("neighbours", str(given), "leave out the %scope: the link is the scope")
     return given
@@ -96,6 +102,18 @@ def check_neighbours(
         if first != neighbour:
             raise InvalidValue(field, str(neighbour), f"{first} has the same address: give each address once")
     return tuple(sorted(checked.values(), key=lambda each: (each.address.version, each.address.packed)))
+
+
+def check_given(neighbours: Iterable[Neighbour | Mapping[str, Any]], field: str) -> tuple[Neighbour, ...]:
+    """Check neighbours that are to be added: like :func:`check_neighbours`, but each gets the protocol of vethlib.
+
+    A caller may pass neighbours that were read, also those of other programs, which would be added as theirs again.
+    """
+    return tuple([_as_ours(neighbour) for neighbour in check_neighbours(neighbours, field)])
+
+
+def _as_ours(neighbour: Neighbour) -> Neighbour:
+    return neighbour if neighbour.proto == PROTO else Neighbour(neighbour.ip, neighbour.mac)
 
 
 def _from_dict(given: Mapping[str, Any], field: str) -> Neighbour:
@@ -123,10 +141,10 @@ def neighbour_of(message: NeighbourMessage) -> Neighbour | None:
 
 def neighbour_requests(
     index: int, present: Sequence[Neighbour], wanted: Sequence[Neighbour]
-) -> Iterator[tuple[str, bytes, tuple[int, ...]]]:
+) -> Iterator[tuple[str, bytes, tuple[int, ...], int]]:
     """Yield what leads from the neighbours that a link has, as far as they may be changed, to those it should have.
 
-    Each has a text, the message, and the errnos that mean that it was unnecessary.
+    Each has a text, the message, the errnos that mean that it was unnecessary, and the version of IP if it adds one.
     """
     there = {each.address: each for each in present}
     kept = {each.address for each in wanted}
@@ -139,15 +157,15 @@ def neighbour_requests(
             continue
         if old is not None and not neighbour.proto:
             yield _removal(index, old)  # the protocol of an entry is never cleared
-        yield f"neighbour {neighbour}", _new(index, neighbour), ()
+        yield f"neighbour {neighbour}", _new(index, neighbour), (), neighbour.address.version
 
 
 # ENOENT: another program has removed it, or the kernel with the state or the MAC of the link.
 _GONE: Final = (errno.ENOENT,)
 
 
-def _removal(index: int, neighbour: Neighbour) -> tuple[str, bytes, tuple[int, ...]]:
-    return f"no neighbour {neighbour}", del_neighbour(index, neighbour.address.packed), _GONE
+def _removal(index: int, neighbour: Neighbour) -> tuple[str, bytes, tuple[int, ...], int]:
+    return f"no neighbour {neighbour}", del_neighbour(index, neighbour.address.packed), _GONE, 0
 
 
 def _new(index: int, neighbour: Neighbour) -> bytes:

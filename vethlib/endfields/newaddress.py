@@ -192,11 +192,23 @@ class NewAddress:
 
 
 class _NewAddress4(NewAddress, IPv4Interface):
-    pass
+    _plain: IPv4Interface
+
+    def __add__(self, number: int) -> IPv4Interface:  # type: ignore[override]
+        return self._plain + number
+
+    def __sub__(self, number: int) -> IPv4Interface:  # type: ignore[override]
+        return self._plain - number
 
 
 class _NewAddress6(NewAddress, IPv6Interface):
-    pass
+    _plain: IPv6Interface
+
+    def __add__(self, number: int) -> IPv6Interface:  # type: ignore[override]
+        return self._plain + number
+
+    def __sub__(self, number: int) -> IPv6Interface:  # type: ignore[override]
+        return self._plain - number
 
 
 def scope_word(address: Address) -> str:
@@ -317,13 +329,15 @@ def _broadcast(given: str | IPv4Address | None, network: IPv4Network | IPv6Netwo
         if network.prefixlen > 30:
             cure = "a subnet of one or two addresses has no broadcast address: leave it out"
             raise InvalidValue(_FIELD, _said("brd", given), cure)
-        return network.broadcast_address if given == "+" else network.network_address
-    try:
-        return IPv4Address(given)
-    except (AddressValueError, ValueError):
-        raise InvalidValue(
-            _FIELD, _said("brd", given), "must be '+', '-' or an IPv4 address, as in 10.0.0.255"
-        ) from None
+        address = network.broadcast_address if given == "+" else network.network_address
+    else:
+        try:
+            address = IPv4Address(given)
+        except (AddressValueError, ValueError):
+            cure = "must be '+', '-' or an IPv4 address, as in 10.0.0.255"
+            raise InvalidValue(_FIELD, _said("brd", given), cure) from None
+    # To the kernel, 0.0.0.0 is none (inet_fill_ifaddr, net/ipv4/devinet.c).
+    return None if address.is_unspecified else address
 
 
 def _label(label: Any, network: IPv4Network | IPv6Network) -> str:

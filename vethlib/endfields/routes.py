@@ -8,6 +8,9 @@
 4. A gateway has to be on the link when a route via it is added, and that may take another route, as in 169.254.1.1/32
    on the link and a default route via 169.254.1.1. So routes without a gateway are added before the others, and removed
    after them.
+5. If another program appends a route of IPv6 with the same destination, metric and table, the kernel reports both as
+   one with several hops, and the protocol of the first. That is the route of vethlib, which is only added if there is
+   no other.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from ipaddress import (
     ip_address,
     ip_network,
 )
+from socket import AF_INET6
 from typing import Any, Final, TypeAlias
 
 from vethlib._nl.const import RT_TABLE_MAIN
@@ -39,6 +43,7 @@ __all__ = [
     "Route",
     "check_routes",
     "in_order",
+    "link_of",
     "new_route_requests",
     "route_of",
     "route_requests",
@@ -99,8 +104,7 @@ class Route(Value):
         if self.mtu is not None:
             _number(self.mtu, "mtu", 68 if version == 4 else 1280, 65535)
             _set(self, "mtu", min(self.mtu, _LARGEST_MTU))
-        if self.table != RT_TABLE_MAIN:
-            _number(self.table, "table", 1, 0xFFFF_FFFF)
+        _number(self.table, "table", 1, 0xFFFF_FFFF)
 
     @property
     def network(self) -> IPNetwork:
@@ -234,17 +238,28 @@ def in_order(routes: Iterable[Route]) -> tuple[Route, ...]:
 _route = filler(Route)  # The kernel has routes that a Route refuses, such as one with an MTU of 50.
 
 
+def link_of(message: RouteMessage) -> int:
+    """Return the ifindex of the link that a route leads over; 0 for none, or for one of IPv4 with several hops."""
+    if not message.next_hops:
+        return message.ifindex
+    return message.next_hops[0] if message.family == AF_INET6 else 0
+
+
 def route_of(message: RouteMessage, family: int) -> Route | None:
-    """Return a route that was read; None if no :class:`Route` describes it, such as a route with several hops."""
-    if message.next_hops or message.is_special or not message.ifindex:
+    """Return a route that was read; None if no :class:`Route` describes it, such as one of IPv4 with several hops.
+
+    An IPv6 route with several is the first of them (rule 5).
+    """
+    if message.is_special or not link_of(message):
         return None
+    gateway = message.gateway or message.first_gateway
     zero, version = (b"\0" * 4, 4) if family == 4 else (b"\0" * 16, 6)
     network = ip_network((message.network or zero, message.prefixlen))
     if network.version != version:
         return None
     return _route(
         network,
-        ip_address(message.gateway) if message.gateway else None,
+        ip_address(gateway) if gateway else None,
         message.metric or _METRIC[version],
         ip_address(message.source) if message.source else None,
         message.mtu or None,
@@ -261,16 +276,16 @@ def new_route_requests(index: int, wanted: Iterable[Route]) -> Iterator[tuple[Ro
 
 def route_requests(
     index: int, present: Sequence[Route], wanted: Sequence[Route]
-) -> Iterator[tuple[str, bytes, tuple[int, ...]]]:
+) -> Iterator[tuple[str, bytes, tuple[int, ...], int]]:
     """Yield what leads from the routes of ours that a link has to those it should have: first what removes routes.
 
-    Each has a text, the message, and the errnos that mean that it was unnecessary.
+    Each has a text, the message, the errnos that mean that it was unnecessary, and the version of IP if it adds one.
     """
     there, kept = set(present), set(wanted)
     for route in reversed(_on_link_first(route for route in present if route not in kept)):
-        yield f"no route {route}", _message(index, route, add=False), _GONE
+        yield f"no route {route}", _message(index, route, add=False), _GONE, 0
     for route in _on_link_first(route for route in wanted if route not in there):
-        yield f"route {route}", _message(index, route, add=True), ()
+        yield f"route {route}", _message(index, route, add=True), (), route.network.version
 
 
 def _on_link_first(routes: Iterable[Route]) -> list[Route]:

@@ -34,10 +34,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from vethlib._nl.const import IFLA_GSO_IPV4_MAX_SIZE, IFLA_GSO_MAX_SIZE, IFLA_MASTER, IFLA_TXQLEN
 from vethlib._nl.link import LinkMessage, attribute_of, set_altname, set_attribute, set_master
 from vethlib._nl.wire import attribute
-from vethlib.addresses import IPInterface
+from vethlib.addresses import Identity, IPInterface
 
 from .checks import (
     check_alias,
+    check_all_altnames,
+    check_altname,
     check_altnames,
     check_group,
     check_gso_max_size,
@@ -81,7 +83,9 @@ _U32: Final = Struct("=I")
 class Step(NamedTuple):
     """One message, and those that undo it. `fine` are errnos that may mean that it was unnecessary.
 
-    `exists` is what EEXIST means, if it does not mean that a link has a name.
+    `address` is the address that it adds or changes, and `adds` its identity if the link did not have it.
+    `exists` is what EEXIST means, if it does not mean that a link has a name. `late_version` is that of IP of the route
+    or neighbour that it adds, if it adds one.
     """
 
     what: str
@@ -90,6 +94,8 @@ class Step(NamedTuple):
     fine: tuple[int, ...] = ()
     address: IPInterface | None = None
     exists: str = ""
+    adds: Identity | None = None
+    late_version: int = 0
 
 
 def _wanted(_present: Any, wanted: Any) -> Any:
@@ -99,8 +105,9 @@ def _wanted(_present: Any, wanted: Any) -> Any:
 class Field(NamedTuple):
     """A field of an end and of :meth:`Session.set`, where it has the same name.
 
-    `check` returns a value as it is compared, or raises InvalidValue; `words` is its text in errors, and `exists` the
-    meaning of EEXIST for one of its values. See the module for the others.
+    `check` returns a value as it is compared, or raises InvalidValue; `check_change`, if there is one, takes its place
+    for an existing link, which may have values that a new one is not given. `words` is its text in errors, and `exists`
+    the meaning of EEXIST for one of its values. See the module for the others.
     """
 
     name: str
@@ -119,6 +126,11 @@ class Field(NamedTuple):
     none: Any = None
     direct: bool = False
     announced: bool = False
+    check_change: Callable[[Any, str], Any] | None = None
+
+    def check_set(self, value: Any) -> Any:
+        """Return a value for an existing link, as it is compared. Raises InvalidValue."""
+        return (self.check_change or self.check)(value, self.name)
 
     def describe(self, value: Any) -> str:
         """Return what setting the field to this value is called."""
@@ -169,6 +181,8 @@ def _change_altnames(index: int, present: Sequence[str], wanted: Sequence[str]) 
         if given != (name in there):
             request, undo = (set_altname(index, os.fsencode(name), present=there) for there in (given, not given))
             fine = () if given else (errno.ENOENT,)
+            if given:
+                check_altname(name)
             yield Step(f"{'altname' if given else 'no altname'} {name!r}", request, (undo,), fine)
 
 
@@ -193,8 +207,8 @@ def _check_routes(routes: Any, field: str) -> Any:
 def _change_routes(index: int, present: Sequence[Route], wanted: Sequence[Route]) -> Iterator[Step]:
     from .routes import route_requests  # as above
 
-    for what, request, fine in route_requests(index, present, wanted):
-        yield Step(what, request, fine=fine)
+    for what, request, fine, version in route_requests(index, present, wanted):
+        yield Step(what, request, fine=fine, late_version=version)
 
 
 def _new_routes(index: int, wanted: Sequence[Route]) -> Iterator[tuple[object, bytes]]:
@@ -204,16 +218,16 @@ def _new_routes(index: int, wanted: Sequence[Route]) -> Iterator[tuple[object, b
 
 
 def _check_neighbours(neighbours: Any, field: str) -> Any:
-    from .neighbours import check_neighbours  # as above
+    from .neighbours import check_given  # as above
 
-    return check_neighbours(neighbours, field)
+    return check_given(neighbours, field)
 
 
 def _change_neighbours(index: int, present: Sequence[Neighbour], wanted: Sequence[Neighbour]) -> Iterator[Step]:
     from .neighbours import neighbour_requests  # as above
 
-    for what, request, fine in neighbour_requests(index, present, wanted):
-        yield Step(what, request, fine=fine)
+    for what, request, fine, version in neighbour_requests(index, present, wanted):
+        yield Step(what, request, fine=fine, late_version=version)
 
 
 def _with_foreign(present: Sequence[Any], wanted: Sequence[Any]) -> tuple[Any, ...]:
@@ -244,6 +258,7 @@ FIELDS: Final = {
             read=lambda link: link.altnames,
             several=_change_altnames,
             target=_with_foreign,
+            check_change=check_all_altnames,
         ),
         # A link that joins a VRF loses its IPv6 addresses (addrconf_notify, NETDEV_CHANGEUPPER).
         Field(

@@ -9,27 +9,32 @@ namespace and fd:N never change.
 from __future__ import annotations
 
 import errno
+import logging
+import os
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack, closing
-from typing import TypeGuard
+from contextlib import ExitStack, closing, suppress
 
 from vethlib._closing import Closing
 from vethlib._primitives import select, time
 from vethlib._trusted import MOST_NAMES
-from vethlib.errors import NetlinkError, NetnsNotFound, SessionClosed, VethError, errno_text
+from vethlib.errors import NetlinkError, NetnsNotFound, SessionClosed, VethError, belongs_to_parent, errno_text
+from vethlib.linkref import check_several
 from vethlib.ns import Reference, parse
 from vethlib.ns import Resolver as Answers
 from vethlib.ns.reference import not_opened, resolved
 
 from .paths import Paths
 from .processes import Processes, is_of_process
+from .questions import changed_labels, remark_of
 from .resolver import Remarks, Resolver
 from .whereabouts import Whereabouts
 
 __all__ = ["Follower"]
 
+_log = logging.getLogger("vethlib.agent")
+
 MICROSERVICE = "microservice:"
-AGAIN = 1.0  # seconds between attempts to follow a reference
+AGAIN = 1.0  # seconds between attempts to follow a reference, or to ask a resolver that failed
 
 
 class Follower(Closing):
@@ -44,8 +49,9 @@ class Follower(Closing):
     threads at once. `resolver` resolves microservices; a plain function works, too, but cannot report that its answers
     have changed. The caller closes it.
 
-    There is no event when a process moves to another namespace, so it has to be checked, which :meth:`moved` does when
-    :meth:`moves_fileno` is readable. `paths.py` and `processes.py` list other changes without an event.
+    There is no event when a process moves to another namespace, nor for files behind /proc/42/root and the like. So
+    :meth:`moved` checks these when :meth:`moves_fileno` is readable. `paths.py` and `processes.py` list other changes
+    without an event.
 
     Raises :class:`NetlinkError` if no descriptors are left.
     """
@@ -57,9 +63,11 @@ class Follower(Closing):
         self._unfollowable: set[str] = set()  # references to processes for which no descriptor was left
         self._again = 0.0
         self._torn = False
+        self._pid = os.getpid()
         self._closed = False
         self._resolver_fd = resolver.fileno() if isinstance(resolver, Resolver) else -1
         self._remark: Callable[[str], str] | None = resolver.remark if isinstance(resolver, Remarks) else None
+        self._ask_at: float | None = None  # when a resolver that could not report its changes is asked again
         try:
             with ExitStack() as undo:
                 self._epoll = undo.enter_context(select.epoll())
@@ -77,7 +85,7 @@ class Follower(Closing):
         """Close all descriptors. A second call does nothing."""
         if not self._closed:
             self._closed = True
-            self._processes.close()
+            self._processes.close(in_child=self._pid != os.getpid())
             self._paths.close()
             self._whereabouts.close()
             self._epoll.close()
@@ -92,13 +100,16 @@ class Follower(Closing):
         self._check()
         if self._torn:
             return 0.0
-        left = min(filter(_is_time, (self._paths.due(), self._processes.due())), default=None)
+        times = [self._paths.due(), self._processes.due()]
         if self._unfollowable:
-            again = max(0.0, self._again - time.monotonic())
-            left = again if left is None else min(left, again)
-        return left
+            times.append(max(0.0, self._again - time.monotonic()))
+        if self._ask_at is not None:
+            times.append(max(0.0, self._ask_at - time.monotonic()))
+        return min((left for left in times if left is not None), default=None)
 
     def _check(self) -> None:
+        if self._pid != os.getpid():
+            raise belongs_to_parent("follower", self._pid)
         if self._closed:
             raise SessionClosed("this follower is closed")
 
@@ -111,6 +122,7 @@ class Follower(Closing):
         process takes one, up to half of all). Then none of the new `refs` is followed.
         """
         self._check()
+        check_several(refs)
         new: list[str] = []
         try:
             for ref in refs:
@@ -129,6 +141,7 @@ class Follower(Closing):
     def unfollow(self, refs: Iterable[str]) -> None:
         """Stop following these references. Unknown ones are ignored."""
         self._check()
+        check_several(refs)
         for ref in refs:
             if ref in self._followed:
                 self._detach(ref)
@@ -142,11 +155,15 @@ class Follower(Closing):
         has ended ``is not running``, even before its resolver has noticed.
         """
         reason = self._processes.gone(ref)
-        return f"microservice {ref.removeprefix(MICROSERVICE)} is not running" if _is_label(ref) and reason else reason
+        if reason and _is_label(ref):
+            return f"microservice {ref.removeprefix(MICROSERVICE)} is not running"
+        return reason
 
     def remark(self, ref: str) -> str:
         """Return the resolver's remark about a microservice, or "". If it changes, `ref` is reported as changed."""
-        return self._remark(ref.removeprefix(MICROSERVICE)) if self._remark is not None and _is_label(ref) else ""
+        if self._remark is None or not _is_label(ref):
+            return ""
+        return remark_of(self._remark, ref.removeprefix(MICROSERVICE))
 
     def unnoticed(self, ref: str) -> str:
         """Return why it is not noticed if `ref` leads elsewhere, or ""."""
@@ -212,7 +229,7 @@ class Follower(Closing):
             for ref in self._refs[path]:
                 self._pass_on(ref, path)
                 changed.add(ref)
-        if self._resolver_fd in ready or everything:
+        if everything or (self._resolver_fd in ready if self._ask_at is None else self._ask_at <= time.monotonic()):
             changed |= self._ask_again(everything)
         if self._unfollowable and self._again <= time.monotonic():
             changed |= self._try_again()
@@ -227,7 +244,7 @@ class Follower(Closing):
         return self._whereabouts.fileno()
 
     def moved(self) -> set[str]:
-        """Check the processes that are due; return the references of those that have moved to another namespace."""
+        """Check the processes and paths that are due; return the references that lead to other namespaces or files."""
         self._check()
         return self._whereabouts.moved()
 
@@ -255,7 +272,7 @@ class Follower(Closing):
         self._attach(ref, answer)
 
     def _ask_again(self, everything: bool) -> set[str]:
-        labels = self._resolver.changed() if isinstance(self._resolver, Resolver) else ()
+        labels = self._changed_labels() if isinstance(self._resolver, Resolver) else ()
         if labels is None or everything:
             changed = {ref for ref in self._followed if _is_label(ref)}
         else:
@@ -263,6 +280,30 @@ class Follower(Closing):
         for ref in changed:
             self._ask_once_more(ref)
         return changed
+
+    def _changed_labels(self) -> Iterable[str] | None:
+        """Ask the resolver for changed labels; None for all. If it fails, its descriptor may remain readable.
+
+        So the descriptor is ignored until it is asked again.
+        """
+        assert isinstance(self._resolver, Resolver)
+        try:
+            labels = changed_labels(self._resolver)
+        except VethError as error:
+            if self._ask_at is None:
+                _log.warning("%s; all are asked for every %g s", error, AGAIN)
+                self._heed_resolver(select.EPOLLONESHOT)
+            self._ask_at = time.monotonic() + AGAIN
+            return None
+        if self._ask_at is not None:
+            self._ask_at = None
+            self._heed_resolver(select.EPOLLIN)
+        return labels
+
+    def _heed_resolver(self, events: int) -> None:
+        """Select the events of the resolver's descriptor; EPOLLONESHOT for none after the next one."""
+        with suppress(OSError):  # it is closed, or is another file by now
+            self._epoll.modify(self._resolver_fd, events)
 
     def _ask_once_more(self, ref: str) -> None:
         try:
@@ -282,10 +323,6 @@ class Follower(Closing):
             else:
                 self._pass_on(ref, self._followed[ref])
         return refs
-
-
-def _is_time(due: float | None) -> TypeGuard[float]:
-    return due is not None
 
 
 def _is_label(ref: str) -> bool:

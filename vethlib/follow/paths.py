@@ -14,7 +14,7 @@
    every change of the mount table (mounts_poll, fs/proc_namespace.c) of the thread that created the follower. It does
    not show which mount has changed. So the directories and the files that are no namespaces are looked at again, which
    is quick. A namespace is looked at again if its mount no longer exists or its path has a new mount
-   (vethlib/ns/mounts.py); all are, if the kernel does not list its mounts by id, or if symbolic links may lead to
+   (vethlib/ns/files/mounts.py); all are, if the ids of mounts are not known, or if symbolic links may lead to
    them. Each of these looks takes up to a tenth of the time, unless its cost is negligible. Missing files need no look:
    nothing can be mounted on them before their directory has an event.
 5. After lost events, everything is looked at again, also for up to a tenth of the time, so that a program that creates
@@ -22,10 +22,11 @@
 6. A file is created before the mount on it. So mountinfo is polled before inotify, and a file is known by the time its
    mount is.
 
-There are no events for mounts in another mount namespace that do not propagate here (/proc/42/root/run/netns/blue), nor
-for a procfs that is not mounted on /proc. A directory that cannot be watched, because it is unreadable or the
-max_user_watches of fs.inotify are in use, is looked at every second, and so are entries that cannot be looked at. A
-file system that does not answer does not delay this (vethlib/ns/answers.py).
+There are no events for a procfs that is not mounted on /proc, nor for mounts in another mount namespace that do not
+propagate here (/proc/42/root/run/netns/blue): paths below /proc/42 are checked (`whereabouts.py`). A directory that
+cannot be watched, because it is unreadable or the max_user_watches of fs.inotify are in use, is looked at every second,
+and so are entries that cannot be looked at. A file system that does not answer does not delay this
+(vethlib/ns/files/answers.py).
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ import errno
 import stat
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from vethlib._primitives import select, time
 from vethlib._trusted import MOST_NAMES
 from vethlib.ns.descriptor import opened
-from vethlib.ns.glance import nsfs
-from vethlib.ns.mounts import mount_ids, mount_point
+from vethlib.ns.files.glance import nsfs
+from vethlib.ns.files.mounts import mount_ids, mount_point
 from vethlib.ns.opening import entry_at, unhurried
 
 from .processes import is_of_process
@@ -62,6 +63,9 @@ MAX_LINKS = 40  # MAXSYMLINKS, include/linux/namei.h
 DEAF_AGAIN = 1.0  # seconds
 
 MOUNTS = "/proc/thread-self/mountinfo"
+
+_UNKNOWN: Final = -1
+"""The id of the mount on which a namespace is, if statx(2) does not return it: before Linux 6.8, or without statx."""
 
 
 @dataclass(slots=True, eq=False)
@@ -247,7 +251,7 @@ class Paths:
                 # The inode number of an ended namespace is reused for the next one, which has another time.
                 node.seen = (entry.dev, entry.ino, entry.ctime_ns)
                 bare = not link and entry.dev != self._nsfs
-                mount = 0 if link or bare else entry.mount
+                mount = 0 if link or bare else entry.mount or _UNKNOWN
         except OSError as error:
             node.seen, silent = None, error.errno not in NOWHERE
         if silent:
@@ -384,7 +388,7 @@ class Paths:
 
     def due(self) -> float | None:
         """Return the seconds until :meth:`changed` must be called even if no descriptor is readable, or None."""
-        times = [self._quick.due(), self._full.due(), self._missed.due()]
+        times = [turn.due() for turn in (self._quick, self._full, self._missed) if turn.requested]
         if self._deaf or self._silent:
             times.append(max(0.0, self._deaf_until - time.monotonic()))
         return min((time for time in times if time is not None), default=None)
@@ -406,15 +410,15 @@ class Paths:
             pending.update(self._deaf, self._silent, *(node.inside.values() for node in self._deaf if node.inside))
             self._deaf_until = time.monotonic() + DEAF_AGAIN
         self._settle(pending, changed)
-        if self._quick.due() == 0:
+        if self._quick.requested and self._quick.due() == 0:
             begun = self._quick.begin()
             self._settle(self._bare.union(*self._watches.values()), changed)
             self._quick.end(begun)
-        if self._missed.due() == 0:
+        if self._missed.requested and self._missed.due() == 0:
             begun = self._missed.begin()
             self._settle(set(self._nodes.values()), changed)
             self._missed.end(begun)
-        if self._full.due() == 0:
+        if self._full.requested and self._full.due() == 0:
             begun = self._full.begin()
             self._settle(self._other_namespaces(), changed)
             self._full.end(begun)
@@ -469,7 +473,7 @@ class Paths:
         """Return the namespaces whose mount has ended or is covered; request a look at all if that is unknown."""
         before, now = self._mount_ids, mount_ids()
         self._mount_ids = now
-        if before is None or now is None or self._symbolic:
+        if before is None or now is None or self._symbolic or _UNKNOWN in self._mounted:
             self._full.requested = True
             return set()
         nodes = set[_Node]().union(*(self._mounted[mount] for mount in self._mounted.keys() - now))

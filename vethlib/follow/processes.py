@@ -13,12 +13,11 @@ import errno
 import logging
 import os
 import re
-import resource
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from vethlib._primitives import pidfd_open, select, time
-from vethlib.ns.descriptor import Descriptor
+from vethlib.ns.descriptor import Descriptor, limits
 from vethlib.ns.programs.starttime import NO_PIDFDS, start_time
 
 __all__ = ["LOOK", "Processes", "is_of_process"]
@@ -158,8 +157,13 @@ class Processes:
             process.fd = None
             fd.close()
 
-    def close(self) -> None:
-        """Close every descriptor."""
+    def close(self, *, in_child: bool = False) -> None:
+        """Close every descriptor; those of a forked child are copies, and the epoll is also its parent's."""
+        if in_child:
+            for process in self._of_ref.values():
+                if process.fd is not None:
+                    process.fd.close()
+            return
         for ref in list(self._of_ref):
             self.unfollow(ref)
 
@@ -201,7 +205,7 @@ def _has_ended(fd: Descriptor) -> bool:
 
 def _budget() -> int:
     """Return the number of descriptors for processes: half of all, but none that an agent needs for other things."""
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    most = limits()[0]
     return max(0, min(most // 2, most - _FOR_OTHERS))
 
 

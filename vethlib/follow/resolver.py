@@ -110,7 +110,8 @@ class MemoryResolver:
             self._changed = None
         elif self._changed is not None:
             self._changed.add(label)
-        os.eventfd_write(self._event, 1)
+        if self._event >= 0:
+            os.eventfd_write(self._event, 1)
 
     def __call__(self, label: str) -> str:
         """As in :class:`Resolver`."""
@@ -131,14 +132,15 @@ class MemoryResolver:
     def changed(self) -> Iterable[str] | None:
         """As in :class:`Resolver`."""
         try:
-            os.eventfd_read(self._event)
+            if self._event >= 0:
+                os.eventfd_read(self._event)
         except BlockingIOError:
             pass
         changed, self._changed = self._changed, set()
         return changed
 
     def close(self) -> None:
-        """Close the descriptor. A second call does nothing."""
+        """Close the descriptor: answers are given and set, but not reported. A second call does nothing."""
         if self._event >= 0:
             os.close(self._event)
             self._event = -1

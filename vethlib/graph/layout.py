@@ -211,13 +211,14 @@ class _Part:
         self._make_boxes(sides_of)
         self._align(order)
         self._sort_rows()
+        gaps = self._gaps(at)
         x = 0.0
         for number, column in enumerate(order):
             wide = max(self._placed[name].width for name in column)
             for name in column:
                 self._placed[name].width = wide  # equal widths in a column look calmer
                 self._placed[name].x = x
-            x += wide + self._gap_after(number, at)
+            x += wide + gaps.get(number, _GAP[0])
         self._place_rows()
 
     def _align(self, order: Sequence[Sequence[str]]) -> None:
@@ -254,18 +255,20 @@ class _Part:
         for name, top in zip(column, spread(tops, list(map(self._room, column))), strict=True):
             self._placed[name].y = top
 
-    def _gap_after(self, number: int, at: Mapping[str, int]) -> float:
-        """Return the width of the gap for the edges in it: wider for steep edges, and for edges within a column."""
-        steepest = bulge = 0.0
+    def _gaps(self, at: Mapping[str, int]) -> dict[int, float]:
+        """Return the width of the gap after each column with edges there: wider for steep ones, and within a column."""
+        gaps: dict[int, float] = {}
         for curve in self._curves:
             a, b = at[curve.edge.a.box], at[curve.edge.b.box]
             rise = abs(curve.a.y - curve.b.y)
-            if a == b == number:
+            if a == b:
                 curve.bulge = 30 + min(rise * 0.12, 180)
-                bulge = max(bulge, curve.bulge)
-            elif min(a, b) == number:
-                steepest = max(steepest, rise)
-        return max(min(max(_GAP[0], steepest * 0.12), _GAP[1]), bulge + 30)
+                needed = curve.bulge + 30
+            else:
+                needed = min(max(_GAP[0], rise * 0.12), _GAP[1])
+            number = min(a, b)
+            gaps[number] = max(gaps.get(number, _GAP[0]), needed)
+        return gaps
 
     # --- wound
 
@@ -274,19 +277,16 @@ class _Part:
         names, closed = self._in_order()
         count = len(names)
         per_row = max(3, ceil(sqrt(count * 0.45)))
+        if closed:  # an even number of rows ends on the left, below the beginning, if the last has two boxes or more
+            few = per_row
+            per_row = min(range(2, count), key=lambda n: (ceil(count / n) % 2, count % n == 1, abs(n - few)))
         rows = ceil(count / per_row)
-        if closed and rows % 2:
-            rows += 1  # so that it ends below its beginning
-            per_row = ceil(count / rows)
         at: dict[str, tuple[int, int]] = {}
         for number, name in enumerate(names):
             row, step = divmod(number, per_row)
             at[name] = row, step if row % 2 == 0 else per_row - 1 - step
-        if closed and count % per_row:  # align the last row of a ring with the left border
-            last = rows - 1
-            for name in names[last * per_row :]:
-                row, column = at[name]
-                at[name] = row, column - (per_row - count % per_row)
+        if closed:  # in a shorter last row, only the last box is at the left border: the row begins on the right
+            at[names[-1]] = rows - 1, 0
         self._make_boxes(lambda edge: self._wound_sides(edge, at, {names[0], names[-1]} if closed else set()))
         widths = [max((self._placed[n].width for n in names if at[n][1] == c), default=0.0) for c in range(per_row)]
         heights = [max((self._placed[n].height for n in names if at[n][0] == r), default=0.0) for r in range(rows)]

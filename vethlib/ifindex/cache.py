@@ -23,11 +23,13 @@ from vethlib.errors import (
     belongs_to_parent,
     check_type,
 )
-from vethlib.linkref import LinkRef, locate
+from vethlib.linkref import LinkRef, check_several, locate
 from vethlib.links import End, Link, NetnsRef, describe, spell
+from vethlib.ns.deadline import deadline_after
 from vethlib.session import Session
 from vethlib.session.read.reading import addresses_of, to_link
-from vethlib.session.read.target import same_link
+from vethlib.session.read.samelink import is_another
+from vethlib.session.read.target import replaced, same_link
 from vethlib.session.session import open_netns
 
 from .changes import LinkChanges
@@ -41,6 +43,7 @@ from .watching import Watching
 __all__ = ["IfIndexCache"]
 
 _RECEIVE_BUFFER: Final = 32 << 20
+_MOST_BUFFERED: Final = (1 << 31) - 1  # setsockopt(2) takes an int
 _MOST_PENDING: Final = 65536
 
 
@@ -92,16 +95,18 @@ class IfIndexCache(WarnsUnclosed):
         coalesce: bool = False,
     ) -> None:
         check_type(session, Session, "session", "give the Session that is to use the cache")
+        if type(receive_buffer) is not int or not 0 <= receive_buffer <= _MOST_BUFFERED:
+            raise InvalidValue("receive_buffer", receive_buffer, f"must be a number of bytes up to {_MOST_BUFFERED}")
         self._pid = os.getpid()
         self._lock = RLock()  # it knows which thread holds it, see _check_free()
-        self._device, home = session.identity("")  # all namespaces are on one file system
+        self._device, self._home = session.identity("")  # all namespaces are on one file system
         self._watching = Watching(
             partial(open_netns, session),
             receive_buffer,
             _MOST_PENDING,
             addresses=addresses,
             coalesce=coalesce,
-            home=home,
+            home=self._home,
         )
         self._watches = self._watching.watched.by_ref
         self._closed = False
@@ -175,6 +180,7 @@ class IfIndexCache(WarnsUnclosed):
         A namespace that could not be read in one attempt is left out of the result. Later changes in the others are
         reported as events.
         """
+        check_several(refs)
         given = list(refs)
         with self._at_work() as watching:
             looks = watching.watch(given, reading=True)
@@ -226,23 +232,25 @@ class IfIndexCache(WarnsUnclosed):
         try:
             return self._watches[netns].table[name].ifindex  # type: ignore[index]  # a key that is no name is simply missing
         except KeyError:
-            return self._located(name, netns)[0].ifindex
+            return self._located(name, netns)[1].ifindex
 
     def name(self, index: int | Link, netns: NetnsRef = "") -> str:
         """Return the current name of a link, given its ifindex or a Link. Raises and costs as :meth:`index`."""
         try:
             return self._watches[netns].table[index].name  # type: ignore[index]  # as above
         except KeyError:
-            key, where = (index.index, netns or index.netns) if isinstance(index, Link) else (index, netns)
-            return self._find(check_type(key, int, "index", "give an ifindex or a Link"), where).name
+            if isinstance(index, Link):
+                return self._named(index, netns)
+            return self._find(check_type(index, int, "index", "give an ifindex or a Link"), netns)[1].name
 
     def link(self, name: LinkRef, netns: NetnsRef = "") -> Link:
         """Return a link, given its name or an alternative name. Raises and costs as :meth:`index`, plus 2 µs."""
         try:
-            record = self._watches[netns].table[name]  # type: ignore[index]  # as above
+            watch = self._watches[netns]
+            record = watch.table[name]  # type: ignore[index]  # as above
         except KeyError:
-            record, netns = self._located(name, netns)
-        return to_link(record, netns)
+            watch, record, netns = self._located(name, netns)
+        return _link(watch, record, netns)
 
     def links(self, netns: NetnsRef = "") -> list[Link]:
         """Return all links of a namespace, ordered by ifindex. Raises NetnsNotFound if it is not watched."""
@@ -251,28 +259,47 @@ class IfIndexCache(WarnsUnclosed):
             with self._at_work():
                 watch = self._watch_of(netns)
         table = watch.table.copy()  # atomic, so another thread cannot change it meanwhile
-        return [to_link(table[key], netns) for key in sorted(key for key in table if isinstance(key, int))]
+        return [_link(watch, table[key], netns) for key in sorted(key for key in table if isinstance(key, int))]
 
-    def _located(self, link: LinkRef, netns: NetnsRef) -> tuple[LinkMessage, NetnsRef]:
+    def _located(self, link: LinkRef, netns: NetnsRef) -> tuple[Watch, LinkMessage, NetnsRef]:
         """Return a link that a lookup has not found at once (perhaps given as a Link or End), and its namespace."""
-        name, netns, seen = locate(link, netns)
+        name, netns, index, seen = locate(link, netns)
         watch = self._watches.get(netns) if isinstance(link, Link | End) else None
         record = None if watch is None else watch.table.get(name)
-        if record is None or seen not in (None, record.ifindex):
-            record = self._find(name, netns)
-        same_link(record.ifindex, seen, name, netns)
-        return record, netns
+        if watch is None or record is None or index not in (None, record.ifindex):
+            watch, record = self._find(name, netns)
+        same_link(record.ifindex, index, name, netns)
+        if seen is not None:
+            self._check_seen(seen, watch, record)
+        return watch, record, netns
 
-    def _find(self, key: str | int, netns: NetnsRef) -> LinkMessage:
+    def _named(self, link: Link, netns: NetnsRef) -> str:
+        """Return the present name of a link that was read."""
+        _, where, index, seen = locate(link, netns)
+        watch, record = self._find(index or 0, where)
+        if seen is not None:
+            self._check_seen(seen, watch, record)
+        return record.name
+
+    def _check_seen(self, seen: Link, watch: Watch, record: LinkMessage) -> None:
+        """Raise LinkNotFound if a Link is not the link that has its ifindex now."""
+        if self._is_another(seen, watch, record):
+            raise replaced(seen.name, seen.netns, f"look up {describe(seen.name, seen.netns)}")
+
+    def _is_another(self, seen: Link, watch: Watch, record: LinkMessage) -> bool:
+        return is_another(seen, record, watch.cookie or 0, in_home=watch.inode == self._home)
+
+    def _find(self, key: str | int, netns: NetnsRef) -> tuple[Watch, LinkMessage]:
         """Return a link that a lookup has not found at once, after reading queued events."""
         with self._at_work() as watching:
             watching.catch_up()
-            record = self._watch_of(netns).table.get(key)
+            watch = self._watch_of(netns)
+            record = watch.table.get(key)
         if record is None:
             request = f"look up {describe(key, netns) if isinstance(key, str) else f'ifindex {key} in {spell(netns)}'}"
             message = f"{request}: there is no such link"
             raise LinkNotFound(message, errno=errno.ENODEV, request=request, netns=str(netns or ""))
-        return record
+        return watch, record
 
     # --- events
 
@@ -285,39 +312,46 @@ class IfIndexCache(WarnsUnclosed):
             watching.catch_up(GLANCE)
 
     def poll(self, timeout: float | None = 0) -> list[LinkEvent]:
-        """Apply all queued events, and return those not returned yet, in order.
+        """Apply queued events, and return those not returned yet, in order.
 
-        If there are none, wait for events up to `timeout` seconds (None: without limit), and return [] on timeout.
-        Raises SessionClosed if the cache is closed, also while waiting, and NetlinkError as :meth:`catch_up`.
+        If there are very many, some are left for the next call, and :meth:`fileno` stays readable. If there are none,
+        wait for events up to `timeout` seconds (None: without limit), and return [] on timeout.
+        Raises SessionClosed if the cache is closed, also while waiting, NetlinkError as :meth:`catch_up`, and
+        InvalidValue for a bad time-out.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = deadline_after(timeout)
         while True:
             with self._at_work() as watching:
-                watching.catch_up()
+                watching.catch_up(partly=True)
                 events = self._take(len(watching.reports.pending) + 1)
-                left = None if deadline is None else deadline - time.monotonic()
-                if events or (left is not None and left <= 0):
+                if events or (deadline is not None and deadline <= time.monotonic()):
                     return events
+                left = watching.left(deadline)
             watching.news.wait(left)
 
     def changes(self) -> LinkChanges:
         """Read events for a bounded time and return what has changed; for a cache that coalesces.
 
         If there is more to read, :meth:`fileno` stays readable, or :meth:`due` returns the time of the next call.
-        Raises SessionClosed, NetlinkError.
+        Raises SessionClosed, NetlinkError, and InvalidValue if the cache does not coalesce.
         """
         with self._at_work() as watching:
+            if watching.reports.changes is None:
+                raise InvalidValue("coalesce", False, "use poll(): only IfIndexCache(…, coalesce=True) has changes()")
             watching.catch_up()
             return watching.take_changes()
 
     def due(self) -> float | None:
-        """Return the time, by the monotonic clock, to call :meth:`changes` even without an event; None for never."""
+        """Return the time, by the monotonic clock, to call :meth:`changes` or :meth:`poll` even without an event.
+
+        None for never. A dump that has failed is repeated then, and :meth:`poll` and :meth:`events` wait no longer.
+        """
         return self._watching.due
 
     def excuse(self, identities: Iterable[tuple[int, int]]) -> None:
         """Do not count past events in these namespaces as noise, because the caller caused them."""
         with self._at_work() as watching:
-            watching.excuse(inode for _, inode in identities)
+            watching.excuse([inode for _, inode in identities])
 
     def _take(self, most: int) -> list[LinkEvent]:
         """Return the pending events, up to `most`."""
@@ -343,10 +377,13 @@ class IfIndexCache(WarnsUnclosed):
         self._check()
         try:
             while True:
-                self.catch_up()
+                with self._at_work() as watching:
+                    watching.catch_up(partly=True)
                 while event := self._next():
                     yield event
-                await self._watching.news.wait_async()
+                with self._at_work() as watching:
+                    left = watching.left()
+                await watching.news.wait_async(left)
         except SessionClosed:
             return
 
@@ -374,19 +411,32 @@ class IfIndexCache(WarnsUnclosed):
         watch = self._watches.get(netns)
         return None if watch is None else watch.table.get(index)
 
+    def is_still(self, link: Link, netns: str) -> bool:
+        """Return whether a Link is the link that has its ifindex where this reference leads, as of its last event."""
+        watch = self._watches.get(netns)
+        record = None if watch is None else watch.table.get(link.index)
+        return watch is not None and record is not None and not self._is_another(link, watch, record)
+
     # --- for the session
 
     def find(self, identity: tuple[int, int], name: str) -> LinkMessage | None:
         """Return a link of the namespace with that identity, which the caller has open, in its current state.
 
         Return None if the kernel has to be asked: the namespace is not watched, the link is missing, or the cache may
-        be outdated, because the link is down (see :class:`IfIndexCache`) or events are still queued. This takes 4 µs.
+        be outdated, because the link is down (see :class:`IfIndexCache`), events are still queued, or an event of the
+        namespace was lost, and the dump that makes up for it has failed. This takes 4 µs.
         """
         with self._at_work() as watching:
             whole = watching.catch_up(GLANCE)
             watch = watching.at(identity) if whole else None
-            record = None if watch is None else watch.table.get(name)
+            record = None if watch is None or watch in watching.watched.doubtful else watch.table.get(name)
         return record if record is not None and record.up else None
+
+    def cookie_of(self, identity: tuple[int, int]) -> int:
+        """Return the cookie of the namespace with that identity, which the caller has open; 0 if it is not known."""
+        with self._at_work() as watching:
+            watch = watching.at(identity) if watching.catch_up(GLANCE) else None
+        return 0 if watch is None else watch.cookie or 0
 
     def learn(self, identity: tuple[int, int], message: LinkMessage) -> None:
         """Update the cache after the caller has changed a link, for which the kernel then returned `message`.
@@ -405,13 +455,17 @@ def _event(watch: Watch | None, change: Change) -> LinkEvent:
     netns = None if watch is None else watch.netns
     if isinstance(old, AddrMessage):
         assert new is not None
-        return LinkEvent(kind, netns, to_link(new, netns), None, *addresses_of([old]))
+        return LinkEvent(kind, netns, _link(watch, new, netns), None, *addresses_of([old]))
     return LinkEvent(
         kind,
         netns,
-        None if new is None else to_link(new, netns),
-        None if old is None else to_link(old, netns),
+        None if new is None else _link(watch, new, netns),
+        None if old is None else _link(watch, old, netns),
     )
+
+
+def _link(watch: Watch | None, record: LinkMessage, netns: NetnsRef) -> Link:
+    return to_link(record, netns, cookie=0 if watch is None else watch.cookie or 0)
 
 
 _open_caches: weakref.WeakSet[IfIndexCache] = weakref.WeakSet()

@@ -1,5 +1,6 @@
-"""Collect which links have changed, for callers that look at a link again instead of following each change.
+"""Changes that the user has not fetched yet: one after the other (:class:`Reports`), or coalesced.
 
+Coalesced changes (:class:`LinkChanges`) are for callers that look at a link again instead of following each change.
 There is one entry per link, however often it has changed; so memory grows with the number of links, not of events. Data
 that would grow without bound (former names of a link, added and removed addresses) is kept up to a limit, beyond which
 the entry only means that the link has to be read.
@@ -7,17 +8,21 @@ the entry only means that the link has to be read.
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from vethlib._nl.addr import AddrMessage
 from vethlib._nl.link import LinkMessage
 
-from .table import Change
+from .table import Change, Table, differences
 from .watch import Watch
 
-__all__ = ["MOST_ADDRESSES", "MOST_NAMES", "AddressChanges", "LinkChanges"]
+__all__ = ["GONE", "MOST_ADDRESSES", "MOST_NAMES", "RESYNC", "AddressChanges", "LinkChanges", "Reports"]
 
+RESYNC: Final[Change] = ("resync", None, None)
+GONE: Final[Change] = ("netns-gone", None, None)
 MOST_NAMES: Final = 64
 """Names of one link that are kept between two calls."""
 
@@ -92,3 +97,48 @@ class LinkChanges:
     def ignores(self, watch: Watch, index: int) -> bool:
         """Return whether further address changes of this link make no difference."""
         return self.addresses.get((watch, index), self) is None
+
+
+class Reports:
+    """The changes since they were fetched last.
+
+    In `pending`, up to `most` changes are kept until they are fetched; then the oldest are dropped, and `dropped` is
+    set. With `coalesce`, they are collected in `changes` instead, which is None otherwise.
+    """
+
+    def __init__(self, most: int, *, coalesce: bool) -> None:
+        self.pending: deque[tuple[Watch | None, Change]] = deque(maxlen=most)
+        self.dropped = False
+        self.changes = LinkChanges() if coalesce else None
+
+    def __bool__(self) -> bool:
+        return bool(self.pending) or self.dropped if self.changes is None else bool(self.changes)
+
+    def add(self, watch: Watch | None, change: Change | None) -> None:
+        """Add a change; None is ignored."""
+        if change is None:
+            return
+        if self.changes is not None:
+            if watch is not None:
+                self.changes.note(watch, change)
+        else:
+            self.dropped = self.dropped or len(self.pending) == self.pending.maxlen
+            self.pending.append((watch, change))
+
+    def compare(self, watch: Watch, before: Table, now: Table) -> None:
+        """Add the differences between two dumps of a namespace, between which events were lost."""
+        for change in differences(before, now):
+            self.add(watch, change)
+            if self.changes is not None:
+                self.changes.note_replaced(watch, change)
+
+    def lose(self, watches: Iterable[Watch]) -> None:
+        """Note that events of these were lost; if coalesced, changes of addresses cannot be found otherwise."""
+        if self.changes is not None:
+            self.changes.lost.update(dict.fromkeys(watch for watch in watches if watch.fresh is None))
+
+    def take_changes(self) -> LinkChanges:
+        """Return the coalesced changes since the last call."""
+        assert self.changes is not None
+        taken, self.changes = self.changes, LinkChanges()
+        return taken

@@ -12,14 +12,24 @@ from typing import Final, ParamSpec, TypeAlias, TypeVar
 
 from vethlib import ns
 from vethlib._nl.addr import AddrMessage, parse_addr
-from vethlib._nl.dump import all_bodies, link_bodies
+from vethlib._nl.dump import all_bodies, link_bodies, netns_cookie
 from vethlib._nl.link import LinkMessage
 from vethlib.errors import Malformed, NetlinkError, VethError, errno_text, error_class, is_exhaustion
 from vethlib.session.core.refusal import system_errors
 
 from .table import records
 
-__all__ = ["AddressKey", "FirstLook", "Found", "everything_in", "key_of", "links_in", "or_error"]
+__all__ = [
+    "AddressKey",
+    "FirstLook",
+    "Found",
+    "cookie_in",
+    "everything_in",
+    "first_links_in",
+    "key_of",
+    "links_in",
+    "or_error",
+]
 
 Found: TypeAlias = dict[int, LinkMessage] | NetlinkError
 """The links in a namespace, by ifindex, or why they cannot be read."""
@@ -66,6 +76,14 @@ def links_in(fds: Sequence[int]) -> list[Found]:
     ]
 
 
+def first_links_in(fds: Sequence[int]) -> list[tuple[int, Found]]:
+    """Do as :func:`links_in`, and return the cookie of each namespace, too; 0 if it is unknown."""
+    return [
+        (0, look) if isinstance(look, NetlinkError) else (_COOKIE.unpack(look[0])[0], or_error(records, look[1]))
+        for look in _looks(fds, _cookie_and_bodies)
+    ]
+
+
 def everything_in(fds: Sequence[int]) -> list[FirstLook | None]:
     """Dump the links and the addresses of each of these open namespaces; None where that takes more than one attempt.
 
@@ -75,6 +93,14 @@ def everything_in(fds: Sequence[int]) -> list[FirstLook | None]:
         None if bodies is None or isinstance(bodies, NetlinkError) else _first_look(*bodies)
         for bodies in _looks(fds, _all_bodies)
     ]
+
+
+def cookie_in(fd: int) -> int:
+    """Return the cookie of an open namespace; 0 if it is unknown."""
+    try:
+        return int(_COOKIE.unpack(ns.call_in(fd, netns_cookie))[0])
+    except (OSError, VethError):
+        return 0
 
 
 def _looks(fds: Sequence[int], look: Callable[[], T | NetlinkError]) -> Sequence[T | NetlinkError]:
@@ -103,6 +129,10 @@ def key_of(address: AddrMessage) -> AddressKey:
 
 def _bodies() -> list[bytes] | NetlinkError:
     return or_error(link_bodies)
+
+
+def _cookie_and_bodies() -> tuple[bytes, list[bytes]] | NetlinkError:
+    return or_error(lambda: (netns_cookie(), link_bodies()))
 
 
 def _all_bodies() -> tuple[bytes, list[bytes], list[bytes]] | NetlinkError | None:

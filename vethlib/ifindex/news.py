@@ -5,16 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from vethlib._primitives import Lock, select
+from vethlib.ns.deadline import LONGEST
 
 if TYPE_CHECKING:
     import asyncio
 
 __all__ = ["News"]
-
-_LONGEST: Final = 3600.0  # seconds; epoll_wait(2) takes 24 days at most
 
 
 class _HasFileno(Protocol):
@@ -66,10 +65,13 @@ class News:
         """Wait until something is ready, for up to `timeout` seconds (None: no limit), but an hour at most."""
         with self._in_use() as usable:
             if usable:
-                self._epoll.poll(_LONGEST if timeout is None else min(timeout, _LONGEST))
+                self._epoll.poll(LONGEST if timeout is None else min(timeout, LONGEST))
 
-    async def wait_async(self) -> None:
-        """Wait in the running event loop until something is ready. It uses no thread, and can be cancelled."""
+    async def wait_async(self, timeout: float | None = None) -> None:
+        """Wait in the running event loop, up to `timeout` seconds, until something is ready.
+
+        It uses no thread, and can be cancelled.
+        """
         import asyncio  # takes 30 ms, and callers have imported it
 
         with self._in_use() as usable:
@@ -79,6 +81,7 @@ class News:
             something = loop.create_future()
             # A loop has one reader per descriptor, and several tasks may wait, so each has its own descriptor.
             fd = os.dup(self._epoll.fileno())
+            timer = None if timeout is None else loop.call_later(timeout, _wake, something)
             try:
                 loop.add_reader(fd, _wake, something)
                 try:
@@ -86,6 +89,8 @@ class News:
                 finally:
                     loop.remove_reader(fd)
             finally:
+                if timer is not None:
+                    timer.cancel()
                 os.close(fd)
 
     @contextmanager

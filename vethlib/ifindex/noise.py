@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from vethlib._primitives import time
@@ -18,14 +19,14 @@ _SUSPECTS: Final = 1024
 
 
 class Noise:
-    """Counts events by the ids of the namespaces, and remembers the noisy ones by inode."""
+    """Counts events by the ids of the namespaces, and remembers the noisy ones by inode and cookie."""
 
     __slots__ = ("_since", "_suspects", "counts")
 
     def __init__(self) -> None:
         self.counts: dict[int, int] = {}
         self._since = time.monotonic()
-        self._suspects: dict[int, None] = {}
+        self._suspects: dict[int, int] = {}
 
     def loudest(self, lost: set[int]) -> list[int]:
         """Return the ids of the namespaces that have sent too many events; for those in `lost`, a tenth is too many.
@@ -40,12 +41,25 @@ class Noise:
             self._since = now
         return found
 
-    def suspect(self, inode: int) -> None:
-        """Remember that a namespace was noisy."""
-        self._suspects[inode] = None
+    def begin(self) -> None:
+        """Forget events before the present window, for a user who may not have asked for the loudest since."""
+        now = time.monotonic()
+        if now - self._since > WINDOW:
+            self.counts.clear()
+            self._since = now
+
+    def suspect(self, inode: int, cookie: int) -> None:
+        """Remember that a namespace was noisy. Its cookie is 0 if it is unknown."""
+        self._suspects.pop(inode, None)
+        self._suspects[inode] = cookie
         if len(self._suspects) > _SUSPECTS:
             del self._suspects[next(iter(self._suspects))]
 
-    def is_suspect(self, inode: int) -> bool:
-        """Return whether a namespace was noisy."""
-        return inode in self._suspects
+    def is_suspect(self, inode: int, cookie: Callable[[], int]) -> bool:
+        """Return whether a namespace was noisy. `cookie` returns its cookie, and is called only if it matters."""
+        if (known := self._suspects.get(inode)) is None:
+            return False
+        if known and (now := cookie()) and now != known:
+            del self._suspects[inode]  # that namespace has ended
+            return False
+        return True

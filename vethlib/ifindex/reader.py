@@ -12,7 +12,7 @@ from typing import Final
 
 from vethlib._nl.addr import AddrMessage, parse_addr
 from vethlib._nl.const import RTM_DELADDR, RTM_DELLINK, RTM_DELNSID, RTM_NEWADDR, RTM_NEWLINK
-from vethlib._nl.events import OWN, EventSocket
+from vethlib._nl.events import OWN, EventSocket, is_wireless_event
 from vethlib._nl.link import LinkMessage, parse_link
 from vethlib._nl.nsid import parse_nsid
 from vethlib._nl.wire import messages
@@ -20,10 +20,10 @@ from vethlib._primitives import time
 from vethlib.errors import Malformed
 from vethlib.session.core.refusal import system_errors
 
+from .changes import GONE, Reports
 from .event import EventKind
 from .noise import Noise
 from .observatory import Observatory
-from .reports import GONE, Reports
 from .table import put, record_of, remove
 from .watch import Watch
 from .watched import Watched
@@ -34,10 +34,13 @@ FIRST_PAUSE: Final = 1.0
 """Seconds between a failed dump and the next attempt."""
 
 SLICE: Final = 0.05
-"""Longest time in seconds that one call reads events if they are coalesced."""
+"""Longest time in seconds that one call reads events if they are coalesced, or if it returns them."""
 
 GLANCE: Final = 0.002
 """The same for a caller that asks the kernel anyway, and only wants the latest events first."""
+
+_LONG: Final = 1024
+"""If each event is reported, this many bytes of it count as one more: reading alternative names takes the most time."""
 
 _CLOCK: Final = 64  # events that are read between two checks of the clock
 _INDEX: Final = Struct("=4xi")  # of struct ifinfomsg and of struct ifaddrmsg
@@ -55,20 +58,21 @@ class EventReader:
         self._noise = noise
         self._turn = 0  # which socket is read first
 
-    def read(self, ready: Sequence[Observatory], most: float | None) -> bool:
-        """Apply queued events, and return whether all were read: always, unless events are coalesced.
+    def read(self, ready: Sequence[Observatory], most: float | None, *, partly: bool = False) -> bool:
+        """Apply queued events, and return whether all were read: always, unless events are coalesced, or `partly`.
 
-        If they are, each observatory has its share of `most` seconds (None: `SLICE`).
+        Otherwise, each observatory has its share of `most` seconds (None: `SLICE`) of this thread's own time, so that a
+        busy machine does not divide what was queued at once.
         """
-        if self._reports.changes is None:
+        if self._reports.changes is None and not partly:
             for observatory in ready:
                 self.drain(observatory)
             return True
-        self._turn += 1
+        self._turn += self._reports.changes is not None  # otherwise, the order in which events are returned is the same
         first = self._turn % len(ready) if ready else 0
-        until, whole = time.monotonic() + (SLICE if most is None else most), True
+        until, whole = time.thread_time() + (SLICE if most is None else most), True
         for number, observatory in enumerate([*ready[first:], *ready[:first]]):
-            now = time.monotonic()
+            now = time.thread_time()
             whole = self.drain(observatory, now + (until - now) / (len(ready) - number)) and whole
         return whole
 
@@ -83,19 +87,24 @@ class EventReader:
             raise
         return whole
 
-    def drain_for_now(self, observatory: Observatory) -> None:
-        """Apply events queued so far; if coalesced, the rest may follow later, because they only name links."""
-        self.drain(observatory, None if self._reports.changes is None else time.monotonic() + SLICE)
+    def drain_for_now(self, observatory: Observatory, *, partly: bool = False) -> bool:
+        """Apply events queued so far, and return whether all were read.
+
+        The rest may follow later if they are coalesced, because they only name links, or if a flood would delay others.
+        """
+        is_limited = partly or observatory.suspect or self._reports.changes is not None
+        return self.drain(observatory, time.thread_time() + SLICE if is_limited else None)
 
     def _read(
         self,
         observatory: Observatory,
         events: EventSocket,
-        apply: Callable[[int, bytes], None],
+        apply: Callable[[int, bytes, int], None],
         until: float | None,
     ) -> bool:
         receive = events.receive
-        for number in range(1, events.capacity + 1):  # and no more, because in a storm the queue never ends
+        read, next_glance = 0, _CLOCK
+        while read < events.capacity:  # and no longer, because in a storm the queue never ends
             try:
                 event = receive()
             except OSError as error:
@@ -103,18 +112,22 @@ class EventReader:
                     with system_errors("receive events of the watched namespaces"):
                         raise
                 observatory.lost = True
+                read += 1
                 continue
             if event is None:
                 return True
-            nsid, datagram = event
+            nsid, datagram, number = event
             try:
-                if not datagram:
+                if datagram is None:
                     raise Malformed("an event longer than the buffer")
-                apply(nsid, datagram)
+                apply(nsid, datagram, number)
             except Malformed:
                 self._doubt(observatory, nsid)
-            if until is not None and not number % _CLOCK and time.monotonic() >= until:
-                return False
+            read += number
+            if until is not None and read >= next_glance:
+                next_glance = read + _CLOCK
+                if time.thread_time() >= until:
+                    return False
         return False
 
     def _doubt(self, observatory: Observatory, nsid: int) -> None:
@@ -124,13 +137,14 @@ class EventReader:
         elif (watch := self._by_nsid.get(nsid)) is not None:
             self._watched.doubtful.setdefault(watch, (watch.rests_until, FIRST_PAUSE))
 
-    def _apply(self, nsid: int, datagram: bytes) -> None:
+    def _apply(self, nsid: int, datagram: bytes, number: int) -> None:
         watch = self._by_nsid.get(nsid)
         if watch is None:
             return
         changes = self._reports.changes
-        if changes is not None:
-            self._noise.counts[nsid] = self._noise.counts.get(nsid, 0) + 1
+        if changes is None:
+            number += len(datagram) // _LONG
+        self._noise.counts[nsid] = self._noise.counts.get(nsid, 0) + number
         for kind, _flags, _sequence, start, end in messages(datagram):
             if kind in _OF_ADDRESSES:
                 if changes is None or not changes.ignores(watch, _INDEX.unpack_from(datagram, start)[0]):
@@ -138,7 +152,9 @@ class EventReader:
             elif datagram[start]:
                 continue  # of another family (AF_BRIDGE): the link as a port of a bridge
             elif kind == RTM_NEWLINK:
-                self._put(watch, record_of(parse_link(datagram[start:end])))
+                link = parse_link(body := datagram[start:end])
+                if link.mtu or not is_wireless_event(body):  # which has no MTU
+                    self._put(watch, record_of(link))
             elif kind == RTM_DELLINK:
                 self._remove(watch, _INDEX.unpack_from(datagram, start)[0])
 
@@ -170,7 +186,7 @@ class EventReader:
         else:
             watch.fresh.pop(index, None)
 
-    def _apply_end(self, _nsid: int, datagram: bytes) -> None:
+    def _apply_end(self, _nsid: int, datagram: bytes, _number: int) -> None:
         for kind, _flags, _sequence, start, end in messages(datagram):
             if kind == RTM_DELNSID:
                 nsid = parse_nsid(datagram[start:end])

@@ -21,15 +21,18 @@ class Watch:
 
     `fresh` has the links of a dump by ifindex while later events are applied to it without being reported; `first` has
     the same and the addresses, if a caller asked for them. `is_over` is set once the namespace is no longer watched.
+    `cookie` distinguishes it from later namespaces with its inode number; 0 if it is unknown. If the namespace is no
+    longer watched because it was too noisy, `cookie` is None if no reference leads there any more.
     """
 
-    __slots__ = ("first", "fresh", "inode", "is_over", "nsid", "observatory", "refs", "rests_until", "table")
+    __slots__ = ("cookie", "first", "fresh", "inode", "is_over", "nsid", "observatory", "refs", "rests_until", "table")
 
-    def __init__(self, observatory: Observatory, nsid: int, inode: int) -> None:
+    def __init__(self, observatory: Observatory, nsid: int, inode: int, cookie: int = 0) -> None:
         self.observatory = observatory
         self.nsid = nsid
         self.inode = inode
         self.is_over = False
+        self.cookie: int | None = cookie
         self.refs: tuple[Any, ...] = ()
         self.table: Table = {}
         self.fresh: dict[int, LinkMessage] | None = None

@@ -14,15 +14,16 @@ How no change is lost, and none reported twice:
    is malformed or fails as well, it is repeated later, with increasing pauses; until then, the known links stay. The
    same applies to a dump of 3 that fails. Only errors that affect all namespaces (no descriptors are left) are raised.
 
-If the user only needs to know which links have changed (`coalesce`), reading is also limited in time, and one namespace
-cannot use up all of it:
+One namespace cannot use up the time of all others:
 
-6. A call reads for `SLICE` seconds at most, and each socket has its share. The next call reads the rest. Until then, a
+6. A call that returns events reads for `SLICE` seconds at most, and each socket has its share. The next call reads the
+   rest. If the user only needs to know which links have changed (`coalesce`), the same is true of every call, and a
    lookup may be outdated, so :meth:`catch_up` returns whether everything was read.
 7. All namespaces of an observatory share one queue, and an id cannot be taken back (see `observatory.py`). So if one of
    them is too noisy (`noise.py`), it is no longer watched, which is reported to the user, and the *others* move to
    another observatory. If it is watched again, that is done from an observatory for namespaces that were noisy once.
-   Home, which is indispensable, has a socket to itself.
+   Home, which is indispensable, has a socket to itself. Without `coalesce`, a noisy namespace continues to be watched,
+   from the observatory of noisy ones; there, the events that a flood has cost are made up for once it is over.
 """
 
 from __future__ import annotations
@@ -36,16 +37,15 @@ from vethlib._nl.link import LinkMessage
 from vethlib._primitives import time
 from vethlib.errors import NetlinkError, NetnsNotFound, VethError, is_exhaustion
 from vethlib.links import NetnsRef
+from vethlib.ns.own import OwnDescriptors
 from vethlib.session.core.refusal import system_errors
 
-from .changes import LinkChanges
-from .dumps import FirstLook, Found, everything_in, links_in, or_error
+from .changes import RESYNC, LinkChanges, Reports
+from .dumps import FirstLook, Found, cookie_in, everything_in, first_links_in, links_in, or_error
 from .news import News
 from .noise import Noise
-from .observatories import Observatories
-from .observatory import Observatory
+from .observatory import Observatories, Observatory
 from .reader import FIRST_PAUSE, EventReader
-from .reports import RESYNC, Reports
 from .table import put, table_of
 from .watch import Watch
 from .watched import Watched, spellings
@@ -55,6 +55,7 @@ __all__ = ["Watching"]
 _SLAB: Final = 128  # namespaces open at a time
 _RESYNCS: Final = 3  # per call; in an endless storm, they would never end
 _LONGEST_PAUSE: Final = 60.0  # seconds between two dumps that fail; the first pause is doubled up to that
+_MOST_PUT_OFF: Final = 20  # times that a resync waits until all events are read
 _REST: Final = 10  # if events are coalesced, the pause after a dump, in multiples of its duration
 
 _LINKS: Final = (RTNLGRP_LINK,)
@@ -111,8 +112,16 @@ class Watching:
     @property
     def due(self) -> float | None:
         """The time of the next pending dump or resync, by the monotonic clock; None if none is pending."""
-        dues = [*self._leaving.values(), *(due for due, _ in self.watched.doubtful.values())]
-        return min([*dues, *(observatory.resync_at for observatory in self._observatories.lost())], default=None)
+        lost, doubtful = self._observatories.lost(), self.watched.doubtful
+        if not (lost or doubtful or self._leaving):
+            return None
+        dues = [*self._leaving.values(), *(due for due, _ in doubtful.values())]
+        return min([*dues, *(observatory.resync_at for observatory in lost)])
+
+    def left(self, deadline: float | None = None) -> float | None:
+        """Return the seconds until the earlier of `deadline` and what is due; None if there is neither."""
+        times = [moment for moment in (deadline, self.due) if moment is not None]
+        return max(0.0, min(times) - time.monotonic()) if times else None
 
     def prepare(self) -> None:
         """Open an observatory for foreign namespaces. Raises as :class:`.observatory.ForeignObservatory`."""
@@ -145,9 +154,10 @@ class Watching:
     def _admit(self, refs: Sequence[NetnsRef], *, reading: bool) -> list[tuple[NetnsRef, Watch]]:
         """Return the watch of each reference; a new one has its links in `fresh`."""
         opened: list[tuple[NetnsRef, ns.Descriptor, int]] = []
+        own = OwnDescriptors()
         try:
             for ref in refs:
-                owner = self._open(ref)
+                owner = own.hold(self._open(ref))
                 opened.append((ref, owner, ns.identity(owner.fileno())[1]))
             # These namespaces are open, so they exist. An inode number is reused only after the RTM_DELNSID of its last
             # owner (ns_free_inum in net_ns_net_exit), so after this a known number means the known namespace.
@@ -156,13 +166,16 @@ class Watching:
             if self._home in new:
                 ref, owner = new.pop(self._home)
                 self._begin({self._home: (ref, owner)}, self._observatories.at_home(owner.fileno()), reading=False)
+            suspects = {inode for inode, (_, owner) in new.items() if self._is_suspect(inode, owner)}
             for suspect in (False, True):
-                if some := {inode: at for inode, at in new.items() if self._noise.is_suspect(inode) is suspect}:
+                if some := {inode: at for inode, at in new.items() if (inode in suspects) is suspect}:
                     self._begin(some, self._observatories.with_room(suspect=suspect), reading=reading)
             return [(ref, self.watched.by_inode[inode]) for ref, _, inode in opened]
         finally:
-            for _, owner, _ in opened:
-                owner.close()
+            own.close()
+
+    def _is_suspect(self, inode: int, owner: ns.Descriptor) -> bool:
+        return self._noise.is_suspect(inode, lambda: cookie_in(owner.fileno()))
 
     def _begin(
         self, new: dict[int, tuple[NetnsRef, ns.Descriptor]], observatory: Observatory, *, reading: bool
@@ -170,15 +183,15 @@ class Watching:
         fds = [owner.fileno() for _, owner in new.values()]
         ids = observatory.assign(fds)
         first = everything_in(fds) if reading else [None] * len(fds)
-        rest = iter(links_in([fd for fd, look in zip(fds, first, strict=True) if look is None]))
-        looks = [next(rest) if look is None else look.links for look in first]
-        for (ref, _), found in zip(new.values(), looks, strict=True):
+        rest = iter(first_links_in([fd for fd, look in zip(fds, first, strict=True) if look is None]))
+        looks = [next(rest) if look is None else (look.cookie, look.links) for look in first]
+        for (ref, _), (_, found) in zip(new.values(), looks, strict=True):
             if isinstance(found, NetlinkError):
                 with system_errors("list the links of the watched namespaces", ref):
                     raise found
-        for nsid, (inode, (ref, _)), found, look in zip(ids, new.items(), looks, first, strict=True):
+        for nsid, (inode, (ref, _)), (cookie, found), look in zip(ids, new.items(), looks, first, strict=True):
             assert not isinstance(found, NetlinkError)
-            watch = Watch(observatory, nsid, inode)
+            watch = Watch(observatory, nsid, inode, cookie)
             watch.add_ref(ref)
             watch.fresh, watch.first = found, look
             self.watched.add(watch)
@@ -224,21 +237,28 @@ class Watching:
 
     # --- their events
 
-    def catch_up(self, most: float | None = None) -> bool:
-        """Apply the events so far, and return whether all were read: always, unless events are coalesced.
+    def catch_up(self, most: float | None = None, *, partly: bool = False) -> bool:
+        """Apply the events so far, and return whether all were read: always, unless events are coalesced, or `partly`.
 
-        If they are, this takes `most` seconds at most (None: `SLICE`). Raises NetlinkError if a resync that is due
+        Otherwise, this takes `most` seconds at most (None: `SLICE`). Raises NetlinkError if a resync that is due
         fails; it stays due.
         """
-        if not self._reader.read(self._observatories.readable(), most):
-            return False
+        if partly:
+            self._noise.begin()
+        whole = self._reader.read(self._observatories.readable(), most, partly=partly)
+        if self.reports.changes is not None:
+            if not whole:
+                return False
+        elif partly:
+            self._set_noisy_apart()
         lost = self._observatories.lost()
         if not lost and not self.watched.doubtful:
             return True
-        for _ in range(_RESYNCS if lost else 0):
+        is_limited = partly and self.reports.changes is None
+        for _ in range(0 if not lost else 1 if is_limited else _RESYNCS):
             for observatory in lost:
                 if observatory.resync_at <= time.monotonic():
-                    self._resync(observatory)
+                    self._resync(observatory, partly=is_limited)
             if not (lost := self._observatories.lost()):
                 break
         self._look_at_doubtful()
@@ -266,6 +286,19 @@ class Watching:
 
     # --- noisy namespaces
 
+    def _set_noisy_apart(self) -> None:
+        """Watch the noisy namespaces from another observatory than the others (rule 7)."""
+        for nsid in self._loudest():
+            watch = self.watched.by_nsid.get(nsid)
+            if watch is None or watch.inode == self._home or watch.observatory.suspect:
+                continue
+            former, cookie = watch.observatory, self._cookie_of(watch)
+            if cookie is not None:
+                self._noise.suspect(watch.inode, cookie)
+            self._move([watch], self._observatories.with_room(suspect=True))
+            self._leaving.setdefault(former, 0.0)
+        self._leave_some()
+
     def take_changes(self) -> LinkChanges:
         """Return the changes since the last call, if events are coalesced. Raises NetlinkError."""
         assert self.reports.changes is not None
@@ -280,20 +313,41 @@ class Watching:
 
     def _part_from_noisy(self, changes: LinkChanges) -> None:
         """Stop watching the noisy namespaces (rule 7)."""
-        lost = {watch.nsid for observatory in self._observatories.lost() for watch in self.watched.at(observatory)}
-        for nsid in self._noise.loudest(lost):
+        for nsid in self._loudest():
             watch = self.watched.by_nsid.get(nsid)
             if watch is None or watch.inode == self._home:
                 continue
+            watch.cookie = self._cookie_of(watch)
             self.watched.drop(watch)
             changes.noisy.append(watch)
-            self._noise.suspect(watch.inode)
+            if watch.cookie is not None:
+                self._noise.suspect(watch.inode, watch.cookie)
             self._leaving.setdefault(watch.observatory, 0.0)
+        self._leave_some()
+
+    def _loudest(self) -> list[int]:
+        lost = {watch.nsid for observatory in self._observatories.lost() for watch in self.watched.at(observatory)}
+        return self._noise.loudest(lost)
+
+    def _leave_some(self) -> None:
+        """Leave the observatories that had a noisy namespace, unless that has just failed."""
         for observatory, due in list(self._leaving.items()):
             if due <= time.monotonic():
                 self._leaving[observatory] = time.monotonic() + FIRST_PAUSE
                 self._leave(observatory)
                 del self._leaving[observatory]
+
+    def _cookie_of(self, watch: Watch) -> int | None:
+        """Return the cookie of a watched namespace; 0 if it is unknown, None if no reference leads there any more."""
+        try:
+            owner = self._open_again(watch)
+            if owner is None:
+                return None
+            with owner:
+                fd = owner.fileno()
+                return cookie_in(fd) if watch.observatory.ids_of([fd]) == [watch.nsid] else None
+        except VethError:
+            return 0
 
     def _leave(self, observatory: Observatory) -> None:
         """Watch all namespaces of an observatory from another one, and close it."""
@@ -305,6 +359,9 @@ class Watching:
 
     def _move(self, watches: Sequence[Watch], to: Observatory) -> None:
         """Watch these namespaces from another observatory from now on."""
+        if self.reports.changes is None:
+            self._move_and_report(watches, to)
+            return
         opened: list[tuple[Watch, ns.Descriptor]] = []
         try:
             for watch in watches:
@@ -327,6 +384,30 @@ class Watching:
         for watch in {*watches} - {watch for watch, _, _ in moved}:
             self._reader.end(watch)  # no reference leads there any more
 
+    def _move_and_report(self, watches: Sequence[Watch], to: Observatory) -> None:
+        """Do the same for a user who follows each change: those until then are reported after a "resync" of each."""
+        opened: list[tuple[Watch, ns.Descriptor]] = []
+        try:
+            for watch in watches:
+                owner = self._open_again(watch)
+                if owner is not None:
+                    opened.append((watch, owner))
+            ids = to.assign([owner.fileno() for _, owner in opened])
+        finally:
+            for _, owner in opened:
+                owner.close()
+        moved = [watch for watch, _ in opened]
+        try:
+            for watch, nsid in zip(moved, ids, strict=True):
+                self.watched.move(watch, to, nsid)
+                self.reports.add(watch, RESYNC)
+            self._look_again(to, moved)
+        except BaseException:
+            to.lost = True
+            raise
+        for watch in {*watches} - {*moved}:
+            self._reader.end(watch)  # no reference leads there any more
+
     def _open_again(self, watch: Watch) -> ns.Descriptor | None:
         """Open a watched namespace by a reference that still leads there; None if none does."""
         for ref in watch.given():
@@ -343,16 +424,25 @@ class Watching:
 
     # --- when events were lost
 
-    def _resync(self, observatory: Observatory) -> None:
+    def _resync(self, observatory: Observatory, *, partly: bool) -> None:
         began = time.monotonic()
+        watches = self.watched.at(observatory)
+        apart = observatory.suspect and self.reports.changes is None
         try:
-            self._reader.drain_for_now(observatory)
-            observatory.lost = False
-            self.reports.add(None, RESYNC)
+            may_wait = partly and observatory.put_off < _MOST_PUT_OFF
+            whole = self._reader.drain_for_now(observatory, partly=may_wait)
+            if not whole and (apart or may_wait):
+                # The kernel may be queuing nothing until all is read; or there is a namespace that is soon set apart.
+                observatory.put_off += 1
+                observatory.resync_at = time.monotonic() + (FIRST_PAUSE if apart else 0.0)
+                return
+            observatory.lost, observatory.put_off = False, 0
+            for watch in watches if apart else [None]:
+                self.reports.add(watch, RESYNC)
             watches = self.watched.at(observatory)
             self.reports.lose(watches)
             for start in range(0, len(watches), _SLAB):
-                self._look_again(observatory, watches[start : start + _SLAB])
+                self._look_again(observatory, watches[start : start + _SLAB], partly=may_wait)
         except BaseException:
             observatory.lost = True
             raise
@@ -363,7 +453,9 @@ class Watching:
         now = time.monotonic()
         return 0.0 if self.reports.changes is None else now + _REST * (now - began)
 
-    def _look_again(self, observatory: Observatory, watches: Sequence[Watch], pause: float = FIRST_PAUSE) -> None:
+    def _look_again(
+        self, observatory: Observatory, watches: Sequence[Watch], pause: float = FIRST_PAUSE, *, partly: bool = False
+    ) -> None:
         published = [watch for watch in watches if watch.fresh is None]
         for watch in watches:
             watch.first = None  # events of its addresses may be lost
@@ -375,7 +467,7 @@ class Watching:
                     self.watched.doubtful[watch] = time.monotonic() + pause, min(2 * pause, _LONGEST_PAUSE)
                 else:
                     watch.fresh = found
-            self._reader.drain_for_now(observatory)
+            self._reader.drain_for_now(observatory, partly=partly)
             for watch in published:
                 if watch.fresh is not None:
                     new = table_of(watch.fresh.values())

@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 
 from vethlib._primitives import select
 from vethlib.follow.directories import Watch
 from vethlib.ns.descriptor import opened
 
-__all__ = ["Directory"]
+__all__ = ["Directory", "DirectoryChanges"]
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryChanges:
+    """The possible changes of a directory: `files` by name, or all of them (`everything`), and any mount (`mounts`).
+
+    The mount table does not show which mounts have changed.
+    """
+
+    files: frozenset[str] = frozenset()
+    everything: bool = False
+    mounts: bool = False
 
 
 class Directory:
-    """Report when the files of a directory, or mounts on them, may have changed. The directory need not exist yet.
+    """Report which files of a directory, or mounts on them, may have changed. The directory need not exist yet.
 
     Raises OSError if the user has no inotify instance left.
     """
@@ -36,15 +49,15 @@ class Directory:
             self._opened = undo.pop_all()
 
     def fileno(self) -> int:
-        """Return a descriptor that is readable when :meth:`changed` may return True."""
+        """Return a descriptor that is readable when :meth:`changed` may return changes."""
         return self._watch.fileno()
 
     def close(self) -> None:
         """Stop watching."""
         self._opened.close()
 
-    def changed(self) -> bool:
-        """Return whether the directory may have changed since the last call."""
+    def changed(self) -> DirectoryChanges:
+        """Return what may have changed since the last call."""
         torn, self._torn = self._torn, True
         mounted = bool(self._poll.poll(0))
         seen = self._watch.seen()
@@ -52,7 +65,8 @@ class Directory:
         if elsewhere or torn:
             self._begin()
         self._torn = False
-        return elsewhere or torn or mounted or bool(seen.files)
+        files = frozenset(name for name, _, _ in seen.files)
+        return DirectoryChanges(files, elsewhere or torn, mounted)
 
     def _identity_now(self) -> tuple[int, int] | None:
         try:

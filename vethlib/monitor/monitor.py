@@ -5,33 +5,40 @@ Theory of operation:
 1. An IfIndexCache watches the home namespace, every named namespace, and those that were asked for. Its events become
    events of the monitor.
 2. inotify reports new and removed names, and the mount table reports that a namespace is mounted on a name
-   (`directory.py`). Both only trigger a check, which compares the identity of the namespace of each name. The check is
-   repeated when the kernel reports the end of a namespace, because the next namespace may get the same identity.
+   (`directory.py`). Both only trigger a check, which compares the identity of the namespace of a name with the known
+   one. The check is repeated when the kernel reports the end of a namespace, because the next namespace may get the
+   same identity.
 3. A namespace is created in two steps. A name that does not lead to a namespace yet is checked again with the next
-   event of the mount table.
-4. Interface states are files written by the agent (`vethlib.agent.stores.statuses`), read again when they change.
+   event of the mount table. That does not show which mounts have changed, so all other names are checked after it, too;
+   with thousands of names, that takes up to a tenth of the time (`vethlib.follow.turns`).
+4. Interface states are files written by the agent (`vethlib.agent.stores.statuses`), each read again when it changes.
 5. All work is done in :meth:`Monitor.poll`, by the thread that calls it.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
 from vethlib import ns
 from vethlib._closing import Closing
+from vethlib._nl.batch import Outcome
 from vethlib._primitives import select, time
-from vethlib.errors import InvalidValue, NetnsNotFound, SessionClosed, VethError, check_type
+from vethlib.errors import InvalidValue, NetnsNotFound, SessionClosed, VethError, belongs_to_parent, check_type
 from vethlib.follow import Follower
+from vethlib.follow.alarm import Alarm
+from vethlib.follow.turns import Turn
 from vethlib.ifindex import IfIndexCache, LinkEvent
 from vethlib.linkref import check_refs
-from vethlib.links import Address, Link
+from vethlib.links import Address, Link, NetnsRef
+from vethlib.ns.deadline import LONGEST, deadline_after
 from vethlib.ns.opening import NETNS_DIR, identity_at
 from vethlib.session import Session
-from vethlib.session.core.refusal import system_errors
+from vethlib.session.core.refusal import refusal, system_errors
 
-from .directory import Directory
+from .directory import Directory, DirectoryChanges
 from .event import Action, HostEvent, LinkName, changes_between
 from .peers import At, Peers
 
@@ -40,7 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Monitor"]
 
-_LONGEST = 3600.0  # seconds; epoll_wait(2) accepts up to 24 days
+_MOST_UNMOUNTED = 64  # names without a namespace, such as files of other programs, that are checked with every mount
 
 
 class Monitor(Closing):
@@ -67,11 +74,14 @@ class Monitor(Closing):
         self, session: Session, refs: Iterable[str] = (), *, label: str | None = None, status_dir: str = ""
     ) -> None:
         check_type(session, Session, "session", "must be a Session")
+        self._pid = os.getpid()
         self._closed = False
         self._torn = False  # whether a poll was interrupted
         self._session = session
         self._asked = [str(ns.parse(ref)) for ref in check_refs(refs)]
         self._named: dict[str, tuple[int, int]] = {}  # the identities of named namespaces
+        self._unmounted: dict[str, None] = {}  # the last names that led to no namespace
+        self._all_names = Turn()  # to check all names
         self._peers = Peers(session)
         self._statuses: DirectoryStatuses | None = None
         self._states: dict[str, dict[str, Any]] = {}
@@ -79,29 +89,32 @@ class Monitor(Closing):
             self._cache = opened.enter_context(IfIndexCache(session, addresses=True))
             self._follower = opened.enter_context(Follower(session.resolver))
             self._names = opened.enter_context(closing(Directory(NETNS_DIR)))
+            self._alarm = opened.enter_context(closing(Alarm()))
             self._epoll = opened.enter_context(closing(select.epoll()))
             for fd in (
                 self._cache.fileno(),
                 self._follower.fileno(),
                 self._follower.moves_fileno(),
                 self._names.fileno(),
+                self._alarm.fileno(),
             ):
                 self._epoll.register(fd, select.EPOLLIN)
             if label is not None:
                 # Imported here, because only states need a part of the agent, and importing that loads protobuf.
-                from vethlib.agent.process.instance import status_directory
+                from vethlib.agent.process.rundir import status_directory
                 from vethlib.agent.stores.published import DirectoryStatuses
 
                 directory = status_dir or status_directory(label)
                 self._status_files = opened.enter_context(closing(Directory(directory)))
                 self._epoll.register(self._status_files.fileno(), select.EPOLLIN)
                 self._statuses = DirectoryStatuses(directory, label)
-                self._states = dict(self._statuses.read().entries)
+                self._states = self._read_states(self._statuses)
             self._follower.follow(self._asked)
             self._cache.watch_all(["", *self._asked])
-            for _ in self._look_at_names():
+            for _ in self._look_at_all_names():
                 pass  # namespaces that exist at the start cause no events
             self._peers.meet(self._links())
+            self._set_alarm()
             self._opened = opened.pop_all()
 
     def close(self) -> None:
@@ -116,6 +129,8 @@ class Monitor(Closing):
         return self._epoll.fileno()
 
     def _check(self) -> None:
+        if self._pid != os.getpid():
+            raise belongs_to_parent("monitor", self._pid)
         if self._closed:
             raise SessionClosed("this monitor is closed")
 
@@ -144,14 +159,20 @@ class Monitor(Closing):
         return self._cache.links(netns)
 
     def peer(self, netns: str | Link, index: int | None = None) -> LinkName | None:
-        """Return the peer of a veth (given by namespace and ifindex, or as a Link) if it is in a watched namespace."""
+        """Return the peer of a veth (given by namespace and ifindex, or as a Link) if it is in a watched namespace.
+
+        Raises NetnsNotFound for a Link of a Netns that is closed.
+        """
         if isinstance(netns, Link):
-            index = netns.index
-            netns = str(netns.netns or "")
+            index, place = netns.index, netns.netns
+        else:
+            place = netns
         if index is None:
             raise InvalidValue("index", index, "must be the ifindex, unless the first argument is a Link")
-        netns = str(ns.parse(netns))
-        found = (self._peers.of((ref, index)) for ref in (netns, *self.references(netns)))
+        refs = self._references(place)
+        if isinstance(netns, Link):
+            refs = [ref for ref in refs if self._cache.is_still(netns, ref)]
+        found = (self._peers.of((ref, index)) for ref in refs)
         at = next(filter(None, found), None)
         if at is None:
             return None
@@ -159,6 +180,15 @@ class Monitor(Closing):
             return LinkName(at[0], self._cache.name(at[1], at[0]))
         except VethError:
             return None  # it was deleted, and its event is still to be read
+
+    def _references(self, netns: NetnsRef) -> list[str]:
+        """Return references that may lead to a namespace; those that do, if it is open: its own spelling may not."""
+        self._check()
+        if netns is None or isinstance(netns, str):
+            ref = str(ns.parse(netns or ""))
+            return [ref, *self.references(ref)]
+        identity = ns.identity(netns.fileno())
+        return [ref for ref in self.netns if self._cache.identity(ref) == identity]
 
     def snapshot(self) -> list[HostEvent]:
         """Return the current state as events with action ``is``: namespaces with links and addresses, then states.
@@ -194,22 +224,27 @@ class Monitor(Closing):
     # --- events
 
     def poll(self, timeout: float | None = 0) -> list[HostEvent]:
-        """Return the events that were not returned yet, in order.
+        """Return the events that were not returned yet, in order; if they are very many, the first of them.
 
         If there are none, wait for events up to `timeout` seconds (None: without limit), and return [] on timeout. An
         interruption (KeyboardInterrupt) may lose events, but the next call goes on from the present state. Raises
-        SessionClosed, NetlinkError.
+        NetlinkError, InvalidValue for a bad time-out, and SessionClosed, also if the session that it needs is closed.
         """
         self._check()
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = deadline_after(timeout)
         while True:
             events = self._take()
-            left = None if deadline is None else deadline - time.monotonic()
-            if events or (left is not None and left <= 0):
+            now = time.monotonic()
+            if events or (deadline is not None and deadline <= now):
                 return events
-            due = self._follower.due()
-            waits = [seconds for seconds in (left, due) if seconds is not None]
-            self._epoll.poll(min([*waits, _LONGEST]))
+            self._epoll.poll(LONGEST if deadline is None else min(LONGEST, deadline - now))
+
+    def _set_alarm(self) -> None:
+        """Make the descriptor readable when there is work even without an event."""
+        cache_due = self._cache.due()
+        dues = [self._follower.due(), self._all_names.due()]
+        dues.append(None if cache_due is None else max(0.0, cache_due - time.monotonic()))
+        self._alarm.set(min((due for due in dues if due is not None), default=None))
 
     def _take(self) -> list[HostEvent]:
         # After an interruption, news may be lost: so everything is compared with what is known.
@@ -225,16 +260,20 @@ class Monitor(Closing):
             self._peers.meet(_latest_links(link_events))
         for event in link_events:
             events += self._translated(event, parted)
-        has_ended = any(event.kind == "netns-gone" for event in link_events)
-        if self._names.changed() or has_ended or torn:
-            events += self._look_at_names()
+        ended = [str(event.netns or "") for event in link_events if event.kind == "netns-gone"]
+        events += self._look_for_names(self._names.changed(), ended, torn=torn)
         refs = self._follower.changed() | self._follower.moved()
-        if has_ended or torn:  # perhaps a namespace with the identity of the one that has ended
+        if ended or torn:  # perhaps a namespace with the identity of the one that has ended
             refs.update(ref for ref in self._asked if torn or self._cache.identity(ref) is None)
         for ref in refs:
             events += self._look_at_reference(ref)
-        if self._statuses is not None and (self._status_files.changed() or torn):
-            events += self._look_at_states()
+        if self._statuses is not None:
+            changes = self._status_files.changed()
+            if changes.everything or torn:
+                events += self._look_at_states(None)
+            elif changes.files:
+                events += self._look_at_states(changes.files)
+        self._set_alarm()
         self._torn = False
         return events
 
@@ -268,17 +307,45 @@ class Monitor(Closing):
 
     # --- namespaces
 
-    def _look_at_names(self) -> Iterator[HostEvent]:
-        """Compare the named namespaces with those that are watched."""
+    def _look_for_names(self, changes: DirectoryChanges, ended: list[str], *, torn: bool) -> Iterator[HostEvent]:
+        """Look at the names that may lead elsewhere, by these changes and because these references have ended."""
+        if changes.everything or changes.mounts:
+            self._all_names.requested = True
+        if torn or self._all_names.due() == 0:
+            yield from self._look_at_all_names()
+            return
+        names = set(changes.files)
+        if changes.mounts:
+            names.update(self._unmounted)
+        if ended:
+            # The end of a namespace is reported with one of its references only. The next one may have its identity.
+            refs = [ref for ref, seen in self._named.items() if not self._cache.is_at(ref, seen)]
+            names.update(ref.removeprefix("netns:") for ref in (*ended, *refs) if ref.startswith("netns:"))
+        yield from self._look_at_names(names)
+
+    def _look_at_all_names(self) -> Iterator[HostEvent]:
+        begun = self._all_names.begin()
+        known = [ref.removeprefix("netns:") for ref in self._named]
+        yield from self._look_at_names({*ns.names(), *known})
+        self._all_names.end(begun)
+
+    def _look_at_names(self, names: Iterable[str]) -> Iterator[HostEvent]:
+        """Compare the namespaces of these names with those that are watched."""
         present: dict[str, tuple[int, int]] = {}
-        for name in ns.names():
+        for name in sorted(names):
             identity = identity_at(f"{NETNS_DIR}/{name}")
-            if identity is not None:  # otherwise it was removed, is no namespace, or may not be looked at
+            self._unmounted.pop(name, None)
+            if identity is not None:
                 present[f"netns:{name}"] = identity
-        # The end of a namespace is reported with one of its references only, and the next one may have its identity.
-        is_at = self._cache.is_at
-        for ref in [ref for ref, seen in self._named.items() if present.get(ref) != seen or not is_at(ref, seen)]:
-            yield from self._lose(ref)
+            elif os.path.lexists(f"{NETNS_DIR}/{name}"):
+                self._unmounted[name] = None  # or it may not be looked at
+        while len(self._unmounted) > _MOST_UNMOUNTED:
+            del self._unmounted[next(iter(self._unmounted))]
+        for name in sorted(names):
+            ref = f"netns:{name}"
+            seen = self._named.get(ref)
+            if seen is not None and (present.get(ref) != seen or not self._cache.is_at(ref, seen)):
+                yield from self._lose(ref)
         for ref in present:
             if ref not in self._named:
                 yield from self._admit(ref)
@@ -290,6 +357,8 @@ class Monitor(Closing):
             leads_to = self._session.identity(ref)
         except NetnsNotFound:
             pass
+        except SessionClosed:
+            raise
         except VethError:
             return  # it is unknown, for example for want of descriptors
         watched = self._cache.identity(ref)
@@ -303,7 +372,11 @@ class Monitor(Closing):
         try:
             self._cache.watch(ref)
             links = self._cache.links(ref)
+        except SessionClosed:
+            raise  # otherwise, no new namespace would be reported from now on
         except VethError:
+            if ref.startswith("netns:"):
+                self._unmounted[ref.removeprefix("netns:")] = None
             return  # a name whose namespace has not been mounted yet, or a process that has ended
         identity = self._cache.identity(ref)
         if identity is not None and ref.startswith("netns:"):
@@ -321,6 +394,8 @@ class Monitor(Closing):
         """Return the addresses of a new namespace's links, by ifindex."""
         try:
             return {seen.link.index: seen.addresses for seen in self._session.survey([ref]).links}
+        except SessionClosed:
+            raise
         except VethError:
             return {}
 
@@ -338,16 +413,27 @@ class Monitor(Closing):
 
     # --- states
 
-    def _look_at_states(self) -> Iterator[HostEvent]:
+    def _read_states(
+        self, statuses: DirectoryStatuses, files: Iterable[str] | None = None
+    ) -> dict[str, dict[str, Any]]:
+        try:
+            return dict(statuses.read(files).entries)
+        except OSError as error:
+            refused = refusal(Outcome(error.errno or 0, "", ()), f"read the statuses in {statuses.place}", "")
+            refused.filename = error.filename
+            raise refused from error
+
+    def _look_at_states(self, files: Iterable[str] | None) -> Iterator[HostEvent]:
+        """Read the states again, of which only those in these files have changed; None for all."""
         assert self._statuses is not None
-        before, self._states = self._states, dict(self._statuses.read().entries)
+        before, self._states = self._states, self._read_states(self._statuses, files)
         now = time.time()
         for name in before.keys() - self._states.keys():
             was = before[name]
             yield HostEvent("state", "deleted", now, was["netns"], name, changes={"state": (was["state"], None)})
         for name, state in self._states.items():
             old = before.get(name)
-            if old == state:
+            if old is state or old == state:
                 continue
             action: Action = "new" if old is None else "changed"
             fields = ("state", "reason", "code", "warning", "netns", "host_name", "ifindex")

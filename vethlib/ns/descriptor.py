@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Callable
 from itertools import repeat
 from typing import TYPE_CHECKING, TypeAlias
@@ -22,13 +23,15 @@ if TYPE_CHECKING:
 else:
     Descriptor = getattr(select, "epoll", None)
 
-__all__ = ["HERE", "OPEN_FLAGS", "Descriptor", "current", "duplicated", "opened"]
+__all__ = ["HERE", "OPEN_FLAGS", "Descriptor", "current", "duplicated", "limits", "make_file", "opened", "owned"]
 
 HERE = "/proc/thread-self/ns/net"  # never /proc/self: that is the main thread's namespace, not the caller's
 # O_NONBLOCK and O_NOCTTY have no effect on a namespace, and make opening a FIFO or a terminal harmless.
 OPEN_FLAGS = os.O_RDONLY
 for _flag in ("O_CLOEXEC", "O_NONBLOCK", "O_NOCTTY"):
     OPEN_FLAGS |= getattr(os, _flag, 0)
+
+_USUAL_LIMIT = 1024  # systemd.exec(5), INR_OPEN_CUR
 
 
 def _own_nothing(fd: int) -> Descriptor:
@@ -42,6 +45,14 @@ _own: Callable[[int], Descriptor] = getattr(Descriptor, "fromfd", _own_nothing)
 def opened(path: str, flags: int = OPEN_FLAGS) -> Descriptor:
     """Open `path` and return the owner of the descriptor. Raises OSError like ``os.open``."""
     return next(map(_own, map(posix.open, (path,), (flags,))))
+
+
+def owned(call: Callable[..., int], *arguments: object) -> Descriptor:
+    """Call a function written in C with one or more arguments, and return the owner of the descriptor that it returns.
+
+    Raises what the function raises.
+    """
+    return next(map(_own, map(call, *zip(arguments, strict=True))))
 
 
 def duplicated(fd: int) -> Descriptor:
@@ -58,3 +69,25 @@ def current() -> Descriptor:
     Takes 4 to 6 µs. Raises OSError like ``os.open``.
     """
     return _current()
+
+
+def make_file(path: str, made: list[None]) -> None:
+    """Create an empty file. By extend, all in C, so that it is in `made` even if an interrupt follows the call."""
+    try:
+        made.extend(map(os.mknod, (path,), (stat.S_IFREG,)))
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOSYS):
+            raise
+        # A sandbox (seccomp) refuses mknod(2), which is also for device files.
+        opening = map(posix.open, (path,), (os.O_CREAT | os.O_EXCL | OPEN_FLAGS,), (0,))
+        made.extend(map(Descriptor.close, map(_own, opening)))
+
+
+def limits() -> tuple[int, int]:
+    """Return the soft and the hard limit of descriptors of this process (RLIMIT_NOFILE)."""
+    import resource  # only Unix has it
+
+    try:
+        return resource.getrlimit(resource.RLIMIT_NOFILE)
+    except OSError:  # a sandbox (seccomp) refuses prlimit64(2)
+        return _USUAL_LIMIT, _USUAL_LIMIT

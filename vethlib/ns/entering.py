@@ -25,6 +25,12 @@ if the thread is already in that namespace: work in one's own namespace needs no
 
 Returning needs a descriptor of the namespace that was left. It has an owner (see descriptor.py), so that an interrupt
 cannot leak it, and it is closed as soon as the thread is back.
+
+It also needs CAP_SYS_ADMIN in the user namespace that owns that namespace, which a thread can lack although it may
+enter others: in a rootless container with the network of its host, for example. So before a thread leaves for the first
+time, it enters the namespace in which it is: if that is refused, it stays. Once is enough. A namespace that the thread
+has entered later, it can enter again; and a process can move to another user namespace only while it has one thread
+(userns_install, unshare_userns), in practice right after fork, which is why a forked child asks again.
 """
 
 from __future__ import annotations
@@ -38,12 +44,13 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from vethlib._primitives import local
 from vethlib.errors import InvalidValue, NetlinkError, NetnsNotFound, NotPermitted, VethError, errno_text, not_permitted
 
-from . import greenlets
+from . import greenlets, own
 from .descriptor import HERE, Descriptor, current
 from .reference import HasFileno, Resolver, not_opened, open_owned, parse
-from .syscalls import CLONE_NEWNET, bind
+from .syscalls import CLONE_NEWNET, bind, ns_owner
 
 __all__ = [
     "Block",
@@ -130,12 +137,15 @@ class _Home(ctypes.c_int):
     owner: Descriptor
     not_entered: Callable[[], object] | None = None
 
-    def open(self) -> None:
-        self.owner = _home()
+    def open(self, target: int) -> None:
+        self.owner = _home((target,))
         self.value = self.owner.fileno()
+        own.note(self.value, self)
 
     def close(self) -> None:
-        self.owner.close()
+        if not self.owner.closed:
+            own.forget(self.value)
+            self.owner.close()
 
 
 _setns = (ctypes.c_int, ctypes.c_int)
@@ -147,11 +157,74 @@ _try_to_enter = bind("setns", *_setns, keep_gil=True, errcheck=None)
 _unshare = bind("unshare", ctypes.c_int, errcheck=_check_unshared)
 
 
-def _home() -> Descriptor:
+def _current() -> Descriptor:
     try:
         return current()
     except OSError as error:
         raise not_opened(parse(""), error) from None
+
+
+class _Thread(local):
+    """Whether the calling thread is known to be able to return to its namespace."""
+
+    can_return = False
+
+
+_thread = _Thread()
+
+
+def _forget_in_child() -> None:
+    _thread.can_return = False  # it may move to another user namespace
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_in_child)
+
+
+def _home(targets: Iterable[int] | None) -> Descriptor:
+    """Open the thread's namespace, to return to it from those of `targets`; None means from a new one.
+
+    Raises NotPermitted, or NetlinkError, if the thread could not return.
+    """
+    home = _current()
+    if not _thread.can_return:
+        try:
+            _check_way_back(home.fileno(), targets)
+        except BaseException:
+            home.close()  # at once, for a traceback keeps this frame
+            raise
+    return home
+
+
+def _check_way_back(home: int, targets: Iterable[int] | None) -> None:
+    if _try_to_enter(home, CLONE_NEWNET) == 0:
+        _thread.can_return = True
+        return
+    number = ctypes.get_errno()
+    if targets is None:
+        raise _no_way_back(number, home)
+    for fd in targets:
+        if _is_elsewhere(fd, home):
+            raise _no_way_back(number, home, f"fd:{fd}")
+
+
+def _is_elsewhere(fd: int, home: int) -> bool:
+    """Return whether `fd` may be another network namespace; what is no namespace cannot be entered anyway."""
+    try:
+        there, here = os.fstat(fd), os.fstat(home)
+    except OSError:
+        return False
+    return there.st_dev == here.st_dev and there.st_ino != here.st_ino
+
+
+def _no_way_back(number: int, home: int, netns: str = "") -> VethError:
+    if number != errno.EPERM:
+        message = f"setns is refused: a thread could not return from another network namespace: {errno_text(number)}"
+        return NetlinkError(message, errno=number, netns=netns)
+    message = "moving between network namespaces needs CAP_SYS_ADMIN, in one's own user namespace and in their owners"
+    if ns_owner(home) is None:
+        message += "; the network namespace of this thread belongs to another user namespace, so it could not return"
+    return not_permitted(message, "CAP_SYS_ADMIN", errno=number, netns=netns)
 
 
 if TYPE_CHECKING:
@@ -184,7 +257,11 @@ class Block(_Partial):
         if target is None:
             raise RuntimeError("this block was entered before: call entered() for each")
         self.target = None
-        home.open()
+        try:
+            home.open(target.fileno())
+        except BaseException:
+            target.close()
+            raise
         try:
             if "greenlet" in _modules:
                 greenlets.entering(home.owner)
@@ -238,7 +315,7 @@ def call_in(fd: int, function: Callable[[], T]) -> T:
     (netns_install, net/core/net_namespace.c).
     """
     _check_fd(fd)
-    home = _home()
+    home = _home((fd,))
     back = home.fileno()
     try:
         try:
@@ -268,11 +345,12 @@ def call_at_home(fd: int, function: Callable[[], T]) -> T:
 
 
 def can_enter() -> bool:
-    """Return whether the calling thread can enter namespaces: it has CAP_SYS_ADMIN in its own user namespace.
+    """Return whether the calling thread can leave its namespace for others, and return.
 
-    A namespace that belongs to another user namespace may still refuse it (netns_install, net/core/net_namespace.c).
+    For that, it has CAP_SYS_ADMIN in its own user namespace and in the owner of its network namespace. A namespace that
+    belongs to another user namespace may still refuse it (netns_install, net/core/net_namespace.c).
     """
-    with _home() as home:
+    with _current() as home:
         return bool(_try_to_enter(home.fileno(), CLONE_NEWNET) == 0)  # where it is already
 
 
@@ -285,7 +363,7 @@ def map_in(fds: Iterable[int], function: Callable[[], T]) -> list[T]:
     fds = list(fds)
     for fd in fds:
         _check_fd(fd)
-    return _map([partial(_enter, fd, CLONE_NEWNET) for fd in fds], function)
+    return _map([partial(_enter, fd, CLONE_NEWNET) for fd in fds], fds, function)
 
 
 def map_in_new(count: int, function: Callable[[], T]) -> list[T]:
@@ -294,16 +372,16 @@ def map_in_new(count: int, function: Callable[[], T]) -> list[T]:
     As with :func:`call_in_new`, a namespace ends unless the call keeps it. As with :func:`map_in`, earlier results are
     closed if a call raises.
     """
-    return _map([partial(_unshare, CLONE_NEWNET)] * count, function)
+    return _map([partial(_unshare, CLONE_NEWNET)] * count, None, function)
 
 
-def _map(ways: list[Callable[[], None]], function: Callable[[], T]) -> list[T]:
+def _map(ways: list[Callable[[], None]], targets: Iterable[int] | None, function: Callable[[], T]) -> list[T]:
     """Enter a namespace by each of the `ways`, from one to the next, and call `function` there.
 
-    They are a list, because the code of an iterator must not run in another namespace.
+    They are a list, because the code of an iterator must not run in another namespace. `targets` is as in _home.
     """
     results: list[T] = []
-    home = _home()
+    home = _home(targets)
     back = home.fileno()
     try:
         try:
@@ -341,7 +419,7 @@ def call_in_new(function: Callable[[], T]) -> T:
     The namespace ends with the call unless `function` keeps it: opens it, mounts it, or leaves a socket in it.
     Raises any error of `function`, and NotPermitted without CAP_SYS_ADMIN.
     """
-    home = _home()
+    home = _home(None)
     back = home.fileno()
     try:
         try:

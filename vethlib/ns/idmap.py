@@ -15,7 +15,7 @@ import shutil
 import subprocess
 from collections.abc import Collection, Iterable
 
-from vethlib._primitives import real_subprocess
+from .programs.start import program_type
 
 __all__ = ["Mapper", "granted", "missing_ids"]
 
@@ -59,7 +59,7 @@ class Mapper:
             return
         maps = [_arguments(own, those) for own, those in zip((uid, gid), ranges.values(), strict=True)]
         try:
-            self._helper = real_subprocess().Popen(
+            self._helper = program_type()(
                 ["/bin/sh", "-c", _SCRIPT, "sh", str(os.getpid()), *maps],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
@@ -109,7 +109,7 @@ def _cure(highest: int) -> str:
 def _highest(file: str) -> int:
     """Return the highest id that is mapped."""
     try:
-        with open(f"/proc/thread-self/{file}") as lines:
+        with open(f"/proc/thread-self/{file}", encoding="utf-8") as lines:
             return max((int(first) + int(count) - 1 for first, _, count in map(str.split, lines)), default=0)
     except (OSError, ValueError):
         return _NEEDED  # unknown
@@ -124,7 +124,7 @@ def _names(uid: int) -> list[str]:
 
 def _granted_in(file: str, owners: Collection[str]) -> list[Range]:
     try:
-        with open(file) as lines:
+        with open(file, encoding="utf-8") as lines:
             return granted(lines, owners)
     except (OSError, UnicodeDecodeError):
         return []

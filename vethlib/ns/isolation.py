@@ -9,13 +9,14 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import signal
 import stat
 from collections.abc import Callable
 
 from vethlib._primitives import posix
 from vethlib.errors import NetlinkError, NotSupported, errno_text, not_permitted
 
-from .descriptor import HERE, opened
+from .descriptor import HERE, make_file, opened
 from .loopback import set_loopback_up
 from .syscalls import (
     CLONE_NEWNET,
@@ -25,9 +26,11 @@ from .syscalls import (
     MS_NODEV,
     MS_NOEXEC,
     MS_NOSUID,
-    MS_PRIVATE,
     MS_REC,
+    MS_REMOUNT,
+    MS_SLAVE,
     bind,
+    is_shortage,
     mount,
     unshare,
 )
@@ -35,6 +38,7 @@ from .syscalls import (
 __all__ = ["is_privileged", "isolate", "isolate_names", "mount_sys"]
 
 _MOUNTS_HERE = "/proc/thread-self/ns/mnt"
+_SYSCTLS_DIR = b"/proc/sys"
 _NAMES, _AGENTS = "netns", "vethlib"  # in /run: named namespaces; the state of the host's agents
 _CAPABILITIES = 1 << 12 | 1 << 21  # CAP_NET_ADMIN, CAP_SYS_ADMIN (include/uapi/linux/capability.h)
 
@@ -46,8 +50,9 @@ def isolate() -> None:
 
     Afterwards, the only link is a loopback, which is up. /run/netns is empty, and so is /run/vethlib (in which the
     host's agents keep their state). /sys/class/net shows the links of the process (if the kernel permits mounting
-    sysfs). Everything else in /run is unchanged. A caller without CAP_SYS_ADMIN and CAP_NET_ADMIN is user 0 from then
-    on, in a user namespace that maps as many other ids as newuidmap(1) and /etc/subuid allow, or none.
+    sysfs). A /proc/sys that is read-only, as in a container, can be written. Everything else in /run is unchanged. A
+    caller without CAP_SYS_ADMIN and CAP_NET_ADMIN is user 0 from then on, in a user namespace that maps as many other
+    ids as newuidmap(1) and /etc/subuid allow, or none; in there, /proc/sys stays read-only.
 
     The process must have a single thread: other threads would stay outside, and with them no user namespace can be
     entered at all. The move cannot be undone. Raises :class:`NotPermitted`, which names the sysctl that forbids it, and
@@ -118,7 +123,7 @@ def is_privileged() -> bool:
     """Return whether this process has CAP_SYS_ADMIN and CAP_NET_ADMIN, to create namespaces and work in them."""
     try:
         # The name of the program may be cut within a character.
-        with open("/proc/thread-self/status", errors="replace") as status:
+        with open("/proc/thread-self/status", encoding="utf-8", errors="replace") as status:
             effective = next(int(line.split()[1], 16) for line in status if line.startswith("CapEff:"))
     except (OSError, StopIteration):
         return os.geteuid() == 0
@@ -132,7 +137,7 @@ def isolate_names() -> None:
     """
 
     def settle() -> None:
-        mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None)
+        mount(b"none", b"/", None, MS_REC | MS_SLAVE, None)
         _mount_run()
 
     try:
@@ -163,13 +168,24 @@ def _try_in_a_child(uid: int, gid: int) -> None:
     """Raise OSError if nothing is permitted in a user namespace (AppArmor), because there is no way back from one."""
     if len(os.listdir("/proc/self/task")) > 1:
         return  # then unshare(2) is refused as well
+    ignored = signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN
+    if ignored:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # otherwise the kernel discards the child's exit status
+    try:
+        _try_in_this_child(uid, gid)
+    finally:
+        if ignored:
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+
+
+def _try_in_this_child(uid: int, gid: int) -> None:
     child = posix.fork()
     if child == 0:
         number = errno.EIO
         try:
             unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET)
             _map_own_ids(uid, gid)
-            mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None)
+            mount(b"none", b"/", None, MS_REC | MS_SLAVE, None)
             number = 0
         except OSError as error:
             number = error.errno or number
@@ -178,7 +194,7 @@ def _try_in_a_child(uid: int, gid: int) -> None:
     try:
         _, status = posix.waitpid(child, 0)
     except ChildProcessError:
-        return  # this process ignores SIGCHLD, or somebody else has waited for it
+        return  # somebody else has waited for it
     if status:
         number = max(os.waitstatus_to_exitcode(status), 0) or errno.EIO
         raise OSError(number, os.strerror(number))
@@ -187,7 +203,7 @@ def _try_in_a_child(uid: int, gid: int) -> None:
 def _map_own_ids(uid: int, gid: int) -> None:
     # Before a gid can be mapped without CAP_SETGID outside, setgroups(2) has to be given up (user_namespaces(7)).
     for file, line in (("uid_map", f"0 {uid} 1"), ("setgroups", "deny"), ("gid_map", f"0 {gid} 1")):
-        with open(f"/proc/thread-self/{file}", "r+") as map_:
+        with open(f"/proc/thread-self/{file}", "r+", encoding="utf-8") as map_:
             if file.endswith("_map") and map_.read():
                 continue  # newuidmap has worked, but newgidmap has not
             map_.write(line)
@@ -219,7 +235,7 @@ def _forbidding() -> str:
         name = file.replace("/", ".")
         settings.append(f"{name}={allows}")
         try:
-            with open(f"/proc/sys/{file}") as value:
+            with open(f"/proc/sys/{file}", encoding="utf-8") as value:
                 if value.read().strip() == forbids:
                     return f"this host forbids them, sysctl {name}={allows} allows them"
         except OSError:
@@ -229,11 +245,12 @@ def _forbidding() -> str:
 
 def _mount_private() -> None:
     try:
-        mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None)
+        mount(b"none", b"/", None, MS_REC | MS_SLAVE, None)
         _mount_run()
+        _mount_sysctls_writable()
+        mount_sys()
     except OSError as error:
         raise _failed(error) from None
-    mount_sys()
 
 
 def _mount_run() -> None:
@@ -263,21 +280,39 @@ def _take_over(old: str, new: str) -> None:
         if stat.S_ISDIR(mode):
             os.mkdir(new)
         else:
-            os.mknod(new)
+            make_file(new, [])
         mount(os.fsencode(old), os.fsencode(new), None, MS_BIND | MS_REC, None)
+    except OSError as error:
+        if is_shortage(error):
+            raise
+        # Otherwise it was removed meanwhile, or is a mount that may not be copied: few programs need it.
+
+
+def _mount_sysctls_writable() -> None:
+    """Mount /proc/sys read-write: a container has it read-only, with the settings of namespaces that it creates."""
+    try:
+        flags = os.statvfs(_SYSCTLS_DIR).f_flag
+        if flags & os.ST_RDONLY:
+            kept = flags & (MS_NOSUID | MS_NODEV | MS_NOEXEC)  # statvfs(3) has the same numbers
+            mount(b"none", _SYSCTLS_DIR, None, MS_REMOUNT | MS_BIND | kept, None)
     except OSError:
-        pass  # removed meanwhile, or a mount that may not be copied: few programs need it
+        pass  # in a user namespace, mounts from outside stay read-only (mount_namespaces(7))
 
 
 def mount_sys() -> None:
-    """Mount a sysfs of this network namespace: it shows the namespace in which it was mounted (fs/sysfs/mount.c)."""
+    """Mount a sysfs of this network namespace, if the kernel permits that. Raises OSError if there is no room for it.
+
+    It shows the namespace in which it was mounted (fs/sysfs/mount.c).
+    """
     kept = [(path, os.open(path, os.O_PATH | os.O_CLOEXEC)) for path in _MOUNTED_IN_SYS if os.path.ismount(path)]
     try:
         mount(b"sysfs", b"/sys", b"sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, None)
         for path, fd in kept:
             mount(f"/proc/thread-self/fd/{fd}".encode(), path.encode(), None, MS_BIND | MS_REC, None)
-    except OSError:
-        pass  # the kernel refuses to reveal what is masked in a container's /sys (mount_too_revealing)
+    except OSError as error:
+        if is_shortage(error):
+            raise
+        # Otherwise the kernel refuses to reveal what is masked in a container's /sys (mount_too_revealing).
     finally:
         for _, fd in kept:
             os.close(fd)

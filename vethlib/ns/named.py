@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 
 from vethlib.errors import (
     InvalidValue,
@@ -20,25 +19,26 @@ from vethlib.errors import (
     errno_text,
     not_permitted,
 )
+from vethlib.ns.files.glance import glance_at
 
-from .descriptor import HERE, OPEN_FLAGS, Descriptor, current, opened
+from .descriptor import HERE, OPEN_FLAGS, Descriptor, current, make_file, opened
 from .entering import call_in_new, can_enter
-from .glance import glance_at
 from .loopback import set_loopback_up
 from .opening import NoNamespace, link_at
 from .opening import opened as opened_namespace
 from .reference import NETNS_DIR, check_netns_name, dangling, parse
 from .syscalls import MNT_DETACH, MS_BIND, MS_REC, MS_SHARED, UMOUNT_NOFOLLOW, mount, umount2
 
-__all__ = ["create", "names", "remove"]
+__all__ = ["create", "erase", "names", "remove"]
 
 _LOCKED = 5.0  # seconds to wait for other processes that do the same
 
 
-def create(name: str, directory: str = NETNS_DIR, *, up: bool = False) -> Descriptor:
+def create(name: str, directory: str = NETNS_DIR, *, up: bool = False, made: list[None] | None = None) -> Descriptor:
     """Create a network namespace called `name` ("blue" or "netns:blue"), and return it open.
 
-    With `up`, its loopback is set up.
+    With `up`, its loopback is set up. `made` is not empty once there is a file of that name, for a caller that erases
+    it if it is interrupted when this has returned.
 
     Raises :class:`NetnsExists`, :class:`NotPermitted`, :class:`InvalidValue`.
     """
@@ -48,15 +48,15 @@ def create(name: str, directory: str = NETNS_DIR, *, up: bool = False) -> Descri
     if not reference.value.isascii() or not reference.value.isprintable():
         _check_no_controls(reference.value, name)
     path = f"{directory}/{reference.value}"
-    made: list[None] = []
+    made = [] if made is None else made
     try:
         _prepare(directory)
-        # By extend, all in C, so that the created file is known even if an interrupt follows the call.
-        made.extend(map(os.mknod, (path,), (stat.S_IFREG,)))
+        make_file(path, made)
         return call_in_new(lambda: _ready(path) if up else _mounted(path))
     except BaseException as error:
         if made:
             _erase(path)
+            made.clear()
         if isinstance(error, OSError) and not isinstance(error, VethError):
             raise _refused("create", path, error) from None
         raise
@@ -79,6 +79,11 @@ def _mounted(path: str) -> Descriptor:
     return current()
 
 
+def erase(name: str) -> None:
+    """Remove a name that :func:`create` has made. Raises nothing."""
+    _erase(f"{NETNS_DIR}/{parse(name).value}")
+
+
 def _erase(path: str) -> None:
     try:
         _detach(path)
@@ -90,31 +95,46 @@ def _erase(path: str) -> None:
 def _prepare(directory: str) -> None:
     """Make `directory` a shared mount, only once even if several processes do this at the same time.
 
-    Without the lock (iproute2 takes the same one), each of them would see a plain directory and add another mount, and
-    a mount that is copied to 2^n peers stops the machine.
+    Without the lock (iproute2 takes the one on the directory), each of them would see a plain directory and add another
+    mount, and a mount that is copied to 2^n peers stops the machine.
     """
     from vethlib import _locks, _trusted
 
+    place = os.fsencode(directory)
+    if _made_shared(place):
+        return
     if not os.path.isdir(directory):
         if os.path.lexists(directory):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
         if not can_enter():  # nor mount: then not even the directory should be left behind
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
         os.close(_trusted.open_directory(directory, make=True))
-    lock = opened(directory, OPEN_FLAGS | os.O_DIRECTORY)
-    try:
-        # Anybody can open it, and hold a lock for ever; only root's locks count.
-        _locks.lock(lock.fileno(), _LOCKED, lambda uid: uid in (0, os.geteuid()))
-        place = os.fsencode(directory)
-        try:
-            mount(b"", place, b"none", MS_SHARED | MS_REC, None)
-        except OSError as error:
-            if error.errno != errno.EINVAL:  # EINVAL: no mount point yet
-                raise
+    parent, name = os.path.split(os.path.realpath(directory))
+    with (
+        opened(directory, OPEN_FLAGS | os.O_DIRECTORY) as lock,
+        opened(parent, OPEN_FLAGS | os.O_DIRECTORY) as beside,
+        _locks.exclusive(
+            lock.fileno(),
+            _LOCKED,
+            lambda uid: uid in (0, os.geteuid()),  # anybody can open it, and hold a lock for ever
+            file=f".{name}.lock",  # in the directory itself, it would be the name of a namespace
+            directory=beside.fileno(),
+        ),
+    ):
+        if not _made_shared(place):
             mount(place, place, b"none", MS_BIND | MS_REC, None)
             mount(b"", place, b"none", MS_SHARED | MS_REC, None)
-    finally:
-        lock.close()  # which unlocks
+
+
+def _made_shared(place: bytes) -> bool:
+    """Make a mount point shared; return False if there is no mount point yet."""
+    try:
+        mount(b"", place, b"none", MS_SHARED | MS_REC, None)
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.ENOENT):
+            return False
+        raise
+    return True
 
 
 def remove(name: str, *, missing_ok: bool = False, directory: str = NETNS_DIR) -> None:
@@ -158,7 +178,10 @@ def _unlinked(path: str, detached: bool) -> bool:
 
 
 def names(directory: str = NETNS_DIR) -> list[str]:
-    """Return all names, sorted."""
+    """Return all names, sorted.
+
+    ``f"netns:{name}"`` is the reference of each; a name without a colon can be used as it is.
+    """
     try:
         return sorted(os.listdir(directory))
     except FileNotFoundError:
@@ -175,6 +198,8 @@ def _refused(verb: str, path: str, error: OSError) -> VethError:
     if number in (errno.EPERM, errno.EACCES):
         message = f"{what}: it needs root, or CAP_SYS_ADMIN and write access there"
         return not_permitted(message, "CAP_SYS_ADMIN", errno=number)
+    if isinstance(error, TimeoutError):  # of a lock, whose text has the holder
+        return NetlinkError(f"{what}: the directory is {error.strerror}", errno=number)
     return NetlinkError(f"{what}: {errno_text(number)}", errno=number)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from contextlib import AbstractContextManager
 
@@ -26,7 +27,9 @@ class Netns(Closing, NotesEntry):
     Do not keep it open longer than needed: while it is open, the links of a stopped container remain. Closing it does
     not remove a name. A Netns can be used wherever a namespace reference is accepted, and is equal to any other Netns
     of the same namespace. `ref` is the reference by which it was opened, in canonical form; for an anonymous namespace,
-    "fd:N", which is valid while it is open. `label`, if set, is its name in messages, such as "node a".
+    "fd:N", which is valid while it is open. Pickled or copied, it becomes that reference, or for an anonymous one the
+    path of its descriptor, which leads there from other processes, too. `label`, if set, is its name in messages, such
+    as "node a".
     """
 
     __slots__ = ("__weakref__", "_closed", "_owner", "_was_entered", "identity", "label", "ref")
@@ -65,10 +68,13 @@ class Netns(Closing, NotesEntry):
         With `exist_ok`, an existing namespace is opened unchanged, instead of raising :class:`NetnsExists`.
         """
         ref = str(parse(name))
+        made: list[None] = []
         try:
-            return cls(named.create(name, up=up), ref)
-        except NetnsExists:
-            if not exist_ok:
+            return cls(named.create(name, up=up, made=made), ref)
+        except BaseException as error:
+            if made:
+                named.erase(name)  # nobody would know of it
+            if not (exist_ok and isinstance(error, NetnsExists)):
                 raise
         return cls(_opened_when_finished(ref), ref)
 
@@ -151,9 +157,11 @@ class Netns(Closing, NotesEntry):
         return f"<Netns {self.ref!r} {self.identity[1]}{' closed' if self._closed else ''}>"
 
     def __reduce__(self) -> tuple[type[str], tuple[str]]:
-        # A descriptor is meaningless in another process, so an error that contains a Netns is pickled with its
-        # reference.
-        return str, (str(self),)
+        # The number of a descriptor may be that of another namespace in another process, or when this one is closed.
+        text = str(self)
+        if text.startswith("fd:"):
+            text = "fd:-1" if self._closed else f"path:/proc/{os.getpid()}/fd/{self._owner.fileno()}"
+        return str, (text,)
 
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):

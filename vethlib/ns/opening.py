@@ -8,18 +8,27 @@
    Usually the reason is that the path does not exist at all; so the file systems of / and /run, without which nothing
    works anyway, are asked directly.
 4. /proc/42/ns/net needs neither: procfs answers, and it can be nothing but a namespace.
+5. A symbolic link of another user leads only to namespaces of that user. It could lead to the home namespace, or to
+   that of any tenant, and this process would configure these. (Users have no other way: mounting a namespace takes
+   root.)
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from vethlib.ns.files.glance import Glance, glance_at, glance_of, is_nsfs, nsfs, open_cached
 
 from .descriptor import Descriptor
 from .descriptor import opened as opened_file
-from .glance import O_PATH, Glance, glance_at, glance_of, is_nsfs, nsfs, open_cached
+from .syscalls import ns_owner
+
+if TYPE_CHECKING:
+    from vethlib.ns.files.walk import Walked
 
 __all__ = [
     "NETNS_DIR",
@@ -33,6 +42,7 @@ __all__ = [
     "link_at",
     "opened",
     "opened_directory",
+    "process_at",
     "set_patience",
     "shown_identity",
     "unhurried",
@@ -42,6 +52,7 @@ NETNS_DIR: Final = "/run/netns"
 
 _NAMED: Final = NETNS_DIR + "/"
 _NAMED_LENGTH: Final = len(_NAMED)
+_VAR_RUN: Final = "/var/run"
 _OURS: Final = frozenset({"/", "/proc", "/run", NETNS_DIR})  # only root controls what these are
 
 _PID_MAX: Final = 0x7FFF_FFFF
@@ -50,7 +61,7 @@ T = TypeVar("T")
 
 
 class NoNamespace(Exception):
-    """The path exists, but is not a namespace."""
+    """The path exists, but is not a namespace, or not one to which it may lead; then the text is the reason."""
 
 
 def opened(path: str) -> Descriptor:
@@ -58,6 +69,8 @@ def opened(path: str) -> Descriptor:
 
     Raises NoNamespace, NoAnswer, and OSError like ``os.open``.
     """
+    if path.startswith(f"{_VAR_RUN}/") and _is_var_run_usual():
+        path = path.removeprefix("/var")
     if _is_named(path):
         if is_nsfs(path):
             return opened_file(path)
@@ -69,15 +82,58 @@ def opened(path: str) -> Descriptor:
         return opened_file(path)
     fds: list[int] = []
     try:
-        open_cached(path, fds)
+        open_cached(path, fds, links=False)
         return _opened_for_reading(fds[0])
     except BlockingIOError:
         pass
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
     finally:
         _close(fds)
-    if (link := _link_at(path)) and is_namespace_of_process(link):
-        return opened_file(link)
-    return _answered(path, lambda: _open_slowly(path))
+    return _walked(path, _reached)
+
+
+def _is_var_run_usual() -> bool:
+    """Return whether /var/run is a link to /run, as on nearly every system; only root can make it another one.
+
+    The network plugins of containers (CNI) and Docker name namespaces there, and walking such a path name by name would
+    take 20 times as long as opening it (files/walk.py).
+    """
+    known, var = _indispensable(), glance_at("/var")
+    if not stat.S_ISDIR(var.mode) or var.dev not in known or not stat.S_ISLNK(glance_at(_VAR_RUN).mode):
+        return False
+    return os.readlink(_VAR_RUN) in ("/run", "../run")
+
+
+def process_at(path: str) -> int:
+    """Return the process to whose namespace in /proc a path leads, however it is spelled; 0 if there is none."""
+    try:
+        return _walked(path, lambda walked: walked.process)
+    except OSError:
+        return 0
+
+
+def _walked(path: str, then: Callable[[Walked], T]) -> T:
+    from vethlib.ns.files.walk import at_hand, walk  # most references have no links
+
+    try:
+        return then(walk(path, at_hand(_indispensable())))
+    except BlockingIOError:
+        return _answered(path, lambda: then(walk(path)))
+
+
+def _reached(walked: Walked) -> Descriptor:
+    """Open the namespace at the end of a path, unless other users' links lead there and it is not theirs."""
+    namespace = _opened_for_reading(walked.end.fileno())
+    # In a user namespace, root may be a user without a number here; but who owns "/" needs no link.
+    strangers = walked.strangers and walked.strangers - {os.stat("/").st_uid}
+    if strangers:
+        owner = ns_owner(namespace.fileno())
+        for user in sorted(strangers - {owner}):
+            whose = "another user" if owner is None else f"user {owner}"
+            raise NoNamespace(f"is reached through a symbolic link of user {user}, but belongs to {whose}")
+    return namespace
 
 
 def is_namespace_of_process(path: str) -> bool:
@@ -95,7 +151,7 @@ def _is_number(text: str) -> bool:
 
 
 def _answered(path: str, ask: Callable[[], T], device: int | None = None) -> T:
-    from .answers import answered  # rarely needed
+    from vethlib.ns.files.answers import answered  # rarely needed
 
     return answered(path, ask, device)
 
@@ -105,7 +161,7 @@ def set_patience(seconds: float) -> None:
 
     Raises InvalidValue if it is not a positive number.
     """
-    from .answers import set_patience
+    from vethlib.ns.files.answers import set_patience
 
     set_patience(seconds)
 
@@ -117,11 +173,6 @@ def _close(fds: list[int]) -> None:
 
 def _is_named(path: str) -> bool:
     return path.startswith(_NAMED) and path.find("/", _NAMED_LENGTH) < 0
-
-
-def _open_slowly(path: str) -> Descriptor:
-    with opened_file(path, O_PATH) as owner:
-        return _opened_for_reading(owner.fileno())
 
 
 def _opened_for_reading(fd: int) -> Descriptor:
@@ -220,8 +271,7 @@ def entry_at(path: str) -> Glance:
     """Look at `path` itself. Raises NoAnswer, and OSError like lstat."""
     # /proc/thread-self depends on the calling thread.
     if path in _OURS or _is_named(path) or path.rpartition("/")[0] == "/proc":
-        glance = glance_at(path)
-        return glance._replace(link=os.readlink(path)) if stat.S_ISLNK(glance.mode) else glance
+        return _look(path)
     fds: list[int] = []
     try:
         open_cached(path, fds, follow=False)
@@ -234,7 +284,7 @@ def entry_at(path: str) -> Glance:
         _link_at(path)
     finally:
         _close(fds)
-    return _answered(path, lambda: _look_slowly(path))
+    return _answered(path, lambda: _look(path))
 
 
 def link_at(path: str) -> str:
@@ -279,10 +329,9 @@ def _link_at(path: str) -> str:
     return ""
 
 
-def _look_slowly(path: str) -> Glance:
-    status = os.lstat(path)
-    link = os.readlink(path) if stat.S_ISLNK(status.st_mode) else ""
-    return Glance(status.st_mode, status.st_ino, status.st_ctime_ns, status.st_dev, link)
+def _look(path: str) -> Glance:
+    glance = glance_at(path)
+    return glance._replace(link=os.readlink(path)) if stat.S_ISLNK(glance.mode) else glance
 
 
 def unhurried(path: str, work: Callable[[str], T]) -> T:

@@ -16,6 +16,7 @@ alive.
 from __future__ import annotations
 
 import errno
+import operator
 import os
 from collections.abc import Callable
 from functools import lru_cache
@@ -23,11 +24,12 @@ from typing import Protocol, TypeAlias
 
 from vethlib._values import Value
 from vethlib.errors import InvalidValue, NetlinkError, NetnsNotFound, VethError, errno_text, not_permitted
+from vethlib.ns.files.glance import NoAnswer, glance_of, nsfs
 
 from .descriptor import HERE, Descriptor, duplicated
 from .descriptor import opened as opened_file
-from .glance import NoAnswer, glance_of, nsfs
 from .opening import NETNS_DIR, NoNamespace, hidden_process, link_at, opened
+from .own import is_own, number_in
 from .syscalls import CLONE_NEWNET, ns_type
 
 __all__ = [
@@ -39,9 +41,11 @@ __all__ = [
     "dangling",
     "identity",
     "not_opened",
+    "number_of",
     "open_fd",
     "open_owned",
     "parse",
+    "raised_by_resolver",
     "resolved",
 ]
 
@@ -57,6 +61,7 @@ class HasFileno(Protocol):
 
 
 _PATH_OF = {"home": HERE, "netns": NETNS_DIR + "/{}", "pid": "/proc/{}/ns/net", "path": "{}"}
+_OWN = "is a descriptor that vethlib has opened for itself: that of the caller was closed"
 _LONGEST = 4200  # characters: PATH_MAX and a prefix
 _SPELLINGS = '"" (home), "blue" or "netns:blue", "pid:42", "path:/proc/42/ns/net", "fd:7", "microservice:label"'
 
@@ -84,8 +89,13 @@ class Reference(Value):
 def parse(ref: str | None) -> Reference:
     """Parse a reference. Raises InvalidValue (field "netns") if its spelling is wrong."""
     if ref is None or isinstance(ref, str):
-        return _parse(ref or "")
+        return _parse(_plain(ref))
     raise _no_reference(ref)
+
+
+def _plain(ref: str | None) -> str:
+    """Return the text itself, for what derives from str may be formatted as another one (an Enum)."""
+    return ref if type(ref) is str else str.__str__(ref or "")
 
 
 def _no_reference(given: object) -> InvalidValue:
@@ -176,15 +186,15 @@ def open_owned(ref: str | HasFileno | None, resolver: Resolver | None = None) ->
     namespace, :class:`NotPermitted`, and :class:`NetlinkError` with its ``errno`` for other errors (EMFILE).
     """
     if ref is None or isinstance(ref, str):
-        reference = _resolved(_parse(ref or ""), resolver)
+        reference = _resolved(_parse(_plain(ref)), resolver)
     elif hasattr(ref, "fileno"):
-        reference = Reference("fd", str(ref.fileno()))
+        reference = Reference("fd", str(number_of(ref)))
     else:
         raise _no_reference(ref)
     try:
         owned = _opened(reference, trusted=not isinstance(ref, str))
-    except NoNamespace:
-        raise _not_a_namespace(reference) from None
+    except NoNamespace as reason:
+        raise _not_a_namespace(reference, why=str(reason)) from None
     except OSError as error:
         raise not_opened(reference, error) from None
     try:
@@ -201,15 +211,29 @@ def open_owned(ref: str | HasFileno | None, resolver: Resolver | None = None) ->
     return owned
 
 
+def number_of(ref: HasFileno) -> int:
+    """Return the descriptor of an object; NetnsNotFound if it is closed (a file raises ValueError, a socket has -1)."""
+    try:
+        return operator.index(ref.fileno())
+    except VethError:
+        raise
+    except (OSError, TypeError, ValueError) as error:
+        raise NetnsNotFound(f"{ref!r} has no open descriptor: {error}", netns="fd:-1") from None
+
+
 def _opened(reference: Reference, *, trusted: bool) -> Descriptor:
     """Open the file of a reference; `trusted` if it is the descriptor of an object, not a number."""
     if reference.kind == "fd":
         fd = int(reference.value)
+        if not trusted and is_own(fd):
+            raise NoNamespace(_OWN)
         if not trusted and glance_of(fd).dev != nsfs():
             raise NoNamespace  # the ioctl for the kind of a namespace may have another meaning for this file
         return duplicated(fd)
     if reference.kind in ("home", "pid"):
         return opened_file(reference.path)
+    if reference.kind == "path" and (number := number_in(reference.path)) is not None and is_own(number):
+        raise NoNamespace(_OWN)
     return opened(reference.path)
 
 
@@ -243,15 +267,19 @@ def resolved(label: str, resolver: Resolver) -> Reference:
     except VethError:
         raise
     except Exception as error:
-        text = " ".join(str(error).split())
-        message = f"microservice {label} cannot be resolved: its resolver raised {type(error).__name__}: {text}"
-        raise VethError(message) from error
+        raise raised_by_resolver(error, f"microservice {label} cannot be resolved") from error
     if not isinstance(answer, str) or not answer:
         raise InvalidValue("netns", answer, f"the answer of the resolver for microservice {label} is not a reference")
     reference = parse(answer)
     if reference.kind == "microservice":
         raise InvalidValue("netns", answer, f"the answer of the resolver for microservice {label} is another label")
     return reference
+
+
+def raised_by_resolver(error: Exception, what: str) -> VethError:
+    """Return a VethError for an exception that a resolver did not raise on purpose; `what` is what it has prevented."""
+    text = " ".join(str(error).split())
+    return VethError(f"{what}: its resolver raised {type(error).__name__}: {text}")
 
 
 def _place(reference: Reference) -> str:
@@ -320,11 +348,11 @@ def _forbidden(reference: Reference, number: int) -> VethError:
     return not_permitted(message, capability, errno=number, netns=text)
 
 
-def _not_a_namespace(reference: Reference, kind: int = 0) -> NetnsNotFound:
-    message = f"{_place(reference)} is not a namespace"
+def _not_a_namespace(reference: Reference, kind: int = 0, why: str = "") -> NetnsNotFound:
+    message = f"{_place(reference)} {why or 'is not a namespace'}"
     if kind:
         message = f"{_place(reference)} is a namespace, but not a network namespace"
-    elif reference.kind == "netns":
+    elif reference.kind == "netns" and not why:
         message += f" (a leftover file; ip netns del {reference.value} removes it)"
     return NetnsNotFound(message, netns=str(reference), taken=True)
 

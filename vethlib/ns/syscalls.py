@@ -9,10 +9,11 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+from array import array
 from collections.abc import Callable
 from typing import Any
 
-from vethlib.errors import NotSupported
+from vethlib.errors import NotSupported, is_exhaustion
 
 __all__ = [
     "CLONE_NEWNET",
@@ -25,11 +26,15 @@ __all__ = [
     "MS_NOSUID",
     "MS_PRIVATE",
     "MS_REC",
+    "MS_REMOUNT",
     "MS_SHARED",
+    "MS_SLAVE",
     "NS_GET_NSTYPE",
     "UMOUNT_NOFOLLOW",
     "bind",
+    "is_shortage",
     "mount",
+    "ns_owner",
     "ns_type",
     "raise_errno",
     "umount2",
@@ -45,16 +50,25 @@ CLONE_NEWNET = 0x4000_0000
 MS_NOSUID = 1 << 1
 MS_NODEV = 1 << 2
 MS_NOEXEC = 1 << 3
+MS_REMOUNT = 1 << 5
 MS_BIND = 1 << 12
 MS_REC = 1 << 14
 MS_PRIVATE = 1 << 18
+MS_SLAVE = 1 << 19  # for copies of mounts: they end where the originals are unmounted, and so keep no disk busy
 MS_SHARED = 1 << 20
 MNT_DETACH = 2
 UMOUNT_NOFOLLOW = 8
 
 # arch/*/include/uapi/asm/ioctl.h: on these machines, _IOC_NONE is 1 and has three bits.
 _IOC_NONE = 1 << 29 if _MACHINE.startswith(("alpha", "mips", "ppc", "sparc")) else 0
+_NS_GET_USERNS = _IOC_NONE | 0xB701  # _IO(NSIO, 0x1): a descriptor of the user namespace that owns it
 NS_GET_NSTYPE = _IOC_NONE | 0xB703  # _IO(NSIO, 0x3): the CLONE_NEW* flag of the namespace behind a descriptor
+_NS_GET_OWNER_UID = _IOC_NONE | 0xB704  # _IO(NSIO, 0x4): the user that created a user namespace
+
+
+def is_shortage(error: OSError) -> bool:
+    """Return whether there is no room for a namespace or a mount at the moment; otherwise it is refused for good."""
+    return is_exhaustion(error) or error.errno == errno.ENOSPC  # fs.mount-max, user.max_mnt_namespaces
 
 
 def raise_errno(result: int, _function: Any, _arguments: tuple[Any, ...]) -> int:
@@ -108,3 +122,22 @@ def ns_type(fd: int) -> int:
     """Return the CLONE_NEW* flag of an open namespace. Raises OSError (ENOTTY) if `fd` is not a namespace."""
     kind: int = _ioctl(fd, NS_GET_NSTYPE)
     return raise_errno(kind, None, ()) if kind < 0 else kind
+
+
+def ns_owner(fd: int) -> int | None:
+    """Return the user that created the user namespace to which an open namespace belongs.
+
+    None if the kernel does not report it: the user namespace is not in that of this process (ns_get_owner,
+    kernel/user_namespace.c).
+    """
+    from fcntl import ioctl  # Linux only
+
+    from .descriptor import Descriptor
+
+    uid = array("I", [0])
+    try:
+        with next(map(Descriptor.fromfd, map(ioctl, (fd,), (_NS_GET_USERNS,)))) as owner:
+            ioctl(owner.fileno(), _NS_GET_OWNER_UID, uid)
+    except OSError:
+        return None
+    return uid[0]

@@ -142,6 +142,7 @@ class _Scope:
     def __init__(self, config: pytest.Config, nodeid: str, base: str, session: Session) -> None:
         self._live = config.stash[LIVE]
         self._impair = config.stash[SETTINGS].impair
+        self._is_isolated = bool(config.stash[ISOLATION].namespaces)
         self._nodeid = nodeid
         self._base = base
         self._session = session
@@ -188,7 +189,8 @@ class _Scope:
             if any(error is raised for raised in of_test):
                 raise
             if isinstance(error, NotPermitted):
-                pytest.skip(f"{error}; run as root, or with --netns-isolate=always")
+                cure = "" if self._is_isolated else "; run as root, or with --netns-isolate=always"
+                pytest.skip(f"{error}{cure}")
             raise error.with_traceback(None) from None  # an error of the description, and so of the test
         self._topologies.append(topology)
         self._live.built(topology, self._nodeid, self._base)

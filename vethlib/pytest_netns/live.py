@@ -44,8 +44,8 @@ class Live:
 
     def used_by(self, item: pytest.Item) -> list[Topology]:
         """Return the running topologies of a test: its own, and those of wider scopes whose fixtures it uses."""
-        # The request also has the fixtures that were requested by getfixturevalue.
-        used = getattr(getattr(item, "_request", item), "fixturenames", ())
+        # The request also has the fixtures that were requested by getfixturevalue. An interrupted test has lost it.
+        used = getattr(getattr(item, "_request", None) or item, "fixturenames", ())
         return [
             topology
             for topology in self.up

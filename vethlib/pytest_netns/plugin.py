@@ -19,6 +19,7 @@ from .names import SCOPES, is_used
 from .netem import skip_without_netem
 from .report.directory import DIRECTORY, Directory
 from .report.summary import tell_kept
+from .statuses import keep_exit_statuses
 
 __all__ = ["netns_session"]
 
@@ -36,6 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Read the options, and isolate the process."""
+    keep_exit_statuses()
     config.addinivalue_line("markers", options.MARKER)
     settings = options.read(config)
     config.stash[options.SETTINGS] = settings

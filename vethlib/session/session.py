@@ -45,5 +45,5 @@ def open_netns(session: Session, ref: NetnsRef) -> ns.Descriptor:
 
     Raises SessionClosed, NetnsNotFound, NotPermitted, InvalidValue.
     """
-    home = session._namespaces().home
-    return ns.open_owned(ref or f"fd:{home.fd}", session._resolver)
+    with session._namespaces() as namespaces:
+        return ns.open_owned(ref or namespaces.home, session._resolver)

@@ -67,7 +67,7 @@ def keep(nodes: Iterable[Node], *, as_user: bool = False) -> Kept:
         pass_fds=descriptors,
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
     )
     word, _, pid = holder.stdout.strip().partition(" ")

@@ -21,7 +21,7 @@ from pathlib import Path  # noqa: E402
 from tests.live.runtimes.cases import case, report  # noqa: E402
 from vethlib import End, IfIndexCache, Session, Veth, WaitTimeout, ns  # noqa: E402
 from vethlib.agent import Configurator, Interface, Namespace, NamespaceType  # noqa: E402
-from vethlib.agent.stores.directory import DirectoryStore  # noqa: E402
+from vethlib.agent.stores.files.directory import DirectoryStore  # noqa: E402
 from vethlib.monitor import Monitor  # noqa: E402
 from vethlib.topology import Topology  # noqa: E402
 

@@ -35,7 +35,7 @@ from tests.live.runtimes.cases import case, report  # noqa: E402
 from vethlib import End, IfIndexCache, LinkExists, NotSupported, Session, Veth, WaitTimeout, ns  # noqa: E402
 from vethlib._threads import ThreadRefused, start  # noqa: E402
 from vethlib.agent import Configurator, Interface  # noqa: E402
-from vethlib.agent.stores.directory import DirectoryStore  # noqa: E402
+from vethlib.agent.stores.files.directory import DirectoryStore  # noqa: E402
 from vethlib.monitor import Monitor  # noqa: E402
 from vethlib.topology import Node, Topology  # noqa: E402
 from vethlib.topology.live.capture import Capture  # noqa: E402

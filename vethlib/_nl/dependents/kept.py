@@ -6,8 +6,8 @@ next hops (rtnh_flags, fib_create_info in net/ipv4/fib_semantics.c), and the nex
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from socket import AF_INET, inet_ntop
+from collections.abc import Collection, Container, Iterable
+from socket import AF_INET, AF_INET6, inet_ntop
 from struct import Struct
 from typing import Final, NamedTuple
 
@@ -44,7 +44,19 @@ from vethlib.errors import Malformed
 
 from .route import hops_of
 
-__all__ = ["KeptRoute", "delete_kept", "kept_route", "protocol_of", "restore_hops", "restore_kept"]
+__all__ = [
+    "FEW_MARKS",
+    "KeptRoute",
+    "delete_kept",
+    "destination_of",
+    "has_source",
+    "kept_route",
+    "marks_of_sources",
+    "protocol_of",
+    "restore_hops",
+    "restore_kept",
+    "without_source",
+]
 
 _RTMSG: Final = Struct("=BBBBBBBBI")
 _RTNEXTHOP: Final = Struct("=HBBi")  # length, flags, hops, ifindex
@@ -58,7 +70,8 @@ _LINK_LOCAL_OR_GROUP: Final = (b"\xfe\x80", b"\xff")
 class KeptRoute(NamedTuple):
     """A route that a program has added, with its `source` if it has one, and the seconds after which it expires or 0.
 
-    The kernel does not tell apart those with the same `key`. `over` is the ifindex of the link that it was read for.
+    The kernel does not tell apart those with the same `key`. `over` is the ifindex of the link that it was read for;
+    0: for none.
     """
 
     body: bytes
@@ -79,10 +92,16 @@ def protocol_of(body: bytes) -> int:
     return body[5] if len(body) > 5 else 0
 
 
+def destination_of(body: bytes) -> bytes:
+    """Return only the destination of an RTM_NEWROUTE; b"" for a default route. Raises Malformed."""
+    return next((body[start:end] for kind, start, end in attributes_of(body, _RTMSG.size) if kind == RTA_DST), b"")
+
+
 def kept_route(body: bytes, index: int) -> KeptRoute | None:
     """Read the body of an RTM_NEWROUTE; None for a route that is not over link `index`, or that the kernel adds again.
 
-    Those that the kernel has added again by now need not be distinguished from others. Raises Malformed.
+    With `index` 0, it may be over any link. Those that the kernel has added again by now need not be distinguished from
+    others. Raises Malformed.
     """
     if len(body) < _RTMSG.size:
         raise Malformed(f"a route message of {len(body)} bytes")
@@ -98,7 +117,7 @@ def kept_route(body: bytes, index: int) -> KeptRoute | None:
     links = [over for _, over in hops]
     if len(link := found.get(RTA_OIF, b"")) == _U32.size:
         links += _U32.unpack(link)
-    if index not in links and RTA_NH_ID not in found:  # kernels before 4.20 do not filter
+    if index and index not in links and RTA_NH_ID not in found:  # kernels before 4.20 do not filter
         return None
     expires = _expires(found.get(RTA_CACHEINFO, b""))
     if head[0] != AF_INET and _may_return(head[5], head[7], found.get(RTA_DST, b""), expires=expires):
@@ -114,6 +133,42 @@ def kept_route(body: bytes, index: int) -> KeptRoute | None:
     key = (bytes(head[:4]), *(found.get(kind, b"") for kind in (RTA_DST, RTA_SRC, RTA_TABLE, RTA_PRIORITY)))
     has_gateway = not found.keys().isdisjoint((RTA_GATEWAY, RTA_VIA, RTA_MULTIPATH, RTA_NH_ID))
     return KeptRoute(kept, key, head[5], has_gateway, found.get(RTA_PREFSRC, b""), index, expires)
+
+
+def has_source(body: bytes, sources: Container[bytes]) -> bool:
+    """Return whether an RTM_NEWROUTE has one of these addresses as its source: at once if it has none, as most have."""
+    head = _SOURCE_HEADS.get(body[0] if body else 0)
+    if head is None or head not in body:
+        return False
+    return any(
+        kind == RTA_PREFSRC and body[start:end] in sources for kind, start, end in attributes_of(body, _RTMSG.size)
+    )
+
+
+def marks_of_sources(family: int, sources: Collection[bytes]) -> list[bytes]:
+    """Return marks for a dump (RtnlSocket.dump) of which each route with one of these sources has one."""
+    if len(sources) > FEW_MARKS:
+        return [_SOURCE_HEADS[family]]
+    return [attribute(RTA_PREFSRC, source) for source in sources]
+
+
+FEW_MARKS: Final = 8
+"""A datagram is searched once for each."""
+
+# The header of RTA_PREFSRC, by family.
+_SOURCE_HEADS: Final[dict[int, bytes]] = {
+    AF_INET: attribute(RTA_PREFSRC, bytes(4))[:4],
+    AF_INET6: attribute(RTA_PREFSRC, bytes(16))[:4],
+}
+
+
+def without_source(route: KeptRoute) -> bytes:
+    """Return the body of a route of IPv6 that has lost its source along with that address (rt6_remove_prefsrc)."""
+    body = route.body[: _RTMSG.size]
+    for kind, start, end in attributes_of(route.body, _RTMSG.size):
+        if kind != RTA_PREFSRC:
+            body += attribute(kind, route.body[start:end])
+    return body
 
 
 def _may_return(protocol: int, kind: int, destination: bytes, *, expires: int) -> bool:

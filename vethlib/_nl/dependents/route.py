@@ -194,10 +194,12 @@ def dump_routes_over(family: int, index: int = 0, protocol: int = 0) -> bytes:
 class RouteMessage(NamedTuple):
     """The parts of an RTM_NEWROUTE that are read: `network` and `gateway` have 4, 16 or no bytes; `ifindex` 0 is none.
 
-    `next_hops` are the ifindexes of a route that has several (RTA_MULTIPATH). A route that `is_special` is for some
-    packets to its destination only (by their source, or by their type of service), leads to a next hop that is an
-    object of its own, has a gateway of the other family, wraps its packets (RTA_ENCAP), or is not a unicast route. None
-    of these is what a message adds that describes none of that.
+    `next_hops` are the ifindexes of a route that has several (RTA_MULTIPATH), and `first_gateway` is that of the first,
+    whose protocol the message has: those of IPv6 are routes of their own (rt6_fill_node, net/ipv6/route.c).
+
+    A route that `is_special` is for some packets to its destination only (by their source, or by their type of
+    service), leads to a next hop that is an object of its own, has a gateway of the other family, wraps its packets
+    (RTA_ENCAP), or is not a unicast route. None of these is what a message adds that describes none of that.
     """
 
     network: bytes
@@ -214,6 +216,7 @@ class RouteMessage(NamedTuple):
     mtu: int = 0
     is_special: bool = False
     family: int = 0
+    first_gateway: bytes = b""
 
 
 def parse_route(body: bytes) -> RouteMessage:
@@ -225,6 +228,7 @@ def parse_route(body: bytes) -> RouteMessage:
     index = metric = mtu = 0
     is_special = bool(from_prefixlen or tos) or kind != RTN_UNICAST
     next_hops: tuple[int, ...] = ()
+    first_gateway = b""
     for attr, start, end in attributes_of(body, _RTMSG.size):
         if attr == RTA_DST:
             network = body[start:end]
@@ -235,7 +239,9 @@ def parse_route(body: bytes) -> RouteMessage:
         elif attr == RTA_TABLE and end - start >= 4:
             table = _U32.unpack_from(body, start)[0]
         elif attr == RTA_MULTIPATH:
-            next_hops = tuple([over for _, _, over in hops_of(body, start, end)])
+            hops = list(hops_of(body, start, end))
+            next_hops = tuple([over for _, _, over in hops])
+            first_gateway = _gateway(body, *hops[0][:2]) if hops else b""
         elif attr == RTA_PRIORITY and end - start >= 4:
             metric = _U32.unpack_from(body, start)[0]
         elif attr == RTA_PREFSRC:
@@ -244,13 +250,19 @@ def parse_route(body: bytes) -> RouteMessage:
             mtu = _mtu(body, start, end)
         elif attr in (RTA_NH_ID, RTA_VIA, RTA_ENCAP):
             is_special = True
-    more = (next_hops, metric, preferred, mtu, is_special, family)
+    more = (next_hops, metric, preferred, mtu, is_special, family, first_gateway)
     return RouteMessage(network, prefixlen, gateway, index, table, kind, protocol, flags, *more)
 
 
 def _mtu(body: bytes, start: int, end: int) -> int:
     found = (at for attr, at, to in attributes(body, start, end) if attr == RTAX_MTU and to - at >= 4)
     return next((int(_U32.unpack_from(body, at)[0]) for at in found), 0)
+
+
+def _gateway(body: bytes, start: int, end: int) -> bytes:
+    """Return the gateway of a struct rtnexthop, or b""."""
+    found = attributes(body, start + _RTNEXTHOP.size, end)
+    return next((body[at:to] for attr, at, to in found if attr == RTA_GATEWAY), b"")
 
 
 def hops_of(body: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:

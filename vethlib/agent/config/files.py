@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import IO
 
@@ -15,7 +15,7 @@ from .filecontent import content
 from .model import Interface
 from .northbound import Parsed, read
 
-__all__ = ["Configuration", "SourceError", "UnreadablePath", "is_configuration", "load", "refuse_twin"]
+__all__ = ["Configuration", "SourceError", "UnreadablePath", "contents", "is_configuration", "load", "refuse_twin"]
 
 STDIN = "-"
 
@@ -78,12 +78,24 @@ def load(
     """
     parsed: list[Parsed] = []
     warnings: list[str] = []
+    for source, raw in contents(paths, stdin, limits.file_bytes, warnings):
+        parsed += read(raw, source, limits=limits)
+    return Configuration(tuple(_without_twins(parsed)), tuple(warnings))
+
+
+def contents(
+    paths: Iterable[str | os.PathLike[str]], stdin: IO[str] | IO[bytes] | None, longest: int, warnings: list[str]
+) -> Iterator[tuple[str, str | bytes]]:
+    """Yield each source that :func:`load` reads, with up to `longest` + 1 bytes (or characters) of it.
+
+    Adds to the `warnings`.
+    """
     files: dict[str, str] = {}  # by real path, in the order given
     listed: set[str] = set()  # files found by listing a directory, not named by the caller
     for path in [os.fspath(path) for path in paths]:
         if path == STDIN and stdin is not None:
             # Decoded here, not by the stream, so that undecodable bytes are reported with line and column.
-            parsed += read(getattr(stdin, "buffer", stdin).read(limits.file_bytes + 1), "stdin", limits=limits)
+            yield "stdin", getattr(stdin, "buffer", stdin).read(longest + 1)
         elif os.path.isdir(path):
             in_directory = _json_files(path)
             if not in_directory:
@@ -95,9 +107,7 @@ def load(
             files.setdefault(os.path.realpath(path), path)
     for file in files.values():
         # A pipe that the caller names, as the shell's <(…) does, is waited for; a pipe found in a directory is refused.
-        raw = _read_listed(file, limits.file_bytes) if file in listed else _read_named(file, limits.file_bytes)
-        parsed += read(raw, file, limits=limits)
-    return Configuration(tuple(_without_twins(parsed)), tuple(warnings))
+        yield file, _read_listed(file, longest) if file in listed else _read_named(file, longest)
 
 
 def is_configuration(name: str) -> bool:

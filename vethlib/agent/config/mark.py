@@ -28,7 +28,7 @@ ADDRESS_PROTO = 0x76
 
 _GROUP_BASE = 0x7600_0000  # far from the small numbers people give to groups, and below the kernel's 2³¹
 _LABEL = re.compile(r"[A-Za-z0-9._-]{1,63}")
-_ALIAS = re.compile(r"vethlib label=(\S+) name=(\S+)( mac)?( more(?:=([a-z,]{1,64}))?)?")
+_ALIAS = re.compile(r"vethlib label=(?!\.{1,2} )([A-Za-z0-9._-]{1,63}) name=(\S+)( mac)?( more(?:=([a-z,]{1,64}))?)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def group_of(label: str) -> int:
 def alias_of(label: str, interface: Interface) -> str:
     """Return the alias for the link of `interface`, as in ``vethlib label=vpp1 name=veth1 mac``; at most 200 bytes."""
     further = interface.further
-    owned = tuple(name for name in further if FIELDS[name].none is not None)
+    owned = tuple([name for name in further if FIELDS[name].none is not None]) if further else ()
     return str(Mark(check_label(label), interface.name, bool(interface.phys_address), bool(further), owned))
 
 
@@ -85,7 +85,7 @@ def read_alias(text: str) -> Mark | None:
     # Other versions may know other fields.
     owned = tuple(each for each in listed.split(",") if each in FIELDS) if listed else ()
     try:
-        return Mark(check_label(label), check_interface_name(name), mac is not None, more is not None, owned)
+        return Mark(label, check_interface_name(name), mac is not None, more is not None, owned)
     except InvalidValue:
         return None
 

@@ -19,9 +19,11 @@ from operator import attrgetter
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from vethlib import links
-from vethlib.addresses import PLAIN, identity_of
+from vethlib._values import filler
+from vethlib.addresses import PLAIN, Identity, identity_of
 from vethlib.agent.limits import Limits
 from vethlib.endfields.checks import Sysctl, slot
+from vethlib.endfields.ipv6fields import field_of_ipv6
 from vethlib.endfields.neighbours import Neighbour
 from vethlib.endfields.routes import Route
 from vethlib.endfields.table import FIELDS
@@ -49,7 +51,7 @@ _NEVER_FREE = {
 IPv6Policy: TypeAlias = Literal["on", "auto", "off"]
 """Which interfaces have no IPv6 if their configuration leaves that open: none, those in the home namespace, or all.
 
-Interfaces with IPv6 addresses or `link_only` are excepted.
+Interfaces with IPv6 addresses, routes or neighbours, or `link_only`, are excepted.
 """
 
 T = TypeVar("T")
@@ -109,6 +111,7 @@ class Interface:
     kernel_name: str = field(init=False, repr=False, compare=False)
     wants_ipv6: bool | None = field(init=False, repr=False, compare=False)
     further: Mapping[str, Any] = field(init=False, repr=False, compare=False)
+    _by_identity: Mapping[Identity, links.Interface] | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check = _Checks()
@@ -138,7 +141,11 @@ class Interface:
         own = self.host_if_name or self.name
         if own in (self.altnames or ()):
             check.wrong("altnames", own, "is the name of the link itself: leave it out")
+        if "lo" in (self.altnames or ()):
+            check.wrong("altnames", "lo", _NEVER_FREE["lo"])
         self._check_addresses(check)
+        if self.further:
+            self._check_further_for_ipv6(check)
         if type(self.namespace) is not Namespace:
             check.wrong("namespace", self.namespace, "must be a Namespace")
         else:
@@ -194,6 +201,14 @@ class Interface:
             cause = "IPv6 addresses" if six else "ipv6"
             check.wrong("mtu", self.mtu, f"must be at least {IPV6_MIN_MTU} for a link with {cause}")
 
+    def _check_further_for_ipv6(self, check: _Checks) -> None:
+        late = self.routes or (), self.neighbours or ()
+        sysctls: Any = self.sysctls or ()
+        if self.ipv6 is False and (name := field_of_ipv6(*late)):
+            check.wrong("ipv6", self.ipv6, f"must not be false for an interface with IPv6 in {name}")
+        if type(self.mtu) is int and 0 < self.mtu < IPV6_MIN_MTU and (name := field_of_ipv6(*late, sysctls)):
+            check.wrong("mtu", self.mtu, f"must be at least {IPV6_MIN_MTU} for a link with IPv6 in {name}")
+
     def _given_further(self) -> Mapping[str, Any]:
         values = _further(self)
         if values == _NOTHING_FURTHER:
@@ -204,7 +219,7 @@ class Interface:
         """Return the interface, with `wants_ipv6` False if the policy applies to it."""
         if policy == "on" or self.ipv6 is not None or self.link_only or (policy == "auto" and self.namespace.ref):
             return self
-        if any(address.version == 6 for address in self.addresses):
+        if any(address.version == 6 for address in self.addresses) or field_of_ipv6(self.routes, self.neighbours):
             return self
         settled = copy.copy(self)
         _set(settled, "wants_ipv6", False)
@@ -231,11 +246,30 @@ class Interface:
         """The texts of :attr:`remarks`."""
         return tuple(remark.text for remark in self.remarks)
 
+    @property
+    def by_identity(self) -> Mapping[Identity, links.Interface]:
+        """The `addresses` by their identities; computed once, because each event of an address asks for it."""
+        if self._by_identity is None:
+            _set(self, "_by_identity", {identity_of(address): address for address in self.addresses})
+        return self._by_identity or {}
+
     def end(self, *, group: int | None = None, alias: str | None = None, address_proto: int = 0) -> links.End:
-        """Return the :class:`vethlib.End` to create, with owner marks."""
-        return links.End(
-            self.kernel_name,
-            self.namespace.ref,
+        """Return the :class:`vethlib.End` to create, with owner marks.
+
+        Only these are checked: an interface has no other value that an end may not have.
+        """
+        if alias is not None:
+            links.check_alias(alias)
+        if group is not None:
+            links.check_group(group)
+        links.check_proto(address_proto)
+        further = links.FURTHER
+        if self.further:
+            given = {name: value for name, value in self.further.items() if self.enabled or not FIELDS[name].late}
+            further = {**further, **given}
+        return _end(
+            name=self.kernel_name,
+            netns=self.namespace.ref,
             mac=self.phys_address or None,
             mtu=self.mtu or None,
             addresses=() if self.link_only else self.addresses,
@@ -245,8 +279,11 @@ class Interface:
             group=group,
             address_proto=address_proto,
             ipv6=self.wants_ipv6,
-            **{name: value for name, value in self.further.items() if self.enabled or not FIELDS[name].late},
+            **further,
         )
+
+
+_end = filler(links.End)
 
 
 def _check_kernel_name(name: str, where: str) -> str:

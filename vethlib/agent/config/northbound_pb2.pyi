@@ -137,8 +137,9 @@ class Interface(_message.Message):
     """
     @_builtins.property
     def ip_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """"ip/prefix"; without a prefix, /32 or /128. Empty strings are skipped. After it, there may be what `ip address`
-        writes there: peer, brd, label, scope, nodad, noprefixroute. Lifetimes are invalid, because addresses are kept.
+        """"ip/prefix"; without a prefix, /32 or /128. Empty strings are skipped. Attributes may
+        follow, in the notation of `ip address`: peer, brd, label, scope, nodad, noprefixroute. Lifetimes are invalid,
+        because the agent keeps addresses permanently.
         """
 
     @_builtins.property
@@ -151,14 +152,16 @@ class Interface(_message.Message):
 
     @_builtins.property
     def altnames(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Alternative names of the link (Linux 5.5). Others are left alone, also those that are not configured any more,
-        unless another interface needs the name.
+        """Alternative names of the link (Linux 5.5). Other alternative names are left alone, even those that are no longer
+        configured, unless another interface needs the name.
         """
 
     @_builtins.property
     def sysctls(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Settings of the link below net.ipv4.conf and net.ipv6.conf: {"rp_filter": "0", "ipv6.forwarding": "1"}. Without a
-        family, IPv4 is meant if it has a setting of that name. Others are left alone.
+        family, IPv4 is meant if it has a setting of that name. Others are left alone. Invalid are `disable_ipv6` (use
+        `ipv6`), `ipv6.mtu`, which the kernel sets to the MTU of the link when it gets its carrier, and `mc_forwarding`,
+        which is a state.
         """
 
     @_builtins.property

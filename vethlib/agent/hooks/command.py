@@ -67,7 +67,11 @@ async def run(argv: Sequence[str], stdin: bytes, environment: Mapping[str, str],
         return f"it took longer than {timeout:g} s and was killed; raise --hook-timeout, or make it faster" + _quoted(
             stderr
         )
-    if status is None or status == 0:
+    if status is None:
+        return "its exit status is unknown: this process must not ignore SIGCHLD, nor wait for every child" + _quoted(
+            stderr
+        )
+    if status == 0:
         return ""
     how = f"it exited with {status}" if status > 0 else f"{_name(-status)} ended it"
     return how + _quoted(stderr)
@@ -161,7 +165,7 @@ def _collect(complaint: int, stderr: bytearray) -> bool:
 
 
 def _end(pid: int) -> int | None:
-    """Kill the command's group and reap it; return its exit status (negative: a signal), None if it does not end."""
+    """Kill the command's group and reap it; return its exit status (negative: a signal), None if that is unknown."""
     with suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
     with suppress(ChildProcessError):  # another part of the program waits for every child

@@ -27,6 +27,7 @@ from vethlib._primitives import time
 from vethlib.agent.reconcile.statuses import StatusChange
 from vethlib.agent.state import State
 from vethlib.errors import InvalidValue
+from vethlib.ns.deadline import check_timeout
 
 from .command import run
 from .event import REMOVED, Event, event_of
@@ -76,8 +77,10 @@ class Hooks(Closing):
 
     `states` selects the states to report, all by default: PENDING, CONFIGURED, RETRYING, FAILED, INVALID, removed. Each
     delivery has `timeout` seconds. Up to `capacity` interfaces can wait for each hook, and up to `concurrency`
-    deliveries run at once. Pass :meth:`tell` to ``Configurator.subscribe``. Close it, or use it in a ``with``
-    statement. Create it in the home namespace, because commands run in the namespace in which it was created.
+    deliveries run at once. If statuses are published to another directory than that of the label, give it as
+    `status_dir`, for commands that run ``vethctl status``. Pass :meth:`tell` to ``Configurator.subscribe``. Close it,
+    or use it in a ``with`` statement. Create it in the home namespace, because commands run in the namespace in which
+    it was created.
 
     Raises InvalidValue, and ThreadRefused if no thread can be started.
     """
@@ -89,17 +92,20 @@ class Hooks(Closing):
         label: str = "",
         states: Iterable[str] | None = None,
         timeout: float = 10.0,
+        status_dir: str = "",
         capacity: int = 1024,
         concurrency: int = 4,
         delays: Sequence[float] = DELAYS,
     ) -> None:
         read = [read_target(target) if isinstance(target, str) else target for target in targets]
         self._states = _checked(states)
-        if not timeout > 0:
+        seconds = check_timeout(timeout, "--hook-timeout")
+        if seconds is None or seconds <= 0:
             raise InvalidValue("--hook-timeout", timeout, "must be a number of seconds above 0")
         self._lines = [_Line(target, capacity) for target in dict.fromkeys(read)]
         self._label, self._host = label, socket.gethostname()
-        self._timeout, self._concurrency, self._delays = timeout, concurrency, tuple(delays)
+        self._environment = {"VETHLIB_STATUS_DIR": status_dir} if status_dir else {}
+        self._timeout, self._concurrency, self._delays = seconds, concurrency, tuple(delays)
         self._lock = threading.Lock()  # protects the queues and the counts
         self._settled = threading.Condition(self._lock)
         self._closed = False
@@ -111,6 +117,8 @@ class Hooks(Closing):
                 _log.warning("hook %s: the command cannot be run: %s", line.target.shown, cure)
         self._wake = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="vethlib-hooks", daemon=True)
+        self._has_begun = False  # whether the thread runs, or has run
+        self._abandoned = False  # whether it is to end before it begins
         if not self._lines:
             self._closed = True
             return
@@ -118,8 +126,18 @@ class Hooks(Closing):
         try:
             threads.start(self._thread, "running hooks (--hook)")
         except BaseException:
-            self._loop.close()
+            self._abandon()
             raise
+
+    def _abandon(self) -> None:
+        """Close the loop; if the thread runs, which an interruption of its start does not show, it does that."""
+        with self._lock:
+            self._closed = True
+            self._abandoned = not self._has_begun
+        if self._abandoned:
+            self._loop.close()
+        else:
+            self._rouse()
 
     def tell(self, change: StatusChange) -> None:
         """Queue a change for every hook, if the state has changed. Never blocks; can be called from any thread."""
@@ -163,8 +181,9 @@ class Hooks(Closing):
 
     def drain(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds until all events are delivered; return whether they are."""
+        seconds = check_timeout(timeout)
         with self._settled:
-            return self._settled.wait_for(lambda: all(line.waiting.idle for line in self._lines), timeout)
+            return self._settled.wait_for(lambda: all(line.waiting.idle for line in self._lines), seconds)
 
     def close(self, grace: float = 1.0) -> None:
         """Stop delivering; deliveries in progress have `grace` seconds to finish. Closing twice is harmless."""
@@ -184,6 +203,10 @@ class Hooks(Closing):
     def _run(self) -> None:
         # Signals are for the main thread, so the kernel must not deliver them here.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        with self._lock:
+            if self._abandoned:
+                return
+            self._has_begun = True
         try:
             self._loop.run_until_complete(self._serve())
         except Exception:
@@ -236,7 +259,8 @@ class Hooks(Closing):
         """Deliver an event; return the last problem or "", and whether a newer event has replaced it meanwhile."""
         target = line.target
         if isinstance(target, CommandTarget):
-            return await run(target.argv, event.json(), event.environment(), self._timeout), False
+            environment = event.environment() | self._environment
+            return await run(target.argv, event.json(), environment, self._timeout), False
         answer = Answer()
         for delay in (*self._delays, None):
             answer = await post(target, event.json(), self._timeout)

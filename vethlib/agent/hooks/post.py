@@ -12,18 +12,25 @@ import os
 import socket
 import ssl
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Final
+from functools import lru_cache, partial
+from typing import Any, Final, TypeAlias
 
 from vethlib import _threads as threads
 
-from .target import UrlTarget
+from .target import UrlTarget, without_zone
 
 __all__ = ["Answer", "post"]
 
 _LATER: Final = (408, 425, 429)  # RFC 9110, 8470, 6585: temporary, like all of 5xx
 _MOST_LINES: Final = 200  # of 1xx responses and their headers before the final status
+_HEAD_START: Final = 0.25  # seconds, as RFC 8305 recommends
+
+_Address: TypeAlias = tuple[socket.AddressFamily, Any]  # and the address for connect(), with the scope of IPv6
+_Lookup: TypeAlias = tuple[asyncio.AbstractEventLoop, str, int]
+
+_lookups: dict[_Lookup, asyncio.Future[list[Any]]] = {}  # that are under way
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,7 @@ async def post(target: UrlTarget, body: bytes, timeout: float) -> Answer:
     except TimeoutError:
         return Answer(f"no answer within {timeout:g} s; check the server, or raise --hook-timeout", again=True)
     except ssl.SSLCertVerificationError as error:
+        _trust.cache_clear()  # so that a CA that the host trusts from now on is known to the next attempt
         why = error.verify_message or error.reason
         return Answer(f"its certificate is not trusted: {why}; make the host trust its CA, or set SSL_CERT_FILE")
     except ssl.SSLError as error:
@@ -50,7 +58,7 @@ async def post(target: UrlTarget, body: bytes, timeout: float) -> Answer:
         return Answer(f"the TLS handshake failed: {why}; should the URL be http://?", again=True)
     except socket.gaierror as error:
         return Answer(f"its host cannot be found: {error.strerror}; check its name and the DNS", again=True)
-    except (OSError, asyncio.IncompleteReadError, ValueError) as error:
+    except Exception as error:
         return Answer(f"it cannot be reached: {_words(error)}; check whether it listens there", again=True)
 
 
@@ -81,10 +89,9 @@ async def _exchange(target: UrlTarget, body: bytes) -> int:
 
 
 def _request(target: UrlTarget, body: bytes) -> bytes:
-    host = f"[{target.host}]" if ":" in target.host else target.host
     lines = [
         f"POST {target.path} HTTP/1.1",
-        f"Host: {host}" + ("" if target.port in (80, 443) else f":{target.port}"),
+        f"Host: {target.authority}",
         "User-Agent: vethlib",
         "Content-Type: application/json",
         f"Content-Length: {len(body)}",
@@ -96,18 +103,62 @@ def _request(target: UrlTarget, body: bytes) -> bytes:
 
 async def _connect(target: UrlTarget) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """Connect to the first of the target's addresses that accepts a connection."""
-    context = _trust() if target.tls else None
-    refused: OSError | None = None
-    for address in await _addresses(target.host, target.port):
-        try:
-            return await asyncio.open_connection(
-                address, target.port, ssl=context, server_hostname=target.host if context else None
+    connected = await _race(await _addresses(target.host, target.port))
+    try:
+        if not target.tls:
+            return await asyncio.open_connection(sock=connected)
+        return await asyncio.open_connection(sock=connected, ssl=_trust(), server_hostname=without_zone(target.host))
+    except BaseException:
+        connected.close()
+        raise
+
+
+async def _race(addresses: list[_Address]) -> socket.socket:
+    """Return a connection to one of these addresses, each of which has a head start over the next (RFC 8305).
+
+    An address whose packets are dropped on the way would otherwise take all the time.
+    """
+    coming = iter(addresses)
+    attempts: set[asyncio.Task[socket.socket]] = set()
+    refused = OSError("it has no address")
+    winner: socket.socket | None = None
+    try:
+        while True:
+            if (address := next(coming, None)) is not None:
+                attempts.add(asyncio.create_task(_dial(address)))
+            elif not attempts:
+                raise refused
+            done, _ = await asyncio.wait(
+                attempts,
+                timeout=None if address is None else _HEAD_START,
+                return_when=asyncio.FIRST_COMPLETED,
             )
-        except ssl.SSLCertVerificationError:
-            raise
-        except OSError as error:
-            refused = error
-    raise refused or OSError("it has no address")
+            for attempt in done:
+                error = attempt.exception()
+                if error is None:
+                    winner = attempt.result()
+                    return winner
+                attempts.discard(attempt)
+                if not isinstance(error, OSError):
+                    raise error
+                refused = error
+    finally:
+        for attempt in attempts:
+            attempt.cancel()
+        for result in await asyncio.gather(*attempts, return_exceptions=True):
+            if isinstance(result, socket.socket) and result is not winner:
+                result.close()
+
+
+async def _dial(address: _Address) -> socket.socket:
+    family, place = address
+    dialled = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        await asyncio.get_running_loop().sock_connect(dialled, place)
+    except BaseException:
+        dialled.close()
+        raise
+    return dialled
 
 
 @lru_cache(maxsize=1)
@@ -115,35 +166,41 @@ def _trust() -> ssl.SSLContext:
     return ssl.create_default_context()  # reads all CAs, which takes 35 ms
 
 
-async def _addresses(host: str, port: int) -> list[str]:
+async def _addresses(host: str, port: int) -> list[_Address]:
     """Resolve a host name. Raises gaierror.
 
     This uses a daemon thread: a thread of an executor would keep the program from ending while the DNS does not answer.
+    There is one for each host, since a name service may never answer, and each attempt would add another.
     """
     loop = asyncio.get_running_loop()
-    answer: asyncio.Future[list[Any]] = loop.create_future()
+    wanted = (loop, host, port)
+    if wanted not in _lookups:
+        answer = loop.create_future()
+        answer.add_done_callback(lambda done: done.exception())  # it may be too late for everybody
+        ask = partial(_ask, wanted, answer)
+        threads.start(threading.Thread(target=ask, name="vethlib-hooks-dns", daemon=True), "the DNS")
+        _lookups[wanted] = answer
+    entries = await asyncio.shield(_lookups[wanted])
+    # Without the zone in the text, which asyncio would resolve again in an executor; its number is the last element.
+    return list(dict.fromkeys((family, (place[0].partition("%")[0], *place[1:])) for family, *_, place in entries))
 
-    def settle(entries: list[Any] | None, error: OSError | None) -> None:
-        if answer.done():
-            return
-        if error is not None:
-            answer.set_exception(error)
-        else:
-            answer.set_result(entries or [])
 
-    def ask() -> None:
-        entries, refused = None, None
-        try:
-            entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except OSError as error:
-            refused = error
-        try:
-            loop.call_soon_threadsafe(settle, entries, refused)
-        except RuntimeError:
-            pass  # the loop was closed meanwhile, so nobody waits
+def _ask(wanted: _Lookup, answer: asyncio.Future[list[Any]]) -> None:
+    loop, host, port = wanted
+    settle: Callable[[], None]
+    try:
+        settle = partial(answer.set_result, socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    except Exception as error:  # whatever it is, the next attempt has to look again
+        settle = partial(answer.set_exception, error)
 
-    threads.start(threading.Thread(target=ask, name="vethlib-hooks-dns", daemon=True), "the DNS")
-    return list(dict.fromkeys(str(entry[4][0]) for entry in await answer))
+    def done() -> None:
+        del _lookups[wanted]
+        settle()
+
+    try:
+        loop.call_soon_threadsafe(done)
+    except RuntimeError:
+        _lookups.pop(wanted, None)  # the loop was closed meanwhile, so nobody waits
 
 
 def _judge(status: int) -> Answer:

@@ -41,17 +41,29 @@ class UrlTarget:
     authorization: str
 
     @property
+    def authority(self) -> str:
+        """The host, and the port unless it is the usual one of the scheme, as for the Host header (RFC 9110)."""
+        return self._with_port(without_zone(self.host))
+
+    @property
     def shown(self) -> str:
         """The URL without user, password, path and query."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http{'s' * self.tls}://{self._with_port(self.host)}/…"
+
+    def _with_port(self, host: str) -> str:
         usual = 443 if self.tls else 80
-        return f"http{'s' * self.tls}://{host}{'' if self.port == usual else f':{self.port}'}/…"
+        return (f"[{host}]" if ":" in host else host) + ("" if self.port == usual else f":{self.port}")
 
     def __repr__(self) -> str:
         return f"UrlTarget({self.shown!r})"
 
 
 Target = CommandTarget | UrlTarget
+
+
+def without_zone(host: str) -> str:
+    """Return a host without the zone of an IPv6 address, which means something on this host only (RFC 6874)."""
+    return host.partition("%")[0] if ":" in host else host
 
 
 def read_target(text: str, field: str = "--hook") -> Target:
@@ -98,6 +110,7 @@ def _url(text: str, field: str) -> UrlTarget:
         split = urlsplit(text)
         port = split.port
         host = split.hostname or ""
+        host = host.replace("%25", "%", 1) if ":" in host else host  # a zone, as RFC 6874 and browsers write it
         path = (split.path or "/") + (f"?{split.query}" if split.query else "")
     except ValueError:
         raise InvalidValue(field, "a URL", "must be https://HOST[:PORT]/PATH; the host or port is invalid") from None
@@ -107,9 +120,20 @@ def _url(text: str, field: str) -> UrlTarget:
         raise InvalidValue(
             field, f"a URL at {host}", "must contain only ASCII; write other characters, and spaces, as %XX"
         )
+    if not _can_be_resolved(host):
+        raise InvalidValue(field, "a URL", "its host is invalid: each part must have 1 to 63 characters")
     authorization = ""
     if split.username is not None:
         user = f"{unquote(split.username)}:{unquote(split.password or '')}"
         authorization = "Basic " + base64.b64encode(user.encode()).decode()
     tls = split.scheme == "https"
     return UrlTarget(tls, host, port or (443 if tls else 80), path, authorization)
+
+
+def _can_be_resolved(host: str) -> bool:
+    """Return whether the codec of getaddrinfo() accepts a host; zones and other texts are left to getaddrinfo()."""
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        return ":" in host
+    return True

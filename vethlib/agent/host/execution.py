@@ -7,7 +7,7 @@ by name, ifindex and namespace; and if another link has taken a name, only the p
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -30,12 +30,14 @@ from vethlib.links import Address, IPInterface, Link, NetnsRef, describe
 from vethlib.ns import Netns
 from vethlib.session import Session
 from vethlib.session.core.namespaces import Birth
-from vethlib.session.session import open_netns
-from vethlib.session.write.create import Made, Planned
+from vethlib.session.session import open_namespaces, open_netns
+from vethlib.session.write.creating.create import Made, Planned
 from vethlib.session.write.delete import DeleteItem
+from vethlib.session.write.restoring.keeping import keeping_dependents
 
 from .executed import Execution
 from .given import ChangesMade, facts_of_creation, recorded_changes
+from .inturn import RoutesInTurn
 from .namespaces import add_netns, remove_netns, remove_unused
 from .recordfile import RecordFile
 from .recording import intended, made
@@ -56,15 +58,20 @@ def execute(
     account: Execution | None = None,
     records: RecordFile | None = None,
     loopback: bool = True,
+    waits: bool = True,
+    surplus: int | None = None,
 ) -> Execution:
     """Execute every operation of `plan` that the kernel accepts; a refused one does not stop the others.
 
-    If none of the pairs for which a namespace was added could be created, the namespace is removed again. If an
-    interruption ends the call, the pairs that are being created are removed, too. `progress(what, done, total)` is
-    called from time to time, with "delete", "change" or "create". `account`, if given, is filled in and returned, so
-    that it lists what was done even if an interruption ends the call.
+    If none of the pairs for which a namespace was added could be created, the namespace is removed again, unless
+    another program uses it by then. If an interruption ends the call, the pairs that are being created are removed,
+    too. `progress(what, done, total)` is called from time to time, with "delete", "change" or "create". `account`, if
+    given, is filled in and returned, so that it lists what was done, and what was begun, even if an error or an
+    interruption ends the call.
 
-    The loopback of an added namespace is set up, unless `loopback` is False.
+    The loopback of an added namespace is set up, unless `loopback` is False. A route whose source is an address of
+    another link that is still checked for duplicates is added when that is done; unless it `waits`, it is refused.
+    `surplus` is that of :meth:`Session.set`: an agent must not read everything a tenant has added.
 
     With `records`, pairs are recorded: the intent before they are created, and the result batch by batch, so that a
     process that is killed leaves no unknown pair. Deletions are not recorded: a pair that is not where it was may have
@@ -73,29 +80,33 @@ def execute(
     Raises VethError if a bulk operation fails as a whole, for example because the session is closed.
     """
     execution = Execution() if account is None else account
+    of_kind: dict[type[Operation], list[Any]] = {}
+    for operation in plan.operations:
+        of_kind.setdefault(type(operation), []).append(operation)
     added: list[Netns] = []
+    routes = RoutesInTurn(session, plan.operations, execution, surplus)
     try:
         refused: Mapping[str, VethError] = {}
-        if additions := _of(plan, AddNetns):
-            refused = add_netns(additions, added, execution, loopback=loopback)
-        if deletions := _of(plan, DeletePair):
-            _delete(session, deletions, execution, progress)
-        if removals := _of(plan, RemoveSurplus):
+        if additions := of_kind.get(AddNetns):
+            refused = add_netns(session, additions, added, execution, loopback=loopback)
+        routes.take_first()
+        if deletions := of_kind.get(DeletePair):
+            with execution.beginning(deletions):
+                _delete(session, deletions, execution, progress)
+        if removals := of_kind.get(RemoveSurplus):
             _remove_surplus(session, removals, execution)
-        if changes := _of(plan, ChangeLink):
-            _change(session, changes, execution, progress, records)
-        if creations := _possible(_of(plan, CreatePair), refused, execution):
-            _create(session, creations, execution, progress, records)
-        if unused := _of(plan, RemoveNetns):
+        if changes := of_kind.get(ChangeLink):
+            _change(session, changes, routes, execution, progress, records, surplus)
+        if creations := _possible(of_kind.get(CreatePair, ()), refused, execution):
+            with execution.beginning(creations):
+                _create(session, creations, routes, execution, progress, records)
+        routes.change_last(waits=waits)
+        if unused := of_kind.get(RemoveNetns):
             remove_netns(session, unused, execution)
     finally:
         if added:
             remove_unused(session, added, execution)
     return execution
-
-
-def _of(plan: Plan, kind: type[T]) -> list[T]:
-    return [operation for operation in plan.operations if isinstance(operation, kind)]
 
 
 def _step(progress: Progress | None, what: str) -> Callable[[int, int], object] | None:
@@ -136,7 +147,7 @@ def _delete(session: Session, operations: list[DeletePair], execution: Execution
         raise
     except Exception as error:
         failed = _one_by_one(links, "delete a pair", error, lambda link: delete([link]))
-    _account(links, failed, execution)
+    _account(links, failed, execution, execution.done.append)
 
 
 def _one_by_one(items: Iterable[K], what: str, error: Exception, do: Callable[[K], object]) -> dict[K, VethError]:
@@ -185,28 +196,38 @@ def _remove_surplus(session: Session, operations: Iterable[RemoveSurplus], execu
 def _change(
     session: Session,
     operations: list[ChangeLink],
+    routes: RoutesInTurn,
     execution: Execution,
     progress: Progress | None,
     records: RecordFile | None,
+    surplus: int | None,
 ) -> None:
-    with recorded_changes(records, operations) as noted:
-        for number, operation in enumerate(operations, 1):
+    parts = [routes.part(operation) for operation in operations]
+    with recorded_changes(records, parts) as noted:
+        for number, (operation, part) in enumerate(zip(operations, parts, strict=True), 1):
             try:
-                _change_one(session, operation, noted)
-            except Exception as error:
+                _change_one(session, part, noted, surplus)
+            except BaseException as error:
+                if noted.may_be_made(part):
+                    execution.begin([operation])
+                if not isinstance(error, Exception):
+                    raise
                 what = f"change {describe(operation.name, operation.ref)}"
                 execution.errors.append((operation, foreseen(error, what)))
             else:
-                execution.done.append(operation)
+                routes.made(operation)
             if progress is not None:
                 progress("change", number, len(operations))
 
 
-def _change_one(session: Session, operation: ChangeLink, noted: ChangesMade) -> None:
+def _change_one(session: Session, operation: ChangeLink, noted: ChangesMade, surplus: int | None) -> None:
     """Change one link; the session restores the addresses that the kernel removes along with a removed one."""
     # All calls after the first are about the same namespace, wherever its reference leads by then.
-    with _held(session, operation.ref) as netns:
-        _change_in(session, operation, netns, noted)
+    with _held(session, operation.ref) as netns, ExitStack() as kept:
+        if operation.restored is not None:  # its addresses are removed and added in several steps
+            namespaces = kept.enter_context(open_namespaces(session))
+            kept.enter_context(keeping_dependents(namespaces, operation.name, netns, operation.index))
+        _change_in(session, operation, netns, noted, surplus)
 
 
 @contextmanager
@@ -218,7 +239,9 @@ def _held(session: Session, ref: str) -> Iterator[NetnsRef]:
         yield netns
 
 
-def _change_in(session: Session, operation: ChangeLink, netns: NetnsRef, noted: ChangesMade) -> None:
+def _change_in(
+    session: Session, operation: ChangeLink, netns: NetnsRef, noted: ChangesMade, surplus: int | None
+) -> None:
     new = {name: value for name, (_, value) in operation.changes.items()}
     name = new.pop("name", None)
     late = {field: new.pop(field) for field in [*new] if operation.restored is not None and _is_late(field)}
@@ -233,6 +256,7 @@ def _change_in(session: Session, operation: ChangeLink, netns: NetnsRef, noted: 
             address_order=_order(operation),
             address_proto=ADDRESS_PROTO,
             only_if=partial(_is_observed, operation),
+            surplus=surplus,
             **new,
         )
     name = name or operation.name
@@ -241,7 +265,7 @@ def _change_in(session: Session, operation: ChangeLink, netns: NetnsRef, noted: 
     if operation.restored is not None:
         session.restore_addresses(name, netns, addresses=operation.restored, index=operation.index)
     if late:
-        session.set(name, netns, index=operation.index, **late)
+        session.set(name, netns, index=operation.index, surplus=surplus, **late)
 
 
 def _is_late(field: str) -> bool:
@@ -252,7 +276,15 @@ def _is_late(field: str) -> bool:
 def _added(operation: ChangeLink) -> list[IPInterface]:
     if operation.restored is not None:
         return []
-    return [address for address in operation.added if not isinstance(address, Address)]
+    added = [address for address in operation.added if not isinstance(address, Address)]
+    return list(dict.fromkeys([*added, *_relabelled(operation)]))
+
+
+def _relabelled(operation: ChangeLink) -> list[IPInterface]:
+    """Return the addresses whose labels the kernel changes along with the name, even if they are as configured now."""
+    if "name" not in operation.changes or operation.interface.link_only:
+        return []
+    return [address for address in operation.interface.addresses if getattr(address, "label", "")]
 
 
 def _order(operation: ChangeLink) -> Sequence[IPInterface]:
@@ -261,34 +293,39 @@ def _order(operation: ChangeLink) -> Sequence[IPInterface]:
     The session adds addresses before it removes others, and the kernel puts a new address after those that exist in its
     subnet.
     """
-    if operation.order or operation.restored is not None or not (operation.added and operation.removed):
+    if operation.order or operation.restored is not None:
         return operation.order
-    return tuple(dict.fromkeys(operation.interface.addresses))
+    if (operation.added and operation.removed) or _relabelled(operation):
+        return tuple(dict.fromkeys(operation.interface.addresses))
+    return ()
 
 
 def _create(
     session: Session,
     operations: Sequence[CreatePair],
+    routes: RoutesInTurn,
     execution: Execution,
     progress: Progress | None,
     records: RecordFile | None,
 ) -> None:
-    veths = {id(operation.veth): operation for operation in operations}
+    given = [(routes.part(operation).veth, operation) for operation in operations]
+    veths = {id(veth): operation for veth, operation in given}
     failed: Mapping[Any, VethError] = {}
     create = partial(session.create_many, on_error="continue", read=False)  # because a look follows
     if records is not None:
         intend = partial(_note_intents, veths, records)
         create = partial(create, before=intend, made=partial(_note_creations, veths, records, execution))
     try:
-        create([operation.veth for operation in operations], progress=_step(progress, "create"))
+        create([veth for veth, _ in given], progress=_step(progress, "create"))
     except BatchError as batch:
         failed = {id(error.item): error for error in batch.exceptions}
     except VethError:
         raise
     except Exception as error:
-        failed = _one_by_one(veths, "create a pair", error, lambda key: create([veths[key].veth]))
+        pairs = {id(veth): veth for veth, _ in given}
+        failed = _one_by_one(veths, "create a pair", error, lambda key: create([pairs[key]]))
     # The next look voids the intents that were not carried out: a pair that failed may exist in part.
-    _account(veths, failed, execution)
+    _account(veths, failed, execution, routes.made)
 
 
 def _note_intents(veths: Mapping[int, CreatePair], records: RecordFile, pairs: Iterable[Planned]) -> None:
@@ -311,9 +348,14 @@ def _note_creations(
     records.write(facts)
 
 
-def _account(operations: Mapping[Any, T], failed: Mapping[Any, VethError], execution: Execution) -> None:
+def _account(
+    operations: Mapping[Any, T],
+    failed: Mapping[Any, VethError],
+    execution: Execution,
+    made: Callable[[T], None],
+) -> None:
     for key, operation in operations.items():
         if (error := failed.get(key)) is not None:
             execution.errors.append((operation, error))
         else:
-            execution.done.append(operation)
+            made(operation)

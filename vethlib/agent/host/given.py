@@ -23,7 +23,7 @@ from vethlib.agent.planning.observed import LinkId, Observed, SeenLink
 from vethlib.agent.planning.operations import ChangeLink, CreatePair
 from vethlib.agent.planning.recorded import GivenAddresses, PairRecord
 from vethlib.links import Address, IPInterface
-from vethlib.session.write.create import Made
+from vethlib.session.write.creating.create import Made
 
 from .recordfile import RecordFile
 
@@ -84,6 +84,10 @@ class ChangesMade:
         self.made.append(change)
         self.begun = None
 
+    def may_be_made(self, change: ChangeLink) -> bool:
+        """Return whether the first step of the last change was made, or may have been."""
+        return self.begun is change or (bool(self.made) and self.made[-1] is change)
+
 
 @contextmanager
 def recorded_changes(records: RecordFile | None, changes: Sequence[ChangeLink]) -> Iterator[ChangesMade]:
@@ -128,7 +132,8 @@ def facts_of_missing(record: PairRecord, observed: Observed) -> Iterator[str]:
         return
     read = {netns.place for netns in observed.netns.values()} | {seen.place for seen in observed.links}
     for end in list(record.links_given()):
-        if end[0] in read and end not in observed.by_index:
+        given = record.given_at(end)
+        if end[0] in read and given is not None and not observed.has(end, given.cookie):
             yield record.give(end, None)
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
 from vethlib import ns
 from vethlib._primitives import time
 from vethlib.agent.planning.confine import foreseen
-from vethlib.agent.planning.observed import NetnsId, is_same_netns
+from vethlib.agent.planning.observed import NetnsId, is_of_every_netns, is_same_netns
 from vethlib.agent.planning.operations import AddNetns, CreatePair, RemoveNetns
 from vethlib.errors import NetnsExists, NetnsNotFound, VethError
 from vethlib.ns import Netns
@@ -34,7 +35,7 @@ class NetnsInUse(VethError):
 
 
 def add_netns(
-    operations: Iterable[AddNetns], added: list[Netns], execution: Execution, *, loopback: bool
+    session: Session, operations: Iterable[AddNetns], added: list[Netns], execution: Execution, *, loopback: bool
 ) -> dict[str, VethError]:
     """Add namespaces; `added` gets those that did not exist. Return the error for each that was refused."""
     refused: dict[str, VethError] = {}
@@ -42,10 +43,12 @@ def add_netns(
     for operation in operations:
         try:
             _remove_leftover(operation)
-            # Created and noted in one C call, which no interrupt can divide, so that it can be removed again.
+            # Returned and noted in one C call, which no interrupt can divide, so that it can be removed again.
             added.extend(map(create, [operation.ref]))
             execution.added[operation.ref] = added[-1].identity
             added[-1].close()
+            with suppress(VethError):  # its identity has to suffice then
+                execution.cookies[operation.ref] = session.cookie(operation.ref)
         except NetnsExists:
             continue
         except Exception as error:
@@ -75,21 +78,45 @@ def _remove_leftover(operation: AddNetns) -> None:
 
 
 def remove_unused(session: Session, added: Iterable[Netns], execution: Execution) -> None:
-    """Remove the added namespaces in which no pair was created."""
+    """Remove the added namespaces in which no pair was created, unless they are in use or have been replaced."""
     created = [operation for operation in execution.done if isinstance(operation, CreatePair)]
     used = {interface.namespace.ref for operation in created for interface in (operation.a, operation.b)}
-    unused = [netns.ref for netns in added if netns.ref not in used]
-    if not unused:
-        return
+    unused = [netns for netns in added if netns.ref not in used]
+    processes = _processes() if unused else {}
     removed = set()
-    for ref in unused:
+    for netns in unused:
+        name, cookie = netns.ref.removeprefix("netns:"), execution.cookies.get(netns.ref, 0)
         try:
-            if not any(link.kind == "veth" for link in session.links(ref)):
-                ns.remove(ref)
-                removed.add(ref)
+            if _remove(session, RemoveNetns(name, netns.identity, cookie), processes):
+                removed.add(netns.ref)
         except VethError:
             continue  # another program uses it now, or has removed it
-    execution.done = [each for each in execution.done if not (isinstance(each, AddNetns) and each.ref in removed)]
+    if removed:
+        execution.done = [each for each in execution.done if not (isinstance(each, AddNetns) and each.ref in removed)]
+
+
+def remove_netns(session: Session, operations: Iterable[RemoveNetns], execution: Execution) -> None:
+    """Remove namespaces that were added, unless they have another identity by now, or something is in them."""
+    processes = _processes()
+    for operation in operations:
+        try:
+            _remove(session, operation, processes)
+        except VethError as error:
+            execution.errors.append((operation, error))
+        else:
+            execution.done.append(operation)
+
+
+def _remove(session: Session, operation: RemoveNetns, processes: Mapping[NetnsId, Sequence[int]]) -> bool:
+    """Remove a namespace; return False if the name leads to another one, or to none. Raises NetnsInUse."""
+    if not _is_same(session, operation):
+        return False
+    inside = [repr(link.name) for link in session.links(operation.ref) if not is_of_every_netns(link)]
+    inside += [f"process {pid}" for pid in processes.get(operation.place, ())]
+    if inside:
+        raise NetnsInUse(operation.ref, inside)
+    ns.remove(operation.ref)
+    return True
 
 
 def _is_same(session: Session, operation: RemoveNetns) -> bool:
@@ -104,33 +131,14 @@ def _is_same(session: Session, operation: RemoveNetns) -> bool:
         return True
 
 
-def remove_netns(session: Session, operations: Iterable[RemoveNetns], execution: Execution) -> None:
-    """Remove namespaces that were added, unless they have another identity by now, or something is in them."""
-    for operation in operations:
-        try:
-            if _is_same(session, operation):
-                _check_unused(session, operation)
-                ns.remove(operation.ref)
-        except VethError as error:
-            execution.errors.append((operation, error))
-        else:
-            execution.done.append(operation)
-
-
-def _check_unused(session: Session, operation: RemoveNetns) -> None:
-    inside = [repr(link.name) for link in session.links(operation.ref) if link.name != "lo"]
-    inside += [f"process {pid}" for pid in _processes_in(operation.place)]
-    if inside:
-        raise NetnsInUse(operation.ref, inside)
-
-
-def _processes_in(place: NetnsId) -> Iterator[int]:
-    """Yield the processes whose main thread is in the namespace, as far as /proc shows."""
+def _processes() -> dict[NetnsId, list[int]]:
+    """Return the processes whose main thread is in each namespace, as far as /proc shows."""
+    processes: dict[NetnsId, list[int]] = {}
     for name in os.listdir("/proc"):
         if name.isdecimal():
             try:
                 netns = os.stat(f"/proc/{name}/ns/net")
             except OSError:
                 continue  # it has ended
-            if (netns.st_dev, netns.st_ino) == place:
-                yield int(name)
+            processes.setdefault((netns.st_dev, netns.st_ino), []).append(int(name))
+    return processes

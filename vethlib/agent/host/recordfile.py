@@ -7,8 +7,12 @@ not outlive a boot, and two hosts that share a /run, each in its own network nam
 2. A writer holds the lock (flock, on a file next to it) and has read what others have appended before. It waits half a
    second for the lock: a process that holds it longer is stopped, and appending without it can lose one line at most.
 3. When most lines are outdated, the file is rewritten and renamed into its place, which others notice.
-4. If a write fails, the record is kept in memory, `problem` has the reason, and the next write tries to write all of
-   it.
+4. If a write fails, or the file is removed, the record is kept in memory, `problem` has the reason, and every write
+   tries to write all of it, with what others have written meanwhile. While there is nothing to write, that is tried
+   with backoff (`try_again`), and a last time by `close`: the next process does not own what is missing in the file.
+5. A rewritten file keeps the id of its record. A file with another id was written by a process that found none: it
+   lacks what others have in memory, and they add that to it. Inode numbers do not show this, because a new file may
+   have the number of a removed file.
 """
 
 from __future__ import annotations
@@ -18,25 +22,41 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, NamedTuple
 
 from vethlib._closing import Closing
 from vethlib._files import Replacement, write_all
 from vethlib._primitives import time
+from vethlib.agent.attempts import Attempts
 from vethlib.agent.config.mark import check_label
 from vethlib.agent.planning.observed import NetnsId
-from vethlib.agent.planning.recorded import PairRecord, header
+from vethlib.agent.planning.recorded import PairRecord, header, read_record_id, record_id
+from vethlib.agent.process.boot import boot_id
 from vethlib.agent.process.rundir import UnsafeDirectory, base_directory, open_directory, open_own
 from vethlib.errors import VethError, errno_text
 from vethlib.session import Session
 
+from .foreignrecords import foreign_records
+
 __all__ = ["RecordFile"]
 
-_BOOT_ID: Final = "/proc/sys/kernel/random/boot_id"
 _PATIENCE: Final = 0.5  # seconds for the lock; it is held for a millisecond, or 30 of them to rewrite the file
 _SLACK: Final = 512  # outdated lines that are no reason to rewrite the file
+_BEGIN: Final = 4096  # bytes that contain the first two lines
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _APPEND: Final = os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+
+class _Version(NamedTuple):
+    """Which file it is: its inode, and the id of the record and the number in its second line, "" and 0 without it."""
+
+    inode: int = 0
+    record: str = ""
+    rewritten: int = 0
+
+    def replaces(self, before: _Version) -> bool:
+        """Return whether this file has everything that the one before it had."""
+        return self.record == before.record != "" and self.rewritten > before.rewritten
 
 
 class RecordFile(Closing):
@@ -50,15 +70,19 @@ class RecordFile(Closing):
     def __init__(self, session: Session, label: str, directory: str | None = None, *, read_only: bool = False) -> None:
         self._label = check_label(label)
         self.home: NetnsId = session.identity("")
-        self._header = header(label, _boot_id(), self.home, session.cookie(""))
+        self._boot = boot_id()
+        self._header = header(label, self._boot, self.home, session.cookie(""))
         self._name = f"pairs.{self.home[1]}"
         self._directory = directory
         self._read_only = read_only
         self._in_memory = directory == ""
         self._at: int | None = None  # a descriptor of the directory
-        self._inode = 0  # of the file that was read last
+        self._version = _Version()  # of the file that was read last
         self._offset = 0  # up to which it was read
-        self._whole = True  # the next write has to write everything
+        self._whole = True  # the next write has to write everything, because the file may lack some of it
+        self._attempts = Attempts()  # of what has failed
+        self._pid = os.getpid()
+        self._closed = False
         self.problem = ""
         self.record = PairRecord()
         self.refresh()
@@ -69,7 +93,18 @@ class RecordFile(Closing):
         return self._label
 
     def close(self) -> None:
-        """Close the directory. Closing twice is harmless."""
+        """Write what the file lacks, if that is possible, and close the directory. Closing twice is harmless."""
+        try:
+            if not self._closed and self._pid == os.getpid():  # a forked child only closes its copy
+                if self._writes and self.record.size:
+                    self.refresh()  # somebody may have removed it
+                if self._is_behind:
+                    self.write(())
+        finally:
+            self._closed = True
+            self._close_directory()
+
+    def _close_directory(self) -> None:
         if self._at is not None:
             os.close(self._at)
             self._at = None
@@ -82,28 +117,29 @@ class RecordFile(Closing):
         return os.path.join(self._directory or os.path.join(base_directory(), self._label), self._name)
 
     @property
-    def version(self) -> tuple[int, int, int]:
-        """Return a value that changes with the record, whoever changes it."""
-        return self._inode, self._offset, self.record.facts
+    def version(self) -> object:
+        """Return a value that changes whenever this or another process changes the record or its file."""
+        return self._version, self._offset, self.record.facts, self._whole
 
     # --- reading
 
     def refresh(self) -> None:
         """Apply what other processes have written since the last call."""
+        if self.record.adopts:
+            self.record.foreign = foreign_records(self._label, self._boot, self._directory, home=self.home)
         if self._in_memory:
             return
         try:
             self._catch_up()
+            if not self._whole:
+                self._succeed()
         except FileNotFoundError:
             self._whole = True  # it does not exist yet, or was removed
         except (OSError, VethError) as error:
             self._fail(error)
 
     def _catch_up(self) -> None:
-        status = os.stat(self._name, dir_fd=self._open_directory(), follow_symlinks=False)
-        if status.st_ino == self._inode and status.st_size == self._offset:
-            return
-        file = os.open(self._name, _READ, dir_fd=self._at)
+        file = os.open(self._name, _READ, dir_fd=self._open_directory())
         try:
             self._read(file)
         finally:
@@ -114,35 +150,80 @@ class RecordFile(Closing):
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
             what = f"belongs to the user {status.st_uid}" if stat.S_ISREG(status.st_mode) else "is not a regular file"
             raise UnsafeDirectory(f"{self.path} {what}: remove it", path=self.path, uid=status.st_uid)
-        start = self._offset if status.st_ino == self._inode and self._offset <= status.st_size else 0
-        lines, end = _lines(file, start)
-        if start == 0:
-            if not lines or lines[0] != self._header:
-                # Of another boot, another namespace or an unknown version: it does not describe the present host.
-                self._whole = True
-                return
+        version = self._version_of(file, status)
+        if version is None:
+            self._whole, self._version = True, _Version()
+            return
+        if version == self._version and status.st_size >= self._offset:
+            start = self._offset
+        else:
+            start = 0
+            has_all = version.replaces(self._version) and not self._whole
+            unwritten = [] if has_all else [*self.record.lines()]
             self.record = PairRecord(adopts=False)
-            lines = lines[1:]
+            self.record.read(unwritten)
+            self._whole = bool(unwritten) or not version.record
+        lines, self._offset = _lines(file, start)
         self.record.read(lines)
-        self._inode, self._offset, self._whole = status.st_ino, end, False
+        self._version = version
+
+    def _version_of(self, file: int, status: os.stat_result) -> _Version | None:
+        """Return which file it is; None if it does not describe the present host.
+
+        It is then of another boot, another namespace or an unknown version.
+        """
+        first, second, *_ = [*os.pread(file, _BEGIN, 0).decode("utf-8", "replace").splitlines(keepends=True), "", ""]
+        return _Version(status.st_ino, *read_record_id(second)) if first == self._header else None
 
     # --- writing
 
     def write(self, facts: Iterable[str]) -> None:
         """Append these lines, which the record already contains."""
         lines = [fact for fact in facts if fact]
-        if self._in_memory or self._read_only or not (lines or self._whole):
+        if not (lines or self._whole) or not self._writes:
             return
         try:
             with self._locked():
                 if not self._whole:
                     self._append("".join(lines))
+                if self._whole:
+                    try:
+                        self._catch_up()
+                    except (OSError, VethError):
+                        self._version = _Version()  # what cannot be read is replaced, by a new record
                 if self._whole or self.record.facts > 2 * self.record.size + _SLACK:
                     self._write_whole()
-            self.problem = ""
+            self._succeed()
         except (OSError, VethError) as error:
             self._whole = True
             self._fail(error)
+
+    def due(self) -> float | None:
+        """Return the seconds until :meth:`try_again` should be called; None if nothing has to be tried again."""
+        return self._attempts.left(time.monotonic()) if self._is_behind else None
+
+    def try_again(self) -> None:
+        """Read or write again what failed or is missing in the file, if the pause after the last attempt is over."""
+        if not self._is_behind or self._attempts.waits(time.monotonic()):
+            return
+        if not self._whole:
+            self.refresh()
+        self.write(())
+
+    @property
+    def _writes(self) -> bool:
+        return not (self._in_memory or self._read_only)
+
+    @property
+    def _is_behind(self) -> bool:
+        """Return whether the file lacks something, or has something that could not be read.
+
+        It lacks nothing before the first look: without a file, the next process adopts pairs by their marks.
+        """
+        if not (self._whole or self.problem):
+            return False
+        has_begun = self.record.size > 0 or not self.record.adopts
+        return has_begun and self._writes
 
     def _append(self, text: str) -> None:
         try:
@@ -152,7 +233,7 @@ class RecordFile(Closing):
             return
         try:
             status = os.fstat(file)
-            if status.st_ino != self._inode or status.st_size < self._offset:
+            if self._version_of(file, status) != self._version or status.st_size < self._offset:
                 self._whole = True
                 return
             if status.st_size != self._offset:
@@ -168,7 +249,8 @@ class RecordFile(Closing):
 
     def _write_whole(self) -> None:
         """Rewrite it in one step: every reader finds the old file or the new one."""
-        text = self._header + "".join(self.record.lines())
+        record, rewritten = self._version.record or os.urandom(8).hex(), self._version.rewritten + 1
+        text = self._header + record_id(record, rewritten) + "".join(self.record.lines())
         replacement = Replacement(self._name, directory=self._open_directory())
         try:
             written = replacement.write(text.encode(), mode=0o644)
@@ -176,7 +258,7 @@ class RecordFile(Closing):
         except BaseException:
             replacement.discard()
             raise
-        self._inode, self._offset, self._whole = written.st_ino, written.st_size, False
+        self._version, self._offset, self._whole = _Version(written.st_ino, record, rewritten), written.st_size, False
         self.record.facts = 1 + text.count("\n")
 
     @contextmanager
@@ -191,9 +273,11 @@ class RecordFile(Closing):
 
     def _open_directory(self, *, make: bool = False) -> int:
         if self._at is not None and make and os.fstat(self._at).st_nlink == 0:
-            self.close()  # it was removed
+            self._close_directory()  # it was removed
         if self._at is None:
             if self._directory:
+                if not make and not os.path.lexists(self._directory):
+                    raise FileNotFoundError
                 self._at = open_own(self._directory, make=make)
             elif make or os.path.isdir(os.path.join(base_directory(), self._label)):
                 self._at = open_directory(self._label)
@@ -204,14 +288,14 @@ class RecordFile(Closing):
     def _fail(self, error: OSError | VethError) -> None:
         reason = str(error) if isinstance(error, VethError) else errno_text(error.errno or 0)
         self.problem = f"the record of built pairs is kept in memory only: {reason}"
+        now = time.monotonic()
+        if not self._attempts.waits(now):  # a busy process must not defer the next attempt with each of its own
+            self._attempts.fail(now)
 
-
-def _boot_id() -> str:
-    try:
-        with open(_BOOT_ID, encoding="ascii") as file:
-            return file.read().strip()
-    except OSError:
-        return ""
+    def _succeed(self) -> None:
+        if self.problem:
+            self.problem = ""
+            self._attempts.succeed()
 
 
 def _lines(file: int, start: int) -> tuple[list[str], int]:

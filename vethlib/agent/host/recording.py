@@ -12,12 +12,12 @@ from dataclasses import replace
 
 from vethlib.agent.config.mark import Mark
 from vethlib.agent.config.model import Interface
-from vethlib.agent.planning.observed import LinkId, NetnsId, Observed, SeenLink
+from vethlib.agent.planning.observed import LinkId, NetnsId, Observed, SeenLink, is_same_netns
 from vethlib.agent.planning.operations import CreatePair, Plan
 from vethlib.agent.planning.owned import OwnedPairs
 from vethlib.agent.planning.planner import plan
 from vethlib.agent.planning.recorded import PairRecord, RecordedEnd, RecordedPair
-from vethlib.session.write.create import Made, Planned
+from vethlib.session.write.creating.create import Made, Planned
 
 from .given import facts_of_missing
 from .recordfile import RecordFile
@@ -74,12 +74,12 @@ def plan_and_note(
     """Plan as :func:`plan` does, with the record, and record what a look at the whole host has found."""
     owned = OwnedPairs(observed, label, records.record, desired)
     planned = plan(desired, observed, label=label, prune=prune, owned=owned)
-    missing = ends_missing(records, observed, {})
+    missing = ends_missing(records.record, observed, {})
     records.write(facts_of_look(records.record, owned, observed, found=planned.found, desired=desired, missing=missing))
     return planned
 
 
-def ends_missing(records: RecordFile, observed: Observed, recorded: Mapping[NetnsId, str]) -> set[LinkId]:
+def ends_missing(record: PairRecord, observed: Observed, recorded: Mapping[NetnsId, str]) -> set[LinkId]:
     """Return the recorded ends that a look at the whole host did not find.
 
     `recorded` has a reference to each of their namespaces. Ends in a namespace that may exist, but could not be looked
@@ -87,8 +87,8 @@ def ends_missing(records: RecordFile, observed: Observed, recorded: Mapping[Netn
     """
     unknown = {netns.ref for netns in observed.netns.values() if netns.unknown}
     hidden = {place for place, ref in recorded.items() if ref in unknown}
-    ends = [end for pair in records.record for end in pair.ends if end.ref not in unknown and end.place not in hidden]
-    return {end.id for end in ends if end.id not in observed.by_index}
+    ends = [end for pair in record for end in pair.ends if end.ref not in unknown and end.place not in hidden]
+    return {end.id for end in ends if not observed.has(end.id, end.cookie)}
 
 
 def _end(
@@ -99,7 +99,7 @@ def _end(
     interface = desired.get(name)
     given = mark is not None and mark.mac if interface is None else bool(interface.phys_address)
     mac = seen.link.mac
-    if old is None:
+    if old is None or not is_same_netns(old.place, old.cookie, seen.place, cookie):
         return RecordedEnd(name, seen.place, cookie, seen.link.index, seen.link.name, mac, given, seen.ref)
     if old.name == name and old.mac == mac and old.given_mac == given and cookie in (old.cookie, 0):
         return old
@@ -109,11 +109,14 @@ def _end(
 
 def _answered(record: PairRecord, observed: Observed, names: Set[str] | None) -> list[frozenset[str]]:
     """Return the intents that were not carried out: nothing was found in the namespaces where the pairs should be."""
+    intents = record.intents()
+    if not intents:
+        return []
     looked = {netns.place for netns in observed.netns.values()} | {seen.place for seen in observed.links}
     looked.add(observed.home)
     return [
         intent.names
-        for intent in record.intents()
+        for intent in intents
         if (names is None or intent.names <= names) and looked.issuperset(end.place for end in intent.ends)
     ]
 
@@ -124,7 +127,7 @@ def _built_for(record: PairRecord, names: Set[str]) -> list[RecordedPair]:
 
 def _is_gone(ends: list[RecordedEnd], observed: Observed, missing: Container[LinkId]) -> bool:
     """Return whether a recorded pair is not where it was; `ends` are those that would still be there."""
-    if any(end.id in observed.by_index for end in ends):
+    if any(observed.has(end.id, end.cookie) for end in ends):
         return False
     # An end in the home namespace cannot be moved by a tenant: if it is missing, the pair was deleted.
     return all(end.id in missing for end in ends) or any(

@@ -9,33 +9,29 @@ and the agent itself, which stay there; and a microservice if the resolver knows
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 
 from vethlib.agent.reasons import Reason, process_not_moved
-from vethlib.errors import VethError
-from vethlib.follow import SharesHome
+from vethlib.follow.questions import shares_home
 from vethlib.ns import Reference, parse
-from vethlib.ns.opening import is_namespace_of_process, link_at
+from vethlib.ns.opening import process_at
+from vethlib.ns.reference import resolved
 
 __all__ = ["not_unshared"]
 
-_MOST_LINKS = 8
-_PROCESS = re.compile(r"/proc/(\d+)/")
-
 
 def not_unshared(ref: str, resolver: Callable[[str], str] | None) -> Reason | None:
-    """Return why a reference that leads to the home namespace does not mean it; None if it does."""
+    """Return why a reference that leads to the home namespace does not mean it; None if it does.
+
+    Raises VethError if the resolver does not answer (again).
+    """
     reference = parse(ref)
     label = ""
     if reference.kind == "microservice":
         label = reference.value
-        if resolver is None or _shares_home(resolver, label):
+        if resolver is None or shares_home(resolver, label):
             return None
-        try:
-            reference = parse(resolver(label))
-        except VethError:
-            return None
+        reference = resolved(label, resolver)
     pid = _process_of(reference)
     if pid in (0, 1, os.getpid()):
         return None
@@ -46,18 +42,4 @@ def _process_of(reference: Reference) -> int:
     """Return the process through which a reference leads to a namespace; 0 if there is none."""
     if reference.kind == "pid":
         return int(reference.value)
-    if not reference.names_file:
-        return 0
-    path = reference.path
-    for _ in range(_MOST_LINKS):
-        if is_namespace_of_process(path):
-            match = _PROCESS.match(path)
-            return 0 if match is None else int(match[1])
-        path = link_at(path)
-        if not path:
-            break
-    return 0
-
-
-def _shares_home(resolver: object, label: str) -> bool:
-    return isinstance(resolver, SharesHome) and resolver.shares_home(label)
+    return process_at(reference.path) if reference.names_file else 0

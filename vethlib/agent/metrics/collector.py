@@ -79,15 +79,15 @@ class AgentCollector(Collector):
         text = "Interfaces by the code of the reason for their state; only codes that occur."
         yield _gauges("vethlib_interface_reasons", text, "code", {code: codes[code] for code in sorted(codes)})
         load = self._configurator.load()
-        yield _gauge("vethlib_dirty_interfaces", "Interfaces that wait for the next bout of work.", load.dirty)
-        yield _gauge("vethlib_waiting_retries", "Interfaces that wait for the time of their next try.", load.retries)
+        yield _gauge("vethlib_dirty_interfaces", "Interfaces waiting for the next reconcile pass.", load.dirty)
+        yield _gauge("vethlib_waiting_retries", "Interfaces waiting for their next retry.", load.retries)
         yield _gauge("vethlib_watched_namespaces", "Namespaces whose links are watched.", load.watched)
 
     def _work(self) -> Iterator[Metric]:
         tally = self._configurator.tally
         text = "Interfaces judged, by what followed: done, wait for an event, retry later, or terminal."
         yield _counters("vethlib_reconcile_outcomes", text, "outcome", tally.outcomes)
-        name, text = "vethlib_reconcile_duration_seconds", "Bouts of work, and their parts."
+        name, text = "vethlib_reconcile_duration_seconds", "Duration of reconcile passes and of their parts."
         bouts = HistogramMetricFamily(name, text, labels=["part"])
         for part, durations in tally.durations.items():
             bouts.add_metric([part], _buckets(durations), durations.total)
@@ -151,7 +151,7 @@ def _store(service: Service) -> Iterator[Metric]:
     yield _gauge("vethlib_store_up", "1 while the store can be read, 0 before and during an outage.", int(up))
     yield CounterMetricFamily("vethlib_store_outages", "Outages of the store.", value=service.outages)
     if service.changed_at is not None:
-        text = "Time of the last begin or end of an outage, in seconds since 1970."
+        text = "Time when an outage last began or ended, in seconds since 1970."
         yield _gauge("vethlib_store_changed_timestamp_seconds", text, service.changed_at)
     yield _gauge(
         "vethlib_unpublished_statuses", "Statuses that have not been written to the store yet.", service.unpublished

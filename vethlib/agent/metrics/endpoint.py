@@ -22,7 +22,7 @@ import re
 import select
 import socket
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
@@ -43,7 +43,7 @@ _AGAIN: Final = 1.0  # seconds between attempts to get an address that another u
 _BACKLOG: Final = 128  # connections that wait to be accepted
 _PAUSE: Final = 0.5  # seconds without accepting if there is no descriptor
 _SHARE: Final = 4  # metrics are reused for up to this many times the time that collecting them took
-_ADDRESS: Final = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%\w]+)\]|(?P<host>[^\[\]:/]*)):(?P<port>[0-9]{1,5})", re.ASCII)
+_ADDRESS: Final = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.%\w-]+)\]|(?P<host>[^\[\]:/]*)):(?P<port>[0-9]{1,5})", re.ASCII)
 _FORMATS: Final = {  # the header that stands for each; a third is for clients that accept none of these
     "application/openmetrics-text": "application/openmetrics-text; version=1.0.0",
     "text/plain": "text/plain; version=1.0.0",
@@ -247,11 +247,12 @@ def _listening(address: Address, *, again: bool = False) -> socket.socket | None
     try:
         both = not address.host and socket.has_dualstack_ipv6()  # a host may have IPv6 switched off
         family = socket.AF_INET6 if ":" in address.host or both else socket.AF_INET
-        made = socket.create_server(address, family=family, dualstack_ipv6=both, backlog=_BACKLOG)
+        place = _with_scope(address) if "%" in address.host else tuple(address)
+        made = socket.create_server(place, family=family, dualstack_ipv6=both, backlog=_BACKLOG)
     except OSError as error:
         if again:
             return None
-        if error.errno == errno.EADDRINUSE and (squatter := find_listener(address.port)).uid not in (0, os.geteuid()):
+        if error.errno == errno.EADDRINUSE and (squatter := find_listener(*address)).uid not in (0, os.geteuid()):
             who = f"process {squatter.pid} of user {squatter.uid}" if squatter.uid >= 0 else "another user"
             _log.warning("no metrics as long as %s is used by %s", address, who)
             return None
@@ -259,3 +260,9 @@ def _listening(address: Address, *, again: bool = False) -> socket.socket | None
         raise VethError(f"cannot serve metrics at {address}: {reason}: choose another --metrics HOST:PORT") from None
     made.setblocking(False)
     return made
+
+
+def _with_scope(address: Address) -> tuple[Any, ...]:
+    """Return the address for bind() of a link-local address, whose zone bind() does not read. Raises gaierror."""
+    found = socket.getaddrinfo(address.host, address.port, socket.AF_INET6, socket.SOCK_STREAM)
+    return found[0][4]

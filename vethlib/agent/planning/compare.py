@@ -7,12 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from vethlib import links
+from vethlib._nl.const import IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_PERMANENT
 from vethlib.address_order import added, in_order, in_the_way, removed
 from vethlib.addresses import Identity, as_address, identity_of
 from vethlib.agent.config.mark import ADDRESS_PROTO, Mark, alias_of, read_alias
 from vethlib.agent.config.model import IPV6_MIN_MTU, Interface
 from vethlib.agent.reasons import Reason, needs_rebuild
-from vethlib.endfields.table import FIELDS, TAKES_LATE
+from vethlib.endfields.table import ALTNAMES, FIELDS, TAKES_LATE
 from vethlib.links import Address, Link
 
 from .detection import duplicates, unusable
@@ -31,6 +32,8 @@ __all__ = [
 
 
 DEFAULT_MTU = 1500  # ETH_DATA_LEN, which ether_setup() gives to a veth
+
+_STATES = IFA_F_PERMANENT | IFA_F_DEPRECATED | IFA_F_DADFAILED
 
 
 def rebuild_reason(interface: Interface, seen: SeenLink) -> Reason | None:
@@ -58,6 +61,9 @@ def link_differences(
         fields["alias"] = alias_of(label, interface)
     drift = {name: (present, value) for name, value in fields.items() if (present := getattr(link, name)) != value}
     drift |= _further_differences(interface, link, further)
+    if "name" in drift and interface.kernel_name in link.altnames:  # a link cannot have a name twice
+        _, altnames = drift.get(ALTNAMES, ((), link.altnames))
+        drift[ALTNAMES] = link.altnames, tuple(name for name in altnames if name != interface.kernel_name)
     if "mtu" in drift and link.mtu < IPV6_MIN_MTU and interface.wants_ipv6 is False:
         drift["ipv6"] = (False, False)  # with the larger MTU, the kernel would enable it
     return drift
@@ -183,7 +189,7 @@ def _has_plainly(addresses: Sequence[Address], interface: Interface, name: str) 
     missing = len(interface.addresses)
     for address in addresses:
         if address.peer is None and address.interface in interface.addresses:
-            if address.dadfailed or will_expire(address):
+            if address.flags & _STATES != IFA_F_PERMANENT:
                 return False
             if address.proto == ADDRESS_PROTO and not address.is_bare(name):
                 return False
@@ -218,11 +224,10 @@ def unknown_addresses(interface: Interface, seen: SeenLink) -> tuple[Address, ..
     """Return the addresses of a link that are not configured but may be the agent's: the kernel does not mark them."""
     if seen.owners_known or interface.link_only:
         return ()
-    desired = set(map(identity_of, interface.addresses))
     return tuple(
         address
         for address in seen.addresses
-        if not address.by_kernel and address.proto != ADDRESS_PROTO and address.identity not in desired
+        if not address.by_kernel and address.proto != ADDRESS_PROTO and address.identity not in interface.by_identity
     )
 
 

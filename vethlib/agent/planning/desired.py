@@ -81,6 +81,11 @@ class Desired:
         self.complete = complete
         self.deleted.clear()
 
+    @property
+    def is_known(self) -> bool:
+        """Whether the configuration was given, or at least a part of it."""
+        return self.complete or bool(self.interfaces or self.refused)
+
     def _take_out(self, name: str) -> set[str]:
         concerned = set(self._naming.get(name, ()))
         interface = self.interfaces.pop(name, None)

@@ -8,7 +8,6 @@ detection again (addrconf_dad_stop, net/ipv6/addrconf.c). A program can bind to 
 from __future__ import annotations
 
 from vethlib._nl.const import IFA_F_DADFAILED, IFA_F_TENTATIVE
-from vethlib.addresses import identity_of
 from vethlib.agent.config.model import Interface
 from vethlib.agent.reasons import address_tentative, duplicate_address
 from vethlib.agent.state import State, Verdict
@@ -64,5 +63,5 @@ def _not_usable(interface: Interface, seen: SeenLink) -> list[Address]:
     suspects = [address for address in seen.addresses if address.flags & _SUSPECT]
     if not suspects:
         return suspects
-    desired = set(map(identity_of, interface.addresses))
+    desired = interface.by_identity
     return [each for each in suspects if not each.usable and each.identity in desired]

@@ -19,11 +19,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from vethlib._nl.const import FALLBACK_TUNNELS
 from vethlib.agent.config.mark import Mark, group_of, read_alias
 from vethlib.agent.reasons import Reason, ReasonCode
 from vethlib.links import Address, Link
 
-__all__ = ["LinkId", "NetnsId", "Observed", "SeenLink", "SeenNetns", "is_same_link", "is_same_netns"]
+__all__ = [
+    "LinkId",
+    "NetnsId",
+    "Observed",
+    "SeenLink",
+    "SeenNetns",
+    "is_of_every_netns",
+    "is_same_link",
+    "is_same_netns",
+]
 
 NetnsId: TypeAlias = "tuple[int, int] | str"
 """The identity of a namespace: (st_dev, st_ino), or the reference of a named one that does not exist yet."""
@@ -111,17 +121,32 @@ class Observed:
     home: NetnsId | None = field(init=False, repr=False, compare=False)
     by_name: dict[tuple[NetnsId, str], SeenLink] = field(init=False, repr=False, compare=False)
     by_index: dict[LinkId, SeenLink] = field(init=False, repr=False, compare=False)
+    _by_peer: dict[LinkId, SeenLink] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         by_name: dict[tuple[NetnsId, str], SeenLink] = {}
+        by_index: dict[LinkId, SeenLink] = {}
+        by_peer: dict[LinkId, SeenLink] = {}
         for seen in self.links:
+            by_index[seen.id] = seen
+            if seen.peer:
+                by_peer.setdefault(seen.peer, seen)
             # An alternative name takes the name as well (netdev_name_in_use, net/core/dev.c).
             for name in (seen.link.name, *seen.link.altnames):
                 by_name[seen.place, name] = seen
         object.__setattr__(self, "by_name", by_name)
-        object.__setattr__(self, "by_index", {seen.id: seen for seen in self.links})
+        object.__setattr__(self, "by_index", by_index)
+        object.__setattr__(self, "_by_peer", by_peer)
         home = self.netns.get("")
         object.__setattr__(self, "home", None if home is None else home.place)
+
+    def is_replaced(self, place: NetnsId, cookie: int) -> bool:
+        """Return whether the namespace with this identity and cookie has ended: another one has the identity now."""
+        return not is_same_netns(place, cookie, place, self.cookies.get(place, 0))
+
+    def has(self, end: LinkId, cookie: int) -> bool:
+        """Return whether a link was observed, in the namespace with this cookie."""
+        return end in self.by_index and not self.is_replaced(end[0], cookie)
 
     def ends(self, seen: SeenLink | None) -> list[SeenLink]:
         """Return both ends of a pair, given one of them; only those that were observed."""
@@ -129,13 +154,18 @@ class Observed:
             return []
         other = self.by_index.get(seen.peer) if seen.peer is not None else None
         if other is None:
-            other = next((link for link in self.links if link.peer == seen.id), None)
+            other = self._by_peer.get(seen.id)
         return [seen] if other is None else [seen, other]
 
 
 def is_same_netns(place: NetnsId | None, cookie: int, now: NetnsId | None, now_cookie: int) -> bool:
     """Return whether both are the same namespace: a cookie counts only if both are known."""
     return place is not None and place == now and (not cookie or not now_cookie or cookie == now_cookie)
+
+
+def is_of_every_netns(link: Link) -> bool:
+    """Return whether the kernel creates such a link in every namespace, and nobody uses it, as far as can be seen."""
+    return link.name == "lo" or (link.name in FALLBACK_TUNNELS and not link.up)
 
 
 def is_same_link(was: SeenLink, mark: Mark | None, now: Link, place: NetnsId, cookie: int) -> bool:

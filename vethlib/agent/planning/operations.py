@@ -15,8 +15,9 @@ from typing import Any, ClassVar, TypeAlias
 from vethlib import links
 from vethlib.addresses import Identity, identity_of
 from vethlib.agent.config.mark import Mark
-from vethlib.agent.config.model import Interface
+from vethlib.agent.config.model import IPV6_MIN_MTU, Interface
 from vethlib.agent.state import State, Verdict
+from vethlib.endfields.table import MASTER
 from vethlib.links import Address, Veth
 
 from .observed import LinkId, NetnsId, SeenLink
@@ -78,6 +79,11 @@ class DeletePair:
     def interfaces(self) -> tuple[str, ...]:
         """The name of the interface that it is for, if that is known."""
         return (self.interface,) if self.interface else ()
+
+    @property
+    def owners(self) -> tuple[str, ...]:
+        """The names of the interfaces that the pair was built for, as far as they are known."""
+        return tuple(mark.name for _, mark in self.marks)
 
     @property
     def mark(self) -> Mark | None:
@@ -150,6 +156,12 @@ class ChangeLink:
         return set(map(listed_identity, self.removed)) & set(map(listed_identity, self.added))
 
     @property
+    def sets_again(self) -> bool:
+        """Whether all it does is to add routes again that another operation takes away."""
+        addresses = self.added or self.removed or self.order or self.again or self.renewed
+        return not self.differences and not addresses and self.restored is None
+
+    @property
     def takes_addresses(self) -> bool:
         """Whether an address is removed from the link, even if only to be added again after others."""
         return bool(self.removed or self.order)
@@ -157,6 +169,23 @@ class ChangeLink:
     def removes(self, address: Address) -> bool:
         """Return whether an address of the link is among those to be removed."""
         return named(address) in self.removed
+
+    def costs_source(self, address: Address) -> bool:
+        """Return whether routes over other links lose their source with an address of the link.
+
+        Where it is only replaced or put in order, the session restores them at once, unless the kernel checks it for
+        duplicates again.
+        """
+        ips = {listed_identity(each)[0].ip for each in self.added}
+        is_removed = self.removes(address) and address.interface.ip not in ips
+        if address.interface.version == 4 or is_removed:
+            return is_removed
+        new = {name: value for name, (_, value) in self.changes.items()}
+        if False in (new.get("up"), new.get("ipv6")) or new.get("mtu", IPV6_MIN_MTU) < IPV6_MIN_MTU:
+            return True
+        replaced = (each for each in self.added if listed_identity(each)[0].ip == address.interface.ip)
+        is_checked = not getattr(next(replaced, address), "nodad", False)
+        return is_checked and (self.takes_addresses or MASTER in new)
 
     def as_dicts(self) -> list[dict[str, Any]]:
         """Return the operation for JSON."""

@@ -8,8 +8,9 @@ A pair is owned by the first of these rules that applies:
 3. An intent: both ends are in its namespaces, each has its name or marks, and at least one has marks. Or both have
    marks, and at most one was moved or not observed; or both have its aliases, wherever they are.
 4. Marks and MACs of both ends, as recorded, if both have been moved.
-5. Marks on both ends of a pair, if there was no record before, or if exactly that pair is configured in exactly those
-   namespaces.
+5. Marks on both ends of a pair, if exactly that pair is configured in exactly those namespaces. If there was no record
+   before, it is enough that an interface is configured in one of those namespaces, and that no agent with another home
+   namespace has built the pair, as far as known. If no record is kept at all, the marks alone are enough.
 
 So the marks of an end in another namespace do not decide ownership, unless a program that can write them controls the
 whole pair anyway.
@@ -18,8 +19,9 @@ whole pair anyway.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 
-from vethlib.agent.config.mark import Mark, check_label, group_of, read_alias
+from vethlib.agent.config.mark import Mark, group_of, read_alias
 from vethlib.agent.config.model import Interface
 
 from .observed import LinkId, NetnsId, Observed, SeenLink
@@ -49,13 +51,13 @@ class OwnedPairs:
         record: PairRecord | None = None,
         desired: Mapping[str, Interface] | None = None,
     ) -> None:
-        self._label = check_label(label)
+        self._label = label
         self._observed = observed
         self._home = observed.home
         self._record = PairRecord() if record is None else record
         self._desired = desired or {}
         self._peers = _peers(observed)
-        self._written = _marks(observed, label)
+        self._written = _marks(observed, label)  # which checks the label
         self._by_marks: set[LinkId] = set()  # ends whose own marks are valid
         self._marks: _Marks = {}
         self.pairs: list[tuple[SeenLink, SeenLink]] = []
@@ -150,8 +152,7 @@ class OwnedPairs:
 
     def _is_stale(self, end: RecordedEnd) -> bool:
         """Return whether its namespace was replaced by another one with the same inode number."""
-        cookie = self._observed.cookies.get(end.place, 0)
-        return bool(cookie and end.cookie and cookie != end.cookie)
+        return self._observed.is_replaced(end.place, end.cookie)
 
     def _has_mark_of(self, end: SeenLink, recorded: RecordedEnd) -> bool:
         mark = self._written.get(end.id)
@@ -233,7 +234,7 @@ class OwnedPairs:
         """Apply rule 5."""
         if not all(end.id in self._written for end in ends):
             return {}
-        if len(ends) != 2 or not (self._record.adopts or self._is_configured(*ends)):
+        if len(ends) != 2 or not (self._is_configured(*ends) or self._may_adopt(ends)):
             self.unrecorded.append(ends[0])
             return {}
         self._by_marks.update(end.id for end in ends)
@@ -251,6 +252,24 @@ class OwnedPairs:
                 return False
         return True
 
+    def _may_adopt(self, ends: list[SeenLink]) -> bool:
+        """Return whether the marks of a pair are enough, because there was no record before.
+
+        Agents with other home namespaces may have the same label. Their pairs must not be touched, whether or not their
+        records can be read.
+        """
+        foreign = self._record.foreign
+        if foreign is None or not self._record.adopts:
+            return self._record.adopts
+        if self._configured_places.isdisjoint(end.place for end in ends):
+            return False
+        return not any(other.claims(end) for other in foreign for end in ends)
+
+    @cached_property
+    def _configured_places(self) -> set[NetnsId | None]:
+        netns = (self._observed.netns.get(interface.namespace.ref) for interface in self._desired.values())
+        return {each.place for each in netns if each is not None}
+
     # --- owned ends
 
     def __contains__(self, seen: SeenLink) -> bool:
@@ -258,7 +277,7 @@ class OwnedPairs:
 
     def __iter__(self) -> Iterator[SeenLink]:
         """Yield every owned end."""
-        return (self._observed.by_index[end] for end in self._marks)
+        return map(self._observed.by_index.__getitem__, self._marks)
 
     def owner(self, seen: SeenLink) -> str:
         """Return the interface that an owned end was built for; "" if it is unknown."""

@@ -6,12 +6,13 @@ The order of the input does not matter. The first of these rules that applies de
    interface with that kernel name that sorts first, or else the first with that alternative name; any other is FAILED.
 2. A pair needs both interfaces, pointing at each other, both namespaces, and the masters of its ends; otherwise it is
    PENDING. If only a master is missing, an existing pair stays as it is.
-3. A name that it needs must not be held by a link that is not owned, or that must not be touched now; otherwise it is
-   FAILED. The peer of a FAILED interface is PENDING. Existing ends of their pair stay, unless another pair needs the
-   name.
-4. An existing pair keeps its links if all differences can be changed in place.
+3. A name that it needs, also as an alternative one, must not be held by a link that is not owned, or that must not be
+   touched now; otherwise it is FAILED. The peer of a FAILED interface is PENDING. Existing ends of their pair stay,
+   unless another pair needs their kernel name as its own.
+4. An existing pair keeps its links if all differences can be changed in place. Its link takes the names that it needs
+   from others as in rule 5, except that a pair is rebuilt if it needs the kernel name that another one has until then.
 5. Any other pair is created, after every owned pair that has the same marks or holds one of its names is deleted. A
-   link that has the name as an alternative one loses only that.
+   link that gives the name up anyway, or has it as an alternative one, loses only that (see `names.py`).
 
 If `prune` is True, the desired interfaces are all that this label should have: owned pairs that no rule keeps are
 deleted. If it is a set of names, this holds for the interfaces with those names, configured or not. If it is False,
@@ -21,19 +22,21 @@ place. Such a lone end also gets a name that another link loses in the same plan
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import replace
+from typing import TypeAlias
 
 from vethlib.agent import reasons
 from vethlib.agent.config.mark import ADDRESS_PROTO, alias_of, group_of, read_alias
 from vethlib.agent.config.model import Interface
 from vethlib.agent.reasons import Reason
 from vethlib.agent.state import State, Verdict
-from vethlib.endfields.table import ALTNAMES
-from vethlib.links import Link, Veth
+from vethlib.endfields.table import ALTNAMES, ROUTES
+from vethlib.links import Link, Veth, describe
 
 from .compare import change_of, rebuild_reason
 from .detection import unusable
+from .names import gained, in_order_of_names
 from .observed import LinkId, NetnsId, Observed, SeenLink
 from .operations import AddNetns, ChangeLink, CreatePair, DeletePair, Plan
 from .order import in_order
@@ -44,6 +47,9 @@ from .requirements import DesiredEnd, missing_master, missing_peer, mutual_pairs
 __all__ = ["plan"]
 
 CONFIGURED = Verdict(State.CONFIGURED)
+
+_Pair: TypeAlias = "tuple[DesiredEnd, DesiredEnd, tuple[SeenLink, SeenLink] | None]"
+"""Two interfaces, and the links of their pair if it exists."""
 
 
 def plan(
@@ -80,7 +86,9 @@ def plan(
     planner.rename_lone_ends()
     planner.leave_the_rest_pending(desired if configured is None else configured)
     planner.delete_unwanted()
+    planner.make_room_for_changes()
     planner.free_altnames()
+    planner.add_routes_again()
     return planner.result()
 
 
@@ -107,6 +115,7 @@ class _Planner:
         self.kept: set[LinkId] = set()  # must not be pruned
         self.shielded: set[LinkId] = set()  # must not be deleted to make room for others either
         self.to_build: list[tuple[DesiredEnd, DesiredEnd, str]] = []
+        self.lone: dict[LinkId, tuple[DesiredEnd, SeenLink]] = {}  # ends whose peer is not among the desired interfaces
         self.to_rename: list[tuple[DesiredEnd, SeenLink]] = []  # lone ends whose name another link has
         self.freed: dict[LinkId, set[str]] = {}  # alternative names that links lose to make room
         self.deletes: dict[LinkId, DeletePair] = {}  # under the id of each end
@@ -142,18 +151,17 @@ class _Planner:
         """Without `prune`, change the end of an existing pair whose peer is not among the desired interfaces."""
         if self.prune is not False:
             return
-        lone: dict[LinkId, tuple[DesiredEnd, SeenLink]] = {}
         for end in self.desired.values():
             if end.peer_name not in self.desired and end.place is not None and end.name not in self.verdicts:
                 seen = self.owned.half(end.interface, end.place)
                 if seen is not None:
                     self.shielded.update(each.id for each in self.owned.ends(seen))
-                    lone[seen.id] = end, seen
-        for end, seen in in_order(lone, lambda item: self._holders(item[1], [item[0].kernel_name])):
+                    self.lone[seen.id] = end, seen
+        for end, seen in in_order(self.lone, lambda item: self._holders(*item)):
             self.verdicts[end.name] = self._change_lone_end(end, seen)
 
     def _change_lone_end(self, end: DesiredEnd, seen: SeenLink) -> Verdict:
-        obstacle = self._obstacle(end, seen)
+        obstacle = self._obstacle(end, seen, end.names)
         if obstacle:
             return Verdict.because(State.FAILED, obstacle)
         rebuild = rebuild_reason(end.interface, seen)
@@ -182,17 +190,21 @@ class _Planner:
 
     def judge_pairs(self) -> None:
         """Apply rules 3 and 4 to every pair that has everything it needs, and list the pairs to build."""
+        possible: list[_Pair] = []
         for a, b in self.pairs:
             if a.place is None or b.place is None:
                 continue
             pair = self.owned.pair(a.interface, a.place, b.interface, b.place)
-            for end, seen in zip((a, b), pair or (None, None), strict=True):
-                obstacle = self._obstacle(end, seen)
-                if obstacle and end.name not in self.verdicts:
-                    self.verdicts[end.name] = Verdict.because(State.FAILED, obstacle)
-            if self._fails(a, b) or missing_master(a, self.observed) or missing_master(b, self.observed):
-                self.kept.update(seen.id for seen in pair or ())
-                continue
+            if self._is_possible(a, b, pair, lambda end: (end.kernel_name,)):
+                possible.append((a, b, pair))
+        # By now, it has been decided which links keep their kernel names.
+        possible = [
+            (a, b, pair)
+            for a, b, pair in possible
+            if not (a.interface.altnames or b.interface.altnames)
+            or self._is_possible(a, b, pair, lambda end: end.interface.altnames)
+        ]
+        for a, b, pair in possible:
             self.verdicts[a.name] = self.verdicts[b.name] = CONFIGURED
             if pair is None:
                 self.to_build.append((a, b, ""))
@@ -204,6 +216,23 @@ class _Planner:
                 self._change_in_place(a, pair[0])
                 self._change_in_place(b, pair[1])
 
+    def _is_possible(
+        self,
+        a: DesiredEnd,
+        b: DesiredEnd,
+        pair: tuple[SeenLink, SeenLink] | None,
+        names: Callable[[DesiredEnd], Sequence[str]],
+    ) -> bool:
+        """Return whether both ends have their masters and can have these names; if not, an existing pair is kept."""
+        for end, seen in zip((a, b), pair or (None, None), strict=True):
+            obstacle = self._obstacle(end, seen, names(end))
+            if obstacle and end.name not in self.verdicts:
+                self.verdicts[end.name] = Verdict.because(State.FAILED, obstacle)
+        if self._fails(a, b) or missing_master(a, self.observed) or missing_master(b, self.observed):
+            self.kept.update(seen.id for seen in pair or ())
+            return False
+        return True
+
     def _fails(self, a: DesiredEnd, b: DesiredEnd) -> bool:
         """Return whether one end has FAILED; if so, the other end waits for it, unless it has FAILED, too."""
         for end, peer in ((a, b), (b, a)):
@@ -213,28 +242,44 @@ class _Planner:
                 self.verdicts[peer.name] = Verdict.because(State.PENDING, reason)
         return a.name in self.verdicts
 
-    def _obstacle(self, end: DesiredEnd, seen: SeenLink | None) -> Reason | None:
-        """Return why `end` cannot have its kernel name, even if owned pairs make room; `seen` is its link, if any."""
+    def _obstacle(self, end: DesiredEnd, seen: SeenLink | None, names: Iterable[str]) -> Reason | None:
+        """Return why `end` cannot have one of these names, even if owned pairs make room; `seen` is its link if any."""
         assert end.place is not None
-        holder = self.observed.by_name.get((end.place, end.kernel_name))
-        if holder is None or holder is seen:
-            return None
-        if holder in self.owned and self._may_make_room(holder):
-            return None
-        if holder.link.name != end.kernel_name:
-            return reasons.link_altname(str(end), holder.link.name)
-        if holder not in self.owned:
-            return self._foreign(end, holder.link)
-        return reasons.link_in_use(str(end), self.owned.owner(holder))
+        for name in names:
+            holder = self.observed.by_name.get((end.place, name))
+            if holder is None or holder is seen or self._will_leave(holder, name, end):
+                continue
+            if holder in self.owned and self._may_make_room(holder):
+                # No pair is deleted for an alternative name.
+                is_needed_as_altname = name != end.kernel_name and holder.link.name == name
+                if not (is_needed_as_altname and self._keeps_name(holder)):
+                    continue
+            where = describe(name, end.interface.namespace.ref)
+            if holder.link.name != name:
+                return reasons.link_altname(where, holder.link.name)
+            if holder not in self.owned:
+                return self._foreign(where, holder.link)
+            return reasons.link_in_use(where, self.owned.owner(holder))
+        return None
 
-    def _foreign(self, end: DesiredEnd, link: Link) -> Reason:
+    def _foreign(self, where: str, link: Link) -> Reason:
         """Return the reason for a foreign link, with its owner according to its alias."""
         mark = read_alias(link.alias)
         if mark is None:
-            return reasons.link_foreign(str(end), end.kernel_name, link.kind, link.alias)
+            return reasons.link_foreign(where, link.name, link.kind, link.alias)
         if mark.label != self.label:
-            return reasons.link_of_other_label(str(end), link.kind, mark.name, mark.label)
-        return reasons.link_unrecorded(str(end), end.kernel_name, link.kind, mark.name)
+            return reasons.link_of_other_label(where, link.kind, mark.name, mark.label)
+        return reasons.link_unrecorded(where, link.name, link.kind, mark.name)
+
+    def _will_leave(self, holder: SeenLink, name: str, end: DesiredEnd) -> bool:
+        """Return whether a lone end gives up a name that `end` needs."""
+        if holder.id not in self.lone:
+            return False
+        if holder.link.name != name:
+            return True
+        # It may not be judged yet, if it waits for `end` in turn. If `end` is renamed, it has to be judged first.
+        other, _ = self.lone[holder.id]
+        return name not in (end.kernel_name, other.kernel_name) and other.name not in self.verdicts
 
     def _may_make_room(self, seen: SeenLink) -> bool:
         """Return whether an owned pair may be deleted, or its link gives up a name, to make room for another."""
@@ -246,6 +291,14 @@ class _Planner:
         owners = self.owned.owners(seen)
         return not owners or not owners.isdisjoint(self.desired) or self._prunes(owners)
 
+    def _keeps_name(self, holder: SeenLink) -> bool:
+        """Return whether an owned link keeps its kernel name, unless it is deleted for the sake of another one."""
+        owner = self.owned.owner(holder)
+        if self.found.get(owner) is holder:
+            return False
+        is_judged = owner in self.verdicts or owner not in self.desired
+        return holder.id in self.kept or (is_judged and not self._prunes(self.owned.owners(holder)))
+
     def _prunes(self, owners: Set[str]) -> bool:
         """Return whether a pair that was built for these interfaces is deleted if no rule keeps it."""
         if isinstance(self.prune, bool):
@@ -256,9 +309,10 @@ class _Planner:
         return rebuild_reason(end.interface, seen) or self._blocked_rename(end, seen)
 
     def _blocked_rename(self, end: DesiredEnd, seen: SeenLink) -> Reason | None:
-        """Return why a link cannot be renamed: its new name must be free before any operation is done."""
+        """Return why a link cannot be renamed: another one has its new name as its kernel name."""
         name = end.kernel_name
-        if seen.link.name == name or (seen.place, name) not in self.observed.by_name:
+        holder = self.observed.by_name.get((seen.place, name))
+        if holder is None or holder is seen or holder.link.name != name:
             return None
         return reasons.name_taken(seen.link.name, name)
 
@@ -275,10 +329,12 @@ class _Planner:
 
     def build_pairs(self) -> None:
         """Apply rule 5."""
+        if not self.to_build:
+            return
         group = group_of(self.label)
         for a, b, reason in self.to_build:
-            for end in (a, b):
-                self._make_room(end, f"rebuilt: {reason}" if reason else f"replaced: {end} is claimed by {end.name}")
+            self._make_room(a, reason)
+            self._make_room(b, reason)
             ends = [
                 end.interface.end(group=group, alias=alias_of(self.label, end.interface), address_proto=ADDRESS_PROTO)
                 for end in (a, b)
@@ -288,19 +344,26 @@ class _Planner:
                 if end.netns.missing and end.place is not None:
                     self.new_netns.setdefault(end.place, AddNetns(end.interface.namespace.name))
 
-    def _make_room(self, end: DesiredEnd, why: str) -> None:
-        assert end.place is not None
+    def _make_room(self, end: DesiredEnd, reason: str) -> None:
+        """Delete what is in the way of a new end; `reason` is why its pair is rebuilt, "" if there is none."""
+        why = f"rebuilt: {reason}" if reason else ""
         for seen in self.owned.built_for(end.name):
-            self._delete(seen, why)
-        holder = self.observed.by_name.get((end.place, end.kernel_name))
-        if holder is None:
-            return
-        owner = self.owned.owner(holder)
-        if holder.link.name != end.kernel_name and owner in self.desired:
-            self.freed.setdefault(holder.id, set()).add(end.kernel_name)
-        # A holder whose pair is changed in place is renamed, because no two interfaces have one name.
-        elif self.found.get(owner) is not holder:
-            self._delete(holder, why)
+            self._delete(seen, why or f"replaced: {end} is claimed by {end.name}")
+        self._free(end, end.names, why)
+
+    def _free(self, end: DesiredEnd, names: Iterable[str], why: str = "") -> None:
+        """Take these names from the owned links that have them; pairs are deleted for the reason `why`, if given."""
+        assert end.place is not None
+        for name in names:
+            holder = self.observed.by_name.get((end.place, name))
+            if holder is None:
+                continue
+            owner = self.owned.owner(holder)
+            if holder.link.name != name and owner in self.desired:
+                self.freed.setdefault(holder.id, set()).add(name)
+            # A holder whose pair is changed in place is renamed, because no two interfaces have one name.
+            elif self.found.get(owner) is not holder and (name == end.kernel_name or holder.link.name != name):
+                self._delete(holder, why or f"replaced: {end} is claimed by {end.name}")
 
     def _delete(self, seen: SeenLink, why: str) -> None:
         if seen.id in self.deletes:
@@ -351,7 +414,7 @@ class _Planner:
         """Delete the owned pairs that no rule keeps."""
         staying = self.kept | self.shielded
         for seen in self.owned:
-            if not staying.isdisjoint(end.id for end in self.owned.ends(seen)):
+            if seen.id in staying or not staying.isdisjoint(end.id for end in self.owned.ends(seen)):
                 continue
             if not self._prunes(self.owned.owners(seen)):
                 continue
@@ -365,42 +428,60 @@ class _Planner:
                 why = verdict.reason or f"{owner} has another pair"
             self._delete(seen, why)
 
+    def make_room_for_changes(self) -> None:
+        """Take the names that changed links get from the links that have them."""
+        for change in self.changes:
+            if names := gained(change):
+                end = self.desired[change.interface.name]
+                self._free(end, names, f"replaced: {end} needs its name")
+
     def free_altnames(self) -> None:
         """Remove the alternative names that other pairs need from the links that stay."""
+        changes = {(change.place, change.index): change for change in self.changes}
         for link, names in self.freed.items():
             if link in self.deletes:
                 continue
             seen = self.observed.by_index[link]
-            change = next((each for each in self.changes if each.seen is seen), None)
-            if change is None:
-                change = self._no_change(seen)
-            else:
-                self.changes.remove(change)
+            change = changes.get(link) or self._no_change(seen)
             _, wanted = change.changes.get(ALTNAMES, ((), seen.link.altnames))
             rest = tuple(name for name in wanted if name not in names)
-            self.changes.append(replace(change, changes={**change.changes, ALTNAMES: (seen.link.altnames, rest)}))
+            changes[link] = replace(change, changes={**change.changes, ALTNAMES: (seen.link.altnames, rest)})
+        self.changes = list(changes.values())
+
+    def add_routes_again(self) -> None:
+        """Set routes again that the kernel removes from links because another link gives their source up.
+
+        That may be for a moment only, as when a pair is rebuilt. If it is for good, the kernel refuses them, which is
+        reported.
+        """
+        taken = {
+            (link[0], address.interface.ip)
+            for link in self.deletes
+            for address in self.observed.by_index[link].addresses
+        }
+        for change in self.changes:
+            addresses = () if change.seen is None else change.seen.addresses
+            taken |= {(change.place, each.interface.ip) for each in addresses if change.costs_source(each)}
+        if not taken:
+            return
+        changes = {(change.place, change.index): change for change in self.changes}
+        for seen in self.found.values():
+            routes = seen.further.get(ROUTES) or ()
+            if any((seen.place, route.source) in taken for route in routes):
+                change = changes.get(seen.id) or self._no_change(seen)
+                if ROUTES not in change.changes:
+                    changes[seen.id] = replace(change, changes={**change.changes, ROUTES: (routes, routes)})
+        self.changes = list(changes.values())
 
     def _no_change(self, seen: SeenLink) -> ChangeLink:
         interface = self.desired[self.owned.owner(seen)].interface
         index, name = seen.link.index, seen.link.name
         return ChangeLink(interface, seen.ref, seen.place, index, name, {}, seen=seen, mark=self.owned.mark(seen))
 
-    def _holders(self, seen: SeenLink, names: Iterable[str]) -> list[LinkId]:
-        """Return the other links that have one of these names in the namespace of `seen`."""
-        holders = (self.observed.by_name.get((seen.place, name)) for name in names)
+    def _holders(self, end: DesiredEnd, seen: SeenLink) -> list[LinkId]:
+        """Return the other links that have one of the names of `end`; `seen` is its link."""
+        holders = (self.observed.by_name.get((seen.place, name)) for name in end.names)
         return [holder.id for holder in holders if holder is not None and holder is not seen]
-
-    def _ordered_changes(self) -> list[ChangeLink]:
-        """Return the changes, sorted by interface; a change that frees a name precedes the one that needs it."""
-
-        def before(change: ChangeLink) -> list[LinkId]:
-            names = [*change.changes.get(ALTNAMES, ((), ()))[1]]
-            if "name" in change.changes:
-                names.append(change.changes["name"][1])
-            return self._holders(change.seen, names) if names and change.seen is not None else []
-
-        changes = sorted(self.changes, key=lambda change: change.interface.name)
-        return in_order({(change.place, change.index): change for change in changes}, before)
 
     def result(self) -> Plan:
         """Return the plan, with the operations in the order of execution, and sorted within each kind."""
@@ -409,7 +490,7 @@ class _Planner:
             (
                 *sorted(self.new_netns.values(), key=lambda add: add.name),
                 *sorted(deletes, key=lambda delete: (delete.interface, delete.ref, delete.index)),
-                *self._ordered_changes(),
+                *in_order_of_names(sorted(self.changes, key=lambda change: change.interface.name)),
                 *self.creates,
             ),
             {name: self.verdicts[name] for name in self.desired},

@@ -164,7 +164,9 @@ def warnings_of(interfaces: Mapping[str, Interface], invalid: Container[str] = (
 def similar_netns(interfaces: Iterable[str], name: str, other: str) -> ConfigWarning:
     """Return the warning about interfaces whose namespace has nearly the same name as another one."""
     names = tuple(sorted(interfaces))
-    message = f"{', '.join(names)}: the name of the namespace {name} differs from {other} by one letter: is that meant?"
+    message = (
+        f"{', '.join(names)}: the name of the namespace {name} differs from {other} by one letter: is that intended?"
+    )
     return ConfigWarning("similar-netns", names, ("namespace.name",), message)
 
 
@@ -189,7 +191,7 @@ def pair_warnings(a: Interface, b: Interface) -> Iterator[ConfigWarning]:
 
 
 def _mtu_warnings(a: Interface, b: Interface) -> Iterator[ConfigWarning]:
-    mtus = [end.mtu or DEFAULT_MTU for end in (a, b)]
+    mtus = a.mtu or DEFAULT_MTU, b.mtu or DEFAULT_MTU
     if mtus[0] != mtus[1]:
         shown = [f"{mtu}{'' if end.mtu else ' (the default)'}" for end, mtu in zip((a, b), mtus, strict=True)]
         message = f"{a.name} has the MTU {shown[0]}, {b.name} {shown[1]}: packets above {min(mtus)} bytes are lost"

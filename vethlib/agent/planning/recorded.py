@@ -4,6 +4,7 @@ The record decides whether a pair without an end in the home namespace is owned,
 (`owned`). Each line of the file is one fact, as a JSON array; later lines win:
 
     ["vethlib-pairs", 1, LABEL, BOOT, [DEV, INO, COOKIE]]     first: of which agent, boot and home namespace
+    ["record", ID, REWRITTEN]                                 second: a random id, and how often the file was rewritten
     ["intent", END, END]                                      about to be created: no ifindex and no MAC yet
     ["pair", END, END]                                        exists; replaces any pair recorded with one of its ends
     ["gone", [DEV, INO], IFINDEX]                             the pair with this end is gone
@@ -12,21 +13,32 @@ The record decides whether a pair without an end in the home namespace is owned,
 
 where END is [NAME, [DEV, INO, COOKIE], IFINDEX, LINK, MAC, GIVEN_MAC, REF]: interface, namespace, ifindex, kernel name,
 MAC, whether the MAC was configured, and a reference that led to the namespace. Further elements may follow in any
-array; a line that cannot be parsed, such as a torn last line, is skipped.
+array; a line that cannot be parsed, such as a torn last line, is skipped. The first version wrote no line "record".
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final
 
 from vethlib.agent.config.mark import Mark
 
-from .observed import LinkId, NetnsId
+from .observed import LinkId, NetnsId, SeenLink, is_same_netns
 
-__all__ = ["GivenAddresses", "PairRecord", "RecordedEnd", "RecordedPair", "header"]
+__all__ = [
+    "ForeignRecord",
+    "GivenAddresses",
+    "PairRecord",
+    "RecordedEnd",
+    "RecordedPair",
+    "header",
+    "read_header",
+    "read_record_id",
+    "record_id",
+]
 
 _FORMAT: Final = 1
 _LOST: Final = 512  # pairs that are kept although they were not found where they were recorded
@@ -108,11 +120,14 @@ class GivenAddresses:
 class PairRecord:
     """The whole record, in memory.
 
-    `adopts` is true if there was no record before: then a pair with the right marks on both ends is owned, too.
+    `adopts` is true if there was no record before: then a pair with the right marks on both ends may be owned, too.
+    `foreign` are the records of agents of the same label with other home namespaces, in case that such a pair is
+    theirs; None if no record is kept at all, so that marks have to suffice.
     """
 
     def __init__(self, *, adopts: bool = True) -> None:
         self.adopts = adopts
+        self.foreign: Sequence[ForeignRecord] | None = None
         self._pairs: dict[_Key, RecordedPair] = {}  # in the order in which they were recorded
         self._at: dict[LinkId, RecordedPair] = {}  # by each end, unless another pair was found there since
         self._named: dict[str, dict[_Key, RecordedPair]] = {}
@@ -162,7 +177,7 @@ class PairRecord:
         """Return the links whose given addresses are recorded."""
         return self._given.keys()
 
-    def intents(self) -> Iterable[RecordedPair]:
+    def intents(self) -> Collection[RecordedPair]:
         """Return the pairs that were about to be created, and were not recorded since."""
         return self._intents.values()
 
@@ -312,6 +327,23 @@ class PairRecord:
                 self.void(frozenset((str(fact[1]), str(fact[2]))))
 
 
+@dataclass(frozen=True, slots=True)
+class ForeignRecord:
+    """The record of another agent of the same label, whose home namespace is `home` with this cookie."""
+
+    home: NetnsId
+    cookie: int
+    record: PairRecord
+
+    def claims(self, end: SeenLink) -> bool:
+        """Return whether a link is in that home namespace, or an end of a pair that is recorded or intended."""
+        if is_same_netns(self.home, self.cookie, end.place, end.cookie):
+            return True
+        if (known := self.record.at(end.id)) is not None:
+            return is_same_netns(known[0].place, known[0].cookie, end.place, end.cookie)
+        return bool(self.record.intents_at(end.place, end.link.name))
+
+
 def _keys(pair: RecordedPair) -> set[tuple[NetnsId, str]]:
     return {(end.place, name) for end in pair.ends for name in (end.name, end.link)}
 
@@ -324,6 +356,36 @@ def _given_line(end: LinkId, given: GivenAddresses) -> tuple[Any, ...]:
 def header(label: str, boot: str, place: NetnsId, cookie: int) -> str:
     """Return the first line of the file: a file with another first line does not describe this host as it is now."""
     return _encode(("vethlib-pairs", _FORMAT, label, boot, [*place, cookie])) + "\n"
+
+
+def record_id(random: str, rewritten: int) -> str:
+    """Return the second line of the file. All files with one id have the same record: each has what those before had.
+
+    It is a line of its own, because older versions compare the whole first line.
+    """
+    return _encode(("record", random, rewritten)) + "\n"
+
+
+@lru_cache(maxsize=16)  # each look and each write reads the same line
+def read_record_id(line: str) -> tuple[str, int]:
+    """Return the id of a record, and how often its file was rewritten; "" and 0 if this is another line."""
+    try:
+        match json.loads(line):
+            case ["record", str(random), int(rewritten), *_]:
+                return random, rewritten
+    except (ValueError, RecursionError):
+        pass
+    return "", 0
+
+
+def read_header(line: str, label: str, boot: str) -> tuple[NetnsId, int] | None:
+    """Return the home namespace of a record of this label and boot, and its cookie; None for any other first line."""
+    try:
+        dev, ino, cookie = json.loads(line)[4]
+        place = int(dev), int(ino)
+        return (place, int(cookie)) if line == header(label, boot, place, int(cookie)) else None
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError):
+        return None
 
 
 def _end(line: list[Any]) -> RecordedEnd:

@@ -47,6 +47,11 @@ class DesiredEnd:
         self.netns = netns
         self.place: NetnsId | None = netns.place
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names that its link has: its kernel name, and its configured alternative names."""
+        return (self.kernel_name, *self.interface.altnames)
+
     def __str__(self) -> str:
         return describe(self.kernel_name, self.interface.namespace.ref)
 
@@ -147,7 +152,7 @@ def name_conflicts(desired: Mapping[str, DesiredEnd]) -> dict[str, Reason]:
     for end in desired.values():
         if end.place is None:
             continue
-        for name in (end.kernel_name, *end.interface.altnames):
+        for name in end.names:
             holder = holders[end.place, name]
             if holder is not end:
                 refused[end.name] = name_claimed(describe(name, end.interface.namespace.ref), holder.name)

@@ -10,9 +10,11 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Final, NamedTuple
 
+from vethlib.endfields.table import ROUTES
 from vethlib.links import describe
 from vethlib.text import change_text, counted, value_text
 
+from .observed import LinkId
 from .operations import (
     AddNetns,
     ChangeLink,
@@ -61,8 +63,18 @@ def _plain(text: object, _role: str) -> str:
 
 
 def count(operations: Iterable[Operation], *, done: bool) -> str:
-    """Return ``added 1 namespace, created 2 pairs``, or ``add`` and ``create`` if not `done`; "" for no operations."""
-    kinds = Counter(map(type, operations))
+    """Return ``added 1 namespace, created 2 pairs``, or ``add`` and ``create`` if not `done`; "" for no operations.
+
+    A link that is changed in several steps counts once.
+    """
+    kinds: Counter[type[Operation]] = Counter()
+    changed: set[LinkId] = set()
+    for operation in operations:
+        if isinstance(operation, ChangeLink):
+            changed.add((operation.place, operation.index))
+        else:
+            kinds[type(operation)] += 1
+    kinds[ChangeLink] = len(changed)
     return ", ".join(
         f"{verb.done if done else verb.do} {counted(kinds[kind], verb.noun)}"
         for kind, verb in _VERBS.items()
@@ -139,7 +151,9 @@ def drifted(operation: Operation) -> str:
     """Return the first field that an operation corrects; "" if that is the whole pair."""
     if isinstance(operation, RemoveSurplus):
         return next(iter(operation.surplus))
-    return next(iter(operation.differences), "addresses") if isinstance(operation, ChangeLink) else ""
+    if not isinstance(operation, ChangeLink):
+        return ""
+    return next(iter(operation.differences), ROUTES if operation.sets_again else "addresses")
 
 
 # --- the change of a link
@@ -155,6 +169,8 @@ def _first(texts: Iterable[str]) -> str:
 def _differences(change: ChangeLink) -> Iterator[str]:
     for field, (old, new) in change.differences.items():
         yield f"{'it' if field == 'up' else field} is {value_text(field, old)}, not {value_text(field, new)}"
+    if change.sets_again:
+        yield "the source of its routes is taken away"
     replaced = change.replaced
     yield from (f"address {each} is not configured" for each in change.removed if listed_identity(each) not in replaced)
     for address in change.added:
@@ -178,6 +194,8 @@ def changes(change: ChangeLink, paint: Paint = _plain) -> str:
 def _changes(change: ChangeLink, paint: Paint) -> Iterator[str]:
     for field, (old, new) in change.differences.items():
         yield change_text(field, old, new, lambda text: paint(text, "heading"))
+    if change.sets_again:
+        yield "routes added again"
     yield from (paint(f"-{address}", "bad") for address in change.removed)
     yield from (paint(f"+{address}", "good") for address in change.added)
     if change.order:

@@ -13,25 +13,24 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import socket
 import stat
 import struct
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final, NamedTuple
 
+from vethlib._locks import locked, remove
 from vethlib._primitives import select
 from vethlib.agent.config.mark import check_label
 from vethlib.errors import VethError, errno_text
 
-from .descriptors import Reserve
+from .descriptors import EXHAUSTED, Reserve
 from .rundir import RUN, UnsafeDirectory, base_directories, open_base
 from .squatter import find_process
 
-__all__ = ["Claim", "Held", "Holder", "call", "holder_of", "labels_held"]
+__all__ = ["Claim", "Held", "Holder", "NoUnixSockets", "call", "holder_of", "labels_held", "open_socket"]
 
 _UCRED: Final = struct.Struct("3i")  # struct ucred, include/linux/socket.h: pid, uid, gid
 _OVERFLOW: Final = 65534  # the id of every user that a user namespace does not map (kernel.overflowuid)
@@ -61,15 +60,38 @@ class Held(VethError):
         self.holder = holder
 
 
+class NoUnixSockets(VethError):
+    """This process may not create UNIX sockets, or not with a name: it cannot hold the name, or ask for its holder."""
+
+    def __init__(self, number: int) -> None:
+        cure = "permit UNIX sockets to this process (RestrictAddressFamilies= of systemd, seccomp, LSM)"
+        super().__init__(f"creating a UNIX socket failed: {errno_text(number)}; {cure}")
+        self.errno = number
+
+    def __reduce__(self) -> tuple[type[NoUnixSockets], tuple[int]]:
+        return type(self), (self.errno,)
+
+
+def open_socket(kind: int) -> socket.socket:
+    """Open a non-blocking UNIX socket. Raises NoUnixSockets, and OSError if descriptors or memory run out."""
+    try:
+        return socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    except OSError as error:
+        if error.errno in EXHAUSTED:
+            raise
+        raise NoUnixSockets(error.errno or 0) from None
+
+
 class Claim:
     """A name, held until :meth:`close` or the end of the process; others connect to it by sockets of `kind`.
 
     `squatter` describes the process that holds the abstract name instead, and `unlocked` is the reason if there is no
-    lock; "" if all is well. Raises Held, and OSError if this process may not create UNIX sockets.
+    lock; "" if all is well. Raises Held, NoUnixSockets, and OSError if descriptors run out.
     """
 
     def __init__(self, role: str, label: str, kind: int, *, mode: int = 0o666) -> None:
         self.squatter = self.unlocked = ""
+        self._maker = os.getpid()
         self._reserve = Reserve()
         self._listening: list[socket.socket] = []
         self._lock = self._directory = -1
@@ -99,11 +121,11 @@ class Claim:
                 yield calling
 
     def close(self) -> None:
-        """Release the name."""
+        """Release the name; a forked child only closes its copies of the descriptors."""
         for listening in self._listening:
             listening.close()
         self._listening = []
-        if self._lock >= 0:
+        if self._lock >= 0 and self._maker == os.getpid():
             # Before the lock is released, so that the files of a later holder are not removed.
             for name in (self._name, _lock_of(self._name)):
                 with suppress(OSError):
@@ -121,8 +143,10 @@ class Claim:
         try:
             self._listen(kind, address)
         except OSError as error:
-            if error.errno != errno.EADDRINUSE:
+            if error.errno in EXHAUSTED:
                 raise
+            if error.errno != errno.EADDRINUSE:  # an LSM forbids the name
+                raise NoUnixSockets(error.errno or 0) from None
             holder = holder_of(role, label, kind)
             if holder is None:  # the holder does not listen
                 holder = Holder(*(find_process(address, kind) or (0, -1)), is_ours=False)
@@ -134,8 +158,8 @@ class Claim:
         """Take the lock and open the socket next to it; do without both if no directory can be trusted."""
         try:
             self._directory = open_base()
-            self._lock = _locked(_lock_of(self._name), self._directory)
-            _remove(self._name, self._directory)  # left by a killed process
+            self._lock = locked(_lock_of(self._name), self._directory)
+            remove(self._name, self._directory)  # left by a killed process
             self._listen(kind, f"/proc/self/fd/{self._directory}/{self._name}")
             os.chmod(self._name, mode, dir_fd=self._directory)
         except BlockingIOError:
@@ -148,7 +172,7 @@ class Claim:
             self.unlocked = f"only its abstract socket prevents a second instance: {why}"
 
     def _listen(self, kind: int, address: str) -> None:
-        made = socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+        made = open_socket(kind)
         try:
             made.bind(address)
             made.listen()
@@ -160,7 +184,10 @@ class Claim:
 
 
 def holder_of(role: str, label: str, kind: int) -> Holder | None:
-    """Return the holder of a name, or None. A squatter is returned only if no trusted process holds the name."""
+    """Return the holder of a name, or None. A squatter is returned only if no trusted process holds the name.
+
+    Raises NoUnixSockets.
+    """
     calling, holder = call(role, label, kind)
     if calling is not None:
         calling.close()
@@ -173,7 +200,7 @@ def call(role: str, label: str, kind: int) -> tuple[socket.socket | None, Holder
     """Connect to the holder of a name. Never waits.
 
     Returns a non-blocking socket if the holder is trusted and accepts connections, and the holder, None if there is
-    none.
+    none. Raises NoUnixSockets.
     """
     name, abstract = _name(role, label), _abstract(role, label)
     with _addresses(name) as paths:
@@ -201,7 +228,7 @@ def labels_held(role: str) -> list[str]:
 
 def _connect(address: str, kind: int) -> tuple[socket.socket | None, Holder | None]:
     """Connect to an address; whether the holder can be trusted is left to the caller."""
-    calling = socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    calling = open_socket(kind)
     try:
         calling.connect(address)
         pid, uid, _ = _UCRED.unpack(calling.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
@@ -242,44 +269,6 @@ def _ours() -> set[int]:
         if stat.S_ISDIR(run.st_mode) and _is_safe(RUN, run) and run.st_uid != _OVERFLOW:
             users.add(run.st_uid)
     return users
-
-
-def _locked(name: str, directory: int) -> int:
-    """Lock a file that no other user can open, and return its descriptor. Raises BlockingIOError if it is held."""
-    while True:
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        try:
-            lock = os.open(name, flags, 0o600, dir_fd=directory)
-        except OSError as error:
-            if error.errno not in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
-                raise
-            _remove(name, directory)  # planted while other users could write here
-            continue
-        try:
-            status = os.fstat(lock)
-            private = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077
-            if not private or status.st_nlink > 1:
-                _remove(name, directory)
-            else:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.path.samestat(status, os.stat(name, dir_fd=directory, follow_symlinks=False)):
-                    return lock
-        except FileNotFoundError:
-            pass  # the previous holder has removed it
-        except BaseException:
-            os.close(lock)
-            raise
-        os.close(lock)
-
-
-def _remove(name: str, directory: int) -> None:
-    """Remove whatever has that name in a trusted directory; a directory is renamed."""
-    try:
-        os.unlink(name, dir_fd=directory)
-    except FileNotFoundError:
-        pass
-    except IsADirectoryError:
-        os.rename(name, f"{name}.planted.{time.time_ns()}", src_dir_fd=directory, dst_dir_fd=directory)
 
 
 def _name(role: str, label: str) -> str:

@@ -9,6 +9,8 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from vethlib.ns.descriptor import limits
+
 __all__ = ["EXHAUSTED", "Reserve", "as_given", "limit", "raise_limit"]
 
 _given: tuple[int, int] | None = None  # the limits before they were raised
@@ -19,13 +21,13 @@ EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 def limit() -> int:
     """Return the maximum number of descriptors of this process (the soft limit of RLIMIT_NOFILE)."""
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return limits()[0]
 
 
 def raise_limit() -> None:
     """Raise the soft limit of this process to the hard one."""
     global _given
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, hard = limits()
     if soft == hard:
         return
     with suppress(OSError, ValueError):  # seccomp forbids it, or fs.nr_open is lower

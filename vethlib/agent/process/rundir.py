@@ -18,6 +18,7 @@ from typing import Final
 from vethlib import _trusted
 from vethlib.agent.config.mark import check_label
 from vethlib.errors import VethError, errno_text
+from vethlib.ns.descriptor import HERE
 
 __all__ = [
     "RUN",
@@ -28,6 +29,8 @@ __all__ = [
     "open_directory",
     "open_for_writing",
     "open_own",
+    "status_directories",
+    "status_directory",
 ]
 
 RUN: Final = "/run/vethlib"
@@ -143,8 +146,14 @@ def _opened(at: str, parent: int | None, *, make: bool) -> int:
 def _check(path: str, directory: int) -> None:
     status = os.fstat(directory)
     if status.st_uid != os.geteuid():
-        message = f"{path} belongs to user {status.st_uid}, who can change everything in it"
-        raise UnsafeDirectory(f"{message}: remove it, or give it to user {os.geteuid()}", path=path, uid=status.st_uid)
+        if os.geteuid() == 0 and _trusted.may_be_root(status):
+            message = f"{path} belongs to root outside this user namespace: mount a tmpfs on /run"
+        elif status.st_uid == 0:
+            message = f"{path} belongs to root: run as root, or set $XDG_RUNTIME_DIR for an agent of your own"
+        else:
+            message = f"{path} belongs to user {status.st_uid}, who can change everything in it: remove it"
+            message += f", or give it to user {os.geteuid()}"
+        raise UnsafeDirectory(message, path=path, uid=status.st_uid)
     if status.st_mode & _BY_OTHERS:
         try:
             os.fchmod(directory, stat.S_IMODE(status.st_mode) & ~_BY_OTHERS)
@@ -165,3 +174,19 @@ def _refused(path: str, at: str, parent: int | None, error: OSError) -> UnsafeDi
             message = f"{path} is {what} of user {status.st_uid}: remove it"
             return UnsafeDirectory(message, path=path, uid=status.st_uid, errno=number)
     return UnsafeDirectory(f"cannot use {path}: {errno_text(number)}", path=path, errno=number)
+
+
+def status_directories(label: str, base: str | None = None) -> tuple[str, str]:
+    """Return the default directories of the statuses of a label: that of agents of this namespace only, and the usual.
+
+    Two hosts on one machine, each in its own network namespace, can have an agent of the same label, and the same /run.
+    """
+    usual = os.path.join(base_directory() if base is None else base, check_label(label), "status")
+    return f"{usual}@{os.stat(HERE).st_ino}", usual  # '@' is in no label
+
+
+def status_directory(label: str) -> str:
+    """Return the default directory in which to read the statuses of an agent."""
+    # An ordinary user may mean the agent of the host.
+    directories = [path for base in base_directories() for path in status_directories(label, base)]
+    return next(filter(os.path.isdir, directories), directories[1])

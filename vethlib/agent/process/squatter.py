@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 from contextlib import suppress
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, NamedTuple
 
 from vethlib._locks import user_of
@@ -37,20 +39,42 @@ class Listener(NamedTuple):
     uid: int
 
 
-def find_listener(port: int) -> Listener:
-    """Return the listener on a TCP port of this host; of several, that of root or this user."""
+def find_listener(host: str, port: int) -> Listener:
+    """Return the listener that keeps others from a TCP port; of several, that of root or this user.
+
+    Listeners on other addresses than `host` do not; "" means all addresses.
+    """
+    try:
+        wanted = ip_address(host.partition("%")[0])
+    except ValueError:
+        wanted = None  # all addresses, or a name, which may have several
     sockets: dict[int, str] = {}  # inode by user
     for table in ("tcp", "tcp6"):
-        with suppress(OSError), open(f"/proc/thread-self/net/{table}") as lines:
+        with suppress(OSError), open(f"/proc/thread-self/net/{table}", encoding="utf-8") as lines:
             for line in lines:
                 # net/ipv4/tcp_ipv4.c, get_tcp4_sock: number, local and remote address, state (0A: listening), …
                 fields = line.split()
-                if len(fields) > 9 and fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
-                    sockets[int(fields[7])] = fields[9]
+                if len(fields) > 9 and fields[3] == "0A":
+                    address, _, number = fields[1].partition(":")
+                    if int(number, 16) == port and _is_in_the_way(_address(address), wanted):
+                        sockets[int(fields[7])] = fields[9]
     if not sockets:
         return Listener(0, -1)
     uid = next((uid for uid in (0, os.geteuid()) if uid in sockets), next(iter(sockets)))
     return Listener(_process_with({f"socket:[{sockets[uid]}]"})[0], uid)
+
+
+def _address(text: str) -> IPv4Address | IPv6Address:
+    """Parse an address of /proc/net/tcp: each four bytes in hexadecimal, as a number of this machine."""
+    words = [int(text[at : at + 8], 16) for at in range(0, len(text), 8)]
+    address = ip_address(struct.pack(f"={len(words)}I", *words))
+    return (isinstance(address, IPv6Address) and address.ipv4_mapped) or address
+
+
+def _is_in_the_way(there: IPv4Address | IPv6Address, wanted: IPv4Address | IPv6Address | None) -> bool:
+    if wanted is None or (there.version == 6 and there.is_unspecified):  # perhaps of IPv4, too
+        return True
+    return there == wanted or (there.version == wanted.version and (there.is_unspecified or wanted.is_unspecified))
 
 
 def _process_with(links: set[str]) -> tuple[int, int]:
@@ -68,7 +92,7 @@ def _inodes(path: str, kind: int) -> set[str]:
     # net/unix/af_unix.c, unix_seq_show: address, references, protocol, flags, type, state, inode, path
     type_ = f"{kind & ~(socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK):04X}"
     inodes: set[str] = set()
-    with suppress(OSError), open("/proc/thread-self/net/unix", errors="replace") as table:
+    with suppress(OSError), open("/proc/thread-self/net/unix", encoding="utf-8", errors="replace") as table:
         for line in table:
             fields = line.rstrip("\n").split(None, 7)
             if len(fields) == 8 and fields[4] == type_ and fields[7] == path:

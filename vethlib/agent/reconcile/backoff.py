@@ -16,22 +16,18 @@ those of one monotonic clock.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
 from heapq import heapify, heappop, heappush
 from typing import Final, NamedTuple
 
+from vethlib.agent.attempts import Attempts, delay
 from vethlib.agent.reasons import Reason
 from vethlib.agent.state import State, Verdict
 from vethlib.errors import InvalidValue, NotSupported, VethError
 
-__all__ = ["DETECTION", "Attempts", "Backoff", "NextStep", "delay", "next_step"]
-
-FIRST_DELAY: Final = 0.05
-LONGEST_DELAY: Final = 60.0
-JITTER: Final = 0.25  # of the delay, either way: thousands that failed together must not all retry together
+__all__ = ["DETECTION", "Backoff", "InterfaceAttempts", "NextStep", "next_step"]
 
 DETECTION: Final = 15.0
 """Seconds within which duplicate address detection usually ends.
@@ -72,45 +68,18 @@ def next_step(verdict: Verdict, error: VethError | None) -> NextStep:
     return _OF_STATE[verdict.state]
 
 
-def delay(attempt: int) -> float:
-    """Return the seconds until the next attempt after `attempt` failed ones."""
-    longest = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(attempt, 16))
-    return longest * random.uniform(1 - JITTER, 1 + JITTER)
-
-
 @dataclass(slots=True)
-class Attempts:
-    """The recent failures and repairs of one interface, or of one kind of work; each counted while they are in a row.
+class InterfaceAttempts(Attempts):
+    """The recent failures and repairs of one interface; each counted while they are in a row."""
 
-    `due` is the time of the next attempt, None if there is none.
-    """
-
-    failed: int = 0
-    due: float | None = None
     repairs: int = 0
     repaired_at: float = 0.0
     held: float = 0.0  # no repair before this time
     duplicate: Reason | None = None  # while an address of the interface is a duplicate
     detecting: bool = False  # the duplicate address was added again, and detection is in progress
+    hurried: bool = False  # its other owner has lost it, so that it is added again before it is due
     detected: int = 0  # how often detection had failed …
     detected_at: float = -FIGHT_WINDOW  # … when it last succeeded
-
-    def fail(self, now: float) -> None:
-        """Count a failure, and schedule the next attempt."""
-        self.failed += 1
-        self.due = now + delay(self.failed - 1)
-
-    def succeed(self) -> None:
-        """Forget the failures."""
-        self.failed = 0
-        self.due = None
-
-    def take(self, now: float) -> bool:
-        """Return whether it is time for the next attempt, once: the caller makes it."""
-        if self.due is None or self.due > now:
-            return False
-        self.due = None
-        return True
 
     def find_duplicate(self, reason: Reason, now: float) -> None:
         """Count a duplicate address; one that was found before is counted only if it was added again since."""
@@ -119,14 +88,15 @@ class Attempts:
         if self.detecting or self.due is None:
             self.failed += 1
             self.due = now + delay(self.failed + 2)
-        self.duplicate, self.detecting = reason, False
+        self.duplicate, self.detecting, self.hurried = reason, False, False
 
     def hurry(self) -> None:
-        """Let a duplicate address be added again immediately."""
-        self.due, self.detecting = None, False
+        """Let a duplicate address be added again immediately. If that is not possible, it is due as before."""
+        self.hurried = True
 
     def detect_again(self, now: float) -> None:
         """Note that a duplicate address was added again. An event ends its detection; `due` is for a missed event."""
+        self.hurried = False
         if not self.detecting or self.due is None:
             self.detecting = True
             self.due = now + DETECTION
@@ -134,12 +104,13 @@ class Attempts:
     def end_duplicate(self, now: float) -> None:
         """Note that no address is a duplicate any more; the number of failures is remembered for a while."""
         if self.duplicate is not None:
-            self.duplicate, self.detecting = None, False
+            self.duplicate, self.detecting, self.hurried = None, False, False
             self.detected, self.detected_at = self.failed, now
 
     def may_try_again(self, now: float) -> bool:
         """Return whether it is time to add a duplicate address again."""
-        return self.duplicate is not None and not self.detecting and (self.due is None or self.due <= now)
+        is_due = not self.detecting and (self.due is None or self.due <= now)
+        return self.duplicate is not None and (is_due or self.hurried)
 
     def repaired(self, now: float) -> None:
         """Count a repair of something that another program has changed."""
@@ -191,7 +162,7 @@ class Backoff:
         self.watching = Attempts()
         self.attaching = Attempts()
         self.leftovers = Attempts()
-        self._attempts: dict[str, Attempts] = {}
+        self._attempts: dict[str, InterfaceAttempts] = {}
         self._settled: set[str] = set()
         # When each is due. An entry whose interface is due at another time by now, or not at all, is skipped.
         self._due: list[tuple[float, str]] = []
@@ -208,9 +179,15 @@ class Backoff:
         self._due.clear()
         self.looking.succeed()
 
-    def of(self, name: str) -> Attempts:
-        """Return the attempts that explain the RETRYING state of an interface."""
-        return self.looking if self.looking.failed else self._attempts[name]
+    def explained(self, name: str) -> tuple[int, float]:
+        """Return how many attempts in a row explain the RETRYING state of an interface, and when the next is due."""
+        if self.looking.failed:
+            count, due = self.looking.failed, self.looking.due
+        else:
+            attempts = self._attempts[name]
+            count, due = attempts.failed or attempts.repairs, attempts.due
+        assert due is not None
+        return count, due
 
     # --- when
 
@@ -244,13 +221,13 @@ class Backoff:
     def waits(self, name: str, now: float) -> bool:
         """Return whether an attempt of this interface is scheduled for later."""
         attempts = self._attempts.get(name)
-        return attempts is not None and attempts.due is not None and attempts.due > now
+        return attempts is not None and attempts.waits(now)
 
     def _is_due(self, due: float, name: str) -> bool:
         attempts = self._attempts.get(name)
         return attempts is not None and attempts.due == due
 
-    def _schedule(self, name: str, attempts: Attempts) -> None:
+    def _schedule(self, name: str, attempts: InterfaceAttempts) -> None:
         if attempts.due is None:
             return
         heappush(self._due, (attempts.due, name))
@@ -272,13 +249,13 @@ class Backoff:
     def put_off(self, names: Iterable[str], due: float) -> None:
         """Schedule the next attempt of these interfaces, which have not failed: a part of the work is left."""
         for name in names:
-            attempts = self._attempts.setdefault(name, Attempts())
+            attempts = self._attempts.setdefault(name, InterfaceAttempts())
             attempts.due = due
             self._schedule(name, attempts)
 
     def find_duplicate(self, name: str, reason: Reason, now: float) -> None:
         """Note that an address of this interface is a duplicate."""
-        attempts = self._attempts.setdefault(name, Attempts())
+        attempts = self._attempts.setdefault(name, InterfaceAttempts())
         attempts.find_duplicate(reason, now)
         self._schedule(name, attempts)
 
@@ -308,7 +285,7 @@ class Backoff:
 
     def repaired(self, name: str, now: float) -> None:
         """Count a repair of an interface that another program has changed."""
-        self._attempts.setdefault(name, Attempts()).repaired(now)
+        self._attempts.setdefault(name, InterfaceAttempts()).repaired(now)
 
     def record(self, name: str, step: NextStep, now: float, *, configured: bool, held: bool) -> None:
         """Note the result of a pass for an interface; `held` if nothing was done because of :meth:`hold`."""
@@ -316,7 +293,7 @@ class Backoff:
         if step is NextStep.RETRY:
             # An interface that is held is scheduled already.
             if not held or attempts is None or attempts.due is None:
-                attempts = self._attempts.setdefault(name, Attempts())
+                attempts = self._attempts.setdefault(name, InterfaceAttempts())
                 attempts.fail(now)
                 self._schedule(name, attempts)
         elif attempts is not None:

@@ -8,7 +8,7 @@ Theory of operation:
    observes again, until there is nothing left to do. They are planned together with the interfaces that they concern,
    so that thousands cost as much as bulk operations do. An interface is CONFIGURED because it was found to be as
    configured, by a look or by what is read when its namespace is first watched, never because of what was done about it
-   (`reconcilepass`).
+   (`passes`).
 3. The first look is at the whole host: it finds everything that an earlier run has left, wherever that is. Pairs that
    are not configured are deleted only after :meth:`Configurator.resync` has set the whole configuration.
 4. One switch (`backoff.next_step`) decides what follows for an interface: done, wait for an event, retry later, or
@@ -22,9 +22,9 @@ again, `HostObserver` what is known of the host, and `Statuses` what is reported
 
 from __future__ import annotations
 
+import math
 import os
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import ExitStack
 from typing import Final, get_args
 
@@ -35,16 +35,16 @@ from vethlib.agent.config.model import Interface, IPv6Policy
 from vethlib.agent.host.creatable import CreatableNetns
 from vethlib.agent.host.recordfile import RecordFile
 from vethlib.agent.limits import DEFAULT, Limits
-from vethlib.agent.planning.confine import foreseen
 from vethlib.agent.planning.desired import Desired
-from vethlib.agent.planning.later.portions import count_values
-from vethlib.agent.planning.operations import Operation
+from vethlib.agent.reconcile.passes.runner import PassRunner
 from vethlib.agent.registry.dependants import Attachment, Dependant, Dependants
 from vethlib.agent.registry.indexes import Indexes
 from vethlib.agent.registry.subscriptions import Subscription
 from vethlib.agent.state import State
 from vethlib.agent.status import Status
-from vethlib.errors import InvalidValue, SessionClosed, check_type
+from vethlib.errors import InvalidValue, SessionClosed, belongs_to_parent, check_type
+from vethlib.linkref import as_list_of
+from vethlib.ns.deadline import LONGEST, deadline_after
 from vethlib.session import Session
 from vethlib.session.core.ipv6 import can_switch_ipv6
 from vethlib.session.core.refusal import system_errors
@@ -53,11 +53,8 @@ from .backoff import Backoff
 from .counters import Counters, Load
 from .events import Events
 from .observer import HostObserver
-from .occasions import CONFIGURATION, Occasions, Scope
+from .occasions import CONFIGURATION, Occasions
 from .owners import Owners
-from .pace import SHARE
-from .passresult import PassResult
-from .reconcilepass import PlannedCreation, ReconcilePass
 from .reporter import Reporter
 from .statuses import Change, StatusChange, Statuses
 from .watches import Watches
@@ -67,13 +64,11 @@ __all__ = ["Configurator"]
 BUDGET: Final = 0.15
 """Seconds after which a poll starts no further pass."""
 
-LONGEST_REST: Final = 10.0
-"""Seconds between two portions of what has to be removed from a link with very many values."""
-
-DEAF_LOOK: Final = 0.5
-"""Seconds between two looks at an interface in a namespace whose events are ignored."""
-
 _NO_INTERFACE: Final = 'give an Interface, as in Interface("veth1", peer_if_name="veth2")'
+
+
+_NO_NAME: Final = "give the name of an interface"
+_NO_PROBLEMS: Final = "give the problems of the value, each an InvalidValue"
 
 
 class Configurator(WarnsUnclosed):
@@ -130,7 +125,6 @@ class Configurator(WarnsUnclosed):
         """Counters of the work."""
         self.tally = self.counters
         """The former name of `counters`."""
-        self._loopback = loopback
         self._desired = Desired()
         self._occasions = Occasions()
         self._backoff = Backoff()
@@ -154,7 +148,7 @@ class Configurator(WarnsUnclosed):
                 self._epoll.register(fd, select.EPOLLIN)
             self.indexes.reset_unmanaged(watches.cache.links(""))
             self._opened = opened.pop_all()
-        self._owners = Owners(
+        owners = Owners(
             session=session,
             label=label,
             home=home,
@@ -169,19 +163,19 @@ class Configurator(WarnsUnclosed):
             dependants=self._dependants,
             counters=self.counters,
         )
-        self._reporter = Reporter(self._owners)
-        self._creation: PlannedCreation | None = None  # of more pairs than one pass may create
-        self._creation_is_next = False  # after an urgent pass, so that it does not wait as long as there are any
-        self._values_seen: dict[str, int] = {}  # routes and neighbours of the links that have any
-        self._outcomes_at_rest: Counter[str] = Counter()  # of the last look after which nothing was left to do
-        self._events = Events(self._owners, self._reporter)
+        self._reporter = Reporter(owners)
+        self._passes = PassRunner(owners, self._reporter, loopback=loopback)
+        self._events = Events(owners, self._reporter)
+        self._quiet_until = 0.0  # nothing is due before without an event; 0 if that was not asked since the last poll
+        self._pid = os.getpid()
         self._closed = False
 
     def close(self) -> None:
         """Detach all dependants and stop watching. The host stays as it is. Closing twice is harmless."""
         if not self._closed:
             self._closed = True
-            self._dependants.close()
+            if self._pid == os.getpid():  # a forked child only closes its copies
+                self._dependants.close()
             self._opened.close()
 
     # --- the desired state
@@ -216,7 +210,8 @@ class Configurator(WarnsUnclosed):
     def refuse(self, name: str, problems: Iterable[InvalidValue]) -> None:
         """Report an invalid value of an interface: it becomes INVALID, and the last valid value stays in force."""
         self._check()
-        self._configured(self._desired.refuse(name, problems))
+        check_type(name, str, "name", _NO_NAME)
+        self._configured(self._desired.refuse(name, as_list_of(InvalidValue, problems, "problems", _NO_PROBLEMS)))
 
     def resync(
         self,
@@ -234,8 +229,8 @@ class Configurator(WarnsUnclosed):
         """
         self._check()
         if interfaces is not None:
-            refused = refused or {}
-            listed = [check_type(interface, Interface, "interfaces", _NO_INTERFACE) for interface in interfaces]
+            refused = _checked_refusals(refused)
+            listed = as_list_of(Interface, interfaces, "interfaces", _NO_INTERFACE)
             by_name = {interface.name: interface for interface in listed}
             if complete:
                 for name in self._desired.names() - by_name.keys() - refused.keys():
@@ -252,6 +247,8 @@ class Configurator(WarnsUnclosed):
         os.eventfd_write(self._wake, 1)
 
     def _check(self) -> None:
+        if self._pid != os.getpid():
+            raise belongs_to_parent("configurator", self._pid)
         if self._closed:
             raise SessionClosed("this configurator is closed")
 
@@ -290,8 +287,7 @@ class Configurator(WarnsUnclosed):
     def load(self) -> Load:
         """Return the amount of work, and the number of watched namespaces."""
         watched = len(self._observer.watches.cache.netns())
-        planned = 0 if self._creation is None else len(self._creation.scope.names)
-        return Load(self._occasions.count() + planned, self._backoff.waiting(), watched)
+        return Load(self._occasions.count() + self._passes.being_created, self._backoff.waiting(), watched)
 
     def subscribe(self, callback: Callable[[StatusChange], object] | None = None) -> Subscription[StatusChange]:
         """Subscribe to the status of every interface, followed by every change, in order.
@@ -331,7 +327,7 @@ class Configurator(WarnsUnclosed):
     @property
     def behind(self) -> bool:
         """Return whether :meth:`poll` has left work for its next call."""
-        return bool(self._occasions or self._creation) and (self._backoff.looking.due or 0.0) <= time.monotonic()
+        return self._passes.has_work
 
     @property
     def detecting(self) -> int:
@@ -341,8 +337,10 @@ class Configurator(WarnsUnclosed):
     def _due(self) -> float | None:
         if self.indexes.pending or self._statuses.subscribers.pending or self.behind:
             return 0.0
-        due = self._events.next_due()
-        return None if due is None else max(0.0, due - time.monotonic())
+        due, record = self._events.next_due(), self.pairs.due()
+        self._quiet_until = math.inf if due is None else due
+        left = None if due is None else max(0.0, due - time.monotonic())
+        return record if left is None else left if record is None else min(left, record)
 
     def poll(self, timeout: float | None = 0) -> dict[str, Status | None]:
         """Do the pending work, and return the statuses that have changed; None for an interface that was removed.
@@ -350,29 +348,35 @@ class Configurator(WarnsUnclosed):
         If there is no work, wait up to `timeout` seconds (None: without limit). If there is much work, only part of it
         is done, and :meth:`due` returns 0.
 
-        Refusals by the kernel are reported in the statuses. Raises SessionClosed.
+        Refusals by the kernel are reported in the statuses. Raises SessionClosed, InvalidValue for a bad time-out.
         """
         self._check()
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = deadline_after(timeout)
         if self._occasions.torn:
             # Events that were read but not acted upon are lost, and so are changes that were taken but not returned.
             self._occasions.everything("an interruption")
             self._statuses.take_back()
-            self._creation = None
+            self._passes.abandon_creation()
             self._observer.note_work()
             self._events.recover()
+            self._quiet_until = 0.0
         self._occasions.torn = True
         while True:
             try:
                 os.eventfd_read(self._wake)
             except BlockingIOError:
                 pass
-            self._events.collect()
+            # A change of the configuration alone is a reason for a pass, and not to ask all sources of events.
+            quiet_until, self._quiet_until = self._quiet_until, 0.0
+            if quiet_until <= time.monotonic() or self._epoll.poll(0):
+                self._events.collect()
             until = time.monotonic() + BUDGET
-            while self.behind:
-                self._reconcile()
+            while self._passes.has_work:
+                self._passes.run_next()
                 if time.monotonic() >= until:
                     break
+            self.pairs.try_again()
+            self._reporter.warn_of_record()
             self.indexes.deliver()
             self._statuses.subscribers.deliver()
             changed = self._statuses.take_changes()
@@ -381,145 +385,16 @@ class Configurator(WarnsUnclosed):
                 self._occasions.torn = False
                 return changed
             due = self._due()
-            self._epoll.poll(due if left is None else left if due is None else min(left, due))
-
-    def _reconcile(self) -> None:
-        """Run one pass, or create some of the pairs that one has left, and report the result.
-
-        Both take turns while there is something urgent.
-        """
-        creation = self._creation
-        if creation is not None:
-            creation.give_way()
-            if self._creation_is_next or not self._occasions.is_urgent:
-                self._creation_is_next = False
-                self._go_on(creation)
-                return
-            self._creation_is_next = True
-        scope = self._occasions.take(self._values, time.monotonic())
-        if scope.everything:
-            self.counters.resyncs[scope.everything] += 1
-        self._run(ReconcilePass(self._owners, scope, loopback=self._loopback))
-
-    def _go_on(self, creation: PlannedCreation) -> None:
-        try:
-            with self.counters.timing("bout"):
-                run = creation.go_on()
-        except BaseException as error:
-            self._creation = None
-            self._fail(creation.scope, error)
-            return
-        if creation.is_finished:
-            self._creation = None
-        if run is not None:
-            self._run(run)
-
-    def _run(self, run: ReconcilePass) -> None:
-        scope = run.scope
-        began = time.thread_time()  # because waiting is not the fault of an interface
-        try:
-            if scope.everything and not scope.names and self._is_at_rest():
-                self._occasions.finish(scope, (), ())
-                return
-            self._observer.note_work()
-            with self.counters.timing("bout"):
-                result = run.run()
-        except BaseException as error:
-            self._fail(scope, error)
-            return
-        self._occasions.finish(scope, result.names, result.deferred - self._create(result.left, scope))
-        self._put_off(result, time.thread_time() - began)
-        before = self.counters.outcomes.copy()
-        self._reporter.settle(result, scope)
-        self._keep_pace(scope, result, began)
-        if self._observer.watches.left:
-            for place in self._observer.release(self._desired, self._dependants.refs):
-                self._dependants.place_is_gone(place)
-        if result.at_rest:
-            self._outcomes_at_rest = self.counters.outcomes - before
-            self._observer.note_at_rest(self._desired, result.observed)
-
-    def _fail(self, scope: Scope, error: BaseException) -> None:
-        """Look at everything again: the state of the host is unknown now, in particular after an interruption."""
-        self._occasions.restore(scope, "what is there is not known")
-        if not isinstance(error, Exception):
-            raise error
-        names = scope.names.keys() | self._desired.names() if scope.everything else scope.names
-        self._reporter.fail(names, foreseen(error, "look"))
-
-    def _create(self, planned: Sequence[Operation], scope: Scope) -> set[str]:
-        """Begin to create what a pass has left, unless something else is being created. Return its interfaces."""
-        if not planned or self._creation is not None:
-            return set()
-        names = {name for operation in planned for name in operation.interfaces}
-        causes = {name: scope.everything or scope.names.get(name, CONFIGURATION) for name in names}
-        self._creation = PlannedCreation(self._owners, planned, causes, loopback=self._loopback)
-        return names
-
-    def _is_at_rest(self) -> bool:
-        """Look at the whole host, and return whether it is as it was when nothing was left to do."""
-        with self.counters.timing("bout"), self.counters.timing("look"):
-            if not self._observer.is_at_rest(self._desired):
-                return False
-        self.counters.outcomes.update(self._outcomes_at_rest)
-        self._reporter.nothing_has_changed()
-        return True
-
-    def _put_off(self, result: PassResult, seconds: float) -> None:
-        """Schedule the next looks at interfaces of which only a portion was removed: they take a share of the time."""
-        if result.unfinished:
-            self._backoff.put_off(result.unfinished, time.monotonic() + min(SHARE * seconds, LONGEST_REST))
-
-    def _keep_pace(self, scope: Scope, result: PassResult, began: float) -> None:
-        """Schedule the next looks: later after costly ones, and regularly where events are ignored."""
-        now, watches = time.monotonic(), self._observer.watches
-        self._note_values(result)
-        # Events that were caused by this agent do not count as noise.
-        watches.cache.excuse(result.changed_netns())
-        self._occasions.looked(scope.names, time.thread_time() - began, now)
-        configured = self._desired.interfaces
-        looked_at = [interface for name in result.names if (interface := configured.get(name)) is not None]
-        needed = {each.name for each in looked_at if each.further or _waits_for_a_silent_name(each, result)}
-        rarely = {each.name for each in looked_at if not each.enabled} - needed
-        self._occasions.look_regularly(result.names, needed, rarely, now)
-        if not watches.any_rests():
-            return
-        for name in result.names:
-            interface = configured.get(name)
-            if interface is not None and watches.rests_at(interface.namespace.ref):
-                self._occasions.look_later(name, now + DEAF_LOOK)
-
-    def _values(self, name: str) -> int:
-        """Return how many addresses, routes and neighbours an interface is to have, or had at the last look at it."""
-        interface, status = self._desired.interfaces.get(name), self._statuses.now.get(name)
-        configured = 0 if interface is None else _configured_values(interface)
-        addresses = 0 if status is None or status.link is None else len(status.link.addresses)
-        return max(configured, addresses + self._values_seen.get(name, 0))
-
-    def _note_values(self, result: PassResult) -> None:
-        """Note how many routes and neighbours the links of these interfaces have."""
-        for name in result.names:
-            seen = result.plan.found.get(name)
-            if seen is not None and (number := count_values(seen.further)):
-                self._values_seen[name] = number
-            else:
-                self._values_seen.pop(name, None)
+            self._epoll.poll(min(seconds for seconds in (left, due, LONGEST) if seconds is not None))
 
 
-def _waits_for_a_silent_name(interface: Interface, result: PassResult) -> bool:
-    """Return whether an interface is FAILED until a link that is down gives up its name, which may be no event.
-
-    The kernel sends no event about the alias, the group or the alternative names of a link that is down
-    (netdev_state_change, net/core/dev.c). For the same reason, the takeover of a link that is not enabled is none.
-    """
-    verdict = result.plan.verdicts.get(interface.name)
-    if verdict is None or verdict.state is not State.FAILED:
-        return False
-    netns = result.observed.netns.get(interface.namespace.ref)
-    place = None if netns is None else netns.place
-    holder = None if place is None else result.observed.by_name.get((place, interface.kernel_name))
-    return holder is not None and not holder.link.up
-
-
-def _configured_values(interface: Interface) -> int:
-    return len(interface.ip_addresses) + len(interface.routes) + len(interface.neighbours)
+def _checked_refusals(refused: Mapping[str, Iterable[InvalidValue]] | None) -> dict[str, list[InvalidValue]]:
+    """Return the problems of each invalid value. Raises InvalidValue before anything is changed."""
+    if refused is None:
+        return {}
+    if not isinstance(refused, Mapping):
+        raise InvalidValue("refused", refused, "give a mapping of names to lists of InvalidValue")
+    return {
+        check_type(name, str, "refused", _NO_NAME): as_list_of(InvalidValue, problems, "refused", _NO_PROBLEMS)
+        for name, problems in refused.items()
+    }

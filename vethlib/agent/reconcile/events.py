@@ -8,7 +8,7 @@ from typing import Final
 
 from vethlib._primitives import time
 from vethlib.agent.planning.observed import NetnsId
-from vethlib.agent.reasons import events_ignored
+from vethlib.agent.reasons import ReasonCode, events_ignored
 from vethlib.agent.state import State
 from vethlib.errors import VethError
 from vethlib.ifindex.changes import LinkChanges
@@ -111,7 +111,9 @@ class Events:
                 occasions.mark(self._desired.at(ref), f"{ref} can be followed")
             if awaited := self._dependants.refs.intersection(followed):
                 self.find_for_dependants(awaited)
-        for place, refs in self._watches.take_rested(now).items():
+        for place, refs, is_ended in self._watches.take_rested(now):
+            if is_ended:
+                self._dependants.place_is_gone(place)
             for ref in refs:
                 occasions.mark(self._desired.at(ref), "its events are not ignored any more")
             self.find_for_dependants(refs & self._dependants.refs)
@@ -209,24 +211,32 @@ class Events:
 
     def _take_addresses(self, name: str, addresses: list[tuple[Address, bool]] | None, now: float) -> None:
         statuses, interface = self._owners.statuses, self._desired.interfaces[name]
-        self._hurry(interface.peer_if_name, addresses)
+        self._hurry(interface.peer_if_name, addresses, now)
         status = statuses.now.get(name)
         if status is None or status.link is None:
             return
         if addresses is None or len(status.link.addresses) > MANY_VALUES:
             if not self._waits(name, now):
                 self._occasions.event(name, "its addresses keep changing", now)
-        elif statuses.is_usability_changed(name, addresses, interface.addresses):
+        elif statuses.is_usability_changed(name, addresses, interface.by_identity):
             self._occasions.detection_ended(name)
         elif self._occasions.event(name, "", now):
             statuses.refresh_addresses(name, addresses)
 
-    def _hurry(self, peer: str, addresses: Iterable[tuple[Address, bool]] | None) -> None:
-        """Try a peer with a duplicate address again if an address was removed here: it may have been the duplicate."""
-        if not self._backoff.duplicate(peer) or addresses is None or all(added for _, added in addresses):
+    def _hurry(self, peer: str, addresses: Iterable[tuple[Address, bool]] | None, now: float) -> None:
+        """Try a peer with a duplicate address again if that address was removed here."""
+        reason = self._backoff.duplicate(peer)
+        if reason is None or addresses is None:
             return
-        self._backoff.hurry(peer)
-        self._occasions.mark([peer], "the other end has lost an address")
+        removed = {address.interface.ip for address, added in addresses if not added}
+        if reason.code is ReasonCode.DUPLICATE_MAC:
+            # The duplicate is the link-local address made of the MAC, and the kernel has removed all that the peer had.
+            is_lost = any(address.is_link_local for address in removed)
+        else:
+            is_lost = not removed.isdisjoint(self._owners.statuses.duplicates(peer))
+        if is_lost:
+            self._backoff.hurry(peer)
+            self._occasions.event(peer, "the other end has lost an address", now)
 
     def _waits(self, name: str, now: float) -> bool:
         """Return whether another attempt for an interface is scheduled."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from vethlib.addresses import identity_of
 from vethlib.agent.config.mark import ADDRESS_PROTO, read_alias
 from vethlib.agent.planning.compare import is_as_given, will_expire
 from vethlib.agent.planning.desired import Desired
@@ -87,7 +86,8 @@ class Interpreter:
         for watch in changes.noisy:
             if (place := self._place_of(watch)) is not None:
                 result.noisy.append(str(watch.netns))
-                self._watches.rest(place)
+                if watch.cookie is not None:
+                    self._watches.rest(place, watch.cookie)
                 result.lost |= self._leave(place)
         # What happened in a namespace before it ended does not matter for the namespace that has its name now.
         for watch in changes.lost:
@@ -133,7 +133,7 @@ class Interpreter:
             result.drifted |= self._desired.attached_to(place, name)
         if owner is None and message is not None and not self._follows(place, index):
             return
-        result.links[end] = link = None if message is None else to_link(message, watch.netns)
+        result.links[end] = link = None if message is None else to_link(message, watch.netns, cookie=watch.cookie or 0)
         if renewed and link is not None:
             result.renewed.add(end)
         if owner is None:
@@ -168,7 +168,10 @@ class Interpreter:
             mark = read_alias(alias)
             return mark.name if mark is not None and mark.label == self._label else None
         recorded = self._record.at(end)
-        return recorded[0].name or None if recorded is not None else None
+        if recorded is None:
+            return None
+        ref = next(iter(self._watches.refs[end[0]]))
+        return None if self._watches.is_replaced(end[0], recorded[0].cookie, ref) else recorded[0].name or None
 
     def _add_addresses(self, place: NetnsId, index: int, changes: AddressChanges) -> None:
         interface = self._desired.interfaces.get(self._observer.built_for(place, index) or "")
@@ -180,7 +183,7 @@ class Interpreter:
         listed = self._result.addresses.setdefault(interface.name, [])
         for message, added in changes.values():
             (address,) = addresses_of([message])
-            given = next((each for each in interface.addresses if identity_of(each) == address.identity), None)
+            given = interface.by_identity.get(address.identity)
             desired = given is not None
             if not added:
                 drifted = desired

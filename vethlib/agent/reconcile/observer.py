@@ -18,6 +18,7 @@ from vethlib.agent.host.recordfile import RecordFile
 from vethlib.agent.host.recording import ends_missing
 from vethlib.agent.planning.compare import link_differences
 from vethlib.agent.planning.desired import Desired
+from vethlib.agent.planning.later.portions import SURPLUS
 from vethlib.agent.planning.observed import LinkId, NetnsId, Observed, SeenLink, SeenNetns, is_same_netns
 from vethlib.agent.planning.owned import OwnedPairs
 from vethlib.agent.planning.recorded import RecordedEnd
@@ -58,7 +59,7 @@ class HostObserver:
         self._label = label
         self._records = records
         self._built_for: dict[NetnsId, dict[int, str]] = {}  # namespace → ifindex → interface
-        self._at_rest: tuple[object, bool, tuple[int, int, int]] | None = None
+        self._at_rest: tuple[object, bool, object] | None = None
         self._added: dict[str, NetnsId] = {}  # reference → the namespace that was created there
         self._reached_by: dict[str, set[str]] = {}  # reference → interfaces with a known end that is reached by it
 
@@ -68,39 +69,47 @@ class HostObserver:
         """Look at all links that may belong to these interfaces. Raises VethError if looking is impossible."""
         self._records.refresh()
         refs: set[str] = set()
-        links: list[tuple[str, str | int]] = []
-        recorded: dict[LinkId, str] = {}
+        links: dict[tuple[str, str | int], None] = {}
+        recorded: dict[RecordedEnd, str] = {}
+        interfaces: list[Interface] = []
         for name in names:
             if (interface := desired.interfaces.get(name)) is not None:
+                interfaces.append(interface)
                 ref = interface.namespace.ref
                 refs.add(ref)
-                links.append((ref, interface.kernel_name))
+                links[ref, interface.kernel_name] = None
+                for altname in interface.altnames:  # which another link may have
+                    links[ref, altname] = None
                 if interface.master:
-                    links.append((ref, interface.master))
+                    links[ref, interface.master] = None
             for (_, index), ref in self.known.get(name, {}).items():
                 refs.add(ref)
-                links.append((ref, index))
+                links[ref, index] = None
             self._add_recorded(name, recorded)
-        refs.update(recorded.values())
-        links += [(ref, index) for (_, index), ref in recorded.items()]
+        for end, ref in recorded.items():
+            refs.add(ref)
+            links[ref, end.index] = None
         observed = look_at(
             self._session,
             refs,
             links,
             gone=self._gone(refs),
             create_missing=self.creatable.create_missing,
-            interfaces=desired.among(names).values(),
+            interfaces=interfaces,
             records=self._records,
+            surplus=SURPLUS,
         )
         self.missing = {
-            end for end, ref in recorded.items() if end not in observed.by_index and not _is_unknown(observed, ref)
+            end.id
+            for end, ref in recorded.items()
+            if not observed.has(end.id, end.cookie) and not _is_unknown(observed, ref)
         }
         return self.creatable.admit(attributed(observed, self._records.record))
 
     def look_again(self, links: Iterable[SeenLink]) -> dict[LinkId, SeenLink]:
         """Look again at links that were seen, and at nothing else."""
         at = [(seen.ref, seen.link.index) for seen in links]
-        observed = look_at(self._session, dict(at), at, gone={}, create_missing=False)
+        observed = look_at(self._session, dict(at), at, gone={}, create_missing=False, surplus=SURPLUS)
         return attributed(observed, self._records.record).by_index
 
     def look_at_created(self, created: Iterable[CreatedPair], looks: Mapping[str, FirstLook]) -> Observed:
@@ -130,7 +139,7 @@ class HostObserver:
                     else:
                         continue
                     addresses = tuple(addresses_of(messages))
-                    seen = SeenLink(place, ref, to_link(record, ref, addresses), addresses, peer, cookie)
+                    seen = SeenLink(place, ref, to_link(record, ref, addresses, cookie=cookie), addresses, peer, cookie)
                     links[seen.id] = seen
                     cookies[place] = cookie
                     netns[ref] = SeenNetns(ref, place)
@@ -149,8 +158,9 @@ class HostObserver:
             fingerprints=True,
             interfaces=desired.interfaces.values(),
             records=self._records,
+            surplus=SURPLUS,
         )
-        self.missing = ends_missing(self._records, observed, recorded)
+        self.missing = ends_missing(self._records.record, observed, recorded)
         self.creatable.start(desired.refs, observed)
         return self.creatable.admit(attributed(observed, self._records.record))
 
@@ -193,14 +203,14 @@ class HostObserver:
 
     def _gone(self, refs: Iterable[str]) -> dict[str, str]:
         gone = self.watches.follower.gone
-        return {ref: reason for ref in refs if (reason := gone(ref))}
+        return {ref: reason for ref in refs if ref and (reason := gone(ref))}
 
-    def _add_recorded(self, name: str, recorded: Ends) -> None:
+    def _add_recorded(self, name: str, recorded: dict[RecordedEnd, str]) -> None:
         """Add the ends of the pairs that are recorded for this interface, if their namespaces can be reached."""
         for pair in self._records.record.of(name):
             for end in pair.ends:
-                if (ref := self._ref_of(end)) is not None:
-                    recorded[end.id] = ref
+                if end not in recorded and (ref := self._ref_of(end)) is not None:
+                    recorded[end] = ref
 
     def _ref_of(self, end: RecordedEnd) -> str | None:
         if end.place == self._records.home:

@@ -8,12 +8,14 @@ one at a time, those that keep changing.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import Enum
 from itertools import chain, islice
 from typing import Final
 
-from .pace import Pace
+from .pace import QUIET, Pace
 
 __all__ = ["CONFIGURATION", "Occasions", "Scope"]
 
@@ -48,17 +50,104 @@ CONFIGURATION: Final = "configuration"
 """The cause of a look after a change of the configuration."""
 
 
+class Kind(Enum):
+    """Kinds of marked interfaces, by which they have their turn."""
+
+    LIGHT = "light"
+    HEAVY = "heavy"  # it has many addresses, routes or neighbours
+    NOISY = "noisy"  # it keeps changing
+
+
+class Marks:
+    """Marked interfaces, each with the first cause of its mark, in the order in which they were marked.
+
+    The kind of an interface is asked for when its turn comes. Those that are not light are put aside then, so that
+    each pass does not ask for all of them. They are asked about again after a while, because they may be light by then.
+    """
+
+    def __init__(self) -> None:
+        # Finding the first item of a dict takes longer the more were removed before it, unlike that of an OrderedDict.
+        self._waiting: OrderedDict[str, str] = OrderedDict()
+        self._heavy: OrderedDict[str, str] = OrderedDict()
+        self._noisy: OrderedDict[str, str] = OrderedDict()
+        self._all = self._waiting, self._heavy, self._noisy
+        self._sorted = 0.0  # when those put aside had their turn with all others
+
+    def __len__(self) -> int:
+        return sum(map(len, self._all))
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting or self._heavy or self._noisy)
+
+    def __iter__(self) -> Iterator[str]:
+        return chain(*self._all)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._waiting or name in self._heavy or name in self._noisy
+
+    def items(self) -> Iterator[tuple[str, str]]:
+        """Yield each interface with its cause."""
+        return chain.from_iterable(marks.items() for marks in self._all)
+
+    def add(self, name: str, cause: str) -> None:
+        """Mark an interface, unless it is marked already."""
+        if name not in self:
+            self._waiting[name] = cause
+
+    def discard(self, names: Iterable[str]) -> None:
+        """Remove the marks of these interfaces, if they have any."""
+        for name in names:
+            for marks in self._all:
+                marks.pop(name, None)
+
+    def mix(self, now: float) -> None:
+        """Let the interfaces that were put aside have their turn with all others, if they did not lately."""
+        if now - self._sorted < QUIET:
+            return
+        self._sorted = now
+        aside = [*self._heavy.items(), *self._noisy.items()]
+        self._heavy.clear()
+        self._noisy.clear()
+        for name, cause in reversed(aside):
+            self._waiting[name] = cause
+            self._waiting.move_to_end(name, last=False)
+
+    def take_light(self, kind_of: Callable[[str], Kind]) -> Iterator[tuple[str, str]]:
+        """Yield the light interfaces, each with its cause, and remove their marks."""
+        while self._waiting:
+            name, cause = self._waiting.popitem(last=False)
+            kind = kind_of(name)
+            if kind is Kind.LIGHT:
+                yield name, cause
+            else:
+                (self._heavy if kind is Kind.HEAVY else self._noisy)[name] = cause
+
+    def take_heavy(self, kind_of: Callable[[str], Kind]) -> Iterator[tuple[str, str]]:
+        """Yield the heavy interfaces that were put aside and are not noisy by now, and remove their marks."""
+        while self._heavy:
+            name, cause = self._heavy.popitem(last=False)
+            if kind_of(name) is Kind.NOISY:
+                self._noisy[name] = cause
+            else:
+                yield name, cause
+
+    def take_noisy(self) -> Iterator[tuple[str, str]]:
+        """Yield the noisy interfaces that were put aside, and remove their marks."""
+        while self._noisy:
+            yield self._noisy.popitem(last=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Scope:
     """The scope of one pass: `names`, each with its cause, or, with a cause in `everything`, the whole host.
 
-    `dirty` and `backlog` are all the marks there were.
+    `dirty` and `backlog` are the marks that were left when it was taken.
     """
 
     names: Mapping[str, str]
-    everything: str
-    dirty: dict[str, str]
-    backlog: dict[str, str]
+    everything: str = ""
+    dirty: Marks = field(default_factory=Marks)
+    backlog: Marks = field(default_factory=Marks)
 
     def shared_cause(self) -> str:
         """Return why interfaces were looked at that are not among `names`: they are judged together with these."""
@@ -73,8 +162,8 @@ class Occasions:
 
     def __init__(self) -> None:
         self.torn = False
-        self._dirty: dict[str, str] = {}  # each with its first cause
-        self._backlog: dict[str, str] = {}  # likewise
+        self._dirty = Marks()
+        self._backlog = Marks()
         self._everything = "start"
         self._pace = Pace()  # of events of links
         self._moves = Pace(FREE_MOVES, FREE_MOVE_SECONDS)  # of changes of where a namespace reference leads
@@ -85,7 +174,7 @@ class Occasions:
 
     def __bool__(self) -> bool:
         """Return whether there is anything to look at now."""
-        return bool(self._dirty or self._backlog or self._everything)
+        return bool(self._everything or self._dirty or self._backlog)
 
     @property
     def is_urgent(self) -> bool:
@@ -94,18 +183,17 @@ class Occasions:
 
     def marked(self) -> set[str]:
         """Return the interfaces to be looked at."""
-        return self._dirty.keys() | self._backlog.keys()
+        return {*self._dirty, *self._backlog}
 
     def look_at(self, causes: Mapping[str, str]) -> None:
         """Look at these interfaces after those to which something has happened, each for its cause."""
         for name, cause in causes.items():
-            self._backlog.setdefault(name, cause)
+            self._backlog.add(name, cause)
 
-    def forget(self, names: Iterable[str]) -> None:
+    def forget(self, names: Collection[str]) -> None:
         """Remove the marks of these interfaces."""
-        for name in names:
-            self._dirty.pop(name, None)
-            self._backlog.pop(name, None)
+        self._dirty.discard(names)
+        self._backlog.discard(names)
 
     def count(self) -> int:
         """Return how many interfaces are to be looked at."""
@@ -116,7 +204,7 @@ class Occasions:
     def mark(self, names: Iterable[str], cause: str) -> None:
         """Look at these interfaces because something has happened to them."""
         for name in names:
-            self._dirty.setdefault(name, cause)
+            self._dirty.add(name, cause)
 
     def configured(self, names: Collection[str]) -> None:
         """Look at these interfaces because their configuration, or one that concerns them, has changed."""
@@ -124,7 +212,7 @@ class Occasions:
         self._moves.forget(names)
         for name in names:
             if name not in self._dirty:
-                self._backlog.setdefault(name, CONFIGURATION)
+                self._backlog.add(name, CONFIGURATION)
 
     def everything(self, cause: str) -> None:
         """Look at the whole host."""
@@ -135,7 +223,7 @@ class Occasions:
         if not self._pace.may_look(name, now):
             return False
         if cause:
-            self._dirty.setdefault(name, cause)
+            self._dirty.add(name, cause)
         return True
 
     def reference_changed(self, name: str, ref: str, now: float) -> bool:
@@ -145,7 +233,7 @@ class Occasions:
         """
         follows = self._moves.may_look(name, now)
         if follows:
-            self._dirty.setdefault(name, f"{ref} changed")
+            self._dirty.add(name, f"{ref} changed")
         return follows
 
     def keeps_moving(self, name: str, now: float) -> bool:
@@ -198,31 +286,36 @@ class Occasions:
     # --- passes
 
     def take(self, values: Callable[[str], int], now: float) -> Scope:
-        """Return what the next pass looks at, and remove all marks: :meth:`finish` or :meth:`restore` follows.
+        """Return what the next pass looks at, with all other marks: :meth:`finish` or :meth:`restore` follows.
 
         `values` returns how many addresses, routes and neighbours an interface has. Interfaces with many wait for the
         others, and only a few of them make a pass: otherwise one file of a megabyte would delay all others by a quarter
         of a minute.
         """
         dirty, backlog, everything = self._dirty, self._backlog, self._everything
-        self._dirty, self._backlog, self._everything = {}, {}, ""
-        names = {**dirty, **backlog} if everything else self._next(dirty, backlog, values, now)
-        return Scope(names, everything, dirty, backlog)
+        self._dirty, self._backlog, self._everything = Marks(), Marks(), ""
+        if everything:
+            return Scope(_causes(chain(dirty.items(), backlog.items())), everything)
+        return Scope(self._next(dirty, backlog, values, now), "", dirty, backlog)
 
     def restore(self, scope: Scope, cause: str) -> None:
         """Mark again everything that was taken, after a pass that failed, and the whole host."""
-        self._dirty = scope.dirty | self._dirty
-        self._backlog = scope.backlog | self._backlog
+        self._keep(scope)
+        self.look_at(scope.names)
         self._everything = scope.everything or cause
 
     def finish(self, scope: Scope, done: Collection[str], deferred: Iterable[str]) -> None:
-        """Mark again what was taken, except the interfaces that are `done`, and mark those that are `deferred`."""
-        for marks, present in ((scope.dirty, self._dirty), (scope.backlog, self._backlog)):
-            for name, cause in marks.items():
-                if name not in done and name not in scope.names:
-                    present.setdefault(name, cause)
+        """Keep the marks that were left, except those of `done` interfaces, and mark those that are `deferred`."""
+        scope.dirty.discard(done)
+        scope.backlog.discard(done)
+        self._keep(scope)
         for name in deferred:
-            self._backlog.setdefault(name, scope.everything or scope.names.get(name, CONFIGURATION))
+            self._backlog.add(name, scope.everything or scope.names.get(name, CONFIGURATION))
+
+    def _keep(self, scope: Scope) -> None:
+        """Keep the marks that were left, before those that were made meanwhile."""
+        self._dirty = _joined(scope.dirty, self._dirty)
+        self._backlog = _joined(scope.backlog, self._backlog)
 
     def looked(self, names: Collection[str], seconds: float, now: float) -> None:
         """Note the CPU time of a pass over these interfaces: after a costly one, the next event has to wait."""
@@ -233,18 +326,23 @@ class Occasions:
         """Look at an interface at this time, even without an event."""
         self._pace.look_later(name, due)
 
-    def _next(
-        self, dirty: Mapping[str, str], backlog: Mapping[str, str], values: Callable[[str], int], now: float
-    ) -> dict[str, str]:
-        light = (name for name in self._quiet(now, dirty, backlog) if values(name) <= MANY_VALUES)
-        names = list(islice(light, AT_ONCE))
-        names = names or _few_of(self._quiet(now, dirty, backlog), values) or [next(chain(dirty, backlog))]
-        return {name: dirty.get(name) or backlog[name] for name in names}
+    def _next(self, dirty: Marks, backlog: Marks, values: Callable[[str], int], now: float) -> dict[str, str]:
+        """Take the marks of the next pass from these."""
 
-    def _quiet(self, now: float, *names: Iterable[str]) -> Iterator[str]:
-        """Yield those of them that do not keep changing."""
-        paces = self._pace, self._moves
-        return (name for name in chain(*names) if not any(pace.is_noisy(name, now) for pace in paces))
+        def kind_of(name: str) -> Kind:
+            if self._pace.is_noisy(name, now) or self._moves.is_noisy(name, now):
+                return Kind.NOISY
+            return Kind.HEAVY if values(name) > MANY_VALUES else Kind.LIGHT
+
+        dirty.mix(now)
+        backlog.mix(now)
+        chosen = list(islice(chain(dirty.take_light(kind_of), backlog.take_light(kind_of)), AT_ONCE))
+        chosen = chosen or _few_of(chain(dirty.take_heavy(kind_of), backlog.take_heavy(kind_of)), values)
+        chosen = chosen or list(islice(chain(dirty.take_noisy(), backlog.take_noisy()), 1))
+        names = _causes(chosen)
+        dirty.discard(names)
+        backlog.discard(names)
+        return names
 
 
 class _RegularLooks:
@@ -275,12 +373,28 @@ class _RegularLooks:
         return self._names
 
 
-def _few_of(names: Iterable[str], values: Callable[[str], int]) -> list[str]:
+def _causes(marks: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return the first cause of each of these interfaces."""
+    causes: dict[str, str] = {}
+    for name, cause in marks:
+        causes.setdefault(name, cause)
+    return causes
+
+
+def _joined(first: Marks, second: Marks) -> Marks:
+    if not first:
+        return second
+    for name, cause in second.items():
+        first.add(name, cause)
+    return first
+
+
+def _few_of(marks: Iterable[tuple[str, str]], values: Callable[[str], int]) -> list[tuple[str, str]]:
     """Return the first of these, up to what a pass may cost."""
-    few: list[str] = []
+    few: list[tuple[str, str]] = []
     weight = 0
-    for name in names:
-        few.append(name)
+    for name, cause in marks:
+        few.append((name, cause))
         weight += 1 + values(name) // VALUES_AS_ONE
         if weight >= AT_ONCE:
             break

@@ -24,7 +24,9 @@ FIRST_PAUSE: Final = 0.05
 LONGEST_PAUSE: Final = 2.0
 QUIET: Final = 1.0  # seconds without an event, or twice the last pause if that is longer
 SHARE: Final = 20
-"""The next look after a costly one is this many times its seconds later, at least."""
+"""The next look after a costly one is this many times its seconds later, at least, …"""
+LONGEST_REST: Final = 60.0
+"""… but no longer than this: a look that takes 3 seconds reads an end with millions of addresses."""
 
 
 @dataclass(slots=True)
@@ -37,7 +39,8 @@ class _Streak:
     looks: int = 0
     spent: float = 0.0  # seconds
     pause: float = 0.0
-    until: float = 0.0  # no look before this
+    until: float = 0.0  # no look before this because of an event, …
+    rest: float = 0.0  # … and none at all before this, because the last one was costly
     due: float | None = None
 
     def is_over(self, now: float) -> bool:
@@ -74,7 +77,8 @@ class Pace:
             streak = self._streaks[name] = _Streak(*self._free, now)
         streak.last = now
         if now < streak.until:
-            self._put_off(name, streak)
+            if streak.due is None:
+                self._put_off(name, streak, streak.until)
             return False
         if streak.due is None:
             streak.look(now)
@@ -82,12 +86,11 @@ class Pace:
         return False
 
     def look_later(self, name: str, due: float) -> None:
-        """Schedule a look at the interface, even if there is no event."""
+        """Schedule a look at the interface, even if there is no event. After a costly look, it is later than `due`."""
         streak = self._streaks.setdefault(name, _Streak(*self._free, due))
+        due = max(due, streak.rest)
         if streak.due is None or streak.due > due:
-            streak.until = due
-            streak.due = None
-            self._put_off(name, streak)
+            self._put_off(name, streak, due)
 
     def looked(self, names: Iterable[str], took: float, now: float) -> None:
         """Note how many seconds of CPU a look at each of these interfaces took."""
@@ -96,8 +99,10 @@ class Pace:
             if streak is None:
                 continue
             streak.spent += took
+            rest = min(SHARE * took, LONGEST_REST)
+            streak.rest = now + rest
             if streak.is_noisy:
-                streak.pause = max(streak.pause, min(SHARE * took, 5 * LONGEST_PAUSE))
+                streak.pause = max(streak.pause, rest)
                 streak.until = max(streak.until, now + streak.pause)
 
     def is_noisy(self, name: str, now: float) -> bool:
@@ -127,10 +132,9 @@ class Pace:
             names.append(name)
         return names
 
-    def _put_off(self, name: str, streak: _Streak) -> None:
-        if streak.due is None:
-            streak.due = streak.until
-            heappush(self._due, (streak.due, name))
+    def _put_off(self, name: str, streak: _Streak, due: float) -> None:
+        streak.due = due
+        heappush(self._due, (due, name))
 
     def _is_due(self, due: float, name: str) -> bool:
         streak = self._streaks.get(name)

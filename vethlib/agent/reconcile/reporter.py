@@ -11,16 +11,17 @@ from vethlib.agent.config.problems import in_public
 from vethlib.agent.planning.compare import unknown_addresses
 from vethlib.agent.planning.confine import foreseen
 from vethlib.agent.planning.observed import SeenLink
-from vethlib.agent.planning.operations import AddNetns, Operation
+from vethlib.agent.planning.operations import AddNetns, DeletePair, Operation
 from vethlib.agent.planning.planner import CONFIGURED
 from vethlib.agent.reasons import Reason, address_owner_unknown, invalid_value, of_error, unchecked
+from vethlib.agent.reconcile.passes.passresult import InterfaceResult, PassResult
 from vethlib.agent.state import State, Verdict
 from vethlib.errors import VethError
+from vethlib.text import counted
 
 from .backoff import NextStep, next_step
 from .occasions import Scope
 from .owners import Owners
-from .passresult import InterfaceResult, PassResult
 
 __all__ = ["CHANGED", "GONE", "Reporter"]
 
@@ -60,7 +61,7 @@ class Reporter:
             operations = done.get(name, ())
             try:
                 outcome = result.of(name)
-                if outcome.verdict is None and name not in self._statuses.now and name not in self._desired.refused:
+                if outcome.verdict is None and not operations and not self._is_known(name):
                     continue  # a peer that is not configured, and of which nothing is left
                 doubt = self._doubt(name, result) if name in result.plan.doubtful else None
                 verdict, changed = self._settle(name, outcome, doubt, now)
@@ -90,18 +91,30 @@ class Reporter:
             backoff.watching.fail(now)
 
     def _done_for_each(self, operations: Iterable[Operation]) -> dict[str, list[Operation]]:
-        """Return the operations for each interface, with the creation of its namespace last."""
+        """Return the operations for each interface, with the creation of its namespace last.
+
+        The deletion of a pair that an earlier agent has built is for both its interfaces.
+        """
         done: dict[str, list[Operation]] = {}
         created = []
         for operation in operations:
+            names = dict.fromkeys(operation.interfaces)
             if isinstance(operation, AddNetns):
                 created.append(operation)
-            for name in operation.interfaces:
+            elif isinstance(operation, DeletePair):
+                names |= dict.fromkeys(owner for owner in operation.owners if not self._is_known(owner))
+                if not names:
+                    self._statuses.log_unnamed(operation)
+            for name in names:
                 done.setdefault(name, []).append(operation)
         for addition in created:
             for name in self._desired.at(addition.ref) & done.keys():
                 done[name].append(addition)
         return done
+
+    def _is_known(self, name: str) -> bool:
+        """Return whether an interface is, or was until now, configured."""
+        return name in self._desired or name in self._statuses.now
 
     def _settle(
         self, name: str, outcome: InterfaceResult, doubt: Reason | None, now: float
@@ -182,10 +195,8 @@ class Reporter:
         """Set the status of an interface; with its last known link if it is `unseen`. Return whether it has changed."""
         attempt, due = 0, 0.0
         if verdict.state is State.RETRYING:
-            attempts = self._backoff.of(name)
-            assert attempts.due is not None
-            attempt = attempts.failed or attempts.repairs
-            due = time.time() + attempts.due - time.monotonic()
+            attempt, monotonic = self._backoff.explained(name)
+            due = time.time() + monotonic - time.monotonic()
         interface = self._desired.interfaces.get(name)
         warning, warnings = doubt, self._desired.warnings(name)
         if interface is not None:
@@ -214,17 +225,20 @@ class Reporter:
             if self._report(name, verdict, None, unseen=True):
                 self._statuses.log(name, verdict, (), "the host could not be observed")
 
-    def _warn(self, result: PassResult) -> None:
-        """Log problems of the record, once each."""
+    def warn_of_record(self) -> None:
+        """Log a problem of the record once, and its end."""
         records = self._owners.records
         if records.problem != self._record_problem:
             self._record_problem = records.problem
             _log.warning("%s", records.problem or f"the record of built pairs is kept in {records.path} again")
+
+    def _warn(self, result: PassResult) -> None:
+        """Log that pairs without a record are left alone, once for each number of them."""
         if result.unrecorded > self._unrecorded:
             _log.warning(
-                "%d pairs outside this namespace carry the marks of this label, but there is no record that "
-                "they were built here: they are left alone",
-                result.unrecorded,
+                "left alone: %s outside this namespace with the marks of this label, but without a record that this "
+                "agent has built them",
+                counted(result.unrecorded, "pair"),
             )
         self._unrecorded = max(result.unrecorded, self._unrecorded)
 

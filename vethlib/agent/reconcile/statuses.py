@@ -7,10 +7,11 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Final
 
 from vethlib import links
-from vethlib.addresses import identity_of
+from vethlib.addresses import Identity
 from vethlib.agent.config.model import Interface
 from vethlib.agent.limits import DEFAULT, Limits
 from vethlib.agent.planning.observed import SeenLink
@@ -220,7 +221,7 @@ class Statuses:
             self.now[name] = fresh
 
     def is_usability_changed(
-        self, name: str, changes: Iterable[tuple[Address, bool]], desired: Iterable[links.Interface]
+        self, name: str, changes: Iterable[tuple[Address, bool]], desired: Mapping[Identity, links.Interface]
     ) -> bool:
         """Return whether these changes decide that the `desired` addresses can be used, or cannot be used any more.
 
@@ -230,12 +231,17 @@ class Statuses:
         status = self.now.get(name)
         if status is None or status.link is None or (ifaddrs := _after(status.link, changes)) is None:
             return False
-        concerned = set(map(identity_of, desired))
         before = {address.identity: address.dadfailed for address in status.link.ifaddrs if not address.usable}
         after = {address.identity: address.dadfailed for address in ifaddrs if not address.usable}
-        if any(failed and not before.get(address) for address, failed in after.items() if address in concerned):
+        if any(failed and not before.get(address) for address, failed in after.items() if address in desired):
             return True
-        return concerned.isdisjoint(before) != concerned.isdisjoint(after)
+        return desired.keys().isdisjoint(before) != desired.keys().isdisjoint(after)
+
+    def duplicates(self, name: str) -> set[IPv4Address | IPv6Address]:
+        """Return the addresses of an interface that detection has found to be duplicates."""
+        status = self.now.get(name)
+        ifaddrs = () if status is None or status.link is None else status.link.ifaddrs
+        return {address.interface.ip for address in ifaddrs if address.dadfailed}
 
     def remove(self, name: str) -> bool:
         """Remove the status of an interface, and return whether there was one."""
@@ -280,6 +286,11 @@ class Statuses:
         warning = f" ({fields['warning']})" if "warning" in fields else ""
         extra = {"vethlib": fields}
         _log.log(level, "%s: %s%s%s, for: %s", name, text, warning, f", {acts}" if acts else "", cause, extra=extra)
+
+    def log_unnamed(self, operation: Operation) -> None:
+        """Log an operation on links of which it is not known for which interface they were built."""
+        done = action(operation, "", "", ())
+        _log.info("%s", done, extra={"vethlib": {"done": done}})
 
 
 def _log_new(status: Status, before: Status | None) -> None:

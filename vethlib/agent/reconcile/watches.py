@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from vethlib import ns
 from vethlib._primitives import time
+from vethlib.agent.attempts import Attempts
 from vethlib.agent.planning.desired import Desired
-from vethlib.agent.planning.observed import NetnsId, Observed
+from vethlib.agent.planning.observed import NetnsId, Observed, is_same_netns
 from vethlib.agent.reasons import Reason, ReasonCode, events_ignored, events_missed, moves_missed
 from vethlib.errors import NetlinkError, NetnsNotFound, VethError, is_exhaustion
 from vethlib.follow import Follower
@@ -23,9 +24,7 @@ from vethlib.ifindex.dumps import FirstLook
 from vethlib.links import Link
 from vethlib.session import Session
 
-from .backoff import Attempts
-
-__all__ = ["Watches"]
+__all__ = ["Rested", "Watches"]
 
 _log = logging.getLogger("vethlib.agent")
 
@@ -39,16 +38,29 @@ LONGEST_REST: Final = 60.0
 class _Rest:
     """How long the events of a namespace that was too noisy are ignored.
 
-    `refs` lead to it, and are to be looked at when that `is_over`, which is noted once.
+    `refs` lead to it, and are to be looked at when that `is_over`, which is noted once. `cookie` distinguishes it from
+    later namespaces with the same identity; 0 if it is unknown. `until` is 0.0 once there is such a namespace.
     """
 
     refs: set[str]
+    cookie: int
     until: float
     length: float
     is_over: bool = False
 
     def is_forgotten(self, now: float) -> bool:
         return now > self.until + 4 * self.length
+
+
+class Rested(NamedTuple):
+    """A namespace whose events are no longer ignored; if it `is_ended`, another one has its identity.
+
+    `refs` led to it, or lead to the other one.
+    """
+
+    place: NetnsId
+    refs: set[str]
+    is_ended: bool
 
 
 class Watches:
@@ -65,7 +77,7 @@ class Watches:
         self.unwatched: dict[str, str] = {}
         self.left: set[str] = set()
         self._session = session
-        self._unfollowed: set[str] = set()  # could not be followed for now
+        self._unfollowed: dict[str, str] = {}  # could not be followed for now, each with the reason
         self._led_to: dict[str, NetnsId] = {}  # when it was watched, by reference
         self._rests: dict[NetnsId, _Rest] = {}
         try:
@@ -100,18 +112,22 @@ class Watches:
             if not self._unfollowed:
                 _log.warning("%s is not followed for now: %s", ref, error)
                 attempts.fail(time.monotonic())
-            self._unfollowed.add(ref)
+            self._unfollowed[ref] = str(error)
 
     def follow_the_rest(self, attempts: Attempts, now: float) -> list[str]:
         """Follow what could not be followed before. Return the references that are followed now: look at them."""
         followed: list[str] = []
-        try:
-            while self._unfollowed:
-                ref = next(iter(self._unfollowed))
+        for ref in list(self._unfollowed):
+            try:
                 self.follower.follow([ref])
-                self._unfollowed.discard(ref)
+            except NetlinkError as error:
+                self._unfollowed[ref] = str(error)
+                if is_exhaustion(error):
+                    break  # there is no descriptor for the others either
+            else:
+                del self._unfollowed[ref]
                 followed.append(ref)
-        except NetlinkError:
+        if self._unfollowed:
             attempts.fail(now)
         else:
             attempts.succeed()
@@ -186,6 +202,8 @@ class Watches:
             places[ref] = place  # if it leads elsewhere by now, that is an event
             self.unwatched.pop(ref, None)
         for ref, place in places.items():
+            for rest in self._rests.values():
+                rest.refs.discard(ref)  # it led to another namespace then
             self._forget(ref)
             self._led_to[ref] = place
             self.refs.setdefault(place, set()).add(ref)
@@ -223,6 +241,7 @@ class Watches:
         for ref in refs:
             if ref not in kept and not desired.at(ref):
                 self.unwatched.pop(ref, None)
+                self._unfollowed.pop(ref, None)
             place = self._led_to.get(ref)
             if place is None or any(not other or other in kept or desired.at(other) for other in self.refs[place]):
                 continue
@@ -277,19 +296,30 @@ class Watches:
         except VethError as error:
             return self._led_to.get(ref) if is_exhaustion(error) else None
 
+    def is_replaced(self, place: NetnsId, cookie: int, ref: str) -> bool:
+        """Return whether the namespace with this identity and cookie has ended: `ref` leads to its successor.
+
+        False if that is unknown.
+        """
+        try:
+            return not is_same_netns(place, cookie, place, self._session.cookie(ref))
+        except VethError:
+            return False
+
     def all_refs(self) -> Iterable[str]:
         """Return every reference under which a namespace is watched."""
         return self._led_to.keys()
 
     # --- namespaces that send too many events
 
-    def rest(self, place: NetnsId) -> None:
-        """Ignore the events of a namespace for a while."""
+    def rest(self, place: NetnsId, cookie: int) -> None:
+        """Ignore the events of a namespace for a while. Its cookie is 0 if it is unknown."""
         now = time.monotonic()
         self._rests = {other: rest for other, rest in self._rests.items() if not rest.is_forgotten(now)}
         before = self._rests.get(place)
-        length = REST if before is None else min(LONGEST_REST, 2 * before.length)
-        self._rests[place] = _Rest(set(self.refs.get(place, ())), now + length, length)
+        is_same = before is not None and is_same_netns(place, before.cookie, place, cookie)
+        length = min(LONGEST_REST, 2 * before.length) if before is not None and is_same else REST
+        self._rests[place] = _Rest(set(self.refs.get(place, ())), cookie, now + length, length)
 
     def is_resting(self, place: NetnsId) -> bool:
         """Return whether the events of a namespace are ignored."""
@@ -298,21 +328,28 @@ class Watches:
 
     def _waits(self, ref: str, place: NetnsId) -> bool:
         """Return whether the events of a namespace are ignored; if so, :meth:`take_rested` returns `ref` later."""
-        if not self.is_resting(place):
+        rest = self._rests.get(place)
+        if rest is None or rest.is_over:
             return False
-        self._rests[place].refs.add(ref)
+        if self.is_replaced(place, rest.cookie, ref):
+            rest.until = 0.0  # once what was known of the former namespace is forgotten, the new one is watched
+        rest.refs.add(ref)
         return True
 
     def rest_ends(self) -> float | None:
         """Return when the events of some namespace are not ignored any more; None if none are."""
         return min((rest.until for rest in self._rests.values() if not rest.is_over), default=None)
 
-    def take_rested(self, now: float) -> dict[NetnsId, set[str]]:
-        """Return the namespaces whose events are no longer ignored, once, with references: they have to be watched."""
-        over = {place: rest for place, rest in self._rests.items() if not rest.is_over and rest.until <= now}
-        for rest in over.values():
-            rest.is_over = True
-        return {place: rest.refs for place, rest in over.items()}
+    def take_rested(self, now: float) -> list[Rested]:
+        """Return the namespaces whose events are no longer ignored, once: they have to be watched."""
+        rested: list[Rested] = []
+        for place, rest in self._rests.items():
+            if not rest.is_over and rest.until <= now:
+                rest.is_over = True
+                leading = [ref for ref in rest.refs if self.leads_to(ref) == place]
+                is_ended = any(self.is_replaced(place, rest.cookie, ref) for ref in leading)
+                rested.append(Rested(place, rest.refs, is_ended))
+        return rested
 
     def any_rests(self) -> bool:
         """Return whether the events of some namespace are, or were lately, ignored."""
@@ -325,7 +362,7 @@ class Watches:
 
     def rests_at(self, ref: str) -> bool:
         """Return whether the events of the namespace that this reference led to are ignored."""
-        return any(ref in rest.refs and not rest.is_over for rest in self._rests.values())
+        return any(ref in rest.refs and rest.until and not rest.is_over for rest in self._rests.values())
 
     def remark(self, ref: str) -> Reason | None:
         """Return what an operator should know about where a reference leads; None for nothing."""
@@ -333,7 +370,7 @@ class Watches:
             return events_ignored()
         if reason := self.unwatched.get(ref):
             return events_missed(reason)
-        if reason := self.follower.unnoticed(ref):
+        if reason := self._unfollowed.get(ref) or self.follower.unnoticed(ref):
             return moves_missed(reason)
         remark = self.follower.remark(ref)
         return Reason(ReasonCode.RESOLVER_REMARK, remark) if remark else None

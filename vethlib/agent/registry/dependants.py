@@ -8,7 +8,7 @@
 4. If it refuses (its ``attached`` raises), it is not attached, and is asked again when the link has changed; also some
    time later, if the link was missing, or there was no descriptor or no memory for it.
 5. A link that was moved away and back looks as before. If events were lost, so that this may have gone unnoticed, a
-   dependant that has a method ``is_attached`` is asked whether it still is.
+   dependant that has a method ``is_attached`` is asked whether it still is; if that raises, it is attached again.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from dataclasses import replace
 from typing import Final, Protocol
 
 from vethlib.agent.planning.observed import NetnsId
-from vethlib.errors import InvalidValue, LinkNotFound, NetnsNotFound, is_exhaustion
-from vethlib.links import Link, describe
+from vethlib.errors import InvalidValue, LinkNotFound, NetnsNotFound, check_type, is_exhaustion
+from vethlib.links import Link, check_lookup_name, describe
 
 __all__ = ["Attachment", "Dependant", "Dependants"]
 
@@ -52,8 +52,10 @@ class Attachment:
         if not hasattr(dependant, "host_if_name"):
             raise InvalidValue("dependant", dependant, "give a Dependant, such as a PacketPort")
         self.dependant = dependant
-        self.host_if_name = dependant.host_if_name
-        self.netns = dependant.netns
+        self.host_if_name = check_lookup_name(dependant.host_if_name, "host_if_name")
+        self.netns = check_type(
+            dependant.netns, str, "netns", 'give a reference, as in "blue"; "" is the home namespace'
+        )
         self.link: Link | None = None
         self._place: NetnsId | None = None  # of the link
         self._refused: tuple[NetnsId, Link] | None = None
@@ -164,8 +166,8 @@ class Dependants:
     def check(self, place: NetnsId) -> None:
         """Attach those again that are not attached to a link of this namespace any more (rule 5)."""
         for attachment in [each for those in self._by_name.values() for each in those if each._place == place]:
-            link, is_attached = attachment.link, getattr(attachment.dependant, "is_attached", None)
-            if link is not None and is_attached is not None and not is_attached():
+            link = attachment.link
+            if link is not None and not _is_attached(attachment):
                 self._detach(attachment, link)
                 self._settle(attachment)
 
@@ -224,6 +226,16 @@ class Dependants:
             attachment.dependant.detached(link)
         except Exception:
             _log.exception("%s was detached, but not without an error", attachment)
+
+
+def _is_attached(attachment: Attachment) -> bool:
+    """Ask a dependant whether it is still attached to its link."""
+    try:
+        ask = getattr(attachment.dependant, "is_attached", None)
+        return ask is None or bool(ask())
+    except Exception:
+        _log.exception("%s cannot be asked whether it is attached, and is attached again", attachment)
+        return False
 
 
 def _plain(link: Link) -> Link:

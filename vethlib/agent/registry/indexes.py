@@ -153,7 +153,7 @@ class Indexes:
     def pending(self) -> bool:
         """Return whether :meth:`deliver` has work to do: callbacks to call, or a link in doubt."""
         doubted = (*self._doubted, *self._doubted_before)
-        return self._subscribers.pending or any(index in self._links for index in doubted)
+        return self._subscribers.pending or not self._links.keys().isdisjoint(doubted)
 
     def deliver(self) -> None:
         """Call the callbacks with all events not delivered yet, including those that callbacks cause.

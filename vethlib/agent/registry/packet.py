@@ -84,7 +84,7 @@ class PacketPort:
         on_attached: Callable[[PacketPort], object] | None = None,
         on_detached: Callable[[PacketPort], object] | None = None,
     ) -> None:
-        name, where, _ = locate(host_if_name, netns, "host_if_name")
+        name, where, *_ = locate(host_if_name, netns, "host_if_name")
         self.host_if_name = check_kernel_name(name, "host_if_name")
         self.netns = str(where or "")
         self.offload = offload

@@ -91,14 +91,14 @@ class Subscribers(Generic[E]):
     @property
     def pending(self) -> bool:
         """Return whether there are callbacks to call."""
-        return any(each.callback is not None and each.waiting for each in self._all)
+        return bool(self._all) and any(each.callback is not None and each.waiting for each in self._all)
 
     def deliver(self) -> None:
         """Call the callbacks with all queued events, including events that the callbacks cause.
 
         An exception of a callback is logged, and the next event follows. A call from within a callback does nothing.
         """
-        if self.delivering:
+        if self.delivering or not self._all:
             return
         self.delivering = True
         try:

@@ -1,7 +1,7 @@
 """The answer of a running agent to a question about one interface: one line of JSON each way, over its socket.
 
 Any user may ask for the status, which is public anyway. The configuration is only for root and the agent's own user,
-because it may come from files that others cannot read.
+because it may come from files that others cannot read; so is what the agent did, which has values of it.
 """
 
 from __future__ import annotations
@@ -36,5 +36,7 @@ def _description(configurator: Configurator, name: str, *, trusted: bool) -> dic
         "name": name,
         "status": statuses[0].as_dict() if statuses else None,
         "configuration": to_dict(interface) if interface is not None and trusted else None,
-        "changes": [change.as_dict() for change in configurator.history(name)],
+        "changes": [
+            change.as_dict() if trusted else change.as_dict() | {"done": ""} for change in configurator.history(name)
+        ],
     }

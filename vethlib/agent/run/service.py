@@ -9,28 +9,30 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack
 from functools import partial
 from typing import Final
 
-from vethlib.agent.config.northbound import Parsed
+from vethlib.agent.attempts import Attempts
+from vethlib.agent.process.answering import Answering
 from vethlib.agent.process.descriptors import EXHAUSTED, Reserve
-from vethlib.agent.process.instance import Answering, Instance
-from vethlib.agent.reconcile.backoff import DETECTION, delay
+from vethlib.agent.process.instance import Instance
+from vethlib.agent.reconcile.backoff import DETECTION
 from vethlib.agent.reconcile.configurator import Configurator
 from vethlib.agent.state import State
 from vethlib.agent.status import Status
 from vethlib.agent.stores.agentfile import AgentFile
-from vethlib.agent.stores.protocol import Change, Outage, Snapshot, Store, StoreEvent
-from vethlib.errors import InvalidValue, VethError
+from vethlib.agent.stores.protocol import Change, Outage, Rereadable, Snapshot, Store, StoreEvent
+from vethlib.errors import VethError
 from vethlib.text import bounded
 
 from .describing import reply
 from .notify import Notifier
+from .problems import problems_of
+from .signals import Signals
 
 __all__ = ["Service", "summary"]
 
@@ -79,9 +81,8 @@ class Service:
         self._has_read = False  # something since the last publication; the store may have to publish its effect
         self._unpublished: dict[str, Status | None] = {}
         self._published = False  # whether statuses were published, because the first time removes those of earlier runs
-        self._publish_at = 0.0
         self._usable_by: float | None = None  # until when the start waits for usable addresses
-        self._refusals = 0  # how often in a row the store has refused statuses
+        self._publishing = Attempts()  # refused by the store
         self.ready = False
         self.heard = False  # whether the store has returned a snapshot
         self.outage = ""
@@ -93,29 +94,29 @@ class Service:
         """Run until SIGTERM or SIGINT. SIGHUP starts a resync. At the end, the host stays as it is."""
         loop = asyncio.get_running_loop()
         stop = {number: partial(self._stop_for, number) for number in (signal.SIGTERM, signal.SIGINT)}
-        signals = _Signals(loop, stop | {signal.SIGHUP: self.reload})
-        for source in (self._store, self._configurator):
-            loop.add_reader(source.fileno(), self._news.set)
-        self._reserve = Reserve(_RESERVE)
-        answering = None if self._instance is None else Answering(loop, self._instance, self._reply)
-        if self._agent_file is not None:
-            self._agent_file.write()
-        try:
+        with ExitStack() as ending:
+            ending.enter_context(Signals(loop, stop | {signal.SIGHUP: self.reload}))
+            ending.callback(self._notifier.stopping)
+            if self._agent_file is not None:
+                self._agent_file.write()
+                ending.callback(self._agent_file.ended)
+            self._reserve = Reserve(_RESERVE)
+            ending.callback(self._give_up_reserve)
+            if self._instance is not None:
+                ending.callback(Answering(loop, self._instance, self._reply).close)
+            for source in (self._store, self._configurator):
+                number = source.fileno()  # the source may be closed at the end
+                loop.add_reader(number, self._news.set)
+                ending.callback(loop.remove_reader, number)
             async with AsyncExitStack() as stack:
                 for enter in self._beside:
                     await stack.enter_async_context(enter(self))
                 await self._serve(loop)
-        finally:
-            for source in (self._store, self._configurator):
-                loop.remove_reader(source.fileno())
-            if answering is not None:
-                answering.close()
+
+    def _give_up_reserve(self) -> None:
+        if self._reserve is not None:
             self._reserve.close()
             self._reserve = None
-            if self._agent_file is not None:
-                self._agent_file.remove()
-            self._notifier.stopping()
-            signals.close()
 
     async def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
         while not self._stopping:
@@ -162,7 +163,9 @@ class Service:
         self.stop()
 
     def reload(self) -> None:
-        """Start a resync."""
+        """Start a resync, and read the store again if it may have missed changes."""
+        if isinstance(self._store, Rereadable):
+            self._store.reread()
         self._reloading = True
         self._news.set()
 
@@ -180,15 +183,19 @@ class Service:
         self._publish(now)
         if self._agent_file is not None:
             self._agent_file.try_again()
-        done = self.heard and not self._configurator.behind and (self.ready or self._is_usable(now))
-        was_ready, self.ready = self.ready, self.ready or done
-        if done and (self._looking or not was_ready):
-            self._looking = False
-            states = summary(self._configurator.status())
-            _log.info("%s: %s", "resync finished" if was_ready else "started", states)
-            self._notifier.ready(states)
+        if self.heard and (self._looking or not self.ready):
+            self._finish_look(now)
         if self._notifier.interval is not None:
             self._notifier.alive()
+
+    def _finish_look(self, now: float) -> None:
+        """Report the end of a look at everything, if nothing is left to do."""
+        if self._configurator.behind or not (self.ready or self._is_usable(now)):
+            return
+        states = summary(self._configurator.status())
+        _log.info("%s: %s", "resync finished" if self.ready else "started", states)
+        self.ready, self._looking = True, False
+        self._notifier.ready(states)
 
     def _take(self, news: StoreEvent) -> None:
         if isinstance(news, Outage):
@@ -203,7 +210,7 @@ class Service:
             self._set_outage("")
         if isinstance(news, Snapshot):
             good = [parsed.interface for parsed in news.values.values() if parsed.interface is not None]
-            bad = {name: _problems(parsed) for name, parsed in news.values.items() if parsed.interface is None}
+            bad = {name: problems_of(parsed) for name, parsed in news.values.items() if parsed.interface is None}
             self._configurator.resync(good, refused=bad, complete=news.complete)
             if not self.heard:
                 self.heard, self.changed_at = True, time.time()
@@ -212,7 +219,7 @@ class Service:
             if parsed is None:
                 self._configurator.delete(news.name)
             elif parsed.interface is None:
-                self._configurator.refuse(news.name, _problems(parsed))
+                self._configurator.refuse(news.name, problems_of(parsed))
             else:
                 self._configurator.put(parsed.interface)
 
@@ -231,18 +238,17 @@ class Service:
 
     def _publish(self, now: float) -> None:
         """Publish the new statuses; after a refusal of the store, try again later."""
-        if now < self._publish_at or not self._has_to_publish:
+        if self._publishing.waits(now) or not self._has_to_publish:
             return
         try:
             self._write_to_store()
         except VethError as error:
-            if not self._refusals:
+            if not self._publishing.failed:
                 _log.warning("the status cannot be written: %s", error)
-            self._publish_at = now + delay(self._refusals)
-            self._refusals += 1
+            self._publishing.fail(now)
             self.publish_failures += 1
         else:
-            self._refusals = 0
+            self._publishing.succeed()
             self._unpublished = {}
             self._has_read = False
             self._published = True
@@ -266,69 +272,12 @@ class Service:
         """Return the seconds after which there is work even without an event; None for never."""
         times = [self._configurator.due(), self._store.due(), self._notifier.interval]
         if self._has_to_publish:
-            times.append(max(0.0, self._publish_at - now))
+            times.append(self._publishing.left(now))
         if self._usable_by is not None and not self.ready:
             times.append(max(0.0, self._usable_by - now))
         if self._agent_file is not None:
             times.append(self._agent_file.due())
         return min((time for time in times if time is not None), default=None)
-
-
-class _Signals:
-    """Signals as callbacks of an event loop, until :meth:`close` gives them their former handlers back.
-
-    The loop's own remove_signal_handler() gives a signal its default action first: until the former handler is back,
-    the signal would end the process, in whichever thread it is delivered. The handler is as short as can be, because
-    other signals may interrupt it.
-    """
-
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, callbacks: Mapping[signal.Signals, Callable[[], object]]
-    ) -> None:
-        self._loop = loop
-        self._callbacks = callbacks
-        self._received: set[int] = set()
-        self._reader, self._writer = socket.socketpair()
-        self._reader.setblocking(False)
-        self._writer.setblocking(False)
-        loop.add_reader(self._reader, self._call)
-        self._wakeup = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
-        received = self._received
-        self._before = {number: signal.signal(number, lambda number, _: received.add(number)) for number in callbacks}
-
-    def _call(self) -> None:
-        self._reader.recv(4096)
-        while self._received:
-            self._callbacks[signal.Signals(self._received.pop())]()
-
-    def close(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        signal.set_wakeup_fd(self._wakeup)
-        self._loop.remove_reader(self._reader)
-        self._reader.close()
-        self._writer.close()
-
-
-class _Located(InvalidValue):
-    """A problem of a value, with the place where the value was read."""
-
-    def __init__(self, problem: InvalidValue, source: str) -> None:
-        super().__init__(problem.field, problem.value, problem.hint)
-        self.args = (f"{source}: {problem}",)
-        self._public = f"{source}: {problem.public}"
-
-    @property
-    def public(self) -> str:
-        return self._public
-
-
-def _problems(parsed: Parsed) -> tuple[InvalidValue, ...]:
-    """Return the problems of a value; the first names the source, unless that is clear from its text or the name."""
-    source, problems = parsed.source, parsed.problems
-    if not problems or source in str(problems[0]) or source.endswith(f"/{parsed.name}"):
-        return problems
-    return (_Located(problems[0], source), *problems[1:])
 
 
 def summary(statuses: Iterable[Status]) -> str:

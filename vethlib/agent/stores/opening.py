@@ -6,16 +6,16 @@ import os
 from collections.abc import Callable
 
 from vethlib.agent.limits import DEFAULT, Limits
-from vethlib.agent.process.instance import status_directory
+from vethlib.agent.process.rundir import status_directory
 from vethlib.errors import InvalidValue
 
-from .directory import DirectoryStore
-from .editing import DirectoryEditor
+from .directories import absolute
 from .etcd.address import masked
+from .files.directory import DirectoryStore
+from .files.editing import DirectoryEditor
 from .memory import MemoryStore
 from .protocol import Editor, Store, StoreError
 from .published import DirectoryStatuses, Published, Statuses
-from .reading import absolute
 
 __all__ = ["is_etcd", "open_editor", "open_statuses", "open_store", "place", "read_all_statuses", "shown"]
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from vethlib.agent.config.files import SourceError
 from vethlib.agent.config.model import Interface
@@ -26,7 +26,19 @@ from vethlib.errors import InvalidValue
 
 from .storecode import StoreCode, code_of
 
-__all__ = ["Back", "Change", "Edit", "Editor", "Outage", "Snapshot", "Store", "StoreError", "StoreEvent", "Stored"]
+__all__ = [
+    "Back",
+    "Change",
+    "Edit",
+    "Editor",
+    "Outage",
+    "Rereadable",
+    "Snapshot",
+    "Store",
+    "StoreError",
+    "StoreEvent",
+    "Stored",
+]
 
 
 class StoreError(SourceError):
@@ -104,6 +116,14 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Release all resources. Values stay in the store; the status that reports this agent as alive is deleted."""
+
+
+@runtime_checkable
+class Rereadable(Protocol):
+    """A store that may miss changes, and can be asked to read everything again."""
+
+    def reread(self) -> None:
+        """Let the next :meth:`Store.read` return all values as they are stored now."""
 
 
 @dataclass(frozen=True, slots=True)

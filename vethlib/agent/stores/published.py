@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol, TypeAlias
 
+from vethlib.agent.config.filecontent import content
 from vethlib.agent.config.jsontext import decode
 from vethlib.agent.process.instance import running
 from vethlib.agent.process.rundir import open_for_writing
+from vethlib.errors import is_exhaustion
 from vethlib.follow.inotify import INotify, flags
+from vethlib.ns.descriptor import HERE
+from vethlib.ns.opening import shown_identity
 
-from .agentfile import AgentReport, read_report
+from .agentreport import AgentReport, read_report
+from .directories import Identity, absolute, identity
 from .protocol import StoreError
-from .reading import absolute, content
+from .statusdirectory import is_in_use
 from .statuses import status_file
 
 __all__ = ["BATCH", "Alive", "DirectoryStatuses", "Entry", "Published", "Statuses", "as_entry"]
@@ -31,6 +36,8 @@ Entry: TypeAlias = dict[str, Any]
 _LONGEST = 1 << 20  # bytes; no status has a tenth of this
 
 BATCH = 0.1  # seconds during which changes are collected
+
+_LOOK = 1.0  # seconds between two looks for the agent, whose end is no event
 
 _FIELDS: Mapping[str, tuple[type, ...]] = {
     "name": (str,),
@@ -51,7 +58,7 @@ _MORE: Mapping[str, tuple[type, ...]] = {
     "config_revision": (int,),
     "stored_revision": (int,),
 }
-_CHANGES = flags.MOVED_TO | flags.DELETE | flags.CLOSE_WRITE | flags.DELETE_SELF
+_CHANGES = flags.MOVED_TO | flags.DELETE | flags.CLOSE_WRITE | flags.ATTRIB | flags.DELETE_SELF
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +82,7 @@ class Published:
     it could be read, a `stored_revision`, that of the present configuration; 0 means none. `untold` are the configured
     interfaces without a status. `others` are other agents of the same label that run at the same time. `home` is
     (st_dev, st_ino) of the namespace that an agent of this host calls home, whose abstract sockets only readers in the
-    same namespace see; None if it is unknown.
+    same namespace see; None if it is unknown. `is_elsewhere` is whether that agent runs with another home than ours.
     """
 
     entries: Mapping[str, Entry]
@@ -83,6 +90,23 @@ class Published:
     untold: tuple[str, ...] = ()
     others: tuple[Alive, ...] = ()
     home: tuple[int, int] | None = None
+    is_elsewhere: bool = False
+
+    @property
+    def current(self) -> Mapping[str, Entry]:
+        """The statuses of an agent that runs; none before it has published a status of each interface.
+
+        Namespaces and ifindexes in other statuses may be those of foreign links by now.
+        """
+        if self.is_of_earlier_run or (self.agent is None and not self.is_elsewhere):
+            return {}
+        return self.entries
+
+    @property
+    def is_of_earlier_run(self) -> bool:
+        """Whether an agent runs that has not published a status of each interface yet."""
+        report = None if self.agent is None else self.agent.report
+        return report is not None and not report.ready
 
 
 class Statuses(Protocol):
@@ -113,59 +137,113 @@ class DirectoryStatuses:
         self.place = directory
         self.life = "runs on this host"
         self._label = label
+        self._entries: dict[str, Entry] = {}  # by file, as last read
 
-    def read(self) -> Published:
-        """Return the present statuses; none if the directory is missing."""
-        entries = filter(None, map(self._entry, self._files()))
+    def read(self, changed: Iterable[str] | None = None) -> Published:
+        """Return the present statuses; none if the directory is missing, or another agent's.
+
+        Without an agent here, they may be those of an agent of the label that has another `home`. If only some files
+        have `changed` since the last call, no others are read. Raises OSError if no descriptor is left, or if the
+        directory may not be read.
+        """
+        if changed is None:
+            changed, self._entries = self._files(), {}
+        for file in filter(_is_status, changed):
+            entry = self._entry(file)
+            if entry is None:
+                self._check_access()
+                self._entries.pop(file, None)
+            else:
+                self._entries[file] = entry
         pid = running(self._label)
         report = read_report(self.place)
+        if report is not None and not report.is_of(self._label, None if pid is None else shown_identity(HERE)):
+            return Published({}, None if pid is None else Alive(pid))
         agent = None if pid is None else Alive(pid, report=report)
-        return Published(
-            {entry["name"]: entry for entry in entries}, agent, home=None if report is None else report.home
-        )
+        home = None if report is None else report.home
+        is_elsewhere = pid is None and report is not None and self._is_of_another_home(report)
+        entries = {entry["name"]: entry for entry in self._entries.values()}
+        return Published(entries, agent, home=home, is_elsewhere=is_elsewhere)
 
     def watch(self, interval: float | None) -> Generator[Published | StoreError, None, None]:
-        """Yield the present statuses, and again after each change. Creates the directory if it is missing."""
-        timeout = None if interval is None else round(interval * 1000)
+        """Yield the present statuses, and again after each change. Creates the directory if it is missing.
+
+        The start and the end of the agent also count as changes; they may be noticed a second late.
+        """
+        timeout = round(1000 * (_LOOK if interval is None else interval))
         with INotify() as inotify:
-            watched = -1
+            watched: Identity | None = None
+            changed: set[str] | None = None
             while True:
-                if watched < 0:
-                    watched = _watch(inotify, self.place)
-                yield self.read()
-                for event in inotify.read(timeout=timeout, read_delay=round(BATCH * 1000)):
-                    if event.mask & flags.IGNORED:
-                        watched = -1  # somebody has removed the directory
+                if watched is None:
+                    watched, changed = _watch(inotify, self.place), None
+                published = self.read(changed)
+                yield published
+                pid = None if published.agent is None else published.agent.pid
+                events = inotify.read(timeout=timeout, read_delay=round(BATCH * 1000))
+                while interval is None and not events and running(self._label) == pid:
+                    events = inotify.read(timeout=timeout, read_delay=round(BATCH * 1000))
+                names = {event.name for event in events}
+                changed = None if "" in names else names  # events were lost, or are about the directory itself
+                if any(event.mask & flags.IGNORED for event in events) or not _is_at(self.place, watched):
+                    watched = None  # somebody has removed or replaced the directory
+
+    def _is_of_another_home(self, report: AgentReport) -> bool:
+        """Return whether the statuses are all of an agent that runs, but not here."""
+        return report.ready and report.home not in (None, shown_identity(HERE)) and is_in_use(self.place)
 
     def _files(self) -> list[str]:
         try:
             names = os.listdir(self.place)
-            os.stat(os.path.join(self.place, "."))  # with r but without x it can be listed, but has nothing to read
         except FileNotFoundError:
             return []
+        self._check_access()  # with r but without x it can be listed, but has nothing to read
+        return names
+
+    def _check_access(self) -> None:
+        """Raise PermissionError if no file of the directory can be read, which may have lost its permissions."""
+        try:
+            os.stat(os.path.join(self.place, "."))
+        except FileNotFoundError:
+            pass
         except PermissionError as error:
             error.filename = self.place
             raise
-        return [name for name in names if name.endswith(".json") and not name.startswith(".")]
 
     def _entry(self, file: str) -> Entry | None:
         try:
             status = content(os.path.join(self.place, file), None, follow=False, longest=_LONGEST)
-        except OSError:
+        except OSError as error:
+            if is_exhaustion(error):
+                raise
             return None  # it has just been removed, is not a regular file, or may not be read by this user
         entry = None if status is None else as_entry(status.raw)
         return entry if entry is not None and status_file(entry["name"]) == file else None
 
 
-def _watch(inotify: INotify, path: str) -> int:
+def _is_status(file: str) -> bool:
+    return file.endswith(".json") and not file.startswith(".")
+
+
+def _watch(inotify: INotify, path: str) -> Identity:
+    """Watch the directory, which is created if it is missing, and return its identity."""
     try:
         directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
         directory = open_for_writing(absolute(path))
     try:
-        return int(inotify.add_watch(f"/proc/self/fd/{directory}", _CHANGES))
+        inotify.add_watch(f"/proc/self/fd/{directory}", _CHANGES)
+        return identity(directory)
     finally:
         os.close(directory)
+
+
+def _is_at(path: str, known: Identity) -> bool:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return False
+    return (status.st_dev, status.st_ino) == known
 
 
 def as_entry(raw: bytes) -> Entry | None:

@@ -20,13 +20,14 @@ from hashlib import blake2s
 from vethlib._files import Replacement, is_unfinished
 from vethlib._primitives import time
 from vethlib._trusted import who_else_writes
-from vethlib.agent.process.rundir import open_for_writing
-from vethlib.agent.reconcile.backoff import delay
+from vethlib.agent.attempts import Attempts
+from vethlib.agent.config.filecontent import content
 from vethlib.agent.state import State
 from vethlib.agent.status import Status
 
+from .directories import Identity, absolute, file_names, identity, why
 from .protocol import StoreError
-from .reading import Identity, absolute, content, file_names, identity, why
+from .statusdirectory import opener
 
 __all__ = ["StatusFiles", "status_file"]
 
@@ -64,13 +65,13 @@ class StatusFiles:
     """The status files of one agent. The first publication removes the files of former interfaces."""
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
+        self._opened = opener(directory)
         self._path = absolute(directory)
         self._published: dict[str, Status] = {}
         self._waiting: dict[str, Status | None] = {}
         self._directory: Identity | None = None
         self._refused: set[str] = set()  # of those that wait: only try_again() tries them
-        self._failures = 0  # of try_again(), in a row
-        self._retry_at = 0.0  # monotonic time of its next attempt
+        self._attempts = Attempts()  # of try_again()
 
     def publish(self, statuses: Mapping[str, Status | None]) -> None:
         """Write these statuses, and those that could not be written before. Raises StoreError.
@@ -87,14 +88,14 @@ class StatusFiles:
 
     def due(self) -> float | None:
         """Return the seconds until :meth:`try_again` should be called; None if everything is written."""
-        return max(0.0, self._retry_at - time.monotonic()) if self._waiting else None
+        return self._attempts.left(time.monotonic()) if self._waiting else None
 
     def try_again(self) -> None:
         """Write what could not be written before, if the pause after the last attempt is over. Raises nothing."""
-        if not self._waiting or self._retry_at > time.monotonic():
+        now = time.monotonic()
+        if not self._waiting or self._attempts.waits(now):
             return
-        self._failures += 1
-        self._retry_at = time.monotonic() + delay(self._failures)
+        self._attempts.fail(now)
         try:
             self._publish(again=True)
         except OSError as error:  # which the next publication raises, too
@@ -103,7 +104,7 @@ class StatusFiles:
     def _publish(self, *, again: bool = False) -> None:
         directory = self._open()
         try:
-            if identity(directory) != self._directory:
+            if identity(directory) != self._directory or self._is_emptied(directory):
                 # This is the first publication, or somebody has removed the directory: write all statuses.
                 self._waiting = {**self._published, **self._waiting}
                 self._remove_former(directory)
@@ -115,13 +116,14 @@ class StatusFiles:
             os.close(directory)
         refused = {name for name, error in errors.items() if isinstance(error, _NameRefused)}
         if new := sorted(refused - self._refused):
-            self._failures, self._retry_at = 0, time.monotonic() + delay(0)
+            self._attempts.succeed()
+            self._attempts.fail(time.monotonic())
             more = f" (and {len(new) - 1} more)" if len(new) > 1 else ""
             text = "the status of %r%s cannot be written to %s: %s"
             _log.warning(text, new[0], more, self._path, why(errors[new[0]]))
         self._refused = self._refused.difference(names) | refused
         if not self._waiting:
-            self._failures = 0
+            self._attempts.succeed()
         for error in errors.values():
             if not isinstance(error, _NameRefused):
                 raise error
@@ -146,10 +148,21 @@ class StatusFiles:
         del self._waiting[name]
         return None
 
+    def _is_emptied(self, directory: int) -> bool:
+        """Return whether a published status is missing: a new directory may have the same inode number."""
+        name = next(iter(self._published), None)
+        if name is None:
+            return False
+        try:
+            os.stat(status_file(name), dir_fd=directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return True
+        return False
+
     def _open(self) -> int:
         if not os.path.lexists(self._path):
-            self._directory = None  # a new directory may have the same inode number
-        directory = open_for_writing(self._path)
+            self._directory = None
+        directory = self._opened()
         if self._directory is None and (others := who_else_writes(os.fstat(directory))):
             _log.warning("statuses may be forged: %s can write to %s", others, self._path)
         return directory

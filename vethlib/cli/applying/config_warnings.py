@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 from vethlib import ns
 from vethlib.agent.config.model import Interface
@@ -32,16 +32,22 @@ def report_warnings(output: Output, warnings: Iterable[ConfigWarning]) -> None:
             output.warning(f"and {count - _LISTED} more of this kind ({code}): --json lists them all")
 
 
-def report_new_netns(output: Output, planned: Plan, interfaces: Mapping[str, Interface]) -> None:
-    """Warn of namespaces to be created if this host already has one with a very similar name."""
-    created = [operation.name for operation in planned.operations if isinstance(operation, AddNetns)]
+def report_new_netns(
+    output: Output, planned: Plan, interfaces: Mapping[str, Interface], reported: Container[str] = ()
+) -> set[str]:
+    """Warn of namespaces to be created if this host already has one with a very similar name.
+
+    Returns the names of all namespaces to be created; those that were `reported` before are left out of the warnings.
+    """
+    planned_names = {operation.name for operation in planned.operations if isinstance(operation, AddNetns)}
+    created = [name for name in planned_names if name not in reported]
     if not created:
-        return
+        return planned_names
     desired = {interface.namespace.name for interface in interfaces.values()}
     try:
         existing = [name for name in ns.names() if name not in desired]
     except VethError:
-        return  # creating them will fail with the same error
+        return planned_names  # creating them will fail with the same error
     similar = {name: other for name in created if (other := lookalike(name, existing))}
     report_warnings(
         output,
@@ -51,6 +57,7 @@ def report_new_netns(output: Output, planned: Plan, interfaces: Mapping[str, Int
             if interface.namespace.name in similar
         ],
     )
+    return planned_names
 
 
 def report_unknown_addresses(output: Output, planned: Plan, interfaces: Mapping[str, Interface]) -> None:

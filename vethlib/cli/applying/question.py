@@ -19,6 +19,8 @@ from typing import Final, NamedTuple
 
 from vethlib.agent.run.trial import Trial
 from vethlib.cli.term.signals import NotedSignals
+from vethlib.cli.term.streams import columns_of
+from vethlib.cli.term.text import fit
 
 __all__ = ["FAILED", "IGNORED", "INCOMPLETE", "KEEP", "LEAVING", "NO_READER", "Answer", "ask", "duration", "stopped_by"]
 
@@ -46,6 +48,9 @@ LEAVING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 IGNORED: Final = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 """Signals that would stop the process; a stopped process cannot undo anything."""
+
+
+_LONGEST: Final = 3600.0  # seconds; poll(2) accepts up to 24 days
 
 
 def stopped_by(signals: NotedSignals) -> Answer:
@@ -76,7 +81,7 @@ def _wait(trial: Trial, signals: NotedSignals, deadline: float, terminal: int | 
             return _LATE
         if terminal is not None:
             _show(terminal, f"keep these changes? y or n, {duration(left)} left ")
-        for fd, events in poll.poll(min(left, left % 1 + 0.01 if terminal is not None else left) * 1000):
+        for fd, events in poll.poll(1000 * min(left, _LONGEST if terminal is None else left % 1 + 0.01)):
             if fd == terminal:
                 answer = _GONE if events & (select.POLLHUP | select.POLLERR) else _key(terminal)
             elif fd in readers:
@@ -173,7 +178,8 @@ def _name_of_stdin() -> str:
 
 
 def _show(terminal: int, text: str) -> None:
-    _write(terminal, f"\r\033[K{text}".encode())
+    # A line that wraps could not be overwritten.
+    _write(terminal, f"\r\033[K{fit(text, columns_of(terminal) - 1)}".encode())
 
 
 def _write(terminal: int, text: bytes) -> None:

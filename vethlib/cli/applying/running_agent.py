@@ -4,20 +4,40 @@ from __future__ import annotations
 
 from shlex import quote
 
-from vethlib.agent.process.instance import agent_of, status_directory
-from vethlib.agent.stores.agentfile import read_report
+from vethlib.agent.process.claim import NoUnixSockets
+from vethlib.agent.process.instance import agent_of
+from vethlib.agent.process.rundir import status_directory
+from vethlib.agent.stores.agentreport import read_report
 from vethlib.cli.term.exits import REFUSED
 from vethlib.cli.term.output import Output
 
-__all__ = ["agent_in_the_way", "refuse_beside_agent", "warn_beside_agent"]
+__all__ = ["agent_by_now", "agent_in_the_way", "refuse_beside_agent", "warn_beside_agent"]
 
 
-def agent_in_the_way(label: str, *, force: bool) -> str:
+def agent_in_the_way(output: Output, label: str, *, force: bool) -> str:
     """Describe the process of the agent of a label on this host; "" if there is none, or with `force`.
 
-    A process that only holds the abstract name of the agent, as any user may, does not count.
+    A process that only holds the abstract name of the agent, as any user may, does not count. If it cannot be known,
+    that is a warning.
     """
-    holder = None if force else agent_of(label)
+    try:
+        return "" if force else _agent_of(label)
+    except NoUnixSockets as error:
+        message = f"it is unknown whether an agent with the label {label} runs on this host: {error}"
+        output.warning(message, code="agent-unknown", field="--label")
+        return ""
+
+
+def agent_by_now(label: str, *, force: bool) -> str:
+    """Do as :func:`agent_in_the_way`, which has warned if it cannot be known: so this does not."""
+    try:
+        return "" if force else _agent_of(label)
+    except NoUnixSockets:
+        return ""
+
+
+def _agent_of(label: str) -> str:
+    holder = agent_of(label)
     if holder is None or not holder.is_ours:
         return ""
     return f"process {holder.pid}" if holder.pid else "an unknown process"

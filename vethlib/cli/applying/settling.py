@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,7 +21,7 @@ from vethlib.session import Session
 from .config_warnings import report_new_netns, report_unknown_addresses
 from .detection import after_detection
 from .planning import Desired, observe_and_record
-from .running_agent import agent_in_the_way
+from .running_agent import agent_by_now
 
 __all__ = ["Settled", "apply_until_settled"]
 
@@ -42,6 +42,7 @@ def apply_until_settled(
     desired: Desired,
     records: RecordFile,
     output: Output,
+    show: Callable[[Sequence[Operation]], None],
     *,
     timeout: float,
     force: bool,
@@ -49,16 +50,20 @@ def apply_until_settled(
 ) -> Settled:
     """Plan and execute repeatedly, for up to `timeout` seconds, until no interface waits for a namespace.
 
-    Stops when an agent of the label starts, unless with `force`.
+    Stops when an agent of the label starts, unless with `force`. `show` prints operations that were executed.
     """
     deadline = time.monotonic() + timeout
     done: list[Operation] = []
+    created: set[str] = set()
+    is_waiting = False
     with Progress() as progress:
         while True:
             planned = observe_and_record(session, desired, records)
-            report_new_netns(output, planned.plan, desired.interfaces)
+            created |= report_new_netns(output, planned.plan, desired.interfaces, created)
             execution = execute(session, planned.plan, progress=progress, records=records, loopback=loopback)
             done += execution.done
+            progress.clear()
+            show(execution.done)
             verdicts = execution.verdicts(planned.plan)
             execution = Execution(done, execution.errors)
             waiting = _waiting(desired, planned.observed, verdicts)
@@ -69,9 +74,13 @@ def apply_until_settled(
                     execution,
                     after_detection(session, desired.interfaces, planned.plan, execution, deadline, progress),
                 )
-            progress.show(f"waiting up to {left:.0f} s: {waiting}")
+            text = f"waiting up to {left:.0f} s: {waiting}"
+            if not is_waiting and not progress.is_shown:
+                output.remark(text)
+            is_waiting = True
+            progress.show(text)
             time.sleep(min(_POLL, left))
-            if agent := agent_in_the_way(desired.label, force=force):
+            if agent := agent_by_now(desired.label, force=force):
                 return Settled(execution, verdicts, agent)
 
 

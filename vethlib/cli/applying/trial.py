@@ -5,20 +5,20 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from vethlib.agent.host.executed import Execution
 from vethlib.agent.host.execution import execute
 from vethlib.agent.host.given import attributed
 from vethlib.agent.host.namespaces import NetnsInUse
-from vethlib.agent.host.observation import observe
+from vethlib.agent.host.observation import observe, with_settings
 from vethlib.agent.host.recordfile import RecordFile
 from vethlib.agent.planning import words
-from vethlib.agent.planning.inversion import inverse
-from vethlib.agent.planning.losses import Irreversible, irreversible, links_at_stake
 from vethlib.agent.planning.observed import Observed
 from vethlib.agent.planning.operations import Plan
+from vethlib.agent.planning.undo.inversion import inverse
+from vethlib.agent.planning.undo.losses import Irreversible, irreversible, links_at_stake
 from vethlib.agent.run.trial import Trial
 from vethlib.cli.render.operations import operation_lines
 from vethlib.cli.term.exits import REFUSED, UNDONE
@@ -35,7 +35,7 @@ from .planning import Desired, Planned, observe_and_record
 from .question import FAILED, IGNORED, INCOMPLETE, KEEP, LEAVING, NO_READER, Answer, ask, duration, stopped_by
 from .reporting import report_each
 
-__all__ = ["Tried", "attempt", "irreversible_parts", "report_irreversible", "report_undone"]
+__all__ = ["Tried", "attempt", "irreversible_parts", "report_irreversible", "report_undone", "to_be_undone"]
 
 
 _PAUSES: Final = (0.1, 0.5)  # seconds before the look for an undo is repeated
@@ -76,6 +76,11 @@ class Tried:
         }
 
 
+def to_be_undone(session: Session, planned: Planned) -> Planned:
+    """Return a plan with the settings that an undo has to restore. Raises VethError if it could not."""
+    return replace(planned, observed=with_settings(session, planned.observed, planned.plan))
+
+
 def irreversible_parts(session: Session, planned: Planned) -> tuple[Irreversible, ...]:
     """Return the parts of a plan that cannot be undone."""
     at_stake = links_at_stake(planned.plan, planned.observed)
@@ -110,6 +115,7 @@ def attempt(
         if trial.warning:
             output.warning(trial.warning)
         planned = observe_and_record(session, desired, records)
+        planned = to_be_undone(session, planned)
         report_new_netns(output, planned.plan, desired.interfaces)
         report_unknown_addresses(output, planned.plan, desired.interfaces)
         if parts := irreversible_parts(session, planned):
@@ -157,10 +163,11 @@ def _explain_question(execution: Execution, label: str, seconds: float, output: 
     if not execution.done:
         return KEEP
     flag = "" if label == "vpp1" else f" --label {label}"
-    output.remark(f"tried for {duration(seconds)}: y keeps it here, `vethctl confirm{flag}` from elsewhere")
+    how = f"to keep the changes, press y here, or run `vethctl confirm{flag}` elsewhere"
+    output.remark(f"applied on trial for {duration(seconds)}: {how}")
     if output.is_unread:
         return NO_READER
-    output.flush()
+    output.flush_to_reader()
     return None
 
 
@@ -195,7 +202,8 @@ class _Undoing:
         try:
             now = self._observe_now()
             after = now if self.after is None else self.after
-            undo = inverse(tried.execution.done, self._before, after, now, records.record)
+            done, begun = tried.execution.done, tried.execution.begun
+            undo = inverse(done, self._before, after, now, records.record, begun=begun)
             execute(session, undo.plan, progress=self._progress, account=tried.undone, records=records)
         except VethError as error:
             error.add_note("the trial was not undone, or only in part")

@@ -35,7 +35,8 @@ def _add_agent(parser: Parser) -> None:
         type=one_of("on", "auto", "off"),
         default="on",
         metavar="on|auto|off",
-        help="where interfaces have IPv6 if their configuration has neither `ipv6` nor IPv6 addresses: everywhere, "
+        help="where interfaces have IPv6 if their configuration has neither `ipv6` nor IPv6 addresses, "
+        "routes or neighbours: everywhere, "
         "except in this namespace, or nowhere (default: %(default)s)",
     )
     text = "socket of the Docker Engine or of podman, for the containers of microservices (default: %(default)s)"

@@ -62,7 +62,7 @@ _TRY = """\
 With --try, you are asked on the terminal whether to keep the changes; `vethctl confirm` from elsewhere keeps them, too.
 They are undone if the answer is no, if there is none in time, on Ctrl-C and SIGTERM, and if the terminal, connection or
 reader of the output is gone. SIGKILL leaves them in place. Changes that could not be undone are refused at the start.
-exit codes of --try: 0 or 3 kept, 4 undone, 2 refused, or only undone in part
+exit codes of --try: 0 or 3 kept; 4 undone; 2 refused, undone only in part, or kept with an interface that is FAILED
 examples:
   vethctl apply /etc/vethlib --prune --timeout 30s
   vethctl apply /etc/vethlib --try 30s"""

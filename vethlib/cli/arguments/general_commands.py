@@ -49,6 +49,7 @@ COMMANDS = {
         f"demo [PATH…] {LIMITS_USAGE}",
         "apply an example in private namespaces, send traffic through it, and draw it",
         _add_demo,
+        "Interfaces in namespaces of processes or files are refused, because these would not be private.\n"
         "example: vethctl demo examples/star",
     ),
     "completion": Command(

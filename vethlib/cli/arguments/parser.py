@@ -28,6 +28,7 @@ __all__ = [
     "count",
     "given",
     "interval",
+    "json_wins",
     "neighbour",
     "number",
     "one_of",
@@ -81,6 +82,8 @@ class Parser(argparse.ArgumentParser):
         self.flags: list[str] = []
         self.variables: dict[str, str] = {}
         """The flags that have a variable, by its name."""
+        self.invalid: dict[str, str] = {}
+        """The problems of variables that a flag does not accept, by name. `read` reports one that is used."""
         self._inherited: dict[str, list[Any]] = {}
         super().__init__(
             prog="vethctl",
@@ -121,8 +124,7 @@ class Parser(argparse.ArgumentParser):
 
     def _take_from_environment(self, action: argparse.Action, flag: str) -> None:
         name = self.add_variable(flag)
-        text = os.environ.get(name)
-        if text is None:
+        if not (text := os.environ.get(name)):
             return
         read: Callable[[str], Any] = action.type if callable(action.type) else str
         try:
@@ -136,7 +138,7 @@ class Parser(argparse.ArgumentParser):
             else:
                 self.set_defaults(**{action.dest: read(text)})
         except argparse.ArgumentTypeError as error:
-            raise UsageError(f"{name} {error}", field=name, hint=f"or unset it and give {flag}") from None
+            self.invalid[name] = str(error)
 
     def read(self, argv: list[str]) -> argparse.Namespace:
         """Parse `argv`, with flags and positional arguments in any order; all after "--" are positional.
@@ -146,6 +148,7 @@ class Parser(argparse.ArgumentParser):
         words, names = at_separator(argv)
         args, rest = self.parse_known_intermixed_args([*words, *names])
         args.given = self._given(words)
+        self._refuse_invalid(args.given)
         for dest in args.given & self._inherited.keys():
             del getattr(args, dest)[: len(self._inherited[dest])]  # argparse appends to a copy of the default
         for word in rest:
@@ -162,6 +165,13 @@ class Parser(argparse.ArgumentParser):
     def _given(self, words: list[str]) -> set[str]:
         actions = self._option_string_actions
         return {actions[flag].dest for word in words if (flag := word.partition("=")[0]) in actions}
+
+    def _refuse_invalid(self, given: set[str]) -> None:
+        """Refuse an invalid variable, unless its flag is given."""
+        for name, problem in self.invalid.items():
+            flag = self.variables[name]
+            if self._option_string_actions[flag].dest not in given:
+                raise UsageError(f"{name} {problem}", field=name, hint=f"or unset it and give {flag}")
 
     def _refuse_stores(self, args: argparse.Namespace) -> None:
         """Refuse a store in place of an argument that is not a flag."""
@@ -208,6 +218,14 @@ def given(value: str | None, flag: str, example: str) -> str:
         return value
     variable = f"VETHLIB_{flag.removeprefix('--').upper()}"
     raise UsageError(f"missing: {flag}", field=flag, hint=f"give {flag} {example}, or set {variable}")
+
+
+def json_wins(args: argparse.Namespace, over: str) -> bool:
+    """Return whether to print JSON although the flag with the `dest` `over`, if it is given, is for another form.
+
+    --json wins over that flag, but VETHLIB_JSON does not.
+    """
+    return bool(args.json) and ("json" in args.given or over not in args.given)
 
 
 def switch(text: str) -> bool:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 from vethlib import ns
+from vethlib.cli.term.homelinks import is_link
 from vethlib.errors import InvalidValue
 from vethlib.links import check_lookup_name
 
-__all__ = ["parse_link", "parse_netns", "parse_target"]
+__all__ = ["existing_link", "parse_link", "parse_netns", "parse_target"]
 
 
 def parse_link(text: str, field: str = "LINK") -> tuple[str, str]:
@@ -15,6 +18,20 @@ def parse_link(text: str, field: str = "LINK") -> tuple[str, str]:
     if not name:
         raise InvalidValue(field, text, "must be NAME, or NAME@NETNS as in veth1@ns1")
     return check_lookup_name(name, field), parse_netns(ref, field)
+
+
+def existing_link(text: str, field: str = "LINK") -> tuple[str, str]:
+    """Return the name and the namespace reference of an argument that names a link which should exist.
+
+    The name of a link may have an "@". Such a link of this namespace is found by its whole name if no namespace has the
+    name after the "@"; or, if one does, with another "@" at the end.
+    """
+    name, ref = parse_link(text, field)
+    if ref.startswith("netns:") and not os.path.lexists(ns.parse(ref).path):
+        for whole in (text, text.removesuffix("@")):
+            if is_link(whole):
+                return whole, ""
+    return name, ref
 
 
 def parse_netns(text: str, field: str) -> str:
@@ -29,4 +46,4 @@ def parse_target(text: str) -> tuple[str, str]:
     """Return the name and the namespace reference of LINK[@NETNS]; for @NETNS, the name is "". Raises InvalidValue."""
     if text.startswith("@"):
         return "", parse_netns(text[1:], "@NETNS")
-    return parse_link(text)
+    return existing_link(text)

@@ -84,8 +84,8 @@ COMMANDS = {
         f"dump {_USAGE} [--table]",
         "print the whole configuration in the store as input for put",
         _add_dump,
-        "exit codes: 0 complete and valid; 1 a value is invalid, or is left out because it is stored twice, has a key\n"
-        "twice or a number that is infinite or NaN, or is not an interface; 2 refused by the store\n"
+        "exit codes: 0 complete and valid; 1 a value is invalid, or was left out: it is stored twice, repeats a\n"
+        "key, contains an infinite number or NaN, or is not an interface; 2 refused by the store\n"
         f"example: vethctl dump --store dir:/etc/vethlib >backup.json\n{SEE_PUT}",
     ),
 }

@@ -29,7 +29,7 @@ def _add_stats(parser: Parser) -> None:
     parser.add_argument("targets", nargs="*", metavar="LINK[@NETNS]|@NETNS", help="a link, or all links of a namespace")
     parser.option("--peer", action="store_true", help="also show the other end of each pair")
     parser.option("--watch", action="store_true", help="show rates repeatedly until interrupted")
-    text = "show rates per second, measured over S seconds (with --watch: 1)"
+    text = "show rates per second, measured over S seconds (default with --watch: 1)"
     parser.option("--interval", variable=True, type=interval, metavar="S", help=text)
     parser.option("--count", type=count, metavar="N", help="end --watch after N intervals")
     text = "print counters as 1.23M (rates always are)"
@@ -116,7 +116,8 @@ COMMANDS = {
         "show the busiest links of all namespaces",
         _add_top,
         "On a terminal it shows a screen with keys: q quits, b r t d n sort, / filters, p pauses, arrows scroll.\n"
-        "Otherwise, and with -n, --once or --json, it prints a table (JSON: one line per link) for each interval.\n"
+        "Otherwise, and with -n, --once or --json, it prints a table for each interval. JSON has one line per\n"
+        "link, or is one list with --once or -n 1.\n"
         "It finds namespaces that have a name or a process.\n"
         "examples:\n  vethctl top\n  vethctl top --once --sort drops\n  vethctl top --filter @ns1 --json -n 60",
     ),

@@ -5,7 +5,6 @@ The script runs `vethctl complete` at each TAB.
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
 from importlib.resources import files
 
@@ -20,9 +19,9 @@ FILES = {"bash": "vethctl.bash", "zsh": "_vethctl", "fish": "vethctl.fish"}
 
 def completion(args: Namespace, output: Output) -> int:
     """Print the script for a shell."""
-    script = (files("vethlib.cli.completion") / "shells" / FILES[args.shell]).read_text()
-    if output.as_json:
+    script = (files("vethlib.cli.completion") / "shells" / FILES[args.shell]).read_text(encoding="utf-8")
+    if "json" in args.given:  # a shell that loads the script may have VETHLIB_JSON
         output.json({"shell": args.shell, "script": script})
     else:
-        sys.stdout.write(script)
+        output.raw(script)
     return DONE

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from vethlib import ns
 from vethlib.agent.config.model import Interface
+from vethlib.agent.config.namespace import NamespaceType
 from vethlib.agent.host.execution import execute
 from vethlib.agent.host.observation import observe
 from vethlib.agent.planning.operations import Plan
@@ -43,7 +44,7 @@ def demo(args: Namespace, output: Output) -> int:
     """Run the demo; return the exit code."""
     paths = args.paths or [str(_example())]
     interfaces = configuration.read(paths, output, limits_of(args))
-    if interfaces is None:
+    if interfaces is None or _are_shared(interfaces, output):
         return INVALID
     ns.isolate()
     with Session() as session:
@@ -97,6 +98,22 @@ def _example() -> Path:
         if (folder / "examples" / "pair").is_dir():
             return folder / "examples" / "pair"
     raise InvalidValue("PATH", "", "must be a northbound file, because the examples are not installed")
+
+
+def _are_shared(interfaces: Mapping[str, Interface], output: Output) -> bool:
+    """Report the interfaces in namespaces that are not private; return whether there are any.
+
+    Names lead to private namespaces only, but processes and files are those of the host.
+    """
+    shared = {
+        name: interface.namespace.ref
+        for name, interface in interfaces.items()
+        if interface.namespace.type in (NamespaceType.PID_REF_NS, NamespaceType.FILE_REF_NS) and interface.namespace.ref
+    }
+    for name, ref in shared.items():
+        hint = "must be the name of a namespace, because the demo has private ones"
+        output.error(f"{name}: namespace {ref}: {hint}", code="invalid-value", field="namespace", hint=hint)
+    return bool(shared)
 
 
 def _plan(session: Session, interfaces: Mapping[str, Interface]) -> Plan:

@@ -7,22 +7,25 @@ from __future__ import annotations
 
 import os
 import platform
+import socket
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from vethlib import ns
-from vethlib._nl.event_cost import event_cost
 from vethlib.cli.host.doctor_checks import Finding, agents, packages, record, store, variables
+from vethlib.cli.host.event_cost import event_cost
 from vethlib.cli.host.kernel_features import kernel_features
 from vethlib.cli.term.exits import DONE, REFUSED
 from vethlib.cli.term.output import Output
 from vethlib.cli.term.text import counted, paint
-from vethlib.errors import NetlinkError, VethError, errno_text
+from vethlib.errors import NetlinkError, NotPermitted, VethError, errno_text
+from vethlib.follow import Follower
+from vethlib.ifindex import IfIndexCache
 from vethlib.links import End, Veth
 from vethlib.ns.programs.errand import Errand
-from vethlib.ns.syscalls import CLONE_NEWNS, MS_BIND, MS_PRIVATE, MS_REC, mount, unshare
+from vethlib.ns.syscalls import CLONE_NEWNS, MS_BIND, MS_REC, MS_SLAVE, mount, ns_owner, unshare
 from vethlib.session import Session
 
 __all__ = ["doctor"]
@@ -90,17 +93,20 @@ def _look() -> Iterator[Finding]:
         yield Finding("/proc", False, "is not mounted", "mount -t proc proc /proc", code="not-mounted")
         return
     yield from _capabilities()
+    yield from _own_namespace()
     yield _proc()
     yield _netns_directory()
     yield _user_namespaces()
     yield from packages()
     yield from _inotify()
+    yield _unix_sockets()
     yield from _engine()
     yield from variables()
     yield from store()
     yield from agents()
     yield from record()
     yield _trial()
+    yield from _events()
     yield from _listeners()
     yield _netem()
 
@@ -111,16 +117,41 @@ def _system() -> Finding:
 
 
 def _capabilities() -> Iterator[Finding]:
-    status = (_PROC / "self/status").read_text(errors="replace")
-    effective = int(status.split("CapEff:")[1].split()[0], 16)
+    effective = _effective()
     for name, (bit, needed, text) in _CAPABILITIES.items():
         cure = f"run as root, or grant it: systemd AmbientCapabilities={name}, docker run --cap-add {name[4:]}"
         yield Finding(name.removeprefix("CAP_"), bool(effective >> bit & 1), text, cure, needed, "not-permitted")
 
 
+def _effective() -> int:
+    """Return the effective capabilities of this process, as a bit mask."""
+    status = (_PROC / "self/status").read_text(encoding="utf-8", errors="replace")
+    return int(status.split("CapEff:")[1].split()[0], 16)
+
+
+def _own_namespace() -> Iterator[Finding]:
+    """Check whether a thread that has left its network namespace could return. (What it lacks is reported already.)"""
+    if not ns.is_privileged():
+        return
+    with ns.current() as own:
+        is_foreign = ns_owner(own.fileno()) is None
+    if ns.can_enter():
+        yield Finding("own namespace", True, "threads can enter other network namespaces and return")
+    elif is_foreign:
+        detail = "belongs to another user namespace, to which no thread could return: no other namespace is entered"
+        cure = "start in a network namespace of this user namespace: unshare --net, podman run --network=private"
+        yield Finding("own namespace", False, detail, cure, code="not-permitted")
+    else:
+        cure = "a sandbox (seccomp, AppArmor, SELinux) refuses setns(2): permit it"
+        yield Finding("own namespace", False, "no thread can return to it", cure, code="not-permitted")
+
+
 def _proc() -> Finding:
     path = _PROC / "sys/net"
-    ok = path.is_dir() and not os.statvfs(path).f_flag & os.ST_RDONLY
+    try:
+        ok = path.is_dir() and not os.statvfs(path).f_flag & os.ST_RDONLY
+    except OSError:  # a sandbox (seccomp) refuses statfs(2)
+        ok = os.access(path / "ipv4/ip_forward", os.W_OK)
     cure = "mount /proc, and mount it read-write: docker run --privileged, or --security-opt systempaths=unconfined"
     return Finding("/proc", ok, "IPv6 can be switched on and off (/proc/sys/net is writable)", cure, False, "read-only")
 
@@ -145,8 +176,9 @@ def _mount() -> None:
 
     def mount_privately() -> None:
         unshare(CLONE_NEWNS)
-        mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None)
-        mount(b"/run", b"/run", None, MS_BIND, None)
+        mount(b"none", b"/", None, MS_REC | MS_SLAVE, None)
+        # Recursively, because in a user namespace the mounts below that were inherited cannot be left out (EINVAL).
+        mount(b"/run", b"/run", None, MS_BIND | MS_REC, None)
 
     Errand(mount_privately).run()
 
@@ -177,11 +209,21 @@ def _inotify() -> Iterator[Finding]:
         yield Finding("inotify", True, "files and named namespaces can be followed")
 
 
+def _unix_sockets() -> Finding:
+    """Check whether agents can hold the names by which others find them."""
+    if refusal := _refused(lambda: socket.socket(socket.AF_UNIX).close()):
+        cure = "a sandbox (RestrictAddressFamilies= of systemd, seccomp) refuses them: permit them"
+        return Finding(
+            "UNIX sockets", False, f"an agent cannot start or be found: {refusal}", cure, code="not-permitted"
+        )
+    return Finding("UNIX sockets", True, "agents can start and be found")
+
+
 def _is_shared_mount(directory: Path) -> bool:
     """Whether what is mounted there is shared: that which can be seen, and not one that another mount hides."""
     descriptor = os.open(directory, os.O_PATH | os.O_CLOEXEC)
     try:
-        about = Path(f"/proc/self/fdinfo/{descriptor}").read_text().splitlines()
+        about = Path(f"/proc/self/fdinfo/{descriptor}").read_text(encoding="utf-8").splitlines()
     finally:
         os.close(descriptor)
     mount = next((line.split()[1] for line in about if line.startswith("mnt_id:")), "")
@@ -196,7 +238,7 @@ def _is_shared_mount(directory: Path) -> bool:
 def _user_namespaces() -> Finding:
     for name, closed, opened in _USERNS_SYSCTLS:
         path = _PROC / "sys" / name.replace(".", "/")
-        if path.exists() and path.read_text().strip() == closed:
+        if path.exists() and path.read_text(encoding="utf-8").strip() == closed:
             detail, cure = "ordinary users cannot run the demo or the tests", f"sysctl -w {name}={opened}"
             return Finding("user namespaces", False, detail, cure, False, "forbidden")
     return Finding("user namespaces", True, "ordinary users can run the demo and tests", needed=False)
@@ -228,6 +270,28 @@ def _trial() -> Finding:
         detail = f"a pair could not be created: {error}"
         return Finding("trial", False, detail, "see what is missing above", code="refused")
     return Finding("trial", True, f"a pair was created in a namespace of its own (indexes {pair[0]} and {pair[1]})")
+
+
+def _events() -> Iterator[Finding]:
+    """Watch a private namespace, and follow references, as an agent does."""
+    if not ns.can_enter():
+        return  # which is reported already: only the home namespace can be watched
+    try:
+        with ns.Netns.anonymous() as netns, Session() as session, IfIndexCache(session) as cache, Follower():
+            cache.watch(netns)
+    except NotPermitted as error:
+        bit, _, _ = _CAPABILITIES.get(error.capability, (0, False, ""))
+        if not error.capability or _effective() >> bit & 1:  # one that is missing is reported already
+            yield _unwatched(error)
+    except (VethError, OSError) as error:
+        yield _unwatched(error)
+    else:
+        yield Finding("events", True, "links of other namespaces can be watched, and references followed")
+
+
+def _unwatched(error: Exception) -> Finding:
+    cure = "a sandbox (seccomp) refuses a system call that agents need: permit it"
+    return Finding("events", False, f"an agent cannot start: {error}", cure, code="refused")
 
 
 def _listeners() -> Iterator[Finding]:

@@ -19,7 +19,7 @@ from .words import Completions, completions
 __all__ = ["complete"]
 
 # bash inserts candidates unquoted, so these characters would take effect; any user may create a link with such a name.
-_FOR_A_SHELL = frozenset("$`;|&<>()\"'\\!{}*# \t")
+_FOR_A_SHELL = frozenset("$`;|&<>()\"'\\!{}*?[]~^# \t")
 
 
 def complete(argv: list[str]) -> int:
@@ -61,5 +61,10 @@ def _offered(word: Completions) -> Iterator[tuple[str, str]]:
         for name, meaning in candidates(kind, word.beginning, word.given):
             if name in (FILES, DIRECTORIES):
                 yield name, ""
-            elif name.startswith(word.beginning) and _FOR_A_SHELL.isdisjoint(name):
+            elif name.startswith(word.beginning) and _is_plain(name, word.before):
                 yield word.before + name, meaning
+
+
+def _is_plain(name: str, before: str) -> bool:
+    """Return whether neither a shell nor vethctl, which could take it for a flag, sees more in it than a name."""
+    return _FOR_A_SHELL.isdisjoint(name) and (bool(before) or not name.startswith("-"))

@@ -26,7 +26,7 @@ FILES, DIRECTORIES = ":files", ":directories"
 """Candidates that the shell finds itself."""
 
 _LONGEST = 4 << 20  # bytes of a file: a larger one takes too long
-_RUN = "/run/vethlib"  # as status_directory() in agent/process/instance.py, which would import protobuf
+_RUN = "/run/vethlib"  # as status_directories() in agent/process/rundir.py, which would import protobuf
 
 Named = Iterator[tuple[str, str]]  # a candidate and its meaning
 
@@ -99,7 +99,7 @@ def _processes(beginning: str) -> Named:
     here = _netns_of("self")
     for process in filter(str.isdigit, os.listdir("/proc")):
         if _netns_of(process) not in (here, ""):
-            with suppress(OSError), open(f"/proc/{process}/comm", errors="replace") as comm:
+            with suppress(OSError), open(f"/proc/{process}/comm", encoding="utf-8", errors="replace") as comm:
                 yield f"pid:{process}", comm.read().strip()
 
 
@@ -125,8 +125,10 @@ def _interfaces(_beginning: str, given: Mapping[str, Any]) -> Named:
 
 
 def _published(given: Mapping[str, Any]) -> Iterator[str]:
-    directory = given.get("status_dir") or f"{_RUN}/{given.get('label')}/status"
+    usual = f"{_RUN}/{given.get('label')}/status"
     with suppress(OSError):
+        own = f"{usual}@{os.stat('/proc/thread-self/ns/net').st_ino}"
+        directory = given.get("status_dir") or (own if os.path.isdir(own) else usual)
         for entry in os.listdir(directory):
             if entry.endswith(".json") and not entry.startswith("."):
                 yield unquote(entry.removesuffix(".json"))  # as status_file() in agent/stores/statuses.py quotes it

@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from importlib import metadata, util
 
 from vethlib.cli.applying.limits import limits_of
-from vethlib.cli.arguments import COMMANDS
+from vethlib.cli.arguments import COMMANDS, parser_of
 from vethlib.cli.arguments.hints import near
-from vethlib.cli.arguments.parser import Parser, UsageError
-from vethlib.cli.arguments.shared import add_common
 from vethlib.cli.host.found_agents import agents_here, holders, own_label
 from vethlib.cli.render.states import age_of
 from vethlib.cli.term.text import counted
@@ -105,14 +103,9 @@ def _known_variables() -> tuple[dict[str, str], dict[str, str]]:
     """Return the flags of all commands that have a variable, and the problems of invalid variables, both by name."""
     known: dict[str, str] = {}
     wrong: dict[str, str] = {}
-    for command in COMMANDS.values():
-        parser = Parser(command.usage, command.summary, command.more)
-        try:
-            add_common(parser)
-            command.add_arguments(parser)
-        except UsageError as error:
-            wrong[error.field] = str(error).removeprefix(f"{error.field} ")
+    for parser in map(parser_of, COMMANDS):
         known |= parser.variables
+        wrong |= parser.invalid
     try:
         limits_of(Namespace(limit=[]))
     except InvalidValue as error:

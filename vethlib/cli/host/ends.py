@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from vethlib.agent.stores.published import Entry, Published
 from vethlib.cli.render.values import EndState
 from vethlib.errors import VethError
+from vethlib.links import Link
 from vethlib.session import Session
 
 from .status_places import StatusPlaces
@@ -41,11 +42,22 @@ def _observe(session: Session, entry: Entry, reached: str | None) -> EndState:
         index = surveyed.link.index
         if index != entry["ifindex"]:
             return _unknown(entry, f"the link {name} there is not that of the interface: its index is {index}")
+        if not _is_of(entry, surveyed.link):
+            return _unknown(entry, f"the link {name} there is not that of the interface: it has another MAC and peer")
         stats = session.stats(name, ref)
         fields = session.fields(name, ref)
     except VethError as error:
         return _unknown(entry, str(error))
     return EndState(entry["name"], entry["netns"], name, surveyed.link, surveyed.addresses, stats, fields=fields)
+
+
+def _is_of(entry: Entry, link: Link) -> bool:
+    """Return whether a link with the ifindex of a status is that of the status: its MAC or its peer agrees.
+
+    After a namespace has been created again, its first link often has the same name and ifindex as the former one.
+    """
+    mac, peer = entry.get("mac"), entry.get("peer_ifindex")
+    return mac in (None, link.mac) or (peer is not None and peer == link.peer_index)
 
 
 def _unknown(entry: Entry, problem: str) -> EndState:

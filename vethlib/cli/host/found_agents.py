@@ -12,7 +12,7 @@ from vethlib.errors import VethError
 
 if TYPE_CHECKING:
     from vethlib.agent.process.claim import Holder
-    from vethlib.agent.stores.agentfile import AgentReport
+    from vethlib.agent.stores.agentreport import AgentReport
 
 __all__ = ["agents_here", "holders", "own_label", "status_dir_of"]
 
@@ -21,8 +21,8 @@ _STATUS = Path("/run/vethlib")
 
 def agents_here() -> Iterator[tuple[str, int, AgentReport | None]]:
     """Yield label, process ID and published file of each agent on this host."""
-    from vethlib.agent.process.instance import status_directory
-    from vethlib.agent.stores.agentfile import read_report
+    from vethlib.agent.process.rundir import status_directory
+    from vethlib.agent.stores.agentreport import read_report
 
     for label, holder in holders():
         if holder.is_ours:

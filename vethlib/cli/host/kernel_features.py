@@ -131,7 +131,7 @@ FEATURES = (
     Feature(
         "4.20",
         "filtered dumps, and reading links in another namespace",
-        "dumps cannot be filtered, nor links in another namespace be read",
+        "dumps cannot be filtered, and links in another namespace cannot be read",
         _checks_dumps_strictly,
         needed=True,
     ),

@@ -11,6 +11,7 @@ from vethlib.errors import VethError
 from vethlib.links import Link
 from vethlib.rates import Meter, Sample
 from vethlib.session import Session
+from vethlib.session.core.namespaces import Birth
 
 __all__ = ["LinkRates"]
 
@@ -27,7 +28,7 @@ class LinkRates:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._meter = Meter()
-        self._links: dict[tuple[int, int], tuple[float, dict[int, Link]]] = {}
+        self._links: dict[Birth, tuple[float, dict[int, Link]]] = {}
         self.failed: dict[str, VethError] = {}
         self.has_sampled = False
 
@@ -41,7 +42,7 @@ class LinkRates:
         samples_by_link: dict[object, tuple[str, str, Link | None, Sample]] = {}
         for (name, ref), sample in zip(named, self._session.stats_many(named, missing_ok=missing_ok), strict=True):
             if sample is not None:
-                samples_by_link[sample.link] = ref, name, None, sample
+                samples_by_link[sample.identity] = ref, name, None, sample
         self.failed, self.has_sampled = {}, True
         for ref, samples in self._session.stats_in(whole).items():
             if isinstance(samples, VethError):
@@ -52,9 +53,9 @@ class LinkRates:
             links = self._links_of(ref, samples)
             for sample in samples:
                 if (link := links.get(sample.index)) is not None:
-                    samples_by_link.setdefault(sample.link, (ref, link.name, link, sample))
-        places = {sample.place for _, _, _, sample in samples_by_link.values()}
-        self._links = {place: links for place, links in self._links.items() if place in places}
+                    samples_by_link.setdefault(sample.identity, (ref, link.name, link, sample))
+        births = {_birth(sample) for _, _, _, sample in samples_by_link.values()}
+        self._links = {birth: links for birth, links in self._links.items() if birth in births}
         rates = self._meter.read(sample for _, _, _, sample in samples_by_link.values())
         return [
             MeasuredLink(ref, name, sample, rate, link)
@@ -65,13 +66,17 @@ class LinkRates:
         """Return the links of a namespace by ifindex, from a cache if it is recent enough."""
         if not samples:
             return {}
-        now = time.monotonic()
-        read_at, links = self._links.get(samples[0].place, (0.0, {}))
+        now, birth = time.monotonic(), _birth(samples[0])
+        read_at, links = self._links.get(birth, (0.0, {}))
         if now - read_at >= _NAMES_KEPT or links.keys() != {sample.index for sample in samples}:
             try:
                 links = {link.index: link for link in self._session.links(ref)}
             except VethError as error:
                 self.failed[ref] = error
                 return {}
-            self._links[samples[0].place] = now, links
+            self._links[birth] = now, links
         return links
+
+
+def _birth(sample: Sample) -> Birth:
+    return sample.place, sample.cookie

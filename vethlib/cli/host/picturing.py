@@ -143,7 +143,9 @@ def _to_do(planned: Plan | None) -> dict[str, tuple[str, str]]:
         if isinstance(operation, CreatePair):
             texts[operation.a.name] = texts[operation.b.name] = (words.to_be_done(operation), "")
         elif isinstance(operation, ChangeLink):
-            texts[operation.interface.name] = (words.to_be_done(operation), printable(words.changes(operation)))
+            _, earlier = texts.get(operation.interface.name, ("", ""))  # a link may be changed in several steps
+            changes = ", ".join(filter(None, (earlier, printable(words.changes(operation)))))
+            texts[operation.interface.name] = (words.to_be_done(operation), changes)
     return texts
 
 

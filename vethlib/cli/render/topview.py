@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from vethlib.cli.term.text import counted, natural, paint, printable, width
+from vethlib.cli.term.text import counted, fit, natural, paint, printable, width
 from vethlib.rates import Rates, total
 
 from .amounts import amount
@@ -119,8 +119,8 @@ def picture(
     room = max(1, lines - 4)
     offset = min(view.offset, max(0, len(matching) - room))
     shown = matching[offset : offset + room]
-    top = [_fit(_heading(matching, view, clock, interval), columns), _fit(_sums(matching, offset, len(shown)), columns)]
-    top.append(paint(_fit(_titles(view, columns, states), columns), "heading"))
+    top = [fit(_heading(matching, view, clock, interval), columns), fit(_sums(matching, offset, len(shown)), columns)]
+    top.append(paint(fit(_titles(view, columns, states), columns), "heading"))
     body = [_row(link, columns, states) for link in shown]
     body += [""] * (room - len(body))
     foot = (
@@ -128,7 +128,7 @@ def picture(
         if view.typing is not None
         else remark or _HELP
     )
-    return [*top, *body, paint(_fit(foot, columns), "faint")][:lines]
+    return [*top, *body, paint(fit(foot, columns), "faint")][:lines]
 
 
 def _heading(matching: Sequence[MeasuredLink], view: View, clock: str, interval: float) -> str:
@@ -190,7 +190,7 @@ def _line(cells: Sequence[str], columns: int, states: States | None, roles: Sequ
     padded += [cells[7]] if state else []
     line, left = "", columns
     for number, cell in enumerate(padded):
-        cell = _fit(cell if not number else " " + cell, left)
+        cell = fit(cell if not number else " " + cell, left)
         left -= width(cell)
         # The space before a cell is not painted: its colour may be a background.
         text = cell.lstrip() if number else cell
@@ -199,14 +199,5 @@ def _line(cells: Sequence[str], columns: int, states: States | None, roles: Sequ
 
 
 def _padded(text: str, columns: int) -> str:
-    text = _fit(text, columns)
+    text = fit(text, columns)
     return text + " " * (columns - width(text))
-
-
-def _fit(text: str, columns: int) -> str:
-    """Cut a printable text to a number of columns."""
-    if width(text) <= columns:
-        return text
-    while text and width(text) > columns - 1:
-        text = text[:-1]
-    return text + "…" if columns > 0 else ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from vethlib.errors import (
     BatchError,
     DuplicateAddress,
@@ -17,6 +19,7 @@ from vethlib.errors import (
     WaitTimeout,
 )
 
+from .homelinks import is_link
 from .output import Output
 
 __all__ = ["DONE", "INTERRUPTED", "INVALID", "PENDING", "REFUSED", "UNDONE", "report"]
@@ -27,6 +30,8 @@ REFUSED = 2  # by the kernel
 PENDING = 3  # applied, but something is pending
 UNDONE = 4  # tried and undone
 INTERRUPTED = 130  # as a shell counts SIGINT
+
+_PEER_OF_IP = re.compile("if[0-9]+|.*@.*", re.DOTALL)  # ip prints the index of a peer that is elsewhere
 
 _HINTS: tuple[tuple[type[VethError], str], ...] = (
     (NotPermitted, "run it as root, or see what is missing: vethctl doctor"),
@@ -73,6 +78,8 @@ def _hint(error: VethError, name: str) -> str:
             return ""  # for a process, a file or a container, the message is enough
         if error.taken:
             return f"remove it first: vethctl netns del {value or kind}"
+        if _PEER_OF_IP.fullmatch(value or kind) or is_link(value or kind):
+            return "to see the namespaces: vethctl netns list; of NAME@PEER, as ip prints it, give NAME alone"
         return f"to see the namespaces: vethctl netns list; to create it: vethctl netns add {value or kind or 'NAME'}"
     if isinstance(error, LinkExists) and error.dying:
         return "try again in a moment, or let create wait: --wait SECONDS"

@@ -23,6 +23,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import IO, Final
 
+from vethlib._primitives import begin
+
 __all__ = ["LineWriter", "LogHandler", "Sparse"]
 
 _ATOMIC: Final = 4096  # PIPE_BUF, include/uapi/linux/limits.h
@@ -128,7 +130,7 @@ class LineWriter:
             return
         self._thread = threading.Thread(target=self._run, name="vethlib-log", daemon=True)
         try:
-            self._thread.start()
+            begin(self._thread)
             self._is_writing = True
         except RuntimeError:  # no more threads may be started (pids.max, ulimit -u)
             self._thread = None

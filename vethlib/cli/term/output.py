@@ -1,12 +1,18 @@
-"""The output of a command: results on stdout, everything else on stderr; as lines for people, or as JSON."""
+"""The output of a command: results on stdout, everything else on stderr; as lines for people, or as JSON.
+
+If nobody reads the result (`| head`), the rest is discarded: the command continues, and its exit code stays the same.
+Only a command that prints until it is stopped ends, by :meth:`Output.flush_to_reader`.
+"""
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
 from .streams import Unread, abandon, are_one, obeys_sequences
@@ -24,6 +30,7 @@ class Output:
     def __init__(self, *, as_json: bool = False, color: str = "auto") -> None:
         self.as_json = as_json
         self.is_unread = False  # something on stderr could not be written
+        self._has_reader = True  # of stdout
         self._color = color
         if isinstance(sys.stdout, io.TextIOWrapper):
             # A terminal without UTF-8 shows ⇄ as an escape sequence; without this, it would be an exception.
@@ -50,6 +57,17 @@ class Output:
             self.is_unread = True
             abandon(sys.stderr)
 
+    @contextmanager
+    def _for_reader(self) -> Iterator[None]:
+        """Write to stdout, unless nobody reads it."""
+        try:
+            yield
+        except Unread:
+            raise
+        except BrokenPipeError:
+            self._has_reader = False
+            abandon_stdout()
+
     def _flush_before(self) -> None:
         """Flush stdout, so that lines appear in the order in which they were written."""
         try:
@@ -65,19 +83,22 @@ class Output:
 
     def line(self, text: str = "") -> None:
         """Print a line of the result."""
-        self._write(text, sys.stdout)
+        with self._for_reader():
+            self._write(text, sys.stdout)
 
     def raw(self, text: str) -> None:
-        """Print a text for people without rendering it."""
-        sys.stdout.write(text)
+        """Print a text without rendering it."""
+        with self._for_reader():
+            sys.stdout.write(text)
 
     def document(self, text: str) -> None:
         """Print a result that is a whole document for other programs: in UTF-8, whatever the locale is."""
-        sys.stdout.flush()
-        if (buffer := getattr(sys.stdout, "buffer", None)) is None:
-            sys.stdout.write(text)  # a stream of text, of a program that calls main()
-        else:
-            buffer.write(text.encode("utf-8", "backslashreplace"))
+        with self._for_reader():
+            sys.stdout.flush()
+            if (buffer := getattr(sys.stdout, "buffer", None)) is None:
+                sys.stdout.write(text)  # a stream of text, of a program that calls main()
+            else:
+                buffer.write(text.encode("utf-8", "backslashreplace"))
 
     @property
     def is_terminal(self) -> bool:
@@ -91,16 +112,24 @@ class Output:
 
     def clear(self) -> None:
         """Clear the terminal (ECMA-48: cursor home, erase in display); on a dumb one, leave a line empty."""
-        sys.stdout.write("\033[H\033[J" if obeys_sequences(sys.stdout) else "\n")
+        self.raw("\033[H\033[J" if obeys_sequences(sys.stdout) else "\n")
 
     def flush(self) -> None:
         """Flush stdout."""
-        sys.stdout.flush()
+        with self._for_reader():
+            sys.stdout.flush()
+
+    def flush_to_reader(self) -> None:
+        """Flush stdout. Raises Unread if nobody reads it."""
+        self.flush()
+        if not self._has_reader:
+            raise Unread(errno.EPIPE, os.strerror(errno.EPIPE))
 
     def json(self, value: Any) -> None:
         """Print the result as JSON. All ASCII, because a name may contain bytes that are not text."""
-        json.dump(value, sys.stdout, indent=2)
-        sys.stdout.write("\n")
+        with self._for_reader():
+            json.dump(value, sys.stdout, indent=2)
+            sys.stdout.write("\n")
 
     def remark(self, text: str) -> None:
         """Print a line on stderr, for people only."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import select
 import sys
 from types import TracebackType
 from typing import IO
 
-from .streams import abandon, obeys_sequences
-from .text import printable
+from .streams import abandon, columns_of, obeys_sequences
+from .text import fit, printable
 
 __all__ = ["Progress"]
 
@@ -39,11 +38,16 @@ class Progress:
             percent = f"{100 * done // total}%"
             self.show(f"{what:>8} {'━' * filled}{'╌' * (_BAR - filled)} {percent:>4} of {total}")
 
+    @property
+    def is_shown(self) -> bool:
+        """Whether stderr is a terminal."""
+        return self._is_terminal
+
     def show(self, text: str) -> None:
         """Show a text instead of the current one."""
         if self._is_terminal and text != self._shown:
             # A line that wraps could not be overwritten.
-            self._write(f"\r\033[K{printable(text)[: _columns() - 1]}")
+            self._write(f"\r\033[K{fit(printable(text), columns_of(_number(sys.stderr)) - 1)}")
             self._shown = text
 
     def clear(self) -> None:
@@ -64,17 +68,16 @@ class Progress:
 
 
 def _has_room(terminal: IO[str]) -> bool:
-    try:
-        number = terminal.fileno()
-    except OSError:
-        return True  # a stream without a descriptor
+    number = _number(terminal)
+    if number < 0:
+        return True
     poll = select.poll()
     poll.register(number, select.POLLOUT)
     return bool(poll.poll(0))
 
 
-def _columns() -> int:
+def _number(stream: IO[str]) -> int:
     try:
-        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+        return stream.fileno()
     except OSError:
-        return 80
+        return -1  # a stream without a descriptor

@@ -1,7 +1,7 @@
 """Signals: how a command is stopped, and how the time that something takes is limited.
 
 Everything here is a ``with`` block for the main thread, and restores the previous handlers at its end. A SIGHUP that is
-ignored when the block begins stays ignored, as under nohup.
+ignored when the block begins stays ignored, as under nohup. Signals that are blocked then are unblocked in the block.
 
 1. :func:`until_stopped`: SIGTERM ends the block at once, wherever it waits. For commands that only observe.
 2. :class:`NotedSignals`: signals are noted, and the block decides when to obey. For what must not be cut in the middle.
@@ -19,11 +19,35 @@ from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-__all__ = ["NotedSignals", "preserved", "time_limit", "until_stopped"]
+__all__ = ["NotedSignals", "preserved", "time_limit", "unblocked", "until_stopped"]
+
+
+_LONGEST = 1e8  # seconds, three years; far longer ones overflow
+
+
+@contextmanager
+def unblocked(numbers: Iterable[signal.Signals]) -> Iterator[None]:
+    """Unblock signals in a block that handles them.
+
+    A process inherits the signals that its parent has blocked. Those that have arrived since then take effect at once,
+    as they would have done earlier.
+    """
+    numbers = set(numbers)
+    blocked = numbers & signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
 
 
 @contextmanager
 def _handled(handlers: Mapping[signal.Signals, Any]) -> Iterator[None]:
+    with unblocked(number for number, handler in handlers.items() if handler is not signal.SIG_IGN), _set(handlers):
+        yield
+
+
+@contextmanager
+def _set(handlers: Mapping[signal.Signals, Any]) -> Iterator[None]:
     before: dict[signal.Signals, Any] = {}
     try:
         for number, handler in handlers.items():
@@ -76,7 +100,7 @@ def time_limit(seconds: float, error: Callable[[], BaseException]) -> Iterator[N
         raise error()
 
     with _handled({signal.SIGALRM: expire}):
-        signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))
+        signal.setitimer(signal.ITIMER_REAL, min(max(seconds, 0.001), _LONGEST))
         try:
             yield
         finally:

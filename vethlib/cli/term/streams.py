@@ -7,11 +7,11 @@ import os
 import sys
 from typing import IO
 
-__all__ = ["Unread", "abandon", "are_one", "obeys_sequences", "open_missing"]
+__all__ = ["Unread", "abandon", "are_one", "columns_of", "obeys_sequences", "open_missing"]
 
 
 class Unread(BrokenPipeError):
-    """The output was not read in time, which is treated like a closed pipe."""
+    """Nobody reads the output: its pipe is closed, or it was not read in time."""
 
 
 def open_missing() -> None:
@@ -35,7 +35,7 @@ def open_missing() -> None:
     streams: dict[str, IO[str] | None] = {"stdin": sys.stdin, "stdout": sys.stdout, "stderr": sys.stderr}
     for number, (name, stream) in enumerate(streams.items()):
         if stream is None:
-            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
+            setattr(sys, name, open(number, "w" if number else "r", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def are_one(a: IO[str] | None, b: IO[str] | None) -> bool:
@@ -67,6 +67,14 @@ def abandon(stream: IO[str] | None) -> None:
     if nowhere != number:
         os.dup2(nowhere, number)
         os.close(nowhere)
+
+
+def columns_of(terminal: int) -> int:
+    """Return the number of columns of a terminal."""
+    try:
+        return os.get_terminal_size(terminal).columns or 80
+    except OSError:
+        return 80
 
 
 def obeys_sequences(stream: IO[str] | None) -> bool:

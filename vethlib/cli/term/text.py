@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from vethlib.text import columns, counted, cut, natural, printable
 
-__all__ = ["counted", "natural", "paint", "printable", "render", "table_lines", "width", "without_password"]
+__all__ = ["counted", "fit", "natural", "paint", "printable", "render", "table_lines", "width", "without_password"]
 
 # Neither blue, which is illegible on black, nor yellow, which is illegible on white.
 _CODES = {
@@ -56,6 +56,18 @@ def without_password(text: str) -> str:
 def width(text: str) -> int:
     """Return the width of a text on a terminal, in columns."""
     return columns(render(text, colored=False))
+
+
+def fit(text: str, most: int) -> str:
+    """Cut a printable text without colours to `most` columns of a terminal."""
+    if columns(text) <= most:
+        return text
+    room = most - 1
+    for number, character in enumerate(text):
+        room -= columns(character)
+        if room < 0:
+            return f"{text[:number]}…" if most > 0 else ""
+    return text
 
 
 def table_lines(rows: Iterable[Sequence[str]], *, roles: Sequence[str] = (), right: bool = False) -> Iterator[str]:

@@ -12,6 +12,7 @@ is the same for everybody at any time.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, insort
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -81,6 +82,10 @@ def _nanoseconds(time: str) -> int:
     return int(datetime.fromisoformat(second + zone).timestamp()) * 10**9 + int((fraction or "").ljust(9, "0"))
 
 
+def _age(container: Container) -> tuple[int, str]:
+    return container.started, container.id
+
+
 class Containers:
     """The running containers with labels, by id. Each change returns the labels that it affects."""
 
@@ -96,14 +101,13 @@ class Containers:
         if before is not None:
             del self._by_id[id_]
             others = self._by_label[before.label]
-            others.remove(before)
+            # By bisection, since one image may be run thousands of times with one label.
+            del others[bisect_left(others, _age(before), key=_age)]
             if not others:
                 del self._by_label[before.label]
         if container is not None:
             self._by_id[id_] = container
-            rivals = self._by_label.setdefault(container.label, [])
-            rivals.append(container)
-            rivals.sort(key=lambda rival: (rival.started, rival.id))
+            insort(self._by_label.setdefault(container.label, []), container, key=_age)
         return {changed.label for changed in (before, container) if changed is not None}
 
     def replace(self, containers: Iterable[Container]) -> set[str]:

@@ -120,7 +120,12 @@ def is_late(error: Exception) -> bool:
 
 def _check_peer(path: str) -> None:
     """Raise ResolverDown unless the process that listens there is in the same pid namespace."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+    try:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    except OSError as error:
+        message = f"no UNIX socket for the Docker Engine at {path} can be created: {errno_text(error.errno or 0)}"
+        raise NotConnected(message, code="not-permitted") from None
+    with sock:
         sock.settimeout(_TIMEOUT)
         try:
             sock.connect(path)
@@ -148,7 +153,7 @@ def _check_peer(path: str) -> None:
 def _levels(pid: int) -> int:
     """Return the number of nested pid namespaces of a process, from that of /proc on; 0 if it does not exist."""
     try:
-        with open(f"/proc/{pid}/status", errors="replace") as status:
+        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as status:
             return next((len(line.split()) - 1 for line in status if line.startswith("NSpid:")), 1)
     except OSError:
         return 0

@@ -31,6 +31,7 @@ from vethlib import ns
 from vethlib._primitives import time
 from vethlib.errors import NetnsNotFound
 from vethlib.follow.resolver import ResolverDown
+from vethlib.ns.deadline import check_timeout
 
 from .asking import HASTE, LEAST, LookAgain, Unseen, concerned, end, events, look, running
 from .containers import Container, Containers
@@ -70,7 +71,7 @@ class DockerResolver:
 
     def __init__(self, url: str = DEFAULT_URL, *, patience: float = 0.0) -> None:
         self._path = socket_path(url)
-        self._patience = patience
+        self._patience = check_timeout(patience, "patience")
         self._lock = threading.Lock()  # protects the following attributes except `_wake` and `_answered`
         self._containers = Containers()
         # The reason why the engine is not known, and its code; "" once it has answered.
@@ -174,6 +175,11 @@ class DockerResolver:
     # --- the thread
 
     def _run(self) -> None:
+        with self._lock:
+            # If the start of this thread was interrupted, another may have been started since.
+            if self._closed or self._thread not in (None, threading.current_thread()):
+                return
+            self._thread = threading.current_thread()
         delay = _AT_FIRST
         while not self._closed:
             began = time.monotonic()
@@ -388,4 +394,4 @@ def _log_remarks(remarks: Iterable[tuple[str, str]]) -> None:
         if remark:
             _log.warning("%s", remark)
         else:
-            _log.info("not more than one container is microservice %s any more", label)
+            _log.info("no more than one container has the label %s now", label)

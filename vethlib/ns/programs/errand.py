@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from ctypes import c_int
 from typing import Generic, TypeVar
 
-from vethlib._primitives import Lock
+from vethlib._primitives import Joinable, Lock
 from vethlib._threads import start_kernel_thread
+from vethlib.ns.descriptor import current
 from vethlib.ns.syscalls import CLONE_NEWNET, bind
 
 __all__ = ["Errand", "go_to"]
@@ -25,21 +27,37 @@ def go_to(netns: int) -> None:
 class Errand(Generic[T]):
     """A function that moves its thread to namespaces from which it cannot return, so it runs in a thread of its own.
 
-    If waiting for it is interrupted, `undo` is called with its result.
+    If waiting for it is interrupted, `undo` is called with its result. With `stays`, the thread ends only when that is
+    closed: a program that has requested to be killed with its parent is killed when the thread ends that started it
+    (PR_SET_PDEATHSIG; forget_original_parent, kernel/exit.c). Until then, it is back in the network namespace of the
+    caller, so that it does not keep the other one alive.
     """
 
-    def __init__(self, function: Callable[[], T], *, undo: Callable[[T], None] | None = None) -> None:
+    def __init__(
+        self, function: Callable[[], T], *, undo: Callable[[T], None] | None = None, stays: ExitStack | None = None
+    ) -> None:
         self._function = function
         self._undo = undo
+        self._stays = stays
         self._lock = Lock()
+        self._done = Lock()  # released when there is a result
+        self._may_end = Lock()
+        self._thread: Joinable | None = None
         self._is_abandoned = False
         self._results: list[T] = []
         self._errors: list[BaseException] = []
 
     def run(self) -> T:
         """Call the function and return its result, or raise its exception. Raises ThreadRefused."""
+        self._done.acquire()
+        if self._stays is not None:
+            self._may_end.acquire()
+            self._stays.callback(self._let_end)
         try:
-            start_kernel_thread(self._work, "netns", "work in another namespace").join()
+            self._thread = start_kernel_thread(self._work, "netns", "work in another namespace")
+            self._done.acquire()
+            if self._stays is None:
+                self._thread.join()
         except BaseException:
             with self._lock:
                 self._is_abandoned = True
@@ -51,7 +69,33 @@ class Errand(Generic[T]):
             raise self._errors.pop()
         return self._results.pop()
 
+    def _let_end(self) -> None:
+        self._may_end.release()
+        if self._thread is not None:
+            self._thread.join()
+
     def _work(self) -> None:
+        try:
+            if self._stays is None:
+                self._call()
+            else:
+                self._call_and_return()
+        finally:
+            self._done.release()
+            self._may_end.acquire()
+
+    def _call_and_return(self) -> None:
+        try:
+            caller = current()
+        except OSError as error:
+            self._errors.append(error)
+            return
+        with caller:
+            self._call()
+            with suppress(OSError):  # the caller's may belong to an outer user namespace
+                go_to(caller.fileno())
+
+    def _call(self) -> None:
         try:
             result = self._function()
         except BaseException as error:

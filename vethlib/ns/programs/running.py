@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from vethlib.errors import InvalidValue, NetlinkError, errno_text, not_permitted
@@ -30,8 +30,9 @@ def run(
     the subject of a RuntimeWarning. The program begins with the default action of every signal. The calling thread
     stays where it is.
 
-    Raises the errors of ``subprocess.run``, those of :func:`~vethlib.ns.open_owned`, and NotPermitted without
-    CAP_SYS_ADMIN.
+    Raises the errors of ``subprocess.run``, those of :func:`~vethlib.ns.open_owned`, NotPermitted without
+    CAP_SYS_ADMIN, and NotSupported if this process ignores SIGCHLD, because the exit status would be lost. If another
+    part of this process has waited for the program, its exit status is unknown, and 255 is returned.
     """
     from .errand import Errand, go_to  # with ctypes and signal, for those who run programs
     from .start import completed, popen, words
@@ -44,14 +45,14 @@ def run(
     with open_owned(ref, resolver) as netns:
         note_entered(ref)
 
-        def begin(options: Mapping[str, Any]) -> subprocess.Popen[Any]:
+        def begin(options: Mapping[str, Any], stays: ExitStack) -> subprocess.Popen[Any]:
             def begin() -> subprocess.Popen[Any]:
                 with _refusals(f"run {_first(command)!r} in {ref or 'the home namespace'}"):
                     go_to(netns.fileno())
                     failed.extend(_look_around(name))
                 return popen(command, options)
 
-            return Errand(begin, undo=_kill).run()
+            return Errand(begin, undo=_kill, stays=stays).run()
 
         try:
             return completed(begin, dict(options))

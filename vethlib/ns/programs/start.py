@@ -1,17 +1,34 @@
-"""Start a program from the calling thread, whose namespaces it inherits, and wait for it."""
+"""Start a program from the calling thread, whose namespaces it inherits, and wait for it.
+
+If the exit status of a program cannot be known, :mod:`subprocess` reports that it has succeeded; nothing here may do
+that. The kernel discards the statuses of children if SIGCHLD is ignored, and another part of this process may wait for
+every child. In either case, waitpid(2) returns ECHILD.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from contextlib import ExitStack
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
 
-from vethlib._primitives import real_subprocess
+from vethlib._primitives import posix, real_subprocess
+from vethlib.errors import NotSupported
 
-__all__ = ["completed", "popen", "words"]
+if TYPE_CHECKING:
+    _Popen = subprocess.Popen[Any]
+else:
+    _Popen = object
+
+__all__ = ["completed", "popen", "program_type", "words"]
+
+UNKNOWN: Final = 255
+"""The exit status of a program whose own cannot be known; asyncio reports the same."""
 
 _INHERITED = (
     *(signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGALRM, signal.SIGCHLD),
@@ -28,7 +45,7 @@ def words(command: Iterable[str]) -> Sequence[str]:
 
 def popen(command: Sequence[str], options: Mapping[str, Any]) -> subprocess.Popen[Any]:
     """Start a program like ``subprocess.Popen``, with the default action of every signal."""
-    popen: type[subprocess.Popen[Any]] = real_subprocess().Popen
+    popen = program_type()
     ignored = _ignored() if options.get("restore_signals", True) else []
     if ignored:
         options = {**options, "preexec_fn": _before_exec(ignored, options.get("preexec_fn"))}
@@ -38,6 +55,39 @@ def popen(command: Sequence[str], options: Mapping[str, Any]) -> subprocess.Pope
         # Since 3.12, Python warns about every fork in a process with several threads, such as this one.
         warnings.filterwarnings("ignore", _MANY_THREADS, DeprecationWarning)
         return popen(command, **options)
+
+
+def program_type() -> type[subprocess.Popen[Any]]:
+    """Return the Popen of :func:`~vethlib._primitives.real_subprocess`, but with `UNKNOWN` for an unknown status."""
+    return _with_unknown(real_subprocess().Popen)
+
+
+@cache
+def _with_unknown(popen: type[subprocess.Popen[Any]]) -> type[subprocess.Popen[Any]]:
+    return type("Popen", (_WithUnknown, popen), {})
+
+
+class _WithUnknown(_Popen):
+    """What is done in subprocess.Popen when waitpid(2) returns ECHILD, which is to return 0."""
+
+    def poll(self) -> int | None:
+        status: int | None = self._internal_poll(UNKNOWN)  # type: ignore[attr-defined]  # as Popen.__del__ does
+        return status
+
+    def _try_wait(self, flags: int) -> tuple[int, int]:
+        try:
+            return posix.waitpid(self.pid, flags)
+        except ChildProcessError:
+            return self.pid, UNKNOWN << 8  # as wait(2) encodes it
+
+
+def _check_statuses_are_kept() -> None:
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        message = (
+            "this process ignores SIGCHLD, so the kernel discards the exit statuses of programs: call "
+            "signal.signal(signal.SIGCHLD, signal.SIG_DFL) first"
+        )
+        raise NotSupported(message, errno=errno.ECHILD)
 
 
 def _ignored() -> list[signal.Signals]:
@@ -60,15 +110,17 @@ def _before_exec(ignored: Iterable[signal.Signals], then: Callable[[], object] |
 
 
 def completed(
-    begin: Callable[[Mapping[str, Any]], subprocess.Popen[Any]],
+    begin: Callable[[Mapping[str, Any], ExitStack], subprocess.Popen[Any]],
     options: dict[str, Any],
     ended: Callable[[subprocess.Popen[Any]], object] | None = None,
 ) -> subprocess.CompletedProcess[Any]:
     """Do the same as ``subprocess.run``, whose own Popen would start the program in the caller's namespace.
 
-    `begin` starts the program with the options for Popen. `ended` is called with it when it has been waited for, which
-    an interruption prevents.
+    `begin` starts the program with the options for Popen, in a thread that stays until the given ExitStack is closed,
+    as the caller of ``subprocess.run`` does. `ended` is called with it when it has been waited for, which an
+    interruption prevents. Raises NotSupported, before it is started, if its exit status would be discarded.
     """
+    _check_statuses_are_kept()
     check, timeout = options.pop("check", False), options.pop("timeout", None)
     given = options.pop("input", None)
     if given is not None:
@@ -79,17 +131,18 @@ def completed(
         if options.get("stdout") is not None or options.get("stderr") is not None:
             raise ValueError("stdout and stderr arguments may not be used with capture_output.")
         options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    process = begin(options)
-    try:
-        with process:
-            try:
-                stdout, stderr = process.communicate(given, timeout=timeout)
-            except BaseException:
-                process.kill()  # the end of the block waits for it
-                raise
-    finally:
-        if process.returncode is not None and ended is not None:
-            ended(process)
+    with ExitStack() as stays:
+        process = begin(options, stays)
+        try:
+            with process:
+                try:
+                    stdout, stderr = process.communicate(given, timeout=timeout)
+                except BaseException:
+                    process.kill()  # the end of the block waits for it
+                    raise
+        finally:
+            if process.returncode is not None and ended is not None:
+                ended(process)
     if check and process.returncode:
         raise subprocess.CalledProcessError(process.returncode, process.args, stdout, stderr)
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)

@@ -11,14 +11,12 @@ import os
 
 from vethlib.errors import errno_text
 from vethlib.ns.isolation import mount_sys
-from vethlib.ns.syscalls import CLONE_NEWNS, MS_BIND, MS_REC, mount, unshare
+from vethlib.ns.syscalls import CLONE_NEWNS, MS_BIND, MS_REC, MS_SLAVE, mount, unshare
 
 __all__ = ["CONFIGURATION", "separate", "show_configuration", "show_links"]
 
 CONFIGURATION = "/etc/netns"
 """Directories with files of named namespaces, as ip-netns(8) has them: NAME/resolv.conf is its /etc/resolv.conf."""
-
-_MS_SLAVE = 1 << 19  # include/uapi/linux/mount.h: what is unmounted outside is not kept here
 
 
 def separate() -> None:
@@ -28,11 +26,14 @@ def separate() -> None:
     round.
     """
     unshare(CLONE_NEWNS)
-    mount(b"none", b"/", None, MS_REC | _MS_SLAVE, None)
+    mount(b"none", b"/", None, MS_REC | MS_SLAVE, None)
 
 
 def show_links() -> None:
-    """Mount a /sys that shows the links of the calling thread's network namespace, if the kernel permits that."""
+    """Mount a /sys that shows the links of the calling thread's network namespace, if the kernel permits that.
+
+    Raises OSError if there is no room for it.
+    """
     mount_sys()
 
 

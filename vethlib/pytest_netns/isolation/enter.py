@@ -199,7 +199,7 @@ def _here() -> str:
     """Return an id of this process's network namespace that is unique among all hosts."""
     seen = os.stat("/proc/thread-self/ns/net")
     try:
-        with open("/proc/sys/kernel/random/boot_id") as file:
+        with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
             boot = file.read().strip()
     except OSError:
         boot = platform.node()

@@ -1,8 +1,8 @@
 """Find the plugin's fixtures that a Python source uses, and those of their names that it defines itself.
 
 Pure, and without importing the source. Names like `topology` are common: a function with such a parameter uses a
-fixture only if it is a test or a fixture itself, and not the plugin's if the project has a fixture of that name. In
-doubt, a name is assumed not to mean a fixture of the plugin.
+fixture only if it is a test or a fixture itself and nothing else fills in the parameter, and not the plugin's if the
+project has a fixture of that name. In doubt, a name is assumed not to mean a fixture of the plugin.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -19,25 +19,30 @@ from vethlib.pytest_netns.names import FIXTURES
 __all__ = ["MARKER", "NOTHING", "Mentions", "look"]
 
 _Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
+_Is: TypeAlias = Callable[[str], bool]
 
 
 @dataclass(frozen=True, slots=True)
 class Mentions:
-    """`asked`: the names used, unless a conftest.py above defines them. `given`: the names with another definition."""
+    """`asked`: the names used, unless a conftest.py above defines them. `given`: the names with another definition.
+
+    With `imports_all`, the source imports all names of a module, perhaps some of these.
+    """
 
     asked: tuple[str, ...]
     given: frozenset[str]
+    imports_all: bool = False
 
 
 NOTHING: Final = Mentions((), frozenset())
 MARKER: Final = "the marker netns"
 
 # Only files with one of these words are parsed, because few have any.
-_WORD: Final = re.compile(rf"\b(?:{'|'.join(sorted(FIXTURES))})\b".encode())
+_WORD: Final = re.compile(rf"\b(?:{'|'.join(sorted(FIXTURES))})\b|\bimport\s*\*".encode())
 
 
-def look(source: bytes, is_test: Callable[[str], bool]) -> Mentions:
-    """Return the names that a source mentions; `is_test(name)` is whether pytest treats a function as a test."""
+def look(source: bytes, is_test: _Is, is_test_class: _Is) -> Mentions:
+    """Return the names that a source mentions; pytest treats functions and classes with certain names as tests."""
     if not _WORD.search(source):
         return NOTHING
     try:
@@ -47,44 +52,104 @@ def look(source: bytes, is_test: Callable[[str], bool]) -> Mentions:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return NOTHING
     nodes = list(ast.walk(tree))
-    given = FIXTURES.intersection(name for node in nodes for name in _given(node))
-    given |= FIXTURES.intersection(name for node in tree.body for name in _bound(node))
-    return Mentions(tuple(name for node in nodes for name in _asked(node, is_test, given)), given)
+    of_module = list(_of_module(tree))
+    given = FIXTURES.intersection(name for node in nodes for name in _given(node, nodes))
+    given |= FIXTURES.intersection(name for node in of_module for name in _bound(node))
+    tests = _Tests(nodes, is_test, is_test_class)
+    asked = tuple(name for node in nodes for name in _asked(node, tests, given))
+    return Mentions(asked, given, any(_imports_all(node) for node in of_module))
 
 
-def _asked(node: ast.AST, is_test: Callable[[str], bool], given: frozenset[str]) -> Iterator[str]:
+class _Tests:
+    """The functions of a source that pytest treats as tests."""
+
+    def __init__(self, nodes: Iterable[ast.AST], is_test: _Is, is_test_class: _Is) -> None:
+        classes = [node for node in nodes if isinstance(node, ast.ClassDef)]
+        self._class_of = {statement: node for node in classes for statement in node.body}
+        self._inherited = {_last_name(base) for node in classes for base in node.bases}
+        self._is_test, self._is_test_class = is_test, is_test_class
+
+    def parameters(self, function: _Function) -> Iterator[str]:
+        """Yield the parameters that pytest fills in if the function is a test."""
+        if not self._is_test(function.name):
+            return
+        if (of_class := self._class_of.get(function)) is None:
+            yield from _parameters(function, function.decorator_list)
+        elif self._is_collected(of_class):
+            yield from _parameters(function, [*function.decorator_list, *of_class.decorator_list], 1)
+
+    def _is_collected(self, of_class: ast.ClassDef) -> bool:
+        """Return whether pytest fills in parameters of the methods; it does not for a TestCase of unittest."""
+        is_collected = self._is_test_class(of_class.name) or of_class.name in self._inherited
+        return is_collected and not any(_last_name(base).endswith("TestCase") for base in of_class.bases)
+
+
+def _asked(node: ast.AST, tests: _Tests, given: frozenset[str]) -> Iterator[str]:
     if isinstance(node, ast.Attribute) and node.attr == "netns" and _last_name(node.value) == "mark":
         yield MARKER
     elif isinstance(node, ast.Call) and _last_name(node.func) in ("usefixtures", "getfixturevalue"):
         yield from (name for name in _texts(node.args) if name in FIXTURES and name not in given)
     elif isinstance(node, _Function):
         fixture = _name_as_fixture(node)
-        if fixture or is_test(node.name):
-            # A fixture that uses its own name extends the fixture that it overrides.
-            yield from (n for n in _parameters(node) if n in FIXTURES and (n not in given or n == fixture))
+        # A fixture that uses its own name extends the fixture that it overrides.
+        names = _parameters(node) if fixture else tests.parameters(node)
+        yield from (name for name in names if name in FIXTURES and (name not in given or name == fixture))
 
 
-def _given(node: ast.AST) -> Iterator[str]:
-    """Return the names that are defined by a fixture, by parameters or by a patch."""
+def _given(node: ast.AST, nodes: Sequence[ast.AST]) -> Iterator[str]:
+    """Yield the names that are defined by a fixture or by parameters."""
     if isinstance(node, _Function):
         yield _name_as_fixture(node)
-        for decorator in node.decorator_list:
-            if isinstance(decorator, ast.Call):
-                yield from (keyword.arg for keyword in decorator.keywords if keyword.arg)
-                if "patch" in ast.dump(decorator.func):
-                    yield from (text.rpartition(".")[2] for text in _texts(decorator.args))
-    elif isinstance(node, ast.Call) and _last_name(node.func) == "parametrize" and node.args:
-        names = node.args[0]
-        for text in _texts(names.elts if isinstance(names, (ast.List, ast.Tuple)) else [names]):
-            yield from (name.strip() for name in text.split(","))
+    elif isinstance(node, ast.Call) and _last_name(node.func) == "parametrize":
+        names = _argnames(node)
+        # Names that are computed are probably written somewhere in the source.
+        yield from _names_in(_texts(nodes)) if names is None else names
 
 
-def _bound(statement: ast.stmt) -> Iterator[str]:
-    """Return the names that a statement of the module binds, perhaps to a fixture from elsewhere."""
-    if isinstance(statement, ast.ImportFrom) and not (statement.module or "").startswith("vethlib"):
+def _argnames(call: ast.Call) -> list[str] | None:
+    """Return the names that a call of parametrize gives; None if they are computed."""
+    given = call.args[0] if call.args else next((each.value for each in call.keywords if each.arg == "argnames"), call)
+    each = given.elts if isinstance(given, (ast.List, ast.Tuple)) else [given]
+    texts = list(_texts(each))
+    return list(_names_in(texts)) if len(texts) == len(each) else None
+
+
+def _names_in(texts: Iterable[str]) -> Iterator[str]:
+    return (name.strip() for text in texts for name in text.split(","))
+
+
+def _of_module(tree: ast.Module) -> Iterator[ast.AST]:
+    """Yield the statements of the module, with those of its conditions and blocks."""
+    waiting: list[ast.AST] = list(tree.body)
+    while waiting:
+        node = waiting.pop()
+        yield node
+        if not isinstance(node, _Function | ast.ClassDef | ast.expr):
+            waiting.extend(ast.iter_child_nodes(node))
+
+
+def _bound(statement: ast.AST) -> Iterator[str]:
+    """Yield the names that a statement of the module binds, perhaps to a fixture from elsewhere."""
+    if isinstance(statement, ast.ImportFrom) and not _is_ours(statement):
         yield from (alias.asname or alias.name for alias in statement.names)
     elif isinstance(statement, ast.Assign):
         yield from (target.id for target in statement.targets if isinstance(target, ast.Name))
+    elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+        yield statement.target.id
+    elif isinstance(statement, _Function) and statement.decorator_list and not _name_as_fixture(statement):
+        yield statement.name
+
+
+def _imports_all(statement: ast.AST) -> bool:
+    return (
+        isinstance(statement, ast.ImportFrom)
+        and not _is_ours(statement)
+        and any(alias.name == "*" for alias in statement.names)
+    )
+
+
+def _is_ours(statement: ast.ImportFrom) -> bool:
+    return (statement.module or "").split(".")[0] == "vethlib" and not statement.level
 
 
 def _name_as_fixture(function: _Function) -> str:
@@ -99,18 +164,38 @@ def _name_as_fixture(function: _Function) -> str:
     return ""
 
 
-def _parameters(function: _Function) -> Iterator[str]:
-    """Yield the parameters without a default, which pytest fills in."""
+def _parameters(function: _Function, decorators: Sequence[ast.expr] = (), first: int = 0) -> Iterator[str]:
+    """Yield the parameters without a default from `first` on, except those that these decorators may fill in."""
     arguments = function.args
-    positional = [*arguments.posonlyargs, *arguments.args]
-    yield from (parameter.arg for parameter in positional[: len(positional) - len(arguments.defaults)])
+    positional = [parameter.arg for parameter in (*arguments.posonlyargs, *arguments.args)]
+    left, right, filled = first, len(positional) - len(arguments.defaults), set[str | None]()
+    for call in decorators:
+        if not isinstance(call, ast.Call):
+            continue
+        if _last_name(call.func) == "parametrize":
+            if _argnames(call) is None:
+                return
+        elif _last_name(call.func) == "given":  # of Hypothesis
+            right -= len(call.args)
+        elif _passes_mock(call):
+            left += 1
+        filled.update(keyword.arg for keyword in call.keywords)
     keywords = zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
-    yield from (parameter.arg for parameter, default in keywords if not default)
+    names = [*positional[left : max(left, right)], *(parameter.arg for parameter, default in keywords if not default)]
+    yield from (name for name in names if name not in filled)
+
+
+def _passes_mock(call: ast.Call) -> bool:
+    """Return whether a decorator is one of ``patch`` and ``patch.object`` that passes what it has made."""
+    is_object = isinstance(call.func, ast.Attribute) and call.func.attr == "object"
+    called = call.func.value if is_object and isinstance(call.func, ast.Attribute) else call.func
+    has_new = len(call.args) > 1 + is_object or any(keyword.arg == "new" for keyword in call.keywords)
+    return _last_name(called) == "patch" and not has_new
 
 
 def _last_name(node: ast.expr) -> str:
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 
-def _texts(nodes: list[ast.expr]) -> Iterator[str]:
+def _texts(nodes: Iterable[ast.AST]) -> Iterator[str]:
     return (node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str))

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator
 from fnmatch import fnmatch
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -36,10 +37,11 @@ class _Search:
         self._patterns = [*config.getini("python_files"), "conftest.py"]
         self._skipped = config.getini("norecursedirs")
         self._functions = config.getini("python_functions")
+        self._classes = config.getini("python_classes")
         self._ignored = [os.path.abspath(self._here / path) for path in config.getoption("ignore") or ()]
         self._ignored_globs = [os.path.abspath(self._here / path) for path in config.getoption("ignore_glob") or ()]
         self._mentions: dict[Path, Mentions] = {}
-        self._of_plugins = frozenset(_given_by_plugins(config))
+        self._of_plugins, self._of_loaded = _given_by_plugins(config)
 
     def find(self, names: Collection[str]) -> str:
         for name in self._config.getini("usefixtures"):
@@ -47,23 +49,35 @@ class _Search:
                 return f"the setting usefixtures has {name}"
         for path in self._to_collect():
             asked = [used for used in self._look(path).asked if used in names]
-            if asked and (name := next((used for used in asked if used not in self._given_above(path)), "")):
+            if asked and (name := next((used for used in asked if used not in self._given_elsewhere(path)), "")):
                 return f"{path.relative_to(self._root) if path.is_relative_to(self._root) else path} uses {name}"
         return ""
 
     def _look(self, path: Path) -> Mentions:
         if path not in self._mentions:
             source = _source(path)
-            self._mentions[path] = look(source, self._is_test) if source else NOTHING
+            self._mentions[path] = look(source, self._is_test, self._is_test_class) if source else NOTHING
         return self._mentions[path]
 
     def _is_test(self, name: str) -> bool:
-        return any(name.startswith(pattern) or fnmatch(name, pattern) for pattern in self._functions)
+        return _begins_or_matches(name, self._functions)
 
-    def _given_above(self, path: Path) -> frozenset[str]:
+    def _is_test_class(self, name: str) -> bool:
+        return _begins_or_matches(name, self._classes)
+
+    def _given_elsewhere(self, path: Path) -> frozenset[str]:
         """Return the names that mean other fixtures in this file: those of the project's conftest.py and of plugins."""
         above = (directory / "conftest.py" for directory in self._directories(path))
-        return self._of_plugins.union(*(self._look(conftest).given for conftest in above if conftest != path))
+        return self._of_plugins.union(
+            self._imported(path),
+            *(self._look(conftest).given | self._imported(conftest) for conftest in above if conftest != path),
+        )
+
+    def _imported(self, path: Path) -> frozenset[str]:
+        """Return the names that a file has, or may have, by ``import *`` or by calls that define fixtures."""
+        if path in self._of_loaded:
+            return self._of_loaded[path] - self._look(path).given
+        return FIXTURES if self._look(path).imports_all else frozenset()
 
     def _directories(self, path: Path) -> Iterator[Path]:
         return (directory for directory in path.parents if directory.is_relative_to(self._root))
@@ -134,10 +148,25 @@ def _matches(path: str, patterns: list[str]) -> bool:
     return any(fnmatch(path, f"*/{pattern}") if "/" in pattern else fnmatch(name, pattern) for pattern in patterns)
 
 
-def _given_by_plugins(config: pytest.Config) -> Iterator[str]:
-    """Return the plugin's names that other plugins define, too. A conftest.py applies to its directory only."""
+def _begins_or_matches(name: str, patterns: list[str]) -> bool:
+    return any(name.startswith(pattern) or fnmatch(name, pattern) for pattern in patterns)
+
+
+def _given_by_plugins(config: pytest.Config) -> tuple[frozenset[str], dict[Path, frozenset[str]]]:
+    """Return the plugin's names that other plugins define, too, and those that each loaded conftest.py has.
+
+    A conftest.py applies to its directory only.
+    """
+    everywhere: set[str] = set()
+    of_loaded: dict[Path, frozenset[str]] = {}
     for plugin in config.pluginmanager.get_plugins():
         file = getattr(plugin, "__file__", None) or ""
-        is_ours = getattr(plugin, "__name__", "") in _OURS
-        if not is_ours and file and os.path.basename(file) != "conftest.py":
-            yield from FIXTURES.intersection(vars(plugin))
+        if getattr(plugin, "__name__", "") in _OURS or not file:
+            continue
+        # `topology` may be the module of vethlib.
+        names = FIXTURES.intersection(name for name, value in vars(plugin).items() if not isinstance(value, ModuleType))
+        if os.path.basename(file) == "conftest.py":
+            of_loaded[Path(file)] = names
+        else:
+            everywhere |= names
+    return frozenset(everywhere), of_loaded

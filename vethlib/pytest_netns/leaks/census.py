@@ -24,8 +24,9 @@ from fcntl import ioctl
 from typing import TYPE_CHECKING
 
 from vethlib import ns
-from vethlib._primitives import posix
 from vethlib.errors import VethError
+from vethlib.ns.descriptor import duplicated
+from vethlib.ns.programs.newer import Moment, pids_since
 from vethlib.ns.syscalls import CLONE_NEWNET, ns_type
 
 from .found import Found, Identity, Kind
@@ -36,11 +37,11 @@ if TYPE_CHECKING:
 
     from vethlib.topology.live.node import Node
 
-__all__ = ["Census", "here", "last_pid"]
+__all__ = ["Census", "here"]
 
 _NAMES = "/run/netns"
 _SIOCGSKNS = 0x894C  # include/uapi/linux/sockios.h: a descriptor of the namespace of a socket
-_MANY = 512  # sockets that are cached; process ids that are checked one by one instead of listing /proc
+_MANY = 512  # sockets that are cached
 
 
 class Census:
@@ -115,10 +116,10 @@ class Census:
         except VethError:
             return []  # the test has closed the descriptor of the watch, which is reported elsewhere
 
-    def processes(self, inside: Collection[Identity], since: int | None) -> set[Found]:
-        """Return the processes in these namespaces that started after the process id `since`; None for all."""
+    def processes(self, inside: Collection[Identity], since: Moment | None) -> set[Found]:
+        """Return the processes in these namespaces, at least those that were started after `since`; None for all."""
         facts = set()
-        for pid in _pids_since(since):
+        for pid in pids_since(since):
             netns = _identity(f"/proc/{pid}/ns/net")
             if netns in inside and pid != os.getpid():
                 facts.add(Found("process", netns, pid))
@@ -131,6 +132,9 @@ class Census:
             with suppress(OSError, VethError):
                 if fact.kind == "socket":
                     opened.append(ns.Descriptor.fromfd(ioctl(fact.number, _SIOCGSKNS)))
+                elif fact.kind == "descriptor":
+                    with duplicated(fact.number) as copy:  # also if vethlib has opened it
+                        opened.append(ns.open_owned(f"fd:{copy.fileno()}"))
                 elif path := _path(fact):
                     opened.append(ns.open_owned(f"path:{path}"))
         return opened
@@ -138,31 +142,9 @@ class Census:
 
 def _path(fact: Found) -> str:
     return {
-        "descriptor": f"/proc/self/fd/{fact.number}",
         "thread": f"/proc/self/task/{fact.number}/ns/net",
         "name": f"{_NAMES}/{fact.text}",
     }.get(fact.kind, "")
-
-
-def last_pid() -> int | None:
-    """Return the last process or thread id (Documentation/admin-guide/sysctl/kernel.rst); None if unknown."""
-    try:
-        fd = os.open("/proc/sys/kernel/ns_last_pid", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None  # a kernel without CONFIG_CHECKPOINT_RESTORE
-    try:
-        return int(posix.read(fd, 32))
-    finally:
-        os.close(fd)
-
-
-def _pids_since(since: int | None) -> Iterable[int]:
-    last = last_pid()
-    if since is not None and last is not None and 0 <= last - since <= _MANY:
-        return range(since + 1, last + 1)
-    # Ids are allocated cyclically (alloc_pid, kernel/pid.c): after a wrap-around, any of them may be new.
-    first = since + 1 if since is not None and last is not None and last > since else 0
-    return [int(name) for name in os.listdir("/proc") if name.isdecimal() and int(name) >= first]
 
 
 def _threads() -> Iterator[tuple[int, Identity]]:

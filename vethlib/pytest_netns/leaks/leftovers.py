@@ -75,7 +75,7 @@ _CURES = {
     "descriptor": "it keeps the namespace alive; close the Netns or Topology behind it, by close() or a with statement",
     "socket": "it keeps the namespace alive; close it, best with a with statement",
     "thread": "it keeps the namespace alive; let it return and wait for it, by join() or result() of a future",
-    "process": "it was killed; use node.start() for processes that should end with the node",
+    "process": "it was killed; end it before the test ends, or start it by node.start()",
 }
 
 

@@ -35,6 +35,7 @@ import pytest
 from vethlib import ns
 from vethlib._primitives import time
 from vethlib.ns.descriptor import duplicated
+from vethlib.ns.programs.newer import Moment, earliest, this_moment
 from vethlib.ns.reference import HasFileno
 from vethlib.ns.syscalls import CLONE_NEWNET, bind
 from vethlib.pytest_netns.isolation.enter import ISOLATION, Isolation
@@ -42,7 +43,7 @@ from vethlib.pytest_netns.live import LIVE, Live
 from vethlib.pytest_netns.names import BASES, is_used
 from vethlib.pytest_netns.options import SETTINGS, for_item
 
-from .census import Census, here, last_pid
+from .census import Census, here
 from .found import Found, Identity
 from .leftovers import delete_links, doomed_links, kill, names_of_nodes, remove_names, sentences
 
@@ -66,7 +67,7 @@ class NetnsLeakWarning(pytest.PytestWarning):
 class _Test:
     """The watched test: the facts that do not count as its leftovers, and the places where it could leave links."""
 
-    first_pid: int | None
+    begun: Moment | None
     nodes: list[Node] = field(default_factory=list)
     known: set[Found] = field(default_factory=set)
     astray: set[Found] = field(default_factory=set)
@@ -93,7 +94,7 @@ class LeakWatch:
         self._mode = mode  # of the test: fail, warn, off
         on_host = not isolation.namespaces
         self._census = Census(shares_links=on_host or isolation.shares_links, shares_names=on_host)
-        self._topologies: dict[Topology, int | None] = {}  # with the last process id from before each was built
+        self._topologies: dict[Topology, Moment | None] = {}  # with a moment before each was built
         self._kept: set[Identity] = set()
         self._test: _Test | None = None
         self._is_clean = False  # whether the last test was watched and left nothing
@@ -188,7 +189,7 @@ class LeakWatch:
 
     def begin(self, *, quick: bool = False) -> None:
         """Watch the test that is run now."""
-        self._test = test = _Test(last_pid())
+        self._test = test = _Test(this_moment())
         self._old_errors, self._errors = self._errors, []
         self._note_topologies()
         test.nodes = [node for topology in self._topologies for node in topology.values()]
@@ -198,7 +199,7 @@ class LeakWatch:
     def _note_topologies(self) -> list[Topology]:
         """Add new topologies, and return them."""
         new = [topology for topology in self._live.up if topology not in self._topologies]
-        self._topologies |= dict.fromkeys(new, self._test.first_pid if self._test else None)
+        self._topologies |= dict.fromkeys(new, self._test.begun if self._test else None)
         return new
 
     def _look(self) -> set[Found]:
@@ -225,7 +226,7 @@ class LeakWatch:
 
     def _finish(self, item: pytest.Item, pinned: list[Node], pins: ExitStack) -> str:
         """Judge the facts, remove leftovers, and return the message."""
-        ended = {topology: pid for topology, pid in self._topologies.items() if topology.closed}
+        ended = {topology: begun for topology, begun in self._topologies.items() if topology.closed}
         if self._test is None and not ended and not self._orphans:
             return ""
         try:
@@ -250,15 +251,13 @@ class LeakWatch:
             self._test = None
             self._orphans.clear()
 
-    def _kill(self, nodes: Iterable[Node], first_pids: Iterable[int | None]) -> list[Found]:
+    def _kill(self, nodes: Iterable[Node], begun: Iterable[Moment | None]) -> list[Found]:
         """Kill the processes left in nodes that have ended."""
         inside = {node.netns.identity for node in nodes}
         if not inside:
             return []
-        firsts = [-1 if pid is None else pid for pid in first_pids]
-        since = min(firsts, default=-1)
-        deadline = time.monotonic() + _GRACE
-        while facts := self._census.processes(inside, None if since < 0 else since):
+        since, deadline = earliest(begun), time.monotonic() + _GRACE
+        while facts := self._census.processes(inside, since):
             if time.monotonic() > deadline:
                 return kill(facts)
             time.sleep(_POLL)

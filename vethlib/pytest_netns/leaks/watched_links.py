@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from vethlib import ns
-from vethlib._nl.const import NETLINK_ROUTE
+from vethlib._nl.const import FALLBACK_TUNNELS, NETLINK_ROUTE
 from vethlib._nl.dump import link_bodies
 from vethlib._nl.link import parse_link
 from vethlib._primitives import select, socket
@@ -27,12 +27,6 @@ from .found import Found, Identity
 __all__ = ["WatchedLinks"]
 
 _RTMGRP_LINK = 1  # include/uapi/linux/rtnetlink.h
-
-_FALLBACKS = frozenset(
-    # The kernel creates these in every namespace when the first tunnel of the kind is needed anywhere, and they cannot
-    # be deleted (fb_tunnels_only_for_init_net, Documentation/admin-guide/sysctl/net.rst).
-    ("tunl0", "gre0", "gretap0", "erspan0", "ip_vti0", "ip6_vti0", "sit0", "ip6tnl0", "ip6gre0")
-)
 
 
 class WatchedLinks:
@@ -74,7 +68,7 @@ class WatchedLinks:
                     continue
                 self._unread.discard(place)
                 self._links[place] = [
-                    Found("link", place, index, name) for index, name in links if name not in _FALLBACKS
+                    Found("link", place, index, name) for index, name in links if name not in FALLBACK_TUNNELS
                 ]
         return [link for place in places for link in self._links[place]]
 
@@ -109,6 +103,7 @@ def _list() -> list[tuple[int, str]] | None:
 def _hear() -> socket.socket:
     events = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETLINK_ROUTE)
     events.bind((0, _RTMGRP_LINK))
+    events.connect((0, 0))  # to the kernel, so that nobody else can send to it
     return events
 
 

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import pytest
 
@@ -72,11 +72,14 @@ class Failures:
         self._undecided: list[tuple[list[Path], Path]] = []  # captures of topologies that the present teardown closes
         self._failed: set[Topology] = set()  # topologies that were up when a test failed
         self._directories: set[Path] = set()  # directories with captures of this run
+        self._running: pytest.Item | None = None
+        self._interrupted: list[str] = []  # lines about the captures of a test that has no report
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_setup(self, item: pytest.Item) -> Generator[None, object, object]:
         """Note the settings of the test, which apply to the topologies that it builds."""
         self._settings = for_item(item)
+        self._running = item
         return (yield)
 
     @pytest.hookimpl(wrapper=True)
@@ -86,6 +89,8 @@ class Failures:
         if report.failed and report.when in ("setup", "call") and (used := self._live.used_by(item)):
             self._failed.update(used)
             report.sections.extend(_printable(title, text) for title, text in self._sections(item.nodeid, used))
+        if report.when == "teardown":
+            self._running = None
         if report.when == "teardown" and self._undecided:
             undecided, self._undecided = self._undecided, []
             if report.failed:
@@ -94,6 +99,32 @@ class Failures:
             else:
                 self._remove(undecided)
         return report
+
+    def pytest_keyboard_interrupt(self) -> None:
+        """Keep the captures of the test that Ctrl-C or pytest.exit() has ended, which gets no report."""
+        if self._running is None:
+            return
+        used = self._live.used_by(self._running)
+        self._failed.update(used)
+        captured = [topology for topology in used if topology in self._captures]
+        closed, self._undecided = self._undecided, []
+        _, text = _section("", partial(_lines, self._files, captured))
+        self._interrupted = [*filter(None, [text]), *(str(path) for paths, _ in closed for path in paths)]
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_sessionfinish(self) -> Generator[None, object, object]:
+        """Remove the captures of topologies of tests that passed, if the run ends before their fixtures do."""
+        result = yield
+        undecided, self._undecided = self._undecided, []
+        self._remove(undecided)
+        return result
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """List the captures of the test that was interrupted."""
+        if self._interrupted:
+            terminalreporter.section("netns captures")
+            for line in self._interrupted:
+                terminalreporter.line(line)
 
     def _remove(self, captures: Sequence[tuple[list[Path], Path]]) -> None:
         for files, directory in captures:
@@ -126,13 +157,15 @@ class Failures:
         for topology in topologies:
             capture, directory, _ = self._captures[topology]
             missing = capture.missing
-            if len(capture.files) > _MOST_FILES:
-                yield f"{len(capture.files)} files in {directory}"
-            for path in capture.files:
-                if path in missing:
-                    yield f"{path}  ({missing[path]})"
-                elif len(capture.files) <= _MOST_FILES:
-                    yield str(path)
+            if len(capture.files) <= _MOST_FILES:
+                for path in capture.files:
+                    yield f"{path}  ({missing[path]})" if path in missing else str(path)
+                continue
+            yield f"{len(capture.files)} files in {directory}"
+            for path in list(missing)[:_MOST_FILES]:
+                yield f"{path}  ({missing[path]})"
+            if len(missing) > _MOST_FILES:
+                yield f"… and {len(missing) - _MOST_FILES} more of these files are incomplete"
 
     def _keep(self, nodeid: str, used: Sequence[Topology]) -> Iterator[tuple[str, str]]:
         new = [topology for topology in used if topology not in self._live.kept]

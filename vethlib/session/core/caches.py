@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from vethlib._nl.link import LinkMessage
-from vethlib.errors import VethError
 
 __all__ = ["AttachedCaches", "Cache"]
 
@@ -59,9 +58,20 @@ class AttachedCaches:
             try:
                 if (message := cache.find(identity, name)) is not None:
                     return message
-            except VethError:
+            except Exception:  # a cache may be anybody's
                 continue  # it raises that again in a call of its own user
         return None
+
+    def cookie(self, identity: Identity) -> int:
+        """Return the cookie of an open namespace from the first cache that knows it, otherwise 0."""
+        for cache in self._alive():
+            cookie_of = getattr(cache, "cookie_of", None)  # which only an IfIndexCache has
+            try:
+                if cookie_of is not None and (cookie := int(cookie_of(identity))):
+                    return cookie
+            except Exception:
+                continue  # as above
+        return 0
 
     def learn(self, messages: Sequence[tuple[Identity, LinkMessage]]) -> None:
         """Pass what the kernel has returned to every cache: one by one only links that are down, which need it."""
@@ -73,7 +83,7 @@ class AttachedCaches:
                 for identity, message in messages:
                     if not message.up:
                         cache.learn(identity, message)
-            except VethError:
+            except Exception:
                 continue
 
     def catch_up(self) -> None:
@@ -81,5 +91,5 @@ class AttachedCaches:
         for cache in self._alive():
             try:
                 cache.catch_up()
-            except VethError:
+            except Exception:
                 continue

@@ -17,8 +17,9 @@ from vethlib.endfields.checks import OF_THE_NAMESPACE
 from vethlib.errors import NetlinkError, VethError
 from vethlib.links import IPInterface, describe
 
-from .namespaces import OpenNetns
-from .refusal import system_error, system_errors
+from .namespaces import Namespaces, OpenNetns
+from .present_name import present_name
+from .refusal import sysctl_error, system_error, system_errors
 
 __all__ = [
     "IPv6Settings",
@@ -37,10 +38,10 @@ def is_disabled(outcome: Outcome, interface: IPInterface) -> bool:
     return outcome.errno == errno.EACCES and interface.version == 6
 
 
-def enable_ipv6(place: OpenNetns, names: Iterable[str]) -> dict[str, NetlinkError]:
+def enable_ipv6(namespaces: Namespaces, place: OpenNetns, indexes: Iterable[int]) -> dict[int, NetlinkError]:
     """Set net.ipv6.conf.NAME.disable_ipv6 to 0 for links in `place`; return the errors of those where that failed."""
-    failed = switch_ipv6({place: dict.fromkeys(names, True)})
-    return {name: error for (_, name), error in failed.items()}
+    failed = switch_ipv6(namespaces, {place: dict.fromkeys(indexes, True)})
+    return {index: error for (_, index), error in failed.items()}
 
 
 def can_switch_ipv6() -> bool:
@@ -99,12 +100,15 @@ def _read(name: bytes, setting: bytes) -> int:
         return int(file.read(16))
 
 
-def switch_ipv6(wanted: Mapping[OpenNetns, Mapping[str, bool]]) -> dict[tuple[OpenNetns, str], NetlinkError]:
-    """Enable IPv6 on the links that have True, and disable it on the others; return the errors of those that failed.
+def switch_ipv6(
+    namespaces: Namespaces, wanted: Mapping[OpenNetns, Mapping[int, bool]]
+) -> dict[tuple[OpenNetns, int], NetlinkError]:
+    """Enable IPv6 on the links, by ifindex, that have True, and disable it on the others; return the errors, by link.
 
     Disabling it on a link that has no IPv6 settings is no error; whether it has IPv6 is in its next message.
     """
-    failed: dict[tuple[OpenNetns, str], NetlinkError] = {}
+    failed: dict[tuple[OpenNetns, int], NetlinkError] = {}
+    namespaces.open_sockets(wanted)
     # /proc/sys/net belongs to the namespace of the thread that opens it, so it is written from inside, in one round.
     elsewhere = [place for place in wanted if not place.is_home]
     if len(elsewhere) > 1:
@@ -112,7 +116,7 @@ def switch_ipv6(wanted: Mapping[OpenNetns, Mapping[str, bool]]) -> dict[tuple[Op
 
         def write_next() -> None:
             place = next(places)
-            _write_all(place, wanted[place], failed)
+            _write_all(namespaces, place, wanted[place], failed)
 
         try:
             ns.map_in([place.fd for place in elsewhere], write_next)
@@ -122,27 +126,37 @@ def switch_ipv6(wanted: Mapping[OpenNetns, Mapping[str, bool]]) -> dict[tuple[Op
     for place in [*(place for place in wanted if place.is_home), *elsewhere]:
         links = wanted[place]
         try:
-            place.call(lambda place=place, links=links: _write_all(place, links, failed))  # type: ignore[misc]
+            place.call(lambda place=place, links=links: _write_all(namespaces, place, links, failed))  # type: ignore[misc]
         except (OSError, VethError) as error:
-            for name, on in links.items():
-                failed[place, name] = system_error(error, _request(name, on), place.ref)
+            for index, on in links.items():
+                failed[place, index] = system_error(error, _request(f"(ifindex {index})", on), place.ref)
     return failed
 
 
-def _write_all(place: OpenNetns, links: Mapping[str, bool], failed: dict[tuple[OpenNetns, str], NetlinkError]) -> None:
-    for name, on in links.items():
+def _write_all(
+    namespaces: Namespaces,
+    place: OpenNetns,
+    links: Mapping[int, bool],
+    failed: dict[tuple[OpenNetns, int], NetlinkError],
+) -> None:
+    for index, on in links.items():
+        try:
+            name = present_name(namespaces, place, index)
+        except NetlinkError as error:
+            failed[place, index] = error
+            continue
         try:
             _write(name, on)
         except OSError as error:
             if not _is_so_already(name, on, error):
-                failed[place, name] = _not_switched(error, _request(name, on), place.ref)
+                failed[place, index] = _not_switched(error, _request(name, on), place.ref)
 
 
 def _not_switched(error: OSError, request: str, ref: object) -> NetlinkError:
     if error.errno == errno.ENOENT and not _shows_settings():
         message = f"{request}: /proc/sys is not visible here; mount /proc without the option subset=pid"
         return NetlinkError(message, errno=errno.ENOENT, request=request, netns=str(ref or ""))
-    return system_error(error, request, ref)
+    return sysctl_error(error, request, ref)
 
 
 def _is_so_already(name: str, on: bool, error: OSError) -> bool:

@@ -6,7 +6,8 @@ the same namespace yield the same :class:`OpenNetns`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import errno
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from vethlib import ns
@@ -15,13 +16,14 @@ from vethlib._nl.batch import DUMP_ATTEMPTS, Exchange, Outcome
 from vethlib._nl.direct import ParseAlike, ask_once
 from vethlib._nl.sock import RtnlSocket, is_traced
 from vethlib._nl.torn import Patience
-from vethlib.errors import NetnsNotFound, VethError
+from vethlib.errors import NetnsNotFound, SessionClosed, VethError
 from vethlib.links import NetnsRef, spell
+from vethlib.ns import own
 
 from .caches import AttachedCaches
 from .refusal import raise_with_request, system_errors
 
-__all__ = ["Birth", "Identity", "Namespaces", "OpenNetns"]
+__all__ = ["Birth", "Identity", "Kept", "Namespaces", "OpenNetns"]
 
 Identity = tuple[int, int]
 
@@ -31,22 +33,57 @@ Birth = tuple[Identity, int]
 T = TypeVar("T")
 
 _TALK: Final = "talk rtnetlink"
+_TIMES: Final = 8  # the surplus of a link, for several links, or for entries of other programs
+
+
+class Kept:
+    """The descriptor and the socket of a session's home.
+
+    Both are closed with the last reference after :meth:`release`: a call in another thread may be about to use their
+    numbers, which could be those of another namespace by then.
+    """
+
+    _is_released = False  # of the class, because an interruption may delete an object that has no attributes yet
+
+    def __init__(self, descriptor: ns.Descriptor, socket: RtnlSocket) -> None:
+        self._descriptor = descriptor
+        self._socket = socket
+
+    def release(self) -> None:
+        """Note that the session does not need them any more."""
+        self._is_released = True
+
+    def __del__(self) -> None:
+        if self._is_released:
+            self._socket.close()
 
 
 class OpenNetns:
     """An open network namespace. `ref` is the first reference by which the call opened it."""
 
-    __slots__ = ("_cookie", "_owner", "fd", "identity", "is_home", "last_id", "ref", "socket")
+    __slots__ = ("__weakref__", "_cookie", "_kept", "_owner", "fd", "identity", "is_home", "last_id", "ref", "socket")
 
     def __init__(self, ref: NetnsRef, owner: ns.Descriptor, *, is_home: bool = False) -> None:
         self.ref = ref
         self.fd = owner.fileno()
         self.identity: Identity = ns.identity(self.fd)
+        own.note(self.fd, self, self.identity)
         self.is_home = is_home
         self.socket: RtnlSocket | None = None
-        self.last_id = 0  # that a session has assigned here to another namespace (vethlib.session.write.ids)
-        self._cookie = 0
-        self._owner = owner
+        self.last_id = 0  # that a session has assigned here to another namespace (vethlib.session.write.creating.ids)
+        self._cookie: int | None = None
+        self._owner: ns.Descriptor | None = owner
+        self._kept: Kept | None = None
+
+    @classmethod
+    def home(cls) -> OpenNetns:
+        """Open the namespace of the calling thread as the home of a session, with a socket."""
+        owner = ns.current()
+        home = cls("", owner, is_home=True)
+        home.socket = RtnlSocket()
+        home._owner, home._kept = None, Kept(owner, home.socket)
+        own.note(home.fd, home._kept, home.identity)
+        return home
 
     @property
     def cookie(self) -> int:
@@ -54,9 +91,20 @@ class OpenNetns:
 
         Reading it takes a socket in the namespace; none is opened for this alone.
         """
-        if not self._cookie and self.socket is not None:
+        if self._cookie is None:
+            if self.socket is None:
+                return 0
             self._cookie = self.socket.netns_cookie()
         return self._cookie
+
+    def note_cookie(self, cookie: int) -> None:
+        """Note the cookie, which was read without :attr:`socket`."""
+        self._cookie = cookie
+
+    @property
+    def knows_cookie(self) -> bool:
+        """Whether :attr:`cookie` is known, or known not to exist."""
+        return self._cookie is not None or self.socket is not None
 
     @property
     def birth(self) -> Birth:
@@ -70,17 +118,37 @@ class OpenNetns:
 
     def again(self) -> OpenNetns:
         """Return the same namespace without a socket; the caller closes it."""
-        return OpenNetns(self.ref, ns.open_owned(f"fd:{self.fd}"), is_home=self.is_home)
+        return OpenNetns(self.ref, ns.open_owned(self), is_home=self.is_home)
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self.fd
 
     def call(self, function: Callable[[], T]) -> T:
         """Call `function` with the thread in this namespace. Raises its errors; NotPermitted unless it is home."""
         return ns.call_at_home(self.fd, function) if self.is_home else ns.call_in(self.fd, function)
 
+    def hold(self) -> Kept:
+        """Return what keeps a session's home open as long as it is referenced. Raises SessionClosed after a release."""
+        kept = self._kept
+        if kept is None:
+            raise SessionClosed("this session is closed")
+        return kept
+
+    def release(self) -> None:
+        """Close a session's home with the last call that holds it."""
+        if self._kept is not None:
+            self._kept.release()
+            self._kept = None
+
     def close(self) -> None:
         """Close the socket and the descriptor."""
         if self.socket is not None:
             self.socket.close()
-        self._owner.close()
+        owner, self._owner = self._owner, None
+        if owner is not None:
+            own.forget(self.fd)
+            owner.close()
 
     def __str__(self) -> str:
         return spell(self.ref)
@@ -89,13 +157,23 @@ class OpenNetns:
 class Namespaces(Closing):
     """The namespaces of one call; a context manager that closes them all, except home."""
 
-    __slots__ = ("_by_identity", "_by_ref", "_kept_home", "_patience", "_resolver", "caches", "home")
+    __slots__ = (
+        *("_by_identity", "_by_ref", "_held", "_kept_home", "_left", "_patience", "_resolver"),
+        *("caches", "home", "surplus"),
+    )
 
     # Most calls are about home only, and need neither of these.
     _by_ref: dict[str, OpenNetns] | None
     _by_identity: dict[Identity, OpenNetns]
 
-    def __init__(self, home: OpenNetns, resolver: Callable[[str], str] | None, caches: AttachedCaches) -> None:
+    def __init__(
+        self,
+        home: OpenNetns,
+        resolver: Callable[[str], str] | None,
+        caches: AttachedCaches,
+        kept: Kept | None = None,
+    ) -> None:
+        self._held: Kept | None = home.hold() if kept is None else kept
         # A signal handler that interrupts a call of the same thread uses another socket.
         socket = home.socket
         self.home = home.again() if socket is not None and socket.is_in_use_here() else home
@@ -104,6 +182,9 @@ class Namespaces(Closing):
         self._resolver = resolver
         self._by_ref = None
         self._patience: Patience | None = None
+        self._left: dict[Identity, int] | None = None
+        # Entries beyond the desired ones after which reading a link may stop; None: read all.
+        self.surplus: int | None = None
 
     @property
     def patience(self) -> Patience:
@@ -125,10 +206,12 @@ class Namespaces(Closing):
             self._by_ref = None
         if self.home is not self._kept_home:
             self.home.close()
+        self._held = None
 
     def __exit__(self, *_: object) -> None:
         if self._by_ref is not None or self.home is not self._kept_home:
             self.close()
+        self._held = None
 
     def reopened(self, ref: NetnsRef, birth: Birth) -> OpenNetns | None:
         """Open a namespace of an earlier call; None if `ref` now leads nowhere, or to another namespace."""
@@ -138,8 +221,17 @@ class Namespaces(Closing):
             return None
         if not place.is_still(birth):
             return None
-        self.socket(place)  # which provides the cookie
+        self.cookie(place)
         return place if place.is_still(birth) else None
+
+    def replaced(self, cookies: Mapping[Identity, int]) -> set[Identity]:
+        """Return those of these identities that belonged to other namespaces when these cookies were read.
+
+        Opens a socket in each namespace that has one of them. Before Linux 5.14, there are no cookies to compare.
+        """
+        known = [place for place in self if place.identity in cookies]
+        self.open_sockets(known)
+        return {place.identity for place in known if not place.is_still((place.identity, cookies[place.identity]))}
 
     def __call__(self, ref: NetnsRef) -> OpenNetns:
         """Return the namespace that `ref` leads to. Raises NetnsNotFound, NotPermitted, InvalidValue."""
@@ -177,6 +269,15 @@ class Namespaces(Closing):
                 place.socket = place.call(RtnlSocket)
         return place.socket
 
+    def cookie(self, place: OpenNetns) -> int:
+        """Return the cookie of `place`, 0 if the kernel has none. It takes a socket there, unless a cache knows it."""
+        if not place.knows_cookie:
+            if known := self.caches.cookie(place.identity):
+                place.note_cookie(known)
+            else:
+                self.socket(place)
+        return place.cookie
+
     def open_sockets(self, namespaces: Iterable[OpenNetns]) -> None:
         """Open the sockets in several namespaces in one round through them (2 µs each instead of 8).
 
@@ -199,13 +300,16 @@ class Namespaces(Closing):
             raise_with_request(error, _TALK, place.ref)
 
     def ask_once(self, places: Sequence[OpenNetns], questions: Sequence[bytes]) -> list[bytes | None]:
-        """Send one question in each of these namespaces; return the bodies of the answers.
+        """Send one question in each of these namespaces; return the bodies of the answers, and note the cookies.
 
         None for an answer that is not as usual, or a namespace that cannot be entered: :meth:`ask` finds out why.
         """
         try:
             if places and not is_traced():
-                return ns.map_in([place.fd for place in places], map(ask_once, questions).__next__)
+                answers = ns.map_in([place.fd for place in places], map(ask_once, questions).__next__)
+                for place, (_, cookie) in zip(places, answers, strict=True):
+                    place.note_cookie(cookie)
+                return [body for body, _ in answers]
         except (VethError, OSError):
             pass
         return [None] * len(places)
@@ -245,13 +349,56 @@ class Namespaces(Closing):
         parse: Callable[[bytes], Any],
         attempts: int = DUMP_ATTEMPTS,
         parse_alike: ParseAlike | None = None,
+        marks: Sequence[bytes] = (),
     ) -> Outcome:
-        """Dump a table in `place`, and parse each of its messages."""
+        """Dump a table in `place`, and parse each of its messages, at least those with any of the `marks`."""
         socket = self.socket(place)
         try:
-            return socket.dump(request, parse, attempts, parse_alike)
+            return socket.dump(request, parse, attempts, parse_alike, marks=marks)
         except OSError as error:
             raise_with_request(error, _TALK, place.ref)
+
+    def limit(self, surplus: int | None, expected: Mapping[OpenNetns, int]) -> None:
+        """Limit how many entries :meth:`dump_limited` reads in these namespaces, except home; None: no limit.
+
+        A tenant can add as many as it likes. The number `expected` there, and a multiple of `surplus`, are read.
+        """
+        if surplus is not None:
+            self._left = {
+                place.identity: number + _TIMES * surplus for place, number in expected.items() if not place.is_home
+            }
+
+    def most_of(self, place: OpenNetns) -> int | None:
+        """Return how many entries one dump may still have in a namespace; None: any number."""
+        return None if self._left is None else self._left.get(place.identity)
+
+    def dump_limited(
+        self,
+        place: OpenNetns,
+        request: bytes,
+        parse: Callable[[bytes], Any],
+        *,
+        counted: bool = True,
+        marks: Sequence[bytes] = (),
+    ) -> Outcome:
+        """Make one attempt to dump a table in `place`. EFBIG, with what was read: it is longer than the limit.
+
+        Unless it is `counted`, as much can be read afterwards as before.
+        """
+        left = self.most_of(place)
+        if self._left is None or left is None:
+            return self.dump(place, request, parse, 1, marks=marks)
+        socket = self.socket(place)
+        try:
+            outcome = socket.dump(request, parse, most=left, marks=marks)
+        except OSError as error:
+            raise_with_request(error, _TALK, place.ref)
+        if counted:
+            self._left[place.identity] = max(0, left - len(outcome.bodies))
+        if outcome.errno not in (0, errno.EAGAIN):
+            socket.close()  # which ends the dump; what the tenant has is not read to its end
+            place.socket = None
+        return outcome
 
     def begin(self, place: OpenNetns, requests: Sequence[bytes]) -> Exchange:
         """Begin an exchange to be passed to :meth:`run`; its outcomes survive an interruption."""

@@ -9,7 +9,16 @@ from typing import Final, NoReturn
 from vethlib._nl.batch import Outcome
 from vethlib.errors import NetlinkError, NotPermitted, VethError, errno_text, error_class, not_permitted
 
-__all__ = ["copy_for", "loading", "raise_with_request", "refusal", "system_error", "system_errors"]
+__all__ = [
+    "READ_ONLY",
+    "copy_for",
+    "loading",
+    "raise_with_request",
+    "refusal",
+    "sysctl_error",
+    "system_error",
+    "system_errors",
+]
 
 _HINTS = {
     errno.EPERM: "this needs CAP_NET_ADMIN in the user namespace that owns the network namespace",
@@ -18,6 +27,8 @@ _HINTS = {
     errno.EMFILE: "this process is out of file descriptors: raise `ulimit -n`",
     errno.ENFILE: "this host is out of file descriptors: raise fs.file-max",
 }
+
+READ_ONLY: Final = "a container has /proc/sys read-only, unless it is privileged"
 
 
 def refusal(
@@ -89,6 +100,9 @@ def system_error(error: Exception, request: str, netns: object) -> NetlinkError:
             named.capability = error.capability
         return named
     hint = _HINTS.get(number, "")
+    file = str(getattr(error, "filename", None) or "")
+    if number == errno.ENOENT and file.startswith("/proc/"):
+        hint = f"{file}; is /proc mounted?"
     if number in (errno.EPERM, errno.EACCES):
         capability = "CAP_SYS_ADMIN"
         text = f"{request}: {errno_text(number)} (entering a namespace needs {capability})"
@@ -97,9 +111,18 @@ def system_error(error: Exception, request: str, netns: object) -> NetlinkError:
     return NetlinkError(text, errno=number, request=request, netns=str(netns or ""))
 
 
+def sysctl_error(error: OSError, request: str, netns: object) -> NetlinkError:
+    """Return the NetlinkError for a file of /proc/sys that cannot be written."""
+    if error.errno != errno.EROFS:
+        return system_error(error, request, netns)
+    text = f"{request}: {errno_text(errno.EROFS)} ({READ_ONLY})"
+    return NetlinkError(text, errno=errno.EROFS, request=request, netns=str(netns or ""))
+
+
 def copy_for(error: VethError, item: object, request: str = "") -> VethError:
     """Return a copy of `error` for `item`: if one refusal affects several items, each has an error of its own."""
-    from copy import copy  # rarely needed
+    with loading:
+        from copy import copy  # rarely needed
 
     copied = copy(error)
     copied.item = item

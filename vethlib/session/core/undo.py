@@ -4,15 +4,15 @@ How a call ensures that an interruption (a KeyboardInterrupt, any BaseException)
 
 1. A change is recorded before it is made: each request belongs to an exchange whose account is correct at any bytecode
    (`_nl/sock.py`), and the list of exchanges exists before the first of them is sent.
-2. Two nested functions have a handler that undoes; the outer one is the public method. It completes the work of the
-   inner one if that was interrupted, or if the interruption came between its handler and its caller. Undoing a change
-   twice is harmless.
+2. Two nested functions have a handler that undoes. The outer one completes the work of the inner one if that was
+   interrupted, or if the interruption came between its handler and its caller. Undoing a change twice is harmless.
 3. A function with such a handler has no loop, and its ``try`` has a single call. On Python 3.13 the backward jump of a
    loop is covered by no handler of its function, and that is where the interpreter checks for signals.
 4. Every step of undoing runs, whatever the others raise (:func:`undo_all`).
 
-Only the return from the public method remains, a bytecode at which no interpreter checks for signals: the call is
-complete by then.
+After the outer handler, the change is complete, and nothing is undone. In `create` and `create_many`, that handler is
+in the public method, so only the return follows, at which no interpreter checks for signals. `set` still closes its
+descriptors then, and may wait for the link: the caller of an interrupted `set` may find everything changed.
 """
 
 from __future__ import annotations

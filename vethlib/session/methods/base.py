@@ -5,17 +5,36 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from vethlib import ns
-from vethlib._closing import WarnsUnclosed
-from vethlib._nl.sock import RtnlSocket
+from vethlib._closing import Closing, WarnsUnclosed
 from vethlib._primitives import for_caller, socket
-from vethlib.errors import SessionClosed, belongs_to_parent
+from vethlib.errors import belongs_to_parent
 from vethlib.links import NetnsRef
 from vethlib.session.core.caches import AttachedCaches, Cache
-from vethlib.session.core.namespaces import Namespaces, OpenNetns
+from vethlib.session.core.namespaces import Kept, Namespaces, OpenNetns
 from vethlib.session.core.refusal import system_errors
 
 __all__ = ["SessionBase"]
+
+
+class OneCall(Closing):
+    """Opens the namespaces of one call, and keeps the home namespace open until :meth:`close`.
+
+    An error of the call keeps its frames, and with them this object, for as long as somebody keeps the error.
+    """
+
+    __slots__ = ("_kept", "_open")
+
+    def __init__(self, open_namespaces: Callable[[Kept | None], Namespaces], kept: Kept) -> None:
+        self._open = open_namespaces
+        self._kept: Kept | None = kept
+
+    def __call__(self) -> Namespaces:
+        """Open them; the caller closes them."""
+        return self._open(self._kept)
+
+    def close(self) -> None:
+        """Let the session close the home namespace."""
+        self._kept = None
 
 
 class SessionBase(WarnsUnclosed):
@@ -27,28 +46,33 @@ class SessionBase(WarnsUnclosed):
         self._pid = os.getpid()
         self._resolver = resolver
         with system_errors("start a session"):
-            self._home = OpenNetns("", ns.current(), is_home=True)
-            self._home.socket = RtnlSocket()
+            self._home = OpenNetns.home()
         self._caches = AttachedCaches()
         self._closed = False
 
     def close(self) -> None:
-        """Close the socket. Links are not affected. Closing twice is harmless."""
+        """Close the socket. Links are not affected. Closing twice is harmless.
+
+        Calls that create, delete or change links and are in progress in other threads finish, or are undone if they
+        are interrupted; the socket is closed then. Other calls in progress may raise SessionClosed.
+        """
         if not self._closed:
             self._closed = True
-            self._home.close()
+            self._home.release()
 
     @property
     def resolver(self) -> Callable[[str], str] | None:
         """The resolver for the label of a "microservice:label" reference, or None."""
         return self._resolver
 
-    def _namespaces(self) -> Namespaces:
+    def _namespaces(self, kept: Kept | None = None) -> Namespaces:
         if self._pid != os.getpid():
             raise belongs_to_parent("session", self._pid)
-        if self._closed:
-            raise SessionClosed("this session is closed")
-        return Namespaces(self._home, self._resolver, self._caches)
+        return Namespaces(self._home, self._resolver, self._caches, kept)
+
+    def _for_one_call(self) -> OneCall:
+        """Return what opens the namespaces of a call that ends its work, or undoes it, even in a closed session."""
+        return OneCall(self._namespaces, self._home.hold())
 
     def attach(self, cache: Cache) -> None:
         """Look up links by name in `cache` if it knows them, and update it after every change made here.
@@ -77,9 +101,7 @@ class SessionBase(WarnsUnclosed):
         Unlike :meth:`identity`, it is never reused. It is 0 before Linux 5.14. Raises as :meth:`identity`.
         """
         with self._namespaces() as namespaces:
-            place = namespaces(netns)
-            namespaces.socket(place)
-            return place.cookie
+            return namespaces.cookie(namespaces(netns))
 
     def socket(
         self,

@@ -73,6 +73,7 @@ class ChangingSession(SessionBase):
         routes: Iterable[Route] | None = None,
         neighbours: Iterable[Neighbour] | None = None,
         offload: bool | Iterable[str] | None = None,
+        surplus: int | None = None,
     ) -> Link:
         """Change the given settings of a link, and nothing else; return the link as changed.
 
@@ -97,18 +98,22 @@ class ChangingSession(SessionBase):
         With some changes, the kernel removes routes and permanent neighbours: with another MAC, the removal of an
         address, ipv6=False or an MTU below 1280, when a link joins or leaves a VRF, and before Linux 6.2 when a link
         that is up is renamed. Those of vethlib are restored, as far as the link can still have them; those of other
-        programs are lost.
+        programs are lost, unless addresses were only changed or put in order. Routes over other links whose source is
+        an address of this one are restored if it has that afterwards, and it is not checked for duplicates.
 
         With `index`, the link is changed only if it still has that ifindex; with `only_if`, only if
         ``only_if(link, birth)`` is true, as for :meth:`delete_many`. With `wait`, wait up to that many seconds
-        until the link is up and its addresses usable.
+        until the link is up and its addresses usable. With `surplus`, routes and neighbours are read as by
+        :meth:`fields_many`: if there are too many, `routes` and `neighbours` are refused with EFBIG, and so is a change
+        that may remove addresses, unless it has a `mac`. Another change that costs the link some restores the routes of
+        vethlib only; if it fails, a note has the fields that may have lost some.
 
         Raises LinkNotFound, LinkExists (`new_name` is taken) or NetlinkError, which names the setting; nothing has
         changed then. Entries that the kernel has removed meanwhile are restored, foreign ones included, except IPv6
         routes from router advertisements (the protocol `ra`, or `kernel` if they expire), proxy entries of the
         neighbour table and what stacked links have lost. A note lists what could not be restored.
         """
-        name, netns, seen = locate(name, netns)
+        name, netns, seen, link = locate(name, netns)
         index = seen if index is None else check_index(index)
         check_lookup_name(name)
         check_proto(address_proto)
@@ -139,23 +144,35 @@ class ChangingSession(SessionBase):
             "neighbours": neighbours,
             "offload": offload,
         }
-        fields = {name: FIELDS[name].check(value, name) for name, value in values.items() if value is not None}
+        fields = {name: FIELDS[name].check_set(value) for name, value in values.items() if value is not None}
         if (new_name, up, given_addresses, ipv6, wait, only_if).count(None) == 6 and not (add or remove or order):
             setting = only_setting(fields)
             if setting is not None:
                 with self._namespaces() as namespaces:
-                    return carry_out(namespaces, Target(namespaces(netns), name, netns, ifindex=index), setting)
+                    return carry_out(
+                        namespaces, Target(namespaces(netns), name, netns, ifindex=index, seen=link), setting
+                    )
         with loading:
+            from vethlib.session.read.samelink import KnownVeth
             from vethlib.session.read.wait import Awaited, until_usable
             from vethlib.session.write.change import Change, change  # 3 ms, for changes of several steps
 
         wanted = Change(new_name, up, fields, given_addresses, add, remove, address_proto, order, ipv6)
         with self._namespaces() as namespaces:
-            target = Target(namespaces(netns), name, netns, f"set {describe(name, netns)}", index, only_if)
+            target = Target(namespaces(netns), name, netns, f"set {describe(name, netns)}", index, only_if, link)
+            if surplus is not None:
+                namespaces.limit(
+                    surplus, {target.place: len(fields.get("routes", ())) + len(fields.get("neighbours", ()))}
+                )
             link = change(namespaces, target, wanted)
             if wait is None:
                 return link
-            return until_usable(namespaces, [Awaited(link.name, netns, (*(given_addresses or ()), *add))], wait)[0]
+            # The kernel's own link-local address was not requested, and an IPv4 link would wait two seconds for it.
+            present = frozenset(address.identity for address in link.ifaddrs if not address.by_kernel)
+            given = (*(given_addresses or ()), *add)
+            known = KnownVeth.of_link(link)
+            end = Awaited(link.index, link.name, netns, target.place.birth, given, present, known)
+            return until_usable(namespaces, [end], wait)[0]
 
     def set_many(
         self,
@@ -173,19 +190,20 @@ class ChangingSession(SessionBase):
         """
         given = as_list(items, "items", NO_ITEM)
         wanted = as_items(given)
-        for name, _, _ in wanted:
+        for name, *_ in wanted:
             check_lookup_name(name)
         up = None if up is None else check_up(up)
         values = {"mtu": mtu, "alias": alias, "group": group}
-        fields = {name: FIELDS[name].check(value, name) for name, value in values.items() if value is not None}
+        fields = {name: FIELDS[name].check_set(value) for name, value in values.items() if value is not None}
         setting = only_setting(fields, up=up)
         if setting is not None:
-            failed = carry_out_all(self._namespaces, wanted, setting)
+            with self._for_one_call() as opening:
+                failed = carry_out_all(opening, wanted, setting)
         else:
             failed = {}
-            for position, (name, netns, index) in enumerate(wanted):
+            for position, (name, netns, index, link) in enumerate(wanted):
                 try:
-                    self.set(name, netns, index=index, up=up, **fields)
+                    self.set(link or name, "" if link else netns, index=index, up=up, **fields)
                 except VethError as error:
                     failed[position] = error
         if failed:
@@ -210,14 +228,14 @@ class ChangingSession(SessionBase):
         with loading:
             from vethlib.session.write.renew import renew_addresses  # for an agent
 
-        name, netns, seen = locate(name, netns)
+        name, netns, seen, link = locate(name, netns)
         index = seen if index is None else check_index(index)
         check_lookup_name(name)
         check_proto(address_proto)
         wanted = check_addresses(addresses)
         with self._namespaces() as namespaces:
             request = f"renew the addresses of {describe(name, netns)}"
-            target = Target(namespaces(netns), name, netns, request, index)
+            target = Target(namespaces(netns), name, netns, request, index, seen=link)
             renew_addresses(namespaces, target, wanted, address_proto)
 
     def restore_addresses(
@@ -231,17 +249,17 @@ class ChangingSession(SessionBase):
         with loading:
             from vethlib.session.write.restoring.addresses import restore_addresses  # for a rollback
 
-        name, netns, seen = locate(name, netns)
+        name, netns, seen, link = locate(name, netns)
         index = seen if index is None else check_index(index)
         check_lookup_name(name)
         hint = "give Addresses, as Session.addresses() returns them"
         addresses = as_list_of(Address, addresses, "addresses", hint)
         with self._namespaces() as namespaces:
             request = f"restore the addresses of {describe(name, netns)}"
-            target = Target(namespaces(netns), name, netns, request, index)
-            link = find(namespaces, target)
-            target.check_ifindex(link.ifindex)
-            restore_addresses(namespaces, target, link.ifindex, addresses)
+            target = Target(namespaces(netns), name, netns, request, index, seen=link)
+            now = find(namespaces, target)
+            target.check(namespaces, now)
+            restore_addresses(namespaces, target, now.ifindex, addresses)
 
     def remove_dependents(
         self,
@@ -264,7 +282,7 @@ class ChangingSession(SessionBase):
         with loading:
             from vethlib.session.write.removal import remove_values  # for an agent
 
-        name, netns, seen = locate(name, netns)
+        name, netns, seen, link = locate(name, netns)
         index = seen if index is None else check_index(index)
         check_lookup_name(name)
         with loading:
@@ -277,7 +295,7 @@ class ChangingSession(SessionBase):
             "neighbours": tuple(as_list_of(Neighbour, neighbours, "neighbours", hint)),
         }
         with self._namespaces() as namespaces:
-            target = Target(namespaces(netns), name, netns, f"change {describe(name, netns)}", index, only_if)
+            target = Target(namespaces(netns), name, netns, f"change {describe(name, netns)}", index, only_if, link)
             remove_values(namespaces, target, surplus)
 
     def move(self, link: LinkRef | None = None, netns: NetnsRef = "", *, to: NetnsRef, name: str | None = None) -> Link:
@@ -290,6 +308,9 @@ class ChangingSession(SessionBase):
         then. If another program takes the new name at the last moment, the kernel refuses it after moving the link:
         then the link is brought back, and what it has lost is restored, apart from settings of a bridge's port, qdiscs
         and links on top of it. A note lists what could not be restored.
+
+        Another program may rename the link as soon as it arrives: it is returned under the name that it has then. If it
+        has been deleted or moved on by then, that raises NetlinkError, but not LinkNotFound.
         """
         with loading:
             from vethlib.session.write.move import move  # 2 ms, for few callers
@@ -300,14 +321,15 @@ class ChangingSession(SessionBase):
             # `name` was the first parameter until there were new names.
             warnings.warn("move(name=) is the new name: give the link first", DeprecationWarning, stacklevel=2)
             link, name = name, None
-        old, netns, index = locate(link, netns)
+        old, netns, index, seen = locate(link, netns)
         check_lookup_name(old)
         if name is not None:
             check_name(name)
         with self._namespaces() as namespaces:
             renamed = "" if name is None else f" as {name!r}"
             request = f"move {describe(old, netns)} to {spell(to)}{renamed}"
-            return move(namespaces, Target(namespaces(netns), old, netns, request, index), namespaces(to), to, name)
+            target = Target(namespaces(netns), old, netns, request, index, seen=seen)
+            return move(namespaces, target, namespaces(to), to, name)
 
 
 def _check_removed(addresses: Iterable[str | IPInterface | NewAddress | Address]) -> tuple[IPInterface | Address, ...]:

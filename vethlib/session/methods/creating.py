@@ -14,7 +14,7 @@ from vethlib.session.core.refusal import loading
 from .base import SessionBase
 
 if TYPE_CHECKING:
-    from vethlib.session.write.create import Creation, Made, Planned
+    from vethlib.session.write.creating.create import Creation, Made, Planned
     from vethlib.session.write.delete import DeleteItem
 
 __all__ = ["CreatingSession"]
@@ -36,7 +36,7 @@ class CreatingSession(SessionBase):
 
         Raises LinkExists (the message names the link; ``dying`` is True if the name is about to become free),
         NetnsNotFound, NotPermitted or NetlinkError, and creates nothing then. Raises WaitTimeout or DuplicateAddress if
-        the pair was created but did not become usable.
+        the pair was created but did not become usable. A link that is renamed meanwhile is returned under its new name.
         """
         creation = self._creation([veth], wait, read=read)
         try:
@@ -44,6 +44,7 @@ class CreatingSession(SessionBase):
         except BaseException as error:
             if error is not creation.verdict:
                 creation.take_back(error)
+                creation.release()
             raise
 
     def create_many(
@@ -69,7 +70,9 @@ class CreatingSession(SessionBase):
 
         `read` and `wait` apply as for :meth:`create`, `wait` to all pairs together; read=False takes a tenth to a fifth
         less time. A pair that does not become usable in time stays, and is in ``created`` of the WaitTimeout or
-        DuplicateAddress, or of the BatchError that contains it.
+        DuplicateAddress, or of the BatchError that contains it. If an end is deleted or moved while it is waited for,
+        or cannot be waited for, that pair is deleted, and the others stay: they are in ``created`` of the LinkNotFound,
+        NetnsNotFound or NetlinkError.
 
         With `together`, the pairs are made to be deleted together: an end of each, that in the home namespace if there
         is one, is in a link group of this call (a number above 2³¹, shown by ``ip -d link``) unless its End has one. On
@@ -86,6 +89,7 @@ class CreatingSession(SessionBase):
         except BaseException as error:
             if error is not creation.verdict:
                 creation.take_back(error)
+                creation.release()
             raise
 
     def _creation(
@@ -98,7 +102,7 @@ class CreatingSession(SessionBase):
         together: bool = False,
     ) -> Creation:
         with loading:
-            from vethlib.session.write.create import Creation  # 3 ms, for those who create
+            from vethlib.session.write.creating.create import Creation  # 3 ms, for those who create
 
         for veth in veths:
             check_veth(veth)
@@ -107,22 +111,30 @@ class CreatingSession(SessionBase):
             with loading:
                 import vethlib.session.read.wait  # noqa: F401 - 1 ms, and nothing to wait for yet
         check_up(read, "read")
-        return Creation(self._namespaces, veths, keep_going=keep_going, wait=wait, together=together, reads=read)
+        opening = self._for_one_call()
+        return Creation(
+            opening, veths, keep_going=keep_going, wait=wait, together=together, reads=read, release=opening.close
+        )
 
     def delete(self, name: LinkRef, netns: NetnsRef = "", *, missing_ok: bool = False) -> None:
         """Delete a pair, given one of its ends as a name, a Link or an End.
 
-        A :class:`Link` is deleted only if the link still has the same ifindex; this holds for all methods that accept a
-        Link. Raises LinkNotFound or NetnsNotFound (not with `missing_ok`), and NotSupported if the link is not a veth.
+        A :class:`Link` is deleted only if it is still the same link; this holds for all methods that accept a Link. It
+        must have the same ifindex, in the namespace in which it was read: one with the same ``cookie``. If a cookie is
+        unknown (before Linux 5.14), a link of another namespace than home, which may have been created again since,
+        must have the same MAC, or its peer must be in home, with the same ifindex.
+
+        Raises LinkNotFound or NetnsNotFound (not with `missing_ok`), and NotSupported if the link is not a veth.
         """
         with loading:
             from vethlib.session.write.delete import Deletion
 
-        name, netns, index = locate(name, netns)
+        name, netns, index, seen = locate(name, netns)
         check_lookup_name(name)
-        item = (name, netns) if index is None else (name, netns, index)
-        for error in Deletion(self._namespaces, [item], missing_ok=missing_ok).run():
-            raise error
+        item = seen or ((name, netns) if index is None else (name, netns, index))
+        with self._for_one_call() as opening:
+            for error in Deletion(opening, [item], missing_ok=missing_ok).run():
+                raise error
 
     def delete_many(
         self,
@@ -136,11 +148,13 @@ class CreatingSession(SessionBase):
         """Delete many pairs, each given by one end or both, with as few unregistrations in the kernel as possible.
 
         An end is (name, netns) or an :class:`End`. With (name, netns, ifindex) or a :class:`Link`, a link is deleted
-        only if its name and ifindex still match; with `renamed_ok`, only the ifindex has to match.
+        only if its name and ifindex still match; with `renamed_ok`, only the ifindex has to match. A Link must be the
+        same link still, as for :meth:`delete`.
 
         Ifindexes and identities of namespaces are reused. So with `only_if`, a link is deleted only if
         ``only_if(item, link, birth)`` is true just before that, and is treated as missing otherwise: `link` is the
-        present link without its addresses, and `birth` the :meth:`identity` and :meth:`cookie` of its namespace.
+        present link without its addresses, and `birth` the :meth:`identity` and :meth:`cookie` of its namespace. It is
+        called twice for a pair without an end in the home namespace, which is deleted after the others.
 
         Deletes all it can, then raises BatchError with one error per item that failed.
         """
@@ -148,8 +162,10 @@ class CreatingSession(SessionBase):
             from vethlib.session.write.delete import Deletion
 
         items = as_list(items, "items", NO_ITEM)
-        for name, _, _ in as_items(items):
+        for name, *_ in as_items(items):
             check_lookup_name(name)
-        deletion = Deletion(self._namespaces, items, missing_ok=missing_ok, renamed_ok=renamed_ok, only_if=only_if)
-        if failed := deletion.run(progress) if items else []:
+        with self._for_one_call() as opening:
+            deletion = Deletion(opening, items, missing_ok=missing_ok, renamed_ok=renamed_ok, only_if=only_if)
+            failed = deletion.run(progress) if items else []
+        if failed:
             raise BatchError(f"{len(failed)} of {len(items)} links could not be deleted", failed)

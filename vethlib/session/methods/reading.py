@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
 from vethlib.endfields.checks import sysctls_to_read
 from vethlib.errors import LinkNotFound, NetnsNotFound, VethError
-from vethlib.linkref import NO_ITEM, Item, LinkRef, as_items, as_list, locate
+from vethlib.linkref import NO_ITEM, Item, LinkRef, Located, as_items, as_list, locate
 from vethlib.links import FURTHER, Address, Link, NetnsRef, Stats, check_lookup_name, describe
 from vethlib.session.core.ipv6 import IPv6Settings, read_settings
 from vethlib.session.core.refusal import loading
@@ -19,10 +19,11 @@ from vethlib.session.read.reading import (
     find_known,
     read_addresses,
     read_details,
-    read_link,
     read_links,
     read_stats,
+    with_addresses,
 )
+from vethlib.session.read.samelink import is_elsewhere
 from vethlib.session.read.target import Target, same_link
 
 from .base import SessionBase
@@ -42,25 +43,33 @@ class ReadingSession(SessionBase):
 
         The answer comes from an attached cache that watches the namespace, or else from one request to the kernel.
         """
-        seen = None
+        given = seen = None
         if name.__class__ is not str:
-            name, netns, seen = locate(name, netns)
+            name, netns, seen, given = locate(name, netns)
         check_lookup_name(name)
         with self._namespaces() as namespaces:
-            index = find_index(namespaces, namespaces(netns), name, netns)
-            return index if seen is None else same_link(index, seen, name, netns)
+            place = namespaces(netns)
+            if given is None or (place.is_home and not is_elsewhere(given, place.cookie)):
+                index = find_index(namespaces, place, name, netns)
+                return index if seen is None else same_link(index, seen, name, netns)
+            target = Target(place, name, netns, seen=given)
+            link = find_known(namespaces, target)
+            same_link(link.ifindex, seen, name, netns)
+            return target.check(namespaces, link).ifindex
 
     def lookup(self, name: LinkRef, netns: NetnsRef = "") -> Link:
         """Return a link with its addresses, by its name or an alternative name. Raises LinkNotFound, NetnsNotFound.
 
         Given a :class:`Link`, return its current state.
         """
-        name, netns, seen = locate(name, netns)
+        name, netns, seen, given = locate(name, netns)
         check_lookup_name(name)
         with self._namespaces() as namespaces:
-            link = read_link(namespaces, Target(namespaces(netns), name, netns))
-        same_link(link.index, seen, name, netns)
-        return link
+            target = Target(namespaces(netns), name, netns, ifindex=seen, seen=given)
+            message = find(namespaces, target)
+            same_link(message.ifindex, seen, name, netns)
+            target.check(namespaces, message)
+            return with_addresses(namespaces, target, message)
 
     def lookup_many(self, items: Iterable[Item], *, addresses: bool = True) -> list[Link]:
         """Return the link of each (name, netns), Link or End, in order, as :meth:`lookup` does, with few requests.
@@ -70,15 +79,12 @@ class ReadingSession(SessionBase):
         """
         given = as_list(items, "items", NO_ITEM)
         wanted = as_items(given)
-        for name, _, _ in wanted:
+        for name, *_ in wanted:
             check_lookup_name(name)
         try:
-            links = look_up(self._namespaces, [(name, netns) for name, netns, _ in wanted], addresses=addresses)
-            for link, (name, netns, seen) in zip(links, wanted, strict=True):
-                same_link(link.index, seen, name, netns)
+            return look_up(self._namespaces, wanted, addresses=addresses)
         except (LinkNotFound, NetnsNotFound) as error:
             raise self._first_missing(given, wanted, error) from None
-        return links
 
     def links(self, netns: NetnsRef = "") -> list[Link]:
         """Return all links of a namespace, of any kind, with their addresses. Raises NetnsNotFound."""
@@ -95,10 +101,13 @@ class ReadingSession(SessionBase):
 
         Importing pyroute2 takes 120 ms. Raises LinkNotFound, NetnsNotFound.
         """
-        name, netns, seen = locate(name, netns)
+        name, netns, seen, given = locate(name, netns)
         check_lookup_name(name)
         with self._namespaces() as namespaces:
-            details = read_details(namespaces, Target(namespaces(netns), name, netns))
+            target = Target(namespaces(netns), name, netns, seen=given)
+            if given is not None:
+                target.check(namespaces, find(namespaces, target))
+            details = read_details(namespaces, target)
         same_link(cast(int, details["index"]), seen, name, netns)
         return details
 
@@ -111,16 +120,16 @@ class ReadingSession(SessionBase):
 
         Raises LinkNotFound, NetnsNotFound, NetlinkError.
         """
-        name, netns, seen = locate(name, netns)
+        name, netns, seen, given = locate(name, netns)
         check_lookup_name(name)
         wanted = dict(FURTHER) | {"sysctls": sysctls_to_read(sysctls)}
         with loading:
             from vethlib.session.read.further import read_further  # for few callers
 
         with self._namespaces() as namespaces:
-            target = Target(namespaces(netns), name, netns, ifindex=seen)
+            target = Target(namespaces(netns), name, netns, ifindex=seen, seen=given)
             link = find(namespaces, target)
-            target.check_ifindex(link.ifindex)
+            target.check(namespaces, link)
             return read_further(namespaces, target.place, link, wanted)
 
     def ipv6_settings(self, name: LinkRef, netns: NetnsRef = "") -> IPv6Settings:
@@ -128,23 +137,26 @@ class ReadingSession(SessionBase):
 
         Raises LinkNotFound, NetnsNotFound, NotPermitted, NetlinkError (ENOENT: the link does not support IPv6).
         """
-        name, netns, seen = locate(name, netns)
+        name, netns, seen, given = locate(name, netns)
         check_lookup_name(name)
         with self._namespaces() as namespaces:
             request = f"read the IPv6 settings of {describe(name, netns)}"
-            target = Target(namespaces(netns), name, netns, request, seen)
+            target = Target(namespaces(netns), name, netns, request, seen, seen=given)
             link = find(namespaces, target)
-            target.check_ifindex(link.ifindex)
+            target.check(namespaces, link)
             return read_settings(target.place, link.name)
 
     def stats(self, name: LinkRef, netns: NetnsRef = "") -> Stats:
         """Return the 64-bit counters of a link. Raises LinkNotFound, NetnsNotFound."""
-        name, netns, seen = locate(name, netns)
+        name, netns, seen, given = locate(name, netns)
         check_lookup_name(name)
         with self._namespaces() as namespaces:
-            target = Target(namespaces(netns), name, netns, f"read the counters of {describe(name, netns)}")
+            request = f"read the counters of {describe(name, netns)}"
+            target = Target(namespaces(netns), name, netns, request, seen=given)
             if seen is not None:
-                same_link(find_known(namespaces, target).ifindex, seen, name, netns)
+                link = find_known(namespaces, target)
+                same_link(link.ifindex, seen, name, netns)
+                target.check(namespaces, link)
             return read_stats(namespaces, target)
 
     @overload
@@ -167,29 +179,22 @@ class ReadingSession(SessionBase):
 
         given = as_list(items, "items", NO_ITEM)
         wanted = as_items(given)
-        for name, _, _ in wanted:
+        for name, *_ in wanted:
             check_lookup_name(name)
         try:
-            samples = count_many(self._namespaces, [(name, netns) for name, netns, _ in wanted], missing_ok=missing_ok)
-            for position, (sample, (name, netns, seen)) in enumerate(zip(samples, wanted, strict=True)):
-                if sample is not None and seen not in (None, sample.index):
-                    if not missing_ok:
-                        same_link(sample.index, seen, name, netns)
-                    samples[position] = None
+            return count_many(self._namespaces, wanted, missing_ok=missing_ok)
         except (LinkNotFound, NetnsNotFound) as error:
             raise self._first_missing(given, wanted, error) from None
-        return samples
 
-    def _first_missing(
-        self, given: Sequence[Item], wanted: Sequence[tuple[str, NetnsRef, int | None]], found: VethError
-    ) -> VethError:
+    def _first_missing(self, given: Sequence[Item], wanted: Sequence[Located], found: VethError) -> VethError:
         """Return the error of the first missing one of these links, with its item; `found` if none is missing any more.
 
         Links are read by namespace, so that the first one `found` may come later in the list.
         """
-        for item, (name, netns, seen) in zip(given, wanted, strict=True):
+        for item, (name, netns, seen, link) in zip(given, wanted, strict=True):
             try:
-                same_link(self.index(name, netns), seen, name, netns)
+                index = self.index(link) if link is not None else self.index(name, netns)
+                same_link(index, seen, name, netns)
             except (LinkNotFound, NetnsNotFound) as error:
                 first = found if found.item == (name, netns) else error
                 first.item = item

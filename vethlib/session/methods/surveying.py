@@ -51,7 +51,7 @@ class SurveyingSession(SessionBase):
 
     def inspect(
         self,
-        links: Iterable[tuple[str, str | int] | Link | End],
+        links: Iterable[tuple[NetnsRef, str | int] | Link | End],
         refs: Iterable[str] = (),
         *,
         ends_at_home: bool = False,
@@ -61,8 +61,9 @@ class SurveyingSession(SessionBase):
 
         Like :meth:`survey`, but only for these links. The result has those that exist, each once, with their addresses,
         and with ``peer`` if both ends are among them. With `ends_at_home`, it also has the peers that are in the home
-        namespace. ``places`` has all references of `links` and `refs`. The cost (0.2 ms for a pair) does not depend on
-        what other links exist. Raises as :meth:`survey`.
+        namespace. ``places`` has all references of `links` and `refs`; an open Netns is there as text, as "fd:N" if its
+        own text is another reference of the call. The cost (0.2 ms for a pair) does not depend on what other links
+        exist. Raises as :meth:`survey`, and NetnsNotFound for a Netns that is closed.
         """
         with loading:
             from vethlib.session.read.survey import inspect  # as above
@@ -70,15 +71,22 @@ class SurveyingSession(SessionBase):
         keys = map(as_key, as_list(links, "links", "must be a list of links"))
         return inspect(self._namespaces, keys, check_refs(refs), ends_at_home=ends_at_home, may_be_closed=may_be_closed)
 
-    def fields_many(self, asked: Iterable[Asked]) -> list[dict[str, Any] | VethError | None]:
+    def fields_many(
+        self, asked: Iterable[Asked], *, surplus: int | None = None
+    ) -> list[dict[str, Any] | VethError | None]:
         """Return fields of many links, each (reference, ifindex, fields to read), as :meth:`fields` does.
 
-        An error that concerns some links is returned for these; None for a link that is missing.
+        With None for `sysctls`, all settings that a new link would not have are read. An error that concerns some links
+        is returned for these; None for a link that is missing.
+
+        `surplus` is for an agent: a tenant may have added millions of routes or neighbours to its links, which would
+        take seconds. Then only a part of what a namespace has is read. A link has all of its routes and neighbours, or
+        a part that exceeds those in its fields to read by at least `surplus`, or the error has the errno EFBIG.
         """
         with loading:
             from vethlib.session.read.further import NO_QUESTION, as_asked, read_further_of  # for an agent
 
-        return read_further_of(self._namespaces, map(as_asked, as_list(asked, "asked", NO_QUESTION)))
+        return read_further_of(self._namespaces, map(as_asked, as_list(asked, "asked", NO_QUESTION)), surplus)
 
     def stats_in(self, refs: Iterable[str]) -> dict[str, list[Sample] | VethError]:
         """Return the counters of all links in many namespaces, by reference.

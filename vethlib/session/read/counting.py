@@ -18,28 +18,28 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from operator import itemgetter
 
-from vethlib._nl.link import dump_stats, get_named, get_stats, index_of, parse_indexed_stats, parse_stats
+from vethlib._nl.batch import Outcome
+from vethlib._nl.link import dump_stats, get_named, get_stats, index_of, parse_indexed_stats, parse_link, parse_stats
 from vethlib._nl.torn import read
 from vethlib._primitives import time
-from vethlib.errors import VethError, is_exhaustion
-from vethlib.links import NetnsRef, Stats, describe
+from vethlib.errors import LinkNotFound, NetlinkError, VethError, is_exhaustion
+from vethlib.linkref import Located
+from vethlib.links import Stats, describe
 from vethlib.rates import Sample
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
 from vethlib.session.core.refusal import refusal
 from vethlib.session.core.slabs import SLAB, by_reference, slabs
 
-from .target import not_found, read_body
+from .target import is_another_in, not_found, read_body, renumbered, replaced
 
 __all__ = ["count_in", "count_many"]
 
-Named = tuple[str, NetnsRef]
-
 
 def count_many(
-    open_namespaces: Callable[[], Namespaces], items: Sequence[Named], *, missing_ok: bool
+    open_namespaces: Callable[[], Namespaces], items: Sequence[Located], *, missing_ok: bool
 ) -> list[Sample | None]:
     """Return a sample for each item, in order; see Session.stats_many."""
-    groups = by_reference(netns for _, netns in items)
+    groups = by_reference(netns for _, netns, *_ in items)
     found: list[Sample | None] = [None] * len(items)
     for start in range(0, len(groups), SLAB):
         with open_namespaces() as namespaces:
@@ -59,13 +59,16 @@ def count_many(
 
 
 def _count(
-    namespaces: Namespaces, place: OpenNetns, wanted: Sequence[Named], *, missing_ok: bool
+    namespaces: Namespaces, place: OpenNetns, wanted: Sequence[Located], *, missing_ok: bool
 ) -> list[Sample | None]:
     indexes: list[int | None] = []
-    for item, outcome in zip(wanted, namespaces.ask_all(place, [get_named(name) for name, _ in wanted]), strict=True):
-        if outcome.errno and not (missing_ok and outcome.errno == errno.ENODEV):
-            raise _named(not_found(outcome, *item, f"read the counters of {describe(*item)}"), item)
-        indexes.append(None if outcome.errno else read_body(place, outcome, index_of))
+    for item, outcome in zip(wanted, namespaces.ask_all(place, [get_named(item[0]) for item in wanted]), strict=True):
+        try:
+            indexes.append(_index(namespaces, place, item, outcome))
+        except LinkNotFound:
+            if not missing_ok:
+                raise
+            indexes.append(None)
     requests = [get_stats(index) for index in indexes if index is not None]
     outcomes = iter(namespaces.ask_all(place, requests) if requests else ())
     at = time.monotonic()
@@ -75,15 +78,36 @@ def _count(
         if index is not None:
             outcome = next(outcomes)
             if outcome.errno == 0:
-                sample = Sample(place.identity, index, at, Stats(*read_body(place, outcome, parse_stats)))
+                sample = Sample(place.identity, index, at, Stats(*read_body(place, outcome, parse_stats)), place.cookie)
             elif not (missing_ok and outcome.errno == errno.ENODEV):
-                raise _named(not_found(outcome, *item, f"read the counters of {describe(*item)}"), item)
+                raise _named(not_found(outcome, *item[:2], _request(item)), item)
         samples.append(sample)
     return samples
 
 
-def _named(error: VethError, item: Named) -> VethError:
-    error.item = item
+def _index(namespaces: Namespaces, place: OpenNetns, item: Located, outcome: Outcome) -> int:
+    """Return the ifindex of a link. Raises LinkNotFound, also if it is another one by now."""
+    name, netns, index, seen = item
+    if outcome.errno:
+        raise _named(not_found(outcome, name, netns, _request(item)), item)
+    if seen is None:
+        now = read_body(place, outcome, index_of)
+    else:
+        message = read_body(place, outcome, parse_link)
+        now = message.ifindex
+    if index not in (None, now):
+        raise _named(renumbered(now, index, name, netns, _request(item)), item)
+    if seen is not None and is_another_in(namespaces, place, seen, message):
+        raise _named(replaced(name, netns, _request(item)), item)
+    return now
+
+
+def _request(item: Located) -> str:
+    return f"read the counters of {describe(*item[:2])}"
+
+
+def _named(error: NetlinkError, item: Located) -> NetlinkError:
+    error.item = item[:2]
     return error
 
 
@@ -116,4 +140,4 @@ def _dump(namespaces: Namespaces, place: OpenNetns) -> list[Sample]:
     at = time.monotonic()
     if outcome.errno:
         raise refusal(outcome, "read the counters", place.ref)
-    return [Sample(place.identity, index, at, Stats(*counters)) for index, counters in outcome.bodies]
+    return [Sample(place.identity, index, at, Stats(*counters), place.cookie) for index, counters in outcome.bodies]

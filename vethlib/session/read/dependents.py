@@ -6,7 +6,8 @@ The kernel removes the following, and never restores it:
 * when it is set down: its routes (fib_disable_ip, net/ipv4/fib_frontend.c; addrconf_ifdown, net/ipv6/addrconf.c) and
   its neighbours, including permanent ones (neigh_ifdown, net/core/neighbour.c). Links on top of it are set down, too.
 * with its MAC: its neighbours (neigh_changeaddr). Links on top of it may take the new MAC (vlan_sync_address).
-* with an IPv4 address: the routes that have it as their source, and with the last one all routes of the link.
+* with an IPv4 address: the routes that have it as their source, over any link, and with the last one all routes and
+  IPv4 neighbours of the link. Routes of IPv6 only lose their source.
 
 Not covered: settings in /proc/sys/net, sockets bound to a link, filters in its qdiscs, and links on top of it that were
 moved to another namespace.
@@ -17,41 +18,44 @@ from __future__ import annotations
 import errno
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import partial
+from ipaddress import ip_address
 from socket import AF_INET, AF_INET6
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
-from vethlib._nl.const import RTM_F_CLONED, RTPROT_KERNEL, TC_H_INGRESS, TC_H_ROOT
+from vethlib._nl.const import RT_TABLE_MAIN, RTM_F_CLONED, RTPROT_KERNEL, TC_H_INGRESS, TC_H_ROOT
 from vethlib._nl.dependents.attached import dump_qdiscs, parse_mounted, parse_qdisc
+from vethlib._nl.dependents.kept import has_source, marks_of_sources
 from vethlib._nl.dependents.neighbour import dump_neighbours, parse_neighbour
-from vethlib._nl.dependents.route import dump_routes_over, parse_route
-from vethlib._nl.link import get_link
+from vethlib._nl.dependents.route import RouteMessage, dump_routes_over, parse_route
+from vethlib._nl.link import LinkMessage, get_link
 from vethlib._nl.torn import read
 from vethlib.endfields.checks import OF_THE_NAMESPACE
 from vethlib.endfields.routes import PROTO
 from vethlib.errors import VethError, is_exhaustion
-from vethlib.links import Dependents, NetnsRef
+from vethlib.links import Dependents, Link, NetnsRef, SourcedRoutes
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
 from vethlib.session.core.refusal import refusal
 from vethlib.session.core.slabs import by_reference, slabs
 
-from .reading import table
-from .target import read_body
+from .reading import read_addresses, table
+from .target import is_another_in, read_body
 
 __all__ = ["read_dependents"]
+
+_Wanted: TypeAlias = tuple[NetnsRef, int, Link | None]
+"""Reference and ifindex, and the Link that it must be."""
 
 _FEW: Final = 16  # links whose routes are requested individually
 _PLAIN_QDISCS: Final = ("noop", "noqueue")  # a veth has no queue of its own (IFF_NO_QUEUE, drivers/net/veth.c)
 
 
-def read_dependents(
-    open_namespaces: Callable[[], Namespaces], items: Iterable[tuple[NetnsRef, int]]
-) -> list[Dependents]:
-    """Return the dependents of each link, (reference, ifindex); none for a link that is missing."""
+def read_dependents(open_namespaces: Callable[[], Namespaces], items: Iterable[_Wanted]) -> list[Dependents]:
+    """Return the dependents of each link; none for a link that is missing."""
     wanted = list(items)
     found = [Dependents()] * len(wanted)
-    for slab in slabs(by_reference(ref for ref, _ in wanted)):
+    for slab in slabs(by_reference(ref for ref, *_ in wanted)):
         with open_namespaces() as namespaces:
             try:
                 for position, dependents in _in_slab(namespaces, wanted, slab):
@@ -64,27 +68,35 @@ def read_dependents(
 
 
 def _in_slab(
-    namespaces: Namespaces, wanted: Sequence[tuple[NetnsRef, int]], groups: Iterable[Sequence[int]]
+    namespaces: Namespaces, wanted: Sequence[_Wanted], groups: Iterable[Sequence[int]]
 ) -> Iterator[tuple[int, Dependents]]:
     """Yield the dependents of the existing ones of these links, each with its position."""
     by_place: dict[OpenNetns, list[int]] = {}
     for positions in groups:
         by_place.setdefault(namespaces(wanted[positions[0]][0]), []).extend(positions)
     for place, positions in by_place.items():
-        indexes = {position: wanted[position][1] for position in positions}
-        dependents = dict(_in_place(namespaces, place, dict.fromkeys(indexes.values())))
+        links = {link.ifindex: link for link in table(namespaces, place)}
+        indexes: dict[int, int] = {}
+        for position in positions:
+            _, index, seen = wanted[position]
+            if index in links and not (seen and is_another_in(namespaces, place, seen, links[index])):
+                indexes[position] = index
+        dependents = dict(_in_place(namespaces, place, links, list(dict.fromkeys(indexes.values()))))
         yield from ((at, dependents[index]) for at, index in indexes.items() if index in dependents)
 
 
-def _in_place(namespaces: Namespaces, place: OpenNetns, indexes: Iterable[int]) -> Iterator[tuple[int, Dependents]]:
-    links = {link.ifindex: link for link in table(namespaces, place)}
-    existing = [index for index in indexes if index in links]
+def _in_place(
+    namespaces: Namespaces, place: OpenNetns, links: Mapping[int, LinkMessage], existing: Sequence[int]
+) -> Iterator[tuple[int, Dependents]]:
     routes = Counter(_routed(namespaces, place, existing))
-    neighbours = Counter(
-        each.ifindex
+    foreign = [
+        each
         for each in _dumped(namespaces, place, dump_neighbours(), parse_neighbour, "neighbours")
         if each.is_permanent and each.protocol != PROTO
-    )
+    ]
+    neighbours = Counter(each.ifindex for each in foreign)
+    of_ipv4 = Counter(each.ifindex for each in foreign if len(each.address) == 4)
+    sourced = _sourced(namespaces, place, existing)
     qdiscs = _dumped(namespaces, place, dump_qdiscs(), parse_qdisc, "queueing disciplines")
     off = _without_ipv6(place, [links[index].name for index in existing])
     stacked: dict[int, list[str]] = {}
@@ -114,14 +126,28 @@ def _in_place(namespaces: Namespaces, place: OpenNetns, indexes: Iterable[int]) 
             fixed.append("its XDP program")
         yield (
             index,
-            Dependents(routes[index], neighbours[index], tuple(stacked.get(index, ())), tuple(fixed), link.name in off),
+            Dependents(
+                routes[index],
+                neighbours[index],
+                tuple(stacked.get(index, ())),
+                tuple(fixed),
+                link.name in off,
+                tuple(each for is_lost, each in sourced.get(index, ()) if is_lost or mounted.master),
+                of_ipv4[index],
+            ),
         )
 
 
 def _dumped(
-    namespaces: Namespaces, place: OpenNetns, request: bytes, parse: Callable[[bytes], Any], what: str
+    namespaces: Namespaces,
+    place: OpenNetns,
+    request: bytes,
+    parse: Callable[[bytes], Any],
+    what: str,
+    marks: Sequence[bytes] = (),
 ) -> Sequence[Any]:
-    outcome = read(partial(namespaces.dump, place, request, parse, 1), patience=namespaces.patience)
+    dump = partial(namespaces.dump, place, request, parse, 1, marks=marks)
+    outcome = read(dump, patience=namespaces.patience)
     if outcome.errno in (errno.ENODEV, errno.EAFNOSUPPORT, errno.EOPNOTSUPP):
         return ()  # a kernel without traffic control, or without IPv6
     if outcome.errno:
@@ -142,6 +168,42 @@ def _routed(namespaces: Namespaces, place: OpenNetns, indexes: Sequence[int]) ->
                     links = {route.ifindex, *route.next_hops}
                     # A route with a next hop object need not name its link, but the kernel has matched it.
                     yield from {index} if index else links
+
+
+def _sourced(
+    namespaces: Namespaces, place: OpenNetns, indexes: Sequence[int]
+) -> dict[int, list[tuple[bool, SourcedRoutes]]]:
+    """Return the routes over other links whose source is an address of each of these links.
+
+    Of IPv4, the kernel removes only those of the main table, or those of the VRF that the link is in. So each is
+    returned with whether a link without a master costs them.
+    """
+    having: dict[bytes, set[int]] = {}
+    for address in read_addresses(namespaces, place):
+        if address.ifindex in indexes:
+            having.setdefault(address.address, set()).add(address.ifindex)
+    counts: Counter[tuple[int, bytes, int, bool, bool]] = Counter()
+    for family, size in ((AF_INET, 4), (AF_INET6, 16)):
+        sources = {source for source in having if len(source) == size}
+        for route in _from_sources(namespaces, place, family, sources) if sources else ():
+            links = [*route.next_hops, route.ifindex]
+            for index in having[route.source].difference(links):
+                is_lost = family == AF_INET6 or route.table == RT_TABLE_MAIN
+                counts[index, route.source, links[0], route.protocol == PROTO, is_lost] += 1
+    sourced: dict[int, list[tuple[bool, SourcedRoutes]]] = {}
+    for (index, source, over, own, is_lost), count in counts.items():
+        sourced.setdefault(index, []).append((is_lost, SourcedRoutes(ip_address(source), over, own, count)))
+    return sourced
+
+
+def _from_sources(namespaces: Namespaces, place: OpenNetns, family: int, sources: Set[bytes]) -> Iterator[RouteMessage]:
+    def parse(body: bytes) -> RouteMessage | None:  # few of a million routes
+        return parse_route(body) if has_source(body, sources) else None
+
+    marks = marks_of_sources(family, sources)
+    for route in _dumped(namespaces, place, dump_routes_over(family), parse, "routes", marks):
+        if route is not None and route.protocol != RTPROT_KERNEL and not route.flags & RTM_F_CLONED:
+            yield route
 
 
 def _without_ipv6(place: OpenNetns, names: Iterable[str]) -> set[str]:

@@ -10,8 +10,10 @@ Taking the fingerprints again takes two dumps per namespace, and neither objects
 from __future__ import annotations
 
 import marshal
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
+from operator import attrgetter
 from typing import Final, NamedTuple
 
 from vethlib import ns
@@ -26,6 +28,7 @@ from vethlib.session.core.slabs import slabs
 
 __all__ = ["Fingerprints", "fingerprint_of", "fingerprints"]
 
+_ifindex: Final = attrgetter("ifindex")
 _FORMAT: Final = 2  # of marshal; later formats depend on how often an object is referenced
 
 
@@ -37,8 +40,11 @@ class Fingerprints(NamedTuple):
 
 
 def fingerprint_of(cookie: bytes, links: Iterable[LinkMessage], addresses: Iterable[AddrMessage]) -> bytes:
-    """Return the fingerprint of a namespace with these links and addresses, in any order."""
-    values = [sorted(map(tuple, links)), sorted(map(_essence, addresses))]
+    """Return the fingerprint of a namespace with these links and addresses, in any order.
+
+    Links are sorted by ifindex alone, because two states of a link may be incomparable (None and a number).
+    """
+    values = [list(map(tuple, sorted(links, key=_ifindex))), sorted(map(_essence, addresses))]
     return blake2b(marshal.dumps(values, _FORMAT), digest_size=16, key=cookie).digest()
 
 
@@ -51,16 +57,23 @@ def _essence(address: AddrMessage) -> tuple[int, int, bytes]:
 
 
 def fingerprints(open_namespaces: Callable[[], Namespaces], refs: Iterable[str]) -> Fingerprints | None:
-    """Take the fingerprint of every namespace that `refs` lead to; None if one of them cannot be taken now."""
+    """Take the fingerprint of every namespace that `refs` lead to; None if one of them cannot be taken now.
+
+    None, too, if one has ended meanwhile and another namespace has its identity.
+    """
     result = Fingerprints({}, {})
+    cookies: dict[Identity, int] = {}
     try:
         for slab in slabs(list(dict.fromkeys(refs))):
             with open_namespaces() as namespaces:
                 new = dict(_opened(namespaces, slab, result))
+                if namespaces.replaced(cookies):
+                    return None
                 for identity, tables in zip(new, _read(new.values()), strict=True):
                     if tables is None:
                         return None
                     cookie, links, addresses = tables
+                    cookies[identity] = int.from_bytes(cookie, sys.byteorder)
                     result.of[identity] = fingerprint_of(cookie, map(parse_link, links), map(parse_addr, addresses))
     except (VethError, Malformed):
         return None

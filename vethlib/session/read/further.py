@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from socket import AF_INET, AF_INET6
 from typing import Any, Final, TypeAlias, TypeVar
 
+from vethlib._nl.batch import Outcome
 from vethlib._nl.dependents.neighbour import dump_neighbours, parse_neighbour
 from vethlib._nl.dependents.route import dump_routes_over, parse_route
 from vethlib._nl.link import LinkMessage, get_link, numbers_of, parse_link
@@ -15,14 +16,14 @@ from vethlib._nl.torn import read as repeat_if_torn
 from vethlib.endfields import neighbours
 from vethlib.endfields.checks import GsoMaxSize, MasterName, Sysctl, sysctls_to_read
 from vethlib.endfields.neighbours import Neighbour, check_neighbours, neighbour_of
-from vethlib.endfields.routes import PROTO, Route, in_order, route_of
+from vethlib.endfields.routes import PROTO, Route, in_order, link_of, route_of
 from vethlib.endfields.table import FIELDS, MASTER, NEIGHBOURS, ROUTES, SYSCTLS
-from vethlib.errors import InvalidValue, VethError, is_exhaustion
+from vethlib.errors import InvalidValue, NetlinkError, VethError, is_exhaustion
 from vethlib.linkref import as_indexed, as_list_of
 from vethlib.links import NetnsRef
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
 from vethlib.session.core.refusal import refusal
-from vethlib.session.core.settings import read_setting
+from vethlib.session.core.settings import read_given, read_setting
 from vethlib.session.core.slabs import by_reference, slabs
 
 from .target import read_body
@@ -34,7 +35,10 @@ T = TypeVar("T")
 _FEW: Final = 16  # links of a namespace whose routes and neighbours are requested individually
 
 Asked: TypeAlias = tuple[NetnsRef, int, Mapping[str, Any]]
-"""A link, by namespace reference and ifindex, and the fields to read; of `sysctls`, those that are given."""
+"""A link, by namespace reference and ifindex, and the fields to read; of `sysctls`, those that are given.
+
+None means those in which the link differs from a new one.
+"""
 
 
 def read_further(
@@ -71,10 +75,15 @@ def _values(
             values[field.name] = number
         elif field.read is not None:
             values[field.name] = field.read(link)
+        elif field.name == SYSCTLS and wanted[SYSCTLS] is None:
+            values[SYSCTLS] = read_given(place, link.name)
         elif field.direct:
             values[field.name] = read_setting(namespaces, place, link.name, field.name, wanted[field.name])
         elif field.name == ROUTES:
-            values[ROUTES] = tables.routes(link.ifindex) if tables else read_routes(namespaces, place, link.ifindex)
+            given = wanted[ROUTES] or ()
+            values[ROUTES] = (
+                tables.routes(link.ifindex, given) if tables else read_routes(namespaces, place, link.ifindex, given)
+            )
         elif field.name == NEIGHBOURS:
             given = wanted[NEIGHBOURS]
             values[NEIGHBOURS] = (
@@ -101,61 +110,117 @@ class _Tables:
 
     def __init__(self, namespaces: Namespaces, place: OpenNetns) -> None:
         self._namespaces, self._place = namespaces, place
-        self._routes: dict[int, list[Route]] | None = None
-        self._neighbours: dict[int, list[Neighbour]] | None = None
+        self._routes: tuple[Mapping[int, list[Route]], NetlinkError | None] | None = None
+        self._neighbours: tuple[Mapping[int, list[Neighbour]], NetlinkError | None] | None = None
 
-    def routes(self, index: int) -> tuple[Route, ...]:
-        """Return the routes of ours over a link, sorted. Raises NetlinkError."""
+    def routes(self, index: int, wanted: Iterable[Route]) -> tuple[Route, ...]:
+        """Return the routes of ours over a link as :func:`read_routes` does."""
         if self._routes is None:
-            self._routes = _by_link(_routes(self._namespaces, self._place))
-        return in_order(self._routes.get(index, ()))
+            self._routes = _routes(self._namespaces, self._place)
+        found, error = self._routes
+        return _routes_over(self._namespaces, found.get(index, ()), wanted, error)
 
     def neighbours(self, index: int, wanted: Iterable[Neighbour]) -> tuple[Neighbour, ...]:
         """Return the neighbours of a link as :func:`read_neighbours` does."""
         if self._neighbours is None:
-            self._neighbours = _by_link(_neighbours(self._namespaces, self._place))
-        return _ours(self._neighbours.get(index, ()), wanted)
-
-
-def _by_link(values: Iterable[tuple[int, T]]) -> dict[int, list[T]]:
-    table: dict[int, list[T]] = {}
-    for index, value in values:
-        table.setdefault(index, []).append(value)
-    return table
+            self._neighbours = _neighbours(self._namespaces, self._place)
+        found, error = self._neighbours
+        return _neighbours_over(self._namespaces, found.get(index, ()), wanted, error)
 
 
 def dump_over(
-    namespaces: Namespaces, place: OpenNetns, request: bytes, parse: Callable[[bytes], T], field: str
+    namespaces: Namespaces,
+    place: OpenNetns,
+    request: bytes,
+    parse: Callable[[bytes], T],
+    field: str,
+    *,
+    counted: bool = True,
+    marks: Sequence[bytes] = (),
 ) -> Sequence[T]:
-    """Return the routes or neighbours that a dump has. Raises NetlinkError.
+    """Return the routes or neighbours that a dump has. Raises NetlinkError; EFBIG: more than the call may read.
 
-    There are none if the link is gone, or if the kernel has no IPv6.
+    There are none if the link is gone, or if the kernel has no IPv6. Unless they are `counted`, the call may read as
+    many afterwards. With `marks`, only those with any of these bytes are needed.
     """
-    dump = partial(namespaces.dump, place, request, parse, 1)
+    entries, error = _dump_some(namespaces, place, request, parse, field, counted=counted, marks=marks)
+    if error is not None:
+        raise error
+    return entries
+
+
+def _dump_some(
+    namespaces: Namespaces,
+    place: OpenNetns,
+    request: bytes,
+    parse: Callable[[bytes], T],
+    field: str,
+    *,
+    counted: bool = True,
+    marks: Sequence[bytes] = (),
+) -> tuple[Sequence[T], NetlinkError | None]:
+    """Return what :func:`dump_over` does; if that is more than the call may read, a part of it, and the error."""
+    dump = partial(namespaces.dump_limited, place, request, parse, counted=counted, marks=marks)
     outcome = repeat_if_torn(dump, patience=namespaces.patience)
     if outcome.errno in (errno.ENODEV, errno.EAFNOSUPPORT, errno.EOPNOTSUPP):
-        return ()
+        return (), None
+    if outcome.errno == errno.EFBIG:
+        says = "its namespace has too many of other programs: reading them would delay all other interfaces"
+        return outcome.bodies, refusal(Outcome(errno.EFBIG, "", ()), f"list the {field}", place.ref, says=says)
     if outcome.errno:
         raise refusal(outcome, f"list the {field}", place.ref)
-    return outcome.bodies
+    return outcome.bodies, None
 
 
-def read_routes(namespaces: Namespaces, place: OpenNetns, index: int) -> tuple[Route, ...]:
-    """Return the routes of ours over a link, sorted. Raises NetlinkError."""
-    return in_order(route for over, route in _routes(namespaces, place, index) if over == index)
+def read_routes(
+    namespaces: Namespaces, place: OpenNetns, index: int, wanted: Iterable[Route] = ()
+) -> tuple[Route, ...]:
+    """Return the routes of ours over a link, sorted. Raises NetlinkError.
+
+    If a tenant has added more than the call may read, a part of them is returned, with a surplus over those to expect.
+    """
+    found, error = _routes(namespaces, place, index)
+    return _routes_over(namespaces, found.get(index, ()), wanted, error)
 
 
-def _routes(namespaces: Namespaces, place: OpenNetns, index: int = 0) -> Iterator[tuple[int, Route]]:
-    """Yield the routes of ours over link `index`, or over all links, each with the ifindex of its link."""
+def _routes_over(
+    namespaces: Namespaces, found: Iterable[Route], wanted: Iterable[Route], error: NetlinkError | None
+) -> tuple[Route, ...]:
+    routes = in_order(found)
+    _check_surplus(namespaces, routes, wanted, error)
+    return routes
+
+
+def _check_surplus(
+    namespaces: Namespaces, read: Collection[object], wanted: Iterable[object], error: NetlinkError | None
+) -> None:
+    """Raise the error because of which some entries were not read, unless there is a surplus among the others.
+
+    While there is, it is what has to be removed, and it does not matter what else there is.
+    """
+    surplus = namespaces.surplus
+    if error is not None and (surplus is None or len(read) < len(list(wanted)) + surplus):
+        raise error
+
+
+def _routes(
+    namespaces: Namespaces, place: OpenNetns, index: int = 0
+) -> tuple[Mapping[int, list[Route]], NetlinkError | None]:
+    """Return the routes of ours over link `index`, or over all links, by ifindex, and why some were not read."""
+    found: dict[int, list[Route]] = {}
     for family in (AF_INET, AF_INET6):
-        messages = dump_over(namespaces, place, dump_routes_over(family, index, PROTO), parse_route, ROUTES)
+        request = dump_routes_over(family, index, PROTO)
+        messages, error = _dump_some(namespaces, place, request, parse_route, ROUTES)
         version = 4 if family == AF_INET else 6
         # Kernels before 4.20 do not filter, and those without IPv6 answer with the routes of IPv4 once more.
         for message in messages:
             if message.family == family and message.protocol == PROTO:
                 route = route_of(message, version)
                 if route is not None:
-                    yield message.ifindex, route
+                    found.setdefault(link_of(message), []).append(route)
+        if error is not None:
+            return found, error
+    return found, None
 
 
 def read_neighbours(
@@ -163,16 +228,30 @@ def read_neighbours(
 ) -> tuple[Neighbour, ...]:
     """Return the neighbours of ours over a link, and others at the addresses of those `wanted`, sorted.
 
-    Raises NetlinkError.
+    Raises NetlinkError. If there are more than the call may read, the same holds as for routes.
     """
-    return _ours((each for over, each in _neighbours(namespaces, place, index) if over == index), wanted)
+    found, error = _neighbours(namespaces, place, index)
+    return _neighbours_over(namespaces, found.get(index, ()), wanted, error)
 
 
-def _neighbours(namespaces: Namespaces, place: OpenNetns, index: int = 0) -> Iterator[tuple[int, Neighbour]]:
-    """Yield the permanent neighbours over link `index`, or over all links, each with the ifindex of its link."""
-    for message in dump_over(namespaces, place, dump_neighbours(index), parse_neighbour, NEIGHBOURS):
+def _neighbours_over(
+    namespaces: Namespaces, found: Iterable[Neighbour], wanted: Iterable[Neighbour], error: NetlinkError | None
+) -> tuple[Neighbour, ...]:
+    neighbours = _ours(found, wanted)
+    _check_surplus(namespaces, neighbours, wanted, error)
+    return neighbours
+
+
+def _neighbours(
+    namespaces: Namespaces, place: OpenNetns, index: int = 0
+) -> tuple[Mapping[int, list[Neighbour]], NetlinkError | None]:
+    """Return the permanent neighbours over link `index`, or over all links, as :func:`_routes` does."""
+    found: dict[int, list[Neighbour]] = {}
+    messages, error = _dump_some(namespaces, place, dump_neighbours(index), parse_neighbour, NEIGHBOURS)
+    for message in messages:
         if (neighbour := neighbour_of(message)) is not None:
-            yield message.ifindex, neighbour
+            found.setdefault(message.ifindex, []).append(neighbour)
+    return found, error
 
 
 def _ours(found: Iterable[Neighbour], wanted: Iterable[Neighbour]) -> tuple[Neighbour, ...]:
@@ -187,13 +266,14 @@ def as_asked(item: object) -> Asked:
     """Return a question with its sysctls as they are read. Raises InvalidValue."""
     if not isinstance(item, tuple | list) or len(item) != 3 or not isinstance(item[2], Mapping):
         raise InvalidValue("asked", item, NO_QUESTION)
-    ref, index = as_indexed(tuple(item[:2]))
+    ref, index, _ = as_indexed(tuple(item[:2]))
     wanted: dict[str, Any] = dict(item[2])
     for name in wanted:
         if name not in FIELDS:
             raise InvalidValue("asked", name, f"the fields to read are {', '.join(FIELDS)}")
     settings = wanted.get(SYSCTLS, ())
-    if not isinstance(settings, tuple) or not all(isinstance(each, Sysctl) for each in settings):
+    are_checked = isinstance(settings, tuple) and all(isinstance(each, Sysctl) for each in settings)
+    if settings is not None and not are_checked:
         wanted[SYSCTLS] = sysctls_to_read(settings)
     if NEIGHBOURS in wanted:
         hint = "give Neighbours: their addresses are looked up, no matter which program added them"
@@ -202,21 +282,31 @@ def as_asked(item: object) -> Asked:
 
 
 def read_further_of(
-    open_namespaces: Callable[[], Namespaces], items: Iterable[Asked]
+    open_namespaces: Callable[[], Namespaces], items: Iterable[Asked], surplus: int | None = None
 ) -> list[dict[str, Any] | VethError | None]:
-    """Return the present values for each link, or why they cannot be read; None for a link that is missing."""
+    """Return the present values for each link, or why they cannot be read; None for a link that is missing.
+
+    `surplus` limits what is read of one namespace: see :meth:`Namespaces.limit`.
+    """
     asked = list(items)
     results: list[dict[str, Any] | VethError | None] = [None] * len(asked)
     for slab in slabs(by_reference(ref for ref, _, _ in asked)):
         with open_namespaces() as namespaces:
             for numbers in slab:
                 try:
-                    _read_in(namespaces, namespaces(asked[numbers[0]][0]), asked, numbers, results)
+                    place = namespaces(asked[numbers[0]][0])
+                    namespaces.surplus = surplus
+                    namespaces.limit(surplus, {place: sum(_count(asked[number][2]) for number in numbers)})
+                    _read_in(namespaces, place, asked, numbers, results)
                 except VethError as error:
                     slab.short = slab.short or is_exhaustion(error)
                     for number in numbers:
                         results[number] = error
     return results
+
+
+def _count(wanted: Mapping[str, Any]) -> int:
+    return sum(len(wanted.get(name) or ()) for name in (ROUTES, NEIGHBOURS))
 
 
 def _read_in(

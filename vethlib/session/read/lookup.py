@@ -13,24 +13,23 @@ from typing import Final
 from vethlib._nl.batch import Outcome, outcome_of
 from vethlib._nl.link import LinkMessage, get_named, parse_link
 from vethlib.addresses import Address
-from vethlib.links import Link, NetnsRef
+from vethlib.linkref import Located
+from vethlib.links import Link, describe
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
 from vethlib.session.core.slabs import by_reference
 
 from .reading import addresses_of, read_addresses, to_link
-from .target import not_found, read_body
+from .target import is_another_in, not_found, read_body, replaced, same_link
 
 __all__ = ["look_up"]
 
 _SLAB: Final = 64  # namespaces open at a time
 _FEW: Final = 8
 
-Named = tuple[str, NetnsRef]
 
-
-def look_up(open_namespaces: Callable[[], Namespaces], items: Sequence[Named], *, addresses: bool) -> list[Link]:
+def look_up(open_namespaces: Callable[[], Namespaces], items: Sequence[Located], *, addresses: bool) -> list[Link]:
     """Return a Link for each item, in order. Raises LinkNotFound, NetnsNotFound for the first that is missing."""
-    groups = by_reference(netns for _, netns in items)
+    groups = by_reference(netns for _, netns, *_ in items)
     found: dict[int, Link] = {}
     for start in range(0, len(groups), _SLAB):
         with open_namespaces() as namespaces:
@@ -46,11 +45,11 @@ def look_up(open_namespaces: Callable[[], Namespaces], items: Sequence[Named], *
             for place, positions in slab.items():
                 if (body := answered.get(place)) is not None:
                     item = items[positions[0]]
-                    message = read_body(place, outcome_of((0, "", (body,))), parse_link, item)
-                    found[positions[0]] = to_link(message, item[1])
+                    message = _meant(namespaces, place, item, outcome_of((0, "", (body,))))
+                    found[positions[0]] = to_link(message, item[1], cookie=place.cookie)
                     continue
                 names = [items[position] for position in positions]
-                outcomes = namespaces.ask_all(place, [_request(name) for name, _ in names])
+                outcomes = namespaces.ask_all(place, [_request(name) for name, *_ in names])
                 links = _links(namespaces, place, names, outcomes, addresses=addresses)
                 for position, link in zip(positions, links, strict=True):
                     found[position] = link
@@ -61,18 +60,30 @@ def _request(name: str) -> bytes:
     return get_named(name)
 
 
+def _meant(namespaces: Namespaces, place: OpenNetns, item: Located, outcome: Outcome) -> LinkMessage:
+    """Return the link of an item. Raises LinkNotFound, with name and namespace as its item, if it is another by now."""
+    name, netns, index, seen = item
+    if outcome.errno:
+        error = not_found(outcome, name, netns)
+        error.item = (name, netns)
+        raise error
+    message = read_body(place, outcome, parse_link, (name, netns))
+    same_link(message.ifindex, index, name, netns)
+    if seen is not None and is_another_in(namespaces, place, seen, message):
+        error = replaced(name, netns, f"look up {describe(name, netns)}")
+        error.item = (name, netns)
+        raise error
+    return message
+
+
 def _links(
-    namespaces: Namespaces, place: OpenNetns, wanted: Sequence[Named], outcomes: Sequence[Outcome], *, addresses: bool
+    namespaces: Namespaces, place: OpenNetns, wanted: Sequence[Located], outcomes: Sequence[Outcome], *, addresses: bool
 ) -> list[Link]:
-    messages: list[LinkMessage] = []
-    for item, outcome in zip(wanted, outcomes, strict=True):
-        if outcome.errno:
-            error = not_found(outcome, *item)
-            error.item = item
-            raise error
-        messages.append(read_body(place, outcome, parse_link, item))
+    pairs = zip(wanted, outcomes, strict=True)
+    messages = [_meant(namespaces, place, item, outcome) for item, outcome in pairs]
+    cookie = place.cookie
     if not addresses:
-        return [to_link(message, netns) for message, (_, netns) in zip(messages, wanted, strict=True)]
+        return [to_link(message, item[1], cookie=cookie) for message, item in zip(messages, wanted, strict=True)]
     own: dict[int, list[Address]] = {}
     # One dump for each of a few links, or else one for all.
     indexes = {message.ifindex for message in messages} if len(messages) <= _FEW else {0}
@@ -80,6 +91,6 @@ def _links(
         for address in addresses_of(read_addresses(namespaces, place, index)):
             own.setdefault(address.index, []).append(address)
     return [
-        to_link(message, netns, own.get(message.ifindex, ()))
-        for message, (_, netns) in zip(messages, wanted, strict=True)
+        to_link(message, item[1], own.get(message.ifindex, ()), cookie=cookie)
+        for message, item in zip(messages, wanted, strict=True)
     ]

@@ -178,7 +178,7 @@ class Peers:
     def _reopen(self, namespaces: Namespaces, identity: Identity) -> OpenNetns | None:
         """Reopen the namespace; return None if it has ended. Raises if there are too few descriptors."""
         try:
-            place = namespaces(self._seen.ref_of[identity])
+            place = namespaces(self._seen.reference(identity))
         except NetnsNotFound:
             return None
         except VethError as error:

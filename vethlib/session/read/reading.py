@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
 from operator import attrgetter
 from typing import Any, TypeVar
 
-from vethlib._nl.addr import AddrMessage, dump_addrs, parse_addr
+from vethlib._nl.addr import AddrMessage, dump_addrs, parse_if_ip
 from vethlib._nl.batch import Outcome
 from vethlib._nl.const import IFF_UP
 from vethlib._nl.direct import ParseAlike
@@ -40,6 +40,7 @@ from .target import Target, not_found, read_body
 __all__ = [
     "addresses_of",
     "find",
+    "find_at",
     "find_index",
     "find_known",
     "link_of",
@@ -51,6 +52,7 @@ __all__ = [
     "read_stats",
     "table",
     "to_link",
+    "with_addresses",
 ]
 
 
@@ -62,6 +64,7 @@ def to_link(
     netns: NetnsRef,
     ifaddrs: Sequence[Address] = (),
     addresses: tuple[IPInterface, ...] | None = None,
+    cookie: int = 0,
 ) -> Link:
     """Return a link message as a Link, with addresses that were read (`ifaddrs`) or are known (`addresses`).
 
@@ -90,6 +93,7 @@ def to_link(
         altnames,
         tuple(ifaddrs),
         ipv6,
+        cookie,
     )
 
 
@@ -118,7 +122,16 @@ def _ip(packed: bytes) -> IPAddress:
 
 def find(namespaces: Namespaces, target: Target) -> LinkMessage:
     """Return the link with that name (or alternative name). Raises LinkNotFound."""
-    outcome = namespaces.ask(target.place, get_named(target.name))
+    return _found(namespaces, target, get_named(target.name))
+
+
+def find_at(namespaces: Namespaces, target: Target, index: int) -> LinkMessage:
+    """Return the link with that ifindex: other programs may have renamed it since. Raises LinkNotFound."""
+    return _found(namespaces, target, get_link(index))
+
+
+def _found(namespaces: Namespaces, target: Target, request: bytes) -> LinkMessage:
+    outcome = namespaces.ask(target.place, request)
     if outcome.errno:
         raise target.not_found(outcome)
     message = target.read(outcome, parse_link)
@@ -211,10 +224,10 @@ def _links_of_torn(
 
 def read_addresses(namespaces: Namespaces, place: OpenNetns, index: int = 0) -> list[AddrMessage]:
     """Return the addresses of one link, or of every link in `place`."""
-    outcome, torn = _dump(namespaces, place, dump_addrs(index), parse_addr)
-    addresses: Sequence[AddrMessage] = outcome.bodies
+    outcome, torn = _dump(namespaces, place, dump_addrs(index), parse_if_ip)
+    addresses = _readable(outcome.bodies)
     if torn:
-        addresses = _addresses_of_torn(namespaces, place, torn, index)
+        addresses = _addresses_of_torn(namespaces, place, list(map(_readable, torn)), index)
     elif outcome.errno:
         # A namespace in which no link ever had an IPv4 or IPv6 device refuses to filter by a link without one.
         if outcome.errno == errno.ENODEV:
@@ -226,12 +239,16 @@ def read_addresses(namespaces: Namespaces, place: OpenNetns, index: int = 0) -> 
 
 def read_addresses_if_whole(namespaces: Namespaces, place: OpenNetns) -> list[AddrMessage] | None:
     """Return the addresses of every link in `place` by one dump; None if it is torn."""
-    outcome = namespaces.dump(place, dump_addrs(0), parse_addr, 1)
+    outcome = namespaces.dump(place, dump_addrs(0), parse_if_ip, 1)
     if outcome.errno == errno.EAGAIN:
         return None
     if outcome.errno:
         raise refusal(outcome, "list the addresses", place.ref)
-    return list(outcome.bodies)
+    return _readable(outcome.bodies)
+
+
+def _readable(addresses: Iterable[AddrMessage | None]) -> list[AddrMessage]:
+    return [address for address in addresses if address is not None]
 
 
 def _addresses_of_torn(
@@ -266,8 +283,13 @@ def addresses_of(messages: Iterable[AddrMessage]) -> list[Address]:
 
 def read_link(namespaces: Namespaces, target: Target) -> Link:
     """Return a link with its addresses. Raises LinkNotFound."""
-    message = find(namespaces, target)
-    return to_link(message, target.netns, addresses_of(read_addresses(namespaces, target.place, message.ifindex)))
+    return with_addresses(namespaces, target, find(namespaces, target))
+
+
+def with_addresses(namespaces: Namespaces, target: Target, message: LinkMessage) -> Link:
+    """Return a link that was read, with its addresses."""
+    ifaddrs = addresses_of(read_addresses(namespaces, target.place, message.ifindex))
+    return to_link(message, target.netns, ifaddrs, cookie=target.place.cookie)
 
 
 def read_links(namespaces: Namespaces, place: OpenNetns, netns: NetnsRef) -> list[Link]:
@@ -276,9 +298,10 @@ def read_links(namespaces: Namespaces, place: OpenNetns, netns: NetnsRef) -> lis
     addresses: dict[int, list[Address]] = {}
     for address in addresses_of(read_addresses(namespaces, place)):
         addresses.setdefault(address.index, []).append(address)
+    cookie = place.cookie
     # In place, so that each message is freed at once: of another list, the garbage collector would have the work.
     for position, message in enumerate(links):
-        links[position] = to_link(message, netns, addresses.get(message.ifindex, ()))
+        links[position] = to_link(message, netns, addresses.get(message.ifindex, ()), cookie=cookie)
     return links
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Container, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
 
 from vethlib import ns
 from vethlib._nl.addr import AddrMessage
 from vethlib._nl.link import LinkMessage
 from vethlib._nl.nsid import get_nsid, parse_nsid
 from vethlib.errors import NotPermitted, VethError, is_exhaustion
-from vethlib.links import Address, Link
+from vethlib.links import Address, Link, NetnsRef
+from vethlib.ns.reference import HasFileno
 from vethlib.session.core.namespaces import Identity, Namespaces, OpenNetns
 
 from .fingerprint import Fingerprints, fingerprint_of
@@ -56,10 +58,12 @@ class Seen:
     """What has been read so far.
 
     An error concerns its own namespace only: it is `failed`, its links are left out, and its references have the error.
-    Errors of the home namespace are raised.
+    Errors of the home namespace are raised. `objects` are the references that are no text, by their text in the result.
     """
 
-    def __init__(self, *, with_home: bool, may_be_closed: Container[str]) -> None:
+    def __init__(
+        self, *, with_home: bool, may_be_closed: Container[str], objects: Mapping[str, HasFileno] = MappingProxyType({})
+    ) -> None:
         self.places: dict[str, Identity | VethError] = {}
         self.ref_of: dict[Identity, str] = {}
         self.links: dict[LinkAt, tuple[Link, tuple[Address, ...]]] = {}
@@ -71,14 +75,31 @@ class Seen:
         self.short = False  # of descriptors, since the last slab was started
         self._with_home = with_home
         self._may_be_closed = may_be_closed
+        self._objects = objects
+
+    def reference(self, identity: Identity) -> NetnsRef:
+        """Return the reference by which a namespace was opened."""
+        ref = self.ref_of[identity]
+        return self._objects.get(ref, ref)
 
     def open(self, namespaces: Namespaces, refs: Iterable[str]) -> list[tuple[str, OpenNetns]]:
-        """Open the references, and note the errors of those that cannot be opened."""
+        """Open the references, and note the errors of those that cannot be opened.
+
+        A namespace of an earlier slab may have ended, and another one may have its identity by now. Then what was read
+        of the former is forgotten, and its references are opened, too.
+        """
+        opened = self._opened(namespaces, refs)
+        while self.cookies and (ended := namespaces.replaced(self.cookies)):
+            refs = dict.fromkeys([*refs, *self._forget(ended)])
+            opened = self._opened(namespaces, refs)
+        return opened
+
+    def _opened(self, namespaces: Namespaces, refs: Iterable[str]) -> list[tuple[str, OpenNetns]]:
         self.short = False
         opened: list[tuple[str, OpenNetns]] = []
         for ref in refs:
             try:
-                place = namespaces(ref)
+                place = namespaces(self._objects.get(ref, ref))
             except VethError as error:
                 self.short = self.short or is_exhaustion(error)
                 self.places[ref] = error
@@ -88,18 +109,21 @@ class Seen:
             opened.append((ref, place))
         return opened
 
-    @contextmanager
-    def contained(self, place: OpenNetns) -> Iterator[None]:
-        """Note an error of the block as that of `place` alone; success clears an earlier one."""
-        try:
-            yield
-        except VethError as error:
-            if place.is_home or self._is_closed_to_all(place, error):
-                raise
-            self.short = self.short or is_exhaustion(error)
-            self.failed[place.identity] = error
-        else:
-            self.failed.pop(place.identity, None)
+    def _forget(self, ended: set[Identity]) -> list[str]:
+        """Forget what was read under these identities; return the references that led there."""
+        for identity in ended:
+            known: dict[Identity, Any]
+            for known in (self.ref_of, self.cookies, self.fingerprints, self.home_id, self.failed):
+                known.pop(identity, None)
+        self.links = {at: link for at, link in self.links.items() if at[0] not in ended}
+        return [ref for ref, place in self.places.items() if place in ended]
+
+    def fail(self, place: OpenNetns, error: VethError) -> None:
+        """Note an error as that of `place` alone. Raises it if that is home, or if no namespace may be entered."""
+        if place.is_home or self._is_closed_to_all(place, error):
+            raise error
+        self.short = self.short or is_exhaustion(error)
+        self.failed[place.identity] = error
 
     def _is_closed_to_all(self, place: OpenNetns, error: VethError) -> bool:
         """Return whether a namespace that should be open may not be entered, as no other may."""
@@ -110,16 +134,16 @@ class Seen:
     def add(
         self, namespaces: Namespaces, place: OpenNetns, links: Iterable[LinkMessage], addresses: Iterable[AddrMessage]
     ) -> None:
-        """Add links of `place`, each with its addresses."""
-        identity, ref = place.identity, self.ref_of[place.identity]
-        self.cookies[identity] = place.cookie
+        """Add links of `place`, each with its addresses. An earlier error of `place` does not count any more."""
+        identity, ref = place.identity, self.reference(place.identity)
+        cookie = self.cookies[identity] = place.cookie
         by_index: dict[int, list[Address]] = {}
         for address in addresses_of(addresses):
             by_index.setdefault(address.index, []).append(address)
         peers_abroad = False
         for message in links:
             own = tuple(by_index.get(message.ifindex, ()))
-            link = to_link(message, ref, own)
+            link = to_link(message, ref, own, cookie=cookie)
             self.links[identity, link.index] = link, own
             peers_abroad = peers_abroad or link.peer_netnsid is not None
         if place.is_home:
@@ -128,6 +152,7 @@ class Seen:
             outcome = namespaces.ask(place, get_nsid(namespaces.home.fd))
             if not outcome.errno:
                 self.home_id[identity] = read_body(place, outcome, parse_nsid)
+        self.failed.pop(identity, None)
 
     def take_fingerprint(
         self, place: OpenNetns, links: Iterable[LinkMessage], addresses: Iterable[AddrMessage]

@@ -21,7 +21,7 @@ from vethlib.session.core.namespaces import Namespaces, OpenNetns
 from .reading import addresses_of, read_addresses
 from .target import read_body
 
-__all__ = ["Sources", "source_of", "sources_of", "until_checked"]
+__all__ = ["Sources", "source_of", "sources_of", "until_checked", "until_checked_anywhere"]
 
 Sources: TypeAlias = Mapping[tuple[OpenNetns, int], Collection[IPv6Address]]
 """Addresses of links, by namespace and ifindex."""
@@ -68,6 +68,15 @@ def until_checked(namespaces: Namespaces, sources: Sources) -> dict[tuple[OpenNe
         if not waiting:
             return failed
         time.sleep(_PAUSE)
+
+
+def until_checked_anywhere(namespaces: Namespaces, place: OpenNetns, addresses: Collection[IPv6Address]) -> None:
+    """Wait until the kernel has checked these addresses, of whatever links of a namespace, or that is in vain."""
+    sources: dict[tuple[OpenNetns, int], set[IPv6Address]] = {}
+    for each in addresses_of(read_addresses(namespaces, place)):
+        if isinstance(each.interface.ip, IPv6Address) and each.interface.ip in addresses:
+            sources.setdefault((place, each.index), set()).add(each.interface.ip)
+    until_checked(namespaces, sources)
 
 
 def _unchecked(

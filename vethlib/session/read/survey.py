@@ -9,24 +9,28 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Final
+from typing import Final, TypeAlias
 
+from vethlib import ns
 from vethlib._nl.addr import AddrMessage
 from vethlib._nl.link import LinkMessage, get_link, get_named, parse_link
-from vethlib._nl.nsid import get_nsid, parse_nsid
 from vethlib.errors import InvalidValue, VethError, is_exhaustion
-from vethlib.links import Link, check_lookup_name
+from vethlib.links import Link, NetnsRef, check_lookup_name
+from vethlib.ns.reference import HasFileno, number_of
 from vethlib.session.core.namespaces import Identity, Namespaces, OpenNetns
 from vethlib.session.core.slabs import slabs
 
 from .peers import Peers
 from .reading import read_addresses, read_addresses_if_whole, table
 from .seen import LinkAt, Seen, Survey, SurveyedLink
-from .target import not_found, read_body
+from .target import is_another_in, not_found, nsid_of_home, read_body
 
 __all__ = ["LinkAt", "Survey", "SurveyedLink", "inspect", "survey"]
 
 _FEW: Final = 512  # links whose addresses are read individually (10 µs each), as there may be any number of others
+
+_Keys: TypeAlias = dict[str | int, list[Link] | None]
+"""The links to read in a namespace, by name or ifindex: any that has it (None), or only if it is one of these Links."""
 
 _Opener = Callable[[], AbstractContextManager[Namespaces]]
 
@@ -50,53 +54,74 @@ def survey(
             new = [place for ref, place in opened if seen.ref_of[place.identity] == ref]
             namespaces.open_sockets(new)
             for place in new:
-                with seen.contained(place):
+                try:
                     found = {message.ifindex: message for message in table(namespaces, place)}
                     addresses = _all_addresses(namespaces, place, found)
                     seen.add(namespaces, place, found.values(), addresses)
                     if fingerprints:
                         seen.take_fingerprint(place, found.values(), addresses)
+                except VethError as error:
+                    seen.fail(place, error)
             slab.short = seen.short
     return seen.survey(Peers(open_namespaces, seen).find())
 
 
 def inspect(
     open_namespaces: Callable[[], Namespaces],
-    links: Iterable[tuple[str, str | int]],
+    links: Iterable[tuple[NetnsRef, str | int, Link | None]],
     refs: Iterable[str] = (),
     *,
     ends_at_home: bool = False,
     may_be_closed: Container[str] = (),
 ) -> Survey:
-    """Read single links, each (reference, name or ifindex), and resolve their references and `refs`.
+    """Read single links, and resolve their references and `refs`.
 
-    With `ends_at_home`, the result has the other ends that are in the home namespace, too. Raises as :func:`survey`.
+    A link is (reference, name or ifindex, None), or (reference, ifindex, the Link that it must be). With
+    `ends_at_home`, the result has the other ends that are in the home namespace, too. Raises as :func:`survey`, and
+    NetnsNotFound for a closed Netns.
     """
-    wanted: dict[str, dict[str | int, None]] = {}
-    for ref, key in links:
+    asked, refs = list(links), list(refs)
+    texts = {*refs, *(ref for ref, *_ in asked if isinstance(ref, str))}
+    objects: dict[str, HasFileno] = {}
+    wanted: dict[str, _Keys] = {}
+    for ref, key, link in asked:
         _check_key(key)
-        wanted.setdefault(ref, {})[key] = None
+        text = ref if isinstance(ref, str) else _as_text(ref, texts, objects)
+        _want(wanted.setdefault(text, {}), key, None if link is None else [link])
     for ref in refs:
         wanted.setdefault(ref, {})
-    seen = Seen(with_home=bool(wanted.get("")), may_be_closed=may_be_closed)
+    seen = Seen(with_home=bool(wanted.get("")), may_be_closed=may_be_closed, objects=objects)
     for slab in slabs(list(wanted)):
         with open_namespaces() as namespaces:
-            keys_in: dict[OpenNetns, dict[str | int, None]] = {}
+            keys_in: dict[OpenNetns, _Keys] = {}
             for ref, place in seen.open(namespaces, slab):
-                if wanted[ref]:
-                    keys_in.setdefault(place, {}).update(wanted[ref])
+                if wanted[ref] and place not in keys_in:
+                    keys_in[place] = dict(wanted[ref])
+                    continue
+                for key, meant in wanted[ref].items():
+                    _want(keys_in[place], key, meant)
             namespaces.open_sockets(keys_in)
             for place, keys in keys_in.items():
-                with seen.contained(place):
+                try:
                     found = _links(namespaces, place, keys)
                     seen.add(namespaces, place, found.values(), _addresses(namespaces, place, found))
+                except VethError as error:
+                    seen.fail(place, error)
             slab.short = seen.short
             if len(slab) == len(wanted) and not slab.short:  # all are still open
                 return _inspected(lambda: nullcontext(namespaces), seen, ends_at_home=ends_at_home)
     return _inspected(open_namespaces, seen, ends_at_home=ends_at_home)
 
 
+def _want(keys: _Keys, key: str | int, meant: list[Link] | None) -> None:
+    """Add a link to those to be read."""
+    known = keys.setdefault(key, meant)
+    keys[key] = None if known is None or meant is None else known if known is meant else [*known, *meant]
+
+
 def _inspected(open_namespaces: _Opener, seen: Seen, *, ends_at_home: bool) -> Survey:
+    if not seen.links:
+        return seen.survey({})
     peers = Peers(open_namespaces, seen).find()
     if ends_at_home:
         _add_all_ends_at_home(open_namespaces, seen, peers)
@@ -109,14 +134,18 @@ def _add_all_ends_at_home(open_namespaces: _Opener, seen: Seen, peers: dict[Link
     for at, (link, _) in seen.links.items():
         if link.peer_netnsid is not None and at not in peers:
             lone.setdefault(at[0], []).append(link)
+    if not lone:
+        return
     for slab in slabs([identity for identity in lone if identity not in seen.failed]):
         with open_namespaces() as namespaces:
             for identity in slab:
                 if identity == namespaces.home.identity:
                     continue
                 try:
-                    place = namespaces(seen.ref_of[identity])
-                    ends = _ends_at_home(namespaces, place, lone[identity]) if place.identity == identity else {}
+                    place = namespaces(seen.reference(identity))
+                    namespaces.cookie(place)
+                    is_same = place.is_still((identity, seen.cookies[identity]))
+                    ends = _ends_at_home(namespaces, place, lone[identity]) if is_same else {}
                 except VethError as error:
                     slab.short = slab.short or is_exhaustion(error)
                     seen.failed[identity] = error
@@ -129,8 +158,7 @@ def _add_all_ends_at_home(open_namespaces: _Opener, seen: Seen, peers: dict[Link
 
 def _ends_at_home(namespaces: Namespaces, place: OpenNetns, lone: Sequence[Link]) -> dict[int, Link]:
     """Return the links of a namespace whose other end is in the home namespace, by the ifindex of that end."""
-    outcome = namespaces.ask(place, get_nsid(namespaces.home.fd))
-    nsid = None if outcome.errno else read_body(place, outcome, parse_nsid)
+    nsid = nsid_of_home(namespaces, place)
     if nsid is None:
         return {}
     return {link.peer_index: link for link in lone if link.peer_index and link.peer_netnsid == nsid}
@@ -141,13 +169,28 @@ def _add_ends_at_home(
 ) -> None:
     """Add links of the home namespace that are the other ends of these links in the namespace `identity`."""
     home = namespaces.home
-    found = _links(namespaces, home, ends)
+    found = _links(namespaces, home, dict.fromkeys(ends))
     seen.ref_of.setdefault(home.identity, "")
     seen.add(namespaces, home, found.values(), _addresses(namespaces, home, found))
     for index in found:
         a, b = (identity, ends[index].index), (home.identity, index)
         if seen.links[b][0].peer_index == a[1]:
             peers[a], peers[b] = b, a
+
+
+def _as_text(ref: HasFileno | None, texts: Container[str], objects: dict[str, HasFileno]) -> str:
+    """Return the text for a reference that is none in the result, and note an open namespace under its own.
+
+    The spelling of a Netns may lead elsewhere by now, and is that of another reference then. Raises NetnsNotFound.
+    """
+    if ref is None:
+        return ""
+    number = f"fd:{number_of(ref)}"
+    text = str(ref) if isinstance(ref, ns.Netns) else number
+    if text in texts or objects.get(text, ref) is not ref:
+        text = number
+    objects[text] = ref
+    return text
 
 
 def _check_key(key: str | int) -> None:
@@ -157,7 +200,7 @@ def _check_key(key: str | int) -> None:
         raise InvalidValue("links", key, "give the name of a link, or its ifindex: a number from 1 to 2147483647")
 
 
-def _links(namespaces: Namespaces, place: OpenNetns, keys: Iterable[str | int]) -> dict[int, LinkMessage]:
+def _links(namespaces: Namespaces, place: OpenNetns, keys: _Keys) -> dict[int, LinkMessage]:
     """Return those of the links that exist, by ifindex. A link that was found by name is not asked for by ifindex."""
     found: dict[int, LinkMessage] = {}
     names, indexes = [], set()
@@ -166,15 +209,20 @@ def _links(namespaces: Namespaces, place: OpenNetns, keys: Iterable[str | int]) 
             indexes.add(key)
         else:
             names.append(key)
-    _ask(namespaces, place, names, found)
-    _ask(namespaces, place, sorted(indexes - found.keys()), found)
+    if names:
+        _ask(namespaces, place, names, found)
+    if rest := indexes - found.keys():
+        by_index: dict[int, LinkMessage] = {}
+        _ask(namespaces, place, sorted(rest), by_index)
+        for index, link in by_index.items():
+            meant = keys[index]
+            if meant is None or not all(is_another_in(namespaces, place, seen, link) for seen in meant):
+                found[index] = link
     return found
 
 
 def _ask(namespaces: Namespaces, place: OpenNetns, keys: Sequence[str | int], found: dict[int, LinkMessage]) -> None:
     """Add those of the links that exist."""
-    if not keys:
-        return
     requests = [get_link(key) if isinstance(key, int) else get_named(key) for key in keys]
     for key, outcome in zip(keys, namespaces.ask_all(place, requests), strict=True):
         if outcome.errno == errno.ENODEV:

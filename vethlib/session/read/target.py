@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from vethlib._nl.batch import Outcome
+from vethlib._nl.link import LinkMessage
+from vethlib._nl.nsid import get_nsid, parse_nsid
 from vethlib.errors import LinkNotFound, Malformed, NetlinkError
 from vethlib.links import Link, NetnsRef, describe
-from vethlib.session.core.namespaces import Birth, OpenNetns
+from vethlib.session.core.namespaces import Birth, Namespaces, OpenNetns
 from vethlib.session.core.refusal import refusal
 
-__all__ = ["Target", "missing", "not_found", "read_body", "renumbered", "same_link"]
+from .samelink import is_another
+
+__all__ = [
+    "Target",
+    "is_another_in",
+    "missing",
+    "not_found",
+    "nsid_of_home",
+    "read_body",
+    "renumbered",
+    "replaced",
+    "same_link",
+]
 
 T = TypeVar("T")
 
@@ -21,10 +36,10 @@ class Target:
     """A link that a call is about: its open namespace, its name, and the reference to the namespace as it was given.
 
     `request` is what errors say was requested ("set 'a'"), "" for a lookup. With `ifindex`, the link must have it; with
-    `only_if`, that must be true of the link and of the birth of its namespace.
+    `only_if`, that must be true of the link and of the birth of its namespace; with `seen`, it must be that link.
     """
 
-    __slots__ = ("ifindex", "name", "netns", "only_if", "place", "request")
+    __slots__ = ("ifindex", "name", "netns", "only_if", "place", "request", "seen")
 
     def __init__(
         self,
@@ -34,6 +49,7 @@ class Target:
         request: str = "",
         ifindex: int | None = None,
         only_if: Callable[[Link, Birth], bool] | None = None,
+        seen: Link | None = None,
     ) -> None:
         self.place = place
         self.name = name
@@ -41,6 +57,7 @@ class Target:
         self.request = request
         self.ifindex = ifindex
         self.only_if = only_if
+        self.seen = seen
 
     def renamed(self, name: str) -> Target:
         """Return the link under another name."""
@@ -74,6 +91,29 @@ class Target:
         """Raise LinkNotFound if the link of this name, which has the ifindex `now`, must have another one."""
         if self.ifindex not in (None, now):
             raise renumbered(now, self.ifindex, self.name, self.netns, self.what)
+
+    def check(self, namespaces: Namespaces, link: LinkMessage) -> LinkMessage:
+        """Return the link of this name. Raises LinkNotFound if it must be another one: by its ifindex, or that seen."""
+        self.check_ifindex(link.ifindex)
+        if self.seen is not None and is_another_in(namespaces, self.place, self.seen, link):
+            raise replaced(self.name, self.netns, self.what)
+        return link
+
+
+def is_another_in(namespaces: Namespaces, place: OpenNetns, seen: Link, now: LinkMessage) -> bool:
+    """Return whether a Link is not the link that now has its ifindex in an open namespace."""
+    peer_is_home = partial(_is_home, namespaces, place, now.link_netnsid)
+    return is_another(seen, now, namespaces.cookie(place), in_home=place.is_home, peer_is_home=peer_is_home)
+
+
+def _is_home(namespaces: Namespaces, place: OpenNetns, nsid: int | None) -> bool:
+    return nsid is not None and nsid == nsid_of_home(namespaces, place)
+
+
+def nsid_of_home(namespaces: Namespaces, place: OpenNetns) -> int | None:
+    """Return the id of the home namespace in another one; None if it has none there."""
+    outcome = namespaces.ask(place, get_nsid(namespaces.home.fd))
+    return None if outcome.errno else read_body(place, outcome, parse_nsid, "look up the id of the home namespace")
 
 
 def read_body(
@@ -118,6 +158,13 @@ def renumbered(now: int, index: int | None, name: str, netns: NetnsRef, request:
     assert isinstance(error, LinkNotFound)
     error.index = now
     return error
+
+
+def replaced(name: str, netns: NetnsRef, request: str) -> NetlinkError:
+    """Return LinkNotFound for a link that now has the name and the ifindex of another."""
+    return refusal(
+        Outcome(errno.ENODEV, "", ()), request, netns, says=f"{describe(name, netns)} is another link by now"
+    )
 
 
 def same_link(index: int, seen: int | None, name: str, netns: NetnsRef) -> int:

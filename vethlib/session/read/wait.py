@@ -16,17 +16,19 @@ from contextlib import ExitStack, closing
 
 from vethlib._nl.batch import Outcome
 from vethlib._nl.const import RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR, RTNLGRP_LINK
+from vethlib._nl.link import LinkMessage
 from vethlib._nl.sock import RtnlSocket
 from vethlib._primitives import select, time
 from vethlib._values import Value
-from vethlib.addresses import identity_of
+from vethlib.addresses import Identity, identity_of
 from vethlib.errors import DuplicateAddress, NetlinkError, WaitTimeout
 from vethlib.links import IPInterface, Link, NetnsRef, describe
 from vethlib.session.core.ipv6 import read_settings
-from vethlib.session.core.namespaces import Namespaces, OpenNetns
+from vethlib.session.core.namespaces import Birth, Namespaces, OpenNetns
 from vethlib.session.core.refusal import system_errors
 
-from .reading import addresses_of, find, read_addresses, read_link
+from .reading import addresses_of, find_at, read_addresses, with_addresses
+from .samelink import KnownVeth
 from .target import Target
 
 __all__ = ["Awaited", "until_usable"]
@@ -36,18 +38,38 @@ _GROUPS = (RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR)
 
 
 class Awaited(Value):
-    """A link that is to become usable, and the addresses that it was given and must still have then."""
+    """A link that is to become usable, and the addresses that it was given and must still have then.
 
+    It is known by its ifindex, by the birth of its namespace and, if it is a veth, by what is `known` of it: other
+    programs may rename it meanwhile. They may also add addresses; of those that were not given, only the ones in
+    `present` must become usable.
+    """
+
+    index: int
     name: str
     netns: NetnsRef
+    birth: Birth
     addresses: tuple[IPInterface, ...] = ()
+    present: frozenset[Identity] = frozenset()
+    known: KnownVeth | None = None
 
     def __str__(self) -> str:
         return describe(self.name, self.netns)
 
-    def at(self, place: OpenNetns) -> Target:
-        """Return the link in its open namespace."""
-        return Target(place, self.name, self.netns, f"wait for {self}")
+    def at(self, namespaces: Namespaces) -> Target:
+        """Return the link in its namespace. Raises LinkNotFound if the reference leads to another one by now."""
+        target = Target(namespaces(self.netns), self.name, self.netns, f"wait for {self}")
+        namespaces.cookie(target.place)
+        if not target.place.is_still(self.birth):
+            raise target.refusal(Outcome(errno.ENODEV, "", ()), says="its namespace is another one by now")
+        return target
+
+    def find(self, namespaces: Namespaces, target: Target) -> LinkMessage:
+        """Return the link as it is now. Raises LinkNotFound, also if another one has its ifindex by now."""
+        link = find_at(namespaces, target, self.index)
+        if self.known is not None and not self.known.is_now(link):
+            raise target.refusal(Outcome(errno.ENODEV, "", ()), says="another link has its ifindex by now")
+        return link
 
 
 def until_usable(
@@ -60,13 +82,13 @@ def until_usable(
     """
     if deadline is None:
         deadline = time.monotonic() + timeout
-    at = [(end, namespaces(end.netns)) for end in ends]
+    at = [(end, end.at(namespaces)) for end in ends]
     with ExitStack() as opened:
         # Listening starts before the first check, so that no change is missed.
         listeners = [
-            opened.enter_context(closing(_listener(place))) for place in dict.fromkeys(place for _, place in at)
+            opened.enter_context(closing(_listener(place))) for place in dict.fromkeys(target.place for _, target in at)
         ]
-        while missing := [(end, what) for end, place in at if (what := _missing(namespaces, place, end))]:
+        while missing := [(end, what) for end, target in at if (what := _missing(namespaces, target, end))]:
             left = deadline - time.monotonic()
             if left <= 0:
                 end, (awaited, words) = missing[0]
@@ -74,7 +96,7 @@ def until_usable(
                 netns = str(end.netns or "")
                 raise WaitTimeout(text, awaited=awaited, name=end.name, netns=netns, seconds=timeout)
             _next_event(listeners, min(left, _LONGEST))
-    return [read_link(namespaces, end.at(place)) for end, place in at]
+    return [with_addresses(namespaces, target, end.find(namespaces, target)) for end, target in at]
 
 
 def _listener(place: OpenNetns) -> RtnlSocket:
@@ -100,20 +122,17 @@ def _next_event(listeners: Sequence[RtnlSocket], timeout: float) -> None:
                 raise
 
 
-def _missing(namespaces: Namespaces, place: OpenNetns, end: Awaited) -> tuple[str, str] | None:
+def _missing(namespaces: Namespaces, target: Target, end: Awaited) -> tuple[str, str] | None:
     """Return what the link waits for, as a code and in words; None if it is usable. Raises DuplicateAddress."""
-    target = end.at(place)
-    link = find(namespaces, target)
-    # The kernel's own link-local address was not requested, and an IPv4 link would wait two seconds for it.
-    addresses = addresses_of(read_addresses(namespaces, place, link.ifindex))
-    # Before Linux 5.18, a link-local address that was requested looks like the kernel's own.
+    link = end.find(namespaces, target)
+    addresses = addresses_of(read_addresses(namespaces, target.place, link.ifindex))
     wanted = {identity_of(interface): interface for interface in end.addresses}
-    given = [address for address in addresses if not address.by_kernel or address.identity in wanted]
+    given = [address for address in addresses if address.identity in wanted or address.identity in end.present]
     if duplicates := [str(address.interface.ip) for address in given if address.dadfailed]:
         raise _duplicate(f"another host on the link has {', '.join(duplicates)}", target)
     present = {address.identity for address in given}
     lost = [interface for identity, interface in wanted.items() if identity not in present]
-    if any(interface.version == 6 for interface in lost) and _is_switched_off(place, link.name):
+    if any(interface.version == 6 for interface in lost) and _is_switched_off(target.place, link.name):
         says = f"another host on the link has the MAC address {link.mac.hex(':')}, so the kernel has disabled IPv6"
         raise _duplicate(f"{says} on {link.name!r} (accept_dad is 2)", target)
     if not link.up:

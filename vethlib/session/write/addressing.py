@@ -20,7 +20,7 @@ from typing import Final, TypeVar
 
 from vethlib._nl.addr import del_addr, new_addr, parse_addr, restore_addr
 from vethlib._values import Value, replace
-from vethlib.address_order import added, in_order, in_the_way, rearrangement, removed
+from vethlib.address_order import added, in_order, in_subnets_of, in_the_way, rearrangement, removed
 from vethlib.addresses import Address, Identity, IPInterface, as_address, identity_of
 from vethlib.endfields.table import Step
 
@@ -50,7 +50,7 @@ def give(address: Address, index: int, fine: tuple[int, ...] = (errno.EEXIST,)) 
         request = restore_addr(parse_addr(address.message), index)
     else:
         request = new_addr(index, interface.packed, interface.network.prefixlen, address.proto)
-    return Step(f"address {address}", request, fine=fine, address=interface)
+    return Step(f"address {address}", request, fine=fine, address=interface, adds=address.identity)
 
 
 class Goal(Value):
@@ -91,13 +91,14 @@ class Goal(Value):
 
     def first(self, present: Sequence[Address]) -> tuple[list[Step], list[Step]]:
         """Return the steps before any other address is removed, and those after that."""
-        new = self._new(present)
-        obstacles = in_the_way(self._unwanted(present), new)
-        before = [take(address, self.index) for address in _secondaries_first(obstacles)]
-        conflicting = self._conflicting(present)
+        new, unwanted = self._new(present), self._unwanted(present)
+        obstacles = in_the_way(unwanted, new)
+        rest = removed(present, obstacles)
+        before = self._take(obstacles, rest)
+        conflicting = self._conflicting(present, unwanted, new)
         before += [self._give(address, conflicting) for address in as_sent(new, attrgetter("interface.version"))]
         before += self._renewals(present, first=True)
-        then = added(removed(present, obstacles), new)
+        then = added(rest, new)
         after = rearrangement(then, replace(self, again=frozenset()).target(then))
         return before, [
             *(take(address, self.index) for address in after.take),
@@ -111,15 +112,23 @@ class Goal(Value):
         then = added(present, self._new(present))
         return bool(rearrangement(then, self.target(then)).take)
 
+    def readds(self, present: Sequence[Address]) -> bool:
+        """Return whether :meth:`first` removes an address whose IP the link has afterwards."""
+        then = added(present, self._new(present))
+        target = self.target(then)
+        taken = {each.interface.ip for each in (*self._unwanted(present), *rearrangement(then, target).take)}
+        had = taken.intersection(each.interface.ip for each in present)
+        return any(each.interface.ip in had for each in target)
+
     def unmet(self, present: Sequence[Address]) -> list[Step]:
         """Return the steps that are still needed after :meth:`first`; none if the goal is reached."""
         rest = replace(self, again=_differing(present, self.add))
         differing = [address for address in present if address.identity in rest.again]
         remaining = removed(present, differing)
         missing = rearrangement(remaining, rest.target(present))
-        conflicting = rest._conflicting(present)
+        conflicting = rest._conflicting(present, rest._unwanted(present), rest._new(present)) if missing.give else ()
         return [
-            *(take(address, self.index) for address in _secondaries_first(differing)),
+            *self._take(differing, remaining),
             *(take(address, self.index) for address in missing.take),
             *(self._give(address, conflicting) for address in missing.give),
             *rest._renewals(present),
@@ -130,29 +139,46 @@ class Goal(Value):
         return in_order(added(removed(present, self._unwanted(present)), self._new(present)), self.order)
 
     def _new(self, present: Iterable[Address]) -> list[Address]:
+        if not self.add:
+            return []
         there = {address.identity for address in present} - self.again
-        missing = (interface for interface in self.add if identity_of(interface) not in there)
+        missing = [interface for interface in self.add if identity_of(interface) not in there]
         return [as_address(interface, self.index, self.proto) for interface in missing]
 
     def _unwanted(self, present: Iterable[Address]) -> list[Address]:
-        wanted = {identity_of(interface) for interface in self.add} if self.whole else set()
+        if not self.whole:
+            gone = self.gone | self.again
+            return [address for address in present if address.identity in gone] if gone else []
+        wanted = {identity_of(interface) for interface in self.add}
         return [address for address in present if self._must_go(address, wanted)]
 
     def _must_go(self, address: Address, wanted: set[Identity]) -> bool:
-        if not self.whole or address.identity in self.again:
-            return address.identity in self.gone or address.identity in self.again
-        if address.identity in wanted:
-            return False
+        """Return whether an address is none of all that the link is to have, which are `wanted`."""
+        identity = address.identity
+        if identity in wanted or identity in self.again:
+            return identity in self.again
         return not address.by_kernel or any(address.interface.ip == interface.ip for interface, _ in wanted)
 
-    def _conflicting(self, present: Sequence[Address]) -> set[Identity]:
+    def _conflicting(
+        self, present: Sequence[Address], unwanted: Iterable[Address], new: Sequence[Address]
+    ) -> set[Identity]:
         """Return the new addresses that conflict with those that stay: for these, EEXIST is an error."""
-        unwanted = {address.identity for address in self._unwanted(present)}
-        staying = [address for address in present if address.identity not in unwanted]
-        new = self._new(present)
+        going = {address.identity for address in unwanted}
+        staying = [address for address in present if address.identity not in going]
         if not in_the_way(staying, new):
             return set()
         return {address.identity for address in new if in_the_way(staying, [address])}
+
+    def _take(self, addresses: Sequence[Address], others: Sequence[Address]) -> list[Step]:
+        """Return the steps that remove addresses, and add the others again that the kernel removes with a primary one.
+
+        Where it makes those primary instead, they are present (rule 2 of address_order.py).
+        """
+        primaries = [address for address in addresses if not address.secondary]
+        return [
+            *(take(address, self.index) for address in _secondaries_first(addresses)),
+            *(give(address, self.index) for address in in_subnets_of(primaries, others)),
+        ]
 
     def _give(self, address: Address, conflicting: Container[Identity]) -> Step:
         return give(address, self.index, () if address.identity in conflicting else (errno.EEXIST,))

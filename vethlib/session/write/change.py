@@ -3,9 +3,9 @@
 Each field is a message of its own, so that a refusal names its field, and comes with the messages that undo it. If one
 is refused, those that succeeded are undone, last first; then addresses, routes and neighbours are restored as they
 were read (:mod:`.linksteps`, :mod:`.restoring`). The kernel goes on after a message that it refuses, so they are sent
-in up to three datagrams: those that can be undone without a trace, then the name, then those that remove something. The
-former name can become an alternative one only then, too. Finally the addresses are read, and missing ones are added
-(:mod:`.addressing`).
+in several datagrams: those that can be undone without a trace, then the name, then those that remove something. The
+former name can become an alternative one only then, too, and addresses are added after a rename, which changes labels.
+Finally the addresses are read, and missing ones are added (:mod:`.addressing`).
 """
 
 from __future__ import annotations
@@ -13,28 +13,31 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from vethlib._nl.addr import without_own_label
+from vethlib._nl.addr import relabelled, without_own_label
 from vethlib._nl.batch import Outcome
 from vethlib._nl.link import LinkMessage, set_link
 from vethlib._values import replace
 from vethlib.addresses import Address
 from vethlib.endfields.checks import ADDR_GEN_MODE, IPV6_MIN_MTU, STABLE_SECRET, Sysctl, check_ipv6
-from vethlib.endfields.table import ALTNAMES, FIELDS, LATE, MASTER, SYSCTLS, TAKES_LATE, Step
+from vethlib.endfields.ipv6fields import check_field_of_ipv6
+from vethlib.endfields.table import ALTNAMES, FIELDS, LATE, MASTER, NEIGHBOURS, ROUTES, SYSCTLS, TAKES_LATE, Step
 from vethlib.errors import InvalidValue, LinkExists, NetlinkError
 from vethlib.links import IPInterface, Link, describe
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
 from vethlib.session.core.refusal import refusal
 from vethlib.session.read.dying import are_dying, holders
 from vethlib.session.read.further import read_further
-from vethlib.session.read.reading import addresses_of, find, find_known, read_addresses, read_link, to_link
+from vethlib.session.read.reading import addresses_of, find, find_known, read_addresses, to_link
 from vethlib.session.read.target import Target
 
 from .addressing import ROUNDS, Goal
 from .linksteps import LinkSteps
-from .masters import find_masters, no_master
+from .masters import find_masters, missing_master
+from .restoring.late import ELSEWHERE
 
 __all__ = ["Change", "change", "check_expected"]
 
@@ -63,7 +66,7 @@ class Change(NamedTuple):
         return self.addresses is not None or bool(self.add or self.remove or self.order)
 
     def touches_addresses(self, before: LinkMessage) -> bool:
-        """Return whether the addresses must be read first.
+        """Return whether the change may remove addresses, or add some, so that they must be read first.
 
         Setting the link down, also to undo up, drops those of IPv6, and so does a VRF that it joins.
         """
@@ -71,13 +74,17 @@ class Change(NamedTuple):
         early = MASTER in self.fields
         return self.has_addresses or switched or early or self.mtu_after(before) < IPV6_MIN_MTU
 
-    def takes_late(self, before: LinkMessage, goal: Goal | None, addresses: Sequence[Address]) -> set[str]:
-        """Return the late fields of which the kernel may remove something along with the change.
+    def relabels(self, before: LinkMessage) -> bool:
+        """Return whether the change may be refused after a rename, which changes labels of IPv4 addresses."""
+        last = (name for name in self.fields if name in LATE or name == ALTNAMES or FIELDS[name].direct)
+        return self.name_after(before) != before.name and any(last)
 
-        A rename is not among its causes, because that is so only if the kernel refuses it at first.
+    def causes(self, before: LinkMessage, goal: Goal | None, addresses: Sequence[Address]) -> set[str]:
+        """Return what in the change may cost the link late fields (``TAKES_LATE``).
+
+        A rename is not among it, because that is so only if the kernel refuses it at first.
         """
-        causes = {"mac", MASTER} & self.fields.keys()
-        causes |= {
+        return {"mac", MASTER} & self.fields.keys() | {
             cause
             for cause, holds in (
                 ("up", self.up is False and before.up),
@@ -87,7 +94,15 @@ class Change(NamedTuple):
             )
             if holds
         }
-        return {name for cause in causes for name in TAKES_LATE[cause]}
+
+    def resets_ipv6_mtu(self, before: LinkMessage) -> bool:
+        """Return whether the change, or undoing it, sets the MTU of IPv6 to that of the link."""
+        switched = self.up not in (None, before.up) or self.ipv6 not in (None, before.ipv6)
+        return switched or MASTER in self.fields or self.mtu_after(before) != before.mtu
+
+    def name_after(self, before: LinkMessage) -> str:
+        """Return the name that the link is to have."""
+        return self.new_name or before.name
 
     def mtu_after(self, before: LinkMessage) -> int:
         """Return the MTU that the link is to have."""
@@ -102,19 +117,34 @@ def change(namespaces: Namespaces, target: Target, wanted: Change) -> Link:
     if MASTER in wanted.fields:
         wanted = _with_master(namespaces, target, wanted)
     touches = wanted.touches_addresses(before)
-    addresses = addresses_of(read_addresses(namespaces, place, before.ifindex)) if touches else []
+    reads = touches or wanted.relabels(before)
+    had = addresses = addresses_of(read_addresses(namespaces, place, before.ifindex)) if reads else []
+    if (name := wanted.name_after(before)) != before.name:
+        addresses = _relabelled(addresses, name)
     goal = _goal(before.ifindex, addresses, wanted) if wanted.has_addresses else None
     _check_mtu(before, addresses, wanted, goal)
     present = _present(namespaces, place, before, wanted)
     direct = {name: value for name, value in present.items() if FIELDS[name].direct}
-    sent = LinkSteps(namespaces, target, before, addresses if touches else None, direct)
+    mac = wanted.fields.get("mac", "")
+    sent = LinkSteps(namespaces, target, before, had if reads else None, direct, mac, readdresses=touches)
     if wanted.mtu_after(before) < IPV6_MIN_MTU <= before.mtu:
         sent.keep_ipv6()
-    sent.late.read(wanted.takes_late(before, goal, addresses))
-    sent.late.read([name for name in LATE if name in wanted.fields], only_own=True)
+    elif wanted.resets_ipv6_mtu(before):
+        sent.keep_ipv6_mtu()
+    causes = wanted.causes(before, goal, addresses)
+    sent.late.read({name for cause in causes for name in TAKES_LATE[cause]})
+    if causes - {"mac"}:
+        sent.late.read_elsewhere(had, *((4, 6) if "addresses" in causes else (6,)))
+    late = [name for name in LATE if name in wanted.fields]
+    sent.late.read(late, only_own=True)
+    keeps_foreign = "addresses" in causes and "mac" not in causes
+    kept = list(LATE) if keeps_foreign else []
+    if keeps_foreign and goal is not None and goal.readds(addresses):
+        kept.append(ELSEWHERE)
+    sent.late.check_known(kept, own=late)
     steps = list(_steps(before, addresses, wanted, goal, present))
     try:
-        return _carry_out_or_undo(sent, steps, goal, wanted)
+        return _carry_out_or_undo(sent, steps, goal, wanted, keeps_foreign=keeps_foreign)
     except BaseException as error:
         sent.undo(error)
         if isinstance(error, LinkExists):
@@ -127,7 +157,7 @@ def _with_master(namespaces: Namespaces, target: Target, wanted: Change) -> Chan
     name = wanted.fields[MASTER]
     found = find_masters(namespaces, target.place, [name])[name]
     if isinstance(found, Outcome):
-        raise no_master(found, name, target.netns, target.what)
+        raise refusal(found, target.what, target.netns, says=missing_master(name, target.netns))
     return wanted._replace(fields={**wanted.fields, MASTER: found})
 
 
@@ -147,44 +177,63 @@ def _found(namespaces: Namespaces, target: Target, wanted: Change) -> LinkMessag
     needs_ipv6 = wanted.ipv6 is not None or wanted.fields.get("mtu", IPV6_MIN_MTU) < IPV6_MIN_MTU
     ask = find if needs_ipv6 or target.only_if is not None else find_known
     before = ask(namespaces, target)
-    check_expected(target, before)
+    check_expected(namespaces, target, before)
     return before
 
 
-def check_expected(target: Target, link: LinkMessage) -> None:
+def check_expected(namespaces: Namespaces, target: Target, link: LinkMessage) -> None:
     """Raise LinkNotFound if the caller means another link."""
-    target.check_ifindex(link.ifindex)
-    if target.only_if is not None and not target.only_if(to_link(link, target.netns), target.place.birth):
+    target.check(namespaces, link)
+    birth = target.place.birth
+    if target.only_if is not None and not target.only_if(to_link(link, target.netns, cookie=birth[1]), birth):
         says = f"{describe(target.name, target.netns)} is another link by now"
         raise target.refusal(Outcome(errno.ENODEV, "", ()), says=says)
 
 
-def _carry_out_or_undo(sent: LinkSteps, steps: Sequence[Sequence[Step]], goal: Goal | None, wanted: Change) -> Link:
+def _carry_out_or_undo(
+    sent: LinkSteps, steps: Sequence[Sequence[Step]], goal: Goal | None, wanted: Change, *, keeps_foreign: bool
+) -> Link:
     # The inner one of two handlers; see undo.py for why there are two, and why there is no loop here.
     try:
-        return _carry_out(sent, steps, goal, wanted)
+        return _carry_out(sent, steps, goal, wanted, keeps_foreign=keeps_foreign)
     except BaseException:
         sent.undo(None)
         raise
 
 
-def _carry_out(sent: LinkSteps, steps: Sequence[Sequence[Step]], goal: Goal | None, wanted: Change) -> Link:
+def _carry_out(
+    sent: LinkSteps, steps: Sequence[Sequence[Step]], goal: Goal | None, wanted: Change, *, keeps_foreign: bool
+) -> Link:
     before = sent.before
-    name = wanted.new_name or before.name
     # Enabled before addresses are added, but a link has no such setting below the minimum; disabled last, because that
     # removes addresses.
     early = wanted.ipv6 is True and before.mtu >= IPV6_MIN_MTU
+    direct = {field: value for field, value in wanted.fields.items() if FIELDS[field].direct}
+    at_first, mac, *rest = steps
+    sent.send(at_first)
+    if at_first:
+        sent.keep_addresses()
+    sent.send(mac)
+    if before.mtu >= IPV6_MIN_MTU and _decides_addresses(direct):
+        sent.write_settings(direct)
+        direct = {}
     if early:
-        sent.switch_ipv6(before.name, on=True)
-    for number, together in enumerate(steps):
+        sent.switch_ipv6(on=True)
+    for together in rest:
         sent.send(together)
-        if together and not number:
-            sent.keep_addresses()
+    if wanted.ipv6 and not early and _decides_addresses(direct):
+        # With the larger MTU, the kernel has generated an address, before the link has these settings.
+        sent.switch_ipv6(on=False)
+        sent.write_settings(direct)
+        direct = {}
     if wanted.ipv6 is not None and not early:
-        sent.switch_ipv6(name, on=wanted.ipv6)
-    if direct := {field: value for field, value in wanted.fields.items() if FIELDS[field].direct}:
-        sent.write_settings(name, direct)
-    link = read_link(sent.namespaces, sent.target.renamed(name)) if goal is None else _reach(sent, goal, name)
+        sent.switch_ipv6(on=wanted.ipv6)
+    if direct:
+        sent.write_settings(direct)
+    link = sent.read_link() if goal is None else _reach(sent, goal)
+    sent.late.keep_elsewhere()
+    if keeps_foreign:
+        sent.late.keep_foreign({address.interface.version for address in link.ifaddrs})
     sent.reach_late({field: value for field, value in wanted.fields.items() if field in LATE})
     if link.up:
         for field in LATE:
@@ -192,9 +241,14 @@ def _carry_out(sent: LinkSteps, steps: Sequence[Sequence[Step]], goal: Goal | No
                 sent.late.keep_own(field)
     if wanted.ipv6 not in (None, link.ipv6):
         refused = Outcome(errno.EBUSY, "", ())
-        says = f"another program keeps changing net.ipv6.conf.{name}.disable_ipv6"
+        says = f"another program keeps changing net.ipv6.conf.{link.name}.disable_ipv6"
         raise refusal(refused, f"{sent.target.what} ipv6", sent.target.netns, says=says, cls=NetlinkError)
     return link
+
+
+def _decides_addresses(direct: Mapping[str, Any]) -> bool:
+    """Return whether the settings among these fields decide which address the kernel generates."""
+    return any(setting.name in (STABLE_SECRET, ADDR_GEN_MODE) for setting in direct.get(SYSCTLS, ()))
 
 
 def _goal(index: int, addresses: Sequence[Address], wanted: Change) -> Goal:
@@ -231,22 +285,27 @@ def _steps(
         former = list(FIELDS[ALTNAMES].steps(index, others, altnames))
     # Setting the link down drops the IPv6 ones before others are added (addrconf_ifdown).
     stay = [address for address in addresses if address.interface.version == 4 or wanted.up is not False]
-    if renames:  # what is added again after that is not to have the former name as its label
-        stay = [replace(each, message=without_own_label(each.message, before.name)) for each in stay]
+    if renames:  # what is added again after that has its name as the label
+        name = wanted.name_after(before)
+        stay = [replace(each, message=without_own_label(each.message, name)) for each in stay]
     first, last = ([], []) if goal is None else goal.first(stay)
     # Last if it falls, because IPv6 needs 1280 bytes.
     mtu = changes.pop("mtu", [])
     shrinks = wanted.mtu_after(before) < before.mtu
     yield [step for name, several in changes.items() if FIELDS[name].early for step in several]
-    steps = [] if shrinks else mtu
-    steps += [step for name, several in changes.items() if not FIELDS[name].early for step in several]
+    # When IPv6 begins on the link, the kernel makes an address of the MAC that it has.
+    yield changes.pop("mac", []) if wanted.ipv6 else []
+    steps = [step for name, several in changes.items() if not FIELDS[name].early for step in several]
+    steps += [] if shrinks else mtu
     if wanted.up is False:
         steps.append(Step("down", set_link(index, up=False), (set_link(index, up=before.up),)))
-    steps += first
+    if not renames:
+        steps += first
     if wanted.up:
         steps.append(Step("up", set_link(index, up=True), () if before.up else (set_link(index, up=False),)))
     yield steps
     yield renames
+    yield first if renames else []  # after it, because it changes labels
     yield former + last + (mtu if shrinks else [])
 
 
@@ -257,32 +316,42 @@ def _check_mtu(before: LinkMessage, addresses: Sequence[Address], wanted: Change
     """
     mtu = wanted.mtu_after(before)
     check_ipv6(wanted.ipv6, (), mtu)
-    if wanted.ipv6 is False:
+    check_field_of_ipv6(wanted.ipv6, mtu, *(wanted.fields.get(name, ()) for name in (ROUTES, NEIGHBOURS, SYSCTLS)))
+    if mtu >= IPV6_MIN_MTU or wanted.ipv6 is False:
         return
     after = addresses if goal is None else goal.target(addresses)
-    if mtu < IPV6_MIN_MTU and any(address.interface.version == 6 and not address.by_kernel for address in after):
+    if any(address.interface.version == 6 and not address.by_kernel for address in after):
         raise InvalidValue("mtu", mtu, "IPv6 needs 1280 bytes: raise the MTU or remove the IPv6 addresses")
 
 
 def _rename_steps(before: LinkMessage, wanted: Change) -> list[Step]:
-    """Return the step for the name, which also changes labels of IPv4 addresses; that cannot be undone."""
-    if wanted.new_name is None or wanted.new_name == before.name:
+    """Return the step for the name, which also changes labels of IPv4 addresses: undoing it does not restore those."""
+    if (name := wanted.name_after(before)) == before.name:
         return []
     index = before.ifindex
-    request = set_link(index, name=os.fsencode(wanted.new_name))
-    return [Step(f"name {wanted.new_name!r}", request, (set_link(index, name=os.fsencode(before.name)),))]
+    request = set_link(index, name=os.fsencode(name))
+    return [Step(f"name {name!r}", request, (set_link(index, name=os.fsencode(before.name)),))]
 
 
-def _reach(sent: LinkSteps, goal: Goal, name: str) -> Link:
+def _relabelled(addresses: Sequence[Address], name: str) -> list[Address]:
+    """Return the addresses of a link as they are once it has this name."""
+    numbers = count(1)
+    return [
+        replace(each, message=relabelled(each.message, name, next(numbers))) if each.interface.version == 4 else each
+        for each in addresses
+    ]
+
+
+def _reach(sent: LinkSteps, goal: Goal) -> Link:
     """Read the link and send the missing steps until its addresses are as requested; return the link."""
     missing: list[Step] = []
     for _ in range(ROUNDS):
-        link = read_link(sent.namespaces, sent.target.renamed(name))
+        link = sent.read_link()
         missing = goal.unmet(link.ifaddrs)
         if not missing:
             return link
         sent.send(missing)
-    link = read_link(sent.namespaces, sent.target.renamed(name))
+    link = sent.read_link()
     if missing := goal.unmet(link.ifaddrs):
         says = "the addresses of the link are not as they were set: another program keeps changing them"
         refused = Outcome(errno.EBUSY, "", ())

@@ -3,6 +3,10 @@
 A pair is deleted through either end. If the named ends are in many namespaces but their peers are in the home
 namespace, the peers are deleted, so that it is still one unregistration. Others take one unregistration per namespace,
 in several threads, because their waits overlap.
+
+Between the look at all links and the deletion in a foreign namespace, seconds may pass. Its references may lead
+elsewhere by then, so it stays open meanwhile. A veth of another program may have the ifindex of a link that was found,
+so each link is looked at once more.
 """
 
 from __future__ import annotations
@@ -13,7 +17,6 @@ from typing import Final, NamedTuple, TypeAlias
 
 from vethlib._nl.batch import Outcome
 from vethlib._nl.link import LinkMessage, delete_link, get_link, get_named, parse_link
-from vethlib._nl.nsid import get_nsid, parse_nsid
 from vethlib._primitives import do_in_threads
 from vethlib.errors import NetnsNotFound, VethError
 from vethlib.linkref import Item, as_items
@@ -22,13 +25,17 @@ from vethlib.session.core.namespaces import Birth, Identity, Namespaces, OpenNet
 from vethlib.session.core.refusal import copy_for, refusal
 from vethlib.session.core.slabs import SLAB, by_reference
 from vethlib.session.read.reading import to_link
-from vethlib.session.read.target import missing, read_body, renumbered
+from vethlib.session.read.samelink import KnownVeth, is_another
+from vethlib.session.read.target import missing, nsid_of_home, read_body, renumbered, replaced
 
 from .grouped import GONE, GroupDeletion
 
-__all__ = ["DeleteItem", "Deletion", "delete_indexes"]
+__all__ = ["DeleteItem", "Deletion", "delete_indexes", "look"]
 
 _THREADS: Final = 16
+_KEPT_OPEN: Final = SLAB
+"""Foreign namespaces that stay open from the look to the deletion; of more than these, the references are followed, and
+of all of them if there are too few descriptors."""
 
 
 def delete_indexes(
@@ -88,15 +95,27 @@ class Deletion:
         self._open_namespaces = open_namespaces
         self._given = items
         exact = as_items(items)
-        self._items = [(name, netns) for name, netns, _ in exact]
-        self._indexes = [index for _, _, index in exact]
+        self._items = [(name, netns) for name, netns, *_ in exact]
+        self._indexes = [index for _, _, index, _ in exact]
+        self._seen = [seen for *_, seen in exact]
         self._missing_ok = missing_ok
         self._renamed_ok = renamed_ok
         self._only_if = only_if
         self._errors: dict[int, VethError] = {}
+        self._open: dict[Birth, OpenNetns] = {}
+        self._most_open = _KEPT_OPEN
 
     def run(self, progress: Callable[[int, int], object] | None = None) -> list[VethError]:
         """Find all links, delete those that were found, and return an error for each item that failed, in order."""
+        try:
+            self._run(progress)
+        finally:
+            self._close(list(self._open))
+        for position, error in self._errors.items():
+            error.item = self._given[position]
+        return [error for _, error in sorted(self._errors.items())]
+
+    def _run(self, progress: Callable[[int, int], object] | None) -> None:
         found = self._find_all()
         home: dict[int, list[_Named]] = {}
         foreign: dict[Birth, list[_Named]] = {}
@@ -108,12 +127,9 @@ class Deletion:
         self._delete_home(home)
         if progress is not None:
             progress(len(self._items) - sum(map(len, foreign.values())), len(self._items))
-        self._delete_foreign(list(foreign.values()))
+        self._delete_foreign(list(foreign.items()))
         if progress is not None:
             progress(len(self._items), len(self._items))
-        for position, error in self._errors.items():
-            error.item = self._given[position]
-        return [error for _, error in sorted(self._errors.items())]
 
     def _find_all(self) -> list[_Named]:
         refs = by_reference(netns for _, netns in self._items)
@@ -134,13 +150,35 @@ class Deletion:
             else:
                 by_place.setdefault(place.identity, (place, []))[1].extend(positions)
         found: list[_Named] = []
+        kept: list[OpenNetns] = []
         namespaces.open_sockets(place for place, _ in by_place.values())
         for place, positions in by_place.values():
             try:
-                found += self._find_in(namespaces, place, positions)
+                found_here = self._find_in(namespaces, place, positions)
             except VethError as error:
                 self._fail(positions, error)
+            else:
+                found += found_here
+                if any(not named.index_at_home for named in found_here):
+                    kept.append(place)
+        self._keep_open(kept)
         return found
+
+    def _keep_open(self, places: Iterable[OpenNetns]) -> None:
+        """Keep namespaces open; none if a descriptor is refused, because others will be needed before the deletion."""
+        try:
+            for place in places:
+                if len(self._open) < self._most_open and place.birth not in self._open:
+                    self._open[place.birth] = place.again()
+        except (VethError, OSError):
+            self._most_open = 0
+            self._close(list(self._open))
+
+    def _close(self, births: Iterable[Birth]) -> None:
+        for birth in births:
+            if birth in self._open:
+                self._open[birth].close()
+                del self._open[birth]
 
     def _fail(self, positions: Iterable[int], error: VethError) -> None:
         """Note an error of several items; each gets a copy of its own, which names it."""
@@ -148,35 +186,52 @@ class Deletion:
             self._errors[position] = copy_for(error, self._items[position])
 
     def _find_in(self, namespaces: Namespaces, place: OpenNetns, positions: Sequence[int]) -> list[_Named]:
-        home_nsid = None if place.is_home else _nsid_of_home(namespaces, place)
+        home_nsid = None if place.is_home else nsid_of_home(namespaces, place)
         links = self._look_up(namespaces, place, positions)
         found: list[_Named] = []
         for position, link in zip(positions, links, strict=True):
             name, netns = self._items[position]
             index = self._indexes[position]
-            if link is None or index not in (None, link.ifindex) or not self._is_meant(position, link, place):
-                if not self._missing_ok:
-                    request = f"delete {describe(name, netns)}"
-                    is_other = link is not None and index not in (None, link.ifindex)
-                    self._errors[position] = (
-                        renumbered(link.ifindex, index, name, netns, request)
-                        if link is not None and is_other
-                        else missing(name, netns, request)
-                    )
+            peer_is_home = link is not None and link.link_netnsid is not None and link.link_netnsid == home_nsid
+            if (
+                link is None
+                or index not in (None, link.ifindex)
+                or self._is_another(position, link, place, peer_is_home=peer_is_home)
+            ) or not self._is_meant(position, link, place.birth):
+                self._miss(position, link)
             elif link.kind != "veth":
                 self._errors[position] = _not_a_veth(name, netns, link)
             else:
-                peer_is_home = home_nsid is not None and link.link_netnsid == home_nsid
                 found.append(_Named(position, link, place.birth, "" if place.is_home else netns, peer_is_home))
         return found
 
-    def _is_meant(self, position: int, link: LinkMessage, place: OpenNetns) -> bool:
+    def _miss(self, position: int, link: LinkMessage | None) -> None:
+        """Note that an item is missing, unless that is no error; `link` is another link that has its name."""
+        if self._missing_ok:
+            return
+        (name, netns), index = self._items[position], self._indexes[position]
+        request = f"delete {describe(name, netns)}"
+        if link is None:
+            self._errors[position] = missing(name, netns, request)
+        elif index not in (None, link.ifindex):
+            self._errors[position] = renumbered(link.ifindex, index, name, netns, request)
+        else:
+            self._errors[position] = replaced(name, netns, request)
+
+    def _is_another(self, position: int, link: LinkMessage, place: OpenNetns, *, peer_is_home: bool) -> bool:
+        """Return whether an item is a Link, and this is another link by now. Later, :class:`KnownVeth` shows that."""
+        seen = self._seen[position]
+        if seen is None:
+            return False
+        return is_another(seen, link, place.cookie, in_home=place.is_home, peer_is_home=lambda: peer_is_home)
+
+    def _is_meant(self, position: int, link: LinkMessage, birth: Birth) -> bool:
         if self._only_if is None:
             return True
-        return self._only_if(self._given[position], to_link(link, self._items[position][1]), place.birth)
+        return self._only_if(self._given[position], to_link(link, self._items[position][1], cookie=birth[1]), birth)
 
     def _look_up(self, namespaces: Namespaces, place: OpenNetns, positions: Sequence[int]) -> list[LinkMessage | None]:
-        return _look(namespaces, place, [self._key(position) for position in positions])
+        return look(namespaces, place, [self._key(position) for position in positions])
 
     def _key(self, position: int) -> str | int:
         """Return the name or ifindex by which an item is looked up."""
@@ -198,35 +253,65 @@ class Deletion:
             except VethError as error:
                 self._fail((one.position for named in targets.values() for one in named), error)
 
-    def _delete_foreign(self, groups: Sequence[list[_Named]]) -> None:
+    def _delete_foreign(self, groups: Sequence[tuple[Birth, list[_Named]]]) -> None:
+        # First those that are open, so that their descriptors are there for others.
+        groups = sorted(groups, key=lambda each: each[0] not in self._open)
         for start in range(0, len(groups), SLAB):
             slab = groups[start : start + SLAB]
             with self._open_namespaces() as namespaces:
-                opened = [(self._reopen(namespaces, group), group) for group in slab]
-                ready = [(place, group) for place, group in opened if place is not None]
-                namespaces.open_sockets(place for place, _ in ready)
-                self._delete_in_threads(namespaces, ready)
+                work: list[_Work] = []
+                for birth, group in slab:
+                    place = self._open.get(birth) or self._reopen(namespaces, birth, group)
+                    if place is not None:
+                        work.append((place, group))
+                namespaces.open_sockets(place for place, _ in work)
+                if self._only_if is not None:
+                    work = [(place, self._still_meant(namespaces, place, group)) for place, group in work]
+                self._delete_in_threads(namespaces, [(place, group) for place, group in work if group])
+            self._close(birth for birth, _ in slab)
 
-    def _reopen(self, namespaces: Namespaces, group: Sequence[_Named]) -> OpenNetns | None:
-        """Open the namespace again; None if it is another one, because the links of the old one ended with it."""
+    def _reopen(self, namespaces: Namespaces, birth: Birth, group: Sequence[_Named]) -> OpenNetns | None:
+        """Open a namespace again by any of its references.
+
+        If none leads there, that is an error: the namespace may have ended, with the links, or be in use elsewhere.
+        """
+        error: VethError | None = None
+        for named in (group[positions[0]] for positions in by_reference(named.ref for named in group)):
+            try:
+                if (place := namespaces.reopened(named.ref, birth)) is not None:
+                    return place
+            except VethError as refused:
+                error = refused
+        for named in group:
+            self._errors[named.position] = copy_for(error, None) if error is not None else self._lost(named)
+        return None
+
+    def _lost(self, named: _Named) -> NetnsNotFound:
+        what = describe(self._items[named.position][0], named.ref)
+        says = "nothing leads to its namespace any more; if that has ended, so has the link"
+        return NetnsNotFound(f"delete {what}: {says}", netns=str(named.ref or ""))
+
+    def _still_meant(self, namespaces: Namespaces, place: OpenNetns, group: Sequence[_Named]) -> list[_Named]:
+        """Return the links that still exist and are meant: the answer of `only_if` may be seconds old."""
+        left: list[_Named] = []
         try:
-            place = namespaces(group[0].ref)
-        except NetnsNotFound:
-            return None
+            for named, link in _still_there(namespaces, place, group):
+                if self._is_meant(named.position, link, named.birth):
+                    left.append(named)
+                else:
+                    self._miss(named.position, None)
         except VethError as error:
             self._fail((named.position for named in group), error)
-            return None
-        return place if place.is_still(group[0].birth) else None
+            return []
+        return left
 
-    def _delete_in_threads(self, namespaces: Namespaces, work: Sequence[tuple[OpenNetns, list[_Named]]]) -> None:
-        def delete(job: tuple[OpenNetns, list[_Named]]) -> None:
+    def _delete_in_threads(self, namespaces: Namespaces, work: Sequence[_Work]) -> None:
+        def delete(job: _Work) -> None:
             place, group = job
             try:
-                namespaces.socket(place)  # which provides the cookie
-                if place.is_still(group[0].birth):
-                    left = group if place.cookie else _still_there(namespaces, place, group)
-                    if left:
-                        _delete_links(namespaces, place, {named.link.ifindex: named.link for named in left})
+                links = {link.ifindex: link for _, link in _still_there(namespaces, place, group)}
+                if links:
+                    _delete_links(namespaces, place, links)
             except VethError as error:
                 self._fail((named.position for named in group), error)
 
@@ -237,18 +322,21 @@ class Deletion:
         do_in_threads(delete, work, _THREADS, "deleting links")
 
 
-def _still_there(namespaces: Namespaces, place: OpenNetns, group: Sequence[_Named]) -> list[_Named]:
-    """Return those links that are still the same. Without a cookie, their namespace may be another one by now."""
-    now = _look(namespaces, place, [named.link.ifindex for named in group])
+_Work: TypeAlias = tuple[OpenNetns, list[_Named]]
+
+
+def _still_there(namespaces: Namespaces, place: OpenNetns, group: Sequence[_Named]) -> list[tuple[_Named, LinkMessage]]:
+    """Return those links that still exist, as they are now, and not others that have their ifindexes."""
+    now = look(namespaces, place, [named.link.ifindex for named in group])
     return [
-        named
+        (named, link)
         for named, link in zip(group, now, strict=True)
-        if link is not None and link.kind == "veth" and link.mac == named.link.mac
+        if link is not None and KnownVeth.of(named.link).is_now(link)
     ]
 
 
-def _look(namespaces: Namespaces, place: OpenNetns, keys: Sequence[str | int]) -> list[LinkMessage | None]:
-    """Read each link by its name or ifindex; None for one that is missing."""
+def look(namespaces: Namespaces, place: OpenNetns, keys: Sequence[str | int]) -> list[LinkMessage | None]:
+    """Read each link by its name or ifindex; None if it is missing."""
     requests = [get_link(key) if isinstance(key, int) else get_named(key) for key in keys]
     outcomes = namespaces.exchange(place, requests)
     for outcome in outcomes:
@@ -264,17 +352,12 @@ def _delete_links(namespaces: Namespaces, place: OpenNetns, links: Mapping[int, 
 
 def _peers(namespaces: Namespaces, ends: Mapping[int, LinkMessage]) -> dict[int, LinkMessage]:
     """Return each of these links in home that is still the other end of its foreign link."""
-    found = zip(ends.items(), _look(namespaces, namespaces.home, list(ends)), strict=True)
+    found = zip(ends.items(), look(namespaces, namespaces.home, list(ends)), strict=True)
     return {
         index: peer
         for (index, end), peer in found
         if peer is not None and peer.kind == "veth" and peer.link in (None, end.ifindex)
     }
-
-
-def _nsid_of_home(namespaces: Namespaces, place: OpenNetns) -> int | None:
-    (outcome,) = namespaces.exchange(place, [get_nsid(namespaces.home.fd)])
-    return None if outcome.errno else read_body(place, outcome, parse_nsid, "look up the id of the home namespace")
 
 
 def _not_a_veth(name: str, netns: NetnsRef, link: LinkMessage) -> VethError:

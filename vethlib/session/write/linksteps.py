@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from vethlib._nl.batch import LOST, Exchange, Outcome
 from vethlib._nl.link import LinkMessage, get_link, parse_link, set_link
-from vethlib.addresses import Address
-from vethlib.endfields.checks import OF_THE_NAMESPACE, Sysctl
+from vethlib.addresses import Address, Identity
+from vethlib.endfields.checks import IPV6_MTU, OF_THE_NAMESPACE, Sysctl
 from vethlib.endfields.table import FIELDS, LATE, ROUTES, SYSCTLS, Step
-from vethlib.errors import LinkExists, NetlinkError, VethError
-from vethlib.links import describe
+from vethlib.errors import LinkExists, LinkNotFound, NetlinkError, VethError
+from vethlib.links import Link, describe
 from vethlib.session.core.ipv6 import enable_ipv6, is_disabled, switch_ipv6
 from vethlib.session.core.namespaces import Namespaces
 from vethlib.session.core.refusal import loading, refusal
-from vethlib.session.core.settings import check_secret, read_all, restore_all, write_settings
+from vethlib.session.core.settings import check_secret, read_all, read_setting, restore_all, write_settings
 from vethlib.session.core.undo import note, undo_all
 from vethlib.session.read.further import read_further
-from vethlib.session.read.reading import addresses_of, read_addresses
+from vethlib.session.read.reading import addresses_of, find_at, read_addresses, with_addresses
+from vethlib.session.read.samelink import is_replaced
 from vethlib.session.read.target import Target, read_body
 
 from .addressing import give
 from .restoring.addresses import restore_addresses
-from .restoring.late import LateFields
+from .restoring.late import ELSEWHERE, LateFields
 
 if TYPE_CHECKING:
     from vethlib.endfields.routes import Route
@@ -41,7 +42,11 @@ _AS_GOOD_AS_UNDONE: Final = (0, errno.EEXIST, errno.EADDRNOTAVAIL, errno.ENXIO, 
 
 
 class LinkSteps:
-    """Steps sent for one link, and their undoing; `addresses` are those it had if they may have to be restored."""
+    """Steps sent for one link, and their undoing.
+
+    `addresses` are those it had if they may have to be restored, and `mac` is that which the steps give it, if any.
+    With `readdresses`, the steps may also remove or add some; otherwise, they change labels at most.
+    """
 
     def __init__(
         self,
@@ -50,18 +55,24 @@ class LinkSteps:
         before: LinkMessage,
         addresses: Sequence[Address] | None,
         direct: Mapping[str, Any] = MappingProxyType({}),
+        mac: str = "",
+        *,
+        readdresses: bool = True,
     ) -> None:
         self.namespaces = namespaces
         self.target = target
         self.before = before
         self._addresses = addresses
+        self._readdresses = readdresses and addresses is not None
         self._sent: list[tuple[Sequence[Step], Exchange]] = []
         self._had_ipv6: bool | None = None  # before it was switched, or lost
         self._switched_ipv6 = False
         self._ipv6_settings: Sequence[Sysctl] = ()  # if they may be lost
         self._direct = direct  # what is no message and is to be changed, as it was
         self._wrote_settings = False
-        self.late = LateFields(namespaces, target, before.ifindex)
+        self.late = LateFields(namespaces, target, before)
+        self._mac = mac
+        self._is_replaced = False
         self._is_undone = False
 
     def send(self, steps: Sequence[Step]) -> None:
@@ -72,13 +83,23 @@ class LinkSteps:
             if outcome.errno and outcome.errno not in step.fine:
                 again = self._second_try(step, outcome)
                 if again.errno:
-                    raise _refused(step, again, self.target)
+                    raise _refused(step, again, self.target, lacks_ipv6=self._lacks_ipv6(step, again))
 
     def _send(self, steps: Sequence[Step]) -> list[Outcome]:
         exchange = self.namespaces.begin(self.target.place, [step.request for step in steps])
         self._sent.append((steps, exchange))  # before any of it is done
         self.namespaces.run(self.target.place, exchange)
         return exchange.outcomes
+
+    def _lacks_ipv6(self, step: Step, outcome: Outcome) -> bool:
+        """Return whether an IPv6 route or neighbour was refused because the link has no IPv6.
+
+        EACCES: it is disabled (fib6_nh_init). ENODEV: the MTU is too small, or the link is gone. Raises LinkNotFound if
+        another link has its ifindex.
+        """
+        if step.late_version != 6:
+            return False
+        return outcome.errno == errno.EACCES or (outcome.errno == errno.ENODEV and self._link_now() is not None)
 
     def _second_try(self, step: Step, outcome: Outcome) -> Outcome:
         """Try again if IPv6 is disabled on the link, or if its name cannot change while it is up."""
@@ -93,14 +114,17 @@ class LinkSteps:
         if busy:
             return self._rename_while_down(step, link)
         self._had_ipv6, self._switched_ipv6 = False, True
-        for error in enable_ipv6(self.target.place, [link.name]).values():
+        for error in enable_ipv6(self.namespaces, self.target.place, [link.ifindex]).values():
             raise error
         return self._send([step])[0]
 
-    def switch_ipv6(self, name: str, *, on: bool) -> None:
-        """Enable or disable IPv6 on the link, which has this name by now."""
+    def switch_ipv6(self, *, on: bool) -> None:
+        """Enable or disable IPv6 on the link."""
         self._had_ipv6, self._switched_ipv6 = self.before.ipv6, True
-        for error in switch_ipv6({self.target.place: {name: on}}).values():
+        self._switch_ipv6(on=on)
+
+    def _switch_ipv6(self, *, on: bool) -> None:
+        for error in switch_ipv6(self.namespaces, {self.target.place: {self.before.ifindex: on}}).values():
             raise error
 
     def keep_ipv6(self) -> None:
@@ -110,10 +134,17 @@ class LinkSteps:
         self._ipv6_settings = read_all(self.target.place, self.before.name, ["ipv6"])
         self._had_ipv6 = self.before.ipv6
 
-    def write_settings(self, name: str, fields: Mapping[str, Any]) -> None:
-        """Write fields that are no messages; the link has this name by now."""
+    def keep_ipv6_mtu(self) -> None:
+        """Keep the MTU of IPv6 if another program has made it less than that of the link."""
+        if self.before.name not in OF_THE_NAMESPACE:
+            (mtu,) = read_setting(self.namespaces, self.target.place, self.before.name, SYSCTLS, [Sysctl(IPV6_MTU, "")])
+            if mtu.value not in ("", str(self.before.mtu)):
+                self._ipv6_settings = [mtu]
+
+    def write_settings(self, fields: Mapping[str, Any]) -> None:
+        """Write fields that are no messages."""
         self._wrote_settings = True
-        for error in write_settings(self.namespaces, {self.target.place: {name: fields}}).values():
+        for error in write_settings(self.namespaces, {self.target.place: {self.before.ifindex: fields}}).values():
             raise error
 
     def reach_late(self, wanted: Mapping[str, Any]) -> None:
@@ -140,6 +171,7 @@ class LinkSteps:
         if why := until_checked(self.namespaces, {link: sources}).get(link):
             outcome = Outcome(errno.EINVAL, refused.extack, ())
             raise refusal(outcome, refused.request, self.target.netns, says=why) from None
+        self._link_now()
 
     def _change_late(self, wanted: Mapping[str, Any]) -> None:
         present = read_further(self.namespaces, self.target.place, self.before, wanted) if wanted else {}
@@ -152,15 +184,26 @@ class LinkSteps:
         assert self._addresses is not None
         self._restore_addresses(self._addresses)
 
+    def read_link(self) -> Link:
+        """Read the link, whatever its name is: another program may rename it as soon as it has changed."""
+        message = find_at(self.namespaces, self.target, self.before.ifindex)
+        return with_addresses(self.namespaces, self.target, message)
+
     def _rename_while_down(self, step: Step, link: LinkMessage) -> Outcome:
         """Rename a link that is up, before Linux 6.2 (dev_change_name)."""
         if not link.up:
             return self._send([step])[0]
         index = link.ifindex
         addresses = addresses_of(read_addresses(self.namespaces, self.target.place, index))
-        self.late.read_rest(readdressed=self._addresses is not None)
+        has_added = any(step.adds is not None for steps, _ in self._sent for step in steps)
+        self.late.read_rest(readdressed=self._readdresses and has_added)
+        self.late.read_elsewhere(addresses, 6)
         down, up = Step("down", set_link(index, up=False)), Step("up", set_link(index, up=True))
-        lost = [give(address, index) for address in reversed(addresses) if address.interface.version == 6]
+        lost = [
+            give(address, index)._replace(adds=None)  # it may be of another program
+            for address in reversed(addresses)
+            if address.interface.version == 6
+        ]
         back = [down.request, *step.undo, *(readded.request for readded in lost), up.request]
         return self._send([down, step._replace(undo=tuple(back)), *lost, up])[1]
 
@@ -171,19 +214,30 @@ class LinkSteps:
         """
         if not self._is_undone:
             failures: list[str] = []
-            steps: tuple[Callable[[], None], ...] = (
-                self._read_late,
-                self._take_back,
-                self._write_settings_back,
-                self._switch_ipv6_back,
-                self._give_addresses_back,
-                *(partial(self._restore_late, name) for name in LATE),
-            )
-            undo_all((step, lambda error: failures.append(str(error))) for step in steps)
+            undo_all((step, lambda error: failures.append(str(error))) for step in self._steps_back())
             self._is_undone = not failures
             if cause is not None:
                 for failure in failures:
                     note(cause, failure)
+
+    def _steps_back(self) -> Iterator[Callable[[], None]]:
+        """Yield the steps of undoing. None is for another link that has the ifindex by now."""
+        yield self._find_again
+        if not self._is_replaced:
+            yield self._read_late
+            yield self._take_back
+            yield self._write_settings_back
+            yield self._switch_ipv6_back
+            yield self._give_addresses_back
+            yield from (partial(self._restore_late, name) for name in (*LATE, ELSEWHERE))
+
+    def _find_again(self) -> None:
+        if self._may_have_lost or self._wrote_settings:
+            try:
+                self._link_now()
+            except LinkNotFound:
+                self._is_replaced = True
+                raise
 
     @property
     def _may_have_lost(self) -> bool:
@@ -192,7 +246,11 @@ class LinkSteps:
 
     def _read_late(self) -> None:
         if self._may_have_lost:
-            self.late.read_rest(readdressed=self._addresses is not None)
+            # Taking back what was added costs a link something if it had no address of IPv4 before.
+            had_ipv4 = any(address.interface.version == 4 for address in self._addresses or ())
+            is_costly = self._readdresses and not had_ipv4
+            self.late.read_rest(readdressed=self._readdresses, is_costly=is_costly)
+            self.late.read_elsewhere(self._addresses or (), 4, 6, is_costly=False)
 
     def _restore_late(self, name: str) -> None:
         if self._may_have_lost:
@@ -206,39 +264,43 @@ class LinkSteps:
             if outcome.errno in _MAY_BE_MADE and step.undo
         ]
         undone = [(step, request) for step in reversed(done) for request in step.undo]
+        # The MAC first: when IPv6 begins on the link again, the kernel makes an address of it.
+        undone.sort(key=lambda each: not each[0].what.startswith("mac "))
         outcomes = self.namespaces.exchange(self.target.place, [request for _, request in undone]) if undone else []
         for (step, _), outcome in zip(undone, outcomes, strict=True):
             taken = outcome.errno == errno.EEXIST and step.what.startswith("name ")
-            if taken or outcome.errno not in _AS_GOOD_AS_UNDONE:
+            # An alternative name is gone already if this is the second time that the change is undone.
+            gone = outcome.errno == errno.ENOENT and step.what.startswith("altname ")
+            if taken or (outcome.errno not in _AS_GOOD_AS_UNDONE and not gone):
                 raise refusal(outcome, f"{self.target.what}: undo {step.what}", self.target.netns)
 
     def _write_settings_back(self) -> None:
         if self._wrote_settings and (link := self._link_now()) is not None:
-            wanted = {self.target.place: {link.name: self._direct}}
+            wanted = {self.target.place: {link.ifindex: self._direct}}
             for error in write_settings(self.namespaces, wanted, go_on=True).values():
                 raise error
             check_secret(self.target.place, link.name, self._direct.get(SYSCTLS, ()))
 
     def _switch_ipv6_back(self) -> None:
-        if self._had_ipv6 is None or (link := self._link_now()) is None:
+        if (self._had_ipv6 is None and not self._ipv6_settings) or (link := self._link_now()) is None:
             return
-        if self._switched_ipv6 or link.ipv6 != self._had_ipv6:
-            for error in switch_ipv6({self.target.place: {link.name: self._had_ipv6}}).values():
-                raise error
+        if self._had_ipv6 is not None and (self._switched_ipv6 or link.ipv6 != self._had_ipv6):
+            self._switch_ipv6(on=self._had_ipv6)
         if self._ipv6_settings:
-            restore_all(self.namespaces, self.target.place, link.name, self._ipv6_settings)
+            restore_all(self.namespaces, self.target.place, link.ifindex, self._ipv6_settings)
 
     def _link_now(self) -> LinkMessage | None:
-        """Return the link with the name that it has; None if it is gone.
-
-        Another link may have its former name by now, and settings are written by name.
-        """
+        """Return the link as it is now; None if it is gone. Raises LinkNotFound if another one has its ifindex."""
         (now,) = self.namespaces.exchange(self.target.place, [get_link(self.before.ifindex)])
         if now.errno == errno.ENODEV:
             return None
         if now.errno:
             raise refusal(now, f"read {self.before.name!r}", self.target.netns)
-        return read_body(self.target.place, now, parse_link, f"read {self.before.name!r}")
+        link = read_body(self.target.place, now, parse_link, f"read {self.before.name!r}")
+        if is_replaced(self.before, link) and link.mac.hex(":") != self._mac:
+            says = "it is gone, and another link has its ifindex by now"
+            raise self.target.refusal(Outcome(errno.ENODEV, "", ()), says=says)
+        return link
 
     def _give_addresses_back(self) -> None:
         if self._addresses is not None and self._may_have_lost:
@@ -246,10 +308,20 @@ class LinkSteps:
 
     def _restore_addresses(self, addresses: Sequence[Address]) -> None:
         request = f"restore the addresses of {describe(self.before.name, self.target.netns)}"
-        restore_addresses(self.namespaces, self.target.requesting(request), self.before.ifindex, addresses)
+        target = self.target.requesting(request)
+        restore_addresses(self.namespaces, target, self.before.ifindex, addresses, own=self._added())
+
+    def _added(self) -> set[Identity]:
+        """Return the addresses that the steps have added."""
+        return {
+            step.adds
+            for steps, exchange in self._sent
+            for step, outcome in zip(steps, exchange.outcomes, strict=True)
+            if step.adds is not None and outcome.errno in _MAY_BE_MADE
+        }
 
 
-def _refused(step: Step, outcome: Outcome, target: Target) -> VethError:
+def _refused(step: Step, outcome: Outcome, target: Target, *, lacks_ipv6: bool) -> VethError:
     cls: type[NetlinkError] | None = None
     says = ""
     if outcome.errno == errno.EEXIST and step.address is not None:
@@ -260,4 +332,6 @@ def _refused(step: Step, outcome: Outcome, target: Target) -> VethError:
         cls, says = LinkExists, "a link of that name already exists there"
     elif step.address is not None and outcome.errno == errno.EACCES:
         cls = NetlinkError
+    elif lacks_ipv6:
+        cls, says = NetlinkError, "IPv6 is disabled on the link, or its MTU is too small for it"
     return refusal(outcome, f"{target.what} {step.what}", target.netns, says=says, cls=cls)

@@ -7,13 +7,11 @@ from collections.abc import Iterable
 from vethlib._nl.batch import Outcome
 from vethlib._nl.link import get_named, index_of
 from vethlib.endfields.checks import MasterName
-from vethlib.errors import NetlinkError
 from vethlib.links import NetnsRef, describe
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
-from vethlib.session.core.refusal import refusal
 from vethlib.session.read.target import read_body
 
-__all__ = ["find_masters", "no_master"]
+__all__ = ["find_masters", "missing_master"]
 
 
 def find_masters(namespaces: Namespaces, place: OpenNetns, names: Iterable[str]) -> dict[str, MasterName | Outcome]:
@@ -26,7 +24,6 @@ def find_masters(namespaces: Namespaces, place: OpenNetns, names: Iterable[str])
     return found
 
 
-def no_master(outcome: Outcome, name: str, netns: NetnsRef, request: str) -> NetlinkError:
-    """Return the error for a link whose master cannot be found: LinkNotFound if there is none of that name."""
-    says = f"its master {describe(name, netns)} does not exist: create it first (ip link add {name} type bridge)"
-    return refusal(outcome, request, netns, says=says)
+def missing_master(name: str, netns: NetnsRef) -> str:
+    """Put into words that the master of a link cannot be found."""
+    return f"its master {describe(name, netns)} does not exist: create it first (ip link add {name} type bridge)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Final
 
@@ -21,12 +21,12 @@ from vethlib.session.core.settings import read_all, restore_all
 from vethlib.session.core.undo import note, undo_all
 from vethlib.session.read.dying import Wanted, are_dying, holders
 from vethlib.session.read.further import read_further
-from vethlib.session.read.reading import addresses_of, find, find_known, read_addresses, read_link
+from vethlib.session.read.reading import addresses_of, find, read_addresses, table, with_addresses
 from vethlib.session.read.target import Target
 
 from .change import Change, change
 from .restoring.addresses import restore_addresses
-from .restoring.late import LateFields
+from .restoring.late import ELSEWHERE, LateFields
 
 __all__ = ["move"]
 
@@ -38,22 +38,48 @@ def move(namespaces: Namespaces, target: Target, destination: OpenNetns, to: Net
 
     With `name`, it has that name there.
     """
-    # To bring the link back takes its IPv6 state and its peer, of which a cache receives no events.
-    before = (find_known if name is None else find)(namespaces, target)
-    target.check_ifindex(before.ifindex)
+    # To recognise the link there takes its peer, of which a cache receives no events, and to bring it back IPv6, too.
+    before = find(namespaces, target)
+    target.check(namespaces, before)
     renamed = name is not None and name != before.name
-    if target.place is not destination:
-        _check_reach(namespaces, destination, target.what, to)
-        if renamed:
-            _move_renamed(namespaces, target, before, destination, to, name)  # type: ignore[arg-type]
-        else:
-            request = set_link(before.ifindex, netns_fd=destination.fd)
-            (outcome,) = namespaces.exchange(target.place, [request])
-            if outcome.errno:
-                raise _not_moved(namespaces, before.name, before, target, destination, outcome, to)
-    elif renamed:
-        return change(namespaces, target, Change(new_name=name))
-    return read_link(namespaces, Target(destination, name or before.name, to, target.what))
+    there = Target(destination, name or before.name, to, target.what)
+    if target.place is destination:
+        renaming = Change(new_name=name)
+        return change(namespaces, target, renaming) if renamed else with_addresses(namespaces, there, before)
+    _check_reach(namespaces, destination, target.what, to)
+    if renamed:
+        _move_renamed(namespaces, target, before, destination, to, name)  # type: ignore[arg-type]
+    else:
+        request = set_link(before.ifindex, netns_fd=destination.fd)
+        (outcome,) = namespaces.exchange(target.place, [request])
+        if outcome.errno:
+            raise _not_moved(namespaces, before.name, before, target, destination, outcome, to)
+    return with_addresses(namespaces, there, _arrived(namespaces, there, before))
+
+
+def _arrived(namespaces: Namespaces, there: Target, before: LinkMessage) -> LinkMessage:
+    """Return a link that was moved, which another program may have changed there at once, as udev renames new links."""
+    link = _moved(namespaces, there.place, before, [there.name])
+    if link is None:
+        link = holders(namespaces, [(there.place, there.name)]).get((there.place, there.name))
+        if link is None or (link.kind, link.link) != (before.kind, before.link):
+            says = "it was moved, but cannot be found there: another program has changed, moved or deleted it"
+            raise there.refusal(_GONE, says=says, cls=NetlinkError)
+    namespaces.caches.learn([(there.place.identity, link)])
+    return link
+
+
+def _moved(
+    namespaces: Namespaces, destination: OpenNetns, before: LinkMessage, names: Iterable[str]
+) -> LinkMessage | None:
+    """Return the link with its name, by one of these or else by what it keeps; None if it is not in the destination."""
+    for link in holders(namespaces, [(destination, name) for name in names]).values():
+        if _is_moved(link, before):
+            return link
+    alike = [link for link in table(namespaces, destination) if _is_moved(link, before)]
+    if len(alike) > 1:  # of some kinds, such as tun, many links look alike
+        alike = [link for link in alike if link.ifindex == before.ifindex]
+    return alike[0] if alike else None
 
 
 def _move_renamed(
@@ -114,14 +140,12 @@ class _WayBack:
         return any(link.name == before.name and _is_like(link, before) for link in found)
 
     def _move_back(self) -> None:
-        names = self._before.name, self._name
-        there = holders(self._namespaces, [(self._destination, name) for name in names]).values()
-        moved = [link.ifindex for link in there if _is_moved(link, self._before)]
-        if not moved:
+        moved = _moved(self._namespaces, self._destination, self._before, (self._before.name, self._name))
+        if moved is None:
             raise self._target.not_found(_GONE)
-        self.there = moved[0]
+        self.there = moved.ifindex
         fd, name = self._target.place.fd, os.fsencode(self._before.name)
-        request = set_link(moved[0], netns_fd=fd, new_index=self._before.ifindex, name=name)
+        request = set_link(moved.ifindex, netns_fd=fd, new_index=self._before.ifindex, name=name)
         (outcome,) = self._namespaces.exchange(self._destination, [request])
         if outcome.errno:
             raise refusal(outcome, f"{self._target.what}: bring it back", self._target.netns)
@@ -160,23 +184,29 @@ class _Losses:
         self._has_settings = before.name not in OF_THE_NAMESPACE  # the others are of no link
         self._settings = read_all(place, before.name) if self._has_settings else ()
         self._addresses = addresses_of(read_addresses(namespaces, place, index))
-        self._late = LateFields(namespaces, self._target, index)
+        self._late = LateFields(namespaces, self._target, before)
         self._late.read(LATE)
+        self._late.read_elsewhere(self._addresses, 4, 6)
 
     def steps(self) -> Iterator[Callable[[], None]]:
         """Yield the steps that restore it when the link is back; none needs the success of another."""
         if self._has_settings:
             yield self._switch_ipv6
-            yield partial(restore_all, self._namespaces, self._target.place, self._before.name, self._settings)
+            yield self._restore_settings
         yield self._attach_and_set_up
         yield self._restore_addresses
-        yield from (partial(self._late.restore, name) for name in LATE)
+        yield from (partial(self._late.restore, name) for name in (*LATE, ELSEWHERE))
 
     def _switch_ipv6(self) -> None:
-        if find(self._namespaces, self._target).ipv6 != self._before.ipv6 and self._before.mtu >= IPV6_MIN_MTU:
-            wanted = {self._target.place: {self._before.name: self._before.ipv6}}
-            for error in switch_ipv6(wanted).values():
+        now = find(self._namespaces, self._target)
+        if now.ipv6 != self._before.ipv6 and self._before.mtu >= IPV6_MIN_MTU:
+            wanted = {self._target.place: {now.ifindex: self._before.ipv6}}
+            for error in switch_ipv6(self._namespaces, wanted).values():
                 raise error
+
+    def _restore_settings(self) -> None:
+        index = find(self._namespaces, self._target).ifindex
+        restore_all(self._namespaces, self._target.place, index, self._settings)
 
     def _attach_and_set_up(self) -> None:
         index = find(self._namespaces, self._target).ifindex

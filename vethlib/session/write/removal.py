@@ -23,7 +23,7 @@ __all__ = ["remove_values"]
 def remove_values(namespaces: Namespaces, target: Target, surplus: Mapping[str, Sequence[Any]]) -> None:
     """Remove these values of fields that have several. Those that are missing are no error. Raises NetlinkError."""
     link = find(namespaces, target)
-    check_expected(target, link)
+    check_expected(namespaces, target, link)
     if neighbours := surplus.get(NEIGHBOURS, ()):
         surplus = {**surplus, NEIGHBOURS: _present(namespaces, target, link.ifindex, neighbours)}
     steps = [step for field, values in surplus.items() for step in FIELDS[field].steps(link.ifindex, values, ())]

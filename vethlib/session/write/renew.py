@@ -24,8 +24,9 @@ def renew_addresses(namespaces: Namespaces, target: Target, wanted: Sequence[IPI
     An address that expires or is deprecated gets its lifetimes in place. A duplicate is removed and added again in one
     datagram, because nothing else restarts detection (addrconf_dad_stop, net/ipv6/addrconf.c); it is then the first.
     """
-    place, index = target.place, find(namespaces, target).ifindex
-    target.check_ifindex(index)
+    link = find(namespaces, target)
+    target.check(namespaces, link)
+    place, index = target.place, link.ifindex
     present = {address.identity: address for address in addresses_of(read_addresses(namespaces, place, index))}
     requests: list[bytes] = []
     for interface in wanted:

@@ -17,7 +17,8 @@ from vethlib._nl.link import get_link, get_named, index_of, parse_link, set_attr
 from vethlib.endfields.checks import IPV6_MIN_MTU
 from vethlib.endfields.table import FIELDS
 from vethlib.errors import NetlinkError, VethError
-from vethlib.links import Link, NetnsRef, describe
+from vethlib.linkref import Located
+from vethlib.links import Link, describe
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
 from vethlib.session.core.refusal import copy_for, refusal
 from vethlib.session.core.slabs import SLAB, by_reference
@@ -64,9 +65,9 @@ def carry_out(namespaces: Namespaces, target: Target, setting: Setting) -> Link:
     place = target.place
     index, name = 0, os.fsencode(target.name)
     if target.ifindex is not None:
-        index = find(namespaces, target).ifindex
-        target.check_ifindex(index)
-        name = b""
+        link = find(namespaces, target)
+        target.check(namespaces, link)
+        index, name = link.ifindex, b""
     change, question = setting.request(index, name), get_link(index, name)
     changed, answer = namespaces.change_and_ask(place, change, question)
     if _may_be_unknown(changed, name):
@@ -81,12 +82,16 @@ def carry_out(namespaces: Namespaces, target: Target, setting: Setting) -> Link:
         raise _requesting(target).not_found(answer)
     message = target.read(answer, parse_link)
     namespaces.caches.learn([(place.identity, message)])
-    return to_link(message, target.netns, addresses_of(read_addresses(namespaces, place, message.ifindex)))
+    ifaddrs = addresses_of(read_addresses(namespaces, place, message.ifindex))
+    return to_link(message, target.netns, ifaddrs, cookie=place.cookie)
 
 
 def _may_be_unknown(outcome: Outcome, name: bytes) -> bool:
-    """Return whether there may be a link of that name although the kernel has not found it."""
-    return outcome.errno == errno.ENODEV and len(name) > _LONGEST_NAME
+    """Return whether there may be a link of that name although the kernel has not found it.
+
+    Before Linux 5.5, a change by such a name is invalid; a question shows whether there is such a link.
+    """
+    return outcome.errno in (errno.ENODEV, errno.EINVAL) and len(name) > _LONGEST_NAME
 
 
 def _requesting(target: Target) -> Target:
@@ -100,15 +105,11 @@ def _refused(target: Target, outcome: Outcome, setting: Setting) -> NetlinkError
     return refusal(outcome, f"{named.what} {setting.what}", target.netns)
 
 
-Named = tuple[str, NetnsRef, int | None]
-"""Name, namespace, and the ifindex that the link must have, or None."""
-
-
 def carry_out_all(
-    open_namespaces: Callable[[], Namespaces], items: Sequence[Named], setting: Setting
+    open_namespaces: Callable[[], Namespaces], items: Sequence[Located], setting: Setting
 ) -> dict[int, VethError]:
     """Change the setting of many links, in one exchange per namespace; return the errors, by position."""
-    groups = by_reference(netns for _, netns, _ in items)
+    groups = by_reference(netns for _, netns, _, _ in items)
     failed: dict[int, VethError] = {}
     for start in range(0, len(groups), SLAB):
         with open_namespaces() as namespaces:
@@ -128,16 +129,16 @@ def carry_out_all(
 
 
 def _carry_out_in(
-    namespaces: Namespaces, place: OpenNetns, items: dict[int, Named], setting: Setting
+    namespaces: Namespaces, place: OpenNetns, items: dict[int, Located], setting: Setting
 ) -> dict[int, VethError]:
     """Change the setting of links in one namespace; return the errors."""
     failed: dict[int, VethError] = {}
     requests: dict[int, bytes] = {}
-    for position, (name, netns, index) in items.items():
+    for position, (name, netns, index, seen) in items.items():
         try:
             if index is not None:
-                target = Target(place, name, netns, f"set {describe(name, netns)}", index)
-                target.check_ifindex(find(namespaces, target).ifindex)
+                target = Target(place, name, netns, f"set {describe(name, netns)}", index, seen=seen)
+                target.check(namespaces, find(namespaces, target))
             requests[position] = setting.request(index or 0, b"" if index else os.fsencode(name))
         except VethError as error:
             failed[position] = error
@@ -146,7 +147,7 @@ def _carry_out_in(
     outcomes |= _by_index(namespaces, place, {at: items[at][0] for at in unknown}, setting)
     for position, outcome in outcomes.items():
         if outcome.errno:
-            name, netns, _ = items[position]
+            name, netns, _, _ = items[position]
             failed[position] = _refused(Target(place, name, netns), outcome, setting)
     if namespaces.caches:
         questions = [get_named(items[position][0]) for position in requests]

@@ -3,14 +3,14 @@
 A segment is a set of ports that frames can reach without a router: a wire between two nodes, or all wires joined by
 switches. A segment without given addresses (an open one) gets the next IPv4 network of 10.0.0.0/8, a /24 or as large as
 its ports need, and the IPv6 network fd00:N::/64, where N is its number in hexadecimal; its ports are numbered from 1.
-If the MTU of a wire is too small for IPv6, the segment has IPv4 only. In a segment with given addresses, open ports get
-free addresses of the same networks.
+If the MTU of a wire is too small for IPv6, the segment has IPv4 only; of a wire with ipv6=off, only the ends. In a
+segment with given addresses, open ports get free addresses of the same networks.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from operator import itemgetter
@@ -35,9 +35,10 @@ _MOST_V6: Final = 1 << 16
 
 @dataclass(slots=True)
 class Segment:
-    """The ports of a segment in order, without those of switches."""
+    """The ports of a segment in order, without those of switches, and the numbers of its wires."""
 
     ports: list[PortAt]
+    wires: list[int]
 
 
 def segments(members: Sequence[Member], wires: Sequence[Wire]) -> list[Segment]:
@@ -63,13 +64,14 @@ def segments(members: Sequence[Member], wires: Sequence[Wire]) -> list[Segment]:
     for number, wire in enumerate(wires):
         ends = [(number, end) for end, port in enumerate((wire.a, wire.b)) if port.node not in switches]
         if len(ends) == 2:
-            all_segments.append(Segment(ends))
+            all_segments.append(Segment(ends, [number]))
             continue
         switch = root(wire.a.node if wire.a.node in switches else wire.b.node)
         if switch not in of_switch:
-            of_switch[switch] = Segment([])
+            of_switch[switch] = Segment([], [])
             all_segments.append(of_switch[switch])
         of_switch[switch].ports += ends
+        of_switch[switch].wires.append(number)
     return all_segments
 
 
@@ -92,10 +94,12 @@ def give_addresses(
                 fixed += addresses
                 result[at] = addresses
         if fixed and opened:
-            result |= _beside(fixed, opened, wires, taken)
+            of_these = [address for address in fixed if (ipv4 if address.version == 4 else ipv6)]
+            result |= _beside(of_these, opened, wires, taken)
         elif opened:
-            narrow = any(without_ipv6(wires[wire]) for wire, _ in segment.ports)
-            pool.number(opened, result, ipv4=ipv4, ipv6=ipv6, narrow=narrow)
+            narrow = any(_is_narrow(wires[wire]) for wire in segment.wires)
+            excepted = {at for at in opened if narrow or wires[at[0]].ipv6 is False}
+            pool.number(opened, result, ipv4=ipv4, ipv6=ipv6, without_ipv6=excepted)
     return result
 
 
@@ -107,7 +111,11 @@ def port_at(wires: Sequence[Wire], at: PortAt) -> Port:
 
 def without_ipv6(wire: Wire) -> bool:
     """Return whether the ends of a wire have no IPv6: it is disabled, or the MTU is below its minimum."""
-    return wire.ipv6 is False or (wire.mtu is not None and wire.mtu < IPV6_MIN_MTU)
+    return wire.ipv6 is False or _is_narrow(wire)
+
+
+def _is_narrow(wire: Wire) -> bool:
+    return wire.mtu is not None and wire.mtu < IPV6_MIN_MTU
 
 
 def _beside(
@@ -153,19 +161,19 @@ class _Pool:
         *,
         ipv4: bool,
         ipv6: bool,
-        narrow: bool,
+        without_ipv6: Container[PortAt],
     ) -> None:
-        """Choose the addresses of an open segment's ports; a `narrow` segment leaves its IPv6 network unused."""
+        """Choose the addresses of an open segment's ports. Its IPv6 network counts, even if no port has IPv6."""
         v4, prefix = self._network_v4(len(opened)) if ipv4 else (0, 0)
         v6 = self._network_v6() if ipv6 else 0
-        ipv6 = ipv6 and not narrow
         for host, at in enumerate(opened, 1):
-            if ipv4 and ipv6:
+            has_ipv6 = ipv6 and at not in without_ipv6
+            if ipv4 and has_ipv6:
                 result[at] = (IPv4Interface((v4 + host, prefix)), IPv6Interface((v6 + host, 64)))
             elif ipv4:
                 result[at] = (IPv4Interface((v4 + host, prefix)),)
             else:
-                result[at] = (IPv6Interface((v6 + host, 64)),) if ipv6 else ()
+                result[at] = (IPv6Interface((v6 + host, 64)),) if has_ipv6 else ()
 
     def _network_v4(self, ports: int) -> tuple[int, int]:
         size = 256

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Final, get_args
+from typing import Final, TypeVar, get_args
 
+from vethlib._nl.const import RT_TABLE_MAIN
 from vethlib.errors import InvalidValue
 from vethlib.links import check_addresses, check_ipv6, check_mtu, check_name
 
@@ -19,30 +20,44 @@ from .text import check_node_name
 
 __all__ = ["lay_out"]
 
+T = TypeVar("T")
+
 _MOST_PORTS: Final = 1023  # of a bridge: find_portno (net/bridge/br_if.c), BR_MAX_PORTS (br_private.h) without port 0
 _MOST_SEGMENTS: Final = 1 << 16
+_EXAMPLES: Final = {
+    "Member": 'such as Member("a")',
+    "Wire": 'such as Wire(Port("a"), Port("b"))',
+    "Port": 'such as Port("a")',
+}
 _METRIC: Final = {4: 0, 6: 1024}  # of a route that has none of its own
 
 
 def lay_out(
-    description: Description, *, ipv4: bool = True, ipv6: bool = True, routes: bool = False, first: int = 0
+    description: Description,
+    *,
+    ipv4: bool = True,
+    ipv6: bool = True,
+    routes: bool = False,
+    first: int = 0,
+    mtu: int | None = None,
 ) -> Layout:
     """Choose the details that a description leaves open: link names, addresses and routes.
 
     `first` is the number of the first segment: 3 means 10.0.3.0/24 and fd00:3::/64. With `routes`, every node can reach
-    every address to which wires lead; nodes in two or more segments then forward. Raises InvalidValue if the topology
-    cannot be built.
+    every address of each node to which networks lead; nodes in two or more segments then forward. `mtu` applies to
+    wires that have none of their own. Raises InvalidValue if the topology cannot be built.
     """
     if not isinstance(description, Description):
         raise InvalidValue("topology", description, 'must be text, such as "a -- b", or a Description')
     if type(first) is not int or not 0 <= first < _MOST_SEGMENTS:
         raise InvalidValue("first", first, f"must be the number of a segment, from 0 to {_MOST_SEGMENTS - 1}")
-    if not description.members:
+    members = _all_of(Member, description.members)
+    if not members:
         raise InvalidValue("topology", "", 'must have at least one node, as in "a -- b"')
-    kinds = _check_members(description.members)
-    wires = [_check_wire(wire, kinds) for wire in description.wires]
+    kinds = _check_members(members)
+    wires = [_check_wire(wire, kinds, mtu) for wire in _all_of(Wire, description.wires)]
     links = _links(wires, kinds)
-    all_segments = segments(description.members, wires)
+    all_segments = segments(members, wires)
     _check_unique(wires, all_segments)
     given = give_addresses(wires, all_segments, ipv4=ipv4, ipv6=ipv6, first=first)
     settled = tuple(
@@ -58,10 +73,10 @@ def lay_out(
     )
     forwarding = {name for name, kind in kinds.items() if kind == "router"}
     if not routes:
-        return Layout(description.members, settled, {}, frozenset(forwarding))
+        return Layout(members, settled, {}, frozenset(forwarding))
     forwarding |= _between(settled, all_segments)
     found = _not_given(find_routes(settled, all_segments, forwarding), settled)
-    return Layout(description.members, settled, found, frozenset(forwarding))
+    return Layout(members, settled, found, frozenset(forwarding))
 
 
 def _not_given(found: Mapping[str, tuple[Route, ...]], wires: Sequence[Wire]) -> Mapping[str, tuple[Route, ...]]:
@@ -71,7 +86,9 @@ def _not_given(found: Mapping[str, tuple[Route, ...]], wires: Sequence[Wire]) ->
         for port in (wire.a, wire.b):
             if listed := port.fields.get("routes"):
                 given.setdefault(port.node, set()).update(
-                    route.network for route in listed if route.metric == _METRIC[route.network.version]
+                    route.network
+                    for route in listed
+                    if (route.metric, route.table) == (_METRIC[route.network.version], RT_TABLE_MAIN)
                 )
     if not given:
         return found
@@ -87,6 +104,17 @@ def _between(wires: Sequence[Wire], all_segments: Sequence[Segment]) -> set[str]
     return {name for name, count in counts.items() if count > 1}
 
 
+def _all_of(kind: type[T], values: object) -> tuple[T, ...]:
+    """Return the members or the wires of a description. Raises InvalidValue if there is something else among them."""
+    if not isinstance(values, Iterable):
+        raise InvalidValue("topology", values, f"must be a tuple of {kind.__name__}s")
+    values = tuple(values)
+    for value in values:
+        if not isinstance(value, kind):
+            raise InvalidValue("topology", value, f"must be a {kind.__name__}, {_EXAMPLES[kind.__name__]}")
+    return values
+
+
 def _check_members(members: Sequence[Member]) -> dict[str, Kind]:
     kinds: dict[str, Kind] = {}
     for member in members:
@@ -99,7 +127,12 @@ def _check_members(members: Sequence[Member]) -> dict[str, Kind]:
     return kinds
 
 
-def _check_wire(wire: Wire, kinds: Mapping[str, Kind]) -> Wire:
+def _check_wire(wire: Wire, kinds: Mapping[str, Kind], mtu: int | None) -> Wire:
+    for port in (wire.a, wire.b):
+        if not isinstance(port, Port):
+            raise InvalidValue("topology", port, f"must be a Port, {_EXAMPLES['Port']}")
+    if wire.mtu is None and mtu is not None:
+        wire = replace(wire, mtu=mtu)
     if wire.a.node == wire.b.node:
         raise InvalidValue("topology", f"{wire.a.node} -- {wire.b.node}", "must connect two different nodes")
     if wire.mtu is not None:
@@ -124,15 +157,15 @@ def _check_impairment(impairment: Impairment | None) -> Impairment | None:
 
 
 def _check_port(port: Port, wire: Wire, kinds: Mapping[str, Kind]) -> Port:
-    kind = kinds.get(port.node)
+    kind = kinds.get(port.node) if isinstance(port.node, str) else None
     if kind is None:
         raise InvalidValue("topology", port.node, "must be the name of a node, because a wire leads there")
-    if port.link:
+    if port.link not in ("", None):
         check_name(port.link, "topology")
     if port.link == "lo" or (kind == "switch" and port.link == BRIDGE):
         what = "loopback" if port.link == "lo" else "bridge"
         raise InvalidValue("topology", spell(port), f"the node's {what} has this name: rename the link")
-    fields = check_fields(port.fields) if port.fields else port.fields
+    fields = check_fields(port.fields)
     if kind == "switch" and (listed := fields.keys() & {"routes", "neighbours", "master"}):
         hint = f"must have no {min(listed)}, because the links of a switch are in its bridge"
         raise InvalidValue("topology", spell(port), hint)

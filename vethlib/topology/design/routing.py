@@ -6,11 +6,14 @@
 3. The networks that a node has behind one neighbour are merged into the fewest prefixes that cover exactly them: two
    halves become the larger network. A node that does not forward and has everything behind one neighbour has only a
    default route. Routers have none, so packets to unknown addresses are refused by the first router instead of circling
-   between two.
+   between two. Nor does one lead through a host (6), which would drop these packets silently.
 4. The automatic IPv6 networks are far apart (fd00:N::/64), so a route to one covers the whole fd00:N::/32 if nothing
    else is in it; so they can be merged, too.
 5. Overlapping networks are refused. So no route of (3) except the default route covers a network that its node is in,
    and a link's own network is more specific than the default route.
+6. A node that does not forward may be in several networks: it has further addresses at its wire. The search (1) from a
+   network that no other node is in leads through that node. If others are in the network, those that cannot reach it
+   have routes to the addresses of the node in it, through another network of the node.
 """
 
 from __future__ import annotations
@@ -43,11 +46,14 @@ _WIDE: Final = 96  # host bits of fd00:N::/32
 
 
 class _Network(NamedTuple):
-    """A network on one segment, and the nodes with an address in it."""
+    """A network on one segment, and the nodes with addresses in it."""
 
     span: Span
     nodes: tuple[str, ...]
-    addresses: tuple[int, ...]
+    addresses: tuple[tuple[int, ...], ...]
+    """Of each of these nodes; the first is used as next hop."""
+    part_of: int = -1
+    """The number of the network that has this address of one node (6)."""
 
 
 def find_routes(
@@ -61,33 +67,47 @@ def find_routes(
     known: dict[object, Behind] = {}
     for version in (4, 6):
         networks = [network for segment in segments for network in _networks(wires, segment, version)]
-        order = sorted(range(len(networks)), key=lambda number: networks[number].span)
-        _check_apart([networks[number] for number in order], version)
+        _check_apart(sorted(networks), version)
+        spans = [network.span for network in networks]
+        if version == 6:
+            spans = _widened(spans)
+        parts = list(_parts(networks, forwarding))
+        spans += [part.span for part in parts]
+        networks += parts
+        order = sorted(range(len(networks)), key=lambda number: (networks[number].span[0], -networks[number].span[1]))
         members = tuple(network.nodes for network in networks)
-        key = (members, tuple(order))
+        wholes = tuple(network.part_of for network in networks)
+        key = (members, wholes, tuple(order))
         if key not in known:
-            known[key] = _behind(members, order, forwarding)
-        spans = (
-            _widened([network.span for network in networks]) if version == 6 else [network.span for network in networks]
-        )
+            known[key] = _behind(members, wholes, order, forwarding)
         for node, behind in known[key].items():
-            default = node not in forwarding
-            by_node.setdefault(node, []).extend(_routes(behind, version, networks, spans, default=default))
+            by_node.setdefault(node, []).extend(_routes(node, behind, version, networks, spans, forwarding))
     return {node: tuple(routes) for node, routes in by_node.items()}
 
 
 def _networks(wires: Sequence[Wire], segment: Segment, version: int) -> Iterator[_Network]:
     """Return the networks of a segment, without link-local ones, which need no routes."""
-    of_span: dict[Span, dict[str, int]] = {}
+    of_span: dict[Span, dict[str, list[int]]] = {}
     for at in segment.ports:
         port = port_at(wires, at)
         for address in port.addresses or ():
             if address.version == version and not (version == 6 and address.ip.is_link_local):
                 size = 1 << (address.max_prefixlen - address.network.prefixlen)
                 begin = int(address) & -size
-                of_span.setdefault((begin, begin + size), {}).setdefault(port.node, int(address))
+                of_span.setdefault((begin, begin + size), {}).setdefault(port.node, []).append(int(address))
     for span, members in of_span.items():
-        yield _Network(span, tuple(members), tuple(members.values()))
+        yield _Network(span, tuple(members), tuple(map(tuple, members.values())))
+
+
+def _parts(networks: Sequence[_Network], forwarding: Set[str]) -> Iterator[_Network]:
+    """Return each address that needs a route of its own, since its network may be out of reach (6)."""
+    counts = Counter(node for network in networks for node in network.nodes)
+    for number, network in enumerate(networks):
+        if len(network.nodes) > 1:
+            for node, addresses in zip(network.nodes, network.addresses, strict=True):
+                if counts[node] > 1 and node not in forwarding:
+                    for address in addresses:
+                        yield _Network((address, address + 1), (node,), ((address,),), number)
 
 
 def _check_apart(networks: Iterable[_Network], version: int) -> None:
@@ -98,28 +118,40 @@ def _check_apart(networks: Iterable[_Network], version: int) -> None:
             raise InvalidValue("topology", small, hint)
 
 
-def _behind(members: Sequence[Sequence[str]], order: Iterable[int], forwarding: Set[str]) -> Behind:
-    """Apply rule 1. The networks behind a neighbour are in the order of the search."""
+def _behind(
+    members: Sequence[Sequence[str]], wholes: Sequence[int], order: Iterable[int], forwarding: Set[str]
+) -> Behind:
+    """Apply rules 1 and 6. The networks behind a neighbour are in the order of the search.
+
+    `wholes` has the number of the network that each is a part of, -1 for none.
+    """
     numbers = {node: number for number, node in enumerate(dict.fromkeys(node for those in members for node in those))}
     inside = [[numbers[node] for node in those] for those in members]
-    ways: list[list[tuple[int, Neighbour]]] = [[] for _ in numbers]  # only through nodes that forward
+    ways: list[list[tuple[int, Neighbour]]] = [[] for _ in numbers]
     forwards = [node in forwarding for node in numbers]
     for network, those in enumerate(inside):
-        for position, node in enumerate(those):
-            if forwards[node]:
+        if wholes[network] < 0:
+            for position, node in enumerate(those):
                 ways[node].append((network, (network, position)))
+    with_parts = set(wholes)
+    in_reach: dict[int, bytearray] = {}
     behind: list[dict[Neighbour, list[int]]] = [{} for _ in numbers]
     for goal in order:
         crossed = bytearray(len(inside))
         crossed[goal] = 1
         reached = bytearray(len(numbers))
-        for node in inside[goal]:
-            reached[node] = 1
-        left = len(numbers) - len(inside[goal])
         waiting = list(inside[goal])
+        alone = waiting[0] if len(waiting) == 1 else -1
+        if wholes[goal] >= 0:
+            reached[:] = in_reach[wholes[goal]]  # which is earlier in the order
+        for node in waiting:
+            reached[node] = 1
+        left = reached.count(0)
         for through in waiting:
             if not left:
                 break
+            if not forwards[through] and through != alone:
+                continue
             for network, neighbour in ways[through]:
                 if crossed[network]:
                     continue
@@ -130,6 +162,8 @@ def _behind(members: Sequence[Sequence[str]], order: Iterable[int], forwarding: 
                         left -= 1
                         behind[node].setdefault(neighbour, []).append(goal)
                         waiting.append(node)
+        if goal in with_parts:
+            in_reach[goal] = reached
     return {node: behind[number] for node, number in numbers.items() if behind[number]}
 
 
@@ -146,20 +180,20 @@ def _widened(spans: Sequence[Span]) -> list[Span]:
 
 
 def _routes(
+    node: str,
     behind: Mapping[Neighbour, Sequence[int]],
     version: int,
     networks: Sequence[_Network],
     spans: Sequence[Span],
-    *,
-    default: bool,
+    forwarding: Set[str],
 ) -> Iterator[Route]:
-    for (network, position), goals in behind.items():
-        address = networks[network].addresses[position]
+    routers = [at for at in behind if networks[at[0]].nodes[at[1]] in forwarding]
+    for at, goals in behind.items():
+        network, position = at
+        address = networks[network].addresses[position][0]
         via = IPv4Address(address) if version == 4 else IPv6Address(address)
-        everything = (
-            [(0, 1 << _BITS[version])] if default and len(behind) == 1 else prefixes(spans[goal] for goal in goals)
-        )
-        for begin, end in everything:
+        everything = node not in forwarding and routers == [at]
+        for begin, end in [(0, 1 << _BITS[version])] if everything else prefixes(spans[goal] for goal in goals):
             yield Route(_prefix(version, begin, end), via)
 
 

@@ -35,6 +35,7 @@ T = TypeVar("T")
 V = TypeVar("V")
 
 _KINDS: tuple[Kind, ...] = get_args(Kind)
+_COMMENT = re.compile(r"#[^\r\n]*")  # str.splitlines would also end it at U+2028, a form feed and the like
 _NODE = re.compile(r"[A-Za-z0-9](?:[\w.]|-(?!-)){0,63}", re.ASCII)
 _ATTRIBUTE = re.compile(r"([\w.]+)=(\S*)")
 _PORT = re.compile(r"(?P<node>[^\s:()]+)(?::(?P<link>[^\s()]*))?(?:\s*\((?P<addresses>[^()]*)\))?")
@@ -81,8 +82,8 @@ def _declare(statement: _Statement, kind: str, names: list[str], kinds: dict[str
 def _statements(text: str) -> Iterator[_Statement]:
     if not isinstance(text, str):
         raise InvalidValue("topology", text, 'must be text, such as "a -- b", or a Description')
-    for number, line in enumerate(text.splitlines(), 1):
-        for part in line.partition("#")[0].split(";"):
+    for number, line in enumerate(_COMMENT.sub("", text).splitlines(), 1):
+        for part in line.split(";"):
             if stripped := part.strip():
                 yield _Statement(number, stripped)
 

@@ -14,7 +14,7 @@ from vethlib._nl.link import get_link, index_of
 from vethlib.errors import LinkNotFound, NotSupported
 from vethlib.ns import Netns
 from vethlib.topology.design.impairment import Impairment
-from vethlib.topology.live.sockets import Sockets
+from vethlib.topology.sockets import Sockets
 
 __all__ = ["ImpairmentNotSupported", "impair", "read", "write"]
 

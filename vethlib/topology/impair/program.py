@@ -32,7 +32,7 @@ from typing import Any
 __all__ = ["Direction", "run"]
 
 _SECOND = 1_000_000_000
-_LARGEST = 70_000  # bytes of a packet, with the headers: segments of up to 64 KiB
+_LARGEST = 8 * 65535 + 1024  # bytes of a packet: GSO_MAX_SIZE (include/linux/netdevice.h), and the headers
 _TURN = 64  # packets that are read from one socket before the others have their turn
 _TURNS_BEFORE = 32  # turns of packets to read before obeying a command: as many small packets as a socket can hold
 _HEADER = struct.Struct("=BBHHHH")  # struct virtio_net_hdr: flags, gso_type, hdr_len, gso_size, csum_start, csum_offset
@@ -42,7 +42,8 @@ _SOL_PACKET, _PACKET_AUXDATA, _VLAN_VALID = 263, 8, 0x10
 _TAG_AT = _HEADER.size + 12  # behind both MAC addresses
 
 _NLMSGHDR, _IFINFOMSG = struct.Struct("=IHHII"), struct.Struct("=BxHiII")
-_RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK, _RTM_SETLINK = 16, 17, 18, 19
+_NLMSGERR = struct.Struct("=16xi16x4xi8x")  # the error, and the ifindex of the request that it is about
+_NLMSG_ERROR, _RTM_NEWLINK, _RTM_DELLINK, _RTM_GETLINK, _RTM_SETLINK = 2, 16, 17, 18, 19
 _NLM_F_REQUEST, _NLM_F_DUMP = 0x1, 0x300
 _IFF_UP, _IFF_LOWER_UP = 1, 1 << 16
 
@@ -173,6 +174,7 @@ class Relay:
             a.opposite, b.opposite = b, a
         self._queue: list[tuple[int, int, Half, bytes]] = []
         self._number = 0
+        self._buffer = memoryview(bytearray(_LARGEST))
         self._timer = Timer()
         self._is_kept = False
         self._is_over = False
@@ -198,16 +200,17 @@ class Relay:
 
     def _receive(self, half: Half) -> bool:
         """Receive packets, a turn at most; return whether there may be more."""
-        through = half.opposite
+        through, buffer = half.opposite, self._buffer
         for _ in range(_TURN):
             try:
-                packet, control, flags, _address = half.socket.recvmsg(_LARGEST, 64)
+                size, control, flags, _address = half.socket.recvmsg_into([buffer], 64)
             except BlockingIOError:
                 return False
             except OSError:
                 return False  # the link is down, which is reported once
             if flags & socket.MSG_TRUNC:
                 continue
+            packet = bytes(buffer[:size])
             if control:
                 packet = _with_tag(packet, control)
             now = time.monotonic_ns()
@@ -268,15 +271,22 @@ class Relay:
 
     def _follow(self) -> None:
         """Repeat on the other half what happens to one (4)."""
+        to_ask: list[int] = []
         while True:
             try:
-                datagram = self._links.recv(1 << 16)
+                datagram, (port, _) = self._links.recvfrom(1 << 16)
             except BlockingIOError:
-                return
+                if not to_ask:
+                    return
+                self._request(_RTM_GETLINK, to_ask.pop())  # one at a time, so that the answers fit the buffer
+                continue
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-                continue  # some events were lost
+                to_ask = list(self._by_index)  # events were lost, perhaps because many links were deleted at once
+                continue
+            if port:
+                continue  # it is not from the kernel
             for kind, index, flags in _links_in(datagram):
                 if half := self._by_index.get(index):
                     self._mirror(half, kind, flags)
@@ -307,13 +317,17 @@ class Relay:
 
 
 def _links_in(datagram: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield the type, ifindex and flags of each message about a link."""
+    """Yield the type, ifindex and flags of each message about a link; RTM_DELLINK if a request has found no link."""
     start = 0
     while start + _NLMSGHDR.size + _IFINFOMSG.size <= len(datagram):
         length, kind, *_ = _NLMSGHDR.unpack_from(datagram, start)
-        _family, _type, index, flags, _change = _IFINFOMSG.unpack_from(datagram, start + _NLMSGHDR.size)
         if kind in (_RTM_NEWLINK, _RTM_DELLINK):
+            _family, _type, index, flags, _change = _IFINFOMSG.unpack_from(datagram, start + _NLMSGHDR.size)
             yield kind, index, flags
+        elif kind == _NLMSG_ERROR and start + _NLMSGERR.size <= len(datagram):
+            error, index = _NLMSGERR.unpack_from(datagram, start)
+            if error == -errno.ENODEV:
+                yield _RTM_DELLINK, index, 0
         start += max(_NLMSGHDR.size, (length + 3) & ~3)
 
 

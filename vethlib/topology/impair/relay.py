@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import partial
 from typing import Any, Final
@@ -13,9 +13,9 @@ from typing import Any, Final
 from vethlib import ns
 from vethlib._closing import Closing
 from vethlib._nl.const import RTNLGRP_LINK, SO_RCVBUFFORCE
-from vethlib._primitives import Lock, real_subprocess, socket
-from vethlib.errors import NetlinkError
-from vethlib.links import Pair
+from vethlib._primitives import RLock, real_subprocess, socket
+from vethlib.errors import NetlinkError, VethError
+from vethlib.links import Link, Pair
 from vethlib.session.core.refusal import system_errors
 from vethlib.topology.design.impairment import Impairment
 from vethlib.topology.programs.scripts import own_pidfd, script
@@ -31,6 +31,7 @@ _ETH_P_ALL: Final = 3  # include/uapi/linux/if_ether.h
 _SOL_PACKET: Final = 263  # include/linux/socket.h
 _PACKET_AUXDATA, _PACKET_VNET_HDR, _PACKET_IGNORE_OUTGOING = 8, 15, 23  # include/uapi/linux/if_packet.h
 _BUFFER: Final = 8 << 20
+_EVENTS_BUFFER: Final = 8 << 20  # a namespace that ends deletes all its links before the relay can read an event
 
 _PATIENCE: Final = 30.0  # seconds to wait for an answer of the relay
 _GRACE: Final = 2.0  # seconds to wait for its end
@@ -41,15 +42,17 @@ _NO_IPV6: Final = "/proc/sys/net/ipv6/conf/default/disable_ipv6"
 def relay_netns() -> ns.Netns:
     """Create the namespace of a relay, whose links send nothing themselves. Raises NotPermitted, NetlinkError."""
     with system_errors("make the namespace of a relay"):
-        return ns.Netns(ns.call_in_new(_silent))
+        netns = ns.Netns(ns.call_in_new(_silent))
+    netns.label = "the relay"
+    return netns
 
 
 def _silent() -> ns.Descriptor:
     try:
-        with open(_NO_IPV6, "w") as file:
+        with open(_NO_IPV6, "w", encoding="utf-8") as file:
             file.write("1")
-    except FileNotFoundError:
-        pass  # no IPv6 in this kernel
+    except OSError:
+        pass  # no IPv6 in this kernel, or /proc/sys is read-only: then its links also send a few packets of IPv6
     return ns.current()
 
 
@@ -64,24 +67,33 @@ class Relay(Closing):
     def __init__(self, netns: ns.Netns, halves: dict[int, tuple[Pair, Pair]]) -> None:
         self._place = {number: place for place, number in enumerate(halves)}
         self._now = {(number, to_b): Impairment() for number in halves for to_b in (False, True)}
-        self._lock = Lock()
+        self._lock = RLock()  # it knows which thread holds it, see _alone()
         self._number = 0  # of the last command
         self._is_kept: bool | None = False  # None: unknown
         links = [pair.b for both in halves.values() for pair in both]
-        with system_errors("start the relay of a topology"):
+        begun: list[subprocess.Popen[bytes]] = []
+        try:
+            with system_errors("start the relay of a topology"):
+                self._start(netns, links, begun)
+        except BaseException:
+            for process in begun:
+                process.kill()
+                process.wait()
+            raise
+
+    def _start(self, netns: ns.Netns, links: Sequence[Link], begun: list[subprocess.Popen[bytes]]) -> None:
+        """Start the process, which is in `begun` then, also if this is interrupted."""
+        with ExitStack() as undoing, ExitStack() as closing:
             sockets = ns.call_in(netns.fd, partial(_sockets, [link.name for link in links]))
-            try:
-                self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-                with theirs:
-                    try:
-                        self._process = _begun(theirs, sockets, [link.index for link in links])
-                    except BaseException:
-                        self._control.close()
-                        raise
-            finally:
-                for one in sockets:
-                    one.close()
-        self._control.settimeout(_PATIENCE)
+            for one in sockets:
+                closing.callback(one.close)
+            self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            undoing.callback(self._control.close)
+            closing.callback(theirs.close)
+            _begin(theirs, sockets, [link.index for link in links], begun)
+            self._process = begun[0]
+            self._control.settimeout(_PATIENCE)
+            undoing.pop_all()
 
     def __contains__(self, number: int) -> bool:
         return number in self._place
@@ -93,14 +105,14 @@ class Relay(Closing):
         """
         known = self._now.get((number, to_b))
         if known is None:
-            with self._lock:
+            with self._alone():
                 answer = self._ask({"half": self._half(number, to_b=to_b), "tell": True})
                 known = self._now[number, to_b] = Impairment(**answer["values"])
         return known
 
     def set(self, number: int, impairment: Impairment, *, to_b: bool) -> None:
         """Change what happens to packets of a wire from now on. Raises NetlinkError if the relay has ended."""
-        with self._lock:
+        with self._alone():
             self._now.pop((number, to_b), None)  # until there is an answer, which an interruption may prevent
             self._ask({"half": self._half(number, to_b=to_b)} | asdict(impairment))
             self._now[number, to_b] = impairment
@@ -110,16 +122,24 @@ class Relay(Closing):
 
     def look(self) -> None:
         """Give both halves of each wire the same state now; otherwise, that takes up to a second."""
-        with self._lock:
+        with self._alone():
             self._ask({"look": True})
 
     def keep(self) -> None:
         """Let the relay run until its last wire is deleted, instead of only until this process ends."""
-        with self._lock:
+        with self._alone():
             self._is_kept = None
             self._ask({"keep": True})
         self._is_kept = True
         self._process.returncode = 0  # it is not waited for
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        if self._lock._is_owned():  # type: ignore[attr-defined]  # as threading.Condition asks, too
+            # Two questions at once would each receive the other's answer.
+            raise VethError("the relay is in use by this thread, which a signal handler has interrupted")
+        with self._lock:
+            yield
 
     def _ask(self, command: dict[str, object]) -> dict[str, Any]:
         """Send a command, with the lock held, and return the answer to it."""
@@ -155,17 +175,15 @@ def _sockets(names: Sequence[str]) -> list[socket.socket]:
     made: list[socket.socket] = []
     try:
         made.append(socket.socket(_AF_NETLINK, socket.SOCK_RAW, 0))
-        made[0].bind((0, 0))
+        _set_buffer(made[0], _EVENTS_BUFFER)
+        made[0].connect((0, 0))  # to the kernel, so that nobody else can send to it
         made[0].setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, RTNLGRP_LINK)
         for name in names:
             made.append(socket.socket(_AF_PACKET, socket.SOCK_RAW, 0))
             option = made[-1].setsockopt
             for wanted in (_PACKET_AUXDATA, _PACKET_VNET_HDR, _PACKET_IGNORE_OUTGOING):
                 option(_SOL_PACKET, wanted, 1)
-            try:
-                option(socket.SOL_SOCKET, SO_RCVBUFFORCE, _BUFFER)
-            except PermissionError:
-                option(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+            _set_buffer(made[-1], _BUFFER)
             made[-1].bind((name, _ETH_P_ALL))
     except BaseException:
         for one in made:
@@ -174,21 +192,30 @@ def _sockets(names: Sequence[str]) -> list[socket.socket]:
     return made
 
 
-def _begun(control: socket.socket, sockets: Sequence[socket.socket], indexes: Sequence[int]) -> subprocess.Popen[bytes]:
-    command = script(program)
-    owner = own_pidfd()
+def _set_buffer(receiving: socket.socket, size: int) -> None:
     try:
+        receiving.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, size)
+    except PermissionError:
+        receiving.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+
+
+def _begin(
+    control: socket.socket,
+    sockets: Sequence[socket.socket],
+    indexes: Sequence[int],
+    begun: list[subprocess.Popen[bytes]],
+) -> None:
+    command = script(program)
+    with own_pidfd() as owner:
         events, *halves = (one.fileno() for one in sockets)
-        descriptors = [control.fileno(), owner, events]
+        descriptors = [control.fileno(), owner.fileno(), events]
         ends = [f"{fd}:{index}" for fd, index in zip(halves, indexes, strict=True)]
-        process: subprocess.Popen[bytes] = real_subprocess().Popen(
-            [*command, *map(str, descriptors), *ends],
+        start = partial(
+            real_subprocess().Popen,
             pass_fds=[*descriptors, *halves],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             cwd="/",
             start_new_session=True,
         )
-        return process
-    finally:
-        os.close(owner)
+        begun.extend(map(start, [[*command, *map(str, descriptors), *ends]]))  # returned and noted in one C call

@@ -1,43 +1,31 @@
-"""Building a layout: all namespaces in one round, all pairs in bulk, then bridges and routes.
-
-Before a namespace has a link, settings are made so that tests neither wait nor depend on the host:
-
-- Duplicate address detection takes one or two seconds per IPv6 address, and no other hosts are on these wires, so it is
-  switched off (net.ipv6.conf.default.accept_dad, addrconf_dad_begin in net/ipv6/addrconf.c).
-- A link that is set down loses its IPv6 addresses, but not its IPv4 ones; here it keeps both (keep_addr_on_down).
-- A new namespace inherits the IPv4 settings of the host's first one (devinet_init_net, net/ipv4/devinet.c), which on a
-  host of containers include ip_forward=1: forwarding and reverse path filtering are set as in the layout.
-
-Writing or reading a file of /proc/sys takes 40 µs in a new namespace (its directory entries are new as well), so values
-that are already right are not written. The initial values are read in one namespace, and used for a second.
-"""
+"""Building a layout: all namespaces in one round, all pairs in bulk, then bridges and routes."""
 
 from __future__ import annotations
 
 import errno
 import os
 import resource
+from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from vethlib import ns
 from vethlib._nl.dependents.route import new_route
 from vethlib._nl.link import create_bridge, get_link, index_of, set_master
-from vethlib._primitives import posix, time
-from vethlib.errors import NotPermitted, errno_text
+from vethlib._primitives import time
 from vethlib.links import End, IPInterface, Pair, Veth
 from vethlib.ns import Netns
-from vethlib.ns.descriptor import opened
-from vethlib.ns.loopback import set_loopback_up
+from vethlib.ns.descriptor import limits
 from vethlib.session import Session
 from vethlib.session.core.refusal import refusal, system_errors
 from vethlib.topology.design.description import BRIDGE, Layout, Port, Route, Wire
+from vethlib.topology.sockets import Sockets
 
-from .node import Node, end_programs
+from .node import Node, end_programs, release
 from .peers import Peer
-from .sockets import Sockets
+from .settings import Settings
 from .usable import PATIENCE, SLAB, wait_until_usable, wait_with
 
 if TYPE_CHECKING:
@@ -46,15 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["build", "restore"]
 
-_SYS = "/proc/sys/net/"
-_FORWARDING = ("ipv4/ip_forward", "ipv6/conf/all/forwarding")
-_ALWAYS = {
-    "ipv6/conf/default/accept_dad": "0",
-    "ipv6/conf/all/keep_addr_on_down": "1",
-    "ipv4/conf/all/rp_filter": "0",
-    "ipv4/conf/default/rp_filter": "0",
-}
-_FRESH_FOR = 1.0  # seconds
+# Of the relay's ends: those of the nodes, which may change theirs, check what they send and receive.
+_LARGEST_MTU = 65535
 _SPARE = 768  # descriptors that are needed while a topology is built, and for its user
 
 
@@ -87,7 +68,7 @@ def build(
             for name, netns in namespaces.items()
         }
         for node in nodes.values():
-            undoing.callback(node.let_go)
+            undoing.callback(release, node)
         if prepare is not None:
             undoing.callback(end_programs, nodes.values())
             prepare(MappingProxyType(nodes))
@@ -121,7 +102,7 @@ def _create_relayed(
                 veths.append(_veth(wire, namespaces))
                 continue
             for side, port in (("a", wire.a), ("b", wire.b)):
-                half = End(f"w{number}{side}", netns, mtu=wire.mtu, num_queues=1)
+                half = End(f"w{number}{side}", netns, mtu=_LARGEST_MTU, num_queues=1)
                 veths.append(Veth(_end(port, wire, namespaces), half))
         created = iter(session.create_many(veths))
         pairs: list[Pair] = []
@@ -167,11 +148,12 @@ def _make_room(nodes: int) -> None:
 
     The usual 1024 is so low only because programs that use select(2) cannot handle more (systemd.exec(5)).
     """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    soft, hard = limits()
     desired = len(os.listdir("/proc/self/fd")) + nodes + _SPARE
     if soft != resource.RLIM_INFINITY and desired > soft:
         enough = desired if hard == resource.RLIM_INFINITY else min(desired, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, enough), hard))
+        with suppress(OSError, ValueError):  # a sandbox (seccomp) refuses it, and the limit may be higher than is known
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, enough), hard))
 
 
 def _end(port: Port, wire: Wire, namespaces: Mapping[str, Netns]) -> End:
@@ -200,76 +182,24 @@ def _make_namespaces(layout: Layout) -> dict[str, Netns]:
     names = [member.name for member in layout.members]
     plain = [name for name in names if name not in layout.forwarding]
     forwarding = [name for name in names if name in layout.forwarding]
+    wires = Counter(port.node for wire in layout.wires for port in (wire.a, wire.b))
+    # Only between two wires does a node that forwards differ from one that does not. A switch has no addresses.
+    between = {member.name for member in layout.members if member.kind != "switch" and wires[member.name] > 1}
     made: dict[str, Netns] = {}
     with ExitStack() as undoing:
-        for group, forward in ((plain, "0"), (forwarding, "1")):
+        for group, forward in ((plain, False), (forwarding, True)):
             if not group:
                 continue
-            settings = _Settings(_ALWAYS | dict.fromkeys(_FORWARDING, forward))
+            settings = Settings(forward=forward)
             with system_errors("make the namespaces of a topology"):
                 owners = ns.map_in_new(len(group), settings.settle)
             for name, owner in zip(group, owners, strict=True):
                 made[name] = Netns(owner)
                 undoing.callback(made[name].close)
-            settings.check_forwarding(forward)
+            if forward or between.intersection(group):
+                settings.check_forwarding()
         undoing.pop_all()
     return {name: made[name] for name in names}
-
-
-class _Settings:
-    """Sysctls of new namespaces, written from inside each; `refused` has those that the kernel refuses."""
-
-    def __init__(self, desired: Mapping[str, str]) -> None:
-        self.refused: dict[str, int] = {}
-        self._values = desired
-        self._to_write: dict[str, bytes] | None = None
-
-    def settle(self) -> ns.Descriptor:
-        """Write the settings of the calling thread's namespace, and return a descriptor of it."""
-        if self._to_write is None:
-            self._to_write = self._different()
-        for file, value in self._to_write.items():
-            try:
-                _write(file, value)
-            except OSError as error:
-                self.refused[file] = error.errno or 0
-        set_loopback_up()
-        return ns.current()
-
-    def _different(self) -> dict[str, bytes]:
-        global _fresh
-        until, values = _fresh
-        if time.monotonic() > until or values.keys() != self._values.keys():
-            values = {name: _read(_SYS + name) for name in self._values}
-            _fresh = time.monotonic() + _FRESH_FOR, values
-        desired = self._values.items()
-        return {_SYS + name: value.encode() for name, value in desired if values[name] not in ("", value)}
-
-    def check_forwarding(self, desired: str) -> None:
-        """Raise NotPermitted if a namespace should forward but cannot."""
-        for name in _FORWARDING:
-            if desired == "1" and (number := self.refused.get(_SYS + name)):
-                message = f"cannot make a node forward: {_SYS + name}: {errno_text(number)}"
-                if number == errno.EROFS:
-                    message += " (a container has /proc/sys read-only, unless it is privileged)"
-                raise NotPermitted(message, errno=number)
-
-
-_fresh: tuple[float, Mapping[str, str]] = (0.0, {})
-"""Until when the values of these settings in a new namespace are used, and the values, which depend on the host."""
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path) as file:
-            return file.read().strip()
-    except FileNotFoundError:
-        return ""  # a kernel without IPv6 lacks its settings
-
-
-def _write(path: str, value: bytes) -> None:
-    with opened(path, os.O_WRONLY | os.O_CLOEXEC) as owned:
-        posix.write(owned.fileno(), value)
 
 
 def _make_bridges(layout: Layout, pairs: Sequence[Pair], namespaces: Mapping[str, Netns]) -> None:

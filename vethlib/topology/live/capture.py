@@ -19,17 +19,21 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from io import FileIO
 from itertools import islice
 from pathlib import Path
 from struct import Struct
-from typing import BinaryIO, Final
+from typing import Final
 
 from vethlib import _trusted, ns
+from vethlib._files import write_all
 from vethlib._nl.const import SO_RCVBUFFORCE, SO_TIMESTAMPNS
-from vethlib._primitives import Joinable, do_in_threads, select, socket
+from vethlib._primitives import Lock, do_in_threads, posix, select, socket
 from vethlib._threads import start_kernel_thread
 from vethlib.errors import errno_text
+from vethlib.ns.descriptor import owned
 from vethlib.session.core.refusal import system_errors
+from vethlib.session.core.undo import undo_all
 from vethlib.topology.design.description import Wire
 
 from .node import Node
@@ -75,13 +79,17 @@ def file_names(wires: Iterable[Wire]) -> list[str]:
     return names
 
 
-def _opened(path: str, flags: int) -> int:
-    """Open a file for writing, without following a symbolic link, which another user may have put there."""
-    place = _trusted.locate(path)
-    try:
-        return os.open(place.name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666, dir_fd=place.directory)
-    finally:
-        os.close(place.directory)
+def _opened(path: Path) -> FileIO:
+    """Open a file for writing, without following a symbolic link, which another user may have put there.
+
+    It has no buffer, which a forked child would write once more when it closes its copy.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    place = _trusted.locate(str(path))
+    with place.directory:
+        # Opened and owned in one C call, so that no interruption can lose the descriptor.
+        call = partial(posix.open, dir_fd=place.directory.fileno())
+        return next(map(FileIO, map(call, (place.name,), (flags,), (0o666,)), ("wb",)))
 
 
 class _Tap:
@@ -96,13 +104,12 @@ class _Tap:
             self.socket = ns.call_in(node.netns.fd, lambda: socket.socket(_AF_PACKET, socket.SOCK_RAW, 0))
             try:
                 self._prepare(wire.a.link)
-                self.file: BinaryIO = open(self.path, "wb", opener=_opened)  # noqa: SIM115 - closed with the capture
+                self.file = _opened(path)
             except BaseException:
                 self.socket.close()
                 raise
         try:
-            self.file.write(_FILE_HEADER)
-            self.file.flush()
+            write_all(self.file.fileno(), _FILE_HEADER)
         except BaseException:
             self.close()
             raise
@@ -122,11 +129,12 @@ class _Tap:
 
     def read(self, most: int) -> None:
         """Write up to `most` packets to the file. A file that cannot be written ends there; the test continues."""
-        for record in islice(self._records(), most):
+        for _ in range(0, most, _TURN):
+            records = list(islice(self._records(), min(most, _TURN)))
+            if not records:
+                return
             if not self.error:
-                self._attempt(partial(self.file.write, record))
-        if not self.error:
-            self._attempt(self.file.flush)
+                self._attempt(partial(write_all, self.file.fileno(), b"".join(records)))
 
     def _records(self) -> Iterator[bytes]:
         while True:
@@ -140,6 +148,14 @@ class _Tap:
         """Add the packets dropped for lack of room since the last call; reading resets the kernel's counter."""
         statistics = self.socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, _STATISTICS.size)
         self.drops += _STATISTICS.unpack(statistics)[1]
+
+    def missing(self) -> str:
+        """Describe what is missing in the file, as far as that is known."""
+        if self.error:
+            return f"ends early: {self.error}"
+        if self.drops:
+            return f"{self.drops} packets are missing, because the receive buffer was full (net.core.rmem_max)"
+        return ""
 
     def close(self) -> None:
         """Close the socket, which takes a while (4), and the file."""
@@ -173,32 +189,42 @@ class Capture:
         capture.files    # captures/a-eth0--b-eth0.pcap
 
     `directory` is created if it is missing; existing files are overwritten. Files can be read at any time. A
-    thread of the caller's namespace reads all sockets. Raises NotPermitted (CAP_NET_RAW), NetlinkError, OSError, and
-    ThreadRefused, a VethError, if no thread can be started.
+    thread of the caller's namespace reads all sockets. A forked child that stops it, or leaves its ``with`` block,
+    closes only its own copies. Raises NotPermitted (CAP_NET_RAW), NetlinkError, OSError, and ThreadRefused, a
+    VethError, if no thread can be started.
     """
 
     def __init__(self, net: Topology, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
+        self._maker = os.getpid()
         self._taps: list[_Tap] = []
-        self._epoll = select.epoll()
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._lock = Lock()  # protects the next two attributes, and the counting of drops
+        self._has_begun = False  # whether the thread runs, or has run
         self._stopped = False
+        self._ended = Lock()  # released when the thread has closed everything
+        self._ended.acquire()
+        self._epoll = select.epoll()
+        self._wake = owned(os.eventfd, 0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         try:
             for wire, name in zip(net.layout.wires, file_names(net.layout.wires), strict=True):
                 tap = _Tap(wire, net[wire.a.node], directory / name)
                 self._taps.append(tap)
                 self._epoll.register(tap.socket, select.EPOLLIN)
             self._epoll.register(self._wake, select.EPOLLIN)
-            self._thread: Joinable = start_kernel_thread(self._run, "capture", "a capture")
+            start_kernel_thread(self._run, "capture", "a capture")
         except BaseException:
-            self._close()
+            self._abandon()
             raise
 
     def __enter__(self) -> Capture:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        try:
+            self.stop()
+        except BaseException:
+            self.stop()  # it may have been interrupted before its own handler
+            raise
 
     @property
     def files(self) -> list[Path]:
@@ -208,43 +234,89 @@ class Capture:
     @property
     def missing(self) -> dict[Path, str]:
         """The incomplete files so far, each with a description of the missing part."""
-        return {tap.path: text for tap in self._taps if (text := self._missing(tap))}
-
-    def _missing(self, tap: _Tap) -> str:
-        if tap.error:
-            return f"ends early: {tap.error}"
-        if not self._stopped:
-            tap.count_drops()
-        return (
-            f"{tap.drops} packets are missing, because the receive buffer was full (net.core.rmem_max)"
-            if tap.drops
-            else ""
-        )
+        if self._maker == os.getpid():
+            with self._lock:
+                if not self._stopped:
+                    self._count_drops()
+        return {tap.path: text for tap in self._taps if (text := tap.missing())}
 
     def stop(self) -> None:
-        """Write the packets received so far, and close everything. A second call does nothing."""
-        if self._stopped:
-            return
-        os.eventfd_write(self._wake, 1)
-        self._thread.join()
-        for tap in self._taps:
-            tap.read(tap.capacity)  # and no more, so that a constant sender does not delay this
-            tap.count_drops()
-        self._stopped = True
-        self._close()
+        """Write the packets received so far, and close everything. A second call does nothing.
 
-    def _run(self) -> None:
-        of_descriptor = {tap.socket.fileno(): tap for tap in self._taps}
-        while True:
-            for fd, _events in self._epoll.poll():
-                if fd == self._wake:
-                    return
-                of_descriptor[fd].read(_TURN)
+        If it is interrupted, it does so nevertheless, and raises the interruption.
+        """
+        try:
+            self._stop()
+        except BaseException:
+            self._stop()
+            raise
+
+    def _stop(self) -> None:
+        if self._maker == os.getpid():
+            undo_all((step, _raise) for step in (self._end, self._wait))
+        else:
+            undo_all([(self._close, _raise)])
+
+    def _end(self) -> None:
+        with self._lock:
+            if not self._stopped:
+                os.eventfd_write(self._wake.fileno(), 1)
+
+    def _wait(self) -> None:
+        # Not by joining the thread: once that was interrupted, Python may take the thread for ended (bpo-45274).
+        with self._ended:
+            pass
+
+    def _abandon(self) -> None:
+        """Close everything; if the thread runs, which an interruption of its start does not show, it does that."""
+        with self._lock:
+            if self._has_begun:
+                os.eventfd_write(self._wake.fileno(), 1)
+                return
+            self._stopped = True
+        undo_all([(self._close, _raise)])
+
+    def _count_drops(self) -> None:
+        for tap in self._taps:
+            tap.count_drops()
 
     def _close(self) -> None:
         self._epoll.close()
-        os.close(self._wake)
+        self._wake.close()
         if len(self._taps) == 1:
             self._taps[0].close()
         else:
             do_in_threads(_Tap.close, self._taps, _CLOSERS, "closing captures")
+
+    # --- the thread, which also ends the capture, because signal handlers interrupt the main thread only
+
+    def _run(self) -> None:
+        with self._lock:
+            if self._stopped:
+                return
+            self._has_begun = True
+        try:
+            self._read_until_the_end()
+        finally:
+            with self._lock:
+                self._stopped = True
+                self._count_drops()
+            try:
+                self._close()
+            finally:
+                self._ended.release()
+
+    def _read_until_the_end(self) -> None:
+        of_descriptor = {tap.socket.fileno(): tap for tap in self._taps}
+        wake = self._wake.fileno()
+        while True:
+            for fd, _events in self._epoll.poll():
+                if fd == wake:
+                    for tap in self._taps:
+                        tap.read(tap.capacity)  # and no more, so that a constant sender does not delay this
+                    return
+                of_descriptor[fd].read(_TURN)
+
+
+def _raise(error: BaseException) -> None:
+    raise error

@@ -3,44 +3,42 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import ExitStack
 from functools import partial
-from types import CoroutineType, MappingProxyType, TracebackType
+from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 
 from vethlib import ns
-from vethlib._primitives import Lock, are_threads_real, socket, time
-from vethlib._threads import start_kernel_thread
-from vethlib.errors import InvalidValue, LinkNotFound, NetnsNotFound, NotSupported, VethError, WaitTimeout
+from vethlib._primitives import Lock, are_threads_real, socket
+from vethlib.errors import InvalidValue, LinkNotFound, NetnsNotFound, NotSupported
 from vethlib.linkref import LinkRef, locate
 from vethlib.links import IPInterface, Link, Stats
 from vethlib.ns import Netns
 from vethlib.ns.entering import NotesEntry, note_entered
-from vethlib.ns.idmap import missing_ids
 from vethlib.ns.programs.start import completed
 from vethlib.session import Session
-from vethlib.topology.programs.processes import Programs, describe_program, end_processes, end_with_python, let_run
+from vethlib.topology.calls import begin_call, name_of, no_coroutine
+from vethlib.topology.programs.ending import end_processes, end_with_python, let_run
+from vethlib.topology.programs.processes import Programs, as_text
+from vethlib.topology.programs.wording import note_failure, note_session
 
 from .blocks import Blocks, End
 from .peers import Peer, reached
 from .usable import wait_until_usable
-from .waiting import is_listening, wait_until
+from .waiting import wait_until, wait_until_listening
 
 if TYPE_CHECKING:
     from .pinging import Pings
     from .routes import IPAddress, IPNetwork
 
-__all__ = ["Node", "check_text", "end_programs"]
+__all__ = ["Node", "check_text", "end_programs", "release"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-_POLL = 0.01  # seconds between two checks
 
 
 class Node(NotesEntry):
@@ -67,7 +65,6 @@ class Node(NotesEntry):
         self.netns = netns
         self.addresses = tuple(addresses)
         self.started: list[subprocess.Popen[Any]] = []
-        self._may_ping = False
         self._session = session
         self._peers = peers  # by link
         self._switches = switches  # the peers of every switch, by its name
@@ -99,7 +96,6 @@ class Node(NotesEntry):
         block = self._blocks.take()
         try:
             note_entered(self)
-            self._let_ping()
             block.target = ns.open_owned(self.netns)
             block.__enter__()
         except BaseException:
@@ -115,15 +111,6 @@ class Node(NotesEntry):
             """Return to where the thread was."""
     else:
         __exit__ = End()
-
-    def _let_ping(self) -> None:
-        """Let programs and functions in the node ping without privilege, before the first of them runs."""
-        if not self._may_ping:
-            from .pinging import allow_ping  # like other imports below: not every node needs it
-
-            self._may_ping = True
-            with suppress(VethError):  # whatever is run next raises the error
-                ns.call_in(self.netns.fd, allow_ping)
 
     @property
     def ipv4(self) -> str:
@@ -156,7 +143,7 @@ class Node(NotesEntry):
         """
         ended = Lock()
         ended.acquire()
-        future = self._submit(partial(function, *args, **kwargs), _name(function), ended.release)
+        future = self._submit(partial(function, *args, **kwargs), name_of(function), ended.release)
         ended.acquire()
         return future.result()
 
@@ -169,76 +156,66 @@ class Node(NotesEntry):
         if sys.modules.get("eventlet") is not None and not are_threads_real():
             # A thread unknown to eventlet does not wake waiters of a future (eventlet/semaphore.py).
             raise NotSupported("under eventlet, another thread cannot set a future: use call() in eventlet.tpool")
-        return self._submit(partial(function, *args, **kwargs), _name(function))
+        return self._submit(partial(function, *args, **kwargs), name_of(function))
 
     def _submit(self, function: Callable[[], T], name: str, ended: Callable[[], object] | None = None) -> Future[T]:
-        future: Future[T] = Future()
         block = self.netns.entered()  # opened here, so that a closed node raises at once
-        self._let_ping()
-
-        def work() -> None:
-            try:
-                with block:
-                    result = _no_coroutine(function(), name)
-            except BaseException as error:
-                future.set_exception(error)
-            else:
-                future.set_result(result)
-            finally:
-                if ended is not None:
-                    ended()
-
-        future.set_running_or_notify_cancel()
-        start_kernel_thread(work, f"{self.name}: {name}", f"a function in node {self.name}")
-        return future
+        return begin_call(function, block, name, self.name, ended)
 
     def run(self, command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
         """Run a program in the node, as ``subprocess.run`` with output captured as text, and raise if it fails.
 
         `options` are those of ``subprocess.run``; `stdout` and `stderr` are captured unless they are given.
-        The output of a failed program is in the notes of the exception.
+        The output of a failed program is in the notes of the exception. Raises NotSupported if this process ignores
+        SIGCHLD, because the exit status would be lost.
         """
         __tracebackhide__ = True  # pytest then shows the line of the test
         if "capture_output" not in options:
             options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
-        options = {"check": True, "text": True} | options
+        options = {"check": True} | as_text(options)
         try:
             return self._run(command, options)
         except (subprocess.SubprocessError, OSError) as error:
-            for stream in (getattr(error, "stdout", None), getattr(error, "stderr", None)):
-                if stream:
-                    error.add_note(stream.rstrip() if isinstance(stream, str) else repr(stream))
-            if _is_of_ids(error) and (missing := missing_ids()):
-                error.add_note(missing)
-            if isinstance(error, FileNotFoundError) and isinstance(command, str):
-                error.add_note("a command must be a list of words, as in node.run(['ip', 'addr'])")
+            note_failure(error, command)
             raise error.with_traceback(None) from None
 
     def _run(self, command: Sequence[str], options: dict[str, Any]) -> subprocess.CompletedProcess[str]:
         note_entered(self)
-        self._let_ping()
 
         def ended(process: subprocess.Popen[Any]) -> None:
             self._awaited.discard(process)
             self._programs.forget(process)
 
+        def begin(options: Mapping[str, Any], stays: ExitStack) -> subprocess.Popen[Any]:
+            return self._programs.begin(command, options, self._awaited.add, stays)
+
         # If the wait is interrupted, close() ends the program.
-        return completed(lambda options: self._programs.begin(command, options, self._awaited.add), options, ended)
+        return completed(begin, options, ended)
 
     def start(self, command: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
         """Start a program in the node, as ``subprocess.Popen`` does, and leave it running until the node ends.
 
         It gets a process group of its own. At the end of the node, the group receives SIGTERM; once the program has
         ended, or after two seconds, the rest of the group receives SIGKILL. The same happens if Python ends before the
-        node does. If this process is killed or crashes, all processes in the node are ended. Output is text, and is
-        written to the output of the caller unless `options` redirect it.
+        node does. Daemons that it has left in the background also receive SIGTERM at the end of the node, and SIGKILL
+        two seconds later. If this process is killed or crashes, all processes in the node are ended. Output is text,
+        and is written to the output of the caller unless `options` redirect it. The exit status is 255 if it is
+        unknown, because this process ignores SIGCHLD or another part of it has waited for the program.
+
+        The thread that starts it ends at once, and with it a program that requests a signal then (PR_SET_PDEATHSIG).
+        With ``start_new_session=True``, it gets a session of its own, too; `preexec_fn` cannot call ``os.setsid``.
         """
         if not options.get("start_new_session"):
             options = {"process_group": 0} | options
-        options = {"stdin": subprocess.DEVNULL, "text": True} | options
+        options = {"stdin": subprocess.DEVNULL} | as_text(options)
         note_entered(self)
-        self._let_ping()
-        return self._programs.begin(command, options, self._keep)
+        try:
+            return self._programs.begin(command, options, self._keep)
+        except (subprocess.SubprocessError, OSError) as error:
+            note_failure(error, command)
+            if isinstance(error, subprocess.SubprocessError) and options.get("preexec_fn") is not None:
+                note_session(error)
+            raise
 
     def _keep(self, process: subprocess.Popen[Any]) -> None:
         self.started.append(process)
@@ -283,7 +260,6 @@ class Node(NotesEntry):
         from .pinging import ping
         from .routes import socket_address
 
-        self._let_ping()
         to = self._address_of(other, version, "other")
         address = socket_address(to, 0, self._index, "other")
         return ping(self.netns, to.version, address, count=count, timeout=timeout, interval=interval)
@@ -331,11 +307,10 @@ class Node(NotesEntry):
         coroutine function.
         """
         note_entered(self)
-        self._let_ping()
-        name = _name(condition)
+        name = name_of(condition)
 
         def holds() -> T:
-            return _no_coroutine(ns.call_in(self.netns.fd, condition), name)
+            return no_coroutine(ns.call_in(self.netns.fd, condition), name)
 
         return wait_until(holds, f"{name} does not hold", timeout, node=self.name)
 
@@ -410,14 +385,17 @@ class Node(NotesEntry):
         """Replace a file for the programs of the node: ``node.set_file("/etc/resolv.conf", "nameserver 10.0.0.1")``.
 
         The file itself is not changed, and only programs of the node see `text`; functions called in the node do not. A
-        callable is called when the first program is started. Only existing files can be replaced, except in /run.
-        Raises NotPermitted if the file does not exist, and InvalidValue if `path` is not absolute. If mounts are
-        forbidden, this or the first program raises NotPermitted.
+        callable is called when the first program is started. Only existing files can be replaced, and keep their mode
+        and owner; in /run, a missing file is created. Raises NotPermitted if the file does not exist, and InvalidValue
+        if `path` is not absolute or `text` is no text. If mounts are forbidden, this or the first program raises
+        NotPermitted; it also raises InvalidValue if the result of a callable is no text.
         """
         path = os.fspath(path)
         if not isinstance(path, str) or not path.startswith("/") or "\0" in path:
             raise InvalidValue("path", path, "must be an absolute path")
-        if not callable(text):
+        if callable(text):
+            text = partial(_text_of, text)
+        else:
             check_text(text, "text")
         self._programs.put(path, text)
 
@@ -425,21 +403,12 @@ class Node(NotesEntry):
         """Wait until a socket in the node listens on a TCP port, or is bound to a UDP port; that is, a daemon is ready.
 
         Raises WaitTimeout after `timeout` seconds, or immediately once all programs started in the node have failed (a
-        program that ended successfully may have gone to the background). Raises InvalidValue.
+        program that ended successfully may have gone to the background), unless the test has ended them, or has waited
+        for them or polled them. Raises InvalidValue.
         """
         if not isinstance(port, int) or isinstance(port, bool) or not 0 < port < 1 << 16:
             raise InvalidValue("port", port, "must be a number from 1 to 65535")
-        deadline = time.monotonic() + timeout
-        while not ns.call_in(self.netns.fd, lambda: is_listening(port, udp=udp)):
-            ended = [process for process in self.started if process.poll()]
-            if time.monotonic() > deadline or (self.started and ended == self.started):
-                what = f"nothing listens on {'UDP' if udp else 'TCP'} port {port} in node {self.name}"
-                programs = "".join(f"; {describe_program(program)}" for program in ended)
-                if ended and (missing := missing_ids()):
-                    programs += f" ({missing})"
-                text = what + (programs or f" after {timeout:g} s")
-                raise WaitTimeout(text, awaited="listener", name=self.name, seconds=timeout)
-            time.sleep(_POLL)
+        wait_until_listening(self.netns, port, self.started, timeout, udp=udp, node=self.name)
 
     def links(self) -> list[Link]:
         """Return the links of the node with their addresses. Raises NetnsNotFound after :meth:`close`."""
@@ -475,11 +444,18 @@ class Node(NotesEntry):
         return self.netns.closed
 
     def close(self) -> None:
-        """End the programs of the node and release its namespace, which ends with its links and their peers."""
+        """End the programs of the node and release its namespace, which ends with its links and their peers.
+
+        Daemons that the programs have left in the background are ended, too. Other processes in the namespace, such as
+        those that were started in a ``with`` block, are not.
+        """
         try:
             end_programs([self])
+        except BaseException:
+            end_programs([self])  # the rest, if it was interrupted
+            raise
         finally:
-            self.let_go()
+            release(self)
 
     def let_run(self) -> None:
         """Let programs keep running when Python ends, for a node that is also kept by another process."""
@@ -489,8 +465,13 @@ class Node(NotesEntry):
     def let_go(self) -> None:
         """Release the namespace without ending its programs; it ends with the last of them."""
         self.let_run()
-        self._programs.close()
-        self.netns.close()
+        release(self)
+
+
+def _text_of(function: Callable[[], str]) -> str:
+    text = function()
+    check_text(text, "text")
+    return text
 
 
 def check_text(value: object, field: str) -> None:
@@ -505,30 +486,18 @@ def check_text(value: object, field: str) -> None:
 
 
 def end_programs(nodes: Iterable[Node]) -> None:
-    """End all programs of these nodes at the same time, including those that other threads are running."""
+    """End all programs of these nodes at the same time, including daemons and those that other threads are running."""
     nodes = list(nodes)
     started = [program for node in nodes for program in node.started]
-    end_processes(started, [program for node in nodes for program in node._awaited])
+    awaited = [program for node in nodes for program in node._awaited.copy()]  # other threads change the set
+    end_processes(started, awaited, [view for node in nodes if (view := node._programs.view) is not None])
+    for node in nodes:
+        node._programs.let_run()
 
 
-_OF_IDS = re.compile(r"\b([ug]id|user|group|privileges?|chown|chgrp|set\w*[ug]id|\w+groups)\b", re.IGNORECASE)
-
-
-def _is_of_ids(error: BaseException) -> bool:
-    """Return whether a program may have failed because it cannot change to another user or group."""
-    stderr = getattr(error, "stderr", None) or b""
-    return _OF_IDS.search(stderr if isinstance(stderr, str) else stderr.decode(errors="replace")) is not None
-
-
-def _no_coroutine(result: T, name: str) -> T:
-    """Return the result of a function, unless the function is a coroutine function, which has not done anything yet."""
-    if isinstance(result, CoroutineType):
-        result.close()
-        raise TypeError(
-            f"{name} is a coroutine function, and there is no event loop here: call asyncio.run() in a function"
-        )
-    return result
-
-
-def _name(function: Callable[..., object]) -> str:
-    return getattr(function, "__qualname__", type(function).__qualname__)
+def release(node: Node) -> None:
+    """Release the namespaces of a node. If ending its programs was interrupted, they still end with Python."""
+    try:
+        node._programs.close()
+    finally:
+        node.netns.close()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import errno
-from contextlib import suppress
+import math
 from dataclasses import dataclass
 from struct import Struct
 from typing import Any, Final
 
 from vethlib._primitives import select, socket, time
-from vethlib.errors import InvalidValue, NotPermitted
+from vethlib.errors import InvalidValue, NotPermitted, is_exhaustion
 from vethlib.ns import Netns
+from vethlib.ns.deadline import LONGEST, check_timeout
 
 __all__ = ["Pings", "allow_ping", "ping"]
 
@@ -21,7 +22,6 @@ _REQUEST, _REPLY = {4: 8, 6: 128}, {4: 0, 6: 129}
 _FAMILY = {4: socket.AF_INET, 6: socket.AF_INET6}
 _PROTOCOL = {4: socket.IPPROTO_ICMP, 6: socket.IPPROTO_ICMPV6}
 _MOST: Final = 65535
-_LONGEST_POLL: Final = 3600.0  # seconds; poll(2) takes milliseconds as an int
 _REFUSED: Final = (
     *(errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EHOSTDOWN, errno.ENETDOWN, errno.ENOBUFS, errno.EADDRNOTAVAIL),
     errno.EPERM,  # a packet filter
@@ -69,24 +69,30 @@ class Pings:
 
 
 def allow_ping() -> None:
-    """Let every group of the calling thread's network namespace open ICMP sockets, if this process may change that."""
-    with suppress(OSError):
+    """Let every group of the calling thread's network namespace open ICMP sockets, if this process may change that.
+
+    Raises OSError if it cannot be changed at the moment, for lack of a descriptor or of memory.
+    """
+    try:
         try:
             _write(_EVERYBODY)
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
             _write(_last_group())  # in a user namespace, groups that are not mapped cannot be named
+    except OSError as error:
+        if is_exhaustion(error):
+            raise
 
 
 def _write(last: int) -> None:
-    with open(_RANGE, "w") as file:
+    with open(_RANGE, "w", encoding="utf-8") as file:
         file.write(f"0 {last}")
 
 
 def _last_group() -> int:
     """Return the last of the groups from 0 on that this user namespace has."""
-    with open("/proc/thread-self/gid_map") as lines:
+    with open("/proc/thread-self/gid_map", encoding="utf-8") as lines:
         starts = {int(first): int(count) for first, _, count in (line.split() for line in lines)}
     last = -1
     while (count := starts.get(last + 1, 0)) > 0:
@@ -103,6 +109,7 @@ def ping(netns: Netns, version: int, address: tuple[Any, ...], *, count: int, ti
     """
     if type(count) is not int or not 1 <= count <= _MOST:
         raise InvalidValue("count", count, f"must be a number of requests from 1 to {_MOST}")
+    patience, pause = check_timeout(timeout), check_timeout(interval, "interval")
     try:
         opened = netns.socket(_FAMILY[version], socket.SOCK_DGRAM, _PROTOCOL[version])
     except PermissionError as error:
@@ -110,7 +117,7 @@ def ping(netns: Netns, version: int, address: tuple[Any, ...], *, count: int, ti
         raise NotPermitted(message, errno=error.errno or 0) from None
     with opened:
         opened.setblocking(False)
-        return _Pinging(opened, version, address, count).run(timeout, interval)
+        return _Pinging(opened, version, address, count).run(math.inf if patience is None else patience, pause or 0.0)
 
 
 class _Pinging:
@@ -137,7 +144,7 @@ class _Pinging:
             if is_sent and (None not in self._times or time.monotonic() >= deadline):
                 return Pings(tuple(self._times))
             wait = (deadline if is_sent else next_one) - time.monotonic()
-            waiting.poll(min(max(0.0, wait), _LONGEST_POLL) * 1000)
+            waiting.poll(min(max(0.0, wait), LONGEST) * 1000)
 
     def _send(self) -> None:
         request = _ECHO.pack(_REQUEST[self._version], 0, 0, 0, len(self._begun)) + b"vethlib "

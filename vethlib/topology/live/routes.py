@@ -11,8 +11,7 @@ from vethlib._nl.dependents.route import delete_route, replace_route
 from vethlib.errors import InvalidValue, LinkNotFound
 from vethlib.links import IPInterface
 from vethlib.ns import Netns
-
-from .sockets import Sockets
+from vethlib.topology.sockets import Sockets
 
 __all__ = [
     "IPAddress",
@@ -31,6 +30,7 @@ __all__ = [
 IPAddress: TypeAlias = IPv4Address | IPv6Address
 IPNetwork: TypeAlias = IPv4Network | IPv6Network
 
+_OF_A_NETWORK: Final = (str, IPv4Address, IPv6Address, IPv4Network, IPv6Network)
 _ESRCH: Final = errno.ESRCH
 _ANYWHERE: Final[dict[int, IPNetwork]] = {4: IPv4Network("0.0.0.0/0"), 6: IPv6Network("::/0")}
 
@@ -111,8 +111,8 @@ def _check_destination(value: object, via: IPAddress | None) -> IPNetwork:
     if value == "default":
         return _ANYWHERE[4 if via is None else via.version]
     try:
-        network: IPNetwork = ip_network(value)  # type: ignore[arg-type]
-    except (ValueError, TypeError):
+        network: IPNetwork = ip_network(value if isinstance(value, _OF_A_NETWORK) else "")
+    except ValueError:
         hint = 'must be a network without host bits, such as "10.1.0.0/16" or "10.1.0.9", or "default"'
         raise InvalidValue("destination", value, hint) from None
     if via is not None and network.version != via.version:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from ipaddress import ip_address
 from socket import AF_INET, AF_INET6
-from typing import Final
+from typing import Final, TypeVar
 
 from vethlib import ns
 from vethlib._nl.const import RT_TABLE_MAIN, RTN_UNICAST
@@ -17,11 +17,14 @@ from vethlib.errors import VethError
 from vethlib.links import Link, Stats
 from vethlib.ns.idmap import missing_ids
 from vethlib.text import printable
-from vethlib.topology.programs.processes import describe_program
+from vethlib.topology.programs.status import exit_code
+from vethlib.topology.programs.wording import describe_program
 
 from .node import Node
 
 __all__ = ["describe"]
+
+T = TypeVar("T")
 
 _LINK_LOCAL: Final = bytes([0xFE, 0x80])
 
@@ -30,7 +33,7 @@ _LINK_LOCAL: Final = bytes([0xFE, 0x80])
 _STATES = {"up": "UP", "unknown": "UP", "down": "NO-CARRIER", "lowerlayerdown": "NO-CARRIER"}
 
 
-_MOST_ROUTES = 12
+_MOST: Final = 12  # links, addresses of a link, routes and programs that are shown
 
 
 def describe(node: Node) -> list[str]:
@@ -42,8 +45,16 @@ def describe(node: Node) -> list[str]:
 
 
 def _programs(node: Node) -> list[str]:
-    lines = [describe_program(program, arguments=True) for program in node.started]
-    if any(program.returncode for program in node.started) and (missing := missing_ids()):
+    codes = {program: exit_code(program) for program in list(node.started)}  # other threads may start more
+    programs = list(codes)
+    failed = [program for program, code in codes.items() if code]
+    running = [program for program, code in codes.items() if code is None]
+    ended = [program for program, code in codes.items() if code == 0]
+    shown = _first([*reversed(failed), *reversed(running), *reversed(ended)])
+    lines = [describe_program(program, arguments=True) for program in programs if program in shown]
+    if len(shown) < len(programs):
+        lines.append(f"… and {len(programs) - len(shown)} more")
+    if failed and (missing := missing_ids()):
         lines.append(missing)
     return lines
 
@@ -53,21 +64,28 @@ def _network(node: Node) -> list[str]:
         return ["closed"]
     try:
         links = node.links()
-        counters = {link.name: node.stats(link.name) for link in links}
+        shown = _first(links, last=lambda link: _state(link) == "UP")
+        counters = {link.name: node.stats(link.name) for link in shown}
         routes = _routes(node)
     except (VethError, OSError) as error:
         return [f"cannot be read: {error}"]
+    rows = [_route(route, links) for route in _first(routes)]
     return [
-        *_aligned([_link(link) for link in links]),
-        *_indented("routes", _shortened(_aligned([_route(route, links) for route in routes]))),
+        *_aligned([_link(link) for link in shown]),
+        *_more(links, shown, "ip address shows"),
+        *_indented("routes", [*_aligned(rows), *_more(routes, rows, "ip route shows")]),
         *_indented("counters", _aligned(list(_counters(counters)))),
     ]
 
 
+def _state(link: Link) -> str:
+    return _STATES.get(link.operstate, link.operstate) if link.up else "DOWN"
+
+
 def _link(link: Link) -> tuple[str, ...]:
-    state = _STATES.get(link.operstate, link.operstate) if link.up else "DOWN"
-    addresses = "  ".join(map(str, link.addresses))
-    return link.name, state, f"mtu {link.mtu}", link.mac, addresses
+    addresses = _first(link.addresses)
+    texts = [*map(str, addresses), *_more(link.addresses, addresses, "ip address shows")]
+    return link.name, _state(link), f"mtu {link.mtu}", link.mac, "  ".join(texts)
 
 
 def _routes(node: Node) -> list[RouteMessage]:
@@ -106,9 +124,14 @@ def _counters(counters: dict[str, Stats]) -> Iterator[tuple[str, ...]]:
         yield f"{name} tx", *map(str, (one.tx_packets, one.tx_bytes, one.tx_errors, one.tx_dropped))
 
 
-def _shortened(lines: list[str]) -> list[str]:
-    more = len(lines) - _MOST_ROUTES
-    return [*lines[:_MOST_ROUTES], f"… and {more} more, which ip route shows"] if more > 1 else lines
+def _first(values: Sequence[T], *, last: Callable[[T], bool] = lambda _: False) -> Sequence[T]:
+    """Return the values that are shown: all, or the first of many, with those for which `last` is true at the end."""
+    return values if len(values) <= _MOST + 1 else sorted(values, key=last)[:_MOST]
+
+
+def _more(values: Sequence[object], shown: Sequence[object], where: str) -> list[str]:
+    more = len(values) - len(shown)
+    return [f"… and {more} more, which {where}"] if more else []
 
 
 def _indented(title: str, lines: list[str]) -> list[str]:

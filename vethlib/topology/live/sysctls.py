@@ -10,6 +10,7 @@ from typing import Final
 from vethlib._primitives import posix
 from vethlib.errors import InvalidValue, NetlinkError, NotPermitted, errno_text
 from vethlib.ns.descriptor import opened
+from vethlib.session.core.refusal import READ_ONLY
 
 __all__ = ["check_sysctl", "read_sysctl", "write_sysctl"]
 
@@ -38,7 +39,7 @@ def check_sysctl(name: str) -> str:
 def read_sysctl(path: str) -> str:
     """Return the value in the calling thread's namespace. Raises InvalidValue if there is none, NotPermitted."""
     try:
-        with open(f"/proc/sys/{path}") as file:
+        with open(f"/proc/sys/{path}", encoding="utf-8") as file:
             return file.read().strip()
     except OSError as error:
         raise _refused(path, None, error) from None
@@ -50,8 +51,12 @@ def write_sysctl(path: str, value: str) -> str:
     Raises InvalidValue, NotPermitted, NetlinkError.
     """
     try:
+        encoded = value.encode()
+    except UnicodeEncodeError:
+        raise InvalidValue("value", value, "must be text that UTF-8 can encode") from None
+    try:
         with opened(f"/proc/sys/{path}", os.O_WRONLY | os.O_CLOEXEC) as owned:
-            posix.write(owned.fileno(), value.encode())
+            posix.write(owned.fileno(), encoded)
             is_readable = os.fstat(owned.fileno()).st_mode & 0o444
     except OSError as error:
         raise _refused(path, value, error) from None
@@ -66,4 +71,5 @@ def _refused(path: str, value: str | None, error: OSError) -> InvalidValue | Net
     if number in _NO_VALUE:
         return InvalidValue("value", value, f"{name} does not accept this")
     cls = NotPermitted if number in (errno.EPERM, errno.EACCES, errno.EROFS) else NetlinkError
-    return cls(f"sysctl {name}: {errno_text(number)}", errno=number)
+    hint = f" ({READ_ONLY})" if number == errno.EROFS else ""
+    return cls(f"sysctl {name}: {errno_text(number)}{hint}", errno=number)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Literal
 
@@ -13,9 +12,10 @@ from vethlib.endfields.table import FIELDS
 from vethlib.errors import InvalidValue
 from vethlib.links import check_mtu
 from vethlib.session import Session
+from vethlib.session.core.ipv6 import lacks_ipv6
 from vethlib.topology.design.description import Description, Layout
 
-from .node import Node, check_text, end_programs
+from .node import Node, check_text, end_programs, release
 
 if TYPE_CHECKING:
     from vethlib.graph import Graph
@@ -62,11 +62,12 @@ class Topology(Closing, Mapping[str, Node]):
     ) -> Topology:
         """Build a topology from its text form (see :mod:`vethlib.topology.design.text`) or from a shape.
 
-        `ipv4` and `ipv6` select the families of addresses that are chosen. With `routes`, every address can reach every
-        other, and nodes with two or more wires forward. `first` is the number of the first segment, for topologies that
-        must not share addresses. `mtu` applies to wires that have none of their own. With `hosts`, programs in the
-        nodes can use the names of the nodes (/etc/hosts), and have no name server (/etc/resolv.conf). `resolv_conf` is
-        the text of /etc/resolv.conf for them. When this returns, everything is up and usable.
+        `ipv4` and `ipv6` select the families of addresses that are chosen (on a kernel without IPv6, only IPv4). With
+        `routes`, every address can reach every other, and nodes with two or more wires forward. `first` is the number
+        of the first segment, for topologies that must not share addresses. `mtu` applies to wires that have none of
+        their own. With `hosts`, programs in the nodes can use the names of the nodes (/etc/hosts), and have no name
+        server (/etc/resolv.conf). `resolv_conf` is the text of /etc/resolv.conf for them. When this returns, everything
+        is up and usable.
 
         `impair` selects what delays and drops the packets of wires that have such attributes: netem in the kernel, or a
         relay in user space, which needs no support by the kernel but is less accurate and slower.
@@ -88,6 +89,7 @@ class Topology(Closing, Mapping[str, Node]):
             raise InvalidValue("impair", impair, 'must be "kernel" or "userspace"')
         if not isinstance(description, (str, Description)):
             raise InvalidValue("topology", description, 'must be text, such as "a -- b", or a Description')
+        ipv6 = ipv6 and not lacks_ipv6()
         try:
             layout = _laid_out(description, ipv4, ipv6, routes, first, mtu)
         except TypeError:  # a description with lists, which cannot be a key of the cache
@@ -143,13 +145,15 @@ class Topology(Closing, Mapping[str, Node]):
         return f"<Topology {_listed(self._nodes)}{' closed' if self.closed else ''}>"
 
     def wire(self, a: str | Node, b: str | Node) -> LiveWire:
-        """Return the first wire between two nodes, with the port of `a` as ``a``. Raises LookupError.
+        """Return the first wire between two nodes, with the port of `a` as ``a``.
+
+        Raises LookupError if there is none, or a node belongs to another topology.
 
         ``net.wire("a", "b").set(loss="100%")`` changes what happens to its packets.
         """
         from .wire import LiveWire, as_described  # not every test changes wires
 
-        a, b = (node.name if isinstance(node, Node) else node for node in (a, b))
+        a, b = map(self._own_name, (a, b))
         ends = {self[a].name, self[b].name}
         for number, wire in enumerate(self.layout.wires):
             if {wire.a.node, wire.b.node} == ends:
@@ -164,8 +168,20 @@ class Topology(Closing, Mapping[str, Node]):
                 )
         raise LookupError(f"no wire between {a} and {b}")
 
+    def _own_name(self, node: str | Node) -> str:
+        """Return the name of a node of this topology; nodes of other topologies may have the same one."""
+        if not isinstance(node, Node):
+            return node
+        if self._nodes.get(node.name) is not node:
+            raise LookupError(f"node {node.name} belongs to another topology")
+        return node.name
+
     def down(self, a: str | Node, b: str | Node) -> None:
-        """Set the first wire between two nodes down, at both ends. Raises LookupError if there is none."""
+        """Set the first wire between two nodes down, at both ends.
+
+        Raises LookupError if there is none. If one of its links does not exist any more, or has another name than in
+        `layout`, this and :meth:`up` raise LinkNotFound, and neither end is changed.
+        """
         self._set(a, b, up=False)
 
     def up(self, a: str | Node, b: str | Node) -> None:
@@ -180,8 +196,10 @@ class Topology(Closing, Mapping[str, Node]):
                 self[port.node].set(port.link, **late)
 
     def _set(self, a: str | Node, b: str | Node, *, up: bool) -> dict[str, int]:
-        """Set both ends up or down, and return their ifindexes by node."""
+        """Set both ends up or down, unless one of them is missing, and return their ifindexes by node."""
         wire = self.wire(a, b)
+        for port in (wire.a, wire.b):
+            self[port.node]._index(port.link)
         changed = {port.node: self[port.node].set(port.link, up=up).index for port in (wire.a, wire.b)}
         if self._relay is not None:
             self._relay.look()
@@ -193,11 +211,22 @@ class Topology(Closing, Mapping[str, Node]):
         return all(node.closed for node in self._nodes.values())
 
     def close(self) -> None:
-        """End the programs of all nodes and release their namespaces, which then end. Closing twice is harmless."""
+        """End the programs of all nodes and release their namespaces, which then end. Closing twice is harmless.
+
+        If it is interrupted, it does so nevertheless, and raises the interruption.
+        """
         try:
             end_programs(self._nodes.values())
+            self._release(release)
+        except BaseException:
+            self._close_the_rest()
+            raise
+
+    def _close_the_rest(self) -> None:
+        try:
+            end_programs(self._nodes.values())  # before the mount namespaces that show which are left are released
         finally:
-            self._let_go()
+            self._release(release)
 
     def let_go(self) -> None:
         """Release the namespaces without ending programs; each namespace ends when nothing else uses it.
@@ -205,18 +234,25 @@ class Topology(Closing, Mapping[str, Node]):
         Raises NetlinkError if the relay of the topology does not answer. The namespaces are released nevertheless.
         """
         try:
+            self._let_go()
+        except BaseException:
+            self._release(Node.let_go)
+            raise
+
+    def _let_go(self) -> None:
+        try:
             if self._relay is not None and not self.closed:
                 self._relay.keep()
         finally:
-            self._let_go()
+            self._release(Node.let_go)
 
-    def _let_go(self) -> None:
+    def _release(self, release_node: Callable[[Node], object]) -> None:
         """Release everything, the relay first. If an error or an interruption ends one step, the others follow."""
         with ExitStack() as releasing:
             if self._session is not None:
                 releasing.callback(self._session.close)
             for node in self._nodes.values():
-                releasing.callback(node.let_go)
+                releasing.callback(release_node, node)
             if self._relay is not None:
                 releasing.callback(self._relay.close)
 
@@ -229,10 +265,7 @@ def _laid_out(
     from vethlib.topology.design.text import parse
 
     described = parse(description) if isinstance(description, str) else description
-    if mtu is not None:
-        wires = tuple(replace(wire, mtu=mtu) if wire.mtu is None else wire for wire in described.wires)
-        described = replace(described, wires=wires)
-    return lay_out(described, ipv4=ipv4, ipv6=ipv6, routes=routes, first=first)
+    return lay_out(described, ipv4=ipv4, ipv6=ipv6, routes=routes, first=first, mtu=mtu)
 
 
 def _files(layout: Layout, *, hosts: bool, resolv_conf: str | None) -> dict[str, dict[str, str | Callable[[], str]]]:
@@ -240,12 +273,14 @@ def _files(layout: Layout, *, hosts: bool, resolv_conf: str | None) -> dict[str,
     if not hosts:
         return {} if resolv_conf is None else {member.name: {_RESOLV_CONF: resolv_conf} for member in layout.members}
     from vethlib.topology.design.hosts import hosts as text
+    from vethlib.topology.programs.mounts import is_missing
 
-    names = _NO_NAME_SERVER if resolv_conf is None else resolv_conf
-    return {
-        member.name: {"/etc/hosts": partial(text, layout, member.name), _RESOLV_CONF: names}
-        for member in layout.members
-    }
+    names: dict[str, str | Callable[[], str]] = {}
+    if resolv_conf is not None:
+        names = {_RESOLV_CONF: resolv_conf}
+    elif not is_missing(_RESOLV_CONF):  # without it, programs ask 127.0.0.1, where nobody answers (resolv.conf(5))
+        names = {_RESOLV_CONF: _NO_NAME_SERVER}
+    return {member.name: {"/etc/hosts": partial(text, layout, member.name), **names} for member in layout.members}
 
 
 def _listed(names: Mapping[str, object], most: int = 8) -> str:

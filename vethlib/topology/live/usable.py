@@ -13,8 +13,7 @@ from typing import Final
 from vethlib._primitives import time
 from vethlib.errors import WaitTimeout
 from vethlib.ns import Netns
-
-from .sockets import Sockets
+from vethlib.topology.sockets import Sockets
 
 __all__ = ["PATIENCE", "SLAB", "wait_until_usable", "wait_with"]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -50,14 +50,17 @@ class LiveWire(Wire):
 
         Raises InvalidValue, ImpairmentNotSupported, LinkNotFound, NetlinkError.
         """
-        changed = [(port, self._read(port).changed(values)) for port in self._ports(towards)]
-        for port, impairment in changed:
-            self._write(port, impairment)
+        self._change(towards, lambda present: present.changed(values))
 
     def clear(self, *, towards: str | Node | None = None) -> None:
         """End all impairment, in both directions or only `towards` a node. Raises LinkNotFound, NetlinkError."""
-        for port in self._ports(towards):
-            self._write(port, Impairment())
+        self._change(towards, lambda _: Impairment())
+
+    def _change(self, towards: str | Node | None, change: Callable[[Impairment], Impairment]) -> None:
+        """Change each direction, unless one of them cannot be read."""
+        changed = [(port, change(self._read(port))) for port in self._ports(towards)]
+        for port, impairment in changed:
+            self._write(port, impairment)
 
     def _ports(self, towards: str | Node | None) -> tuple[Port, ...]:
         return (self.b, self.a) if towards is None else (self._port(towards),)
@@ -65,9 +68,12 @@ class LiveWire(Wire):
     def _port(self, towards: str | Node) -> Port:
         name = towards.name if isinstance(towards, Node) else towards
         for port in (self.a, self.b):
-            if port.node == name:
+            if port.node == name and (not isinstance(towards, Node) or self._namespaces[name] is towards.netns):
                 return port
-        raise InvalidValue("towards", name, f"must be an end of this wire: {self.a.node} or {self.b.node}")
+        hint = f"must be an end of this wire: {self.a.node} or {self.b.node}"
+        if isinstance(towards, Node) and name in self._namespaces:
+            hint += f" of its own topology, and this is node {name} of another"
+        raise InvalidValue("towards", name, hint)
 
     def _read(self, to: Port) -> Impairment:
         if self._relay is not None and self._number in self._relay:

@@ -1,37 +1,38 @@
-"""Start the programs of a node, prepare the files that they see, and end them.
+"""Start the programs of a node, and prepare the files that they see.
 
 A program inherits the namespaces of the thread that starts it. So each is started by a separate thread, which enters
-the namespaces of the node and ends there; the calling thread stays in its own. Programs that nobody waits for end with
-the node, with Python, and with the process, however the process ends (supervision.py).
+the namespaces of the node and ends there; the calling thread stays in its own. (If the call waits for the program, so
+does that thread.) Programs that nobody waits for end with the node and with Python (ending.py), and with the process,
+however the process ends (supervision.py).
 """
 
 from __future__ import annotations
 
-import atexit
 import os
-import signal
 import subprocess
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from socket import AF_UNIX
 from typing import Any
 
 from vethlib import ns
-from vethlib._primitives import Lock, time
+from vethlib._primitives import RLock
 from vethlib.errors import NotPermitted, VethError, errno_text
 from vethlib.ns import Netns
 from vethlib.ns.programs.errand import Errand, go_to
 from vethlib.ns.programs.start import popen, words
-from vethlib.text import printable
 
 from . import mounts, supervision, supervisor
 
-__all__ = ["Programs", "describe_program", "end_processes", "let_run"]
+__all__ = ["Programs", "as_text"]
 
-_GRACE = 2.0  # seconds between SIGTERM and SIGKILL
-_POLL = 0.001
-_LONGEST = 100  # characters of a command that are shown
+
+def as_text(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options of subprocess.Popen with which its streams are text, in the encoding of the locale by default."""
+    if {"text", "universal_newlines", "encoding"}.isdisjoint(options):
+        return {"encoding": "locale", **options}  # as text=True, of which Python can warn (PEP 597)
+    return {"text": True, **options}
 
 
 class Programs:
@@ -44,74 +45,92 @@ class Programs:
         self.files = dict(files)
         self._netns = netns
         self._maker = os.getpid()
-        self._mounts: ns.Descriptor | None = None
+        self._view: mounts.View | None = None
         self._missing: OSError | None = None
         self._watched_by = 0  # the id of the process whose supervisor knows the namespace
-        self._lock = Lock()
+        # Reentrant, because a signal handler may use the node while its first program is being started.
+        self._lock = RLock()
+        self._asked = ""  # the path whose text is being computed for the first program
         # A node may be garbage-collected without being closed, and the inode number of its namespace reused.
         self._dropping = weakref.finalize(self, supervision.drop_netns, netns.identity[1])
         self._dropping.atexit = False
 
     def begin(
-        self, command: Sequence[str], options: Mapping[str, Any], keep: Callable[[subprocess.Popen[Any]], object]
+        self,
+        command: Sequence[str],
+        options: Mapping[str, Any],
+        keep: Callable[[subprocess.Popen[Any]], object],
+        stays: ExitStack | None = None,
     ) -> subprocess.Popen[Any]:
         """Start a program like ``subprocess.Popen``. Raises the same errors, and NetnsNotFound.
 
-        `keep` is called with it before any interruption is possible.
+        `keep` is called with it before any interruption is possible. With `stays`, the thread that starts it ends only
+        when that is closed.
         """
         command = words(command)
         with ns.open_owned(self._netns) as netns:
             self._prepare(netns)
-            fd, view, directory = netns.fileno(), self._mounts, _working_directory()
+            fd, view, directory = netns.fileno(), self._view, _working_directory()
 
             def begin() -> subprocess.Popen[Any]:
                 go_to(fd)
                 if view is not None:
-                    mounts.enter(view, directory)
+                    view.enter(directory)
                 process = popen(command, options)
                 keep(process)
                 supervision.watch_process(process.pid)
                 return process
 
-            return Errand(begin, undo=_kill).run()
+            return Errand(begin, undo=_kill, stays=stays).run()
 
     def put(self, path: str, text: str | Callable[[], str]) -> None:
         """Replace the file `path` by `text` for the programs of the node, including those that already run.
 
         Raises NotPermitted if mounts are forbidden, or if there is no such file. Then nothing changes.
         """
-        with self._lock:
-            if self._mounts is not None:
-                self._put({path: text})
-            else:
-                mounts.check(path)
-            self.files[path] = text
+        given = text if isinstance(text, str) else None
+        while True:
+            with self._lock:
+                if self._view is None:
+                    mounts.check(path)
+                elif given is not None:
+                    _put(self._view, {path: given})
+                if self._view is None or given is not None:
+                    self.files[path] = text
+                    return
+            given = _computed(text)  # without the lock, so that it can use programs, which see the former file
 
     def forget(self, process: subprocess.Popen[Any]) -> None:
         """Note that a program has been waited for."""
         supervision.drop_processes({process.pid})
 
+    @property
+    def view(self) -> mounts.View | None:
+        """The mount namespace in which only programs of the node are, if there is one and this process made it."""
+        return self._view if self._maker == os.getpid() else None
+
     def let_run(self) -> None:
-        """Let the node's programs continue when this process ends."""
+        """Let the node's programs continue when this process ends, or note that none of them is left."""
         self._dropping()
 
     def close(self) -> None:
         """Release the node's mount namespace, which ends with the last program in it."""
-        self.let_run()
-        if self._mounts is not None:
-            self._mounts.close()
-            self._mounts = None
+        view, self._view = self._view, None  # first, so that an interruption leaves no closed one
+        if view is not None:
+            view.close()
 
     def _prepare(self, netns: ns.Descriptor) -> None:
         """Create what a program needs: the supervisor that ends it and the mount namespace it runs in."""
         with self._lock:
+            if self._asked:
+                raise VethError(f"the text of {self._asked} uses a program of its node, which is to see that text")
             if self._watched_by != os.getpid() or supervision.is_lost():
                 Errand(supervision.begin).run()
                 # In a forked child, the processes in the namespace may be its parent's.
                 if self._maker == os.getpid() and self._dropping.alive:
                     supervision.watch_netns(self._netns.identity[1], _cookie(self._netns, netns.fileno()))
                 self._watched_by = os.getpid()
-            if self._mounts is None and self._missing is None:
+            if self._view is None and self._missing is None:
                 self._make_mounts(netns)
             if self._missing is not None and self.files:
                 number = self._missing.errno or 0
@@ -119,35 +138,47 @@ class Programs:
                 raise NotPermitted(f"{message}: {errno_text(number) if number else self._missing}", errno=number)
 
     def _make_mounts(self, netns: ns.Descriptor) -> None:
-        def make() -> ns.Descriptor:
+        def make() -> mounts.View:
             go_to(netns.fileno())
             return mounts.make()
 
         try:
-            self._mounts = Errand(make).run()
+            view = Errand(make).run()
         except OSError as error:
             if isinstance(error, VethError):
                 raise
             self._missing = error
             return
-        if self.files:
-            try:
-                self._put(self.files)
-            except BaseException:
-                self._mounts.close()
-                self._mounts = None
-                raise
+        try:
+            self._fill(view)
+        except BaseException:
+            view.close()
+            raise
+        if self._view is None:
+            self._view = view
+        else:
+            view.close()  # a signal handler has started the first program meanwhile
 
-    def _put(self, files: Mapping[str, str | Callable[[], str]]) -> None:
-        view = self._mounts
-        assert view is not None
-        texts = {path: text if isinstance(text, str) else text() for path, text in files.items()}
+    def _fill(self, view: mounts.View) -> None:
+        files: dict[str, str | Callable[[], str]] = {}
+        while files != self.files:  # a signal handler, or one of the texts, may have replaced another meanwhile
+            files = dict(self.files)
+            _put(view, {path: self._text(path, text) for path, text in files.items()})
 
-        def put() -> None:
-            mounts.enter(view, "/")
-            mounts.put(texts)
+    def _text(self, path: str, text: str | Callable[[], str]) -> str:
+        self._asked = path
+        try:
+            return _computed(text)
+        finally:
+            self._asked = ""
 
-        Errand(put).run()
+
+def _computed(text: str | Callable[[], str]) -> str:
+    return text if isinstance(text, str) else text()
+
+
+def _put(view: mounts.View, texts: Mapping[str, str]) -> None:
+    Errand(lambda: view.put(texts)).run()
 
 
 def _working_directory() -> str:
@@ -161,43 +192,6 @@ def _kill(process: subprocess.Popen[Any]) -> None:
     with process:
         process.kill()
     supervision.drop_processes({process.pid})
-
-
-def describe_program(process: subprocess.Popen[Any], *, arguments: bool = False) -> str:
-    """Return the name of a program and its state: "dnsmasq ended with exit code 2"; on demand with its arguments."""
-    name, code = _name(process, arguments=arguments), process.poll()
-    if code is None:
-        return f"{name} is running (pid {process.pid})"
-    if code >= 0:
-        return f"{name} ended with exit code {code}"
-    try:
-        return f"{name} was killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"{name} was killed by signal {-code}"
-
-
-def _name(process: subprocess.Popen[Any], *, arguments: bool) -> str:
-    command = process.args
-    words = [command] if isinstance(command, (str, bytes, os.PathLike)) else list(command)
-    first, *rest = (os.fsdecode(word) for word in words)
-    text = " ".join([os.path.basename(first), *(rest if arguments else ())])
-    text = printable(text)
-    return f"{text[:_LONGEST]}…" if len(text) > _LONGEST else text
-
-
-_running: weakref.WeakSet[subprocess.Popen[Any]] = weakref.WeakSet()
-"""Programs that must end with Python at the latest."""
-
-
-@atexit.register
-def _end_with_python(mine: int = os.getpid()) -> None:
-    if os.getpid() == mine:  # not in a forked child
-        end_processes(_running)
-
-
-def end_with_python(process: subprocess.Popen[Any]) -> None:
-    """End a program when Python ends."""
-    _running.add(process)
 
 
 def _cookie(netns: Netns, fd: int) -> int:
@@ -216,59 +210,3 @@ def _cookie(netns: Netns, fd: int) -> int:
         return Errand(tag).run()
     except (OSError, VethError):
         return 0  # /proc/sys is read-only in a container
-
-
-def let_run(processes: Iterable[subprocess.Popen[Any]]) -> None:
-    """Let programs continue when Python ends."""
-    processes = list(processes)
-    _running.difference_update(processes)
-    supervision.drop_processes({process.pid for process in processes})
-
-
-def end_processes(processes: Iterable[subprocess.Popen[Any]], awaited: Iterable[subprocess.Popen[Any]] = ()) -> None:
-    """End all these process groups at the same time: SIGTERM, and after two seconds SIGKILL.
-
-    Even if this is interrupted, they are killed. The pipes to `awaited` processes are left to their waiters.
-    """
-    processes = list(processes)
-    both = [*processes, *awaited]
-    running = [process for process in both if process.poll() is None]
-    deadline = time.monotonic() + _GRACE
-    try:
-        for process in running:
-            _signal(process, signal.SIGTERM)
-        for process in running:
-            _wait_without_reaping(process, deadline)
-    finally:
-        # As long as the leader has not been waited for, the number of its group cannot be reused.
-        for process in running:
-            _signal(process, signal.SIGKILL)
-        for process in running:
-            process.wait()
-        for process in processes:
-            for pipe in (process.stdin, process.stdout, process.stderr):
-                if pipe is not None:
-                    with suppress(OSError):  # unread output is lost
-                        pipe.close()
-        let_run(both)
-
-
-def _wait_without_reaping(process: subprocess.Popen[Any], deadline: float) -> None:
-    while time.monotonic() < deadline:
-        try:
-            if os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
-                return
-        except ChildProcessError:
-            return  # somebody else has waited for it
-        time.sleep(_POLL)
-
-
-def _signal(process: subprocess.Popen[Any], number: signal.Signals) -> None:
-    # The caller may have chosen not to make it the leader of a group.
-    try:
-        if os.getpgid(process.pid) == process.pid:
-            os.killpg(process.pid, number)
-        else:
-            os.kill(process.pid, number)
-    except (ProcessLookupError, PermissionError):
-        pass

@@ -11,6 +11,7 @@ from types import ModuleType
 
 from vethlib._primitives import pidfd_open
 from vethlib.errors import NotSupported, errno_text
+from vethlib.ns.descriptor import Descriptor, owned
 from vethlib.ns.programs.starttime import NO_PIDFDS
 
 __all__ = ["interpreter", "own_pidfd", "script"]
@@ -43,10 +44,10 @@ def script(module: ModuleType) -> list[str]:
     return [*command, "-c", source]
 
 
-def own_pidfd() -> int:
+def own_pidfd() -> Descriptor:
     """Return a pidfd of this process. Raises NotSupported, which names the call, where there are none; OSError."""
     try:
-        return pidfd_open(os.getpid())
+        return owned(pidfd_open, os.getpid())
     except OSError as error:
         if error.errno not in NO_PIDFDS:
             raise

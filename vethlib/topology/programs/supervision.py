@@ -1,4 +1,8 @@
-"""Report the programs and namespaces that must end with this process to supervisor.py."""
+"""Report the programs and namespaces that must end with this process to supervisor.py.
+
+Only :func:`begin` takes a lock, in a thread of its own. The other functions run in any thread at any time, in a signal
+handler or the garbage collector too, even while they are running in the same thread already.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import errno
 import os
 import subprocess
 
-from vethlib._primitives import RLock, posix, real_subprocess, select
+from vethlib._primitives import Lock, posix, real_subprocess, select
 from vethlib.errors import NetlinkError, NotPermitted, VethError, errno_text
 from vethlib.ns.syscalls import CLONE_NEWNET, unshare
 from vethlib.text import printable
@@ -29,8 +33,7 @@ class _Reported:
     def __init__(self, owner: int) -> None:
         self.owner = owner
         self.pipe = -1
-        # Reentrant, because the garbage collector, which can run in any thread at any time, reports dropped nodes.
-        self.lock = RLock()
+        self.lock = Lock()
         self.namespaces: dict[int, int] = {}  # inode → cookie
         self.processes: set[int] = set()
 
@@ -54,8 +57,6 @@ def begin() -> None:
     reported = _mine()
     with reported.lock:
         if _is_lost(reported):
-            _close(reported)
-        if reported.pipe < 0:
             try:
                 _begin(reported)
             except VethError as error:
@@ -80,12 +81,6 @@ def _is_lost(reported: _Reported) -> bool:
     return bool(looking.poll(0))
 
 
-def _close(reported: _Reported) -> None:
-    if reported.pipe >= 0:
-        os.close(reported.pipe)
-        reported.pipe = -1
-
-
 def _refused(error: OSError) -> NetlinkError:
     number = error.errno or 0
     message = f"{_CANNOT}: {errno_text(number)}"
@@ -96,10 +91,10 @@ def _begin(reported: _Reported) -> None:
     unshare(CLONE_NEWNET)
     command = [*_DETACHED, *script(supervisor)]
     opened: list[int] = []
+    own = own_pidfd()
     try:
         opened += os.pipe2(os.O_CLOEXEC)
-        opened.append(own_pidfd())
-        reading, writing, owner = opened
+        reading, writing, owner = *opened, own.fileno()
         os.set_blocking(writing, False)
         shell = real_subprocess().run(
             [*command, str(owner), str(reading)],
@@ -117,49 +112,51 @@ def _begin(reported: _Reported) -> None:
         if supervisor.BEGUN not in shell.stdout:  # a preloaded library may have printed something, too
             lines = shell.stderr.decode(errors="replace").splitlines() or ["it ended at once, without an error"]
             raise NetlinkError(printable(lines[-1]))
-        opened.remove(writing)
-        reported.pipe = writing  # only now: it is what shows that there is a supervisor
+        # Only now: it is what shows that there is a supervisor.
+        if reported.pipe < 0:
+            opened.remove(writing)
+            reported.pipe = writing
+        else:
+            os.dup2(writing, reported.pipe, inheritable=False)  # in one step, because others may be writing
     finally:
+        own.close()
         for descriptor in opened:
             os.close(descriptor)
     # Processes are not reported again: the number of one that has ended may have been reused.
     for inode, cookie in list(reported.namespaces.items()):
         _write(reported, f"+netns {inode} {cookie}")
+        if inode not in reported.namespaces:  # forgotten meanwhile, perhaps before that line
+            _write(reported, f"-netns {inode}")
 
 
 def watch_netns(inode: int, cookie: int) -> None:
     """End all processes in a network namespace when this process is gone. The cookie is 0 if it is unknown."""
     reported = _mine()
-    with reported.lock:
-        reported.namespaces[inode] = cookie
-        _report(reported, f"+netns {inode} {cookie}")
+    reported.namespaces[inode] = cookie
+    _report(reported, f"+netns {inode} {cookie}")
 
 
 def drop_netns(inode: int) -> None:
     """Forget a namespace that is about to end (its number may be reused), or whose processes may continue."""
     reported = _mine()
-    if inode in reported.namespaces:
-        with reported.lock:
-            reported.namespaces.pop(inode, None)
-            _report(reported, f"-netns {inode}")
+    if reported.namespaces.pop(inode, None) is not None:
+        _report(reported, f"-netns {inode}")
 
 
 def watch_process(pid: int) -> None:
     """End a process and its group when this process is gone. It must not have been waited for yet."""
     reported = _mine()
-    with reported.lock:
-        reported.processes.add(pid)
-        _report(reported, f"+pid {pid}")
+    _report(reported, f"+pid {pid}")
+    reported.processes.add(pid)
 
 
 def drop_processes(pids: set[int]) -> None:
     """Forget processes that have ended or may continue."""
     reported = _mine()
     if pids := pids & reported.processes:
-        with reported.lock:
-            reported.processes -= pids
-            for pid in pids:
-                _report(reported, f"-pid {pid}")
+        reported.processes -= pids
+        for pid in pids:
+            _report(reported, f"-pid {pid}")
 
 
 def _report(reported: _Reported, line: str) -> None:

@@ -162,13 +162,13 @@ def tag() -> int:
     number = _read_tag()
     if not number:
         number = int.from_bytes(os.urandom(4), "little") >> 1 | 1
-        with open(_TAG, "w") as file:
+        with open(_TAG, "w", encoding="utf-8") as file:
             file.write(str(number))
     return number
 
 
 def _read_tag() -> int:
-    with open(_TAG) as file:
+    with open(_TAG, encoding="utf-8") as file:
         return int(file.read())
 
 
@@ -199,8 +199,10 @@ def _send(pidfd: int, number: int, *, whole_group: bool = False) -> bool:
     """Send a signal to a process, or to the group that it leads; return False if it has ended."""
     try:
         _pidfd_send_signal(pidfd, number, _OF_GROUP if whole_group else 0)
-    except (ProcessLookupError, PermissionError):
-        return False  # it has ended, or belongs to another user now
+    except ProcessLookupError:
+        return whole_group and _send(pidfd, number)  # it leads no group, or has ended
+    except PermissionError:
+        return False  # it belongs to another user now
     except OSError:  # EINVAL: an older kernel
         return _send_to_group(pidfd, number)
     return True
@@ -221,14 +223,17 @@ def _send_to_group(pidfd: int, number: int) -> bool:
 
 def _pid(pidfd: int) -> int:
     """Return the id of the process of a pidfd, -1 if it has ended."""
-    with open(f"/proc/self/fdinfo/{pidfd}") as lines:
+    with open(f"/proc/self/fdinfo/{pidfd}", encoding="utf-8") as lines:
         return next((int(line.split()[1]) for line in lines if line.startswith("Pid:")), -1)
 
 
 def _spare(descriptor: int) -> list[int]:
     """Raise the limit of descriptors, because each program takes one, and return some that are kept for the end."""
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    try:
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    except (OSError, ValueError):  # a sandbox (seccomp) refuses prlimit64(2)
+        most = 1024
     return [os.dup(descriptor) for _ in range(min(_SPARE, most // 4))]
 
 

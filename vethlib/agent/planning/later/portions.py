@@ -17,10 +17,13 @@ from vethlib.agent.reasons import Reason, surplus_left
 from vethlib.endfields.table import NEIGHBOURS, ROUTES
 from vethlib.links import Address, IPInterface
 
-__all__ = ["AT_ONCE", "count_values", "portion"]
+__all__ = ["AT_ONCE", "SURPLUS", "count_values", "portion"]
 
 AT_ONCE: Final = 512
 """Surplus routes, neighbours or addresses that one operation removes: 10 to 30 ms."""
+
+SURPLUS: Final = AT_ONCE + 1
+"""Surplus routes or neighbours that are read of a link at least: with these, the change is put off for a removal."""
 
 _SEVERAL: Final = (ROUTES, NEIGHBOURS)
 

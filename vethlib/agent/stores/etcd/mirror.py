@@ -56,6 +56,11 @@ class Mirror:
         self.moved: dict[str, int] = {}
         """The new revision of each name whose key has changed, 0 if it was deleted; the caller takes and clears it."""
 
+    @property
+    def has_too_many(self) -> bool:
+        """Whether events have added more keys than a reading accepts."""
+        return len(self._keys) > self._limits.store_keys
+
     def keep(self, key: bytes, raw: Raw) -> Kept:
         """Return what to keep of a value, for :meth:`replace`."""
         digest = _digest(raw)

@@ -89,7 +89,12 @@ class EtcdStatuses:
         watch = connection.watch(self._prefix, listed.revision + 1)
         # Waiting for a watch with a time limit takes a thread.
         thread = threading.Thread(target=_receive, args=(watch, answers, ended), name="vethlib-etcd-watch", daemon=True)
-        threads.start(thread, "following etcd")
+        try:
+            threads.start(thread, "following etcd")
+        except BaseException:
+            ended.set()  # it may run although its start was interrupted
+            watch.cancel()
+            raise
         try:
             while True:
                 yield _published(connection, self._label, raw)
@@ -189,9 +194,15 @@ def _others(connection: Connection, label: str, agent: Alive | None) -> tuple[Al
     except Denied as error:
         if error.code is not StoreCode.TOO_LARGE:
             return ()
-    return tuple(
-        other for other in present.values() if agent is not None and (other.host, other.pid) != (agent.host, agent.pid)
-    )
+    if agent is None:
+        return ()
+    others = list(present.values())
+    # Of agents in containers or on clones, several may have this name of the host and this process number. If none has
+    # started when `agent` has, it has been started again since its key was read.
+    own = [other for other in others if (other.host, other.pid) == (agent.host, agent.pid)]
+    if own:
+        others.remove(agent if agent in own else own[0])
+    return tuple(others)
 
 
 def _entry(key: bytes, raw: bytes, label: str) -> Entry | None:

@@ -22,6 +22,7 @@ from typing import Any
 from vethlib import __version__
 from vethlib import _threads as threads
 from vethlib._primitives import time
+from vethlib.agent.process.boot import boot_id
 from vethlib.agent.status import Status
 from vethlib.agent.stores.keys import liveness_key, presence_key
 from vethlib.agent.stores.protocol import StoreError
@@ -87,7 +88,13 @@ class Publisher:
         self._others: set[str] = set()  # the other agents found by the last search
         self._ending = False
         self._thread = threading.Thread(target=self._run, name="vethlib-etcd-status", daemon=True)
-        threads.start(self._thread, "writing statuses to etcd")
+        try:
+            threads.start(self._thread, "writing statuses to etcd")
+        except BaseException:
+            with self._condition:  # it may run although its start was interrupted
+                self._ending = True
+                self._condition.notify()
+            raise
 
     def publish(self, statuses: Mapping[str, Status | None], revisions: Mapping[str, int]) -> None:
         """Write these as soon as possible. `revisions` are those of the configurations that the statuses are about."""
@@ -396,8 +403,11 @@ class Publisher:
 
 
 def _this_agent() -> str:
-    """Return an id that is unique among agents: each network namespace has one agent of a label (see `instance.py`)."""
-    return f"{platform.node()}:{os.stat('/proc/self/ns/net').st_ino}"
+    """Return an id that is unique among agents: each network namespace has one agent of a label (see `instance.py`).
+
+    Neither the name nor the inode is unique: hosts may be clones, and the first namespace has the same inode on each.
+    """
+    return f"{platform.node()}:{os.stat('/proc/self/ns/net').st_ino}:{boot_id()}"
 
 
 def _process(raw: bytes) -> str:

@@ -17,6 +17,7 @@ import random
 import threading
 from collections import deque
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from typing import NoReturn
 
 from vethlib import _threads as threads
@@ -86,9 +87,14 @@ class EtcdStore:
         self._followed = math.inf  # monotonic time since which the keys are watched
         self._files = None if status_dir is None else StatusFiles(status_dir)
         self._event = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._publisher = Publisher(self._address, label)
-        self._thread = threading.Thread(target=self._run, name="vethlib-etcd", daemon=True)
-        threads.start(self._thread, "following etcd")
+        with ExitStack() as undoing:
+            undoing.callback(self._close_event)
+            self._publisher = Publisher(self._address, label)
+            undoing.callback(self._publisher.close)
+            undoing.callback(self._closing.set)  # the thread may run although its start was interrupted
+            self._thread = threading.Thread(target=self._run, name="vethlib-etcd", daemon=True)
+            threads.start(self._thread, "following etcd")
+            undoing.pop_all()
 
     def __repr__(self) -> str:
         return f"<EtcdStore {self._address.url}>"
@@ -140,6 +146,9 @@ class EtcdStore:
         if connection is not None:
             connection.close()
         self._thread.join(ANSWER)
+        self._close_event()
+
+    def _close_event(self) -> None:
         with self._lock:
             os.close(self._event)
             self._event = -1
@@ -222,8 +231,9 @@ class EtcdStore:
             self._read_all(connection)
 
     def _receive(self, watch: Watch, id_: int) -> None:
-        """Report the changes of a watch until its revision has been compacted.
+        """Report the changes of a watch until everything must be read again.
 
+        That is when its revision has been compacted, and when the keys have become too many, which a reading refuses.
         The other watch on the stream is for the liveness of other agents; it is refused to users who may not read that.
         """
         self._followed = time.monotonic()
@@ -250,6 +260,8 @@ class EtcdStore:
             if answer.canceled:
                 raise watch.refusal(answer.cancel_reason)
             self._report(self._mirror.apply(answer))
+            if self._mirror.has_too_many:
+                return
 
     def _read_all(self, connection: Connection) -> None:
         listed = connection.read(self._prefix, keep=self._mirror.keep, known_as=shortened)

@@ -14,34 +14,39 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, TextIO
 
 from vethlib import ns
 from vethlib.agent.config.mark import check_label
 from vethlib.agent.hooks import Hooks
 from vethlib.agent.limits import Limits
 from vethlib.agent.process.descriptors import raise_limit
-from vethlib.agent.process.instance import Instance, status_directory
+from vethlib.agent.process.instance import Instance
 from vethlib.agent.reconcile.configurator import Configurator
 from vethlib.agent.run.service import Service, summary
 from vethlib.agent.state import State
 from vethlib.agent.stores.agentfile import AgentFile
+from vethlib.agent.stores.directories import absolute
 from vethlib.agent.stores.opening import open_store, place
 from vethlib.agent.stores.protocol import Store
+from vethlib.agent.stores.statusdirectory import StatusDirectory
 from vethlib.cli.applying.limits import limits_of
-from vethlib.cli.arguments.parser import STORES, UsageError, given
+from vethlib.cli.arguments.parser import STORES, UsageError, given, json_wins
 from vethlib.cli.term.crash import with_tracebacks
 from vethlib.cli.term.exits import DONE, PENDING, REFUSED
 from vethlib.cli.term.logwriter import LogHandler, Sparse
 from vethlib.cli.term.output import Output
-from vethlib.cli.term.signals import until_stopped
+from vethlib.cli.term.signals import unblocked, until_stopped
 from vethlib.cli.term.text import printable
 from vethlib.errors import InvalidValue, VethError
 from vethlib.follow.docker.engine import socket_path
 from vethlib.follow.docker.resolver import DockerResolver
 from vethlib.follow.resolver import MemoryResolver
+from vethlib.ns.descriptor import HERE
+from vethlib.ns.opening import shown_identity
 from vethlib.session import Session
 from vethlib.session.core.ipv6 import lacks_ipv6
+from vethlib.session.core.refusal import system_errors
 from vethlib.text import cut
 
 if TYPE_CHECKING:
@@ -51,6 +56,9 @@ __all__ = ["agent"]
 
 _MOST = 16_384  # characters of a message, which may contain foreign text; those about one interface are shorter
 
+# Levels and their priorities in the journal (sd-daemon(3)), the most severe first
+_PRIORITIES: Final = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+
 _GRACE = 1.0  # seconds to write the last lines of the log
 _PATIENCE = 5.0  # seconds that --once waits for the answer of an engine
 
@@ -59,6 +67,7 @@ def agent(args: Namespace, output: Output) -> int:
     """Run until SIGTERM or SIGINT; with --once, until nothing more can be done now."""
     check_label(args.label, "--label")
     url = given(args.store, "--store", STORES)
+    store_place = place(url)  # before anything is created for an invalid one
     if url == "memory:":
         raise InvalidValue("--store", url, f"must be {STORES}, because no other process can write to it")
     limits = limits_of(args)
@@ -66,15 +75,24 @@ def agent(args: Namespace, output: Output) -> int:
     metrics = _metrics(args, limits)
     # The service reloads on SIGHUP. Before it runs there is nothing to reload; after it, the process ends undisturbed.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # The kernel would reap the commands of hooks if the agent had inherited that SIGCHLD is ignored, as it is after
+    # `trap '' CHLD`: each that fails would count as delivered.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     # An agent with thousands of interfaces has hundreds of thousands of objects, but no cycles: looking for cycles
     # less often makes a resync 10 % faster.
     raise_limit()
     gc.set_threshold(100_000, 20, 100)
-    as_json = args.json or args.log == "json"
-    with _log_to_stderr(as_json=as_json, most=limits.log_bytes), closing(Instance(args.label)) as instance:
-        status_dir = args.status_dir or status_directory(args.label)
+    as_json = args.log == "json" or json_wins(args, "log")
+    with (
+        unblocked({signal.SIGTERM, signal.SIGINT, signal.SIGHUP}),
+        _log_to_stderr(as_json=as_json, most=limits.log_bytes),
+        closing(Instance(args.label)) as instance,
+        closing(StatusDirectory(args.label, args.status_dir)) as statuses,
+        closing(_store(url, args.label, statuses, limits)) as store,
+    ):
+        agent_file = AgentFile(statuses, store_place, shown_identity(HERE), args.label)
+        agent_file.write()  # at once, because readers take the statuses for those of the agent that runs
         with (
-            closing(_store(url, args.label, status_dir, limits)) as store,
             _microservices(args) as resolver,
             Session(resolver=resolver) as session,
             Configurator(
@@ -92,8 +110,6 @@ def agent(args: Namespace, output: Output) -> int:
                 logging.getLogger("vethlib.agent").warning("--ipv6 %s is ignored: %s", args.ipv6, why)
             if args.hook:
                 configurator.subscribe(hooks.tell)
-            home = session.inspect([], [""]).places[""]
-            agent_file = AgentFile(status_dir, place(url), home if isinstance(home, tuple) else None)
             beside = [] if metrics is None else [metrics(configurator, hooks)]
             service = Service(
                 configurator, store, once=args.once, instance=instance, agent_file=agent_file, beside=beside
@@ -105,7 +121,7 @@ def agent(args: Namespace, output: Output) -> int:
             return _report(output, service, configurator) if args.once else DONE
 
 
-def _store(url: str, label: str, status_dir: str, limits: Limits) -> Store:
+def _store(url: str, label: str, status_dir: StatusDirectory, limits: Limits) -> Store:
     try:
         return open_store(url, label=label, status_dir=status_dir, limits=limits)
     except InvalidValue as error:
@@ -138,18 +154,20 @@ def _metrics(args: Namespace, limits: Limits) -> Callable[[Configurator, Hooks],
 
 def _microservices(args: Namespace) -> closing[DockerResolver] | closing[MemoryResolver]:
     """Return the resolver of microservices: --docker."""
-    if args.docker == "off":
-        unknown = MemoryResolver()
-        unknown.down("microservices are unknown: this agent runs with --docker off")
-        return closing(unknown)
-    path = socket_path(args.docker, "--docker")
-    return closing(DockerResolver(path, patience=_PATIENCE if args.once else 0.0))
+    with system_errors("prepare to find microservices"):
+        if args.docker == "off":
+            unknown = MemoryResolver()
+            unknown.down("microservices are unknown: this agent runs with --docker off")
+            return closing(unknown)
+        path = socket_path(args.docker, "--docker")
+        return closing(DockerResolver(path, patience=_PATIENCE if args.once else 0.0))
 
 
 def _hooks(args: Namespace) -> Hooks:
     """Return the hooks: --hook."""
     states = None if args.hook_states is None else [state.strip() for state in args.hook_states.split(",")]
-    return Hooks(args.hook, label=args.label, states=states, timeout=args.hook_timeout)
+    status_dir = absolute(args.status_dir) if args.status_dir else ""
+    return Hooks(args.hook, label=args.label, states=states, timeout=args.hook_timeout, status_dir=status_dir)
 
 
 def _report(output: Output, service: Service, configurator: Configurator) -> int:
@@ -172,7 +190,9 @@ def _report(output: Output, service: Service, configurator: Configurator) -> int
 def _log_to_stderr(*, as_json: bool, most: int) -> Iterator[None]:
     """Send what vethlib logs in this block to stderr only; up to `most` bytes are queued for a reader."""
     handler = _handler(most)
-    handler.setFormatter(_JsonLines() if as_json else _Lines())
+    in_journal = _is_journal(sys.stderr)
+    lines = _JsonLines() if as_json else _Lines(with_time=not in_journal)
+    handler.setFormatter(_JournalLines(lines) if in_journal else lines)
     log, of_loop, sparse = logging.getLogger("vethlib"), logging.getLogger("asyncio"), Sparse()
     level, propagate = log.level, log.propagate
     log.addHandler(handler)
@@ -199,12 +219,39 @@ def _handler(most: int) -> logging.Handler:
         return logging.StreamHandler(sys.stderr)
 
 
-class _Lines(logging.Formatter):
-    """Formats a line for people, without the time if the journal adds it ($JOURNAL_STREAM, systemd.exec(5))."""
+def _is_journal(stream: TextIO) -> bool:
+    """Return whether the journal reads a stream ($JOURNAL_STREAM, systemd.exec(5)).
 
-    def __init__(self) -> None:
+    The variable is inherited by programs whose output goes elsewhere, so it has the numbers of the stream's file.
+    """
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+class _JournalLines(logging.Formatter):
+    """Begins each line with its priority (sd-daemon(3)), which the journal removes.
+
+    A line without one could begin with the name of a link that looks like one, and be sent to all terminals.
+    """
+
+    def __init__(self, lines: logging.Formatter) -> None:
         super().__init__()
-        self._with_time = "JOURNAL_STREAM" not in os.environ
+        self._lines = lines
+
+    def format(self, record: logging.LogRecord) -> str:
+        level = next((priority for level, priority in _PRIORITIES if record.levelno >= level), 7)
+        return "\n".join(f"<{level}>{line}" for line in self._lines.format(record).split("\n"))
+
+
+class _Lines(logging.Formatter):
+    """Formats a line for people, without the time if the journal adds it."""
+
+    def __init__(self, *, with_time: bool = True) -> None:
+        super().__init__()
+        self._with_time = with_time
 
     def format(self, record: logging.LogRecord) -> str:
         words = [_at(record.created)] if self._with_time else []

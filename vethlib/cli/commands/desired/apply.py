@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Sequence
 
 from vethlib.agent.config.mark import check_label
 from vethlib.agent.host.executed import Execution
 from vethlib.agent.host.recordfile import RecordFile
 from vethlib.agent.planning import words
-from vethlib.agent.planning.operations import Plan
+from vethlib.agent.planning.operations import Operation, Plan
 from vethlib.agent.state import State
 from vethlib.cli.applying import configuration
 from vethlib.cli.applying.config_warnings import report_new_netns, report_unknown_addresses
@@ -38,7 +39,7 @@ def apply(args: Namespace, output: Output) -> int:
         return INVALID
     if args.trial is not None:
         _check_trial(args)
-    if agent := agent_in_the_way(args.label, force=args.force):
+    if agent := agent_in_the_way(output, args.label, force=args.force):
         if not args.dry_run:
             return refuse_beside_agent(output, args.label, agent)
         warn_beside_agent(output, args.label, agent)
@@ -59,11 +60,17 @@ def _check_trial(args: Namespace) -> None:
 
 
 def _apply(session: Session, desired: Desired, records: RecordFile, args: Namespace, output: Output) -> int:
+    def show(operations: Sequence[Operation]) -> None:
+        if not output.as_json:
+            output.lines(operation_lines(operations))
+            output.flush()  # it may wait for a namespace now
+
     settled = apply_until_settled(
         session,
         desired,
         records,
         output,
+        show,
         timeout=args.timeout,
         force=args.force,
         loopback=args.loopback == "up",
@@ -74,7 +81,6 @@ def _apply(session: Session, desired: Desired, records: RecordFile, args: Namesp
     if output.as_json:
         output.json([entry for operation in execution.done for entry in operation.as_dicts()])
     elif execution.done:
-        output.lines(operation_lines(execution.done))
         done = words.count(execution.done, done=True)
         output.line(f"{paint('applied', 'good')}: {done}; {count_states(settled.verdicts)}")
     elif not execution.errors:
@@ -99,9 +105,9 @@ def _dry_run(session: Session, desired: Desired, records: RecordFile, args: Name
     code = report_outcome(output, Execution(list(operations)), states)
     if args.trial is None:
         return code
-    from vethlib.cli.applying.trial import irreversible_parts, report_irreversible
+    from vethlib.cli.applying.trial import irreversible_parts, report_irreversible, to_be_undone
 
-    irreversible = irreversible_parts(session, planned)
+    irreversible = irreversible_parts(session, to_be_undone(session, planned))
     return report_irreversible(output, irreversible) if irreversible else code
 
 

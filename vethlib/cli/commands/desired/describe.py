@@ -12,7 +12,7 @@ from typing import Any
 
 from vethlib.agent.config.mark import check_label
 from vethlib.agent.config.writing import to_dict
-from vethlib.agent.process.instance import ask
+from vethlib.agent.process.answering import ask
 from vethlib.agent.stores.keys import place_of
 from vethlib.agent.stores.opening import is_etcd, open_editor, open_statuses, shown
 from vethlib.agent.stores.protocol import StoreError
@@ -25,7 +25,7 @@ from vethlib.cli.host.found_agents import status_dir_of
 from vethlib.cli.render.description import description_lines
 from vethlib.cli.render.states import code_of
 from vethlib.cli.render.values import Description
-from vethlib.cli.term.exits import INVALID, REFUSED
+from vethlib.cli.term.exits import INVALID, PENDING, REFUSED
 from vethlib.cli.term.output import Output
 from vethlib.cli.term.text import natural
 from vethlib.errors import InvalidValue
@@ -60,6 +60,8 @@ def describe(args: Namespace, output: Output) -> int:
     description.ends = observe_ends(
         [entry for entry in (description.status, description.peer_status) if entry is not None], published
     )
+    if published.is_of_earlier_run:
+        description.notes.append("the agent has not written all statuses yet: this one may be of the last agent")
     if output.as_json:
         output.json(description.as_dict())
     else:
@@ -73,7 +75,7 @@ def describe(args: Namespace, output: Output) -> int:
         )
         output.error(message, code="not-running", field="--label", hint=hint)
         return REFUSED
-    return code_of([description.status or {"state": "PENDING"}])
+    return PENDING if published.is_of_earlier_run else code_of([description.status or {"state": "PENDING"}])
 
 
 def _statuses(description: Description, args: Namespace) -> Published:

@@ -12,9 +12,10 @@ from shlex import quote
 from shutil import get_terminal_size
 
 from vethlib.agent.config.mark import check_label
+from vethlib.agent.process.claim import NoUnixSockets
 from vethlib.agent.process.instance import agent_of
 from vethlib.agent.reasons import not_read
-from vethlib.agent.stores.agentfile import AgentReport
+from vethlib.agent.stores.agentreport import AgentReport, read_report
 from vethlib.agent.stores.keys import place_of
 from vethlib.agent.stores.opening import is_etcd, open_statuses, place, shown
 from vethlib.agent.stores.protocol import StoreError
@@ -26,8 +27,10 @@ from vethlib.cli.render.linktext import ref_text
 from vethlib.cli.render.states import SEVERITY, age, age_of, code_of, reason_of, state_text, summary, two_agents
 from vethlib.cli.term.exits import DONE, INVALID, PENDING, REFUSED
 from vethlib.cli.term.output import Output
-from vethlib.cli.term.text import counted, natural, paint, width
+from vethlib.cli.term.text import counted, fit, natural, paint, printable, width
 from vethlib.errors import InvalidValue
+from vethlib.ns.descriptor import HERE
+from vethlib.ns.opening import shown_identity
 
 from . import fleet
 
@@ -94,7 +97,7 @@ def _show_local(output: Output, error: StoreError, which: _Selection, args: Name
     local = open_statuses("", label=args.label)
     try:
         published = local.read()
-    except OSError:
+    except (OSError, NoUnixSockets):
         published = Published({}, None)
     if not published.entries and published.agent is None:
         raise error
@@ -166,7 +169,7 @@ def _within(rows: list[tuple[str, ...]], columns: int) -> list[tuple[str, ...]]:
     room = columns - used
     if room < _NARROWEST:
         return rows
-    return [(*row[:-1], row[-1] if width(row[-1]) <= room else f"{row[-1][: room - 1]}…") for row in rows]
+    return [(*row[:-1], fit(printable(row[-1]), room)) for row in rows]
 
 
 def _code(
@@ -192,10 +195,14 @@ def _code(
         hint = "the statuses shown are for the configuration that was read last"
         output.error(_outage(agent.report), code="store-down", field="--store", hint=hint)
         return REFUSED
-    if not published.entries and not _has_begun(agent, args):
+    what = ""
+    if published.entries and published.is_of_earlier_run:
+        what = f"has not written all statuses to {statuses.place} yet: those shown may be of the last one"
+    elif not published.entries and not _has_begun(agent, args):
+        what = f"has not written a status to {statuses.place} yet"
+    if what:
         who = f"the agent with the label {args.label} (process {agent.pid})"
-        remark = f"{who} has not written a status to {statuses.place} yet"
-        output.remark(f"{remark}; if it was started with --status-dir, give the same")
+        output.remark(f"{who} {what}; if it was started with --status-dir, give the same")
         return PENDING
     if not entries and not missing:
         states = sorted({state for given in args.state for state in given}, key=SEVERITY.index)
@@ -230,7 +237,11 @@ def _warnings(published: Published, args: Namespace) -> Iterator[str]:
 
 
 def _report_not_running(output: Output, published: Published, statuses: Statuses, args: Namespace) -> None:
-    text = f"; shown are the statuses of the last one, in {statuses.place}" if published.entries else ""
+    text = hint = ""
+    if published.entries:
+        is_elsewhere = published.home is not None and published.home != shown_identity(HERE)
+        last = "an agent in another network namespace" if is_elsewhere else "the last one"
+        text = f"; shown are the statuses of {last}, in {statuses.place}"
     if published.untold:
         count = counted(len(published.untold), "interface")
         text += f"; existing pairs stay, and the state of {count} is unknown"
@@ -238,15 +249,16 @@ def _report_not_running(output: Output, published: Published, statuses: Statuses
         squatter = agent_of(args.label)
         if squatter is not None and not squatter.is_ours:
             text += f"; its name is held by {squatter}, which is not an agent"
-    others = [label for label, _, _ in agents_here()]
-    store = quote(shown(args.store)) if args.store else "dir:PATH"
-    start = f"start one: vethctl agent --store {store} --label {args.label}"
-    output.error(
-        f"no agent with the label {args.label} {statuses.life}{text}",
-        code="not-running",
-        field="--label",
-        hint=f"agents that run here: --label {' and '.join(others)}" if others else start,
-    )
+        report = read_report(statuses.place)
+        if report is not None and not report.is_of(args.label):
+            hint = f"the statuses in {statuses.place} are those of --label {report.label}"
+    if not hint and (others := [label for label, _, _ in agents_here()]):
+        hint = f"agents that run here: --label {' and '.join(others)}"
+    if not hint:
+        store = quote(shown(args.store)) if args.store else "dir:PATH"
+        hint = f"start one: vethctl agent --store {store} --label {args.label}"
+    message = f"no agent with the label {args.label} {statuses.life}{text}"
+    output.error(message, code="not-running", field="--label", hint=hint)
 
 
 def _watch(statuses: Statuses, which: _Selection, args: Namespace, output: Output) -> int:
@@ -258,6 +270,7 @@ def _watch(statuses: Statuses, which: _Selection, args: Namespace, output: Outpu
     before: dict[str, Entry] = {}
     published = Published({}, None)
     lost = outage = ""
+    runs = True
     with closing(statuses.watch(_TICK if terminal else None)) as updates:
         for update in updates:
             if isinstance(update, StoreError):
@@ -275,9 +288,10 @@ def _watch(statuses: Statuses, which: _Selection, args: Namespace, output: Outpu
                 if entries:
                     _show(output, entries)
             else:
-                _show_changes(output, before, {entry["name"]: entry for entry in entries})
+                runs = _show_agent(output, published, args.label, statuses, did_run=runs)
+                _show_changes(output, before, published, {entry["name"]: entry for entry in entries})
                 outage = _show_outage(output, outage, published)
-            output.flush()
+            output.flush_to_reader()
     return DONE
 
 
@@ -295,6 +309,16 @@ def _heading(label: str, published: Published, entries: list[Entry], lost: str) 
     )
 
 
+def _show_agent(output: Output, published: Published, label: str, statuses: Statuses, *, did_run: bool) -> bool:
+    """Report the end or the return of the agent; return whether one runs."""
+    runs = published.agent is not None
+    if did_run and not runs:
+        output.warning(f"no agent with the label {label} {statuses.life}", code="not-running", field="--label")
+    elif runs and not did_run:
+        output.remark(f"an agent with the label {label} {statuses.life} again")
+    return runs
+
+
 def _show_outage(output: Output, before: str, published: Published) -> str:
     """Report the begin or end of an outage of the agent's store; return the reason of a current one."""
     report = None if published.agent is None else published.agent.report
@@ -306,12 +330,20 @@ def _show_outage(output: Output, before: str, published: Published) -> str:
     return now
 
 
-def _show_changes(output: Output, before: dict[str, Entry], entries: Mapping[str, Entry]) -> None:
+def _show_changes(output: Output, before: dict[str, Entry], published: Published, entries: Mapping[str, Entry]) -> None:
+    """Print the requested `entries` that differ from those `before`, and what has become of those that are missing.
+
+    A missing one has another state than requested, or is not configured any more. Without an agent, nobody knows.
+    """
     # For people, nothing is printed if an agent has only read a new revision.
     hidden = () if output.as_json else ("config_revision", "attempt", "next_try", "since")
+    known = _all(published)
     now = {name: {key: entry[key] for key in entry if key not in hidden} for name, entry in entries.items()}
     for name in sorted(before.keys() - now.keys(), key=natural):
-        _show_change(output, {"name": name, "state": "removed", "reason": "", "code": "", "reasons": []})
+        if name in known:
+            _show_change(output, known[name])
+        elif published.agent is not None:
+            _show_change(output, {"name": name, "state": "removed", "reason": "", "code": "", "reasons": []})
         del before[name]
     for name, entry in now.items():
         if before.get(name) != entry:

@@ -10,10 +10,10 @@ from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from shlex import quote
-from typing import Any
+from typing import Any, NamedTuple
 
 from vethlib._trusted import who_else_writes
-from vethlib.agent.config.files import STDIN, UnreadablePath
+from vethlib.agent.config.files import contents
 from vethlib.agent.config.jsontext import Stray, Undecodable, decode
 from vethlib.agent.config.mark import check_label
 from vethlib.agent.config.model import Interface
@@ -22,8 +22,8 @@ from vethlib.agent.config.textchecks import check_interface_name
 from vethlib.agent.limits import Limits
 from vethlib.agent.reasons import invalid_value
 from vethlib.agent.state import Verdict
+from vethlib.agent.stores.files.listtext import read_elements
 from vethlib.agent.stores.keys import beginning_of, begins, name_of, place_of
-from vethlib.agent.stores.listtext import read_elements
 from vethlib.agent.stores.opening import open_editor, shown
 from vethlib.agent.stores.protocol import Edit, Editor, Stored, StoreError
 from vethlib.agent.stores.texts import name_in
@@ -31,7 +31,7 @@ from vethlib.cli.applying import configuration
 from vethlib.cli.applying.config_warnings import by_interface, report_warnings, warnings_of
 from vethlib.cli.applying.limits import limits_of
 from vethlib.cli.arguments.hints import no_such
-from vethlib.cli.arguments.parser import STORES, given
+from vethlib.cli.arguments.parser import STORES, given, json_wins
 from vethlib.cli.render.linktext import ref_text
 from vethlib.cli.term.exits import DONE, INVALID, REFUSED
 from vethlib.cli.term.output import Output
@@ -52,7 +52,7 @@ def put(args: Namespace, output: Output) -> int:
     with Progress() as progress:
         editor = _editor(args, progress)
         if args.no_validate:
-            texts = _texts(args.file, limits_of(args))
+            texts = _texts(args.file, output, limits_of(args))
             _check_key(name, texts, args)
             edits, count, doubts, warnings = editor.put_text(texts), len(texts), {}, []
         else:
@@ -205,13 +205,29 @@ def dump(args: Namespace, output: Output) -> int:
     """Print all values as a list for put; with --table for people, including values that put would not accept."""
     editor = _editor(args)
     stored = editor.stored()
-    if args.table and not output.as_json:
+    values, problems = _dumped(stored, editor.values())
+    if is_table := args.table and not json_wins(args, "table"):
         _show_stored(output, stored, args)
-        return DONE
-    parsed = editor.values()
+    else:
+        output.json(values)
+    for problem in problems:
+        text = f"{problem.source}: {problem.why}"
+        output.error(text if is_table else f"{problem.effect}: {text}", code="invalid-value")
+    return INVALID if problems else DONE
+
+
+class _Problem(NamedTuple):
+    """Why a stored value is no input for put, or for put --no-validate only, and the effect on the dump."""
+
+    effect: str
+    source: str
+    why: str
+
+
+def _dumped(stored: Sequence[Stored], parsed: Mapping[str, Parsed]) -> tuple[list[Any], list[_Problem]]:
     count = Counter(value.name for value in stored)
     values: list[Any] = []
-    errors: list[str] = []
+    problems: list[_Problem] = []
     for entry in stored:
         known = parsed.get(entry.name)
         try:
@@ -219,16 +235,14 @@ def dump(args: Namespace, output: Output) -> int:
             if count[entry.name] > 1 and (known is None or known.interface is None or known.source != entry.source):
                 raise InvalidValue("name", entry.name, "configured elsewhere, too: keep one")
         except InvalidValue as error:
-            errors.append(f"not in the dump: {entry.source}: {error}")
+            problems.append(_Problem("not in the dump", entry.source, str(error)))
             continue
         values.append(value)
         if known is not None and known.interface is None:
             why = "; ".join(map(str, known.problems))
-            errors.append(f"in the dump, but only put --no-validate would store it: {entry.source}: {why}")
-    output.json(values)
-    for text in errors:
-        output.error(text, code="invalid-value")
-    return INVALID if errors else DONE
+            effect = "in the dump, but only put --no-validate would store it"
+            problems.append(_Problem(effect, entry.source, why))
+    return values, problems
 
 
 def _faithful(stored: Stored) -> Any:
@@ -290,32 +304,29 @@ def _given(text: str, args: Namespace, field: str, read: Callable[[str, str, str
     return name
 
 
-def _texts(path: str, limits: Limits) -> dict[str, str]:
-    """Return the JSON objects of a file by their names, without checking the rest."""
-    try:
-        text, elements = read_elements(_raw(path, limits.file_bytes + 1), limits)
-    except Undecodable as error:
-        raise InvalidValue("FILE", path, str(error)) from None
-    except OSError as error:
-        raise UnreadablePath(path, error.strerror or str(error), error.errno) from error
+def _texts(path: str, output: Output, limits: Limits) -> dict[str, str]:
+    """Return the JSON objects of a file or a directory by their names, without checking the rest."""
     texts: dict[str, str] = {}
-    for element in elements:
-        name = name_in(element.value)
-        where = "" if element.number is None else f"element {element.number}: "
-        if not name:
-            raise InvalidValue("FILE", path, f"{where}must be an object with a name")
-        if name in texts:
-            raise InvalidValue("FILE", path, f"{where}{name!r} is a duplicate: keep one")
-        texts[name] = text[element.start : element.end]
+    files: dict[str, str] = {}
+    warnings: list[str] = []
+    for source, raw in contents([path], sys.stdin, limits.file_bytes, warnings):
+        file = source if os.path.isdir(path) else path
+        try:
+            text, elements = read_elements(raw if isinstance(raw, bytes) else raw.encode(), limits)
+        except Undecodable as error:
+            raise InvalidValue("FILE", file, str(error)) from None
+        for element in elements:
+            name = name_in(element.value)
+            where = "" if element.number is None else f"element {element.number}: "
+            if not name:
+                raise InvalidValue("FILE", file, f"{where}must be an object with a name")
+            if other := files.get(name):
+                of = "" if other == file else f" of that in {other}"
+                raise InvalidValue("FILE", file, f"{where}{name!r} is a duplicate{of}: keep one")
+            texts[name], files[name] = text[element.start : element.end], file
+    for warning in warnings:
+        output.warning(warning)
     return texts
-
-
-def _raw(path: str, most: int) -> bytes:
-    """Read up to `most` bytes: the file may be /dev/zero, or stdin a pipe without end."""
-    if path == STDIN:
-        return sys.stdin.buffer.read(most)
-    with open(path, "rb") as file:
-        return file.read(most)
 
 
 def _check_key(name: str | None, found_names: Iterable[str], args: Namespace) -> None:
@@ -324,7 +335,10 @@ def _check_key(name: str | None, found_names: Iterable[str], args: Namespace) ->
     if name is None or names == [name]:
         return
     if len(names) != 1:
-        cure = f"has {counted(len(names), 'interface')}: must only have {name}; without KEY, all are stored"
+        cure = (
+            f"has {counted(len(names), 'interface')}, but KEY names one: "
+            f"give a file with {name} alone, or leave out KEY to store all of them"
+        )
         raise InvalidValue("FILE", args.file, cure)
     raise InvalidValue("name", names[0], f"the key is for {name!r}: name and key have to agree")
 

@@ -14,12 +14,15 @@ from vethlib import _trusted
 from vethlib._files import write_whole
 from vethlib.agent.config.mark import check_label
 from vethlib.agent.host.recordfile import RecordFile
-from vethlib.agent.process.instance import status_directory
-from vethlib.agent.stores.published import DirectoryStatuses
+from vethlib.agent.process.claim import NoUnixSockets
+from vethlib.agent.process.instance import running
+from vethlib.agent.process.rundir import status_directory
+from vethlib.agent.stores.agentreport import read_report
+from vethlib.agent.stores.published import DirectoryStatuses, Published
 from vethlib.cli.applying import configuration
 from vethlib.cli.applying.limits import limits_of
 from vethlib.cli.applying.planning import Desired, observe_and_plan
-from vethlib.cli.arguments.parser import UsageError
+from vethlib.cli.arguments.parser import UsageError, json_wins
 from vethlib.cli.host.picturing import of_files, of_host
 from vethlib.cli.host.status_places import StatusPlaces
 from vethlib.cli.host.view import View
@@ -38,6 +41,7 @@ _FORMATS: Final[dict[str, Callable[[Graph], str]]] = {"dot": dot, "mermaid": mer
 _SETTLE: Final = 0.1  # seconds without a change, so that many changes make one picture
 _LONGEST: Final = 1.0  # seconds until it is drawn at the latest
 _AGAIN: Final = 1.0  # seconds until the next try
+_LOOK: Final = 1.0  # seconds between two looks for the agent, whose end is no event
 
 
 def graph(args: Namespace, output: Output) -> int:
@@ -71,11 +75,27 @@ def _of_host(args: Namespace, output: Output) -> Graph:
 
 def _with_states(session: Session, view: View, args: Namespace) -> Graph:
     """Return the graph of a view, with what the agent of this host has published, if one runs."""
-    published = DirectoryStatuses(args.status_dir or status_directory(args.label), args.label).read()
-    if published.agent is None:
-        return of_host(view)
+    try:
+        published = DirectoryStatuses(_status_directory(args), args.label).read()
+    except NoUnixSockets:
+        published = Published({}, None)  # it is unknown whether one runs
     places = StatusPlaces(session, published, view.places)
-    return of_host(view, list(published.entries.values()), places)
+    return of_host(view, list(published.current.values()), places)
+
+
+def _status_directory(args: Namespace) -> str:
+    directory: str = args.status_dir or status_directory(args.label)
+    return directory
+
+
+def _life(args: Namespace) -> tuple[int | None, bool]:
+    """Return what decides whether an agent's statuses are shown: whether it runs, and has published all of them."""
+    report = read_report(_status_directory(args))
+    try:
+        pid = running(args.label)
+    except NoUnixSockets:
+        pid = None  # it cannot be known
+    return pid, report is not None and report.ready
 
 
 def _of_files(args: Namespace, output: Output) -> Graph | None:
@@ -96,7 +116,7 @@ def _of_files(args: Namespace, output: Output) -> Graph | None:
 def _draw(drawing: Graph, args: Namespace, output: Output) -> None:
     if args.output:
         _write(args.output, _FORMATS[_format(args)](drawing))
-    elif output.as_json:
+    elif json_wins(args, "form"):
         output.json(drawing.as_dict())
     elif args.form:
         output.document(_FORMATS[args.form](drawing))
@@ -126,24 +146,25 @@ def _write(path: str, text: str) -> None:
     if not os.path.isdir(directory):
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), directory)
     place = _trusted.locate(path)
+    directory_fd = place.directory.fileno()
     try:
         if _is_special(place):  # /dev/stdout, a pipe
-            with open(os.open(place.name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=place.directory), "wb") as file:
+            with open(os.open(place.name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=directory_fd), "wb") as file:
                 file.write(text.encode())
         else:
             # The umask determines the mode of a new file, as for any output.
-            write_whole(place.name, text.encode(), mode=None, keep=True, directory=place.directory)
+            write_whole(place.name, text.encode(), mode=None, keep=True, directory=directory_fd)
     except OSError as error:
         error.filename = path
         raise
     finally:
-        os.close(place.directory)
+        place.directory.close()
 
 
 def _is_special(place: _trusted.Place) -> bool:
     """Return whether to write to a file instead of replacing it: a device, a pipe, or an open file (/proc/self/fd)."""
     try:
-        status = os.stat(place.name, dir_fd=place.directory, follow_symlinks=False)
+        status = os.stat(place.name, dir_fd=place.directory.fileno(), follow_symlinks=False)
     except FileNotFoundError:
         return False
     return _trusted.is_trusted(status) and not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode))
@@ -161,6 +182,7 @@ def _watch(args: Namespace, output: Output) -> int:
         Monitor(session, label=args.label, status_dir=args.status_dir) as monitor,
     ):
         while not stopped():
+            life = _life(args)
             try:
                 drawing = _with_states(session, View(session), args)
             except VethError as error:  # a namespace may have ended meanwhile
@@ -171,9 +193,13 @@ def _watch(args: Namespace, output: Output) -> int:
                     if not args.output:
                         output.clear()
                     _draw(drawing, args, output)
-                    output.flush()
+                    output.flush_to_reader()
                     last = drawing
-            monitor.poll(None if last is not None else _AGAIN)
+            if last is None:
+                monitor.poll(_AGAIN)
+            else:
+                while not (stopped() or monitor.poll(_LOOK)) and _life(args) == life:
+                    pass
             until = time.monotonic() + _LONGEST
             while time.monotonic() < until and monitor.poll(_SETTLE):
                 pass

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import Any
 
-from vethlib.cli.arguments.references import parse_link, parse_netns
+from vethlib.cli.arguments.references import existing_link, parse_link, parse_netns
 from vethlib.cli.host.view import View
 from vethlib.cli.term.exits import DONE, report
 from vethlib.cli.term.output import Output
@@ -77,7 +77,7 @@ _OTHER_FLAGS |= {"routes": "--route", "neighbours": "--neighbour"}
 
 def set_link(args: Namespace, output: Output) -> int:
     """Change a link."""
-    name, ref = parse_link(args.link)
+    name, ref = existing_link(args.link)
     up, ipv6 = True if args.up else False if args.down else None, _on(args.ipv6)
     fields = {"mac": args.mac, "mtu": args.mtu, "alias": args.alias, "up": up, "ipv6": ipv6, "txqlen": args.txqlen}
     fields |= {"gso_max_size": args.gso_max_size, "addresses": args.addr, "altnames": args.altname}
@@ -97,7 +97,7 @@ def set_link(args: Namespace, output: Output) -> int:
 
 def move(args: Namespace, output: Output) -> int:
     """Move one link."""
-    name, ref = parse_link(args.link)
+    name, ref = existing_link(args.link)
     to = parse_netns(args.to, "NETNS")
     if args.name is not None:
         check_name(args.name, "--name")
@@ -119,7 +119,7 @@ def _changed(session: Session, link: Link, ref: str, request: str, output: Outpu
 
 def delete(args: Namespace, output: Output) -> int:
     """Delete pairs, and show those links that were there, also if others could not be deleted."""
-    items = list(dict.fromkeys(parse_link(text) for text in args.links))
+    items = list(dict.fromkeys(existing_link(text) for text in args.links))
     existed: dict[tuple[str, str], tuple[object, int]] = {}
     failure: BatchError | None = None
 

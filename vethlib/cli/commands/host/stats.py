@@ -169,7 +169,7 @@ def _watch(sample: Callable[..., list[MeasuredLink]], args: Namespace, output: O
             for ref, name in sorted(before - now):
                 _print_gone(output, ref, name, at)
         before = now
-        output.flush()
+        output.flush_to_reader()
 
 
 def _print(output: Output, link: MeasuredLink, at: float) -> None:

@@ -47,6 +47,8 @@ class _Host:
         self._session = session
         self._rates = LinkRates(session)
         self._statuses = None
+        self._label = args.label
+        self._why_no_states = ""
         if args.label:
             from vethlib.agent.config.mark import check_label  # imports protobuf, only if needed
             from vethlib.agent.stores.opening import open_statuses
@@ -62,17 +64,22 @@ class _Host:
         if self._statuses is None:
             return None
         published = self._statuses.read()
+        statuses = published.current
+        self._why_no_states = ""
+        if published.is_of_earlier_run:
+            self._why_no_states = f"the agent with the label {self._label} has not published all states yet"
+        elif published.agent is None and not published.is_elsewhere:
+            self._why_no_states = f"no agent with the label {self._label} runs"
         places = StatusPlaces(self._session, published, {link.ref: link.sample.place for link in links})
-        places.resolve(published.entries.values())
-        return {at: entry["state"] for entry in published.entries.values() if (at := places.link(entry)) is not None}
+        places.resolve(statuses.values())
+        return {at: entry["state"] for entry in statuses.values() if (at := places.link(entry)) is not None}
 
     @property
     def remark(self) -> str:
         """Return what is not shown, and why."""
         refused = [error for error in self._rates.failed.values() if isinstance(error, NotPermitted)]
-        if not refused:
-            return ""
-        return f"{counted(len(refused), 'namespace')} cannot be entered: run it as root"
+        closed = f"{counted(len(refused), 'namespace')} cannot be entered: run it as root" if refused else ""
+        return "; ".join(filter(None, (self._why_no_states, closed)))
 
 
 def _print(host: _Host, args: Namespace, output: Output, count: int | None) -> None:
@@ -80,17 +87,17 @@ def _print(host: _Host, args: Namespace, output: Output, count: int | None) -> N
     reported = ""
     for _ in each_interval(args.interval, count):
         links = chosen(host.look(), args.sort, args.filter)
+        states = host.states(links)
         if host.remark != reported:
             reported = host.remark
             if reported:
                 output.warning(reported)
-        states = host.states(links)
         if output.as_json:
             _print_json(output, links, states, at_once=count == 1)
         else:
             output.line(f"{time.strftime('%H:%M:%S')}  {counted(len(links), 'link')}")
             show_rates(output, links)
-        output.flush()
+        output.flush_to_reader()
 
 
 def _print_json(

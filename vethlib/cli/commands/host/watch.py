@@ -47,13 +47,16 @@ def watch(args: Namespace, output: Output) -> int:
         if args.initial:
             for event in chosen.of(monitor, monitor.snapshot()):
                 _print(output, event)
-            output.flush()
+            output.flush_to_reader()
         for batch in batches:
             for event in chosen.of(monitor, batch):
                 _print(output, event)
-                if left is not None and (left := left - 1) <= 0:
+                if left is None or event.what == "resync":
+                    continue
+                left -= 1
+                if left <= 0:
                     return DONE
-            output.flush()
+            output.flush_to_reader()
     # With --count, fewer events than expected have arrived.
     return DONE if left is None or stopped() else PENDING
 
@@ -76,8 +79,9 @@ class _Pattern:
     name: str | None
     netns: str | None
 
-    def fits(self, name: str, ref: str) -> bool:
-        if self.name is not None and not fnmatchcase(name, self.name):
+    def fits(self, name: str | None, ref: str) -> bool:
+        """Return whether it matches a link of that name, or without a name, any link of that namespace."""
+        if name is not None and self.name is not None and not fnmatchcase(name, self.name):
             return False
         if self.netns is None or any(fnmatchcase(text, self.netns) for text in (ref, ref.removeprefix("netns:"))):
             return True
@@ -111,18 +115,24 @@ class _Filter:
         """Yield the events to print."""
         return (event for event in events if self._fits(monitor, event))
 
-    def _fits(self, monitor: Monitor, event: HostEvent) -> bool:
-        if event.what == "resync":
-            return True
+    def _is_of_kind(self, event: HostEvent) -> bool:
         if self._only and event.what not in self._only:
             return False
-        if self._kind is not None and (event.link is None or event.link.kind != self._kind):
+        return self._kind is None or (event.link is not None and event.link.kind == self._kind)
+
+    def _fits(self, monitor: Monitor, event: HostEvent) -> bool:
+        name: str | None = event.name
+        if event.what == "resync":
+            name = None  # any event of the namespace may have been lost, or without a namespace any event
+            if not event.netns:
+                return True
+        elif not self._is_of_kind(event):
             return False
-        if not self._patterns or any(pattern.fits(event.name, event.netns) for pattern in self._patterns):
+        if not self._patterns or any(pattern.fits(name, event.netns) for pattern in self._patterns):
             return True
         # A namespace may have several references, of which an event has one.
         refs = [] if all(pattern.netns is None for pattern in self._patterns) else monitor.references(event.netns)
-        return any(pattern.fits(event.name, ref) for pattern in self._patterns for ref in refs)
+        return any(pattern.fits(name, ref) for pattern in self._patterns for ref in refs)
 
 
 # --- printing

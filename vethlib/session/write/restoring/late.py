@@ -4,11 +4,18 @@
    its own protocol and flags.
 2. After a failed change, all of them are restored, and those of vethlib that were not there before are removed. After a
    successful one, only those of vethlib are, as far as the link can still have them: the other programs receive the
-   events of the link, and decide themselves.
+   events of the link, and decide themselves. If addresses were changed, all are: with its last address of IPv4, even
+   for a moment, a link loses everything of IPv4, and nobody expects that of another form of the address.
 3. Each is a request of its own, so that a refused one costs no other. A route whose source is still checked for
    duplicates is restored when that is done (:mod:`vethlib.session.read.sources`).
-
 4. Of an IPv6 route with several hops, the kernel may remove those over the link only. They are added to what is left.
+5. If there are more than the call may read, which is limited for an agent because a tenant may have added them, only
+   routes of vethlib are read, which the kernel can select. Unknown ones are neither restored nor removed. A change
+   after which they would have to be restored is refused before it begins; if another one fails, a note has the fields
+   that may have lost some.
+6. With an address, the kernel also removes the routes that have it as their source, whatever link they lead over; one
+   of IPv6 only loses its source. If the address is there again, so are they (``ELSEWHERE``): the program that looks
+   after the other link does not expect this.
 
 Not restored are proxy entries of the neighbour table, and IPv6 routes that the kernel may add again later: those with
 the protocol `ra` or `redirect`, and those with `kernel` that expire or are its own.
@@ -17,7 +24,7 @@ the protocol `ra` or `redirect`, and those with `kernel` that expire or are its 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv6Address, ip_address
 from operator import attrgetter
 from socket import AF_INET, AF_INET6
@@ -25,7 +32,19 @@ from typing import Final, NamedTuple, TypeAlias
 
 from vethlib._nl.batch import Outcome
 from vethlib._nl.const import RTPROT_KERNEL
-from vethlib._nl.dependents.kept import delete_kept, kept_route, protocol_of, restore_hops, restore_kept
+from vethlib._nl.dependents.kept import (
+    FEW_MARKS,
+    KeptRoute,
+    delete_kept,
+    destination_of,
+    has_source,
+    kept_route,
+    marks_of_sources,
+    protocol_of,
+    restore_hops,
+    restore_kept,
+    without_source,
+)
 from vethlib._nl.dependents.neighbour import (
     NeighbourMessage,
     del_neighbour,
@@ -33,17 +52,26 @@ from vethlib._nl.dependents.neighbour import (
     new_neighbour,
     parse_neighbour,
 )
-from vethlib._nl.dependents.route import dump_routes_over
+from vethlib._nl.dependents.route import dump_routes_over, parse_route
+from vethlib._nl.link import LinkMessage
+from vethlib.addresses import Address
 from vethlib.endfields.neighbours import PROTO as NEIGHBOUR_PROTO
 from vethlib.endfields.routes import PROTO
 from vethlib.endfields.table import NEIGHBOURS, ROUTES
+from vethlib.errors import LinkNotFound, NetlinkError, VethError
 from vethlib.links import describe
+from vethlib.session.core.ipv6 import read_settings
 from vethlib.session.core.namespaces import Namespaces
 from vethlib.session.core.refusal import loading, refusal
 from vethlib.session.read.further import dump_over
+from vethlib.session.read.reading import addresses_of, find_at, read_addresses
+from vethlib.session.read.samelink import is_replaced
 from vethlib.session.read.target import Target
 
-__all__ = ["LateFields"]
+__all__ = ["ELSEWHERE", "LateFields"]
+
+ELSEWHERE: Final = "routes over other links"
+"""Those whose source is an address of the link (rule 6), in place of the name of a field."""
 
 # It is gone already; or the link is gone, with everything.
 _AS_GOOD_AS_RESTORED: Final = (0, errno.ESRCH, errno.ENOENT, errno.ENODEV)
@@ -67,65 +95,196 @@ _Done: TypeAlias = tuple[_Step, Outcome]
 class LateFields:
     """The routes and neighbours that a link had before a change."""
 
-    def __init__(self, namespaces: Namespaces, target: Target, index: int) -> None:
+    def __init__(self, namespaces: Namespaces, target: Target, link: LinkMessage) -> None:
         self._namespaces = namespaces
         self._target = target
-        self._index = index
-        self._before: dict[str, Sequence[bytes]] = {}
+        self._link = link
+        self._index = link.ifindex
+        self._before: dict[str, Sequence[bytes] | None] = {}  # None: not known (rule 5)
         self._only_own = False  # of the routes, those of vethlib
+        self._sources: dict[int, set[bytes]] = {}  # of the routes over other links, by family
+        self._too_many: set[str] = set()  # more than the call may read
+        self._at_stake: set[str] = set()  # of these, those of which the change may cost some that are not known
 
     def read(self, names: Iterable[str], *, only_own: bool = False) -> None:
         """Read those of these fields that have not been read; with `only_own`, of the routes only those of vethlib."""
         for name in names:
             if name not in self._before:
-                self._before[name] = self._read(name, PROTO if only_own else 0)
-                self._only_own = self._only_own or (only_own and name == ROUTES)
+                before = None if only_own else self._read(name, 0)
+                if before is None and (only_own or name == ROUTES):
+                    before = self._read(name, PROTO)
+                    self._only_own = self._only_own or name == ROUTES
+                self._before[name] = before
+                self._at_stake |= {name} & self._too_many
 
-    def read_rest(self, *, readdressed: bool) -> None:
+    def check_known(self, names: Iterable[str], *, own: Iterable[str] = ()) -> None:
+        """Raise NetlinkError (EFBIG) if there are too many of these, or if those of vethlib in `own` are not known."""
+        unknown = [name for name in own if name in self._before and self._before[name] is None]
+        for name in (*(name for name in names if name in self._at_stake), *unknown):
+            says = (
+                f"the change may cost {name}, and there are more than {self._most}, too many to restore: "
+                "remove some, or change it without an agent (`vethctl apply` restores all)"
+            )
+            what = f"{self._target.what}: keep its {name}"
+            raise refusal(Outcome(errno.EFBIG, "", ()), what, self._target.netns, says=says)
+
+    def read_elsewhere(self, addresses: Iterable[Address], *versions: int, is_costly: bool = True) -> None:
+        """Read the routes over other links whose source is one of these addresses, if that was not done yet.
+
+        Unless what follows `is_costly`, nothing is at stake that was not before.
+        """
+        for family, version in ((AF_INET, 4), (AF_INET6, 6)):
+            if version in versions and family not in self._sources:
+                sources = {each.interface.ip.packed for each in addresses if each.interface.version == version}
+                self._sources[family] = sources
+                found = self._routes_elsewhere(family, {}) if sources else ()
+                self._before[ELSEWHERE] = [*self._known(ELSEWHERE), *found]
+                self._at_stake |= {ELSEWHERE} & self._too_many if is_costly else set()
+
+    def read_rest(self, *, readdressed: bool, is_costly: bool = True) -> None:
         """Read what has not been read, before a step that may cost it, or before the change is undone.
 
         If addresses may have been added by then (`readdressed`), routes of the kernel may be theirs, and are left out.
+        Unless what follows `is_costly`, nothing is at stake that was not before.
         """
+        at_stake = set(self._at_stake)
         self.read([NEIGHBOURS])
-        if ROUTES not in self._before or self._only_own:
-            own = self._before.get(ROUTES)
-            left_out = {RTPROT_KERNEL} if readdressed else set()
-            left_out |= set() if own is None else {PROTO}
-            rest = [body for body in self._read(ROUTES, 0) if protocol_of(body) not in left_out]
-            self._before[ROUTES] = [*(own or ()), *rest]
-            self._only_own = False
+        is_unknown = ROUTES in self._before and self._before[ROUTES] is None  # and stays so, if some are lost by now
+        if (ROUTES not in self._before or self._only_own) and not is_unknown:
+            self._read_other_routes(readdressed=readdressed)
+        if not is_costly:
+            self._at_stake = at_stake
+
+    def _read_other_routes(self, *, readdressed: bool) -> None:
+        every = self._read(ROUTES, 0)
+        if every is None:
+            self.read([ROUTES], only_own=True)
+            self._at_stake.add(ROUTES)
+            return
+        own = self._before.get(ROUTES)
+        left_out = {RTPROT_KERNEL} if readdressed else set()
+        left_out |= set() if own is None else {PROTO}
+        self._before[ROUTES] = [*(own or ()), *(body for body in every if protocol_of(body) not in left_out)]
+        self._only_own = False
 
     def restore(self, name: str) -> None:
         """Make a field what it was. Raises NetlinkError if routes or neighbours are refused, when all were tried."""
-        if name not in self._before:
-            return
-        done = self._confirmed(name, self._carry_out(name, self._before[name]))
+        where = describe(self._target.name, self._target.netns)
+        before = self._before.get(name)
+        done = () if before is None else self._confirmed(name, before, self._carry_out(name, before))
         failed = [(step, outcome) for step, outcome in done if outcome.errno not in _AS_GOOD_AS_RESTORED]
         if failed:
-            where = describe(self._target.name, self._target.netns)
             what = ", ".join(each.what for each, _ in failed[:_MOST_NAMED])
             more = f" and {len(failed) - _MOST_NAMED} more" if len(failed) > _MOST_NAMED else ""
             raise refusal(failed[0][1], f"restore {what}{more} of {where}", self._target.netns)
+        if name in self._at_stake:
+            whose = "any" if before is None else "those of other programs"
+            says = f"there were more than {self._most}: {whose} may be lost"
+            raise refusal(Outcome(errno.EFBIG, "", ()), f"restore the {name} of {where}", self._target.netns, says=says)
 
     def keep_own(self, name: str) -> None:
         """Restore what vethlib had added, as far as the link can have it after the change."""
-        own = [body for body in self._before.get(name, ()) if _OF[name].is_own(body)]
+        own = [body for body in self._known(name) if _OF[name].is_own(body)]
         if own:
             self._carry_out(name, own, keep=True)
 
-    def _read(self, name: str, protocol: int) -> Sequence[bytes]:
-        place, requests = self._target.place, _OF[name].dumps(self._index, protocol)
-        return [body for request in requests for body in dump_over(self._namespaces, place, request, bytes, name)]
+    def keep_foreign(self, versions: Container[int] = (4, 6), *, waits: bool = False) -> None:
+        """Restore what other programs had added, of these versions of IP, as far as the link can have it.
 
-    def _carry_out(self, name: str, before: Sequence[bytes], *, keep: bool = False) -> Sequence[_Done]:
+        With `waits`, wait until sources have been checked for duplicates; a change waits only for those that are not
+        checked.
+        """
+        families = [family for family, version in ((AF_INET, 4), (AF_INET6, 6)) if version in versions]
+        for name in (ROUTES, NEIGHBOURS):
+            if lost := [each for each in self._known(name) if each[0] in families and _is_foreign(name, each)]:
+                self._carry_out(name, lost, keep=True, waits=waits)
+
+    def keep_elsewhere(self, *, waits: bool = False) -> None:
+        """Restore the routes over other links whose source is an address of the link again."""
+        if elsewhere := self._known(ELSEWHERE):
+            self._carry_out(ELSEWHERE, elsewhere, keep=True, waits=waits)
+
+    def _known(self, name: str) -> Sequence[bytes]:
+        return self._before.get(name) or ()
+
+    @property
+    def _most(self) -> int | None:
+        return self._namespaces.most_of(self._target.place)
+
+    def _routes_elsewhere(self, family: int, lost: Mapping[bytes, bytes]) -> list[bytes]:
+        """Return the routes over other links that have one of the sources, or one of the destinations in `lost`.
+
+        Its values are bytes that the routes to these destinations contain.
+        """
+        sources = self._sources[family]
+
+        def matching(body: bytes) -> bytes:  # of a million routes, all but a few are passed over
+            is_meant = has_source(body, sources) or (bool(lost) and destination_of(body) in lost)
+            return body if is_meant and protocol_of(body) != RTPROT_KERNEL else b""
+
+        marks = [] if len(lost) > FEW_MARKS else [*marks_of_sources(family, sources), *lost.values()]
+        found = self._dump(dump_routes_over(family), matching, ELSEWHERE, marks)
+        if found is None:
+            found = self._dump(dump_routes_over(family, 0, PROTO), matching, ELSEWHERE, marks) or ()
+        routes = ((body, parse_route(body)) for body in found if body)
+        return [
+            body
+            for body, route in routes
+            if route.family == family and self._index not in (route.ifindex, *route.next_hops)
+        ]
+
+    def _present_elsewhere(self, before: Sequence[bytes]) -> Sequence[bytes]:
+        # A default route has no destination to look for, but the beginning of its message, up to its type.
+        destinations = ((destination_of(body), body) for body in before if body[0] == AF_INET6)
+        lost = {destination: destination or body[:8] for destination, body in destinations}
+        return [
+            body
+            for family in self._sources
+            if any(each[0] == family for each in before)
+            for body in self._routes_elsewhere(family, lost if family == AF_INET6 else {})
+        ]
+
+    def _read(self, name: str, protocol: int) -> Sequence[bytes] | None:
+        """Return the routes or neighbours of the link, of one protocol or of all (0); None: there are too many."""
+        read: list[bytes] = []
+        for request in _OF[name].dumps(self._index, protocol):
+            part = self._dump(request, bytes, name)
+            if part is None:
+                return None
+            read += part
+        return read
+
+    def _dump(
+        self, request: bytes, parse: Callable[[bytes], bytes], name: str, marks: Sequence[bytes] = ()
+    ) -> Sequence[bytes] | None:
+        # Not counted: whether one table can be read must not depend on what the others have.
+        try:
+            return dump_over(self._namespaces, self._target.place, request, parse, name, counted=False, marks=marks)
+        except NetlinkError as error:
+            if error.errno != errno.EFBIG:
+                raise
+            self._too_many.add(name)
+            return None
+
+    def _carry_out(
+        self, name: str, before: Sequence[bytes], *, keep: bool = False, waits: bool = True
+    ) -> Sequence[_Done]:
         done = self._attempt(name, before, keep=keep)
-        if name == ROUTES and any(outcome.errno == errno.EINVAL for _, outcome in done) and self._await_sources(before):
-            done = self._attempt(name, before, keep=keep)
+        if name != NEIGHBOURS and any(outcome.errno == errno.EINVAL for _, outcome in done):
+            sources = self._ipv6_sources(before)
+            if self._await(sources if waits else self._not_checked(sources)):
+                done = self._attempt(name, before, keep=keep)
         return done
 
     def _attempt(self, name: str, before: Sequence[bytes], *, keep: bool) -> list[_Done]:
-        present = self._read(name, PROTO if keep else 0)
-        done = self._sent([(step, step.request) for step in _OF[name].steps(self._index, before, present, keep=keep)])
+        if name == ELSEWHERE:
+            steps = _steps_elsewhere(before, self._present_elsewhere(before))
+        else:
+            # Present but unknown ones are not removed, and restoring present ones fails with EEXIST.
+            is_own = all(map(_OF[name].is_own, before))
+            present = self._read(name, PROTO if is_own else 0) or ()
+            steps = _OF[name].steps(self._index, before, present, keep=keep)
+        done = self._sent([(step, step.request) for step in steps])
         exist = [n for n, (step, outcome) in enumerate(done) if outcome.errno == errno.EEXIST and step.rest]
         for n, again in zip(exist, self._sent([(done[n][0], done[n][0].rest) for n in exist]), strict=True):
             done[n] = again
@@ -136,23 +295,45 @@ class LateFields:
         outcomes = self._namespaces.exchange(self._target.place, requests) if requests else ()
         return [(step, outcome) for (step, _), outcome in zip(steps, outcomes, strict=True)]
 
-    def _confirmed(self, name: str, done: Sequence[_Done]) -> Sequence[_Done]:
+    def _confirmed(self, name: str, before: Sequence[bytes], done: Sequence[_Done]) -> Sequence[_Done]:
         """Leave out what exists: EEXIST may also mean that another route with the same key does."""
         if all(outcome.errno != errno.EEXIST for _, outcome in done):
             return done
-        present = {route.body for body in self._read(name, 0) if (route := kept_route(body, self._index))}
+        bodies = self._present_elsewhere(before) if name == ELSEWHERE else self._read(name, 0)
+        if name in self._too_many:
+            bodies = before
+        index = 0 if name == ELSEWHERE else self._index
+        present = {route.body for body in bodies or () if (route := kept_route(body, index))}
         return [(step, outcome) for step, outcome in done if outcome.errno != errno.EEXIST or step.body not in present]
 
-    def _await_sources(self, before: Sequence[bytes]) -> bool:
-        """Wait until the sources of routes have been checked for duplicates; return whether a route has any."""
+    def _ipv6_sources(self, before: Sequence[bytes]) -> set[IPv6Address]:
+        routes = (kept_route(body, 0) for body in before)
+        return {IPv6Address(route.source) for route in routes if route is not None and len(route.source) == 16}
+
+    def _not_checked(self, sources: set[IPv6Address]) -> set[IPv6Address]:
+        """Return those of these addresses of the link that the kernel does not check: they can be used in a moment."""
+        if not sources:
+            return sources
+        try:
+            name = find_at(self._namespaces, self._target, self._index).name
+            is_off = read_settings(self._target.place, name).accept_dad <= 0
+        except VethError:
+            is_off = False
+        present = addresses_of(read_addresses(self._namespaces, self._target.place, self._index))
+        return sources.intersection(each.interface.ip for each in present if is_off or each.nodad)
+
+    def _await(self, sources: set[IPv6Address]) -> bool:
+        """Wait until the sources of routes have been checked; return whether routes can be sent again after that."""
         with loading:
             from vethlib.session.read.sources import until_checked  # for few routes
 
-        routes = (kept_route(body, self._index) for body in before)
-        sources = {IPv6Address(route.source) for route in routes if route is not None and len(route.source) == 16}
-        if sources:
-            until_checked(self._namespaces, {(self._target.place, self._index): sources})
-        return bool(sources)
+        if not sources:
+            return False
+        until_checked(self._namespaces, {(self._target.place, self._index): sources})
+        try:
+            return not is_replaced(self._link, find_at(self._namespaces, self._target, self._index))
+        except LinkNotFound:
+            return True  # gone, with its routes
 
 
 def _route_steps(index: int, before: Sequence[bytes], now: Sequence[bytes], *, keep: bool) -> Iterator[_Step]:
@@ -167,8 +348,25 @@ def _route_steps(index: int, before: Sequence[bytes], now: Sequence[bytes], *, k
         if key not in keys and not keep:
             yield _Step(f"no route {route}", delete_kept(route))
     for route in sorted(gone, key=attrgetter("has_gateway")):
-        request = restore_kept(route, replace=route.key in surplus)
+        in_place = route.key in surplus and not (keep and route.protocol != PROTO)
+        request = restore_kept(route, replace=in_place or _has_lost_its_source(route, are))
         yield _Step(f"the route {route}", request, route.body, restore_hops(route))
+
+
+def _steps_elsewhere(before: Sequence[bytes], now: Sequence[bytes]) -> Iterator[_Step]:
+    are = {route.body: route for body in now if (route := kept_route(body, 0))}
+    gone = [route for body in before if (route := kept_route(body, 0)) and route.body not in are]
+    for route in sorted(gone, key=attrgetter("has_gateway")):
+        yield _Step(f"the route {route}", restore_kept(route, replace=_has_lost_its_source(route, are)), route.body)
+
+
+def _has_lost_its_source(route: KeptRoute, present: Container[bytes]) -> bool:
+    return len(route.source) == len(IPv6Address(0).packed) and without_source(route) in present
+
+
+def _is_foreign(name: str, body: bytes) -> bool:
+    """Return whether another program has added this. The kernel has its own routes as far as it has their addresses."""
+    return not _OF[name].is_own(body) and not (name == ROUTES and protocol_of(body) == RTPROT_KERNEL)
 
 
 def _neighbour_steps(index: int, before: Sequence[bytes], now: Sequence[bytes], *, keep: bool) -> Iterator[_Step]:

@@ -1,0 +1,179 @@
+"""A relay that has lost events of its links: both ends of a wire have one state nevertheless, and the relay ends."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+import pytest
+
+from tests.interrupts import boundaries, distinct, interrupted
+from tests.programs import freeze
+from tests.witness import ip, open_fds, poll
+from vethlib import End, Session, Veth, VethError, ns
+from vethlib.topology import Topology
+from vethlib.topology.impair import relay
+from vethlib.topology.keep import keep
+
+COUNTS = [1, 2, 40]
+
+
+def children() -> set[int]:
+    found = set()
+    for process in filter(str.isdecimal, os.listdir("/proc")):
+        with suppress(OSError, ValueError):
+            stat = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+            if int(stat.rpartition(")")[2].split()[1]) == os.getpid():
+                found.add(int(process))
+    return found
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_relay_that_is_interrupted_at_any_bytecode_while_it_starts_leaves_nothing() -> None:
+    def belongs(code: CodeType) -> bool:
+        return code.co_filename == relay.__file__ and code.co_qualname in ("Relay.__init__", "Relay._start", "_begin")
+
+    with relay.relay_netns() as netns, Session() as session, Topology.build("node a; node b") as net:
+        ends = [End("w0", net["a"]), End("w1", net["b"])]
+        a, b = session.create_many(Veth(end, End(end.name, netns)) for end in ends)
+
+        def start() -> None:
+            relay.Relay(netns, {0: (a, b)}).close()
+
+        start()
+        before, others = open_fds(), children()
+        for boundary in distinct(boundaries(start, belongs))[:-1]:  # the last is the return
+            assert interrupted(start, boundary), boundary
+            assert poll(lambda: open_fds() == before), boundary
+            assert children() <= others, boundary
+
+
+class Hub:
+    """A hub with leaves on relayed wires; the relay is stopped at first, and its buffer holds an event or two."""
+
+    def __init__(self, net: Topology, netns: ns.Netns) -> None:
+        assert net._relay is not None
+        self.net = net
+        self._netns = netns  # of the relay
+        self.pid = net._relay._process.pid
+        self.leaves = [node.netns for name, node in net.items() if name != "hub"]
+        self.stop()
+
+    def stop(self) -> None:
+        freeze(self.pid)
+
+    def go_on(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)  # not by the Popen object, which knows nothing of a relay that was let go
+
+    def halves(self) -> list[bool]:
+        """Whether each half of a wire to the hub that exists in the relay has the carrier."""
+        links = ip("link", netns=self._netns)
+        return ["LOWER_UP" in link["flags"] for link in links if link["ifname"].endswith("b")]
+
+    def carriers(self) -> set[bool | None]:
+        """Whether the leaves have the carrier; None for a wire that does not exist any more."""
+        seen = [{link["ifname"]: link["flags"] for link in ip("link", netns=leaf)} for leaf in self.leaves]
+        return {"LOWER_UP" in flags["eth0"] if "eth0" in flags else None for flags in seen}
+
+    def set(self, state: str) -> None:
+        """Set all ends in the hub up or down."""
+        for number in range(len(self.leaves)):
+            ip("link", "set", f"eth{number}", state, netns=self.net["hub"].netns)
+
+
+@pytest.fixture(params=COUNTS)
+def hub(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    made: list[ns.Netns] = []
+
+    def relay_netns() -> ns.Netns:
+        netns = make()
+        made.append(ns.Netns.open(netns))
+        return netns
+
+    make = relay.relay_netns
+    monkeypatch.setattr(relay, "relay_netns", relay_netns)
+    monkeypatch.setattr(relay, "_EVENTS_BUFFER", 2048)
+    wires = "; ".join(f"leaf{number} -- hub delay=0ms" for number in range(request.param))
+    with Topology.build(wires, impair="userspace", ipv6=False) as net, made[0]:
+        yield Hub(net, made[0])
+
+
+def test_wires_are_deleted_at_both_ends_though_events_were_lost(hub: Hub) -> None:
+    hub.net["hub"].close()
+    assert poll(lambda: not hub.halves())
+    hub.go_on()
+    assert poll(lambda: hub.carriers() == {None})
+
+
+def test_the_carrier_is_lost_and_returns_at_both_ends_though_events_were_lost(hub: Hub) -> None:
+    hub.set("down")
+    assert poll(lambda: set(hub.halves()) == {False})
+    hub.go_on()
+    assert poll(lambda: hub.carriers() == {False})
+    hub.stop()
+    hub.set("up")
+    assert poll(lambda: set(hub.halves()) == {True})
+    hub.go_on()
+    assert poll(lambda: hub.carriers() == {True})
+
+
+def test_wires_set_down_are_down_at_once_though_events_were_lost(hub: Hub) -> None:
+    hub.set("down")
+    assert poll(lambda: not any(hub.halves()))
+    hub.go_on()
+    hub.net.down("leaf0", "hub")
+    assert hub.carriers() == {False}
+
+
+def test_the_relay_of_kept_nodes_ends_with_them_though_events_were_lost(hub: Hub) -> None:
+    kept = keep(hub.net.values())
+    hub.go_on()
+    ended = os.pidfd_open(hub.pid)
+    try:
+        hub.net.let_go()
+        hub.stop()
+        os.kill(kept.pid, signal.SIGTERM)
+        assert poll(lambda: not hub.halves())
+        hub.go_on()
+        assert select.select([ended], [], [], 60)[0], "the relay does not end"
+    finally:
+        os.close(ended)
+
+
+def test_a_signal_handler_cannot_use_a_relay_that_the_interrupted_code_is_using(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    usual = relay.Relay._ask
+    errors: list[BaseException] = []
+
+    def interrupted(self: relay.Relay, command: dict[str, object]) -> dict[str, Any]:
+        monkeypatch.setattr(relay.Relay, "_ask", usual)
+        signal.raise_signal(signal.SIGUSR1)
+        return usual(self, command)
+
+    with Topology.build("a -- b delay=1ms", impair="userspace") as net:
+        wire = net.wire("a", "b")
+
+        def handle(*_: object) -> None:
+            try:
+                wire.set(loss="100%")
+            except VethError as error:
+                errors.append(error)
+
+        before = signal.signal(signal.SIGUSR1, handle)
+        try:
+            monkeypatch.setattr(relay.Relay, "_ask", interrupted)
+            wire.set(delay="0ms")
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+        assert len(errors) == 1
+        assert net["a"].ping(net["b"])
+        handle()
+        assert len(errors) == 1
+        assert not net["a"].ping(net["b"], timeout=0.1)

@@ -1,0 +1,1 @@
+"""The plan that undoes a plan, and what cannot be undone. Pure."""

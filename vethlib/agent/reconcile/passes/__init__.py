@@ -1,0 +1,1 @@
+"""Passes over marked interfaces: which is next, what it does, and what its result means."""

@@ -1,0 +1,36 @@
+"""Time-outs of callers: any number of seconds, also more than system calls and locks accept."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from vethlib._primitives import time
+from vethlib.errors import InvalidValue
+
+__all__ = ["LONGEST", "check_timeout", "deadline_after"]
+
+LONGEST: Final = 3600.0
+"""Seconds for which to wait in one system call: epoll_wait(2) accepts up to 24 days."""
+
+_ENDLESS: Final = 1e9  # seconds: 31 years, which locks accept
+
+
+def check_timeout(timeout: float | None, field: str = "timeout") -> float | None:
+    """Return a number of seconds as a float that locks accept; None for no limit. Raises InvalidValue."""
+    if timeout is None:
+        return None
+    try:
+        if not math.isnan(timeout):
+            return float(min(max(timeout, -_ENDLESS), _ENDLESS))
+    except OverflowError:  # an integer that is no float
+        return math.copysign(_ENDLESS, 1 if timeout > 0 else -1)
+    except TypeError:
+        pass
+    raise InvalidValue(field, timeout, "must be a number of seconds, such as 2.5")
+
+
+def deadline_after(timeout: float | None) -> float | None:
+    """Return the time of the monotonic clock after `timeout` seconds; None for never. Raises InvalidValue."""
+    seconds = check_timeout(timeout)
+    return None if seconds is None else time.monotonic() + seconds

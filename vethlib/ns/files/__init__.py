@@ -1,0 +1,1 @@
+"""Looking at files: without waiting for a file system that does not answer, and knowing whose links lead there."""

@@ -1,0 +1,36 @@
+"""The name that a link has now, by its ifindex: what is no message finds a link by its name.
+
+A link can be renamed at any time, and its former name can belong to another link by then. So the name is asked for
+right before it is used, by an ioctl: it takes 1 µs and no lock. RTM_GETLINK would wait for the RTNL lock, and for a new
+link whose peer is not up yet, make the kernel do deferred work (linkwatch_sync_dev in rtnl_getlink, rtnetlink.c).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from struct import Struct
+from typing import Final
+
+from vethlib._nl.batch import Outcome
+
+from .namespaces import Namespaces, OpenNetns
+from .refusal import refusal
+
+__all__ = ["present_name"]
+
+_SIOCGIFNAME: Final = 0x8910  # include/uapi/linux/sockios.h
+_IFREQ: Final = Struct("=16xi20x")  # struct ifreq with an ifindex
+_NAME: Final = 16  # bytes: IFNAMSIZ
+
+
+def present_name(namespaces: Namespaces, place: OpenNetns, index: int) -> str:
+    """Return the name of the link with this ifindex in `place`. Raises LinkNotFound, NetlinkError."""
+    socket = namespaces.socket(place).fileno()  # an ioctl on any socket is about the links of its namespace
+    try:
+        answer = fcntl.ioctl(socket, _SIOCGIFNAME, _IFREQ.pack(index))
+    except OSError as error:
+        says = f"there is no link with ifindex {index} in {place} any more" if error.errno == errno.ENODEV else ""
+        raise refusal(Outcome(error.errno or 0, "", ()), "look up a link", place.ref, says=says) from error
+    return os.fsdecode(answer[:_NAME].partition(b"\0")[0])

@@ -1,0 +1,96 @@
+"""Whether a link that was read is still the same: in a later call (:func:`is_another`), or later in the same call.
+
+Outside the home namespace, an ifindex identifies nothing, even in a namespace that is known to be the same one: the
+first link there has the ifindex 2, and a link that is moved keeps its ifindex if that is free where it arrives. So when
+a link was deleted, another program's may be in its place at once. A MAC is random unless it was given; the ifindex of
+the peer, together with its namespace, is the kernel's.
+
+A later call may be about another namespace: a successor with the same name, or the home of another session. Its cookie
+shows that (Linux 5.14). If both cookies are the same, the MAC or the peer still has to be. Where one of the two cookies
+is unknown, the peer identifies a link only if it is in home: the peers of all pairs between two new containers have the
+same ifindex, and the namespaces of the peers the same id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from vethlib._nl.link import LinkMessage
+from vethlib.links import Link
+
+__all__ = ["UNKNOWN", "KnownVeth", "is_another", "is_elsewhere", "is_replaced"]
+
+UNKNOWN: Final = -2
+"""The id of the peer's namespace if it was not read. Others are None, for the namespace of the veth itself, and -1, for
+a namespace that is ending."""
+
+
+def is_elsewhere(seen: Link, cookie: int) -> bool:
+    """Return whether a Link was read in another namespace than that with this cookie; a cookie may be unknown (0)."""
+    return seen.cookie != cookie and 0 not in (seen.cookie, cookie)
+
+
+def is_another(
+    seen: Link, now: LinkMessage, cookie: int, *, in_home: bool, peer_is_home: Callable[[], bool] = lambda: False
+) -> bool:
+    """Return whether a Link is not the link that now has its ifindex, in a namespace with this cookie.
+
+    `in_home` is whether that is the home of the session, where an ifindex is not used again. `peer_is_home` is called
+    if it matters whether the peer is in home.
+    """
+    if is_elsewhere(seen, cookie):
+        return True
+    if in_home:
+        return False
+    if seen.kind != "veth" or now.kind != "veth":  # of other links, the MAC may change: that of a bridge with its ports
+        return seen.kind != now.kind
+    if seen.mac == now.mac.hex(":"):
+        return False
+    if 0 in (seen.cookie, cookie):
+        return seen.peer_index is None or seen.peer_index != now.link or not peer_is_home()
+    if not seen.peer_index or not now.link:  # unknown, as of a link that a cache has seen only as it was created
+        return False
+    # Without an id, the peer is in the namespace of the veth, or was not read (`create` with read=False).
+    return seen.peer_index != now.link or seen.peer_netnsid not in (None, now.link_netnsid)
+
+
+class KnownVeth(NamedTuple):
+    """The known facts of a veth: its MAC (empty: unknown), and the ifindex (0: unknown) and namespace of its peer.
+
+    Either identifies it, because other programs may change its MAC or move its peer meanwhile.
+    """
+
+    mac: bytes
+    peer: int
+    peer_netnsid: int | None
+
+    @classmethod
+    def of(cls, link: LinkMessage) -> KnownVeth:
+        """Return what is known of a veth that was read."""
+        return cls(link.mac, link.link or 0, link.link_netnsid)
+
+    @classmethod
+    def of_link(cls, link: Link) -> KnownVeth | None:
+        """Return what is known of a link that was read; None if it is no veth."""
+        if link.kind != "veth":
+            return None
+        return cls(bytes.fromhex(link.mac.replace(":", "")), link.peer_index or 0, link.peer_netnsid)
+
+    def is_now(self, link: LinkMessage) -> bool:
+        """Return whether it is the link that now has its ifindex. If nothing is known of it, any veth may be."""
+        if link.kind != "veth":
+            return False
+        if not self.mac and not self.peer:
+            return True
+        if self.mac and self.mac == link.mac:
+            return True
+        return bool(self.peer) and self.peer == link.link and self.peer_netnsid in (UNKNOWN, link.link_netnsid)
+
+
+def is_replaced(before: LinkMessage, now: LinkMessage) -> bool:
+    """Return whether a veth that was read has been replaced by the link that now has its ifindex.
+
+    Nothing is known of other links that they keep: the MAC of a bridge, for example, changes with its ports.
+    """
+    return before.kind == "veth" and not KnownVeth.of(before).is_now(now)
