@@ -9,11 +9,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import AnyStr
 
-__all__ = ["all_end_with", "attended", "freeze", "killed_with_its_parent", "runs", "see_end"]
+__all__ = ["all_end_with", "attended", "children", "freeze", "killed_with_its_parent", "runs", "see_end", "stat_fields"]
 
 DEADLINE = 60.0  # seconds; programs of a node have two of them to end by themselves
 
@@ -37,8 +37,27 @@ def killed_with_its_parent() -> None:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
+def stat_fields(task: int | Path) -> list[str]:
+    """Return what /proc has in `stat` of a process or a thread behind its name: the state, the parent, and so on.
+
+    The name is whatever the program has chosen, its first 15 bytes: it need not be text.
+    """
+    directory = task if isinstance(task, Path) else Path(f"/proc/{task}")
+    return (directory / "stat").read_bytes().rpartition(b")")[2].decode("ascii").split()
+
+
+def children() -> set[int]:
+    """The children of this process, zombies included."""
+    found = set()
+    for process in map(int, filter(str.isdecimal, os.listdir("/proc"))):
+        with suppress(OSError):  # it has ended, or is hidden
+            if int(stat_fields(process)[1]) == os.getpid():
+                found.add(process)
+    return found
+
+
 def runs(pid: int) -> bool:
-    return _state(Path(f"/proc/{pid}")) != "Z"
+    return _state(Path(f"/proc/{pid}")) not in ("Z", "X")
 
 
 def freeze(pid: int) -> None:
@@ -56,7 +75,7 @@ def freeze(pid: int) -> None:
 def _state(task: Path) -> str:
     """Return the state letter of a process or a thread; Z if it has ended."""
     try:
-        return (task / "stat").read_text().rpartition(")")[2].split()[0]
+        return stat_fields(task)[0]
     except OSError:
         return "Z"
 

@@ -11,10 +11,10 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from tests.patience import Patience
+from tests.programs import stat_fields
 from vethlib import ns
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_GETADDR, RTM_GETSTATS = 16, 17, 18, 22, 94
@@ -187,5 +187,5 @@ def nothing_changes() -> Iterator[None]:
 
 def cpu_of(pid: int) -> float:
     """Seconds of CPU time that a process has used."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    fields = stat_fields(pid)
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

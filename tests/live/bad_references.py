@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 
+from tests.programs import stat_fields
 from tests.witness import poll
 
 from .silent import forbidden_fuse, silent_fuse
@@ -70,7 +71,7 @@ def _is_in_openat(task: str) -> bool:
     except FileNotFoundError:  # a kernel without CONFIG_HAVE_ARCH_TRACEHOOK
         for _ in range(20):
             time.sleep(0.005)  # in which the thread gets the lock, if that is what it needs
-            if Path(task, "stat").read_text().rpartition(") ")[2][0] != "S":
+            if stat_fields(Path(task))[0] != "S":
                 return False
         return True
 

@@ -21,6 +21,7 @@ import pytest
 
 from tests.live.agents import started
 from tests.live.convergence import assert_converges
+from tests.programs import stat_fields
 from tests.witness import ip, poll
 from vethlib import End, Session, Veth, ns
 
@@ -150,8 +151,7 @@ class Soak:
 
     def _time(self) -> tuple[str, ...]:
         """Its state, and the ticks it has used (proc_pid_stat(5))."""
-        _, _, fields = Path(f"/proc/{self.agent}/stat").read_text().rpartition(")")
-        state, *rest = fields.split()
+        state, *rest = stat_fields(self.agent)
         return state, rest[10], rest[11]
 
     def open_files(self) -> list[str]:

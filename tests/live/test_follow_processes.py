@@ -16,7 +16,7 @@ import pytest
 
 from tests.live.descriptors import descriptors_left
 from tests.patience import Patience
-from tests.programs import attended
+from tests.programs import attended, runs
 from tests.witness import open_fds, poll
 from vethlib import NetlinkError, ns
 from vethlib.follow import Follower, processes
@@ -41,7 +41,7 @@ def follower(home: ns.Netns) -> Iterator[Follower]:
 
 
 def wait_for_zombie(pid: int) -> None:
-    while Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z":
+    while runs(pid):
         time.sleep(0.001)
 
 

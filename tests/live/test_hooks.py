@@ -14,7 +14,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ import pytest
 import trustme
 
 from tests.live.applying import value
-from tests.programs import attended
+from tests.programs import attended, children, runs
 from tests.witness import names, open_fds, poll, seen
 from vethlib import End, Session, Veth, ns
 from vethlib.agent import Configurator, Interface
@@ -107,14 +106,6 @@ def serve(home: object) -> Iterator[Callable[..., Server]]:
         one.end()
 
 
-def alive(pid: int) -> bool:
-    """Whether there is such a process, other than as a zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except FileNotFoundError:
-        return False
-
-
 def test_a_command_gets_the_event_on_stdin_and_in_its_environment(
     script: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,7 +167,7 @@ def test_a_command_that_takes_too_long_is_killed_with_all_its_children(
         assert hooks.drain(PATIENCE)
         assert hooks.counts()[0].failed == 1
     # A signal reaches a process when that runs next; it is asleep for a minute otherwise.
-    assert poll(lambda: not alive(int((tmp_path / "child").read_text())))
+    assert poll(lambda: not runs(int((tmp_path / "child").read_text())))
     assert "it took longer than 2 s and was killed; raise --hook-timeout" in caplog.text
     assert "its last line: stuck" in caplog.text
 
@@ -186,7 +177,7 @@ def test_what_a_command_leaves_running_ends_with_it(script: Callable[[str], str]
     with Hooks([hook]) as hooks:
         hooks.tell(change("a"))
         assert hooks.drain(PATIENCE)
-    assert poll(lambda: not alive(int((tmp_path / "child").read_text())))
+    assert poll(lambda: not runs(int((tmp_path / "child").read_text())))
 
 
 def test_closing_leaves_no_child_no_thread_and_no_descriptor(script: Callable[[str], str], tmp_path: Path) -> None:
@@ -200,21 +191,12 @@ def test_closing_leaves_no_child_no_thread_and_no_descriptor(script: Callable[[s
     hooks.close(grace=0.1)
     hooks.close()
     assert time.monotonic() - started < 20  # where the command takes 60
-    assert not alive(pid)
+    assert not runs(pid)
     assert open_fds() == fds
     assert set(threading.enumerate()) <= threads
     (counts,) = hooks.counts()
     assert (counts.delivered, counts.dropped, counts.waiting) == (0, 3, 0)
     hooks.tell(change("d"))  # too late, and no error
-
-
-def children() -> set[int]:
-    """The children of this process, zombies included."""
-    stats = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            stats.append((int(path.parent.name), path.read_text().rpartition(")")[2].split()))
-    return {pid for pid, fields in stats if int(fields[1]) == os.getpid()}
 
 
 @pytest.fixture(params=[errno.EPERM, errno.ENOSYS, errno.EMFILE])
@@ -496,13 +478,13 @@ def test_an_agent_that_is_ended_takes_its_hooks_along(
         try:
             assert poll(lambda: (tmp_path / "child").exists() and (tmp_path / "child").read_text() != "")
             child = int((tmp_path / "child").read_text())
-            assert alive(child)
+            assert runs(child)
         finally:
             process.terminate()
         assert process.wait(PATIENCE) == 0
         assert process.stderr is not None
         assert "was not told" not in process.stderr.read()  # nothing waited
-    assert poll(lambda: not alive(child))
+    assert poll(lambda: not runs(child))
 
 
 def test_a_hook_that_is_none_keeps_an_agent_from_starting(store: Path) -> None:

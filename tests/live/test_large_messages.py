@@ -18,7 +18,7 @@ from vethlib._nl.dump import link_bodies
 from vethlib._nl.link import parse_link
 from vethlib.agent.reconcile.configurator import Configurator
 from vethlib.cli import main
-from vethlib.ifindex import IfIndexCache, dumps, reader, watching
+from vethlib.ifindex import IfIndexCache, dumps, noise, reader, watching
 
 SIZES = [130, 495, MOST_ALTNAMES]
 
@@ -122,8 +122,11 @@ def cache(session: Session, pair_of: None, red: str) -> Iterator[IfIndexCache]:
 def test_every_event_of_such_a_link_is_received_and_none_makes_anything_be_read_anew(
     cache: IfIndexCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(
+        noise, "NOISY", 1 << 40
+    )  # megabytes within two seconds would set the namespace apart: a "resync"
     give_altnames("va", altnames(MOST_ALTNAMES), netns="blue")
-    while cache.poll():  # events of many megabytes within two seconds: the namespace is set apart, which is a "resync"
+    while cache.poll():
         pass
     quickly(*(f"link set va mtu {1400 + number}" for number in range(20)), netns="blue")
     cache.catch_up()  # poll() reads for 50 ms at most

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.programs import runs
+
 from .plugin import Project, unprivileged
 
 pytestmark = pytest.mark.slow
@@ -401,13 +403,6 @@ def kept_by(result: pytest.RunResult, holders: list[int]) -> tuple[int, list[str
     return pid, found[0][0].split()
 
 
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 @pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "xdist"])
 @pytest.mark.parametrize("before", [None, unprivileged()], ids=["root", "anybody"])
 def test_a_failed_topology_stays_up_and_can_be_entered_and_ended(
@@ -429,7 +424,7 @@ def test_a_failed_topology_stays_up_and_can_be_entered_and_ended(
     namespace = os.stat(f"/proc/{sleeping[0]}/ns/net").st_ino
     os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + 10
-    while is_running(pid) or is_running(sleeping[0]):
+    while runs(pid) or runs(sleeping[0]):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert namespace not in {_namespace(one) for one in filter(str.isdecimal, os.listdir("/proc"))}

@@ -6,15 +6,13 @@ import os
 import select
 import signal
 from collections.abc import Iterator
-from contextlib import suppress
-from pathlib import Path
 from types import CodeType
 from typing import Any
 
 import pytest
 
 from tests.interrupts import boundaries, distinct, interrupted
-from tests.programs import freeze
+from tests.programs import children, freeze
 from tests.witness import ip, open_fds, poll
 from vethlib import End, Session, Veth, VethError, ns
 from vethlib.topology import Topology
@@ -22,16 +20,6 @@ from vethlib.topology.impair import relay
 from vethlib.topology.keep import keep
 
 COUNTS = [1, 2, 40]
-
-
-def children() -> set[int]:
-    found = set()
-    for process in filter(str.isdecimal, os.listdir("/proc")):
-        with suppress(OSError, ValueError):
-            stat = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
-            if int(stat.rpartition(")")[2].split()[1]) == os.getpid():
-                found.add(int(process))
-    return found
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")

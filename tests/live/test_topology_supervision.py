@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.programs import DEADLINE, all_end_with, attended, see_end
+from tests.programs import DEADLINE, all_end_with, attended, see_end, stat_fields
 from vethlib import Session, ns
 from vethlib.ns.syscalls import unshare
 from vethlib.topology import Node, Topology
@@ -480,7 +480,7 @@ def test_a_process_that_is_older_than_what_is_supervised_is_none_of_its_programs
     stranger: subprocess.Popen[bytes],
 ) -> None:
     inode = os.stat(f"/proc/{stranger.pid}/ns/net").st_ino
-    started = int(Path(f"/proc/{stranger.pid}/stat").read_text().rpartition(")")[2].split()[19])
+    started = int(stat_fields(stranger.pid)[19])
     for since in (started + 1, started):
         assert stranger.poll() is None
         supervised = Supervised(since)
@@ -530,7 +530,7 @@ def test_without_cookies_a_namespace_of_processes_that_came_later_is_not_taken_f
     stranger: subprocess.Popen[bytes],
 ) -> None:
     inode = os.stat(f"/proc/{stranger.pid}/ns/net").st_ino
-    started = int(Path(f"/proc/{stranger.pid}/stat").read_text().rpartition(")")[2].split()[19])
+    started = int(stat_fields(stranger.pid)[19])
     for seen in (started - 1, started):
         assert stranger.poll() is None
         supervised = Supervised()
