@@ -14,6 +14,7 @@ from tests.backends.etcd_fixtures import Follow
 from tests.backends.proxy import Proxy
 from tests.stores import nothing
 from tests.witness import poll
+from vethlib.agent.stores.etcd import paging
 from vethlib.agent.stores.protocol import Back, Change, Outage, Snapshot
 
 pytestmark = pytest.mark.slow
@@ -169,15 +170,16 @@ def test_4000_differences_that_are_cut_are_told_once(etcd: Etcd, proxy: Proxy, f
 
 @pytest.mark.parametrize("cut", [False, True])
 def test_changes_between_the_first_read_and_what_follows_are_told_though_they_come_in_pieces(
-    etcd: Etcd, proxy: Proxy, follow: Follow, cut: bool
+    etcd: Etcd, proxy: Proxy, follow: Follow, monkeypatch: pytest.MonkeyPatch, cut: bool
 ) -> None:
     """An answer of a watch is split where it is longer than a request may be, be it within a transaction."""
+    monkeypatch.setattr(paging, "CALL", 60.0)  # the silence is to be over before the first read is given up
     etcd.fill(many(8000))
     changed = many(320, description="x" * 8_000)
     consumer = follow(proxy.url)
     while proxy.bytes_down < 5_000:
         pass
-    proxy.silence(down=False)  # what is left of the first read is not asked for yet, and is given up after 4 s
+    proxy.silence(down=False)  # what is left of the first read is not asked for yet
     etcd.fill(changed)
     proxy.speak()
     (first,) = consumer.hear()
