@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.commands import Vethctl, runner
 from tests.live.other_user import as_other
 from tests.live.silent import nobody_waits
 from tests.live.warm import WarmPytest
@@ -50,6 +51,13 @@ def home(request: pytest.FixtureRequest) -> Iterator[ns.Netns]:
 def session(home: ns.Netns) -> Iterator[Session]:
     with Session() as session:
         yield session
+
+
+@pytest.fixture
+def vethctl(home: ns.Netns, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Vethctl]:
+    """Runs a command line in this process."""
+    yield runner(capsys, monkeypatch)
+    monkeypatch.undo()
 
 
 @pytest.fixture

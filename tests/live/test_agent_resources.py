@@ -22,7 +22,7 @@ from typing import IO
 
 import pytest
 
-from tests.commands import Vethctl, runner
+from tests.commands import Vethctl
 from tests.live.applying import EXAMPLES, interface, value
 from tests.live.descriptors import no_descriptor_left
 from tests.live.scraping import get
@@ -183,11 +183,6 @@ def test_the_agent_has_all_descriptors_it_may_have_and_its_hooks_as_many_as_it_w
     done = subprocess.run(["sh", "-c", shell, "sh", *command], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert set((tmp_path / "limits").read_text().split()) == {"300", str(hard)}
-
-
-@pytest.fixture
-def vethctl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Vethctl:
-    return runner(capsys, monkeypatch)
 
 
 @pytest.fixture

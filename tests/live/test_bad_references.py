@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import Vethctl, runner
+from tests.commands import Vethctl
 from tests.live.agents import started
 from tests.live.answers import refuse_opening
 from tests.live.applying import interface, value
@@ -31,11 +31,6 @@ pytestmark = pytest.mark.usefixtures("little_patience")
 NETNS_DIR = Path("/run/netns")
 OF_ANOTHER = "into_what_is_another_user_s"
 LONGEST = 10.0  # seconds that a look may take, on a busy machine
-
-
-@pytest.fixture
-def vethctl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Vethctl:
-    return runner(capsys, monkeypatch)
 
 
 @pytest.fixture

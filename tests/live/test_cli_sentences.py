@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from tests.commands import Vethctl, runner
+from tests.commands import Vethctl
 from tests.live.applying import EXAMPLES, value
-from vethlib import ns
 from vethlib.agent.reasons import link_of_other_label
 from vethlib.cli.applying import question
 
@@ -34,12 +32,6 @@ class Step(NamedTuple):
     out: str = ""
     err: str = ""
     stdin: str = ""
-
-
-@pytest.fixture
-def vethctl(home: ns.Netns, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Vethctl]:
-    yield runner(capsys, monkeypatch)
-    monkeypatch.undo()
 
 
 def one(name: str, peer: str, netns: str = "", **more: object) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.commands import Vethctl, runner
+from tests.commands import Vethctl
 from tests.proportion import is_proportional
 from tests.stores import write
 from tests.witness import ip, seen
@@ -41,11 +41,6 @@ def configurator(session: Session) -> Iterator[Configurator]:
         configurator.resync([])
         settle(configurator)
         yield configurator
-
-
-@pytest.fixture
-def vethctl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Vethctl:
-    return runner(capsys, monkeypatch)
 
 
 def names_at(netns: str = "") -> set[str]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
-from tests.commands import Vethctl, runner
+from tests.commands import Vethctl
 from tests.refusing import raises
 from tests.witness import ip, names, seen
 from vethlib import (
@@ -28,12 +28,6 @@ LONG = "an-alternative-name-of-more-than-15-bytes"
 LONGEST = "x" * 127
 ODD = "a:long%name,ip;accepts~it"
 SHORT = ["a:b", "a%d", ".", "b\udcff", "c\u202e"]
-
-
-@pytest.fixture
-def vethctl(home: ns.Netns, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Vethctl]:
-    yield runner(capsys, monkeypatch)
-    monkeypatch.undo()
 
 
 @pytest.fixture(params=[LONG, LONGEST, ODD, *SHORT], ids=ascii)

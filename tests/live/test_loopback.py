@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.commands import Vethctl, runner
+from tests.commands import Vethctl
 from tests.live.applying import interface, reaches, value
 from tests.live.configuring import put, settle
 from tests.witness import ip
@@ -18,11 +18,6 @@ from vethlib.errors import VethError
 from vethlib.ns import Netns
 
 PAIR = [value("a", "b", "ns1", ip_addresses=["10.0.0.1/24"]), value("b", "a", "ns2")]
-
-
-@pytest.fixture
-def vethctl(home: ns.Netns, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Vethctl:
-    return runner(capsys, monkeypatch)
 
 
 @pytest.fixture

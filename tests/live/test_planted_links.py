@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import Vethctl, runner
+from tests.commands import Vethctl
 from tests.live.applying import EXAMPLES, value
 from tests.live.children import staying
 from tests.live.other_user import OTHER, As
@@ -36,11 +36,6 @@ pytestmark = [
     pytest.mark.usefixtures("home"),
     pytest.mark.skipif(os.geteuid() != 0, reason="somebody else is needed"),
 ]
-
-
-@pytest.fixture
-def vethctl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Vethctl:
-    return runner(capsys, monkeypatch)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from tests.commands import Vethctl, runner
+from tests.commands import Vethctl
 from tests.live.agent_process import PATIENCE, ROOT, VETHCTL
 from tests.live.applying import value
 from tests.live.other_user import OTHER
@@ -36,11 +36,6 @@ from vethlib.errors import InvalidValue
 LABEL = "shared"
 
 pytestmark = pytest.mark.usefixtures("home")
-
-
-@pytest.fixture
-def vethctl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Vethctl:
-    return runner(capsys, monkeypatch)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.commands import Said, Vethctl, runner
+from tests.commands import Said, Vethctl
 from tests.programs import attended
 from tests.witness import ip, poll, seen
 from vethlib.agent.process.answering import Answering, ask
@@ -24,11 +24,6 @@ from vethlib.agent.process.instance import Instance
 
 ROOT = Path(__file__).parents[2]
 LABEL = "described"
-
-
-@pytest.fixture
-def vethctl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, home: object) -> Vethctl:
-    return runner(capsys, monkeypatch)
 
 
 @pytest.fixture

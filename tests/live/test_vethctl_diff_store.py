@@ -9,17 +9,12 @@ from typing import Any
 
 import pytest
 
-from tests.commands import Vethctl, runner
+from tests.commands import Vethctl
 from tests.live.configuring import settle
 from tests.witness import host_state, names, seen
 from vethlib import Session
 from vethlib.agent import Configurator
 from vethlib.agent.stores.files.editing import DirectoryEditor
-
-
-@pytest.fixture
-def vethctl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, home: object) -> Vethctl:
-    return runner(capsys, monkeypatch)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from tests.commands import Vethctl, runner
+from tests.commands import Vethctl
 from tests.live.agent_process import LABEL, VETHCTL, Agent
 from tests.live.applying import EXAMPLES
 from tests.witness import ip, poll, seen
@@ -23,11 +23,6 @@ from vethlib.agent.reasons import peer_not_configured
 from vethlib.cli.commands.host import graph
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def vethctl(home: object, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Vethctl:
-    return runner(capsys, monkeypatch)
 
 
 def test_this_host_is_drawn_as_it_is(vethctl: Vethctl, make_netns: Callable[..., None]) -> None:

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tests.capabilities import dropped
-from tests.commands import Vethctl, runner
+from tests.commands import Vethctl
 from tests.witness import ip, poll, seen
 from vethlib import ns
 from vethlib._nl import trace
-
-
-@pytest.fixture
-def vethctl(home: ns.Netns, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Vethctl]:
-    yield runner(capsys, monkeypatch)
-    monkeypatch.undo()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import Vethctl, runner
+from tests.commands import Vethctl
 from tests.programs import attended
 from vethlib.agent.process.instance import Instance
 from vethlib.agent.reasons import Reason, ReasonCode
@@ -29,11 +29,6 @@ REASONS = {
     8: (Reason(ReasonCode.PEER_NOT_CONFIGURED, "x", "b"), Reason(ReasonCode.PROCESS_GONE, "x", "pid:42")),
     9: (Reason(ReasonCode.INVALID_VALUE, "x", "mtu"),),
 }
-
-
-@pytest.fixture
-def vethctl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Vethctl:
-    return runner(capsys, monkeypatch)
 
 
 def state_of(number: int) -> State:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.commands import Vethctl, runner
+from tests.commands import Vethctl
 from vethlib import errors
 from vethlib.cli.commands.host import netns
 from vethlib.cli.term import exits
@@ -18,11 +18,6 @@ from vethlib.cli.term.output import Output
 
 # Each says in its message what to do, or there is nothing that fits all of its occasions.
 CURED_BY_ITS_MESSAGE = {"VethError", "InvalidValue", "NetlinkError", "SessionClosed", "BatchError", "DuplicateAddress"}
-
-
-@pytest.fixture
-def vethctl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Vethctl:
-    return runner(capsys, monkeypatch)
 
 
 def raising(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:

@@ -6,16 +6,11 @@ import re
 
 import pytest
 
-from tests.commands import Vethctl, runner
+from tests.commands import Vethctl
 from vethlib.cli.arguments import COMMANDS, parser_of
 from vethlib.cli.arguments.hints import VERBS, distance, near, no_such_command, no_such_flag
 
 ALTERING = {name for name, command in COMMANDS.items() if command.alters}
-
-
-@pytest.fixture
-def vethctl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Vethctl:
-    return runner(capsys, monkeypatch)
 
 
 def meant(given: str) -> set[str]:

@@ -9,14 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import Vethctl, runner
+from tests.commands import Vethctl
 from vethlib.cli.arguments import COMMANDS, parse, parser_of
 from vethlib.cli.arguments.parser import UsageError, json_wins, seconds
-
-
-@pytest.fixture
-def vethctl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Vethctl:
-    return runner(capsys, monkeypatch)
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.capabilities import dropped
-from tests.commands import Vethctl, runner
+from tests.commands import Vethctl
 from tests.live.applying import EXAMPLES, value
-
-
-@pytest.fixture
-def vethctl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Vethctl:
-    return runner(capsys, monkeypatch)
 
 
 @pytest.mark.parametrize(("example", "number"), [("pair", 2), ("chain", 4), ("star", 40)])

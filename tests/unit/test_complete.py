@@ -11,16 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import Vethctl, runner
+from tests.commands import Vethctl
 from vethlib.cli.arguments import COMMANDS, parser_of
 from vethlib.cli.completion.words import completions
 
 Complete = Callable[..., list[str]]
-
-
-@pytest.fixture
-def vethctl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Vethctl:
-    return runner(capsys, monkeypatch)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.commands import Vethctl, runner
+from tests.commands import Vethctl
 from tests.proportion import is_proportional
 from vethlib import ns
 from vethlib.agent import State
@@ -40,11 +40,6 @@ from vethlib.text import cut, has_controls, printable, without_controls
 from vethlib.topology import parse
 
 EVIL = "n\n\x1b[31mX\x9b0m\u202e\x07\0[8m"
-
-
-@pytest.fixture
-def vethctl(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Vethctl:
-    return runner(capsys, monkeypatch)
 
 
 def status(name: str, **fields: Any) -> Status:
