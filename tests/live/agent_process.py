@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -9,7 +10,9 @@ import subprocess
 import sys
 from itertools import count
 from pathlib import Path
+from typing import Any
 
+from tests.commands import said
 from vethlib.agent.stores.agentreport import read_report
 
 ROOT = Path(__file__).parents[2]
@@ -67,3 +70,21 @@ class Agent:
     @property
     def log(self) -> str:
         return self.errors.read_text()
+
+
+def vethctl(*argv: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*VETHCTL, *argv], capture_output=True, text=True, check=False, cwd=ROOT)
+
+
+def status(agent: Agent, *argv: str) -> subprocess.CompletedProcess[str]:
+    """Run vethctl status, which needs no process of its own: to start one takes longer than what it does."""
+    command = ["status", "--label", LABEL, "--status-dir", str(agent.status), *argv]
+    done = said(*command)
+    return subprocess.CompletedProcess(command, done.code, done.out, done.err)
+
+
+def entry_of(agent: Agent, name: str) -> dict[str, Any]:
+    """Return what `vethctl status --json` says of one interface."""
+    (entry,) = json.loads(status(agent, name, "--json").stdout)
+    found: dict[str, Any] = entry
+    return found

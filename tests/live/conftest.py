@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.commands import Vethctl, runner
+from tests.live.agent_process import Agent
+from tests.live.applying import EXAMPLES
 from tests.live.other_user import as_other
 from tests.live.silent import nobody_waits
 from tests.live.warm import WarmPytest
@@ -58,6 +63,33 @@ def vethctl(home: ns.Netns, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     """Runs a command line in this process."""
     yield runner(capsys, monkeypatch)
     monkeypatch.undo()
+
+
+@pytest.fixture
+def start_agent(home: ns.Netns, tmp_path: Path) -> Iterator[Callable[..., Agent]]:
+    """Starts agents on the example pair, or on what is in the store already; ends those that run at the end.
+
+    Without `ipv6`, the pair has no IPv6 addresses, which would have to be checked for duplicates first.
+    """
+    started: list[Agent] = []
+    (tmp_path / "store").mkdir()
+
+    def begin(*options: str, wanted: bool = True, ipv6: bool = False, **environment: str) -> Agent:
+        if wanted and not list((tmp_path / "store").iterdir()):
+            for file in (EXAMPLES / "pair").iterdir():
+                shutil.copy(file, tmp_path / "store")
+                if not ipv6:
+                    text = json.loads(file.read_text())
+                    text["ip_addresses"] = [one for one in text["ip_addresses"] if ":" not in one]
+                    (tmp_path / "store" / file.name).write_text(json.dumps(text))
+        started.append(Agent(tmp_path, *options, **environment))
+        return started[-1]
+
+    yield begin
+    for one in started:
+        if one.process.poll() is None:
+            one.end(signal.SIGKILL)
+        one._manager.close()
 
 
 @pytest.fixture
