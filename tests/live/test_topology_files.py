@@ -19,6 +19,7 @@ import pytest
 
 from tests.mounts import unmount_all
 from tests.refusing import raises
+from tests.witness import ip
 from vethlib import InvalidValue, NetlinkError, NotPermitted, VethError, ns
 from vethlib.ns.syscalls import MNT_DETACH, MS_BIND, mount, umount2
 from vethlib.topology import Node, Topology
@@ -263,6 +264,46 @@ def test_programs_know_the_nodes_by_name_where_that_is_asked_for() -> None:
             lines = [line.split() for line in output(net[viewer], "cat", "/etc/hosts").splitlines()]
             assert next(address for address, *names in lines if "r1" in names) == first
         assert "nameserver" not in output(net["lonely"], "cat", "/etc/resolv.conf")
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("A -- b; b -- a", "a"),
+        ("router r1; r1 -- b; node R1", "R1"),
+        ("b. -- a -- b", "b"),
+        ("a -- localhost", "localhost"),
+        ("a -- LocalHost.", "LocalHost."),
+        ("a -- db.localhost", "db.localhost"),
+        ("a -- ip6-loopback", "ip6-loopback"),
+        ("a -- 7", "7"),
+        ("a -- 0x7F", "0x7F"),
+        ("a -- 10.1", "10.1"),
+        ("a -- 10.0.0.1.", "10.0.0.1."),
+    ],
+)
+def test_names_that_lead_programs_elsewhere_are_refused_before_anything_is_created(text: str, name: str) -> None:
+    def prepare(_: object) -> None:
+        raise AssertionError("the nodes exist already")
+
+    with raises(InvalidValue, field="topology", value=name):
+        Topology.build(text, hosts=True, prepare=prepare)
+    with Topology.build(text) as net:  # as names of nodes, they are right
+        assert name in net
+
+
+def test_names_that_begin_with_digits_are_found() -> None:
+    text = "7a -- 10.x -- 1.2.3.4.5 -- localhost2 -- a_b -- c."
+    with Topology.build(text, ipv6=False, routes=True, hosts=True) as net:
+        for name, node in net.items():
+            found = output(net["c."], "getent", "ahostsv4", name).split()[0]
+            links = ip("-4", "addr", netns=node.netns)
+            assert found in {address["local"] for link in links for address in link["addr_info"]}
+
+
+def test_switches_are_no_hosts_so_they_may_have_any_name() -> None:
+    with Topology.build("switch S 7; s -- S -- 7 -- localhost1", hosts=True, ipv6=False) as net:
+        assert output(net["localhost1"], "getent", "ahostsv4", "s").split()[0] == net["s"].ipv4
 
 
 @pytest.fixture

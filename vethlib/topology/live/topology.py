@@ -66,7 +66,8 @@ class Topology(Closing, Mapping[str, Node]):
         `routes`, every address can reach every other, and nodes with two or more wires forward. `first` is the number
         of the first segment, for topologies that must not share addresses. `mtu` applies to wires that have none of
         their own. With `hosts`, programs in the nodes can use the names of the nodes (/etc/hosts), and have no name
-        server (/etc/resolv.conf). `resolv_conf` is the text of /etc/resolv.conf for them. When this returns, everything
+        server (/etc/resolv.conf); names that are no host names, such as 7 or localhost, or are the same one, such as A
+        and a, are refused then. `resolv_conf` is the text of /etc/resolv.conf for them. When this returns, everything
         is up and usable.
 
         `impair` selects what delays and drops the packets of wires that have such attributes: netem in the kernel, or a
@@ -269,12 +270,14 @@ def _laid_out(
 
 
 def _files(layout: Layout, *, hosts: bool, resolv_conf: str | None) -> dict[str, dict[str, str | Callable[[], str]]]:
-    """Return the texts that replace files for the programs of each node."""
+    """Return the texts that replace files for the programs of each node. Raises InvalidValue."""
     if not hosts:
         return {} if resolv_conf is None else {member.name: {_RESOLV_CONF: resolv_conf} for member in layout.members}
+    from vethlib.topology.design.hosts import check_host_names
     from vethlib.topology.design.hosts import hosts as text
     from vethlib.topology.programs.mounts import is_missing
 
+    check_host_names(layout.members)
     names: dict[str, str | Callable[[], str]] = {}
     if resolv_conf is not None:
         names = {_RESOLV_CONF: resolv_conf}
