@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,11 +11,23 @@ import pytest
 from tests.live.applying import applied, interface, planned
 from tests.live.configuring import configured, put, settle, states, until, without_detection
 from tests.witness import ip, names, seen
-from vethlib import End, InvalidValue, LinkExists, LinkNotFound, NetlinkError, Route, Session, Veth, VethError
+from vethlib import (
+    End,
+    InvalidValue,
+    LinkExists,
+    LinkNotFound,
+    NetlinkError,
+    NotSupported,
+    Route,
+    Session,
+    Veth,
+    VethError,
+)
 from vethlib.agent import inverse
 from vethlib.agent.host.execution import execute
 from vethlib.agent.host.observation import observe
 from vethlib.agent.reconcile.configurator import Configurator
+from vethlib.session.write.masters import find_masters
 
 ADDRESSES = ["10.0.0.1/24", "fd00::1/64"]
 
@@ -98,6 +111,38 @@ def test_a_change_that_is_refused_leaves_the_master_as_it_was(session: Session, 
         session.set("a", "blue", master="br9", mtu=1400)
     assert "br9" in str(refused.value)
     assert (master(), seen("a", "blue")["mtu"]) == ("br0", 1500)
+
+
+@pytest.mark.parametrize("bad", ["b", "a", "lo"])
+def test_a_link_stays_in_its_bridge_as_it_is_if_the_new_master_takes_no_ports(
+    session: Session, blue: str, bad: str
+) -> None:
+    session.create(Veth(End("a", "blue", master="br0", addresses=ADDRESSES), End("b", "blue")))
+    ip("link", "set", "dev", "a", "type", "bridge_slave", "isolated", "on", netns="blue")
+    with pytest.raises(NotSupported) as refused:
+        session.set("a", "blue", master=bad, mtu=1400)
+    assert (refused.value.errno, refused.value.netns) == (errno.EOPNOTSUPP, "blue")
+    assert f"its master {bad} takes no ports" in str(refused.value)
+    assert not hasattr(refused.value, "__notes__")
+    assert (master(), addresses(), seen("a", "blue")["mtu"]) == ("br0", set(ADDRESSES), 1500)
+    assert seen("a", "blue")["linkinfo"]["info_slave_data"]["isolated"]
+
+
+def test_a_link_returns_to_its_bridge_if_the_kernel_refuses_the_new_master(
+    session: Session, blue: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find_and_delete(*asked: Any) -> Any:
+        found = find_masters(*asked)
+        ip("link", "del", "br1", netns="blue")
+        return found
+
+    session.create(Veth(End("a", "blue", master="br0", addresses=ADDRESSES), End("b", "blue")))
+    monkeypatch.setattr("vethlib.session.write.change.find_masters", find_and_delete)
+    with pytest.raises(NetlinkError) as refused:
+        session.set("a", "blue", master="br1")
+    assert "master br1" in str(refused.value)
+    assert not hasattr(refused.value, "__notes__")
+    assert (master(), addresses()) == ("br0", set(ADDRESSES))
 
 
 @pytest.mark.parametrize("given", [1, "a/b", "x" * 16])

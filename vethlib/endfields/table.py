@@ -85,7 +85,7 @@ class Step(NamedTuple):
 
     `address` is the address that it adds or changes, and `adds` its identity if the link did not have it.
     `exists` is what EEXIST means, if it does not mean that a link has a name. `late_version` is that of IP of the route
-    or neighbour that it adds, if it adds one.
+    or neighbour that it adds, if it adds one. With `halves`, the kernel may have made a half of it when it refuses it.
     """
 
     what: str
@@ -96,6 +96,7 @@ class Step(NamedTuple):
     exists: str = ""
     adds: Identity | None = None
     late_version: int = 0
+    halves: bool = False
 
 
 def _wanted(_present: Any, wanted: Any) -> Any:
@@ -163,11 +164,14 @@ def _gso_max_size(size: int) -> bytes:
 
 
 def _change_master(index: int, present: Any, wanted: Any) -> Iterator[Step]:
-    """Change the master from one that was looked up (`MasterName`) to another."""
+    """Change the master from one that was looked up (`MasterName`) to another.
+
+    The kernel takes the link out of its master before it asks the new one (do_set_master, net/core/rtnetlink.c).
+    """
     before = present.ifindex if present else 0
     if wanted.ifindex != before:
         what = f"master {wanted}" if wanted else "no master"
-        yield Step(what, set_master(index, wanted.ifindex), (set_master(index, before),))
+        yield Step(what, set_master(index, wanted.ifindex), (set_master(index, before),), halves=True)
 
 
 def _target_master(present: str | None, wanted: str) -> str | None:

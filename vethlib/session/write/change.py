@@ -36,7 +36,7 @@ from vethlib.session.read.target import Target
 
 from .addressing import ROUNDS, Goal
 from .linksteps import LinkSteps
-from .masters import find_masters, missing_master
+from .masters import find_masters, no_master
 from .restoring.late import ELSEWHERE
 
 __all__ = ["Change", "change", "check_expected"]
@@ -153,11 +153,11 @@ def change(namespaces: Namespaces, target: Target, wanted: Change) -> Link:
 
 
 def _with_master(namespaces: Namespaces, target: Target, wanted: Change) -> Change:
-    """Return the change with the ifindex of the master. Raises LinkNotFound if there is none of that name."""
+    """Return the change with the ifindex of the master. Raises LinkNotFound, or NetlinkError if it is no master."""
     name = wanted.fields[MASTER]
     found = find_masters(namespaces, target.place, [name])[name]
     if isinstance(found, Outcome):
-        raise refusal(found, target.what, target.netns, says=missing_master(name, target.netns))
+        raise refusal(found, target.what, target.netns, says=no_master(found, name, target.netns))
     return wanted._replace(fields={**wanted.fields, MASTER: found})
 
 

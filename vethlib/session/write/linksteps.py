@@ -261,7 +261,7 @@ class LinkSteps:
             step
             for steps, exchange in self._sent
             for step, outcome in zip(steps, exchange.outcomes, strict=True)
-            if outcome.errno in _MAY_BE_MADE and step.undo
+            if step.undo and _may_be_made(step, outcome)
         ]
         undone = [(step, request) for step in reversed(done) for request in step.undo]
         # The MAC first: when IPv6 begins on the link again, the kernel makes an address of it.
@@ -319,6 +319,11 @@ class LinkSteps:
             for step, outcome in zip(steps, exchange.outcomes, strict=True)
             if step.adds is not None and outcome.errno in _MAY_BE_MADE
         }
+
+
+def _may_be_made(step: Step, outcome: Outcome) -> bool:
+    """Return whether a step may have changed something. EPERM: the kernel has not looked at it (rtnetlink_rcv_msg)."""
+    return outcome.errno in _MAY_BE_MADE or (step.halves and outcome.errno != errno.EPERM)
 
 
 def _refused(step: Step, outcome: Outcome, target: Target, *, lacks_ipv6: bool) -> VethError:

@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
+from typing import Final
 
 from vethlib._nl.batch import Outcome
-from vethlib._nl.link import get_named, index_of
+from vethlib._nl.link import get_named, parse_link
 from vethlib.endfields.checks import MasterName
-from vethlib.links import NetnsRef, describe
+from vethlib.links import NetnsRef, describe, spell
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
 from vethlib.session.read.target import read_body
 
-__all__ = ["find_masters", "missing_master"]
+__all__ = ["find_masters", "no_master"]
+
+_NO_MASTER: Final = Outcome(errno.EOPNOTSUPP, "", ())
+
+_NEVER: Final = ("veth", "")
+"""The kinds of links that take no ports: their drivers have no ndo_add_slave. Without a kind: lo, network cards."""
 
 
 def find_masters(namespaces: Namespaces, place: OpenNetns, names: Iterable[str]) -> dict[str, MasterName | Outcome]:
-    """Return the links of these names in a namespace, or why there is none. "" is none, and costs nothing."""
+    """Return the links of these names in a namespace, or why they cannot be masters. "" is none, and costs nothing.
+
+    A link that takes no ports is refused here, before anything is sent, because the kernel would take the link that is
+    to be attached to it out of its present master first.
+    """
     found: dict[str, MasterName | Outcome] = {"": MasterName("")}
     wanted = [name for name in dict.fromkeys(names) if name]
     outcomes = namespaces.ask_all(place, [get_named(name) for name in wanted]) if wanted else []
     for name, outcome in zip(wanted, outcomes, strict=True):
-        found[name] = outcome if outcome.errno else MasterName(name, read_body(place, outcome, index_of))
+        if outcome.errno:
+            found[name] = outcome
+        else:
+            link = read_body(place, outcome, parse_link)
+            found[name] = _NO_MASTER if link.kind in _NEVER else MasterName(name, link.ifindex)
     return found
 
 
-def missing_master(name: str, netns: NetnsRef) -> str:
-    """Put into words that the master of a link cannot be found."""
+def no_master(outcome: Outcome, name: str, netns: NetnsRef) -> str:
+    """Put into words why a link cannot have this master."""
+    if outcome.errno == errno.EOPNOTSUPP:
+        return f"its master {name} takes no ports: give a bridge or VRF in {spell(netns)}"
     return f"its master {describe(name, netns)} does not exist: create it first (ip link add {name} type bridge)"

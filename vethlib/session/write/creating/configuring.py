@@ -28,7 +28,7 @@ from vethlib.session.core.namespaces import Namespaces, OpenNetns
 from vethlib.session.core.refusal import loading
 from vethlib.session.core.settings import write_settings
 from vethlib.session.write.addressing import as_sent
-from vethlib.session.write.masters import find_masters, missing_master
+from vethlib.session.write.masters import find_masters, no_master
 
 from .job import Job, Side
 
@@ -63,7 +63,7 @@ def _find_masters(namespaces: Namespaces, place: OpenNetns, ends: Ends) -> dict[
     masters = find_masters(namespaces, place, names) if names else {}
     for job, side in ends if masters else ():
         if isinstance(found := masters[side.end.master], Outcome):
-            job.refused(found, says=missing_master(side.end.master, side.end.netns), side=side)
+            job.refused(found, says=no_master(found, side.end.master, side.end.netns), side=side)
     return masters
 
 
