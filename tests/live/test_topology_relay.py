@@ -1,10 +1,12 @@
-"""A relay that has lost events of its links: both ends of a wire have one state nevertheless, and the relay ends."""
+"""A relay that has lost events of its links, or has ended: wires have one state at both ends, others are unharmed."""
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
+import subprocess
 from collections.abc import Iterator
 from types import CodeType
 from typing import Any
@@ -13,8 +15,9 @@ import pytest
 
 from tests.interrupts import boundaries, distinct, interrupted
 from tests.programs import children, freeze
-from tests.witness import ip, open_fds, poll
-from vethlib import End, Session, Veth, VethError, ns
+from tests.refusing import raises
+from tests.witness import ip, names, open_fds, poll
+from vethlib import End, LinkNotFound, NetlinkError, Session, Veth, VethError, ns
 from vethlib.topology import Topology
 from vethlib.topology.impair import relay
 from vethlib.topology.keep import keep
@@ -165,3 +168,76 @@ def test_a_signal_handler_cannot_use_a_relay_that_the_interrupted_code_is_using(
         handle()
         assert len(errors) == 1
         assert not net["a"].ping(net["b"], timeout=0.1)
+
+
+def flags(net: Topology, node: str, link: str) -> list[str]:
+    (found,) = ip("link", "show", link, netns=net[node].netns)
+    assert isinstance(found["flags"], list)
+    return found["flags"]
+
+
+def routes(net: Topology, node: str) -> set[str]:
+    return {route["dst"] for route in ip("-4", "route", netns=net[node].netns)}
+
+
+def has_ended(process: subprocess.Popen[bytes]) -> bool:
+    """Wait until a process has ended, but leave its exit status to others."""
+    return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT) is not None
+
+
+@pytest.fixture
+def ended() -> Iterator[Topology]:
+    """A topology whose only relayed wire has gone with its node a, and with it the relay."""
+    with Topology.build("a -- b delay=0ms; b -- c -- d", routes=True, ipv6=False, impair="userspace") as net:
+        assert net._relay is not None
+        net["a"].close()
+        assert has_ended(net._relay._process)
+        yield net
+
+
+def test_other_wires_are_set_down_and_up_when_the_relay_has_ended_with_its_last_wire(ended: Topology) -> None:
+    before = routes(ended, "b")
+    ended.down("c", "d")
+    assert "UP" not in flags(ended, "c", "eth1") + flags(ended, "d", "eth0")
+    ended.down("b", "c")
+    assert routes(ended, "b") < before
+    ended.up("b", "c")
+    assert "LOWER_UP" in flags(ended, "b", "eth1")
+    assert routes(ended, "b") == before
+
+
+def test_nodes_are_let_go_when_the_relay_has_ended_with_its_last_wire(ended: Topology) -> None:
+    ended.let_go()
+    assert ended.closed
+
+
+def test_a_relayed_wire_that_has_gone_with_the_relay_is_not_found(ended: Topology) -> None:
+    assert names(ended["b"].netns) == {"eth1"}
+    wire = ended.wire("a", "b")
+    for change in (lambda: wire.set(loss="1%"), wire.clear):
+        with raises(LinkNotFound, errno=errno.ENODEV):
+            change()
+
+
+def test_a_relayed_wire_that_has_gone_is_not_found_while_the_relay_has_others() -> None:
+    with Topology.build("a -- b delay=0ms; b -- c delay=0ms", impair="userspace") as net:
+        net["a"].close()
+        assert poll(lambda: names(net["b"].netns) == {"eth1"})
+        with raises(LinkNotFound, errno=errno.ENODEV):
+            net.wire("a", "b").set(loss="1%")
+        net.wire("b", "c").set(loss="100%")
+        assert not net["b"].ping(net["c"], timeout=0.1)
+        net.wire("b", "c").clear()
+        assert net["b"].ping(net["c"])
+
+
+def test_a_relay_that_was_killed_does_not_answer_for_its_wires_but_others_are_set_down_and_up() -> None:
+    with Topology.build("a -- b delay=0ms; b -- c", ipv6=False, impair="userspace") as net:
+        assert net._relay is not None
+        net._relay._process.kill()
+        assert has_ended(net._relay._process)
+        with raises(NetlinkError, errno=errno.EPIPE):
+            net.wire("a", "b").set(loss="1%")
+        net.down("b", "c")
+        net.up("b", "c")
+        assert net["b"].ping(net["c"])

@@ -246,10 +246,11 @@ class Relay:
             os.close(null)
         elif command.pop("look", False):
             self._look()
+        elif self._is_gone(half := self._halves[command.pop("half")]):
+            answer["gone"] = True
         elif command.pop("tell", False):
-            answer["values"] = self._halves[command["half"]].values
+            answer["values"] = half.values
         else:
-            half = self._halves[command.pop("half")]
             # Packets sent before the command get the times that they would have had without it. The number of turns is
             # limited, so that a flood does not delay the command.
             for _ in range(_TURNS_BEFORE):
@@ -258,6 +259,9 @@ class Relay:
             half.direction.change(command)
             half.values = command
         self._control.send(json.dumps(answer).encode())
+
+    def _is_gone(self, half: Half) -> bool:
+        return half.index not in self._by_index or half.opposite.index not in self._by_index
 
     def _lose_owner(self) -> None:
         if not self._is_kept:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from typing import Any, Final
@@ -14,7 +15,7 @@ from vethlib import ns
 from vethlib._closing import Closing
 from vethlib._nl.const import RTNLGRP_LINK, SO_RCVBUFFORCE
 from vethlib._primitives import RLock, real_subprocess, socket
-from vethlib.errors import NetlinkError, VethError
+from vethlib.errors import LinkNotFound, NetlinkError, VethError
 from vethlib.links import Link, Pair
 from vethlib.session.core.refusal import system_errors
 from vethlib.topology.design.impairment import Impairment
@@ -62,6 +63,8 @@ class Relay(Closing):
     Commands are numbered, and the relay answers each with its number: if the wait for an answer is interrupted, the
     next command ignores that answer. It is unknown then whether the relay has obeyed, so it is asked for the values of
     that direction when they are needed.
+
+    The relay ends with its last wire. Then there is nothing left to look at or to keep.
     """
 
     def __init__(self, netns: ns.Netns, halves: dict[int, tuple[Pair, Pair]]) -> None:
@@ -101,7 +104,7 @@ class Relay(Closing):
     def get(self, number: int, *, to_b: bool) -> Impairment:
         """Return what happens to packets of a wire on the way to its port `b`, or to `a` if not `to_b`.
 
-        Raises NetlinkError if that is unknown and the relay does not answer.
+        Raises LinkNotFound if that is unknown and the wire is gone, NetlinkError if the relay does not answer.
         """
         known = self._now.get((number, to_b))
         if known is None:
@@ -111,7 +114,10 @@ class Relay(Closing):
         return known
 
     def set(self, number: int, impairment: Impairment, *, to_b: bool) -> None:
-        """Change what happens to packets of a wire from now on. Raises NetlinkError if the relay has ended."""
+        """Change what happens to packets of a wire from now on.
+
+        Raises LinkNotFound if the wire is gone, NetlinkError if the relay does not answer.
+        """
         with self._alone():
             self._now.pop((number, to_b), None)  # until there is an answer, which an interruption may prevent
             self._ask({"half": self._half(number, to_b=to_b)} | asdict(impairment))
@@ -122,14 +128,15 @@ class Relay(Closing):
 
     def look(self) -> None:
         """Give both halves of each wire the same state now; otherwise, that takes up to a second."""
-        with self._alone():
+        with self._alone(), suppress(LinkNotFound):
             self._ask({"look": True})
 
     def keep(self) -> None:
         """Let the relay run until its last wire is deleted, instead of only until this process ends."""
         with self._alone():
             self._is_kept = None
-            self._ask({"keep": True})
+            with suppress(LinkNotFound):
+                self._ask({"keep": True})
         self._is_kept = True
         self._process.returncode = 0  # it is not waited for
 
@@ -142,17 +149,35 @@ class Relay(Closing):
             yield
 
     def _ask(self, command: dict[str, object]) -> dict[str, Any]:
-        """Send a command, with the lock held, and return the answer to it."""
+        """Send a command, with the lock held, and return the answer to it. Raises LinkNotFound, NetlinkError."""
         self._number += 1
         try:
             self._control.send(json.dumps({"number": self._number} | command).encode())
-            while answer := self._control.recv(_LONGEST_ANSWER):
-                read: dict[str, Any] = json.loads(answer)
-                if read["number"] == self._number:
-                    return read
+            answer = self._answer()
+        except ConnectionError:
+            answer = None
         except OSError as error:
             raise NetlinkError(f"the relay of the topology does not answer: {error}", errno=error.errno or 0) from None
-        raise NetlinkError("the relay of the topology has ended")
+        if answer is None and not self._has_ended_with_its_wires():
+            raise NetlinkError("the relay of the topology has ended", errno=errno.EPIPE)
+        if answer is None or answer.get("gone"):
+            raise LinkNotFound("the wire does not exist any more", errno=errno.ENODEV)
+        return answer
+
+    def _answer(self) -> dict[str, Any] | None:
+        """Return the answer to the last command, None if the relay has ended."""
+        while text := self._control.recv(_LONGEST_ANSWER):
+            answer: dict[str, Any] = json.loads(text)
+            if answer["number"] == self._number:
+                return answer
+        return None
+
+    def _has_ended_with_its_wires(self) -> bool:
+        """Return whether the relay, which has hung up, was neither killed nor ended by an error."""
+        try:
+            return self._process.wait(_GRACE) == 0
+        except subprocess.TimeoutExpired:
+            return False
 
     def close(self) -> None:
         """End the relay, and with it its wires, unless they are kept. Closing twice is harmless."""

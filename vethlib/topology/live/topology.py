@@ -202,7 +202,7 @@ class Topology(Closing, Mapping[str, Node]):
         for port in (wire.a, wire.b):
             self[port.node]._index(port.link)
         changed = {port.node: self[port.node].set(port.link, up=up).index for port in (wire.a, wire.b)}
-        if self._relay is not None:
+        if self._relay is not None and wire._number in self._relay:
             self._relay.look()
         return changed
 
@@ -232,7 +232,8 @@ class Topology(Closing, Mapping[str, Node]):
     def let_go(self) -> None:
         """Release the namespaces without ending programs; each namespace ends when nothing else uses it.
 
-        Raises NetlinkError if the relay of the topology does not answer. The namespaces are released nevertheless.
+        Raises NetlinkError if the relay of the topology does not answer, unless it has ended with its last wire. The
+        namespaces are released nevertheless.
         """
         try:
             self._let_go()
