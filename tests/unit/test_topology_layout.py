@@ -354,6 +354,66 @@ def test_what_cannot_be_built_is_refused_with_what_and_why(description: Descript
     assert hint in caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("text", "line", "value"),
+    [
+        ("a:x -- b\na:x -- c", 2, "a:x"),
+        ("a:x -- b\na -- c altname=x", 2, "altname=x"),
+        ("a -- b\n\na:lo -- c", 3, "a:lo"),
+        ("switch s\na -- s(10.0.0.1/24)", 2, "s"),
+        ("switch s\na -- s:br0", 2, "s:br0"),
+        ("switch s\na -- b; b -- s master=/lan", 2, "s"),
+        ("a(10.0.0.1/24) -- b\nc(10.0.0.1/24) -- d", 2, "10.0.0.1/24"),
+        ("a -- b\nc(10.0.0.1/32) -- d", 2, "d"),
+        ("a -- b\na(fd00::1/64) -- c ipv6=off", 2, "ipv6=off"),
+        ("a -- b\na(fd00::1/64) -- c mtu=1000", 2, "mtu=1000"),
+        ("a -- b\na -- c ipv6=on mtu=1000", 2, True),
+        ("switch s t\ns -- t\ns -- t", 3, "s -- t"),
+    ],
+)
+def test_a_mistake_that_only_the_layout_shows_is_reported_with_its_line(text: str, line: int, value: object) -> None:
+    with raises(InvalidValue, value=value) as caught:
+        lay_out(parse(text))
+    assert caught.value.hint.startswith(f"line {line}: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "port"),
+    [
+        ("a(default via fd00::2) -- b ipv6=off", "ipv6=off", "a"),
+        ("a -- b:x(10.0.0.1/24, fd00::9 lladdr 02:00:00:00:00:09) ipv6=off", "ipv6=off", "b:x"),
+        ("a(default via fd00::2) -- b mtu=1279", "mtu=1279", "a"),
+        ("a(fd00::9 lladdr 02:00:00:00:00:09) -- b mtu=1279", "mtu=1279", "a"),
+        ("a -- b mtu=1279 sysctl.ipv6.forwarding=1", "mtu=1279", "a"),
+        ("a -- b mtu=1279 ipv6=off sysctl.ipv6.forwarding=/1", "mtu=1279", "b"),
+    ],
+)
+def test_what_needs_ipv6_is_refused_on_a_wire_without_it(text: str, value: str, port: str) -> None:
+    with raises(InvalidValue, field="topology", value=value) as caught:
+        lay_out(parse(text))
+    assert f"and {port} has IPv6 in its " in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a(default via 10.0.0.2, 10.0.0.9 lladdr 02:00:00:00:00:09) -- b ipv6=off",
+        "a(default via 10.0.0.2) -- b mtu=1279 sysctl.rp_filter=0",
+        "a -- b ipv6=off sysctl.ipv6.forwarding=1",  # exists where IPv6 is disabled
+        "a(default via fd00::2) -- b mtu=1280",
+    ],
+)
+def test_what_a_wire_without_ipv6_can_have_is_kept(text: str) -> None:
+    assert lay_out(parse(text)).wires[0].a.fields
+
+
+def test_the_line_of_a_wire_does_not_distinguish_it() -> None:
+    one, other = (lay_out(parse(text)).wires[0] for text in ("a -- b", "\n\na -- b"))
+    assert (one.where, other.where, other.seen_from("b").where) == ("line 1", "line 3", "line 3")
+    assert (one, hash(one)) == (other, hash(other))
+    assert lay_out(by_hand(wire())).wires[0].where == ""
+
+
 def test_as_many_ports_as_a_bridge_has_are_taken() -> None:
     assert len(lay_out(star(1023)).wires) == 1023
 

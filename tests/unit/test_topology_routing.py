@@ -211,7 +211,14 @@ def test_networks_that_overlap_are_refused_where_routes_are_wanted(text: str, va
     with pytest.raises(InvalidValue) as caught:
         lay_out(parse(text), routes=True)
     assert (caught.value.field, caught.value.value) == ("topology", value)
-    assert caught.value.hint.startswith(f"must not overlap with {other}: change one of the networks")
+    assert caught.value.hint.startswith(f"line 1: must not overlap with {other}: change one of the networks")
+
+
+def test_the_line_of_a_network_that_overlaps_is_named() -> None:
+    text = "a(192.0.2.1/24) -- b\nb -- c\n\nc(192.0.2.7/24) -- d"
+    with pytest.raises(InvalidValue) as caught:
+        lay_out(parse(text), routes=True)
+    assert caught.value.hint.startswith("line 4: ")
 
 
 def test_layouts_of_one_description_are_equal() -> None:

@@ -20,9 +20,9 @@ from vethlib.endfields.checks import IPV6_MIN_MTU
 from vethlib.errors import InvalidValue
 from vethlib.links import IPInterface
 
-from .description import Member, Port, Wire
+from .description import Member, Port, Wire, placed
 
-__all__ = ["PortAt", "Segment", "give_addresses", "port_at", "segments", "spell", "without_ipv6"]
+__all__ = ["PortAt", "Segment", "give_addresses", "is_narrow", "port_at", "segments", "spell", "without_ipv6"]
 
 PortAt = tuple[int, int]
 """A port: the number of its wire, and its end of that wire (0 is a, 1 is b)."""
@@ -57,7 +57,7 @@ def segments(members: Sequence[Member], wires: Sequence[Wire]) -> list[Segment]:
             a, b = root(wire.a.node), root(wire.b.node)
             if a == b:
                 hint = "must not close a loop of switches, in which frames would circle for ever: leave out this wire"
-                raise InvalidValue("topology", f"{wire.a.node} -- {wire.b.node}", hint)
+                raise placed(InvalidValue("topology", f"{wire.a.node} -- {wire.b.node}", hint), wire)
             group[b] = a
     of_switch: dict[str, Segment] = {}
     all_segments: list[Segment] = []
@@ -97,7 +97,7 @@ def give_addresses(
             of_these = [address for address in fixed if (ipv4 if address.version == 4 else ipv6)]
             result |= _beside(of_these, opened, wires, taken)
         elif opened:
-            narrow = any(_is_narrow(wires[wire]) for wire in segment.wires)
+            narrow = any(is_narrow(wires[wire]) for wire in segment.wires)
             excepted = {at for at in opened if narrow or wires[at[0]].ipv6 is False}
             pool.number(opened, result, ipv4=ipv4, ipv6=ipv6, without_ipv6=excepted)
     return result
@@ -111,10 +111,11 @@ def port_at(wires: Sequence[Wire], at: PortAt) -> Port:
 
 def without_ipv6(wire: Wire) -> bool:
     """Return whether the ends of a wire have no IPv6: it is disabled, or the MTU is below its minimum."""
-    return wire.ipv6 is False or _is_narrow(wire)
+    return wire.ipv6 is False or is_narrow(wire)
 
 
-def _is_narrow(wire: Wire) -> bool:
+def is_narrow(wire: Wire) -> bool:
+    """Return whether the MTU of a wire is below the minimum of IPv6."""
     return wire.mtu is not None and wire.mtu < IPV6_MIN_MTU
 
 
@@ -132,7 +133,7 @@ def _beside(
             host = next((candidate for candidate in hosts if candidate not in taken), None)
             if host is None:
                 hint = f"{network} has no free address for it: give a larger network"
-                raise InvalidValue("topology", spell(port_at(wires, at)), hint)
+                raise placed(InvalidValue("topology", spell(port_at(wires, at)), hint), wires[at[0]])
             taken.add(host)
             cls = IPv4Interface if network.version == 4 else IPv6Interface
             addresses.append(cls((int(host), network.prefixlen)))

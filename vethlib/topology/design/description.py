@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from typing import Any, Final, Literal, TypeAlias
 
+from vethlib.errors import InvalidValue
+
 from .impairment import Impairment
 
-__all__ = ["BRIDGE", "Description", "Kind", "Layout", "Member", "Port", "Route", "Wire"]
+__all__ = ["BRIDGE", "Description", "Kind", "Layout", "Member", "Port", "Route", "Wire", "placed"]
 
 BRIDGE: Final = "br0"
 """The bridge of a switch."""
@@ -50,7 +52,8 @@ class Wire:
     """A veth pair between two nodes. `mtu` (bytes) applies to both ends; None means the kernel's default.
 
     With ipv6=False, neither end has IPv6, not even a link-local address. `a_to_b` is what happens to packets from `a`
-    to `b`, `b_to_a` to those in the other direction; None means nothing.
+    to `b`, `b_to_a` to those in the other direction; None means nothing. `where` is its place in a text, such as
+    "line 3", for errors; it does not distinguish wires.
     """
 
     a: Port
@@ -59,10 +62,18 @@ class Wire:
     ipv6: bool | None = None
     a_to_b: Impairment | None = None
     b_to_a: Impairment | None = None
+    where: str = field(default="", compare=False, repr=False)
 
     def seen_from(self, node: str) -> Wire:
         """Return the same wire with the port of `node` as `a`."""
-        return self if self.a.node == node else Wire(self.b, self.a, self.mtu, self.ipv6, self.b_to_a, self.a_to_b)
+        if self.a.node == node:
+            return self
+        return Wire(self.b, self.a, self.mtu, self.ipv6, self.b_to_a, self.a_to_b, self.where)
+
+
+def placed(error: InvalidValue, wire: Wire) -> InvalidValue:
+    """Return an error about a wire, with the place of the wire if it is known."""
+    return InvalidValue(error.field, error.value, f"{wire.where}: {error.hint}") if wire.where else error
 
 
 @dataclass(frozen=True, slots=True)

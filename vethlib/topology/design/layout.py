@@ -8,11 +8,13 @@ from dataclasses import asdict, replace
 from typing import Final, TypeVar, get_args
 
 from vethlib._nl.const import RT_TABLE_MAIN
+from vethlib.endfields.checks import IPV6_MIN_MTU
+from vethlib.endfields.ipv6fields import field_of_ipv6
 from vethlib.errors import InvalidValue
 from vethlib.links import check_addresses, check_ipv6, check_mtu, check_name
 
-from .addressing import Segment, give_addresses, port_at, segments, spell, without_ipv6
-from .description import BRIDGE, Description, Kind, Layout, Member, Port, Route, Wire
+from .addressing import Segment, give_addresses, is_narrow, port_at, segments, spell, without_ipv6
+from .description import BRIDGE, Description, Kind, Layout, Member, Port, Route, Wire, placed
 from .ends import check_fields
 from .impairment import Impairment
 from .routing import find_routes
@@ -68,6 +70,7 @@ def lay_out(
             wire.ipv6,
             wire.a_to_b,
             wire.b_to_a,
+            wire.where,
         )
         for number, wire in enumerate(wires)
     )
@@ -128,6 +131,13 @@ def _check_members(members: Sequence[Member]) -> dict[str, Kind]:
 
 
 def _check_wire(wire: Wire, kinds: Mapping[str, Kind], mtu: int | None) -> Wire:
+    try:
+        return _checked(wire, kinds, mtu)
+    except InvalidValue as error:
+        raise placed(error, wire) from None
+
+
+def _checked(wire: Wire, kinds: Mapping[str, Kind], mtu: int | None) -> Wire:
     for port in (wire.a, wire.b):
         if not isinstance(port, Port):
             raise InvalidValue("topology", port, f"must be a Port, {_EXAMPLES['Port']}")
@@ -169,17 +179,31 @@ def _check_port(port: Port, wire: Wire, kinds: Mapping[str, Kind]) -> Port:
     if kind == "switch" and (listed := fields.keys() & {"routes", "neighbours", "master"}):
         hint = f"must have no {min(listed)}, because the links of a switch are in its bridge"
         raise InvalidValue("topology", spell(port), hint)
-    if port.addresses is None:
-        return replace(port, fields=fields)
-    addresses = check_addresses(port.addresses, "topology")
+    addresses = None if port.addresses is None else check_addresses(port.addresses, "topology")
     if addresses and kind == "switch":
         raise InvalidValue(
             "topology", spell(port), "must have no addresses, because the links of a switch are in its bridge"
         )
-    if without_ipv6(wire) and any(address.version == 6 for address in addresses):
-        what, must = ("ipv6=off", "be on") if wire.ipv6 is False else (f"mtu={wire.mtu}", "be at least 1280")
-        raise InvalidValue("topology", what, f"must {must} for IPv6, and {spell(port)} has an IPv6 address")
-    return Port(port.node, port.link, addresses, fields)
+    checked = Port(port.node, port.link, addresses, fields)
+    _check_without_ipv6(checked, wire)
+    return checked
+
+
+def _check_without_ipv6(port: Port, wire: Wire) -> None:
+    """Check that a port has nothing of IPv6 if its wire cannot have it: what End requires."""
+    if not without_ipv6(wire):
+        return
+    listed = field_of_ipv6(port.fields.get("routes", ()), port.fields.get("neighbours", ()))
+    has = f"IPv6 in its {listed}" if listed else ""
+    if any(address.version == 6 for address in port.addresses or ()):
+        has = "an IPv6 address"
+    if wire.ipv6 is False and has:
+        raise InvalidValue("topology", "ipv6=off", f"must be on for IPv6, and {spell(port)} has {has}")
+    if field_of_ipv6(sysctls=port.fields.get("sysctls", ())):
+        has = has or "IPv6 in its sysctls"
+    if is_narrow(wire) and has:
+        hint = f"must be at least {IPV6_MIN_MTU} for IPv6, and {spell(port)} has {has}"
+        raise InvalidValue("topology", f"mtu={wire.mtu}", hint)
 
 
 def _links(wires: Sequence[Wire], kinds: Mapping[str, Kind]) -> Iterator[str]:
@@ -193,7 +217,7 @@ def _links(wires: Sequence[Wire], kinds: Mapping[str, Kind]) -> Iterator[str]:
             for name in (port.link, *port.fields.get("altnames", ())):
                 if name in taken[port.node]:
                     what = spell(port) if name == port.link else f"altname={name}"
-                    raise InvalidValue("topology", what, "two links of this node have this name")
+                    raise placed(InvalidValue("topology", what, "two links of this node have this name"), wire)
                 if name:
                     taken[port.node].add(name)
     counts = Counter(port.node for wire in wires for port in (wire.a, wire.b))
@@ -232,4 +256,4 @@ def _check_unique(wires: Sequence[Wire], all_segments: Sequence[Segment]) -> Non
                 key = (number, ip) if address.version == 6 and ip.is_link_local else ip
                 if (owner := owners.setdefault(key, port.node)) != port.node:
                     hint = f"two nodes have this address, {owner} and {port.node}: change one"
-                    raise InvalidValue("topology", str(address), hint)
+                    raise placed(InvalidValue("topology", str(address), hint), wires[at[0]])

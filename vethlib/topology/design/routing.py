@@ -28,7 +28,7 @@ from typing import Final, NamedTuple, TypeAlias
 from vethlib.errors import InvalidValue
 
 from .addressing import Segment, port_at
-from .description import Route, Wire
+from .description import Route, Wire, placed
 
 __all__ = ["find_routes", "prefixes"]
 
@@ -54,6 +54,8 @@ class _Network(NamedTuple):
     """Of each of these nodes; the first is used as next hop."""
     part_of: int = -1
     """The number of the network that has this address of one node (6)."""
+    wire: int = -1
+    """The number of the first wire with an address in it; of an address of one node, -1."""
 
 
 def find_routes(
@@ -67,7 +69,7 @@ def find_routes(
     known: dict[object, Behind] = {}
     for version in (4, 6):
         networks = [network for segment in segments for network in _networks(wires, segment, version)]
-        _check_apart(sorted(networks), version)
+        _check_apart(sorted(networks), version, wires)
         spans = [network.span for network in networks]
         if version == 6:
             spans = _widened(spans)
@@ -88,15 +90,18 @@ def find_routes(
 def _networks(wires: Sequence[Wire], segment: Segment, version: int) -> Iterator[_Network]:
     """Return the networks of a segment, without link-local ones, which need no routes."""
     of_span: dict[Span, dict[str, list[int]]] = {}
+    first: dict[Span, int] = {}
     for at in segment.ports:
         port = port_at(wires, at)
         for address in port.addresses or ():
             if address.version == version and not (version == 6 and address.ip.is_link_local):
                 size = 1 << (address.max_prefixlen - address.network.prefixlen)
                 begin = int(address) & -size
-                of_span.setdefault((begin, begin + size), {}).setdefault(port.node, []).append(int(address))
+                span = (begin, begin + size)
+                first.setdefault(span, at[0])
+                of_span.setdefault(span, {}).setdefault(port.node, []).append(int(address))
     for span, members in of_span.items():
-        yield _Network(span, tuple(members), tuple(map(tuple, members.values())))
+        yield _Network(span, tuple(members), tuple(map(tuple, members.values())), wire=first[span])
 
 
 def _parts(networks: Sequence[_Network], forwarding: Set[str]) -> Iterator[_Network]:
@@ -110,12 +115,12 @@ def _parts(networks: Sequence[_Network], forwarding: Set[str]) -> Iterator[_Netw
                         yield _Network((address, address + 1), (node,), ((address,),), number)
 
 
-def _check_apart(networks: Iterable[_Network], version: int) -> None:
+def _check_apart(networks: Iterable[_Network], version: int, wires: Sequence[Wire]) -> None:
     for network, other in pairwise(networks):
         if other.span[0] < network.span[1]:
             small, large = (f"{_prefix(version, *these.span)} (of {these.nodes[0]})" for these in (other, network))
             hint = f"must not overlap with {large}: change one of the networks, or leave out routes"
-            raise InvalidValue("topology", small, hint)
+            raise placed(InvalidValue("topology", small, hint), wires[other.wire])
 
 
 def _behind(

@@ -58,6 +58,7 @@ def parse(text: str) -> Description:
             ports, attributes = statement.ports()
             mentioned |= dict.fromkeys(port.node for port in ports)
             left, right = attributes.pop("ends", ({}, {}))
+            attributes["where"] = statement.where
             wires += [Wire(_with(a, left), _with(b, right), **attributes) for a, b in pairwise(ports)]
     return Description(tuple(Member(name, kinds.get(name, "node")) for name in mentioned), tuple(wires))
 
@@ -92,12 +93,12 @@ class _Statement:
     """One statement and its place."""
 
     def __init__(self, line: int, text: str) -> None:
-        self.line = line
+        self.where = f"line {line}"
         self.text = text
 
     def wrong(self, hint: str) -> InvalidValue:
         """Return an error about this statement."""
-        return InvalidValue("topology", self.text, f"line {self.line}: {hint}")
+        return InvalidValue("topology", self.text, f"{self.where}: {hint}")
 
     def ports(self) -> tuple[list[Port], dict[str, Any]]:
         """Return the ports of a chain of wires, and the attributes of the wires."""

@@ -34,10 +34,10 @@ class LiveWire(Wire):
     _relay: Relay | None = field(default=None, repr=False)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Wire) and as_described(self) == as_described(other)
+        return isinstance(other, Wire) and _compared(self) == _compared(other)
 
     def __hash__(self) -> int:
-        return hash(tuple(as_described(self).values()))
+        return hash(_compared(self))
 
     def impairment(self, towards: str | Node) -> Impairment:
         """Return what happens now to packets towards a node, which is one of both ends. Raises NetlinkError."""
@@ -99,3 +99,8 @@ class LiveWire(Wire):
 def as_described(wire: Wire) -> dict[str, Any]:
     """Return the fields of a wire by name."""
     return {each.name: getattr(wire, each.name) for each in fields(Wire)}
+
+
+def _compared(wire: Wire) -> tuple[Any, ...]:
+    """Return the values by which wires are distinguished."""
+    return tuple(getattr(wire, each.name) for each in fields(Wire) if each.compare)
