@@ -1,8 +1,8 @@
 """A link as callers give it: by its name, as a :class:`Link` that was read, or as the :class:`End` it was made from.
 
 A name or an End means the link that has this name when it is looked up. A Link means the same link: if its name now
-belongs to another one, it is not found. A namespace that is created again has the same ifindexes: so name and ifindex
-do not suffice there (`session/read/samelink.py`).
+belongs to another one, it is not found. A namespace that is created again has the same ifindexes, and a link that is
+moved may bring one along: so name and ifindex do not suffice (`session/read/samelink.py`).
 """
 
 from __future__ import annotations

@@ -1,12 +1,14 @@
 """A Link is the same link also where its name and ifindex repeat: in a namespace that was created again, or in its own.
 
 The first link of each container has one name and one ifindex, before and after a restart. The same is true of the home
-namespaces of two sessions. In the same namespace, the ifindex of a deleted link is free for one that is moved there.
+namespaces of two sessions. In the same namespace, also in home, the ifindex of a deleted link is free for one that is
+moved there.
 """
 
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
@@ -142,20 +144,22 @@ def as_after_a_restart(link: Link) -> dict[str, Any]:
 
 def made_with_its_index(link: Link) -> dict[str, Any]:
     """Replace a link in its namespace by another program's of that name and ifindex; return its state."""
-    ip("link", "delete", "dev", link.name, netns="blue")
-    foreign_link(link.name, link.index, "blue")
-    return settled(seen(link.name, "blue"))
+    place = str(link.netns)
+    ip("link", "delete", "dev", link.name, netns=place)
+    foreign_link(link.name, link.index, place)
+    return settled(seen(link.name, place))
 
 
 def moved_in(link: Link, peer_index: int = 999) -> dict[str, Any]:
     """Replace a link by another program's that is moved in from elsewhere; return its state."""
-    ip("link", "delete", "dev", link.name, netns="blue")
+    place = str(link.netns)
+    ip("link", "delete", "dev", link.name, netns=place)
     for name in ("new", "newer"):  # each with one end: both may have the same ifindex
         Netns.create(name).close()
     theirs = ("type", "veth", "peer", "name", "theirs", "index", str(peer_index), "netns", "newer")
     ip("link", "add", "name", link.name, "index", str(link.index), *theirs, netns="new")
-    ip("link", "set", "dev", link.name, "netns", "blue", netns="new")
-    return settled(seen(link.name, "blue"))
+    ip("link", "set", "dev", link.name, "netns", place or str(os.getpid()), netns="new")
+    return settled(seen(link.name, place))
 
 
 REPLACED: dict[str, Callable[[Link], dict[str, Any]]] = {
@@ -334,14 +338,17 @@ def test_the_cookie_of_a_link_is_neither_shown_nor_compared(session: Session, bl
 # --- every call that takes a Link, where neither ifindexes nor peers tell two links apart
 
 
-def containers(session: Session) -> Link:
-    """Create a pair as of two new containers, blue and red, with a route over it; return its end in blue."""
+def containers(session: Session, place: str = "blue") -> Link:
+    """Create a pair as of two new containers, blue and red, with a route over it; return its end in blue.
+
+    Or one between home and a container.
+    """
     for name in ("blue", "red"):
         if name in ns.names():
             ns.remove(name)
         Netns.create(name).close()
-    link = session.create(Veth(End("eth0", "blue", up=True, addresses=["10.0.0.1/24"]), End("eth0", "red"))).a
-    ip("route", "add", "10.7.0.0/16", "via", "10.0.0.2", netns="blue")
+    link = session.create(Veth(End("eth0", place, up=True, addresses=["10.0.0.1/24"]), End("eth0", "red"))).a
+    ip("route", "add", "10.7.0.0/16", "via", "10.0.0.2", netns=place)
     return link
 
 
@@ -366,14 +373,14 @@ def watched(session: Session) -> Iterator[tuple[Session, Link]]:
 
 @contextmanager
 def replaced_there(
-    session: Session, replace: Callable[[Link], object], *, watching: bool = False
+    session: Session, replace: Callable[[Link], object], place: str = "blue", *, watching: bool = False
 ) -> Iterator[tuple[Session, Link]]:
     """Replace the link in its namespace by another program's, with a cache that watches it meanwhile or without one."""
-    containers(session)
+    containers(session, place)
     with ExitStack() as opened:
         if watching:
-            opened.enter_context(IfIndexCache(session)).watch("blue")
-        link = session.lookup("eth0", "blue")
+            opened.enter_context(IfIndexCache(session)).watch(place)
+        link = session.lookup("eth0", place)
         replace(link)
         yield session, link
 
@@ -403,8 +410,12 @@ SITUATIONS: dict[str, tuple[Callable[[Session], AbstractContextManager[tuple[Ses
     "made with its index, on an old kernel": (partial(replaced_there, replace=made_with_its_index), False),
     "moved in": (partial(replaced_there, replace=moved_in), True),
     "moved in, watched": (partial(replaced_there, replace=moved_in, watching=True), True),
+    "made in home with its index": (partial(replaced_there, replace=made_with_its_index, place=""), True),
+    "moved to home": (partial(replaced_there, replace=moved_in, place=""), True),
+    "moved to home, on an old kernel": (partial(replaced_there, replace=moved_in, place=""), False),
+    "moved to home, watched": (partial(replaced_there, replace=moved_in, place="", watching=True), True),
 }
-NEEDS_COOKIES = {"in another home"}  # nothing else tells two homes apart: MAC and peer do not count in home
+NEEDS_COOKIES = {"in another home"}  # where both peers have the same ifindex
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -422,22 +433,43 @@ def test_no_call_that_takes_a_link_means_another_one_with_its_name_and_ifindex(
     if not cookies:
         without_cookies(monkeypatch)
     with situate(session) as (using, link):
-        place = link.netns or "box2"
-        before = settled(seen("eth0", str(place)))
+        place = "box2" if situation == "in another home" else str(link.netns)
+        before = settled(seen("eth0", place))
         with pytest.raises(LinkNotFound):
             CALLS[call](using, link)
-        assert settled(seen("eth0", str(place))) == before
+        assert settled(seen("eth0", place)) == before
 
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("cookies", [True, False])
+@pytest.mark.parametrize("place", ["", "blue"])
 def test_every_call_that_takes_a_link_means_the_link_itself(
-    session: Session, monkeypatch: pytest.MonkeyPatch, call: str, cookies: bool
+    session: Session, monkeypatch: pytest.MonkeyPatch, call: str, cookies: bool, place: str
 ) -> None:
     if not cookies:
         without_cookies(monkeypatch)
-    containers(session)
-    CALLS[call](session, session.lookup("eth0", "blue"))
+    containers(session, place)
+    CALLS[call](session, session.lookup("eth0", place))
+
+
+@pytest.mark.parametrize("cookies", [True, False])
+@pytest.mark.parametrize("change", ["its MAC", "its peer"])
+def test_a_link_in_home_whose_mac_or_peer_others_have_changed_is_the_same(
+    session: Session, red: str, monkeypatch: pytest.MonkeyPatch, change: str, cookies: bool
+) -> None:
+    if not cookies:
+        without_cookies(monkeypatch)
+    link = session.create(Veth(End("eth0"), End("a"))).a
+    if change == "its MAC":
+        ip("link", "set", "dev", "eth0", "address", "02:00:00:00:00:77")
+    else:
+        foreign_link("taken", seen("a")["ifindex"], red)
+        ip("link", "set", "dev", "a", "netns", red)
+    for call, method in CALLS.items():
+        if not call.startswith(("delete", "dependents", "Monitor")):
+            method(session, link)
+    session.delete(link)
+    assert names() == set()
 
 
 def test_the_table_has_every_call_that_takes_a_link() -> None:

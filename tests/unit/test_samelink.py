@@ -54,17 +54,20 @@ def test_a_link_of_another_namespace_is_another_one(in_home: bool) -> None:
     assert is_another(seen(MINE, 7, cookie=5), link(MAC, 7, 3), 6, in_home=in_home)
 
 
-def test_in_the_same_namespace_the_ifindex_decides_in_home_and_the_mac_or_the_peer_elsewhere() -> None:
-    unlike = link(OTHER, 9, 4)
-    assert not is_another(seen(MINE, 7, cookie=5), unlike, 5, in_home=True)
-    assert is_another(seen(MINE, 7, cookie=5), unlike, 5, in_home=False)
-    for alike in (link(MAC, 9, 4), link(OTHER, 7, 0)):
-        assert not is_another(seen(MINE, 7, cookie=5), alike, 5, in_home=False)
+@pytest.mark.parametrize("in_home", [True, False])
+def test_in_the_same_namespace_the_mac_or_the_peer_decides(in_home: bool) -> None:
+    for unlike in (link(OTHER, 9, 0), link(OTHER, 7, 4), link(MAC, 7, 0, "macvlan")):
+        assert is_another(seen(MINE, 7, cookie=5), unlike, 5, in_home=in_home)
+    for alike in (link(MAC, 9, 4), link(OTHER, 7, 0), link(OTHER, None, None)):
+        assert not is_another(seen(MINE, 7, cookie=5), alike, 5, in_home=in_home)
+    assert not is_another(seen(MINE, None, cookie=5), link(OTHER, 7, 0), 5, in_home=in_home)
 
 
 @pytest.mark.parametrize(("cookie", "now"), [(0, 0), (5, 0), (0, 5)])
-def test_if_it_is_not_known_the_ifindex_decides_in_home(cookie: int, now: int) -> None:
-    assert not is_another(seen(MINE, 7, cookie), link(OTHER, 9, 4), now, in_home=True)
+def test_if_it_is_not_known_they_also_decide_in_home_wherever_the_peer_is(cookie: int, now: int) -> None:
+    assert is_another(seen(MINE, 7, cookie), link(OTHER, 9, 4), now, in_home=True)
+    for alike in (link(MAC, 9, 4), link(OTHER, 7, 0), link(OTHER, None, None)):
+        assert not is_another(seen(MINE, 7, cookie), alike, now, in_home=True)
 
 
 @pytest.mark.parametrize(("cookie", "now"), [(0, 0), (5, 0), (0, 5)])

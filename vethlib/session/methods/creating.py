@@ -120,9 +120,10 @@ class CreatingSession(SessionBase):
         """Delete a pair, given one of its ends as a name, a Link or an End.
 
         A :class:`Link` is deleted only if it is still the same link; this holds for all methods that accept a Link. It
-        must have the same ifindex, in the namespace in which it was read: one with the same ``cookie``. If a cookie is
-        unknown (before Linux 5.14), a link of another namespace than home, which may have been created again since,
-        must have the same MAC, or its peer must be in home, with the same ifindex.
+        must have the same ifindex, in the namespace in which it was read: one with the same ``cookie``. As another
+        program's link may be moved there with that ifindex, a veth must also have the same MAC or the same peer, unless
+        its peer is not known. If a cookie is unknown (before Linux 5.14), a link of another namespace than home, which
+        may have been created again since, must have the same MAC, or its peer must be in home, with the same ifindex.
 
         Raises LinkNotFound or NetnsNotFound (not with `missing_ok`), and NotSupported if the link is not a veth.
         """

@@ -23,7 +23,6 @@ from vethlib.session.read.reading import (
     read_stats,
     with_addresses,
 )
-from vethlib.session.read.samelink import is_elsewhere
 from vethlib.session.read.target import Target, same_link
 
 from .base import SessionBase
@@ -49,7 +48,7 @@ class ReadingSession(SessionBase):
         check_lookup_name(name)
         with self._namespaces() as namespaces:
             place = namespaces(netns)
-            if given is None or (place.is_home and not is_elsewhere(given, place.cookie)):
+            if given is None:
                 index = find_index(namespaces, place, name, netns)
                 return index if seen is None else same_link(index, seen, name, netns)
             target = Target(place, name, netns, seen=given)

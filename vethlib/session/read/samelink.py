@@ -1,14 +1,15 @@
 """Whether a link that was read is still the same: in a later call (:func:`is_another`), or later in the same call.
 
-Outside the home namespace, an ifindex identifies nothing, even in a namespace that is known to be the same one: the
-first link there has the ifindex 2, and a link that is moved keeps its ifindex if that is free where it arrives. So when
-a link was deleted, another program's may be in its place at once. A MAC is random unless it was given; the ifindex of
-the peer, together with its namespace, is the kernel's.
+An ifindex identifies nothing, even in a namespace that is known to be the same one: the first link of a namespace has
+the ifindex 2, and a link that is moved keeps its ifindex if that is free where it arrives. So when a link was deleted,
+another program's may be in its place at once. This is true of the home namespace, too: the kernel chooses new ifindexes
+only for links that are created there. A MAC is random unless it was given; the ifindex of the peer, together with its
+namespace, is the kernel's.
 
 A later call may be about another namespace: a successor with the same name, or the home of another session. Its cookie
 shows that (Linux 5.14). If both cookies are the same, the MAC or the peer still has to be. Where one of the two cookies
-is unknown, the peer identifies a link only if it is in home: the peers of all pairs between two new containers have the
-same ifindex, and the namespaces of the peers the same id.
+is unknown, and this is not the home of the session, the peer identifies a link only if it is in home: the peers of all
+pairs between two new containers have the same ifindex, and the namespaces of the peers the same id.
 """
 
 from __future__ import annotations
@@ -19,16 +20,11 @@ from typing import Final, NamedTuple
 from vethlib._nl.link import LinkMessage
 from vethlib.links import Link
 
-__all__ = ["UNKNOWN", "KnownVeth", "is_another", "is_elsewhere", "is_replaced"]
+__all__ = ["UNKNOWN", "KnownVeth", "is_another", "is_replaced"]
 
 UNKNOWN: Final = -2
 """The id of the peer's namespace if it was not read. Others are None, for the namespace of the veth itself, and -1, for
 a namespace that is ending."""
-
-
-def is_elsewhere(seen: Link, cookie: int) -> bool:
-    """Return whether a Link was read in another namespace than that with this cookie; a cookie may be unknown (0)."""
-    return seen.cookie != cookie and 0 not in (seen.cookie, cookie)
 
 
 def is_another(
@@ -36,18 +32,16 @@ def is_another(
 ) -> bool:
     """Return whether a Link is not the link that now has its ifindex, in a namespace with this cookie.
 
-    `in_home` is whether that is the home of the session, where an ifindex is not used again. `peer_is_home` is called
-    if it matters whether the peer is in home.
+    `in_home` is whether that is the home of the session, which is not created again under its name. `peer_is_home` is
+    called if it matters whether the peer is in home.
     """
-    if is_elsewhere(seen, cookie):
+    if seen.cookie != cookie and 0 not in (seen.cookie, cookie):
         return True
-    if in_home:
-        return False
     if seen.kind != "veth" or now.kind != "veth":  # of other links, the MAC may change: that of a bridge with its ports
         return seen.kind != now.kind
     if seen.mac == now.mac.hex(":"):
         return False
-    if 0 in (seen.cookie, cookie):
+    if 0 in (seen.cookie, cookie) and not in_home:
         return seen.peer_index is None or seen.peer_index != now.link or not peer_is_home()
     if not seen.peer_index or not now.link:  # unknown, as of a link that a cache has seen only as it was created
         return False
