@@ -163,6 +163,19 @@ class Address(Value):
         return self.permanent and self.peer is None and self.interface.network == _MADE_OF_A_MAC
 
     @property
+    def temporary(self) -> bool:
+        """Whether it is an IPv6 address for privacy (RFC 8981), which the kernel makes of another one, and removes."""
+        return bool(self.flags & IFA_F_SECONDARY) and self.interface.version == 6
+
+    @property
+    def comes_again(self) -> bool:
+        """Whether the kernel makes it when the link has what it is made of: it is ``by_kernel``, or temporary.
+
+        Nobody else can add a temporary one: the kernel ignores that flag (inet6_rtm_newaddr, net/ipv6/addrconf.c).
+        """
+        return self.temporary or self.by_kernel
+
+    @property
     def scope(self) -> int:
         """The kernel's number for its scope: 0 global, 200 site, 253 link, 254 host (enum rt_scope_t)."""
         if self.message:

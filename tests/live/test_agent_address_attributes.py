@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tests.live.address_texts import often
 from tests.live.applying import applied, interface, planned
 from tests.live.configuring import configured, put, settle, until, without_detection
+from tests.live.sysctls import sysctl
 from tests.witness import ip, seen
 from vethlib import Session
 from vethlib.agent import ADDRESS_PROTO, ChangeLink, Interface, inverse, read_value
@@ -220,6 +221,22 @@ def test_a_deleted_pair_is_brought_back_with_them(session: Session, blue: str) -
     after = _look(session)
     assert execute(session, inverse(done, first, after, after).plan).errors == []
     assert there() == before
+
+
+def test_a_trial_that_is_undone_leaves_temporary_ones_to_the_kernel(session: Session, blue: str) -> None:
+    applied(session, *ends("fd00::1/64"))
+    sysctl(blue, "ipv6/conf/a/use_tempaddr", "2")
+    ip("address", "add", "2001:db8:7::7/64", "dev", "a", "mngtmpaddr", netns=blue)
+    first = _look(session)
+    done = execute(session, planned(session, *ends("fd00::2/64"))).done
+    after = _look(session)
+    assert execute(session, inverse(done, first, after, after).plan).errors == []
+    assert [one["local"] for one in there() if one["local"] in ("2001:db8:7::7", "fd00::1")] == [
+        "2001:db8:7::7",
+        "fd00::1",
+    ]
+    made = [one for one in seen("a", blue)["addr_info"] if one.get("dynamic")]
+    assert [one.get("temporary") for one in made] == [True]
 
 
 def _look(session: Session) -> Any:

@@ -98,3 +98,45 @@ def test_one_that_they_add_before_the_change_does_stays(
     with pytest.raises(NetlinkError):
         session.set(link, blue, add_addresses=["10.7.0.1/24", "10.7.0.2/24"], sysctls={"no_such_setting": "1"})
     assert sorted(addresses(link, blue)) == sorted([*BEFORE, "10.7.0.1/24"])
+
+
+@pytest.fixture
+def temporary(link: str) -> str:
+    """A foreign address of which the kernel makes temporary ones; it has made one."""
+    sysctl("blue", f"ipv6/conf/{link}/use_tempaddr", "2")
+    ip("address", "add", "2001:db8:7::7/64", "dev", link, "mngtmpaddr", netns="blue")
+    (made,) = made_of_it(link)
+    return made
+
+
+def made_of_it(name: str) -> list[str]:
+    """Return the temporary addresses of a link; it has no other dynamic ones, and that of which they are made."""
+    dynamic = [one for one in seen(name, "blue")["addr_info"] if one.get("dynamic")]
+    assert all(one.get("temporary") for one in dynamic)
+    assert [one["local"] for one in seen(name, "blue")["addr_info"] if one.get("mngtmpaddr")] == ["2001:db8:7::7"]
+    return [one["local"] for one in dynamic]
+
+
+@pytest.mark.parametrize("change", ["added", "removed", "up", "ipv6", "a name"])
+def test_temporary_ones_are_left_to_the_kernel_when_a_change_has_failed(
+    session: Session, blue: str, link: str, temporary: str, change: str
+) -> None:
+    with raises(NetlinkError, errno=errno.ENOENT) as caught:
+        session.set(link, blue, **CHANGES[change], sysctls={"no_such_setting": "1"})
+    assert getattr(caught.value, "__notes__", []) == []
+    (now,) = made_of_it(link)
+    if change == "added":
+        assert now == temporary
+    assert [one for one in addresses(link, blue) if one in BEFORE] == BEFORE
+
+
+def test_temporary_ones_are_left_to_the_kernel_when_a_link_is_renamed_or_its_addresses_are_restored(
+    session: Session, blue: str, link: str, temporary: str
+) -> None:
+    session.set(link, blue, new_name="vx")
+    assert len(made_of_it("vx")) == 1
+    before = session.lookup("vx", blue).ifaddrs
+    session.set("vx", blue, addresses=[])
+    session.restore_addresses("vx", blue, addresses=before)
+    assert len(made_of_it("vx")) == 1
+    assert addresses("vx", blue)[:2] == BEFORE[:2]

@@ -60,6 +60,13 @@ def test_an_address_says_what_state_it_is_in(flags: int, state: str, usable: boo
     assert address("10.0.0.1/24", flags).secondary == bool(flags & 1)
 
 
+def test_only_ipv6_has_temporary_addresses_and_the_kernel_makes_them_again() -> None:
+    temporary, secondary = address("2001:db8::1/64", 1), address("10.0.0.1/24", 1)
+    assert (temporary.temporary, temporary.comes_again) == (True, True)
+    assert (secondary.temporary, secondary.comes_again) == (False, False)
+    assert not address("2001:db8::1/64", 0x80).comes_again
+
+
 @pytest.fixture
 def new_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vethlib.addresses.kernel_marks_owners", lambda: True)

@@ -110,8 +110,9 @@ class ChangingSession(SessionBase):
 
         Raises LinkNotFound, LinkExists (`new_name` is taken) or NetlinkError, which names the setting; nothing has
         changed then. Entries that the kernel has removed meanwhile are restored, foreign ones included, except IPv6
-        routes from router advertisements (the protocol `ra`, or `kernel` if they expire), proxy entries of the
-        neighbour table and what stacked links have lost. A note lists what could not be restored.
+        routes from router advertisements (the protocol `ra`, or `kernel` if they expire), temporary IPv6 addresses, of
+        which the kernel makes new ones, proxy entries of the neighbour table and what stacked links have lost. A note
+        lists what could not be restored.
         """
         name, netns, seen, link = locate(name, netns)
         index = seen if index is None else check_index(index)
@@ -243,8 +244,9 @@ class ChangingSession(SessionBase):
     ) -> None:
         """Restore addresses that a link had, with peer, label, lifetimes, flags, owner and order.
 
-        Other addresses are removed, except for the link-local address that the kernel generates from the MAC. With
-        `index`, only if the link still has that ifindex. Raises LinkNotFound, NetnsNotFound, NetlinkError.
+        Other addresses are removed, except for those that the kernel makes (:attr:`Address.comes_again`), which cannot
+        be restored. With `index`, only if the link still has that ifindex. Raises LinkNotFound, NetnsNotFound,
+        NetlinkError.
         """
         with loading:
             from vethlib.session.write.restoring.addresses import restore_addresses  # for a rollback

@@ -202,7 +202,7 @@ class LinkSteps:
         lost = [
             give(address, index)._replace(adds=None)  # it may be of another program
             for address in reversed(addresses)
-            if address.interface.version == 6
+            if address.interface.version == 6 and not address.temporary
         ]
         back = [down.request, *step.undo, *(readded.request for readded in lost), up.request]
         return self._send([down, step._replace(undo=tuple(back)), *lost, up])[1]

@@ -241,7 +241,7 @@ class _Undoing:
         for interface, created, seen in ends:
             where = describe(seen.link.name, interface.namespace.ref)
             known = {address.identity for address in created.addresses}
-            new = [each for each in seen.addresses if each.identity not in known and not each.by_kernel]
+            new = [each for each in seen.addresses if each.identity not in known and not each.comes_again]
             if new:
                 addresses = ", ".join(map(str, new))
                 self.left.append(f"{where} is deleted, with {addresses}, which another program has added since")
@@ -341,7 +341,7 @@ class _Undoing:
         fields, stay = reverted_fields(made, before, present, is_begun=before.id in self.begun)
         self.left += [f"{where}: {each}" for each in stay]
         target = reverted_addresses(made, before.addresses, after.addresses, present.addresses)
-        now = [address for address in present.addresses if not address.by_kernel]
+        now = [address for address in present.addresses if not address.comes_again]
         # Setting a link down, having no IPv6, renaming, and joining a VRF change addresses as a side effect. Neighbours
         # that another MAC costs other programs are restored along with addresses.
         side_effects = fields.keys() & {"up", "mtu", "name", "ipv6", "master", "mac"}

@@ -150,9 +150,9 @@ def reverted_addresses(
     changes: Iterable[ChangeLink], before: Iterable[Address], after: Iterable[Address], now: Iterable[Address]
 ) -> tuple[Address, ...]:
     """Return the addresses before the steps of a change, with later changes by other programs (rule 3)."""
-    was = {address.identity: address for address in before if not address.by_kernel}
+    was = {address.identity: address for address in before if not address.comes_again}
     became = {address.identity: address for address in after}
-    is_now = {address.identity: address for address in now if not address.by_kernel}
+    is_now = {address.identity: address for address in now if not address.comes_again}
     given = {listed_identity(each) for change in changes for each in change.added}
     target: list[Address] = []
     for identity, address in was.items():

@@ -28,10 +28,10 @@ def restore_addresses(
 ) -> None:
     """Make the addresses of the link with that ifindex what they were. Raises NetlinkError.
 
-    Those that are ``by_kernel`` are left alone. Of the others, all are removed that were not there, or only `own` ones,
-    because other programs may have added addresses meanwhile.
+    Those that the kernel makes (``comes_again``) are left alone. Of the others, all are removed that were not there, or
+    only `own` ones, because other programs may have added addresses meanwhile.
     """
-    restored = listed(address for address in wanted if not address.by_kernel)
+    restored = listed(address for address in wanted if not address.comes_again)
     for _ in range(ROUNDS):
         steps = _missing(namespaces, target.place, index, restored, own)
         if not steps:
@@ -49,7 +49,7 @@ def restore_addresses(
 def _missing(
     namespaces: Namespaces, place: OpenNetns, index: int, wanted: Sequence[Address], own: Container[Identity] | None
 ) -> list[Step]:
-    present = [each for each in addresses_of(read_addresses(namespaces, place, index)) if not each.by_kernel]
+    present = [each for each in addresses_of(read_addresses(namespaces, place, index)) if not each.comes_again]
     known = {address.identity for address in wanted}
     foreign = (
         [] if own is None else [each for each in present if each.identity not in known and each.identity not in own]
