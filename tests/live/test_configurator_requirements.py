@@ -348,6 +348,29 @@ def test_a_file_that_leads_to_another_namespace_moves_the_pair(
     assert seen("b")["link_index"] == seen("a", "red")["ifindex"]
 
 
+@pytest.mark.parametrize("is_deleted", [False, True], ids=["moved", "deleted"])
+def test_a_pair_goes_from_the_home_namespace_when_the_reference_to_it_leads_elsewhere(
+    configurator: Configurator, blue: str, tmp_path: Path, is_deleted: bool
+) -> None:
+    """No record has such a pair: it is known by the marks of its ends alone."""
+    file = tmp_path / "net"
+    file.touch()
+    bind("/proc/thread-self/ns/net", file)
+    put(configurator, placed("a", "b", by_file(file)), placed("b", "a", by_file(file)))
+    until(configurator, configured(configurator, "a", "b"))
+    assert (names(), names(blue)) == ({"a", "b"}, set())
+    bind("/run/netns/blue", file)
+    if is_deleted:
+        configurator.delete("a")
+        configurator.delete("b")
+    there = set() if is_deleted else {"a", "b"}
+    until(configurator, lambda: (names(), names(blue)) == (set(), there))
+    until(configurator, configured(configurator, *there))
+    assert set(states(configurator)) == there
+    unbind(file)
+    unbind(file)
+
+
 def test_a_file_that_keeps_leading_to_another_namespace_moves_the_pair_less_and_less_often(
     configurator: Configurator, blue: str, red: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -244,6 +244,8 @@ class HostObserver:
     def add(self, name: str, end: LinkId, ref: str) -> None:
         """Remember that an end was built for an interface, and a reference that leads to its namespace."""
         place, index = end
+        if place == self._records.home:
+            ref = ""  # another one may lead elsewhere later, and no record may have the end
         self.known.setdefault(name, {})[end] = ref
         self._reached_by.setdefault(ref, set()).add(name)
         self._built_for.setdefault(place, {})[index] = name
