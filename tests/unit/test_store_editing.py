@@ -222,16 +222,51 @@ def test_a_name_that_begins_with_a_dot_is_not_hidden(path: Path, editor: Directo
     assert os.listdir(path) == []
 
 
-def test_a_link_stays_one_and_its_target_is_written(path: Path, tmp_path: Path, editor: DirectoryEditor) -> None:
+def test_links_stay_links_and_their_target_is_written(path: Path, tmp_path: Path, editor: DirectoryEditor) -> None:
     target = write(tmp_path / "target", to_dict(A))
-    (path / "a.json").symlink_to(target)
+    for link in ("a.json", "b.json"):
+        (path / link).symlink_to(target)
     editor.put(interface("a", "c"))
     assert (path / "a.json").is_symlink()
+    assert (path / "b.json").is_symlink()
     assert sorted(os.listdir(tmp_path)) == ["conf", "target"]
     assert interfaces(path)["a"].peer_if_name == "c"
     editor.delete("a")
     assert os.listdir(path) == []
     assert target.exists()
+
+
+@pytest.mark.parametrize("links", [("a.json",), ("z.json",), ("a.json", "z.json")])
+def test_a_deleted_file_goes_with_all_its_names(path: Path, editor: DirectoryEditor, links: tuple[str, ...]) -> None:
+    write(path / "m.json", to_dict(A))
+    for link in links:
+        (path / link).symlink_to("m.json")
+    store = DirectoryStore(path)
+    (told,) = store.read()
+    assert list(told.values) == ["a"]  # type: ignore[union-attr]
+    first = min(*links, "m.json")
+    assert editor.delete("a") == [Edit("delete", "a", f"{path}/{first}")]
+    assert os.listdir(path) == []
+    assert editor.values() == {}
+    assert changed(store) == {"a": None}
+    store.close()
+
+
+@pytest.mark.parametrize("others", [("a.json", "m.json"), ("a.json",), ("z.json",)])
+def test_a_broken_file_with_several_names_is_found_by_each(
+    path: Path, editor: DirectoryEditor, others: tuple[str, ...]
+) -> None:
+    named = interface("b", "a")
+    for link in others:
+        (path / link).symlink_to("b.json")
+    (path / "b.json").write_text("{")
+    first = min(*others, "b.json")
+    assert editor.put(named) == [Edit("change", "b", f"{path}/{first}")]
+    assert sorted(os.listdir(path)) == sorted((*others, "b.json"))
+    assert interfaces(path) == {"b": named}
+    (path / "b.json").write_text("{")
+    assert editor.delete("b") == [Edit("delete", "b", f"{path}/{first}")]
+    assert os.listdir(path) == []
 
 
 def test_values_are_what_an_agent_is_told(path: Path, editor: DirectoryEditor) -> None:

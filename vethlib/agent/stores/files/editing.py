@@ -41,13 +41,22 @@ _PATIENCE = 10.0  # seconds to wait for another editor, which may have many file
 
 @dataclass(slots=True)
 class _File:
-    """A file with its text; `problem` is the reason why its elements are unknown, `real` its path without links."""
+    """A file with its text; `problem` is the reason why its elements are unknown, `real` its path without links.
+
+    `others` are its further names in the directory: all of its names but one are links, or all are.
+    """
 
     name: str
     real: str
     text: str = ""
     elements: list[Element] = field(default_factory=list)
     problem: InvalidValue | None = None
+    others: list[str] = field(default_factory=list)
+
+    @property
+    def names(self) -> list[str]:
+        """All names in the order of their removal: the file itself last, so that links to it lead somewhere until then."""
+        return sorted((self.name, *self.others), key=lambda name: name == os.path.basename(self.real))
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +222,7 @@ class DirectoryEditor:
         for name in file_names(directory):
             real = real_path(name, directory, at)
             if real in files:
+                files[real].others.append(name)
                 continue
             try:
                 file = content(name, directory, longest=self._limits.file_bytes)
@@ -288,10 +298,10 @@ class _Texts:
                 yield file, text
 
     def removed(self) -> Iterator[str]:
-        """Yield the names of files to remove; of a link, only the link is removed."""
-        for name in self._files:
+        """Yield all names of the files to remove; the target of a link stays if it has no name of its own there."""
+        for name, file in self._files.items():
             if not self._text(name):
-                yield name
+                yield from file.names
 
     def _text(self, name: str) -> str:
         if name in self._whole:
@@ -329,8 +339,8 @@ def _spots(files: list[_File]) -> dict[str, list[_Spot]]:
 
 
 def _problems(files: list[_File]) -> dict[str, _File]:
-    """Return the files whose elements are unknown, by name."""
-    return {file.name: file for file in files if file.problem is not None}
+    """Return the files whose elements are unknown, by all their names."""
+    return {name: file for file in files if file.problem is not None for name in file.names}
 
 
 def _file_name(name: str, number: int = 1) -> str:
