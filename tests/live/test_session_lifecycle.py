@@ -6,6 +6,7 @@ import errno
 import gc
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -313,3 +314,77 @@ def test_a_signal_handler_may_use_the_session_that_it_interrupts(
     assert (result, seen) == (wanted[0], [wanted[1]] * len(seen))
     assert took < 5  # an answer that another call has taken is waited for ten seconds
     assert open_fds() == before
+
+
+LOADING = """
+import os, signal, sys
+from itertools import count
+from vethlib import End, Session, Veth, VethError
+
+def call(name):
+    %s
+
+class Finder:
+    at, found = 0, ""
+
+    @classmethod
+    def find_spec(cls, name, *_):
+        if name.startswith("vethlib."):
+            cls.at -= 1
+            if cls.at == 0:
+                signal.raise_signal(signal.SIGUSR1)
+
+def handler(*_):
+    try:
+        call(f"h{number}")
+        Finder.found = "done"
+    except VethError as error:
+        Finder.found = str(error)
+
+signal.signal(signal.SIGUSR1, handler)
+sys.meta_path.insert(0, Finder)
+for number in count(1):
+    if not os.fork():
+        Finder.at = number
+        with Session() as session:
+            call(f"a{number}")
+        print(Finder.found, flush=True)
+        os._exit(not Finder.found)
+    _, status = os.wait()
+    if status:
+        break
+"""
+BEING_LOADED = r"load a module of vethlib: 'vethlib[.\w]+' is being loaded by this thread, which a signal handler .*"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "session.create(Veth(End(name), End(name + 'p')), wait=60)",
+        "session.set(name, alias='x', mtu=1400)",
+        "session.delete(name)",
+    ],
+    ids=["create", "set", "delete"],
+)
+def test_a_signal_handler_that_needs_what_is_being_loaded_fails_with_an_error_of_vethlib(
+    session: Session, blue: str, call: str
+) -> None:
+    before = {f"{prefix}{number}" for prefix in "ah" for number in range(60)}
+    if "create" not in call:
+        session.create_many([Veth(End(name), End(f"{name}p")) for name in before], read=False)
+    done = subprocess.run([sys.executable, "-c", LOADING % call], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    *found, last = done.stdout.splitlines()
+    assert last == ""  # no module was left to be loaded
+    refused = {number for number, text in enumerate(found, 1) if text != "done"}
+    assert refused
+    for number in refused:
+        assert re.fullmatch(BEING_LOADED, found[number - 1])
+    changed = {f"a{number}" for number in range(1, len(found) + 2)}
+    changed |= {f"h{number}" for number in range(1, len(found) + 1) if number not in refused}
+    links = [link for link in ip("link") if link["ifname"] in before]
+    if "set" in call:
+        assert {link["ifname"] for link in links if link.get("ifalias") == "x"} == changed
+    else:
+        left = {link["ifname"] for link in links}
+        assert left == (changed if "create" in call else before - changed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 from types import TracebackType
 from typing import Final, NoReturn
 
@@ -75,7 +76,29 @@ class system_errors:  # noqa: N801 - named as those of contextlib; a generator w
             raise_with_request(error, self._request, self._netns)
 
 
-loading: Final = system_errors("load a module of vethlib")
+class _Loading(system_errors):
+    """Also turn the ImportError of a module that the same thread is loading already into a VethError."""
+
+    __slots__ = ()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, ImportError) and _is_being_loaded(error.name):
+            # Python does not wait for the thread that loads a module if that is the calling one.
+            says = "is being loaded by this thread, which a signal handler has interrupted"
+            raise VethError(f"{self._request}: {error.name!r} {says}") from error
+        if isinstance(error, OSError):
+            raise_with_request(error, self._request, self._netns)
+
+
+def _is_being_loaded(name: str | None) -> bool:
+    """Return whether a module has begun to run, but not ended; as Python itself sees that."""
+    spec = getattr(sys.modules.get(name or ""), "__spec__", None)
+    return bool(getattr(spec, "_initializing", False))
+
+
+loading: Final = _Loading("load a module of vethlib")
 """For modules that are imported when they are first needed, which takes a descriptor for a moment."""
 
 

@@ -109,7 +109,7 @@ class CreatingSession(SessionBase):
         if wait is not None:
             check_wait(wait)
             with loading:
-                import vethlib.session.read.wait  # noqa: F401 - 1 ms, and nothing to wait for yet
+                from vethlib.session.read.wait import until_usable  # noqa: F401 - 1 ms, and nothing to wait for yet
         check_up(read, "read")
         opening = self._for_one_call()
         return Creation(
