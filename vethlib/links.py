@@ -330,9 +330,11 @@ class Dependents(Value):
 
     `routes` is the number of routes that neither the kernel nor vethlib created, `neighbours` the number of permanent
     neighbours that vethlib did not create. `stacked` are the names of the links on top of it (VLANs, macvlans). `fixed`
-    describes other dependents: a master, queueing disciplines, programs, alternative names. `ipv6_off` is True if
+    describes other dependents: a master, queueing disciplines, programs, alternative names, and flags and sizes that
+    differ from those of a new link and that vethlib does not set. `ipv6_off` is True if
     net.ipv6.conf.NAME.disable_ipv6 is set. `sourced` are the routes over other links that have an address of this link
     as their source, no matter who has added them, and `ipv4_neighbours` those of the neighbours that are of IPv4.
+    `ipv6_token` is the token of the link (ip token), or "".
     """
 
     routes: int = 0
@@ -342,6 +344,7 @@ class Dependents(Value):
     ipv6_off: bool = False
     sourced: tuple[SourcedRoutes, ...] = ()
     ipv4_neighbours: int = 0
+    ipv6_token: str = ""
 
 
 class Stats(Value):

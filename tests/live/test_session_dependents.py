@@ -42,6 +42,45 @@ def test_routes_neighbours_and_what_hangs_on_a_link_are_found(session: Session, 
     assert two == Dependents(stacked=("'mv'",))
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "promisc on",
+        "allmulticast on",
+        "arp off",
+        "multicast off",
+        "dynamic on",
+        "trailers off",
+        "mode dormant",
+        "broadcast 02:00:00:00:00:99",
+        "gso_max_segs 100",
+        pytest.param("gro_max_size 30000", marks=pytest.mark.needs_kernel("5.19")),
+    ],
+)
+def test_a_setting_that_another_program_has_changed_is_found(session: Session, blue: str, setting: str) -> None:
+    pair = session.create(Veth(End("one", blue), End("two", blue)))
+    ip("link", "set", "one", *setting.split(), netns=blue)
+    one, two = session.dependents([(blue, pair.a.index), (blue, pair.b.index)])
+    # Since Linux 6.3, the kernel changes the size of IPv4 along with the other (netif_set_gro_max_size).
+    assert [each for each in one.fixed if "ipv4" not in each] == [f"its setting {setting!r}"]
+    assert two == Dependents()
+
+
+def test_what_a_bridge_or_a_socket_needs_of_a_link_is_no_setting(session: Session, blue: str) -> None:
+    pair = session.create(Veth(End("one", blue), End("two", blue)))
+    ip("link", "add", "name", "br", "type", "bridge", netns=blue)
+    ip("link", "set", "one", "master", "br", netns=blue)
+    assert seen("one", blue)["promiscuity"] == 1
+    assert session.dependents([(blue, pair.a.index)])[0].fixed == ("its place in 'br'",)
+
+
+def test_the_ipv6_token_of_a_link_is_found(session: Session, blue: str) -> None:
+    pair = session.create(Veth(End("one", blue), End("two", blue)))
+    ip("token", "set", "::1:2:3:4", "dev", "one", netns=blue)
+    one, two = session.dependents([(blue, pair.a.index), (blue, pair.b.index)])
+    assert (one, two) == (Dependents(ipv6_token="::1:2:3:4"), Dependents())
+
+
 @pytest.mark.parametrize("left", [5, 12, 200])
 def test_with_few_descriptors_few_namespaces_are_open_at_a_time(
     session: Session, make_netns: Callable[..., None], left: int

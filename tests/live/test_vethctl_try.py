@@ -306,6 +306,29 @@ def test_a_pair_that_is_not_found_any_more_is_reported(
     assert "'one'" in said.err
 
 
+def test_a_pair_whose_link_has_flags_of_another_program_is_not_rebuilt_on_trial(vethctl: Vethctl, write: Write) -> None:
+    vethctl("apply", write(*ends()))
+    ip("link", "set", "one", "promisc", "on", "multicast", "off", netns="ns1")
+    said = vethctl("apply", write(*ends(num_queues=3)), "--try", "10s", "--json")
+    assert (said.code, said.out, said.errors[-1]["code"]) == (2, "", "irreversible")
+    assert "its setting 'promisc on' and its setting 'multicast off'" in said.errors[-1]["error"]
+    flags = seen("one", "ns1")["flags"]
+    assert "PROMISC" in flags
+    assert "MULTICAST" not in flags
+    assert vethctl("apply", write(*ends(mtu=1450)), "--try", "10ms").code == 4  # which costs it none of them
+    assert seen("one", "ns1")["flags"] == flags
+
+
+def test_an_mtu_that_would_cost_a_link_its_ipv6_token_is_refused(vethctl: Vethctl, write: Write) -> None:
+    given = [value("one", "two", "ns1"), value("two", "one")]
+    vethctl("apply", write(*given))
+    ip("token", "set", "::1:2:3:4", "dev", "one", netns="ns1")
+    said = vethctl("apply", write(given[0] | {"mtu": 1200}, given[1]), "--try", "10s", "--json")
+    assert (said.code, said.out, said.errors[-1]["code"]) == (2, "", "irreversible")
+    assert "an MTU below 1280 loses its IPv6 token ::1:2:3:4" in said.errors[-1]["error"]
+    assert [each["token"] for each in ip("token", "show", "dev", "one", netns="ns1")] == ["::1:2:3:4"]
+
+
 def test_a_pair_that_has_to_be_rebuilt_can_be_tried(vethctl: Vethctl, write: Write) -> None:
     vethctl("apply", write(*ends(num_queues=2)))
     before = host_state()
@@ -368,6 +391,9 @@ BURDENS = {
     "permanent neighbour": ["neighbour", "add", "10.0.0.7", "lladdr", "02:00:00:00:00:07", "dev", "one"],
     "10.0.5.1/24": ["address", "add", "10.0.5.1/24", "dev", "one"],
     "'mv' on top of it": ["link", "add", "link", "one", "name", "mv", "type", "macvlan"],
+    "its setting 'arp off'": ["link", "set", "one", "arp", "off"],
+    "its setting 'gso_max_segs 100'": ["link", "set", "one", "gso_max_segs", "100"],
+    "its IPv6 token ::1:2:3:4": ["token", "set", "::1:2:3:4", "dev", "one"],
     "expires": ["address", "change", "2001:db8::1/64", "dev", "one", "valid_lft", "99", "preferred_lft", "99"],
 }
 

@@ -9,8 +9,11 @@ The kernel removes the following, and never restores it:
 * with an IPv4 address: the routes that have it as their source, over any link, and with the last one all routes and
   IPv4 neighbours of the link. Routes of IPv6 only lose their source.
 
-Not covered: settings in /proc/sys/net, sockets bound to a link, filters in its qdiscs, and links on top of it that were
-moved to another namespace.
+* with an MTU below 1280: its IPv6 token (addrconf_ifdown).
+
+Not covered: settings in /proc and /sys (and those of neigh in a netlink message of their own), multicast addresses,
+sockets bound to a link, filters in its qdiscs, rules and the like that name it, and links on top of it that were moved
+to another namespace.
 """
 
 from __future__ import annotations
@@ -112,7 +115,7 @@ def _in_place(
         qdisc.ifindex: qdisc.kind for qdisc in qdiscs if qdisc.kind not in _PLAIN_QDISCS and qdisc.parent == TC_H_ROOT
     }
     for index, outcome in zip(
-        existing, namespaces.ask_all(place, [get_link(index) for index in existing]), strict=True
+        existing, namespaces.ask_all(place, [get_link(index, stats=True) for index in existing]), strict=True
     ):
         if outcome.errno:
             continue  # it has just been deleted
@@ -124,6 +127,8 @@ def _in_place(
         fixed += [f"its qdisc {kinds[index]}" for kinds in (root, on) if index in kinds]
         if mounted.xdp:
             fixed.append("its XDP program")
+        if link.kind == "veth":
+            fixed += [f"its setting {setting!r}" for setting in mounted.settings]
         yield (
             index,
             Dependents(
@@ -134,6 +139,7 @@ def _in_place(
                 link.name in off,
                 tuple(each for is_lost, each in sourced.get(index, ()) if is_lost or mounted.master),
                 of_ipv4[index],
+                mounted.token,
             ),
         )
 

@@ -158,6 +158,8 @@ def _lost_by_change(change: ChangeLink, seen: SeenLink, before: Observed, depend
     ]
     if causes and dependents.routes:
         yield f"{where}: {listed(causes)} loses {counted(dependents.routes, 'route')} added by other programs"
+    if too_small and dependents.ipv6_token:
+        yield f"{where}: an MTU below {IPV6_MIN_MTU} loses its IPv6 token {dependents.ipv6_token}"
     vrf = _changes_vrf(change, before)
     if dependents.neighbours and (down or vrf or "mac" in new):
         verb = "setting it down" if down else "moving it to or from a VRF" if vrf else "another MAC"
@@ -245,3 +247,5 @@ def _lost_with(end: SeenLink, dependents: Dependents) -> Iterator[str]:
     restored = {f"its alternative name {name!r}" for name in end.link.altnames}
     restored.add(f"its place in {end.further.get('master')}")
     yield from (each for each in dependents.fixed if each not in restored)
+    if dependents.ipv6_token:
+        yield f"its IPv6 token {dependents.ipv6_token}"
