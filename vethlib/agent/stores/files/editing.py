@@ -55,7 +55,7 @@ class _File:
 
     @property
     def names(self) -> list[str]:
-        """All names in the order of their removal: the file itself last, so that links to it lead somewhere until then."""
+        """All names in the order of removal: the file itself last, so that links to it lead somewhere until then."""
         return sorted((self.name, *self.others), key=lambda name: name == os.path.basename(self.real))
 
 
