@@ -1,6 +1,7 @@
 """Run code of the calling thread in another network namespace, and always return.
 
-A network namespace belongs to a thread (setns(2), task_struct.nsproxy): no other thread notices any of this.
+A network namespace belongs to a thread (setns(2), task_struct.nsproxy): no other thread notices any of this. But
+signal handlers do, which CPython runs in the main thread, wherever that is at the moment.
 
 KeyboardInterrupt is raised when CPython runs signal handlers, which it does in three places only: at the first
 instruction of a Python function (RESUME), at a backward jump, and after a call of a C function (Python/ceval.c, the
@@ -283,7 +284,8 @@ def entered(ref: str | HasFileno | None, resolver: Resolver | None = None) -> Ab
 
     Blocks can be nested; each returns to the previous namespace of its thread. Only the thread itself keeps the
     namespace alive meanwhile. Do not use ``yield`` or ``await`` in a block, because other code in this thread would run
-    in that namespace, too. Greenlets (gevent, eventlet) can switch: other greenlets are not in the namespace.
+    in that namespace, too; so do signal handlers, if this is the main thread. Greenlets (gevent, eventlet) can switch:
+    other greenlets are not in the namespace.
 
     Raises like :func:`~vethlib.ns.open_owned`, and :class:`NotPermitted` without CAP_SYS_ADMIN.
     """

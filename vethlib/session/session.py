@@ -22,6 +22,11 @@ class Session(CreatingSession, ChangingSession, ReadingSession, SurveyingSession
 
     Threads can share a session. A forked process cannot use the session of its parent. Close it, or use it in a
     ``with`` statement. Raises NotPermitted or NetlinkError if the kernel provides no rtnetlink socket.
+
+    Python may run a signal handler while a call is inside a foreign namespace. A handler may use the session, but what
+    it opens or starts itself (sockets, programs, a new session) belongs to that namespace. So let it only note the
+    signal and wake the main loop (``signal.set_wakeup_fd``), or make calls in another thread than the main one, because
+    handlers run only there.
     """
 
 
