@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, Protocol
@@ -37,10 +38,26 @@ class Live:
         self._of_item: set[Topology] = set()  # those that were built during the present test
         self.kept: set[Topology] = set()
         self.listeners: list[Listener] = []
+        self._runner: int | None = None  # the process that runs the present test
+
+    @property
+    def in_child(self) -> bool:
+        """Whether a test has forked this process: its fixtures are those of the parent, which still runs the test.
+
+        Children that are forked before a test begins, as by pytest-forked, run it themselves.
+        """
+        return self._runner not in (None, os.getpid())
 
     def begin(self) -> None:
         """Note that another test begins."""
         self._of_item.clear()
+        if not self.in_child:
+            self._runner = os.getpid()
+
+    def end(self) -> None:
+        """Note that the test has ended, and its teardown."""
+        if not self.in_child:
+            self._runner = None
 
     def used_by(self, item: pytest.Item) -> list[Topology]:
         """Return the running topologies of a test: its own, and those of wider scopes whose fixtures it uses."""
@@ -61,7 +78,7 @@ class Live:
             listener.built(topology, nodeid)
 
     def close(self, topologies: Iterable[Topology]) -> None:
-        """Close topologies, all at once."""
+        """Close topologies, all at once; in a child, only its copies."""
         closing = list(topologies)
         try:
             for listener in self.listeners:
@@ -72,7 +89,8 @@ class Live:
                     self.up.remove(topology)
                     del self._fixtures[topology]
                     self._of_item.discard(topology)
-                    ending.callback(topology.let_go if topology in self.kept else topology.close)
+                    is_kept = topology in self.kept and not self.in_child
+                    ending.callback(topology.let_go if is_kept else topology.close)
 
 
 LIVE: Final = pytest.StashKey[Live]()

@@ -80,9 +80,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     options.check_marker(item)
 
 
-def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> None:
-    """Report a test as skipped if it cannot impair a wire on this kernel."""
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
+    """Report a test as skipped if it cannot impair a wire on this kernel; and note that it has ended."""
     skip_without_netem(call)
+    if call.when == "teardown":
+        item.config.stash[LIVE].end()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -16,6 +16,8 @@ Only tests that use the plugin are watched. Theory of operation:
    would be killed.
 7. Links whose peer was in a namespace that is ending are no leak, although the kernel still lists them.
 8. Each leftover is reported once: it is part of the first look of the next test.
+9. A child that a test has forked, and that goes on with the run, is not watched: what it would kill and delete is its
+   parent's, which still uses it.
 """
 
 from __future__ import annotations
@@ -114,6 +116,8 @@ class LeakWatch:
         """Look before anything is set up for the test."""
         quick, self._is_clean = self._is_clean, False
         self._test = None
+        if self._live.in_child:
+            return (yield)
         self._mode = for_item(item).leaks
         if self._mode != "off" and is_used(item):
             self.begin(quick=quick)
@@ -122,7 +126,7 @@ class LeakWatch:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Generator[None, object, object]:
         """Assign new facts to a fixture of wider scope."""
-        if self._test is None and self._mode != "off" and fixturedef.argname in BASES:
+        if self._test is None and self._mode != "off" and fixturedef.argname in BASES and not self._live.in_child:
             self.begin()  # requested by getfixturevalue, which is not known before
         if self._test is None or fixturedef.scope == "function":
             return (yield)
@@ -162,6 +166,9 @@ class LeakWatch:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, object, object]:
         """Look after the teardown, and report leftovers."""
+        if self._live.in_child:
+            self._test = None
+            return (yield)
         self._note_topologies()
         with ExitStack() as pins:
             pinned = self._pin(pins)

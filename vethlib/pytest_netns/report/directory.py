@@ -1,7 +1,7 @@
 """The directory of all capture files: created by the first capture, ignored by git, removed if nothing is left in it.
 
 All workers of pytest-xdist use the same directory. So only the main process removes it, after the workers have ended,
-and only if it did not exist when the run began.
+and only if it did not exist when the run began. Nor does a child that a test has forked and that goes on with the run.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ class Directory:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._was_there = os.path.lexists(path)
+        self._runner = os.getpid()
 
     def end(self) -> None:
         """Remove the directory if this run has created it, and no capture is left in it."""
-        if self._was_there:
+        if self._was_there or self._runner != os.getpid():
             return
         ignore = self._path / _IGNORE
         with suppress(OSError):  # there is none, or somebody else uses it

@@ -127,6 +127,8 @@ class Failures:
                 terminalreporter.line(line)
 
     def _remove(self, captures: Sequence[tuple[list[Path], Path]]) -> None:
+        if self._live.in_child:
+            return  # the parent still writes them
         for files, directory in captures:
             remove_captures(files, directory, self._settings.directory)
             self._directories.discard(directory)
@@ -150,7 +152,7 @@ class Failures:
             yield "netns nodes", f"{total - names.total()} more, which --netns-nodes={total} shows"
         if captured := [topology for topology in used if topology in self._captures]:
             yield _section("netns captures", partial(_lines, self._files, captured))
-        if self._settings.keep:
+        if self._settings.keep and not self._live.in_child:
             yield from self._keep(nodeid, used)
 
     def _files(self, topologies: Sequence[Topology]) -> Iterator[str]:
