@@ -10,7 +10,7 @@ from typing import Final
 from vethlib._nl import addr, link, nsid
 from vethlib._nl.batch import UNSENT, Exchange, Limits
 from vethlib._nl.const import NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, RTM_NEWLINK
-from vethlib._nl.dependents import attached, neighbour, route
+from vethlib._nl.dependents import attached, neighbour, port, route
 from vethlib._nl.wire import HEADER, messages
 from vethlib.errors import Malformed
 from vethlib.ifindex import table
@@ -31,6 +31,7 @@ def _seeds(*targets: str) -> tuple[bytes, ...]:
 def _link(body: bytes) -> object:
     link.index_of(body)
     attached.parse_mounted(body)
+    port.port_settings(body)
     return hash(table.record_of(link.parse_link(body)))
 
 

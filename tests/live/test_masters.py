@@ -10,6 +10,7 @@ import pytest
 
 from tests.live.applying import applied, interface, planned
 from tests.live.configuring import configured, put, settle, states, until, without_detection
+from tests.refusing import raises
 from tests.witness import ip, names, seen
 from vethlib import (
     End,
@@ -143,6 +144,30 @@ def test_a_link_returns_to_its_bridge_if_the_kernel_refuses_the_new_master(
     assert "master br1" in str(refused.value)
     assert not hasattr(refused.value, "__notes__")
     assert (master(), addresses()) == ("br0", set(ADDRESSES))
+
+
+PORT = {"isolated": "on", "hairpin": "on", "learning": "off", "mcast_flood": "off", "cost": "77", "priority": "9"}
+
+
+@pytest.mark.parametrize("given", [{"master": "br1"}, {"master": ""}, {"master": "br1", "up": False, "mtu": 1400}])
+def test_a_port_keeps_its_settings_when_a_change_of_its_master_is_undone(
+    session: Session, blue: str, given: dict[str, Any]
+) -> None:
+    session.create(Veth(End("a", "blue", master="br0"), End("b", "blue")))
+    as_new = port()
+    ip("link", "set", "dev", "a", "type", "bridge_slave", *(word for pair in PORT.items() for word in pair), netns=blue)
+    before = port()
+    assert {key for key in before if before[key] != as_new[key]} >= PORT.keys() - {"mcast_flood"}
+    with raises(LinkExists, errno=errno.EEXIST) as caught:
+        session.set("a", "blue", new_name="b", **given)
+    assert not hasattr(caught.value, "__notes__")
+    assert (master(), port()) == ("br0", before)
+
+
+def port() -> dict[str, Any]:
+    """What `ip` shows of the link as a port, without its state and timers."""
+    data = seen("a", "blue")["linkinfo"]["info_slave_data"]
+    return {key: value for key, value in data.items() if key != "state" and not key.endswith("_timer")}
 
 
 @pytest.mark.parametrize("given", [1, "a/b", "x" * 16])

@@ -31,6 +31,7 @@ def full(session: Session, blue: str, red: str) -> list[Any]:
     session.create(
         Veth(End("a", "blue", addresses=["10.0.0.1/24", "fd00::1/64"], altnames=["x"], **given), End("b", "blue"))
     )
+    ip("link", "set", "dev", "a", "type", "bridge_slave", "isolated", "on", "cost", "77", netns="blue")
     ip("route", "add", "10.70.0.0/16", "via", "10.0.0.2", "dev", "a", "proto", "186", netns="blue")
     ip("neighbour", "add", "10.0.0.8", "lladdr", "02:00:00:00:00:09", "dev", "a", "nud", "noarp", netns="blue")
     return state()
@@ -46,7 +47,9 @@ def state() -> list[Any]:
         ]
         for netns, found in host_state().items()  # without the timers of the bridge
     }
-    return [links, dependents(), settings, seen("a", "blue")["master"]]
+    link = seen("a", "blue")
+    port = link["linkinfo"]["info_slave_data"]
+    return [links, dependents(), settings, (link["master"], port["isolated"], port["cost"])]
 
 
 @pytest.mark.needs_kernel("5.12")  # which gives a link that is moved back its ifindex

@@ -14,6 +14,7 @@ from tests.refusing import raises
 from vethlib._nl.addr import parse_addr
 from vethlib._nl.const import NLA_F_NESTED, RT_TABLE_MAIN, RTA_ENCAP, RTA_GATEWAY, RTA_NH_ID, RTA_VIA, RTN_UNICAST
 from vethlib._nl.dependents.attached import parse_mounted, parse_qdisc
+from vethlib._nl.dependents.port import port_settings
 from vethlib._nl.dependents.route import parse_route
 from vethlib._nl.link import parse_link
 from vethlib._nl.wire import (
@@ -130,7 +131,23 @@ def test_a_peer_in_another_namespace_that_is_not_named_has_the_same_index(
         assert (parse_link(body).link, parse_link(body).link_netnsid) == (read, netnsid)
 
 
-@given(st.binary(max_size=200), st.sampled_from([parse_link, parse_mounted, parse_route, parse_addr, parse_qdisc]))
+def test_only_the_settings_of_a_port_of_a_bridge_are_sent_again() -> None:
+    settings = attribute(3, pack("=I", 77)) + attribute(33, b"\1")
+    reported = attribute(1, b"\3") + settings + attribute(17, b"\1\x80") + attribute(24, b"") + attribute(35, b"\0")
+
+    def port_of(kind: bytes, data: bytes, behind: bytes = b"") -> bytes:
+        return port_settings(bytes(16) + attribute(18, attribute(4, kind) + attribute(5, data) + behind))
+
+    assert port_of(b"bridge\0", reported) == settings
+    assert port_of(b"vrf\0", reported) == port_of(b"bridge\0", b"\xff" * 8) == b""
+    assert port_of(b"bridge\0", reported, b"\xff" * 4) == b""
+    assert port_settings(bytes(16) + attribute(18, attribute(1, b"veth\0"))) == b""
+
+
+READERS = [parse_link, parse_mounted, port_settings, parse_route, parse_addr, parse_qdisc]
+
+
+@given(st.binary(max_size=200), st.sampled_from(READERS))
 def test_a_reader_returns_or_says_malformed(body: bytes, read: Callable[[bytes], object]) -> None:
     for _ in range(2):
         try:

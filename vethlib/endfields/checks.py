@@ -256,18 +256,20 @@ def check_altname(name: str, field: str = "altnames") -> str:
 class MasterName(str):
     """The name of the bridge or VRF that a link belongs to ("": none), its ifindex and its alternative names.
 
-    Only what was looked up has these.
+    Only what was looked up has these. `port` are the settings that the link has as a port of the bridge, if it is one
+    (:mod:`vethlib._nl.dependents.port`).
     """
 
-    __slots__ = ("altnames", "ifindex")
+    __slots__ = ("altnames", "ifindex", "port")
 
     ifindex: int
     altnames: tuple[str, ...]
+    port: bytes
 
-    def __new__(cls, name: str, ifindex: int = 0, altnames: tuple[str, ...] = ()) -> MasterName:
+    def __new__(cls, name: str, ifindex: int = 0, altnames: tuple[str, ...] = (), port: bytes = b"") -> MasterName:
         """Create it; `ifindex` is 0 for none, and as long as it was not looked up."""
         master = super().__new__(cls, name)
-        master.ifindex, master.altnames = ifindex, altnames
+        master.ifindex, master.altnames, master.port = ifindex, altnames, port
         return master
 
 

@@ -32,11 +32,13 @@ from struct import Struct
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from vethlib._nl.const import IFLA_GSO_IPV4_MAX_SIZE, IFLA_GSO_MAX_SIZE, IFLA_MASTER, IFLA_TXQLEN
+from vethlib._nl.dependents.port import set_port
 from vethlib._nl.link import LinkMessage, attribute_of, set_altname, set_attribute, set_master
 from vethlib._nl.wire import attribute
 from vethlib.addresses import Identity, IPInterface
 
 from .checks import (
+    MasterName,
     check_alias,
     check_all_altnames,
     check_altname,
@@ -68,6 +70,7 @@ __all__ = [
     "TAKES_LATE",
     "Field",
     "Step",
+    "return_to_master",
 ]
 
 ALTNAMES: Final = "altnames"
@@ -163,15 +166,21 @@ def _gso_max_size(size: int) -> bytes:
     return attribute(IFLA_GSO_MAX_SIZE, _U32.pack(size)) + along
 
 
+def return_to_master(index: int, master: MasterName) -> tuple[bytes, ...]:
+    """Return the messages that give a link the master again that it had, and the settings of that bridge's port."""
+    attached = set_master(index, master.ifindex)
+    return (attached, set_port(index, master.port)) if master.port else (attached,)
+
+
 def _change_master(index: int, present: Any, wanted: Any) -> Iterator[Step]:
     """Change the master from one that was looked up (`MasterName`) to another.
 
     The kernel takes the link out of its master before it asks the new one (do_set_master, net/core/rtnetlink.c).
     """
-    before = present.ifindex if present else 0
-    if wanted.ifindex != before:
+    if wanted.ifindex != (present.ifindex if present else 0):
         what = f"master {wanted}" if wanted else "no master"
-        yield Step(what, set_master(index, wanted.ifindex), (set_master(index, before),), halves=True)
+        undo = return_to_master(index, present) if present else (set_master(index, 0),)
+        yield Step(what, set_master(index, wanted.ifindex), undo, halves=True)
 
 
 def _target_master(present: str | None, wanted: str) -> str | None:

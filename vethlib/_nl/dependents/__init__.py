@@ -1,1 +1,1 @@
-"""Messages about what depends on a link: routes, neighbours, queueing disciplines and impairment."""
+"""Messages about what depends on a link: routes, neighbours, its port of a bridge, queueing and impairment."""

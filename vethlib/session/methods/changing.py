@@ -111,8 +111,8 @@ class ChangingSession(SessionBase):
         Raises LinkNotFound, LinkExists (`new_name` is taken) or NetlinkError, which names the setting; nothing has
         changed then. Entries that the kernel has removed meanwhile are restored, foreign ones included, except IPv6
         routes from router advertisements (the protocol `ra`, or `kernel` if they expire), temporary IPv6 addresses, of
-        which the kernel makes new ones, proxy entries of the neighbour table and what stacked links have lost. A note
-        lists what could not be restored.
+        which the kernel makes new ones, proxy entries of the neighbour table, what stacked links have lost and, with
+        `master`, VLANs and forwarding entries of a bridge's port. A note lists what could not be restored.
         """
         name, netns, seen, link = locate(name, netns)
         index = seen if index is None else check_index(index)
@@ -308,8 +308,8 @@ class ChangingSession(SessionBase):
 
         Raises LinkNotFound, LinkExists (the name is taken there), NetnsNotFound or NetlinkError; the link has not moved
         then. If another program takes the new name at the last moment, the kernel refuses it after moving the link:
-        then the link is brought back, and what it has lost is restored, apart from settings of a bridge's port, qdiscs
-        and links on top of it. A note lists what could not be restored.
+        then the link is brought back, and what it has lost is restored, apart from VLANs and forwarding entries of a
+        bridge's port, qdiscs and links on top of it. A note lists what could not be restored.
 
         Another program may rename the link as soon as it arrives: it is returned under the name that it has then. If it
         has been deleted or moved on by then, that raises NetlinkError, but not LinkNotFound.

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 from vethlib._nl.batch import Outcome
 from vethlib._nl.dependents.neighbour import dump_neighbours, parse_neighbour
+from vethlib._nl.dependents.port import port_settings
 from vethlib._nl.dependents.route import dump_routes_over, parse_route
 from vethlib._nl.link import LinkMessage, get_link, numbers_of, parse_link
 from vethlib._nl.torn import read as repeat_if_torn
@@ -68,7 +69,7 @@ def _values(
     values: dict[str, Any] = {}
     for field, number, along in zip(fields, numbers[::2], numbers[1::2], strict=True):
         if field.name == MASTER:
-            values[MASTER] = _master(namespaces, place, number or 0)
+            values[MASTER] = _master(namespaces, place, number or 0, body)
         elif field.along and number is not None:
             values[field.name] = GsoMaxSize(number, along)
         elif field.number:
@@ -94,12 +95,13 @@ def _values(
     return values
 
 
-def _master(namespaces: Namespaces, place: OpenNetns, index: int) -> MasterName:
+def _master(namespaces: Namespaces, place: OpenNetns, index: int, body: bytes) -> MasterName:
+    """Return the master of a link, given its ifindex and the message of the link."""
     if index:
         (outcome,) = namespaces.ask_all(place, [get_link(index)])
         if not outcome.errno:
             master = read_body(place, outcome, parse_link)
-            return MasterName(master.name, index, master.altnames)
+            return MasterName(master.name, index, master.altnames, port_settings(body))
         if outcome.errno != errno.ENODEV:  # otherwise it has just been deleted
             raise refusal(outcome, f"read the link {index}", place.ref)
     return MasterName("")

@@ -9,9 +9,9 @@ from functools import partial
 from typing import Final
 
 from vethlib._nl.batch import Outcome
-from vethlib._nl.link import LinkMessage, set_link, set_master
+from vethlib._nl.link import LinkMessage, set_link
 from vethlib.endfields.checks import IPV6_MIN_MTU, OF_THE_NAMESPACE
-from vethlib.endfields.table import LATE, MASTER
+from vethlib.endfields.table import LATE, MASTER, return_to_master
 from vethlib.errors import InvalidValue, LinkExists, NetlinkError, NotPermitted, not_permitted
 from vethlib.links import Link, NetnsRef
 from vethlib.session.core.ipv6 import switch_ipv6
@@ -172,7 +172,7 @@ def _is_moved(link: LinkMessage, before: LinkMessage) -> bool:
 class _Losses:
     """What the kernel removes from a link that is moved, as it was before, to be restored if the link is brought back.
 
-    Not restored are settings of a bridge's port, qdiscs, and stacked links.
+    Not restored are VLANs and forwarding entries of a bridge's port, qdiscs, and stacked links.
     """
 
     def __init__(self, namespaces: Namespaces, target: Target, before: LinkMessage) -> None:
@@ -210,7 +210,7 @@ class _Losses:
 
     def _attach_and_set_up(self) -> None:
         index = find(self._namespaces, self._target).ifindex
-        requests = [set_master(index, self._master.ifindex)] if self._master else []
+        requests = [*return_to_master(index, self._master)] if self._master else []
         requests += [set_link(index, up=True)] if self._before.up else []
         for outcome in self._namespaces.exchange(self._target.place, requests) if requests else ():
             if outcome.errno:
