@@ -240,3 +240,25 @@ def test_it(netns_session, netns):
 """
     )
     project.run().assert_outcomes(passed=1)
+
+
+def test_a_test_that_closes_the_session_leaves_it_open_for_the_other_tests(project: Project) -> None:
+    project.write(
+        """
+from vethlib import End, Veth
+
+def test_in_a_with_statement(netns_session):
+    with netns_session as session:
+        session.create(Veth(End("x0"), End("x1")))
+        session.delete("x0")
+
+def test_close(netns_session):
+    netns_session.close()
+
+def test_others(netns_session, topology, veth):
+    assert netns_session.links()[0].name == "lo"
+    assert topology("a -- b")["a"].links()[1].name == "eth0"
+    assert veth.a.ping(veth.b)
+"""
+    )
+    project.run().assert_outcomes(passed=3)

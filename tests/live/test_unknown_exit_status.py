@@ -147,3 +147,24 @@ def test_statuses_are_known(netns_session):
     assert subprocess.run(["false"]).returncode == 1
 """)
     project.run(before=["bash", "-c", 'trap "" CHLD; exec "$@"', "bash"]).assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize("fixture", ["veth", "module_veth"])
+def test_a_test_that_leaves_sigchld_ignored_hides_no_exit_status_from_later_ones(
+    project: Project, fixture: str
+) -> None:
+    project.write(f"""
+import signal, subprocess
+import pytest
+
+def test_statuses_are_known({fixture}):
+    assert {fixture}.a.run(["false"], check=False).returncode == 1
+
+def test_ignores():
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+
+def test_statuses_are_known_again({fixture}):
+    assert {fixture}.a.run(["false"], check=False).returncode == 1
+    assert subprocess.run(["false"]).returncode == 1
+""")
+    project.run().assert_outcomes(passed=3)

@@ -217,18 +217,20 @@ def _noting(prepare: Callable[[Mapping[str, Node]], object], errors: list[Except
 
 @pytest.fixture(scope="session")
 def netns_session(request: pytest.FixtureRequest) -> Iterator[Session]:
-    """Provide a vethlib Session whose home namespace is that of the test process."""
-    from vethlib import Session
-
+    """Provide a vethlib Session whose home namespace is that of the test process. Closing it does nothing."""
     from .leaks.watch import watch
     from .report.failures import attend
+    from .session import RunSession
 
     if missing := request.config.stash[ISOLATION].missing:
         pytest.skip(missing)
     attend(request.config)
     watch(request.config, begun=True)  # a request by getfixturevalue is not known before the test runs
-    with Session() as session:
+    session = RunSession()
+    try:
         yield session
+    finally:
+        session.end()
 
 
 def make_fixtures(scope: str) -> dict[str, Any]:

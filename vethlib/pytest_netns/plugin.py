@@ -77,6 +77,8 @@ def pytest_itemcollected(item: pytest.Item) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Note that a test begins; and check the markers again, because some are added after the collection."""
     item.config.stash[LIVE].begin()
+    if is_used(item):
+        keep_exit_statuses()
     options.check_marker(item)
 
 
