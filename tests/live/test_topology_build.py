@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from tests import witness
+from tests.live.descriptors import descriptors_left
 from tests.live.offloads import offloads
 from tests.refusing import raises
 from vethlib import InvalidValue, LinkNotFound, NetlinkError, NotPermitted, Session, ns
@@ -454,6 +455,11 @@ with Topology.build(star(100)) as net:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout == "101\n", done.stderr
+
+
+def test_a_topology_is_built_where_no_descriptor_is_left() -> None:
+    with Session() as session, descriptors_left(0), Topology.build("a -- b", session=session) as net:
+        assert net["a"].links()
 
 
 def test_its_session_may_be_somebody_elses_and_stays_open() -> None:

@@ -29,7 +29,7 @@ from tests.starting import wait_interrupted
 from tests.witness import open_fds, poll
 from vethlib import NetlinkError, VethError
 from vethlib.session.core import undo
-from vethlib.topology import Topology
+from vethlib.topology import Topology, line
 from vethlib.topology.live import capture
 from vethlib.topology.live.capture import Capture
 
@@ -320,12 +320,25 @@ def test_a_capture_without_a_thread_is_refused_and_leaves_nothing_open(net: Topo
     assert open_fds() == before
 
 
-def test_a_capture_without_a_descriptor_leaves_nothing_open(net: Topology, tmp_path: Path) -> None:
+def test_a_capture_without_a_descriptor_leaves_nothing_open(
+    net: Topology, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(capture, "make_room", lambda _number: None)  # as where the hard limit is that low
     before = open_fds()
     for left in range(8):
         with descriptors_left(left), suppress(OSError), Capture(net, tmp_path):
             pass
         assert open_fds() == before
+
+
+@pytest.mark.parametrize("left", [0, 20])
+def test_more_wires_than_the_limit_of_open_files_has_room_for_are_captured(tmp_path: Path, left: int) -> None:
+    with Topology.build(line(30), ipv6=False) as net, descriptors_left(left):
+        with Capture(net, tmp_path) as running:
+            assert net["n0"].ping(net["n1"])
+        first, *others = (len(path.read_bytes()) for path in running.files)
+        assert len(others) == 28
+        assert first > max(others) >= min(others) > 0
 
 
 def test_a_full_disk_ends_the_file_and_is_told_and_harms_nothing_else(net: Topology, tmp_path: Path) -> None:

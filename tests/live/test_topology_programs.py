@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.live.descriptors import descriptors_left
 from tests.programs import killed_with_its_parent
 from vethlib import End, InvalidValue, LinkNotFound, Session, Veth, WaitTimeout, ns
-from vethlib.topology import Node, Topology
+from vethlib.topology import Node, Topology, line
 
 
 @pytest.fixture
@@ -96,6 +99,27 @@ def test_the_calling_thread_stays_where_it_is(node: Node) -> None:
 def test_a_program_is_in_its_node_though_the_caller_is_in_another(net: Topology) -> None:
     with net["b"]:
         assert output(net["a"], "readlink", "/proc/self/ns/net") == f"net:[{net['a'].netns.identity[1]}]\n"
+
+
+@pytest.mark.parametrize("others", [0, 300])
+def test_programs_run_in_more_nodes_than_the_limit_of_open_files_has_room_for(others: int) -> None:
+    with ExitStack() as closing:
+        net = closing.enter_context(Topology.build(line(30), ipv6=False))
+        for _ in range(others):
+            closing.callback(os.close, os.open("/dev/null", os.O_RDONLY))
+        closing.enter_context(descriptors_left(24))
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        programs = [node.start(["cat", "-", "/sys/class/net/lo/ifindex"], **pipes) for node in net.values()]
+        assert [program.communicate("read\n")[0] for program in programs] == ["read\n1\n"] * 30
+
+
+def test_a_program_leaves_the_limit_of_open_files_alone_where_there_is_room(node: Node) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with descriptors_left(300):
+        left = resource.getrlimit(resource.RLIMIT_NOFILE)
+        node.run(["true"])
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == left
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == limits
 
 
 def test_programs_can_be_started_by_many_threads_at_once(node: Node) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -17,9 +16,9 @@ from vethlib._nl.link import create_bridge, get_link, index_of, set_master
 from vethlib._primitives import time
 from vethlib.links import End, IPInterface, Pair, Veth
 from vethlib.ns import Netns
-from vethlib.ns.descriptor import limits
 from vethlib.session import Session
 from vethlib.session.core.refusal import refusal, system_errors
+from vethlib.topology.descriptors import make_room
 from vethlib.topology.design.description import BRIDGE, Layout, Port, Route, Wire
 from vethlib.topology.sockets import Sockets
 
@@ -36,7 +35,6 @@ __all__ = ["build", "restore"]
 
 # Of the relay's ends: those of the nodes, which may change theirs, check what they send and receive.
 _LARGEST_MTU = 65535
-_SPARE = 768  # descriptors that are needed while a topology is built, and for its user
 
 
 def build(
@@ -54,7 +52,7 @@ def build(
     Raises NotPermitted, NotSupported, NetlinkError; nothing is left behind then.
     """
     impaired = [number for number, wire in enumerate(layout.wires) if wire.a_to_b or wire.b_to_a]
-    _make_room(len(layout.members) + 2 * len(impaired))
+    make_room(len(layout.members) + 2 * len(impaired))
     relay = None
     with ExitStack() as undoing:
         namespaces = _make_namespaces(layout)
@@ -141,19 +139,6 @@ def _peers(layout: Layout, namespaces: Mapping[str, Netns]) -> dict[str, dict[st
         for port, other in ((wire.a, wire.b), (wire.b, wire.a)):
             peers[port.node][port.link] = Peer(other.node, namespaces[other.node], other.link)
     return peers
-
-
-def _make_room(nodes: int) -> None:
-    """Raise the limit of open files if it is near; a node takes one descriptor.
-
-    The usual 1024 is so low only because programs that use select(2) cannot handle more (systemd.exec(5)).
-    """
-    soft, hard = limits()
-    desired = len(os.listdir("/proc/self/fd")) + nodes + _SPARE
-    if soft != resource.RLIM_INFINITY and desired > soft:
-        enough = desired if hard == resource.RLIM_INFINITY else min(desired, hard)
-        with suppress(OSError, ValueError):  # a sandbox (seccomp) refuses it, and the limit may be higher than is known
-            resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, enough), hard))
 
 
 def _end(port: Port, wire: Wire, namespaces: Mapping[str, Netns]) -> End:

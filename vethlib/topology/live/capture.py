@@ -34,6 +34,7 @@ from vethlib.errors import errno_text
 from vethlib.ns.descriptor import owned
 from vethlib.session.core.refusal import system_errors
 from vethlib.session.core.undo import undo_all
+from vethlib.topology.descriptors import make_room
 from vethlib.topology.design.description import Wire
 
 from .node import Node
@@ -196,6 +197,7 @@ class Capture:
 
     def __init__(self, net: Topology, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
+        make_room(2 * len(net.layout.wires))  # a socket and a file each
         self._maker = os.getpid()
         self._taps: list[_Tap] = []
         self._lock = Lock()  # protects the next two attributes, and the counting of drops

@@ -22,6 +22,7 @@ from vethlib.errors import NotPermitted, VethError, errno_text
 from vethlib.ns import Netns
 from vethlib.ns.programs.errand import Errand, go_to
 from vethlib.ns.programs.start import popen, words
+from vethlib.topology.descriptors import keep_room
 
 from . import mounts, supervision, supervisor
 
@@ -69,6 +70,7 @@ class Programs:
         """
         command = words(command)
         with ns.open_owned(self._netns) as netns:
+            keep_room()  # for its pipes, and the mount namespace of the node
             self._prepare(netns)
             fd, view, directory = netns.fileno(), self._view, _working_directory()
 

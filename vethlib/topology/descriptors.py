@@ -1,0 +1,47 @@
+"""The limit of open files, which large topologies raise for their process.
+
+The usual 1024 is so low only because programs that use select(2) cannot handle more (systemd.exec(5)).
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from contextlib import suppress
+from typing import Final
+
+from vethlib.ns.descriptor import limits
+
+__all__ = ["keep_room", "make_room"]
+
+_SPARE: Final = 768  # descriptors that are needed while a topology is built, and for its user
+_FEW: Final = 256
+
+
+def make_room(number: int) -> None:
+    """Raise the limit if it is near, so that there is room for `number` descriptors more."""
+    soft, hard = limits()
+    try:
+        taken = len(os.listdir("/proc/self/fd"))
+    except OSError:  # not even one is left
+        taken = soft
+    _raise_limit(taken + number + _SPARE, soft, hard)
+
+
+def keep_room() -> None:
+    """Raise the limit if few descriptors are left.
+
+    They are not counted, which takes a millisecond where there are a thousand. A new one is always the lowest that is
+    free; so few are left once one of the last is open.
+    """
+    soft, hard = limits()
+    with suppress(OSError):  # it is not open
+        os.get_inheritable(max(soft - _FEW, 0))
+        _raise_limit(soft + _SPARE, soft, hard)
+
+
+def _raise_limit(desired: int, soft: int, hard: int) -> None:
+    if soft != resource.RLIM_INFINITY and desired > soft:
+        enough = desired if hard == resource.RLIM_INFINITY else min(desired, hard)
+        with suppress(OSError, ValueError):  # a sandbox (seccomp) refuses it, and the limit may be higher than is known
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, enough), hard))
