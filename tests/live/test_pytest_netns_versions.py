@@ -87,6 +87,45 @@ def test_usage_errors_are_told_by_the_oldest_pytest(oldest: Project) -> None:
     result.stderr.fnmatch_lines(["ERROR: --netns-leaks: 'never' is not one of fail, warn, off"])
 
 
+PACKAGE = "vethlib.pytest_netns"
+
+
+@pytest.mark.parametrize("is_installed", [True, False], ids=["installed", "without autoload"])
+@pytest.mark.parametrize(
+    ("arguments", "conftest"),
+    [
+        (["-p", PACKAGE], ""),
+        ([], f"pytest_plugins = ['{PACKAGE}']"),
+        (["-p", PACKAGE, "-p", PACKAGE], f"pytest_plugins = ['{PACKAGE}']"),
+        (["-p", "netns"], f"pytest_plugins = ['{PACKAGE}']"),
+        (["-p", PACKAGE, "-p", "netns"], ""),
+    ],
+)
+def test_a_project_may_name_the_plugin_whether_or_not_it_is_loaded_anyway(
+    pytester: pytest.Pytester,
+    monkeypatch: pytest.MonkeyPatch,
+    is_installed: bool,
+    arguments: list[str],
+    conftest: str,
+) -> None:
+    if not is_installed:
+        monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    project = Project(pytester)
+    project.write(conftest, "conftest.py")
+    project.write("def test_it(veth, pytestconfig):\n    assert pytestconfig.option.netns_pcap == 'failed'\n")
+    result = project.run(*arguments, "--netns-pcap=failed")
+    result.assert_outcomes(passed=1)
+    assert result.stdout.str().count("netns: ") == 1
+
+
+def test_a_plugin_that_is_blocked_stays_so_if_the_package_is_named(pytester: pytest.Pytester) -> None:
+    project = Project(pytester)
+    project.write("def test_it(pytestconfig):\n    assert not pytestconfig.pluginmanager.has_plugin('netns')\n")
+    result = project.run("-p", "no:netns", "-p", PACKAGE)
+    result.assert_outcomes(passed=1)
+    assert "netns: " not in result.stdout.str()
+
+
 def test_a_run_that_does_not_use_it_loads_little_of_it(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("import sys\ndef test_it():\n    assert 'vethlib.topology' not in sys.modules\n")
     alone = ["env"]  # with which it is a Python of its own: in one that is forked much is loaded beforehand

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from .fixtures import Connected, NetnsFactory, TopologyFactory, VethFactory, netns_session
 
 if TYPE_CHECKING:
+    import pytest
+
     from vethlib.topology import Node, Topology
 
     from .leaks.watch import NetnsLeakWarning
@@ -27,8 +29,15 @@ __all__ = [
     "netns_session",
 ]
 
-pytest_plugins = ["vethlib.pytest_netns.plugin"]
-"""The plugin, for ``-p vethlib.pytest_netns``."""
+_NAME = "netns"  # as in the entry point, so that pytest does not load it again
+
+
+def pytest_addoption(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Load the plugin, unless that has happened: for ``-p vethlib.pytest_netns``, also where it is installed."""
+    from . import plugin
+
+    if not pluginmanager.is_registered(plugin):
+        pluginmanager.register(plugin, _NAME)
 
 
 def __getattr__(name: str) -> Any:
