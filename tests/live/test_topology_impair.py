@@ -28,8 +28,11 @@ from tests.refusing import raises
 from tests.witness import poll
 from vethlib import InvalidValue, LinkNotFound, NetlinkError
 from vethlib.topology import Impairment, ImpairmentNotSupported, Node, Topology
+from vethlib.topology.design.impairment import Impairments
 
 Impair = Literal["kernel", "userspace"]
+
+HOUR = 3600  # seconds, for which no test waits
 
 # Of a busy machine: how much later than asked a packet of the best of several may be.
 SLACK = 0.03
@@ -407,6 +410,39 @@ def test_what_was_sent_before_a_change_is_treated_as_before_it_by_a_busy_relay(c
             clearing.join()
             out.send(b"after")
             assert into.recv(100) == b"after"
+
+
+@pytest.mark.parametrize("ends", [{}, {"delay": 0, "duplicate": "0.0001%"}], ids=["clear", "set"])
+def test_what_waits_at_a_relay_leaves_when_nothing_has_to_wait_any_more(ends: Impairments) -> None:
+    with Topology.build("a -- b delay=0ms ipv6=off", impair="userspace") as net:
+        wire = net.wire("a", "b")
+        with datagrams(net["a"], net["b"]) as (out, into):
+            wire.set(delay=HOUR, limit=3, towards="b")
+            for number in range(9):
+                out.send(bytes([number]))
+            if ends:
+                wire.set(towards="b", **ends)
+            else:
+                wire.clear()
+            assert [into.recv(100) for _ in range(3)] == [b"\0", b"\1", b"\2"]
+            wire.set(rate="1gbit", towards="b")
+            out.send(b"after")
+            assert into.recv(100) == b"after"
+
+
+def test_what_waits_at_a_relay_keeps_its_time_while_there_is_a_rate_or_a_delay() -> None:
+    with Topology.build("a -- b delay=0ms ipv6=off", impair="userspace") as net:
+        wire = net.wire("a", "b")
+        with datagrams(net["a"], net["b"]) as (out, into):
+            wire.set(delay=HOUR, towards="b")
+            out.send(b"waits")
+            wire.set(delay="1ms", towards="b")
+            out.send(b"overtakes")
+            assert into.recv(100) == b"overtakes"
+            wire.set(delay=0, rate="1gbit", towards="b")
+            into.settimeout(0.1)
+            with pytest.raises(TimeoutError):
+                into.recv(100)
 
 
 class Interruption(Exception):

@@ -26,7 +26,7 @@ import struct
 import sys
 import time
 from collections.abc import Iterator
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Any
 
 __all__ = ["Direction", "run"]
@@ -63,7 +63,7 @@ class Direction:
         self.change({})
 
     def change(self, values: dict[str, float]) -> None:
-        """Set the impairment, in seconds, probabilities and bits per second. Packets that wait keep their times."""
+        """Set the impairment, in seconds, probabilities and bits per second. Later packets get their times from it."""
         self.delay = round(values.get("delay", 0) * _SECOND)
         self.jitter = round(values.get("jitter", 0) * _SECOND)
         self.loss = values.get("loss", 0.0)
@@ -71,6 +71,11 @@ class Direction:
         self.reorder = values.get("reorder", 0.0)
         self.rate = values.get("rate", 0)
         self.limit = values.get("limit", 1000)
+
+    @property
+    def delays(self) -> bool:
+        """Whether packets have to wait."""
+        return bool(self.delay or self.rate)
 
     def admit(self, now: int, size: int) -> list[int]:
         """Return the times at which a packet of `size` bytes leaves: none if it is lost, two if it is duplicated."""
@@ -227,6 +232,14 @@ class Relay:
             half.direction.waiting -= 1
             half.send(packet)
 
+    def _hurry(self, through: Half) -> None:
+        """Let packets that wait leave now, because later ones would wait for them, or have no room beside them."""
+        now = time.monotonic_ns()
+        self._queue = [
+            (min(at, now) if half is through else at, number, half, packet) for at, number, half, packet in self._queue
+        ]
+        heapify(self._queue)
+
     def _obey(self) -> None:
         """Read a command, and answer with its number when it is done."""
         try:
@@ -258,6 +271,8 @@ class Relay:
                     break
             half.direction.change(command)
             half.values = command
+            if not half.direction.delays:
+                self._hurry(half)
         self._control.send(json.dumps(answer).encode())
 
     def _is_gone(self, half: Half) -> bool:
