@@ -11,7 +11,7 @@ import pytest
 from tests.live.applying import applied, interface
 from tests.live.end_fields import GIVEN, WANTED, fields
 from tests.live.sysctls import sysctl
-from tests.witness import names, seen, settled
+from tests.witness import names, poll, seen, settled
 from vethlib import End, InvalidValue, LinkExists, NetlinkError, Session, Veth, ns
 
 
@@ -173,6 +173,25 @@ def test_a_change_that_fails_leaves_how_addresses_are_generated(
     else:
         assert len(notes) == 1
         assert "stable_secret" in notes[0]
+
+
+@pytest.mark.parametrize("given", [{}, {"up": False}])
+@pytest.mark.parametrize("mode", ["0", "1"])
+def test_a_change_that_fails_leaves_the_link_local_addresses(
+    session: Session, blue: str, mode: str, given: dict[str, Any]
+) -> None:
+    session.create(Veth(End("va", "blue", sysctls={"addr_gen_mode": mode}), End("vb", "blue")))
+    assert poll(lambda: len(link_locals("vb")) == 1 and len(link_locals("va")) == (mode == "0"))
+    before = link_locals("va")
+    with pytest.raises(NetlinkError) as caught:
+        session.set("va", "blue", new_name="vb", sysctls={"addr_gen_mode": 3}, **given)
+    assert not hasattr(caught.value, "__notes__")
+    assert sysctl("blue", "ipv6/conf/va/addr_gen_mode") == mode
+    assert poll(lambda: link_locals("va") == before)
+
+
+def link_locals(name: str) -> list[str]:
+    return [one["local"] for one in seen(name, "blue")["addr_info"] if one["scope"] == "link"]
 
 
 def test_an_agent_gives_a_link_a_stable_secret_later(session: Session, blue: str) -> None:

@@ -35,7 +35,7 @@ from vethlib.session.read.reading import addresses_of, find, find_known, read_ad
 from vethlib.session.read.target import Target
 
 from .addressing import ROUNDS, Goal
-from .linksteps import LinkSteps
+from .linksteps import LinkSteps, decides_addresses
 from .masters import find_masters, no_master
 from .restoring.late import ELSEWHERE
 
@@ -117,7 +117,7 @@ def change(namespaces: Namespaces, target: Target, wanted: Change) -> Link:
     if MASTER in wanted.fields:
         wanted = _with_master(namespaces, target, wanted)
     touches = wanted.touches_addresses(before)
-    reads = touches or wanted.relabels(before)
+    reads = touches or wanted.relabels(before) or decides_addresses(wanted.fields)
     had = addresses = addresses_of(read_addresses(namespaces, place, before.ifindex)) if reads else []
     if (name := wanted.name_after(before)) != before.name:
         addresses = _relabelled(addresses, name)
@@ -214,14 +214,14 @@ def _carry_out(
     if at_first:
         sent.keep_addresses()
     sent.send(mac)
-    if before.mtu >= IPV6_MIN_MTU and _decides_addresses(direct):
+    if before.mtu >= IPV6_MIN_MTU and decides_addresses(direct):
         sent.write_settings(direct)
         direct = {}
     if early:
         sent.switch_ipv6(on=True)
     for together in rest:
         sent.send(together)
-    if wanted.ipv6 and not early and _decides_addresses(direct):
+    if wanted.ipv6 and not early and decides_addresses(direct):
         # With the larger MTU, the kernel has generated an address, before the link has these settings.
         sent.switch_ipv6(on=False)
         sent.write_settings(direct)
@@ -244,11 +244,6 @@ def _carry_out(
         says = f"another program keeps changing net.ipv6.conf.{link.name}.disable_ipv6"
         raise refusal(refused, f"{sent.target.what} ipv6", sent.target.netns, says=says, cls=NetlinkError)
     return link
-
-
-def _decides_addresses(direct: Mapping[str, Any]) -> bool:
-    """Return whether the settings among these fields decide which address the kernel generates."""
-    return any(setting.name in (STABLE_SECRET, ADDR_GEN_MODE) for setting in direct.get(SYSCTLS, ()))
 
 
 def _goal(index: int, addresses: Sequence[Address], wanted: Change) -> Goal:

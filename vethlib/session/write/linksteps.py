@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from vethlib._nl.batch import LOST, Exchange, Outcome
 from vethlib._nl.link import LinkMessage, get_link, parse_link, set_link
 from vethlib.addresses import Address, Identity
-from vethlib.endfields.checks import IPV6_MTU, OF_THE_NAMESPACE, Sysctl
+from vethlib.endfields.checks import ADDR_GEN_MODE, IPV6_MTU, OF_THE_NAMESPACE, STABLE_SECRET, Sysctl
 from vethlib.endfields.table import FIELDS, LATE, ROUTES, SYSCTLS, Step
 from vethlib.errors import LinkExists, LinkNotFound, NetlinkError, VethError
 from vethlib.links import Link, describe
@@ -25,20 +25,23 @@ from vethlib.session.read.reading import addresses_of, find_at, read_addresses, 
 from vethlib.session.read.samelink import is_replaced
 from vethlib.session.read.target import Target, read_body
 
-from .addressing import give
+from .addressing import give, take
 from .restoring.addresses import restore_addresses
 from .restoring.late import ELSEWHERE, LateFields
 
 if TYPE_CHECKING:
     from vethlib.endfields.routes import Route
 
-__all__ = ["LinkSteps"]
+__all__ = ["LinkSteps", "decides_addresses"]
 
 _MAY_BE_MADE: Final = (0, LOST.errno)
 """A step that was not made can be undone, too: that changes nothing."""
 
 # The address is present again, or already gone; or the link is gone, with everything.
 _AS_GOOD_AS_UNDONE: Final = (0, errno.EEXIST, errno.EADDRNOTAVAIL, errno.ENXIO, errno.ENODEV)
+
+_MAKES_NONE: Final = "1"
+"""The ADDR_GEN_MODE of a link for which the kernel makes no address (IN6_ADDR_GEN_MODE_NONE)."""
 
 
 class LinkSteps:
@@ -229,6 +232,7 @@ class LinkSteps:
             yield self._write_settings_back
             yield self._switch_ipv6_back
             yield self._give_addresses_back
+            yield self._take_generated
             yield from (partial(self._restore_late, name) for name in (*LATE, ELSEWHERE))
 
     def _find_again(self) -> None:
@@ -306,6 +310,23 @@ class LinkSteps:
         if self._addresses is not None and self._may_have_lost:
             self._restore_addresses(self._addresses)
 
+    def _take_generated(self) -> None:
+        """Remove the link-local addresses that the kernel has made because of settings which it does not have any more.
+
+        If the link had none that it should have had, the kernel was still to make it.
+        """
+        if self._addresses is None or not self._wrote_settings or not decides_addresses(self._direct):
+            return
+        had = {address.identity for address in self._addresses if address.by_kernel}
+        if had or Sysctl(ADDR_GEN_MODE, _MAKES_NONE) in self._direct[SYSCTLS]:
+            index = self.before.ifindex
+            present = addresses_of(read_addresses(self.namespaces, self.target.place, index))
+            steps = [take(each, index) for each in present if each.by_kernel and each.identity not in had]
+            outcomes = self.namespaces.exchange(self.target.place, [step.request for step in steps]) if steps else []
+            for step, outcome in zip(steps, outcomes, strict=True):
+                if outcome.errno not in _AS_GOOD_AS_UNDONE:
+                    raise refusal(outcome, f"{self.target.what}: {step.what}", self.target.netns)
+
     def _restore_addresses(self, addresses: Sequence[Address]) -> None:
         request = f"restore the addresses of {describe(self.before.name, self.target.netns)}"
         target = self.target.requesting(request)
@@ -319,6 +340,11 @@ class LinkSteps:
             for step, outcome in zip(steps, exchange.outcomes, strict=True)
             if step.adds is not None and outcome.errno in _MAY_BE_MADE
         }
+
+
+def decides_addresses(direct: Mapping[str, Any]) -> bool:
+    """Return whether the settings among these fields decide which address the kernel generates."""
+    return any(setting.name in (STABLE_SECRET, ADDR_GEN_MODE) for setting in direct.get(SYSCTLS, ()))
 
 
 def _may_be_made(step: Step, outcome: Outcome) -> bool:
