@@ -111,8 +111,9 @@ class ChangingSession(SessionBase):
         Raises LinkNotFound, LinkExists (`new_name` is taken) or NetlinkError, which names the setting; nothing has
         changed then. Entries that the kernel has removed meanwhile are restored, foreign ones included, except IPv6
         routes from router advertisements (the protocol `ra`, or `kernel` if they expire), temporary IPv6 addresses, of
-        which the kernel makes new ones, proxy entries of the neighbour table, what stacked links have lost and, with
-        `master`, VLANs and forwarding entries of a bridge's port. A note lists what could not be restored.
+        which the kernel makes new ones, next hop objects and the routes that use them, proxy entries of the neighbour
+        table, what stacked links have lost, with `master` VLANs and forwarding entries of a bridge's port, and with an
+        MTU below 1280 the token and net.ipv6.neigh of the link. A note lists what else could not be restored.
         """
         name, netns, seen, link = locate(name, netns)
         index = seen if index is None else check_index(index)
@@ -309,7 +310,8 @@ class ChangingSession(SessionBase):
         Raises LinkNotFound, LinkExists (the name is taken there), NetnsNotFound or NetlinkError; the link has not moved
         then. If another program takes the new name at the last moment, the kernel refuses it after moving the link:
         then the link is brought back, and what it has lost is restored, apart from VLANs and forwarding entries of a
-        bridge's port, qdiscs and links on top of it. A note lists what could not be restored.
+        bridge's port, next hop objects and the routes that use them, its token, net.ipv4.neigh and net.ipv6.neigh of
+        it, qdiscs and links on top of it. A note lists what else could not be restored.
 
         Another program may rename the link as soon as it arrives: it is returned under the name that it has then. If it
         has been deleted or moved on by then, that raises NetlinkError, but not LinkNotFound.

@@ -172,7 +172,8 @@ def _is_moved(link: LinkMessage, before: LinkMessage) -> bool:
 class _Losses:
     """What the kernel removes from a link that is moved, as it was before, to be restored if the link is brought back.
 
-    Not restored are VLANs and forwarding entries of a bridge's port, qdiscs, and stacked links.
+    Not restored are VLANs and forwarding entries of a bridge's port, next hop objects and the routes that use them, the
+    token, settings of neighbours (net.ipv4.neigh, net.ipv6.neigh), qdiscs, and stacked links.
     """
 
     def __init__(self, namespaces: Namespaces, target: Target, before: LinkMessage) -> None:

@@ -17,8 +17,9 @@
    of IPv6 only loses its source. If the address is there again, so are they (``ELSEWHERE``): the program that looks
    after the other link does not expect this.
 
-Not restored are proxy entries of the neighbour table, and IPv6 routes that the kernel may add again later: those with
-the protocol `ra` or `redirect`, and those with `kernel` that expire or are its own.
+Not restored are proxy entries of the neighbour table, next hop objects (nor then the routes that use them: the kernel
+removes the objects when a link is set down), and IPv6 routes that the kernel may add again later: those with the
+protocol `ra` or `redirect`, and those with `kernel` that expire or are its own.
 """
 
 from __future__ import annotations
