@@ -113,7 +113,7 @@ def test_a_project_may_name_the_plugin_whether_or_not_it_is_loaded_anyway(
     project = Project(pytester)
     project.write(conftest, "conftest.py")
     project.write("def test_it(veth, pytestconfig):\n    assert pytestconfig.option.netns_pcap == 'failed'\n")
-    result = project.run(*arguments, "--netns-pcap=failed")
+    result = project.run(*arguments, "--netns-pcap=failed", "-W", "error::pytest.PytestAssertRewriteWarning")
     result.assert_outcomes(passed=1)
     assert result.stdout.str().count("netns: ") == 1
 

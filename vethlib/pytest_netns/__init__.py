@@ -3,6 +3,9 @@
 For its use, see docs/pytest-netns.md. `plugin` has the hooks, `options` and `names` the settings and the names of the
 fixtures, `fixtures` and `live` the fixtures and what they have built. `isolation/` decides where the tests run,
 `leaks/` watches what tests leave behind, and `report/` adds to the reports of failures and to the end of a run.
+
+PYTEST_DONT_REWRITE: there are no assertions here, and pytest would warn of a project that names the package, because it
+has been imported before.
 """
 
 from __future__ import annotations
