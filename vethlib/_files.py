@@ -1,5 +1,7 @@
 """Replace files in one step, so that every reader sees a complete file. vethlib writes all its files this way.
 
+Only where there is no room for another file, one of its own may be overwritten (`overwrite`).
+
 New content is written beside the file and renamed into place. At any time, whatever happens:
 
 1. The path has the old content or the new, never a part of either.
@@ -11,6 +13,7 @@ New content is written beside the file and renamed into place. At any time, what
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -20,6 +23,7 @@ from ._primitives import posix
 
 _UNFINISHED = re.compile(r"\.vethlib-[0-9a-f]{16}")
 _PERMISSIONS = 0o777  # set-user-ID and the like must not apply to content that somebody else wrote
+_BLOCK = 512  # bytes: the unit of st_blocks
 
 
 def write_whole(
@@ -40,6 +44,25 @@ def write_whole(
         if isinstance(error, OSError):
             error.filename, error.filename2 = path, None
         raise
+
+
+def overwrite(name: str, content: bytes, *, directory: int) -> None:
+    """Overwrite a file of the caller in place, in the room that it has, where no other file can be written beside it.
+
+    The size does not shrink: spaces fill the rest. A reader may see a part of the content. Raises OSError, also for a
+    file that has another owner or another name, because somebody may have put it there.
+    """
+    flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    file = os.open(name, flags, dir_fd=directory)
+    try:
+        old = os.fstat(file)
+        if not stat.S_ISREG(old.st_mode) or old.st_uid != os.geteuid() or old.st_nlink != 1:
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM), name)
+        if len(content) > max(old.st_size, old.st_blocks * _BLOCK):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
+        write_all(file, content.ljust(old.st_size))
+    finally:
+        os.close(file)
 
 
 def is_unfinished(name: str) -> bool:

@@ -16,7 +16,10 @@ from typing import Any
 
 import pytest
 
+from tests.commands import said
 from tests.live.agent_process import LABEL, PATIENCE, ROOT, VETHCTL, Agent, entry_of, status, vethctl
+from tests.live.applying import value
+from tests.mounts import unmount_all
 from tests.programs import attended
 from tests.witness import poll, seen
 from vethlib.agent.process.instance import running
@@ -47,6 +50,61 @@ def test_status_tells_that_the_store_of_the_agent_is_down_and_that_all_stays(sta
     assert status(agent, "--store", f"dir:{agent.store}/.").stderr == ""
     agent.end()
     assert not agent.is_without_its_store()
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Iterator[Path]:
+    """The directory of the agent's statuses, on a file system of its own with room for some files."""
+    path = tmp_path / "status"
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", path], check=True)
+    yield path
+    unmount_all(path)
+
+
+def fill(path: Path) -> None:
+    with path.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
+        while True:
+            file.write(bytes(4096))
+
+
+def test_status_tells_that_the_agent_cannot_write_its_statuses(tiny: Path, start_agent: Start) -> None:
+    agent = start_agent()
+    agent.wait_until("READY")
+    command = [*VETHCTL, "status", "--watch", "--json", "--label", LABEL, "--status-dir", str(tiny)]
+    pipe = subprocess.PIPE
+    with attended(subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=ROOT)) as watching:
+        assert watching.stdout is not None
+        assert watching.stderr is not None
+        comes_to(map(json.loads, watching.stdout), {"veth1": "CONFIGURED", "veth2": "CONFIGURED"})
+        fill(tiny / "other")
+        changed = json.loads((agent.store / "veth1.json").read_text()) | {"mtu": 1400}
+        (agent.store / "veth1.json").write_text(json.dumps(changed))
+        new = {f"new{number}" for number in range(5)}  # more than a status that was being replaced leaves room for
+        (agent.store / "new.json").write_text(json.dumps([value(name, "nobody") for name in sorted(new)]))
+        assert json.loads(watching.stderr.readline())["code"] == "statuses-unwritten"
+        watching.send_signal(signal.SIGINT)
+    unwritten = min(new.difference(each["name"] for each in json.loads(status(agent, "--json").stdout)))
+    for names in ((), (unwritten,), ("nobody",)):
+        done = status(agent, *names, "--json")
+        error = json.loads(done.stderr)
+        assert (done.returncode, error["code"]) == (2, "statuses-unwritten")
+        assert "No space left on device" in error["error"]
+    assert poll(lambda: described(agent, unwritten)["state"] == "PENDING")
+    assert poll(lambda: described(agent, "veth1")["mtu"] == 1400 == seen("veth1", "ns1")["mtu"])
+    (tiny / "other").unlink()
+    assert poll(lambda: status(agent).returncode == 3, PATIENCE)
+    done = status(agent, "--json")
+    assert done.stderr == ""
+    shown = {each["name"]: each.get("mtu") for each in json.loads(done.stdout)}
+    assert shown == dict.fromkeys(new) | {"veth1": 1400, "veth2": 1500}
+
+
+def described(agent: Agent, name: str) -> dict[str, Any]:
+    """Return what `vethctl describe` shows as the status of an interface."""
+    done = said("describe", name, "--label", LABEL, "--status-dir", str(agent.status), "--json")
+    entry: dict[str, Any] = done.json["status"] if done.out else {"state": ""}
+    return entry
 
 
 def test_an_agent_that_has_said_nothing_yet_is_waited_for(start_agent: Start, tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.live.applying import value
+from vethlib.agent.process.rundir import status_directory
+from vethlib.agent.stores.agentreport import AgentReport
 from vethlib.cli.host import doctor_checks
 from vethlib.cli.host.doctor_checks import Finding
 
@@ -127,3 +129,14 @@ def test_the_findings_are_told_in_these_sentences(monkeypatch: pytest.MonkeyPatc
         "a value of VETHLIB_DEBUG": variables["VETHLIB_DEBUG"].detail,
         "a store": store.detail.replace(str(tmp_path), "HERE"),
     } == SENTENCES
+
+
+def test_an_agent_that_cannot_write_its_statuses_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    report = AgentReport("dir:/etc/vethlib", unwritten="No space left on device", unwritten_since=1.0)
+    monkeypatch.setattr(doctor_checks, "agents_here", lambda: [("one", 42, report)])
+    monkeypatch.setattr(doctor_checks, "holders", list)
+    store, statuses = doctor_checks.agents()
+    assert store.ok
+    assert (statuses.ok, statuses.needed, statuses.code) == (False, False, "statuses-unwritten")
+    assert statuses.detail.endswith("No space left on device")
+    assert statuses.cure == f"make {status_directory('one')} writable again"

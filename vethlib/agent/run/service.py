@@ -25,7 +25,7 @@ from vethlib.agent.reconcile.configurator import Configurator
 from vethlib.agent.state import State
 from vethlib.agent.status import Status
 from vethlib.agent.stores.agentfile import AgentFile
-from vethlib.agent.stores.protocol import Change, Outage, Rereadable, Snapshot, Store, StoreEvent
+from vethlib.agent.stores.protocol import Change, Outage, Rereadable, Snapshot, Store, StoreError, StoreEvent
 from vethlib.errors import VethError
 from vethlib.text import bounded
 
@@ -247,13 +247,18 @@ class Service:
                 _log.warning("the status cannot be written: %s", error)
             self._publishing.fail(now)
             self.publish_failures += 1
+            if self._agent_file is not None:
+                reason = error.reason if isinstance(error, StoreError) else ""
+                self._agent_file.unwritten(bounded(reason or str(error), self._configurator.limits.reason_chars))
         else:
             self._publishing.succeed()
             self._unpublished = {}
             self._has_read = False
             self._published = True
-            if self._agent_file is not None and self.heard:
-                self._agent_file.published()
+            if self._agent_file is not None:
+                self._agent_file.unwritten("")
+                if self.heard:
+                    self._agent_file.published()
 
     def _write_to_store(self) -> None:
         try:

@@ -7,7 +7,7 @@ import logging
 import os
 from dataclasses import asdict, replace
 
-from vethlib._files import write_whole
+from vethlib._files import overwrite, write_whole
 from vethlib._primitives import time
 from vethlib.agent.attempts import Attempts
 
@@ -23,8 +23,8 @@ _log = logging.getLogger("vethlib.agent")
 class AgentFile:
     """The file of one agent's report, in the directory of its statuses.
 
-    If the file cannot be written, that is logged once and tried again, because its content may be an outage that has
-    ended.
+    If the file cannot be replaced, as when the file system is full, it is overwritten in place. If that fails, too, it
+    is logged once and tried again, because its content may be an outage that has ended.
     """
 
     def __init__(
@@ -44,6 +44,13 @@ class AgentFile:
         self._report = replace(self._report, outage=outage, outage_since=since, outage_code=code)
         self._write()
 
+    def unwritten(self, reason: str) -> None:
+        """Report why statuses cannot be written; "" if they can be."""
+        if reason != self._report.unwritten:
+            since = (self._report.unwritten_since or time.time()) if reason else 0.0
+            self._report = replace(self._report, unwritten=reason, unwritten_since=since)
+            self._write()
+
     def published(self) -> None:
         """Report that all statuses are published. Also writes the file again if somebody has removed it."""
         if not self._report.ready or not os.path.lexists(os.path.join(self._directory, FILE)):
@@ -61,7 +68,7 @@ class AgentFile:
 
     def ended(self) -> None:
         """Report that the agent has ended: only whose the statuses are remains true."""
-        self._report = replace(self._report, ready=False, outage="", outage_since=0.0, outage_code="")
+        self._report = AgentReport(self._report.store, home=self._report.home, label=self._report.label)
         if os.path.isdir(self._directory):
             self._write()
 
@@ -72,7 +79,7 @@ class AgentFile:
             directory = self._opened()
             self._has_directory = True
             try:
-                write_whole(FILE, f"{json.dumps(asdict(self._report))}\n".encode(), directory=directory)
+                _write_to(directory, f"{json.dumps(asdict(self._report))}\n".encode())
             finally:
                 os.close(directory)
         except OSError as error:
@@ -86,3 +93,13 @@ class AgentFile:
             self._attempts.fail(time.monotonic())
         else:
             self._attempts.succeed()
+
+
+def _write_to(directory: int, content: bytes) -> None:
+    try:
+        write_whole(FILE, content, directory=directory)
+    except OSError as error:
+        try:
+            overwrite(FILE, content, directory=directory)
+        except OSError:
+            raise error from None

@@ -1,8 +1,8 @@
 """The report of an agent on itself, in a file beside its statuses.
 
 Statuses cannot contain that report: in an outage of the store they stay as they are, so all interfaces may be
-CONFIGURED while no change of the store reaches the host. And it shows whose the statuses are, also when the agent has
-ended: a directory is one agent's.
+CONFIGURED while no change of the store reaches the host. Nor can they tell that newer ones cannot be written. And it
+shows whose the statuses are, also when the agent has ended: a directory is one agent's.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class AgentReport:
     `store` is the URL of its store without the password. `ready` is True once it has published a status of each
     interface. `outage` is the reason why the store cannot be read, "" if it can be, and `outage_since` the start of the
     outage, in seconds since 1970; `outage_code` is the reason for programs, "" also if an older agent has written it.
+    `unwritten` is the reason why it cannot write its statuses, "" if it can, and `unwritten_since` the time since when.
     `home` is (st_dev, st_ino) of the namespace that the agent calls home, and `label` is its label; None and "" if an
     older agent has written the file.
     """
@@ -43,6 +44,8 @@ class AgentReport:
     outage_code: str = ""
     home: Identity | None = None
     label: str = ""
+    unwritten: str = ""
+    unwritten_since: float = 0.0
 
     def is_of(self, label: str, home: Identity | None = None) -> bool:
         """Return whether the agent had this label and this home, as far as that is known."""
@@ -58,12 +61,16 @@ def read_report(directory: str) -> AgentReport | None:
         value = json.loads(file.raw)
         since, code = float(value["outage_since"]), value.get("outage_code", "")
         home, label = _identity(value.get("home")), value.get("label", "")
-        report = AgentReport(value["store"], value["ready"], value["outage"], since, code, home, label)
+        unwritten, unwritten_since = value.get("unwritten", ""), float(value.get("unwritten_since", 0))
+        report = AgentReport(
+            value["store"], value["ready"], value["outage"], since, code, home, label, unwritten, unwritten_since
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
-    texts = (report.store, report.outage, report.outage_code, report.label)
+    texts = (report.store, report.outage, report.outage_code, report.label, report.unwritten)
     has_types = isinstance(report.ready, bool) and all(isinstance(text, str) for text in texts)
-    return report if has_types and 0 <= report.outage_since < _END else None
+    has_times = all(0 <= since < _END for since in (report.outage_since, report.unwritten_since))
+    return report if has_types and has_times else None
 
 
 def _identity(value: object) -> Identity | None:

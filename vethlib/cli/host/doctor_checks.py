@@ -15,7 +15,7 @@ from vethlib.cli.applying.limits import limits_of
 from vethlib.cli.arguments import COMMANDS, parser_of
 from vethlib.cli.arguments.hints import near
 from vethlib.cli.host.found_agents import agents_here, holders, own_label
-from vethlib.cli.render.states import age_of
+from vethlib.cli.render.states import age_of, unwritten
 from vethlib.cli.term.text import counted
 from vethlib.errors import InvalidValue, VethError
 
@@ -115,12 +115,17 @@ def _known_variables() -> tuple[dict[str, str], dict[str, str]]:
 
 def agents() -> Iterator[Finding]:
     """Check the agents on this host that use the default status directory."""
+    from vethlib.agent.process.rundir import status_directory
+
     for label, pid, report in agents_here():
         detail = f"process {pid}" + ("" if report is None else f" follows {report.store}")
         if report is not None and report.outage:
             detail += f", which has been down for {age_of(report.outage_since)}: {report.outage}"
         cure = "repair the store; until then, the host stays as it is"
         yield Finding(f"agent {label}", report is None or not report.outage, detail, cure, False, "store-down")
+        if report is not None and report.unwritten:
+            cure = f"make {status_directory(label)} writable again"
+            yield Finding(f"agent {label}", False, unwritten(report), cure, False, "statuses-unwritten")
     for label, holder in holders():
         if not holder.is_ours:
             detail = f"its abstract socket is held by {holder}, which is not an agent and is ignored"

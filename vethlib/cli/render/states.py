@@ -7,12 +7,24 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from datetime import datetime
 
+from vethlib.agent.stores.agentreport import AgentReport
 from vethlib.agent.stores.published import Entry, Published
 from vethlib.cli.arguments.parser import STATES
 from vethlib.cli.term.exits import DONE, PENDING, REFUSED
 from vethlib.cli.term.text import counted, paint
 
-__all__ = ["SEVERITY", "age", "age_of", "code_of", "is_late", "reason_of", "state_text", "summary", "two_agents"]
+__all__ = [
+    "SEVERITY",
+    "age",
+    "age_of",
+    "code_of",
+    "is_late",
+    "reason_of",
+    "state_text",
+    "summary",
+    "two_agents",
+    "unwritten",
+]
 
 _ROLES = {"CONFIGURED": "good", "PENDING": "warning", "RETRYING": "bad", "FAILED": "bad", "INVALID": "bad"}
 SEVERITY = STATES
@@ -72,6 +84,11 @@ def age_of(since: float | None) -> str:
         if seconds >= 2 * size:
             return f"{seconds // size:.0f} {unit}"
     return f"{max(0.0, seconds):.0f} s"
+
+
+def unwritten(report: AgentReport) -> str:
+    """Return the message for an agent that cannot write its statuses."""
+    return f"the agent has been unable to write its statuses for {age_of(report.unwritten_since)}: {report.unwritten}"
 
 
 def two_agents(label: str, published: Published) -> str:

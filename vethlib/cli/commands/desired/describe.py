@@ -23,7 +23,7 @@ from vethlib.cli.arguments.parser import STORES
 from vethlib.cli.host.ends import observe_ends
 from vethlib.cli.host.found_agents import status_dir_of
 from vethlib.cli.render.description import description_lines
-from vethlib.cli.render.states import code_of
+from vethlib.cli.render.states import code_of, unwritten
 from vethlib.cli.render.values import Description
 from vethlib.cli.term.exits import INVALID, PENDING, REFUSED
 from vethlib.cli.term.output import Output
@@ -47,7 +47,11 @@ def describe(args: Namespace, output: Output) -> int:
     if published.agent is not None:
         description.agent = published.agent.pid
     description.status = published.entries.get(description.name)
-    _add_from_agent(description)
+    report = None if published.agent is None else published.agent.report
+    is_stale = report is not None and bool(report.unwritten)
+    if report is not None and is_stale:
+        description.notes.append(f"{unwritten(report)}; that of the peer may be older")
+    _add_from_agent(description, is_stale=is_stale)
     known |= _add_from_store(description, args)
     if (
         description.status is None
@@ -89,7 +93,7 @@ def _statuses(description: Description, args: Namespace) -> Published:
         return open_statuses("", label=args.label).read()
 
 
-def _add_from_agent(description: Description) -> None:
+def _add_from_agent(description: Description, *, is_stale: bool) -> None:
     """Add what only the running agent of this host knows: the configuration in force and the last changes."""
     answer = ask(description.label, {"describe": description.name})
     if not answer:
@@ -104,7 +108,7 @@ def _add_from_agent(description: Description) -> None:
     if isinstance(configuration, dict):
         description.configuration, description.source = configuration, "as last read by the agent"
     if (
-        description.status is None
+        (description.status is None or is_stale)
         and isinstance(status, dict)
         and {"state", "reason", "netns", "peer"} <= status.keys()
     ):

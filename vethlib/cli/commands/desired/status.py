@@ -24,7 +24,17 @@ from vethlib.cli.arguments.hints import no_such
 from vethlib.cli.arguments.parser import STORES
 from vethlib.cli.host.found_agents import agents_here, status_dir_of
 from vethlib.cli.render.linktext import ref_text
-from vethlib.cli.render.states import SEVERITY, age, age_of, code_of, reason_of, state_text, summary, two_agents
+from vethlib.cli.render.states import (
+    SEVERITY,
+    age,
+    age_of,
+    code_of,
+    reason_of,
+    state_text,
+    summary,
+    two_agents,
+    unwritten,
+)
 from vethlib.cli.term.exits import DONE, INVALID, PENDING, REFUSED
 from vethlib.cli.term.output import Output
 from vethlib.cli.term.text import counted, fit, natural, paint, printable, width
@@ -176,6 +186,12 @@ def _code(
     output: Output, entries: list[Entry], names: set[str], published: Published, statuses: Statuses, args: Namespace
 ) -> int:
     """Report missing interfaces, agents and stores; return the exit code for them and for the states shown."""
+    agent = published.agent
+    if agent is not None and agent.report is not None and agent.report.unwritten:
+        _report_unwritten(output, agent.report, statuses)  # which interfaces there are is unknown, too
+        if agent.report.outage:
+            _report_outage(output, agent.report)
+        return REFUSED
     known = {*published.entries, *published.untold}
     missing = {name for name in names if not any(fits(one, {name}) for one in known)}
     for name in sorted(missing):
@@ -185,15 +201,13 @@ def _code(
             continue
         message = f"label {args.label}: {no_such('interface', name, known)}"
         output.error(message, code="no-such-interface", field="NAME", hint="to see all interfaces: vethctl status")
-    agent = published.agent
     if agent is None:
         _report_not_running(output, published, statuses, args)
         return REFUSED
     for warning in _warnings(published, args):
         output.warning(warning)
     if agent.report is not None and agent.report.outage:
-        hint = "the statuses shown are for the configuration that was read last"
-        output.error(_outage(agent.report), code="store-down", field="--store", hint=hint)
+        _report_outage(output, agent.report)
         return REFUSED
     what = ""
     if published.entries and published.is_of_earlier_run:
@@ -223,6 +237,16 @@ def _has_begun(agent: Alive, args: Namespace) -> bool:
 def _outage(report: AgentReport) -> str:
     since = age_of(report.outage_since)
     return f"the agent's store has been down for {since}, and the host stays as it is: {report.outage}"
+
+
+def _report_outage(output: Output, report: AgentReport) -> None:
+    hint = "the statuses shown are for the configuration that was read last"
+    output.error(_outage(report), code="store-down", field="--store", hint=hint)
+
+
+def _report_unwritten(output: Output, report: AgentReport, statuses: Statuses) -> None:
+    hint = f"make {statuses.place} writable again; until then, vethctl describe NAME asks the agent"
+    output.error(f"{unwritten(report)}; those shown are older", code="statuses-unwritten", hint=hint)
 
 
 def _warnings(published: Published, args: Namespace) -> Iterator[str]:
@@ -269,7 +293,7 @@ def _watch(statuses: Statuses, which: _Selection, args: Namespace, output: Outpu
     terminal = output.is_terminal
     before: dict[str, Entry] = {}
     published = Published({}, None)
-    lost = outage = ""
+    lost = outage = refused = ""
     runs = True
     with closing(statuses.watch(_TICK if terminal else None)) as updates:
         for update in updates:
@@ -291,6 +315,7 @@ def _watch(statuses: Statuses, which: _Selection, args: Namespace, output: Outpu
                 runs = _show_agent(output, published, args.label, statuses, did_run=runs)
                 _show_changes(output, before, published, {entry["name"]: entry for entry in entries})
                 outage = _show_outage(output, outage, published)
+                refused = _show_unwritten(output, refused, published)
             output.flush_to_reader()
     return DONE
 
@@ -300,8 +325,9 @@ def _heading(label: str, published: Published, entries: list[Entry], lost: str) 
     alive = paint("no agent is running", "bad")
     if agent is not None:
         alive = paint(f"agent {agent.pid or ''}".rstrip() + (f" on {agent.host}" if agent.host else ""), "good")
-    if agent is not None and agent.report is not None and agent.report.outage:
-        lost = lost or _outage(agent.report)
+    if agent is not None and agent.report is not None:
+        lost = lost or (unwritten(agent.report) if agent.report.unwritten else "")
+        lost = lost or (_outage(agent.report) if agent.report.outage else "")
     if published.others:
         lost = lost or two_agents(label, published)
     return f"label {label}, {alive}, {summary(entries, len(_all(published)))}" + (
@@ -327,6 +353,17 @@ def _show_outage(output: Output, before: str, published: Published) -> str:
         output.warning(_outage(report))
     elif before and not now and published.agent is not None:
         output.remark("the agent's store is available again")
+    return now
+
+
+def _show_unwritten(output: Output, before: str, published: Published) -> str:
+    """Report that the agent cannot write its statuses, or can again; return the reason why it cannot now."""
+    report = None if published.agent is None else published.agent.report
+    now = "" if report is None else report.unwritten
+    if now and now != before and report is not None:
+        output.warning(unwritten(report), code="statuses-unwritten")
+    elif before and not now and published.agent is not None:
+        output.remark("the agent's statuses are written again")
     return now
 
 
