@@ -11,10 +11,10 @@ The other public modules are :mod:`vethlib.ns` (network namespaces), :mod:`vethl
 """
 
 import errno
-import os
 import socket
 from typing import TYPE_CHECKING, Any
 
+from ._nl.wire import encoded, to_system
 from .errors import (
     BatchError,
     DuplicateAddress,
@@ -111,11 +111,11 @@ def interface_index(name: LinkRef) -> int:
     """
     name = locate(name)[0]
     check_lookup_name(name)
-    if len(os.fsencode(name)) > 15:  # an alternative name: the ioctl has IFNAMSIZ bytes, with a NUL
+    if len(encoded(name)) > 15:  # an alternative name: the ioctl has IFNAMSIZ bytes, with a NUL
         with Session() as session:
             return session.index(name)
     try:
-        return socket.if_nametoindex(name)
+        return socket.if_nametoindex(to_system(name))
     except OSError as error:
         # Python 3.11 says "no interface with this name" without a number.
         message = f"there is no link {name!r}"

@@ -17,6 +17,8 @@ from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface, IP
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
+from vethlib._nl.wire import decoded
+
 from ._nl.addr import can_be_given, dump_addrs, extras, is_bare, is_plain, lasting, lifetimes, parse_addr, parse_if_ip
 from ._nl.const import (
     IFA_F_DADFAILED,
@@ -193,7 +195,7 @@ class Address(Value):
     @property
     def label(self) -> str:
         """The label of an IPv4 address that was read: the name of the link unless another was given; otherwise ""."""
-        return os.fsdecode(extras(parse_addr(self.message)).label) if self.message else ""
+        return decoded(extras(parse_addr(self.message)).label) if self.message else ""
 
     @property
     def nodad(self) -> bool:

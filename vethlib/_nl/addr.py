@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import lru_cache, partial
 from socket import AF_INET, AF_INET6
 from struct import Struct
@@ -35,7 +34,7 @@ from .const import (
     RTM_NEWADDR,
 )
 from .layout import Layouts
-from .wire import Part, Template, attribute, attributes, hole, message, template_cache
+from .wire import Part, Template, attribute, attributes, decoded, encoded, hole, message, template_cache
 
 # family, prefix length, flags (the old 8 bits of them), scope, ifindex
 _IFADDRMSG: Final = Struct("=BBBBI")
@@ -199,7 +198,7 @@ _BROADCAST_HEADER: Final = attribute(IFA_BROADCAST, bytes(4))[:4]
 
 @lru_cache(maxsize=4096)
 def _label_attribute(name: str) -> bytes:
-    return attribute(IFA_LABEL, os.fsencode(name) + b"\0")
+    return attribute(IFA_LABEL, encoded(name) + b"\0")
 
 
 def is_bare(body: bytes, flags: int, name: str) -> bool:
@@ -217,7 +216,7 @@ def is_bare(body: bytes, flags: int, name: str) -> bool:
         return True  # as with most, in a tenth of the time of the rest
     attrs = {attr: body[start:end] for attr, start, end in attributes(body, 8, len(body))}
     label = attrs.get(IFA_LABEL, b"").rstrip(b"\0")
-    return IFA_BROADCAST not in attrs and is_own_label(os.fsdecode(label), name)
+    return IFA_BROADCAST not in attrs and is_own_label(decoded(label), name)
 
 
 _LONGEST_LABEL: Final = 15  # bytes: IFNAMSIZ - 1
@@ -232,7 +231,7 @@ def is_own_label(label: str, name: str) -> bool:
     first, colon, number = label.rpartition(":")
     if not colon:
         return label in (name, "")
-    was_cut = len(os.fsencode(label)) == _LONGEST_LABEL and name.startswith(first)
+    was_cut = len(encoded(label)) == _LONGEST_LABEL and name.startswith(first)
     return (first == name or was_cut) and _is_of_a_rename(number)
 
 
@@ -245,7 +244,7 @@ def without_own_label(body: bytes, name: str) -> bytes:
         return body
     kept = body[: _IFADDRMSG.size]
     for attr, start, end in attributes(body, _IFADDRMSG.size, len(body)):
-        if attr != IFA_LABEL or not is_own_label(os.fsdecode(body[start:end].rstrip(b"\0")), name):
+        if attr != IFA_LABEL or not is_own_label(decoded(body[start:end].rstrip(b"\0")), name):
             kept += attribute(attr, body[start:end])
     return kept
 
@@ -256,7 +255,7 @@ def relabelled(body: bytes, name: str, number: int) -> bytes:
     The label of the first is the new name, and the others keep what follows a colon, or get their number
     (inetdev_changename, net/ipv4/devinet.c).
     """
-    kept, label = body[: _IFADDRMSG.size], os.fsencode(name)
+    kept, label = body[: _IFADDRMSG.size], encoded(name)
     for attr, start, end in attributes(body, _IFADDRMSG.size, len(body)):
         if attr != IFA_LABEL:
             kept += attribute(attr, body[start:end])
@@ -304,7 +303,7 @@ def is_plain(address: AddrMessage, name: str) -> bool:
         and bool(address.flags & IFA_F_PERMANENT)
         and attrs.get(IFA_LOCAL, address.address) == attrs.get(IFA_ADDRESS, address.address)
         and (len(address.address) == 16 or not scope)
-        and (label is None or label.rstrip(b"\0") == os.fsencode(name))
+        and (label is None or label.rstrip(b"\0") == encoded(name))
     )
 
 

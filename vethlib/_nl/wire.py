@@ -13,10 +13,12 @@ Theory of operation:
    truncated to 16 bits (nla_nest_end, include/net/netlink.h), so reading on after that length leads into the middle of
    the nest, to bytes that the owner of the link has chosen. This happens only in messages above 64 KiB, and their first
    attributes are correct (:func:`attributes_of`).
+7. Names of links are bytes to the kernel: UTF-8, whatever the locale is (:func:`encoded`).
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
@@ -35,10 +37,40 @@ macvlan in source mode has no limit. The parts of a dump grow up to 32 KiB if th
 its longest message (netlink_dump, af_netlink.c). From 128 KiB on, malloc() would map pages for each.
 """
 
+ENCODING: Final = "utf-8"
+"""Of the names of links, and of everything that is derived from them, such as file names.
+
+Python's own choice (os.fsencode) depends on the locale: the same configuration would name other links for an agent
+that a service manager starts without a locale, and a name that the locale lacks would be an error.
+"""
+
+ERRORS: Final = "surrogateescape"
+"""Bytes that are not UTF-8 become surrogates (PEP 383), so that a name that was read can be sent back."""
+
 HEADER: Final = Struct("=IHHII")
 _ATTRIBUTE: Final = Struct("=HH")
 _read_attribute = _ATTRIBUTE.unpack_from
 _read_header = HEADER.unpack_from
+
+
+def encoded(name: str) -> bytes:
+    """Return the bytes of a name. Raises UnicodeEncodeError for surrogates that represent no byte."""
+    return name.encode(ENCODING, ERRORS)  # in a third of the time of os.fsencode
+
+
+def decoded(raw: bytes) -> str:
+    """Return the name that has these bytes."""
+    return raw.decode(ENCODING, ERRORS)
+
+
+def to_system(name: str) -> str:
+    """Return a name as text that Python passes to the system, in a file name for example, as the bytes of the name."""
+    return name if name.isascii() else os.fsdecode(encoded(name))
+
+
+def from_system(text: str) -> str:
+    """Return the name that has the bytes which Python has from the system as this text: undo :func:`to_system`."""
+    return decoded(os.fsencode(text))
 
 
 def attribute(kind: int, payload: bytes) -> bytes:

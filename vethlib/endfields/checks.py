@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from ipaddress import IPv4Interface, IPv6Address
 from typing import TYPE_CHECKING, NamedTuple
 
+from vethlib._nl.wire import encoded
 from vethlib.addresses import IPInterface, identity_of
 from vethlib.errors import InvalidValue
 
@@ -20,8 +21,6 @@ from .plainaddress import check_plain
 
 if TYPE_CHECKING:
     from .newaddress import NewAddress
-
-_ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 
 # 0xa0 is a space to the kernel (lib/ctype.c is Latin-1), so that it refuses 'à', whose UTF-8 ends with it.
 _BAD_IN_NAME = frozenset(b"/:%\0 \t\n\r\f\v\xa0")
@@ -109,7 +108,7 @@ def _encoded(text: str, field: str) -> bytes:
     if not isinstance(text, str):
         raise InvalidValue(field, text, "must be a string")
     try:
-        return text.encode(_ENCODING, _ERRORS)  # as os.fsencode, in a third of the time
+        return encoded(text)
     except UnicodeEncodeError:
         raise InvalidValue(field, text, "this text cannot be encoded") from None
 

@@ -20,11 +20,11 @@ from ipaddress import (
     IPv6Interface,
     IPv6Network,
 )
-from os import fsdecode, fsencode
 from typing import Any, Final
 
 from vethlib._nl.addr import ADDED_FLAGS, AddrExtras, addr_body, extras, is_own_label, parse_addr
 from vethlib._nl.const import IFA_F_NODAD, IFA_F_NOPREFIXROUTE, IFA_F_PERMANENT
+from vethlib._nl.wire import decoded, encoded
 from vethlib.addresses import Address, Identity, IPAddress, IPInterface
 from vethlib.errors import InvalidValue
 
@@ -131,7 +131,7 @@ class NewAddress:
         flags = (IFA_F_NODAD if self.nodad else 0) | (IFA_F_NOPREFIXROUTE if self.noprefixroute else 0)
         broadcast = b"" if self.broadcast is None else self.broadcast.packed
         peer = b"" if self._peer is None else self._peer.packed
-        return AddrExtras(peer, broadcast, fsencode(self.label), self.scope, flags, self.valid, self.preferred)
+        return AddrExtras(peer, broadcast, encoded(self.label), self.scope, flags, self.valid, self.preferred)
 
     def on(self, index: int, proto: int) -> Address:
         """Return the address of a link that it becomes, with the owner mark `proto`."""
@@ -234,7 +234,7 @@ def attributes_text(address: Address, name: str) -> str:
 def as_given(address: Address, name: str) -> IPInterface:
     """Return what an address of the link called `name` was given as, apart from lifetimes."""
     has = extras(parse_addr(address.message)) if address.message else AddrExtras(flags=address.flags & ADDED_FLAGS)
-    own, label = address.interface, fsdecode(has.label)
+    own, label = address.interface, decoded(has.label)
     given: Any = NewAddress(
         own if address.peer is None else str(own.ip),
         peer=None if address.peer is None else f"{address.peer}/{own.network.prefixlen}",
@@ -346,7 +346,7 @@ def _label(label: Any, network: IPv4Network | IPv6Network) -> str:
     if network.version == 6:
         raise InvalidValue(_FIELD, _said("label", label), "an IPv6 address has no label: leave it out")
     # The kernel takes any text; programs that show labels, such as ifconfig, take a name and, after a colon, another.
-    fits = isinstance(label, str) and _A_LABEL.fullmatch(label) and label.isprintable() and len(fsencode(label)) <= 15
+    fits = isinstance(label, str) and _A_LABEL.fullmatch(label) and label.isprintable() and len(encoded(label)) <= 15
     if not fits:
         raise InvalidValue(
             _FIELD, _said("label", label), "a label has 1 to 15 bytes, as the name of a link has, or veth1:x"

@@ -26,7 +26,6 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable, Iterator, Sequence
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -34,7 +33,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from vethlib._nl.const import IFLA_GSO_IPV4_MAX_SIZE, IFLA_GSO_MAX_SIZE, IFLA_MASTER, IFLA_TXQLEN
 from vethlib._nl.dependents.port import set_port
 from vethlib._nl.link import LinkMessage, attribute_of, set_altname, set_attribute, set_master
-from vethlib._nl.wire import attribute
+from vethlib._nl.wire import attribute, encoded
 from vethlib.addresses import Identity, IPInterface
 
 from .checks import (
@@ -192,7 +191,7 @@ def _change_altnames(index: int, present: Sequence[str], wanted: Sequence[str]) 
     for name in [*present, *wanted]:
         given = name in kept
         if given != (name in there):
-            request, undo = (set_altname(index, os.fsencode(name), present=there) for there in (given, not given))
+            request, undo = (set_altname(index, encoded(name), present=there) for there in (given, not given))
             fine = () if given else (errno.ENOENT,)
             if given:
                 check_altname(name)
@@ -254,7 +253,7 @@ FIELDS: Final = {
         Field(
             "alias",
             check_alias,
-            lambda text: attribute_of(alias=os.fsencode(text)),
+            lambda text: attribute_of(alias=encoded(text)),
             lambda link: link.alias,
             words=repr,
         ),

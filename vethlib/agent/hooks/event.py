@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from vethlib._nl.wire import encoded, to_system
 from vethlib.agent.reconcile.statuses import StatusChange
 from vethlib.agent.status import Status
 from vethlib.text import without_controls
@@ -68,12 +69,12 @@ def _safe(text: str) -> str:
     text = without_controls(text)[:_LONGEST]
     if not _is_encodable(text):
         return ascii(text)
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+    return to_system(text)
 
 
 def _is_encodable(text: str) -> bool:
     try:
-        text.encode("utf-8", "surrogateescape")
+        encoded(text)
     except UnicodeEncodeError:
         return False
     return True

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from struct import Struct
 from typing import Final
 
+from vethlib._nl.wire import to_system
 from vethlib._primitives import socket
 from vethlib.errors import LinkNotFound, check_type, not_permitted
 from vethlib.linkref import LinkRef, locate
@@ -188,7 +189,7 @@ def _bind(opened: socket.socket, link: Link) -> None:
     # Python binds by name and the kernel by ifindex, so it may be another link of that name by now.
     try:
         opened.bind((link.name, _ETH_P_ALL))
-        bound = socket.if_nametoindex(opened.getsockname()[0])
+        bound = socket.if_nametoindex(to_system(opened.getsockname()[0]))
     except OSError as error:
         # Python 3.11 raises "no interface with this name" without an errno.
         if error.errno not in (None, errno.ENODEV, errno.ENXIO):

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from hashlib import blake2s
 
 from vethlib._files import Replacement, is_unfinished
+from vethlib._nl.wire import decoded, encoded, to_system
 from vethlib._primitives import time
 from vethlib._trusted import who_else_writes
 from vethlib.agent.attempts import Attempts
@@ -55,10 +56,10 @@ def status_file(name: str) -> str:
     if text.startswith("."):
         text = f"%2E{text[1:]}"
     text = _LONE.sub(lambda match: f"%u{ord(match[0]):04x}", text)
-    encoded = os.fsencode(text)
-    if len(encoded) > _NAME_MAX - len(".json"):
-        text = os.fsdecode(encoded[:200]) + f"%{blake2s(encoded, digest_size=8).hexdigest()}"
-    return f"{text}.json"
+    whole = encoded(text)
+    if len(whole) > _NAME_MAX - len(".json"):
+        text = f"{decoded(whole[:200])}%{blake2s(whole, digest_size=8).hexdigest()}"
+    return to_system(f"{text}.json")
 
 
 class StatusFiles:

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from vethlib import ns
+from vethlib._nl.wire import from_system
 from vethlib.cli.term.signals import time_limit
 from vethlib.errors import VethError
 from vethlib.session import Session
@@ -131,7 +132,9 @@ def _published(given: Mapping[str, Any]) -> Iterator[str]:
         directory = given.get("status_dir") or (own if os.path.isdir(own) else usual)
         for entry in os.listdir(directory):
             if entry.endswith(".json") and not entry.startswith("."):
-                yield unquote(entry.removesuffix(".json"))  # as status_file() in agent/stores/statuses.py quotes it
+                yield unquote(
+                    from_system(entry).removesuffix(".json")
+                )  # as status_file() in agent/stores/statuses.py quotes it
 
 
 def _stored(given: Mapping[str, Any]) -> Iterator[str]:

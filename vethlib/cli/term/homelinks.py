@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from typing import Final
+
+from vethlib._nl.wire import encoded, to_system
 
 __all__ = ["is_link"]
 
@@ -14,6 +15,6 @@ _LONGEST: Final = 15  # bytes; some C libraries cut a longer name
 def is_link(name: str) -> bool:
     """Return whether this network namespace has a link of that name or short alternative name."""
     try:
-        return len(os.fsencode(name)) <= _LONGEST and socket.if_nametoindex(name) > 0
+        return len(encoded(name)) <= _LONGEST and socket.if_nametoindex(to_system(name)) > 0
     except (OSError, ValueError):
         return False

@@ -11,13 +11,13 @@
 from __future__ import annotations
 
 import fcntl
-import os
 from array import array
 from collections.abc import Mapping
 from struct import Struct
 from typing import Final
 
 from vethlib._nl.batch import Outcome
+from vethlib._nl.wire import encoded
 from vethlib.endfields.offload import Offload, features_of, offload_of
 from vethlib.errors import NetlinkError
 from vethlib.links import describe
@@ -53,7 +53,7 @@ class _Features:
 
     def __init__(self, namespaces: Namespaces, place: OpenNetns, name: str) -> None:
         self._socket = namespaces.socket(place).fileno()
-        self._link = os.fsencode(name)
+        self._link = encoded(name)
 
     def ask(self, command: bytes) -> bytes:
         """Send a command, and return it as the kernel has filled it in. Raises OSError."""

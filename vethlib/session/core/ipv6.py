@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from vethlib import ns
 from vethlib._nl.batch import Outcome
+from vethlib._nl.wire import encoded
 from vethlib.endfields.checks import OF_THE_NAMESPACE
 from vethlib.errors import NetlinkError, VethError
 from vethlib.links import IPInterface, describe
@@ -80,7 +81,7 @@ def conf_name(name: str) -> bytes:
     if name in OF_THE_NAMESPACE:
         says = f"those of a link called {name!r} are the settings of the whole namespace: rename it first"
         raise NetlinkError(says, errno=errno.EINVAL)
-    return os.fsencode(name)
+    return encoded(name)
 
 
 def read_settings(place: OpenNetns, name: str) -> IPv6Settings:

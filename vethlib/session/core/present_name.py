@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import os
 from struct import Struct
 from typing import Final
 
 from vethlib._nl.batch import Outcome
+from vethlib._nl.wire import decoded
 
 from .namespaces import Namespaces, OpenNetns
 from .refusal import refusal
@@ -33,4 +33,4 @@ def present_name(namespaces: Namespaces, place: OpenNetns, index: int) -> str:
     except OSError as error:
         says = f"there is no link with ifindex {index} in {place} any more" if error.errno == errno.ENODEV else ""
         raise refusal(Outcome(error.errno or 0, "", ()), "look up a link", place.ref, says=says) from error
-    return os.fsdecode(answer[:_NAME].partition(b"\0")[0])
+    return decoded(answer[:_NAME].partition(b"\0")[0])

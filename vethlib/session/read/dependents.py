@@ -19,7 +19,6 @@ to another namespace.
 from __future__ import annotations
 
 import errno
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import partial
@@ -34,6 +33,7 @@ from vethlib._nl.dependents.neighbour import dump_neighbours, parse_neighbour
 from vethlib._nl.dependents.route import RouteMessage, dump_routes_over, parse_route
 from vethlib._nl.link import LinkMessage, get_link
 from vethlib._nl.torn import read
+from vethlib._nl.wire import encoded
 from vethlib.endfields.checks import OF_THE_NAMESPACE
 from vethlib.endfields.routes import PROTO
 from vethlib.errors import VethError, is_exhaustion
@@ -218,7 +218,7 @@ def _without_ipv6(place: OpenNetns, names: Iterable[str]) -> set[str]:
     # /proc/sys/net belongs to the namespace of the thread that opens it.
     def read() -> set[str]:
         own = (name for name in names if name not in OF_THE_NAMESPACE)
-        return {name for name in own if _is_set(b"/proc/sys/net/ipv6/conf/%b/disable_ipv6" % os.fsencode(name))}
+        return {name for name in own if _is_set(b"/proc/sys/net/ipv6/conf/%b/disable_ipv6" % encoded(name))}
 
     return place.call(read)
 

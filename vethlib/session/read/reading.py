@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, partial
@@ -28,6 +27,7 @@ from vethlib._nl.link import (
     parse_stats,
 )
 from vethlib._nl.torn import repeat, union
+from vethlib._nl.wire import encoded
 from vethlib._values import filler
 from vethlib.addresses import Address, IPAddress, IPInterface
 from vethlib.errors import Malformed
@@ -164,7 +164,7 @@ def read_details(namespaces: Namespaces, target: Target) -> dict[str, object]:
     """Return every attribute of a link, as pyroute2 decodes it. Raises LinkNotFound."""
     from vethlib._nl.trace import decode  # imports pyroute2
 
-    outcome = namespaces.ask(target.place, get_link(name=os.fsencode(target.name), stats=True))
+    outcome = namespaces.ask(target.place, get_link(name=encoded(target.name), stats=True))
     if outcome.errno:
         raise target.not_found(outcome)
 

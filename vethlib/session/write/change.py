@@ -11,7 +11,6 @@ Finally the addresses are read, and missing ones are added (:mod:`.addressing`).
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 from types import MappingProxyType
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple
 from vethlib._nl.addr import relabelled, without_own_label
 from vethlib._nl.batch import Outcome
 from vethlib._nl.link import LinkMessage, set_link
+from vethlib._nl.wire import encoded
 from vethlib._values import replace
 from vethlib.addresses import Address
 from vethlib.endfields.checks import ADDR_GEN_MODE, IPV6_MIN_MTU, STABLE_SECRET, Sysctl, check_ipv6
@@ -324,8 +324,8 @@ def _rename_steps(before: LinkMessage, wanted: Change) -> list[Step]:
     if (name := wanted.name_after(before)) == before.name:
         return []
     index = before.ifindex
-    request = set_link(index, name=os.fsencode(name))
-    return [Step(f"name {name!r}", request, (set_link(index, name=os.fsencode(before.name)),))]
+    request = set_link(index, name=encoded(name))
+    return [Step(f"name {name!r}", request, (set_link(index, name=encoded(before.name)),))]
 
 
 def _relabelled(addresses: Sequence[Address], name: str) -> list[Address]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Final
 
 from vethlib._nl.batch import Outcome
 from vethlib._nl.link import LinkMessage, set_link
+from vethlib._nl.wire import encoded
 from vethlib.endfields.checks import IPV6_MIN_MTU, OF_THE_NAMESPACE
 from vethlib.endfields.table import LATE, MASTER, return_to_master
 from vethlib.errors import InvalidValue, LinkExists, NetlinkError, NotPermitted, not_permitted
@@ -96,7 +96,7 @@ def _move_renamed(
         raise _taken(namespaces, target, destination, Outcome(errno.EEXIST, "", ()), to, links)
     way_back = _WayBack(namespaces, target, before, destination, name)
     losses = _Losses(namespaces, target, before)
-    request = set_link(before.ifindex, netns_fd=destination.fd, name=os.fsencode(name))
+    request = set_link(before.ifindex, netns_fd=destination.fd, name=encoded(name))
     (outcome,) = namespaces.exchange(target.place, [request])
     if outcome.errno:
         failures: list[str] = []
@@ -144,7 +144,7 @@ class _WayBack:
         if moved is None:
             raise self._target.not_found(_GONE)
         self.there = moved.ifindex
-        fd, name = self._target.place.fd, os.fsencode(self._before.name)
+        fd, name = self._target.place.fd, encoded(self._before.name)
         request = set_link(moved.ifindex, netns_fd=fd, new_index=self._before.ifindex, name=name)
         (outcome,) = self._namespaces.exchange(self._destination, [request])
         if outcome.errno:

@@ -8,12 +8,12 @@ the kernel finds no link by a name of more than 15 bytes in such a message (rtnl
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from vethlib._nl.batch import LOST, Outcome
 from vethlib._nl.link import get_link, get_named, index_of, parse_link, set_attribute
+from vethlib._nl.wire import encoded
 from vethlib.endfields.checks import IPV6_MIN_MTU
 from vethlib.endfields.table import FIELDS
 from vethlib.errors import NetlinkError, VethError
@@ -63,7 +63,7 @@ def carry_out(namespaces: Namespaces, target: Target, setting: Setting) -> Link:
     If it is interrupted, the change has been made or not.
     """
     place = target.place
-    index, name = 0, os.fsencode(target.name)
+    index, name = 0, encoded(target.name)
     if target.ifindex is not None:
         link = find(namespaces, target)
         target.check(namespaces, link)
@@ -139,11 +139,11 @@ def _carry_out_in(
             if index is not None:
                 target = Target(place, name, netns, f"set {describe(name, netns)}", index, seen=seen)
                 target.check(namespaces, find(namespaces, target))
-            requests[position] = setting.request(index or 0, b"" if index else os.fsencode(name))
+            requests[position] = setting.request(index or 0, b"" if index else encoded(name))
         except VethError as error:
             failed[position] = error
     outcomes = dict(zip(requests, namespaces.exchange(place, list(requests.values())), strict=True))
-    unknown = [at for at, outcome in outcomes.items() if _may_be_unknown(outcome, os.fsencode(items[at][0]))]
+    unknown = [at for at, outcome in outcomes.items() if _may_be_unknown(outcome, encoded(items[at][0]))]
     outcomes |= _by_index(namespaces, place, {at: items[at][0] for at in unknown}, setting)
     for position, outcome in outcomes.items():
         if outcome.errno:

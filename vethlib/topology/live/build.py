@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 from vethlib import ns
 from vethlib._nl.dependents.route import new_route
 from vethlib._nl.link import create_bridge, get_link, index_of, set_master
+from vethlib._nl.wire import encoded
 from vethlib._primitives import time
 from vethlib.links import End, IPInterface, Pair, Veth
 from vethlib.ns import Netns
@@ -195,7 +195,7 @@ def _make_bridges(layout: Layout, pairs: Sequence[Pair], namespaces: Mapping[str
         for port, link in zip((wire.a, wire.b), pair, strict=True):
             if port.node in ports:
                 ports[port.node].append(link.index)
-    name = os.fsencode(BRIDGE)
+    name = encoded(BRIDGE)
     with Sockets(ports, namespaces) as sockets:
         for switch, indexes in ports.items():
             made, bridge_link = sockets.exchange(switch, [create_bridge(name), get_link(name=name)])

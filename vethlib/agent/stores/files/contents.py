@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 
+from vethlib._nl.wire import from_system, to_system
 from vethlib.agent.config.files import refuse_twin
 from vethlib.agent.config.jsontext import Stray
 from vethlib.agent.config.northbound import Parsed, same
@@ -171,7 +172,7 @@ class Contents:
 
     def _decided(self, key: str, named: list[Parsed]) -> Parsed:
         """Return the value of a key from all values that files have for it (rule 1)."""
-        file = self._files.get(f"{key}.json")
+        file = self._files.get(to_system(f"{key}.json"))
         own = file.named.get(key, []) if file is not None and not file.vanished else []
         if not own or len(own) == len(named):
             return refuse_twin(named[0], [value.source for value in named])
@@ -204,7 +205,7 @@ def _file(name: str, parsed: list[Parsed], before: tuple[str, ...], real: str) -
         problems = _first(problem for value in nameless.values() for problem in value.problems)
         (first, *_) = nameless.values()
         lost = {key: Parsed(None, key, problems, source=first.source) for key in before if key not in named}
-        stem = name.removesuffix(".json")
+        stem = from_system(name).removesuffix(".json")
         if not lost and f"file:{_last(name)}" in nameless and _can_be_a_name(stem):
             guessed = {stem: replace(first, name=stem)}
     return _File(real, named, nameless, lost, guessed)

@@ -18,6 +18,7 @@ from stat import S_IWGRP, S_IWOTH
 
 from vethlib import _locks, _trusted
 from vethlib._files import Replacement
+from vethlib._nl.wire import to_system
 from vethlib.agent.config.jsontext import Undecodable
 from vethlib.agent.config.model import Interface
 from vethlib.agent.config.northbound import Parsed, read
@@ -346,7 +347,7 @@ def _problems(files: list[_File]) -> dict[str, _File]:
 def _file_name(name: str, number: int = 1) -> str:
     """Return the file name for a new interface; '%' is in no interface name, a leading dot would hide the file."""
     stem = f"%2E{name[1:]}" if name.startswith(".") else name
-    return f"{stem}.json" if number == 1 else f"{stem}%{number}.json"
+    return to_system(f"{stem}.json" if number == 1 else f"{stem}%{number}.json")
 
 
 def _new_file(name: str, path: str, taken: set[str]) -> _File:

@@ -18,6 +18,7 @@ from typing import Any, Final, NamedTuple
 from vethlib._nl.addr import new_addr, parse_addr, restore_addr
 from vethlib._nl.batch import DONE, Outcome
 from vethlib._nl.link import set_link, set_up
+from vethlib._nl.wire import encoded
 from vethlib.addresses import PLAIN, as_address
 from vethlib.endfields.checks import MasterName
 from vethlib.endfields.table import FIELDS, MASTER
@@ -125,7 +126,7 @@ def configure(refused: list[LateStep], namespaces: Namespaces, place: OpenNetns,
             requests.append(_address_request(index, interface, end.address_proto))
             steps.append((job, side, interface))
         if end.alias is not None:
-            requests.append(set_link(index, alias=os.fsencode(end.alias)))
+            requests.append(set_link(index, alias=encoded(end.alias)))
             steps.append((job, side, "set its alias"))
         for sent, request in usual:
             requests.append(request)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 
+from vethlib._nl.wire import encoded
 from vethlib.errors import VethError
 from vethlib.links import End
 from vethlib.session.core.namespaces import Identity, Namespaces, OpenNetns
@@ -45,7 +46,7 @@ class FreeNames:
         if place.identity not in self._taken:
             self._look(namespaces, place)
         taken, beginning, key = self._taken[place.identity], pattern[:-1], (place.identity, pattern)
-        digits = _LONGEST - len(os.fsencode(beginning))
+        digits = _LONGEST - len(encoded(beginning))
         number = self._next.get(key, 0)
         while (name := f"{beginning}{number}") in taken:
             number += 1
@@ -59,7 +60,7 @@ class FreeNames:
         """Find out which names are taken by now; others have been faster `attempt` times. Raises NetlinkError."""
         self._look(namespaces, place)
         key = place.identity, pattern
-        if 10 ** (_LONGEST - len(os.fsencode(pattern))) > 2**attempt:
+        if 10 ** (_LONGEST - len(encoded(pattern))) > 2**attempt:
             self._next[key] = self._next.get(key, 0) + int.from_bytes(os.urandom(8), "little") % 2**attempt
 
     def _look(self, namespaces: Namespaces, place: OpenNetns) -> None:

@@ -10,6 +10,7 @@ from typing import Final
 
 from vethlib._nl.batch import UNSENT, Exchange, Outcome
 from vethlib._nl.link import LinkMessage, NewEnd, create_veth, parse_link
+from vethlib._nl.wire import encoded
 from vethlib.addresses import plain_of
 from vethlib.endfields.checks import IPV6_MIN_MTU
 from vethlib.errors import InvalidValue, LinkExists, Malformed, NetlinkError, VethError
@@ -208,7 +209,7 @@ _new = partial(tuple.__new__, NewEnd)  # as in _nl/link.py
 
 def _new_end(side: Side) -> NewEnd:
     end = side.end
-    return _new((os.fsencode(side.name), side.mac, end.mtu, end.num_queues, side.group))
+    return _new((encoded(side.name), side.mac, end.mtu, end.num_queues, side.group))
 
 
 _DEFAULT_MTU: Final = 1500  # ether_setup, net/ethernet/eth.c
