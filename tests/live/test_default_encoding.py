@@ -13,6 +13,7 @@ import pytest
 
 from tests.live.agent_process import LABEL, PATIENCE, VETHCTL, Agent, entry_of
 from tests.live.applying import value
+from tests.reasons import of_entry
 from tests.stores import write
 from tests.witness import ip, names, poll, seen
 from vethlib import Netns
@@ -144,3 +145,23 @@ def test_an_agent_keeps_the_same_pairs_in_every_locale(start_agent: Callable[...
     vethctl("put", "-", "--store", f"dir:{store}", given=json.dumps(value("щ", "ъ")))
     assert (store / "щ.json").exists()
     assert poll(lambda: entry_of(third, "щ")["state"] == "PENDING")
+
+
+@pytest.mark.slow
+def test_a_namespace_whose_path_the_locale_lacks_is_invalid_and_nothing_else_is(
+    start_agent: Callable[..., Agent], tmp_path: Path
+) -> None:
+    """Such an agent ended as soon as it was started."""
+    store = tmp_path / "store"
+    write(store / "a.json", value("p", "q", "n1"), value("q", "p"))
+    file = value("t", "u") | {"namespace": {"type": 3, "filepath": "/run/ж"}}
+    for name, one in {"r": value("r", "s", "ж"), "t": file}.items():
+        write(store / f"{name}.json", one)
+    ip("netns", "add", "n1")
+    agent = start_agent(**ASCII)
+    assert agent.wait_until("READY")["STATUS"] == "2 CONFIGURED, 2 INVALID"
+    assert (names("n1"), names()) == ({"p"}, {"q"})
+    for name, field in ("r", "namespace.name"), ("t", "namespace.filepath"):
+        entry = entry_of(agent, name)
+        assert of_entry(entry) == f"INVALID: invalid-value({field})"
+        assert "(ascii)" in entry["reason"]

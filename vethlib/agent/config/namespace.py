@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
 from enum import IntEnum
@@ -114,6 +116,7 @@ def _check_netns_name(name: str) -> None:
     if "/" in name or name in (".", "..") or len(name.encode()) > 255:
         cure = "must be the name of a file in /run/netns: up to 255 bytes, without '/', and not '.' or '..'"
         raise InvalidValue("namespace.name", name, cure)
+    _check_encodable(name, "namespace.name")
 
 
 def _check_filepath(path: str) -> None:
@@ -124,6 +127,17 @@ def _check_filepath(path: str) -> None:
         raise InvalidValue("namespace.filepath", path, f"must have at most {PATH_MAX - 1} bytes")
     if path.count("/") > MOST_NAMES:
         raise InvalidValue("namespace.filepath", path, f"must have at most {MOST_NAMES} names, separated by '/'")
+    _check_encodable(path, "namespace.filepath")
+
+
+def _check_encodable(path: str, where: str) -> None:
+    """Check that the locale has a path, so that no file of that name has to be opened to find out that it has not."""
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        encoding = sys.getfilesystemencoding()
+        cure = f"the locale ({encoding}) lacks a character of this path: use one with UTF-8, such as LC_ALL=C.UTF-8"
+        raise InvalidValue(where, path, cure) from None
 
 
 _CHECK_NAMESPACE: dict[NamespaceType, Callable[..., None]] = {
