@@ -9,7 +9,8 @@ import pytest
 from tests.live.older_kernel import without_echo
 from tests.witness import ip, poll, seen
 from vethlib import End, Netns, Session, Veth
-from vethlib.session.write.creating import create, ids
+from vethlib.session.core import slabs
+from vethlib.session.write.creating import ids
 
 COUNT = 12
 
@@ -17,7 +18,7 @@ COUNT = 12
 @pytest.fixture
 def spaces(home: Netns, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Netns]]:
     """Namespaces, created in slabs of two, where five ids are many."""
-    monkeypatch.setattr(create, "_SLAB", 2)
+    monkeypatch.setattr(slabs, "SLAB", 2)
     monkeypatch.setattr(ids, "MANY", 5)
     created = [Netns.create(f"n{number}") for number in range(COUNT)]
     yield created

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ import pytest
 
 from tests.live.descriptors import descriptors_left
 from tests.refusing import raises
-from tests.witness import host_state, ip, names, nothing_changes
+from tests.witness import host_state, ip, names, nothing_changes, seen
 from vethlib import (
     BatchError,
     End,
     LinkExists,
     NetlinkError,
     Netns,
+    NetnsNotFound,
     Session,
     Veth,
     VethError,
@@ -108,7 +110,7 @@ def test_out_of_descriptors_is_said_by_the_first_call_of_a_process_too(session: 
     assert (done.stdout, done.stderr) == (f"{errno.EMFILE}\n", "")
 
 
-@pytest.mark.parametrize("left", [6, 9, 12, 40])
+@pytest.mark.parametrize("left", [2, 3, 6, 9, 12, 40])
 def test_out_of_descriptors_continue_does_what_can_be_done(session: Session, left: int) -> None:
     for number in range(12):
         Netns.create(f"n{number}").close()
@@ -119,7 +121,7 @@ def test_out_of_descriptors_continue_does_what_can_be_done(session: Session, lef
             session.create_many(veths, on_error="continue")
         except BatchError as error:
             failed = list(error.exceptions)
-    assert bool(failed) == (left < 40)
+    assert bool(failed) == (left < 6)
     assert all(isinstance(error, NetlinkError) and error.errno == errno.EMFILE for error in failed)
     items = [error.item for error in failed]
     for veth in veths:
@@ -136,6 +138,87 @@ def test_deleting_in_many_namespaces_takes_descriptors_for_some_at_a_time(sessio
     with descriptors_left(2 * min(many, SLAB) + 8):  # a descriptor and a socket for each of a slab
         session.delete_many([("va", f"n{number}") for number in range(many)], missing_ok=False)
     assert names("hub") == set()
+
+
+SYSCTLS = {"rp_filter": "0"}  # a file is written for it
+MANY_CALLS: dict[str, tuple[Callable[[Session, list[str]], object], Callable[[list[str]], bool]]] = {
+    "create_many": (
+        lambda session, refs: session.create_many(
+            [Veth(End(f"h{ref}"), End("e", ref, sysctls=SYSCTLS)) for ref in refs]
+        ),
+        lambda refs: names() == {f"h{ref}" for ref in refs} and all(names(ref) == {"e"} for ref in refs),
+    ),
+    "create_many continue": (
+        lambda session, refs: session.create_many(
+            [Veth(End(f"h{ref}*"), End("e", ref, mtu=1400)) for ref in refs], on_error="continue"
+        ),
+        lambda refs: names() == {f"h{ref}0" for ref in refs} and all(seen("e", ref)["mtu"] == 1400 for ref in refs),
+    ),
+    "lookup_many": (lambda session, refs: session.lookup_many([("b", ref) for ref in refs]), bool),
+    "lookup_many of two": (
+        lambda session, refs: session.lookup_many(product(("lo", "b"), refs), addresses=False),
+        bool,
+    ),
+    "stats_many": (lambda session, refs: session.stats_many([("b", ref) for ref in refs]), bool),
+    "set_many": (
+        lambda session, refs: session.set_many([("b", ref) for ref in refs], alias="x"),
+        lambda refs: all(seen("b", ref)["ifalias"] == "x" for ref in refs),
+    ),
+    "delete_many": (
+        lambda session, refs: session.delete_many([("b", ref) for ref in refs], missing_ok=False),
+        lambda refs: not any(names(ref) for ref in refs),
+    ),
+    "delete_many of pairs without an end in home": (
+        lambda session, refs: session.delete_many([("b", ref) for ref in refs], missing_ok=False),
+        lambda refs: not any(names(ref) for ref in refs),
+    ),
+}
+
+
+@pytest.mark.parametrize("left", [8, 19, 20, 45, 59, 60])
+@pytest.mark.parametrize("call", MANY_CALLS)
+def test_few_descriptors_suffice_for_many_namespaces(session: Session, call: str, left: int) -> None:
+    refs = [f"n{number}" for number in range(30)]
+    for ref in refs:
+        Netns.create(ref).close()
+    if "create" not in call:
+        home = "home" in call
+        session.create_many([Veth(End("a", ref) if home else End(f"a{ref}"), End("b", ref)) for ref in refs])
+    do, is_done = MANY_CALLS[call]
+    with descriptors_left(left):
+        do(session, refs)
+    assert is_done(refs)
+
+
+def test_what_is_refused_among_many_is_said_once_with_few_descriptors(session: Session) -> None:
+    refs = [f"n{number}" for number in range(20)]
+    for ref in refs[1:]:
+        Netns.create(ref).close()
+    session.create(Veth(End("taken"), End("e", refs[7])))
+    progress: list[int] = []
+    with descriptors_left(10), pytest.raises(BatchError) as caught:
+        session.create_many(
+            veths := [Veth(End(f"h{ref}"), End("e", ref)) for ref in refs],
+            on_error="continue",
+            progress=lambda done, _: progress.append(done),
+        )
+    assert [(type(each), each.item) for each in caught.value.exceptions] == [
+        (NetnsNotFound, veths[0]),
+        (LinkExists, veths[7]),
+    ]
+    assert [pair.a.name for pair in caught.value.created] == [f"h{ref}" for ref in refs if ref not in ("n0", "n7")]
+    assert progress == sorted(progress)
+    assert progress[-1] == 20
+    assert names() == {"taken", *(f"h{ref}" for ref in refs if ref not in ("n0", "n7"))}
+
+
+def test_what_was_made_with_few_descriptors_is_taken_back_if_a_later_pair_is_refused(session: Session) -> None:
+    refs = [f"n{number}" for number in range(20)]
+    for ref in refs:
+        Netns.create(ref).close()
+    session.create(Veth(End("taken"), End("e", refs[-1])))
+    with nothing_changes(), descriptors_left(10), pytest.raises(LinkExists):
+        session.create_many([Veth(End(f"h{ref}"), End("e", ref)) for ref in refs])
 
 
 @pytest.fixture

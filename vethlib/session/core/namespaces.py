@@ -16,7 +16,7 @@ from vethlib._nl.batch import DUMP_ATTEMPTS, Exchange, Outcome
 from vethlib._nl.direct import ParseAlike, ask_once
 from vethlib._nl.sock import RtnlSocket, is_traced
 from vethlib._nl.torn import Patience
-from vethlib.errors import NetnsNotFound, SessionClosed, VethError
+from vethlib.errors import NetnsNotFound, SessionClosed, VethError, is_exhaustion
 from vethlib.links import NetnsRef, spell
 from vethlib.ns import own
 
@@ -290,6 +290,21 @@ class Namespaces(Closing):
             return
         for place, socket in zip(unopened, sockets, strict=True):
             place.socket = socket
+
+    def lacks_sockets(self, places: Iterable[OpenNetns]) -> bool:
+        """Open the sockets in several namespaces; return whether that took more descriptors or memory than there are.
+
+        Any other error is raised by :meth:`socket` when the socket is needed.
+        """
+        places = list(places)
+        self.open_sockets(places)
+        for place in places:
+            try:
+                self.socket(place)
+            except VethError as error:
+                if is_exhaustion(error):
+                    return True
+        return False
 
     def ask(self, place: OpenNetns, request: bytes) -> Outcome:
         """Send one request in `place` that is answered with an object, and return its outcome."""

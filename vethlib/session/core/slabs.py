@@ -22,6 +22,11 @@ class Slab(list[T]):
 
     short = False
 
+    @property
+    def is_repeated(self) -> bool:
+        """Whether it is going to be yielded again by halves."""
+        return self.short and len(self) > 1
+
 
 def slabs(items: Sequence[T]) -> Iterator[Slab[T]]:
     """Divide the items into slabs. A slab that was short is yielded again by halves, unless it has one item only."""
@@ -29,7 +34,7 @@ def slabs(items: Sequence[T]) -> Iterator[Slab[T]]:
     while start < len(items):
         slab = Slab(items[start : start + size])
         yield slab
-        if slab.short and len(slab) > 1:
+        if slab.is_repeated:
             size = len(slab) // 2
         else:
             start += len(slab)

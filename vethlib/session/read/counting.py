@@ -14,7 +14,7 @@ attributes of each; adding the counters to those answers saves nothing.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from operator import itemgetter
 
@@ -28,7 +28,7 @@ from vethlib.links import Stats, describe
 from vethlib.rates import Sample
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
 from vethlib.session.core.refusal import refusal
-from vethlib.session.core.slabs import SLAB, by_reference, slabs
+from vethlib.session.core.slabs import by_reference, slabs
 
 from .target import is_another_in, not_found, read_body, renumbered, replaced
 
@@ -41,21 +41,33 @@ def count_many(
     """Return a sample for each item, in order; see Session.stats_many."""
     groups = by_reference(netns for _, netns, *_ in items)
     found: list[Sample | None] = [None] * len(items)
-    for start in range(0, len(groups), SLAB):
+    for slab in slabs(groups):
         with open_namespaces() as namespaces:
-            slab: list[tuple[OpenNetns, list[int]]] = []
-            for positions in groups[start : start + SLAB]:
-                try:
-                    slab.append((namespaces(items[positions[0]][1]), positions))
-                except LookupError:
-                    if not missing_ok:
-                        raise
-            namespaces.open_sockets(place for place, _ in slab)
-            for place, positions in slab:
-                samples = _count(namespaces, place, [items[position] for position in positions], missing_ok=missing_ok)
-                for position, sample in zip(positions, samples, strict=True):
+            try:
+                for position, sample in _count_slab(namespaces, items, slab, missing_ok=missing_ok):
                     found[position] = sample
+            except VethError as error:
+                slab.short = is_exhaustion(error)
+                if not slab.is_repeated:
+                    raise
     return found
+
+
+def _count_slab(
+    namespaces: Namespaces, items: Sequence[Located], groups: Iterable[Sequence[int]], *, missing_ok: bool
+) -> Iterator[tuple[int, Sample | None]]:
+    """Yield the position of each of these items, and its sample."""
+    opened: list[tuple[OpenNetns, Sequence[int]]] = []
+    for positions in groups:
+        try:
+            opened.append((namespaces(items[positions[0]][1]), positions))
+        except LookupError:
+            if not missing_ok:
+                raise
+    namespaces.open_sockets(place for place, _ in opened)
+    for place, positions in opened:
+        samples = _count(namespaces, place, [items[position] for position in positions], missing_ok=missing_ok)
+        yield from zip(positions, samples, strict=True)
 
 
 def _count(

@@ -65,7 +65,7 @@ def read_dependents(open_namespaces: Callable[[], Namespaces], items: Iterable[_
                     found[position] = dependents
             except VethError as error:
                 slab.short = is_exhaustion(error)
-                if not slab.short or len(slab) == 1:
+                if not slab.is_repeated:
                     raise
     return found
 

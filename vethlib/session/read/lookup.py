@@ -7,23 +7,23 @@ for itself as a side effect (rtnl_fill_link_netnsid in net/core/rtnetlink.c).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from vethlib._nl.batch import Outcome, outcome_of
 from vethlib._nl.link import LinkMessage, get_named, parse_link
 from vethlib.addresses import Address
+from vethlib.errors import VethError, is_exhaustion
 from vethlib.linkref import Located
 from vethlib.links import Link, describe
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
-from vethlib.session.core.slabs import by_reference
+from vethlib.session.core.slabs import by_reference, slabs
 
 from .reading import addresses_of, read_addresses, to_link
 from .target import is_another_in, not_found, read_body, replaced, same_link
 
 __all__ = ["look_up"]
 
-_SLAB: Final = 64  # namespaces open at a time
 _FEW: Final = 8
 
 
@@ -31,29 +31,39 @@ def look_up(open_namespaces: Callable[[], Namespaces], items: Sequence[Located],
     """Return a Link for each item, in order. Raises LinkNotFound, NetnsNotFound for the first that is missing."""
     groups = by_reference(netns for _, netns, *_ in items)
     found: dict[int, Link] = {}
-    for start in range(0, len(groups), _SLAB):
+    for slab in slabs(groups):
         with open_namespaces() as namespaces:
-            slab: dict[OpenNetns, list[int]] = {}
-            for positions in groups[start : start + _SLAB]:
-                slab.setdefault(namespaces(items[positions[0]][1]), []).extend(positions)
-            answered: dict[OpenNetns, bytes | None] = {}
-            if not addresses:
-                lone = {place: items[at[0]][0] for place, at in slab.items() if len(at) == 1 and not place.is_home}
-                answers = namespaces.ask_once(list(lone), list(map(_request, lone.values())))
-                answered = dict(zip(lone, answers, strict=True))
-            namespaces.open_sockets([place for place in slab if answered.get(place) is None])
-            for place, positions in slab.items():
-                if (body := answered.get(place)) is not None:
-                    item = items[positions[0]]
-                    message = _meant(namespaces, place, item, outcome_of((0, "", (body,))))
-                    found[positions[0]] = to_link(message, item[1], cookie=place.cookie)
-                    continue
-                names = [items[position] for position in positions]
-                outcomes = namespaces.ask_all(place, [_request(name) for name, *_ in names])
-                links = _links(namespaces, place, names, outcomes, addresses=addresses)
-                for position, link in zip(positions, links, strict=True):
-                    found[position] = link
+            try:
+                found.update(_in_slab(namespaces, items, slab, addresses=addresses))
+            except VethError as error:
+                slab.short = is_exhaustion(error)
+                if not slab.is_repeated:
+                    raise
     return [found[position] for position in range(len(items))]
+
+
+def _in_slab(
+    namespaces: Namespaces, items: Sequence[Located], groups: Iterable[Sequence[int]], *, addresses: bool
+) -> Iterator[tuple[int, Link]]:
+    """Yield the position of each of these items, and its link."""
+    by_place: dict[OpenNetns, list[int]] = {}
+    for positions in groups:
+        by_place.setdefault(namespaces(items[positions[0]][1]), []).extend(positions)
+    answered: dict[OpenNetns, bytes | None] = {}
+    if not addresses:
+        lone = {place: items[at[0]][0] for place, at in by_place.items() if len(at) == 1 and not place.is_home}
+        answers = namespaces.ask_once(list(lone), list(map(_request, lone.values())))
+        answered = dict(zip(lone, answers, strict=True))
+    namespaces.open_sockets([place for place in by_place if answered.get(place) is None])
+    for place, positions in by_place.items():
+        if (body := answered.get(place)) is not None:
+            item = items[positions[0]]
+            message = _meant(namespaces, place, item, outcome_of((0, "", (body,))))
+            yield positions[0], to_link(message, item[1], cookie=place.cookie)
+            continue
+        names = [items[position] for position in positions]
+        outcomes = namespaces.ask_all(place, [_request(name) for name, *_ in names])
+        yield from zip(positions, _links(namespaces, place, names, outcomes, addresses=addresses), strict=True)
 
 
 def _request(name: str) -> bytes:

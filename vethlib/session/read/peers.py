@@ -102,7 +102,7 @@ class Peers:
                         self._confirm(namespaces, place, slab, known)
                 except VethError as error:
                     slab.short = is_exhaustion(error)
-                    if not slab.short or len(slab) == 1:
+                    if not slab.is_repeated:
                         self._give_up(here, error)
 
     def _give_up(self, identity: Identity, error: VethError) -> None:

@@ -18,12 +18,12 @@ from typing import Final, NamedTuple, TypeAlias
 from vethlib._nl.batch import Outcome
 from vethlib._nl.link import LinkMessage, delete_link, get_link, get_named, parse_link
 from vethlib._primitives import do_in_threads
-from vethlib.errors import NetnsNotFound, VethError
+from vethlib.errors import NetnsNotFound, VethError, is_exhaustion
 from vethlib.linkref import Item, as_items
 from vethlib.links import Link, NetnsRef, describe
 from vethlib.session.core.namespaces import Birth, Identity, Namespaces, OpenNetns
 from vethlib.session.core.refusal import copy_for, refusal
-from vethlib.session.core.slabs import SLAB, by_reference
+from vethlib.session.core.slabs import SLAB, Slab, by_reference, slabs
 from vethlib.session.read.reading import to_link
 from vethlib.session.read.samelink import KnownVeth, is_another
 from vethlib.session.read.target import missing, nsid_of_home, read_body, renumbered, replaced
@@ -132,26 +132,40 @@ class Deletion:
             progress(len(self._items), len(self._items))
 
     def _find_all(self) -> list[_Named]:
-        refs = by_reference(netns for _, netns in self._items)
         found: list[_Named] = []
-        for start in range(0, len(refs), SLAB):
+        for slab in slabs(by_reference(netns for _, netns in self._items)):
             with self._open_namespaces() as namespaces:
-                found += self._find_slab(namespaces, refs[start : start + SLAB])
+                by_place, refused = self._open_slab(namespaces, slab)
+                if slab.short and self._open:
+                    self._keep_none_open()
+                    by_place, refused = self._open_slab(namespaces, slab)
+                if not slab.is_repeated:
+                    for positions, error in refused:
+                        self._fail(positions, error)
+                    found += self._find_slab(namespaces, by_place)
         return found
 
-    def _find_slab(self, namespaces: Namespaces, refs: Sequence[list[int]]) -> list[_Named]:
-        by_place: dict[Identity, tuple[OpenNetns, list[int]]] = {}
-        for positions in refs:
+    def _open_slab(
+        self, namespaces: Namespaces, slab: Slab[list[int]]
+    ) -> tuple[_ByPlace, list[tuple[list[int], VethError]]]:
+        """Open the namespaces of a slab, given by positions with one reference each, or note that it is short."""
+        by_place: _ByPlace = {}
+        refused: list[tuple[list[int], VethError]] = []
+        for positions in slab:
             try:
                 place = namespaces(self._items[positions[0]][1])
             except VethError as error:
                 if not (self._missing_ok and isinstance(error, NetnsNotFound)):
-                    self._fail(positions, error)
+                    refused.append((positions, error))
             else:
                 by_place.setdefault(place.identity, (place, []))[1].extend(positions)
+        slab.short = any(is_exhaustion(error) for _, error in refused)
+        slab.short = namespaces.lacks_sockets(place for place, _ in by_place.values()) or slab.short
+        return by_place, refused
+
+    def _find_slab(self, namespaces: Namespaces, by_place: _ByPlace) -> list[_Named]:
         found: list[_Named] = []
         kept: list[OpenNetns] = []
-        namespaces.open_sockets(place for place, _ in by_place.values())
         for place, positions in by_place.values():
             try:
                 found_here = self._find_in(namespaces, place, positions)
@@ -171,8 +185,11 @@ class Deletion:
                 if len(self._open) < self._most_open and place.birth not in self._open:
                     self._open[place.birth] = place.again()
         except (VethError, OSError):
-            self._most_open = 0
-            self._close(list(self._open))
+            self._keep_none_open()
+
+    def _keep_none_open(self) -> None:
+        self._most_open = 0
+        self._close(list(self._open))
 
     def _close(self, births: Iterable[Birth]) -> None:
         for birth in births:
@@ -256,19 +273,33 @@ class Deletion:
     def _delete_foreign(self, groups: Sequence[tuple[Birth, list[_Named]]]) -> None:
         # First those that are open, so that their descriptors are there for others.
         groups = sorted(groups, key=lambda each: each[0] not in self._open)
-        for start in range(0, len(groups), SLAB):
-            slab = groups[start : start + SLAB]
+        for slab in slabs(groups):
             with self._open_namespaces() as namespaces:
-                work: list[_Work] = []
-                for birth, group in slab:
-                    place = self._open.get(birth) or self._reopen(namespaces, birth, group)
-                    if place is not None:
-                        work.append((place, group))
-                namespaces.open_sockets(place for place, _ in work)
+                work = self._reopen_slab(namespaces, slab)
+                if slab.short and self._open:
+                    self._keep_none_open()
+                    work = self._reopen_slab(namespaces, slab)
+                if slab.is_repeated:
+                    continue
                 if self._only_if is not None:
                     work = [(place, self._still_meant(namespaces, place, group)) for place, group in work]
                 self._delete_in_threads(namespaces, [(place, group) for place, group in work if group])
             self._close(birth for birth, _ in slab)
+
+    def _reopen_slab(self, namespaces: Namespaces, slab: Slab[tuple[Birth, list[_Named]]]) -> list[_Work]:
+        """Open the namespaces of a slab that are not open any more, or note that it is short."""
+        work: list[_Work] = []
+        slab.short = False
+        for birth, group in slab:
+            for named in group:
+                self._errors.pop(named.position, None)  # of an attempt with too few descriptors
+            place = self._open.get(birth) or self._reopen(namespaces, birth, group)
+            if place is not None:
+                work.append((place, group))
+            elif (error := self._errors.get(group[0].position)) is not None:
+                slab.short = slab.short or is_exhaustion(error)
+        slab.short = namespaces.lacks_sockets(place for place, _ in work) or slab.short
+        return work
 
     def _reopen(self, namespaces: Namespaces, birth: Birth, group: Sequence[_Named]) -> OpenNetns | None:
         """Open a namespace again by any of its references.
@@ -323,6 +354,7 @@ class Deletion:
 
 
 _Work: TypeAlias = tuple[OpenNetns, list[_Named]]
+_ByPlace: TypeAlias = dict[Identity, tuple[OpenNetns, list[int]]]
 
 
 def _still_there(namespaces: Namespaces, place: OpenNetns, group: Sequence[_Named]) -> list[tuple[_Named, LinkMessage]]:

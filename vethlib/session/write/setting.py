@@ -16,12 +16,12 @@ from vethlib._nl.link import get_link, get_named, index_of, parse_link, set_attr
 from vethlib._nl.wire import encoded
 from vethlib.endfields.checks import IPV6_MIN_MTU
 from vethlib.endfields.table import FIELDS
-from vethlib.errors import NetlinkError, VethError
+from vethlib.errors import NetlinkError, VethError, is_exhaustion
 from vethlib.linkref import Located
 from vethlib.links import Link, describe
 from vethlib.session.core.namespaces import Namespaces, OpenNetns
 from vethlib.session.core.refusal import copy_for, refusal
-from vethlib.session.core.slabs import SLAB, by_reference
+from vethlib.session.core.slabs import by_reference, slabs
 from vethlib.session.read.reading import addresses_of, find, read_addresses, to_link
 from vethlib.session.read.target import Target, read_body
 
@@ -111,15 +111,20 @@ def carry_out_all(
     """Change the setting of many links, in one exchange per namespace; return the errors, by position."""
     groups = by_reference(netns for _, netns, _, _ in items)
     failed: dict[int, VethError] = {}
-    for start in range(0, len(groups), SLAB):
+    for slab in slabs(groups):
         with open_namespaces() as namespaces:
             opened: list[tuple[OpenNetns, list[int]]] = []
-            for positions in groups[start : start + SLAB]:
+            refused: dict[int, VethError] = {}
+            for positions in slab:
                 try:
                     opened.append((namespaces(items[positions[0]][1]), positions))
                 except VethError as error:
-                    failed |= {position: copy_for(error, None) for position in positions}
-            namespaces.open_sockets(place for place, _ in opened)
+                    slab.short = slab.short or is_exhaustion(error)
+                    refused |= {position: copy_for(error, None) for position in positions}
+            slab.short = namespaces.lacks_sockets(place for place, _ in opened) or slab.short
+            if slab.is_repeated:
+                continue
+            failed |= refused
             for place, positions in opened:
                 try:
                     failed |= _carry_out_in(namespaces, place, {at: items[at] for at in positions}, setting)

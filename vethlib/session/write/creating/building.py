@@ -22,10 +22,11 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Final
 
+from vethlib import ns
 from vethlib._nl.batch import Outcome
 from vethlib._nl.link import LinkMessage, get_link, parse_link
 from vethlib.addresses import plain_of
-from vethlib.errors import VethError
+from vethlib.errors import VethError, is_exhaustion
 from vethlib.links import Link, describe, spell
 from vethlib.session.core.namespaces import Birth, Identity, Namespaces, OpenNetns
 from vethlib.session.read.dying import Patience, are_dying, holders
@@ -70,7 +71,6 @@ class Slab:
 
         A pair whose names are taken by links that are about to vanish is tried again, as long as `patience` lasts.
         """
-        self._reach()
         for job in self.jobs:
             if job.open and job.error is None:
                 self._name(job, job.open)
@@ -131,8 +131,11 @@ class Slab:
             side.name = name
         job.encode()
 
-    def _reach(self) -> None:
-        """Open what is needed in each namespace, so that no pair is started that cannot be finished or read."""
+    def reach(self) -> bool:
+        """Open what is needed in each namespace, so that no pair is started that cannot be finished or read.
+
+        Return whether there were descriptors enough. A pair that cannot be started has an error.
+        """
         everywhere = self._reads or self._with_births
         needed = [
             (job, side)
@@ -141,12 +144,27 @@ class Slab:
             if everywhere or side is job.outer or side.wants_more or side in job.open or not job.has_known_queues
         ]
         self._namespaces.open_sockets([side.place for _, side in needed])
+        enough = True
         for job, side in needed:
             try:
                 self._namespaces.socket(side.place)
                 _ = side.place.cookie  # so that it is known when the socket is closed: undoing needs it
             except VethError as error:
+                enough = enough and not is_exhaustion(error)
                 job.failed(error)
+        if enough and len(self.jobs) > 1 and any(side.opens_files or job.open for job, side in needed):
+            return self._has_two_more()
+        return enough
+
+    def _has_two_more(self) -> bool:
+        """Return whether two descriptors are left: to enter a namespace, and to open a file there."""
+        home = self._namespaces.home
+        try:
+            with ns.open_owned(home), ns.open_owned(home):
+                pass
+        except (VethError, OSError) as error:
+            return not is_exhaustion(error)
+        return True
 
     def finish(self, *, put_off: bool = False) -> Slab | None:
         """Configure and read each pair that was created.

@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Final, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 
 from vethlib._primitives import time
-from vethlib.errors import BatchError, DuplicateAddress, NetnsNotFound, VethError, WaitTimeout
+from vethlib.errors import BatchError, DuplicateAddress, NetnsNotFound, VethError, WaitTimeout, is_exhaustion
 from vethlib.links import NetnsRef, Pair, Veth, spell
 from vethlib.session.core.namespaces import Birth, Identity, Namespaces, OpenNetns
+from vethlib.session.core.slabs import Slab as Positions
+from vethlib.session.core.slabs import slabs
 from vethlib.session.core.undo import note, undo_all
 from vethlib.session.read.dying import Patience
 from vethlib.session.read.samelink import KnownVeth
@@ -27,9 +29,6 @@ from .freenames import FreeNames
 from .job import Job, Side
 
 __all__ = ["Creation", "Made", "Planned"]
-
-_SLAB: Final = 64
-"""Pairs built together. More per datagram gain nothing, and with two namespaces each, fds in use stay below 256."""
 
 
 class Made(NamedTuple):
@@ -147,13 +146,15 @@ class Creation:
 
     def _run(self, progress: Callable[[int, int], object] | None) -> list[Pair]:
         total = len(self._veths)
-        for start in range(0, total, _SLAB):
-            veths = self._veths[start : start + _SLAB]
+        # More pairs per datagram gain nothing, and with two namespaces each, fds in use stay below 256.
+        for positions in slabs(range(total)):
             with self._open_namespaces() as namespaces:
-                self._build(namespaces, start, veths)
+                self._build(namespaces, positions)
+            if positions.is_repeated:
+                continue
             self._give_up_if_failed()
             if progress is not None:
-                progress(start + len(veths) - sum(len(slab.jobs) for slab in self._put_off), total)
+                progress(positions[-1] + 1 - sum(len(slab.jobs) for slab in self._put_off), total)
         for slab in self._put_off:
             with self._open_namespaces() as namespaces:
                 self._under_way = slab.jobs
@@ -212,21 +213,28 @@ class Creation:
             self._conclude_with(error, [pair for pair in self._pairs if pair is not None])
         self._failed[position] = error
 
-    def _build(self, namespaces: Namespaces, start: int, veths: Sequence[Veth]) -> None:
+    def _build(self, namespaces: Namespaces, positions: Positions[int]) -> None:
+        """Create the pairs at these positions; none if there are too few descriptors for so many namespaces."""
         slab = Slab(namespaces, self._names, reads=self._reads, with_births=self._tell is not None)
-        for position, veth in enumerate(veths, start):
+        failed: dict[int, VethError] = {}
+        for position in positions:
+            veth = self._veths[position]
             try:
                 slab.jobs.append(Job(position, veth, namespaces, self._group, reads=self._reads))
             except VethError as error:
                 error.item = veth
-                self._failed[position] = error
+                failed[position] = error
+        positions.short = any(map(is_exhaustion, failed.values())) or not slab.reach()
+        if positions.is_repeated:
+            return
+        self._failed |= failed
         self._give_up_if_failed()
         if self._announce is not None and slab.jobs:
             self._announce([Planned(job.veth, job.a.place.identity, job.b.place.identity) for job in slab.jobs])
         self._under_way = slab.jobs
         slab.create(self._patience, keep_going=self._keep_going)
         if self._keep_going or not slab.has_errors:
-            rest = slab.finish(put_off=len(self._veths) > _SLAB)
+            rest = slab.finish(put_off=len(positions) < len(self._veths))
             self._put_off += [rest] if rest is not None else []
         self._conclude()
 

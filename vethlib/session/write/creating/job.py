@@ -53,6 +53,11 @@ class Side:
         end = self.end
         return end.up or end.alias is not None or bool(end.addresses or end.further) or end.ipv6 is not None
 
+    @property
+    def opens_files(self) -> bool:
+        """Whether it has settings that are written through other descriptors than the socket in its namespace."""
+        return self.end.ipv6 is not None or self.end.has_direct
+
 
 class Job:
     """A pair being built. `outer` is the end in whose namespace the creating socket is; it gets the `group`, if any."""
