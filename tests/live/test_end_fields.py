@@ -11,7 +11,7 @@ import pytest
 from tests.live.applying import applied, interface
 from tests.live.end_fields import GIVEN, WANTED, fields
 from tests.live.sysctls import sysctl
-from tests.witness import names, poll, seen, settled
+from tests.witness import ip, names, poll, seen, settled
 from vethlib import End, InvalidValue, LinkExists, NetlinkError, Session, Veth, ns
 
 
@@ -188,6 +188,17 @@ def test_a_change_that_fails_leaves_the_link_local_addresses(
     assert not hasattr(caught.value, "__notes__")
     assert sysctl("blue", "ipv6/conf/va/addr_gen_mode") == mode
     assert poll(lambda: link_locals("va") == before)
+
+
+def test_a_change_that_fails_leaves_a_link_local_address_where_there_was_one_of_a_former_mac(
+    session: Session, blue: str
+) -> None:
+    session.create(Veth(End("va", "blue"), End("vb", "blue")))
+    assert poll(lambda: len(link_locals("va")) == len(link_locals("vb")) == 1)
+    ip("link", "set", "dev", "va", "address", "02:00:00:00:00:99", netns="blue")
+    with pytest.raises(NetlinkError):
+        session.set("va", "blue", up=False, new_name="vb", sysctls={"addr_gen_mode": 1})
+    assert poll(lambda: link_locals("va") == ["fe80::ff:fe00:99"])
 
 
 def link_locals(name: str) -> list[str]:

@@ -130,6 +130,17 @@ def test_temporary_ones_are_left_to_the_kernel_when_a_change_has_failed(
     assert [one for one in addresses(link, blue) if one in BEFORE] == BEFORE
 
 
+def test_temporary_ones_are_left_to_the_kernel_when_other_addresses_are_set(
+    session: Session, blue: str, link: str, temporary: str
+) -> None:
+    session.set(link, blue, addresses=["2001:db8:7::7/64"])
+    assert made_of_it(link) == [temporary]
+    with raises(NetlinkError, errno=errno.ENOENT) as caught:
+        session.set(link, blue, addresses=["2001:db8:7::7/64", "10.8.0.1/24"], sysctls={"no_such_setting": "1"})
+    assert getattr(caught.value, "__notes__", []) == []
+    assert made_of_it(link) == [temporary]
+
+
 def test_temporary_ones_are_left_to_the_kernel_when_a_link_is_renamed_or_its_addresses_are_restored(
     session: Session, blue: str, link: str, temporary: str
 ) -> None:

@@ -12,7 +12,19 @@ from hypothesis import strategies as st
 
 from tests.refusing import raises
 from vethlib._nl.addr import parse_addr
-from vethlib._nl.const import NLA_F_NESTED, RT_TABLE_MAIN, RTA_ENCAP, RTA_GATEWAY, RTA_NH_ID, RTA_VIA, RTN_UNICAST
+from vethlib._nl.const import (
+    IFLA_BROADCAST,
+    IFLA_GRO_MAX_SIZE,
+    IFLA_GSO_MAX_SEGS,
+    IFLA_LINKMODE,
+    NLA_F_NESTED,
+    RT_TABLE_MAIN,
+    RTA_ENCAP,
+    RTA_GATEWAY,
+    RTA_NH_ID,
+    RTA_VIA,
+    RTN_UNICAST,
+)
 from vethlib._nl.dependents.attached import parse_mounted, parse_qdisc
 from vethlib._nl.dependents.port import port_settings
 from vethlib._nl.dependents.route import parse_route
@@ -109,6 +121,13 @@ def test_a_message_that_the_kernel_garbled_is_read_as_far_as_it_is_right(length:
     assert parse_mounted(body).master == 0
     parse_route(body)
     assert len(list(attributes_of(body, 16))) <= 256
+
+
+@pytest.mark.parametrize("kind", [IFLA_BROADCAST, IFLA_LINKMODE, IFLA_GSO_MAX_SEGS, IFLA_GRO_MAX_SIZE])
+@pytest.mark.parametrize("size", [0, 2, 3, 5, 8, 2000, 60_000])
+def test_what_passes_for_a_setting_of_another_size_is_none(kind: int, size: int) -> None:
+    body = bytes(16) + attribute(kind, b"\xff" * size)
+    assert parse_mounted(body).settings == parse_mounted(bytes(16)).settings
 
 
 def test_a_message_of_ordinary_size_has_to_make_sense() -> None:

@@ -45,11 +45,17 @@ None means those in which the link differs from a new one.
 def read_further(
     namespaces: Namespaces, place: OpenNetns, link: LinkMessage, wanted: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the present values of the fields in `wanted`. Raises NetlinkError, LinkNotFound."""
+    """Return the present values of the fields in `wanted`: of the master, also the settings of the bridge's port.
+
+    Raises NetlinkError, LinkNotFound.
+    """
     (outcome,) = namespaces.ask_all(place, [get_link(link.ifindex)])
     if outcome.errno:
         raise refusal(outcome, f"read {link.name!r}", place.ref)
-    return _values(namespaces, place, read_body(place, outcome, _itself), wanted)
+    values = _values(namespaces, place, read_body(place, outcome, _itself), wanted)
+    if values.get(MASTER):
+        values[MASTER].port = read_body(place, outcome, port_settings)
+    return values
 
 
 def _itself(body: bytes) -> tuple[LinkMessage, bytes]:
@@ -69,7 +75,7 @@ def _values(
     values: dict[str, Any] = {}
     for field, number, along in zip(fields, numbers[::2], numbers[1::2], strict=True):
         if field.name == MASTER:
-            values[MASTER] = _master(namespaces, place, number or 0, body)
+            values[MASTER] = _master(namespaces, place, number or 0)
         elif field.along and number is not None:
             values[field.name] = GsoMaxSize(number, along)
         elif field.number:
@@ -95,13 +101,13 @@ def _values(
     return values
 
 
-def _master(namespaces: Namespaces, place: OpenNetns, index: int, body: bytes) -> MasterName:
-    """Return the master of a link, given its ifindex and the message of the link."""
+def _master(namespaces: Namespaces, place: OpenNetns, index: int) -> MasterName:
+    """Return the master of a link, given its ifindex."""
     if index:
         (outcome,) = namespaces.ask_all(place, [get_link(index)])
         if not outcome.errno:
             master = read_body(place, outcome, parse_link)
-            return MasterName(master.name, index, master.altnames, port_settings(body))
+            return MasterName(master.name, index, master.altnames)
         if outcome.errno != errno.ENODEV:  # otherwise it has just been deleted
             raise refusal(outcome, f"read the link {index}", place.ref)
     return MasterName("")

@@ -157,7 +157,7 @@ class Goal(Value):
         identity = address.identity
         if identity in wanted or identity in self.again:
             return identity in self.again
-        return not address.by_kernel or any(address.interface.ip == interface.ip for interface, _ in wanted)
+        return not address.comes_again or any(address.interface.ip == interface.ip for interface, _ in wanted)
 
     def _conflicting(
         self, present: Sequence[Address], unwanted: Iterable[Address], new: Sequence[Address]

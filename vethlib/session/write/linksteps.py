@@ -313,7 +313,8 @@ class LinkSteps:
     def _take_generated(self) -> None:
         """Remove the link-local addresses that the kernel has made because of settings which it does not have any more.
 
-        If the link had none that it should have had, the kernel was still to make it.
+        If the link had none that it should have had, the kernel was still to make it. If it has lost those that it had,
+        the kernel has made the new ones in their place.
         """
         if self._addresses is None or not self._wrote_settings or not decides_addresses(self._direct):
             return
@@ -321,6 +322,8 @@ class LinkSteps:
         if had or Sysctl(ADDR_GEN_MODE, _MAKES_NONE) in self._direct[SYSCTLS]:
             index = self.before.ifindex
             present = addresses_of(read_addresses(self.namespaces, self.target.place, index))
+            if had and had.isdisjoint(each.identity for each in present):
+                return
             steps = [take(each, index) for each in present if each.by_kernel and each.identity not in had]
             outcomes = self.namespaces.exchange(self.target.place, [step.request for step in steps]) if steps else []
             for step, outcome in zip(steps, outcomes, strict=True):
