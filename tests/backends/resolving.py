@@ -34,7 +34,7 @@ def answer(resolver: DockerResolver, label: str = "vnf1") -> Said:
 
 
 def until(
-    resolver: DockerResolver, expected: Callable[[Said], object] | str, within: float = 30.0, label: str = "vnf1"
+    resolver: DockerResolver, expected: Callable[[Said], object] | str, within: float = 90.0, label: str = "vnf1"
 ) -> float:
     """Wait by its descriptor for an answer; returns how many seconds that took."""
     began = time.monotonic()

@@ -56,8 +56,10 @@ def test_a_link_of_another_namespace_is_another_one(in_home: bool) -> None:
 
 @pytest.mark.parametrize("in_home", [True, False])
 def test_in_the_same_namespace_the_mac_or_the_peer_decides(in_home: bool) -> None:
-    for unlike in (link(OTHER, 9, 0), link(OTHER, 7, 4), link(MAC, 7, 0, "macvlan")):
+    for unlike in (link(OTHER, 9, 0), link(MAC, 7, 0, "macvlan")):
         assert is_another(seen(MINE, 7, cookie=5), unlike, 5, in_home=in_home)
+    # In home, also one whose peer was moved to another namespace.
+    assert is_another(seen(MINE, 7, cookie=5), link(OTHER, 7, 4), 5, in_home=in_home) is not in_home
     for alike in (link(MAC, 9, 4), link(OTHER, 7, 0), link(OTHER, None, None)):
         assert not is_another(seen(MINE, 7, cookie=5), alike, 5, in_home=in_home)
     assert not is_another(seen(MINE, None, cookie=5), link(OTHER, 7, 0), 5, in_home=in_home)

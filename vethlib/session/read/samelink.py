@@ -7,7 +7,8 @@ only for links that are created there. A MAC is random unless it was given; the 
 namespace, is the kernel's.
 
 A later call may be about another namespace: a successor with the same name, or the home of another session. Its cookie
-shows that (Linux 5.14). If both cookies are the same, the MAC or the peer still has to be. Where one of the two cookies
+shows that (Linux 5.14). If both cookies are the same, the MAC or the peer still has to be: in home, the peer by its
+ifindex alone. Where one of the two cookies
 is unknown, and this is not the home of the session, the peer identifies a link only if it is in home: the peers of all
 pairs between two new containers have the same ifindex, and the namespaces of the peers the same id.
 """
@@ -45,8 +46,12 @@ def is_another(
         return seen.peer_index is None or seen.peer_index != now.link or not peer_is_home()
     if not seen.peer_index or not now.link:  # unknown, as of a link that a cache has seen only as it was created
         return False
-    # Without an id, the peer is in the namespace of the veth, or was not read (`create` with read=False).
-    return seen.peer_index != now.link or seen.peer_netnsid not in (None, now.link_netnsid)
+    if seen.peer_index != now.link:
+        return True
+    # A peer may be moved, of which no event of the veth tells a cache. In home, where hardly any ifindex is that of a
+    # former link, that must not cost the link. Without an id, the peer is in the namespace of the veth, or was not read
+    # (`create` with read=False).
+    return not in_home and seen.peer_netnsid not in (None, now.link_netnsid)
 
 
 class KnownVeth(NamedTuple):
