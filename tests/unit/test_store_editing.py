@@ -253,7 +253,7 @@ def test_a_deleted_file_goes_with_all_its_names(path: Path, editor: DirectoryEdi
 
 
 @pytest.mark.parametrize("others", [("a.json", "m.json"), ("a.json",), ("z.json",)])
-def test_a_broken_file_with_several_names_is_found_by_each(
+def test_a_broken_file_is_found_by_its_own_name_whatever_links_lead_to_it(
     path: Path, editor: DirectoryEditor, others: tuple[str, ...]
 ) -> None:
     named = interface("b", "a")
@@ -267,6 +267,50 @@ def test_a_broken_file_with_several_names_is_found_by_each(
     (path / "b.json").write_text("{")
     assert editor.delete("b") == [Edit("delete", "b", f"{path}/{first}")]
     assert os.listdir(path) == []
+
+
+@pytest.mark.parametrize("link", ["a", "z"])
+def test_a_broken_file_is_not_that_of_an_interface_after_which_a_link_to_it_is_called(
+    path: Path, editor: DirectoryEditor, link: str
+) -> None:
+    broken = '{"name": "m",, "enabled": true}'
+    (path / "m.json").write_text(broken)
+    (path / f"{link}.json").symlink_to("m.json")
+    named = interface(link, "m")
+    assert editor.delete(link) == []
+    assert editor.put(named) == [Edit("add", link, f"{path}/{link}%2.json")]
+    assert editor.delete(link) == [Edit("delete", link, f"{path}/{link}%2.json")]
+    assert editor.put_text({link: json.dumps(to_dict(named))}) == [Edit("add", link, f"{path}/{link}%2.json")]
+    assert sorted(os.listdir(path)) == sorted(("m.json", f"{link}.json", f"{link}%2.json"))
+    assert (path / "m.json").read_text() == broken
+
+
+def test_a_broken_file_elsewhere_is_that_of_the_only_link_to_it(
+    path: Path, tmp_path: Path, editor: DirectoryEditor
+) -> None:
+    (tmp_path / "target").write_text("{")
+    (path / "a.json").symlink_to(tmp_path / "target")
+    assert editor.put(A) == [Edit("change", "a", f"{path}/a.json")]
+    assert interfaces(path) == {"a": A}
+    (tmp_path / "target").write_text("{")
+    assert editor.delete("a") == [Edit("delete", "a", f"{path}/a.json")]
+    assert os.listdir(path) == []
+    assert (tmp_path / "target").read_text() == "{"
+
+
+@pytest.mark.parametrize("name", ["a", "b"])
+def test_a_broken_file_elsewhere_with_several_links_may_be_that_of_each(
+    path: Path, tmp_path: Path, editor: DirectoryEditor, name: str
+) -> None:
+    (tmp_path / "target").write_text("{")
+    for link in ("a.json", "b.json"):
+        (path / link).symlink_to(tmp_path / "target")
+    for edit in (lambda: editor.put(interface(name, "c")), lambda: editor.delete(name)):
+        with raises(InvalidValue, field="name", value=name) as raised:
+            edit()
+        assert f"{path}/a.json may contain it and others" in raised.value.hint
+    assert sorted(os.listdir(path)) == ["a.json", "b.json"]
+    assert (tmp_path / "target").read_text() == "{"
 
 
 def test_values_are_what_an_agent_is_told(path: Path, editor: DirectoryEditor) -> None:

@@ -59,6 +59,11 @@ class _File:
         """All names in the order of removal: the file itself last, so that links to it lead somewhere until then."""
         return sorted((self.name, *self.others), key=lambda name: name == os.path.basename(self.real))
 
+    @property
+    def decisive(self) -> list[str]:
+        """The names that tell whose file it is: its own, beside which links say nothing, else those of all links."""
+        return [name for name in self.names if name == os.path.basename(self.real)] or self.names
+
 
 @dataclass(frozen=True, slots=True)
 class _Spot:
@@ -193,7 +198,8 @@ class DirectoryEditor:
         file = problems.get(_file_name(name))
         if file is None:
             return None
-        if isinstance(file.problem, Undecodable) and not file.text.lstrip("\ufeff \t\r\n").startswith("["):
+        is_list = file.text.lstrip("\ufeff \t\r\n").startswith("[")
+        if isinstance(file.problem, Undecodable) and not is_list and len(file.decisive) == 1:
             return file
         where = self._source(file)
         raise InvalidValue("name", name, f"{where} may contain it and others: {file.problem}: correct that file first")
@@ -340,8 +346,8 @@ def _spots(files: list[_File]) -> dict[str, list[_Spot]]:
 
 
 def _problems(files: list[_File]) -> dict[str, _File]:
-    """Return the files whose elements are unknown, by all their names."""
-    return {name: file for file in files if file.problem is not None for name in file.names}
+    """Return the files whose elements are unknown, by the names that tell whose they are."""
+    return {name: file for file in files if file.problem is not None for name in file.decisive}
 
 
 def _file_name(name: str, number: int = 1) -> str:
