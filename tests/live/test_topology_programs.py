@@ -113,11 +113,12 @@ def test_programs_run_in_more_nodes_than_the_limit_of_open_files_has_room_for(ot
         assert [program.communicate("read\n")[0] for program in programs] == ["read\n1\n"] * 30
 
 
-def test_a_program_leaves_the_limit_of_open_files_alone_where_there_is_room(node: Node) -> None:
+@pytest.mark.parametrize("count", [40, 300])
+def test_a_program_leaves_the_limit_of_open_files_alone_where_there_is_room(node: Node, count: int) -> None:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with descriptors_left(300):
+    with descriptors_left(count):
         left = resource.getrlimit(resource.RLIMIT_NOFILE)
-        node.run(["true"])
+        assert output(node, "sh", "-c", "ulimit -n") == f"{left[0]}\n"
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == left
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == limits
 

@@ -16,6 +16,7 @@ __all__ = ["keep_room", "make_room"]
 
 _SPARE: Final = 768  # descriptors that are needed while a topology is built, and for its user
 _FEW: Final = 256
+_NEEDED: Final = 16  # a program takes up to twelve while it is started
 
 
 def make_room(number: int) -> None:
@@ -29,14 +30,15 @@ def make_room(number: int) -> None:
 
 
 def keep_room() -> None:
-    """Raise the limit if few descriptors are left.
+    """Raise the limit if few descriptors are left: 256, or a quarter of a limit that is small, perhaps on purpose.
 
     They are not counted, which takes a millisecond where there are a thousand. A new one is always the lowest that is
     free; so few are left once one of the last is open.
     """
     soft, hard = limits()
+    few = max(min(_FEW, soft // 4), _NEEDED)
     with suppress(OSError):  # it is not open
-        os.get_inheritable(max(soft - _FEW, 0))
+        os.get_inheritable(max(soft - few, 0))
         _raise_limit(soft + _SPARE, soft, hard)
 
 
