@@ -107,6 +107,8 @@ from _pytest.runner import runtestprotocol
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item):
+    if "parent" in item.name:
+        return None
     pid = os.fork()
     if not pid:
         os._exit(any(report.failed for report in runtestprotocol(item, log=False)))
@@ -126,3 +128,63 @@ def test_a_child_that_is_forked_before_its_test_is_watched(pytester: pytest.Pyte
     )
     project.run()
     assert (project.path / "statuses").read_text().split() == ["test_good", "0", "test_bad", "1"]
+
+
+_SET_UP_BY_PARENT = """
+import json, socket, subprocess
+import pytest
+
+@pytest.fixture(scope="session")
+def running(session_topology):
+    net = session_topology("a -- b")
+    return net, net["a"].start(["sleep", "600"])
+
+SOCKETS = []
+
+@pytest.fixture(scope="session")
+def leaving(running):
+    "It leaves a link, and a socket of a node."
+    subprocess.run(["ip", "link", "add", "x0", "type", "bridge"], check=True)
+    SOCKETS.append(running[0]["a"].socket())
+    return running
+
+def test_parent_begins(FIXTURE): pass
+
+def test_without_it(): pass
+
+def test_with_it(FIXTURE):
+    FIXTURE[0]["b"].run(["true"], check=True)
+
+def test_parent_goes_on(running):
+    net, program = running
+    with net["a"].socket(type=socket.SOCK_DGRAM) as sender:
+        sender.sendto(b"said-after-the-children", (net["b"].ipv4, 7))
+    assert program.poll() is None
+    print("LINKS", [link["ifname"] for link in json.loads(subprocess.check_output(["ip", "-j", "link"]))])
+    assert not FAILS
+"""
+
+_PASSED = ["test_without_it", "0", "test_with_it", "0"]
+
+
+def test_a_child_that_is_forked_before_its_test_takes_nothing_that_its_parent_has_set_up(
+    pytester: pytest.Pytester,
+) -> None:
+    project = Project(pytester)
+    project.write(_FORKS_FIRST, "conftest.py")
+    project.write(_SET_UP_BY_PARENT.replace("FIXTURE", "running").replace("FAILS", "True"))
+    project.run("--netns-pcap=failed").assert_outcomes(failed=1, passed=1)
+    assert (project.path / "statuses").read_text().split() == _PASSED
+    (capture,) = (project.path / ".netns").rglob("*.pcap")
+    assert b"said-after-the-children" in capture.read_bytes()
+
+
+def test_what_a_fixture_of_the_parent_leaves_is_deleted_and_reported_by_the_parent(pytester: pytest.Pytester) -> None:
+    project = Project(pytester)
+    project.write(_FORKS_FIRST, "conftest.py")
+    project.write(_SET_UP_BY_PARENT.replace("FIXTURE", "leaving").replace("FAILS", "False"))
+    result = project.run("-s")
+    result.assert_outcomes(passed=2, errors=1)
+    assert (project.path / "statuses").read_text().split() == _PASSED
+    result.stdout.fnmatch_lines(["*LINKS *'x0'*", "*left behind: link x0 in *(left by the fixture leaving)*"])
+    result.stdout.fnmatch_lines(["*and socket *(left by the fixture leaving)*"])

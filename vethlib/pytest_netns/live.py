@@ -28,7 +28,8 @@ class Listener(Protocol):
 class Live:
     """The running topologies, in the order in which they were built. Single nodes and pairs are topologies, too.
 
-    `kept` has those that another process keeps, too: their programs continue when they are closed.
+    `kept` has those that another process keeps, too: their programs continue when they are closed. `inherited` has
+    those that the parent of this process has built, and still uses: closing them here closes copies.
     """
 
     def __init__(self) -> None:
@@ -37,14 +38,16 @@ class Live:
         self._fixtures: dict[Topology, frozenset[str]] = {}
         self._of_item: set[Topology] = set()  # those that were built during the present test
         self.kept: set[Topology] = set()
+        self.inherited: set[Topology] = set()
         self.listeners: list[Listener] = []
+        self._process = os.getpid()
         self._runner: int | None = None  # the process that runs the present test
 
     @property
     def in_child(self) -> bool:
         """Whether a test has forked this process: its fixtures are those of the parent, which still runs the test.
 
-        Children that are forked before a test begins, as by pytest-forked, run it themselves.
+        Children that are forked before a test begins, as by pytest-forked, run it themselves, with what they inherit.
         """
         return self._runner not in (None, os.getpid())
 
@@ -53,6 +56,9 @@ class Live:
         self._of_item.clear()
         if not self.in_child:
             self._runner = os.getpid()
+            if self._process != self._runner:
+                self._process = self._runner
+                self.inherited = set(self.up)
 
     def end(self) -> None:
         """Note that the test has ended, and its teardown."""

@@ -18,11 +18,14 @@ Only tests that use the plugin are watched. Theory of operation:
 8. Each leftover is reported once: it is part of the first look of the next test.
 9. A child that a test has forked, and that goes on with the run, is not watched: what it would kill and delete is its
    parent's, which still uses it.
+10. A child that is forked before its test, as by pytest-forked, is watched, but also tears down fixtures of its parent.
+    Leftovers of these and of their topologies are the parent's to judge.
 """
 
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import threading
 import traceback
@@ -100,7 +103,7 @@ class LeakWatch:
         self._kept: set[Identity] = set()
         self._test: _Test | None = None
         self._is_clean = False  # whether the last test was watched and left nothing
-        self._owned: dict[pytest.FixtureDef[Any], set[Found]] = {}
+        self._owned: dict[tuple[int, pytest.FixtureDef[Any]], set[Found]] = {}  # with the process that set it up
         self._orphans: dict[Found, str] = {}  # facts of fixtures that have ended, with the names of the fixtures
         self._holding: dict[Found, str] = {}  # facts that keep a running topology alive, with their origins
         self._suspended: dict[Found, str] = {}  # facts that a traceback may keep alive, with its test
@@ -144,11 +147,12 @@ class LeakWatch:
             built = {node.netns.identity for node in nodes}
             owned = {fact for fact in new - held if fact.kind != "link" or fact.netns not in built}
             if owned:
-                self._owned.setdefault(fixturedef, set()).update(owned)
+                self._owned.setdefault((os.getpid(), fixturedef), set()).update(owned)
 
     def pytest_fixture_post_finalizer(self, fixturedef: pytest.FixtureDef[Any]) -> None:
-        """Note that the facts of a fixture have no owner any more."""
-        self._orphans |= dict.fromkeys(self._owned.pop(fixturedef, ()), f"the fixture {fixturedef.argname}")
+        """Note that the facts of a fixture have no owner any more, unless the parent has set it up (10)."""
+        owned = self._owned.pop((os.getpid(), fixturedef), ())
+        self._orphans |= dict.fromkeys(owned, f"the fixture {fixturedef.argname}")
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self) -> Generator[None, object, object]:
@@ -237,7 +241,8 @@ class LeakWatch:
         if self._test is None and not ended and not self._orphans:
             return ""
         try:
-            kept = {node for topology in ended if topology in self._live.kept for node in topology.values()}
+            others = self._live.kept | self._live.inherited
+            kept = {node for topology in ended if topology in others for node in topology.values()}
             killed = self._kill([node for node in pinned if node.closed and node not in kept], ended.values())
             pins.close()
             self._kept |= {node.netns.identity for node in kept}

@@ -225,7 +225,8 @@ class Failures:
             if topology in self._captures:
                 capture, directory, pcap = self._captures.pop(topology)
                 capture.stop()
-                if pcap != "all" and topology not in self._failed:
+                is_own = topology not in self._live.inherited  # otherwise, the parent still writes them
+                if is_own and pcap != "all" and topology not in self._failed:
                     self._undecided.append((capture.files, directory))
             self._failed.discard(topology)
 
