@@ -35,7 +35,7 @@ def test_a_relay_that_is_interrupted_at_any_bytecode_while_it_starts_leaves_noth
         a, b = session.create_many(Veth(end, End(end.name, netns)) for end in ends)
 
         def start() -> None:
-            relay.Relay(netns, {0: (a, b)}).close()
+            relay.Relay(netns, {0: (a, b)}, ()).close()
 
         start()
         before, others = open_fds(), children()
@@ -143,7 +143,7 @@ def test_a_signal_handler_cannot_use_a_relay_that_the_interrupted_code_is_using(
     usual = relay.Relay._ask
     errors: list[BaseException] = []
 
-    def interrupted(self: relay.Relay, command: dict[str, object]) -> dict[str, Any]:
+    def interrupted(self: relay.Relay, command: dict[str, object]) -> dict[str, Any] | None:
         monkeypatch.setattr(relay.Relay, "_ask", usual)
         signal.raise_signal(signal.SIGUSR1)
         return usual(self, command)
@@ -215,16 +215,18 @@ def test_a_relayed_wire_that_has_gone_with_the_relay_is_not_found(ended: Topolog
     assert names(ended["b"].netns) == {"eth1"}
     wire = ended.wire("a", "b")
     for change in (lambda: wire.set(loss="1%"), wire.clear):
-        with raises(LinkNotFound, errno=errno.ENODEV):
+        with raises(LinkNotFound, errno=errno.ENODEV) as raised:
             change()
+        assert "the wire between a and b" in str(raised.value)
 
 
 def test_a_relayed_wire_that_has_gone_is_not_found_while_the_relay_has_others() -> None:
     with Topology.build("a -- b delay=0ms; b -- c delay=0ms", impair="userspace") as net:
         net["a"].close()
         assert poll(lambda: names(net["b"].netns) == {"eth1"})
-        with raises(LinkNotFound, errno=errno.ENODEV):
-            net.wire("a", "b").set(loss="1%")
+        with raises(LinkNotFound, errno=errno.ENODEV) as raised:
+            net.wire("b", "a").set(loss="1%")
+        assert "the wire between a and b" in str(raised.value)
         net.wire("b", "c").set(loss="100%")
         assert not net["b"].ping(net["c"], timeout=0.1)
         net.wire("b", "c").clear()

@@ -6,7 +6,7 @@ import errno
 import json
 import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import partial
 from typing import Any, Final
@@ -18,6 +18,7 @@ from vethlib._primitives import RLock, real_subprocess, socket
 from vethlib.errors import LinkNotFound, NetlinkError, VethError
 from vethlib.links import Link, Pair
 from vethlib.session.core.refusal import system_errors
+from vethlib.topology.design.description import Wire
 from vethlib.topology.design.impairment import Impairment
 from vethlib.topology.programs.scripts import own_pidfd, script
 
@@ -58,7 +59,7 @@ def _silent() -> ns.Descriptor:
 
 
 class Relay(Closing):
-    """The relay of a topology. `halves` are both pairs of each relayed wire, by the number of the wire.
+    """The relay of a topology. `halves` are both pairs of each relayed wire, by the number of the wire among `wires`.
 
     Commands are numbered, and the relay answers each with its number: if the wait for an answer is interrupted, the
     next command ignores that answer. It is unknown then whether the relay has obeyed, so it is asked for the values of
@@ -67,7 +68,8 @@ class Relay(Closing):
     The relay ends with its last wire. Then there is nothing left to look at or to keep.
     """
 
-    def __init__(self, netns: ns.Netns, halves: dict[int, tuple[Pair, Pair]]) -> None:
+    def __init__(self, netns: ns.Netns, halves: dict[int, tuple[Pair, Pair]], wires: Sequence[Wire]) -> None:
+        self._wires = wires
         self._place = {number: place for place, number in enumerate(halves)}
         self._now = {(number, to_b): Impairment() for number in halves for to_b in (False, True)}
         self._lock = RLock()  # it knows which thread holds it, see _alone()
@@ -109,7 +111,7 @@ class Relay(Closing):
         known = self._now.get((number, to_b))
         if known is None:
             with self._alone():
-                answer = self._ask({"half": self._half(number, to_b=to_b), "tell": True})
+                answer = self._ask_about(number, to_b=to_b, tell=True)
                 known = self._now[number, to_b] = Impairment(**answer["values"])
         return known
 
@@ -120,23 +122,28 @@ class Relay(Closing):
         """
         with self._alone():
             self._now.pop((number, to_b), None)  # until there is an answer, which an interruption may prevent
-            self._ask({"half": self._half(number, to_b=to_b)} | asdict(impairment))
+            self._ask_about(number, to_b=to_b, **asdict(impairment))
             self._now[number, to_b] = impairment
 
-    def _half(self, number: int, *, to_b: bool) -> int:
-        return 2 * self._place[number] + to_b
+    def _ask_about(self, number: int, *, to_b: bool, **command: object) -> dict[str, Any]:
+        """Send a command for one direction of a wire. Raises LinkNotFound, NetlinkError."""
+        answer = self._ask({"half": 2 * self._place[number] + to_b} | command)
+        if answer is None:
+            wire = self._wires[number]
+            message = f"the wire between {wire.a.node} and {wire.b.node} does not exist any more"
+            raise LinkNotFound(message, errno=errno.ENODEV)
+        return answer
 
     def look(self) -> None:
         """Give both halves of each wire the same state now; otherwise, that takes up to a second."""
-        with self._alone(), suppress(LinkNotFound):
+        with self._alone():
             self._ask({"look": True})
 
     def keep(self) -> None:
         """Let the relay run until its last wire is deleted, instead of only until this process ends."""
         with self._alone():
             self._is_kept = None
-            with suppress(LinkNotFound):
-                self._ask({"keep": True})
+            self._ask({"keep": True})
         self._is_kept = True
         self._process.returncode = 0  # it is not waited for
 
@@ -148,8 +155,11 @@ class Relay(Closing):
         with self._lock:
             yield
 
-    def _ask(self, command: dict[str, object]) -> dict[str, Any]:
-        """Send a command, with the lock held, and return the answer to it. Raises LinkNotFound, NetlinkError."""
+    def _ask(self, command: dict[str, object]) -> dict[str, Any] | None:
+        """Send a command, with the lock held, and return the answer to it, None if the wire is gone, or all are.
+
+        Raises NetlinkError.
+        """
         self._number += 1
         try:
             self._control.send(json.dumps({"number": self._number} | command).encode())
@@ -160,9 +170,7 @@ class Relay(Closing):
             raise NetlinkError(f"the relay of the topology does not answer: {error}", errno=error.errno or 0) from None
         if answer is None and not self._has_ended_with_its_wires():
             raise NetlinkError("the relay of the topology has ended", errno=errno.EPIPE)
-        if answer is None or answer.get("gone"):
-            raise LinkNotFound("the wire does not exist any more", errno=errno.ENODEV)
-        return answer
+        return None if answer is None or answer.get("gone") else answer
 
     def _answer(self) -> dict[str, Any] | None:
         """Return the answer to the last command, None if the relay has ended."""

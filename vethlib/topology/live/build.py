@@ -111,7 +111,7 @@ def _create_relayed(
                 halves[number] = pair, next(created)
                 pair = Pair(pair.a, halves[number][1].a)
             pairs.append(pair)
-        return pairs, Relay(netns, halves)
+        return pairs, Relay(netns, halves, layout.wires)
 
 
 def _impair(
