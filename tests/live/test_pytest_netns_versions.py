@@ -126,6 +126,31 @@ def test_a_plugin_that_is_blocked_stays_so_if_the_package_is_named(pytester: pyt
     assert "netns: " not in result.stdout.str()
 
 
+BLOCKED = "blocked (-p no:netns)"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "conftest", "reason"),
+    [
+        (["-p", "no:netns"], f"pytest_plugins = ['{PACKAGE}']", BLOCKED),
+        (["-p", "no:netns", "-p", PACKAGE], "", BLOCKED),
+        (["-p", "no:netns"], f"from {PACKAGE} import netns_session", BLOCKED),
+        ([], f"from {PACKAGE} import netns_session", "not loaded (-p netns)"),
+    ],
+)
+def test_the_session_fails_with_the_reason_if_there_is_no_plugin(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, arguments: list[str], conftest: str, reason: str
+) -> None:
+    if reason != BLOCKED:
+        monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    project = Project(pytester)
+    project.write(conftest, "conftest.py")
+    project.write("def test_it(netns_session): pass\ndef test_other(): pass\n")
+    result = project.run(*arguments)
+    result.assert_outcomes(passed=1, errors=1)
+    assert f"\nnetns_session needs the plugin netns, which is {reason}\n" in result.stdout.str()
+
+
 def test_a_run_that_does_not_use_it_loads_little_of_it(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("import sys\ndef test_it():\n    assert 'vethlib.topology' not in sys.modules\n")
     alone = ["env"]  # with which it is a Python of its own: in one that is forked much is loaded beforehand

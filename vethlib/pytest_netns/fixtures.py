@@ -222,8 +222,13 @@ def netns_session(request: pytest.FixtureRequest) -> Iterator[Session]:
     from .report.failures import attend
     from .session import RunSession
 
-    if missing := request.config.stash[ISOLATION].missing:
-        pytest.skip(missing)
+    isolation = request.config.stash.get(ISOLATION, None)
+    if isolation is None:  # the package has this fixture, too
+        is_blocked = request.config.pluginmanager.is_blocked("netns")
+        reason = "blocked (-p no:netns)" if is_blocked else "not loaded (-p netns)"
+        pytest.fail(f"netns_session needs the plugin netns, which is {reason}", pytrace=False)
+    if isolation.missing:
+        pytest.skip(isolation.missing)
     attend(request.config)
     watch(request.config, begun=True)  # a request by getfixturevalue is not known before the test runs
     session = RunSession()
