@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 __all__ = ["clock_tick", "is_proportional"]
 
+_RUNS = 3
 _TIMES = 8
 _SLACK = 4.0  # what is quadratic would take eight times as long as what is proportional
 _NOISE = 0.02  # seconds
@@ -22,8 +23,9 @@ def clock_tick(clock: Callable[[], float] = time.process_time) -> float:
 
 def is_proportional(work: Callable[[int], object], size: int) -> bool:
     """Whether eight times the size takes some eight times as long, and nothing near to sixty-four."""
-    small = max(min(_seconds(work, size) for _ in range(3)), _NOISE / _TIMES, clock_tick())
-    return _seconds(work, size * _TIMES) <= _TIMES * _SLACK * small
+    small = max(min(_seconds(work, size) for _ in range(_RUNS)), _NOISE / _TIMES, clock_tick())
+    # The least of several runs, for each size: whatever else the machine does only adds to it.
+    return any(_seconds(work, size * _TIMES) <= _TIMES * _SLACK * small for _ in range(_RUNS))
 
 
 def _seconds(work: Callable[[int], object], size: int) -> float:

@@ -278,7 +278,7 @@ def test_a_status_that_cannot_be_written_delays_no_other_and_the_agent_is_ready(
 
 
 def test_more_processes_than_descriptors_are_wired_and_their_ends_noticed(tmp_path: Path) -> None:
-    processes = [subprocess.Popen(["unshare", "-n", "sleep", "120"]) for _ in range(40)]
+    processes = [subprocess.Popen(["unshare", "-n", "sleep", "600"]) for _ in range(40)]
     try:
         here = os.stat("/proc/self/ns/net").st_ino
         assert poll(lambda: all(os.stat(f"/proc/{one.pid}/ns/net").st_ino != here for one in processes), 30)
@@ -298,7 +298,8 @@ def test_more_processes_than_descriptors_are_wired_and_their_ends_noticed(tmp_pa
                 processes[7].kill()
                 processes[7].wait()
                 assert poll(lambda: names() == wanted - {"a7"}, 30)
-                assert poll(lambda: "PENDING" in (tmp_path / "status/b7.json").read_text(), 30)
+                status = tmp_path / "status/b7.json"  # written when the agent has done all that it has found
+                assert poll(lambda: status.exists() and "PENDING" in status.read_text(), 60)
             finally:
                 process.terminate()
                 assert process.wait(30) == 0

@@ -306,7 +306,7 @@ def test_a_namespace_that_is_followed_apart_ends_like_any_other(
     assert set(following.netns()) == {"", "red"}
 
 
-def test_a_flood_does_not_delay_the_events_of_others(following: IfIndexCache) -> None:
+def test_a_flood_does_not_delay_the_events_of_others(easily_disturbed: None, following: IfIndexCache) -> None:
     with flapping("blue", "va", "addresses", seconds=60):
         patience = Patience(60.0)
         while not [one for one in following.poll(0.5) if (one.kind, one.netns) == ("resync", "red")]:
