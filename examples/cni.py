@@ -32,7 +32,7 @@ BAD_VERSION, BAD_ENVIRONMENT, FAILED_IO, NOT_JSON, BAD_CONFIGURATION = 1, 4, 5, 
 TRY_AGAIN = 11  # also of the specification: "try again later"
 REFUSED, NOT_AS_ADDED, NO_ADDRESS = 100, 101, 102  # of this plugin
 
-LOCK = "/run/veth-bridge.lock"  # not the plugin itself: whoever can read a file can lock it
+LOCK = "/run/veth-bridge.lock"  # not the plugin itself: anybody who can read a file can lock it
 PATIENCE = 10.0  # seconds to wait for the lock
 
 

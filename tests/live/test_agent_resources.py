@@ -299,7 +299,7 @@ def test_more_processes_than_descriptors_are_wired_and_their_ends_noticed(tmp_pa
                 processes[7].wait()
                 assert poll(lambda: names() == wanted - {"a7"}, 30)
                 status = tmp_path / "status/b7.json"  # written when the agent has done all that it has found
-                assert poll(lambda: status.exists() and "PENDING" in status.read_text(), 60)
+                assert poll(lambda: status.exists() and "PENDING" in status.read_text(), 30)
             finally:
                 process.terminate()
                 assert process.wait(30) == 0

@@ -548,13 +548,18 @@ def readings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return asked
 
 
+def begin_calm(configurator: Configurator, netns: str, readings: list[str]) -> None:
+    """Build a pair, wait until nothing happens any more, and forget what was read until then."""
+    without_ipv6("", netns)
+    put(configurator, *pair("a", "b", netns))
+    calm(configurator)
+    readings.clear()
+
+
 def test_a_change_of_the_configuration_alone_asks_no_source_of_events(
     configurator: Configurator, blue: str, readings: list[str]
 ) -> None:
-    without_ipv6("", blue)
-    put(configurator, *pair("a", "b", blue))
-    calm(configurator)
-    readings.clear()
+    begin_calm(configurator, blue, readings)
     put(configurator, *pair("c", "d", blue))
     configurator.poll()
     assert readings == []
@@ -564,10 +569,7 @@ def test_a_change_of_the_configuration_alone_asks_no_source_of_events(
 def test_a_change_of_the_configuration_does_not_put_off_an_event(
     configurator: Configurator, blue: str, readings: list[str]
 ) -> None:
-    without_ipv6("", blue)
-    put(configurator, *pair("a", "b", blue))
-    calm(configurator)
-    readings.clear()
+    begin_calm(configurator, blue, readings)
     put(configurator, *pair("c", "d", blue))
     ip("link", "set", "dev", "a", "mtu", "1300", netns=blue)
     configurator.poll()

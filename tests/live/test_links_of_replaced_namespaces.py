@@ -168,13 +168,16 @@ REPLACED: dict[str, Callable[[Link], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("call", CALLS)
-def test_a_link_of_another_namespace_is_not_taken_for_it(session: Session, blue: str, call: str) -> None:
-    link = SOURCES["create"](session)
+def is_not_found_after_a_restart(session: Session, link: Link, call: str) -> None:
     before = as_after_a_restart(link)
     with pytest.raises(LinkNotFound):
         CALLS[call](session, link)
-    assert settled(seen("eth0", blue)) == before
+    assert settled(seen("eth0", "blue")) == before
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_link_of_another_namespace_is_not_taken_for_it(session: Session, blue: str, call: str) -> None:
+    is_not_found_after_a_restart(session, SOURCES["create"](session), call)
 
 
 @pytest.mark.parametrize("cookies", [True, False])
@@ -185,11 +188,7 @@ def test_it_does_not_matter_which_call_has_returned_it(
 ) -> None:
     if not cookies:
         without_cookies(monkeypatch)
-    link = SOURCES[source](session)
-    before = as_after_a_restart(link)
-    with pytest.raises(LinkNotFound):
-        CALLS[call](session, link)
-    assert settled(seen("eth0", blue)) == before
+    is_not_found_after_a_restart(session, SOURCES[source](session), call)
 
 
 @pytest.mark.parametrize("cookies", [True, False])

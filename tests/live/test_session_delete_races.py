@@ -221,6 +221,12 @@ def test_the_caller_is_asked_about_a_link_as_it_is_just_before_the_deletion(
 # --- references that lead elsewhere meanwhile
 
 
+def end(pid: int) -> None:
+    """Kill a process, and leave it as a zombie, for the fixture that has started it."""
+    os.kill(pid, signal.SIGKILL)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+
 @pytest.mark.parametrize("missing_ok", [True, False])
 @pytest.mark.parametrize("kind", ["process", "name", "Netns"])
 def test_links_are_deleted_although_their_reference_has_ended(
@@ -235,14 +241,9 @@ def test_links_are_deleted_although_their_reference_has_ended(
 ) -> None:
     session.create_many(Veth(End(f"a{n}", "blue"), End(f"b{n}", "red")) for n in range(3))
     pid = spawn("blue")
-
-    def end() -> None:
-        os.kill(pid, signal.SIGKILL)
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-
     with Netns.open("blue") as kept, Netns.open("blue") as given:
         refs: dict[str, tuple[NetnsRef, Callable[[], object]]] = {
-            "process": (f"pid:{pid}", end),
+            "process": (f"pid:{pid}", partial(end, pid)),
             "name": ("blue", lambda: ns.remove("blue")),
             "Netns": (given, given.close),
         }
@@ -263,12 +264,7 @@ def test_links_are_deleted_if_any_of_their_references_still_leads_there(
 ) -> None:
     session.create_many(Veth(End(f"a{n}", "blue"), End(f"b{n}", "red")) for n in range(2))
     pid = spawn("blue")
-
-    def end() -> None:
-        os.kill(pid, signal.SIGKILL)
-        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-
-    with meanwhile(monkeypatch, end):
+    with meanwhile(monkeypatch, partial(end, pid)):
         session.delete_many([("a0", f"pid:{pid}"), ("a1", "blue")], missing_ok=False)
     assert names("blue") == names("red") == set()
 

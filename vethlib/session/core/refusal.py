@@ -88,8 +88,7 @@ class _Loading(system_errors):
             # Python does not wait for the thread that loads a module if that is the calling one.
             says = "is being loaded by this thread, which a signal handler has interrupted"
             raise VethError(f"{self._request}: {error.name!r} {says}") from error
-        if isinstance(error, OSError):
-            raise_with_request(error, self._request, self._netns)
+        super().__exit__(kind, error, trace)
 
 
 def _is_being_loaded(name: str | None) -> bool:

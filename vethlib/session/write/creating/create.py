@@ -214,7 +214,7 @@ class Creation:
         self._failed[position] = error
 
     def _build(self, namespaces: Namespaces, positions: Positions[int]) -> None:
-        """Create the pairs at these positions; none if there are too few descriptors for so many namespaces."""
+        """Create the pairs at these positions, or none if there are too few descriptors for all their namespaces."""
         slab = Slab(namespaces, self._names, reads=self._reads, with_births=self._tell is not None)
         failed: dict[int, VethError] = {}
         for position in positions:
