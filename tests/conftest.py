@@ -13,7 +13,7 @@ from collections.abc import Generator
 
 import pytest
 
-from tests import needs
+from tests import needs, warm
 from tests.deadline import deadline
 
 pytest_plugins = ["pytester"]
@@ -85,6 +85,13 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.enable()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """Have the programs of workers, which run many tests, start in less time."""
+    if hasattr(session.config, "workerinput"):
+        session.config.add_cleanup(warm.install().close)
 
 
 @pytest.fixture(autouse=True)

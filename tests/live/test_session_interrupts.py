@@ -31,6 +31,8 @@ WARM = 8
 """Runs after which the layouts of all messages are known, mostly."""
 ALIKE = 3
 """Runs that have to come to a bytecode before it is interrupted."""
+OF_A_LOOP = 3
+"""How often a bytecode is interrupted of the loops over the 65 features of a link, which only look at bits."""
 MISSED = 0.1
 """The share of the bytecodes that a run may pass by: which way it goes depends on when the kernel says what, too."""
 
@@ -293,9 +295,13 @@ def chosen(case: Case, found: Iterable[Boundary]) -> list[Boundary]:
     """Return the bytecodes of the case; under stress all of them, each time that they are executed."""
     paths = tuple(os.path.join(PACKAGE, file) for file in case.everywhere)
     assert all(map(os.path.exists, paths))
-    return [
-        one for one in found if STRESS or one.code.co_filename in paths or (one.visit == 1 and not case.nowhere_else)
-    ]
+
+    def belongs(one: Boundary) -> bool:
+        if one.code.co_filename not in paths:
+            return one.visit == 1 and not case.nowhere_else
+        return one.visit <= OF_A_LOOP or not one.code.co_qualname.startswith("_Features.")
+
+    return [one for one in found if STRESS or belongs(one)]
 
 
 def boundaries_of(case: Case) -> list[Boundary]:

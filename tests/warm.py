@@ -1,0 +1,219 @@
+"""vethctl, forked from a process that has imported it, because to start Python takes longer than most commands run.
+
+``python tests/warm.py`` is the process that forks, the nursery. It has no thread, and is a child of the process that
+runs the tests. So is what it forks (CLONE_PARENT, clone(2)), to which subprocess.Popen is as to any other child: it has
+the arguments, environment, directory, streams and network namespace that the program would have, and ends as an
+interpreter ends. A program that would inherit anything else than the nursery has is started as ever.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import io
+import json
+import os
+import pkgutil
+import resource
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+
+__all__ = ["Nursery", "install"]
+
+_NAMESPACES: Final = "cgroup", "ipc", "mnt", "pid", "pid_for_children", "time", "user", "uts"
+_OF_THREADS: Final = {
+    *("Uid", "Gid", "Groups", "SigBlk", "SigIgn", "NoNewPrivs", "Seccomp"),
+    *("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"),
+}
+_READ_ONCE: Final = "PYTHON", "LC_", "LANG", "LD_", "MALLOC_", "GLIBC_", "SSL_", "OPENSSL_", "TZ", "COVERAGE_"
+"""How the names of variables begin that are read once, or before any of our modules."""
+_LIMITS: Final = 16  # RLIM_NLIMITS (include/uapi/asm-generic/resource.h)
+_LONGEST: Final = 1 << 20  # bytes of a request
+
+
+def _inherited(environment: Mapping[str, str]) -> tuple[object, ...]:
+    """Return what a program has from the thread that starts it, but for what a nursery hands on."""
+    proc = Path("/proc/thread-self")
+    fields = (line.split(":\t") for line in (proc / "status").read_text().splitlines())
+    root = os.stat("/")
+    return (
+        [os.stat(proc / "ns" / kind).st_ino for kind in _NAMESPACES],
+        [field for field in fields if field[0] in _OF_THREADS],
+        [resource.getrlimit(which) for which in range(_LIMITS)],
+        (root.st_dev, root.st_ino, os.nice(0)),
+        sorted(variable for variable in environment.items() if variable[0].startswith(_READ_ONCE)),
+    )
+
+
+class Nursery:
+    """A process that forks vethctl for this process, until it is closed."""
+
+    def __init__(self) -> None:
+        self._inherited = _inherited(os.environ)
+        self._lock = threading.Lock()
+        self._socket, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with its:
+            command = [sys.executable, __file__, str(its.fileno())]
+            self._process = subprocess.Popen(command, pass_fds=[its.fileno()], stdin=subprocess.DEVNULL)
+
+    def close(self) -> None:
+        self._socket.close()
+        self._process.wait(60)
+
+    def serves(self, environment: Mapping[str, str]) -> bool:
+        """Return whether a program that this thread starts would be like one that is forked."""
+        return self._process.poll() is None and _inherited(environment) == self._inherited
+
+    def fork(
+        self,
+        arguments: Sequence[str],
+        environment: Mapping[str, str],
+        directory: str,
+        files: Sequence[int],
+        *,
+        new_session: bool,
+    ) -> int:
+        """Begin ``python -m vethlib`` with these arguments and standard streams; return its process id."""
+        umask = os.umask(0o022)
+        os.umask(umask)
+        request = json.dumps([arguments, dict(environment), umask, new_session]).encode()
+        with ExitStack() as opened, self._lock:
+            also = [os.open(directory, os.O_PATH), os.open("/proc/thread-self/ns/net", os.O_RDONLY)]
+            for descriptor in also:
+                opened.callback(os.close, descriptor)
+            socket.send_fds(self._socket, [request], [*files, *also])
+            return int(self._socket.recv(64))
+
+
+def install() -> Nursery:
+    """Have ``python -m vethlib …`` forked by a nursery wherever subprocess.Popen of this process starts it."""
+    nursery, execute = Nursery(), subprocess.Popen._execute_child  # type: ignore[attr-defined]
+
+    def begin(process: Any, args: Any, *how: Any) -> None:
+        if not _fork_of(nursery, process, args, *how):
+            execute(process, args, *how)
+
+    # Only the method is another, since vethlib looks whether the class is the original one.
+    subprocess.Popen._execute_child = begin  # type: ignore[attr-defined]
+    return nursery
+
+
+def _fork_of(
+    nursery: Nursery,
+    process: Any,
+    args: Any,
+    executable: Any,
+    preexec_fn: Any,
+    close_fds: Any,
+    pass_fds: Any,
+    cwd: Any,
+    env: Any,
+    startupinfo: Any,
+    creationflags: Any,
+    shell: Any,
+    *more: Any,
+) -> bool:
+    """Have a program forked, if that makes no difference to it; return whether it was."""
+    *pipes, restore_signals, gid, gids, uid, umask, new_session, group = more
+    unusual = executable, preexec_fn, pass_fds, shell, gid, gids, uid, umask, group
+    if unusual != (None, None, (), False, None, None, None, -1, -1) or not (close_fds and restore_signals):
+        return False
+    if isinstance(args, (str, bytes, os.PathLike)):
+        return False
+    words, environment = [os.fsdecode(word) for word in args], os.environ if env is None else env
+    if words[:3] != [sys.executable, "-m", "vethlib"] or not nursery.serves(environment):
+        return False
+    stdin, _, _, stdout, _, stderr = pipes
+    files = [ours if theirs == -1 else theirs for ours, theirs in enumerate((stdin, stdout, stderr))]
+    try:
+        process.pid = nursery.fork(words[3:], environment, cwd or ".", files, new_session=new_session)
+    except OSError:
+        return False  # no such directory, or a standard stream is closed: what starts the program says it
+    process._child_created = True
+    process._close_pipe_fds(*pipes)
+    return True
+
+
+def _serve(requests: socket.socket) -> None:
+    """Fork a program for each request; return in the programs, and end with the requests."""
+    command = import_module("vethlib.cli.commands")
+    for module in pkgutil.walk_packages(command.__path__, f"{command.__name__}."):
+        import_module(module.name)
+    gc.collect()
+    gc.freeze()  # none of this is the garbage of a program
+    usual = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    while True:
+        request, files, _, _ = socket.recv_fds(requests, _LONGEST, 5)
+        if not request:
+            sys.exit()
+        if pid := _fork():
+            for file in files:
+                os.close(file)
+            requests.send(b"%d" % pid)
+        else:
+            requests.close()
+            _become(json.loads(request), files)
+            signal.pthread_sigmask(signal.SIG_SETMASK, usual)
+            return
+
+
+def _fork() -> int:
+    """Do what os.fork() does, but make a child of the parent of this process."""
+    numbers = {"x86_64": 56, "aarch64": 220}  # SYS_clone
+    clone_parent, set_tid, clear_tid = 0x8000, 0x0100_0000, 0x0020_0000
+    libc, python, place = ctypes.PyDLL(None, use_errno=True), ctypes.pythonapi, ctypes.c_void_p()
+    libc.prctl(40, ctypes.byref(place))  # PR_GET_TID_ADDRESS: where the C library has the number of the thread
+    flags = clone_parent | set_tid | clear_tid | signal.SIGCHLD
+    zero = ctypes.c_void_p()
+    python.PyOS_BeforeFork()
+    # The place is one before the last argument on some machines, and the last on others, which ignore the other one.
+    pid: int = libc.syscall(numbers[os.uname().machine], ctypes.c_ulong(flags), zero, zero, place, place)
+    if pid:
+        python.PyOS_AfterFork_Parent()
+    else:
+        python.PyOS_AfterFork_Child()
+    if pid < 0:
+        raise OSError(ctypes.get_errno(), "clone")
+    return pid
+
+
+def _become(request: list[Any], files: Sequence[int]) -> None:
+    arguments, environment, umask, new_session = request
+    *streams, directory, netns = files
+    if ctypes.CDLL(None, use_errno=True).setns(netns, 0):
+        raise OSError(ctypes.get_errno(), "setns")
+    os.fchdir(directory)
+    if new_session:
+        os.setsid()
+    os.umask(umask)
+    # What is received is above the streams, as these are open here.
+    for stream, file in enumerate(streams):
+        os.dup2(file, stream)
+    for file in files:
+        os.close(file)
+    for stream, name in enumerate(("stdin", "stdout", "stderr")):
+        former = getattr(sys, name)
+        buffer = os.fdopen(stream, "wb" if stream else "rb", closefd=False)
+        buffered = stream != 2 and not buffer.isatty()
+        opened = io.TextIOWrapper(buffer, former.encoding, former.errors, "\n", line_buffering=not buffered)
+        setattr(sys, name, opened)
+        setattr(sys, f"__{name}__", opened)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.path[0] = os.getcwd()
+    sys.argv = ["vethlib", *arguments]
+
+
+if __name__ == "__main__":
+    with closing(socket.socket(fileno=int(sys.argv[1]))) as requests:
+        _serve(requests)
+    runpy.run_module("vethlib", run_name="__main__", alter_sys=True)
