@@ -131,7 +131,9 @@ def test_undoing_keeps_what_others_did_to_a_link_meanwhile(
     host.apply(undo.plan)
     assert link.mtu == 1333
     assert THEIRS in link.kept.texts()
-    assert any("mtu stays 1333" in text for text in undo.left) == ("mtu" in change.changes)
+    # A link is changed in two operations if it has to give up an alternative name before another link can have it.
+    fields = {key for one in changed if one.index == change.index and one.place == change.place for key in one.changes}
+    assert any("mtu stays 1333" in text for text in undo.left) == ("mtu" in fields)
 
 
 @often
